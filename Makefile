@@ -1,0 +1,53 @@
+# make help lists the targets. The first use makes .venv and installs into it; later ones start at once.
+PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow lint typecheck bench tensorboard clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fer needs Python 3.11 or newer; found $$($(PYTHON) --version). Name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "installing into $(VENV) with $(PYTHON): several minutes and some 6 GB, once"
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	@echo "installing the tools for development into $(VENV)"
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+setup: $(INSTALLED)  ## make .venv and install
+	@echo "ready: $(RUN) -m fer.train model=cnn"
+
+train: $(INSTALLED)  ## train a CNN on FER2013, or on drawn faces where there is none (ARGS="key=value ...")
+	$(RUN) -m fer.train model=cnn $(ARGS)
+
+test: $(INSTALLED)  ## run the quick tests (ARGS="-k name")
+	$(RUN) -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(INSTALLED)  ## run the slow tests: whole trainings, faults, the wheel
+	$(RUN) -m pytest -m slow $(ARGS)
+
+lint: $(INSTALLED_DEV)  ## check style and formatting
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+typecheck: $(INSTALLED_DEV)  ## check types, strictly
+	$(RUN) -m mypy
+
+bench: $(INSTALLED)  ## measure speed against what is wanted; writes outputs/bench/latest.json (DATA=path/to/fer2013.csv)
+	$(RUN) -m fer.bench $(if $(DATA),--data "$(DATA)") $(ARGS)
+
+tensorboard: $(INSTALLED)  ## open all runs in TensorBoard
+	$(VENV)/bin/tensorboard --logdir outputs
+
+clean:  ## remove .venv, caches and build products; data/ and outputs/ stay
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

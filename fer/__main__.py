@@ -1,0 +1,18 @@
+"""``python -m fer``: the commands, a line each."""
+
+COMMANDS = {
+    "fer.train": "fit a network, or sweep over settings with -m; chooses the best epoch on val",
+    "fer.evaluate": "score a run or checkpoint on val or test; the only command that opens test",
+}
+
+
+def main() -> None:
+    """List the commands."""
+    width = max(map(len, COMMANDS))
+    print("fer reads the emotion on a face. Commands, each with --help:\n")
+    for name, purpose in COMMANDS.items():
+        print(f"  python -m {name:<{width}}  {purpose}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+"""What happens around the steps of a run: checkpoints, history, progress, signals, a loss that is no number."""
+
+import csv
+import logging
+import math
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, Checkpoint
+from torch import Tensor
+
+from fer.errors import FerError, Interrupted
+from fer.models import EmotionClassifier
+from fer.results import clock, written_whole
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 50  # steps between looks at figures on the device; each look waits for it
+
+
+def mode(monitor: str) -> str:
+    """Return whether less ("min") or more ("max") of a monitored figure is better."""
+    return "min" if monitor.startswith("loss") else "max"
+
+
+class Saver(Checkpoint):
+    """Writes ``best.ckpt`` when the monitored figure is better than before, and ``last.ckpt`` after every epoch.
+
+    The best goes first: whatever cuts the writing short, ``last.ckpt`` never promises a best that is not there.
+
+    Args:
+        folder: of the checkpoints.
+        monitor: the figure that chooses.
+    """
+
+    def __init__(self, folder: Path, monitor: str) -> None:
+        self.folder, self.monitor = folder, monitor
+        self.best_value: float | None = None
+        self.best_epoch = -1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save, the metrics of the epoch being known."""
+        value = float(trainer.callback_metrics[self.monitor])
+        if self.is_better(value):
+            self.best_value, self.best_epoch = value, trainer.current_epoch
+            trainer.save_checkpoint(self.folder / "best.ckpt")
+        trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def is_better(self, value: float) -> bool:
+        """Return whether ``value`` beats the best so far."""
+        if self.best_value is None:
+            return True
+        return value < self.best_value if mode(self.monitor) == "min" else value > self.best_value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run must know."""
+        return {"best_value": self.best_value, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best so far."""
+        self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
+
+
+class Stopwatch(Callback):
+    """Times the epochs: seconds of the whole, and training faces a second without validation."""
+
+    def __init__(self) -> None:
+        self.train_seconds = 0.0  # of the whole run, resumed parts included
+        self.epoch_seconds = 0.0
+        self.images = 0
+        self.images_per_second = 0.0
+        self._epoch_start = self._train_end = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the epoch's clock."""
+        self._epoch_start, self.images = time.perf_counter(), 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Count the faces."""
+        self._epoch_start = self._epoch_start or time.perf_counter()  # an epoch resumed in its middle has no start
+        self.images += len(args[1].targets)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the time of the training part."""
+        self._train_end = time.perf_counter()
+        self.images_per_second = self.images / max(self._train_end - self._epoch_start, 1e-9)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the time of the epoch."""
+        self.epoch_seconds = time.perf_counter() - self._epoch_start
+        self.train_seconds += self.epoch_seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the time so far."""
+        return {"train_seconds": self.train_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the time so far."""
+        self.train_seconds = state_dict["train_seconds"]
+
+
+class History(Callback):
+    """Writes ``history.csv``, one row an epoch; a resumed run drops the rows that it will write again.
+
+    Args:
+        file: to write.
+        stopwatch: gives the times.
+    """
+
+    def __init__(self, file: Path, stopwatch: Stopwatch) -> None:
+        self.file, self.stopwatch = file, stopwatch
+        self.rows: list[dict[str, str]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read what an earlier part of the run wrote."""
+        if trainer.current_epoch and self.file.is_file():
+            with open(self.file, newline="", encoding="utf-8") as stream:
+                self.rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) < trainer.current_epoch]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row."""
+        figures = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
+        watch = self.stopwatch
+        times = {"seconds": f"{watch.epoch_seconds:.3f}", "images_per_second": f"{watch.images_per_second:.1f}"}
+        self.rows.append({"epoch": str(trainer.current_epoch), **figures, **times})
+        with written_whole(self.file) as stream:
+            writer = csv.DictWriter(stream, list(self.rows[-1]), lineterminator="\n", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+class Progress(Callback):
+    """A live line in a terminal, and a line an epoch everywhere.
+
+    Args:
+        saver: knows whether an epoch is the best so far.
+        stopwatch: gives the times.
+        live: draw the live line, if standard output is a terminal.
+    """
+
+    def __init__(self, saver: Saver, stopwatch: Stopwatch, *, live: bool) -> None:
+        self.saver, self.stopwatch = saver, stopwatch
+        self.live = live and sys.stdout.isatty()
+        self._batches = 0
+        self._start = 0.0
+        self._first_epoch = 0
+        self._drawn = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the run's clock."""
+        self._start, self._first_epoch = time.perf_counter(), trainer.current_epoch
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin a line."""
+        self._batches = 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Draw anew now and then: every look at the figures waits for the device."""
+        self._batches += 1
+        if self.live and self._batches % LOOK_EVERY == 0 and time.perf_counter() - self._drawn > 0.5:
+            self._drawn = time.perf_counter()
+            self._draw(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say how the epoch went."""
+        self._clear()
+        log.info(self._line(trainer))
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave a clean line to whatever is said next."""
+        self._clear()
+
+    def _line(self, trainer: pl.Trainer) -> str:
+        figures: Mapping[str, Tensor] = trainer.callback_metrics
+        epoch, total = trainer.current_epoch + 1, trainer.max_epochs or 0
+        parts = [
+            f"epoch {epoch:>{len(str(total))}}/{total}",
+            *(
+                f"{split} loss {float(figures[f'loss/{split}']):.4f} accuracy {100 * float(figures[f'accuracy/{split}']):5.2f} %"
+                for split in ("train", "val")
+            ),
+            f"lr {float(figures['learning_rate']):.2e}",
+            f"{self.stopwatch.epoch_seconds:.1f} s",
+            f"{self.stopwatch.images_per_second:,.0f} images/s",
+            f"{clock(self._left(epoch, total))} left",
+        ]
+        best = self.saver.is_better(float(figures[self.saver.monitor]))
+        return " | ".join(parts) + ("  * best" if best else "")
+
+    def _left(self, epochs_done: float, total: int) -> float:
+        """Return the seconds until the run's end, at the pace so far."""
+        pace = (time.perf_counter() - self._start) / max(epochs_done - self._first_epoch, 1e-9)
+        return pace * (total - epochs_done)
+
+    def _draw(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        assert isinstance(model, EmotionClassifier)
+        total = int(trainer.num_training_batches)
+        share = min(1.0, (trainer.fit_loop.epoch_loop.batch_idx + 1) / total)
+        scores = model.train_scores.compute()
+        elapsed = time.perf_counter() - self.stopwatch._epoch_start
+        text = (
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {bar(share)} {share:4.0%}  "
+            f"loss {float(scores['loss']):.3f}  accuracy {100 * float(scores['accuracy']):.1f} %  "
+            f"{self.stopwatch.images / max(elapsed, 1e-9):,.0f} images/s  {clock(elapsed / share - elapsed)} of epoch, "
+            f"{clock(self._left(trainer.current_epoch + share, trainer.max_epochs or 0))} of run left"
+        )
+        width = shutil.get_terminal_size().columns - 1
+        sys.stdout.write("\r\033[K" + text[:width])
+        sys.stdout.flush()
+
+    def _clear(self) -> None:
+        if self.live:
+            sys.stdout.write("\r\033[K")
+            sys.stdout.flush()
+
+
+def bar(share: float, width: int = 20) -> str:
+    """Return a bar of ``width`` characters, filled to ``share``."""
+    return "█" * round(share * width) + "░" * (width - round(share * width))
+
+
+class FiniteLoss(Callback):
+    """Ends a run whose loss is NaN or infinite, before anything of it is saved.
+
+    The first bad step is kept on the device and looked at every 50 steps, so that no step waits for the host.
+    """
+
+    def __init__(self) -> None:
+        self._first: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the first bad step."""
+        bad = ~torch.isfinite(outputs["loss"].detach())
+        step = torch.where(bad, trainer.global_step, math.inf)
+        self._first = step if self._first is None else torch.minimum(self._first, step)
+        if (batch_idx + 1) % LOOK_EVERY == 0:
+            self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look once more, before the epoch is saved."""
+        self._look(trainer)
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        if self._first is not None and math.isfinite(first := float(self._first)):
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            raise FerError(
+                f"the loss became NaN or infinite at step {first:.0f} (epoch {trainer.current_epoch + 1}, learning rate "
+                f"about {rate:.3g}); nothing of it was saved: lower optimizer.lr or set trainer.gradient_clip"
+            )
+
+
+class Signals(Callback):
+    """Ends a run on SIGINT or SIGTERM after the batch in hand, with ``last.ckpt`` written.
+
+    Validation is finished first; at an epoch's end the epoch's own checkpoint serves. A second signal ends at once.
+
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen, in place of Lightning's handlers."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+        log.warning("%s: finishing this batch, then saving; once more ends at once", signal.Signals(number).name)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save within an epoch and stop."""
+        if self.received is not None and batch_idx + 1 < int(trainer.num_training_batches):
+            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+            self.stop()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop between epochs, the last one being saved."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Raise if a signal was received.
+
+        Raises:
+            Interrupted: with the exit code 128 + the signal's number, as shells have it.
+        """
+        if self.received is not None:
+            name = signal.Signals(self.received).name
+            raise Interrupted(
+                f"interrupted by {name}, saved; go on with: python -m fer.train resume={self.folder}",
+                128 + self.received,
+            )
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Stop listening."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()

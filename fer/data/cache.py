@@ -1,0 +1,137 @@
+"""A parsed table on disk, memory-mapped: the second start takes a fraction of a second.
+
+An entry is keyed by the contents of the files it came from. Hashing 300 MB at every start would cost more than the
+rest, so a small index maps what ``stat`` tells of the files (name, size, time of change) to the hash of their contents,
+as git's index does; a file touched, copied or changed is hashed anew. Entries are written aside and renamed into place,
+so that a reader never sees half of one and two writers never mix; a damaged entry is found by its checksum and rebuilt.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer.data.faces import Faces, Source
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # raise it when a reader's result or the layout of an entry changes
+STILL_CHANGING_S = 2.0  # a file changed this recently may change again within the clock's resolution
+COLUMNS = ("images", "targets", "official", "given", "rows")
+
+
+def default_folder() -> Path:
+    """Return ``$XDG_CACHE_HOME/fer``, by default ``~/.cache/fer``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fer"
+
+
+def cached(files: Sequence[Path], variant: str, folder: Path, read: Callable[[], Faces]) -> Faces:
+    """Return ``read()``, or the same table from ``folder`` if these files were read before.
+
+    Args:
+        files: what ``read`` opens.
+        variant: whatever else the result depends on (reader, image size).
+        folder: of the cache; made if need be. One that cannot be written is told and done without.
+        read: parses the files.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        key = _key(files, variant, folder)
+    except OSError as error:
+        log.warning("no cache: %s (%s); parsing anew", error.filename or folder, error.strerror)
+        return read()
+    entry = folder / key
+    if entry.is_dir():
+        try:
+            return _load(entry)
+        except (OSError, ValueError, KeyError, TypeError) as error:  # json and npy faults are ValueErrors
+            log.warning("the cached table %s is damaged (%s); parsing anew", entry, error)
+            shutil.rmtree(entry, ignore_errors=True)
+    faces = read()
+    try:
+        _store(faces, entry)
+    except OSError as error:
+        log.warning("could not cache: %s (%s)", error.filename or entry, error.strerror)
+    return faces
+
+
+def _key(files: Sequence[Path], variant: str, folder: Path) -> str:
+    """Return the entry's name: a hash over contents, file names and variant."""
+    stats = [file.stat() for file in files]
+    names = [str(file.resolve()) for file in files]
+    seen = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in zip(names, stats, strict=True)]
+    index = folder / "index" / hashlib.sha256(repr((FORMAT, variant, seen)).encode()).hexdigest()
+    if index.is_file() and len(key := index.read_text()) == 64:
+        return key
+    digest = hashlib.sha256(repr((FORMAT, variant, names)).encode())
+    for file in files:
+        with open(file, "rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    if max(stat.st_mtime for stat in stats) < time.time() - STILL_CHANGING_S:
+        index.parent.mkdir(exist_ok=True)
+        with _written_aside(index) as part:
+            part.write_text(digest.hexdigest())
+    return digest.hexdigest()
+
+
+def _load(entry: Path) -> Faces:
+    """Return the table of an entry, its pixels memory-mapped.
+
+    Raises:
+        OSError: a file is missing.
+        ValueError: a file is damaged.
+    """
+    about = json.loads((entry / "about.json").read_text())
+    columns: dict[str, NDArray[np.generic]] = {}
+    for name in COLUMNS:
+        column = np.load(entry / f"{name}.npy", mmap_mode="r" if name == "images" else None, allow_pickle=False)
+        if _checksum(column) != about["checksums"][name]:
+            raise ValueError(f"checksum of {name}")
+        columns[name] = column
+    source = about["source"]
+    source["notes"], source["skipped"] = tuple(source["notes"]), tuple(source["skipped"])
+    return Faces(**columns, source=Source(**source))  # type: ignore[arg-type]
+
+
+def _store(faces: Faces, entry: Path) -> None:
+    """Write an entry, or leave the one that another process has finished meanwhile.
+
+    Votes are no part of it: a reader that returns votes is not cached (see ``readers.read``).
+    """
+    with _written_aside(entry) as part:
+        part.mkdir()
+        for name in COLUMNS:
+            np.save(part / f"{name}.npy", getattr(faces, name), allow_pickle=False)
+        checksums = {name: _checksum(getattr(faces, name)) for name in COLUMNS}
+        about = {"source": asdict(faces.source), "checksums": checksums}
+        (part / "about.json").write_text(json.dumps(about, indent=1))
+
+
+def _checksum(column: NDArray[np.generic]) -> int:
+    # adler32 reads 2 to 3 GB/s, several times crc32, and finds any flipped byte
+    return zlib.adler32(np.ascontiguousarray(column).data)
+
+
+@contextmanager
+def _written_aside(target: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    """Give a path beside ``target`` to write to, and rename it to ``target`` if the block ends well."""
+    scratch = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+    try:
+        yield scratch / target.name
+        os.replace(scratch / target.name, target)
+    except OSError:
+        if not target.exists():  # else another process was first, with the same contents
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

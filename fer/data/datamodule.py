@@ -1,0 +1,270 @@
+"""FERDataModule: faces from any layout, served as whole uint8 batches and augmented on the device.
+
+FER2013 fits in memory, so there are no worker processes: a batch is one index into a tensor (405,000 faces/s), goes to
+the device as bytes, and becomes float and augmented there.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
+
+from fer.data import cache, readers
+from fer.data.faces import Faces, counts
+from fer.data.readers import synthetic
+from fer.data.readers.ferplus import join_votes
+from fer.data.splits import assign
+from fer.errors import FerError
+from fer.labels import EMOTIONS, SPLITS
+from fer.settings import DataSettings
+
+
+class Batch(NamedTuple):
+    """B faces.
+
+    Args:
+        images: (B, 1, S, S), uint8 until they reach the device, then float in [0, 1].
+        targets: (B,) int64.
+        key: place of the first face in its split; unlike the number of the batch it survives a resume.
+    """
+
+    images: Tensor
+    targets: Tensor
+    key: int
+
+
+class FaceDataset(Dataset[Batch]):
+    """One split in memory; a loader that asks for a list of places gets them as one batch.
+
+    Args:
+        images: (N, S, S) uint8.
+        targets: (N,) index in ``EMOTIONS``.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], targets: NDArray[np.int8]) -> None:
+        self.images = torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1)  # (N, 1, S, S)
+        self.targets = torch.from_numpy(targets.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, place: int) -> Batch:
+        return self.__getitems__([place])
+
+    def __getitems__(self, places: list[int]) -> Batch:
+        index = torch.as_tensor(places)
+        return Batch(self.images[index], self.targets[index], places[0])
+
+
+class EpochShuffle(Sampler[int]):
+    """An order that is a function of seed and epoch alone, so that a resumed run sees the same one.
+
+    Args:
+        count: number of faces.
+        seed: of the run.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each one."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
+        yield from torch.randperm(self.count, generator=generator).tolist()
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """A loader that can go on within an epoch: its state is the number of batches served."""
+
+    _served = 0
+    _skip = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self._served, self._skip, skip = self._skip, 0, self._skip
+        for batch in islice(super().__iter__(), skip, None):
+            self._served += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how far the epoch is; a finished one counts as not begun."""
+        return {"served": self._served % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next pass begin after the batches that were served."""
+        self._skip = state["served"]
+
+
+def noise_seed(seed: int, epoch: int, key: int) -> int:
+    """Return a seed for one batch of one epoch; neighbours share no bits, and it does not depend on what ran before."""
+    return int.from_bytes(hashlib.blake2b(f"{seed},{epoch},{key}".encode(), digest_size=8).digest()) >> 1
+
+
+def as_batch(batch: Batch) -> Batch:
+    """Return the batch that ``__getitems__`` has put together already."""
+    return batch
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Return uint8 images as float32 in [0, 1]; others as they are."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+class FERDataModule(pl.LightningDataModule):
+    """Reads, splits, serves and augments.
+
+    Args:
+        data: which faces, how split, how served; ``data.path`` must be set ("synthetic" for drawn faces).
+        augment: any torchvision v2 transform that takes a (B, 1, S, S) float batch in [0, 1]; None changes nothing.
+        seed: of order, augmentation and dropout.
+    """
+
+    def __init__(self, data: DataSettings, augment: v2.Transform | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.data, self.augment, self.seed = data, augment, seed
+        self.datasets: dict[str, FaceDataset] = {}
+        self._table: tuple[Faces, NDArray[np.int8]] | None = None
+
+    @property
+    def faces(self) -> Faces:
+        """The whole table."""
+        return self._read()[0]
+
+    @property
+    def splits(self) -> NDArray[np.int8]:
+        """(N,) index in ``SPLITS`` of each face of the table."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[Faces, NDArray[np.int8]]:
+        if self._table is None:
+            faces = read_faces(self.data)
+            rule, seed, fraction = self.data.split, self.data.split_seed, self.data.val_fraction
+            self._table = faces, assign(faces, rule, seed=seed, val_fraction=fraction)
+        return self._table
+
+    def setup(self, stage: str | None = None) -> None:
+        """Lay the splits in memory: train and val for "fit", one alone for "validate" and "test".
+
+        Raises:
+            FerError: the data are missing, bad, or cannot be split so.
+        """
+        wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "fit", ())
+        for split in wanted:
+            if split not in self.datasets:
+                places = self.places(split)
+                self.datasets[split] = FaceDataset(self.faces.images[places], self.faces.targets[places])
+
+    def places(self, split: str) -> NDArray[np.int64]:
+        """Return the places in the table of a split's faces.
+
+        Raises:
+            FerError: the split is empty.
+        """
+        places = np.flatnonzero(self.splits == SPLITS.index(split))
+        if not places.size:
+            held = [name for index, name in enumerate(SPLITS) if (self.splits == index).any()]
+            raise FerError(
+                f"{self.data.path}: no {split} split under data.split={self.data.split}; it has {', '.join(held)}"
+            )
+        return places
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Serve train, in a new order each epoch."""
+        dataset = self.datasets["train"]
+        return self._loader(dataset, EpochShuffle(len(dataset), self.seed))
+
+    def val_dataloader(self) -> ResumableLoader:
+        """Serve val in its own order."""
+        return self._loader(self.datasets["val"])
+
+    def test_dataloader(self) -> ResumableLoader:
+        """Serve test in its own order."""
+        return self._loader(self.datasets["test"])
+
+    def _loader(self, dataset: FaceDataset, sampler: Sampler[int] | None = None) -> ResumableLoader:
+        return ResumableLoader(dataset, batch_size=self.data.batch_size, sampler=sampler, collate_fn=as_batch)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Convert to float on the device; in training also seed this batch's noise and augment.
+
+        The seed set here serves augmentation and the dropout of the step that follows. This hook runs outside autocast:
+        under bf16, sampling grids would be wrong by a tenth of a pixel.
+        """
+        images = to_unit(batch.images)
+        trainer = self.trainer
+        if trainer is not None and trainer.training:
+            torch.manual_seed(noise_seed(self.seed, trainer.current_epoch, batch.key))
+            images = images if self.augment is None else self.augment(images)
+        return Batch(images, batch.targets, batch.key)
+
+    def statistics(self) -> tuple[float, float]:
+        """Return mean and standard deviation of the training pixels, of values in [0, 1]."""
+        pixels = self.datasets["train"].images.numpy()
+        histogram = np.zeros(256, np.int64)
+        for start in range(0, len(pixels), 1024):  # bincount widens to int64: keep its copy small
+            histogram += np.bincount(pixels[start : start + 1024].ravel(), minlength=256)
+        values = np.arange(256) / 255
+        mean = float((histogram * values).sum() / histogram.sum())
+        variance = float((histogram * (values - mean) ** 2).sum() / histogram.sum())
+        return mean, max(variance**0.5, 1 / 255)  # all-black faces have no spread to divide by
+
+    def class_counts(self) -> Tensor:
+        """Return (C,) number of training faces of each emotion."""
+        return torch.bincount(self.datasets["train"].targets, minlength=len(EMOTIONS))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a result must say of its data, as plain values."""
+        source = self.faces.source
+        return {
+            "name": source.name,
+            "path": source.path,
+            "layout": source.layout,
+            "labels": source.labels,
+            "split": self.data.split,
+            "split_seed": self.data.split_seed,
+            "fingerprint": self.faces.fingerprint(),
+            "counts": counts(self.faces.targets, self.splits),
+            "notes": list(source.notes),
+            "skipped": list(source.skipped),
+        }
+
+
+def read_faces(data: DataSettings) -> Faces:
+    """Read or draw the faces that ``data`` names, votes included.
+
+    Raises:
+        FerError: the data are missing or bad.
+    """
+    if data.path is None:
+        raise FerError("data.path is not set; give a table, an archive, a folder or 'synthetic'")
+    if data.path == synthetic.NAME:
+        return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
+    folder = cache.default_folder() if data.cache == "auto" else Path(data.cache).expanduser() if data.cache else None
+    faces = readers.read(Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder)
+    if data.votes is not None:
+        faces = join_votes(faces, Path(data.votes))
+    return faces if faces.image_size == data.image_size else resized(faces, data.image_size)
+
+
+def resized(faces: Faces, side: int) -> Faces:
+    """Return the table with its images resampled to ``side`` pixels, with antialiasing."""
+    images = np.empty((len(faces), side, side), np.uint8)
+    for start in range(0, len(faces), 1024):
+        block = torch.from_numpy(np.array(faces.images[start : start + 1024]))[:, None]
+        images[start : start + 1024] = v2.functional.resize(block, [side, side], antialias=True)[:, 0].numpy()
+    return replace(faces, images=images)

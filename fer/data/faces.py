@@ -1,0 +1,119 @@
+"""Faces: the one table that every reader returns, whatever the layout it came from."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer.errors import FerError
+from fer.labels import EMOTIONS, SPLITS
+
+UNKNOWN = -1  # an unlabelled face's target; the split of a face whose source names none
+OnBad = Literal["error", "skip"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a table came from, and what was decided while reading it.
+
+    Args:
+        name: the data set's short name, such as "fer2013".
+        layout: the layout that was recognised, in words.
+        path: the file or folder; empty for drawn faces.
+        labels: whose labels these are ("fer2013", "ferplus argmax", "drawn").
+        notes: what a user should know: which file was taken, which columns were ignored.
+        skipped: one line for each bad row or file that ``data.on_bad=skip`` left out.
+    """
+
+    name: str
+    layout: str
+    path: str = ""
+    labels: str = "fer2013"
+    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Faces:
+    """N grey faces with what is known of each.
+
+    Args:
+        images: (N, S, S) uint8.
+        targets: (N,) int8, index in ``EMOTIONS``, ``UNKNOWN`` where unlabelled.
+        official: (N,) int8, index in ``SPLITS`` by FER2013's column Usage, ``UNKNOWN`` where the source does not say.
+        given: (N,) int8, index in ``SPLITS`` by the source's own folders or file, ``UNKNOWN`` where it has none.
+        rows: (N,) int64, row in the source counted from 0 (a tree: place in its sorted listing).
+        source: where it came from.
+        votes: (N, 10) uint8 FER+ votes in the order of ``FERPLUS_COLUMNS``, or None.
+    """
+
+    images: NDArray[np.uint8]
+    targets: NDArray[np.int8]
+    official: NDArray[np.int8]
+    given: NDArray[np.int8]
+    rows: NDArray[np.int64]
+    source: Source
+    votes: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images, in pixels."""
+        return int(self.images.shape[-1])
+
+    def fingerprint(self) -> str:
+        """Return a sha256 over pixels, targets, splits and votes: equal tables have equal fingerprints."""
+        digest = hashlib.sha256(str(self.images.shape).encode())
+        for column in (self.images, self.targets, self.official, self.given, self.votes):
+            if column is not None:
+                digest.update(np.ascontiguousarray(column).data)
+        return digest.hexdigest()
+
+    def noted(self, *notes: str) -> "Faces":
+        """Return the same table with further notes on its source."""
+        return replace(self, source=replace(self.source, notes=self.source.notes + notes))
+
+
+def counts(targets: NDArray[np.int8], splits: NDArray[np.int8]) -> dict[str, dict[str, int]]:
+    """Return split -> emotion -> number of faces, splits without faces left out.
+
+    Args:
+        targets: (N,) index in ``EMOTIONS`` or ``UNKNOWN``.
+        splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
+    """
+    table = {}
+    for index, split in enumerate(SPLITS):
+        own = targets[splits == index]
+        if own.size:
+            table[split] = {emotion: int((own == label).sum()) for label, emotion in enumerate(EMOTIONS)}
+    return table
+
+
+@dataclass
+class BadRows:
+    """Collects rows or files that cannot be used, or raises on the first, as ``data.on_bad`` says."""
+
+    on_bad: OnBad = "error"
+    found: list[str] = field(default_factory=list)
+
+    def add(self, where: object, problem: str) -> None:
+        """Record one bad row or file.
+
+        Raises:
+            FerError: ``on_bad`` is "error".
+        """
+        if self.on_bad == "error":
+            raise FerError(f"{where}: {problem}; data.on_bad=skip leaves such rows out, counted and listed")
+        self.found.append(f"{where}: {problem}")
+
+
+def some(items: Iterable[object], most: int = 5) -> str:
+    """Return the first few items in words, and how many more there are."""
+    listed = [str(item) for item in items]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

@@ -1,0 +1,50 @@
+"""Where the faces are: the path given, else ``$FER_DATA``, else ``data/`` at the checkout's root, else drawn faces."""
+
+import os
+from pathlib import Path
+
+from fer.data.readers.synthetic import NAME as SYNTHETIC
+from fer.errors import FerError
+
+VARIABLE = "FER_DATA"
+HOW_TO_GET = (
+    "FER2013 is Kaggle's 'challenges-in-representation-learning-facial-expression-recognition-challenge' "
+    "(or its copy 'msambare/fer2013'): put the file or folder into data/, or set data.path= or $FER_DATA"
+)
+
+
+def locate(path: str | None, *, drawn_faces_allowed: bool) -> tuple[str, bool]:
+    """Return the path of the data, and whether drawn faces stand in for data that nobody named.
+
+    Args:
+        path: as given by the user, or None to look around.
+        drawn_faces_allowed: whether finding nothing is answered by drawn faces.
+
+    Raises:
+        FerError: a path that was given is missing, or nothing was found and nothing may stand in.
+    """
+    if path == SYNTHETIC:
+        return SYNTHETIC, False
+    if path is not None:
+        return _existing(path, "data.path"), False
+    if os.environ.get(VARIABLE):
+        return _existing(os.environ[VARIABLE], f"${VARIABLE}"), False
+    folder = data_folder()
+    if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        return str(folder), False
+    if drawn_faces_allowed:
+        return SYNTHETIC, True
+    raise FerError(f"no data: data.path and ${VARIABLE} are not set and {folder} is empty or missing. {HOW_TO_GET}")
+
+
+def data_folder() -> Path:
+    """Return ``data/`` at the checkout's root; for an installed package, in the current folder."""
+    checkout = Path(__file__).resolve().parents[2]
+    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
+
+
+def _existing(path: str, origin: str) -> str:
+    expanded = Path(path).expanduser()
+    if not expanded.exists():
+        raise FerError(f"{origin}={path}: no such file or folder. {HOW_TO_GET}")
+    return str(expanded)

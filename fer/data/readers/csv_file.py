@@ -1,0 +1,348 @@
+"""FER2013 as a table: ``fer2013.csv``, ``icml_face_data.csv``, the challenge's ``train.csv`` and ``test.csv``.
+
+Columns are found by name, in any case and order: ``pixels`` (2,304 numbers 0..255), ``emotion`` (0..6, absent from
+``test.csv``), ``Usage`` (Training, PublicTest, PrivateTest; absent from ``train.csv``). Plain, ``.gz``, ``.zip`` and
+``.tar.gz`` files are read as a stream.
+
+Speed: 16 rows at a time are decoded from ASCII by array operations. The fast path accepts a block only if every check
+on it holds; any other block is read again row by row, which names the line and the value at fault.
+"""
+
+import csv
+import gzip
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some
+from fer.errors import FerError
+from fer.labels import EMOTIONS, USAGES
+
+SIDE = 48  # pixels; FER2013's images are 48x48
+PIXELS = SIDE * SIDE
+BLOCK = 16  # rows decoded at once: 130 kB of text, which stays in the processor's cache
+SUFFIXES = (".csv", ".csv.gz", ".zip", ".tar.gz", ".tgz")
+PRECEDENCE = ("fer2013.csv", "icml_face_data.csv", "train.csv", "test.csv")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where the wanted columns stand, and how many there are."""
+
+    pixels: int
+    emotion: int | None
+    usage: int | None
+    total: int
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table, its fields still text."""
+
+    line: int
+    pixels: bytes
+    emotion: bytes
+    usage: bytes
+
+
+class Table:
+    """Columns that grow as rows are read; the pixels grow in place, so that the peak stays near the result's size."""
+
+    def __init__(self, rows: int) -> None:
+        self.images = np.empty((max(rows, 1), PIXELS), np.uint8)
+        self.targets: list[int] = []
+        self.official: list[int] = []
+        self.rows: list[int] = []
+
+    def add(self, images: NDArray[np.uint8], targets: list[int], official: list[int], rows: list[int]) -> None:
+        """Append K rows: ``images`` (K, PIXELS) uint8 and three lists of K."""
+        end = len(self.rows) + len(rows)
+        if end > len(self.images):  # a tenth more: realloc moves pages, it does not copy them
+            self.images.resize((max(end, len(self.images) * 11 // 10 + 64), PIXELS), refcheck=False)
+        self.images[len(self.rows) : end] = images
+        self.targets += targets
+        self.official += official
+        self.rows += rows
+
+
+def recognises(path: Path) -> bool:
+    """Return whether ``path`` is a table, or a folder that holds one."""
+    return _is_table(path) if path.is_file() else bool(_tables_in(path))
+
+
+def files(path: Path) -> list[Path]:
+    """Return the files that ``read`` would open."""
+    return [_choose(path)[0]]
+
+
+def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Faces:
+    """Read a table; ``image_size`` plays no part, FER2013's pixels being 48x48.
+
+    Raises:
+        FerError: no such table, a damaged file, or with ``on_bad="error"`` a bad row (file, line, value).
+    """
+    file, note = _choose(path)
+    bad = BadRows(on_bad)
+    with ExitStack() as stack:
+        stream, member = _open(file, stack)
+        try:
+            return _read_stream(stream, file, member, bad, [note] if note else [])
+        except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.ReadError, zipfile.BadZipFile) as error:
+            raise FerError(f"{file}: damaged or cut short ({error}); fetch it again") from error
+
+
+def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes: list[str]) -> Faces:
+    columns = _header(stream.readline(), file)
+    table = Table(_expected_rows(file))
+    lines = _rows(stream, columns, file, bad)
+    while block := list(islice(lines, BLOCK)):
+        _decode(block, columns, table, file, bad)
+    if not table.rows:
+        raise FerError(f"{file}: holds no usable row{f' ({len(bad.found)} bad ones)' if bad.found else ''}")
+    if columns.ignored:
+        notes.append(f"columns ignored: {', '.join(columns.ignored)}")
+    table.images.resize((len(table.rows), PIXELS), refcheck=False)
+    official = np.array(table.official, np.int8)
+    source = Source(
+        name="fer2013",
+        layout=f"table {member}",
+        path=str(file),
+        labels="fer2013" if columns.emotion is not None else "none",
+        notes=tuple(notes),
+        skipped=tuple(bad.found),
+    )
+    return Faces(
+        images=table.images.reshape(-1, SIDE, SIDE),
+        targets=np.array(table.targets, np.int8),
+        official=official,
+        given=official if columns.usage is not None else _given_by_name(member, len(table.rows)),
+        rows=np.array(table.rows, np.int64),
+        source=source,
+    )
+
+
+def _given_by_name(member: str, count: int) -> NDArray[np.int8]:
+    """Return the split that the challenge's file names tell: ``train.csv`` is train, ``test.csv`` test."""
+    split = {"train.csv": 0, "test.csv": 2}.get(Path(member).name.lower(), UNKNOWN)
+    return np.full(count, split, np.int8)
+
+
+# --- finding and opening -------------------------------------------------------------------------------------------
+
+
+def _is_table(path: Path) -> bool:
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    """Return the tables in a folder that bear one of FER2013's names, best first."""
+    found = [path for path in folder.iterdir() if path.is_file() and _is_table(path) and _rank(path.name) is not None]
+    return sorted(found, key=lambda path: (_rank(path.name), path.name))
+
+
+def _rank(name: str) -> int | None:
+    """Return a file's place in ``PRECEDENCE``, archives ending counted as the table they hold."""
+    stem = name.lower()
+    for suffix in (".gz", ".zip", ".tar", ".tgz"):
+        stem = stem.removesuffix(suffix)
+    stem = stem if stem.endswith(".csv") else stem + ".csv"
+    return PRECEDENCE.index(stem) if stem in PRECEDENCE else None
+
+
+def _choose(path: Path) -> tuple[Path, str]:
+    """Return the table to read, and a note where a folder held several."""
+    if path.is_file():
+        return path, ""
+    tables = _tables_in(path)
+    if not tables:
+        raise FerError(f"{path}: holds none of {', '.join(PRECEDENCE)}")
+    others = some(table.name for table in tables[1:])
+    return tables[0], f"{tables[0].name} taken; also there: {others}" if others else ""
+
+
+def _open(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
+    """Return a binary stream over the table and the name of the table it reads.
+
+    Raises:
+        FerError: the contents are not what the file's name says, or an archive holds no table.
+    """
+    raw = stack.enter_context(open(file, "rb"))
+    name, magic = file.name.lower(), raw.read(4)
+    raw.seek(0)
+    kind = "zip" if magic[:2] == b"PK" else "gzip" if magic[:2] == b"\x1f\x8b" else "text"
+    wanted = "zip" if name.endswith(".zip") else "gzip" if name.endswith((".gz", ".tgz")) else "text"
+    if not magic:
+        raise FerError(f"{file}: is empty (0 bytes)")
+    if kind != wanted:
+        raise FerError(f"{file}: is named as {wanted} but holds {kind}; give it the ending that fits its contents")
+    if kind == "text":
+        return raw, file.name
+    if kind == "zip":
+        return _open_zip(file, stack)
+    if name.endswith((".tar.gz", ".tgz")):
+        return _open_tar(raw, file, stack)
+    return io.BufferedReader(stack.enter_context(gzip.open(raw))), file.name[: -len(".gz")]  # type: ignore[type-var,return-value]
+
+
+def _open_zip(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(file))
+    except zipfile.BadZipFile as error:
+        raise FerError(f"{file}: damaged or cut short ({error}); fetch it again") from error
+    member = _best_member([entry for entry in archive.namelist() if not entry.endswith("/")], file)
+    stream = io.BufferedReader(stack.enter_context(archive.open(member)), 1 << 20)  # type: ignore[type-var]
+    if member.lower().endswith(".tar.gz"):  # Kaggle's archive holds fer2013.tar.gz beside the other tables
+        return _open_tar(stream, file, stack)  # type: ignore[arg-type]
+    return stream, Path(member).name  # type: ignore[return-value]
+
+
+def _open_tar(stream: IO[bytes], file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
+    try:
+        archive = stack.enter_context(tarfile.open(fileobj=stream, mode="r:gz"))
+        member = _best_member([entry.name for entry in archive.getmembers() if entry.isfile()], file)
+        extracted = archive.extractfile(member)
+    except (EOFError, zlib.error, tarfile.ReadError, gzip.BadGzipFile) as error:
+        raise FerError(f"{file}: damaged or cut short ({error}); fetch it again") from error
+    assert extracted is not None  # a plain file, by the filter above
+    return stack.enter_context(extracted), Path(member).name
+
+
+def _best_member(names: Sequence[str], file: Path) -> str:
+    ranked = [(rank, name) for name in names if (rank := _rank(Path(name).name)) is not None]
+    if ranked:
+        return min(ranked)[1]
+    tables = [name for name in names if name.lower().endswith(".csv")]
+    if len(tables) == 1:
+        return tables[0]
+    raise FerError(f"{file}: holds none of {', '.join(PRECEDENCE)}; it holds {some(names) or 'nothing'}")
+
+
+def _expected_rows(file: Path) -> int:
+    """Return how many rows a plain file can hold at most; its untouched rest costs address space, not memory."""
+    return file.stat().st_size // (2 * PIXELS) + 1 if file.name.lower().endswith(".csv") else 4096
+
+
+# --- lines ---------------------------------------------------------------------------------------------------------
+
+
+def _header(line: bytes, file: Path) -> Columns:
+    """Return where the columns stand.
+
+    Raises:
+        FerError: no header, another kind of file, or no column ``pixels``.
+    """
+    text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
+    if text[:1] == "<":
+        raise FerError(f"{file}: is a web page, not a table (a login page saved in its place?); download it again")
+    names = [name.strip() for name in next(csv.reader([text]), [])]
+    places = {name.lower(): place for place, name in reversed(list(enumerate(names)))}
+    if "pixels" not in places:
+        raise FerError(f"{file}, line 1: no column 'pixels'; found {some(names) or 'nothing'}"[:400])
+    known = ("pixels", "emotion", "usage")
+    return Columns(
+        pixels=places["pixels"],
+        emotion=places.get("emotion"),
+        usage=places.get("usage"),
+        total=len(names),
+        ignored=tuple(name for name in names if name.lower() not in known),
+    )
+
+
+def _rows(stream: IO[bytes], columns: Columns, file: Path, bad: BadRows) -> Iterator[Row]:
+    """Yield the well-formed lines; blank ones are no rows."""
+    for number, line in enumerate(stream, start=2):
+        fields = _fields(line)
+        if len(fields) == columns.total:
+            emotion = b"" if columns.emotion is None else fields[columns.emotion]
+            usage = b"" if columns.usage is None else fields[columns.usage]
+            yield Row(number, fields[columns.pixels], emotion, usage)
+        elif line.strip():
+            bad.add(f"{file}, line {number}", f"{len(fields)} fields where the header names {columns.total}")
+
+
+def _fields(line: bytes) -> list[bytes]:
+    line = line.rstrip(b"\r\n")
+    if b'"' not in line:
+        return line.split(b",")
+    # latin-1 maps every byte to one character and back, so that nothing is lost on the way through csv
+    return [field.encode("latin-1") for field in next(csv.reader([line.decode("latin-1")]), [])]
+
+
+# --- numbers -------------------------------------------------------------------------------------------------------
+
+
+def _decode(block: list[Row], columns: Columns, table: Table, file: Path, bad: BadRows) -> None:
+    """Append a block of rows to the table, all at once where all are good, else one by one."""
+    images = decode_pixels([row.pixels for row in block])
+    if images is None and len(block) > 1:
+        for row in block:
+            _decode([row], columns, table, file, bad)
+        return
+    labels = [_labels(row, columns) for row in block]
+    for row, label in zip(block, labels, strict=True):
+        problem = label if isinstance(label, str) else _pixel_problem(row.pixels) if images is None else ""
+        if problem:
+            bad.add(f"{file}, line {row.line}", problem)
+    good = [index for index, label in enumerate(labels) if not isinstance(label, str)]
+    if images is not None and good:
+        pairs = [label for label in labels if not isinstance(label, str)]
+        targets, official = (list(column) for column in zip(*pairs, strict=True))
+        table.add(images[good], targets, official, [block[index].line - 2 for index in good])
+
+
+def decode_pixels(texts: Sequence[bytes]) -> NDArray[np.uint8] | None:
+    """Decode K texts of space-separated numbers 0..255 into (K, PIXELS) uint8; None if any is not exactly that.
+
+    A number's last digit stands before its space; tens and hundreds are the bytes before, where the gap to the
+    previous space leaves room for them.
+    """
+    joined = b"   " + b" ".join(text.strip() for text in texts) + b" "  # room to look three bytes back
+    if joined.translate(None, b"0123456789 "):
+        return None
+    characters = np.frombuffer(joined, np.uint8)  # (L,)
+    spaces = np.flatnonzero(characters[3:] == ord(" "))  # (K * PIXELS,) each number's end, counted from its padding
+    if spaces.size != len(texts) * PIXELS:
+        return None
+    digits = np.diff(spaces, prepend=-1) - 1  # (K * PIXELS,) digits of each number
+    lengths = np.cumsum([len(text.strip()) + 1 for text in texts]) - 1
+    if digits.min() < 1 or digits.max() > 3 or not np.array_equal(spaces[PIXELS - 1 :: PIXELS], lengths):
+        return None
+    values = characters & 15  # "0".."9" -> 0..9; a space -> 0
+    hundreds, tens, ones = (values[place:].take(spaces) for place in (0, 1, 2))
+    numbers = (hundreds * (digits > 2)).astype(np.uint16) * 100 + (tens * 10 + ones)
+    return None if numbers.max() > 255 else numbers.astype(np.uint8).reshape(len(texts), PIXELS)
+
+
+def _pixel_problem(text: bytes) -> str:
+    """Return what is wrong with a row's pixels; it has been found to be wrong."""
+    numbers = text.split()
+    for place, number in enumerate(numbers, start=1):
+        if not number.isdigit() or int(number[:20]) > 255:
+            shown = number[:24].decode("utf-8", "replace")
+            return f"pixel {place} is {shown!r}; pixels are whole numbers 0 to 255"
+    if len(numbers) != PIXELS:
+        return f"{len(numbers):,} pixels; a face has {PIXELS:,} ({SIDE}x{SIDE})"
+    return "pixels are not separated by single spaces"
+
+
+def _labels(row: Row, columns: Columns) -> tuple[int, int] | str:
+    """Return (target, official split) of a row, or what is wrong with them."""
+    emotion, usage = row.emotion.strip(), row.usage.strip().decode("utf-8", "replace")
+    if columns.emotion is not None and (len(emotion) != 1 or emotion not in b"0123456"):
+        shown = emotion[:24].decode("utf-8", "replace")
+        return f"emotion is {shown!r}; it is one of 0 to {len(EMOTIONS) - 1}"
+    if columns.usage is not None and usage.lower() not in USAGES:
+        return f"Usage is {usage[:24]!r}; it is one of Training, PublicTest, PrivateTest"
+    target = UNKNOWN if columns.emotion is None else int(emotion)
+    return target, UNKNOWN if columns.usage is None else USAGES[usage.lower()]

@@ -1,0 +1,60 @@
+"""The errors that a user can cause, and the one wrapper that prints them.
+
+Bad input gets one line (what was wrong, where, what would be right) and exit code 1. ``HYDRA_FULL_ERROR=1`` shows the
+traceback instead, for whoever hunts a bug of ours.
+"""
+
+import difflib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+class FerError(Exception):
+    """A fault that the user can mend; its message is one line."""
+
+
+class Interrupted(Exception):
+    """A run that a signal ended after it had saved itself; ``code`` is 128 + the signal's number."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return ``"; did you mean 'cnn'?"`` for the choice nearest to ``word``, or an empty string if none is near."""
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def command(name: str) -> Callable[[Main], Main]:
+    """Wrap a command's ``main(argv) -> exit code`` so that a user's error is one line on stderr and exit code 1."""
+
+    def wrap(main: Main) -> Main:
+        @functools.wraps(main)
+        def guarded(argv: Sequence[str] | None = None) -> int:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                return main(argv)
+            try:
+                return main(argv)
+            except FerError as error:
+                return _say(name, str(error), 1)
+            except Interrupted as error:
+                return _say(name, str(error), error.code)
+            except KeyboardInterrupt:
+                return _say(name, "interrupted", 130)
+            except OSError as error:  # a full disk, a folder that may not be written: the path is the news
+                return _say(name, f"{error.filename or 'file system'}: {error.strerror or error}", 1)
+
+        return guarded
+
+    return wrap
+
+
+def _say(name: str, message: str, code: int) -> int:
+    print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+    return code

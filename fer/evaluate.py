@@ -1,0 +1,128 @@
+"""``python -m fer.evaluate RUN_OR_CHECKPOINT [--split val|test] [--data PATH]``: score a network on a split.
+
+The only command that opens test. Writes ``<run>/evaluations/<split>/`` (a checkpoint outside a run: beside it).
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fer.configuration import import_plugins
+from fer.data.locate import locate
+from fer.errors import FerError, command
+
+log = logging.getLogger(__name__)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's grammar."""
+    grammar = argparse.ArgumentParser(
+        prog="python -m fer.evaluate",
+        description="Score a trained network. Its own data and split are used unless --data names others.",
+    )
+    grammar.add_argument("run", help="run folder (its best epoch) or checkpoint")
+    grammar.add_argument(
+        "--split", choices=["val", "test"], default="val", help="default: val; choose on val, report test"
+    )
+    grammar.add_argument(
+        "--data", help="table, archive, folder or 'synthetic'; default: what the network was trained on"
+    )
+    grammar.add_argument(
+        "--rule", choices=["official", "as_given", "holdout"], help="how --data is split; default: as in training"
+    )
+    grammar.add_argument("--on-bad", choices=["error", "skip"], default=None, help="a bad row or picture of --data")
+    grammar.add_argument("--batch-size", type=int, default=128, help="faces at a time; default: %(default)s")
+    grammar.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="default: %(default)s")
+    grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
+    return grammar
+
+
+@command("fer.evaluate")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.batch_size < 1:
+        raise FerError(f"--batch-size={arguments.batch_size}: expected at least 1")
+    import_plugins([name for name in arguments.plugins.split(",") if name])
+    evaluate(arguments)
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Score, write ``metrics.json`` and ``predictions.csv``, print the table, and return the figures.
+
+    Raises:
+        FerError: a bad checkpoint, or data that are missing, bad or without the split.
+    """
+    from fer import checkpoints, machine
+    from fer.data.datamodule import FERDataModule
+    from fer.results import score_table, write_json
+    from fer.settings import TrainerSettings
+    from fer.training import evaluate_split
+
+    file = checkpoints.find(arguments.run)
+    model = checkpoints.load(file)
+    data = FERDataModule(data_settings(arguments, model.dataset, model.image_size))
+    data.setup({"val": "validate", "test": "test"}[arguments.split])
+    described = data.describe()
+    if described["fingerprint"] != model.dataset.get("fingerprint"):
+        log.warning(
+            "these are not the data of the training: %s, trained on %s", described["path"], model.dataset.get("path")
+        )
+    folder = new_folder(file, arguments.split)
+    on_gpu = machine.uses_gpu(TrainerSettings(accelerator=arguments.device))
+    results = evaluate_split(model, data, arguments.split, folder, on_gpu)
+    results |= {
+        "architecture": model.architecture,
+        "checkpoint": str(file),
+        "dataset": described,
+        "versions": machine.versions(),
+        "hardware": machine.hardware(),
+        "command": " ".join(["python", "-m", "fer.evaluate", arguments.run, "--split", arguments.split]),
+    }
+    write_json(folder / "metrics.json", results)
+    log.info("%s\n\nresults:  %s", score_table(results), folder)
+    return results
+
+
+def data_settings(arguments: argparse.Namespace, trained_on: dict[str, Any], image_size: int) -> Any:  # noqa: ANN401
+    """Return the ``DataSettings`` of the training, with what the command line says instead.
+
+    Raises:
+        FerError: the data are not found; drawn faces never stand in.
+    """
+    from fer.settings import DataSettings
+
+    known = dict(trained_on.get("settings", {}))
+    if arguments.data is not None:
+        known.pop("votes", None)
+        known["path"], _ = locate(arguments.data, drawn_faces_allowed=False)
+    elif not known.get("path") or (known["path"] != "synthetic" and not Path(known["path"]).exists()):
+        known["path"], _ = locate(None, drawn_faces_allowed=False)
+    if arguments.rule is not None:
+        known["split"] = arguments.rule
+    if arguments.on_bad is not None:
+        known["on_bad"] = arguments.on_bad
+    return DataSettings(**{**known, "image_size": image_size, "batch_size": arguments.batch_size})
+
+
+def new_folder(file: Path, split: str) -> Path:
+    """Make and return the first free of ``evaluations/<split>``, ``<split>_2``...: no evaluation is overwritten."""
+    run = file.parent.parent if file.parent.name == "checkpoints" else file.parent
+    number = 1
+    while True:
+        folder = run / "evaluations" / (split if number == 1 else f"{split}_{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            continue
+        return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Emotions, their order, and the names that data sets give them.
+
+The order is FER2013's (Goodfellow et al. 2013, "Challenges in Representation Learning"), fixed by name and never by
+sorting folders: sorted folders put neutral at 4, FER+ has a third order and an eighth class.
+"""
+
+EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+SPLITS = ("train", "val", "test")
+
+# FER2013's column "Usage" -> index in SPLITS
+USAGES = {"training": 0, "publictest": 1, "privatetest": 2}
+
+# FER+ vote columns, in the order of fer2013new.csv (Barsoum et al. 2016)
+FERPLUS_COLUMNS = (
+    "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF",
+)  # fmt: skip
+
+# Folder and column names met in FER2013's copies, FER+, CK+, RAF-DB and AffectNet -> FER2013's name
+SYNONYMS = {
+    "anger": "angry", "angry": "angry",
+    "disgust": "disgust", "disgusted": "disgust",
+    "fear": "fear", "fearful": "fear", "afraid": "fear", "scared": "fear",
+    "happy": "happy", "happiness": "happy", "joy": "happy",
+    "sad": "sad", "sadness": "sad",
+    "surprise": "surprise", "surprised": "surprise",
+    "neutral": "neutral", "neutrality": "neutral",
+}  # fmt: skip
+
+# A tree's own folders -> index in SPLITS
+SPLIT_FOLDERS = {
+    "train": 0, "training": 0,
+    "val": 1, "valid": 1, "validation": 1, "publictest": 1,
+    "test": 2, "testing": 2, "privatetest": 2,
+}  # fmt: skip
+
+
+def emotion_index(name: str) -> int | None:
+    """Return the class index of an emotion's name in any case or common synonym, or None if it names none."""
+    emotion = SYNONYMS.get(name.strip().lower())
+    return None if emotion is None else EMOTIONS.index(emotion)

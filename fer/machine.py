@@ -1,0 +1,94 @@
+"""The machine at hand: what it is, and the settings that make the most of it."""
+
+import ctypes
+import logging
+import os
+import platform
+import sys
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from fer.errors import FerError
+from fer.settings import TrainerSettings
+
+log = logging.getLogger(__name__)
+
+# glibc's mallopt: parameter -> value (malloc.h). Blocks above 32 MB are otherwise handed back to the system at once,
+# and at batch 128 a fifth of the processor's time goes into getting them again, page by page.
+ALLOCATOR = {-3: 1 << 30, -1: 2**31 - 1, -2: 256 << 20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "pillow")
+
+
+def prepare(settings: TrainerSettings) -> None:
+    """Set threads and allocator as told; must come before the first large allocation."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if settings.allocator and not uses_gpu(settings):
+        keep_freed_memory()
+    torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it; without effect on a CPU
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed memory; return whether it agreed. Elsewhere than on glibc nothing happens."""
+    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    refused = [parameter for parameter, value in ALLOCATOR.items() if libc.mallopt(parameter, value) != 1]
+    if refused:
+        log.warning("the allocator refused settings %s; training is slower, not different", refused)
+    return not refused
+
+
+def uses_gpu(settings: TrainerSettings) -> bool:
+    """Return whether a run goes to a GPU.
+
+    Raises:
+        FerError: one is demanded and there is none.
+    """
+    if settings.accelerator == "gpu" and not torch.cuda.is_available():
+        raise FerError("trainer.accelerator=gpu: torch sees no GPU here; use trainer=auto or trainer=cpu")
+    return settings.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def precision(settings: TrainerSettings) -> Any:  # noqa: ANN401  Lightning's type is a union of literals
+    """Return Lightning's name for the precision: bf16 autocast on a GPU, none on a CPU, where it is slower."""
+    if settings.precision == 32 or (settings.precision == "auto" and not uses_gpu(settings)):
+        return "32-true"
+    return "bf16-mixed"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of this library and of what it stands on."""
+    found = {"python": platform.python_version(), "fer": own_version()}
+    return found | {name: metadata.version(name) for name in PACKAGES}
+
+
+def own_version() -> str:
+    """Return this library's version; from a checkout that is not installed, "unknown"."""
+    try:
+        return metadata.version("fer-lightning")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def hardware() -> dict[str, Any]:
+    """Return processor, cores, threads in use and GPU, as plain values."""
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            names = [line.split(":", 1)[1].strip() for line in stream if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or "unknown"

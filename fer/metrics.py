@@ -1,0 +1,58 @@
+"""Scores accumulated on the device: one confusion matrix and one sum of losses, read once an epoch.
+
+Every figure comes from the confusion matrix: rows are the true classes, columns the predicted ones.
+"""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+
+class Scores(Metric):
+    """Mean loss, accuracy, macro-F1, balanced accuracy and recall per class, over all batches since the last reset.
+
+    Args:
+        classes: number of classes, C.
+    """
+
+    full_state_update = False
+    confusion: Tensor
+    loss_sum: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("loss_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
+        """Add a batch: logits (B, C), targets (B,), and its mean loss, a scalar."""
+        self.confusion += multiclass_confusion_matrix(logits, targets, self.classes, validate_args=False)
+        self.loss_sum += loss.double() * len(targets)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return name -> scalar, and "recall" (C,)."""
+        return {"loss": (self.loss_sum / self.confusion.sum()).float(), **from_confusion(self.confusion)}
+
+
+def from_confusion(confusion: Tensor) -> dict[str, Tensor]:
+    """Return accuracy, macro-F1, balanced accuracy, and (C,) precision, recall and F1 of a (C, C) matrix.
+
+    A class that was never predicted has precision 0, one without faces has recall 0 and stays out of both means
+    (scikit-learn's balanced accuracy does the same; its macro-F1 over the labels present too).
+    """
+    hits = confusion.diagonal().double()
+    support, predicted = confusion.sum(1).double(), confusion.sum(0).double()
+    recall = hits / support.clamp(min=1)
+    precision = hits / predicted.clamp(min=1)
+    f1 = 2 * hits / (support + predicted).clamp(min=1)
+    counted, present = ((support + predicted) > 0).double(), (support > 0).double()
+    return {
+        "accuracy": (hits.sum() / support.sum().clamp(min=1)).float(),
+        "macro_f1": ((f1 * counted).sum() / counted.sum().clamp(min=1)).float(),
+        "balanced_accuracy": ((recall * present).sum() / present.sum().clamp(min=1)).float(),
+        "precision": precision.float(),
+        "recall": recall.float(),
+        "f1": f1.float(),
+    }

@@ -1,0 +1,147 @@
+"""EmotionClassifier: everything that networks share. A subclass builds ``self.net`` and nothing else.
+
+The classifier owns its preprocessing: it takes faces in [0, 1] (or uint8) and normalises them itself, so that training,
+evaluation and whatever uses the network later cannot differ. Its hyperparameters are plain values, so that a checkpoint
+loads with ``weights_only=True`` and rebuilds the network by itself.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+
+from fer.data.datamodule import Batch, to_unit
+from fer.labels import EMOTIONS
+from fer.losses import LOSSES
+from fer.metrics import Scores
+from fer.optimizers import OPTIMIZERS
+from fer.schedules import SCHEDULES, Plateau
+from fer.settings import Section
+
+
+class EmotionClassifier(pl.LightningModule):
+    """A network that reads an emotion from a grey face.
+
+    Args:
+        classes: names, in the order of the logits.
+        image_size: side of the faces, in pixels.
+        mean: of the training pixels, of values in [0, 1].
+        std: their standard deviation.
+    """
+
+    architecture = ""  # the name under which a subclass is registered
+    net: nn.Module
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, *, classes: Sequence[str] = EMOTIONS, image_size: int = 48, mean: float = 0.5, std: float = 0.25
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)  # climbs to the subclass: its arguments are kept as well
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+        self.train_scores = Scores(len(classes))
+        self.val_scores = Scores(len(classes))
+        self.monitor = "accuracy/val"
+        self.dataset: dict[str, Any] = {}  # what the checkpoint tells of its data, see FERDataModule.describe
+        self._optimizer: Section = {}
+        self._scheduler: Section = {}
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, C."""
+        return len(self.hparams["classes"])
+
+    @property
+    def image_size(self) -> int:
+        """Side of the faces, in pixels."""
+        return int(self.hparams["image_size"])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1]."""
+        logits: Tensor = self.net((to_unit(images) - self.mean) / self.std)
+        return logits
+
+    def prepare(self, *, loss: Section, optimizer: Section, scheduler: Section, class_counts: Tensor) -> None:
+        """Say how to train; sections are ``{"name": ..., **arguments}``. A network that only predicts needs none of it.
+
+        Args:
+            loss: as in ``fer.losses``.
+            optimizer: as in ``fer.optimizers``.
+            scheduler: as in ``fer.schedules``.
+            class_counts: (C,) training faces of each class.
+
+        Raises:
+            FerError: an unknown name or argument, a wrong type, a value out of range.
+        """
+        builder, arguments = LOSSES.arguments(loss)
+        self.loss = builder(class_counts, **arguments)
+        OPTIMIZERS.arguments(optimizer)
+        SCHEDULES.arguments(scheduler)
+        self._optimizer, self._scheduler = optimizer, scheduler
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401  Lightning's return type is a union of ten
+        """Return the optimizer, and the schedule as Lightning wants it."""
+        make, arguments = OPTIMIZERS.arguments(self._optimizer)
+        optimizer = make(self.parameters(), **arguments)
+        steps = int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1)  # an epoch
+        make, arguments = SCHEDULES.arguments(self._scheduler)
+        schedule = make(self.trainer.max_epochs, **arguments)
+        if isinstance(schedule, Plateau):
+            return {"optimizer": optimizer, "lr_scheduler": self._plateau(optimizer, schedule, steps)}
+        scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step / steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _plateau(self, optimizer: torch.optim.Optimizer, schedule: Plateau, steps: int) -> dict[str, Any]:
+        scheduler = lr_scheduler.ReduceLROnPlateau(
+            optimizer,
+            mode="min" if self.monitor.startswith("loss") else "max",
+            factor=schedule.factor,
+            patience=schedule.patience,
+            min_lr=self._optimizer["lr"] * schedule.min_factor,
+        )
+        # asked at an epoch's last step, after validation; by the epoch, Lightning asks after checkpoints are written
+        return {"scheduler": scheduler, "interval": "step", "frequency": steps, "monitor": self.monitor}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss, a scalar; scores stay on the device until the epoch's end."""
+        logits = self(batch.images)
+        loss: Tensor = self.loss(logits, batch.targets)
+        self.train_scores.update(logits.detach(), batch.targets, loss.detach())
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the scores of val."""
+        logits = self(batch.images)
+        self.val_scores.update(logits, batch.targets, self.loss(logits, batch.targets))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log val and, in a run, train and the learning rate: the epoch's training batches are done by now.
+
+        Train and val share a prefix, so that TensorBoard can lay them over each other.
+        """
+        self._log_scores(self.val_scores, "val")
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._log_scores(self.train_scores, "train")
+            self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def _log_scores(self, scores: Scores, split: str) -> None:
+        values = scores.compute()
+        for name in ("loss", "accuracy", "macro_f1", "balanced_accuracy"):
+            self.log(f"{name}/{split}", values[name])
+        scores.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds the network, and the train scores of an unfinished epoch."""
+        checkpoint["fer"] = {"format": 1, "architecture": self.architecture, "dataset": self.dataset}
+        checkpoint["train_scores"] = {name: value.cpu() for name, value in self.train_scores.metric_state.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the train scores of an unfinished epoch."""
+        for name, value in checkpoint.get("train_scores", {}).items():
+            setattr(self.train_scores, name, value.to(self.device))

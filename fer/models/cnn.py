@@ -1,0 +1,69 @@
+"""The founding study's CNN: convolutions, max-pooling, dropout; with batch normalisation, which the study had not.
+
+Input (B, 1, 48, 48).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from fer.arguments import PartialFraction, Positive
+from fer.errors import FerError
+from fer.models.base import EmotionClassifier
+from fer.models.registration import register
+
+
+@register("cnn")
+class CNN(EmotionClassifier):
+    """Blocks of 3x3 convolutions, each ended by max-pooling and dropout, then two dense layers.
+
+    Args:
+        channels: of each block; each block halves the side.
+        depth: convolutions a block.
+        hidden: width of the dense layer.
+        dropout: rate after each block.
+        head_dropout: rate before each dense layer.
+        contract: classes, image_size, mean and std, see ``EmotionClassifier``.
+
+    Raises:
+        FerError: more blocks than the image can be halved.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[Positive] = (32, 64, 128, 256),
+        depth: Positive = 1,
+        hidden: Positive = 256,
+        dropout: PartialFraction = 0.1,
+        head_dropout: PartialFraction = 0.4,
+        **contract: Any,
+    ) -> None:
+        super().__init__(**contract)
+        side = self.image_size >> len(channels)
+        if side < 1:
+            raise FerError(
+                f"model.channels={list(channels)}: {self.image_size} pixels cannot be halved {len(channels)} times"
+            )
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip([1, *channels], channels, strict=False):
+            layers += [*block(inputs, outputs, depth), nn.Dropout(dropout)]
+        flat = channels[-1] * side**2
+        head = [nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(head_dropout)]
+        self.net = nn.Sequential(
+            *layers, nn.Flatten(), nn.Dropout(head_dropout), *head, nn.Linear(hidden, self.num_classes)
+        )
+
+
+def block(inputs: int, outputs: int, depth: int) -> list[nn.Module]:
+    """Return ``depth`` 3x3 convolutions, each normalised and rectified; the last is max-pooled to half the side.
+
+    Pooling comes before the normalisation, which then has a quarter of the work; the maximum commutes with ReLU.
+    """
+    layers: list[nn.Module] = []
+    for index in range(depth):
+        layers.append(nn.Conv2d(outputs if index else inputs, outputs, 3, padding=1, bias=False))
+        if index == depth - 1:
+            layers.append(nn.MaxPool2d(2))
+        layers += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    return layers

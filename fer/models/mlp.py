@@ -1,0 +1,34 @@
+"""The founding study's simple neural network: flatten, dense layers, softmax (in the loss).
+
+Input (B, 1, 48, 48). With the defaults: 1.3 million parameters, as many multiply-adds.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from fer.arguments import PartialFraction, Positive
+from fer.models.base import EmotionClassifier
+from fer.models.registration import register
+
+
+@register("mlp")
+class MLP(EmotionClassifier):
+    """Dense layers on raw pixels.
+
+    Args:
+        hidden: width of each hidden layer.
+        dropout: rate after each hidden layer.
+        contract: classes, image_size, mean and std, see ``EmotionClassifier``.
+    """
+
+    def __init__(
+        self, hidden: Sequence[Positive] = (512, 256), dropout: PartialFraction = 0.2, **contract: Any
+    ) -> None:
+        super().__init__(**contract)
+        widths = [self.image_size**2, *hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, outputs in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(), nn.Dropout(dropout)]
+        self.net = nn.Sequential(*layers, nn.Linear(widths[-1], self.num_classes))

@@ -1,0 +1,38 @@
+"""Networks by name. To add one: a file with ``@register("name")``, a line in ``fer/models/__init__.py``, a YAML."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fer.models.base import EmotionClassifier
+from fer.registry import Registry
+from fer.settings import Section
+
+MODELS: Registry[type[EmotionClassifier]] = Registry("model")
+
+
+def register(name: str) -> Callable[[type[EmotionClassifier]], type[EmotionClassifier]]:
+    """Return a decorator that registers a network under ``name``, which checkpoints will bear.
+
+    Raises:
+        FerError: the name is taken.
+    """
+
+    def add(network: type[EmotionClassifier]) -> type[EmotionClassifier]:
+        network.architecture = name
+        return MODELS.register(name)(network)
+
+    return add
+
+
+def create(section: Section, **contract: Any) -> EmotionClassifier:
+    """Return the network that ``section`` names, with its arguments.
+
+    Args:
+        section: ``{"name": "cnn", **arguments}``.
+        contract: classes, image_size, mean and std, see ``EmotionClassifier``.
+
+    Raises:
+        FerError: an unknown name or argument, a wrong type, a value out of range.
+    """
+    network, arguments = MODELS.arguments(section)
+    return network(**arguments, **contract)

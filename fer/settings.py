@@ -1,0 +1,144 @@
+"""The configuration as torch-free dataclasses: every key, its type, its range, its unit.
+
+``conf/`` holds the same keys for Hydra; a test holds that its defaults and these agree. Sections that choose by name
+(model, loss, optimizer, scheduler) stay plain mappings here: their keys are the arguments of what is registered.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from fer.arguments import AboveZero, Count, Fraction, Positive, Range
+from fer.errors import FerError
+
+Section = dict[str, Any]  # {"name": registered name, **arguments}
+MONITORS = ("accuracy/val", "macro_f1/val", "balanced_accuracy/val", "loss/val")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which faces, how split, how served.
+
+    Args:
+        path: table, archive or folder; "synthetic" for drawn faces; None looks at ``$FER_DATA``, then ``data/``.
+        votes: FER+'s ``fer2013new.csv``, joined by row.
+        split: "official" (Usage), "as_given" (the tree's own folders), "holdout" (stratified 80/20 of everything).
+        split_seed: of the draw for "as_given" and "holdout"; apart from the run's seed, so that seeds share a split.
+        val_fraction: the part of train held out by "as_given" where the tree has no val.
+        image_size: side of the faces, in pixels.
+        batch_size: faces a step.
+        on_bad: "error" stops at the first bad row or picture, "skip" counts and lists them.
+        cache: folder for parsed tables; "auto" is the user's cache folder; None parses anew.
+        synthetic_count: number of drawn faces.
+        synthetic_seed: of the drawn faces.
+    """
+
+    path: str | None = None
+    votes: str | None = None
+    split: Literal["official", "as_given", "holdout"] = "official"
+    split_seed: Count = 0
+    val_fraction: Annotated[float, Range(0.01, 0.9)] = 0.1
+    image_size: Annotated[int, Range(16, 512)] = 48
+    batch_size: Positive = 128
+    on_bad: Literal["error", "skip"] = "error"
+    cache: str | None = "auto"
+    synthetic_count: Annotated[int, Range(140)] = 7000
+    synthetic_seed: Count = 0
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """Random changes to training faces, drawn anew for each face and epoch; 0 turns one off.
+
+    Args:
+        flip: probability of a left-right flip.
+        rotate_degrees: largest turn either way, in degrees.
+        zoom: largest relative change of size, in and out; 0.1 draws a factor from 0.9 to 1.1.
+        shift: largest shift along each axis, as a fraction of the side.
+        crop_padding: pixels of reflected border, of which a random crop of the old size is taken: whole-pixel shifts.
+        brightness: largest relative change; 0.2 draws a factor from 0.8 to 1.2.
+        contrast: the same, about the face's mean.
+        erase: probability that a rectangle is replaced by grey.
+        erase_area: largest part of the face that is erased.
+    """
+
+    flip: Fraction = 0.0
+    rotate_degrees: Annotated[float, Range(0, 180)] = 0.0
+    zoom: Annotated[float, Range(0, 0.9)] = 0.0
+    shift: Annotated[float, Range(0, 0.9)] = 0.0
+    crop_padding: Annotated[int, Range(0, 24)] = 0
+    brightness: Fraction = 0.0
+    contrast: Fraction = 0.0
+    erase: Fraction = 0.0
+    erase_area: Annotated[float, Range(0.02, 1)] = 0.2
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """Where and how long.
+
+    Args:
+        accelerator: "auto" takes a GPU where there is one.
+        devices: number of them.
+        precision: "auto" is bf16 on a GPU and 32 bits on a CPU, where autocast is slower.
+        max_epochs: passes over the training faces.
+        threads: of the processor; None leaves torch's choice.
+        gradient_clip: largest norm of the gradient; None clips nothing.
+        limit_train: fraction of the batches of each training epoch, for debugging.
+        limit_val: the same for validation.
+        overfit_batches: train and validate on so many training batches alone, for debugging; 0 is off.
+        channels_last: store images with channels innermost, which convolutions prefer.
+        allocator: keep freed memory instead of handing it back to the system (Linux, glibc, CPU).
+        logs: write TensorBoard files.
+        bar: a live bar in a terminal; a line an epoch is printed in any case.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: Positive = 1
+    precision: Literal["auto", "bf16", 32] = "auto"
+    max_epochs: Positive = 30
+    threads: Positive | None = None
+    gradient_clip: AboveZero | None = None
+    limit_train: Annotated[float, Range(0, 1, above=True)] = 1.0
+    limit_val: Annotated[float, Range(0, 1, above=True)] = 1.0
+    overfit_batches: Count = 0
+    channels_last: bool = True
+    allocator: bool = True
+    logs: bool = True
+    bar: bool = True
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One run of ``fer.train``.
+
+    Args:
+        seed: of weights, order, augmentation and dropout.
+        monitor: what chooses the best epoch.
+        early_stopping: epochs without a better ``monitor`` after which to stop; None never stops early.
+        init_from: checkpoint or run whose weights to start from.
+        resume: run folder to continue.
+        plugins: modules to import first, which register networks and readers.
+    """
+
+    data: DataSettings
+    model: Section
+    loss: Section
+    optimizer: Section
+    scheduler: Section
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    seed: Count = 0
+    monitor: str = "accuracy/val"
+    early_stopping: Positive | None = None
+    init_from: str | None = None
+    resume: str | None = None
+    plugins: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse a choice on test, or on what is not measured."""
+        if "test" in self.monitor:
+            raise FerError(f"monitor={self.monitor}: the test split chooses nothing; use one of {', '.join(MONITORS)}")
+        if self.monitor not in MONITORS:
+            raise FerError(f"monitor={self.monitor}: not measured; use one of {', '.join(MONITORS)}")
+        if self.early_stopping and self.trainer.overfit_batches:
+            raise FerError("early_stopping and trainer.overfit_batches exclude each other")

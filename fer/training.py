@@ -1,0 +1,259 @@
+"""One run: data, network, trainer, fit, and the result on val. Classes take plain settings; Hydra is not known here."""
+
+import logging
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from fer import augment, checkpoints, machine, scoring
+from fer.callbacks import FiniteLoss, History, Progress, Saver, Signals, Stopwatch, mode
+from fer.data.datamodule import FERDataModule
+from fer.data.locate import HOW_TO_GET
+from fer.errors import FerError
+from fer.labels import EMOTIONS
+from fer.losses import LOSSES
+from fer.models import MODELS, EmotionClassifier, create
+from fer.optimizers import OPTIMIZERS
+from fer.results import clock, score_table, write_json
+from fer.schedules import SCHEDULES
+from fer.settings import TrainSettings, TrainerSettings
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1  # of metrics.json; raise it when a field changes its meaning
+
+
+def fit(settings: TrainSettings, folder: Path, *, command: str, stand_in: bool) -> dict[str, Any]:
+    """Train, or go on with, the run in ``folder``; score its best epoch on val; return what ``metrics.json`` holds.
+
+    Args:
+        settings: with ``data.path`` found.
+        folder: the run's.
+        command: that started it, for the record.
+        stand_in: drawn faces stand in for FER2013, which was not found.
+
+    Raises:
+        FerError: bad data, a checkpoint that does not fit, a loss that is no number.
+        Interrupted: a signal came; the run is saved.
+    """
+    check_names(settings)
+    _quieten()
+    machine.prepare(settings.trainer)
+    pl.seed_everything(settings.seed, verbose=False)
+    data = FERDataModule(settings.data, augment.build(settings.augment), settings.seed)
+    data.setup("fit")
+    announce(data, stand_in)
+    model = classifier(settings, data, stand_in)
+    checkpoint = resume_from(folder, model) if settings.resume else None
+    saver, watch = Saver(folder / "checkpoints", settings.monitor), Stopwatch()
+    signals = Signals(folder)
+    trainer = build_trainer(settings, folder, [signals, watch, *_callbacks(settings, folder, saver, watch)])
+    log.info(
+        "%s: %s parameters, %d epochs of %s faces, %s",
+        settings.model["name"], f"{_parameters(model):,}", settings.trainer.max_epochs,
+        f"{len(data.datasets['train']):,}", _where(settings.trainer),
+    )  # fmt: skip
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    signals.stop()
+    return finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=command)
+
+
+def check_names(settings: TrainSettings) -> None:
+    """Raise before anything is read if a section names what is not there, or an argument is out of range.
+
+    Raises:
+        FerError: naming the key and the choices.
+    """
+    MODELS.arguments(settings.model)
+    LOSSES.arguments(settings.loss)
+    OPTIMIZERS.arguments(settings.optimizer)
+    builder, arguments = SCHEDULES.arguments(settings.scheduler)
+    builder(settings.trainer.max_epochs, **arguments)
+    machine.uses_gpu(settings.trainer)
+
+
+def announce(data: FERDataModule, stand_in: bool) -> None:
+    """Say which faces are used, and loudly if they are drawn in place of FER2013."""
+    if stand_in:
+        log.warning(
+            "*** NO FER2013 FOUND: TRAINING ON DRAWN FACES. Its figures say nothing of real ones. %s ***", HOW_TO_GET
+        )
+    source = data.faces.source
+    held = ", ".join(f"{len(dataset):,} {split}" for split, dataset in data.datasets.items())
+    log.info("data: %s (%s), split %s: %s", source.path, source.layout, data.data.split, held)
+    for note in source.notes:
+        log.info("  %s", note)
+    if source.skipped:
+        log.warning(
+            "  %d bad rows or files were skipped: listed in metrics.json, first: %s",
+            len(source.skipped),
+            source.skipped[0],
+        )
+
+
+def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> EmotionClassifier:
+    """Return the network, ready to be fitted."""
+    mean, std = data.statistics()
+    model = create(settings.model, classes=list(EMOTIONS), image_size=settings.data.image_size, mean=mean, std=std)
+    model.prepare(
+        loss=settings.loss,
+        optimizer=settings.optimizer,
+        scheduler=settings.scheduler,
+        class_counts=data.class_counts(),
+    )
+    model.monitor = settings.monitor
+    served = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
+    model.dataset = {**data.describe(), "settings": served, "stand_in": stand_in}
+    if settings.init_from is not None:
+        checkpoints.load_weights(model, settings.init_from)
+    return model.to(memory_format=torch.channels_last) if settings.trainer.channels_last else model
+
+
+def resume_from(folder: Path, model: EmotionClassifier) -> Path:
+    """Return the newest sound checkpoint of a run, its data being the ones at hand.
+
+    Raises:
+        FerError: there is none, or the data have changed.
+    """
+    problems = []
+    for name in ("last", "best"):
+        file = folder / "checkpoints" / f"{name}.ckpt"
+        if not file.is_file():
+            continue
+        try:
+            about = checkpoints.read(file)["fer"]["dataset"]
+        except FerError as error:
+            problems.append(str(error))
+            continue
+        if about.get("fingerprint") != model.dataset["fingerprint"]:
+            raise FerError(
+                f"resume={folder}: its data were {about.get('path')} with other contents than {model.dataset['path']}"
+            )
+        for problem in problems:
+            log.warning("%s; going on from %s", problem, file)
+        return file
+    raise FerError(f"resume={folder}: no sound checkpoint{': ' + problems[0] if problems else ' was written'}")
+
+
+def build_trainer(settings: TrainSettings, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
+    """Return Lightning's trainer, as ``settings.trainer`` says."""
+    chosen = settings.trainer
+    logger = (
+        TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False) if chosen.logs else False
+    )
+    return pl.Trainer(
+        accelerator="gpu" if machine.uses_gpu(chosen) else "cpu",
+        devices=chosen.devices,
+        precision=machine.precision(chosen),
+        max_epochs=chosen.max_epochs,
+        gradient_clip_val=chosen.gradient_clip,
+        limit_train_batches=chosen.limit_train,
+        limit_val_batches=chosen.limit_val,
+        overfit_batches=chosen.overfit_batches,
+        deterministic="warn",  # CUDA has no deterministic backward for grid_sample and adaptive pooling
+        benchmark=False,
+        logger=logger,
+        callbacks=callbacks,
+        plugins=[checkpoints.AtomicCheckpointIO()],
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        enable_checkpointing=True,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,  # figures are logged at epochs' ends only; this keeps Lightning from warning
+    )
+
+
+def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopwatch) -> list[Callback]:
+    callbacks: list[Callback] = [
+        FiniteLoss(),
+        History(folder / "history.csv", watch),
+        Progress(saver, watch, live=settings.trainer.bar),
+        saver,
+    ]
+    if settings.early_stopping:
+        callbacks.append(EarlyStopping(settings.monitor, patience=settings.early_stopping, mode=mode(settings.monitor)))
+    return callbacks
+
+
+def finish(
+    settings: TrainSettings,
+    folder: Path,
+    data: FERDataModule,
+    saver: Saver,
+    watch: Stopwatch,
+    *,
+    epochs: int,
+    command: str,
+) -> dict[str, Any]:
+    """Score the best epoch on val from its file, and write ``predictions.csv`` and ``metrics.json``."""
+    model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
+    results = evaluate_split(model, data, "val", folder, machine.uses_gpu(settings.trainer))
+    results |= {
+        "best_epoch": saver.best_epoch + 1,  # counted from 1, as printed
+        "epochs": epochs,
+        "train_seconds": round(watch.train_seconds, 3),
+        "images_per_second": round(watch.images_per_second, 1),
+        "parameters": _parameters(model),
+        "architecture": model.architecture,
+        "seed": settings.seed,
+        "dataset": {key: value for key, value in model.dataset.items() if key != "settings"},
+        "versions": machine.versions(),
+        "hardware": machine.hardware(),
+        "command": command,
+    }
+    write_json(folder / "metrics.json", results)
+    log.info("\n%s\n", score_table(results))
+    log.info("best epoch %d of %d, trained in %s", saver.best_epoch + 1, epochs, clock(watch.train_seconds))
+    return results
+
+
+def evaluate_split(
+    model: EmotionClassifier, data: FERDataModule, split: str, folder: Path, on_gpu: bool
+) -> dict[str, Any]:
+    """Score a split, write its ``predictions.csv`` to ``folder``, and return the figures.
+
+    Args:
+        model: the network.
+        data: set up for the split.
+        split: "val" or "test".
+        folder: to write to.
+        on_gpu: compute there.
+    """
+    dataset = data.datasets[split]
+    device = torch.device("cuda" if on_gpu else "cpu")
+    predicted = scoring.probabilities(model, dataset.images, batch_size=data.data.batch_size, device=device)
+    classes = list(model.hparams["classes"])
+    rows = data.faces.rows[data.places(split)]
+    scoring.write_predictions(folder / "predictions.csv", rows, split, dataset.targets, predicted, classes)
+    return {"schema": SCHEMA, "split": split, **scoring.score(predicted, dataset.targets, classes)}
+
+
+def _parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _where(settings: TrainerSettings) -> str:
+    if machine.uses_gpu(settings):
+        return f"on {torch.cuda.get_device_name()}, {machine.precision(settings)}"
+    return f"on the CPU with {torch.get_num_threads()} threads"
+
+
+def _quieten() -> None:
+    """Silence what libraries say that a user of this command can do nothing about."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # batches come from memory, see FACTS
+    warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
+
+
+def with_path(settings: TrainSettings, path: str) -> TrainSettings:
+    """Return the settings with the data's path filled in."""
+    return replace(settings, data=replace(settings.data, path=path))
