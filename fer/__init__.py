@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Import torch only when something that needs it is asked for: ``--help`` must answer at once."""
     if name == "load":
         from fer.checkpoints import load

@@ -52,11 +52,7 @@ def check(function: Callable[..., Any], values: Mapping[str, Any], where: str) -
         FerError: an unknown name (with the nearest valid one), a missing one, a wrong type, a value out of range.
     """
     parameters = keyword_parameters(function)
-    for key in values:
-        if key not in parameters:
-            raise FerError(
-                f"{where}.{key}: no such key; {where} has {', '.join(parameters) or 'none'}{did_you_mean(key, parameters)}"
-            )
+    _refuse_unknown(values, parameters, where)
     missing = [name for name, (_, default) in parameters.items() if default is MISSING and name not in values]
     if missing:
         raise FerError(f"{where}.{missing[0]} is missing")
@@ -82,24 +78,27 @@ def build(settings: type[T], values: Mapping[str, Any], where: str = "") -> T:
             filled[field.name] = build(typing.cast(type[Any], kind), value, path)
         else:
             filled[field.name] = _fit(value, kind, path)
-    for key in values:
-        if key not in filled:
-            known = ", ".join(filled)
-            raise FerError(
-                f"{where + '.' if where else ''}{key}: no such key; known are {known}{did_you_mean(key, filled)}"
-            )
+    _refuse_unknown(values, filled, where)
     return settings(**filled)
 
 
 def keyword_parameters(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     """Return name -> (annotation, default or ``MISSING``) of the parameters that ``function`` names itself."""
-    target = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
+    target = function.__init__ if inspect.isclass(function) else function
     hints = typing.get_type_hints(target, include_extras=True)
     return {
         name: (hints.get(name, Any), MISSING if parameter.default is parameter.empty else parameter.default)
         for name, parameter in inspect.signature(target).parameters.items()
         if name != "self" and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    for key in values:
+        if key not in known:
+            holder, path = (where, f"{where}.{key}") if where else ("the configuration", key)
+            keys = ", ".join(known) or "none"
+            raise FerError(f"{path}: no such key; {holder} has {keys}{did_you_mean(key, known)}")
 
 
 def _fit(value: Any, kind: Any, where: str) -> Any:

@@ -183,10 +183,7 @@ class Progress(Callback):
         epoch, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         parts = [
             f"epoch {epoch:>{len(str(total))}}/{total}",
-            *(
-                f"{split} loss {float(figures[f'loss/{split}']):.4f} accuracy {100 * float(figures[f'accuracy/{split}']):5.2f} %"
-                for split in ("train", "val")
-            ),
+            *(_split_figures(figures, split) for split in ("train", "val")),
             f"lr {float(figures['learning_rate']):.2e}",
             f"{self.stopwatch.epoch_seconds:.1f} s",
             f"{self.stopwatch.images_per_second:,.0f} images/s",
@@ -222,6 +219,11 @@ class Progress(Callback):
             sys.stdout.flush()
 
 
+def _split_figures(figures: Mapping[str, Tensor], split: str) -> str:
+    loss, accuracy = (float(figures[f"{name}/{split}"]) for name in ("loss", "accuracy"))
+    return f"{split} loss {loss:.4f} accuracy {100 * accuracy:5.2f} %"
+
+
 def bar(share: float, width: int = 20) -> str:
     """Return a bar of ``width`` characters, filled to ``share``."""
     return "█" * round(share * width) + "░" * (width - round(share * width))
@@ -254,8 +256,8 @@ class FiniteLoss(Callback):
         if self._first is not None and math.isfinite(first := float(self._first)):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise FerError(
-                f"the loss became NaN or infinite at step {first:.0f} (epoch {trainer.current_epoch + 1}, learning rate "
-                f"about {rate:.3g}); nothing of it was saved: lower optimizer.lr or set trainer.gradient_clip"
+                f"the loss became NaN or infinite at step {first:.0f} (epoch {trainer.current_epoch + 1}, learning "
+                f"rate about {rate:.3g}); nothing of it was saved: lower optimizer.lr or set trainer.gradient_clip"
             )
 
 

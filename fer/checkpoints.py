@@ -1,9 +1,9 @@
 """Checkpoints: written whole or not at all, read without trusting them.
 
-A checkpoint is Lightning's, with plain contents and an entry ``fer`` that rebuilds the network. It is written beside its
-name and renamed, in the same folder (Lightning itself goes through ``$TMPDIR``, which may lie on another disk, where
-moving is copying). PyTorch's files are zip archives, so that every part carries a CRC-32: reading checks them, since
-``torch.load`` does not and a flipped byte in the weights would pass unseen.
+A checkpoint is Lightning's, with plain contents and an entry ``fer`` that rebuilds the network. It is written beside
+its name and renamed, in the same folder (Lightning itself goes through ``$TMPDIR``, which may lie on another disk,
+where moving is copying). PyTorch's files are zip archives, so that every part carries a CRC-32: reading checks them,
+since ``torch.load`` does not and a flipped byte in the weights would pass unseen.
 """
 
 import os
@@ -25,7 +25,7 @@ FORMAT = 1  # of the entry "fer"; raise it when an older version could not read 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its name, flushes it to the disk, and renames it."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write ``checkpoint`` to ``path``.
 
         Raises:
@@ -112,8 +112,8 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
     name = checkpoint["fer"].get("architecture")
     if name not in MODELS.names():
         raise FerError(
-            f"{path}: network {name!r} is not registered (there is {', '.join(MODELS.names())}); if it is yours, import "
-            f"the module that registers it, or name it with --plugins"
+            f"{path}: network {name!r} is not registered (there is {', '.join(MODELS.names())}); if it is yours, "
+            f"import the module that registers it, or name it with --plugins"
         )
     network = MODELS.get(name)
     try:

@@ -30,12 +30,12 @@ VERSION_BASE = "1.3"
 
 
 def conf_folder() -> Path:
-    """Return the folder of the shipped configuration: ``fer/conf`` in a wheel, ``conf`` beside ``fer`` in a checkout."""
+    """Return the folder of the shipped configuration: ``fer/conf`` in a wheel, ``conf`` beside it in a checkout."""
     package = Path(__file__).resolve().parent
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
-def run(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> Any:  # noqa: ANN401
+def run(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> Any:
     """Run ``task`` under Hydra with these command-line arguments, and return what it returns (None in a sweep).
 
     Raises:
@@ -45,7 +45,7 @@ def run(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> Any:  # 
     raised: list[Exception] = []
 
     @functools.wraps(task)
-    def caught(config: DictConfig) -> Any:  # noqa: ANN401
+    def caught(config: DictConfig) -> Any:
         try:
             return task(config)
         except Exception as error:  # passed round Hydra, which would print it in its own way

@@ -89,7 +89,7 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def data_settings(arguments: argparse.Namespace, trained_on: dict[str, Any], image_size: int) -> Any:  # noqa: ANN401
+def data_settings(arguments: argparse.Namespace, trained_on: dict[str, Any], image_size: int) -> Any:
     """Return the ``DataSettings`` of the training, with what the command line says instead.
 
     Raises:
@@ -125,4 +125,4 @@ def new_folder(file: Path, split: str) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(None))

@@ -53,7 +53,7 @@ def uses_gpu(settings: TrainerSettings) -> bool:
     return settings.accelerator != "cpu" and torch.cuda.is_available()
 
 
-def precision(settings: TrainerSettings) -> Any:  # noqa: ANN401  Lightning's type is a union of literals
+def precision(settings: TrainerSettings) -> Any:
     """Return Lightning's name for the precision: bf16 autocast on a GPU, none on a CPU, where it is slower."""
     if settings.precision == 32 or (settings.precision == "auto" and not uses_gpu(settings)):
         return "32-true"

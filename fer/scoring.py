@@ -1,4 +1,4 @@
-"""From a network and faces to probabilities, figures and files: the one path for training's end and ``fer.evaluate``."""
+"""From a network and faces to probabilities, figures and files: one path for training's end and ``fer.evaluate``."""
 
 import csv
 import math
@@ -30,8 +30,9 @@ def probabilities(model: EmotionClassifier, images: Tensor, *, batch_size: int, 
         batch_size: faces at a time.
         device: to compute on.
     """
-    model = model.to(device).eval()
-    parts = [model(part.to(device)).float().softmax(1).cpu() for part in images.split(batch_size)]
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    starts = range(0, len(images), batch_size)
+    parts = [model(images[start : start + batch_size].to(device)).float().softmax(1).cpu() for start in starts]
     return torch.cat(parts)
 
 

@@ -48,7 +48,7 @@ def task(config: DictConfig) -> int | None:
     return None
 
 
-def run(settings: TrainSettings, folder: Path, hydra_config: Any) -> None:  # noqa: ANN401  Hydra's own DictConfig
+def run(settings: TrainSettings, folder: Path, hydra_config: Any) -> None:
     """Fit one run in ``folder`` and say where everything lies."""
     shown = _shown(folder)
     if settings.resume and (folder / "metrics.json").exists():
@@ -110,7 +110,7 @@ def resuming(arguments: list[str]) -> list[str]:
         FerError: there is no such run, or the other arguments, or the library's defaults, would change it.
     """
     given = [argument for argument in arguments if argument.startswith("resume=")]
-    path = given[-1].partition("=")[2].strip("'\"") if given else "null"
+    path = _unquoted(given[-1].partition("=")[2]) if given else "null"
     if path in ("", "null"):
         return arguments
     folder = Path(path).expanduser().resolve()
@@ -127,6 +127,11 @@ def resuming(arguments: list[str]) -> list[str]:
     return [*flags, *overrides, f"resume={sweep.quoted(str(folder))}", f"hydra.run.dir={sweep.quoted(str(folder))}"]
 
 
+def _unquoted(value: str) -> str:
+    quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1] if quotes else value
+
+
 def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
     stored = OmegaConf.load(folder / ".hydra" / "config.yaml")
     assert isinstance(stored, DictConfig)
@@ -136,8 +141,8 @@ def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
         key = changed[0]
         more = f" (and {len(changed) - 1} more keys)" if len(changed) > 1 else ""
         raise FerError(
-            f"resume={path}: the run has {key}={before.get(key)}, now it is {after.get(key)}{more}; a run goes on as it "
-            f"began. To train on from its weights with other settings: init_from={path}"
+            f"resume={path}: the run has {key}={before.get(key)}, now it is {after.get(key)}{more}; a run goes on as "
+            f"it began. To train on from its weights with other settings: init_from={path}"
         )
 
 
@@ -149,4 +154,4 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(None))

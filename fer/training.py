@@ -22,7 +22,7 @@ from fer.models import MODELS, EmotionClassifier, create
 from fer.optimizers import OPTIMIZERS
 from fer.results import clock, score_table, write_json
 from fer.schedules import SCHEDULES
-from fer.settings import TrainSettings, TrainerSettings
+from fer.settings import TrainerSettings, TrainSettings
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -45,6 +46,8 @@ def cached(files: Sequence[Path], variant: str, folder: Path, read: Callable[[],
         folder: of the cache; made if need be. One that cannot be written is told and done without.
         read: parses the files.
     """
+    if not files:
+        return read()  # nothing to key by; the reader says what is missing
     try:
         folder.mkdir(parents=True, exist_ok=True)
         key = _key(files, variant, folder)
@@ -55,10 +58,12 @@ def cached(files: Sequence[Path], variant: str, folder: Path, read: Callable[[],
     if entry.is_dir():
         try:
             return _load(entry)
-        except (OSError, ValueError, KeyError, TypeError) as error:  # json and npy faults are ValueErrors
+        except Exception as error:  # numpy raises nearly anything on a damaged header: EOFError, TokenError, ValueError
             log.warning("the cached table %s is damaged (%s); parsing anew", entry, error)
             shutil.rmtree(entry, ignore_errors=True)
     faces = read()
+    if faces.votes is not None:  # they have no place in an entry
+        return faces
     try:
         _store(faces, entry)
     except OSError as error:
@@ -69,16 +74,19 @@ def cached(files: Sequence[Path], variant: str, folder: Path, read: Callable[[],
 def _key(files: Sequence[Path], variant: str, folder: Path) -> str:
     """Return the entry's name: a hash over contents, file names and variant."""
     stats = [file.stat() for file in files]
-    names = [str(file.resolve()) for file in files]
-    seen = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in zip(names, stats, strict=True)]
+    names = [str(file.absolute()) for file in files]  # unresolved: a link's own folder may be what labels it
+    seen = [
+        (name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        for name, stat in zip(names, stats, strict=True)
+    ]
     index = folder / "index" / hashlib.sha256(repr((FORMAT, variant, seen)).encode()).hexdigest()
-    if index.is_file() and len(key := index.read_text()) == 64:
+    if index.is_file() and re.fullmatch("[0-9a-f]{64}", key := index.read_text(errors="replace")):
         return key
     digest = hashlib.sha256(repr((FORMAT, variant, names)).encode())
     for file in files:
         with open(file, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    if max(stat.st_mtime for stat in stats) < time.time() - STILL_CHANGING_S:
+    if max(max(stat.st_mtime, stat.st_ctime) for stat in stats) < time.time() - STILL_CHANGING_S:
         index.parent.mkdir(exist_ok=True)
         with _written_aside(index) as part:
             part.write_text(digest.hexdigest())
@@ -107,7 +115,7 @@ def _load(entry: Path) -> Faces:
 def _store(faces: Faces, entry: Path) -> None:
     """Write an entry, or leave the one that another process has finished meanwhile.
 
-    Votes are no part of it: a reader that returns votes is not cached (see ``readers.read``).
+    Votes are no part of it: a table with votes is not cached.
     """
     with _written_aside(entry) as part:
         part.mkdir()

@@ -85,19 +85,25 @@ class EmotionClassifier(pl.LightningModule):
         SCHEDULES.arguments(scheduler)
         self._optimizer, self._scheduler = optimizer, scheduler
 
-    def configure_optimizers(self) -> Any:  # noqa: ANN401  Lightning's return type is a union of ten
-        """Return the optimizer, and the schedule as Lightning wants it."""
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer, and the schedule as Lightning wants it.
+
+        The number of steps an epoch is asked for later: asking now would make Lightning build the loader before the
+        checkpoint is read, and a resumed loader would begin its epoch anew.
+        """
         make, arguments = OPTIMIZERS.arguments(self._optimizer)
         optimizer = make(self.parameters(), **arguments)
-        steps = int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1)  # an epoch
         make, arguments = SCHEDULES.arguments(self._scheduler)
         schedule = make(self.trainer.max_epochs, **arguments)
         if isinstance(schedule, Plateau):
-            return {"optimizer": optimizer, "lr_scheduler": self._plateau(optimizer, schedule, steps)}
-        scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step / steps))
+            return {"optimizer": optimizer, "lr_scheduler": self._plateau(optimizer, schedule)}
+        scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step / self._steps() if step else 0.0))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _plateau(self, optimizer: torch.optim.Optimizer, schedule: Plateau, steps: int) -> dict[str, Any]:
+    def _steps(self) -> int:
+        return int(self.trainer.num_training_batches)
+
+    def _plateau(self, optimizer: torch.optim.Optimizer, schedule: Plateau) -> dict[str, Any]:
         scheduler = lr_scheduler.ReduceLROnPlateau(
             optimizer,
             mode="min" if self.monitor.startswith("loss") else "max",
@@ -105,8 +111,16 @@ class EmotionClassifier(pl.LightningModule):
             patience=schedule.patience,
             min_lr=self._optimizer["lr"] * schedule.min_factor,
         )
-        # asked at an epoch's last step, after validation; by the epoch, Lightning asks after checkpoints are written
-        return {"scheduler": scheduler, "interval": "step", "frequency": steps, "monitor": self.monitor}
+        return {"scheduler": scheduler, "interval": "step", "monitor": self.monitor}
+
+    def on_train_start(self) -> None:
+        """Let plateau be asked at an epoch's last step, after validation and before checkpoints are written.
+
+        Asked by the epoch, as Lightning has it, it would miss in the checkpoint what it learnt from that epoch.
+        """
+        for config in self.trainer.lr_scheduler_configs:
+            if config.reduce_on_plateau:
+                config.frequency = self._steps()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, a scalar; scores stay on the device until the epoch's end."""
@@ -139,7 +153,9 @@ class EmotionClassifier(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the network, and the train scores of an unfinished epoch."""
         checkpoint["fer"] = {"format": 1, "architecture": self.architecture, "dataset": self.dataset}
-        checkpoint["train_scores"] = {name: value.cpu() for name, value in self.train_scores.metric_state.items()}
+        checkpoint["train_scores"] = {
+            name: getattr(self.train_scores, name).cpu() for name in ("confusion", "loss_sum")
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the train scores of an unfinished epoch."""

@@ -4,6 +4,7 @@ Input (B, 1, 48, 48).
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -46,7 +47,7 @@ class CNN(EmotionClassifier):
                 f"model.channels={list(channels)}: {self.image_size} pixels cannot be halved {len(channels)} times"
             )
         layers: list[nn.Module] = []
-        for inputs, outputs in zip([1, *channels], channels, strict=False):
+        for inputs, outputs in pairwise([1, *channels]):
             layers += [*block(inputs, outputs, depth), nn.Dropout(dropout)]
         flat = channels[-1] * side**2
         head = [nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(head_dropout)]

@@ -4,6 +4,7 @@ Input (B, 1, 48, 48). With the defaults: 1.3 million parameters, as many multipl
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -29,6 +30,6 @@ class MLP(EmotionClassifier):
         super().__init__(**contract)
         widths = [self.image_size**2, *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(), nn.Dropout(dropout)]
         self.net = nn.Sequential(*layers, nn.Linear(widths[-1], self.num_classes))

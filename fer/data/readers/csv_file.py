@@ -11,6 +11,7 @@ on it holds; any other block is read again row by row, which names the line and 
 import csv
 import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -33,6 +34,7 @@ PIXELS = SIDE * SIDE
 BLOCK = 16  # rows decoded at once: 130 kB of text, which stays in the processor's cache
 SUFFIXES = (".csv", ".csv.gz", ".zip", ".tar.gz", ".tgz")
 PRECEDENCE = ("fer2013.csv", "icml_face_data.csv", "train.csv", "test.csv")
+DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,9 @@ class Columns:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table, its fields still text."""
+    """One line of the table, its fields still text; ``place`` counts rows from 0, blank lines left out."""
 
+    place: int
     line: int
     pixels: bytes
     emotion: bytes
@@ -78,7 +81,7 @@ class Table:
 
 def recognises(path: Path) -> bool:
     """Return whether ``path`` is a table, or a folder that holds one."""
-    return _is_table(path) if path.is_file() else bool(_tables_in(path))
+    return _is_table(path) if path.is_file() else path.is_dir() and bool(_tables_in(path))
 
 
 def files(path: Path) -> list[Path]:
@@ -95,10 +98,10 @@ def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Face
     file, note = _choose(path)
     bad = BadRows(on_bad)
     with ExitStack() as stack:
-        stream, member = _open(file, stack)
         try:
+            stream, member = _open(file, stack)
             return _read_stream(stream, file, member, bad, [note] if note else [])
-        except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.ReadError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise FerError(f"{file}: damaged or cut short ({error}); fetch it again") from error
 
 
@@ -196,24 +199,22 @@ def _open(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
 
 
 def _open_zip(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
-    try:
-        archive = stack.enter_context(zipfile.ZipFile(file))
-    except zipfile.BadZipFile as error:
-        raise FerError(f"{file}: damaged or cut short ({error}); fetch it again") from error
+    archive = stack.enter_context(zipfile.ZipFile(file))
     member = _best_member([entry for entry in archive.namelist() if not entry.endswith("/")], file)
-    stream = io.BufferedReader(stack.enter_context(archive.open(member)), 1 << 20)  # type: ignore[type-var]
+    try:
+        opened = stack.enter_context(archive.open(member))
+    except RuntimeError as error:  # encrypted, or compressed in a way that zipfile does not know
+        raise FerError(f"{file}: {member} cannot be unpacked ({error}); unpack it by hand") from error
+    stream = io.BufferedReader(opened, 1 << 20)  # type: ignore[type-var]
     if member.lower().endswith(".tar.gz"):  # Kaggle's archive holds fer2013.tar.gz beside the other tables
         return _open_tar(stream, file, stack)  # type: ignore[arg-type]
     return stream, Path(member).name  # type: ignore[return-value]
 
 
 def _open_tar(stream: IO[bytes], file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
-    try:
-        archive = stack.enter_context(tarfile.open(fileobj=stream, mode="r:gz"))
-        member = _best_member([entry.name for entry in archive.getmembers() if entry.isfile()], file)
-        extracted = archive.extractfile(member)
-    except (EOFError, zlib.error, tarfile.ReadError, gzip.BadGzipFile) as error:
-        raise FerError(f"{file}: damaged or cut short ({error}); fetch it again") from error
+    archive = stack.enter_context(tarfile.open(fileobj=stream, mode="r:gz"))
+    member = _best_member([entry.name for entry in archive.getmembers() if entry.isfile()], file)
+    extracted = archive.extractfile(member)
     assert extracted is not None  # a plain file, by the filter above
     return stack.enter_context(extracted), Path(member).name
 
@@ -245,7 +246,7 @@ def _header(line: bytes, file: Path) -> Columns:
     text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
     if text[:1] == "<":
         raise FerError(f"{file}: is a web page, not a table (a login page saved in its place?); download it again")
-    names = [name.strip() for name in next(csv.reader([text]), [])]
+    names = [name.strip() for name in _split(text)]
     places = {name.lower(): place for place, name in reversed(list(enumerate(names)))}
     if "pixels" not in places:
         raise FerError(f"{file}, line 1: no column 'pixels'; found {some(names) or 'nothing'}"[:400])
@@ -261,13 +262,17 @@ def _header(line: bytes, file: Path) -> Columns:
 
 def _rows(stream: IO[bytes], columns: Columns, file: Path, bad: BadRows) -> Iterator[Row]:
     """Yield the well-formed lines; blank ones are no rows."""
+    place = -1
     for number, line in enumerate(stream, start=2):
+        if not line.strip():
+            continue
+        place += 1
         fields = _fields(line)
         if len(fields) == columns.total:
             emotion = b"" if columns.emotion is None else fields[columns.emotion]
             usage = b"" if columns.usage is None else fields[columns.usage]
-            yield Row(number, fields[columns.pixels], emotion, usage)
-        elif line.strip():
+            yield Row(place, number, fields[columns.pixels], emotion, usage)
+        else:
             bad.add(f"{file}, line {number}", f"{len(fields)} fields where the header names {columns.total}")
 
 
@@ -276,7 +281,15 @@ def _fields(line: bytes) -> list[bytes]:
     if b'"' not in line:
         return line.split(b",")
     # latin-1 maps every byte to one character and back, so that nothing is lost on the way through csv
-    return [field.encode("latin-1") for field in next(csv.reader([line.decode("latin-1")]), [])]
+    return [field.encode("latin-1") for field in _split(line.decode("latin-1"))]
+
+
+def _split(line: str) -> list[str]:
+    """Return the fields of a line with quotes; none if it cannot be a table's (a field of 128 kB, a lone CR)."""
+    try:
+        return next(csv.reader([line], skipinitialspace=True), [])
+    except csv.Error:
+        return []
 
 
 # --- numbers -------------------------------------------------------------------------------------------------------
@@ -298,7 +311,7 @@ def _decode(block: list[Row], columns: Columns, table: Table, file: Path, bad: B
     if images is not None and good:
         pairs = [label for label in labels if not isinstance(label, str)]
         targets, official = (list(column) for column in zip(*pairs, strict=True))
-        table.add(images[good], targets, official, [block[index].line - 2 for index in good])
+        table.add(images[good], targets, official, [block[index].place for index in good])
 
 
 def decode_pixels(texts: Sequence[bytes]) -> NDArray[np.uint8] | None:
@@ -328,7 +341,7 @@ def _pixel_problem(text: bytes) -> str:
     """Return what is wrong with a row's pixels; it has been found to be wrong."""
     numbers = text.split()
     for place, number in enumerate(numbers, start=1):
-        if not number.isdigit() or int(number[:20]) > 255:
+        if not number.isdigit() or len(number) > 3 or int(number) > 255:
             shown = number[:24].decode("utf-8", "replace")
             return f"pixel {place} is {shown!r}; pixels are whole numbers 0 to 255"
     if len(numbers) != PIXELS:

@@ -1,0 +1,88 @@
+"""Small drawn runs through the real entry points."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# 140 drawn faces, 112 of them train: 7 steps of 16 an epoch, a second a run
+SMALL = (
+    "data=synthetic",
+    "data.synthetic_count=140",
+    "data.image_size=24",
+    "data.batch_size=16",
+    "model=mlp",
+    "model.hidden=[16]",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=3",
+    "trainer.logs=false",
+)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line on stderr, which must be the only one."""
+        lines = self.err.strip().splitlines()
+        assert len(lines) == 1, self.err
+        return lines[0]
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the user's data, cache and folders out of the tests."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FER_DATA", raising=False)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def train(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Return a function that runs ``fer.train`` in this process."""
+    from fer.train import main
+
+    def run(*arguments: str) -> Ended:
+        capfd.readouterr()
+        code = main(list(arguments))
+        return Ended(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def evaluate(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Return a function that runs ``fer.evaluate`` in this process."""
+    from fer.evaluate import main
+
+    def run(*arguments: str) -> Ended:
+        capfd.readouterr()
+        code = main(list(arguments))
+        return Ended(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def small_run(train: Callable[..., Ended], tmp_path: Path) -> Path:
+    """Return the folder of a finished small run."""
+    folder = tmp_path / "run"
+    ended = train(*SMALL, f"hydra.run.dir={folder}")
+    assert ended.code == 0, ended.err
+    return folder
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    """Return a folder's ``metrics.json``."""
+    contents: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return contents
