@@ -152,6 +152,10 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         return (
             f"{error.override}: not understood ({text.splitlines()[0]}); quote values with commas, spaces or brackets"
         )
+    if "Ambiguous value" in text:
+        several = re.search(r"argument '([^']+)'", text)
+        given = several.group(1) if several else text
+        return f"{given}: several values make a sweep, which needs -m; a value that holds a comma needs quotes: key='\"a,b\"'"
     missing = re.search(r"Could not override '([^']+)'", text)
     if missing:
         key = missing.group(1)

@@ -64,6 +64,7 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     from fer.settings import TrainerSettings
     from fer.training import evaluate_split
 
+    on_gpu = machine.uses_gpu(TrainerSettings(accelerator=arguments.device), "--device")
     file = checkpoints.find(arguments.run)
     model = checkpoints.load(file)
     data = FERDataModule(data_settings(arguments, model.dataset, model.image_size))
@@ -74,7 +75,6 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
             "these are not the data of the training: %s, trained on %s", described["path"], model.dataset.get("path")
         )
     folder = new_folder(file, arguments.split)
-    on_gpu = machine.uses_gpu(TrainerSettings(accelerator=arguments.device))
     results = evaluate_split(model, data, arguments.split, folder, on_gpu)
     results |= {
         "architecture": model.architecture,

@@ -42,14 +42,14 @@ def keep_freed_memory() -> bool:
     return not refused
 
 
-def uses_gpu(settings: TrainerSettings) -> bool:
-    """Return whether a run goes to a GPU.
+def uses_gpu(settings: TrainerSettings, key: str = "trainer.accelerator") -> bool:
+    """Return whether a run goes to a GPU; ``key`` is what the user set, for the message.
 
     Raises:
         FerError: one is demanded and there is none.
     """
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
-        raise FerError("trainer.accelerator=gpu: torch sees no GPU here; use trainer=auto or trainer=cpu")
+        raise FerError(f"{key}=gpu: torch sees no GPU here; use auto or cpu")
     return settings.accelerator != "cpu" and torch.cuda.is_available()
 
 

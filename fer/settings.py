@@ -83,9 +83,9 @@ class TrainerSettings:
         max_epochs: passes over the training faces.
         threads: of the processor; None leaves torch's choice.
         gradient_clip: largest norm of the gradient; None clips nothing.
-        limit_train: fraction of the batches of each training epoch, for debugging.
+        limit_train: fraction of the batches of each training epoch, at least one batch, for debugging.
         limit_val: the same for validation.
-        overfit_batches: train and validate on so many training batches alone, for debugging; 0 is off.
+        overfit_batches: use only so many batches of train and of val, for debugging; 0 is off.
         channels_last: store images with channels innermost, which convolutions prefer.
         allocator: keep freed memory instead of handing it back to the system (Linux, glibc, CPU).
         logs: write TensorBoard files.

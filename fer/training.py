@@ -53,7 +53,8 @@ def fit(settings: TrainSettings, folder: Path, *, command: str, stand_in: bool) 
     checkpoint = resume_from(folder, model) if settings.resume else None
     saver, watch = Saver(folder / "checkpoints", settings.monitor), Stopwatch()
     signals = Signals(folder)
-    trainer = build_trainer(settings, folder, [signals, watch, *_callbacks(settings, folder, saver, watch)])
+    callbacks = [signals, watch, *_callbacks(settings, folder, saver, watch)]
+    trainer = build_trainer(settings, folder, callbacks, {name: len(held) for name, held in data.datasets.items()})
     log.info(
         "%s: %s parameters, %d epochs of %s faces, %s",
         settings.model["name"], f"{_parameters(model):,}", settings.trainer.max_epochs,
@@ -141,9 +142,11 @@ def resume_from(folder: Path, model: EmotionClassifier) -> Path:
     raise FerError(f"resume={folder}: no sound checkpoint{': ' + problems[0] if problems else ' was written'}")
 
 
-def build_trainer(settings: TrainSettings, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
-    """Return Lightning's trainer, as ``settings.trainer`` says."""
-    chosen = settings.trainer
+def build_trainer(
+    settings: TrainSettings, folder: Path, callbacks: list[Callback], faces: dict[str, int]
+) -> pl.Trainer:
+    """Return Lightning's trainer, as ``settings.trainer`` says; ``faces`` is the number in each split."""
+    chosen, batch_size = settings.trainer, settings.data.batch_size
     logger = (
         TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False) if chosen.logs else False
     )
@@ -153,8 +156,8 @@ def build_trainer(settings: TrainSettings, folder: Path, callbacks: list[Callbac
         precision=machine.precision(chosen),
         max_epochs=chosen.max_epochs,
         gradient_clip_val=chosen.gradient_clip,
-        limit_train_batches=chosen.limit_train,
-        limit_val_batches=chosen.limit_val,
+        limit_train_batches=_limit(chosen.limit_train, faces["train"], batch_size),
+        limit_val_batches=_limit(chosen.limit_val, faces["val"], batch_size),
         overfit_batches=chosen.overfit_batches,
         deterministic="warn",  # CUDA has no deterministic backward for grid_sample and adaptive pooling
         benchmark=False,
@@ -168,6 +171,11 @@ def build_trainer(settings: TrainSettings, folder: Path, callbacks: list[Callbac
         enable_model_summary=False,
         log_every_n_steps=1,  # figures are logged at epochs' ends only; this keeps Lightning from warning
     )
+
+
+def _limit(fraction: float, faces: int, batch_size: int) -> int | float:
+    """Return Lightning's limit: all (1.0), or a number of batches, at least one, where Lightning would refuse none."""
+    return 1.0 if fraction == 1 else max(1, round(fraction * faces / batch_size))
 
 
 def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopwatch) -> list[Callback]:

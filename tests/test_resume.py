@@ -136,7 +136,9 @@ def test_resume_with_another_configuration_is_refused_and_names_the_key(train, i
 
 
 def test_resume_of_a_finished_run_changes_nothing(train, small_run):
-    before = {file: file.stat().st_mtime_ns for file in small_run.rglob("*") if file.suffix in (".ckpt", ".json", ".csv")}
+    before = {
+        file: file.stat().st_mtime_ns for file in small_run.rglob("*") if file.suffix in (".ckpt", ".json", ".csv")
+    }
     ended = train(f"resume={small_run}")
     assert ended.code == 0
     assert "finished already" in ended.out

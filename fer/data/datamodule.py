@@ -186,7 +186,8 @@ class FERDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Serve train, in a new order each epoch."""
         dataset = self.datasets["train"]
-        return self._loader(dataset, EpochShuffle(len(dataset), self.seed))
+        ordered = self.trainer is not None and self.trainer.overfit_batches > 0  # the same few batches every epoch
+        return self._loader(dataset, None if ordered else EpochShuffle(len(dataset), self.seed))
 
     def val_dataloader(self) -> ResumableLoader:
         """Serve val in its own order."""
@@ -253,6 +254,8 @@ def read_faces(data: DataSettings) -> Faces:
     if data.path is None:
         raise FerError("data.path is not set; give a table, an archive, a folder or 'synthetic'")
     if data.path == synthetic.NAME:
+        if data.votes is not None:
+            raise FerError(f"data.votes={data.votes}: drawn faces have no votes")
         return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
     folder = cache.default_folder() if data.cache == "auto" else Path(data.cache).expanduser() if data.cache else None
     faces = readers.read(Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder)

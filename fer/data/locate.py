@@ -45,6 +45,6 @@ def data_folder() -> Path:
 
 def _existing(path: str, origin: str) -> str:
     expanded = Path(path).expanduser()
-    if not expanded.exists():
+    if not path or not expanded.exists():  # Path("") is the current folder
         raise FerError(f"{origin}={path}: no such file or folder. {HOW_TO_GET}")
     return str(expanded)

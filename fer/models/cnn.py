@@ -28,7 +28,7 @@ class CNN(EmotionClassifier):
         contract: classes, image_size, mean and std, see ``EmotionClassifier``.
 
     Raises:
-        FerError: more blocks than the image can be halved.
+        FerError: no block, or more than the image can be halved.
     """
 
     def __init__(
@@ -42,6 +42,8 @@ class CNN(EmotionClassifier):
     ) -> None:
         super().__init__(**contract)
         side = self.image_size >> len(channels)
+        if not channels:
+            raise FerError("model.channels=[]: expected at least one block, such as [32, 64]")
         if side < 1:
             raise FerError(
                 f"model.channels={list(channels)}: {self.image_size} pixels cannot be halved {len(channels)} times"

@@ -212,8 +212,11 @@ def _open_zip(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
 
 
 def _open_tar(stream: IO[bytes], file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
-    archive = stack.enter_context(tarfile.open(fileobj=stream, mode="r:gz"))
+    unpacked = stack.enter_context(gzip.open(stream))
+    archive = stack.enter_context(tarfile.open(fileobj=unpacked, mode="r:"))
     member = _best_member([entry.name for entry in archive.getmembers() if entry.isfile()], file)
+    while unpacked.read(1 << 20):  # to the end, where gzip's checksum stands; tarfile stops before it
+        pass
     extracted = archive.extractfile(member)
     assert extracted is not None  # a plain file, by the filter above
     return stack.enter_context(extracted), Path(member).name

@@ -7,7 +7,8 @@ and a ``label.csv`` without FER2013's own labels; there the target is the arg-ma
 
 import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,15 +91,27 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
 
 def _label_rows(file: Path) -> Iterable[tuple[str, list[str]]]:
     if file.is_file():
-        with open(file, newline="", encoding="utf-8-sig") as stream:
-            yield from ((f"{file}, line {number}", row) for number, row in enumerate(csv.reader(stream), 1) if row)
+        with open(file, newline="", encoding="utf-8-sig") as stream, _as_csv(file):
+            for number, line in enumerate(
+                stream, start=1
+            ):  # line by line: an open quote must not swallow the next face
+                if line.strip():
+                    yield f"{file}, line {number}", next(csv.reader([line]))
+
+
+@contextmanager
+def _as_csv(origin: object) -> Iterator[None]:
+    try:
+        yield
+    except (UnicodeDecodeError, csv.Error) as error:  # an archive, a picture, a spreadsheet
+        raise FerError(f"{origin}: is no CSV file ({error})") from error
 
 
 def _face(
     where: str, fields: list[str], folder: Path, image_size: int, bad: BadRows
 ) -> tuple[NDArray[np.uint8], list[int]] | None:
     """Return a face's picture and votes; None where either is bad and bad rows are skipped."""
-    votes = _votes(fields[-len(FERPLUS_COLUMNS) :])
+    votes = _votes(fields[2:])
     if votes is None:
         bad.add(where, f"expected a file name, a box and {len(FERPLUS_COLUMNS)} votes 0 to 10")
         return None
@@ -110,11 +123,11 @@ def _face(
 
 
 def _votes(fields: list[str]) -> list[int] | None:
-    """Return ten votes, or None if these are not ten whole numbers 0 to 10."""
-    if len(fields) != len(FERPLUS_COLUMNS) or not all(field.strip().isdigit() for field in fields):
+    """Return ten votes, or None if these are not ten whole numbers 0 to 10, at least one above 0."""
+    if len(fields) != len(FERPLUS_COLUMNS) or not all(field.strip().isdecimal() for field in fields):
         return None
     votes = [int(field) for field in fields]
-    return votes if max(votes) <= 10 else None
+    return votes if 0 < max(votes) <= 10 else None  # without a vote the arg-max would say neutral
 
 
 def join_votes(faces: Faces, file: Path) -> Faces:
@@ -150,7 +163,7 @@ def _read_votes(file: Path) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
     """Return (N,) int8 splits and (N, 10) uint8 votes of ``fer2013new.csv``."""
     if not file.is_file():
         raise FerError(f"data.votes={file}: no such file; expected FER+'s fer2013new.csv")
-    with open(file, newline="", encoding="utf-8-sig") as stream:
+    with open(file, newline="", encoding="utf-8-sig") as stream, _as_csv(f"data.votes={file}"):
         reader = csv.DictReader(stream)
         missing = [name for name in ("Usage", *FERPLUS_COLUMNS) if name not in (reader.fieldnames or ())]
         if missing:
@@ -158,7 +171,7 @@ def _read_votes(file: Path) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
         usages, votes = [], []
         for row in reader:
             numbers = _votes([row[name] or "" for name in FERPLUS_COLUMNS])
-            if numbers is None or row["Usage"].lower() not in USAGES:
+            if numbers is None or (row["Usage"] or "").lower() not in USAGES:
                 raise FerError(f"data.votes={file}, line {reader.line_num}: expected a Usage and ten votes 0 to 10")
             usages.append(USAGES[row["Usage"].lower()])
             votes.append(numbers)

@@ -129,6 +129,8 @@ def _subfolders(path: Path) -> list[Path]:
 def _list(path: Path) -> Listing:
     """Walk the tree; no folder below a class folder is entered, so that no loop of links can trap the walk."""
     listing = Listing()
+    parents = [path, *(folder for folder in _subfolders(path) if folder.name.lower() in SPLIT_FOLDERS)]
+    listing.links += [link for parent in parents for link in sorted(parent.iterdir()) if _leads_nowhere(link)]
     for split, folder in _class_folders(path):
         target = emotion_index(folder.name)
         with os.scandir(folder) as entries:
@@ -142,9 +144,13 @@ def _list(path: Path) -> Listing:
     return listing
 
 
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
 def _sort_in(entry: os.DirEntry[str], target: int, split: int, listing: Listing) -> None:
     path = Path(entry.path)
-    if entry.is_symlink() and not os.path.exists(entry.path):
+    if _leads_nowhere(path):
         listing.links.append(path)
     elif not entry.name.lower().endswith(SUFFIXES) or not entry.is_file():
         listing.passed_over.append(entry.name)

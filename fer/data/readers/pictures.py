@@ -27,9 +27,8 @@ def read_picture(path: Path, image_size: int) -> tuple[NDArray[np.uint8], bool]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bombs, which the limit below refuses, and of odd EXIF blocks
+            _check_header(path)
             with Image.open(path) as picture:
-                if picture.width * picture.height > MOST_PIXELS:
-                    raise PictureError(f"{picture.width}x{picture.height} pixels; the limit is {MOST_PIXELS:,}")
                 picture.load()
                 grey = to_grey(ImageOps.exif_transpose(picture))
     except PictureError:
@@ -43,6 +42,14 @@ def read_picture(path: Path, image_size: int) -> tuple[NDArray[np.uint8], bool]:
     if grey.size != (image_size, image_size):
         grey = grey.resize((image_size, image_size), Image.Resampling.BILINEAR)  # Pillow's filters antialias
     return np.asarray(grey), stretched
+
+
+def _check_header(path: Path) -> None:
+    with Image.open(path) as picture:
+        if picture.width * picture.height > MOST_PIXELS:
+            raise PictureError(f"{picture.width}x{picture.height} pixels; the limit is {MOST_PIXELS:,}")
+        if picture.format == "PNG":
+            picture.verify()  # load() does not look at the checksums of the pixels; the file is closed afterwards
 
 
 def to_grey(picture: Image.Image) -> Image.Image:

@@ -1,0 +1,140 @@
+"""Seventy drawn faces, and functions that write them in the layouts in which FER2013 is met."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer.data import readers
+from fer.data.faces import Faces
+from fer.data.readers import synthetic
+from fer.labels import EMOTIONS
+
+USAGE_NAMES = ("Training", "PublicTest", "PrivateTest")
+
+Lines = Callable[..., list[str]]
+Load = Callable[..., Faces]
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the user's data and cache out of the tests."""
+    monkeypatch.delenv("FER_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+
+
+@pytest.fixture(scope="session")
+def drawn() -> Faces:
+    """70 drawn faces, ten of each class: 56 train, 7 val, 7 test, in mixed order."""
+    faces = synthetic.read(70, seed=3, image_size=48)
+    for column in (faces.images, faces.targets, faces.official, faces.given, faces.rows):
+        column.setflags(write=False)
+    return faces
+
+
+@pytest.fixture(scope="session")
+def pixel_texts(drawn: Faces) -> list[str]:
+    return [" ".join(map(str, image.ravel().tolist())) for image in drawn.images]
+
+
+@pytest.fixture
+def lines(drawn: Faces, pixel_texts: list[str]) -> Lines:
+    """Return a function that gives the table's lines, the header first, without their ends."""
+
+    def make(columns: Sequence[str] = ("emotion", "pixels", "Usage"), count: int = 70) -> list[str]:
+        made = [",".join(columns)]
+        for row in range(count):
+            fields = {
+                "emotion": str(drawn.targets[row]),
+                "pixels": pixel_texts[row],
+                "usage": USAGE_NAMES[drawn.official[row]],
+            }
+            made.append(",".join(fields.get(name.strip().lower(), "x") for name in columns))
+        return made
+
+    return make
+
+
+@pytest.fixture
+def table(tmp_path: Path, lines: Lines) -> Path:
+    """A plain ``fer2013.csv``."""
+    return written(tmp_path / "fer2013.csv", lines())
+
+
+@pytest.fixture
+def write() -> Callable[[Path, Sequence[str]], Path]:
+    return written
+
+
+def written(path: Path, table_lines: Sequence[str]) -> Path:
+    path.write_text("".join(f"{line}\n" for line in table_lines))
+    return path
+
+
+@pytest.fixture
+def load() -> Load:
+    """Return ``fer.data.readers.read`` with the defaults of the configuration, but no cache."""
+
+    def read(path: Path, *, image_size: int = 48, on_bad: str = "error", cache: Path | None = None) -> Faces:
+        return readers.read(path, image_size=image_size, on_bad=on_bad, cache=cache)  # type: ignore[arg-type]
+
+    return read
+
+
+@pytest.fixture
+def plant() -> Callable[..., list[Path]]:
+    """Return a function that writes faces as PNG files, each where ``place`` says, and returns the files."""
+
+    def write_tree(root: Path, faces: Faces, place: Callable[[Faces, int], str]) -> list[Path]:
+        paths = [root / place(faces, row) for row in range(len(faces))]
+        for path, image in zip(paths, faces.images, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+        return paths
+
+    return write_tree
+
+
+@pytest.fixture
+def one_picture(tmp_path: Path, load: Load) -> Callable[..., Faces]:
+    """Return a function that reads a tree whose only picture is written by ``save(path)``."""
+
+    def read(save: Callable[[Path], object], suffix: str = ".png", on_bad: str = "error", size: int = 48) -> Faces:
+        path = tmp_path / "tree" / "happy" / f"face{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(path)
+        return load(tmp_path / "tree", on_bad=on_bad, image_size=size)
+
+    return read
+
+
+@pytest.fixture
+def equal() -> Callable[[Faces, Faces], None]:
+    """Return a function that holds two tables to the same pixels, labels, splits and rows."""
+
+    def check(found: Faces, wanted: Faces) -> None:
+        for column in ("images", "targets", "official", "given", "rows"):
+            np.testing.assert_array_equal(getattr(found, column), getattr(wanted, column), err_msg=column)
+            assert getattr(found, column).dtype == getattr(wanted, column).dtype, column
+
+    return check
+
+
+@pytest.fixture
+def part() -> Callable[[Faces, Sequence[int]], Faces]:
+    """Return a function that takes some rows of a table, in the order given."""
+
+    def take(faces: Faces, rows: Sequence[int]) -> Faces:
+        index = np.array(rows, np.int64)
+        columns = ("images", "targets", "official", "given", "rows")
+        return replace(faces, **{column: getattr(faces, column)[index] for column in columns})
+
+    return take
+
+
+@pytest.fixture
+def class_name() -> Callable[[Faces, int], str]:
+    return lambda faces, row: EMOTIONS[faces.targets[row]]

@@ -1,0 +1,111 @@
+"""Where the data are looked for: the path given, $FER_DATA, data/, and drawn faces last."""
+
+import pytest
+
+from fer.data import locate as module
+from fer.data.locate import data_folder, locate
+from fer.errors import FerError
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """The folder ``data/``, empty."""
+    folder = tmp_path / "checkout" / "data"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(module, "data_folder", lambda: folder)
+    return folder
+
+
+@pytest.fixture
+def places(tmp_path, data, monkeypatch):
+    """Data in all three places."""
+    (data / "fer2013.csv").touch()
+    for name in ("given", "variable"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("FER_DATA", str(tmp_path / "variable"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_path_given_comes_first(allowed, places):
+    assert locate(str(places / "given"), drawn_faces_allowed=allowed) == (str(places / "given"), False)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_variable_comes_second(allowed, places):
+    assert locate(None, drawn_faces_allowed=allowed) == (str(places / "variable"), False)
+
+
+@pytest.mark.parametrize("variable", [None, ""])
+def test_the_folder_comes_third(variable, places, data, monkeypatch):
+    monkeypatch.delenv("FER_DATA")
+    if variable is not None:
+        monkeypatch.setenv("FER_DATA", variable)
+    assert locate(None, drawn_faces_allowed=True) == (str(data), False)
+
+
+@pytest.mark.parametrize("state", ["missing", "empty", "hidden files"])
+def test_an_empty_folder_falls_through_to_drawn_faces(state, data):
+    if state == "missing":
+        data.rmdir()
+    if state == "hidden files":
+        (data / ".gitkeep").touch()
+    assert locate(None, drawn_faces_allowed=True) == ("synthetic", True)
+
+
+def test_where_drawn_faces_may_not_stand_in_nothing_is_an_error(data):
+    with pytest.raises(
+        FerError, match="no data: data.path and \\$FER_DATA are not set and .* is empty or missing"
+    ) as no:
+        locate(None, drawn_faces_allowed=False)
+    assert str(data) in str(no.value)
+    assert "msambare/fer2013" in str(no.value)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_drawn_faces_asked_for_by_name_stand_in_for_nothing(allowed, places):
+    assert locate("synthetic", drawn_faces_allowed=allowed) == ("synthetic", False)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_path_given_and_missing_is_an_error_whatever_else_is_there(allowed, places):
+    with pytest.raises(FerError, match="data.path=.*gone.csv: no such file or folder"):
+        locate(str(places / "gone.csv"), drawn_faces_allowed=allowed)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_variable_set_and_missing_is_an_error_whatever_else_is_there(allowed, places, monkeypatch):
+    monkeypatch.setenv("FER_DATA", str(places / "gone"))
+    with pytest.raises(FerError, match="\\$FER_DATA=.*gone: no such file or folder"):
+        locate(None, drawn_faces_allowed=allowed)
+
+
+def test_an_empty_path_is_an_error(places):
+    with pytest.raises(FerError, match="data.path=: no such file or folder"):
+        locate("", drawn_faces_allowed=True)
+
+
+def test_a_broken_link_is_missing(places):
+    (places / "link").symlink_to(places / "gone")
+    with pytest.raises(FerError, match="data.path=.*link: no such file or folder"):
+        locate(str(places / "link"), drawn_faces_allowed=True)
+
+
+def test_the_home_folder_may_be_abbreviated(places, monkeypatch):
+    monkeypatch.setenv("HOME", str(places))
+    monkeypatch.setenv("FER_DATA", "~/variable")
+    assert locate("~/given", drawn_faces_allowed=False) == (str(places / "given"), False)
+    assert locate(None, drawn_faces_allowed=False) == (str(places / "variable"), False)
+
+
+def test_the_folder_is_at_the_checkouts_root_wherever_one_stands(tmp_path, monkeypatch):
+    here = data_folder()
+    monkeypatch.chdir(tmp_path)
+    assert data_folder() == here
+    assert (here.parent / "pyproject.toml").is_file()
+
+
+def test_for_an_installed_package_the_folder_is_in_the_current_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "site-packages" / "fer" / "data" / "locate.py"))
+    monkeypatch.chdir(tmp_path)
+    assert data_folder() == tmp_path / "data"

@@ -1,0 +1,128 @@
+"""Splits: what the source tells is taken as it is, what it does not tell is refused, draws are seeded and stratified."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fer.data.faces import UNKNOWN, counts
+from fer.data.splits import assign
+from fer.errors import FerError
+
+
+@pytest.fixture
+def faces(drawn):
+    """350 faces, 50 of each class, which tell no split."""
+    index = np.tile(np.arange(70), 5)
+    nothing = np.full(350, UNKNOWN, np.int8)
+    return replace(
+        drawn,
+        images=drawn.images[index],
+        targets=drawn.targets[index],
+        official=nothing,
+        given=nothing,
+        rows=np.arange(350),
+    )
+
+
+def given(faces, *sizes):
+    """Return the faces in folders of these sizes: train, val, test."""
+    return replace(faces, given=np.repeat(np.arange(3, dtype=np.int8), sizes))
+
+
+def of_classes(faces, splits, split):
+    return np.bincount(faces.targets[splits == split], minlength=7).tolist()
+
+
+def test_official_is_taken_as_it_is(drawn):
+    splits = assign(drawn, "official", seed=5, val_fraction=0.5)
+    np.testing.assert_array_equal(splits, drawn.official)
+    splits[:] = 0  # the caller's own
+    assert set(drawn.official) == {0, 1, 2}
+
+
+def test_official_is_refused_where_nothing_tells_it(faces):
+    with pytest.raises(FerError, match="does not tell the official split of 350 of 350 faces"):
+        assign(faces, "official", seed=0, val_fraction=0.1)
+
+
+def test_official_is_refused_where_one_face_does_not_tell_it(drawn):
+    official = drawn.official.copy()
+    official[3] = UNKNOWN
+    with pytest.raises(FerError, match="of 1 of 70 faces .* data.split=as_given .* data.split=holdout"):
+        assign(replace(drawn, official=official), "official", seed=0, val_fraction=0.1)
+
+
+@pytest.mark.parametrize(("only", "missing"), [(0, "val"), (1, "train")])
+def test_official_is_refused_without_train_or_val(only, missing, drawn):
+    alone = replace(drawn, official=np.full(70, only, np.int8))
+    with pytest.raises(FerError, match=f"has no face for {missing}"):
+        assign(alone, "official", seed=0, val_fraction=0.1)
+
+
+def test_as_given_with_val_is_taken_as_it_is(faces):
+    split = given(faces, 200, 100, 50)
+    for seed in (0, 1):
+        np.testing.assert_array_equal(assign(split, "as_given", seed=seed, val_fraction=0.3), split.given)
+
+
+def test_as_given_without_val_holds_it_out_of_train(faces):
+    split = given(faces, 280, 0, 70)
+    splits = assign(split, "as_given", seed=0, val_fraction=0.25)
+    np.testing.assert_array_equal(splits == 2, split.given == 2)
+    assert of_classes(faces, splits, 1) == [10] * 7
+    assert of_classes(faces, splits, 0) == [30] * 7
+    assert (split.given == 1).sum() == 0  # the table is left alone
+
+
+def test_as_given_is_refused_where_the_source_has_no_folders(faces):
+    with pytest.raises(FerError, match="has no train folder or file of its own; use data.split=holdout"):
+        assign(faces, "as_given", seed=0, val_fraction=0.1)
+
+
+def test_as_given_is_refused_without_train(faces):
+    with pytest.raises(FerError, match="has no face for train"):
+        assign(given(faces, 0, 0, 350), "as_given", seed=0, val_fraction=0.1)
+
+
+def test_as_given_is_refused_where_val_would_be_empty(faces):
+    few = given(faces, 7, 0, 343)
+    with pytest.raises(FerError, match="has no face for val"):
+        assign(few, "as_given", seed=0, val_fraction=0.1)
+
+
+def test_holdout_is_a_stratified_80_20_of_everything(faces):
+    for split in (faces, given(faces, 200, 100, 50)):
+        splits = assign(split, "holdout", seed=0, val_fraction=0.5)
+        assert splits.dtype == np.int8
+        assert of_classes(faces, splits, 0) == [40] * 7
+        assert of_classes(faces, splits, 1) == [10] * 7
+
+
+def test_holdout_of_uneven_classes_rounds_each(faces):
+    keep = np.flatnonzero((faces.targets != 1) | (np.arange(350) < 35))  # five of disgust
+    uneven = replace(faces, images=faces.images[keep], targets=faces.targets[keep])
+    splits = assign(uneven, "holdout", seed=0, val_fraction=0.1)
+    assert of_classes(uneven, splits, 1) == [10, 1, 10, 10, 10, 10, 10]
+
+
+@pytest.mark.parametrize("rule", ["holdout", "as_given"])
+def test_a_draw_is_a_function_of_its_seed(rule, faces):
+    split = given(faces, 350, 0, 0)
+    draws = [assign(split, rule, seed=seed, val_fraction=0.2) for seed in (0, 0, 1, 2)]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    for one, other in ((0, 2), (0, 3), (2, 3)):
+        assert (draws[one] != draws[other]).any()
+
+
+def test_a_draw_does_not_take_neighbours(faces):
+    held_out = np.flatnonzero(assign(faces, "holdout", seed=0, val_fraction=0.1) == 1)
+    assert held_out.min() < 70
+    assert held_out.max() >= 280
+
+
+def test_counts_name_splits_and_emotions(drawn):
+    table = counts(drawn.targets, drawn.official)
+    assert {split: sum(held.values()) for split, held in table.items()} == {"train": 56, "val": 7, "test": 7}
+    assert table["val"] == dict.fromkeys(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"), 1)
+    assert "test" not in counts(drawn.targets[drawn.official < 2], drawn.official[drawn.official < 2])

@@ -1,0 +1,123 @@
+"""Every registered network, and what they share."""
+
+import pytest
+import torch
+
+from fer.errors import FerError
+from fer.labels import EMOTIONS
+from fer.models import CNN, MODELS, EmotionClassifier, create
+
+BUILT_IN = ("cnn", "mlp")
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("size", [32, 48])
+def test_takes_faces_and_gives_logits(name, size):
+    model = create({"name": name}, classes=list(EMOTIONS), image_size=size, mean=0.5, std=0.2)
+    logits = model(torch.randint(256, (3, 1, size, size), dtype=torch.uint8))
+    assert logits.shape == (3, 7)
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_hyperparameters_are_plain_and_rebuild_the_network(name):
+    model = create({"name": name, "dropout": 0.25}, classes=list(EMOTIONS), image_size=24, mean=0.5, std=0.2)
+    assert model.hparams["dropout"] == 0.25
+    assert {type(value) for value in model.hparams.values()} <= {str, int, float, bool, list, tuple, dict, type(None)}
+    again = MODELS.get(name)(**model.hparams)
+    assert {key: value.shape for key, value in again.state_dict().items()} == {
+        key: value.shape for key, value in model.state_dict().items()
+    }
+
+
+def test_normalises_by_itself():
+    model = create({"name": "mlp", "hidden": []}, classes=list(EMOTIONS), image_size=16, mean=0.4, std=0.1).eval()
+    faces = torch.rand(2, 1, 16, 16)
+    assert torch.allclose(model(faces), model.net((faces - 0.4) / 0.1))
+    assert "mean" not in model.state_dict()
+
+
+def test_cnn_is_convolution_pooling_dropout():
+    model = CNN(channels=(8, 16), depth=2, image_size=48)
+    kinds = [type(layer).__name__ for layer in model.net]
+    assert kinds.count("Conv2d") == 4
+    assert kinds.count("MaxPool2d") == 2
+    assert kinds.count("Dropout") == 4
+    assert model.net[-1].out_features == 7
+
+
+def test_a_network_that_was_never_prepared_says_so(tmp_path):
+    import pytorch_lightning as pl
+
+    from fer.data.datamodule import FERDataModule
+    from fer.settings import DataSettings
+
+    data = FERDataModule(DataSettings(path="synthetic", synthetic_count=140, image_size=24))
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    with pytest.raises(FerError, match="optimizer.name is missing"):
+        trainer.fit(create({"name": "mlp"}, image_size=24), datamodule=data)
+
+
+def test_used_as_a_library_with_lightnings_own_trainer():
+    import pytorch_lightning as pl
+
+    from fer import augment
+    from fer.data.datamodule import FERDataModule
+    from fer.settings import AugmentSettings, DataSettings
+
+    settings = DataSettings(path="synthetic", synthetic_count=140, image_size=24, batch_size=16)
+    data = FERDataModule(settings, augment.build(AugmentSettings(flip=0.5)), seed=1)
+    data.setup("fit")
+    model = create({"name": "mlp"}, image_size=24)
+    model.prepare(
+        loss={"name": "cross_entropy"},
+        optimizer={"name": "adamw", "lr": 1e-3},
+        scheduler={"name": "none"},
+        class_counts=data.class_counts(),
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.fit(model, datamodule=data)
+    assert 0 <= float(trainer.callback_metrics["accuracy/val"]) <= 1
+
+
+def test_training_steps_do_not_wait_for_the_device():
+    """No figure is read back within a step: on the meta device any such look raises."""
+    model = CNN(channels=(4,), image_size=16)
+    model.prepare(
+        loss={"name": "cross_entropy"},
+        optimizer={"name": "sgd", "lr": 0.1},
+        scheduler={"name": "none"},
+        class_counts=torch.ones(7),
+    )
+    logits = model.to("meta")(torch.empty(4, 1, 16, 16, device="meta"))
+    loss = model.loss(logits, torch.empty(4, dtype=torch.long, device="meta"))
+    assert loss.device.type == "meta"
+
+
+def test_bad_arguments_are_named():
+    for section, says in (({"name": "cnn", "depth": 0}, "model.depth=0"), ({"name": "cnn", "widht": 1}, "model.widht")):
+        with pytest.raises(FerError, match=says):
+            create(section)
+
+
+def test_weight_decay_spares_biases_and_normalisation():
+    from fer.optimizers import OPTIMIZERS
+
+    model = create({"name": "cnn", "channels": [4]}, image_size=16)
+    build, arguments = OPTIMIZERS.arguments({"name": "adamw", "lr": 0.1, "weight_decay": 0.3})
+    decayed, spared = build(model.parameters(), **arguments).param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
+    assert all(parameter.ndim > 1 for parameter in decayed["params"])
+    assert sum(map(len, (decayed["params"], spared["params"]))) == len(list(model.parameters()))
+
+
+def test_subclasses_add_a_network_and_nothing_else():
+    for name in BUILT_IN:
+        own = {key for key in vars(MODELS.get(name)) if not key.startswith("__")}
+        assert own <= {"architecture"}, own
+        assert issubclass(MODELS.get(name), EmotionClassifier)

@@ -1,0 +1,384 @@
+"""``python -m fer.train`` as a user meets it."""
+
+import csv
+import math
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, metrics
+
+import fer
+from fer.data.readers.drawing import draw_faces
+from fer.labels import EMOTIONS
+
+FIELDS = {
+    "schema", "split", "n", "accuracy", "accuracy_ci95", "macro_f1", "balanced_accuracy", "nll", "ece", "per_class",
+    "confusion", "best_epoch", "epochs", "train_seconds", "images_per_second", "parameters", "architecture", "seed",
+    "dataset", "versions", "hardware", "command",
+}  # fmt: skip
+
+
+def write_csv(file, count=140, size=48):
+    images, targets = draw_faces(count, seed=1, image_size=size)
+    usages = ["Training"] * (count * 8 // 10) + ["PublicTest"] * (count // 10) + ["PrivateTest"] * (count // 10)
+    rows = (f"{t},{' '.join(map(str, i.ravel()))},{u}" for i, t, u in zip(images, targets, usages, strict=True))
+    file.write_text("emotion,pixels,Usage\n" + "\n".join(rows) + "\n")
+    return images, targets
+
+
+def test_a_run_leaves_what_it_promises(small_run):
+    figures = metrics(small_run)
+    assert set(figures) == FIELDS
+    assert (figures["split"], figures["n"], figures["epochs"], figures["seed"]) == ("val", 14, 3, 0)
+    assert figures["dataset"]["name"] == "synthetic"
+    assert figures["dataset"]["stand_in"] is False
+    assert figures["dataset"]["counts"]["train"]["angry"] == 16
+    with open(small_run / "history.csv", newline="") as stream:
+        history = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in history] == ["0", "1", "2"]
+    assert float(history[-1]["accuracy/train"]) > 1 / 7
+    with open(small_run / "predictions.csv", newline="") as stream:
+        predictions = list(csv.DictReader(stream))
+    assert len(predictions) == 14
+    assert list(predictions[0]) == ["row", "split", "target", "predicted", *(f"p_{name}" for name in EMOTIONS)]
+    right = sum(row["target"] == row["predicted"] for row in predictions)
+    assert right / 14 == pytest.approx(figures["accuracy"])
+    assert sum(float(predictions[0][f"p_{name}"]) for name in EMOTIONS) == pytest.approx(1, abs=1e-4)
+    assert {"best.ckpt", "last.ckpt"} == {file.name for file in (small_run / "checkpoints").iterdir()}
+    assert [file.name for file in small_run.rglob("*.part")] == []
+
+
+def test_best_epoch_is_the_one_with_the_best_monitor(small_run):
+    with open(small_run / "history.csv", newline="") as stream:
+        values = [float(row["accuracy/val"]) for row in csv.DictReader(stream)]
+    assert metrics(small_run)["best_epoch"] == values.index(max(values)) + 1
+    assert metrics(small_run)["accuracy"] == pytest.approx(max(values), abs=1e-4)
+
+
+def test_load_needs_nothing_but_the_file(small_run, tmp_path):
+    file = tmp_path / "alone.ckpt"
+    (small_run / "checkpoints" / "best.ckpt").rename(file)
+    model = fer.load(file)
+    assert not model.training
+    assert model.hparams["classes"] == list(EMOTIONS)
+    images, _ = draw_faces(4, image_size=24)
+    faces = torch.from_numpy(images)[:, None]
+    assert model(faces).shape == (4, 7)
+    assert torch.allclose(model(faces), model(faces.float() / 255), atol=1e-6)
+    assert torch.load(file, weights_only=True)["fer"]["architecture"] == "mlp"
+
+
+def test_lightnings_own_loading_works_too(small_run):
+    from fer.models import MLP
+
+    file = small_run / "checkpoints" / "best.ckpt"
+    ours, theirs = fer.load(file), MLP.load_from_checkpoint(file).eval()
+    faces = torch.rand(2, 1, 24, 24)
+    assert torch.equal(ours(faces), theirs(faces))
+
+
+def test_without_data_a_plain_run_says_loudly_that_it_draws_faces(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("fer.data.locate.data_folder", lambda: tmp_path / "none")
+    ended = train(*SMALL[1:], "hydra.run.dir=drawn")
+    assert ended.code == 0, ended.err
+    assert "NO FER2013 FOUND" in ended.out
+    assert "kaggle" in ended.out.lower()
+    assert metrics(tmp_path / "drawn")["dataset"]["stand_in"] is True
+    checkpoint = torch.load(tmp_path / "drawn" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert checkpoint["fer"]["dataset"]["stand_in"] is True
+    assert "path: null" in (tmp_path / "drawn" / ".hydra" / "config.yaml").read_text()
+
+
+def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
+    write_csv(tmp_path / "fer2013.csv")
+    monkeypatch.setenv("FER_DATA", str(tmp_path / "fer2013.csv"))
+    ended = train(
+        *SMALL[1:2], "data.batch_size=16", "model=cnn", "model.channels=[4,8]", *SMALL[6:], "hydra.run.dir=out"
+    )
+    assert ended.code == 0, ended.err
+    assert "drawn" not in ended.out.lower()
+    dataset = metrics(tmp_path / "out")["dataset"]
+    assert dataset["path"].endswith("fer2013.csv")
+    assert sum(dataset["counts"]["val"].values()) == 14
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["data.path=nowhere.csv"], "data.path=nowhere.csv: no such file or folder"),
+        (["model.hiden=3"], "model.hiden: no such key; did you mean 'model.hidden'?"),
+        (["model=mlp", "model.dropuot=3"], "did you mean 'model.dropout'?"),
+        (["max_epochs=3"], "did you mean 'trainer.max_epochs'?"),
+        (["trainer.epochs=3"], "did you mean 'trainer.max_epochs'?"),
+        (["lr=3"], "did you mean 'optimizer.lr'?"),
+        (["model=cn"], "model=cn: no such choice; there is cnn, mlp; did you mean 'cnn'?"),
+        (["scheduler=cosin"], "did you mean 'cosine'?"),
+        (["+data.color=1"], "+data.color=1: keys cannot be added"),
+        (["++seed=1"], "keys cannot be added"),
+        (["~loss"], "keys cannot be deleted"),
+        (["data.batch_size=0"], "data.batch_size=0: out of range; it must be at least 1"),
+        (["data.batch_size=abc"], "data.batch_size='abc': expected a whole number"),
+        (["data.batch_size=1.5"], "expected a whole number"),
+        (["optimizer.lr=-1"], "optimizer.lr=-1: out of range; it must be above 0"),
+        (["optimizer.lr=0"], "out of range"),
+        (["augment.flip=1.2"], "augment.flip=1.2: out of range; it must be at least 0 and at most 1"),
+        (["augment.flip=true"], "expected a number"),
+        (["model.dropout=1"], "model.dropout=1: out of range"),
+        (["model=cnn", "model.channels=[]"], "expected at least one block"),
+        (["model=cnn", "model.channels=[8,8,8,8,8,8]"], "cannot be halved 6 times"),
+        (["data.split=random"], "expected one of official, as_given, holdout"),
+        (["monitor=accuracy/test"], "the test split chooses nothing"),
+        (["monitor=accuracy"], "not measured"),
+        (["seed=-1"], "seed=-1: out of range"),
+        (["trainer.max_epochs=0"], "out of range"),
+        (["model.name=vgg"], "model 'vgg' is not registered; there is cnn, mlp"),
+        (["optimizer.name=os.system"], "optimizer 'os.system' is not registered"),
+        (["init_from=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+        (["init_from=https://example.org/x.ckpt"], "read from files only"),
+        (["plugins=[no_such_module]"], "plugins=no_such_module: could not be imported"),
+        (["data.path=a,b"], "several values make a sweep, which needs -m"),
+        (["seed=1", "seed"], "seed"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_1(train, tmp_path, arguments, says):
+    ended = train(*SMALL[:4], *arguments, "hydra.run.dir=out")
+    assert ended.code == 1
+    assert says in ended.line
+    assert ended.line.startswith("fer.train: ")
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_a_gpu_that_is_not_there_is_an_error(train, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    ended = train(*SMALL, "trainer.accelerator=gpu")
+    assert (ended.code, "sees no GPU" in ended.line) == (1, True)
+
+
+def test_fer_data_that_is_missing_is_an_error(train, monkeypatch):
+    monkeypatch.setenv("FER_DATA", "missing.csv")
+    ended = train(*SMALL[1:])
+    assert (ended.code, "$FER_DATA=missing.csv: no such file" in ended.line) == (1, True)
+
+
+DEAD_END = """
+from torch import nn
+from fer.models import EmotionClassifier, register
+
+@register("explodes")
+class Explodes(EmotionClassifier):
+    def __init__(self, at_step: int = 9, **contract):
+        super().__init__(**contract)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(self.image_size**2, self.num_classes))
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        return loss * float("nan") if self.global_step >= self.hparams["at_step"] else loss
+"""
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(train, tmp_path, monkeypatch):
+    (tmp_path / "dead_end.py").write_text(DEAD_END)
+    monkeypatch.syspath_prepend(tmp_path)
+    ended = train(*SMALL[:4], "plugins=[dead_end]", "model=explodes", *SMALL[6:], "hydra.run.dir=out")
+    assert ended.code == 1
+    assert "the loss became NaN or infinite at step 10 (epoch 2" in ended.line
+    state = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["epoch"] == 0
+    assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
+
+
+PLUGIN = """
+from torch import nn
+from fer.models import EmotionClassifier, register
+
+@register("tiny")
+class Tiny(EmotionClassifier):
+    def __init__(self, width: int = 8, **contract):
+        super().__init__(**contract)
+        self.net = nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                                 nn.Linear(width, self.num_classes))
+"""
+
+
+def test_a_users_own_network_joins_by_plugin(train, evaluate, tmp_path, monkeypatch):
+    (tmp_path / "my_nets.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    base = (*SMALL[:4], "plugins=[my_nets]", "model=tiny", *SMALL[6:])
+    assert train(*base, "model.width=4", "hydra.run.dir=out").code == 0
+    assert metrics(tmp_path / "out")["parameters"] == 4 * 9 + 4 + 4 * 7 + 7
+    assert "model.widht: no such key" in train(*base, "model.widht=4").line
+    assert "expected a whole number" in train(*base, "model.width=a").line
+    assert evaluate("out", "--plugins", "my_nets").code == 0
+
+
+def test_fine_tuning_starts_from_the_given_weights(train, small_run, tmp_path):
+    again = train(*SMALL, f"init_from={small_run}", "optimizer.lr=1e-12", "trainer.max_epochs=1", "hydra.run.dir=tuned")
+    assert again.code == 0, again.err
+    before = torch.load(small_run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    after = torch.load(tmp_path / "tuned" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert torch.allclose(before["net.1.weight"], after["net.1.weight"], atol=1e-6)
+    other = train(*SMALL, f"init_from={small_run}", "model.hidden=[8]", "hydra.run.dir=other")
+    assert (other.code, "does not fit model.name=mlp" in other.line) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["trainer.overfit_batches=1"],
+        ["trainer.limit_train=0.3", "trainer.limit_val=0.5"],
+        ["early_stopping=1", "optimizer.lr=1e-9", "trainer.max_epochs=6"],
+        ["loss.class_weights=sqrt", "monitor=macro_f1/val", "trainer.gradient_clip=1"],
+        ["optimizer=sgd", "scheduler=onecycle", "data.split=holdout"],
+        ["optimizer=adam", "scheduler=step"],
+        ["trainer.channels_last=false", "trainer.allocator=false", "trainer.threads=1", "trainer.logs=true"],
+    ],
+)
+def test_switches_run_to_the_end(train, tmp_path, arguments):
+    ended = train(*SMALL, *arguments, "hydra.run.dir=out")
+    assert ended.code == 0, ended.err
+    assert math.isfinite(metrics(tmp_path / "out")["nll"])
+    if "early_stopping=1" in arguments:
+        assert metrics(tmp_path / "out")["epochs"] < 6
+    if "trainer.logs=true" in arguments:
+        assert list((tmp_path / "out" / "tensorboard").glob("events*"))
+
+
+def test_overfitting_one_batch_learns_it_by_heart(train, tmp_path):
+    settings = (
+        "trainer.overfit_batches=1",
+        "trainer.max_epochs=150",
+        "augment=none",
+        "model.dropout=0",
+        "optimizer.lr=0.03",
+    )
+    assert train(*SMALL, *settings, "hydra.run.dir=out").code == 0
+    with open(tmp_path / "out" / "history.csv", newline="") as stream:
+        assert float(list(csv.DictReader(stream))[-1]["accuracy/train"]) == 1.0
+
+
+def test_tensorboard_lays_train_and_val_over_each_other(train, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert train(*SMALL[:-1], "hydra.run.dir=out").code == 0
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    assert {"loss/train", "loss/val", "accuracy/train", "accuracy/val", "learning_rate"} <= set(tags)
+    assert len(events.Scalars("accuracy/val")) == 3
+
+
+def test_a_split_by_folders_and_a_size_of_ones_own(train, tmp_path):
+    from PIL import Image
+
+    images, targets = draw_faces(70, seed=2, image_size=60)
+    for number, (image, target) in enumerate(zip(images, targets, strict=True)):
+        folder = tmp_path / "tree" / ("train" if number < 56 else "validation") / EMOTIONS[target]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    ended = train(*SMALL[2:], "data.path=tree", "data.split=as_given", "hydra.run.dir=out")
+    assert ended.code == 0, ended.err
+    assert metrics(tmp_path / "out")["n"] == 14
+    refused = train(*SMALL[2:], "data.path=tree", "hydra.run.dir=out2")
+    assert "does not tell the official split of 70 of 70 faces" in refused.line
+
+
+def test_skipped_rows_are_told_and_listed(train, tmp_path):
+    write_csv(tmp_path / "fer2013.csv")
+    lines = (tmp_path / "fer2013.csv").read_text().splitlines()
+    lines[5] = lines[5].replace(" ", " 999 ", 1)
+    (tmp_path / "fer2013.csv").write_text("\n".join(lines))
+    refused = train(*SMALL[2:], "data.path=fer2013.csv", "hydra.run.dir=refused")
+    assert "fer2013.csv, line 6: pixel 2 is '999'" in refused.line
+    ended = train(*SMALL[2:], "data.path=fer2013.csv", "data.on_bad=skip", "hydra.run.dir=out")
+    assert ended.code == 0, ended.err
+    assert "1 bad rows or files were skipped" in ended.out
+    assert "line 6" in metrics(tmp_path / "out")["dataset"]["skipped"][0]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["model.hiden=3"], ["-m", "model=cn"]])
+def test_answers_at_once_without_torch(arguments):
+    code = (
+        "import sys, runpy, atexit\n"
+        "atexit.register(lambda: print('TORCH' if 'torch' in sys.modules else 'LIGHT'))\n"
+        f"sys.argv = ['fer.train', *{arguments!r}]\n"
+        "runpy.run_module('fer.train', run_name='__main__')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stdout.strip().endswith("LIGHT"), ended.stdout + ended.stderr
+    assert ended.returncode == (0 if arguments[0].startswith("--") else 1)
+    assert "Traceback" not in ended.stderr
+
+
+def test_help_names_the_groups_and_the_keys(capfd):
+    subprocess.run([sys.executable, "-m", "fer.train", "--help"], check=True)
+    said = capfd.readouterr().out
+    for word in ("python -m fer.train", "augment: basic, none, strong", "model: cnn, mlp", "max_epochs", "resume="):
+        assert word in said
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_saves_and_exits_130(tmp_path):
+    command = [sys.executable, "-m", "fer.train", *SMALL, "trainer.max_epochs=100000", "hydra.run.dir=out"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / "checkpoints" / "last.ckpt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(2)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "go on with: python -m fer.train resume=" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_time_leaves_a_checkpoint_that_loads(tmp_path):
+    command = [sys.executable, "-m", "fer.train", *SMALL, "trainer.max_epochs=100000", "hydra.run.dir=out"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    last = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for _ in range(20):
+        fer.load(last)
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    fer.load(last)
+
+
+@pytest.mark.slow
+def test_the_default_cnn_reads_drawn_faces_and_the_mlp_does_worse(train, tmp_path):
+    for model in ("cnn", "mlp"):
+        settings = (
+            "data=synthetic",
+            f"model={model}",
+            "trainer.max_epochs=6",
+            "trainer.logs=false",
+            f"hydra.run.dir={model}",
+        )
+        assert train(*settings).code == 0
+    cnn, mlp = (metrics(tmp_path / model)["accuracy"] for model in ("cnn", "mlp"))
+    assert 0.65 < cnn < 0.97
+    assert mlp < cnn - 0.1
+
+
+def test_predictions_point_to_the_rows_of_the_source(train, tmp_path):
+    images, targets = write_csv(tmp_path / "fer2013.csv")
+    assert train(*SMALL[2:], "data.image_size=48", "data.path=fer2013.csv", "hydra.run.dir=out").code == 0
+    model = fer.load(tmp_path / "out")
+    with open(tmp_path / "out" / "predictions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["row"]) for row in rows] == list(range(112, 126))
+    for row in rows:
+        index = int(row["row"])
+        assert EMOTIONS.index(row["target"]) == targets[index]
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(images[index])[None, None]).softmax(1)[0].numpy()
+        given = np.array([float(row[f"p_{name}"]) for name in EMOTIONS])
+        assert np.abs(given - expected).max() < 1e-4
