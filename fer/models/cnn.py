@@ -36,8 +36,8 @@ class CNN(EmotionClassifier):
         channels: Sequence[Positive] = (32, 64, 128, 256),
         depth: Positive = 1,
         hidden: Positive = 256,
-        dropout: PartialFraction = 0.1,
-        head_dropout: PartialFraction = 0.4,
+        dropout: PartialFraction = 0.05,
+        head_dropout: PartialFraction = 0.3,
         **contract: Any,
     ) -> None:
         super().__init__(**contract)

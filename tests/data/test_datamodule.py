@@ -1,0 +1,345 @@
+"""FERDataModule: whole uint8 batches in an order that is a function of seed and epoch, resumable within an epoch."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from fer.data import readers
+from fer.data.datamodule import Batch, EpochShuffle, FERDataModule, noise_seed
+from fer.data.readers import csv_file, synthetic
+from fer.errors import FerError
+from fer.labels import EMOTIONS
+from fer.settings import DataSettings
+
+SMALL = DataSettings(path="synthetic", synthetic_count=140, image_size=16, batch_size=10, cache=None)
+
+
+@pytest.fixture(scope="module")
+def faces():
+    """The 140 faces of ``SMALL``: 112 train, 14 val, 14 test."""
+    return synthetic.read(140, seed=0, image_size=16)
+
+
+@pytest.fixture
+def module():
+    """Return a function that makes a module with train and val laid in memory."""
+
+    def make(seed=0, stage="fit", augment=None, trainer=None, **changes):
+        made = FERDataModule(replace(SMALL, **changes), augment=augment, seed=seed)
+        made.trainer = trainer
+        made.setup(stage)
+        return made
+
+    return make
+
+
+def stub_trainer(**changes):
+    return SimpleNamespace(**{"training": True, "current_epoch": 0, "overfit_batches": 0, **changes})
+
+
+def epoch_of(module, epoch):
+    """Return the training batches of an epoch."""
+    loader = module.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def joined(batches):
+    return torch.cat([batch.images for batch in batches]), torch.cat([batch.targets for batch in batches])
+
+
+# --- batches -------------------------------------------------------------------------------------------------------
+
+
+def test_batches_are_whole_and_stay_bytes_until_they_are_moved(module):
+    batches = epoch_of(module(), 0)
+    assert [len(batch.targets) for batch in batches] == [10] * 11 + [2]
+    for batch in batches:
+        assert isinstance(batch, Batch)
+        assert batch.images.dtype == torch.uint8
+        assert batch.images.shape == (len(batch.targets), 1, 16, 16)
+        assert batch.targets.dtype == torch.int64
+
+
+def test_a_batch_is_one_index_into_the_split(module, monkeypatch):
+    made = module()
+    asked = []
+    fetch = made.datasets["train"].__getitems__
+    monkeypatch.setattr(
+        made.datasets["train"], "__getitems__", lambda places: asked.append(len(places)) or fetch(places)
+    )
+    monkeypatch.setattr(type(made.datasets["train"]), "__getitem__", None)
+    assert len(list(made.train_dataloader())) == len(asked) == 12
+    assert sum(asked) == 112
+
+
+def test_an_epoch_serves_every_training_face_once_with_its_own_label(module, faces):
+    images, targets = joined(epoch_of(module(), 3))
+    order = [image.numpy().tobytes() for image in images]
+    wanted = {faces.images[place].tobytes(): faces.targets[place] for place in np.flatnonzero(faces.official == 0)}
+    assert len(order) == len(set(order)) == len(wanted) == 112
+    assert [wanted[image] for image in order] == targets.tolist()
+
+
+@pytest.mark.parametrize(("split", "index"), [("val", 1), ("test", 2)])
+def test_val_and_test_are_served_in_the_tables_order(split, index, module, faces):
+    made = module(stage="validate" if split == "val" else "test")
+    loader = getattr(made, f"{split}_dataloader")()
+    images, targets = joined(loader)
+    np.testing.assert_array_equal(images[:, 0].numpy(), faces.images[faces.official == index])
+    np.testing.assert_array_equal(targets.numpy(), faces.targets[faces.official == index])
+    assert [batch.key for batch in loader] == [0, 10]
+
+
+def test_a_table_from_the_cache_serves_the_same_batches(table, tmp_path):
+    settings = DataSettings(path=str(table), batch_size=16, cache=str(tmp_path / "cache"))
+    made = [FERDataModule(settings, seed=1) for _ in range(2)]
+    for one in made:
+        one.setup("fit")
+    assert len(list((tmp_path / "cache").rglob("images.npy"))) == 1
+    for first, second in zip(epoch_of(made[0], 1), epoch_of(made[1], 1), strict=True):
+        assert torch.equal(first.images, second.images)
+        assert torch.equal(first.targets, second.targets)
+
+
+# --- order ---------------------------------------------------------------------------------------------------------
+
+
+def test_order_is_a_function_of_seed_and_epoch(module):
+    def keys(seed, epoch):
+        return [batch.targets.tolist() for batch in epoch_of(module(seed=seed), epoch)]
+
+    torch.manual_seed(1)
+    first = keys(0, 5)
+    torch.manual_seed(2)
+    assert keys(0, 5) == first
+    assert keys(0, 6) != first
+    assert keys(1, 5) != first
+
+
+def test_order_does_not_draw_from_the_global_noise(module):
+    torch.manual_seed(0)
+    wanted = torch.rand(3)
+    torch.manual_seed(0)
+    list(EpochShuffle(112, 0))
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_orders_of_neighbouring_epochs_and_seeds_share_nothing():
+    orders = []
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        sampler = EpochShuffle(1000, seed)
+        sampler.set_epoch(epoch)
+        orders.append(np.array(list(sampler)))
+        assert sorted(orders[-1]) == list(range(1000))
+    for index, one in enumerate(orders):
+        for other in orders[:index]:
+            assert (one == other).mean() < 0.02  # one place in a thousand by chance
+
+
+def test_seeds_of_batches_are_distinct_and_in_torchs_range():
+    seeds = {noise_seed(seed, epoch, key) for seed in range(8) for epoch in range(8) for key in range(-1, 8)}
+    assert len(seeds) == 8 * 8 * 9
+    assert 0 <= min(seeds) <= max(seeds) < 2**63
+
+
+def test_a_loader_goes_on_within_an_epoch(module):
+    whole = epoch_of(module(), 4)
+    loader = module().train_dataloader()
+    loader.sampler.set_epoch(4)
+    running = iter(loader)
+    for _ in range(5):
+        next(running)
+    state = loader.state_dict()
+    assert state == {"served": 5}
+
+    resumed = module().train_dataloader()
+    resumed.load_state_dict(state)
+    resumed.sampler.set_epoch(4)
+    rest = []
+    for batch in resumed:
+        rest.append(batch)
+        assert resumed.state_dict() == {"served": (5 + len(rest)) % 12}
+    assert len(rest) == 7
+    for batch, wanted in zip(rest, whole[5:], strict=True):
+        assert torch.equal(batch.images, wanted.images)
+        assert batch.key == wanted.key
+    assert len(list(resumed)) == 12  # the epoch after is whole again
+
+
+def test_a_finished_epoch_counts_as_not_begun(module):
+    loader = module().train_dataloader()
+    list(loader)
+    assert loader.state_dict() == {"served": 0}
+    assert len(list(loader)) == 12
+
+
+# --- what is laid in memory ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stage", "held"), [("fit", {"train", "val"}), (None, {"train", "val"}), ("validate", {"val"}), ("test", {"test"})]
+)
+def test_a_stage_lays_only_its_own_splits_in_memory(stage, held, module):
+    assert set(module(stage=stage).datasets) == held
+
+
+def test_the_test_split_is_out_of_reach_in_training(module):
+    with pytest.raises(KeyError):
+        module().test_dataloader()
+
+
+def test_the_table_is_read_once(table, monkeypatch):
+    calls = []
+    read = csv_file.read
+    monkeypatch.setattr(readers.READERS["csv"], "read", lambda *a, **k: calls.append(a) or read(*a, **k))
+    made = FERDataModule(DataSettings(path=str(table), cache=None))
+    for stage in ("fit", "validate", "test", "fit"):
+        made.setup(stage)
+    assert len(calls) == 1
+    assert set(made.datasets) == {"train", "val", "test"}
+
+
+def test_a_split_that_is_not_there_is_named(module):
+    with pytest.raises(FerError, match="no test split under data.split=holdout; it has train, val"):
+        module(stage="test", split="holdout")
+
+
+def test_unlabelled_faces_are_refused(tmp_path, lines, write):
+    path = write(tmp_path / "test.csv", lines(("pixels",), count=20))
+    for stage in ("fit", "test"):
+        with pytest.raises(FerError, match="has no labels"):
+            FERDataModule(DataSettings(path=str(path), cache=None)).setup(stage)
+
+
+def test_split_seed_and_fraction_reach_the_draw(table, lines, tmp_path, write):
+    path = write(tmp_path / "train.csv", lines(("emotion", "pixels")))
+
+    def val_rows(seed, fraction):
+        settings = DataSettings(path=str(path), split="as_given", split_seed=seed, val_fraction=fraction, cache=None)
+        return FERDataModule(settings, seed=7).places("val").tolist()
+
+    assert val_rows(0, 0.2) == val_rows(0, 0.2)
+    assert val_rows(0, 0.2) != val_rows(1, 0.2)
+    assert [len(val_rows(0, fraction)) for fraction in (0.1, 0.2, 0.5)] == [7, 14, 35]
+
+
+def test_the_runs_seed_does_not_move_the_split(module):
+    held = [module(seed=seed, split="holdout").places("val").tolist() for seed in (0, 1)]
+    assert held[0] == held[1]
+
+
+# --- what is told of the data --------------------------------------------------------------------------------------
+
+
+def test_statistics_are_those_of_the_training_pixels_alone(module, faces):
+    train = faces.images[faces.official == 0].astype(np.float64) / 255
+    mean, std = module().statistics()
+    assert mean == pytest.approx(train.mean(), abs=1e-12)
+    assert std == pytest.approx(train.std(), abs=1e-12)
+    everything = faces.images.astype(np.float64) / 255
+    assert abs(mean - everything.mean()) > 1e-6  # else this test tells nothing
+
+
+def test_statistics_of_many_faces_are_summed_over_all_blocks(module):
+    made = module()
+    images = torch.randint(0, 256, (2100, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images[2000:] = 255
+    made.datasets["train"].images = images
+    mean, std = made.statistics()
+    assert mean == pytest.approx(images.numpy().mean() / 255, abs=1e-12)
+    assert std == pytest.approx(images.numpy().std() / 255, abs=1e-12)
+
+
+def test_black_faces_have_a_spread_to_divide_by(module):
+    made = module()
+    made.datasets["train"].images = torch.zeros(112, 1, 16, 16, dtype=torch.uint8)
+    assert made.statistics() == (0.0, 1 / 255)
+
+
+def test_class_counts_name_every_class(module, faces):
+    made = module()
+    np.testing.assert_array_equal(made.class_counts().numpy(), np.bincount(faces.targets[faces.official == 0]))
+    made.datasets["train"].targets = torch.tensor([0, 0, 3])
+    assert made.class_counts().tolist() == [2, 0, 0, 1, 0, 0, 0]
+
+
+def test_description_says_what_a_result_rests_on(tmp_path, lines, write):
+    made = lines(("emotion", "pixels", "Usage", "extra"))
+    made[3] = made[3].replace(" ", " 256 ", 1)
+    path = write(tmp_path / "fer2013.csv", made)
+    module = FERDataModule(DataSettings(path=str(path), on_bad="skip", cache=None))
+    told = module.describe()
+    assert told["path"] == str(path)
+    assert told["notes"] == ["columns ignored: extra"]
+    assert len(told["skipped"]) == 1
+    assert sum(sum(held.values()) for held in told["counts"].values()) == 69
+    assert set(told["counts"]["train"]) == set(EMOTIONS)
+    assert told["fingerprint"] == module.faces.fingerprint()
+
+
+def test_the_fingerprint_tells_tables_apart(faces):
+    other = faces.images.copy()
+    other[5, 3, 3] ^= 1
+    targets = faces.targets.copy()
+    targets[0] = (targets[0] + 1) % 7
+    changed = (
+        replace(faces, images=other),
+        replace(faces, targets=targets),
+        replace(faces, official=faces.official * 0),
+        replace(faces, votes=np.ones((140, 10), np.uint8)),
+    )
+    prints = [faces.fingerprint(), *(table.fingerprint() for table in changed)]
+    assert len(set(prints)) == 5
+    assert replace(faces, images=faces.images.copy()).fingerprint() == prints[0]
+
+
+# --- on the device -------------------------------------------------------------------------------------------------
+
+
+def test_bytes_become_floats_from_0_to_1(module):
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1, 1)
+    batch = module().on_after_batch_transfer(Batch(images, torch.tensor([1, 2, 3]), 7), 0)
+    assert batch.images.dtype == torch.float32
+    assert batch.images.flatten().tolist() == pytest.approx([0, 0.2, 1])
+    assert batch.targets.tolist() == [1, 2, 3]
+    assert batch.key == 7
+    assert images.flatten().tolist() == [0, 51, 255]
+
+
+def test_floats_are_left_as_they_are(module):
+    images = torch.rand(2, 1, 4, 4)
+    assert torch.equal(module().on_after_batch_transfer(Batch(images, torch.zeros(2), 0), 0).images, images)
+
+
+def noisy(images):
+    return images + torch.rand(len(images), 1, 1, 1)
+
+
+@pytest.mark.parametrize("trainer", [None, stub_trainer(training=False)], ids=["no trainer", "validating"])
+def test_only_training_augments(trainer, module):
+    made = module(augment=noisy, trainer=trainer)
+    batch = next(iter(made.val_dataloader()))
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    moved = made.on_after_batch_transfer(batch, 0)
+    assert torch.equal(moved.images, batch.images / 255)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_noise_is_a_function_of_seed_epoch_and_batch(module):
+    def noise(seed, epoch, place, before):
+        made = module(seed=seed, augment=noisy, trainer=stub_trainer(current_epoch=epoch))
+        batch = made.datasets["train"].__getitems__([place, place + 1])
+        torch.manual_seed(before)
+        moved = made.on_after_batch_transfer(batch, 0)
+        dropout = torch.rand(1)  # what the step that follows draws
+        return [*(moved.images - batch.images / 255)[:, 0, 0, 0].tolist(), dropout.item()]
+
+    wanted = noise(0, 1, 4, before=0)
+    assert noise(0, 1, 4, before=99) == wanted
+    for other in (noise(1, 1, 4, 0), noise(0, 2, 4, 0), noise(0, 1, 6, 0)):
+        assert not set(other) & set(wanted)
