@@ -155,7 +155,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if "Ambiguous value" in text:
         several = re.search(r"argument '([^']+)'", text)
         given = several.group(1) if several else text
-        return f"{given}: several values make a sweep, which needs -m; a value that holds a comma needs quotes: key='\"a,b\"'"
+        return f"{given}: several values make a sweep, which needs -m; quote a value that holds a comma: key='\"a,b\"'"
     missing = re.search(r"Could not override '([^']+)'", text)
     if missing:
         key = missing.group(1)

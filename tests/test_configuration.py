@@ -56,7 +56,7 @@ def test_yaml_names_are_the_registered_names_and_hold_all_their_arguments():
         for name in GROUPS["scheduler" if registry is SCHEDULES else registry.kind]:
             section = OmegaConf.to_container(OmegaConf.load(conf_folder() / registry.kind / f"{name}.yaml"))
             assert section["name"] == name
-            assert set(section) - {"name"} == set(keyword_parameters(registry.get(name)))
+            assert set(section) - {"name", "defaults"} == set(keyword_parameters(registry.get(name)))
     assert set(GROUPS["model"]) == {"cnn", "mlp"}
 
 
@@ -64,6 +64,12 @@ def test_every_key_can_be_set_alone():
     for key, value in (("augment.flip", 0.5), ("augment.rotate_degrees", 10), ("data.votes", "x.csv")):
         section, name = key.split(".")
         assert plain(composed(["augment=none", f"{key}={value}"]))[section][name] == value
+
+
+def test_the_mlp_brings_its_own_augmentation_unless_told():
+    assert plain(composed(["model=mlp"]))["augment"]["crop_padding"] == 0
+    assert plain(composed(["model=mlp", "augment=basic"]))["augment"]["crop_padding"] == 4
+    assert plain(composed(["model=cnn"]))["augment"]["crop_padding"] == 4
 
 
 def test_groups_combine():

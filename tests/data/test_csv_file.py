@@ -408,7 +408,7 @@ def test_a_zip_without_a_table_says_what_it_holds(tmp_path, load):
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.writestr("train/angry/1.jpg", b"")
         archive.writestr("train/happy/2.jpg", b"")
-    with pytest.raises(FerError, match="it holds train/angry/1.jpg, train/happy/2.jpg"):
+    with pytest.raises(FerError, match=r"it holds train/angry/1.jpg, train/happy/2.jpg"):
         load(tmp_path / "archive.zip")
 
 

@@ -204,7 +204,7 @@ def test_the_table_is_read_once(table, monkeypatch):
 
 
 def test_a_split_that_is_not_there_is_named(module):
-    with pytest.raises(FerError, match="no test split under data.split=holdout; it has train, val"):
+    with pytest.raises(FerError, match=r"no test split under data.split=holdout; it has train, val"):
         module(stage="test", split="holdout")
 
 

@@ -112,21 +112,21 @@ def test_votes_one_row_off_are_refused_by_usage(join, vote_lines):
 
 
 def test_too_few_votes_are_refused(join, vote_lines):
-    with pytest.raises(FerError, match="has 69 rows, .* at least 70"):
+    with pytest.raises(FerError, match=r"has 69 rows, .* at least 70"):
         join(vote_lines[:-1])
 
 
 @pytest.mark.parametrize("value", ["11", "-1", "x", "", "1.5", "²"])
 def test_bad_votes_are_named_by_line(value, join, vote_lines):
     vote_lines[21] = vote_lines[21].rpartition(",")[0] + f",{value}"
-    with pytest.raises(FerError, match="fer2013new.csv, line 22: expected a Usage and ten votes 0 to 10"):
+    with pytest.raises(FerError, match=r"fer2013new.csv, line 22: expected a Usage and ten votes 0 to 10"):
         join(vote_lines)
 
 
 @pytest.mark.parametrize("line", ["Training,fer1.png,1,2", "Tests,," + "1," * 9 + "1", "Training,," + "0," * 9 + "0"])
 def test_bad_vote_rows_are_named_by_line(line, join, vote_lines):
     vote_lines[21] = line
-    with pytest.raises(FerError, match="fer2013new.csv, line 22: expected a Usage and ten votes 0 to 10"):
+    with pytest.raises(FerError, match=r"fer2013new.csv, line 22: expected a Usage and ten votes 0 to 10"):
         join(vote_lines)
 
 
@@ -144,7 +144,7 @@ def test_a_vote_file_that_is_none_is_named(contents, table, tmp_path):
 
 
 def test_a_missing_vote_file_is_named(table, tmp_path):
-    with pytest.raises(FerError, match="data.votes=.*gone.csv: no such file"):
+    with pytest.raises(FerError, match=r"data.votes=.*gone.csv: no such file"):
         read_faces(DataSettings(path=str(table), votes=str(tmp_path / "gone.csv"), cache=None))
 
 
@@ -241,7 +241,7 @@ def _edit(folder, name, change):
 
 def test_a_label_file_that_is_no_csv_is_named(generated, load):
     (generated / FOLDERS[0] / "label.csv").write_bytes(b"\x89PNG\xff\xfe\x80")
-    with pytest.raises(FerError, match="label.csv: is no CSV file"):
+    with pytest.raises(FerError, match=r"label.csv: is no CSV file"):
         load(generated)
 
 

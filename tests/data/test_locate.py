@@ -55,7 +55,7 @@ def test_an_empty_folder_falls_through_to_drawn_faces(state, data):
 
 def test_where_drawn_faces_may_not_stand_in_nothing_is_an_error(data):
     with pytest.raises(
-        FerError, match="no data: data.path and \\$FER_DATA are not set and .* is empty or missing"
+        FerError, match=r"no data: data.path and \$FER_DATA are not set and .* is empty or missing"
     ) as no:
         locate(None, drawn_faces_allowed=False)
     assert str(data) in str(no.value)
@@ -69,25 +69,25 @@ def test_drawn_faces_asked_for_by_name_stand_in_for_nothing(allowed, places):
 
 @pytest.mark.parametrize("allowed", [True, False])
 def test_a_path_given_and_missing_is_an_error_whatever_else_is_there(allowed, places):
-    with pytest.raises(FerError, match="data.path=.*gone.csv: no such file or folder"):
+    with pytest.raises(FerError, match=r"data.path=.*gone.csv: no such file or folder"):
         locate(str(places / "gone.csv"), drawn_faces_allowed=allowed)
 
 
 @pytest.mark.parametrize("allowed", [True, False])
 def test_a_variable_set_and_missing_is_an_error_whatever_else_is_there(allowed, places, monkeypatch):
     monkeypatch.setenv("FER_DATA", str(places / "gone"))
-    with pytest.raises(FerError, match="\\$FER_DATA=.*gone: no such file or folder"):
+    with pytest.raises(FerError, match=r"\$FER_DATA=.*gone: no such file or folder"):
         locate(None, drawn_faces_allowed=allowed)
 
 
 def test_an_empty_path_is_an_error(places):
-    with pytest.raises(FerError, match="data.path=: no such file or folder"):
+    with pytest.raises(FerError, match=r"data.path=: no such file or folder"):
         locate("", drawn_faces_allowed=True)
 
 
 def test_a_broken_link_is_missing(places):
     (places / "link").symlink_to(places / "gone")
-    with pytest.raises(FerError, match="data.path=.*link: no such file or folder"):
+    with pytest.raises(FerError, match=r"data.path=.*link: no such file or folder"):
         locate(str(places / "link"), drawn_faces_allowed=True)
 
 

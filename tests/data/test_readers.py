@@ -165,7 +165,7 @@ def test_a_missing_path_is_named(tmp_path, load):
 
 
 def test_no_path_is_an_error_and_never_drawn_faces():
-    with pytest.raises(FerError, match="data.path is not set"):
+    with pytest.raises(FerError, match=r"data.path is not set"):
         read_faces(DataSettings(path=None))
 
 

@@ -1,4 +1,4 @@
-"""Splits: what the source tells is taken as it is, what it does not tell is refused, draws are seeded and stratified."""
+"""Splits: what the source tells is taken, what it does not tell is refused, draws are seeded and stratified."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def test_official_is_refused_where_nothing_tells_it(faces):
 def test_official_is_refused_where_one_face_does_not_tell_it(drawn):
     official = drawn.official.copy()
     official[3] = UNKNOWN
-    with pytest.raises(FerError, match="of 1 of 70 faces .* data.split=as_given .* data.split=holdout"):
+    with pytest.raises(FerError, match=r"of 1 of 70 faces .* data.split=as_given .* data.split=holdout"):
         assign(replace(drawn, official=official), "official", seed=0, val_fraction=0.1)
 
 
@@ -76,7 +76,7 @@ def test_as_given_without_val_holds_it_out_of_train(faces):
 
 
 def test_as_given_is_refused_where_the_source_has_no_folders(faces):
-    with pytest.raises(FerError, match="has no train folder or file of its own; use data.split=holdout"):
+    with pytest.raises(FerError, match=r"has no train folder or file of its own; use data.split=holdout"):
         assign(faces, "as_given", seed=0, val_fraction=0.1)
 
 

@@ -20,10 +20,10 @@ def test_another_seed_gives_other_faces(drawn):
 
 
 def test_drawing_leaves_the_global_noise_alone():
-    np.random.seed(5)  # noqa: NPY002
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    np.random.seed(5)
+    before = np.random.get_state()[1].copy()
     draw_faces(3)
-    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
 def test_no_two_faces_are_the_same(drawn):
