@@ -256,7 +256,7 @@ def _where(settings: TrainerSettings) -> str:
 def _quieten() -> None:
     """Silence what libraries say that a user of this command can do nothing about."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # batches come from memory, see FACTS
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # batches come from memory, see DESIGN
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")

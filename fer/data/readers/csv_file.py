@@ -195,20 +195,22 @@ def _open(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
         return _open_zip(file, stack)
     if name.endswith((".tar.gz", ".tgz")):
         return _open_tar(raw, file, stack)
-    return io.BufferedReader(stack.enter_context(gzip.open(raw))), file.name[: -len(".gz")]  # type: ignore[type-var,return-value]
+    return io.BufferedReader(stack.enter_context(gzip.open(raw))), file.name[: -len(".gz")]
 
 
 def _open_zip(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
-    archive = stack.enter_context(zipfile.ZipFile(file))
-    member = _best_member([entry for entry in archive.namelist() if not entry.endswith("/")], file)
     try:
+        archive = stack.enter_context(zipfile.ZipFile(file))
+        member = _best_member([entry for entry in archive.namelist() if not entry.endswith("/")], file)
         opened = stack.enter_context(archive.open(member))
     except RuntimeError as error:  # encrypted, or compressed in a way that zipfile does not know
-        raise FerError(f"{file}: {member} cannot be unpacked ({error}); unpack it by hand") from error
+        raise FerError(f"{file}: cannot be unpacked ({error}); unpack it by hand") from error
+    except OSError as error:  # the directory at its end points before its beginning
+        raise zipfile.BadZipFile(str(error)) from error
     stream = io.BufferedReader(opened, 1 << 20)  # type: ignore[type-var]
     if member.lower().endswith(".tar.gz"):  # Kaggle's archive holds fer2013.tar.gz beside the other tables
-        return _open_tar(stream, file, stack)  # type: ignore[arg-type]
-    return stream, Path(member).name  # type: ignore[return-value]
+        return _open_tar(stream, file, stack)
+    return stream, Path(member).name
 
 
 def _open_tar(stream: IO[bytes], file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:

@@ -1,0 +1,56 @@
+"""README tells the truth: its commands compose, its plugin trains, its files exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+import fer
+from fer.arguments import build
+from fer.configuration import composed, plain
+from fer.settings import TrainSettings
+
+ROOT = Path(fer.__file__).parents[1]
+README = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
+
+pytestmark = pytest.mark.skipif(not README, reason="runs from a checkout")
+
+
+def commands() -> list[list[str]]:
+    """The arguments of each ``python -m fer.train`` in a block of shell commands."""
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    found = [shlex.split(line, comments=True)[3:] for line in lines if line.startswith("python -m fer.train")]
+    return [arguments for arguments in found if not any("plugins=" in text for text in arguments)]  # has its own test
+
+
+def test_there_are_commands_to_check():
+    assert len(commands()) >= 6
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+def test_every_training_command_composes(arguments):
+    overrides = [text for text in arguments if text != "-m" and not text.startswith("resume=")]
+    choices = [re.sub(r"^([^=\[]+=[^,\[]+),[^\[]*$", r"\1", text) for text in overrides]  # a sweep's first job
+    build(TrainSettings, plain(composed(choices)))
+
+
+def test_the_plugin_trains(train, tmp_path, monkeypatch):
+    (source,) = re.findall(r"```python\n(# my_nets.py\n.*?)```", README, re.DOTALL)
+    (tmp_path / "my_nets.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    ended = train(*SMALL[:4], "plugins=[my_nets]", "model=tiny", "model.width=4", *SMALL[6:], "hydra.run.dir=out")
+    assert ended.code == 0, ended.err
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?://|#)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`?make ([a-z-]+)", README)):
+        assert re.search(rf"^{target}:.*##", makefile, re.MULTILINE), target
