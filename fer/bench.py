@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 ROWS = 35_887  # FER2013's
 SAMPLE = 3_000  # rows that torchvision's reader is timed on, each time: whole, it would take a minute
 ROUNDS = 5
-LINUX = Path("/proc/self/status").exists()  # which tells a process's peak memory
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,11 @@ def reading(file: Path) -> list[Figure]:
     return [
         Figure("reading fer2013.csv, checked", median(ours) * rows, "s of processor"),
         at_least("reading, torchvision's time / ours", ratio, "times", 8),
-        *([at_most("reading, peak memory above the pixels", peak_above_pixels(file), "MB", 40)] if LINUX else []),
+        *(
+            [at_most("reading, peak memory above the pixels", peak_above_pixels(file), "MB", 40)]
+            if tells_memory()
+            else []
+        ),
     ]
 
 
@@ -182,18 +185,21 @@ def cpu_seconds(action: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
+def tells_memory() -> bool:
+    """Return whether this system tells a process's peak memory."""
+    from fer.machine import peak_memory
+
+    return peak_memory() is not None
+
+
 MEMORY = """
 import json, sys
 from pathlib import Path
 from fer.data.readers import csv_file
-
-def peak():  # ru_maxrss would begin at the parent's size
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
-
-before = peak()
+from fer.machine import peak_memory
+before = peak_memory()
 faces = csv_file.read(Path(sys.argv[1]))
-print(json.dumps([peak() - before, faces.images.nbytes / 2**20]))
+print(json.dumps([peak_memory() - before, faces.images.nbytes / 2**20]))
 """
 
 

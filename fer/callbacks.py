@@ -23,6 +23,7 @@ from fer.results import clock, written_whole
 
 log = logging.getLogger(__name__)
 
+REDRAW_S = 0.5  # seconds between drawings of the live line
 LOOK_EVERY = 50  # steps between looks at figures on the device; each look waits for it
 
 
@@ -165,7 +166,8 @@ class Progress(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Draw anew now and then: every look at the figures waits for the device."""
         self._batches += 1
-        if self.live and self._batches % LOOK_EVERY == 0 and time.perf_counter() - self._drawn > 0.5:
+        cheap = self._batches % LOOK_EVERY == 0 or pl_module.device.type == "cpu"
+        if self.live and cheap and time.perf_counter() - self._drawn > REDRAW_S:
             self._drawn = time.perf_counter()
             self._draw(trainer, pl_module)
 

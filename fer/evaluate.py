@@ -5,6 +5,7 @@ The only command that opens test. Writes ``<run>/evaluations/<split>/`` (a check
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,12 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.batch_size < 1:
         raise FerError(f"--batch-size={arguments.batch_size}: expected at least 1")
     import_plugins([name for name in arguments.plugins.split(",") if name])
-    evaluate(arguments)
+    given = sys.argv[1:] if argv is None else argv
+    evaluate(arguments, shlex.join(["python", "-m", "fer.evaluate", *given]))
     return 0
 
 
-def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
+def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     """Score, write ``metrics.json`` and ``predictions.csv``, print the table, and return the figures.
+
+    Args:
+        arguments: of the command line.
+        command: the command line, for the record.
 
     Raises:
         FerError: a bad checkpoint, or data that are missing, bad or without the split.
@@ -82,7 +88,7 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         "dataset": described,
         "versions": machine.versions(),
         "hardware": machine.hardware(),
-        "command": " ".join(["python", "-m", "fer.evaluate", arguments.run, "--split", arguments.split]),
+        "command": command,
     }
     write_json(folder / "metrics.json", results)
     log.info("%s\n\nresults:  %s", score_table(results), folder)

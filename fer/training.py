@@ -208,6 +208,7 @@ def finish(
         "epochs": epochs,
         "train_seconds": round(watch.train_seconds, 3),
         "images_per_second": round(watch.images_per_second, 1),
+        "peak_memory_mb": machine.peak_memory(),
         "parameters": _parameters(model),
         "architecture": model.architecture,
         "seed": settings.seed,

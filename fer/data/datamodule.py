@@ -255,6 +255,8 @@ def read_faces(data: DataSettings) -> Faces:
         raise FerError("data.path is not set; give a table, an archive, a folder or 'synthetic'")
     if data.path == synthetic.NAME:
         if data.votes is not None:
+            raise FerError(f"data.votes={data.votes}: drawn faces have no votes; leave it out or name FER2013's table")
+        if data.votes is not None:
             raise FerError(f"data.votes={data.votes}: drawn faces have no votes")
         return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
     folder = cache.default_folder() if data.cache == "auto" else Path(data.cache).expanduser() if data.cache else None
