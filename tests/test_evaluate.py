@@ -36,7 +36,7 @@ def test_a_checkpoint_alone_is_enough(evaluate, small_run, tmp_path):
 
 
 def test_other_data_are_told(evaluate, small_run, tmp_path):
-    images, targets = write_csv(tmp_path / "other.csv")
+    write_csv(tmp_path / "other.csv")
     ended = evaluate(str(small_run), "--data", "other.csv", "--split", "test")
     assert ended.code == 0, ended.err
     assert "these are not the data of the training" in ended.err + ended.out

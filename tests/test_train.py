@@ -17,8 +17,8 @@ from fer.labels import EMOTIONS
 
 FIELDS = {
     "schema", "split", "n", "accuracy", "accuracy_ci95", "macro_f1", "balanced_accuracy", "nll", "ece", "per_class",
-    "confusion", "best_epoch", "epochs", "train_seconds", "images_per_second", "peak_memory_mb", "parameters", "architecture", "seed",
-    "dataset", "versions", "hardware", "command",
+    "confusion", "best_epoch", "epochs", "train_seconds", "images_per_second", "peak_memory_mb",
+    "parameters", "architecture", "seed", "dataset", "versions", "hardware", "command",
 }  # fmt: skip
 
 

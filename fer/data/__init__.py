@@ -1,0 +1,1 @@
+"""The data path: readers, splits, cache, data module."""

@@ -115,8 +115,8 @@ def noise_seed(seed: int, epoch: int, key: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed},{epoch},{key}".encode(), digest_size=8).digest()) >> 1
 
 
-def as_batch(batch: Batch) -> Batch:
-    """Return the batch that ``__getitems__`` has put together already."""
+def as_batch(batch: Any) -> Any:
+    """Return the batch that ``__getitems__`` has put together already, where a loader would collate a list."""
     return batch
 
 
@@ -186,7 +186,8 @@ class FERDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Serve train, in a new order each epoch."""
         dataset = self.datasets["train"]
-        ordered = self.trainer is not None and self.trainer.overfit_batches > 0  # the same few batches every epoch
+        trainer: Any = self.trainer
+        ordered = trainer is not None and trainer.overfit_batches > 0  # the same few batches every epoch
         return self._loader(dataset, None if ordered else EpochShuffle(len(dataset), self.seed))
 
     def val_dataloader(self) -> ResumableLoader:

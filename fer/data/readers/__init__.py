@@ -99,8 +99,8 @@ def recognise(path: Path) -> tuple[str, Reader, Path]:
             break
         inner = wrapped
     raise FerError(
-        f"{path}: no data set recognised; expected fer2013.csv, icml_face_data.csv, train.csv (also .gz, .zip, .tar.gz) "
-        f"or folders named by emotion, below train/ val/ test/ or alone"
+        f"{path}: no data set recognised; expected fer2013.csv, icml_face_data.csv or train.csv (also as .gz, .zip, "
+        f".tar.gz), or folders named by emotion, below train/ val/ test/ or alone"
     )
 
 

@@ -149,9 +149,19 @@ def _is_table(path: Path) -> bool:
 
 
 def _tables_in(folder: Path) -> list[Path]:
-    """Return the tables in a folder that bear one of FER2013's names, best first."""
-    found = [path for path in folder.iterdir() if path.is_file() and _is_table(path) and _rank(path.name) is not None]
-    return sorted(found, key=lambda path: (_rank(path.name), path.name))
+    """Return the tables in a folder that bear one of FER2013's names, best first, then archives that hold one."""
+    tables = [path for path in folder.iterdir() if path.is_file() and _is_table(path)]
+    named = [path for path in tables if _rank(path.name) is not None]
+    archives = [path for path in tables if path not in named and _holds_a_table(path)]
+    return [*sorted(named, key=lambda path: (_rank(path.name), path.name)), *sorted(archives)]
+
+
+def _holds_a_table(file: Path) -> bool:
+    """Return whether a zip of any name, such as Kaggle's archive.zip, holds a table or an archive of one."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any(_rank(Path(name).name) is not None for name in archive.namelist())
 
 
 def _rank(name: str) -> int | None:

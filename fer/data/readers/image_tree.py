@@ -42,6 +42,7 @@ class Listing:
     links: list[Path] = field(default_factory=list)  # broken, or leading to themselves
     passed_over: list[str] = field(default_factory=list)  # files that are no pictures
     unknown: list[Path] = field(default_factory=list)  # class folders of no known name, with pictures inside
+    loose: list[str] = field(default_factory=list)  # pictures outside any class folder, which have no label
 
 
 def recognises(path: Path) -> bool:
@@ -104,6 +105,10 @@ def _notes(listing: Listing, stretched: int) -> tuple[str, ...]:
         notes.append(
             f"{len(listing.passed_over)} files are no pictures and were passed over: {some(listing.passed_over)}"
         )
+    if listing.loose:
+        notes.append(
+            f"{len(listing.loose)} pictures lie outside the class folders and were passed over: {some(listing.loose)}"
+        )
     if stretched:
         notes.append(f"{stretched} pictures are not square and were stretched")
     sizes = {split: sum(picture.given == split for picture in listing.pictures) for split in RESHUFFLED}
@@ -130,7 +135,11 @@ def _list(path: Path) -> Listing:
     """Walk the tree; no folder below a class folder is entered, so that no loop of links can trap the walk."""
     listing = Listing()
     parents = [path, *(folder for folder in _subfolders(path) if folder.name.lower() in SPLIT_FOLDERS)]
-    listing.links += [link for parent in parents for link in sorted(parent.iterdir()) if _leads_nowhere(link)]
+    for outside in sorted(inside for parent in parents for inside in parent.iterdir()):
+        if _leads_nowhere(outside):
+            listing.links.append(outside)
+        elif outside.name.lower().endswith(SUFFIXES) and outside.is_file():
+            listing.loose.append(outside.name)
     for split, folder in _class_folders(path):
         target = emotion_index(folder.name)
         with os.scandir(folder) as entries:
