@@ -1,5 +1,7 @@
 # make help lists the targets. The first use makes .venv and installs into it; later ones start at once.
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+# the first that runs and is new enough: a version manager's shim may be found and yet not run
+PYTHON ?= $(firstword $(shell for python in python3.12 python3.11 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python; done))
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -12,8 +14,8 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fer needs Python 3.11 or newer; found $$($(PYTHON) --version). Name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@echo "installing into $(VENV) with $(PYTHON): several minutes and some 6 GB, once"
+	@test -n "$(PYTHON)" || { echo "fer needs Python 3.11 or newer, found none; name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "installing into $(VENV) with $$($(PYTHON) --version): several minutes and some 6 GB, once"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
