@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from fer.errors import FerError, did_you_mean
 
 T = TypeVar("T")
+REQUIRED = "???"  # OmegaConf's mark of a value that has to be given
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def _refuse_unknown(values: Mapping[str, Any], known: Mapping[str, Any], where: 
 
 def _fit(value: Any, kind: Any, where: str) -> Any:
     """Return ``value`` if it is of ``kind`` (an int becomes a float where one is wanted), else raise."""
+    if value == REQUIRED:
+        raise FerError(f"{where} has no default; set it with {where}=")
     limits: list[Range] = []
     if get_origin(kind) is Annotated:
         kind, *extras = get_args(kind)

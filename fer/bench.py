@@ -2,10 +2,9 @@
 
 Each comparison is interleaved and its median taken, so that a machine's changing mood falls on both sides alike.
 Without FER2013, drawn faces are written in its layout and its size. Writes ``outputs/bench/latest.json``: a list of
-``{name, value, unit, wanted, ok}`` with the machine and versions.
+``{name, value, unit, wanted, ok}``, the machine and versions among them.
 """
 
-import argparse
 import json
 import logging
 import subprocess
@@ -18,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fer.errors import FerError, command
+from fer.errors import FerError, Grammar, command
 from fer.results import text_table, write_json
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ def at_most(name: str, value: float, unit: str, bound: float) -> Figure:
 @command("fer.bench")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 1 if anything wanted was missed."""
-    grammar = argparse.ArgumentParser(prog="python -m fer.bench", description=(__doc__ or "").split("\n\n")[0])
+    grammar = Grammar(prog="python -m fer.bench", description=(__doc__ or "").split("\n\n")[0])
     grammar.add_argument("--data", type=Path, help="a plain fer2013.csv; default: $FER_DATA or data/, else drawn faces")
     grammar.add_argument("--out", type=Path, default=Path("outputs/bench/latest.json"), help="default: %(default)s")
     arguments = grammar.parse_args(argv)
@@ -68,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
         file = table(arguments.data, Path(folder))
         log.info("reading %s", file)
-        figures = [*reading(file), *caching(file, Path(folder)), *augmenting()]
+        figures = [*reading(file, Path(folder)), *caching(file, Path(folder)), *augmenting()]
     report(figures, arguments.out, str(file))
     return 0 if all(figure.ok in (True, None) for figure in figures) else 1
 
@@ -85,7 +84,9 @@ def report(figures: list[Figure], file: Path, data: str) -> None:
     log.info("\n%s\n", text_table(("what", "value", "unit", "wanted", "met"), rows))
     file.parent.mkdir(parents=True, exist_ok=True)
     about = {"hardware": machine.hardware(), "versions": machine.versions(), "data": data}
-    write_json(file, {"figures": [asdict(figure) for figure in figures], **about})
+    entries = [asdict(figure) for figure in figures]
+    entries += [{"name": name, "value": value, "unit": "", "wanted": "", "ok": None} for name, value in about.items()]
+    write_json(file, entries)
     log.info("written: %s", file)
 
 
@@ -128,19 +129,18 @@ def drawn_table(file: Path) -> Path:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def reading(file: Path) -> list[Figure]:
+def reading(file: Path, folder: Path) -> list[Figure]:
     """Measure the reader against torchvision's in processor time a row, and its memory in a process of its own."""
     from fer.data.readers import csv_file
 
     ours, theirs = [], []
     rows = 0
-    sample = head(file, SAMPLE)
+    sample = head(file, SAMPLE, folder)
     for _ in range(ROUNDS):
         theirs.append(cpu_seconds(lambda: torchvision_rows(sample)) / SAMPLE)
         start = time.process_time()
         rows = len(csv_file.read(file))
         ours.append((time.process_time() - start) / rows)
-    sample.unlink()
     ratio = median(b / a for a, b in zip(ours, theirs, strict=True))
     return [
         Figure("reading fer2013.csv, checked", median(ours) * rows, "s of processor"),
@@ -153,10 +153,10 @@ def reading(file: Path) -> list[Figure]:
     ]
 
 
-def head(file: Path, rows: int) -> Path:
-    """Write the table's first rows beside the temporary files, under the name that torchvision wants."""
-    target = Path(tempfile.mkdtemp(prefix="fer-bench-")) / "fer2013" / "fer2013.csv"
-    target.parent.mkdir()
+def head(file: Path, rows: int, folder: Path) -> Path:
+    """Write the table's first rows into ``folder``, under the name that torchvision wants."""
+    target = folder / "sample" / "fer2013" / "fer2013.csv"
+    target.parent.mkdir(parents=True)
     with open(file, "rb") as source, open(target, "wb") as copy:
         for _ in range(rows + 1):
             copy.write(source.readline())

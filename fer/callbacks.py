@@ -3,6 +3,7 @@
 import csv
 import logging
 import math
+import shlex
 import shutil
 import signal
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import Tensor
 
 from fer.errors import FerError, Interrupted
@@ -70,6 +71,15 @@ class Saver(Checkpoint):
         self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
 
 
+class Patience(EarlyStopping):
+    """Lightning's early stopping, which a resumed run that had stopped already does not forget."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at once where the patience had run out."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
 class Stopwatch(Callback):
     """Times the epochs: seconds of the whole, and training faces a second without validation."""
 
@@ -78,30 +88,34 @@ class Stopwatch(Callback):
         self.epoch_seconds = 0.0
         self.images = 0
         self.images_per_second = 0.0
-        self._epoch_start = self._train_end = 0.0
+        self.epoch_start: float | None = None  # None between epochs
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
-        self._epoch_start, self.images = time.perf_counter(), 0
+        self.epoch_start, self.images = time.perf_counter(), 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Count the faces."""
-        self._epoch_start = self._epoch_start or time.perf_counter()  # an epoch resumed in its middle has no start
+        self.epoch_start = self.epoch_start or time.perf_counter()  # an epoch resumed in its middle has no start
         self.images += len(args[1].targets)
 
+    def elapsed(self) -> float:
+        """Return the seconds since the epoch in hand began; 0 between epochs."""
+        return 0.0 if self.epoch_start is None else time.perf_counter() - self.epoch_start
+
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the time of the training part."""
-        self._train_end = time.perf_counter()
-        self.images_per_second = self.images / max(self._train_end - self._epoch_start, 1e-9)
+        """Take the pace of the training part."""
+        self.images_per_second = self.images / max(self.elapsed(), 1e-9)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the time of the epoch."""
-        self.epoch_seconds = time.perf_counter() - self._epoch_start
+        self.epoch_seconds = self.elapsed()
         self.train_seconds += self.epoch_seconds
+        self.epoch_start = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the time so far."""
-        return {"train_seconds": self.train_seconds}
+        return {"train_seconds": self.train_seconds + self.elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the time so far."""
@@ -109,7 +123,7 @@ class Stopwatch(Callback):
 
 
 class History(Callback):
-    """Writes ``history.csv``, one row an epoch; a resumed run drops the rows that it will write again.
+    """Writes ``history.csv``, one row an epoch; the rows so far lie in the checkpoint, so that a resumed run has them.
 
     Args:
         file: to write.
@@ -120,22 +134,24 @@ class History(Callback):
         self.file, self.stopwatch = file, stopwatch
         self.rows: list[dict[str, str]] = []
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Read what an earlier part of the run wrote."""
-        if trainer.current_epoch and self.file.is_file():
-            with open(self.file, newline="", encoding="utf-8") as stream:
-                self.rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) < trainer.current_epoch]
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row."""
         figures = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
         watch = self.stopwatch
         times = {"seconds": f"{watch.epoch_seconds:.3f}", "images_per_second": f"{watch.images_per_second:.1f}"}
-        self.rows.append({"epoch": str(trainer.current_epoch), **figures, **times})
+        self.rows.append({"epoch": str(trainer.current_epoch + 1), **figures, **times})
         with written_whole(self.file) as stream:
             writer = csv.DictWriter(stream, list(self.rows[-1]), lineterminator="\n", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the rows so far."""
+        self.rows = list(state_dict["rows"])
 
 
 class Progress(Callback):
@@ -204,7 +220,7 @@ class Progress(Callback):
         total = int(trainer.num_training_batches)
         share = min(1.0, (trainer.fit_loop.epoch_loop.batch_idx + 1) / total)
         scores = model.train_scores.compute()
-        elapsed = time.perf_counter() - self.stopwatch._epoch_start
+        elapsed = self.stopwatch.elapsed()
         text = (
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {bar(share)} {share:4.0%}  "
             f"loss {float(scores['loss']):.3f}  accuracy {100 * float(scores['accuracy']):.1f} %  "
@@ -248,13 +264,18 @@ class FiniteLoss(Callback):
         step = torch.where(bad, trainer.global_step, math.inf)
         self._first = step if self._first is None else torch.minimum(self._first, step)
         if (batch_idx + 1) % LOOK_EVERY == 0:
-            self._look(trainer)
+            self.look(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look once more, before the epoch is saved."""
-        self._look(trainer)
+        self.look(trainer)
 
-    def _look(self, trainer: pl.Trainer) -> None:
+    def look(self, trainer: pl.Trainer) -> None:
+        """Wait for the device and raise if a step was bad.
+
+        Raises:
+            FerError: with the step, the epoch and the learning rate.
+        """
         if self._first is not None and math.isfinite(first := float(self._first)):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise FerError(
@@ -270,10 +291,11 @@ class Signals(Callback):
 
     Args:
         folder: the run's.
+        finite: looks at the losses before anything is saved.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, finite: FiniteLoss) -> None:
+        self.folder, self.finite = folder, finite
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -284,7 +306,7 @@ class Signals(Callback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            raise KeyboardInterrupt
+            raise Interrupted(f"ended at once by a second {signal.Signals(number).name}; {self._how()}", 128 + number)
         self.received = number
         log.warning("%s: finishing this batch, then saving; once more ends at once", signal.Signals(number).name)
 
@@ -293,6 +315,7 @@ class Signals(Callback):
     ) -> None:
         """Save within an epoch and stop."""
         if self.received is not None and batch_idx + 1 < int(trainer.num_training_batches):
+            self.finite.look(trainer)
             trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
             self.stop()
 
@@ -308,10 +331,10 @@ class Signals(Callback):
         """
         if self.received is not None:
             name = signal.Signals(self.received).name
-            raise Interrupted(
-                f"interrupted by {name}, saved; go on with: python -m fer.train resume={self.folder}",
-                128 + self.received,
-            )
+            raise Interrupted(f"interrupted by {name}, saved; {self._how()}", 128 + self.received)
+
+    def _how(self) -> str:
+        return f"go on with: python -m fer.train resume={shlex.quote(str(self.folder))}"
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stop listening."""

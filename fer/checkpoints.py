@@ -6,6 +6,7 @@ where moving is copying). PyTorch's files are zip archives, so that every part c
 since ``torch.load`` does not and a flipped byte in the weights would pass unseen.
 """
 
+import logging
 import os
 import pickle
 import zipfile
@@ -18,6 +19,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from fer.errors import FerError
 from fer.labels import EMOTIONS
 from fer.models import MODELS, EmotionClassifier
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the entry "fer"; raise it when an older version could not read the checkpoint
 
@@ -42,12 +45,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.replace(part, target)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
             part.unlink(missing_ok=True)
-            reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-            raise FerError(f"{target}: could not be written ({reason}); the checkpoint before it is intact") from error
+            cause = error if isinstance(error, OSError) else error.__context__  # a full disk lies below torch's error
+            reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
+            before = "the checkpoint before it is intact" if target.exists() else "there was none before it"
+            raise FerError(f"{target}: could not be written ({reason}); {before}") from error
 
 
-def find(path: str | Path, name: str = "best") -> Path:
-    """Return the checkpoint that ``path`` means: itself, or a run folder's ``checkpoints/<name>.ckpt``.
+def find(path: str | Path) -> Path:
+    """Return the checkpoint that ``path`` means: itself, or the best of a run folder.
 
     Raises:
         FerError: it is a URL, missing, or a folder without checkpoints.
@@ -56,9 +61,9 @@ def find(path: str | Path, name: str = "best") -> Path:
         raise FerError(f"{path}: checkpoints are read from files only; download it and give the path")
     given = Path(path).expanduser()
     if given.is_dir():
-        inside = given / "checkpoints" / f"{name}.ckpt"
+        inside = given / "checkpoints" / "best.ckpt"
         if not inside.is_file():
-            raise FerError(f"{given}: no run folder (it has no checkpoints/{name}.ckpt)")
+            raise FerError(f"{given}: no run folder (it has no checkpoints/best.ckpt)")
         return inside
     if not given.is_file():
         raise FerError(f"{given}: no such checkpoint or run folder")
@@ -79,17 +84,48 @@ def read(path: Path) -> dict[str, Any]:
         raise FerError(f"{path}: refused, it holds more than weights and plain values") from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
         raise FerError(f"{path}: not readable as a checkpoint ({str(error).splitlines()[0]})") from error
+    _check_contents(checkpoint, path)
+    return checkpoint
+
+
+def _check_contents(checkpoint: Any, path: Path) -> None:
+    """Raise unless a checkpoint is laid out as this version knows it."""
     about = checkpoint.get("fer") if isinstance(checkpoint, dict) else None
-    if not isinstance(about, dict) or "state_dict" not in checkpoint:
+    if not isinstance(about, dict):
         raise FerError(f"{path}: no checkpoint of fer (it has no entry 'fer'); train one with python -m fer.train")
-    if about.get("format", 0) > FORMAT:
-        raise FerError(f"{path}: written by a newer version of fer (format {about['format']}, known up to {FORMAT})")
-    if "_instantiator" in checkpoint.get("hyper_parameters", {}):
+    version = about.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise FerError(f"{path}: written by a newer version of fer (format {version}, known up to {FORMAT})")
+    weights, hyper = checkpoint.get("state_dict"), checkpoint.get("hyper_parameters")
+    sound = isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())
+    if version != FORMAT or not sound or not isinstance(hyper, dict) or not isinstance(about.get("dataset"), dict):
+        raise FerError(f"{path}: not laid out as a checkpoint of fer; it was changed, or written by something else")
+    if "_instantiator" in hyper:
         raise FerError(f"{path}: refused, it names code to run ('_instantiator')")
-    bad = [name for name, value in checkpoint["state_dict"].items() if not torch.isfinite(value).all()]
+    bad = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     if bad:
         raise FerError(f"{path}: {bad[0]} holds NaN or infinite weights")
-    return checkpoint
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the newest sound checkpoint of a run and its contents: the last, or the best where the last is damaged.
+
+    Raises:
+        FerError: there is none.
+    """
+    problems: list[str] = []
+    for file in (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best")):
+        if not file.is_file():
+            continue
+        try:
+            checkpoint = read(file)
+        except FerError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            log.warning("%s; going on from %s", problem, file)
+        return file, checkpoint
+    raise FerError(f"resume={folder}: no sound checkpoint{': ' + problems[0] if problems else ' was written'}")
 
 
 def _check_archive(path: Path) -> None:
@@ -117,11 +153,11 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
         )
     network = MODELS.get(name)
     try:
-        model = network(**checkpoint.get("hyper_parameters", {}))
+        model = network(**checkpoint["hyper_parameters"])
         model.load_state_dict(checkpoint["state_dict"], strict=True)
     except (TypeError, RuntimeError, ValueError) as error:
         raise FerError(f"{path}: does not fit the network {name!r}: {' '.join(str(error).split())[:300]}") from error
-    model.dataset = checkpoint["fer"].get("dataset", {})
+    model.dataset = checkpoint["fer"]["dataset"]
     return model.eval()
 
 
@@ -146,7 +182,7 @@ def load_weights(model: EmotionClassifier, path: str | Path) -> None:
     """
     file = find(path)
     checkpoint = read(file)
-    classes = list(checkpoint.get("hyper_parameters", {}).get("classes", EMOTIONS))
+    classes = list(checkpoint["hyper_parameters"].get("classes", EMOTIONS))
     if classes != list(model.hparams["classes"]):
         raise FerError(f"init_from={path}: its classes are {', '.join(classes)}; expected {', '.join(EMOTIONS)}")
     try:

@@ -7,26 +7,29 @@ instead, and ``explain`` says them in this library's way.
 import difflib
 import functools
 import importlib
-import inspect
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import MISSING
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.arguments import keyword_parameters
+from fer.arguments import REQUIRED, keyword_parameters
 from fer.errors import FerError, did_you_mean
 
 VERSION_BASE = "1.3"
+FAULTS = (HydraException, OmegaConfBaseException, ValueError)  # what Hydra raises on a faulty command line
 
 
 def conf_folder() -> Path:
@@ -50,12 +53,13 @@ def run(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> Any:
             return task(config)
         except Exception as error:  # passed round Hydra, which would print it in its own way
             raised.append(error)
+            return None
 
     main = hydra.main(version_base=VERSION_BASE, config_path=str(conf_folder()), config_name="config")(caught)
     with _command_line(arguments), _raising():
         try:
             result = main()
-        except (HydraException, OmegaConfBaseException) as error:
+        except FAULTS as error:
             raise FerError(explain(error, arguments)) from error
     if raised:
         raise raised[0]
@@ -71,14 +75,60 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
             return compose("config", list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
+    except FAULTS as error:
         raise FerError(explain(error, overrides)) from error
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """Return a configuration as plain values, interpolations resolved, without the experiment group's empty key."""
+    """Return a configuration as plain values, interpolations resolved."""
     values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return {key: value for key, value in values.items() if key not in ("experiment", "hydra")}
+    return values
+
+
+def tidied(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with options first, as Hydra needs it, and ``--config-dir`` as a search path.
+
+    A search path is an override like others: a sweep's jobs and a resumed run take it along.
+
+    Raises:
+        FerError: an unknown option.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse_option  # type: ignore[method-assign]
+    parsed = parser.parse_intermixed_args(list(arguments))
+    overrides: list[str] = parsed.overrides
+    rest = list(arguments)
+    for override in overrides:
+        rest.remove(override)
+    if parsed.config_dir is None:
+        return [*rest, *overrides]
+    place = next(index for index, option in enumerate(rest) if option.startswith(("--config-dir", "-cd")))
+    del rest[place : place + (1 if "=" in rest[place] else 2)]
+    folder = Path(parsed.config_dir).expanduser().absolute()
+    if not folder.is_dir():
+        raise FerError(f"--config-dir {parsed.config_dir}: no such folder")
+    return [*rest, *overrides, f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
+
+
+def _refuse_option(message: str) -> NoReturn:
+    raise FerError(f"{message}; python -m fer.train --help lists options and keys")
+
+
+def quoted(value: str) -> str:
+    """Return a value as Hydra's grammar takes it whatever characters it holds.
+
+    Raises:
+        FerError: it ends in a backslash, which the grammar cannot quote.
+    """
+    if value.endswith("\\"):
+        raise FerError(f"{value}: a path that ends in a backslash cannot be passed to Hydra")
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+def unquoted(value: str) -> str:
+    """Return an override's value without the quotes around it."""
+    quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1].replace("\\'", "'") if quotes else value
 
 
 def refuse_additions(arguments: Sequence[str]) -> None:
@@ -118,10 +168,16 @@ def offer_plugins(arguments: Sequence[str]) -> None:
     Raises:
         FerError: a plugin cannot be imported.
     """
-    given = [argument.split("=", 1)[1] for argument in arguments if argument.startswith("plugins=")]
+    given = [argument for argument in arguments if argument.startswith("plugins=")]
     if not given:
         return
-    import_plugins([name.strip() for name in given[-1].strip("[]").split(",") if name.strip()])
+    try:
+        names = OverridesParser.create().parse_override(given[-1]).value()
+    except OverrideParseException as error:
+        raise FerError(explain(error, arguments)) from error
+    if not isinstance(names, list):
+        raise FerError(f"{given[-1]}: expected a list, such as plugins=[my_nets]")
+    import_plugins([str(name) for name in names])
     from fer.models import MODELS
 
     for name in MODELS.names():
@@ -131,12 +187,14 @@ def offer_plugins(arguments: Sequence[str]) -> None:
 
 
 def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    required = inspect.Parameter.empty
-    values = {name: default for name, (_, default) in keyword_parameters(function).items()}
+    """Return the defaults that a configuration can hold; a network keeps the others to itself."""
+    defaults = {name: default for name, (_, default) in keyword_parameters(function).items()}
+    held = {name: REQUIRED if value is MISSING else value for name, value in defaults.items()}
+    kinds = (bool, int, float, str, list, tuple, dict, type(None))
     return {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in values.items()
-        if value is not required
+        for name, value in held.items()
+        if isinstance(value, kinds)
     }
 
 
@@ -156,6 +214,8 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         several = re.search(r"argument '([^']+)'", text)
         given = several.group(1) if several else text
         return f"{given}: several values make a sweep, which needs -m; quote a value that holds a comma: key='\"a,b\"'"
+    if "group override must be" in text:
+        return _explain_group(text, arguments)
     missing = re.search(r"Could not override '([^']+)'", text)
     if missing:
         key = missing.group(1)
@@ -163,6 +223,16 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
             return f"{key}: no such group{_nearest(key, ())}"
         return f"{key}: no such key{_nearest(key, arguments)}"
     return text.splitlines()[0] + (f" ({str(error.__cause__).splitlines()[0]})" if error.__cause__ else "")
+
+
+def _explain_group(text: str, arguments: Sequence[str]) -> str:
+    """Return which group was given no choice's name, as in ``model=null``."""
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        choices = sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+        if choices and "." not in group and value not in choices:
+            return f"{argument}: expected one of {', '.join(choices)}"
+    return text.splitlines()[0]
 
 
 def _explain_choice(error: MissingConfigException, arguments: Sequence[str]) -> str:
@@ -184,7 +254,7 @@ def _nearest(key: str, arguments: Sequence[str]) -> str:
     try:
         with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
             keys = list(_flat(plain(compose("config", chosen))))
-    except (HydraException, OmegaConfBaseException):
+    except FAULTS:
         return ""
     section, _, last = key.rpartition(".")
     siblings = [name for name in keys if name.rpartition(".")[0] == section]

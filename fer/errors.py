@@ -4,11 +4,13 @@ Bad input gets one line (what was wrong, where, what would be right) and exit co
 traceback instead, for whoever hunts a bug of ours.
 """
 
+import argparse
 import difflib
 import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -17,8 +19,11 @@ class FerError(Exception):
     """A fault that the user can mend; its message is one line."""
 
 
-class Interrupted(Exception):
-    """A run that a signal ended after it had saved itself; ``code`` is 128 + the signal's number."""
+class Interrupted(BaseException):
+    """A signal ended a run or a sweep; ``code`` is 128 + its number.
+
+    Like ``KeyboardInterrupt`` no ``Exception``: whoever goes on after a failed job must not go on after this.
+    """
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -53,6 +58,14 @@ def command(name: str) -> Callable[[Main], Main]:
         return guarded
 
     return wrap
+
+
+class Grammar(argparse.ArgumentParser):
+    """A command line whose faults are one line and exit code 1, as every other fault is."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print after its usage."""
+        raise FerError(f"{message}; --help lists what there is")
 
 
 def _say(name: str, message: str, code: int) -> int:

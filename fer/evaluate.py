@@ -13,14 +13,15 @@ from typing import Any
 
 from fer.configuration import import_plugins
 from fer.data.locate import locate
-from fer.errors import FerError, command
+from fer.data.readers.synthetic import NAME as SYNTHETIC
+from fer.errors import FerError, Grammar, command
 
 log = logging.getLogger(__name__)
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's grammar."""
-    grammar = argparse.ArgumentParser(
+    grammar = Grammar(
         prog="python -m fer.evaluate",
         description="Score a trained network. Its own data and split are used unless --data names others.",
     )
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     grammar.add_argument("--on-bad", choices=["error", "skip"], default=None, help="a bad row or picture of --data")
     grammar.add_argument("--batch-size", type=int, default=128, help="faces at a time; default: %(default)s")
     grammar.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="default: %(default)s")
+    grammar.add_argument("--out", type=Path, help="folder for the results; default: evaluations/ in the run's folder")
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
     return grammar
 
@@ -80,7 +82,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
         log.warning(
             "these are not the data of the training: %s, trained on %s", described["path"], model.dataset.get("path")
         )
-    folder = new_folder(file, arguments.split)
+    folder = new_folder(arguments.out or home(file), arguments.split)
     results = evaluate_split(model, data, arguments.split, folder, on_gpu)
     results |= {
         "architecture": model.architecture,
@@ -101,27 +103,34 @@ def data_settings(arguments: argparse.Namespace, trained_on: dict[str, Any], ima
     Raises:
         FerError: the data are not found; drawn faces never stand in.
     """
+    from fer.arguments import build
     from fer.settings import DataSettings
 
     known = dict(trained_on.get("settings", {}))
     if arguments.data is not None:
-        known.pop("votes", None)
+        known["votes"] = None
         known["path"], _ = locate(arguments.data, drawn_faces_allowed=False)
-    elif not known.get("path") or (known["path"] != "synthetic" and not Path(known["path"]).exists()):
-        known["path"], _ = locate(None, drawn_faces_allowed=False)
+    elif known.get("path") != SYNTHETIC and not Path(str(known.get("path"))).exists():
+        raise FerError(f"trained on {known.get('path')}, which is not there any more; name the data with --data")
     if arguments.rule is not None:
         known["split"] = arguments.rule
     if arguments.on_bad is not None:
         known["on_bad"] = arguments.on_bad
-    return DataSettings(**{**known, "image_size": image_size, "batch_size": arguments.batch_size})
+    known |= {"image_size": image_size, "batch_size": arguments.batch_size, "cache": "auto"}
+    return build(DataSettings, known, "the checkpoint's data settings")
 
 
-def new_folder(file: Path, split: str) -> Path:
-    """Make and return the first free of ``evaluations/<split>``, ``<split>_2``...: no evaluation is overwritten."""
-    run = file.parent.parent if file.parent.name == "checkpoints" else file.parent
+def home(file: Path) -> Path:
+    """Return where a checkpoint's evaluations go: its run's folder, or beside it."""
+    folder = file.resolve().parent
+    return (folder.parent if folder.name == "checkpoints" else folder) / "evaluations"
+
+
+def new_folder(parent: Path, split: str) -> Path:
+    """Make and return the first free of ``<split>``, ``<split>_2``... in ``parent``: no evaluation is overwritten."""
     number = 1
     while True:
-        folder = run / "evaluations" / (split if number == 1 else f"{split}_{number}")
+        folder = parent / (split if number == 1 else f"{split}_{number}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:

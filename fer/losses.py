@@ -27,8 +27,13 @@ class CrossEntropy(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean over the batch, a scalar."""
-        return functional.cross_entropy(logits.float(), targets, self.weight, label_smoothing=self.label_smoothing)
+        """Return the mean over the batch, a scalar; weights have mean 1 over train, so that batches stay comparable."""
+        logits, smoothing = logits.float(), self.label_smoothing
+        if self.weight is None:
+            return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+        # torch's own mean divides by the weights of the batch, and would depend on how batches are cut
+        weighted = functional.cross_entropy(logits, targets, self.weight, label_smoothing=smoothing, reduction="none")
+        return weighted.mean()
 
 
 @LOSSES.register("cross_entropy")

@@ -16,11 +16,13 @@ def written_whole(file: Path) -> Iterator[IO[str]]:
         with open(part, "w", newline="", encoding="utf-8") as stream:
             yield stream
         os.replace(part, file)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error  # a full disk names no file by itself
     finally:
         part.unlink(missing_ok=True)
 
 
-def write_json(file: Path, contents: dict[str, Any]) -> None:
+def write_json(file: Path, contents: dict[str, Any] | list[dict[str, Any]]) -> None:
     """Write plain values as JSON, whole or not at all."""
     with written_whole(file) as stream:
         json.dump(contents, stream, indent=2)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from fer.arguments import AboveZero, Count, Fraction, Positive, Range
 from fer.errors import FerError
 
+Seed = Annotated[int, Range(0, 2**32 - 1)]  # what numpy takes
 Section = dict[str, Any]  # {"name": registered name, **arguments}
 MONITORS = ("accuracy/val", "macro_f1/val", "balanced_accuracy/val", "loss/val")
 
@@ -35,14 +36,14 @@ class DataSettings:
     path: str | None = None
     votes: str | None = None
     split: Literal["official", "as_given", "holdout"] = "official"
-    split_seed: Count = 0
+    split_seed: Seed = 0
     val_fraction: Annotated[float, Range(0.01, 0.9)] = 0.1
     image_size: Annotated[int, Range(16, 512)] = 48
     batch_size: Positive = 128
     on_bad: Literal["error", "skip"] = "error"
     cache: str | None = "auto"
     synthetic_count: Annotated[int, Range(140)] = 7000
-    synthetic_seed: Count = 0
+    synthetic_seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,6 @@ class TrainerSettings:
 
     Args:
         accelerator: "auto" takes a GPU where there is one.
-        devices: number of them.
         precision: "auto" is bf16 on a GPU and 32 bits on a CPU, where autocast is slower.
         max_epochs: passes over the training faces.
         threads: of the processor; None leaves torch's choice.
@@ -93,7 +93,6 @@ class TrainerSettings:
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: Positive = 1
     precision: Literal["auto", "bf16", 32] = "auto"
     max_epochs: Positive = 30
     threads: Positive | None = None
@@ -127,7 +126,7 @@ class TrainSettings:
     scheduler: Section
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
-    seed: Count = 0
+    seed: Seed = 0
     monitor: str = "accuracy/val"
     early_stopping: Positive | None = None
     init_from: str | None = None
@@ -140,5 +139,12 @@ class TrainSettings:
             raise FerError(f"monitor={self.monitor}: the test split chooses nothing; use one of {', '.join(MONITORS)}")
         if self.monitor not in MONITORS:
             raise FerError(f"monitor={self.monitor}: not measured; use one of {', '.join(MONITORS)}")
+        if self.data.batch_size < 2:
+            raise FerError("data.batch_size=1: batch normalisation cannot train on one face; use at least 2")
+        if self.augment.crop_padding >= self.data.image_size:
+            raise FerError(
+                f"augment.crop_padding={self.augment.crop_padding}: reflects at most data.image_size - 1 = "
+                f"{self.data.image_size - 1} pixels"
+            )
         if self.early_stopping and self.trainer.overfit_batches:
             raise FerError("early_stopping and trainer.overfit_batches exclude each other")

@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer import configuration, sweep
 from fer.arguments import build
-from fer.configuration import composed, import_plugins, offer_plugins, plain, refuse_additions
+from fer.configuration import composed, import_plugins, offer_plugins, plain, quoted, refuse_additions, tidied, unquoted
 from fer.data.locate import locate
+from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.errors import FerError, command
 from fer.settings import TrainSettings
 
@@ -28,13 +29,17 @@ log = logging.getLogger(__name__)
 @command("fer.train")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = tidied(sys.argv[1:] if argv is None else argv)
     refuse_additions(arguments)
     offer_plugins(arguments)
-    arguments = resuming(arguments)
-    sweep.finished.clear()
-    configuration.run(task, arguments)
-    return max(map(sweep.report, sweep.finished), default=0)
+    arguments = resuming(arguments) if _value(arguments, "resume") else arguments
+    refuse_used_folders(arguments)
+    sweep.folders.clear()
+    try:
+        configuration.run(task, arguments)
+    finally:  # an interrupted sweep has a table as well
+        failed = [sweep.report(folder) for folder in sweep.folders]
+    return 1 if any(failed) else 0
 
 
 def task(config: DictConfig) -> int | None:
@@ -42,33 +47,26 @@ def task(config: DictConfig) -> int | None:
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
         folder = Path(hydra_config.sweep.dir) / hydra_config.sweep.subdir
-        return sweep.run_job(list(hydra_config.overrides.task), folder, config.data.path)
+        paths = [text for text in hydra_config.overrides.hydra if text.startswith("hydra.searchpath=")]
+        return sweep.run_job(list(hydra_config.overrides.task), paths, folder, config.data.path)
     settings = build(TrainSettings, plain(config))
-    run(settings, Path(hydra_config.runtime.output_dir), hydra_config)
+    run(settings, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
     return None
 
 
-def run(settings: TrainSettings, folder: Path, hydra_config: Any) -> None:
+def run(settings: TrainSettings, folder: Path, overrides: list[str]) -> None:
     """Fit one run in ``folder`` and say where everything lies."""
     shown = _shown(folder)
     if settings.resume and (folder / "metrics.json").exists():
         log.info("finished already, nothing to resume: %s", shown)
         return
-    if not settings.resume and (folder / "checkpoints").exists():
-        raise FerError(
-            f"hydra.run.dir={shown}: holds a run already; choose another folder, or go on with resume={shown}"
-        )
     import_plugins(settings.plugins)
-    path, stand_in = _data(settings, folder, experiment=hydra_config.runtime.choices.get("experiment"))
+    path, stand_in = _data(settings, folder)
     from fer.training import fit, with_path  # torch comes in here, with everything checked that can be
 
-    overrides = [text for text in hydra_config.overrides.task if not text.startswith("resume=")]
-    fit(
-        with_path(settings, path),
-        folder,
-        command=shlex.join(["python", "-m", "fer.train", *overrides]),
-        stand_in=stand_in,
-    )
+    own = [text for text in overrides if not text.startswith("resume=")]
+    command_line = shlex.join(["python", "-m", "fer.train", *own])
+    results = fit(with_path(settings, path), folder, command=command_line, stand_in=stand_in)
     log.info("results:  %s", shown)
     for name, purpose in (
         ("metrics.json", "the figures"),
@@ -77,17 +75,20 @@ def run(settings: TrainSettings, folder: Path, hydra_config: Any) -> None:
         ("checkpoints/best.ckpt", "the network: fer.load(path)"),
     ):
         log.info("  %-22s %s", name, purpose)
-    log.info("next:     python -m fer.evaluate %s --split test", shlex.quote(str(shown)))
+    if "test" in results["dataset"]["counts"]:
+        log.info("next:     python -m fer.evaluate %s --split test", shlex.quote(str(shown)))
 
 
-def _data(settings: TrainSettings, folder: Path, experiment: str | None) -> tuple[str, bool]:
+def _data(settings: TrainSettings, folder: Path) -> tuple[str, bool]:
     """Return the path of the data and whether drawn faces stand in; a resumed run goes on with what it had."""
-    if settings.resume and settings.data.path is None:
-        from fer.checkpoints import find, read
+    if settings.resume:
+        from fer.checkpoints import newest
 
-        about = read(find(folder, "last"))["fer"]["dataset"]
-        return about["settings"]["path"], about["stand_in"]
-    return locate(settings.data.path, drawn_faces_allowed=experiment is None and not settings.resume)
+        about = newest(folder)[1]["fer"]["dataset"]
+        path = about["settings"]["path"]
+        if path == SYNTHETIC or Path(path).exists():
+            return path, about["stand_in"]
+    return locate(settings.data.path, drawn_faces_allowed=not settings.resume)
 
 
 def _shown(folder: Path) -> Path:
@@ -98,44 +99,64 @@ def _shown(folder: Path) -> Path:
         return folder
 
 
-# --- resume ---------------------------------------------------------------------------------------------------------
+# --- before Hydra, which writes into the folder that it is given ----------------------------------------------------
+
+
+def refuse_used_folders(arguments: Sequence[str]) -> None:
+    """Raise if a run or sweep would be written over another.
+
+    Raises:
+        FerError: naming the folder and the way to go on with it.
+    """
+    run_folder, sweep_folder = _value(arguments, "hydra.run.dir"), _value(arguments, "hydra.sweep.dir")
+    several = bool({"-m", "--multirun"} & set(arguments))
+    if run_folder and not several and not _value(arguments, "resume") and (Path(run_folder) / "checkpoints").exists():
+        raise FerError(
+            f"hydra.run.dir={run_folder}: holds a run already; choose another folder, or go on with resume={run_folder}"
+        )
+    if sweep_folder and several and any(Path(sweep_folder).rglob("job.json")):
+        raise FerError(f"hydra.sweep.dir={sweep_folder}: holds a sweep already; choose another folder")
 
 
 def resuming(arguments: list[str]) -> list[str]:
-    """Return the command line that continues a run in its own folder, if ``resume=`` is among the arguments.
+    """Return the command line that continues the run named by ``resume=`` in its own folder.
 
-    The run's own overrides are taken up. Done before Hydra starts, since Hydra rewrites the folder's ``.hydra``.
+    The run's own overrides are taken up.
 
     Raises:
         FerError: there is no such run, or the other arguments, or the library's defaults, would change it.
     """
-    given = [argument for argument in arguments if argument.startswith("resume=")]
-    path = _unquoted(given[-1].partition("=")[2]) if given else "null"
-    if path in ("", "null"):
-        return arguments
+    path = _value(arguments, "resume")
     folder = Path(path).expanduser().resolve()
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise FerError(f"resume={path}: no run folder (it has no .hydra/config.yaml)")
     if {"-m", "--multirun"} & set(arguments):
         raise FerError("resume= continues one run; leave out -m")
-    before = [str(text) for text in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
-    merged = {text.partition("=")[0]: text for text in (*before, *arguments) if not text.startswith("resume=")}
-    overrides = [text for key, text in merged.items() if not key.startswith(("hydra.", "-"))]
+    if _value(arguments, "hydra.run.dir"):
+        raise FerError(f"resume={path} goes on in the run's own folder; leave out hydra.run.dir")
+    before = _stored(folder, "overrides.yaml")
+    hydra_before = _stored(folder, "hydra.yaml")["hydra"]["overrides"]["hydra"]
+    paths = [text for text in hydra_before if text.startswith("hydra.searchpath=")]
+    merged = {text.partition("=")[0]: text for text in (*before, *paths, *arguments) if not text.startswith("resume=")}
+    overrides = [text for key, text in merged.items() if not key.startswith("-")]
     offer_plugins(overrides)
     _refuse_changes(folder, path, plain(composed(overrides)))
     flags = [text for text in arguments if text.startswith("-")]
-    return [*flags, *overrides, f"resume={sweep.quoted(str(folder))}", f"hydra.run.dir={sweep.quoted(str(folder))}"]
+    return [*flags, *overrides, f"resume={quoted(str(folder))}", f"hydra.run.dir={quoted(str(folder))}"]
 
 
-def _unquoted(value: str) -> str:
-    quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    return value[1:-1] if quotes else value
+def _value(arguments: Sequence[str], key: str) -> str:
+    """Return the last value given for a key, unquoted; empty if none, or null, is given."""
+    given = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
+    return "" if not given or given[-1] == "null" else unquoted(given[-1])
+
+
+def _stored(folder: Path, name: str) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / name), resolve=False)
 
 
 def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
-    stored = OmegaConf.load(folder / ".hydra" / "config.yaml")
-    assert isinstance(stored, DictConfig)
-    before, after = dict(_leaves(plain(stored))), dict(_leaves(now))
+    before, after = dict(_leaves(_stored(folder, "config.yaml"))), dict(_leaves(now))
     changed = [key for key in sorted(before | after) if key != "resume" and before.get(key) != after.get(key)]
     if changed:
         key = changed[0]

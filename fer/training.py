@@ -8,11 +8,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from fer import augment, checkpoints, machine, scoring
-from fer.callbacks import FiniteLoss, History, Progress, Saver, Signals, Stopwatch, mode
+from fer.callbacks import FiniteLoss, History, Patience, Progress, Saver, Signals, Stopwatch, mode
 from fer.data.datamodule import FERDataModule
 from fer.data.locate import HOW_TO_GET
 from fer.errors import FerError
@@ -52,8 +52,9 @@ def fit(settings: TrainSettings, folder: Path, *, command: str, stand_in: bool) 
     model = classifier(settings, data, stand_in)
     checkpoint = resume_from(folder, model) if settings.resume else None
     saver, watch = Saver(folder / "checkpoints", settings.monitor), Stopwatch()
-    signals = Signals(folder)
-    callbacks = [signals, watch, *_callbacks(settings, folder, saver, watch)]
+    finite = FiniteLoss()
+    signals = Signals(folder, finite)
+    callbacks = [signals, watch, finite, *_callbacks(settings, folder, saver, watch)]
     trainer = build_trainer(settings, folder, callbacks, {name: len(held) for name, held in data.datasets.items()})
     log.info(
         "%s: %s parameters, %d epochs of %s faces, %s",
@@ -111,7 +112,7 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
     model.monitor = settings.monitor
     served = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
     model.dataset = {**data.describe(), "settings": served, "stand_in": stand_in}
-    if settings.init_from is not None:
+    if settings.init_from is not None and settings.resume is None:
         checkpoints.load_weights(model, settings.init_from)
     return model.to(memory_format=torch.channels_last) if settings.trainer.channels_last else model
 
@@ -122,24 +123,12 @@ def resume_from(folder: Path, model: EmotionClassifier) -> Path:
     Raises:
         FerError: there is none, or the data have changed.
     """
-    problems = []
-    for name in ("last", "best"):
-        file = folder / "checkpoints" / f"{name}.ckpt"
-        if not file.is_file():
-            continue
-        try:
-            about = checkpoints.read(file)["fer"]["dataset"]
-        except FerError as error:
-            problems.append(str(error))
-            continue
-        if about.get("fingerprint") != model.dataset["fingerprint"]:
-            raise FerError(
-                f"resume={folder}: its data were {about.get('path')} with other contents than {model.dataset['path']}"
-            )
-        for problem in problems:
-            log.warning("%s; going on from %s", problem, file)
-        return file
-    raise FerError(f"resume={folder}: no sound checkpoint{': ' + problems[0] if problems else ' was written'}")
+    file, checkpoint = checkpoints.newest(folder)
+    before = checkpoint["fer"]["dataset"]
+    if before.get("fingerprint") != model.dataset["fingerprint"]:
+        now = model.dataset["path"]
+        raise FerError(f"resume={folder}: its data were {before.get('path')} with other contents than {now}")
+    return file
 
 
 def build_trainer(
@@ -152,7 +141,7 @@ def build_trainer(
     )
     return pl.Trainer(
         accelerator="gpu" if machine.uses_gpu(chosen) else "cpu",
-        devices=chosen.devices,
+        devices=1,
         precision=machine.precision(chosen),
         max_epochs=chosen.max_epochs,
         gradient_clip_val=chosen.gradient_clip,
@@ -180,13 +169,12 @@ def _limit(fraction: float, faces: int, batch_size: int) -> int | float:
 
 def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopwatch) -> list[Callback]:
     callbacks: list[Callback] = [
-        FiniteLoss(),
         History(folder / "history.csv", watch),
         Progress(saver, watch, live=settings.trainer.bar),
         saver,
     ]
     if settings.early_stopping:
-        callbacks.append(EarlyStopping(settings.monitor, patience=settings.early_stopping, mode=mode(settings.monitor)))
+        callbacks.append(Patience(settings.monitor, patience=settings.early_stopping, mode=mode(settings.monitor)))
     return callbacks
 
 

@@ -1,7 +1,10 @@
 """Small drawn runs through the real entry points."""
 
+import copy
 import json
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,23 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FER_DATA", raising=False)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def no_plugins_left() -> Iterator[None]:
+    """Forget what a test's plugins registered: networks, their offers to Hydra, the modules themselves."""
+    from hydra.core.config_store import ConfigStore
+
+    from fer.models import MODELS
+
+    networks, offers, modules = dict(MODELS._entries), copy.deepcopy(ConfigStore.instance().repo), set(sys.modules)
+    yield
+    MODELS._entries.clear()
+    MODELS._entries.update(networks)
+    ConfigStore.instance().repo = offers
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(tempfile.gettempdir()):
+            del sys.modules[name]
 
 
 @pytest.fixture

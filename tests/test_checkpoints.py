@@ -95,8 +95,32 @@ def test_a_newer_format_is_refused(file):
         fer.load(file)
 
 
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"state_dict": [1]},
+        {"state_dict": {"net.1.weight": "x"}},
+        {"hyper_parameters": None},
+        {"fer": {"format": "x", "architecture": "mlp", "dataset": {}}},
+        {"fer": {"format": 1, "architecture": "mlp", "dataset": None}},
+    ],
+)
+def test_a_changed_layout_is_refused(file, entries):
+    change(file, **entries)
+    with pytest.raises(FerError, match="not laid out as a checkpoint of fer"):
+        fer.load(file)
+
+
+def test_unknown_data_settings_are_refused_by_evaluate(file, evaluate, small_run):
+    about = torch.load(file, weights_only=True)["fer"]
+    about["dataset"]["settings"]["colour"] = 1
+    change(file, fer=about)
+    ended = evaluate(str(small_run))
+    assert (ended.code, "colour: no such key" in ended.line) == (1, True)
+
+
 def test_an_unknown_network_says_how_to_bring_it(file):
-    change(file, fer={"format": 1, "architecture": "mine"})
+    change(file, fer={"format": 1, "architecture": "mine", "dataset": {}})
     with pytest.raises(FerError, match="network 'mine' is not registered .*--plugins"):
         fer.load(file)
 

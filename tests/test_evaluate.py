@@ -35,6 +35,14 @@ def test_a_checkpoint_alone_is_enough(evaluate, small_run, tmp_path):
     assert metrics(tmp_path / "alone" / "evaluations" / "val")["accuracy"] == metrics(small_run)["accuracy"]
 
 
+def test_results_go_where_they_are_told(evaluate, small_run, tmp_path, monkeypatch):
+    assert evaluate(str(small_run), "--out", str(tmp_path / "elsewhere")).code == 0
+    assert metrics(tmp_path / "elsewhere" / "val")["n"] == 14
+    monkeypatch.chdir(small_run / "checkpoints")
+    assert evaluate("best.ckpt").code == 0
+    assert (small_run / "evaluations" / "val" / "metrics.json").exists()
+
+
 def test_other_data_are_told(evaluate, small_run, tmp_path):
     write_csv(tmp_path / "other.csv")
     ended = evaluate(str(small_run), "--data", "other.csv", "--split", "test")
@@ -63,6 +71,8 @@ def test_batch_size_does_not_change_the_figures(evaluate, small_run):
         (["{run}", "--plugins", "no_such_module"], "could not be imported"),
         (["{run}", "--rule", "holdout", "--split", "test"], "no test split under data.split=holdout"),
         (["{run}", "--device", "gpu"], "sees no GPU"),
+        (["{run}", "--split", "tset"], "--split"),
+        (["{run}", "--colour"], "--colour"),
     ],
 )
 def test_a_users_mistake_is_one_line(evaluate, small_run, monkeypatch, arguments, says):
@@ -80,4 +90,4 @@ def test_data_that_have_gone_are_never_replaced_by_drawn_faces(train, evaluate, 
     (tmp_path / "fer2013.csv").unlink()
     ended = evaluate("out", "--split", "test")
     assert ended.code == 1
-    assert "no data" in ended.line
+    assert "fer2013.csv, which is not there any more; name the data with --data" in ended.line

@@ -164,6 +164,41 @@ def test_damaged_last_checkpoint_falls_back_to_the_best_and_says_so(train, unint
     assert same_weights(whole, interrupted_run)
 
 
+def test_a_run_that_had_stopped_early_does_not_train_on(train, tmp_path):
+    folder = tmp_path / "early"
+    settings = (*NETWORK, "early_stopping=1", "trainer.max_epochs=12", "optimizer.lr=1e-9")
+    assert train(*settings, f"hydra.run.dir={folder}").code == 0
+    before, rows = metrics(folder), history(folder)
+    assert before["epochs"] < 12
+    (folder / "metrics.json").unlink()  # as if it had been killed while it was scored
+    assert train(f"resume={folder}").code == 0
+    assert metrics(folder)["confusion"] == before["confusion"]
+    assert metrics(folder)["epochs"] == before["epochs"]
+    assert history(folder) == rows
+
+
+def test_resume_needs_neither_the_source_of_its_weights_nor_the_folder_it_began_in(
+    train, tmp_path, monkeypatch, interrupted_run
+):
+    source, folder = tmp_path / "source", tmp_path / "tuned"
+    assert train(*NETWORK, "trainer.max_epochs=1", f"hydra.run.dir={source}").code == 0
+    monkeypatch.setenv("STOP_AT", "train 9")
+    monkeypatch.setenv("STOP_WITH", str(int(signal.SIGINT)))
+    assert train(*NETWORK, f"init_from={source}", f"hydra.run.dir={folder}").code == 130
+    monkeypatch.delenv("STOP_AT")
+    shutil.rmtree(source)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert train(f"resume={folder}").code == 0
+    assert metrics(folder)["epochs"] == 3
+
+
+def test_a_refused_run_leaves_the_other_runs_configuration_alone(train, interrupted_run):
+    before = (interrupted_run / ".hydra" / "config.yaml").read_bytes()
+    assert train(*NETWORK, "optimizer.lr=0.5", f"hydra.run.dir={interrupted_run}").code == 1
+    assert (interrupted_run / ".hydra" / "config.yaml").read_bytes() == before
+
+
 def test_two_damaged_checkpoints_are_an_error(train, interrupted_run):
     for file in (interrupted_run / "checkpoints").glob("*.ckpt"):
         file.write_bytes(file.read_bytes()[:1000])

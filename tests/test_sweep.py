@@ -1,11 +1,16 @@
 """Sweeps: jobs are processes, and one that dies takes nothing with it."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from conftest import SMALL, metrics
 
-from fer.sweep import quoted
+from fer.configuration import quoted, unquoted
 
 DIES = """
 import os, signal, sys
@@ -59,7 +64,8 @@ def test_a_sweep_never_draws_faces_in_place_of_data(train, tmp_path, monkeypatch
     monkeypatch.setattr("fer.data.locate.data_folder", lambda: tmp_path / "none")
     ended = train("-m", *SMALL[1:], "seed=0,1", "hydra.sweep.dir=s")
     assert ended.code == 1
-    assert "no data" in ended.line
+    assert "2 jobs, 2 failed" in ended.out
+    assert "no data" in ended.out
     assert not list((tmp_path / "s").glob("*/checkpoints"))
 
 
@@ -75,4 +81,46 @@ def test_quoting_survives_hydras_grammar(value):
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_override(f"key={quoted(value)}")
-    assert parsed.value() == value or str(parsed.value()) == value
+    assert parsed.value() == value
+    assert unquoted(quoted(value)) == value
+
+
+@pytest.mark.slow
+def test_one_missing_path_fails_one_job(train, tmp_path):
+    ended = train("-m", *SMALL[1:], "data.path=synthetic,/nope.csv", "trainer.max_epochs=1", "hydra.sweep.dir=s")
+    assert ended.code == 1
+    assert "2 jobs, 1 failed" in ended.out
+    assert "/nope.csv: no such file" in ended.out
+    again = train("-m", *SMALL, "hydra.sweep.dir=s")
+    assert "holds a sweep already" in again.line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_sweep_with_its_job_saved_and_no_next_one(tmp_path, number):
+    command = [
+        sys.executable,
+        "-m",
+        "fer.train",
+        "-m",
+        *SMALL,
+        "trainer.max_epochs=100000",
+        "seed=0,1",
+        "hydra.sweep.dir=s",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 180
+    while not (tmp_path / "s" / "0" / "checkpoints" / "last.ckpt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, said
+    assert json.loads((tmp_path / "s" / "0" / "job.json").read_text())["exit_code"] == 128 + number
+    assert not (tmp_path / "s" / "1").exists()
+    assert "Traceback" not in said

@@ -39,7 +39,7 @@ def test_a_run_leaves_what_it_promises(small_run):
     assert figures["dataset"]["counts"]["train"]["angry"] == 16
     with open(small_run / "history.csv", newline="") as stream:
         history = list(csv.DictReader(stream))
-    assert [row["epoch"] for row in history] == ["0", "1", "2"]
+    assert [row["epoch"] for row in history] == ["1", "2", "3"]
     assert float(history[-1]["accuracy/train"]) > 1 / 7
     with open(small_run / "predictions.csv", newline="") as stream:
         predictions = list(csv.DictReader(stream))
@@ -134,6 +134,14 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["monitor=accuracy/test"], "the test split chooses nothing"),
         (["monitor=accuracy"], "not measured"),
         (["seed=-1"], "seed=-1: out of range"),
+        (["seed=5000000000"], "out of range"),
+        (["data.batch_size=1"], "data.batch_size=1: batch normalisation cannot train on one face"),
+        (["augment.crop_padding=24"], "augment.crop_padding=24: reflects at most data.image_size - 1 = 23 pixels"),
+        (["model=null"], "model=null: expected one of cnn, mlp"),
+        (["optimizer=3"], "optimizer=3: expected one of adam, adamw, sgd"),
+        (["--foo"], "--foo"),
+        (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
+        (["trainer.devices=2"], "trainer.devices: no such key"),
         (["trainer.max_epochs=0"], "out of range"),
         (["model.name=vgg"], "model 'vgg' is not registered; there is cnn, mlp"),
         (["optimizer.name=os.system"], "optimizer 'os.system' is not registered"),
@@ -316,7 +324,13 @@ def test_answers_at_once_without_torch(arguments):
 def test_help_names_the_groups_and_the_keys(capfd):
     subprocess.run([sys.executable, "-m", "fer.train", "--help"], check=True)
     said = capfd.readouterr().out
-    for word in ("python -m fer.train", "augment: basic, none, strong", "model: cnn, mlp", "max_epochs", "resume="):
+    for word in (
+        "python -m fer.train",
+        "augment: basic, flip, none, strong",
+        "model: cnn, mlp",
+        "max_epochs",
+        "resume=",
+    ):
         assert word in said
 
 
@@ -382,3 +396,47 @@ def test_predictions_point_to_the_rows_of_the_source(train, tmp_path):
             expected = model(torch.from_numpy(images[index])[None, None]).softmax(1)[0].numpy()
         given = np.array([float(row[f"p_{name}"]) for name in EMOTIONS])
         assert np.abs(given - expected).max() < 1e-4
+
+
+def test_a_face_left_alone_in_the_last_batch_does_not_stop_the_run(train, tmp_path):
+    ended = train(*SMALL, "data.batch_size=37", "hydra.run.dir=out")  # 112 faces: three batches and one face
+    assert ended.code == 0, ended.err
+
+
+def test_options_may_stand_anywhere_and_a_folder_of_ones_own_is_taken_along(train, tmp_path):
+    (tmp_path / "mine" / "optimizer").mkdir(parents=True)
+    (tmp_path / "mine" / "optimizer" / "slow.yaml").write_text("name: sgd\nlr: 0.001\n")
+    ended = train(*SMALL, "--config-dir", "mine", "optimizer=slow", "hydra.run.dir=out")
+    assert ended.code == 0, ended.err
+    assert "lr: 0.001" in (tmp_path / "out" / ".hydra" / "config.yaml").read_text()
+    (tmp_path / "out" / "metrics.json").unlink()
+    assert train("resume=out").code == 0
+
+
+def test_plugin_arguments_without_a_default_must_be_given(train, tmp_path, monkeypatch):
+    (tmp_path / "needy.py").write_text(PLUGIN.replace('"tiny"', '"needy"').replace("width: int = 8", "width: int"))
+    monkeypatch.syspath_prepend(tmp_path)
+    base = (*SMALL[:4], 'plugins=["needy"]', "model=needy", *SMALL[6:])
+    assert "model.width has no default; set it with model.width=" in train(*base, "hydra.run.dir=out").line
+    assert train(*base, "model.width=3", "hydra.run.dir=out2").code == 0
+
+
+def test_a_limited_validation_sees_every_class_of_a_tree(tmp_path):
+    from fer.data.datamodule import FaceDataset
+
+    targets = np.repeat(np.arange(7), 20).astype(np.int8)
+    images = np.repeat(targets[:, None, None].astype(np.uint8), 4, axis=1).repeat(4, axis=2)
+    mixed = FaceDataset(images, targets).mixed()
+    assert len(set(mixed.targets[:32].tolist())) == 7
+    assert torch.equal(mixed.images[:, 0, 0, 0].long(), mixed.targets)
+
+
+def test_exact_twins_across_splits_are_counted(train, tmp_path):
+    write_csv(tmp_path / "fer2013.csv")
+    lines = (tmp_path / "fer2013.csv").read_text().splitlines()
+    for val, train_row in ((113, 1), (114, 2), (115, 113)):  # the third repeats a val face's new picture
+        emotion, _, usage = lines[val].split(",")
+        lines[val] = ",".join([emotion, lines[train_row].split(",")[1], usage])
+    (tmp_path / "fer2013.csv").write_text("\n".join(lines))
+    assert train(*SMALL[2:], "data.path=fer2013.csv", "hydra.run.dir=out").code == 0
+    assert "3 of 14 val faces have an exact twin in train" in metrics(tmp_path / "out")["dataset"]["notes"]

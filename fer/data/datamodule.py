@@ -23,7 +23,7 @@ from fer.data import cache, readers
 from fer.data.faces import Faces, counts
 from fer.data.readers import synthetic
 from fer.data.readers.ferplus import join_votes
-from fer.data.splits import assign
+from fer.data.splits import assign, twin_notes
 from fer.errors import FerError
 from fer.labels import EMOTIONS, SPLITS
 from fer.settings import DataSettings
@@ -57,6 +57,11 @@ class FaceDataset(Dataset[Batch]):
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def mixed(self) -> "FaceDataset":
+        """Return the same faces in a fixed random order."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).numpy()
+        return FaceDataset(self.images[:, 0].numpy()[order], self.targets.numpy()[order].astype(np.int8))
 
     def __getitem__(self, place: int) -> Batch:
         return self.__getitems__([place])
@@ -184,22 +189,27 @@ class FERDataModule(pl.LightningDataModule):
         return places
 
     def train_dataloader(self) -> ResumableLoader:
-        """Serve train, in a new order each epoch."""
+        """Serve train, in a new order each epoch; a face left alone in the last batch waits for another epoch."""
         dataset = self.datasets["train"]
         trainer: Any = self.trainer
-        ordered = trainer is not None and trainer.overfit_batches > 0  # the same few batches every epoch
-        return self._loader(dataset, None if ordered else EpochShuffle(len(dataset), self.seed))
+        if trainer is not None and trainer.overfit_batches:  # the same few batches every epoch, of every class
+            return self._loader(dataset.mixed())
+        return self._loader(dataset, EpochShuffle(len(dataset), self.seed))
 
     def val_dataloader(self) -> ResumableLoader:
-        """Serve val in its own order."""
-        return self._loader(self.datasets["val"])
+        """Serve val in its own order; where only a part is asked for, mixed, since a tree lists class by class."""
+        dataset, trainer = self.datasets["val"], self.trainer
+        whole = trainer is None or trainer.limit_val_batches == 1.0
+        return self._loader(dataset if whole else dataset.mixed())
 
     def test_dataloader(self) -> ResumableLoader:
         """Serve test in its own order."""
         return self._loader(self.datasets["test"])
 
     def _loader(self, dataset: FaceDataset, sampler: Sampler[int] | None = None) -> ResumableLoader:
-        return ResumableLoader(dataset, batch_size=self.data.batch_size, sampler=sampler, collate_fn=as_batch)
+        size = self.data.batch_size
+        alone = sampler is not None and len(dataset) % size == 1  # batch normalisation cannot train on one face
+        return ResumableLoader(dataset, batch_size=size, sampler=sampler, collate_fn=as_batch, drop_last=alone)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Convert to float on the device; in training also seed this batch's noise and augment.
@@ -241,7 +251,7 @@ class FERDataModule(pl.LightningDataModule):
             "split_seed": self.data.split_seed,
             "fingerprint": self.faces.fingerprint(),
             "counts": counts(self.faces.targets, self.splits),
-            "notes": list(source.notes),
+            "notes": [*source.notes, *twin_notes(self.faces, self.splits)],
             "skipped": list(source.skipped),
         }
 
@@ -257,8 +267,6 @@ def read_faces(data: DataSettings) -> Faces:
     if data.path == synthetic.NAME:
         if data.votes is not None:
             raise FerError(f"data.votes={data.votes}: drawn faces have no votes; leave it out or name FER2013's table")
-        if data.votes is not None:
-            raise FerError(f"data.votes={data.votes}: drawn faces have no votes")
         return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
     folder = cache.default_folder() if data.cache == "auto" else Path(data.cache).expanduser() if data.cache else None
     faces = readers.read(Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder)

@@ -47,4 +47,4 @@ def _existing(path: str, origin: str) -> str:
     expanded = Path(path).expanduser()
     if not path or not expanded.exists():  # Path("") is the current folder
         raise FerError(f"{origin}={path}: no such file or folder. {HOW_TO_GET}")
-    return str(expanded)
+    return str(expanded.absolute())  # a run is resumed and evaluated from other folders too

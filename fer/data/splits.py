@@ -77,3 +77,23 @@ def stratified(targets: NDArray[np.int8], fraction: float, seed: int) -> NDArray
         places = np.flatnonzero(targets == label)
         chosen.append(generator.permutation(places)[: round(len(places) * fraction)])
     return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def twin_notes(faces: Faces, splits: NDArray[np.int8]) -> list[str]:
+    """Return a line for each split but train that says how many of its faces have an exact twin in train.
+
+    FER2013 repeats itself: of its 3,589 PrivateTest images 288 are in Training too, pixel for pixel.
+
+    Args:
+        faces: N faces.
+        splits: (N,) index in ``SPLITS``.
+    """
+    digests = [hash(image.tobytes()) for image in faces.images]
+    train = {digest for digest, split in zip(digests, splits, strict=True) if split == 0}
+    notes = []
+    for index, name in enumerate(SPLITS[1:], start=1):
+        own = [digest for digest, split in zip(digests, splits, strict=True) if split == index]
+        twins = sum(digest in train for digest in own)
+        if twins:
+            notes.append(f"{twins:,} of {len(own):,} {name} faces have an exact twin in train")
+    return notes

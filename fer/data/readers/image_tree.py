@@ -145,12 +145,19 @@ def _list(path: Path) -> Listing:
         with os.scandir(folder) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
         if target is None:
-            if any(entry.name.lower().endswith(SUFFIXES) for entry in ordered):
+            if _holds_pictures(folder):
                 listing.unknown.append(folder)
             continue
         for entry in ordered:
             _sort_in(entry, target, split, listing)
     return listing
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Return whether pictures lie in a folder or one below it."""
+    return any(
+        entry.name.lower().endswith(SUFFIXES) for below in (folder, *_subfolders(folder)) for entry in below.iterdir()
+    )
 
 
 def _leads_nowhere(path: Path) -> bool:
