@@ -34,7 +34,7 @@ LIGHT = {
     "train",
     "evaluate",
 }
-HEAVY = {"torch", "torchvision", "pytorch_lightning", "torchmetrics", "matplotlib", "tensorboard"}
+HEAVY = {"torch", "torchvision", "pytorch_lightning", "torchmetrics", "tensorboard"}
 
 
 def room(file: Path) -> str:

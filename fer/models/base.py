@@ -14,6 +14,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
+from fer.arguments import keyword_parameters
 from fer.data.datamodule import Batch, to_unit
 from fer.labels import EMOTIONS
 from fer.losses import LOSSES
@@ -42,7 +43,10 @@ class EmotionClassifier(pl.LightningModule):
         self, *, classes: Sequence[str] = EMOTIONS, image_size: int = 48, mean: float = 0.5, std: float = 0.25
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)  # climbs to the subclass: its arguments are kept as well
+        self.save_hyperparameters(logger=False)  # climbs through the subclasses, whose arguments are kept as well
+        wanted = {*keyword_parameters(type(self)), *keyword_parameters(EmotionClassifier)}
+        for name in set(self.hparams) - wanted:  # what a subclass of a network has fixed is no argument of it
+            del self.hparams[name]
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
         self.train_scores = Scores(len(classes))
@@ -140,7 +144,7 @@ class EmotionClassifier(pl.LightningModule):
         Train and val share a prefix, so that TensorBoard can lay them over each other.
         """
         self._log_scores(self.val_scores, "val")
-        if self.trainer.state.fn == TrainerFn.FITTING:
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self._log_scores(self.train_scores, "train")
             self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
 

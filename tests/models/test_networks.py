@@ -99,6 +99,19 @@ def test_training_steps_do_not_wait_for_the_device():
     assert loss.device.type == "meta"
 
 
+def test_a_network_built_on_another_keeps_its_own_arguments_alone():
+    from fer.models import MLP, register
+
+    @register("narrow")
+    class Narrow(MLP):
+        def __init__(self, width: int = 8, **contract):
+            super().__init__(hidden=(width,), **contract)
+
+    model = create({"name": "narrow", "width": 4}, image_size=16)
+    assert set(model.hparams) == {"width", "classes", "image_size", "mean", "std"}
+    assert Narrow(**model.hparams).net[1].out_features == 4
+
+
 def test_bad_arguments_are_named():
     for section, says in (({"name": "cnn", "depth": 0}, "model.depth=0"), ({"name": "cnn", "widht": 1}, "model.widht")):
         with pytest.raises(FerError, match=says):
