@@ -24,6 +24,7 @@ from fer.results import clock, written_whole
 
 log = logging.getLogger(__name__)
 
+SHOWN = ("loss/val", "accuracy/val")  # figures that every epoch's line holds
 REDRAW_S = 0.5  # seconds between drawings of the live line
 LOOK_EVERY = 50  # steps between looks at figures on the device; each look waits for it
 
@@ -202,6 +203,11 @@ class Progress(Callback):
         parts = [
             f"epoch {epoch:>{len(str(total))}}/{total}",
             *(_split_figures(figures, split) for split in ("train", "val")),
+            *(
+                []
+                if self.saver.monitor in SHOWN
+                else [f"{self.saver.monitor} {float(figures[self.saver.monitor]):.4f}"]
+            ),
             f"lr {float(figures['learning_rate']):.2e}",
             f"{self.stopwatch.epoch_seconds:.1f} s",
             f"{self.stopwatch.images_per_second:,.0f} images/s",

@@ -149,7 +149,7 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
     if name not in MODELS.names():
         raise FerError(
             f"{path}: network {name!r} is not registered (there is {', '.join(MODELS.names())}); if it is yours, "
-            f"import the module that registers it, or name it with --plugins"
+            f"import the module that registers it first (on the command line: --plugins MODULE)"
         )
     network = MODELS.get(name)
     try:

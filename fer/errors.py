@@ -7,6 +7,7 @@ traceback instead, for whoever hunts a bug of ours.
 import argparse
 import difflib
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -42,6 +43,7 @@ def command(name: str) -> Callable[[Main], Main]:
     def wrap(main: Main) -> Main:
         @functools.wraps(main)
         def guarded(argv: Sequence[str] | None = None) -> int:
+            logging.raiseExceptions = False  # a closed pipe, as of "| head", must not flood the terminal
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 return main(argv)
             try:

@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     if arguments.batch_size < 1:
         raise FerError(f"--batch-size={arguments.batch_size}: expected at least 1")
     import_plugins([name for name in arguments.plugins.split(",") if name])
@@ -82,6 +82,8 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
         log.warning(
             "these are not the data of the training: %s, trained on %s", described["path"], model.dataset.get("path")
         )
+    log.info("network: %s from %s", model.architecture, file)
+    log.info("data:    %s, split %s: %s", described["path"], described["split"], arguments.split)
     folder = new_folder(arguments.out or home(file), arguments.split)
     results = evaluate_split(model, data, arguments.split, folder, on_gpu)
     results |= {

@@ -28,6 +28,8 @@ from fer.results import clock, text_table, write_json
 
 log = logging.getLogger(__name__)
 
+MOST_SAID = 400  # characters of a failed job's last line
+
 folders: list[Path] = []  # of the sweeps that began in this process
 
 
@@ -65,7 +67,7 @@ def run_job(overrides: Sequence[str], more: Sequence[str], folder: Path, data_pa
     finally:
         seconds = time.perf_counter() - start
         write_json(folder / "job.json", {"overrides": list(overrides), "exit_code": code, "seconds": round(seconds, 1)})
-        log.info("job %s: %s in %s  %s", folder.name, _outcome(folder, code), clock(seconds), " ".join(overrides))
+        log.info("job %s (%s)  %s: %s", folder.name, clock(seconds), " ".join(overrides), _outcome(folder, code))
     return code
 
 
@@ -130,5 +132,5 @@ def _outcome(folder: Path, code: int) -> str:
     if code == 0:
         return f"{100 * json.loads((folder / 'metrics.json').read_text())['accuracy']:.2f} %"
     said = (folder / "console.log").read_text(errors="replace").strip().splitlines()
-    ended = f"killed by signal {-code}" if code < 0 else f"exit {code}"
-    return f"{ended}: {said[-1][:100] if said else 'said nothing'}"
+    ended = f"killed by signal {-code}" if code < 0 else "interrupted" if code in (130, 143) else f"exit {code}"
+    return f"{ended}: {said[-1][:MOST_SAID] if said else 'said nothing'}"

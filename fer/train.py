@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     offer_plugins(arguments)
     arguments = resuming(arguments) if _value(arguments, "resume") else arguments
     refuse_used_folders(arguments)
+    overrides = [text for text in arguments if not text.startswith("-")]
+    if len(overrides) == len(arguments):  # a plain run: refused before Hydra makes its folder
+        build(TrainSettings, plain(composed(overrides)))
     sweep.folders.clear()
     try:
         configuration.run(task, arguments)
@@ -76,7 +79,8 @@ def run(settings: TrainSettings, folder: Path, overrides: list[str]) -> None:
     ):
         log.info("  %-22s %s", name, purpose)
     if "test" in results["dataset"]["counts"]:
-        log.info("next:     python -m fer.evaluate %s --split test", shlex.quote(str(shown)))
+        plugins = f" --plugins {','.join(settings.plugins)}" if settings.plugins else ""
+        log.info("next:     python -m fer.evaluate %s --split test%s", shlex.quote(str(shown)), plugins)
 
 
 def _data(settings: TrainSettings, folder: Path) -> tuple[str, bool]:

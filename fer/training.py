@@ -112,9 +112,32 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
     model.monitor = settings.monitor
     served = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
     model.dataset = {**data.describe(), "settings": served, "stand_in": stand_in}
+    check_output(model)
     if settings.init_from is not None and settings.resume is None:
         checkpoints.load_weights(model, settings.init_from)
+        log.info("weights from %s", settings.init_from)
     return model.to(memory_format=torch.channels_last) if settings.trainer.channels_last else model
+
+
+@torch.no_grad()
+def check_output(model: EmotionClassifier) -> None:
+    """Raise before anything is trained if a network cannot take its faces or gives no logit a class.
+
+    Raises:
+        FerError: naming both shapes.
+    """
+    faces = torch.zeros(2, 1, model.image_size, model.image_size)
+    wanted = (2, model.num_classes)
+    try:
+        given = tuple(model.eval()(faces).shape)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FerError(
+            f"model={model.architecture}: cannot take faces of shape {tuple(faces.shape)}: {reason}"
+        ) from error
+    if given != wanted:
+        raise FerError(f"model={model.architecture}: gives {given} for 2 faces; expected {wanted}, a logit a class")
+    model.train()
 
 
 def resume_from(folder: Path, model: EmotionClassifier) -> Path:
@@ -128,6 +151,7 @@ def resume_from(folder: Path, model: EmotionClassifier) -> Path:
     if before.get("fingerprint") != model.dataset["fingerprint"]:
         now = model.dataset["path"]
         raise FerError(f"resume={folder}: its data were {before.get('path')} with other contents than {now}")
+    log.info("going on from epoch %d, step %d", checkpoint["epoch"] + 1, checkpoint["global_step"])
     return file
 
 
@@ -207,7 +231,9 @@ def finish(
     }
     write_json(folder / "metrics.json", results)
     log.info("\n%s\n", score_table(results))
-    log.info("best epoch %d of %d, trained in %s", saver.best_epoch + 1, epochs, clock(watch.train_seconds))
+    planned = settings.trainer.max_epochs
+    early = f" (stopped early, {planned} planned)" if epochs < planned else ""
+    log.info("best epoch %d of %d%s, trained in %s", saver.best_epoch + 1, epochs, early, clock(watch.train_seconds))
     return results
 
 

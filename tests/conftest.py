@@ -54,10 +54,14 @@ def no_plugins_left() -> Iterator[None]:
     """Forget what a test's plugins registered: networks, their offers to Hydra, the modules themselves."""
     from hydra.core.config_store import ConfigStore
 
+    from fer.data.readers import READERS
     from fer.models import MODELS
 
+    readers = dict(READERS)
     networks, modules = dict(MODELS._entries), set(sys.modules)
     yield
+    READERS.clear()
+    READERS.update(readers)
     MODELS._entries.clear()
     MODELS._entries.update(networks)
     ConfigStore.instance().repo.pop("model", None)  # the shipped networks are offered by files

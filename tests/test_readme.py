@@ -4,12 +4,14 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import SMALL
+from conftest import SMALL, metrics
 
 import fer
 from fer.arguments import build
 from fer.configuration import composed, plain
+from fer.data.readers.drawing import draw_faces
 from fer.settings import TrainSettings
 
 ROOT = Path(fer.__file__).parents[1]
@@ -43,6 +45,24 @@ def test_the_plugin_trains(train, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     ended = train(*SMALL[:4], "plugins=[my_nets]", "model=tiny", "model.width=4", *SMALL[6:], "hydra.run.dir=out")
     assert ended.code == 0, ended.err
+
+
+def test_the_reader_reads(train, tmp_path, monkeypatch):
+    (source,) = re.findall(r"```python\n(# my_data.py\n.*?)```", README, re.DOTALL)
+    (tmp_path / "my_data.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    pixels, emotion = draw_faces(140, seed=1)
+    np.savez(tmp_path / "faces.npz", pixels=pixels, emotion=emotion)
+    settings = (
+        "plugins=[my_data]",
+        "data.path=faces.npz",
+        "data.split=holdout",
+        "data.image_size=48",
+        "hydra.run.dir=out",
+    )
+    ended = train(*SMALL[3:], *settings)
+    assert ended.code == 0, ended.err
+    assert metrics(tmp_path / "out")["n"] == 28
 
 
 def test_links_lead_somewhere():

@@ -160,6 +160,11 @@ def test_a_users_mistake_is_one_line_and_exit_code_1(train, tmp_path, arguments,
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
+def test_a_refused_configuration_leaves_no_folder(train, tmp_path):
+    assert train(*SMALL, "optimizer.lr=a", "seed=-1", "hydra.run.dir=out").code == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_gpu_that_is_not_there_is_an_error(train, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     ended = train(*SMALL, "trainer.accelerator=gpu")
@@ -221,6 +226,22 @@ def test_a_users_own_network_joins_by_plugin(train, evaluate, tmp_path, monkeypa
     assert "model.widht: no such key" in train(*base, "model.widht=4").line
     assert "expected a whole number" in train(*base, "model.width=a").line
     assert evaluate("out", "--plugins", "my_nets").code == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("nn.Linear(width, self.num_classes)", "nn.Linear(width, 10)", r"gives (2, 10) for 2 faces; expected (2, 7)"),
+        ("nn.Linear(width, self.num_classes)", "nn.Linear(99, 7)", "cannot take faces of shape (2, 1, 24, 24)"),
+    ],
+)
+def test_a_network_with_the_wrong_shape_is_refused_before_it_trains(train, tmp_path, monkeypatch, before, after, says):
+    (tmp_path / "bad_nets.py").write_text(PLUGIN.replace(before, after))
+    monkeypatch.syspath_prepend(tmp_path)
+    ended = train(*SMALL[:4], "plugins=[bad_nets]", "model=tiny", *SMALL[6:], "hydra.run.dir=out")
+    assert ended.code == 1
+    assert says in ended.line
+    assert not (tmp_path / "out" / "history.csv").exists()
 
 
 def test_fine_tuning_starts_from_the_given_weights(train, small_run, tmp_path):

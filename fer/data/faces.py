@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.errors import FerError
-from fer.labels import EMOTIONS, SPLITS
+from fer.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
 
 UNKNOWN = -1  # an unlabelled face's target; the split of a face whose source names none
 OnBad = Literal["error", "skip"]
@@ -58,6 +58,30 @@ class Faces:
     source: Source
     votes: NDArray[np.uint8] | None = None
 
+    def __post_init__(self) -> None:
+        """Raise if a reader, a user's own perhaps, returned something else than promised.
+
+        Raises:
+            FerError: naming the column, what it is and what it must be.
+        """
+        count = len(self.images)
+        square = self.images.ndim == 3 and self.images.shape[1] == self.images.shape[2]
+        if self.images.dtype != np.uint8 or not square:
+            raise FerError(f"{self.source.name}: images are {_shape(self.images)}; expected (N, S, S) uint8")
+        for name in ("targets", "official", "given"):
+            column, most = getattr(self, name), len(EMOTIONS if name == "targets" else SPLITS) - 1
+            if column.shape != (count,) or column.dtype != np.int8:
+                raise FerError(f"{self.source.name}: {name} are {_shape(column)}; expected ({count},) int8")
+            if count and not UNKNOWN <= column.min() <= column.max() <= most:
+                low, high = column.min(), column.max()
+                raise FerError(
+                    f"{self.source.name}: {name} go from {low} to {high}; expected {UNKNOWN} (unknown) to {most}"
+                )
+        if self.rows.shape != (count,) or (
+            self.votes is not None and self.votes.shape != (count, len(FERPLUS_COLUMNS))
+        ):
+            raise FerError(f"{self.source.name}: rows or votes do not fit {count} images")
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -77,6 +101,10 @@ class Faces:
     def noted(self, *notes: str) -> "Faces":
         """Return the same table with further notes on its source."""
         return replace(self, source=replace(self.source, notes=self.source.notes + notes))
+
+
+def _shape(column: NDArray[np.generic]) -> str:
+    return f"{column.shape} {column.dtype}"
 
 
 def counts(targets: NDArray[np.int8], splits: NDArray[np.int8]) -> dict[str, dict[str, int]]:

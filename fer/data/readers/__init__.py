@@ -1,12 +1,6 @@
 """Readers: one layout each, told apart from the path alone, all returning ``Faces``.
 
-To add one, register it; it is asked before the built-in ones:
-
-    @register_reader("mine")
-    class Mine:
-        recognises = staticmethod(lambda path: path.suffix == ".npz")
-        files = staticmethod(lambda path: [path])
-        read = staticmethod(my_function)    # (path, *, image_size, on_bad) -> Faces
+To add one from outside, register a class with these three functions, as README shows; it is asked before the others.
 """
 
 from pathlib import Path
