@@ -3,7 +3,7 @@
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +70,8 @@ def no_plugins_left() -> Iterator[None]:
             del sys.modules[name]
 
 
-@pytest.fixture
-def train(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """Return a function that runs ``fer.train`` in this process."""
-    from fer.train import main
+def runner(main: Callable[[Sequence[str]], int], capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Return a function that runs a command in this process."""
 
     def run(*arguments: str) -> Ended:
         capfd.readouterr()
@@ -81,19 +79,22 @@ def train(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
         return Ended(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def train(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Return a function that runs ``fer.train``."""
+    from fer.train import main
+
+    return runner(main, capfd)
 
 
 @pytest.fixture
 def evaluate(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """Return a function that runs ``fer.evaluate`` in this process."""
+    """Return a function that runs ``fer.evaluate``."""
     from fer.evaluate import main
 
-    def run(*arguments: str) -> Ended:
-        capfd.readouterr()
-        code = main(list(arguments))
-        return Ended(code, *capfd.readouterr())
-
-    return run
+    return runner(main, capfd)
 
 
 @pytest.fixture
