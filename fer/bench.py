@@ -238,11 +238,13 @@ def augmenting() -> list[Figure]:
     import torch
     from torchvision.transforms import v2
 
+    from fer import machine
     from fer.augment import build
     from fer.data.datamodule import to_unit
     from fer.data.readers.drawing import draw_faces
     from fer.settings import AugmentSettings
 
+    machine.keep_freed_memory()  # as a training does
     torch.set_num_threads(1)
     images = torch.from_numpy(draw_faces(128)[0])[:, None]  # (128, 1, 48, 48) uint8
     crop = build(AugmentSettings(flip=0.5, crop_padding=4))

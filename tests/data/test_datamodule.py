@@ -37,7 +37,8 @@ def module():
 
 
 def stub_trainer(**changes):
-    return SimpleNamespace(**{"training": True, "current_epoch": 0, "overfit_batches": 0, **changes})
+    whole = {"training": True, "current_epoch": 0, "overfit_batches": 0, "limit_val_batches": 1.0}
+    return SimpleNamespace(**{**whole, **changes})
 
 
 def epoch_of(module, epoch):
