@@ -12,7 +12,7 @@ import pytest
 
 from fer.data import readers
 from fer.data.datamodule import read_faces
-from fer.data.readers import register_reader
+from fer.data.readers import register_reader, synthetic
 from fer.errors import FerError
 from fer.labels import EMOTIONS
 from fer.settings import DataSettings
@@ -255,3 +255,20 @@ def test_registering_the_same_reader_again_is_no_clash(registered, drawn):
 def test_a_bare_table_of_every_emotion_keeps_the_order_of_classes(table, load):
     assert EMOTIONS == ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
     assert np.bincount(load(table).targets).tolist() == [10] * 7
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("images", np.zeros((7, 48, 48), np.float32), r"images are \(7, 48, 48\) float32; expected \(N, S, S\) uint8"),
+        ("images", np.zeros((7, 48, 40), np.uint8), r"expected \(N, S, S\) uint8"),
+        ("targets", np.full(7, 7, np.int8), "targets go from 7 to 7; expected -1"),
+        ("targets", np.zeros(7, np.int64), r"targets are \(7,\) int64; expected \(7,\) int8"),
+        ("given", np.zeros(6, np.int8), r"given are \(6,\) int8; expected \(7,\) int8"),
+        ("rows", np.zeros(6, np.int64), "rows or votes do not fit 7 images"),
+    ],
+)
+def test_a_readers_table_is_checked(column, value, says):
+    good = synthetic.read(7, seed=0, image_size=48)
+    with pytest.raises(FerError, match=says):
+        replace(good, **{column: value})

@@ -101,7 +101,8 @@ def test_holdout_is_a_stratified_80_20_of_everything(faces):
 
 def test_holdout_of_uneven_classes_rounds_each(faces):
     keep = np.flatnonzero((faces.targets != 1) | (np.arange(350) < 35))  # five of disgust
-    uneven = replace(faces, images=faces.images[keep], targets=faces.targets[keep])
+    columns = ("images", "targets", "official", "given", "rows")
+    uneven = replace(faces, **{name: getattr(faces, name)[keep] for name in columns})
     splits = assign(uneven, "holdout", seed=0, val_fraction=0.1)
     assert of_classes(uneven, splits, 1) == [10, 1, 10, 10, 10, 10, 10]
 
