@@ -21,17 +21,13 @@ from torch import Tensor
 from fer.errors import FerError, Interrupted
 from fer.models import EmotionClassifier
 from fer.results import clock, written_whole
+from fer.settings import mode
 
 log = logging.getLogger(__name__)
 
 SHOWN = ("loss/val", "accuracy/val")  # figures that every epoch's line holds
 REDRAW_S = 0.5  # seconds between drawings of the live line
 LOOK_EVERY = 50  # steps between looks at figures on the device; each look waits for it
-
-
-def mode(monitor: str) -> str:
-    """Return whether less ("min") or more ("max") of a monitored figure is better."""
-    return "min" if monitor.startswith("loss") else "max"
 
 
 class Saver(Checkpoint):

@@ -38,13 +38,12 @@ def conf_folder() -> Path:
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
-def run(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> Any:
-    """Run ``task`` under Hydra with these command-line arguments, and return what it returns (None in a sweep).
+def run(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
+    """Run ``task`` under Hydra with these command-line arguments.
 
     Raises:
         FerError: the command line or the configuration is faulty, or the task says so.
     """
-    refuse_additions(arguments)
     raised: list[Exception] = []
 
     @functools.wraps(task)
@@ -58,12 +57,11 @@ def run(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> Any:
     main = hydra.main(version_base=VERSION_BASE, config_path=str(conf_folder()), config_name="config")(caught)
     with _command_line(arguments), _raising():
         try:
-            result = main()
+            main()
         except FAULTS as error:
             raise FerError(explain(error, arguments)) from error
     if raised:
         raise raised[0]
-    return result
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:

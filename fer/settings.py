@@ -15,6 +15,11 @@ Section = dict[str, Any]  # {"name": registered name, **arguments}
 MONITORS = ("accuracy/val", "macro_f1/val", "balanced_accuracy/val", "loss/val")
 
 
+def mode(monitor: str) -> Literal["min", "max"]:
+    """Return whether less or more of a monitored figure is better."""
+    return "min" if monitor.startswith("loss") else "max"
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Which faces, how split, how served.

@@ -50,7 +50,7 @@ def task(config: DictConfig) -> int | None:
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
         folder = Path(hydra_config.sweep.dir) / hydra_config.sweep.subdir
-        paths = [text for text in hydra_config.overrides.hydra if text.startswith("hydra.searchpath=")]
+        paths = _search_paths(hydra_config.overrides.hydra)
         return sweep.run_job(list(hydra_config.overrides.task), paths, folder, config.data.path)
     settings = build(TrainSettings, plain(config))
     run(settings, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
@@ -113,7 +113,7 @@ def refuse_used_folders(arguments: Sequence[str]) -> None:
         FerError: naming the folder and the way to go on with it.
     """
     run_folder, sweep_folder = _value(arguments, "hydra.run.dir"), _value(arguments, "hydra.sweep.dir")
-    several = bool({"-m", "--multirun"} & set(arguments))
+    several = _several(arguments)
     if run_folder and not several and not _value(arguments, "resume") and (Path(run_folder) / "checkpoints").exists():
         raise FerError(
             f"hydra.run.dir={run_folder}: holds a run already; choose another folder, or go on with resume={run_folder}"
@@ -134,13 +134,12 @@ def resuming(arguments: list[str]) -> list[str]:
     folder = Path(path).expanduser().resolve()
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise FerError(f"resume={path}: no run folder (it has no .hydra/config.yaml)")
-    if {"-m", "--multirun"} & set(arguments):
+    if _several(arguments):
         raise FerError("resume= continues one run; leave out -m")
     if _value(arguments, "hydra.run.dir"):
         raise FerError(f"resume={path} goes on in the run's own folder; leave out hydra.run.dir")
     before = _stored(folder, "overrides.yaml")
-    hydra_before = _stored(folder, "hydra.yaml")["hydra"]["overrides"]["hydra"]
-    paths = [text for text in hydra_before if text.startswith("hydra.searchpath=")]
+    paths = _search_paths(_stored(folder, "hydra.yaml")["hydra"]["overrides"]["hydra"])
     merged = {text.partition("=")[0]: text for text in (*before, *paths, *arguments) if not text.startswith("resume=")}
     overrides = [text for key, text in merged.items() if not key.startswith("-")]
     offer_plugins(overrides)
@@ -153,6 +152,16 @@ def _value(arguments: Sequence[str], key: str) -> str:
     """Return the last value given for a key, unquoted; empty if none, or null, is given."""
     given = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
     return "" if not given or given[-1] == "null" else unquoted(given[-1])
+
+
+def _several(arguments: Sequence[str]) -> bool:
+    """Return whether a command line asks for a sweep."""
+    return bool({"-m", "--multirun"} & set(arguments))
+
+
+def _search_paths(hydra_overrides: Sequence[str]) -> list[str]:
+    """Return those of Hydra's own overrides that a run's composition depends on."""
+    return [text for text in hydra_overrides if text.startswith("hydra.searchpath=")]
 
 
 def _stored(folder: Path, name: str) -> Any:

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from fer import augment, checkpoints, machine, scoring
-from fer.callbacks import FiniteLoss, History, Patience, Progress, Saver, Signals, Stopwatch, mode
+from fer.callbacks import FiniteLoss, History, Patience, Progress, Saver, Signals, Stopwatch
 from fer.data.datamodule import FERDataModule
 from fer.data.locate import HOW_TO_GET
 from fer.errors import FerError
@@ -22,7 +22,7 @@ from fer.models import MODELS, EmotionClassifier, create
 from fer.optimizers import OPTIMIZERS
 from fer.results import clock, score_table, write_json
 from fer.schedules import SCHEDULES
-from fer.settings import TrainerSettings, TrainSettings
+from fer.settings import TrainerSettings, TrainSettings, mode
 
 log = logging.getLogger(__name__)
 

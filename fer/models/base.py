@@ -21,7 +21,7 @@ from fer.losses import LOSSES
 from fer.metrics import Scores
 from fer.optimizers import OPTIMIZERS
 from fer.schedules import SCHEDULES, Plateau
-from fer.settings import Section
+from fer.settings import Section, mode
 
 
 class EmotionClassifier(pl.LightningModule):
@@ -110,7 +110,7 @@ class EmotionClassifier(pl.LightningModule):
     def _plateau(self, optimizer: torch.optim.Optimizer, schedule: Plateau) -> dict[str, Any]:
         scheduler = lr_scheduler.ReduceLROnPlateau(
             optimizer,
-            mode="min" if self.monitor.startswith("loss") else "max",
+            mode=mode(self.monitor),
             factor=schedule.factor,
             patience=schedule.patience,
             min_lr=self._optimizer["lr"] * schedule.min_factor,
