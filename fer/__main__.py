@@ -4,6 +4,7 @@ COMMANDS = {
     "fer.train": "fit a network, or sweep over settings with -m; chooses the best epoch on val",
     "fer.bench": "measure speed against what is wanted of it",
     "fer.evaluate": "score a run or checkpoint on val or test; the only command that opens test",
+    "fer.audit": "look at a data set before trusting it: counts, exact twins, odd faces",
 }
 
 

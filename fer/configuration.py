@@ -20,6 +20,7 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -27,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer.arguments import REQUIRED, keyword_parameters
 from fer.errors import FerError, did_you_mean
+from fer.settings import leaves
 
 VERSION_BASE = "1.3"
 FAULTS = (HydraException, OmegaConfBaseException, ValueError)  # what Hydra raises on a faulty command line
@@ -75,6 +77,28 @@ def composed(overrides: Sequence[str]) -> DictConfig:
             return compose("config", list(overrides))
     except FAULTS as error:
         raise FerError(explain(error, overrides)) from error
+
+
+def changes(
+    config: Mapping[str, Any], choices: Mapping[str, str], paths: Sequence[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Return what differs from the defaults, key -> (value, default): groups first, then keys within what they chose.
+
+    Another choice brings defaults of its own: ``optimizer=sgd`` is one change, not one for each of its keys.
+
+    Args:
+        config: composed, as plain values.
+        choices: group -> choice, as Hydra tells them of a run.
+        paths: overrides that say where else configuration lies.
+    """
+    with _beside_a_run(), initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+        usual = compose("config", return_hydra_config=True).hydra.runtime.choices
+        chosen = {group: choice for group, choice in choices.items() if group in usual and "/" not in group}
+        given = [f"{group}={choice}" for group, choice in chosen.items()]
+        default = dict(leaves(plain(compose("config", [*given, *paths]))))
+    groups = {group: (choice, usual[group]) for group, choice in chosen.items() if usual[group] != choice}
+    keys = {key: (value, default.get(key)) for key, value in leaves(config) if value != default.get(key)}
+    return {**groups, **keys}
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -280,6 +304,17 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
+
+
+@contextmanager
+def _beside_a_run() -> Iterator[None]:
+    """Let Hydra compose while it runs a task, which its one global state forbids."""
+    state = GlobalHydra.instance()
+    running, state.hydra = state.hydra, None
+    try:
+        yield
+    finally:
+        state.hydra = running
 
 
 @contextmanager

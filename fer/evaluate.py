@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     grammar.add_argument("--batch-size", type=int, default=128, help="faces at a time; default: %(default)s")
     grammar.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="default: %(default)s")
     grammar.add_argument("--out", type=Path, help="folder for the results; default: evaluations/ in the run's folder")
+    grammar.add_argument("--no-report", action="store_true", help="write figures in numbers alone")
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
     return grammar
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
-    """Score, write ``metrics.json`` and ``predictions.csv``, print the table, and return the figures.
+    """Score, write ``metrics.json``, ``predictions.csv`` and the report, print the tables, and return the figures.
 
     Args:
         arguments: of the command line.
@@ -68,9 +69,10 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     """
     from fer import checkpoints, machine
     from fer.data.datamodule import FERDataModule
-    from fer.results import score_table, write_json
+    from fer.reports import run
+    from fer.results import class_table, new_folder, score_table, write_json
+    from fer.scoring import evaluate_split
     from fer.settings import TrainerSettings
-    from fer.training import evaluate_split
 
     on_gpu = machine.uses_gpu(TrainerSettings(accelerator=arguments.device), "--device")
     file = checkpoints.find(arguments.run)
@@ -85,17 +87,18 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     log.info("network: %s from %s", model.architecture, file)
     log.info("data:    %s, split %s: %s", described["path"], described["split"], arguments.split)
     folder = new_folder(arguments.out or home(file), arguments.split)
-    results = evaluate_split(model, data, arguments.split, folder, on_gpu)
+    results, scored = evaluate_split(model, data, arguments.split, folder, on_gpu)
     results |= {
         "architecture": model.architecture,
         "checkpoint": str(file),
         "dataset": described,
-        "versions": machine.versions(),
-        "hardware": machine.hardware(),
+        **machine.provenance(),
         "command": command,
     }
     write_json(folder / "metrics.json", results)
-    log.info("%s\n\nresults:  %s", score_table(results), folder)
+    if not arguments.no_report:
+        run.write(run.Report(results, scored), folder)
+    log.info("\n%s\n\n%s\n\nresults:  %s", class_table(results), score_table(results), folder)
     return results
 
 
@@ -126,19 +129,6 @@ def home(file: Path) -> Path:
     """Return where a checkpoint's evaluations go: its run's folder, or beside it."""
     folder = file.resolve().parent
     return (folder.parent if folder.name == "checkpoints" else folder) / "evaluations"
-
-
-def new_folder(parent: Path, split: str) -> Path:
-    """Make and return the first free of ``<split>``, ``<split>_2``... in ``parent``: no evaluation is overwritten."""
-    number = 1
-    while True:
-        folder = parent / (split if number == 1 else f"{split}_{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-            continue
-        return folder
 
 
 if __name__ == "__main__":

@@ -4,8 +4,11 @@ import ctypes
 import logging
 import os
 import platform
+import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,6 +63,29 @@ def precision(settings: TrainerSettings) -> Any:
     if settings.precision == 32 or (settings.precision == "auto" and not uses_gpu(settings)):
         return "32-true"
     return "bf16-mixed"
+
+
+def provenance() -> dict[str, Any]:
+    """Return versions, commit, hardware and the time, as ``metrics.json`` holds them."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"versions": versions(), "commit": commit(), "hardware": hardware(), "finished": now}
+
+
+def commit() -> str | None:
+    """Return the commit of the checkout that this code runs from, marked where files differ from it; None elsewhere."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        asked = [_git(root, *words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))]
+    except (OSError, subprocess.SubprocessError):  # no git, or a repository that it distrusts
+        return None
+    return asked[0] + (", with changes" if asked[1] else "")
+
+
+def _git(root: Path, *words: str) -> str:
+    ended = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10)
+    return ended.stdout.strip()
 
 
 def versions() -> dict[str, str]:

@@ -32,26 +32,27 @@ class Scores(Metric):
         self.loss_sum += loss.double() * len(targets)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return name -> scalar, and "recall" (C,)."""
-        return {"loss": (self.loss_sum / self.confusion.sum()).float(), **from_confusion(self.confusion)}
+        """Return name -> scalar, "precision", "recall" and "f1" (C,), and "confusion" (C, C)."""
+        loss = (self.loss_sum / self.confusion.sum()).float()
+        return {"loss": loss, "confusion": self.confusion.clone(), **from_confusion(self.confusion)}
 
 
 def from_confusion(confusion: Tensor) -> dict[str, Tensor]:
-    """Return accuracy, macro-F1, balanced accuracy, and (C,) precision, recall and F1 of a (C, C) matrix.
+    """Return accuracy, macro-F1, balanced accuracy (...), and precision, recall and F1 (..., C) of matrices (..., C, C).
 
     A class that was never predicted has precision 0, one without faces has recall 0 and stays out of both means
     (scikit-learn's balanced accuracy does the same; its macro-F1 over the labels present too).
     """
-    hits = confusion.diagonal().double()
-    support, predicted = confusion.sum(1).double(), confusion.sum(0).double()
+    hits = confusion.diagonal(dim1=-2, dim2=-1).double()  # (..., C)
+    support, predicted = confusion.sum(-1).double(), confusion.sum(-2).double()
     recall = hits / support.clamp(min=1)
     precision = hits / predicted.clamp(min=1)
     f1 = 2 * hits / (support + predicted).clamp(min=1)
     counted, present = ((support + predicted) > 0).double(), (support > 0).double()
     return {
-        "accuracy": (hits.sum() / support.sum().clamp(min=1)).float(),
-        "macro_f1": ((f1 * counted).sum() / counted.sum().clamp(min=1)).float(),
-        "balanced_accuracy": ((recall * present).sum() / present.sum().clamp(min=1)).float(),
+        "accuracy": (hits.sum(-1) / support.sum(-1).clamp(min=1)).float(),
+        "macro_f1": ((f1 * counted).sum(-1) / counted.sum(-1).clamp(min=1)).float(),
+        "balanced_accuracy": ((recall * present).sum(-1) / present.sum(-1).clamp(min=1)).float(),
         "precision": precision.float(),
         "recall": recall.float(),
         "f1": f1.float(),

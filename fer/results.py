@@ -1,8 +1,9 @@
 """Results as files and as text: written whole or not at all, read by people. No torch here."""
 
+import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -29,7 +30,20 @@ def write_json(file: Path, contents: dict[str, Any] | list[dict[str, Any]]) -> N
         stream.write("\n")
 
 
-def score_table(results: dict[str, Any]) -> str:
+def new_folder(parent: Path, name: str) -> Path:
+    """Make and return the first free of ``<name>``, ``<name>_2``... in ``parent``: no earlier result is overwritten."""
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}_{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            continue
+        return folder
+
+
+def score_table(results: Mapping[str, Any]) -> str:
     """Return the closing table: split, faces, accuracy with its interval, macro-F1, balanced accuracy, NLL, ECE."""
     low, high = (100 * value for value in results["accuracy_ci95"])
     heads = ("split", "faces", "accuracy, 95 % interval", "macro-F1", "balanced", "NLL", "ECE")
@@ -43,6 +57,22 @@ def score_table(results: dict[str, Any]) -> str:
         f"{results['ece']:.4f}",
     )
     return text_table(heads, [cells])
+
+
+def class_table(results: Mapping[str, Any]) -> str:
+    """Return the table of the classes: faces, precision, recall with its interval, F1."""
+    rows = []
+    for name, values in results["per_class"].items():
+        low, high = (100 * value for value in values["recall_ci95"])
+        precision, recall, f1 = (f"{100 * values[figure]:5.1f} %" for figure in ("precision", "recall", "f1"))
+        rows.append((name, f"{values['support']:>6,}", precision, f"{recall}  [{low:.1f}, {high:.1f}]", f1))
+    return text_table(("emotion", " faces", "precision", "recall, 95 % interval", "F1"), rows)
+
+
+def read_history(file: Path) -> list[dict[str, float]]:
+    """Return the rows of a run's ``history.csv``, one an epoch."""
+    with open(file, newline="", encoding="utf-8") as stream:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
 
 
 def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -4,6 +4,7 @@
 (model, loss, optimizer, scheduler) stay plain mappings here: their keys are the arguments of what is registered.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,14 @@ MONITORS = ("accuracy/val", "macro_f1/val", "balanced_accuracy/val", "loss/val")
 def mode(monitor: str) -> Literal["min", "max"]:
     """Return whether less or more of a monitored figure is better."""
     return "min" if monitor.startswith("loss") else "max"
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return (dotted key, value) of every leaf of nested mappings, in their order."""
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        found += leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+    return found
 
 
 @dataclass(frozen=True)
@@ -93,8 +102,8 @@ class TrainerSettings:
         overfit_batches: use only so many batches of train and of val, for debugging; 0 is off.
         channels_last: store images with channels innermost, which convolutions prefer.
         allocator: keep freed memory instead of handing it back to the system (Linux, glibc, CPU).
-        logs: write TensorBoard files.
         bar: a live bar in a terminal; a line an epoch is printed in any case.
+        profile: measure where a step's time goes; waits for the device at every phase, so that a GPU run is slower.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -107,8 +116,28 @@ class TrainerSettings:
     overfit_batches: Count = 0
     channels_last: bool = True
     allocator: bool = True
-    logs: bool = True
     bar: bool = True
+    profile: bool = False
+
+
+@dataclass(frozen=True)
+class LoggerSettings:
+    """What a run shows of itself, besides its lines in the terminal.
+
+    Args:
+        tensorboard: write TensorBoard files: curves, pictures, precision-recall curves, HPARAMS.
+        projector: also write embeddings of the val faces for TensorBoard's projector, at the end.
+        report: write ``report.html`` and ``figures/`` at the end.
+    """
+
+    tensorboard: bool = True
+    projector: bool = False
+    report: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a projector without TensorBoard, which shows it."""
+        if self.projector and not self.tensorboard:
+            raise FerError("logger.projector=true: the projector is TensorBoard's; set logger.tensorboard=true")
 
 
 @dataclass(frozen=True)
@@ -122,6 +151,7 @@ class TrainSettings:
         init_from: checkpoint or run whose weights to start from.
         resume: run folder to continue.
         plugins: modules to import first, which register networks and readers.
+        lr_finder: try learning rates over one short rise, draw the curve, and end without training.
     """
 
     data: DataSettings
@@ -131,12 +161,14 @@ class TrainSettings:
     scheduler: Section
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
     seed: Seed = 0
     monitor: str = "accuracy/val"
     early_stopping: Positive | None = None
     init_from: str | None = None
     resume: str | None = None
     plugins: list[str] = field(default_factory=list)
+    lr_finder: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a choice on test, or on what is not measured."""

@@ -21,7 +21,7 @@ from fer.configuration import composed, import_plugins, offer_plugins, plain, qu
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.errors import FerError, command
-from fer.settings import TrainSettings
+from fer.settings import TrainSettings, leaves
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +53,22 @@ def task(config: DictConfig) -> int | None:
         paths = _search_paths(hydra_config.overrides.hydra)
         return sweep.run_job(list(hydra_config.overrides.task), paths, folder, config.data.path)
     settings = build(TrainSettings, plain(config))
-    run(settings, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
+    own = [text for text in hydra_config.overrides.task if not text.startswith("resume=")]
+    paths = _search_paths(hydra_config.overrides.hydra)
+    changes = configuration.changes({**plain(config), "resume": None}, hydra_config.runtime.choices, paths)
+    run(settings, Path(hydra_config.runtime.output_dir), own, changes)
     return None
 
 
-def run(settings: TrainSettings, folder: Path, overrides: list[str]) -> None:
-    """Fit one run in ``folder`` and say where everything lies."""
+def run(settings: TrainSettings, folder: Path, overrides: list[str], changes: Mapping[str, tuple[Any, Any]]) -> None:
+    """Fit one run in ``folder`` and say where everything lies.
+
+    Args:
+        settings: of the run.
+        folder: the run's.
+        overrides: that the user gave, to make the run again.
+        changes: key -> (value, default) of what differs from the defaults.
+    """
     shown = _shown(folder)
     if settings.resume and (folder / "metrics.json").exists():
         log.info("finished already, nothing to resume: %s", shown)
@@ -67,17 +77,19 @@ def run(settings: TrainSettings, folder: Path, overrides: list[str]) -> None:
     path, stand_in = _data(settings, folder)
     from fer.training import fit, with_path  # torch comes in here, with everything checked that can be
 
-    own = [text for text in overrides if not text.startswith("resume=")]
-    command_line = shlex.join(["python", "-m", "fer.train", *own])
-    results = fit(with_path(settings, path), folder, command=command_line, stand_in=stand_in)
+    command_line = shlex.join(["python", "-m", "fer.train", *overrides])
+    results = fit(with_path(settings, path), folder, command=command_line, stand_in=stand_in, changes=changes)
     log.info("results:  %s", shown)
     for name, purpose in (
+        ("report.html", "the whole on one page; its figures as PNG and SVG in figures/"),
+        ("tensorboard/", "tensorboard --logdir outputs"),
         ("metrics.json", "the figures"),
         ("predictions.csv", "a row a face"),
         ("history.csv", "a row an epoch"),
         ("checkpoints/best.ckpt", "the network: fer.load(path)"),
     ):
-        log.info("  %-22s %s", name, purpose)
+        if (folder / name).exists():
+            log.info("  %-22s %s", name, purpose)
     if "test" in results["dataset"]["counts"]:
         plugins = f" --plugins {','.join(settings.plugins)}" if settings.plugins else ""
         log.info("next:     python -m fer.evaluate %s --split test%s", shlex.quote(str(shown)), plugins)
@@ -169,7 +181,7 @@ def _stored(folder: Path, name: str) -> Any:
 
 
 def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
-    before, after = dict(_leaves(_stored(folder, "config.yaml"))), dict(_leaves(now))
+    before, after = dict(leaves(_stored(folder, "config.yaml"))), dict(leaves(now))
     changed = [key for key in sorted(before | after) if key != "resume" and before.get(key) != after.get(key)]
     if changed:
         key = changed[0]
@@ -178,13 +190,6 @@ def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
             f"resume={path}: the run has {key}={before.get(key)}, now it is {after.get(key)}{more}; a run goes on as "
             f"it began. To train on from its weights with other settings: init_from={path}"
         )
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
-    return found
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from fer import augment, checkpoints, machine, scoring
 from fer.callbacks import FiniteLoss, History, Patience, Progress, Saver, Signals, Stopwatch
+from fer.dashboard import Dashboard
 from fer.data.datamodule import FERDataModule
 from fer.data.locate import HOW_TO_GET
 from fer.errors import FerError
@@ -20,16 +23,24 @@ from fer.labels import EMOTIONS
 from fer.losses import LOSSES
 from fer.models import MODELS, EmotionClassifier, create
 from fer.optimizers import OPTIMIZERS
-from fer.results import clock, score_table, write_json
+from fer.reports.run import Scored
+from fer.results import class_table, clock, read_history, score_table, write_json
 from fer.schedules import SCHEDULES
 from fer.settings import TrainerSettings, TrainSettings, mode
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1  # of metrics.json; raise it when a field changes its meaning
+SAMPLES, VARIANTS = 6, 9  # of the report's sheet of augmented faces
 
 
-def fit(settings: TrainSettings, folder: Path, *, command: str, stand_in: bool) -> dict[str, Any]:
+def fit(
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    command: str,
+    stand_in: bool,
+    changes: Mapping[str, tuple[Any, Any]] | None = None,
+) -> dict[str, Any]:
     """Train, or go on with, the run in ``folder``; score its best epoch on val; return what ``metrics.json`` holds.
 
     Args:
@@ -37,6 +48,7 @@ def fit(settings: TrainSettings, folder: Path, *, command: str, stand_in: bool) 
         folder: the run's.
         command: that started it, for the record.
         stand_in: drawn faces stand in for FER2013, which was not found.
+        changes: key -> (value, default) of what differs from the defaults, for the report.
 
     Raises:
         FerError: bad data, a checkpoint that does not fit, a loss that is no number.
@@ -50,12 +62,13 @@ def fit(settings: TrainSettings, folder: Path, *, command: str, stand_in: bool) 
     data.setup("fit")
     announce(data, stand_in)
     model = classifier(settings, data, stand_in)
-    checkpoint = resume_from(folder, model) if settings.resume else None
+    checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
     saver, watch = Saver(folder / "checkpoints", settings.monitor), Stopwatch()
     finite = FiniteLoss()
     signals = Signals(folder, finite)
     callbacks = [signals, watch, finite, *_callbacks(settings, folder, saver, watch)]
-    trainer = build_trainer(settings, folder, callbacks, {name: len(held) for name, held in data.datasets.items()})
+    faces = {name: len(held) for name, held in data.datasets.items()}
+    trainer = build_trainer(settings, folder, callbacks, faces, begin)
     log.info(
         "%s: %s parameters, %d epochs of %s faces, %s",
         settings.model["name"], f"{_parameters(model):,}", settings.trainer.max_epochs,
@@ -63,7 +76,9 @@ def fit(settings: TrainSettings, folder: Path, *, command: str, stand_in: bool) 
     )  # fmt: skip
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     signals.stop()
-    return finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=command)
+    results, scored = finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=command)
+    show(settings, folder, data, results, scored, changes or {})
+    return results
 
 
 def check_names(settings: TrainSettings) -> None:
@@ -140,8 +155,8 @@ def check_output(model: EmotionClassifier) -> None:
     model.train()
 
 
-def resume_from(folder: Path, model: EmotionClassifier) -> Path:
-    """Return the newest sound checkpoint of a run, its data being the ones at hand.
+def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
+    """Return the newest sound checkpoint of a run, its data being the ones at hand, and how many epochs it has done.
 
     Raises:
         FerError: there is none, or the data have changed.
@@ -152,17 +167,24 @@ def resume_from(folder: Path, model: EmotionClassifier) -> Path:
         now = model.dataset["path"]
         raise FerError(f"resume={folder}: its data were {before.get('path')} with other contents than {now}")
     log.info("going on from epoch %d, step %d", checkpoint["epoch"] + 1, checkpoint["global_step"])
-    return file
+    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
+    return file, int(done)
 
 
 def build_trainer(
-    settings: TrainSettings, folder: Path, callbacks: list[Callback], faces: dict[str, int]
+    settings: TrainSettings, folder: Path, callbacks: list[Callback], faces: dict[str, int], begin: int = 0
 ) -> pl.Trainer:
-    """Return Lightning's trainer, as ``settings.trainer`` says; ``faces`` is the number in each split."""
+    """Return Lightning's trainer, as ``settings.trainer`` says.
+
+    Args:
+        settings: of the run.
+        folder: the run's.
+        callbacks: in order.
+        faces: split -> number of faces.
+        begin: epochs that are done already, of a resumed run.
+    """
     chosen, batch_size = settings.trainer, settings.data.batch_size
-    logger = (
-        TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False) if chosen.logs else False
-    )
+    logger = tensorboard_logger(folder, begin) if settings.logger.tensorboard else False
     return pl.Trainer(
         accelerator="gpu" if machine.uses_gpu(chosen) else "cpu",
         devices=1,
@@ -186,6 +208,12 @@ def build_trainer(
     )
 
 
+def tensorboard_logger(folder: Path, begin: int) -> TensorBoardLogger:
+    """Return the logger of a run; what an interrupted one has logged after ``begin`` epochs is taken back."""
+    purge = {"purge_step": begin + 1} if begin else {}
+    return TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False, **purge)
+
+
 def _limit(fraction: float, faces: int, batch_size: int) -> int | float:
     """Return Lightning's limit: all (1.0), or a number of batches, at least one, where Lightning would refuse none."""
     return 1.0 if fraction == 1 else max(1, round(fraction * faces / batch_size))
@@ -195,6 +223,7 @@ def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopw
     callbacks: list[Callback] = [
         History(folder / "history.csv", watch),
         Progress(saver, watch, live=settings.trainer.bar),
+        *([Dashboard(settings, saver, watch)] if settings.logger.tensorboard else []),
         saver,
     ]
     if settings.early_stopping:
@@ -211,10 +240,10 @@ def finish(
     *,
     epochs: int,
     command: str,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Scored]:
     """Score the best epoch on val from its file, and write ``predictions.csv`` and ``metrics.json``."""
     model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
-    results = evaluate_split(model, data, "val", folder, machine.uses_gpu(settings.trainer))
+    results, scored = scoring.evaluate_split(model, data, "val", folder, machine.uses_gpu(settings.trainer))
     results |= {
         "best_epoch": saver.best_epoch + 1,  # counted from 1, as printed
         "epochs": epochs,
@@ -225,37 +254,44 @@ def finish(
         "architecture": model.architecture,
         "seed": settings.seed,
         "dataset": {key: value for key, value in model.dataset.items() if key != "settings"},
-        "versions": machine.versions(),
-        "hardware": machine.hardware(),
+        **machine.provenance(),
         "command": command,
     }
     write_json(folder / "metrics.json", results)
-    log.info("\n%s\n", score_table(results))
+    log.info("\n%s\n\n%s\n", class_table(results), score_table(results))
     planned = settings.trainer.max_epochs
     early = f" (stopped early, {planned} planned)" if epochs < planned else ""
     log.info("best epoch %d of %d%s, trained in %s", saver.best_epoch + 1, epochs, early, clock(watch.train_seconds))
-    return results
+    return results, scored
 
 
-def evaluate_split(
-    model: EmotionClassifier, data: FERDataModule, split: str, folder: Path, on_gpu: bool
-) -> dict[str, Any]:
-    """Score a split, write its ``predictions.csv`` to ``folder``, and return the figures.
+def show(
+    settings: TrainSettings,
+    folder: Path,
+    data: FERDataModule,
+    results: Mapping[str, Any],
+    scored: Scored,
+    changes: Mapping[str, tuple[Any, Any]],
+) -> None:
+    """Write what is asked for of the report and the projector; the results are safe by now."""
+    if settings.logger.report:
+        from fer.reports import run  # matplotlib takes half a second to import
 
-    Args:
-        model: the network.
-        data: set up for the split.
-        split: "val" or "test".
-        folder: to write to.
-        on_gpu: compute there.
-    """
-    dataset = data.datasets[split]
-    device = torch.device("cuda" if on_gpu else "cpu")
-    predicted = scoring.probabilities(model, dataset.images, batch_size=data.data.batch_size, device=device)
-    classes = list(model.hparams["classes"])
-    rows = data.faces.rows[data.places(split)]
-    scoring.write_predictions(folder / "predictions.csv", rows, split, dataset.targets, predicted, classes)
-    return {"schema": SCHEMA, "split": split, **scoring.score(predicted, dataset.targets, classes)}
+        samples = data.augmented_samples(SAMPLES, VARIANTS)
+        history = read_history(folder / "history.csv")
+        run.write(run.Report(results, scored, history, samples, asdict(settings), changes), folder)
+    if settings.logger.projector:
+        from fer.dashboard import add_projector
+
+        model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
+        device = torch.device("cuda" if machine.uses_gpu(settings.trainer) else "cpu")
+        images = data.datasets["val"].images
+        embedded = scoring.embeddings(model, images, batch_size=settings.data.batch_size, device=device)
+        logger = tensorboard_logger(folder, 0)
+        left_out = add_projector(logger.experiment, scored, embedded, results["best_epoch"])
+        logger.experiment.close()
+        if left_out:
+            log.warning("%s", left_out)
 
 
 def _parameters(model: torch.nn.Module) -> int:

@@ -20,7 +20,7 @@ SMALL = (
     "model.hidden=[16]",
     "trainer.accelerator=cpu",
     "trainer.max_epochs=3",
-    "trainer.logs=false",
+    "logger=none",
 )
 
 

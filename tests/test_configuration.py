@@ -8,11 +8,11 @@ from omegaconf import OmegaConf
 
 from fer.arguments import build, keyword_parameters
 from fer.configuration import composed, conf_folder, plain
-from fer.settings import AugmentSettings, DataSettings, TrainerSettings, TrainSettings
+from fer.settings import AugmentSettings, DataSettings, LoggerSettings, TrainerSettings, TrainSettings
 
 GROUPS = {
     group: sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
-    for group in ("data", "augment", "model", "loss", "optimizer", "scheduler", "trainer", "experiment")
+    for group in ("data", "augment", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "experiment")
 }
 CHOICES = [(group, name) for group, names in GROUPS.items() for name in names]
 
@@ -32,7 +32,7 @@ def test_every_yaml_is_reached():
 
 @pytest.mark.parametrize(
     ("section", "defaults"),
-    [("data", DataSettings()), ("augment", AugmentSettings()), ("trainer", TrainerSettings())],
+    [("data", DataSettings()), ("augment", AugmentSettings()), ("trainer", TrainerSettings()), ("logger", LoggerSettings())],
 )
 def test_defaults_in_yaml_are_those_in_the_code(section, defaults):
     assert plain(composed(["augment=none"]))[section] == asdict(defaults)

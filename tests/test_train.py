@@ -263,7 +263,7 @@ def test_fine_tuning_starts_from_the_given_weights(train, small_run, tmp_path):
         ["loss.class_weights=sqrt", "monitor=macro_f1/val", "trainer.gradient_clip=1"],
         ["optimizer=sgd", "scheduler=onecycle", "data.split=holdout"],
         ["optimizer=adam", "scheduler=step"],
-        ["trainer.channels_last=false", "trainer.allocator=false", "trainer.threads=1", "trainer.logs=true"],
+        ["trainer.channels_last=false", "trainer.allocator=false", "trainer.threads=1", "logger.tensorboard=true"],
     ],
 )
 def test_switches_run_to_the_end(train, tmp_path, arguments):
@@ -272,7 +272,7 @@ def test_switches_run_to_the_end(train, tmp_path, arguments):
     assert math.isfinite(metrics(tmp_path / "out")["nll"])
     if "early_stopping=1" in arguments:
         assert metrics(tmp_path / "out")["epochs"] < 6
-    if "trainer.logs=true" in arguments:
+    if "logger.tensorboard=true" in arguments:
         assert list((tmp_path / "out" / "tensorboard").glob("events*"))
 
 
@@ -394,7 +394,7 @@ def test_the_default_cnn_reads_drawn_faces_and_the_mlp_does_worse(train, tmp_pat
             "data=synthetic",
             f"model={model}",
             "trainer.max_epochs=6",
-            "trainer.logs=false",
+            "logger=none",
             f"hydra.run.dir={model}",
         )
         assert train(*settings).code == 0

@@ -224,6 +224,31 @@ class FERDataModule(pl.LightningDataModule):
             images = images if self.augment is None else self.augment(images)
         return Batch(images, batch.targets, batch.key)
 
+    def first_batch(self) -> NDArray[np.uint8]:
+        """Return the first batch of the first epoch as training sees it, (B, S, S), the run's own noise undisturbed."""
+        dataset = self.datasets["train"]
+        places = list(islice(EpochShuffle(len(dataset), self.seed), self.data.batch_size))
+        batch = dataset.__getitems__(places)
+        return self._augmented(batch.images, noise_seed(self.seed, 0, batch.key))
+
+    def augmented_samples(self, count: int, variants: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return some training faces as they are, (K, S, S), and as training may see them, (K, M, S, S).
+
+        Args:
+            count: faces, K, drawn by the run's seed.
+            variants: of each, M.
+        """
+        dataset = self.datasets["train"]
+        images = dataset.images[list(islice(EpochShuffle(len(dataset), self.seed), count))]
+        drawn = self._augmented(images.repeat_interleave(variants, 0), noise_seed(self.seed, 0, -2))
+        return images[:, 0].numpy(), drawn.reshape(len(images), variants, *drawn.shape[1:])
+
+    def _augmented(self, images: Tensor, seed: int) -> NDArray[np.uint8]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            changed = to_unit(images) if self.augment is None else self.augment(to_unit(images))
+        return changed[:, 0].mul(255).round_().clamp_(0, 255).to(torch.uint8).numpy()
+
     def statistics(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training pixels, of values in [0, 1]."""
         pixels = self.datasets["train"].images.numpy()

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.data.faces import UNKNOWN, Faces
+from fer.data.twins import across, first_alike
 from fer.errors import FerError
 from fer.labels import EMOTIONS, SPLITS
 
@@ -88,12 +89,9 @@ def twin_notes(faces: Faces, splits: NDArray[np.int8]) -> list[str]:
         faces: N faces.
         splits: (N,) index in ``SPLITS``.
     """
-    digests = [hash(image.tobytes()) for image in faces.images]
-    train = {digest for digest, split in zip(digests, splits, strict=True) if split == 0}
-    notes = []
-    for index, name in enumerate(SPLITS[1:], start=1):
-        own = [digest for digest, split in zip(digests, splits, strict=True) if split == index]
-        twins = sum(digest in train for digest in own)
-        if twins:
-            notes.append(f"{twins:,} of {len(own):,} {name} faces have an exact twin in train")
-    return notes
+    counted = across(first_alike(faces.images), splits)[:, 0]
+    return [
+        f"{counted[index]:,} of {int((splits == index).sum()):,} {name} faces have an exact twin in train"
+        for index, name in enumerate(SPLITS)
+        if index and counted[index]
+    ]

@@ -24,6 +24,9 @@ from fer.schedules import SCHEDULES, Plateau
 from fer.settings import Section, mode
 
 
+LOGGED = ("loss", "accuracy", "macro_f1", "balanced_accuracy")  # each as <name>/train and <name>/val, once an epoch
+
+
 class EmotionClassifier(pl.LightningModule):
     """A network that reads an emotion from a grey face.
 
@@ -52,6 +55,7 @@ class EmotionClassifier(pl.LightningModule):
         self.train_scores = Scores(len(classes))
         self.val_scores = Scores(len(classes))
         self.monitor = "accuracy/val"
+        self.latest: dict[str, dict[str, Tensor]] = {}  # split -> its scores of the last epoch, as Scores.compute has them
         self.dataset: dict[str, Any] = {}  # what the checkpoint tells of its data, see FERDataModule.describe
         self._optimizer: Section = {}
         self._scheduler: Section = {}
@@ -133,25 +137,24 @@ class EmotionClassifier(pl.LightningModule):
         self.train_scores.update(logits.detach(), batch.targets, loss.detach())
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the scores of val."""
-        logits = self(batch.images)
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Add a batch to the scores of val, and return its logits (B, C) to whoever draws them."""
+        logits: Tensor = self(batch.images)
         self.val_scores.update(logits, batch.targets, self.loss(logits, batch.targets))
+        return logits
 
     def on_validation_epoch_end(self) -> None:
-        """Log val and, in a run, train and the learning rate: the epoch's training batches are done by now.
-
-        Train and val share a prefix, so that TensorBoard can lay them over each other.
-        """
+        """Log val and, in a run, train and the learning rate: the epoch's training batches are done by now."""
         self._log_scores(self.val_scores, "val")
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self._log_scores(self.train_scores, "train")
-            self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+            self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], logger=False)
 
     def _log_scores(self, scores: Scores, split: str) -> None:
-        values = scores.compute()
-        for name in ("loss", "accuracy", "macro_f1", "balanced_accuracy"):
-            self.log(f"{name}/{split}", values[name])
+        """Log for whoever monitors or prints; ``fer.dashboard`` writes them to TensorBoard, by epochs."""
+        self.latest[split] = values = scores.compute()
+        for name in LOGGED:
+            self.log(f"{name}/{split}", values[name], logger=False)
         scores.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

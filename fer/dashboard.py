@@ -1,0 +1,183 @@
+"""A run in TensorBoard: curves of train and val over each other, pictures, precision-recall curves, HPARAMS, projector.
+
+The horizontal axis counts epochs (from 1), so that runs of different batch sizes can be laid over each other. Pictures
+are drawn at most ``PICTURES`` times a run.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from fer.callbacks import Saver, Stopwatch
+from fer.data.datamodule import FaceDataset, FERDataModule
+from fer.models import EmotionClassifier
+from fer.models.base import LOGGED
+from fer.reports import drawing, figures
+from fer.reports.run import Scored, caption
+from fer.settings import TrainSettings, leaves
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+PICTURES = 30  # times a run that pictures are drawn: a long one would otherwise fill the disk with them
+SHOWN_FACES = 24  # of the best and of the worst read: four rows of six
+THRESHOLDS = 127  # of a precision-recall curve, TensorBoard's own number
+SPRITE = 8192  # pixels: the largest picture of all faces that the projector takes
+NOT_COMPARED = ("data.path", "data.votes", "data.cache", "data.on_bad", "trainer.bar", "trainer.allocator", "resume")
+
+
+class Dashboard(Callback):
+    """Writes what TensorBoard shows, an epoch at a time.
+
+    Args:
+        settings: of the run, for HPARAMS.
+        saver: knows the best epoch.
+        stopwatch: knows the pace.
+    """
+
+    def __init__(self, settings: TrainSettings, saver: Saver, stopwatch: Stopwatch) -> None:
+        self.settings, self.saver, self.stopwatch = settings, saver, stopwatch
+        self._logits: list[Tensor] = []
+        self._best: dict[str, float] = {}  # figures of the best epoch so far
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lay out the charts, tell the settings and show a batch as training sees it."""
+        assert isinstance(pl_module, EmotionClassifier)
+        logger = trainer.logger
+        assert isinstance(logger, TensorBoardLogger)
+        logger.experiment.add_custom_scalars(layout(pl_module.hparams["classes"]))
+        logger.log_hyperparams(hyperparameters(self.settings), {f"best/{name}": math.nan for name in LOGGED})
+        if trainer.current_epoch == 0:
+            data: FERDataModule = trainer.datamodule  # type: ignore[attr-defined]
+            sheet = figures.mosaic(data.first_batch(), columns=16)
+            logger.experiment.add_image("train/first batch, augmented", sheet, 0, dataformats="HWC")
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to collect."""
+        self._logits = []
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        """Keep a batch's logits, on the device."""
+        self._logits.append(outputs.detach())
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the epoch's figures, and now and then its pictures."""
+        assert isinstance(pl_module, EmotionClassifier) and isinstance(trainer.logger, TensorBoardLogger)
+        writer, epoch = trainer.logger.experiment, trainer.current_epoch + 1
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        recalls = zip(pl_module.hparams["classes"], pl_module.latest["val"]["recall"].tolist(), strict=True)
+        values |= {f"recall/{name}": recall for name, recall in recalls}
+        values |= {"speed/images_per_second": self.stopwatch.images_per_second}
+        if not self._best or self.saver.is_better(values[self.saver.monitor]):
+            self._best = {f"best/{name}": values[f"{name}/val"] for name in LOGGED}
+        for name, value in (values | self._best).items():
+            writer.add_scalar(name, value, epoch)
+        every = math.ceil((trainer.max_epochs or 1) / PICTURES)
+        if epoch % every == 0 or epoch == trainer.max_epochs:
+            dataset: FaceDataset = trainer.val_dataloaders.dataset  # type: ignore[union-attr]
+            self._draw(writer, self._scored(dataset, pl_module.hparams["classes"]), pl_module.latest["val"], epoch)
+        writer.flush()
+
+    def _scored(self, dataset: FaceDataset, classes: list[str]) -> Scored:
+        probabilities = torch.cat(self._logits).float().softmax(1).cpu().numpy()
+        count = len(probabilities)  # a limited validation sees the first of them
+        images, targets = dataset.images[:count, 0].numpy(), dataset.targets[:count].numpy()
+        return Scored(images, targets, probabilities, np.arange(count), classes)
+
+    def _draw(self, writer: "SummaryWriter", scored: Scored, scores: Mapping[str, Tensor], epoch: int) -> None:
+        worst, best = extremes(scored)
+        with drawing.style():
+            matrix = figures.confusion(scores["confusion"].tolist(), scored.classes)
+            writer.add_image("val/confusion matrix", drawing.pixels(matrix, 120), epoch, dataformats="HWC")
+            for name, places in (("worst read faces", worst), ("best read faces", best)):
+                sheet = figures.faces(scored.images[places], [caption(scored, place)[:2] for place in places])
+                writer.add_image(f"val/{name}", drawing.pixels(sheet, 160), epoch, dataformats="HWC")
+        for index, name in enumerate(scored.classes):
+            hits, chances = scored.targets == index, scored.probabilities[:, index]
+            writer.add_pr_curve(f"precision-recall/{name}", hits, chances, epoch, num_thresholds=THRESHOLDS)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run must know."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best figures so far."""
+        self._best = dict(state_dict["best"])
+
+
+def extremes(scored: Scored, count: int = SHOWN_FACES) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the places of the faces whose label was given the least probability, and of those given the most."""
+    chances = scored.probabilities[np.arange(len(scored.targets)), scored.targets]
+    order = np.argsort(chances, kind="stable")
+    return order[:count], order[::-1][:count]
+
+
+def layout(classes: list[str]) -> dict[str, dict[str, list[Any]]]:
+    """Return the charts of TensorBoard's custom scalars: train and val over each other, the emotions together."""
+    over = {name.replace("_", " "): ["Multiline", [f"{name}/train", f"{name}/val"]] for name in LOGGED}
+    return {
+        "train and val": over,
+        "emotions": {"recall on val": ["Multiline", [f"recall/{name}" for name in classes]]},
+        "run": {
+            "learning rate": ["Multiline", ["learning_rate"]],
+            "images a second": ["Multiline", ["speed/images_per_second"]],
+        },
+    }
+
+
+def hyperparameters(settings: TrainSettings) -> dict[str, str | float | bool]:
+    """Return what HPARAMS compares, by short names: ``lr`` for ``optimizer.lr``, ``model`` for ``model.name``.
+
+    A last word that two sections share keeps its section: ``adamw``'s and a loss's would otherwise be one column.
+    """
+    found = {key: value for key, value in leaves(asdict(settings)) if _compared(key)}
+    named = {key.removesuffix(".name"): value for key, value in found.items()}
+    last = [key.rpartition(".")[2] for key in named]
+    short = {key: tail if last.count(tail) == 1 else key for key, tail in zip(named, last, strict=True)}
+    return {short[key]: _hyperparameter(value) for key, value in named.items()}
+
+
+def _compared(key: str) -> bool:
+    return key not in NOT_COMPARED and not key.startswith(("logger.", "data.synthetic_", "plugins"))
+
+
+def _hyperparameter(value: Any) -> str | float | bool:
+    return value if isinstance(value, bool | int | float | str) else "none" if value is None else str(value)
+
+
+def add_projector(writer: "SummaryWriter", scored: Scored, embeddings: Tensor, epoch: int) -> str | None:
+    """Write embeddings for TensorBoard's projector, with each face as its picture.
+
+    Args:
+        writer: of the run.
+        scored: N faces.
+        embeddings: (N, D).
+        epoch: of the network.
+
+    Returns:
+        What was left out, in words, or None: the projector takes one picture of all faces, of at most 8,192 pixels.
+    """
+    side = scored.images.shape[-1]
+    count = min(len(scored.targets), (SPRITE // side) ** 2)
+    predicted = scored.probabilities.argmax(1)
+    names = [
+        (scored.classes[target], scored.classes[guess], "right" if target == guess else "wrong", str(row))
+        for target, guess, row in zip(scored.targets[:count], predicted[:count], scored.rows[:count], strict=True)
+    ]
+    pictures = torch.from_numpy(scored.images[:count, None].astype(np.float32) / 255)
+    writer.add_embedding(
+        embeddings[:count], names, pictures, epoch, tag="val", metadata_header=["label", "predicted", "outcome", "row"]
+    )
+    left = len(scored.targets) - count
+    return f"the projector shows the first {count:,} val faces, {left:,} do not fit its sprite" if left else None

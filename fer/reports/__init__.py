@@ -1,0 +1,1 @@
+"""Figures and pages, from plain values and arrays; knows nothing of training."""

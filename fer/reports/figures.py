@@ -1,0 +1,231 @@
+"""The figures of a result: curves, confusion matrix, reliability diagram, figures per class, sheets of faces.
+
+Each function takes plain values and returns a ``matplotlib.figure.Figure``; call them, and save, within
+``fer.reports.drawing.style``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from fer.calibration import bins_of
+from fer.reports.drawing import WIDTH, bare, canvas
+from fer.reports.theme import PAPER
+
+PERCENT = PercentFormatter(1.0, decimals=0, symbol=" %")
+GAP = 4  # pixels between the faces of a sheet, in pixels of the faces
+
+
+def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
+    """Draw loss and accuracy of train and val over each other, and the learning rate beneath.
+
+    Args:
+        history: a row an epoch: epoch (from 1), loss/train, loss/val, accuracy/train, accuracy/val, learning_rate.
+        best_epoch: the chosen one, from 1.
+    """
+    figure, rows = canvas(5.0, 3, sharex=True, height_ratios=[3, 3, 1.3])
+    loss, accuracy, rate = rows[:, 0]
+    epochs = [row["epoch"] for row in history]
+    for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
+        for split in ("train", "val"):
+            values = [row[f"{name}/{split}"] for row in history]
+            axes.plot(epochs, values, color=PAPER[split], label=split, marker="o", markersize=_dot(len(epochs)))
+        axes.set_title(name.capitalize())
+    loss.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
+    accuracy.yaxis.set_major_formatter(PERCENT)
+    rate.plot(epochs, [row["learning_rate"] for row in history], color=PAPER["soft"])
+    rate.set_title("Learning rate at the epoch's end")
+    rate.set_ylim(bottom=0)
+    rate.set_xlabel("epoch")
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True, prune="lower"))
+    rate.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+    for axes in (loss, accuracy, rate):
+        axes.axvline(best_epoch, color=PAPER["good"], linewidth=1, linestyle=(0, (2, 2)))
+    chosen = next(row for row in history if row["epoch"] == best_epoch)
+    _mark_best(accuracy, best_epoch, chosen["accuracy/val"], right=best_epoch <= (epochs[0] + epochs[-1]) / 2)
+    return figure
+
+
+def _dot(epochs: int) -> float:
+    """Return the size of an epoch's dot: many epochs are a line, few would be invisible without dots."""
+    return 3.0 if epochs <= 15 else 0.0
+
+
+def _mark_best(axes: Axes, epoch: int, value: float, *, right: bool) -> None:
+    axes.plot([epoch], [value], marker="o", markersize=5, color=PAPER["good"])
+    axes.annotate(
+        f"chosen: epoch {epoch}, val {100 * value:.1f} %",
+        (epoch, 0.04), xycoords=("data", "axes fraction"), textcoords="offset points",
+        xytext=(5 if right else -5, 0), ha="left" if right else "right", color=PAPER["good"], fontsize=8,
+    )  # fmt: skip
+
+
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """Draw a confusion matrix: a row a label, in each cell the row's percentage and the count beneath.
+
+    Args:
+        matrix: (C, C) counts, rows labelled, columns predicted.
+        classes: C names.
+    """
+    counts = np.asarray(matrix)
+    shares = counts / counts.sum(1, keepdims=True).clip(min=1)
+    size = len(classes)
+    figure, axes = canvas(WIDTH * 0.94)
+    grid = bare(axes[0, 0])
+    for row, column in np.ndindex(size, size):
+        _cell(grid, row, column, float(shares[row, column]), int(counts[row, column]))
+    grid.set_xlim(0, size)
+    grid.set_ylim(size, 0)
+    grid.set_aspect("equal")
+    middles = np.arange(size) + 0.5
+    grid.set_xticks(middles, classes, rotation=35, ha="right", rotation_mode="anchor")
+    grid.set_yticks(middles, [f"{name}\n{total:,}" for name, total in zip(classes, counts.sum(1), strict=True)])
+    grid.set_xlabel("predicted")
+    grid.set_ylabel("labelled")
+    return figure
+
+
+def _cell(axes: Axes, row: int, column: int, share: float, count: int) -> None:
+    colour = PAPER["val"] if row == column else PAPER["bad"]
+    axes.add_patch(Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, facecolor=PAPER["faint"], linewidth=0))
+    axes.add_patch(Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, facecolor=colour, alpha=share, linewidth=0))
+    ink = PAPER["ground"] if share > 0.5 else PAPER["ink"]
+    axes.text(column + 0.5, row + 0.42, f"{100 * share:.0f} %", ha="center", va="center", color=ink, fontsize=8.5)
+    axes.text(column + 0.5, row + 0.75, f"{count:,}", ha="center", va="center", color=ink, fontsize=6.5)
+
+
+def reliability(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], ece: float) -> Figure:
+    """Draw accuracy against confidence in bins, and beneath how many faces are in each.
+
+    Args:
+        probabilities: (N, C).
+        targets: (N,) class indices.
+        ece: expected calibration error, to print.
+    """
+    bins = bins_of(probabilities, targets)
+    figure, rows = canvas(4.3, 2, sharex=True, height_ratios=[3.2, 1])
+    main, counts = rows[:, 0]
+    width = bins.edges[1] - bins.edges[0]
+    held = bins.count > 0
+    left = bins.edges[:-1][held]
+    main.plot([0, 1], [0, 1], color=PAPER["soft"], linewidth=1, linestyle=(0, (4, 3)), label="perfect", zorder=3)
+    main.bar(left, bins.accuracy[held], 0.94 * width, align="edge", color=PAPER["val"], label="accuracy")
+    main.hlines(
+        bins.confidence[held], left, left + 0.94 * width, color=PAPER["train"], linewidth=2.2, label="confidence"
+    )
+    main.set_ylim(0, 1)
+    main.set_xlim(0, 1)
+    main.set_title(f"Expected calibration error {ece:.3f}")
+    main.set_ylabel("share correct")
+    main.legend(loc="upper left")
+    counts.bar(bins.edges[:-1], bins.count, 0.94 * width, align="edge", color=PAPER["soft"])
+    counts.set_ylabel("faces")
+    counts.set_xlabel("confidence: probability of the predicted emotion")
+    for axes in (main.xaxis, main.yaxis, counts.xaxis):
+        axes.set_major_formatter(PERCENT)
+    return figure
+
+
+def per_class(figures: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw precision and recall of each class, the recall with its 95 % interval.
+
+    Args:
+        figures: class -> {"precision", "recall", "recall_ci95", "support"}.
+    """
+    figure, rows = canvas(0.62 + 0.42 * len(figures))
+    axes = rows[0, 0]
+    place = np.arange(len(figures))
+    recall = np.array([values["recall"] for values in figures.values()])
+    low, high = np.array([values["recall_ci95"] for values in figures.values()]).T
+    axes.barh(place - 0.19, recall, 0.36, color=PAPER["val"], label="recall, 95 % interval")
+    axes.errorbar(
+        recall, place - 0.19, xerr=[np.clip(recall - low, 0, None), np.clip(high - recall, 0, None)],
+        fmt="none", ecolor=PAPER["ink"], elinewidth=0.9, capsize=2,
+    )  # fmt: skip
+    axes.barh(
+        place + 0.19, [values["precision"] for values in figures.values()], 0.36, color=PAPER["train"],
+        label="precision",
+    )  # fmt: skip
+    axes.set_yticks(place, [f"{name}\n{values['support']:,}" for name, values in figures.items()])
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(PERCENT)
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+def faces(images: NDArray[np.uint8], captions: Sequence[Sequence[str]], columns: int = 6) -> Figure:
+    """Draw a sheet of faces, each with lines of text beneath.
+
+    Args:
+        images: (K, S, S) grey.
+        captions: of each face, at most three short lines; the first stands out.
+        columns: faces in a row.
+    """
+    lines = max((len(caption) for caption in captions), default=0)
+    side = images.shape[-1]
+    text = round(side * 0.19 * lines)  # room for the captions, in pixels of the faces
+    rows = -(-len(images) // columns)
+    height = WIDTH * rows * (side + GAP + text) / (columns * (side + GAP))
+    figure = Figure(figsize=(WIDTH, max(height, 0.4)))
+    axes = bare(figure.add_axes((0, 0, 1, 1)))
+    axes.set_axis_off()
+    sheet = mosaic(images, columns, text)
+    axes.imshow(sheet, interpolation="none", aspect="auto", extent=(0, sheet.shape[1], sheet.shape[0], 0))
+    for number, caption in enumerate(captions):
+        row, column = divmod(number, columns)
+        x = column * (side + GAP) + (side + GAP) / 2
+        for line, words in enumerate(caption):
+            y = row * (side + GAP + text) + GAP / 2 + side + side * (0.12 + 0.18 * line)
+            ink = PAPER["ink"] if line == 0 else PAPER["soft"]
+            axes.text(x, y, words, ha="center", va="center", fontsize=6, color=ink)
+    return figure
+
+
+def mosaic(images: NDArray[np.uint8], columns: int, text: int = 0) -> NDArray[np.uint8]:
+    """Return K faces (K, S, S) laid out in rows, (H, W, 4) with nothing (alpha 0) between them.
+
+    Args:
+        images: grey.
+        columns: faces in a row.
+        text: pixels left free below each.
+    """
+    side = images.shape[-1]
+    rows = -(-len(images) // columns)
+    sheet = np.zeros((rows * (side + GAP + text), columns * (side + GAP), 4), np.uint8)
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        top, left = row * (side + GAP + text) + GAP // 2, column * (side + GAP) + GAP // 2
+        sheet[top : top + side, left : left + side, :3] = image[..., None]
+        sheet[top : top + side, left : left + side, 3] = 255
+    return sheet
+
+
+def augmented(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Figure:
+    """Draw faces as they are, at the left, and as training sees them.
+
+    Args:
+        before: (K, S, S) grey.
+        after: (K, M, S, S) grey, M drawn variants of each.
+    """
+    count, variants, side, _ = after.shape
+    rows = np.concatenate([before[:, None], after], axis=1).reshape(-1, side, side)
+    height = WIDTH * count / (variants + 1)
+    head = 0.24  # inches above the sheet for its titles
+    figure = Figure(figsize=(WIDTH, height + head))
+    axes = bare(figure.add_axes((0, 0, 1, height / (height + head))))
+    axes.set_axis_off()
+    sheet = mosaic(rows, variants + 1)
+    axes.imshow(sheet, interpolation="none", aspect="auto", extent=(0, sheet.shape[1], sheet.shape[0], 0))
+    axes.axvline(side + GAP, color=PAPER["soft"], linewidth=1)
+    titles = ((0.5, "as it is"), (1 + variants / 2, "as training sees it, drawn anew each epoch"))
+    for place, title in titles:
+        axes.text(place * (side + GAP), -4, title, ha="center", va="bottom", fontsize=8)
+    return figure

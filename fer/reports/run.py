@@ -1,0 +1,342 @@
+"""The report of a run: ``report.html``, one page that explains it, and ``figures/``, the same as PNG and SVG for papers.
+
+    write(report, folder)
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer.reports import drawing, figures, page
+from fer.reports.page import Markup, Section, card, joined, paragraph, tag
+from fer.results import clock
+from fer.settings import leaves
+
+SHOWN_FACES = 18  # of each kind: three rows of six
+
+
+@dataclass(frozen=True)
+class Scored:
+    """N faces of a split and what a network said of them.
+
+    Args:
+        images: (N, S, S) uint8.
+        targets: (N,) class indices.
+        probabilities: (N, C).
+        rows: (N,) row in the source.
+        classes: C names.
+    """
+
+    images: NDArray[np.uint8]
+    targets: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    classes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report tells; parts that are empty are left out.
+
+    Args:
+        results: as in ``metrics.json``.
+        scored: the faces behind it.
+        history: a row an epoch, as in ``history.csv``.
+        augmented: (K, S, S) faces as they are and (K, M, S, S) as training sees them, uint8.
+        settings: the whole configuration.
+        changes: key -> (value, default), of what differs from the defaults.
+    """
+
+    results: Mapping[str, Any]
+    scored: Scored
+    history: Sequence[Mapping[str, float]] = ()
+    augmented: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Write ``figures/`` and ``report.html`` to ``folder``, and return the files.
+
+    Raises:
+        OSError: the folder may not be written.
+    """
+    drawn = draw(report, folder / "figures")
+    file = folder / "report.html"
+    results = report.results
+    title = f"{results['architecture']} on {results['dataset']['name']}"
+    page.write(file, title, lead(report), sections(report, drawn), f"Written by fer {_version(results)}.")
+    return [file, *sorted((folder / "figures").iterdir())]
+
+
+def draw(report: Report, folder: Path) -> dict[str, str]:
+    """Write the figures, and return name -> SVG."""
+    scored, results = report.scored, report.results
+    made = {}
+    with drawing.style():
+        made["confusion"] = figures.confusion(results["confusion"], scored.classes)
+        made["reliability"] = figures.reliability(scored.probabilities, scored.targets, results["ece"])
+        made["per_class"] = figures.per_class(results["per_class"])
+        if report.history:
+            made["curves"] = figures.curves(report.history, results["best_epoch"])
+        for name, places in (("mistakes", mistakes(scored)), ("doubtful", doubtful(scored))):
+            if places.size:
+                made[name] = figures.faces(scored.images[places], [caption(scored, place) for place in places])
+        if report.augmented is not None:
+            made["augmented"] = figures.augmented(*report.augmented)
+    return {name: drawing.save(figure, folder, name) for name, figure in made.items()}
+
+
+def mistakes(scored: Scored, count: int = SHOWN_FACES) -> NDArray[np.int64]:
+    """Return the places of the wrong predictions that the network was surest of, the surest first."""
+    predicted, confidence = scored.probabilities.argmax(1), scored.probabilities.max(1)
+    wrong = np.flatnonzero(predicted != scored.targets)
+    return wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+
+
+def doubtful(scored: Scored, count: int = SHOWN_FACES) -> NDArray[np.int64]:
+    """Return the places of the faces whose two likeliest emotions are nearest to each other, the nearest first."""
+    ranked = np.sort(scored.probabilities, axis=1)
+    return np.argsort(ranked[:, -1] - ranked[:, -2], kind="stable")[:count]
+
+
+def caption(scored: Scored, place: int) -> list[str]:
+    """Return the lines beneath a face in a figure."""
+    chances = scored.probabilities[place]
+    said, label = scored.classes[chances.argmax()], scored.classes[scored.targets[place]]
+    return [f"{said} {100 * chances.max():.0f} %", f"label: {label}", f"row {scored.rows[place]}"]
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def lead(report: Report) -> Markup:
+    """Return what stands below the title: of what, how chosen, how long, and what must not be overlooked."""
+    results = report.results
+    dataset = results["dataset"]
+    parts = [f"{results['n']:,} faces of {results['split']} ({dataset['split']} split)"]
+    if report.history:
+        parts.append(f"epoch {results['best_epoch']} of {results['epochs']}, chosen on val")
+        parts.append(f"trained in {clock(results['train_seconds'])} on {_machine(results)}")
+    notes = [page.note(text) for text in warnings(report)]
+    return joined(paragraph(" · ".join(parts), class_="soft"), *notes, headline(results))
+
+
+def warnings(report: Report) -> list[str]:
+    """Return what a reader of the figures must know first."""
+    dataset = report.results["dataset"]
+    told = []
+    if dataset.get("stand_in"):
+        told.append(
+            "Drawn faces stood in for FER2013, which was not found: these figures say nothing of photographs."
+        )
+    if dataset["split"] == "holdout":
+        told.append("The split is a seeded 80/20 of everything: not to be laid beside figures on PrivateTest.")
+    told += [note for note in dataset["notes"] if f"{report.results['split']} faces have an exact twin" in note]
+    if dataset["skipped"]:
+        told.append(f"{len(dataset['skipped'])} bad rows or files were skipped; metrics.json lists them.")
+    return told
+
+
+def headline(results: Mapping[str, Any]) -> Markup:
+    """Return the cards of the headline figures, each with its 95 % interval."""
+    made = []
+    for name, key, meaning in (
+        ("Accuracy", "accuracy", "share of faces read as labelled"),
+        ("Macro-F1", "macro_f1", "precision and recall together, every emotion counting the same"),
+        ("Balanced accuracy", "balanced_accuracy", "mean recall of the emotions"),
+    ):
+        value, (low, high) = results[key], results[f"{key}_ci95"]
+        interval = f"{100 * low:.1f} to {100 * high:.1f} (95 %)"
+        made.append(card(name, f"{100 * value:.2f} %", interval, meaning, (low, value, high)))
+    for name, key, meaning in (
+        ("NLL", "nll", f"mean surprise at the label; knowing nothing gives {np.log(len(results['per_class'])):.2f}"),
+        ("Calibration error", "ece", "mean gap between confidence and accuracy, 15 bins"),
+    ):
+        low, high = results[f"{key}_ci95"]
+        made.append(card(name, f"{results[key]:.3f}", f"{low:.3f} to {high:.3f} (95 %)", meaning))
+    return page.cards(made)
+
+
+def sections(report: Report, drawn: Mapping[str, str]) -> list[Section]:
+    """Return the parts of the page, in order."""
+    parts = [
+        Section("training", "Training", training(report, drawn)) if "curves" in drawn else None,
+        Section("confusion", "What is taken for what", confusions(report, drawn)),
+        Section("emotions", "Emotion by emotion", emotions(report, drawn)),
+        Section("calibration", "Does it know when it is wrong?", calibration(report, drawn)),
+        _faces_section(report, "mistakes", "Surest mistakes", mistakes(report.scored)),
+        _faces_section(report, "doubtful", "Most doubtful faces", doubtful(report.scored)),
+        Section("augmented", "Augmentation", augmentation(report, drawn)) if "augmented" in drawn else None,
+        Section("configuration", "Configuration", configuration(report)) if report.settings else None,
+        Section("provenance", "Provenance", provenance(report)),
+    ]
+    return [part for part in parts if part is not None]
+
+
+def training(report: Report, drawn: Mapping[str, str]) -> Markup:
+    """Return the curves and what they say."""
+    results = report.results
+    best = next(row for row in report.history if row["epoch"] == results["best_epoch"])
+    last = report.history[-1]
+    gap = 100 * (best["accuracy/train"] - best["accuracy/val"])
+    facts = [
+        ("chosen epoch", f"{results['best_epoch']} of {results['epochs']}"),
+        ("val accuracy there", f"{100 * best['accuracy/val']:.2f} %"),
+        ("train accuracy there", f"{100 * best['accuracy/train']:.2f} % ({gap:+.1f} points)"),
+        ("val accuracy at the end", f"{100 * last['accuracy/val']:.2f} %"),
+        ("an epoch", f"{np.median([row['seconds'] for row in report.history]):.1f} s (median)"),
+        ("training faces a second", f"{results['images_per_second']:,.0f}"),
+    ]
+    if results.get("peak_memory_mb"):
+        facts.append(("largest memory", f"{results['peak_memory_mb']:,.0f} MB"))
+    meaning = paragraph(
+        "Train figures are running means over each epoch's augmented faces with dropout on, val figures are taken "
+        "after it on faces as they are; train may therefore lie below val early on. A growing gap later is "
+        "overfitting.",
+        class_="soft",
+    )
+    return page.columns(
+        page.drawing(drawn["curves"], "loss, accuracy and learning rate by epoch"),
+        joined(meaning, page.table((), facts, (1,))),
+    )
+
+
+def confusions(report: Report, drawn: Mapping[str, str]) -> Markup:
+    """Return the confusion matrix and its largest entries in words."""
+    classes = report.scored.classes
+    counts = np.asarray(report.results["confusion"])
+    totals = counts.sum(1).clip(min=1)
+    off = [(counts[i, j] / totals[i], i, j) for i, j in np.ndindex(counts.shape) if i != j and counts[i, j]]
+    rows = [
+        (f"{classes[i]} read as {classes[j]}", f"{counts[i, j]:,} of {counts[i].sum():,}", f"{100 * share:.1f} %")
+        for share, i, j in sorted(off, reverse=True)[:8]
+    ]
+    told = paragraph("Rows are labels: each adds up to 100 %. The diagonal is the recall.", class_="soft")
+    most = joined(
+        tag("h3", "Most often confused"), page.table(("", "faces", "of its label"), rows, (1, 2))
+    ) if rows else paragraph("Nothing is confused.")
+    return page.columns(page.drawing(drawn["confusion"], "confusion matrix"), joined(told, most))
+
+
+def emotions(report: Report, drawn: Mapping[str, str]) -> Markup:
+    """Return precision, recall and F1 of each class."""
+    rows = [
+        (
+            name,
+            *(f"{100 * values[figure]:.1f}" for figure in ("precision", "recall")),
+            "{:.0f} – {:.0f}".format(*(100 * end for end in values["recall_ci95"])),
+            f"{100 * values['f1']:.1f}",
+            f"{values['support']:,}",
+        )
+        for name, values in report.results["per_class"].items()
+    ]
+    heads = ("emotion", "precision %", "recall %", "its 95 %", "F1 %", "faces")
+    return page.columns(
+        page.drawing(drawn["per_class"], "precision and recall by emotion"),
+        page.table(heads, rows, (1, 2, 3, 4, 5)),
+    )
+
+
+def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:
+    """Return the reliability diagram and the mean confidence beside the accuracy."""
+    confidence = float(report.scored.probabilities.max(1).mean())
+    accuracy = report.results["accuracy"]
+    verdict = "surer than it is right" if confidence > accuracy else "more often right than it claims"
+    text = paragraph(
+        f"On average it gives its answer {100 * confidence:.1f} % and is right in {100 * accuracy:.1f} %: {verdict}. "
+        "Bars on the dashed line would mean that, say, of all faces read with 70 % confidence, 70 % are right.",
+        class_="soft",
+    )
+    sure = report.scored.probabilities.max(1)
+    right = report.scored.probabilities.argmax(1) == report.scored.targets
+    rows = []
+    for least in (0.5, 0.7, 0.9):
+        kept = sure >= least
+        share = f"{100 * right[kept].mean():.1f} %" if kept.any() else "none"
+        rows.append((f"at least {100 * least:.0f} %", f"{100 * kept.mean():.1f} %", share))
+    return page.columns(
+        page.drawing(drawn["reliability"], "accuracy against confidence"),
+        joined(text, page.table(("confidence", "faces", "right among them"), rows, (1, 2))),
+    )
+
+
+def _faces_section(report: Report, name: str, title: str, places: NDArray[np.int64]) -> Section | None:
+    if not places.size:
+        return None
+    told = {
+        "mistakes": "Wrong answers given with the most confidence: look here for wrong labels, too.",
+        "doubtful": "Faces whose two likeliest emotions lie nearest to each other.",
+    }[name]
+    key = paragraph(
+        told, " ", tag("span", "Green", class_="good"), " is the label, ", tag("span", "red", class_="bad"),
+        " a wrong answer; probabilities in per cent.", class_="soft",
+    )  # fmt: skip
+    return Section(name, title, joined(key, tag("div", *(_face(report.scored, int(p)) for p in places), class_="faces")))
+
+
+def _face(scored: Scored, place: int) -> Markup:
+    chances = dict(zip(scored.classes, scored.probabilities[place].tolist(), strict=True))
+    said, label = max(chances, key=lambda name: chances[name]), scored.classes[scored.targets[place]]
+    lines = (f"{said} {100 * chances[said]:.0f} %", f"labelled {label}", f"row {scored.rows[place]:,}")
+    return page.face(scored.images[place], lines, chances, {said: "predicted", label: "label"})
+
+
+def augmentation(report: Report, drawn: Mapping[str, str]) -> Markup:
+    """Return the sheet of augmented faces and the settings behind it."""
+    chosen = {key: value for key, value in report.settings.get("augment", {}).items() if value}
+    text = ", ".join(f"{key} {value}" for key, value in chosen.items()) or "none"
+    return joined(paragraph("augment: ", tag("code", text), class_="soft"),
+                  page.drawing(drawn["augmented"], "training faces before and after augmentation", large=True))
+
+
+def configuration(report: Report) -> Markup:
+    """Return what differs from the defaults, and the whole."""
+    rows = [(tag("code", key), plain(value), plain(default)) for key, (value, default) in report.changes.items()]
+    differs = page.table(("key", "here", "default"), rows) if rows else paragraph("Nothing differs from the defaults.")
+    lines = [f"{key}: {plain(value)}" for key, value in leaves(report.settings)]
+    return joined(differs, page.details("the whole configuration", tag("pre", "\n".join(lines))))
+
+
+def plain(value: Any) -> str:
+    """Return a setting's value as YAML has it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def provenance(report: Report) -> Markup:
+    """Return where the figures come from: enough to make them again."""
+    results = report.results
+    dataset = results["dataset"]
+    counts = "; ".join(f"{split} {sum(held.values()):,}" for split, held in dataset["counts"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    rows: list[tuple[object, object]] = [
+        ("command", tag("code", results["command"])),
+        ("seed", results.get("seed", "")),
+        ("data", f"{dataset['path'] or dataset['name']} ({dataset['layout']}), labels: {dataset['labels']}"),
+        ("faces", counts),
+        ("split", dataset["split"]),
+        ("fingerprint", tag("code", dataset["fingerprint"])),
+        ("finished", results.get("finished", "")),
+        ("machine", _machine(results)),
+        ("code", results.get("commit") or "no checkout: the installed package"),
+        ("versions", versions),
+        ("parameters", f"{results['parameters']:,}" if "parameters" in results else ""),
+        ("checkpoint", results.get("checkpoint", "")),
+        ("notes", "; ".join(dataset["notes"])),
+    ]
+    return page.table((), [row for row in rows if row[1] != ""], stack=True)
+
+
+def _machine(results: Mapping[str, Any]) -> str:
+    about = results["hardware"]
+    threads = f"{about['threads']} of {about['cores']} cores"
+    return f"{about['gpu']} ({about['cpu']})" if about["gpu"] else f"{about['cpu']}, {threads}, no GPU"
+
+
+def _version(results: Mapping[str, Any]) -> str:
+    return str(results["versions"].get("fer", ""))

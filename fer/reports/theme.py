@@ -1,0 +1,51 @@
+"""The look of every figure and page: one set of colours, by role, for paper, light screens and dark ones.
+
+Figures are drawn once, in the colours of ``PAPER``. In a page each of these colours becomes a CSS variable, so that the
+same drawing follows the reader's light or dark setting.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+# role -> colour on white. Text has a contrast of at least 4.5 to its ground in both sets (WCAG 2.2, 1.4.3); train and
+# val differ in lightness as well as in hue, so that they part in grey print and for colour-blind readers.
+PAPER: Mapping[str, str] = MappingProxyType(
+    {
+        "ink": "#1b1f27",  # text, axes
+        "soft": "#5a6372",  # secondary text, ticks
+        "rule": "#d5dae1",  # grids, borders
+        "val": "#2455c3",  # val; the main colour
+        "train": "#c96f0b",
+        "good": "#1d7d46",
+        "bad": "#bd2f2a",
+        "ground": "#fefefe",  # what figures stand on
+        "faint": "#f2f4f7",  # stripes, cards
+        "page": "#f7f8fa",
+    }
+)
+DARK: Mapping[str, str] = MappingProxyType(
+    {
+        "ink": "#e7eaf0",
+        "soft": "#a0a9b8",
+        "rule": "#363e4b",
+        "val": "#86acff",
+        "train": "#f2a24e",
+        "good": "#62cd92",
+        "bad": "#ff8379",
+        "ground": "#1a1f27",
+        "faint": "#232a34",
+        "page": "#12161c",
+    }
+)
+
+
+def variables(colours: Mapping[str, str]) -> str:
+    """Return the colours as CSS variables, ``--ink: #1b1f27; ...``."""
+    return " ".join(f"--{role}: {colour};" for role, colour in colours.items())
+
+
+def themed(svg: str) -> str:
+    """Return a drawing in the colours of ``PAPER`` with each as a CSS variable."""
+    for role, colour in PAPER.items():
+        svg = svg.replace(colour, f"var(--{role})")
+    return svg
