@@ -13,13 +13,13 @@ class Bins(NamedTuple):
 
     Args:
         edges: (B + 1,) from 0 to 1.
-        count: (B,) faces.
+        faces: (B,) how many.
         confidence: (B,) mean probability of the predicted class; 0 in an empty bin.
         accuracy: (B,) share of right predictions; 0 in an empty bin.
     """
 
     edges: NDArray[np.float64]
-    count: NDArray[np.int64]
+    faces: NDArray[np.int64]
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
 
@@ -48,4 +48,4 @@ def place_of(confidence: NDArray[np.floating[Any]], bins: int = BINS) -> NDArray
 
 def expected_error(bins: Bins) -> float:
     """Return the expected calibration error: the mean gap between confidence and accuracy, over faces."""
-    return float((bins.count * np.abs(bins.confidence - bins.accuracy)).sum() / max(1, bins.count.sum()))
+    return float((bins.faces * np.abs(bins.confidence - bins.accuracy)).sum() / max(1, bins.faces.sum()))

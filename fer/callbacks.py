@@ -1,14 +1,11 @@
-"""What happens around the steps of a run: checkpoints, history, progress, signals, a loss that is no number."""
+"""What happens around the steps of a run: checkpoints, history, times, signals, a loss that is no number."""
 
 import csv
 import logging
 import math
 import shlex
-import shutil
 import signal
-import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,14 +16,11 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import Tensor
 
 from fer.errors import FerError, Interrupted
-from fer.models import EmotionClassifier
-from fer.results import clock, written_whole
+from fer.results import written_whole
 from fer.settings import mode
 
 log = logging.getLogger(__name__)
 
-SHOWN = ("loss/val", "accuracy/val")  # figures that every epoch's line holds
-REDRAW_S = 0.5  # seconds between drawings of the live line
 LOOK_EVERY = 50  # steps between looks at figures on the device; each look waits for it
 
 
@@ -149,104 +143,6 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the rows so far."""
         self.rows = list(state_dict["rows"])
-
-
-class Progress(Callback):
-    """A live line in a terminal, and a line an epoch everywhere.
-
-    Args:
-        saver: knows whether an epoch is the best so far.
-        stopwatch: gives the times.
-        live: draw the live line, if standard output is a terminal.
-    """
-
-    def __init__(self, saver: Saver, stopwatch: Stopwatch, *, live: bool) -> None:
-        self.saver, self.stopwatch = saver, stopwatch
-        self.live = live and sys.stdout.isatty()
-        self._batches = 0
-        self._start = 0.0
-        self._first_epoch = 0
-        self._drawn = 0.0
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the run's clock."""
-        self._start, self._first_epoch = time.perf_counter(), trainer.current_epoch
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin a line."""
-        self._batches = 0
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Draw anew now and then: every look at the figures waits for the device."""
-        self._batches += 1
-        cheap = self._batches % LOOK_EVERY == 0 or pl_module.device.type == "cpu"
-        if self.live and cheap and time.perf_counter() - self._drawn > REDRAW_S:
-            self._drawn = time.perf_counter()
-            self._draw(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say how the epoch went."""
-        self._clear()
-        log.info(self._line(trainer))
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave a clean line to whatever is said next."""
-        self._clear()
-
-    def _line(self, trainer: pl.Trainer) -> str:
-        figures: Mapping[str, Tensor] = trainer.callback_metrics
-        epoch, total = trainer.current_epoch + 1, trainer.max_epochs or 0
-        parts = [
-            f"epoch {epoch:>{len(str(total))}}/{total}",
-            *(_split_figures(figures, split) for split in ("train", "val")),
-            *(
-                []
-                if self.saver.monitor in SHOWN
-                else [f"{self.saver.monitor} {float(figures[self.saver.monitor]):.4f}"]
-            ),
-            f"lr {float(figures['learning_rate']):.2e}",
-            f"{self.stopwatch.epoch_seconds:.1f} s",
-            f"{self.stopwatch.images_per_second:,.0f} images/s",
-            f"{clock(self._left(epoch, total))} left",
-        ]
-        best = self.saver.is_better(float(figures[self.saver.monitor]))
-        return " | ".join(parts) + ("  * best" if best else "")
-
-    def _left(self, epochs_done: float, total: int) -> float:
-        """Return the seconds until the run's end, at the pace so far."""
-        pace = (time.perf_counter() - self._start) / max(epochs_done - self._first_epoch, 1e-9)
-        return pace * (total - epochs_done)
-
-    def _draw(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        assert isinstance(model, EmotionClassifier)
-        total = int(trainer.num_training_batches)
-        share = min(1.0, (trainer.fit_loop.epoch_loop.batch_idx + 1) / total)
-        scores = model.train_scores.compute()
-        elapsed = self.stopwatch.elapsed()
-        text = (
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {bar(share)} {share:4.0%}  "
-            f"loss {float(scores['loss']):.3f}  accuracy {100 * float(scores['accuracy']):.1f} %  "
-            f"{self.stopwatch.images / max(elapsed, 1e-9):,.0f} images/s  {clock(elapsed / share - elapsed)} of epoch, "
-            f"{clock(self._left(trainer.current_epoch + share, trainer.max_epochs or 0))} of run left"
-        )
-        width = shutil.get_terminal_size().columns - 1
-        sys.stdout.write("\r\033[K" + text[:width])
-        sys.stdout.flush()
-
-    def _clear(self) -> None:
-        if self.live:
-            sys.stdout.write("\r\033[K")
-            sys.stdout.flush()
-
-
-def _split_figures(figures: Mapping[str, Tensor], split: str) -> str:
-    loss, accuracy = (float(figures[f"{name}/{split}"]) for name in ("loss", "accuracy"))
-    return f"{split} loss {loss:.4f} accuracy {100 * accuracy:5.2f} %"
-
-
-def bar(share: float, width: int = 20) -> str:
-    """Return a bar of ``width`` characters, filled to ``share``."""
-    return "█" * round(share * width) + "░" * (width - round(share * width))
 
 
 class FiniteLoss(Callback):

@@ -93,7 +93,7 @@ def changes(
     """
     with _beside_a_run(), initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
         usual = compose("config", return_hydra_config=True).hydra.runtime.choices
-        chosen = {group: choice for group, choice in choices.items() if group in usual and "/" not in group}
+        chosen = {group: choice for group, choice in choices.items() if group in usual}
         given = [f"{group}={choice}" for group, choice in chosen.items()]
         default = dict(leaves(plain(compose("config", [*given, *paths]))))
     groups = {group: (choice, usual[group]) for group, choice in chosen.items() if usual[group] != choice}

@@ -23,43 +23,50 @@ from fer.models import EmotionClassifier
 from fer.models.base import LOGGED
 from fer.reports import drawing, figures
 from fer.reports.run import Scored, caption
-from fer.settings import TrainSettings, leaves
+from fer.settings import Origin, TrainSettings, leaves
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 PICTURES = 30  # times a run that pictures are drawn: a long one would otherwise fill the disk with them
-SHOWN_FACES = 24  # of the best and of the worst read: four rows of six
+SHOWN_FACES = 20  # of the best and of the worst read
+COLUMNS = 5  # of them in a row, so that their captions can be read in TensorBoard's small pictures
 THRESHOLDS = 127  # of a precision-recall curve, TensorBoard's own number
 SPRITE = 8192  # pixels: the largest picture of all faces that the projector takes
-NOT_COMPARED = ("data.path", "data.votes", "data.cache", "data.on_bad", "trainer.bar", "trainer.allocator", "resume")
+ALWAYS = ("model", "optimizer", "scheduler", "augment")  # groups whose choice is always told
+NEVER = ("data.path", "data.cache", "trainer.threads", "trainer.accelerator", "trainer.bar", "logger.", "plugins")
+HEADLINES = ("accuracy", "macro_f1", "loss")  # of the best epoch, in HPARAMS
 
 
 class Dashboard(Callback):
     """Writes what TensorBoard shows, an epoch at a time.
 
     Args:
-        settings: of the run, for HPARAMS.
+        compared: what HPARAMS tells of the run.
         saver: knows the best epoch.
         stopwatch: knows the pace.
     """
 
-    def __init__(self, settings: TrainSettings, saver: Saver, stopwatch: Stopwatch) -> None:
-        self.settings, self.saver, self.stopwatch = settings, saver, stopwatch
+    def __init__(self, compared: Mapping[str, str | float | bool], saver: Saver, stopwatch: Stopwatch) -> None:
+        self.compared, self.saver, self.stopwatch = compared, saver, stopwatch
         self._logits: list[Tensor] = []
         self._best: dict[str, float] = {}  # figures of the best epoch so far
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Tell the settings, before Lightning writes what it knows of them, which is nothing."""
+        assert isinstance(trainer.logger, TensorBoardLogger)
+        trainer.logger.log_hyperparams(dict(self.compared), {f"best/{name}": math.nan for name in HEADLINES})
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lay out the charts, tell the settings and show a batch as training sees it."""
+        """Lay out the charts and show a batch as training sees it."""
         assert isinstance(pl_module, EmotionClassifier)
-        logger = trainer.logger
-        assert isinstance(logger, TensorBoardLogger)
-        logger.experiment.add_custom_scalars(layout(pl_module.hparams["classes"]))
-        logger.log_hyperparams(hyperparameters(self.settings), {f"best/{name}": math.nan for name in LOGGED})
+        assert isinstance(trainer.logger, TensorBoardLogger)
+        writer = trainer.logger.experiment
+        writer.add_custom_scalars(layout(pl_module.hparams["classes"]))
         if trainer.current_epoch == 0:
             data: FERDataModule = trainer.datamodule  # type: ignore[attr-defined]
             sheet = figures.mosaic(data.first_batch(), columns=16)
-            logger.experiment.add_image("train/first batch, augmented", sheet, 0, dataformats="HWC")
+            writer.add_image("train/first batch, augmented", sheet, 0, dataformats="HWC")
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to collect."""
@@ -73,14 +80,15 @@ class Dashboard(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch's figures, and now and then its pictures."""
-        assert isinstance(pl_module, EmotionClassifier) and isinstance(trainer.logger, TensorBoardLogger)
+        assert isinstance(pl_module, EmotionClassifier)
+        assert isinstance(trainer.logger, TensorBoardLogger)
         writer, epoch = trainer.logger.experiment, trainer.current_epoch + 1
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         recalls = zip(pl_module.hparams["classes"], pl_module.latest["val"]["recall"].tolist(), strict=True)
         values |= {f"recall/{name}": recall for name, recall in recalls}
         values |= {"speed/images_per_second": self.stopwatch.images_per_second}
         if not self._best or self.saver.is_better(values[self.saver.monitor]):
-            self._best = {f"best/{name}": values[f"{name}/val"] for name in LOGGED}
+            self._best = {f"best/{name}": values[f"{name}/val"] for name in HEADLINES}
         for name, value in (values | self._best).items():
             writer.add_scalar(name, value, epoch)
         every = math.ceil((trainer.max_epochs or 1) / PICTURES)
@@ -101,7 +109,7 @@ class Dashboard(Callback):
             matrix = figures.confusion(scores["confusion"].tolist(), scored.classes)
             writer.add_image("val/confusion matrix", drawing.pixels(matrix, 120), epoch, dataformats="HWC")
             for name, places in (("worst read faces", worst), ("best read faces", best)):
-                sheet = figures.faces(scored.images[places], [caption(scored, place)[:2] for place in places])
+                sheet = figures.faces(scored.images[places], [caption(scored, place)[:2] for place in places], COLUMNS)
                 writer.add_image(f"val/{name}", drawing.pixels(sheet, 160), epoch, dataformats="HWC")
         for index, name in enumerate(scored.classes):
             hits, chances = scored.targets == index, scored.probabilities[:, index]
@@ -128,7 +136,10 @@ def layout(classes: list[str]) -> dict[str, dict[str, list[Any]]]:
     over = {name.replace("_", " "): ["Multiline", [f"{name}/train", f"{name}/val"]] for name in LOGGED}
     return {
         "train and val": over,
-        "emotions": {"recall on val": ["Multiline", [f"recall/{name}" for name in classes]]},
+        "emotions": {
+            "recall on val": ["Multiline", [f"recall/{name}" for name in classes]],
+            **{f"recall of {name}": ["Multiline", [f"recall/{name}"]] for name in classes},
+        },
         "run": {
             "learning rate": ["Multiline", ["learning_rate"]],
             "images a second": ["Multiline", ["speed/images_per_second"]],
@@ -136,20 +147,25 @@ def layout(classes: list[str]) -> dict[str, dict[str, list[Any]]]:
     }
 
 
-def hyperparameters(settings: TrainSettings) -> dict[str, str | float | bool]:
-    """Return what HPARAMS compares, by short names: ``lr`` for ``optimizer.lr``, ``model`` for ``model.name``.
+def hyperparameters(settings: TrainSettings, origin: Origin) -> dict[str, str | float | bool]:
+    """Return what HPARAMS compares, by short names: ``lr`` for ``optimizer.lr``, ``flip`` for ``augment.flip``.
 
-    A last word that two sections share keeps its section: ``adamw``'s and a loss's would otherwise be one column.
+    All settings would be forty columns, of which TensorBoard shows the first five of the alphabet. Therefore: what
+    every comparison needs, and what the command line named, unless it cannot matter.
     """
-    found = {key: value for key, value in leaves(asdict(settings)) if _compared(key)}
-    named = {key.removesuffix(".name"): value for key, value in found.items()}
-    last = [key.rpartition(".")[2] for key in named]
-    short = {key: tail if last.count(tail) == 1 else key for key, tail in zip(named, last, strict=True)}
-    return {short[key]: _hyperparameter(value) for key, value in named.items()}
+    values = dict(leaves(asdict(settings)))
+    chosen = {group: origin.choices.get(group, settings_name(values, group)) for group in ALWAYS}
+    asked = {key: values[key] for key in origin.asked if key in values and not key.startswith(NEVER)}
+    named = {**chosen, "lr": values["optimizer.lr"], "seed": values["seed"]}
+    for key, value in asked.items():
+        short = key.rpartition(".")[2]
+        named[key if short in named and named[short] != value else short] = value
+    return {key: _hyperparameter(value) for key, value in named.items()}
 
 
-def _compared(key: str) -> bool:
-    return key not in NOT_COMPARED and not key.startswith(("logger.", "data.synthetic_", "plugins"))
+def settings_name(values: Mapping[str, Any], group: str) -> str:
+    """Return the name within a section, where no choice of a group is known."""
+    return str(values.get(f"{group}.name", ""))
 
 
 def _hyperparameter(value: Any) -> str | float | bool:

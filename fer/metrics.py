@@ -38,7 +38,7 @@ class Scores(Metric):
 
 
 def from_confusion(confusion: Tensor) -> dict[str, Tensor]:
-    """Return accuracy, macro-F1, balanced accuracy (...), and precision, recall and F1 (..., C) of matrices (..., C, C).
+    """Return accuracy, macro-F1, balanced accuracy (...) and precision, recall, F1 (..., C) of matrices (..., C, C).
 
     A class that was never predicted has precision 0, one without faces has recall 0 and stays out of both means
     (scikit-learn's balanced accuracy does the same; its macro-F1 over the labels present too).

@@ -53,7 +53,9 @@ def embeddings(model: EmotionClassifier, images: Tensor, *, batch_size: int, dev
     """
     kept: list[Tensor] = []
     linear = [module for module in model.net.modules() if isinstance(module, nn.Linear)]
-    hook = linear[-1].register_forward_pre_hook(lambda _, given: kept.append(given[0].float().cpu())) if linear else None
+    hook = (
+        linear[-1].register_forward_pre_hook(lambda _, given: kept.append(given[0].float().cpu())) if linear else None
+    )
     try:
         logits = probabilities(model, images, batch_size=batch_size, device=device).log()
     finally:
@@ -160,7 +162,7 @@ def bootstrap(predicted: Tensor, targets: Tensor) -> dict[str, list[float]]:
 
 
 def _sums_of(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Return what each face adds to the sums behind the figures: its cell of the confusion matrix, its loss, its gap."""
+    """Return what each face adds to the sums behind the figures: a cell of the confusion matrix, its loss, its gap."""
     count, classes = predicted.shape
     confidence, guess = predicted.max(1)
     cells = torch.zeros(count, classes**2)

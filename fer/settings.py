@@ -4,7 +4,7 @@
 (model, loss, optimizer, scheduler) stay plain mappings here: their keys are the arguments of what is registered.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -185,3 +185,22 @@ class TrainSettings:
             )
         if self.early_stopping and self.trainer.overfit_batches:
             raise FerError("early_stopping and trainer.overfit_batches exclude each other")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a run came about, for its record and its report.
+
+    Args:
+        command: line that makes it again.
+        stand_in: drawn faces stand in for FER2013, which was not found.
+        choices: group -> choice, such as augment -> basic.
+        asked: keys and groups that the command line named.
+        changes: key -> (value, default) of what differs from the defaults.
+    """
+
+    command: str = ""
+    stand_in: bool = False
+    choices: Mapping[str, str] = field(default_factory=dict)
+    asked: Sequence[str] = ()
+    changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)

@@ -8,6 +8,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fer.configuration import composed, import_plugins, offer_plugins, plain, qu
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.errors import FerError, command
-from fer.settings import TrainSettings, leaves
+from fer.settings import Origin, TrainSettings, leaves
 
 log = logging.getLogger(__name__)
 
@@ -53,22 +54,25 @@ def task(config: DictConfig) -> int | None:
         paths = _search_paths(hydra_config.overrides.hydra)
         return sweep.run_job(list(hydra_config.overrides.task), paths, folder, config.data.path)
     settings = build(TrainSettings, plain(config))
-    own = [text for text in hydra_config.overrides.task if not text.startswith("resume=")]
-    paths = _search_paths(hydra_config.overrides.hydra)
-    changes = configuration.changes({**plain(config), "resume": None}, hydra_config.runtime.choices, paths)
-    run(settings, Path(hydra_config.runtime.output_dir), own, changes)
+    run(settings, Path(hydra_config.runtime.output_dir), _origin(config, hydra_config))
     return None
 
 
-def run(settings: TrainSettings, folder: Path, overrides: list[str], changes: Mapping[str, tuple[Any, Any]]) -> None:
-    """Fit one run in ``folder`` and say where everything lies.
+def _origin(config: DictConfig, hydra_config: Any) -> Origin:
+    """Return how the run came about; a resumed one as it began."""
+    overrides = [text for text in hydra_config.overrides.task if not text.startswith("resume=")]
+    choices = {group: choice for group, choice in hydra_config.runtime.choices.items() if "/" not in group}
+    paths = _search_paths(hydra_config.overrides.hydra)
+    return Origin(
+        command=shlex.join(["python", "-m", "fer.train", *overrides]),
+        choices=choices,
+        asked=[text.partition("=")[0] for text in overrides],
+        changes=configuration.changes({**plain(config), "resume": None}, choices, paths),
+    )
 
-    Args:
-        settings: of the run.
-        folder: the run's.
-        overrides: that the user gave, to make the run again.
-        changes: key -> (value, default) of what differs from the defaults.
-    """
+
+def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
+    """Fit one run in ``folder`` and say where everything lies."""
     shown = _shown(folder)
     if settings.resume and (folder / "metrics.json").exists():
         log.info("finished already, nothing to resume: %s", shown)
@@ -77,8 +81,7 @@ def run(settings: TrainSettings, folder: Path, overrides: list[str], changes: Ma
     path, stand_in = _data(settings, folder)
     from fer.training import fit, with_path  # torch comes in here, with everything checked that can be
 
-    command_line = shlex.join(["python", "-m", "fer.train", *overrides])
-    results = fit(with_path(settings, path), folder, command=command_line, stand_in=stand_in, changes=changes)
+    results = fit(with_path(settings, path), folder, replace(origin, stand_in=stand_in))
     log.info("results:  %s", shown)
     for name, purpose in (
         ("report.html", "the whole on one page; its figures as PNG and SVG in figures/"),

@@ -4,7 +4,6 @@ import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from fer import augment, checkpoints, machine, scoring
-from fer.callbacks import FiniteLoss, History, Patience, Progress, Saver, Signals, Stopwatch
-from fer.dashboard import Dashboard
+from fer import augment, checkpoints, machine, profiling, scoring
+from fer.callbacks import FiniteLoss, History, Patience, Saver, Signals, Stopwatch
+from fer.dashboard import Dashboard, hyperparameters
 from fer.data.datamodule import FERDataModule
 from fer.data.locate import HOW_TO_GET
 from fer.errors import FerError
@@ -23,36 +22,56 @@ from fer.labels import EMOTIONS
 from fer.losses import LOSSES
 from fer.models import MODELS, EmotionClassifier, create
 from fer.optimizers import OPTIMIZERS
+from fer.progress import Progress
 from fer.reports.run import Scored
 from fer.results import class_table, clock, read_history, score_table, write_json
 from fer.schedules import SCHEDULES
-from fer.settings import TrainerSettings, TrainSettings, mode
+from fer.settings import Origin, TrainerSettings, TrainSettings, mode
 
 log = logging.getLogger(__name__)
 
 SAMPLES, VARIANTS = 6, 9  # of the report's sheet of augmented faces
 
 
-def fit(
-    settings: TrainSettings,
-    folder: Path,
-    *,
-    command: str,
-    stand_in: bool,
-    changes: Mapping[str, tuple[Any, Any]] | None = None,
-) -> dict[str, Any]:
+def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]:
     """Train, or go on with, the run in ``folder``; score its best epoch on val; return what ``metrics.json`` holds.
 
     Args:
         settings: with ``data.path`` found.
         folder: the run's.
-        command: that started it, for the record.
-        stand_in: drawn faces stand in for FER2013, which was not found.
-        changes: key -> (value, default) of what differs from the defaults, for the report.
+        origin: of the run, for the record.
 
     Raises:
         FerError: bad data, a checkpoint that does not fit, a loss that is no number.
         Interrupted: a signal came; the run is saved.
+    """
+    data, model = prepared(settings, origin.stand_in)
+    checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
+    saver, watch = Saver(folder / "checkpoints", settings.monitor), Stopwatch()
+    finite = FiniteLoss()
+    signals = Signals(folder, finite)
+    callbacks = [signals, watch, finite, *_callbacks(settings, folder, saver, watch, origin)]
+    faces = {name: len(held) for name, held in data.datasets.items()}
+    phases = profiling.Phases(on_gpu=machine.uses_gpu(settings.trainer)) if settings.trainer.profile else None
+    trainer = build_trainer(settings, folder, callbacks, faces, begin, profiler=phases)
+    log.info(
+        "%s: %s parameters, %d epochs of %s faces, %s",
+        settings.model["name"], f"{_parameters(model):,}", settings.trainer.max_epochs,
+        f"{len(data.datasets['train']):,}", _where(settings.trainer),
+    )  # fmt: skip
+    with profiling.measured(phases, folder):
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    signals.stop()
+    results, scored = finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=origin.command)
+    show(settings, folder, data, results, scored, origin.changes)
+    return results
+
+
+def prepared(settings: TrainSettings, stand_in: bool) -> tuple[FERDataModule, EmotionClassifier]:
+    """Return the faces and the network as a training begins with them, everything checked.
+
+    Raises:
+        FerError: a name or an argument that is not there, bad data, a network that cannot take the faces.
     """
     check_names(settings)
     _quieten()
@@ -61,24 +80,7 @@ def fit(
     data = FERDataModule(settings.data, augment.build(settings.augment), settings.seed)
     data.setup("fit")
     announce(data, stand_in)
-    model = classifier(settings, data, stand_in)
-    checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
-    saver, watch = Saver(folder / "checkpoints", settings.monitor), Stopwatch()
-    finite = FiniteLoss()
-    signals = Signals(folder, finite)
-    callbacks = [signals, watch, finite, *_callbacks(settings, folder, saver, watch)]
-    faces = {name: len(held) for name, held in data.datasets.items()}
-    trainer = build_trainer(settings, folder, callbacks, faces, begin)
-    log.info(
-        "%s: %s parameters, %d epochs of %s faces, %s",
-        settings.model["name"], f"{_parameters(model):,}", settings.trainer.max_epochs,
-        f"{len(data.datasets['train']):,}", _where(settings.trainer),
-    )  # fmt: skip
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    signals.stop()
-    results, scored = finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=command)
-    show(settings, folder, data, results, scored, changes or {})
-    return results
+    return data, classifier(settings, data, stand_in)
 
 
 def check_names(settings: TrainSettings) -> None:
@@ -172,7 +174,12 @@ def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
 
 
 def build_trainer(
-    settings: TrainSettings, folder: Path, callbacks: list[Callback], faces: dict[str, int], begin: int = 0
+    settings: TrainSettings,
+    folder: Path,
+    callbacks: list[Callback],
+    faces: dict[str, int],
+    begin: int = 0,
+    **instead: Any,
 ) -> pl.Trainer:
     """Return Lightning's trainer, as ``settings.trainer`` says.
 
@@ -182,36 +189,38 @@ def build_trainer(
         callbacks: in order.
         faces: split -> number of faces.
         begin: epochs that are done already, of a resumed run.
+        instead: further arguments of ``pl.Trainer``, or other ones.
     """
     chosen, batch_size = settings.trainer, settings.data.batch_size
     logger = tensorboard_logger(folder, begin) if settings.logger.tensorboard else False
-    return pl.Trainer(
-        accelerator="gpu" if machine.uses_gpu(chosen) else "cpu",
-        devices=1,
-        precision=machine.precision(chosen),
-        max_epochs=chosen.max_epochs,
-        gradient_clip_val=chosen.gradient_clip,
-        limit_train_batches=_limit(chosen.limit_train, faces["train"], batch_size),
-        limit_val_batches=_limit(chosen.limit_val, faces["val"], batch_size),
-        overfit_batches=chosen.overfit_batches,
-        deterministic="warn",  # CUDA has no deterministic backward for grid_sample and adaptive pooling
-        benchmark=False,
-        logger=logger,
-        callbacks=callbacks,
-        plugins=[checkpoints.AtomicCheckpointIO()],
-        default_root_dir=folder,
-        num_sanity_val_steps=0,
-        enable_checkpointing=True,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,  # figures are logged at epochs' ends only; this keeps Lightning from warning
-    )
+    options: dict[str, Any] = {
+        "accelerator": "gpu" if machine.uses_gpu(chosen) else "cpu",
+        "devices": 1,
+        "precision": machine.precision(chosen),
+        "max_epochs": chosen.max_epochs,
+        "gradient_clip_val": chosen.gradient_clip,
+        "limit_train_batches": _limit(chosen.limit_train, faces["train"], batch_size),
+        "limit_val_batches": _limit(chosen.limit_val, faces["val"], batch_size),
+        "overfit_batches": chosen.overfit_batches,
+        "deterministic": "warn",  # CUDA has no deterministic backward for grid_sample and adaptive pooling
+        "benchmark": False,
+        "logger": logger,
+        "callbacks": callbacks,
+        "plugins": [checkpoints.AtomicCheckpointIO()],
+        "default_root_dir": folder,
+        "num_sanity_val_steps": 0,
+        "enable_checkpointing": True,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "log_every_n_steps": 1,  # figures are logged at epochs' ends only; this keeps Lightning from warning
+    }
+    return pl.Trainer(**options | instead)
 
 
 def tensorboard_logger(folder: Path, begin: int) -> TensorBoardLogger:
     """Return the logger of a run; what an interrupted one has logged after ``begin`` epochs is taken back."""
-    purge = {"purge_step": begin + 1} if begin else {}
-    return TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False, **purge)
+    purge = begin + 1 if begin else None
+    return TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False, purge_step=purge)
 
 
 def _limit(fraction: float, faces: int, batch_size: int) -> int | float:
@@ -219,11 +228,11 @@ def _limit(fraction: float, faces: int, batch_size: int) -> int | float:
     return 1.0 if fraction == 1 else max(1, round(fraction * faces / batch_size))
 
 
-def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopwatch) -> list[Callback]:
+def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopwatch, origin: Origin) -> list[Callback]:
     callbacks: list[Callback] = [
         History(folder / "history.csv", watch),
         Progress(saver, watch, live=settings.trainer.bar),
-        *([Dashboard(settings, saver, watch)] if settings.logger.tensorboard else []),
+        *([Dashboard(hyperparameters(settings, origin), saver, watch)] if settings.logger.tensorboard else []),
         saver,
     ]
     if settings.early_stopping:
@@ -301,7 +310,8 @@ def _parameters(model: torch.nn.Module) -> int:
 def _where(settings: TrainerSettings) -> str:
     if machine.uses_gpu(settings):
         return f"on {torch.cuda.get_device_name()}, {machine.precision(settings)}"
-    return f"on the CPU with {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"on the CPU with {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _quieten() -> None:

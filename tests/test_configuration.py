@@ -32,7 +32,12 @@ def test_every_yaml_is_reached():
 
 @pytest.mark.parametrize(
     ("section", "defaults"),
-    [("data", DataSettings()), ("augment", AugmentSettings()), ("trainer", TrainerSettings()), ("logger", LoggerSettings())],
+    [
+        ("data", DataSettings()),
+        ("augment", AugmentSettings()),
+        ("trainer", TrainerSettings()),
+        ("logger", LoggerSettings()),
+    ],
 )
 def test_defaults_in_yaml_are_those_in_the_code(section, defaults):
     assert plain(composed(["augment=none"]))[section] == asdict(defaults)

@@ -23,7 +23,6 @@ from fer.optimizers import OPTIMIZERS
 from fer.schedules import SCHEDULES, Plateau
 from fer.settings import Section, mode
 
-
 LOGGED = ("loss", "accuracy", "macro_f1", "balanced_accuracy")  # each as <name>/train and <name>/val, once an epoch
 
 
@@ -55,7 +54,9 @@ class EmotionClassifier(pl.LightningModule):
         self.train_scores = Scores(len(classes))
         self.val_scores = Scores(len(classes))
         self.monitor = "accuracy/val"
-        self.latest: dict[str, dict[str, Tensor]] = {}  # split -> its scores of the last epoch, as Scores.compute has them
+        self.latest: dict[
+            str, dict[str, Tensor]
+        ] = {}  # split -> scores of its last epoch, see Scores.compute
         self.dataset: dict[str, Any] = {}  # what the checkpoint tells of its data, see FERDataModule.describe
         self._optimizer: Section = {}
         self._scheduler: Section = {}

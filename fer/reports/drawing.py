@@ -20,7 +20,7 @@ from fer.reports.theme import PAPER, themed
 
 WIDTH = 4.6  # inches
 DPI = 200  # of PNG files: 920 pixels
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # matplotlib's own type for it lists every key there is
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
     "font.size": 9,
     "axes.titlesize": 10,
@@ -115,5 +115,5 @@ def pixels(figure: Figure, dpi: int = 100) -> NDArray[np.uint8]:
     with style():
         figure.set_dpi(dpi)
         agg = FigureCanvasAgg(figure)
-        agg.draw()
-    return np.asarray(agg.buffer_rgba())[..., :3].copy()
+        agg.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(agg.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

@@ -48,22 +48,15 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
     for axes in (loss, accuracy, rate):
         axes.axvline(best_epoch, color=PAPER["good"], linewidth=1, linestyle=(0, (2, 2)))
     chosen = next(row for row in history if row["epoch"] == best_epoch)
-    _mark_best(accuracy, best_epoch, chosen["accuracy/val"], right=best_epoch <= (epochs[0] + epochs[-1]) / 2)
+    accuracy.plot([best_epoch], [chosen["accuracy/val"]], marker="o", markersize=5, color=PAPER["good"])
+    told = f"chosen: epoch {best_epoch}, val {100 * chosen['accuracy/val']:.1f} %"
+    accuracy.set_title(told, loc="right", color=PAPER["good"], fontsize=8, fontweight="normal")
     return figure
 
 
 def _dot(epochs: int) -> float:
     """Return the size of an epoch's dot: many epochs are a line, few would be invisible without dots."""
     return 3.0 if epochs <= 15 else 0.0
-
-
-def _mark_best(axes: Axes, epoch: int, value: float, *, right: bool) -> None:
-    axes.plot([epoch], [value], marker="o", markersize=5, color=PAPER["good"])
-    axes.annotate(
-        f"chosen: epoch {epoch}, val {100 * value:.1f} %",
-        (epoch, 0.04), xycoords=("data", "axes fraction"), textcoords="offset points",
-        xytext=(5 if right else -5, 0), ha="left" if right else "right", color=PAPER["good"], fontsize=8,
-    )  # fmt: skip
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
@@ -97,7 +90,7 @@ def _cell(axes: Axes, row: int, column: int, share: float, count: int) -> None:
     axes.add_patch(Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, facecolor=colour, alpha=share, linewidth=0))
     ink = PAPER["ground"] if share > 0.5 else PAPER["ink"]
     axes.text(column + 0.5, row + 0.42, f"{100 * share:.0f} %", ha="center", va="center", color=ink, fontsize=8.5)
-    axes.text(column + 0.5, row + 0.75, f"{count:,}", ha="center", va="center", color=ink, fontsize=6.5)
+    axes.text(column + 0.5, row + 0.75, f"{count:,}", ha="center", va="center", color=ink, fontsize=7)
 
 
 def reliability(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], ece: float) -> Figure:
@@ -112,7 +105,7 @@ def reliability(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.in
     figure, rows = canvas(4.3, 2, sharex=True, height_ratios=[3.2, 1])
     main, counts = rows[:, 0]
     width = bins.edges[1] - bins.edges[0]
-    held = bins.count > 0
+    held = bins.faces > 0
     left = bins.edges[:-1][held]
     main.plot([0, 1], [0, 1], color=PAPER["soft"], linewidth=1, linestyle=(0, (4, 3)), label="perfect", zorder=3)
     main.bar(left, bins.accuracy[held], 0.94 * width, align="edge", color=PAPER["val"], label="accuracy")
@@ -124,7 +117,7 @@ def reliability(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.in
     main.set_title(f"Expected calibration error {ece:.3f}")
     main.set_ylabel("share correct")
     main.legend(loc="upper left")
-    counts.bar(bins.edges[:-1], bins.count, 0.94 * width, align="edge", color=PAPER["soft"])
+    counts.bar(bins.edges[:-1], bins.faces, 0.94 * width, align="edge", color=PAPER["soft"])
     counts.set_ylabel("faces")
     counts.set_xlabel("confidence: probability of the predicted emotion")
     for axes in (main.xaxis, main.yaxis, counts.xaxis):
@@ -171,6 +164,7 @@ def faces(images: NDArray[np.uint8], captions: Sequence[Sequence[str]], columns:
     """
     lines = max((len(caption) for caption in captions), default=0)
     side = images.shape[-1]
+    size = 36 / columns  # points: the widest caption, "label: surprise", fills a face's width
     text = round(side * 0.19 * lines)  # room for the captions, in pixels of the faces
     rows = -(-len(images) // columns)
     height = WIDTH * rows * (side + GAP + text) / (columns * (side + GAP))
@@ -185,7 +179,7 @@ def faces(images: NDArray[np.uint8], captions: Sequence[Sequence[str]], columns:
         for line, words in enumerate(caption):
             y = row * (side + GAP + text) + GAP / 2 + side + side * (0.12 + 0.18 * line)
             ink = PAPER["ink"] if line == 0 else PAPER["soft"]
-            axes.text(x, y, words, ha="center", va="center", fontsize=6, color=ink)
+            axes.text(x, y, words, ha="center", va="center", fontsize=size, color=ink)
     return figure
 
 

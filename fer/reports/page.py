@@ -21,7 +21,8 @@ from fer.results import written_whole
 # the reader's choice beats the system's; without script the system's stays
 SWITCH = """
 const root = document.documentElement, button = document.getElementById("light");
-const dark = () => root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+const system = () => matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+const dark = () => (root.dataset.theme || system()) === "dark";
 const say = () => { button.textContent = dark() ? "light" : "dark"; };
 button.hidden = false;
 button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; say(); });
@@ -169,9 +170,7 @@ def face(
         for name, chance in chances.items()
     ]
     text = tag("div", first, class_="said"), *(tag("div", line, class_="label") for line in others)
-    return tag(
-        "figure", picture(image, ", ".join(lines)), *text, tag("div", *bars, class_="chances"), class_="face"
-    )
+    return tag("figure", picture(image, ", ".join(lines)), *text, tag("div", *bars, class_="chances"), class_="face")
 
 
 def write(file: Path, title: str, lead: Markup, sections: Sequence[Section], foot: str) -> None:

@@ -1,7 +1,4 @@
-"""The report of a run: ``report.html``, one page that explains it, and ``figures/``, the same as PNG and SVG for papers.
-
-    write(report, folder)
-"""
+"""The report of a run: ``report.html``, one page that explains it, and ``figures/``: the same, fit for papers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -132,9 +129,7 @@ def warnings(report: Report) -> list[str]:
     dataset = report.results["dataset"]
     told = []
     if dataset.get("stand_in"):
-        told.append(
-            "Drawn faces stood in for FER2013, which was not found: these figures say nothing of photographs."
-        )
+        told.append("Drawn faces stood in for FER2013, which was not found: these figures say nothing of photographs.")
     if dataset["split"] == "holdout":
         told.append("The split is a seeded 80/20 of everything: not to be laid beside figures on PrivateTest.")
     told += [note for note in dataset["notes"] if f"{report.results['split']} faces have an exact twin" in note]
@@ -218,9 +213,11 @@ def confusions(report: Report, drawn: Mapping[str, str]) -> Markup:
         for share, i, j in sorted(off, reverse=True)[:8]
     ]
     told = paragraph("Rows are labels: each adds up to 100 %. The diagonal is the recall.", class_="soft")
-    most = joined(
-        tag("h3", "Most often confused"), page.table(("", "faces", "of its label"), rows, (1, 2))
-    ) if rows else paragraph("Nothing is confused.")
+    most = (
+        joined(tag("h3", "Most often confused"), page.table(("", "faces", "of its label"), rows, (1, 2)))
+        if rows
+        else paragraph("Nothing is confused.")
+    )
     return page.columns(page.drawing(drawn["confusion"], "confusion matrix"), joined(told, most))
 
 
@@ -236,7 +233,7 @@ def emotions(report: Report, drawn: Mapping[str, str]) -> Markup:
         )
         for name, values in report.results["per_class"].items()
     ]
-    heads = ("emotion", "precision %", "recall %", "its 95 %", "F1 %", "faces")
+    heads = ("in per cent", "precision", "recall", "95 %", "F1", "faces")
     return page.columns(
         page.drawing(drawn["per_class"], "precision and recall by emotion"),
         page.table(heads, rows, (1, 2, 3, 4, 5)),
@@ -277,22 +274,28 @@ def _faces_section(report: Report, name: str, title: str, places: NDArray[np.int
         told, " ", tag("span", "Green", class_="good"), " is the label, ", tag("span", "red", class_="bad"),
         " a wrong answer; probabilities in per cent.", class_="soft",
     )  # fmt: skip
-    return Section(name, title, joined(key, tag("div", *(_face(report.scored, int(p)) for p in places), class_="faces")))
+    return Section(
+        name, title, joined(key, tag("div", *(_face(report.scored, int(p)) for p in places), class_="faces"))
+    )
 
 
 def _face(scored: Scored, place: int) -> Markup:
     chances = dict(zip(scored.classes, scored.probabilities[place].tolist(), strict=True))
     said, label = max(chances, key=lambda name: chances[name]), scored.classes[scored.targets[place]]
-    lines = (f"{said} {100 * chances[said]:.0f} %", f"labelled {label}", f"row {scored.rows[place]:,}")
+    lines = (f"{said} {100 * chances[said]:.0f} %", f"labelled {label}", f"row {scored.rows[place]}")
     return page.face(scored.images[place], lines, chances, {said: "predicted", label: "label"})
 
 
 def augmentation(report: Report, drawn: Mapping[str, str]) -> Markup:
     """Return the sheet of augmented faces and the settings behind it."""
     chosen = {key: value for key, value in report.settings.get("augment", {}).items() if value}
+    if "erase" not in chosen:
+        chosen.pop("erase_area", None)  # the size of what is not drawn
     text = ", ".join(f"{key} {value}" for key, value in chosen.items()) or "none"
-    return joined(paragraph("augment: ", tag("code", text), class_="soft"),
-                  page.drawing(drawn["augmented"], "training faces before and after augmentation", large=True))
+    return joined(
+        paragraph("augment: ", tag("code", text), class_="soft"),
+        page.drawing(drawn["augmented"], "training faces before and after augmentation", large=True),
+    )
 
 
 def configuration(report: Report) -> Markup:

@@ -1,0 +1,185 @@
+"""A run in the terminal: one live line that is drawn over, and a line an epoch that stays.
+
+Where the output is no terminal (a file, a pipe), there is a line an epoch alone.
+"""
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from fer.callbacks import LOOK_EVERY, Saver, Stopwatch
+from fer.models import EmotionClassifier
+from fer.results import clock
+
+log = logging.getLogger(__name__)
+
+REDRAW_S = 0.25  # seconds between drawings of the live line
+SHOWN = ("loss/val", "accuracy/val")  # figures that every epoch's line holds
+CLEAR = "\r\033[K"  # to the line's start, and nothing to its right
+BAR = 20  # characters
+
+
+class Line:
+    """The last line of a terminal, drawn over as often as one likes; what others log goes above it.
+
+    Args:
+        live: draw at all.
+    """
+
+    def __init__(self, *, live: bool) -> None:
+        self.live = live
+        self._drawn_at = 0.0
+        self._there = False
+
+    def due(self) -> bool:
+        """Return whether it is time to draw again."""
+        return self.live and time.perf_counter() - self._drawn_at > REDRAW_S
+
+    def draw(self, parts: Sequence[str]) -> None:
+        """Show the parts, the first of them alone where the terminal is too narrow for all."""
+        width = shutil.get_terminal_size().columns - 1
+        text = parts[0]
+        for part in parts[1:]:
+            if len(text) + 2 + len(part) > width:
+                break
+            text += "  " + part
+        self._drawn_at, self._there = time.perf_counter(), True
+        sys.stdout.write(CLEAR + text[:width])
+        sys.stdout.flush()
+
+    def clear(self) -> None:
+        """Leave a clean line to whatever is said next."""
+        if self._there:
+            self._there = False
+            sys.stdout.write(CLEAR)
+            sys.stdout.flush()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Give way to a line that is logged; what a logging handler asks of its filters."""
+        self.clear()
+        return True
+
+
+class Progress(Callback):
+    """A live line in a terminal, and a line an epoch everywhere.
+
+    Args:
+        saver: knows whether an epoch is the best so far.
+        stopwatch: gives the times.
+        live: draw the live line, if standard output is a terminal.
+    """
+
+    def __init__(self, saver: Saver, stopwatch: Stopwatch, *, live: bool) -> None:
+        self.saver, self.stopwatch = saver, stopwatch
+        self.line = Line(live=live and sys.stdout.isatty())
+        self._handlers: list[logging.Handler] = []
+        self._start = 0.0
+        self._first_epoch = 0
+        self._ended = 0  # epochs, of this run and of the one that it goes on with
+        self._ended_at = 0.0
+        self._val_batches = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the run's clock, and let what is logged go above the live line."""
+        self._start = time.perf_counter()
+        self._first_epoch = self._ended = trainer.current_epoch
+        if self.line.live:
+            self._handlers = list(logging.getLogger().handlers)
+            for handler in self._handlers:
+                handler.addFilter(self.line)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the line and the log as they were."""
+        self.line.clear()
+        for handler in self._handlers:
+            handler.removeFilter(self.line)
+        self._handlers = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw anew now and then: on a GPU, every look at the figures waits for the device."""
+        cheap = (batch_idx + 1) % LOOK_EVERY == 0 or pl_module.device.type == "cpu"
+        if cheap and self.line.due():
+            assert isinstance(pl_module, EmotionClassifier)
+            self.line.draw(self._training(trainer, pl_module, batch_idx + 1))
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count anew."""
+        self._val_batches = 0
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Say that the epoch is being validated."""
+        self._val_batches += 1
+        if self.line.due():
+            share = self._val_batches / max(1, int(sum(trainer.num_val_batches)))
+            self.line.draw([f"{self._epoch(trainer)} {bar(share)} {share:4.0%}", "validating"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say how the epoch went."""
+        self._ended, self._ended_at = trainer.current_epoch + 1, time.perf_counter()
+        log.info(self._summary(trainer))
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave a clean line to whatever is said next."""
+        self.line.clear()
+
+    def _training(self, trainer: pl.Trainer, model: EmotionClassifier, batches: int) -> list[str]:
+        """Return the live line's parts, what can be spared last."""
+        share = min(1.0, batches / int(trainer.num_training_batches))
+        scores = model.train_scores.compute()
+        elapsed = self.stopwatch.elapsed()
+        of_epoch = elapsed / share - elapsed
+        later = self._pace(elapsed / share) * ((trainer.max_epochs or 0) - trainer.current_epoch - 1)
+        return [
+            f"{self._epoch(trainer)} {bar(share)} {share:4.0%}",
+            f"loss {float(scores['loss']):.3f}  accuracy {100 * float(scores['accuracy']):.1f} %",
+            f"left: epoch {clock(of_epoch)}, run {clock(of_epoch + later)}",
+            f"{self.stopwatch.images / max(elapsed, 1e-9):,.0f} images/s",
+            *([] if self.saver.best_value is None else [f"best {self._figure(self.saver.best_value)}"]),
+        ]
+
+    def _summary(self, trainer: pl.Trainer) -> str:
+        figures: Mapping[str, Tensor] = trainer.callback_metrics
+        monitor = self.saver.monitor
+        parts = [
+            self._epoch(trainer),
+            *(_split_figures(figures, split) for split in ("train", "val")),
+            *([] if monitor in SHOWN else [f"{monitor} {float(figures[monitor]):.4f}"]),
+            f"lr {float(figures['learning_rate']):.2e}",
+            f"{self.stopwatch.epoch_seconds:.1f} s, {self.stopwatch.images_per_second:,.0f} images/s",
+            f"{clock(self._pace(0.0) * ((trainer.max_epochs or 0) - trainer.current_epoch - 1))} left",
+        ]
+        best = self.saver.is_better(float(figures[monitor]))
+        return " | ".join(parts) + ("  * best" if best else "")
+
+    def _figure(self, value: float) -> str:
+        return f"{value:.4f}" if self.saver.monitor.startswith("loss") else f"{100 * value:.2f} %"
+
+    def _epoch(self, trainer: pl.Trainer) -> str:
+        total = trainer.max_epochs or 0
+        return f"epoch {trainer.current_epoch + 1:>{len(str(total))}}/{total}"
+
+    def _pace(self, guess: float) -> float:
+        """Return the mean seconds of the epochs done, all that happens between them included; none done: ``guess``."""
+        done = self._ended - self._first_epoch
+        return (self._ended_at - self._start) / done if done else guess
+
+
+def _split_figures(figures: Mapping[str, Tensor], split: str) -> str:
+    loss, accuracy = (float(figures[f"{name}/{split}"]) for name in ("loss", "accuracy"))
+    return f"{split} loss {loss:.4f} acc {100 * accuracy:5.2f} %"
+
+
+def bar(share: float, width: int = BAR) -> str:
+    """Return a bar of ``width`` characters, filled to ``share``, in what the terminal's encoding has."""
+    full, empty = "█░" if (sys.stdout.encoding or "").lower().startswith("utf") else "#."
+    filled = round(share * width)
+    return full * filled + empty * (width - filled)
