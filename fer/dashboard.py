@@ -94,7 +94,8 @@ class Dashboard(Callback):
         every = math.ceil((trainer.max_epochs or 1) / PICTURES)
         if epoch % every == 0 or epoch == trainer.max_epochs:
             dataset: FaceDataset = trainer.val_dataloaders.dataset  # type: ignore[union-attr]
-            self._draw(writer, self._scored(dataset, pl_module.hparams["classes"]), pl_module.latest["val"], epoch)
+            scored = self._scored(dataset, pl_module.hparams["classes"])
+            draw_epoch(writer, scored, pl_module.latest["val"]["confusion"], epoch)
         writer.flush()
 
     def _scored(self, dataset: FaceDataset, classes: list[str]) -> Scored:
@@ -103,18 +104,6 @@ class Dashboard(Callback):
         images, targets = dataset.images[:count, 0].numpy(), dataset.targets[:count].numpy()
         return Scored(images, targets, probabilities, np.arange(count), classes)
 
-    def _draw(self, writer: "SummaryWriter", scored: Scored, scores: Mapping[str, Tensor], epoch: int) -> None:
-        worst, best = extremes(scored)
-        with drawing.style():
-            matrix = figures.confusion(scores["confusion"].tolist(), scored.classes)
-            writer.add_image("val/confusion matrix", drawing.pixels(matrix, 120), epoch, dataformats="HWC")
-            for name, places in (("worst read faces", worst), ("best read faces", best)):
-                sheet = figures.faces(scored.images[places], [caption(scored, place)[:2] for place in places], COLUMNS)
-                writer.add_image(f"val/{name}", drawing.pixels(sheet, 160), epoch, dataformats="HWC")
-        for index, name in enumerate(scored.classes):
-            hits, chances = scored.targets == index, scored.probabilities[:, index]
-            writer.add_pr_curve(f"precision-recall/{name}", hits, chances, epoch, num_thresholds=THRESHOLDS)
-
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must know."""
         return {"best": self._best}
@@ -122,6 +111,27 @@ class Dashboard(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best figures so far."""
         self._best = dict(state_dict["best"])
+
+
+def draw_epoch(writer: "SummaryWriter", scored: Scored, confusion: Tensor, epoch: int) -> None:
+    """Write an epoch's pictures and precision-recall curves.
+
+    Args:
+        writer: of the run.
+        scored: the val faces.
+        confusion: (C, C) counts, rows labelled, columns predicted.
+        epoch: from 1.
+    """
+    worst, best = extremes(scored)
+    with drawing.style():
+        matrix = figures.confusion(confusion.tolist(), scored.classes)
+        writer.add_image("val/confusion matrix", drawing.pixels(matrix, 120), epoch, dataformats="HWC")
+        for name, places in (("worst read faces", worst), ("best read faces", best)):
+            sheet = figures.faces(scored.images[places], [caption(scored, place)[:2] for place in places], COLUMNS)
+            writer.add_image(f"val/{name}", drawing.pixels(sheet, 160), epoch, dataformats="HWC")
+    for index, name in enumerate(scored.classes):
+        hits, chances = scored.targets == index, scored.probabilities[:, index]
+        writer.add_pr_curve(f"precision-recall/{name}", hits, chances, epoch, num_thresholds=THRESHOLDS)
 
 
 def extremes(scored: Scored, count: int = SHOWN_FACES) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -28,13 +28,19 @@ class Scores(Metric):
 
     def update(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
         """Add a batch: logits (B, C), targets (B,), and its mean loss, a scalar."""
-        self.confusion += multiclass_confusion_matrix(logits, targets, self.classes, validate_args=False)
+        self.confusion += confusion_of(logits, targets)
         self.loss_sum += loss.double() * len(targets)
 
     def compute(self) -> dict[str, Tensor]:
         """Return name -> scalar, "precision", "recall" and "f1" (C,), and "confusion" (C, C)."""
         loss = (self.loss_sum / self.confusion.sum()).float()
         return {"loss": loss, "confusion": self.confusion.clone(), **from_confusion(self.confusion)}
+
+
+def confusion_of(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the (C, C) counts of N faces, rows labelled, columns predicted, from scores (N, C) and targets (N,)."""
+    counts: Tensor = multiclass_confusion_matrix(scores, targets, scores.shape[1], validate_args=False)
+    return counts
 
 
 def from_confusion(confusion: Tensor) -> dict[str, Tensor]:

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fer.calibration import BINS, bins_of, expected_error, place_of
 from fer.data.datamodule import FERDataModule
-from fer.metrics import from_confusion
+from fer.metrics import confusion_of, from_confusion
 from fer.models import EmotionClassifier
 from fer.reports.run import Scored
 from fer.results import written_whole
@@ -97,7 +96,7 @@ def score(predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> dict[st
         classes: C names.
     """
     count = len(targets)
-    confusion = multiclass_confusion_matrix(predicted, targets, len(classes))  # (C, C)
+    confusion = confusion_of(predicted, targets)  # (C, C)
     values = from_confusion(confusion)
     hits = int(confusion.diagonal().sum())
     chosen = predicted.gather(1, targets[:, None]).clamp(min=torch.finfo(predicted.dtype).tiny)

@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ STYLE: Any = {  # matplotlib's own type for it lists every key there is
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
     "axes.grid": True,
+    "axes.prop_cycle": cycler(color=[PAPER["val"], PAPER["train"]]),
     "axes.axisbelow": True,
     "grid.color": PAPER["rule"],
     "grid.linewidth": 0.6,
@@ -96,7 +98,8 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     drawn = svg(figure, name)
     (folder / f"{name}.svg").write_text(drawn, encoding="utf-8")
     with style():
-        figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
+        figure.set_layout_engine(None)  # it is laid out by now; again would take as long as drawing
+        figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     return drawn
 
 

@@ -1,0 +1,241 @@
+"""``report.html`` and ``figures/``: what they hold, that nothing sticks out, and that no colour escapes the theme."""
+
+import itertools
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from conftest import SMALL, metrics
+from matplotlib.text import Text
+from PIL import Image
+
+from fer.data.readers.drawing import draw_faces
+from fer.labels import EMOTIONS
+from fer.reports import drawing, figures, page, run
+from fer.reports.theme import DARK, PAPER, themed
+
+NAMES = {"curves", "confusion", "reliability", "per_class", "mistakes", "doubtful", "augmented"}
+VOID = {"meta", "img", "br", "input", "link"}
+
+
+class Outline(HTMLParser):
+    """Checks that elements are closed in order, and collects what a page points to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.addresses += [given[name] for name in ("src", "href", "xlink:href") if given.get(name)]
+        self.ids += [given["id"]] if "id" in given else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.text += data + " "
+
+
+def outline(file) -> Outline:
+    parsed = Outline()
+    parsed.feed(file.read_text(encoding="utf-8"))
+    assert parsed.open == []
+    return parsed
+
+
+@pytest.fixture(scope="module")
+def scored() -> run.Scored:
+    images, targets = draw_faces(140, seed=3)
+    logits = np.random.default_rng(0).normal(size=(140, 7))
+    logits[np.arange(140), targets] += 1.5
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return run.Scored(images, targets.astype(np.int64), chances.astype(np.float32), np.arange(140) + 1000, EMOTIONS)
+
+
+@pytest.fixture(scope="module")
+def history() -> list[dict[str, float]]:
+    names = ("loss/train", "loss/val", "accuracy/train", "accuracy/val", "learning_rate", "seconds")
+    return [{"epoch": float(epoch), **dict.fromkeys(names, epoch / 30)} for epoch in range(1, 31)]
+
+
+def drawn(scored, history):
+    per_class = {
+        name: {"precision": 0.5, "recall": 0.4, "recall_ci95": [0.2, 0.98], "support": 12345} for name in EMOTIONS
+    }
+    variants = np.stack([scored.images[:6]] * 9, axis=1)
+    with drawing.style():
+        return {
+            "curves": figures.curves(history, 29),
+            "confusion": figures.confusion((np.eye(7, dtype=int) * 9000 + 1111).tolist(), EMOTIONS),
+            "reliability": figures.reliability(scored.probabilities, scored.targets, 0.123),
+            "per_class": figures.per_class(per_class),
+            "faces": figures.faces(scored.images[:18], [run.caption(scored, place) for place in range(18)]),
+            "augmented": figures.augmented(scored.images[:6], variants),
+        }
+
+
+def test_a_run_explains_itself_on_one_page(train, tmp_path):
+    ended = train(*SMALL, "logger=tensorboard", "augment.flip=0.25", "seed=3", "hydra.run.dir=out")
+    assert ended.code == 0, ended.err
+    assert "report.html" in ended.out
+    parsed, figured = outline(tmp_path / "out" / "report.html"), metrics(tmp_path / "out")
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in parsed.addresses)
+    for section in ("training", "confusion", "emotions", "calibration", "mistakes", "augmented", "provenance"):
+        assert section in parsed.ids
+    assert f"{100 * figured['accuracy']:.2f} %" in parsed.text
+    low, high = (100 * end for end in figured["macro_f1_ci95"])
+    assert f"{low:.1f} to {high:.1f} (95 %)" in parsed.text
+    assert figured["dataset"]["fingerprint"] in parsed.text
+    assert figured["command"] in parsed.text
+    assert re.search(r"seed\s+3\s+0", parsed.text)  # key, value, default
+    assert re.search(r"augment\.flip\s+0\.25\s+0\.5", parsed.text)
+    assert re.search(r"model\s+mlp\s+cnn", parsed.text)
+    assert "model.dropout" not in parsed.text.split("the whole configuration")[0]  # mlp's own default
+    files = {file.name for file in (tmp_path / "out" / "figures").iterdir()}
+    assert files >= {f"{name}.{kind}" for name, kind in itertools.product(NAMES, ("png", "svg"))}
+
+
+def test_figures_are_as_wide_as_a_column_and_their_text_is_text(train, tmp_path):
+    assert train(*SMALL, "logger.report=true", "hydra.run.dir=out").code == 0
+    for name in NAMES:
+        with Image.open(tmp_path / "out" / "figures" / f"{name}.png") as picture:
+            assert picture.width == pytest.approx(drawing.WIDTH * drawing.DPI, abs=1)
+            assert picture.getpixel((0, 0))[:3] == (254, 254, 254)  # stands on white, for paper
+        tree = ET.parse(tmp_path / "out" / "figures" / f"{name}.svg")
+        words = [element.text for element in tree.iter("{http://www.w3.org/2000/svg}text")]
+        assert words, name
+    assert not (tmp_path / "out" / "tensorboard").exists()
+
+
+def test_smoke_and_no_logger_leave_nothing_to_look_at(train, tmp_path):
+    assert train(*SMALL[:6], "trainer=smoke", "hydra.run.dir=out").code == 0
+    assert not {"report.html", "figures", "tensorboard"} & {file.name for file in (tmp_path / "out").iterdir()}
+
+
+def test_an_evaluation_has_its_report_unless_told_otherwise(small_run, evaluate):
+    assert evaluate(str(small_run), "--split", "test").code == 0
+    folder = small_run / "evaluations" / "test"
+    parsed = outline(folder / "report.html")
+    assert "faces of test" in parsed.text
+    assert "training" not in parsed.ids  # it has no curves of its own
+    assert evaluate(str(small_run), "--split", "test", "--no-report").code == 0
+    assert {file.name for file in (small_run / "evaluations" / "test_2").iterdir()} == {
+        "metrics.json",
+        "predictions.csv",
+    }
+
+
+def test_names_from_a_strangers_data_are_escaped(small_run, scored, tmp_path):
+    results = json.loads((small_run / "metrics.json").read_text())
+    results["dataset"]["name"] = results["dataset"]["path"] = "<script>alert(1)</script>"
+    results["command"] = "x & <b>"
+    run.write(run.Report(results, scored), tmp_path)
+    source = (tmp_path / "report.html").read_text()
+    assert source.count("<script>") == 1  # the page's own
+    assert "x &amp; &lt;b&gt;" in source
+    outline(tmp_path / "report.html")
+
+
+def test_perfect_predictions_have_no_mistakes_to_show(small_run, scored, tmp_path):
+    sure = np.eye(7, dtype=np.float32)[scored.targets]
+    perfect = run.Scored(scored.images, scored.targets, sure, scored.rows, scored.classes)
+    results = json.loads((small_run / "metrics.json").read_text())
+    results["confusion"] = (np.eye(7, dtype=int) * 20).tolist()
+    run.write(run.Report(results, perfect), tmp_path)
+    parsed = outline(tmp_path / "report.html")
+    assert "mistakes" not in parsed.ids
+    assert "Nothing is confused" in parsed.text
+
+
+def test_mistakes_come_surest_first_and_doubtful_faces_nearest_first(scored):
+    chosen = run.mistakes(scored, 10)
+    sure = scored.probabilities.max(1)
+    wrong = scored.probabilities.argmax(1) != scored.targets
+    assert wrong[chosen].all()
+    assert sure[chosen].tolist() == sorted(sure[wrong].tolist(), reverse=True)[:10]
+    ranked = np.sort(scored.probabilities, 1)
+    gaps = ranked[:, -1] - ranked[:, -2]
+    assert gaps[run.doubtful(scored, 10)].tolist() == sorted(gaps.tolist())[:10]
+    assert run.caption(scored, 0)[1:] == [f"label: {EMOTIONS[scored.targets[0]]}", "row 1000"]
+
+
+def test_the_confusion_figure_says_what_the_matrix_says(scored, history):
+    svg = drawing.svg(drawn(scored, history)["confusion"], "x")
+    words = [element.text for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert words.count("10,111") == 7
+    assert words.count("1,111") == 42
+    assert words.count("60 %") == 7  # 10,111 of 16,777
+    assert words.count("7 %") == 42
+
+
+def unseen(figure):
+    """The labels of ticks that lie beyond an axis, or on axes that are off: never drawn."""
+    axes = [axis for place in figure.axes for axis in (place.xaxis, place.yaxis)]
+    shown = {axis: {*axis._update_ticks()} if axis.axes.axison else set() for axis in axes}
+    ticks = [tick for axis in axes for tick in {*axis.majorTicks, *axis.minorTicks} - shown[axis]]
+    return {label for tick in ticks for label in (tick.label1, tick.label2)}
+
+
+def test_no_text_sticks_out_of_a_figure_or_lies_on_another(scored, history):
+    for name, figure in drawn(scored, history).items():
+        drawing.pixels(figure)
+        renderer = figure.canvas.get_renderer()
+        hidden = unseen(figure)
+        texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text not in hidden]
+        boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text.get_visible()]
+        width, height = figure.bbox.width, figure.bbox.height
+        for words, box in boxes:
+            inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
+            assert inside, f"{name}: {words!r} sticks out: {box} of {width} x {height}"
+        if name == "confusion":  # its lower labels are slanted, so that their boxes overlap and they do not
+            boxes = [(words, box) for words, box in boxes if words not in EMOTIONS]
+        for (one, a), (other, b) in itertools.combinations(boxes, 2):
+            over = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert not (over[0] > 2 and over[1] > 2), f"{name}: {one!r} lies on {other!r}"
+
+
+def test_every_colour_of_a_figure_follows_the_theme(scored, history):
+    for name, figure in drawn(scored, history).items():
+        svg = re.sub(r'"data:image/png;base64,[^"]*"', '""', drawing.svg(figure, name))
+        assert "#" in svg
+        left = set(re.findall(r"(?<=: )#[0-9a-f]{6}", themed(svg)))
+        assert not left, f"{name}: {left} would stay the same in the dark"
+
+
+@pytest.mark.parametrize("colours", [PAPER, DARK], ids=["light", "dark"])
+def test_text_can_be_read_on_its_ground(colours):
+    """WCAG 2.2, 1.4.3: a contrast of at least 4.5."""
+
+    def luminance(colour):
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    assert set(PAPER) == set(DARK)
+    for ink, ground in itertools.product(("ink", "soft", "good", "bad"), ("ground", "page", "faint")):
+        light, dark = sorted((luminance(colours[ink]), luminance(colours[ground])), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)
+
+
+def test_a_figure_is_the_same_every_time(scored, history):
+    one, other = (drawing.svg(drawn(scored, history)["reliability"], "x") for _ in range(2))
+    assert one == other
+
+
+def test_markup_is_escaped_once():
+    assert page.tag("p", "a < b", page.tag("b", "&"), title='"') == '<p title="&quot;">a &lt; b<b>&amp;</b></p>'

@@ -1,0 +1,99 @@
+"""The terminal: a live line that gives way to what is logged, a line an epoch, nothing from libraries."""
+
+import logging
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import SMALL
+
+from fer.progress import CLEAR, Line, bar
+
+
+def test_a_line_drops_what_does_not_fit(capsys, monkeypatch):
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((20, 24)))
+    Line(live=True).draw(["epoch 1/3", "loss 1.2", "much too long for it"])
+    assert capsys.readouterr().out == CLEAR + "epoch 1/3  loss 1.2"
+
+
+def test_what_is_logged_goes_above_the_line(capsys):
+    line = Line(live=True)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(line)
+    logger = logging.getLogger("test_progress")
+    logger.addHandler(handler)
+    line.draw(["working"])
+    logger.warning("a warning")
+    logger.warning("another")
+    logger.removeHandler(handler)
+    assert capsys.readouterr().out == f"{CLEAR}working{CLEAR}a warning\nanother\n"
+
+
+def test_a_line_that_is_off_is_never_due(capsys):
+    line = Line(live=False)
+    assert not line.due()
+    line.clear()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("encoding", "drawn"), [("utf-8", "█████░░░░░"), ("ascii", "#####.....")])
+def test_a_bar_is_drawn_in_what_the_terminal_has(monkeypatch, encoding, drawn):
+    monkeypatch.setattr(sys, "stdout", type("Terminal", (), {"encoding": encoding})())
+    assert bar(0.5, 10) == drawn
+
+
+def test_without_a_terminal_there_is_a_line_an_epoch(train):
+    ended = train(*SMALL, "hydra.run.dir=out")
+    lines = [line for line in ended.out.splitlines() if line.startswith("epoch ")]
+    pattern = (
+        r"epoch \d/3 \| train loss \d\.\d{4} acc +\d+\.\d\d % \| val loss \d\.\d{4} acc +\d+\.\d\d % \| "
+        r"lr \d\.\d\de[-+]\d\d \| \d+\.\d s, [\d,]+ images/s \| \d+:\d\d left(  \* best)?"
+    )
+    assert len(lines) == 3
+    assert all(re.fullmatch(pattern, line) for line in lines), lines
+    assert lines[0].endswith("* best")
+    assert "\r" not in ended.out
+    assert ended.err == ""
+
+
+def test_the_closing_tables_hold_every_emotion_and_the_interval(train):
+    ended = train(*SMALL, "hydra.run.dir=out")
+    assert re.search(r"^disgust +2 +[\d.]+ % +[\d.]+ % +\[[\d.]+, [\d.]+\] +[\d.]+ %$", ended.out, re.MULTILINE)
+    assert re.search(r"^val +14 +[\d.]+ % +\[[\d.]+, [\d.]+\]", ended.out, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_in_a_terminal_one_line_is_drawn_over_and_libraries_are_silent(tmp_path):
+    """Through a real pseudo-terminal: what a person would see, everything that libraries say included."""
+    settings = (
+        "data=synthetic",
+        "data.synthetic_count=1400",
+        "model=cnn",
+        "model.channels=[8,16]",
+        "trainer.threads=1",
+    )
+    command = [sys.executable, "-m", "fer.train", *settings, "trainer.max_epochs=2", "hydra.run.dir=out"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=os.environ | {"COLUMNS": "150"})
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # Linux's way to say that the other end is closed
+            break
+        if not part:
+            break
+        said += part
+    assert process.wait() == 0
+    text = said.decode()
+    drawn = re.findall(r"epoch [12]/2 [█░]{20} +\d+%  loss \d\.\d{3}  accuracy \d+\.\d %  left: epoch 0:\d\d", text)
+    assert len(drawn) >= 2, text
+    lines = [re.sub(r".*\r\x1b\[K", "", line).strip("\r") for line in text.split("\n")]
+    known = ("data:", "cnn:", "epoch ", "emotion", "---", "split ", "val ", "best epoch", "results:", "next:", "  ")
+    emotions = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+    strange = [line for line in lines if line and not line.startswith((*known, *emotions))]
+    assert not strange, strange
