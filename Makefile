@@ -48,7 +48,7 @@ bench: $(INSTALLED)  ## measure speed against what is wanted; writes outputs/ben
 	$(RUN) -m fer.bench $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 tensorboard: $(INSTALLED)  ## open all runs in TensorBoard
-	$(VENV)/bin/tensorboard --logdir outputs
+	$(VENV)/bin/tensorboard --logdir outputs --samples_per_plugin images=50,pr_curves=50 $(ARGS)
 
 clean:  ## remove .venv, caches and build products; data/ and outputs/ stay
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -337,7 +337,7 @@ def provenance(report: Report) -> Markup:
 
 def _machine(results: Mapping[str, Any]) -> str:
     about = results["hardware"]
-    threads = f"{about['threads']} of {about['cores']} cores"
+    threads = f"{about['threads']} thread{'' if about['threads'] == 1 else 's'} on {about['cores']} cores"
     return f"{about['gpu']} ({about['cpu']})" if about["gpu"] else f"{about['cpu']}, {threads}, no GPU"
 
 

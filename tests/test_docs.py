@@ -1,0 +1,56 @@
+"""The pages in ``docs/`` tell the truth: their commands run, their pictures and links are there."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import fer
+
+DOCS = Path(fer.__file__).parents[1] / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+
+pytestmark = pytest.mark.skipif(not PAGES, reason="runs from a checkout")
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The command lines of a page's shell blocks, but for what stays open until it is closed."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and line[0] != "tensorboard"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_and_pictures_are_there(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!https?://)([^)#]*)(?:#[^)]*)?\)", text):
+        assert not target or (page.parent / target).exists(), target
+    for target in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text):
+        with Image.open(page.parent / target) as picture:
+            picture.verify()
+        assert (page.parent / target).stat().st_size < 300_000, target
+
+
+def test_every_picture_is_shown():
+    shown = {Path(target).name for page in PAGES for target in re.findall(r"\]\((pictures/[^)]+)\)", page.read_text())}
+    assert shown == {file.name for file in (DOCS / "pictures").iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_of_a_page_runs(page, tmp_path):
+    """In order, in an empty folder, as a reader would; what a page says that it finds there, is there."""
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    for line in commands(page):
+        ended = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False)
+        assert ended.returncode == 0, f"{shlex.join(line)}\n{ended.stdout[-2000:]}\n{ended.stderr[-2000:]}"
+        assert "Traceback" not in ended.stderr
+    named = re.findall(r"`(outputs/[\w/.-]+)`", page.read_text())
+    assert named
+    missing = [name for name in named if not (tmp_path / name).exists()]
+    assert not missing
