@@ -12,14 +12,17 @@ PACKAGE = Path(fer.__file__).parent
 # from the ground up; a module imports from its own floor (a package's parts) or from below
 FLOORS = [
     {"errors", "labels"},
-    {"arguments", "results"},
+    {"arguments", "results", "calibration"},
     {"registry", "settings"},
     {"losses", "optimizers", "schedules", "metrics", "augment"},
     {"data"},
+    {"reports"},
     {"models"},
-    {"checkpoints", "machine", "scoring", "callbacks", "configuration"},
+    {"checkpoints", "machine", "scoring", "callbacks", "configuration", "profiling"},
+    {"progress", "dashboard"},
     {"training", "sweep"},
-    {"train", "evaluate", "bench", "__main__", "__init__"},
+    {"inventory", "lr_finder"},
+    {"train", "evaluate", "audit", "bench", "__main__", "__init__"},
 ]
 SAME_FLOOR = {("callbacks", "models"), ("checkpoints", "models")}
 LIGHT = {
@@ -33,6 +36,7 @@ LIGHT = {
     "sweep",
     "train",
     "evaluate",
+    "audit",
 }
 HEAVY = {"torch", "torchvision", "pytorch_lightning", "torchmetrics", "tensorboard"}
 

@@ -6,9 +6,7 @@ the device as bytes, and becomes float and augmented there.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,11 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from fer.data import cache, readers
 from fer.data.faces import Faces, counts
-from fer.data.readers import synthetic
-from fer.data.readers.ferplus import join_votes
 from fer.data.splits import assign, twin_notes
+from fer.data.table import read_faces
 from fer.errors import FerError
 from fer.labels import EMOTIONS, SPLITS
 from fer.settings import DataSettings
@@ -279,31 +275,3 @@ class FERDataModule(pl.LightningDataModule):
             "notes": [*source.notes, *twin_notes(self.faces, self.splits)],
             "skipped": list(source.skipped),
         }
-
-
-def read_faces(data: DataSettings) -> Faces:
-    """Read or draw the faces that ``data`` names, votes included.
-
-    Raises:
-        FerError: the data are missing or bad.
-    """
-    if data.path is None:
-        raise FerError("data.path is not set; give a table, an archive, a folder or 'synthetic'")
-    if data.path == synthetic.NAME:
-        if data.votes is not None:
-            raise FerError(f"data.votes={data.votes}: drawn faces have no votes; leave it out or name FER2013's table")
-        return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
-    folder = cache.default_folder() if data.cache == "auto" else Path(data.cache).expanduser() if data.cache else None
-    faces = readers.read(Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder)
-    if data.votes is not None:
-        faces = join_votes(faces, Path(data.votes))
-    return faces if faces.image_size == data.image_size else resized(faces, data.image_size)
-
-
-def resized(faces: Faces, side: int) -> Faces:
-    """Return the table with its images resampled to ``side`` pixels, with antialiasing."""
-    images = np.empty((len(faces), side, side), np.uint8)
-    for start in range(0, len(faces), 1024):
-        block = torch.from_numpy(np.array(faces.images[start : start + 1024]))[:, None]
-        images[start : start + 1024] = v2.functional.resize(block, [side, side], antialias=True)[:, 0].numpy()
-    return replace(faces, images=images)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.data.faces import UNKNOWN, Faces
-from fer.data.twins import across, first_alike
+from fer.data.twins import across, exact_twins
 from fer.errors import FerError
 from fer.labels import EMOTIONS, SPLITS
 
@@ -89,7 +89,7 @@ def twin_notes(faces: Faces, splits: NDArray[np.int8]) -> list[str]:
         faces: N faces.
         splits: (N,) index in ``SPLITS``.
     """
-    counted = across(first_alike(faces.images), splits)[:, 0]
+    counted = across(exact_twins(faces.images), splits)[:, 0]
     return [
         f"{counted[index]:,} of {int((splits == index).sum()):,} {name} faces have an exact twin in train"
         for index, name in enumerate(SPLITS)

@@ -1,7 +1,7 @@
 """Exact twins: faces that are the same pixel for pixel.
 
-FER2013 repeats itself: 1,514 of its images occur more than once, with 1,850 copies beyond the first, and 56 of them carry
-different labels. A copy of a test image in train makes a score on test look better than it is.
+FER2013 repeats itself: 1,514 of its images occur more than once, with 1,850 copies beyond the first, and 56 of them
+carry different labels. A copy of a test image in train makes a score on test look better than it is.
 """
 
 import hashlib
@@ -16,27 +16,19 @@ from fer.labels import SPLITS
 DIGEST = 16  # bytes, with which two different images meet by chance once in 10^29 data sets of FER2013's size
 
 
-def first_alike(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return (N,) the place of the first face with the same pixels; that of a face without an earlier twin is its own.
+def exact_twins(images: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+    """Return the places of the faces of each group of two or more that are alike, groups and places in table order.
 
     Args:
         images: (N, S, S).
     """
     digests = b"".join([hashlib.blake2b(image.tobytes(), digest_size=DIGEST).digest() for image in images])
     table = np.frombuffer(digests, np.dtype((np.void, DIGEST)))
-    _, first, group = np.unique(table, return_index=True, return_inverse=True)
-    return first[group].astype(np.int64)
-
-
-def twin_groups(first: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return the places of the faces of each group of two or more, groups and places in the table's order.
-
-    Args:
-        first: (N,) as of ``first_alike``.
-    """
-    order = np.argsort(first, kind="stable")
-    cuts = np.flatnonzero(np.diff(first[order])) + 1
-    return [group for group in np.split(order, cuts) if len(group) > 1]
+    _, alike, counts = np.unique(table, return_inverse=True, return_counts=True)
+    places = np.flatnonzero(counts[alike] > 1)
+    places = places[np.argsort(alike[places], kind="stable")]
+    groups = np.split(places, np.flatnonzero(np.diff(alike[places])) + 1)
+    return sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0]))
 
 
 def conflicts(groups: Sequence[NDArray[np.int64]], targets: NDArray[np.int8]) -> NDArray[np.bool_]:
@@ -49,22 +41,22 @@ def conflicts(groups: Sequence[NDArray[np.int64]], targets: NDArray[np.int8]) ->
     return np.array([len(set(targets[group].tolist()) - {UNKNOWN}) > 1 for group in groups], np.bool_)
 
 
-def across(first: NDArray[np.int64], splits: NDArray[np.int8]) -> NDArray[np.int64]:
+def across(groups: Sequence[NDArray[np.int64]], splits: NDArray[np.int8]) -> NDArray[np.int64]:
     """Return how many faces of each split (rows) have a twin in each split (columns), no face being its own twin.
 
     Args:
-        first: (N,) as of ``first_alike``.
+        groups: places of the faces of each group.
         splits: (N,) index in ``SPLITS`` or ``UNKNOWN``, which stands last: -1 counts from the end.
 
     Returns:
         (len(SPLITS) + 1, len(SPLITS) + 1).
     """
-    held = np.zeros((len(first), len(SPLITS) + 1), np.int64)  # of each group, at its first face: faces in each split
-    np.add.at(held, (first, splits), 1)
-    others = held[first]
-    others[np.arange(len(first)), splits] -= 1
-    table = np.zeros((len(SPLITS) + 1, len(SPLITS) + 1), np.int64)
-    np.add.at(table, splits, others > 0)
+    size = len(SPLITS) + 1
+    table = np.zeros((size, size), np.int64)
+    for group in groups:
+        held = np.zeros(size, np.int64)  # faces of the group in each split
+        np.add.at(held, splits[group], 1)
+        table += held[:, None] * (held[None, :] > np.eye(size, dtype=np.int64))
     return table
 
 

@@ -149,28 +149,35 @@ def picture(image: NDArray[np.uint8], label: str) -> Markup:
     return Markup(f'<img alt="{html.escape(label)}" width="{image.shape[1]}" height="{image.shape[0]}" src="{source}">')
 
 
-def face(
-    image: NDArray[np.uint8], lines: Sequence[str], chances: Mapping[str, float], marks: Mapping[str, str]
-) -> Markup:
-    """Return a face with the probabilities of its emotions.
+def face(image: NDArray[np.uint8], lines: Sequence[str], *more: Markup) -> Markup:
+    """Return a face with what is said of it.
 
     Args:
         image: (S, S) grey.
         lines: beneath; the first stands out.
-        chances: emotion -> probability.
-        marks: emotion -> "predicted" or "label", which colour its bar.
+        more: below them.
     """
     first, *others = lines
+    text = tag("div", first, class_="said"), *(tag("div", line, class_="label") for line in others)
+    return tag("figure", picture(image, ", ".join(lines)), *text, *more, class_="face")
+
+
+def chances(probabilities: Mapping[str, float], marks: Mapping[str, str]) -> Markup:
+    """Return probabilities as bars, in per cent.
+
+    Args:
+        probabilities: emotion -> probability.
+        marks: emotion -> "predicted" or "label", which colour its bar.
+    """
     bars = [
         joined(
             tag("span", name),
             tag("i", class_=marks.get(name, ""), style=f"width:{100 * chance:.1f}%"),
             tag("span", f"{100 * chance:.0f}"),
         )
-        for name, chance in chances.items()
+        for name, chance in probabilities.items()
     ]
-    text = tag("div", first, class_="said"), *(tag("div", line, class_="label") for line in others)
-    return tag("figure", picture(image, ", ".join(lines)), *text, tag("div", *bars, class_="chances"), class_="face")
+    return tag("div", *bars, class_="chances")
 
 
 def write(file: Path, title: str, lead: Markup, sections: Sequence[Section], foot: str) -> None:

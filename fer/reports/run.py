@@ -283,7 +283,7 @@ def _face(scored: Scored, place: int) -> Markup:
     chances = dict(zip(scored.classes, scored.probabilities[place].tolist(), strict=True))
     said, label = max(chances, key=lambda name: chances[name]), scored.classes[scored.targets[place]]
     lines = (f"{said} {100 * chances[said]:.0f} %", f"labelled {label}", f"row {scored.rows[place]}")
-    return page.face(scored.images[place], lines, chances, {said: "predicted", label: "label"})
+    return page.face(scored.images[place], lines, page.chances(chances, {said: "predicted", label: "label"}))
 
 
 def augmentation(report: Report, drawn: Mapping[str, str]) -> Markup:

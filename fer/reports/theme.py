@@ -16,6 +16,7 @@ PAPER: Mapping[str, str] = MappingProxyType(
         "rule": "#d5dae1",  # grids, borders
         "val": "#2455c3",  # val; the main colour
         "train": "#c96f0b",
+        "test": "#7d4bb5",
         "good": "#1d7d46",
         "bad": "#bd2f2a",
         "ground": "#fefefe",  # what figures stand on
@@ -30,6 +31,7 @@ DARK: Mapping[str, str] = MappingProxyType(
         "rule": "#363e4b",
         "val": "#86acff",
         "train": "#f2a24e",
+        "test": "#c4a1f2",
         "good": "#62cd92",
         "bad": "#ff8379",
         "ground": "#1a1f27",

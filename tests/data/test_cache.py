@@ -350,7 +350,7 @@ def test_a_full_disk_is_told_and_done_without(kept, table, folder, drawn, load, 
 
 
 def test_no_cache_leaves_nothing(table, tmp_path, load):
-    from fer.data.datamodule import read_faces  # not above: the processes of the race above need no torch
+    from fer.data.table import read_faces  # not above: the processes of the race above need no torch
 
     load(table, cache=None)
     read_faces(DataSettings(path=str(table), cache=None))
@@ -359,7 +359,7 @@ def test_no_cache_leaves_nothing(table, tmp_path, load):
 
 
 def test_auto_is_the_users_cache_folder(table, tmp_path):
-    from fer.data.datamodule import read_faces
+    from fer.data.table import read_faces
 
     read_faces(DataSettings(path=str(table), cache="auto"))
     assert len(entries(tmp_path / "xdg" / "fer")) == 1

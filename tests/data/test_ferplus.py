@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.data.datamodule import read_faces
 from fer.data.faces import UNKNOWN
 from fer.data.readers.ferplus import COLUMN_EMOTIONS
+from fer.data.table import read_faces
 from fer.errors import FerError
 from fer.labels import EMOTIONS, FERPLUS_COLUMNS
 from fer.settings import DataSettings

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fer.data import readers
-from fer.data.datamodule import read_faces
 from fer.data.readers import register_reader, synthetic
+from fer.data.table import read_faces
 from fer.errors import FerError
 from fer.labels import EMOTIONS
 from fer.settings import DataSettings

@@ -1,0 +1,117 @@
+"""The page of an audit: whole, escaped, themed, and true to ``audit.json``."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer.audit import main
+from fer.data.readers.drawing import draw_faces
+from fer.labels import EMOTIONS
+from fer.reports.theme import PAPER
+
+
+def audited(root, images, targets, *options):
+    """Write the faces as a tree below ``root``, every second one as train, audit it, and return page and facts."""
+    for place, (image, target) in enumerate(zip(images, targets, strict=True)):
+        file = root / ("train", "test")[place % 2] / EMOTIONS[target] / f"{place:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    out = root.parent / "out"
+    assert main([str(root), "--out", str(out), *options]) == 0
+    return (out / "audit.html").read_text(), json.loads((out / "audit.json").read_text())
+
+
+def section(page, name):
+    """Return the HTML of a section."""
+    (found,) = re.findall(f'<section id="{name}">(.*?)</section>', page, re.DOTALL)
+    return found
+
+
+@pytest.fixture
+def drawn():
+    images, targets = draw_faces(70, seed=5)
+    return images.copy(), targets.copy()
+
+
+def test_the_page_needs_nothing_from_elsewhere(drawn, tmp_path):
+    page, _ = audited(tmp_path / "mine", *drawn)
+    sources = re.findall(r'(?:src|href|url)\s*[=(]\s*"?([^"\s>)]+)', page)
+    assert sources
+    assert all(source.startswith(("#", "data:image/png;base64,")) for source in sources)
+
+
+def test_its_drawings_follow_the_theme(drawn, tmp_path):
+    page, _ = audited(tmp_path / "mine", *drawn)
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawings) == 2  # classes, light
+    for drawing in drawings:
+        assert "var(--train)" in drawing
+        assert not [colour for colour in PAPER.values() if colour in drawing]
+
+
+def test_names_are_escaped(drawn, tmp_path):
+    page, facts = audited(tmp_path / "<b>mine & yours", *drawn, "--quick")
+    assert facts["dataset"]["name"] == "<b>mine & yours"
+    assert "<h1>Audit of &lt;b&gt;mine &amp; yours</h1>" in page
+    assert "<b>mine" not in page
+
+
+def test_every_class_has_its_faces(drawn, tmp_path):
+    page, _ = audited(tmp_path / "mine", *drawn, "--quick")
+    sheets = re.findall(r'<h3>(\w+) \(10\)</h3><div class="sheet">(.*?)</div>', section(page, "faces"))
+    assert [name for name, _ in sheets] == list(EMOTIONS)
+    for name, sheet in sheets:
+        rows = [int(row) for row in re.findall(rf'alt="{name}, row (\d+)"', sheet)]
+        assert len(rows) == 10
+
+
+def test_a_conflict_is_shown_with_its_labels_and_rows(drawn, tmp_path):
+    images, targets = drawn
+    happy, sad = np.flatnonzero(targets == 3)[:2], np.flatnonzero(targets == 4)[0]
+    images[happy] = images[sad]
+    page, _ = audited(tmp_path / "mine", images, targets, "--quick")
+    (figure,) = re.findall(r"<figure.*?</figure>", section(page, "twins").partition("The largest groups")[0])
+    assert "2 happy, 1 sad" in figure
+    assert len(re.findall(r"happy: (?:train|test) \d+|sad: (?:train|test) \d+", figure)) >= 2
+    assert figure.count("<img") == 1
+
+
+def test_many_conflicts_are_cut_short_and_said_so(tmp_path):
+    images, targets = draw_faces(140, seed=5)
+    images, targets = images.copy(), targets.copy()
+    images[70:] = images[:70]
+    targets[70:] = (targets[:70] + 1) % 7
+    page, facts = audited(tmp_path / "mine", images, targets, "--quick")
+    assert facts["twins"]["conflicting_groups"] == 70
+    twins = section(page, "twins")
+    assert "Conflicting labels (the first 60 of 70)" in twins
+    assert twins.count("<figure") == 60 + 24
+
+
+def test_one_colour_faces_have_a_place_of_their_own(drawn, tmp_path):
+    images, targets = drawn
+    images[:4] = 0
+    images[4] = 90
+    page, facts = audited(tmp_path / "mine", images, targets, "--quick")
+    assert facts["one_colour"]["faces"] == 5
+    rows = re.findall(r"<tr><td[^>]*>(\d+)</td><td[^>]*>(\d+)</td>", section(page, "one-colour"))
+    assert rows == [("0", "4"), ("90", "1")]
+    assert "The largest groups" not in page
+
+
+def test_what_is_not_there_is_left_out(drawn, tmp_path):
+    page, _ = audited(tmp_path / "mine", *drawn, "--quick")
+    assert re.findall(r'<section id="([\w-]+)">', page) == ["classes", "faces", "twins", "provenance"]
+    assert "No two faces are the same, pixel for pixel." in section(page, "twins")
+
+
+def test_skipped_files_are_listed(drawn, tmp_path):
+    broken = tmp_path / "mine" / "train" / "sad" / "broken.png"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"not a picture")
+    page, _ = audited(tmp_path / "mine", *drawn, "--quick", "--on-bad", "skip")
+    assert "1 bad rows or files were skipped" in page.partition("<nav>")[0]
+    assert "broken.png" in section(page, "provenance").partition("<details>")[2]

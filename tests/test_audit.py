@@ -1,0 +1,378 @@
+"""``python -m fer.audit`` as a user meets it, on drawn faces with twins and odd ones made by hand."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import runner
+from PIL import Image
+
+from fer.data.readers.drawing import draw_faces
+from fer.labels import EMOTIONS, FERPLUS_COLUMNS
+
+USAGES = ["Training"] * 50 + ["PublicTest"] * 10 + ["PrivateTest"] * 10
+# places of the faces that are made alike; the labels of the second group differ, the fourth is black
+TWINS = [[0, 1], [2, 51], [3, 61, 62], [10, 52]]
+CONFLICT, BLACK, GREY = TWINS[1], TWINS[3], 11
+DARK, BRIGHT, FLAT = 20, 21, 22
+
+
+@pytest.fixture
+def audit(capfd):
+    """Return a function that runs ``fer.audit``."""
+    from fer.audit import main
+
+    return runner(main, capfd)
+
+
+def odd_faces():
+    """Return (70, 48, 48) drawn faces and their labels, with the twins and odd ones above."""
+    images, targets = draw_faces(70, seed=1)
+    images, targets = images.copy(), targets.copy()
+    images[BLACK] = 0
+    images[GREY] = 200
+    images[DARK] = images[DARK] // 40
+    images[BRIGHT] = 255 - images[BRIGHT] // 40
+    images[FLAT] = 120 + images[FLAT] % 3
+    for first, *others in TWINS:
+        images[others], targets[others] = images[first], targets[first]
+    targets[CONFLICT] = 0, 4
+    return images, targets
+
+
+def write_table(file, images, targets, usages=USAGES):
+    rows = (f"{t},{' '.join(map(str, i.ravel()))},{u}" for i, t, u in zip(images, targets, usages, strict=True))
+    file.write_text("emotion,pixels,Usage\n" + "\n".join(rows) + "\n")
+
+
+def write_tree(root, images, targets, split=lambda place: ""):
+    for place, (image, target) in enumerate(zip(images, targets, strict=True)):
+        file = root / split(place) / EMOTIONS[target] / f"{place:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+
+
+@pytest.fixture
+def table(tmp_path):
+    images, targets = odd_faces()
+    write_table(tmp_path / "fer2013.csv", images, targets)
+    return images, targets
+
+
+def facts(folder):
+    return json.loads((folder / "audit.json").read_text())
+
+
+def rows_of(file):
+    with open(file, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_it_leaves_what_it_promises(audit, table, tmp_path):
+    _, targets = table
+    ended = audit("fer2013.csv")
+    assert ended.code == 0, ended.err
+    folder = tmp_path / "outputs" / "audit" / "fer2013"
+    assert {file.name for file in folder.iterdir()} == {
+        "audit.html", "audit.json", "twins.csv", "extremes.csv", "faces", "figures",
+    }  # fmt: skip
+    assert {file.stem for file in (folder / "faces").iterdir()} == set(EMOTIONS)
+    figures = {"classes", "twins", "conflicts", "light", "darkest", "brightest", "flattest"}
+    assert {file.name for file in (folder / "figures").iterdir()} == {
+        f"{name}.{kind}" for name in figures for kind in ("png", "svg")
+    }
+    found = facts(folder)
+    assert (found["schema"], found["quick"], found["n"]) == (1, False, 70)
+    assert found["split"]["rule"] == "official"
+    assert found["split"]["why_not_official"] is None
+    assert found["command"] == "python -m fer.audit fer2013.csv"
+    for split, places in (("train", slice(0, 50)), ("val", slice(50, 60)), ("test", slice(60, 70))):
+        wanted = np.bincount(targets[places], minlength=7).tolist()
+        assert list(found["counts"][split].values()) == wanted
+    assert list(found["counts"]["train"]) == list(EMOTIONS)
+    sizes = np.bincount(targets, minlength=7)
+    assert found["imbalance"]["total"] == pytest.approx(sizes.max() / sizes.min())
+    for said in ("fer2013.csv", "audit.html", "5 copies beyond the first, in 4 groups of 9 faces"):
+        assert said in ended.out
+
+
+def test_twins_are_counted_within_and_across_splits(audit, table, tmp_path):
+    assert audit("fer2013.csv", "--quick", "--out", "out").code == 0
+    twins = facts(tmp_path / "out")["twins"]
+    assert (twins["groups"], twins["faces"], twins["copies"], twins["conflicting_groups"]) == (4, 9, 5, 1)
+    assert twins["where"] == {
+        "within train": {"groups": 1, "faces": 2, "copies": 1, "conflicting_groups": 0},
+        "across splits": {"groups": 3, "faces": 7, "copies": 4, "conflicting_groups": 1},
+    }
+    assert twins["one_colour"] == {"groups": 1, "faces": 2, "copies": 1, "conflicting_groups": 0}
+    assert twins["sizes"] == {"2": 3, "3": 1}
+    assert twins["splits"] == {
+        "train": {"train": 2, "val": 2, "test": 1},
+        "val": {"train": 2, "val": 0, "test": 0},
+        "test": {"train": 2, "val": 0, "test": 2},
+    }
+
+
+def test_twins_csv_lists_every_face_of_every_group(audit, table, tmp_path):
+    _, targets = table
+    assert audit("fer2013.csv", "--quick", "--out", "out").code == 0
+    names = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+    assert rows_of(tmp_path / "out" / "twins.csv") == [
+        {
+            "group": str(number),
+            "row": str(place),
+            "split": names[USAGES[place]],
+            "label": EMOTIONS[targets[place]],
+            "conflict": str(int(group == CONFLICT)),
+        }
+        for number, group in enumerate(TWINS, start=1)
+        for place in group
+    ]
+
+
+def test_the_runs_note_and_the_audit_count_alike(audit, train, table, tmp_path):
+    assert audit("fer2013.csv", "--quick", "--out", "out").code == 0
+    ended = train("data.path=fer2013.csv", "model=mlp", "model.hidden=[8]", "trainer.max_epochs=1", "logger=none",
+                  "trainer.accelerator=cpu", "data.batch_size=16", "hydra.run.dir=run")  # fmt: skip
+    assert ended.code == 0, ended.err
+    notes = json.loads((tmp_path / "run" / "metrics.json").read_text())["dataset"]["notes"]
+    matrix = facts(tmp_path / "out")["twins"]["splits"]
+    assert f"{matrix['val']['train']} of 10 val faces have an exact twin in train" in notes
+    assert f"{matrix['test']['train']} of 10 test faces have an exact twin in train" in notes
+
+
+def test_one_colour_faces_are_listed_apart(audit, table, tmp_path):
+    assert audit("fer2013.csv", "--out", "out").code == 0
+    assert facts(tmp_path / "out")["one_colour"] == {"faces": 3, "rows": [10, 11, 52]}
+    listed = {int(row["row"]) for row in rows_of(tmp_path / "out" / "extremes.csv")}
+    assert listed == set(range(70)) - {10, 11, 52}  # there are fewer than a hundred
+
+
+def test_extremes_are_ranked_and_measured(audit, table, tmp_path):
+    images, _ = table
+    assert audit("fer2013.csv", "--out", "out").code == 0
+    rows = rows_of(tmp_path / "out" / "extremes.csv")
+    first = {row["kind"]: row for row in rows if row["rank"] == "1"}
+    for kind, place in (("darkest", DARK), ("brightest", BRIGHT), ("flattest", FLAT)):
+        assert int(first[kind]["row"]) == place
+        assert float(first[kind]["mean"]) == pytest.approx(images[place].mean(), abs=0.006)
+        assert float(first[kind]["sd"]) == pytest.approx(images[place].std(), abs=0.006)
+    for kind, column, sign in (("darkest", "mean", 1), ("brightest", "mean", -1), ("flattest", "sd", 1)):
+        values = [sign * float(row[column]) for row in rows if row["kind"] == kind]
+        assert values == sorted(values)
+    val = facts(tmp_path / "out")["light"]["val"]
+    assert val["mean"]["median"] == pytest.approx(np.median(images[50:60].mean((1, 2))), abs=0.01)
+    assert val["sd"]["p95"] == pytest.approx(np.percentile(images[50:60].std((1, 2)), 95), abs=0.01)
+
+
+def test_quick_leaves_out_brightness_and_contrast(audit, table, tmp_path):
+    assert audit("fer2013.csv", "--quick", "--out", "out").code == 0
+    folder = tmp_path / "out"
+    assert facts(folder)["light"] is None
+    assert not (folder / "extremes.csv").exists()
+    assert {file.stem for file in (folder / "figures").iterdir()} == {"classes", "twins", "conflicts"}
+    assert "Brightness" not in (folder / "audit.html").read_text()
+
+
+def test_the_draw_of_faces_is_seeded_and_of_its_class(audit, tmp_path):
+    images, targets = draw_faces(350, seed=4, image_size=48)
+    write_tree(tmp_path / "tree", images, targets)
+    for name in ("one", "two"):
+        assert audit("tree", "--quick", "--image-size", "16", "--out", name).code == 0
+    drawn = facts(tmp_path / "one")["sheets"]
+    assert drawn == facts(tmp_path / "two")["sheets"]
+    ordered = sorted(EMOTIONS)  # a tree is listed folder by folder
+    for label, rows in drawn["rows"].items():
+        start = 50 * ordered.index(label)
+        assert len(set(rows)) == 24
+        assert all(start <= row < start + 50 for row in rows)
+        assert rows != list(range(start, start + 24))
+
+
+def test_a_tree_is_counted_by_its_own_folders_and_says_so(audit, tmp_path):
+    images, targets = draw_faces(42, seed=1)
+    images = images.copy()
+    images[1] = images[0]
+    targets = targets.copy()
+    targets[1] = targets[0]
+    write_tree(tmp_path / "mine", images, targets, lambda place: "test" if place % 3 == 0 else "train")
+    ended = audit("mine", "--quick")
+    assert ended.code == 0, ended.err
+    found = facts(tmp_path / "outputs" / "audit" / "mine")
+    assert found["split"]["rule"] == "as_given"
+    assert "does not tell the official split of 42 of 42 faces" in found["split"]["why_not_official"]
+    assert {name: sum(held.values()) for name, held in found["counts"].items()} == {"train": 28, "test": 14}
+    assert found["twins"]["splits"] == {"train": {"train": 0, "test": 1}, "test": {"train": 1, "test": 0}}
+    assert "the official split does not apply" in ended.out
+    assert "The official split does not apply" in (tmp_path / "outputs/audit/mine/audit.html").read_text()
+
+
+def test_a_rule_that_was_asked_for_is_as_in_training(audit, tmp_path):
+    images, targets = draw_faces(140, seed=1, image_size=48)
+    write_tree(tmp_path / "mine", images, targets, lambda place: "test" if place < 70 else "train")
+    ended = audit("mine", "--quick", "--rule", "as_given", "--out", "out")
+    assert ended.code == 0, ended.err
+    found = facts(tmp_path / "out")
+    assert {name: sum(held.values()) for name, held in found["counts"].items()} == {"train": 63, "val": 7, "test": 70}
+    assert "val drawn out of train" in found["split"]["meaning"]
+    assert audit("mine", "--quick", "--rule", "holdout", "--out", "out").code == 0
+    counts = facts(tmp_path / "out_2")["counts"]
+    assert {name: sum(held.values()) for name, held in counts.items()} == {"train": 112, "val": 28}
+
+
+def test_class_folders_alone_are_one_column(audit, tmp_path):
+    images, targets = draw_faces(14, seed=1)
+    write_tree(tmp_path / "mine", images, targets)
+    ended = audit("mine", "--quick", "--out", "out")
+    assert ended.code == 0, ended.err
+    found = facts(tmp_path / "out")
+    assert found["split"]["rule"] == "all"
+    assert list(found["counts"]) == ["all"]
+    assert found["imbalance"]["all"] == 1
+    assert not rows_of(tmp_path / "out" / "twins.csv")
+    assert "exact twins: none" in ended.out
+
+
+def test_unlabelled_faces_are_counted(audit, tmp_path):
+    images, _ = draw_faces(5, seed=1)
+    lines = [" ".join(map(str, image.ravel())) for image in (*images, images[0])]
+    (tmp_path / "test.csv").write_text("pixels\n" + "\n".join(lines) + "\n")
+    ended = audit("test.csv", "--out", "out")
+    assert ended.code == 0, ended.err
+    found = facts(tmp_path / "out")
+    assert found["total"] == {**dict.fromkeys(EMOTIONS, 0), "unlabelled": 6}
+    assert found["imbalance"]["total"] is None
+    assert found["twins"]["conflicting_groups"] == 0
+    assert found["twins"]["splits"] == {"test": {"test": 2}}
+    assert [file.name for file in (tmp_path / "out" / "faces").iterdir()] == ["unlabelled.png"]
+    assert "6 of 6 faces have no label" in (tmp_path / "out" / "audit.html").read_text()
+
+
+def test_bad_rows_are_skipped_counted_and_told(audit, table, tmp_path):
+    lines = (tmp_path / "fer2013.csv").read_text().splitlines()
+    lines[5] = "9" + lines[5][1:]
+    (tmp_path / "fer2013.csv").write_text("\n".join(lines) + "\n")
+    assert "line 6: emotion is '9'" in audit("fer2013.csv").line
+    ended = audit("fer2013.csv", "--on-bad", "skip", "--quick", "--out", "out")
+    assert ended.code == 0, ended.err
+    found = facts(tmp_path / "out")
+    assert found["n"] == 69
+    assert len(found["dataset"]["skipped"]) == 1
+    assert "line 6" in found["dataset"]["skipped"][0]
+    assert "skipped: 1 bad rows or files" in ended.out
+    assert [row["row"] for row in rows_of(tmp_path / "out" / "twins.csv")][4:7] == ["3", "61", "62"]  # rows, not places
+
+
+def test_votes_are_summed_up(audit, table, tmp_path):
+    _, targets = table
+    columns = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+    lines = ["Usage,Image name," + ",".join(FERPLUS_COLUMNS)]
+    for place, (target, usage) in enumerate(zip(targets, USAGES, strict=True)):
+        answer = "contempt" if place < 7 else columns[target]
+        held = [6 if name == answer else 4 if name == "NF" and place % 2 else 0 for name in FERPLUS_COLUMNS]
+        if place == 69:
+            held = [5 if name in (answer, "NF") else 0 for name in FERPLUS_COLUMNS]
+        lines.append(f"{usage},x.png," + ",".join(map(str, held)))
+    (tmp_path / "votes.csv").write_text("\n".join(lines) + "\n")
+    ended = audit("fer2013.csv", "--votes", "votes.csv", "--quick", "--out", "out")
+    assert ended.code == 0, ended.err
+    votes = facts(tmp_path / "out")["votes"]
+    assert (votes["agreeing"], votes["outside_the_seven"], votes["without_majority"]) == (63, 7, 1)
+    assert votes["votes_per_face"] == [6, 10]
+    assert votes["answers"]["happy"]["happiness"] == int((targets[7:] == 3).sum())
+    assert sum(held["contempt"] for held in votes["answers"].values()) == 7
+    assert "agrees with 90.0 % of the labels" in ended.out
+
+
+def test_the_data_are_found_where_training_finds_them(audit, table, tmp_path, monkeypatch):
+    monkeypatch.setenv("FER_DATA", str(tmp_path / "fer2013.csv"))
+    assert audit("--quick", "--out", "out").code == 0
+    assert facts(tmp_path / "out")["dataset"]["path"] == str(tmp_path / "fer2013.csv")
+
+
+def test_no_earlier_audit_is_overwritten(audit, table, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):
+        assert audit("fer2013.csv", "--quick").code == 0
+        assert audit("fer2013.csv", "--quick", "--out", "empty").code == 0
+    assert {folder.name for folder in (tmp_path / "outputs" / "audit").iterdir()} == {"fer2013", "fer2013_2"}
+    assert (tmp_path / "empty" / "audit.json").is_file()
+    assert (tmp_path / "empty_2" / "audit.json").is_file()
+
+
+def test_faces_are_resized_as_told(audit, tmp_path):
+    images, targets = draw_faces(14, seed=1, image_size=120)
+    write_tree(tmp_path / "mine", images, targets)
+    assert audit("mine", "--image-size", "120", "--out", "out").code == 0
+    assert facts(tmp_path / "out")["dataset"]["image_size"] == 120
+    with Image.open(tmp_path / "out" / "faces" / "happy.png") as sheet:
+        assert sheet.height == 2 * (96 + 4)  # large faces are shrunk for pictures
+
+
+def test_a_plugins_layout_is_read(audit, tmp_path, monkeypatch):
+    (tmp_path / "my_layout.py").write_text(
+        "import numpy as np\n"
+        "from fer.data.faces import UNKNOWN, Faces, Source\n"
+        "from fer.data.readers import register_reader\n"
+        "@register_reader('npy')\n"
+        "class Npy:\n"
+        "    recognises = staticmethod(lambda path: path.suffix == '.npy')\n"
+        "    files = staticmethod(lambda path: [path])\n"
+        "    @staticmethod\n"
+        "    def read(path, *, image_size, on_bad):\n"
+        "        images = np.load(path)\n"
+        "        unknown = np.full(len(images), UNKNOWN, np.int8)\n"
+        "        labels = np.arange(len(images)).astype(np.int8) % 7\n"
+        "        rows = np.arange(len(images))\n"
+        "        return Faces(images, labels, unknown, unknown, rows, Source('../mine', 'npy', str(path)))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    np.save(tmp_path / "faces.npy", draw_faces(14, seed=1)[0])
+    assert audit("faces.npy", "--quick", "--plugins", "my_layout").code == 0
+    assert facts(tmp_path / "outputs" / "audit" / "mine")["dataset"]["layout"] == "npy"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.csv"], "nowhere.csv: no such file or folder"),
+        (["mine", "--rule", "official"], "does not tell the official split of 14 of 14 faces"),
+        (["mine", "--rule", "offical"], "--rule"),
+        (["mine", "--image-size", "8"], "data.image_size=8: out of range"),
+        (["mine", "--on-bad", "keep"], "--on-bad"),
+        (["mine", "--votes", "nowhere.csv"], "data.votes=nowhere.csv: no such file"),
+        (["mine", "--plugins", "no_such_module"], "could not be imported"),
+        (["mine", "--colour"], "--colour"),
+    ],
+)
+def test_a_users_mistake_is_one_line(audit, tmp_path, arguments, says):
+    write_tree(tmp_path / "mine", *draw_faces(14, seed=1))
+    ended = audit(*arguments)
+    assert ended.code == 1
+    assert says in ended.line
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_drawn_faces_never_stand_in(audit, tmp_path, monkeypatch):
+    monkeypatch.setattr("fer.data.locate.data_folder", lambda: tmp_path / "none")
+    ended = audit()
+    assert ended.code == 1
+    assert "no data" in ended.line
+
+
+def test_help_needs_no_torch():
+    code = "import sys, fer.audit; print([name for name in ('torch', 'hydra') if name in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_the_drawn_faces_can_be_audited(audit, tmp_path):
+    ended = audit("synthetic", "--out", "out")
+    assert ended.code == 0, ended.err
+    found = facts(tmp_path / "out")
+    assert (found["n"], found["twins"]["groups"], found["imbalance"]["total"]) == (7000, 0, 1)
+    assert found["split"]["meaning"] == "official"
