@@ -33,8 +33,17 @@ SHOWN_FACES = 20  # of the best and of the worst read
 COLUMNS = 5  # of them in a row, so that their captions can be read in TensorBoard's small pictures
 THRESHOLDS = 127  # of a precision-recall curve, TensorBoard's own number
 SPRITE = 8192  # pixels: the largest picture of all faces that the projector takes
-ALWAYS = ("model", "optimizer", "scheduler", "augment")  # groups whose choice is always told
-NEVER = ("data.path", "data.cache", "trainer.threads", "trainer.accelerator", "trainer.bar", "logger.", "plugins")
+ALWAYS = ("model", "scheduler")  # groups whose choice is always told
+NEVER = (
+    "data.path",
+    "data.cache",
+    "trainer.threads",
+    "trainer.accelerator",
+    "trainer.bar",
+    "logger",
+    "plugins",
+    "trainer.profile",
+)
 HEADLINES = ("accuracy", "macro_f1", "loss")  # of the best epoch, in HPARAMS
 
 
@@ -160,12 +169,12 @@ def layout(classes: list[str]) -> dict[str, dict[str, list[Any]]]:
 def hyperparameters(settings: TrainSettings, origin: Origin) -> dict[str, str | float | bool]:
     """Return what HPARAMS compares, by short names: ``lr`` for ``optimizer.lr``, ``flip`` for ``augment.flip``.
 
-    All settings would be forty columns, of which TensorBoard shows the first five of the alphabet. Therefore: what
-    every comparison needs, and what the command line named, unless it cannot matter.
+    All settings would be forty columns, of which TensorBoard shows the first five of the alphabet. Therefore: the four
+    that every comparison needs, and what the command line named, unless it cannot matter.
     """
     values = dict(leaves(asdict(settings)))
     chosen = {group: origin.choices.get(group, settings_name(values, group)) for group in ALWAYS}
-    asked = {key: values[key] for key in origin.asked if key in values and not key.startswith(NEVER)}
+    asked = {key: values.get(key, origin.choices.get(key)) for key in origin.asked if not key.startswith(NEVER)}
     named = {**chosen, "lr": values["optimizer.lr"], "seed": values["seed"]}
     for key, value in asked.items():
         short = key.rpartition(".")[2]
