@@ -8,7 +8,6 @@ and pictures to ``outputs/audit/<name>/``. Changes nothing in the data.
 import argparse
 import csv
 import logging
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Grammar:
     """Return the command line's grammar."""
     grammar = Grammar(
         prog="python -m fer.audit",
@@ -52,14 +51,12 @@ def parser() -> argparse.ArgumentParser:
 @command("fer.audit")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    arguments = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    arguments, line = parser().begin(argv)
     if arguments.plugins:
         from fer.configuration import import_plugins  # brings Hydra, which nothing else here needs
 
         import_plugins([name for name in arguments.plugins.split(",") if name])
-    given = sys.argv[1:] if argv is None else argv
-    audit(arguments, shlex.join(["python", "-m", "fer.audit", *given]))
+    audit(arguments, line)
     return 0
 
 

@@ -64,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     grammar = Grammar(prog="python -m fer.bench", description=(__doc__ or "").split("\n\n")[0])
     grammar.add_argument("--data", type=Path, help="a plain fer2013.csv; default: $FER_DATA or data/, else drawn faces")
     grammar.add_argument("--out", type=Path, default=Path("outputs/bench/latest.json"), help="default: %(default)s")
-    arguments = grammar.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    arguments, _ = grammar.begin(argv)
     with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
         file = table(arguments.data, Path(folder))
         log.info("reading %s", file)

@@ -9,6 +9,7 @@ import difflib
 import functools
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
@@ -64,6 +65,12 @@ def command(name: str) -> Callable[[Main], Main]:
 
 class Grammar(argparse.ArgumentParser):
     """A command line whose faults are one line and exit code 1, as every other fault is."""
+
+    def begin(self, argv: Sequence[str] | None) -> tuple[argparse.Namespace, str]:
+        """Let what is logged go to standard output as it is, and return the arguments and, for the record, the line."""
+        arguments = self.parse_args(argv)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+        return arguments, f"{self.prog} {shlex.join(sys.argv[1:] if argv is None else argv)}".strip()
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print after its usage."""

@@ -5,7 +5,6 @@ The only command that opens test. Writes ``<run>/evaluations/<split>/`` (a check
 
 import argparse
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from fer.errors import FerError, Grammar, command
 log = logging.getLogger(__name__)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Grammar:
     """Return the command line's grammar."""
     grammar = Grammar(
         prog="python -m fer.evaluate",
@@ -47,13 +46,11 @@ def parser() -> argparse.ArgumentParser:
 @command("fer.evaluate")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    arguments = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    arguments, line = parser().begin(argv)
     if arguments.batch_size < 1:
         raise FerError(f"--batch-size={arguments.batch_size}: expected at least 1")
     import_plugins([name for name in arguments.plugins.split(",") if name])
-    given = sys.argv[1:] if argv is None else argv
-    evaluate(arguments, shlex.join(["python", "-m", "fer.evaluate", *given]))
+    evaluate(arguments, line)
     return 0
 
 
