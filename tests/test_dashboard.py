@@ -16,6 +16,7 @@ from fer.dashboard import extremes, hyperparameters
 from fer.labels import EMOTIONS
 from fer.reports.run import Scored
 from fer.settings import AugmentSettings, DataSettings, Origin, TrainSettings
+from fer.train import main
 
 LOGGED = (*SMALL, "logger.tensorboard=true")
 
@@ -29,11 +30,11 @@ def plugin(read: EventAccumulator, name: str) -> dict[str, bytes]:
     return {tag: read.SummaryMetadata(tag).plugin_data.content for tag in read.PluginTagToContent(name)}
 
 
-@pytest.fixture
-def logged(train, tmp_path):
-    ended = train(*LOGGED, "augment.flip=0.25", "logger.projector=true", "hydra.run.dir=out")
-    assert ended.code == 0, ended.err
-    return tmp_path / "out"
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("logged") / "out"
+    assert main([*LOGGED, "augment.flip=0.25", "logger.projector=true", f"hydra.run.dir={folder}"]) == 0
+    return folder
 
 
 def test_curves_count_epochs_and_agree_with_history(logged):

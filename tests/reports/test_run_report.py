@@ -16,6 +16,7 @@ from fer.data.readers.drawing import draw_faces
 from fer.labels import EMOTIONS
 from fer.reports import drawing, figures, page, run
 from fer.reports.theme import DARK, PAPER, themed
+from fer.train import main
 
 NAMES = {"curves", "confusion", "reliability", "per_class", "mistakes", "doubtful", "augmented"}
 VOID = {"meta", "img", "br", "input", "link"}
@@ -89,11 +90,16 @@ def drawn(scored, history):
         }
 
 
-def test_a_run_explains_itself_on_one_page(train, tmp_path):
-    ended = train(*SMALL, "logger=tensorboard", "augment.flip=0.25", "seed=3", "hydra.run.dir=out")
-    assert ended.code == 0, ended.err
-    assert "report.html" in ended.out
-    parsed, figured = outline(tmp_path / "out" / "report.html"), metrics(tmp_path / "out")
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A run with its report."""
+    folder = tmp_path_factory.mktemp("told") / "out"
+    assert main([*SMALL, "logger.report=true", "augment.flip=0.25", "seed=3", f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
+def test_a_run_explains_itself_on_one_page(told):
+    parsed, figured = outline(told / "report.html"), metrics(told)
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in parsed.addresses)
     for section in ("training", "confusion", "emotions", "calibration", "mistakes", "augmented", "provenance"):
         assert section in parsed.ids
@@ -106,20 +112,19 @@ def test_a_run_explains_itself_on_one_page(train, tmp_path):
     assert re.search(r"augment\.flip\s+0\.25\s+0\.5", parsed.text)
     assert re.search(r"model\s+mlp\s+cnn", parsed.text)
     assert "model.dropout" not in parsed.text.split("the whole configuration")[0]  # mlp's own default
-    files = {file.name for file in (tmp_path / "out" / "figures").iterdir()}
+    files = {file.name for file in (told / "figures").iterdir()}
     assert files >= {f"{name}.{kind}" for name, kind in itertools.product(NAMES, ("png", "svg"))}
 
 
-def test_figures_are_as_wide_as_a_column_and_their_text_is_text(train, tmp_path):
-    assert train(*SMALL, "logger.report=true", "hydra.run.dir=out").code == 0
+def test_figures_are_as_wide_as_a_column_and_their_text_is_text(told):
     for name in NAMES:
-        with Image.open(tmp_path / "out" / "figures" / f"{name}.png") as picture:
+        with Image.open(told / "figures" / f"{name}.png") as picture:
             assert picture.width == pytest.approx(drawing.WIDTH * drawing.DPI, abs=1)
             assert picture.getpixel((0, 0))[:3] == (254, 254, 254)  # stands on white, for paper
-        tree = ET.parse(tmp_path / "out" / "figures" / f"{name}.svg")
+        tree = ET.parse(told / "figures" / f"{name}.svg")
         words = [element.text for element in tree.iter("{http://www.w3.org/2000/svg}text")]
         assert words, name
-    assert not (tmp_path / "out" / "tensorboard").exists()
+    assert not (told / "tensorboard").exists()
 
 
 def test_smoke_and_no_logger_leave_nothing_to_look_at(train, tmp_path):
@@ -140,8 +145,8 @@ def test_an_evaluation_has_its_report_unless_told_otherwise(small_run, evaluate)
     }
 
 
-def test_names_from_a_strangers_data_are_escaped(small_run, scored, tmp_path):
-    results = json.loads((small_run / "metrics.json").read_text())
+def test_names_from_a_strangers_data_are_escaped(told, scored, tmp_path):
+    results = json.loads((told / "metrics.json").read_text())
     results["dataset"]["name"] = results["dataset"]["path"] = "<script>alert(1)</script>"
     results["command"] = "x & <b>"
     run.write(run.Report(results, scored), tmp_path)
@@ -151,10 +156,10 @@ def test_names_from_a_strangers_data_are_escaped(small_run, scored, tmp_path):
     outline(tmp_path / "report.html")
 
 
-def test_perfect_predictions_have_no_mistakes_to_show(small_run, scored, tmp_path):
+def test_perfect_predictions_have_no_mistakes_to_show(told, scored, tmp_path):
     sure = np.eye(7, dtype=np.float32)[scored.targets]
     perfect = run.Scored(scored.images, scored.targets, sure, scored.rows, scored.classes)
-    results = json.loads((small_run / "metrics.json").read_text())
+    results = json.loads((told / "metrics.json").read_text())
     results["confusion"] = (np.eye(7, dtype=int) * 20).tolist()
     run.write(run.Report(results, perfect), tmp_path)
     parsed = outline(tmp_path / "report.html")
