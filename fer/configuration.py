@@ -280,12 +280,12 @@ def _nearest(key: str, arguments: Sequence[str]) -> str:
         return ""
     section, _, last = key.rpartition(".")
     siblings = [name for name in keys if name.rpartition(".")[0] == section]
-    within = difflib.get_close_matches(last, [name.rpartition(".")[2] for name in siblings], n=1, cutoff=0.5)
-    if within:
-        return f"; did you mean '{section + '.' if section else ''}{within[0]}'?"
     same = [name for name in keys if name.rpartition(".")[2] == last]
     if same:
         return f"; did you mean {same[0]!r}?"
+    within = difflib.get_close_matches(last, [name.rpartition(".")[2] for name in siblings], n=1, cutoff=0.5)
+    if within:
+        return f"; did you mean '{section + '.' if section else ''}{within[0]}'?"
     known = f"; {section} has {', '.join(name.rpartition('.')[2] for name in siblings)}" if siblings and section else ""
     return known or did_you_mean(key, keys)
 

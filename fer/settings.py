@@ -185,6 +185,10 @@ class TrainSettings:
             )
         if self.early_stopping and self.trainer.overfit_batches:
             raise FerError("early_stopping and trainer.overfit_batches exclude each other")
+        if self.lr_finder and self.resume:
+            raise FerError(f"resume={self.resume}: lr_finder=true trains nothing; there is nothing to go on with")
+        if self.lr_finder and self.trainer.profile:
+            raise FerError("trainer.profile=true measures a training; lr_finder=true ends without one: leave one out")
 
 
 @dataclass(frozen=True)

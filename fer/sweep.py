@@ -128,9 +128,19 @@ def report(folder: Path) -> int:
 
 
 def _outcome(folder: Path, code: int) -> str:
-    """Return a job's val accuracy, or the last thing it said."""
+    """Return what a job has found, or the last thing it said."""
     if code == 0:
-        return f"{100 * json.loads((folder / 'metrics.json').read_text())['accuracy']:.2f} %"
+        return _result(folder)
     said = (folder / "console.log").read_text(errors="replace").strip().splitlines()
     ended = f"killed by signal {-code}" if code < 0 else "interrupted" if code in (130, 143) else f"exit {code}"
     return f"{ended}: {said[-1][:MOST_SAID] if said else 'said nothing'}"
+
+
+def _result(folder: Path) -> str:
+    """Return what a job that ended well has found: a val accuracy, or a learning rate."""
+    file = folder / "lr_finder.json"
+    if not file.exists():
+        return f"{100 * json.loads((folder / 'metrics.json').read_text())['accuracy']:.2f} %"
+    found = json.loads(file.read_text())
+    rate = found["suggestion"]
+    return f"no rate suggested: {found['reason']}" if rate is None else f"suggested optimizer.lr={rate:.1e}"

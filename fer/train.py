@@ -1,5 +1,7 @@
 """``python -m fer.train [-m] [group=name] [key=value]``: fit a network, or sweep over settings with ``-m``.
 
+``--info models`` lists the networks, with what they cost and how fast they are here.
+
 Nothing here imports torch before the configuration has been found good: ``--help``, ``--cfg job`` and a mistyped key
 answer at once.
 """
@@ -30,7 +32,11 @@ log = logging.getLogger(__name__)
 @command("fer.train")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    arguments = tidied(sys.argv[1:] if argv is None else argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    if (beside := beside_info_models(given)) is not None:
+        list_models(beside)
+        return 0
+    arguments = tidied(given)
     refuse_additions(arguments)
     offer_plugins(arguments)
     arguments = resuming(arguments) if _value(arguments, "resume") else arguments
@@ -81,7 +87,13 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     path, stand_in = _data(settings, folder)
     from fer.training import fit, with_path  # torch comes in here, with everything checked that can be
 
-    results = fit(with_path(settings, path), folder, replace(origin, stand_in=stand_in))
+    settings, origin = with_path(settings, path), replace(origin, stand_in=stand_in)
+    if settings.lr_finder:
+        from fer import lr_finder
+
+        log.info("%s", lr_finder.told(lr_finder.find(settings, folder, origin), shown))
+        return
+    results = fit(settings, folder, origin)
     log.info("results:  %s", shown)
     for name, purpose in (
         ("report.html", "the whole on one page; its figures as PNG and SVG in figures/"),
@@ -119,6 +131,36 @@ def _shown(folder: Path) -> Path:
 
 
 # --- before Hydra, which writes into the folder that it is given ----------------------------------------------------
+
+
+def beside_info_models(arguments: Sequence[str]) -> list[str] | None:
+    """Return what a command line holds beside ``--info models``; None if it has none: other ``--info`` are Hydra's."""
+    rest = list(arguments)
+    for place, argument in enumerate(rest):
+        if argument in ("--info=models", "-i=models"):
+            return rest[:place] + rest[place + 1 :]
+        if argument in ("--info", "-i") and rest[place + 1 : place + 2] == ["models"]:
+            return rest[:place] + rest[place + 2 :]
+    return None
+
+
+def list_models(arguments: Sequence[str]) -> None:
+    """Print every network, those of plugins too, with its costs and times.
+
+    Raises:
+        FerError: the arguments are faulty.
+    """
+    overrides = tidied(arguments)
+    options = [text for text in overrides if text.startswith("-")]
+    if options:
+        raise FerError(f"--info models takes key=value and nothing else; leave out {options[0]}")
+    refuse_additions(overrides)
+    offer_plugins(overrides)
+    settings = build(TrainSettings, plain(composed(overrides)))
+    import_plugins(settings.plugins)
+    from fer.inventory import listing
+
+    print(listing(settings))
 
 
 def refuse_used_folders(arguments: Sequence[str]) -> None:

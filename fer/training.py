@@ -54,9 +54,10 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
     faces = {name: len(held) for name, held in data.datasets.items()}
     phases = profiling.Phases(on_gpu=machine.uses_gpu(settings.trainer)) if settings.trainer.profile else None
     trainer = build_trainer(settings, folder, callbacks, faces, begin, profiler=phases)
+    epochs = settings.trainer.max_epochs
     log.info(
-        "%s: %s parameters, %d epochs of %s faces, %s",
-        settings.model["name"], f"{_parameters(model):,}", settings.trainer.max_epochs,
+        "%s: %s parameters, %d epoch%s of %s faces, %s",
+        settings.model["name"], f"{_parameters(model):,}", epochs, "" if epochs == 1 else "s",
         f"{len(data.datasets['train']):,}", _where(settings.trainer),
     )  # fmt: skip
     with profiling.measured(phases, folder):
@@ -169,7 +170,7 @@ def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
         now = model.dataset["path"]
         raise FerError(f"resume={folder}: its data were {before.get('path')} with other contents than {now}")
     log.info("going on from epoch %d, step %d", checkpoint["epoch"] + 1, checkpoint["global_step"])
-    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
+    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     return file, int(done)
 
 

@@ -16,9 +16,10 @@ from fer.data.readers.drawing import draw_faces
 from fer.labels import EMOTIONS
 
 FIELDS = {
-    "schema", "split", "n", "accuracy", "accuracy_ci95", "macro_f1", "balanced_accuracy", "nll", "ece", "per_class",
+    "schema", "split", "n", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95", "balanced_accuracy",
+    "balanced_accuracy_ci95", "nll", "nll_ci95", "ece", "ece_ci95", "per_class",
     "confusion", "best_epoch", "epochs", "train_seconds", "images_per_second", "peak_memory_mb",
-    "parameters", "architecture", "seed", "dataset", "versions", "hardware", "command",
+    "parameters", "architecture", "seed", "dataset", "versions", "commit", "hardware", "finished", "command",
 }  # fmt: skip
 
 

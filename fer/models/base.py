@@ -54,9 +54,7 @@ class EmotionClassifier(pl.LightningModule):
         self.train_scores = Scores(len(classes))
         self.val_scores = Scores(len(classes))
         self.monitor = "accuracy/val"
-        self.latest: dict[
-            str, dict[str, Tensor]
-        ] = {}  # split -> scores of its last epoch, see Scores.compute
+        self.latest: dict[str, dict[str, Tensor]] = {}  # split -> its last scores, see Scores.compute
         self.dataset: dict[str, Any] = {}  # what the checkpoint tells of its data, see FERDataModule.describe
         self._optimizer: Section = {}
         self._scheduler: Section = {}

@@ -10,8 +10,9 @@ from fer.reports.drawing import canvas
 from fer.reports.theme import PAPER
 
 ABOVE = 0.5  # room above the first smoothed loss, in parts of the fall beneath it; what diverges higher is cut off
+BELOW = 0.7  # the same beneath the lowest, for the scatter of single batches
+ASIDE = 1.3  # factor by which the axis goes beyond a configured rate that was not tried
 DASHES = (0, (4, 3))
-BELOW = 0.35  # the same beneath the lowest, for the scatter of single batches
 
 
 def rate_curve(
@@ -35,11 +36,11 @@ def rate_curve(
     axes = rows[0, 0]
     axes.plot(rates, losses, color=PAPER["soft"], linewidth=0.8, alpha=0.7, label="each batch")
     axes.plot(rates, smoothed, color=PAPER["val"], label="smoothed")
-    axes.axvline(configured, color=PAPER["ink"], linewidth=1, linestyle=DASHES, label=f"configured {configured:.2g}")
+    axes.set_xscale("log")
     if suggestion is not None:
         _mark(axes, suggestion, smoothed[list(rates).index(suggestion)])
-    axes.set_xscale("log")
-    axes.set_xlim(min(rates[0], configured), max(rates[-1], configured))
+    axes.axvline(configured, color=PAPER["ink"], linewidth=1, linestyle=DASHES, label=f"configured: {configured:.1e}")
+    axes.set_xlim(min(rates[0], configured / ASIDE), max(rates[-1], configured * ASIDE))
     axes.set_ylim(*limits(losses, smoothed))
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
@@ -50,7 +51,7 @@ def rate_curve(
 def _mark(axes: Axes, rate: float, loss: float) -> None:
     colour = PAPER["good"]
     axes.axvline(rate, color=colour, linewidth=1)
-    axes.plot([rate], [loss], "o", color=colour, markersize=6, label=f"suggested {rate:.2g}: steepest descent")
+    axes.plot([rate], [loss], "o", color=colour, markersize=6, label=f"suggested: {rate:.1e}, the steepest descent")
 
 
 def limits(losses: Sequence[float], smoothed: Sequence[float]) -> tuple[float, float]:
