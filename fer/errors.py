@@ -45,6 +45,7 @@ def command(name: str) -> Callable[[Main], Main]:
         @functools.wraps(main)
         def guarded(argv: Sequence[str] | None = None) -> int:
             logging.raiseExceptions = False  # a closed pipe, as of "| head", must not flood the terminal
+            logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # tells of its cache, once
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 return main(argv)
             try:
