@@ -296,13 +296,11 @@ def showing(folder: Path) -> list[Figure]:
     confusion = confusion_of(torch.from_numpy(scored.probabilities), torch.from_numpy(scored.targets))
     history = [{name: 1.0 / epoch for name in CURVES} | {"epoch": float(epoch)} for epoch in range(1, 31)]
     samples = scored.images[:6], scored.images[: 6 * 9].reshape(6, 9, *scored.images.shape[1:])
-    results = finished(scored)
-    report_ = run.Report(results, scored, history, samples)
     writer = SummaryWriter(str(folder / "tensorboard"))
     epoch_times, end_times = [], []
     for round_ in range(ROUNDS + 1):  # the first warms up: fonts are read then
         epoch_times.append(cpu_seconds(lambda: draw_epoch(writer, scored, confusion, round_ + 1)))  # noqa: B023
-        end_times.append(cpu_seconds(lambda: (finished(scored), run.write(report_, folder / "report"))))
+        end_times.append(cpu_seconds(lambda: run.write(run.Report(finished(scored), scored, history, samples), folder)))
     writer.close()
     return [
         at_most(

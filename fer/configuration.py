@@ -133,6 +133,7 @@ def tidied(arguments: Sequence[str]) -> list[str]:
 
 
 def _refuse_option(message: str) -> NoReturn:
+    message = message.replace("(choose from 'all'", "(choose from 'models', 'all'")  # which is ours, not Hydra's
     raise FerError(f"{message}; python -m fer.train --help lists options and keys")
 
 

@@ -54,28 +54,34 @@ class Dashboard(Callback):
         compared: what HPARAMS tells of the run.
         saver: knows the best epoch.
         stopwatch: knows the pace.
+        resumed: the beginning has been written before.
     """
 
-    def __init__(self, compared: Mapping[str, str | float | bool], saver: Saver, stopwatch: Stopwatch) -> None:
-        self.compared, self.saver, self.stopwatch = compared, saver, stopwatch
+    def __init__(
+        self, compared: Mapping[str, str | float | bool], saver: Saver, stopwatch: Stopwatch, *, resumed: bool
+    ) -> None:
+        self.compared, self.saver, self.stopwatch, self.resumed = compared, saver, stopwatch, resumed
         self._logits: list[Tensor] = []
         self._best: dict[str, float] = {}  # figures of the best epoch so far
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Tell the settings, before Lightning writes what it knows of them, which is nothing."""
         assert isinstance(trainer.logger, TensorBoardLogger)
+        if self.resumed:
+            return
         trainer.logger.log_hyperparams(dict(self.compared), {f"best/{name}": math.nan for name in HEADLINES})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lay out the charts and show a batch as training sees it."""
         assert isinstance(pl_module, EmotionClassifier)
         assert isinstance(trainer.logger, TensorBoardLogger)
+        if self.resumed:
+            return
         writer = trainer.logger.experiment
         writer.add_custom_scalars(layout(pl_module.hparams["classes"]))
-        if trainer.current_epoch == 0:
-            data: FERDataModule = trainer.datamodule  # type: ignore[attr-defined]
-            sheet = figures.mosaic(data.first_batch(), columns=16)
-            writer.add_image("train/first batch, augmented", sheet, 0, dataformats="HWC")
+        data: FERDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        sheet = figures.mosaic(figures.shrunk(data.first_batch()), columns=16)
+        writer.add_image("train/first batch, augmented", sheet, 0, dataformats="HWC")
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to collect."""
@@ -136,7 +142,9 @@ def draw_epoch(writer: "SummaryWriter", scored: Scored, confusion: Tensor, epoch
         matrix = figures.confusion(confusion.tolist(), scored.classes)
         writer.add_image("val/confusion matrix", drawing.pixels(matrix, 120), epoch, dataformats="HWC")
         for name, places in (("worst read faces", worst), ("best read faces", best)):
-            sheet = figures.faces(scored.images[places], [caption(scored, place)[:2] for place in places], COLUMNS)
+            sheet = figures.faces(
+                figures.shrunk(scored.images[places]), [caption(scored, place)[:2] for place in places], COLUMNS
+            )
             writer.add_image(f"val/{name}", drawing.pixels(sheet, 160), epoch, dataformats="HWC")
     for index, name in enumerate(scored.classes):
         hits, chances = scored.targets == index, scored.probabilities[:, index]
@@ -173,18 +181,13 @@ def hyperparameters(settings: TrainSettings, origin: Origin) -> dict[str, str | 
     that every comparison needs, and what the command line named, unless it cannot matter.
     """
     values = dict(leaves(asdict(settings)))
-    chosen = {group: origin.choices.get(group, settings_name(values, group)) for group in ALWAYS}
+    chosen = {group: origin.choices.get(group) or values[f"{group}.name"] for group in ALWAYS}
     asked = {key: values.get(key, origin.choices.get(key)) for key in origin.asked if not key.startswith(NEVER)}
     named = {**chosen, "lr": values["optimizer.lr"], "seed": values["seed"]}
     for key, value in asked.items():
         short = key.rpartition(".")[2]
         named[key if short in named and named[short] != value else short] = value
     return {key: _hyperparameter(value) for key, value in named.items()}
-
-
-def settings_name(values: Mapping[str, Any], group: str) -> str:
-    """Return the name within a section, where no choice of a group is known."""
-    return str(values.get(f"{group}.name", ""))
 
 
 def _hyperparameter(value: Any) -> str | float | bool:

@@ -45,6 +45,7 @@ def command(name: str) -> Callable[[Main], Main]:
         @functools.wraps(main)
         def guarded(argv: Sequence[str] | None = None) -> int:
             logging.raiseExceptions = False  # a closed pipe, as of "| head", must not flood the terminal
+            _open_streams()
             logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # tells of its cache, once
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 return main(argv)
@@ -56,12 +57,25 @@ def command(name: str) -> Callable[[Main], Main]:
                 return _say(name, str(error), error.code)
             except KeyboardInterrupt:
                 return _say(name, "interrupted", 130)
+            except BrokenPipeError:  # whoever read this has read enough, as of "| head"
+                sys.stdout = open(os.devnull, "w")  # or Python complains at its end
+                return 0
             except OSError as error:  # a full disk, a folder that may not be written: the path is the news
                 return _say(name, f"{error.filename or 'file system'}: {error.strerror or error}", 1)
 
         return guarded
 
     return wrap
+
+
+def _open_streams() -> None:
+    """Let nothing be lost or crash where standard output is closed or its encoding lacks a character."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 class Grammar(argparse.ArgumentParser):

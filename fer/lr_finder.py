@@ -222,10 +222,8 @@ def told(found: dict[str, Any], folder: Path) -> str:
     if found["suggestion"] is None:
         lines.append(f"no suggestion: {found['reason']}")
     else:
-        lines.append(
-            f"suggested rate    {found['suggestion']:.1e}  (steepest descent of the smoothed loss: a cautious choice)"
-        )
-        lines.append(f"lowest loss at    {found['lowest_loss_at']:.1e}  (the highest rate worth trying)")
+        lines.append(f"suggested rate    {found['suggestion']:.1e}  (steepest descent of the smoothed loss)")
+        lines.append(f"lowest loss at    {found['lowest_loss_at']:.1e}  (higher rates are not worth trying)")
     lines.append(f"configured        {found['configured']:.1e}")
     lines += ["", f"results:  {folder}", f"  {'lr_finder.json':<22} the curve and the suggestion"]
     lines += [f"  {'figures/lr_finder.png':<22} the curve, drawn; .svg too"] if len(found["rates"]) > 1 else []

@@ -1,6 +1,7 @@
 """The machine at hand: what it is, and the settings that make the most of it."""
 
 import ctypes
+import functools
 import logging
 import os
 import platform
@@ -71,13 +72,19 @@ def provenance() -> dict[str, Any]:
     return {"versions": versions(), "commit": commit(), "hardware": hardware(), "finished": now}
 
 
+@functools.cache
 def commit() -> str | None:
-    """Return the commit of the checkout that this code runs from, marked where files differ from it; None elsewhere."""
+    """Return the commit of the checkout that this code runs from, marked where files differ from it; None elsewhere.
+
+    Asked once a process: a checkout may move on while a run goes on with the code that it began with.
+    """
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
     try:
-        asked = [_git(root, *words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))]
+        asked = [
+            _git(root, *words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "fer", "conf"))
+        ]
     except (OSError, subprocess.SubprocessError):  # no git, or a repository that it distrusts
         return None
     return asked[0] + (", with changes" if asked[1] else "")

@@ -4,6 +4,7 @@ Where the output is no terminal (a file, a pipe), there is a line an epoch alone
 """
 
 import logging
+import os
 import shutil
 import sys
 import time
@@ -23,7 +24,8 @@ log = logging.getLogger(__name__)
 REDRAW_S = 0.25  # seconds between drawings of the live line
 SHOWN = ("loss/val", "accuracy/val")  # figures that every epoch's line holds
 CLEAR = "\r\033[K"  # to the line's start, and nothing to its right
-BAR = 20  # characters
+BAR, SHORT_BAR = 20, 8  # characters, the latter in a terminal of less than WIDE columns
+WIDE = 100
 
 
 class Line:
@@ -78,7 +80,7 @@ class Progress(Callback):
 
     def __init__(self, saver: Saver, stopwatch: Stopwatch, *, live: bool) -> None:
         self.saver, self.stopwatch = saver, stopwatch
-        self.line = Line(live=live and sys.stdout.isatty())
+        self.line = Line(live=live and sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
         self._handlers: list[logging.Handler] = []
         self._start = 0.0
         self._first_epoch = 0
@@ -140,7 +142,7 @@ class Progress(Callback):
         later = self._pace(elapsed / share) * ((trainer.max_epochs or 0) - trainer.current_epoch - 1)
         return [
             f"{self._epoch(trainer)} {bar(share)} {share:4.0%}",
-            f"loss {float(scores['loss']):.3f}  accuracy {100 * float(scores['accuracy']):.1f} %",
+            f"loss {float(scores['loss']):.3f} acc {100 * float(scores['accuracy']):.1f} %",
             f"left: epoch {clock(of_epoch)}, run {clock(of_epoch + later)}",
             f"{self.stopwatch.images / max(elapsed, 1e-9):,.0f} images/s",
             *([] if self.saver.best_value is None else [f"best {self._figure(self.saver.best_value)}"]),
@@ -178,8 +180,10 @@ def _split_figures(figures: Mapping[str, Tensor], split: str) -> str:
     return f"{split} loss {loss:.4f} acc {100 * accuracy:5.2f} %"
 
 
-def bar(share: float, width: int = BAR) -> str:
-    """Return a bar of ``width`` characters, filled to ``share``, in what the terminal's encoding has."""
+def bar(share: float, width: int | None = None) -> str:
+    """Return a bar of ``width`` characters, or what suits the terminal, filled to ``share``, in what it can show."""
+    if width is None:
+        width = BAR if shutil.get_terminal_size().columns >= WIDE else SHORT_BAR
     full, empty = "█░" if (sys.stdout.encoding or "").lower().startswith("utf") else "#."
     filled = round(share * width)
     return full * filled + empty * (width - filled)

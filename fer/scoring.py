@@ -21,6 +21,7 @@ from fer.results import written_whole
 SCHEMA = 1  # of metrics.json; raise it when a field changes its meaning
 Z95 = 1.959963984540054  # normal quantile of a two-sided 95 % interval
 DRAWS = 1000  # bootstrap samples of the faces
+LEAST = 10  # right and wrong faces for a bootstrap interval
 CHUNK = 50  # of them at a time: 50 x 28,709 counts are 6 MB
 
 
@@ -42,7 +43,7 @@ def probabilities(model: EmotionClassifier, images: Tensor, *, batch_size: int, 
 
 @torch.inference_mode()
 def embeddings(model: EmotionClassifier, images: Tensor, *, batch_size: int, device: torch.device) -> Tensor:
-    """Return what the network's last linear layer is given, (N, D) float32 on the CPU; without one, its logits.
+    """Return what the linear layer that runs last is given, (N, D) float32 on the CPU; without one, the logits.
 
     Args:
         model: the network; moved to ``device`` and left there, in evaluation mode.
@@ -50,17 +51,21 @@ def embeddings(model: EmotionClassifier, images: Tensor, *, batch_size: int, dev
         batch_size: faces at a time.
         device: to compute on.
     """
-    kept: list[Tensor] = []
-    linear = [module for module in model.net.modules() if isinstance(module, nn.Linear)]
-    hook = (
-        linear[-1].register_forward_pre_hook(lambda _, given: kept.append(given[0].float().cpu())) if linear else None
-    )
+    given: list[Tensor] = []
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0])) for layer in layers]
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    parts = []
     try:
-        logits = probabilities(model, images, batch_size=batch_size, device=device).log()
+        for start in range(0, len(images), batch_size):
+            given.clear()
+            logits = model(images[start : start + batch_size].to(device))
+            last = given[-1] if given and len(given[-1]) == len(logits) else logits  # not a row a face: of no use
+            parts.append(last.flatten(1).float().cpu())
     finally:
-        if hook is not None:
+        for hook in hooks:
             hook.remove()
-    return torch.cat(kept) if kept else logits
+    return torch.cat(parts)
 
 
 def evaluate_split(
@@ -88,7 +93,7 @@ def evaluate_split(
 def score(predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     """Return the figures of N predictions, as plain values, with their 95 % intervals.
 
-    Those of proportions are Wilson's, the others from a bootstrap over the faces (Efron 1979).
+    Those of proportions are Wilson's, the others from ``bootstrap``; the ECE has ``ece_if_calibrated`` beside it.
 
     Args:
         predicted: (N, C) probabilities.
@@ -99,15 +104,15 @@ def score(predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> dict[st
     confusion = confusion_of(predicted, targets)  # (C, C)
     values = from_confusion(confusion)
     hits = int(confusion.diagonal().sum())
-    chosen = predicted.gather(1, targets[:, None]).clamp(min=torch.finfo(predicted.dtype).tiny)
     return {
         "n": count,
         "accuracy": hits / count,
         "accuracy_ci95": wilson(hits, count),
         "macro_f1": float(values["macro_f1"]),
         "balanced_accuracy": float(values["balanced_accuracy"]),
-        "nll": float(-chosen.log().mean()),
+        "nll": float(losses(predicted, targets).mean()),
         "ece": expected_error(bins_of(predicted.numpy(), targets.numpy())),
+        "ece_if_calibrated": ece_if_calibrated(predicted),
         **bootstrap(predicted, targets),
         "per_class": {
             name: {
@@ -131,46 +136,73 @@ def wilson(hits: int, count: int) -> list[float]:
     return [max(0.0, centre - half), min(1.0, centre + half)]
 
 
-def bootstrap(predicted: Tensor, targets: Tensor) -> dict[str, list[float]]:
-    """Return 95 % intervals, name_ci95 -> [low, high], of macro-F1, balanced accuracy, NLL and ECE.
+def bootstrap(predicted: Tensor, targets: Tensor) -> dict[str, list[float] | None]:
+    """Return 95 % intervals, name_ci95 -> [low, high], of macro-F1, balanced accuracy and NLL.
 
-    Percentiles of a seeded bootstrap over the faces. The ECE of a sample drawn from a sample is too large by about what
-    a sample's is beside the truth's, so that its percentiles are mirrored about the figure ("basic" bootstrap); for a
-    network that is all but calibrated it stays too large, as every binned ECE does.
+    Percentiles of a seeded bootstrap over the faces (Efron 1979). Where fewer than ``LEAST`` faces are right, or wrong,
+    samples of the sample say too little of other samples: None.
 
     Args:
         predicted: (N, C) probabilities.
         targets: (N,) true classes.
     """
-    values, count = _sums_of(predicted, targets), len(targets)  # (N, C * C + 1 + BINS)
+    names = ("macro_f1", "balanced_accuracy", "nll")
+    right = int((predicted.argmax(1) == targets).sum())
+    if min(right, len(targets) - right) < LEAST:
+        return {f"{name}_ci95": None for name in names}
+    sums = _resampled(_sums_of(predicted, targets))  # (DRAWS, C * C + 1)
+    classes = predicted.shape[1]
+    figures = from_confusion(sums[:, :-1].view(-1, classes, classes))
+    samples = {"macro_f1": figures["macro_f1"], "balanced_accuracy": figures["balanced_accuracy"]}
+    samples["nll"] = sums[:, -1] / len(targets)
+    ends = torch.tensor([0.025, 0.975])
+    return {f"{name}_ci95": samples[name].quantile(ends).tolist() for name in names}
+
+
+def _resampled(values: Tensor) -> Tensor:
+    """Return the column sums of ``DRAWS`` samples, with replacement, of the rows of values (N, D): (DRAWS, D)."""
+    count = len(values)
     generator = torch.Generator().manual_seed(0)
     parts = []
     for _ in range(DRAWS // CHUNK):
         drawn = torch.randint(count, (CHUNK, count), generator=generator)
         weights = torch.zeros(CHUNK, count).scatter_add_(1, drawn, torch.ones(CHUNK, count))
         parts.append(weights @ values)
-    sums = torch.cat(parts)  # (DRAWS, C * C + 1 + BINS)
-    classes = predicted.shape[1]
-    figures = from_confusion(sums[:, : classes**2].view(-1, classes, classes))
-    samples = {name: figures[name] for name in ("macro_f1", "balanced_accuracy")}
-    samples["nll"] = sums[:, classes**2] / count
-    samples["ece"] = sums[:, classes**2 + 1 :].abs().sum(1) / count
-    found = {name: sample.quantile(torch.tensor([0.025, 0.975])).tolist() for name, sample in samples.items()}
-    ece = float(values[:, classes**2 + 1 :].sum(0).abs().sum() / count)
-    found["ece"] = [max(0.0, 2 * ece - found["ece"][1]), max(0.0, 2 * ece - found["ece"][0])]
-    return {f"{name}_ci95": interval for name, interval in found.items()}
+    return torch.cat(parts)
 
 
 def _sums_of(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Return what each face adds to the sums behind the figures: a cell of the confusion matrix, its loss, its gap."""
+    """Return what each face adds to the sums behind the figures, (N, C * C + 1): its cell of the matrix, its loss."""
     count, classes = predicted.shape
-    confidence, guess = predicted.max(1)
     cells = torch.zeros(count, classes**2)
-    cells[torch.arange(count), targets * classes + guess] = 1
-    nll = -predicted.gather(1, targets[:, None]).clamp(min=torch.finfo(predicted.dtype).tiny).log()
-    gaps = torch.zeros(count, BINS)
-    gaps[torch.arange(count), torch.from_numpy(place_of(confidence.numpy()))] = confidence - (guess == targets).float()
-    return torch.cat([cells, nll, gaps], 1)
+    cells[torch.arange(count), targets * classes + predicted.argmax(1)] = 1
+    return torch.cat([cells, losses(predicted, targets)[:, None]], 1)
+
+
+def losses(predicted: Tensor, targets: Tensor) -> Tensor:
+    """Return the negative logarithm of the probability of each face's class, (N,)."""
+    chosen = predicted.gather(1, targets[:, None])[:, 0]
+    return -chosen.clamp(min=torch.finfo(predicted.dtype).tiny).log()
+
+
+def ece_if_calibrated(predicted: Tensor) -> float:
+    """Return the ECE that a perfectly calibrated network of these confidences stays below in 95 % of samples.
+
+    A binned ECE is never 0 in a sample, and has no honest interval near 0 (a bootstrap's holds the truth half the
+    time): what can be said is whether the measured one is larger than chance makes it.
+
+    Args:
+        predicted: (N, C) probabilities.
+    """
+    confidence = predicted.max(1).values
+    place = torch.from_numpy(place_of(confidence.numpy()))
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(DRAWS // CHUNK):
+        right = torch.rand(CHUNK, len(confidence), generator=generator) < confidence
+        bins = torch.zeros(CHUNK, BINS).index_add_(1, place, confidence - right.float())
+        found.append(bins.abs().sum(1) / len(confidence))
+    return float(torch.cat(found).quantile(0.95))
 
 
 def write_predictions(

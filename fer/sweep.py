@@ -122,7 +122,7 @@ def report(folder: Path) -> int:
         failed += job["exit_code"] != 0
         rows.append((file.parent.name, _outcome(file.parent, job["exit_code"]), " ".join(job["overrides"])))
     if rows:
-        log.info("\n%s\n", text_table(("job", "val accuracy, or why it failed", "overrides"), rows))
+        log.info("\n%s\n", text_table(("job", "val accuracy, or what else came out", "overrides"), rows))
     log.info("sweep: %d jobs, %d failed: %s", len(rows), failed, folder)
     return 1 if failed else 0
 

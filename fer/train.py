@@ -70,7 +70,7 @@ def _origin(config: DictConfig, hydra_config: Any) -> Origin:
     choices = {group: choice for group, choice in hydra_config.runtime.choices.items() if "/" not in group}
     paths = _search_paths(hydra_config.overrides.hydra)
     return Origin(
-        command=shlex.join(["python", "-m", "fer.train", *overrides]),
+        command=shlex.join(["python", "-m", "fer.train", *overrides, *paths]),
         choices=choices,
         asked=[text.partition("=")[0] for text in overrides],
         changes=configuration.changes({**plain(config), "resume": None}, choices, paths),
@@ -80,7 +80,10 @@ def _origin(config: DictConfig, hydra_config: Any) -> Origin:
 def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     """Fit one run in ``folder`` and say where everything lies."""
     shown = _shown(folder)
-    if settings.resume and (folder / "metrics.json").exists():
+    shows = {"report.html": settings.logger.report, "tensorboard/projector_config.pbtxt": settings.logger.projector}
+    missing = [name for name, wanted in shows.items() if wanted and not (folder / name).exists()]
+    finished = bool(settings.resume) and (folder / "metrics.json").exists()
+    if finished and not missing:
         log.info("finished already, nothing to resume: %s", shown)
         return
     import_plugins(settings.plugins)
@@ -93,11 +96,18 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
 
         log.info("%s", lr_finder.told(lr_finder.find(settings, folder, origin), shown))
         return
+    if finished:
+        from fer.training import show_again
+
+        log.info("finished already; writing what is missing of it: %s", ", ".join(missing))
+        show_again(settings, folder, origin)
+        return
     results = fit(settings, folder, origin)
     log.info("results:  %s", shown)
     for name, purpose in (
         ("report.html", "the whole on one page; its figures as PNG and SVG in figures/"),
-        ("tensorboard/", "tensorboard --logdir outputs"),
+        ("tensorboard/", f"tensorboard --logdir {_log_folder(shown)}"),
+        ("profile.json", "where a step's time went; profile_trace.json.gz opens in ui.perfetto.dev"),
         ("metrics.json", "the figures"),
         ("predictions.csv", "a row a face"),
         ("history.csv", "a row an epoch"),
@@ -120,6 +130,11 @@ def _data(settings: TrainSettings, folder: Path) -> tuple[str, bool]:
         if path == SYNTHETIC or Path(path).exists():
             return path, about["stand_in"]
     return locate(settings.data.path, drawn_faces_allowed=not settings.resume)
+
+
+def _log_folder(shown: Path) -> str:
+    """Return what TensorBoard is to open: all of ``outputs`` where the run lies in it, else the run alone."""
+    return "outputs" if shown.parts[0] == "outputs" else shlex.quote(str(shown))
 
 
 def _shown(folder: Path) -> Path:
@@ -171,7 +186,8 @@ def refuse_used_folders(arguments: Sequence[str]) -> None:
     """
     run_folder, sweep_folder = _value(arguments, "hydra.run.dir"), _value(arguments, "hydra.sweep.dir")
     several = _several(arguments)
-    if run_folder and not several and not _value(arguments, "resume") and (Path(run_folder) / "checkpoints").exists():
+    used = run_folder and any((Path(run_folder) / name).exists() for name in ("checkpoints", "lr_finder.json"))
+    if used and not several and not _value(arguments, "resume"):
         raise FerError(
             f"hydra.run.dir={run_folder}: holds a run already; choose another folder, or go on with resume={run_folder}"
         )

@@ -1,6 +1,8 @@
 """One run: data, network, trainer, fit, and the result on val. Classes take plain settings; Hydra is not known here."""
 
+import json
 import logging
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -68,6 +70,19 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
     return results
 
 
+def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
+    """Write the report and the projector of a finished run whose writing was cut short.
+
+    Raises:
+        FerError: the data have changed.
+    """
+    data, fresh = prepared(settings, origin.stand_in)
+    resume_from(folder, fresh)
+    model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
+    _, scored = scoring.evaluate_split(model, data, "val", folder, machine.uses_gpu(settings.trainer))
+    show(settings, folder, data, json.loads((folder / "metrics.json").read_text()), scored, origin.changes)
+
+
 def prepared(settings: TrainSettings, stand_in: bool) -> tuple[FERDataModule, EmotionClassifier]:
     """Return the faces and the network as a training begins with them, everything checked.
 
@@ -75,11 +90,14 @@ def prepared(settings: TrainSettings, stand_in: bool) -> tuple[FERDataModule, Em
         FerError: a name or an argument that is not there, bad data, a network that cannot take the faces.
     """
     check_names(settings)
+    machine.commit()  # of the code that runs, not of what the checkout holds when the run ends
     _quieten()
     machine.prepare(settings.trainer)
     pl.seed_everything(settings.seed, verbose=False)
     data = FERDataModule(settings.data, augment.build(settings.augment), settings.seed)
     data.setup("fit")
+    if len(data.datasets["train"]) < 2:
+        raise FerError(f"{settings.data.path}: one training face; batch normalisation cannot train on it alone")
     announce(data, stand_in)
     return data, classifier(settings, data, stand_in)
 
@@ -233,7 +251,11 @@ def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopw
     callbacks: list[Callback] = [
         History(folder / "history.csv", watch),
         Progress(saver, watch, live=settings.trainer.bar),
-        *([Dashboard(hyperparameters(settings, origin), saver, watch)] if settings.logger.tensorboard else []),
+        *(
+            [Dashboard(hyperparameters(settings, origin), saver, watch, resumed=bool(settings.resume))]
+            if settings.logger.tensorboard
+            else []
+        ),
         saver,
     ]
     if settings.early_stopping:
@@ -269,6 +291,8 @@ def finish(
     }
     write_json(folder / "metrics.json", results)
     log.info("\n%s\n\n%s\n", class_table(results), score_table(results))
+    if settings.trainer.limit_val != 1 or settings.trainer.overfit_batches:
+        log.info("(the epochs' val figures, which chose, are of a part of these faces)")
     planned = settings.trainer.max_epochs
     early = f" (stopped early, {planned} planned)" if epochs < planned else ""
     log.info("best epoch %d of %d%s, trained in %s", saver.best_epoch + 1, epochs, early, clock(watch.train_seconds))
@@ -283,7 +307,28 @@ def show(
     scored: Scored,
     changes: Mapping[str, tuple[Any, Any]],
 ) -> None:
-    """Write what is asked for of the report and the projector; the results are safe by now."""
+    """Write what is asked for of the report and the projector; the results are safe by now.
+
+    Raises:
+        FerError: something cannot be written.
+    """
+    try:
+        _show(settings, folder, data, results, scored, changes)
+    except OSError as error:
+        raise FerError(
+            f"{error.filename or folder}: {error.strerror or error}; the results are safe, what shows them is not "
+            f"complete: mend this, then python -m fer.train resume={shlex.quote(str(folder))}"
+        ) from error
+
+
+def _show(
+    settings: TrainSettings,
+    folder: Path,
+    data: FERDataModule,
+    results: Mapping[str, Any],
+    scored: Scored,
+    changes: Mapping[str, tuple[Any, Any]],
+) -> None:
     if settings.logger.report:
         from fer.reports import run  # matplotlib takes half a second to import
 

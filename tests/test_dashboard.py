@@ -129,7 +129,8 @@ def test_a_resumed_run_logs_each_epoch_once(train, tmp_path, monkeypatch):
     assert [image.step for image in read.Images("val/confusion matrix")] == [1, 2, 3]
     best = max(scalar.value for scalar in read.Scalars("accuracy/val"))
     assert read.Scalars("best/accuracy")[-1].value == pytest.approx(best)
-    assert (tmp_path / "out" / "report.html").exists() is False  # the report was not asked for
+    assert [scalar.step for scalar in read.Scalars("best/accuracy")] == [0, 1, 2, 3]  # 0 tells HPARAMS of it
+    assert len(read.Images("train/first batch, augmented")) == 1
 
 
 def test_long_runs_draw_now_and_then(train, tmp_path, monkeypatch):

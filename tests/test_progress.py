@@ -4,6 +4,7 @@ import logging
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 
@@ -65,6 +66,32 @@ def test_the_closing_tables_hold_every_emotion_and_the_interval(train):
     assert re.search(r"^val +14 +[\d.]+ % +\[[\d.]+, [\d.]+\]", ended.out, re.MULTILINE)
 
 
+@pytest.mark.parametrize(("columns", "width"), [(150, 20), (80, 8)])
+def test_a_narrow_terminal_has_a_shorter_bar(monkeypatch, columns, width):
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns, 24)))
+    assert len(bar(0.3)) == width
+
+
+def run_with(prefix, *arguments, **environment):
+    command = f"{prefix} {shlex.join([sys.executable, '-m', *arguments])}"
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=os.environ | environment, check=False
+    )
+
+
+@pytest.mark.slow
+def test_a_closed_or_poor_output_loses_nothing(tmp_path):
+    ended = run_with("exec >&-;", "fer.train", *SMALL, "hydra.run.dir='Zoë'")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    ended = run_with("", "fer.evaluate", "Zoë", PYTHONIOENCODING="ascii")
+    assert ended.returncode == 0, ended.stderr
+    assert "results:" in ended.stdout
+    assert "disgust" in ended.stdout
+    ended = run_with("", "fer.train", "--info", "models", "trainer.accelerator=cpu", PYTHONIOENCODING="ascii")
+    assert ended.returncode == 0, ended.stderr
+    assert "cnn" in ended.stdout
+
+
 @pytest.mark.slow
 def test_in_a_terminal_one_line_is_drawn_over_and_libraries_are_silent(tmp_path):
     """Through a real pseudo-terminal: what a person would see, everything that libraries say included."""
@@ -90,7 +117,7 @@ def test_in_a_terminal_one_line_is_drawn_over_and_libraries_are_silent(tmp_path)
         said += part
     assert process.wait() == 0
     text = said.decode()
-    drawn = re.findall(r"epoch [12]/2 [█░]{20} +\d+%  loss \d\.\d{3}  accuracy \d+\.\d %  left: epoch 0:\d\d", text)
+    drawn = re.findall(r"epoch [12]/2 [█░]{20} +\d+%  loss \d\.\d{3} acc \d+\.\d %  left: epoch 0:\d\d", text)
     assert len(drawn) >= 2, text
     lines = [re.sub(r".*\r\x1b\[K", "", line).strip("\r") for line in text.split("\n")]
     known = ("data:", "cnn:", "epoch ", "emotion", "---", "split ", "val ", "best epoch", "results:", "next:", "  ")

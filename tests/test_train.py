@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shlex
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from fer.labels import EMOTIONS
 
 FIELDS = {
     "schema", "split", "n", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95", "balanced_accuracy",
-    "balanced_accuracy_ci95", "nll", "nll_ci95", "ece", "ece_ci95", "per_class",
+    "balanced_accuracy_ci95", "nll", "nll_ci95", "ece", "ece_if_calibrated", "per_class",
     "confusion", "best_epoch", "epochs", "train_seconds", "images_per_second", "peak_memory_mb",
     "parameters", "architecture", "seed", "dataset", "versions", "commit", "hardware", "finished", "command",
 }  # fmt: skip
@@ -431,6 +432,10 @@ def test_options_may_stand_anywhere_and_a_folder_of_ones_own_is_taken_along(trai
     ended = train(*SMALL, "--config-dir", "mine", "optimizer=slow", "hydra.run.dir=out")
     assert ended.code == 0, ended.err
     assert "lr: 0.001" in (tmp_path / "out" / ".hydra" / "config.yaml").read_text()
+    command = shlex.split(metrics(tmp_path / "out")["command"])[3:]  # makes the run again, the folder included
+    again = train(*command, "hydra.run.dir=again")
+    assert again.code == 0, again.err
+    assert metrics(tmp_path / "again")["nll"] == metrics(tmp_path / "out")["nll"]
     (tmp_path / "out" / "metrics.json").unlink()
     assert train("resume=out").code == 0
 

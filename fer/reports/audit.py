@@ -21,7 +21,6 @@ from fer.reports import drawing, figures, page
 from fer.reports.page import Markup, Section, card, joined, paragraph, tag
 from fer.reports.theme import PAPER
 
-LARGEST = 96  # pixels; larger faces are shrunk to this in pages and pictures
 ACROSS = 8  # faces in a row of a class's sheet
 ENLARGED = 2  # a sheet's pixel as so many of its file
 SHOWN = 24  # faces of a kind, as pictures: four rows of six
@@ -34,7 +33,7 @@ GREYS = 255  # the largest level
 KINDS = {
     "darkest": "The lowest mean grey.",
     "brightest": "The highest mean grey.",
-    "flattest": "The lowest standard deviation: fog, fades, nothing to see.",
+    "flattest": "The lowest standard deviation of the pixels: low contrast, dim light or a blank picture.",
 }
 
 
@@ -89,11 +88,8 @@ def draw(found: Found, facts: Mapping[str, Any], folder: Path) -> dict[str, str]
 
 
 def shrunk(found: Found, places: NDArray[np.int64] | Sequence[int]) -> NDArray[np.uint8]:
-    """Return the faces at these places, (K, S, S), S at most ``LARGEST``."""
-    images: NDArray[np.uint8] = found.faces.images[np.asarray(places)]
-    if images.shape[-1] <= LARGEST:
-        return images
-    return np.stack([np.asarray(Image.fromarray(image).resize((LARGEST, LARGEST))) for image in images])
+    """Return the faces at these places, (K, S, S), no larger than a page needs."""
+    return figures.shrunk(found.faces.images[np.asarray(places)])
 
 
 def conflicts(found: Found) -> list[int]:

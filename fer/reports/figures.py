@@ -11,14 +11,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
+from PIL import Image
 
 from fer.calibration import bins_of
 from fer.reports.drawing import WIDTH, bare, canvas
 from fer.reports.theme import PAPER
 
 PERCENT = PercentFormatter(1.0, decimals=0, symbol=" %")
+LARGEST = 96  # pixels, the side of a face in a page or figure
+MOST_OPAQUE = 0.52  # a cell's colour: dark text can be read on it on white, light text in the dark
 GAP = 4  # pixels between the faces of a sheet, in pixels of the faces
 
 
@@ -39,11 +42,12 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
         axes.set_title(name.capitalize())
     loss.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     accuracy.yaxis.set_major_formatter(PERCENT)
-    rate.plot(epochs, [row["learning_rate"] for row in history], color=PAPER["soft"])
+    rates = [row["learning_rate"] for row in history]
+    rate.plot(epochs, rates, color=PAPER["soft"], marker="o", markersize=_dot(len(epochs)))
     rate.set_title("Learning rate at the epoch's end")
     rate.set_ylim(bottom=0)
     rate.set_xlabel("epoch")
-    rate.xaxis.set_major_locator(MaxNLocator(integer=True, prune="lower"))
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True, prune="lower") if len(epochs) > 1 else FixedLocator(epochs))
     rate.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     for axes in (loss, accuracy, rate):
         axes.axvline(best_epoch, color=PAPER["good"], linewidth=1, linestyle=(0, (2, 2)))
@@ -87,10 +91,10 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
 def _cell(axes: Axes, row: int, column: int, share: float, count: int) -> None:
     colour = PAPER["val"] if row == column else PAPER["bad"]
     axes.add_patch(Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, facecolor=PAPER["faint"], linewidth=0))
-    axes.add_patch(Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, facecolor=colour, alpha=share, linewidth=0))
-    ink = PAPER["ground"] if share > 0.5 else PAPER["ink"]
-    axes.text(column + 0.5, row + 0.42, f"{100 * share:.0f} %", ha="center", va="center", color=ink, fontsize=8.5)
-    axes.text(column + 0.5, row + 0.75, f"{count:,}", ha="center", va="center", color=ink, fontsize=7)
+    opacity = MOST_OPAQUE * share
+    axes.add_patch(Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, facecolor=colour, alpha=opacity, linewidth=0))
+    for y, words, size in ((0.42, f"{100 * share:.0f} %", 8.5), (0.75, f"{count:,}", 7)):
+        axes.text(column + 0.5, row + y, words, ha="center", va="center", fontsize=size)
 
 
 def reliability(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], ece: float) -> Figure:
@@ -116,7 +120,7 @@ def reliability(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.in
     main.set_xlim(0, 1)
     main.set_title(f"Expected calibration error {ece:.3f}")
     main.set_ylabel("share correct")
-    main.legend(loc="upper left")
+    figure.legend(loc="outside upper left", ncols=3)
     counts.bar(bins.edges[:-1], bins.faces, 0.94 * width, align="edge", color=PAPER["soft"])
     counts.set_ylabel("faces")
     counts.set_xlabel("confidence: probability of the predicted emotion")
@@ -183,6 +187,13 @@ def faces(images: NDArray[np.uint8], captions: Sequence[Sequence[str]], columns:
     return figure
 
 
+def shrunk(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return faces (K, S, S) at ``LARGEST`` pixels where they are larger: pages would grow to megabytes."""
+    if images.shape[-1] <= LARGEST:
+        return images
+    return np.stack([np.asarray(Image.fromarray(image).resize((LARGEST, LARGEST))) for image in images])
+
+
 def mosaic(images: NDArray[np.uint8], columns: int, text: int = 0) -> NDArray[np.uint8]:
     """Return K faces (K, S, S) laid out in rows, (H, W, 4) with nothing (alpha 0) between them.
 
@@ -210,7 +221,8 @@ def augmented(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Figure:
         after: (K, M, S, S) grey, M drawn variants of each.
     """
     count, variants, side, _ = after.shape
-    rows = np.concatenate([before[:, None], after], axis=1).reshape(-1, side, side)
+    rows = shrunk(np.concatenate([before[:, None], after], axis=1).reshape(-1, side, side))
+    side = rows.shape[-1]
     height = WIDTH * count / (variants + 1)
     head = 0.24  # inches above the sheet for its titles
     figure = Figure(figsize=(WIDTH, height + head))

@@ -171,7 +171,7 @@ def chances(probabilities: Mapping[str, float], marks: Mapping[str, str]) -> Mar
     """
     bars = [
         joined(
-            tag("span", name),
+            tag("span", name, class_=marks.get(name, "")),
             tag("i", class_=marks.get(name, ""), style=f"width:{100 * chance:.1f}%"),
             tag("span", f"{100 * chance:.0f}"),
         )

@@ -14,6 +14,7 @@ from fer.reports.page import Markup, Section, card, joined, paragraph, tag
 from fer.results import clock
 from fer.settings import leaves
 
+NO_INTERVAL = "too few faces for an interval"
 SHOWN_FACES = 18  # of each kind: three rows of six
 
 
@@ -57,8 +58,8 @@ class Report:
     changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
-def write(report: Report, folder: Path) -> list[Path]:
-    """Write ``figures/`` and ``report.html`` to ``folder``, and return the files.
+def write(report: Report, folder: Path) -> None:
+    """Write ``figures/`` and ``report.html`` to ``folder``.
 
     Raises:
         OSError: the folder may not be written.
@@ -66,9 +67,10 @@ def write(report: Report, folder: Path) -> list[Path]:
     drawn = draw(report, folder / "figures")
     file = folder / "report.html"
     results = report.results
-    title = f"{results['architecture']} on {results['dataset']['name']}"
+    title = f"{results['architecture']} on {results['dataset']['name']}" + (
+        "" if report.history else f": {results['split']}"
+    )
     page.write(file, title, lead(report), sections(report, drawn), f"Written by fer {_version(results)}.")
-    return [file, *sorted((folder / "figures").iterdir())]
 
 
 def draw(report: Report, folder: Path) -> dict[str, str]:
@@ -83,7 +85,8 @@ def draw(report: Report, folder: Path) -> dict[str, str]:
             made["curves"] = figures.curves(report.history, results["best_epoch"])
         for name, places in (("mistakes", mistakes(scored)), ("doubtful", doubtful(scored))):
             if places.size:
-                made[name] = figures.faces(scored.images[places], [caption(scored, place) for place in places])
+                captions = [caption(scored, place) for place in places]
+                made[name] = figures.faces(figures.shrunk(scored.images[places]), captions)
         if report.augmented is not None:
             made["augmented"] = figures.augmented(*report.augmented)
     return {name: drawing.save(figure, folder, name) for name, figure in made.items()}
@@ -132,29 +135,55 @@ def warnings(report: Report) -> list[str]:
         told.append("Drawn faces stood in for FER2013, which was not found: these figures say nothing of photographs.")
     if dataset["split"] == "holdout":
         told.append("The split is a seeded 80/20 of everything: not to be laid beside figures on PrivateTest.")
+    part = [f"{key}={value}" for key, value in _limits(report.settings) if report.history]
+    if part:
+        told.append(
+            f"The epochs' val figures, which chose, are of a part of the faces ({', '.join(part)}); the rest is of all."
+        )
     told += [note for note in dataset["notes"] if f"{report.results['split']} faces have an exact twin" in note]
     if dataset["skipped"]:
         told.append(f"{len(dataset['skipped'])} bad rows or files were skipped; metrics.json lists them.")
     return told
 
 
+def _limits(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return the settings that cut validation short."""
+    trainer = settings.get("trainer", {})
+    usual = {"limit_val": 1.0, "overfit_batches": 0}
+    return [(f"trainer.{key}", trainer[key]) for key, value in usual.items() if trainer.get(key, value) != value]
+
+
 def headline(results: Mapping[str, Any]) -> Markup:
     """Return the cards of the headline figures, each with its 95 % interval."""
     made = []
+    kinds = len(results["per_class"])
     for name, key, meaning in (
         ("Accuracy", "accuracy", "share of faces read as labelled"),
         ("Macro-F1", "macro_f1", "precision and recall together, every emotion counting the same"),
         ("Balanced accuracy", "balanced_accuracy", "mean recall of the emotions"),
     ):
-        value, (low, high) = results[key], results[f"{key}_ci95"]
-        interval = f"{100 * low:.1f} to {100 * high:.1f} (95 %)"
-        made.append(card(name, f"{100 * value:.2f} %", interval, meaning, (low, value, high)))
-    for name, key, meaning in (
-        ("NLL", "nll", f"mean surprise at the label; knowing nothing gives {np.log(len(results['per_class'])):.2f}"),
-        ("Calibration error", "ece", "mean gap between confidence and accuracy, 15 bins"),
-    ):
-        low, high = results[f"{key}_ci95"]
-        made.append(card(name, f"{results[key]:.3f}", f"{low:.3f} to {high:.3f} (95 %)", meaning))
+        value, ends = results[key], results[f"{key}_ci95"]
+        interval = "{:.1f} to {:.1f} (95 %)".format(*(100 * end for end in ends)) if ends else NO_INTERVAL
+        place = (ends[0], value, ends[1]) if ends else None
+        made.append(card(name, f"{100 * value:.2f} %", interval, meaning, place))
+    ends = results["nll_ci95"]
+    interval = "{:.3f} to {:.3f} (95 %)".format(*ends) if ends else NO_INTERVAL
+    made.append(
+        card(
+            "NLL",
+            f"{results['nll']:.3f}",
+            interval,
+            f"negative log-likelihood of the labels, lower is better; guessing gives {np.log(kinds):.2f}",
+        )
+    )
+    made.append(
+        card(
+            "Calibration error",
+            f"{results['ece']:.3f}",
+            f"by chance below {results['ece_if_calibrated']:.3f} (95 %)",
+            "mean gap between confidence and accuracy, 15 bins; by chance: were it calibrated",
+        )
+    )
     return page.cards(made)
 
 
@@ -193,7 +222,8 @@ def training(report: Report, drawn: Mapping[str, str]) -> Markup:
     meaning = paragraph(
         "Train figures are running means over each epoch's augmented faces with dropout on, val figures are taken "
         "after it on faces as they are; train may therefore lie below val early on. A growing gap later is "
-        "overfitting.",
+        "overfitting. The loss is what training minimises, label smoothing and class weights included; the NLL "
+        "above is without them.",
         class_="soft",
     )
     return page.columns(
@@ -233,7 +263,7 @@ def emotions(report: Report, drawn: Mapping[str, str]) -> Markup:
         )
         for name, values in report.results["per_class"].items()
     ]
-    heads = ("in per cent", "precision", "recall", "95 %", "F1", "faces")
+    heads = ("in per cent", "precision", "recall", "its 95 %", "F1", "faces")
     return page.columns(
         page.drawing(drawn["per_class"], "precision and recall by emotion"),
         page.table(heads, rows, (1, 2, 3, 4, 5)),
@@ -244,7 +274,9 @@ def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:
     """Return the reliability diagram and the mean confidence beside the accuracy."""
     confidence = float(report.scored.probabilities.max(1).mean())
     accuracy = report.results["accuracy"]
-    verdict = "surer than it is right" if confidence > accuracy else "more often right than it claims"
+    low, high = report.results["accuracy_ci95"]
+    verdict = "surer than it is right" if confidence > high else "more often right than it claims"
+    verdict = "about as sure as it is right" if low <= confidence <= high else verdict
     text = paragraph(
         f"On average it gives its answer {100 * confidence:.1f} % and is right in {100 * accuracy:.1f} %: {verdict}. "
         "Bars on the dashed line would mean that, say, of all faces read with 70 % confidence, 70 % are right.",
@@ -283,7 +315,8 @@ def _face(scored: Scored, place: int) -> Markup:
     chances = dict(zip(scored.classes, scored.probabilities[place].tolist(), strict=True))
     said, label = max(chances, key=lambda name: chances[name]), scored.classes[scored.targets[place]]
     lines = (f"{said} {100 * chances[said]:.0f} %", f"labelled {label}", f"row {scored.rows[place]}")
-    return page.face(scored.images[place], lines, page.chances(chances, {said: "predicted", label: "label"}))
+    (image,) = figures.shrunk(scored.images[place][None])
+    return page.face(image, lines, page.chances(chances, {said: "predicted", label: "label"}))
 
 
 def augmentation(report: Report, drawn: Mapping[str, str]) -> Markup:
@@ -292,8 +325,9 @@ def augmentation(report: Report, drawn: Mapping[str, str]) -> Markup:
     if "erase" not in chosen:
         chosen.pop("erase_area", None)  # the size of what is not drawn
     text = ", ".join(f"{key} {value}" for key, value in chosen.items()) or "none"
+    told = " Shifts of whole pixels fill the border with its mirror image." if "crop_padding" in chosen else ""
     return joined(
-        paragraph("augment: ", tag("code", text), class_="soft"),
+        paragraph("augment: ", tag("code", text), ".", told, class_="soft"),
         page.drawing(drawn["augmented"], "training faces before and after augmentation", large=True),
     )
 
@@ -326,7 +360,7 @@ def provenance(report: Report) -> Markup:
         ("fingerprint", tag("code", dataset["fingerprint"])),
         ("finished", results.get("finished", "")),
         ("machine", _machine(results)),
-        ("code", results.get("commit") or "no checkout: the installed package"),
+        ("code", tag("code", results.get("commit") or "no checkout: the installed package")),
         ("versions", versions),
         ("parameters", f"{results['parameters']:,}" if "parameters" in results else ""),
         ("checkpoint", results.get("checkpoint", "")),

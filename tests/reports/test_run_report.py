@@ -94,7 +94,8 @@ def drawn(scored, history):
 def told(tmp_path_factory):
     """A run with its report."""
     folder = tmp_path_factory.mktemp("told") / "out"
-    assert main([*SMALL, "logger.report=true", "augment.flip=0.25", "seed=3", f"hydra.run.dir={folder}"]) == 0
+    settings = ("data.synthetic_count=1400", "logger.report=true")
+    assert main([*SMALL, *settings, "augment.flip=0.25", "seed=3", f"hydra.run.dir={folder}"]) == 0
     return folder
 
 
@@ -106,6 +107,7 @@ def test_a_run_explains_itself_on_one_page(told):
     assert f"{100 * figured['accuracy']:.2f} %" in parsed.text
     low, high = (100 * end for end in figured["macro_f1_ci95"])
     assert f"{low:.1f} to {high:.1f} (95 %)" in parsed.text
+    assert f"by chance below {figured['ece_if_calibrated']:.3f}" in parsed.text
     assert figured["dataset"]["fingerprint"] in parsed.text
     assert figured["command"] in parsed.text
     assert re.search(r"seed\s+3\s+0", parsed.text)  # key, value, default
@@ -130,6 +132,41 @@ def test_figures_are_as_wide_as_a_column_and_their_text_is_text(told):
 def test_smoke_and_no_logger_leave_nothing_to_look_at(train, tmp_path):
     assert train(*SMALL[:6], "trainer=smoke", "hydra.run.dir=out").code == 0
     assert not {"report.html", "figures", "tensorboard"} & {file.name for file in (tmp_path / "out").iterdir()}
+
+
+def test_a_report_that_could_not_be_written_is_written_on_resume(train, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "figures").write_text("in the way")
+    ended = train(*SMALL, "logger.report=true", "hydra.run.dir=out")
+    assert ended.code == 1
+    assert "out/figures: File exists; the results are safe" in ended.line
+    before = metrics(tmp_path / "out")
+    (tmp_path / "out" / "figures").unlink()
+    again = train("resume=out")
+    assert again.code == 0, again.err
+    assert "writing what is missing of it: report.html" in again.out
+    assert before["command"] in outline(tmp_path / "out" / "report.html").text
+    assert metrics(tmp_path / "out") == before
+    assert "nothing to resume" in train("resume=out").out
+
+
+def test_a_part_of_val_that_chose_is_told(train, tmp_path):
+    settings = ("data.synthetic_count=700", "trainer.limit_val=0.5", "logger.report=true", "hydra.run.dir=out")
+    ended = train(*SMALL, *settings)
+    assert "are of a part of these faces" in ended.out
+    assert "are of a part of the faces (trainer.limit_val=0.5)" in outline(tmp_path / "out" / "report.html").text
+
+
+def test_few_faces_have_no_interval(train, tmp_path):
+    assert train(*SMALL, "logger.report=true", "hydra.run.dir=out").code == 0
+    assert metrics(tmp_path / "out")["nll_ci95"] is None  # of 14 faces
+    assert "too few faces for an interval" in outline(tmp_path / "out" / "report.html").text
+
+
+def test_large_faces_are_shrunk_for_the_page():
+    large = np.zeros((2, 200, 200), np.uint8)
+    assert figures.shrunk(large).shape == (2, 96, 96)
+    assert figures.shrunk(large[:, :48, :48]).shape == (2, 48, 48)
 
 
 def test_an_evaluation_has_its_report_unless_told_otherwise(small_run, evaluate):
