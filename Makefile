@@ -31,8 +31,8 @@ setup: $(INSTALLED)  ## make .venv and install
 train: $(INSTALLED)  ## train a CNN on FER2013, or on drawn faces where there is none (ARGS="key=value ...")
 	$(RUN) -m fer.train model=cnn $(ARGS)
 
-test: $(INSTALLED)  ## run the quick tests (ARGS="-k name")
-	$(RUN) -m pytest -m "not slow" $(ARGS)
+test: $(INSTALLED)  ## run the quick tests, two files at a time (ARGS="-k name")
+	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(INSTALLED)  ## run the slow tests: whole trainings, faults, the wheel
 	$(RUN) -m pytest -m slow $(ARGS)

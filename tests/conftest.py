@@ -1,6 +1,7 @@
 """Small drawn runs through the real entry points."""
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes in: two test processes share the cores
 
 # 140 drawn faces, 112 of them train: 7 steps of 16 an epoch, a second a run
 SMALL = (
