@@ -96,6 +96,8 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     if not arguments.no_report:
         run.write(run.Report(results, scored), folder)
     log.info("\n%s\n\n%s\n\nresults:  %s", class_table(results), score_table(results), folder)
+    if not arguments.no_report:
+        log.info("report:   %s", folder / "report.html")
     return results
 
 
