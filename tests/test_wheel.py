@@ -22,7 +22,7 @@ def test_a_wheel_trains_elsewhere(tmp_path):
     (wheel,) = tmp_path.glob("fer_lightning-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"fer/conf/{file.relative_to(ROOT / 'conf')}" for file in (ROOT / "conf").rglob("*.yaml")}
-    assert shipped <= names
+    assert shipped | {"fer/reports/page.css"} <= names
     assert not any(name.startswith(("tests/", "outputs/", "conf/")) for name in names)
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -33,6 +33,7 @@ def test_a_wheel_trains_elsewhere(tmp_path):
         cwd=elsewhere, env=environment, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert where.stdout.startswith(str(site))
-    command = [sys.executable, "-m", "fer.train", *SMALL, "hydra.run.dir=out"]
+    command = [sys.executable, "-m", "fer.train", *SMALL, "logger.report=true", "hydra.run.dir=out"]
     subprocess.run(command, cwd=elsewhere, env=environment, check=True)
+    assert (elsewhere / "out" / "report.html").exists()
     assert metrics(elsewhere / "out")["versions"]["fer"] == wheel.name.split("-")[1]
