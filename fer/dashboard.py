@@ -80,7 +80,7 @@ class Dashboard(Callback):
         writer = trainer.logger.experiment
         writer.add_custom_scalars(layout(pl_module.hparams["classes"]))
         data: FERDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        sheet = figures.mosaic(figures.shrunk(data.first_batch()), columns=16)
+        sheet = figures.mosaic(data.first_batch(), columns=16)
         writer.add_image("train/first batch, augmented", sheet, 0, dataformats="HWC")
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -142,9 +142,7 @@ def draw_epoch(writer: "SummaryWriter", scored: Scored, confusion: Tensor, epoch
         matrix = figures.confusion(confusion.tolist(), scored.classes)
         writer.add_image("val/confusion matrix", drawing.pixels(matrix, 120), epoch, dataformats="HWC")
         for name, places in (("worst read faces", worst), ("best read faces", best)):
-            sheet = figures.faces(
-                figures.shrunk(scored.images[places]), [caption(scored, place)[:2] for place in places], COLUMNS
-            )
+            sheet = figures.faces(scored.images[places], [caption(scored, place)[:2] for place in places], COLUMNS)
             writer.add_image(f"val/{name}", drawing.pixels(sheet, 160), epoch, dataformats="HWC")
     for index, name in enumerate(scored.classes):
         hits, chances = scored.targets == index, scored.probabilities[:, index]

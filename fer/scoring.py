@@ -21,8 +21,8 @@ from fer.results import written_whole
 SCHEMA = 1  # of metrics.json; raise it when a field changes its meaning
 Z95 = 1.959963984540054  # normal quantile of a two-sided 95 % interval
 DRAWS = 1000  # bootstrap samples of the faces
-LEAST = 10  # right and wrong faces for a bootstrap interval
 CHUNK = 50  # of them at a time: 50 x 28,709 counts are 6 MB
+LEAST = 10  # right and wrong faces for a bootstrap interval
 
 
 @torch.inference_mode()

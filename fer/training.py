@@ -4,7 +4,8 @@ import json
 import logging
 import shlex
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -299,6 +300,18 @@ def finish(
     return results, scored
 
 
+@contextmanager
+def _results_are_safe(folder: Path) -> Iterator[None]:
+    """Say so, and how to go on, where what shows the results cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise FerError(
+            f"{error.filename or folder}: {error.strerror or error}; the results are safe, what shows them is not "
+            f"complete: mend this, then python -m fer.train resume={shlex.quote(str(folder))}"
+        ) from error
+
+
 def show(
     settings: TrainSettings,
     folder: Path,
@@ -312,41 +325,25 @@ def show(
     Raises:
         FerError: something cannot be written.
     """
-    try:
-        _show(settings, folder, data, results, scored, changes)
-    except OSError as error:
-        raise FerError(
-            f"{error.filename or folder}: {error.strerror or error}; the results are safe, what shows them is not "
-            f"complete: mend this, then python -m fer.train resume={shlex.quote(str(folder))}"
-        ) from error
+    with _results_are_safe(folder):
+        if settings.logger.report:
+            from fer.reports import run  # matplotlib takes half a second to import
 
+            samples = data.augmented_samples(SAMPLES, VARIANTS)
+            history = read_history(folder / "history.csv")
+            run.write(run.Report(results, scored, history, samples, asdict(settings), changes), folder)
+        if settings.logger.projector:
+            from fer.dashboard import add_projector
 
-def _show(
-    settings: TrainSettings,
-    folder: Path,
-    data: FERDataModule,
-    results: Mapping[str, Any],
-    scored: Scored,
-    changes: Mapping[str, tuple[Any, Any]],
-) -> None:
-    if settings.logger.report:
-        from fer.reports import run  # matplotlib takes half a second to import
-
-        samples = data.augmented_samples(SAMPLES, VARIANTS)
-        history = read_history(folder / "history.csv")
-        run.write(run.Report(results, scored, history, samples, asdict(settings), changes), folder)
-    if settings.logger.projector:
-        from fer.dashboard import add_projector
-
-        model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
-        device = torch.device("cuda" if machine.uses_gpu(settings.trainer) else "cpu")
-        images = data.datasets["val"].images
-        embedded = scoring.embeddings(model, images, batch_size=settings.data.batch_size, device=device)
-        logger = tensorboard_logger(folder, 0)
-        left_out = add_projector(logger.experiment, scored, embedded, results["best_epoch"])
-        logger.experiment.close()
-        if left_out:
-            log.warning("%s", left_out)
+            model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
+            device = torch.device("cuda" if machine.uses_gpu(settings.trainer) else "cpu")
+            images = data.datasets["val"].images
+            embedded = scoring.embeddings(model, images, batch_size=settings.data.batch_size, device=device)
+            logger = tensorboard_logger(folder, 0)
+            left_out = add_projector(logger.experiment, scored, embedded, results["best_epoch"])
+            logger.experiment.close()
+            if left_out:
+                log.warning("%s", left_out)
 
 
 def _parameters(model: torch.nn.Module) -> int:

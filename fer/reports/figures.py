@@ -166,6 +166,7 @@ def faces(images: NDArray[np.uint8], captions: Sequence[Sequence[str]], columns:
         captions: of each face, at most three short lines; the first stands out.
         columns: faces in a row.
     """
+    images = shrunk(images)
     lines = max((len(caption) for caption in captions), default=0)
     side = images.shape[-1]
     size = 36 / columns  # points: the widest caption, "label: surprise", fills a face's width
@@ -202,6 +203,7 @@ def mosaic(images: NDArray[np.uint8], columns: int, text: int = 0) -> NDArray[np
         columns: faces in a row.
         text: pixels left free below each.
     """
+    images = shrunk(images)
     side = images.shape[-1]
     rows = -(-len(images) // columns)
     sheet = np.zeros((rows * (side + GAP + text), columns * (side + GAP), 4), np.uint8)

@@ -86,7 +86,7 @@ def draw(report: Report, folder: Path) -> dict[str, str]:
         for name, places in (("mistakes", mistakes(scored)), ("doubtful", doubtful(scored))):
             if places.size:
                 captions = [caption(scored, place) for place in places]
-                made[name] = figures.faces(figures.shrunk(scored.images[places]), captions)
+                made[name] = figures.faces(scored.images[places], captions)
         if report.augmented is not None:
             made["augmented"] = figures.augmented(*report.augmented)
     return {name: drawing.save(figure, folder, name) for name, figure in made.items()}
