@@ -107,6 +107,16 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return values
 
 
+def stored(folder: Path, name: str) -> Any:
+    """Return what a run folder keeps of its configuration, as plain values.
+
+    Args:
+        folder: the run's.
+        name: "config.yaml", "hydra.yaml" or "overrides.yaml".
+    """
+    return OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / name), resolve=False)
+
+
 def tidied(arguments: Sequence[str]) -> list[str]:
     """Return the command line with options first, as Hydra needs it, and ``--config-dir`` as a search path.
 

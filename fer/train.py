@@ -16,11 +16,21 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from fer import configuration, sweep
 from fer.arguments import build
-from fer.configuration import composed, import_plugins, offer_plugins, plain, quoted, refuse_additions, tidied, unquoted
+from fer.configuration import (
+    composed,
+    import_plugins,
+    offer_plugins,
+    plain,
+    quoted,
+    refuse_additions,
+    stored,
+    tidied,
+    unquoted,
+)
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.errors import FerError, command
@@ -211,8 +221,8 @@ def resuming(arguments: list[str]) -> list[str]:
         raise FerError("resume= continues one run; leave out -m")
     if _value(arguments, "hydra.run.dir"):
         raise FerError(f"resume={path} goes on in the run's own folder; leave out hydra.run.dir")
-    before = _stored(folder, "overrides.yaml")
-    paths = _search_paths(_stored(folder, "hydra.yaml")["hydra"]["overrides"]["hydra"])
+    before = stored(folder, "overrides.yaml")
+    paths = _search_paths(stored(folder, "hydra.yaml")["hydra"]["overrides"]["hydra"])
     merged = {text.partition("=")[0]: text for text in (*before, *paths, *arguments) if not text.startswith("resume=")}
     overrides = [text for key, text in merged.items() if not key.startswith("-")]
     offer_plugins(overrides)
@@ -237,12 +247,8 @@ def _search_paths(hydra_overrides: Sequence[str]) -> list[str]:
     return [text for text in hydra_overrides if text.startswith("hydra.searchpath=")]
 
 
-def _stored(folder: Path, name: str) -> Any:
-    return OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / name), resolve=False)
-
-
 def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
-    before, after = dict(leaves(_stored(folder, "config.yaml"))), dict(leaves(now))
+    before, after = dict(leaves(stored(folder, "config.yaml"))), dict(leaves(now))
     changed = [key for key in sorted(before | after) if key != "resume" and before.get(key) != after.get(key)]
     if changed:
         key = changed[0]

@@ -19,10 +19,11 @@ FLOORS = [
     {"reports"},
     {"models"},
     {"checkpoints", "machine", "scoring", "callbacks", "configuration", "profiling"},
-    {"progress", "dashboard"},
+    {"progress", "dashboard", "runs"},
+    {"leaderboard", "jobs"},
     {"training", "sweep"},
     {"inventory", "lr_finder"},
-    {"train", "evaluate", "audit", "bench", "__main__", "__init__"},
+    {"train", "evaluate", "compare", "tune", "study", "audit", "bench", "__main__", "__init__"},
 ]
 SAME_FLOOR = {("callbacks", "models"), ("checkpoints", "models")}
 LIGHT = {
@@ -33,9 +34,15 @@ LIGHT = {
     "registry",
     "settings",
     "configuration",
+    "runs",
+    "leaderboard",
+    "jobs",
     "sweep",
     "train",
     "evaluate",
+    "compare",
+    "tune",
+    "study",
     "audit",
 }
 HEAVY = {"torch", "torchvision", "pytorch_lightning", "torchmetrics", "tensorboard"}

@@ -1,0 +1,59 @@
+"""Run folders as data: which there are, what each was told to do, which of them did the same."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fer.configuration import stored
+from fer.errors import FerError
+from fer.settings import leaves
+
+# what changes where a run is done, shown or kept, and not what it computes: no part of its identity
+BESIDES = ("resume", "sweep", "logger", "data.cache", "trainer.bar", "trainer.profile", "trainer.threads")
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Return a name for what a configuration computes, 16 hexadecimal digits: equal for equal ones, its seed included.
+
+    Args:
+        config: of a run, as plain values.
+    """
+    told = [(key, value) for key, value in sorted(leaves(config)) if not _besides(key)]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def _besides(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in BESIDES)
+
+
+def configuration_of(folder: Path) -> dict[str, Any]:
+    """Return the configuration that a run was composed of, as plain values.
+
+    Raises:
+        FerError: the folder keeps none.
+    """
+    if not (folder / ".hydra" / "config.yaml").is_file():
+        raise FerError(f"{folder}: no run folder (it has no .hydra/config.yaml)")
+    config: dict[str, Any] = stored(folder, "config.yaml")
+    return config
+
+
+def find(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the folders of finished runs that lie at or below ``paths``, each once, in order.
+
+    Evaluations, which lie within runs and have a ``metrics.json`` too, are no runs.
+
+    Raises:
+        FerError: a path is not there, or holds no finished run.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FerError(f"{path}: no such folder")
+        held = sorted(file.parent for file in path.rglob("metrics.json") if (file.parent / ".hydra").is_dir())
+        if not held:
+            raise FerError(f"{path}: holds no finished run (no metrics.json beside .hydra/)")
+        found |= dict.fromkeys(held)
+    return list(found)
