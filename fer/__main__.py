@@ -2,8 +2,10 @@
 
 COMMANDS = {
     "fer.train": "fit a network, or sweep over settings with -m; chooses the best epoch on val",
+    "fer.tune": "search for good settings; writes the best as an experiment (needs the extra tune)",
     "fer.bench": "measure speed against what is wanted of it",
     "fer.evaluate": "score a run or checkpoint on val or test; the only command that opens test",
+    "fer.compare": "lay runs side by side: leaderboard, curves, costs, paired tests, on val",
     "fer.audit": "look at a data set before trusting it: counts, exact twins, odd faces",
 }
 

@@ -83,6 +83,12 @@ def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:]))
 
 
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of text as a table in Markdown."""
+    lines = [[cell.replace("|", "\\|") for cell in row] for row in (heads, *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (lines[0], ["---"] * len(heads), *lines[1:]))
+
+
 def clock(seconds: float) -> str:
     """Return seconds as h:mm:ss, or m:ss below an hour."""
     whole = max(0, round(seconds))

@@ -20,8 +20,16 @@ def identity(config: Mapping[str, Any]) -> str:
     Args:
         config: of a run, as plain values.
     """
-    told = [(key, value) for key, value in sorted(leaves(config)) if not _besides(key)]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(sorted(told(config).items())).encode()).hexdigest()[:16]
+
+
+def told(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted key -> value of what a configuration computes, its seed included.
+
+    Args:
+        config: of a run, as plain values.
+    """
+    return {key: value for key, value in leaves(config) if not _besides(key)}
 
 
 def _besides(key: str) -> bool:
@@ -57,3 +65,15 @@ def find(paths: Iterable[str | Path]) -> list[Path]:
             raise FerError(f"{path}: holds no finished run (no metrics.json beside .hydra/)")
         found |= dict.fromkeys(held)
     return list(found)
+
+
+def unfinished(paths: Iterable[str | Path]) -> dict[Path, str]:
+    """Return the run folders at or below ``paths`` that hold no result, and why in words."""
+    found = {}
+    for path in map(Path, paths):
+        for folder in sorted(file.parent.parent for file in path.rglob(".hydra/config.yaml")):
+            if (folder / "lr_finder.json").exists():
+                found[folder] = "a learning-rate finder, which trains nothing"
+            elif not (folder / "metrics.json").exists():
+                found[folder] = "not finished (no metrics.json)"
+    return found

@@ -105,6 +105,11 @@ def table(
     return tag("div", tag("table", head, body, class_="stack" if stack else ""), class_="scroll")
 
 
+def named(part: Markup) -> Markup:
+    """Return a table whose rows have names of several words, which must not be squeezed to letters."""
+    return tag("div", part, class_="named")
+
+
 def card(name: str, value: str, interval: str, meaning: str, place: tuple[float, float, float] | None = None) -> Markup:
     """Return a headline figure.
 
@@ -180,7 +185,7 @@ def chances(probabilities: Mapping[str, float], marks: Mapping[str, str]) -> Mar
     return tag("div", *bars, class_="chances")
 
 
-def write(file: Path, title: str, lead: Markup, sections: Sequence[Section], foot: str) -> None:
+def write(file: Path, title: str, lead: Markup, sections: Sequence[Section], foot: str, script: str = "") -> None:
     """Write a page, whole or not at all.
 
     Args:
@@ -189,6 +194,7 @@ def write(file: Path, title: str, lead: Markup, sections: Sequence[Section], foo
         lead: below the title.
         sections: in order; the navigation names them.
         foot: last line.
+        script: of the page's own, which must be able to stay away.
     """
     links = [tag("a", part.name, href=f"#{part.name}") for part in sections]
     button = Markup('<button id="light" type="button" hidden></button>')
@@ -199,6 +205,7 @@ def write(file: Path, title: str, lead: Markup, sections: Sequence[Section], foo
         tag("main", *bodies),
         tag("footer", foot),
         tag("script", Markup(SWITCH)),
+        tag("script", Markup(script), type="module") if script else "",
     )
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -1,0 +1,64 @@
+"""``python -m fer.compare RUN_OR_SWEEP...``: runs side by side, ranked by their figures on val.
+
+Groups runs by configuration, tells what differs between them, and writes ``leaderboard.csv``, ``leaderboard.md`` and
+``compare.html`` to ``outputs/compare/<date>_<time>/``.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from fer.errors import FerError, Grammar, command
+from fer.results import new_folder
+
+log = logging.getLogger(__name__)
+
+SORTS = ("accuracy", "macro_f1", "balanced_accuracy", "nll", "ece", "parameters", "train_seconds", "images_per_second")
+
+
+def parser() -> Grammar:
+    """Return the command line's grammar."""
+    grammar = Grammar(
+        prog="python -m fer.compare",
+        description="Lay finished runs side by side: leaderboard, curves, costs, paired tests. All figures are of val.",
+    )
+    grammar.add_argument("runs", nargs="+", type=Path, help="run folders, sweeps, or folders that hold them")
+    grammar.add_argument("--out", type=Path, help="folder for the results; default: outputs/compare/<date>_<time>")
+    grammar.add_argument("--sort", choices=SORTS, default="accuracy", help="order of the rows; default: %(default)s")
+    grammar.add_argument(
+        "--pair", nargs=2, action="append", type=Path, metavar=("A", "B"), default=[],
+        help="two run folders to test against each other by McNemar's exact test; may be given again",
+    )  # fmt: skip
+    return grammar
+
+
+@command("fer.compare")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments, _ = parser().begin(argv)
+    from fer import leaderboard  # brings Hydra's side, which --help does without
+
+    gathered = leaderboard.gather(arguments.runs)
+    pairs = [leaderboard.paired(*pair) for pair in arguments.pair]
+    published = leaderboard.write(gathered, results_folder(arguments.out), by=arguments.sort, pairs=pairs)
+    log.info("%s\n\npage:    %s\ntables:  %s, %s", published.text, published.page, published.table, published.markdown)
+    return 0
+
+
+def results_folder(out: Path | None) -> Path:
+    """Return where the results go.
+
+    Raises:
+        FerError: ``out`` is a file.
+    """
+    if out is None:
+        return new_folder(Path("outputs/compare"), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    if out.is_file():
+        raise FerError(f"--out {out}: is a file; name a folder")
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

@@ -1,0 +1,111 @@
+"""``python -m fer.compare`` as a user meets it."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import metrics, runner
+
+from fer.compare import main
+
+
+@pytest.fixture
+def compare(capfd):
+    """Return a function that runs ``fer.compare``."""
+    return runner(main, capfd)
+
+
+@pytest.fixture
+def two_runs(small_run, tmp_path):
+    """A run, and one that differs from it by its seed and by the first face, which it reads otherwise."""
+    other = shutil.copytree(small_run, tmp_path / "other")
+    file = other / "metrics.json"
+    told = file.read_text().replace('"seed": 0', '"seed": 1')
+    lines = (other / "predictions.csv").read_text().splitlines()
+    row, split, target, predicted, *chances = lines[1].split(",")
+    swapped = "happy" if predicted == target != "happy" else "sad" if predicted == target else target
+    lines[1] = ",".join([row, split, target, swapped, *chances])
+    (other / "predictions.csv").write_text("\n".join(lines) + "\n")
+    right = sum(line.split(",")[2] == line.split(",")[3] for line in lines[1:])
+    file.write_text(told.replace(f'"accuracy": {metrics(small_run)["accuracy"]}', f'"accuracy": {right / 14}'))
+    return small_run, other
+
+
+def test_runs_are_laid_side_by_side(compare, two_runs, tmp_path):
+    ended = compare(*map(str, two_runs))
+    assert ended.code == 0, ended.err
+    assert "1 configuration, 2 runs" in ended.out
+    (folder,) = (tmp_path / "outputs" / "compare").iterdir()
+    assert {file.name for file in folder.iterdir()} == {"compare.html", "leaderboard.csv", "leaderboard.md", "figures"}
+    assert str(folder.relative_to(tmp_path) / "compare.html") in ended.out
+
+
+def test_a_pair_is_tested(compare, two_runs):
+    first, second = map(str, two_runs)
+    ended = compare(first, second, "--out", "out", "--pair", first, second, "--pair", first, first)
+    assert ended.code == 0, ended.err
+    lines = [line.split() for line in ended.out.splitlines() if line.startswith(first)]
+    assert sorted(lines[0][2:4]) == ["0", "1"]  # one face parts them
+    assert lines[0][4:] == ["1.00", "1.00"]
+    assert lines[1][2:] == ["0", "0", "1.00", "1.00"]
+
+
+def test_a_pair_of_different_faces_is_refused(compare, two_runs, tmp_path):
+    first, second = two_runs
+    file = second / "predictions.csv"
+    lines = file.read_text().splitlines()
+    row, rest = lines[1].split(",", 1)
+    file.write_text("\n".join([lines[0], f"{int(row) + 5000},{rest}", *lines[2:]]) + "\n")
+    ended = compare(str(first), str(second), "--out", "out", "--pair", str(first), str(second))
+    assert ended.code == 1
+    assert "scored on different faces, which no paired test can take (faces scored: 14 of val" in ended.line
+    assert not (tmp_path / "out").exists()  # nothing half done
+    assert compare(str(first), str(second), "--out", "out").code == 0
+
+
+def test_rows_are_sorted_as_asked(compare, two_runs, tmp_path):
+    first, second = two_runs
+    config = second / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("label_smoothing: 0.1", "label_smoothing: 0.2"))
+    file = second / "metrics.json"
+    file.write_text(file.read_text().replace(f'"nll": {metrics(second)["nll"]}', '"nll": 0.001'))
+    assert compare(str(first), str(second), "--out", "out", "--sort", "nll").code == 0
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert "Sorted by NLL." in page
+    rows = (tmp_path / "out" / "leaderboard.csv").read_text().splitlines()
+    assert rows[1].endswith("../other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "the following arguments are required: runs"),
+        (("nowhere",), "nowhere: no such folder"),
+        ((".",), ".: holds no finished run"),
+        (("run", "--out", "taken"), "--out taken: is a file; name a folder"),
+        (("run", "--pair", "run", "nowhere"), "nowhere"),
+        (("run", "--sort", "luck"), "argument --sort: invalid choice: 'luck'"),
+    ],
+)
+def test_faults_are_one_line(compare, small_run, tmp_path, arguments, said):
+    if arguments == (".",):
+        shutil.rmtree(small_run)
+    (tmp_path / "taken").touch()
+    ended = compare(*arguments)
+    assert ended.code == 1
+    assert said in ended.line
+
+
+def test_help_answers_without_torch_and_without_hydra():
+    code = (
+        "import sys, fer.compare as c; c.parser().format_help(); print(sorted({'torch', 'hydra'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+def test_comparing_needs_no_torch(small_run):
+    code = "import sys; from fer.compare import main; main(['run', '--out', 'out']); print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "False"
