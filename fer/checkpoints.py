@@ -98,6 +98,8 @@ def _check_contents(checkpoint: Any, path: Path) -> None:
         raise FerError(f"{path}: written by a newer version of fer (format {version}, known up to {FORMAT})")
     weights, hyper = checkpoint.get("state_dict"), checkpoint.get("hyper_parameters")
     sound = isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())
+    begun = about.get("pretrained")
+    sound = sound and (begun is None or (isinstance(begun, dict) and {"name", "file", "sha256"} <= begun.keys()))
     if version != FORMAT or not sound or not isinstance(hyper, dict) or not isinstance(about.get("dataset"), dict):
         raise FerError(f"{path}: not laid out as a checkpoint of fer; it was changed, or written by something else")
     if "_instantiator" in hyper:
@@ -158,6 +160,7 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
     except (TypeError, RuntimeError, ValueError) as error:
         raise FerError(f"{path}: does not fit the network {name!r}: {' '.join(str(error).split())[:300]}") from error
     model.dataset = checkpoint["fer"]["dataset"]
+    model.pretrained = checkpoint["fer"].get("pretrained")
     return model.eval()
 
 
@@ -193,3 +196,4 @@ def load_weights(model: EmotionClassifier, path: str | Path) -> None:
             f"init_from={path}: holds {network!r}, which does not fit model.name={model.architecture}: "
             f"{' '.join(str(error).split())[:300]}"
         ) from error
+    model.pretrained = checkpoint["fer"].get("pretrained")

@@ -87,6 +87,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     results, scored = evaluate_split(model, data, arguments.split, folder, on_gpu)
     results |= {
         "architecture": model.architecture,
+        "pretrained": model.pretrained,
         "checkpoint": str(file),
         "dataset": described,
         **machine.provenance(),

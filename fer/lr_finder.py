@@ -120,8 +120,9 @@ class RangeTest(Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Set the step's rate."""
         self._rate = rate_at(trainer.global_step)
-        for group in trainer.optimizers[0].param_groups:
-            group["lr"] = self._rate
+        groups = trainer.optimizers[0].param_groups
+        for group in groups:  # a pretrained trunk's rate keeps its proportion
+            group["lr"] = self._rate * group["initial_lr"] / groups[0]["initial_lr"]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Take the loss, and end where it diverges."""
@@ -171,6 +172,7 @@ def find(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any
 def measure(settings: TrainSettings, origin: Origin) -> Curve:
     """Return the curve of a short pass with a rising rate; few batches are gone through again and again."""
     data, model = training.prepared(settings, origin.stand_in)
+    training.keep_features(settings, data, model)
     faces = {name: len(held) for name, held in data.datasets.items()}
     test = RangeTest()
     size = settings.data.batch_size

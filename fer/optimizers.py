@@ -1,13 +1,14 @@
 """Optimizers by name: ``optimizer.name`` and the arguments of the function registered under it.
 
-Weight decay spares biases and the scales of normalisation, which have one dimension (Goyal et al. 2017). The fused
-kernels update all weights in one call, on CPU and GPU alike.
+Weight decay spares biases and the scales of normalisation, which have one dimension (Goyal et al. 2017). Parameters may
+come in groups with rates of their own, as torch has it. The fused kernels update all weights in one call, on CPU and
+GPU alike.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
-from torch import nn, optim
+from torch import optim
+from torch.optim.optimizer import ParamsT
 
 from fer.arguments import AboveZero, NonNegative, PartialFraction
 from fer.registry import Registry
@@ -15,17 +16,23 @@ from fer.registry import Registry
 OPTIMIZERS: Registry = Registry("optimizer")  # type: ignore[type-arg]
 
 
-def groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Return two parameter groups: decayed matrices and kernels, undecayed vectors."""
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    decayed = [parameter for parameter in trained if parameter.ndim > 1]
-    spared = [parameter for parameter in trained if parameter.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+def groups(parameters: ParamsT, weight_decay: float) -> list[dict[str, Any]]:
+    """Return two parameter groups for each that is given: decayed matrices and kernels, undecayed vectors."""
+    given: list[Any] = list(parameters)
+    sets = given if given and isinstance(given[0], dict) else [{"params": given}]
+    made = []
+    for group in sets:
+        trained = [parameter for parameter in group["params"] if parameter.requires_grad]
+        decayed = [parameter for parameter in trained if parameter.ndim > 1]
+        spared = [parameter for parameter in trained if parameter.ndim <= 1]
+        made.append({**group, "params": decayed, "weight_decay": weight_decay})
+        made.append({**group, "params": spared, "weight_decay": 0.0})
+    return made
 
 
 @OPTIMIZERS.register("sgd")
 def sgd(
-    parameters: Iterable[nn.Parameter],
+    parameters: ParamsT,
     /,
     *,
     lr: AboveZero,
@@ -40,7 +47,7 @@ def sgd(
 
 @OPTIMIZERS.register("adam")
 def adam(
-    parameters: Iterable[nn.Parameter],
+    parameters: ParamsT,
     /,
     *,
     lr: AboveZero,
@@ -54,7 +61,7 @@ def adam(
 
 @OPTIMIZERS.register("adamw")
 def adamw(
-    parameters: Iterable[nn.Parameter],
+    parameters: ParamsT,
     /,
     *,
     lr: AboveZero,

@@ -1,43 +1,44 @@
 """From a network and faces to probabilities, figures and files: one path for training's end and ``fer.evaluate``."""
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fer.calibration import BINS, bins_of, expected_error, place_of
-from fer.data.datamodule import FERDataModule
+from fer.data.datamodule import FaceDataset, FERDataModule
 from fer.metrics import confusion_of, from_confusion
 from fer.models import EmotionClassifier
 from fer.reports.run import Scored
 from fer.results import written_whole
+from fer.significance import wilson
 
 SCHEMA = 1  # of metrics.json; raise it when a field changes its meaning
-Z95 = 1.959963984540054  # normal quantile of a two-sided 95 % interval
 DRAWS = 1000  # bootstrap samples of the faces
 CHUNK = 50  # of them at a time: 50 x 28,709 counts are 6 MB
 LEAST = 10  # right and wrong faces for a bootstrap interval
 
 
 @torch.inference_mode()
-def probabilities(model: EmotionClassifier, images: Tensor, *, batch_size: int, device: torch.device) -> Tensor:
+def probabilities(model: EmotionClassifier, faces: FaceDataset, *, batch_size: int, device: torch.device) -> Tensor:
     """Return (N, C) float32 probabilities on the CPU, in full precision whatever the training's was.
 
     Args:
         model: the network; it is moved to ``device`` and left there, in evaluation mode.
-        images: (N, 1, S, S) uint8.
+        faces: N of them; where their features are known, the layers before them are not run again.
         batch_size: faces at a time.
         device: to compute on.
     """
     model = model.to(device, memory_format=torch.channels_last).eval()
-    starts = range(0, len(images), batch_size)
-    parts = [model(images[start : start + batch_size].to(device)).float().softmax(1).cpu() for start in starts]
+    places = list(range(len(faces)))
+    batches = (faces.__getitems__(places[start : start + batch_size]) for start in places[::batch_size])
+    parts = [model.logits(move_data_to_device(batch, device)).float().softmax(1).cpu() for batch in batches]
     return torch.cat(parts)
 
 
@@ -82,7 +83,7 @@ def evaluate_split(
     """
     dataset = data.datasets[split]
     device = torch.device("cuda" if on_gpu else "cpu")
-    predicted = probabilities(model, dataset.images, batch_size=data.data.batch_size, device=device)
+    predicted = probabilities(model, dataset, batch_size=data.data.batch_size, device=device)
     classes = list(model.hparams["classes"])
     rows = data.faces.rows[data.places(split)]
     write_predictions(folder / "predictions.csv", rows, split, dataset.targets, predicted, classes)
@@ -124,16 +125,6 @@ def score(predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> dict[st
         },
         "confusion": confusion.tolist(),
     }
-
-
-def wilson(hits: int, count: int) -> list[float]:
-    """Return the 95 % interval of a proportion, [low, high] (Wilson 1927)."""
-    if not count:
-        return [0.0, 1.0]  # nothing is known
-    share, z2 = hits / count, Z95**2
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = Z95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
-    return [max(0.0, centre - half), min(1.0, centre + half)]
 
 
 def bootstrap(predicted: Tensor, targets: Tensor) -> dict[str, list[float] | None]:

@@ -1,7 +1,9 @@
 """One run: data, network, trainer, fit, and the result on val. Classes take plain settings; Hydra is not known here."""
 
+import hashlib
 import json
 import logging
+import math
 import shlex
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,6 +21,7 @@ from fer import augment, checkpoints, machine, profiling, scoring
 from fer.callbacks import FiniteLoss, History, Patience, Saver, Signals, Stopwatch
 from fer.dashboard import Dashboard, hyperparameters
 from fer.data.datamodule import FERDataModule
+from fer.data.features import LARGEST
 from fer.data.locate import HOW_TO_GET
 from fer.errors import FerError
 from fer.labels import EMOTIONS
@@ -59,10 +62,11 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
     trainer = build_trainer(settings, folder, callbacks, faces, begin, profiler=phases)
     epochs = settings.trainer.max_epochs
     log.info(
-        "%s: %s parameters, %d epoch%s of %s faces, %s",
-        settings.model["name"], f"{_parameters(model):,}", epochs, "" if epochs == 1 else "s",
+        "%s: %s, %d epoch%s of %s faces, %s",
+        settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s",
         f"{len(data.datasets['train']):,}", _where(settings.trainer),
     )  # fmt: skip
+    keep_features(settings, data, model)
     with profiling.measured(phases, folder):
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     signals.stop()
@@ -153,7 +157,34 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
     if settings.init_from is not None and settings.resume is None:
         checkpoints.load_weights(model, settings.init_from)
         log.info("weights from %s", settings.init_from)
+    elif settings.resume is None:
+        model.pretrained = model.load_pretrained()
+    if model.pretrained:
+        log.info("pretrained weights: %s from %s", model.pretrained["name"], model.pretrained["file"])
     return model.to(memory_format=torch.channels_last) if settings.trainer.channels_last else model
+
+
+def keep_features(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier) -> None:
+    """Let what frozen layers make of the faces be computed once where it is always the same; say what is done."""
+    chosen = settings.trainer
+    if not model.frozen:
+        return
+    if chosen.limit_train < 1 or chosen.limit_val < 1 or chosen.overfit_batches:
+        log.info("features: computed anew at each step, since only a part of the faces is used")
+        return
+    splits = ["val"] if data.augments else ["train", "val"]
+    if data.augments:
+        log.info("features of train: computed anew at each step, since augmentation changes the faces before them")
+    size = math.prod(model.features(torch.zeros(1, 1, model.image_size, model.image_size)).shape) * 4  # bytes a face
+    total = size * sum(len(data.datasets[split]) for split in splits)
+    if total > LARGEST:
+        log.info("features: computed anew at each step; all would take %.1f GB, over %.1f", total / 1e9, LARGEST / 1e9)
+        return
+    device = torch.device("cuda" if machine.uses_gpu(chosen) else "cpu")
+    model.to(device)
+    rounding = (torch.__version__, device.type, chosen.channels_last)  # what changes the last bits
+    key = hashlib.sha256(repr((model.features_key(), rounding)).encode()).hexdigest()
+    data.keep_features(splits, lambda faces: model.features(faces.to(device)).cpu(), key)
 
 
 @torch.no_grad()
@@ -178,7 +209,7 @@ def check_output(model: EmotionClassifier) -> None:
 
 
 def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
-    """Return the newest sound checkpoint of a run, its data being the ones at hand, and how many epochs it has done.
+    """Load the newest sound checkpoint of a run, its data being the ones at hand; return it and the epochs it has done.
 
     Raises:
         FerError: there is none, or the data have changed.
@@ -188,6 +219,7 @@ def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
     if before.get("fingerprint") != model.dataset["fingerprint"]:
         now = model.dataset["path"]
         raise FerError(f"resume={folder}: its data were {before.get('path')} with other contents than {now}")
+    model.load_state_dict(checkpoint["state_dict"])
     log.info("going on from epoch %d, step %d", checkpoint["epoch"] + 1, checkpoint["global_step"])
     done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     return file, int(done)
@@ -285,6 +317,7 @@ def finish(
         "peak_memory_mb": machine.peak_memory(),
         "parameters": _parameters(model),
         "architecture": model.architecture,
+        "pretrained": model.pretrained,
         "seed": settings.seed,
         "dataset": {key: value for key, value in model.dataset.items() if key != "settings"},
         **machine.provenance(),
@@ -350,6 +383,12 @@ def _parameters(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def _sizes(model: torch.nn.Module) -> str:
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    count = _parameters(model)
+    return f"{count:,} parameters" + (f", of which {trained:,} train" if trained < count else "")
+
+
 def _where(settings: TrainerSettings) -> str:
     if machine.uses_gpu(settings):
         return f"on {torch.cuda.get_device_name()}, {machine.precision(settings)}"
@@ -361,6 +400,7 @@ def _quieten() -> None:
     """Silence what libraries say that a user of this command can do nothing about."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # batches come from memory, see DESIGN
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen layers are
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")

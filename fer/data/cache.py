@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +35,13 @@ COLUMNS = ("images", "targets", "official", "given", "rows")
 def default_folder() -> Path:
     """Return ``$XDG_CACHE_HOME/fer``, by default ``~/.cache/fer``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fer"
+
+
+def folder_of(setting: str | None) -> Path | None:
+    """Return the folder that ``data.cache`` means; None where nothing is to be kept."""
+    if not setting:
+        return None
+    return default_folder() if setting == "auto" else Path(setting).expanduser()
 
 
 def cached(files: Sequence[Path], variant: str, folder: Path, read: Callable[[], Faces]) -> Faces:
@@ -88,7 +95,7 @@ def _key(files: Sequence[Path], variant: str, folder: Path) -> str:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     if max(max(stat.st_mtime, stat.st_ctime) for stat in stats) < time.time() - STILL_CHANGING_S:
         index.parent.mkdir(exist_ok=True)
-        with _written_aside(index) as part:
+        with written_aside(index) as part:
             part.write_text(digest.hexdigest())
     return digest.hexdigest()
 
@@ -104,7 +111,7 @@ def _load(entry: Path) -> Faces:
     columns: dict[str, NDArray[np.generic]] = {}
     for name in COLUMNS:
         column = np.load(entry / f"{name}.npy", mmap_mode="r" if name == "images" else None, allow_pickle=False)
-        if _checksum(column) != about["checksums"][name]:
+        if checksum(column) != about["checksums"][name]:
             raise ValueError(f"checksum of {name}")
         columns[name] = column
     source = about["source"]
@@ -117,22 +124,23 @@ def _store(faces: Faces, entry: Path) -> None:
 
     Votes are no part of it: a table with votes is not cached.
     """
-    with _written_aside(entry) as part:
+    with written_aside(entry) as part:
         part.mkdir()
         for name in COLUMNS:
             np.save(part / f"{name}.npy", getattr(faces, name), allow_pickle=False)
-        checksums = {name: _checksum(getattr(faces, name)) for name in COLUMNS}
+        checksums = {name: checksum(getattr(faces, name)) for name in COLUMNS}
         about = {"source": asdict(faces.source), "checksums": checksums}
         (part / "about.json").write_text(json.dumps(about, indent=1))
 
 
-def _checksum(column: NDArray[np.generic]) -> int:
+def checksum(column: NDArray[np.generic]) -> int:
+    """Return a number that nearly any damage changes."""
     # adler32 reads 2 to 3 GB/s, several times crc32, and finds any flipped byte
     return zlib.adler32(np.ascontiguousarray(column).data)
 
 
 @contextmanager
-def _written_aside(target: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def written_aside(target: Path) -> Iterator[Path]:
     """Give a path beside ``target`` to write to, and rename it to ``target`` if the block ends well."""
     scratch = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
     try:

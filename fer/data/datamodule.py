@@ -5,7 +5,7 @@ the device as bytes, and becomes float and augmented there.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -17,9 +17,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
+from fer.data.cache import folder_of
 from fer.data.faces import Faces, counts
+from fer.data.features import Compute, Features, FeatureStore
 from fer.data.splits import assign, twin_notes
 from fer.data.table import read_faces
+from fer.data.twins import digests
 from fer.errors import FerError
 from fer.labels import EMOTIONS, SPLITS
 from fer.settings import DataSettings
@@ -32,11 +35,13 @@ class Batch(NamedTuple):
         images: (B, 1, S, S), uint8 until they reach the device, then float in [0, 1].
         targets: (B,) int64.
         key: place of the first face in its split; unlike the number of the batch it survives a resume.
+        features: (B, ...) float32, what a network's frozen layers make of the faces, where that is known.
     """
 
     images: Tensor
     targets: Tensor
     key: int
+    features: Tensor | None = None
 
 
 class FaceDataset(Dataset[Batch]):
@@ -50,6 +55,7 @@ class FaceDataset(Dataset[Batch]):
     def __init__(self, images: NDArray[np.uint8], targets: NDArray[np.int8]) -> None:
         self.images = torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1)  # (N, 1, S, S)
         self.targets = torch.from_numpy(targets.astype(np.int64))
+        self.features: Features | None = None  # of all faces, in their order
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -64,7 +70,8 @@ class FaceDataset(Dataset[Batch]):
 
     def __getitems__(self, places: list[int]) -> Batch:
         index = torch.as_tensor(places)
-        return Batch(self.images[index], self.targets[index], places[0])
+        features = None if self.features is None else self.features.take(places)
+        return Batch(self.images[index], self.targets[index], places[0], features)
 
 
 class EpochShuffle(Sampler[int]):
@@ -211,14 +218,36 @@ class FERDataModule(pl.LightningDataModule):
         """Convert to float on the device; in training also seed this batch's noise and augment.
 
         The seed set here serves augmentation and the dropout of the step that follows. This hook runs outside autocast:
-        under bf16, sampling grids would be wrong by a tenth of a pixel.
+        under bf16, sampling grids would be wrong by a tenth of a pixel. Faces with features stay bytes: nobody looks.
         """
-        images = to_unit(batch.images)
+        images = batch.images if batch.features is not None else to_unit(batch.images)
         trainer = self.trainer
         if trainer is not None and trainer.training:
             torch.manual_seed(noise_seed(self.seed, trainer.current_epoch, batch.key))
-            images = images if self.augment is None else self.augment(images)
-        return Batch(images, batch.targets, batch.key)
+            if batch.features is None and self.augment is not None:
+                images = self.augment(images)
+        return batch._replace(images=images)
+
+    @property
+    def augments(self) -> bool:
+        """Whether training sees other faces than the table holds."""
+        return self.augment is not None and not isinstance(self.augment, v2.Identity)
+
+    def keep_features(self, splits: Sequence[str], compute: Compute, key: str) -> None:
+        """Serve the faces of these splits with their features from now on, computing those that are not known yet.
+
+        Args:
+            splits: without random changes to their faces.
+            compute: gives the features of faces.
+            key: of all that they depend on but the faces.
+        """
+        store = FeatureStore(key, folder_of(self.data.cache))
+        pictures = {split: self.datasets[split].images[:, 0].numpy() for split in splits}
+        names = {split: digests(images) for split, images in pictures.items()}
+        faces = {name: face for split in splits for name, face in zip(names[split], pictures[split], strict=True)}
+        store.complete(faces, compute)
+        for split in splits:
+            self.datasets[split].features = store.of(names[split])
 
     def first_batch(self) -> NDArray[np.uint8]:
         """Return the first batch of the first epoch as training sees it, (B, S, S), the run's own noise undisturbed."""

@@ -25,7 +25,7 @@ def read_faces(data: DataSettings) -> Faces:
         if data.votes is not None:
             raise FerError(f"data.votes={data.votes}: drawn faces have no votes; leave it out or name FER2013's table")
         return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
-    folder = cache.default_folder() if data.cache == "auto" else Path(data.cache).expanduser() if data.cache else None
+    folder = cache.folder_of(data.cache)
     faces = readers.read(Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder)
     if data.votes is not None:
         faces = join_votes(faces, Path(data.votes))

@@ -22,13 +22,21 @@ def exact_twins(images: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
     Args:
         images: (N, S, S).
     """
-    digests = b"".join([hashlib.blake2b(image.tobytes(), digest_size=DIGEST).digest() for image in images])
-    table = np.frombuffer(digests, np.dtype((np.void, DIGEST)))
+    table = np.frombuffer(b"".join(digests(images)), np.dtype((np.void, DIGEST)))
     _, alike, counts = np.unique(table, return_inverse=True, return_counts=True)
     places = np.flatnonzero(counts[alike] > 1)
     places = places[np.argsort(alike[places], kind="stable")]
     groups = np.split(places, np.flatnonzero(np.diff(alike[places])) + 1)
     return sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0]))
+
+
+def digests(images: NDArray[np.uint8]) -> list[bytes]:
+    """Return a hash of each face's pixels, ``DIGEST`` bytes long.
+
+    Args:
+        images: (N, S, S).
+    """
+    return [hashlib.blake2b(image.tobytes(), digest_size=DIGEST).digest() for image in images]
 
 
 def conflicts(groups: Sequence[NDArray[np.int64]], targets: NDArray[np.int8]) -> NDArray[np.bool_]:

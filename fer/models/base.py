@@ -3,16 +3,21 @@
 The classifier owns its preprocessing: it takes faces in [0, 1] (or uint8) and normalises them itself, so that training,
 evaluation and whatever uses the network later cannot differ. Its hyperparameters are plain values, so that a checkpoint
 loads with ``weights_only=True`` and rebuilds the network by itself.
+
+A network may begin with layers that were trained elsewhere: ``load_pretrained`` fills them, ``freeze_first`` keeps
+some of them as they are, and ``parameter_groups`` gives those that train a rate of their own.
 """
 
+import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
+from torch.optim.optimizer import ParamsT
 
 from fer.arguments import keyword_parameters
 from fer.data.datamodule import Batch, to_unit
@@ -37,6 +42,7 @@ class EmotionClassifier(pl.LightningModule):
     """
 
     architecture = ""  # the name under which a subclass is registered
+    frozen = 0  # layers at the beginning of ``net`` that never change, see ``freeze_first``
     net: nn.Module
     mean: Tensor
     std: Tensor
@@ -56,6 +62,7 @@ class EmotionClassifier(pl.LightningModule):
         self.monitor = "accuracy/val"
         self.latest: dict[str, dict[str, Tensor]] = {}  # split -> its last scores, see Scores.compute
         self.dataset: dict[str, Any] = {}  # what the checkpoint tells of its data, see FERDataModule.describe
+        self.pretrained: dict[str, str] | None = None  # what ``load_pretrained`` has loaded, in this run or before
         self._optimizer: Section = {}
         self._scheduler: Section = {}
 
@@ -71,8 +78,65 @@ class EmotionClassifier(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1]."""
-        logits: Tensor = self.net((to_unit(images) - self.mean) / self.std)
+        logits: Tensor = self.net(self._normalised(images))
         return logits
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return (to_unit(images) - self.mean) / self.std
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return logits (B, C) of a batch: of its faces, or of their features where those are known."""
+        logits: Tensor = self(batch.images) if batch.features is None else self._parts()[1](batch.features)
+        return logits
+
+    # --- layers that were trained elsewhere -------------------------------------------------------------------------
+
+    def load_pretrained(self) -> dict[str, str] | None:
+        """Load what a new network begins with; return its "name", "file" and "sha256", or None where there is nothing.
+
+        Called once for a network that is neither resumed nor started from another checkpoint.
+
+        Raises:
+            FerError: the weights cannot be had, or do not fit.
+        """
+        return None
+
+    def freeze_first(self, layers: int) -> None:
+        """Keep the first layers of ``net``, a ``Sequential``, as they are: no gradients, always in evaluation mode.
+
+        What they make of a face is then always the same, see ``features``.
+        """
+        self.frozen = layers
+        self._parts()[0].requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all layers but the frozen ones."""
+        super().train(mode)
+        if self.frozen:
+            self._parts()[0].eval()
+        return self
+
+    def _parts(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Return the frozen layers and the others."""
+        assert isinstance(self.net, nn.Sequential)
+        return self.net[: self.frozen], self.net[self.frozen :]
+
+    @torch.inference_mode()
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the frozen layers make of faces (B, 1, S, S): (B, ...), of which ``logits`` goes on."""
+        features: Tensor = self._parts()[0](self._normalised(images))
+        return features
+
+    def features_key(self) -> str:
+        """Return a sha256 of all that ``features`` depends on but the faces: size, normalisation, layers, weights."""
+        layers = self._parts()[0]
+        before = (self.image_size, self.mean.tolist(), self.std.tolist())
+        digest = hashlib.sha256(repr((before, layers)).encode())
+        for value in layers.state_dict().values():
+            digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    # --- training ---------------------------------------------------------------------------------------------------
 
     def prepare(self, *, loss: Section, optimizer: Section, scheduler: Section, class_counts: Tensor) -> None:
         """Say how to train; sections are ``{"name": ..., **arguments}``. A network that only predicts needs none of it.
@@ -99,13 +163,17 @@ class EmotionClassifier(pl.LightningModule):
         checkpoint is read, and a resumed loader would begin its epoch anew.
         """
         make, arguments = OPTIMIZERS.arguments(self._optimizer)
-        optimizer = make(self.parameters(), **arguments)
+        optimizer = make(self.parameter_groups(self._optimizer["lr"]), **arguments)
         make, arguments = SCHEDULES.arguments(self._scheduler)
         schedule = make(self.trainer.max_epochs, **arguments)
         if isinstance(schedule, Plateau):
             return {"optimizer": optimizer, "lr_scheduler": self._plateau(optimizer, schedule)}
         scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step / self._steps() if step else 0.0))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def parameter_groups(self, lr: float) -> ParamsT:
+        """Return the parameters, or ``{"params": ..., "lr": ...}`` for sets of them, the rate that is shown first."""
+        return self.parameters()
 
     def _steps(self) -> int:
         return int(self.trainer.num_training_batches)
@@ -116,7 +184,7 @@ class EmotionClassifier(pl.LightningModule):
             mode=mode(self.monitor),
             factor=schedule.factor,
             patience=schedule.patience,
-            min_lr=self._optimizer["lr"] * schedule.min_factor,
+            min_lr=[group["lr"] * schedule.min_factor for group in optimizer.param_groups],
         )
         return {"scheduler": scheduler, "interval": "step", "monitor": self.monitor}
 
@@ -131,14 +199,14 @@ class EmotionClassifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, a scalar; scores stay on the device until the epoch's end."""
-        logits = self(batch.images)
+        logits = self.logits(batch)
         loss: Tensor = self.loss(logits, batch.targets)
         self.train_scores.update(logits.detach(), batch.targets, loss.detach())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to the scores of val, and return its logits (B, C) to whoever draws them."""
-        logits: Tensor = self(batch.images)
+        logits = self.logits(batch)
         self.val_scores.update(logits, batch.targets, self.loss(logits, batch.targets))
         return logits
 
@@ -158,12 +226,18 @@ class EmotionClassifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the network, and the train scores of an unfinished epoch."""
-        checkpoint["fer"] = {"format": 1, "architecture": self.architecture, "dataset": self.dataset}
+        checkpoint["fer"] = {
+            "format": 1,
+            "architecture": self.architecture,
+            "dataset": self.dataset,
+            "pretrained": self.pretrained,
+        }
         checkpoint["train_scores"] = {
             name: getattr(self.train_scores, name).cpu() for name in ("confusion", "loss_sum")
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the train scores of an unfinished epoch."""
+        """Take up where the weights came from, and the train scores of an unfinished epoch."""
+        self.pretrained = checkpoint.get("fer", {}).get("pretrained")
         for name, value in checkpoint.get("train_scores", {}).items():
             setattr(self.train_scores, name, value.to(self.device))

@@ -123,6 +123,8 @@ def lead(report: Report) -> Markup:
     if report.history:
         parts.append(f"epoch {results['best_epoch']} of {results['epochs']}, chosen on val")
         parts.append(f"trained in {clock(results['train_seconds'])} on {_machine(results)}")
+    if results.get("pretrained"):
+        parts.append(f"began with pretrained weights: {results['pretrained']['name']}")
     notes = [page.note(text) for text in warnings(report)]
     return joined(paragraph(" · ".join(parts), class_="soft"), *notes, headline(results))
 
@@ -363,10 +365,17 @@ def provenance(report: Report) -> Markup:
         ("code", tag("code", results.get("commit") or "no checkout: the installed package")),
         ("versions", versions),
         ("parameters", f"{results['parameters']:,}" if "parameters" in results else ""),
+        ("pretrained weights", started_from(results)),
         ("checkpoint", results.get("checkpoint", "")),
         ("notes", "; ".join(dataset["notes"])),
     ]
     return page.table((), [row for row in rows if row[1] != ""], stack=True)
+
+
+def started_from(results: Mapping[str, Any]) -> str:
+    """Return in words what weights the network began with."""
+    weights = results.get("pretrained")
+    return f"{weights['name']} ({weights['file']}, sha256 {weights['sha256']})" if weights else "none"
 
 
 def _machine(results: Mapping[str, Any]) -> str:
