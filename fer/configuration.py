@@ -31,6 +31,8 @@ from fer.errors import FerError, did_you_mean
 from fer.settings import leaves
 
 VERSION_BASE = "1.3"
+PLAIN_WORD = r"(?!(?:null|true|false|on|off|yes|no|nan|inf)$)[A-Za-z_][A-Za-z0-9_./-]*"  # a text that needs no quotes
+EXTRAS = {"joblib": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}  # launcher -> what brings it
 FAULTS = (HydraException, OmegaConfBaseException, ValueError)  # what Hydra raises on a faulty command line
 
 
@@ -66,17 +68,64 @@ def run(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
         raise raised[0]
 
 
-def composed(overrides: Sequence[str]) -> DictConfig:
+def composed(overrides: Sequence[str], name: str = "config") -> DictConfig:
     """Return the configuration that these overrides give, without running anything.
+
+    Args:
+        overrides: of a command line.
+        name: of what they override: "config" is a run's, "tune" a search's.
 
     Raises:
         FerError: an override is faulty.
     """
     try:
         with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
-            return compose("config", list(overrides))
+            return compose(name, list(overrides))
+    except FAULTS as error:
+        raise FerError(explain(error, overrides, name)) from error
+
+
+def choices_of(overrides: Sequence[str]) -> dict[str, str | None]:
+    """Return the choice of each group that these overrides, found good before, give."""
+    with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+        return dict(compose("config", list(overrides), return_hydra_config=True).hydra.runtime.choices)
+
+
+def composed_sweep(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
+    """Return the section ``sweep``, as plain values, and the folder that these overrides give a sweep.
+
+    Raises:
+        FerError: an override is faulty.
+    """
+    try:
+        with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+            config = compose("config", list(overrides), return_hydra_config=True)
+            return plain(config.sweep), Path(config.hydra.sweep.dir)
     except FAULTS as error:
         raise FerError(explain(error, overrides)) from error
+
+
+def alternatives(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Return, for each key that is set, the overrides that it stands for: several of one value each where it is swept.
+
+    Raises:
+        FerError: an override is faulty, or gives a range without steps.
+    """
+    found: dict[str, list[str]] = {}
+    try:
+        with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            for text, override in zip(overrides, parser.parse_overrides(list(overrides)), strict=True):
+                key = override.get_key_element()
+                if not override.is_sweep_override():
+                    found[key] = [text]
+                elif override.is_discrete_sweep():
+                    found[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+                else:
+                    raise FerError(f"{text}: a range without steps is searched, not swept; list values: {key}=1,2,3")
+    except FAULTS as error:
+        raise FerError(explain(error, overrides)) from error
+    return found
 
 
 def changes(
@@ -93,7 +142,7 @@ def changes(
     """
     with _beside_a_run(), initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
         usual = compose("config", return_hydra_config=True).hydra.runtime.choices
-        chosen = {group: choice for group, choice in choices.items() if group in usual}
+        chosen = {group: choice for group, choice in choices.items() if group in usual and choice is not None}
         given = [f"{group}={choice}" for group, choice in chosen.items()]
         default = dict(leaves(plain(compose("config", [*given, *paths]))))
     groups = {group: (choice, usual[group]) for group, choice in chosen.items() if usual[group] != choice}
@@ -105,6 +154,11 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """Return a configuration as plain values, interpolations resolved."""
     values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return values
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Return plain values as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
 
 
 def stored(folder: Path, name: str) -> Any:
@@ -158,6 +212,33 @@ def quoted(value: str) -> str:
     return "'" + value.replace("'", "\\'") + "'"
 
 
+def spelled(value: Any) -> str:
+    """Return a plain value as an override spells it.
+
+    Raises:
+        FerError: a text that Hydra's grammar cannot quote.
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(spelled, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{spelled(held)}' for key, held in value.items())}}}"
+    if isinstance(value, str):
+        return value if re.fullmatch(PLAIN_WORD, value) else quoted(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def value_of(override: str) -> Any:
+    """Return the plain value that an override gives.
+
+    Raises:
+        FerError: it is faulty.
+    """
+    try:
+        return OverridesParser.create().parse_overrides([override])[0].value()
+    except FAULTS as error:
+        raise FerError(explain(error, [override])) from error
+
+
 def unquoted(value: str) -> str:
     """Return an override's value without the quotes around it."""
     quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
@@ -204,10 +285,7 @@ def offer_plugins(arguments: Sequence[str]) -> None:
     given = [argument for argument in arguments if argument.startswith("plugins=")]
     if not given:
         return
-    try:
-        names = OverridesParser.create().parse_override(given[-1]).value()
-    except OverrideParseException as error:
-        raise FerError(explain(error, arguments)) from error
+    names = value_of(given[-1])
     if not isinstance(names, list):
         raise FerError(f"{given[-1]}: expected a list, such as plugins=[my_nets]")
     import_plugins([str(name) for name in names])
@@ -234,8 +312,8 @@ def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
-def explain(error: Exception, arguments: Sequence[str]) -> str:
-    """Return Hydra's error as one line that names the nearest valid key or choice."""
+def explain(error: Exception, arguments: Sequence[str], name: str = "config") -> str:
+    """Return Hydra's error on composing ``name`` as one line that names the nearest valid key or choice."""
     text = str(error)
     if isinstance(error, MissingConfigException):
         return _explain_choice(error, arguments)
@@ -254,7 +332,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         key = missing.group(1)
         if "No match in the defaults list" in text or "/" in key:
             return f"{key}: no such group{_nearest(key, ())}"
-        return f"{key}: no such key{_nearest(key, arguments)}"
+        return f"{key}: no such key{_nearest(key, arguments, name)}"
     return text.splitlines()[0] + (f" ({str(error.__cause__).splitlines()[0]})" if error.__cause__ else "")
 
 
@@ -277,16 +355,18 @@ def _explain_choice(error: MissingConfigException, arguments: Sequence[str]) -> 
         group, _, name = wanted.rpartition("/")
         folder = conf_folder() / group
         options = sorted(file.stem for file in folder.glob("*.yaml")) if folder.is_dir() else []
-    return f"{group}={name}: no such choice; there is {', '.join(options) or 'none'}{did_you_mean(name, options)}"
+    extra = f"; it comes with pip install 'fer-lightning[{EXTRAS[name]}]'" if name in EXTRAS else ""
+    near = did_you_mean(name, options)
+    return f"{group}={name}: no such choice; there is {', '.join(options) or 'none'}{extra or near}"
 
 
-def _nearest(key: str, arguments: Sequence[str]) -> str:
-    """Return the valid key nearest to ``key`` in words, under the groups that the arguments choose."""
+def _nearest(key: str, arguments: Sequence[str], name: str = "config") -> str:
+    """Return the key of ``name`` nearest to ``key`` in words, under the groups that the arguments choose."""
     groups = {path.name for path in conf_folder().iterdir() if path.is_dir()}
     chosen = [argument for argument in arguments if argument.split("=")[0] in groups and "," not in argument]
     try:
         with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
-            keys = list(_flat(plain(compose("config", chosen))))
+            keys = list(_flat(plain(compose(name, chosen))))
     except FAULTS:
         return ""
     section, _, last = key.rpartition(".")

@@ -4,11 +4,8 @@ Where the output is no terminal (a file, a pipe), there is a line an epoch alone
 """
 
 import logging
-import os
-import shutil
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,55 +15,11 @@ from torch import Tensor
 from fer.callbacks import LOOK_EVERY, Saver, Stopwatch
 from fer.models import EmotionClassifier
 from fer.results import clock
+from fer.terminal import Line, bar, is_live
 
 log = logging.getLogger(__name__)
 
-REDRAW_S = 0.25  # seconds between drawings of the live line
 SHOWN = ("loss/val", "accuracy/val")  # figures that every epoch's line holds
-CLEAR = "\r\033[K"  # to the line's start, and nothing to its right
-BAR, SHORT_BAR = 20, 8  # characters, the latter in a terminal of less than WIDE columns
-WIDE = 100
-
-
-class Line:
-    """The last line of a terminal, drawn over as often as one likes; what others log goes above it.
-
-    Args:
-        live: draw at all.
-    """
-
-    def __init__(self, *, live: bool) -> None:
-        self.live = live
-        self._drawn_at = 0.0
-        self._there = False
-
-    def due(self) -> bool:
-        """Return whether it is time to draw again."""
-        return self.live and time.perf_counter() - self._drawn_at > REDRAW_S
-
-    def draw(self, parts: Sequence[str]) -> None:
-        """Show the parts, the first of them alone where the terminal is too narrow for all."""
-        width = shutil.get_terminal_size().columns - 1
-        text = parts[0]
-        for part in parts[1:]:
-            if len(text) + 2 + len(part) > width:
-                break
-            text += "  " + part
-        self._drawn_at, self._there = time.perf_counter(), True
-        sys.stdout.write(CLEAR + text[:width])
-        sys.stdout.flush()
-
-    def clear(self) -> None:
-        """Leave a clean line to whatever is said next."""
-        if self._there:
-            self._there = False
-            sys.stdout.write(CLEAR)
-            sys.stdout.flush()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Give way to a line that is logged; what a logging handler asks of its filters."""
-        self.clear()
-        return True
 
 
 class Progress(Callback):
@@ -80,8 +33,7 @@ class Progress(Callback):
 
     def __init__(self, saver: Saver, stopwatch: Stopwatch, *, live: bool) -> None:
         self.saver, self.stopwatch = saver, stopwatch
-        self.line = Line(live=live and sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
-        self._handlers: list[logging.Handler] = []
+        self.line = Line(live=live and is_live())
         self._start = 0.0
         self._first_epoch = 0
         self._ended = 0  # epochs, of this run and of the one that it goes on with
@@ -92,17 +44,11 @@ class Progress(Callback):
         """Start the run's clock, and let what is logged go above the live line."""
         self._start = time.perf_counter()
         self._first_epoch = self._ended = trainer.current_epoch
-        if self.line.live:
-            self._handlers = list(logging.getLogger().handlers)
-            for handler in self._handlers:
-                handler.addFilter(self.line)
+        self.line.give_way()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave the line and the log as they were."""
-        self.line.clear()
-        for handler in self._handlers:
-            handler.removeFilter(self.line)
-        self._handlers = []
+        self.line.end()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -178,12 +124,3 @@ class Progress(Callback):
 def _split_figures(figures: Mapping[str, Tensor], split: str) -> str:
     loss, accuracy = (float(figures[f"{name}/{split}"]) for name in ("loss", "accuracy"))
     return f"{split} loss {loss:.4f} acc {100 * accuracy:5.2f} %"
-
-
-def bar(share: float, width: int | None = None) -> str:
-    """Return a bar of ``width`` characters, or what suits the terminal, filled to ``share``, in what it can show."""
-    if width is None:
-        width = BAR if shutil.get_terminal_size().columns >= WIDE else SHORT_BAR
-    full, empty = "█░" if (sys.stdout.encoding or "").lower().startswith("utf") else "#."
-    filled = round(share * width)
-    return full * filled + empty * (width - filled)

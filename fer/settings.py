@@ -4,6 +4,7 @@
 (model, loss, optimizer, scheduler) stay plain mappings here: their keys are the arguments of what is registered.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -19,6 +20,11 @@ MONITORS = ("accuracy/val", "macro_f1/val", "balanced_accuracy/val", "loss/val")
 def mode(monitor: str) -> Literal["min", "max"]:
     """Return whether less or more of a monitored figure is better."""
     return "min" if monitor.startswith("loss") else "max"
+
+
+def worded(monitor: str, value: float) -> str:
+    """Return a monitored figure's value as text: per cent, or a loss as it is."""
+    return f"{value:.4f}" if mode(monitor) == "min" else f"{100 * value:.2f} %"
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -42,7 +48,7 @@ class DataSettings:
         image_size: side of the faces, in pixels.
         batch_size: faces a step.
         on_bad: "error" stops at the first bad row or picture, "skip" counts and lists them.
-        cache: folder for parsed tables; "auto" is the user's cache folder; None parses anew.
+        cache: folder for parsed tables and frozen layers' features; "auto" is the user's; None keeps nothing.
         synthetic_count: number of drawn faces.
         synthetic_seed: of the drawn faces.
     """
@@ -141,6 +147,78 @@ class LoggerSettings:
 
 
 @dataclass(frozen=True)
+class SweepSettings:
+    """Several runs by one command line, with ``-m``; no part of any of them.
+
+    Args:
+        jobs: how many run side by side; "auto" is one for each GPU, or for each usable core as far as memory goes.
+        resume: folder of a sweep to go on with: what is missing is done, the rest is kept.
+        over: key -> values, or ``glob(*)`` for all that a group has, in all combinations; a key that the command line
+            names is the command line's.
+        each: alternatives, each a list of overrides, such as ``[augment=none, augment.flip=0.5]``.
+        job: number of one job in ``sweep.json``, for Hydra's other launchers.
+    """
+
+    jobs: Literal["auto"] | Positive = "auto"
+    resume: str | None = None
+    over: dict[str, Any] = field(default_factory=dict)
+    each: list[list[str]] = field(default_factory=list)
+    job: Count | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a key without values."""
+        for key, values in self.over.items():
+            if not isinstance(values, (list, str)) or not values:
+                raise FerError(f"sweep.over.{key}={values!r}: expected a list of values, such as [1, 2], or glob(*)")
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """A search of ``fer.tune``; no part of its trials.
+
+    Args:
+        trials: at most; those that were pruned or failed count.
+        hours: after which no trial begins any more, earlier parts of a resumed search included; None never ends it.
+        jobs: how many run side by side; "auto" is one for each GPU, or for each usable core as far as memory goes.
+        seeds: runs of each trial, with the run's seed and those that follow it; their mean counts.
+        baseline: the first trial takes the configured values where the space holds them.
+        sampler: "tpe" is the tree-structured Parzen estimator over all parameters together.
+        sampler_seed: of what is drawn.
+        random_trials: drawn at random before "tpe" learns from them.
+        pruner: "median" ends what is worse than the median of complete trials, "hyperband" by successive halving.
+        startup_trials: complete before "median" prunes any.
+        warmup_epochs: of each trial, in which it is never pruned.
+        storage: URL of a data base, as Optuna takes it; None is ``journal.log`` in the folder.
+        folder: the search's; one that holds it already is gone on with.
+        resume: folder of a search to go on with as it was told.
+    """
+
+    trials: Positive = 30
+    hours: AboveZero | None = None
+    jobs: Literal["auto"] | Positive = "auto"
+    seeds: Positive = 1
+    baseline: bool = True
+    sampler: Literal["tpe", "random"] = "tpe"
+    sampler_seed: Seed = 0
+    random_trials: Positive = 10
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    startup_trials: Positive = 5
+    warmup_epochs: Count = 3
+    storage: str | None = None
+    folder: str | None = None
+    resume: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a password, which the search's folder would keep, and two folders."""
+        if self.storage is not None and re.search(r"://[^/@]*:[^/@]*@", self.storage):
+            raise FerError(
+                "tune.storage: holds a password, which tune.json would keep; leave it to the client's own file"
+            )
+        if self.folder is not None and self.resume is not None:
+            raise FerError("tune.resume goes on in the search's own folder; leave out tune.folder")
+
+
+@dataclass(frozen=True)
 class TrainSettings:
     """One run of ``fer.train``.
 
@@ -152,6 +230,7 @@ class TrainSettings:
         resume: run folder to continue.
         plugins: modules to import first, which register networks and readers.
         lr_finder: try learning rates over one short rise, draw the curve, and end without training.
+        sweep: of a command line with ``-m``; a run's own holds its defaults.
     """
 
     data: DataSettings
@@ -169,6 +248,7 @@ class TrainSettings:
     resume: str | None = None
     plugins: list[str] = field(default_factory=list)
     lr_finder: bool = False
+    sweep: SweepSettings = field(default_factory=SweepSettings)
 
     def __post_init__(self) -> None:
         """Refuse a choice on test, or on what is not measured."""

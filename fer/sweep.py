@@ -1,146 +1,181 @@
-"""A sweep's jobs, each a process of its own: one that is killed or runs out of memory takes nothing with it.
+"""A sweep: one command line, several runs, each a process of its own; at the end what came out, what failed and why.
 
-Hydra composes the jobs and its launcher says how many run at once; a job's process is ``python -m fer.train`` with the
-job's overrides. Its output goes to ``console.log`` in the job's folder, its end to ``job.json``.
+A live line or, where there is no terminal, a line when a job begins and one when it ends. ``sweep.json`` keeps what was
+asked for, ``sweep.log`` what was said.
 """
 
-import json
 import logging
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shlex
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from hydra.experimental.callback import Callback
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from fer import configuration, jobs, scoreboard
 from fer.configuration import quoted
-from fer.data.locate import VARIABLE, locate
-from fer.errors import FerError, Interrupted
-from fer.results import clock, text_table, write_json
+from fer.errors import Interrupted
+from fer.jobs import Job
+from fer.places import Places, places
+from fer.planning import FILE, Asked, Plan, finished, planned, read, stored
+from fer.results import write_json
+from fer.terminal import logged, shown
 
 log = logging.getLogger(__name__)
 
-MOST_SAID = 400  # characters of a failed job's last line
 
-folders: list[Path] = []  # of the sweeps that began in this process
-
-
-class SweepBegin(Callback):
-    """Notes where a sweep's jobs lie; launchers that run jobs elsewhere leave no other trace in this process."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra before the first job."""
-        folders.append(Path(config.hydra.sweep.dir))
-
-
-def run_job(overrides: Sequence[str], more: Sequence[str], folder: Path, data_path: str | None) -> int:
-    """Run one job as a process of its own and return its exit code.
-
-    Args:
-        overrides: the job's.
-        more: Hydra's own overrides that the job needs as well.
-        folder: the job's.
-        data_path: the configuration's ``data.path``; what stands for None is found here, once for all jobs, and never
-            drawn faces: a sweep compares, and must not compare something else than was meant.
+def run(arguments: Sequence[str]) -> int:
+    """Run the sweep that a command line asks for, and return the exit code: 1 if any job failed.
 
     Raises:
-        Interrupted: a signal came; the job's process has saved and ended.
+        FerError: a faulty command line; configurations that are all refused; no data.
+        Interrupted: a signal came; the jobs have saved themselves.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    start, code = time.perf_counter(), 1
+    asked = read(arguments)
+    plan = planned(asked)
+    waiting = deque(job for job in plan.jobs if job.code is None and not job.reason)
+    # for all jobs, not for what is left of them: the bits depend on the number of threads
+    where = places(asked.settings.jobs, len(plan.jobs), plan.accelerators)
+    board = scoreboard.Scoreboard(plan.jobs, waiting, len(where.environments))
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    file = asked.folder / "sweep.log"
+    with open(file, "ab") as held:
+        jobs.hold(held)  # one process works on a sweep at a time
+        write_json(asked.folder / FILE, {"schema": 1, "arguments": list(asked.overrides), "jobs": _kept(plan.jobs)})
+        with logged(file):
+            announce(plan, asked.folder, len(waiting), "by Hydra's launcher" if asked.foreign else where.told)
+            _work(asked, plan, waiting, where, board)
+        with logged(file):  # Hydra's launchers change where it goes
+            return conclude(plan.jobs, board.names, asked.folder)
+
+
+def _work(asked: Asked, plan: Plan, waiting: deque[Job], where: Places, board: scoreboard.Scoreboard) -> None:
+    """Run what is waiting, side by side, or where Hydra's launcher says; what is refused has failed.
+
+    Raises:
+        Interrupted: a signal came; the table has been printed.
+    """
+    for job in plan.jobs:
+        if job.reason:
+            job.fail(job.reason)
+            board.ended(job)
+    board.line.give_way()
     try:
-        command = [sys.executable, "-m", "fer.train", *overrides, *more, f"hydra.run.dir={quoted(str(folder))}"]
-        code = _run(command, _environment(data_path), folder / "console.log")
-    except FerError as error:
-        (folder / "console.log").write_text(f"{error}\n", encoding="utf-8")
+        if asked.foreign:
+            launch(asked, waiting, board)
+        else:
+            jobs.run(jobs.in_order(waiting), where.environments, board)
     except Interrupted as error:
-        code = error.code
-        raise
+        board.line.end()
+        log.info("\n%s\n", scoreboard.job_table(plan.jobs, board.names))
+        raise Interrupted(f"{error}; go on with: {_resume_line(asked.folder)}", error.code) from None
     finally:
-        seconds = time.perf_counter() - start
-        write_json(folder / "job.json", {"overrides": list(overrides), "exit_code": code, "seconds": round(seconds, 1)})
-        log.info("job %s (%s)  %s: %s", folder.name, clock(seconds), " ".join(overrides), _outcome(folder, code))
-    return code
+        board.line.end()
 
 
-def _environment(data_path: str | None) -> dict[str, str]:
-    """Return a job's environment, which names the data that were found."""
-    found, _ = locate(data_path, drawn_faces_allowed=False)
-    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-    return environment if data_path is not None else {**environment, VARIABLE: found}
+def announce(plan: Plan, folder: Path, waiting: int, where: str) -> None:
+    """Say what is going to be done, and what is not."""
+    done = sum(job.code == 0 for job in plan.jobs)
+    going_on = sum(job.resume for job in plan.jobs)
+    counts = _count(plan.jobs)
+    if done or going_on or plan.again:
+        counts += f": {done} done, {going_on} to go on with, {waiting - going_on} to run"
+    log.info("sweep: %s%s: %s", counts, f", {where}" if waiting else "", shown(folder))
+    if plan.doubles:
+        log.info("  %d more compute the same as others, and are done once", plan.doubles)
+    for before, job in plan.again:
+        old, new = before.name, job.folder.name
+        log.info("  job %s left nothing to go on from: it is job %s now, and its old folder stays as it is", old, new)
+    if plan.unasked:
+        log.info("  %d finished jobs of this folder are not asked for now, and are left as they are", plan.unasked)
 
 
-def _run(command: Sequence[str], environment: dict[str, str], console: Path) -> int:
-    """Run a command to its end, and return its exit code.
+# --- Hydra's other launchers ----------------------------------------------------------------------------------------
 
-    Ctrl-C reaches the process as well, SIGTERM is passed on; either way it is given the time to save.
+
+def _kept(planned_jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Return what ``sweep.json`` holds of the jobs: all that another process needs to run one."""
+    return [
+        {
+            "folder": str(job.folder),
+            "overrides": list(job.overrides),
+            "identity": job.identity,
+            "epochs": job.epochs,
+            "more": list(job.more),
+            "environment": dict(job.environment),
+            "resume": job.resume,
+        }
+        for job in planned_jobs
+    ]
+
+
+def launch(asked: Asked, waiting: Sequence[Job], watch: jobs.Watch) -> None:
+    """Let one of Hydra's launchers run the jobs: it says how many run at once, and where.
+
+    Raises:
+        Interrupted: SIGINT came.
     """
-    with open(console, "wb") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
-    with _terminating():
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            process.wait()
-            raise Interrupted("sweep interrupted; the job in hand has saved itself", 130) from None
-        except Interrupted:
-            process.terminate()
-            process.wait()
-            raise
-
-
-@contextmanager
-def _terminating() -> Iterator[None]:
-    """Turn SIGTERM into ``Interrupted``, where signals can be listened to: in the main thread."""
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        raise Interrupted("sweep ended by SIGTERM; the job in hand has saved itself", 128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
+    if not waiting:
         return
-    before = signal.signal(signal.SIGTERM, receive)
+    numbers = [kept["folder"] for kept in stored(asked.folder)["jobs"]]
+    own = [
+        *(text for text in asked.hydra if not text.startswith("hydra.searchpath=")),
+        f"hydra.sweep.dir={quoted(str(asked.folder))}",
+        "hydra.sweep.subdir='.launcher/${hydra.job.num}'",  # Hydra writes there before a job begins
+        "hydra.output_subdir=null",
+        f"sweep.job={','.join(str(numbers.index(str(job.folder))) for job in waiting)}",
+    ]
     try:
-        yield
+        configuration.run(run_one, ["-m", *own])
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted by SIGINT; the jobs in hand save themselves", 130) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for job in waiting:
+            record = jobs.recorded(job.folder) or {}
+            job.code, job.seconds = record.get("exit_code"), float(record.get("seconds") or 0)
+            watch.ended(job)
 
 
-def report(folder: Path) -> int:
-    """Print a sweep's table and return the exit code: 1 if any job failed."""
-    rows, failed = [], 0
-    for file in sorted(folder.rglob("job.json"), key=lambda path: (len(path.parent.name), path.parent.name)):
-        job = json.loads(file.read_text())
-        failed += job["exit_code"] != 0
-        rows.append((file.parent.name, _outcome(file.parent, job["exit_code"]), " ".join(job["overrides"])))
-    if rows:
-        log.info("\n%s\n", text_table(("job", "val accuracy, or what else came out", "overrides"), rows))
-    log.info("sweep: %d jobs, %d failed: %s", len(rows), failed, folder)
+def run_one(config: DictConfig) -> int | None:
+    """What Hydra's launchers call, anywhere: run one job of ``sweep.json``."""
+    held = stored(Path(HydraConfig.get().sweep.dir))["jobs"][config.sweep.job]
+    job = Job(**{**held, "folder": Path(held["folder"])})
+    jobs.run(jobs.in_order(deque([job])), [{}], jobs.Watch())
+    return job.code
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+def conclude(planned_jobs: Sequence[Job], names: dict[Job, str], folder: Path) -> int:
+    """Say what came out and where it lies, and return the exit code."""
+    failed = [job for job in planned_jobs if job.code != 0]
+    rates = [job for job in planned_jobs if job.code == 0 and scoreboard.found_rate(job.folder)]
+    if rates:
+        log.info("\n%s", scoreboard.job_table(rates, names))
+    trained = [entry for entry in finished(folder) if not scoreboard.found_rate(entry)]
+    paths = []
+    if trained:
+        from fer import leaderboard  # reads every run's predictions
+
+        published = leaderboard.publish(trained, folder)
+        log.info("\n%s", published.text)
+        paths = [published.page, published.table, published.markdown]
+    if failed:
+        log.info("\n%s", scoreboard.failure_table(failed, names))
+    log.info("\nsweep: %s, %d failed: %s", _count(planned_jobs), len(failed), shown(folder))
+    for path in paths:
+        log.info("  %s", shown(path))
+    if failed:
+        log.info("what failed is done again by: %s", _resume_line(folder))
     return 1 if failed else 0
 
 
-def _outcome(folder: Path, code: int) -> str:
-    """Return what a job has found, or the last thing it said."""
-    if code == 0:
-        return _result(folder)
-    said = (folder / "console.log").read_text(errors="replace").strip().splitlines()
-    ended = f"killed by signal {-code}" if code < 0 else "interrupted" if code in (130, 143) else f"exit {code}"
-    return f"{ended}: {said[-1][:MOST_SAID] if said else 'said nothing'}"
+def _count(held: Sequence[Job]) -> str:
+    return f"{len(held)} job{'' if len(held) == 1 else 's'}"
 
 
-def _result(folder: Path) -> str:
-    """Return what a job that ended well has found: a val accuracy, or a learning rate."""
-    file = folder / "lr_finder.json"
-    if not file.exists():
-        return f"{100 * json.loads((folder / 'metrics.json').read_text())['accuracy']:.2f} %"
-    found = json.loads(file.read_text())
-    rate = found["suggestion"]
-    return f"no rate suggested: {found['reason']}" if rate is None else f"suggested optimizer.lr={rate:.1e}"
+def _resume_line(folder: Path) -> str:
+    return f"python -m fer.train -m sweep.resume={shlex.quote(str(shown(folder)))}"

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fer import configuration, sweep
@@ -34,9 +33,12 @@ from fer.configuration import (
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.errors import FerError, command
-from fer.settings import Origin, TrainSettings, leaves
+from fer.settings import Origin, SweepSettings, TrainSettings, leaves
+from fer.terminal import shown
 
 log = logging.getLogger(__name__)
+
+SHOWING = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc")
 
 
 @command("fer.train")
@@ -49,29 +51,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = tidied(given)
     refuse_additions(arguments)
     offer_plugins(arguments)
+    if _several(arguments) and not _shows(arguments):
+        return sweep.run(arguments)
     arguments = resuming(arguments) if _value(arguments, "resume") else arguments
-    refuse_used_folders(arguments)
+    refuse_used_folder(arguments)
     overrides = [text for text in arguments if not text.startswith("-")]
     if len(overrides) == len(arguments):  # a plain run: refused before Hydra makes its folder
-        build(TrainSettings, plain(composed(overrides)))
-    sweep.folders.clear()
-    try:
-        configuration.run(task, arguments)
-    finally:  # an interrupted sweep has a table as well
-        failed = [sweep.report(folder) for folder in sweep.folders]
-    return 1 if any(failed) else 0
+        settings_of(composed(overrides))
+    configuration.run(task, arguments)
+    return 0
 
 
-def task(config: DictConfig) -> int | None:
-    """What Hydra calls with a composed configuration: one run, or one job of a sweep."""
+def task(config: DictConfig) -> None:
+    """What Hydra calls with the composed configuration of a run."""
     hydra_config = HydraConfig.get()
-    if hydra_config.mode == RunMode.MULTIRUN:
-        folder = Path(hydra_config.sweep.dir) / hydra_config.sweep.subdir
-        paths = _search_paths(hydra_config.overrides.hydra)
-        return sweep.run_job(list(hydra_config.overrides.task), paths, folder, config.data.path)
+    run(settings_of(config), Path(hydra_config.runtime.output_dir), _origin(config, hydra_config))
+
+
+def settings_of(config: DictConfig) -> TrainSettings:
+    """Return the settings of one run.
+
+    Raises:
+        FerError: they are faulty, or those of a sweep.
+    """
     settings = build(TrainSettings, plain(config))
-    run(settings, Path(hydra_config.runtime.output_dir), _origin(config, hydra_config))
-    return None
+    for key, value in vars(settings.sweep).items():
+        if value != getattr(SweepSettings(), key):
+            raise FerError(f"sweep.{key} is set, which is of several runs: a sweep needs -m")
+    return settings
 
 
 def _origin(config: DictConfig, hydra_config: Any) -> Origin:
@@ -89,22 +96,22 @@ def _origin(config: DictConfig, hydra_config: Any) -> Origin:
 
 def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     """Fit one run in ``folder`` and say where everything lies."""
-    shown = _shown(folder)
+    place = shown(folder)
     shows = {"report.html": settings.logger.report, "tensorboard/projector_config.pbtxt": settings.logger.projector}
     missing = [name for name, wanted in shows.items() if wanted and not (folder / name).exists()]
     finished = bool(settings.resume) and (folder / "metrics.json").exists()
     if finished and not missing:
-        log.info("finished already, nothing to resume: %s", shown)
+        log.info("finished already, nothing to resume: %s", place)
         return
     import_plugins(settings.plugins)
-    path, stand_in = _data(settings, folder)
+    path, stand_in = _data(settings, folder, drawn_faces_allowed=not origin.choices.get("experiment"))
     from fer.training import fit, with_path  # torch comes in here, with everything checked that can be
 
     settings, origin = with_path(settings, path), replace(origin, stand_in=stand_in)
     if settings.lr_finder:
         from fer import lr_finder
 
-        log.info("%s", lr_finder.told(lr_finder.find(settings, folder, origin), shown))
+        log.info("%s", lr_finder.told(lr_finder.find(settings, folder, origin), place))
         return
     if finished:
         from fer.training import show_again
@@ -113,10 +120,10 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
         show_again(settings, folder, origin)
         return
     results = fit(settings, folder, origin)
-    log.info("results:  %s", shown)
+    log.info("results:  %s", place)
     for name, purpose in (
         ("report.html", "the whole on one page; its figures as PNG and SVG in figures/"),
-        ("tensorboard/", f"tensorboard --logdir {_log_folder(shown)}"),
+        ("tensorboard/", f"tensorboard --logdir {_log_folder(place)}"),
         ("profile.json", "where a step's time went; profile_trace.json.gz opens in ui.perfetto.dev"),
         ("metrics.json", "the figures"),
         ("predictions.csv", "a row a face"),
@@ -127,10 +134,10 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
             log.info("  %-22s %s", name, purpose)
     if "test" in results["dataset"]["counts"]:
         plugins = f" --plugins {','.join(settings.plugins)}" if settings.plugins else ""
-        log.info("next:     python -m fer.evaluate %s --split test%s", shlex.quote(str(shown)), plugins)
+        log.info("next:     python -m fer.evaluate %s --split test%s", shlex.quote(str(place)), plugins)
 
 
-def _data(settings: TrainSettings, folder: Path) -> tuple[str, bool]:
+def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -> tuple[str, bool]:
     """Return the path of the data and whether drawn faces stand in; a resumed run goes on with what it had."""
     if settings.resume:
         from fer.checkpoints import newest
@@ -139,20 +146,12 @@ def _data(settings: TrainSettings, folder: Path) -> tuple[str, bool]:
         path = about["settings"]["path"]
         if path == SYNTHETIC or Path(path).exists():
             return path, about["stand_in"]
-    return locate(settings.data.path, drawn_faces_allowed=not settings.resume)
+    return locate(settings.data.path, drawn_faces_allowed=drawn_faces_allowed and not settings.resume)
 
 
-def _log_folder(shown: Path) -> str:
+def _log_folder(place: Path) -> str:
     """Return what TensorBoard is to open: all of ``outputs`` where the run lies in it, else the run alone."""
-    return "outputs" if shown.parts[0] == "outputs" else shlex.quote(str(shown))
-
-
-def _shown(folder: Path) -> Path:
-    """Return the folder relative to the current one where it lies inside."""
-    try:
-        return folder.relative_to(Path.cwd())
-    except ValueError:
-        return folder
+    return "outputs" if place.parts[0] == "outputs" else shlex.quote(str(place))
 
 
 # --- before Hydra, which writes into the folder that it is given ----------------------------------------------------
@@ -188,21 +187,18 @@ def list_models(arguments: Sequence[str]) -> None:
     print(listing(settings))
 
 
-def refuse_used_folders(arguments: Sequence[str]) -> None:
-    """Raise if a run or sweep would be written over another.
+def refuse_used_folder(arguments: Sequence[str]) -> None:
+    """Raise if a run would be written over another.
 
     Raises:
         FerError: naming the folder and the way to go on with it.
     """
-    run_folder, sweep_folder = _value(arguments, "hydra.run.dir"), _value(arguments, "hydra.sweep.dir")
-    several = _several(arguments)
+    run_folder = _value(arguments, "hydra.run.dir")
     used = run_folder and any((Path(run_folder) / name).exists() for name in ("checkpoints", "lr_finder.json"))
-    if used and not several and not _value(arguments, "resume"):
+    if used and not _value(arguments, "resume"):
         raise FerError(
             f"hydra.run.dir={run_folder}: holds a run already; choose another folder, or go on with resume={run_folder}"
         )
-    if sweep_folder and several and any(Path(sweep_folder).rglob("job.json")):
-        raise FerError(f"hydra.sweep.dir={sweep_folder}: holds a sweep already; choose another folder")
 
 
 def resuming(arguments: list[str]) -> list[str]:
@@ -217,8 +213,6 @@ def resuming(arguments: list[str]) -> list[str]:
     folder = Path(path).expanduser().resolve()
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise FerError(f"resume={path}: no run folder (it has no .hydra/config.yaml)")
-    if _several(arguments):
-        raise FerError("resume= continues one run; leave out -m")
     if _value(arguments, "hydra.run.dir"):
         raise FerError(f"resume={path} goes on in the run's own folder; leave out hydra.run.dir")
     before = stored(folder, "overrides.yaml")
@@ -239,7 +233,12 @@ def _value(arguments: Sequence[str], key: str) -> str:
 
 def _several(arguments: Sequence[str]) -> bool:
     """Return whether a command line asks for a sweep."""
-    return bool({"-m", "--multirun"} & set(arguments))
+    return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
+
+
+def _shows(arguments: Sequence[str]) -> bool:
+    """Return whether a command line asks Hydra to show something, and to run nothing."""
+    return any(argument.partition("=")[0] in SHOWING for argument in arguments)
 
 
 def _search_paths(hydra_overrides: Sequence[str]) -> list[str]:
@@ -249,7 +248,8 @@ def _search_paths(hydra_overrides: Sequence[str]) -> list[str]:
 
 def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
     before, after = dict(leaves(stored(folder, "config.yaml"))), dict(leaves(now))
-    changed = [key for key in sorted(before | after) if key != "resume" and before.get(key) != after.get(key)]
+    own = [key for key in sorted(before | after) if key != "resume" and not key.startswith("sweep.")]
+    changed = [key for key in own if before.get(key) != after.get(key)]
     if changed:
         key = changed[0]
         more = f" (and {len(changed) - 1} more keys)" if len(changed) > 1 else ""

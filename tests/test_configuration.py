@@ -12,7 +12,18 @@ from fer.settings import AugmentSettings, DataSettings, LoggerSettings, TrainerS
 
 GROUPS = {
     group: sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
-    for group in ("data", "augment", "model", "loss", "optimizer", "scheduler", "trainer", "logger", "experiment")
+    for group in (
+        "data",
+        "augment",
+        "model",
+        "loss",
+        "optimizer",
+        "scheduler",
+        "trainer",
+        "logger",
+        "experiment",
+        "sweep",
+    )
 }
 CHOICES = [(group, name) for group, names in GROUPS.items() for name in names]
 
@@ -62,7 +73,7 @@ def test_yaml_names_are_the_registered_names_and_hold_all_their_arguments():
             section = OmegaConf.to_container(OmegaConf.load(conf_folder() / registry.kind / f"{name}.yaml"))
             assert section["name"] == name
             assert set(section) - {"name", "defaults"} == set(keyword_parameters(registry.get(name)))
-    assert set(GROUPS["model"]) == {"cnn", "mlp"}
+    assert set(GROUPS["model"]) == set(MODELS.names())
 
 
 def test_every_key_can_be_set_alone():

@@ -11,7 +11,7 @@ import sys
 import pytest
 from conftest import SMALL
 
-from fer.progress import CLEAR, Line, bar
+from fer.terminal import CLEAR, Line, bar
 
 
 def test_a_line_drops_what_does_not_fit(capsys, monkeypatch):
@@ -31,6 +31,25 @@ def test_what_is_logged_goes_above_the_line(capsys):
     logger.warning("another")
     logger.removeHandler(handler)
     assert capsys.readouterr().out == f"{CLEAR}working{CLEAR}a warning\nanother\n"
+
+
+def test_the_last_part_is_cut_to_the_room_that_is_left(capsys, monkeypatch):
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((30, 24)))
+    line = Line(live=True)
+    line.draw(["3/4 done", "0:10 left"], "model=cnn")
+    assert capsys.readouterr().out == CLEAR + "3/4 done  0:10 left"  # less than a dozen characters tell nothing
+    line.draw(["3/4 done"], "best: model=cnn seed=1")
+    assert capsys.readouterr().out == CLEAR + "3/4 done  best: model=cnn ..."
+
+
+def test_a_terminal_that_is_closed_ends_nothing(monkeypatch):
+    def closed(text):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sys, "stdout", type("Terminal", (), {"write": staticmethod(closed)})())
+    line = Line(live=True)
+    line.draw(["working"])
+    assert not line.live
 
 
 def test_a_line_that_is_off_is_never_due(capsys):
