@@ -6,6 +6,7 @@ COMMANDS = {
     "fer.bench": "measure speed against what is wanted of it",
     "fer.evaluate": "score a run or checkpoint on val or test; the only command that opens test",
     "fer.compare": "lay runs side by side: leaderboard, curves, costs, paired tests, on val",
+    "fer.study": "the founding study's table, beside what its experiments give here",
     "fer.audit": "look at a data set before trusting it: counts, exact twins, odd faces",
 }
 

@@ -1,0 +1,412 @@
+"""``python -m fer.study [RUN_OR_SWEEP ...]``: the founding study's table, beside what its experiments give here.
+
+Takes the runs of ``experiment=study/...`` (``make study`` makes them) and writes ``study.md``, ``study.csv`` and
+``figures/``. All accuracies are those of val, on which the epoch is chosen too, as in the study.
+"""
+
+import csv
+import logging
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fer.configuration import composed, plain
+from fer.errors import FerError, Grammar, command
+from fer.leaderboard import APART, gather, left_out
+from fer.ranking import Group, Run, chance, grouped, span
+from fer.results import clock, markdown_table, text_table, written_whole
+from fer.runs import told
+from fer.significance import Interval, paired_difference, wilson
+
+log = logging.getLogger(__name__)
+
+STUDY_FACES = 7178  # a fifth of FER2013's 35,887: the study had "about 36,000" faces, split 80/20
+PROTOCOLS = ("holdout", "official")  # the study's own, and FER2013's
+BASELINE = "study/cnn"
+LENGTHS = (3, 6, 12, 24, 36)  # epochs after which training might have been ended
+FREE = ("model.weights", "trainer.accelerator")  # keys that a run may set and still be its experiment
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the study's table.
+
+    Args:
+        experiment: its choice.
+        title: as the study named it.
+        accuracy: the study's, on val of its 80/20 split, as a share; None where it has no such row.
+        about: whether the study gave it so.
+        pretrained: whether the network begins with weights from elsewhere.
+    """
+
+    experiment: str
+    title: str
+    accuracy: float | None
+    about: bool = False
+    pretrained: bool = False
+
+    @property
+    def said(self) -> str:
+        """The study's accuracy, as it gave it."""
+        return "-" if self.accuracy is None else f"{'about ' * self.about}{100 * self.accuracy:g} %"
+
+
+ROWS = (
+    Row("study/mlp", "simple network", 0.365),
+    Row(BASELINE, "CNN", 0.6308),
+    Row("study/cnn_schedule", "CNN + schedule", 0.63, about=True),
+    Row("study/cnn_augment", "CNN + augmentation", 0.61),
+    Row("study/cnn_both", "CNN + both", None),
+    Row("study/vgg16", "VGG16, ImageNet, frozen", 0.42, pretrained=True),
+    Row("study/vgg16", "VGG16, random weights, frozen", None),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The runs of one row under one protocol, a seed each."""
+
+    row: Row
+    protocol: str
+    group: Group
+
+    @property
+    def accuracy(self) -> float:
+        """Mean val accuracy over the seeds."""
+        return self.group.accuracy.mean
+
+    @cached_property
+    def interval(self) -> Interval:
+        """95 %, for other faces and, from two seeds on, for other seeds."""
+        seeds = self.group.accuracy.interval
+        faces = self.group.over_faces
+        return faces if seeds is None else of_sum(self.accuracy, [faces, seeds])
+
+    @property
+    def beyond(self) -> tuple[float, Interval] | None:
+        """By how much it is above the study's accuracy, and the 95 % interval of that; None where there is none.
+
+        The study's is one run on other faces, of which nothing but the figure is known: it has Wilson's interval.
+        """
+        theirs = self.row.accuracy
+        if theirs is None:
+            return None
+        low, high = wilson(round(theirs * STUDY_FACES), STUDY_FACES)
+        ours = Interval(self.interval.low - self.accuracy, self.interval.high - self.accuracy)
+        taken_off = Interval(theirs - high, theirs - low)
+        around = of_sum(0.0, [ours, taken_off])
+        gap = self.accuracy - theirs
+        return gap, Interval(gap + around.low, gap + around.high)
+
+
+def of_sum(middle: float, intervals: Sequence[Interval]) -> Interval:
+    """Return the interval of a sum of independent parts: the squares of their arms add up (Zou & Donner 2008).
+
+    "Construction of confidence limits about effect measures: a general approach", Statistics in Medicine 27.
+
+    Args:
+        middle: of all the intervals.
+        intervals: to be put together.
+    """
+    low = math.hypot(*(middle - interval.low for interval in intervals))
+    high = math.hypot(*(interval.high - middle for interval in intervals))
+    return Interval(middle - low, middle + high)
+
+
+# --- from runs to rows ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the runs give.
+
+    Args:
+        found: rows in order, protocol by protocol.
+        changes: in what all these runs differ from their experiments, in words; empty for nothing.
+        notes: what was left out, and why.
+    """
+
+    found: Sequence[Found]
+    changes: str
+    notes: Sequence[str]
+
+    def of(self, experiment: str, protocol: str) -> Found | None:
+        """Return the row of an experiment under a protocol."""
+        return next((one for one in self.found if (one.row.experiment, one.protocol) == (experiment, protocol)), None)
+
+
+def table_of(paths: Sequence[Path]) -> Table:
+    """Read the study's runs at or below ``paths``.
+
+    Raises:
+        FerError: a path is not there, or holds no finished run of the study.
+    """
+    gathered = gather(paths)
+    known = {row.experiment for row in ROWS}
+    runs = [run for run in gathered.runs if run.choices.get("experiment") in known]
+    if not runs:
+        raise FerError(
+            f"{', '.join(map(str, paths))}: holds no run of the study; make study, or python -m fer.train "
+            f"experiment={BASELINE}"
+        )
+    notes = list(left_out(gathered))
+    if len(runs) < len(gathered.runs):
+        notes.append(f"{len(gathered.runs) - len(runs)} other runs, of no experiment of the study, are left out")
+    changed = Counter(changes(run) for run in runs)
+    kept = "" if "" in changed else changed.most_common(1)[0][0]  # unchanged ones, if there are any
+    notes += [f"{count} runs with {what} are left out" for what, count in changed.items() if what != kept]
+    runs = [run for run in runs if changes(run) == kept]
+    return Table(_rows(runs, notes), kept, notes)
+
+
+def _rows(runs: Sequence[Run], notes: list[str]) -> list[Found]:
+    found = []
+    for protocol in PROTOCOLS:
+        own = [run for run in runs if run.setting.split == protocol]
+        settings = Counter(run.setting for run in own)
+        for setting, count in settings.most_common()[1:]:
+            notes.append(f"{count} runs on other faces ({setting.title}) are left out")
+        for row in ROWS:
+            here = [run for run in own if belongs(run, row) and run.setting == settings.most_common(1)[0][0]]
+            groups = grouped(here)
+            found += [Found(row, protocol, groups[0])] if groups else []
+            notes += [f"{len(groups) - 1} further settings of {row.experiment} are left out"] if groups[1:] else []
+    return found
+
+
+def belongs(run: Run, row: Row) -> bool:
+    """Return whether a run is one of a row's."""
+    return run.choices.get("experiment") == row.experiment and (run.pretrained != "none") == row.pretrained
+
+
+@cache
+def _experiment(name: str) -> dict[str, Any]:
+    return dict(told(plain(composed([f"experiment={name}"]))))
+
+
+def changes(run: Run) -> str:
+    """Return in words in what a run differs from its experiment: shortened, say, or on drawn faces."""
+    usual = _experiment(run.choices["experiment"])
+    kept = {key: value for key, value in run.settings.items() if key in usual and key not in FREE}
+    differing = [f"{key}={value}" for key, value in kept.items() if value != usual[key] and key not in APART]
+    drawn = [] if run.metrics["dataset"]["name"] == "fer2013" else [f"data: {run.setting.data}"]
+    return " ".join([*drawn, *differing])
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def main_table(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Return heads and rows: the study's accuracy, and ours under each protocol."""
+    heads = ["", "the study", "seeds", "holdout", "95 %", "to the study, points", "seeds", "official", "95 %"]
+    rows = []
+    for row in ROWS:
+        holdout, official = (_of_row(table, row, protocol) for protocol in PROTOCOLS)
+        if holdout or official:
+            rows.append([row.title, row.said, *_cells(holdout), _beyond(holdout), *_cells(official)])
+    return heads, rows
+
+
+def _of_row(table: Table, row: Row, protocol: str) -> Found | None:
+    return next((one for one in table.found if one.row is row and one.protocol == protocol), None)
+
+
+def _cells(found: Found | None) -> list[str]:
+    if found is None:
+        return ["0", "-", "-"]
+    seeds = found.group.accuracy
+    sd = "" if seeds.sd is None else f" ± {100 * seeds.sd:.2f}"
+    return [str(seeds.number), f"{100 * seeds.mean:.2f}{sd} %", span(found.interval)]
+
+
+def _beyond(found: Found | None) -> str:
+    if found is None or found.beyond is None:
+        return "-"
+    gap, interval = found.beyond
+    return f"{100 * gap:+.2f} {span(interval, '+')}"
+
+
+def gains_table(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Return heads and rows: what the schedule and augmentation each add to the CNN, on the same faces."""
+    heads = ["added to the CNN", "protocol", "seeds", "gain, points", "95 %", "p"]
+    rows = []
+    for protocol in PROTOCOLS:
+        base = table.of(BASELINE, protocol)
+        for row in ROWS:
+            one = table.of(row.experiment, protocol)
+            if base and one and row.title.startswith("CNN + "):
+                found = paired_difference(one.group.correct, base.group.correct)
+                covers = "" if found.seeds else " °"
+                seeds = f"{one.group.accuracy.number} and {base.group.accuracy.number}"
+                gain = f"{100 * found.value:+.2f}"
+                added = row.title.removeprefix("CNN + ")
+                rows.append([added, protocol, seeds, gain, span(found.interval, "+") + covers, chance(found.p)])
+    return heads, rows
+
+
+def details_table(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Return heads and rows: what each row cost, and how it went."""
+    heads = ["", "protocol", "seeds", "parameters", "chosen epoch", "train accuracy then", "last val", "time a run"]
+    rows = []
+    for one in table.found:
+        runs = one.group.runs
+        chosen = [run.metrics["best_epoch"] for run in runs]
+        then = [run.history[run.metrics["best_epoch"] - 1]["accuracy/train"] for run in runs]
+        last = [run.history[-1]["accuracy/val"] for run in runs]
+        rows.append([
+            one.row.title, one.protocol, ", ".join(str(run.seed) for run in runs), f"{runs[0].metrics['parameters']:,}",
+            f"{', '.join(map(str, chosen))} of {len(runs[0].history)}", f"{100 * sum(then) / len(then):.1f} %",
+            f"{100 * sum(last) / len(last):.2f} %", clock(median(run.metrics["train_seconds"] for run in runs)),
+        ])  # fmt: skip
+    return heads, rows
+
+
+def lengths_table(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Return heads and rows: the best val accuracy, had training ended after so many epochs."""
+    heads = ["ended after", "protocol", *(f"{length} epochs" for length in LENGTHS)]
+    rows = []
+    for protocol in PROTOCOLS:
+        for one in (found for found in table.found if _is_cnn(found, protocol)):
+            best = [_best_until(one, length) for length in LENGTHS]
+            rows.append(
+                [one.row.title, protocol, *("-" if value is None else f"{100 * value:.2f} %" for value in best)]
+            )
+    return heads, rows
+
+
+def _best_until(one: Found, length: int) -> float | None:
+    """Return the mean over the seeds of the best val accuracy within the first epochs; None if there are fewer."""
+    runs = one.group.runs
+    if any(len(run.history) < length for run in runs):
+        return None
+    return sum(max(row["accuracy/val"] for row in run.history[:length]) for run in runs) / len(runs)
+
+
+EXPLAINED = (
+    "Val accuracy, mean ± standard deviation over the seeds; the epoch is chosen on val, which flatters a little.",
+    "95 %: for other faces and, from two seeds on, for other seeds; of the difference to the study also for its one "
+    f"run, whose val is taken to be {STUDY_FACES:,} faces.",
+    "holdout is the study's protocol, a stratified 80/20 of all faces; official trains on Training and scores "
+    "PublicTest. The two are not to be laid beside each other.",
+    "Ended after: the same runs, had they been ended there; of a schedule that is planned to its end this says less.",
+    "Gains are on the same faces. °: for other faces alone, since one of the two has one seed.",
+)
+
+
+def markdown(table: Table) -> str:
+    """Return the whole as Markdown."""
+    parts = ["# The founding study, answered"]
+    parts += [f"**Not the experiments as they are: {table.changes}.**"] if table.changes else []
+    parts += [markdown_table(*main_table(table)), "![the study and here](figures/study.png)"]
+    gains = gains_table(table)
+    parts += ["## What the schedule and augmentation add", markdown_table(*gains)] if gains[1] else []
+    parts += [f"![courses of training, {protocol}](figures/courses_{protocol}.png)" for protocol in drawable(table)]
+    parts += ["## How long to train", markdown_table(*lengths_table(table))] if drawable(table) else []
+    parts += ["## How they went", markdown_table(*details_table(table))]
+    parts += ["\n".join(f"- {line}" for line in (*EXPLAINED, *table.notes))]
+    return "\n\n".join(parts) + "\n"
+
+
+def text(table: Table) -> str:
+    """Return the same for a terminal."""
+    parts = [f"*** not the experiments as they are: {table.changes} ***"] if table.changes else []
+    parts += [text_table(*main_table(table))]
+    gains = gains_table(table)
+    parts += [text_table(*gains)] if gains[1] else []
+    parts += [text_table(*lengths_table(table))] if drawable(table) else []
+    return "\n\n".join([*parts, text_table(*details_table(table)), "\n".join([*EXPLAINED, *table.notes])])
+
+
+def write_csv(file: Path, table: Table) -> None:
+    """Write a row a run, in full precision."""
+    with written_whole(file) as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["experiment", "pretrained", "protocol", "seed", "accuracy", "accuracy_low", "accuracy_high",
+                         "macro_f1", "best_epoch", "epochs", "train_seconds", "commit", "run"])  # fmt: skip
+        for one in table.found:
+            for run in one.group.runs:
+                known = run.metrics
+                figures = [known["accuracy"], *known["accuracy_ci95"], known["macro_f1"], known["best_epoch"]]
+                more = [known["epochs"], known["train_seconds"], known.get("commit"), run.folder]
+                writer.writerow([one.row.experiment, run.pretrained, one.protocol, run.seed, *figures, *more])
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def drawable(table: Table) -> list[str]:
+    """Return the protocols that have a CNN whose course can be drawn."""
+    return [protocol for protocol in PROTOCOLS if any(_is_cnn(one, protocol) for one in table.found)]
+
+
+def _is_cnn(one: Found, protocol: str) -> bool:
+    return one.protocol == protocol and one.row.title.startswith("CNN")
+
+
+def draw(table: Table, folder: Path) -> None:
+    """Write ``study.png``, ``courses_<protocol>.png`` and the same as SVG.
+
+    Raises:
+        OSError: the folder may not be written.
+    """
+    from fer.reports import drawing, study  # matplotlib takes half a second to import
+
+    def estimate(one: Found) -> study.Estimate:
+        return study.Estimate(one.accuracy, one.interval.low, one.interval.high)
+
+    rows = []
+    for row in ROWS:
+        ours = {one.protocol: estimate(one) for one in table.found if one.row is row}
+        if ours:
+            rows.append((row.title.replace(", ", "\n", 1), row.accuracy, ours))
+    with drawing.style():
+        drawing.save(study.beside(rows), folder, "study")
+        for protocol in drawable(table):
+            bands = [_band(one) for one in table.found if _is_cnn(one, protocol)]
+            drawing.save(study.courses(bands), folder, f"courses_{protocol}")
+
+
+def _band(one: Found) -> Any:
+    from fer.reports.study import Band
+
+    shortest = min(len(run.history) for run in one.group.runs)  # stopped early, perhaps
+    val, train = ([[row[f"accuracy/{split}"] for row in run.history[:shortest]] for run in one.group.runs]
+                  for split in ("val", "train"))  # fmt: skip
+    return Band(one.row.title, val, train)
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def parser() -> Grammar:
+    """Return the command line's grammar."""
+    grammar = Grammar(prog="python -m fer.study", description="The founding study's table, with what runs give here.")
+    grammar.add_argument(
+        "runs", nargs="*", type=Path, default=[Path("outputs/study")], help="runs or sweeps; default: outputs/study"
+    )
+    grammar.add_argument("--out", type=Path, help="folder to write to; default: the first of the runs' folders")
+    return grammar
+
+
+@command("fer.study")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments, _ = parser().begin(argv)
+    table = table_of(arguments.runs)
+    out = arguments.out or arguments.runs[0]
+    draw(table, out / "figures")
+    write_csv(out / "study.csv", table)
+    with written_whole(out / "study.md") as stream:
+        stream.write(markdown(table))
+    log.info("%s\n\nresults:  %s, study.csv, figures/", text(table), out / "study.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))
