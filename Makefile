@@ -45,15 +45,14 @@ typecheck: $(INSTALLED_DEV)  ## check types, strictly
 	$(RUN) -m mypy
 
 STUDY := outputs/study
-STUDY_SEEDS := seed=0,1,2 data.split=holdout,official
-VGG16_RANDOM := model.weights=null
-VGG16_TRAINED = model.weights=$(WEIGHTS)
+WEIGHTS := null
+VGG16 = experiment=study/vgg16 model.weights=$(WEIGHTS) seed=0,1,2 data.split=holdout,official
 # $(1): folder of a sweep, $(2): what it does; goes on where it stopped
 sweep_in = $(RUN) -m fer.train -m $(2) $(if $(wildcard $(1)/sweep.json),sweep.resume=$(1),hydra.sweep.dir=$(1)) $(ARGS)
 
-study: $(INSTALLED)  ## run the founding study's experiments and write its table; hours on a CPU, goes on where it stopped (WEIGHTS=imagenet or a file: VGG16's real row)
+study: $(INSTALLED)  ## the founding study's experiments and table; hours on a CPU, goes on where it stopped (WEIGHTS=imagenet or a file)
 	$(call sweep_in,$(STUDY)/networks,sweep=study); networks=$$?; \
-	$(call sweep_in,$(STUDY)/$(if $(WEIGHTS),vgg16,vgg16_random),experiment=study/vgg16 $(if $(WEIGHTS),$(VGG16_TRAINED),$(VGG16_RANDOM)) $(STUDY_SEEDS)); vgg16=$$?; \
+	$(call sweep_in,$(STUDY)/vgg16_$(if $(filter null,$(WEIGHTS)),random,pretrained),$(VGG16)); vgg16=$$?; \
 	$(RUN) -m fer.study $(STUDY) && exit $$((networks || vgg16))
 
 bench: $(INSTALLED)  ## measure speed against what is wanted; writes outputs/bench/latest.json (DATA=path/to/fer2013.csv)

@@ -1,6 +1,7 @@
 """``python -m fer.train --info models``: the networks, their costs, their times."""
 
 import re
+from operator import mul
 
 import pytest
 from torch import nn
@@ -71,6 +72,10 @@ def test_lists_the_networks_with_hand_counted_costs(train):
     assert listed["mlp"][:2] == ["1,314,055", f"{(48 * 48 * 512 + 512 * 256 + 256 * 7) / 1e6:.2f} M"]
     assert listed["mlp"][-1] == "Dense layers on raw pixels."
     assert listed["cnn"][0] == "980,455"
+    blocks = [(3, 64, 64), (64, 128, 128), (128, *[256] * 3), (256, *[512] * 3), (512, *[512] * 3)]  # channels
+    per_pixel = [9 * sum(map(mul, block, block[1:])) for block in blocks]
+    convolutions = sum(side**2 * products for side, products in zip((48, 24, 12, 6, 3), per_pixel, strict=True))
+    assert listed["vgg16"][:2] == ["14,848,839", f"{(convolutions + 512 * 256 + 256 * 7) / 1e6:.2f} M"]
     assert all(re.fullmatch(r"[\d.]+ (µs|ms|s)", cell) for name in ("mlp", "cnn") for cell in listed[name][2:4])
     assert "48x48" in ended.out
     assert re.search(r"CPU: .+, \d+ threads? of \d+ cores", ended.out)

@@ -2,7 +2,24 @@
 
 from fer.models.base import EmotionClassifier
 from fer.models.cnn import CNN
+from fer.models.mini_xception import MiniXception
 from fer.models.mlp import MLP
 from fer.models.registration import MODELS, create, register
+from fer.models.resnet9 import ResNet9
+from fer.models.resnet18 import ResNet18
+from fer.models.vgg16 import VGG16
+from fer.models.vgg_fer import VGGFER
 
-__all__ = ["CNN", "MLP", "MODELS", "EmotionClassifier", "create", "register"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "MODELS",
+    "VGG16",
+    "VGGFER",
+    "EmotionClassifier",
+    "MiniXception",
+    "ResNet9",
+    "ResNet18",
+    "create",
+    "register",
+]

@@ -7,7 +7,16 @@ from fer.errors import FerError
 from fer.labels import EMOTIONS
 from fer.models import CNN, MODELS, EmotionClassifier, create
 
-BUILT_IN = ("cnn", "mlp")
+# each with an argument that is not its default
+CHANGED = {
+    "cnn": {"dropout": 0.25},
+    "mini_xception": {"stem": 4},
+    "mlp": {"dropout": 0.25},
+    "resnet9": {"width": 4},
+    "resnet18": {"width": 4},
+    "vgg_fer": {"dropout": 0.25},
+}
+BUILT_IN = tuple(CHANGED)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -22,8 +31,8 @@ def test_takes_faces_and_gives_logits(name, size):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_hyperparameters_are_plain_and_rebuild_the_network(name):
-    model = create({"name": name, "dropout": 0.25}, classes=list(EMOTIONS), image_size=24, mean=0.5, std=0.2)
-    assert model.hparams["dropout"] == 0.25
+    model = create({"name": name, **CHANGED[name]}, classes=list(EMOTIONS), image_size=24, mean=0.5, std=0.2)
+    assert CHANGED[name].items() <= model.hparams.items()
     assert {type(value) for value in model.hparams.values()} <= {str, int, float, bool, list, tuple, dict, type(None)}
     again = MODELS.get(name)(**model.hparams)
     assert {key: value.shape for key, value in again.state_dict().items()} == {
