@@ -1,0 +1,56 @@
+"""Layers that several networks are made of."""
+
+from torch import Tensor, nn
+
+from fer.errors import FerError
+
+
+class Residual(nn.Module):
+    """The sum of a branch and a shortcut past it (He et al. 2016).
+
+    Args:
+        branch: what learns the difference.
+        shortcut: what makes the input as wide and large as the branch's output; the identity unless given.
+    """
+
+    def __init__(self, branch: nn.Sequential, shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        self.branch = branch
+        self.shortcut = shortcut or nn.Identity()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the sum."""
+        total: Tensor = self.branch(inputs) + self.shortcut(inputs)
+        return total
+
+
+def conv_norm(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> list[nn.Module]:
+    """Return a convolution and its batch normalisation, whose shift stands for a bias.
+
+    Args:
+        inputs: channels.
+        outputs: channels.
+        size: of the kernel, odd; zeros around the image keep its side.
+        stride: by which the side is divided, rounded up.
+    """
+    return [nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False), nn.BatchNorm2d(outputs)]
+
+
+def side_after(halvings: int, image_size: int, model: str, border: int = 0) -> int:
+    """Return the side of an image that a network has halved, rounded down.
+
+    Args:
+        halvings: their number.
+        image_size: side of the faces, in pixels.
+        model: the network's name, for the message.
+        border: pixels that convolutions without padding take off the side first.
+
+    Raises:
+        FerError: nothing would be left.
+    """
+    least = border + 2**halvings
+    if image_size < least:
+        raise FerError(
+            f"data.image_size={image_size}: model={model} halves the side {halvings} times; expected at least {least}"
+        )
+    return (image_size - border) >> halvings

@@ -1,0 +1,71 @@
+"""ResNet-9: the small residual network that won DAWNBench's CIFAR-10 race.
+
+Page 2018, "How to train your ResNet", part 4; layers and initial weights are those of the author's code,
+github.com/davidcpage/cifar10-fast. Input (B, 1, 32, 32) there, in colour; at least 8 pixels here. With the
+defaults at 48 pixels: 6,570,432 parameters, 850.7 million multiply-adds; with a width of 16 about a sixteenth of both.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from fer.arguments import AboveZero, Positive
+from fer.models.base import EmotionClassifier
+from fer.models.layers import Residual, conv_norm, side_after
+from fer.models.registration import register
+
+
+@register("resnet9")
+class ResNet9(EmotionClassifier):
+    """Eight 3x3 convolutions, four of them in two residual blocks, and a linear layer.
+
+    Args:
+        width: channels of the first convolution; they double three times, each time the side is halved.
+        scale: factor on the logits, which slows the linear layer down.
+        contract: classes, image_size, mean and std, see ``EmotionClassifier``.
+
+    Raises:
+        FerError: the faces are too small.
+    """
+
+    def __init__(self, width: Positive = 64, scale: AboveZero = 0.125, **contract: Any) -> None:
+        super().__init__(**contract)
+        side_after(3, self.image_size, self.architecture)
+        self.net = nn.Sequential(
+            *conv_norm(1, width), nn.ReLU(inplace=True),
+            *halved(width, 2 * width), residual(2 * width),
+            *halved(2 * width, 4 * width),
+            *halved(4 * width, 8 * width), residual(8 * width),
+            GlobalMax(), nn.Linear(8 * width, self.num_classes, bias=False), Scale(scale),
+        )  # fmt: skip
+
+
+def halved(inputs: int, outputs: int) -> list[nn.Module]:
+    """Return a 3x3 convolution, max-pooled to half the side before ReLU, with which the maximum commutes."""
+    return [*conv_norm(inputs, outputs), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+
+
+def residual(channels: int) -> nn.Module:
+    """Return two 3x3 convolutions, both rectified, with a shortcut past them."""
+    layers = [layer for _ in range(2) for layer in (*conv_norm(channels, channels), nn.ReLU(inplace=True))]
+    return Residual(nn.Sequential(*layers))
+
+
+class GlobalMax(nn.Module):
+    """The maximum of each channel. Unlike adaptive pooling's, its gradient is deterministic on a GPU."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (B, C) of (B, C, S, S)."""
+        return images.amax((2, 3))
+
+
+class Scale(nn.Module):
+    """A constant factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the product."""
+        return inputs * self.factor

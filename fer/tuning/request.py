@@ -1,0 +1,178 @@
+"""What a command line of ``fer.tune`` asks for, and whether a folder's search can go on with it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fer.arguments import build
+from fer.configuration import (
+    alternatives,
+    composed,
+    offer_plugins,
+    plain,
+    refuse_additions,
+    spelled,
+    unquoted,
+    value_of,
+)
+from fer.errors import FerError
+from fer.runs import told as computed
+from fer.settings import TrainSettings, TuneSettings
+from fer.tuning import space
+from fer.tuning.space import Parameter
+
+FILE = "tune.json"
+OWN = ("tune.", "space=", "space.")
+PATHS = "hydra.searchpath="
+NOT_HERE = {  # beginning of an override -> why a search refuses it
+    "hydra": "a search has folders of its own; tune.folder= names it",
+    "sweep": "belongs to fer.train -m",
+    "resume=": "continues one run; a search is gone on with by tune.resume=",
+    "lr_finder=true": "trains nothing that could be compared",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Args:
+        overrides: of the command line, and of the search that it goes on with.
+        told: those of all trials.
+        config: what those give, as plain values.
+        settings: of the search.
+        space: key -> what varies, as in YAML.
+        parameters: the same, checked.
+        fixed: keys of the space that do not vary since ``told`` sets them.
+        folder: the search's; None for a new one with the date as its name.
+        before: what ``tune.json`` holds, of a search that is gone on with.
+    """
+
+    overrides: Sequence[str]
+    told: Sequence[str]
+    config: Mapping[str, Any]
+    settings: TuneSettings
+    space: Mapping[str, Any]
+    parameters: Sequence[Parameter]
+    fixed: Sequence[str]
+    folder: Path | None
+    before: Mapping[str, Any] | None
+
+    @property
+    def paths(self) -> list[str]:
+        """The overrides that say where else configuration lies."""
+        return [text for text in self.told if text.startswith(PATHS)]
+
+
+def read(arguments: Sequence[str]) -> Request:
+    """Return what a command line asks for, everything checked that can be without a training.
+
+    Raises:
+        FerError: it is faulty, or would change a search that it goes on with.
+    """
+    options = [text for text in arguments if text.startswith("-")]
+    if options:
+        raise FerError(f"{options[0]}: a search takes key=value, --config-dir and nothing else; --help lists its keys")
+    refuse_additions(arguments)
+    overrides = _merged(arguments)
+    offer_plugins(overrides)
+    own = [text for text in overrides if text.startswith(OWN)]
+    told = [text for text in overrides if text not in own]
+    paths = [text for text in told if text.startswith(PATHS)]
+    _refuse(told)
+    config = plain(composed(told))
+    build(TrainSettings, config)
+    section = plain(composed([*(text for text in own if not text.startswith("space.")), *paths], "tune"))
+    settings = build(TuneSettings, section["tune"], "tune")
+    varied = _space(section.get("space") or {}, own)
+    fixed = {text.partition("=")[0]: spelled(value_of(text)) for text in told if text not in paths}
+    folder = settings.resume or settings.folder
+    asked = Request(
+        overrides=[text for text in overrides if not text.startswith(("tune.resume=", "tune.folder="))],
+        told=told,
+        config=config,
+        settings=settings,
+        space=varied,
+        parameters=space.checked(space.read(varied, fixed), told),
+        fixed=[key for key in varied if key in fixed],
+        folder=Path(folder).expanduser().absolute() if folder else None,
+        before=_before(settings),
+    )
+    if asked.before is not None:
+        _refuse_changes(asked, asked.before)
+    return asked
+
+
+def _merged(arguments: Sequence[str]) -> list[str]:
+    """Return the command line's overrides, and of those of the search to go on with the ones it does not name."""
+    given = [text.partition("=")[2] for text in arguments if text.startswith("tune.resume=")]
+    path = unquoted(given[-1]) if given else ""
+    if path in ("", "null"):
+        return list(arguments)
+    before = stored(Path(path).expanduser())["arguments"]
+    return list({text.partition("=")[0]: text for text in (*before, *arguments)}.values())
+
+
+def stored(folder: Path) -> dict[str, Any]:
+    """Return what a search's ``tune.json`` holds.
+
+    Raises:
+        FerError: there is none, or it is damaged.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        raise FerError(f"{folder}: no search (it has no {FILE})")
+    try:
+        held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        sound = isinstance(held["arguments"], list) and isinstance(held["config"], dict) and "space" in held
+        if not sound:
+            raise ValueError("arguments, config or space are not what they should be")
+    except (ValueError, LookupError, TypeError) as error:
+        raise FerError(f"{file}: damaged ({error}); a new search in another folder is what is left") from error
+    return held
+
+
+def _before(settings: TuneSettings) -> dict[str, Any] | None:
+    """Return what the folder holds of a search already; a new one begins in an empty folder alone."""
+    if settings.resume is not None:
+        return stored(Path(settings.resume).expanduser())
+    folder = Path(settings.folder).expanduser() if settings.folder else None
+    if folder is None or not folder.exists() or not any(folder.iterdir()):
+        return None
+    if not (folder / FILE).exists():
+        raise FerError(f"tune.folder={settings.folder}: holds something else already; choose another folder")
+    return stored(folder)
+
+
+def _refuse(told: Sequence[str]) -> None:
+    for text in told:
+        for beginning, why in NOT_HERE.items():
+            if text.startswith(beginning) and not text.startswith(PATHS):
+                raise FerError(f"{text}: {why}")
+    for key, texts in alternatives(told).items():
+        if len(texts) > 1:
+            values = ",".join(text.partition("=")[2] for text in texts)
+            raise FerError(
+                f"{key}: takes one value, which all trials have; to search over several: space.{key}=[{values}]"
+            )
+
+
+def _space(section: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
+    """Return the space that was chosen, with what the command line changes in it."""
+    given = [(text.partition("=")[0].removeprefix("space."), text) for text in own if text.startswith("space.")]
+    changed = {**section, **{key: value_of(text) for key, text in given}}
+    return {key: held for key, held in changed.items() if held is not None}
+
+
+def _refuse_changes(asked: Request, before: Mapping[str, Any]) -> None:
+    now = {**{f"space.{key}": held for key, held in asked.space.items()}, **computed(asked.config)}
+    then = {**{f"space.{key}": held for key, held in before["space"].items()}, **before["config"]}
+    now["tune.seeds"], then["tune.seeds"] = asked.settings.seeds, before["settings"]["seeds"]
+    for key in sorted(now | then):
+        if now.get(key) != then.get(key):
+            raise FerError(
+                f"{asked.folder}: the search has {key}={then.get(key)}, now it is {now.get(key)}; a search goes on as "
+                f"it began: leave that out, or begin another with tune.folder="
+            )

@@ -1,0 +1,315 @@
+"""Networks from papers are the networks of those papers: sizes, outputs, how they begin, and that they learn."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import metrics
+from torch import nn
+from torch.nn import functional
+from torchvision import models as torchvision_models
+
+from fer.errors import FerError
+from fer.inventory import multiply_adds
+from fer.models import create
+from fer.models.layers import Residual
+
+FAITHFUL = ("mini_xception", "resnet9", "resnet18", "vgg_fer")
+
+
+def parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def copied(source, target):
+    """Fill ``target`` from ``source``, whose tensors come in the same order under other names."""
+    pairs = zip(target.state_dict(), source.state_dict().values(), strict=True)
+    target.load_state_dict(dict(pairs))
+    return target
+
+
+def used(model):
+    """Train a little, so that nothing is as it began: the statistics of batch normalisation, its scales and shifts."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    side = model.image_size
+    for _ in range(2):
+        functional.cross_entropy(model(torch.rand(8, 1, side, side)), torch.arange(8) % 7).backward()
+        optimizer.step()
+    return model
+
+
+# --- mini-Xception ----------------------------------------------------------------------------------------------------
+
+
+def test_mini_xception_has_the_parameters_that_keras_counts():
+    """Keras counts 58,423 with the running statistics of batch normalisation, 56,951 of them trainable."""
+    net = create({"name": "mini_xception"}, image_size=64).net
+    statistics = sum(value.numel() for name, value in net.named_buffers() if "running" in name)
+    assert (parameters(net), statistics) == (56_951, 1_472)
+    assert parameters(net) + statistics == 58_423
+
+
+@pytest.mark.parametrize("size", [20, 32, 47, 48, 64])
+def test_mini_xception_halves_as_keras_does(size):
+    """``padding="same"`` ends at half the side, rounded up, after every block."""
+    model = create({"name": "mini_xception", "stem": 2, "channels": [2, 3, 4, 5]}, image_size=size)
+    side, images = size - 4, torch.rand(2, 1, size, size)
+    for layer in model.net:
+        images = layer(images)
+        if isinstance(layer, Residual):
+            side = -(-side // 2)
+            assert images.shape[2:] == (side, side)
+
+
+@pytest.mark.parametrize(("side", "padding"), [(6, (0, 1)), (7, (1, 1)), (8, (0, 1))])
+def test_mini_xception_pools_the_pixels_that_tensorflow_pools(side, padding):
+    """TensorFlow's "same": ``(ceil(S / 2) - 1) * 2 + 3 - S`` pixels of padding, the odd one at the end."""
+    pool = next(layer for layer in create({"name": "mini_xception"}).net.modules() if type(layer).__name__ == "Halving")
+    images = torch.randn(2, 3, side, side)
+    padded = functional.pad(images, padding * 2, value=-torch.inf)
+    assert torch.equal(pool(images), functional.max_pool2d(padded, 3, 2))
+
+
+def test_mini_xception_begins_as_keras_begins():
+    """Glorot's uniform: the bound counts a kernel's pixels times channels in and out."""
+    net = create({"name": "mini_xception"}).net
+    convolutions = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+    depthwise = [layer for layer in convolutions if layer.groups > 1]
+    assert len(convolutions) == 2 + 4 * (2 + 2 + 1) + 1
+    assert len(depthwise) == 8
+    assert [layer.groups for layer in depthwise] == [layer.in_channels for layer in depthwise]
+    assert [layer for layer in convolutions if layer.bias is not None] == [convolutions[-1]]
+    assert not convolutions[-1].bias.any()
+    bound = (6 / (9 * 128 + 9 * 7)) ** 0.5
+    assert 0.95 * bound < convolutions[-1].weight.abs().max() <= bound
+
+
+# --- ResNet-9 ---------------------------------------------------------------------------------------------------------
+
+
+def test_resnet9_has_the_parameters_of_its_source():
+    """6,573,120 for three colours and ten classes."""
+    model = create({"name": "resnet9"})
+    assert parameters(model) == 6_573_120 - 2 * 9 * 64 - 3 * 512
+    assert parameters(create({"name": "resnet9", "width": 16})) < parameters(model) / 15
+
+
+def plain_resnet9(tensors, images, scale):
+    """Page's network, written out from its weights: convolution, normalisation, ReLU, then pooling."""
+    weights = iter(tensors)
+
+    def conv_bn(values):
+        kernel, factor, shift, mean, variance, _ = (next(weights) for _ in range(6))
+        return functional.batch_norm(functional.conv2d(values, kernel, padding=1), mean, variance, factor, shift).relu()
+
+    def residual(values):
+        return values + conv_bn(conv_bn(values))
+
+    values = residual(functional.max_pool2d(conv_bn(conv_bn(images)), 2))
+    values = functional.max_pool2d(conv_bn(values), 2)
+    values = residual(functional.max_pool2d(conv_bn(values), 2))
+    return functional.max_pool2d(values, values.shape[-1]).flatten(1) @ next(weights).T * scale
+
+
+def test_resnet9_is_its_source_written_out():
+    model = used(create({"name": "resnet9", "width": 4, "scale": 0.5}, image_size=32)).eval()
+    faces = torch.rand(3, 1, 32, 32)
+    expected = plain_resnet9(model.net.state_dict().values(), (faces - model.mean) / model.std, 0.5)
+    assert torch.allclose(model(faces), expected, atol=1e-5)
+
+
+def test_resnet9s_global_maximum_passes_the_gradient_to_one_pixel():
+    from fer.models.resnet9 import GlobalMax
+
+    images = torch.rand(2, 3, 5, 5, requires_grad=True)
+    GlobalMax()(images).sum().backward()
+    assert torch.equal(images.grad.sum((2, 3)), torch.ones(2, 3))
+    assert int(images.grad.count_nonzero()) == 6
+
+
+# --- ResNet-18 --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reference():
+    """Torchvision's network with CIFAR's stem."""
+    network = torchvision_models.resnet18(num_classes=7)
+    network.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    return network
+
+
+def test_resnet18_is_torchvisions_with_another_stem(reference):
+    model = create({"name": "resnet18"}, image_size=32)
+    assert parameters(model) == parameters(reference) == 11_171_271
+    copied(reference, model.net)
+    faces = torch.rand(2, 1, 32, 32)
+    for train in (True, False):  # by the batch's statistics, then by the running ones that this has changed
+        logits = model.train(train)(faces)
+        assert torch.allclose(logits, reference.train(train)((faces - model.mean) / model.std), atol=1e-4)
+
+
+def test_resnet18_begins_as_torchvisions_does(reference):
+    net = create({"name": "resnet18"}, image_size=32).net
+    for ours, theirs in zip(net.parameters(), reference.parameters(), strict=True):
+        if ours.ndim == 4 and ours.numel() > 10_000:
+            assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.05)
+
+
+@pytest.mark.parametrize("zero_init", [True, False])
+def test_resnet18_may_begin_as_the_identity(zero_init):
+    net = create({"name": "resnet18", "width": 4, "zero_init": zero_init}, image_size=16).net
+    blocks = [layer for layer in net if isinstance(layer, Residual)]
+    values = torch.rand(2, 4, 16, 16)
+    assert len(blocks) == 8
+    assert torch.equal(blocks[0](values), values) == zero_init
+
+
+# --- VGG for FER2013 --------------------------------------------------------------------------------------------------
+
+
+class SourceVGG(nn.Module):
+    """The authors' order of layers: biases before normalisation, ReLU before pooling, dropout before ReLU."""
+
+    def __init__(self, channels, hidden, flat):
+        super().__init__()
+        planes = [1, *[width for width in channels for _ in range(2)]]
+        self.layers = nn.ModuleList()
+        for index in range(len(planes) - 1):
+            self.layers += [
+                nn.Conv2d(planes[index], planes[index + 1], 3, padding=1),
+                nn.BatchNorm2d(planes[index + 1]),
+            ]
+        self.dense = nn.ModuleList([nn.Linear(flat, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, 7)])
+
+    def forward(self, images):
+        for index in range(0, len(self.layers), 2):
+            images = self.layers[index + 1](self.layers[index](images)).relu()
+            if index % 4 == 2:
+                images = functional.max_pool2d(images, 2)
+        values = images.flatten(1)
+        for layer in self.dense[:-1]:
+            values = functional.dropout(layer(values), 0.2, self.training).relu()
+        return self.dense[-1](values)
+
+
+def test_vgg_fer_has_the_parameters_of_its_source_but_the_biases_before_normalisation():
+    ours = create({"name": "vgg_fer"}, image_size=40)
+    with torch.device("meta"):
+        theirs = SourceVGG((64, 128, 256, 512), 4096, 512 * 2 * 2)
+    biases = 2 * (64 + 128 + 256 + 512)
+    assert parameters(ours) == parameters(theirs) - biases == 29_888_839
+
+
+def test_vgg_fer_is_its_source_written_out():
+    source = SourceVGG((4, 6), 10, 6 * 4 * 4)
+    for layer in source.layers[::2]:
+        nn.init.zeros_(layer.bias)
+    model = used(create({"name": "vgg_fer", "channels": [4, 6], "hidden": [10, 10]}, image_size=16))
+    named = {name: value for name, value in source.state_dict().items() if not is_conv_bias(name, value)}
+    filled = dict(zip(named, model.net.state_dict().values(), strict=True))
+    source.load_state_dict(filled, strict=False)
+    faces = torch.rand(3, 1, 16, 16)
+    normalised = (faces - model.mean) / model.std
+    for train in (True, False):
+        torch.manual_seed(3)
+        ours = model.train(train)(faces)
+        torch.manual_seed(3)
+        assert torch.allclose(ours, source.train(train)(normalised), atol=1e-5)
+
+
+def is_conv_bias(name, value):
+    """Whether it is a convolution's bias: every other entry of ``layers`` is a convolution."""
+    return (
+        name.startswith("layers.") and name.endswith(".bias") and int(name.split(".")[1]) % 2 == 0 and value.ndim == 1
+    )
+
+
+# --- all --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "least"), [("mini_xception", 20), ("resnet9", 8), ("resnet18", 8), ("vgg_fer", 16)])
+def test_faces_that_cannot_be_halved_so_often_are_refused(name, least):
+    small = {"hidden": [8]} if name == "vgg_fer" else {}
+    assert create({"name": name, **small}, image_size=least).eval()(torch.rand(1, 1, least, least)).shape == (1, 7)
+    with pytest.raises(FerError, match=rf"data.image_size={least - 1}: model={name} halves .* at least {least}"):
+        create({"name": name, **small}, image_size=least - 1)
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"name": "mini_xception", "channels": [16, 0]}, "model.channels[1]=0"),
+        ({"name": "mini_xception", "dropout": 0.1}, "model.dropout: no such key"),
+        ({"name": "resnet9", "scale": 0.0}, "model.scale=0.0: out of range"),
+        ({"name": "resnet18", "zero_init": 1}, "model.zero_init=1: expected true or false"),
+        ({"name": "vgg_fer", "dropout": 1.0}, "model.dropout=1.0: out of range"),
+    ],
+)
+def test_faulty_arguments_are_named(section, says):
+    with pytest.raises(FerError) as caught:
+        create(section)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("section", [{"name": "mini_xception", "channels": []}, {"name": "vgg_fer", "channels": []}])
+def test_no_block_leaves_the_layers_around(section):
+    model = create({**section, **({"hidden": [4]} if section["name"] == "vgg_fer" else {})}, image_size=16)
+    assert model(torch.rand(2, 1, 16, 16)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", FAITHFUL)
+def test_channels_stay_innermost(name):
+    """No layer falls back to channels outermost, which costs up to twice the time."""
+    model = create({"name": name}, image_size=32).to(memory_format=torch.channels_last)
+    strayed = []
+
+    def look(layer, _, output):
+        if (
+            output.ndim == 4
+            and min(output.shape[1:]) > 1
+            and not output.is_contiguous(memory_format=torch.channels_last)
+        ):
+            strayed.append(layer)
+
+    for layer in model.net.modules():
+        layer.register_forward_hook(look)
+    model(torch.rand(2, 1, 32, 32).contiguous(memory_format=torch.channels_last))
+    assert not strayed
+
+
+@pytest.mark.parametrize(
+    ("section", "millions"),
+    [("mini_xception", 5.52), ("resnet9", 850.68), ("resnet18", 1247.04), ("vgg_fer", 504.15)],
+)
+def test_docstrings_tell_parameters_and_multiply_adds(section, millions):
+    import importlib
+
+    said = " ".join(importlib.import_module(f"fer.models.{section}").__doc__.split())
+    model = create({"name": section})
+    assert multiply_adds(model) / 1e6 == pytest.approx(millions, abs=0.005)
+    assert f"{parameters(model):,} parameters" in said
+    assert f"{millions:,.1f} million multiply-adds" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "narrow"),
+    [
+        ("mini_xception", []),
+        ("resnet9", ["model.width=8"]),
+        ("resnet18", ["model.width=8"]),
+        ("vgg_fer", ["model.channels=[16,32,64,128]", "model.hidden=[128,128]"]),
+    ],
+)
+def test_learns_to_read_drawn_faces(train, name, narrow):
+    """One of seven faces is right by chance: of 140, more than 42 in one run of 1.9 million."""
+    ended = train(
+        *("data=synthetic", "data.synthetic_count=1400", "data.image_size=32", "data.batch_size=32"),
+        *(f"model={name}", *narrow, "trainer.max_epochs=6", "trainer.accelerator=cpu", "logger=none"),
+        "hydra.run.dir=out",
+    )
+    assert ended.code == 0, ended.err
+    results = metrics(Path("out"))
+    assert results["n"] == 140
+    assert results["accuracy"] > 0.3
