@@ -11,7 +11,10 @@ from fer.configuration import composed, conf_folder, plain
 from fer.settings import AugmentSettings, DataSettings, LoggerSettings, TrainerSettings, TrainSettings
 
 GROUPS = {
-    group: sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+    group: sorted(
+        file.relative_to(conf_folder() / group).with_suffix("").as_posix()
+        for file in (conf_folder() / group).rglob("*.yaml")
+    )
     for group in (
         "data",
         "augment",

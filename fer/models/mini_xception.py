@@ -2,9 +2,9 @@
 
 Arriaga, Valdenegro-Toro & Plöger 2017, "Real-time Convolutional Neural Networks for Emotion and Gender Classification",
 after Chollet 2017, "Xception"; layers, padding and initial weights are those of the authors' Keras code,
-github.com/oarriaga/face_classification. Input (B, 1, 64, 64) there, at least 20 pixels
-here. With the defaults at 48 pixels: 56,951 parameters (58,423 as Keras counts, with 1,472 running statistics), 5.5
-million multiply-adds.
+github.com/oarriaga/face_classification. Input (B, 1, 64, 64) there, at least 20 pixels here. With
+the defaults at 48 pixels: 56,951 parameters, 5.5 million multiply-adds. Keras counts 58,423 parameters, the 1,472
+running statistics of batch normalisation among them.
 """
 
 from collections.abc import Sequence
@@ -76,7 +76,8 @@ def separable(inputs: int, outputs: int) -> list[nn.Module]:
 def norm(channels: int) -> nn.BatchNorm2d:
     """Return batch normalisation as in Keras, but for the pace of its running statistics.
 
-    Keras keeps 99 % of them at each step, which takes hundreds of steps to forget where they began.
+    Keras keeps 99 % of them at each step, torch 90 %. After 210 steps on drawn faces the same weights read 14 % of val
+    by Keras's statistics, which is chance, and 49 % by these.
     """
     return nn.BatchNorm2d(channels, eps=EPSILON)
 

@@ -1,8 +1,8 @@
-"""ResNet-9: the small residual network that won DAWNBench's CIFAR-10 race.
+"""ResNet-9: the small residual network that led DAWNBench's CIFAR-10 table.
 
 Page 2018, "How to train your ResNet", part 4; layers and initial weights are those of the author's code,
-github.com/davidcpage/cifar10-fast. Input (B, 1, 32, 32) there, in colour; at least 8 pixels here. With the
-defaults at 48 pixels: 6,570,432 parameters, 850.7 million multiply-adds; with a width of 16 about a sixteenth of both.
+github.com/davidcpage/cifar10-fast. Input (B, 3, 32, 32) there, at least 8 pixels here. With the defaults at 48 pixels:
+6,570,432 parameters, 850.7 million multiply-adds; with a width of 16 about a sixteenth of both.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ class ResNet9(EmotionClassifier):
 
     Args:
         width: channels of the first convolution; they double three times, each time the side is halved.
-        scale: factor on the logits, which slows the linear layer down.
+        scale: factor on the logits.
         contract: classes, image_size, mean and std, see ``EmotionClassifier``.
 
     Raises:

@@ -88,20 +88,22 @@ def read(arguments: Sequence[str]) -> Request:
     settings = build(TuneSettings, section["tune"], "tune")
     varied = _space(section.get("space") or {}, own)
     fixed = {text.partition("=")[0]: spelled(value_of(text)) for text in told if text not in paths}
-    folder = settings.resume or settings.folder
+    folder, before = settings.resume or settings.folder, _before(settings)
+    parameters = space.read(varied, fixed)
+    print("search: checking the space", flush=True)  # composing each of its corners takes seconds, and so does torch
     asked = Request(
         overrides=[text for text in overrides if not text.startswith(("tune.resume=", "tune.folder="))],
         told=told,
         config=config,
         settings=settings,
         space=varied,
-        parameters=space.checked(space.read(varied, fixed), told),
+        parameters=space.checked(parameters, told),
         fixed=[key for key in varied if key in fixed],
         folder=Path(folder).expanduser().absolute() if folder else None,
-        before=_before(settings),
+        before=before,
     )
-    if asked.before is not None:
-        _refuse_changes(asked, asked.before)
+    if before is not None:
+        _refuse_changes(asked, before)
     return asked
 
 
