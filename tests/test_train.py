@@ -20,7 +20,7 @@ FIELDS = {
     "schema", "split", "n", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95", "balanced_accuracy",
     "balanced_accuracy_ci95", "nll", "nll_ci95", "ece", "ece_if_calibrated", "per_class",
     "confusion", "best_epoch", "epochs", "train_seconds", "images_per_second", "peak_memory_mb",
-    "parameters", "architecture", "seed", "dataset", "versions", "commit", "hardware", "finished", "command",
+    "parameters", "architecture", "pretrained", "seed", "dataset", "versions", "commit", "hardware", "finished", "command",
 }  # fmt: skip
 
 
@@ -117,7 +117,10 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["max_epochs=3"], "did you mean 'trainer.max_epochs'?"),
         (["trainer.epochs=3"], "did you mean 'trainer.max_epochs'?"),
         (["lr=3"], "did you mean 'optimizer.lr'?"),
-        (["model=cn"], "model=cn: no such choice; there is cnn, mlp; did you mean 'cnn'?"),
+        (
+            ["model=cn"],
+            "model=cn: no such choice; there is cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg_fer; did you mean 'cnn'?",
+        ),
         (["scheduler=cosin"], "did you mean 'cosine'?"),
         (["+data.color=1"], "+data.color=1: keys cannot be added"),
         (["++seed=1"], "keys cannot be added"),
@@ -139,13 +142,16 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["seed=5000000000"], "out of range"),
         (["data.batch_size=1"], "data.batch_size=1: batch normalisation cannot train on one face"),
         (["augment.crop_padding=24"], "augment.crop_padding=24: reflects at most data.image_size - 1 = 23 pixels"),
-        (["model=null"], "model=null: expected one of cnn, mlp"),
+        (["model=null"], "model=null: expected one of cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg_fer"),
         (["optimizer=3"], "optimizer=3: expected one of adam, adamw, sgd"),
         (["--foo"], "--foo"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
         (["trainer.devices=2"], "trainer.devices: no such key"),
         (["trainer.max_epochs=0"], "out of range"),
-        (["model.name=vgg"], "model 'vgg' is not registered; there is cnn, mlp"),
+        (
+            ["model.name=vgg"],
+            "model 'vgg' is not registered; there is cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg_fer",
+        ),
         (["optimizer.name=os.system"], "optimizer 'os.system' is not registered"),
         (["init_from=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         (["init_from=https://example.org/x.ckpt"], "read from files only"),
@@ -350,7 +356,7 @@ def test_help_names_the_groups_and_the_keys(capfd):
     for word in (
         "python -m fer.train",
         "augment: basic, flip, none, strong",
-        "model: cnn, mlp",
+        "model: cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg_fer",
         "max_epochs",
         "resume=",
     ):
