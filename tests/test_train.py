@@ -20,7 +20,8 @@ FIELDS = {
     "schema", "split", "n", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95", "balanced_accuracy",
     "balanced_accuracy_ci95", "nll", "nll_ci95", "ece", "ece_if_calibrated", "per_class",
     "confusion", "best_epoch", "epochs", "train_seconds", "images_per_second", "peak_memory_mb",
-    "parameters", "architecture", "pretrained", "seed", "dataset", "versions", "commit", "hardware", "finished", "command",
+    "parameters", "architecture", "pretrained", "seed", "dataset", "versions", "commit", "hardware", "finished",
+    "command",
 }  # fmt: skip
 
 
@@ -119,7 +120,8 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["lr=3"], "did you mean 'optimizer.lr'?"),
         (
             ["model=cn"],
-            "model=cn: no such choice; there is cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg_fer; did you mean 'cnn'?",
+            "model=cn: no such choice; there is cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg_fer; "
+            "did you mean 'cnn'?",
         ),
         (["scheduler=cosin"], "did you mean 'cosine'?"),
         (["+data.color=1"], "+data.color=1: keys cannot be added"),
