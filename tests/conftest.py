@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -113,3 +115,23 @@ def metrics(folder: Path) -> dict[str, Any]:
     """Return a folder's ``metrics.json``."""
     contents: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     return contents
+
+
+def in_a_terminal(columns: int, *command: str) -> tuple[int, str]:
+    """Return the exit code of a command in a pseudo-terminal, and all that a person would see."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command, stdout=theirs, stderr=theirs, stdin=theirs,
+        env=os.environ | {"COLUMNS": str(columns), "TERM": "xterm", "PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # Linux's way to say that the other end is closed
+            break
+        if not part:
+            break
+        said += part
+    return process.wait(), said.decode()

@@ -2,14 +2,13 @@
 
 import logging
 import os
-import pty
 import re
 import shlex
 import subprocess
 import sys
 
 import pytest
-from conftest import SMALL
+from conftest import SMALL, in_a_terminal
 
 from fer.terminal import CLEAR, Line, bar
 
@@ -122,20 +121,8 @@ def test_in_a_terminal_one_line_is_drawn_over_and_libraries_are_silent(tmp_path)
         "trainer.threads=1",
     )
     command = [sys.executable, "-m", "fer.train", *settings, "trainer.max_epochs=2", "hydra.run.dir=out"]
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, env=os.environ | {"COLUMNS": "150"})
-    os.close(theirs)
-    said = b""
-    while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError:  # Linux's way to say that the other end is closed
-            break
-        if not part:
-            break
-        said += part
-    assert process.wait() == 0
-    text = said.decode()
+    code, text = in_a_terminal(150, *command)
+    assert code == 0
     drawn = re.findall(r"epoch [12]/2 [█░]{20} +\d+%  loss \d\.\d{3} acc \d+\.\d %  left: epoch 0:\d\d", text)
     assert len(drawn) >= 2, text
     lines = [re.sub(r".*\r\x1b\[K", "", line).strip("\r") for line in text.split("\n")]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, metrics
+from conftest import SMALL, in_a_terminal, metrics
 from omegaconf import OmegaConf
 
 from fer import jobs
@@ -231,30 +230,10 @@ def test_an_interrupted_and_a_killed_sweep_go_on_where_they_were(train, tmp_path
     assert metrics(folder / "0")["nll"] == metrics(tmp_path / "whole")["nll"]
 
 
-def in_a_terminal(columns: int, *arguments: str) -> tuple[int, str]:
-    """Return the exit code of a sweep in a pseudo-terminal, and all that it wrote."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, *arguments], stdout=theirs, stderr=theirs, stdin=theirs,
-        env=os.environ | {"COLUMNS": str(columns), "TERM": "xterm", "PYTHONIOENCODING": "utf-8"},
-    )  # fmt: skip
-    os.close(theirs)
-    said = b""
-    while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError:  # Linux's way to say that the other end is closed
-            break
-        if not part:
-            break
-        said += part
-    return process.wait(), said.decode()
-
-
 @pytest.mark.slow
 def test_in_a_terminal_one_line_tells_how_the_sweep_goes(tmp_path):
     settings = (*SMALL, "trainer.max_epochs=60", "optimizer.lr=0.01,-1,0.02", "hydra.sweep.dir=s")
-    code, said = in_a_terminal(80, *settings)
+    code, said = in_a_terminal(80, *COMMAND, *settings)
     assert code == 1
     plain = said.replace("\r\x1b[K", "\n")
     drawn = [text.split("\r")[0] for text in said.split("\r\x1b[K")[1:]]
