@@ -171,6 +171,11 @@ def stored(folder: Path, name: str) -> Any:
     return OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / name), resolve=False)
 
 
+def search_paths(overrides: Sequence[str]) -> list[str]:
+    """Return those of Hydra's own overrides that a run's composition depends on: where else configuration lies."""
+    return [text for text in overrides if text.startswith("hydra.searchpath=")]
+
+
 def tidied(arguments: Sequence[str]) -> list[str]:
     """Return the command line with options first, as Hydra needs it, and ``--config-dir`` as a search path.
 

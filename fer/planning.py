@@ -5,7 +5,6 @@ The command line is expanded here, and every job composed and checked before the
 """
 
 import itertools
-import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +13,19 @@ from typing import Any
 
 from fer import jobs
 from fer.arguments import build
-from fer.configuration import alternatives, composed, composed_sweep, offer_plugins, plain, spelled, unquoted
+from fer.configuration import (
+    alternatives,
+    composed,
+    composed_sweep,
+    offer_plugins,
+    plain,
+    search_paths,
+    spelled,
+    unquoted,
+)
 from fer.errors import FerError
 from fer.jobs import Job
+from fer.results import read_kept
 from fer.runs import identity
 from fer.settings import SweepSettings, TrainSettings
 
@@ -54,7 +63,7 @@ class Asked:
     @property
     def paths(self) -> list[str]:
         """Hydra's own overrides that a run's composition depends on."""
-        return [text for text in self.hydra if text.startswith("hydra.searchpath=")]
+        return search_paths(self.hydra)
 
     @property
     def foreign(self) -> bool:
@@ -142,17 +151,11 @@ def stored(folder: Path) -> dict[str, Any]:
     Raises:
         FerError: there is none, or it is damaged.
     """
-    file = folder / FILE
-    if not file.is_file():
-        raise FerError(f"{folder}: no sweep folder (it has no {FILE})")
-    try:
-        contents = json.loads(file.read_text(encoding="utf-8"))
-        if not all(isinstance(text, str) for text in contents["arguments"]) or not isinstance(contents["jobs"], list):
-            raise ValueError("arguments or jobs are not what they should be")
-    except (ValueError, LookupError, TypeError) as error:
-        raise FerError(f"{file}: damaged ({error}); a new sweep in another folder is what is left") from error
-    held: dict[str, Any] = contents
-    return held
+
+    def sound(held: dict[str, Any]) -> bool:
+        return all(isinstance(text, str) for text in held["arguments"]) and isinstance(held["jobs"], list)
+
+    return read_kept(folder / FILE, "sweep", "sweep folder", sound)
 
 
 def _refuse_used(folder: Path, resumed: Path | None, own: dict[str, list[str]]) -> None:

@@ -3,10 +3,12 @@
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from fer.errors import FerError
 
 
 @contextmanager
@@ -28,6 +30,29 @@ def write_json(file: Path, contents: dict[str, Any] | list[dict[str, Any]]) -> N
     with written_whole(file) as stream:
         json.dump(contents, stream, indent=2)
         stream.write("\n")
+
+
+def read_kept(file: Path, kind: str, missing: str, sound: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Return what an earlier sweep or search has kept of itself.
+
+    Args:
+        file: in its folder.
+        kind: "sweep" or "search".
+        missing: what a folder without the file is not.
+        sound: whether contents are laid out as they should be; may raise ``LookupError`` or ``TypeError``.
+
+    Raises:
+        FerError: there is no such file, or it is damaged.
+    """
+    if not file.is_file():
+        raise FerError(f"{file.parent}: no {missing} (it has no {file.name})")
+    try:
+        contents: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not sound(contents):
+            raise ValueError("it is not laid out as it should be")
+    except (ValueError, LookupError, TypeError) as error:
+        raise FerError(f"{file}: damaged ({error}); a new {kind} in another folder is what is left") from error
+    return contents
 
 
 def new_folder(parent: Path, name: str) -> Path:

@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 STUDY_FACES = 7178  # a fifth of FER2013's 35,887: the study had "about 36,000" faces, split 80/20
 PROTOCOLS = ("holdout", "official")  # the study's own, and FER2013's
-BASELINE = "study/cnn"
 LENGTHS = (3, 6, 12, 24, 36)  # epochs after which training might have been ended
 FREE = ("model.weights", "trainer.accelerator")  # keys that a run may set and still be its experiment
 
@@ -57,9 +56,10 @@ class Row:
         return "-" if self.accuracy is None else f"{'about ' * self.about}{100 * self.accuracy:g} %"
 
 
+CNN = Row("study/cnn", "CNN", 0.6308)  # what the schedule and augmentation are added to
 ROWS = (
     Row("study/mlp", "simple network", 0.365),
-    Row(BASELINE, "CNN", 0.6308),
+    CNN,
     Row("study/cnn_schedule", "CNN + schedule", 0.63, about=True),
     Row("study/cnn_augment", "CNN + augmentation", 0.61),
     Row("study/cnn_both", "CNN + both", None),
@@ -136,9 +136,9 @@ class Table:
     changes: str
     notes: Sequence[str]
 
-    def of(self, experiment: str, protocol: str) -> Found | None:
-        """Return the row of an experiment under a protocol."""
-        return next((one for one in self.found if (one.row.experiment, one.protocol) == (experiment, protocol)), None)
+    def of(self, row: Row, protocol: str) -> Found | None:
+        """Return what was found of a row under a protocol."""
+        return next((one for one in self.found if one.row is row and one.protocol == protocol), None)
 
 
 def table_of(paths: Sequence[Path]) -> Table:
@@ -153,7 +153,7 @@ def table_of(paths: Sequence[Path]) -> Table:
     if not runs:
         raise FerError(
             f"{', '.join(map(str, paths))}: holds no run of the study; make study, or python -m fer.train "
-            f"experiment={BASELINE}"
+            f"experiment={CNN.experiment}"
         )
     notes = list(left_out(gathered))
     if len(runs) < len(gathered.runs):
@@ -207,14 +207,10 @@ def main_table(table: Table) -> tuple[list[str], list[list[str]]]:
     heads = ["", "the study", "seeds", "holdout", "95 %", "to the study, points", "seeds", "official", "95 %"]
     rows = []
     for row in ROWS:
-        holdout, official = (_of_row(table, row, protocol) for protocol in PROTOCOLS)
+        holdout, official = (table.of(row, protocol) for protocol in PROTOCOLS)
         if holdout or official:
             rows.append([row.title, row.said, *_cells(holdout), _beyond(holdout), *_cells(official)])
     return heads, rows
-
-
-def _of_row(table: Table, row: Row, protocol: str) -> Found | None:
-    return next((one for one in table.found if one.row is row and one.protocol == protocol), None)
 
 
 def _cells(found: Found | None) -> list[str]:
@@ -237,9 +233,9 @@ def gains_table(table: Table) -> tuple[list[str], list[list[str]]]:
     heads = ["added to the CNN", "protocol", "seeds", "gain, points", "95 %", "p"]
     rows = []
     for protocol in PROTOCOLS:
-        base = table.of(BASELINE, protocol)
+        base = table.of(CNN, protocol)
         for row in ROWS:
-            one = table.of(row.experiment, protocol)
+            one = table.of(row, protocol)
             if base and one and row.title.startswith("CNN + "):
                 found = paired_difference(one.group.correct, base.group.correct)
                 covers = "" if found.seeds else " °"

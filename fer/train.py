@@ -26,6 +26,7 @@ from fer.configuration import (
     plain,
     quoted,
     refuse_additions,
+    search_paths,
     stored,
     tidied,
     unquoted,
@@ -85,7 +86,7 @@ def _origin(config: DictConfig, hydra_config: Any) -> Origin:
     """Return how the run came about; a resumed one as it began."""
     overrides = [text for text in hydra_config.overrides.task if not text.startswith("resume=")]
     choices = {group: choice for group, choice in hydra_config.runtime.choices.items() if "/" not in group}
-    paths = _search_paths(hydra_config.overrides.hydra)
+    paths = search_paths(hydra_config.overrides.hydra)
     return Origin(
         command=shlex.join(["python", "-m", "fer.train", *overrides, *paths]),
         choices=choices,
@@ -216,7 +217,7 @@ def resuming(arguments: list[str]) -> list[str]:
     if _value(arguments, "hydra.run.dir"):
         raise FerError(f"resume={path} goes on in the run's own folder; leave out hydra.run.dir")
     before = stored(folder, "overrides.yaml")
-    paths = _search_paths(stored(folder, "hydra.yaml")["hydra"]["overrides"]["hydra"])
+    paths = search_paths(stored(folder, "hydra.yaml")["hydra"]["overrides"]["hydra"])
     merged = {text.partition("=")[0]: text for text in (*before, *paths, *arguments) if not text.startswith("resume=")}
     overrides = [text for key, text in merged.items() if not key.startswith("-")]
     offer_plugins(overrides)
@@ -239,11 +240,6 @@ def _several(arguments: Sequence[str]) -> bool:
 def _shows(arguments: Sequence[str]) -> bool:
     """Return whether a command line asks Hydra to show something, and to run nothing."""
     return any(argument.partition("=")[0] in SHOWING for argument in arguments)
-
-
-def _search_paths(hydra_overrides: Sequence[str]) -> list[str]:
-    """Return those of Hydra's own overrides that a run's composition depends on."""
-    return [text for text in hydra_overrides if text.startswith("hydra.searchpath=")]
 
 
 def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:

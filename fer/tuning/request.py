@@ -1,6 +1,5 @@
 """What a command line of ``fer.tune`` asks for, and whether a folder's search can go on with it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,13 @@ from fer.configuration import (
     offer_plugins,
     plain,
     refuse_additions,
+    search_paths,
     spelled,
     unquoted,
     value_of,
 )
 from fer.errors import FerError
+from fer.results import read_kept
 from fer.runs import told as computed
 from fer.settings import TrainSettings, TuneSettings
 from fer.tuning import space
@@ -25,7 +26,6 @@ from fer.tuning.space import Parameter
 
 FILE = "tune.json"
 OWN = ("tune.", "space=", "space.")
-PATHS = "hydra.searchpath="
 NOT_HERE = {  # beginning of an override -> why a search refuses it
     "hydra": "a search has folders of its own; tune.folder= names it",
     "sweep": "belongs to fer.train -m",
@@ -63,7 +63,7 @@ class Request:
     @property
     def paths(self) -> list[str]:
         """The overrides that say where else configuration lies."""
-        return [text for text in self.told if text.startswith(PATHS)]
+        return search_paths(self.told)
 
 
 def read(arguments: Sequence[str]) -> Request:
@@ -80,7 +80,7 @@ def read(arguments: Sequence[str]) -> Request:
     offer_plugins(overrides)
     own = [text for text in overrides if text.startswith(OWN)]
     told = [text for text in overrides if text not in own]
-    paths = [text for text in told if text.startswith(PATHS)]
+    paths = search_paths(told)
     _refuse(told)
     config = plain(composed(told))
     build(TrainSettings, config)
@@ -123,17 +123,11 @@ def stored(folder: Path) -> dict[str, Any]:
     Raises:
         FerError: there is none, or it is damaged.
     """
-    file = folder / FILE
-    if not file.is_file():
-        raise FerError(f"{folder}: no search (it has no {FILE})")
-    try:
-        held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        sound = isinstance(held["arguments"], list) and isinstance(held["config"], dict) and "space" in held
-        if not sound:
-            raise ValueError("arguments, config or space are not what they should be")
-    except (ValueError, LookupError, TypeError) as error:
-        raise FerError(f"{file}: damaged ({error}); a new search in another folder is what is left") from error
-    return held
+
+    def sound(held: dict[str, Any]) -> bool:
+        return isinstance(held["arguments"], list) and isinstance(held["config"], dict) and "space" in held
+
+    return read_kept(folder / FILE, "search", "search", sound)
 
 
 def _before(settings: TuneSettings) -> dict[str, Any] | None:
@@ -151,7 +145,7 @@ def _before(settings: TuneSettings) -> dict[str, Any] | None:
 def _refuse(told: Sequence[str]) -> None:
     for text in told:
         for beginning, why in NOT_HERE.items():
-            if text.startswith(beginning) and not text.startswith(PATHS):
+            if text.startswith(beginning) and text not in search_paths(told):
                 raise FerError(f"{text}: {why}")
     for key, texts in alternatives(told).items():
         if len(texts) > 1:
