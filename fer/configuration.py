@@ -141,13 +141,18 @@ def changes(
         paths: overrides that say where else configuration lies.
     """
     with _beside_a_run(), initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
-        usual = compose("config", return_hydra_config=True).hydra.runtime.choices
+        usual = _default_choices()
         chosen = {group: choice for group, choice in choices.items() if group in usual and choice is not None}
         given = [f"{group}={choice}" for group, choice in chosen.items()]
         default = dict(leaves(plain(compose("config", [*given, *paths]))))
     groups = {group: (choice, usual[group]) for group, choice in chosen.items() if usual[group] != choice}
     keys = {key: (value, default.get(key)) for key, value in leaves(config) if value != default.get(key)}
     return {**groups, **keys}
+
+
+@functools.cache
+def _default_choices() -> dict[str, str | None]:
+    return dict(compose("config", return_hydra_config=True).hydra.runtime.choices)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -102,13 +103,20 @@ def evaluate(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     return runner(main, capfd)
 
 
-@pytest.fixture
-def small_run(train: Callable[..., Ended], tmp_path: Path) -> Path:
-    """Return the folder of a finished small run."""
-    folder = tmp_path / "run"
-    ended = train(*SMALL, f"hydra.run.dir={folder}")
-    assert ended.code == 0, ended.err
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished small run, which no test may change."""
+    from fer.train import main
+
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert main([*SMALL, f"hydra.run.dir={folder}"]) == 0
     return folder
+
+
+@pytest.fixture
+def small_run(trained_once: Path, tmp_path: Path) -> Path:
+    """Return the folder of a finished small run of the test's own."""
+    return shutil.copytree(trained_once, tmp_path / "run")
 
 
 def metrics(folder: Path) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def test_the_mlp_brings_its_own_augmentation_unless_told():
     assert plain(composed(["model=cnn"]))["augment"]["crop_padding"] == 4
 
 
+@pytest.mark.slow
 def test_groups_combine():
     for model, scheduler, optimizer in itertools.product(GROUPS["model"], GROUPS["scheduler"], GROUPS["optimizer"]):
         overrides = [f"model={model}", f"scheduler={scheduler}", f"optimizer={optimizer}"]

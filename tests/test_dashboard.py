@@ -108,6 +108,7 @@ def test_the_projector_has_every_val_face_with_its_picture(logged):
         assert sprite.size == (4 * 24, 4 * 24)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_logs_each_epoch_once(train, tmp_path, monkeypatch):
     from fer.callbacks import Saver
     from fer.errors import Interrupted
@@ -140,6 +141,7 @@ def test_long_runs_draw_now_and_then(train, tmp_path, monkeypatch):
     assert steps == [2, 3]  # every second, and the last
 
 
+@pytest.mark.slow
 def test_a_limited_validation_shows_the_faces_that_it_saw(train, tmp_path):
     assert train(*LOGGED, "data.synthetic_count=700", "trainer.limit_val=0.5", "hydra.run.dir=out").code == 0
     assert "val/best read faces" in events(tmp_path / "out").Tags()["images"]
@@ -149,6 +151,7 @@ def test_a_projector_without_tensorboard_is_refused(train):
     assert "set logger.tensorboard=true" in train(*SMALL, "logger.projector=true").line
 
 
+@pytest.mark.slow
 def test_pictures_change_nothing_of_the_training(train, tmp_path):
     assert train(*SMALL, "hydra.run.dir=plain").code == 0
     assert train(*LOGGED, "logger.report=true", "hydra.run.dir=drawn").code == 0

@@ -55,6 +55,7 @@ def test_other_data_are_told(evaluate, small_run, tmp_path):
     assert model.image_size == 24  # the 48-pixel faces were resized to what the network takes
 
 
+@pytest.mark.slow
 def test_batch_size_does_not_change_the_figures(evaluate, small_run):
     for size in ("1", "5", "1000"):
         assert evaluate(str(small_run), "--split", "test", "--batch-size", size).code == 0

@@ -104,6 +104,7 @@ def test_it_draws_says_writes_and_trains_nothing(train, tmp_path):
     assert names == {"lr_finder.json", "lr_finder.png", "lr_finder.svg", "config.yaml", "overrides.yaml", "hydra.yaml"}
 
 
+@pytest.mark.slow
 def test_the_command_that_it_names_trains(train, tmp_path):
     assert train(*TEST, "optimizer.lr=0.5").code == 0
     words = shlex.split(found(tmp_path / "out")["train_command"])
@@ -112,6 +113,7 @@ def test_the_command_that_it_names_trains(train, tmp_path):
     assert (tmp_path / "trained" / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_it_is_a_function_of_the_seed(train, tmp_path, monkeypatch):
     monkeypatch.setattr("fer.lr_finder.STEPS", 30)
     curves = []
@@ -121,6 +123,7 @@ def test_it_is_a_function_of_the_seed(train, tmp_path, monkeypatch):
     assert curves[0] == curves[1] != curves[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -143,6 +146,7 @@ def test_every_choice_runs_to_the_end(train, tmp_path, monkeypatch, arguments):
     assert contents["suggestion"] is not None or contents["reason"]
 
 
+@pytest.mark.slow
 def test_the_schedule_takes_no_part(train, tmp_path, monkeypatch):
     monkeypatch.setattr("fer.lr_finder.STEPS", 30)
     curves = []
@@ -224,6 +228,7 @@ def test_a_run_is_not_resumed_into_it_nor_it_into_a_run(train, small_run, tmp_pa
     assert "lr_finder=true trains nothing; there is nothing to go on with" in train("resume=out").line
 
 
+@pytest.mark.slow
 def test_it_starts_from_given_weights(train, small_run, tmp_path):
     assert train(*TEST, f"init_from={small_run}").code == 0
     assert train(*TEST[:-1], "hydra.run.dir=fresh").code == 0

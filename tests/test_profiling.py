@@ -121,6 +121,7 @@ def test_an_epoch_that_is_over_before_recording_would_begin_is_said(train, tmp_p
     assert not (tmp_path / "out" / "profile_trace.json.gz").exists()
 
 
+@pytest.mark.slow
 def test_measuring_changes_no_bit_of_the_result(train, tmp_path):
     states = []
     for profile in ("true", "false"):
@@ -186,6 +187,7 @@ def test_a_gpu_is_waited_for_at_both_ends_of_a_phase(monkeypatch):
     assert len(waits) == 4
 
 
+@pytest.mark.slow
 def test_a_measured_run_that_was_interrupted_goes_on_to_the_same_end(train, tmp_path, monkeypatch):
     (tmp_path / "ending.py").write_text(ENDS)
     monkeypatch.syspath_prepend(tmp_path)

@@ -32,6 +32,7 @@ def test_the_interval_of_balanced_accuracy_is_that_of_independent_recalls():
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=half / 5)
 
 
+@pytest.mark.slow
 def test_intervals_hold_what_a_large_sample_says():
     """Of 20 samples, at least 16 intervals hold the figure of 100,000 faces (of 95 % nominally)."""
     truth = scoring.score(*predictions(100_000, 99), list("abcdefg"))

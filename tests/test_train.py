@@ -286,6 +286,7 @@ def test_switches_run_to_the_end(train, tmp_path, arguments):
         assert list((tmp_path / "out" / "tensorboard").glob("events*"))
 
 
+@pytest.mark.slow
 def test_overfitting_one_batch_learns_it_by_heart(train, tmp_path):
     settings = (
         "trainer.overfit_batches=1",

@@ -355,6 +355,7 @@ def test_so_do_those_of_the_whole_network(train, whole_weights, tmp_path, reques
     trains_alike(run, ("model.unfreeze=last_block", f"data.image_size={size}"), request)
 
 
+@pytest.mark.slow
 def test_another_seed_computes_nothing_and_another_split_only_what_is_missing(vgg_run):
     assert "126 computed in" in vgg_run()[0].out
     ended, _ = vgg_run("seed=1", "model.hidden=32", name="seed")
@@ -400,6 +401,7 @@ def test_features_that_would_fill_the_disk_are_not_kept(vgg_run, monkeypatch, tm
 # --- a run's other parts -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_finished_run_needs_no_file_of_weights_and_says_where_they_came_from(vgg_run, evaluate, thin, tmp_path):
     ended, folder = vgg_run("logger=tensorboard", "trainer.profile=true")
     assert ended.code == 0, ended.err
@@ -453,6 +455,7 @@ class Interrupted(VGG16):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unfreeze", ["none", "last_block"])
 def test_a_resumed_run_equals_an_uninterrupted_one(train, thin, tmp_path, monkeypatch, unfreeze):
     (tmp_path / "interrupted_vgg_plugin.py").write_text(PLUGIN)

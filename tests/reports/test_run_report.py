@@ -134,6 +134,7 @@ def test_smoke_and_no_logger_leave_nothing_to_look_at(train, tmp_path):
     assert not {"report.html", "figures", "tensorboard"} & {file.name for file in (tmp_path / "out").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_report_that_could_not_be_written_is_written_on_resume(train, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "figures").write_text("in the way")
@@ -150,6 +151,7 @@ def test_a_report_that_could_not_be_written_is_written_on_resume(train, tmp_path
     assert "nothing to resume" in train("resume=out").out
 
 
+@pytest.mark.slow
 def test_a_part_of_val_that_chose_is_told(train, tmp_path):
     settings = ("data.synthetic_count=700", "trainer.limit_val=0.5", "logger.report=true", "hydra.run.dir=out")
     ended = train(*SMALL, *settings)

@@ -193,6 +193,7 @@ def test_nothing_is_pruned_where_no_epoch_is_left_for_it():
     assert isinstance(pruner(TuneSettings(pruner="none"), 30), optuna.pruners.NopPruner)
 
 
+@pytest.mark.slow
 def test_importance_finds_what_matters_and_says_how_sure_it_is(tmp_path):
     settings = TuneSettings(sampler="random")
     study, rng = study_in(tmp_path), np.random.default_rng(0)
