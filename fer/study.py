@@ -42,6 +42,7 @@ class Row:
         accuracy: the study's, on val of its 80/20 split, as a share; None where it has no such row.
         about: whether the study gave it so.
         pretrained: whether the network begins with weights from elsewhere.
+        adds: what it adds to the CNN; empty for what is another network.
     """
 
     experiment: str
@@ -49,6 +50,7 @@ class Row:
     accuracy: float | None
     about: bool = False
     pretrained: bool = False
+    adds: str = ""
 
     @property
     def said(self) -> str:
@@ -60,9 +62,9 @@ CNN = Row("study/cnn", "CNN", 0.6308)  # what the schedule and augmentation are 
 ROWS = (
     Row("study/mlp", "simple network", 0.365),
     CNN,
-    Row("study/cnn_schedule", "CNN + schedule", 0.63, about=True),
-    Row("study/cnn_augment", "CNN + augmentation", 0.61),
-    Row("study/cnn_both", "CNN + both", None),
+    Row("study/cnn_schedule", "CNN + schedule", 0.63, about=True, adds="schedule"),
+    Row("study/cnn_augment", "CNN + augmentation", 0.61, adds="augmentation"),
+    Row("study/cnn_both", "CNN + both", None, adds="both"),
     Row("study/vgg16", "VGG16, ImageNet, frozen", 0.42, pretrained=True),
     Row("study/vgg16", "VGG16, random weights, frozen", None),
 )
@@ -236,13 +238,12 @@ def gains_table(table: Table) -> tuple[list[str], list[list[str]]]:
         base = table.of(CNN, protocol)
         for row in ROWS:
             one = table.of(row, protocol)
-            if base and one and row.title.startswith("CNN + "):
+            if base and one and row.adds:
                 found = paired_difference(one.group.correct, base.group.correct)
                 covers = "" if found.seeds else " °"
                 seeds = f"{one.group.accuracy.number} and {base.group.accuracy.number}"
                 gain = f"{100 * found.value:+.2f}"
-                added = row.title.removeprefix("CNN + ")
-                rows.append([added, protocol, seeds, gain, span(found.interval, "+") + covers, chance(found.p)])
+                rows.append([row.adds, protocol, seeds, gain, span(found.interval, "+") + covers, chance(found.p)])
     return heads, rows
 
 
@@ -342,7 +343,7 @@ def drawable(table: Table) -> list[str]:
 
 
 def _is_cnn(one: Found, protocol: str) -> bool:
-    return one.protocol == protocol and one.row.title.startswith("CNN")
+    return one.protocol == protocol and (one.row is CNN or bool(one.row.adds))
 
 
 def draw(table: Table, folder: Path) -> None:
