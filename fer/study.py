@@ -42,7 +42,6 @@ class Row:
         accuracy: the study's, on val of its 80/20 split, as a share; None where it has no such row.
         about: whether the study gave it so.
         pretrained: whether the network begins with weights from elsewhere.
-        adds: what it adds to the CNN; empty for what is another network.
     """
 
     experiment: str
@@ -50,7 +49,6 @@ class Row:
     accuracy: float | None
     about: bool = False
     pretrained: bool = False
-    adds: str = ""
 
     @property
     def said(self) -> str:
@@ -58,15 +56,22 @@ class Row:
         return "-" if self.accuracy is None else f"{'about ' * self.about}{100 * self.accuracy:g} %"
 
 
-CNN = Row("study/cnn", "CNN", 0.6308)  # what the schedule and augmentation are added to
+CNN = Row("study/cnn", "CNN", 0.6308)
+SCHEDULED = Row("study/cnn_schedule", "CNN + schedule", 0.63, about=True)
+AUGMENTED = Row("study/cnn_augment", "CNN + augmentation", 0.61)
+BOTH = Row("study/cnn_both", "CNN + both", None)
+CNNS = (CNN, SCHEDULED, AUGMENTED, BOTH)  # whose courses are drawn
 ROWS = (
     Row("study/mlp", "simple network", 0.365),
-    CNN,
-    Row("study/cnn_schedule", "CNN + schedule", 0.63, about=True, adds="schedule"),
-    Row("study/cnn_augment", "CNN + augmentation", 0.61, adds="augmentation"),
-    Row("study/cnn_both", "CNN + both", None, adds="both"),
+    *CNNS,
     Row("study/vgg16", "VGG16, ImageNet, frozen", 0.42, pretrained=True),
     Row("study/vgg16", "VGG16, random weights, frozen", None),
+)
+GAINS = (  # what is added, to what, giving what
+    ("schedule", CNN, SCHEDULED),
+    ("schedule", AUGMENTED, BOTH),
+    ("augmentation", CNN, AUGMENTED),
+    ("augmentation", SCHEDULED, BOTH),
 )
 
 
@@ -231,19 +236,19 @@ def _beyond(found: Found | None) -> str:
 
 
 def gains_table(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Return heads and rows: what the schedule and augmentation each add to the CNN, on the same faces."""
-    heads = ["added to the CNN", "protocol", "seeds", "gain, points", "95 %", "p"]
+    """Return heads and rows: what the schedule and augmentation each add, alone and together, on the same faces."""
+    heads = ["added", "to", "protocol", "seeds", "gain, points", "95 %", "p"]
     rows = []
     for protocol in PROTOCOLS:
-        base = table.of(CNN, protocol)
-        for row in ROWS:
-            one = table.of(row, protocol)
-            if base and one and row.adds:
+        for added, before, after in GAINS:
+            base, one = table.of(before, protocol), table.of(after, protocol)
+            if base and one:
                 found = paired_difference(one.group.correct, base.group.correct)
                 covers = "" if found.seeds else " °"
                 seeds = f"{one.group.accuracy.number} and {base.group.accuracy.number}"
                 gain = f"{100 * found.value:+.2f}"
-                rows.append([row.adds, protocol, seeds, gain, span(found.interval, "+") + covers, chance(found.p)])
+                interval = span(found.interval, "+") + covers
+                rows.append([added, before.title, protocol, seeds, gain, interval, chance(found.p)])
     return heads, rows
 
 
@@ -343,7 +348,7 @@ def drawable(table: Table) -> list[str]:
 
 
 def _is_cnn(one: Found, protocol: str) -> bool:
-    return one.protocol == protocol and (one.row is CNN or bool(one.row.adds))
+    return one.protocol == protocol and one.row in CNNS
 
 
 def draw(table: Table, folder: Path) -> None:

@@ -33,11 +33,12 @@ def make(train, tmp_path):
 
 @pytest.fixture
 def several(make):
-    """Two seeds of the CNN and of the CNN with augmentation, one MLP under the other protocol."""
+    """Two seeds of the CNN and of the CNN with augmentation, one of both; one CNN under the other protocol."""
     small = ("model.channels=[4,8]", "model.hidden=8")
     for seed in (0, 1):
         make(f"runs/a{seed}", "cnn", *small, f"seed={seed}", "data.split=holdout")
         make(f"runs/b{seed}", "cnn_augment", *small, f"seed={seed}", "data.split=holdout")
+    make("runs/d", "cnn_both", *small, "data.split=holdout")
     make("runs/c", "cnn", *small, "data.split=official")
 
 
@@ -53,7 +54,7 @@ def test_the_table_has_the_runs_figures_and_tells_what_is_left_out(several, make
     rows = list(csv.DictReader(open(tmp_path / "runs" / "study.csv")))
     assert [(row["experiment"], row["protocol"], row["seed"]) for row in rows] == [
         ("study/cnn", "holdout", "0"), ("study/cnn", "holdout", "1"), ("study/cnn_augment", "holdout", "0"),
-        ("study/cnn_augment", "holdout", "1"), ("study/cnn", "official", "0"),
+        ("study/cnn_augment", "holdout", "1"), ("study/cnn_both", "holdout", "0"), ("study/cnn", "official", "0"),
     ]  # fmt: skip
     accuracies = [100 * metrics(tmp_path / "runs" / name)["accuracy"] for name in ("a0", "a1")]
     page = (tmp_path / "runs" / "study.md").read_text()
@@ -62,7 +63,8 @@ def test_the_table_has_the_runs_figures_and_tells_what_is_left_out(several, make
     assert told in ended.out
     assert f"{np.mean(accuracies) - 63.08:+.2f} [" in page  # to the study
     gained = [100 * metrics(tmp_path / "runs" / name)["accuracy"] for name in ("b0", "b1")]
-    assert f"| augmentation | holdout | 2 and 2 | {np.mean(gained) - np.mean(accuracies):+.2f} |" in page
+    assert f"| augmentation | CNN | holdout | 2 and 2 | {np.mean(gained) - np.mean(accuracies):+.2f} |" in page
+    assert "| schedule | CNN + augmentation | holdout | 1 and 2 |" in page
     assert "official" in page
     for name in ("study", "courses_holdout", "courses_official"):
         assert (tmp_path / "runs" / "figures" / f"{name}.png").stat().st_size > 5000
