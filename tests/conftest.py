@@ -3,6 +3,8 @@
 import json
 import os
 import pty
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -123,6 +125,28 @@ def metrics(folder: Path) -> dict[str, Any]:
     """Return a folder's ``metrics.json``."""
     contents: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     return contents
+
+
+def training_commands(markdown: str) -> list[list[str]]:
+    """Return the arguments of each ``python -m fer.train`` in a page's blocks of shell commands."""
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", markdown, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True)[3:] for line in lines if line.startswith("python -m fer.train")]
+
+
+def settings_of_first_job(arguments: Sequence[str]) -> Any:
+    """Return the settings that a command line gives its run, or a sweep's its first job.
+
+    Raises:
+        FerError: they are faulty.
+    """
+    from fer.arguments import build
+    from fer.configuration import composed, plain
+    from fer.settings import TrainSettings
+
+    overrides = [text for text in arguments if text != "-m" and not text.startswith("resume=")]
+    choices = [re.sub(r"^([^=\[]+=[^,\[]+),[^\[]*$", r"\1", text) for text in overrides]
+    return build(TrainSettings, plain(composed(choices)))
 
 
 def in_a_terminal(columns: int, *command: str) -> tuple[int, str]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import settings_of_first_job, training_commands
 from PIL import Image
 
 import fer
@@ -16,6 +17,9 @@ DOCS = Path(fer.__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 
 pytestmark = pytest.mark.skipif(not PAGES, reason="runs from a checkout")
+
+
+RUN = [page for page in PAGES if "```bash" in page.read_text()]  # ```sh is what takes hours or wants FER2013
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -41,8 +45,14 @@ def test_every_picture_is_shown():
     assert shown == {file.name for file in (DOCS / "pictures").iterdir()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_training_command_composes(page):
+    for arguments in training_commands(page.read_text()):
+        settings_of_first_job([text for text in arguments if text not in ("--info", "models")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_every_command_of_a_page_runs(page, tmp_path):
     """In order, in an empty folder, as a reader would; what a page says that it finds there, is there."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])

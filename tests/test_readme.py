@@ -1,18 +1,14 @@
 """README tells the truth: its commands compose, its plugin trains, its files exist."""
 
 import re
-import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL, metrics
+from conftest import SMALL, metrics, settings_of_first_job, training_commands
 
 import fer
-from fer.arguments import build
-from fer.configuration import composed, plain
 from fer.data.readers.drawing import draw_faces
-from fer.settings import TrainSettings
 
 ROOT = Path(fer.__file__).parents[1]
 README = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
@@ -21,12 +17,9 @@ pytestmark = pytest.mark.skipif(not README, reason="runs from a checkout")
 
 
 def commands() -> list[list[str]]:
-    """The arguments of each ``python -m fer.train`` in a block of shell commands."""
-    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    found = [shlex.split(line, comments=True)[3:] for line in lines if line.startswith("python -m fer.train")]
+    """The arguments of each ``python -m fer.train`` that needs no plugin."""
     own = ("plugins=", "--info", "--config-dir")  # have tests of their own
-    return [arguments for arguments in found if not any(text.startswith(own) for text in arguments)]
+    return [found for found in training_commands(README) if not any(text.startswith(own) for text in found)]
 
 
 def test_there_are_commands_to_check():
@@ -35,9 +28,7 @@ def test_there_are_commands_to_check():
 
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
 def test_every_training_command_composes(arguments):
-    overrides = [text for text in arguments if text != "-m" and not text.startswith("resume=")]
-    choices = [re.sub(r"^([^=\[]+=[^,\[]+),[^\[]*$", r"\1", text) for text in overrides]  # a sweep's first job
-    build(TrainSettings, plain(composed(choices)))
+    settings_of_first_job(arguments)
 
 
 def test_the_plugin_trains(train, tmp_path, monkeypatch):
