@@ -238,8 +238,18 @@ def environment(data_path: str | None) -> dict[str, str]:
 
 def recorded(folder: Path) -> dict[str, Any] | None:
     """Return what a folder's ``job.json`` holds; None if there is none, or none that can be read."""
+    contents = _object(folder / "job.json")
+    if contents is None:
+        return None
+    code, seconds = contents.get("exit_code"), contents.get("seconds")
+    sound = isinstance(code, int | None) and isinstance(seconds, int | float | None)
+    return contents if sound else None
+
+
+def _object(file: Path) -> dict[str, Any] | None:
+    """Return the object that a JSON file holds; None if there is none, or none that can be read."""
     try:
-        contents = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        contents = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return contents if isinstance(contents, dict) else None
@@ -258,8 +268,10 @@ def outcome(folder: Path, code: int | None) -> str:
 
 
 def has_result(folder: Path) -> bool:
-    """Return whether a job has found what it was to find."""
-    return any((folder / name).exists() for name in ("metrics.json", "lr_finder.json"))
+    """Return whether a job has found what it was to find, and left it whole."""
+    trained = _object(folder / "metrics.json") is not None
+    whole = all((folder / name).exists() for name in ("history.csv", "predictions.csv"))
+    return (trained and whole) or _object(folder / "lr_finder.json") is not None
 
 
 def last_words(folder: Path) -> str:

@@ -27,6 +27,7 @@ from fer.significance import (
     by_chance,
     holm,
     mcnemar,
+    of_a_share,
     of_faces,
     of_seeds,
     paired_difference,
@@ -37,8 +38,8 @@ ORDER = (EVERYWHERE, "model", "data", "augment", "loss", "optimizer", "scheduler
 BRIEF = 40  # characters of a label that may tell all that differs
 MARKS = (  # what every table of a ranking has to say
     "Val accuracy in per cent, mean ± standard deviation over the seeds.",
-    "95 % seeds: for other seeds, on these very faces (Student's interval of the mean). 95 % faces: for other faces, "
-    "by these very networks (Wilson's interval).",
+    "95 % seeds: for other seeds, on these very faces (Student's interval of the mean, counting on the standard "
+    "deviation that chance alone gives at the least). 95 % faces: for other faces, by these very networks (Wilson's).",
     "To the best: difference on the same faces, with its 95 % interval for other faces and other seeds; °: for other "
     "faces alone, since one of the two has one seed.",
     "*: differs from the best, p < 0.05 after Holm's adjustment for all pairs of the ranking; intervals are not "
@@ -204,7 +205,8 @@ class Group:
     def accuracy(self) -> Seeds:
         """Val accuracy over the seeds."""
         least = by_chance(self.correct) if len(self.runs) > 1 else 0.0
-        return of_seeds([run.metrics["accuracy"] for run in self.runs], least)
+        found = of_seeds([run.metrics["accuracy"] for run in self.runs], least)
+        return found._replace(interval=None if found.interval is None else of_a_share(found.interval))
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:

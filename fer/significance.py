@@ -109,6 +109,11 @@ def of_seeds(values: Sequence[float], least: float = 0.0) -> Seeds:
     return Seeds(count, mean, sd, Interval(mean - half, mean + half))
 
 
+def of_a_share(interval: Interval) -> Interval:
+    """Return an interval of a share without what lies below 0 or above 1."""
+    return Interval(max(0.0, interval.low), min(1.0, interval.high))
+
+
 def by_chance(correct: NDArray[np.bool_]) -> float:
     """Return the standard deviation that accuracies of K seeds have at the least, since each errs on other faces.
 

@@ -10,7 +10,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from statistics import fmean, median
@@ -22,7 +22,7 @@ from fer.leaderboard import APART, gather, left_out
 from fer.ranking import Group, Run, chance, grouped, span
 from fer.results import clock, markdown_table, text_table, written_whole
 from fer.runs import told
-from fer.significance import Interval, paired_difference, wilson
+from fer.significance import Interval, of_a_share, paired_difference, wilson
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +41,14 @@ class Row:
         title: as the study named it.
         accuracy: the study's, on val of its 80/20 split, as a share; None where it has no such row.
         about: whether the study gave it so.
-        pretrained: whether the network begins with weights from elsewhere.
+        weights: with which the network begins, as a run names them; "none" for random ones.
     """
 
     experiment: str
     title: str
     accuracy: float | None
     about: bool = False
-    pretrained: bool = False
+    weights: str = "none"
 
     @property
     def said(self) -> str:
@@ -65,7 +65,7 @@ ROWS = (
     Row("study/mlp", "simple network", 0.365),
     Row("study/linear", "linear classifier", None),
     *CNNS,
-    Row("study/vgg16", "VGG16, ImageNet, frozen", 0.42, pretrained=True),
+    Row("study/vgg16", "VGG16, ImageNet, frozen", 0.42, weights="VGG16_Weights.IMAGENET1K_V1"),
     Row("study/vgg16", "VGG16, random weights, frozen", None),
 )
 GAINS = (  # what is added, to what, giving what
@@ -99,7 +99,7 @@ class Found:
         """95 %, for other faces and, from two seeds on, for other seeds."""
         seeds = self.group.accuracy.interval
         faces = self.group.over_faces
-        return faces if seeds is None else of_sum(self.accuracy, [faces, seeds])
+        return faces if seeds is None else of_a_share(of_sum(self.accuracy, [faces, seeds]))
 
     @property
     def beyond(self) -> tuple[float, Interval] | None:
@@ -174,6 +174,9 @@ def table_of(paths: Sequence[Path]) -> Table:
     changed = Counter(changes(run) for run in runs)
     kept = "" if "" in changed else changed.most_common(1)[0][0]  # unchanged ones, if there are any
     notes += [f"{count} runs with {what} are left out" for what, count in changed.items() if what != kept]
+    strange = Counter(run.pretrained for run in runs if not any(belongs(run, row) for row in ROWS))
+    for name, count in strange.items():
+        notes.append(f"{count} runs that began with {name}, not ImageNet's weights, are left out")
     runs = [run for run in runs if changes(run) == kept]
     return Table(_rows(runs, notes), kept, notes)
 
@@ -187,15 +190,20 @@ def _rows(runs: Sequence[Run], notes: list[str]) -> list[Found]:
             notes.append(f"{count} runs on other faces ({setting.title}) are left out")
         for row in ROWS:
             here = [run for run in own if belongs(run, row) and run.setting == settings.most_common(1)[0][0]]
-            groups = grouped(here)
-            found += [Found(row, protocol, groups[0])] if groups else []
-            notes += [f"{len(groups) - 1} further settings of {row.experiment} are left out"] if groups[1:] else []
+            groups = sorted(grouped(_without_free(run) for run in here), key=lambda group: -len(group.runs))
+            found += [Found(row, protocol, group) for group in groups[:1]]
+            others = sum(len(group.runs) for group in groups[1:])
+            notes += [f"{others} runs of {row.experiment} with other settings are left out"] if others else []
     return found
+
+
+def _without_free(run: Run) -> Run:
+    return replace(run, settings={key: value for key, value in run.settings.items() if key not in FREE})
 
 
 def belongs(run: Run, row: Row) -> bool:
     """Return whether a run is one of a row's."""
-    return run.choices.get("experiment") == row.experiment and (run.pretrained != "none") == row.pretrained
+    return (run.choices.get("experiment"), run.pretrained) == (row.experiment, row.weights)
 
 
 @cache

@@ -80,6 +80,15 @@ def counted(trials: Sequence[Trial]) -> str:
     return ", ".join(f"{count} {words.get(state, state)}" for state, count in counts(trials).items() if count)
 
 
+def ended_in(file: Path) -> int:
+    """Return how many trials have ended by what ``write_csv`` wrote; 0 where it wrote nothing yet."""
+    try:
+        with open(file, newline="", encoding="utf-8") as stream:
+            return sum(row.get("state") != "running" for row in csv.DictReader(stream))
+    except FileNotFoundError:
+        return 0
+
+
 def write_csv(file: Path, trials: Sequence[Trial], keys: Sequence[str], monitor: str) -> None:
     """Write a row a trial: number, state, value, seeds' values, epochs, seconds, folders, same_as, reason, parameters.
 

@@ -22,7 +22,7 @@ from fer.errors import FerError, Interrupted, command
 from fer.places import places
 from fer.results import new_folder
 from fer.terminal import logged, shown
-from fer.trials import counted, counts
+from fer.trials import Trial, counted, counts, ended_in
 
 if TYPE_CHECKING:
     from fer.tuning.outcome import Outcome
@@ -106,6 +106,7 @@ def run(request: "Request", line: str) -> int:
         )  # fmt: skip
         study = proposals.opened(folder, settings, task.monitor, task.most_epochs, task.baseline())
         search = Search(study, task, lambda: outcome.keep(state))
+        _refuse_forgotten(folder, settings.storage or folder / proposals.JOURNAL, search.trials())
         state = outcome.Outcome(request, search, folder, before.get("command", line))
         outcome.keep(state)
         announce(state, where.told)
@@ -131,6 +132,16 @@ def _hold(stream: IO[bytes], folder: Path) -> None:
         jobs.hold(stream)
     except BlockingIOError:
         raise FerError(f"{folder}: a search still runs in it; wait for its end, or stop it") from None
+
+
+def _refuse_forgotten(folder: Path, storage: object, trials: Sequence[Trial]) -> None:
+    """Refuse a storage that lacks trials which the folder tells of: they would be overwritten."""
+    told, held = ended_in(folder / "trials.csv"), len(trials) - counts(trials)["running"]
+    if held < told:
+        raise FerError(
+            f"{storage}: holds {held} trials that have ended, {folder / 'trials.csv'} has {told}; a search goes on "
+            "with all of them: bring its storage back, or begin another with tune.folder="
+        )
 
 
 def announce(state: "Outcome", where: str) -> None:

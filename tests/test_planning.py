@@ -164,9 +164,10 @@ def hold(folder: Path, number: int, seed: int, code: int | None, *files: str) ->
     (place / "job.json").write_text(json.dumps(record))
     for file in ("console.log", *files):
         (place / file).parent.mkdir(exist_ok=True)
-        (place / file).touch()
+        (place / file).write_text("{}" if file.endswith(".json") else "")
 
 
+RESULT = ("metrics.json", "history.csv", "predictions.csv")
 CUT = ("checkpoints/last.ckpt", ".hydra/config.yaml")
 
 
@@ -174,7 +175,7 @@ CUT = ("checkpoints/last.ckpt", ".hydra/config.yaml")
 def before(tmp_path):
     """The folder of a sweep over seeds 0 to 5, whose jobs came to different ends."""
     folder = tmp_path / "s"
-    hold(folder, 0, 0, 0, "metrics.json", *CUT)
+    hold(folder, 0, 0, 0, *RESULT, *CUT)
     hold(folder, 1, 1, 143, *CUT)
     hold(folder, 2, 2, 1, *CUT)
     hold(folder, 3, 3, None, *CUT)
@@ -241,6 +242,21 @@ def test_damaged_records_of_jobs_are_jobs_that_are_missing(before):
     (before / "1" / "checkpoints" / "last.ckpt").unlink()
     found = planned(read(["-m", f"sweep.resume={before}", "seed=0,1"]))
     assert [(job.folder.name, job.resume) for job in found.jobs] == [("11", False), ("12", False)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda job: (job / "metrics.json").write_text('{"accuracy": 0.5'),
+        lambda job: (job / "predictions.csv").unlink(),
+        lambda job: (job / "history.csv").unlink(),
+        lambda job: (job / "job.json").write_text((job / "job.json").read_text().replace("7.5", '"abc"')),
+    ],
+)
+def test_a_job_whose_result_is_damaged_is_done_again(before, damage):
+    damage(before / "0")
+    (done,) = planned(read(["-m", f"sweep.resume={before}", "seed=0"])).jobs
+    assert (done.folder.name, done.code) == ("11", None)
 
 
 def test_a_used_folder_is_refused(before):

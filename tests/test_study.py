@@ -1,6 +1,7 @@
 """The founding study's table: which runs are whose, what is said of them, what is left out."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -83,6 +84,26 @@ def test_a_seed_run_again_counts_once(make, study, tmp_path):
     study("runs")
     (row,) = csv.DictReader(open(tmp_path / "runs" / "study.csv"))
     assert row["run"].endswith("second")
+
+
+def test_where_a_seed_was_trained_does_not_part_it_from_the_others(make, study, tmp_path):
+    for seed, accelerator in ((0, "cpu"), (1, "auto"), (2, "auto")):
+        make(f"runs/{seed}", "linear", f"seed={seed}", f"trainer.accelerator={accelerator}")
+    assert study("runs").code == 0
+    assert [row["seed"] for row in csv.DictReader(open(tmp_path / "runs" / "study.csv"))] == ["0", "1", "2"]
+
+
+def test_only_imagenets_weights_are_laid_beside_the_studys(make, study, tmp_path):
+    """Weights are known by the name that a run gives them, which only the genuine file gets."""
+    make("runs/a", "linear")
+    known = tmp_path / "runs" / "a" / "metrics.json"
+    hydra = tmp_path / "runs" / "a" / ".hydra" / "hydra.yaml"
+    hydra.write_text(hydra.read_text().replace("study/linear", "study/vgg16"))
+    for name, counted in (("mine.pth", False), ("VGG16_Weights.IMAGENET1K_V1", True)):
+        known.write_text(json.dumps({**json.loads(known.read_text()), "pretrained": {"name": name}}))
+        ended = study("runs")
+        assert len(list(csv.DictReader(open(tmp_path / "runs" / "study.csv")))) == counted
+        assert ("began with mine.pth, not ImageNet's weights, are left out" in ended.out) != counted
 
 
 @pytest.mark.parametrize(("runs", "says"), [("nowhere", "no such folder"), ("run", "holds no run of the study")])

@@ -229,6 +229,21 @@ def test_a_search_ends_with_its_best_trial_as_an_experiment_that_trains_to_the_s
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("forgetting", ["lost", "tune.storage=sqlite:///other.db"])
+def test_a_storage_that_forgot_trials_is_refused_and_nothing_is_overwritten(tuned, tmp_path, forgetting):
+    folder = tmp_path / "found"
+    assert tuned(*RUN[1:], "tune.trials=2").code == 0
+    kept = (folder / "trials.csv").read_bytes(), (folder / "tune.json").read_bytes()
+    if forgetting == "lost":
+        (folder / "journal.log").unlink()
+    more = [forgetting] if "=" in forgetting else []
+    ended = tuned("tune.resume=found", "tune.trials=3", *more)
+    assert ended.code == 1
+    assert "holds 0 trials that have ended" in ended.err
+    assert ((folder / "trials.csv").read_bytes(), (folder / "tune.json").read_bytes()) == kept
+
+
+@pytest.mark.slow
 def test_a_search_of_failing_trials_ends_with_exit_1_and_says_so(tuned, tmp_path, monkeypatch):
     (tmp_path / "dying.py").write_text(
         "from fer.models import register\nfrom fer.models.mlp import MLP\n\n\n@register('dies')\nclass Dies(MLP):\n"

@@ -49,6 +49,7 @@ for epoch in range(len(rows) + 1, epochs + 1):
         writer.writerows(rows)
     os.replace(folder / "part", history)
     (folder / "checkpoints" / "last.ckpt").write_text(str(epoch))
+(folder / "predictions.csv").touch()
 (folder / "metrics.json").write_text('{"accuracy": %r}' % max(float(row["accuracy/val"]) for row in rows))
 """
 TOLD = ["model=mlp", "data=synthetic", "trainer.accelerator=cpu", "trainer.max_epochs=6"]
