@@ -6,6 +6,7 @@ import pty
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,10 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes in: two test processes share the cores
+
+# a shell starts what runs in the background with SIGINT ignored, and children inherit that; some tests send it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # 140 drawn faces, 112 of them train: 7 steps of 16 an epoch, a second a run
 SMALL = (
