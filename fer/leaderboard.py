@@ -97,9 +97,9 @@ def write(gathered: Gathered, out: Path, *, by: str = "accuracy", pairs: Sequenc
     out.mkdir(parents=True, exist_ok=True)
     write_table(out / "leaderboard.csv", made, out)
     with written_whole(out / "leaderboard.md") as stream:
-        stream.write(markdown(made, gathered, pairs))
+        stream.write(markdown(made, gathered, pairs, by))
     page = compare.write(compare.Comparison(made, gathered.skipped, pairs, by), out)
-    return Published(text(made, gathered, pairs), page, out / "leaderboard.csv", out / "leaderboard.md")
+    return Published(text(made, gathered, pairs, by), page, out / "leaderboard.csv", out / "leaderboard.md")
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -236,6 +236,11 @@ def paired(first: Path, second: Path) -> tuple[Run, Run]:
     Raises:
         FerError: one cannot be read, or they were not scored on the same faces.
     """
+    for folder in (first, second):
+        if not folder.is_dir():
+            raise FerError(f"--pair {first} {second}: {folder}: no such folder")
+    if first.resolve() == second.resolve():
+        raise FerError(f"--pair {first} {second}: the same run twice; name two")
     one, other = load(first), load(second)
     if not one.same_faces(other):
         facts, others = one.setting.facts(), other.setting.facts()
@@ -247,9 +252,9 @@ def paired(first: Path, second: Path) -> tuple[Run, Run]:
 # --- as text --------------------------------------------------------------------------------------------------------
 
 
-def text(made: Sequence[Ranking], gathered: Gathered, pairs: Sequence[tuple[Run, Run]]) -> str:
+def text(made: Sequence[Ranking], gathered: Gathered, pairs: Sequence[tuple[Run, Run]], by: str = "accuracy") -> str:
     """Return the rankings for a terminal, and what was left out."""
-    parts = [f"{heading(one)}\n{text_table(*fitting(one))}" for one in made]
+    parts = [f"{heading(one, by)}\n{text_table(*fitting(one, by))}" for one in made]
     if len(made) > 1:
         parts.append("\n".join(["not ranked together:", *(f"  {reason}" for reason in ranking.apart(made))]))
     if pairs:
@@ -260,11 +265,11 @@ def text(made: Sequence[Ranking], gathered: Gathered, pairs: Sequence[tuple[Run,
     return "\n\n".join([*parts, "\n".join([*marks, *notes(made, gathered)])])
 
 
-def markdown(made: Sequence[Ranking], gathered: Gathered, pairs: Sequence[tuple[Run, Run]]) -> str:
+def markdown(made: Sequence[Ranking], gathered: Gathered, pairs: Sequence[tuple[Run, Run]], by: str = "accuracy") -> str:
     """Return the same as Markdown, with all the figures."""
     parts = ["# Leaderboard"]
     for one in made:
-        parts += [f"## {heading(one)}", markdown_table(*full(one))]
+        parts += [f"## {heading(one, by)}", markdown_table(*full(one))]
     if len(made) > 1:
         parts += ["## Not ranked together", "\n".join(f"- {reason}" for reason in ranking.apart(made))]
     if pairs:
@@ -277,12 +282,14 @@ def markdown(made: Sequence[Ranking], gathered: Gathered, pairs: Sequence[tuple[
     return "\n\n".join([*parts, "\n".join(indented)]) + "\n"
 
 
-def heading(one: Ranking) -> str:
-    """Return a ranking's title and how many it ranks."""
+def heading(one: Ranking, by: str = "accuracy") -> str:
+    """Return a ranking's title, how many it ranks, and by what, if not by accuracy."""
     count = sum(len(group.runs) for group in one.groups)
     pairs = len(one.groups) * (len(one.groups) - 1) // 2
     tested = f", {pairs:,} pair{'' if pairs == 1 else 's'} tested" if pairs else ""
-    return f"{one.setting.title}: {configurations(len(one.groups))}, {count:,} run{'' if count == 1 else 's'}{tested}"
+    order = "" if by == "accuracy" else f", sorted by {FIGURES[by].head}"
+    runs_told = f"{count:,} run{'' if count == 1 else 's'}"
+    return f"{one.setting.title}: {configurations(len(one.groups))}, {runs_told}{tested}{order}"
 
 
 def configurations(count: int) -> str:
@@ -322,14 +329,15 @@ def behind(one: Ranking, group: Group) -> str:
     return f"{100 * found.value:+.2f} {ranking.span(found.interval, '+')}{marks}"
 
 
-def fitting(one: Ranking) -> tuple[list[str], list[list[str]]]:
+def fitting(one: Ranking, by: str = "accuracy") -> tuple[list[str], list[list[str]]]:
     """Return as much of a ranking as fits a terminal; what goes first matters least to who is ahead."""
     for labelled in (False, True):
         heads, rows = full(one, labelled=labelled)
         count = len(heads) - len(FIGURES) + 1  # without the figures that FIGURES adds
-        shown = [*range(count), heads.index("parameters"), heads.index("time")]
+        more = [heads.index(name) for name in ("parameters", "time") if name != FIGURES[by].head]
+        shown = [*range(count), *([] if by == "accuracy" else [heads.index(FIGURES[by].head)]), *more]
         for less in (None, "parameters", "time", "95 % faces", "95 % seeds"):
-            shown = [place for place in shown if heads[place] != less]
+            shown = [place for place in shown if heads[place] != less or less == FIGURES[by].head]
             table = [heads[place] for place in shown], [[row[place] for place in shown] for row in rows]
             if len(text_table(*table).splitlines()[1]) <= WIDE:
                 return table
@@ -339,12 +347,17 @@ def fitting(one: Ranking) -> tuple[list[str], list[list[str]]]:
 def tests(pairs: Sequence[tuple[Run, Run]]) -> tuple[list[str], list[list[str]]]:
     """Return heads and rows of McNemar's tests; p-values of several are adjusted for their number (Holm)."""
     found = [ranking.tested(*pair) for pair in pairs]
-    adjusted = holm([one.p for one in found])
     rows = [
-        [str(first.folder), str(second.folder), f"{one.first:,}", f"{one.second:,}", chance(one.p), chance(p)]
-        for (first, second), one, p in zip(pairs, found, adjusted, strict=True)
+        [str(first.folder), str(second.folder), f"{one.first:,}", f"{one.second:,}", chance(one.p)]
+        for (first, second), one in zip(pairs, found, strict=True)
     ]
-    return ["A", "B", "only A right", "only B right", "p", f"p for {len(pairs)} (Holm)"], rows
+    heads = ["A", "B", "only A right", "only B right", "p"]
+    if len(pairs) == 1:
+        return heads, rows
+    adjusted = holm([one.p for one in found])
+    return [*heads, f"p, adjusted for {len(pairs)} tests"], [
+        [*row, chance(p)] for row, p in zip(rows, adjusted, strict=True)
+    ]
 
 
 def notes(made: Sequence[Ranking], gathered: Gathered) -> list[str]:

@@ -81,6 +81,7 @@ class Plan:
         doubles: how many more the command line named that compute the same as others.
         again: (old folder, job) of those that left nothing to go on from.
         unasked: how many finished jobs the folder holds that are not among them.
+        saved: folders of interrupted jobs that are not among them.
     """
 
     jobs: list[Job] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Plan:
     doubles: int = 0
     again: list[tuple[Path, Job]] = field(default_factory=list)
     unasked: int = 0
+    saved: list[Path] = field(default_factory=list)
 
 
 # --- what is asked for ----------------------------------------------------------------------------------------------
@@ -227,7 +229,9 @@ def planned(asked: Asked) -> Plan:
         if name in held and held[name].folder != job.folder:
             plan.again.append((held[name].folder, job))
     plan.jobs = list(found.values())
-    plan.unasked = sum(before.rank == DONE and name not in found for name, before in held.items())
+    others = [before for name, before in held.items() if name not in found]
+    plan.unasked = sum(before.rank == DONE for before in others)
+    plan.saved = [before.folder for before in others if before.rank == CUT_OFF]
     if all(job.reason for job in plan.jobs):
         raise FerError(plan.jobs[0].reason)
     return plan

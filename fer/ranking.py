@@ -40,8 +40,8 @@ MARKS = (  # what every table of a ranking has to say
     "Val accuracy in per cent, mean ± standard deviation over the seeds.",
     "95 % seeds: for other seeds, on these very faces (Student's interval of the mean, counting on the standard "
     "deviation that chance alone gives at the least). 95 % faces: for other faces, by these very networks (Wilson's).",
-    "To the best: difference on the same faces, with its 95 % interval for other faces and other seeds; °: for other "
-    "faces alone, since one of the two has one seed.",
+    "To the best: difference to the highest val accuracy on the same faces, with its 95 % interval for other faces and "
+    "other seeds; °: for other faces alone, since one of the two has one seed.",
     "*: differs from the best, p < 0.05 after Holm's adjustment for all pairs of the ranking; intervals are not "
     "adjusted.",
     "Best epoch and best configuration are chosen on val, which flatters both.",
@@ -300,7 +300,7 @@ class Ranking:
             return self.pairs[i, j]
         found, p = self.pairs[j, i]
         low, high = found.interval
-        return found._replace(value=-found.value, interval=Interval(-high, -low)), p
+        return found._replace(value=0.0 - found.value, interval=Interval(-high, -low)), p
 
     def machines(self) -> list[str]:
         """Return the machines its runs were trained on, in words; times of several do not compare."""

@@ -58,11 +58,13 @@ def find(paths: Iterable[str | Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in map(Path, paths):
-        if not path.exists():
-            raise FerError(f"{path}: no such folder")
+        if not path.is_dir():
+            raise FerError(f"{path}: {'is a file, no folder' if path.exists() else 'no such folder'}")
         held = sorted(file.parent for file in path.rglob("metrics.json") if (file.parent / ".hydra").is_dir())
         if not held:
-            raise FerError(f"{path}: holds no finished run (no metrics.json beside .hydra/)")
+            begun = len(unfinished([path]))
+            more = f"; {begun} not finished" if begun else ""
+            raise FerError(f"{path}: holds no finished run (no metrics.json beside .hydra/){more}")
         found |= dict.fromkeys(held)
     return list(found)
 
@@ -75,5 +77,6 @@ def unfinished(paths: Iterable[str | Path]) -> dict[Path, str]:
             if (folder / "lr_finder.json").exists():
                 found[folder] = "a learning-rate finder, which trains nothing"
             elif not (folder / "metrics.json").exists():
-                found[folder] = "not finished (no metrics.json)"
+                more = "; its console.log says why" if (folder / "console.log").exists() else ""
+                found[folder] = f"not finished (no metrics.json{more})"
     return found

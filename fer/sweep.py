@@ -89,7 +89,12 @@ def announce(plan: Plan, folder: Path, waiting: int, where: str) -> None:
         old, new = before.name, job.folder.name
         log.info("  job %s left nothing to go on from: it is job %s now, and its old folder stays as it is", old, new)
     if plan.unasked:
-        log.info("  %d finished jobs of this folder are not asked for now, and are left as they are", plan.unasked)
+        log.info("  %d finished jobs of this folder are not asked for now; they stay in the leaderboard", plan.unasked)
+    for cut_off in plan.saved:
+        log.info(
+            "  job %s was interrupted and is not asked for now; python -m fer.train resume=%s goes on with it",
+            cut_off.name, shlex.quote(str(shown(cut_off))),
+        )  # fmt: skip
 
 
 # --- Hydra's other launchers ----------------------------------------------------------------------------------------

@@ -43,12 +43,15 @@ def test_runs_are_laid_side_by_side(compare, two_runs, tmp_path):
 
 def test_a_pair_is_tested(compare, two_runs):
     first, second = map(str, two_runs)
-    ended = compare(first, second, "--out", "out", "--pair", first, second, "--pair", first, first)
+    ended = compare(first, second, "--out", "out", "--pair", first, second, "--pair", second, first)
     assert ended.code == 0, ended.err
-    lines = [line.split() for line in ended.out.splitlines() if line.startswith(first)]
-    assert sorted(lines[0][2:4]) == ["0", "1"]  # one face parts them
-    assert lines[0][4:] == ["1.00", "1.00"]
-    assert lines[1][2:] == ["0", "0", "1.00", "1.00"]
+    (there,) = [line.split() for line in ended.out.splitlines() if line.startswith(f"{first} ")]
+    (back,) = [line.split() for line in ended.out.splitlines() if line.startswith(f"{second} ")]
+    assert sorted(there[2:4]) == ["0", "1"]  # one face parts them
+    assert there[2:4] == back[3:1:-1]
+    assert there[4:] == ["1.00", "1.00"]
+    alone = compare(first, second, "--out", "alone", "--pair", first, second)
+    assert "adjusted" not in alone.out.partition("McNemar")[2].splitlines()[1]
 
 
 def test_a_pair_of_different_faces_is_refused(compare, two_runs, tmp_path):
@@ -70,7 +73,10 @@ def test_rows_are_sorted_as_asked(compare, two_runs, tmp_path):
     config.write_text(config.read_text().replace("label_smoothing: 0.1", "label_smoothing: 0.2"))
     file = second / "metrics.json"
     file.write_text(file.read_text().replace(f'"nll": {metrics(second)["nll"]}', '"nll": 0.001'))
-    assert compare(str(first), str(second), "--out", "out", "--sort", "nll").code == 0
+    ended = compare(str(first), str(second), "--out", "out", "--sort", "nll")
+    assert ended.code == 0
+    assert "sorted by NLL" in ended.out
+    assert "0.0010" in ended.out  # the column that sorts is shown
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "Sorted by NLL." in page
     rows = (tmp_path / "out" / "leaderboard.csv").read_text().splitlines()
@@ -85,6 +91,8 @@ def test_rows_are_sorted_as_asked(compare, two_runs, tmp_path):
         ((".",), ".: holds no finished run"),
         (("run", "--out", "taken"), "--out taken: is a file; name a folder"),
         (("run", "--pair", "run", "nowhere"), "nowhere"),
+        (("run", "--pair", "run", "run"), "the same run twice; name two"),
+        (("taken",), "taken: is a file, no folder"),
         (("run", "--sort", "luck"), "argument --sort: invalid choice: 'luck'"),
     ],
 )

@@ -206,6 +206,7 @@ def test_further_overrides_replace_those_of_the_sweep(before):
     assert found.unasked == 1
     other = planned(read(["-m", f"sweep.resume={before}", "trainer.max_epochs=4"]))
     assert not any(job.resume or job.code == 0 for job in other.jobs)
+    assert [folder.name for folder in other.saved] == ["1", "3"]
 
 
 def test_jobs_are_known_by_their_configuration_and_not_by_their_number(before):

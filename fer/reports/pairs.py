@@ -74,7 +74,7 @@ def table(pairs: Sequence[Sequence[tuple[str, Run]]]) -> Markup:
         (a, b, f"{one.first:,}", f"{one.second:,}", ranking.chance(one.p), ranking.chance(p))
         for ((a, _), (b, _)), one, p in zip(pairs, found, adjusted, strict=True)
     ]
-    heads = ("A", "B", "only A right", "only B right", "exact p", f"of {len(rows)} (Holm)")
+    heads = ("A", "B", "only A right", "only B right", "exact p", f"adjusted for {len(rows)} tests")
     return page.named(page.table(heads, rows, range(2, 6)))
 
 
