@@ -6,6 +6,7 @@ the device as bytes, and becomes float and augmented there.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from fer.data.cache import folder_of
-from fer.data.faces import Faces, counts
+from fer.data.faces import UNKNOWN, Faces, counts
 from fer.data.features import Compute, Features, FeatureStore
 from fer.data.splits import assign, twin_notes
 from fer.data.table import read_faces
@@ -26,6 +27,8 @@ from fer.data.twins import digests
 from fer.errors import FerError
 from fer.labels import EMOTIONS, SPLITS
 from fer.settings import DataSettings
+
+EVERY = "all"  # in place of a split: all faces that have a label
 
 
 class Batch(NamedTuple):
@@ -146,24 +149,17 @@ class FERDataModule(pl.LightningDataModule):
         super().__init__()
         self.data, self.augment, self.seed = data, augment, seed
         self.datasets: dict[str, FaceDataset] = {}
-        self._table: tuple[Faces, NDArray[np.int8]] | None = None
 
-    @property
+    @cached_property
     def faces(self) -> Faces:
         """The whole table."""
-        return self._read()[0]
+        return read_faces(self.data)
 
-    @property
+    @cached_property
     def splits(self) -> NDArray[np.int8]:
         """(N,) index in ``SPLITS`` of each face of the table."""
-        return self._read()[1]
-
-    def _read(self) -> tuple[Faces, NDArray[np.int8]]:
-        if self._table is None:
-            faces = read_faces(self.data)
-            rule, seed, fraction = self.data.split, self.data.split_seed, self.data.val_fraction
-            self._table = faces, assign(faces, rule, seed=seed, val_fraction=fraction)
-        return self._table
+        rule, seed, fraction = self.data.split, self.data.split_seed, self.data.val_fraction
+        return assign(self.faces, rule, seed=seed, val_fraction=fraction)
 
     def setup(self, stage: str | None = None) -> None:
         """Lay the splits in memory: train and val for "fit", one alone for "validate" and "test".
@@ -171,11 +167,22 @@ class FERDataModule(pl.LightningDataModule):
         Raises:
             FerError: the data are missing, bad, or cannot be split so.
         """
-        wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "fit", ())
-        for split in wanted:
-            if split not in self.datasets:
-                places = self.places(split)
-                self.datasets[split] = FaceDataset(self.faces.images[places], self.faces.targets[places])
+        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "fit", ()):
+            self.lay(split)
+
+    def lay(self, split: str) -> FaceDataset:
+        """Lay a split in memory, if it is not there yet, and return it.
+
+        Args:
+            split: of ``SPLITS``, or ``EVERY`` for all faces that have a label.
+
+        Raises:
+            FerError: the data are missing, bad, or have no such split.
+        """
+        if split not in self.datasets:
+            places = self.places(split)
+            self.datasets[split] = FaceDataset(self.faces.images[places], self.faces.targets[places])
+        return self.datasets[split]
 
     def places(self, split: str) -> NDArray[np.int64]:
         """Return the places in the table of a split's faces.
@@ -183,6 +190,11 @@ class FERDataModule(pl.LightningDataModule):
         Raises:
             FerError: the split is empty.
         """
+        if split == EVERY:
+            labelled = np.flatnonzero(self.faces.targets != UNKNOWN)
+            if not labelled.size:
+                raise FerError(f"{self.data.path}: has no labels to score against")
+            return labelled
         places = np.flatnonzero(self.splits == SPLITS.index(split))
         if not places.size:
             held = [name for index, name in enumerate(SPLITS) if (self.splits == index).any()]
@@ -289,18 +301,28 @@ class FERDataModule(pl.LightningDataModule):
         """Return (C,) number of training faces of each emotion."""
         return torch.bincount(self.datasets["train"].targets, minlength=len(EMOTIONS))
 
-    def describe(self) -> dict[str, Any]:
-        """Return what a result must say of its data, as plain values."""
-        source = self.faces.source
+    def trained_on(self) -> set[bytes]:
+        """Return the hashes of the training faces' pixels."""
+        return set(digests(self.faces.images[self.places("train")]))
+
+    def describe(self, split: str | None = None) -> dict[str, Any]:
+        """Return what a result must say of its data, as plain values.
+
+        Args:
+            split: of the result; ``EVERY`` asks for no split of the data, which may have none.
+        """
+        source, whole = self.faces.source, split == EVERY
+        splits = np.zeros(len(self.faces), np.int8) if whole else self.splits
+        held = counts(self.faces.targets, splits)
         return {
             "name": source.name,
             "path": source.path,
             "layout": source.layout,
             "labels": source.labels,
-            "split": self.data.split,
+            "split": EVERY if whole else self.data.split,
             "split_seed": self.data.split_seed,
             "fingerprint": self.faces.fingerprint(),
-            "counts": counts(self.faces.targets, self.splits),
-            "notes": [*source.notes, *twin_notes(self.faces, self.splits)],
+            "counts": {EVERY: held["train"]} if whole else held,
+            "notes": [*source.notes, *([] if whole else twin_notes(self.faces, self.splits))],
             "skipped": list(source.skipped),
         }

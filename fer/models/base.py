@@ -63,6 +63,7 @@ class EmotionClassifier(pl.LightningModule):
         self.latest: dict[str, dict[str, Tensor]] = {}  # split -> its last scores, see Scores.compute
         self.dataset: dict[str, Any] = {}  # what the checkpoint tells of its data, see FERDataModule.describe
         self.pretrained: dict[str, str] | None = None  # what ``load_pretrained`` has loaded, in this run or before
+        self.temperature: float | None = None  # fitted on val when a run ends, see ``probabilities``
         self._optimizer: Section = {}
         self._scheduler: Section = {}
 
@@ -80,6 +81,15 @@ class EmotionClassifier(pl.LightningModule):
         """Return logits (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1]."""
         logits: Tensor = self.net(self._normalised(images))
         return logits
+
+    @torch.inference_mode()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Return calibrated probabilities (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1].
+
+        The logits are divided by the temperature that val has given the network (Guo et al. 2017), if any.
+        """
+        logits: Tensor = self(images)
+        return (logits.float() / (self.temperature or 1.0)).softmax(1)
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (to_unit(images) - self.mean) / self.std
