@@ -203,7 +203,9 @@ def load_weights(model: EmotionClassifier, path: str | Path) -> None:
     checkpoint = read(file)
     classes = list(checkpoint["hyper_parameters"].get("classes", EMOTIONS))
     if classes != list(model.hparams["classes"]):
-        raise FerError(f"init_from={path}: its classes are {', '.join(classes)}; expected {', '.join(EMOTIONS)}")
+        raise FerError(
+            f"init_from={path}: its classes are {', '.join(classes)}; expected {', '.join(model.hparams['classes'])}"
+        )
     try:
         model.load_state_dict(checkpoint["state_dict"], strict=True)
     except RuntimeError as error:

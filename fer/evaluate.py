@@ -36,6 +36,17 @@ def parser() -> Grammar:
         "--rule", choices=["official", "as_given", "holdout"], help="how --data is split; default: as in training"
     )
     grammar.add_argument(
+        "--votes", help="FER+'s fer2013new.csv, joined by row: agreement with its annotators is told as well"
+    )
+    grammar.add_argument(
+        "--labels", choices=["fer2013", "ferplus"], help="whose labels to score against; default: as in training"
+    )
+    grammar.add_argument(
+        "--ferplus-rule",
+        choices=["majority", "argmax", "soft"],
+        help="how votes become labels; default: as trained",
+    )
+    grammar.add_argument(
         "--tta", choices=["none", "flip", "ten_crop", "shifts"], default="none",
         help="views of each face whose probabilities are averaged; default: %(default)s",
     )  # fmt: skip
@@ -108,6 +119,9 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
         data=arguments.data,
         rule=arguments.rule,
         on_bad=arguments.on_bad,
+        votes=arguments.votes,
+        labels=arguments.labels,
+        ferplus_rule=arguments.ferplus_rule,
         views=arguments.tta,
         weights=arguments.weights,
         against=arguments.against,
@@ -127,7 +141,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
 
 def remarks(results: Mapping[str, Any]) -> list[str]:
     """Return what else was asked for, and what a reader of the figures must know."""
-    from fer.results import difference_table
+    from fer.results import crowd_table, difference_table
 
     told = []
     if len(results["members"]) > 1:
@@ -140,6 +154,8 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
             f"only this one is right on {test['first']:,} faces, only the other on {test['second']:,}: McNemar's exact "
             f"p = {test['p']:.3g} (of these networks, not of their seeds)"
         )
+    if crowd := results.get("crowd"):
+        told.append(crowd_table(crowd))
     if "answering" in results:
         told.append(answering(results["answering"]))
     if "test_opened" in results:

@@ -8,7 +8,7 @@ split of the training, never on the faces that are scored. What the networks hav
 import csv
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor
 from fer import checkpoints, machine, measures, scoring
 from fer.arguments import build
 from fer.calibration import Threshold, at_threshold, fitted_temperature, tempered, threshold_for
+from fer.data.crowd import agreement
 from fer.data.datamodule import FERDataModule
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
@@ -49,6 +50,9 @@ class Asked:
         data: path of other data than those of the training, or None.
         rule: how they are split, if not as in training.
         on_bad: what a bad row or picture does, if not as in training.
+        votes: FER+'s file, to be joined by row.
+        labels: whose labels to score against, "fer2013" or "ferplus", if not as in training.
+        ferplus_rule: how votes become labels, if not as in training.
         views: of each face, a name of ``fer.views.VIEWS``.
         weights: of an ensemble, "equal" or fitted on "val".
         against: run, checkpoint, or folder or file of predictions to compare with.
@@ -62,6 +66,9 @@ class Asked:
     data: str | None = None
     rule: str | None = None
     on_bad: str | None = None
+    votes: str | None = None
+    labels: str | None = None
+    ferplus_rule: str | None = None
     views: str = "none"
     weights: str = "equal"
     against: str | None = None
@@ -85,9 +92,8 @@ class Member(NamedTuple):
     @property
     def trained_with(self) -> dict[str, Any]:
         """The data settings of its training, the size of the faces apart."""
-        known = dict(self.model.dataset.get("settings", {}))
-        known.pop("image_size", None)
-        return known
+        known = asdict(DataSettings()) | self.model.dataset.get("settings", {})
+        return {key: value for key, value in known.items() if key not in ("image_size", "batch_size", "cache")}
 
 
 def members_of(networks: Sequence[str]) -> list[Member]:
@@ -169,14 +175,19 @@ def settings_of(asked: Asked, members: Sequence[Member]) -> dict[str, Any]:
                 f"score all of them on with --data (what each was trained on is counted)"
             )
     if asked.data is not None:
-        known["votes"] = None
+        known |= {"votes": None, "labels": "fer2013", "classes": 7}
         known["path"], _ = locate(asked.data, drawn_faces_allowed=False)
     elif not present(known):
         raise FerError(f"trained on {known.get('path')}, which is not there any more; name the data with --data")
-    if asked.rule is not None:
-        known["split"] = asked.rule
-    if asked.on_bad is not None:
-        known["on_bad"] = asked.on_bad
+    told = {
+        "split": asked.rule,
+        "on_bad": asked.on_bad,
+        "votes": asked.votes,
+        "labels": asked.labels,
+        "ferplus_rule": asked.ferplus_rule,
+    }
+    known |= {key: value for key, value in told.items() if value is not None}
+    known["classes"] = members[0].model.num_classes if known["labels"] == "ferplus" else 7
     return known
 
 
@@ -330,6 +341,7 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
     faces = Faces(settings_of(asked, members), asked.split, asked.batch_size)
     data = faces.at(size)
     described = data.describe(asked.split)
+    check_classes(members[0], data)
     own = described["fingerprint"] == members[0].model.dataset.get("fingerprint")
     _announce(asked, members, described, own)
     training = Training(members, asked.batch_size)
@@ -345,6 +357,7 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
         **what_was_seen(training, together, targets, data, asked.split, classes),
         **({} if asked.error_rate is None else {"answering": answering(choice, asked.error_rate, scored)}),
         **({} if rival is None else {"against": rival.compared(together, targets)}),
+        **agreement_with_votes(data, asked.split, targets, together),
         **_about(asked, members, choice),
         "dataset": described,
         **machine.provenance(),
@@ -354,6 +367,28 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
         results["test_opened"] = max(opened(member, results) for member in members)
     write_json(folder / "metrics.json", results)
     return results, scored, folder
+
+
+def check_classes(member: Member, data: FERDataModule) -> None:
+    """Raise unless the emotions of the labels are those that a network tells, or the first of them.
+
+    Raises:
+        FerError: naming both.
+    """
+    told, labelled = list(member.model.hparams["classes"]), list(data.faces.classes)
+    if told[: len(labelled)] != labelled:
+        raise FerError(
+            f"{member.file}: tells {', '.join(told)}; the labels of {data.data.path} are {', '.join(labelled)}"
+        )
+
+
+def agreement_with_votes(data: FERDataModule, split: str, targets: Tensor, predicted: Tensor) -> dict[str, Any]:
+    """Return how labels and network agree with the annotators of FER+, where their votes are known."""
+    if data.faces.votes is None:
+        return {}
+    votes = data.faces.votes[data.places(split)]
+    answers = predicted.argmax(1).numpy()
+    return {"crowd": agreement(votes, targets.numpy(), answers, predicted.shape[1])}
 
 
 def _announce(asked: Asked, members: Sequence[Member], described: dict[str, Any], own: bool) -> None:

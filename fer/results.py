@@ -24,6 +24,13 @@ FIGURES = {
     "ece": "ECE, 15 bins of equal width",
     "ece_adaptive": "ECE, 15 bins of equal numbers",
 }
+# errors of a network by what FER+'s annotators say
+WHOSE_ERRORS = {
+    "crowd_agrees_with_the_label": "the crowd agrees with the label: the network's",
+    "crowd_agrees_with_the_network": "the crowd agrees with the network: the label's",
+    "crowd_says_another_emotion": "the crowd says a third emotion: both",
+    "crowd_is_divided": "the crowd is divided, or sees none: nobody's",
+}
 PER_CENT = ("accuracy", "macro_f1", "balanced_accuracy", "top2")
 CALIBRATED = ("nll", "brier", "ece", "ece_adaptive")  # what a temperature changes
 
@@ -155,6 +162,20 @@ def difference(name: str, found: Mapping[str, Any]) -> tuple[str, str]:
     scale, form = (100, "{:+.2f}") if name in PER_CENT else (1, "{:+.4f}")
     interval = "[{}, {}]".format(*(form.format(scale * end) for end in ends)) if ends else "too few differ"
     return "none" if value is None else form.format(scale * value), interval
+
+
+def crowd_table(crowd: Mapping[str, Any]) -> str:
+    """Return the tables of agreement with FER+'s annotators, and of whose the network's errors are."""
+    annotator, majority, errors = crowd["annotator"], crowd["majority"], crowd["errors"]
+    heads = ("agreement", "network", "labels", "best possible")
+    rows = [("with one annotator, drawn at random", *(f"{100 * annotator[who]:.1f} %" for who in annotator))]
+    if majority["faces"]:
+        shares = [f"{100 * majority[who]:.1f} %" for who in ("network", "labels")]
+        rows.append((f"with the majority, where there is one ({majority['faces']:,} faces)", *shares, "100.0 %"))
+    every = max(1, errors["all"])
+    parts = [(words, f"{errors[key]:,}", f"{100 * errors[key] / every:.1f} %") for key, words in WHOSE_ERRORS.items()]
+    named = text_table((f"of the network's {errors['all']:,} errors", "faces", "share"), parts)
+    return f"{text_table(heads, rows)}\n\n{named}"
 
 
 def class_table(results: Mapping[str, Any]) -> str:

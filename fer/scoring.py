@@ -92,9 +92,24 @@ def score_split(
     """
     dataset = data.datasets[split]
     rows = data.faces.rows[data.places(split)]
-    write_predictions(folder / "predictions.csv", rows, split, dataset.targets, predicted, classes)
+    write_predictions(folder / "predictions.csv", rows, split, dataset.targets, predicted, classes, dataset.soft)
     scored = Scored(dataset.images[:, 0].numpy(), dataset.targets.numpy(), predicted.numpy(), rows, classes)
-    return {"schema": SCHEMA, "split": split, **figures(scored, temperature)}, scored
+    results = {"schema": SCHEMA, "split": split, **figures(scored, temperature)}
+    if dataset.soft is not None:
+        results["soft"] = soft_figures(predicted[:, : dataset.soft.shape[1]], dataset.soft)
+    return results, scored
+
+
+def soft_figures(predicted: Tensor, soft: Tensor) -> dict[str, float]:
+    """Return the cross-entropy with soft targets, and the part of it that is their own: no network can do better.
+
+    Args:
+        predicted: (N, C) probabilities.
+        soft: (N, C) soft targets.
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    crosses = [-(soft * chances.clamp(min=tiny).log()).sum(1).mean() for chances in (predicted, soft)]
+    return {"cross_entropy": float(crosses[0]), "entropy": float(crosses[1])}
 
 
 def figures(scored: Scored, temperature: float | None) -> dict[str, Any]:
@@ -145,9 +160,15 @@ def selective(scored: Scored, temperature: float) -> dict[str, Any]:
 
 
 def write_predictions(
-    file: Path, rows: NDArray[np.int64], split: str, targets: Tensor, predicted: Tensor, classes: Sequence[str]
+    file: Path,
+    rows: NDArray[np.int64],
+    split: str,
+    targets: Tensor,
+    predicted: Tensor,
+    classes: Sequence[str],
+    soft: Tensor | None = None,
 ) -> None:
-    """Write one line a face: row,split,target,predicted,p_<class>...
+    """Write one line a face: row,split,target,predicted,p_<class>..., and where targets are soft t_<class>...
 
     Args:
         file: to write.
@@ -156,10 +177,16 @@ def write_predictions(
         targets: (N,) true classes.
         predicted: (N, C) probabilities.
         classes: C names.
+        soft: (N, C) soft targets, or None.
     """
     with written_whole(file) as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["row", "split", "target", "predicted", *(f"p_{name}" for name in classes)])
+        heads = [f"p_{name}" for name in classes]
+        table = predicted
+        if soft is not None:
+            heads += [f"t_{name}" for name in classes[: soft.shape[1]]]
+            table = torch.cat([predicted, soft], 1)
+        writer.writerow(["row", "split", "target", "predicted", *heads])
         best = predicted.argmax(1).tolist()
-        for row, target, guess, values in zip(rows.tolist(), targets.tolist(), best, predicted.tolist(), strict=True):
+        for row, target, guess, values in zip(rows.tolist(), targets.tolist(), best, table.tolist(), strict=True):
             writer.writerow([row, split, classes[target], classes[guess], *(f"{value:.6g}" for value in values)])

@@ -27,7 +27,6 @@ from fer.data.features import LARGEST
 from fer.data.locate import HOW_TO_GET
 from fer.data.twins import without_twin
 from fer.errors import FerError
-from fer.labels import EMOTIONS
 from fer.losses import LOSSES
 from fer.models import MODELS, EmotionClassifier, create
 from fer.optimizers import OPTIMIZERS
@@ -147,13 +146,20 @@ def announce(data: FERDataModule, stand_in: bool) -> None:
 def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> EmotionClassifier:
     """Return the network, ready to be fitted."""
     mean, std = data.statistics()
-    model = create(settings.model, classes=list(EMOTIONS), image_size=settings.data.image_size, mean=mean, std=std)
+    model = create(
+        settings.model, classes=list(data.faces.classes), image_size=settings.data.image_size, mean=mean, std=std
+    )
     model.prepare(
         loss=settings.loss,
         optimizer=settings.optimizer,
         scheduler=settings.scheduler,
         class_counts=data.class_counts(),
     )
+    if model.wants_soft_targets and data.faces.soft is None:
+        raise FerError(
+            f"loss={settings.loss['name']}: wants soft targets; set data.labels=ferplus data.ferplus_rule=soft and "
+            f"name FER+'s file with data.votes="
+        )
     model.monitor = settings.monitor
     served = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
     model.dataset = {**data.describe(), "settings": served, "stand_in": stand_in}

@@ -210,15 +210,24 @@ class EmotionClassifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, a scalar; scores stay on the device until the epoch's end."""
         logits = self.logits(batch)
-        loss: Tensor = self.loss(logits, batch.targets)
+        loss = self._loss_of(logits, batch)
         self.train_scores.update(logits.detach(), batch.targets, loss.detach())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to the scores of val, and return its logits (B, C) to whoever draws them."""
         logits = self.logits(batch)
-        self.val_scores.update(logits, batch.targets, self.loss(logits, batch.targets))
+        self.val_scores.update(logits, batch.targets, self._loss_of(logits, batch))
         return logits
+
+    def _loss_of(self, logits: Tensor, batch: Batch) -> Tensor:
+        loss: Tensor = self.loss(logits, batch.soft if self.wants_soft_targets else batch.targets)
+        return loss
+
+    @property
+    def wants_soft_targets(self) -> bool:
+        """Whether the loss compares with soft targets (B, C)."""
+        return bool(getattr(self.loss, "soft", False))
 
     def on_validation_epoch_end(self) -> None:
         """Log val and, in a run, train and the learning rate: the epoch's training batches are done by now."""

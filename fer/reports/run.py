@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fer.calibration import tempered
 from fer.reports import drawing, figures, page
 from fer.reports.page import Markup, Section, card, joined, paragraph, tag
-from fer.results import FIGURES, clock, difference, worded
+from fer.results import FIGURES, WHOSE_ERRORS, clock, difference, worded
 from fer.settings import leaves
 
 NO_INTERVAL = "too few faces for an interval"
@@ -214,6 +214,7 @@ def sections(report: Report, drawn: Mapping[str, str]) -> list[Section]:
         Section("emotions", "Emotion by emotion", emotions(report, drawn)),
         Section("figures", "All figures", all_figures(report)),
         Section("against", "Against another", against(report)) if "against" in report.results else None,
+        Section("crowd", "What the crowd says", the_crowd(report)) if "crowd" in report.results else None,
         Section("calibration", "Does it know when it is wrong?", calibration(report, drawn)),
         _faces_section(report, "mistakes", "Surest mistakes", mistakes(report.scored)),
         _faces_section(report, "doubtful", "Most doubtful faces", doubtful(report.scored)),
@@ -356,6 +357,33 @@ def all_figures(report: Report) -> Markup:
         class_="soft",
     )
     return joined(told, page.table(heads, rows, stack=True))
+
+
+def the_crowd(report: Report) -> Markup:
+    """Return the agreement with FER+'s annotators, and whose the errors are."""
+    crowd = report.results["crowd"]
+    annotator, majority, errors = crowd["annotator"], crowd["majority"], crowd["errors"]
+    rows: list[tuple[object, ...]] = [
+        ("with one annotator, drawn at random", *(f"{100 * annotator[who]:.1f} %" for who in annotator))
+    ]
+    if majority["faces"]:
+        shares = [f"{100 * majority[who]:.1f} %" for who in ("network", "labels")]
+        rows.append((f"with the majority ({majority['faces']:,} faces have one)", *shares, "100.0 %"))
+    parts = [
+        (words, f"{errors[key]:,}", f"{100 * errors[key] / max(1, errors['all']):.1f} %")
+        for key, words in WHOSE_ERRORS.items()
+    ]
+    told = paragraph(
+        "FER+ has ten annotators' votes for each face (Barsoum et al. 2016). Best possible: the answer that most give.",
+        class_="soft",
+    )
+    return joined(
+        told,
+        page.columns(
+            page.table(("agreement", "network", "labels", "best possible"), rows, (1, 2, 3)),
+            page.table((f"of its {errors['all']:,} errors", "faces", "share"), parts, (1, 2)),
+        ),
+    )
 
 
 def against(report: Report) -> Markup:
