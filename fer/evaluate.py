@@ -66,7 +66,7 @@ def parser() -> Grammar:
     grammar.add_argument("--batch-size", type=int, default=128, help="faces at a time; default: %(default)s")
     grammar.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="default: %(default)s")
     grammar.add_argument("--out", type=Path, help="folder for the results; default: evaluations/ in the run's folder")
-    grammar.add_argument("--no-report", action="store_true", help="write figures in numbers alone")
+    grammar.add_argument("--no-report", action="store_true", help="write neither report nor model card")
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
     return grammar
 
@@ -107,7 +107,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     Raises:
         FerError: a bad checkpoint, or data that are missing, bad or without the split.
     """
-    from fer import evaluation, machine
+    from fer import card, evaluation, machine
     from fer.reports import run
     from fer.results import class_table, figure_table
     from fer.settings import TrainerSettings
@@ -131,11 +131,12 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     )
     results, scored, folder = evaluation.evaluate(asked, arguments.out, command)
     if not arguments.no_report:
+        card.write(results, folder / "model_card.md")
         run.write(run.Report(results, scored), folder)
     told = [class_table(results), figure_table(results), *remarks(results)]
     log.info("\n%s\n\nresults:  %s", "\n\n".join(told), folder)
     if not arguments.no_report:
-        log.info("report:   %s", folder / "report.html")
+        log.info("report:   %s\ncard:     %s", folder / "report.html", folder / "model_card.md")
     return results
 
 

@@ -191,6 +191,12 @@ def settings_of(asked: Asked, members: Sequence[Member]) -> dict[str, Any]:
     return known
 
 
+def same_split(settings: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two settings mean the same faces in the same splits; votes that label nothing do not count."""
+    besides = {"path", "on_bad", "sampler", *(() if "ferplus" in (settings["labels"], other["labels"]) else ("votes",))}
+    return all(settings[key] == other[key] for key in settings.keys() - besides)
+
+
 def present(settings: dict[str, Any]) -> bool:
     """Return whether the data that settings name are there."""
     return settings.get("path") == SYNTHETIC or Path(str(settings.get("path"))).exists()
@@ -283,7 +289,7 @@ def chosen(asked: Asked, members: Sequence[Member], training: Training, scored: 
     needed = asked.weights == "val" or asked.error_rate is not None
     sealed = members[0].model.temperature
     if alone and sealed is not None and not needed:
-        return Chosen(equal_weights(1), sealed, "val")
+        return Chosen(equal_weights(1), sealed, "val" if scored is None else "these faces")
     if scored is None:
         why = training.missing or ("" if training.shared else "the networks were chosen on different val faces")
         if why and needed:
@@ -347,7 +353,7 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
     training = Training(members, asked.batch_size)
     rival = Rival.of(asked, faces, data)
     predicted, targets = faces.predicted(members, asked), data.datasets[asked.split].targets
-    on_val = own and asked.split == "val" and faces.settings == members[0].trained_with
+    on_val = own and asked.split == "val" and same_split(faces.settings, members[0].trained_with)
     choice = chosen(asked, members, training, (predicted, targets) if on_val else None)
     together = mixed(predicted, choice.weights)
     folder = results_folder(out, members, asked)
@@ -505,7 +511,7 @@ class Rival(NamedTuple):
         if file.suffix == ".csv":
             return cls(str(given), read_predictions(file, data, asked.split))
         members = members_of([asked.against])
-        return cls(str(members[0].file), faces.predicted(members, asked)[0])
+        return cls(str(given), faces.predicted(members, asked)[0])
 
     def compared(self, predicted: Tensor, targets: Tensor) -> dict[str, Any]:
         """Return the differences to it, as plain values."""

@@ -21,7 +21,7 @@ FLOORS = [
     {"checkpoints", "machine", "scoring", "callbacks", "configuration", "profiling"},
     {"progress", "dashboard", "runs", "places", "jobs"},
     {"leaderboard", "scoreboard", "planning"},
-    {"training", "sweep", "evaluation"},
+    {"training", "sweep", "evaluation", "card"},
     {"inventory", "lr_finder", "tuning"},
     {"train", "evaluate", "compare", "tune", "study", "audit", "bench", "__main__", "__init__"},
 ]
