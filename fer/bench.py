@@ -328,11 +328,14 @@ def guesses(count: int) -> Any:
 
 def finished(scored: Any) -> dict[str, Any]:
     """Return what ``metrics.json`` would hold of a run with these predictions."""
+    import numpy as np
     import torch
 
     from fer import machine, scoring
 
-    figures = scoring.score(torch.from_numpy(scored.probabilities), torch.from_numpy(scored.targets), scored.classes)
+    predicted, targets = torch.from_numpy(scored.probabilities), torch.from_numpy(scored.targets)
+    clean = scoring.clean(predicted, targets, np.ones(len(targets), bool), scored.classes)
+    figures = {**scoring.figures(scored, 1.1), "clean": clean}
     dataset = {
         "name": "bench", "path": "", "layout": "drawn", "labels": "drawn", "split": "official", "fingerprint": "",
         "counts": {}, "notes": [], "skipped": [],

@@ -7,6 +7,7 @@ since ``torch.load`` does not and a flipped byte in the weights would pass unsee
 """
 
 import logging
+import math
 import os
 import pickle
 import zipfile
@@ -100,6 +101,8 @@ def _check_contents(checkpoint: Any, path: Path) -> None:
     sound = isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())
     begun = about.get("pretrained")
     sound = sound and (begun is None or (isinstance(begun, dict) and {"name", "file", "sha256"} <= begun.keys()))
+    warmth = about.get("temperature")
+    sound = sound and (warmth is None or (isinstance(warmth, float) and 0 < warmth < math.inf))
     if version != FORMAT or not sound or not isinstance(hyper, dict) or not isinstance(about.get("dataset"), dict):
         raise FerError(f"{path}: not laid out as a checkpoint of fer; it was changed, or written by something else")
     if "_instantiator" in hyper:
@@ -161,6 +164,7 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
         raise FerError(f"{path}: does not fit the network {name!r}: {' '.join(str(error).split())[:300]}") from error
     model.dataset = checkpoint["fer"]["dataset"]
     model.pretrained = checkpoint["fer"].get("pretrained")
+    model.temperature = checkpoint["fer"].get("temperature")
     return model.eval()
 
 
@@ -168,13 +172,25 @@ def load(path: str | Path) -> EmotionClassifier:
     """Return the network of a checkpoint or run folder (its best epoch), ready to predict, on the CPU.
 
     It takes faces (B, 1, S, S), uint8 or float in [0, 1], and returns logits (B, C) in the order of
-    ``model.hparams["classes"]``. Nothing but the file is needed, and nothing in it is executed.
+    ``model.hparams["classes"]``; ``model.probabilities`` gives calibrated probabilities. Nothing but the file is
+    needed, and nothing in it is executed.
 
     Raises:
         FerError: the file is missing, damaged, not this library's, or its network is not registered.
     """
     file = find(path)
     return rebuild(read(file), file)
+
+
+def seal(path: Path, temperature: float) -> None:
+    """Add to a checkpoint the temperature that val has given its network.
+
+    Raises:
+        FerError: it is bad, or cannot be written; then it is as it was.
+    """
+    checkpoint = read(path)
+    checkpoint["fer"] = {**checkpoint["fer"], "temperature": temperature}
+    AtomicCheckpointIO().save_checkpoint(checkpoint, path)
 
 
 def load_weights(model: EmotionClassifier, path: str | Path) -> None:
@@ -187,7 +203,9 @@ def load_weights(model: EmotionClassifier, path: str | Path) -> None:
     checkpoint = read(file)
     classes = list(checkpoint["hyper_parameters"].get("classes", EMOTIONS))
     if classes != list(model.hparams["classes"]):
-        raise FerError(f"init_from={path}: its classes are {', '.join(classes)}; expected {', '.join(EMOTIONS)}")
+        raise FerError(
+            f"init_from={path}: its classes are {', '.join(classes)}; expected {', '.join(model.hparams['classes'])}"
+        )
     try:
         model.load_state_dict(checkpoint["state_dict"], strict=True)
     except RuntimeError as error:

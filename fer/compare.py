@@ -31,6 +31,9 @@ def parser() -> Grammar:
         "--pair", nargs=2, action="append", type=Path, metavar=("A", "B"), default=[],
         help="two run folders to test against each other by McNemar's exact test; may be given again",
     )  # fmt: skip
+    grammar.add_argument(
+        "--test", type=Path, metavar="RUN", help="the one run chosen on val: show what fer.evaluate found on its test"
+    )
     return grammar
 
 
@@ -42,7 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     gathered = leaderboard.gather(arguments.runs)
     pairs = [leaderboard.paired(*pair) for pair in arguments.pair]
-    published = leaderboard.write(gathered, results_folder(arguments.out), by=arguments.sort, pairs=pairs)
+    chosen = arguments.test
+    if chosen is not None:
+        leaderboard.looks_at_test(chosen)  # before a folder is made
+    out = results_folder(arguments.out)
+    published = leaderboard.write(gathered, out, by=arguments.sort, pairs=pairs, chosen=chosen)
     log.info("%s\n\npage:    %s\ntables:  %s, %s", published.text, published.page, published.table, published.markdown)
     return 0
 

@@ -1,18 +1,17 @@
-"""``python -m fer.evaluate RUN_OR_CHECKPOINT [--split val|test] [--data PATH]``: score a network on a split.
+"""``python -m fer.evaluate RUN_OR_CHECKPOINT... [--split test] [--data PATH] [--tta flip]``: score networks on a split.
 
-The only command that opens test. Writes ``<run>/evaluations/<split>/`` (a checkpoint outside a run: beside it).
+The only command that opens test; each look is counted. Several networks are scored as one, an ensemble. Writes
+``<run>/evaluations/<split>/`` (a checkpoint outside a run: beside it; an ensemble: ``outputs/ensembles/``).
 """
 
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fer.configuration import import_plugins
-from fer.data.locate import locate
-from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.errors import FerError, Grammar, command
 
 log = logging.getLogger(__name__)
@@ -22,23 +21,52 @@ def parser() -> Grammar:
     """Return the command line's grammar."""
     grammar = Grammar(
         prog="python -m fer.evaluate",
-        description="Score a trained network. Its own data and split are used unless --data names others.",
+        description="Score a trained network, or several as an ensemble. Their own data and split are used unless "
+        "--data names others.",
     )
-    grammar.add_argument("run", help="run folder (its best epoch) or checkpoint")
+    grammar.add_argument("runs", nargs="+", metavar="run", help="run folder (its best epoch) or checkpoint")
     grammar.add_argument(
-        "--split", choices=["val", "test"], default="val", help="default: val; choose on val, report test"
-    )
+        "--split", choices=["train", "val", "test", "all"], default="val",
+        help="default: val; choose on val, report test; all: every labelled face of a data set, whatever its splits",
+    )  # fmt: skip
     grammar.add_argument(
         "--data", help="table, archive, folder or 'synthetic'; default: what the network was trained on"
     )
     grammar.add_argument(
         "--rule", choices=["official", "as_given", "holdout"], help="how --data is split; default: as in training"
     )
+    grammar.add_argument(
+        "--votes", help="FER+'s fer2013new.csv, joined by row: agreement with its annotators is told as well"
+    )
+    grammar.add_argument(
+        "--labels", choices=["fer2013", "ferplus"], help="whose labels to score against; default: as in training"
+    )
+    grammar.add_argument(
+        "--ferplus-rule",
+        choices=["majority", "argmax", "soft"],
+        help="how votes become labels; default: as trained",
+    )
+    grammar.add_argument(
+        "--tta", choices=["none", "flip", "ten_crop", "shifts"], default="none",
+        help="views of each face whose probabilities are averaged; default: %(default)s",
+    )  # fmt: skip
+    grammar.add_argument(
+        "--weights", choices=["equal", "val"], default="equal",
+        help="of an ensemble's networks: equal, or fitted on the val split of the training; default: %(default)s",
+    )  # fmt: skip
+    grammar.add_argument(
+        "--against", metavar="OTHER",
+        help="run, checkpoint or evaluation to compare with on the same faces: differences with intervals",
+    )  # fmt: skip
+    grammar.add_argument(
+        "--error-rate", type=float, metavar="SHARE",
+        help="find on val the confidence from which answers err in at most this share, and see what it does here",
+    )  # fmt: skip
     grammar.add_argument("--on-bad", choices=["error", "skip"], default=None, help="a bad row or picture of --data")
     grammar.add_argument("--batch-size", type=int, default=128, help="faces at a time; default: %(default)s")
     grammar.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="default: %(default)s")
     grammar.add_argument("--out", type=Path, help="folder for the results; default: evaluations/ in the run's folder")
-    grammar.add_argument("--no-report", action="store_true", help="write figures in numbers alone")
+    grammar.add_argument("--no-report", action="store_true", help="write neither report nor model card")
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
     return grammar
 
@@ -47,15 +75,30 @@ def parser() -> Grammar:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments, line = parser().begin(argv)
-    if arguments.batch_size < 1:
-        raise FerError(f"--batch-size={arguments.batch_size}: expected at least 1")
+    check(arguments)
     import_plugins([name for name in arguments.plugins.split(",") if name])
     evaluate(arguments, line)
     return 0
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Raise where options are out of range or mean nothing together.
+
+    Raises:
+        FerError: naming the option.
+    """
+    if arguments.batch_size < 1:
+        raise FerError(f"--batch-size={arguments.batch_size}: expected at least 1")
+    if arguments.error_rate is not None and not 0 < arguments.error_rate < 1:
+        raise FerError(f"--error-rate={arguments.error_rate:g}: expected a share between 0 and 1, such as 0.1")
+    if arguments.weights == "val" and len(arguments.runs) == 1:
+        raise FerError("--weights val: weighs the networks of an ensemble; name more than one")
+    if arguments.rule is not None and arguments.split == "all":
+        raise FerError(f"--rule {arguments.rule}: --split all takes every face, whatever its split; leave one out")
+
+
 def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
-    """Score, write ``metrics.json``, ``predictions.csv`` and the report, print the tables, and return the figures.
+    """Score, write the results and the report, print the tables, and return the figures.
 
     Args:
         arguments: of the command line.
@@ -64,71 +107,80 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     Raises:
         FerError: a bad checkpoint, or data that are missing, bad or without the split.
     """
-    from fer import checkpoints, machine
-    from fer.data.datamodule import FERDataModule
+    from fer import card, evaluation, machine
     from fer.reports import run
-    from fer.results import class_table, new_folder, score_table, write_json
-    from fer.scoring import evaluate_split
+    from fer.results import class_table, figure_table
     from fer.settings import TrainerSettings
 
     on_gpu = machine.uses_gpu(TrainerSettings(accelerator=arguments.device), "--device")
-    file = checkpoints.find(arguments.run)
-    model = checkpoints.load(file)
-    data = FERDataModule(data_settings(arguments, model.dataset, model.image_size))
-    data.setup({"val": "validate", "test": "test"}[arguments.split])
-    described = data.describe()
-    if described["fingerprint"] != model.dataset.get("fingerprint"):
-        log.warning(
-            "these are not the data of the training: %s, trained on %s", described["path"], model.dataset.get("path")
-        )
-    log.info("network: %s from %s", model.architecture, file)
-    log.info("data:    %s, split %s: %s", described["path"], described["split"], arguments.split)
-    folder = new_folder(arguments.out or home(file), arguments.split)
-    results, scored = evaluate_split(model, data, arguments.split, folder, on_gpu)
-    results |= {
-        "architecture": model.architecture,
-        "pretrained": model.pretrained,
-        "checkpoint": str(file),
-        "dataset": described,
-        **machine.provenance(),
-        "command": command,
-    }
-    write_json(folder / "metrics.json", results)
+    asked = evaluation.Asked(
+        networks=arguments.runs,
+        split=arguments.split,
+        data=arguments.data,
+        rule=arguments.rule,
+        on_bad=arguments.on_bad,
+        votes=arguments.votes,
+        labels=arguments.labels,
+        ferplus_rule=arguments.ferplus_rule,
+        views=arguments.tta,
+        weights=arguments.weights,
+        against=arguments.against,
+        error_rate=arguments.error_rate,
+        batch_size=arguments.batch_size,
+        on_gpu=on_gpu,
+    )
+    results, scored, folder = evaluation.evaluate(asked, arguments.out, command)
     if not arguments.no_report:
+        card.write(results, folder / "model_card.md")
         run.write(run.Report(results, scored), folder)
-    log.info("\n%s\n\n%s\n\nresults:  %s", class_table(results), score_table(results), folder)
+    told = [class_table(results), figure_table(results), *remarks(results)]
+    log.info("\n%s\n\nresults:  %s", "\n\n".join(told), folder)
     if not arguments.no_report:
-        log.info("report:   %s", folder / "report.html")
+        log.info("report:   %s\ncard:     %s", folder / "report.html", folder / "model_card.md")
     return results
 
 
-def data_settings(arguments: argparse.Namespace, trained_on: dict[str, Any], image_size: int) -> Any:
-    """Return the ``DataSettings`` of the training, with what the command line says instead.
+def remarks(results: Mapping[str, Any]) -> list[str]:
+    """Return what else was asked for, and what a reader of the figures must know."""
+    from fer.results import crowd_table, difference_table
 
-    Raises:
-        FerError: the data are not found; drawn faces never stand in.
-    """
-    from fer.arguments import build
-    from fer.settings import DataSettings
+    told = []
+    if len(results["members"]) > 1:
+        lines = [f"  {member['weight']:.3f}  {member['checkpoint']}" for member in results["members"]]
+        told.append("\n".join([f"ensemble, weights {results['weights']}:", *lines]))
+    if against := results.get("against"):
+        test = against["mcnemar"]
+        told.append(
+            f"minus {against['name']}, on the same faces:\n{difference_table(against)}\n"
+            f"only this one is right on {test['first']:,} faces, only the other on {test['second']:,}: McNemar's exact "
+            f"p = {test['p']:.3g} (of these networks, not of their seeds)"
+        )
+    if crowd := results.get("crowd"):
+        told.append(crowd_table(crowd))
+    if "answering" in results:
+        told.append(answering(results["answering"]))
+    if "test_opened" in results:
+        count = results["test_opened"]
+        told.append(
+            f"test was opened {'for the first time' if count == 1 else f'{count} times by now'}"
+            f"{'' if count == 1 else ': what is chosen after a look is chosen on test'}"
+        )
+    return told
 
-    known = dict(trained_on.get("settings", {}))
-    if arguments.data is not None:
-        known["votes"] = None
-        known["path"], _ = locate(arguments.data, drawn_faces_allowed=False)
-    elif known.get("path") != SYNTHETIC and not Path(str(known.get("path"))).exists():
-        raise FerError(f"trained on {known.get('path')}, which is not there any more; name the data with --data")
-    if arguments.rule is not None:
-        known["split"] = arguments.rule
-    if arguments.on_bad is not None:
-        known["on_bad"] = arguments.on_bad
-    known |= {"image_size": image_size, "batch_size": arguments.batch_size, "cache": "auto"}
-    return build(DataSettings, known, "the checkpoint's data settings")
 
-
-def home(file: Path) -> Path:
-    """Return where a checkpoint's evaluations go: its run's folder, or beside it."""
-    folder = file.resolve().parent
-    return (folder.parent if folder.name == "checkpoints" else folder) / "evaluations"
+def answering(found: Mapping[str, Any]) -> str:
+    """Return in words what answering only above the chosen confidence does."""
+    wanted = f"at most {100 * found['wanted_error']:g} % wrong"
+    if found["threshold"] is None:
+        return f"{wanted}: no confidence allows that promise"
+    error = "none" if found["error"] is None else "{:.2f} % [{:.2f}, {:.2f}]".format(
+        100 * found["error"], *(100 * end for end in found["error_ci95"])
+    )  # fmt: skip
+    return (
+        f"{wanted}: answer from a confidence of {found['threshold']:.3f} (chosen on {found['chosen_on']}, where it "
+        f"answers {100 * found['coverage_there']:.1f} % of the faces); here it answers "
+        f"{100 * found['coverage']:.1f} %, wrong among them: {error}"
+    )
 
 
 if __name__ == "__main__":

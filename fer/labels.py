@@ -4,7 +4,10 @@ The order is FER2013's (Goodfellow et al. 2013, "Challenges in Representation Le
 sorting folders: sorted folders put neutral at 4, FER+ has a third order and an eighth class.
 """
 
+from collections.abc import Sequence
+
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+FERPLUS_EMOTIONS = (*EMOTIONS, "contempt")  # FER+'s eight, FER2013's seven first
 SPLITS = ("train", "val", "test")
 
 # FER2013's column "Usage" -> index in SPLITS
@@ -24,6 +27,7 @@ SYNONYMS = {
     "sad": "sad", "sadness": "sad",
     "surprise": "surprise", "surprised": "surprise",
     "neutral": "neutral", "neutrality": "neutral",
+    "contempt": "contempt", "contemptuous": "contempt",
 }  # fmt: skip
 
 # A tree's own folders -> index in SPLITS
@@ -34,7 +38,7 @@ SPLIT_FOLDERS = {
 }  # fmt: skip
 
 
-def emotion_index(name: str) -> int | None:
-    """Return the class index of an emotion's name in any case or common synonym, or None if it names none."""
+def emotion_index(name: str, classes: Sequence[str] = EMOTIONS) -> int | None:
+    """Return the index in ``classes`` of an emotion's name in any case or common synonym, or None if it is none."""
     emotion = SYNONYMS.get(name.strip().lower())
-    return None if emotion is None else EMOTIONS.index(emotion)
+    return classes.index(emotion) if emotion in classes else None

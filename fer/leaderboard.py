@@ -1,6 +1,6 @@
 """The leaderboard: finished runs read, ranked, published as ``leaderboard.csv``, ``leaderboard.md``, ``compare.html``.
 
-Figures are those of val; evaluations, which lie within runs, are never opened.
+Figures are those of val; evaluations, which lie within runs, are opened for one chosen run alone, when asked.
 """
 
 import csv
@@ -21,15 +21,17 @@ from numpy.typing import NDArray
 from fer import ranking, runs
 from fer.configuration import stored
 from fer.errors import FerError
-from fer.ranking import FIGURES, Group, Ranking, Run, Setting, chance, parted
+from fer.ranking import FIGURES, Group, Looks, Ranking, Run, Setting, chance, parted
 from fer.results import markdown_table, read_history, text_table, written_whole
 from fer.settings import DataSettings, TrainSettings, leaves
-from fer.significance import holm, of_faces
+from fer.significance import Interval, holm, of_faces
 
 WIDE = 120  # characters of a terminal that a table should fit
 # what the data are is told by their fingerprint and the faces scored, not by the keys that named them
-DATA_KEYS = ("path", "votes", "split", "split_seed", "val_fraction", "image_size", "on_bad", "synthetic_count",
-             "synthetic_seed")  # fmt: skip
+DATA_KEYS = (
+    "path", "votes", "labels", "ferplus_rule", "classes", "split", "split_seed", "val_fraction", "image_size", "on_bad",
+    "synthetic_count", "synthetic_seed",
+)  # fmt: skip
 ACCURACIES = ("seeds", "val accuracy", "95 % seeds", "95 % faces", "to the best, 95 %")  # heads
 APART = {"seed", *(f"data.{key}" for key in DATA_KEYS)}  # keys that do not tell configurations apart
 DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={}))))
@@ -79,7 +81,14 @@ def publish(folders: Sequence[Path], out: Path) -> Published:
     return write(gather(folders), out)
 
 
-def write(gathered: Gathered, out: Path, *, by: str = "accuracy", pairs: Sequence[tuple[Run, Run]] = ()) -> Published:
+def write(
+    gathered: Gathered,
+    out: Path,
+    *,
+    by: str = "accuracy",
+    pairs: Sequence[tuple[Run, Run]] = (),
+    chosen: Path | None = None,
+) -> Published:
     """Write the leaderboard of runs that were read, and return it for a terminal too.
 
     Args:
@@ -87,19 +96,23 @@ def write(gathered: Gathered, out: Path, *, by: str = "accuracy", pairs: Sequenc
         out: folder; made if it is not there.
         by: what sorts, of ``fer.ranking.FIGURES``.
         pairs: runs to test against each other.
+        chosen: the one run whose figures on test are shown too.
 
     Raises:
+        FerError: the test split of the chosen run was not opened.
         OSError: ``out`` may not be written.
     """
     from fer.reports import compare  # matplotlib takes half a second to import
 
     made = ranking.rankings(gathered.runs, by)
+    looks = None if chosen is None else looks_at_test(chosen)
     out.mkdir(parents=True, exist_ok=True)
     write_table(out / "leaderboard.csv", made, out)
     with written_whole(out / "leaderboard.md") as stream:
-        stream.write(markdown(made, gathered, pairs, by))
-    page = compare.write(compare.Comparison(made, gathered.skipped, pairs, by), out)
-    return Published(text(made, gathered, pairs, by), page, out / "leaderboard.csv", out / "leaderboard.md")
+        stream.write(markdown(made, gathered, pairs, by, looks))
+    page = compare.write(compare.Comparison(made, gathered.skipped, pairs, by, looks), out)
+    told = text(made, gathered, pairs, by, looks)
+    return Published(told, page, out / "leaderboard.csv", out / "leaderboard.md")
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -139,6 +152,44 @@ def load(folder: Path) -> Run:
     digest, correct = _answers(folder / "predictions.csv", metrics)
     setting = _setting(metrics, told["data.image_size"], digest)
     return Run(folder, settings, choices, asked, metrics, setting, history, correct)
+
+
+def looks_at_test(run: Path) -> Looks:
+    """Return what ``fer.evaluate`` found on the test split of a run, in the order of the looks.
+
+    Raises:
+        FerError: there is no such run, or its test split was not opened.
+    """
+    if not (run / "metrics.json").is_file():
+        raise FerError(f"--test {run}: no finished run (it has no metrics.json)")
+    found = []
+    for file in (run / "evaluations").glob("*/metrics.json"):
+        with _readable(file):
+            results = json.loads(file.read_text(encoding="utf-8"))
+            if results["split"] == "test":
+                found.append((results.get("test_opened", 0), str(results.get("finished")), file, results))
+    if not found:
+        raise FerError(f"--test {run}: its test split was not opened; python -m fer.evaluate {run} --split test")
+    rows = [_look(file.parent.name, results) for _, _, file, results in sorted(found, key=lambda one: one[:3])]
+    heads = ["evaluation", "look", "views", "faces", "accuracy", "95 %", "clean", "macro-F1", "NLL", "ECE"]
+    return Looks(f"Test, of the one chosen run {run}", (heads, rows))
+
+
+def _look(name: str, results: Mapping[str, Any]) -> list[str]:
+    """Return the row of an evaluation on test."""
+    clean = results.get("clean")
+    return [
+        name,
+        str(results.get("test_opened", "-")),
+        str(results.get("tta", "none")),
+        f"{results['n']:,}",
+        f"{100 * results['accuracy']:.2f} %",
+        ranking.span(Interval(*results["accuracy_ci95"])),
+        f"{100 * clean['accuracy']:.2f} %" if clean else "-",
+        f"{100 * results['macro_f1']:.2f} %",
+        f"{results['nll']:.4f}",
+        f"{results['ece']:.4f}",
+    ]
 
 
 def plain(value: Any) -> Any:
@@ -252,7 +303,13 @@ def paired(first: Path, second: Path) -> tuple[Run, Run]:
 # --- as text --------------------------------------------------------------------------------------------------------
 
 
-def text(made: Sequence[Ranking], gathered: Gathered, pairs: Sequence[tuple[Run, Run]], by: str = "accuracy") -> str:
+def text(
+    made: Sequence[Ranking],
+    gathered: Gathered,
+    pairs: Sequence[tuple[Run, Run]],
+    by: str = "accuracy",
+    looks: Looks | None = None,
+) -> str:
     """Return the rankings for a terminal, and what was left out."""
     parts = [f"{heading(one, by)}\n{text_table(*fitting(one, by))}" for one in made]
     if len(made) > 1:
@@ -261,11 +318,19 @@ def text(made: Sequence[Ranking], gathered: Gathered, pairs: Sequence[tuple[Run,
         parts.append(
             f"McNemar's exact test, of these runs and not of their configurations\n{text_table(*tests(pairs))}"
         )
+    if looks is not None:
+        parts.append(f"{looks.heading}\n{text_table(*looks.table)}")
     marks = [textwrap.fill(line, WIDE, subsequent_indent="  ") for line in ranking.MARKS]
     return "\n\n".join([*parts, "\n".join([*marks, *notes(made, gathered)])])
 
 
-def markdown(made: Sequence[Ranking], gathered: Gathered, pairs: Sequence[tuple[Run, Run]], by: str = "accuracy") -> str:
+def markdown(
+    made: Sequence[Ranking],
+    gathered: Gathered,
+    pairs: Sequence[tuple[Run, Run]],
+    by: str = "accuracy",
+    looks: Looks | None = None,
+) -> str:
     """Return the same as Markdown, with all the figures."""
     parts = ["# Leaderboard"]
     for one in made:
@@ -277,6 +342,8 @@ def markdown(made: Sequence[Ranking], gathered: Gathered, pairs: Sequence[tuple[
             "## McNemar's exact test, of these runs and not of their configurations",
             markdown_table(*tests(pairs)),
         ]
+    if looks is not None:
+        parts += [f"## {looks.heading}", markdown_table(*looks.table)]
     told = [line.replace("*", "\\*") for line in (*ranking.MARKS, *notes(made, gathered))]
     indented = [re.sub(r"^( *)", r"\1- ", line) for line in told]
     return "\n\n".join([*parts, "\n".join(indented)]) + "\n"

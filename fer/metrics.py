@@ -34,7 +34,8 @@ class Scores(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return name -> scalar, "precision", "recall" and "f1" (C,), and "confusion" (C, C)."""
         loss = (self.loss_sum / self.confusion.sum()).float()
-        return {"loss": loss, "confusion": self.confusion.clone(), **from_confusion(self.confusion)}
+        figures = {name: value.float() for name, value in from_confusion(self.confusion).items()}
+        return {"loss": loss, "confusion": self.confusion.clone(), **figures}
 
 
 def confusion_of(scores: Tensor, targets: Tensor) -> Tensor:
@@ -46,8 +47,8 @@ def confusion_of(scores: Tensor, targets: Tensor) -> Tensor:
 def from_confusion(confusion: Tensor) -> dict[str, Tensor]:
     """Return accuracy, macro-F1, balanced accuracy (...) and precision, recall, F1 (..., C) of matrices (..., C, C).
 
-    A class that was never predicted has precision 0, one without faces has recall 0 and stays out of both means
-    (scikit-learn's balanced accuracy does the same; its macro-F1 over the labels present too).
+    In float64. A class that was never predicted has precision 0, one without faces has recall 0 and stays out of both
+    means (scikit-learn's balanced accuracy does the same; its macro-F1 over the labels present too).
     """
     hits = confusion.diagonal(dim1=-2, dim2=-1).double()  # (..., C)
     support, predicted = confusion.sum(-1).double(), confusion.sum(-2).double()
@@ -56,10 +57,10 @@ def from_confusion(confusion: Tensor) -> dict[str, Tensor]:
     f1 = 2 * hits / (support + predicted).clamp(min=1)
     counted, present = ((support + predicted) > 0).double(), (support > 0).double()
     return {
-        "accuracy": (hits.sum(-1) / support.sum(-1).clamp(min=1)).float(),
-        "macro_f1": ((f1 * counted).sum(-1) / counted.sum(-1).clamp(min=1)).float(),
-        "balanced_accuracy": ((recall * present).sum(-1) / present.sum(-1).clamp(min=1)).float(),
-        "precision": precision.float(),
-        "recall": recall.float(),
-        "f1": f1.float(),
+        "accuracy": hits.sum(-1) / support.sum(-1).clamp(min=1),
+        "macro_f1": (f1 * counted).sum(-1) / counted.sum(-1).clamp(min=1),
+        "balanced_accuracy": (recall * present).sum(-1) / present.sum(-1).clamp(min=1),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,6 +171,18 @@ class Run:
         """Return whether both were scored on the same faces under the same labels: what a paired test needs."""
         mine, others = self.setting, other.setting
         return (mine.digest, mine.fingerprint, mine.classes) == (others.digest, others.fingerprint, others.classes)
+
+
+class Looks(NamedTuple):
+    """What one chosen run has done on test.
+
+    Args:
+        heading: names the run.
+        table: heads, and a row a look.
+    """
+
+    heading: str
+    table: tuple[list[str], list[list[str]]]
 
 
 def digest(rows: NDArray[np.int64], targets: Sequence[str]) -> str:

@@ -10,6 +10,30 @@ from typing import IO, Any
 
 from fer.errors import FerError
 
+# figures of metrics.json -> what they are called, in the order in which they are told
+FIGURES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "balanced_accuracy": "balanced accuracy",
+    "top2": "top-2 accuracy",
+    "kappa": "Cohen's kappa",
+    "roc_auc": "ROC AUC, one against the rest",
+    "average_precision": "average precision",
+    "nll": "NLL",
+    "brier": "Brier score",
+    "ece": "ECE, 15 bins of equal width",
+    "ece_adaptive": "ECE, 15 bins of equal numbers",
+}
+# errors of a network by what FER+'s annotators say
+WHOSE_ERRORS = {
+    "crowd_agrees_with_the_label": "the crowd agrees with the label: the network's",
+    "crowd_agrees_with_the_network": "the crowd agrees with the network: the label's",
+    "crowd_says_another_emotion": "the crowd says a third emotion: both",
+    "crowd_is_divided": "the crowd is divided, or sees none: nobody's",
+}
+PER_CENT = ("accuracy", "macro_f1", "balanced_accuracy", "top2")
+CALIBRATED = ("nll", "brier", "ece", "ece_adaptive")  # what a temperature changes
+
 
 @contextmanager
 def written_whole(file: Path) -> Iterator[IO[str]]:
@@ -30,6 +54,21 @@ def write_json(file: Path, contents: dict[str, Any] | list[dict[str, Any]]) -> N
     with written_whole(file) as stream:
         json.dump(contents, stream, indent=2)
         stream.write("\n")
+
+
+def read_list(file: Path) -> list[dict[str, Any]]:
+    """Return the entries of a JSON file that holds a list of them.
+
+    Raises:
+        FerError: it is damaged.
+    """
+    try:
+        entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError("it is no list of entries")
+    except ValueError as error:
+        raise FerError(f"{file}: damaged ({error}); mend or move it") from error
+    return entries
 
 
 def read_kept(file: Path, kind: str, missing: str, sound: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -82,6 +121,61 @@ def score_table(results: Mapping[str, Any]) -> str:
         f"{results['ece']:.4f}",
     )
     return text_table(heads, [cells])
+
+
+def figure_table(results: Mapping[str, Any]) -> str:
+    """Return the table of all figures with their 95 % intervals, those over the clean faces beside them."""
+    clean = results.get("clean")
+    heads = ["figure", f"{results['split']}, {results['n']:,} faces"]
+    heads += [f"clean, {clean['n']:,} faces"] if clean else []
+    rows = []
+    for name, title in FIGURES.items():
+        rows.append([title, *(worded(name, held) for held in (results, clean) if held)])
+    if results.get("calibrated"):
+        for name in CALIBRATED:
+            title = f"{FIGURES[name]}, temperature {results['temperature']:.3f}"
+            rows.append([title, worded(name, results["calibrated"]), *([""] if clean else [])])
+    return text_table(heads, rows)
+
+
+def worded(name: str, held: Mapping[str, Any]) -> str:
+    """Return a figure with its interval as text, in per cent where it is a share."""
+    value, ends, usual = held[name], held.get(f"{name}_ci95"), held.get(f"{name}_if_calibrated")
+    if value is None:
+        return "none"
+    scale, form = (100, "{:.2f}") if name in PER_CENT else (1, "{:.4f}")
+    text = form.format(scale * value) + (" %" if scale == 100 else "")
+    if ends:
+        text += "  [{}, {}]".format(*(form.format(scale * end) for end in ends))
+    return text if usual is None else f"{text}  (by chance below {usual:.4f})"
+
+
+def difference_table(against: Mapping[str, Any]) -> str:
+    """Return the table of paired differences of two networks, with their 95 % intervals for other faces."""
+    rows = [[title, *difference(name, against[name])] for name, title in FIGURES.items() if name in against]
+    return text_table(["figure", "difference", "95 %"], rows)
+
+
+def difference(name: str, found: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the difference of a figure and its interval as text, in points where it is a share."""
+    value, ends = found["difference"], found["ci95"]
+    scale, form = (100, "{:+.2f}") if name in PER_CENT else (1, "{:+.4f}")
+    interval = "[{}, {}]".format(*(form.format(scale * end) for end in ends)) if ends else "too few differ"
+    return "none" if value is None else form.format(scale * value), interval
+
+
+def crowd_table(crowd: Mapping[str, Any]) -> str:
+    """Return the tables of agreement with FER+'s annotators, and of whose the network's errors are."""
+    annotator, majority, errors = crowd["annotator"], crowd["majority"], crowd["errors"]
+    heads = ("agreement", "network", "labels", "best possible")
+    rows = [("with one annotator, drawn at random", *(f"{100 * annotator[who]:.1f} %" for who in annotator))]
+    if majority["faces"]:
+        shares = [f"{100 * majority[who]:.1f} %" for who in ("network", "labels")]
+        rows.append((f"with the majority, where there is one ({majority['faces']:,} faces)", *shares, "100.0 %"))
+    every = max(1, errors["all"])
+    parts = [(words, f"{errors[key]:,}", f"{100 * errors[key] / every:.1f} %") for key, words in WHOSE_ERRORS.items()]
+    named = text_table((f"of the network's {errors['all']:,} errors", "faces", "share"), parts)
+    return f"{text_table(heads, rows)}\n\n{named}"
 
 
 def class_table(results: Mapping[str, Any]) -> str:

@@ -42,11 +42,15 @@ class DataSettings:
     Args:
         path: table, archive or folder; "synthetic" for drawn faces; None looks at ``$FER_DATA``, then ``data/``.
         votes: FER+'s ``fer2013new.csv``, joined by row.
+        labels: "fer2013" (the data's own) or "ferplus" (made of the votes).
+        ferplus_rule: "majority" (more than half of the votes), "argmax" (the most), "soft" (their shares).
+        classes: 7 emotions, or 8 with FER+'s contempt.
         split: "official" (Usage), "as_given" (the tree's own folders), "holdout" (stratified 80/20 of everything).
         split_seed: of the draw for "as_given" and "holdout"; apart from the run's seed, so that seeds share a split.
         val_fraction: the part of train held out by "as_given" where the tree has no val.
         image_size: side of the faces, in pixels.
         batch_size: faces a step.
+        sampler: "shuffle" takes every training face once an epoch, "balanced" as many of every class.
         on_bad: "error" stops at the first bad row or picture, "skip" counts and lists them.
         cache: folder for parsed tables and frozen layers' features; "auto" is the user's; None keeps nothing.
         synthetic_count: number of drawn faces.
@@ -55,15 +59,24 @@ class DataSettings:
 
     path: str | None = None
     votes: str | None = None
+    labels: Literal["fer2013", "ferplus"] = "fer2013"
+    ferplus_rule: Literal["majority", "argmax", "soft"] = "majority"
+    classes: Literal[7, 8] = 7
     split: Literal["official", "as_given", "holdout"] = "official"
     split_seed: Seed = 0
     val_fraction: Annotated[float, Range(0.01, 0.9)] = 0.1
     image_size: Annotated[int, Range(16, 512)] = 48
     batch_size: Positive = 128
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
     on_bad: Literal["error", "skip"] = "error"
     cache: str | None = "auto"
     synthetic_count: Annotated[int, Range(140)] = 7000
     synthetic_seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        """Refuse an eighth class that nobody labels."""
+        if self.classes == 8 and self.labels == "fer2013":
+            raise FerError("data.classes=8: contempt is FER+'s; set data.labels=ferplus and data.votes=, or classes=7")
 
 
 @dataclass(frozen=True)

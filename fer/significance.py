@@ -90,6 +90,21 @@ def _wilson(share: float, count: float) -> Interval:
     return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
+def share_bound(hits: int, count: int, alpha: float) -> float:
+    """Return what a share stays below with probability 1 - alpha, ``hits`` of ``count`` being seen.
+
+    Exact (Clopper & Pearson 1934): the share under which so few hits have the probability alpha, by bisection.
+    """
+    low, high = hits / count, 1.0
+    if hits == count:
+        return 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        at_most = incomplete_beta(count - hits, hits + 1, 1 - middle)  # P(hits or fewer)
+        low, high = (middle, high) if at_most > alpha else (low, middle)
+    return high
+
+
 def of_seeds(values: Sequence[float], least: float = 0.0) -> Seeds:
     """Return mean and standard deviation of a figure over K seeds, and Student's interval of the mean.
 

@@ -16,15 +16,17 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
 
 from fer import augment, checkpoints, machine, profiling, scoring
+from fer.calibration import fitted_temperature
 from fer.callbacks import FiniteLoss, History, Patience, Saver, Signals, Stopwatch
 from fer.dashboard import Dashboard, hyperparameters
 from fer.data.datamodule import FERDataModule
 from fer.data.features import LARGEST
 from fer.data.locate import HOW_TO_GET
+from fer.data.twins import without_twin
 from fer.errors import FerError
-from fer.labels import EMOTIONS
 from fer.losses import LOSSES
 from fer.models import MODELS, EmotionClassifier, create
 from fer.optimizers import OPTIMIZERS
@@ -84,7 +86,8 @@ def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     data, fresh = prepared(settings, origin.stand_in)
     resume_from(folder, fresh)
     model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
-    _, scored = scoring.evaluate_split(model, data, "val", folder, machine.uses_gpu(settings.trainer))
+    predicted, classes = predict_val(settings, data, model), list(model.hparams["classes"])
+    _, scored = scoring.score_split(predicted, data, "val", folder, classes, model.temperature)
     show(settings, folder, data, json.loads((folder / "metrics.json").read_text()), scored, origin.changes)
 
 
@@ -143,13 +146,20 @@ def announce(data: FERDataModule, stand_in: bool) -> None:
 def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> EmotionClassifier:
     """Return the network, ready to be fitted."""
     mean, std = data.statistics()
-    model = create(settings.model, classes=list(EMOTIONS), image_size=settings.data.image_size, mean=mean, std=std)
+    model = create(
+        settings.model, classes=list(data.faces.classes), image_size=settings.data.image_size, mean=mean, std=std
+    )
     model.prepare(
         loss=settings.loss,
         optimizer=settings.optimizer,
         scheduler=settings.scheduler,
         class_counts=data.class_counts(),
     )
+    if model.wants_soft_targets and data.faces.soft is None:
+        raise FerError(
+            f"loss={settings.loss['name']}: wants soft targets; set data.labels=ferplus data.ferplus_rule=soft and "
+            f"name FER+'s file with data.votes="
+        )
     model.monitor = settings.monitor
     served = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
     model.dataset = {**data.describe(), "settings": served, "stand_in": stand_in}
@@ -307,9 +317,18 @@ def finish(
     command: str,
 ) -> tuple[dict[str, Any], Scored]:
     """Score the best epoch on val from its file, and write ``predictions.csv`` and ``metrics.json``."""
-    model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
-    results, scored = scoring.evaluate_split(model, data, "val", folder, machine.uses_gpu(settings.trainer))
+    best = folder / "checkpoints" / "best.ckpt"
+    model = checkpoints.load(best)
+    predicted, targets = predict_val(settings, data, model), data.datasets["val"].targets
+    temperature = fitted_temperature(predicted.numpy(), targets.numpy())
+    checkpoints.seal(best, temperature)
+    classes = list(model.hparams["classes"])
+    results, scored = scoring.score_split(predicted, data, "val", folder, classes, temperature)
+    kept = without_twin(scored.images, data.trained_on())
     results |= {
+        "temperature_fitted_on": "these faces",
+        "seen_in_training": int((~kept).sum()),
+        "clean": scoring.clean(predicted, targets, kept, classes),
         "best_epoch": saver.best_epoch + 1,  # counted from 1, as printed
         "epochs": epochs,
         "train_seconds": round(watch.train_seconds, 3),
@@ -331,6 +350,12 @@ def finish(
     early = f" (stopped early, {planned} planned)" if epochs < planned else ""
     log.info("best epoch %d of %d%s, trained in %s", saver.best_epoch + 1, epochs, early, clock(watch.train_seconds))
     return results, scored
+
+
+def predict_val(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier) -> Tensor:
+    """Return the (N, C) probabilities of the val faces."""
+    device = torch.device("cuda" if machine.uses_gpu(settings.trainer) else "cpu")
+    return scoring.probabilities(model, data.datasets["val"], batch_size=settings.data.batch_size, device=device)
 
 
 @contextmanager

@@ -117,3 +117,25 @@ def test_comparing_needs_no_torch(small_run):
     code = "import sys; from fer.compare import main; main(['run', '--out', 'out']); print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == "False"
+
+
+def test_test_figures_are_shown_of_one_chosen_run_alone(compare, evaluate, two_runs, tmp_path):
+    run = two_runs[0]
+    refused = compare(*map(str, two_runs), "--test", str(run), "--out", str(tmp_path / "out"))
+    assert refused.code == 1
+    assert "its test split was not opened; python -m fer.evaluate" in refused.line
+    assert not (tmp_path / "out").exists()
+    for one in two_runs:
+        assert evaluate(str(one), "--split", "test").code == 0
+    assert evaluate(str(run), "--split", "test", "--tta", "flip").code == 0
+    plain = compare(*map(str, two_runs), "--out", str(tmp_path / "plain"))
+    assert "Test, of the one chosen run" not in plain.out
+    ended = compare(*map(str, two_runs), "--test", str(run), "--out", str(tmp_path / "out"))
+    assert ended.code == 0, ended.err
+    assert f"Test, of the one chosen run {run}" in ended.out
+    looks = [line.split() for line in ended.out.splitlines() if line.startswith(("test ", "test_flip "))]
+    assert [line[:3] for line in looks] == [["test", "1", "none"], ["test_flip", "2", "flip"]]
+    for name in ("leaderboard.md", "compare.html"):
+        page = (tmp_path / "out" / name).read_text()
+        assert page.count("test_flip") == 1, name
+        assert "of the one chosen run" not in (tmp_path / "plain" / name).read_text()

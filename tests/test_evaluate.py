@@ -1,20 +1,26 @@
 """``python -m fer.evaluate`` as a user meets it."""
 
 import csv
+import json
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import SMALL, metrics
+from PIL import Image
 from test_train import write_csv
 
 import fer
+from fer.data.readers.drawing import draw_faces
+from fer.labels import EMOTIONS
 
 
 def test_val_again_gives_the_runs_own_figures(evaluate, small_run):
     ended = evaluate(str(small_run), "--split", "val")
     assert ended.code == 0, ended.err
     own, again = metrics(small_run), metrics(small_run / "evaluations" / "val")
-    for name in ("n", "accuracy", "accuracy_ci95", "macro_f1", "nll", "ece", "confusion", "per_class"):
+    different = {"temperature_fitted_on", "dataset", "versions", "commit", "hardware", "finished", "command"}
+    for name in (own.keys() & again.keys()) - different:
         assert own[name] == again[name], name
     assert (small_run / "predictions.csv").read_bytes() == (
         small_run / "evaluations" / "val" / "predictions.csv"
@@ -74,6 +80,15 @@ def test_batch_size_does_not_change_the_figures(evaluate, small_run):
         (["{run}", "--device", "gpu"], "sees no GPU"),
         (["{run}", "--split", "tset"], "--split"),
         (["{run}", "--colour"], "--colour"),
+        (["{run}", "{run}"], "given twice"),
+        (["{run}", "--weights", "val"], "name more than one"),
+        (["{run}", "--error-rate", "20"], "--error-rate=20: expected a share between 0 and 1"),
+        (["{run}", "--split", "all", "--rule", "holdout"], "takes every face"),
+        (["{run}", "--tta", "twelve_crop"], "--tta"),
+        (["{run}", "--against", "nowhere"], "nowhere: no such checkpoint or run folder"),
+        (["{run}", "--against", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["{run}", "--against", "{run}/history.csv"], "no predictions of fer"),
+        (["{run}", "--against", "{run}/predictions.csv", "--split", "test"], "holds other faces or labels than test"),
     ],
 )
 def test_a_users_mistake_is_one_line(evaluate, small_run, monkeypatch, arguments, says):
@@ -92,3 +107,187 @@ def test_data_that_have_gone_are_never_replaced_by_drawn_faces(train, evaluate, 
     ended = evaluate("out", "--split", "test")
     assert ended.code == 1
     assert "fer2013.csv, which is not there any more; name the data with --data" in ended.line
+
+
+# --- what is seen, chosen and counted -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def twins(train, tmp_path):
+    """A run on a table some of whose val and test faces are copies of training faces."""
+    write_csv(tmp_path / "fer2013.csv")
+    lines = (tmp_path / "fer2013.csv").read_text().splitlines()
+    for copy, original in ((112, 0), (113, 1), (126, 2)):  # two of val, one of test; the label of one differs
+        label, pixels = lines[1 + original].split(",")[:2]
+        label = str((int(label) + 1) % 7) if copy == 113 else label
+        lines[1 + copy] = ",".join([label, pixels, lines[1 + copy].split(",")[2]])
+    (tmp_path / "fer2013.csv").write_text("\n".join(lines) + "\n")
+    run = tmp_path / "twins"
+    assert train(*SMALL[2:], "data.path=fer2013.csv", f"hydra.run.dir={run}").code == 0
+    return run
+
+
+def test_faces_with_a_twin_in_train_are_left_out_of_the_clean_figures(evaluate, twins):
+    own = metrics(twins)
+    assert (own["n"], own["seen_in_training"], own["clean"]["n"]) == (14, 2, 12)
+    assert evaluate(str(twins), "--split", "test").code == 0
+    test = metrics(twins / "evaluations" / "test")
+    assert (test["n"], test["seen_in_training"], test["clean"]["n"]) == (14, 1, 13)
+    with open(twins / "evaluations" / "test" / "predictions.csv", newline="") as stream:
+        kept = [row for row in csv.DictReader(stream) if row["row"] != "126"]
+    right = sum(row["target"] == row["predicted"] for row in kept)
+    assert test["clean"]["accuracy"] == pytest.approx(right / 13)
+
+
+def test_faces_that_were_trained_on_are_counted_whatever_they_are_called(evaluate, twins, tmp_path):
+    ended = evaluate(str(twins), "--split", "train")
+    assert "112 of these 112 faces were trained on" in ended.err + ended.out
+    assert metrics(twins / "evaluations" / "train")["clean"] is None
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "fer2013.csv").write_bytes((tmp_path / "fer2013.csv").read_bytes())
+    ended = evaluate(str(twins), "--data", "copy/fer2013.csv", "--rule", "holdout")
+    assert ended.code == 0, ended.err
+    found = metrics(twins / "evaluations" / "val")
+    assert found["n"] == 28
+    assert found["seen_in_training"] > 14  # most of another split's val was trained on
+    assert "were trained on" in ended.err + ended.out
+
+
+def test_without_the_training_data_nothing_is_called_clean(evaluate, twins, tmp_path):
+    (tmp_path / "fer2013.csv").rename(tmp_path / "moved.csv")
+    ended = evaluate(str(twins), "--data", "moved.csv", "--split", "test")
+    assert ended.code == 0, ended.err
+    assert "no clean figures" in ended.err + ended.out
+    found = metrics(twins / "evaluations" / "test")
+    assert found["clean"] is None
+    assert found["temperature"] == metrics(twins)["temperature"]  # sealed in the checkpoint
+    ended = evaluate(str(twins), "--data", "moved.csv", "--split", "test", "--error-rate", "0.5")
+    assert ended.code == 1
+    assert "fer2013.csv is not there any more" in ended.line
+
+
+def test_each_look_at_test_is_counted(evaluate, small_run):
+    assert "opened for the first time" in evaluate(str(small_run), "--split", "test").out
+    assert evaluate(str(small_run), "--split", "val").code == 0
+    ended = evaluate(str(small_run), "--split", "test", "--tta", "flip")
+    assert "test was opened 2 times by now" in ended.out
+    looks = json.loads((small_run / "test_opened.json").read_text())
+    assert [look["tta"] for look in looks] == ["none", "flip"]
+    assert metrics(small_run / "evaluations" / "test_flip")["test_opened"] == 2
+    assert "test_opened" not in metrics(small_run / "evaluations" / "val")
+    (small_run / "test_opened.json").write_text("[1")
+    ended = evaluate(str(small_run), "--split", "test")
+    assert ended.code == 1
+    assert "test_opened.json: damaged" in ended.line
+
+
+def test_every_face_of_a_folder_without_splits_can_be_scored(evaluate, small_run, tmp_path):
+    images, targets = draw_faces(21, seed=5, image_size=24)
+    for number, (image, target) in enumerate(zip(images, targets, strict=True)):
+        folder = tmp_path / "mine" / EMOTIONS[target]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    refused = evaluate(str(small_run), "--data", "mine", "--split", "val")
+    assert refused.code == 1
+    assert "official split" in refused.line
+    ended = evaluate(str(small_run), "--data", "mine", "--split", "all")
+    assert ended.code == 0, ended.err
+    found = metrics(small_run / "evaluations" / "all")
+    assert (found["n"], found["dataset"]["split"]) == (21, "all")
+    assert sum(found["dataset"]["counts"]["all"].values()) == 21
+    assert found["temperature_fitted_on"] == "val"
+
+
+@pytest.fixture
+def another_run(train, tmp_path):
+    assert train(*SMALL, "seed=1", f"hydra.run.dir={tmp_path / 'another'}").code == 0
+    return tmp_path / "another"
+
+
+def test_an_ensemble_is_the_mean_of_its_networks(evaluate, small_run, another_run):
+    ended = evaluate(str(small_run), str(another_run), "--split", "test", "--out", "both")
+    assert ended.code == 0, ended.err
+    found = metrics(Path("both") / "test")
+    assert [member["weight"] for member in found["members"]] == [0.5, 0.5]
+    with open(Path("both") / "test" / "predictions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    faces = torch.from_numpy(draw_faces(140, seed=0, image_size=24)[0])[[int(row["row"]) for row in rows], None]
+    with torch.inference_mode():
+        expected = sum(fer.load(run)(faces).softmax(1) for run in (small_run, another_run)) / 2
+    chances = torch.tensor([[float(row[f"p_{name}"]) for name in EMOTIONS] for row in rows])
+    assert torch.allclose(chances, expected, atol=1e-5)
+    for run in (small_run, another_run):
+        assert json.loads((run / "test_opened.json").read_text())[0]["networks"] == 2
+
+
+def test_weights_temperature_and_threshold_are_chosen_on_val(train, evaluate, tmp_path):
+    runs = [str(tmp_path / name) for name in ("first", "second")]
+    for seed, run in enumerate(runs):
+        assert (
+            train(
+                *SMALL, "data.synthetic_count=420", "trainer.max_epochs=25", f"seed={seed}", f"hydra.run.dir={run}"
+            ).code
+            == 0
+        )
+    arguments = ("--weights", "val", "--error-rate", "0.95", "--tta", "flip")
+    chosen = []
+    for split in ("val", "test"):
+        ended = evaluate(*runs, "--split", split, "--out", "both", *arguments)
+        assert ended.code == 0, ended.err
+        chosen.append(metrics(Path("both") / f"{split}_flip"))
+    on_val, on_test = chosen
+    assert on_val["temperature"] == on_test["temperature"]
+    assert on_val["members"] == on_test["members"]
+    assert (on_val["temperature_fitted_on"], on_test["temperature_fitted_on"]) == ("these faces", "val")
+    assert on_val["answering"]["threshold"] == on_test["answering"]["threshold"]
+    assert on_val["answering"]["coverage"] == on_test["answering"]["coverage_there"]
+
+
+def test_networks_of_different_data_make_no_ensemble_unasked(evaluate, small_run, twins):
+    ended = evaluate(str(small_run), str(twins))
+    assert ended.code == 1
+    assert "was trained on other data or another split" in ended.line
+    ended = evaluate(str(small_run), str(twins), "--data", "fer2013.csv", "--split", "test", "--out", "both")
+    assert ended.code == 0, ended.err
+    assert "no temperature: the networks were chosen on different val faces" in ended.err + ended.out
+    assert metrics(Path("both") / "test")["calibrated"] is None
+
+
+def test_against_a_network_its_run_and_its_predictions_is_the_same(evaluate, small_run, another_run):
+    assert evaluate(str(another_run), "--split", "test").code == 0
+    others = (another_run, another_run / "evaluations" / "test", another_run / "evaluations" / "test/predictions.csv")
+    found = []
+    for other in others:
+        ended = evaluate(str(small_run), "--split", "test", "--against", str(other))
+        assert ended.code == 0, ended.err
+        assert "minus" in ended.out
+    for name in ("test", "test_2", "test_3"):
+        found.append(metrics(small_run / "evaluations" / name))
+    gap = found[0]["accuracy"] - metrics(another_run / "evaluations" / "test")["accuracy"]
+    nll = found[0]["against"]["nll"]["difference"]
+    for results in found:
+        assert results["against"]["accuracy"]["difference"] == pytest.approx(gap)
+        assert results["against"]["nll"]["difference"] == pytest.approx(nll, abs=1e-4)
+
+
+def test_the_temperature_is_sealed_in_the_checkpoint_and_used_by_probabilities(small_run):
+    model = fer.load(small_run)
+    assert model.temperature == metrics(small_run)["temperature"]
+    faces = torch.randint(256, (4, 1, 24, 24), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.allclose(model.probabilities(faces), (model(faces) / model.temperature).softmax(1), atol=1e-6)
+
+
+def test_the_report_tells_what_was_asked_for(evaluate, small_run, another_run):
+    arguments = ("--split", "test", "--tta", "flip", "--against", str(another_run), "--error-rate", "0.95")
+    assert evaluate(str(small_run), *arguments).code == 0
+    page = (small_run / "evaluations" / "test_flip" / "report.html").read_text()
+    for words in (
+        "test-time augmentation: flip",
+        "test opened 1 time by now",
+        "All figures",
+        "Against another",
+        "ROC AUC",
+        "divided by",
+    ):
+        assert words in page, words

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from fer import metrics, scoring
+from fer import metrics
 from fer.labels import EMOTIONS
+from fer.measures import score
+from fer.significance import wilson
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def by_hand(predicted: list[int], targets: list[int]) -> dict[str, float]:
 
 def test_figures_are_those_by_hand(case):
     predicted, targets = case
-    figures = scoring.score(predicted, targets, EMOTIONS)
+    figures = score(predicted, targets, EMOTIONS)
     for name, value in by_hand(predicted.argmax(1).tolist(), targets.tolist()).items():
         assert figures[name] == pytest.approx(value, abs=1e-6)
     chosen = [math.log(max(float(row[target]), 1.2e-38)) for row, target in zip(predicted, targets, strict=True)]
@@ -53,7 +55,7 @@ def test_calibration_error_is_that_by_hand(case):
         if inside.any():
             right = (guess == targets)[inside].float().mean()
             total += float(inside.float().mean() * (right - confidence[inside].mean()).abs())
-    assert scoring.score(predicted, targets, EMOTIONS)["ece"] == pytest.approx(total, abs=1e-5)
+    assert score(predicted, targets, EMOTIONS)["ece"] == pytest.approx(total, abs=1e-5)
 
 
 def test_batches_add_up_to_the_whole(case):
@@ -79,7 +81,7 @@ def test_mean_loss_weighs_a_short_last_batch_by_its_faces():
 )
 def test_wilson_interval_is_the_published_one(hits, count, low, high):
     """81 of 263 is Newcombe's example (Statistics in Medicine 1998): 0.2553 to 0.3662."""
-    assert scoring.wilson(hits, count) == pytest.approx([low, high], abs=5e-5)
+    assert wilson(hits, count) == pytest.approx([low, high], abs=5e-5)
 
 
 def test_a_class_without_faces_stays_out_of_the_means():

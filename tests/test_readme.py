@@ -1,6 +1,8 @@
 """README tells the truth: its commands compose, its plugin trains, its files exist."""
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,15 @@ def test_there_are_commands_to_check():
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
 def test_every_training_command_composes(arguments):
     settings_of_first_job(arguments)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare", "audit"])
+def test_every_other_command_is_understood(command):
+    grammar = importlib.import_module(f"fer.{command}").parser()
+    lines = re.findall(rf"^python -m fer\.{command} (.*)$", README, re.MULTILINE)
+    assert lines
+    for line in lines:
+        assert grammar.parse_args(shlex.split(line, comments=True))
 
 
 def test_the_plugin_trains(train, tmp_path, monkeypatch):

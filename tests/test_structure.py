@@ -12,16 +12,16 @@ PACKAGE = Path(fer.__file__).parent
 # from the ground up; a module imports from its own floor (a package's parts) or from below
 FLOORS = [
     {"errors", "labels"},
-    {"arguments", "results", "calibration", "significance", "terminal"},
-    {"registry", "settings"},
-    {"losses", "optimizers", "schedules", "metrics", "augment", "ranking", "trials"},
-    {"data"},
+    {"arguments", "results", "significance", "terminal"},
+    {"registry", "settings", "calibration"},
+    {"losses", "optimizers", "schedules", "metrics", "augment", "views", "ensemble", "ranking", "trials"},
+    {"data", "measures"},
     {"reports"},
     {"models"},
     {"checkpoints", "machine", "scoring", "callbacks", "configuration", "profiling"},
     {"progress", "dashboard", "runs", "places", "jobs"},
     {"leaderboard", "scoreboard", "planning"},
-    {"training", "sweep"},
+    {"training", "sweep", "evaluation", "card"},
     {"inventory", "lr_finder", "tuning"},
     {"train", "evaluate", "compare", "tune", "study", "audit", "bench", "__main__", "__init__"},
 ]

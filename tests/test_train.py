@@ -15,13 +15,14 @@ from conftest import SMALL, metrics
 import fer
 from fer.data.readers.drawing import draw_faces
 from fer.labels import EMOTIONS
+from fer.measures import FIGURES
 
 FIELDS = {
-    "schema", "split", "n", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95", "balanced_accuracy",
-    "balanced_accuracy_ci95", "nll", "nll_ci95", "ece", "ece_if_calibrated", "per_class",
-    "confusion", "best_epoch", "epochs", "train_seconds", "images_per_second", "peak_memory_mb",
-    "parameters", "architecture", "pretrained", "seed", "dataset", "versions", "commit", "hardware", "finished",
-    "command",
+    "schema", "split", "n", *(name for figure in FIGURES for name in (figure, f"{figure}_ci95")), "ece",
+    "ece_if_calibrated", "ece_adaptive", "ece_adaptive_if_calibrated", "per_class", "confusion", "temperature",
+    "temperature_fitted_on", "calibrated", "selective", "seen_in_training", "clean", "best_epoch", "epochs",
+    "train_seconds", "images_per_second", "peak_memory_mb", "parameters", "architecture", "pretrained", "seed",
+    "dataset", "versions", "commit", "hardware", "finished", "command",
 }  # fmt: skip
 
 

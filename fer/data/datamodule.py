@@ -6,6 +6,7 @@ the device as bytes, and becomes float and augmented there.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -18,14 +19,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from fer.data.cache import folder_of
-from fer.data.faces import Faces, counts
+from fer.data.faces import UNKNOWN, Faces, counts
 from fer.data.features import Compute, Features, FeatureStore
 from fer.data.splits import assign, twin_notes
 from fer.data.table import read_faces
 from fer.data.twins import digests
 from fer.errors import FerError
-from fer.labels import EMOTIONS, SPLITS
+from fer.labels import SPLITS
 from fer.settings import DataSettings
+
+EVERY = "all"  # in place of a split: all faces that have a label
 
 
 class Batch(NamedTuple):
@@ -36,12 +39,14 @@ class Batch(NamedTuple):
         targets: (B,) int64.
         key: place of the first face in its split; unlike the number of the batch it survives a resume.
         features: (B, ...) float32, what a network's frozen layers make of the faces, where that is known.
+        soft: (B, C) float32 soft targets, where the labels are of that kind.
     """
 
     images: Tensor
     targets: Tensor
     key: int
     features: Tensor | None = None
+    soft: Tensor | None = None
 
 
 class FaceDataset(Dataset[Batch]):
@@ -49,12 +54,16 @@ class FaceDataset(Dataset[Batch]):
 
     Args:
         images: (N, S, S) uint8.
-        targets: (N,) index in ``EMOTIONS``.
+        targets: (N,) class indices.
+        soft: (N, C) soft targets, or None.
     """
 
-    def __init__(self, images: NDArray[np.uint8], targets: NDArray[np.int8]) -> None:
+    def __init__(
+        self, images: NDArray[np.uint8], targets: NDArray[np.int8], soft: NDArray[np.float32] | None = None
+    ) -> None:
         self.images = torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1)  # (N, 1, S, S)
         self.targets = torch.from_numpy(targets.astype(np.int64))
+        self.soft = None if soft is None else torch.from_numpy(np.ascontiguousarray(soft))
         self.features: Features | None = None  # of all faces, in their order
 
     def __len__(self) -> int:
@@ -63,7 +72,8 @@ class FaceDataset(Dataset[Batch]):
     def mixed(self) -> "FaceDataset":
         """Return the same faces in a fixed random order."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).numpy()
-        return FaceDataset(self.images[:, 0].numpy()[order], self.targets.numpy()[order].astype(np.int8))
+        soft = None if self.soft is None else self.soft.numpy()[order]
+        return FaceDataset(self.images[:, 0].numpy()[order], self.targets.numpy()[order].astype(np.int8), soft)
 
     def __getitem__(self, place: int) -> Batch:
         return self.__getitems__([place])
@@ -71,7 +81,8 @@ class FaceDataset(Dataset[Batch]):
     def __getitems__(self, places: list[int]) -> Batch:
         index = torch.as_tensor(places)
         features = None if self.features is None else self.features.take(places)
-        return Batch(self.images[index], self.targets[index], places[0], features)
+        soft = None if self.soft is None else self.soft[index]
+        return Batch(self.images[index], self.targets[index], places[0], features, soft)
 
 
 class EpochShuffle(Sampler[int]):
@@ -95,6 +106,34 @@ class EpochShuffle(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
         yield from torch.randperm(self.count, generator=generator).tolist()
+
+
+class EpochBalance(EpochShuffle):
+    """An order in which every class has as many places; like ``EpochShuffle`` a function of seed and epoch alone.
+
+    An epoch is as long as ever: of a large class it holds a part, other ones in other epochs, of a small one each face
+    several times, as often as any other give or take once.
+
+    Args:
+        targets: (N,) class of each face.
+        seed: of the run.
+    """
+
+    def __init__(self, targets: Tensor, seed: int) -> None:
+        super().__init__(len(targets), seed)
+        self.places = [(targets == label).nonzero()[:, 0] for label in sorted(set(targets.tolist()))]
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
+        first = torch.randint(len(self.places), (1,), generator=generator).item()  # who has one place more
+        drawn = []
+        for number, own in enumerate(self.places):
+            share = self.count // len(self.places)
+            share += (number - first) % len(self.places) < self.count % len(self.places)
+            rounds = [own[torch.randperm(len(own), generator=generator)] for _ in range(-(-share // len(own)))]
+            drawn.append(torch.cat(rounds)[:share])
+        together = torch.cat(drawn)
+        yield from together[torch.randperm(self.count, generator=generator)].tolist()
 
 
 class ResumableLoader(DataLoader[Batch]):
@@ -146,24 +185,17 @@ class FERDataModule(pl.LightningDataModule):
         super().__init__()
         self.data, self.augment, self.seed = data, augment, seed
         self.datasets: dict[str, FaceDataset] = {}
-        self._table: tuple[Faces, NDArray[np.int8]] | None = None
 
-    @property
+    @cached_property
     def faces(self) -> Faces:
         """The whole table."""
-        return self._read()[0]
+        return read_faces(self.data)
 
-    @property
+    @cached_property
     def splits(self) -> NDArray[np.int8]:
         """(N,) index in ``SPLITS`` of each face of the table."""
-        return self._read()[1]
-
-    def _read(self) -> tuple[Faces, NDArray[np.int8]]:
-        if self._table is None:
-            faces = read_faces(self.data)
-            rule, seed, fraction = self.data.split, self.data.split_seed, self.data.val_fraction
-            self._table = faces, assign(faces, rule, seed=seed, val_fraction=fraction)
-        return self._table
+        rule, seed, fraction = self.data.split, self.data.split_seed, self.data.val_fraction
+        return assign(self.faces, rule, seed=seed, val_fraction=fraction)
 
     def setup(self, stage: str | None = None) -> None:
         """Lay the splits in memory: train and val for "fit", one alone for "validate" and "test".
@@ -171,11 +203,23 @@ class FERDataModule(pl.LightningDataModule):
         Raises:
             FerError: the data are missing, bad, or cannot be split so.
         """
-        wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "fit", ())
-        for split in wanted:
-            if split not in self.datasets:
-                places = self.places(split)
-                self.datasets[split] = FaceDataset(self.faces.images[places], self.faces.targets[places])
+        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "fit", ()):
+            self.lay(split)
+
+    def lay(self, split: str) -> FaceDataset:
+        """Lay a split in memory, if it is not there yet, and return it.
+
+        Args:
+            split: of ``SPLITS``, or ``EVERY`` for all faces that have a label.
+
+        Raises:
+            FerError: the data are missing, bad, or have no such split.
+        """
+        if split not in self.datasets:
+            places = self.places(split)
+            soft = None if self.faces.soft is None else self.faces.soft[places]
+            self.datasets[split] = FaceDataset(self.faces.images[places], self.faces.targets[places], soft)
+        return self.datasets[split]
 
     def places(self, split: str) -> NDArray[np.int64]:
         """Return the places in the table of a split's faces.
@@ -183,6 +227,11 @@ class FERDataModule(pl.LightningDataModule):
         Raises:
             FerError: the split is empty.
         """
+        if split == EVERY:
+            labelled = np.flatnonzero(self.faces.targets != UNKNOWN)
+            if not labelled.size:
+                raise FerError(f"{self.data.path}: has no labels to score against")
+            return labelled
         places = np.flatnonzero(self.splits == SPLITS.index(split))
         if not places.size:
             held = [name for index, name in enumerate(SPLITS) if (self.splits == index).any()]
@@ -197,7 +246,14 @@ class FERDataModule(pl.LightningDataModule):
         trainer: Any = self.trainer
         if trainer is not None and trainer.overfit_batches:  # the same few batches every epoch, of every class
             return self._loader(dataset.mixed())
-        return self._loader(dataset, EpochShuffle(len(dataset), self.seed))
+        return self._loader(dataset, self.order())
+
+    def order(self) -> EpochShuffle:
+        """Return the order of the training faces, as ``data.sampler`` says."""
+        dataset = self.datasets["train"]
+        if self.data.sampler == "balanced":
+            return EpochBalance(dataset.targets, self.seed)
+        return EpochShuffle(len(dataset), self.seed)
 
     def val_dataloader(self) -> ResumableLoader:
         """Serve val in its own order; where only a part is asked for, mixed, since a tree lists class by class."""
@@ -252,7 +308,7 @@ class FERDataModule(pl.LightningDataModule):
     def first_batch(self) -> NDArray[np.uint8]:
         """Return the first batch of the first epoch as training sees it, (B, S, S), the run's own noise undisturbed."""
         dataset = self.datasets["train"]
-        places = list(islice(EpochShuffle(len(dataset), self.seed), self.data.batch_size))
+        places = list(islice(self.order(), self.data.batch_size))
         batch = dataset.__getitems__(places)
         return self._augmented(batch.images, noise_seed(self.seed, 0, batch.key))
 
@@ -286,21 +342,31 @@ class FERDataModule(pl.LightningDataModule):
         return mean, max(variance**0.5, 1 / 255)  # all-black faces have no spread to divide by
 
     def class_counts(self) -> Tensor:
-        """Return (C,) number of training faces of each emotion."""
-        return torch.bincount(self.datasets["train"].targets, minlength=len(EMOTIONS))
+        """Return (C,) number of training faces of each class."""
+        return torch.bincount(self.datasets["train"].targets, minlength=len(self.faces.classes))
 
-    def describe(self) -> dict[str, Any]:
-        """Return what a result must say of its data, as plain values."""
-        source = self.faces.source
+    def trained_on(self) -> set[bytes]:
+        """Return the hashes of the training faces' pixels."""
+        return set(digests(self.faces.images[self.places("train")]))
+
+    def describe(self, split: str | None = None) -> dict[str, Any]:
+        """Return what a result must say of its data, as plain values.
+
+        Args:
+            split: of the result; ``EVERY`` asks for no split of the data, which may have none.
+        """
+        source, whole = self.faces.source, split == EVERY
+        splits = np.zeros(len(self.faces), np.int8) if whole else self.splits
+        held = counts(self.faces.targets, splits, self.faces.classes)
         return {
             "name": source.name,
             "path": source.path,
             "layout": source.layout,
             "labels": source.labels,
-            "split": self.data.split,
+            "split": EVERY if whole else self.data.split,
             "split_seed": self.data.split_seed,
             "fingerprint": self.faces.fingerprint(),
-            "counts": counts(self.faces.targets, self.splits),
-            "notes": [*source.notes, *twin_notes(self.faces, self.splits)],
+            "counts": {EVERY: held["train"]} if whole else held,
+            "notes": [*source.notes, *([] if whole else twin_notes(self.faces, self.splits))],
             "skipped": list(source.skipped),
         }

@@ -1,7 +1,7 @@
 """Faces: the one table that every reader returns, whatever the layout it came from."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -42,12 +42,14 @@ class Faces:
 
     Args:
         images: (N, S, S) uint8.
-        targets: (N,) int8, index in ``EMOTIONS``, ``UNKNOWN`` where unlabelled.
+        targets: (N,) int8, index in ``classes``, ``UNKNOWN`` where unlabelled.
         official: (N,) int8, index in ``SPLITS`` by FER2013's column Usage, ``UNKNOWN`` where the source does not say.
         given: (N,) int8, index in ``SPLITS`` by the source's own folders or file, ``UNKNOWN`` where it has none.
         rows: (N,) int64, row in the source counted from 0 (a tree: place in its sorted listing).
         source: where it came from.
         votes: (N, 10) uint8 FER+ votes in the order of ``FERPLUS_COLUMNS``, or None.
+        classes: C names of what ``targets`` index.
+        soft: (N, C) float32 soft targets, rows that sum to 1, or None.
     """
 
     images: NDArray[np.uint8]
@@ -57,6 +59,8 @@ class Faces:
     rows: NDArray[np.int64]
     source: Source
     votes: NDArray[np.uint8] | None = None
+    classes: tuple[str, ...] = EMOTIONS
+    soft: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         """Raise if a reader, a user's own perhaps, returned something else than promised.
@@ -69,7 +73,7 @@ class Faces:
         if self.images.dtype != np.uint8 or not square:
             raise FerError(f"{self.source.name}: images are {_shape(self.images)}; expected (N, S, S) uint8")
         for name in ("targets", "official", "given"):
-            column, most = getattr(self, name), len(EMOTIONS if name == "targets" else SPLITS) - 1
+            column, most = getattr(self, name), len(self.classes if name == "targets" else SPLITS) - 1
             if column.shape != (count,) or column.dtype != np.int8:
                 raise FerError(f"{self.source.name}: {name} are {_shape(column)}; expected ({count},) int8")
             if count and not UNKNOWN <= column.min() <= column.max() <= most:
@@ -81,6 +85,8 @@ class Faces:
             self.votes is not None and self.votes.shape != (count, len(FERPLUS_COLUMNS))
         ):
             raise FerError(f"{self.source.name}: rows or votes do not fit {count} images")
+        if self.soft is not None and self.soft.shape != (count, len(self.classes)):
+            raise FerError(f"{self.source.name}: soft targets are {_shape(self.soft)}; expected ({count}, classes)")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -91,9 +97,14 @@ class Faces:
         return int(self.images.shape[-1])
 
     def fingerprint(self) -> str:
-        """Return a sha256 over pixels, targets, splits and votes: equal tables have equal fingerprints."""
+        """Return a sha256 over pixels, targets and splits: equal tables have equal fingerprints.
+
+        Votes count by the targets that were made of them.
+        """
         digest = hashlib.sha256(str(self.images.shape).encode())
-        for column in (self.images, self.targets, self.official, self.given, self.votes):
+        if self.classes != EMOTIONS:
+            digest.update(repr(self.classes).encode())
+        for column in (self.images, self.targets, self.official, self.given, self.soft):
             if column is not None:
                 digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()
@@ -107,18 +118,21 @@ def _shape(column: NDArray[np.generic]) -> str:
     return f"{column.shape} {column.dtype}"
 
 
-def counts(targets: NDArray[np.int8], splits: NDArray[np.int8]) -> dict[str, dict[str, int]]:
+def counts(
+    targets: NDArray[np.int8], splits: NDArray[np.int8], classes: Sequence[str] = EMOTIONS
+) -> dict[str, dict[str, int]]:
     """Return split -> emotion -> number of faces, splits without faces left out.
 
     Args:
-        targets: (N,) index in ``EMOTIONS`` or ``UNKNOWN``.
+        targets: (N,) index in ``classes`` or ``UNKNOWN``.
         splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
+        classes: of the targets.
     """
     table = {}
     for index, split in enumerate(SPLITS):
         own = targets[splits == index]
         if own.size:
-            table[split] = {emotion: int((own == label).sum()) for label, emotion in enumerate(EMOTIONS)}
+            table[split] = {emotion: int((own == label).sum()) for label, emotion in enumerate(classes)}
     return table
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.twins import across, exact_twins
 from fer.errors import FerError
-from fer.labels import EMOTIONS, SPLITS
+from fer.labels import SPLITS
 
 Rule = Literal["official", "as_given", "holdout"]
 HOLDOUT_FRACTION = 0.2  # the founding study's 80/20
@@ -74,7 +74,7 @@ def stratified(targets: NDArray[np.int8], fraction: float, seed: int) -> NDArray
     """Return sorted places of a seeded draw of ``fraction`` of every class, rounded to the nearest whole face."""
     generator = np.random.default_rng(seed)
     chosen = []
-    for label in range(len(EMOTIONS)):
+    for label in range(int(targets.max(initial=0)) + 1):
         places = np.flatnonzero(targets == label)
         chosen.append(generator.permutation(places)[: round(len(places) * fraction)])
     return np.sort(np.concatenate(chosen)).astype(np.int64)

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from fer.data import cache, readers
+from fer.data.crowd import relabelled
 from fer.data.faces import Faces
 from fer.data.readers import synthetic
-from fer.data.readers.ferplus import join_votes
+from fer.data.readers.ferplus import VOTES_ALONE, join_votes
 from fer.errors import FerError
 from fer.settings import DataSettings
 
@@ -29,7 +30,19 @@ def read_faces(data: DataSettings) -> Faces:
     faces = readers.read(Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder)
     if data.votes is not None:
         faces = join_votes(faces, Path(data.votes))
+    faces = labelled(faces, data)
     return faces if faces.image_size == data.image_size else resized(faces, data.image_size)
+
+
+def labelled(faces: Faces, data: DataSettings) -> Faces:
+    """Return the faces with the labels that ``data`` names; FER+'s folders have no others than the votes'.
+
+    Raises:
+        FerError: the labels are to come from votes, and there are none.
+    """
+    if data.labels == "ferplus":
+        return relabelled(faces, data.ferplus_rule, data.classes)
+    return relabelled(faces, "argmax", data.classes) if faces.source.labels == VOTES_ALONE else faces
 
 
 def resized(faces: Faces, side: int) -> Faces:

@@ -39,6 +39,16 @@ def digests(images: NDArray[np.uint8]) -> list[bytes]:
     return [hashlib.blake2b(image.tobytes(), digest_size=DIGEST).digest() for image in images]
 
 
+def without_twin(images: NDArray[np.uint8], known: set[bytes]) -> NDArray[np.bool_]:
+    """Return (N,) whether a face is none of those known.
+
+    Args:
+        images: (N, S, S).
+        known: hashes of pixels, as of ``digests``.
+    """
+    return np.array([name not in known for name in digests(images)], np.bool_)
+
+
 def conflicts(groups: Sequence[NDArray[np.int64]], targets: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Return (G,) whether the labels within each group differ; a face without a label contradicts none.
 

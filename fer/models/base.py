@@ -63,6 +63,7 @@ class EmotionClassifier(pl.LightningModule):
         self.latest: dict[str, dict[str, Tensor]] = {}  # split -> its last scores, see Scores.compute
         self.dataset: dict[str, Any] = {}  # what the checkpoint tells of its data, see FERDataModule.describe
         self.pretrained: dict[str, str] | None = None  # what ``load_pretrained`` has loaded, in this run or before
+        self.temperature: float | None = None  # fitted on val when a run ends, see ``probabilities``
         self._optimizer: Section = {}
         self._scheduler: Section = {}
 
@@ -80,6 +81,15 @@ class EmotionClassifier(pl.LightningModule):
         """Return logits (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1]."""
         logits: Tensor = self.net(self._normalised(images))
         return logits
+
+    @torch.inference_mode()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Return calibrated probabilities (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1].
+
+        The logits are divided by the temperature that val has given the network (Guo et al. 2017), if any.
+        """
+        logits: Tensor = self(images)
+        return (logits.float() / (self.temperature or 1.0)).softmax(1)
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (to_unit(images) - self.mean) / self.std
@@ -200,15 +210,24 @@ class EmotionClassifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, a scalar; scores stay on the device until the epoch's end."""
         logits = self.logits(batch)
-        loss: Tensor = self.loss(logits, batch.targets)
+        loss = self._loss_of(logits, batch)
         self.train_scores.update(logits.detach(), batch.targets, loss.detach())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to the scores of val, and return its logits (B, C) to whoever draws them."""
         logits = self.logits(batch)
-        self.val_scores.update(logits, batch.targets, self.loss(logits, batch.targets))
+        self.val_scores.update(logits, batch.targets, self._loss_of(logits, batch))
         return logits
+
+    def _loss_of(self, logits: Tensor, batch: Batch) -> Tensor:
+        loss: Tensor = self.loss(logits, batch.soft if self.wants_soft_targets else batch.targets)
+        return loss
+
+    @property
+    def wants_soft_targets(self) -> bool:
+        """Whether the loss compares with soft targets (B, C)."""
+        return bool(getattr(self.loss, "soft", False))
 
     def on_validation_epoch_end(self) -> None:
         """Log val and, in a run, train and the learning rate: the epoch's training batches are done by now."""

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from fer import ranking
-from fer.ranking import FIGURES, Group, Ranking, Run, in_per_cent, parted, span
+from fer.ranking import FIGURES, Group, Looks, Ranking, Run, in_per_cent, parted, span
 from fer.reports import contrast, drawing, page, pairs
 from fer.reports.contrast import Line, Point, role
 from fer.reports.page import Markup, Section, joined, paragraph, tag
@@ -42,12 +42,14 @@ class Comparison:
         skipped: folder -> why it is left out.
         pairs: runs that were asked to be tested against each other.
         by: what sorts the rankings, of ``FIGURES``.
+        looks: what the one chosen run has done on test, if that was asked for.
     """
 
     rankings: Sequence[Ranking]
     skipped: Mapping[Path, str]
     pairs: Sequence[tuple[Run, Run]] = ()
     by: str = "accuracy"
+    looks: Looks | None = None
 
 
 def write(comparison: Comparison, folder: Path) -> Path:
@@ -112,6 +114,11 @@ def sections(comparison: Comparison, folder: Path) -> list[Section]:
         Section("pairs", "Any two runs", pairs.tested(comparison.rankings, comparison.pairs)),
         Section("runs", "All runs", runs(comparison, folder)),
     ]
+    if comparison.looks is not None:
+        heads, looked = comparison.looks.table
+        told = paragraph("Chosen on val; each look is counted. No other run's test figures are shown.", class_="soft")
+        table = page.table(heads, looked, tuple(range(3, len(heads))))
+        rest.insert(0, Section("test", comparison.looks.heading, joined(told, table)))
     if comparison.skipped:
         rows = [(str(path), reason) for path, reason in comparison.skipped.items()]
         rest.append(Section("left-out", "Left out", page.table(("folder", "why"), rows, stack=True)))

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from fer.calibration import bins_of
+from fer.calibration import bins_of, risk_by_coverage
 from fer.reports.drawing import WIDTH, bare, canvas
 from fer.reports.theme import PAPER
 
@@ -126,6 +126,34 @@ def reliability(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.in
     counts.set_xlabel("confidence: probability of the predicted emotion")
     for axes in (main.xaxis, main.yaxis, counts.xaxis):
         axes.set_major_formatter(PERCENT)
+    return figure
+
+
+def risk_coverage(
+    probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], chosen: tuple[float, float] | None
+) -> Figure:
+    """Draw the error among the faces answered against the share of faces answered, the most confident first.
+
+    Args:
+        probabilities: (N, C).
+        targets: (N,) class indices.
+        chosen: coverage and error of a chosen confidence, to mark.
+    """
+    coverage, risk = risk_by_coverage(probabilities, targets)
+    figure, rows = canvas(2.6)
+    axes = rows[0, 0]
+    axes.plot(coverage, risk, color=PAPER["val"])
+    axes.plot([1], [risk[-1]], marker="o", markersize=4, color=PAPER["val"], clip_on=False)
+    if chosen is not None:
+        axes.plot(*chosen, marker="o", markersize=5, color=PAPER["good"], zorder=3)
+        told = f"chosen on val: answers {100 * chosen[0]:.0f} %, errs in {100 * chosen[1]:.1f} %"
+        axes.set_title(told, loc="right", color=PAPER["good"], fontsize=8, fontweight="normal")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("share of the faces answered")
+    axes.set_ylabel("wrong among them")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PERCENT)
     return figure
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fer.calibration import tempered
 from fer.reports import drawing, figures, page
 from fer.reports.page import Markup, Section, card, joined, paragraph, tag
-from fer.results import clock
+from fer.results import FIGURES, WHOSE_ERRORS, clock, difference, worded
 from fer.settings import leaves
 
 NO_INTERVAL = "too few faces for an interval"
@@ -80,6 +81,10 @@ def draw(report: Report, folder: Path) -> dict[str, str]:
     with drawing.style():
         made["confusion"] = figures.confusion(results["confusion"], scored.classes)
         made["reliability"] = figures.reliability(scored.probabilities, scored.targets, results["ece"])
+        warm = tempered(scored.probabilities, results.get("temperature") or 1.0)
+        if results.get("calibrated"):
+            made["calibrated"] = figures.reliability(warm, scored.targets, results["calibrated"]["ece"])
+        made["coverage"] = figures.risk_coverage(warm, scored.targets, _answered(results))
         made["per_class"] = figures.per_class(results["per_class"])
         if report.history:
             made["curves"] = figures.curves(report.history, results["best_epoch"])
@@ -90,6 +95,12 @@ def draw(report: Report, folder: Path) -> dict[str, str]:
         if report.augmented is not None:
             made["augmented"] = figures.augmented(*report.augmented)
     return {name: drawing.save(figure, folder, name) for name, figure in made.items()}
+
+
+def _answered(results: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return coverage and error here of the confidence that was chosen for a wanted error rate."""
+    found = results.get("answering") or {}
+    return None if found.get("error") is None else (found["coverage"], found["error"])
 
 
 def mistakes(scored: Scored, count: int = SHOWN_FACES) -> NDArray[np.int64]:
@@ -123,6 +134,12 @@ def lead(report: Report) -> Markup:
     if report.history:
         parts.append(f"epoch {results['best_epoch']} of {results['epochs']}, chosen on val")
         parts.append(f"trained in {clock(results['train_seconds'])} on {_machine(results)}")
+    if len(results.get("members", ())) > 1:
+        parts.append(f"an ensemble of {len(results['members'])} networks, weights {results['weights']}")
+    if results.get("tta", "none") != "none":
+        parts.append(f"test-time augmentation: {results['tta']}")
+    if results.get("test_opened"):
+        parts.append(f"test opened {results['test_opened']} time{'' if results['test_opened'] == 1 else 's'} by now")
     if results.get("pretrained"):
         parts.append(f"began with pretrained weights: {results['pretrained']['name']}")
     notes = [page.note(text) for text in warnings(report)]
@@ -195,6 +212,9 @@ def sections(report: Report, drawn: Mapping[str, str]) -> list[Section]:
         Section("training", "Training", training(report, drawn)) if "curves" in drawn else None,
         Section("confusion", "What is taken for what", confusions(report, drawn)),
         Section("emotions", "Emotion by emotion", emotions(report, drawn)),
+        Section("figures", "All figures", all_figures(report)),
+        Section("against", "Against another", against(report)) if "against" in report.results else None,
+        Section("crowd", "What the crowd says", the_crowd(report)) if "crowd" in report.results else None,
         Section("calibration", "Does it know when it is wrong?", calibration(report, drawn)),
         _faces_section(report, "mistakes", "Surest mistakes", mistakes(report.scored)),
         _faces_section(report, "doubtful", "Most doubtful faces", doubtful(report.scored)),
@@ -284,17 +304,102 @@ def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:
         "Bars on the dashed line would mean that, say, of all faces read with 70 % confidence, 70 % are right.",
         class_="soft",
     )
-    sure = report.scored.probabilities.max(1)
-    right = report.scored.probabilities.argmax(1) == report.scored.targets
-    rows = []
-    for least in (0.5, 0.7, 0.9):
-        kept = sure >= least
-        share = f"{100 * right[kept].mean():.1f} %" if kept.any() else "none"
-        rows.append((f"at least {100 * least:.0f} %", f"{100 * kept.mean():.1f} %", share))
-    return page.columns(
-        page.drawing(drawn["reliability"], "accuracy against confidence"),
-        joined(text, page.table(("confidence", "faces", "right among them"), rows, (1, 2))),
+    return joined(
+        text,
+        page.columns(
+            page.drawing(drawn["reliability"], "accuracy against confidence"),
+            page.drawing(drawn["calibrated"], "the same with the temperature")
+            if "calibrated" in drawn
+            else paragraph("No temperature is known: the val split of the training could not be read.", class_="soft"),
+        ),
+        paragraph(_warmth(report.results), class_="soft"),
+        page.columns(
+            page.drawing(drawn["coverage"], "error against the share of faces answered"),
+            page.table(
+                ("of the faces, the surest", "wrong among them"),
+                [
+                    (f"{100 * float(coverage):.0f} %", f"{100 * error:.1f} %")
+                    for coverage, error in report.results.get("selective", {}).get("error_at_coverage", {}).items()
+                ],
+                (1,),
+            ),
+        ),
     )
+
+
+def _warmth(results: Mapping[str, Any]) -> str:
+    """Return in words what the temperature is and does."""
+    if not results.get("calibrated"):
+        return "Below: answering only where it is surest."
+    on, warm = results.get("temperature_fitted_on") or "val", results["calibrated"]
+    return (
+        f"Left as it is; right with its logits divided by {results['temperature']:.3f}, the temperature under which "
+        f"the labels of {on} are likeliest. It changes no answer, only how sure it claims to be: NLL "
+        f"{results['nll']:.3f} becomes {warm['nll']:.3f}, the calibration error {results['ece']:.3f} becomes "
+        f"{warm['ece']:.3f} (by chance below {warm['ece_if_calibrated']:.3f}). "
+        "Below: answering only where it is surest."
+    )
+
+
+def all_figures(report: Report) -> Markup:
+    """Return every figure with its interval, that over the clean faces beside it."""
+    results = report.results
+    clean = results.get("clean")
+    heads = ["", f"{results['split']}, {results['n']:,} faces", *([f"clean, {clean['n']:,} faces"] if clean else [])]
+    rows = [
+        [title, *(worded(name, held) for held in (results, clean) if held)]
+        for name, title in FIGURES.items()
+        if name in results
+    ]
+    told = paragraph(
+        "With 95 % intervals for other faces. Clean: without the faces that have an exact twin among those trained on. "
+        "A calibration error has no honest interval near 0; what chance would make it is given instead.",
+        class_="soft",
+    )
+    return joined(told, page.table(heads, rows, stack=True))
+
+
+def the_crowd(report: Report) -> Markup:
+    """Return the agreement with FER+'s annotators, and whose the errors are."""
+    crowd = report.results["crowd"]
+    annotator, majority, errors = crowd["annotator"], crowd["majority"], crowd["errors"]
+    rows: list[tuple[object, ...]] = [
+        ("with one annotator, drawn at random", *(f"{100 * annotator[who]:.1f} %" for who in annotator))
+    ]
+    if majority["faces"]:
+        shares = [f"{100 * majority[who]:.1f} %" for who in ("network", "labels")]
+        rows.append((f"with the majority ({majority['faces']:,} faces have one)", *shares, "100.0 %"))
+    parts = [
+        (words, f"{errors[key]:,}", f"{100 * errors[key] / max(1, errors['all']):.1f} %")
+        for key, words in WHOSE_ERRORS.items()
+    ]
+    told = paragraph(
+        "FER+ has ten annotators' votes for each face (Barsoum et al. 2016). Best possible: the answer that most give.",
+        class_="soft",
+    )
+    return joined(
+        told,
+        page.columns(
+            page.table(("agreement", "network", "labels", "best possible"), rows, (1, 2, 3)),
+            page.table((f"of its {errors['all']:,} errors", "faces", "share"), parts, (1, 2)),
+        ),
+    )
+
+
+def against(report: Report) -> Markup:
+    """Return the paired differences to another network."""
+    found = report.results["against"]
+    rows = []
+    for name, title in FIGURES.items():
+        if name in found:
+            rows.append((title, *difference(name, found[name])))
+    test = found["mcnemar"]
+    told = paragraph(
+        "This minus ", tag("code", found["name"]), ", on the same faces, with 95 % intervals for other faces. Only "
+        f"this one is right on {test['first']:,} faces, only the other on {test['second']:,}: McNemar's exact p = "
+        f"{test['p']:.3g}. Of these two networks, not of their seeds.", class_="soft",
+    )  # fmt: skip
+    return joined(told, page.table(("", "difference", "95 %"), rows, (1, 2)))
 
 
 def _faces_section(report: Report, name: str, title: str, places: NDArray[np.int64]) -> Section | None:

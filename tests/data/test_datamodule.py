@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from fer.data import readers
-from fer.data.datamodule import Batch, EpochShuffle, FERDataModule, noise_seed
+from fer.data.datamodule import Batch, EpochBalance, EpochShuffle, FERDataModule, noise_seed
 from fer.data.readers import csv_file, synthetic
 from fer.errors import FerError
-from fer.labels import EMOTIONS
+from fer.labels import EMOTIONS, FERPLUS_EMOTIONS
 from fer.settings import DataSettings
 
 SMALL = DataSettings(path="synthetic", synthetic_count=140, image_size=16, batch_size=10, cache=None)
@@ -127,6 +127,26 @@ def test_order_does_not_draw_from_the_global_noise(module):
     torch.manual_seed(0)
     list(EpochShuffle(112, 0))
     assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_balanced_epoch_holds_as_many_of_every_class():
+    targets = torch.tensor([0] * 60 + [1] * 33 + [2] * 7)
+    order = EpochBalance(targets, seed=3)
+    seen = []
+    for epoch in range(4):
+        order.set_epoch(epoch)
+        places = list(order)
+        assert places == list(order)
+        held = torch.bincount(targets[places])
+        assert held.sum() == 100
+        assert int(held.max() - held.min()) <= 1
+        times = torch.bincount(torch.tensor(places), minlength=100)
+        assert times[:60].max() == 1  # of a large class no face twice
+        assert set(times[60:93].tolist()) <= {1, 2}
+        assert set(times[93:].tolist()) <= {4, 5}
+        seen.append(set(places))
+    assert len(set.union(*seen)) > 90  # other faces of the large class in other epochs
+    assert list(EpochBalance(targets, seed=4)) != list(EpochBalance(targets, seed=3))
 
 
 def test_orders_of_neighbouring_epochs_and_seeds_share_nothing():
@@ -291,10 +311,12 @@ def test_the_fingerprint_tells_tables_apart(faces):
         replace(faces, images=other),
         replace(faces, targets=targets),
         replace(faces, official=faces.official * 0),
-        replace(faces, votes=np.ones((140, 10), np.uint8)),
+        replace(faces, soft=np.ones((140, 7), np.float32)),
+        replace(faces, classes=FERPLUS_EMOTIONS),
     )
     prints = [faces.fingerprint(), *(table.fingerprint() for table in changed)]
-    assert len(set(prints)) == 5
+    assert len(set(prints)) == 6
+    assert replace(faces, votes=np.ones((140, 10), np.uint8)).fingerprint() == prints[0]  # they label nothing
     assert replace(faces, images=faces.images.copy()).fingerprint() == prints[0]
 
 

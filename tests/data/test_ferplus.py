@@ -178,17 +178,17 @@ def generated(tmp_path, drawn, votes):
     return root
 
 
-def test_generated_folders_are_read_with_their_votes(generated, drawn, votes, part, load, equal):
+def test_generated_folders_are_read_with_their_votes(generated, drawn, votes, part):
     order = np.argsort(drawn.official, kind="stable")
     wanted = part(drawn, order)
     for path in (generated, generated.parent):
-        faces = load(path)
+        faces = read_faces(DataSettings(path=str(path), cache=None))
         np.testing.assert_array_equal(faces.images, wanted.images)
         np.testing.assert_array_equal(faces.targets, wanted.targets)
         np.testing.assert_array_equal(faces.official, wanted.official)
         np.testing.assert_array_equal(faces.given, wanted.official)
         np.testing.assert_array_equal(faces.votes, votes[order])
-        assert (faces.source.name, faces.source.labels) == ("ferplus", "ferplus argmax")
+        assert (faces.source.name, faces.source.labels) == ("ferplus", "ferplus argmax, 7 classes")
 
 
 def test_generated_folders_keep_their_votes_with_a_cache(generated, tmp_path, load):
@@ -196,17 +196,20 @@ def test_generated_folders_keep_their_votes_with_a_cache(generated, tmp_path, lo
     np.testing.assert_array_equal(first.votes, second.votes)
 
 
-def test_faces_voted_none_of_the_seven_are_left_out_and_counted(generated, load):
+def test_faces_voted_none_of_the_seven_are_left_out_and_counted(generated):
     label = generated / FOLDERS[0] / "label.csv"
     labels = label.read_text().splitlines()
     for row, column in enumerate(("contempt", "unknown", "NF")):
         votes = ["9" if name == column else "0" for name in FERPLUS_COLUMNS]
         labels[row] = ",".join([*labels[row].split(",")[:5], *votes])
     label.write_text("\n".join(labels))
-    faces = load(generated)
+    faces = read_faces(DataSettings(path=str(generated), cache=None))
     assert len(faces) == 67
     assert faces.rows[0] == 3
-    assert faces.source.notes[0].startswith("3 faces left out: their votes name contempt, unknown or not a face")
+    assert "3 of 70 faces left out (3 of train, 0 of val, 0 of test)" in faces.source.notes[0]
+    eight = read_faces(DataSettings(path=str(generated), labels="ferplus", classes=8, cache=None))
+    assert len(eight) == 68
+    assert eight.classes[eight.targets[0]] == "contempt"
 
 
 @pytest.mark.parametrize(
@@ -259,3 +262,25 @@ def test_the_real_votes_agree_with_the_labels_as_measured():
     private = faces.official == 2
     agreement = (COLUMN_EMOTIONS[faces.votes[private].argmax(1)] == faces.targets[private]).mean()
     assert agreement == pytest.approx(0.622, abs=0.001)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not {"FER2013_CSV", "FER2013_VOTES"} <= set(os.environ),
+    reason="$FER2013_CSV and $FER2013_VOTES name no fer2013.csv and fer2013new.csv",
+)
+@pytest.mark.parametrize(
+    ("rule", "classes", "kept"),
+    [
+        ("majority", 8, (25060, 3199, 3153)),
+        ("majority", 7, (24941, 3186, 3137)),
+        ("argmax", 8, (28389, 3553, 3546)),
+        ("argmax", 7, (28224, 3529, 3519)),
+        ("soft", 8, (28389, 3553, 3546)),
+    ],
+)
+def test_rules_keep_as_many_real_faces_as_measured(rule, classes, kept):
+    path, votes = (str(Path(os.environ[name])) for name in ("FER2013_CSV", "FER2013_VOTES"))
+    settings = DataSettings(path=path, votes=votes, labels="ferplus", ferplus_rule=rule, classes=classes, cache=None)
+    faces = read_faces(settings)
+    assert tuple(int((faces.official == split).sum()) for split in range(3)) == kept

@@ -2,7 +2,7 @@
 
 ``fer2013new.csv`` has one row for each row of ``fer2013.csv``, in its order, and is joined by row: the numbers in its
 column ``Image name`` are not row numbers throughout. The generator's folders ``FER2013Train|Valid|Test`` hold PNG files
-and a ``label.csv`` without FER2013's own labels; there the target is the arg-max of the votes.
+and a ``label.csv`` without FER2013's own labels: what the votes make of them is ``fer.data.crowd``'s.
 """
 
 import csv
@@ -20,6 +20,7 @@ from fer.data.readers.pictures import PictureError, read_picture
 from fer.errors import FerError
 from fer.labels import FERPLUS_COLUMNS, SPLITS, USAGES, emotion_index
 
+VOTES_ALONE = "votes, no labels"  # of a source
 FOLDERS = {"FER2013Train": 0, "FER2013Valid": 1, "FER2013Test": 2}
 
 # vote column -> index in EMOTIONS; contempt, unknown and NF (not a face) are none of the seven
@@ -44,7 +45,7 @@ def files(path: Path) -> list[Path]:
 
 
 def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
-    """Read the generator's folders; faces whose arg-max is contempt, unknown or not-a-face are left out and counted.
+    """Read the generator's folders, whose faces have votes and no label.
 
     Raises:
         FerError: with ``on_bad="error"`` a bad row or picture; or no usable face.
@@ -66,26 +67,15 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
             place += 1
     if not images:
         raise FerError(f"{path}: holds no usable face")
-    table = np.array(votes, np.uint8)
-    targets = COLUMN_EMOTIONS[table.argmax(1)]
-    keep = targets != UNKNOWN
-    left_out = int((~keep).sum())
-    splits = np.array(official, np.int8)[keep]
+    splits = np.array(official, np.int8)
     return Faces(
-        images=np.stack(images)[keep],
-        targets=targets[keep],
+        images=np.stack(images),
+        targets=np.full(len(images), UNKNOWN, np.int8),
         official=splits,
         given=splits,
-        rows=np.array(rows, np.int64)[keep],
-        votes=table[keep],
-        source=Source(
-            name="ferplus",
-            layout="FER+ folders",
-            path=str(path),
-            labels="ferplus argmax",
-            notes=(f"{left_out} faces left out: their votes name contempt, unknown or not a face",) if left_out else (),
-            skipped=tuple(bad.found),
-        ),
+        rows=np.array(rows, np.int64),
+        votes=np.array(votes, np.uint8),
+        source=Source("ferplus", "FER+ folders", str(path), labels=VOTES_ALONE, skipped=tuple(bad.found)),
     )
 
 

@@ -1,0 +1,203 @@
+"""``model_card.md`` beside an evaluation: what a network is, on what it was scored, how well, and what it is not for.
+
+Its opening is Hugging Face's metadata (``model-index``), so that the file serves as a repository's README.md there
+(https://huggingface.co/docs/hub/model-cards); its parts follow Mitchell et al. 2019, "Model Cards for Model Reporting".
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fer.configuration import as_yaml
+from fer.results import CALIBRATED, FIGURES, PER_CENT, WHOSE_ERRORS, difference, markdown_table, worded, written_whole
+
+# metric of Hugging Face's hub -> figure of metrics.json
+HUB_METRICS = {"accuracy": "accuracy", "f1": "macro_f1", "roc_auc": "roc_auc"}
+
+LIMITS = Path(__file__).with_suffix(".md")  # what is true of every network of this kind
+
+
+def write(results: Mapping[str, Any], file: Path) -> None:
+    """Write the card of an evaluation.
+
+    Args:
+        results: as in ``metrics.json``.
+        file: to write.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with written_whole(file) as stream:
+        stream.write(f"---\n{as_yaml(metadata(results))}---\n\n{body(results)}")
+
+
+def metadata(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the card's metadata, as Hugging Face's hub reads them."""
+    dataset = results["dataset"]
+    measured = [
+        {"type": metric, "name": f"{FIGURES[figure]}{_clean_name(where)}", "value": round(held[figure], 4)}
+        for where, held in (("", results), ("clean", results.get("clean")))
+        if held
+        for metric, figure in HUB_METRICS.items()
+        if held[figure] is not None
+    ]
+    scored = {"type": dataset["name"], "name": f"{dataset['name']} ({dataset['labels']})", "split": results["split"]}
+    return {
+        "library_name": "fer-lightning",
+        "pipeline_tag": "image-classification",
+        "tags": ["facial-emotion-recognition", "pytorch-lightning", *results["architecture"].split(" + ")],
+        "datasets": [dataset["name"]],
+        "metrics": list(HUB_METRICS),
+        "model-index": [
+            {
+                "name": results["architecture"],
+                "results": [
+                    {
+                        "task": {"type": "image-classification", "name": "Facial-emotion recognition"},
+                        "dataset": scored,
+                        "metrics": measured,
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def _clean_name(where: str) -> str:
+    return ", clean" if where else ""
+
+
+def body(results: Mapping[str, Any]) -> str:
+    """Return the card's text."""
+    parts = {
+        f"{results['architecture']}, facial-emotion recognition": about(results),
+        "Figures": figures(results),
+        "Emotion by emotion": by_emotion(results),
+        "Calibration": calibration(results),
+        "The crowd": crowd(results),
+        "Against another": against(results),
+    }
+    told = [f"{'##' if place else '#'} {title}\n\n{text}" for place, (title, text) in enumerate(parts.items()) if text]
+    return "\n".join([*told, LIMITS.read_text(encoding="utf-8"), f"## How it was made\n\n{provenance(results)}"])
+
+
+def about(results: Mapping[str, Any]) -> str:
+    """Return what it is, in a few lines."""
+    emotions = ", ".join(results["per_class"])
+    members = results["members"]
+    several = f"An ensemble of {len(members)} networks, weights {results['weights']}. " if len(members) > 1 else ""
+    views = "" if results["tta"] == "none" else f" Test-time augmentation: {results['tta']}."
+    return (
+        f"{several}Reads one of {len(results['per_class'])} labels ({emotions}) from a grey face. "
+        f"{results['parameters']:,} parameters.{views}\n\n"
+        "```python\nimport fer\n\n"
+        'model = fer.load("best.ckpt")              # faces (B, 1, 48, 48), uint8 or float in [0, 1]\n'
+        'probabilities = model.probabilities(faces) # (B, C), in the order of model.hparams["classes"]\n```\n'
+    )
+
+
+def figures(results: Mapping[str, Any]) -> str:
+    """Return protocol and the table of figures."""
+    dataset, clean = results["dataset"], results.get("clean")
+    heads = ["figure", f"{results['split']}, {results['n']:,} faces", *([f"clean, {clean['n']:,}"] if clean else [])]
+    rows = [[title, *(worded(name, held) for held in (results, clean) if held)] for name, title in FIGURES.items()]
+    twins = "without the faces that have an exact twin among those trained on" if clean else "could not be told"
+    notes = [
+        f"Data: {dataset['name']} ({dataset['layout']}), labels: {dataset['labels']}, split: {dataset['split']}; "
+        f"scored: {results['split']}.",
+        "Whatever was chosen (epoch, temperature, weights of an ensemble) was chosen on val.",
+        f"95 % intervals are for other faces, not for other seeds. Clean: {twins}.",
+    ]
+    if results.get("temperature_fitted_on") == "these faces":
+        notes.append("The epoch was chosen on these very faces, which flatters the figures a little.")
+    if results.get("test_opened"):
+        notes.append(f"The test split had been opened {results['test_opened']} time(s) for this network by then.")
+    notes.append(f"Pretrained weights: {(results.get('pretrained') or {}).get('name', 'none')}.")
+    return " ".join(notes) + "\n\n" + markdown_table(heads, rows) + "\n"
+
+
+def by_emotion(results: Mapping[str, Any]) -> str:
+    """Return the table of the classes."""
+    heads = ["emotion", "faces", "precision", "recall", "F1", "ROC AUC"]
+    rows = [
+        [
+            name,
+            f"{values['support']:,}",
+            *(
+                f"{100 * values[figure]:.1f} % [{', '.join(_ends(values[f'{figure}_ci95']))}]"
+                for figure in ("precision", "recall")
+            ),
+            f"{100 * values['f1']:.1f} %",
+            "none" if values["roc_auc"] is None else f"{values['roc_auc']:.3f}",
+        ]
+        for name, values in results["per_class"].items()
+    ]
+    return markdown_table(heads, rows) + "\n"
+
+
+def _ends(interval: list[float]) -> list[str]:
+    return [f"{100 * end:.1f}" for end in interval]
+
+
+def calibration(results: Mapping[str, Any]) -> str:
+    """Return what the temperature does, and what answering only where confident."""
+    lines = []
+    if warm := results.get("calibrated"):
+        rows = [[FIGURES[name], worded(name, results), worded(name, warm)] for name in CALIBRATED]
+        heads = ["", "as it is", f"temperature {results['temperature']:.3f}"]
+        fitted = f"Fitted on {results['temperature_fitted_on']}; `model.probabilities` uses it."
+        lines += [markdown_table(heads, rows), "", fitted]
+    surest = ", ".join(
+        f"{100 * float(coverage):.0f} %: {100 * error:.1f} %"
+        for coverage, error in results["selective"]["error_at_coverage"].items()
+    )
+    lines += ["", f"Wrong among the surest answers, by the share of faces answered: {surest}."]
+    found = results.get("answering")
+    if found and found["threshold"] is not None and found["error"] is not None:
+        lines.append(
+            f"For at most {100 * found['wanted_error']:g} % wrong: answer from a confidence of "
+            f"{found['threshold']:.3f}; here that answers {100 * found['coverage']:.1f} % of the faces, "
+            f"{100 * found['error']:.1f} % of them wrongly."
+        )
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def crowd(results: Mapping[str, Any]) -> str:
+    """Return the agreement with FER+'s annotators; empty where their votes were not given."""
+    found = results.get("crowd")
+    if not found:
+        return ""
+    annotator, errors = found["annotator"], found["errors"]
+    rows = [[words, f"{errors[key]:,}"] for key, words in WHOSE_ERRORS.items()]
+    shares = {who: f"{100 * share:.1f} %" for who, share in annotator.items()}
+    table = markdown_table([f"of its {errors['all']:,} errors", "faces"], rows)
+    return (
+        f"One of FER+'s ten annotators, drawn at random, gives the network's answer in {shares['network']} of the "
+        f"faces, the label in {shares['labels']}, and the answer that most give in {shares['best']}.\n\n{table}\n"
+    )
+
+
+def against(results: Mapping[str, Any]) -> str:
+    """Return the paired differences to another network; empty where none was named."""
+    found = results.get("against")
+    if not found:
+        return ""
+    rows = [[title, *difference(name, found[name])] for name, title in FIGURES.items() if name in found]
+    return (
+        f"This minus `{found['name']}`, on the same faces, in points for {', '.join(PER_CENT)}.\n\n"
+        f"{markdown_table(['figure', 'difference', '95 %'], rows)}\n"
+    )
+
+
+def provenance(results: Mapping[str, Any]) -> str:
+    """Return command, code, versions and machine."""
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    rows = [
+        ["scored by", f"`{results['command']}`"],
+        ["data's fingerprint", f"`{results['dataset']['fingerprint']}`"],
+        ["code", f"`{results.get('commit') or 'the installed package'}`"],
+        ["versions", versions],
+        ["machine", str(results["hardware"]["gpu"] or results["hardware"]["cpu"])],
+        ["finished", str(results["finished"])],
+    ]
+    return markdown_table(["", ""], rows) + "\n"

@@ -1,0 +1,50 @@
+"""Views of a face: what they hold, and that a network's probabilities are averaged over them."""
+
+import pytest
+import torch
+
+from fer import scoring
+from fer.data.datamodule import FaceDataset
+from fer.views import VIEWS
+
+FACES = torch.rand(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("name", "count"), [("none", 1), ("flip", 2), ("ten_crop", 10), ("shifts", 18)])
+def test_views_are_as_many_as_promised_at_the_faces_size(name, count):
+    views = VIEWS[name](FACES)
+    assert len(views) == count
+    assert all(view.shape == FACES.shape for view in views)
+    assert len({view.numpy().tobytes() for view in views}) == count  # no two alike
+    mirrored = {view.flip(-1).numpy().tobytes() for view in VIEWS[name](FACES.flip(-1))}
+    if name in ("flip", "shifts"):  # crops are resampled, which rounds differently from left and right
+        assert {view.numpy().tobytes() for view in views} == mirrored
+
+
+def test_a_ten_crop_shows_the_corners():
+    """A bright corner of 2 pixels is in two of the ten views: its own corner's, and that one's mirror image."""
+    face = torch.zeros(1, 1, 48, 48)
+    face[..., :2, :2] = 1
+    held = [float(view.max()) > 0.5 for view in VIEWS["ten_crop"](face)]
+    assert sum(held) == 2
+
+
+def test_shifts_move_by_two_pixels_and_reflect_the_border():
+    columns = torch.arange(48.0).expand(1, 1, 48, 48)
+    rows = [tuple(view[0, 0, 0].tolist()) for view in VIEWS["shifts"](columns)]
+    assert tuple(range(48)) in rows
+    assert (2.0, 1.0, *map(float, range(46))) in rows
+    assert (*map(float, range(2, 48)), 46.0, 45.0) in rows
+
+
+def test_probabilities_are_averaged_over_the_views(small_run):
+    import fer
+
+    model = fer.load(small_run)
+    images = torch.randint(256, (5, 24, 24), dtype=torch.uint8).numpy()
+    faces = FaceDataset(images, torch.zeros(5).numpy())
+    with torch.inference_mode():
+        batch = faces.images.float() / 255
+        expected = (model(batch).softmax(1) + model(batch.flip(-1)).softmax(1)) / 2
+    found = scoring.probabilities(model, faces, batch_size=2, device=torch.device("cpu"), views="flip")
+    assert torch.allclose(found, expected, atol=1e-6)
