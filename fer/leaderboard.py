@@ -28,8 +28,8 @@ from fer.significance import holm, of_faces
 
 WIDE = 120  # characters of a terminal that a table should fit
 # what the data are is told by their fingerprint and the faces scored, not by the keys that named them
-DATA_KEYS = ("path", "votes", "split", "split_seed", "val_fraction", "image_size", "on_bad", "synthetic_count",
-             "synthetic_seed")  # fmt: skip
+DATA_KEYS = ("path", "votes", "split", "split_seed", "val_fraction", "folds", "fold", "image_size", "on_bad",
+             "synthetic_count", "synthetic_seed")  # fmt: skip
 ACCURACIES = ("seeds", "val accuracy", "95 % seeds", "95 % faces", "to the best, 95 %")  # heads
 APART = {"seed", *(f"data.{key}" for key in DATA_KEYS)}  # keys that do not tell configurations apart
 DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={}))))
@@ -208,7 +208,7 @@ def _setting(metrics: Mapping[str, Any], size: int, digest: str) -> Setting:
         labels=dataset.get("labels", ""),
         classes=tuple(metrics["per_class"]),
         stand_in=bool(dataset.get("stand_in")),
-        split=rule,
+        split=f"folds, fold {dataset['fold']} of {dataset['folds']}" if rule == "folds" else rule,
         scored=metrics["split"],
         faces=metrics["n"],
         digest=digest,

@@ -42,9 +42,12 @@ class DataSettings:
     Args:
         path: table, archive or folder; "synthetic" for drawn faces; None looks at ``$FER_DATA``, then ``data/``.
         votes: FER+'s ``fer2013new.csv``, joined by row.
-        split: "official" (Usage), "as_given" (the tree's own folders), "holdout" (stratified 80/20 of everything).
-        split_seed: of the draw for "as_given" and "holdout"; apart from the run's seed, so that seeds share a split.
+        split: "official" (Usage), "as_given" (the tree's own folders), "holdout" (stratified 80/20 of everything),
+            "folds" (stratified parts of everything, exact twins together: one is val, the others train, no test).
+        split_seed: of the draw for all but "official"; apart from the run's seed, so that seeds share a split.
         val_fraction: the part of train held out by "as_given" where the tree has no val.
+        folds: how many parts "folds" makes.
+        fold: which of them is val, from 0.
         image_size: side of the faces, in pixels.
         batch_size: faces a step.
         on_bad: "error" stops at the first bad row or picture, "skip" counts and lists them.
@@ -55,15 +58,22 @@ class DataSettings:
 
     path: str | None = None
     votes: str | None = None
-    split: Literal["official", "as_given", "holdout"] = "official"
+    split: Literal["official", "as_given", "holdout", "folds"] = "official"
     split_seed: Seed = 0
     val_fraction: Annotated[float, Range(0.01, 0.9)] = 0.1
+    folds: Annotated[int, Range(2, 100)] = 5
+    fold: Count = 0
     image_size: Annotated[int, Range(16, 512)] = 48
     batch_size: Positive = 128
     on_bad: Literal["error", "skip"] = "error"
     cache: str | None = "auto"
     synthetic_count: Annotated[int, Range(140)] = 7000
     synthetic_seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a fold that is not there."""
+        if self.fold >= self.folds:
+            raise FerError(f"data.fold={self.fold}: out of range; expected 0 to data.folds - 1 = {self.folds - 1}")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from fer.data.cache import folder_of
 from fer.data.faces import Faces, counts
 from fer.data.features import Compute, Features, FeatureStore
-from fer.data.splits import assign, twin_notes
+from fer.data.splits import assigned, twin_notes
 from fer.data.table import read_faces
 from fer.data.twins import digests
 from fer.errors import FerError
@@ -161,8 +161,7 @@ class FERDataModule(pl.LightningDataModule):
     def _read(self) -> tuple[Faces, NDArray[np.int8]]:
         if self._table is None:
             faces = read_faces(self.data)
-            rule, seed, fraction = self.data.split, self.data.split_seed, self.data.val_fraction
-            self._table = faces, assign(faces, rule, seed=seed, val_fraction=fraction)
+            self._table = faces, assigned(faces, self.data)
         return self._table
 
     def setup(self, stage: str | None = None) -> None:
@@ -299,6 +298,7 @@ class FERDataModule(pl.LightningDataModule):
             "labels": source.labels,
             "split": self.data.split,
             "split_seed": self.data.split_seed,
+            **({"folds": self.data.folds, "fold": self.data.fold} if self.data.split == "folds" else {}),
             "fingerprint": self.faces.fingerprint(),
             "counts": counts(self.faces.targets, self.splits),
             "notes": [*source.notes, *twin_notes(self.faces, self.splits)],

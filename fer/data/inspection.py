@@ -6,7 +6,7 @@ counted(found)  # as plain values
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.readers.ferplus import COLUMN_EMOTIONS
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.data.splits import Rule, assign
+from fer.data.splits import Rule, assigned
 from fer.data.twins import across, conflicts, exact_twins, one_colour
 from fer.errors import FerError
 from fer.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
@@ -99,7 +99,7 @@ def split_of(faces: Faces, rule: Rule | None, settings: DataSettings) -> Split:
     """
     wanted: Rule = rule or "official"
     try:
-        splits = assign(faces, wanted, seed=settings.split_seed, val_fraction=settings.val_fraction)
+        splits = assigned(faces, replace(settings, split=wanted))
         return Split(splits, wanted, meaning(faces, wanted))
     except FerError as error:
         if rule is not None:
