@@ -112,6 +112,7 @@ def data_settings(arguments: argparse.Namespace, trained_on: dict[str, Any], ima
     from fer.settings import DataSettings
 
     known = dict(trained_on.get("settings", {}))
+    known["exclude"] = None  # is of train alone
     if arguments.data is not None:
         known["votes"] = None
         known["path"], _ = locate(arguments.data, drawn_faces_allowed=False)

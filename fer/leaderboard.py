@@ -135,6 +135,8 @@ def load(folder: Path) -> Run:
     # an older run does not name every key: it did what is the default now
     told = runs.told(DEFAULTS | dict(leaves(config)))
     settings = {key: plain(value) for key, value in told.items() if key not in APART}
+    if left_out := metrics["dataset"].get("excluded"):  # told by what was left out, not by the file's name alone
+        settings["data.exclude"] = f"{Path(left_out['file']).name}, {left_out['rows_sha256'][:8]}"
     history = _history(folder / "history.csv")
     digest, correct = _answers(folder / "predictions.csv", metrics)
     setting = _setting(metrics, told["data.image_size"], digest)

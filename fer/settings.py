@@ -48,6 +48,8 @@ class DataSettings:
         val_fraction: the part of train held out by "as_given" where the tree has no val.
         folds: how many parts "folds" makes.
         fold: which of them is val, from 0.
+        exclude: ``audit.csv`` of ``fer.audit``: rows whose suggestion is "exclude" are left out of train; val and test
+            stay as they are, so that figures stay comparable.
         image_size: side of the faces, in pixels.
         batch_size: faces a step.
         on_bad: "error" stops at the first bad row or picture, "skip" counts and lists them.
@@ -63,6 +65,7 @@ class DataSettings:
     val_fraction: Annotated[float, Range(0.01, 0.9)] = 0.1
     folds: Annotated[int, Range(2, 100)] = 5
     fold: Count = 0
+    exclude: str | None = None
     image_size: Annotated[int, Range(16, 512)] = 48
     batch_size: Positive = 128
     on_bad: Literal["error", "skip"] = "error"

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from fer.data.cache import folder_of
+from fer.data.exclusion import leave_out, notes
 from fer.data.faces import Faces, counts
 from fer.data.features import Compute, Features, FeatureStore
 from fer.data.splits import assigned, twin_notes
@@ -147,6 +148,7 @@ class FERDataModule(pl.LightningDataModule):
         self.data, self.augment, self.seed = data, augment, seed
         self.datasets: dict[str, FaceDataset] = {}
         self._table: tuple[Faces, NDArray[np.int8]] | None = None
+        self._excluded: dict[str, Any] | None = None
 
     @property
     def faces(self) -> Faces:
@@ -155,13 +157,19 @@ class FERDataModule(pl.LightningDataModule):
 
     @property
     def splits(self) -> NDArray[np.int8]:
-        """(N,) index in ``SPLITS`` of each face of the table."""
+        """(N,) index in ``SPLITS`` of each face of the table, ``UNKNOWN`` of what ``data.exclude`` leaves out."""
         return self._read()[1]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user must know of the faces: the source's notes, and what was left out."""
+        return [*self.faces.source.notes, *notes(self._excluded, self.data.split)]
 
     def _read(self) -> tuple[Faces, NDArray[np.int8]]:
         if self._table is None:
             faces = read_faces(self.data)
-            self._table = faces, assigned(faces, self.data)
+            splits, self._excluded = leave_out(faces, assigned(faces, self.data), self.data)
+            self._table = faces, splits
         return self._table
 
     def setup(self, stage: str | None = None) -> None:
@@ -301,6 +309,7 @@ class FERDataModule(pl.LightningDataModule):
             **({"folds": self.data.folds, "fold": self.data.fold} if self.data.split == "folds" else {}),
             "fingerprint": self.faces.fingerprint(),
             "counts": counts(self.faces.targets, self.splits),
-            "notes": [*source.notes, *twin_notes(self.faces, self.splits)],
+            "excluded": self._excluded,
+            "notes": [*self.notes, *twin_notes(self.faces, self.splits)],
             "skipped": list(source.skipped),
         }

@@ -1,4 +1,4 @@
-"""Which face belongs to train, val and test: the official split, the source's own, the founding study's 80/20, folds."""
+"""Who belongs to train, val and test: the official split, the source's own, the founding study's 80/20, or folds."""
 
 from typing import Literal
 
@@ -79,11 +79,14 @@ def _as_given(faces: Faces, seed: int, val_fraction: float) -> NDArray[np.int8]:
 
 def _folds(faces: Faces, folds: int, fold: int, seed: int) -> NDArray[np.int8]:
     numbers = fold_numbers(faces, folds, seed)
-    splits = (numbers == fold).astype(np.int8)  # 0 is train, 1 val
-    splits[numbers == UNKNOWN] = UNKNOWN
+    splits = np.full(len(faces), UNKNOWN, np.int8)
+    splits[numbers != UNKNOWN] = 0
+    splits[numbers == fold] = 1
     for index in (0, 1):
         if not (splits == index).any():
-            raise FerError(f"data.folds={folds}: {len(faces)} faces of {faces.source.path} are too few for so many folds")
+            raise FerError(
+                f"data.folds={folds}: {len(faces)} faces of {faces.source.path} are too few for so many folds"
+            )
     return splits
 
 
@@ -110,7 +113,8 @@ def fold_numbers(faces: Faces, folds: int, seed: int) -> NDArray[np.int64]:
         own = own[np.argsort(-sizes[own], kind="stable")]  # the large groups first, so that single faces even them out
         numbers[firsts[own]] = dealt(sizes[own], generator.permutation(folds))
     numbers = numbers[together]
-    return np.where(faces.targets == UNKNOWN, UNKNOWN, numbers)
+    numbers[faces.targets == UNKNOWN] = UNKNOWN
+    return numbers
 
 
 def dealt(sizes: NDArray[np.int64], order: NDArray[np.int64]) -> list[int]:
