@@ -1,8 +1,11 @@
 """What an audit found, in the terminal's few lines."""
 
+import textwrap
 from typing import Any
 
 from fer.results import text_table
+
+WIDE = 120  # characters of a terminal
 
 
 def summary(facts: dict[str, Any]) -> str:
@@ -118,4 +121,5 @@ def advised(counts: dict[str, Any]) -> list[str]:
     if not counts["exclude"]["faces"]:
         return ["to leave out of train: none"]
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts["exclude"]["reasons"].items())
-    return [f"to leave out of train: {counts['exclude']['faces']:,} faces ({reasons}); audit.csv lists them"]
+    told = f"to leave out of train: {counts['exclude']['faces']:,} faces, listed in audit.csv ({reasons})"
+    return [textwrap.fill(told, WIDE, subsequent_indent=" " * 13)]
