@@ -157,6 +157,7 @@ def near_counts(found: Found) -> dict[str, Any] | None:
         "radius": near_twins.RADIUS,
         "radius_mirrored": near_twins.MIRRORED_RADIUS,
         "least_correlation": near_twins.LEAST,
+        "least_detail": near_twins.LEAST_DETAIL,
         **tallied(range(len(groups))),
         "mirrored": int(found.near.mirrored.sum()),
         "where": {name: tallied(numbers) for name, numbers in by_place(found, groups).items()},

@@ -75,8 +75,8 @@ def suspects(found: Found, facts: Mapping[str, Any]) -> Markup:
         f"{len(counted['runs']):,} runs ({counted['settings']}) have predicted {counted['covered']:,} of "
         f"{facts['n']:,} faces that they had not seen, {100 * counted['accuracy']:.1f} % as labelled. Confident "
         f"learning finds {counted['suspects']:,} labels ({share(counted['suspects'], max(1, counted['covered']))}) "
-        "suspect. The network errs as well as the label: a suspect is a face to look at. Below are those whose label is "
-        "the least likely; audit.csv lists all.",
+        "suspect. The network errs as well as the label: a suspect is a face to look at. Below are those whose label "
+        "is the least likely; audit.csv lists all.",
         class_="soft",
     )
     rows = [(name, f"{counted['by_label'][name]:,}", f"{counted['by_suggestion'][name]:,}") for name in EMOTIONS]

@@ -60,10 +60,10 @@ def matrix(facts: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], wh
         return Markup("")
     sums = {name: sum(held.values()) for name, held in facts["counts"].items()}
     rows = [
-        (f"{name} ({sums[name]:,})", *(shared(count, sums[name]) for count in held.values()))
+        (f"{sums[name]:,} of {name}", *(shared(count, sums[name]) for count in held.values()))
         for name, held in counts.items()
     ]
-    return page.table(("faces of", *(f"{what} in {name}" for name in counts)), rows, range(1, len(counts) + 1))
+    return page.named(page.table((f"{what} in", *counts), rows, range(1, len(counts) + 1)))
 
 
 def groups_shown(found: Found, title: str, numbers: Sequence[int], most: int) -> list[Markup]:
@@ -91,8 +91,9 @@ def near_twins(found: Found, facts: Mapping[str, Any]) -> Markup:
     told = paragraph(
         "Different pictures of one photograph: cropped, compressed, lit or marked otherwise, or mirrored. Their hashes "
         f"differ in at most {counted['radius']} of 64 bits (mirrored {counted['radius_mirrored']}) and their pixels, "
-        f"{size}x{size}, correlate by at least {counted['least_correlation']}, with each other or by way of others of "
-        "the group. A series of one sitting may be among them. Beneath the pictures stand their correlation with the "
+        f"{size}x{size}, correlate by at least {counted['least_correlation']}, their details by "
+        f"{counted['least_detail']}, with each other or by way of others of the group. A series of one sitting may be "
+        "among them. Beneath the pictures stand their correlation with the "
         "first of the group, the labels, and rows of the source; near_twins.csv lists all.",
         class_="soft",
     )
@@ -100,7 +101,7 @@ def near_twins(found: Found, facts: Mapping[str, Any]) -> Markup:
     conflicting = found.near_conflicting
     return joined(
         told,
-        page.columns(near_table(counted), matrix(facts, counted["splits"], "only a near twin")),
+        page.columns(near_table(counted), matrix(facts, counted["splits"], "only near twin")),
         *near_shown(found, "Conflicting labels", numbers[conflicting].tolist(), SHOWN_CONFLICTS),
         *near_shown(found, "Equal labels", numbers[~conflicting].tolist(), SHOWN),
     )
