@@ -213,12 +213,30 @@ def test_a_sweep_over_the_folds_finds_wrong_labels(tmp_path):
     given[wrong] = (true[wrong] + 3) % 7
     rows = (f"{t},{' '.join(map(str, i.ravel()))},Training" for i, t in zip(images, given, strict=True))
     (tmp_path / "fer.csv").write_text("emotion,pixels,Usage\n" + "\n".join(rows) + "\n")
-    asked = ("data.path=fer.csv", "model=cnn", "model.channels=[8,16,32]", "model.hidden=64", "trainer.max_epochs=12")
-    where = ("trainer.threads=1", "trainer.accelerator=cpu", "logger=none", "hydra.sweep.dir=folds")
+    asked = ("data.path=fer.csv", "model=cnn", "model.channels=[8,16,32]", "model.hidden=64", "trainer.max_epochs=10")
+    where = (
+        "trainer.threads=1",
+        "trainer.accelerator=cpu",
+        "logger=none",
+        "hydra.sweep.dir=folds",
+        "data.image_size=24",
+    )
     line = [sys.executable, "-m", "fer.train", "-m", "sweep=folds", *asked, *where]
     ended = subprocess.run(line, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
-    line = [sys.executable, "-m", "fer.audit", "fer.csv", "--quick", "--predictions", "folds", "--out", "out"]
+    line = [
+        sys.executable,
+        "-m",
+        "fer.audit",
+        "fer.csv",
+        "--quick",
+        "--predictions",
+        "folds",
+        "--out",
+        "out",
+        "--image-size",
+        "24",
+    ]
     ended = subprocess.run(line, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     suspects = {int(row["row"]) for row in advised(tmp_path / "out")}

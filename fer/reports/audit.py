@@ -205,6 +205,7 @@ def headline(facts: Mapping[str, Any]) -> Markup:
             card("Faces", f"{facts['n']:,}", held, ""),
             *imbalance(facts),
             card("Exact copies", f"{counted['copies']:,}", groups, "beyond the first face, the same pixel for pixel"),
+            *near_copies(facts),
             *seen_in_training(facts),
             card("Conflicts", f"{counted['conflicting_groups']:,}", f"of {counted['groups']:,} groups", meaning),
         ]
@@ -219,6 +220,14 @@ def imbalance(facts: Mapping[str, Any]) -> list[Markup]:
     ranked = sorted(EMOTIONS, key=lambda label: total[label])
     ends = f"{ranked[-1]} {total[ranked[-1]]:,}, {ranked[0]} {total[ranked[0]]:,}"
     return [card("Imbalance", f"{ratio:.1f} times", ends, "the largest class against the smallest")]
+
+
+def near_copies(facts: Mapping[str, Any]) -> list[Markup]:
+    """Return the card of the near twins, where they were looked for."""
+    if (counted := facts["near_twins"]) is None:
+        return []
+    groups = f"of {counted['groups']:,} photographs; labels conflict in {counted['conflicting_groups']:,}"
+    return [card("Near twins", f"{counted['pictures']:,}", groups, "different pictures of the same photograph")]
 
 
 def seen_in_training(facts: Mapping[str, Any]) -> list[Markup]:
