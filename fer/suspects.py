@@ -9,6 +9,8 @@ by noise rate. The networks err more often than the labels: a suspect is one to 
 import csv
 import importlib.util
 import json
+import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from fer.data.faces import UNKNOWN, Faces
 from fer.data.inspection import Suspects
 from fer.errors import FerError
 from fer.labels import EMOTIONS
+
+log = logging.getLogger(__name__)
 
 AGREE = "both"  # of cleanlab's filters: what both prune_by_class and prune_by_noise_rate name
 
@@ -118,15 +122,24 @@ def contradicted(faces: Faces, chances: NDArray[np.float64], folders: list[str],
         chances: (N, C) probabilities; NaN where a face is not predicted.
         folders: of the runs.
         settings: of the runs, in words.
+
+    Raises:
+        FerError: no faces of two labels are predicted.
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
     places = np.flatnonzero(np.isfinite(chances[:, 0]) & (faces.targets != UNKNOWN))
+    if len(set(faces.targets[places].tolist())) < 2:
+        raise FerError(f"{', '.join(folders)}: have predicted no faces of two labels; one alone cannot be judged")
     given, own = faces.targets[places].astype(np.int64), chances[places]
     own = own / own.sum(1, keepdims=True)  # the file holds six digits
     guessed = own.argmax(1)
-    issues: NDArray[np.bool_] = find_label_issues(given, own, filter_by=AGREE, n_jobs=1)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        issues: NDArray[np.bool_] = find_label_issues(given, own, filter_by=AGREE, n_jobs=1)
+    if said := list(dict.fromkeys(" ".join(str(one.message).split()) for one in heard)):
+        log.warning("cleanlab warns %d times, first: %s", len(said), said[0])
     quality = np.full(len(faces), np.nan)
     quality[places] = get_label_quality_scores(given, own, method="self_confidence")
     predicted = np.full(len(faces), UNKNOWN, np.int8)

@@ -1,7 +1,6 @@
 """What an audit finds in a table of faces: classes by split, twins, near twins, non-faces, votes, brightness, contrast.
 
 found = examine(faces, split_of(faces, None, settings), quick=False)
-
 """
 
 from dataclasses import dataclass, replace

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fer.data.inspection import Found
 from fer.labels import EMOTIONS, FERPLUS_COLUMNS
@@ -81,11 +82,17 @@ def suspects(found: Found, facts: Mapping[str, Any]) -> Markup:
     )
     rows = [(name, f"{counted['by_label'][name]:,}", f"{counted['by_suggestion'][name]:,}") for name in EMOTIONS]
     table = page.table(("emotion", "suspect labels", "preferred by the network"), rows, (1, 2))
-    places = suspects.places[:SHOWN].tolist()
+    return joined(told, page.columns(table, agreement(counted)), *least_likely(found, suspects.places))
+
+
+def least_likely(found: Found, ranked: NDArray[np.int64]) -> list[Markup]:
+    """Return the faces whose labels are the least likely, under a title that says how many."""
+    if not ranked.size:
+        return []
+    places = ranked[:SHOWN].tolist()
     cards = [suspect(found, place, image) for place, image in zip(places, shrunk(found, places), strict=True)]
-    title = tag("h3", f"Least likely labels ({cut_short(len(suspects.places), SHOWN)})")
-    faces = [title, tag("div", *cards, class_="faces")] if places else []
-    return joined(told, page.columns(table, agreement(counted)), *faces)
+    title = f"Least likely labels ({cut_short(len(ranked), SHOWN)})"
+    return [tag("h3", title), tag("div", *cards, class_="faces")]
 
 
 def agreement(counted: Mapping[str, Any]) -> Markup:
@@ -102,7 +109,7 @@ def agreement(counted: Mapping[str, Any]) -> Markup:
     return joined(told, page.table(("of", "the label", "what the network prefers"), rows, (1, 2)))
 
 
-def suspect(found: Found, place: int, image: Any) -> Markup:
+def suspect(found: Found, place: int, image: NDArray[np.uint8]) -> Markup:
     """Return a face with its label, what the network prefers, and what FER+'s votes say."""
     assert found.suspects is not None
     lines = [

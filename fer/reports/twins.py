@@ -209,4 +209,4 @@ def share(count: int, total: int) -> str:
 
 def shrunk(found: Found, places: NDArray[np.int64] | Sequence[int]) -> NDArray[np.uint8]:
     """Return the faces at these places, (K, S, S), no larger than a page needs."""
-    return figures.shrunk(found.faces.images[np.asarray(places)])
+    return figures.shrunk(found.faces.images[np.asarray(places, np.int64)])
