@@ -1,23 +1,29 @@
-"""``python -m fer.audit [DATA] [--quick]``: look at a data set before trusting it.
+"""``python -m fer.audit [DATA] [--quick] [--votes CSV] [--predictions RUNS]``: look at a data set before trusting it.
 
-Counts classes by split, finds exact twins and one-colour images, shows a draw of faces of each class and, without
-``--quick``, the darkest, brightest and flattest. Writes ``audit.html``, ``audit.json``, ``twins.csv``, ``extremes.csv``
-and pictures to ``outputs/audit/<name>/``. Changes nothing in the data.
+Counts classes by split, finds exact twins, near twins and pictures without a face, shows a draw of faces of each class,
+the darkest, brightest and flattest and, given out-of-fold predictions, the labels that they contradict. Writes
+``audit.html``, ``audit.json``, ``audit.csv`` (what may be done, which ``data.exclude`` obeys), ``twins.csv``,
+``near_twins.csv``, ``extremes.csv`` and pictures to ``outputs/audit/<name>/``. Changes nothing in the data.
 """
 
 import argparse
 import csv
 import logging
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fer.data.inspection import Found, counted, examine, split_of
+from fer.data import exclusion
+from fer.data.advice import advise
+from fer.data.inspection import Found, examine, split_of
 from fer.data.locate import locate
+from fer.data.tallies import advice_counts, counted
 from fer.errors import Grammar, command
 from fer.reports import audit as report
-from fer.results import new_folder, text_table, write_json, written_whole
+from fer.reports import audit_text
+from fer.results import new_folder, write_json, written_whole
 from fer.settings import DataSettings
 
 log = logging.getLogger(__name__)
@@ -29,18 +35,26 @@ def parser() -> Grammar:
     """Return the command line's grammar."""
     grammar = Grammar(
         prog="python -m fer.audit",
-        description="Look at a data set: counts, a draw of faces, exact twins, odd faces. It is not changed.",
+        description="Look at a data set: counts, faces, twins, pictures without a face, doubtful labels. It is not "
+        "changed.",
     )
     grammar.add_argument(
         "data", nargs="?", help="table, archive, folder or 'synthetic'; default: $FER_DATA, then data/"
     )
-    grammar.add_argument("--quick", action="store_true", help="leave out brightness and contrast")
+    grammar.add_argument("--quick", action="store_true", help="leave out near twins, brightness and contrast")
     grammar.add_argument(
         "--rule",
-        choices=["official", "as_given", "holdout"],
+        choices=["official", "as_given", "holdout"],  # of folds one alone would be shown
         help="how the data are split; default: official, or where that does not apply what the source tells",
     )
     grammar.add_argument("--votes", help="FER+'s fer2013new.csv, joined by row")
+    grammar.add_argument(
+        "--predictions",
+        action="append",
+        type=Path,
+        metavar="RUNS",
+        help="finished runs that have each predicted other faces, such as a sweep=folds: which labels they contradict",
+    )
     grammar.add_argument("--on-bad", choices=["error", "skip"], default="error", help="default: %(default)s")
     grammar.add_argument("--image-size", type=int, default=48, help="side of the faces in pixels; default: %(default)s")
     grammar.add_argument("--out", type=Path, help="folder for the results; default: outputs/audit/<name>")
@@ -70,20 +84,35 @@ def audit(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     Raises:
         FerError: the data are missing or bad, or ``--rule`` does not apply to them.
     """
-    from fer import machine
+    from fer import machine, suspects
     from fer.data.table import read_faces
 
+    if arguments.predictions:
+        suspects.require_cleanlab()
     settings = data_settings(arguments)
     faces = read_faces(settings)
-    found = examine(faces, split_of(faces, arguments.rule, settings), quick=arguments.quick)
-    facts = {"schema": SCHEMA, **counted(found), **machine.provenance(), "command": command}
+    split = split_of(faces, arguments.rule, settings)
+    doubted = suspects.find(faces, arguments.predictions) if arguments.predictions else None
+    found = examine(faces, split, quick=arguments.quick, suspects=doubted)
+    advice = advise(found)
+    facts = {
+        "schema": SCHEMA,
+        **counted(found),
+        "advice": advice_counts(advice),
+        **machine.provenance(),
+        "command": command,
+    }
     folder = results_folder(arguments.out, faces.source.name)
     write_json(folder / "audit.json", facts)
+    exclusion.write(folder / "audit.csv", found, advice)
     write_twins(folder / "twins.csv", found)
     if not arguments.quick:
+        write_near_twins(folder / "near_twins.csv", found)
         write_extremes(folder / "extremes.csv", found)
     page = report.write(found, facts, folder)
-    log.info("%s\n\nresults: %s\npage:    %s", summary(facts), folder, page)
+    log.info("%s\n\nresults: %s\npage:    %s", audit_text.summary(facts), folder, page)
+    if facts["advice"]["exclude"]["faces"]:
+        log.info("next:    python -m fer.train data.exclude=%s", shlex.quote(str(folder / "audit.csv")))
     return facts
 
 
@@ -108,7 +137,7 @@ def results_folder(out: Path | None, name: str) -> Path:
     return wanted if wanted.is_dir() and not any(wanted.iterdir()) else new_folder(wanted.parent, wanted.name)
 
 
-# --- files and the summary ------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------
 
 
 def write_twins(file: Path, found: Found) -> None:
@@ -119,6 +148,25 @@ def write_twins(file: Path, found: Found) -> None:
         for place in group.tolist()
     )
     write_rows(file, ("group", "row", "split", "label", "conflict"), rows)
+
+
+def write_near_twins(file: Path, found: Found) -> None:
+    """Write a row for each face of each group of near twins, beside the first of its group."""
+    assert found.near is not None
+    near = found.near
+    rows = (
+        (
+            number,
+            *whose(found, place),
+            int(found.near_conflicting[number - 1]),
+            f"{near.likeness[place]:.4f}",
+            int(near.distance[place]),
+            int(near.mirrored[place]),
+        )
+        for number, group in enumerate(near.groups, start=1)
+        for place in group.tolist()
+    )
+    write_rows(file, ("group", "row", "split", "label", "conflict", "correlation", "distance", "mirrored"), rows)
 
 
 def write_extremes(file: Path, found: Found) -> None:
@@ -142,63 +190,6 @@ def write_rows(file: Path, heads: Sequence[str], rows: Iterable[Sequence[object]
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(heads)
         writer.writerows(rows)
-
-
-def summary(facts: dict[str, Any]) -> str:
-    """Return what was found, in the terminal's few lines."""
-    dataset, split = facts["dataset"], facts["split"]
-    size = dataset["image_size"]
-    lines = [
-        f"data:  {dataset['path']} ({dataset['layout']}), {facts['n']:,} faces of {size}x{size}",
-        f"split: {split['meaning']}",
-    ]
-    if split["why_not_official"]:
-        lines.append(f"       the official split does not apply: {split['why_not_official']}")
-    lines += [f"note:  {note}" for note in dataset["notes"]]
-    if dataset["skipped"]:
-        lines.append(f"skipped: {len(dataset['skipped']):,} bad rows or files, listed in audit.json")
-    return "\n".join([*lines, "", count_table(facts), "", *findings(facts)])
-
-
-def count_table(facts: dict[str, Any]) -> str:
-    """Return the table of classes by split, each with its share of the split."""
-    columns = {**facts["counts"], **({"total": facts["total"]} if len(facts["counts"]) > 1 else {})}
-    sums = {name: sum(held.values()) for name, held in columns.items()}
-    rows = [
-        (label, *(f"{held[label]:>7,} {100 * held[label] / sums[name]:5.1f} %" for name, held in columns.items()))
-        for label in facts["total"]
-    ]
-    ratios = [facts["imbalance"][name] for name in columns]
-    rows.append(("together", *(f"{count:>7,}" for count in sums.values())))
-    rows.append(("largest / smallest", *("      -" if ratio is None else f"{ratio:>7.1f}" for ratio in ratios)))
-    return text_table(("class", *(f"{name:>7}" for name in columns)), rows)
-
-
-def findings(facts: dict[str, Any]) -> list[str]:
-    """Return a line for each thing that a user of the data should know."""
-    twins, plain = facts["twins"], facts["one_colour"]["faces"]
-    lines = ["exact twins: none"]
-    if twins["groups"]:
-        lines = [
-            f"exact twins: {twins['copies']:,} copies beyond the first, in {twins['groups']:,} groups of "
-            f"{twins['faces']:,} faces; in {twins['conflicting_groups']:,} groups the labels conflict"
-        ]
-    lines += [
-        f"             {counted['train']:,} of {sum(facts['counts'][name].values()):,} {name} faces have one in train"
-        for name, counted in twins["splits"].items()
-        if name != "train" and counted.get("train")
-    ]
-    if plain:
-        lines.append(f"one colour:  {plain:,} faces, counted among the twins where several are alike")
-    if votes := facts["votes"]:
-        lines.append(
-            f"FER+ votes:  the most frequent answer agrees with {100 * votes['agreeing'] / facts['n']:.1f} % of the "
-            f"labels and is none of the seven for {votes['outside_the_seven']:,} faces"
-        )
-    for name, values in (facts["light"] or {}).items():
-        spans = ["{p5:.0f} to {p95:.0f}, median {median:.0f}".format(**values[key]) for key in ("mean", "sd")]
-        lines.append(f"light:       {name}: mean grey {spans[0]}; standard deviation {spans[1]} (90 % of the faces)")
-    return lines
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 ENSEMBLES = Path("outputs/ensembles")
 OPENED = "test_opened.json"  # in a run's folder: when its test split was looked at
+OF_SERVING = ("image_size", "batch_size", "cache")  # data settings that say nothing of which faces
 MANY = 0.5  # share of the faces from which on having been trained on them is no accident
 
 
@@ -91,9 +92,14 @@ class Member(NamedTuple):
 
     @property
     def trained_with(self) -> dict[str, Any]:
-        """The data settings of its training, the size of the faces apart."""
+        """The data settings of its training but for the size of the faces and what was left out of train."""
         known = asdict(DataSettings()) | self.model.dataset.get("settings", {})
-        return {key: value for key, value in known.items() if key not in ("image_size", "batch_size", "cache")}
+        return {key: value for key, value in known.items() if key not in (*OF_SERVING, "exclude")}
+
+    @property
+    def trained_without(self) -> str | None:
+        """The list of faces that were left out of train."""
+        return self.model.dataset.get("settings", {}).get("exclude")
 
 
 def members_of(networks: Sequence[str]) -> list[Member]:
@@ -232,13 +238,23 @@ class Training:
         return Faces(member.trained_with, split, self.batch_size).at(image_size)
 
     def seen(self, image_size: int) -> set[bytes]:
-        """Return the hashes of all training faces' pixels, at a size."""
+        """Return the hashes of all training faces' pixels, at a size.
+
+        Raises:
+            FerError: they cannot be told any more.
+        """
+        if self.missing:
+            raise FerError(self.missing)
         found: set[bytes] = set()
         told: list[dict[str, Any]] = []
         for member in self.members:
-            if member.trained_with not in told:
-                told.append(member.trained_with)
-                found |= self._data(member, "val", image_size).trained_on()
+            settings = member.trained_with | {"exclude": member.trained_without}
+            if settings not in told:
+                told.append(settings)
+                data = Faces(settings, "val", self.batch_size).at(image_size)
+                if (data.excluded or {}).get("rows_sha256") != _left_out(member):
+                    raise FerError(f"{member.trained_without} leaves out other faces than at the training")
+                found |= data.trained_on()
         return found
 
     @property
@@ -251,6 +267,12 @@ class Training:
         faces = Faces(self.members[0].trained_with, "val", self.batch_size)
         predicted = faces.predicted(self.members, asked)
         return predicted, faces.at(self.members[0].model.image_size).datasets["val"].targets
+
+
+def _left_out(member: Member) -> str | None:
+    """Return the digest of the rows that were left out of a network's training; None where none were."""
+    digest: str | None = (member.model.dataset.get("excluded") or {}).get("rows_sha256")
+    return digest
 
 
 # --- what is chosen on val ------------------------------------------------------------------------------------------
@@ -430,10 +452,11 @@ def what_was_seen(
     training: Training, predicted: Tensor, targets: Tensor, data: FERDataModule, split: str, classes: Sequence[str]
 ) -> dict[str, Any]:
     """Return how many of the faces are among those trained on, pixel for pixel, and the figures over the others."""
-    if training.missing:
-        log.warning("no clean figures: %s", training.missing)
+    try:
+        known = training.seen(data.data.image_size)
+    except FerError as error:
+        log.warning("no clean figures: %s", error)
         return {"seen_in_training": None, "clean": None}
-    known = training.seen(data.data.image_size)
     kept = without_twin(data.datasets[split].images[:, 0].numpy(), known)
     seen = int((~kept).sum())
     if seen > MANY * len(kept):

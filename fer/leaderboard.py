@@ -29,8 +29,8 @@ from fer.significance import Interval, holm, of_faces
 WIDE = 120  # characters of a terminal that a table should fit
 # what the data are is told by their fingerprint and the faces scored, not by the keys that named them
 DATA_KEYS = (
-    "path", "votes", "labels", "ferplus_rule", "classes", "split", "split_seed", "val_fraction", "image_size", "on_bad",
-    "synthetic_count", "synthetic_seed",
+    "path", "votes", "labels", "ferplus_rule", "classes", "split", "split_seed", "val_fraction", "folds", "fold",
+    "image_size", "on_bad", "synthetic_count", "synthetic_seed",
 )  # fmt: skip
 ACCURACIES = ("seeds", "val accuracy", "95 % seeds", "95 % faces", "to the best, 95 %")  # heads
 APART = {"seed", *(f"data.{key}" for key in DATA_KEYS)}  # keys that do not tell configurations apart
@@ -148,6 +148,8 @@ def load(folder: Path) -> Run:
     # an older run does not name every key: it did what is the default now
     told = runs.told(DEFAULTS | dict(leaves(config)))
     settings = {key: plain(value) for key, value in told.items() if key not in APART}
+    if left_out := metrics["dataset"].get("excluded"):  # told by what was left out, not by the file's name alone
+        settings["data.exclude"] = f"{Path(left_out['file']).name}, {left_out['rows_sha256'][:8]}"
     history = _history(folder / "history.csv")
     digest, correct = _answers(folder / "predictions.csv", metrics)
     setting = _setting(metrics, told["data.image_size"], digest)
@@ -259,7 +261,7 @@ def _setting(metrics: Mapping[str, Any], size: int, digest: str) -> Setting:
         labels=dataset.get("labels", ""),
         classes=tuple(metrics["per_class"]),
         stand_in=bool(dataset.get("stand_in")),
-        split=rule,
+        split=f"folds, fold {dataset['fold']} of {dataset['folds']}" if rule == "folds" else rule,
         scored=metrics["split"],
         faces=metrics["n"],
         digest=digest,

@@ -45,9 +45,14 @@ class DataSettings:
         labels: "fer2013" (the data's own) or "ferplus" (made of the votes).
         ferplus_rule: "majority" (more than half of the votes), "argmax" (the most), "soft" (their shares).
         classes: 7 emotions, or 8 with FER+'s contempt.
-        split: "official" (Usage), "as_given" (the tree's own folders), "holdout" (stratified 80/20 of everything).
-        split_seed: of the draw for "as_given" and "holdout"; apart from the run's seed, so that seeds share a split.
+        split: "official" (Usage), "as_given" (the tree's own folders), "holdout" (stratified 80/20 of everything),
+            "folds" (stratified parts of everything, exact twins together: one is val, the others train, no test).
+        split_seed: of the draw for all but "official"; apart from the run's seed, so that seeds share a split.
         val_fraction: the part of train held out by "as_given" where the tree has no val.
+        folds: how many parts "folds" makes.
+        fold: which of them is val, from 0.
+        exclude: ``audit.csv`` of ``fer.audit``: rows whose suggestion is "exclude" are left out of train; val and test
+            stay as they are, so that figures stay comparable.
         image_size: side of the faces, in pixels.
         batch_size: faces a step.
         sampler: "shuffle" takes every training face once an epoch, "balanced" as many of every class.
@@ -62,9 +67,12 @@ class DataSettings:
     labels: Literal["fer2013", "ferplus"] = "fer2013"
     ferplus_rule: Literal["majority", "argmax", "soft"] = "majority"
     classes: Literal[7, 8] = 7
-    split: Literal["official", "as_given", "holdout"] = "official"
+    split: Literal["official", "as_given", "holdout", "folds"] = "official"
     split_seed: Seed = 0
     val_fraction: Annotated[float, Range(0.01, 0.9)] = 0.1
+    folds: Annotated[int, Range(2, 100)] = 5
+    fold: Count = 0
+    exclude: str | None = None
     image_size: Annotated[int, Range(16, 512)] = 48
     batch_size: Positive = 128
     sampler: Literal["shuffle", "balanced"] = "shuffle"
@@ -74,9 +82,11 @@ class DataSettings:
     synthetic_seed: Seed = 0
 
     def __post_init__(self) -> None:
-        """Refuse an eighth class that nobody labels."""
+        """Refuse an eighth class that nobody labels, and a fold that is not there."""
         if self.classes == 8 and self.labels == "fer2013":
             raise FerError("data.classes=8: contempt is FER+'s; set data.labels=ferplus and data.votes=, or classes=7")
+        if self.fold >= self.folds:
+            raise FerError(f"data.fold={self.fold}: out of range; expected 0 to data.folds - 1 = {self.folds - 1}")
 
 
 @dataclass(frozen=True)

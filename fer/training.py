@@ -133,7 +133,7 @@ def announce(data: FERDataModule, stand_in: bool) -> None:
     source = data.faces.source
     held = ", ".join(f"{len(dataset):,} {split}" for split, dataset in data.datasets.items())
     log.info("data: %s (%s), split %s: %s", source.path, source.layout, data.data.split, held)
-    for note in source.notes:
+    for note in data.notes:
         log.info("  %s", note)
     if source.skipped:
         log.warning(
@@ -229,6 +229,9 @@ def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
     if before.get("fingerprint") != model.dataset["fingerprint"]:
         now = model.dataset["path"]
         raise FerError(f"resume={folder}: its data were {before.get('path')} with other contents than {now}")
+    left_out = [(about.get("excluded") or {}).get("rows_sha256") for about in (before, model.dataset)]
+    if left_out[0] != left_out[1]:
+        raise FerError(f"resume={folder}: data.exclude names other rows now than when the run began")
     model.load_state_dict(checkpoint["state_dict"])
     log.info("going on from epoch %d, step %d", checkpoint["epoch"] + 1, checkpoint["global_step"])
     done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]

@@ -77,7 +77,7 @@ def test_it_leaves_what_it_promises(audit, table, tmp_path):
     assert ended.code == 0, ended.err
     folder = tmp_path / "outputs" / "audit" / "fer2013"
     assert {file.name for file in folder.iterdir()} == {
-        "audit.html", "audit.json", "twins.csv", "extremes.csv", "faces", "figures",
+        "audit.html", "audit.json", "audit.csv", "twins.csv", "near_twins.csv", "extremes.csv", "faces", "figures",
     }  # fmt: skip
     assert {file.stem for file in (folder / "faces").iterdir()} == set(EMOTIONS)
     figures = {"classes", "twins", "conflicts", "light", "darkest", "brightest", "flattest"}
@@ -168,10 +168,126 @@ def test_extremes_are_ranked_and_measured(audit, table, tmp_path):
     assert val["sd"]["p95"] == pytest.approx(np.percentile(images[50:60].std((1, 2)), 95), abs=0.01)
 
 
+def near_faces():
+    """Return 70 drawn faces and their labels, some of them changed copies of others, in train, val and test."""
+    images, targets = (column.copy() for column in draw_faces(70, seed=1))
+    noise = np.random.default_rng(0)
+    for source, copy, change in (
+        (1, 12, lambda face: face * 0.7),
+        (2, 55, lambda face: face[:, ::-1]),
+        (3, 13, lambda face: face * 0.6 + 80),
+        (5, 14, lambda face: face + noise.normal(0, 5, face.shape)),
+        (5, 15, lambda face: images[14]),
+        (6, 65, lambda face: face * 0.8),
+        (56, 66, lambda face: face * 0.8),
+    ):
+        images[copy] = np.clip(change(images[source].astype(float)), 0, 255).round()
+        targets[copy] = targets[source]
+    targets[13] = (targets[3] + 1) % 7
+    targets[66] = (targets[56] + 1) % 7
+    return images, targets
+
+
+def test_near_twins_are_counted_listed_and_advised_on(audit, tmp_path):
+    images, targets = near_faces()
+    write_table(tmp_path / "near.csv", images, targets)
+    ended = audit("near.csv", "--out", "out")
+    assert ended.code == 0, ended.err
+    near = facts(tmp_path / "out")["near_twins"]
+    groups = [[1, 12], [2, 55], [3, 13], [5, 14, 15], [6, 65], [56, 66]]
+    assert (near["groups"], near["pictures"], near["faces"], near["mirrored"]) == (6, 12, 13, 1)
+    assert near["conflicting_groups"] == 2
+    assert {name: held["groups"] for name, held in near["where"].items()} == {"within train": 3, "across splits": 3}
+    assert near["splits"]["val"] == {"train": 1, "val": 0, "test": 1}
+    assert near["splits"]["train"] == {"train": 5, "val": 1, "test": 1}  # 14 and 15 have each other
+    rows = rows_of(tmp_path / "out" / "near_twins.csv")
+    assert [int(row["row"]) for row in rows] == [row for group in groups for row in group]
+    assert [row["row"] for row in rows if row["mirrored"] == "1"] == ["55"]
+    assert {row["row"] for row in rows if row["conflict"] == "1"} == {"3", "13", "56", "66"}
+    for said in ("12 pictures that differ show 6 photographs; in 2 groups", "1 of 10 val faces have one in train, and"):
+        assert said in ended.out
+    assert suggestions(tmp_path / "out") == {
+        (2, "near twin in val", "exclude"),
+        (3, "near twin of another label", "exclude"),
+        (6, "near twin in test", "exclude"),
+        (12, "near twin in train", "exclude"),
+        (13, "near twin of another label", "exclude"),
+        (14, "near twin in train", "exclude"),
+        (15, "exact twin in train", "exclude"),
+        (56, "near twin of another label", "look"),
+        (66, "near twin of another label", "look"),
+    }
+    assert "data.exclude=" in ended.out
+
+
+def suggestions(folder):
+    with open(folder / "audit.csv", newline="") as stream:
+        assert "fingerprint=" in next(stream)
+        return {(int(row["row"]), row["reason"], row["suggestion"]) for row in csv.DictReader(stream)}
+
+
+def test_exact_twins_and_pictures_of_nothing_are_advised_on(audit, table, tmp_path):
+    assert audit("fer2013.csv", "--out", "out").code == 0
+    told = suggestions(tmp_path / "out")
+    assert {
+        (1, "exact twin in train", "exclude"),
+        (2, "exact twin in val", "exclude"),
+        (3, "exact twin in test", "exclude"),
+        (51, "exact twin of another label", "look"),  # a figure on val is not changed
+        (10, "one colour", "exclude"),
+        (11, "one colour", "exclude"),
+        (52, "one colour", "look"),
+        (FLAT, "nearly one colour", "exclude"),
+    } <= told
+    assert all(row < 50 for row, _, suggestion in told if suggestion == "exclude")
+    assert not [row for row, reason, _ in told if row in BLACK and "twin" in reason]
+    found = facts(tmp_path / "out")
+    assert FLAT in found["no_faces"]["flat_rows"]
+    assert found["no_faces"]["voted"] is None
+    assert found["advice"]["exclude"]["faces"] == len({row for row, _, suggestion in told if suggestion == "exclude"})
+
+
+def test_where_no_split_is_told_all_may_be_left_out(audit, tmp_path):
+    images, targets = (column.copy() for column in draw_faces(14, seed=1))
+    images[5], targets[5] = images[2], targets[2]
+    images[9], targets[9] = images[8], (targets[8] + 1) % 7
+    write_table(tmp_path / "all.csv", images, targets, ["Training"] * 14)
+    write_tree(tmp_path / "mine", images, targets)
+    assert audit("mine", "--quick", "--out", "out").code == 0
+    reasons = sorted((reason, suggestion) for _, reason, suggestion in suggestions(tmp_path / "out"))
+    assert reasons == [("exact twin in train", "exclude"), *[("exact twin of another label", "exclude")] * 2]
+
+
+def test_pictures_that_votes_call_no_face_are_advised_on(audit, table, tmp_path):
+    _, targets = table
+    columns = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+    lines = ["Usage,Image name," + ",".join(FERPLUS_COLUMNS)]
+    for place, usage in enumerate(USAGES):
+        nobody = {30: 8, 31: 4, 60: 10}.get(place, 0)
+        held = dict.fromkeys(FERPLUS_COLUMNS, 0) | {columns[targets[place]]: 10 - nobody, "NF": nobody}
+        if place == 31:
+            held |= {"neutral": 3, "unknown": 3, columns[targets[place]]: 0, "NF": 4}
+        lines.append(f"{usage},x.png," + ",".join(str(held[name]) for name in FERPLUS_COLUMNS))
+    (tmp_path / "votes.csv").write_text("\n".join(lines) + "\n")
+    ended = audit("fer2013.csv", "--votes", "votes.csv", "--quick", "--out", "out")
+    assert ended.code == 0, ended.err
+    counted = facts(tmp_path / "out")["no_faces"]
+    assert (counted["likely"], counted["voted"], counted["flat"]) == (3, 2, None)
+    assert counted["voted_rows"] == [30, 60]
+    assert {
+        (30, "not a face", "exclude"), (31, "perhaps not a face", "look"), (60, "not a face", "look"),
+    } <= suggestions(tmp_path / "out")  # fmt: skip
+    assert "3 by the most frequent of FER+'s answers, 2 by more than half of the votes" in ended.out
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert "8 of 10 votes" in page.partition('id="no-faces"')[2].partition("</section>")[0]
+
+
 def test_quick_leaves_out_brightness_and_contrast(audit, table, tmp_path):
     assert audit("fer2013.csv", "--quick", "--out", "out").code == 0
     folder = tmp_path / "out"
     assert facts(folder)["light"] is None
+    assert facts(folder)["near_twins"] is None
+    assert not (folder / "near_twins.csv").exists()
     assert not (folder / "extremes.csv").exists()
     assert {file.stem for file in (folder / "figures").iterdir()} == {"classes", "twins", "conflicts"}
     assert "Brightness" not in (folder / "audit.html").read_text()
@@ -341,6 +457,8 @@ def test_a_plugins_layout_is_read(audit, tmp_path, monkeypatch):
         (["nowhere.csv"], "nowhere.csv: no such file or folder"),
         (["mine", "--rule", "official"], "does not tell the official split of 14 of 14 faces"),
         (["mine", "--rule", "offical"], "--rule"),
+        (["mine", "--rule", "folds"], "--rule"),
+        (["mine", "--predictions", "nowhere"], "nowhere: no such folder"),
         (["mine", "--image-size", "8"], "data.image_size=8: out of range"),
         (["mine", "--on-bad", "keep"], "--on-bad"),
         (["mine", "--votes", "nowhere.csv"], "data.votes=nowhere.csv: no such file"),

@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from fer.data.cache import folder_of
+from fer.data.exclusion import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, counts
 from fer.data.features import Compute, Features, FeatureStore
-from fer.data.splits import assign, twin_notes
+from fer.data.splits import assigned, twin_notes
 from fer.data.table import read_faces
 from fer.data.twins import digests
 from fer.errors import FerError
@@ -193,9 +194,22 @@ class FERDataModule(pl.LightningDataModule):
 
     @cached_property
     def splits(self) -> NDArray[np.int8]:
-        """(N,) index in ``SPLITS`` of each face of the table."""
-        rule, seed, fraction = self.data.split, self.data.split_seed, self.data.val_fraction
-        return assign(self.faces, rule, seed=seed, val_fraction=fraction)
+        """(N,) index in ``SPLITS`` of each face of the table, ``UNKNOWN`` of what ``data.exclude`` leaves out."""
+        return self._divided[0]
+
+    @property
+    def excluded(self) -> dict[str, Any] | None:
+        """What ``data.exclude`` leaves out, see ``leave_out``."""
+        return self._divided[1]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user must know of the faces: the source's notes, and what was left out."""
+        return [*self.faces.source.notes, *notes(self.excluded, self.data.split)]
+
+    @cached_property
+    def _divided(self) -> tuple[NDArray[np.int8], dict[str, Any] | None]:
+        return leave_out(self.faces, assigned(self.faces, self.data), self.data)
 
     def setup(self, stage: str | None = None) -> None:
         """Lay the splits in memory: train and val for "fit", one alone for "validate" and "test".
@@ -365,8 +379,10 @@ class FERDataModule(pl.LightningDataModule):
             "labels": source.labels,
             "split": EVERY if whole else self.data.split,
             "split_seed": self.data.split_seed,
+            **({"folds": self.data.folds, "fold": self.data.fold} if self.data.split == "folds" else {}),
             "fingerprint": self.faces.fingerprint(),
             "counts": {EVERY: held["train"]} if whole else held,
-            "notes": [*source.notes, *([] if whole else twin_notes(self.faces, self.splits))],
+            "excluded": None if whole else self.excluded,
+            "notes": list(source.notes) if whole else [*self.notes, *twin_notes(self.faces, self.splits)],
             "skipped": list(source.skipped),
         }

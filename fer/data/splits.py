@@ -1,4 +1,4 @@
-"""Which face belongs to train, val and test: the official split, the source's own, or the founding study's 80/20."""
+"""Who belongs to train, val and test: the official split, the source's own, the founding study's 80/20, or folds."""
 
 from typing import Literal
 
@@ -9,20 +9,33 @@ from fer.data.faces import UNKNOWN, Faces
 from fer.data.twins import across, exact_twins
 from fer.errors import FerError
 from fer.labels import SPLITS
+from fer.settings import DataSettings
 
-Rule = Literal["official", "as_given", "holdout"]
+Rule = Literal["official", "as_given", "holdout", "folds"]
 HOLDOUT_FRACTION = 0.2  # the founding study's 80/20
 
 
-def assign(faces: Faces, rule: Rule, *, seed: int, val_fraction: float) -> NDArray[np.int8]:
+def assigned(faces: Faces, data: DataSettings) -> NDArray[np.int8]:
+    """Return each face's split as the data settings say, see ``assign``."""
+    return assign(
+        faces, data.split, seed=data.split_seed, val_fraction=data.val_fraction, folds=data.folds, fold=data.fold
+    )
+
+
+def assign(
+    faces: Faces, rule: Rule, *, seed: int, val_fraction: float, folds: int = 5, fold: int = 0
+) -> NDArray[np.int8]:
     """Return (N,) int8, each face's index in ``SPLITS``, ``UNKNOWN`` where it belongs to none.
 
     Args:
         faces: N faces.
-        rule: "official" (Usage), "as_given" (own folders; val held out of train where there is none) or "holdout"
-            (stratified 80/20 of everything, no test).
-        seed: of the draw for "as_given" and "holdout".
+        rule: "official" (Usage), "as_given" (own folders; val held out of train where there is none), "holdout"
+            (stratified 80/20 of everything, no test) or "folds" (val is one of several stratified parts of everything,
+            train the others, no test).
+        seed: of the draw for "as_given", "holdout" and "folds".
         val_fraction: the part of train that "as_given" holds out.
+        folds: how many parts "folds" makes.
+        fold: which of them, from 0, is val.
 
     Raises:
         FerError: the source does not tell what the rule needs, or the faces carry no labels.
@@ -35,6 +48,8 @@ def assign(faces: Faces, rule: Rule, *, seed: int, val_fraction: float) -> NDArr
         splits = np.zeros(len(faces), np.int8)
         splits[stratified(faces.targets, HOLDOUT_FRACTION, seed)] = 1
         return splits
+    if rule == "folds":
+        return _folds(faces, folds, fold, seed)
     return _as_given(faces, seed, val_fraction)
 
 
@@ -60,6 +75,62 @@ def _as_given(faces: Faces, seed: int, val_fraction: float) -> NDArray[np.int8]:
         splits[train[stratified(faces.targets[train], val_fraction, seed)]] = 1
     _require(splits, "as_given", faces)
     return splits
+
+
+def _folds(faces: Faces, folds: int, fold: int, seed: int) -> NDArray[np.int8]:
+    numbers = fold_numbers(faces, folds, seed)
+    splits = np.full(len(faces), UNKNOWN, np.int8)
+    splits[numbers != UNKNOWN] = 0
+    splits[numbers == fold] = 1
+    for index in (0, 1):
+        if not (splits == index).any():
+            raise FerError(
+                f"data.folds={folds}: {len(faces)} faces of {faces.source.path} are too few for so many folds"
+            )
+    return splits
+
+
+def fold_numbers(faces: Faces, folds: int, seed: int) -> NDArray[np.int64]:
+    """Return (N,) the fold, from 0, of each face; ``UNKNOWN`` for one without a label.
+
+    Every face is val of exactly one fold, and every fold holds as many of each class as the others, but for what exact
+    twins cost: they stay together, since a prediction of a face whose twin is in train is remembered, not made. A group
+    counts as its first face's class.
+
+    Args:
+        faces: N faces.
+        folds: how many.
+        seed: of the draw.
+    """
+    together = np.arange(len(faces))  # the first of a face's twins
+    for group in exact_twins(faces.images):
+        together[group] = group[0]
+    firsts, sizes = np.unique(together, return_counts=True)
+    generator = np.random.default_rng(seed)
+    numbers = np.full(len(faces), UNKNOWN, np.int64)
+    for label in range(int(faces.targets.max(initial=0)) + 1):
+        own = generator.permutation(np.flatnonzero(faces.targets[firsts] == label))
+        own = own[np.argsort(-sizes[own], kind="stable")]  # the large groups first, so that single faces even them out
+        numbers[firsts[own]] = dealt(sizes[own], generator.permutation(folds))
+    numbers = numbers[together]
+    numbers[faces.targets == UNKNOWN] = UNKNOWN
+    return numbers
+
+
+def dealt(sizes: NDArray[np.int64], order: NDArray[np.int64]) -> list[int]:
+    """Return for each group, in turn, the number that holds the fewest faces so far; of equals the first in order.
+
+    Args:
+        sizes: faces of each group.
+        order: the numbers.
+    """
+    held = dict.fromkeys(order.tolist(), 0)
+    chosen = []
+    for size in sizes.tolist():
+        number = min(held, key=held.__getitem__)
+        held[number] += size
+        chosen.append(number)
+    return chosen
 
 
 def _require(splits: NDArray[np.int8], rule: str, faces: Faces) -> None:

@@ -17,15 +17,14 @@ from PIL import Image
 
 from fer.data.inspection import Found, Light, present
 from fer.labels import EMOTIONS, SPLITS
-from fer.reports import drawing, figures, page
+from fer.reports import doubts, drawing, figures, page, twins
 from fer.reports.page import Markup, Section, card, joined, paragraph, tag
 from fer.reports.theme import PAPER
+from fer.reports.twins import by_label, conflicts, largest, places_in_words, share, shared, shrunk
 
 ACROSS = 8  # faces in a row of a class's sheet
 ENLARGED = 2  # a sheet's pixel as so many of its file
 SHOWN = 24  # faces of a kind, as pictures: four rows of six
-SHOWN_CONFLICTS = 60  # on the page: FER2013 has 56
-SHOWN_ROWS = 8  # of the faces of a group and a label, in words
 SHOWN_SKIPPED = 200  # lines
 COLOURS = {name: PAPER[name] for name in SPLITS}  # any other: soft
 LINES = {"train": "-", "val": (0, (4, 1.5)), "test": (0, (1.5, 1))}  # so that grey print tells them apart, too
@@ -87,23 +86,6 @@ def draw(found: Found, facts: Mapping[str, Any], folder: Path) -> dict[str, str]
     return {name: drawing.save(figure, folder, name) for name, figure in made.items()}
 
 
-def shrunk(found: Found, places: NDArray[np.int64] | Sequence[int]) -> NDArray[np.uint8]:
-    """Return the faces at these places, (K, S, S), no larger than a page needs."""
-    return figures.shrunk(found.faces.images[np.asarray(places)])
-
-
-def conflicts(found: Found) -> list[int]:
-    """Return the numbers of the groups of twins whose labels differ, in the table's order, one-colour faces last."""
-    numbers = np.flatnonzero(found.conflicting).tolist()
-    return sorted(numbers, key=lambda number: bool(found.one_colour[found.groups[number][0]]))
-
-
-def largest(found: Found) -> list[int]:
-    """Return the numbers of the largest groups of twins, the largest first; one-colour faces have their own place."""
-    numbers = [number for number, group in enumerate(found.groups) if not found.one_colour[group[0]]]
-    return sorted(numbers, key=lambda number: -len(found.groups[number]))[:SHOWN]
-
-
 def group_caption(found: Found, group: NDArray[np.int64]) -> list[str]:
     """Return the lines beneath a group's face in a figure."""
     labels = [f"{len(places)} {label}" for label, places in by_label(found, group).items()]
@@ -111,13 +93,6 @@ def group_caption(found: Found, group: NDArray[np.int64]) -> list[str]:
     where = f"{rows[0]}, {rows[1]}" if len(rows) == 2 else f"row {rows[0]} +{len(rows) - 1}"
     second = labels[1:2] if len(labels) < 3 else ["and others"]
     return [*labels[:1], *second, where]
-
-
-def by_label(found: Found, group: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-    """Return label -> places of a group's faces, the most frequent label first."""
-    labels = found.labels[group]
-    parts = {str(label): group[labels == label] for label in dict.fromkeys(labels.tolist())}
-    return dict(sorted(parts.items(), key=lambda part: -len(part[1])))
 
 
 def light_caption(found: Found, kind: str, place: int) -> list[str]:
@@ -230,6 +205,7 @@ def headline(facts: Mapping[str, Any]) -> Markup:
             card("Faces", f"{facts['n']:,}", held, ""),
             *imbalance(facts),
             card("Exact copies", f"{counted['copies']:,}", groups, "beyond the first face, the same pixel for pixel"),
+            *near_copies(facts),
             *seen_in_training(facts),
             card("Conflicts", f"{counted['conflicting_groups']:,}", f"of {counted['groups']:,} groups", meaning),
         ]
@@ -244,6 +220,14 @@ def imbalance(facts: Mapping[str, Any]) -> list[Markup]:
     ranked = sorted(EMOTIONS, key=lambda label: total[label])
     ends = f"{ranked[-1]} {total[ranked[-1]]:,}, {ranked[0]} {total[ranked[0]]:,}"
     return [card("Imbalance", f"{ratio:.1f} times", ends, "the largest class against the smallest")]
+
+
+def near_copies(facts: Mapping[str, Any]) -> list[Markup]:
+    """Return the card of the near twins, where they were looked for."""
+    if (counted := facts["near_twins"]) is None:
+        return []
+    groups = f"of {counted['groups']:,} photographs; labels conflict in {counted['conflicting_groups']:,}"
+    return [card("Near twins", f"{counted['pictures']:,}", groups, "different pictures of the same photograph")]
 
 
 def seen_in_training(facts: Mapping[str, Any]) -> list[Markup]:
@@ -263,10 +247,16 @@ def sections(found: Found, facts: Mapping[str, Any], drawn: Mapping[str, str]) -
     parts = [
         Section("classes", "Classes and splits", classes(facts, drawn)),
         Section("faces", "A draw of faces", sheets(found, facts)),
-        Section("twins", "Exact twins", twins(found, facts)),
+        Section("twins", "Exact twins", twins.exact_twins(found, facts)),
+        Section("near-twins", "Near twins", twins.near_twins(found, facts)) if found.near else None,
         Section("one-colour", "One-colour faces", one_colour(found)) if found.one_colour.any() else None,
+        Section("no-faces", "Pictures without a face", doubts.no_faces(found, facts))
+        if doubts.faceless(found)
+        else None,
         Section("votes", "FER+ votes", votes(facts)) if facts["votes"] else None,
+        Section("suspects", "Suspect labels", doubts.suspects(found, facts)) if found.suspects else None,
         Section("light", "Brightness and contrast", brightness(found, facts, drawn)) if found.light else None,
+        Section("advice", "What may be done", advice(facts)),
         Section("provenance", "Provenance", provenance(facts)),
     ]
     return [part for part in parts if part is not None]
@@ -291,11 +281,6 @@ def classes(facts: Mapping[str, Any], drawn: Mapping[str, str]) -> Markup:
     )
 
 
-def shared(count: int, total: int) -> Markup:
-    """Return a count with its share beneath."""
-    return joined(f"{count:,}", tag("div", f"{100 * count / total:.1f} %", class_="soft"))
-
-
 def sheets(found: Found, facts: Mapping[str, Any]) -> Markup:
     """Return a draw of faces of each class."""
     told = paragraph(
@@ -309,80 +294,6 @@ def sheets(found: Found, facts: Mapping[str, Any]) -> Markup:
         shown = [page.picture(image, f"{label}, row {found.faces.rows[place]}") for image, place in images]
         parts += [tag("h3", f"{label} ({facts['total'][label]:,})"), tag("div", *shown, class_="sheet")]
     return joined(told, *parts)
-
-
-def twins(found: Found, facts: Mapping[str, Any]) -> Markup:
-    """Return the exact twins in numbers, those whose labels conflict, and the largest groups."""
-    counted = facts["twins"]
-    if not counted["groups"]:
-        return paragraph("No two faces are the same, pixel for pixel.")
-    size = facts["dataset"]["image_size"]
-    told = paragraph(
-        f"Faces that are the same, pixel for pixel, as read at {size}x{size}. A twin in another split is a leak: what "
-        "is scored was trained on. The numbers beneath the faces are rows of the source; twins.csv lists all of them.",
-        class_="soft",
-    )
-    return joined(
-        told,
-        page.columns(twin_table(counted), twin_matrix(facts)),
-        *groups_shown(found, "Conflicting labels", conflicts(found), SHOWN_CONFLICTS),
-        *groups_shown(found, "The largest groups", largest(found), SHOWN),
-    )
-
-
-def twin_table(counted: Mapping[str, Any]) -> Markup:
-    """Return the groups by where their faces lie."""
-    keys = ("groups", "faces", "copies", "conflicting_groups")
-    parts = dict(counted["where"])
-    if len(parts) > 1:
-        parts["all"] = counted
-    if counted["one_colour"]["groups"]:
-        parts["of which one-colour"] = counted["one_colour"]
-    rows = [(name, *(f"{values[key]:,}" for key in keys)) for name, values in parts.items()]
-    heads = ("", "groups", "faces", "copies", "conflicts")
-    return page.table(heads, rows, (1, 2, 3, 4))
-
-
-def twin_matrix(facts: Mapping[str, Any]) -> Markup:
-    """Return how many faces of each split have a twin in each split."""
-    matrix: Mapping[str, Mapping[str, int]] = facts["twins"]["splits"]
-    if len(matrix) < 2:
-        return Markup("")
-    sums = {name: sum(held.values()) for name, held in facts["counts"].items()}
-    rows = [
-        (f"{name} ({sums[name]:,})", *(shared(count, sums[name]) for count in counts.values()))
-        for name, counts in matrix.items()
-    ]
-    return page.table(("faces of", *(f"twin in {name}" for name in matrix)), rows, range(1, len(matrix) + 1))
-
-
-def groups_shown(found: Found, title: str, numbers: Sequence[int], most: int) -> list[Markup]:
-    """Return groups of twins as pictures with labels and rows, under a title that says how many."""
-    if not numbers:
-        return []
-    images = shrunk(found, [found.groups[number][0] for number in numbers[:most]])
-    shown = [group_card(found, number, image) for number, image in zip(numbers, images, strict=False)]
-    count = f"{len(numbers):,}" if len(numbers) <= most else f"the first {most} of {len(numbers):,}"
-    return [tag("h3", f"{title} ({count})"), tag("div", *shown, class_="faces")]
-
-
-def group_card(found: Found, number: int, image: NDArray[np.uint8]) -> Markup:
-    """Return a group of twins: their picture, and rows and splits by label."""
-    parts = by_label(found, found.groups[number])
-    said = ", ".join(f"{len(places)} {label}" for label, places in parts.items())
-    lines = [f"{label}: {places_in_words(found, places)}" for label, places in parts.items()]
-    return page.face(image, [said, f"group {number + 1}", *lines])
-
-
-def places_in_words(found: Found, places: NDArray[np.int64]) -> str:
-    """Return splits and rows of the first few faces, ``train 12, 403; test 30001``."""
-    parts = []
-    shown = places[:SHOWN_ROWS]
-    for split in present(found.splits[shown]):
-        rows = found.faces.rows[shown[found.splits[shown] == split]].tolist()
-        parts.append(f"{'row' if split == 'all' else split} {', '.join(map(str, rows))}")
-    more = f" and {len(places) - SHOWN_ROWS:,} more" if len(places) > SHOWN_ROWS else ""
-    return "; ".join(parts) + more
 
 
 def one_colour(found: Found) -> Markup:
@@ -416,11 +327,6 @@ def votes(facts: Mapping[str, Any]) -> Markup:
     rows = [(tag("span", label, class_="whole"), *(f"{count:,}" for count in held.values())) for label, held in answers]
     heads = ("label", *next(iter(counted["answers"].values())))
     return joined(told, page.table(heads, rows, range(1, len(heads))))
-
-
-def share(count: int, total: int) -> str:
-    """Return a share in per cent."""
-    return f"{100 * count / total:.1f} %"
 
 
 def brightness(found: Found, facts: Mapping[str, Any], drawn: Mapping[str, str]) -> Markup:
@@ -457,6 +363,22 @@ def extreme_faces(found: Found, kind: str, places: NDArray[np.int64]) -> Markup:
         lines = [str(found.labels[place]), f"{found.splits[place]}, row {found.faces.rows[place]}"]
         shown.append(page.face(image, [light_value(found, kind, place), *lines]))
     return tag("div", *shown, class_="faces")
+
+
+def advice(facts: Mapping[str, Any]) -> Markup:
+    """Return what ``audit.csv`` suggests, by reason."""
+    told = paragraph(
+        "audit.csv holds a row for each face and reason. data.exclude=audit.csv leaves out of train the rows whose "
+        "suggestion is exclude; it is never said of a face of val or test, so that figures stay comparable, and the "
+        "others change nothing. A face may have several reasons.",
+        class_="soft",
+    )
+    rows = []
+    for suggestion, held in facts["advice"].items():
+        rows += [(suggestion, reason, f"{count:,}") for reason, count in held["reasons"].items()]
+        if len(held["reasons"]) > 1:
+            rows.append((suggestion, "faces in all", f"{held['faces']:,}"))
+    return joined(told, page.table(("suggestion", "reason", "faces"), rows, (2,)) if rows else paragraph("Nothing."))
 
 
 def provenance(facts: Mapping[str, Any]) -> Markup:

@@ -162,9 +162,18 @@ def face(image: NDArray[np.uint8], lines: Sequence[str], *more: Markup) -> Marku
         lines: beneath; the first stands out.
         more: below them.
     """
+    return tag("figure", picture(image, ", ".join(lines)), *said(lines), *more, class_="face")
+
+
+def beside(pictures: Sequence[Markup], lines: Sequence[str]) -> Markup:
+    """Return pictures side by side with what is said of them together; the first line stands out."""
+    return tag("figure", tag("div", *pictures, class_="pictures"), *said(lines), class_="face")
+
+
+def said(lines: Sequence[str]) -> list[Markup]:
+    """Return lines of text beneath a picture; the first stands out."""
     first, *others = lines
-    text = tag("div", first, class_="said"), *(tag("div", line, class_="label") for line in others)
-    return tag("figure", picture(image, ", ".join(lines)), *text, *more, class_="face")
+    return [tag("div", first, class_="said"), *(tag("div", line, class_="label") for line in others)]
 
 
 def chances(probabilities: Mapping[str, float], marks: Mapping[str, str]) -> Markup:

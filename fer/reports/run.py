@@ -154,6 +154,8 @@ def warnings(report: Report) -> list[str]:
         told.append("Drawn faces stood in for FER2013, which was not found: these figures say nothing of photographs.")
     if dataset["split"] == "holdout":
         told.append("The split is a seeded 80/20 of everything: not to be laid beside figures on PrivateTest.")
+    if dataset["split"] == "folds":
+        told.append("Val is one of several folds of everything: not to be laid beside figures on PrivateTest.")
     part = [f"{key}={value}" for key, value in _limits(report.settings) if report.history]
     if part:
         told.append(

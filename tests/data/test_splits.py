@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from fer.data.faces import UNKNOWN, counts
+from fer.data.readers import synthetic
 from fer.data.splits import assign
 from fer.errors import FerError
+from fer.settings import DataSettings
 
 
 @pytest.fixture
@@ -127,3 +129,63 @@ def test_counts_name_splits_and_emotions(drawn):
     assert {split: sum(held.values()) for split, held in table.items()} == {"train": 56, "val": 7, "test": 7}
     assert table["val"] == dict.fromkeys(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"), 1)
     assert "test" not in counts(drawn.targets[drawn.official < 2], drawn.official[drawn.official < 2])
+
+
+# --- folds ----------------------------------------------------------------------------------------------------------
+
+
+def folds_of(faces, number, seed=0):
+    return [assign(faces, "folds", seed=seed, val_fraction=0.1, folds=number, fold=fold) for fold in range(number)]
+
+
+@pytest.fixture
+def strangers():
+    """350 faces, 50 of each class, no two alike."""
+    return synthetic.read(350, seed=4, image_size=24)
+
+
+@pytest.mark.parametrize("number", [2, 5, 7])
+def test_every_face_is_val_of_one_fold_and_train_of_the_others(strangers, number):
+    made = folds_of(strangers, number)
+    assert (sum((splits == 1).astype(int) for splits in made) == 1).all()
+    assert all(set(splits.tolist()) == {0, 1} for splits in made)
+    for splits in made:
+        assert max(of_classes(strangers, splits, 1)) - min(of_classes(strangers, splits, 1)) <= 1
+
+
+def test_folds_are_a_function_of_their_seed(strangers):
+    first, again, other = (folds_of(strangers, 5, seed=seed)[0] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_twins_are_never_parted_by_a_fold_and_the_rest_evens_them_out(strangers):
+    images, targets = strangers.images.copy(), strangers.targets.copy()
+    groups = [np.flatnonzero(targets == label)[:12] for label in (1, 3)] + [np.array([0, 349])]
+    for group in groups:
+        images[group] = images[group[0]]
+    faces = replace(strangers, images=images)
+    for splits in folds_of(faces, 5):
+        assert all(len(set(splits[group].tolist())) == 1 for group in groups)
+        sizes = of_classes(faces, splits, 1)
+        assert max(sizes) <= 13
+    together = replace(strangers, images=np.repeat(images[:70], 5, axis=0))  # five of each
+    for splits in folds_of(together, 5):
+        assert (splits.reshape(70, 5).std(1) == 0).all()
+
+
+def test_an_unlabelled_face_is_of_no_fold(strangers):
+    targets = strangers.targets.copy()
+    targets[7] = UNKNOWN
+    faces = replace(strangers, targets=targets)
+    assert {int(splits[7]) for splits in folds_of(faces, 5)} == {UNKNOWN}
+
+
+def test_too_few_faces_for_the_folds_are_refused(drawn):
+    with pytest.raises(FerError, match="data.folds=100: 70 faces of .* are too few for so many folds"):
+        [assign(drawn, "folds", seed=0, val_fraction=0.1, folds=100, fold=fold) for fold in range(100)]
+
+
+def test_a_fold_that_is_not_there_is_refused():
+    with pytest.raises(FerError, match=r"data.fold=5: out of range; expected 0 to data.folds - 1 = 4"):
+        DataSettings(split="folds", fold=5)

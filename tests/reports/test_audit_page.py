@@ -79,6 +79,35 @@ def test_a_conflict_is_shown_with_its_labels_and_rows(drawn, tmp_path):
     assert figure.count("<img") == 1
 
 
+def test_near_twins_stand_side_by_side_conflicting_ones_first(drawn, tmp_path):
+    images, targets = drawn
+    happy, sad = np.flatnonzero(targets == 3), np.flatnonzero(targets == 4)
+    images[sad[0]] = images[happy[0]] // 2
+    images[happy[2]] = images[happy[1]][:, ::-1] // 2
+    page, facts = audited(tmp_path / "mine", images, targets)
+    assert facts["near_twins"]["groups"] == 2
+    found = section(page, "near-twins")
+    conflict, equal = re.findall(r"<figure.*?</figure>", found)
+    assert found.index("Conflicting labels (1)") < found.index(conflict) < found.index("Equal labels (1)")
+    assert "1 happy, 1 sad" in conflict
+    assert "2 happy" in equal
+    assert "mirrored" in equal
+    assert conflict.count("<img") == equal.count("<img") == 2
+
+
+def test_many_groups_of_near_twins_are_cut_short_and_said_so(tmp_path):
+    images, targets = (column.copy() for column in draw_faces(140, seed=5))
+    images[70:], targets[70:] = images[:70] // 2, (targets[:70] + 1) % 7
+    page, facts = audited(tmp_path / "mine", images, targets)
+    conflicting = facts["near_twins"]["conflicting_groups"]
+    assert conflicting > 65
+    found = section(page, "near-twins")
+    assert f"Conflicting labels (the first 60 of {conflicting})" in found
+    reasons = facts["advice"]["exclude"]["reasons"]  # of the 70 pairs half are in train
+    assert reasons == {"near twin of another label": 2 * 35}
+    assert "near twin of another label" in section(page, "advice")
+
+
 def test_many_conflicts_are_cut_short_and_said_so(tmp_path):
     images, targets = draw_faces(140, seed=5)
     images, targets = images.copy(), targets.copy()
@@ -104,7 +133,7 @@ def test_one_colour_faces_have_a_place_of_their_own(drawn, tmp_path):
 
 def test_what_is_not_there_is_left_out(drawn, tmp_path):
     page, _ = audited(tmp_path / "mine", *drawn, "--quick")
-    assert re.findall(r'<section id="([\w-]+)">', page) == ["classes", "faces", "twins", "provenance"]
+    assert re.findall(r'<section id="([\w-]+)">', page) == ["classes", "faces", "twins", "advice", "provenance"]
     assert "No two faces are the same, pixel for pixel." in section(page, "twins")
 
 
