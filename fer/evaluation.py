@@ -99,7 +99,8 @@ class Member(NamedTuple):
     @property
     def trained_without(self) -> str | None:
         """The list of faces that were left out of train."""
-        return self.model.dataset.get("settings", {}).get("exclude")
+        file: str | None = self.model.dataset.get("settings", {}).get("exclude")
+        return file
 
 
 def members_of(networks: Sequence[str]) -> list[Member]:

@@ -110,6 +110,14 @@ def evaluate(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     return runner(main, capfd)
 
 
+@pytest.fixture
+def audit(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Return a function that runs ``fer.audit``."""
+    from fer.audit import main
+
+    return runner(main, capfd)
+
+
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a finished small run, which no test may change."""

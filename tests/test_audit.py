@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import runner
 from PIL import Image
 
 from fer.data.readers.drawing import draw_faces
@@ -18,14 +17,6 @@ USAGES = ["Training"] * 50 + ["PublicTest"] * 10 + ["PrivateTest"] * 10
 TWINS = [[0, 1], [2, 51], [3, 61, 62], [10, 52]]
 CONFLICT, BLACK, GREY = TWINS[1], TWINS[3], 11
 DARK, BRIGHT, FLAT = 20, 21, 22
-
-
-@pytest.fixture
-def audit(capfd):
-    """Return a function that runs ``fer.audit``."""
-    from fer.audit import main
-
-    return runner(main, capfd)
 
 
 def odd_faces():

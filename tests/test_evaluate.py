@@ -153,6 +153,25 @@ def test_faces_that_were_trained_on_are_counted_whatever_they_are_called(evaluat
     assert "were trained on" in ended.err + ended.out
 
 
+def test_what_was_left_out_of_the_training_was_not_seen(train, evaluate, twins, audit, tmp_path):
+    assert audit("fer2013.csv", "--out", "found").code == 0
+    run = tmp_path / "cleaned"
+    settings = (*SMALL[2:], "data.path=fer2013.csv", "data.exclude=found/audit.csv", f"hydra.run.dir={run}")
+    ended = train(*settings)
+    assert ended.code == 0, ended.err
+    assert metrics(run)["seen_in_training"] == 0  # the twins of val and test have gone from train
+    assert evaluate(str(run), "--split", "test").code == 0
+    assert metrics(run / "evaluations" / "test")["seen_in_training"] == 0
+    ended = evaluate(str(run), str(twins), "--split", "test", "--out", "both")  # the other has seen one
+    assert ended.code == 0, ended.err
+    assert metrics(Path("both") / "test")["seen_in_training"] == 1
+    (tmp_path / "found" / "audit.csv").unlink()
+    ended = evaluate(str(run), "--split", "test")
+    assert ended.code == 0, ended.err
+    assert "no clean figures: data.exclude=" in ended.err + ended.out
+    assert metrics(run / "evaluations" / "test_2")["clean"] is None
+
+
 def test_without_the_training_data_nothing_is_called_clean(evaluate, twins, tmp_path):
     (tmp_path / "fer2013.csv").rename(tmp_path / "moved.csv")
     ended = evaluate(str(twins), "--data", "moved.csv", "--split", "test")

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import metrics, runner
+from conftest import metrics
 
 from fer import leaderboard
 from fer.data.readers.drawing import draw_faces
@@ -19,14 +19,6 @@ COUNT = 210
 USAGES = ["Training"] * 150 + ["PublicTest"] * 30 + ["PrivateTest"] * 30
 WRONG = {3: 5, 60: 0, 155: 3, 190: 1}  # place -> how far its label is moved on
 QUICK = ("model=mlp", "model.hidden=[8]", "trainer.accelerator=cpu", "trainer.max_epochs=2", "logger=none")
-
-
-@pytest.fixture
-def audit(capfd):
-    """Return a function that runs ``fer.audit``."""
-    from fer.audit import main
-
-    return runner(main, capfd)
 
 
 @pytest.fixture
