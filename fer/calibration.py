@@ -186,7 +186,8 @@ def threshold_for(
 
     Args:
         wanted: largest share of wrong answers.
-        probabilities: (N, C), of faces that chose nothing else of the network but its epoch: val.
+        probabilities: (N, C), of faces that were not trained on: val, which has chosen the network's epoch and fits
+            its temperature, so that the promise is a little bolder than it says.
         targets: (N,) class indices.
     """
     confidence = probabilities.max(1)

@@ -87,12 +87,14 @@ def about(results: Mapping[str, Any]) -> str:
     members = results["members"]
     several = f"An ensemble of {len(members)} networks, weights {results['weights']}. " if len(members) > 1 else ""
     views = "" if results["tta"] == "none" else f" Test-time augmentation: {results['tta']}."
-    return (
-        f"{several}Reads one of {len(results['per_class'])} labels ({emotions}) from a grey face. "
-        f"{results['parameters']:,} parameters.{views}\n\n"
+    use = (
         "```python\nimport fer\n\n"
         'model = fer.load("best.ckpt")              # faces (B, 1, 48, 48), uint8 or float in [0, 1]\n'
         'probabilities = model.probabilities(faces) # (B, C), in the order of model.hparams["classes"]\n```\n'
+    )
+    return (
+        f"{several}Reads one of {len(results['per_class'])} labels ({emotions}) from a grey face. "
+        f"{results['parameters']:,} parameters.{views}\n\n{use if len(members) == 1 else ''}"
     )
 
 
@@ -101,7 +103,9 @@ def figures(results: Mapping[str, Any]) -> str:
     dataset, clean = results["dataset"], results.get("clean")
     heads = ["figure", f"{results['split']}, {results['n']:,} faces", *([f"clean, {clean['n']:,}"] if clean else [])]
     rows = [[title, *(worded(name, held) for held in (results, clean) if held)] for name, title in FIGURES.items()]
-    twins = "without the faces that have an exact twin among those trained on" if clean else "could not be told"
+    twins = "without the faces that have an exact twin among those trained on"
+    if not clean:
+        twins = "could not be told" if results.get("seen_in_training") is None else "none, all were trained on"
     notes = [
         f"Data: {dataset['name']} ({dataset['layout']}), labels: {dataset['labels']}, split: {dataset['split']}; "
         f"scored: {results['split']}.",
@@ -145,7 +149,9 @@ def calibration(results: Mapping[str, Any]) -> str:
     if warm := results.get("calibrated"):
         rows = [[FIGURES[name], worded(name, results), worded(name, warm)] for name in CALIBRATED]
         heads = ["", "as it is", f"temperature {results['temperature']:.3f}"]
-        fitted = f"Fitted on {results['temperature_fitted_on']}; `model.probabilities` uses it."
+        alone = len(results["members"]) == 1 and results["tta"] == "none"
+        used = "`model.probabilities` uses it" if alone and results.get("temperature_kept") else "for these means alone"
+        fitted = f"Fitted on {results['temperature_fitted_on']}; {used}."
         lines += [markdown_table(heads, rows), "", fitted]
     surest = ", ".join(
         f"{100 * float(coverage):.0f} %: {100 * error:.1f} %"

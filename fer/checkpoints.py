@@ -101,7 +101,8 @@ def _check_contents(checkpoint: Any, path: Path) -> None:
     sound = isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())
     begun = about.get("pretrained")
     sound = sound and (begun is None or (isinstance(begun, dict) and {"name", "file", "sha256"} <= begun.keys()))
-    warmth = about.get("temperature")
+    warmth, before = about.get("temperature"), about.get("ancestors", [])
+    sound = sound and isinstance(before, list) and all(isinstance(dataset, dict) for dataset in before)
     sound = sound and (warmth is None or (isinstance(warmth, float) and 0 < warmth < math.inf))
     if version != FORMAT or not sound or not isinstance(hyper, dict) or not isinstance(about.get("dataset"), dict):
         raise FerError(f"{path}: not laid out as a checkpoint of fer; it was changed, or written by something else")
@@ -165,6 +166,7 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
     model.dataset = checkpoint["fer"]["dataset"]
     model.pretrained = checkpoint["fer"].get("pretrained")
     model.temperature = checkpoint["fer"].get("temperature")
+    model.ancestors = checkpoint["fer"].get("ancestors", [])
     return model.eval()
 
 
@@ -215,3 +217,4 @@ def load_weights(model: EmotionClassifier, path: str | Path) -> None:
             f"{' '.join(str(error).split())[:300]}"
         ) from error
     model.pretrained = checkpoint["fer"].get("pretrained")
+    model.ancestors = [*checkpoint["fer"].get("ancestors", []), checkpoint["fer"]["dataset"]]

@@ -107,13 +107,15 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     Raises:
         FerError: a bad checkpoint, or data that are missing, bad or without the split.
     """
-    from fer import card, evaluation, machine
+    from fer import card, machine
+    from fer.evaluation.request import Asked
+    from fer.evaluation.scored import evaluate as scored_by
     from fer.reports import run
     from fer.results import class_table, figure_table
     from fer.settings import TrainerSettings
 
     on_gpu = machine.uses_gpu(TrainerSettings(accelerator=arguments.device), "--device")
-    asked = evaluation.Asked(
+    asked = Asked(
         networks=arguments.runs,
         split=arguments.split,
         data=arguments.data,
@@ -129,7 +131,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
         batch_size=arguments.batch_size,
         on_gpu=on_gpu,
     )
-    results, scored, folder = evaluation.evaluate(asked, arguments.out, command)
+    results, scored, folder = scored_by(asked, arguments.out, command)
     if not arguments.no_report:
         card.write(results, folder / "model_card.md")
         run.write(run.Report(results, scored), folder)
@@ -159,6 +161,8 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
         told.append(crowd_table(crowd))
     if "answering" in results:
         told.append(answering(results["answering"]))
+    if results["seen_in_choice"] and results["temperature_fitted_on"] != "these faces":
+        told.append(f"{results['seen_in_choice']:,} of these faces are among those that chose the epoch (val)")
     if "test_opened" in results:
         count = results["test_opened"]
         told.append(
@@ -170,7 +174,7 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
 
 def answering(found: Mapping[str, Any]) -> str:
     """Return in words what answering only above the chosen confidence does."""
-    wanted = f"at most {100 * found['wanted_error']:g} % wrong"
+    wanted = f"at most {100 * found['wanted_error']:g} % wrong, with probability 95 %, of faces like those of val"
     if found["threshold"] is None:
         return f"{wanted}: no confidence allows that promise"
     error = "none" if found["error"] is None else "{:.2f} % [{:.2f}, {:.2f}]".format(

@@ -11,7 +11,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from fer import ranking, runs
 from fer.configuration import stored
 from fer.errors import FerError
 from fer.ranking import FIGURES, Group, Looks, Ranking, Run, Setting, chance, parted
-from fer.results import markdown_table, read_history, text_table, written_whole
-from fer.settings import DataSettings, TrainSettings, leaves
+from fer.results import markdown_table, read_history, read_list, text_table, written_whole
+from fer.settings import leaves
 from fer.significance import Interval, holm, of_faces
 
 WIDE = 120  # characters of a terminal that a table should fit
@@ -34,7 +34,6 @@ DATA_KEYS = (
 )  # fmt: skip
 ACCURACIES = ("seeds", "val accuracy", "95 % seeds", "95 % faces", "to the best, 95 %")  # heads
 APART = {"seed", *(f"data.{key}" for key in DATA_KEYS)}  # keys that do not tell configurations apart
-DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={}))))
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def load(folder: Path) -> Run:
     metrics = _metrics(folder / "metrics.json")
     config, choices, asked = _told(folder)
     # an older run does not name every key: it did what is the default now
-    told = runs.told(DEFAULTS | dict(leaves(config)))
+    told = runs.told(runs.DEFAULTS | dict(leaves(config)))
     settings = {key: plain(value) for key, value in told.items() if key not in APART}
     if left_out := metrics["dataset"].get("excluded"):  # told by what was left out, not by the file's name alone
         settings["data.exclude"] = f"{Path(left_out['file']).name}, {left_out['rows_sha256'][:8]}"
@@ -170,11 +169,25 @@ def looks_at_test(run: Path) -> Looks:
             results = json.loads(file.read_text(encoding="utf-8"))
             if results["split"] == "test":
                 found.append((results.get("test_opened", 0), str(results.get("finished")), file, results))
-    if not found:
+    elsewhere = _recorded_elsewhere(run, {finished for _, finished, _, _ in found})
+    if not found and not elsewhere:
         raise FerError(f"--test {run}: its test split was not opened; python -m fer.evaluate {run} --split test")
     rows = [_look(file.parent.name, results) for _, _, file, results in sorted(found, key=lambda one: one[:3])]
+    rows += elsewhere
     heads = ["evaluation", "look", "views", "faces", "accuracy", "95 %", "clean", "macro-F1", "NLL", "ECE"]
     return Looks(f"Test, of the one chosen run {run}", (heads, rows))
+
+
+def _recorded_elsewhere(run: Path, here: set[str]) -> list[list[str]]:
+    """Return a row for each look whose evaluation lies in another folder: an ensemble's, a rival's, one with --out."""
+    file = run / "test_opened.json"
+    rows = []
+    for number, look in enumerate(read_list(file) if file.exists() else [], start=1):
+        if str(look.get("when")) not in here:
+            accuracy = f"{100 * look['accuracy']:.2f} %" if "accuracy" in look else "-"
+            where = "in another folder" if look.get("networks") == 1 else f"of {look.get('networks')} networks"
+            rows.append([where, str(number), str(look.get("tta", "-")), "-", accuracy, *["-"] * 5])
+    return rows
 
 
 def _look(name: str, results: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fer.calibration import BINS, adaptive_error, bins_of, expected_error, place_by_rank, place_of
 from fer.metrics import from_confusion
@@ -66,14 +67,28 @@ class Weighted:
 
 
 class _Ranked:
-    """One class against the rest: N faces by its probability, and where equal ones end."""
+    """One class against the rest: N faces by its probability, and where the groups of equal ones lie.
+
+    Only the places of the class's own faces are looked at: what comes before them is in one cumulated sum.
+
+    Args:
+        scores: (N,) probability of the class.
+        positive: (N,), whether a face is of the class.
+    """
 
     def __init__(self, scores: Tensor, positive: Tensor) -> None:
         ordered, self.order = scores.sort(stable=True)
-        last = torch.ones(len(scores), dtype=torch.bool)
-        last[:-1] = ordered[1:] != ordered[:-1]
-        self.ends = last.nonzero()[:, 0]
-        self.positive = positive[self.order]
+        steps = ordered[1:] != ordered[:-1]
+        group = torch.cat([torch.zeros(1, dtype=torch.long), steps.long().cumsum(0)])  # (N,) of equal scores
+        sizes = torch.bincount(group)
+        ends = sizes.cumsum(0)  # faces up to and with each group
+        own = positive[self.order]
+        own_ends = torch.bincount(group, own.double(), minlength=len(sizes)).cumsum(0).long()  # of the class
+        self.own = own.nonzero()[:, 0]
+        mine = group[self.own]
+        self.end, self.start = ends[mine], (ends - sizes)[mine]  # of each positive's group, among all faces
+        self.own_end = own_ends[mine]
+        self.own_start = torch.cat([torch.zeros(1, dtype=torch.long), own_ends])[mine]  # and among the class's
 
     def __call__(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return ROC AUC and average precision, (K,) each, for weights (K, N); NaN where there is no curve.
@@ -83,21 +98,17 @@ class _Ranked:
         recall, without interpolation.
         """
         held = weights[:, self.order]  # (K, N), the least probable first
-        below = held.cumsum(1)[:, self.ends]  # (K, G) faces up to and with each group of equal scores
-        hits = (held * self.positive).cumsum(1)[:, self.ends]
-        misses = below - hits
-        gained, before = _steps(hits), misses - _steps(misses)
-        positives, negatives = hits[:, -1], misses[:, -1]
-        area = (gained * (before + misses) / 2).sum(1) / (positives * negatives)
-        above_hits = positives[:, None] - hits + gained
-        above = (held.sum(1, keepdim=True) - below + _steps(below)).clamp(min=1e-9)  # a group that was not drawn
-        precision = (gained * above_hits / above).sum(1) / positives
-        return area, precision
-
-
-def _steps(cumulated: Tensor) -> Tensor:
-    """Return what each column of (K, G) adds to the one before."""
-    return torch.diff(cumulated, dim=1, prepend=cumulated.new_zeros(len(cumulated), 1))
+        faces = functional.pad(held.cumsum(1), (1, 0))  # before each place
+        own = held[:, self.own]  # (K, P)
+        hits = functional.pad(own.cumsum(1), (1, 0))
+        before, after = hits[:, self.own_start], hits[:, self.own_end]
+        below = faces[:, self.start] - before  # misses that rank lower than each positive
+        tied = faces[:, self.end] - faces[:, self.start] - (after - before)
+        total, positives = faces[:, -1:], hits[:, -1:]
+        area = (own * (below + tied / 2)).sum(1) / (positives * (total - positives))[:, 0]
+        above = (total - faces[:, self.start]).clamp(min=1e-9)  # a group that was not drawn
+        precision = (own * (positives - before) / above).sum(1) / positives[:, 0]
+        return area, torch.where(total[:, 0] > positives[:, 0], precision, torch.nan)
 
 
 def sums_of(predicted: Tensor, targets: Tensor) -> Tensor:
@@ -108,7 +119,7 @@ def sums_of(predicted: Tensor, targets: Tensor) -> Tensor:
     count, classes = predicted.shape
     cells = predicted.new_zeros(count, classes**2)
     cells[torch.arange(count), targets * classes + predicted.argmax(1)] = 1
-    squares = (predicted - torch.nn.functional.one_hot(targets, classes)).square().sum(1)
+    squares = (predicted - functional.one_hot(targets, classes)).square().sum(1)
     second = (predicted.topk(2, 1).indices == targets[:, None]).any(1).to(predicted)
     return torch.cat([cells, losses(predicted, targets)[:, None], squares[:, None], second[:, None]], 1)
 
@@ -202,16 +213,11 @@ def proper(predicted: Tensor, targets: Tensor) -> dict[str, Any]:
     def means(weights: Tensor) -> dict[str, Tensor]:
         return dict(zip(("nll", "brier"), (weights @ sums.to(weights.dtype) / count).unbind(1), strict=True))
 
-    whole, samples = means(torch.ones(1, count, dtype=torch.float64)), _drawn(count, means)
-    found = {name: float(values[0]) for name, values in whole.items()}
-    return {
-        **{
-            key: value
-            for name in found
-            for key, value in ((name, found[name]), (f"{name}_ci95", _percentiles(samples[name])))
-        },
-        **calibration(predicted, targets),
-    }
+    found = {name: float(values[0]) for name, values in means(torch.ones(1, count, dtype=torch.float64)).items()}
+    right = int((predicted.argmax(1) == targets).sum())
+    samples = _drawn(count, means) if min(right, count - right) >= LEAST else None
+    ends = {f"{name}_ci95": _percentiles(samples[name]) if samples else None for name in found}
+    return {**found, **ends, **calibration(predicted, targets)}
 
 
 def calibration(predicted: Tensor, targets: Tensor) -> dict[str, float]:

@@ -3,13 +3,16 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fer.configuration import stored
 from fer.errors import FerError
-from fer.settings import leaves
+from fer.settings import DataSettings, TrainSettings, leaves
 
+# key -> default, of what every run has been told; sections that choose by name have defaults of their own
+DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={}))))
 # what changes where a run is done, shown or kept, and not what it computes: no part of its identity
 BESIDES = ("resume", "sweep", "logger", "data.cache", "trainer.bar", "trainer.profile", "trainer.threads")
 

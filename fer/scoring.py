@@ -77,27 +77,33 @@ def embeddings(model: EmotionClassifier, images: Tensor, *, batch_size: int, dev
     return torch.cat(parts)
 
 
-def score_split(
-    predicted: Tensor, data: FERDataModule, split: str, folder: Path, classes: Sequence[str], temperature: float | None
-) -> tuple[dict[str, Any], Scored]:
-    """Write a split's ``predictions.csv`` to ``folder``, and return its figures and the faces behind them.
+def scored_faces(predicted: Tensor, data: FERDataModule, split: str, classes: Sequence[str]) -> Scored:
+    """Return a split's faces with what was predicted of them.
 
     Args:
-        predicted: (N, C) probabilities of the split's faces.
+        predicted: (N, C) probabilities.
         data: set up for the split.
         split: its name.
-        folder: to write to.
         classes: C names.
+    """
+    dataset, rows = data.datasets[split], data.faces.rows[data.places(split)]
+    return Scored(dataset.images[:, 0].numpy(), dataset.targets.numpy(), predicted.numpy(), rows, classes)
+
+
+def split_figures(scored: Scored, data: FERDataModule, split: str, temperature: float | None) -> dict[str, Any]:
+    """Return the figures of a split, as ``metrics.json`` opens.
+
+    Args:
+        scored: its faces.
+        data: set up for it.
+        split: its name.
         temperature: fitted on val; None where there is none.
     """
-    dataset = data.datasets[split]
-    rows = data.faces.rows[data.places(split)]
-    write_predictions(folder / "predictions.csv", rows, split, dataset.targets, predicted, classes, dataset.soft)
-    scored = Scored(dataset.images[:, 0].numpy(), dataset.targets.numpy(), predicted.numpy(), rows, classes)
     results = {"schema": SCHEMA, "split": split, **figures(scored, temperature)}
-    if dataset.soft is not None:
-        results["soft"] = soft_figures(predicted[:, : dataset.soft.shape[1]], dataset.soft)
-    return results, scored
+    soft = data.datasets[split].soft
+    if soft is not None:
+        results["soft"] = soft_figures(torch.from_numpy(scored.probabilities[:, : soft.shape[1]]), soft)
+    return results
 
 
 def soft_figures(predicted: Tensor, soft: Tensor) -> dict[str, float]:
@@ -159,34 +165,24 @@ def selective(scored: Scored, temperature: float) -> dict[str, Any]:
     }
 
 
-def write_predictions(
-    file: Path,
-    rows: NDArray[np.int64],
-    split: str,
-    targets: Tensor,
-    predicted: Tensor,
-    classes: Sequence[str],
-    soft: Tensor | None = None,
-) -> None:
+def write_predictions(file: Path, split: str, scored: Scored, soft: Tensor | None = None) -> None:
     """Write one line a face: row,split,target,predicted,p_<class>..., and where targets are soft t_<class>...
 
     Args:
         file: to write.
-        rows: (N,) rows in the source.
-        split: their split's name.
-        targets: (N,) true classes.
-        predicted: (N, C) probabilities.
-        classes: C names.
+        split: its name.
+        scored: its faces.
         soft: (N, C) soft targets, or None.
     """
+    classes, table = scored.classes, scored.probabilities
+    heads = [f"p_{name}" for name in classes]
+    if soft is not None:
+        heads += [f"t_{name}" for name in classes[: soft.shape[1]]]
+        table = np.concatenate([table, soft.numpy()], 1)
+    answers = scored.probabilities.argmax(1).tolist()
     with written_whole(file) as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        heads = [f"p_{name}" for name in classes]
-        table = predicted
-        if soft is not None:
-            heads += [f"t_{name}" for name in classes[: soft.shape[1]]]
-            table = torch.cat([predicted, soft], 1)
         writer.writerow(["row", "split", "target", "predicted", *heads])
-        best = predicted.argmax(1).tolist()
-        for row, target, guess, values in zip(rows.tolist(), targets.tolist(), best, table.tolist(), strict=True):
+        lines = zip(scored.rows.tolist(), scored.targets.tolist(), answers, table.tolist(), strict=True)
+        for row, target, guess, values in lines:
             writer.writerow([row, split, classes[target], classes[guess], *(f"{value:.6g}" for value in values)])

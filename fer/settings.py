@@ -286,6 +286,12 @@ class TrainSettings:
                 f"augment.crop_padding={self.augment.crop_padding}: reflects at most data.image_size - 1 = "
                 f"{self.data.image_size - 1} pixels"
             )
+        told_of_sizes = self.loss.get("name") == "logit_adjusted" or self.loss.get("class_weights", "none") != "none"
+        if self.data.sampler == "balanced" and told_of_sizes:
+            raise FerError(
+                "data.sampler=balanced: every class has the same say already; leave out loss.class_weights and "
+                "loss=logit_adjusted, which would give the rare ones more than theirs"
+            )
         if self.early_stopping and self.trainer.overfit_batches:
             raise FerError("early_stopping and trainer.overfit_batches exclude each other")
         if self.lr_finder and self.resume:

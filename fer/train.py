@@ -34,6 +34,7 @@ from fer.configuration import (
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.errors import FerError, command
+from fer.runs import DEFAULTS
 from fer.settings import Origin, SweepSettings, TrainSettings, leaves
 from fer.terminal import shown
 
@@ -243,7 +244,8 @@ def _shows(arguments: Sequence[str]) -> bool:
 
 
 def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
-    before, after = dict(leaves(stored(folder, "config.yaml"))), dict(leaves(now))
+    # an older run does not name every key: it did what is the default now
+    before, after = DEFAULTS | dict(leaves(stored(folder, "config.yaml"))), DEFAULTS | dict(leaves(now))
     own = [key for key in sorted(before | after) if key != "resume" and not key.startswith("sweep.")]
     changed = [key for key in own if before.get(key) != after.get(key)]
     if changed:

@@ -87,7 +87,7 @@ def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     resume_from(folder, fresh)
     model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
     predicted, classes = predict_val(settings, data, model), list(model.hparams["classes"])
-    _, scored = scoring.score_split(predicted, data, "val", folder, classes, model.temperature)
+    scored = scoring.scored_faces(predicted, data, "val", classes)
     show(settings, folder, data, json.loads((folder / "metrics.json").read_text()), scored, origin.changes)
 
 
@@ -326,8 +326,10 @@ def finish(
     temperature = fitted_temperature(predicted.numpy(), targets.numpy())
     checkpoints.seal(best, temperature)
     classes = list(model.hparams["classes"])
-    results, scored = scoring.score_split(predicted, data, "val", folder, classes, temperature)
-    kept = without_twin(scored.images, data.trained_on())
+    scored = scoring.scored_faces(predicted, data, "val", classes)
+    results = scoring.split_figures(scored, data, "val", temperature)
+    scoring.write_predictions(folder / "predictions.csv", "val", scored, data.datasets["val"].soft)
+    kept = without_twin(scored.images, data.hashes("train"))
     results |= {
         "temperature_fitted_on": "these faces",
         "seen_in_training": int((~kept).sum()),
@@ -435,5 +437,15 @@ def _quieten() -> None:
 
 
 def with_path(settings: TrainSettings, path: str) -> TrainSettings:
-    """Return the settings with the data's path filled in."""
-    return replace(settings, data=replace(settings.data, path=path))
+    """Return the settings with the data's path filled in, and other files named from the root.
+
+    A run is resumed and evaluated from other folders too.
+    """
+    data = settings.data
+    return replace(
+        settings, data=replace(data, path=path, votes=_absolute(data.votes), exclude=_absolute(data.exclude))
+    )
+
+
+def _absolute(file: str | None) -> str | None:
+    return None if file is None else str(Path(file).expanduser().absolute())

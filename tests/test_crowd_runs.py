@@ -17,7 +17,12 @@ USAGES = ["Training"] * 112 + ["PublicTest"] * 14 + ["PrivateTest"] * 14
 
 @pytest.fixture
 def voted(tmp_path):
-    """A table, and votes: mostly the labels', every tenth face contempt's, every twentieth no face."""
+    """A table with votes, see ``write_votes``; its labels."""
+    return write_votes(tmp_path)
+
+
+def write_votes(tmp_path):
+    """Write a table, and votes: mostly the labels', every tenth face contempt's, every twentieth no face."""
     _, targets = write_csv(tmp_path / "fer2013.csv")
     lines = ["Usage,Image name," + ",".join(FERPLUS_COLUMNS)]
     for row, target in enumerate(targets):

@@ -310,3 +310,98 @@ def test_the_report_tells_what_was_asked_for(evaluate, small_run, another_run):
         "divided by",
     ):
         assert words in page, words
+
+
+# --- what a hostile user might try ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def holdout_run(train, tmp_path):
+    """A run on another split of the same faces: it was trained on most of the other runs' val and test."""
+    split = ("data.split=holdout", "data.split_seed=1")
+    assert train(*SMALL, *split, f"hydra.run.dir={tmp_path / 'holdout'}").code == 0
+    return tmp_path / "holdout"
+
+
+def looks_of(run):
+    return json.loads((run / "test_opened.json").read_text())
+
+
+def test_nothing_is_chosen_on_faces_that_a_member_was_trained_on(evaluate, small_run, holdout_run):
+    both = (str(small_run), str(holdout_run), "--data", "synthetic", "--split", "val")
+    for asked in (("--weights", "val"), ("--error-rate", "0.9")):
+        ended = evaluate(*both, *asked)
+        assert ended.code == 1
+        assert "were chosen on different val faces" in ended.line
+    ended = evaluate(*both, "--out", "both")
+    assert ended.code == 0, ended.err
+    assert metrics(Path("both") / "val")["calibrated"] is None
+
+
+def test_a_rivals_look_and_what_it_has_seen_are_counted(evaluate, small_run, holdout_run):
+    ended = evaluate(str(small_run), "--against", str(holdout_run), "--split", "test")
+    assert ended.code == 0, ended.err
+    found = metrics(small_run / "evaluations" / "test")
+    assert found["seen_in_training"] == 0
+    assert found["against"]["seen_by_it"] > 7
+    assert (found["against"]["clean"] or {"n": 0})["n"] == 14 - found["against"]["seen_by_it"]
+    assert len(looks_of(holdout_run)) == len(looks_of(small_run)) == 1
+
+
+@pytest.mark.parametrize("arguments", [("--split", "all"), ("--rule", "holdout")])
+def test_test_under_another_name_is_a_look_too(evaluate, small_run, arguments):
+    assert evaluate(str(small_run), "--split", "val").code == 0
+    assert not (small_run / "test_opened.json").exists()
+    assert evaluate(str(small_run), *arguments).code == 0
+    assert len(looks_of(small_run)) == 1
+
+
+def test_looks_count_by_network_and_those_of_before_count(evaluate, small_run):
+    assert evaluate(str(small_run), "--split", "test").code == 0
+    (small_run / "test_opened.json").unlink()  # as of a version that kept no record
+    ended = evaluate(str(small_run), "--split", "test")
+    assert "opened 2 times by now" in ended.out
+    ended = evaluate(str(small_run / "checkpoints" / "last.ckpt"), "--split", "test")
+    assert "opened for the first time" in ended.out
+
+
+def test_what_weights_began_from_was_seen_too(train, evaluate, holdout_run, tmp_path):
+    run = tmp_path / "fine"
+    assert train(*SMALL, f"init_from={holdout_run}", f"hydra.run.dir={run}").code == 0
+    assert evaluate(str(run), "--split", "test").code == 0
+    assert metrics(run / "evaluations" / "test")["seen_in_training"] > 7
+
+
+def test_a_look_that_cannot_be_recorded_is_told_and_loses_nothing(evaluate, small_run, monkeypatch):
+    from fer.evaluation import looks
+
+    def refuse(file, contents):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(looks, "write_json", refuse)
+    ended = evaluate(str(small_run), "--split", "test", "--out", "elsewhere")
+    assert ended.code == 0, ended.err
+    assert "could not be recorded" in ended.err + ended.out
+    assert metrics(Path("elsewhere") / "test")["n"] == 14
+
+
+def test_votes_are_found_from_another_folder(train, evaluate, tmp_path, monkeypatch):
+    from test_crowd_runs import VOTED, write_votes
+
+    write_votes(tmp_path)
+    assert train(*VOTED).code == 0
+    monkeypatch.chdir(tmp_path / "run")
+    assert evaluate(".", "--split", "test").code == 0
+
+
+def test_a_balanced_sampler_and_weights_exclude_each_other(train):
+    for loss in ("loss=logit_adjusted", "loss.class_weights=sqrt"):
+        ended = train(*SMALL, "data.sampler=balanced", loss)
+        assert ended.code == 1
+        assert "every class has the same say already" in ended.line
+
+
+def test_ferplus_rules_without_ferplus_labels_are_refused(evaluate, small_run):
+    ended = evaluate(str(small_run), "--ferplus-rule", "soft")
+    assert ended.code == 1
+    assert "add --labels ferplus and --votes" in ended.line

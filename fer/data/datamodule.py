@@ -5,6 +5,7 @@ the device as bytes, and becomes float and augmented there.
 """
 
 import hashlib
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -38,7 +39,8 @@ class Batch(NamedTuple):
     Args:
         images: (B, 1, S, S), uint8 until they reach the device, then float in [0, 1].
         targets: (B,) int64.
-        key: place of the first face in its split; unlike the number of the batch it survives a resume.
+        key: place of the first face in its split (where faces repeat, a checksum of all places); unlike the number of
+            the batch it survives a resume.
         features: (B, ...) float32, what a network's frozen layers make of the faces, where that is known.
         soft: (B, C) float32 soft targets, where the labels are of that kind.
     """
@@ -66,6 +68,7 @@ class FaceDataset(Dataset[Batch]):
         self.targets = torch.from_numpy(targets.astype(np.int64))
         self.soft = None if soft is None else torch.from_numpy(np.ascontiguousarray(soft))
         self.features: Features | None = None  # of all faces, in their order
+        self.repeats = False  # whether an epoch may hold a face twice, so that the first does not tell a batch
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -83,7 +86,8 @@ class FaceDataset(Dataset[Batch]):
         index = torch.as_tensor(places)
         features = None if self.features is None else self.features.take(places)
         soft = None if self.soft is None else self.soft[index]
-        return Batch(self.images[index], self.targets[index], places[0], features, soft)
+        key = zlib.crc32(np.array(places).tobytes()) if self.repeats else places[0]
+        return Batch(self.images[index], self.targets[index], key, features, soft)
 
 
 class EpochShuffle(Sampler[int]):
@@ -266,6 +270,7 @@ class FERDataModule(pl.LightningDataModule):
         """Return the order of the training faces, as ``data.sampler`` says."""
         dataset = self.datasets["train"]
         if self.data.sampler == "balanced":
+            dataset.repeats = True
             return EpochBalance(dataset.targets, self.seed)
         return EpochShuffle(len(dataset), self.seed)
 
@@ -359,9 +364,13 @@ class FERDataModule(pl.LightningDataModule):
         """Return (C,) number of training faces of each class."""
         return torch.bincount(self.datasets["train"].targets, minlength=len(self.faces.classes))
 
-    def trained_on(self) -> set[bytes]:
-        """Return the hashes of the training faces' pixels."""
-        return set(digests(self.faces.images[self.places("train")]))
+    def hashes(self, split: str) -> set[bytes]:
+        """Return the hashes of the pixels of a split's faces.
+
+        Raises:
+            FerError: the split is empty.
+        """
+        return set(digests(self.faces.images[self.places(split)]))
 
     def describe(self, split: str | None = None) -> dict[str, Any]:
         """Return what a result must say of its data, as plain values.

@@ -62,6 +62,7 @@ class EmotionClassifier(pl.LightningModule):
         self.monitor = "accuracy/val"
         self.latest: dict[str, dict[str, Tensor]] = {}  # split -> its last scores, see Scores.compute
         self.dataset: dict[str, Any] = {}  # what the checkpoint tells of its data, see FERDataModule.describe
+        self.ancestors: list[dict[str, Any]] = []  # datasets of the trainings that it began from, see ``load_weights``
         self.pretrained: dict[str, str] | None = None  # what ``load_pretrained`` has loaded, in this run or before
         self.temperature: float | None = None  # fitted on val when a run ends, see ``probabilities``
         self._optimizer: Section = {}
@@ -250,6 +251,7 @@ class EmotionClassifier(pl.LightningModule):
             "architecture": self.architecture,
             "dataset": self.dataset,
             "pretrained": self.pretrained,
+            "ancestors": self.ancestors,
         }
         checkpoint["train_scores"] = {
             name: getattr(self.train_scores, name).cpu() for name in ("confusion", "loss_sum")
@@ -258,5 +260,6 @@ class EmotionClassifier(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up where the weights came from, and the train scores of an unfinished epoch."""
         self.pretrained = checkpoint.get("fer", {}).get("pretrained")
+        self.ancestors = checkpoint.get("fer", {}).get("ancestors", [])
         for name, value in checkpoint.get("train_scores", {}).items():
             setattr(self.train_scores, name, value.to(self.device))

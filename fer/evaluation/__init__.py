@@ -1,0 +1,1 @@
+"""Networks scored on faces: what is asked, what they have seen, what is chosen on val, what is told."""

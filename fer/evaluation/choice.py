@@ -1,0 +1,99 @@
+"""What is chosen on val of the training: weights of an ensemble, temperature, confidence from which to answer."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fer.calibration import Threshold, at_threshold, fitted_temperature, tempered, threshold_for
+from fer.ensemble import equal_weights, fitted_weights, mixed
+from fer.errors import FerError
+from fer.evaluation.request import Asked, Member
+from fer.evaluation.training import Training
+from fer.reports.run import Scored
+from fer.significance import wilson
+
+log = logging.getLogger(__name__)
+
+OnVal = tuple[Tensor, Tensor, NDArray[np.bool_]]  # probabilities (M, N, C), labels (N,), which have no twin in train
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What val has decided.
+
+    Args:
+        weights: (M,) of the networks.
+        temperature: None where val could not be had.
+        fitted_on: the faces that it was fitted on, in words.
+        threshold: for the wanted error rate; None where none was asked for or none can promise it.
+        kept: whether the temperature is the one in the network's checkpoint.
+    """
+
+    weights: Tensor
+    temperature: float | None
+    fitted_on: str
+    threshold: Threshold | None = None
+    kept: bool = False
+
+
+def chosen(asked: Asked, members: Sequence[Member], training: Training, scored: OnVal | None) -> Chosen:
+    """Return weights, temperature and threshold.
+
+    The threshold is chosen on the faces of val without a twin in train: on the others networks are right more often
+    than they will be on faces they have not met.
+
+    Args:
+        asked: what is to be evaluated.
+        members: the networks.
+        training: what they were trained on.
+        scored: what is known of val where val itself is scored, else None.
+
+    Raises:
+        FerError: val is needed and cannot be had.
+    """
+    alone = len(members) == 1 and asked.views == "none"
+    needed = asked.weights == "val" or asked.error_rate is not None
+    sealed = members[0].model.temperature
+    if alone and sealed is not None and not needed:
+        return Chosen(equal_weights(1), sealed, "val" if scored is None else "these faces", kept=True)
+    why = "" if training.shared else "the networks were chosen on different val faces"
+    why = why or ("" if scored is not None else training.missing)
+    if why and needed:
+        raise FerError(f"--weights val and --error-rate choose on the val split of the training, but {why}")
+    if why:
+        log.warning("no temperature: %s", why)
+        kept_one = alone and sealed is not None
+        return Chosen(equal_weights(len(members)), sealed if alone else None, "val" if kept_one else "", kept=kept_one)
+    predicted, targets, kept = training.val(asked) if scored is None else scored
+    weights = fitted_weights(predicted, targets) if asked.weights == "val" else equal_weights(len(members))
+    chances, labels = mixed(predicted, weights).numpy(), targets.numpy()
+    temperature = sealed if alone and sealed is not None else fitted_temperature(chances, labels)
+    threshold = None
+    if asked.error_rate is not None:
+        threshold = threshold_for(asked.error_rate, tempered(chances[kept], temperature), labels[kept])
+    fitted_on = "val" if scored is None else "these faces"
+    return Chosen(weights, temperature, fitted_on, threshold, kept=alone and sealed is not None)
+
+
+def answering(chosen: Chosen, wanted: float, scored: Scored) -> dict[str, Any]:
+    """Return what answering only above the chosen confidence does to these faces, as plain values."""
+    if chosen.threshold is None or chosen.temperature is None:
+        return {"wanted_error": wanted, "threshold": None}
+    found = chosen.threshold
+    answered, wrong = at_threshold(found.confidence, tempered(scored.probabilities, chosen.temperature), scored.targets)
+    return {
+        "wanted_error": wanted,
+        "threshold": found.confidence,
+        "chosen_on": chosen.fitted_on,
+        "coverage_there": found.coverage,
+        "error_there": found.error,  # there: on the faces of val without a twin in train
+        "bound_there": found.bound,
+        "coverage": answered / len(scored.targets),
+        "error": wrong / answered if answered else None,
+        "error_ci95": wilson(wrong, answered),
+    }

@@ -1,0 +1,161 @@
+"""The evaluation itself: faces scored, what they were seen before, everything written."""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fer import machine, scoring
+from fer.data.crowd import agreement
+from fer.data.datamodule import FERDataModule
+from fer.data.twins import without_twin
+from fer.ensemble import mixed
+from fer.errors import FerError
+from fer.evaluation import looks
+from fer.evaluation.choice import Chosen, answering, chosen
+from fer.evaluation.request import Asked, Faces, Member, members_of, same_split, settings_of
+from fer.evaluation.rival import Rival
+from fer.evaluation.training import MANY, Training, is_a_look, overlap
+from fer.reports.run import Scored
+from fer.results import new_folder, write_json
+
+log = logging.getLogger(__name__)
+
+ENSEMBLES = Path("outputs/ensembles")
+
+
+def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, Any], Scored, Path]:
+    """Score, write ``metrics.json`` and ``predictions.csv``, and return the figures, the faces and the folder.
+
+    Args:
+        asked: what is to be evaluated, and how.
+        out: folder for the results; None is the run's own, or ``outputs/ensembles``.
+        command: the command line, for the record.
+
+    Raises:
+        FerError: a bad checkpoint; data that are missing, bad or without the split; a choice that cannot be made.
+    """
+    members = members_of(asked.networks)
+    size, classes = members[0].model.image_size, list(members[0].model.hparams["classes"])
+    faces = Faces(settings_of(asked, members), asked.split, asked.batch_size)
+    data = faces.at(size)
+    described = data.describe(asked.split)
+    check_classes(members[0], data)
+    own = described["fingerprint"] == members[0].model.dataset.get("fingerprint")
+    _announce(asked, members, described, own)
+    training = Training(members, asked.batch_size)
+    rival = Rival.of(asked, faces, data)
+    predicted, targets = faces.predicted(members, asked), data.datasets[asked.split].targets
+    images = data.datasets[asked.split].images[:, 0].numpy()
+    kept = not_trained_on(training, images)
+    on_val = own and asked.split == "val" and same_split(faces.settings, members[0].trained_with)
+    everywhere = np.ones(len(images), np.bool_) if kept is None else kept
+    choice = chosen(asked, members, training, (predicted, targets, everywhere) if on_val else None)
+    together = mixed(predicted, choice.weights)
+    scored = scoring.scored_faces(together, data, asked.split, classes)
+    results = scoring.split_figures(scored, data, asked.split, choice.temperature)
+    results |= {
+        "temperature_fitted_on": choice.fitted_on or None,
+        "temperature_kept": choice.kept,
+        "seen_in_training": None if kept is None else int((~kept).sum()),
+        "seen_in_choice": overlap(images, training.hashes("val", size)),
+        "clean": None if kept is None else scoring.clean(together, targets, kept, classes),
+        **({} if asked.error_rate is None else {"answering": answering(choice, asked.error_rate, scored)}),
+        **({} if rival is None else {"against": rival.compared(together, targets, images, kept)}),
+        **agreement_with_votes(data, asked.split, targets, together),
+        **_about(asked, members, choice),
+        "dataset": described,
+        **machine.provenance(),
+        "command": command,
+    }
+    everyone = [*members, *(rival.members if rival else ())]
+    if asked.split == "test" or is_a_look(images, Training(everyone, asked.batch_size).hashes("test", size)):
+        results["test_opened"] = looks.record(everyone, results)
+    folder = results_folder(out, members, asked)
+    scoring.write_predictions(folder / "predictions.csv", asked.split, scored, data.datasets[asked.split].soft)
+    write_json(folder / "metrics.json", results)
+    return results, scored, folder
+
+
+def check_classes(member: Member, data: FERDataModule) -> None:
+    """Raise unless the emotions of the labels are those that a network tells, or the first of them.
+
+    Raises:
+        FerError: naming both.
+    """
+    told, labelled = list(member.model.hparams["classes"]), list(data.faces.classes)
+    if told[: len(labelled)] != labelled:
+        raise FerError(
+            f"{member.file}: tells {', '.join(told)}; the labels of {data.data.path} are {', '.join(labelled)}"
+        )
+
+
+def agreement_with_votes(data: FERDataModule, split: str, targets: Tensor, predicted: Tensor) -> dict[str, Any]:
+    """Return how labels and network agree with the annotators of FER+, where their votes are known."""
+    if data.faces.votes is None:
+        return {}
+    votes = data.faces.votes[data.places(split)]
+    answers = predicted.argmax(1).numpy()
+    return {"crowd": agreement(votes, targets.numpy(), answers, predicted.shape[1])}
+
+
+def _announce(asked: Asked, members: Sequence[Member], described: dict[str, Any], own: bool) -> None:
+    trained = members[0].model.dataset
+    what = "labels" if described["path"] == trained.get("path") else "path"
+    if not own:
+        name = {"path": "data", "labels": "labels"}[what]
+        log.warning("these are not the %s of the training: %s, trained on %s", name, described[what], trained.get(what))
+    for member in members:
+        log.info("network: %s from %s", member.model.architecture, member.file)
+    log.info("data:    %s, split %s: %s", described["path"], described["split"], asked.split)
+
+
+def _about(asked: Asked, members: Sequence[Member], choice: Chosen) -> dict[str, Any]:
+    """Return what was evaluated, as plain values."""
+    begun = [member.model.pretrained for member in members if member.model.pretrained]
+    names = ("name", "file", "sha256")
+    together = {name: ", ".join(dict.fromkeys(str(one[name]) for one in begun)) for name in names}
+    first = members[0]
+    return {
+        "architecture": " + ".join(dict.fromkeys(member.model.architecture for member in members)),
+        "parameters": sum(parameter.numel() for member in members for parameter in member.model.parameters()),
+        "pretrained": together if begun else None,
+        "tta": asked.views,
+        "checkpoint": str(first.file) if len(members) == 1 else f"{len(members)} networks",
+        "members": [
+            {"checkpoint": str(member.file), "architecture": member.model.architecture, "weight": float(weight)}
+            for member, weight in zip(members, choice.weights, strict=True)
+        ],
+        "weights": asked.weights if len(members) > 1 else None,
+    }
+
+
+def not_trained_on(training: Training, images: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """Return (N,) which faces are not among those trained on, pixel for pixel; None where that cannot be told."""
+    try:
+        known = training.seen(images.shape[-1])
+    except FerError as error:
+        log.warning("no clean figures: %s", error)
+        return None
+    kept = without_twin(images, known)
+    if (~kept).sum() > MANY * len(kept):
+        log.warning(
+            "%s of these %s faces were trained on: the figures tell how well they are remembered",
+            f"{(~kept).sum():,}", f"{len(kept):,}",
+        )  # fmt: skip
+    return kept
+
+
+def results_folder(out: Path | None, members: Sequence[Member], asked: Asked) -> Path:
+    """Make and return the folder for the results; no earlier one is overwritten."""
+    name = asked.split + ("" if asked.views == "none" else f"_{asked.views}")
+    if out is not None:
+        return new_folder(out, name)
+    if len(members) == 1:
+        return new_folder(members[0].run / "evaluations", name)
+    return new_folder(ENSEMBLES / f"{datetime.now():%Y-%m-%d_%H-%M-%S}", name)
