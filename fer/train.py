@@ -35,7 +35,7 @@ from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.errors import FerError, command
 from fer.runs import DEFAULTS
-from fer.settings import Origin, SweepSettings, TrainSettings, leaves
+from fer.settings import DataSettings, Origin, SweepSettings, TrainSettings, leaves
 from fer.terminal import shown
 
 log = logging.getLogger(__name__)
@@ -106,10 +106,10 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
         log.info("finished already, nothing to resume: %s", place)
         return
     import_plugins(settings.plugins)
-    path, stand_in = _data(settings, folder, drawn_faces_allowed=not origin.choices.get("experiment"))
-    from fer.training import fit, with_path  # torch comes in here, with everything checked that can be
+    data, stand_in = _data(settings, folder, drawn_faces_allowed=not origin.choices.get("experiment"))
+    from fer.training import fit  # torch comes in here, with everything checked that can be
 
-    settings, origin = with_path(settings, path), replace(origin, stand_in=stand_in)
+    settings, origin = replace(settings, data=data), replace(origin, stand_in=stand_in)
     if settings.lr_finder:
         from fer import lr_finder
 
@@ -139,21 +139,36 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
         log.info("next:     python -m fer.evaluate %s --split test%s", shlex.quote(str(place)), plugins)
 
 
-def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -> tuple[str, bool]:
-    """Return the path of the data and whether drawn faces stand in; a resumed run goes on with what it had."""
+def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -> tuple[DataSettings, bool]:
+    """Return the data, files named from the root, and whether drawn faces stand in.
+
+    A run is resumed and evaluated from other folders too; a resumed one goes on with what it had, where that is there.
+    """
+    data = settings.data
+    known: dict[str, Any] = {}
     if settings.resume:
         from fer.checkpoints import newest
 
         about = newest(folder)[1]["fer"]["dataset"]
-        path = about["settings"]["path"]
-        if path == SYNTHETIC or Path(path).exists():
-            return path, about["stand_in"]
-    return locate(settings.data.path, drawn_faces_allowed=drawn_faces_allowed and not settings.resume)
+        known, stand_in = about["settings"], about["stand_in"]
+    data = replace(data, votes=_file(data.votes, known, "votes"), exclude=_file(data.exclude, known, "exclude"))
+    if known and (known["path"] == SYNTHETIC or Path(known["path"]).exists()):
+        return replace(data, path=known["path"]), stand_in
+    path, stand_in = locate(data.path, drawn_faces_allowed=drawn_faces_allowed and not settings.resume)
+    return replace(data, path=path), stand_in
+
+
+def _file(given: str | None, known: Mapping[str, Any], key: str) -> str | None:
+    """Return a file's path from the root: where a resumed run had it, if it is still there."""
+    before = known.get(key)
+    if given is not None and before is not None and Path(before).exists():
+        return str(before)
+    return None if given is None else str(Path(given).expanduser().absolute())
 
 
 def _log_folder(place: Path) -> str:
     """Return what TensorBoard is to open: all of ``outputs`` where the run lies in it, else the run alone."""
-    return "outputs" if place.parts[0] == "outputs" else shlex.quote(str(place))
+    return "outputs" if place.parts[:1] == ("outputs",) else shlex.quote(str(place))
 
 
 # --- before Hydra, which writes into the folder that it is given ----------------------------------------------------

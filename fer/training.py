@@ -8,7 +8,7 @@ import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -434,18 +434,3 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
-
-
-def with_path(settings: TrainSettings, path: str) -> TrainSettings:
-    """Return the settings with the data's path filled in, and other files named from the root.
-
-    A run is resumed and evaluated from other folders too.
-    """
-    data = settings.data
-    return replace(
-        settings, data=replace(data, path=path, votes=_absolute(data.votes), exclude=_absolute(data.exclude))
-    )
-
-
-def _absolute(file: str | None) -> str | None:
-    return None if file is None else str(Path(file).expanduser().absolute())

@@ -390,7 +390,10 @@ def test_votes_are_found_from_another_folder(train, evaluate, tmp_path, monkeypa
 
     write_votes(tmp_path)
     assert train(*VOTED).code == 0
+    (tmp_path / "run" / "metrics.json").unlink()  # as if it had been ended before its last lines
     monkeypatch.chdir(tmp_path / "run")
+    ended = train("resume=.")
+    assert ended.code == 0, ended.err
     assert evaluate(".", "--split", "test").code == 0
 
 
