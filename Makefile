@@ -34,8 +34,8 @@ train: $(INSTALLED)  ## train a CNN on FER2013, or on drawn faces where there is
 test: $(INSTALLED)  ## run the quick tests, two files at a time (ARGS="-k name")
 	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
-test-slow: $(INSTALLED)  ## run the slow tests: whole trainings, faults, the wheel
-	$(RUN) -m pytest -m slow $(ARGS)
+test-slow: $(INSTALLED)  ## run the slow tests, two files at a time: whole trainings, faults, the wheel
+	$(RUN) -m pytest -m slow -n 2 --dist loadfile $(ARGS)
 
 lint: $(INSTALLED_DEV)  ## check style and formatting
 	$(RUN) -m ruff check .
