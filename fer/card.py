@@ -115,7 +115,10 @@ def figures(results: Mapping[str, Any]) -> str:
     if results.get("temperature_fitted_on") == "these faces":
         notes.append("The epoch was chosen on these very faces, which flatters the figures a little.")
     if results.get("test_opened"):
-        notes.append(f"The test split had been opened {results['test_opened']} time(s) for this network by then.")
+        looks = results["test_opened"]
+        notes.append(
+            f"The test split had been opened {'once' if looks == 1 else f'{looks} times'} for this network by then."
+        )
     notes.append(f"Pretrained weights: {(results.get('pretrained') or {}).get('name', 'none')}.")
     return " ".join(notes) + "\n\n" + markdown_table(heads, rows) + "\n"
 
@@ -150,7 +153,8 @@ def calibration(results: Mapping[str, Any]) -> str:
         rows = [[FIGURES[name], worded(name, results), worded(name, warm)] for name in CALIBRATED]
         heads = ["", "as it is", f"temperature {results['temperature']:.3f}"]
         alone = len(results["members"]) == 1 and results["tta"] == "none"
-        used = "`model.probabilities` uses it" if alone and results.get("temperature_kept") else "for these means alone"
+        kept = alone and results.get("temperature_kept")
+        used = "`model.probabilities` uses it" if kept else "in no checkpoint: `model.probabilities` does without"
         fitted = f"Fitted on {results['temperature_fitted_on']}; {used}."
         lines += [markdown_table(heads, rows), "", fitted]
     surest = ", ".join(

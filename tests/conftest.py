@@ -19,9 +19,12 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes in: two test processes share the cores
 
-# a shell starts what runs in the background with SIGINT ignored, and children inherit that; some tests send it
+# a shell starts what runs in the background with SIGINT ignored, nohup with SIGHUP, and children inherit that; some
+# tests send them
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # 140 drawn faces, 112 of them train: 7 steps of 16 an epoch, a second a run
 SMALL = (

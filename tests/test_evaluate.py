@@ -303,7 +303,7 @@ def test_the_report_tells_what_was_asked_for(evaluate, small_run, another_run):
     page = (small_run / "evaluations" / "test_flip" / "report.html").read_text()
     for words in (
         "test-time augmentation: flip",
-        "test opened 1 time by now",
+        "test opened once by now",
         "All figures",
         "Against another",
         "ROC AUC",

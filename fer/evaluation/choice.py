@@ -89,7 +89,7 @@ def answering(chosen: Chosen, wanted: float, scored: Scored) -> dict[str, Any]:
     return {
         "wanted_error": wanted,
         "threshold": found.confidence,
-        "chosen_on": chosen.fitted_on,
+        "chosen_on": "the faces of val without a twin in train",
         "coverage_there": found.coverage,
         "error_there": found.error,  # there: on the faces of val without a twin in train
         "bound_there": found.bound,

@@ -97,13 +97,19 @@ def _cell(axes: Axes, row: int, column: int, share: float, count: int) -> None:
         axes.text(column + 0.5, row + y, words, ha="center", va="center", fontsize=size)
 
 
-def reliability(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], ece: float) -> Figure:
+def reliability(
+    probabilities: NDArray[np.floating[Any]],
+    targets: NDArray[np.integer[Any]],
+    ece: float,
+    temperature: float | None = None,
+) -> Figure:
     """Draw accuracy against confidence in bins, and beneath how many faces are in each.
 
     Args:
         probabilities: (N, C).
         targets: (N,) class indices.
         ece: expected calibration error, to print.
+        temperature: that the logits were divided by; None where they are as they are.
     """
     bins = bins_of(probabilities, targets)
     figure, rows = canvas(4.3, 2, sharex=True, height_ratios=[3.2, 1])
@@ -118,7 +124,8 @@ def reliability(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.in
     )
     main.set_ylim(0, 1)
     main.set_xlim(0, 1)
-    main.set_title(f"Expected calibration error {ece:.3f}")
+    of = "as it is" if temperature is None else f"with temperature {temperature:.3f}"
+    main.set_title(f"Expected calibration error {ece:.3f}, {of}")
     main.set_ylabel("share correct")
     figure.legend(loc="outside upper left", ncols=3)
     counts.bar(bins.edges[:-1], bins.faces, 0.94 * width, align="edge", color=PAPER["soft"])

@@ -83,7 +83,9 @@ def draw(report: Report, folder: Path) -> dict[str, str]:
         made["reliability"] = figures.reliability(scored.probabilities, scored.targets, results["ece"])
         warm = tempered(scored.probabilities, results.get("temperature") or 1.0)
         if results.get("calibrated"):
-            made["calibrated"] = figures.reliability(warm, scored.targets, results["calibrated"]["ece"])
+            made["calibrated"] = figures.reliability(
+                warm, scored.targets, results["calibrated"]["ece"], results["temperature"]
+            )
         made["coverage"] = figures.risk_coverage(warm, scored.targets, _answered(results))
         made["per_class"] = figures.per_class(results["per_class"])
         if report.history:
@@ -139,7 +141,8 @@ def lead(report: Report) -> Markup:
     if results.get("tta", "none") != "none":
         parts.append(f"test-time augmentation: {results['tta']}")
     if results.get("test_opened"):
-        parts.append(f"test opened {results['test_opened']} time{'' if results['test_opened'] == 1 else 's'} by now")
+        looks = results["test_opened"]
+        parts.append(f"test opened {'once' if looks == 1 else f'{looks} times'} by now")
     if results.get("pretrained"):
         parts.append(f"began with pretrained weights: {results['pretrained']['name']}")
     notes = [page.note(text) for text in warnings(report)]
@@ -335,7 +338,7 @@ def _warmth(results: Mapping[str, Any]) -> str:
         return "Below: answering only where it is surest."
     on, warm = results.get("temperature_fitted_on") or "val", results["calibrated"]
     return (
-        f"Left as it is; right with its logits divided by {results['temperature']:.3f}, the temperature under which "
+        f"With temperature: its logits divided by {results['temperature']:.3f}, under which "
         f"the labels of {on} are likeliest. It changes no answer, only how sure it claims to be: NLL "
         f"{results['nll']:.3f} becomes {warm['nll']:.3f}, the calibration error {results['ece']:.3f} becomes "
         f"{warm['ece']:.3f} (by chance below {warm['ece_if_calibrated']:.3f}). "
