@@ -34,8 +34,9 @@ train: $(INSTALLED)  ## train a CNN on FER2013, or on drawn faces where there is
 test: $(INSTALLED)  ## run the quick tests, two files at a time (ARGS="-k name")
 	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
+# the longest files are not those with the most tests, hence no reordering
 test-slow: $(INSTALLED)  ## run the slow tests, two files at a time: whole trainings, faults, the wheel
-	$(RUN) -m pytest -m slow -n 2 --dist loadfile $(ARGS)
+	$(RUN) -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED_DEV)  ## check style and formatting
 	$(RUN) -m ruff check .

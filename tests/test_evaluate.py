@@ -139,6 +139,7 @@ def test_faces_with_a_twin_in_train_are_left_out_of_the_clean_figures(evaluate, 
     assert test["clean"]["accuracy"] == pytest.approx(right / 13)
 
 
+@pytest.mark.slow
 def test_faces_that_were_trained_on_are_counted_whatever_they_are_called(evaluate, twins, tmp_path):
     ended = evaluate(str(twins), "--split", "train")
     assert "112 of these 112 faces were trained on" in ended.err + ended.out
@@ -153,6 +154,7 @@ def test_faces_that_were_trained_on_are_counted_whatever_they_are_called(evaluat
     assert "were trained on" in ended.err + ended.out
 
 
+@pytest.mark.slow
 def test_what_was_left_out_of_the_training_was_not_seen(train, evaluate, twins, audit, tmp_path):
     assert audit("fer2013.csv", "--out", "found").code == 0
     run = tmp_path / "cleaned"
@@ -239,6 +241,7 @@ def test_an_ensemble_is_the_mean_of_its_networks(evaluate, small_run, another_ru
         assert json.loads((run / "test_opened.json").read_text())[0]["networks"] == 2
 
 
+@pytest.mark.slow
 def test_weights_temperature_and_threshold_are_chosen_on_val(train, evaluate, tmp_path):
     runs = [str(tmp_path / name) for name in ("first", "second")]
     for seed, run in enumerate(runs):
@@ -272,6 +275,7 @@ def test_networks_of_different_data_make_no_ensemble_unasked(evaluate, small_run
     assert metrics(Path("both") / "test")["calibrated"] is None
 
 
+@pytest.mark.slow
 def test_against_a_network_its_run_and_its_predictions_is_the_same(evaluate, small_run, another_run):
     assert evaluate(str(another_run), "--split", "test").code == 0
     others = (another_run, another_run / "evaluations" / "test", another_run / "evaluations" / "test/predictions.csv")
@@ -338,6 +342,7 @@ def test_nothing_is_chosen_on_faces_that_a_member_was_trained_on(evaluate, small
     assert metrics(Path("both") / "val")["calibrated"] is None
 
 
+@pytest.mark.slow
 def test_a_rivals_look_and_what_it_has_seen_are_counted(evaluate, small_run, holdout_run):
     ended = evaluate(str(small_run), "--against", str(holdout_run), "--split", "test")
     assert ended.code == 0, ended.err
@@ -356,6 +361,7 @@ def test_test_under_another_name_is_a_look_too(evaluate, small_run, arguments):
     assert len(looks_of(small_run)) == 1
 
 
+@pytest.mark.slow
 def test_looks_count_by_network_and_those_of_before_count(evaluate, small_run):
     assert evaluate(str(small_run), "--split", "test").code == 0
     (small_run / "test_opened.json").unlink()  # as of a version that kept no record
@@ -385,6 +391,7 @@ def test_a_look_that_cannot_be_recorded_is_told_and_loses_nothing(evaluate, smal
     assert metrics(Path("elsewhere") / "test")["n"] == 14
 
 
+@pytest.mark.slow
 def test_votes_are_found_from_another_folder(train, evaluate, tmp_path, monkeypatch):
     from test_crowd_runs import VOTED, write_votes
 

@@ -134,6 +134,7 @@ def test_a_missing_file_and_other_data_are_refused_in_a_line(audited, train):
     assert "is of other data than synthetic" in ended.line
 
 
+@pytest.mark.slow
 def test_a_run_tells_what_it_left_out_and_ranks_beside_one_with_all(audited, train, evaluate, tmp_path):
     asked = ("data.path=fer.csv", *QUICK)
     ended = train(*asked, f"data.exclude={audited}", "hydra.run.dir=runs/clean")
@@ -151,6 +152,7 @@ def test_a_run_tells_what_it_left_out_and_ranks_beside_one_with_all(audited, tra
     assert evaluate("runs/clean", "--split", "test").code == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_must_find_the_same_rows(audited, train, tmp_path):
     folder = tmp_path / "run"
     assert train("data.path=fer.csv", *QUICK, f"data.exclude={audited}", f"hydra.run.dir={folder}").code == 0

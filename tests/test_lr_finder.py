@@ -220,6 +220,7 @@ def test_ctrl_c_while_it_prepares_is_one_line_too(tmp_path):
     assert (process.returncode, said.strip().splitlines()) == (130, ["fer.train: interrupted"])
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_into_it_nor_it_into_a_run(train, small_run, tmp_path):
     refused = train(f"resume={small_run}", "lr_finder=true")
     assert refused.code == 1

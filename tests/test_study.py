@@ -86,6 +86,7 @@ def test_a_seed_run_again_counts_once(make, study, tmp_path):
     assert row["run"].endswith("second")
 
 
+@pytest.mark.slow
 def test_where_a_seed_was_trained_does_not_part_it_from_the_others(make, study, tmp_path):
     for seed, accelerator in ((0, "cpu"), (1, "auto"), (2, "auto")):
         make(f"runs/{seed}", "linear", f"seed={seed}", f"trainer.accelerator={accelerator}")
