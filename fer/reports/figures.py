@@ -124,8 +124,8 @@ def reliability(
     )
     main.set_ylim(0, 1)
     main.set_xlim(0, 1)
-    of = "as it is" if temperature is None else f"with temperature {temperature:.3f}"
-    main.set_title(f"Expected calibration error {ece:.3f}, {of}")
+    of = "as it is" if temperature is None else f"temperature {temperature:.3f}"
+    main.set_title(f"ECE {ece:.3f}, {of}")
     main.set_ylabel("share correct")
     figure.legend(loc="outside upper left", ncols=3)
     counts.bar(bins.edges[:-1], bins.faces, 0.94 * width, align="edge", color=PAPER["soft"])
