@@ -1,0 +1,1 @@
+"""What ``fer.bench`` measures, a room each."""

@@ -1,0 +1,288 @@
+"""Three ways to train the same network, each in a process of its own that takes turns with the others.
+
+``plain`` is the loop of the popular repositories: torchvision's reader, Pillow a face, a DataLoader, figures fetched
+at every step. ``bare`` is the limit: everything in memory, whole batches, no figure looked at. ``ours`` is the command
+``fer.train`` with all that it does. Run as ``python -m fer.benchmarks.contestants NAME ORDER``; a line on stdin is an epoch, whose
+times come back on stdout.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+VAL_FACES = 3_589  # FER2013's PublicTest, the first of what torchvision calls test
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is trained.
+
+    Args:
+        file: a plain ``fer2013.csv``.
+        folder: for what is written.
+        model: the network's name.
+        arguments: of the network.
+        batch_size: faces a step.
+        steps: of an epoch; None takes every face.
+        threads: of the processor.
+    """
+
+    file: str
+    folder: str
+    model: str = "cnn"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 128
+    steps: int | None = None
+    threads: int = 1
+
+
+@dataclass
+class Turns:
+    """Waits to be told, and tells how long an epoch took.
+
+    Args:
+        channel: where to tell.
+        baseline: MB in use once everything is imported.
+    """
+
+    channel: Any
+    baseline: float = 0.0
+    images: int = 0
+    trained: float = 0.0
+    began: tuple[float, float] | None = field(default=None)
+
+    def imported(self) -> None:
+        """Take the memory that imports have cost."""
+        self.baseline = memory("VmRSS")
+
+    def begin(self) -> None:
+        """Tell what the last epoch took, if there was one, and wait for the next; without one, end the process."""
+        if self.began is not None:
+            self.tell()
+        if not sys.stdin.readline():
+            os._exit(0)  # Lightning would save and report
+        self.began, self.images, self.trained = (time.perf_counter(), time.process_time()), 0, 0.0
+
+    def validates(self) -> None:
+        """Mark the end of the epoch's training part."""
+        assert self.began is not None
+        self.trained = time.perf_counter() - self.began[0]
+
+    def tell(self) -> None:
+        """Write the epoch's times, and the peak of memory above the imports."""
+        assert self.began is not None
+        told = {
+            "seconds": time.perf_counter() - self.began[0],
+            "processor": time.process_time() - self.began[1],
+            "trained": self.trained,
+            "images": self.images,
+            "memory": memory("VmHWM") - self.baseline,
+        }
+        print(json.dumps(told), file=self.channel, flush=True)
+
+
+def memory(name: str) -> float:
+    """Return a figure of ``/proc/self/status``, in MB; 0 where there is none."""
+    try:
+        with open("/proc/self/status", encoding="utf-8") as stream:
+            return next(int(line.split()[1]) / 1024 for line in stream if line.startswith(name))
+    except OSError:
+        return 0.0
+
+
+def plain(order: Order, turns: Turns) -> None:
+    """Train as the popular repositories do."""
+    import torch
+    from torch.utils.data import DataLoader, Subset
+    from torchvision import transforms
+    from torchvision.datasets import FER2013
+
+    turns.imported()
+    torch.set_num_threads(order.threads)
+    root = Path(order.folder) / "torchvision"
+    (root / "fer2013").mkdir(parents=True)
+    (root / "fer2013" / "fer2013.csv").symlink_to(Path(order.file).resolve())
+    augmented = transforms.Compose(
+        [transforms.RandomHorizontalFlip(), transforms.RandomCrop(48, padding=4), transforms.ToTensor()]
+    )
+    with patch("torchvision.datasets.fer2013.check_integrity", return_value=True):  # it knows one file alone
+        train: Any = FER2013(str(root), split="train", transform=augmented)
+        val: Any = FER2013(str(root), split="test", transform=transforms.ToTensor())
+    if order.steps:
+        train = Subset(train, range(order.steps * order.batch_size))
+    train_loader = DataLoader(train, batch_size=order.batch_size, shuffle=True)
+    val_loader = DataLoader(Subset(val, range(min(VAL_FACES, len(val)))), batch_size=order.batch_size)
+    model, loss_of, optimizer = network(order)
+    while True:
+        turns.begin()
+        model.train()
+        total, right = 0.0, 0
+        for images, labels in train_loader:
+            optimizer.zero_grad()
+            logits = model(images)
+            loss = loss_of(logits, labels)
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+            right += (logits.argmax(1) == labels).sum().item()
+            turns.images += len(labels)
+        turns.validates()
+        model.eval()
+        with torch.no_grad():
+            for images, labels in val_loader:
+                logits = model(images)
+                total += loss_of(logits, labels).item()
+                right += (logits.argmax(1) == labels).sum().item()
+
+
+def bare(order: Order, turns: Turns) -> None:
+    """Train with nothing in the way of the network."""
+    import torch
+
+    from fer import machine
+    from fer.augment import build
+    from fer.data.datamodule import FERDataModule, to_unit
+    from fer.settings import AugmentSettings, DataSettings, TrainerSettings
+
+    turns.imported()
+    machine.prepare(TrainerSettings(accelerator="cpu", threads=order.threads))
+    data = FERDataModule(DataSettings(path=order.file))
+    data.setup("fit")
+    train, val = data.datasets["train"], data.datasets["val"]
+    augment = build(AugmentSettings(flip=0.5, crop_padding=4))
+    model, loss_of, optimizer = network(order)
+    model = model.to(memory_format=torch.channels_last)
+    count = order.steps * order.batch_size if order.steps else len(train)
+    while True:
+        turns.begin()
+        model.train()
+        for places in torch.split(torch.randperm(len(train))[:count], order.batch_size):
+            optimizer.zero_grad()
+            loss_of(model(augment(to_unit(train.images[places]))), train.targets[places]).backward()
+            optimizer.step()
+            turns.images += len(places)
+        turns.validates()
+        model.eval()
+        with torch.inference_mode():
+            for images in torch.split(val.images, order.batch_size):
+                model(images)
+
+
+def network(order: Order) -> tuple[Any, Callable[..., Any], Any]:
+    """Return network, loss and optimizer, alike for all."""
+    import torch
+
+    from fer.labels import EMOTIONS
+    from fer.models import create
+
+    torch.manual_seed(0)
+    model = create({"name": order.model, **order.arguments}, classes=list(EMOTIONS), image_size=48, mean=0.5, std=0.25)
+    loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+    return model, loss_of, torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+
+
+def ours(order: Order, turns: Turns) -> None:
+    """Train by ``fer.train``, all of it switched on."""
+    from torch.utils import tensorboard
+
+    from fer import training
+    from fer.callbacks import Stopwatch
+    from fer.reports import run
+    from fer.train import main
+
+    del tensorboard, run  # a run imports them late
+
+    class Timed(Stopwatch):
+        """Lets the run wait for its turns."""
+
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            turns.begin()
+            super().on_train_epoch_start(trainer, pl_module)
+
+        def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+            turns.validates()
+            turns.images = self.images
+            super().on_validation_start(trainer, pl_module)
+
+    turns.imported()
+    with patch.object(training, "Stopwatch", Timed):
+        sys.exit(main(list(command_line(order, epochs=1000))))
+
+
+def command_line(order: Order, epochs: int) -> Iterator[str]:
+    """Yield the arguments of ``fer.train``."""
+    yield from (f"data.path={order.file}", f"model={order.model}")
+    yield from (f"model.{name}={json.dumps(value)}" for name, value in order.arguments.items())
+    yield from (f"data.batch_size={order.batch_size}", f"trainer.threads={order.threads}", "trainer.accelerator=cpu")
+    yield from (f"trainer.max_epochs={epochs}", f"hydra.run.dir={order.folder}/run")
+    if order.steps:
+        yield f"trainer.limit_train={order.steps * order.batch_size / 28_709}"
+
+
+def first_step(order: Order, turns: Turns) -> None:
+    """Run ``fer.train`` until its first step is done; tell the time since the process began, and of it the imports'."""
+    importing = Imports()
+    importing.watch()
+    from fer import training
+    from fer.callbacks import Stopwatch
+    from fer.train import main
+
+    class Ended(Stopwatch):
+        """Ends the run after a step."""
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+            told = {"seconds": since_start(), "imports": importing.seconds + BEFORE}
+            print(json.dumps(told), file=turns.channel, flush=True)
+            os._exit(0)
+
+    with patch.object(training, "Stopwatch", Ended):
+        sys.exit(main(list(command_line(order, epochs=1))))
+
+
+class Imports:
+    """Adds up the time of imports, those within others counted once."""
+
+    def __init__(self) -> None:
+        self.seconds, self._depth = 0.0, 0
+
+    def watch(self) -> None:
+        """Begin."""
+        import builtins
+
+        original = builtins.__import__
+
+        def timed(*args: Any, **named: Any) -> Any:
+            self._depth += 1
+            start = time.perf_counter()
+            try:
+                return original(*args, **named)
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    self.seconds += time.perf_counter() - start
+
+        builtins.__import__ = timed
+
+
+def since_start() -> float:
+    """Return the seconds since this process was begun, by the system's clock."""
+    with open("/proc/self/stat", encoding="utf-8") as stream:
+        ticks = int(stream.read().rsplit(")", 1)[1].split()[19])
+    with open("/proc/uptime", encoding="utf-8") as stream:
+        return float(stream.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+BEFORE = 0.0  # seconds until this module ran: Python itself
+CONTESTANTS = {function.__name__: function for function in (plain, bare, ours, first_step)}
+
+if __name__ == "__main__":
+    BEFORE = since_start()
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a run prints goes elsewhere than the times
+    CONTESTANTS[sys.argv[1]](Order(**json.loads(sys.argv[2])), Turns(told))

@@ -1,0 +1,46 @@
+"""The table that is measured on: FER2013's, or drawn faces in its layout and size."""
+
+import logging
+from pathlib import Path
+
+from fer.errors import FerError
+
+log = logging.getLogger(__name__)
+
+ROWS = 35_887  # FER2013's
+
+
+def table(given: Path | None, folder: Path) -> Path:
+    """Return a plain CSV to measure on: the one given or found, else drawn faces in FER2013's layout and size.
+
+    Raises:
+        FerError: what was given is no plain table.
+    """
+    from fer.data.locate import locate
+    from fer.data.readers import recognise
+    from fer.data.readers.synthetic import NAME
+
+    path, _ = locate(str(given) if given else None, drawn_faces_allowed=given is None)
+    if path == NAME:
+        log.info("no FER2013 found: writing %s drawn faces in its layout", f"{ROWS:,}")
+        return drawn_table(folder / "fer2013.csv")
+    name, reader, found = recognise(Path(path))
+    file = reader.files(found)[0] if name == "csv" else found
+    if file.suffix != ".csv":
+        raise FerError(f"{path}: the bench reads a plain fer2013.csv; this is read as {name} from {file.name}")
+    return file
+
+
+def drawn_table(file: Path) -> Path:
+    """Write drawn faces in the layout of ``fer2013.csv`` and return the file."""
+    from fer.data.readers.synthetic import read
+
+    faces = read(ROWS, seed=0, image_size=48)
+    digits = [str(value) for value in range(256)]
+    usages = ("Training", "PublicTest", "PrivateTest")
+    with open(file, "w", newline="") as stream:
+        stream.write("emotion,pixels,Usage\n")
+        for image, target, split in zip(faces.images, faces.targets, faces.official, strict=True):
+            pixels = " ".join([digits[pixel] for pixel in image.ravel().tolist()])
+            stream.write(f"{target},{pixels},{usages[split]}\n")
+    return file

@@ -1,0 +1,181 @@
+"""``fer.train`` beside a plain loop and a bare one, what it adds to a step, and how long it takes to begin."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fer.benchmarks.contestants import Order
+from fer.benchmarks.figures import Figure, at_least, at_most
+from fer.errors import FerError
+
+log = logging.getLogger(__name__)
+
+NANO: Mapping[str, Any] = {
+    "model": "mlp",
+    "arguments": {"hidden": [8]},
+}  # a network that costs nothing: what is left is the loop
+Turn = Mapping[str, float]  # of an epoch: "seconds", "processor", "trained", "images", "memory"
+
+
+class Contestant:
+    """A process that trains, an epoch at each turn.
+
+    Args:
+        name: of ``contestants.CONTESTANTS``.
+        order: what it trains.
+        log_file: takes what it prints.
+    """
+
+    def __init__(self, name: str, order: Order, log_file: Path) -> None:
+        self.name, self._log = name, log_file
+        with open(log_file, "wb") as stream:
+            self._process = subprocess.Popen(
+                command(name, order), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stream, text=True
+            )
+
+    def begin(self) -> None:
+        """Let it train an epoch, which it tells the times of when it is asked for another."""
+        self._say("go\n")
+
+    def turn(self) -> Turn:
+        """Return what the epoch took.
+
+        Raises:
+            FerError: the process has ended.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise FerError(f"the {self.name} training of the bench ended: {last_line(self._log)}")
+        told: Turn = json.loads(line)
+        return told
+
+    def _say(self, text: str) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(text)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise FerError(f"the {self.name} training of the bench ended: {last_line(self._log)}") from None
+
+    def end(self) -> None:
+        """Let it go."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def command(name: str, order: Order) -> list[str]:
+    """Return the command line of a contestant."""
+    return [sys.executable, "-m", "fer.benchmarks.contestants", name, json.dumps(asdict(order))]
+
+
+def last_line(file: Path) -> str:
+    """Return the last line that a process has printed."""
+    lines = file.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it printed nothing"
+
+
+@contextmanager
+def contestants(names: Sequence[str], order: Order) -> Iterator[list[Contestant]]:
+    """Begin the contestants, each in a folder of its own, and end them."""
+    with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder, ExitStack() as stack:
+        held = []
+        for name in names:
+            own = Path(folder) / name
+            own.mkdir()
+            held.append(Contestant(name, Order(**asdict(order) | {"folder": str(own)}), own / "printed.log"))
+            stack.callback(held[-1].end)
+        yield held
+
+
+def interleaved(names: Sequence[str], order: Order, rounds: int) -> dict[str, list[Turn]]:
+    """Return the turns of each, after one that warms up; who begins a round changes with it."""
+    turns: dict[str, list[Turn]] = {name: [] for name in names}
+    with contestants(names, order) as held:
+        for round_ in range(rounds + 1):
+            for place in range(len(held)):
+                contestant = held[(round_ + place) % len(held)]
+                contestant.begin()
+                turns[contestant.name].append(contestant.turn())
+    return {name: told[1:] for name, told in turns.items()}
+
+
+def ratios(one: Sequence[Turn], other: Sequence[Turn], figure: str) -> list[float]:
+    """Return of each round by how much a figure of the one is as large as of the other."""
+    return [a[figure] / b[figure] for a, b in zip(one, other, strict=True)]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the smallest and the largest, as text."""
+    return f"{min(values):.3g} to {max(values):.3g}"
+
+
+def side_by_side(file: Path, rounds: int, threads: int, steps: int | None) -> list[Figure]:
+    """Measure the CNN in the three loops, and their memory.
+
+    Args:
+        file: a plain ``fer2013.csv``.
+        rounds: epochs of each that count.
+        threads: of the processor, each in its turn.
+        steps: of an epoch; None takes every face.
+    """
+    told = interleaved(("plain", "bare", "ours"), Order(str(file), "", threads=threads, steps=steps), rounds)
+    per_second = {name: [turn["images"] / turn["seconds"] for turn in turns] for name, turns in told.items()}
+    names = {"plain": "a plain loop", "bare": "a bare loop", "ours": "fer.train"}
+    figures = [
+        Figure(f"epoch of {names[name]}, validation included", median(values), "images/s", note=spread(values))
+        for name, values in per_second.items()
+    ]
+    pairs = (("plain", "ours", "plain loop's time / ours", 2.0), ("bare", "ours", "bare loop's time / ours", 0.97))
+    for one, other, name, wanted in pairs:
+        clock, processor = (ratios(told[one], told[other], figure) for figure in ("seconds", "processor"))
+        figures += [
+            at_least(f"{name}, by the clock", median(clock), "times", wanted, spread(clock)),
+            Figure(f"{name}, of the processor", median(processor), "times", note=spread(processor)),
+        ]
+    if told["bare"][-1]["memory"]:
+        memory = told["ours"][-1]["memory"] / told["bare"][-1]["memory"]
+        figures.append(at_most("peak memory, ours / bare loop", memory, "times", 1.15))
+    return figures
+
+
+def overhead(file: Path, rounds: int) -> list[Figure]:
+    """Measure what ``fer.train`` adds to a step of a network that costs nothing, on one thread."""
+    order = Order(str(file), "", **NANO)
+    told = interleaved(("bare", "ours"), order, rounds)
+    steps = -(-told["bare"][0]["images"] // order.batch_size)
+    added = [1000 * (b["trained"] - a["trained"]) / steps for a, b in zip(told["bare"], told["ours"], strict=True)]
+    return [at_most("added to a step of the bare loop", median(added), "ms", 0.7, spread(added))]
+
+
+def starting(file: Path, rounds: int) -> list[Figure]:
+    """Measure how long ``python -m fer.train`` takes to its first step, warm, and how much of it is not imports."""
+    whole, own = [], []
+    for round_ in range(rounds + 1):
+        with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
+            line = command("first_step", Order(str(file), folder, threads=os.cpu_count() or 1))
+            ended = subprocess.run(line, capture_output=True, text=True, check=False)
+        if not ended.stdout:
+            raise FerError(f"fer.train ended before its first step: {ended.stderr.strip().splitlines()[-1:]}")
+        told: dict[str, Any] = json.loads(ended.stdout)
+        if round_:  # the first warms the disk's cache and ours
+            whole.append(told["seconds"])
+            own.append(told["seconds"] - told["imports"])
+    return [
+        at_most("start to the first step", median(whole), "s", 8, spread(whole)),
+        at_most("of it without imports", median(own), "s", 0.5, spread(own)),
+    ]
