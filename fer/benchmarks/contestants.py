@@ -2,8 +2,8 @@
 
 ``plain`` is the loop of the popular repositories: torchvision's reader, Pillow a face, a DataLoader, figures fetched
 at every step. ``bare`` is the limit: everything in memory, whole batches, no figure looked at. ``ours`` is the command
-``fer.train`` with all that it does. Run as ``python -m fer.benchmarks.contestants NAME ORDER``; a line on stdin is an epoch, whose
-times come back on stdout.
+``fer.train`` with all that it does. Run as ``python -m fer.benchmarks.contestants NAME ORDER``; a line on stdin is an
+epoch, whose times come back on stdout.
 """
 
 import json
