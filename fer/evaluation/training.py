@@ -86,9 +86,11 @@ class Training:
     def hashes(self, split: str, image_size: int) -> set[bytes]:
         """Return the hashes of a split's pixels at a size, of all networks; empty where there is no such split."""
         found: set[bytes] = set()
+        asked: list[dict[str, Any]] = []
         for member in self.members:
             settings = _without_votes(member.trained_with) | {"exclude": None}
-            if present(settings):
+            if settings not in asked and present(settings):
+                asked.append(settings)
                 try:
                     found |= self._val(settings).at(image_size).hashes(split)
                 except FerError:  # no test split, or data that cannot be read as they were: ``missing`` tells

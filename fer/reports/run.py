@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.calibration import tempered
+from fer.predictions import Scored
 from fer.reports import drawing, figures, page
 from fer.reports.page import Markup, Section, card, joined, paragraph, tag
 from fer.results import FIGURES, WHOSE_ERRORS, clock, difference, times, worded
@@ -17,25 +18,6 @@ from fer.settings import leaves
 
 NO_INTERVAL = "too few faces for an interval"
 SHOWN_FACES = 18  # of each kind: three rows of six
-
-
-@dataclass(frozen=True)
-class Scored:
-    """N faces of a split and what a network said of them.
-
-    Args:
-        images: (N, S, S) uint8.
-        targets: (N,) class indices.
-        probabilities: (N, C).
-        rows: (N,) row in the source.
-        classes: C names.
-    """
-
-    images: NDArray[np.uint8]
-    targets: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-    rows: NDArray[np.int64]
-    classes: Sequence[str]
 
 
 @dataclass(frozen=True)
