@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from fer.configuration import as_yaml
-from fer.results import CALIBRATED, FIGURES, PER_CENT, WHOSE_ERRORS, difference, markdown_table, worded, written_whole
+from fer.results import (
+    CALIBRATED,
+    FIGURES,
+    PER_CENT,
+    WHOSE_ERRORS,
+    difference,
+    markdown_table,
+    times,
+    worded,
+    written_whole,
+)
 
 # metric of Hugging Face's hub -> figure of metrics.json
 HUB_METRICS = {"accuracy": "accuracy", "f1": "macro_f1", "roc_auc": "roc_auc"}
@@ -115,10 +125,7 @@ def figures(results: Mapping[str, Any]) -> str:
     if results.get("temperature_fitted_on") == "these faces":
         notes.append("The epoch was chosen on these very faces, which flatters the figures a little.")
     if results.get("test_opened"):
-        looks = results["test_opened"]
-        notes.append(
-            f"The test split had been opened {'once' if looks == 1 else f'{looks} times'} for this network by then."
-        )
+        notes.append(f"The test split had been opened {times(results['test_opened'])} for this network by then.")
     notes.append(f"Pretrained weights: {(results.get('pretrained') or {}).get('name', 'none')}.")
     return " ".join(notes) + "\n\n" + markdown_table(heads, rows) + "\n"
 

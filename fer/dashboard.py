@@ -21,8 +21,9 @@ from fer.callbacks import Saver, Stopwatch
 from fer.data.datamodule import FaceDataset, FERDataModule
 from fer.models import EmotionClassifier
 from fer.models.base import LOGGED
+from fer.predictions import Scored
 from fer.reports import drawing, figures
-from fer.reports.run import Scored, caption
+from fer.reports.run import caption
 from fer.settings import Origin, TrainSettings, leaves
 
 if TYPE_CHECKING:

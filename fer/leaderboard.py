@@ -9,8 +9,7 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer import ranking, runs
+from fer import predictions, ranking, runs
 from fer.configuration import stored
 from fer.errors import FerError
 from fer.ranking import FIGURES, Group, Looks, Ranking, Run, Setting, chance, parted
-from fer.results import markdown_table, read_history, read_list, text_table, written_whole
+from fer.results import markdown_table, read_history, read_list, readable, text_table, why, written_whole
 from fer.settings import leaves
 from fer.significance import Interval, holm, of_faces
 
@@ -165,7 +164,7 @@ def looks_at_test(run: Path) -> Looks:
         raise FerError(f"--test {run}: no finished run (it has no metrics.json)")
     found = []
     for file in (run / "evaluations").glob("*/metrics.json"):
-        with _readable(file):
+        with readable(file):
             results = json.loads(file.read_text(encoding="utf-8"))
             if results["split"] == "test":
                 found.append((results.get("test_opened", 0), str(results.get("finished")), file, results))
@@ -216,7 +215,7 @@ def plain(value: Any) -> Any:
 
 def _metrics(file: Path) -> dict[str, Any]:
     """Return a run's figures, those that every ranking needs being there."""
-    with _readable(file):
+    with readable(file):
         metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         for name in ("n", "accuracy", "macro_f1", "balanced_accuracy", "nll", "ece", "seed"):
             if not math.isfinite(metrics[name]):
@@ -237,13 +236,13 @@ def _told(folder: Path) -> tuple[dict[str, Any], dict[str, str], frozenset[str]]
         choices = {group: choice or "none" for group, choice in chosen.items() if "/" not in group}
         asked = frozenset(given.partition("=")[0] for given in stored(folder, "overrides.yaml"))
     except Exception as error:  # YAML's, OmegaConf's and our own: a damaged file may end in any
-        raise FerError(f"{folder / '.hydra'}: cannot be read ({_why(error)})") from error
+        raise FerError(f"{folder / '.hydra'}: cannot be read ({why(error)})") from error
     return config, choices, asked
 
 
 def _history(file: Path) -> list[dict[str, float]]:
     """Return a row an epoch."""
-    with _readable(file):
+    with readable(file):
         history = read_history(file)
         if not all(math.isfinite(row[name]) for row in history for name in ("accuracy/val", "loss/val")):
             raise ValueError("a figure is no number")
@@ -254,14 +253,13 @@ def _history(file: Path) -> list[dict[str, float]]:
 
 def _answers(file: Path, metrics: Mapping[str, Any]) -> tuple[str, NDArray[np.bool_]]:
     """Return the digest of the faces scored, and (N,) whether the run is right on each, in the order of their rows."""
-    with _readable(file), open(file, newline="", encoding="utf-8") as stream:
-        lines = [(int(line["row"]), line["target"], line["predicted"]) for line in csv.DictReader(stream)]
-    lines.sort()
-    correct = np.array([target == predicted for _, target, predicted in lines], np.bool_)
-    if len(lines) != metrics["n"] or int(correct.sum()) != round(metrics["accuracy"] * metrics["n"]):
-        said = f"metrics.json {round(metrics['accuracy'] * metrics['n']):,} of {metrics['n']:,}"
-        raise FerError(f"{file}: has {int(correct.sum()):,} of {len(lines):,} faces right, {said}")
-    return ranking.digest(np.array([row for row, _, _ in lines]), [target for _, target, _ in lines]), correct
+    said = predictions.read(file)
+    targets, order = np.array(said.targets), np.argsort(said.rows)
+    correct = (targets == np.array(said.answers))[order]
+    if len(correct) != metrics["n"] or int(correct.sum()) != round(metrics["accuracy"] * metrics["n"]):
+        told = f"metrics.json {round(metrics['accuracy'] * metrics['n']):,} of {metrics['n']:,}"
+        raise FerError(f"{file}: has {int(correct.sum()):,} of {len(correct):,} faces right, {told}")
+    return ranking.digest(said.rows[order], targets[order].tolist()), correct
 
 
 def _setting(metrics: Mapping[str, Any], size: int, digest: str) -> Setting:
@@ -280,20 +278,6 @@ def _setting(metrics: Mapping[str, Any], size: int, digest: str) -> Setting:
         digest=digest,
         split_seed=None if rule == "official" else dataset.get("split_seed"),
     )
-
-
-@contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """Say which file cannot be read, and why, in one line."""
-    try:
-        yield
-    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise FerError(f"{file}: cannot be read ({_why(error)})") from error
-
-
-def _why(error: Exception) -> str:
-    reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or str(error)
-    return " ".join(reason.split())[:200]
 
 
 def paired(first: Path, second: Path) -> tuple[Run, Run]:

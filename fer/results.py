@@ -49,6 +49,25 @@ def written_whole(file: Path) -> Iterator[IO[str]]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """Say which file cannot be read, and why, in one line.
+
+    Raises:
+        FerError: the block met a missing or damaged file.
+    """
+    try:
+        yield
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise FerError(f"{file}: cannot be read ({why(error)})") from error
+
+
+def why(error: Exception) -> str:
+    """Return what was wrong with a file, in one line."""
+    reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or str(error)
+    return " ".join(reason.split())[:200]
+
+
 def write_json(file: Path, contents: dict[str, Any] | list[dict[str, Any]]) -> None:
     """Write plain values as JSON, whole or not at all."""
     with written_whole(file) as stream:
@@ -213,3 +232,8 @@ def clock(seconds: float) -> str:
     whole = max(0, round(seconds))
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def times(count: int) -> str:
+    """Return how often, in words."""
+    return "once" if count == 1 else f"{count} times"

@@ -1,8 +1,6 @@
 """From a network and faces to probabilities, figures and files: one path for training's end and ``fer.evaluate``."""
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,7 @@ from fer import measures
 from fer.calibration import area_under_risk, risk_by_coverage, tempered
 from fer.data.datamodule import FaceDataset, FERDataModule, to_unit
 from fer.models import EmotionClassifier
-from fer.reports.run import Scored
-from fer.results import written_whole
+from fer.predictions import Scored
 from fer.views import VIEWS
 
 SCHEMA = 1  # of metrics.json; raise it when a field changes its meaning
@@ -163,26 +160,3 @@ def selective(scored: Scored, temperature: float) -> dict[str, Any]:
         "aurc": area_under_risk(risk),
         "error_at_coverage": {f"{coverage:g}": float(risk[p]) for coverage, p in zip(COVERAGES, places, strict=True)},
     }
-
-
-def write_predictions(file: Path, split: str, scored: Scored, soft: Tensor | None = None) -> None:
-    """Write one line a face: row,split,target,predicted,p_<class>..., and where targets are soft t_<class>...
-
-    Args:
-        file: to write.
-        split: its name.
-        scored: its faces.
-        soft: (N, C) soft targets, or None.
-    """
-    classes, table = scored.classes, scored.probabilities
-    heads = [f"p_{name}" for name in classes]
-    if soft is not None:
-        heads += [f"t_{name}" for name in classes[: soft.shape[1]]]
-        table = np.concatenate([table, soft.numpy()], 1)
-    answers = scored.probabilities.argmax(1).tolist()
-    with written_whole(file) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["row", "split", "target", "predicted", *heads])
-        lines = zip(scored.rows.tolist(), scored.targets.tolist(), answers, table.tolist(), strict=True)
-        for row, target, guess, values in lines:
-            writer.writerow([row, split, classes[target], classes[guess], *(f"{value:.6g}" for value in values)])

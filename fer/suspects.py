@@ -6,7 +6,6 @@ Estimating Uncertainty in Dataset Labels", JAIR 70, 2021) as cleanlab has it, wh
 by noise rate. The networks err more often than the labels: a suspect is one to look at.
 """
 
-import csv
 import importlib.util
 import json
 import logging
@@ -18,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer import runs
+from fer import predictions, runs
 from fer.data import exclusion
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.inspection import Suspects
 from fer.errors import FerError
 from fer.labels import EMOTIONS
+from fer.results import readable
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def find(faces: Faces, paths: Sequence[Path]) -> Suspects:
     told: dict[str, None] = {}
     for number, folder in enumerate(folders):
         told[described(folder, known, faces)] = None
-        places, values = predictions(folder / "predictions.csv", faces)
+        places, values = predicted(folder / "predictions.csv", faces)
         twice = places[whose[places] != UNKNOWN]
         if twice.size:
             raise FerError(
@@ -75,13 +75,11 @@ def described(folder: Path, known: set[str], faces: Faces) -> str:
         FerError: it is of other data, or cannot be read.
     """
     file = folder / "metrics.json"
-    try:
+    with readable(file):
         metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         dataset = metrics["dataset"]
         seen, rule = dataset["fingerprint"], dataset["split"]
         words = f"{metrics['architecture']}, {metrics['epochs']} epochs, split {rule}"
-    except (OSError, LookupError, ValueError, TypeError) as error:
-        raise FerError(f"{file}: cannot be read ({type(error).__name__}: {error})") from error
     if seen not in known:
         raise FerError(
             f"{folder}: is of other data than {faces.source.path} (fingerprint {seen[:12]}, here "
@@ -90,28 +88,22 @@ def described(folder: Path, known: set[str], faces: Faces) -> str:
     return words
 
 
-def predictions(file: Path, faces: Faces) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def predicted(file: Path, faces: Faces) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return places (K,) of the faces that a run has predicted, and the probabilities (K, C).
 
     Raises:
         FerError: the file is missing, damaged, of other classes, or tells other labels than the faces have.
     """
+    said = predictions.read(file)
     place_of = {row: place for place, row in enumerate(faces.rows.tolist())}
-    places, values = [], []
-    try:
-        with open(file, newline="", encoding="utf-8") as stream:
-            for line in csv.DictReader(stream):
-                place = place_of[int(line["row"])]
-                if faces.targets[place] != EMOTIONS.index(line["target"]):
-                    raise ValueError(f"row {line['row']} is {line['target']}, which is not its label here")
-                places.append(place)
-                values.append([float(line[f"p_{name}"]) for name in EMOTIONS])
-        chances = np.array(values, np.float64).reshape(len(values), len(EMOTIONS))
-        if not (np.isfinite(chances).all() and len(places) == len(set(places))):
-            raise ValueError("a row stands twice, or a probability is no number")
-    except (OSError, LookupError, ValueError, TypeError) as error:
-        raise FerError(f"{file}: cannot be read ({type(error).__name__}: {error})") from error
-    return np.array(places, np.int64), chances
+    with readable(file):
+        if said.classes != EMOTIONS:
+            raise ValueError(f"tells {', '.join(said.classes)}, not {', '.join(EMOTIONS)}")
+        places = np.array([place_of[row] for row in said.rows.tolist()], np.int64)
+        for row, place, target in zip(said.rows.tolist(), places.tolist(), said.targets, strict=True):
+            if faces.targets[place] != EMOTIONS.index(target):
+                raise ValueError(f"row {row} is {target}, which is not its label here")
+    return places, said.probabilities
 
 
 def contradicted(faces: Faces, chances: NDArray[np.float64], folders: list[str], settings: str) -> Suspects:

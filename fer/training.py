@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from fer import augment, checkpoints, machine, profiling, scoring
+from fer import augment, checkpoints, machine, predictions, profiling, scoring
 from fer.calibration import fitted_temperature
 from fer.callbacks import FiniteLoss, History, Patience, Saver, Signals, Stopwatch
 from fer.dashboard import Dashboard, hyperparameters
@@ -30,8 +30,8 @@ from fer.errors import FerError
 from fer.losses import LOSSES
 from fer.models import MODELS, EmotionClassifier, create
 from fer.optimizers import OPTIMIZERS
+from fer.predictions import Scored
 from fer.progress import Progress
-from fer.reports.run import Scored
 from fer.results import class_table, clock, read_history, score_table, write_json
 from fer.schedules import SCHEDULES
 from fer.settings import Origin, TrainerSettings, TrainSettings, mode
@@ -328,7 +328,7 @@ def finish(
     classes = list(model.hparams["classes"])
     scored = scoring.scored_faces(predicted, data, "val", classes)
     results = scoring.split_figures(scored, data, "val", temperature)
-    scoring.write_predictions(folder / "predictions.csv", "val", scored, data.datasets["val"].soft)
+    predictions.write(folder / "predictions.csv", "val", scored, data.datasets["val"].soft)
     kept = without_twin(scored.images, data.hashes("train"))
     results |= {
         "temperature_fitted_on": "these faces",

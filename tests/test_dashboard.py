@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from fer.dashboard import extremes, hyperparameters
 from fer.labels import EMOTIONS
-from fer.reports.run import Scored
+from fer.predictions import Scored
 from fer.settings import AugmentSettings, DataSettings, Origin, TrainSettings
 from fer.train import main
 

@@ -87,7 +87,7 @@ def test_batch_size_does_not_change_the_figures(evaluate, small_run):
         (["{run}", "--tta", "twelve_crop"], "--tta"),
         (["{run}", "--against", "nowhere"], "nowhere: no such checkpoint or run folder"),
         (["{run}", "--against", "nowhere.csv"], "nowhere.csv: no such file"),
-        (["{run}", "--against", "{run}/history.csv"], "no predictions of fer"),
+        (["{run}", "--against", "{run}/history.csv"], "history.csv: cannot be read (it has no columns p_<emotion>)"),
         (["{run}", "--against", "{run}/predictions.csv", "--split", "test"], "holds other faces or labels than test"),
     ],
 )

@@ -13,7 +13,7 @@ PACKAGE = Path(fer.__file__).parent
 FLOORS = [
     {"errors", "labels"},
     {"arguments", "results", "significance", "terminal"},
-    {"registry", "settings", "calibration"},
+    {"registry", "settings", "calibration", "predictions"},
     {"losses", "optimizers", "schedules", "metrics", "augment", "views", "ensemble", "ranking", "trials"},
     {"data", "measures"},
     {"reports"},
@@ -39,6 +39,7 @@ LIGHT = {
     "significance",
     "ranking",
     "leaderboard",
+    "predictions",
     "suspects",
     "places",
     "jobs",

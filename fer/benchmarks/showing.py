@@ -38,12 +38,12 @@ def showing(folder: Path) -> list[Figure]:
 
 
 def guesses(count: int) -> Any:
-    """Return ``count`` drawn faces with made-up probabilities, as ``fer.reports.run.Scored``."""
+    """Return ``count`` drawn faces with made-up probabilities, as ``fer.predictions.Scored``."""
     import numpy as np
 
     from fer.data.readers.drawing import draw_faces
     from fer.labels import EMOTIONS
-    from fer.reports.run import Scored
+    from fer.predictions import Scored
 
     images, targets = draw_faces(count, seed=0)
     logits = np.random.default_rng(0).normal(size=(count, len(EMOTIONS)))

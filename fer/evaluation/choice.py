@@ -14,7 +14,7 @@ from fer.ensemble import equal_weights, fitted_weights, mixed
 from fer.errors import FerError
 from fer.evaluation.request import Asked, Member
 from fer.evaluation.training import Training
-from fer.reports.run import Scored
+from fer.predictions import Scored
 from fer.significance import wilson
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,5 @@
 """Another network, laid beside the one that is evaluated, on the same faces."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fer import measures
+from fer import measures, predictions
 from fer.data.datamodule import FERDataModule
 from fer.data.twins import without_twin
 from fer.errors import FerError
@@ -95,16 +94,14 @@ def read_predictions(file: Path, data: FERDataModule, split: str) -> Tensor:
     if not file.is_file():
         raise FerError(f"--against {file}: no such file; name a run, a checkpoint or an evaluation's folder")
     try:
-        with open(file, newline="", encoding="utf-8") as stream:
-            lines = list(csv.DictReader(stream))
-        columns = [name for name in lines[0] if name.startswith("p_")]
-        table = {int(line["row"]): [float(line[name]) for name in columns] for line in lines}
-        labels = {int(line["row"]): line["target"] for line in lines}
-    except (OSError, ValueError, LookupError, TypeError, UnicodeDecodeError, csv.Error) as error:
-        raise FerError(f"--against {file}: no predictions of fer ({error})") from error
-    rows = data.faces.rows[data.places(split)].tolist()
-    targets = data.datasets[split].targets.tolist()
-    names = [name.removeprefix("p_") for name in columns]
-    if set(rows) != set(table) or any(labels[row] != names[target] for row, target in zip(rows, targets, strict=True)):
+        said = predictions.read(file)
+    except FerError as error:
+        raise FerError(f"--against {error}; name the predictions.csv of a run or an evaluation") from error
+    place_of = {row: place for place, row in enumerate(said.rows.tolist())}
+    rows, targets = data.faces.rows[data.places(split)].tolist(), data.datasets[split].targets.tolist()
+    labels = {row: said.targets[place] for row, place in place_of.items()}
+    names = dict(enumerate(said.classes))  # which may be fewer than here
+    wanted = {row: names.get(target) for row, target in zip(rows, targets, strict=True)}
+    if labels != wanted:
         raise FerError(f"--against {file}: holds other faces or labels than {split} here; score both on the same")
-    return torch.tensor([table[row] for row in rows])
+    return torch.from_numpy(said.probabilities[[place_of[row] for row in rows]]).float()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fer import machine, scoring
+from fer import machine, predictions, scoring
 from fer.data.crowd import agreement
 from fer.data.datamodule import FERDataModule
 from fer.data.twins import without_twin
@@ -21,7 +21,7 @@ from fer.evaluation.choice import Chosen, answering, chosen
 from fer.evaluation.request import Asked, Faces, Member, members_of, same_split, settings_of
 from fer.evaluation.rival import Rival
 from fer.evaluation.training import MANY, Training, is_a_look, overlap
-from fer.reports.run import Scored
+from fer.predictions import Scored
 from fer.results import new_folder, write_json
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
     if asked.split == "test" or is_a_look(images, Training(everyone, asked.batch_size).hashes("test", size)):
         results["test_opened"] = looks.record(everyone, results)
     folder = results_folder(out, members, asked)
-    scoring.write_predictions(folder / "predictions.csv", asked.split, scored, data.datasets[asked.split].soft)
+    predictions.write(folder / "predictions.csv", asked.split, scored, data.datasets[asked.split].soft)
     write_json(folder / "metrics.json", results)
     return results, scored, folder
 

@@ -1,7 +1,7 @@
 """What networks were trained and chosen on, read where it is still there: what they have seen, by pixels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ A_LOOK = 0.05  # share of the test faces from which on having scored them is no 
 
 @dataclass
 class Training:
-    """What networks were trained and chosen on.
+    """What networks were trained and chosen on, each table read once.
 
     Args:
         members: the networks.
@@ -28,6 +28,11 @@ class Training:
 
     members: Sequence[Member]
     batch_size: int
+    _tables: dict[tuple[tuple[str, Any], ...], Faces] = field(default_factory=dict)
+
+    def _val(self, settings: dict[str, Any]) -> Faces:
+        """Return the val faces of data settings."""
+        return self._tables.setdefault(tuple(sorted(settings.items())), Faces(settings, "val", self.batch_size))
 
     @cached_property
     def missing(self) -> str:
@@ -43,8 +48,7 @@ class Training:
         if not present(settings):
             return f"{dataset.get('path')} is not there any more"
         try:
-            as_read = Faces(_without_votes(settings) | {"exclude": None}, "val", self.batch_size)
-            data = as_read.at(settings["image_size"])
+            data = self._val(_without_votes(settings) | {"exclude": None}).at(settings["image_size"])
         except FerError as error:
             return str(error)
         changed = data.faces.fingerprint() != dataset.get("fingerprint")
@@ -74,7 +78,7 @@ class Training:
         if why := self._gone(dataset):
             raise FerError(why)
         settings = _without_votes(whole(dataset))
-        data = Faces(settings, "val", self.batch_size).at(image_size)
+        data = self._val(settings).at(image_size)
         if (data.excluded or {}).get("rows_sha256") != (dataset.get("excluded") or {}).get("rows_sha256"):
             raise FerError(f"{settings['exclude']} leaves out other faces than at the training")
         return data.hashes("train")
@@ -82,11 +86,13 @@ class Training:
     def hashes(self, split: str, image_size: int) -> set[bytes]:
         """Return the hashes of a split's pixels at a size, of all networks; empty where there is no such split."""
         found: set[bytes] = set()
+        asked: list[dict[str, Any]] = []
         for member in self.members:
             settings = _without_votes(member.trained_with) | {"exclude": None}
-            if present(settings):
+            if settings not in asked and present(settings):
+                asked.append(settings)
                 try:
-                    found |= Faces(settings, "val", self.batch_size).at(image_size).hashes(split)
+                    found |= self._val(settings).at(image_size).hashes(split)
                 except FerError:  # no test split, or data that cannot be read as they were: ``missing`` tells
                     continue
         return found
@@ -94,7 +100,7 @@ class Training:
     def val(self, asked: Asked) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
         """Return the networks' probabilities (M, N, C) of val, its labels, and (N,) those not trained on."""
         first = self.members[0]
-        faces = Faces(_without_votes(first.trained_with) | {"exclude": None}, "val", self.batch_size)
+        faces = self._val(_without_votes(first.trained_with) | {"exclude": None})
         predicted = faces.predicted(self.members, asked)
         dataset = faces.at(first.model.image_size).datasets["val"]
         return predicted, dataset.targets, self.unseen(dataset.images[:, 0].numpy())

@@ -10,32 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.calibration import tempered
+from fer.predictions import Scored
 from fer.reports import drawing, figures, page
 from fer.reports.page import Markup, Section, card, joined, paragraph, tag
-from fer.results import FIGURES, WHOSE_ERRORS, clock, difference, worded
+from fer.results import FIGURES, WHOSE_ERRORS, clock, difference, times, worded
 from fer.settings import leaves
 
 NO_INTERVAL = "too few faces for an interval"
 SHOWN_FACES = 18  # of each kind: three rows of six
-
-
-@dataclass(frozen=True)
-class Scored:
-    """N faces of a split and what a network said of them.
-
-    Args:
-        images: (N, S, S) uint8.
-        targets: (N,) class indices.
-        probabilities: (N, C).
-        rows: (N,) row in the source.
-        classes: C names.
-    """
-
-    images: NDArray[np.uint8]
-    targets: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-    rows: NDArray[np.int64]
-    classes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -141,8 +123,7 @@ def lead(report: Report) -> Markup:
     if results.get("tta", "none") != "none":
         parts.append(f"test-time augmentation: {results['tta']}")
     if results.get("test_opened"):
-        looks = results["test_opened"]
-        parts.append(f"test opened {'once' if looks == 1 else f'{looks} times'} by now")
+        parts.append(f"test opened {times(results['test_opened'])} by now")
     if results.get("pretrained"):
         parts.append(f"began with pretrained weights: {results['pretrained']['name']}")
     notes = [page.note(text) for text in warnings(report)]

@@ -1,0 +1,100 @@
+"""``predictions.csv``, a row a face: what a network said of it. Written here, and read here for all who ask."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fer.results import readable, written_whole
+
+
+@dataclass(frozen=True)
+class Scored:
+    """N faces of a split and what a network said of them.
+
+    Args:
+        images: (N, S, S) uint8.
+        targets: (N,) class indices.
+        probabilities: (N, C).
+        rows: (N,) row in the source.
+        classes: C names.
+    """
+
+    images: NDArray[np.uint8]
+    targets: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    classes: Sequence[str]
+
+
+class Predictions(NamedTuple):
+    """What a network said of N faces, in the order of the file.
+
+    Args:
+        rows: (N,) of the data, each once.
+        targets: N names, of the labels.
+        answers: N names, of what was predicted.
+        classes: C names.
+        probabilities: (N, C) float64.
+    """
+
+    rows: NDArray[np.int64]
+    targets: list[str]
+    answers: list[str]
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+
+
+def write(file: Path, split: str, scored: Scored, soft: ArrayLike | None = None) -> None:
+    """Write one line a face: row,split,target,predicted,p_<class>..., and where targets are soft t_<class>...
+
+    Args:
+        file: to write, whole or not at all.
+        split: its name.
+        scored: its faces.
+        soft: (N, D) soft targets over the first D classes, or None.
+    """
+    classes, table = scored.classes, scored.probabilities
+    heads = [f"p_{name}" for name in classes]
+    if soft is not None:
+        wanted = np.asarray(soft)
+        heads += [f"t_{name}" for name in classes[: wanted.shape[1]]]
+        table = np.concatenate([table, wanted], 1)
+    answers = scored.probabilities.argmax(1).tolist()
+    with written_whole(file) as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["row", "split", "target", "predicted", *heads])
+        lines = zip(scored.rows.tolist(), scored.targets.tolist(), answers, table.tolist(), strict=True)
+        for row, target, guess, values in lines:
+            writer.writerow([row, split, classes[target], classes[guess], *(f"{value:.6g}" for value in values)])
+
+
+def read(file: Path) -> Predictions:
+    """Return what a ``predictions.csv`` holds.
+
+    Raises:
+        FerError: it is missing, damaged or none; a row stands twice, or a probability is no number.
+    """
+    with readable(file), open(file, newline="", encoding="utf-8") as stream:
+        table = csv.DictReader(stream)
+        classes = tuple(head.removeprefix("p_") for head in table.fieldnames or () if head.startswith("p_"))
+        if not classes:
+            raise ValueError("it has no columns p_<emotion>")
+        lines = list(table)
+        rows = np.array([int(line["row"]) for line in lines], np.int64)
+        values = np.array([[float(line[f"p_{name}"]) for name in classes] for line in lines], np.float64)
+        if len(np.unique(rows)) < len(rows):
+            raise ValueError("a row stands twice")
+        if not np.isfinite(values).all():
+            raise ValueError("a probability is no number")
+        return Predictions(
+            rows,
+            [line["target"] for line in lines],
+            [line["predicted"] for line in lines],
+            classes,
+            values.reshape(len(lines), len(classes)),
+        )
