@@ -18,11 +18,14 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import run_job
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -42,11 +45,18 @@ def conf_folder() -> Path:
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
-def run(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
+def run(
+    task: Callable[[DictConfig], Any], arguments: Sequence[str], check: Callable[[DictConfig], Any] | None = None
+) -> None:
     """Run ``task`` under Hydra with these command-line arguments.
 
+    Args:
+        task: takes the configuration.
+        arguments: of the command line.
+        check: takes the configuration of a run before its folder is made; it may raise.
+
     Raises:
-        FerError: the command line or the configuration is faulty, or the task says so.
+        FerError: the command line or the configuration is faulty, or the task or the check says so.
     """
     raised: list[Exception] = []
 
@@ -58,14 +68,43 @@ def run(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
             raised.append(error)
             return None
 
-    main = hydra.main(version_base=VERSION_BASE, config_path=str(conf_folder()), config_name="config")(caught)
+    if any(argument.startswith("-") for argument in arguments):
+        _run_with_options(caught, arguments)
+    else:
+        _run_plainly(caught, arguments, check)
+    if raised:
+        raise raised[0]
+
+
+def _run_with_options(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
+    main = hydra.main(version_base=VERSION_BASE, config_path=str(conf_folder()), config_name="config")(task)
     with _command_line(arguments), _raising():
         try:
             main()
         except FAULTS as error:
             raise FerError(explain(error, arguments)) from error
-    if raised:
-        raise raised[0]
+
+
+def _run_plainly(
+    task: Callable[[DictConfig], Any], overrides: Sequence[str], check: Callable[[DictConfig], Any] | None
+) -> None:
+    """Run as ``hydra.main`` does, which composes twice, and makes the run's folder before anything can be refused."""
+    with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+        try:
+            config = compose("config", [*overrides, "hydra.mode=RUN"], return_hydra_config=True)
+        except FAULTS as error:
+            raise FerError(explain(error, overrides)) from error
+        if check:
+            check(_without_hydra(config))
+        callbacks = Callbacks(config)
+        callbacks.on_run_start(config=config, config_name="config")
+        context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=callbacks)
+        ended = run_job(task, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
+        callbacks.on_run_end(config=config, config_name="config", job_return=ended)
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def composed(overrides: Sequence[str], name: str = "config") -> DictConfig:
@@ -140,19 +179,19 @@ def changes(
         choices: group -> choice, as Hydra tells them of a run.
         paths: overrides that say where else configuration lies.
     """
+    usual = _default_choices()
+    chosen = {group: choice for group, choice in choices.items() if group in usual and choice is not None}
+    given = [f"{group}={choice}" for group, choice in chosen.items()]
     with _beside_a_run(), initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
-        usual = _default_choices()
-        chosen = {group: choice for group, choice in choices.items() if group in usual and choice is not None}
-        given = [f"{group}={choice}" for group, choice in chosen.items()]
         default = dict(leaves(plain(compose("config", [*given, *paths]))))
     groups = {group: (choice, usual[group]) for group, choice in chosen.items() if usual[group] != choice}
     keys = {key: (value, default.get(key)) for key, value in leaves(config) if value != default.get(key)}
     return {**groups, **keys}
 
 
-@functools.cache
 def _default_choices() -> dict[str, str | None]:
-    return dict(compose("config", return_hydra_config=True).hydra.runtime.choices)
+    entries: Any = OmegaConf.to_object(OmegaConf.load(conf_folder() / "config.yaml").defaults)
+    return {group: choice for entry in entries if entry != "_self_" for group, choice in entry.items()}
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

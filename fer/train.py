@@ -57,10 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return sweep.run(arguments)
     arguments = resuming(arguments) if _value(arguments, "resume") else arguments
     refuse_used_folder(arguments)
-    overrides = [text for text in arguments if not text.startswith("-")]
-    if len(overrides) == len(arguments):  # a plain run: refused before Hydra makes its folder
-        settings_of(composed(overrides))
-    configuration.run(task, arguments)
+    configuration.run(task, arguments, check=settings_of)
     return 0
 
 

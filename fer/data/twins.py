@@ -5,6 +5,7 @@ carry different labels. A copy of a test image in train makes a score on test lo
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from fer.data.faces import UNKNOWN
 from fer.labels import SPLITS
 
+SAMPLED = 16  # pixels of a face by which most faces are told apart
 DIGEST = 16  # bytes, with which two different images meet by chance once in 10^29 data sets of FER2013's size
 
 
@@ -22,12 +24,22 @@ def exact_twins(images: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
     Args:
         images: (N, S, S).
     """
-    table = np.frombuffer(b"".join(digests(images)), np.dtype((np.void, DIGEST)))
+    pixels = images.reshape(len(images), math.prod(images.shape[1:]))
+    few = np.linspace(0, pixels.shape[1] - 1, SAMPLED).astype(np.int64)
+    likely, _ = _shared(np.ascontiguousarray(pixels[:, few]))  # FER2013: 0.3 s of hashing become 0.04
+    shared, alike = _shared(np.frombuffer(b"".join(digests(images[likely])), np.uint8).reshape(-1, DIGEST))
+    order = np.argsort(alike, kind="stable")
+    places = likely[shared[order]]
+    groups = np.split(places, np.flatnonzero(np.diff(alike[order])) + 1)
+    return sorted((group for group in groups if len(group)), key=lambda group: int(group[0]))
+
+
+def _shared(keys: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the places of (N, K) keys that occur more than once, and for each a number that equal ones share."""
+    table = keys.view(np.dtype((np.void, keys.shape[1])))[:, 0]
     _, alike, counts = np.unique(table, return_inverse=True, return_counts=True)
     places = np.flatnonzero(counts[alike] > 1)
-    places = places[np.argsort(alike[places], kind="stable")]
-    groups = np.split(places, np.flatnonzero(np.diff(alike[places])) + 1)
-    return sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0]))
+    return places, alike[places]
 
 
 def digests(images: NDArray[np.uint8]) -> list[bytes]:
