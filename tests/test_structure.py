@@ -23,7 +23,9 @@ FLOORS = [
     {"leaderboard", "scoreboard", "planning", "suspects"},
     {"training", "sweep", "evaluation", "card"},
     {"inventory", "lr_finder", "tuning"},
-    {"train", "evaluate", "compare", "tune", "study", "audit", "bench", "__main__", "__init__"},
+    {"train", "evaluate", "compare", "tune", "study", "audit", "__main__", "__init__"},
+    {"benchmarks"},
+    {"bench"},
 ]
 SAME_FLOOR = {("callbacks", "models"), ("checkpoints", "models")}
 LIGHT = {
