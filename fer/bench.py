@@ -6,6 +6,7 @@ Without FER2013, drawn faces are written in its layout and its size. Writes ``ou
 """
 
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from fer.benchmarks.augmenting import augmenting
 from fer.benchmarks.figures import Figure
+from fer.benchmarks.growth import drawn, growing
 from fer.benchmarks.reading import caching, reading
 from fer.benchmarks.showing import showing
 from fer.benchmarks.tables import table
@@ -23,7 +25,7 @@ from fer.results import text_table, write_json
 
 log = logging.getLogger(__name__)
 
-PARTS = ("reading", "augmenting", "showing", "starting", "overhead", "training")
+PARTS = ("reading", "augmenting", "showing", "starting", "overhead", "training", "growth")
 
 
 @command("fer.bench")
@@ -37,6 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     grammar.add_argument("--threads", type=int, default=1, help="of the processor, of each loop in its turn (training)")
     grammar.add_argument("--steps", type=int, help="of an epoch, to see what it looks like (training)")
     arguments, _ = grammar.begin(argv)
+    for name in ("rounds", "threads", "steps"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise FerError(f"--{name} {value}: expected at least 1")
+    for part in arguments.parts:
+        if part not in PARTS:
+            raise FerError(f"{part}: no part of the bench; there are {', '.join(PARTS)}")
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
         file = table(arguments.data, Path(folder))
@@ -46,15 +54,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             "showing": lambda: showing(Path(folder)),
             "starting": lambda: starting(file, arguments.rounds),
             "overhead": lambda: overhead(file, arguments.rounds),
+            "growth": lambda: growth(file, Path(folder), arguments.out.parent, arguments.rounds),
             "training": lambda: side_by_side(file, arguments.rounds, arguments.threads, arguments.steps),
         }
         for part in arguments.parts or PARTS:
-            if part not in measures:
-                raise FerError(f"{part}: no part of the bench; there are {', '.join(PARTS)}")
             log.info("measuring: %s, on %s", part, file)
             figures += measures[part]()
     report(figures, arguments.out, str(file))
     return 0 if all(figure.ok in (True, None) for figure in figures) else 1
+
+
+def growth(file: Path, scratch: Path, out: Path, rounds: int) -> list[Figure]:
+    """Measure and draw how time and memory grow."""
+    threads = sorted({1, 2, os.cpu_count() or 1})
+    series = growing(file, scratch, rounds, [count for count in threads if count <= (os.cpu_count() or 1)])
+    drawn(series, out)
+    return [figure for one in series for figure in one.figures()]
 
 
 def report(figures: list[Figure], file: Path, data: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+TRAIN_FACES = 28_709  # FER2013's Training
 VAL_FACES = 3_589  # FER2013's PublicTest, the first of what torchvision calls test
 
 
@@ -31,6 +32,7 @@ class Order:
         batch_size: faces a step.
         steps: of an epoch; None takes every face.
         threads: of the processor.
+        cache: folder for the parsed table, as ``data.cache``.
     """
 
     file: str
@@ -40,6 +42,7 @@ class Order:
     batch_size: int = 128
     steps: int | None = None
     threads: int = 1
+    cache: str = "auto"
 
 
 @dataclass
@@ -220,13 +223,13 @@ def command_line(order: Order, epochs: int) -> Iterator[str]:
     yield from (f"data.path={order.file}", f"model={order.model}")
     yield from (f"model.{name}={json.dumps(value)}" for name, value in order.arguments.items())
     yield from (f"data.batch_size={order.batch_size}", f"trainer.threads={order.threads}", "trainer.accelerator=cpu")
-    yield from (f"trainer.max_epochs={epochs}", f"hydra.run.dir={order.folder}/run")
+    yield from (f"trainer.max_epochs={epochs}", f"hydra.run.dir={order.folder}/run", f"data.cache={order.cache}")
     if order.steps:
-        yield f"trainer.limit_train={order.steps * order.batch_size / 28_709}"
+        yield f"trainer.limit_train={min(1.0, order.steps * order.batch_size / TRAIN_FACES)}"
 
 
 def first_step(order: Order, turns: Turns) -> None:
-    """Run ``fer.train`` until its first step is done; tell the time since the process began, and of it the imports'."""
+    """Run ``fer.train`` until its first step is done; tell its time since the process began, imports' and step's."""
     importing = Imports()
     importing.watch()
     from fer import training
@@ -236,8 +239,12 @@ def first_step(order: Order, turns: Turns) -> None:
     class Ended(Stopwatch):
         """Ends the run after a step."""
 
+        def on_train_batch_start(self, *args: Any) -> None:
+            self.step_began = time.perf_counter()
+
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-            told = {"seconds": since_start(), "imports": importing.seconds + BEFORE}
+            step = time.perf_counter() - self.step_began
+            told = {"seconds": since_start(), "imports": importing.seconds + BEFORE, "step": step}
             print(json.dumps(told), file=turns.channel, flush=True)
             os._exit(0)
 
@@ -254,8 +261,13 @@ class Imports:
     def watch(self) -> None:
         """Begin."""
         import builtins
+        import importlib
 
-        original = builtins.__import__
+        builtins.__import__ = self.timed(builtins.__import__)
+        importlib.import_module = self.timed(importlib.import_module)
+
+    def timed(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Return an importing function that adds its time."""
 
         def timed(*args: Any, **named: Any) -> Any:
             self._depth += 1
@@ -267,7 +279,7 @@ class Imports:
                 if not self._depth:
                     self.seconds += time.perf_counter() - start
 
-        builtins.__import__ = timed
+        return timed
 
 
 def since_start() -> float:

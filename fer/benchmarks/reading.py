@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from fer.benchmarks.figures import ROUNDS, Figure, at_least, at_most, cpu_seconds
 
@@ -25,15 +26,14 @@ def reading(file: Path, folder: Path) -> list[Figure]:
         rows = len(csv_file.read(file))
         ours.append((time.process_time() - start) / rows)
     ratio = median(b / a for a, b in zip(ours, theirs, strict=True))
-    return [
+    figures = [
         Figure("reading fer2013.csv, checked", median(ours) * rows, "s of processor"),
         at_least("reading, torchvision's time / ours", ratio, "times", 8),
-        *(
-            [at_most("reading, peak memory above the pixels", peak_above_pixels(file), "MB", 40)]
-            if tells_memory()
-            else []
-        ),
     ]
+    cost = cost_of_reading(file)
+    if cost.peak:
+        figures.append(at_most("reading, peak memory above the pixels", cost.peak - cost.pixels, "MB", 40))
+    return figures
 
 
 def head(file: Path, rows: int, folder: Path) -> Path:
@@ -61,29 +61,38 @@ def torchvision_rows(file: Path) -> int:
         )
 
 
-def tells_memory() -> bool:
-    """Return whether this system tells a process's peak memory."""
-    from fer.machine import peak_memory
-
-    return peak_memory() is not None
-
-
-MEMORY = """
-import json, sys
+READ = """
+import json, sys, time
 from pathlib import Path
 from fer.data.readers import csv_file
 from fer.machine import peak_memory
-before = peak_memory()
+before, start = peak_memory() or 0, time.process_time()
 faces = csv_file.read(Path(sys.argv[1]))
-print(json.dumps([peak_memory() - before, faces.images.nbytes / 2**20]))
+took = time.process_time() - start
+print(json.dumps([len(faces), took, (peak_memory() or 0) - before, faces.images.nbytes / 2**20]))
 """
 
 
-def peak_above_pixels(file: Path) -> float:
-    """Return by how many MB reading raises a fresh process's peak above its pixels."""
-    ended = subprocess.run([sys.executable, "-c", MEMORY, str(file)], capture_output=True, text=True, check=True)
-    rise, pixels = json.loads(ended.stdout)
-    return float(rise - pixels)
+class Cost(NamedTuple):
+    """What reading a table costs.
+
+    Args:
+        rows: of the table.
+        seconds: of the processor.
+        peak: MB by which it raises a fresh process's peak of memory; 0 where the system does not tell.
+        pixels: MB that the faces take.
+    """
+
+    rows: int
+    seconds: float
+    peak: float
+    pixels: float
+
+
+def cost_of_reading(file: Path) -> Cost:
+    """Read a plain table in a process of its own."""
+    ended = subprocess.run([sys.executable, "-c", READ, str(file)], capture_output=True, text=True, check=True)
+    return Cost(*json.loads(ended.stdout))
 
 
 def caching(file: Path, folder: Path) -> list[Figure]:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -90,28 +90,34 @@ def last_line(file: Path) -> str:
 
 
 @contextmanager
-def contestants(names: Sequence[str], order: Order) -> Iterator[list[Contestant]]:
+def contestants(asked: Mapping[str, tuple[str, Order]]) -> Iterator[list[Contestant]]:
     """Begin the contestants, each in a folder of its own, and end them."""
     with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder, ExitStack() as stack:
         held = []
-        for name in names:
-            own = Path(folder) / name
+        for label, (name, order) in asked.items():
+            own = Path(folder) / label
             own.mkdir()
-            held.append(Contestant(name, Order(**asdict(order) | {"folder": str(own)}), own / "printed.log"))
+            held.append(Contestant(name, replace(order, folder=str(own)), own / "printed.log"))
             stack.callback(held[-1].end)
         yield held
 
 
-def interleaved(names: Sequence[str], order: Order, rounds: int) -> dict[str, list[Turn]]:
-    """Return the turns of each, after one that warms up; who begins a round changes with it."""
-    turns: dict[str, list[Turn]] = {name: [] for name in names}
-    with contestants(names, order) as held:
+def interleaved(asked: Mapping[str, tuple[str, Order]], rounds: int) -> dict[str, list[Turn]]:
+    """Return the turns of each, after one that warms up; who begins a round changes with it.
+
+    Args:
+        asked: label -> who trains what.
+        rounds: epochs of each that count.
+    """
+    turns: dict[str, list[Turn]] = {label: [] for label in asked}
+    with contestants(asked) as held:
+        pairs = list(zip(asked, held, strict=True))
         for round_ in range(rounds + 1):
-            for place in range(len(held)):
-                contestant = held[(round_ + place) % len(held)]
+            for place in range(len(pairs)):
+                label, contestant = pairs[(round_ + place) % len(pairs)]
                 contestant.begin()
-                turns[contestant.name].append(contestant.turn())
-    return {name: told[1:] for name, told in turns.items()}
+                turns[label].append(contestant.turn())
+    return {label: told[1:] for label, told in turns.items()}
 
 
 def ratios(one: Sequence[Turn], other: Sequence[Turn], figure: str) -> list[float]:
@@ -133,7 +139,8 @@ def side_by_side(file: Path, rounds: int, threads: int, steps: int | None) -> li
         threads: of the processor, each in its turn.
         steps: of an epoch; None takes every face.
     """
-    told = interleaved(("plain", "bare", "ours"), Order(str(file), "", threads=threads, steps=steps), rounds)
+    order = Order(str(file), "", threads=threads, steps=steps)
+    told = interleaved({name: (name, order) for name in ("plain", "bare", "ours")}, rounds)
     per_second = {name: [turn["images"] / turn["seconds"] for turn in turns] for name, turns in told.items()}
     names = {"plain": "a plain loop", "bare": "a bare loop", "ours": "fer.train"}
     figures = [
@@ -156,14 +163,14 @@ def side_by_side(file: Path, rounds: int, threads: int, steps: int | None) -> li
 def overhead(file: Path, rounds: int) -> list[Figure]:
     """Measure what ``fer.train`` adds to a step of a network that costs nothing, on one thread."""
     order = Order(str(file), "", **NANO)
-    told = interleaved(("bare", "ours"), order, rounds)
+    told = interleaved({name: (name, order) for name in ("bare", "ours")}, rounds)
     steps = -(-told["bare"][0]["images"] // order.batch_size)
     added = [1000 * (b["trained"] - a["trained"]) / steps for a, b in zip(told["bare"], told["ours"], strict=True)]
     return [at_most("added to a step of the bare loop", median(added), "ms", 0.7, spread(added))]
 
 
 def starting(file: Path, rounds: int) -> list[Figure]:
-    """Measure how long ``python -m fer.train`` takes to its first step, warm, and how much of it is not imports."""
+    """Measure how long ``python -m fer.train`` takes until its first step is done, warm, and how much of it is ours."""
     whole, own = [], []
     for round_ in range(rounds + 1):
         with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
@@ -174,8 +181,8 @@ def starting(file: Path, rounds: int) -> list[Figure]:
         told: dict[str, Any] = json.loads(ended.stdout)
         if round_:  # the first warms the disk's cache and ours
             whole.append(told["seconds"])
-            own.append(told["seconds"] - told["imports"])
+            own.append(told["seconds"] - told["imports"] - told["step"])
     return [
         at_most("start to the first step", median(whole), "s", 8, spread(whole)),
-        at_most("of it without imports", median(own), "s", 0.5, spread(own)),
+        at_most("of it neither imports nor that step", median(own), "s", 0.5, spread(own)),
     ]

@@ -1,0 +1,116 @@
+"""``python -m fer.bench``: contestants that take turns, what is made of their times, and the report."""
+
+import importlib
+import json
+
+import pytest
+
+from fer.bench import main
+from fer.benchmarks import growth, tables
+from fer.benchmarks.contestants import Imports, Order
+from fer.benchmarks.figures import at_least, at_most
+from fer.benchmarks.growth import Series, repeated
+from fer.benchmarks.training import interleaved, ratios
+from fer.data.readers import csv_file
+from fer.errors import FerError
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """A table of 400 drawn faces."""
+    monkeypatch.setattr(tables, "ROWS", 400)
+    return tables.drawn_table(tmp_path / "fer2013.csv")
+
+
+def test_a_bound_holds_or_not():
+    assert at_least("speed", 2.0, "times", 2).ok
+    assert not at_least("speed", 1.9, "times", 2).ok
+    assert at_most("time", 0.7, "ms", 0.7).ok
+    assert not at_most("time", 0.8, "ms", 0.7).ok
+
+
+def test_ratios_are_taken_round_by_round():
+    assert ratios([{"seconds": 4.0}, {"seconds": 9.0}], [{"seconds": 2.0}, {"seconds": 3.0}], "seconds") == [2.0, 3.0]
+
+
+@pytest.mark.parametrize(("values", "ok"), [((1.0, 4.0, 16.0), True), ((1.0, 4.0, 20.0), False), ((1, 4, 8), True)])
+def test_growth_is_held_against_a_straight_line(values, ok):
+    *told, last = Series("reading", "rows", (100, 400, 1600), values, "s", linear=True).figures()
+    assert [figure.name for figure in told] == ["reading, 100 rows", "reading, 400 rows", "reading, 1,600 rows"]
+    assert last.value == pytest.approx(values[-1] / 16)
+    assert last.ok is ok
+    assert [f.ok for f in Series("speed", "threads", (1, 2), (5, 9), "images/s").figures()] == [None, None]
+
+
+def test_a_table_is_repeated_row_by_row(drawn, tmp_path):
+    once, thrice = csv_file.read(drawn), csv_file.read(repeated(drawn, 3, tmp_path / "3"))
+    assert len(thrice) == 3 * len(once) == 1200
+    assert (thrice.images[800:] == once.images).all()
+    assert (thrice.official[400:800] == once.official).all()
+
+
+def test_imports_within_imports_count_once(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    imports = Imports()
+
+    def inner():
+        return importlib.import_module("json")
+
+    outer = imports.timed(inner)
+    monkeypatch.setattr(importlib, "import_module", imports.timed(importlib.import_module))
+    assert outer() is json
+    assert imports.seconds == 2  # from the outer's start to its end, the inner's own start between
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["reading", "flying"], "flying: no part of the bench; there are reading, augmenting"),
+        (["--data", "nowhere.csv", "reading"], "nowhere.csv: no such file"),
+        (["--rounds", "0", "overhead"], "--rounds 0: expected at least 1"),
+    ],
+)
+def test_a_users_mistake_is_one_line(arguments, says, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tables, "ROWS", 40)
+    assert main(arguments) == 1
+    assert says in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.slow
+def test_all_three_loops_train_the_same_faces(drawn):
+    order = Order(str(drawn), "", model="mlp", arguments={"hidden": [8]})
+    told = interleaved({name: (name, order) for name in ("plain", "bare", "ours")}, rounds=2)
+    faces = int((csv_file.read(drawn).official == 0).sum())
+    for turns in told.values():
+        assert [turn["images"] for turn in turns] == [faces, faces]
+        assert all(0 < turn["trained"] < turn["seconds"] for turn in turns)
+        assert turns[-1]["memory"] > 1
+
+
+@pytest.mark.slow
+def test_a_contestant_that_fails_says_why(drawn):
+    with pytest.raises(FerError, match=r"the bare training of the bench ended: .*no_such_net"):
+        interleaved({"bare": ("bare", Order(str(drawn), "", model="no_such_net"))}, rounds=1)
+
+
+@pytest.mark.slow
+def test_the_parts_are_measured_and_reported(drawn, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(growth, "SIZES", (1, 2))
+    monkeypatch.setattr(growth, "BATCHES", (32, 64))
+    monkeypatch.setattr(growth, "FACES", 64)
+    out = tmp_path / "out" / "bench.json"
+    code = main(["starting", "overhead", "growth", "--data", str(drawn), "--out", str(out), "--rounds", "1"])
+    entries = json.loads(out.read_text())
+    named = {entry["name"]: entry for entry in entries}
+    bounds = [entry["ok"] for entry in entries if entry["wanted"]]
+    assert code == (0 if all(bounds) else 1)
+    assert len(bounds) == 7
+    assert named["start to the first step"]["value"] > named["of it neither imports nor that step"]["value"] > 0
+    assert named["reading fer2013.csv, 800 rows"]["value"] > 0
+    assert named["data"]["value"] == str(drawn)
+    assert "torch" in named["versions"]["value"]
+    assert (out.parent / "growth.png").stat().st_size > 10_000
+    assert "start to the first step" in capsys.readouterr().out
