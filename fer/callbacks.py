@@ -12,7 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
+from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, WeightAveraging
 from torch import Tensor
 
 from fer.errors import FerError, Interrupted
@@ -32,23 +32,26 @@ class Saver(Checkpoint):
     Args:
         folder: of the checkpoints.
         monitor: the figure that chooses.
+        first: epoch, from 0, before which none is chosen.
     """
 
-    def __init__(self, folder: Path, monitor: str) -> None:
-        self.folder, self.monitor = folder, monitor
+    def __init__(self, folder: Path, monitor: str, first: int = 0) -> None:
+        self.folder, self.monitor, self.first = folder, monitor, first
         self.best_value: float | None = None
         self.best_epoch = -1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, the metrics of the epoch being known."""
         value = float(trainer.callback_metrics[self.monitor])
-        if self.is_better(value):
+        if self.is_better(value, trainer.current_epoch):
             self.best_value, self.best_epoch = value, trainer.current_epoch
             trainer.save_checkpoint(self.folder / "best.ckpt")
         trainer.save_checkpoint(self.folder / "last.ckpt")
 
-    def is_better(self, value: float) -> bool:
-        """Return whether ``value`` beats the best so far."""
+    def is_better(self, value: float, epoch: int) -> bool:
+        """Return whether an epoch's ``value`` beats the best so far."""
+        if epoch < self.first:
+            return False
         if self.best_value is None:
             return True
         return value < self.best_value if mode(self.monitor) == "min" else value > self.best_value
@@ -60,6 +63,29 @@ class Saver(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best so far."""
         self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
+
+
+class Averaging(WeightAveraging):
+    """Keeps an exponential moving average of the weights: val scores it, checkpoints hold it, and the raw weights too.
+
+    Of the first steps it forgets sooner, which the untrained weights would weigh on: after n steps it keeps no more
+    than (1 + n) / (10 + n) of what it was, as in TensorFlow's ``ExponentialMovingAverage``.
+
+    Args:
+        decay: how much of the average a step keeps.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(multi_avg_fn=self._average)
+        self.decay = decay
+
+    @torch.no_grad()
+    def _average(self, averages: list[Tensor], weights: list[Tensor], _: Tensor) -> None:
+        if not averages[0].is_floating_point():  # the batches that batch normalisation has counted
+            torch._foreach_copy_(averages, weights)
+            return
+        steps = self._latest_update_step  # on the host; the tensor that counts them would have to be waited for
+        torch._foreach_lerp_(averages, weights, 1 - min(self.decay, (1 + steps) / (10 + steps)))
 
 
 class Patience(EarlyStopping):

@@ -103,7 +103,7 @@ class Dashboard(Callback):
         recalls = zip(pl_module.hparams["classes"], pl_module.latest["val"]["recall"].tolist(), strict=True)
         values |= {f"recall/{name}": recall for name, recall in recalls}
         values |= {"speed/images_per_second": self.stopwatch.images_per_second}
-        if not self._best or self.saver.is_better(values[self.saver.monitor]):
+        if not self._best or self.saver.is_better(values[self.saver.monitor], trainer.current_epoch):
             self._best = {f"best/{name}": values[f"{name}/val"] for name in HEADLINES}
         for name, value in (values | self._best).items():
             writer.add_scalar(name, value, epoch)

@@ -105,7 +105,7 @@ class Progress(Callback):
             f"{self.stopwatch.epoch_seconds:.1f} s, {self.stopwatch.images_per_second:,.0f} images/s",
             f"{clock(self._pace(0.0) * ((trainer.max_epochs or 0) - trainer.current_epoch - 1))} left",
         ]
-        best = self.saver.is_better(float(figures[monitor]))
+        best = self.saver.is_better(float(figures[monitor]), trainer.current_epoch)
         return " | ".join(parts) + ("  * best" if best else "")
 
     def _figure(self, value: float) -> str:

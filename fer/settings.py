@@ -14,6 +14,7 @@ from fer.errors import FerError
 
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what numpy takes
 Section = dict[str, Any]  # {"name": registered name, **arguments}
+MIN_SIZE = 16  # pixels, of a face
 MONITORS = ("accuracy/val", "macro_f1/val", "balanced_accuracy/val", "loss/val")
 
 
@@ -73,7 +74,7 @@ class DataSettings:
     folds: Annotated[int, Range(2, 100)] = 5
     fold: Count = 0
     exclude: str | None = None
-    image_size: Annotated[int, Range(16, 512)] = 48
+    image_size: Annotated[int, Range(MIN_SIZE, 512)] = 48
     batch_size: Positive = 128
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     on_bad: Literal["error", "skip"] = "error"
@@ -252,6 +253,10 @@ class TrainSettings:
         init_from: checkpoint or run whose weights to start from.
         resume: run folder to continue.
         plugins: modules to import first, which register networks and readers.
+        ema: decay of a moving average of the weights, which is what val scores and what is kept; None keeps the weights
+            themselves.
+        stages: [size, epochs] one after the other: progressive resizing. Faces are reduced to each stage's size, in val
+            too; the last has ``data.image_size``, and the best epoch is one of its own. Empty trains at full size.
         lr_finder: try learning rates over one short rise, draw the curve, and end without training.
         sweep: of a command line with ``-m``; a run's own holds its defaults.
     """
@@ -270,6 +275,8 @@ class TrainSettings:
     init_from: str | None = None
     resume: str | None = None
     plugins: list[str] = field(default_factory=list)
+    ema: Annotated[float, Range(0, 0.99999, above=True)] | None = None
+    stages: list[list[int]] = field(default_factory=list)
     lr_finder: bool = False
     sweep: SweepSettings = field(default_factory=SweepSettings)
 
@@ -292,12 +299,29 @@ class TrainSettings:
                 "data.sampler=balanced: every class has the same say already; leave out loss.class_weights and "
                 "loss=logit_adjusted, which would give the rare ones more than theirs"
             )
+        self._refuse_stages()
         if self.early_stopping and self.trainer.overfit_batches:
             raise FerError("early_stopping and trainer.overfit_batches exclude each other")
         if self.lr_finder and self.resume:
             raise FerError(f"resume={self.resume}: lr_finder=true trains nothing; there is nothing to go on with")
         if self.lr_finder and self.trainer.profile:
             raise FerError("trainer.profile=true measures a training; lr_finder=true ends without one: leave one out")
+
+    def _refuse_stages(self) -> None:
+        if not self.stages:
+            return
+        full, given = self.data.image_size, f"stages={self.stages}"
+        if any(len(stage) != 2 or not MIN_SIZE <= stage[0] <= full or stage[1] < 1 for stage in self.stages):
+            raise FerError(f"{given}: expected [size, epochs] of each, sizes from {MIN_SIZE} to data.image_size={full}")
+        if self.stages[-1][0] != full:
+            raise FerError(
+                f"{given}: the last must be of data.image_size={full}, the size that the network is kept for"
+            )
+        total = sum(epochs for _, epochs in self.stages)
+        if total != self.trainer.max_epochs:
+            raise FerError(f"{given}: makes {total} epochs; trainer.max_epochs is {self.trainer.max_epochs}")
+        if self.early_stopping:
+            raise FerError(f"{given}: val is another at each stage; leave out early_stopping")
 
 
 @dataclass(frozen=True)

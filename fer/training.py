@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fer import augment, checkpoints, machine, predictions, profiling, scoring
 from fer.calibration import fitted_temperature
-from fer.callbacks import FiniteLoss, History, Patience, Saver, Signals, Stopwatch
+from fer.callbacks import Averaging, FiniteLoss, History, Patience, Saver, Signals, Stopwatch
 from fer.dashboard import Dashboard, hyperparameters
 from fer.data.datamodule import FERDataModule
 from fer.data.features import LARGEST
@@ -55,10 +55,12 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
     """
     data, model = prepared(settings, origin.stand_in)
     checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
-    saver, watch = Saver(folder / "checkpoints", settings.monitor), Stopwatch()
+    first = sum(epochs for _, epochs in settings.stages[:-1])
+    saver, watch = Saver(folder / "checkpoints", settings.monitor, first), Stopwatch()
     finite = FiniteLoss()
     signals = Signals(folder, finite)
-    callbacks = [signals, watch, finite, *_callbacks(settings, folder, saver, watch, origin)]
+    averaging = [Averaging(settings.ema)] if settings.ema else []  # first: a signal's checkpoint holds the step too
+    callbacks = [*averaging, signals, watch, finite, *_callbacks(settings, folder, saver, watch, origin)]
     faces = {name: len(held) for name, held in data.datasets.items()}
     phases = profiling.Phases(on_gpu=machine.uses_gpu(settings.trainer)) if settings.trainer.profile else None
     trainer = build_trainer(settings, folder, callbacks, faces, begin, profiler=phases)
@@ -102,7 +104,7 @@ def prepared(settings: TrainSettings, stand_in: bool) -> tuple[FERDataModule, Em
     _quieten()
     machine.prepare(settings.trainer)
     pl.seed_everything(settings.seed, verbose=False)
-    data = FERDataModule(settings.data, augment.build(settings.augment), settings.seed)
+    data = FERDataModule(settings.data, augment.build(settings.augment), settings.seed, settings.stages)
     data.setup("fit")
     if len(data.datasets["train"]) < 2:
         raise FerError(f"{settings.data.path}: one training face; batch normalisation cannot train on it alone")
@@ -163,7 +165,12 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
     model.monitor = settings.monitor
     served = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
     model.dataset = {**data.describe(), "settings": served, "stand_in": stand_in}
-    check_output(model)
+    check_output(model, model.image_size)
+    for size in {size for size, _ in settings.stages} - {model.image_size}:
+        try:
+            check_output(model, size)
+        except FerError as error:
+            raise FerError(f"stages={settings.stages}: {error}") from error
     if settings.init_from is not None and settings.resume is None:
         checkpoints.load_weights(model, settings.init_from)
         log.info("weights from %s", settings.init_from)
@@ -182,6 +189,9 @@ def keep_features(settings: TrainSettings, data: FERDataModule, model: EmotionCl
     if chosen.limit_train < 1 or chosen.limit_val < 1 or chosen.overfit_batches:
         log.info("features: computed anew at each step, since only a part of the faces is used")
         return
+    if settings.stages:
+        log.info("features: computed anew at each step, since the stages change the faces before them")
+        return
     splits = ["val"] if data.augments else ["train", "val"]
     if data.augments:
         log.info("features of train: computed anew at each step, since augmentation changes the faces before them")
@@ -198,13 +208,13 @@ def keep_features(settings: TrainSettings, data: FERDataModule, model: EmotionCl
 
 
 @torch.no_grad()
-def check_output(model: EmotionClassifier) -> None:
-    """Raise before anything is trained if a network cannot take its faces or gives no logit a class.
+def check_output(model: EmotionClassifier, size: int) -> None:
+    """Raise before anything is trained if a network cannot take faces of a size or gives no logit a class.
 
     Raises:
         FerError: naming both shapes.
     """
-    faces = torch.zeros(2, 1, model.image_size, model.image_size)
+    faces = torch.zeros(2, 1, size, size)
     wanted = (2, model.num_classes)
     try:
         given = tuple(model.eval()(faces).shape)

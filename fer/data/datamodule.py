@@ -15,6 +15,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
@@ -24,6 +25,7 @@ from fer.data.exclusion import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, counts
 from fer.data.features import Compute, Features, FeatureStore
 from fer.data.splits import assigned, twin_notes
+from fer.data.stages import reduced, stage_size
 from fer.data.table import read_faces
 from fer.data.twins import digests
 from fer.errors import FerError
@@ -195,11 +197,18 @@ class FERDataModule(pl.LightningDataModule):
         data: which faces, how split, how served; ``data.path`` must be set ("synthetic" for drawn faces).
         augment: any torchvision v2 transform that takes a (B, 1, S, S) float batch in [0, 1]; None changes nothing.
         seed: of order, augmentation and dropout.
+        stages: [size, epochs] one after the other, to which faces are reduced in a training; empty leaves them.
     """
 
-    def __init__(self, data: DataSettings, augment: v2.Transform | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        data: DataSettings,
+        augment: v2.Transform | None = None,
+        seed: int = 0,
+        stages: Sequence[Sequence[int]] = (),
+    ) -> None:
         super().__init__()
-        self.data, self.augment, self.seed = data, augment, seed
+        self.data, self.augment, self.seed, self.stages = data, augment, seed, stages
         self.datasets: dict[str, FaceDataset] = {}
 
     @cached_property
@@ -301,7 +310,7 @@ class FERDataModule(pl.LightningDataModule):
         return ResumableLoader(dataset, batch_size=size, sampler=sampler, collate_fn=as_batch, drop_last=alone)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Convert to float on the device; in training also seed this batch's noise and augment.
+        """Convert to float on the device; in training seed this batch's noise, augment, and reduce to the stage's size.
 
         The seed set here serves augmentation and the dropout of the step that follows. This hook runs outside autocast:
         under bf16, sampling grids would be wrong by a tenth of a pixel. Faces with features stay bytes: nobody looks.
@@ -312,6 +321,8 @@ class FERDataModule(pl.LightningDataModule):
             seed_noise(images.device, noise_seed(self.seed, trainer.current_epoch, batch.key))
             if batch.features is None and self.augment is not None:
                 images = self.augment(images)
+        if trainer is not None and self.stages and trainer.state.fn == TrainerFn.FITTING:
+            images = reduced(images, stage_size(self.stages, trainer.current_epoch))
         return batch._replace(images=images)
 
     @property
