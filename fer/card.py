@@ -14,9 +14,13 @@ from fer.results import (
     FIGURES,
     PER_CENT,
     WHOSE_ERRORS,
+    answering_in_words,
     difference,
     markdown_table,
+    same_views,
+    seen_in_choice_in_words,
     times,
+    training_in_words,
     worded,
     written_whole,
 )
@@ -125,7 +129,10 @@ def figures(results: Mapping[str, Any]) -> str:
     if results.get("temperature_fitted_on") == "these faces":
         notes.append("The epoch was chosen on these very faces, which flatters the figures a little.")
     if results.get("test_opened"):
-        notes.append(f"The test split had been opened {times(results['test_opened'])} for this network by then.")
+        whom = "this network" if len(results["members"]) == 1 else "at least one of these networks"
+        notes.append(f"The test split had been opened {times(results['test_opened'])} for {whom} by then.")
+    if copies := seen_in_choice_in_words(results):
+        notes.append(copies)
     notes.append(f"Pretrained weights: {(results.get('pretrained') or {}).get('name', 'none')}.")
     return " ".join(notes) + "\n\n" + markdown_table(heads, rows) + "\n"
 
@@ -169,13 +176,8 @@ def calibration(results: Mapping[str, Any]) -> str:
         for coverage, error in results["selective"]["error_at_coverage"].items()
     )
     lines += ["", f"Wrong among the surest answers, by the share of faces answered: {surest}."]
-    found = results.get("answering")
-    if found and found["threshold"] is not None and found["error"] is not None:
-        lines.append(
-            f"For at most {100 * found['wanted_error']:g} % wrong: answer from a confidence of "
-            f"{found['threshold']:.3f}; here that answers {100 * found['coverage']:.1f} % of the faces, "
-            f"{100 * found['error']:.1f} % of them wrongly."
-        )
+    if found := results.get("answering"):
+        lines += ["", answering_in_words(found)]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -201,18 +203,19 @@ def against(results: Mapping[str, Any]) -> str:
         return ""
     rows = [[title, *difference(name, found[name])] for name, title in FIGURES.items() if name in found]
     return (
-        f"This minus `{found['name']}`, on the same faces, in points for {', '.join(PER_CENT)}.\n\n"
+        f"This minus `{found['name']}`, on the same faces{same_views(found)}, in points for {', '.join(PER_CENT)}.\n\n"
         f"{markdown_table(['figure', 'difference', '95 %'], rows)}\n"
     )
 
 
 def provenance(results: Mapping[str, Any]) -> str:
-    """Return command, code, versions and machine."""
+    """Return how it was trained and scored, code, versions and machine."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     rows = [
+        *(["trained by", f"`{told}`"] for member in results["members"] if (told := training_in_words(member))),
         ["scored by", f"`{results['command']}`"],
         ["data's fingerprint", f"`{results['dataset']['fingerprint']}`"],
-        ["code", f"`{results.get('commit') or 'the installed package'}`"],
+        ["code that scored", f"`{results.get('commit') or 'the installed package'}`"],
         ["versions", versions],
         ["machine", str(results["hardware"]["gpu"] or results["hardware"]["cpu"])],
         ["finished", str(results["finished"])],

@@ -144,7 +144,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
 
 def remarks(results: Mapping[str, Any]) -> list[str]:
     """Return what else was asked for, and what a reader of the figures must know."""
-    from fer.results import crowd_table, difference_table
+    from fer.results import answering_in_words, crowd_table, difference_table, same_views, seen_in_choice_in_words
 
     told = []
     if len(results["members"]) > 1:
@@ -153,16 +153,16 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
     if against := results.get("against"):
         test = against["mcnemar"]
         told.append(
-            f"minus {against['name']}, on the same faces:\n{difference_table(against)}\n"
+            f"minus {against['name']}, on the same faces{same_views(against)}:\n{difference_table(against)}\n"
             f"only this one is right on {test['first']:,} faces, only the other on {test['second']:,}: McNemar's exact "
             f"p = {test['p']:.3g} (of these networks, not of their seeds)"
         )
     if crowd := results.get("crowd"):
         told.append(crowd_table(crowd))
     if "answering" in results:
-        told.append(answering(results["answering"]))
-    if results["seen_in_choice"] and results["temperature_fitted_on"] != "these faces":
-        told.append(f"{results['seen_in_choice']:,} of these faces are among those that chose the epoch (val)")
+        told.append(answering_in_words(results["answering"]))
+    if copies := seen_in_choice_in_words(results):
+        told.append(copies)
     if "test_opened" in results:
         count = results["test_opened"]
         told.append(
@@ -170,21 +170,6 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
             f"{'' if count == 1 else ': what is chosen after a look is chosen on test'}"
         )
     return told
-
-
-def answering(found: Mapping[str, Any]) -> str:
-    """Return in words what answering only above the chosen confidence does."""
-    wanted = f"at most {100 * found['wanted_error']:g} % wrong, with probability 95 %, of faces like those of val"
-    if found["threshold"] is None:
-        return f"{wanted}: no confidence allows that promise"
-    error = "none" if found["error"] is None else "{:.2f} % [{:.2f}, {:.2f}]".format(
-        100 * found["error"], *(100 * end for end in found["error_ci95"])
-    )  # fmt: skip
-    return (
-        f"{wanted}: answer from a confidence of {found['threshold']:.3f} (chosen on {found['chosen_on']}, where it "
-        f"answers {100 * found['coverage_there']:.1f} % of the faces); here it answers "
-        f"{100 * found['coverage']:.1f} %, wrong among them: {error}"
-    )
 
 
 if __name__ == "__main__":

@@ -175,12 +175,60 @@ def difference_table(against: Mapping[str, Any]) -> str:
     return text_table(["figure", "difference", "95 %"], rows)
 
 
+def same_views(against: Mapping[str, Any]) -> str:
+    """Return in words that the other network was given the same views, where it was given any."""
+    return f" with the same views ({against['tta']})" if against.get("tta") not in (None, "none") else ""
+
+
 def difference(name: str, found: Mapping[str, Any]) -> tuple[str, str]:
     """Return the difference of a figure and its interval as text, in points where it is a share."""
     value, ends = found["difference"], found["ci95"]
     scale, form = (100, "{:+.2f}") if name in PER_CENT else (1, "{:+.4f}")
     interval = "[{}, {}]".format(*(form.format(scale * end) for end in ends)) if ends else "too few differ"
     return "none" if value is None else form.format(scale * value), interval
+
+
+def answering_in_words(found: Mapping[str, Any]) -> str:
+    """Return in words what answering only from the chosen confidence on promises, and does here.
+
+    Args:
+        found: as "answering" in ``metrics.json``.
+    """
+    promise = f"At most {100 * found['wanted_error']:g} % wrong, with probability 95 %, of faces like those of val"
+    if found["threshold"] is None:
+        return f"{promise}: no confidence allows that promise."
+    error = "none" if found["error"] is None else "{:.2f} % [{:.2f}, {:.2f}]".format(
+        100 * found["error"], *(100 * end for end in found["error_ci95"])
+    )  # fmt: skip
+    return (
+        f"{promise}: answer from a confidence of {found['threshold']:.3f}, chosen on {found['chosen_on']}, where it "
+        f"answers {100 * found['coverage_there']:.1f} % of the faces; here it answers "
+        f"{100 * found['coverage']:.1f} %, wrong among them: {error}."
+    )
+
+
+def seen_in_choice_in_words(results: Mapping[str, Any]) -> str:
+    """Return in words how many faces are copies of those that chose; empty where none is, or all are."""
+    count = results.get("seen_in_choice")
+    if not count or results["temperature_fitted_on"] == "these faces":
+        return ""
+    return (
+        f"{count:,} of these faces are exact copies of faces of val, which chose the epoch; clean figures leave out "
+        "copies of train alone."
+    )
+
+
+def training_in_words(member: Mapping[str, Any]) -> str:
+    """Return in words how a network of an evaluation was trained; empty where its run's record is not there.
+
+    Args:
+        member: of "members" in ``metrics.json``.
+    """
+    told = member.get("trained")
+    if not told:
+        return ""
+    code = f", code {told['commit']}" if told.get("commit") else ""
+    return f"{told['command']} (seed {told['seed']}, epoch {told['best_epoch']} of {told['epochs']}{code})"
 
 
 def crowd_table(crowd: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """What is asked to be evaluated: networks, and the faces that they are scored on."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from fer.settings import DataSettings
 
 # data settings that say nothing of which faces are val and test, and under which labels
 BESIDES = ("image_size", "batch_size", "cache", "exclude", "sampler", "on_bad")
+TOLD = ("command", "seed", "epochs", "best_epoch")  # of a training, in its metrics.json
 OF_VOTES = ("votes", "ferplus_rule", "classes")  # mean something where labels are made of votes
 
 
@@ -70,6 +72,17 @@ class Member(NamedTuple):
         """The folder of its run; of a checkpoint outside a run, the checkpoint's."""
         folder = self.file.resolve().parent
         return folder.parent if folder.name == "checkpoints" else folder
+
+    @property
+    def trained(self) -> dict[str, Any] | None:
+        """How it was trained, as its run's ``metrics.json`` tells of the best epoch; None where nothing tells."""
+        if self.file.name != "best.ckpt":
+            return None
+        try:
+            told = json.loads((self.run / "metrics.json").read_text(encoding="utf-8"))
+            return {key: told[key] for key in TOLD} | {"commit": told.get("commit")}  # which older runs do not tell
+        except (OSError, ValueError, LookupError, TypeError):  # a checkpoint may lie anywhere
+            return None
 
     @property
     def trained_with(self) -> dict[str, Any]:

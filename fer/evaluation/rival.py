@@ -24,11 +24,13 @@ class Rival(NamedTuple):
         name: where they came from.
         probabilities: (N, C).
         members: the network; none where predictions were read from a file.
+        views: that it was given, as ``Asked.views``; None where a file does not tell.
     """
 
     name: str
     probabilities: Tensor
     members: Sequence[Member] = ()
+    views: str | None = None
 
     @classmethod
     def of(cls, asked: Asked, faces: Faces, data: FERDataModule) -> "Rival | None":
@@ -44,7 +46,7 @@ class Rival(NamedTuple):
         if file.suffix == ".csv":
             return cls(str(given), read_predictions(file, data, asked.split))
         members = members_of([asked.against])
-        return cls(str(given), faces.predicted(members, asked)[0], members)
+        return cls(str(given), faces.predicted(members, asked)[0], members, asked.views)
 
     def compared(
         self, predicted: Tensor, targets: Tensor, images: NDArray[np.uint8], kept: NDArray[np.bool_] | None
@@ -68,6 +70,7 @@ class Rival(NamedTuple):
         both = None if kept is None or own is None else torch.from_numpy(kept & own)
         return {
             "name": self.name,
+            "tta": self.views,
             "seen_by_it": None if own is None else int((~own).sum()),
             **measures.paired(predicted, self.probabilities, targets),
             "clean": None

@@ -128,7 +128,12 @@ def _about(asked: Asked, members: Sequence[Member], choice: Chosen) -> dict[str,
         "tta": asked.views,
         "checkpoint": str(first.file) if len(members) == 1 else f"{len(members)} networks",
         "members": [
-            {"checkpoint": str(member.file), "architecture": member.model.architecture, "weight": float(weight)}
+            {
+                "checkpoint": str(member.file),
+                "architecture": member.model.architecture,
+                "weight": float(weight),
+                "trained": member.trained,
+            }
             for member, weight in zip(members, choice.weights, strict=True)
         ],
         "weights": asked.weights if len(members) > 1 else None,

@@ -13,7 +13,18 @@ from fer.calibration import tempered
 from fer.predictions import Scored
 from fer.reports import drawing, figures, page
 from fer.reports.page import Markup, Section, card, joined, paragraph, tag
-from fer.results import FIGURES, WHOSE_ERRORS, clock, difference, times, worded
+from fer.results import (
+    FIGURES,
+    WHOSE_ERRORS,
+    answering_in_words,
+    clock,
+    difference,
+    same_views,
+    seen_in_choice_in_words,
+    times,
+    training_in_words,
+    worded,
+)
 from fer.settings import leaves
 
 NO_INTERVAL = "too few faces for an interval"
@@ -145,6 +156,8 @@ def warnings(report: Report) -> list[str]:
         told.append(
             f"The epochs' val figures, which chose, are of a part of the faces ({', '.join(part)}); the rest is of all."
         )
+    if copies := seen_in_choice_in_words(report.results):
+        told.append(copies)
     told += [note for note in dataset["notes"] if f"{report.results['split']} faces have an exact twin" in note]
     if dataset["skipped"]:
         told.append(f"{len(dataset['skipped'])} bad rows or files were skipped; metrics.json lists them.")
@@ -286,7 +299,7 @@ def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:
     verdict = "surer than it is right" if confidence > high else "more often right than it claims"
     verdict = "about as sure as it is right" if low <= confidence <= high else verdict
     text = paragraph(
-        f"On average it gives its answer {100 * confidence:.1f} % and is right in {100 * accuracy:.1f} %: {verdict}. "
+        f"Its mean confidence is {100 * confidence:.1f} %, and it is right in {100 * accuracy:.1f} %: {verdict}. "
         "Bars on the dashed line would mean that, say, of all faces read with 70 % confidence, 70 % are right.",
         class_="soft",
     )
@@ -299,6 +312,7 @@ def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:
             else paragraph("No temperature is known: the val split of the training could not be read.", class_="soft"),
         ),
         paragraph(_warmth(report.results), class_="soft"),
+        *([paragraph(answering_in_words(found))] if (found := report.results.get("answering")) else []),
         page.columns(
             page.drawing(drawn["coverage"], "error against the share of faces answered"),
             page.table(
@@ -381,9 +395,9 @@ def against(report: Report) -> Markup:
             rows.append((title, *difference(name, found[name])))
     test = found["mcnemar"]
     told = paragraph(
-        "This minus ", tag("code", found["name"]), ", on the same faces, with 95 % intervals for other faces. Only "
-        f"this one is right on {test['first']:,} faces, only the other on {test['second']:,}: McNemar's exact p = "
-        f"{test['p']:.3g}. Of these two networks, not of their seeds.", class_="soft",
+        "This minus ", tag("code", found["name"]), f", on the same faces{same_views(found)}, with 95 % intervals "
+        f"for other faces. Only this one is right on {test['first']:,} faces, only the other on {test['second']:,}: "
+        f"McNemar's exact p = {test['p']:.3g}. Of these two networks, not of their seeds.", class_="soft",
     )  # fmt: skip
     return joined(told, page.table(("", "difference", "95 %"), rows, (1, 2)))
 
@@ -445,6 +459,7 @@ def provenance(report: Report) -> Markup:
     counts = "; ".join(f"{split} {sum(held.values()):,}" for split, held in dataset["counts"].items())
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     rows: list[tuple[object, object]] = [
+        *(("trained by", tag("code", told)) for told in map(training_in_words, results.get("members", ())) if told),
         ("command", tag("code", results["command"])),
         ("seed", results.get("seed", "")),
         ("data", f"{dataset['path'] or dataset['name']} ({dataset['layout']}), labels: {dataset['labels']}"),
@@ -457,10 +472,15 @@ def provenance(report: Report) -> Markup:
         ("versions", versions),
         ("parameters", f"{results['parameters']:,}" if "parameters" in results else ""),
         ("pretrained weights", started_from(results)),
-        ("checkpoint", results.get("checkpoint", "")),
+        *(("checkpoint", name) for name in _checkpoints(results)),
         ("notes", "; ".join(dataset["notes"])),
     ]
     return page.table((), [row for row in rows if row[1] != ""], stack=True)
+
+
+def _checkpoints(results: Mapping[str, Any]) -> list[str]:
+    members = [f"{member['checkpoint']}, weight {member['weight']:.3f}" for member in results.get("members", ())]
+    return members if len(members) > 1 else [str(results.get("checkpoint", ""))]
 
 
 def started_from(results: Mapping[str, Any]) -> str:
