@@ -112,7 +112,9 @@ def audit(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     page = report.write(found, facts, folder)
     log.info("%s\n\nresults: %s\npage:    %s", audit_text.summary(facts), folder, page)
     if facts["advice"]["exclude"]["faces"]:
-        log.info("next:    python -m fer.train data.exclude=%s", shlex.quote(str(folder / "audit.csv")))
+        from fer.configuration import spelled
+
+        log.info("next:    python -m fer.train %s", shlex.quote(f"data.exclude={spelled(str(folder / 'audit.csv'))}"))
     return facts
 
 

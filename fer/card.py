@@ -126,6 +126,9 @@ def figures(results: Mapping[str, Any]) -> str:
         "Whatever was chosen (epoch, temperature, weights of an ensemble) was chosen on val.",
         f"95 % intervals are for other faces, not for other seeds. Clean: {twins}.",
     ]
+    notes += [f"Of the data: {note}." for note in dataset["notes"]]
+    if dataset["skipped"]:
+        notes.append(f"{len(dataset['skipped']):,} bad rows or files were skipped.")
     if results.get("temperature_fitted_on") == "these faces":
         notes.append("The epoch was chosen on these very faces, which flatters the figures a little.")
     if results.get("test_opened"):

@@ -108,9 +108,16 @@ def _check_contents(checkpoint: Any, path: Path) -> None:
         raise FerError(f"{path}: not laid out as a checkpoint of fer; it was changed, or written by something else")
     if "_instantiator" in hyper:
         raise FerError(f"{path}: refused, it names code to run ('_instantiator')")
+    if not _sound_dataset(about["dataset"]):
+        raise FerError(f"{path}: what it tells of its data was changed, or written by something else")
     bad = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     if bad:
         raise FerError(f"{path}: {bad[0]} holds NaN or infinite weights")
+
+
+def _sound_dataset(dataset: dict[str, Any]) -> bool:
+    """Return whether what is read of a training's data is of the kind that it should be."""
+    return isinstance(dataset.get("settings", {}), dict) and isinstance(dataset.get("excluded") or {}, dict)
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any]]:

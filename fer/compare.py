@@ -64,7 +64,8 @@ def results_folder(out: Path | None) -> Path:
         return new_folder(Path("outputs/compare"), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     if out.is_file():
         raise FerError(f"--out {out}: is a file; name a folder")
-    return out
+    taken = any((out / name).exists() for name in ("leaderboard.csv", "leaderboard.md", "compare.html"))
+    return new_folder(out.parent, out.name) if taken else out
 
 
 if __name__ == "__main__":

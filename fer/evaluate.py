@@ -132,12 +132,11 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
         on_gpu=on_gpu,
     )
     results, scored, folder = scored_by(asked, arguments.out, command)
+    told = [class_table(results), figure_table(results), *remarks(results)]
+    log.info("\n%s\n\nresults:  %s", "\n\n".join(told), folder)  # first: a disk that is full then takes nothing away
     if not arguments.no_report:
         card.write(results, folder / "model_card.md")
         run.write(run.Report(results, scored), folder)
-    told = [class_table(results), figure_table(results), *remarks(results)]
-    log.info("\n%s\n\nresults:  %s", "\n\n".join(told), folder)
-    if not arguments.no_report:
         log.info("report:   %s\ncard:     %s", folder / "report.html", folder / "model_card.md")
     return results
 

@@ -31,6 +31,7 @@ DATA_KEYS = (
     "path", "votes", "labels", "ferplus_rule", "classes", "split", "split_seed", "val_fraction", "folds", "fold",
     "image_size", "on_bad", "synthetic_count", "synthetic_seed",
 )  # fmt: skip
+COSTS = ("parameters", "train_seconds", "images_per_second")  # which older runs may not tell
 ACCURACIES = ("seeds", "val accuracy", "95 % seeds", "95 % faces", "to the best, 95 %")  # heads
 APART = {"seed", *(f"data.{key}" for key in DATA_KEYS)}  # keys that do not tell configurations apart
 
@@ -171,7 +172,10 @@ def looks_at_test(run: Path) -> Looks:
     elsewhere = _recorded_elsewhere(run, {finished for _, finished, _, _ in found})
     if not found and not elsewhere:
         raise FerError(f"--test {run}: its test split was not opened; python -m fer.evaluate {run} --split test")
-    rows = [_look(file.parent.name, results) for _, _, file, results in sorted(found, key=lambda one: one[:3])]
+    rows = []
+    for _, _, file, results in sorted(found, key=lambda one: one[:3]):
+        with readable(file):
+            rows.append(_look(file.parent.name, results))
     rows += elsewhere
     heads = ["evaluation", "look", "views", "faces", "accuracy", "95 %", "clean", "macro-F1", "NLL", "ECE"]
     return Looks(f"Test, of the one chosen run {run}", (heads, rows))
@@ -183,7 +187,8 @@ def _recorded_elsewhere(run: Path, here: set[str]) -> list[list[str]]:
     rows = []
     for number, look in enumerate(read_list(file) if file.exists() else [], start=1):
         if str(look.get("when")) not in here:
-            accuracy = f"{100 * look['accuracy']:.2f} %" if "accuracy" in look else "-"
+            with readable(file):
+                accuracy = f"{100 * look['accuracy']:.2f} %" if "accuracy" in look else "-"
             where = "in another folder" if look.get("networks") == 1 else f"of {look.get('networks')} networks"
             rows.append([where, str(number), str(look.get("tta", "-")), "-", accuracy, *["-"] * 5])
     return rows
@@ -220,6 +225,11 @@ def _metrics(file: Path) -> dict[str, Any]:
         for name in ("n", "accuracy", "macro_f1", "balanced_accuracy", "nll", "ece", "seed"):
             if not math.isfinite(metrics[name]):
                 raise ValueError(f"{name} is {metrics[name]}")
+        for name in ("best_epoch", *(name for name in COSTS if name in metrics)):
+            if not math.isfinite(metrics[name]):
+                raise ValueError(f"{name} is {metrics[name]}")
+        if not isinstance(metrics.get("hardware") or {}, dict):
+            raise ValueError("hardware is no mapping")
         if not all(math.isfinite(values["recall"]) for values in metrics["per_class"].values()):
             raise ValueError("a recall is no number")
         split = metrics["split"], metrics["dataset"]["fingerprint"], metrics["dataset"]["split"]

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fer.results import readable, written_whole
 
+ROUNDED = 1e-3  # by which probabilities, written with six digits, may miss 1 together
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -79,22 +81,26 @@ def read(file: Path) -> Predictions:
     Raises:
         FerError: it is missing, damaged or none; a row stands twice, or a probability is no number.
     """
-    with readable(file), open(file, newline="", encoding="utf-8") as stream:
+    with readable(file), open(file, newline="", encoding="utf-8-sig") as stream:
         table = csv.DictReader(stream)
         classes = tuple(head.removeprefix("p_") for head in table.fieldnames or () if head.startswith("p_"))
         if not classes:
             raise ValueError("it has no columns p_<emotion>")
         lines = list(table)
+        if short := next((number for number, line in enumerate(lines, start=2) if None in line.values()), None):
+            raise ValueError(f"line {short} is cut short")
         rows = np.array([int(line["row"]) for line in lines], np.int64)
-        values = np.array([[float(line[f"p_{name}"]) for name in classes] for line in lines], np.float64)
+        told = [[float(line[f"p_{name}"]) for name in classes] for line in lines]
+        values = np.array(told, np.float64).reshape(len(lines), len(classes))
         if len(np.unique(rows)) < len(rows):
             raise ValueError("a row stands twice")
-        if not np.isfinite(values).all():
-            raise ValueError("a probability is no number")
+        bad = ~((values >= 0) & (values <= 1)).all(1) | (np.abs(values.sum(1) - 1) > ROUNDED)
+        if bad.any():
+            raise ValueError(f"line {2 + int(bad.argmax())}: its values are no probabilities, which add up to 1")
         return Predictions(
             rows,
             [line["target"] for line in lines],
             [line["predicted"] for line in lines],
             classes,
-            values.reshape(len(lines), len(classes)),
+            values,
         )

@@ -31,16 +31,18 @@ WHOSE_ERRORS = {
     "crowd_says_another_emotion": "the crowd says a third emotion: both",
     "crowd_is_divided": "the crowd is divided, or sees none: nobody's",
 }
+# what reading a damaged file may raise, a row number of twenty digits and brackets a thousand deep included
+UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error)
 PER_CENT = ("accuracy", "macro_f1", "balanced_accuracy", "top2")
 CALIBRATED = ("nll", "brier", "ece", "ece_adaptive")  # what a temperature changes
 
 
 @contextmanager
-def written_whole(file: Path) -> Iterator[IO[str]]:
-    """Give a text stream beside ``file``, and rename it to ``file`` if the block ends well."""
+def written_whole(file: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """Give a stream of text or bytes beside ``file``, and rename it to ``file`` if the block ends well."""
     part = file.with_name(f".{file.name}.part")
     try:
-        with open(part, "w", newline="", encoding="utf-8") as stream:
+        with open(part, "wb") if binary else open(part, "w", newline="", encoding="utf-8") as stream:
             yield stream
         os.replace(part, file)
     except OSError as error:
@@ -58,7 +60,7 @@ def readable(file: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, LookupError, ValueError, TypeError, AttributeError, csv.Error) as error:
+    except UNREADABLE as error:
         raise FerError(f"{file}: cannot be read ({why(error)})") from error
 
 

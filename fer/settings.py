@@ -14,7 +14,7 @@ from fer.errors import FerError
 
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what numpy takes
 Section = dict[str, Any]  # {"name": registered name, **arguments}
-MIN_SIZE = 16  # pixels, of a face
+MIN_SIZE, MAX_SIZE = 16, 512  # pixels, of a face
 MONITORS = ("accuracy/val", "macro_f1/val", "balanced_accuracy/val", "loss/val")
 
 
@@ -74,7 +74,7 @@ class DataSettings:
     folds: Annotated[int, Range(2, 100)] = 5
     fold: Count = 0
     exclude: str | None = None
-    image_size: Annotated[int, Range(MIN_SIZE, 512)] = 48
+    image_size: Annotated[int, Range(MIN_SIZE, MAX_SIZE)] = 48
     batch_size: Positive = 128
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     on_bad: Literal["error", "skip"] = "error"
@@ -298,6 +298,10 @@ class TrainSettings:
             raise FerError(
                 "data.sampler=balanced: every class has the same say already; leave out loss.class_weights and "
                 "loss=logit_adjusted, which would give the rare ones more than theirs"
+            )
+        if self.data.labels == "fer2013" and self.data.ferplus_rule != "majority":
+            raise FerError(
+                f"data.ferplus_rule={self.data.ferplus_rule}: makes labels of votes; set data.labels=ferplus"
             )
         self._refuse_stages()
         if self.early_stopping and self.trainer.overfit_batches:

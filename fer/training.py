@@ -22,7 +22,7 @@ from fer import augment, checkpoints, machine, predictions, profiling, scoring
 from fer.calibration import fitted_temperature
 from fer.callbacks import Averaging, FiniteLoss, History, Patience, Saver, Signals, Stopwatch
 from fer.dashboard import Dashboard, hyperparameters
-from fer.data.datamodule import FERDataModule
+from fer.data.datamodule import FERDataModule, tell_notes
 from fer.data.features import LARGEST
 from fer.data.locate import HOW_TO_GET
 from fer.data.twins import without_twin
@@ -135,14 +135,7 @@ def announce(data: FERDataModule, stand_in: bool) -> None:
     source = data.faces.source
     held = ", ".join(f"{len(dataset):,} {split}" for split, dataset in data.datasets.items())
     log.info("data: %s (%s), split %s: %s", source.path, source.layout, data.data.split, held)
-    for note in data.notes:
-        log.info("  %s", note)
-    if source.skipped:
-        log.warning(
-            "  %d bad rows or files were skipped: listed in metrics.json, first: %s",
-            len(source.skipped),
-            source.skipped[0],
-        )
+    tell_notes(data.notes, source.skipped)
 
 
 def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> EmotionClassifier:

@@ -43,8 +43,10 @@ def test_no_faces_are_read_as_none(tmp_path):
         (lambda lines: [lines[0], lines[1], lines[1]], "a row stands twice"),
         (lambda lines: [lines[0], lines[1].replace("5,", "five,", 1)], "invalid literal"),
         (lambda lines: [lines[0].replace("target", "label"), lines[1]], "no 'target'"),
-        (lambda lines: [lines[0], lines[1].rsplit(",", 1)[0]], "float"),
-        (lambda lines: [lines[0], lines[1].rsplit(",", 1)[0] + ",inf"], "a probability is no number"),
+        (lambda lines: [lines[0], lines[1].rsplit(",", 1)[0]], "line 2 is cut short"),
+        (lambda lines: [lines[0], lines[1].rsplit(",", 1)[0] + ",inf"], "line 2: its values are no probabilities"),
+        (lambda lines: [lines[0], lines[1].rsplit(",", 1)[0] + ",0.9"], "line 2: its values are no probabilities"),
+        (lambda lines: [lines[0], lines[1].replace("5,", "9" * 20 + ",", 1)], "too large"),
     ],
 )
 def test_a_damaged_file_is_one_line(tmp_path, spoil, says):

@@ -100,6 +100,7 @@ def test_the_least_likely_comes_first(audit, labels, runs, tmp_path):
     true, given = labels
     predicted = chances(true)
     predicted[190, given[190]] = 0.001
+    predicted[190] /= predicted[190].sum()
     shutil.rmtree(runs / "1")
     finished(runs / "1", metrics(runs / "0")["dataset"]["fingerprint"], given, predicted, range(1, COUNT, 3))
     assert audit("fer.csv", "--quick", "--predictions", "runs", "--out", "out").code == 0
@@ -141,7 +142,7 @@ def test_votes_that_side_with_the_label_make_it_a_face_to_look_at(audit, labels,
         (lambda runs: (runs / "1" / "predictions.csv").unlink(), "runs/1/predictions.csv: cannot be read"),
         (lambda runs: change(runs / "1" / "metrics.json", '"fingerprint": "', '"fingerprint": "0'), "is of other data"),
         (lambda runs: change(runs / "1" / "predictions.csv", "p_sad", "p_blue"), "predictions.csv: cannot be read"),
-        (lambda runs: change(runs / "1" / "predictions.csv", "0.94", "nan"), "a probability is no number"),
+        (lambda runs: change(runs / "1" / "predictions.csv", "0.94", "nan"), "its values are no probabilities"),
         (lambda runs: relabelled(runs / "1" / "predictions.csv"), "which is not its label here"),
         (lambda runs: [emptied(runs / str(n) / "predictions.csv") for n in range(3)], "no faces of two labels"),
         (lambda runs: shutil.rmtree(runs), "runs: no such folder"),

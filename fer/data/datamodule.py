@@ -5,6 +5,7 @@ the device as bytes, and becomes float and augmented there.
 """
 
 import hashlib
+import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -31,6 +32,8 @@ from fer.data.twins import digests
 from fer.errors import FerError
 from fer.labels import SPLITS
 from fer.settings import DataSettings
+
+log = logging.getLogger(__name__)
 
 EVERY = "all"  # in place of a split: all faces that have a label
 
@@ -178,6 +181,15 @@ def seed_noise(device: torch.device, seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
+
+
+def tell_notes(notes: Sequence[str], skipped: Sequence[str]) -> None:
+    """Log what a user must know of the faces, and which bad rows or files were skipped."""
+    for note in notes:
+        log.info("  %s", note)
+    if skipped:
+        told = "  %d bad rows or files were skipped: listed in metrics.json, first: %s"
+        log.warning(told, len(skipped), skipped[0])
 
 
 def as_batch(batch: Any) -> Any:

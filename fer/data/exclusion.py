@@ -26,7 +26,7 @@ from fer.data.table import read_faces
 from fer.errors import FerError, did_you_mean
 from fer.labels import EMOTIONS
 from fer.results import written_whole
-from fer.settings import DataSettings
+from fer.settings import MAX_SIZE, MIN_SIZE, DataSettings
 
 HEADS = ("row", "reason", "suggestion", "split", "label", "group", "score")
 NEEDED = HEADS[:3]
@@ -85,7 +85,7 @@ def read(file: Path) -> Listed:
     try:
         with open(file, newline="", encoding="utf-8-sig") as stream:
             told = dict(re.findall(r"\b(fingerprint|image_size|split)=(\w+)", stream.readline()))
-            if len(told) < 3 or not told["image_size"].isdecimal():
+            if len(told) < 3 or not re.fullmatch("[0-9]{1,4}", told["image_size"]):
                 raise FerError(f"{name}, line 1: does not tell which data it is of; expected fer.audit's audit.csv")
             reasons = _reasons(csv.DictReader(stream), name)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -106,7 +106,7 @@ def _reasons(lines: "csv.DictReader[str]", name: str) -> dict[str, list[int]]:
     reasons: dict[str, list[int]] = {}
     for line in lines:
         where, suggestion = f"{name}, line {lines.line_num + 1}", (line["suggestion"] or "").strip()
-        if not (line["row"] or "").strip().isdecimal():
+        if not re.fullmatch(r"\s*[0-9]{1,18}\s*", line["row"] or ""):
             raise FerError(f"{where}: row is {line['row']!r}; expected a whole number from 0")
         if suggestion not in SUGGESTIONS:
             near = did_you_mean(suggestion, SUGGESTIONS)
@@ -132,6 +132,8 @@ def leave_out(
     if data.exclude is None:
         return splits, None
     listed = read(Path(data.exclude))
+    if not MIN_SIZE <= listed.image_size <= MAX_SIZE:
+        raise FerError(f"data.exclude={data.exclude}, line 1: no audit is made at image_size={listed.image_size}")
     _refuse_others(listed, faces, data)
     named = np.isin(faces.rows, listed.rows)
     out = named & (splits == 0)
@@ -146,8 +148,15 @@ def leave_out(
         "faces": len(left),
         "by_reason": {reason: count for reason, count in reasons.items() if count},  # a face may have several
         "outside_train": int(named.sum()) - len(left),
+        "emptied": _emptied(faces, splits == 0, kept == 0),
         "audited_split": listed.split,
     }
+
+
+def _emptied(faces: Faces, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> list[str]:
+    """Return the classes that have faces before and none after."""
+    gone = set(faces.targets[before].tolist()) - set(faces.targets[after].tolist())
+    return [name for index, name in enumerate(faces.classes) if index in gone]
 
 
 def _refuse_others(listed: Listed, faces: Faces, data: DataSettings) -> None:
@@ -179,6 +188,8 @@ def notes(excluded: Mapping[str, Any] | None, split: str) -> list[str]:
     if excluded is None:
         return []
     told = [f"{excluded['faces']:,} faces left out of train by {excluded['file']}{_in_words(excluded['by_reason'])}"]
+    if emptied := excluded.get("emptied"):
+        told.append(f"which leaves NO face of {', '.join(emptied)} in train")
     if excluded["outside_train"]:
         told.append(f"{excluded['outside_train']:,} more that it names are not in train, and stay")
     if excluded["audited_split"] != split:

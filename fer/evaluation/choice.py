@@ -19,7 +19,8 @@ from fer.significance import wilson
 
 log = logging.getLogger(__name__)
 
-OnVal = tuple[Tensor, Tensor, NDArray[np.bool_]]  # probabilities (M, N, C), labels (N,), which have no twin in train
+# probabilities (M, N, C), labels (N,), which have no twin in train; None where that cannot be told
+OnVal = tuple[Tensor, Tensor, NDArray[np.bool_] | None]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Chosen:
         fitted_on: the faces that it was fitted on, in words.
         threshold: for the wanted error rate; None where none was asked for or none can promise it.
         kept: whether the temperature is the one in the network's checkpoint.
+        chosen_on: the faces that the threshold was chosen on, in words.
     """
 
     weights: Tensor
@@ -39,6 +41,7 @@ class Chosen:
     fitted_on: str
     threshold: Threshold | None = None
     kept: bool = False
+    chosen_on: str = ""
 
 
 def chosen(asked: Asked, members: Sequence[Member], training: Training, scored: OnVal | None) -> Chosen:
@@ -73,11 +76,13 @@ def chosen(asked: Asked, members: Sequence[Member], training: Training, scored: 
     weights = fitted_weights(predicted, targets) if asked.weights == "val" else equal_weights(len(members))
     chances, labels = mixed(predicted, weights).numpy(), targets.numpy()
     temperature = sealed if alone and sealed is not None else fitted_temperature(chances, labels)
-    threshold = None
+    threshold, chosen_on = None, "the faces of val without a twin in train"
+    if kept is None:
+        kept, chosen_on = np.ones(len(labels), np.bool_), "all of val, since its twins in train could not be told"
     if asked.error_rate is not None:
         threshold = threshold_for(asked.error_rate, tempered(chances[kept], temperature), labels[kept])
     fitted_on = "val" if scored is None else "these faces"
-    return Chosen(weights, temperature, fitted_on, threshold, kept=alone and sealed is not None)
+    return Chosen(weights, temperature, fitted_on, threshold, alone and sealed is not None, chosen_on)
 
 
 def answering(chosen: Chosen, wanted: float, scored: Scored) -> dict[str, Any]:
@@ -89,9 +94,9 @@ def answering(chosen: Chosen, wanted: float, scored: Scored) -> dict[str, Any]:
     return {
         "wanted_error": wanted,
         "threshold": found.confidence,
-        "chosen_on": "the faces of val without a twin in train",
+        "chosen_on": chosen.chosen_on,
         "coverage_there": found.coverage,
-        "error_there": found.error,  # there: on the faces of val without a twin in train
+        "error_there": found.error,  # there: on the faces that it was chosen on
         "bound_there": found.bound,
         "coverage": answered / len(scored.targets),
         "error": wrong / answered if answered else None,

@@ -63,13 +63,15 @@ def record(members: Sequence[Member], results: dict[str, Any]) -> int:
     Raises:
         FerError: a record is damaged.
     """
-    counts: list[int] = []
-    before = [(member, looks(member)) for member in members]  # all are sound before any is written
-    for member, known in before:
-        known.append(entry(member, results))
+    known: dict[Path, list[dict[str, Any]]] = {}  # all are sound before any is written; networks of a folder share one
+    for member in members:
+        if member.run not in known or not (member.run / FILE).exists():
+            known.setdefault(member.run, []).extend(looks(member))
+    for member in members:
+        known[member.run].append(entry(member, results))
+    for folder, entries in known.items():
         try:
-            write_json(member.run / FILE, known)
+            write_json(folder / FILE, entries)
         except OSError as error:
-            log.warning("this look at test could not be recorded: %s (%s)", member.run / FILE, error.strerror)
-        counts.append(sum(look.get("checkpoint") == member.file.name for look in known))
-    return max(counts)
+            log.warning("this look at test could not be recorded: %s (%s)", folder / FILE, error.strerror)
+    return max(sum(1 for look in known[member.run] if look.get("checkpoint") == member.file.name) for member in members)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fer import machine, predictions, scoring
 from fer.data.crowd import agreement
-from fer.data.datamodule import FERDataModule
+from fer.data.datamodule import FERDataModule, tell_notes
 from fer.data.twins import without_twin
 from fer.ensemble import mixed
 from fer.errors import FerError
@@ -48,14 +48,14 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
     check_classes(members[0], data)
     own = described["fingerprint"] == members[0].model.dataset.get("fingerprint")
     _announce(asked, members, described, own)
+    tell_notes(described["notes"], described["skipped"])
     training = Training(members, asked.batch_size)
     rival = Rival.of(asked, faces, data)
     predicted, targets = faces.predicted(members, asked), data.datasets[asked.split].targets
     images = data.datasets[asked.split].images[:, 0].numpy()
     kept = not_trained_on(training, images)
     on_val = own and asked.split == "val" and same_split(faces.settings, members[0].trained_with)
-    everywhere = np.ones(len(images), np.bool_) if kept is None else kept
-    choice = chosen(asked, members, training, (predicted, targets, everywhere) if on_val else None)
+    choice = chosen(asked, members, training, (predicted, targets, kept) if on_val else None)
     together = mixed(predicted, choice.weights)
     scored = scoring.scored_faces(together, data, asked.split, classes)
     results = scoring.split_figures(scored, data, asked.split, choice.temperature)
@@ -73,11 +73,11 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
         **machine.provenance(),
         "command": command,
     }
-    everyone = [*members, *(rival.members if rival else ())]
-    if asked.split == "test" or is_a_look(images, Training(everyone, asked.batch_size).hashes("test", size)):
-        results["test_opened"] = looks.record(everyone, results)
     folder = results_folder(out, members, asked)
     predictions.write(folder / "predictions.csv", asked.split, scored, data.datasets[asked.split].soft)
+    everyone = [*members, *(rival.members if rival else ())]  # a look is one once there is something to be seen of it
+    if asked.split == "test" or is_a_look(images, Training(everyone, asked.batch_size).hashes("test", size)):
+        results["test_opened"] = looks.record(everyone, results)
     write_json(folder / "metrics.json", results)
     return results, scored, folder
 
@@ -106,10 +106,14 @@ def agreement_with_votes(data: FERDataModule, split: str, targets: Tensor, predi
 
 def _announce(asked: Asked, members: Sequence[Member], described: dict[str, Any], own: bool) -> None:
     trained = members[0].model.dataset
-    what = "labels" if described["path"] == trained.get("path") else "path"
     if not own:
-        name = {"path": "data", "labels": "labels"}[what]
-        log.warning("these are not the %s of the training: %s, trained on %s", name, described[what], trained.get(what))
+        for key, name in (("path", "data"), ("labels", "labels")):
+            if described[key] != trained.get(key):
+                here = described[key], trained.get(key)
+                log.warning("these are not the %s of the training: %s, trained on %s", name, *here)
+                break
+        else:
+            log.warning("%s has other contents than at the training", described["path"])
     for member in members:
         log.info("network: %s from %s", member.model.architecture, member.file)
     log.info("data:    %s, split %s: %s", described["path"], described["split"], asked.split)

@@ -97,20 +97,20 @@ class Training:
                     continue
         return found
 
-    def val(self, asked: Asked) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
-        """Return the networks' probabilities (M, N, C) of val, its labels, and (N,) those not trained on."""
+    def val(self, asked: Asked) -> tuple[Tensor, Tensor, NDArray[np.bool_] | None]:
+        """Return the networks' probabilities (M, N, C) of val, its labels, and (N,) those not trained on, if told."""
         first = self.members[0]
         faces = self._val(_without_votes(first.trained_with) | {"exclude": None})
         predicted = faces.predicted(self.members, asked)
         dataset = faces.at(first.model.image_size).datasets["val"]
         return predicted, dataset.targets, self.unseen(dataset.images[:, 0].numpy())
 
-    def unseen(self, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Return (N,) whether a face was not trained on; all, where that cannot be told."""
+    def unseen(self, images: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+        """Return (N,) whether a face was not trained on; None where that cannot be told."""
         try:
             return without_twin(images, self.seen(images.shape[-1]))
         except FerError:
-            return np.ones(len(images), np.bool_)
+            return None
 
 
 def _without_votes(settings: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fer.reports.theme import PAPER, themed
+from fer.results import written_whole
 
 WIDTH = 4.6  # inches
 DPI = 200  # of PNG files: 920 pixels
@@ -96,10 +97,12 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = svg(figure, name)
-    (folder / f"{name}.svg").write_text(drawn, encoding="utf-8")
-    with style():
+    with written_whole(folder / f"{name}.svg") as text:
+        text.write(drawn)
+    with style(), written_whole(folder / f"{name}.png", binary=True) as picture:
         figure.set_layout_engine(None)  # it is laid out by now; again would take as long as drawing
-        figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+        kept: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}}
+        figure.savefig(picture, format="png", dpi=DPI, **kept)
     return drawn
 
 

@@ -7,6 +7,7 @@ and a ``label.csv`` without FER2013's own labels: what the votes make of them is
 
 import csv
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -114,7 +115,7 @@ def _face(
 
 def _votes(fields: list[str]) -> list[int] | None:
     """Return ten votes, or None if these are not ten whole numbers 0 to 10, at least one above 0."""
-    if len(fields) != len(FERPLUS_COLUMNS) or not all(field.strip().isdecimal() for field in fields):
+    if len(fields) != len(FERPLUS_COLUMNS) or not all(re.fullmatch(r"\s*[0-9]{1,9}\s*", field) for field in fields):
         return None
     votes = [int(field) for field in fields]
     return votes if 0 < max(votes) <= 10 else None  # without a vote the arg-max would say neutral
