@@ -51,7 +51,7 @@ def beside(rows: Sequence[tuple[str, float | None, Mapping[str, Estimate]]]) -> 
         rows: name, the study's accuracy, protocol -> ours.
     """
     protocols = list(dict.fromkeys(protocol for _, _, ours in rows for protocol in ours))
-    figure, axes = canvas(0.9 + 0.52 * len(rows))
+    figure, axes = canvas(1.05 + 0.52 * len(rows))
     plot = axes[0, 0]
     for place, (_, theirs, ours) in enumerate(rows):
         if theirs is not None:
@@ -68,6 +68,7 @@ def beside(rows: Sequence[tuple[str, float | None, Mapping[str, Estimate]]]) -> 
     plot.set_ylim(len(rows) - 0.5, -0.5)
     plot.grid(axis="y", visible=False)
     plot.xaxis.set_major_formatter(PERCENT)
+    plot.set_xlabel("val accuracy")
     plot.margins(x=0.06)
     figure.legend(loc="outside upper left", ncols=1 + len(protocols), fontsize=7.5, columnspacing=1.0)
     return figure
