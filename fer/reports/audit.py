@@ -320,7 +320,8 @@ def votes(facts: Mapping[str, Any]) -> Markup:
         f"{low} to {high} votes a face. The most frequent answer agrees with the label of "
         f"{share(counted['agreeing'], total)} of the faces, is none of the seven emotions for "
         f"{share(counted['outside_the_seven'], total)}, and has no more than half of the votes for "
-        f"{share(counted['without_majority'], total)}. Rows are labels, columns the most frequent answers.",
+        f"{share(counted['without_majority'], total)}. Rows are labels, columns the most frequent answers; NF: no "
+        "face.",
         class_="soft",
     )
     answers = counted["answers"].items()
