@@ -89,18 +89,18 @@ def _run_plainly(
     task: Callable[[DictConfig], Any], overrides: Sequence[str], check: Callable[[DictConfig], Any] | None
 ) -> None:
     """Run as ``hydra.main`` does, which composes twice, and makes the run's folder before anything can be refused."""
-    with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
-        try:
+    try:
+        with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
             config = compose("config", [*overrides, "hydra.mode=RUN"], return_hydra_config=True)
-        except FAULTS as error:
-            raise FerError(explain(error, overrides)) from error
-        if check:
-            check(_without_hydra(config))
-        callbacks = Callbacks(config)
-        callbacks.on_run_start(config=config, config_name="config")
-        context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=callbacks)
-        ended = run_job(task, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
-        callbacks.on_run_end(config=config, config_name="config", job_return=ended)
+            if check:
+                check(_without_hydra(config))
+            callbacks = Callbacks(config)
+            callbacks.on_run_start(config=config, config_name="config")
+            context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=callbacks)
+            ended = run_job(task, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
+            callbacks.on_run_end(config=config, config_name="config", job_return=ended)
+    except FAULTS as error:
+        raise FerError(explain(error, overrides)) from error
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

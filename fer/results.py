@@ -198,7 +198,7 @@ def answering_in_words(found: Mapping[str, Any]) -> str:
     """
     promise = f"At most {100 * found['wanted_error']:g} % wrong, with probability 95 %, of faces like those of val"
     if found["threshold"] is None:
-        return f"{promise}: no confidence allows that promise."
+        return f"{promise}: no confidence can promise that, by {found['chosen_on']}."
     error = "none" if found["error"] is None else "{:.2f} % [{:.2f}, {:.2f}]".format(
         100 * found["error"], *(100 * end for end in found["error_ci95"])
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 
@@ -398,6 +399,17 @@ def test_the_data_are_found_where_training_finds_them(audit, table, tmp_path, mo
     monkeypatch.setenv("FER_DATA", str(tmp_path / "fer2013.csv"))
     assert audit("--quick", "--out", "out").code == 0
     assert facts(tmp_path / "out")["dataset"]["path"] == str(tmp_path / "fer2013.csv")
+
+
+def test_the_next_command_holds_for_any_path(audit, table, train, tmp_path):
+    ended = audit("fer2013.csv", "--quick", "--out", "a b=c,é")
+    assert ended.code == 0, ended.err
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("next:")]
+    program, override = shlex.split(line.removeprefix("next:    python -m "))
+    assert program == "fer.train"
+    trained = train(override, "data.path=fer2013.csv", "model=mlp", "model.hidden=[4]", "trainer=smoke")
+    assert trained.code == 0, trained
+    assert "left out of train by" in trained.out
 
 
 def test_no_earlier_audit_is_overwritten(audit, table, tmp_path):

@@ -62,7 +62,7 @@ def test_terminal_report_and_card_say_how_it_was_trained_and_what_was_promised(e
 @pytest.mark.parametrize(
     ("found", "says"),
     [
-        ({"threshold": None}, "no confidence allows that promise."),
+        ({"threshold": None, "chosen_on": "val"}, "no confidence can promise that, by val."),
         ({"threshold": 0.7, "chosen_on": "val", "coverage_there": 0.5, "coverage": 0.25, "error": 0.125,
           "error_ci95": [0.1, 0.15]}, "here it answers 25.0 %, wrong among them: 12.50 % [10.00, 15.00]."),
         ({"threshold": 0.7, "chosen_on": "val", "coverage_there": 0.5, "coverage": 0.0, "error": None,

@@ -111,6 +111,14 @@ def test_a_changed_layout_is_refused(file, entries):
         fer.load(file)
 
 
+@pytest.mark.parametrize("entry", [{"settings": None}, {"settings": 7}, {"excluded": "all"}])
+def test_a_changed_record_of_the_data_is_refused(file, entry):
+    about = torch.load(file, weights_only=True)["fer"]
+    change(file, fer={**about, "dataset": {**about["dataset"], **entry}})
+    with pytest.raises(FerError, match="what it tells of its data was changed"):
+        fer.load(file)
+
+
 def test_unknown_data_settings_are_refused_by_evaluate(file, evaluate, small_run):
     about = torch.load(file, weights_only=True)["fer"]
     about["dataset"]["settings"]["colour"] = 1

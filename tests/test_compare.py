@@ -41,6 +41,16 @@ def test_runs_are_laid_side_by_side(compare, two_runs, tmp_path):
     assert str(folder.relative_to(tmp_path) / "compare.html") in ended.out
 
 
+def test_no_earlier_comparison_is_overwritten(compare, two_runs, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "leaderboard.md").write_text("mine")
+    ended = compare(*map(str, two_runs), "--out", "out")
+    assert ended.code == 0, ended.err
+    assert (tmp_path / "out" / "leaderboard.md").read_text() == "mine"
+    assert "Leaderboard" in (tmp_path / "out_2" / "leaderboard.md").read_text()
+    assert "out_2" in ended.out
+
+
 def test_a_pair_is_tested(compare, two_runs):
     first, second = map(str, two_runs)
     ended = compare(first, second, "--out", "out", "--pair", first, second, "--pair", second, first)

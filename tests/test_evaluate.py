@@ -11,8 +11,11 @@ from PIL import Image
 from test_train import write_csv
 
 import fer
+from fer.data import exclusion
+from fer.data.datamodule import FERDataModule
 from fer.data.readers.drawing import draw_faces
 from fer.labels import EMOTIONS
+from fer.settings import DataSettings
 
 
 def test_val_again_gives_the_runs_own_figures(evaluate, small_run):
@@ -200,6 +203,59 @@ def test_each_look_at_test_is_counted(evaluate, small_run):
     ended = evaluate(str(small_run), "--split", "test")
     assert ended.code == 1
     assert "test_opened.json: damaged" in ended.line
+
+
+def test_two_networks_of_one_folder_each_have_their_looks(evaluate, small_run):
+    best, last = (str(small_run / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
+    assert evaluate(best, last, "--split", "test", "--out", "both").code == 0
+    assert evaluate(best, "--split", "test", "--against", last).code == 0
+    looks = json.loads((small_run / "test_opened.json").read_text())
+    assert sorted(look["checkpoint"] for look in looks) == ["best.ckpt", "best.ckpt", "last.ckpt", "last.ckpt"]
+    ended = evaluate(best, "--split", "test")
+    assert "test was opened 3 times by now" in ended.out
+
+
+def test_a_promise_says_where_twins_could_not_be_told(train, evaluate, tmp_path):
+    audited = tmp_path / "audit.csv"
+    data = FERDataModule(DataSettings(path="synthetic", synthetic_count=140, image_size=24))
+    about = f"fingerprint={exclusion.fingerprint(data.faces)} image_size=24 split=official"
+    audited.write_text(f"{exclusion.PURPOSE} {about}\nrow,reason,suggestion\n0,mine,exclude\n")
+    assert train(*SMALL, f"data.exclude={audited}", "hydra.run.dir=run").code == 0
+    assert evaluate("run", "--error-rate", "0.9").code == 0
+    audited.unlink()
+    ended = evaluate("run", "--error-rate", "0.9")
+    assert ended.code == 0, ended
+    assert "no clean figures: " in ended.err + ended.out
+    assert "all of val, since its twins in train could not be told" in " ".join(ended.out.split())
+    first, second = (metrics(tmp_path / "run" / "evaluations" / name)["answering"] for name in ("val", "val_2"))
+    assert first["chosen_on"] == "the faces of val without a twin in train"
+    assert second["chosen_on"].startswith("all of val")
+
+
+def test_what_is_skipped_is_told(evaluate, small_run, tmp_path):
+    images, targets = draw_faces(20, seed=5)
+    rows = [f"{t},{' '.join(map(str, i.ravel()))},PrivateTest" for i, t in zip(images, targets, strict=True)]
+    (tmp_path / "mine.csv").write_text("\n".join(["emotion,pixels,Usage", *rows, "9,1 2 3,PrivateTest"]) + "\n")
+    ended = evaluate(str(small_run), "--data", "mine.csv", "--split", "all", "--on-bad", "skip")
+    assert ended.code == 0, ended
+    assert "1 bad rows or files were skipped" in ended.err + ended.out
+    card = (small_run / "evaluations" / "all" / "model_card.md").read_text()
+    assert "1 bad rows or files were skipped." in card
+
+
+def test_data_that_have_changed_in_place_are_told_so(train, evaluate, tmp_path):
+    images, targets = draw_faces(60, seed=5)
+    usages = ["Training"] * 40 + ["PublicTest"] * 20
+
+    def write(labels):
+        rows = [f"{t},{' '.join(map(str, i.ravel()))},{u}" for i, t, u in zip(images, labels, usages, strict=True)]
+        (tmp_path / "mine.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]) + "\n")
+
+    write(targets)
+    assert train(*SMALL[2:], "data.path=mine.csv", "hydra.run.dir=run").code == 0
+    write([(targets[0] + 1) % 7, *targets[1:]])
+    ended = evaluate("run")
+    assert "mine.csv has other contents than at the training" in ended.err + ended.out
 
 
 def test_every_face_of_a_folder_without_splits_can_be_scored(evaluate, small_run, tmp_path):

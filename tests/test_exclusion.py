@@ -112,6 +112,10 @@ def test_a_spreadsheet_may_save_it(audited, with_bom):
         (lambda lines: lines.__setitem__(1, "place,reason,suggestion"), "line 2: no column 'row'"),
         (lambda lines: lines.append("7,ugly,exlude"), "line 7: suggestion is 'exlude'; expected exclude, look"),
         (lambda lines: lines.append("-7,ugly,exclude"), "line 7: row is '-7'; expected a whole number"),
+        (lambda lines: lines.append("9" * 20 + ",ugly,exclude"), "expected a whole number"),
+        (lambda lines: lines.append("9" * 5000 + ",ugly,exclude"), "expected a whole number"),
+        (lambda lines: lines.__setitem__(0, lines[0].replace("image_size=48", "image_size=0")), "at image_size=0"),
+        (lambda lines: lines.__setitem__(0, lines[0].replace("image_size=48", "image_size=99999")), "line 1"),
         (lambda lines: lines.append("140,ugly,exclude"), "row 140 is not in fer.csv"),
         (lambda lines: lines.append("7"), "line 7: suggestion is ''"),
         (lambda lines: lines.__setitem__(0, lines[0].replace("fingerprint=", "fingerprint=0")), "is of other data"),
@@ -125,6 +129,14 @@ def test_a_bad_file_is_refused_in_a_line(audited, change, says):
     assert says in str(error.value)
     assert str(error.value).startswith(f"data.exclude={audited}")
     assert "\n" not in str(error.value)
+
+
+def test_a_class_that_is_emptied_is_told(audited, train):
+    disgusted = [row for row in served()[1]["train"] if served()[0].faces.targets[row] == 1]
+    edited(audited, lambda lines: lines.extend(f"{row},mine,exclude" for row in disgusted))
+    ended = train("data.path=fer.csv", f"data.exclude={audited}", *QUICK, "data.image_size=48")
+    assert ended.code == 0, ended
+    assert "which leaves NO face of disgust in train" in ended.out + ended.err
 
 
 def test_a_missing_file_and_other_data_are_refused_in_a_line(audited, train):

@@ -131,6 +131,16 @@ def cut(file, lines):
         (lambda run: (run / "metrics.json").write_text('{"schema": 1,'), "metrics.json: cannot be read"),
         (lambda run: (run / "metrics.json").write_text("[]"), "metrics.json: cannot be read"),
         (lambda run: edited(run / "metrics.json", accuracy=float("nan")), "cannot be read (accuracy is nan)"),
+        (
+            lambda run: edited(run / "metrics.json", best_epoch="first"),
+            "metrics.json: cannot be read (must be real number",
+        ),
+        (
+            lambda run: edited(run / "metrics.json", train_seconds=None),
+            "metrics.json: cannot be read (must be real number",
+        ),
+        (lambda run: edited(run / "metrics.json", hardware="fast"), "cannot be read (hardware is no mapping)"),
+        (lambda run: (run / "metrics.json").write_text("[" * 100_000), "metrics.json: cannot be read"),
         (lambda run: edited(run / "metrics.json", dataset={}), "metrics.json: cannot be read (no 'fingerprint')"),
         (
             lambda run: edited(run / "metrics.json", split="test"),
@@ -179,6 +189,23 @@ def test_evaluations_are_never_opened(runs, tmp_path):
     for file in (published.page, published.table, published.markdown):
         assert "98.7" not in file.read_text()
         assert "0.98765" not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    "results", [{"split": "test", "accuracy": 0.5}, {"split": "test", "n": 3, "accuracy": 0.5, "accuracy_ci95": 7}]
+)
+def test_a_damaged_evaluation_on_test_is_named(runs, results):
+    folder = runs / "a0" / "evaluations" / "test"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(results))
+    with pytest.raises(FerError, match=r"evaluations/test/metrics\.json: cannot be read"):
+        leaderboard.looks_at_test(runs / "a0")
+
+
+def test_a_damaged_record_of_looks_is_named(runs):
+    (runs / "a0" / "test_opened.json").write_text('[{"accuracy": null}]')
+    with pytest.raises(FerError, match=r"test_opened\.json: cannot be read"):
+        leaderboard.looks_at_test(runs / "a0")
 
 
 def test_a_second_leaderboard_takes_the_place_of_the_first(runs, tmp_path):

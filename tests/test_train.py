@@ -133,6 +133,7 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["data.batch_size=1.5"], "expected a whole number"),
         (["optimizer.lr=-1"], "optimizer.lr=-1: out of range; it must be above 0"),
         (["optimizer.lr=0"], "out of range"),
+        (["data.ferplus_rule=soft"], "data.ferplus_rule=soft: makes labels of votes; set data.labels=ferplus"),
         (["augment.flip=1.2"], "augment.flip=1.2: out of range; it must be at least 0 and at most 1"),
         (["augment.flip=true"], "expected a number"),
         (["model.dropout=1"], "model.dropout=1: out of range"),

@@ -88,7 +88,7 @@ def chosen(asked: Asked, members: Sequence[Member], training: Training, scored: 
 def answering(chosen: Chosen, wanted: float, scored: Scored) -> dict[str, Any]:
     """Return what answering only above the chosen confidence does to these faces, as plain values."""
     if chosen.threshold is None or chosen.temperature is None:
-        return {"wanted_error": wanted, "threshold": None}
+        return {"wanted_error": wanted, "threshold": None, "chosen_on": chosen.chosen_on}
     found = chosen.threshold
     answered, wrong = at_threshold(found.confidence, tempered(scored.probabilities, chosen.temperature), scored.targets)
     return {
