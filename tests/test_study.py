@@ -70,7 +70,9 @@ def test_the_table_has_the_runs_figures_and_tells_what_is_left_out(several, make
     assert told in ended.out
     assert f"{np.mean(accuracies) - 63.08:+.2f} [" in page  # to the study
     gained = [100 * metrics(tmp_path / "runs" / name)["accuracy"] for name in ("b0", "b1")]
-    assert f"| augmentation | CNN | holdout | 2 and 2 | {np.mean(gained) - np.mean(accuracies):+.2f} |" in page
+    assert (
+        f"| augmentation | CNN | holdout | 2 and 2 | 2 and 2 | {np.mean(gained) - np.mean(accuracies):+.2f} |" in page
+    )
     assert f"| {100 * (last_val('b', tmp_path) - last_val('a', tmp_path)):+.2f} |" in page  # where no epoch is chosen
     assert "| schedule | CNN + augmentation | holdout | 1 and 2 |" in page
     assert "official" in page

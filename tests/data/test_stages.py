@@ -14,6 +14,12 @@ NETWORK = ("model=resnet9", "model.width=4", "data=synthetic", "data.synthetic_c
            "trainer.threads=1", "logger=none")  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def apart(tmp_path, monkeypatch):
+    """Whatever a training writes lies in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_an_epoch_has_the_size_of_its_stage():
     assert [stage_size(STAGES, epoch) for epoch in range(7)] == [16, 16, 20, 24, 24, 24, 24]
 
