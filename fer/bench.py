@@ -19,13 +19,13 @@ from fer.benchmarks.growth import drawn, growing
 from fer.benchmarks.reading import caching, reading
 from fer.benchmarks.showing import showing
 from fer.benchmarks.tables import table
-from fer.benchmarks.training import overhead, side_by_side, starting
+from fer.benchmarks.training import on_gpu, overhead, side_by_side, starting
 from fer.errors import FerError, Grammar, command
 from fer.results import text_table, write_json
 
 log = logging.getLogger(__name__)
 
-PARTS = ("reading", "augmenting", "showing", "starting", "overhead", "training", "growth")
+PARTS = ("reading", "augmenting", "showing", "starting", "overhead", "training", "growth", "gpu")
 
 
 @command("fer.bench")
@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "starting": lambda: starting(file, arguments.rounds),
             "overhead": lambda: overhead(file, arguments.rounds),
             "growth": lambda: growth(file, Path(folder), arguments.out.parent, arguments.rounds),
+            "gpu": lambda: on_gpu(file, arguments.rounds),
             "training": lambda: side_by_side(file, arguments.rounds, arguments.threads, arguments.steps),
         }
         for part in arguments.parts or PARTS:

@@ -1,11 +1,12 @@
 """What happens around the steps of a run: checkpoints, history, times, signals, a loss that is no number."""
 
 import csv
+import itertools
 import logging
-import math
 import shlex
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +22,7 @@ from fer.settings import mode
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 50  # steps between looks at figures on the device; each look waits for it
+LOOK_EVERY = 50  # steps between looks at figures on the device, each of which waits for it
 
 
 class Saver(Checkpoint):
@@ -76,16 +77,34 @@ class Averaging(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        super().__init__(multi_avg_fn=self._average)
+        super().__init__()
         self.decay = decay
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take in a step. Torch's own ``update_parameters`` asks its count on the device, for which the host waits."""
+        if trainer.global_step > self._latest_update_step:
+            assert self._average_model is not None
+            self.update(list(_state(self._average_model.module)), list(_state(pl_module)))
+            self._average_model.n_averaged += 1
+            self._latest_update_step = trainer.global_step
+
     @torch.no_grad()
-    def _average(self, averages: list[Tensor], weights: list[Tensor], _: Tensor) -> None:
-        if not averages[0].is_floating_point():  # the batches that batch normalisation has counted
-            torch._foreach_copy_(averages, weights)
-            return
-        steps = self._latest_update_step  # on the host; the tensor that counts them would have to be waited for
-        torch._foreach_lerp_(averages, weights, 1 - min(self.decay, (1 + steps) / (10 + steps)))
+    def update(self, averages: list[Tensor], weights: list[Tensor]) -> None:
+        """Move averages towards weights; the first weights, and what only counts, are copied."""
+        steps = self._latest_update_step
+        moving = [pair for pair in zip(averages, weights, strict=True) if pair[0].is_floating_point() and steps]
+        copied = [pair for pair in zip(averages, weights, strict=True) if not (pair[0].is_floating_point() and steps)]
+        if moving:
+            kept = min(self.decay, (1 + steps) / (10 + steps))
+            torch._foreach_lerp_([pair[0] for pair in moving], [pair[1] for pair in moving], 1 - kept)
+        for average, value in copied:
+            average.copy_(value)
+
+
+def _state(module: torch.nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(module.parameters(), module.buffers())
 
 
 class Patience(EarlyStopping):
@@ -174,20 +193,30 @@ class History(Callback):
 class FiniteLoss(Callback):
     """Ends a run whose loss is NaN or infinite, before anything of it is saved.
 
-    The first bad step is kept on the device and looked at every 50 steps, so that no step waits for the host.
+    Losses are judged on the device. A CPU's are looked at every 50 steps, a GPU's at the epoch's end: no step waits.
     """
 
     def __init__(self) -> None:
-        self._first: Tensor | None = None
+        self._sound: Tensor | None = None  # whether every loss since the last look was a number
+        self._steps: Tensor | None = None  # how many of them were, up to the first that was not
+        self._looked = 0  # step of the last look
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count from here."""
+        self._begin(trainer)
+
+    def _begin(self, trainer: pl.Trainer) -> None:
+        self._sound = self._steps = None
+        self._looked = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the first bad step."""
-        bad = ~torch.isfinite(outputs["loss"].detach())
-        step = torch.where(bad, trainer.global_step, math.inf)
-        self._first = step if self._first is None else torch.minimum(self._first, step)
-        if (batch_idx + 1) % LOOK_EVERY == 0:
+        """Count the step, as long as no loss was bad."""
+        sound = torch.isfinite(outputs["loss"].detach())
+        self._sound = sound if self._sound is None else self._sound & sound
+        self._steps = self._sound.long() if self._steps is None else self._steps + self._sound
+        if pl_module.device.type == "cpu" and (batch_idx + 1) % LOOK_EVERY == 0:
             self.look(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -200,12 +229,14 @@ class FiniteLoss(Callback):
         Raises:
             FerError: with the step, the epoch and the learning rate.
         """
-        if self._first is not None and math.isfinite(first := float(self._first)):
+        if self._sound is not None and self._steps is not None and not bool(self._sound):
+            step = self._looked + int(self._steps) + 1
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise FerError(
-                f"the loss became NaN or infinite at step {first:.0f} (epoch {trainer.current_epoch + 1}, learning "
+                f"the loss became NaN or infinite at step {step} (epoch {trainer.current_epoch + 1}, learning "
                 f"rate about {rate:.3g}); nothing of it was saved: lower optimizer.lr or set trainer.gradient_clip"
             )
+        self._begin(trainer)
 
 
 class Signals(Callback):

@@ -19,8 +19,9 @@ ClassWeights = Literal["none", "balanced", "sqrt"]
 
 
 class CrossEntropy(nn.Module):
-    """Cross-entropy of logits (B, C) with targets (B,), in float32 whatever the network's precision."""
+    """Cross-entropy of logits (B, C) with targets (B,) or shares (B, C), in float32 whatever the precision."""
 
+    shares = True
     weight: Tensor | None
 
     def __init__(self, label_smoothing: float, weight: Tensor | None) -> None:
@@ -83,6 +84,7 @@ def _symmetric(logs: Tensor, targets: Tensor, *, alpha: float, beta: float, log_
 class LogitAdjusted(nn.Module):
     """Cross-entropy of logits (B, C) plus tau times the logarithm of the classes' shares, with targets (B,)."""
 
+    shares = True
     prior: Tensor
 
     def __init__(self, counts: Tensor, tau: float, label_smoothing: float) -> None:
@@ -99,7 +101,7 @@ class LogitAdjusted(nn.Module):
 class SoftCrossEntropy(nn.Module):
     """Cross-entropy of logits (B, C) with soft targets (B, C), in float32."""
 
-    soft = True  # wants soft targets
+    soft = shares = True  # wants soft targets
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean over the batch, a scalar."""
@@ -113,7 +115,15 @@ class LabelDrawing(SoftCrossEntropy):
         """Return the mean over the batch, a scalar; the step's noise is keyed, so that a resumed run draws the same."""
         if not self.training:
             return super().forward(logits, targets)
-        return functional.cross_entropy(logits.float(), torch.multinomial(targets, 1)[:, 0])
+        return functional.cross_entropy(logits.float(), drawn(targets))
+
+
+def drawn(shares: Tensor) -> Tensor:
+    """Return a class (B,) for each face, drawn from its shares (B, C).
+
+    As ``torch.multinomial`` draws one, which would look at the shares first and let the host wait for a GPU.
+    """
+    return (shares / torch.empty_like(shares).exponential_()).argmax(1)
 
 
 @LOSSES.register("cross_entropy")

@@ -143,7 +143,8 @@ def find(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any
         Interrupted: a signal came.
     """
     training.check_names(settings)  # the schedule too, which takes no part in the test
-    curve = measure(replace(settings, scheduler={"name": "none"}, logger=LoggerSettings(False, False, False)), origin)
+    plain = replace(settings, scheduler={"name": "none"}, logger=LoggerSettings(False, False, False))
+    curve, size = measure(plain, origin)
     suggestion, reason = suggest(curve)
     found = {
         "schema": SCHEMA,
@@ -157,7 +158,7 @@ def find(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any
         "smoothed": curve.smoothed,
         "architecture": settings.model["name"],
         "optimizer": settings.optimizer["name"],
-        "batch_size": settings.data.batch_size,
+        "batch_size": size,
         "seed": settings.seed,
         "train_command": train_command(origin.command, suggestion),
         "command": origin.command,
@@ -169,18 +170,21 @@ def find(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any
     return found
 
 
-def measure(settings: TrainSettings, origin: Origin) -> Curve:
-    """Return the curve of a short pass with a rising rate; few batches are gone through again and again."""
-    data, model = training.prepared(settings, origin.stand_in)
+def measure(settings: TrainSettings, origin: Origin) -> tuple[Curve, int]:
+    """Return the curve of a short pass with a rising rate, and the faces a step.
+
+    Few batches are gone through again and again.
+    """
+    settings, data, model = training.prepared(settings, origin.stand_in)
     training.keep_features(settings, data, model)
     faces = {name: len(held) for name, held in data.datasets.items()}
     test = RangeTest()
-    size = settings.data.batch_size
+    size = settings.data.faces_a_step
     log.info("learning-rate range test: from %g to %g in %d steps of %d faces", LOWEST, HIGHEST, STEPS, size)
     with tempfile.TemporaryDirectory(prefix="fer-lr-") as elsewhere, _interruptible():
         options = {"max_epochs": -1, "max_steps": STEPS, "limit_val_batches": 0, "enable_checkpointing": False}
         training.build_trainer(settings, Path(elsewhere), [test], faces, **options).fit(model, datamodule=data)
-    return test.curve
+    return test.curve, size
 
 
 @contextmanager

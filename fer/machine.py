@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from fer.errors import FerError
+from fer.places import usable_cores
 from fer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ def prepare(settings: TrainerSettings) -> None:
     """Set threads and allocator as told; must come before the first large allocation."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    elif not os.environ.get("OMP_NUM_THREADS"):  # torch counts cores, and knows nothing of a container's quota
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     if settings.allocator and not uses_gpu(settings):
         keep_freed_memory()
     # filling new memory costs 2 % of a step, and nothing reads it before it is written

@@ -10,7 +10,8 @@ from typing import Any
 from torch import optim
 from torch.optim.optimizer import ParamsT
 
-from fer.arguments import AboveZero, NonNegative, PartialFraction
+from fer.arguments import AboveZero, NonNegative, PartialFraction, Positive
+from fer.muon import Muon
 from fer.registry import Registry
 
 OPTIMIZERS: Registry = Registry("optimizer")  # type: ignore[type-arg]
@@ -71,3 +72,36 @@ def adamw(
 ) -> optim.Optimizer:
     """Return AdamW (Loshchilov & Hutter 2019), its weight decay apart from the gradient."""
     return optim.AdamW(groups(parameters, weight_decay), lr=lr, betas=(beta1, beta2), fused=True)
+
+
+@OPTIMIZERS.register("muon")
+def muon(
+    parameters: ParamsT,
+    /,
+    *,
+    lr: AboveZero,
+    adam_lr: AboveZero = 0.002,
+    momentum: PartialFraction = 0.9,
+    weight_decay: NonNegative = 5e-4,
+    iterations: Positive = 3,
+) -> optim.Optimizer:
+    """Return Muon for kernels and matrices; for vectors and for the last matrix, which makes the logits, AdamW.
+
+    Args:
+        parameters: of a network, in its order.
+        lr: of Muon.
+        adam_lr: of AdamW.
+        momentum: of Muon.
+        weight_decay: of all but vectors, apart from the gradient.
+        iterations: towards orthogonal steps, see ``fer.muon``.
+    """
+    split = groups(parameters, weight_decay)
+    matrices = [matrix for group in split for matrix in group["params"] if matrix.ndim > 1]
+    made = []
+    for group in split:
+        hidden = [one for one in group["params"] if one.ndim > 1 and one is not matrices[-1]]
+        others = [one for one in group["params"] if one.ndim <= 1 or one is matrices[-1]]
+        rate = group.get("lr", lr)
+        made.append({**group, "params": hidden, "lr": rate, "orthogonal": True, "momentum": momentum})
+        made.append({**group, "params": others, "lr": rate * adam_lr / lr, "orthogonal": False})
+    return Muon([group for group in made if group["params"]], (0.9, 0.999), iterations)

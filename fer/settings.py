@@ -5,16 +5,17 @@
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from fer.arguments import AboveZero, Count, Fraction, Positive, Range
+from fer.arguments import AboveZero, Count, Fraction, NonNegative, Positive, Range
 from fer.errors import FerError
 
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what numpy takes
 Section = dict[str, Any]  # {"name": registered name, **arguments}
 MIN_SIZE, MAX_SIZE = 16, 512  # pixels, of a face
+BATCH_SIZE = 128  # faces a step, unless told otherwise
 MONITORS = ("accuracy/val", "macro_f1/val", "balanced_accuracy/val", "loss/val")
 
 
@@ -55,7 +56,8 @@ class DataSettings:
         exclude: ``audit.csv`` of ``fer.audit``: rows whose suggestion is "exclude" are left out of train; val and test
             stay as they are, so that figures stay comparable.
         image_size: side of the faces, in pixels.
-        batch_size: faces a step.
+        batch_size: faces a step; "auto" is the largest power of two that fits in a GPU's memory and leaves an epoch 50
+            steps, and 128 on a CPU.
         sampler: "shuffle" takes every training face once an epoch, "balanced" as many of every class.
         on_bad: "error" stops at the first bad row or picture, "skip" counts and lists them.
         cache: folder for parsed tables and frozen layers' features; "auto" is the user's; None keeps nothing.
@@ -75,12 +77,18 @@ class DataSettings:
     fold: Count = 0
     exclude: str | None = None
     image_size: Annotated[int, Range(MIN_SIZE, MAX_SIZE)] = 48
-    batch_size: Positive = 128
+    batch_size: Literal["auto"] | Positive = BATCH_SIZE
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     on_bad: Literal["error", "skip"] = "error"
     cache: str | None = "auto"
     synthetic_count: Annotated[int, Range(140)] = 7000
     synthetic_seed: Seed = 0
+
+    @property
+    def faces_a_step(self) -> int:
+        """The batch size as a number, which "auto" has to have become before anything is served."""
+        assert self.batch_size != "auto"
+        return self.batch_size
 
     def __post_init__(self) -> None:
         """Refuse an eighth class that nobody labels, and a fold that is not there."""
@@ -104,6 +112,8 @@ class AugmentSettings:
         contrast: the same, about the face's mean.
         erase: probability that a rectangle is replaced by grey.
         erase_area: largest part of the face that is erased.
+        mixup: alpha of MixUp, which blends a face and its label with another's; 0.2 blends few much, 1 any as likely.
+        cutmix: alpha of CutMix, which pastes a square of another face; with both, each face has the one or the other.
     """
 
     flip: Fraction = 0.0
@@ -115,6 +125,8 @@ class AugmentSettings:
     contrast: Fraction = 0.0
     erase: Fraction = 0.0
     erase_area: Annotated[float, Range(0.02, 1)] = 0.2
+    mixup: NonNegative = 0.0
+    cutmix: NonNegative = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,11 +137,14 @@ class TrainerSettings:
         accelerator: "auto" takes a GPU where there is one.
         precision: "auto" is bf16 on a GPU and 32 bits on a CPU, where autocast is slower.
         max_epochs: passes over the training faces.
-        threads: of the processor; None leaves torch's choice.
+        threads: of the processor; None takes the cores that torch finds, no more than a container's quota.
         gradient_clip: largest norm of the gradient; None clips nothing.
         limit_train: fraction of the batches of each training epoch, at least one batch, for debugging.
         limit_val: the same for validation.
         overfit_batches: use only so many batches of train and of val, for debugging; 0 is off.
+        deterministic: the same bits at every repetition, as far as the GPU's kernels allow; without it a GPU takes the
+            fastest kernels it finds.
+        compile: let torch compile the network, into CUDA graphs on a GPU; the first steps take a minute or two.
         channels_last: store images with channels innermost, which convolutions prefer.
         allocator: keep freed memory instead of handing it back to the system (Linux, glibc, CPU).
         bar: a live bar in a terminal; a line an epoch is printed in any case.
@@ -144,6 +159,8 @@ class TrainerSettings:
     limit_train: Annotated[float, Range(0, 1, above=True)] = 1.0
     limit_val: Annotated[float, Range(0, 1, above=True)] = 1.0
     overfit_batches: Count = 0
+    deterministic: bool = True
+    compile: bool = False
     channels_last: bool = True
     allocator: bool = True
     bar: bool = True
@@ -286,7 +303,7 @@ class TrainSettings:
             raise FerError(f"monitor={self.monitor}: the test split chooses nothing; use one of {', '.join(MONITORS)}")
         if self.monitor not in MONITORS:
             raise FerError(f"monitor={self.monitor}: not measured; use one of {', '.join(MONITORS)}")
-        if self.data.batch_size < 2:
+        if self.data.batch_size == 1:
             raise FerError("data.batch_size=1: batch normalisation cannot train on one face; use at least 2")
         if self.augment.crop_padding >= self.data.image_size:
             raise FerError(
@@ -337,11 +354,12 @@ class Origin:
         stand_in: drawn faces stand in for FER2013, which was not found.
         choices: group -> choice, such as augment -> basic.
         asked: keys and groups that the command line named.
-        changes: key -> (value, default) of what differs from the defaults.
+        changes: gives key -> (value, default) of what differs from the defaults; asked for when a run is over, since
+            finding them takes a while.
     """
 
     command: str = ""
     stand_in: bool = False
     choices: Mapping[str, str] = field(default_factory=dict)
     asked: Sequence[str] = ()
-    changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    changes: Callable[[], Mapping[str, tuple[Any, Any]]] = dict

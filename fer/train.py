@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def _origin(config: DictConfig, hydra_config: Any) -> Origin:
         command=shlex.join(["python", "-m", "fer.train", *overrides, *paths]),
         choices=choices,
         asked=[text.partition("=")[0] for text in overrides],
-        changes=configuration.changes({**plain(config), "resume": None}, choices, paths),
+        changes=partial(configuration.changes, {**plain(config), "resume": None}, choices, paths),
     )
 
 
@@ -146,8 +147,10 @@ def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -
     if settings.resume:
         from fer.checkpoints import newest
 
-        about = newest(folder)[1]["fer"]["dataset"]
-        known, stand_in = about["settings"], about["stand_in"]
+        about = newest(folder)[1]["fer"]
+        known, stand_in = about["dataset"]["settings"], about["dataset"]["stand_in"]
+        if data.batch_size == "auto":  # the order of the steps hangs on what was found then, on another GPU perhaps
+            data = replace(data, batch_size=about["batch_size"])
     data = replace(data, votes=_file(data.votes, known, "votes"), exclude=_file(data.exclude, known, "exclude"))
     if known and (known["path"] == SYNTHETIC or Path(known["path"]).exists()):
         return replace(data, path=known["path"]), stand_in

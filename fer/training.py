@@ -5,10 +5,11 @@ import json
 import logging
 import math
 import shlex
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from fer import augment, checkpoints, machine, predictions, profiling, scoring
+from fer import augment, checkpoints, device, machine, predictions, profiling, scoring
 from fer.calibration import fitted_temperature
 from fer.callbacks import Averaging, FiniteLoss, History, Patience, Saver, Signals, Stopwatch
 from fer.dashboard import Dashboard, hyperparameters
@@ -28,6 +29,7 @@ from fer.data.locate import HOW_TO_GET
 from fer.data.twins import without_twin
 from fer.errors import FerError
 from fer.losses import LOSSES
+from fer.mixing import Mixing
 from fer.models import MODELS, EmotionClassifier, create
 from fer.optimizers import OPTIMIZERS
 from fer.predictions import Scored
@@ -53,14 +55,15 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
         FerError: bad data, a checkpoint that does not fit, a loss that is no number.
         Interrupted: a signal came; the run is saved.
     """
-    data, model = prepared(settings, origin.stand_in)
+    settings, data, model = prepared(settings, origin.stand_in)
     checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
     first = sum(epochs for _, epochs in settings.stages[:-1])
     saver, watch = Saver(folder / "checkpoints", settings.monitor, first), Stopwatch()
     finite = FiniteLoss()
     signals = Signals(folder, finite)
+    graphs = device.compiled(model, settings)
     averaging = [Averaging(settings.ema)] if settings.ema else []  # first: a signal's checkpoint holds the step too
-    callbacks = [*averaging, signals, watch, finite, *_callbacks(settings, folder, saver, watch, origin)]
+    callbacks = [*graphs, *averaging, finite, signals, watch, *_callbacks(settings, folder, saver, watch, origin)]
     faces = {name: len(held) for name, held in data.datasets.items()}
     phases = profiling.Phases(on_gpu=machine.uses_gpu(settings.trainer)) if settings.trainer.profile else None
     trainer = build_trainer(settings, folder, callbacks, faces, begin, profiler=phases)
@@ -71,7 +74,7 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
         f"{len(data.datasets['train']):,}", _where(settings.trainer),
     )  # fmt: skip
     keep_features(settings, data, model)
-    with profiling.measured(phases, folder):
+    with profiling.measured(phases, folder), device.compiling():
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     signals.stop()
     results, scored = finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=origin.command)
@@ -85,7 +88,7 @@ def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     Raises:
         FerError: the data have changed.
     """
-    data, fresh = prepared(settings, origin.stand_in)
+    settings, data, fresh = prepared(settings, origin.stand_in)
     resume_from(folder, fresh)
     model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
     predicted, classes = predict_val(settings, data, model), list(model.hparams["classes"])
@@ -93,8 +96,8 @@ def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     show(settings, folder, data, json.loads((folder / "metrics.json").read_text()), scored, origin.changes)
 
 
-def prepared(settings: TrainSettings, stand_in: bool) -> tuple[FERDataModule, EmotionClassifier]:
-    """Return the faces and the network as a training begins with them, everything checked.
+def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FERDataModule, EmotionClassifier]:
+    """Return the settings, with what they left open, the faces and the network as a training begins with them.
 
     Raises:
         FerError: a name or an argument that is not there, bad data, a network that cannot take the faces.
@@ -104,12 +107,21 @@ def prepared(settings: TrainSettings, stand_in: bool) -> tuple[FERDataModule, Em
     _quieten()
     machine.prepare(settings.trainer)
     pl.seed_everything(settings.seed, verbose=False)
-    data = FERDataModule(settings.data, augment.build(settings.augment), settings.seed, settings.stages)
+    mixing = Mixing(settings.augment.mixup, settings.augment.cutmix)
+    data = FERDataModule(settings.data, augment.build(settings.augment), settings.seed, settings.stages, mixing)
     data.setup("fit")
     if len(data.datasets["train"]) < 2:
         raise FerError(f"{settings.data.path}: one training face; batch normalisation cannot train on it alone")
     announce(data, stand_in)
-    return data, classifier(settings, data, stand_in)
+    model = classifier(settings, data, stand_in)
+    if settings.data.batch_size == "auto":
+        size, reason = device.batch_size(settings, model, len(data.datasets["train"]))
+        log.info("data.batch_size=%d: %s", size, reason)
+        model.batch_size = size
+        data.data = replace(settings.data, batch_size=size)
+        settings = replace(settings, data=data.data)
+    device.keep_faces(data, device.of(settings))
+    return settings, data, model
 
 
 def check_names(settings: TrainSettings) -> None:
@@ -155,6 +167,12 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
             f"loss={settings.loss['name']}: wants soft targets; set data.labels=ferplus data.ferplus_rule=soft and "
             f"name FER+'s file with data.votes="
         )
+    if data.mixing and not model.takes_shares:
+        raise FerError(
+            f"loss={settings.loss['name']}: takes no shares of two classes, as augment.mixup and augment.cutmix make; "
+            "use loss=cross_entropy, logit_adjusted, soft_cross_entropy or label_drawing"
+        )
+    data.mixing = replace(data.mixing, soft=model.wants_soft_targets)
     model.monitor = settings.monitor
     served = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
     model.dataset = {**data.describe(), "settings": served, "stand_in": stand_in}
@@ -193,11 +211,11 @@ def keep_features(settings: TrainSettings, data: FERDataModule, model: EmotionCl
     if total > LARGEST:
         log.info("features: computed anew at each step; all would take %.1f GB, over %.1f", total / 1e9, LARGEST / 1e9)
         return
-    device = torch.device("cuda" if machine.uses_gpu(chosen) else "cpu")
-    model.to(device)
-    rounding = (torch.__version__, device.type, chosen.channels_last)  # what changes the last bits
+    where = device.of(settings)
+    model.to(where)
+    rounding = (torch.__version__, where.type, chosen.channels_last)  # what changes the last bits
     key = hashlib.sha256(repr((model.features_key(), rounding)).encode()).hexdigest()
-    data.keep_features(splits, lambda faces: model.features(faces.to(device)).cpu(), key)
+    data.keep_features(splits, lambda faces: model.features(faces.to(where)).cpu(), key)
 
 
 @torch.no_grad()
@@ -259,7 +277,7 @@ def build_trainer(
         begin: epochs that are done already, of a resumed run.
         instead: further arguments of ``pl.Trainer``, or other ones.
     """
-    chosen, batch_size = settings.trainer, settings.data.batch_size
+    chosen, batch_size = settings.trainer, settings.data.faces_a_step
     logger = tensorboard_logger(folder, begin) if settings.logger.tensorboard else False
     options: dict[str, Any] = {
         "accelerator": "gpu" if machine.uses_gpu(chosen) else "cpu",
@@ -270,8 +288,9 @@ def build_trainer(
         "limit_train_batches": _limit(chosen.limit_train, faces["train"], batch_size),
         "limit_val_batches": _limit(chosen.limit_val, faces["val"], batch_size),
         "overfit_batches": chosen.overfit_batches,
-        "deterministic": "warn",  # CUDA has no deterministic backward for grid_sample and adaptive pooling
-        "benchmark": False,
+        # CUDA has no deterministic backward for grid_sample and adaptive pooling
+        "deterministic": "warn" if chosen.deterministic else False,
+        "benchmark": not chosen.deterministic,
         "logger": logger,
         "callbacks": callbacks,
         "plugins": [checkpoints.AtomicCheckpointIO()],
@@ -326,6 +345,7 @@ def finish(
     best = folder / "checkpoints" / "best.ckpt"
     model = checkpoints.load(best)
     predicted, targets = predict_val(settings, data, model), data.datasets["val"].targets
+    wall_seconds = time.perf_counter() - data.laid_at
     temperature = fitted_temperature(predicted.numpy(), targets.numpy())
     checkpoints.seal(best, temperature)
     classes = list(model.hparams["classes"])
@@ -339,7 +359,9 @@ def finish(
         "clean": scoring.clean(predicted, targets, kept, classes),
         "best_epoch": saver.best_epoch + 1,  # counted from 1, as printed
         "epochs": epochs,
+        "wall_seconds": None if settings.resume else round(wall_seconds, 3),
         "train_seconds": round(watch.train_seconds, 3),
+        "batch_size": settings.data.faces_a_step,
         "images_per_second": round(watch.images_per_second, 1),
         "peak_memory_mb": machine.peak_memory(),
         "parameters": _parameters(model),
@@ -362,8 +384,8 @@ def finish(
 
 def predict_val(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier) -> Tensor:
     """Return the (N, C) probabilities of the val faces."""
-    device = torch.device("cuda" if machine.uses_gpu(settings.trainer) else "cpu")
-    return scoring.probabilities(model, data.datasets["val"], batch_size=settings.data.batch_size, device=device)
+    size = settings.data.faces_a_step
+    return scoring.probabilities(model, data.datasets["val"], batch_size=size, device=device.of(settings))
 
 
 @contextmanager
@@ -384,7 +406,7 @@ def show(
     data: FERDataModule,
     results: Mapping[str, Any],
     scored: Scored,
-    changes: Mapping[str, tuple[Any, Any]],
+    changes: Callable[[], Mapping[str, tuple[Any, Any]]],
 ) -> None:
     """Write what is asked for of the report and the projector; the results are safe by now.
 
@@ -397,14 +419,13 @@ def show(
 
             samples = data.augmented_samples(SAMPLES, VARIANTS)
             history = read_history(folder / "history.csv")
-            run.write(run.Report(results, scored, history, samples, asdict(settings), changes), folder)
+            run.write(run.Report(results, scored, history, samples, asdict(settings), changes()), folder)
         if settings.logger.projector:
             from fer.dashboard import add_projector
 
             model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
-            device = torch.device("cuda" if machine.uses_gpu(settings.trainer) else "cpu")
-            images = data.datasets["val"].images
-            embedded = scoring.embeddings(model, images, batch_size=settings.data.batch_size, device=device)
+            images, size = data.datasets["val"].images, settings.data.faces_a_step
+            embedded = scoring.embeddings(model, images, batch_size=size, device=device.of(settings))
             logger = tensorboard_logger(folder, 0)
             left_out = add_projector(logger.experiment, scored, embedded, results["best_epoch"])
             logger.experiment.close()

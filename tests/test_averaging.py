@@ -16,12 +16,12 @@ def test_the_average_is_the_moving_one_with_a_warm_beginning():
     average, expected = [steps[0].clone()], steps[0].clone()
     for number, weights in enumerate(steps[1:], start=1):
         averaging._latest_update_step = number
-        averaging._average(average, [weights], torch.tensor(0))
+        averaging.update(average, [weights])
         decay = min(0.9, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * weights
     assert torch.allclose(average[0], expected, atol=1e-6)
     counts = [torch.tensor(3)]
-    averaging._average(counts, [torch.tensor(7)], torch.tensor(0))
+    averaging.update(counts, [torch.tensor(7)])
     assert counts[0] == 7
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from fer.bench import main
 from fer.benchmarks import growth, tables
-from fer.benchmarks.contestants import Imports, Order
+from fer.benchmarks.contestants import Imports, Order, waits
 from fer.benchmarks.figures import at_least, at_most
 from fer.benchmarks.growth import Series, repeated
-from fer.benchmarks.training import interleaved, ratios
+from fer.benchmarks.training import interleaved, ratios, waits_of
 from fer.data.readers import csv_file
 from fer.errors import FerError
 
@@ -61,6 +61,22 @@ def test_imports_within_imports_count_once(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", imports.timed(importlib.import_module))
     assert outer() is json
     assert imports.seconds == 2  # from the outer's start to its end, the inner's own start between
+
+
+def test_what_waits_is_told_from_what_does_not():
+    calm = ["aten::conv2d", "cudaLaunchKernel", "Memcpy HtoD (Pinned -> Device)", "cudaMemcpyAsync", "aten::to"]
+    assert waits(calm) == 0
+    assert waits([*calm, "cudaStreamSynchronize", "Memcpy DtoH (Device -> Pageable)", "cudaDeviceSynchronize"]) == 3
+
+
+@pytest.mark.slow
+def test_steps_do_not_wait(drawn):
+    """On a CPU there is nothing to wait for: that the steps are profiled and counted is all that this tells."""
+    order = Order(str(drawn), "", batch_size=32, model="mlp", arguments={"hidden": [8]}, cache="null")
+    found = waits_of(order)
+    assert found.name.startswith("waits of the host in ")
+    assert found.value == 0
+    assert found.ok
 
 
 @pytest.mark.parametrize(

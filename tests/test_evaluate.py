@@ -200,9 +200,11 @@ def test_each_look_at_test_is_counted(evaluate, small_run):
     assert metrics(small_run / "evaluations" / "test_flip")["test_opened"] == 2
     assert "test_opened" not in metrics(small_run / "evaluations" / "val")
     (small_run / "test_opened.json").write_text("[1")
-    ended = evaluate(str(small_run), "--split", "test")
+    before = sorted((small_run / "evaluations").rglob("*"))
+    ended = evaluate(str(small_run), "--split", "test", "--tta", "ten_crop")
     assert ended.code == 1
     assert "test_opened.json: damaged" in ended.line
+    assert sorted((small_run / "evaluations").rglob("*")) == before  # nothing was seen of test that is not recorded
 
 
 def test_two_networks_of_one_folder_each_have_their_looks(evaluate, small_run):

@@ -73,6 +73,7 @@ MORE_CASES = [
     ("train 9", signal.SIGINT, ("early_stopping=2", "trainer.gradient_clip=1")),
     ("train 9", signal.SIGINT, ("ema=0.9",)),
     ("val 14", signal.SIGINT, ("ema=0.9",)),
+    ("train 9", signal.SIGINT, ("optimizer=muon", "ema=0.9")),
 ]
 
 

@@ -12,14 +12,14 @@ PACKAGE = Path(fer.__file__).parent
 # from the ground up; a module imports from its own floor (a package's parts) or from below
 FLOORS = [
     {"errors", "labels"},
-    {"arguments", "results", "significance", "terminal"},
+    {"arguments", "results", "significance", "terminal", "places", "muon"},
     {"registry", "settings", "calibration", "predictions"},
-    {"losses", "optimizers", "schedules", "metrics", "augment", "views", "ensemble", "ranking", "trials"},
+    {"losses", "optimizers", "schedules", "metrics", "augment", "mixing", "views", "ensemble", "ranking", "trials"},
     {"data", "measures"},
     {"reports"},
     {"models"},
     {"checkpoints", "machine", "scoring", "callbacks", "configuration", "profiling"},
-    {"progress", "dashboard", "runs", "places", "jobs"},
+    {"progress", "dashboard", "runs", "jobs", "device"},
     {"leaderboard", "scoreboard", "planning", "suspects"},
     {"training", "sweep", "evaluation", "card"},
     {"inventory", "lr_finder", "tuning"},

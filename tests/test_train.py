@@ -21,8 +21,8 @@ FIELDS = {
     "schema", "split", "n", *(name for figure in FIGURES for name in (figure, f"{figure}_ci95")), "ece",
     "ece_if_calibrated", "ece_adaptive", "ece_adaptive_if_calibrated", "per_class", "confusion", "temperature",
     "temperature_fitted_on", "calibrated", "selective", "seen_in_training", "clean", "best_epoch", "epochs",
-    "train_seconds", "images_per_second", "peak_memory_mb", "parameters", "architecture", "pretrained", "seed",
-    "dataset", "versions", "commit", "hardware", "finished", "command",
+    "wall_seconds", "train_seconds", "batch_size", "images_per_second", "peak_memory_mb", "parameters", "architecture",
+    "pretrained", "seed", "dataset", "versions", "commit", "hardware", "finished", "command",
 }  # fmt: skip
 
 
@@ -129,8 +129,8 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["++seed=1"], "keys cannot be added"),
         (["~loss"], "keys cannot be deleted"),
         (["data.batch_size=0"], "data.batch_size=0: out of range; it must be at least 1"),
-        (["data.batch_size=abc"], "data.batch_size='abc': expected a whole number"),
-        (["data.batch_size=1.5"], "expected a whole number"),
+        (["data.batch_size=abc"], "data.batch_size='abc': expected auto or a whole number"),
+        (["data.batch_size=1.5"], "expected auto or a whole number"),
         (["optimizer.lr=-1"], "optimizer.lr=-1: out of range; it must be above 0"),
         (["optimizer.lr=0"], "out of range"),
         (["data.ferplus_rule=soft"], "data.ferplus_rule=soft: makes labels of votes; set data.labels=ferplus"),
@@ -147,7 +147,7 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["data.batch_size=1"], "data.batch_size=1: batch normalisation cannot train on one face"),
         (["augment.crop_padding=24"], "augment.crop_padding=24: reflects at most data.image_size - 1 = 23 pixels"),
         (["model=null"], "model=null: expected one of cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg_fer"),
-        (["optimizer=3"], "optimizer=3: expected one of adam, adamw, sgd"),
+        (["optimizer=3"], "optimizer=3: expected one of adam, adamw, muon, sgd"),
         (["--foo"], "--foo"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
         (["trainer.devices=2"], "trainer.devices: no such key"),

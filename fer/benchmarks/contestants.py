@@ -10,14 +10,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-TRAIN_FACES = 28_709  # FER2013's Training
-VAL_FACES = 3_589  # FER2013's PublicTest, the first of what torchvision calls test
+from fer.benchmarks.figures import TRAIN_FACES, VAL_FACES
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,8 @@ class Order:
         steps: of an epoch; None takes every face.
         threads: of the processor.
         cache: folder for the parsed table, as ``data.cache``.
+        accelerator: as ``trainer.accelerator``.
+        more: further arguments of ``fer.train``.
     """
 
     file: str
@@ -43,6 +44,8 @@ class Order:
     steps: int | None = None
     threads: int = 1
     cache: str = "auto"
+    accelerator: str = "cpu"
+    more: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -222,10 +225,12 @@ def command_line(order: Order, epochs: int) -> Iterator[str]:
     """Yield the arguments of ``fer.train``."""
     yield from (f"data.path={order.file}", f"model={order.model}")
     yield from (f"model.{name}={json.dumps(value)}" for name, value in order.arguments.items())
-    yield from (f"data.batch_size={order.batch_size}", f"trainer.threads={order.threads}", "trainer.accelerator=cpu")
+    yield from (f"data.batch_size={order.batch_size}", f"trainer.threads={order.threads}")
+    yield f"trainer.accelerator={order.accelerator}"
     yield from (f"trainer.max_epochs={epochs}", f"hydra.run.dir={order.folder}/run", f"data.cache={order.cache}")
     if order.steps:
         yield f"trainer.limit_train={min(1.0, order.steps * order.batch_size / TRAIN_FACES)}"
+    yield from order.more
 
 
 def first_step(order: Order, turns: Turns) -> None:
@@ -250,6 +255,40 @@ def first_step(order: Order, turns: Turns) -> None:
 
     with patch.object(training, "Stopwatch", Ended):
         sys.exit(main(list(command_line(order, epochs=1))))
+
+
+def waiting(order: Order, turns: Turns) -> None:
+    """Run ``fer.train`` and tell how often, in the steps of its second epoch, the host has waited for the device."""
+    from torch.profiler import ProfilerActivity, profile
+
+    from fer import training
+    from fer.callbacks import Stopwatch
+    from fer.train import main
+
+    class Profiled(Stopwatch):
+        """Profiles the steps after the first few, and ends the run."""
+
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.current_epoch == 1 and batch_idx == UNSETTLED:
+                self.profile = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
+                self.profile.start()
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+            super().on_train_batch_end(trainer, pl_module, *args)
+            if trainer.current_epoch == 1 and args[2] + 1 == trainer.num_training_batches:
+                self.profile.stop()
+                names = [event.name for event in self.profile.events()]  # type: ignore[no-untyped-call]
+                told = {"waits": waits(names), "steps": args[2] + 1 - UNSETTLED}
+                print(json.dumps(told), file=turns.channel, flush=True)
+                os._exit(0)
+
+    with patch.object(training, "Stopwatch", Profiled):
+        sys.exit(main([*command_line(order, epochs=2), "trainer.bar=false"]))
+
+
+def waits(names: Sequence[str]) -> int:
+    """Return how many events of a profile are those of a host that waits for a GPU."""
+    return sum(name.endswith("Synchronize") or name.startswith("Memcpy DtoH") for name in names)
 
 
 class Imports:
@@ -290,8 +329,9 @@ def since_start() -> float:
         return float(stream.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
 
 
+UNSETTLED = 5  # steps of an epoch that are not profiled
 BEFORE = 0.0  # seconds until this module ran: Python itself
-CONTESTANTS = {function.__name__: function for function in (plain, bare, ours, first_step)}
+CONTESTANTS = {function.__name__: function for function in (plain, bare, ours, first_step, waiting)}
 
 if __name__ == "__main__":
     BEFORE = since_start()

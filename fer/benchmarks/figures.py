@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 ROUNDS = 5
+TRAIN_FACES, VAL_FACES = 28_709, 3_589  # FER2013's Training and PublicTest
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fer.benchmarks.figures import ROUNDS, Figure, at_most, cpu_seconds
+from fer.benchmarks.figures import ROUNDS, VAL_FACES, Figure, at_most, cpu_seconds
 
-VAL_FACES = 3_589  # FER2013's PublicTest
 CURVES = ("loss/train", "loss/val", "accuracy/train", "accuracy/val", "learning_rate", "seconds")
 
 

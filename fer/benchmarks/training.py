@@ -13,16 +13,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 from fer.benchmarks.contestants import Order
 from fer.benchmarks.figures import Figure, at_least, at_most
 from fer.errors import FerError
 
 log = logging.getLogger(__name__)
 
-NANO: Mapping[str, Any] = {
-    "model": "mlp",
-    "arguments": {"hidden": [8]},
-}  # a network that costs nothing: what is left is the loop
+NANO: Mapping[str, Any] = {"model": "mlp", "arguments": {"hidden": [8]}}  # costs nothing: what is left is the loop
 Turn = Mapping[str, float]  # of an epoch: "seconds", "processor", "trained", "images", "memory"
 
 
@@ -169,6 +168,48 @@ def overhead(file: Path, rounds: int) -> list[Figure]:
     return [at_most("added to a step of the bare loop", median(added), "ms", 0.7, spread(added))]
 
 
+def only_line(ended: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Return what a contestant that takes no turns has told.
+
+    Raises:
+        FerError: it ended before.
+    """
+    if not ended.stdout:
+        raise FerError(f"fer.train ended too early: {ended.stderr.strip().splitlines()[-1:]}")
+    told: dict[str, Any] = json.loads(ended.stdout)
+    return told
+
+
+def on_gpu(file: Path, rounds: int) -> list[Figure]:
+    """Measure the CNN on a GPU: batch sizes, what compiling and the fastest kernels bring, and waits of the host."""
+    if not torch.cuda.is_available():
+        log.info("no GPU here: nothing measured of it")
+        return []
+    ways = {"": [], "compiled": ["trainer.compile=true"], "fastest kernels": ["trainer.deterministic=false"]}
+    ways["compiled, fastest kernels"] = [*ways["compiled"], *ways["fastest kernels"]]
+    orders = {
+        f"batches of {size}{', ' if name else ''}{name}": Order(
+            str(file), "", threads=os.cpu_count() or 1, batch_size=size, accelerator="gpu", more=more
+        )
+        for size in (128, 512, 2048)
+        for name, more in ways.items()
+    }
+    told = interleaved({label: ("ours", order) for label, order in orders.items()}, rounds)
+    figures = []
+    for label, turns in told.items():
+        speed = [turn["images"] / turn["trained"] for turn in turns]
+        figures.append(Figure(f"GPU, {label}", median(speed), "images/s", note=spread(speed)))
+    return [*figures, waits_of(Order(str(file), "", threads=1, accelerator="gpu"))]
+
+
+def waits_of(order: Order) -> Figure:
+    """Measure how often the host waits for the device in the steps of an epoch."""
+    with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
+        line = command("waiting", replace(order, folder=folder))
+        told = only_line(subprocess.run(line, capture_output=True, text=True, check=False))
+    return at_most(f"waits of the host in {told['steps']} steps", told["waits"], "times", 0)
+
+
 def starting(file: Path, rounds: int) -> list[Figure]:
     """Measure how long ``python -m fer.train`` takes until its first step is done, warm, and how much of it is ours."""
     whole, own = [], []
@@ -176,9 +217,7 @@ def starting(file: Path, rounds: int) -> list[Figure]:
         with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
             line = command("first_step", Order(str(file), folder, threads=os.cpu_count() or 1))
             ended = subprocess.run(line, capture_output=True, text=True, check=False)
-        if not ended.stdout:
-            raise FerError(f"fer.train ended before its first step: {ended.stderr.strip().splitlines()[-1:]}")
-        told: dict[str, Any] = json.loads(ended.stdout)
+        told = only_line(ended)
         if round_:  # the first warms the disk's cache and ours
             whole.append(told["seconds"])
             own.append(told["seconds"] - told["imports"] - told["step"])

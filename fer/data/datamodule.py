@@ -6,6 +6,8 @@ the device as bytes, and becomes float and augmented there.
 
 import hashlib
 import logging
+import math
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -31,6 +33,7 @@ from fer.data.table import read_faces
 from fer.data.twins import digests
 from fer.errors import FerError
 from fer.labels import SPLITS
+from fer.mixing import Mixing, one_hot
 from fer.settings import DataSettings
 
 log = logging.getLogger(__name__)
@@ -47,7 +50,8 @@ class Batch(NamedTuple):
         key: place of the first face in its split (where faces repeat, a checksum of all places); unlike the number of
             the batch it survives a resume.
         features: (B, ...) float32, what a network's frozen layers make of the faces, where that is known.
-        soft: (B, C) float32 soft targets, where the labels are of that kind.
+        soft: (B, C) float32 soft targets, where the labels are of that kind or faces are mixed.
+        mixed: whether each face is of two, its label by their shares; ``targets`` holds its own.
     """
 
     images: Tensor
@@ -55,6 +59,7 @@ class Batch(NamedTuple):
     key: int
     features: Tensor | None = None
     soft: Tensor | None = None
+    mixed: bool = False
 
 
 class FaceDataset(Dataset[Batch]):
@@ -73,6 +78,7 @@ class FaceDataset(Dataset[Batch]):
         self.targets = torch.from_numpy(targets.astype(np.int64))
         self.soft = None if soft is None else torch.from_numpy(np.ascontiguousarray(soft))
         self.features: Features | None = None  # of all faces, in their order
+        self._served = (self.images, self.targets, self.soft)
         self.repeats = False  # whether an epoch may hold a face twice, so that the first does not tell a batch
 
     def __len__(self) -> int:
@@ -84,15 +90,20 @@ class FaceDataset(Dataset[Batch]):
         soft = None if self.soft is None else self.soft.numpy()[order]
         return FaceDataset(self.images[:, 0].numpy()[order], self.targets.numpy()[order].astype(np.int8), soft)
 
+    def keep_on(self, device: torch.device) -> None:
+        """Serve batches from a copy on a device, which then waits for nothing but 8 bytes a face."""
+        images, targets, soft = self.images, self.targets, self.soft
+        self._served = (images.to(device), targets.to(device), None if soft is None else soft.to(device))
+
     def __getitem__(self, place: int) -> Batch:
         return self.__getitems__([place])
 
     def __getitems__(self, places: list[int]) -> Batch:
-        index = torch.as_tensor(places)
+        images, targets, soft = self._served
+        index = torch.as_tensor(places).to(images.device, non_blocking=True)
         features = None if self.features is None else self.features.take(places)
-        soft = None if self.soft is None else self.soft[index]
         key = zlib.crc32(np.array(places).tobytes()) if self.repeats else places[0]
-        return Batch(self.images[index], self.targets[index], key, features, soft)
+        return Batch(images[index], targets[index], key, features, None if soft is None else soft[index])
 
 
 class EpochShuffle(Sampler[int]):
@@ -210,6 +221,7 @@ class FERDataModule(pl.LightningDataModule):
         augment: any torchvision v2 transform that takes a (B, 1, S, S) float batch in [0, 1]; None changes nothing.
         seed: of order, augmentation and dropout.
         stages: [size, epochs] one after the other, to which faces are reduced in a training; empty leaves them.
+        mixing: mixes the faces of a training batch, and their labels.
     """
 
     def __init__(
@@ -218,10 +230,13 @@ class FERDataModule(pl.LightningDataModule):
         augment: v2.Transform | None = None,
         seed: int = 0,
         stages: Sequence[Sequence[int]] = (),
+        mixing: Mixing | None = None,
     ) -> None:
         super().__init__()
         self.data, self.augment, self.seed, self.stages = data, augment, seed, stages
+        self.mixing = mixing or Mixing()
         self.datasets: dict[str, FaceDataset] = {}
+        self.laid_at = math.inf  # when the faces lay in memory, by ``time.perf_counter``
 
     @cached_property
     def faces(self) -> Faces:
@@ -255,6 +270,7 @@ class FERDataModule(pl.LightningDataModule):
         """
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "fit", ()):
             self.lay(split)
+        self.laid_at = min(self.laid_at, time.perf_counter())
 
     def lay(self, split: str) -> FaceDataset:
         """Lay a split in memory, if it is not there yet, and return it.
@@ -317,12 +333,12 @@ class FERDataModule(pl.LightningDataModule):
         return self._loader(self.datasets["test"])
 
     def _loader(self, dataset: FaceDataset, sampler: Sampler[int] | None = None) -> ResumableLoader:
-        size = self.data.batch_size
+        size = self.data.faces_a_step
         alone = sampler is not None and len(dataset) % size == 1  # batch normalisation cannot train on one face
         return ResumableLoader(dataset, batch_size=size, sampler=sampler, collate_fn=as_batch, drop_last=alone)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Convert to float on the device; in training seed this batch's noise, augment, and reduce to the stage's size.
+        """Convert to float on the device; in training seed this batch's noise, augment, reduce to a stage's size, mix.
 
         The seed set here serves augmentation and the dropout of the step that follows. This hook runs outside autocast:
         under bf16, sampling grids would be wrong by a tenth of a pixel. Faces with features stay bytes: nobody looks.
@@ -335,12 +351,17 @@ class FERDataModule(pl.LightningDataModule):
                 images = self.augment(images)
         if trainer is not None and self.stages and trainer.state.fn == TrainerFn.FITTING:
             images = reduced(images, stage_size(self.stages, trainer.current_epoch))
+        if trainer is not None and trainer.training and self.mixing and batch.features is None:
+            own = batch.soft if self.mixing.soft else None
+            shares = one_hot(batch.targets, len(self.faces.classes)) if own is None else own
+            images, shares = self.mixing(images, shares)
+            return batch._replace(images=images, soft=shares, mixed=True)
         return batch._replace(images=images)
 
     @property
     def augments(self) -> bool:
         """Whether training sees other faces than the table holds."""
-        return self.augment is not None and not isinstance(self.augment, v2.Identity)
+        return bool(self.mixing) or not isinstance(self.augment, v2.Identity | None)
 
     def keep_features(self, splits: Sequence[str], compute: Compute, key: str) -> None:
         """Serve the faces of these splits with their features from now on, computing those that are not known yet.
@@ -361,7 +382,7 @@ class FERDataModule(pl.LightningDataModule):
     def first_batch(self) -> NDArray[np.uint8]:
         """Return the first batch of the first epoch as training sees it, (B, S, S), the run's own noise undisturbed."""
         dataset = self.datasets["train"]
-        places = list(islice(self.order(), self.data.batch_size))
+        places = list(islice(self.order(), self.data.faces_a_step))
         batch = dataset.__getitems__(places)
         return self._augmented(batch.images, noise_seed(self.seed, 0, batch.key))
 

@@ -55,18 +55,32 @@ def entry(member: Member, results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def record(members: Sequence[Member], results: dict[str, Any]) -> int:
-    """Record a look for each network, and return how often the most looked at has been opened by now.
+Looks = dict[Path, list[dict[str, Any]]]  # folder of networks, which share a record -> their looks
 
-    A folder that may not be written is told; its network's looks are then counted as far as they were recorded.
+
+def so_far(members: Sequence[Member]) -> Looks:
+    """Return the looks at test of these networks before this one; asked for before anything of it is written.
 
     Raises:
         FerError: a record is damaged.
     """
-    known: dict[Path, list[dict[str, Any]]] = {}  # all are sound before any is written; networks of a folder share one
+    known: Looks = {}
     for member in members:
         if member.run not in known or not (member.run / FILE).exists():
             known.setdefault(member.run, []).extend(looks(member))
+    return known
+
+
+def record(members: Sequence[Member], results: dict[str, Any], known: Looks) -> int:
+    """Record a look for each network, and return how often the most looked at has been opened by now.
+
+    A folder that may not be written is told; its network's looks are then counted as far as they were recorded.
+
+    Args:
+        members: the networks.
+        results: of the look.
+        known: the looks before, to which this one is added.
+    """
     for member in members:
         known[member.run].append(entry(member, results))
     for folder, entries in known.items():

@@ -73,11 +73,13 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
         **machine.provenance(),
         "command": command,
     }
+    everyone = [*members, *(rival.members if rival else ())]
+    at_test = asked.split == "test" or is_a_look(images, Training(everyone, asked.batch_size).hashes("test", size))
+    before = looks.so_far(everyone) if at_test else {}
     folder = results_folder(out, members, asked)
     predictions.write(folder / "predictions.csv", asked.split, scored, data.datasets[asked.split].soft)
-    everyone = [*members, *(rival.members if rival else ())]  # a look is one once there is something to be seen of it
-    if asked.split == "test" or is_a_look(images, Training(everyone, asked.batch_size).hashes("test", size)):
-        results["test_opened"] = looks.record(everyone, results)
+    if at_test:  # a look is one once there is something to be seen of it
+        results["test_opened"] = looks.record(everyone, results, before)
     write_json(folder / "metrics.json", results)
     return results, scored, folder
 

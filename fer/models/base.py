@@ -64,6 +64,7 @@ class EmotionClassifier(pl.LightningModule):
         self.dataset: dict[str, Any] = {}  # what the checkpoint tells of its data, see FERDataModule.describe
         self.ancestors: list[dict[str, Any]] = []  # datasets of the trainings that it began from, see ``load_weights``
         self.pretrained: dict[str, str] | None = None  # what ``load_pretrained`` has loaded, in this run or before
+        self.batch_size: int | None = None  # of the training, where the configuration left it open
         self.temperature: float | None = None  # fitted on val when a run ends, see ``probabilities``
         self._optimizer: Section = {}
         self._scheduler: Section = {}
@@ -216,19 +217,27 @@ class EmotionClassifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Add a batch to the scores of val, and return its logits (B, C) to whoever draws them."""
+        """Add a batch to the scores of val, and return its logits (B, C) to whoever draws them.
+
+        A copy: what a CUDA graph gives is written over by its next run.
+        """
         logits = self.logits(batch)
         self.val_scores.update(logits, batch.targets, self._loss_of(logits, batch))
-        return logits
+        return logits.clone()
 
     def _loss_of(self, logits: Tensor, batch: Batch) -> Tensor:
-        loss: Tensor = self.loss(logits, batch.soft if self.wants_soft_targets else batch.targets)
+        loss: Tensor = self.loss(logits, batch.soft if self.wants_soft_targets or batch.mixed else batch.targets)
         return loss
 
     @property
     def wants_soft_targets(self) -> bool:
         """Whether the loss compares with soft targets (B, C)."""
         return bool(getattr(self.loss, "soft", False))
+
+    @property
+    def takes_shares(self) -> bool:
+        """Whether the loss compares with shares of classes (B, C) as well as with classes."""
+        return bool(getattr(self.loss, "shares", False))
 
     def on_validation_epoch_end(self) -> None:
         """Log val and, in a run, train and the learning rate: the epoch's training batches are done by now."""
@@ -252,6 +261,7 @@ class EmotionClassifier(pl.LightningModule):
             "dataset": self.dataset,
             "pretrained": self.pretrained,
             "ancestors": self.ancestors,
+            "batch_size": self.batch_size,
         }
         checkpoint["train_scores"] = {
             name: getattr(self.train_scores, name).cpu() for name in ("confusion", "loss_sum")

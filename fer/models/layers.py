@@ -30,10 +30,11 @@ def conv_norm(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> list
     Args:
         inputs: channels.
         outputs: channels.
-        size: of the kernel, odd; zeros around the image keep its side.
-        stride: by which the side is divided, rounded up.
+        size: of the kernel; zeros around the image keep its side.
+        stride: by which the side is divided, rounded up by odd kernels, down by even ones, which need an even stride.
     """
-    return [nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False), nn.BatchNorm2d(outputs)]
+    border = (size - stride + 1) // 2
+    return [nn.Conv2d(inputs, outputs, size, stride, border, bias=False), nn.BatchNorm2d(outputs)]
 
 
 def side_after(halvings: int, image_size: int, model: str, border: int = 0) -> int:

@@ -5,7 +5,7 @@ github.com/davidcpage/cifar10-fast. Input (B, 3, 32, 32) there, at least 8 pixel
 6,570,432 parameters, 850.7 million multiply-adds; with a width of 16 about a sixteenth of both.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -22,17 +22,21 @@ class ResNet9(EmotionClassifier):
     Args:
         width: channels of the first convolution; they double three times, each time the side is halved.
         scale: factor on the logits.
+        stride: of the first convolution; 2 has it look at 4x4 pixels every other pixel, as Vision Transformers' patches
+            do, and makes the network four times cheaper. Not Page's.
         contract: classes, image_size, mean and std, see ``EmotionClassifier``.
 
     Raises:
         FerError: the faces are too small.
     """
 
-    def __init__(self, width: Positive = 64, scale: AboveZero = 0.125, **contract: Any) -> None:
+    def __init__(
+        self, width: Positive = 64, scale: AboveZero = 0.125, stride: Literal[1, 2] = 1, **contract: Any
+    ) -> None:
         super().__init__(**contract)
-        side_after(3, self.image_size, self.architecture)
+        side_after(2 + stride, self.image_size, self.architecture)
         self.net = nn.Sequential(
-            *conv_norm(1, width), nn.ReLU(inplace=True),
+            *conv_norm(1, width, size=2 + stride, stride=stride), nn.ReLU(inplace=True),
             *halved(width, 2 * width), residual(2 * width),
             *halved(2 * width, 4 * width),
             *halved(4 * width, 8 * width), residual(8 * width),

@@ -118,6 +118,17 @@ def test_resnet9_is_its_source_written_out():
     assert torch.allclose(model(faces), expected, atol=1e-5)
 
 
+def test_resnet9_with_a_stride_is_a_quarter_of_the_work():
+    whole, quarter = (create({"name": "resnet9", "width": 8, "stride": stride}) for stride in (1, 2))
+    assert multiply_adds(quarter) < 0.26 * multiply_adds(whole)
+    assert parameters(quarter) == parameters(whole) + 8 * (16 - 9)
+    assert quarter.net[0](torch.rand(1, 1, 48, 48)).shape == (1, 8, 24, 24)
+    with pytest.raises(
+        FerError, match="data.image_size=15: model=resnet9 halves the side 4 times; expected at least 16"
+    ):
+        create({"name": "resnet9", "stride": 2}, image_size=15)
+
+
 def test_resnet9s_global_maximum_passes_the_gradient_to_one_pixel():
     from fer.models.resnet9 import GlobalMax
 

@@ -1,0 +1,142 @@
+"""What a run does for its device before it begins: faces kept there, a batch size that fits, a compiled network."""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from fer import machine
+from fer.data.datamodule import Batch, FERDataModule
+from fer.errors import FerError
+from fer.models import EmotionClassifier
+from fer.settings import BATCH_SIZE, TrainSettings
+
+log = logging.getLogger(__name__)
+
+LEAST = 32  # faces a step, the smallest that is tried
+STEPS = 50  # an epoch has at least as many, however large the memory: fewer would hardly train
+KEPT = 0.25  # of a GPU's free memory that faces may take
+FULL = 0.9  # of a GPU's memory that a trial may take: optimizers and other batches need some too
+GRAPHS = 64  # shapes and modes that a network is compiled for: each stage's, each split's last batch
+
+
+def of(settings: TrainSettings) -> torch.device:
+    """Return where a run computes."""
+    return torch.device("cuda" if machine.uses_gpu(settings.trainer) else "cpu")
+
+
+def keep_faces(data: FERDataModule, device: torch.device) -> None:
+    """Keep the faces in a GPU's memory as bytes, where they are at most a quarter of what is free."""
+    if device.type == "cpu":
+        return
+    size = sum(dataset.images.nbytes for dataset in data.datasets.values())
+    free, _ = torch.cuda.mem_get_info(device)
+    if size > KEPT * free:
+        log.info("faces stay in the computer's memory: %.1f GB, and the GPU has %.1f free", size / 1e9, free / 1e9)
+        return
+    for dataset in data.datasets.values():
+        dataset.keep_on(device)
+
+
+# --- data.batch_size=auto -------------------------------------------------------------------------------------------
+
+
+def batch_size(settings: TrainSettings, model: EmotionClassifier, faces: int) -> tuple[int, str]:
+    """Return the faces a step for ``data.batch_size=auto``, and why so many.
+
+    Args:
+        settings: of the run.
+        model: the network, which is left as it was.
+        faces: of train.
+
+    Raises:
+        FerError: not even the smallest fits.
+    """
+    device = of(settings)
+    if device.type == "cpu":
+        return BATCH_SIZE, "the default; on a CPU larger ones are no faster"
+    most = max(LEAST, faces // STEPS)
+    found = largest(lambda size: _fits(settings, model, size, device), most)
+    if found is None:
+        raise FerError(f"data.batch_size=auto: not even {LEAST} faces fit in the memory of {device}")
+    at_limit = f"more would leave fewer than {STEPS} steps an epoch" if 2 * found > most else "twice as many do not fit"
+    return found, at_limit
+
+
+def largest(fits: Callable[[int], bool], most: int) -> int | None:
+    """Return the largest of 32, 64, 128 ... up to ``most`` that fits, as long as those before it do; None if none."""
+    found, size = None, LEAST
+    while size <= most and fits(size):
+        found, size = size, 2 * size
+    return found
+
+
+def _fits(settings: TrainSettings, model: EmotionClassifier, size: int, device: torch.device) -> bool:
+    """Return whether a step's forward and backward pass stay within the memory."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        trial(model, size, device, bf16=machine.precision(settings.trainer) != "32-true")
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        torch.cuda.empty_cache()
+    return torch.cuda.max_memory_reserved(device) < FULL * torch.cuda.get_device_properties(device).total_memory
+
+
+def trial(model: EmotionClassifier, size: int, device: torch.device, *, bf16: bool) -> None:
+    """Run a step of ``size`` black faces on a copy of the network."""
+    tried = copy.deepcopy(model).to(device).train()
+    side = model.image_size
+    faces: Tensor = torch.zeros(size, 1, side, side, device=device)
+    targets = torch.zeros(size, dtype=torch.int64, device=device)
+    soft = torch.full((size, model.num_classes), 1 / model.num_classes, device=device)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        loss = tried.training_step(Batch(faces, targets, 0, None, soft), 0)
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+# --- trainer.compile ------------------------------------------------------------------------------------------------
+
+
+class Steps(Callback):
+    """Tells CUDA graphs where a step begins, whose outputs of the step before may then be written over."""
+
+    def on_train_batch_start(self, *args: object) -> None:
+        """Begin one."""
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+    def on_validation_batch_start(self, *args: object) -> None:
+        """Begin one."""
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+
+def compiled(model: EmotionClassifier, settings: TrainSettings) -> list[Callback]:
+    """Let torch compile the network at its first step, into CUDA graphs on a GPU; return what that needs called."""
+    if not settings.trainer.compile:
+        return []
+    torch._dynamo.config.recompile_limit = GRAPHS
+    on_gpu = of(settings).type == "cuda"
+    model.net.compile(mode="reduce-overhead" if on_gpu else None, dynamic=False)
+    log.info("the network is compiled as its first steps come%s", ", into CUDA graphs" if on_gpu else "")
+    return [Steps()] if on_gpu else []
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Say in a line where torch cannot compile.
+
+    Raises:
+        FerError: it could not.
+    """
+    try:
+        yield
+    except torch._dynamo.exc.TorchDynamoException as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise FerError(
+            f"trainer.compile=true: torch cannot compile this network here: {reason.strip()[:200]}"
+        ) from error

@@ -1,0 +1,69 @@
+"""Muon: orthogonal steps for kernels and matrices, AdamW for the rest, resumable like any optimizer."""
+
+import pytest
+import torch
+from torch import nn
+
+from fer.muon import orthogonal
+from fer.optimizers import OPTIMIZERS
+
+
+def network():
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4, 3))
+
+
+def made(parameters, **changes):
+    return OPTIMIZERS.get("muon")(parameters, **({"lr": 0.1, "adam_lr": 0.01, "weight_decay": 0.0} | changes))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (5, 40), (40, 5)])
+def test_singular_values_come_near_1_and_vectors_stay(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    near = orthogonal(matrix, 10)
+    assert near.shape == shape
+    assert (torch.linalg.svdvals(near) - 1).abs().max() < 0.35  # the polynomial oscillates about 1
+    inner = left.T @ near @ right.T  # the same vectors: diagonal in the given matrix's own
+    assert (inner - inner.diagonal().diag()).abs().max() < 0.05
+
+
+def test_scale_of_the_gradient_does_not_matter():
+    matrix = torch.randn(6, 9, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(orthogonal(1e4 * matrix, 3), orthogonal(matrix, 3), rtol=1e-3, atol=1e-4)
+
+
+def test_a_step_is_orthogonal_for_kernels_and_adams_for_vectors_and_the_head():
+    model = network()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = made(model.parameters())
+    model(torch.randn(8, 1, 8, 8)).square().sum().backward()
+    optimizer.step()
+    changes = [(parameter - old).detach() for parameter, old in zip(model.parameters(), before, strict=True)]
+    for kernel in (changes[0], changes[4]):
+        assert 0.02 < torch.linalg.svdvals(kernel.flatten(1) / 0.1).median() < 2
+    for vector in (changes[2], changes[-2], changes[-1]):  # Adam's first step is its rate, up or down
+        moved = vector[vector.abs() > 1e-6]
+        torch.testing.assert_close(moved.abs(), torch.full_like(moved, 0.01), rtol=1e-2, atol=1e-5)
+
+
+def test_weight_decay_spares_vectors():
+    model = network()
+    for parameter in model.parameters():
+        parameter.data.fill_(1)
+        parameter.grad = torch.zeros_like(parameter)
+    made(model.parameters(), weight_decay=0.5).step()
+    shrunk = [bool((parameter < 1).all()) for parameter in model.parameters()]
+    assert shrunk == [parameter.ndim > 1 for parameter in model.parameters()]
+
+
+def test_the_schedule_moves_both_rates_in_proportion():
+    optimizer = made(network().parameters())
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    scheduler.step()
+    assert {group["lr"] for group in optimizer.param_groups} == {0.05, 0.005}
