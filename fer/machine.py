@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # and at batch 128 a fifth of the processor's time goes into getting them again, page by page.
 ALLOCATOR = {-3: 1 << 30, -1: 2**31 - 1, -2: 256 << 20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
 
+PEAK, RESIDENT = "VmHWM", "VmRSS"  # figures of Linux: the largest memory so far, that in use
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "pillow")
 
 
@@ -123,14 +124,15 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def peak_memory() -> float | None:
-    """Return this process's largest memory so far, in MB; None where the system does not tell (all but Linux).
+def memory(name: str = PEAK) -> float | None:
+    """Return this process's memory, in MB; None where the system does not tell (all but Linux).
 
-    ``getrusage`` would begin at the size of the process that started this one.
+    Args:
+        name: ``PEAK`` (``getrusage`` would begin at the size of the process that started this one) or ``RESIDENT``.
     """
     try:
         with open("/proc/self/status", encoding="utf-8") as stream:
-            return next(int(line.split()[1]) / 1024 for line in stream if line.startswith("VmHWM"))
+            return next(int(line.split()[1]) / 1024 for line in stream if line.startswith(name))
     except OSError:
         return None
 

@@ -65,7 +65,9 @@ class Turns:
 
     def imported(self) -> None:
         """Take the memory that imports have cost."""
-        self.baseline = memory("VmRSS")
+        from fer import machine
+
+        self.baseline = machine.memory(machine.RESIDENT) or 0.0
 
     def begin(self) -> None:
         """Tell what the last epoch took, if there was one, and wait for the next; without one, end the process."""
@@ -82,24 +84,17 @@ class Turns:
 
     def tell(self) -> None:
         """Write the epoch's times, and the peak of memory above the imports."""
+        from fer import machine
+
         assert self.began is not None
         told = {
             "seconds": time.perf_counter() - self.began[0],
             "processor": time.process_time() - self.began[1],
             "trained": self.trained,
             "images": self.images,
-            "memory": memory("VmHWM") - self.baseline,
+            "memory": (machine.memory() or 0.0) - self.baseline,
         }
         print(json.dumps(told), file=self.channel, flush=True)
-
-
-def memory(name: str) -> float:
-    """Return a figure of ``/proc/self/status``, in MB; 0 where there is none."""
-    try:
-        with open("/proc/self/status", encoding="utf-8") as stream:
-            return next(int(line.split()[1]) / 1024 for line in stream if line.startswith(name))
-    except OSError:
-        return 0.0
 
 
 def plain(order: Order, turns: Turns) -> None:
@@ -158,7 +153,7 @@ def bare(order: Order, turns: Turns) -> None:
 
     turns.imported()
     machine.prepare(TrainerSettings(accelerator="cpu", threads=order.threads))
-    data = FERDataModule(DataSettings(path=order.file))
+    data = FERDataModule(DataSettings(path=order.file, cache=order.cache))
     data.setup("fit")
     train, val = data.datasets["train"], data.datasets["val"]
     augment = build(AugmentSettings(flip=0.5, crop_padding=4))

@@ -65,11 +65,11 @@ READ = """
 import json, sys, time
 from pathlib import Path
 from fer.data.readers import csv_file
-from fer.machine import peak_memory
-before, start = peak_memory() or 0, time.process_time()
+from fer.machine import memory
+before, start = memory() or 0, time.process_time()
 faces = csv_file.read(Path(sys.argv[1]))
 took = time.process_time() - start
-print(json.dumps([len(faces), took, (peak_memory() or 0) - before, faces.images.nbytes / 2**20]))
+print(json.dumps([len(faces), took, (memory() or 0) - before, faces.images.nbytes / 2**20]))
 """
 
 
