@@ -12,6 +12,7 @@ from torch import nn
 from fer.arguments import PartialFraction, Positive
 from fer.errors import FerError
 from fer.models.base import EmotionClassifier
+from fer.models.layers import Dropout
 from fer.models.registration import register
 
 
@@ -50,11 +51,11 @@ class CNN(EmotionClassifier):
             )
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise([1, *channels]):
-            layers += [*block(inputs, outputs, depth), nn.Dropout(dropout)]
+            layers += [*block(inputs, outputs, depth), Dropout(dropout)]
         flat = channels[-1] * side**2
-        head = [nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(head_dropout)]
+        head = [nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), Dropout(head_dropout)]
         self.net = nn.Sequential(
-            *layers, nn.Flatten(), nn.Dropout(head_dropout), *head, nn.Linear(hidden, self.num_classes)
+            *layers, nn.Flatten(), Dropout(head_dropout), *head, nn.Linear(hidden, self.num_classes)
         )
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from fer.arguments import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
+from fer.models.layers import Dropout
 from fer.models.registration import register
 
 
@@ -31,5 +32,5 @@ class MLP(EmotionClassifier):
         widths = [self.image_size**2, *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise(widths):
-            layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(), Dropout(dropout)]
         self.net = nn.Sequential(*layers, nn.Linear(widths[-1], self.num_classes))

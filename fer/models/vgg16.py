@@ -18,6 +18,7 @@ from torchvision.models import VGG16_Weights
 from fer.arguments import AboveZero, PartialFraction, Positive
 from fer.errors import FerError
 from fer.models.base import EmotionClassifier
+from fer.models.layers import Dropout
 from fer.models.pretrained import check_tensors, fetched, hash_beginning, local, read_tensors, sha256_of
 from fer.models.registration import register
 
@@ -70,7 +71,7 @@ class VGG16(EmotionClassifier):
         trunk = [layer for block in parts for layer in block]
         flat = BLOCKS[-1][-1] * (self.image_size // LEAST_SIDE) ** 2
         # features are far from 0 and from each other's scale: normalised after the dense layer, val would be unsteady
-        head = [nn.BatchNorm1d(flat), nn.Linear(flat, hidden), nn.ReLU(), nn.Dropout(dropout)]
+        head = [nn.BatchNorm1d(flat), nn.Linear(flat, hidden), nn.ReLU(), Dropout(dropout)]
         self.net = nn.Sequential(*trunk, nn.Flatten(), *head, nn.Linear(hidden, self.num_classes))
         self.trunk = len(trunk)
         initialise(self.net[: self.trunk])

@@ -14,7 +14,7 @@ from torch import nn
 
 from fer.arguments import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
-from fer.models.layers import conv_norm, side_after
+from fer.models.layers import Dropout, conv_norm, side_after
 from fer.models.registration import register
 
 
@@ -46,7 +46,7 @@ class VGGFER(EmotionClassifier):
         widths = [planes[-1] * side**2, *hidden]
         head: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
-            head += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True), nn.Dropout(dropout)]
+            head += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True), Dropout(dropout)]
         self.net = nn.Sequential(*layers, nn.Flatten(), *head, nn.Linear(widths[-1], self.num_classes))
 
 

@@ -12,7 +12,7 @@ from torchvision import models as torchvision_models
 from fer.errors import FerError
 from fer.inventory import multiply_adds
 from fer.models import create
-from fer.models.layers import Residual
+from fer.models.layers import Dropout, Residual
 
 FAITHFUL = ("mini_xception", "resnet9", "resnet18", "vgg_fer")
 
@@ -192,6 +192,7 @@ class SourceVGG(nn.Module):
                 nn.BatchNorm2d(planes[index + 1]),
             ]
         self.dense = nn.ModuleList([nn.Linear(flat, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, 7)])
+        self.dropout = Dropout(0.2)  # ours: the same numbers at the same seed
 
     def forward(self, images):
         for index in range(0, len(self.layers), 2):
@@ -200,7 +201,7 @@ class SourceVGG(nn.Module):
                 images = functional.max_pool2d(images, 2)
         values = images.flatten(1)
         for layer in self.dense[:-1]:
-            values = functional.dropout(layer(values), 0.2, self.training).relu()
+            values = self.dropout(layer(values)).relu()
         return self.dense[-1](values)
 
 

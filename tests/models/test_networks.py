@@ -6,6 +6,7 @@ import torch
 from fer.errors import FerError
 from fer.labels import EMOTIONS
 from fer.models import CNN, MODELS, EmotionClassifier, create
+from fer.models.layers import Dropout
 
 # each with an argument that is not its default
 CHANGED = {
@@ -143,3 +144,28 @@ def test_subclasses_add_a_network_and_nothing_else():
         own = {key for key in vars(MODELS.get(name)) if not key.startswith("__")}
         assert own <= {"architecture"}, own
         assert issubclass(MODELS.get(name), EmotionClassifier)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dropout_zeroes_its_share_and_enlarges_the_rest(layout):
+    inputs = torch.ones(16, 8, 25, 25).to(memory_format=layout).requires_grad_()
+    dropout = Dropout(0.3)
+    torch.manual_seed(0)
+    outputs = dropout(inputs)
+    assert outputs.is_contiguous(memory_format=layout)
+    left = outputs != 0
+    assert left.float().mean().item() == pytest.approx(1 - 77 / 256, abs=0.01)  # 80,000 values: 6 sd
+    assert left.float().mean((0, 2, 3)).std() < 0.02  # every channel alike
+    torch.testing.assert_close(outputs[left], torch.full_like(outputs[left], 256 / 179))
+    outputs.sum().backward()
+    assert torch.equal(inputs.grad, outputs)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(inputs), outputs)
+    assert not torch.equal(dropout(inputs), outputs)
+
+
+@pytest.mark.parametrize(("rate", "mean"), [(0.0, 1.0), (0.001, 0.999), (0.999, 0.001), (1.0, 0.0)])
+def test_dropout_at_the_ends_is_torchs(rate, mean):
+    outputs = Dropout(rate)(torch.ones(100_000))
+    assert (outputs != 0).float().mean().item() == pytest.approx(mean, abs=0.002)
+    assert torch.equal(Dropout(rate).eval()(torch.ones(10)), torch.ones(10))
