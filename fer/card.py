@@ -16,6 +16,7 @@ from fer.results import (
     WHOSE_ERRORS,
     answering_in_words,
     difference,
+    ensemble_in_words,
     markdown_table,
     same_views,
     seen_in_choice_in_words,
@@ -98,8 +99,8 @@ def body(results: Mapping[str, Any]) -> str:
 def about(results: Mapping[str, Any]) -> str:
     """Return what it is, in a few lines."""
     emotions = ", ".join(results["per_class"])
-    members = results["members"]
-    several = f"An ensemble of {len(members)} networks, weights {results['weights']}. " if len(members) > 1 else ""
+    told = ensemble_in_words(results)
+    several = f"{told[0].upper()}{told[1:]}. " if told else ""
     views = "" if results["tta"] == "none" else f" Test-time augmentation: {results['tta']}."
     use = (
         "```python\nimport fer\n\n"
@@ -108,7 +109,7 @@ def about(results: Mapping[str, Any]) -> str:
     )
     return (
         f"{several}Reads one of {len(results['per_class'])} labels ({emotions}) from a grey face. "
-        f"{results['parameters']:,} parameters.{views}\n\n{use if len(members) == 1 else ''}"
+        f"{results['parameters']:,} parameters.{views}\n\n{'' if several else use}"
     )
 
 

@@ -1,8 +1,12 @@
 """Several networks as one: a weighted mean of their probabilities."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+PICKS = 50  # of a greedy choice, of which the best beginning is kept
 CONVERGED = 1e-9  # gain of the mean log-likelihood below which weights stay as they are
 MOST_STEPS = 10_000
 
@@ -42,3 +46,59 @@ def fitted_weights(predicted: Tensor, targets: Tensor) -> Tensor:
         before = likelihood
         weights = weights * (chances / together).mean(1)
     return weights / weights.sum()
+
+
+class Pick(NamedTuple):
+    """A step of a greedy choice.
+
+    Args:
+        member: the network that was added, by its place.
+        nll: negative mean log-likelihood of the labels under the ensemble as it then is.
+        accuracy: of the ensemble as it then is.
+    """
+
+    member: int
+    nll: float
+    accuracy: float
+
+
+def greedy(predicted: Tensor, targets: Tensor) -> list[Pick]:
+    """Return which networks to add, one after the other, to the best of them.
+
+    Ensemble selection with replacement (Caruana et al. 2004, "Ensemble Selection from Libraries of Models"): one added
+    twice counts twice. By likelihood, since accuracy stands still for most additions. Steps that bring nothing are
+    taken back at the end only: the best network added to itself makes room for a small part of a worse one.
+
+    Args:
+        predicted: (M, N, C), on faces that chose nothing of the members but their epochs: val.
+        targets: (N,) true classes.
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    own = torch.arange(len(targets))
+    total = torch.zeros_like(predicted[0])  # (N, C), the sum over the picks
+    picks: list[Pick] = []
+    while len(picks) < PICKS:
+        tried = total[own, targets] + predicted[:, own, targets]  # (M, N)
+        nll = -(tried.double() / (len(picks) + 1)).clamp(min=tiny).log().mean(1)
+        best = int(nll.argmin())
+        total = total + predicted[best]
+        right = (total.argmax(1) == targets).double().mean()
+        picks.append(Pick(best, float(nll[best]), float(right)))
+    least = min(pick.nll for pick in picks)
+    return picks[: 1 + next(place for place, pick in enumerate(picks) if pick.nll < least + CONVERGED)]
+
+
+def picked_weights(picks: Sequence[Pick], members: int) -> Tensor:
+    """Return the (M,) weights of a greedy choice, float64: how often each was picked."""
+    counts = torch.bincount(torch.tensor([pick.member for pick in picks]), minlength=members)
+    return counts.double() / len(picks)
+
+
+def disagreement(predicted: Tensor) -> Tensor:
+    """Return (M, M) shares of the faces that two of M networks answer differently, float64.
+
+    Args:
+        predicted: (M, N, C).
+    """
+    answers = predicted.argmax(2)  # (M, N)
+    return (answers[:, None] != answers[None]).double().mean(2)

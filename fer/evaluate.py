@@ -55,6 +55,10 @@ def parser() -> Grammar:
         help="of an ensemble's networks: equal, or fitted on the val split of the training; default: %(default)s",
     )  # fmt: skip
     grammar.add_argument(
+        "--choose", action="store_true",
+        help="choose an ensemble's networks and their weights among those named, one after the other, on val",
+    )  # fmt: skip
+    grammar.add_argument(
         "--against", metavar="OTHER",
         help="run, checkpoint or evaluation to compare with on the same faces: differences with intervals",
     )  # fmt: skip
@@ -93,6 +97,10 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError(f"--error-rate={arguments.error_rate:g}: expected a share between 0 and 1, such as 0.1")
     if arguments.weights == "val" and len(arguments.runs) == 1:
         raise FerError("--weights val: weighs the networks of an ensemble; name more than one")
+    if arguments.choose and len(arguments.runs) == 1:
+        raise FerError("--choose: chooses among networks; name more than one")
+    if arguments.choose and arguments.weights == "val":
+        raise FerError("--choose --weights val: --choose weighs the networks itself; leave one out")
     if arguments.rule is not None and arguments.split == "all":
         raise FerError(f"--rule {arguments.rule}: --split all takes every face, whatever its split; leave one out")
 
@@ -126,6 +134,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
         ferplus_rule=arguments.ferplus_rule,
         views=arguments.tta,
         weights=arguments.weights,
+        choose=arguments.choose,
         against=arguments.against,
         error_rate=arguments.error_rate,
         batch_size=arguments.batch_size,
@@ -143,12 +152,24 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
 
 def remarks(results: Mapping[str, Any]) -> list[str]:
     """Return what else was asked for, and what a reader of the figures must know."""
-    from fer.results import answering_in_words, crowd_table, difference_table, same_views, seen_in_choice_in_words
+    from fer.results import (
+        MEMBER_HEADS,
+        answering_in_words,
+        crowd_table,
+        difference_table,
+        ensemble_in_words,
+        member_rows,
+        same_views,
+        seen_in_choice_in_words,
+        selection_in_words,
+        text_table,
+    )
 
     told = []
-    if len(results["members"]) > 1:
-        lines = [f"  {member['weight']:.3f}  {member['checkpoint']}" for member in results["members"]]
-        told.append("\n".join([f"ensemble, weights {results['weights']}:", *lines]))
+    if told_of := ensemble_in_words(results):
+        told.append(f"{told_of}:\n{text_table(MEMBER_HEADS, member_rows(results))}")
+    if selection := results.get("selection"):
+        told.append(selection_in_words(selection))
     if against := results.get("against"):
         test = against["mcnemar"]
         told.append(

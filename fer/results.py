@@ -220,6 +220,45 @@ def seen_in_choice_in_words(results: Mapping[str, Any]) -> str:
     )
 
 
+def ensemble_in_words(results: Mapping[str, Any]) -> str:
+    """Return in words of how many networks an ensemble is and how they came by their weights; empty of a single one."""
+    count = len(results.get("members", ()))
+    if count < 2:
+        return ""
+    if selection := results.get("selection"):
+        return f"an ensemble of {count} networks, chosen with their weights among {selection['given']} on val"
+    return f"an ensemble of {count} networks, weights {results['weights']}"
+
+
+def member_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row a network of an ensemble: number, weight, accuracy alone, mean disagreement, checkpoint."""
+    alone, matrix = (results["diversity"][key] for key in ("accuracy", "disagreement"))
+    others = len(alone) - 1
+    return [
+        (
+            str(place + 1),
+            f"{member['weight']:.3f}",
+            f"{100 * alone[place]:.2f} %",
+            f"{100 * sum(matrix[place]) / others:.1f} %",
+            str(member["checkpoint"]),
+        )
+        for place, member in enumerate(results["members"])
+    ]
+
+
+MEMBER_HEADS = ("#", "weight", "accuracy alone", "answers differently", "network")
+
+
+def selection_in_words(selection: Mapping[str, Any]) -> str:
+    """Return in words what a greedy choice of an ensemble's networks came to, on val."""
+    steps, left = selection["steps"], selection["left_out"]
+    return (
+        f"on val, where they were chosen: {100 * steps[-1]['accuracy_val']:.2f} %, the best network alone "
+        f"{100 * selection['best_alone_val']:.2f} %, all {selection['given']} with equal weights "
+        f"{100 * selection['all_equal_val']:.2f} %; left out: {', '.join(left) if left else 'none'}"
+    )
+
+
 def training_in_words(member: Mapping[str, Any]) -> str:
     """Return in words how a network of an evaluation was trained; empty where its run's record is not there.
 

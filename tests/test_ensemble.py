@@ -2,7 +2,7 @@
 
 import torch
 
-from fer.ensemble import equal_weights, fitted_weights, mixed
+from fer.ensemble import disagreement, equal_weights, fitted_weights, greedy, mixed, picked_weights
 
 
 def members(count=4000):
@@ -41,3 +41,36 @@ def test_a_network_twice_counts_as_once():
     predicted, targets = members(500)
     weights = fitted_weights(torch.stack([predicted[0], predicted[0]]), targets)
     assert torch.allclose(mixed(torch.stack([predicted[0], predicted[0]]), weights), predicted[0])
+
+
+def test_a_greedy_choice_takes_the_likeliest_step_until_none_helps():
+    predicted, targets = members(1000)
+    predicted = predicted**3 / (predicted**3).sum(2, keepdim=True)  # surer than they are right, so that others help
+    picks = greedy(predicted, targets)
+    weights = picked_weights(picks, 3)
+    assert {pick.member for pick in picks} >= {0, 1}
+    assert len(picks) > 3  # with replacement
+    assert all(pick.nll > picks[-1].nll for pick in picks[:-1])
+    assert torch.isclose(weights.sum(), torch.tensor(1.0, dtype=torch.float64))
+    reached = likelihood(predicted, targets, weights)
+    assert abs(reached + picks[-1].nll) < 1e-9
+    assert abs(float((mixed(predicted, weights).argmax(1) == targets).double().mean()) - picks[-1].accuracy) < 1e-9
+    for place in range(3):
+        more = torch.tensor([float(pick.member == place) for pick in picks]).double().sum() + 1
+        moved = weights * len(picks)
+        moved[place] = more
+        assert likelihood(predicted, targets, moved / moved.sum()) <= reached + 1e-8
+
+
+def test_a_network_that_only_harms_is_not_chosen():
+    predicted, targets = members(1000)
+    wrong = predicted[0].roll(1, dims=1)
+    picks = greedy(torch.stack([wrong, predicted[0]]), targets)
+    assert [pick.member for pick in picks] == [1]
+    assert picked_weights(picks, 2).tolist() == [0, 1]
+
+
+def test_disagreement_counts_different_answers():
+    answers = torch.tensor([[0, 1, 2, 0], [0, 1, 1, 1], [0, 1, 2, 0]])
+    found = disagreement(torch.nn.functional.one_hot(answers, 3).double())
+    assert found.tolist() == [[0, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0]]

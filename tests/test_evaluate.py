@@ -85,6 +85,8 @@ def test_batch_size_does_not_change_the_figures(evaluate, small_run):
         (["{run}", "--colour"], "--colour"),
         (["{run}", "{run}"], "given twice"),
         (["{run}", "--weights", "val"], "name more than one"),
+        (["{run}", "--choose"], "--choose: chooses among networks; name more than one"),
+        (["{run}", "other", "--choose", "--weights", "val"], "leave one out"),
         (["{run}", "--error-rate", "20"], "--error-rate=20: expected a share between 0 and 1"),
         (["{run}", "--split", "all", "--rule", "holdout"], "takes every face"),
         (["{run}", "--tta", "twelve_crop"], "--tta"),
@@ -297,6 +299,32 @@ def test_an_ensemble_is_the_mean_of_its_networks(evaluate, small_run, another_ru
     assert torch.allclose(chances, expected, atol=1e-5)
     for run in (small_run, another_run):
         assert json.loads((run / "test_opened.json").read_text())[0]["networks"] == 2
+
+
+def test_an_ensembles_networks_are_chosen_on_val(train, evaluate, small_run, another_run, tmp_path):
+    untrained = tmp_path / "untrained"
+    command = (*SMALL, "optimizer.lr=1e-7", "trainer.max_epochs=1", "seed=2", f"hydra.run.dir={untrained}")
+    assert train(*command).code == 0
+    given = [small_run, another_run, untrained]
+    ended = evaluate(*map(str, given), "--choose", "--split", "test", "--out", "both")
+    assert ended.code == 0, ended.err
+    found = metrics(Path("both") / "test")
+    told, members = found["selection"], [member["checkpoint"] for member in found["members"]]
+    files = [str(run / "checkpoints" / "best.ckpt") for run in given]
+    assert sorted(members + told["left_out"]) == sorted(files)
+    assert sum(member["weight"] for member in found["members"]) == pytest.approx(1)
+    val = [metrics(run)["nll"] for run in given]
+    assert told["steps"][0]["added"] == files[val.index(min(val))]
+    assert told["steps"][0]["nll_val"] == pytest.approx(min(val), abs=1e-5)
+    assert "among 3 on val" in ended.out
+    assert told["best_alone_val"] == pytest.approx(max(metrics(run)["accuracy"] for run in given))
+    if len(members) > 1:
+        page = (Path("both") / "test" / "report.html").read_text()
+        assert "The ensemble" in page
+        assert (Path("both") / "test" / "figures" / "disagreement.png").exists()
+    for run in (small_run, another_run):
+        assert json.loads((run / "test_opened.json").read_text())[0]["networks"] == len(members)
+    assert not (untrained / "test_opened.json").exists() or files[2] in members
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What is chosen on val of the training: weights of an ensemble, temperature, confidence from which to answer."""
+"""What is chosen on val of the training: an ensemble's networks and weights, temperature, confidence to answer from."""
 
 import logging
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fer.calibration import Threshold, at_threshold, fitted_temperature, tempered, threshold_for
-from fer.ensemble import equal_weights, fitted_weights, mixed
+from fer.ensemble import equal_weights, fitted_weights, greedy, mixed, picked_weights
 from fer.errors import FerError
 from fer.evaluation.request import Asked, Member
 from fer.evaluation.training import Training
@@ -44,7 +44,53 @@ class Chosen:
     chosen_on: str = ""
 
 
-def chosen(asked: Asked, members: Sequence[Member], training: Training, scored: OnVal | None) -> Chosen:
+@dataclass(frozen=True)
+class Selection:
+    """The networks of an ensemble that val has chosen among those given.
+
+    Args:
+        members: K networks.
+        weights: (K,) of them.
+        told: how it went, as plain values: who was given, left out, and each step's figures on val.
+    """
+
+    members: list[Member]
+    weights: Tensor
+    told: dict[str, Any]
+
+
+def selected(asked: Asked, given: Sequence[Member]) -> Selection:
+    """Return the networks that val of the training chooses among those given, and how it went.
+
+    Raises:
+        FerError: val cannot be had.
+    """
+    training = Training(given, asked.batch_size)
+    why = training.missing if training.shared else "the networks were chosen on different val faces"
+    if why:
+        raise FerError(f"--choose chooses on the val split of the training, but {why}")
+    predicted, targets, _ = training.val(asked)
+    picks = greedy(predicted, targets)
+    weights = picked_weights(picks, len(given))
+    kept = [place for place in range(len(given)) if weights[place]]
+    alone = predicted.argmax(2) == targets  # (M, N)
+    told = {
+        "given": len(given),
+        "left_out": [str(given[place].file) for place in range(len(given)) if place not in kept],
+        "steps": [
+            {"added": str(given[pick.member].file), "nll_val": pick.nll, "accuracy_val": pick.accuracy}
+            for pick in picks
+        ],
+        "best_alone_val": float(alone.double().mean(1).max()),
+        "all_equal_val": float((predicted.mean(0).argmax(1) == targets).double().mean()),
+    }
+    log.info("chosen on val: %d of %d networks, in %d steps", len(kept), len(given), len(picks))
+    return Selection([given[place] for place in kept], weights[kept], told)
+
+
+def chosen(
+    asked: Asked, members: Sequence[Member], training: Training, scored: OnVal | None, given: Tensor | None = None
+) -> Chosen:
     """Return weights, temperature and threshold.
 
     The threshold is chosen on the faces of val without a twin in train: on the others networks are right more often
@@ -55,12 +101,14 @@ def chosen(asked: Asked, members: Sequence[Member], training: Training, scored: 
         members: the networks.
         training: what they were trained on.
         scored: what is known of val where val itself is scored, else None.
+        given: (M,) weights that are chosen already.
 
     Raises:
         FerError: val is needed and cannot be had.
     """
     alone = len(members) == 1 and asked.views == "none"
     needed = asked.weights == "val" or asked.error_rate is not None
+    equal = equal_weights(len(members)) if given is None else given
     sealed = members[0].model.temperature
     if alone and sealed is not None and not needed:
         return Chosen(equal_weights(1), sealed, "val" if scored is None else "these faces", kept=True)
@@ -71,9 +119,9 @@ def chosen(asked: Asked, members: Sequence[Member], training: Training, scored: 
     if why:
         log.warning("no temperature: %s", why)
         kept_one = alone and sealed is not None
-        return Chosen(equal_weights(len(members)), sealed if alone else None, "val" if kept_one else "", kept=kept_one)
+        return Chosen(equal, sealed if alone else None, "val" if kept_one else "", kept=kept_one)
     predicted, targets, kept = training.val(asked) if scored is None else scored
-    weights = fitted_weights(predicted, targets) if asked.weights == "val" else equal_weights(len(members))
+    weights = fitted_weights(predicted, targets) if asked.weights == "val" else equal
     chances, labels = mixed(predicted, weights).numpy(), targets.numpy()
     temperature = sealed if alone and sealed is not None else fitted_temperature(chances, labels)
     threshold, chosen_on = None, "the faces of val without a twin in train"

@@ -39,6 +39,7 @@ class Asked:
         ferplus_rule: how votes become labels, if not as in training.
         views: of each face, a name of ``fer.views.VIEWS``.
         weights: of an ensemble, "equal" or fitted on "val".
+        choose: which of the networks are in the ensemble, and their weights, greedily on val.
         against: run, checkpoint, or folder or file of predictions to compare with.
         error_rate: wanted share of wrong answers, for which to find the least confidence.
         batch_size: faces at a time.
@@ -55,6 +56,7 @@ class Asked:
     ferplus_rule: str | None = None
     views: str = "none"
     weights: str = "equal"
+    choose: bool = False
     against: str | None = None
     error_rate: float | None = None
     batch_size: int = 128

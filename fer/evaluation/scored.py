@@ -14,10 +14,10 @@ from fer import machine, predictions, scoring
 from fer.data.crowd import agreement
 from fer.data.datamodule import FERDataModule, tell_notes
 from fer.data.twins import without_twin
-from fer.ensemble import mixed
+from fer.ensemble import disagreement, mixed
 from fer.errors import FerError
 from fer.evaluation import looks
-from fer.evaluation.choice import Chosen, answering, chosen
+from fer.evaluation.choice import Chosen, answering, chosen, selected
 from fer.evaluation.request import Asked, Faces, Member, members_of, same_split, settings_of
 from fer.evaluation.rival import Rival
 from fer.evaluation.training import MANY, Training, is_a_look, overlap
@@ -41,6 +41,8 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
         FerError: a bad checkpoint; data that are missing, bad or without the split; a choice that cannot be made.
     """
     members = members_of(asked.networks)
+    selection = selected(asked, members) if asked.choose else None
+    members = selection.members if selection else members
     size, classes = members[0].model.image_size, list(members[0].model.hparams["classes"])
     faces = Faces(settings_of(asked, members), asked.split, asked.batch_size)
     data = faces.at(size)
@@ -55,7 +57,8 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
     images = data.datasets[asked.split].images[:, 0].numpy()
     kept = not_trained_on(training, images)
     on_val = own and asked.split == "val" and same_split(faces.settings, members[0].trained_with)
-    choice = chosen(asked, members, training, (predicted, targets, kept) if on_val else None)
+    given = selection.weights if selection else None
+    choice = chosen(asked, members, training, (predicted, targets, kept) if on_val else None, given)
     together = mixed(predicted, choice.weights)
     scored = scoring.scored_faces(together, data, asked.split, classes)
     results = scoring.split_figures(scored, data, asked.split, choice.temperature)
@@ -69,6 +72,8 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
         **({} if rival is None else {"against": rival.compared(together, targets, images, kept)}),
         **agreement_with_votes(data, asked.split, targets, together),
         **_about(asked, members, choice),
+        **({} if selection is None else {"selection": selection.told}),
+        **diversity(predicted, targets),
         "dataset": described,
         **machine.provenance(),
         "command": command,
@@ -142,8 +147,16 @@ def _about(asked: Asked, members: Sequence[Member], choice: Chosen) -> dict[str,
             }
             for member, weight in zip(members, choice.weights, strict=True)
         ],
-        "weights": asked.weights if len(members) > 1 else None,
+        "weights": ("chosen" if asked.choose else asked.weights) if len(members) > 1 else None,
     }
+
+
+def diversity(predicted: Tensor, targets: Tensor) -> dict[str, Any]:
+    """Return how good the networks (M, N, C) of an ensemble are alone, and how they differ; empty of a single one."""
+    if len(predicted) == 1:
+        return {}
+    alone = (predicted.argmax(2) == targets).double().mean(1)
+    return {"diversity": {"accuracy": alone.tolist(), "disagreement": disagreement(predicted).tolist()}}
 
 
 def not_trained_on(training: Training, images: NDArray[np.uint8]) -> NDArray[np.bool_] | None:

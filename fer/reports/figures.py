@@ -89,12 +89,55 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
 
 
 def _cell(axes: Axes, row: int, column: int, share: float, count: int) -> None:
-    colour = PAPER["val"] if row == column else PAPER["bad"]
-    axes.add_patch(Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, facecolor=PAPER["faint"], linewidth=0))
-    opacity = MOST_OPAQUE * share
-    axes.add_patch(Rectangle((column + 0.02, row + 0.02), 0.96, 0.96, facecolor=colour, alpha=opacity, linewidth=0))
+    _square(axes, row, column, share, PAPER["val"] if row == column else PAPER["bad"])
     for y, words, size in ((0.42, f"{100 * share:.0f} %", 8.5), (0.75, f"{count:,}", 7)):
         axes.text(column + 0.5, row + y, words, ha="center", va="center", fontsize=size)
+
+
+def _square(axes: Axes, row: int, column: int, share: float, colour: str) -> None:
+    place = (column + 0.02, row + 0.02)
+    axes.add_patch(Rectangle(place, 0.96, 0.96, facecolor=PAPER["faint"], linewidth=0))
+    axes.add_patch(Rectangle(place, 0.96, 0.96, facecolor=colour, alpha=MOST_OPAQUE * share, linewidth=0))
+
+
+def disagreement(matrix: Sequence[Sequence[float]]) -> Figure:
+    """Draw on what share of the faces two networks answer differently, (M, M), the networks by their numbers."""
+    size = len(matrix)
+    largest = max(max(row) for row in matrix) or 1.0
+    figure, axes = canvas(min(WIDTH, 1.2 + 0.45 * size))
+    grid = bare(axes[0, 0])
+    for row, column in np.ndindex(size, size):
+        share = matrix[row][column]
+        _square(grid, row, column, share / largest, PAPER["bad"])
+        if row != column:
+            grid.text(column + 0.5, row + 0.5, f"{100 * share:.0f} %", ha="center", va="center", fontsize=8)
+    grid.set_xlim(0, size)
+    grid.set_ylim(size, 0)
+    grid.set_aspect("equal")
+    names = [str(place + 1) for place in range(size)]
+    grid.set_xticks(np.arange(size) + 0.5, names)
+    grid.set_yticks(np.arange(size) + 0.5, names)
+    return figure
+
+
+def selection(told: Mapping[str, Any]) -> Figure:
+    """Draw an ensemble's val accuracy by the networks added, beside the best network alone and all with equal weights.
+
+    Args:
+        told: "selection" of ``metrics.json``.
+    """
+    figure, rows = canvas(2.4)
+    axes = rows[0, 0]
+    values = [step["accuracy_val"] for step in told["steps"]]
+    axes.plot(range(1, len(values) + 1), values, marker="o", markersize=4, color=PAPER["val"], label="chosen")
+    axes.axhline(told["best_alone_val"], color=PAPER["soft"], linestyle=":", label="best alone")
+    axes.axhline(told["all_equal_val"], color=PAPER["train"], linestyle="--", label="all, equal weights")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axes.set_xlabel("networks added, some more than once")
+    axes.set_ylabel("val accuracy")
+    axes.legend()
+    return figure
 
 
 def reliability(

@@ -15,12 +15,16 @@ from fer.reports import drawing, figures, page
 from fer.reports.page import Markup, Section, card, joined, paragraph, tag
 from fer.results import (
     FIGURES,
+    MEMBER_HEADS,
     WHOSE_ERRORS,
     answering_in_words,
     clock,
     difference,
+    ensemble_in_words,
+    member_rows,
     same_views,
     seen_in_choice_in_words,
+    selection_in_words,
     times,
     training_in_words,
     worded,
@@ -81,6 +85,10 @@ def draw(report: Report, folder: Path) -> dict[str, str]:
             )
         made["coverage"] = figures.risk_coverage(warm, scored.targets, _answered(results))
         made["per_class"] = figures.per_class(results["per_class"])
+        if "diversity" in results:
+            made["disagreement"] = figures.disagreement(results["diversity"]["disagreement"])
+        if "selection" in results:
+            made["selection"] = figures.selection(results["selection"])
         if report.history:
             made["curves"] = figures.curves(report.history, results["best_epoch"])
         for name, places in (("mistakes", mistakes(scored)), ("doubtful", doubtful(scored))):
@@ -129,8 +137,8 @@ def lead(report: Report) -> Markup:
     if report.history:
         parts.append(f"epoch {results['best_epoch']} of {results['epochs']}, chosen on val")
         parts.append(f"trained in {clock(results['train_seconds'])} on {_machine(results)}")
-    if len(results.get("members", ())) > 1:
-        parts.append(f"an ensemble of {len(results['members'])} networks, weights {results['weights']}")
+    if told := ensemble_in_words(results):
+        parts.append(told)
     if results.get("tta", "none") != "none":
         parts.append(f"test-time augmentation: {results['tta']}")
     if results.get("test_opened"):
@@ -212,6 +220,7 @@ def sections(report: Report, drawn: Mapping[str, str]) -> list[Section]:
         Section("confusion", "What is taken for what", confusions(report, drawn)),
         Section("emotions", "Emotion by emotion", emotions(report, drawn)),
         Section("figures", "All figures", all_figures(report)),
+        Section("ensemble", "The ensemble", ensemble(report, drawn)) if "disagreement" in drawn else None,
         Section("against", "Against another", against(report)) if "against" in report.results else None,
         Section("crowd", "What the crowd says", the_crowd(report)) if "crowd" in report.results else None,
         Section("calibration", "Does it know when it is wrong?", calibration(report, drawn)),
@@ -289,6 +298,22 @@ def emotions(report: Report, drawn: Mapping[str, str]) -> Markup:
         page.drawing(drawn["per_class"], "precision and recall by emotion"),
         page.table(heads, rows, (1, 2, 3, 4, 5)),
     )
+
+
+def ensemble(report: Report, drawn: Mapping[str, str]) -> Markup:
+    """Return the networks of an ensemble, how they differ, and how they were chosen."""
+    results = report.results
+    told = paragraph(
+        "Alone: each network's accuracy on these faces. Answers differently: the share of these faces on which its "
+        "answer is not another's, in the mean of the others. An ensemble gains where networks are good and differ.",
+        class_="soft",
+    )
+    table = page.table(MEMBER_HEADS, member_rows(results), (1, 2, 3))
+    parts = [page.columns(page.drawing(drawn["disagreement"], "share of faces answered differently"), told)]
+    if "selection" in drawn:
+        words = paragraph(selection_in_words(results["selection"]), class_="soft")
+        parts.append(page.columns(page.drawing(drawn["selection"], "val accuracy by networks added"), words))
+    return joined(table, *parts)
 
 
 def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:
