@@ -174,6 +174,7 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
     model.pretrained = checkpoint["fer"].get("pretrained")
     model.temperature = checkpoint["fer"].get("temperature")
     model.ancestors = checkpoint["fer"].get("ancestors", [])
+    model.plan = checkpoint["fer"].get("plan")
     return model.eval()
 
 

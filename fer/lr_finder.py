@@ -14,20 +14,16 @@ issues 14167 and 21141). On FER2013 it suggested 1.3e-5 for ``cnn``.
 import logging
 import math
 import shlex
-import signal
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from fer import machine, training
-from fer.errors import Interrupted
+from fer import machine, trainers, training
 from fer.results import write_json
 from fer.settings import LoggerSettings, Origin, TrainSettings
 
@@ -181,25 +177,10 @@ def measure(settings: TrainSettings, origin: Origin) -> tuple[Curve, int]:
     test = RangeTest()
     size = settings.data.faces_a_step
     log.info("learning-rate range test: from %g to %g in %d steps of %d faces", LOWEST, HIGHEST, STEPS, size)
-    with tempfile.TemporaryDirectory(prefix="fer-lr-") as elsewhere, _interruptible():
+    with tempfile.TemporaryDirectory(prefix="fer-lr-") as elsewhere, trainers.interruptible():
         options = {"max_epochs": -1, "max_steps": STEPS, "limit_val_batches": 0, "enable_checkpointing": False}
-        training.build_trainer(settings, Path(elsewhere), [test], faces, **options).fit(model, datamodule=data)
+        trainers.build(settings, Path(elsewhere), [test], faces, **options).fit(model, datamodule=data)
     return test.curve, size
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let a signal end the test at once: there is nothing to save. Lightning would exit with 1."""
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        raise Interrupted("interrupted", 128 + number)
-
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def draw(found: dict[str, Any], folder: Path) -> None:

@@ -168,6 +168,18 @@ class TrainerSettings:
 
 
 @dataclass(frozen=True)
+class BudgetSettings:
+    """How long a run may take.
+
+    Args:
+        hours: takes as many epochs as fit in this time, by the speed of some steps measured first, in place of
+            ``trainer.max_epochs``; stages keep their shares. None keeps ``trainer.max_epochs``.
+    """
+
+    hours: AboveZero | None = None
+
+
+@dataclass(frozen=True)
 class LoggerSettings:
     """What a run shows of itself, besides its lines in the terminal.
 
@@ -275,6 +287,7 @@ class TrainSettings:
         stages: [size, epochs] one after the other: progressive resizing. Faces are reduced to each stage's size, in val
             too; the last has ``data.image_size``, and the best epoch is one of its own. Empty trains at full size.
         lr_finder: try learning rates over one short rise, draw the curve, and end without training.
+        budget: how long the run may take.
         sweep: of a command line with ``-m``; a run's own holds its defaults.
     """
 
@@ -295,6 +308,7 @@ class TrainSettings:
     ema: Annotated[float, Range(0, 0.99999, above=True)] | None = None
     stages: list[list[int]] = field(default_factory=list)
     lr_finder: bool = False
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
 
     def __post_init__(self) -> None:

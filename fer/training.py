@@ -16,10 +16,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from fer import augment, checkpoints, device, machine, predictions, profiling, scoring
+from fer import augment, budget, checkpoints, device, machine, predictions, profiling, scoring, trainers
 from fer.calibration import fitted_temperature
 from fer.callbacks import Averaging, FiniteLoss, History, Patience, Saver, Signals, Stopwatch
 from fer.dashboard import Dashboard, hyperparameters
@@ -57,6 +56,10 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
     """
     settings, data, model = prepared(settings, origin.stand_in)
     checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
+    keep_features(settings, data, model)
+    if settings.budget.hours is not None:
+        settings = budget.with_plan(settings, data, model.plan) if model.plan else budget.planned(settings, data, model)
+        check_names(settings)  # what fits in a schedule hangs on the epochs
     first = sum(epochs for _, epochs in settings.stages[:-1])
     saver, watch = Saver(folder / "checkpoints", settings.monitor, first), Stopwatch()
     finite = FiniteLoss()
@@ -66,14 +69,13 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
     callbacks = [*graphs, *averaging, finite, signals, watch, *_callbacks(settings, folder, saver, watch, origin)]
     faces = {name: len(held) for name, held in data.datasets.items()}
     phases = profiling.Phases(on_gpu=machine.uses_gpu(settings.trainer)) if settings.trainer.profile else None
-    trainer = build_trainer(settings, folder, callbacks, faces, begin, profiler=phases)
+    trainer = trainers.build(settings, folder, callbacks, faces, begin, profiler=phases)
     epochs = settings.trainer.max_epochs
     log.info(
         "%s: %s, %d epoch%s of %s faces, %s",
         settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s",
         f"{len(data.datasets['train']):,}", _where(settings.trainer),
     )  # fmt: skip
-    keep_features(settings, data, model)
     with profiling.measured(phases, folder), device.compiling():
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     signals.stop()
@@ -264,65 +266,10 @@ def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
     if left_out[0] != left_out[1]:
         raise FerError(f"resume={folder}: data.exclude names other rows now than when the run began")
     model.load_state_dict(checkpoint["state_dict"])
+    model.plan = checkpoint["fer"].get("plan")
     log.info("going on from epoch %d, step %d", checkpoint["epoch"] + 1, checkpoint["global_step"])
     done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     return file, int(done)
-
-
-def build_trainer(
-    settings: TrainSettings,
-    folder: Path,
-    callbacks: list[Callback],
-    faces: dict[str, int],
-    begin: int = 0,
-    **instead: Any,
-) -> pl.Trainer:
-    """Return Lightning's trainer, as ``settings.trainer`` says.
-
-    Args:
-        settings: of the run.
-        folder: the run's.
-        callbacks: in order.
-        faces: split -> number of faces.
-        begin: epochs that are done already, of a resumed run.
-        instead: further arguments of ``pl.Trainer``, or other ones.
-    """
-    chosen, batch_size = settings.trainer, settings.data.faces_a_step
-    logger = tensorboard_logger(folder, begin) if settings.logger.tensorboard else False
-    options: dict[str, Any] = {
-        "accelerator": "gpu" if machine.uses_gpu(chosen) else "cpu",
-        "devices": 1,
-        "precision": machine.precision(chosen),
-        "max_epochs": chosen.max_epochs,
-        "gradient_clip_val": chosen.gradient_clip,
-        "limit_train_batches": _limit(chosen.limit_train, faces["train"], batch_size),
-        "limit_val_batches": _limit(chosen.limit_val, faces["val"], batch_size),
-        "overfit_batches": chosen.overfit_batches,
-        # CUDA has no deterministic backward for grid_sample and adaptive pooling
-        "deterministic": "warn" if chosen.deterministic else False,
-        "benchmark": not chosen.deterministic,
-        "logger": logger,
-        "callbacks": callbacks,
-        "plugins": [checkpoints.AtomicCheckpointIO()],
-        "default_root_dir": folder,
-        "num_sanity_val_steps": 0,
-        "enable_checkpointing": True,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "log_every_n_steps": 1,  # figures are logged at epochs' ends only; this keeps Lightning from warning
-    }
-    return pl.Trainer(**options | instead)
-
-
-def tensorboard_logger(folder: Path, begin: int) -> TensorBoardLogger:
-    """Return the logger of a run; what an interrupted one has logged after ``begin`` epochs is taken back."""
-    purge = begin + 1 if begin else None
-    return TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False, purge_step=purge)
-
-
-def _limit(fraction: float, faces: int, batch_size: int) -> int | float:
-    """Return Lightning's limit: all (1.0), or a number of batches, at least one, where Lightning would refuse none."""
-    return 1.0 if fraction == 1 else max(1, round(fraction * faces / batch_size))
 
 
 def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopwatch, origin: Origin) -> list[Callback]:
@@ -372,6 +319,7 @@ def finish(
         "wall_seconds": None if settings.resume else round(wall_seconds, 3),
         "train_seconds": round(watch.train_seconds, 3),
         "batch_size": settings.data.faces_a_step,
+        **({"budget": model.plan} if model.plan else {}),
         "images_per_second": round(watch.images_per_second, 1),
         "peak_memory_mb": machine.memory(),
         "parameters": _parameters(model),
@@ -436,7 +384,7 @@ def show(
             model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
             images, size = data.datasets["val"].images, settings.data.faces_a_step
             embedded = scoring.embeddings(model, images, batch_size=size, device=device.of(settings))
-            logger = tensorboard_logger(folder, 0)
+            logger = trainers.tensorboard_logger(folder, 0)
             left_out = add_projector(logger.experiment, scored, embedded, results["best_epoch"])
             logger.experiment.close()
             if left_out:

@@ -65,6 +65,7 @@ class EmotionClassifier(pl.LightningModule):
         self.ancestors: list[dict[str, Any]] = []  # datasets of the trainings that it began from, see ``load_weights``
         self.pretrained: dict[str, str] | None = None  # what ``load_pretrained`` has loaded, in this run or before
         self.batch_size: int | None = None  # of the training, where the configuration left it open
+        self.plan: dict[str, Any] | None = None  # epochs and stages by ``budget.hours``, see ``fer.budget``
         self.temperature: float | None = None  # fitted on val when a run ends, see ``probabilities``
         self._optimizer: Section = {}
         self._scheduler: Section = {}
@@ -262,14 +263,17 @@ class EmotionClassifier(pl.LightningModule):
             "pretrained": self.pretrained,
             "ancestors": self.ancestors,
             "batch_size": self.batch_size,
+            "plan": self.plan,
         }
         checkpoint["train_scores"] = {
             name: getattr(self.train_scores, name).cpu() for name in ("confusion", "loss_sum")
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up where the weights came from, and the train scores of an unfinished epoch."""
+        """Take up where the weights came from, what was found of the machine, the scores of an unfinished epoch."""
         self.pretrained = checkpoint.get("fer", {}).get("pretrained")
         self.ancestors = checkpoint.get("fer", {}).get("ancestors", [])
+        self.batch_size = checkpoint.get("fer", {}).get("batch_size")
+        self.plan = checkpoint.get("fer", {}).get("plan")
         for name, value in checkpoint.get("train_scores", {}).items():
             setattr(self.train_scores, name, value.to(self.device))

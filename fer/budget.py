@@ -1,0 +1,140 @@
+"""``budget.hours``: as many epochs as the time allows, by the speed of some steps of each stage, measured first."""
+
+import copy
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from fer import trainers
+from fer.callbacks import Averaging
+from fer.data.datamodule import FERDataModule
+from fer.errors import FerError
+from fer.models import EmotionClassifier
+from fer.results import clock
+from fer.settings import BudgetSettings, LoggerSettings, TrainSettings
+
+log = logging.getLogger(__name__)
+
+SETTLING, TIMED = 4, 16  # steps: until a pace is reached, and those that are timed
+BESIDES = 0.04  # of the time, for what an epoch does besides: pictures, checkpoints, a machine that slows down
+AFTERWARDS = 30.0  # seconds for the figures and the report at the end
+
+
+class Pace(Callback):
+    """Times steps and val; a GPU is waited for."""
+
+    def __init__(self) -> None:
+        self.step = self.val = 0.0  # seconds
+        self._began = 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Take the time once the pace is reached, and at the last step."""
+        done = args[2] + 1
+        if done == min(SETTLING, int(trainer.num_training_batches) - 1):
+            self._began = _now(pl_module)
+        elif done == trainer.num_training_batches:
+            timed = done - min(SETTLING, done - 1)
+            self.step = (_now(pl_module) - self._began) / timed
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin."""
+        self._began = _now(pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the time of val."""
+        self.val = _now(pl_module) - self._began
+
+
+def _now(module: pl.LightningModule) -> float:
+    if module.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def planned(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier) -> TrainSettings:
+    """Return the settings with as many epochs as ``budget.hours`` allows, told; stages keep their shares.
+
+    Args:
+        settings: of the run, whose budget is set.
+        data: laid in memory.
+        model: the network, which is left as it was.
+
+    Raises:
+        FerError: not one epoch of each stage fits.
+    """
+    hours = settings.budget.hours
+    assert hours is not None
+    stages = settings.stages or [[settings.data.image_size, settings.trainer.max_epochs]]
+    log.info("budget.hours=%g: measuring the speed of %d steps", hours, SETTLING + TIMED)
+    seconds = {size: epoch_seconds(settings, data, model, size) for size, _ in stages}
+    shares = [epochs / sum(epochs for _, epochs in stages) for _, epochs in stages]
+    mean = sum(share * seconds[size] for share, (size, _) in zip(shares, stages, strict=True))
+    time_left = 3600 * hours * (1 - BESIDES) - AFTERWARDS
+    total = math.floor(time_left / mean)
+    if total < len(stages):
+        raise FerError(
+            f"budget.hours={hours:g}: the report takes {AFTERWARDS:.0f} s, an epoch {mean:.1f} s: too little"
+        )
+    parts = divided(total, shares)
+    pace = ", ".join(f"{seconds[size]:.1f} s at {size} pixels" for size in sorted(seconds))
+    ends = datetime.now() + timedelta(seconds=total * mean + AFTERWARDS)
+    log.info("budget.hours=%g: %d epochs (%s), until about %s", hours, total, pace, f"{ends:%H:%M}")
+    found = {"hours": hours, "epochs": total, "epoch_seconds": {str(size): seconds[size] for size in seconds}}
+    if settings.stages:
+        found["stages"] = [[size, epochs] for (size, _), epochs in zip(stages, parts, strict=True)]
+    model.plan = found
+    return with_plan(settings, data, found)
+
+
+def with_plan(settings: TrainSettings, data: FERDataModule, plan: Mapping[str, Any]) -> TrainSettings:
+    """Return the settings with the epochs and stages of a plan, which the faces are told as well."""
+    stages = [list(stage) for stage in plan.get("stages", [])]
+    data.stages = stages
+    return replace(
+        settings,
+        trainer=replace(settings.trainer, max_epochs=plan["epochs"]),
+        stages=stages,
+        budget=BudgetSettings(),
+    )
+
+
+def divided(total: int, shares: Sequence[float]) -> list[int]:
+    """Return whole numbers, at least 1 each, that add up to ``total`` and are near their shares of it."""
+    parts = [max(1, math.floor(total * share)) for share in shares]
+    while sum(parts) != total:
+        step = 1 if sum(parts) < total else -1
+        movable = [place for place in range(len(parts)) if parts[place] + step >= 1]
+        place = max(movable, key=lambda place: step * (total * shares[place] - parts[place]))
+        parts[place] += step
+    return parts
+
+
+def epoch_seconds(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier, size: int) -> float:
+    """Return how long an epoch at a size takes, by some steps of a copy of the network and the whole of val."""
+    steps = trainers.steps_an_epoch(settings, len(data.datasets["train"]))
+    pace, before = Pace(), data.stages
+    faces = {name: len(held) for name, held in data.datasets.items()}
+    quiet = replace(settings, logger=LoggerSettings(tensorboard=False, projector=False, report=False))
+    data.stages = [[size, 1]] if before else []
+    averaging = [Averaging(settings.ema)] if settings.ema else []
+    try:
+        with tempfile.TemporaryDirectory(prefix="fer-budget-") as scratch, trainers.interruptible():
+            trainer = trainers.build(
+                quiet, Path(scratch), [*averaging, pace], faces,
+                max_epochs=1, limit_train_batches=min(steps, SETTLING + TIMED), enable_checkpointing=False,
+            )  # fmt: skip
+            trainer.fit(copy.deepcopy(model), datamodule=data)
+    finally:
+        data.stages = before
+    log.debug("at %d pixels: %s a step, %s for val", size, clock(pace.step), clock(pace.val))
+    return steps * pace.step + pace.val
