@@ -208,6 +208,18 @@ def as_batch(batch: Any) -> Any:
     return batch
 
 
+def taken(column: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+    """Return a copy of a column (N, ...) at places in rising order, (K, ...): in one piece where they are in one piece.
+
+    Gathering FER2013's training faces one by one takes a tenth of a second on memory that is fresh.
+    """
+    first, count = int(places[0]), len(places)
+    if int(places[-1]) - first == count - 1:
+        return np.array(column[first : first + count])
+    gathered: NDArray[Any] = column[places]
+    return gathered
+
+
 def to_unit(images: Tensor) -> Tensor:
     """Return uint8 images as float32 in [0, 1]; others as they are."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images
@@ -284,7 +296,7 @@ class FERDataModule(pl.LightningDataModule):
         if split not in self.datasets:
             places = self.places(split)
             soft = None if self.faces.soft is None else self.faces.soft[places]
-            self.datasets[split] = FaceDataset(self.faces.images[places], self.faces.targets[places], soft)
+            self.datasets[split] = FaceDataset(taken(self.faces.images, places), self.faces.targets[places], soft)
         return self.datasets[split]
 
     def places(self, split: str) -> NDArray[np.int64]:
