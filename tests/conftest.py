@@ -183,3 +183,21 @@ def in_a_terminal(columns: int, *command: str) -> tuple[int, str]:
             break
         said += part
     return process.wait(), said.decode()
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the next run that comes to a step be interrupted there, as by Ctrl-C."""
+    from fer.callbacks import Stopwatch
+
+    wanted: list[int] = []
+    before = Stopwatch.on_train_batch_end
+
+    def stopping(self: Stopwatch, trainer: Any, *args: Any) -> None:
+        before(self, trainer, *args)
+        if wanted and trainer.global_step == wanted[0]:
+            wanted.clear()
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Stopwatch, "on_train_batch_end", stopping)
+    return wanted.append

@@ -1,14 +1,11 @@
 """``budget.hours``: epochs by the speed that is measured, kept on resume, and nothing else changed."""
 
-import signal
-
 import pytest
 import torch
 from conftest import SMALL, metrics
 
 from fer import budget, checkpoints
 from fer.budget import AFTERWARDS, BESIDES, divided
-from fer.callbacks import Stopwatch
 
 
 def hours(seconds):
@@ -48,19 +45,13 @@ def test_stages_keep_their_shares(train, tmp_path, a_second_an_epoch):
     assert found["best_epoch"] > 2  # of the last stage
 
 
-def test_a_resumed_run_keeps_its_plan(train, tmp_path, monkeypatch, a_second_an_epoch):
-    before = Stopwatch.on_train_batch_end
-
-    def stopping(self, trainer, *args):
-        before(self, trainer, *args)
-        if trainer.global_step == 9 and not (tmp_path / "stopped").exists():
-            (tmp_path / "stopped").touch()
-            signal.raise_signal(signal.SIGINT)
-
+def test_a_resumed_run_keeps_its_plan(train, tmp_path, monkeypatch, a_second_an_epoch, interrupt_at):
     assert train(*SMALL, hours(3.5), "hydra.run.dir=whole").code == 0
-    monkeypatch.setattr(Stopwatch, "on_train_batch_end", stopping)
+    interrupt_at(9)
     assert train(*SMALL, hours(3.5), "hydra.run.dir=cut").code == 130
     monkeypatch.setattr(budget, "epoch_seconds", None)  # nothing is measured again
+    interrupt_at(16)
+    assert train("resume=cut").code == 130
     assert train("resume=cut").code == 0
     assert metrics(tmp_path / "cut")["budget"] == metrics(tmp_path / "whole")["budget"]
     assert metrics(tmp_path / "cut")["epochs"] == 3

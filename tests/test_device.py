@@ -66,16 +66,23 @@ def test_a_trial_leaves_the_network_as_it_was(loss):
     assert int(model.train_scores.confusion.sum()) == 0
 
 
-def test_what_was_chosen_is_told_and_kept_and_a_resumed_run_has_it(train, tmp_path, monkeypatch):
+def test_what_was_chosen_is_told_and_kept(train, tmp_path):
     ended = train(*SMALL, "data.batch_size=auto", "hydra.run.dir=run")
     assert ended.code == 0, ended
     assert "data.batch_size=128: the default; on a CPU larger ones are no faster" in ended.out
     assert metrics(tmp_path / "run")["batch_size"] == 128
     assert checkpoints.read(tmp_path / "run" / "checkpoints" / "last.ckpt")["fer"]["batch_size"] == 128
-    (tmp_path / "run" / "metrics.json").unlink()
-    monkeypatch.setattr(device, "BATCH_SIZE", 64)  # as if another machine had room for fewer
+
+
+def test_a_run_resumed_twice_keeps_the_batch_size_that_was_found(train, tmp_path, monkeypatch, interrupt_at):
+    monkeypatch.setattr(device, "BATCH_SIZE", 16)
+    interrupt_at(9)
+    assert train(*SMALL, "data.batch_size=auto", "hydra.run.dir=run").code == 130
+    monkeypatch.setattr(device, "BATCH_SIZE", 64)  # as if another machine had room for more
+    interrupt_at(16)
+    assert train("resume=run").code == 130
     assert train("resume=run").code == 0
-    assert metrics(tmp_path / "run")["batch_size"] == 128
+    assert metrics(tmp_path / "run")["batch_size"] == 16
 
 
 # --- threads --------------------------------------------------------------------------------------------------------
