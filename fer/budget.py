@@ -35,16 +35,18 @@ class Pace(Callback):
 
     def __init__(self) -> None:
         self.step = self.val = 0.0  # seconds
-        self._began = 0.0
+        self._began, self._timed = 0.0, 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Begin with the first step, and anew once the pace is reached, if steps are left then."""
+        if args[1] in (0, SETTLING):
+            self._began, self._timed = _now(pl_module), 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Take the time once the pace is reached, and at the last step."""
-        done = args[2] + 1
-        if done == min(SETTLING, int(trainer.num_training_batches) - 1):
-            self._began = _now(pl_module)
-        elif done == trainer.num_training_batches:
-            timed = done - min(SETTLING, done - 1)
-            self.step = (_now(pl_module) - self._began) / timed
+        """Count the step, and take the time at the last."""
+        self._timed += 1
+        if args[2] + 1 == trainer.num_training_batches:
+            self.step = (_now(pl_module) - self._began) / self._timed
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin."""
@@ -80,20 +82,26 @@ def planned(settings: TrainSettings, data: FERDataModule, model: EmotionClassifi
     shares = [epochs / sum(epochs for _, epochs in stages) for _, epochs in stages]
     mean = sum(share * seconds[size] for share, (size, _) in zip(shares, stages, strict=True))
     time_left = 3600 * hours * (1 - BESIDES) - AFTERWARDS
-    total = math.floor(time_left / mean)
+    total = max(0, math.floor(time_left / mean))
+    while total >= len(stages) and _whole(stages, divided(total, shares), seconds) > time_left:
+        total -= 1  # each stage has one epoch at least, which may be more than its share
     if total < len(stages):
         raise FerError(
             f"budget.hours={hours:g}: the report takes {AFTERWARDS:.0f} s, an epoch {mean:.1f} s: too little"
         )
     parts = divided(total, shares)
     pace = ", ".join(f"{seconds[size]:.1f} s at {size} pixels" for size in sorted(seconds))
-    ends = datetime.now() + timedelta(seconds=total * mean + AFTERWARDS)
-    log.info("budget.hours=%g: %d epochs (%s), until about %s", hours, total, pace, f"{ends:%H:%M}")
+    ends = datetime.now() + timedelta(seconds=_whole(stages, parts, seconds) + AFTERWARDS)
+    log.info("budget.hours=%g: %d epochs (%s), until about %s", hours, total, pace, f"{ends:%Y-%m-%d %H:%M}")
     found = {"hours": hours, "epochs": total, "epoch_seconds": {str(size): seconds[size] for size in seconds}}
     if settings.stages:
         found["stages"] = [[size, epochs] for (size, _), epochs in zip(stages, parts, strict=True)]
     model.plan = found
     return with_plan(settings, data, found)
+
+
+def _whole(stages: Sequence[Sequence[int]], parts: Sequence[int], seconds: Mapping[int, float]) -> float:
+    return sum(epochs * seconds[size] for (size, _), epochs in zip(stages, parts, strict=True))
 
 
 def with_plan(settings: TrainSettings, data: FERDataModule, plan: Mapping[str, Any]) -> TrainSettings:
@@ -123,6 +131,8 @@ def epoch_seconds(settings: TrainSettings, data: FERDataModule, model: EmotionCl
     """Return how long an epoch at a size takes, by some steps of a copy of the network and the whole of val."""
     steps = trainers.steps_an_epoch(settings, len(data.datasets["train"]))
     pace, before = Pace(), data.stages
+    tried = copy.deepcopy(model)
+    tried.schedule_nothing()  # what is configured may be longer than this one epoch
     faces = {name: len(held) for name, held in data.datasets.items()}
     quiet = replace(settings, logger=LoggerSettings(tensorboard=False, projector=False, report=False))
     data.stages = [[size, 1]] if before else []
@@ -133,7 +143,7 @@ def epoch_seconds(settings: TrainSettings, data: FERDataModule, model: EmotionCl
                 quiet, Path(scratch), [*averaging, pace], faces,
                 max_epochs=1, limit_train_batches=min(steps, SETTLING + TIMED), enable_checkpointing=False,
             )  # fmt: skip
-            trainer.fit(copy.deepcopy(model), datamodule=data)
+            trainer.fit(tried, datamodule=data)
     finally:
         data.stages = before
     log.debug("at %d pixels: %s a step, %s for val", size, clock(pace.step), clock(pace.val))

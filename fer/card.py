@@ -109,7 +109,7 @@ def about(results: Mapping[str, Any]) -> str:
     )
     return (
         f"{several}Reads one of {len(results['per_class'])} labels ({emotions}) from a grey face. "
-        f"{results['parameters']:,} parameters.{views}\n\n{'' if several else use}"
+        f"{results['parameters']:,} parameters.{views}\n\n{'' if len(results['members']) > 1 else use}"
     )
 
 

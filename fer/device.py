@@ -115,9 +115,18 @@ class Steps(Callback):
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 
-def compiled(model: EmotionClassifier, settings: TrainSettings) -> list[Callback]:
-    """Let torch compile the network at its first step, into CUDA graphs on a GPU; return what that needs called."""
+def compiled(model: EmotionClassifier, settings: TrainSettings, *, kept_features: bool) -> list[Callback]:
+    """Let torch compile the network at its first step, into CUDA graphs on a GPU; return what that needs called.
+
+    Args:
+        model: the network.
+        settings: of the run.
+        kept_features: whether the steps begin with features, behind the layers that would be worth it.
+    """
     if not settings.trainer.compile:
+        return []
+    if kept_features:
+        log.info("trainer.compile: nothing to compile, the features of the faces are computed already")
         return []
     torch._dynamo.config.recompile_limit = GRAPHS
     on_gpu = of(settings).type == "cuda"
@@ -127,12 +136,15 @@ def compiled(model: EmotionClassifier, settings: TrainSettings) -> list[Callback
 
 
 @contextmanager
-def compiling() -> Iterator[None]:
+def compiling(settings: TrainSettings) -> Iterator[None]:
     """Say in a line where torch cannot compile.
 
     Raises:
         FerError: it could not.
     """
+    if not settings.trainer.compile:
+        yield
+        return
     try:
         yield
     except torch._dynamo.exc.TorchDynamoException as error:

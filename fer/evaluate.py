@@ -166,8 +166,8 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
     )
 
     told = []
-    if told_of := ensemble_in_words(results):
-        told.append(f"{told_of}:\n{text_table(MEMBER_HEADS, member_rows(results))}")
+    if "diversity" in results:
+        told.append(f"{ensemble_in_words(results)}:\n{text_table(MEMBER_HEADS, member_rows(results))}")
     if selection := results.get("selection"):
         told.append(selection_in_words(selection))
     if against := results.get("against"):

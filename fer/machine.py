@@ -36,6 +36,8 @@ def prepare(settings: TrainerSettings) -> None:
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     if settings.allocator and not uses_gpu(settings):
         keep_freed_memory()
+    if settings.deterministic and uses_gpu(settings):  # read once, at the first product: before any trial
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # filling new memory costs 2 % of a step, and nothing reads it before it is written
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("high")  # TF32 where a GPU has it; without effect on a CPU

@@ -5,13 +5,13 @@ come in groups with rates of their own, as torch has it. The fused kernels updat
 GPU alike.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 from torch import optim
 from torch.optim.optimizer import ParamsT
 
-from fer.arguments import AboveZero, NonNegative, PartialFraction, Positive
-from fer.muon import Muon
+from fer.arguments import AboveZero, NonNegative, PartialFraction, Range
+from fer.muon import MOST_ITERATIONS, Muon
 from fer.registry import Registry
 
 OPTIMIZERS: Registry = Registry("optimizer")  # type: ignore[type-arg]
@@ -83,12 +83,12 @@ def muon(
     adam_lr: AboveZero = 0.002,
     momentum: PartialFraction = 0.9,
     weight_decay: NonNegative = 5e-4,
-    iterations: Positive = 3,
+    iterations: Annotated[int, Range(1, MOST_ITERATIONS)] = 3,
 ) -> optim.Optimizer:
     """Return Muon for kernels and matrices; for vectors and for the last matrix, which makes the logits, AdamW.
 
     Args:
-        parameters: of a network, in its order.
+        parameters: of a network, in its order; of several groups the first holds the layer that makes the logits.
         lr: of Muon.
         adam_lr: of AdamW.
         momentum: of Muon.
@@ -96,11 +96,11 @@ def muon(
         iterations: towards orthogonal steps, see ``fer.muon``.
     """
     split = groups(parameters, weight_decay)
-    matrices = [matrix for group in split for matrix in group["params"] if matrix.ndim > 1]
+    head = next((group["params"][-1] for group in split if group["params"] and group["params"][-1].ndim > 1), None)
     made = []
     for group in split:
-        hidden = [one for one in group["params"] if one.ndim > 1 and one is not matrices[-1]]
-        others = [one for one in group["params"] if one.ndim <= 1 or one is matrices[-1]]
+        hidden = [one for one in group["params"] if one.ndim > 1 and one is not head]
+        others = [one for one in group["params"] if one.ndim <= 1 or one is head]
         rate = group.get("lr", lr)
         made.append({**group, "params": hidden, "lr": rate, "orthogonal": True, "momentum": momentum})
         made.append({**group, "params": others, "lr": rate * adam_lr / lr, "orthogonal": False})

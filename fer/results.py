@@ -221,11 +221,12 @@ def seen_in_choice_in_words(results: Mapping[str, Any]) -> str:
 
 
 def ensemble_in_words(results: Mapping[str, Any]) -> str:
-    """Return in words of how many networks an ensemble is and how they came by their weights; empty of a single one."""
+    """Return in words of how many networks an ensemble is and how they came by it; empty of one that was named."""
     count = len(results.get("members", ()))
+    selection = results.get("selection")
     if count < 2:
-        return ""
-    if selection := results.get("selection"):
+        return f"the one network that val chose among {selection['given']}" if selection else ""
+    if selection:
         return f"an ensemble of {count} networks, chosen with their weights among {selection['given']} on val"
     return f"an ensemble of {count} networks, weights {results['weights']}"
 

@@ -176,7 +176,7 @@ class BudgetSettings:
             ``trainer.max_epochs``; stages keep their shares. None keeps ``trainer.max_epochs``.
     """
 
-    hours: AboveZero | None = None
+    hours: Annotated[float, Range(0, 8784, above=True)] | None = None  # a year at most
 
 
 @dataclass(frozen=True)
@@ -337,6 +337,11 @@ class TrainSettings:
         self._refuse_stages()
         if self.early_stopping and self.trainer.overfit_batches:
             raise FerError("early_stopping and trainer.overfit_batches exclude each other")
+        if self.budget.hours is not None and (self.trainer.compile or self.trainer.profile):
+            raise FerError(
+                f"budget.hours={self.budget.hours:g}: speed is measured without trainer.compile and trainer.profile; "
+                "leave them out, or say trainer.max_epochs in its place"
+            )
         if self.lr_finder and self.resume:
             raise FerError(f"resume={self.resume}: lr_finder=true trains nothing; there is nothing to go on with")
         if self.lr_finder and self.trainer.profile:

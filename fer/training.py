@@ -64,7 +64,8 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
     saver, watch = Saver(folder / "checkpoints", settings.monitor, first), Stopwatch()
     finite = FiniteLoss()
     signals = Signals(folder, finite)
-    graphs = device.compiled(model, settings)
+    kept = any(dataset.features is not None for dataset in data.datasets.values())
+    graphs = device.compiled(model, settings, kept_features=kept)
     averaging = [Averaging(settings.ema)] if settings.ema else []  # first: a signal's checkpoint holds the step too
     callbacks = [*graphs, *averaging, finite, signals, watch, *_callbacks(settings, folder, saver, watch, origin)]
     faces = {name: len(held) for name, held in data.datasets.items()}
@@ -76,7 +77,7 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
         settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s",
         f"{len(data.datasets['train']):,}", _where(settings.trainer),
     )  # fmt: skip
-    with profiling.measured(phases, folder), device.compiling():
+    with profiling.measured(phases, folder), device.compiling(settings):
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     signals.stop()
     results, scored = finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=origin.command)
@@ -92,6 +93,8 @@ def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     """
     settings, data, fresh = prepared(settings, origin.stand_in)
     resume_from(folder, fresh)
+    if fresh.plan:
+        settings = budget.with_plan(settings, data, fresh.plan)
     model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
     predicted, classes = predict_val(settings, data, model), list(model.hparams["classes"])
     scored = scoring.scored_faces(predicted, data, "val", classes)
@@ -136,7 +139,8 @@ def check_names(settings: TrainSettings) -> None:
     LOSSES.arguments(settings.loss)
     OPTIMIZERS.arguments(settings.optimizer)
     builder, arguments = SCHEDULES.arguments(settings.scheduler)
-    builder(settings.trainer.max_epochs, **arguments)
+    if settings.budget.hours is None:  # else the epochs are not known yet
+        builder(settings.trainer.max_epochs, **arguments)
     machine.uses_gpu(settings.trainer)
 
 

@@ -10,7 +10,7 @@ from fer.budget import AFTERWARDS, BESIDES, divided
 
 def hours(seconds):
     """A budget that leaves so many seconds for epochs."""
-    return f"budget.hours={(seconds + AFTERWARDS) / (1 - BESIDES) / 3600:.6f}"
+    return f"budget.hours={(seconds + AFTERWARDS) / (1 - BESIDES) / 3600:.12f}"
 
 
 @pytest.fixture
@@ -22,17 +22,35 @@ def weights(folder):
     return checkpoints.read(folder / "checkpoints" / "last.ckpt")["state_dict"]
 
 
-def test_as_many_epochs_as_fit_and_the_same_network_as_without(train, tmp_path):
-    ended = train(*SMALL, hours(2), "hydra.run.dir=planned")
+@pytest.fixture
+def measured(monkeypatch):
+    """What was measured, where an epoch then counts as a second."""
+    found, real = [], budget.epoch_seconds
+
+    def epoch_seconds(*arguments):
+        found.append(real(*arguments))
+        return 1.0
+
+    monkeypatch.setattr(budget, "epoch_seconds", epoch_seconds)
+    return found
+
+
+def test_as_many_epochs_as_fit_and_the_same_network_as_without(train, tmp_path, measured):
+    more = ("scheduler.warmup_epochs=2", "trainer.max_epochs=1", "ema=0.9")  # which fits in the three that are planned
+    ended = train(*SMALL[:-2], SMALL[-1], *more, hours(3.5), "hydra.run.dir=planned")
     assert ended.code == 0, ended.err
-    plan = metrics(tmp_path / "planned")["budget"]
-    assert plan["epochs"] == metrics(tmp_path / "planned")["epochs"]
-    assert plan["epochs"] * plan["epoch_seconds"]["24"] <= 2 < (plan["epochs"] + 1) * plan["epoch_seconds"]["24"]
-    assert f"{plan['epochs']} epochs (" in ended.out
-    assert "until about" in ended.out
-    assert train(*SMALL, f"trainer.max_epochs={plan['epochs']}", "hydra.run.dir=told").code == 0
+    assert 0 < measured[0] < 20  # of 7 small steps
+    found = metrics(tmp_path / "planned")
+    assert (found["epochs"], found["budget"]["epochs"]) == (3, 3)
+    assert "3 epochs (1.0 s at 24 pixels), until about 20" in ended.out
+    assert train(*SMALL, *more[::2], "hydra.run.dir=told").code == 0
     first, second = weights(tmp_path / "planned"), weights(tmp_path / "told")
     assert all(torch.equal(first[name], value) for name, value in second.items())
+
+
+def test_a_single_step_is_timed_too(train, measured):
+    assert train(*SMALL, "trainer.overfit_batches=1", hours(1.5)).code == 0
+    assert 0 < measured[0] < 20
 
 
 def test_stages_keep_their_shares(train, tmp_path, a_second_an_epoch):
@@ -64,6 +82,7 @@ def test_a_resumed_run_keeps_its_plan(train, tmp_path, monkeypatch, a_second_an_
     [
         ("budget.hours=0", "budget.hours=0"),
         ("budget.hours=-1", "budget.hours=-1"),
+        ("budget.hours=1e8", "budget.hours=100000000.0"),
         ("budget.hours=0.001", "budget.hours=0.001: the report takes 30 s"),
     ],
 )
@@ -79,3 +98,20 @@ def test_a_budget_that_cannot_be_is_one_line(train, asked, says):
 )
 def test_epochs_are_divided_by_shares_and_none_is_lost(total, shares, parts):
     assert divided(total, shares) == parts
+
+
+def test_an_epoch_that_each_stage_has_at_least_does_not_break_the_budget(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "epoch_seconds", lambda settings, data, model, size: {16: 1.0, 24: 4.0}[size])
+    network = (*SMALL[:4], *SMALL[6:], "model=resnet9", "model.width=2", "stages=[[16,9],[24,1]]")
+    ended = train(*network, "trainer.max_epochs=10", hours(3))
+    assert ended.code == 1
+    assert "too little" in ended.line
+    assert train(*network, "trainer.max_epochs=10", hours(5.5), "hydra.run.dir=two").code == 0
+    assert metrics(tmp_path / "two")["budget"]["stages"] == [[16, 1], [24, 1]]
+
+
+@pytest.mark.parametrize("other", ["trainer.compile=true", "trainer.profile=true"])
+def test_what_would_change_the_speed_is_refused(train, other):
+    ended = train(*SMALL, "budget.hours=1", other)
+    assert ended.code == 1
+    assert "speed is measured without trainer.compile and trainer.profile" in ended.line

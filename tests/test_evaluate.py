@@ -14,6 +14,8 @@ import fer
 from fer.data import exclusion
 from fer.data.datamodule import FERDataModule
 from fer.data.readers.drawing import draw_faces
+from fer.ensemble import Pick
+from fer.evaluation import choice
 from fer.labels import EMOTIONS
 from fer.settings import DataSettings
 
@@ -318,13 +320,21 @@ def test_an_ensembles_networks_are_chosen_on_val(train, evaluate, small_run, ano
     assert told["steps"][0]["nll_val"] == pytest.approx(min(val), abs=1e-5)
     assert "among 3 on val" in ended.out
     assert told["best_alone_val"] == pytest.approx(max(metrics(run)["accuracy"] for run in given))
-    if len(members) > 1:
-        page = (Path("both") / "test" / "report.html").read_text()
-        assert "The ensemble" in page
-        assert (Path("both") / "test" / "figures" / "disagreement.png").exists()
-    for run in (small_run, another_run):
-        assert json.loads((run / "test_opened.json").read_text())[0]["networks"] == len(members)
-    assert not (untrained / "test_opened.json").exists() or files[2] in members
+    assert "left out: " in (Path("both") / "test" / "report.html").read_text()
+    assert (Path("both") / "test" / "figures" / "disagreement.png").exists() == (len(members) > 1)
+    for run, file in zip(given, files, strict=True):
+        assert (run / "test_opened.json").exists() == (file in members)
+
+
+def test_a_single_network_that_is_chosen_is_said_to_be(evaluate, small_run, another_run, monkeypatch):
+    monkeypatch.setattr(choice, "greedy", lambda predicted, targets: [Pick(1, 1.5, 0.5)])
+    ended = evaluate(str(small_run), str(another_run), "--choose", "--out", "one")
+    assert ended.code == 0, ended.err
+    found = metrics(Path("one") / "val")
+    assert [member["weight"] for member in found["members"]] == [1.0]
+    assert found["accuracy"] == metrics(another_run)["accuracy"]
+    for page in ("report.html", "model_card.md"):
+        assert "he one network that val chose among 2" in (Path("one") / "val" / page).read_text()
 
 
 @pytest.mark.slow

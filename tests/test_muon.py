@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from fer.errors import FerError
 from fer.muon import orthogonal
 from fer.optimizers import OPTIMIZERS
 
@@ -22,11 +23,33 @@ def made(parameters, **changes):
 def test_singular_values_come_near_1_and_vectors_stay(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    near = orthogonal(matrix, 10)
+    near = orthogonal(matrix, 5)
     assert near.shape == shape
     assert (torch.linalg.svdvals(near) - 1).abs().max() < 0.35  # the polynomial oscillates about 1
     inner = left.T @ near @ right.T  # the same vectors: diagonal in the given matrix's own
     assert (inner - inner.diagonal().diag()).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("iterations", [3, 5])
+def test_a_matrix_of_low_rank_stays_one(iterations):
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(256, 64, generator=generator) @ torch.randn(64, 1152, generator=generator)
+    values = torch.linalg.svdvals(orthogonal(matrix, iterations))
+    assert values[:64].max() < 1.3
+    assert values[64:].max() < 0.1
+
+
+@pytest.mark.parametrize("iterations", [0, 6])
+def test_more_iterations_than_are_sound_are_refused(iterations):
+    with pytest.raises(FerError, match="iterations"):
+        OPTIMIZERS.arguments({"name": "muon", "lr": 0.02, "iterations": iterations})
+
+
+def test_the_first_groups_last_matrix_is_adams():
+    head, trunk = nn.Linear(4, 3, bias=False), nn.Linear(5, 4, bias=False)
+    optimizer = made([{"params": head.parameters(), "lr": 0.1}, {"params": trunk.parameters(), "lr": 0.05}])
+    kinds = {id(one): group["orthogonal"] for group in optimizer.param_groups for one in group["params"]}
+    assert (kinds[id(head.weight)], kinds[id(trunk.weight)]) == (False, True)
 
 
 def test_scale_of_the_gradient_does_not_matter():

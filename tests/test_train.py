@@ -16,6 +16,7 @@ import fer
 from fer.data.readers.drawing import draw_faces
 from fer.labels import EMOTIONS
 from fer.measures import FIGURES
+from fer.results import read_history
 
 FIELDS = {
     "schema", "split", "n", *(name for figure in FIGURES for name in (figure, f"{figure}_ci95")), "ece",
@@ -478,3 +479,14 @@ def test_exact_twins_across_splits_are_counted(train, tmp_path):
     (tmp_path / "fer2013.csv").write_text("\n".join(lines))
     assert train(*SMALL[2:], "data.path=fer2013.csv", "hydra.run.dir=out").code == 0
     assert "3 of 14 val faces have an exact twin in train" in metrics(tmp_path / "out")["dataset"]["notes"]
+
+
+def test_gradients_are_clipped_under_bf16_too(train, tmp_path):
+    ended = train(*SMALL, "trainer.precision=bf16", "trainer.gradient_clip=1e-9", "hydra.run.dir=clipped")
+    assert ended.code == 0, ended.err
+    assert train(*SMALL, "trainer.precision=bf16", "hydra.run.dir=free").code == 0
+    losses = [
+        [float(row["loss/train"]) for row in read_history(tmp_path / run / "history.csv")]
+        for run in ("clipped", "free")
+    ]
+    assert losses[0] != losses[1]

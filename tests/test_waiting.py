@@ -47,7 +47,7 @@ def network(name, loss="cross_entropy"):
         scheduler={"name": "cosine"},
         class_counts=torch.arange(7) + 10,
     )
-    return model.to(META)
+    return model
 
 
 def step(model, batch):
@@ -67,7 +67,7 @@ def test_a_step_reads_no_value(name, deterministic, monkeypatch):
     assert batch.images.shape == (112, 1, 20, 20)
     torch.use_deterministic_algorithms(deterministic, warn_only=True)  # which counts by other kernels
     try:
-        step(network(name), batch)
+        step(network(name).to(META), batch)
     finally:
         torch.use_deterministic_algorithms(False)
 
@@ -75,12 +75,12 @@ def test_a_step_reads_no_value(name, deterministic, monkeypatch):
 @pytest.mark.parametrize("loss", LOSSES.names())
 def test_no_loss_reads_a_value(loss, monkeypatch):
     _, batch = served(monkeypatch)
-    step(network("cnn", loss), batch._replace(soft=torch.empty(len(batch.targets), 7, device=META)))
+    step(network("cnn", loss).to(META), batch._replace(soft=torch.empty(len(batch.targets), 7, device=META)))
 
 
 @pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
 def test_no_sampler_reads_a_value(sampler, monkeypatch):
-    step(network("cnn"), served(monkeypatch, sampler=sampler)[1])
+    step(network("cnn").to(META), served(monkeypatch, sampler=sampler)[1])
 
 
 def test_mixing_reads_no_value(monkeypatch):
@@ -88,14 +88,15 @@ def test_mixing_reads_no_value(monkeypatch):
     monkeypatch.setattr(mixing, "share", lambda count, alpha, like: torch.empty(count, device=like.device))
     _, batch = served(monkeypatch, mixed=MIXING)
     assert batch.mixed
-    step(network("cnn"), batch)
+    step(network("cnn").to(META), batch)
 
 
 def test_what_is_called_after_a_step_reads_no_value(monkeypatch):
     _, batch = served(monkeypatch)
     model, finite, averaging = network("cnn"), FiniteLoss(), Averaging(0.9)
-    averaging.setup(SimpleNamespace(), model, "fit")
-    trainer = SimpleNamespace(global_step=0)
+    trainer = SimpleNamespace(global_step=0, strategy=SimpleNamespace(root_device=META))
+    averaging.setup(trainer, model, "fit")  # as Lightning does, before the network is where it will be
+    model.to(META)
     finite.on_train_start(trainer, model)
     for place in range(LOOK_EVERY - 2, LOOK_EVERY + 1):
         outputs = {"loss": step(model, batch)}
@@ -108,10 +109,17 @@ def test_what_is_called_after_a_step_reads_no_value(monkeypatch):
 
 def test_a_step_that_looks_is_found(monkeypatch):
     _, batch = served(monkeypatch)
-    model = network("cnn")
+    model = network("cnn").to(META)
     monkeypatch.setattr(model.train_scores, "update", lambda logits, targets, loss: loss.item())
     with pytest.raises((RuntimeError, NotImplementedError)):
         step(model, batch)
+
+
+def test_pictures_of_a_batch_are_drawn_of_faces_that_lie_on_the_device(monkeypatch):
+    data, batch = served(monkeypatch)
+    data.mixing = MIXING
+    assert data.first_batch().shape == tuple(batch.images[:, 0].shape)
+    assert data.augmented_samples(2, 3)[1].shape == (2, 3, 24, 24)
 
 
 def test_faces_are_served_from_where_they_are_kept():

@@ -102,8 +102,11 @@ class FaceDataset(Dataset[Batch]):
         images, targets, soft = self._served
         index = torch.as_tensor(places).to(images.device, non_blocking=True)
         features = None if self.features is None else self.features.take(places)
-        key = zlib.crc32(np.array(places).tobytes()) if self.repeats else places[0]
-        return Batch(images[index], targets[index], key, features, None if soft is None else soft[index])
+        return Batch(images[index], targets[index], self.key(places), features, None if soft is None else soft[index])
+
+    def key(self, places: list[int]) -> int:
+        """Return what a batch's noise is keyed by."""
+        return zlib.crc32(np.array(places).tobytes()) if self.repeats else places[0]
 
 
 class EpochShuffle(Sampler[int]):
@@ -395,8 +398,8 @@ class FERDataModule(pl.LightningDataModule):
         """Return the first batch of the first epoch as training sees it, (B, S, S), the run's own noise undisturbed."""
         dataset = self.datasets["train"]
         places = list(islice(self.order(), self.data.faces_a_step))
-        batch = dataset.__getitems__(places)
-        return self._augmented(batch.images, noise_seed(self.seed, 0, batch.key))
+        size = stage_size(self.stages, 0) if self.stages else self.data.image_size
+        return self._augmented(dataset.images[places], noise_seed(self.seed, 0, dataset.key(places)), size)
 
     def augmented_samples(self, count: int, variants: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return some training faces as they are, (K, S, S), and as training may see them, (K, M, S, S).
@@ -407,13 +410,17 @@ class FERDataModule(pl.LightningDataModule):
         """
         dataset = self.datasets["train"]
         images = dataset.images[list(islice(EpochShuffle(len(dataset), self.seed), count))]
-        drawn = self._augmented(images.repeat_interleave(variants, 0), noise_seed(self.seed, 0, -2))
+        several = images.repeat_interleave(variants, 0)
+        drawn = self._augmented(several, noise_seed(self.seed, 0, -2), self.data.image_size)
         return images[:, 0].numpy(), drawn.reshape(len(images), variants, *drawn.shape[1:])
 
-    def _augmented(self, images: Tensor, seed: int) -> NDArray[np.uint8]:
+    def _augmented(self, images: Tensor, seed: int, size: int) -> NDArray[np.uint8]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             changed = to_unit(images) if self.augment is None else self.augment(to_unit(images))
+            changed = reduced(changed, size)
+            if self.mixing:
+                changed, _ = self.mixing(changed, torch.zeros(len(changed), 1))
         return changed[:, 0].mul(255).round_().clamp_(0, 255).to(torch.uint8).numpy()
 
     def statistics(self) -> tuple[float, float]:

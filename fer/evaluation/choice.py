@@ -51,11 +51,13 @@ class Selection:
     Args:
         members: K networks.
         weights: (K,) of them.
+        on_val: what they made of val.
         told: how it went, as plain values: who was given, left out, and each step's figures on val.
     """
 
     members: list[Member]
     weights: Tensor
+    on_val: OnVal
     told: dict[str, Any]
 
 
@@ -69,7 +71,7 @@ def selected(asked: Asked, given: Sequence[Member]) -> Selection:
     why = training.missing if training.shared else "the networks were chosen on different val faces"
     if why:
         raise FerError(f"--choose chooses on the val split of the training, but {why}")
-    predicted, targets, _ = training.val(asked)
+    predicted, targets, unseen = training.val(asked)
     picks = greedy(predicted, targets)
     weights = picked_weights(picks, len(given))
     kept = [place for place in range(len(given)) if weights[place]]
@@ -85,11 +87,15 @@ def selected(asked: Asked, given: Sequence[Member]) -> Selection:
         "all_equal_val": float((predicted.mean(0).argmax(1) == targets).double().mean()),
     }
     log.info("chosen on val: %d of %d networks, in %d steps", len(kept), len(given), len(picks))
-    return Selection([given[place] for place in kept], weights[kept], told)
+    return Selection([given[place] for place in kept], weights[kept], (predicted[kept], targets, unseen), told)
 
 
 def chosen(
-    asked: Asked, members: Sequence[Member], training: Training, scored: OnVal | None, given: Tensor | None = None
+    asked: Asked,
+    members: Sequence[Member],
+    training: Training,
+    scored: OnVal | None,
+    selection: Selection | None = None,
 ) -> Chosen:
     """Return weights, temperature and threshold.
 
@@ -101,14 +107,14 @@ def chosen(
         members: the networks.
         training: what they were trained on.
         scored: what is known of val where val itself is scored, else None.
-        given: (M,) weights that are chosen already.
+        selection: of the networks, where they were chosen.
 
     Raises:
         FerError: val is needed and cannot be had.
     """
     alone = len(members) == 1 and asked.views == "none"
     needed = asked.weights == "val" or asked.error_rate is not None
-    equal = equal_weights(len(members)) if given is None else given
+    equal = equal_weights(len(members)) if selection is None else selection.weights
     sealed = members[0].model.temperature
     if alone and sealed is not None and not needed:
         return Chosen(equal_weights(1), sealed, "val" if scored is None else "these faces", kept=True)
@@ -120,7 +126,7 @@ def chosen(
         log.warning("no temperature: %s", why)
         kept_one = alone and sealed is not None
         return Chosen(equal, sealed if alone else None, "val" if kept_one else "", kept=kept_one)
-    predicted, targets, kept = training.val(asked) if scored is None else scored
+    predicted, targets, kept = scored or (selection.on_val if selection else training.val(asked))
     weights = fitted_weights(predicted, targets) if asked.weights == "val" else equal
     chances, labels = mixed(predicted, weights).numpy(), targets.numpy()
     temperature = sealed if alone and sealed is not None else fitted_temperature(chances, labels)

@@ -57,8 +57,7 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
     images = data.datasets[asked.split].images[:, 0].numpy()
     kept = not_trained_on(training, images)
     on_val = own and asked.split == "val" and same_split(faces.settings, members[0].trained_with)
-    given = selection.weights if selection else None
-    choice = chosen(asked, members, training, (predicted, targets, kept) if on_val else None, given)
+    choice = chosen(asked, members, training, (predicted, targets, kept) if on_val else None, selection)
     together = mixed(predicted, choice.weights)
     scored = scoring.scored_faces(together, data, asked.split, classes)
     results = scoring.split_figures(scored, data, asked.split, choice.temperature)

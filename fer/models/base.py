@@ -169,6 +169,10 @@ class EmotionClassifier(pl.LightningModule):
         SCHEDULES.arguments(scheduler)
         self._optimizer, self._scheduler = optimizer, scheduler
 
+    def schedule_nothing(self) -> None:
+        """Keep the learning rate as it is."""
+        self._scheduler = {"name": "none"}
+
     def configure_optimizers(self) -> Any:
         """Return the optimizer, and the schedule as Lightning wants it.
 
@@ -200,6 +204,16 @@ class EmotionClassifier(pl.LightningModule):
             min_lr=[group["lr"] * schedule.min_factor for group in optimizer.param_groups],
         )
         return {"scheduler": scheduler, "interval": "step", "monitor": self.monitor}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, which refuses fused optimizers under bf16 for a loss scaler that bf16 has not."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_train_start(self) -> None:
         """Let plateau be asked at an epoch's last step, after validation and before checkpoints are written.

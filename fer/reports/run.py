@@ -220,7 +220,7 @@ def sections(report: Report, drawn: Mapping[str, str]) -> list[Section]:
         Section("confusion", "What is taken for what", confusions(report, drawn)),
         Section("emotions", "Emotion by emotion", emotions(report, drawn)),
         Section("figures", "All figures", all_figures(report)),
-        Section("ensemble", "The ensemble", ensemble(report, drawn)) if "disagreement" in drawn else None,
+        Section("ensemble", "The ensemble", told) if (told := ensemble(report, drawn)) else None,
         Section("against", "Against another", against(report)) if "against" in report.results else None,
         Section("crowd", "What the crowd says", the_crowd(report)) if "crowd" in report.results else None,
         Section("calibration", "Does it know when it is wrong?", calibration(report, drawn)),
@@ -302,18 +302,19 @@ def emotions(report: Report, drawn: Mapping[str, str]) -> Markup:
 
 def ensemble(report: Report, drawn: Mapping[str, str]) -> Markup:
     """Return the networks of an ensemble, how they differ, and how they were chosen."""
-    results = report.results
-    told = paragraph(
-        "Alone: each network's accuracy on these faces. Answers differently: the share of these faces on which its "
-        "answer is not another's, in the mean of the others. An ensemble gains where networks are good and differ.",
-        class_="soft",
-    )
-    table = page.table(MEMBER_HEADS, member_rows(results), (1, 2, 3))
-    parts = [page.columns(page.drawing(drawn["disagreement"], "share of faces answered differently"), told)]
+    results, parts = report.results, []
+    if "disagreement" in drawn:
+        told = paragraph(
+            "Alone: each network's accuracy on these faces. Answers differently: the share of these faces on which its "
+            "answer is not another's, in the mean of the others. An ensemble gains where networks are good and differ.",
+            class_="soft",
+        )
+        parts.append(page.table(MEMBER_HEADS, member_rows(results), (1, 2, 3)))
+        parts.append(page.columns(page.drawing(drawn["disagreement"], "share of faces answered differently"), told))
     if "selection" in drawn:
-        words = paragraph(selection_in_words(results["selection"]), class_="soft")
+        words = paragraph(f"{selection_in_words(results['selection'])}.", class_="soft")
         parts.append(page.columns(page.drawing(drawn["selection"], "val accuracy by networks added"), words))
-    return joined(table, *parts)
+    return joined(*parts)
 
 
 def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:

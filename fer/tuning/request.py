@@ -30,6 +30,7 @@ NOT_HERE = {  # beginning of an override -> why a search refuses it
     "hydra": "a search has folders of its own; tune.folder= names it",
     "sweep": "belongs to fer.train -m",
     "resume=": "continues one run; a search is gone on with by tune.resume=",
+    "budget.": "gives each trial epochs of its own, which pruning could not compare; tune.hours= ends a search",
     "lr_finder=true": "trains nothing that could be compared",
 }
 
