@@ -133,7 +133,7 @@ def selection(told: Mapping[str, Any]) -> Figure:
     axes.axhline(told["best_alone_val"], color=PAPER["soft"], linestyle=":", label="best alone")
     axes.axhline(told["all_equal_val"], color=PAPER["train"], linestyle="--", label="all, equal weights")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1, symbol=" %"))
     axes.set_xlabel("networks added, some more than once")
     axes.set_ylabel("val accuracy")
     axes.legend()
