@@ -228,7 +228,8 @@ def test_a_sweep_over_the_folds_finds_wrong_labels(tmp_path):
     given[wrong] = (true[wrong] + 3) % 7
     rows = (f"{t},{' '.join(map(str, i.ravel()))},Training" for i, t in zip(images, given, strict=True))
     (tmp_path / "fer.csv").write_text("emotion,pixels,Usage\n" + "\n".join(rows) + "\n")
-    asked = ("data.path=fer.csv", "model=cnn", "model.channels=[8,16,32]", "model.hidden=64", "trainer.max_epochs=10")
+    network = ("model=resnet9", "model.width=8", "model.stride=2", "optimizer=muon", "scheduler=onecycle")
+    asked = ("data.path=fer.csv", "data.batch_size=32", "augment=none", "trainer.max_epochs=8", *network)
     where = (
         "trainer.threads=1",
         "trainer.accelerator=cpu",
@@ -256,4 +257,4 @@ def test_a_sweep_over_the_folds_finds_wrong_labels(tmp_path):
     assert ended.returncode == 0, ended.stderr
     suspects = {int(row["row"]) for row in advised(tmp_path / "out")}
     found = len(suspects & set(wrong.tolist()))
-    assert found / len(wrong) > 1.4 * len(suspects) / 1400  # far more often than a face at random
+    assert found / len(wrong) > 2 * len(suspects) / 1400  # far more often than a face at random (measured: 2.9 times)
