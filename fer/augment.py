@@ -20,15 +20,20 @@ ERASED = 0.5  # grey, near FER2013's mean of 0.508
 ASPECT = (0.3, 3.3)  # of erased rectangles, Zhong et al. 2017, "Random Erasing Data Augmentation"
 
 
-def build(settings: AugmentSettings) -> v2.Transform:
-    """Return the transform that ``settings`` describe; with everything off it changes nothing."""
+def build(settings: AugmentSettings, crop: int | None = None) -> v2.Transform:
+    """Return the transform that ``settings`` describe; with everything off it changes nothing.
+
+    Args:
+        settings: what is changed, and how much.
+        crop: side of the crop that is taken of each face, in pixels; None takes the whole.
+    """
     steps: list[v2.Transform] = []
+    flip, padding = settings.flip, settings.crop_padding
     if settings.rotate_degrees or settings.zoom or settings.shift:
-        steps.append(RandomAffine(settings.flip, settings.rotate_degrees, settings.zoom, settings.shift))
-        if settings.crop_padding:
-            steps.append(RandomCropFlip(settings.crop_padding, 0.0))
-    elif settings.flip or settings.crop_padding:
-        steps.append(RandomCropFlip(settings.crop_padding, settings.flip))
+        steps.append(RandomAffine(flip, settings.rotate_degrees, settings.zoom, settings.shift))
+        flip = 0.0
+    if flip or padding or crop is not None:
+        steps.append(RandomCropFlip(padding, flip, crop))
     if settings.brightness or settings.contrast:
         steps.append(RandomLight(settings.brightness, settings.contrast))
     if settings.erase:
@@ -99,21 +104,23 @@ def affine(images: Tensor, angle: Tensor, scale: Tensor, right: Tensor, down: Te
 
 
 class RandomCropFlip(v2.Transform):
-    """Shift each face by whole pixels over a reflected border, and flip it, by index alone.
+    """Cut a square out of each face, which may reach over a reflected border, and flip it, by index alone.
 
     Args:
         padding: pixels of border.
         flip: probability.
+        crop: side of the square, in pixels; None is the face's.
     """
 
-    def __init__(self, padding: int, flip: float) -> None:
+    def __init__(self, padding: int, flip: float, crop: int | None = None) -> None:
         super().__init__()
-        self.padding, self.flip = padding, flip
+        self.padding, self.flip, self.crop = padding, flip, crop
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Tensor]:
         """Draw the crop's place in pixels and whether to mirror, each (B,)."""
         images = flat_inputs[0]
-        count, places = len(images), 2 * self.padding + 1
+        count, side = len(images), images.shape[-1]
+        places = side + 2 * self.padding - (self.crop or side) + 1
         return {
             "left": torch.randint(places, (count,), device=images.device),
             "top": torch.randint(places, (count,), device=images.device),
@@ -121,28 +128,28 @@ class RandomCropFlip(v2.Transform):
         }
 
     def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
-        """Return (B, 1, S, S) images."""
-        return crop_flip(inpt, self.padding, **params)
+        """Return (B, 1, T, T) images, T the side of the crop."""
+        return crop_flip(inpt, self.padding, self.crop or inpt.shape[-1], **params)
 
 
-def crop_flip(images: Tensor, padding: int, left: Tensor, top: Tensor, mirror: Tensor) -> Tensor:
+def crop_flip(images: Tensor, padding: int, crop: int, left: Tensor, top: Tensor, mirror: Tensor) -> Tensor:
     """Crop each image out of itself with a reflected border of ``padding`` pixels, then mirror where told.
 
     Args:
         images: (B, 1, S, S).
         padding: pixels.
-        left: (B,) 0 to 2 * padding.
-        top: (B,) 0 to 2 * padding.
+        crop: side of the result, T.
+        left: (B,) 0 to S + 2 * padding - T.
+        top: (B,) the same.
         mirror: (B,) bool.
     """
-    count, side = len(images), images.shape[-1]
-    place = torch.arange(side, device=images.device)
-    columns = torch.where(mirror[:, None], side - 1 - place, place) + left[:, None]  # (B, S) in the padded image
+    count = len(images)
+    place = torch.arange(crop, device=images.device)
+    columns = torch.where(mirror[:, None], crop - 1 - place, place) + left[:, None]  # (B, T) in the padded image
     source = functional.pad(images, (padding,) * 4, mode="reflect") if padding else images
-    width = side + 2 * padding
-    rows = place + top[:, None]  # (B, S)
-    flat = (rows[:, :, None] * width + columns[:, None, :]).view(count, -1)  # (B, S * S)
-    return source.reshape(count, -1).gather(1, flat).view(count, 1, side, side)
+    rows = place + top[:, None]  # (B, T)
+    flat = (rows[:, :, None] * source.shape[-1] + columns[:, None, :]).view(count, -1)  # (B, T * T)
+    return source.reshape(count, -1).gather(1, flat).view(count, 1, crop, crop)
 
 
 class RandomLight(v2.Transform):

@@ -91,7 +91,7 @@ def _fits(settings: TrainSettings, model: EmotionClassifier, size: int, device: 
 def trial(model: EmotionClassifier, size: int, device: torch.device, *, bf16: bool) -> None:
     """Run a step of ``size`` black faces on a copy of the network."""
     tried = copy.deepcopy(model).to(device).train()
-    side = model.image_size
+    side = model.input_size
     faces: Tensor = torch.zeros(size, 1, side, side, device=device)
     targets = torch.zeros(size, dtype=torch.int64, device=device)
     soft = torch.full((size, model.num_classes), 1 / model.num_classes, device=device)

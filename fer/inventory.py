@@ -92,7 +92,7 @@ def measured(section: Section, image_size: int, devices: Sequence[str], purpose:
         FerError: its arguments do not fit, or it cannot take the faces.
     """
     model = create(section, image_size=image_size)
-    check_output(model, model.image_size)
+    check_output(model, model.input_size)
     return Entry(
         section["name"],
         purpose,

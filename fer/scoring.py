@@ -38,11 +38,11 @@ def probabilities(
     parts = []
     for start in places[::batch_size]:
         batch = move_data_to_device(faces.__getitems__(places[start : start + batch_size]), device)
-        if views == "none":
+        if batch.features is not None and views == "none":
             chances = model.logits(batch).float().softmax(1)
         else:
-            seen = VIEWS[views](to_unit(batch.images))
-            chances = torch.stack([model(view).float().softmax(1) for view in seen]).mean(0)
+            seen = VIEWS[views](to_unit(batch.images), model.crop)
+            chances = torch.stack([model.look(view).float().softmax(1) for view in seen]).mean(0)
         parts.append(chances.cpu())
     return torch.cat(parts)
 

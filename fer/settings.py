@@ -56,6 +56,8 @@ class DataSettings:
         exclude: ``audit.csv`` of ``fer.audit``: rows whose suggestion is "exclude" are left out of train; val and test
             stay as they are, so that figures stay comparable.
         image_size: side of the faces, in pixels.
+        crop: side of the square of a face that the network looks at: drawn anew at each step of a training, the middle
+            in val and wherever the network is used; None is the whole face.
         batch_size: faces a step; "auto" is the largest power of two that fits in a GPU's memory and leaves an epoch 50
             steps, and 128 on a CPU.
         sampler: "shuffle" takes every training face once an epoch, "balanced" as many of every class.
@@ -77,12 +79,17 @@ class DataSettings:
     fold: Count = 0
     exclude: str | None = None
     image_size: Annotated[int, Range(MIN_SIZE, MAX_SIZE)] = 48
+    crop: Annotated[int, Range(MIN_SIZE, MAX_SIZE)] | None = None
     batch_size: Literal["auto"] | Positive = BATCH_SIZE
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     on_bad: Literal["error", "skip"] = "error"
     cache: str | None = "auto"
     synthetic_count: Annotated[int, Range(140)] = 7000
     synthetic_seed: Seed = 0
+
+    def seen(self, size: int) -> int:
+        """Return the side of what a network sees of faces that are reduced to ``size`` pixels."""
+        return size if self.crop is None else round(size * self.crop / self.image_size)
 
     @property
     def faces_a_step(self) -> int:
@@ -91,11 +98,13 @@ class DataSettings:
         return self.batch_size
 
     def __post_init__(self) -> None:
-        """Refuse an eighth class that nobody labels, and a fold that is not there."""
+        """Refuse an eighth class that nobody labels, a fold that is not there, a crop larger than the face."""
         if self.classes == 8 and self.labels == "fer2013":
             raise FerError("data.classes=8: contempt is FER+'s; set data.labels=ferplus and data.votes=, or classes=7")
         if self.fold >= self.folds:
             raise FerError(f"data.fold={self.fold}: out of range; expected 0 to data.folds - 1 = {self.folds - 1}")
+        if self.crop is not None and self.crop > self.image_size:
+            raise FerError(f"data.crop={self.crop}: expected at most data.image_size={self.image_size}")
 
 
 @dataclass(frozen=True)

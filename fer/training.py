@@ -113,7 +113,8 @@ def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FE
     machine.prepare(settings.trainer)
     pl.seed_everything(settings.seed, verbose=False)
     mixing = Mixing(settings.augment.mixup, settings.augment.cutmix)
-    data = FERDataModule(settings.data, augment.build(settings.augment), settings.seed, settings.stages, mixing)
+    changes = augment.build(settings.augment, settings.data.crop)
+    data = FERDataModule(settings.data, changes, settings.seed, settings.stages, mixing)
     data.setup("fit")
     if len(data.datasets["train"]) < 2:
         raise FerError(f"{settings.data.path}: one training face; batch normalisation cannot train on it alone")
@@ -160,8 +161,9 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
     """Return the network, ready to be fitted."""
     mean, std = data.statistics()
     model = create(
-        settings.model, classes=list(data.faces.classes), image_size=settings.data.image_size, mean=mean, std=std
-    )
+        settings.model, classes=list(data.faces.classes), image_size=settings.data.image_size, crop=settings.data.crop,
+        mean=mean, std=std,
+    )  # fmt: skip
     model.prepare(
         loss=settings.loss,
         optimizer=settings.optimizer,
@@ -182,10 +184,10 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
     model.monitor = settings.monitor
     served = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
     model.dataset = {**data.describe(), "settings": served, "stand_in": stand_in}
-    check_output(model, model.image_size)
+    check_output(model, model.input_size)
     for size in {size for size, _ in settings.stages} - {model.image_size}:
         try:
-            check_output(model, size)
+            check_output(model, settings.data.seen(size))
         except FerError as error:
             raise FerError(f"stages={settings.stages}: {error}") from error
     if settings.init_from is not None and settings.resume is None:
@@ -237,7 +239,7 @@ def check_output(model: EmotionClassifier, size: int) -> None:
         given = tuple(_by_shapes(model, faces).shape)
     except (RuntimeError, ValueError, TypeError):  # a network that looks at values has no way of shapes alone
         try:
-            given = tuple(model(faces).shape)
+            given = tuple(model.look(faces).shape)
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise FerError(
@@ -250,9 +252,22 @@ def check_output(model: EmotionClassifier, size: int) -> None:
 
 def _by_shapes(model: EmotionClassifier, faces: Tensor) -> Tensor:
     """Return the logits' shape without computing them, which takes a fifth of a second of a run's start."""
-    weights = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    logits: Tensor = torch.func.functional_call(model, weights, faces.to("meta"))
+    looking = _Looking(model)
+    weights = {name: tensor.to("meta") for name, tensor in (*looking.named_parameters(), *looking.named_buffers())}
+    logits: Tensor = torch.func.functional_call(looking, weights, faces.to("meta"))
     return logits
+
+
+class _Looking(torch.nn.Module):
+    """A network called by ``look``."""
+
+    def __init__(self, model: EmotionClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """Return its logits."""
+        return self.model.look(faces)
 
 
 def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:

@@ -1,10 +1,11 @@
 """Test-time augmentation: views of each face, over which a network's probabilities are averaged.
 
 The views are the same for every face and draw nothing. What they help is measured on val like everything else; a figure
-with them is a row of its own.
+with them is a row of its own. A network that was trained on crops is given crops: T pixels of the S of a side; T is S
+where it was trained on whole faces.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 from torch.nn import functional
@@ -14,44 +15,59 @@ CROP = 11 / 12  # of the side: 44 of 48 pixels, as the recipes of FER2013's lite
 SHIFT = 1 / 24  # of the side: 2 of 48 pixels
 
 
-def as_they_are(faces: Tensor) -> list[Tensor]:
-    """Return the faces (B, 1, S, S) alone."""
-    return [faces]
+def middle(faces: Tensor, crop: int | None) -> Tensor:
+    """Return the square in the middle of faces (B, 1, S, S), (B, 1, T, T) for a crop of T pixels; None is the whole."""
+    if crop is None or crop == faces.shape[-1]:
+        return faces
+    start = (faces.shape[-1] - crop) // 2
+    return faces[..., start : start + crop, start : start + crop]
 
 
-def mirrored(faces: Tensor) -> list[Tensor]:
-    """Return the faces (B, 1, S, S) and their mirror images."""
-    return [faces, faces.flip(-1)]
+def both_ways(views: Sequence[Tensor]) -> list[Tensor]:
+    """Return views (B, 1, T, T), each followed by its mirror image."""
+    return [each for view in views for each in (view, view.flip(-1))]
 
 
-def ten_crop(faces: Tensor) -> list[Tensor]:
-    """Return the corners and the middle of the faces (B, 1, S, S), at their size again, and their mirror images.
+def as_they_are(faces: Tensor, crop: int | None) -> list[Tensor]:
+    """Return the faces (B, 1, S, S) alone, or their middle, (B, 1, T, T)."""
+    return [middle(faces, crop)]
 
-    Krizhevsky et al. 2012. They feed crops as they are to a network that was trained on crops; these networks were
-    trained on whole faces, so that crops of 44 pixels become 48 again.
+
+def mirrored(faces: Tensor, crop: int | None) -> list[Tensor]:
+    """Return the faces (B, 1, S, S), or their middle, (B, 1, T, T), and the mirror image."""
+    return both_ways([middle(faces, crop)])
+
+
+def ten_crop(faces: Tensor, crop: int | None) -> list[Tensor]:
+    """Return the corners and the middle of the faces (B, 1, S, S), and their mirror images, each (B, 1, T, T).
+
+    Krizhevsky et al. 2012. A network that was trained on whole faces is given corners of 44 of 48 pixels, at the
+    faces' size again.
     """
     side = faces.shape[-1]
-    size = round(side * CROP)
-    far, middle = side - size, (side - size) // 2
-    corners = ((0, 0), (0, far), (far, 0), (far, far), (middle, middle))
+    size = crop or round(side * CROP)
+    far, centre = side - size, (side - size) // 2
+    corners = ((0, 0), (0, far), (far, 0), (far, far), (centre, centre))
     crops = [faces[..., top : top + size, left : left + size] for top, left in corners]
-    whole = [v2.functional.resize(crop, [side, side], antialias=True) for crop in crops]
-    return [view for crop in whole for view in mirrored(crop)]
+    if crop is None:
+        crops = [v2.functional.resize(view, [side, side], antialias=True) for view in crops]
+    return both_ways(crops)
 
 
-def shifts(faces: Tensor) -> list[Tensor]:
+def shifts(faces: Tensor, crop: int | None) -> list[Tensor]:
     """Return the faces (B, 1, S, S) shifted by 0 or 2 of 48 pixels each way, borders reflected, and mirror images: 18.
 
-    The counterpart of training with ``augment.crop_padding``.
+    The counterpart of training with ``augment.crop_padding``. Of a shifted face a network that was trained on crops is
+    given the middle, (B, 1, T, T).
     """
     side = faces.shape[-1]
     step = max(1, round(side * SHIFT))
     wide = functional.pad(faces, [step] * 4, mode="reflect")
     places = [(top, left) for top in (0, step, 2 * step) for left in (0, step, 2 * step)]
-    return [view for top, left in places for view in mirrored(wide[..., top : top + side, left : left + side])]
+    return both_ways([middle(wide[..., top : top + side, left : left + side], crop) for top, left in places])
 
 
-VIEWS: dict[str, Callable[[Tensor], list[Tensor]]] = {
+VIEWS: dict[str, Callable[[Tensor, int | None], list[Tensor]]] = {
     "none": as_they_are,
     "flip": mirrored,
     "ten_crop": ten_crop,

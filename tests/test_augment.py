@@ -79,12 +79,22 @@ def test_mirror_comes_before_turn_and_shift(faces):
 def test_crop_is_numpys_pad_and_slice(faces):
     left, top = torch.arange(8), torch.arange(8).flip(0)
     mirror = torch.tensor([True, False] * 4)
-    ours = augment.crop_flip(faces, 4, left, top, mirror)
+    ours = augment.crop_flip(faces, 4, 48, left, top, mirror)
     for index in range(8):
         image = faces[index, 0].numpy()
         padded = np.pad(image, 4, mode="reflect")
         crop = padded[top[index] : top[index] + 48, left[index] : left[index] + 48]
         assert np.array_equal(ours[index, 0].numpy(), crop[:, ::-1] if mirror[index] else crop)
+
+
+def test_a_crop_is_a_part_of_the_face_as_it_is(faces):
+    torch.manual_seed(4)
+    many = faces[:1].expand(400, 1, 48, 48)
+    cut = augment.build(AugmentSettings(flip=0.5), 44)(many)
+    assert cut.shape == (400, 1, 44, 44)
+    places = [faces[0, 0, top : top + 44, left : left + 44] for top in range(5) for left in range(5)]
+    expected = {place.numpy().tobytes() for one in places for place in (one, one.flip(-1))}
+    assert {image.numpy().tobytes() for image in cut} == expected  # every place, both ways, and nothing else
 
 
 def test_light_is_brightness_then_contrast_about_the_mean(faces):

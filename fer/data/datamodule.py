@@ -35,6 +35,7 @@ from fer.errors import FerError
 from fer.labels import SPLITS
 from fer.mixing import Mixing, one_hot
 from fer.settings import DataSettings
+from fer.views import middle
 
 log = logging.getLogger(__name__)
 
@@ -364,14 +365,20 @@ class FERDataModule(pl.LightningDataModule):
             seed_noise(images.device, noise_seed(self.seed, trainer.current_epoch, batch.key))
             if batch.features is None and self.augment is not None:
                 images = self.augment(images)
+        if trainer is not None and not trainer.training:
+            images = middle(images, self.data.crop)
         if trainer is not None and self.stages and trainer.state.fn == TrainerFn.FITTING:
-            images = reduced(images, stage_size(self.stages, trainer.current_epoch))
+            images = self._reduced(images, stage_size(self.stages, trainer.current_epoch))
         if trainer is not None and trainer.training and self.mixing and batch.features is None:
             own = batch.soft if self.mixing.soft else None
             shares = one_hot(batch.targets, len(self.faces.classes)) if own is None else own
             images, shares = self.mixing(images, shares)
             return batch._replace(images=images, soft=shares, mixed=True)
         return batch._replace(images=images)
+
+    def _reduced(self, images: Tensor, size: int) -> Tensor:
+        """Return faces as they are in a stage of ``size``: crops are reduced by as much as whole faces are."""
+        return reduced(images, self.data.seen(size))
 
     @property
     def augments(self) -> bool:
@@ -395,14 +402,14 @@ class FERDataModule(pl.LightningDataModule):
             self.datasets[split].features = store.of(names[split])
 
     def first_batch(self) -> NDArray[np.uint8]:
-        """Return the first batch of the first epoch as training sees it, (B, S, S), the run's own noise undisturbed."""
+        """Return the first batch of the first epoch as training sees it, (B, T, T), the run's own noise undisturbed."""
         dataset = self.datasets["train"]
         places = list(islice(self.order(), self.data.faces_a_step))
         size = stage_size(self.stages, 0) if self.stages else self.data.image_size
         return self._augmented(dataset.images[places], noise_seed(self.seed, 0, dataset.key(places)), size)
 
     def augmented_samples(self, count: int, variants: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return some training faces as they are, (K, S, S), and as training may see them, (K, M, S, S).
+        """Return some training faces as they are, (K, S, S), and as training may see them, (K, M, T, T).
 
         Args:
             count: faces, K, drawn by the run's seed.
@@ -418,7 +425,7 @@ class FERDataModule(pl.LightningDataModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             changed = to_unit(images) if self.augment is None else self.augment(to_unit(images))
-            changed = reduced(changed, size)
+            changed = self._reduced(changed, size)
             if self.mixing:
                 changed, _ = self.mixing(changed, torch.zeros(len(changed), 1))
         return changed[:, 0].mul(255).round_().clamp_(0, 255).to(torch.uint8).numpy()

@@ -27,6 +27,7 @@ from fer.metrics import Scores
 from fer.optimizers import OPTIMIZERS
 from fer.schedules import SCHEDULES, Plateau
 from fer.settings import Section, mode
+from fer.views import middle
 
 LOGGED = ("loss", "accuracy", "macro_f1", "balanced_accuracy")  # each as <name>/train and <name>/val, once an epoch
 
@@ -37,6 +38,7 @@ class EmotionClassifier(pl.LightningModule):
     Args:
         classes: names, in the order of the logits.
         image_size: side of the faces, in pixels.
+        crop: side of the square in their middle that is looked at; None is all of them.
         mean: of the training pixels, of values in [0, 1].
         std: their standard deviation.
     """
@@ -48,8 +50,9 @@ class EmotionClassifier(pl.LightningModule):
     std: Tensor
 
     def __init__(
-        self, *, classes: Sequence[str] = EMOTIONS, image_size: int = 48, mean: float = 0.5, std: float = 0.25
-    ) -> None:
+        self, *, classes: Sequence[str] = EMOTIONS, image_size: int = 48, crop: int | None = None, mean: float = 0.5,
+        std: float = 0.25,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.save_hyperparameters(logger=False)  # climbs through the subclasses, whose arguments are kept as well
         wanted = {*keyword_parameters(type(self)), *keyword_parameters(EmotionClassifier)}
@@ -80,8 +83,23 @@ class EmotionClassifier(pl.LightningModule):
         """Side of the faces, in pixels."""
         return int(self.hparams["image_size"])
 
+    @property
+    def crop(self) -> int | None:
+        """Side of the square of a face that is looked at, in pixels; None where it is the whole."""
+        crop: int | None = self.hparams.get("crop")  # of which older checkpoints know nothing
+        return crop
+
+    @property
+    def input_size(self) -> int:
+        """Side of what reaches ``net``, in pixels."""
+        return self.crop or self.image_size
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1]."""
+        return self.look(middle(images, self.crop))
+
+    def look(self, images: Tensor) -> Tensor:
+        """Return logits (B, C) of faces (B, 1, T, T) that are cropped already, uint8 or float in [0, 1]."""
         logits: Tensor = self.net(self._normalised(images))
         return logits
 
@@ -98,8 +116,8 @@ class EmotionClassifier(pl.LightningModule):
         return (to_unit(images) - self.mean) / self.std
 
     def logits(self, batch: Batch) -> Tensor:
-        """Return logits (B, C) of a batch: of its faces, or of their features where those are known."""
-        logits: Tensor = self(batch.images) if batch.features is None else self._parts()[1](batch.features)
+        """Return logits (B, C) of a batch: of its cropped faces, or of their features where those are known."""
+        logits: Tensor = self.look(batch.images) if batch.features is None else self._parts()[1](batch.features)
         return logits
 
     # --- layers that were trained elsewhere -------------------------------------------------------------------------
@@ -137,13 +155,13 @@ class EmotionClassifier(pl.LightningModule):
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
         """Return what the frozen layers make of faces (B, 1, S, S): (B, ...), of which ``logits`` goes on."""
-        features: Tensor = self._parts()[0](self._normalised(images))
+        features: Tensor = self._parts()[0](self._normalised(middle(images, self.crop)))
         return features
 
     def features_key(self) -> str:
-        """Return a sha256 of all that ``features`` depends on but the faces: size, normalisation, layers, weights."""
+        """Return a sha256 of all that ``features`` depends on but the faces: sizes, normalisation, layers, weights."""
         layers = self._parts()[0]
-        before = (self.image_size, self.mean.tolist(), self.std.tolist())
+        before = (self.image_size, self.crop, self.mean.tolist(), self.std.tolist())
         digest = hashlib.sha256(repr((before, layers)).encode())
         for value in layers.state_dict().values():
             digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().data)

@@ -42,12 +42,12 @@ class CNN(EmotionClassifier):
         **contract: Any,
     ) -> None:
         super().__init__(**contract)
-        side = self.image_size >> len(channels)
+        side = self.input_size >> len(channels)
         if not channels:
             raise FerError("model.channels=[]: expected at least one block, such as [32, 64]")
         if side < 1:
             raise FerError(
-                f"model.channels={list(channels)}: {self.image_size} pixels cannot be halved {len(channels)} times"
+                f"model.channels={list(channels)}: {self.input_size} pixels cannot be halved {len(channels)} times"
             )
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise([1, *channels]):

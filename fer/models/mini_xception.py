@@ -38,7 +38,7 @@ class MiniXception(EmotionClassifier):
 
     def __init__(self, stem: Positive = 8, channels: Sequence[Positive] = (16, 32, 64, 128), **contract: Any) -> None:
         super().__init__(**contract)
-        side_after(len(channels), self.image_size, self.architecture, BORDER)
+        side_after(len(channels), self.input_size, self.architecture, BORDER)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise([1, stem, stem]):
             layers += [nn.Conv2d(inputs, outputs, 3, bias=False), norm(outputs), nn.ReLU(inplace=True)]

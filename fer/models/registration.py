@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from fer.errors import FerError
 from fer.models.base import EmotionClassifier
 from fer.registry import Registry
 from fer.settings import Section
@@ -14,10 +15,12 @@ def register(name: str) -> Callable[[type[EmotionClassifier]], type[EmotionClass
     """Return a decorator that registers a network under ``name``, which checkpoints will bear.
 
     Raises:
-        FerError: the name is taken.
+        FerError: the name is taken, or the network has a ``forward`` of its own, past which training would go.
     """
 
     def add(network: type[EmotionClassifier]) -> type[EmotionClassifier]:
+        if network.forward is not EmotionClassifier.forward:
+            raise FerError(f"model={name}: {network.__name__} overrides forward; override look, which forward calls")
         network.architecture = name
         return MODELS.register(name)(network)
 

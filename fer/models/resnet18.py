@@ -30,7 +30,7 @@ class ResNet18(EmotionClassifier):
 
     def __init__(self, width: Positive = 64, zero_init: bool = False, **contract: Any) -> None:
         super().__init__(**contract)
-        side_after(3, self.image_size, self.architecture)
+        side_after(3, self.input_size, self.architecture)
         layers: list[nn.Module] = [*conv_norm(1, width), nn.ReLU(inplace=True)]
         inputs = width
         for stage in range(4):

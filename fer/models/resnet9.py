@@ -34,7 +34,7 @@ class ResNet9(EmotionClassifier):
         self, width: Positive = 64, scale: AboveZero = 0.125, stride: Literal[1, 2] = 1, **contract: Any
     ) -> None:
         super().__init__(**contract)
-        side_after(2 + stride, self.image_size, self.architecture)
+        side_after(2 + stride, self.input_size, self.architecture)
         self.net = nn.Sequential(
             *conv_norm(1, width, size=2 + stride, stride=stride), nn.ReLU(inplace=True),
             *halved(width, 2 * width), residual(2 * width),

@@ -60,16 +60,16 @@ class VGG16(EmotionClassifier):
         **contract: Any,
     ) -> None:
         super().__init__(**contract)
-        if self.image_size < LEAST_SIDE:
+        if self.input_size < LEAST_SIDE:
             raise FerError(
-                f"data.image_size={self.image_size}: model=vgg16 halves the side {len(BLOCKS)} times; expected at "
+                f"data.image_size={self.input_size}: model=vgg16 halves the side {len(BLOCKS)} times; expected at "
                 f"least {LEAST_SIDE}"
             )
         self.mean, self.std = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, STD))  # grey spreads to three
         self.weights, self.trunk_lr_factor = weights, trunk_lr_factor
         parts = blocks()
         trunk = [layer for block in parts for layer in block]
-        flat = BLOCKS[-1][-1] * (self.image_size // LEAST_SIDE) ** 2
+        flat = BLOCKS[-1][-1] * (self.input_size // LEAST_SIDE) ** 2
         # features are far from 0 and from each other's scale: normalised after the dense layer, val would be unsteady
         head = [nn.BatchNorm1d(flat), nn.Linear(flat, hidden), nn.ReLU(), Dropout(dropout)]
         self.net = nn.Sequential(*trunk, nn.Flatten(), *head, nn.Linear(hidden, self.num_classes))

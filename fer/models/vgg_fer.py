@@ -40,7 +40,7 @@ class VGGFER(EmotionClassifier):
         **contract: Any,
     ) -> None:
         super().__init__(**contract)
-        side = side_after(len(channels), self.image_size, self.architecture)
+        side = side_after(len(channels), self.input_size, self.architecture)
         planes = [1, *channels]
         layers = [layer for inputs, outputs in pairwise(planes) for layer in block(inputs, outputs)]
         widths = [planes[-1] * side**2, *hidden]

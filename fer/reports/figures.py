@@ -298,10 +298,14 @@ def augmented(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Figure:
 
     Args:
         before: (K, S, S) grey.
-        after: (K, M, S, S) grey, M drawn variants of each.
+        after: (K, M, T, T) grey, M drawn variants of each; crops stand in the middle of a grey frame.
     """
-    count, variants, side, _ = after.shape
-    rows = shrunk(np.concatenate([before[:, None], after], axis=1).reshape(-1, side, side))
+    count, variants = after.shape[:2]
+    side = before.shape[-1]
+    left = (side - after.shape[-1]) // 2
+    edges = (left, side - after.shape[-1] - left)
+    framed = np.pad(after, ((0, 0), (0, 0), edges, edges), constant_values=128)
+    rows = shrunk(np.concatenate([before[:, None], framed], axis=1).reshape(-1, side, side))
     side = rows.shape[-1]
     height = WIDTH * count / (variants + 1)
     head = 0.24  # inches above the sheet for its titles

@@ -33,15 +33,15 @@ def test_each_pixel_is_the_mean_of_what_it_covers():
 def test_each_stage_trains_and_is_validated_at_its_size_and_the_last_is_kept(train, tmp_path, monkeypatch):
     seen = []
     network = MODELS.get("resnet9")
-    forward = network.forward
+    look = network.look
 
     def spy(self, images):
         if self.trainer_is_there():
             seen.append((self.trainer.current_epoch, self.training, images.shape[-1]))
-        return forward(self, images)
+        return look(self, images)
 
     monkeypatch.setattr(network, "trainer_is_there", lambda self: self._trainer is not None, raising=False)
-    monkeypatch.setattr(network, "forward", spy)
+    monkeypatch.setattr(network, "look", spy)
     ended = train(*NETWORK, f"stages={STAGES}".replace(" ", ""), "trainer.max_epochs=5", "hydra.run.dir=run")
     assert ended.code == 0, ended
     sizes = {(epoch, training): size for epoch, training, size in seen}
