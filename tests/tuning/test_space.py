@@ -124,7 +124,7 @@ def test_a_range_holds_what_may_be_drawn():
         ({"optimizer.lr": {"low": -1, "high": 1}}, "space: optimizer.lr=-1: out of range; it must be above 0"),
         ({"model.dropout": {"low": 0.0, "high": 1.0}}, "space: model.dropout=1.0: out of range"),
         ({"data.batch_size": {"low": 1, "high": 64}}, "use at least 2"),
-        ({"data.batch_size": {"low": 16.5, "high": 64}}, "data.batch_size=16.5: expected a whole number"),
+        ({"data.batch_size": {"low": 16.5, "high": 64}}, "data.batch_size=16.5: expected auto or a whole number"),
         ({"augment": ["none", "basik"]}, "did you mean 'basic'?"),
         ({"augment": {"low": 0, "high": 1}}, "space.augment: is a group"),
         (
