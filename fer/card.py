@@ -20,6 +20,7 @@ from fer.results import (
     markdown_table,
     same_views,
     seen_in_choice_in_words,
+    taught_in_words,
     times,
     training_in_words,
     worded,
@@ -137,6 +138,8 @@ def figures(results: Mapping[str, Any]) -> str:
         notes.append(f"The test split had been opened {times(results['test_opened'])} for {whom} by then.")
     if copies := seen_in_choice_in_words(results):
         notes.append(copies)
+    if taught := taught_in_words(results):
+        notes.append(f"Learnt from {taught}.")
     notes.append(f"Pretrained weights: {(results.get('pretrained') or {}).get('name', 'none')}.")
     return " ".join(notes) + "\n\n" + markdown_table(heads, rows) + "\n"
 

@@ -175,6 +175,7 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
     model.temperature = checkpoint["fer"].get("temperature")
     model.ancestors = checkpoint["fer"].get("ancestors", [])
     model.plan = checkpoint["fer"].get("plan")
+    model.taught_by = checkpoint["fer"].get("teachers")
     return model.eval()
 
 

@@ -4,6 +4,7 @@ A builder gets the number of training faces of each class first. Weights are non
 network to its device and never enter a checkpoint.
 """
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -74,6 +75,11 @@ def _focal(logs: Tensor, targets: Tensor, *, gamma: float) -> Tensor:
 
 def _generalized(logs: Tensor, targets: Tensor, *, q: float) -> Tensor:
     return -torch.expm1(q * _chosen(logs, targets)) / q
+
+
+def _bootstrapped(logs: Tensor, targets: Tensor, *, beta: float) -> Tensor:
+    own = logs.detach()
+    return -beta * _chosen(logs, targets) - (1 - beta) * _chosen(logs, own.argmax(1))
 
 
 def _symmetric(logs: Tensor, targets: Tensor, *, alpha: float, beta: float, log_zero: float) -> Tensor:
@@ -188,6 +194,23 @@ def symmetric_cross_entropy(
     return OfFaces(_symmetric, alpha=alpha, beta=beta, log_zero=log_zero, weight=None)
 
 
+@LOSSES.register("bootstrapped")
+def bootstrapped(
+    counts: Tensor, /, *, beta: Annotated[float, Range(0, 1, above=True)] = 0.8, class_weights: ClassWeights = "none"
+) -> nn.Module:
+    """Return cross-entropy with the label and, for a part, with what the network itself takes for most likely.
+
+    The "hard" bootstrapping of Reed et al. 2015, who take a beta of 0.8: a network that has come to doubt a label is
+    held to it the less.
+
+    Args:
+        counts: (C,) training faces of each class.
+        beta: the label's part; 1 is cross-entropy.
+        class_weights: as in ``cross_entropy``.
+    """
+    return OfFaces(_bootstrapped, beta=beta, weight=weights(counts, class_weights))
+
+
 @LOSSES.register("logit_adjusted")
 def logit_adjusted(counts: Tensor, /, *, tau: NonNegative = 1.0, label_smoothing: PartialFraction = 0.0) -> nn.Module:
     """Return cross-entropy of logits to which the logarithm of each class's share is added in training.
@@ -223,6 +246,20 @@ def label_drawing(counts: Tensor, /) -> nn.Module:
         counts: (C,) training faces of each class; not used.
     """
     return LabelDrawing()
+
+
+def disagreement(logits: Tensor, views: int) -> Tensor:
+    """Return how much the answers to several views of the same faces differ: the mean Jensen-Shannon divergence.
+
+    As in AugMix (Hendrycks et al. 2020). Nothing where all answers agree, log ``views`` at most.
+
+    Args:
+        logits: (V * B, C), one view of all faces after the other.
+        views: V.
+    """
+    logs = logits.float().log_softmax(1).view(views, -1, logits.shape[1])  # (V, B, C)
+    mean = torch.logsumexp(logs, 0) - math.log(views)  # (B, C): of the mean of the answers
+    return (logs.exp() * (logs - mean)).sum(2).mean()
 
 
 def weights(counts: Tensor, rule: ClassWeights) -> Tensor | None:

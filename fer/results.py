@@ -177,6 +177,12 @@ def difference_table(against: Mapping[str, Any]) -> str:
     return text_table(["figure", "difference", "95 %"], rows)
 
 
+def taught_in_words(results: Mapping[str, Any]) -> str:
+    """Return of how many other networks a network's training has had the answers; nothing where it had none."""
+    count = len(results.get("teachers") or [])
+    return f"the answers of {count} other network{'' if count == 1 else 's'}, beside the labels" if count else ""
+
+
 def same_views(against: Mapping[str, Any]) -> str:
     """Return in words that the other network was given the same views, where it was given any."""
     return f" with the same views ({against['tta']})" if against.get("tta") not in (None, "none") else ""

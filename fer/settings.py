@@ -6,7 +6,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from fer.arguments import AboveZero, Count, Fraction, NonNegative, Positive, Range
@@ -16,6 +16,10 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]  # what numpy takes
 Section = dict[str, Any]  # {"name": registered name, **arguments}
 MIN_SIZE, MAX_SIZE = 16, 512  # pixels, of a face
 BATCH_SIZE = 128  # faces a step, unless told otherwise
+MOST_CHANGE = {  # of an augmentation
+    "rotate_degrees": 180.0, "zoom": 0.9, "shift": 0.9, "crop_padding": 24, "brightness": 1.0, "contrast": 1.0,
+    "erase": 1.0,
+}  # fmt: skip
 MONITORS = ("accuracy/val", "macro_f1/val", "balanced_accuracy/val", "loss/val")
 
 
@@ -55,6 +59,8 @@ class DataSettings:
         fold: which of them is val, from 0.
         exclude: ``audit.csv`` of ``fer.audit``: rows whose suggestion is "exclude" are left out of train; val and test
             stay as they are, so that figures stay comparable.
+        conflicts: exact twins in train with different labels: "keep" them, or "drop" all of them, of which one label at
+            most is right; val and test stay as they are.
         image_size: side of the faces, in pixels.
         crop: side of the square of a face that the network looks at: drawn anew at each step of a training, the middle
             in val and wherever the network is used; None is the whole face.
@@ -78,6 +84,7 @@ class DataSettings:
     folds: Annotated[int, Range(2, 100)] = 5
     fold: Count = 0
     exclude: str | None = None
+    conflicts: Literal["keep", "drop"] = "keep"
     image_size: Annotated[int, Range(MIN_SIZE, MAX_SIZE)] = 48
     crop: Annotated[int, Range(MIN_SIZE, MAX_SIZE)] | None = None
     batch_size: Literal["auto"] | Positive = BATCH_SIZE
@@ -123,19 +130,30 @@ class AugmentSettings:
         erase_area: largest part of the face that is erased.
         mixup: alpha of MixUp, which blends a face and its label with another's; 0.2 blends few much, 1 any as likely.
         cutmix: alpha of CutMix, which pastes a square of another face; with both, each face has the one or the other.
+        strength: factor on how much rotation, zoom, shift, crop padding and light change a face, and on how often one
+            is erased; 0 leaves flips and mixing alone.
+        views: of each face in a batch, each changed in its own way; a step then costs as many times as much.
     """
 
     flip: Fraction = 0.0
-    rotate_degrees: Annotated[float, Range(0, 180)] = 0.0
-    zoom: Annotated[float, Range(0, 0.9)] = 0.0
-    shift: Annotated[float, Range(0, 0.9)] = 0.0
-    crop_padding: Annotated[int, Range(0, 24)] = 0
+    rotate_degrees: Annotated[float, Range(0, MOST_CHANGE["rotate_degrees"])] = 0.0
+    zoom: Annotated[float, Range(0, MOST_CHANGE["zoom"])] = 0.0
+    shift: Annotated[float, Range(0, MOST_CHANGE["shift"])] = 0.0
+    crop_padding: Annotated[int, Range(0, MOST_CHANGE["crop_padding"])] = 0
     brightness: Fraction = 0.0
     contrast: Fraction = 0.0
     erase: Fraction = 0.0
     erase_area: Annotated[float, Range(0.02, 1)] = 0.2
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
+    strength: NonNegative = 1.0
+    views: Positive = 1
+
+    def at_strength(self) -> "AugmentSettings":
+        """Return what a strength of 1 would have to be told for the same changes, each of its largest at most."""
+        scaled = {name: min(getattr(self, name) * self.strength, most) for name, most in MOST_CHANGE.items()}
+        scaled["crop_padding"] = round(scaled["crop_padding"])
+        return replace(self, strength=1.0, **scaled)
 
 
 @dataclass(frozen=True)
@@ -186,6 +204,21 @@ class BudgetSettings:
     """
 
     hours: Annotated[float, Range(0, 8784, above=True)] | None = None  # a year at most
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """Networks that a run learns from: its teachers, whose mean answer to each changed face is its soft target.
+
+    Args:
+        teachers: run folders, checkpoints, or folders of an evaluation of several, with its weights.
+        weight: of the teachers' answer in the loss; the rest is the labels'.
+        temperature: by which the logits of both are divided first (Hinton et al. 2015).
+    """
+
+    teachers: list[str] = field(default_factory=list)
+    weight: Annotated[float, Range(0, 1, above=True)] = 0.5
+    temperature: AboveZero = 2.0
 
 
 @dataclass(frozen=True)
@@ -293,10 +326,14 @@ class TrainSettings:
         plugins: modules to import first, which register networks and readers.
         ema: decay of a moving average of the weights, which is what val scores and what is kept; None keeps the weights
             themselves.
+        sam: how far sharpness-aware minimisation steps up before each step down, such as 0.05; each step costs two. 0
+            turns it off.
+        consistency: weight of how much a network's answers to several views of a face differ; wants ``augment.views``.
         stages: [size, epochs] one after the other: progressive resizing. Faces are reduced to each stage's size, in val
             too; the last has ``data.image_size``, and the best epoch is one of its own. Empty trains at full size.
         lr_finder: try learning rates over one short rise, draw the curve, and end without training.
         budget: how long the run may take.
+        distill: networks to learn from.
         sweep: of a command line with ``-m``; a run's own holds its defaults.
     """
 
@@ -315,9 +352,12 @@ class TrainSettings:
     resume: str | None = None
     plugins: list[str] = field(default_factory=list)
     ema: Annotated[float, Range(0, 0.99999, above=True)] | None = None
+    sam: NonNegative = 0.0
+    consistency: NonNegative = 0.0
     stages: list[list[int]] = field(default_factory=list)
     lr_finder: bool = False
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    distill: DistillSettings = field(default_factory=DistillSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
 
     def __post_init__(self) -> None:
@@ -328,9 +368,10 @@ class TrainSettings:
             raise FerError(f"monitor={self.monitor}: not measured; use one of {', '.join(MONITORS)}")
         if self.data.batch_size == 1:
             raise FerError("data.batch_size=1: batch normalisation cannot train on one face; use at least 2")
-        if self.augment.crop_padding >= self.data.image_size:
+        padding = self.augment.at_strength().crop_padding
+        if padding >= self.data.image_size:
             raise FerError(
-                f"augment.crop_padding={self.augment.crop_padding}: reflects at most data.image_size - 1 = "
+                f"augment.crop_padding={padding}: reflects at most data.image_size - 1 = "
                 f"{self.data.image_size - 1} pixels"
             )
         told_of_sizes = self.loss.get("name") == "logit_adjusted" or self.loss.get("class_weights", "none") != "none"
@@ -342,6 +383,12 @@ class TrainSettings:
         if self.data.labels == "fer2013" and self.data.ferplus_rule != "majority":
             raise FerError(
                 f"data.ferplus_rule={self.data.ferplus_rule}: makes labels of votes; set data.labels=ferplus"
+            )
+        mixed = self.augment.mixup or self.augment.cutmix
+        if self.consistency and (self.augment.views < 2 or mixed):
+            raise FerError(
+                f"consistency={self.consistency:g}: compares views of the same face; set augment.views=2 or more, and "
+                "augment.mixup=0 augment.cutmix=0"
             )
         self._refuse_stages()
         if self.early_stopping and self.trainer.overfit_batches:

@@ -18,7 +18,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from fer import augment, budget, checkpoints, device, machine, predictions, profiling, scoring, trainers
+from fer import augment, budget, checkpoints, device, distillation, machine, predictions, profiling, scoring, trainers
 from fer.calibration import fitted_temperature
 from fer.callbacks import Averaging, FiniteLoss, History, Patience, Saver, Signals, Stopwatch
 from fer.dashboard import Dashboard, hyperparameters
@@ -35,7 +35,7 @@ from fer.predictions import Scored
 from fer.progress import Progress
 from fer.results import class_table, clock, read_history, score_table, write_json
 from fer.schedules import SCHEDULES
-from fer.settings import Origin, TrainerSettings, TrainSettings, mode
+from fer.settings import DistillSettings, Origin, TrainerSettings, TrainSettings, mode
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +113,10 @@ def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FE
     machine.prepare(settings.trainer)
     pl.seed_everything(settings.seed, verbose=False)
     mixing = Mixing(settings.augment.mixup, settings.augment.cutmix)
-    changes = augment.build(settings.augment, settings.data.crop)
-    data = FERDataModule(settings.data, changes, settings.seed, settings.stages, mixing)
+    changes = augment.build(settings.augment.at_strength(), settings.data.crop)
+    data = FERDataModule(
+        settings.data, changes, settings.seed, settings.stages, mixing, settings.augment.views
+    )  # fmt: skip
     data.setup("fit")
     if len(data.datasets["train"]) < 2:
         raise FerError(f"{settings.data.path}: one training face; batch normalisation cannot train on it alone")
@@ -169,6 +171,9 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
         optimizer=settings.optimizer,
         scheduler=settings.scheduler,
         class_counts=data.class_counts(),
+        views=settings.augment.views,
+        consistency=settings.consistency,
+        sam=settings.sam,
     )
     if model.wants_soft_targets and data.faces.soft is None:
         raise FerError(
@@ -197,7 +202,20 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
         model.pretrained = model.load_pretrained()
     if model.pretrained:
         log.info("pretrained weights: %s from %s", model.pretrained["name"], model.pretrained["file"])
+    if settings.distill.teachers:
+        teach(settings.distill, model, data)
     return model.to(memory_format=torch.channels_last) if settings.trainer.channels_last else model
+
+
+def teach(settings: DistillSettings, model: EmotionClassifier, data: FERDataModule) -> None:
+    """Let the network learn from the teachers that are named, and say so."""
+    teachers = distillation.read(settings, model, data)
+    model.learn_from(teachers)
+    count = len(teachers.networks)
+    log.info(
+        "learning from the answers of %d network%s (weight %g, temperature %g)",
+        count, "" if count == 1 else "s", settings.weight, settings.temperature,
+    )  # fmt: skip
 
 
 def keep_features(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier) -> None:
@@ -284,6 +302,9 @@ def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
     left_out = [(about.get("excluded") or {}).get("rows_sha256") for about in (before, model.dataset)]
     if left_out[0] != left_out[1]:
         raise FerError(f"resume={folder}: data.exclude names other rows now than when the run began")
+    hashes = [[one["sha256"] for one in about or []] for about in (checkpoint["fer"].get("teachers"), model.taught_by)]
+    if hashes[0] != hashes[1]:
+        raise FerError(f"resume={folder}: distill.teachers are other networks now than when the run began")
     model.load_state_dict(checkpoint["state_dict"])
     model.plan = checkpoint["fer"].get("plan")
     log.info("going on from epoch %d, step %d", checkpoint["epoch"] + 1, checkpoint["global_step"])
@@ -344,6 +365,7 @@ def finish(
         "parameters": _parameters(model),
         "architecture": model.architecture,
         "pretrained": model.pretrained,
+        **({"teachers": model.taught_by} if model.taught_by else {}),
         "seed": settings.seed,
         "dataset": {key: value for key, value in model.dataset.items() if key != "settings"},
         **machine.provenance(),

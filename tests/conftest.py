@@ -186,6 +186,13 @@ def in_a_terminal(columns: int, *command: str) -> tuple[int, str]:
 
 
 @pytest.fixture
+def another_run(train: Callable[..., Ended], tmp_path: Path) -> Path:
+    """Return the folder of a run with another seed than ``small_run``'s."""
+    assert train(*SMALL, "seed=1", f"hydra.run.dir={tmp_path / 'another'}").code == 0
+    return tmp_path / "another"
+
+
+@pytest.fixture
 def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let the next run that comes to a step be interrupted there, as by Ctrl-C."""
     from fer.callbacks import Stopwatch

@@ -1,6 +1,7 @@
 """Augmentation against independent references: torchvision's and Pillow's own, image by image."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,6 +163,17 @@ def test_parameters_stay_in_their_range_and_fill_it(name):
         drawn = augment.RandomCropFlip(4, 0.0).make_params([images])
         assert sorted(drawn["left"].unique().tolist()) == list(range(9))
         assert sorted(drawn["top"].unique().tolist()) == list(range(9))
+
+
+def test_strength_is_one_number_for_the_whole_augmentation():
+    asked = AugmentSettings(flip=0.5, rotate_degrees=10, zoom=0.1, shift=0.08, crop_padding=4, brightness=0.2,
+                            contrast=0.2, erase=0.5, mixup=0.2)  # fmt: skip
+    half = replace(asked, strength=0.5).at_strength()
+    assert half == AugmentSettings(flip=0.5, rotate_degrees=5, zoom=0.05, shift=0.04, crop_padding=2, brightness=0.1,
+                                   contrast=0.1, erase=0.25, mixup=0.2)  # fmt: skip
+    assert replace(asked, strength=0.0).at_strength() == AugmentSettings(flip=0.5, mixup=0.2)
+    most = replace(asked, strength=100.0).at_strength()
+    assert (most.erase, most.zoom, most.rotate_degrees, most.crop_padding, most.flip) == (1, 0.9, 180, 24, 0.5)
 
 
 def test_nothing_asked_for_changes_nothing(faces):

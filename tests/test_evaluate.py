@@ -281,12 +281,6 @@ def test_every_face_of_a_folder_without_splits_can_be_scored(evaluate, small_run
     assert found["temperature_fitted_on"] == "val"
 
 
-@pytest.fixture
-def another_run(train, tmp_path):
-    assert train(*SMALL, "seed=1", f"hydra.run.dir={tmp_path / 'another'}").code == 0
-    return tmp_path / "another"
-
-
 def test_an_ensemble_is_the_mean_of_its_networks(evaluate, small_run, another_run):
     ended = evaluate(str(small_run), str(another_run), "--split", "test", "--out", "both")
     assert ended.code == 0, ended.err

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from fer.errors import FerError
-from fer.losses import LOSSES, weights
+from fer.losses import LOSSES, disagreement, weights
 
 COUNTS = torch.tensor([3995, 436, 4097, 7215, 4830, 3171, 4965])
 
@@ -104,6 +104,28 @@ def test_generalized_cross_entropy_tends_to_cross_entropy():
     )
 
 
+def test_bootstrapping_holds_a_network_that_doubts_a_label_to_it_the_less():
+    """Reed et al. 2015, hard: the label's part, and the rest to what the network itself takes for most likely."""
+    logits, targets = case()
+    logs = logits.log_softmax(1)
+    expected = functional.nll_loss(logs, targets) * 0.8 + functional.nll_loss(logs, logs.argmax(1)) * 0.2
+    assert float(named("bootstrapped", beta=0.8)(logits, targets)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(named("bootstrapped", beta=1.0)(logits, targets)) == pytest.approx(
+        float(functional.cross_entropy(logits, targets)), rel=1e-6
+    )
+
+
+def test_disagreement_is_the_mean_jensen_shannon_divergence_of_the_views():
+    first, second = case(0)[0], case(1)[0]
+    chances = torch.stack([first.softmax(1), second.softmax(1)]).double()
+    mean = chances.mean(0)
+    expected = (chances * (chances / mean).log()).sum(2).mean()
+    assert float(disagreement(torch.cat([first, second]), 2)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(disagreement(torch.cat([first, first, first]), 3)) == pytest.approx(0, abs=1e-6)
+    sure = 100 * torch.eye(7)
+    assert float(disagreement(torch.cat([sure, sure.roll(1, 0)]), 2)) == pytest.approx(math.log(2), rel=1e-5)
+
+
 def test_logit_adjustment_adds_the_logarithm_of_the_shares():
     logits, targets = case()
     expected = functional.cross_entropy(logits + 0.5 * (COUNTS / COUNTS.sum()).log(), targets)
@@ -123,7 +145,9 @@ def test_weighted_losses_weigh_each_face_by_its_class():
     assert found.state_dict() == {}
 
 
-@pytest.mark.parametrize("name", ["focal", "generalized_cross_entropy", "symmetric_cross_entropy", "logit_adjusted"])
+@pytest.mark.parametrize(
+    "name", ["focal", "generalized_cross_entropy", "symmetric_cross_entropy", "logit_adjusted", "bootstrapped"]
+)
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
 def test_slopes_are_finite_however_sure_the_network_is(name, gamma):
     logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0], [0.0, 0.0]], requires_grad=True)

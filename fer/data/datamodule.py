@@ -27,7 +27,7 @@ from fer.data.cache import folder_of
 from fer.data.exclusion import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, counts
 from fer.data.features import Compute, Features, FeatureStore
-from fer.data.splits import assigned, twin_notes
+from fer.data.splits import assigned, twin_notes, without_conflicts
 from fer.data.stages import reduced, stage_size
 from fer.data.table import read_faces
 from fer.data.twins import digests
@@ -224,6 +224,12 @@ def taken(column: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
     return gathered
 
 
+def repeated(batch: Batch, times: int) -> Batch:
+    """Return a batch whose labels stand there several times over, one set after the other."""
+    soft = None if batch.soft is None else batch.soft.repeat(times, 1)
+    return batch._replace(targets=batch.targets.repeat(times), soft=soft)
+
+
 def to_unit(images: Tensor) -> Tensor:
     """Return uint8 images as float32 in [0, 1]; others as they are."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images
@@ -238,6 +244,7 @@ class FERDataModule(pl.LightningDataModule):
         seed: of order, augmentation and dropout.
         stages: [size, epochs] one after the other, to which faces are reduced in a training; empty leaves them.
         mixing: mixes the faces of a training batch, and their labels.
+        views: of each training face in its batch, one set of all faces after the other.
     """
 
     def __init__(
@@ -247,10 +254,11 @@ class FERDataModule(pl.LightningDataModule):
         seed: int = 0,
         stages: Sequence[Sequence[int]] = (),
         mixing: Mixing | None = None,
+        views: int = 1,
     ) -> None:
         super().__init__()
         self.data, self.augment, self.seed, self.stages = data, augment, seed, stages
-        self.mixing = mixing or Mixing()
+        self.mixing, self.views = mixing or Mixing(), views
         self.datasets: dict[str, FaceDataset] = {}
         self.laid_at = math.inf  # when the faces lay in memory, by ``time.perf_counter``
 
@@ -272,11 +280,15 @@ class FERDataModule(pl.LightningDataModule):
     @property
     def notes(self) -> list[str]:
         """What a user must know of the faces: the source's notes, and what was left out."""
-        return [*self.faces.source.notes, *notes(self.excluded, self.data.split)]
+        return [*self.faces.source.notes, *notes(self.excluded, self.data.split), *self._divided[2]]
 
     @cached_property
-    def _divided(self) -> tuple[NDArray[np.int8], dict[str, Any] | None]:
-        return leave_out(self.faces, assigned(self.faces, self.data), self.data)
+    def _divided(self) -> tuple[NDArray[np.int8], dict[str, Any] | None, list[str]]:
+        splits, excluded = leave_out(self.faces, assigned(self.faces, self.data), self.data)
+        if self.data.conflicts == "keep":
+            return splits, excluded, []
+        kept, count = without_conflicts(self.faces, splits)
+        return kept, excluded, [f"{count:,} faces left out of train by data.conflicts: twins with other labels"]
 
     def setup(self, stage: str | None = None) -> None:
         """Lay the splits in memory: train and val for "fit", one alone for "validate" and "test".
@@ -361,6 +373,8 @@ class FERDataModule(pl.LightningDataModule):
         """
         images = batch.images if batch.features is not None else to_unit(batch.images)
         trainer = self.trainer
+        if trainer is not None and trainer.training and self.views > 1:
+            images, batch = images.repeat(self.views, 1, 1, 1), repeated(batch, self.views)
         if trainer is not None and trainer.training:
             seed_noise(images.device, noise_seed(self.seed, trainer.current_epoch, batch.key))
             if batch.features is None and self.augment is not None:
@@ -383,7 +397,7 @@ class FERDataModule(pl.LightningDataModule):
     @property
     def augments(self) -> bool:
         """Whether training sees other faces than the table holds."""
-        return bool(self.mixing) or not isinstance(self.augment, v2.Identity | None)
+        return bool(self.mixing) or self.views > 1 or not isinstance(self.augment, v2.Identity | None)
 
     def keep_features(self, splits: Sequence[str], compute: Compute, key: str) -> None:
         """Serve the faces of these splits with their features from now on, computing those that are not known yet.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.data.faces import UNKNOWN, Faces
-from fer.data.twins import across, exact_twins
+from fer.data.twins import across, conflicts, exact_twins
 from fer.errors import FerError
 from fer.labels import SPLITS
 from fer.settings import DataSettings
@@ -149,6 +149,29 @@ def stratified(targets: NDArray[np.int8], fraction: float, seed: int) -> NDArray
         places = np.flatnonzero(targets == label)
         chosen.append(generator.permutation(places)[: round(len(places) * fraction)])
     return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def without_conflicts(faces: Faces, splits: NDArray[np.int8]) -> tuple[NDArray[np.int8], int]:
+    """Return the splits without those faces of train that have an exact twin there with another label; and how many.
+
+    Twins in val and test say nothing here: their labels are not known to a training.
+
+    Args:
+        faces: N faces.
+        splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
+
+    Raises:
+        FerError: no face would be left.
+    """
+    train = np.flatnonzero(splits == 0)
+    groups = [train[group] for group in exact_twins(faces.images[train])]
+    contrary = conflicts(groups, faces.targets)
+    out = np.concatenate([group for group, bad in zip(groups, contrary, strict=True) if bad] or [train[:0]])
+    if len(out) == len(train):
+        raise FerError("data.conflicts=drop: leaves no face in train")
+    kept = splits.copy()
+    kept[out] = UNKNOWN
+    return kept, len(out)
 
 
 def twin_notes(faces: Faces, splits: NDArray[np.int8]) -> list[str]:

@@ -19,7 +19,7 @@ from fer.models import EmotionClassifier
 from fer.settings import DataSettings
 
 # data settings that say nothing of which faces are val and test, and under which labels
-BESIDES = ("image_size", "batch_size", "cache", "exclude", "sampler", "on_bad")
+BESIDES = ("image_size", "crop", "batch_size", "cache", "exclude", "conflicts", "sampler", "on_bad")
 TOLD = ("command", "seed", "epochs", "best_epoch")  # of a training, in its metrics.json
 OF_VOTES = ("votes", "ferplus_rule", "classes")  # mean something where labels are made of votes
 

@@ -130,11 +130,13 @@ def _about(asked: Asked, members: Sequence[Member], choice: Chosen) -> dict[str,
     begun = [member.model.pretrained for member in members if member.model.pretrained]
     names = ("name", "file", "sha256")
     together = {name: ", ".join(dict.fromkeys(str(one[name]) for one in begun)) for name in names}
+    taught = list({one["sha256"]: one for member in members for one in member.model.taught_by or []}.values())
     first = members[0]
     return {
         "architecture": " + ".join(dict.fromkeys(member.model.architecture for member in members)),
         "parameters": sum(parameter.numel() for member in members for parameter in member.model.parameters()),
         "pretrained": together if begun else None,
+        **({"teachers": taught} if taught else {}),
         "tta": asked.views,
         "checkpoint": str(first.file) if len(members) == 1 else f"{len(members)} networks",
         "members": [

@@ -9,8 +9,8 @@ some of them as they are, and ``parameter_groups`` gives those that train a rate
 """
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, Self
 
 import pytorch_lightning as pl
 import torch
@@ -22,14 +22,28 @@ from torch.optim.optimizer import ParamsT
 from fer.arguments import keyword_parameters
 from fer.data.datamodule import Batch, to_unit
 from fer.labels import EMOTIONS
-from fer.losses import LOSSES
+from fer.losses import LOSSES, disagreement
 from fer.metrics import Scores
 from fer.optimizers import OPTIMIZERS
 from fer.schedules import SCHEDULES, Plateau
 from fer.settings import Section, mode
+from fer.sharpness import climbing
 from fer.views import middle
 
 LOGGED = ("loss", "accuracy", "macro_f1", "balanced_accuracy")  # each as <name>/train and <name>/val, once an epoch
+
+
+class Teachers(Protocol):
+    """Networks whose answers a network learns from, see ``fer.distillation``."""
+
+    about: list[dict[str, Any]]
+
+    @property
+    def datasets(self) -> list[dict[str, Any]]:
+        """What they have seen."""
+
+    def blended(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
+        """Return the loss of the labels and that of their answers, by their weights."""
 
 
 class EmotionClassifier(pl.LightningModule):
@@ -44,6 +58,7 @@ class EmotionClassifier(pl.LightningModule):
     """
 
     architecture = ""  # the name under which a subclass is registered
+    climbing = False  # whether the pass at hand is the second of ``sam``, whose scores are not the network's
     frozen = 0  # layers at the beginning of ``net`` that never change, see ``freeze_first``
     net: nn.Module
     mean: Tensor
@@ -70,6 +85,9 @@ class EmotionClassifier(pl.LightningModule):
         self.batch_size: int | None = None  # of the training, where the configuration left it open
         self.plan: dict[str, Any] | None = None  # epochs and stages by ``budget.hours``, see ``fer.budget``
         self.temperature: float | None = None  # fitted on val when a run ends, see ``probabilities``
+        self.views, self.consistency, self.sam = 1, 0.0, 0.0  # of the training, see ``prepare``
+        self.teachers: Teachers | None = None
+        self.taught_by: list[dict[str, Any]] | None = None  # what is told of them, of this run or the one before
         self._optimizer: Section = {}
         self._scheduler: Section = {}
 
@@ -169,7 +187,17 @@ class EmotionClassifier(pl.LightningModule):
 
     # --- training ---------------------------------------------------------------------------------------------------
 
-    def prepare(self, *, loss: Section, optimizer: Section, scheduler: Section, class_counts: Tensor) -> None:
+    def prepare(
+        self,
+        *,
+        loss: Section,
+        optimizer: Section,
+        scheduler: Section,
+        class_counts: Tensor,
+        views: int = 1,
+        consistency: float = 0.0,
+        sam: float = 0.0,
+    ) -> None:
         """Say how to train; sections are ``{"name": ..., **arguments}``. A network that only predicts needs none of it.
 
         Args:
@@ -177,6 +205,9 @@ class EmotionClassifier(pl.LightningModule):
             optimizer: as in ``fer.optimizers``.
             scheduler: as in ``fer.schedules``.
             class_counts: (C,) training faces of each class.
+            views: of each face in a training batch, one set of all faces after the other.
+            consistency: weight of the disagreement between these, see ``fer.losses.disagreement``.
+            sam: how far sharpness-aware minimisation climbs, see ``fer.sharpness``.
 
         Raises:
             FerError: an unknown name or argument, a wrong type, a value out of range.
@@ -186,6 +217,12 @@ class EmotionClassifier(pl.LightningModule):
         OPTIMIZERS.arguments(optimizer)
         SCHEDULES.arguments(scheduler)
         self._optimizer, self._scheduler = optimizer, scheduler
+        self.views, self.consistency, self.sam = views, consistency, sam
+
+    def learn_from(self, teachers: Teachers) -> None:
+        """Let their answers be soft targets beside the labels; what they have seen is known of this network too."""
+        self.teachers, self.taught_by = teachers, teachers.about
+        self.ancestors = [*self.ancestors, *teachers.datasets]
 
     def schedule_nothing(self) -> None:
         """Keep the learning rate as it is."""
@@ -246,8 +283,21 @@ class EmotionClassifier(pl.LightningModule):
         """Return the loss, a scalar; scores stay on the device until the epoch's end."""
         logits = self.logits(batch)
         loss = self._loss_of(logits, batch)
-        self.train_scores.update(logits.detach(), batch.targets, loss.detach())
+        if self.teachers is not None:
+            loss = self.teachers.blended(loss, logits, batch.images)
+        if self.consistency:
+            loss = loss + self.consistency * disagreement(logits, self.views)
+        if not self.climbing:
+            self.train_scores.update(logits.detach(), batch.targets, loss.detach())
         return loss
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Step, by the gradients where the loss is highest nearby if sharpness counts."""
+        if self.sam and optimizer_closure is not None:
+            optimizer_closure = climbing(self, optimizer_closure, self.sam)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to the scores of val, and return its logits (B, C) to whoever draws them.
@@ -294,6 +344,7 @@ class EmotionClassifier(pl.LightningModule):
             "dataset": self.dataset,
             "pretrained": self.pretrained,
             "ancestors": self.ancestors,
+            "teachers": self.taught_by,
             "batch_size": self.batch_size,
             "plan": self.plan,
         }

@@ -25,6 +25,7 @@ from fer.results import (
     same_views,
     seen_in_choice_in_words,
     selection_in_words,
+    taught_in_words,
     times,
     training_in_words,
     worded,
@@ -145,6 +146,8 @@ def lead(report: Report) -> Markup:
         parts.append(f"test opened {times(results['test_opened'])} by now")
     if results.get("pretrained"):
         parts.append(f"began with pretrained weights: {results['pretrained']['name']}")
+    if taught := taught_in_words(results):
+        parts.append(f"learnt from {taught}")
     notes = [page.note(text) for text in warnings(report)]
     return joined(paragraph(" · ".join(parts), class_="soft"), *notes, headline(results))
 
@@ -498,6 +501,7 @@ def provenance(report: Report) -> Markup:
         ("versions", versions),
         ("parameters", f"{results['parameters']:,}" if "parameters" in results else ""),
         ("pretrained weights", started_from(results)),
+        ("learnt from", taught_in_words(results) or "labels alone"),
         *(("checkpoint", name) for name in _checkpoints(results)),
         ("notes", "; ".join(dataset["notes"])),
     ]

@@ -353,6 +353,19 @@ def test_only_training_augments(trainer, module):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_views_of_a_face_stand_one_set_after_the_other_each_changed_anew(module):
+    made = module(augment=noisy, trainer=stub_trainer())
+    made.views = 3
+    batch = made.datasets["train"].__getitems__([4, 5])
+    moved = made.on_after_batch_transfer(batch, 0)
+    assert moved.targets.tolist() == batch.targets.tolist() * 3
+    added = (moved.images - (batch.images / 255).repeat(3, 1, 1, 1))[:, 0]
+    assert len({round(float(one.mean()), 6) for one in added}) == 6
+    assert added.flatten(1).std(1).max() < 1e-6  # each is its own face, with one noise
+    made.trainer = stub_trainer(training=False)
+    assert len(made.on_after_batch_transfer(batch, 0).targets) == 2
+
+
 def test_noise_is_a_function_of_seed_epoch_and_batch(module):
     def noise(seed, epoch, place, before):
         made = module(seed=seed, augment=noisy, trainer=stub_trainer(current_epoch=epoch))

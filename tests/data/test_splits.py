@@ -7,7 +7,7 @@ import pytest
 
 from fer.data.faces import UNKNOWN, counts
 from fer.data.readers import synthetic
-from fer.data.splits import assign
+from fer.data.splits import assign, without_conflicts
 from fer.errors import FerError
 from fer.settings import DataSettings
 
@@ -41,6 +41,23 @@ def test_official_is_taken_as_it_is(drawn):
     np.testing.assert_array_equal(splits, drawn.official)
     splits[:] = 0  # the caller's own
     assert set(drawn.official) == {0, 1, 2}
+
+
+def test_twins_that_contradict_each_other_leave_train_and_nothing_else(faces):
+    """Copies stand 70 places apart: labels of three are changed, one of them in val, where nobody looks."""
+    splits = np.repeat(np.array([0, 0, 0, 0, 1], np.int8), 70)
+    targets = faces.targets.copy()
+    targets[[5, 76]] = (targets[[5, 76]] + 1) % 7
+    targets[283] = (targets[283] + 1) % 7
+    kept, count = without_conflicts(replace(faces, targets=targets), splits)
+    gone = [place + copy for place in (5, 6) for copy in (0, 70, 140, 210)]
+    assert count == 8
+    assert np.flatnonzero(kept == UNKNOWN).tolist() == sorted(gone)
+    assert (kept[kept != UNKNOWN] == splits[kept != UNKNOWN]).all()
+    assert without_conflicts(faces, splits)[1] == 0
+    alone = np.where(np.isin(np.arange(350), gone), splits, np.int8(UNKNOWN))
+    with pytest.raises(FerError, match="leaves no face in train"):
+        without_conflicts(replace(faces, targets=targets), alone)
 
 
 def test_official_is_refused_where_nothing_tells_it(faces):

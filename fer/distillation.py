@@ -1,0 +1,162 @@
+"""Distillation (Hinton et al. 2015): a network learns from the answers of others, its teachers, beside the labels.
+
+The teachers see each face as the network itself does, changed and mixed alike, and answer anew: a teacher that is asked
+once and for all, about faces that it was trained on, has little to tell (Beyer et al. 2022).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fer import checkpoints
+from fer.data.datamodule import FERDataModule, to_unit
+from fer.errors import FerError
+from fer.models import EmotionClassifier
+from fer.models.pretrained import sha256_of
+from fer.settings import DistillSettings
+
+DIVIDED_BY = ("split", "split_seed", "val_fraction", "folds", "fold")  # keys of ``data`` that say who is val
+
+
+class Named(NamedTuple):
+    """A teacher's file and its part in the answer."""
+
+    file: Path
+    weight: float
+
+
+class Teachers:
+    """Networks that do not learn any more.
+
+    No module of the network that learns: they are neither saved nor averaged with it.
+
+    Args:
+        networks: at least one.
+        named: where they come from, weights summing to 1.
+        settings: how their answers count.
+    """
+
+    def __init__(
+        self, networks: Sequence[EmotionClassifier], named: Sequence[Named], settings: DistillSettings
+    ) -> None:
+        self.networks = [network.eval().requires_grad_(False) for network in networks]
+        self.weights = [one.weight for one in named]
+        self.settings = settings
+        self.about = [
+            {
+                "checkpoint": str(one.file),
+                "sha256": sha256_of(one.file),
+                "architecture": network.architecture,
+                "weight": one.weight,
+            }
+            for one, network in zip(named, networks, strict=True)
+        ]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Teachers":
+        """Return the same: copies of a network that learns have the same teachers."""
+        return self
+
+    @property
+    def datasets(self) -> list[dict[str, Any]]:
+        """What they were trained on, and what they began from."""
+        return [dataset for network in self.networks for dataset in (network.dataset, *network.ancestors)]
+
+    @torch.no_grad()
+    def answers(self, images: Tensor) -> Tensor:
+        """Return their mean probabilities (B, C) at the temperature of the faces (B, 1, T, T), cropped already."""
+        images = to_unit(images)
+        total = torch.zeros((), device=images.device)
+        for network, weight in zip(self.networks, self.weights, strict=True):
+            if next(network.parameters()).device != images.device:
+                network.to(images.device, memory_format=torch.channels_last)
+            logits = network.look(sized(images, network.input_size)).float()
+            total = total + weight * (logits / self.settings.temperature).softmax(1)
+        return total
+
+    def blended(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
+        """Return the loss of the labels and that of the answers, by their weights.
+
+        The latter is the Kullback-Leibler divergence times the temperature's square, whose gradients are then about as
+        large as at a temperature of 1.
+
+        Args:
+            loss: of the labels, a scalar.
+            logits: (B, C) of the network that learns.
+            images: (B, 1, T, T) what it has seen.
+        """
+        warm, part = self.settings.temperature, self.settings.weight
+        logs = (logits.float() / warm).log_softmax(1)
+        away = functional.kl_div(logs, self.answers(images), reduction="batchmean") * warm**2
+        return (1 - part) * loss + part * away
+
+
+def sized(images: Tensor, side: int) -> Tensor:
+    """Return images (B, 1, T, T) as (B, 1, side, side)."""
+    if images.shape[-1] == side:
+        return images
+    return functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+
+
+def read(settings: DistillSettings, model: EmotionClassifier, data: FERDataModule) -> Teachers:
+    """Return the teachers that the settings name.
+
+    Args:
+        settings: with at least one.
+        model: the network that is to learn from them, its ``dataset`` known.
+        data: that it learns on.
+
+    Raises:
+        FerError: one is bad, knows other classes, or has been trained on faces that are val here.
+    """
+    named = [one for given in settings.teachers for one in members(given)]
+    share = sum(one.weight for one in named)
+    named = [one._replace(weight=one.weight / share) for one in named]
+    networks = [checkpoints.load(one.file) for one in named]
+    for one, network in zip(named, networks, strict=True):
+        _refuse_others(one.file, network, model, data)
+    return Teachers(networks, named, settings)
+
+
+def members(given: str) -> list[Named]:
+    """Return the networks that a name of ``distill.teachers`` stands for, with their weights.
+
+    Args:
+        given: a run folder, a checkpoint, or the folder of an evaluation of several networks.
+
+    Raises:
+        FerError: it is none of these.
+    """
+    about = Path(given).expanduser() / "metrics.json"
+    if (about.parent / "checkpoints").is_dir() or not about.is_file():
+        return [Named(checkpoints.find(given), 1.0)]
+    try:
+        told = json.loads(about.read_text(encoding="utf-8"))["members"]
+        found = [Named(checkpoints.find(one["checkpoint"]), float(one["weight"])) for one in told]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise FerError(f"distill.teachers: {about}: tells of no networks and their weights") from error
+    if not found or min(one.weight for one in found) < 0 or sum(one.weight for one in found) <= 0:
+        raise FerError(f"distill.teachers: {about}: weights of networks cannot be below 0, nor all 0")
+    return [one for one in found if one.weight > 0]
+
+
+def _refuse_others(file: Path, teacher: EmotionClassifier, model: EmotionClassifier, data: FERDataModule) -> None:
+    known, classes = list(teacher.hparams["classes"]), list(model.hparams["classes"])
+    if known != classes:
+        raise FerError(f"distill.teachers: {file}: its classes are {', '.join(known)}; expected {', '.join(classes)}")
+    for dataset in (teacher.dataset, *teacher.ancestors):
+        same = dataset.get("fingerprint") == model.dataset.get("fingerprint")
+        if same and _division(dataset) != _division(model.dataset):
+            raise FerError(
+                f"distill.teachers: {file} was trained on data.split={dataset.get('split')} of the same faces; some of "
+                f"them are val in data.split={data.data.split} as it is drawn here"
+            )
+
+
+def _division(dataset: Mapping[str, Any]) -> list[Any]:
+    settings = dataset.get("settings") or {}
+    return [settings.get(key) for key in DIVIDED_BY]

@@ -1,0 +1,118 @@
+"""``distill.teachers``: a network that learns from the answers of others."""
+
+import json
+
+import pytest
+import torch
+from conftest import SMALL, metrics
+
+import fer
+from fer import distillation
+from fer.distillation import Named, Teachers
+from fer.settings import DistillSettings
+
+
+@pytest.fixture
+def teacher(small_run):
+    return fer.load(small_run)
+
+
+def teachers(*networks, **settings):
+    named = [Named(distillation.checkpoints.find(folder), weight) for folder, weight in networks]
+    loaded = [fer.load(one.file) for one in named]
+    return Teachers(loaded, named, DistillSettings(teachers=["x"], **settings))
+
+
+def test_answers_are_the_weighted_mean_at_the_temperature(small_run, another_run):
+    both = teachers((small_run, 0.25), (another_run, 0.75), temperature=3.0)
+    faces = torch.rand(5, 1, 24, 24)
+    with torch.no_grad():
+        one, two = ((fer.load(run)(faces) / 3).softmax(1) for run in (small_run, another_run))
+    assert torch.allclose(both.answers(faces), 0.25 * one + 0.75 * two, atol=1e-6)
+    assert torch.allclose(both.answers((faces * 255).round().byte()).sum(1), torch.ones(5))
+
+
+def test_a_network_that_answers_as_its_teacher_has_nothing_to_learn_from_it(small_run, teacher):
+    alone = teachers((small_run, 1.0), weight=0.5, temperature=2.0)
+    faces = torch.rand(5, 1, 24, 24)
+    with torch.no_grad():
+        same = alone.blended(torch.tensor(1.0), teacher(faces), faces)
+        turned = alone.blended(torch.tensor(1.0), teacher(faces).flip(1), faces)
+    assert same == pytest.approx(0.5, abs=1e-6)
+    assert turned > 0.51
+
+
+def test_the_temperature_squared_keeps_gradients_as_large(small_run):
+    """Hinton et al. 2015, section 2.1: for logits that are small against the temperature they are (z - v) / C."""
+    faces, logits = torch.rand(4, 1, 24, 24), torch.zeros(4, 7, requires_grad=True)
+    grown = teachers((small_run, 1.0), weight=1.0, temperature=1000.0)
+    grown.blended(torch.zeros(()), logits, faces).backward()
+    with torch.no_grad():
+        theirs = grown.networks[0](faces)
+    expected = -(theirs - theirs.mean(1, keepdim=True)) / 7 / 4  # of the batch's mean
+    assert torch.allclose(logits.grad, expected, rtol=0.02, atol=2e-5)
+
+
+def test_a_face_is_shown_at_the_teachers_size(small_run):
+    assert teachers((small_run, 1.0)).answers(torch.rand(2, 1, 20, 20)).shape == (2, 7)
+
+
+def test_a_run_learns_says_so_and_is_known_to_have_seen_what_its_teachers_saw(train, evaluate, small_run, tmp_path):
+    ended = train(*SMALL, f"distill.teachers=[{small_run}]", "distill.weight=0.9", "hydra.run.dir=taught")
+    assert ended.code == 0, ended.err
+    assert "learning from the answers of 1 network (weight 0.9, temperature 2)" in ended.out
+    told = metrics(tmp_path / "taught")["teachers"]
+    assert [(one["architecture"], one["weight"]) for one in told] == [("mlp", 1.0)]
+    model = fer.load(tmp_path / "taught")
+    assert model.ancestors[0]["fingerprint"] == model.dataset["fingerprint"]
+    assert "teachers" not in " ".join(model.state_dict())
+    ended = evaluate("taught", "--out", "looked")
+    assert ended.code == 0, ended.err
+    assert metrics(tmp_path / "looked" / "val")["teachers"] == told
+    card = (tmp_path / "looked" / "val" / "model_card.md").read_text()
+    assert "Learnt from the answers of 1 other network, beside the labels." in card
+
+
+def test_nearer_to_its_teacher_than_without(train, small_run, tmp_path):
+    """After as many steps from the same start, the answers differ less from the teacher's."""
+    assert train(*SMALL, "seed=5", "hydra.run.dir=alone").code == 0
+    asked = (f"distill.teachers=[{small_run}]", "distill.weight=1", "distill.temperature=1")
+    assert train(*SMALL, "seed=5", *asked, "hydra.run.dir=taught").code == 0
+    faces = torch.rand(64, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = fer.load(small_run)(faces).softmax(1)
+        away = [(fer.load(tmp_path / run)(faces).softmax(1) - wanted).abs().mean() for run in ("alone", "taught")]
+    assert away[1] < away[0]
+
+
+def test_an_ensemble_teaches_with_its_weights(train, evaluate, small_run, another_run, tmp_path):
+    asked = ("--weights", "val", "--out", "both")
+    assert evaluate(str(small_run), str(another_run), *asked).code == 0
+    wanted = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "both" / "val")["members"]}
+    assert train(*SMALL, "distill.teachers=[both/val]", "hydra.run.dir=taught").code == 0
+    found = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "taught")["teachers"]}
+    assert found == pytest.approx({name: weight for name, weight in wanted.items() if weight > 0})
+
+
+def test_resumed_with_the_same_teachers_alone(train, small_run, another_run, tmp_path):
+    asked = (*SMALL, f"distill.teachers=[{tmp_path / 'teacher.ckpt'}]")
+    file = tmp_path / "teacher.ckpt"
+    file.write_bytes((small_run / "checkpoints" / "best.ckpt").read_bytes())
+    assert train(*asked, "hydra.run.dir=taught").code == 0
+    file.write_bytes((another_run / "checkpoints" / "best.ckpt").read_bytes())
+    (tmp_path / "taught" / "metrics.json").unlink()
+    ended = train("resume=taught")
+    assert (ended.code, "distill.teachers are other networks now" in ended.line) == (1, True), ended.line
+
+
+def test_bad_teachers_are_refused_before_anything_trains(train, small_run, tmp_path):
+    ended = train(*SMALL, "distill.teachers=[nowhere]")
+    assert (ended.code, "nowhere: no such checkpoint" in ended.line) == (1, True), ended.line
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "metrics.json").write_text(json.dumps({"members": [{"checkpoint": str(small_run)}]}))
+    ended = train(*SMALL, "distill.teachers=[odd]")
+    assert (ended.code, "tells of no networks and their weights" in ended.line) == (1, True), ended.line
+    ended = train(*SMALL, f"distill.teachers=[{small_run}]", "data.split=folds")
+    assert (ended.code, "some of them are val in data.split=folds" in ended.line) == (1, True), ended.line
+    ended = train(*SMALL, f"distill.teachers=[{small_run}]", "distill.weight=0")
+    assert (ended.code, "distill.weight=0" in ended.line) == (1, True), ended.line
