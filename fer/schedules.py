@@ -32,9 +32,17 @@ def constant(epochs: int, /) -> Factor:
 
 
 @SCHEDULES.register("step")
-def step(epochs: int, /, *, step_epochs: Positive, gamma: Fraction = 0.1, warmup_epochs: NonNegative = 0.0) -> Factor:
-    """Return a rate multiplied by ``gamma`` every ``step_epochs`` epochs."""
-    return warmed_up(lambda time: gamma ** (int(time) // step_epochs), warmup_epochs)
+def step(
+    epochs: int,
+    /,
+    *,
+    step_epochs: Positive,
+    gamma: Fraction = 0.1,
+    hold_epochs: Count = 0,
+    warmup_epochs: NonNegative = 0.0,
+) -> Factor:
+    """Return a rate multiplied by ``gamma`` every ``step_epochs`` epochs, once it was held for ``hold_epochs``."""
+    return warmed_up(lambda time: gamma ** (max(0, int(time) - hold_epochs) // step_epochs), warmup_epochs)
 
 
 @SCHEDULES.register("exponential")

@@ -165,7 +165,8 @@ class TrainerSettings:
         precision: "auto" is bf16 on a GPU and 32 bits on a CPU, where autocast is slower.
         max_epochs: passes over the training faces.
         threads: of the processor; None takes the cores that torch finds, no more than a container's quota.
-        gradient_clip: largest norm of the gradient; None clips nothing.
+        gradient_clip: largest norm of the gradient, or value; None clips nothing.
+        gradient_clip_by: "norm" makes the whole gradient shorter, "value" cuts each of its numbers.
         limit_train: fraction of the batches of each training epoch, at least one batch, for debugging.
         limit_val: the same for validation.
         overfit_batches: use only so many batches of train and of val, for debugging; 0 is off.
@@ -183,6 +184,7 @@ class TrainerSettings:
     max_epochs: Positive = 30
     threads: Positive | None = None
     gradient_clip: AboveZero | None = None
+    gradient_clip_by: Literal["norm", "value"] = "norm"
     limit_train: Annotated[float, Range(0, 1, above=True)] = 1.0
     limit_val: Annotated[float, Range(0, 1, above=True)] = 1.0
     overfit_batches: Count = 0

@@ -43,6 +43,7 @@ def build(
         "precision": machine.precision(chosen),
         "max_epochs": chosen.max_epochs,
         "gradient_clip_val": chosen.gradient_clip,
+        "gradient_clip_algorithm": chosen.gradient_clip_by,
         "limit_train_batches": limit(chosen.limit_train, faces["train"], batch_size),
         "limit_val_batches": limit(chosen.limit_val, faces["val"], batch_size),
         "overfit_batches": chosen.overfit_batches,

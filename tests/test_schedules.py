@@ -58,6 +58,13 @@ def test_warm_up_rises_linearly_and_then_follows():
     assert warm[2 * STEPS :] == plain[2 * STEPS :]
 
 
+def test_a_step_may_be_held_for_a_while():
+    held = factors("step", step_epochs=2, gamma=0.5, hold_epochs=3)
+    by_epoch = [held[epoch * STEPS] for epoch in range(len(held) // STEPS)]
+    assert by_epoch == [0.5 ** (max(0, epoch - 3) // 2) for epoch in range(len(by_epoch))]
+    assert by_epoch[:6] == [1, 1, 1, 1, 1, 0.5]
+
+
 def test_plateau_is_handed_to_torch():
     builder, arguments = SCHEDULES.arguments({"name": "plateau", "patience": 5})
     assert builder(EPOCHS, **arguments) == Plateau(0.5, 5, 0.001)

@@ -122,7 +122,7 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["lr=3"], "did you mean 'optimizer.lr'?"),
         (
             ["model=cn"],
-            "model=cn: no such choice; there is cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg_fer; "
+            "model=cn: no such choice; there is cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg19, vgg_fer; "
             "did you mean 'cnn'?",
         ),
         (["scheduler=cosin"], "did you mean 'cosine'?"),
@@ -147,7 +147,10 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["seed=5000000000"], "out of range"),
         (["data.batch_size=1"], "data.batch_size=1: batch normalisation cannot train on one face"),
         (["augment.crop_padding=24"], "augment.crop_padding=24: reflects at most data.image_size - 1 = 23 pixels"),
-        (["model=null"], "model=null: expected one of cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg_fer"),
+        (
+            ["model=null"],
+            "model=null: expected one of cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg19, vgg_fer",
+        ),
         (["optimizer=3"], "optimizer=3: expected one of adam, adamw, muon, sgd"),
         (["--foo"], "--foo"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
@@ -155,7 +158,7 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["trainer.max_epochs=0"], "out of range"),
         (
             ["model.name=vgg"],
-            "model 'vgg' is not registered; there is cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg_fer",
+            "model 'vgg' is not registered; there is cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg19, vgg_fer",
         ),
         (["optimizer.name=os.system"], "optimizer 'os.system' is not registered"),
         (["init_from=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
@@ -274,6 +277,7 @@ def test_fine_tuning_starts_from_the_given_weights(train, small_run, tmp_path):
         ["trainer.limit_train=0.3", "trainer.limit_val=0.5"],
         ["early_stopping=1", "optimizer.lr=1e-9", "trainer.max_epochs=6"],
         ["loss.class_weights=sqrt", "monitor=macro_f1/val", "trainer.gradient_clip=1"],
+        ["trainer.gradient_clip=0.1", "trainer.gradient_clip_by=value"],
         ["optimizer=sgd", "scheduler=onecycle", "data.split=holdout"],
         ["optimizer=adam", "scheduler=step"],
         ["trainer.channels_last=false", "trainer.allocator=false", "trainer.threads=1", "logger.tensorboard=true"],
@@ -362,7 +366,7 @@ def test_help_names_the_groups_and_the_keys(capfd):
     for word in (
         "python -m fer.train",
         "augment: basic, flip, none, strong",
-        "model: cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg_fer",
+        "model: cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg19, vgg_fer",
         "max_epochs",
         "resume=",
     ):

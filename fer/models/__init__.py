@@ -8,6 +8,7 @@ from fer.models.registration import MODELS, create, register
 from fer.models.resnet9 import ResNet9
 from fer.models.resnet18 import ResNet18
 from fer.models.vgg16 import VGG16
+from fer.models.vgg19 import VGG19
 from fer.models.vgg_fer import VGGFER
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MLP",
     "MODELS",
     "VGG16",
+    "VGG19",
     "VGGFER",
     "EmotionClassifier",
     "MiniXception",

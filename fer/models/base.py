@@ -268,7 +268,9 @@ class EmotionClassifier(pl.LightningModule):
     ) -> None:
         """Clip as Lightning does, which refuses fused optimizers under bf16 for a loss scaler that bf16 has not."""
         if gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            by_value = gradient_clip_algorithm == "value"
+            clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
+            clip(self.parameters(), gradient_clip_val)
 
     def on_train_start(self) -> None:
         """Let plateau be asked at an epoch's last step, after validation and before checkpoints are written.

@@ -26,7 +26,7 @@ class CNN(EmotionClassifier):
         hidden: width of the dense layer.
         dropout: rate after each block.
         head_dropout: rate before each dense layer.
-        contract: classes, image_size, mean and std, see ``EmotionClassifier``.
+        contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
         FerError: no block, or more than the image can be halved.

@@ -58,6 +58,17 @@ def conv_norm(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> list
     return [nn.Conv2d(inputs, outputs, size, stride, border, bias=False), nn.BatchNorm2d(outputs)]
 
 
+def vgg_block(inputs: int, outputs: int, depth: int) -> list[nn.Module]:
+    """Return ``depth`` 3x3 convolutions, normalised and rectified, and max-pooling to half the side.
+
+    Pooling precedes the last ReLU, with which the maximum commutes.
+    """
+    layers: list[nn.Module] = []
+    for place in range(depth):
+        layers += [*conv_norm(outputs if place else inputs, outputs), nn.ReLU(inplace=True)]
+    return [*layers[:-1], nn.MaxPool2d(2), layers[-1]]
+
+
 def side_after(halvings: int, image_size: int, model: str, border: int = 0) -> int:
     """Return the side of an image that a network has halved, rounded down.
 

@@ -30,7 +30,7 @@ class MiniXception(EmotionClassifier):
     Args:
         stem: channels of the first two convolutions.
         channels: of each block; each block halves the side, rounded up.
-        contract: classes, image_size, mean and std, see ``EmotionClassifier``.
+        contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
         FerError: the faces are too small.

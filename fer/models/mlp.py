@@ -22,7 +22,7 @@ class MLP(EmotionClassifier):
     Args:
         hidden: width of each hidden layer.
         dropout: rate after each hidden layer.
-        contract: classes, image_size, mean and std, see ``EmotionClassifier``.
+        contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
     """
 
     def __init__(

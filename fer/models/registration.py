@@ -32,7 +32,7 @@ def create(section: Section, **contract: Any) -> EmotionClassifier:
 
     Args:
         section: ``{"name": "cnn", **arguments}``.
-        contract: classes, image_size, mean and std, see ``EmotionClassifier``.
+        contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
         FerError: an unknown name or argument, a wrong type, a value out of range.

@@ -22,7 +22,7 @@ class ResNet18(EmotionClassifier):
     Args:
         width: channels of the first stage; they double three times, each time the side is halved.
         zero_init: whether each block begins as the identity (Goyal et al. 2017), which He et al. had not.
-        contract: classes, image_size, mean and std, see ``EmotionClassifier``.
+        contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
         FerError: the faces are too small.

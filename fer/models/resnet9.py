@@ -24,7 +24,7 @@ class ResNet9(EmotionClassifier):
         scale: factor on the logits.
         stride: of the first convolution; 2 has it look at 4x4 pixels every other pixel, as Vision Transformers' patches
             do, and makes the network four times cheaper. Not Page's.
-        contract: classes, image_size, mean and std, see ``EmotionClassifier``.
+        contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
         FerError: the faces are too small.

@@ -42,7 +42,7 @@ class VGG16(EmotionClassifier):
         trunk_lr_factor: factor on the learning rate of convolutions that train.
         hidden: width of the head's dense layer.
         dropout: rate after it.
-        contract: classes, image_size, mean and std, see ``EmotionClassifier``; ImageNet's mean and std are used.
+        contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``; ImageNet's mean and std are used.
 
     Raises:
         FerError: the faces are too small.

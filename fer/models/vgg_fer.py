@@ -14,7 +14,7 @@ from torch import nn
 
 from fer.arguments import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
-from fer.models.layers import Dropout, conv_norm, side_after
+from fer.models.layers import Dropout, side_after, vgg_block
 from fer.models.registration import register
 
 
@@ -26,7 +26,7 @@ class VGGFER(EmotionClassifier):
         channels: of each block; each block halves the side.
         hidden: width of each dense layer before the last.
         dropout: rate after each of these.
-        contract: classes, image_size, mean and std, see ``EmotionClassifier``.
+        contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
         FerError: the faces are too small.
@@ -42,15 +42,9 @@ class VGGFER(EmotionClassifier):
         super().__init__(**contract)
         side = side_after(len(channels), self.input_size, self.architecture)
         planes = [1, *channels]
-        layers = [layer for inputs, outputs in pairwise(planes) for layer in block(inputs, outputs)]
+        layers = [layer for inputs, outputs in pairwise(planes) for layer in vgg_block(inputs, outputs, 2)]
         widths = [planes[-1] * side**2, *hidden]
         head: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
             head += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True), Dropout(dropout)]
         self.net = nn.Sequential(*layers, nn.Flatten(), *head, nn.Linear(widths[-1], self.num_classes))
-
-
-def block(inputs: int, outputs: int) -> list[nn.Module]:
-    """Return two 3x3 convolutions, normalised and rectified; pooling precedes ReLU, with which the maximum commutes."""
-    first = [*conv_norm(inputs, outputs), nn.ReLU(inplace=True)]
-    return [*first, *conv_norm(outputs, outputs), nn.MaxPool2d(2), nn.ReLU(inplace=True)]

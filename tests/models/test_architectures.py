@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from conftest import metrics
 from torch import nn
 from torch.nn import functional
@@ -14,7 +15,7 @@ from fer.inventory import multiply_adds
 from fer.models import create
 from fer.models.layers import Dropout, Residual
 
-FAITHFUL = ("mini_xception", "resnet9", "resnet18", "vgg_fer")
+FAITHFUL = ("mini_xception", "resnet9", "resnet18", "vgg19", "vgg_fer")
 
 
 def parameters(model):
@@ -237,10 +238,28 @@ def is_conv_bias(name, value):
     )
 
 
+def test_vgg19_has_the_parameters_of_torchvisions_but_for_its_head():
+    """16 convolutions and their normalisation, without the biases that this takes away again."""
+    with torch.device("meta"):
+        theirs = torchvision.models.vgg19_bn().features
+    ours = create({"name": "vgg19"}, image_size=44)
+    convolutions = [layer for layer in theirs if isinstance(layer, nn.Conv2d)]
+    biases, colours = sum(layer.out_channels for layer in convolutions), 2 * 64 * 9  # two colours less
+    assert parameters(ours) == parameters(theirs) - biases - colours + 512 * 7 + 7
+    kinds = [type(layer).__name__ for layer in ours.net if not isinstance(layer, (nn.Flatten, Dropout, nn.Linear))]
+    pooled = [type(layer).__name__ for layer in theirs]
+    assert sorted(kinds) == sorted(pooled)
+    assert [kind for kind in kinds if kind in ("Conv2d", "MaxPool2d")] == [
+        kind for kind in pooled if kind in ("Conv2d", "MaxPool2d")
+    ]
+
+
 # --- all --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "least"), [("mini_xception", 20), ("resnet9", 8), ("resnet18", 8), ("vgg_fer", 16)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("mini_xception", 20), ("resnet9", 8), ("resnet18", 8), ("vgg19", 32), ("vgg_fer", 16)]
+)
 def test_faces_that_cannot_be_halved_so_often_are_refused(name, least):
     small = {"hidden": [8]} if name == "vgg_fer" else {}
     assert create({"name": name, **small}, image_size=least).eval()(torch.rand(1, 1, least, least)).shape == (1, 7)
@@ -255,6 +274,7 @@ def test_faces_that_cannot_be_halved_so_often_are_refused(name, least):
         ({"name": "mini_xception", "dropout": 0.1}, "model.dropout: no such key"),
         ({"name": "resnet9", "scale": 0.0}, "model.scale=0.0: out of range"),
         ({"name": "resnet18", "zero_init": 1}, "model.zero_init=1: expected true or false"),
+        ({"name": "vgg19", "depths": [2, 2]}, "model.depths=[2, 2]: expected 5, one for each of model.channels"),
         ({"name": "vgg_fer", "dropout": 1.0}, "model.dropout=1.0: out of range"),
     ],
 )
@@ -292,7 +312,7 @@ def test_channels_stay_innermost(name):
 
 @pytest.mark.parametrize(
     ("section", "millions"),
-    [("mini_xception", 5.52), ("resnet9", 850.68), ("resnet18", 1247.04), ("vgg_fer", 504.15)],
+    [("mini_xception", 5.52), ("resnet9", 850.68), ("resnet18", 1247.04), ("vgg19", 893.14), ("vgg_fer", 504.15)],
 )
 def test_docstrings_tell_parameters_and_multiply_adds(section, millions):
     import importlib
@@ -311,6 +331,7 @@ def test_docstrings_tell_parameters_and_multiply_adds(section, millions):
         ("mini_xception", []),
         ("resnet9", ["model.width=8"]),
         ("resnet18", ["model.width=8"]),
+        ("vgg19", ["model.channels=[8,16,32,64,64]"]),
         ("vgg_fer", ["model.channels=[16,32,64,128]", "model.hidden=[128,128]"]),
     ],
 )

@@ -15,6 +15,7 @@ CHANGED = {
     "mlp": {"dropout": 0.25},
     "resnet9": {"width": 4},
     "resnet18": {"width": 4},
+    "vgg19": {"channels": [4, 4, 8], "depths": [1, 1, 2], "dropout": 0.25},
     "vgg_fer": {"dropout": 0.25},
 }
 BUILT_IN = tuple(CHANGED)
