@@ -5,6 +5,7 @@ COMMANDS = {
     "fer.tune": "search for good settings; writes the best as an experiment (needs the extra tune)",
     "fer.bench": "measure speed against what is wanted of it",
     "fer.evaluate": "score a run or checkpoint on val or test; the only command that opens test",
+    "fer.share": "write an evaluated network as one small file for others, with its card",
     "fer.compare": "lay runs side by side: leaderboard, curves, costs, paired tests, on val",
     "fer.study": "the founding study's table, beside what its experiments give here",
     "fer.audit": "look at a data set before trusting it: counts, exact twins, odd faces",

@@ -6,6 +6,7 @@ where moving is copying). PyTorch's files are zip archives, so that every part c
 since ``torch.load`` does not and a flipped byte in the weights would pass unseen.
 """
 
+import json
 import logging
 import math
 import os
@@ -17,12 +18,15 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from fer import weights
 from fer.errors import FerError
 from fer.labels import EMOTIONS
 from fer.models import MODELS, EmotionClassifier
 
 log = logging.getLogger(__name__)
 
+PRETRAINED = Path(__file__).parent / "pretrained"
+ABOUT = "fer"  # text of a safetensors file that tells of its network
 FORMAT = 1  # of the entry "fer"; raise it when an older version could not read the checkpoint
 
 
@@ -53,7 +57,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def find(path: str | Path) -> Path:
-    """Return the checkpoint that ``path`` means: itself, or the best of a run folder.
+    """Return the checkpoint that ``path`` means: itself, the best of a run folder, or a network of the package.
 
     Raises:
         FerError: it is a URL, missing, or a folder without checkpoints.
@@ -66,9 +70,18 @@ def find(path: str | Path) -> Path:
         if not inside.is_file():
             raise FerError(f"{given}: no run folder (it has no checkpoints/best.ckpt)")
         return inside
-    if not given.is_file():
-        raise FerError(f"{given}: no such checkpoint or run folder")
-    return given
+    if given.is_file():
+        return given
+    with_the_package = PRETRAINED / f"{path}{weights.SUFFIX}"
+    if str(path) in pretrained():
+        return with_the_package
+    offered = f"; the package brings {', '.join(pretrained())}" if pretrained() else ""
+    raise FerError(f"{given}: no such checkpoint or run folder{offered}")
+
+
+def pretrained() -> list[str]:
+    """Return the names of the networks that come with the package, which ``load`` takes in place of a path."""
+    return sorted(file.stem for file in PRETRAINED.glob(f"*{weights.SUFFIX}"))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -78,6 +91,8 @@ def read(path: Path) -> dict[str, Any]:
         FerError: it is damaged, no checkpoint of this library, holds more than plain values, comes from a newer
             version, or its weights are not finite.
     """
+    if path.suffix == weights.SUFFIX:
+        return shared(path)
     _check_archive(path)
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -85,6 +100,26 @@ def read(path: Path) -> dict[str, Any]:
         raise FerError(f"{path}: refused, it holds more than weights and plain values") from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
         raise FerError(f"{path}: not readable as a checkpoint ({str(error).splitlines()[0]})") from error
+    _check_contents(checkpoint, path)
+    return checkpoint
+
+
+def shared(path: Path) -> dict[str, Any]:
+    """Return the contents of a network that was shared as safetensors, as those of a checkpoint; see ``fer.share``.
+
+    Raises:
+        FerError: it is damaged, or tells of no network of this library.
+    """
+    tensors, texts = weights.read(path)
+    try:
+        told = json.loads(texts[ABOUT])
+        hyper = told.pop("hyper_parameters")
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise FerError(
+            f"{path}: weights alone; what network they are of is not told (by python -m fer.share)"
+        ) from error
+    halves = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    checkpoint = {"fer": told, "state_dict": halves, "hyper_parameters": hyper}
     _check_contents(checkpoint, path)
     return checkpoint
 
@@ -97,8 +132,8 @@ def _check_contents(checkpoint: Any, path: Path) -> None:
     version = about.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise FerError(f"{path}: written by a newer version of fer (format {version}, known up to {FORMAT})")
-    weights, hyper = checkpoint.get("state_dict"), checkpoint.get("hyper_parameters")
-    sound = isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())
+    tensors, hyper = checkpoint.get("state_dict"), checkpoint.get("hyper_parameters")
+    sound = isinstance(tensors, dict) and all(isinstance(value, torch.Tensor) for value in tensors.values())
     begun = about.get("pretrained")
     sound = sound and (begun is None or (isinstance(begun, dict) and {"name", "file", "sha256"} <= begun.keys()))
     warmth, before = about.get("temperature"), about.get("ancestors", [])
@@ -110,7 +145,7 @@ def _check_contents(checkpoint: Any, path: Path) -> None:
         raise FerError(f"{path}: refused, it names code to run ('_instantiator')")
     if not _sound_dataset(about["dataset"]):
         raise FerError(f"{path}: what it tells of its data was changed, or written by something else")
-    bad = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
     if bad:
         raise FerError(f"{path}: {bad[0]} holds NaN or infinite weights")
 

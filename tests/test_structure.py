@@ -12,7 +12,7 @@ PACKAGE = Path(fer.__file__).parent
 # from the ground up; a module imports from its own floor (a package's parts) or from below
 FLOORS = [
     {"errors", "labels"},
-    {"arguments", "results", "significance", "terminal", "places", "muon"},
+    {"arguments", "results", "significance", "terminal", "places", "muon", "weights"},
     {"registry", "settings", "calibration", "predictions"},
     {
         "losses",
@@ -35,7 +35,7 @@ FLOORS = [
     {"leaderboard", "scoreboard", "planning", "suspects", "budget"},
     {"training", "sweep", "evaluation", "card"},
     {"inventory", "lr_finder", "tuning"},
-    {"train", "evaluate", "compare", "tune", "study", "audit", "__main__", "__init__"},
+    {"train", "evaluate", "compare", "tune", "study", "audit", "share", "__main__", "__init__"},
     {"benchmarks"},
     {"bench"},
 ]

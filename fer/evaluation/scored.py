@@ -18,7 +18,7 @@ from fer.ensemble import disagreement, mixed
 from fer.errors import FerError
 from fer.evaluation import looks
 from fer.evaluation.choice import Chosen, answering, chosen, selected
-from fer.evaluation.request import Asked, Faces, Member, members_of, same_split, settings_of
+from fer.evaluation.request import Asked, Faces, Member, find_again, members_of, same_split, settings_of
 from fer.evaluation.rival import Rival
 from fer.evaluation.training import MANY, Training, is_a_look, overlap
 from fer.predictions import Scored
@@ -48,6 +48,7 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
     data = faces.at(size)
     described = data.describe(asked.split)
     check_classes(members[0], data)
+    find_again(members, data)
     own = described["fingerprint"] == members[0].model.dataset.get("fingerprint")
     _announce(asked, members, described, own)
     tell_notes(described["notes"], described["skipped"])

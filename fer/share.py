@@ -1,0 +1,136 @@
+"""``python -m fer.share EVALUATION NAME.safetensors``: a network in one small file for others, with its card beside it.
+
+What is shared is what was evaluated: EVALUATION is the folder of one network's evaluation. The file holds weights in
+half precision (normalisation and biases in full), the network's arguments, what it was trained on without the paths of
+this machine, and its figures; ``fer.load`` and every command take it in place of a checkpoint.
+"""
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer.errors import FerError, Grammar, command
+from fer.results import why
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+TOLD = ("split", "n", "accuracy", "accuracy_ci95", "macro_f1", "nll", "ece", "tta", "commit", "command")  # of figures
+PATHS = ("path", "votes", "exclude", "cache")  # keys of data settings that may name files of this machine
+
+
+def parser() -> Grammar:
+    """Return the command line's grammar."""
+    grammar = Grammar(
+        prog="python -m fer.share",
+        description="Write an evaluated network as one safetensors file for others, and its card beside it.",
+    )
+    grammar.add_argument("evaluation", type=Path, help="folder of one network's evaluation, by fer.evaluate")
+    grammar.add_argument("file", type=Path, help="to write, ending in .safetensors")
+    grammar.add_argument("--full", action="store_true", help="weights in full precision; default: half")
+    grammar.add_argument("--plugins", help="modules to import first, separated by commas")
+    return grammar
+
+
+@command("fer.share")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments, _ = parser().begin(argv)
+    from fer.configuration import import_plugins
+
+    import_plugins(arguments.plugins.split(",") if arguments.plugins else [])
+    size = share(arguments.evaluation, arguments.file, half=not arguments.full)
+    card = arguments.file.with_suffix(".md")
+    log.info("shared:  %s (%s bytes)\ncard:    %s", arguments.file, f"{size:,}", card)
+    return 0
+
+
+def share(evaluation: Path, file: Path, *, half: bool) -> int:
+    """Write the network of an evaluation, and the evaluation's card; return the file's size in bytes.
+
+    Args:
+        evaluation: folder of one network's evaluation.
+        file: to write.
+        half: whether kernels and matrices are rounded to half precision.
+
+    Raises:
+        FerError: it is no evaluation of one network, the network is bad, or something cannot be written.
+    """
+    from fer import checkpoints, weights
+
+    if file.suffix != weights.SUFFIX:
+        raise FerError(f"{file}: expected a name that ends in {weights.SUFFIX}")
+    results, card = told(evaluation), evaluation / "model_card.md"
+    if not card.is_file():
+        raise FerError(f"{evaluation}: has no model_card.md; evaluate without --no-report")
+    checkpoint = checkpoints.read(checkpoints.find(results["members"][0]["checkpoint"]))
+    tensors = {name: rounded(value, half) for name, value in checkpoint["state_dict"].items()}
+    content = weights.to_bytes(tensors, {"format": "pt", checkpoints.ABOUT: json.dumps(about(checkpoint, results))})
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        checkpoints.load(file)  # what cannot be read is of no use to anybody
+        shutil.copyfile(card, file.with_suffix(".md"))
+    except OSError as error:
+        raise FerError(f"{file}: could not be written ({why(error)})") from error
+    return len(content)
+
+
+def told(evaluation: Path) -> dict[str, Any]:
+    """Return the figures of an evaluation of one network.
+
+    Raises:
+        FerError: it is none.
+    """
+    try:
+        results: dict[str, Any] = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
+        count = len(results["members"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise FerError(
+            f"{evaluation}: no evaluation (its metrics.json tells of no networks); run fer.evaluate"
+        ) from error
+    if count != 1:
+        raise FerError(f"{evaluation}: is of {count} networks; one at a time can be shared")
+    return results
+
+
+def rounded(tensor: "Tensor", half: bool) -> "Tensor":
+    """Return kernels and matrices in half precision; what has one dimension is small, and may be too large for it."""
+    return tensor.half() if half and tensor.is_floating_point() and tensor.ndim > 1 else tensor
+
+
+def about(checkpoint: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a shared file tells of its network, as plain values."""
+    held = checkpoint["fer"]
+    return {
+        **held,
+        "dataset": without_paths(held["dataset"]),
+        "ancestors": [without_paths(dataset) for dataset in held.get("ancestors", [])],
+        "teachers": [{**one, "checkpoint": Path(one["checkpoint"]).name} for one in held.get("teachers") or []] or None,
+        "hyper_parameters": checkpoint["hyper_parameters"],
+        "results": {
+            **{key: results.get(key) for key in TOLD},
+            "clean": {key: (results.get("clean") or {}).get(key) for key in ("n", "accuracy", "macro_f1")},
+        },
+    }
+
+
+def without_paths(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is told of a data set, its files by their names alone."""
+    settings = {key: named(value) if key in PATHS else value for key, value in dataset.get("settings", {}).items()}
+    return {**dataset, "path": named(dataset.get("path")), "settings": settings}
+
+
+def named(path: Any) -> Any:
+    """Return the last part of a path; nothing of nothing."""
+    return Path(path).name if isinstance(path, str) else path
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

@@ -1,0 +1,180 @@
+"""``fer.share``: a network as one safetensors file, and everything that takes it."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, metrics, runner
+
+import fer
+from fer import checkpoints, weights
+from fer.data.readers.drawing import draw_faces
+from fer.errors import FerError
+
+
+@pytest.fixture
+def share(capfd):
+    from fer.share import main
+
+    return runner(main, capfd)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """140 drawn faces as FER2013's table."""
+    images, targets = draw_faces(140, seed=1, image_size=48)
+    usages = ["Training"] * 112 + ["PublicTest"] * 14 + ["PrivateTest"] * 14
+    rows = zip(targets, images, usages, strict=True)
+    lines = [f"{target},{' '.join(map(str, image.ravel()))},{usage}" for target, image, usage in rows]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *lines]))
+    return tmp_path / "data" / "fer2013.csv"
+
+
+@pytest.fixture
+def shared(evaluate, share, small_run, tmp_path):
+    """A small run as a shared file, its evaluation beside it."""
+    assert evaluate(str(small_run), "--split", "test", "--out", "looked").code == 0
+    ended = share("looked/test", "small.safetensors")
+    assert ended.code == 0, ended.err
+    return tmp_path / "small.safetensors"
+
+
+def kinds():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "kernel": torch.randn(4, 3, 2, 2, generator=generator).half(),
+        "bias": torch.randn(5, generator=generator),
+        "double": torch.randn(2, 2, generator=generator).double(),
+        "brain": torch.randn(3, generator=generator).bfloat16(),
+        "count": torch.tensor(7),
+        "flags": torch.tensor([True, False]),
+        "none": torch.empty(0, 4),
+    }
+
+
+def test_what_is_written_is_read_by_the_library_and_the_other_way_round(tmp_path):
+    library = pytest.importorskip("safetensors.torch")
+    tensors, file = kinds(), tmp_path / "ours.safetensors"
+    file.write_bytes(weights.to_bytes(tensors, {"format": "pt", "told": "é"}))
+    library.save_file(tensors, tmp_path / "theirs.safetensors", metadata={"format": "pt", "told": "é"})
+    for found in (library.load_file(file), weights.read(tmp_path / "theirs.safetensors")[0], weights.read(file)[0]):
+        assert found.keys() == tensors.keys()
+        assert all(
+            found[name].dtype == value.dtype and torch.equal(found[name], value) for name, value in tensors.items()
+        )
+    assert weights.read(tmp_path / "theirs.safetensors")[1] == weights.read(file)[1] == {"format": "pt", "told": "é"}
+
+
+def test_the_file_is_small_and_holds_the_network_that_was_evaluated(shared, small_run, tmp_path):
+    model, before = fer.load(shared), fer.load(small_run)
+    assert shared.stat().st_size < 0.62 * (small_run / "checkpoints" / "best.ckpt").stat().st_size
+    assert model.hparams == before.hparams
+    assert model.temperature == before.temperature
+    for name, value in before.state_dict().items():
+        expected = value.half().float() if value.is_floating_point() and value.ndim > 1 else value
+        assert torch.equal(model.state_dict()[name], expected)
+    assert shared.with_suffix(".md").read_text() == (tmp_path / "looked" / "test" / "model_card.md").read_text()
+    told = json.loads(weights.read(shared)[1]["fer"])
+    assert told["results"]["accuracy"] == metrics(tmp_path / "looked" / "test")["accuracy"]
+
+
+def test_nothing_of_this_machine_is_told(evaluate, share, train, table, tmp_path):
+    assert train(*SMALL[2:], f"data.path={table}", "hydra.run.dir=real").code == 0
+    assert evaluate("real", "--out", "looked").code == 0
+    assert share("looked/val", "real.safetensors").code == 0
+    told = json.loads(weights.read(tmp_path / "real.safetensors")[1]["fer"])
+    assert told["dataset"]["path"] == told["dataset"]["settings"]["path"] == table.name
+    assert str(tmp_path) not in json.dumps({key: value for key, value in told.items() if key != "results"})
+
+
+def test_every_command_takes_it(shared, train, evaluate, tmp_path):
+    assert evaluate(str(shared), "--out", "again").code == 0
+    assert metrics(tmp_path / "again" / "val")["n"] == 14
+    assert train(*SMALL, f"init_from={shared}", "hydra.run.dir=tuned").code == 0
+    assert train(*SMALL, f"distill.teachers=[{shared}]", "hydra.run.dir=taught").code == 0
+
+
+def test_data_that_lie_elsewhere_are_known_by_their_contents(evaluate, share, train, table, tmp_path):
+    """So that clean figures can be told of a network that was shared, by whoever has the same data."""
+    assert train(*SMALL[2:], f"data.path={table}", "hydra.run.dir=real").code == 0
+    assert evaluate("real", "--out", "looked").code == 0
+    assert share("looked/val", "real.safetensors").code == 0
+    before = metrics(tmp_path / "looked" / "val")
+    ended = evaluate("real.safetensors", "--out", "without")
+    assert (ended.code, "name the data with --data" in ended.line) == (1, True), ended.line
+    assert evaluate("real.safetensors", "--data", str(table), "--out", "with").code == 0
+    after = metrics(tmp_path / "with" / "val")
+    assert after["clean"]["n"] == before["clean"]["n"] is not None
+    assert after["seen_in_training"] == before["seen_in_training"]
+
+
+def test_a_network_of_the_package_is_called_by_its_name(shared, evaluate, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "PRETRAINED", shared.parent)
+    assert checkpoints.pretrained() == ["small"]
+    assert fer.load("small").architecture == "mlp"
+    assert evaluate("small", "--out", "called").code == 0
+    with pytest.raises(FerError, match="smal: no such checkpoint or run folder; the package brings small"):
+        fer.load("smal")
+
+
+def test_what_cannot_be_shared_is_refused(share, evaluate, small_run, another_run, tmp_path):
+    for given, says in (
+        (("nowhere", "a.safetensors"), "nowhere: no evaluation"),
+        ((str(small_run), "a.safetensors"), "no evaluation"),
+        (("looked/val", "a.pt"), "a.pt: expected a name that ends in .safetensors"),
+        (("both/val", "a.safetensors"), "is of 2 networks"),
+        (("bare/val", "a.safetensors"), "has no model_card.md"),
+    ):
+        if given[0] == "looked/val":
+            assert evaluate(str(small_run), "--out", "looked").code == 0
+        elif given[0] == "both/val":
+            assert evaluate(str(small_run), str(another_run), "--out", "both").code == 0
+        elif given[0] == "bare/val":
+            assert evaluate(str(small_run), "--no-report", "--out", "bare").code == 0
+        ended = share(*given)
+        assert (ended.code, says in ended.line) == (1, True), ended.line
+    assert not list(tmp_path.glob("a.*"))
+
+
+def damaged(content, how):
+    length = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : 8 + length])
+    if how == "cut":
+        return content[:-5]
+    if how == "longer":
+        return content + b"12345678"
+    if how == "length":
+        return struct.pack("<Q", 1 << 62) + content[8:]
+    if how == "header":
+        return content[:8] + b"[" + content[9:]
+    if how == "overlap":
+        names = [name for name in header if name != "__metadata__"]
+        header[names[0]]["data_offsets"] = header[names[1]]["data_offsets"]
+    if how == "type":
+        header[next(name for name in header if name != "__metadata__")]["dtype"] = "F7"
+    if how == "alone":
+        header["__metadata__"].pop("fer")
+    if how == "text":
+        header["__metadata__"]["fer"] = "[]"
+    told = json.dumps(header).encode()
+    return struct.pack("<Q", len(told)) + told + content[8 + length :]
+
+
+def test_damaged_files_are_refused_in_one_line(shared, evaluate):
+    content = shared.read_bytes()
+    ways = ("cut", "longer", "length", "header", "overlap", "type", "alone", "text")
+    for bad in (b"", b"<html>" + b" " * 100, *(damaged(content, how) for how in ways)):
+        shared.write_bytes(bad)
+        ended = evaluate(str(shared))
+        assert ended.code == 1
+        assert "small.safetensors: " in ended.line
+
+
+def test_a_weight_that_is_no_number_is_refused(shared, evaluate):
+    tensors, about = weights.read(shared)
+    tensors[next(iter(tensors))].view(-1)[0] = float(np.nan)
+    shared.write_bytes(weights.to_bytes(tensors, about))
+    assert "holds NaN or infinite weights" in evaluate(str(shared)).line
