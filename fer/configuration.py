@@ -323,14 +323,18 @@ def import_plugins(names: Sequence[str]) -> None:
             raise FerError(f"plugins={name}: could not be imported ({type(error).__name__}: {error})") from error
 
 
-def offer_plugins(arguments: Sequence[str]) -> None:
-    """Import the command line's plugins and let Hydra offer their networks as ``model=<name>``.
+def offer_networks(arguments: Sequence[str]) -> None:
+    """Let Hydra offer networks of the command line's plugins as ``model=<name>`` and timm's as ``model=timm:<name>``.
 
-    The keys and defaults are those of the network's own arguments, so that a plugin needs no YAML.
+    The keys and defaults of a plugin are those of the network's own arguments, so that it needs no YAML.
 
     Raises:
         FerError: a plugin cannot be imported.
     """
+    for argument in arguments:
+        for network in re.findall(r"\btimm\\?:([\w.]+)", argument) if argument.startswith("model=") else ():
+            node = OmegaConf.merge(OmegaConf.load(conf_folder() / "model" / "timm.yaml"), {"network": network})
+            ConfigStore.instance().store(group="model", name=f"timm:{network}", node=node, provider="timm")
     given = [argument for argument in arguments if argument.startswith("plugins=")]
     if not given:
         return
@@ -342,8 +346,8 @@ def offer_plugins(arguments: Sequence[str]) -> None:
 
     for name in MODELS.names():
         if not (conf_folder() / "model" / f"{name}.yaml").exists():
-            node = {"name": name, **_defaults(MODELS.get(name))}
-            ConfigStore.instance().store(group="model", name=name, node=node, provider="plugins")
+            defaults = {"name": name, **_defaults(MODELS.get(name))}
+            ConfigStore.instance().store(group="model", name=name, node=defaults, provider="plugins")
 
 
 def _defaults(function: Callable[..., Any]) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Optimizers by name: ``optimizer.name`` and the arguments of the function registered under it.
 
-Weight decay spares biases and the scales of normalisation, which have one dimension (Goyal et al. 2017). Parameters may
+Weight decay spares biases and the scales of normalisation, one number a channel (Goyal et al. 2017). Parameters may
 come in groups with rates of their own, as torch has it. The fused kernels update all weights in one call, on CPU and
 GPU alike.
 """
 
 from typing import Annotated, Any
 
-from torch import optim
+from torch import Tensor, optim
 from torch.optim.optimizer import ParamsT
 
 from fer.arguments import AboveZero, NonNegative, PartialFraction, Range
@@ -24,11 +24,16 @@ def groups(parameters: ParamsT, weight_decay: float) -> list[dict[str, Any]]:
     made = []
     for group in sets:
         trained = [parameter for parameter in group["params"] if parameter.requires_grad]
-        decayed = [parameter for parameter in trained if parameter.ndim > 1]
-        spared = [parameter for parameter in trained if parameter.ndim <= 1]
+        decayed = [parameter for parameter in trained if not is_vector(parameter)]
+        spared = [parameter for parameter in trained if is_vector(parameter)]
         made.append({**group, "params": decayed, "weight_decay": weight_decay})
         made.append({**group, "params": spared, "weight_decay": 0.0})
     return made
+
+
+def is_vector(parameter: Tensor) -> bool:
+    """Return whether there is one number a channel, whatever the dimensions: a bias, a scale."""
+    return parameter.ndim == 0 or parameter.numel() == parameter.shape[0]
 
 
 @OPTIMIZERS.register("sgd")
@@ -96,11 +101,13 @@ def muon(
         iterations: towards orthogonal steps, see ``fer.muon``.
     """
     split = groups(parameters, weight_decay)
-    head = next((group["params"][-1] for group in split if group["params"] and group["params"][-1].ndim > 1), None)
+    head = next(
+        (group["params"][-1] for group in split if group["params"] and not is_vector(group["params"][-1])), None
+    )
     made = []
     for group in split:
-        hidden = [one for one in group["params"] if one.ndim > 1 and one is not head]
-        others = [one for one in group["params"] if one.ndim <= 1 or one is head]
+        hidden = [one for one in group["params"] if not is_vector(one) and one is not head]
+        others = [one for one in group["params"] if is_vector(one) or one is head]
         rate = group.get("lr", lr)
         made.append({**group, "params": hidden, "lr": rate, "orthogonal": True, "momentum": momentum})
         made.append({**group, "params": others, "lr": rate * adam_lr / lr, "orthogonal": False})

@@ -17,7 +17,7 @@ from fer.configuration import (
     alternatives,
     composed,
     composed_sweep,
-    offer_plugins,
+    offer_networks,
     plain,
     search_paths,
     spelled,
@@ -137,7 +137,7 @@ def _taken_up(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
         return overrides, None
     before = {text.partition("=")[0]: text for text in stored(resumed)["arguments"]}
     overrides = list((before | {text.partition("=")[0]: text for text in overrides}).values())
-    offer_plugins(overrides)
+    offer_networks(overrides)
     return overrides, resumed
 
 

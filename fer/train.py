@@ -23,7 +23,7 @@ from fer.arguments import build
 from fer.configuration import (
     composed,
     import_plugins,
-    offer_plugins,
+    offer_networks,
     plain,
     quoted,
     refuse_additions,
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     arguments = tidied(given)
     refuse_additions(arguments)
-    offer_plugins(arguments)
+    offer_networks(arguments)
     if _several(arguments) and not _shows(arguments):
         return sweep.run(arguments)
     arguments = resuming(arguments) if _value(arguments, "resume") else arguments
@@ -196,7 +196,7 @@ def list_models(arguments: Sequence[str]) -> None:
     if options:
         raise FerError(f"--info models takes key=value and nothing else; leave out {options[0]}")
     refuse_additions(overrides)
-    offer_plugins(overrides)
+    offer_networks(overrides)
     settings = build(TrainSettings, plain(composed(overrides)))
     import_plugins(settings.plugins)
     from fer.inventory import listing
@@ -236,7 +236,7 @@ def resuming(arguments: list[str]) -> list[str]:
     paths = search_paths(stored(folder, "hydra.yaml")["hydra"]["overrides"]["hydra"])
     merged = {text.partition("=")[0]: text for text in (*before, *paths, *arguments) if not text.startswith("resume=")}
     overrides = [text for key, text in merged.items() if not key.startswith("-")]
-    offer_plugins(overrides)
+    offer_networks(overrides)
     _refuse_changes(folder, path, plain(composed(overrides)))
     flags = [text for text in arguments if text.startswith("-")]
     return [*flags, *overrides, f"resume={quoted(str(folder))}", f"hydra.run.dir={quoted(str(folder))}"]

@@ -18,6 +18,10 @@ from fer.labels import EMOTIONS
 from fer.measures import FIGURES
 from fer.results import read_history
 
+NETWORKS = (
+    "cnn, convnext, efficientnet, mini_xception, mlp, preact_resnet, residual_masking, resnet18, resnet9, timm, vgg16, "
+    "vgg19, vgg_fer"
+)
 FIELDS = {
     "schema", "split", "n", *(name for figure in FIGURES for name in (figure, f"{figure}_ci95")), "ece",
     "ece_if_calibrated", "ece_adaptive", "ece_adaptive_if_calibrated", "per_class", "confusion", "temperature",
@@ -122,8 +126,7 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["lr=3"], "did you mean 'optimizer.lr'?"),
         (
             ["model=cn"],
-            "model=cn: no such choice; there is cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg19, vgg_fer; "
-            "did you mean 'cnn'?",
+            f"model=cn: no such choice; there is {NETWORKS}; did you mean 'cnn'?",
         ),
         (["scheduler=cosin"], "did you mean 'cosine'?"),
         (["+data.color=1"], "+data.color=1: keys cannot be added"),
@@ -149,7 +152,7 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["augment.crop_padding=24"], "augment.crop_padding=24: reflects at most data.image_size - 1 = 23 pixels"),
         (
             ["model=null"],
-            "model=null: expected one of cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg19, vgg_fer",
+            f"model=null: expected one of {NETWORKS}",
         ),
         (["optimizer=3"], "optimizer=3: expected one of adam, adamw, muon, sgd"),
         (["--foo"], "--foo"),
@@ -158,7 +161,7 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["trainer.max_epochs=0"], "out of range"),
         (
             ["model.name=vgg"],
-            "model 'vgg' is not registered; there is cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg19, vgg_fer",
+            f"model 'vgg' is not registered; there is {NETWORKS}",
         ),
         (["optimizer.name=os.system"], "optimizer 'os.system' is not registered"),
         (["init_from=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
@@ -366,7 +369,7 @@ def test_help_names_the_groups_and_the_keys(capfd):
     for word in (
         "python -m fer.train",
         "augment: basic, flip, none, strong",
-        "model: cnn, mini_xception, mlp, resnet18, resnet9, vgg16, vgg19, vgg_fer",
+        f"model: {NETWORKS}",
         "max_epochs",
         "resume=",
     ):

@@ -2,11 +2,16 @@
 
 from fer.models.base import EmotionClassifier
 from fer.models.cnn import CNN
+from fer.models.convnext import ConvNeXt
+from fer.models.efficientnet import EfficientNet
 from fer.models.mini_xception import MiniXception
 from fer.models.mlp import MLP
+from fer.models.preact_resnet import PreActResNet
 from fer.models.registration import MODELS, create, register
+from fer.models.residual_masking import ResidualMasking
 from fer.models.resnet9 import ResNet9
 from fer.models.resnet18 import ResNet18
+from fer.models.timm import Timm
 from fer.models.vgg16 import VGG16
 from fer.models.vgg19 import VGG19
 from fer.models.vgg_fer import VGGFER
@@ -18,10 +23,15 @@ __all__ = [
     "VGG16",
     "VGG19",
     "VGGFER",
+    "ConvNeXt",
+    "EfficientNet",
     "EmotionClassifier",
     "MiniXception",
+    "PreActResNet",
     "ResNet9",
     "ResNet18",
+    "ResidualMasking",
+    "Timm",
     "create",
     "register",
 ]

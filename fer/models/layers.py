@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from fer.errors import FerError
 
@@ -12,17 +13,24 @@ class Residual(nn.Module):
     Args:
         branch: what learns the difference.
         shortcut: what makes the input as wide and large as the branch's output; the identity unless given.
+        drop_path: how often the branch is left out of an image's sum in training, see ``drop_rates``.
     """
 
-    def __init__(self, branch: nn.Sequential, shortcut: nn.Module | None = None) -> None:
+    def __init__(self, branch: nn.Sequential, shortcut: nn.Module | None = None, drop_path: float = 0.0) -> None:
         super().__init__()
         self.branch = branch
         self.shortcut = shortcut or nn.Identity()
+        self.drop = StochasticDepth(drop_path, "row") if drop_path else nn.Identity()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the sum."""
-        total: Tensor = self.branch(inputs) + self.shortcut(inputs)
+        total: Tensor = self.drop(self.branch(inputs)) + self.shortcut(inputs)
         return total
+
+
+def drop_rates(last: float, blocks: int) -> list[float]:
+    """Return how often each block's branch is dropped: from 0 at the first linearly to ``last`` (Huang et al. 2016)."""
+    return [last * place / max(blocks - 1, 1) for place in range(blocks)]
 
 
 class Dropout(nn.Dropout):

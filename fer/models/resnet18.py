@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from fer.arguments import Positive
+from fer.arguments import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
-from fer.models.layers import Residual, conv_norm, side_after
+from fer.models.layers import Residual, conv_norm, drop_rates, side_after
 from fer.models.registration import register
 
 
@@ -22,32 +22,36 @@ class ResNet18(EmotionClassifier):
     Args:
         width: channels of the first stage; they double three times, each time the side is halved.
         zero_init: whether each block begins as the identity (Goyal et al. 2017), which He et al. had not.
+        drop_path: stochastic depth, the rate at which the last block's branch is left out (Huang et al. 2016).
         contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
         FerError: the faces are too small.
     """
 
-    def __init__(self, width: Positive = 64, zero_init: bool = False, **contract: Any) -> None:
+    def __init__(
+        self, width: Positive = 64, zero_init: bool = False, drop_path: PartialFraction = 0.0, **contract: Any
+    ) -> None:
         super().__init__(**contract)
         side_after(3, self.input_size, self.architecture)
         layers: list[nn.Module] = [*conv_norm(1, width), nn.ReLU(inplace=True)]
-        inputs = width
-        for stage in range(4):
+        inputs, rates = width, drop_rates(drop_path, 8)
+        for place, rate in enumerate(rates):
+            stage, later = divmod(place, 2)
             outputs = width << stage
-            layers += [*block(inputs, outputs, stride=2 if stage else 1), *block(outputs, outputs)]
+            layers += block(inputs, outputs, stride=1 if later or not stage else 2, drop_path=rate)
             inputs = outputs
         head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, self.num_classes)]
         self.net = nn.Sequential(*layers, *head)
         initialise(self.net, zero_init)
 
 
-def block(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+def block(inputs: int, outputs: int, stride: int = 1, drop_path: float = 0.0) -> list[nn.Module]:
     """Return a residual block; its shortcut is a 1x1 convolution where width or side change."""
     branch = [*conv_norm(inputs, outputs, stride=stride), nn.ReLU(inplace=True), *conv_norm(outputs, outputs)]
     changes = stride > 1 or inputs != outputs
     shortcut = nn.Sequential(*conv_norm(inputs, outputs, 1, stride)) if changes else None
-    return [Residual(nn.Sequential(*branch), shortcut), nn.ReLU(inplace=True)]
+    return [Residual(nn.Sequential(*branch), shortcut, drop_path), nn.ReLU(inplace=True)]
 
 
 def initialise(layers: nn.Module, zero_init: bool) -> None:

@@ -9,7 +9,7 @@ from fer.arguments import build
 from fer.configuration import (
     alternatives,
     composed,
-    offer_plugins,
+    offer_networks,
     plain,
     refuse_additions,
     search_paths,
@@ -78,7 +78,7 @@ def read(arguments: Sequence[str]) -> Request:
         raise FerError(f"{options[0]}: a search takes key=value, --config-dir and nothing else; --help lists its keys")
     refuse_additions(arguments)
     overrides = _merged(arguments)
-    offer_plugins(overrides)
+    offer_networks(overrides)
     own = [text for text in overrides if text.startswith(OWN)]
     told = [text for text in overrides if text not in own]
     paths = search_paths(told)

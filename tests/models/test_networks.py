@@ -11,8 +11,12 @@ from fer.models.layers import Dropout
 # each with an argument that is not its default
 CHANGED = {
     "cnn": {"dropout": 0.25},
+    "convnext": {"channels": [8, 16], "depths": [1, 1]},
+    "efficientnet": {"channels": [8, 16], "depths": [1, 1], "last": 32},
     "mini_xception": {"stem": 4},
     "mlp": {"dropout": 0.25},
+    "preact_resnet": {"width": 4, "squeeze": None},
+    "residual_masking": {"width": 4},
     "resnet9": {"width": 4},
     "resnet18": {"width": 4},
     "vgg19": {"channels": [4, 4, 8], "depths": [1, 1, 2], "dropout": 0.25},
@@ -138,6 +142,14 @@ def test_weight_decay_spares_biases_and_normalisation():
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
     assert all(parameter.ndim > 1 for parameter in decayed["params"])
     assert sum(map(len, (decayed["params"], spared["params"]))) == len(list(model.parameters()))
+
+
+def test_weight_decay_spares_scales_of_several_dimensions():
+    from fer.optimizers import groups
+
+    model = create({"name": "convnext", "channels": [8], "depths": [2]})
+    _, spared = groups(model.parameters(), 0.1)
+    assert [tuple(scale.shape) for scale in spared["params"] if scale.ndim > 1] == [(8, 1, 1)] * 2
 
 
 def test_subclasses_add_a_network_and_nothing_else():

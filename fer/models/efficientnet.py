@@ -1,0 +1,69 @@
+"""EfficientNet for small images, in less than half a million parameters.
+
+Tan & Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks"; the network is torchvision's,
+cut down from B0: four stages for seven, and a 3x3 convolution of every pixel first. Input (B, 1, 48, 48), at least 8
+pixels. With the defaults at 48 pixels: 418,041 parameters, 38.2 million multiply-adds.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+from torch import nn
+from torchvision.models import EfficientNet as Torchvision
+from torchvision.models.efficientnet import MBConvConfig
+
+from fer.arguments import PartialFraction, Positive
+from fer.errors import FerError
+from fer.models.base import EmotionClassifier
+from fer.models.layers import side_after
+from fer.models.registration import register
+
+LARGE = 2  # the stage whose depthwise convolutions are 5x5; the others' are 3x3
+
+
+@register("efficientnet")
+class EfficientNet(EmotionClassifier):
+    """Stages of inverted bottlenecks: wide depthwise convolutions with gates, narrow between.
+
+    Args:
+        channels: of each stage, in eights; each but the first halves the side.
+        depths: bottlenecks of each stage.
+        expand: how much wider a bottleneck's inside is, but for the first stage's.
+        last: channels of the 1x1 convolution before pooling.
+        stride: of the first convolution.
+        dropout: rate before the linear layer.
+        drop_path: stochastic depth, towards which the rates of the blocks rise (Huang et al. 2016).
+        contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
+
+    Raises:
+        FerError: the faces are too small, not as many depths as channels, or channels not in eights.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[Positive] = (24, 32, 56, 104),
+        depths: Sequence[Positive] = (1, 2, 3, 3),
+        expand: Positive = 4,
+        last: Positive = 256,
+        stride: Literal[1, 2] = 1,
+        dropout: PartialFraction = 0.2,
+        drop_path: PartialFraction = 0.0,
+        **contract: Any,
+    ) -> None:
+        super().__init__(**contract)
+        if len(depths) != len(channels):
+            raise FerError(f"model.depths={list(depths)}: expected {len(channels)}, one for each of model.channels")
+        if not channels:
+            raise FerError("model.channels=[]: expected a stage or more")
+        if any(width % 8 for width in channels):  # which torchvision would round
+            raise FerError(f"model.channels={list(channels)}: expected multiples of 8")
+        side_after(len(channels) - 2 + stride, self.input_size, self.architecture)
+        stages = [
+            MBConvConfig(expand if stage else 1, 5 if stage == LARGE else 3, 2 if stage else 1, *widths, depth)
+            for stage, (widths, depth) in enumerate(zip(pairwise([channels[0], *channels]), depths, strict=True))
+        ]
+        self.net = Torchvision(stages, dropout, drop_path, self.num_classes, last_channel=last)
+        first = nn.Conv2d(1, channels[0], 3, stride, 1, bias=False)
+        nn.init.kaiming_normal_(first.weight, mode="fan_out")
+        self.net.set_submodule("features.0.0", first)
