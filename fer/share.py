@@ -7,7 +7,7 @@ this machine, and its figures; ``fer.load`` and every command take it in place o
 
 import json
 import logging
-import shutil
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,10 +76,18 @@ def share(evaluation: Path, file: Path, *, half: bool) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         checkpoints.load(file)  # what cannot be read is of no use to anybody
-        shutil.copyfile(card, file.with_suffix(".md"))
+        file.with_suffix(".md").write_text(naming(card.read_text(encoding="utf-8"), file), encoding="utf-8")
     except OSError as error:
         raise FerError(f"{file}: could not be written ({why(error)})") from error
     return len(content)
+
+
+def naming(card: str, file: Path) -> str:
+    """Return a model card whose example loads this file, or the package's network of its name."""
+    from fer.checkpoints import PRETRAINED
+
+    name = file.stem if file.resolve().parent == PRETRAINED.resolve() else file.name
+    return re.sub(r'fer\.load\("[^"]*"\)', lambda _: f'fer.load("{name}")', card)
 
 
 def told(evaluation: Path) -> dict[str, Any]:

@@ -76,7 +76,8 @@ def test_the_file_is_small_and_holds_the_network_that_was_evaluated(shared, smal
     for name, value in before.state_dict().items():
         expected = value.half().float() if value.is_floating_point() and value.ndim > 1 else value
         assert torch.equal(model.state_dict()[name], expected)
-    assert shared.with_suffix(".md").read_text() == (tmp_path / "looked" / "test" / "model_card.md").read_text()
+    card = (tmp_path / "looked" / "test" / "model_card.md").read_text()
+    assert shared.with_suffix(".md").read_text() == card.replace('"best.ckpt"', '"small.safetensors"')
     told = json.loads(weights.read(shared)[1]["fer"])
     assert told["results"]["accuracy"] == metrics(tmp_path / "looked" / "test")["accuracy"]
 
@@ -178,3 +179,17 @@ def test_a_weight_that_is_no_number_is_refused(shared, evaluate):
     tensors[next(iter(tensors))].view(-1)[0] = float(np.nan)
     shared.write_bytes(weights.to_bytes(tensors, about))
     assert "holds NaN or infinite weights" in evaluate(str(shared)).line
+
+
+def test_each_network_of_the_package_is_small_loads_and_has_its_card():
+    assert "tiny" in checkpoints.pretrained()
+    table = (checkpoints.PRETRAINED / "README.md").read_text()
+    for name in checkpoints.pretrained():
+        file = checkpoints.PRETRAINED / f"{name}.safetensors"
+        assert file.stat().st_size <= 3 * 2**20
+        model = fer.load(name)
+        answers = model.probabilities(torch.zeros(2, 1, 48, 48, dtype=torch.uint8))
+        assert (answers.shape, answers.sum(1).tolist()) == ((2, 7), pytest.approx([1, 1]))
+        assert f'fer.load("{name}")' in file.with_suffix(".md").read_text()
+        assert f"[`{name}`]({name}.md)" in table
+        assert f"{sum(value.numel() for value in model.parameters()):,}" in table

@@ -22,17 +22,19 @@ def test_a_wheel_trains_elsewhere(tmp_path):
     (wheel,) = tmp_path.glob("fer_lightning-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"fer/conf/{file.relative_to(ROOT / 'conf')}" for file in (ROOT / "conf").rglob("*.yaml")}
-    assert shipped | {"fer/reports/page.css"} <= names
+    networks = {f"fer/pretrained/{name}" for name in ("tiny.safetensors", "tiny.md", "README.md")}
+    assert shipped | networks | {"fer/reports/page.css"} <= names
     assert not any(name.startswith(("tests/", "outputs/", "conf/")) for name in names)
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
     environment = {**os.environ, "PYTHONPATH": str(site)}
     where = subprocess.run(
-        [sys.executable, "-c", "import fer; print(fer.__file__)"],
+        [sys.executable, "-c", "import fer; print(fer.__file__, fer.load('tiny').architecture)"],
         cwd=elsewhere, env=environment, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert where.stdout.startswith(str(site))
+    assert where.stdout.split()[-1] == "resnet9"
     command = [sys.executable, "-m", "fer.train", *SMALL, "logger.report=true", "hydra.run.dir=out"]
     subprocess.run(command, cwd=elsewhere, env=environment, check=True)
     assert (elsewhere / "out" / "report.html").exists()

@@ -466,7 +466,10 @@ def test_docstrings_tell_parameters_and_multiply_adds(section, millions):
         ("efficientnet", ["model.channels=[16,16,32]", "model.depths=[1,1,1]", "model.dropout=0", *LONGER]),
         ("mini_xception", []),
         ("preact_resnet", ["model.width=8", "model.depths=[1,1,1]", *LONGER]),
-        ("residual_masking", ["model.width=8", "model.depths=[1,1,1]", "model.levels=[1,1,1]", "model.dropout=0", *LONGER]),
+        (
+            "residual_masking",
+            ["model.width=8", "model.depths=[1,1,1]", "model.levels=[1,1,1]", "model.dropout=0", *LONGER],
+        ),
         ("resnet9", ["model.width=8"]),
         ("resnet18", ["model.width=8"]),
         ("vgg19", ["model.channels=[8,16,32,64,64]", "model.depths=[1,1,1,1,1]", "model.dropout=0"]),
