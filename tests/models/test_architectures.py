@@ -17,6 +17,7 @@ from fer.inventory import multiply_adds
 from fer.models import create
 from fer.models.layers import Dropout, Residual
 
+UNDROPPED = "model.dropout=0"
 LONGER = ("trainer.max_epochs=10", "optimizer.lr=0.003")
 FAITHFUL = ("mini_xception", "preact_resnet", "residual_masking", "resnet9", "resnet18", "vgg19", "vgg_fer")
 
@@ -463,7 +464,7 @@ def test_docstrings_tell_parameters_and_multiply_adds(section, millions):
 @pytest.mark.parametrize(
     ("name", "narrow"),
     [
-        ("efficientnet", ["model.channels=[16,16,32]", "model.depths=[1,1,1]", "model.dropout=0", *LONGER]),
+        ("efficientnet", ["model.channels=[16,16,32]", "model.depths=[1,1,1]", UNDROPPED, *LONGER]),
         ("mini_xception", []),
         ("preact_resnet", ["model.width=8", "model.depths=[1,1,1]", *LONGER]),
         (
@@ -472,7 +473,7 @@ def test_docstrings_tell_parameters_and_multiply_adds(section, millions):
         ),
         ("resnet9", ["model.width=8"]),
         ("resnet18", ["model.width=8"]),
-        ("vgg19", ["model.channels=[8,16,32,64,64]", "model.depths=[1,1,1,1,1]", "model.dropout=0"]),
+        ("vgg19", ["model.channels=[8,16,32,64,64]", "model.depths=[1,1,1,1,1]", UNDROPPED]),
         ("vgg_fer", ["model.channels=[16,32,64,128]", "model.hidden=[128,128]"]),
     ],
 )
