@@ -35,8 +35,8 @@ CHOICES = [(group, name) for group, names in GROUPS.items() for name in names]
 def test_every_yaml_composes_and_builds(group, name):
     from fer.training import check_names
 
-    settings = build(TrainSettings, plain(composed([f"{group}={name}", "trainer.accelerator=cpu"])))
-    check_names(settings)
+    needed = ["model.network=resnet18"] if (group, name) == ("model", "timm") else []  # the one file without a default
+    check_names(build(TrainSettings, plain(composed([f"{group}={name}", *needed, "trainer.accelerator=cpu"]))))
 
 
 def test_every_yaml_is_reached():

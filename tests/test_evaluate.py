@@ -182,16 +182,26 @@ def test_what_was_left_out_of_the_training_was_not_seen(train, evaluate, twins, 
 
 
 def test_without_the_training_data_nothing_is_called_clean(evaluate, twins, tmp_path):
-    (tmp_path / "fer2013.csv").rename(tmp_path / "moved.csv")
-    ended = evaluate(str(twins), "--data", "moved.csv", "--split", "test")
+    lines = (tmp_path / "fer2013.csv").read_text().splitlines()
+    (tmp_path / "fer2013.csv").unlink()
+    (tmp_path / "other.csv").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    ended = evaluate(str(twins), "--data", "other.csv", "--split", "test")
     assert ended.code == 0, ended.err
     assert "no clean figures" in ended.err + ended.out
     found = metrics(twins / "evaluations" / "test")
     assert found["clean"] is None
     assert found["temperature"] == metrics(twins)["temperature"]  # sealed in the checkpoint
-    ended = evaluate(str(twins), "--data", "moved.csv", "--split", "test", "--error-rate", "0.5")
+    ended = evaluate(str(twins), "--data", "other.csv", "--split", "test", "--error-rate", "0.5")
     assert ended.code == 1
     assert "fer2013.csv is not there any more" in ended.line
+
+
+def test_training_data_that_have_moved_are_known_by_their_contents(evaluate, twins, tmp_path):
+    (tmp_path / "fer2013.csv").rename(tmp_path / "moved.csv")
+    ended = evaluate(str(twins), "--data", "moved.csv", "--split", "test")
+    assert ended.code == 0, ended.err
+    found = metrics(twins / "evaluations" / "test")
+    assert (found["n"], found["seen_in_training"], found["clean"]["n"]) == (14, 1, 13)
 
 
 def test_each_look_at_test_is_counted(evaluate, small_run):
