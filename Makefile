@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train study test test-slow lint typecheck speedrun bench tensorboard clean
+.PHONY: help setup train study test test-slow lint typecheck speedrun best bench tensorboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,6 +62,25 @@ BARS := 63,speedrun/70,speedrun/73
 
 speedrun: $(INSTALLED)  ## least time to 63.08, 70 and 73 % of val, each alone on the machine; 73 asks for a GPU; goes on where it stopped (SEEDS=0,1,2 BARS=63)
 	$(call sweep_in,$(SPEEDRUN),experiment=speedrun/$(BARS) seed=$(SEEDS) sweep.jobs=1)
+
+BEST := outputs/best
+THREE := 0,1,2
+LITERATURE := khaireddin_vgg,literature/lethesec_resnet18,literature/wujie_vgg19
+# $(1): folder of an evaluation, $(2): whose; test is opened for it once, however often make is called
+on_test = { test -e $(1)/metrics.json || $(RUN) -m fer.evaluate $(2) --split test; }
+# $(1): folder of a sweep; each of its runs in single view and with ten crops
+each_on_test = for run in $(1)/[0-9]*; do \
+	$(call on_test,$$run/evaluations/test,$$run) && $(call on_test,$$run/evaluations/test_ten_crop,$$run --tta ten_crop) || exit 1; done
+
+best: $(INSTALLED)  ## the best recipes and the literature's, trained and evaluated: hours of a GPU; goes on where it stopped
+	$(call sweep_in,$(BEST)/single,experiment=best/single seed=$(THREE))
+	$(call each_on_test,$(BEST)/single)
+	$(call sweep_in,$(BEST)/members,experiment=best/ensemble sweep=ensemble)
+	$(call on_test,$(BEST)/ensemble/test_ten_crop,$(BEST)/single/[0-9]* $(BEST)/members/[0-9]* --choose --tta ten_crop --out $(BEST)/ensemble)
+	$(call sweep_in,$(BEST)/distilled,experiment=best/distilled seed=$(THREE) 'distill.teachers=[$(BEST)/ensemble/test_ten_crop]')
+	$(call each_on_test,$(BEST)/distilled)
+	$(call sweep_in,$(BEST)/literature,experiment=literature/$(LITERATURE))
+	$(call each_on_test,$(BEST)/literature)
 
 bench: $(INSTALLED)  ## measure speed against what is wanted; writes outputs/bench/latest.json (DATA=path/to/fer2013.csv)
 	$(RUN) -m fer.bench $(if $(DATA),--data "$(DATA)") $(ARGS)
