@@ -157,10 +157,11 @@ def settings_of_first_job(arguments: Sequence[str]) -> Any:
         FerError: they are faulty.
     """
     from fer.arguments import build
-    from fer.configuration import composed, plain
+    from fer.configuration import composed, offer_networks, plain
     from fer.settings import TrainSettings
 
     overrides = [text for text in arguments if text != "-m" and not text.startswith("resume=")]
+    offer_networks([text for text in overrides if text.startswith("model=")])
     choices = [re.sub(r"^([^=\[]+=[^,\[]+),[^\[]*$", r"\1", text) for text in overrides]
     return build(TrainSettings, plain(composed(choices)))
 

@@ -46,7 +46,7 @@ def test_the_plugin_trains(train, tmp_path, monkeypatch):
     (source,) = re.findall(r"```python\n(# my_nets.py\n.*?)```", README, re.DOTALL)
     (tmp_path / "my_nets.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    ended = train(*SMALL[:4], "plugins=[my_nets]", "model=tiny", "model.width=4", *SMALL[6:], "hydra.run.dir=out")
+    ended = train(*SMALL[:4], "plugins=[my_nets]", "model=mine", "model.width=4", *SMALL[6:], "hydra.run.dir=out")
     assert ended.code == 0, ended.err
 
 
@@ -69,7 +69,7 @@ def test_the_reader_reads(train, tmp_path, monkeypatch):
 
 
 def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?://|#)([^)]+)\)", README):
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)(?:#[^)]*)?\)", README):
         assert (ROOT / target).exists(), target
 
 
