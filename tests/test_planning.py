@@ -45,10 +45,21 @@ SCHEDULES, NETWORKS = (
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("schedules", len(SCHEDULES)), ("augmentation", 17), ("architectures", len(NETWORKS) - 1)]
+    ("name", "beside", "count"),
+    [
+        ("schedules", [], len(SCHEDULES)),
+        ("augmentation", [], 17),
+        ("architectures", [], len(NETWORKS) - 1),
+        ("losses", [], 9),
+        ("folds", [], 5),
+        ("speedrun", ["experiment=speedrun/63"], 10),
+        ("recipes", ["experiment=speedrun/70", "stages=[]"], 18),
+        ("ensemble", ["experiment=best/ensemble"], 12),
+        ("study", [], 36),
+    ],
 )
-def test_each_shipped_sweep_composes_to_different_jobs(name, count):
-    found = planned(read(["-m", f"sweep={name}", "data=synthetic", "hydra.sweep.dir=s"]))
+def test_each_shipped_sweep_composes_to_different_jobs(name, beside, count):
+    found = planned(read(["-m", *beside, f"sweep={name}", "data=synthetic", "hydra.sweep.dir=s"]))
     assert (len(found.jobs), found.doubles) == (count, 0)
     assert not any(job.reason for job in found.jobs)
 
