@@ -53,7 +53,7 @@ SCHEDULES, NETWORKS = (
         ("losses", [], 9),
         ("folds", [], 5),
         ("speedrun", ["experiment=speedrun/63"], 10),
-        ("recipes", ["experiment=speedrun/70", "stages=[]"], 18),
+        ("recipes", ["experiment=speedrun/70", "stages=[]"], 17),
         ("ensemble", ["experiment=best/ensemble"], 12),
         ("study", [], 36),
     ],
