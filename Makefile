@@ -66,17 +66,20 @@ speedrun: $(INSTALLED)  ## least time to 63.08, 70 and 73 % of val, each alone o
 BEST := outputs/best
 THREE := 0,1,2
 LITERATURE := khaireddin_vgg,literature/lethesec_resnet18,literature/wujie_vgg19
-# $(1): folder of an evaluation, $(2): whose; test is opened for it once, however often make is called
-on_test = { test -e $(1)/metrics.json || $(RUN) -m fer.evaluate $(2) --split test; }
+# $(1): folder of an evaluation, $(2): whose; test is opened for it once, however often make is called; what was cut off
+# before its figures were written is begun again
+on_test = { test -e $(1)/metrics.json || { rm -rf $(1) && $(RUN) -m fer.evaluate $(2) --split test; }; }
+# $(1): folder of a sweep; its finished runs, without the folders that failed ones leave
+finished = $$(dirname $(1)/[0-9]*/metrics.json)
 # $(1): folder of a sweep; each of its runs in single view and with ten crops
-each_on_test = for run in $(1)/[0-9]*; do \
+each_on_test = for run in $(call finished,$(1)); do \
 	$(call on_test,$$run/evaluations/test,$$run) && $(call on_test,$$run/evaluations/test_ten_crop,$$run --tta ten_crop) || exit 1; done
 
 best: $(INSTALLED)  ## the best recipes and the literature's, trained and evaluated: hours of a GPU; goes on where it stopped
 	$(call sweep_in,$(BEST)/single,experiment=best/single seed=$(THREE))
 	$(call each_on_test,$(BEST)/single)
 	$(call sweep_in,$(BEST)/members,experiment=best/ensemble sweep=ensemble)
-	$(call on_test,$(BEST)/ensemble/test_ten_crop,$(BEST)/single/[0-9]* $(BEST)/members/[0-9]* --choose --tta ten_crop --out $(BEST)/ensemble)
+	$(call on_test,$(BEST)/ensemble/test_ten_crop,$(call finished,$(BEST)/single) $(call finished,$(BEST)/members) --choose --tta ten_crop --out $(BEST)/ensemble)
 	$(call sweep_in,$(BEST)/distilled,experiment=best/distilled seed=$(THREE) 'distill.teachers=[$(BEST)/ensemble/test_ten_crop]')
 	$(call each_on_test,$(BEST)/distilled)
 	$(call sweep_in,$(BEST)/literature,experiment=literature/$(LITERATURE))

@@ -6,12 +6,14 @@ where moving is copying). PyTorch's files are zip archives, so that every part c
 since ``torch.load`` does not and a flipped byte in the weights would pass unseen.
 """
 
+import hashlib
 import json
 import logging
 import math
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,29 @@ def _check_archive(path: Path) -> None:
         raise FerError(f"{path}: damaged, cut short, or no checkpoint ({error})") from error
     if damaged is not None:
         raise FerError(f"{path}: damaged (checksum of {damaged})")
+
+
+def weights_sha256(model: EmotionClassifier) -> str:
+    """Return a sha256 of a network's weights, whatever else its checkpoint tells: equal weights have equal ones."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def evaluated(member: Mapping[str, Any]) -> tuple[Path, EmotionClassifier]:
+    """Return the file and the network of a member of an evaluation, as ``metrics.json`` tells of it.
+
+    Raises:
+        FerError: the checkpoint is bad, or has other weights than when it was evaluated.
+    """
+    file = find(member["checkpoint"])
+    model = load(file)
+    known = member.get("weights_sha256")  # which older evaluations do not tell
+    if known is not None and known != weights_sha256(model):
+        raise FerError(f"{file}: its weights have changed since the evaluation; evaluate it again")
+    return file, model
 
 
 def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:

@@ -113,35 +113,37 @@ def read(settings: DistillSettings, model: EmotionClassifier, data: FERDataModul
     Raises:
         FerError: one is bad, knows other classes, or has been trained on faces that are val here.
     """
-    named = [one for given in settings.teachers for one in members(given)]
-    share = sum(one.weight for one in named)
-    named = [one._replace(weight=one.weight / share) for one in named]
-    networks = [checkpoints.load(one.file) for one in named]
+    known = [one for given in settings.teachers for one in members(given)]
+    networks = [network for _, network in known]
+    share = sum(one.weight for one, _ in known)
+    named = [one._replace(weight=one.weight / share) for one, _ in known]
     for one, network in zip(named, networks, strict=True):
         _refuse_others(one.file, network, model, data)
     return Teachers(networks, named, settings)
 
 
-def members(given: str) -> list[Named]:
-    """Return the networks that a name of ``distill.teachers`` stands for, with their weights.
+def members(given: str) -> list[tuple[Named, EmotionClassifier]]:
+    """Return the networks that a name of ``distill.teachers`` stands for, and their weights in the answer.
 
     Args:
         given: a run folder, a checkpoint, or the folder of an evaluation of several networks.
 
     Raises:
-        FerError: it is none of these.
+        FerError: it is none of these, or a network has changed since the evaluation.
     """
     about = Path(given).expanduser() / "metrics.json"
     if (about.parent / "checkpoints").is_dir() or not about.is_file():
-        return [Named(checkpoints.find(given), 1.0)]
+        file = checkpoints.find(given)
+        return [(Named(file, 1.0), checkpoints.load(file))]
     try:
         told = json.loads(about.read_text(encoding="utf-8"))["members"]
-        found = [Named(checkpoints.find(one["checkpoint"]), float(one["weight"])) for one in told]
+        weights = [float(one["weight"]) for one in told if one["checkpoint"]]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise FerError(f"distill.teachers: {about}: tells of no networks and their weights") from error
-    if not found or min(one.weight for one in found) < 0 or sum(one.weight for one in found) <= 0:
+    if not weights or min(weights) < 0 or sum(weights) <= 0:
         raise FerError(f"distill.teachers: {about}: weights of networks cannot be below 0, nor all 0")
-    return [one for one in found if one.weight > 0]
+    found = [(checkpoints.evaluated(one), weight) for one, weight in zip(told, weights, strict=True) if weight > 0]
+    return [(Named(file, weight), network) for (file, network), weight in found]
 
 
 def _refuse_others(file: Path, teacher: EmotionClassifier, model: EmotionClassifier, data: FERDataModule) -> None:

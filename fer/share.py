@@ -69,7 +69,7 @@ def share(evaluation: Path, file: Path, *, half: bool) -> int:
     results, card = told(evaluation), evaluation / "model_card.md"
     if not card.is_file():
         raise FerError(f"{evaluation}: has no model_card.md; evaluate without --no-report")
-    checkpoint = checkpoints.read(checkpoints.find(results["members"][0]["checkpoint"]))
+    checkpoint = checkpoints.read(checkpoints.evaluated(results["members"][0])[0])
     tensors = {name: rounded(value, half) for name, value in checkpoint["state_dict"].items()}
     content = weights.to_bytes(tensors, {"format": "pt", checkpoints.ABOUT: json.dumps(about(checkpoint, results))})
     try:

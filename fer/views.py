@@ -45,6 +45,7 @@ def ten_crop(faces: Tensor, crop: int | None) -> list[Tensor]:
     faces' size again.
     """
     side = faces.shape[-1]
+    crop = None if crop == side else crop
     size = crop or round(side * CROP)
     far, centre = side - size, (side - size) // 2
     corners = ((0, 0), (0, far), (far, 0), (far, far), (centre, centre))

@@ -53,7 +53,7 @@ SCHEDULES, NETWORKS = (
         ("losses", [], 9),
         ("folds", [], 5),
         ("speedrun", ["experiment=speedrun/63"], 10),
-        ("recipes", ["experiment=speedrun/70", "stages=[]"], 17),
+        ("recipes", ["experiment=speedrun/70", "stages=[]"], 18),
         ("ensemble", ["experiment=best/ensemble"], 12),
         ("study", [], 36),
     ],
@@ -62,6 +62,16 @@ def test_each_shipped_sweep_composes_to_different_jobs(name, beside, count):
     found = planned(read(["-m", *beside, f"sweep={name}", "data=synthetic", "hydra.sweep.dir=s"]))
     assert (len(found.jobs), found.doubles) == (count, 0)
     assert not any(job.reason for job in found.jobs)
+
+
+@pytest.mark.slow
+def test_each_row_of_the_recipes_can_train(tmp_path, train):
+    """Composing is not enough: a loss may take no mixed faces."""
+    asked = ("experiment=speedrun/70", "data=synthetic", "data.synthetic_count=140", "model.width=4", "stages=[]")
+    asked += ("trainer.max_epochs=1", "trainer.limit_train=1", "trainer.threads=1", "logger=none")
+    ended = train("-m", *asked, "sweep=recipes", "hydra.sweep.dir=s")
+    assert ended.code == 0, ended.err
+    assert len(list(tmp_path.glob("s/*/metrics.json"))) == 18
 
 
 def test_the_schedules_and_architectures_are_all_there_are():

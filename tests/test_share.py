@@ -121,6 +121,23 @@ def test_a_network_of_the_package_is_called_by_its_name(shared, evaluate, tmp_pa
         fer.load("smal")
 
 
+def test_weights_that_changed_since_the_evaluation_go_without_its_figures(
+    train, evaluate, share, small_run, another_run, tmp_path
+):
+    file = tmp_path / "one.ckpt"
+    file.write_bytes((small_run / "checkpoints" / "best.ckpt").read_bytes())
+    assert evaluate(str(file), "--split", "test", "--out", "looked").code == 0
+    checkpoints.seal(file, 1.5)  # another temperature, the same weights
+    assert share("looked/test", "same.safetensors").code == 0
+    file.write_bytes((another_run / "checkpoints" / "best.ckpt").read_bytes())
+    for ended in (
+        share("looked/test", "other.safetensors"),
+        train(*SMALL, "distill.teachers=[looked/test]", "hydra.run.dir=taught"),
+    ):
+        assert (ended.code, "one.ckpt: its weights have changed since the evaluation" in ended.line) == (1, True)
+    assert not (tmp_path / "other.safetensors").exists()
+
+
 def test_what_cannot_be_shared_is_refused(share, evaluate, small_run, another_run, tmp_path):
     for given, says in (
         (("nowhere", "a.safetensors"), "nowhere: no evaluation"),

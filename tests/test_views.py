@@ -21,6 +21,12 @@ def test_views_are_as_many_as_promised_at_the_faces_size(name, count):
         assert {view.numpy().tobytes() for view in views} == mirrored
 
 
+def test_a_crop_of_the_whole_face_is_none():
+    """Else all ten would be the same two."""
+    views = VIEWS["ten_crop"](FACES, FACES.shape[-1])
+    assert all(torch.equal(one, other) for one, other in zip(views, VIEWS["ten_crop"](FACES, None), strict=True))
+
+
 def test_a_ten_crop_shows_the_corners():
     """A bright corner of 2 pixels is in two of the ten views: its own corner's, and that one's mirror image."""
     face = torch.zeros(1, 1, 48, 48)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fer import machine, predictions, scoring
+from fer import checkpoints, machine, predictions, scoring
 from fer.data.crowd import agreement
 from fer.data.datamodule import FERDataModule, tell_notes
 from fer.data.twins import without_twin
@@ -143,6 +143,7 @@ def _about(asked: Asked, members: Sequence[Member], choice: Chosen) -> dict[str,
         "members": [
             {
                 "checkpoint": str(member.file),
+                "weights_sha256": checkpoints.weights_sha256(member.model),
                 "architecture": member.model.architecture,
                 "weight": float(weight),
                 "trained": member.trained,
