@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TOLD = ("split", "n", "accuracy", "accuracy_ci95", "macro_f1", "nll", "ece", "tta", "commit", "command")  # of figures
+FOLDERS = re.compile(
+    r"""(?<![\w:/.<~])(?:~|\.{1,2})?/(?:[^\s/"'\],()]+/)+(?=[^\s/"'\],()])"""
+)  # of a path that is not of a page
 PATHS = ("path", "votes", "exclude", "cache")  # keys of data settings that may name files of this machine
 
 
@@ -71,12 +74,14 @@ def share(evaluation: Path, file: Path, *, half: bool) -> int:
         raise FerError(f"{evaluation}: has no model_card.md; evaluate without --no-report")
     checkpoint = checkpoints.read(checkpoints.evaluated(results["members"][0])[0])
     tensors = {name: rounded(value, half) for name, value in checkpoint["state_dict"].items()}
-    content = weights.to_bytes(tensors, {"format": "pt", checkpoints.ABOUT: json.dumps(about(checkpoint, results))})
+    content = weights.to_bytes(tensors, {"format": "pt", checkpoints.ABOUT: about(checkpoint, results)})
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         checkpoints.load(file)  # what cannot be read is of no use to anybody
-        file.with_suffix(".md").write_text(naming(card.read_text(encoding="utf-8"), file), encoding="utf-8")
+        file.with_suffix(".md").write_text(
+            naming(FOLDERS.sub("", card.read_text(encoding="utf-8")), file), encoding="utf-8"
+        )
     except OSError as error:
         raise FerError(f"{file}: could not be written ({why(error)})") from error
     return len(content)
@@ -113,10 +118,10 @@ def rounded(tensor: "Tensor", half: bool) -> "Tensor":
     return tensor.half() if half and tensor.is_floating_point() and tensor.ndim > 1 else tensor
 
 
-def about(checkpoint: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a shared file tells of its network, as plain values."""
+def about(checkpoint: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """Return what a shared file tells of its network, as JSON; of files their names, nowhere the folders."""
     held = checkpoint["fer"]
-    return {
+    told = {
         **held,
         "dataset": without_paths(held["dataset"]),
         "ancestors": [without_paths(dataset) for dataset in held.get("ancestors", [])],
@@ -127,6 +132,7 @@ def about(checkpoint: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str
             "clean": {key: (results.get("clean") or {}).get(key) for key in ("n", "accuracy", "macro_f1")},
         },
     }
+    return FOLDERS.sub("", json.dumps(told))
 
 
 def without_paths(dataset: Mapping[str, Any]) -> dict[str, Any]:

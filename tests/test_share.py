@@ -12,6 +12,7 @@ import fer
 from fer import checkpoints, weights
 from fer.data.readers.drawing import draw_faces
 from fer.errors import FerError
+from fer.share import FOLDERS
 
 
 @pytest.fixture
@@ -77,18 +78,35 @@ def test_the_file_is_small_and_holds_the_network_that_was_evaluated(shared, smal
         expected = value.half().float() if value.is_floating_point() and value.ndim > 1 else value
         assert torch.equal(model.state_dict()[name], expected)
     card = (tmp_path / "looked" / "test" / "model_card.md").read_text()
-    assert shared.with_suffix(".md").read_text() == card.replace('"best.ckpt"', '"small.safetensors"')
+    card = FOLDERS.sub("", card).replace('"best.ckpt"', '"small.safetensors"')
+    assert shared.with_suffix(".md").read_text() == card
     told = json.loads(weights.read(shared)[1]["fer"])
     assert told["results"]["accuracy"] == metrics(tmp_path / "looked" / "test")["accuracy"]
 
 
 def test_nothing_of_this_machine_is_told(evaluate, share, train, table, tmp_path):
     assert train(*SMALL[2:], f"data.path={table}", "hydra.run.dir=real").code == 0
-    assert evaluate("real", "--out", "looked").code == 0
+    assert evaluate("real", "--out", str(tmp_path / "looked")).code == 0
     assert share("looked/val", "real.safetensors").code == 0
     told = json.loads(weights.read(tmp_path / "real.safetensors")[1]["fer"])
     assert told["dataset"]["path"] == told["dataset"]["settings"]["path"] == table.name
-    assert str(tmp_path) not in json.dumps({key: value for key, value in told.items() if key != "results"})
+    assert told["results"]["command"] == "python -m fer.evaluate real --out looked"
+    card = (tmp_path / "real.md").read_text()
+    assert "data.path=fer2013.csv" in card
+    assert str(tmp_path.parent) not in json.dumps(told) + card
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("data.path=/home/me/faces/a.csv seed=0", "data.path=a.csv seed=0"),
+        ("'distill.teachers=[/a/b/one,../c/two,~/d/three]'", "'distill.teachers=[one,two,three]'"),
+        ('{"file": "/home/me/vgg16.pth"}', '{"file": "vgg16.pth"}'),
+        ("experiment=speedrun/70 1/2 https://a.org/b/c <b>x</b> outputs/run/x", None),
+    ],
+)
+def test_of_paths_the_name_is_kept_and_of_pages_all(told, kept):
+    assert FOLDERS.sub("", told) == (kept or told)
 
 
 def test_every_command_takes_it(shared, train, evaluate, tmp_path):
@@ -110,6 +128,19 @@ def test_data_that_lie_elsewhere_are_known_by_their_contents(evaluate, share, tr
     after = metrics(tmp_path / "with" / "val")
     assert after["clean"]["n"] == before["clean"]["n"] is not None
     assert after["seen_in_training"] == before["seen_in_training"]
+
+
+def test_shared_networks_are_chosen_among_on_data_that_lie_elsewhere(evaluate, share, train, table, tmp_path):
+    for seed in (0, 1):
+        assert train(*SMALL[2:], f"data.path={table}", f"seed={seed}", f"hydra.run.dir=run{seed}").code == 0
+        assert evaluate(f"run{seed}", "--out", f"looked{seed}").code == 0
+        assert share(f"looked{seed}/val", f"{seed}.safetensors").code == 0
+    asked = ("0.safetensors", "1.safetensors", "--choose")
+    ended = evaluate(*asked, "--out", "without")
+    assert (ended.code, "fer2013.csv is not there any more" in ended.line) == (1, True), ended.line
+    moved = table.rename(tmp_path / "faces.csv")
+    assert evaluate(*asked, "--data", str(moved), "--out", "with").code == 0
+    assert metrics(tmp_path / "with" / "val")["selection"]["given"] == 2
 
 
 def test_a_network_of_the_package_is_called_by_its_name(shared, evaluate, tmp_path, monkeypatch):

@@ -41,10 +41,12 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
         FerError: a bad checkpoint; data that are missing, bad or without the split; a choice that cannot be made.
     """
     members = members_of(asked.networks)
+    if asked.choose and asked.data:  # among shared networks too, whose val is known by its contents
+        find_again(members, _faces(asked, members).at(members[0].model.image_size))
     selection = selected(asked, members) if asked.choose else None
     members = selection.members if selection else members
     size, classes = members[0].model.image_size, list(members[0].model.hparams["classes"])
-    faces = Faces(settings_of(asked, members), asked.split, asked.batch_size)
+    faces = _faces(asked, members)
     data = faces.at(size)
     described = data.describe(asked.split)
     check_classes(members[0], data)
@@ -87,6 +89,10 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
         results["test_opened"] = looks.record(everyone, results, before)
     write_json(folder / "metrics.json", results)
     return results, scored, folder
+
+
+def _faces(asked: Asked, members: Sequence[Member]) -> Faces:
+    return Faces(settings_of(asked, members), asked.split, asked.batch_size)
 
 
 def check_classes(member: Member, data: FERDataModule) -> None:
