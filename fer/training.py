@@ -13,8 +13,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
@@ -27,6 +29,9 @@ from fer.data.features import LARGEST
 from fer.data.locate import HOW_TO_GET
 from fer.data.twins import without_twin
 from fer.errors import FerError
+from fer.evaluation.request import Member
+from fer.evaluation.scored import not_trained_on
+from fer.evaluation.training import Training
 from fer.losses import LOSSES
 from fer.mixing import Mixing
 from fer.models import MODELS, EmotionClassifier, create
@@ -207,9 +212,28 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
     return model.to(memory_format=torch.channels_last) if settings.trainer.channels_last else model
 
 
+def _refuse_val(teachers: distillation.Teachers, model: EmotionClassifier, data: FERDataModule) -> None:
+    """Raise where teachers were trained on faces that are val here, in whatever table and at whatever size."""
+    if all(dataset.get("fingerprint") == model.dataset.get("fingerprint") for dataset in teachers.datasets):
+        return  # whose divisions have been compared
+    named = [Path(str(one["checkpoint"])) for one in teachers.about]
+    members = [Member(file, network) for file, network in zip(named, teachers.networks, strict=True)]
+    try:
+        seen = Training(members, data.data.faces_a_step).seen(data.data.image_size)
+    except FerError as error:
+        log.warning("whether the teachers were trained on faces that are val here cannot be told: %s", error)
+        return
+    if known := (data.hashes("val") & seen) - data.hashes("train"):
+        raise FerError(
+            f"distill.teachers: trained on {len(known):,} of the faces that are val here; divide the data as they were "
+            "divided for the teachers"
+        )
+
+
 def teach(settings: DistillSettings, model: EmotionClassifier, data: FERDataModule) -> None:
     """Let the network learn from the teachers that are named, and say so."""
     teachers = distillation.read(settings, model, data)
+    _refuse_val(teachers, model, data)
     model.learn_from(teachers)
     count = len(teachers.networks)
     log.info(
@@ -349,11 +373,11 @@ def finish(
     scored = scoring.scored_faces(predicted, data, "val", classes)
     results = scoring.split_figures(scored, data, "val", temperature)
     predictions.write(folder / "predictions.csv", "val", scored, data.datasets["val"].soft)
-    kept = without_twin(scored.images, data.hashes("train"))
+    kept = _not_trained_on(model, best, data, scored.images)
     results |= {
         "temperature_fitted_on": "these faces",
-        "seen_in_training": int((~kept).sum()),
-        "clean": scoring.clean(predicted, targets, kept, classes),
+        "seen_in_training": None if kept is None else int((~kept).sum()),
+        "clean": None if kept is None else scoring.clean(predicted, targets, kept, classes),
         "best_epoch": saver.best_epoch + 1,  # counted from 1, as printed
         "epochs": epochs,
         "wall_seconds": None if settings.resume else round(wall_seconds, 3),
@@ -379,6 +403,15 @@ def finish(
     early = f" (stopped early, {planned} planned)" if epochs < planned else ""
     log.info("best epoch %d of %d%s, trained in %s", saver.best_epoch + 1, epochs, early, clock(watch.train_seconds))
     return results, scored
+
+
+def _not_trained_on(
+    model: EmotionClassifier, file: Path, data: FERDataModule, images: NDArray[np.uint8]
+) -> NDArray[np.bool_] | None:
+    """Return (N,) which faces were in no training of the network or of what it began from; None if that is unknown."""
+    if not model.ancestors:
+        return without_twin(images, data.hashes("train"))
+    return not_trained_on(Training([Member(file, model)], data.data.faces_a_step), images)
 
 
 def predict_val(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier) -> Tensor:

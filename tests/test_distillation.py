@@ -105,6 +105,26 @@ def test_resumed_with_the_same_teachers_alone(train, small_run, another_run, tmp
     assert (ended.code, "distill.teachers are other networks now" in ended.line) == (1, True), ended.line
 
 
+def test_faces_that_teachers_were_trained_on_are_no_val_at_another_size_either(train, evaluate, tmp_path):
+    """The tables' fingerprints differ, the faces do not."""
+    asked = (*SMALL[:2], "data.split=holdout", *SMALL[3:])
+    assert train(*asked, "data.split_seed=1", "data.image_size=32", "hydra.run.dir=teacher").code == 0
+    ended = train(*asked, "distill.teachers=[teacher]", "hydra.run.dir=taught")
+    assert (ended.code, "of the faces that are val here" in ended.line) == (1, True), ended.line
+    assert train(*asked, "data.split_seed=1", "distill.teachers=[teacher]", "hydra.run.dir=taught").code == 0
+    assert metrics(tmp_path / "taught")["seen_in_training"] == 0
+
+
+def test_what_a_run_began_from_counts_as_seen(train, evaluate, tmp_path):
+    asked = (*SMALL[:2], "data.split=holdout", *SMALL[3:])
+    assert train(*asked, "data.split_seed=1", "hydra.run.dir=before").code == 0
+    assert train(*asked, "init_from=before", "hydra.run.dir=after").code == 0
+    assert evaluate("after", "--out", "looked").code == 0
+    own, later = metrics(tmp_path / "after"), metrics(tmp_path / "looked" / "val")
+    assert own["seen_in_training"] == later["seen_in_training"] > 0
+    assert own["clean"]["n"] == later["clean"]["n"] < own["n"]
+
+
 def test_bad_teachers_are_refused_before_anything_trains(train, small_run, tmp_path):
     ended = train(*SMALL, "distill.teachers=[nowhere]")
     assert (ended.code, "nowhere: no such checkpoint" in ended.line) == (1, True), ended.line
