@@ -50,8 +50,9 @@ def write(results: Mapping[str, Any], file: Path) -> None:
 def metadata(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return the card's metadata, as Hugging Face's hub reads them."""
     dataset = results["dataset"]
+    views = "" if results["tta"] == "none" else f", {results['tta']}"  # one network's figure is not that of its views
     measured = [
-        {"type": metric, "name": f"{FIGURES[figure]}{_clean_name(where)}", "value": round(held[figure], 4)}
+        {"type": metric, "name": f"{FIGURES[figure]}{_clean_name(where)}{views}", "value": round(held[figure], 4)}
         for where, held in (("", results), ("clean", results.get("clean")))
         if held
         for metric, figure in HUB_METRICS.items()
@@ -175,7 +176,11 @@ def calibration(results: Mapping[str, Any]) -> str:
         heads = ["", "as it is", f"temperature {results['temperature']:.3f}"]
         alone = len(results["members"]) == 1 and results["tta"] == "none"
         kept = alone and results.get("temperature_kept")
-        used = "`model.probabilities` uses it" if kept else "in no checkpoint: `model.probabilities` does without"
+        used = (
+            "`model.probabilities` uses it"
+            if kept
+            else "for these figures alone: `model.probabilities` uses what its checkpoint keeps"
+        )
         fitted = f"Fitted on {results['temperature_fitted_on']}; {used}."
         lines += [markdown_table(heads, rows), "", fitted]
     surest = ", ".join(

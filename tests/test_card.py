@@ -48,7 +48,11 @@ def test_terminal_report_and_card_say_how_it_was_trained_and_what_was_promised(e
     trained = f"{told['command']} (seed 0, epoch {told['best_epoch']} of {told['epochs']}"
     assert member["trained"]["command"] == told["command"]
     report = html.unescape((folder / "report.html").read_text())
-    _, text = card(folder)
+    about, text = card(folder)
+    measured = [metric["name"] for metric in about["model-index"][0]["results"][0]["metrics"]]
+    assert "accuracy, flip" in measured
+    assert "accuracy" not in measured  # which is the network's own
+    assert "for these figures alone: `model.probabilities` uses what its checkpoint keeps" in text
     for page in (text, report):
         assert trained in page
         assert "At most 90 % wrong, with probability 95 %, of faces like those of val" in page
