@@ -7,11 +7,13 @@ GPU alike.
 
 from typing import Annotated, Any
 
+import torch
 from torch import Tensor, optim
 from torch.optim.optimizer import ParamsT
 
 from fer.arguments import AboveZero, NonNegative, PartialFraction, Range
-from fer.muon import MOST_ITERATIONS, Muon
+from fer.errors import FerError
+from fer.muon import MOST_IN_BF16, MOST_ITERATIONS, Muon
 from fer.registry import Registry
 
 OPTIMIZERS: Registry = Registry("optimizer")  # type: ignore[type-arg]
@@ -89,6 +91,7 @@ def muon(
     momentum: PartialFraction = 0.9,
     weight_decay: NonNegative = 5e-4,
     iterations: Annotated[int, Range(1, MOST_ITERATIONS)] = 3,
+    bf16: bool = False,
 ) -> optim.Optimizer:
     """Return Muon for kernels and matrices; for vectors and for the last matrix, which makes the logits, AdamW.
 
@@ -99,7 +102,16 @@ def muon(
         momentum: of Muon.
         weight_decay: of all but vectors, apart from the gradient.
         iterations: towards orthogonal steps, see ``fer.muon``.
+        bf16: compute these in bfloat16.
+
+    Raises:
+        FerError: there are more iterations than bfloat16 bears.
     """
+    if bf16 and iterations > MOST_IN_BF16:
+        raise FerError(
+            f"optimizer.iterations={iterations} with optimizer.bf16=true: its rounding grows with each; "
+            f"expected at most {MOST_IN_BF16}, or optimizer.bf16=false"
+        )
     split = groups(parameters, weight_decay)
     head = next(
         (group["params"][-1] for group in split if group["params"] and not is_vector(group["params"][-1])), None
@@ -111,4 +123,4 @@ def muon(
         rate = group.get("lr", lr)
         made.append({**group, "params": hidden, "lr": rate, "orthogonal": True, "momentum": momentum})
         made.append({**group, "params": others, "lr": rate * adam_lr / lr, "orthogonal": False})
-    return Muon([group for group in made if group["params"]], (0.9, 0.999), iterations)
+    return Muon([group for group in made if group["params"]], (0.9, 0.999), iterations, torch.bfloat16 if bf16 else torch.float32)
