@@ -29,7 +29,7 @@ from fer.data.features import LARGEST
 from fer.data.locate import HOW_TO_GET
 from fer.data.twins import without_twin
 from fer.errors import FerError
-from fer.evaluation.request import Member
+from fer.evaluation.request import Member, find_again
 from fer.evaluation.scored import not_trained_on
 from fer.evaluation.training import Training
 from fer.losses import LOSSES
@@ -218,6 +218,7 @@ def _refuse_val(teachers: distillation.Teachers, model: EmotionClassifier, data:
         return  # whose divisions have been compared
     named = [Path(str(one["checkpoint"])) for one in teachers.about]
     members = [Member(file, network) for file, network in zip(named, teachers.networks, strict=True)]
+    find_again(members, data)
     try:
         seen = Training(members, data.data.faces_a_step).seen(data.data.image_size)
     except FerError as error:
@@ -411,7 +412,9 @@ def _not_trained_on(
     """Return (N,) which faces were in no training of the network or of what it began from; None if that is unknown."""
     if not model.ancestors:
         return without_twin(images, data.hashes("train"))
-    return not_trained_on(Training([Member(file, model)], data.data.faces_a_step), images)
+    member = Member(file, model)
+    find_again([member], data)
+    return not_trained_on(Training([member], data.data.faces_a_step), images)
 
 
 def predict_val(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier) -> Tensor:

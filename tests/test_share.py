@@ -2,6 +2,7 @@
 
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,3 +242,16 @@ def test_each_network_of_the_package_is_small_loads_and_has_its_card():
         assert f'fer.load("{name}")' in file.with_suffix(".md").read_text()
         assert f"[`{name}`]({name}.md)" in table
         assert f"{sum(value.numel() for value in model.parameters()):,}" in table
+
+
+@pytest.mark.parametrize("begun", ["distill.teachers=[small.safetensors]", "init_from=small.safetensors"])
+def test_a_run_that_begins_with_a_shared_network_knows_its_data_by_their_contents(begun, table, train, evaluate, share):
+    asked = (f"data.path={table}", *SMALL[1:])
+    assert train(*asked, "hydra.run.dir=before").code == 0
+    assert evaluate("before", "--split", "test", "--out", "looked").code == 0
+    assert share("looked/test", "small.safetensors").code == 0
+    ended = train(*asked, begun, "hydra.run.dir=after")
+    assert ended.code == 0, ended.err
+    assert "no clean figures" not in ended.out + ended.err
+    assert metrics(Path("after"))["seen_in_training"] == metrics(Path("before"))["seen_in_training"]
+    assert metrics(Path("after"))["clean"]
