@@ -66,7 +66,7 @@ def uses_gpu(settings: TrainerSettings, key: str = "trainer.accelerator") -> boo
 
 
 def precision(settings: TrainerSettings) -> Any:
-    """Return Lightning's name for the precision: bf16 autocast on a GPU, none on a CPU, where it is slower."""
+    """Return Lightning's name for the precision: bf16 autocast on a GPU, none on a CPU, where it is often slower."""
     if settings.precision == 32 or (settings.precision == "auto" and not uses_gpu(settings)):
         return "32-true"
     return "bf16-mixed"
@@ -139,10 +139,23 @@ def memory(name: str = PEAK) -> float | None:
         return None
 
 
+def multiplies_bf16() -> bool | None:
+    """Return whether the processor has instructions for bfloat16; None where the system does not tell (all but Linux).
+
+    Without them torch computes in it all the same, more slowly than with 32 bits.
+    """
+    told = _of_processor("flags") or _of_processor("Features")  # as x86 and Arm call them
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(told.split())) if told else None
+
+
 def _processor() -> str:
+    return _of_processor("model name") or platform.processor() or "unknown"
+
+
+def _of_processor(name: str) -> str:
+    """Return what Linux tells of the first core under a name; empty where it does not."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            names = [line.split(":", 1)[1].strip() for line in stream if line.startswith("model name")]
+            return next((line.split(":", 1)[1].strip() for line in stream if line.startswith(name)), "")
     except OSError:
-        names = []
-    return names[0] if names else platform.processor() or "unknown"
+        return ""

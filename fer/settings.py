@@ -162,7 +162,8 @@ class TrainerSettings:
 
     Args:
         accelerator: "auto" takes a GPU where there is one.
-        precision: "auto" is bf16 on a GPU and 32 bits on a CPU, where autocast is slower.
+        precision: "auto" is bf16 on a GPU and 32 bits on a CPU, where bf16 pays for wide networks on new
+            processors alone (docs/performance.md).
         max_epochs: passes over the training faces.
         threads: of the processor; None takes the cores that torch finds, no more than a container's quota.
         gradient_clip: largest norm of the gradient, or value; None clips nothing.

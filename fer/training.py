@@ -481,8 +481,13 @@ def _sizes(model: torch.nn.Module) -> str:
 def _where(settings: TrainerSettings) -> str:
     if machine.uses_gpu(settings):
         return f"on {torch.cuda.get_device_name()}, {machine.precision(settings)}"
-    threads = torch.get_num_threads()
-    return f"on the CPU with {threads} thread{'' if threads == 1 else 's'}"
+    threads, half = torch.get_num_threads(), machine.precision(settings) != "32-true"
+    slowly = half and machine.multiplies_bf16() is False
+    return (
+        f"on the CPU with {threads} thread{'' if threads == 1 else 's'}"
+        + (", bf16" if half else "")
+        + (" (which this processor has no instructions for: trainer.precision=32 is faster here)" if slowly else "")
+    )
 
 
 def _quieten() -> None:

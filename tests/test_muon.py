@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fer.errors import FerError
-from fer.muon import orthogonal
+from fer.muon import MOST_IN_BF16, orthogonal
 from fer.optimizers import OPTIMIZERS
 
 
@@ -90,3 +90,27 @@ def test_the_schedule_moves_both_rates_in_proportion():
     optimizer.step()
     scheduler.step()
     assert {group["lr"] for group in optimizer.param_groups} == {0.05, 0.005}
+
+
+def spectra(shape):
+    """Matrices whose singular values are alike, fall by 10,000, or are one large and many small ones."""
+    left, values, right = torch.linalg.svd(torch.randn(shape, generator=torch.Generator().manual_seed(0)), False)
+    falling = torch.logspace(0, -4, len(values))
+    single = torch.full_like(values, 1e-3).index_fill(0, torch.tensor(0), 1.0)
+    return [left * chosen @ right for chosen in (values, falling, single)]
+
+
+@pytest.mark.parametrize("shape", [(96, 432), (128, 128)])
+def test_in_bf16_steps_point_the_same_way_and_are_no_longer(shape):
+    for matrix in spectra(shape):
+        exact, half = orthogonal(matrix, MOST_IN_BF16), orthogonal(matrix, MOST_IN_BF16, torch.bfloat16)
+        assert half.dtype == torch.float32
+        assert torch.nn.functional.cosine_similarity(exact.flatten(), half.flatten(), dim=0) > 0.98
+        assert torch.linalg.svdvals(half).max() < 1.3
+
+
+def test_bf16_takes_no_more_iterations_than_it_bears():
+    assert made(network().parameters(), bf16=True).dtype == torch.bfloat16
+    with pytest.raises(FerError, match=r"optimizer.iterations=5 with optimizer.bf16=true.*expected at most 3"):
+        made(network().parameters(), bf16=True, iterations=5)
+    assert (orthogonal(spectra((96, 432))[2], 5, torch.bfloat16).norm(2) > 10).item()  # why

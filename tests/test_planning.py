@@ -53,7 +53,7 @@ SCHEDULES, NETWORKS = (
         ("losses", [], 9),
         ("folds", [], 5),
         ("speedrun", ["experiment=speedrun/63"], 10),
-        ("recipes", ["experiment=speedrun/70", "stages=[]"], 18),
+        ("recipes", ["experiment=best/tiny"], 18),
         ("ensemble", ["experiment=best/ensemble"], 12),
         ("study", [], 36),
     ],
@@ -67,7 +67,7 @@ def test_each_shipped_sweep_composes_to_different_jobs(name, beside, count):
 @pytest.mark.slow
 def test_each_row_of_the_recipes_can_train(tmp_path, train):
     """Composing is not enough: a loss may take no mixed faces."""
-    asked = ("experiment=speedrun/70", "data=synthetic", "data.synthetic_count=140", "model.width=4", "stages=[]")
+    asked = ("experiment=best/tiny", "data=synthetic", "data.synthetic_count=140", "model.width=4")
     asked += ("trainer.max_epochs=1", "trainer.limit_train=1", "trainer.threads=1", "logger=none")
     ended = train("-m", *asked, "sweep=recipes", "hydra.sweep.dir=s")
     assert ended.code == 0, ended.err

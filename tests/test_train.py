@@ -488,9 +488,18 @@ def test_exact_twins_across_splits_are_counted(train, tmp_path):
     assert "3 of 14 val faces have an exact twin in train" in metrics(tmp_path / "out")["dataset"]["notes"]
 
 
+@pytest.mark.parametrize(("has", "said"), [(False, True), (True, False), (None, False)])
+def test_a_processor_that_is_slow_in_bf16_is_told(train, monkeypatch, has, said):
+    monkeypatch.setattr("fer.machine.multiplies_bf16", lambda: has)
+    ended = train(*SMALL, "trainer.precision=bf16", "trainer.max_epochs=1")
+    assert ("bf16 (which this processor has no instructions for: trainer.precision=32 is faster here)" in ended.out) == said
+    assert "bf16" not in train(*SMALL, "trainer.max_epochs=1").out
+
+
 def test_gradients_are_clipped_under_bf16_too(train, tmp_path):
     ended = train(*SMALL, "trainer.precision=bf16", "trainer.gradient_clip=1e-9", "hydra.run.dir=clipped")
     assert ended.code == 0, ended.err
+    assert "bf16" in next(line for line in ended.out.splitlines() if "on the CPU" in line)
     assert train(*SMALL, "trainer.precision=bf16", "hydra.run.dir=free").code == 0
     losses = [
         [float(row["loss/train"]) for row in read_history(tmp_path / run / "history.csv")]
