@@ -123,4 +123,9 @@ def muon(
         rate = group.get("lr", lr)
         made.append({**group, "params": hidden, "lr": rate, "orthogonal": True, "momentum": momentum})
         made.append({**group, "params": others, "lr": rate * adam_lr / lr, "orthogonal": False})
-    return Muon([group for group in made if group["params"]], (0.9, 0.999), iterations, torch.bfloat16 if bf16 else torch.float32)
+    return Muon(
+        [group for group in made if group["params"]],
+        (0.9, 0.999),
+        iterations,
+        torch.bfloat16 if bf16 else torch.float32,
+    )

@@ -5,7 +5,8 @@ Where the output is no terminal (a file, a pipe), there is a line an epoch alone
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,6 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from fer.callbacks import LOOK_EVERY, Saver, Stopwatch
+from fer.data.stages import stage_size
 from fer.models import EmotionClassifier
 from fer.results import clock
 from fer.terminal import Line, bar, is_live
@@ -28,22 +30,20 @@ class Progress(Callback):
     Args:
         saver: knows whether an epoch is the best so far.
         stopwatch: gives the times.
+        stages: of progressive resizing, whose epochs take different times; empty where there are none.
         live: draw the live line, if standard output is a terminal.
     """
 
-    def __init__(self, saver: Saver, stopwatch: Stopwatch, *, live: bool) -> None:
-        self.saver, self.stopwatch = saver, stopwatch
+    def __init__(self, saver: Saver, stopwatch: Stopwatch, *, stages: Sequence[Sequence[int]] = (), live: bool) -> None:
+        self.saver, self.stopwatch, self.stages = saver, stopwatch, stages
         self.line = Line(live=live and is_live())
-        self._start = 0.0
-        self._first_epoch = 0
-        self._ended = 0  # epochs, of this run and of the one that it goes on with
-        self._ended_at = 0.0
+        self._ended_at = 0.0  # the epoch before this one, or when the run began
+        self._took: dict[int, list[float]] = {}  # size of faces -> seconds of each of its epochs, the latest size last
         self._val_batches = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the run's clock, and let what is logged go above the live line."""
-        self._start = time.perf_counter()
-        self._first_epoch = self._ended = trainer.current_epoch
+        self._ended_at = time.perf_counter()
         self.line.give_way()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -72,7 +72,9 @@ class Progress(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how the epoch went."""
-        self._ended, self._ended_at = trainer.current_epoch + 1, time.perf_counter()
+        now = time.perf_counter()
+        self._took.setdefault(self._size(trainer.current_epoch), []).append(now - self._ended_at)
+        self._ended_at = now
         log.info(self._summary(trainer))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -85,7 +87,7 @@ class Progress(Callback):
         scores = model.train_scores.compute()
         elapsed = self.stopwatch.elapsed()
         of_epoch = elapsed / share - elapsed
-        later = self._pace(elapsed / share) * ((trainer.max_epochs or 0) - trainer.current_epoch - 1)
+        later = self._later(trainer, guess=elapsed / share)
         return [
             f"{self._epoch(trainer)} {bar(share)} {share:4.0%}",
             f"loss {float(scores['loss']):.3f} acc {100 * float(scores['accuracy']):.1f} %",
@@ -103,7 +105,7 @@ class Progress(Callback):
             *([] if monitor in SHOWN else [f"{monitor} {float(figures[monitor]):.4f}"]),
             f"lr {float(figures['learning_rate']):.2e}",
             f"{self.stopwatch.epoch_seconds:.1f} s, {self.stopwatch.images_per_second:,.0f} images/s",
-            f"{clock(self._pace(0.0) * ((trainer.max_epochs or 0) - trainer.current_epoch - 1))} left",
+            f"{clock(self._later(trainer))} left",
         ]
         best = self.saver.is_better(float(figures[monitor]), trainer.current_epoch)
         return " | ".join(parts) + ("  * best" if best else "")
@@ -115,10 +117,23 @@ class Progress(Callback):
         total = trainer.max_epochs or 0
         return f"epoch {trainer.current_epoch + 1:>{len(str(total))}}/{total}"
 
-    def _pace(self, guess: float) -> float:
-        """Return the mean seconds of the epochs done, all that happens between them included; none done: ``guess``."""
-        done = self._ended - self._first_epoch
-        return (self._ended_at - self._start) / done if done else guess
+    def _size(self, epoch: int) -> int:
+        return stage_size(self.stages, epoch) if self.stages else 1
+
+    def _later(self, trainer: pl.Trainer, guess: float = 0.0) -> float:
+        """Return the seconds of the epochs after this one, all that happens between them included.
+
+        They take as long as those of their size did; where there was none yet, as the latest by the number of pixels.
+
+        Args:
+            trainer: in the epoch.
+            guess: of this epoch's seconds, where none has ended.
+        """
+        took = {size: fmean(seconds) for size, seconds in self._took.items()}
+        took = took or {self._size(trainer.current_epoch): guess}
+        latest = list(took)[-1]
+        coming = [self._size(epoch) for epoch in range(trainer.current_epoch + 1, trainer.max_epochs or 0)]
+        return sum(took.get(size, took[latest] * (size / latest) ** 2) for size in coming)
 
 
 def _split_figures(figures: Mapping[str, Tensor], split: str) -> str:

@@ -340,7 +340,7 @@ def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
 def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopwatch, origin: Origin) -> list[Callback]:
     callbacks: list[Callback] = [
         History(folder / "history.csv", watch),
-        Progress(saver, watch, live=settings.trainer.bar),
+        Progress(saver, watch, stages=settings.stages, live=settings.trainer.bar),
         *(
             [Dashboard(hyperparameters(settings, origin), saver, watch, resumed=bool(settings.resume))]
             if settings.logger.tensorboard

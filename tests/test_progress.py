@@ -6,10 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import SMALL, in_a_terminal
 
+from fer.progress import Progress
 from fer.terminal import CLEAR, Line, bar
 
 
@@ -130,3 +132,19 @@ def test_in_a_terminal_one_line_is_drawn_over_and_libraries_are_silent(tmp_path)
     emotions = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
     strange = [line for line in lines if line and not line.startswith((*known, *emotions))]
     assert not strange, strange
+
+
+def test_the_time_left_knows_that_stages_take_different_times(monkeypatch):
+    """Four epochs at 24 pixels and six at 48, of 10 and of 30 seconds."""
+    seconds = iter([0.0, 10.0, 20.0, 30.0, 40.0, 70.0, 100.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
+    monkeypatch.setattr(Progress, "_summary", lambda self, trainer: f"{self._later(trainer):g}")
+    told = Progress(SimpleNamespace(), SimpleNamespace(), stages=[[24, 4], [48, 6]], live=False)
+    trainer = SimpleNamespace(current_epoch=0, max_epochs=10)
+    assert told._later(trainer, guess=10.0) == 3 * 10 + 6 * 40  # by pixels, as far as is known
+    told.on_train_start(trainer, None)
+    left = []
+    for trainer.current_epoch in range(6):
+        told.on_train_epoch_end(trainer, None)
+        left.append(told._later(trainer))
+    assert left == [3 * 10 + 6 * 40, 2 * 10 + 6 * 40, 10 + 6 * 40, 6 * 40, 5 * 30, 4 * 30]

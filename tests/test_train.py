@@ -492,7 +492,9 @@ def test_exact_twins_across_splits_are_counted(train, tmp_path):
 def test_a_processor_that_is_slow_in_bf16_is_told(train, monkeypatch, has, said):
     monkeypatch.setattr("fer.machine.multiplies_bf16", lambda: has)
     ended = train(*SMALL, "trainer.precision=bf16", "trainer.max_epochs=1")
-    assert ("bf16 (which this processor has no instructions for: trainer.precision=32 is faster here)" in ended.out) == said
+    assert (
+        "bf16 (which this processor has no instructions for: trainer.precision=32 is faster here)" in ended.out
+    ) == said
     assert "bf16" not in train(*SMALL, "trainer.max_epochs=1").out
 
 
