@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fer.checkpoints import called
 from fer.configuration import as_yaml
 from fer.results import (
     CALIBRATED,
@@ -104,9 +105,10 @@ def about(results: Mapping[str, Any]) -> str:
     told = ensemble_in_words(results)
     several = f"{told[0].upper()}{told[1:]}. " if told else ""
     views = "" if results["tta"] == "none" else f" Test-time augmentation: {results['tta']}."
+    called_so = called(Path(results["checkpoint"]))
     use = (
         "```python\nimport fer\n\n"
-        'model = fer.load("best.ckpt")              # faces (B, 1, 48, 48), uint8 or float in [0, 1]\n'
+        f'model = fer.load("{called_so}")              # faces (B, 1, 48, 48), uint8 or float in [0, 1]\n'
         'probabilities = model.probabilities(faces) # (B, C), in the order of model.hparams["classes"]\n```\n'
     )
     return (

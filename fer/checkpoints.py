@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 ABOUT = "fer"  # text of a safetensors file that tells of its network
+OF_DATA = ("image_size", "crop")  # of a network's arguments those that come from ``data``
 FORMAT = 1  # of the entry "fer"; raise it when an older version could not read the checkpoint
 
 
@@ -84,6 +85,16 @@ def find(path: str | Path) -> Path:
 def pretrained() -> list[str]:
     """Return the names of the networks that come with the package, which ``load`` takes in place of a path."""
     return sorted(file.stem for file in PRETRAINED.glob(f"*{weights.SUFFIX}"))
+
+
+def of_package(file: Path) -> bool:
+    """Return whether a file is one of the package's networks."""
+    return file.resolve().parent == PRETRAINED.resolve()
+
+
+def called(file: Path) -> str:
+    """Return what ``load`` takes for a file beside the reader: its name, or the package's name of the network."""
+    return file.stem if of_package(file) else file.name
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -280,10 +291,17 @@ def load_weights(model: EmotionClassifier, path: str | Path) -> None:
     try:
         model.load_state_dict(checkpoint["state_dict"], strict=True)
     except RuntimeError as error:
-        network = checkpoint["fer"].get("architecture")
-        raise FerError(
-            f"init_from={path}: holds {network!r}, which does not fit model.name={model.architecture}: "
-            f"{' '.join(str(error).split())[:300]}"
-        ) from error
+        raise FerError(f"init_from={path}: {_unfit(checkpoint, model, error)}") from error
     model.pretrained = checkpoint["fer"].get("pretrained")
     model.ancestors = [*checkpoint["fer"].get("ancestors", []), checkpoint["fer"]["dataset"]]
+
+
+def _unfit(checkpoint: dict[str, Any], model: EmotionClassifier, error: Exception) -> str:
+    """Return in words why a checkpoint's weights do not fit a network, and what would make them."""
+    network, theirs, own = checkpoint["fer"].get("architecture"), checkpoint["hyper_parameters"], model.hparams
+    if network != model.architecture:
+        return f"holds {network!r}, which does not fit model.name={model.architecture}"
+    keys = [key for key in theirs if key in own and theirs[key] != own[key]]
+    other = " ".join(f"{'data' if key in OF_DATA else 'model'}.{key}={theirs[key]}" for key in keys)
+    remedy = f"; set {other}" if other else f": {' '.join(str(error).split())[:300]}"
+    return f"its {network} is of another shape than this one{remedy}"

@@ -89,10 +89,9 @@ def share(evaluation: Path, file: Path, *, half: bool) -> int:
 
 def naming(card: str, file: Path) -> str:
     """Return a model card whose example loads this file, or the package's network of its name."""
-    from fer.checkpoints import PRETRAINED
+    from fer.checkpoints import called
 
-    name = file.stem if file.resolve().parent == PRETRAINED.resolve() else file.name
-    return re.sub(r'fer\.load\("[^"]*"\)', lambda _: f'fer.load("{name}")', card)
+    return re.sub(r'fer\.load\("[^"]*"\)', lambda _: f'fer.load("{called(file)}")', card)
 
 
 def told(evaluation: Path) -> dict[str, Any]:
@@ -106,7 +105,8 @@ def told(evaluation: Path) -> dict[str, Any]:
         count = len(results["members"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise FerError(
-            f"{evaluation}: no evaluation (its metrics.json tells of no networks); run fer.evaluate"
+            f"{evaluation}: no evaluation (its metrics.json tells of no networks); name a folder that fer.evaluate "
+            "has written, such as <run>/evaluations/val"
         ) from error
     if count != 1:
         raise FerError(f"{evaluation}: is of {count} networks; one at a time can be shared")

@@ -209,6 +209,8 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
         log.info("pretrained weights: %s from %s", model.pretrained["name"], model.pretrained["file"])
     if settings.distill.teachers:
         teach(settings.distill, model, data)
+    elif settings.distill != DistillSettings():
+        log.warning("distill: no teachers are named (distill.teachers), so that the labels alone teach")
     return model.to(memory_format=torch.channels_last) if settings.trainer.channels_last else model
 
 

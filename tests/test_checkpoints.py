@@ -146,6 +146,13 @@ def test_other_classes_are_refused_for_fine_tuning(file, train):
     assert (ended.code, "its classes are" in ended.line) == (1, True)
 
 
+def test_weights_of_another_shape_say_what_would_fit(file, train):
+    ended = train(*SMALL, "model.hidden=[8]", f"init_from={file}", "hydra.run.dir=out")
+    assert (ended.code, "its mlp is of another shape than this one; set model.hidden=[16]" in ended.line) == (1, True)
+    ended = train(*SMALL[:5], *SMALL[6:], "model=cnn", f"init_from={file}", "hydra.run.dir=out")
+    assert (ended.code, "holds 'mlp', which does not fit model.name=cnn" in ended.line) == (1, True), ended.line
+
+
 @pytest.mark.parametrize(
     ("path", "says"),
     [

@@ -73,6 +73,12 @@ def test_a_run_learns_says_so_and_is_known_to_have_seen_what_its_teachers_saw(tr
     assert "Learnt from the answers of 1 other network, beside the labels." in card
 
 
+def test_settings_of_teachers_that_are_not_there_are_told(train):
+    told = "no teachers are named (distill.teachers), so that the labels alone teach"
+    assert told in train(*SMALL, "trainer.max_epochs=1", "distill.weight=0.9").out
+    assert told not in train(*SMALL, "trainer.max_epochs=1").out
+
+
 def test_nearer_to_its_teacher_than_without(train, small_run, tmp_path):
     """After as many steps from the same start, the answers differ less from the teacher's."""
     assert train(*SMALL, "seed=5", "hydra.run.dir=alone").code == 0

@@ -113,7 +113,7 @@ def test_data_that_have_gone_are_never_replaced_by_drawn_faces(train, evaluate, 
     (tmp_path / "fer2013.csv").unlink()
     ended = evaluate("out", "--split", "test")
     assert ended.code == 1
-    assert "fer2013.csv, which is not there any more; name the data with --data" in ended.line
+    assert "fer2013.csv, which is not at hand; name the data with --data" in ended.line
 
 
 # --- what is seen, chosen and counted -------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_without_the_training_data_nothing_is_called_clean(evaluate, twins, tmp_
     assert found["temperature"] == metrics(twins)["temperature"]  # sealed in the checkpoint
     ended = evaluate(str(twins), "--data", "other.csv", "--split", "test", "--error-rate", "0.5")
     assert ended.code == 1
-    assert "fer2013.csv is not there any more" in ended.line
+    assert "fer2013.csv is not at hand" in ended.line
 
 
 def test_training_data_that_have_moved_are_known_by_their_contents(evaluate, twins, tmp_path):

@@ -138,7 +138,7 @@ def test_shared_networks_are_chosen_among_on_data_that_lie_elsewhere(evaluate, s
         assert share(f"looked{seed}/val", f"{seed}.safetensors").code == 0
     asked = ("0.safetensors", "1.safetensors", "--choose")
     ended = evaluate(*asked, "--out", "without")
-    assert (ended.code, "fer2013.csv is not there any more" in ended.line) == (1, True), ended.line
+    assert (ended.code, "fer2013.csv is not at hand" in ended.line) == (1, True), ended.line
     moved = table.rename(tmp_path / "faces.csv")
     assert evaluate(*asked, "--data", str(moved), "--out", "with").code == 0
     assert metrics(tmp_path / "with" / "val")["selection"]["given"] == 2
@@ -228,6 +228,16 @@ def test_a_weight_that_is_no_number_is_refused(shared, evaluate):
     tensors[next(iter(tensors))].view(-1)[0] = float(np.nan)
     shared.write_bytes(weights.to_bytes(tensors, about))
     assert "holds NaN or infinite weights" in evaluate(str(shared)).line
+
+
+def test_figures_of_the_packages_network_do_not_go_into_the_package(table, evaluate, tmp_path):
+    before = sorted(checkpoints.PRETRAINED.iterdir())
+    assert evaluate("tiny", "--data", str(table), "--split", "test").code == 0
+    folder = tmp_path / "outputs" / "pretrained" / "tiny"
+    assert metrics(folder / "evaluations" / "test")["test_opened"] == 1
+    assert (folder / "test_opened.json").is_file()
+    assert 'fer.load("tiny")' in (folder / "evaluations" / "test" / "model_card.md").read_text()
+    assert sorted(checkpoints.PRETRAINED.iterdir()) == before
 
 
 def test_each_network_of_the_package_is_small_loads_and_has_its_card():

@@ -85,6 +85,7 @@ def record(members: Sequence[Member], results: dict[str, Any], known: Looks) -> 
         known[member.run].append(entry(member, results))
     for folder, entries in known.items():
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / FILE, entries)
         except OSError as error:
             log.warning("this look at test could not be recorded: %s (%s)", folder / FILE, error.strerror)

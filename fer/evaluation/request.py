@@ -21,6 +21,7 @@ from fer.settings import DataSettings
 # data settings that say nothing of which faces are val and test, and under which labels
 BESIDES = ("image_size", "crop", "batch_size", "cache", "exclude", "conflicts", "sampler", "on_bad")
 TOLD = ("command", "seed", "epochs", "best_epoch")  # of a training, in its metrics.json
+OF_PACKAGE = Path("outputs/pretrained")  # where networks of the package have what a run's folder has of others
 OF_VOTES = ("votes", "ferplus_rule", "classes")  # mean something where labels are made of votes
 
 
@@ -71,7 +72,9 @@ class Member(NamedTuple):
 
     @property
     def run(self) -> Path:
-        """The folder of its run; of a checkpoint outside a run, the checkpoint's."""
+        """The folder of its run; of a checkpoint outside a run, the checkpoint's; of the package's, one in outputs."""
+        if checkpoints.of_package(self.file):
+            return OF_PACKAGE / self.file.stem
         folder = self.file.resolve().parent
         return folder.parent if folder.name == "checkpoints" else folder
 
@@ -182,7 +185,7 @@ def settings_of(asked: Asked, members: Sequence[Member]) -> dict[str, Any]:
         known |= {"votes": None, "labels": "fer2013", "classes": 7}
         known["path"], _ = locate(asked.data, drawn_faces_allowed=False)
     elif not present(known):
-        raise FerError(f"trained on {known.get('path')}, which is not there any more; name the data with --data")
+        raise FerError(f"trained on {known.get('path')}, which is not at hand; name the data with --data")
     told = {
         "split": asked.rule,
         "on_bad": asked.on_bad,

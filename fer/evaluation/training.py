@@ -46,7 +46,7 @@ class Training:
         """Return why the data of a training cannot be read as they were; empty where they can."""
         settings = whole(dataset)
         if not present(settings):
-            return f"{dataset.get('path')} is not there any more"
+            return f"{dataset.get('path')} is not at hand"
         try:
             data = self._val(_without_votes(settings) | {"exclude": None}).at(settings["image_size"])
         except FerError as error:

@@ -117,26 +117,31 @@ def disagreement(matrix: Sequence[Sequence[float]]) -> Figure:
     names = [str(place + 1) for place in range(size)]
     grid.set_xticks(np.arange(size) + 0.5, names)
     grid.set_yticks(np.arange(size) + 0.5, names)
+    grid.set_xlabel("network")
+    grid.set_ylabel("network")
     return figure
 
 
 def selection(told: Mapping[str, Any]) -> Figure:
-    """Draw an ensemble's val accuracy by the networks added, beside the best network alone and all with equal weights.
+    """Draw an ensemble's val accuracy and NLL by the networks added; the accuracies of the best alone and of all.
 
     Args:
         told: "selection" of ``metrics.json``.
     """
-    figure, rows = canvas(2.4)
-    axes = rows[0, 0]
-    values = [step["accuracy_val"] for step in told["steps"]]
-    axes.plot(range(1, len(values) + 1), values, marker="o", markersize=4, color=PAPER["val"], label="chosen")
+    figure, rows = canvas(3.6, rows=2, sharex=True)
+    axes, below = rows[:, 0]
+    added = range(1, len(told["steps"]) + 1)
+    for plot, key, label in ((axes, "accuracy_val", "chosen"), (below, "nll_val", None)):
+        values = [step[key] for step in told["steps"]]
+        plot.plot(added, values, marker="o", markersize=4, color=PAPER["val"], label=label)
     axes.axhline(told["best_alone_val"], color=PAPER["soft"], linestyle=":", label="best alone")
     axes.axhline(told["all_equal_val"], color=PAPER["train"], linestyle="--", label="all, equal weights")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1, symbol=" %"))
-    axes.set_xlabel("networks added, some more than once")
     axes.set_ylabel("val accuracy")
-    axes.legend()
+    below.set_xlabel("networks added, some more than once")
+    below.set_ylabel("val NLL")
+    figure.legend(loc="outside upper left", ncols=3)
     return figure
 
 

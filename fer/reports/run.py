@@ -315,8 +315,9 @@ def ensemble(report: Report, drawn: Mapping[str, str]) -> Markup:
         parts.append(page.table(MEMBER_HEADS, member_rows(results), (1, 2, 3)))
         parts.append(page.columns(page.drawing(drawn["disagreement"], "share of faces answered differently"), told))
     if "selection" in drawn:
-        words = paragraph(f"{selection_in_words(results['selection'])}.", class_="soft")
-        parts.append(page.columns(page.drawing(drawn["selection"], "val accuracy by networks added"), words))
+        told = selection_in_words(results["selection"])
+        words = paragraph(f"{told[0].upper()}{told[1:]}.", class_="soft")
+        parts.append(page.columns(page.drawing(drawn["selection"], "val accuracy and NLL by networks added"), words))
     return joined(*parts)
 
 
