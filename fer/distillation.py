@@ -5,7 +5,9 @@ once and for all, about faces that it was trained on, has little to tell (Beyer 
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +20,15 @@ from fer.data.datamodule import FERDataModule, to_unit
 from fer.errors import FerError
 from fer.models import EmotionClassifier
 from fer.models.pretrained import sha256_of
-from fer.settings import DistillSettings
+from fer.settings import DataSettings, DistillSettings
+from fer.views import middle
 
-DIVIDED_BY = ("split", "split_seed", "val_fraction", "folds", "fold")  # keys of ``data`` that say who is val
+DIVIDED_BY = {  # split of ``data`` -> the other keys that say who is val
+    "official": (),
+    "as_given": ("split_seed", "val_fraction"),
+    "holdout": ("split_seed",),
+    "folds": ("split_seed", "folds", "fold"),
+}
 
 
 class Named(NamedTuple):
@@ -39,14 +47,20 @@ class Teachers:
         networks: at least one.
         named: where they come from, weights summing to 1.
         settings: how their answers count.
+        share: of a face's side, what the network that learns is shown; below 1 where it is trained on crops.
     """
 
     def __init__(
-        self, networks: Sequence[EmotionClassifier], named: Sequence[Named], settings: DistillSettings
+        self,
+        networks: Sequence[EmotionClassifier],
+        named: Sequence[Named],
+        settings: DistillSettings,
+        share: float = 1.0,
     ) -> None:
         self.networks = [network.eval().requires_grad_(False) for network in networks]
         self.weights = [one.weight for one in named]
         self.settings = settings
+        self.share = share
         self.about = [
             {
                 "checkpoint": str(one.file),
@@ -68,13 +82,17 @@ class Teachers:
 
     @torch.no_grad()
     def answers(self, images: Tensor) -> Tensor:
-        """Return their mean probabilities (B, C) at the temperature of the faces (B, 1, T, T), cropped already."""
+        """Return their mean probabilities (B, C) at the temperature of the faces (B, 1, T, T), cropped already.
+
+        A teacher of crops is shown the middle of larger ones, at the scale that it was trained at; one of whole faces
+        is shown crops enlarged, since what is around them is gone.
+        """
         images = to_unit(images)
         total = torch.zeros((), device=images.device)
         for network, weight in zip(self.networks, self.weights, strict=True):
             if next(network.parameters()).device != images.device:
                 network.to(images.device, memory_format=torch.channels_last)
-            logits = network.look(sized(images, network.input_size)).float()
+            logits = network.look(seen_by(network, images, self.share)).float()
             total = total + weight * (logits / self.settings.temperature).softmax(1)
         return total
 
@@ -93,6 +111,12 @@ class Teachers:
         logs = (logits.float() / warm).log_softmax(1)
         away = functional.kl_div(logs, self.answers(images), reduction="batchmean") * warm**2
         return (1 - part) * loss + part * away
+
+
+def seen_by(network: EmotionClassifier, images: Tensor, share: float) -> Tensor:
+    """Return images (B, 1, T, T), which show a share of a face's side, as (B, 1, S, S) that a network looks at."""
+    scaled = max(network.input_size, round(network.image_size * share))
+    return middle(sized(images, scaled), network.input_size)
 
 
 def sized(images: Tensor, side: int) -> Tensor:
@@ -119,7 +143,7 @@ def read(settings: DistillSettings, model: EmotionClassifier, data: FERDataModul
     named = [one._replace(weight=one.weight / share) for one, _ in known]
     for one, network in zip(named, networks, strict=True):
         _refuse_others(one.file, network, model, data)
-    return Teachers(networks, named, settings)
+    return Teachers(networks, named, settings, model.input_size / model.image_size)
 
 
 def members(given: str) -> list[tuple[Named, EmotionClassifier]]:
@@ -137,11 +161,12 @@ def members(given: str) -> list[tuple[Named, EmotionClassifier]]:
         return [(Named(file, 1.0), checkpoints.load(file))]
     try:
         told = json.loads(about.read_text(encoding="utf-8"))["members"]
-        weights = [float(one["weight"]) for one in told if one["checkpoint"]]
+        weights = [float(one["weight"]) for one in told]
+        told = [{**one, "checkpoint": Path(one["checkpoint"])} for one in told]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise FerError(f"distill.teachers: {about}: tells of no networks and their weights") from error
-    if not weights or min(weights) < 0 or sum(weights) <= 0:
-        raise FerError(f"distill.teachers: {about}: weights of networks cannot be below 0, nor all 0")
+    if not all(0 <= weight < math.inf for weight in weights) or not sum(weights):
+        raise FerError(f"distill.teachers: {about}: weights of networks are numbers from 0, and not all 0")
     found = [(checkpoints.evaluated(one), weight) for one, weight in zip(told, weights, strict=True) if weight > 0]
     return [(Named(file, weight), network) for (file, network), weight in found]
 
@@ -160,5 +185,5 @@ def _refuse_others(file: Path, teacher: EmotionClassifier, model: EmotionClassif
 
 
 def _division(dataset: Mapping[str, Any]) -> list[Any]:
-    settings = dataset.get("settings") or {}
-    return [settings.get(key) for key in DIVIDED_BY]
+    settings = asdict(DataSettings()) | (dataset.get("settings") or {})  # which older checkpoints do not tell in full
+    return [settings["split"], *(settings[key] for key in DIVIDED_BY.get(settings["split"], settings))]

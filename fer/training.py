@@ -329,9 +329,10 @@ def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
     left_out = [(about.get("excluded") or {}).get("rows_sha256") for about in (before, model.dataset)]
     if left_out[0] != left_out[1]:
         raise FerError(f"resume={folder}: data.exclude names other rows now than when the run began")
-    hashes = [[one["sha256"] for one in about or []] for about in (checkpoint["fer"].get("teachers"), model.taught_by)]
-    if hashes[0] != hashes[1]:
-        raise FerError(f"resume={folder}: distill.teachers are other networks now than when the run began")
+    told = (checkpoint["fer"].get("teachers"), model.taught_by)
+    teachers = [[(one["sha256"], one["weight"]) for one in about or []] for about in told]
+    if teachers[0] != teachers[1]:
+        raise FerError(f"resume={folder}: distill.teachers are other networks or weights now than when the run began")
     model.load_state_dict(checkpoint["state_dict"])
     model.plan = checkpoint["fer"].get("plan")
     log.info("going on from epoch %d, step %d", checkpoint["epoch"] + 1, checkpoint["global_step"])

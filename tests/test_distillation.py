@@ -1,6 +1,7 @@
 """``distill.teachers``: a network that learns from the answers of others."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,6 +58,53 @@ def test_a_face_is_shown_at_the_teachers_size(small_run):
     assert teachers((small_run, 1.0)).answers(torch.rand(2, 1, 20, 20)).shape == (2, 7)
 
 
+@pytest.mark.parametrize(
+    ("crop", "size", "share", "shown", "middle"),
+    [
+        (None, 24, 1.0, 24, 24),  # whole faces for a teacher of whole faces
+        (None, 20, 20 / 24, 24, 24),  # crops for it: enlarged
+        (20, 24, 1.0, 24, 20),  # whole faces for a teacher of crops: their middle, at its scale
+        (20, 12, 1.0, 24, 20),  # as in a stage of half the size
+        (20, 20, 20 / 24, 20, 20),  # crops alike
+        (20, 16, 16 / 24, 20, 20),  # smaller crops: enlarged
+        (16, 20, 20 / 24, 20, 16),  # larger crops: their middle
+    ],
+)
+def test_a_teacher_is_shown_the_part_and_scale_that_it_was_trained_at(crop, size, share, shown, middle):
+    network = SimpleNamespace(image_size=24, input_size=crop or 24)
+    faces = torch.rand(2, 1, size, size)
+    found = distillation.seen_by(network, faces, share)
+    expected = distillation.sized(faces, shown)
+    edge = (shown - middle) // 2
+    assert torch.equal(found, expected[..., edge : edge + middle, edge : edge + middle])
+
+
+def test_a_teacher_of_crops_answers_a_learner_of_whole_faces_as_it_answers_users(train, tmp_path):
+    assert train(*SMALL, "data.crop=20", "hydra.run.dir=cropped").code == 0
+    network, faces = fer.load(tmp_path / "cropped"), torch.rand(4, 1, 24, 24)
+    alone = teachers((tmp_path / "cropped", 1.0), temperature=1.0)
+    with torch.no_grad():
+        assert torch.allclose(alone.answers(faces), network(faces).softmax(1), atol=1e-6)
+
+
+def test_keys_that_do_not_say_who_is_val_matter_to_no_teacher(train, small_run):
+    """The official split is the same whatever the seed of the others."""
+    asked = (*SMALL, "trainer.max_epochs=1", f"distill.teachers=[{small_run}]")
+    assert train(*asked, "data.split_seed=1", "data.fold=1").code == 0
+
+
+def test_resumed_with_the_same_weights_of_teachers_alone(train, evaluate, small_run, another_run, tmp_path):
+    assert evaluate(str(small_run), str(another_run), "--out", "both").code == 0
+    assert train(*SMALL, "distill.teachers=[both/val]", "hydra.run.dir=taught").code == 0
+    about = tmp_path / "both" / "val" / "metrics.json"
+    told = json.loads(about.read_text())
+    told["members"][0]["weight"], told["members"][1]["weight"] = 0.9, 0.1
+    about.write_text(json.dumps(told))
+    (tmp_path / "taught" / "metrics.json").unlink()
+    ended = train("resume=taught")
+    assert (ended.code, "other networks or weights now" in ended.line) == (1, True), ended.line
+
+
 def test_a_run_learns_says_so_and_is_known_to_have_seen_what_its_teachers_saw(train, evaluate, small_run, tmp_path):
     ended = train(*SMALL, f"distill.teachers=[{small_run}]", "distill.weight=0.9", "hydra.run.dir=taught")
     assert ended.code == 0, ended.err
@@ -108,7 +156,7 @@ def test_resumed_with_the_same_teachers_alone(train, small_run, another_run, tmp
     file.write_bytes((another_run / "checkpoints" / "best.ckpt").read_bytes())
     (tmp_path / "taught" / "metrics.json").unlink()
     ended = train("resume=taught")
-    assert (ended.code, "distill.teachers are other networks now" in ended.line) == (1, True), ended.line
+    assert (ended.code, "distill.teachers are other networks or weights now" in ended.line) == (1, True), ended.line
 
 
 def test_faces_that_teachers_were_trained_on_are_no_val_at_another_size_either(train, evaluate, tmp_path):
@@ -138,6 +186,18 @@ def test_bad_teachers_are_refused_before_anything_trains(train, small_run, tmp_p
     (tmp_path / "odd" / "metrics.json").write_text(json.dumps({"members": [{"checkpoint": str(small_run)}]}))
     ended = train(*SMALL, "distill.teachers=[odd]")
     assert (ended.code, "tells of no networks and their weights" in ended.line) == (1, True), ended.line
+    for odd, says in (
+        ([{"checkpoint": 5, "weight": 1}], "tells of no networks and their weights"),
+        ([5], "tells of no networks and their weights"),
+        ([], "numbers from 0, and not all 0"),
+        ([{"checkpoint": str(small_run), "weight": float("nan")}], "numbers from 0, and not all 0"),
+        ([{"checkpoint": str(small_run), "weight": float("inf")}], "numbers from 0, and not all 0"),
+        ([{"checkpoint": str(small_run), "weight": -1}], "numbers from 0, and not all 0"),
+        ([{"checkpoint": "", "weight": 1}], "no run folder"),
+    ):
+        (tmp_path / "odd" / "metrics.json").write_text(json.dumps({"members": odd}))
+        ended = train(*SMALL, "distill.teachers=[odd]")
+        assert (ended.code, says in ended.line) == (1, True), ended.line
     ended = train(*SMALL, f"distill.teachers=[{small_run}]", "data.split=folds")
     assert (ended.code, "some of them are val in data.split=folds" in ended.line) == (1, True), ended.line
     ended = train(*SMALL, f"distill.teachers=[{small_run}]", "distill.weight=0")
