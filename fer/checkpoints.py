@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 PRETRAINED = Path(__file__).parent / "pretrained"
 ABOUT = "fer"  # text of a safetensors file that tells of its network
 OF_DATA = ("image_size", "crop")  # of a network's arguments those that come from ``data``
+ABOUT_TEACHERS = {"checkpoint", "sha256", "architecture", "weight"}  # what is told of each
 FORMAT = 1  # of the entry "fer"; raise it when an older version could not read the checkpoint
 
 
@@ -127,7 +128,7 @@ def shared(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(texts[ABOUT])
         hyper = told.pop("hyper_parameters")
-    except (LookupError, ValueError, TypeError, AttributeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FerError(
             f"{path}: weights alone; what network they are of is not told (by python -m fer.share)"
         ) from error
@@ -150,17 +151,23 @@ def _check_contents(checkpoint: Any, path: Path) -> None:
     begun = about.get("pretrained")
     sound = sound and (begun is None or (isinstance(begun, dict) and {"name", "file", "sha256"} <= begun.keys()))
     warmth, before = about.get("temperature"), about.get("ancestors", [])
-    sound = sound and isinstance(before, list) and all(isinstance(dataset, dict) for dataset in before)
+    sound = sound and _all_are(dict, before) and isinstance(about.get("plan") or {}, dict)
+    taught = about.get("teachers") or []
+    sound = sound and _all_are(dict, taught) and all(one.keys() >= ABOUT_TEACHERS for one in taught)
     sound = sound and (warmth is None or (isinstance(warmth, float) and 0 < warmth < math.inf))
     if version != FORMAT or not sound or not isinstance(hyper, dict) or not isinstance(about.get("dataset"), dict):
         raise FerError(f"{path}: not laid out as a checkpoint of fer; it was changed, or written by something else")
     if "_instantiator" in hyper:
         raise FerError(f"{path}: refused, it names code to run ('_instantiator')")
-    if not _sound_dataset(about["dataset"]):
+    if not all(_sound_dataset(dataset) for dataset in (about["dataset"], *before)):
         raise FerError(f"{path}: what it tells of its data was changed, or written by something else")
     bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
     if bad:
         raise FerError(f"{path}: {bad[0]} holds NaN or infinite weights")
+
+
+def _all_are(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
 def _sound_dataset(dataset: dict[str, Any]) -> bool:
@@ -239,7 +246,9 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
     try:
         model = network(**checkpoint["hyper_parameters"])
         model.load_state_dict(checkpoint["state_dict"], strict=True)
-    except (TypeError, RuntimeError, ValueError) as error:
+    except FerError as error:
+        raise FerError(f"{path}: {error}") from error
+    except (TypeError, RuntimeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
         raise FerError(f"{path}: does not fit the network {name!r}: {' '.join(str(error).split())[:300]}") from error
     model.dataset = checkpoint["fer"]["dataset"]
     model.pretrained = checkpoint["fer"].get("pretrained")

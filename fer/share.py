@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.errors import FerError, Grammar, command
-from fer.results import why
+from fer.results import why, written_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TOLD = ("split", "n", "accuracy", "accuracy_ci95", "macro_f1", "nll", "ece", "tta", "commit", "command")  # of figures
-FOLDERS = re.compile(
-    r"""(?<![\w:/.<~])(?:~|\.{1,2})?/(?:[^\s/"'\],()]+/)+(?=[^\s/"'\],()])"""
-)  # of a path that is not of a page
+# folders of a path, but not of a page: of one in quotes, where it may hold spaces, and of any other
+QUOTED = re.compile(r"""(?P<quote>['"])(?:file://)?(?:~|\.{1,2})?/(?:(?!(?P=quote))[^\n])*/(?=[^/'"\n])""")
+FOLDERS = re.compile(r"""(?<![\w/.<~])(?!(?<=:)//)(?:file://)?(?:~|\.{1,2})?/(?:[^\s/"'\],()]+/)+(?=[^\s/"'\],()])""")
 PATHS = ("path", "votes", "exclude", "cache")  # keys of data settings that may name files of this machine
 
 
@@ -77,14 +77,19 @@ def share(evaluation: Path, file: Path, *, half: bool) -> int:
     content = weights.to_bytes(tensors, {"format": "pt", checkpoints.ABOUT: about(checkpoint, results)})
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+        with written_whole(file, binary=True) as stream:
+            stream.write(content)
         checkpoints.load(file)  # what cannot be read is of no use to anybody
-        file.with_suffix(".md").write_text(
-            naming(FOLDERS.sub("", card.read_text(encoding="utf-8")), file), encoding="utf-8"
-        )
+        with written_whole(file.with_suffix(".md")) as stream:
+            stream.write(naming(without_folders(card.read_text(encoding="utf-8")), file))
     except OSError as error:
         raise FerError(f"{file}: could not be written ({why(error)})") from error
     return len(content)
+
+
+def without_folders(text: str) -> str:
+    """Return a text whose paths from the root, the home or the folder above are names alone; relative ones stay."""
+    return FOLDERS.sub("", QUOTED.sub(r"\g<quote>", text))
 
 
 def naming(card: str, file: Path) -> str:
@@ -103,6 +108,7 @@ def told(evaluation: Path) -> dict[str, Any]:
     try:
         results: dict[str, Any] = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
         count = len(results["members"])
+        results["members"] = [{**one, "checkpoint": str(Path(one["checkpoint"]))} for one in results["members"]]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise FerError(
             f"{evaluation}: no evaluation (its metrics.json tells of no networks); name a folder that fer.evaluate "
@@ -132,7 +138,7 @@ def about(checkpoint: Mapping[str, Any], results: Mapping[str, Any]) -> str:
             "clean": {key: (results.get("clean") or {}).get(key) for key in ("n", "accuracy", "macro_f1")},
         },
     }
-    return FOLDERS.sub("", json.dumps(told))
+    return without_folders(json.dumps(told))
 
 
 def without_paths(dataset: Mapping[str, Any]) -> dict[str, Any]:

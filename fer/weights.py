@@ -60,7 +60,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         about = {str(key): str(value) for key, value in header.pop(ABOUT, {}).items()}
         entries = sorted(header.items(), key=lambda entry: entry[1]["data_offsets"][0])
         return _tensors(entries, bytearray(content[8 + length :])), about
-    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise FerError(f"{path}: its table of weights is damaged ({' '.join(str(error).split())[:100]})") from error
 
 

@@ -13,7 +13,7 @@ import fer
 from fer import checkpoints, weights
 from fer.data.readers.drawing import draw_faces
 from fer.errors import FerError
-from fer.share import FOLDERS
+from fer.share import without_folders
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_file_is_small_and_holds_the_network_that_was_evaluated(shared, smal
         expected = value.half().float() if value.is_floating_point() and value.ndim > 1 else value
         assert torch.equal(model.state_dict()[name], expected)
     card = (tmp_path / "looked" / "test" / "model_card.md").read_text()
-    card = FOLDERS.sub("", card).replace('"best.ckpt"', '"small.safetensors"')
+    card = without_folders(card).replace('"best.ckpt"', '"small.safetensors"')
     assert shared.with_suffix(".md").read_text() == card
     told = json.loads(weights.read(shared)[1]["fer"])
     assert told["results"]["accuracy"] == metrics(tmp_path / "looked" / "test")["accuracy"]
@@ -103,11 +103,16 @@ def test_nothing_of_this_machine_is_told(evaluate, share, train, table, tmp_path
         ("data.path=/home/me/faces/a.csv seed=0", "data.path=a.csv seed=0"),
         ("'distill.teachers=[/a/b/one,../c/two,~/d/three]'", "'distill.teachers=[one,two,three]'"),
         ('{"file": "/home/me/vgg16.pth"}', '{"file": "vgg16.pth"}'),
+        ("fer.evaluate '/home/john doe/a run' --split test", "fer.evaluate 'a run' --split test"),
+        ('{"path": "/srv/it\'s/x.csv", "votes": null}', '{"path": "x.csv", "votes": null}'),
+        ("from file:///home/me/x.csv, PATH:/home/me/y", "from x.csv, PATH:y"),
+        ("C:/Users/me/x.csv", "C:x.csv"),
         ("experiment=speedrun/70 1/2 https://a.org/b/c <b>x</b> outputs/run/x", None),
+        ('see "https://a.org/b/c" and \'1/2\' </table> "a/b"', None),
     ],
 )
 def test_of_paths_the_name_is_kept_and_of_pages_all(told, kept):
-    assert FOLDERS.sub("", told) == (kept or told)
+    assert without_folders(told) == (kept or told)
 
 
 def test_every_command_takes_it(shared, train, evaluate, tmp_path):
@@ -209,13 +214,28 @@ def damaged(content, how):
         header["__metadata__"].pop("fer")
     if how == "text":
         header["__metadata__"]["fer"] = "[]"
+    if how == "deep":
+        header["__metadata__"]["fer"] = "[" * 100_000
+    if how == "shape":
+        header[next(name for name in header if name != "__metadata__")]["shape"] = [float("inf")]
+    if isinstance(how, dict):
+        header["__metadata__"]["fer"] = json.dumps(json.loads(header["__metadata__"]["fer"]) | how)
     told = json.dumps(header).encode()
     return struct.pack("<Q", len(told)) + told + content[8 + length :]
 
 
 def test_damaged_files_are_refused_in_one_line(shared, evaluate):
     content = shared.read_bytes()
-    ways = ("cut", "longer", "length", "header", "overlap", "type", "alone", "text")
+    ways = ("cut", "longer", "length", "header", "overlap", "type", "alone", "text", "deep", "shape")
+    ways += (
+        {"teachers": "abc"},
+        {"teachers": [{}]},
+        {"ancestors": [{"settings": 5}]},
+        {"plan": 5},
+        {"architecture": "timm", "hyper_parameters": {"network": 5}},
+        {"architecture": "vgg19", "hyper_parameters": {"channels": [], "depths": []}},
+        {"architecture": "residual_masking", "hyper_parameters": {"depths": [], "levels": []}},
+    )
     for bad in (b"", b"<html>" + b" " * 100, *(damaged(content, how) for how in ways)):
         shared.write_bytes(bad)
         ended = evaluate(str(shared))
