@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, Wei
 from torch import Tensor
 
 from fer.errors import FerError, Interrupted
+from fer.models import EmotionClassifier
 from fer.results import written_whole
 from fer.settings import mode
 
@@ -138,7 +139,8 @@ class Stopwatch(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Count the faces."""
         self.epoch_start = self.epoch_start or time.perf_counter()  # an epoch resumed in its middle has no start
-        self.images += len(args[1].targets)
+        assert isinstance(pl_module, EmotionClassifier)
+        self.images += len(args[1].targets) // pl_module.views  # of which each face has as many in a batch
 
     def elapsed(self) -> float:
         """Return the seconds since the epoch in hand began; 0 between epochs."""

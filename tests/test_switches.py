@@ -3,6 +3,8 @@
 import pytest
 from conftest import SMALL, metrics
 
+from fer.callbacks import Stopwatch
+
 NETWORK = (*SMALL[:4], "model=resnet9", "model.width=4", *SMALL[6:], "trainer.max_epochs=2")
 
 
@@ -33,6 +35,19 @@ def test_consistency_has_views_of_the_same_face_to_compare(train):
     for asked in (("consistency=1",), ("consistency=1", "augment.views=2", "augment.mixup=0.2")):
         ended = train(*NETWORK, *asked)
         assert (ended.code, "consistency=1: compares views of the same face" in ended.line) == (1, True), ended.line
+
+
+def test_a_face_counts_once_however_many_views_it_has(train, tmp_path, monkeypatch):
+    counted = []
+    kept = Stopwatch.on_validation_start
+
+    def noting(self, trainer, pl_module):
+        counted.append(self.images)
+        kept(self, trainer, pl_module)
+
+    monkeypatch.setattr(Stopwatch, "on_validation_start", noting)
+    assert train(*NETWORK, "augment.views=3").code == 0
+    assert counted[-2:] == [112, 112]
 
 
 def test_views_leave_val_and_the_number_of_steps_as_they_are(train, tmp_path):

@@ -21,6 +21,7 @@ from torch.optim.optimizer import ParamsT
 
 from fer.arguments import keyword_parameters
 from fer.data.datamodule import Batch, to_unit
+from fer.errors import FerError
 from fer.labels import EMOTIONS
 from fer.losses import LOSSES, disagreement
 from fer.metrics import Scores
@@ -112,6 +113,24 @@ class EmotionClassifier(pl.LightningModule):
         """Side of what reaches ``net``, in pixels."""
         return self.crop or self.image_size
 
+    def side_after(self, halvings: int, border: int = 0) -> int:
+        """Return the side of what the network has halved so often, rounded down.
+
+        Args:
+            halvings: their number.
+            border: pixels that convolutions without padding take off the side first.
+
+        Raises:
+            FerError: nothing would be left.
+        """
+        side, least = self.input_size, border + 2**halvings
+        if side < least:
+            key = "data.crop" if self.crop else "data.image_size"
+            raise FerError(
+                f"{key}={side}: model={self.architecture} halves the side {halvings} times; expected at least {least}"
+            )
+        return (side - border) >> halvings
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1]."""
         return self.look(middle(images, self.crop))
@@ -126,7 +145,11 @@ class EmotionClassifier(pl.LightningModule):
         """Return calibrated probabilities (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1].
 
         The logits are divided by the temperature that val has given the network (Guo et al. 2017), if any.
+
+        Raises:
+            FerError: these are no such faces: in colour, of another size, with values beyond [0, 1].
         """
+        check_faces(images, self.image_size)
         logits: Tensor = self(images)
         return (logits.float() / (self.temperature or 1.0)).softmax(1)
 
@@ -362,3 +385,19 @@ class EmotionClassifier(pl.LightningModule):
         self.plan = checkpoint.get("fer", {}).get("plan")
         for name, value in checkpoint.get("train_scores", {}).items():
             setattr(self.train_scores, name, value.to(self.device))
+
+
+def check_faces(images: Tensor, side: int) -> None:
+    """Raise where a caller's images are not faces (B, 1, side, side), uint8 or float in [0, 1].
+
+    Raises:
+        FerError: saying what they are.
+    """
+    shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1:] != (1, side, side):
+        raise FerError(f"faces: {shape}; expected a tensor (B, 1, {side}, {side}), grey, each cropped to the face")
+    if images.dtype == torch.uint8 or not images.numel():
+        return
+    least, most = (float(value) for value in images.aminmax())
+    if not images.is_floating_point() or not 0 <= least <= most <= 1:
+        raise FerError(f"faces: {images.dtype} from {least:g} to {most:g}; expected uint8, or float from 0 to 1")

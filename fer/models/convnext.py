@@ -15,7 +15,6 @@ from torchvision.models.convnext import CNBlockConfig
 from fer.arguments import PartialFraction, Positive
 from fer.errors import FerError
 from fer.models.base import EmotionClassifier
-from fer.models.layers import side_after
 from fer.models.registration import register
 
 
@@ -45,7 +44,7 @@ class ConvNeXt(EmotionClassifier):
             raise FerError(f"model.depths={list(depths)}: expected {len(channels)}, one for each of model.channels")
         if sum(depths) < 2:
             raise FerError(f"model.depths={list(depths)}: expected two blocks or more in all")
-        side_after(len(channels), self.input_size, self.architecture)
+        self.side_after(len(channels))
         following = [*channels[1:], None]
         stages = [CNBlockConfig(*stage) for stage in zip(channels, following, depths, strict=True)]
         self.net = Torchvision(stages, stochastic_depth_prob=drop_path, num_classes=self.num_classes)

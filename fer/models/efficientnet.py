@@ -16,7 +16,7 @@ from torchvision.models.efficientnet import MBConvConfig
 from fer.arguments import PartialFraction, Positive
 from fer.errors import FerError
 from fer.models.base import EmotionClassifier
-from fer.models.layers import side_after
+from fer.models.layers import refuse_empty
 from fer.models.registration import register
 
 LARGE = 2  # the stage whose depthwise convolutions are 5x5; the others' are 3x3
@@ -54,11 +54,10 @@ class EfficientNet(EmotionClassifier):
         super().__init__(**contract)
         if len(depths) != len(channels):
             raise FerError(f"model.depths={list(depths)}: expected {len(channels)}, one for each of model.channels")
-        if not channels:
-            raise FerError("model.channels=[]: expected a stage or more")
+        refuse_empty(channels=channels)
         if any(width % 8 for width in channels):  # which torchvision would round
             raise FerError(f"model.channels={list(channels)}: expected multiples of 8")
-        side_after(len(channels) - 2 + stride, self.input_size, self.architecture)
+        self.side_after(len(channels) - 2 + stride)
         stages = [
             MBConvConfig(expand if stage else 1, 5 if stage == LARGE else 3, 2 if stage else 1, *widths, depth)
             for stage, (widths, depth) in enumerate(zip(pairwise([channels[0], *channels]), depths, strict=True))

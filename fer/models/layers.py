@@ -1,5 +1,7 @@
 """Layers that several networks are made of."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
@@ -77,21 +79,12 @@ def vgg_block(inputs: int, outputs: int, depth: int) -> list[nn.Module]:
     return [*layers[:-1], nn.MaxPool2d(2), layers[-1]]
 
 
-def side_after(halvings: int, image_size: int, model: str, border: int = 0) -> int:
-    """Return the side of an image that a network has halved, rounded down.
-
-    Args:
-        halvings: their number.
-        image_size: side of the faces, in pixels.
-        model: the network's name, for the message.
-        border: pixels that convolutions without padding take off the side first.
+def refuse_empty(**lists: Sequence[int]) -> None:
+    """Raise where a network is told of no stages.
 
     Raises:
-        FerError: nothing would be left.
+        FerError: naming the argument, by its name under ``model``.
     """
-    least = border + 2**halvings
-    if image_size < least:
-        raise FerError(
-            f"data.image_size={image_size}: model={model} halves the side {halvings} times; expected at least {least}"
-        )
-    return (image_size - border) >> halvings
+    for name, values in lists.items():
+        if not values:
+            raise FerError(f"model.{name}=[]: expected a stage or more")

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from fer.arguments import Positive
 from fer.models.base import EmotionClassifier
-from fer.models.layers import Residual, side_after
+from fer.models.layers import Residual
 from fer.models.registration import register
 
 BORDER = 4  # pixels that the two convolutions without padding take off the side
@@ -38,7 +38,7 @@ class MiniXception(EmotionClassifier):
 
     def __init__(self, stem: Positive = 8, channels: Sequence[Positive] = (16, 32, 64, 128), **contract: Any) -> None:
         super().__init__(**contract)
-        side_after(len(channels), self.input_size, self.architecture, BORDER)
+        self.side_after(len(channels), BORDER)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise([1, stem, stem]):
             layers += [nn.Conv2d(inputs, outputs, 3, bias=False), norm(outputs), nn.ReLU(inplace=True)]

@@ -13,7 +13,7 @@ from torchvision.ops import SqueezeExcitation
 
 from fer.arguments import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
-from fer.models.layers import Residual, drop_rates, side_after
+from fer.models.layers import Residual, drop_rates, refuse_empty
 from fer.models.registration import register
 from fer.models.resnet18 import initialise
 
@@ -46,7 +46,8 @@ class PreActResNet(EmotionClassifier):
         **contract: Any,
     ) -> None:
         super().__init__(**contract)
-        side_after(len(depths) - 2 + stride, self.input_size, self.architecture)
+        refuse_empty(depths=depths)
+        self.side_after(len(depths) - 2 + stride)
         layers: list[nn.Module] = [nn.Conv2d(1, width, 2 + stride, stride, 1, bias=False)]
         inputs, rates = width, iter(drop_rates(drop_path, sum(depths)))
         for stage, depth in enumerate(depths):

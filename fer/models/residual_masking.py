@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fer.arguments import PartialFraction, Positive
 from fer.errors import FerError
 from fer.models.base import EmotionClassifier
-from fer.models.layers import Dropout, conv_norm, side_after
+from fer.models.layers import Dropout, conv_norm, refuse_empty
 from fer.models.registration import register
 from fer.models.resnet18 import block, initialise
 
@@ -46,8 +46,9 @@ class ResidualMasking(EmotionClassifier):
         super().__init__(**contract)
         if len(levels) != len(depths):
             raise FerError(f"model.levels={list(levels)}: expected {len(depths)}, one for each of model.depths")
+        refuse_empty(depths=depths)
         halvings = max(stage + level - 1 for stage, level in enumerate(levels))
-        side_after(halvings, self.input_size, self.architecture)
+        self.side_after(halvings)
         layers: list[nn.Module] = [*conv_norm(1, width), nn.ReLU(inplace=True)]
         inputs = width
         for stage, (depth, level) in enumerate(zip(depths, levels, strict=True)):

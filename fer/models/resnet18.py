@@ -11,7 +11,7 @@ from torch import nn
 
 from fer.arguments import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
-from fer.models.layers import Residual, conv_norm, drop_rates, side_after
+from fer.models.layers import Residual, conv_norm, drop_rates
 from fer.models.registration import register
 
 
@@ -33,7 +33,7 @@ class ResNet18(EmotionClassifier):
         self, width: Positive = 64, zero_init: bool = False, drop_path: PartialFraction = 0.0, **contract: Any
     ) -> None:
         super().__init__(**contract)
-        side_after(3, self.input_size, self.architecture)
+        self.side_after(3)
         layers: list[nn.Module] = [*conv_norm(1, width), nn.ReLU(inplace=True)]
         inputs, rates = width, drop_rates(drop_path, 8)
         for place, rate in enumerate(rates):

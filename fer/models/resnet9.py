@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fer.arguments import AboveZero, Positive
 from fer.models.base import EmotionClassifier
-from fer.models.layers import Residual, conv_norm, side_after
+from fer.models.layers import Residual, conv_norm
 from fer.models.registration import register
 
 
@@ -34,7 +34,7 @@ class ResNet9(EmotionClassifier):
         self, width: Positive = 64, scale: AboveZero = 0.125, stride: Literal[1, 2] = 1, **contract: Any
     ) -> None:
         super().__init__(**contract)
-        side_after(2 + stride, self.input_size, self.architecture)
+        self.side_after(2 + stride)
         self.net = nn.Sequential(
             *conv_norm(1, width, size=2 + stride, stride=stride), nn.ReLU(inplace=True),
             *halved(width, 2 * width), residual(2 * width),

@@ -60,11 +60,7 @@ class VGG16(EmotionClassifier):
         **contract: Any,
     ) -> None:
         super().__init__(**contract)
-        if self.input_size < LEAST_SIDE:
-            raise FerError(
-                f"data.image_size={self.input_size}: model=vgg16 halves the side {len(BLOCKS)} times; expected at "
-                f"least {LEAST_SIDE}"
-            )
+        self.side_after(len(BLOCKS))
         self.mean, self.std = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, STD))  # grey spreads to three
         self.weights, self.trunk_lr_factor = weights, trunk_lr_factor
         parts = blocks()

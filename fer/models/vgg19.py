@@ -15,7 +15,7 @@ from torch import nn
 from fer.arguments import PartialFraction, Positive
 from fer.errors import FerError
 from fer.models.base import EmotionClassifier
-from fer.models.layers import Dropout, side_after, vgg_block
+from fer.models.layers import Dropout, refuse_empty, vgg_block
 from fer.models.registration import register
 
 
@@ -43,7 +43,8 @@ class VGG19(EmotionClassifier):
         super().__init__(**contract)
         if len(depths) != len(channels):
             raise FerError(f"model.depths={list(depths)}: expected {len(channels)}, one for each of model.channels")
-        side = side_after(len(channels), self.input_size, self.architecture)
+        refuse_empty(channels=channels)
+        side = self.side_after(len(channels))
         planes = pairwise([1, *channels])
         blocks = [vgg_block(inputs, outputs, depth) for (inputs, outputs), depth in zip(planes, depths, strict=True)]
         layers = [layer for block in blocks for layer in block]

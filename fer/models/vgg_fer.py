@@ -14,7 +14,7 @@ from torch import nn
 
 from fer.arguments import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
-from fer.models.layers import Dropout, side_after, vgg_block
+from fer.models.layers import Dropout, vgg_block
 from fer.models.registration import register
 
 
@@ -40,7 +40,7 @@ class VGGFER(EmotionClassifier):
         **contract: Any,
     ) -> None:
         super().__init__(**contract)
-        side = side_after(len(channels), self.input_size, self.architecture)
+        side = self.side_after(len(channels))
         planes = [1, *channels]
         layers = [layer for inputs, outputs in pairwise(planes) for layer in vgg_block(inputs, outputs, 2)]
         widths = [planes[-1] * side**2, *hidden]

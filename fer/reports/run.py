@@ -327,7 +327,7 @@ def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:
     accuracy = report.results["accuracy"]
     low, high = report.results["accuracy_ci95"]
     verdict = "surer than it is right" if confidence > high else "more often right than it claims"
-    verdict = "about as sure as it is right" if low <= confidence <= high else verdict
+    verdict = "which so many faces cannot tell apart" if low <= confidence <= high else verdict
     text = paragraph(
         f"Its mean confidence is {100 * confidence:.1f} %, and it is right in {100 * accuracy:.1f} %: {verdict}. "
         "Bars on the dashed line would mean that, say, of all faces read with 70 % confidence, 70 % are right.",

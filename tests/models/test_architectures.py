@@ -132,6 +132,8 @@ def test_resnet9_with_a_stride_is_a_quarter_of_the_work():
         FerError, match="data.image_size=15: model=resnet9 halves the side 4 times; expected at least 16"
     ):
         create({"name": "resnet9", "stride": 2}, image_size=15)
+    with pytest.raises(FerError, match="data.crop=15: model=resnet9 halves the side 4 times"):
+        create({"name": "resnet9", "stride": 2}, image_size=48, crop=15)
 
 
 def test_resnet9s_global_maximum_passes_the_gradient_to_one_pixel():
@@ -503,3 +505,17 @@ def test_convnext_learns_faces_by_heart():
         loss.backward()
         optimizer.step()
     assert (model.eval()(faces).argmax(1) == labels).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "empty"),
+    [
+        ("vgg19", {"channels": [], "depths": []}),
+        ("preact_resnet", {"depths": []}),
+        ("residual_masking", {"depths": [], "levels": []}),
+        ("efficientnet", {"channels": [], "depths": []}),
+    ],
+)
+def test_a_network_without_stages_is_refused(name, empty):
+    with pytest.raises(FerError, match=rf"model\.{next(iter(empty))}=\[\]: expected a stage or more"):
+        create({"name": name, **empty})

@@ -182,3 +182,26 @@ def test_dropout_at_the_ends_is_torchs(rate, mean):
     outputs = Dropout(rate)(torch.ones(100_000))
     assert (outputs != 0).float().mean().item() == pytest.approx(mean, abs=0.002)
     assert torch.equal(Dropout(rate).eval()(torch.ones(10)), torch.ones(10))
+
+
+@pytest.mark.parametrize(
+    ("faces", "says"),
+    [
+        (torch.zeros(2, 3, 48, 48), r"\(2, 3, 48, 48\); expected a tensor \(B, 1, 48, 48\), grey"),
+        (torch.zeros(48, 48), r"\(48, 48\); expected"),
+        (torch.zeros(1, 1, 224, 224), r"\(1, 1, 224, 224\); expected"),
+        ("face.png", "str; expected a tensor"),
+        (torch.full((1, 1, 48, 48), 255.0), r"float32 from 255 to 255; expected uint8, or float from 0 to 1"),
+        (torch.full((1, 1, 48, 48), float("nan")), "from nan to nan"),
+        (torch.zeros(1, 1, 48, 48, dtype=torch.int64), "int64 from 0 to 0"),
+    ],
+)
+def test_what_is_no_face_gets_no_probabilities(faces, says):
+    with pytest.raises(FerError, match=says):
+        create({"name": "mlp"}).eval().probabilities(faces)
+
+
+def test_faces_get_probabilities_whatever_their_number():
+    model = create({"name": "mlp"}).eval()
+    for faces in (torch.zeros(0, 1, 48, 48), torch.ones(2, 1, 48, 48), torch.ones(3, 1, 48, 48, dtype=torch.uint8)):
+        assert model.probabilities(faces).shape == (len(faces), 7)
