@@ -15,9 +15,11 @@ from fer.results import (
     FIGURES,
     PER_CENT,
     WHOSE_ERRORS,
+    absent_in_words,
     answering_in_words,
     difference,
     ensemble_in_words,
+    if_any,
     markdown_table,
     same_views,
     seen_in_choice_in_words,
@@ -154,20 +156,20 @@ def by_emotion(results: Mapping[str, Any]) -> str:
         [
             name,
             f"{values['support']:,}",
-            *(
-                f"{100 * values[figure]:.1f} % [{', '.join(_ends(values[f'{figure}_ci95']))}]"
-                for figure in ("precision", "recall")
-            ),
-            f"{100 * values['f1']:.1f} %",
+            _with_ends(values, "precision"),
+            if_any(values, _with_ends(values, "recall")),
+            if_any(values, f"{100 * values['f1']:.1f} %"),
             "none" if values["roc_auc"] is None else f"{values['roc_auc']:.3f}",
         ]
         for name, values in results["per_class"].items()
     ]
-    return markdown_table(heads, rows) + "\n"
+    absent = [f"There is {told}." for told in absent_in_words(results)]
+    return "\n\n".join([markdown_table(heads, rows), *absent]) + "\n"
 
 
-def _ends(interval: list[float]) -> list[str]:
-    return [f"{100 * end:.1f}" for end in interval]
+def _with_ends(values: Mapping[str, Any], figure: str) -> str:
+    low, high = (100 * end for end in values[f"{figure}_ci95"])
+    return f"{100 * values[figure]:.1f} % [{low:.1f}, {high:.1f}]"
 
 
 def calibration(results: Mapping[str, Any]) -> str:

@@ -72,7 +72,8 @@ def find(path: str | Path) -> Path:
     if given.is_dir():
         inside = given / "checkpoints" / "best.ckpt"
         if not inside.is_file():
-            raise FerError(f"{given}: no run folder (it has no checkpoints/best.ckpt)")
+            hidden = "; it hides the package's network of that name" if str(path) in pretrained() else ""
+            raise FerError(f"{given}: no run folder (it has no checkpoints/best.ckpt){hidden}")
         return inside
     if given.is_file():
         return given

@@ -299,8 +299,21 @@ def class_table(results: Mapping[str, Any]) -> str:
     for name, values in results["per_class"].items():
         low, high = (100 * value for value in values["recall_ci95"])
         precision, recall, f1 = (f"{100 * values[figure]:5.1f} %" for figure in ("precision", "recall", "f1"))
-        rows.append((name, f"{values['support']:>6,}", precision, f"{recall}  [{low:.1f}, {high:.1f}]", f1))
-    return text_table(("emotion", " faces", "precision", "recall, 95 % interval", "F1"), rows)
+        told = (if_any(values, f"{recall}  [{low:.1f}, {high:.1f}]"), if_any(values, f1))
+        rows.append((name, f"{values['support']:>6,}", precision, *told))
+    table = text_table(("emotion", " faces", "precision", "recall, 95 % interval", "F1"), rows)
+    return "\n".join([table, *absent_in_words(results)])
+
+
+def if_any(values: Mapping[str, Any], text: str) -> str:
+    """Return what is told of a class's own faces, where there are any."""
+    return text if values["support"] else "-"
+
+
+def absent_in_words(results: Mapping[str, Any]) -> list[str]:
+    """Return in words which classes have no faces; nothing where all have."""
+    absent = [name for name, values in results["per_class"].items() if not values["support"]]
+    return [f"no face of {', '.join(absent)}: left out of macro-F1 and balanced accuracy"] if absent else []
 
 
 def read_history(file: Path) -> list[dict[str, float]]:

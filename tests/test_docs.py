@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,21 @@ def test_figures_on_the_page_are_those_of_the_predictions(said):
     assert f1_score(target, predicted, average="macro") == pytest.approx(found["macro_f1"])
     assert f"{accuracy:.2%}".replace("%", " %") in (DOCS / "recipes.md").read_text()
     assert all(row["predicted"] == max(EMOTIONS, key=lambda label: float(row[f"p_{label}"])) for row in rows)
+
+
+@pytest.mark.parametrize("recipe", ["best/cpu", "best/tiny"])
+def test_the_figures_of_a_recipe_are_of_what_it_is_now(recipe):
+    """A recipe that is changed has to be measured again, or its figures leave the page."""
+    told = json.loads((DOCS / "results" / recipe.replace("/", "_") / "val.json").read_text())
+    ran, is_now = (
+        asdict(settings_of_first_job(arguments))
+        for arguments in (shlex.split(told["command"])[3:], [f"experiment={recipe}"])
+    )
+    for settings in (ran, is_now):
+        settings["trainer"].pop("threads")
+        settings["distill"]["teachers"] = len(settings["distill"]["teachers"] or told.get("teachers", []))
+    assert ran == is_now
+    assert told["epochs"] == is_now["trainer"]["max_epochs"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import SMALL, metrics
@@ -114,6 +116,24 @@ def test_data_that_have_gone_are_never_replaced_by_drawn_faces(train, evaluate, 
     ended = evaluate("out", "--split", "test")
     assert ended.code == 1
     assert "fer2013.csv, which is not at hand; name the data with --data" in ended.line
+
+
+def test_an_emotion_without_faces_is_not_said_to_be_missed(evaluate, small_run, tmp_path):
+    images, targets = draw_faces(40, seed=3, image_size=24)
+    for place in np.flatnonzero(~np.isin(targets, (1, 2))):
+        folder = tmp_path / "photos" / EMOTIONS[targets[place]]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[place]).save(folder / f"{place}.png")
+    ended = evaluate(str(small_run), "--data", "photos", "--split", "all", "--out", "looked")
+    assert ended.code == 0, ended.err
+    told = "no face of disgust, fear: left out of macro-F1 and balanced accuracy"
+    assert told in ended.out
+    assert re.search(r"^disgust +0 +[\d.]+ % +- +-$", ended.out, re.MULTILINE)
+    folder = tmp_path / "looked" / "all"
+    assert f"There is {told}." in (folder / "model_card.md").read_text()
+    assert f"N{told[1:]}." in (folder / "report.html").read_text()
+    f1 = [values["f1"] for values in metrics(folder)["per_class"].values() if values["support"]]
+    assert metrics(folder)["macro_f1"] == pytest.approx(sum(f1) / 5)
 
 
 # --- what is seen, chosen and counted -------------------------------------------------------------------------------

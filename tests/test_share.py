@@ -250,6 +250,12 @@ def test_a_weight_that_is_no_number_is_refused(shared, evaluate):
     assert "holds NaN or infinite weights" in evaluate(str(shared)).line
 
 
+def test_a_folder_of_its_name_hides_the_packages_network_and_says_so(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    with pytest.raises(FerError, match="tiny: no run folder .* it hides the package's network of that name"):
+        fer.load("tiny")
+
+
 def test_figures_of_the_packages_network_do_not_go_into_the_package(table, evaluate, tmp_path):
     before = sorted(checkpoints.PRETRAINED.iterdir())
     assert evaluate("tiny", "--data", str(table), "--split", "test").code == 0

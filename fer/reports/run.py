@@ -17,10 +17,12 @@ from fer.results import (
     FIGURES,
     MEMBER_HEADS,
     WHOSE_ERRORS,
+    absent_in_words,
     answering_in_words,
     clock,
     difference,
     ensemble_in_words,
+    if_any,
     member_rows,
     same_views,
     seen_in_choice_in_words,
@@ -289,17 +291,19 @@ def emotions(report: Report, drawn: Mapping[str, str]) -> Markup:
     rows = [
         (
             name,
-            *(f"{100 * values[figure]:.1f}" for figure in ("precision", "recall")),
-            "{:.0f} – {:.0f}".format(*(100 * end for end in values["recall_ci95"])),
-            f"{100 * values['f1']:.1f}",
+            f"{100 * values['precision']:.1f}",
+            if_any(values, f"{100 * values['recall']:.1f}"),
+            if_any(values, "{:.0f} – {:.0f}".format(*(100 * end for end in values["recall_ci95"]))),
+            if_any(values, f"{100 * values['f1']:.1f}"),
             f"{values['support']:,}",
         )
         for name, values in report.results["per_class"].items()
     ]
     heads = ("in per cent", "precision", "recall", "its 95 %", "F1", "faces")
+    missing = [paragraph(f"{told[0].upper()}{told[1:]}.", class_="soft") for told in absent_in_words(report.results)]
     return page.columns(
         page.drawing(drawn["per_class"], "precision and recall by emotion"),
-        page.table(heads, rows, (1, 2, 3, 4, 5)),
+        joined(page.table(heads, rows, (1, 2, 3, 4, 5)), *missing),
     )
 
 
