@@ -319,8 +319,8 @@ def ensemble(report: Report, drawn: Mapping[str, str]) -> Markup:
         parts.append(page.table(MEMBER_HEADS, member_rows(results), (1, 2, 3)))
         parts.append(page.columns(page.drawing(drawn["disagreement"], "share of faces answered differently"), told))
     if "selection" in drawn:
-        told = selection_in_words(results["selection"])
-        words = paragraph(f"{told[0].upper()}{told[1:]}.", class_="soft")
+        how = selection_in_words(results["selection"])
+        words = paragraph(f"{how[0].upper()}{how[1:]}.", class_="soft")
         parts.append(page.columns(page.drawing(drawn["selection"], "val accuracy and NLL by networks added"), words))
     return joined(*parts)
 
