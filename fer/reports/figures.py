@@ -141,6 +141,7 @@ def selection(told: Mapping[str, Any]) -> Figure:
     axes.set_ylabel("val accuracy")
     below.set_xlabel("networks added, some more than once")
     below.set_ylabel("val NLL")
+    figure.align_ylabels()
     figure.legend(loc="outside upper left", ncols=3)
     return figure
 

@@ -68,7 +68,8 @@ def write(report: Report, folder: Path) -> None:
     drawn = draw(report, folder / "figures")
     file = folder / "report.html"
     results = report.results
-    title = f"{results['architecture']} on {results['dataset']['name']}" + (
+    several = len(results.get("members", ())) > 1
+    title = f"{'Ensemble of ' if several else ''}{results['architecture']} on {results['dataset']['name']}" + (
         "" if report.history else f": {results['split']}"
     )
     page.write(file, title, lead(report), sections(report, drawn), f"Written by fer {_version(results)}.")
