@@ -361,6 +361,16 @@ def test_a_single_network_that_is_chosen_is_said_to_be(evaluate, small_run, anot
         assert "he one network that val chose among 2" in (Path("one") / "val" / page).read_text()
 
 
+@pytest.mark.parametrize(("accuracy", "said"), [(0.0, True), (1.0, False)])
+def test_a_choice_that_reads_less_than_the_best_alone_is_told(
+    evaluate, small_run, another_run, monkeypatch, accuracy, said
+):
+    monkeypatch.setattr(choice, "greedy", lambda predicted, targets: [Pick(0, 1.5, 0.5), Pick(1, 1.4, accuracy)])
+    ended = evaluate(str(small_run), str(another_run), "--choose", "--out", "both")
+    assert ended.code == 0, ended.err
+    assert ("lowers val's NLL, but reads 0.00 % of val, the best network alone" in ended.out) == said
+
+
 @pytest.mark.slow
 def test_weights_temperature_and_threshold_are_chosen_on_val(train, evaluate, tmp_path):
     runs = [str(tmp_path / name) for name in ("first", "second")]

@@ -76,6 +76,7 @@ def selected(asked: Asked, given: Sequence[Member]) -> Selection:
     weights = picked_weights(picks, len(given))
     kept = [place for place in range(len(given)) if weights[place]]
     alone = predicted.argmax(2) == targets  # (M, N)
+    best = float(alone.double().mean(1).max())
     told = {
         "given": len(given),
         "left_out": [str(given[place].file) for place in range(len(given)) if place not in kept],
@@ -83,10 +84,15 @@ def selected(asked: Asked, given: Sequence[Member]) -> Selection:
             {"added": str(given[pick.member].file), "nll_val": pick.nll, "accuracy_val": pick.accuracy}
             for pick in picks
         ],
-        "best_alone_val": float(alone.double().mean(1).max()),
+        "best_alone_val": best,
         "all_equal_val": float((predicted.mean(0).argmax(1) == targets).double().mean()),
     }
     log.info("chosen on val: %d of %d networks, in %d steps", len(kept), len(given), len(picks))
+    if picks[-1].accuracy < best:
+        log.warning(
+            "what was chosen lowers val's NLL, but reads %.2f %% of val, the best network alone %.2f %%",
+            100 * picks[-1].accuracy, 100 * best,
+        )  # fmt: skip
     return Selection([given[place] for place in kept], weights[kept], (predicted[kept], targets, unseen), told)
 
 
