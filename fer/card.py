@@ -23,6 +23,7 @@ from fer.results import (
     markdown_table,
     same_views,
     seen_in_choice_in_words,
+    sentence,
     taught_in_words,
     times,
     training_in_words,
@@ -105,7 +106,7 @@ def about(results: Mapping[str, Any]) -> str:
     """Return what it is, in a few lines."""
     emotions = ", ".join(results["per_class"])
     told = ensemble_in_words(results)
-    several = f"{told[0].upper()}{told[1:]}. " if told else ""
+    several = f"{sentence(told)} " if told else ""
     views = "" if results["tta"] == "none" else f" Test-time augmentation: {results['tta']}."
     called_so = called(Path(results["checkpoint"]))
     use = (

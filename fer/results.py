@@ -310,6 +310,11 @@ def if_any(values: Mapping[str, Any], text: str) -> str:
     return text if values["support"] else "-"
 
 
+def sentence(words: str) -> str:
+    """Return words as a sentence."""
+    return f"{words[0].upper()}{words[1:]}."
+
+
 def absent_in_words(results: Mapping[str, Any]) -> list[str]:
     """Return in words which classes have no faces; nothing where all have."""
     absent = [name for name, values in results["per_class"].items() if not values["support"]]

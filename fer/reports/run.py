@@ -27,6 +27,7 @@ from fer.results import (
     same_views,
     seen_in_choice_in_words,
     selection_in_words,
+    sentence,
     taught_in_words,
     times,
     training_in_words,
@@ -301,7 +302,7 @@ def emotions(report: Report, drawn: Mapping[str, str]) -> Markup:
         for name, values in report.results["per_class"].items()
     ]
     heads = ("in per cent", "precision", "recall", "its 95 %", "F1", "faces")
-    missing = [paragraph(f"{told[0].upper()}{told[1:]}.", class_="soft") for told in absent_in_words(report.results)]
+    missing = [paragraph(sentence(told), class_="soft") for told in absent_in_words(report.results)]
     return page.columns(
         page.drawing(drawn["per_class"], "precision and recall by emotion"),
         joined(page.table(heads, rows, (1, 2, 3, 4, 5)), *missing),
@@ -320,8 +321,7 @@ def ensemble(report: Report, drawn: Mapping[str, str]) -> Markup:
         parts.append(page.table(MEMBER_HEADS, member_rows(results), (1, 2, 3)))
         parts.append(page.columns(page.drawing(drawn["disagreement"], "share of faces answered differently"), told))
     if "selection" in drawn:
-        how = selection_in_words(results["selection"])
-        words = paragraph(f"{how[0].upper()}{how[1:]}.", class_="soft")
+        words = paragraph(sentence(selection_in_words(results["selection"])), class_="soft")
         parts.append(page.columns(page.drawing(drawn["selection"], "val accuracy and NLL by networks added"), words))
     return joined(*parts)
 
