@@ -6,19 +6,51 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fer.calibration import fitted_temperature, tempered
+
 PICKS = 50  # of a greedy choice, of which the best beginning is kept
 CONVERGED = 1e-9  # gain of the mean log-likelihood below which weights stay as they are
 MOST_STEPS = 10_000
 
 
-def mixed(predicted: Tensor, weights: Tensor) -> Tensor:
+def mixed(predicted: Tensor, weights: Tensor, temperatures: Tensor | None = None) -> Tensor:
     """Return the probabilities (N, C) of an ensemble of M networks.
 
     Args:
         predicted: (M, N, C).
         weights: (M,), which sum to 1.
+        temperatures: (M,) by which each network's logits are divided first; None is 1 for each.
     """
+    if temperatures is not None:
+        predicted = each_tempered(predicted, temperatures)
     return torch.einsum("m,mnc->nc", weights.to(predicted), predicted)
+
+
+def each_tempered(predicted: Tensor, temperatures: Tensor) -> Tensor:
+    """Return (M, N, C) probabilities, each network's at its own temperature; 1 leaves them as they are, to the bit.
+
+    Args:
+        predicted: (M, N, C).
+        temperatures: (M,).
+    """
+    members = zip(predicted, temperatures.tolist(), strict=True)
+    return torch.stack(
+        [one if own == 1 else torch.from_numpy(tempered(one.numpy(), own)).to(predicted) for one, own in members]
+    )
+
+
+def own_temperatures(predicted: Tensor, targets: Tensor) -> Tensor:
+    """Return (M,) temperatures under each of which one network's NLL of the labels is smallest, float64.
+
+    A mean of probabilities counts a network that is too sure for more than its weight, and one that is too modest for
+    less; divided by their own temperatures all are as sure as they are right.
+
+    Args:
+        predicted: (M, N, C), on faces that chose nothing of the members but their epochs: val.
+        targets: (N,) true classes.
+    """
+    fitted = [fitted_temperature(one.numpy(), targets.numpy()) for one in predicted]
+    return torch.tensor(fitted, dtype=torch.float64)
 
 
 def equal_weights(members: int) -> Tensor:
@@ -86,6 +118,36 @@ def greedy(predicted: Tensor, targets: Tensor) -> list[Pick]:
         picks.append(Pick(best, float(nll[best]), float(right)))
     least = min(pick.nll for pick in picks)
     return picks[: 1 + next(place for place, pick in enumerate(picks) if pick.nll < least + CONVERGED)]
+
+
+class Choice(NamedTuple):
+    """What a greedy choice among M networks came to.
+
+    Args:
+        weights: (M,) float64, which sum to 1; 0 of a network that was left out.
+        temperatures: (M,) float64 by which each network's logits are divided before mixing. All 1 where a single
+            network was chosen: nothing is mixed, and its temperature is the ensemble's.
+        picks: the steps.
+    """
+
+    weights: Tensor
+    temperatures: Tensor
+    picks: list[Pick]
+
+
+def chosen_greedily(predicted: Tensor, targets: Tensor) -> Choice:
+    """Return the ensemble that ``greedy`` chooses among networks, each at its own temperature.
+
+    Args:
+        predicted: (M, N, C), on faces that chose nothing of the members but their epochs: val.
+        targets: (N,) true classes.
+    """
+    temperatures = own_temperatures(predicted, targets)
+    picks = greedy(each_tempered(predicted, temperatures), targets)
+    weights = picked_weights(picks, len(predicted))
+    if weights.count_nonzero() == 1:
+        temperatures = torch.ones_like(temperatures)
+    return Choice(weights, temperatures, picks)
 
 
 def picked_weights(picks: Sequence[Pick], members: int) -> Tensor:

@@ -1,10 +1,13 @@
 """``predictions.csv``, a row a face: what a network said of it. Written here, and read here for all who ask."""
 
 import csv
+import gzip
+import io
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,12 +79,12 @@ def write(file: Path, split: str, scored: Scored, soft: ArrayLike | None = None)
 
 
 def read(file: Path) -> Predictions:
-    """Return what a ``predictions.csv`` holds.
+    """Return what a ``predictions.csv`` holds, or a compressed ``.csv.gz``.
 
     Raises:
         FerError: it is missing, damaged or none; a row stands twice, or a probability is no number.
     """
-    with readable(file), open(file, newline="", encoding="utf-8-sig") as stream:
+    with readable(file), _opened(file) as stream:
         table = csv.DictReader(stream)
         classes = tuple(head.removeprefix("p_") for head in table.fieldnames or () if head.startswith("p_"))
         if not classes:
@@ -104,3 +107,13 @@ def read(file: Path) -> Predictions:
             classes,
             values,
         )
+
+
+def _opened(file: Path) -> IO[str]:
+    contents = file.read_bytes()
+    if file.suffix == ".gz":
+        try:
+            contents = gzip.decompress(contents)
+        except (EOFError, zlib.error) as error:  # no OSError, unlike what else may be wrong with it
+            raise ValueError(f"its compression is damaged: {error}") from error
+    return io.TextIOWrapper(io.BytesIO(contents), encoding="utf-8-sig", newline="")

@@ -1,5 +1,7 @@
 """``predictions.csv``, written and read back."""
 
+import gzip
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,27 @@ def test_what_is_written_is_read_back(tmp_path, classes):
     assert said.targets == [classes[target] for target in faces.targets]
     assert said.answers == [classes[place] for place in faces.probabilities.argmax(1)]
     assert np.allclose(said.probabilities, faces.probabilities, rtol=1e-5, atol=0)
+
+
+def test_compressed_predictions_are_read_as_they_are(tmp_path):
+    file, small = tmp_path / "predictions.csv", tmp_path / "predictions.csv.gz"
+    predictions.write(file, "val", scored(40, EMOTIONS))
+    small.write_bytes(gzip.compress(file.read_bytes()))
+    plain, unpacked = predictions.read(file), predictions.read(small)
+    assert np.array_equal(unpacked.probabilities, plain.probabilities)
+    assert unpacked.rows.tolist() == plain.rows.tolist()
+    assert unpacked.targets == plain.targets
+
+
+@pytest.mark.parametrize("spoil", [lambda raw: raw[:-20], lambda raw: raw[:60] + b"0" * 40 + raw[100:], lambda _: b"x"])
+def test_a_damaged_compressed_file_is_one_line(tmp_path, spoil):
+    file, small = tmp_path / "predictions.csv", tmp_path / "predictions.csv.gz"
+    predictions.write(file, "val", scored(40, EMOTIONS))
+    small.write_bytes(spoil(gzip.compress(file.read_bytes())))
+    with pytest.raises(FerError) as caught:
+        predictions.read(small)
+    assert str(caught.value).startswith(f"{small}: cannot be read (")
+    assert "\n" not in str(caught.value)
 
 
 def test_no_faces_are_read_as_none(tmp_path):

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fer.calibration import Threshold, at_threshold, fitted_temperature, tempered, threshold_for
-from fer.ensemble import equal_weights, fitted_weights, greedy, mixed, picked_weights
+from fer.ensemble import Choice, chosen_greedily, each_tempered, equal_weights, fitted_weights, mixed, own_temperatures
 from fer.errors import FerError
 from fer.evaluation.request import Asked, Member
 from fer.evaluation.training import Training
@@ -29,7 +30,8 @@ class Chosen:
 
     Args:
         weights: (M,) of the networks.
-        temperature: None where val could not be had.
+        temperatures: (M,) of the networks, by which each one's logits are divided before they are mixed.
+        temperature: of the mixture; None where val could not be had.
         fitted_on: the faces that it was fitted on, in words.
         threshold: for the wanted error rate; None where none was asked for or none can promise it.
         kept: whether the temperature is the one in the network's checkpoint.
@@ -37,6 +39,7 @@ class Chosen:
     """
 
     weights: Tensor
+    temperatures: Tensor
     temperature: float | None
     fitted_on: str
     threshold: Threshold | None = None
@@ -51,12 +54,14 @@ class Selection:
     Args:
         members: K networks.
         weights: (K,) of them.
+        temperatures: (K,) of them.
         on_val: what they made of val.
         told: how it went, as plain values: who was given, left out, and each step's figures on val.
     """
 
     members: list[Member]
     weights: Tensor
+    temperatures: Tensor
     on_val: OnVal
     told: dict[str, Any]
 
@@ -72,28 +77,43 @@ def selected(asked: Asked, given: Sequence[Member]) -> Selection:
     if why:
         raise FerError(f"--choose chooses on the val split of the training, but {why}")
     predicted, targets, unseen = training.val(asked)
-    picks = greedy(predicted, targets)
-    weights = picked_weights(picks, len(given))
-    kept = [place for place in range(len(given)) if weights[place]]
-    alone = predicted.argmax(2) == targets  # (M, N)
-    best = float(alone.double().mean(1).max())
-    told = {
-        "given": len(given),
-        "left_out": [str(given[place].file) for place in range(len(given)) if place not in kept],
-        "steps": [
-            {"added": str(given[pick.member].file), "nll_val": pick.nll, "accuracy_val": pick.accuracy}
-            for pick in picks
-        ],
+    choice = chosen_greedily(predicted, targets)
+    kept = choice.weights.nonzero().flatten().tolist()
+    told = selection_report([str(member.file) for member in given], choice, predicted, targets)
+    return Selection(
+        [given[index] for index in kept],
+        choice.weights[kept],
+        choice.temperatures[kept],
+        (predicted[kept], targets, unseen),
+        told,
+    )
+
+
+def selection_report(names: Sequence[str], choice: Choice, predicted: Tensor, targets: Tensor) -> dict[str, Any]:
+    """Return how a choice among M networks went, as plain values, and log what matters of it.
+
+    Args:
+        names: of the networks.
+        choice: among them.
+        predicted: (M, N, C) their probabilities of val, as the networks gave them.
+        targets: (N,) labels of val.
+    """
+    steps, given = choice.picks, len(names)
+    left_out = [name for name, weight in zip(names, choice.weights.tolist(), strict=True) if not weight]
+    best = float((predicted.argmax(2) == targets).double().mean(1).max())
+    log.info("chosen on val: %d of %d networks, in %d steps", given - len(left_out), given, len(steps))
+    if steps[-1].accuracy < best:
+        log.warning(
+            "what was chosen lowers val's NLL, but reads %.2f %% of val, the best network alone %.2f %%",
+            100 * steps[-1].accuracy, 100 * best,
+        )  # fmt: skip
+    return {
+        "given": given,
+        "left_out": left_out,
+        "steps": [{"added": names[pick.member], "nll_val": pick.nll, "accuracy_val": pick.accuracy} for pick in steps],
         "best_alone_val": best,
         "all_equal_val": float((predicted.mean(0).argmax(1) == targets).double().mean()),
     }
-    log.info("chosen on val: %d of %d networks, in %d steps", len(kept), len(given), len(picks))
-    if picks[-1].accuracy < best:
-        log.warning(
-            "what was chosen lowers val's NLL, but reads %.2f %% of val, the best network alone %.2f %%",
-            100 * picks[-1].accuracy, 100 * best,
-        )  # fmt: skip
-    return Selection([given[place] for place in kept], weights[kept], (predicted[kept], targets, unseen), told)
 
 
 def chosen(
@@ -103,7 +123,10 @@ def chosen(
     scored: OnVal | None,
     selection: Selection | None = None,
 ) -> Chosen:
-    """Return weights, temperature and threshold.
+    """Return weights, temperatures and threshold.
+
+    Weights that are fitted on val weigh networks whose logits are divided by their own temperatures, fitted there too;
+    equal weights need no val and take the networks as they are.
 
     The threshold is chosen on the faces of val without a twin in train: on the others networks are right more often
     than they will be on faces they have not met.
@@ -120,10 +143,11 @@ def chosen(
     """
     alone = len(members) == 1 and asked.views == "none"
     needed = asked.weights == "val" or asked.error_rate is not None
-    equal = equal_weights(len(members)) if selection is None else selection.weights
+    weights = equal_weights(len(members)) if selection is None else selection.weights
+    own = torch.ones_like(weights) if selection is None else selection.temperatures
     sealed = members[0].model.temperature
     if alone and sealed is not None and not needed:
-        return Chosen(equal_weights(1), sealed, "val" if scored is None else "these faces", kept=True)
+        return Chosen(weights, own, sealed, "val" if scored is None else "these faces", kept=True)
     why = "" if training.shared else "the networks were chosen on different val faces"
     why = why or ("" if scored is not None else training.missing)
     if why and needed:
@@ -131,10 +155,12 @@ def chosen(
     if why:
         log.warning("no temperature: %s", why)
         kept_one = alone and sealed is not None
-        return Chosen(equal, sealed if alone else None, "val" if kept_one else "", kept=kept_one)
+        return Chosen(weights, own, sealed if alone else None, "val" if kept_one else "", kept=kept_one)
     predicted, targets, kept = scored or (selection.on_val if selection else training.val(asked))
-    weights = fitted_weights(predicted, targets) if asked.weights == "val" else equal
-    chances, labels = mixed(predicted, weights).numpy(), targets.numpy()
+    if asked.weights == "val":
+        own = own_temperatures(predicted, targets)
+        weights = fitted_weights(each_tempered(predicted, own), targets)
+    chances, labels = mixed(predicted, weights, own).numpy(), targets.numpy()
     temperature = sealed if alone and sealed is not None else fitted_temperature(chances, labels)
     threshold, chosen_on = None, "the faces of val without a twin in train"
     if kept is None:
@@ -142,7 +168,7 @@ def chosen(
     if asked.error_rate is not None:
         threshold = threshold_for(asked.error_rate, tempered(chances[kept], temperature), labels[kept])
     fitted_on = "val" if scored is None else "these faces"
-    return Chosen(weights, temperature, fitted_on, threshold, alone and sealed is not None, chosen_on)
+    return Chosen(weights, own, temperature, fitted_on, threshold, alone and sealed is not None, chosen_on)
 
 
 def answering(chosen: Chosen, wanted: float, scored: Scored) -> dict[str, Any]:

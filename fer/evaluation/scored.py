@@ -61,7 +61,7 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
     kept = not_trained_on(training, images)
     on_val = own and asked.split == "val" and same_split(faces.settings, members[0].trained_with)
     choice = chosen(asked, members, training, (predicted, targets, kept) if on_val else None, selection)
-    together = mixed(predicted, choice.weights)
+    together = mixed(predicted, choice.weights, choice.temperatures)
     scored = scoring.scored_faces(together, data, asked.split, classes)
     results = scoring.split_figures(scored, data, asked.split, choice.temperature)
     results |= {
@@ -151,10 +151,13 @@ def _about(asked: Asked, members: Sequence[Member], choice: Chosen) -> dict[str,
                 "checkpoint": str(member.file),
                 "weights_sha256": checkpoints.weights_sha256(member.model),
                 "architecture": member.model.architecture,
-                "weight": float(weight),
+                "weight": weight,
+                "temperature": temperature,
                 "trained": member.trained,
             }
-            for member, weight in zip(members, choice.weights, strict=True)
+            for member, weight, temperature in zip(
+                members, choice.weights.tolist(), choice.temperatures.tolist(), strict=True
+            )
         ],
         "weights": ("chosen" if asked.choose else asked.weights) if len(members) > 1 else None,
     }

@@ -1,0 +1,168 @@
+"""An ensemble of networks whose predictions alone are at hand: chosen on those of val, mixed from those of test."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fer import scoring
+from fer.calibration import fitted_temperature
+from fer.ensemble import Pick, chosen_greedily, mixed
+from fer.errors import FerError
+from fer.evaluation.choice import selection_report
+from fer.predictions import Predictions, Scored
+
+
+@dataclass(frozen=True)
+class PredictionsChoice:
+    """An ensemble of M networks, chosen on their predictions of val.
+
+    Args:
+        names: M, of the networks.
+        weights: (M,) which sum to 1; 0 of a network that was left out.
+        temperatures: (M,) by which each network's logits are divided before mixing.
+        steps: of the greedy choice.
+        temperature: of the mixture.
+        probabilities: (N, C) of the mixture on val, before its temperature.
+        report: how the choice went, as "selection" in ``metrics.json``.
+    """
+
+    names: tuple[str, ...]
+    weights: NDArray[np.float64]
+    temperatures: NDArray[np.float64]
+    steps: list[Pick]
+    temperature: float
+    probabilities: NDArray[np.float64]
+    report: dict[str, Any]
+
+
+def chosen_from(val: Sequence[Predictions], names: Sequence[str] = ()) -> PredictionsChoice:
+    """Return the ensemble that val chooses among M networks, greedily and each at its own temperature.
+
+    Args:
+        val: predictions of the same faces of val by each network, with the same views.
+        names: M, for messages and the report; by default "predictions 1"...
+
+    Raises:
+        FerError: there are none, or they are of other faces, labels or classes than the first.
+    """
+    names = _named(val, names)
+    predicted, targets = _aligned(val, names)
+    choice = chosen_greedily(predicted, targets)
+    together = mixed(predicted, choice.weights, choice.temperatures).numpy()
+    return PredictionsChoice(
+        tuple(names),
+        choice.weights.numpy(),
+        choice.temperatures.numpy(),
+        choice.picks,
+        fitted_temperature(together, targets.numpy()),
+        together,
+        selection_report(names, choice, predicted, targets),
+    )
+
+
+def mixed_from(choice: PredictionsChoice, test: Sequence[Predictions]) -> NDArray[np.float64]:
+    """Return the probabilities (N, C) of a chosen ensemble, before its temperature; faces as in the first predictions.
+
+    Args:
+        choice: of ``chosen_from``.
+        test: predictions of the same faces by all M networks, or by those alone that have a weight, in val's order.
+
+    Raises:
+        FerError: they are of another number of networks, or of other faces, labels or classes than the first.
+    """
+    kept = choice.weights > 0
+    names = [name for name, weight in zip(choice.names, choice.weights, strict=True) if weight]
+    predicted, _ = _aligned(_of_chosen(choice, test), names)
+    weights, temperatures = (torch.from_numpy(values[kept]) for values in (choice.weights, choice.temperatures))
+    together: NDArray[np.float64] = mixed(predicted, weights, temperatures).numpy()
+    return together
+
+
+def results_from(choice: PredictionsChoice, test: Sequence[Predictions], split: str) -> dict[str, Any]:
+    """Return the metrics of a chosen ensemble on a split, named as in the ``metrics.json`` of ``fer.evaluate``.
+
+    Args:
+        choice: of ``chosen_from``.
+        test: as ``mixed_from`` takes them.
+        split: its name.
+
+    Raises:
+        FerError: as in ``mixed_from``.
+    """
+    together, first = mixed_from(choice, test), _of_chosen(choice, test)[0]
+    faces = np.empty((len(first.rows), 0, 0), np.uint8)  # which no metric needs
+    scored = Scored(faces, _labels(first), together.astype(np.float32), first.rows, first.classes)
+    values = zip(choice.names, choice.weights.tolist(), choice.temperatures.tolist(), strict=True)
+    return {
+        "schema": scoring.SCHEMA,
+        "split": split,
+        **scoring.figures(scored, choice.temperature),
+        "temperature_fitted_on": "val",
+        "members": [
+            {"checkpoint": name, "weight": weight, "temperature": temperature}
+            for name, weight, temperature in values
+            if weight
+        ],
+        "weights": "chosen",
+        "selection": choice.report,
+    }
+
+
+def _named(predictions: Sequence[Predictions], names: Sequence[str]) -> Sequence[str]:
+    if not predictions:
+        raise FerError("no predictions to choose among: name those of at least one network")
+    return names or [f"predictions {number}" for number in range(1, len(predictions) + 1)]
+
+
+def _of_chosen(choice: PredictionsChoice, test: Sequence[Predictions]) -> Sequence[Predictions]:
+    """Return the predictions of the networks that have a weight, given those of all or of these alone.
+
+    Raises:
+        FerError: they are of another number of networks.
+    """
+    kept = np.flatnonzero(choice.weights).tolist()
+    if len(test) not in (len(kept), len(choice.weights)):
+        expected = f"all {len(choice.weights)} or the {len(kept)} that were chosen"
+        raise FerError(f"predictions of {len(test)} networks; expected {expected}")
+    return test if len(test) == len(kept) else [test[index] for index in kept]
+
+
+def _aligned(predictions: Sequence[Predictions], names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return probabilities (M, N, C) float64 in the order of the first predictions' faces, and the labels (N,).
+
+    Raises:
+        FerError: predictions are of no face, or of other faces, labels or classes than the first.
+    """
+    first = predictions[0]
+    if not len(first.rows):
+        raise FerError(f"{names[0]}: predictions of no face")
+    known = dict(zip(first.rows.tolist(), first.targets, strict=True))
+    parts = []
+    for name, said in zip(names, predictions, strict=True):
+        index_of = {row: index for index, row in enumerate(said.rows.tolist())}
+        if said.classes != first.classes:
+            theirs, expected = (", ".join(one.classes) for one in (said, first))
+            raise FerError(f"{name}: predicts {theirs}; {names[0]} predicts {expected}")
+        if index_of.keys() != known.keys():
+            raise FerError(f"{name}: other rows than {names[0]}; predict the same split of the same data with both")
+        if dict(zip(said.rows.tolist(), said.targets, strict=True)) != known:
+            raise FerError(f"{name}: other labels than {names[0]}; predict with the same labels and FER+ rule")
+        parts.append(torch.from_numpy(said.probabilities[[index_of[row] for row in known]]))
+    return torch.stack(parts), torch.from_numpy(_labels(first))
+
+
+def _labels(said: Predictions) -> NDArray[np.int64]:
+    """Return the labels (N,) as class indices.
+
+    Raises:
+        FerError: one is none of the classes.
+    """
+    index_of = {name: index for index, name in enumerate(said.classes)}
+    if unknown := sorted(set(said.targets) - index_of.keys()):
+        raise FerError(f"label {unknown[0]!r} is none of the predicted classes {', '.join(said.classes)}")
+    return np.array([index_of[name] for name in said.targets], np.int64)
