@@ -32,10 +32,11 @@ DIVIDED_BY = {  # split of ``data`` -> the other keys that say who is val
 
 
 class Named(NamedTuple):
-    """A teacher's file and its part in the answer."""
+    """A teacher's file, its part in the answer, and the temperature at which an evaluation mixed it."""
 
     file: Path
     weight: float
+    temperature: float = 1.0
 
 
 class Teachers:
@@ -59,6 +60,7 @@ class Teachers:
     ) -> None:
         self.networks = [network.eval().requires_grad_(False) for network in networks]
         self.weights = [one.weight for one in named]
+        self.temperatures = [one.temperature for one in named]
         self.settings = settings
         self.share = share
         self.about = [
@@ -67,6 +69,7 @@ class Teachers:
                 "sha256": sha256_of(one.file),
                 "architecture": network.architecture,
                 "weight": one.weight,
+                "temperature": one.temperature,
             }
             for one, network in zip(named, networks, strict=True)
         ]
@@ -84,16 +87,18 @@ class Teachers:
     def answers(self, images: Tensor) -> Tensor:
         """Return their mean probabilities (B, C) at the temperature of the faces (B, 1, T, T), cropped already.
 
+        Each teacher's logits are divided by its own temperature too, so that an ensemble teaches as it was evaluated.
+
         A teacher of crops is shown the middle of larger ones, at the scale that it was trained at; one of whole faces
         is shown crops enlarged, since what is around them is gone.
         """
         images = to_unit(images)
         total = torch.zeros((), device=images.device)
-        for network, weight in zip(self.networks, self.weights, strict=True):
+        for network, weight, own in zip(self.networks, self.weights, self.temperatures, strict=True):
             if next(network.parameters()).device != images.device:
                 network.to(images.device, memory_format=torch.channels_last)
             logits = network.look(seen_by(network, images, self.share)).float()
-            total = total + weight * (logits / self.settings.temperature).softmax(1)
+            total = total + weight * (logits / (own * self.settings.temperature)).softmax(1)
         return total
 
     def blended(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
@@ -147,7 +152,7 @@ def read(settings: DistillSettings, model: EmotionClassifier, data: FERDataModul
 
 
 def members(given: str) -> list[tuple[Named, EmotionClassifier]]:
-    """Return the networks that a name of ``distill.teachers`` stands for, and their weights in the answer.
+    """Return the networks that a name of ``distill.teachers`` stands for, their weights and temperatures.
 
     Args:
         given: a run folder, a checkpoint, or the folder of an evaluation of several networks.
@@ -159,16 +164,29 @@ def members(given: str) -> list[tuple[Named, EmotionClassifier]]:
     if (about.parent / "checkpoints").is_dir() or not about.is_file():
         file = checkpoints.find(given)
         return [(Named(file, 1.0), checkpoints.load(file))]
+    found = [(checkpoints.evaluated(one), mixed) for one, mixed in _evaluated(about) if mixed.weight > 0]
+    return [(mixed._replace(file=file), network) for (file, network), mixed in found]
+
+
+def _evaluated(about: Path) -> list[tuple[dict[str, Any], Named]]:
+    """Return the members of an evaluation as its ``metrics.json`` lists them, and how it mixed them.
+
+    Raises:
+        FerError: it lists none, or a weight or temperature is none.
+    """
     try:
-        told = json.loads(about.read_text(encoding="utf-8"))["members"]
-        weights = [float(one["weight"]) for one in told]
-        told = [{**one, "checkpoint": Path(one["checkpoint"])} for one in told]
+        listed = json.loads(about.read_text(encoding="utf-8"))["members"]
+        members = [{**one, "checkpoint": Path(one["checkpoint"])} for one in listed]
+        mixed = [  # evaluations from before networks were tempered have no temperatures
+            Named(one["checkpoint"], float(one["weight"]), float(one.get("temperature", 1.0))) for one in members
+        ]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise FerError(f"distill.teachers: {about}: tells of no networks and their weights") from error
-    if not all(0 <= weight < math.inf for weight in weights) or not sum(weights):
+    if not all(0 <= one.weight < math.inf for one in mixed) or not sum(one.weight for one in mixed):
         raise FerError(f"distill.teachers: {about}: weights of networks are numbers from 0, and not all 0")
-    found = [(checkpoints.evaluated(one), weight) for one, weight in zip(told, weights, strict=True) if weight > 0]
-    return [(Named(file, weight), network) for (file, network), weight in found]
+    if not all(0 < one.temperature < math.inf for one in mixed):
+        raise FerError(f"distill.teachers: {about}: temperatures of networks are numbers above 0")
+    return list(zip(members, mixed, strict=True))
 
 
 def _refuse_others(file: Path, teacher: EmotionClassifier, model: EmotionClassifier, data: FERDataModule) -> None:

@@ -143,7 +143,7 @@ def chosen_greedily(predicted: Tensor, targets: Tensor) -> Choice:
         targets: (N,) true classes.
     """
     temperatures = own_temperatures(predicted, targets)
-    picks = greedy(each_tempered(predicted, temperatures), targets)
+    picks = greedy(each_tempered(predicted.double(), temperatures), targets)  # in 32 bits rounding passes for a gain
     weights = picked_weights(picks, len(predicted))
     if weights.count_nonzero() == 1:
         temperatures = torch.ones_like(temperatures)

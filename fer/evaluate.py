@@ -53,11 +53,13 @@ def parser() -> Grammar:
     )  # fmt: skip
     grammar.add_argument(
         "--weights", choices=["equal", "val"], default="equal",
-        help="of an ensemble's networks: equal, or fitted on the val split of the training; default: %(default)s",
+        help="of an ensemble's networks: equal, or fitted on the val split of the training, each network's logits "
+        "divided by its own temperature first; default: %(default)s",
     )  # fmt: skip
     grammar.add_argument(
         "--choose", action="store_true",
-        help="choose an ensemble's networks and their weights among those named, one after the other, on val",
+        help="choose an ensemble's networks and their weights among those named, one after the other, on val, each "
+        "network's logits divided by its own temperature first",
     )  # fmt: skip
     grammar.add_argument(
         "--against", metavar="OTHER",

@@ -232,19 +232,27 @@ def ensemble_in_words(results: Mapping[str, Any]) -> str:
     selection = results.get("selection")
     if count < 2:
         return f"the one network that val chose among {selection['given']}" if selection else ""
+    tempered = any(own_temperature(member) != 1 for member in results["members"])
+    each = ", each at its own temperature" if tempered else ""
     if selection:
-        return f"an ensemble of {count} networks, chosen with their weights among {selection['given']} on val"
-    return f"an ensemble of {count} networks, weights {results['weights']}"
+        return f"an ensemble of {count} networks{each}, chosen with their weights among {selection['given']} on val"
+    return f"an ensemble of {count} networks{each}, weights {results['weights']}"
+
+
+def own_temperature(member: Mapping[str, Any]) -> float:
+    """Return by what a member's logits were divided before mixing: 1 in evaluations from before that was done."""
+    return float(member.get("temperature", 1.0))
 
 
 def member_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return a row a network of an ensemble: number, weight, accuracy alone, mean disagreement, checkpoint."""
+    """Return a row a network of an ensemble: number, weight, temperature, accuracy alone, disagreement, checkpoint."""
     alone, matrix = (results["diversity"][key] for key in ("accuracy", "disagreement"))
     others = len(alone) - 1
     return [
         (
             str(place + 1),
             f"{member['weight']:.3f}",
+            f"{own_temperature(member):.3f}",
             f"{100 * alone[place]:.2f} %",
             f"{100 * sum(matrix[place]) / others:.1f} %",
             str(member["checkpoint"]),
@@ -253,7 +261,7 @@ def member_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-MEMBER_HEADS = ("#", "weight", "accuracy alone", "answers differently", "network")
+MEMBER_HEADS = ("#", "weight", "temperature", "accuracy alone", "answers differently", "network")
 
 
 def selection_in_words(selection: Mapping[str, Any]) -> str:

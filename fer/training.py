@@ -330,7 +330,7 @@ def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
     if left_out[0] != left_out[1]:
         raise FerError(f"resume={folder}: data.exclude names other rows now than when the run began")
     told = (checkpoint["fer"].get("teachers"), model.taught_by)
-    teachers = [[(one["sha256"], one["weight"]) for one in about or []] for about in told]
+    teachers = [[(one["sha256"], one["weight"], one.get("temperature", 1.0)) for one in about or []] for about in told]
     if teachers[0] != teachers[1]:
         raise FerError(f"resume={folder}: distill.teachers are other networks or weights now than when the run began")
     model.load_state_dict(checkpoint["state_dict"])

@@ -33,6 +33,17 @@ def test_answers_are_the_weighted_mean_at_the_temperature(small_run, another_run
     assert torch.allclose(both.answers((faces * 255).round().byte()).sum(1), torch.ones(5))
 
 
+def test_each_teacher_answers_at_its_own_temperature_too(small_run, another_run):
+    runs, own = (small_run, another_run), (0.5, 2.0)
+    named = [Named(distillation.checkpoints.find(run), 0.5, warm) for run, warm in zip(runs, own, strict=True)]
+    networks = [fer.load(run) for run in runs]
+    both = Teachers(networks, named, DistillSettings(teachers=["x"], temperature=3.0))
+    faces = torch.rand(5, 1, 24, 24)
+    with torch.no_grad():
+        one, two = ((network(faces) / (3 * warm)).softmax(1) for network, warm in zip(networks, own, strict=True))
+    assert torch.allclose(both.answers(faces), (one + two) / 2, atol=1e-6)
+
+
 def test_a_network_that_answers_as_its_teacher_has_nothing_to_learn_from_it(small_run, teacher):
     alone = teachers((small_run, 1.0), weight=0.5, temperature=2.0)
     faces = torch.rand(5, 1, 24, 24)
@@ -146,6 +157,32 @@ def test_an_ensemble_teaches_with_its_weights(train, evaluate, small_run, anothe
     assert train(*SMALL, "distill.teachers=[both/val]", "hydra.run.dir=taught").code == 0
     found = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "taught")["teachers"]}
     assert found == pytest.approx({name: weight for name, weight in wanted.items() if weight > 0})
+    own = {one["checkpoint"]: one["temperature"] for one in metrics(tmp_path / "both" / "val")["members"]}
+    assert 1 not in own.values()
+    for one in metrics(tmp_path / "taught")["teachers"]:
+        assert one["temperature"] == own[one["checkpoint"]]
+
+
+def test_an_evaluation_without_temperatures_teaches_at_one(evaluate, small_run, another_run, tmp_path):
+    assert evaluate(str(small_run), str(another_run), "--weights", "val", "--out", "both").code == 0
+    about = tmp_path / "both" / "val" / "metrics.json"
+    told = json.loads(about.read_text())
+    for one in told["members"]:
+        del one["temperature"]
+    about.write_text(json.dumps(told))
+    assert [one.temperature for one, _ in distillation.members("both/val")] == [1.0, 1.0]
+
+
+def test_resumed_with_the_same_temperatures_of_teachers_alone(train, evaluate, small_run, another_run, tmp_path):
+    assert evaluate(str(small_run), str(another_run), "--out", "both").code == 0
+    assert train(*SMALL, "distill.teachers=[both/val]", "hydra.run.dir=taught").code == 0
+    about = tmp_path / "both" / "val" / "metrics.json"
+    told = json.loads(about.read_text())
+    told["members"][0]["temperature"] = 0.5
+    about.write_text(json.dumps(told))
+    (tmp_path / "taught" / "metrics.json").unlink()
+    ended = train("resume=taught")
+    assert (ended.code, "other networks or weights now" in ended.line) == (1, True), ended.line
 
 
 def test_resumed_with_the_same_teachers_alone(train, small_run, another_run, tmp_path):
@@ -193,6 +230,11 @@ def test_bad_teachers_are_refused_before_anything_trains(train, small_run, tmp_p
         ([{"checkpoint": str(small_run), "weight": float("nan")}], "numbers from 0, and not all 0"),
         ([{"checkpoint": str(small_run), "weight": float("inf")}], "numbers from 0, and not all 0"),
         ([{"checkpoint": str(small_run), "weight": -1}], "numbers from 0, and not all 0"),
+        (
+            [{"checkpoint": str(small_run), "weight": 1, "temperature": 0}],
+            "temperatures of networks are numbers above",
+        ),
+        ([{"checkpoint": str(small_run), "weight": 1, "temperature": "hot"}], "tells of no networks and their weights"),
         ([{"checkpoint": "", "weight": 1}], "no run folder"),
     ):
         (tmp_path / "odd" / "metrics.json").write_text(json.dumps({"members": odd}))

@@ -13,11 +13,11 @@ from PIL import Image
 from test_train import write_csv
 
 import fer
+from fer import ensemble, predictions
 from fer.data import exclusion
 from fer.data.datamodule import FERDataModule
 from fer.data.readers.drawing import draw_faces
 from fer.ensemble import Pick
-from fer.evaluation import choice
 from fer.labels import EMOTIONS
 from fer.settings import DataSettings
 
@@ -339,10 +339,11 @@ def test_an_ensembles_networks_are_chosen_on_val(train, evaluate, small_run, ano
     files = [str(run / "checkpoints" / "best.ckpt") for run in given]
     assert sorted(members + told["left_out"]) == sorted(files)
     assert sum(member["weight"] for member in found["members"]) == pytest.approx(1)
-    val = [metrics(run)["nll"] for run in given]
+    val = [metrics(run)["calibrated"]["nll"] for run in given]  # each at its own temperature
     assert told["steps"][0]["added"] == files[val.index(min(val))]
     assert told["steps"][0]["nll_val"] == pytest.approx(min(val), abs=1e-5)
-    assert "among 3 on val" in ended.out
+    assert f"chosen on val: {len(members)} of 3 networks, in {len(told['steps'])} steps" in ended.out
+    assert len(members) > 1 or len(told["steps"]) == 1
     assert told["best_alone_val"] == pytest.approx(max(metrics(run)["accuracy"] for run in given))
     assert "left out: " in (Path("both") / "test" / "report.html").read_text()
     assert (Path("both") / "test" / "figures" / "disagreement.png").exists() == (len(members) > 1)
@@ -350,8 +351,35 @@ def test_an_ensembles_networks_are_chosen_on_val(train, evaluate, small_run, ano
         assert (run / "test_opened.json").exists() == (file in members)
 
 
+def chances_of(run, temperature, file):
+    """What a network says, at a temperature, of the faces of a predictions.csv."""
+    with open(file, newline="") as stream:
+        rows = [int(row["row"]) for row in csv.DictReader(stream)]
+    faces = torch.from_numpy(draw_faces(140, seed=0, image_size=24)[0])[rows, None]
+    with torch.inference_mode():
+        return (fer.load(run)(faces) / temperature).softmax(1)
+
+
+@pytest.mark.parametrize("asked", [["--choose"], ["--weights", "val"]])
+def test_weights_of_val_are_of_networks_at_their_own_temperatures(evaluate, small_run, another_run, monkeypatch, asked):
+    monkeypatch.setattr(ensemble, "greedy", lambda predicted, targets: [Pick(0, 1.5, 0.5), Pick(1, 1.4, 0.9)])
+    ended = evaluate(str(small_run), str(another_run), *asked, "--split", "test", "--out", "both")
+    assert ended.code == 0, ended.err
+    folder = Path("both") / "test"
+    members, own = metrics(folder)["members"], [metrics(run)["temperature"] for run in (small_run, another_run)]
+    assert [member["temperature"] for member in members] == pytest.approx(own, rel=1e-4)
+    assert own[0] != pytest.approx(own[1], rel=1e-2)
+    file = folder / "predictions.csv"
+    each = [chances_of(*member, file) for member in zip((small_run, another_run), own, strict=True)]
+    expected = sum(member["weight"] * chances for member, chances in zip(members, each, strict=True))
+    assert np.allclose(predictions.read(file).probabilities, expected, atol=1e-4)
+    assert f"{own[0]:.3f}" in ended.out
+    for page in ("report.html", "model_card.md"):
+        assert "ensemble of 2 networks, each at its own temperature, " in (folder / page).read_text()
+
+
 def test_a_single_network_that_is_chosen_is_said_to_be(evaluate, small_run, another_run, monkeypatch):
-    monkeypatch.setattr(choice, "greedy", lambda predicted, targets: [Pick(1, 1.5, 0.5)])
+    monkeypatch.setattr(ensemble, "greedy", lambda predicted, targets: [Pick(1, 1.5, 0.5)])
     ended = evaluate(str(small_run), str(another_run), "--choose", "--out", "one")
     assert ended.code == 0, ended.err
     found = metrics(Path("one") / "val")
@@ -365,7 +393,7 @@ def test_a_single_network_that_is_chosen_is_said_to_be(evaluate, small_run, anot
 def test_a_choice_that_reads_less_than_the_best_alone_is_told(
     evaluate, small_run, another_run, monkeypatch, accuracy, said
 ):
-    monkeypatch.setattr(choice, "greedy", lambda predicted, targets: [Pick(0, 1.5, 0.5), Pick(1, 1.4, accuracy)])
+    monkeypatch.setattr(ensemble, "greedy", lambda predicted, targets: [Pick(0, 1.5, 0.5), Pick(1, 1.4, accuracy)])
     ended = evaluate(str(small_run), str(another_run), "--choose", "--out", "both")
     assert ended.code == 0, ended.err
     assert ("lowers val's NLL, but reads 0.00 % of val, the best network alone" in ended.out) == said

@@ -314,11 +314,12 @@ def ensemble(report: Report, drawn: Mapping[str, str]) -> Markup:
     results, parts = report.results, []
     if "disagreement" in drawn:
         told = paragraph(
+            "Temperature: what each network's logits are divided by before mixing. "
             "Alone: each network's accuracy on these faces. Answers differently: the share of these faces on which its "
             "answer is not another's, in the mean of the others. An ensemble gains where networks are good and differ.",
             class_="soft",
         )
-        parts.append(page.table(MEMBER_HEADS, member_rows(results), (1, 2, 3)))
+        parts.append(page.table(MEMBER_HEADS, member_rows(results), (1, 2, 3, 4)))
         parts.append(page.columns(page.drawing(drawn["disagreement"], "share of faces answered differently"), told))
     if "selection" in drawn:
         words = paragraph(sentence(selection_in_words(results["selection"])), class_="soft")
