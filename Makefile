@@ -63,32 +63,10 @@ BARS := 63,speedrun/70,speedrun/73
 speedrun: $(INSTALLED)  ## least time to 63.08, 70 and 73 % of val, each alone on the machine; 73 asks for a GPU; goes on where it stopped (SEEDS=0,1,2 BARS=63)
 	$(call sweep_in,$(SPEEDRUN),experiment=speedrun/$(BARS) seed=$(SEEDS) sweep.jobs=1)
 
-BEST := outputs/best
-THREE := 0,1,2
-LITERATURE := khaireddin_vgg,literature/lethesec_resnet18,literature/wujie_vgg19
-# $(1): folder of an evaluation, $(2): whose; test is opened for it once, however often make is called; what was cut off
-# before its figures were written is begun again
-on_test = { test -e $(1)/metrics.json || { rm -rf $(1) && $(RUN) -m fer.evaluate $(2) --split test; }; }
-# $(1): folder of a sweep; its finished runs, without the folders that failed ones leave
-finished = $$(ls -d $(1)/[0-9]*/metrics.json 2>/dev/null | xargs -r dirname)
-# $(1): folder of a sweep; each of its runs in single view and with ten crops
-each_on_test = for run in $(call finished,$(1)); do \
-	$(call on_test,$$run/evaluations/test,$$run) || $(missed); \
-	$(call on_test,$$run/evaluations/test_ten_crop,$$run --tta ten_crop) || $(missed); done
-# what failed stops nothing but what is made of it, since the rest is worth hours; what was interrupted stops all
-missed = { failed=$$?; test $$failed -lt 128 || exit $$failed; }
-best: $(INSTALLED)  ## the best recipes and the literature's, trained and evaluated: hours of a GPU; goes on where it stopped
-	@trap 'exit 130' INT TERM; failed=0; set -x; \
-	$(call sweep_in,$(BEST)/single,experiment=best/single seed=$(THREE)) || $(missed); \
-	$(call each_on_test,$(BEST)/single); \
-	$(call sweep_in,$(BEST)/members,experiment=best/ensemble sweep=ensemble) || $(missed); \
-	$(call on_test,$(BEST)/ensemble/test_ten_crop,$(call finished,$(BEST)/single) $(call finished,$(BEST)/members) --choose --tta ten_crop --out $(BEST)/ensemble) || $(missed); \
-	if test -e $(BEST)/ensemble/test_ten_crop/metrics.json; then \
-	$(call sweep_in,$(BEST)/distilled,experiment=best/distilled seed=$(THREE) 'distill.teachers=[$(BEST)/ensemble/test_ten_crop]') || $(missed); \
-	$(call each_on_test,$(BEST)/distilled); fi; \
-	$(call sweep_in,$(BEST)/literature,experiment=literature/$(LITERATURE)) || $(missed); \
-	$(call each_on_test,$(BEST)/literature); \
-	exit $$failed
+HOURS := 2
+
+best: $(INSTALLED)  ## the best networks that this machine trains in HOURS=2: an ensemble, three students, a small one (ARGS="--data fer2013.csv")
+	$(RUN) -m fer.best --hours $(HOURS) $(ARGS)
 
 bench: $(INSTALLED)  ## measure speed against what is wanted; writes outputs/bench/latest.json (DATA=path/to/fer2013.csv)
 	$(RUN) -m fer.bench $(if $(DATA),--data "$(DATA)") $(ARGS)

@@ -2,6 +2,7 @@
 
 COMMANDS = {
     "fer.train": "fit a network, or sweep over settings with -m; chooses the best epoch on val",
+    "fer.best": "the best networks that this machine trains in a given time; an ensemble, students, a small one",
     "fer.tune": "search for good settings; writes the best as an experiment (needs the extra tune)",
     "fer.bench": "measure speed against what is wanted of it",
     "fer.evaluate": "score a run or checkpoint on val or test; the only command that opens test",

@@ -36,12 +36,15 @@ FLOORS = [
     {"sweep", "evaluation", "card"},
     {"training"},
     {"inventory", "lr_finder", "tuning"},
-    {"train", "evaluate", "compare", "tune", "study", "audit", "share", "__main__", "__init__"},
+    {"share"},
+    {"campaign"},
+    {"best", "train", "evaluate", "compare", "tune", "study", "audit", "__main__", "__init__"},
     {"benchmarks"},
     {"bench"},
 ]
 SAME_FLOOR = {("callbacks", "models"), ("checkpoints", "models")}
 LIGHT = {
+    "best",
     "errors",
     "labels",
     "arguments",

@@ -1,0 +1,204 @@
+"""``python -m fer.best --hours 2``: the best networks that this machine can train in a given time.
+
+It measures how fast each kind of network trains here, plans epochs for the time, trains unlike networks side by side,
+chooses on val which of them teach, trains three students and a network below half a million parameters with them,
+chooses an ensemble on val, and opens test at the end, once for each line of its table. ``best.html`` shows it all.
+"""
+
+import argparse
+import logging
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer import jobs
+from fer.campaign.record import FILE, PARTS, Record, Request, read
+from fer.data.locate import locate
+from fer.errors import FerError, Grammar, Interrupted, command
+from fer.results import new_folder
+from fer.terminal import logged, shown
+
+if TYPE_CHECKING:
+    from fer.campaign.campaign import Campaign
+
+log = logging.getLogger(__name__)
+
+CAMPAIGNS = Path("outputs/best")
+ONCE = ("data", "rule", "set", "parts", "earlier", "device", "jobs", "out", "dry_run")  # not beside --resume
+
+
+def parser() -> Grammar:
+    """Return the command line's grammar."""
+    grammar = Grammar(
+        prog="python -m fer.best",
+        description="Train the best networks that this machine can in a given time: unlike members side by side, three "
+        "students and a small network taught by the best of them, and an ensemble. Everything is chosen on val; test "
+        "is opened at the end, once for each line of the table.",
+    )
+    grammar.add_argument("--hours", type=float, help="for everything, such as 0.15 or 8")
+    grammar.add_argument("--data", help="table, archive, folder or 'synthetic'; default: $FER_DATA, then data/")
+    grammar.add_argument(
+        "--rule", choices=["official", "as_given", "holdout"], help="how the data are split; default: official"
+    )
+    grammar.add_argument(
+        "--set", nargs="+", default=None, metavar="KEY=VALUE",
+        help="settings of fer.train for every network, such as data.on_bad=skip",
+    )  # fmt: skip
+    grammar.add_argument(
+        "--with", nargs="+", default=None, metavar="FOLDER", dest="earlier",
+        help="networks of earlier campaigns, runs or results (docs/results) that may join the ensemble and teach; "
+        "predictions of val and test with ten crops are enough to join",
+    )  # fmt: skip
+    grammar.add_argument("--parts", nargs="+", choices=PARTS, default=None, help="what is trained; default: all three")
+    grammar.add_argument("--device", choices=["auto", "cpu", "gpu"], default=None, help="default: auto")
+    grammar.add_argument(
+        "--jobs", type=int, metavar="N", help="trainings side by side; default: three on a GPU, one on each core"
+    )
+    grammar.add_argument("--out", type=Path, help=f"folder of the campaign; default: {CAMPAIGNS}/<date>_<time>")
+    grammar.add_argument("--dry-run", action="store_true", default=None, help="measure the speed and print the plan")
+    grammar.add_argument(
+        "--resume", type=Path, metavar="FOLDER", help="go on with an interrupted campaign in the time that it has left"
+    )
+    return grammar
+
+
+@command("fer.best")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments, line = parser().begin(argv)
+    check(arguments)
+    if arguments.resume is not None:
+        return resume(arguments)
+    request = request_of(arguments)
+    record = Record(request, line, datetime.now(UTC).isoformat(timespec="seconds"))
+    if arguments.dry_run:
+        return dry_run(record)
+    folder = arguments.out or new_folder(CAMPAIGNS.absolute(), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    if (folder / FILE).exists():
+        raise FerError(f"--out {folder}: holds a campaign already; go on with --resume {shlex.quote(str(folder))}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return run(record, folder)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise where options are out of range or mean nothing together.
+
+    Raises:
+        FerError: naming the option.
+    """
+    if arguments.resume is not None:
+        for name in ONCE:
+            if getattr(arguments, name) is not None:
+                option = {"earlier": "--with", "dry_run": "--dry-run"}.get(name, f"--{name}")
+                raise FerError(f"{option}: a campaign goes on as it began; beside --resume only --hours may be given")
+    elif arguments.hours is None:
+        raise FerError("--hours is missing: the time for everything, such as --hours 2")
+    if arguments.hours is not None and not 0 < arguments.hours < float("inf"):
+        raise FerError(f"--hours {arguments.hours:g}: expected more than 0")
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise FerError(f"--jobs {arguments.jobs}: expected at least 1")
+    for text in arguments.set or ():
+        if "=" not in text or text.startswith(("hydra", "+", "~", "-")):
+            raise FerError(f"--set {text}: expected KEY=VALUE of fer.train, such as data.on_bad=skip")
+
+
+def request_of(arguments: argparse.Namespace) -> Request:
+    """Return what a command line asks for.
+
+    Raises:
+        FerError: there are no data, or a setting is none of ``fer.train``.
+    """
+    from fer.configuration import composed
+
+    data, _ = locate(arguments.data, drawn_faces_allowed=False)
+    composed(["experiment=best/cpu", *(arguments.set or ())])  # a mistyped key is found before anything is measured
+    return Request(
+        hours=arguments.hours,
+        data=data,
+        rule=arguments.rule or "official",
+        settings=tuple(arguments.set or ()),
+        device=arguments.device or "auto",
+        slots=arguments.jobs,
+        parts=tuple(part for part in PARTS if part in (arguments.parts or PARTS)),
+        earlier=tuple(str(Path(folder).absolute()) for folder in arguments.earlier or ()),
+    )
+
+
+def dry_run(record: Record) -> int:
+    """Measure, print the plan, and leave nothing behind."""
+    from fer.campaign.campaign import Campaign
+
+    with tempfile.TemporaryDirectory(prefix="fer-best-") as scratch:
+        campaign = Campaign(record, Path(scratch))
+        campaign.begin()
+        made = campaign.plan(campaign.measure(Path(scratch) / "speed"))
+        log.info("%s", campaign.plan_text(made))
+    return 0
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Go on with a campaign."""
+    folder = arguments.resume.expanduser().absolute()
+    record = read(folder)
+    if record.finished and arguments.hours is None:
+        log.info("finished already: %s", shown(folder / "best.html"))
+        return 0
+    if arguments.hours is not None:
+        from dataclasses import replace
+
+        record.request, record.finished = replace(record.request, hours=arguments.hours), None
+    return run(record, folder)
+
+
+def run(record: Record, folder: Path) -> int:
+    """Run a campaign in its folder, and return the exit code: 1 if no network was evaluated.
+
+    Raises:
+        FerError: another process works in the folder; bad data; too little time.
+        Interrupted: a signal came; what is done is kept.
+    """
+    from fer.campaign.campaign import Campaign
+
+    with open(folder / "best.log", "ab") as held, logged(folder / "best.log"):
+        try:
+            jobs.hold(held)
+        except BlockingIOError:
+            raise FerError(f"{folder}: a campaign still runs in it; wait for its end, or stop it") from None
+        campaign = Campaign(record, folder)
+        try:
+            campaign.run()
+        except Interrupted as error:
+            campaign.keep()
+            again = f"python -m fer.best --resume {shlex.quote(str(shown(folder)))}"
+            raise Interrupted(f"{error}; go on with: {again}", error.code) from None
+        return conclude(campaign)
+
+
+def conclude(campaign: "Campaign") -> int:
+    """Print the table and where everything lies."""
+    from fer.campaign.summary import rows_of
+    from fer.reports import campaign as page
+
+    record, folder = campaign.record, campaign.folder
+    log.info("\n%s\n", page.text(rows_of(record, folder)))
+    for text in record.notes:
+        log.info("note: %s", text)
+    log.info("campaign: %s, of %g hours", shown(folder), record.request.hours)
+    for name, purpose in (
+        ("best.html", "plan, table, curves and cost on one page"),
+        ("best.json", "the same as data"),
+        ("best.safetensors", "the best single network, half precision; its card beside it"),
+        ("small.safetensors", "the network below half a million parameters"),
+        ("results/", "predictions, histories and metrics, small enough to be kept"),
+    ):
+        if (folder / name).exists():
+            log.info("  %-18s %s", name, purpose)
+    return 0 if record.lines else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

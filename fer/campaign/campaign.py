@@ -1,0 +1,549 @@
+"""A campaign from its request to its page: measure, plan, train, choose, teach, evaluate, share."""
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from fer import checkpoints, machine, share
+from fer.arguments import build
+from fer.campaign import earlier, evaluations, lines, plan, results, trainings
+from fer.campaign.board import Board
+from fer.campaign.earlier import VIEWS, Candidate
+from fer.campaign.evaluations import Evaluations, Wanted
+from fer.campaign.plan import Plan, Speeds, Training
+from fer.campaign.recipes import SEEDS, SMALL, STUDENT, TEACHERS, Roster, rosters
+from fer.campaign.record import Clock, Line, Network, Phase, Record, keep, metrics_of
+from fer.configuration import composed, plain, quoted
+from fer.data.datamodule import FERDataModule, tell_notes
+from fer.errors import FerError
+from fer.evaluation.from_predictions import PredictionsChoice
+from fer.evaluation.request import same_split, whole
+from fer.places import places
+from fer.results import clock as worded
+from fer.results import text_table
+from fer.settings import TrainSettings
+from fer.trainers import interruptible
+
+log = logging.getLogger(__name__)
+
+GPU_SLOTS = 3  # trainings side by side on each GPU: one's steps fill the others' waits for their host
+LATE = 0.15  # of the members' time by which they may be late before they are stopped
+FIRST = "tiny"  # the package's network, which teaches a CPU's members where it fits the data
+RESULTS = "results"
+ENSEMBLE = "ensemble"
+CHOICE = "choice of teachers"  # name of a phase
+
+
+class Campaign:
+    """A campaign in its folder.
+
+    Args:
+        record: of the request, and of what was done before an interruption.
+        folder: of the campaign.
+    """
+
+    def __init__(self, record: Record, folder: Path) -> None:
+        self.record, self.folder = record, folder
+        self.clock = Clock(record.spent)
+        self.deadline = 3600 * record.request.hours
+        self.board = Board(self.clock, self.deadline)
+
+    # --- the machine and the data -----------------------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> FERDataModule:
+        """The faces, read once here, so that the trainings find them in the cache."""
+        data = FERDataModule(self._settings.data)
+        data.setup("fit")
+        return data
+
+    @cached_property
+    def _settings(self) -> TrainSettings:
+        """What all trainings have in common, as settings."""
+        request = self.record.request
+        common = trainings.overrides_for(request.data, request.rule, request.settings, request.device)
+        return build(TrainSettings, plain(composed(common)))
+
+    @cached_property
+    def slots(self) -> Sequence[Mapping[str, str]]:
+        """What each of the trainings side by side adds to its environment."""
+        request, many = self.record.request, 64
+        device = {"cpu"} if not self.on_gpu else {"gpu"}
+        found = places("auto" if request.slots is None else request.slots, many, device)
+        if request.slots is None and self.on_gpu:
+            found = places(GPU_SLOTS * len(found.environments), many, device)
+        self.record.slots, self.record.where = len(found.environments), found.told
+        return found.environments or [{}]
+
+    @cached_property
+    def on_gpu(self) -> bool:
+        """Whether the networks are trained on a GPU."""
+        return machine.uses_gpu(self._settings.trainer, "--device")
+
+    @property
+    def common(self) -> list[str]:
+        """Overrides of all trainings."""
+        request = self.record.request
+        device = "gpu" if self.on_gpu else "cpu"
+        return trainings.overrides_for(request.data, request.rule, request.settings, device)
+
+    @cached_property
+    def has_test(self) -> bool:
+        """Whether the data have a test split."""
+        return "test" in self.record.faces
+
+    def begin(self) -> None:
+        """Read the data and look at the machine."""
+        self.record.faces = {name: sum(held.values()) for name, held in self.data.describe()["counts"].items()}
+        tell_notes(self.data.notes, self.data.faces.source.skipped)
+        self.record.on_gpu = self.on_gpu
+        self.record.provenance = machine.provenance()
+        counts = ", ".join(f"{count:,} {split}" for split, count in self.record.faces.items())
+        self.board.say(f"data: {self.record.request.data}, {counts}; trainings {self._where()}")
+
+    def _where(self) -> str:
+        return self.record.where if self.slots else ""
+
+    # --- the plan ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def first_teacher(self) -> str:
+        """The package's network, if it was trained on this train split; else nothing."""
+        if self.on_gpu:
+            return ""
+        dataset = checkpoints.load(FIRST).dataset
+        own = asdict(self.data.data)
+        same = dataset.get("fingerprint") == self.data.faces.fingerprint() and same_split(
+            whole(dataset) | {"path": own["path"]}, own
+        )
+        return FIRST if same else ""
+
+    def rosters(self) -> list[Roster]:
+        """Return what may be trained here, the most ambitious first."""
+        bf16 = machine.multiplies_bf16() is True
+        return rosters(on_gpu=self.on_gpu, slots=len(self.slots), bf16=bf16, first_teacher=self.first_teacher)
+
+    def measure(self, scratch: Path) -> Speeds:
+        """Measure the speed of every kind that is to be trained, unless it is known, and return all."""
+        if not self.record.measured:
+            most = self.rosters()[0]
+            members = most.members if "members" in self.record.request.parts else ()
+            kinds = {kind.probe: kind for kind in (*members, most.student, most.small) if kind.probe == kind.name}
+            self.record.measured = trainings.measured(
+                list(kinds.values()), scratch, [*self.common, "distill.teachers=[]"], self.slots, self.record.faces,
+                on_gpu=self.on_gpu, board=self.board,
+            )  # fmt: skip
+        return Speeds(self.record.measured, len(self.slots), self.record.faces["val"])
+
+    def plan(self, speeds: Speeds) -> Plan:
+        """Return the plan for the time that is left."""
+        known = speeds.measured
+        usable = [
+            replace(roster, members=tuple(kind for kind in roster.members if kind.probe in known))
+            for roster in self.rosters()
+        ]
+        usable = [roster for roster in usable if roster.student.probe in known and roster.small.probe in known]
+        if not usable:
+            raise FerError("the student or the small network cannot be trained here; the lines above say why")
+        left = self.deadline - self.clock.now()
+        return plan.planned(usable, speeds, left, self.record.request.parts)
+
+    def plan_text(self, made: Plan) -> str:
+        """Return a plan from now in lines of text."""
+        return plan_text(self.record, made, self.clock.now())
+
+    def take_up(self, made: Plan) -> None:
+        """Keep a plan's phases and members; what is taught is planned again when its teachers are known."""
+        now = self.clock.now()
+        record = self.record
+        record.width, record.first_teacher = made.roster.width, made.roster.first_teacher
+        for training in made.members:
+            record.networks.append(self._network(training, now, [made.roster.first_teacher]))
+        ends = [training.end for training in made.members]
+        if made.members:
+            record.phases += [
+                Phase("members", now, now + max(ends)),
+                Phase(CHOICE, now + max(ends), now + max(ends) + made.choosing),
+            ]
+        if made.taught:
+            begin, end = min(one.begin for one in made.taught), plan.end_of(made.taught)
+            record.phases.append(Phase("students", now + begin, now + end))
+        record.phases.append(Phase("evaluation", now + made.seconds - made.closing, now + made.seconds))
+
+    def _network(self, training: Training, zero: float, teachers: Sequence[str]) -> Network:
+        named = [name for name in teachers if name]
+        paths = ",".join(quoted(self._path_of(name)) for name in named)
+        overrides = [
+            *training.overrides, *self.common, *trainings.QUIET,
+            f"trainer.max_epochs={training.epochs}", f"distill.teachers=[{paths}]",
+        ]  # fmt: skip
+        placed = replace(training, begin=zero + training.begin)
+        return Network.of(placed, overrides, named)
+
+    def _path_of(self, name: str) -> str:
+        if any(network.name == name for network in self.record.networks):
+            return str((self.folder / name).absolute())
+        known = {one.name: one.network for one in self.before}
+        network = known.get(name)
+        return name if network is None else str(network.absolute())
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Note when a phase begins and ends."""
+        held = next((phase for phase in self.record.phases if phase.name == name), None)
+        if held is None:
+            held = Phase(name, self.clock.now(), self.clock.now())
+            self.record.phases.append(held)
+        held.began = self.clock.now() if held.began is None else held.began
+        try:
+            yield
+        finally:
+            held.ended = self.clock.now()
+            self.keep()
+
+    def keep(self) -> None:
+        """Write ``best.json``."""
+        keep(self.record, self.folder, self.clock)
+
+    def train(self, networks: Sequence[Network], deadline: float, after: str) -> None:
+        """Train networks side by side until a time of the campaign's clock."""
+        self.board.after = after
+        trainings.Phase(self.record, networks, self.folder, self.clock, deadline, self.board, self.keep).run(self.slots)
+
+    def closing(self, speeds: Speeds) -> float:
+        """Return the seconds that the evaluations at the end are expected to take."""
+        expected = plan.evaluation_seconds(self._roster(), speeds, self.record.request.parts)[1]
+        return expected * self._evaluations_went()
+
+    def _evaluations_went(self) -> float:
+        """Return how long the evaluations that chose the teachers took against what was expected of them."""
+        for phase in self.record.phases:
+            if phase.name == CHOICE and phase.began is not None and phase.ended is not None:
+                expected = phase.planned_end - phase.planned_begin
+                return min(max((phase.ended - phase.began) / max(expected, 1e-9), 0.5), 3.0)
+        return 1.0
+
+    def _roster(self) -> Roster:
+        """Return the roster that was planned."""
+        planned = {network.name for network in self.record.of("member")}
+        held = [roster for roster in self.rosters() if roster.width == self.record.width]
+        for roster in held:
+            if planned <= {kind.name for kind in roster.members}:
+                found = replace(roster, members=tuple(kind for kind in roster.members if kind.name in planned))
+        return found if planned else held[-1]
+
+    def train_members(self, speeds: Speeds) -> None:
+        """Train the members; those that are late by more than a little are stopped."""
+        members = self.record.of("member")
+        if not members:
+            return
+        ends = max(network.planned_end for network in members)
+        begins = min(network.planned_begin for network in members)
+        last = self.deadline - self.closing(speeds)
+        with self.phase("members"):
+            self.train(members, min(ends + LATE * (ends - begins), last), "teachers chosen on val, then students")
+
+    def choose_teachers(self) -> None:
+        """Choose on val which networks teach."""
+        if self.record.chosen_teachers:
+            return
+        with self.phase(CHOICE):
+            networks = self.record.usable("member")
+            self.evaluate([self._wanted(network.name, "val", VIEWS) for network in networks])
+            self.evaluate_earlier("val")
+            chosen = lines.teachers(self.candidates("member"), TEACHERS)
+        self.record.chosen_teachers = [one.name for one in chosen]
+        if chosen:
+            self.board.say(f"teachers, chosen on val: {', '.join(self.record.chosen_teachers)}")
+        else:
+            self.record.note("no network could teach the students: they learn from the labels alone")
+        self.keep()
+
+    def train_taught(self, speeds: Speeds) -> None:
+        """Train the students and the small network with the time that is left, taught by the chosen networks."""
+        wanted = [part for part in ("students", "small") if part in self.record.request.parts]
+        if not wanted:
+            return
+        now, last = self.clock.now(), self.deadline - self.closing(speeds)
+        if not self.record.of(STUDENT) and not self.record.of(SMALL):
+            made = self._plan_taught(speeds, wanted, now, last)
+            if not made:
+                self.record.note("no time was left for students and the small network")
+                return
+            self.record.networks += [self._network(one, 0.0, self.record.chosen_teachers) for one in made]
+            self.keep()
+        with self.phase("students"):
+            self.train([*self.record.of(STUDENT), *self.record.of(SMALL)], last, "evaluation")
+
+    def _plan_taught(self, speeds: Speeds, parts: Sequence[str], now: float, last: float) -> list[Training]:
+        roster = self._roster()
+        speeds = self._as_it_went(speeds, roster)
+        known = {kind.name: speeds.of(kind, roster).train for kind in roster.members}
+        slowest = max(known.values(), default=0.0)
+        teaching = sum(known.get(name, slowest) for name in self.record.chosen_teachers)
+        build = plan.taught_of(roster, speeds, teaching, parts, SEEDS)
+        return plan.taught_within(build, len(self.slots), (last - now) * (1 - plan.SLACK), now)
+
+    def _as_it_went(self, speeds: Speeds, roster: Roster) -> Speeds:
+        """Return the speeds corrected by how long the members' epochs took against what was measured before."""
+        ratios = []
+        for kind in roster.members:
+            network = next((one for one in self.record.usable("member") if one.name == kind.name), None)
+            if network is None or not network.epochs_done or network.began is None or network.ended is None:
+                continue
+            taught = speeds.measured[SMALL].train if roster.first_teacher else 0.0
+            pace = speeds.of(kind, roster).taught(taught)
+            ratios.append((network.ended - network.began) / (pace.fixed + network.epochs_done * pace.epoch))
+        if not ratios:
+            return speeds
+        went = sum(ratios) / len(ratios)
+        self.board.say(f"epochs took {went:.2f} times what was measured before")
+        return speeds.times(went)
+
+    # --- evaluation -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def before(self) -> list[Candidate]:
+        """The networks of earlier campaigns, runs and results."""
+        held, notes = earlier.found([Path(folder) for folder in self.record.request.earlier])
+        fingerprint = self.data.faces.fingerprint()
+        usable = []
+        for one in held:
+            scored_on = earlier.trained_on(one)
+            if scored_on is not None and scored_on != fingerprint:
+                notes.append(f"{one.name}: was scored on other data than these; left out")
+            else:
+                usable.append(one)
+        for text in notes:
+            self.record.note(text)
+            log.warning("%s", text)
+        return usable
+
+    @cached_property
+    def evaluations(self) -> Evaluations:
+        """The processes that evaluate."""
+        cores = 8 if self.on_gpu else len(self.slots)
+        slots = self.slots[:cores] if not self.on_gpu else [self.slots[n % len(self.slots)] for n in range(cores)]
+        return Evaluations(slots, on_gpu=self.on_gpu)
+
+    def _wanted(self, name: str, split: str, views: str, *, report: bool = False) -> Wanted:
+        return Wanted(name, self.folder / name, split, views, report=report)
+
+    def evaluate(self, wanted: Sequence[Wanted]) -> None:
+        """Evaluate side by side; what fails is noted."""
+        failed = self.evaluations.run(wanted, self.deadline - self.clock.now() + plan.CLOSING, self._evaluated)
+        for one, reason in failed.items():
+            self.record.note(f"{one.name} was not evaluated on {one.split} ({one.views}): {reason}")
+
+    def _evaluated(self, one: Wanted, reason: str) -> None:
+        self.board.say(f"{one.name}, {one.split} ({one.views}): {reason}")
+
+    def evaluate_earlier(self, split: str, names: Sequence[str] | None = None) -> None:
+        """Evaluate networks of earlier folders whose predictions of a split are missing."""
+        missing = [
+            one for one in self.before
+            if one.network is not None and (one.val if split == "val" else one.test) is None
+            and (names is None or one.name in names)
+        ]  # fmt: skip
+        self.evaluate([Wanted(one.name, one.network, split, VIEWS) for one in missing if one.network is not None])
+        folder = evaluations.folder_name(split, VIEWS)
+        for index, one in enumerate(self.before):
+            if one in missing and one.network is not None:
+                file = one.network / "evaluations" / folder / "predictions.csv"
+                if file.is_file():
+                    self.before[index] = replace(one, val=file) if split == "val" else replace(one, test=file)
+
+    def candidates(self, *roles: str) -> list[Candidate]:
+        """Return the campaign's networks of some roles, and those of earlier folders, with what was predicted."""
+        own = []
+        for network in self.record.usable(*roles):
+            files = [
+                self.folder / network.name / "evaluations" / evaluations.folder_name(split, VIEWS) / "predictions.csv"
+                for split in ("val", "test")
+            ]
+            there = [file if file.is_file() else None for file in files]
+            own.append(Candidate(network.name, self.folder / network.name, *there))
+        return [*own, *self.before]
+
+    def evaluate_all(self) -> None:
+        """Evaluate on val what is not evaluated yet, choose the ensemble there, and open test for each line."""
+        taught = self.record.usable(STUDENT, SMALL)
+        with self.phase("evaluation"):
+            self.board.say("evaluating on val")
+            own = self.record.usable("member", STUDENT, SMALL)
+            self.evaluate([self._wanted(one.name, "val", VIEWS) for one in own])
+            self.evaluate_earlier("val")
+            if self.has_test:
+                best = self._best_single()
+                self.board.say("opening test, once for each line")
+                self.evaluate([
+                    self._wanted(one.name, "test", views, report=one.name in (best, SMALL) and views == VIEWS)
+                    for one in taught for views in ("none", VIEWS)
+                ])  # fmt: skip
+            self._ensemble()
+            self._add_lines()
+
+    def _ensemble(self) -> None:
+        """Choose the ensemble on val, and score it there and on test."""
+        candidates = [one for one in self.candidates("member", STUDENT, SMALL)]
+        held, choice = self._chosen(candidates)
+        if choice is None:
+            return
+        picked = [one.name for one, weight in zip(held, choice.weights, strict=True) if weight > 0]
+        if self.has_test:
+            own = [network.name for network in self.record.networks if network.name in picked]
+            self.evaluate([self._wanted(name, "test", VIEWS) for name in own])
+            self.evaluate_earlier("test", picked)
+            now = {one.name: one for one in self.candidates("member", STUDENT, SMALL)}
+            held = [now[one.name] for one in held]
+            if lacking := [one.name for one in held if one.name in picked and one.test is None]:
+                self.record.note(f"no predictions of test by {', '.join(lacking)}: left out of the ensemble")
+                held, choice = self._chosen([one for one in held if one.name not in lacking])
+                if choice is None:
+                    return
+        splits = ("val", "test") if self.has_test else ("val",)
+        for split in splits:
+            command = self.record.command
+            lines.write_ensemble(held, choice, split, self.data, self.folder / ENSEMBLE / "evaluations", command)
+        weights = zip(held, choice.weights.tolist(), choice.temperatures.tolist(), strict=True)
+        self.record.ensemble = {
+            "members": [
+                {"name": one.name, "weight": weight, "temperature": temperature}
+                for one, weight, temperature in weights if weight > 0
+            ],
+            "temperature": choice.temperature,
+            "selection": choice.report,
+        }  # fmt: skip
+
+    def _chosen(self, candidates: Sequence[Candidate]) -> tuple[list[Candidate], PredictionsChoice | None]:
+        try:
+            held, choice = lines.choose(candidates)
+        except FerError as error:
+            self.record.note(f"no ensemble: {error}")
+            return [], None
+        if int((choice.weights > 0).sum()) < 2:
+            self.record.note(f"no ensemble: val chose {held[int(choice.weights.argmax())].name} alone")
+            return held, None
+        return held, choice
+
+    def _add_lines(self) -> None:
+        """Name the lines of the table: every evaluation that is there."""
+        self.record.lines = []
+        rows = [(one.name, one.role) for one in self.record.usable(STUDENT, SMALL, "member")]
+        for name, role in [*rows, (ENSEMBLE, ENSEMBLE)]:
+            for split, views in results.EVALUATIONS:
+                folder = self.folder / name / "evaluations" / evaluations.folder_name(split, views)
+                own = self.folder / name if (split, views) == ("val", "none") and role != ENSEMBLE else folder
+                if (own / "metrics.json").is_file():
+                    self.record.lines.append(Line(name, role, split, views, str(own.relative_to(self.folder))))
+
+    def _best_single(self) -> str | None:
+        """Return the name of the best student on val, ten crops; of the best member where there is no student."""
+        found = {}
+        for network in self.record.usable(STUDENT, "member"):
+            file = self.folder / network.name / "evaluations" / evaluations.folder_name("val", VIEWS)
+            if (file / "metrics.json").is_file() and (network.role == STUDENT or not self.record.usable(STUDENT)):
+                found[network.name] = metrics_of(file)["accuracy"]
+        return max(found, key=lambda name: found[name]) if found else None
+
+    # --- what is left -----------------------------------------------------------------------------------------------
+
+    def share(self) -> None:
+        """Write the best single network and the small one as shared files, with their cards."""
+        split = "test" if self.has_test else "val"
+        for name, file in ((self._best_single(), "best"), (SMALL, SMALL)):
+            if name is None or name not in {one.name for one in self.record.usable(STUDENT, SMALL, "member")}:
+                continue
+            evaluation = self.folder / name / "evaluations" / evaluations.folder_name(split, VIEWS)
+            try:
+                self._share(name, evaluation, self.folder / f"{file}.safetensors")
+            except FerError as error:
+                self.record.note(f"{name} could not be shared: {error}")
+
+    def _share(self, name: str, evaluation: Path, file: Path) -> None:
+        if not (evaluation / "model_card.md").is_file():
+            from fer import card
+
+            card.write(metrics_of(evaluation), evaluation / "model_card.md")
+        size = share.share(evaluation, file, half=True)
+        # rounding to half precision may change an answer: the file's own accuracy, on val
+        out = self.folder / "shared" / file.stem
+        request = self.record.request
+        own = Wanted(file.name, file, "val", VIEWS, request.data, request.rule, out)
+        self.evaluate([own])
+        accuracy = metrics_of(own.folder)["accuracy"] if (own.folder / "metrics.json").is_file() else None
+        self.record.shared[file.name] = {"network": name, "bytes": size, "accuracy_val_ten_crop": accuracy}
+
+    def write_results(self) -> None:
+        """Write what is small enough to be kept, and the page."""
+        from fer.campaign.summary import summary_of
+        from fer.reports import campaign as page
+
+        out = self.folder / RESULTS
+        shutil.rmtree(out, ignore_errors=True)
+        for name in dict.fromkeys(line.name for line in self.record.lines):
+            results.write(name, self.folder / name, self.folder / name / "evaluations", out)
+        self.keep()
+        page.write(summary_of(self.record, self.folder), self.folder)
+
+    def run(self) -> None:
+        """Do everything that is not done yet.
+
+        Raises:
+            FerError: the data are bad, or the time is too short for anything.
+            Interrupted: a signal came; what is done is kept.
+        """
+        with interruptible():
+            self.begin()
+            _ = self.before
+            self.keep()
+            speeds = self.measure(self.folder / "speed")
+        if not self.record.phases:
+            made = self.plan(speeds)
+            log.info("%s", self.plan_text(made))
+            self.take_up(made)
+            self.keep()
+        self.train_members(speeds)
+        with interruptible(), self.evaluations:
+            self.choose_teachers()
+        self.train_taught(speeds)
+        if not self.record.usable("member", STUDENT, SMALL) and not self.before:
+            raise FerError(f"{self.folder}: no network could be trained; console.log in each folder says why")
+        with interruptible(), self.evaluations:
+            self.evaluate_all()
+            self.share()
+        self.record.finished = datetime.now(UTC).isoformat(timespec="seconds")
+        self.write_results()
+
+
+def plan_text(record: Record, made: Plan, zero: float) -> str:
+    """Return a plan in lines: what is trained when, and for how many epochs.
+
+    Args:
+        record: of the campaign.
+        made: the plan.
+        zero: time of the campaign's clock at which it begins.
+    """
+    width = f", networks of width {made.roster.width}" if made.roster.width else ""
+    first = f", members taught by {made.roster.first_teacher}" if made.roster.first_teacher else ""
+    rows = [("0:00", worded(zero), "speed measured", "")]
+    rows += [_planned_row(one, zero) for one in sorted(made.members, key=lambda one: one.begin)]
+    if made.members:
+        end = zero + plan.end_of(made.members)
+        rows.append((worded(end), worded(end + made.choosing), "teachers chosen on val", ""))
+    rows += [_planned_row(one, zero) for one in sorted(made.taught, key=lambda one: one.begin)]
+    whole = zero + made.seconds
+    rows.append((worded(whole - made.closing), worded(whole), "evaluations, page, shared files", ""))
+    table = text_table(("from", "to", "what", "epochs"), rows)
+    return f"plan for {worded(3600 * record.request.hours)}, {record.where}{width}{first}:\n{table}"
+
+
+def _planned_row(training: Training, zero: float) -> tuple[str, str, str, str]:
+    return worded(zero + training.begin), worded(zero + training.end), training.name, str(training.epochs)

@@ -1,0 +1,117 @@
+"""Networks of earlier campaigns, runs and results, which may join an ensemble: their predictions suffice. No torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fer.campaign import record
+from fer.campaign.evaluations import folder_name
+from fer.errors import FerError
+
+VIEWS = "ten_crop"  # of every member of an ensemble
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that may be chosen for the ensemble.
+
+    Args:
+        name: in the table.
+        network: its run folder; None where only predictions are left.
+        val: its predictions of val, ten crops; None where they are still to be made.
+        test: its predictions of test, ten crops; None where they are still to be made.
+    """
+
+    name: str
+    network: Path | None
+    val: Path | None
+    test: Path | None
+
+    @property
+    def teaches(self) -> bool:
+        """Whether its weights are there."""
+        return self.network is not None
+
+
+def found(folders: list[Path]) -> tuple[list[Candidate], list[str]]:
+    """Return the networks of earlier folders, and a note for each that cannot be used.
+
+    Args:
+        folders: each of a campaign, a run, results as in docs/results, or one that holds several of these.
+
+    Raises:
+        FerError: a folder is missing, or holds nothing of this kind.
+    """
+    candidates: dict[str, Candidate] = {}
+    notes: list[str] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise FerError(f"--with {folder}: no such folder; name a campaign, a run, or results as in docs/results")
+        held = _held(folder)
+        if not held:
+            raise FerError(
+                f"--with {folder}: holds no network: no {record.FILE}, checkpoints/best.ckpt or val_{VIEWS}.csv.gz"
+            )
+        for candidate in held:
+            if candidate.val is None and candidate.network is None:
+                notes.append(f"{candidate.name} of {folder}: has no predictions of val with ten crops; left out")
+                continue
+            name = _free(candidate.name, candidates)
+            candidates[name] = Candidate(name, candidate.network, candidate.val, candidate.test)
+    return list(candidates.values()), notes
+
+
+def _free(name: str, used: dict[str, Candidate]) -> str:
+    number = 2
+    free = name
+    while free in used:
+        free, number = f"{name}_{number}", number + 1
+    return free
+
+
+def _held(folder: Path) -> list[Candidate]:
+    """Return the networks of one folder."""
+    if (folder / record.FILE).is_file():
+        networks = record.read(folder).usable("member", "student", "small")
+        return [_of_run(folder / network.name, f"{network.name}@{folder.name}") for network in networks]
+    if (folder / "checkpoints" / "best.ckpt").is_file() or (folder / "evaluations").is_dir():
+        return [_of_run(folder, folder.name)]
+    if any(folder.glob("*.csv.gz")):
+        return [_of_results(folder)]
+    inside = [entry for entry in sorted(folder.iterdir()) if entry.is_dir()]
+    return [candidate for entry in inside for candidate in _held(entry)] if _is_a_collection(inside) else []
+
+
+def _is_a_collection(folders: list[Path]) -> bool:
+    return any((entry / name).exists() for entry in folders for name in (record.FILE, "checkpoints", "val.json"))
+
+
+def _of_run(folder: Path, name: str) -> Candidate:
+    def predictions(split: str) -> Path | None:
+        file = folder / "evaluations" / folder_name(split, VIEWS) / "predictions.csv"
+        return file if file.is_file() else None
+
+    network = folder if (folder / "checkpoints" / "best.ckpt").is_file() else None
+    return Candidate(name, network, predictions("val"), predictions("test"))
+
+
+def _of_results(folder: Path) -> Candidate:
+    def predictions(split: str) -> Path | None:
+        file = folder / f"{folder_name(split, VIEWS)}.csv.gz"
+        return file if file.is_file() else None
+
+    return Candidate(folder.name, None, predictions("val"), predictions("test"))
+
+
+def trained_on(candidate: Candidate) -> str | None:
+    """Return the fingerprint of the data that a network was scored on, as its files have it; None where none does."""
+    for file in (candidate.val, candidate.test):
+        if file is None:
+            continue
+        beside = file.with_name(file.name.removesuffix(".csv.gz") + ".json") if file.suffix == ".gz" else None
+        try:
+            contents = json.loads((beside or file.with_name("metrics.json")).read_text(encoding="utf-8"))
+            return str(contents["dataset"]["fingerprint"])
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return None

@@ -1,0 +1,115 @@
+"""The lines of a campaign's table: what val chooses for the ensemble, and what test says of it."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fer import machine, predictions, scoring
+from fer.campaign.earlier import VIEWS, Candidate
+from fer.campaign.evaluations import folder_name
+from fer.data.datamodule import FERDataModule
+from fer.data.twins import without_twin
+from fer.evaluation import looks
+from fer.evaluation.from_predictions import PredictionsChoice, chosen_from, mixed_from, results_from
+from fer.evaluation.request import Member
+from fer.predictions import Predictions
+from fer.results import write_json
+
+log = logging.getLogger(__name__)
+
+
+def candidates_on_val(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Predictions]]:
+    """Return the candidates whose predictions of val are there, and these predictions."""
+    held = [one for one in candidates if one.val is not None and one.val.is_file()]
+    return held, [predictions.read(one.val) for one in held if one.val is not None]
+
+
+def choose(candidates: Sequence[Candidate]) -> tuple[list[Candidate], PredictionsChoice]:
+    """Return the candidates that val was given, and what it chose among them.
+
+    Raises:
+        FerError: predictions are damaged or of different faces.
+    """
+    held, val = candidates_on_val(candidates)
+    return held, chosen_from(val, [one.name for one in held])
+
+
+def teachers(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
+    """Return the candidates of most weight in the ensemble that val chooses, those whose weights are there."""
+    able = [one for one in candidates if one.teaches]
+    if not able:
+        return []
+    held, choice = choose(able)
+    order = sorted(range(len(held)), key=lambda index: -choice.weights[index])
+    return [held[index] for index in order if choice.weights[index] > 0][:most]
+
+
+def write_ensemble(
+    held: Sequence[Candidate], choice: PredictionsChoice, split: str, data: FERDataModule, out: Path, command: str
+) -> Path:
+    """Write ``metrics.json`` and ``predictions.csv`` of the ensemble on a split, and return their folder.
+
+    On test, the access is recorded in the run folder of each network of the ensemble that has one.
+
+    Args:
+        held: the candidates, as ``choice`` knows them.
+        choice: of the ensemble.
+        split: "val" or "test".
+        data: of the campaign.
+        out: folder of the ensemble's evaluations.
+        command: the campaign's.
+
+    Raises:
+        FerError: predictions are damaged, of different faces, or missing.
+    """
+    kept = [one for one, weight in zip(held, choice.weights, strict=True) if weight > 0]
+    files = [one.val if split == "val" else one.test for one in kept]
+    said = [predictions.read(file) for file in files if file is not None]
+    results = results_from(choice, said, split)
+    together = mixed_from(choice, said).astype(np.float32)
+    scored = _scored(together, said[0], data, split)
+    results |= _about(scored, data, split) | {"tta": VIEWS, "command": command, **machine.provenance()}
+    folder = out / folder_name(split, VIEWS)
+    folder.mkdir(parents=True, exist_ok=True)
+    predictions.write(folder / "predictions.csv", split, scored)
+    if split == "test":
+        results["test_opened"] = _recorded(kept, results)
+    write_json(folder / "metrics.json", results)
+    return folder
+
+
+def _scored(together: Any, said: Predictions, data: FERDataModule, split: str) -> predictions.Scored:
+    """Return an ensemble's answers in the order of the data set's faces."""
+    dataset, rows = data.lay(split), data.faces.rows[data.places(split)]
+    index_of = {row: index for index, row in enumerate(said.rows.tolist())}
+    order = [index_of[row] for row in rows.tolist()]
+    return predictions.Scored(
+        dataset.images[:, 0].numpy(), dataset.targets.numpy(), together[order], rows, list(said.classes)
+    )
+
+
+def _about(scored: predictions.Scored, data: FERDataModule, split: str) -> dict[str, Any]:
+    """Return the metrics over the faces without an exact duplicate in train, and the data."""
+    kept = without_twin(scored.images, data.hashes("train"))
+    predicted, targets = torch.from_numpy(scored.probabilities), torch.from_numpy(scored.targets)
+    return {
+        "seen_in_training": int((~kept).sum()),
+        "clean": scoring.clean(predicted, targets, kept, scored.classes),
+        "dataset": data.describe(split),
+    }
+
+
+def _recorded(kept: Sequence[Candidate], results: dict[str, Any]) -> int:
+    """Record the access to test for each network of an ensemble; return the largest count of them."""
+    from fer import checkpoints
+
+    members = []
+    for one in kept:
+        if one.network is not None:
+            file = checkpoints.find(one.network)
+            members.append(Member(file, checkpoints.load(file)))
+    return looks.record(members, results, looks.so_far(members)) if members else 1

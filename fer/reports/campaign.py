@@ -1,0 +1,326 @@
+"""The page of a campaign: ``best.html``, and ``figures/``: the same, fit for papers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from fer.reports import drawing, figures, page
+from fer.reports.drawing import WIDTH, canvas
+from fer.reports.figures import PERCENT
+from fer.reports.page import Markup, Section, card, joined, paragraph, tag
+from fer.reports.theme import PAPER
+from fer.results import clock, text_table
+
+ROLES: Mapping[str, str] = {"member": "soft", "student": "val", "small": "train", "ensemble": "good"}  # role -> colour
+VIEWS: Mapping[str, str] = {"none": "single", "ten_crop": "ten crops"}
+HEADS = ("network", "parameters", "split", "view", "accuracy, 95 %", "macro-F1", "clean", "NLL", "ECE, temperature")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Args:
+        name: of the network, or of several: "students, mean".
+        role: of ``ROLES``.
+        parameters: of it; 0 where they are not known.
+        split: "val" or "test".
+        views: of ``VIEWS``.
+        accuracy: 0 to 1.
+        interval: 95 %, for other faces; None of a mean.
+        sd: over seeds; None of one network.
+        macro_f1: 0 to 1.
+        clean: accuracy over the faces without an exact duplicate in train; None where that is not known.
+        nll: of the calibrated probabilities where there is a temperature.
+        ece: likewise.
+        chance: what a calibrated network's ECE stays below in 95 % of samples; None where it is not known.
+    """
+
+    name: str
+    role: str
+    parameters: int
+    split: str
+    views: str
+    accuracy: float
+    interval: tuple[float, float] | None
+    sd: float | None
+    macro_f1: float
+    clean: float | None
+    nll: float
+    ece: float
+    chance: float | None
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row as text."""
+        spread = "" if self.interval is None else "  [{:.2f}, {:.2f}]".format(*(100 * end for end in self.interval))
+        spread = spread if self.sd is None else f" ± {100 * self.sd:.2f}"
+        clean = "" if self.clean is None else f"{100 * self.clean:.2f} %"
+        judged = "" if self.chance is None else (", within chance" if self.ece <= self.chance else ", above chance")
+        return (
+            self.name,
+            f"{self.parameters:,}" if self.parameters else "",
+            self.split,
+            VIEWS[self.views],
+            f"{100 * self.accuracy:.2f}{' %' if self.sd is None else ''}{spread}{' %' if self.sd is not None else ''}",
+            f"{100 * self.macro_f1:.2f} %",
+            clean,
+            f"{self.nll:.4f}",
+            f"{self.ece:.4f}{judged}",
+        )
+
+
+@dataclass(frozen=True)
+class Span:
+    """A training or a phase on the campaign's clock, in seconds: planned, and as it went.
+
+    Args:
+        name: of it.
+        role: of ``ROLES``; "phase" for a phase.
+        planned: begin and end.
+        actual: begin and end; None where it did not begin.
+        epochs: planned and done; None for a phase.
+        state: in a word.
+        accuracy: val, single view, of the best epoch.
+        taught_by: names of its teachers.
+    """
+
+    name: str
+    role: str
+    planned: tuple[float, float]
+    actual: tuple[float, float] | None
+    epochs: tuple[int, int] | None = None
+    state: str = ""
+    accuracy: float | None = None
+    taught_by: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the page of a campaign shows.
+
+    Args:
+        title: of the page.
+        lead: sentences beneath it.
+        rows: of the table, the most important first.
+        spans: trainings and phases.
+        hours: that were given.
+        seconds: that were taken.
+        curves: network -> val accuracy of each epoch.
+        roles: network -> its role.
+        selection: how the ensemble was chosen, as "selection" of ``metrics.json``; None where there is none.
+        weights: network of the ensemble -> (weight, temperature).
+        calibration: (probabilities (N, C), targets (N,), ECE, temperature) of the ensemble or the best network.
+        calibrated: whose that is, and of which split, in words.
+        cost: name -> text.
+        notes: what a reader must know.
+        about: name -> text: command, versions, hardware.
+    """
+
+    title: str
+    lead: Sequence[str]
+    rows: Sequence[Row]
+    spans: Sequence[Span]
+    hours: float
+    seconds: float
+    curves: Mapping[str, Sequence[float]]
+    roles: Mapping[str, str]
+    selection: Mapping[str, Any] | None = None
+    weights: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    calibration: tuple[NDArray[np.floating[Any]], NDArray[np.integer[Any]], float, float] | None = None
+    calibrated: str = ""
+    cost: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+def write(summary: Summary, folder: Path) -> Path:
+    """Write ``figures/`` and ``best.html`` to ``folder``, and return the page.
+
+    Raises:
+        OSError: the folder may not be written.
+    """
+    file = folder / "best.html"
+    drawn = draw(summary, folder / "figures")
+    foot = "Everything was chosen on val. Test was opened once for each of its lines, at the end."
+    page.write(file, summary.title, lead(summary), sections(summary, drawn), foot)
+    return file
+
+
+def text(rows: Sequence[Row]) -> str:
+    """Return the table for a terminal."""
+    return text_table(HEADS, [row.cells for row in rows]) if rows else "no network was evaluated"
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def draw(summary: Summary, folder: Path) -> dict[str, str]:
+    """Write the figures, and return name -> SVG."""
+    made = {}
+    with drawing.style():
+        if summary.spans:
+            made["times"] = times(summary.spans)
+        if summary.curves:
+            made["curves"] = curves(summary.curves, summary.roles)
+        if summary.selection is not None:
+            made["selection"] = figures.selection(summary.selection)
+        if summary.calibration is not None:
+            made["calibration"] = figures.reliability(*summary.calibration)
+    return {name: drawing.save(figure, folder, name) for name, figure in made.items()}
+
+
+def times(spans: Sequence[Span]) -> Figure:
+    """Draw when each training and phase was planned and when it ran."""
+    figure, rows = canvas(0.9 + 0.27 * len(spans))
+    plot = rows[0, 0]
+    for index, span in enumerate(spans):
+        begin, end = span.planned
+        plot.barh(index, end - begin, 0.72, left=begin, color=PAPER["rule"], label="planned" if index == 0 else None)
+        if span.actual is not None:
+            begin, end = span.actual
+            plot.barh(index, end - begin, 0.36, left=begin, color=PAPER[ROLES.get(span.role, "ink")])
+    plot.set_yticks(range(len(spans)), [span.name for span in spans])
+    plot.tick_params(axis="y", labelsize=7.5)
+    plot.set_ylim(len(spans) - 0.4, -0.6)
+    plot.grid(axis="y", visible=False)
+    plot.xaxis.set_major_locator(MaxNLocator(5))
+    plot.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
+    plot.set_xlabel("time of the campaign; grey: planned, coloured: as it went")
+    return figure
+
+
+def curves(values: Mapping[str, Sequence[float]], roles: Mapping[str, str]) -> Figure:
+    """Draw val accuracy by epoch of every network, coloured by its role."""
+    figure, rows = canvas(WIDTH * 0.72)
+    plot = rows[0, 0]
+    named: set[str] = set()
+    for name, accuracies in values.items():
+        role = roles[name]
+        label = None if role in named else {"member": "members", "student": "students"}.get(role, role)
+        named.add(role)
+        epochs = range(1, len(accuracies) + 1)
+        plot.plot(epochs, accuracies, color=PAPER[ROLES[role]], linewidth=1.2, label=label,
+                  marker="o" if len(accuracies) <= 3 else "", markersize=3)  # fmt: skip
+    plot.yaxis.set_major_formatter(PERCENT)
+    plot.xaxis.set_major_locator(MaxNLocator(integer=True))
+    plot.set_xlabel("epoch")
+    plot.set_ylabel("val accuracy")
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def lead(summary: Summary) -> Markup:
+    """Return what stands below the title."""
+    told = [paragraph(text, class_="soft") for text in summary.lead]
+    return joined(*told, page.cards([*map(headline, _headlines(summary.rows)), effort(summary)]))
+
+
+def _headlines(rows: Sequence[Row]) -> list[Row]:
+    """Return the most telling row of the ensemble, the students and the small network: test before val, ten crops."""
+    chosen = []
+    for role in ("ensemble", "student", "small"):
+        held = [row for row in rows if row.role == role and row.views == "ten_crop"]
+        held.sort(key=lambda row: (row.split != "test", row.sd is None))
+        chosen += held[:1]
+    return chosen or list(rows[:1])
+
+
+def headline(row: Row) -> Markup:
+    """Return the card of a row."""
+    place, interval = None, "" if row.sd is None else f"± {100 * row.sd:.2f}, standard deviation of the seeds"
+    if row.interval is not None:
+        low, high = row.interval
+        interval, place = f"{100 * low:.2f} to {100 * high:.2f} (95 %, other faces)", (low, row.accuracy, high)
+    return card(
+        row.name.capitalize(), f"{100 * row.accuracy:.2f} %", interval, f"of {row.split}, {VIEWS[row.views]}", place
+    )
+
+
+def effort(summary: Summary) -> Markup:
+    """Return the card of the time."""
+    trained = [span for span in summary.spans if span.epochs is not None and span.actual is not None]
+    epochs = sum(span.epochs[1] for span in trained if span.epochs)
+    given = f"of {clock(3600 * summary.hours)} given"
+    return card("Time", clock(summary.seconds), given, f"{len(trained)} networks, {epochs:,} epochs")
+
+
+def sections(summary: Summary, drawn: Mapping[str, str]) -> list[Section]:
+    """Return the parts of the page, in order."""
+    parts = [
+        Section("table", "Every line", lines(summary)),
+        Section("plan", "Plan and what happened", plan(summary, drawn.get("times"))),
+        Section("curves", "Curves", one(drawn["curves"], "val accuracy by epoch")) if "curves" in drawn else None,
+        Section("ensemble", "The ensemble", ensemble(summary, drawn.get("selection"))) if summary.weights else None,
+        Section("calibration", "Calibration", calibration(summary, drawn["calibration"]))
+        if "calibration" in drawn
+        else None,
+        Section("cost", "Cost", page.table((), list(summary.cost.items()), stack=True)),
+        Section("provenance", "Provenance", page.table((), list(summary.about.items()), stack=True)),
+    ]
+    return [part for part in parts if part is not None]
+
+
+def lines(summary: Summary) -> Markup:
+    """Return the table."""
+    told = (
+        "Brackets: 95 % intervals for other faces. ±: standard deviation of the three seeds. Clean: without the faces "
+        "that have an exact duplicate in train. NLL and ECE: after the temperature that val fitted; within chance: a "
+        "perfectly calibrated network of these confidences would often show as much on as many faces."
+    )
+    notes = [page.note(text) for text in summary.notes]
+    table = page.table(HEADS, [row.cells for row in summary.rows], (1, 5, 6, 7))
+    return joined(table, paragraph(told, class_="soft"), *notes)
+
+
+def plan(summary: Summary, svg: str | None) -> Markup:
+    """Return the plan beside what happened."""
+    heads = ("network", "planned", "took", "epochs", "planned epochs", "state", "val, single view", "taught by")
+    rows = [
+        (
+            span.name,
+            clock(span.planned[1] - span.planned[0]),
+            "" if span.actual is None else clock(span.actual[1] - span.actual[0]),
+            "" if span.epochs is None else str(span.epochs[1]),
+            "" if span.epochs is None else str(span.epochs[0]),
+            span.state,
+            "" if span.accuracy is None else f"{100 * span.accuracy:.2f} %",
+            ", ".join(span.taught_by),
+        )
+        for span in summary.spans
+    ]
+    picture = page.drawing(svg, "planned and real times of each training", large=True) if svg else ""
+    return joined(picture, page.table(heads, rows, (1, 2, 3, 4, 6)))
+
+
+def one(svg: str, label: str) -> Markup:
+    """Return a figure alone."""
+    return page.drawing(svg, label, large=True)
+
+
+def ensemble(summary: Summary, svg: str | None) -> Markup:
+    """Return who is in the ensemble, and how val's accuracy grew with its networks."""
+    rows = [(name, f"{weight:.3f}", f"{temperature:.3f}") for name, (weight, temperature) in summary.weights.items()]
+    table = page.table(("network", "weight", "temperature"), rows, (1, 2))
+    told = paragraph(
+        "Chosen on val, one network after the other, with replacement; each network's logits are divided by its own "
+        "temperature first.", class_="soft",
+    )  # fmt: skip
+    growth = page.drawing(svg, "val accuracy and NLL by the networks added") if svg else Markup("")
+    return page.columns(growth, joined(table, told)) if svg else joined(table, told)
+
+
+def calibration(summary: Summary, svg: str) -> Markup:
+    """Return accuracy against confidence."""
+    return joined(
+        page.drawing(svg, "accuracy against confidence"), paragraph(tag("span", summary.calibrated), class_="soft")
+    )

@@ -1,0 +1,160 @@
+"""``python -m fer.best``: a whole campaign on drawn faces, and what it refuses."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import metrics, runner
+
+import fer
+from fer import predictions
+from fer.best import main
+from fer.campaign.record import FILE, read
+
+SMALL = (
+    "--data",
+    "synthetic",
+    "--set",
+    "data.synthetic_count=350",
+    "data.image_size=24",
+    "model.width=8",
+    "--device",
+    "cpu",
+)
+
+
+@pytest.fixture
+def best(capfd):
+    return runner(main, capfd)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), ("--hours", "missing")),
+        (("--hours", "0"), ("--hours 0", "more than 0")),
+        (("--hours", "many"), ("--hours", "many")),
+        (("--hours", "1", "--jobs", "0"), ("--jobs 0", "at least 1")),
+        (("--hours", "1", "--data", "nowhere.csv"), ("nowhere.csv", "no such file")),
+        (("--hours", "1"), ("no data", "FER_DATA")),
+        (("--hours", "1", "--data", "synthetic", "--set", "modl.width=3"), ("modl", "model")),
+        (("--hours", "1", "--data", "synthetic", "--set", "hydra.run.dir=x"), ("--set hydra.run.dir=x", "KEY=VALUE")),
+        (("--hours", "1", "--data", "synthetic", "--with", "nowhere"), ("--with", "nowhere", "no such folder")),
+        (("--resume", "nowhere"), ("nowhere", FILE)),
+        (("--resume", "nowhere", "--jobs", "2"), ("--jobs", "--resume")),
+        (("--resume", "nowhere", "--with", "x"), ("--with", "--resume")),
+    ],
+)
+def test_what_is_wrong_is_one_line(best, arguments, said):
+    ended = best(*arguments)
+    assert ended.code == 1
+    for word in said:
+        assert word in ended.line
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; sys.argv=['x','--help']\ntry:\n import runpy; runpy.run_module('fer.best', run_name='__main__')\n"
+    )
+    code += "except SystemExit: pass\nprint('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip().endswith("False")
+    assert "--hours" in ended.stdout
+
+
+@pytest.mark.slow
+def test_a_whole_campaign_of_drawn_faces(best, tmp_path):
+    begun = time.monotonic()
+    ended = best("--hours", "0.04", *SMALL, "--out", str(tmp_path / "one"))
+    took = time.monotonic() - begun
+    assert ended.code == 0, ended.out + ended.err
+    folder, record = tmp_path / "one", read(tmp_path / "one")
+    assert took < 1.05 * 3600 * 0.04 + 15  # the start of Python and its modules is not on the campaign's clock
+    assert {network.state for network in record.networks} <= {"done", "stopped"}
+    assert [network.name for network in record.of("student")] == ["student_0", "student_1", "student_2"]
+    assert record.chosen_teachers
+    assert all(network.teachers == record.chosen_teachers for network in (*record.of("student"), *record.of("small")))
+    for name in ("best.html", "best.json", "best.safetensors", "best.md", "small.safetensors", "best.log"):
+        assert (folder / name).stat().st_size
+    assert metrics(folder / "small")["parameters"] < 500_000
+    table = {(line.name, line.split, line.views) for line in record.lines}
+    for name in ("student_0", "student_1", "student_2", "small"):
+        assert {(name, "val", "ten_crop"), (name, "test", "none"), (name, "test", "ten_crop")} <= table
+        looks = json.loads((folder / name / "test_opened.json").read_text())
+        assert sum(look["networks"] == 1 for look in looks) == 2  # single view and ten crops, once each
+    assert ("ensemble", "test", "ten_crop") in table
+    _is_what_its_members_say(folder, record)
+    page = (folder / "best.html").read_text()
+    assert "Plan and what happened" in page
+    assert "student_2" in page
+    assert fer.load(folder / "best.safetensors").hparams["classes"]
+    for name in ("student_0", "ensemble", "small"):
+        assert (folder / "results" / name / "test_ten_crop.csv.gz").stat().st_size
+    again = best("--resume", str(folder))
+    assert again.code == 0
+    assert "finished already" in again.out
+
+
+def _is_what_its_members_say(folder, record):
+    """Mix the members by hand, and compare with what the ensemble's predictions hold."""
+    total = 0.0
+    for one in record.ensemble["members"]:
+        file = folder / one["name"] / "evaluations" / "test_ten_crop" / "predictions.csv"
+        said = predictions.read(file).probabilities
+        warm = said ** (1 / one["temperature"])
+        total = total + one["weight"] * warm / warm.sum(1, keepdims=True)
+    written = predictions.read(folder / "ensemble" / "evaluations" / "test_ten_crop" / "predictions.csv")
+    assert abs(written.probabilities - total).max() < 1e-4
+    found = metrics(folder / "ensemble" / "evaluations" / "test_ten_crop")
+    right = [said == label for said, label in zip(written.answers, written.targets, strict=True)]
+    assert found["accuracy"] == pytest.approx(sum(right) / len(right))
+
+
+@pytest.mark.slow
+def test_an_interrupted_campaign_goes_on(tmp_path):
+    folder = tmp_path / "one"
+    line = [
+        sys.executable,
+        "-m",
+        "fer.best",
+        "--hours",
+        "0.04",
+        *SMALL,
+        "--parts",
+        "members",
+        "small",
+        "--out",
+        str(folder),
+    ]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    deadline = time.monotonic() + 240
+    while not (folder / "mixup_cutmix" / "history.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    assert f"--resume {folder}" in err or re.search(r"--resume \S+", err)
+    before = read(folder)
+    ended = subprocess.run(
+        [sys.executable, "-m", "fer.best", "--resume", str(folder), "--hours", "0.08"], capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    after = read(folder)
+    assert after.spent > before.spent
+    assert [network.epochs for network in after.of("member")] == [network.epochs for network in before.of("member")]
+    assert "measuring the speed" not in ended.stdout
+    assert {network.state for network in after.networks} <= {"done", "stopped"}
+
+
+@pytest.mark.slow
+def test_a_plan_is_printed_and_nothing_is_left(best, tmp_path):
+    ended = best("--hours", "0.2", *SMALL, "--dry-run")
+    assert ended.code == 0, ended.out + ended.err
+    for word in ("plan for 12:00", "student_2", "mixup_cutmix", "teachers chosen on val", "epochs"):
+        assert word in ended.out
+    assert not (tmp_path / "outputs").exists()

@@ -1,0 +1,94 @@
+"""Networks of earlier campaigns, runs and results that may join an ensemble."""
+
+import gzip
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from fer import predictions
+from fer.campaign import earlier, results
+from fer.errors import FerError
+from fer.labels import EMOTIONS
+
+
+def evaluated(folder, split, seed=0):
+    """Make the files of an evaluation with ten crops of twenty faces."""
+    folder = folder / "evaluations" / f"{split}_ten_crop"
+    folder.mkdir(parents=True)
+    drawn = np.random.default_rng(seed)
+    chances = drawn.dirichlet(np.ones(7), 20).astype(np.float32)
+    scored = predictions.Scored(
+        np.zeros((20, 4, 4), np.uint8), drawn.integers(0, 7, 20), chances, np.arange(20), list(EMOTIONS)
+    )
+    predictions.write(folder / "predictions.csv", split, scored)
+    about = {"dataset": {"fingerprint": "abc", "path": "/home/somebody/faces.csv"}, "tta": "ten_crop", "split": split}
+    (folder / "metrics.json").write_text(json.dumps(about))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    for split in ("val", "test"):
+        evaluated(folder, split)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "best.ckpt").touch()
+    (folder / "history.csv").write_text("epoch\n1\n")
+    return folder
+
+
+def test_a_run_brings_its_weights_and_predictions(run):
+    (found,), notes = earlier.found([run])
+    assert found.name == "run"
+    assert found.teaches
+    assert found.val == run / "evaluations" / "val_ten_crop" / "predictions.csv"
+    assert earlier.trained_on(found) == "abc"
+    assert not notes
+
+
+def test_results_are_written_small_and_bring_predictions_alone(run, tmp_path):
+    written = results.write("net", run, run / "evaluations", tmp_path / "results")
+    names = {file.name for file in written.iterdir()}
+    assert names == {
+        "history.csv",
+        "test_ten_crop.csv.gz",
+        "test_ten_crop.json",
+        "val_ten_crop.csv.gz",
+        "val_ten_crop.json",
+    }
+    text = gzip.decompress((written / "val_ten_crop.csv.gz").read_bytes())
+    assert text == (run / "evaluations" / "val_ten_crop" / "predictions.csv").read_bytes()
+    assert "somebody" not in (written / "val_ten_crop.json").read_text()
+    first = (written / "val_ten_crop.csv.gz").read_bytes()
+    results.write("net", run, run / "evaluations", tmp_path / "results")
+    assert (written / "val_ten_crop.csv.gz").read_bytes() == first
+    (found,), _ = earlier.found([tmp_path / "results" / "net"])
+    assert not found.teaches
+    assert found.test == written / "test_ten_crop.csv.gz"
+    assert earlier.trained_on(found) == "abc"
+    several, _ = earlier.found([tmp_path / "results", run])
+    assert [one.name for one in several] == ["net", "run"]
+
+
+def test_two_of_one_name_are_kept_apart(run, tmp_path):
+    shutil.copytree(run, tmp_path / "other" / "run")
+    several, _ = earlier.found([run, tmp_path / "other" / "run"])
+    assert [one.name for one in several] == ["run", "run_2"]
+
+
+def test_what_has_no_predictions_of_val_is_noted(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "val.csv.gz").touch()
+    found, (note,) = earlier.found([tmp_path / "old"])
+    assert not found
+    assert "old" in note
+    assert "val with ten crops" in note
+
+
+def test_a_folder_that_holds_nothing_is_refused(tmp_path):
+    with pytest.raises(FerError, match="--with .*missing: no such folder"):
+        earlier.found([tmp_path / "missing"])
+    with pytest.raises(FerError, match="--with .*: holds no network"):
+        earlier.found([tmp_path])

@@ -1,0 +1,66 @@
+"""``best.json``: it is read as it was written, and a damaged one is named."""
+
+import json
+
+import pytest
+
+from fer.campaign.plan import Pace, Training
+from fer.campaign.record import FILE, Clock, Line, Network, Phase, Record, Request, keep, read
+from fer.errors import FerError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    training = Training("student_0", "student", ("seed=0",), 12, 60.0, 5.0)
+    network = Network.of(training, ["seed=0"], ["tiny"])
+    network.state, network.began, network.ended, network.accuracy_val = "stopped", 5.5, 60.0, 0.7
+    record = Record(
+        Request(0.5, "faces.csv", settings=("data.on_bad=skip",), earlier=("a", "b")),
+        "python -m fer.best --hours 0.5",
+        "2026-11-26T17:00:00+00:00",
+        measured={"student": Pace(1.0, 0.1, 8.0)},
+        phases=[Phase("members", 0.0, 10.0, 0.5)],
+        networks=[network],
+        lines=[Line("student_0", "student", "val", "ten_crop", "student_0/evaluations/val_ten_crop")],
+        ensemble={"members": [], "temperature": 1.0, "selection": {}},
+    )
+    keep(record, tmp_path, Clock(100.0))
+    return tmp_path, record
+
+
+def test_a_record_is_read_as_it_was_written(folder):
+    path, record = folder
+    again = read(path)
+    assert again == record
+    assert again.spent == pytest.approx(100.0, abs=1)
+    assert [network.name for network in again.usable("student")] == ["student_0"]
+    assert again.usable("member") == []
+
+
+def test_the_clock_stands_still_between_an_interruption_and_resume():
+    assert Clock(250.0).now() == pytest.approx(250.0, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda held: held.update(schema=2),
+        lambda held: held.pop("networks"),
+        lambda held: held["networks"][0].update(name="../elsewhere"),
+        lambda held: held["networks"][0].update(unknown=1),
+        lambda held: held["request"].update(hours="many"),
+        lambda held: held.update(request=None),
+    ],
+)
+def test_a_damaged_record_is_named(folder, change):
+    path, _ = folder
+    held = json.loads((path / FILE).read_text())
+    change(held)
+    (path / FILE).write_text(json.dumps(held))
+    with pytest.raises(FerError, match=rf"{FILE}: damaged"):
+        read(path)
+
+
+def test_a_folder_without_a_record_is_none(tmp_path):
+    with pytest.raises(FerError, match=f"no campaign's folder .*{FILE}"):
+        read(tmp_path)
