@@ -1,12 +1,14 @@
 """What happens around the steps of a run: checkpoints, history, times, signals, a loss that is no number."""
 
+import copy
 import csv
 import itertools
 import logging
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, WeightAveraging
+from pytorch_lightning.profilers import Profiler
 from torch import Tensor
 
 from fer.errors import FerError, Interrupted
@@ -23,13 +26,37 @@ from fer.settings import mode
 
 log = logging.getLogger(__name__)
 
+WRITE_EVERY = 30.0  # seconds between writings of checkpoints, which hold the training up
 LOOK_EVERY = 50  # steps between looks at figures on the device, each of which waits for it
 
 
-class Saver(Checkpoint):
-    """Writes ``best.ckpt`` when the monitored figure is better than before, and ``last.ckpt`` after every epoch.
+class Pause:
+    """Keeps what takes time from being done again too soon.
 
-    The best goes first: whatever cuts the writing short, ``last.ckpt`` never promises a best that is not there.
+    Args:
+        seconds: of a pause.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._began: float | None = None
+
+    def begin(self) -> None:
+        """Begin a pause."""
+        self._began = time.monotonic()
+
+    def over(self) -> bool:
+        """Return whether the latest pause is over; True before the first."""
+        return self._began is None or time.monotonic() - self._began >= self.seconds
+
+
+class Saver(Checkpoint):
+    """Writes ``best.ckpt``, of the epoch with the best monitored metric, and ``last.ckpt``, of the latest epoch.
+
+    Epochs that end less than ``WRITE_EVERY`` seconds after a writing are copied on the device. The copies are written
+    when the time has passed, at the end of the training, and when a signal or an exception ends it, so that a kill
+    alone loses such epochs. The best goes first: whatever cuts the writing short, ``last.ckpt`` never promises a best
+    that is not there. Each copy holds the weights, their average and the optimizer's state; there are two at most.
 
     Args:
         folder: of the checkpoints.
@@ -41,14 +68,51 @@ class Saver(Checkpoint):
         self.folder, self.monitor, self.first = folder, monitor, first
         self.best_value: float | None = None
         self.best_epoch = -1
+        self._pause = Pause(WRITE_EVERY)
+        self._pending: dict[str, dict[str, Any]] = {}  # "best", "last" -> a checkpoint that is not written yet
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save, the metrics of the epoch being known."""
+        """Write or copy the epoch's state, the metrics of the epoch being known."""
         value = float(trainer.callback_metrics[self.monitor])
-        if self.is_better(value, trainer.current_epoch):
+        better = self.is_better(value, trainer.current_epoch)
+        if better:
             self.best_value, self.best_epoch = value, trainer.current_epoch
-            trainer.save_checkpoint(self.folder / "best.ckpt")
-        trainer.save_checkpoint(self.folder / "last.ckpt")
+        with _timed(trainer):
+            state = _state(trainer)
+            copied = None if self._pause.over() else _copied(state)
+        self._pending |= {name: copied or state for name in (("best", "last") if better else ("last",))}
+        if copied is None:
+            self.write(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write the state as it is now, within an epoch, as ``last.ckpt``, after a best that waits to be written."""
+        self._pending["last"] = _state(trainer)
+        self.write(trainer)
+
+    def write(self, trainer: pl.Trainer) -> None:
+        """Write what waits to be written.
+
+        Raises:
+            FerError: it cannot be written; it still waits.
+        """
+        with _timed(trainer):
+            for name in ("best", "last"):
+                if name in self._pending:
+                    trainer.strategy.save_checkpoint(self._pending[name], self.folder / f"{name}.ckpt")
+                    del self._pending[name]
+        self._pause.begin()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what waits."""
+        self.write(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Write the epochs that were sound, whatever ended the training, and let its cause be reported."""
+        try:
+            self.write(trainer)
+        except FerError as error:
+            if str(error) != str(exception):
+                log.warning("%s", error)
 
     def is_better(self, value: float, epoch: int) -> bool:
         """Return whether an epoch's ``value`` beats the best so far."""
@@ -65,6 +129,38 @@ class Saver(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best so far."""
         self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
+
+
+def _timed(trainer: pl.Trainer) -> AbstractContextManager[None]:
+    """Time what is done within as the profiler times ``Trainer.save_checkpoint``."""
+    profiler: Profiler = trainer.profiler  # type: ignore[attr-defined]
+    return profiler.profile("save_checkpoint")
+
+
+def _state(trainer: pl.Trainer) -> dict[str, Any]:
+    """Return a checkpoint of the training as it is now, which shares tensors and lists with it."""
+    return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a checkpoint that shares nothing with the training, or None where its device has no room for one."""
+    try:
+        clones = {id(value): value.detach().clone() for value in _tensors(state)}  # deepcopy's own take far longer
+        return copy.deepcopy(state, clones)
+    except torch.OutOfMemoryError:
+        return None
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in dictionaries and lists within each other."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _tensors(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _tensors(one)
 
 
 class Averaging(WeightAveraging):
@@ -92,7 +188,7 @@ class Averaging(WeightAveraging):
         """Take in a step. Torch's own ``update_parameters`` asks its count on the device, for which the host waits."""
         if trainer.global_step > self._latest_update_step:
             assert self._average_model is not None
-            self.update(list(_state(self._average_model.module)), list(_state(pl_module)))
+            self.update(list(_everything(self._average_model.module)), list(_everything(pl_module)))
             self._average_model.n_averaged += 1
             self._latest_update_step = trainer.global_step
 
@@ -109,7 +205,7 @@ class Averaging(WeightAveraging):
             average.copy_(value)
 
 
-def _state(module: torch.nn.Module) -> Iterator[Tensor]:
+def _everything(module: torch.nn.Module) -> Iterator[Tensor]:
     return itertools.chain(module.parameters(), module.buffers())
 
 
@@ -254,10 +350,11 @@ class Signals(Callback):
     Args:
         folder: the run's.
         finite: looks at the losses before anything is saved.
+        saver: writes.
     """
 
-    def __init__(self, folder: Path, finite: FiniteLoss) -> None:
-        self.folder, self.finite = folder, finite
+    def __init__(self, folder: Path, finite: FiniteLoss, saver: Saver) -> None:
+        self.folder, self.finite, self.saver = folder, finite, saver
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -278,11 +375,13 @@ class Signals(Callback):
         """Save within an epoch and stop."""
         if self.received is not None and batch_idx + 1 < int(trainer.num_training_batches):
             self.finite.look(trainer)
-            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+            self.saver.save(trainer)
             self.stop()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop between epochs, the last one being saved."""
+        if self.received is not None:
+            self.saver.write(trainer)
         self.stop()
 
     def stop(self) -> None:
