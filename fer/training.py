@@ -68,7 +68,7 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
     first = sum(epochs for _, epochs in settings.stages[:-1])
     saver, watch = Saver(folder / "checkpoints", settings.monitor, first), Stopwatch()
     finite = FiniteLoss()
-    signals = Signals(folder, finite)
+    signals = Signals(folder, finite, saver)
     kept = any(dataset.features is not None for dataset in data.datasets.values())
     graphs = device.compiled(model, settings, kept_features=kept)
     averaging = [Averaging(settings.ema)] if settings.ema else []  # first: a signal's checkpoint holds the step too

@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,6 +97,25 @@ def runner(main: Callable[[Sequence[str]], int], capfd: pytest.CaptureFixture[st
         return Ended(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def epochs_take(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that lets epochs take so many seconds, for whatever is done now and then."""
+    from fer.callbacks import Stopwatch
+
+    now = [0.0]
+    ended = Stopwatch.on_train_epoch_end
+
+    def take(seconds: float) -> None:
+        def later(self: Stopwatch, *arguments: Any) -> None:
+            ended(self, *arguments)
+            now[0] += seconds
+
+        monkeypatch.setattr(Stopwatch, "on_train_epoch_end", later)
+
+    monkeypatch.setattr("fer.callbacks.time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter))
+    return take
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,9 +51,15 @@ def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return checkpoints.read(folder / "checkpoints" / f"{name}.ckpt")["state_dict"]
 
 
-def same_weights(one: Path, other: Path) -> bool:
-    first, second = weights(one), weights(other)
+def same_weights(one: Path, other: Path, name: str = "last") -> bool:
+    first, second = weights(one, name), weights(other, name)
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def promised(folder: Path) -> tuple[int, int]:
+    """The epoch of the best checkpoint, and the one that the last checkpoint names as the best."""
+    best, last = (checkpoints.read(folder / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
+    return best["epoch"], last["callbacks"]["Saver"]["best_epoch"]
 
 
 def history(folder: Path) -> list[str]:
@@ -103,13 +111,33 @@ def test_resumed_run_equals_an_uninterrupted_one(train, uninterrupted, tmp_path,
     assert ended.code == 128 + number
     assert f"interrupted by {number.name}" in ended.err
     assert not (cut / "metrics.json").exists()
+    if (cut / "checkpoints" / "best.ckpt").exists():
+        assert len(set(promised(cut))) == 1
     monkeypatch.delenv("STOP_AT")
     resumed = train(*settings, f"resume={cut}")
     assert resumed.code == 0, resumed.err
     assert same_weights(whole, cut)
+    assert same_weights(whole, cut, "best")
     assert history(whole) == history(cut)
     assert metrics(whole)["confusion"] == metrics(cut)["confusion"]
     assert metrics(whole)["best_epoch"] == metrics(cut)["best_epoch"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_has_a_sound_pair_and_goes_on_from_it(train, uninterrupted, tmp_path, monkeypatch):
+    settings, cut = (*NETWORK, "ema=0.9"), tmp_path / "cut"
+    whole = uninterrupted(train, settings)
+    monkeypatch.setenv("STOP_AT", "train 16")  # the second epoch has ended, and is not written yet
+    monkeypatch.setenv("STOP_WITH", str(int(signal.SIGKILL)))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    command = [sys.executable, "-m", "fer.train", *settings, f"hydra.run.dir={cut}"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert promised(cut) == (0, 0)
+    monkeypatch.delenv("STOP_AT")
+    assert train(f"resume={cut}").code == 0
+    assert same_weights(whole, cut)
+    assert same_weights(whole, cut, "best")
+    assert history(whole) == history(cut)
 
 
 @pytest.mark.slow
