@@ -25,7 +25,11 @@ def parser() -> Grammar:
         description="Score a trained network, or several as an ensemble. Their own data and split are used unless "
         "--data names others.",
     )
-    grammar.add_argument("runs", nargs="+", metavar="run", help="run folder (its best epoch) or checkpoint")
+    grammar.add_argument(
+        "runs", nargs="+", metavar="run",
+        help="run folder (its best epoch) or checkpoint; of an ensemble also a folder of predictions, such as those of "
+        "docs/results, with <split>[_<tta>].csv.gz beside its .json",
+    )  # fmt: skip
     grammar.add_argument(
         "--split", choices=["train", "val", "test", "all"], default="val",
         help="default: val; choose on val, report test; all: every labelled face of a data set, whatever its splits",

@@ -1,19 +1,22 @@
-"""``predictions.csv``, a row a face: what a network said of it. Written here, and read here for all who ask."""
+"""``predictions.csv``, a row a face: what a network said of it. Written here, found and read here for all who ask."""
 
 import csv
 import gzip
 import io
+import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fer.errors import FerError
 from fer.results import readable, written_whole
 
+FILE = "predictions.csv"
 ROUNDED = 1e-3  # by which probabilities, written with six digits, may miss 1 together
 
 
@@ -117,3 +120,58 @@ def _opened(file: Path) -> IO[str]:
         except (EOFError, zlib.error) as error:  # no OSError, unlike what else may be wrong with it
             raise ValueError(f"its compression is damaged: {error}") from error
     return io.TextIOWrapper(io.BytesIO(contents), encoding="utf-8-sig", newline="")
+
+
+# --- folders of predictions -----------------------------------------------------------------------------------------
+
+
+class Recorded(NamedTuple):
+    """A file of predictions and the metrics beside it, as ``fer.train`` or ``fer.evaluate`` wrote them."""
+
+    file: Path
+    metrics: dict[str, Any]
+
+
+def name_of(split: str, views: str) -> str:
+    """Return what the results of a split are called, by the views of each face."""
+    return split if views == "none" else f"{split}_{views}"
+
+
+def holds_predictions(folder: Path) -> bool:
+    """Return whether a folder without checkpoints has predictions, of whatever split."""
+    if not folder.is_dir() or (folder / "checkpoints").is_dir():
+        return False
+    found = [file for split in ("train", "val", "test", "all") for file in folder.glob(f"{split}*.csv*")]
+    return bool(found) or (folder / FILE).is_file() or any(folder.glob(f"evaluations/*/{FILE}"))
+
+
+def recorded(folder: Path, split: str, views: str) -> Recorded:
+    """Return the predictions of a split that a folder holds, and the metrics beside them.
+
+    Args:
+        folder: with ``<split>[_<views>].csv`` (or ``.csv.gz``) beside a ``.json`` of that name; or a run's or an
+            evaluation's folder.
+        split: whose faces.
+        views: of each face, a name of ``fer.views.VIEWS``.
+
+    Raises:
+        FerError: there are none of this split with these views, or the metrics beside them are damaged.
+    """
+    name, others = name_of(split, views), []
+    inside = folder / "evaluations" / name
+    for file, beside in (
+        (folder / f"{name}.csv.gz", folder / f"{name}.json"),
+        (folder / f"{name}.csv", folder / f"{name}.json"),
+        (inside / FILE, inside / "metrics.json"),
+        (folder / FILE, folder / "metrics.json"),
+    ):
+        if not file.is_file():
+            continue
+        with readable(beside):
+            metrics = dict(json.loads(beside.read_text(encoding="utf-8")))
+            metrics["dataset"] = dict(metrics["dataset"])
+            stated = (metrics["split"], metrics.get("tta") or "none")  # a training's scores val as it is
+        if stated == (split, views):
+            return Recorded(file, metrics)
+        others.append(f"; {file.name} is of {stated[0]} with --tta {stated[1]}")
+    raise FerError(f"{folder}: no predictions of {split} with --tta {views}{''.join(others)}")

@@ -214,7 +214,8 @@ class DistillSettings:
     """Networks that a run learns from: its teachers, whose mean answer to each changed face is its soft target.
 
     Args:
-        teachers: run folders, checkpoints, or folders of an evaluation of several, with its weights.
+        teachers: run folders, checkpoints, or folders of an evaluation of several, with its weights and
+            temperatures.
         weight: of the teachers' answer in the loss; the rest is the labels'.
         temperature: by which the logits of both are divided first (Hinton et al. 2015).
     """

@@ -1,9 +1,16 @@
-"""An ensemble of networks whose predictions alone are at hand."""
+"""Ensembles of networks whose predictions alone are at hand."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import SMALL, metrics
 from scipy.optimize import minimize_scalar
 
+from fer import predictions
 from fer.errors import FerError
 from fer.evaluation.from_predictions import chosen_from, mixed_from, results_from
 from fer.labels import EMOTIONS
@@ -160,3 +167,90 @@ def test_predictions_that_do_not_belong_together_are_one_line(what, says):
 def test_no_predictions_are_one_line():
     with pytest.raises(FerError, match="no predictions to choose among"):
         chosen_from([])
+
+
+# --- folders of predictions in an ensemble of fer.evaluate ----------------------------------------------------------
+
+
+@pytest.fixture
+def stored(evaluate, another_run, tmp_path):
+    """A folder of predictions and metrics laid out as in docs/results, whose network is gone."""
+    folder = tmp_path / "stored"
+    folder.mkdir()
+    assert evaluate(str(another_run), "--split", "test").code == 0
+    for name, source in (("val", another_run), ("test", another_run / "evaluations" / "test")):
+        (folder / f"{name}.csv.gz").write_bytes(gzip.compress((source / "predictions.csv").read_bytes()))
+        shutil.copy(source / "metrics.json", folder / f"{name}.json")
+    return folder
+
+
+def test_predictions_stand_for_a_network(evaluate, small_run, another_run, stored):
+    for asked in (["--choose"], ["--weights", "val"], []):
+        found = []
+        for name, second in (("whole", another_run), ("stored", stored)):
+            out = f"{name}{len(asked)}"
+            ended = evaluate(str(small_run), str(second), *asked, "--split", "test", "--out", out, "--no-report")
+            assert ended.code == 0, ended.err
+            found.append((metrics(Path(out) / "test"), predictions.read(Path(out) / "test" / "predictions.csv")))
+        (whole, expected), (results, said) = found
+        assert np.allclose(said.probabilities, expected.probabilities, atol=1e-5)
+        for key in ("weight", "temperature"):
+            values = [[one[key] for one in one_of["members"]] for one_of in (results, whole)]
+            assert values[0] == pytest.approx(values[1], abs=1e-4)
+        assert results["temperature"] == pytest.approx(whole["temperature"], abs=1e-4)
+        assert results["parameters"] == whole["parameters"]
+        assert results["clean"]["accuracy"] == whole["clean"]["accuracy"]
+        assert results["members"][-1]["checkpoint"] == str(stored)
+
+
+def test_a_report_and_a_card_are_written_of_predictions_too(evaluate, small_run, stored):
+    ended = evaluate(str(small_run), str(stored), "--split", "test", "--out", "both")
+    assert ended.code == 0, ended.err
+    for page in ("report.html", "model_card.md"):
+        assert "ensemble of 2 networks" in (Path("both") / "test" / page).read_text()
+    assert str(stored) in ended.out
+
+
+def test_what_predictions_were_trained_on_is_left_open_where_nothing_tells(evaluate, small_run, stored):
+    told = json.loads((stored / "test.json").read_text())
+    (stored / "test.json").write_text(json.dumps(told | {"seen_in_training": None}))
+    ended = evaluate(str(small_run), str(stored), "--split", "test", "--out", "both", "--no-report")
+    assert ended.code == 0, ended.err
+    assert "no clean figures: which of these faces" in ended.out + ended.err
+    assert metrics(Path("both") / "test")["clean"] is None
+
+
+def test_predictions_that_cannot_stand_for_a_network_are_one_line(train, evaluate, small_run, stored):
+    def refused(*asked, says):
+        ended = evaluate(*map(str, asked), "--out", "both")
+        assert (ended.code, says in ended.line) == (1, True), ended.line
+
+    refused(stored, says="stored: holds predictions without weights; name a run or checkpoint beside it")
+    refused(small_run, stored, stored, says="a folder of predictions is given twice")
+    refused(small_run, stored, "--tta", "flip", says="stored: no predictions of val with --tta flip")
+    shutil.copy(stored / "val.csv.gz", stored / "val_flip.csv.gz")
+    shutil.copy(stored / "val.json", stored / "val_flip.json")
+    refused(small_run, stored, "--tta", "flip", says="val_flip.csv.gz is of val with --tta none")
+    shutil.copy(stored / "test.csv.gz", stored / "val.csv.gz")
+    refused(small_run, stored, says="val.csv.gz: holds other faces or labels than val here")
+    other = json.loads((stored / "val.json").read_text())
+    other["dataset"]["split"] = "holdout"
+    (stored / "val.json").write_text(json.dumps(other))
+    refused(small_run, stored, "--choose", says="stored: its val is of other data or another split than that of")
+    (stored / "val.json").write_text("{")
+    refused(small_run, stored, says="val.json: cannot be read (")
+    assert not Path("both").exists()
+
+
+def test_predictions_alone_cannot_teach(train, evaluate, small_run, stored):
+    assert evaluate(str(small_run), str(stored), "--out", "both", "--no-report").code == 0
+    ended = train(*SMALL, "distill.teachers=[both/val]", "hydra.run.dir=taught")
+    assert (ended.code, "stored: no run folder" in ended.line) == (1, True), ended.line
+
+
+def test_a_run_folder_without_its_checkpoints_holds_predictions(evaluate, small_run, another_run, tmp_path):
+    assert evaluate(str(another_run), "--split", "test", "--no-report").code == 0
+    shutil.rmtree(another_run / "checkpoints")
+    ended = evaluate(str(small_run), str(another_run), "--choose", "--split", "test", "--out", "both", "--no-report")
+    assert ended.code == 0, ended.err
+    assert metrics(Path("both") / "test")["selection"]["given"] == 2

@@ -13,7 +13,7 @@ from torch import Tensor
 from fer.calibration import Threshold, at_threshold, fitted_temperature, tempered, threshold_for
 from fer.ensemble import Choice, chosen_greedily, each_tempered, equal_weights, fitted_weights, mixed, own_temperatures
 from fer.errors import FerError
-from fer.evaluation.request import Asked, Member
+from fer.evaluation.request import Asked, Given, Member, with_weights
 from fer.evaluation.training import Training
 from fer.predictions import Scored
 from fer.significance import wilson
@@ -59,24 +59,24 @@ class Selection:
         told: how it went, as plain values: who was given, left out, and each step's figures on val.
     """
 
-    members: list[Member]
+    members: list[Given]
     weights: Tensor
     temperatures: Tensor
     on_val: OnVal
     told: dict[str, Any]
 
 
-def selected(asked: Asked, given: Sequence[Member]) -> Selection:
+def selected(asked: Asked, given: Sequence[Given]) -> Selection:
     """Return the networks that val of the training chooses among those given, and how it went.
 
     Raises:
         FerError: val cannot be had.
     """
-    training = Training(given, asked.batch_size)
+    training = Training(with_weights(given), asked.batch_size)
     why = training.missing if training.shared else "the networks were chosen on different val faces"
     if why:
         raise FerError(f"--choose chooses on the val split of the training, but {why}")
-    predicted, targets, unseen = training.val(asked)
+    predicted, targets, unseen = training.val(asked, given)
     choice = chosen_greedily(predicted, targets)
     kept = choice.weights.nonzero().flatten().tolist()
     told = selection_report([str(member.file) for member in given], choice, predicted, targets)
@@ -118,7 +118,7 @@ def selection_report(names: Sequence[str], choice: Choice, predicted: Tensor, ta
 
 def chosen(
     asked: Asked,
-    members: Sequence[Member],
+    members: Sequence[Given],
     training: Training,
     scored: OnVal | None,
     selection: Selection | None = None,
@@ -145,7 +145,7 @@ def chosen(
     needed = asked.weights == "val" or asked.error_rate is not None
     weights = equal_weights(len(members)) if selection is None else selection.weights
     own = torch.ones_like(weights) if selection is None else selection.temperatures
-    sealed = members[0].model.temperature
+    sealed = members[0].model.temperature if isinstance(members[0], Member) else None
     if alone and sealed is not None and not needed:
         return Chosen(weights, own, sealed, "val" if scored is None else "these faces", kept=True)
     why = "" if training.shared else "the networks were chosen on different val faces"
@@ -156,7 +156,7 @@ def chosen(
         log.warning("no temperature: %s", why)
         kept_one = alone and sealed is not None
         return Chosen(weights, own, sealed if alone else None, "val" if kept_one else "", kept=kept_one)
-    predicted, targets, kept = scored or (selection.on_val if selection else training.val(asked))
+    predicted, targets, kept = scored or (selection.on_val if selection else training.val(asked, members))
     if asked.weights == "val":
         own = own_temperatures(predicted, targets)
         weights = fitted_weights(each_tempered(predicted, own), targets)

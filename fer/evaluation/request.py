@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fer import checkpoints, scoring
+from fer import checkpoints, predictions, scoring
 from fer.arguments import build
 from fer.data.datamodule import FERDataModule
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.errors import FerError
 from fer.models import EmotionClassifier
+from fer.predictions import Predictions
 from fer.settings import DataSettings
 
 # data settings that say nothing of which faces are val and test, and under which labels
@@ -30,7 +31,7 @@ class Asked:
     """What is to be evaluated, and how.
 
     Args:
-        networks: run folders or checkpoints; several are an ensemble.
+        networks: run folders or checkpoints; several are an ensemble, in which folders of predictions may stand too.
         split: "train", "val", "test", or "all" faces of a data set.
         data: path of other data than those of the training, or None.
         rule: how they are split, if not as in training.
@@ -95,6 +96,76 @@ class Member(NamedTuple):
         return whole(self.model.dataset)
 
 
+class PredictionsMember(NamedTuple):
+    """A network of an ensemble whose predictions alone are at hand.
+
+    Args:
+        file: folder of the predictions.
+        beside: a network of the same ensemble with its weights, which states data and emotions.
+    """
+
+    file: Path
+    beside: Member
+
+    def metrics(self, asked: Asked) -> dict[str, Any]:
+        """Return what is recorded of it on the faces and views that are asked for.
+
+        Raises:
+            FerError: nothing is.
+        """
+        return predictions.recorded(self.file, asked.split, asked.views).metrics
+
+    def refuse_other_val(self, views: str) -> None:
+        """Raise unless its val is that of the network beside it, which was not trained on it.
+
+        Raises:
+            FerError: it is another, or nothing is recorded of it with these views.
+        """
+        dataset, theirs = predictions.recorded(self.file, "val", views).metrics["dataset"], self.beside.model.dataset
+        if any(dataset.get(key) != theirs.get(key) for key in ("fingerprint", "split", "labels")):  # rows are compared
+            raise FerError(f"{self.file}: its val is of other data or another split than that of {self.beside.file}")
+
+    def probabilities(self, data: FERDataModule, split: str, views: str) -> Tensor:
+        """Return its probabilities (N, C) of a split's faces, in their order.
+
+        Raises:
+            FerError: it has none of them, or they are of other faces, labels or emotions.
+        """
+        file = predictions.recorded(self.file, split, views).file
+        return of_split(predictions.read(file), str(file), data, split)
+
+
+Given = Member | PredictionsMember  # of an ensemble
+
+
+def of_split(said: Predictions, name: str, data: FERDataModule, split: str) -> Tensor:
+    """Return the probabilities (N, C) that predictions hold of a split's faces, in their order.
+
+    Args:
+        said: predictions, as read.
+        name: of their file, for messages.
+        data: set up for the split.
+        split: its name.
+
+    Raises:
+        FerError: they are of other faces.
+    """
+    index_of = {row: index for index, row in enumerate(said.rows.tolist())}
+    rows, targets = data.faces.rows[data.places(split)].tolist(), data.datasets[split].targets.tolist()
+    labels = {row: said.targets[index] for row, index in index_of.items()}
+    names = dict(enumerate(said.classes))  # which may be fewer than here
+    expected = {row: names.get(target) for row, target in zip(rows, targets, strict=True)}
+    if labels != expected:
+        raise FerError(f"{name}: holds other faces or labels than {split} here; score both on the same")
+    return torch.from_numpy(said.probabilities[[index_of[row] for row in rows]]).float()
+
+
+def with_weights(given: Sequence[Given]) -> list[Member]:
+    """Return the networks of an ensemble that have weights; where none has, one that is evaluated beside them."""
+    members = [one for one in given if isinstance(one, Member)]
+    return members or [one.beside for one in given[:1] if isinstance(one, PredictionsMember)]
+
+
 def whole(dataset: dict[str, Any]) -> dict[str, Any]:
     """Return the data settings of a training that a checkpoint tells of; an older one did what is the default now."""
     return asdict(DataSettings()) | dict(dataset.get("settings", {}))
@@ -126,6 +197,22 @@ def members_of(networks: Sequence[str]) -> list[Member]:
     return members
 
 
+def given_of(networks: Sequence[str]) -> list[Given]:
+    """Return the networks of run folders and checkpoints, and after them those of folders of predictions.
+
+    Raises:
+        FerError: as in ``members_of``; or none has weights, and so none states which faces to score.
+    """
+    folders = [Path(name).expanduser() for name in networks if predictions.holds_predictions(Path(name).expanduser())]
+    others = [name for name in networks if Path(name).expanduser() not in folders]
+    if not others:
+        raise FerError(f"{folders[0]}: holds predictions without weights; name a run or checkpoint beside it")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise FerError("a folder of predictions is given twice; name each network once")
+    members = members_of(others)
+    return [*members, *(PredictionsMember(folder, members[0]) for folder in folders)]
+
+
 @dataclass
 class Faces:
     """The same faces at the size that each network takes.
@@ -154,18 +241,30 @@ class Faces:
             self._sizes[image_size] = data
         return self._sizes[image_size]
 
-    def predicted(self, members: Sequence[Member], asked: Asked) -> Tensor:
-        """Return the probabilities of each network, (M, N, C)."""
-        device = torch.device("cuda" if asked.on_gpu else "cpu")
-        return torch.stack(
-            [
-                scoring.probabilities(
-                    member.model, self.at(member.model.image_size).datasets[self.split],
-                    batch_size=self.batch_size, device=device, views=asked.views,
-                )
-                for member in members
-            ]
+    def predicted(self, given: Sequence[Given], asked: Asked) -> Tensor:
+        """Return the probabilities of each network, (M, N, C).
+
+        Raises:
+            FerError: predictions that are to stand for a network are missing, damaged, or of other faces or emotions.
+        """
+        parts = [
+            self._scored(one, asked) if isinstance(one, Member) else self._recorded(one, asked.views) for one in given
+        ]
+        return torch.stack(parts)
+
+    def _scored(self, member: Member, asked: Asked) -> Tensor:
+        return scoring.probabilities(
+            member.model, self.at(member.model.image_size).datasets[self.split], batch_size=self.batch_size,
+            device=torch.device("cuda" if asked.on_gpu else "cpu"), views=asked.views,
         )  # fmt: skip
+
+    def _recorded(self, member: PredictionsMember, views: str) -> Tensor:
+        network = member.beside.model
+        found = member.probabilities(self.at(network.image_size), self.split, views)
+        if found.shape[1] != network.num_classes:
+            counts = f"{found.shape[1]} emotions, {member.beside.file} predicts {network.num_classes}"
+            raise FerError(f"{member.file}: predicts {counts}")
+        return found
 
 
 def settings_of(asked: Asked, members: Sequence[Member]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from fer import measures, predictions
 from fer.data.datamodule import FERDataModule
 from fer.data.twins import without_twin
 from fer.errors import FerError
-from fer.evaluation.request import Asked, Faces, Member, members_of
+from fer.evaluation.request import Asked, Faces, Member, members_of, of_split
 from fer.evaluation.training import Training
 
 
@@ -43,7 +43,7 @@ class Rival(NamedTuple):
             return None
         given = Path(asked.against).expanduser()
         file = given / "predictions.csv" if given.is_dir() and not (given / "checkpoints").is_dir() else given
-        if file.suffix == ".csv":
+        if file.name.endswith((".csv", ".csv.gz")):
             return cls(str(given), read_predictions(file, data, asked.split))
         members = members_of([asked.against])
         return cls(str(given), faces.predicted(members, asked)[0], members, asked.views)
@@ -100,11 +100,4 @@ def read_predictions(file: Path, data: FERDataModule, split: str) -> Tensor:
         said = predictions.read(file)
     except FerError as error:
         raise FerError(f"--against {error}; name the predictions.csv of a run or an evaluation") from error
-    place_of = {row: place for place, row in enumerate(said.rows.tolist())}
-    rows, targets = data.faces.rows[data.places(split)].tolist(), data.datasets[split].targets.tolist()
-    labels = {row: said.targets[place] for row, place in place_of.items()}
-    names = dict(enumerate(said.classes))  # which may be fewer than here
-    wanted = {row: names.get(target) for row, target in zip(rows, targets, strict=True)}
-    if labels != wanted:
-        raise FerError(f"--against {file}: holds other faces or labels than {split} here; score both on the same")
-    return torch.from_numpy(said.probabilities[[place_of[row] for row in rows]]).float()
+    return of_split(said, f"--against {file}", data, split)

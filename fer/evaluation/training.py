@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fer.data.twins import digests, without_twin
 from fer.errors import FerError
-from fer.evaluation.request import Asked, Faces, Member, present, same_split, whole
+from fer.evaluation.request import Asked, Faces, Given, Member, PredictionsMember, present, same_split, whole
 
 MANY = 0.5  # share of the faces from which on having been trained on them is no accident
 A_LOOK = 0.05  # share of the test faces from which on having scored them is no accident of twins
@@ -97,11 +97,18 @@ class Training:
                     continue
         return found
 
-    def val(self, asked: Asked) -> tuple[Tensor, Tensor, NDArray[np.bool_] | None]:
-        """Return the networks' probabilities (M, N, C) of val, its labels, and (N,) those not trained on, if told."""
+    def val(self, asked: Asked, given: Sequence[Given]) -> tuple[Tensor, Tensor, NDArray[np.bool_] | None]:
+        """Return probabilities (M, N, C) of val by the networks given, its labels, and (N,) those not trained on.
+
+        Raises:
+            FerError: predictions that are to stand for a network are of another val, or there are none of it.
+        """
         first = self.members[0]
         faces = self._val(_without_votes(first.trained_with) | {"exclude": None})
-        predicted = faces.predicted(self.members, asked)
+        for one in given:
+            if isinstance(one, PredictionsMember):
+                one.refuse_other_val(asked.views)
+        predicted = faces.predicted(given, asked)
         dataset = faces.at(first.model.image_size).datasets["val"]
         return predicted, dataset.targets, self.unseen(dataset.images[:, 0].numpy())
 
