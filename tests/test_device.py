@@ -1,7 +1,11 @@
 """What a run does for its device before it begins, as far as a machine without a GPU can tell."""
 
 import copy
+import os
+import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -109,6 +113,28 @@ def test_threads_are_no_more_than_the_cores_that_a_container_may_use(told, envir
     monkeypatch.setattr(machine, "usable_cores", lambda: cores)
     machine.prepare(TrainerSettings(threads=told, accelerator="cpu"))
     assert torch.get_num_threads() == taken
+
+
+@pytest.mark.parametrize(
+    ("module", "environment", "policy"),
+    [
+        ("fer.train", {}, "PASSIVE"),
+        ("fer.evaluate", {}, "PASSIVE"),
+        ("fer.evaluate", {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+    ],
+)
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(module, environment, policy):
+    """OpenMP itself reports its settings, as it has read them when torch was imported."""
+    run = [*SMALL, "trainer.max_epochs=1", "hydra.run.dir=run"] if module == "fer.train" else ["missing.ckpt"]
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    ended = subprocess.run(
+        [sys.executable, "-m", module, *run],
+        env={**inherited, **environment, "OMP_DISPLAY_ENV": "TRUE"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert re.findall(r"OMP_WAIT_POLICY ?= ?'(\w+)'", ended.stderr) == [policy]
 
 
 # --- trainer.compile ------------------------------------------------------------------------------------------------
