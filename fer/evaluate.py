@@ -14,6 +14,7 @@ from typing import Any
 
 from fer.configuration import import_plugins
 from fer.errors import FerError, Grammar, command
+from fer.places import let_waiting_threads_sleep
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ def parser() -> Grammar:
 @command("fer.evaluate")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    let_waiting_threads_sleep()
     arguments, line = parser().begin(argv)
     check(arguments)
     import_plugins([name for name in arguments.plugins.split(",") if name])

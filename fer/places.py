@@ -62,6 +62,16 @@ def _side_by_side(number: int) -> str:
     return "one at a time" if number == 1 else f"{number} side by side"
 
 
+def let_waiting_threads_sleep() -> None:
+    """Let OpenMP's threads sleep while they wait for each other, unless the environment says how they wait.
+
+    GNU's OpenMP, which torch brings on Linux, reads ``OMP_WAIT_POLICY`` once, when torch is imported; processes that
+    this one starts inherit it. By default a thread that waits spins, and on a busy machine keeps from the core the
+    very thread that it waits for (docs/performance.md).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def usable_cores() -> int:
     """Return the cores that this process may use: its affinity, and a container's quota of time, rounded up."""
     mine = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -35,6 +35,7 @@ from fer.configuration import (
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.errors import FerError, command
+from fer.places import let_waiting_threads_sleep
 from fer.runs import DEFAULTS
 from fer.settings import DataSettings, Origin, SweepSettings, TrainSettings, leaves
 from fer.terminal import shown
@@ -47,6 +48,7 @@ SHOWING = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--ver
 @command("fer.train")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    let_waiting_threads_sleep()
     given = sys.argv[1:] if argv is None else list(argv)
     if (beside := beside_info_models(given)) is not None:
         list_models(beside)

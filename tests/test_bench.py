@@ -2,12 +2,13 @@
 
 import importlib
 import json
+from pathlib import Path
 
 import pytest
 
 from fer.bench import main
-from fer.benchmarks import growth, tables
-from fer.benchmarks.contestants import Imports, Order, waits
+from fer.benchmarks import growth, tables, training
+from fer.benchmarks.contestants import Imports, Order, command_line, waits
 from fer.benchmarks.figures import at_least, at_most
 from fer.benchmarks.growth import Series, repeated
 from fer.benchmarks.training import interleaved, ratios, waits_of
@@ -67,6 +68,30 @@ def test_what_waits_is_told_from_what_does_not():
     calm = ["aten::conv2d", "cudaLaunchKernel", "Memcpy HtoD (Pinned -> Device)", "cudaMemcpyAsync", "aten::to"]
     assert waits(calm) == 0
     assert waits([*calm, "cudaStreamSynchronize", "Memcpy DtoH (Device -> Pageable)", "cudaDeviceSynchronize"]) == 3
+
+
+@pytest.mark.parametrize("multiplies", [True, False, None])
+def test_fer_train_is_measured_in_bf16_where_the_processor_multiplies_it(multiplies, monkeypatch):
+    seconds = {"plain": 9.0, "bare": 4.0, "ours": 4.5, "bf16": 3.0}
+    asked = {}
+
+    def measured(contestants, rounds):
+        asked.update(contestants)
+        return {
+            label: [{"seconds": seconds[label], "processor": 1.0, "images": 9, "memory": 0.0}] for label in contestants
+        }
+
+    monkeypatch.setattr("fer.machine.multiplies_bf16", lambda: multiplies)
+    monkeypatch.setattr(training, "interleaved", measured)
+    found = {figure.name: figure for figure in training.side_by_side(Path("fer2013.csv"), 1, 1, None)}
+    assert not found["plain loop's time / ours, by the clock"].ok  # twice as fast, and three times is the target
+    half = found.get("plain loop's time / ours in bf16, by the clock")
+    assert (half is not None) == bool(multiplies) == ("bf16" in asked)
+    if half is not None:
+        assert (half.value, half.ok) == (3.0, True)
+        name, order = asked["bf16"]
+        assert name == "ours"
+        assert "trainer.precision=bf16" in command_line(order, 1)
 
 
 @pytest.mark.slow

@@ -1,7 +1,11 @@
 """What a run does for its device before it begins, as far as a machine without a GPU can tell."""
 
 import copy
+import os
+import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -109,6 +113,29 @@ def test_threads_are_no_more_than_the_cores_that_a_container_may_use(told, envir
     monkeypatch.setattr(machine, "usable_cores", lambda: cores)
     machine.prepare(TrainerSettings(threads=told, accelerator="cpu"))
     assert torch.get_num_threads() == taken
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP, which torch brings on Linux")
+@pytest.mark.parametrize(
+    ("module", "environment", "spins"),
+    [
+        ("fer.train", {}, 0),
+        ("fer.evaluate", {}, 0),
+        ("fer.evaluate", {"OMP_WAIT_POLICY": "ACTIVE"}, 30_000_000_000),
+    ],
+)
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(module, environment, spins):
+    """OpenMP itself reports how long a waiting thread spins, as it has read it when torch was imported."""
+    run = [*SMALL, "trainer.max_epochs=1", "hydra.run.dir=run"] if module == "fer.train" else ["missing.ckpt"]
+    own = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    ended = subprocess.run(
+        [sys.executable, "-m", module, *run],
+        env={**own, **environment, "OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert re.findall(r"GOMP_SPINCOUNT = '(\d+)'", ended.stderr) == [str(spins)]
 
 
 # --- trainer.compile ------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 from fer.benchmarks.figures import TRAIN_FACES, VAL_FACES
+from fer.places import let_waiting_threads_sleep
 
 
 @dataclass(frozen=True)
@@ -332,4 +333,6 @@ if __name__ == "__main__":
     BEFORE = since_start()
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a run prints goes elsewhere than the times
+    if sys.argv[1] != "plain":  # as fer.train does, before torch is imported
+        let_waiting_threads_sleep()
     CONTESTANTS[sys.argv[1]](Order(**json.loads(sys.argv[2])), Turns(told))

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from fer import machine
 from fer.benchmarks.contestants import Order
 from fer.benchmarks.figures import Figure, at_least, at_most
 from fer.errors import FerError
@@ -130,7 +131,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def side_by_side(file: Path, rounds: int, threads: int, steps: int | None) -> list[Figure]:
-    """Measure the CNN in the three loops, and their memory.
+    """Measure the CNN in the three loops, and their memory; in bf16 too where the processor multiplies it.
 
     Args:
         file: a plain ``fer2013.csv``.
@@ -139,14 +140,18 @@ def side_by_side(file: Path, rounds: int, threads: int, steps: int | None) -> li
         steps: of an epoch; None takes every face.
     """
     order = Order(str(file), "", threads=threads, steps=steps)
-    told = interleaved({name: (name, order) for name in ("plain", "bare", "ours")}, rounds)
+    asked = {name: (name, order) for name in ("plain", "bare", "ours")}
+    pairs = [("plain", "ours", "plain loop's time / ours", 3.0), ("bare", "ours", "bare loop's time / ours", 0.97)]
+    if machine.multiplies_bf16():
+        asked["bf16"] = "ours", replace(order, more=["trainer.precision=bf16"])
+        pairs.append(("plain", "bf16", "plain loop's time / ours in bf16", 3.0))
+    told = interleaved(asked, rounds)
     per_second = {name: [turn["images"] / turn["seconds"] for turn in turns] for name, turns in told.items()}
-    names = {"plain": "a plain loop", "bare": "a bare loop", "ours": "fer.train"}
+    names = {"plain": "a plain loop", "bare": "a bare loop", "ours": "fer.train", "bf16": "fer.train in bf16"}
     figures = [
         Figure(f"epoch of {names[name]}, validation included", median(values), "images/s", note=spread(values))
         for name, values in per_second.items()
     ]
-    pairs = (("plain", "ours", "plain loop's time / ours", 2.0), ("bare", "ours", "bare loop's time / ours", 0.97))
     for one, other, name, wanted in pairs:
         clock, processor = (ratios(told[one], told[other], figure) for figure in ("seconds", "processor"))
         figures += [
