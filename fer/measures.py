@@ -8,11 +8,12 @@ scikit-learn's agree with it to 1e-6 (tested).
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fer.calibration import BINS, adaptive_error, bins_of, expected_error, place_by_rank, place_of
+from fer.calibration import BINS, adaptive_error, bins_of, debiased_error, expected_error, place_by_rank, place_of
 from fer.metrics import from_confusion
 from fer.significance import mcnemar, wilson
 
@@ -144,8 +145,8 @@ def kappa(confusion: Tensor) -> Tensor:
 def score(predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     """Return the figures of N predictions, as plain values, with their 95 % intervals.
 
-    Those of shares are Wilson's, the others from a bootstrap; calibration errors have ``..._if_calibrated`` beside
-    them. A figure that these faces do not have is None.
+    Those of shares are Wilson's, the others from a bootstrap; calibration errors have what chance makes
+    of them beside them (``calibration``). A figure that these faces do not have is None.
 
     Args:
         predicted: (N, C) probabilities.
@@ -223,18 +224,29 @@ def proper(predicted: Tensor, targets: Tensor) -> dict[str, Any]:
 def calibration(predicted: Tensor, targets: Tensor) -> dict[str, float]:
     """Return the expected calibration error in bins of equal width and of equal numbers, and what chance makes them.
 
+    Beside each: ``..._if_calibrated``, the 95th percentile, and ``..._if_calibrated_mean``, the mean, of what a
+    calibrated network of these confidences shows on as many faces, and ``..._rms_debiased`` of ``debiased_error``.
+
     Args:
         predicted: (N, C) probabilities.
         targets: (N,) true classes.
     """
     chances, labels = predicted.numpy(), targets.numpy()
     confidence = chances.max(1)
-    return {
-        "ece": expected_error(bins_of(chances, labels)),
-        "ece_if_calibrated": error_if_calibrated(predicted, torch.from_numpy(place_of(confidence))),
-        "ece_adaptive": adaptive_error(chances, labels),
-        "ece_adaptive_if_calibrated": error_if_calibrated(predicted, torch.from_numpy(place_by_rank(confidence))),
-    }
+    gaps = confidence.astype(np.float64) - (chances.argmax(1) == labels)
+    found: dict[str, float] = {}
+    for name, error, place in (
+        ("ece", expected_error(bins_of(chances, labels)), place_of(confidence)),
+        ("ece_adaptive", adaptive_error(chances, labels), place_by_rank(confidence)),
+    ):
+        mean, high = errors_if_calibrated(predicted, torch.from_numpy(place))
+        found |= {
+            name: error,
+            f"{name}_if_calibrated": high,
+            f"{name}_if_calibrated_mean": mean,
+            f"{name}_rms_debiased": debiased_error(gaps, place),
+        }
+    return found
 
 
 def plain(value: float) -> float | None:
@@ -277,8 +289,8 @@ def _percentiles(samples: Tensor) -> Any:
     return samples.quantile(torch.tensor([0.025, 0.975], dtype=samples.dtype)).tolist()
 
 
-def error_if_calibrated(predicted: Tensor, place: Tensor) -> float:
-    """Return the calibration error that a perfectly calibrated network of these confidences stays below in 95 %.
+def errors_if_calibrated(predicted: Tensor, place: Tensor) -> tuple[float, float]:
+    """Return mean and 95th percentile of the calibration error of a perfectly calibrated network of these confidences.
 
     A binned error is never 0 in a sample, and has no honest interval near 0 (a bootstrap's holds the truth half the
     time): what can be said is whether the measured one is larger than chance makes it.
@@ -294,7 +306,8 @@ def error_if_calibrated(predicted: Tensor, place: Tensor) -> float:
         right = torch.rand(CHUNK, len(confidence), generator=generator) < confidence
         bins = torch.zeros(CHUNK, BINS).index_add_(1, place, confidence - right.float())
         found.append(bins.abs().sum(1) / len(confidence))
-    return float(torch.cat(found).quantile(0.95))
+    errors = torch.cat(found)
+    return float(errors.mean()), float(errors.quantile(0.95))
 
 
 # --- two networks ---------------------------------------------------------------------------------------------------

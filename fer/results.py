@@ -139,7 +139,7 @@ def score_table(results: Mapping[str, Any]) -> str:
         f"{100 * results['macro_f1']:.2f} %",
         f"{100 * results['balanced_accuracy']:.2f} %",
         f"{results['nll']:.4f}",
-        f"{results['ece']:.4f}",
+        f"{results['ece']:.4f}, {calibration_verdict('ece', results)}",
     )
     return text_table(heads, [cells])
 
@@ -161,14 +161,44 @@ def figure_table(results: Mapping[str, Any]) -> str:
 
 def worded(name: str, held: Mapping[str, Any]) -> str:
     """Return a figure with its interval as text, in per cent where it is a share."""
-    value, ends, usual = held[name], held.get(f"{name}_ci95"), held.get(f"{name}_if_calibrated")
+    value, ends = held[name], held.get(f"{name}_ci95")
     if value is None:
         return "none"
     scale, form = (100, "{:.2f}") if name in PER_CENT else (1, "{:.4f}")
     text = form.format(scale * value) + (" %" if scale == 100 else "")
     if ends:
         text += "  [{}, {}]".format(*(form.format(scale * end) for end in ends))
-    return text if usual is None else f"{text}  (by chance below {usual:.4f})"
+    beside = [calibration_verdict(name, held), debiased_in_words(name, held)]
+    return "  ".join([text, "; ".join(filter(None, beside))]).rstrip()
+
+
+def calibration_verdict(name: str, held: Mapping[str, Any], digits: int = 4) -> str:
+    """Return in words whether chance alone explains a calibration error; empty for any other metric.
+
+    Chance: what a calibrated network of the same confidences shows on as many faces.
+
+    Args:
+        name: of the metric.
+        held: as ``metrics.json``, or its ``clean`` or ``calibrated``; older ones have no mean.
+        digits: after the point.
+    """
+    high, mean = held.get(f"{name}_if_calibrated"), held.get(f"{name}_if_calibrated_mean")
+    if high is None:
+        return ""
+    average = "" if mean is None else f", mean {mean:.{digits}f}"
+    return f"{'within' if held[name] <= high else 'above'} chance (95th percentile {high:.{digits}f}{average})"
+
+
+def debiased_in_words(name: str, held: Mapping[str, Any], digits: int = 4) -> str:
+    """Return the debiased error beside a calibration error in words; empty for any other metric, and for older files.
+
+    Args:
+        name: of the metric.
+        held: as ``metrics.json``, or its ``clean`` or ``calibrated``.
+        digits: after the point.
+    """
+    debiased = held.get(f"{name}_rms_debiased")
+    return "" if debiased is None else f"debiased RMS {debiased:.{digits}f}"
 
 
 def difference_table(against: Mapping[str, Any]) -> str:

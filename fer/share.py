@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TOLD = ("split", "n", "accuracy", "accuracy_ci95", "macro_f1", "nll", "ece", "tta", "commit", "command")  # of figures
+TOLD = (
+    "split", "n", "accuracy", "accuracy_ci95", "macro_f1", "nll", "ece", "ece_if_calibrated", "ece_if_calibrated_mean",
+    "ece_rms_debiased", "tta", "commit", "command",
+)  # fmt: skip
 # folders of a path, but not of a page: of one in quotes, where it may hold spaces, and of any other
 QUOTED = re.compile(r"""(?P<quote>['"])(?:file://)?(?:~|\.{1,2})?/(?:(?!(?P=quote))[^\n])*/(?=[^/'"\n])""")
 FOLDERS = re.compile(r"""(?<![\w/.<~])(?!(?<=:)//)(?:file://)?(?:~|\.{1,2})?/(?:[^\s/"'\],()]+/)+(?=[^\s/"'\],()])""")

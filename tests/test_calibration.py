@@ -1,5 +1,7 @@
 """Bins of confidence, against torchmetrics."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from fer.calibration import (
     area_under_risk,
     at_threshold,
     bins_of,
+    debiased_error,
     expected_error,
     fitted_temperature,
     place_by_rank,
@@ -60,6 +63,15 @@ def test_equal_numbers_by_hand():
     order = np.argsort(chances.max(1), kind="stable")
     gaps = (chances.max(1) - (targets == 0))[order].reshape(15, 4)
     assert adaptive_error(chances, targets) == pytest.approx(np.abs(gaps.mean(1)).mean())
+
+
+def test_the_debiased_error_by_hand():
+    """The mean product of two different faces' gaps in each bin; one alone has none."""
+    gaps, place = np.array([0.1, -0.9, 0.2, 0.6, 0.5]), np.array([2, 2, 2, 4, 0])
+    pairs = np.mean([0.1 * -0.9, 0.1 * 0.2, -0.9 * 0.2])
+    assert debiased_error(gaps, place) == pytest.approx(-math.sqrt(3 / 5 * -pairs))
+    assert debiased_error(np.full(10, 0.3), np.repeat([1, 2], 5)) == pytest.approx(0.3)
+    assert debiased_error(np.array([0.4]), np.array([3])) == 0
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])

@@ -8,6 +8,7 @@ import torch
 from sklearn import metrics as theirs
 
 from fer import measures
+from fer.calibration import bins_of, debiased_error, expected_error, place_of
 from fer.significance import wilson
 
 NAMES = list("abcdefg")
@@ -64,6 +65,42 @@ def test_a_calibrated_networks_ece_is_what_chance_makes_it():
         assert sum(figures[name] > figures[f"{name}_if_calibrated"] for figures in found) <= 8
         surer = measures.calibration(*sharpened(500, 0))
         assert surer[name] > surer[f"{name}_if_calibrated"]
+
+
+def test_what_chance_makes_of_an_ece_is_what_samples_of_calibrated_networks_show():
+    """Mean and 95th percentile, against as many networks whose labels are drawn from what they claim."""
+    chances, _ = predictions(500, 0)
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.multinomial(chances, 600, replacement=True, generator=generator)  # (500, 600)
+    shown = np.array([expected_error(bins_of(chances.numpy(), column.numpy())) for column in labels.T])
+    found = measures.calibration(chances, labels[:, 0])
+    assert found["ece_if_calibrated_mean"] == pytest.approx(shown.mean(), abs=4 * shown.std() / 600**0.5)
+    assert found["ece_if_calibrated"] == pytest.approx(np.quantile(shown, 0.95), rel=0.06)
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 0.9, 1.15])
+def test_the_debiased_error_is_nearer_the_true_one(sharpness):
+    """Calibrated, it is 0 on average; otherwise nearer than the plain one to what a million faces show."""
+
+    def shown(count, seed):
+        chances, targets = predictions(count, seed)
+        chances = (sharpness * chances.log()).softmax(1)
+        bins = bins_of(chances.numpy(), targets.numpy())
+        plain = float(np.average((bins.confidence - bins.accuracy) ** 2, weights=bins.faces)) ** 0.5
+        confidence = chances.max(1).values.numpy()
+        gaps = confidence.astype(np.float64) - (chances.argmax(1) == targets).numpy()
+        return debiased_error(gaps, place_of(confidence)), plain, expected_error(bins)
+
+    debiased, plain, ece = np.array([shown(1000, seed) for seed in range(200)]).T
+    squares = np.sign(debiased) * debiased**2
+    if sharpness == 1:
+        assert abs(squares.mean()) < 3 * squares.std() / 200**0.5
+        assert abs(debiased.mean()) < ece.mean() / 5
+        return
+    _, true_rms, true_ece = shown(1_000_000, 999)
+    assert squares.mean() == pytest.approx(true_rms**2, abs=3 * squares.std() / 200**0.5)
+    assert abs(debiased.mean() - true_rms) < abs(plain.mean() - true_rms)
+    assert abs(debiased.mean() - true_rms) < abs(ece.mean() - true_ece)
 
 
 def test_few_errors_or_few_hits_have_no_interval():

@@ -25,7 +25,8 @@ NETWORKS = (
 )
 FIELDS = {
     "schema", "split", "n", *(name for figure in FIGURES for name in (figure, f"{figure}_ci95")), "ece",
-    "ece_if_calibrated", "ece_adaptive", "ece_adaptive_if_calibrated", "per_class", "confusion", "temperature",
+    "ece_if_calibrated", "ece_if_calibrated_mean", "ece_rms_debiased", "ece_adaptive", "ece_adaptive_if_calibrated",
+    "ece_adaptive_if_calibrated_mean", "ece_adaptive_rms_debiased", "per_class", "confusion", "temperature",
     "temperature_fitted_on", "calibrated", "selective", "seen_in_training", "clean", "best_epoch", "epochs",
     "wall_seconds", "train_seconds", "batch_size", "images_per_second", "peak_memory_mb", "parameters", "architecture",
     "pretrained", "seed", "dataset", "versions", "commit", "hardware", "finished", "command",

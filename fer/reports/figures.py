@@ -149,7 +149,7 @@ def selection(told: Mapping[str, Any]) -> Figure:
 def reliability(
     probabilities: NDArray[np.floating[Any]],
     targets: NDArray[np.integer[Any]],
-    ece: float,
+    ece: tuple[float, float],
     temperature: float | None = None,
 ) -> Figure:
     """Draw accuracy against confidence in bins, and beneath how many faces are in each.
@@ -157,7 +157,7 @@ def reliability(
     Args:
         probabilities: (N, C).
         targets: (N,) class indices.
-        ece: expected calibration error, to print.
+        ece: expected calibration error, and the 95th percentile of a calibrated network's, to print.
         temperature: that the logits were divided by; None where they are as they are.
     """
     bins = bins_of(probabilities, targets)
@@ -174,7 +174,8 @@ def reliability(
     main.set_ylim(0, 1)
     main.set_xlim(0, 1)
     of = "as it is" if temperature is None else f"temperature {temperature:.3f}"
-    main.set_title(f"ECE {ece:.3f}, {of}")
+    error, chance = ece
+    main.set_title(f"ECE {error:.3f} (chance: up to {chance:.3f}), {of}")
     main.set_ylabel("share correct")
     figure.legend(loc="outside upper left", ncols=3)
     counts.bar(bins.edges[:-1], bins.faces, 0.94 * width, align="edge", color=PAPER["soft"])

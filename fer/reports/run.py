@@ -19,7 +19,9 @@ from fer.results import (
     WHOSE_ERRORS,
     absent_in_words,
     answering_in_words,
+    calibration_verdict,
     clock,
+    debiased_in_words,
     difference,
     ensemble_in_words,
     if_any,
@@ -82,11 +84,11 @@ def draw(report: Report, folder: Path) -> dict[str, str]:
     made = {}
     with drawing.style():
         made["confusion"] = figures.confusion(results["confusion"], scored.classes)
-        made["reliability"] = figures.reliability(scored.probabilities, scored.targets, results["ece"])
+        made["reliability"] = figures.reliability(scored.probabilities, scored.targets, _with_chance(results))
         warm = tempered(scored.probabilities, results.get("temperature") or 1.0)
         if results.get("calibrated"):
             made["calibrated"] = figures.reliability(
-                warm, scored.targets, results["calibrated"]["ece"], results["temperature"]
+                warm, scored.targets, _with_chance(results["calibrated"]), results["temperature"]
             )
         made["coverage"] = figures.risk_coverage(warm, scored.targets, _answered(results))
         made["per_class"] = figures.per_class(results["per_class"])
@@ -213,8 +215,9 @@ def headline(results: Mapping[str, Any]) -> Markup:
         card(
             "Calibration error",
             f"{results['ece']:.3f}",
-            f"by chance below {results['ece_if_calibrated']:.3f} (95 %)",
-            "mean gap between confidence and accuracy, 15 bins; by chance: were it calibrated",
+            calibration_verdict("ece", results, 3),
+            "mean gap between confidence and accuracy, 15 bins; chance: what a calibrated network shows on as many "
+            f"faces; {debiased_in_words('ece', results, 3)}",
         )
     )
     return page.cards(made)
@@ -363,6 +366,11 @@ def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:
     )
 
 
+def _with_chance(held: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the ECE, and the 95th percentile of a calibrated network's."""
+    return held["ece"], held["ece_if_calibrated"]
+
+
 def _warmth(results: Mapping[str, Any]) -> str:
     """Return in words what the temperature is and does."""
     if not results.get("calibrated"):
@@ -372,7 +380,7 @@ def _warmth(results: Mapping[str, Any]) -> str:
         f"With temperature: its logits divided by {results['temperature']:.3f}, under which "
         f"the labels of {on} are likeliest. It changes no answer, only how sure it claims to be: NLL "
         f"{results['nll']:.3f} becomes {warm['nll']:.3f}, the calibration error {results['ece']:.3f} becomes "
-        f"{warm['ece']:.3f} (by chance below {warm['ece_if_calibrated']:.3f}). "
+        f"{warm['ece']:.3f}, {calibration_verdict('ece', warm, 3)}. "
         "Below: answering only where it is surest."
     )
 
@@ -389,7 +397,9 @@ def all_figures(report: Report) -> Markup:
     ]
     told = paragraph(
         "With 95 % intervals for other faces. Clean: without the faces that have an exact twin among those trained on. "
-        "A calibration error has no honest interval near 0; what chance would make it is given instead.",
+        "A calibration error has no honest interval near 0. Beside it stands what a perfectly calibrated network of "
+        "the same confidences shows on as many faces, and an estimate without chance's part: the root mean square of "
+        "the bins' gaps, debiased (Kumar, Liang & Ma 2019); about 0 where calibrated.",
         class_="soft",
     )
     return joined(told, page.table(heads, rows, stack=True))

@@ -16,6 +16,7 @@ from fer.data.readers.drawing import draw_faces
 from fer.labels import EMOTIONS
 from fer.reports import drawing, figures, page, run
 from fer.reports.theme import DARK, PAPER, themed
+from fer.results import calibration_verdict, debiased_in_words
 from fer.train import main
 
 NAMES = {"curves", "confusion", "reliability", "per_class", "mistakes", "doubtful", "augmented"}
@@ -83,7 +84,7 @@ def drawn(scored, history):
         return {
             "curves": figures.curves(history, 29),
             "confusion": figures.confusion((np.eye(7, dtype=int) * 9000 + 1111).tolist(), EMOTIONS),
-            "reliability": figures.reliability(scored.probabilities, scored.targets, 0.123),
+            "reliability": figures.reliability(scored.probabilities, scored.targets, (0.123, 0.456)),
             "per_class": figures.per_class(per_class),
             "faces": figures.faces(scored.images[:18], [run.caption(scored, place) for place in range(18)]),
             "augmented": figures.augmented(scored.images[:6], variants),
@@ -107,7 +108,8 @@ def test_a_run_explains_itself_on_one_page(told):
     assert f"{100 * figured['accuracy']:.2f} %" in parsed.text
     low, high = (100 * end for end in figured["macro_f1_ci95"])
     assert f"{low:.1f} to {high:.1f} (95 %)" in parsed.text
-    assert f"by chance below {figured['ece_if_calibrated']:.3f}" in parsed.text
+    assert calibration_verdict("ece", figured, 3) in parsed.text
+    assert debiased_in_words("ece", figured, 3) in parsed.text
     assert figured["dataset"]["fingerprint"] in parsed.text
     assert figured["command"] in parsed.text
     assert re.search(r"seed\s+3\s+0", parsed.text)  # key, value, default
