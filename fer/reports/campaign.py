@@ -192,7 +192,8 @@ def times(spans: Sequence[Span]) -> Figure:
     plot.grid(axis="y", visible=False)
     plot.xaxis.set_major_locator(MaxNLocator(5))
     plot.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
-    plot.set_xlabel("time of the campaign; grey: planned, coloured: as it went")
+    plot.set_xlim(left=0)
+    plot.set_xlabel("time; grey: planned")
     return figure
 
 
