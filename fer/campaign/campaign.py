@@ -138,7 +138,7 @@ class Campaign:
                 list(kinds.values()), scratch, [*self.common, "distill.teachers=[]"], self.slots, self.record.faces,
                 on_gpu=self.on_gpu, board=self.board,
             )  # fmt: skip
-        return Speeds(self.record.measured, len(self.slots), self.record.faces["val"])
+        return Speeds(self.record.measured, len(self.slots), self.record.faces["val"], on_gpu=self.on_gpu)
 
     def plan(self, speeds: Speeds) -> Plan:
         """Return the plan for the time that is left."""
@@ -212,10 +212,11 @@ class Campaign:
         """Write ``best.json``."""
         keep(self.record, self.folder, self.clock)
 
-    def train(self, networks: Sequence[Network], deadline: float, after: str) -> None:
-        """Train networks side by side until a time of the campaign's clock."""
+    def train(self, networks: Sequence[Network], deadline: float, after: str, slots: int) -> None:
+        """Train networks side by side, so many at a time, until a time of the campaign's clock."""
         self.board.after = after
-        trainings.Phase(self.record, networks, self.folder, self.clock, deadline, self.board, self.keep).run(self.slots)
+        phase = trainings.Phase(self.record, networks, self.folder, self.clock, deadline, self.board, self.keep)
+        phase.run([self.slots[index % len(self.slots)] for index in range(slots)])
 
     def closing(self, speeds: Speeds) -> float:
         """Return the seconds that the evaluations at the end are expected to take."""
@@ -234,10 +235,8 @@ class Campaign:
         """Return the roster that was planned."""
         planned = {network.name for network in self.record.of("member")}
         held = [roster for roster in self.rosters() if roster.width == self.record.width]
-        for roster in held:
-            if planned <= {kind.name for kind in roster.members}:
-                found = replace(roster, members=tuple(kind for kind in roster.members if kind.name in planned))
-        return found if planned else held[-1]
+        found = next(one for one in reversed(held) if planned <= {kind.name for kind in one.members})
+        return replace(found, members=tuple(kind for kind in found.members if kind.name in planned or not planned))
 
     def train_members(self, speeds: Speeds) -> None:
         """Train the members; those that are late by more than a little are stopped."""
@@ -248,7 +247,8 @@ class Campaign:
         begins = min(network.planned_begin for network in members)
         last = self.deadline - self.closing(speeds)
         with self.phase("members"):
-            self.train(members, min(ends + LATE * (ends - begins), last), "teachers chosen on val, then students")
+            until = min(ends + LATE * (ends - begins), last)
+            self.train(members, until, "teachers chosen on val, then students", speeds.slots)
 
     def choose_teachers(self) -> None:
         """Choose on val which networks teach."""
@@ -280,7 +280,8 @@ class Campaign:
             self.record.networks += [self._network(one, 0.0, self.record.chosen_teachers) for one in made]
             self.keep()
         with self.phase("students"):
-            self.train([*self.record.of(STUDENT), *self.record.of(SMALL)], last, "evaluation")
+            taught = [*self.record.of(STUDENT), *self.record.of(SMALL)]
+            self.train(taught, last, "evaluation", speeds.slots_of_taught)
 
     def _plan_taught(self, speeds: Speeds, parts: Sequence[str], now: float, last: float) -> list[Training]:
         roster = self._roster()
@@ -289,7 +290,7 @@ class Campaign:
         slowest = max(known.values(), default=0.0)
         teaching = sum(known.get(name, slowest) for name in self.record.chosen_teachers)
         build = plan.taught_of(roster, speeds, teaching, parts, SEEDS)
-        return plan.taught_within(build, len(self.slots), (last - now) * (1 - plan.SLACK), now)
+        return plan.taught_within(build, (last - now) * (1 - plan.SLACK), now)
 
     def _as_it_went(self, speeds: Speeds, roster: Roster) -> Speeds:
         """Return the speeds corrected by how long the members' epochs took against what was measured before."""
@@ -313,12 +314,10 @@ class Campaign:
     def before(self) -> list[Candidate]:
         """The networks of earlier campaigns, runs and results."""
         held, notes = earlier.found([Path(folder) for folder in self.record.request.earlier])
-        fingerprint = self.data.faces.fingerprint()
         usable = []
         for one in held:
-            scored_on = earlier.trained_on(one)
-            if scored_on is not None and scored_on != fingerprint:
-                notes.append(f"{one.name}: was scored on other data than these; left out")
+            if why := lines.unfit(one, self.data):
+                notes.append(f"{one.name}: {why}; left out")
             else:
                 usable.append(one)
         for text in notes:

@@ -1,6 +1,5 @@
 """Networks of earlier campaigns, runs and results, which may join an ensemble: their predictions suffice. No torch."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,17 +100,3 @@ def _of_results(folder: Path) -> Candidate:
         return file if file.is_file() else None
 
     return Candidate(folder.name, None, predictions("val"), predictions("test"))
-
-
-def trained_on(candidate: Candidate) -> str | None:
-    """Return the fingerprint of the data that a network was scored on, as its files have it; None where none does."""
-    for file in (candidate.val, candidate.test):
-        if file is None:
-            continue
-        beside = file.with_name(file.name.removesuffix(".csv.gz") + ".json") if file.suffix == ".gz" else None
-        try:
-            contents = json.loads((beside or file.with_name("metrics.json")).read_text(encoding="utf-8"))
-            return str(contents["dataset"]["fingerprint"])
-        except (OSError, ValueError, LookupError, TypeError):
-            continue
-    return None

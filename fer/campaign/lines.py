@@ -13,6 +13,7 @@ from fer.campaign.earlier import VIEWS, Candidate
 from fer.campaign.evaluations import folder_name
 from fer.data.datamodule import FERDataModule
 from fer.data.twins import without_twin
+from fer.errors import FerError
 from fer.evaluation import looks
 from fer.evaluation.from_predictions import PredictionsChoice, chosen_from, mixed_from, results_from
 from fer.evaluation.request import Member
@@ -20,6 +21,26 @@ from fer.predictions import Predictions
 from fer.results import write_json
 
 log = logging.getLogger(__name__)
+
+
+def unfit(candidate: Candidate, data: FERDataModule) -> str:
+    """Return why a network's predictions cannot be mixed with those of this data set; empty where they can."""
+    for split, file in (("val", candidate.val), ("test", candidate.test)):
+        if file is None:
+            continue
+        try:
+            said = predictions.read(file)
+        except FerError as error:
+            return str(error)
+        if said.classes != tuple(data.faces.classes):
+            return f"predicts {', '.join(said.classes)}"
+        index = data.places(split)
+        labels = [data.faces.classes[label] for label in data.faces.targets[index].tolist()]
+        if dict(zip(said.rows.tolist(), said.targets, strict=True)) != dict(
+            zip(data.faces.rows[index].tolist(), labels, strict=True)
+        ):
+            return f"was scored on other faces or labels than {split} here"
+    return ""
 
 
 def candidates_on_val(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Predictions]]:

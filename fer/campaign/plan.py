@@ -20,6 +20,7 @@ OPENING = 1.0  # s of an evaluation beside the network's work and the intervals:
 INTERVALS = 1e-3  # s a face that the intervals of all metrics take
 IMPORTS = 0.8  # share of a training's fixed time that a process takes to start; evaluations share their processes
 CLOSING = 10.0  # s for the choice of the ensemble, the page and the shared files
+CROWDED = 1.1  # by which epochs take longer where the small network trains beside a GPU's students
 MOST_SMALL = 150  # epochs of the small network, which goes on learning longer than the others
 
 
@@ -113,10 +114,16 @@ class Speeds:
             network is of width ``SMALL_WIDTH``; widths between them follow a power of the width.
         slots: trainings side by side.
         faces: of an evaluation.
+        on_gpu: the networks are trained there.
     """
 
-    def __init__(self, measured: Mapping[str, Pace], slots: int, faces: int) -> None:
-        self.measured, self.slots, self.faces = measured, slots, faces
+    def __init__(self, measured: Mapping[str, Pace], slots: int, faces: int, *, on_gpu: bool) -> None:
+        self.measured, self.slots, self.faces, self.on_gpu = measured, slots, faces, on_gpu
+
+    @property
+    def slots_of_taught(self) -> int:
+        """Trainings side by side in the second phase: the small network leaves a GPU mostly idle, and is one more."""
+        return self.slots + self.on_gpu
 
     @property
     def start(self) -> float:
@@ -125,7 +132,8 @@ class Speeds:
 
     def times(self, ratio: float) -> "Speeds":
         """Return the speeds of a machine on which steps take ``ratio`` times as long."""
-        return Speeds({name: pace.times(ratio) for name, pace in self.measured.items()}, self.slots, self.faces)
+        paces = {name: pace.times(ratio) for name, pace in self.measured.items()}
+        return Speeds(paces, self.slots, self.faces, on_gpu=self.on_gpu)
 
     def of(self, kind: Kind, roster: Roster) -> Pace:
         """Return the pace of a kind without teachers."""
@@ -162,7 +170,7 @@ def end_of(trainings: Sequence[Training]) -> float:
     return max(training.end for training in trainings)
 
 
-def most_epochs(builds: Sequence["Build"], slots: int, seconds: float, most: int) -> int:
+def most_epochs(builds: Sequence["Build"], seconds: float, most: int) -> int:
     """Return the most epochs, up to ``most``, with which phases end within ``seconds``; 0 where not even one does.
 
     Every network of every phase gets as many: students are worth no less than the members that teach them.
@@ -170,7 +178,7 @@ def most_epochs(builds: Sequence["Build"], slots: int, seconds: float, most: int
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
-        if sum(end_of(side_by_side(build(middle), slots)) for build in builds) <= seconds:
+        if sum(end_of(build.placed(middle)) for build in builds) <= seconds:
             low = middle
         else:
             high = middle - 1
@@ -183,10 +191,17 @@ class Build:
     Args:
         rows: (name, role, overrides, pace) of each.
         most: name -> epochs beyond which it is not trained.
+        slots: trainings side by side.
     """
 
-    def __init__(self, rows: Sequence[tuple[str, str, tuple[str, ...], Pace]], most: Mapping[str, int]) -> None:
-        self.rows, self.most = rows, most
+    def __init__(
+        self, rows: Sequence[tuple[str, str, tuple[str, ...], Pace]], most: Mapping[str, int], slots: int
+    ) -> None:
+        self.rows, self.most, self.slots = rows, most, slots
+
+    def placed(self, epochs: int, begin: float = 0.0) -> list[Training]:
+        """Return the trainings with their times."""
+        return side_by_side(self(epochs), self.slots, begin)
 
     def __call__(self, epochs: int) -> list[Training]:
         """Return the trainings."""
@@ -207,7 +222,7 @@ def members_of(roster: Roster, speeds: Speeds) -> Build:
         (kind.name, "member", (*kind.overrides, f"seed={kind.seed}"), speeds.of(kind, roster).taught(first))
         for kind in roster.members
     ]
-    return Build(rows, {})
+    return Build(rows, {}, speeds.slots)
 
 
 def taught_of(roster: Roster, speeds: Speeds, teachers: float, parts: Sequence[str], begin: Sequence[int]) -> Build:
@@ -220,13 +235,15 @@ def taught_of(roster: Roster, speeds: Speeds, teachers: float, parts: Sequence[s
         parts: "students", "small" or both.
         begin: seeds of the students.
     """
-    student, small = (speeds.of(kind, roster).taught(teachers) for kind in (roster.student, roster.small))
+    crowd = CROWDED if speeds.on_gpu and {"students", "small"} <= set(parts) else 1.0
+    student, small = (speeds.of(kind, roster).taught(teachers).times(crowd) for kind in (roster.student, roster.small))
     rows = []
     if "students" in parts:
         rows += [(f"{STUDENT}_{seed}", STUDENT, (*roster.student.overrides, f"seed={seed}"), student) for seed in begin]
     if "small" in parts:
         rows.append((SMALL, SMALL, (*roster.small.overrides, f"seed={roster.small.seed}"), small))
-    return Build(rows, {SMALL: MOST_SMALL} | {f"{STUDENT}_{seed}": roster.most for seed in begin})
+    most = {SMALL: MOST_SMALL} | {f"{STUDENT}_{seed}": roster.most for seed in begin}
+    return Build(rows, most, speeds.slots_of_taught)
 
 
 def planned(rosters: Sequence[Roster], speeds: Speeds, seconds: float, parts: Sequence[str]) -> Plan:
@@ -266,29 +283,29 @@ def _plan(roster: Roster, speeds: Speeds, seconds: float, parts: Sequence[str]) 
     first, second = _phases(roster, speeds, parts)
     choosing, closing = evaluation_seconds(roster, speeds, parts)
     left = (seconds - choosing - closing) * (1 - SLACK)
-    epochs = most_epochs([*first, *second], speeds.slots, left, roster.most)
+    epochs = most_epochs([*first, *second], left, roster.most)
     if epochs < 1:
         return None
-    members = [training for build in first for training in side_by_side(build(epochs), speeds.slots)]
+    members = [training for build in first for training in build.placed(epochs)]
     begin = end_of(members) + choosing if members else 0.0
-    taught = [one for build in second for one in taught_within(build, speeds.slots, left + choosing - begin, begin)]
+    taught = [one for build in second for one in taught_within(build, left + choosing - begin, begin)]
     return Plan(roster, members, taught, choosing, closing)
 
 
-def taught_within(build: Build, slots: int, seconds: float, begin: float) -> list[Training]:
+def taught_within(build: Build, seconds: float, begin: float) -> list[Training]:
     """Return the trainings of the second phase with the most epochs that fit, from ``begin`` on; none where none do.
 
     The small network, whose epochs are short, fills the time of the students where slots are left for it.
     """
-    epochs = most_epochs([build], slots, seconds, max(build.most.values()))
+    epochs = most_epochs([build], seconds, max(build.most.values()))
     if epochs < 1:
         return []
     trainings = build(epochs)
     for more in range(MOST_SMALL, epochs, -1):
         longer = [build(more)[place] if one.role == SMALL else one for place, one in enumerate(trainings)]
-        if end_of(side_by_side(longer, slots)) <= max(seconds, end_of(side_by_side(trainings, slots))):
-            return side_by_side(longer, slots, begin)
-    return side_by_side(trainings, slots, begin)
+        if end_of(side_by_side(longer, build.slots)) <= seconds:
+            return side_by_side(longer, build.slots, begin)
+    return side_by_side(trainings, build.slots, begin)
 
 
 def _teaching(roster: Roster, speeds: Speeds) -> float:
@@ -316,6 +333,6 @@ def _spread(seconds: Sequence[float], slots: int) -> float:
 def _least_seconds(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> float:
     """Return the seconds that one epoch of every network takes, with everything around it."""
     choosing, closing = evaluation_seconds(roster, speeds, parts)
-    phases = [build(1) for held in _phases(roster, speeds, parts) for build in held]
-    trained = sum(end_of(side_by_side(phase, speeds.slots)) for phase in phases)
+    builds = [build for held in _phases(roster, speeds, parts) for build in held]
+    trained = sum(end_of(build.placed(1)) for build in builds)
     return choosing + closing + trained / (1 - SLACK)

@@ -44,7 +44,6 @@ def test_a_run_brings_its_weights_and_predictions(run):
     assert found.name == "run"
     assert found.teaches
     assert found.val == run / "evaluations" / "val_ten_crop" / "predictions.csv"
-    assert earlier.trained_on(found) == "abc"
     assert not notes
 
 
@@ -67,7 +66,6 @@ def test_results_are_written_small_and_bring_predictions_alone(run, tmp_path):
     (found,), _ = earlier.found([tmp_path / "results" / "net"])
     assert not found.teaches
     assert found.test == written / "test_ten_crop.csv.gz"
-    assert earlier.trained_on(found) == "abc"
     several, _ = earlier.found([tmp_path / "results", run])
     assert [one.name for one in several] == ["net", "run"]
 

@@ -3,6 +3,7 @@
 import pytest
 
 from fer.campaign.plan import (
+    CROWDED,
     MOST_SMALL,
     Build,
     Pace,
@@ -31,7 +32,7 @@ FACES = 3589
 
 def plan_of(hours, *, on_gpu=False, slots=2, parts=PARTS, first_teacher="tiny", measured=None):
     held = rosters(on_gpu=on_gpu, slots=slots, first_teacher="" if on_gpu else first_teacher)
-    speeds = Speeds(measured or (GPU if on_gpu else CPU), slots, FACES)
+    speeds = Speeds(measured or (GPU if on_gpu else CPU), slots, FACES, on_gpu=on_gpu)
     return planned(held, speeds, 3600 * hours, parts), speeds
 
 
@@ -50,7 +51,8 @@ def test_trainings_wait_for_their_slots_and_teachers(on_gpu, slots):
     made, _ = plan_of(2, on_gpu=on_gpu, slots=slots)
     every = [*made.members, *made.taught]
     for moment in [one.begin for one in every]:
-        assert sum(one.begin <= moment < one.end for one in every) <= slots
+        assert sum(one.begin <= moment < one.end for one in made.members) <= slots
+        assert sum(one.begin <= moment < one.end for one in made.taught) <= slots + on_gpu
     assert min(one.begin for one in made.taught) >= end_of(made.members) + made.choosing - 1e-6
     assert [one.name for one in made.taught if one.role == STUDENT] == [f"{STUDENT}_{seed}" for seed in SEEDS]
 
@@ -84,6 +86,7 @@ def test_too_little_time_names_what_would_do():
 def test_parts_are_planned_alone():
     made, _ = plan_of(0.05, on_gpu=True, slots=2, parts=("small",))
     assert not made.members
+    assert made.taught[0].epochs > 20
     assert [one.name for one in made.taught] == [SMALL]
     made, _ = plan_of(0.15, on_gpu=True, slots=3, parts=("members",))
     assert not made.taught
@@ -96,11 +99,12 @@ def test_teachers_cost_a_third_of_their_own_steps():
     student = next(one for one in made.taught if one.role == STUDENT)
     slowest = sorted((speeds.of(kind, made.roster).train for kind in made.roster.members), reverse=True)[:TEACHERS]
     pace = GPU[STUDENT]
-    assert student.seconds == pytest.approx(pace.fixed + student.epochs * (pace.epoch + sum(slowest) / 3))
+    epoch = CROWDED * (pace.epoch + sum(slowest) / 3)
+    assert student.seconds == pytest.approx(pace.fixed + student.epochs * epoch)
 
 
 def test_widths_between_the_measured_ones_follow_a_power():
-    speeds = Speeds(CPU, 2, FACES)
+    speeds = Speeds(CPU, 2, FACES, on_gpu=False)
     paces = {}
     for roster in rosters(on_gpu=False, slots=2):
         paces[roster.width] = speeds.of(roster.student, roster).train
@@ -116,18 +120,20 @@ def test_side_by_side_begins_the_longest_first():
 
 
 def test_most_epochs_is_the_most_that_fits():
-    build = Build([("a", "member", (), Pace(2, 1, 4)), ("b", "member", (), Pace(1, 1, 4))], {})
-    assert most_epochs([build], 2, 4 + 3 * 7, 100) == 7
-    assert most_epochs([build], 2, 4 + 3 * 7 - 0.01, 100) == 6
-    assert most_epochs([build], 1, 8 + 5 * 3, 100) == 3
-    assert most_epochs([build], 2, 3, 100) == 0
-    assert most_epochs([build], 2, 1e9, 100) == 100
+    rows = [("a", "member", (), Pace(2, 1, 4)), ("b", "member", (), Pace(1, 1, 4))]
+    two, one = Build(rows, {}, 2), Build(rows, {}, 1)
+    assert most_epochs([two], 4 + 3 * 7, 100) == 7
+    assert most_epochs([two], 4 + 3 * 7 - 0.01, 100) == 6
+    assert most_epochs([one], 8 + 5 * 3, 100) == 3
+    assert most_epochs([two, one], 12 + 8 * 3, 100) == 3
+    assert most_epochs([two], 3, 100) == 0
+    assert most_epochs([two], 1e9, 100) == 100
 
 
 def test_the_small_network_fills_the_slots_that_are_left():
     rows = [(f"{STUDENT}_{seed}", STUDENT, (), Pace(10, 0, 0)) for seed in SEEDS] + [(SMALL, SMALL, (), Pace(1, 0, 0))]
-    made = {one.name: one for one in taught_within(Build(rows, {SMALL: MOST_SMALL}), 2, 400, 0)}
+    made = {one.name: one for one in taught_within(Build(rows, {SMALL: MOST_SMALL}, 2), 400, 0)}
     assert made["student_0"].epochs == 20  # two rounds of 200 s
     assert made[SMALL].epochs == MOST_SMALL
     assert max(one.end for one in made.values()) <= 400
-    assert taught_within(Build(rows, {SMALL: MOST_SMALL}), 2, 5, 0) == []
+    assert taught_within(Build(rows, {SMALL: MOST_SMALL}, 2), 5, 0) == []
