@@ -16,6 +16,7 @@ import fer
 from fer.data.readers.drawing import draw_faces
 from fer.labels import EMOTIONS
 from fer.measures import FIGURES
+from fer.models import EmotionClassifier
 from fer.results import read_history
 
 NETWORKS = (
@@ -496,6 +497,19 @@ def test_a_processor_that_is_slow_in_bf16_is_told(train, monkeypatch, has, said)
         "bf16 (which this processor has no instructions for: trainer.precision=32 is faster here)" in ended.out
     ) == said
     assert "bf16" not in train(*SMALL, "trainer.max_epochs=1").out
+
+
+def test_clipping_walks_the_network_once_a_fit(train, monkeypatch):
+    walks, clip, parameters = [], EmotionClassifier.configure_gradient_clipping, torch.nn.Module.parameters
+
+    def counted(self, *arguments, **named):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.nn.Module, "parameters", lambda self: walks.append(1) or parameters(self))
+            clip(self, *arguments, **named)
+
+    monkeypatch.setattr(EmotionClassifier, "configure_gradient_clipping", counted)
+    assert train(*SMALL, "trainer.gradient_clip=0.1").code == 0
+    assert len(walks) == 1
 
 
 def test_gradients_are_clipped_under_bf16_too(train, tmp_path):

@@ -89,6 +89,7 @@ class EmotionClassifier(pl.LightningModule):
         self.views, self.consistency, self.sam = 1, 0.0, 0.0  # of the training, see ``prepare``
         self.teachers: Teachers | None = None
         self.taught_by: list[dict[str, Any]] | None = None  # what is told of them, of this run or the one before
+        self._clipped: list[nn.Parameter] = []  # found at a fit's first step, since each would walk all modules
         self._optimizer: Section = {}
         self._scheduler: Section = {}
 
@@ -257,6 +258,7 @@ class EmotionClassifier(pl.LightningModule):
         The number of steps an epoch is asked for later: asking now would make Lightning build the loader before the
         checkpoint is read, and a resumed loader would begin its epoch anew.
         """
+        self._clipped = []
         make, arguments = OPTIMIZERS.arguments(self._optimizer)
         optimizer = make(self.parameter_groups(self._optimizer["lr"]), **arguments)
         make, arguments = SCHEDULES.arguments(self._scheduler)
@@ -293,7 +295,8 @@ class EmotionClassifier(pl.LightningModule):
         if gradient_clip_val:
             by_value = gradient_clip_algorithm == "value"
             clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
-            clip(self.parameters(), gradient_clip_val)
+            self._clipped = self._clipped or list(self.parameters())
+            clip(self._clipped, gradient_clip_val)
 
     def on_train_start(self) -> None:
         """Let plateau be asked at an epoch's last step, after validation and before checkpoints are written.
