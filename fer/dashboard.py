@@ -1,7 +1,7 @@
 """A run in TensorBoard: curves of train and val over each other, pictures, precision-recall curves, HPARAMS, projector.
 
 The horizontal axis counts epochs (from 1), so that runs of different batch sizes can be laid over each other. Pictures
-are drawn at most ``PICTURES`` times a run.
+are drawn at most ``PICTURES`` times a run and once in ``DRAW_EVERY`` seconds, and of the last epoch whatever the time.
 """
 
 import math
@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from fer.callbacks import Saver, Stopwatch
+from fer.callbacks import Pause, Saver, Stopwatch
 from fer.data.datamodule import FaceDataset, FERDataModule
 from fer.models import EmotionClassifier
 from fer.models.base import LOGGED
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 PICTURES = 30  # times a run that pictures are drawn: a long one would otherwise fill the disk with them
+DRAW_EVERY = 20.0  # seconds between pictures, which hold the training up
 FIRST_FACES = 64  # of the first batch: writing all 128 takes a tenth of a second before the first step
 SHOWN_FACES = 20  # of the best and of the worst read
 COLUMNS = 5  # of them in a row, so that their captions can be read in TensorBoard's small pictures
@@ -63,6 +64,7 @@ class Dashboard(Callback):
         self, compared: Mapping[str, str | float | bool], saver: Saver, stopwatch: Stopwatch, *, resumed: bool
     ) -> None:
         self.compared, self.saver, self.stopwatch, self.resumed = compared, saver, stopwatch, resumed
+        self._pause = Pause(DRAW_EVERY)
         self._logits: list[Tensor] = []
         self._best: dict[str, float] = {}  # figures of the best epoch so far
 
@@ -109,7 +111,8 @@ class Dashboard(Callback):
         for name, value in (values | self._best).items():
             writer.add_scalar(name, value, epoch)
         every = math.ceil((trainer.max_epochs or 1) / PICTURES)
-        if epoch % every == 0 or epoch == trainer.max_epochs:
+        if (epoch % every == 0 and self._pause.over()) or epoch == trainer.max_epochs:
+            self._pause.begin()
             dataset: FaceDataset = trainer.val_dataloaders.dataset  # type: ignore[union-attr]
             scored = self._scored(dataset, pl_module.hparams["classes"])
             draw_epoch(writer, scored, pl_module.latest["val"]["confusion"], epoch)

@@ -69,7 +69,7 @@ def test_pictures_and_precision_recall_curves(logged):
     assert set(pictures) == {
         "train/first batch, augmented", "val/confusion matrix", "val/best read faces", "val/worst read faces"
     }  # fmt: skip
-    assert [image.step for image in read.Images("val/confusion matrix")] == [1, 2, 3]
+    assert [image.step for image in read.Images("val/confusion matrix")] == [1, 3]  # the epochs take no 20 s
     first = read.Images("train/first batch, augmented")[0]
     assert (first.step, first.width, first.height) == (0, 16 * 28, 28)  # a batch of 16 faces of 24 pixels, gaps of 4
     curve = torch.tensor(np.frombuffer(read.Tensors("precision-recall/happy")[0].tensor_proto.tensor_content, "f4"))
@@ -127,7 +127,7 @@ def test_a_resumed_run_logs_each_epoch_once(train, tmp_path, monkeypatch):
     assert ended.code == 0, ended.err
     read = events(tmp_path / "out")
     assert [scalar.step for scalar in read.Scalars("accuracy/val")] == [1, 2, 3]
-    assert [image.step for image in read.Images("val/confusion matrix")] == [1, 2, 3]
+    assert [image.step for image in read.Images("val/confusion matrix")] == [1, 3]
     best = max(scalar.value for scalar in read.Scalars("accuracy/val"))
     assert read.Scalars("best/accuracy")[-1].value == pytest.approx(best)
     assert [scalar.step for scalar in read.Scalars("best/accuracy")] == [0, 1, 2, 3]  # 0 tells HPARAMS of it
@@ -139,6 +139,13 @@ def test_long_runs_draw_now_and_then(train, tmp_path, monkeypatch):
     assert train(*LOGGED, "hydra.run.dir=out").code == 0
     steps = [image.step for image in events(tmp_path / "out").Images("val/confusion matrix")]
     assert steps == [2, 3]  # every second, and the last
+
+
+@pytest.mark.parametrize(("seconds", "drawn"), [(8.0, [1, 4, 6]), (20.0, [1, 2, 3, 4, 5, 6])])
+def test_short_epochs_are_drawn_once_in_20_seconds(train, tmp_path, epochs_take, seconds, drawn):
+    epochs_take(seconds)
+    assert train(*LOGGED, "trainer.max_epochs=6", "hydra.run.dir=out").code == 0
+    assert [image.step for image in events(tmp_path / "out").Images("val/confusion matrix")] == drawn
 
 
 @pytest.mark.slow
