@@ -16,7 +16,6 @@ from fer.reports.campaign import Row, Span, Summary
 from fer.results import clock, read_history
 
 ORDER = ("ensemble", "student", "small", "member")  # of the table's lines
-CALIBRATED_BY = ("ece", "nll")
 
 
 def summary_of(record: Record, folder: Path) -> Summary:
@@ -161,7 +160,8 @@ def _calibration(record: Record, folder: Path) -> tuple[Any, str]:
     targets = np.array([index_of[name] for name in said.targets], np.int64)
     temperature = results.get("temperature") or 1.0
     warm = tempered(said.probabilities, temperature)
-    ece = (results.get("calibrated") or results)["ece"]
+    held = results.get("calibrated") or results
+    ece = held["ece"], held["ece_if_calibrated"]
     whose = f"{line.name}, {folder_name(line.split, line.views).replace('_', ' ')}, after the temperature."
     return (warm, targets, ece, temperature), whose
 

@@ -116,7 +116,8 @@ class Summary:
         roles: network -> its role.
         selection: how the ensemble was chosen, as "selection" of ``metrics.json``; None where there is none.
         weights: network of the ensemble -> (weight, temperature).
-        calibration: (probabilities (N, C), targets (N,), ECE, temperature) of the ensemble or the best network.
+        calibration: probabilities (N, C), targets (N,), (ECE, the 95th percentile of a calibrated network's),
+            temperature; of the ensemble, or of the best network.
         calibrated: whose that is, and of which split, in words.
         cost: name -> text.
         notes: what a reader must know.
@@ -133,7 +134,7 @@ class Summary:
     roles: Mapping[str, str]
     selection: Mapping[str, Any] | None = None
     weights: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    calibration: tuple[NDArray[np.floating[Any]], NDArray[np.integer[Any]], float, float] | None = None
+    calibration: tuple[NDArray[np.floating[Any]], NDArray[np.integer[Any]], tuple[float, float], float] | None = None
     calibrated: str = ""
     cost: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
