@@ -503,17 +503,10 @@ def test_a_processor_that_is_slow_in_bf16_is_told(train, monkeypatch, has, said)
 def test_clipping_walks_the_network_once_a_fit(train, monkeypatch):
     walks, clip, parameters = [], EmotionClassifier.configure_gradient_clipping, torch.nn.Module.parameters
 
-<<<<<<< HEAD
-    def counted(self, *arguments):
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.nn.Module, "parameters", lambda self: walks.append(1) or parameters(self))
-            clip(self, *arguments)
-=======
     def counted(self, *arguments, **named):
         with monkeypatch.context() as patch:
             patch.setattr(torch.nn.Module, "parameters", lambda self: walks.append(1) or parameters(self))
             clip(self, *arguments, **named)
->>>>>>> loop
 
     monkeypatch.setattr(EmotionClassifier, "configure_gradient_clipping", counted)
     assert train(*SMALL, "trainer.gradient_clip=0.1").code == 0
