@@ -12,6 +12,7 @@ from fer.checkpoints import called
 from fer.configuration import as_yaml
 from fer.results import (
     CALIBRATED,
+    CHANCE,
     FIGURES,
     PER_CENT,
     WHOSE_ERRORS,
@@ -24,6 +25,7 @@ from fer.results import (
     same_views,
     seen_in_choice_in_words,
     sentence,
+    stated,
     taught_in_words,
     times,
     training_in_words,
@@ -124,7 +126,9 @@ def figures(results: Mapping[str, Any]) -> str:
     """Return protocol and the table of figures."""
     dataset, clean = results["dataset"], results.get("clean")
     heads = ["figure", f"{results['split']}, {results['n']:,} faces", *([f"clean, {clean['n']:,}"] if clean else [])]
-    rows = [[title, *(worded(name, held) for held in (results, clean) if held)] for name, title in FIGURES.items()]
+    rows = [
+        [FIGURES[name], *(worded(name, held) for held in (results, clean) if held)] for name in stated(FIGURES, results)
+    ]
     twins = "without the faces that have an exact twin among those trained on"
     if not clean:
         twins = "could not be told" if results.get("seen_in_training") is None else "none, all were trained on"
@@ -132,7 +136,7 @@ def figures(results: Mapping[str, Any]) -> str:
         f"Data: {dataset['name']} ({dataset['layout']}), labels: {dataset['labels']}, split: {dataset['split']}; "
         f"scored: {results['split']}.",
         "Whatever was chosen (epoch, temperature, weights of an ensemble) was chosen on val.",
-        f"95 % intervals are for other faces, not for other seeds. Clean: {twins}.",
+        f"95 % intervals are for other faces, not for other seeds. Clean: {twins}. {CHANCE}",
     ]
     notes += [f"Of the data: {note}." for note in dataset["notes"]]
     if dataset["skipped"]:
@@ -177,7 +181,7 @@ def calibration(results: Mapping[str, Any]) -> str:
     """Return what the temperature does, and what answering only where confident."""
     lines = []
     if warm := results.get("calibrated"):
-        rows = [[FIGURES[name], worded(name, results), worded(name, warm)] for name in CALIBRATED]
+        rows = [[FIGURES[name], worded(name, results), worded(name, warm)] for name in stated(CALIBRATED, warm)]
         heads = ["", "as it is", f"temperature {results['temperature']:.3f}"]
         alone = len(results["members"]) == 1 and results["tta"] == "none"
         kept = alone and results.get("temperature_kept")

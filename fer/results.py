@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,11 @@ FIGURES = {
     "nll": "NLL",
     "brier": "Brier score",
     "ece": "ECE, 15 bins of equal width",
+    "ece_if_calibrated_mean": "... mean of a calibrated network",
+    "ece_rms_debiased": "... debiased, RMS",
     "ece_adaptive": "ECE, 15 bins of equal numbers",
+    "ece_adaptive_if_calibrated_mean": "... mean of a calibrated network",
+    "ece_adaptive_rms_debiased": "... debiased, RMS",
 }
 # errors of a network by what FER+'s annotators say
 WHOSE_ERRORS = {
@@ -33,8 +37,12 @@ WHOSE_ERRORS = {
 }
 # what reading a damaged file may raise, a row number of twenty digits and brackets a thousand deep included
 UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error)
+CHANCE = (
+    "Chance: what a perfectly calibrated network of the same confidences shows on as many faces; it is never 0. "
+    "Debiased: the root mean square of the bins' gaps without it (Kumar, Liang & Ma 2019), about 0 where calibrated."
+)
 PER_CENT = ("accuracy", "macro_f1", "balanced_accuracy", "top2")
-CALIBRATED = ("nll", "brier", "ece", "ece_adaptive")  # what a temperature changes
+CALIBRATED = ("nll", "brier", *(name for name in FIGURES if name.startswith("ece")))  # what a temperature changes
 
 
 @contextmanager
@@ -139,7 +147,7 @@ def score_table(results: Mapping[str, Any]) -> str:
         f"{100 * results['macro_f1']:.2f} %",
         f"{100 * results['balanced_accuracy']:.2f} %",
         f"{results['nll']:.4f}",
-        f"{results['ece']:.4f}, {calibration_verdict('ece', results)}",
+        "; ".join(filter(None, [worded("ece", results), calibration_beside(results)])),
     )
     return text_table(heads, [cells])
 
@@ -150,13 +158,18 @@ def figure_table(results: Mapping[str, Any]) -> str:
     heads = ["figure", f"{results['split']}, {results['n']:,} faces"]
     heads += [f"clean, {clean['n']:,} faces"] if clean else []
     rows = []
-    for name, title in FIGURES.items():
-        rows.append([title, *(worded(name, held) for held in (results, clean) if held)])
-    if results.get("calibrated"):
-        for name in CALIBRATED:
+    for name in stated(FIGURES, results):
+        rows.append([FIGURES[name], *(worded(name, held) for held in (results, clean) if held)])
+    if warm := results.get("calibrated"):
+        for name in stated(CALIBRATED, warm):
             title = f"{FIGURES[name]}, temperature {results['temperature']:.3f}"
-            rows.append([title, worded(name, results["calibrated"]), *([""] if clean else [])])
+            rows.append([title, worded(name, warm), *([""] if clean else [])])
     return text_table(heads, rows)
+
+
+def stated(names: Iterable[str], held: Mapping[str, Any]) -> list[str]:
+    """Return the metrics that a file has: older ones lack some."""
+    return [name for name in names if name in held]
 
 
 def worded(name: str, held: Mapping[str, Any]) -> str:
@@ -168,8 +181,7 @@ def worded(name: str, held: Mapping[str, Any]) -> str:
     text = form.format(scale * value) + (" %" if scale == 100 else "")
     if ends:
         text += "  [{}, {}]".format(*(form.format(scale * end) for end in ends))
-    beside = [calibration_verdict(name, held), debiased_in_words(name, held)]
-    return "  ".join([text, "; ".join(filter(None, beside))]).rstrip()
+    return "  ".join(filter(None, [text, calibration_verdict(name, held)]))
 
 
 def calibration_verdict(name: str, held: Mapping[str, Any], digits: int = 4) -> str:
@@ -179,26 +191,26 @@ def calibration_verdict(name: str, held: Mapping[str, Any], digits: int = 4) -> 
 
     Args:
         name: of the metric.
-        held: as ``metrics.json``, or its ``clean`` or ``calibrated``; older ones have no mean.
-        digits: after the point.
-    """
-    high, mean = held.get(f"{name}_if_calibrated"), held.get(f"{name}_if_calibrated_mean")
-    if high is None:
-        return ""
-    average = "" if mean is None else f", mean {mean:.{digits}f}"
-    return f"{'within' if held[name] <= high else 'above'} chance (95th percentile {high:.{digits}f}{average})"
-
-
-def debiased_in_words(name: str, held: Mapping[str, Any], digits: int = 4) -> str:
-    """Return the debiased error beside a calibration error in words; empty for any other metric, and for older files.
-
-    Args:
-        name: of the metric.
         held: as ``metrics.json``, or its ``clean`` or ``calibrated``.
         digits: after the point.
     """
-    debiased = held.get(f"{name}_rms_debiased")
-    return "" if debiased is None else f"debiased RMS {debiased:.{digits}f}"
+    high = held.get(f"{name}_if_calibrated")
+    if high is None:
+        return ""
+    return f"{'within' if held[name] <= high else 'above'} chance (95th percentile {high:.{digits}f})"
+
+
+def calibration_beside(held: Mapping[str, Any], digits: int = 4) -> str:
+    """Return in words the mean ECE of a calibrated network and the debiased error; empty for files that lack them.
+
+    Args:
+        held: as ``metrics.json``, or its ``clean`` or ``calibrated``.
+        digits: after the point.
+    """
+    mean, debiased = held.get("ece_if_calibrated_mean"), held.get("ece_rms_debiased")
+    if mean is None or debiased is None:
+        return ""
+    return f"mean of a calibrated network {mean:.{digits}f}; debiased, RMS {debiased:.{digits}f}"
 
 
 def difference_table(against: Mapping[str, Any]) -> str:

@@ -28,6 +28,8 @@ TOLD = (
 # folders of a path, but not of a page: of one in quotes, where it may hold spaces, and of any other
 QUOTED = re.compile(r"""(?P<quote>['"])(?:file://)?(?:~|\.{1,2})?/(?:(?!(?P=quote))[^\n])*/(?=[^/'"\n])""")
 FOLDERS = re.compile(r"""(?<![\w/.<~])(?!(?<=:)//)(?:file://)?(?:~|\.{1,2})?/(?:[^\s/"'\],()]+/)+(?=[^\s/"'\],()])""")
+FIGURES = "\n## Figures\n\n"  # of a card
+ROUNDED = "Of the network before its weights were rounded to half precision; `fer.evaluate` gives this file's own.\n\n"
 PATHS = ("path", "votes", "exclude", "cache")  # keys of data settings that may name files of this machine
 
 
@@ -84,7 +86,8 @@ def share(evaluation: Path, file: Path, *, half: bool) -> int:
             stream.write(content)
         checkpoints.load(file)  # what cannot be read is of no use to anybody
         with written_whole(file.with_suffix(".md")) as stream:
-            stream.write(naming(without_folders(card.read_text(encoding="utf-8")), file))
+            shown = naming(without_folders(card.read_text(encoding="utf-8")), file)
+            stream.write(shown.replace(FIGURES, FIGURES + ROUNDED, 1) if half else shown)
     except OSError as error:
         raise FerError(f"{file}: could not be written ({why(error)})") from error
     return len(content)

@@ -175,7 +175,7 @@ def reliability(
     main.set_xlim(0, 1)
     of = "as it is" if temperature is None else f"temperature {temperature:.3f}"
     error, chance = ece
-    main.set_title(f"ECE {error:.3f} (chance: up to {chance:.3f}), {of}")
+    main.set_title(f"ECE {error:.3f} (chance ≤ {chance:.3f}), {of}")
     main.set_ylabel("share correct")
     figure.legend(loc="outside upper left", ncols=3)
     counts.bar(bins.edges[:-1], bins.faces, 0.94 * width, align="edge", color=PAPER["soft"])

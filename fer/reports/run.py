@@ -14,14 +14,15 @@ from fer.predictions import Scored
 from fer.reports import drawing, figures, page
 from fer.reports.page import Markup, Section, card, joined, paragraph, tag
 from fer.results import (
+    CHANCE,
     FIGURES,
     MEMBER_HEADS,
     WHOSE_ERRORS,
     absent_in_words,
     answering_in_words,
+    calibration_beside,
     calibration_verdict,
     clock,
-    debiased_in_words,
     difference,
     ensemble_in_words,
     if_any,
@@ -30,6 +31,7 @@ from fer.results import (
     seen_in_choice_in_words,
     selection_in_words,
     sentence,
+    stated,
     taught_in_words,
     times,
     training_in_words,
@@ -217,7 +219,7 @@ def headline(results: Mapping[str, Any]) -> Markup:
             f"{results['ece']:.3f}",
             calibration_verdict("ece", results, 3),
             "mean gap between confidence and accuracy, 15 bins; chance: what a calibrated network shows on as many "
-            f"faces; {debiased_in_words('ece', results, 3)}",
+            f"faces; {calibration_beside(results, 3)}",
         )
     )
     return page.cards(made)
@@ -380,7 +382,7 @@ def _warmth(results: Mapping[str, Any]) -> str:
         f"With temperature: its logits divided by {results['temperature']:.3f}, under which "
         f"the labels of {on} are likeliest. It changes no answer, only how sure it claims to be: NLL "
         f"{results['nll']:.3f} becomes {warm['nll']:.3f}, the calibration error {results['ece']:.3f} becomes "
-        f"{warm['ece']:.3f}, {calibration_verdict('ece', warm, 3)}. "
+        f"{warm['ece']:.3f}, {calibration_verdict('ece', warm, 3)}; {calibration_beside(warm, 3)}. "
         "Below: answering only where it is surest."
     )
 
@@ -391,15 +393,11 @@ def all_figures(report: Report) -> Markup:
     clean = results.get("clean")
     heads = ["", f"{results['split']}, {results['n']:,} faces", *([f"clean, {clean['n']:,} faces"] if clean else [])]
     rows = [
-        [title, *(worded(name, held) for held in (results, clean) if held)]
-        for name, title in FIGURES.items()
-        if name in results
+        [FIGURES[name], *(worded(name, held) for held in (results, clean) if held)] for name in stated(FIGURES, results)
     ]
     told = paragraph(
         "With 95 % intervals for other faces. Clean: without the faces that have an exact twin among those trained on. "
-        "A calibration error has no honest interval near 0. Beside it stands what a perfectly calibrated network of "
-        "the same confidences shows on as many faces, and an estimate without chance's part: the root mean square of "
-        "the bins' gaps, debiased (Kumar, Liang & Ma 2019); about 0 where calibrated.",
+        f"A calibration error has no honest interval near 0; what chance makes it is given instead. {CHANCE}",
         class_="soft",
     )
     return joined(told, page.table(heads, rows, stack=True))

@@ -16,7 +16,7 @@ from fer.data.readers.drawing import draw_faces
 from fer.labels import EMOTIONS
 from fer.reports import drawing, figures, page, run
 from fer.reports.theme import DARK, PAPER, themed
-from fer.results import calibration_verdict, debiased_in_words
+from fer.results import calibration_beside, calibration_verdict
 from fer.train import main
 
 NAMES = {"curves", "confusion", "reliability", "per_class", "mistakes", "doubtful", "augmented"}
@@ -109,7 +109,7 @@ def test_a_run_explains_itself_on_one_page(told):
     low, high = (100 * end for end in figured["macro_f1_ci95"])
     assert f"{low:.1f} to {high:.1f} (95 %)" in parsed.text
     assert calibration_verdict("ece", figured, 3) in parsed.text
-    assert debiased_in_words("ece", figured, 3) in parsed.text
+    assert calibration_beside(figured, 3) in parsed.text
     assert figured["dataset"]["fingerprint"] in parsed.text
     assert figured["command"] in parsed.text
     assert re.search(r"seed\s+3\s+0", parsed.text)  # key, value, default

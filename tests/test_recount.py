@@ -1,0 +1,204 @@
+"""Every number that README and docs state about a network is counted again from its files, or is marked as having none.
+
+A table of results has a column ``files``, whose cells link to folders of ``docs/results/`` (several: seeds, as mean ±
+sd) or hold a †; a value followed by † has no file of its own. A table without that column says † beneath it.
+"""
+
+import csv
+import gzip
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+import fer
+from fer.calibration import tempered
+from fer.labels import EMOTIONS
+from fer.significance import wilson
+
+ROOT = Path(fer.__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+PAGES = [ROOT / "README.md", ROOT / "fer" / "pretrained" / "README.md"]
+PAGES += [ROOT / "docs" / f"{name}.md" for name in ("evaluation", "performance", "recipes", "study")]
+WITH_FILES = [page for page in PAGES if page.exists() and "| files |" in page.read_text()]
+FILES = sorted(RESULTS.glob("*/*.json"))
+
+pytestmark = pytest.mark.skipif(not RESULTS.exists(), reason="runs from a checkout")
+
+HEADS = {  # of a column -> split, view (None: the row's), metric
+    "val": ("val", None, "accuracy"),
+    "val accuracy": ("val", None, "accuracy"),
+    "test": ("test", None, "accuracy"),
+    "test accuracy": ("test", None, "accuracy"),
+    "clean test": ("test", None, "clean"),
+    "test macro-F1": ("test", None, "macro_f1"),
+    "macro-F1 of test": ("test", None, "macro_f1"),
+    "test balanced accuracy": ("test", None, "balanced_accuracy"),
+    "test NLL": ("test", None, "nll"),
+    "test ECE": ("test", None, "ece"),
+    "test, single view": ("test", "", "accuracy"),
+    "test, ten crops": ("test", "_ten_crop", "accuracy"),
+}
+VALUE = re.compile(r"(?P<value>\d+\.\d+)(?: ± (?P<sd>\d+\.\d+))?(?: %)?(?: \[(?P<low>[\d.]+), (?P<high>[\d.]+)\])?")
+PERCENT = re.compile(r"\d\.\d+ %")
+
+
+@cache
+def counted(folder, name):
+    """What the predictions of an evaluation say, and what its metrics add."""
+    kept = json.loads((RESULTS / folder / f"{name}.json").read_text())
+    with gzip.open(RESULTS / folder / f"{name}.csv.gz", "rt", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    targets = np.array([EMOTIONS.index(row["target"]) for row in rows])
+    chances = np.array([[float(row[f"p_{label}"]) for label in EMOTIONS] for row in rows])
+    assert [EMOTIONS[label] for label in chances.argmax(1)] == [row["predicted"] for row in rows]
+    assert {row["split"] for row in rows} == {kept["split"]}
+    return {
+        "n": len(rows),
+        **scored(chances, targets),
+        "calibrated": scored(tempered(chances, kept["temperature"]), targets),
+        "kept": kept,
+    }
+
+
+def scored(chances, targets):
+    """The metrics, by other libraries."""
+    predicted = chances.argmax(1)
+    probabilities = torch.from_numpy(chances).float()
+    return {
+        "accuracy": accuracy_score(targets, predicted),
+        "macro_f1": f1_score(targets, predicted, average="macro"),
+        "balanced_accuracy": balanced_accuracy_score(targets, predicted),
+        "nll": log_loss(targets, chances / chances.sum(1, keepdims=True), labels=range(len(EMOTIONS))),
+        "ece": float(multiclass_calibration_error(probabilities, torch.from_numpy(targets), len(EMOTIONS), n_bins=15)),
+    }
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_metrics_are_those_of_the_predictions(file):
+    found = counted(file.parent.name, file.stem)
+    kept = found["kept"]
+    assert found["n"] == kept["n"] == 3589
+    assert file.stem == kept["split"] + ("" if kept.get("tta", "none") == "none" else f"_{kept['tta']}")
+    for name in ("accuracy", "macro_f1", "balanced_accuracy", "nll", "ece"):
+        assert found[name] == pytest.approx(kept[name], abs=2e-6), name
+    for name, slack in (("nll", 2e-6), ("ece", 2 / 3589)):  # six digits: a face at the edge of a bin may change sides
+        assert found["calibrated"][name] == pytest.approx(kept["calibrated"][name], abs=slack), name
+
+
+def test_no_file_lacks_its_predictions_and_no_path_is_absolute():
+    assert [file.with_suffix("").with_suffix("") for file in sorted(RESULTS.glob("*/*.csv.gz"))] == [
+        file.with_suffix("") for file in FILES
+    ]
+    for file in FILES:
+        assert not re.search(r'[ "=\[](/|~/|\.\./)\w', file.read_text()), file
+
+
+def tables(text):
+    """Each table's heads and rows, as lists of cells, and the text that follows it."""
+    for block in re.finditer(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        cells = [[cell.strip() for cell in line[1:-1].split("|")] for line in block[0].splitlines()]
+        yield cells[0], cells[2:], text[block.end() :].lstrip()
+
+
+def complaints(text, page):
+    """What the tables of a page state that their files do not; "" where a table has neither files nor a mark."""
+    found = []
+    for heads, rows, after in tables(text):
+        if "files" in heads:
+            for row in rows:
+                found += row_complaints(dict(zip(heads, row, strict=True)), page)
+        elif any(PERCENT.search(cell) for row in rows for cell in row) and not after.startswith("†"):
+            found.append(f"neither files nor a †: {rows[0]}")
+    return found
+
+
+def row_complaints(row, page):
+    folders = [(page.parent / link).resolve() for link in re.findall(r"\]\(([^)]+)\)", row["files"])]
+    if not folders:
+        return [] if row["files"] == "†" else [f"no files and no †: {row}"]
+    view = "_ten_crop" if "ten crops" in row.values() or any("ten crops" in cell for cell in row.values()) else ""
+    found = []
+    for head, cell in row.items():
+        stated = cell.replace("**", "")
+        if head not in HEADS or not stated or stated.endswith("†"):
+            continue
+        split, fixed, metric = HEADS[head]
+        name = split + (view if fixed is None else fixed)
+        expected = in_words([counted(folder.name, name) for folder in folders], metric, stated)
+        if stated != expected:
+            found.append(f"{head}: {stated!r}, counted {expected!r}")
+    return found
+
+
+def in_words(evaluations, metric, stated):
+    """The value of one evaluation or of several seeds, written as a page writes it."""
+    shape = VALUE.match(stated)
+    if shape is None:
+        return "a number"
+    digits = len(shape["value"].partition(".")[2])
+    scale, unit = (1, "") if metric in ("nll", "ece") else (100, " %")
+    kept = [found["kept"] for found in evaluations]
+    values = [one["clean"]["accuracy"] for one in kept] if metric == "clean" else [one[metric] for one in evaluations]
+    text = f"{scale * np.mean(values):.{digits}f}"
+    if shape["sd"]:
+        text += f" ± {scale * np.std(values, ddof=1):.{digits}f}"
+    text += unit
+    if shape["low"]:
+        (value,), (n,) = values, [one["n"] for one in evaluations]
+        ends = [f"{100 * end:.{len(shape['low'].partition('.')[2])}f}" for end in wilson(round(value * n), n)]
+        text += f" [{', '.join(ends)}]"
+    return text + (verdict(evaluations) if metric == "ece" else "")
+
+
+def verdict(evaluations):
+    """Whether chance alone explains the ECE, of each evaluation."""
+    highs = [found["kept"]["ece_if_calibrated"] for found in evaluations]
+    above = [found["ece"] > high for found, high in zip(evaluations, highs, strict=True)]
+    ends = ", ".join(sorted({f"{high:.3f}" for high in highs}))
+    many = "" if len(above) == 1 or all(above) or not any(above) else f" in {sum(above)} of {len(above)}"
+    return f", {'above' if any(above) else 'within'} chance{many} ({ends})"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_what_a_page_states_is_in_its_files(page):
+    text = page.read_text()
+    assert not complaints(text, page)
+    if "†" in text:
+        assert re.search(r"^†: ", text, re.MULTILINE), "the mark is not explained"
+
+
+def test_every_folder_stands_behind_a_row():
+    linked = {
+        (page.parent / link).resolve()
+        for page in PAGES
+        for heads, rows, _ in tables(page.read_text())
+        if "files" in heads
+        for row in rows
+        for link in re.findall(r"\]\(([^)]+)\)", row[heads.index("files")])
+    }
+    assert linked == {file.parent for file in FILES}
+
+
+@pytest.mark.parametrize("page", WITH_FILES, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_one_digit_changed_is_seen(page):
+    """Each value that has a file, with its last digit changed."""
+    text, changed = page.read_text(), 0
+    for heads, rows, _ in tables(text):
+        for row in rows if "files" in heads else []:
+            if row[heads.index("files")] == "†":
+                continue
+            for head, cell in zip(heads, row, strict=True):
+                if head in HEADS and cell and not cell.endswith("†"):
+                    for number in re.finditer(r"\d+\.\d+", cell):
+                        digit = str((int(number[0][-1]) + 1) % 10)
+                        wrong = f"{cell[: number.end() - 1]}{digit}{cell[number.end() :]}"
+                        assert row_complaints(dict(zip(heads, row, strict=True)) | {head: wrong}, page), wrong
+                        changed += 1
+    assert changed
