@@ -80,7 +80,7 @@ def _fits(settings: TrainSettings, model: EmotionClassifier, size: int, device: 
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        trial(model, size * settings.augment.views, device, bf16=machine.precision(settings.trainer) != "32-true")
+        trial(model, size * settings.augment.views, device, bf16=machine.chosen_precision(settings.trainer) == "bf16")
     except torch.OutOfMemoryError:
         return False
     finally:

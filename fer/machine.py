@@ -10,7 +10,7 @@ import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -65,11 +65,16 @@ def uses_gpu(settings: TrainerSettings, key: str = "trainer.accelerator") -> boo
     return settings.accelerator != "cpu" and torch.cuda.is_available()
 
 
+def chosen_precision(settings: TrainerSettings) -> Literal["bf16", 32]:
+    """Return what a training computes in; "auto" is bf16 on a GPU and 32 bits on a CPU (docs/performance.md)."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bf16" if uses_gpu(settings) else 32
+
+
 def precision(settings: TrainerSettings) -> Any:
-    """Return Lightning's name for the precision: bf16 autocast on a GPU, none on a CPU, where it is often slower."""
-    if settings.precision == 32 or (settings.precision == "auto" and not uses_gpu(settings)):
-        return "32-true"
-    return "bf16-mixed"
+    """Return Lightning's name for the precision."""
+    return "bf16-mixed" if chosen_precision(settings) == "bf16" else "32-true"
 
 
 def provenance() -> dict[str, Any]:

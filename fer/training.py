@@ -387,6 +387,7 @@ def finish(
         "wall_seconds": None if settings.resume else round(wall_seconds, 3),
         "train_seconds": round(watch.train_seconds, 3),
         "batch_size": settings.data.faces_a_step,
+        "training_precision": machine.chosen_precision(settings.trainer),
         **({"budget": model.plan} if model.plan else {}),
         "images_per_second": round(watch.images_per_second, 1),
         "peak_memory_mb": machine.memory(),
@@ -482,14 +483,13 @@ def _sizes(model: torch.nn.Module) -> str:
 
 
 def _where(settings: TrainerSettings) -> str:
+    half = machine.chosen_precision(settings) == "bf16"
+    bits = "bf16" if half else "32 bits"
     if machine.uses_gpu(settings):
-        return f"on {torch.cuda.get_device_name()}, {machine.precision(settings)}"
-    threads, half = torch.get_num_threads(), machine.precision(settings) != "32-true"
-    slowly = half and machine.multiplies_bf16() is False
-    return (
-        f"on the CPU with {threads} thread{'' if threads == 1 else 's'}"
-        + (", bf16" if half else "")
-        + (" (which this processor has no instructions for: trainer.precision=32 is faster here)" if slowly else "")
+        return f"on {torch.cuda.get_device_name()}, {bits}"
+    threads, slowly = torch.get_num_threads(), half and machine.multiplies_bf16() is False
+    return f"on the CPU with {threads} thread{'' if threads == 1 else 's'}, {bits}" + (
+        " (which this processor has no instructions for: trainer.precision=32 is faster here)" if slowly else ""
     )
 
 

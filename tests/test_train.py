@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import shlex
 import subprocess
 import sys
@@ -28,8 +29,9 @@ FIELDS = {
     "ece_if_calibrated", "ece_if_calibrated_mean", "ece_rms_debiased", "ece_adaptive", "ece_adaptive_if_calibrated",
     "ece_adaptive_if_calibrated_mean", "ece_adaptive_rms_debiased", "per_class", "confusion", "temperature",
     "temperature_fitted_on", "calibrated", "selective", "seen_in_training", "clean", "best_epoch", "epochs",
-    "wall_seconds", "train_seconds", "batch_size", "images_per_second", "peak_memory_mb", "parameters", "architecture",
-    "pretrained", "seed", "dataset", "versions", "commit", "hardware", "finished", "command",
+    "wall_seconds", "train_seconds", "batch_size", "training_precision", "images_per_second", "peak_memory_mb",
+    "parameters", "architecture", "pretrained", "seed", "dataset", "versions", "commit", "hardware", "finished",
+    "command",
 }  # fmt: skip
 
 
@@ -491,13 +493,16 @@ def test_exact_twins_across_splits_are_counted(train, tmp_path):
 
 
 @pytest.mark.parametrize(("has", "said"), [(False, True), (True, False), (None, False)])
-def test_a_processor_that_is_slow_in_bf16_is_told(train, monkeypatch, has, said):
+def test_a_processor_that_is_slow_in_bf16_is_told(train, tmp_path, monkeypatch, has, said):
     monkeypatch.setattr("fer.machine.multiplies_bf16", lambda: has)
-    ended = train(*SMALL, "trainer.precision=bf16", "trainer.max_epochs=1")
+    ended = train(*SMALL, "trainer.precision=bf16", "trainer.max_epochs=1", "hydra.run.dir=half")
     assert (
         "bf16 (which this processor has no instructions for: trainer.precision=32 is faster here)" in ended.out
     ) == said
-    assert "bf16" not in train(*SMALL, "trainer.max_epochs=1").out
+    assert metrics(tmp_path / "half")["training_precision"] == "bf16"
+    chosen = train(*SMALL, "trainer.max_epochs=1", "hydra.run.dir=chosen").out
+    assert re.search(r"on the CPU with \d+ threads?, 32 bits$", chosen, re.MULTILINE)
+    assert metrics(tmp_path / "chosen")["training_precision"] == 32
 
 
 def test_clipping_walks_the_network_once_a_fit(train, monkeypatch):
