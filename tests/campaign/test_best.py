@@ -16,6 +16,7 @@ from fer import predictions
 from fer.best import main
 from fer.campaign.record import FILE, read
 
+HOURS = "0.07"  # twice what 120 epochs of every network take on two quiet cores
 SMALL = (
     "--data",
     "synthetic",
@@ -70,11 +71,11 @@ def test_help_needs_no_torch():
 @pytest.mark.slow
 def test_a_whole_campaign_of_drawn_faces(best, tmp_path):
     begun = time.monotonic()
-    ended = best("--hours", "0.04", *SMALL, "--out", str(tmp_path / "one"))
+    ended = best("--hours", HOURS, *SMALL, "--out", str(tmp_path / "one"))
     took = time.monotonic() - begun
     assert ended.code == 0, ended.out + ended.err
     folder, record = tmp_path / "one", read(tmp_path / "one")
-    assert took < 1.05 * 3600 * 0.04 + 15  # the start of Python and its modules is not on the campaign's clock
+    assert took < 1.05 * 3600 * float(HOURS) + 20  # the start of Python and its modules is not on the campaign's clock
     assert {network.state for network in record.networks} <= {"done", "stopped"}
     assert [network.name for network in record.of("student")] == ["student_0", "student_1", "student_2"]
     assert record.chosen_teachers
@@ -141,7 +142,7 @@ def test_an_interrupted_campaign_goes_on(tmp_path):
     assert f"--resume {folder}" in err or re.search(r"--resume \S+", err)
     before = read(folder)
     ended = subprocess.run(
-        [sys.executable, "-m", "fer.best", "--resume", str(folder), "--hours", "0.08"], capture_output=True, text=True
+        [sys.executable, "-m", "fer.best", "--resume", str(folder), "--hours", "0.14"], capture_output=True, text=True
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     after = read(folder)
