@@ -10,7 +10,8 @@ import torch
 from conftest import SMALL, metrics, runner
 
 import fer
-from fer import checkpoints, weights
+from fer import card, checkpoints, weights
+from fer.compare import main as compare_command
 from fer.data.readers.drawing import draw_faces
 from fer.errors import FerError
 from fer.share import without_folders
@@ -294,3 +295,21 @@ def test_a_run_that_begins_with_a_shared_network_knows_its_data_by_their_content
     assert "no clean figures" not in ended.out + ended.err
     assert metrics(Path("after"))["seen_in_training"] == metrics(Path("before"))["seen_in_training"]
     assert metrics(Path("after"))["clean"]
+
+
+def test_metrics_of_before_are_compared_shared_and_shown(evaluate, share, small_run, tmp_path, capfd):
+    """Without the mean of a calibrated network and the debiased error, which earlier files lack."""
+    assert evaluate(str(small_run), "--split", "test", "--out", "looked").code == 0
+    for file in (small_run / "metrics.json", tmp_path / "looked" / "test" / "metrics.json"):
+        older = json.loads(file.read_text(), object_hook=without_new_fields)
+        file.write_text(json.dumps(older))
+    ended = share("looked/test", "small.safetensors")
+    assert ended.code == 0, ended.err
+    assert runner(compare_command, capfd)(str(small_run)).code == 0
+    card.write(metrics(tmp_path / "looked" / "test"), tmp_path / "card.md")
+    assert "95th percentile" in (tmp_path / "card.md").read_text()
+    assert "... mean of a calibrated network" not in (tmp_path / "card.md").read_text()
+
+
+def without_new_fields(held):
+    return {name: value for name, value in held.items() if not name.endswith(("_calibrated_mean", "_rms_debiased"))}

@@ -219,7 +219,7 @@ def headline(results: Mapping[str, Any]) -> Markup:
             f"{results['ece']:.3f}",
             calibration_verdict("ece", results, 3),
             "mean gap between confidence and accuracy, 15 bins; chance: what a calibrated network shows on as many "
-            f"faces; {calibration_beside(results, 3)}",
+            f"faces{_after_semicolon(calibration_beside(results, 3))}",
         )
     )
     return page.cards(made)
@@ -373,6 +373,11 @@ def _with_chance(held: Mapping[str, Any]) -> tuple[float, float]:
     return held["ece"], held["ece_if_calibrated"]
 
 
+def _after_semicolon(words: str) -> str:
+    """Return words to append to a sentence, where there are any."""
+    return f"; {words}" if words else ""
+
+
 def _warmth(results: Mapping[str, Any]) -> str:
     """Return in words what the temperature is and does."""
     if not results.get("calibrated"):
@@ -382,7 +387,7 @@ def _warmth(results: Mapping[str, Any]) -> str:
         f"With temperature: its logits divided by {results['temperature']:.3f}, under which "
         f"the labels of {on} are likeliest. It changes no answer, only how sure it claims to be: NLL "
         f"{results['nll']:.3f} becomes {warm['nll']:.3f}, the calibration error {results['ece']:.3f} becomes "
-        f"{warm['ece']:.3f}, {calibration_verdict('ece', warm, 3)}; {calibration_beside(warm, 3)}. "
+        f"{warm['ece']:.3f}, {calibration_verdict('ece', warm, 3)}{_after_semicolon(calibration_beside(warm, 3))}. "
         "Below: answering only where it is surest."
     )
 
