@@ -21,7 +21,7 @@ SMALL = (
     "--data",
     "synthetic",
     "--set",
-    "data.synthetic_count=350",
+    "data.synthetic_count=210",
     "data.image_size=24",
     "model.width=8",
     "--device",
