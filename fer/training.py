@@ -69,15 +69,9 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
     first = sum(epochs for _, epochs in settings.stages[:-1])
     saver, watch = Saver(folder / "checkpoints", settings.monitor, first), Stopwatch()
     finite = FiniteLoss()
-<<<<<<< HEAD
     signals = Signals(folder, finite, saver)
-    kept = any(dataset.features is not None for dataset in data.datasets.values())
-    graphs = device.compiled(model, settings, kept_features=kept)
-=======
-    signals = Signals(folder, finite)
     graphs = device.compiled(model, settings, data)
     device.announce_compiling(settings, data)
->>>>>>> device
     averaging = [Averaging(settings.ema)] if settings.ema else []  # first: a signal's checkpoint holds the step too
     callbacks = [*graphs, *averaging, finite, signals, watch, *_callbacks(settings, folder, saver, watch, origin)]
     faces = {name: len(held) for name, held in data.datasets.items()}
