@@ -7,7 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # what only looks at a tensor otherwise, or makes room: nothing is launched for it
 FREE = ("view", "reshape", "as_strided", "transpose", "t", "permute", "expand", "detach", "alias", "select", "slice",
         "squeeze", "unsqueeze", "split", "unbind", "empty", "empty_like", "empty_strided", "_unsafe_view", "diagonal",
-        "lift_fresh", "unfold", "chunk", "narrow", "_reshape_alias")  # fmt: skip
+        "lift_fresh", "unfold", "chunk", "narrow", "_reshape_alias", "split_with_sizes", "device",
+        "_record_function_enter_new", "_record_function_exit")  # fmt: skip
 
 
 class Launches(TorchDispatchMode):
