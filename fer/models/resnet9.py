@@ -2,7 +2,8 @@
 
 Page 2018, "How to train your ResNet", part 4; layers and initial weights are those of the author's code,
 github.com/davidcpage/cifar10-fast. Input (B, 3, 32, 32) there, at least 8 pixels here. With the defaults at 48 pixels:
-6,570,432 parameters, 850.7 million multiply-adds; with a width of 16 about a sixteenth of both.
+6,570,432 parameters, 850.7 million multiply-adds; with a width of 16 about a sixteenth of both. Sides that are no
+multiple of 8 (16 with a stride of 2) are halved with rounding up, so that no pixel is lost.
 """
 
 from typing import Any, Literal
@@ -45,8 +46,11 @@ class ResNet9(EmotionClassifier):
 
 
 def halved(inputs: int, outputs: int) -> list[nn.Module]:
-    """Return a 3x3 convolution, max-pooled to half the side before ReLU, with which the maximum commutes."""
-    return [*conv_norm(inputs, outputs), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+    """Return a 3x3 convolution, max-pooled to half the side before ReLU, with which the maximum commutes.
+
+    Half of an odd side is rounded up: rounded down, the last row and column would be lost, at 5 pixels a fifth of each.
+    """
+    return [*conv_norm(inputs, outputs), nn.MaxPool2d(2, ceil_mode=True), nn.ReLU(inplace=True)]
 
 
 def residual(channels: int) -> nn.Module:

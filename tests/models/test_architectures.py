@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision import models as torchvision_models
 
+from fer import load
 from fer.data.readers.drawing import draw_faces
 from fer.errors import FerError
 from fer.inventory import multiply_adds
@@ -134,6 +135,45 @@ def test_resnet9_with_a_stride_is_a_quarter_of_the_work():
         create({"name": "resnet9", "stride": 2}, image_size=15)
     with pytest.raises(FerError, match="data.crop=15: model=resnet9 halves the side 4 times"):
         create({"name": "resnet9", "stride": 2}, image_size=48, crop=15)
+
+
+def shaped(size, stride, **changed):
+    model = used(create({"name": "resnet9", "width": 4, "stride": stride}, image_size=size)).eval()
+    for layer in (layer for layer in model.net if isinstance(layer, torch.nn.MaxPool2d)):
+        for name, value in changed.items():
+            setattr(layer, name, value)
+    return model
+
+
+@pytest.mark.parametrize(("size", "stride"), [(44, 1), (45, 1), (40, 2), (20, 1)])
+def test_resnet9_sees_the_edges_of_faces_of_any_size(size, stride):
+    faces = torch.rand(2, 1, size, size, requires_grad=True)
+    model = shaped(size, stride)
+    seen = [layer for layer in model.net if isinstance(layer, torch.nn.MaxPool2d)]
+    sides = []
+    for layer in seen:
+        layer.register_forward_hook(lambda layer, given, made: sides.append((given[0].shape[-1], made.shape[-1])))
+    model(faces)
+    assert any(side % 2 for side, _ in sides)
+    assert all(half == (side + 1) // 2 for side, half in sides)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(48, 1), (40, 1), (32, 1), (24, 1), (48, 2), (32, 2)])
+def test_resnet9_gives_the_bits_that_it_always_gave_where_no_side_is_odd(size, stride):
+    faces = torch.rand(3, 1, size, size)
+    torch.manual_seed(0)
+    now = shaped(size, stride)(faces)
+    torch.manual_seed(0)
+    assert torch.equal(now, shaped(size, stride, ceil_mode=False)(faces))
+
+
+def test_the_network_of_the_package_gives_the_bits_that_it_always_gave():
+    model, faces = load("tiny"), torch.rand(5, 1, 48, 48)
+    with torch.no_grad():
+        now = model(faces)
+        for layer in (layer for layer in model.net if isinstance(layer, torch.nn.MaxPool2d)):
+            layer.ceil_mode = False
+        assert torch.equal(now, model(faces))
 
 
 def test_resnet9s_global_maximum_passes_the_gradient_to_one_pixel():
