@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from fer import checkpoints, machine
+from fer.data.datamodule import drops_last
 from fer.errors import Interrupted
 from fer.settings import TrainSettings
 
@@ -76,8 +77,10 @@ def limit(fraction: float, faces: int, batch_size: int) -> int | float:
 
 def steps_an_epoch(settings: TrainSettings, faces: int) -> int:
     """Return the steps of an epoch of so many faces, as ``trainer.limit_train`` and ``overfit_batches`` have them."""
-    limited = limit(settings.trainer.limit_train, faces, settings.data.faces_a_step)
-    every = math.ceil(faces / settings.data.faces_a_step)
+    size = settings.data.faces_a_step
+    limited = limit(settings.trainer.limit_train, faces, size)
+    dropped = drops_last(faces, size, even=settings.trainer.compile)
+    every = faces // size if dropped else math.ceil(faces / size)
     return settings.trainer.overfit_batches or (every if limited == 1.0 else int(limited))
 
 

@@ -10,6 +10,7 @@ import math
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
@@ -63,8 +64,27 @@ class Batch(NamedTuple):
     mixed: bool = False
 
 
+@dataclass(frozen=True)
+class Indices:
+    """Indices of B faces in their split, on the host and where the faces lie, so that no batch has to move any.
+
+    Args:
+        host: (B,) int64, on the CPU.
+        device: the same, beside the faces.
+    """
+
+    host: Tensor
+    device: Tensor
+
+    def __len__(self) -> int:
+        return len(self.host)
+
+    def __getitem__(self, part: slice) -> "Indices":
+        return Indices(self.host[part], self.device[part])
+
+
 class FaceDataset(Dataset[Batch]):
-    """One split in memory; a loader that asks for a list of places gets them as one batch.
+    """One split in memory; a loader that asks for several faces gets them as one batch.
 
     Args:
         images: (N, S, S) uint8.
@@ -92,22 +112,27 @@ class FaceDataset(Dataset[Batch]):
         return FaceDataset(self.images[:, 0].numpy()[order], self.targets.numpy()[order].astype(np.int8), soft)
 
     def keep_on(self, device: torch.device) -> None:
-        """Serve batches from a copy on a device, which then waits for nothing but 8 bytes a face."""
+        """Serve batches from a copy on a device."""
         images, targets, soft = self.images, self.targets, self.soft
         self._served = (images.to(device), targets.to(device), None if soft is None else soft.to(device))
 
     def __getitem__(self, place: int) -> Batch:
         return self.__getitems__([place])
 
-    def __getitems__(self, places: list[int]) -> Batch:
+    def __getitems__(self, places: Sequence[int] | Indices) -> Batch:
         images, targets, soft = self._served
-        index = torch.as_tensor(places).to(images.device, non_blocking=True)
-        features = None if self.features is None else self.features.take(places)
-        return Batch(images[index], targets[index], self.key(places), features, None if soft is None else soft[index])
+        chosen = places if isinstance(places, Indices) else self.located(torch.tensor(places))
+        index, host = chosen.device, chosen.host
+        features = None if self.features is None else self.features.take(host.tolist())
+        return Batch(images[index], targets[index], self.key(host), features, None if soft is None else soft[index])
 
-    def key(self, places: list[int]) -> int:
-        """Return what a batch's noise is keyed by."""
-        return zlib.crc32(np.array(places).tobytes()) if self.repeats else places[0]
+    def located(self, places: Tensor) -> Indices:
+        """Return indices (N,) of this split with a copy beside its faces."""
+        return Indices(places, places.to(self._served[0].device))
+
+    def key(self, places: Tensor) -> int:
+        """Return what the noise of a batch is keyed by, whose indices are (B,) on the CPU."""
+        return zlib.crc32(places.numpy().tobytes()) if self.repeats else int(places[0])
 
 
 class EpochShuffle(Sampler[int]):
@@ -129,8 +154,12 @@ class EpochShuffle(Sampler[int]):
         return self.count
 
     def __iter__(self) -> Iterator[int]:
+        yield from self.indices().tolist()
+
+    def indices(self) -> Tensor:
+        """Return the indices of the epoch's faces, (N,) int64, on the CPU: a GPU would draw others."""
         generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
-        yield from torch.randperm(self.count, generator=generator).tolist()
+        return torch.randperm(self.count, generator=generator)
 
 
 class EpochBalance(EpochShuffle):
@@ -148,7 +177,8 @@ class EpochBalance(EpochShuffle):
         super().__init__(len(targets), seed)
         self.places = [(targets == label).nonzero()[:, 0] for label in sorted(set(targets.tolist()))]
 
-    def __iter__(self) -> Iterator[int]:
+    def indices(self) -> Tensor:
+        """Return the indices of the epoch's faces, (N,) int64, on the CPU."""
         generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
         first = torch.randint(len(self.places), (1,), generator=generator).item()  # who has one place more
         drawn = []
@@ -158,7 +188,34 @@ class EpochBalance(EpochShuffle):
             rounds = [own[torch.randperm(len(own), generator=generator)] for _ in range(-(-share // len(own)))]
             drawn.append(torch.cat(rounds)[:share])
         together = torch.cat(drawn)
-        yield from together[torch.randperm(self.count, generator=generator)].tolist()
+        return together[torch.randperm(self.count, generator=generator)]
+
+
+class EpochBatches(Sampler[Indices]):
+    """An epoch's indices in batches, moved once an epoch to where the faces lie and sliced there.
+
+    Args:
+        dataset: of the faces.
+        size: faces a batch.
+        sampler: gives their order; None leaves it as it is in the split.
+        drop_last: leave out an incomplete last batch.
+    """
+
+    def __init__(
+        self, dataset: FaceDataset, size: int, sampler: EpochShuffle | None = None, *, drop_last: bool = False
+    ) -> None:
+        self.dataset, self.size, self.drop_last = dataset, size, drop_last
+        self.sampler = sampler  # of this name, by which Lightning finds whose ``set_epoch`` to call
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.dataset), self.size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[Indices]:
+        places = torch.arange(len(self.dataset)) if self.sampler is None else self.sampler.indices()
+        indices = self.dataset.located(places)
+        for batch in range(len(self)):
+            yield indices[batch * self.size : (batch + 1) * self.size]
 
 
 class ResumableLoader(DataLoader[Batch]):
@@ -207,6 +264,13 @@ def tell_notes(notes: Sequence[str], skipped: Sequence[str]) -> None:
         log.warning(told, len(skipped), skipped[0])
 
 
+def drops_last(faces: int, size: int, *, even: bool) -> bool:
+    """Return whether an epoch's last batch is left out of training: one of a single face, which batch normalisation
+    cannot train on, and where all are to be ``even`` each that is incomplete, unless it is the only one.
+    """
+    return faces % size == 1 or (even and faces > size)
+
+
 def as_batch(batch: Any) -> Any:
     """Return the batch that ``__getitems__`` has put together already, where a loader would collate a list."""
     return batch
@@ -245,6 +309,7 @@ class FERDataModule(pl.LightningDataModule):
         stages: [size, epochs] one after the other, to which faces are reduced in a training; empty leaves them.
         mixing: mixes the faces of a training batch, and their labels.
         views: of each training face in its batch, one set of all faces after the other.
+        even: leave an incomplete last batch out of each training epoch: a compiled network would be compiled for it.
     """
 
     def __init__(
@@ -255,10 +320,12 @@ class FERDataModule(pl.LightningDataModule):
         stages: Sequence[Sequence[int]] = (),
         mixing: Mixing | None = None,
         views: int = 1,
+        *,
+        even: bool = False,
     ) -> None:
         super().__init__()
         self.data, self.augment, self.seed, self.stages = data, augment, seed, stages
-        self.mixing, self.views = mixing or Mixing(), views
+        self.mixing, self.views, self.even = mixing or Mixing(), views, even
         self.datasets: dict[str, FaceDataset] = {}
         self.laid_at = math.inf  # when the faces lay in memory, by ``time.perf_counter``
 
@@ -335,7 +402,7 @@ class FERDataModule(pl.LightningDataModule):
         return places
 
     def train_dataloader(self) -> ResumableLoader:
-        """Serve train, in a new order each epoch; a face left alone in the last batch waits for another epoch."""
+        """Serve train, in a new order each epoch; faces whose batch is left out wait for another epoch."""
         dataset = self.datasets["train"]
         trainer: Any = self.trainer
         if trainer is not None and trainer.overfit_batches:  # the same few batches every epoch, of every class
@@ -360,10 +427,11 @@ class FERDataModule(pl.LightningDataModule):
         """Serve test in its own order."""
         return self._loader(self.datasets["test"])
 
-    def _loader(self, dataset: FaceDataset, sampler: Sampler[int] | None = None) -> ResumableLoader:
+    def _loader(self, dataset: FaceDataset, sampler: EpochShuffle | None = None) -> ResumableLoader:
         size = self.data.faces_a_step
-        alone = sampler is not None and len(dataset) % size == 1  # batch normalisation cannot train on one face
-        return ResumableLoader(dataset, batch_size=size, sampler=sampler, collate_fn=as_batch, drop_last=alone)
+        drop = sampler is not None and drops_last(len(dataset), size, even=self.even)
+        batches = EpochBatches(dataset, size, sampler, drop_last=drop)
+        return ResumableLoader(dataset, batch_sampler=batches, collate_fn=as_batch)  # type: ignore[arg-type]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Convert to float on the device; in training seed this batch's noise, augment, reduce to a stage's size, mix.
@@ -399,6 +467,11 @@ class FERDataModule(pl.LightningDataModule):
         """Whether training sees other faces than the table holds."""
         return bool(self.mixing) or self.views > 1 or not isinstance(self.augment, v2.Identity | None)
 
+    @property
+    def keeps_features(self) -> bool:
+        """Whether steps begin with features that are computed already, see ``keep_features``."""
+        return any(dataset.features is not None for dataset in self.datasets.values())
+
     def keep_features(self, splits: Sequence[str], compute: Compute, key: str) -> None:
         """Serve the faces of these splits with their features from now on, computing those that are not known yet.
 
@@ -418,7 +491,7 @@ class FERDataModule(pl.LightningDataModule):
     def first_batch(self) -> NDArray[np.uint8]:
         """Return the first batch of the first epoch as training sees it, (B, T, T), the run's own noise undisturbed."""
         dataset = self.datasets["train"]
-        places = list(islice(self.order(), self.data.faces_a_step))
+        places = self.order().indices()[: self.data.faces_a_step]
         size = stage_size(self.stages, 0) if self.stages else self.data.image_size
         return self._augmented(dataset.images[places], noise_seed(self.seed, 0, dataset.key(places)), size)
 
@@ -430,7 +503,7 @@ class FERDataModule(pl.LightningDataModule):
             variants: of each, M.
         """
         dataset = self.datasets["train"]
-        images = dataset.images[list(islice(EpochShuffle(len(dataset), self.seed), count))]
+        images = dataset.images[EpochShuffle(len(dataset), self.seed).indices()[:count]]
         several = images.repeat_interleave(variants, 0)
         drawn = self._augmented(several, noise_seed(self.seed, 0, -2), self.data.image_size)
         return images[:, 0].numpy(), drawn.reshape(len(images), variants, *drawn.shape[1:])

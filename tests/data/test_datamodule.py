@@ -6,13 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fer.data import readers
 from fer.data.datamodule import Batch, EpochBalance, EpochShuffle, FERDataModule, noise_seed
 from fer.data.readers import csv_file, synthetic
 from fer.errors import FerError
 from fer.labels import EMOTIONS, FERPLUS_EMOTIONS
-from fer.settings import DataSettings
+from fer.settings import DataSettings, TrainerSettings, TrainSettings
+from fer.trainers import steps_an_epoch
 
 SMALL = DataSettings(path="synthetic", synthetic_count=140, image_size=16, batch_size=10, cache=None)
 
@@ -44,7 +46,7 @@ def stub_trainer(**changes):
 def epoch_of(module, epoch):
     """Return the training batches of an epoch."""
     loader = module.train_dataloader()
-    loader.sampler.set_epoch(epoch)
+    loader.batch_sampler.sampler.set_epoch(epoch)
     return list(loader)
 
 
@@ -121,6 +123,66 @@ def test_order_is_a_function_of_seed_and_epoch(module):
     assert keys(1, 5) != first
 
 
+def test_the_order_is_the_permutation_of_a_generator_on_the_cpu(module):
+    made = module(seed=3, batch_size=16)
+    generator = torch.Generator().manual_seed(noise_seed(3, 2, -1))
+    wanted = torch.randperm(112, generator=generator)
+    batches = epoch_of(made, 2)
+    assert [batch.key for batch in batches] == wanted[::16].tolist()
+    assert torch.equal(torch.cat([batch.targets for batch in batches]), made.datasets["train"].targets[wanted])
+
+
+class Moves(TorchDispatchMode):
+    """Counts copies from one device to another."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), named=None):
+        moved = operation is torch.ops.aten._to_copy.default and (named or {}).get("device") is not None
+        self.count += moved
+        return operation(*arguments, **(named or {}))
+
+
+@pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
+def test_faces_on_a_device_are_asked_for_by_one_copy_an_epoch(sampler, module):
+    made = module(sampler=sampler)
+    keys = [batch.key for batch in epoch_of(made, 1)]
+    for dataset in made.datasets.values():
+        dataset.keep_on(torch.device("meta"))
+    for loader in (made.train_dataloader(), made.val_dataloader()):
+        if loader.batch_sampler.sampler is not None:
+            loader.batch_sampler.sampler.set_epoch(1)
+        with Moves() as moves:
+            served = list(loader)
+        assert moves.count == 1 < len(served)
+        assert all(batch.images.device.type == batch.targets.device.type == "meta" for batch in served)
+        assert [batch.key for batch in served] in (keys, [0, 10])
+
+
+@pytest.mark.parametrize(
+    ("size", "even", "lengths"),
+    [
+        (16, False, [16] * 7),
+        (15, False, [15] * 7 + [7]),
+        (15, True, [15] * 7),  # 7 faces wait for another epoch
+        (37, False, [37] * 3),  # a face alone waits
+        (37, True, [37] * 3),
+        (128, True, [112]),  # the only one is served
+    ],
+)
+def test_where_a_network_is_compiled_all_training_batches_are_whole(size, even, lengths, module):
+    made = module(batch_size=size)
+    made.even = even
+    loader = made.train_dataloader()
+    assert [len(batch.targets) for batch in loader] == lengths
+    assert len(loader) == len(lengths)
+    assert sum(len(batch.targets) for batch in made.val_dataloader()) == 14
+    settings = TrainSettings(
+        data=made.data, model={}, loss={}, optimizer={}, scheduler={}, trainer=TrainerSettings(compile=even)
+    )
+    assert steps_an_epoch(settings, 112) == len(lengths)
+
+
 def test_order_does_not_draw_from_the_global_noise(module):
     torch.manual_seed(0)
     wanted = torch.rand(3)
@@ -170,7 +232,7 @@ def test_seeds_of_batches_are_distinct_and_in_torchs_range():
 def test_a_loader_goes_on_within_an_epoch(module):
     whole = epoch_of(module(), 4)
     loader = module().train_dataloader()
-    loader.sampler.set_epoch(4)
+    loader.batch_sampler.sampler.set_epoch(4)
     running = iter(loader)
     for _ in range(5):
         next(running)
@@ -179,7 +241,7 @@ def test_a_loader_goes_on_within_an_epoch(module):
 
     resumed = module().train_dataloader()
     resumed.load_state_dict(state)
-    resumed.sampler.set_epoch(4)
+    resumed.batch_sampler.sampler.set_epoch(4)
     rest = []
     for batch in resumed:
         rest.append(batch)
