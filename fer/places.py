@@ -11,6 +11,7 @@ from typing import Literal
 
 MEMORY_GB = 2.0  # of a job on a CPU, all of FER2013 and a report included: the CNN's peak is 1.3 (README)
 GROUP = Path("/sys/fs/cgroup")  # Linux's control group, whose limits a container has
+PER_CORE = ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")  # torch's threads, processes that compile: all cores
 SIGNS_OF_A_GPU = ("/dev/nvidiactl", "/dev/kfd")  # NVIDIA's, AMD's; looked at before torch is asked, which takes seconds
 
 
@@ -41,8 +42,10 @@ def places(wanted: Literal["auto"] | int, jobs: int, accelerators: Collection[st
 
 def _on_gpus(wanted: Literal["auto"] | int, jobs: int, gpus: Sequence[str]) -> Places:
     number = max(1, min(jobs, len(gpus) if wanted == "auto" else wanted))
-    environments = [{"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} for place in range(number)]
-    return Places(environments, f"{_side_by_side(number)} on {len(gpus)} GPU{'' if len(gpus) == 1 else 's'}")
+    told = f"{_side_by_side(number)} on {len(gpus)} GPU{'' if len(gpus) == 1 else 's'}"
+    limits, threads = _shared_cores(number, usable_cores())
+    environments = [{"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)], **limits} for place in range(number)]
+    return Places(environments, told + threads)
 
 
 def _on_cores(wanted: Literal["auto"] | int, jobs: int) -> Places:
@@ -51,11 +54,20 @@ def _on_cores(wanted: Literal["auto"] | int, jobs: int) -> Places:
     number = max(1, min(jobs, room if wanted == "auto" else wanted))
     short = f", {memory:.1f} GB of memory free" if wanted == "auto" and room < cores and room <= jobs else ""
     told = f"{_side_by_side(number)} on {cores} core{'' if cores == 1 else 's'}{short}"
+    limits, threads = _shared_cores(number, cores)
+    return Places([limits] * number, told + threads)
+
+
+def _shared_cores(number: int, cores: int) -> tuple[dict[str, str], str]:
+    """Return what limits each of so many jobs to its part of the cores, unless the user has set it, and that in words.
+
+    Without it each computes with all of them, and one that compiles starts a process for each.
+    """
     if number == 1:
-        return Places([{}], told)
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // number))
-    environments = [{"OMP_NUM_THREADS": threads}] * number
-    return Places(environments, f"{told}, {threads} thread{'' if threads == '1' else 's'} each")
+        return {}, ""
+    each = {name: os.environ.get(name) or str(max(1, cores // number)) for name in PER_CORE}
+    threads = each["OMP_NUM_THREADS"]
+    return each, f", {threads} thread{'' if threads == '1' else 's'} each"
 
 
 def _side_by_side(number: int) -> str:

@@ -11,7 +11,8 @@ def machine(monkeypatch):
     """Return a function that sets what the machine has."""
 
     def have(cores=4, memory=100.0, gpus=()):
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):
+            monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(module, "usable_cores", lambda: cores)
         monkeypatch.setattr(module, "free_memory_gb", lambda: memory)
         monkeypatch.setattr(module, "visible_gpus", lambda: list(gpus))
@@ -42,23 +43,37 @@ def test_cores_and_memory_say_how_many(machine, wanted, jobs, has, threads, told
 def test_threads_that_the_user_has_set_stay(machine, monkeypatch):
     machine()
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert places("auto", 9, {"auto"}).environments[0] == {"OMP_NUM_THREADS": "3"}
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "2")
+    limits = {"OMP_NUM_THREADS": "3", "TORCHINDUCTOR_COMPILE_THREADS": "2"}
+    assert places("auto", 9, {"auto"}).environments[0] == limits
+    machine(gpus=["0"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert places(2, 9, {"auto"}).environments[1] == {"CUDA_VISIBLE_DEVICES": "0", **limits}
 
 
 @pytest.mark.parametrize(
     ("wanted", "jobs", "gpus", "visible", "told"),
     [
-        ("auto", 9, ["0", "1"], ["0", "1"], "2 side by side on 2 GPUs"),
+        ("auto", 9, ["0", "1"], ["0", "1"], "2 side by side on 2 GPUs, 8 threads each"),
         ("auto", 9, ["5"], ["5"], "one at a time on 1 GPU"),
-        (3, 9, ["0", "1"], ["0", "1", "0"], "3 side by side on 2 GPUs"),
+        (3, 9, ["0", "1"], ["0", "1", "0"], "3 side by side on 2 GPUs, 5 threads each"),
+        (20, 20, ["0"], ["0"] * 20, "20 side by side on 1 GPU, 1 thread each"),
         ("auto", 1, ["0", "1"], ["0"], "one at a time on 2 GPUs"),
     ],
 )
 def test_each_gpu_is_a_place(machine, wanted, jobs, gpus, visible, told):
-    machine(gpus=gpus)
+    machine(cores=16, gpus=gpus)
     found = places(wanted, jobs, {"auto"})
     assert [place["CUDA_VISIBLE_DEVICES"] for place in found.environments] == visible
     assert found.told == told
+
+
+@pytest.mark.parametrize("gpus", [[], ["0"]])
+@pytest.mark.parametrize(("jobs", "cores", "each"), [(3, 16, "5"), (3, 2, "1"), (1, 16, None)])
+def test_jobs_side_by_side_share_the_cores(machine, gpus, jobs, cores, each):
+    machine(cores=cores, gpus=gpus)
+    for environment in places(jobs, jobs, {"auto"}).environments:
+        assert environment.get("OMP_NUM_THREADS") == environment.get("TORCHINDUCTOR_COMPILE_THREADS") == each
 
 
 def test_jobs_of_the_processor_take_no_gpu(machine):
