@@ -80,11 +80,21 @@ def provenance() -> dict[str, Any]:
 
 @functools.cache
 def commit() -> str | None:
-    """Return the commit of the checkout that this code runs from, marked where files differ from it; None elsewhere.
+    """Return the commit of the checkout that this code runs from, marked where files differ from it.
 
-    Asked once a process: a checkout may move on while a run goes on with the code that it began with.
+    Where there is no checkout, such as in a copy of its files, the one that ``FER_COMMIT`` names, marked as given by
+    the environment; None without it. Asked once a process: a checkout may move on while a run goes on with the code
+    that it began with.
     """
-    root = Path(__file__).resolve().parents[1]
+    return _of_checkout(Path(__file__).resolve().parents[1]) or _of_environment()
+
+
+def _of_environment() -> str | None:
+    named = os.environ.get("FER_COMMIT", "").strip()
+    return f"{named} (FER_COMMIT)" if named else None
+
+
+def _of_checkout(root: Path) -> str | None:
     if not (root / ".git").exists():
         return None
     try:
