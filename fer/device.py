@@ -21,7 +21,7 @@ LEAST = 32  # faces a step, the smallest that is tried
 STEPS = 50  # an epoch has at least as many, however large the memory: fewer would hardly train
 KEPT = 0.25  # of a GPU's free memory that faces may take
 FULL = 0.9  # of a GPU's memory that a trial may take: optimizers and other batches need some too
-GRAPHS = 64  # shapes and modes that a network is compiled for: each stage's, each split's last batch
+GRAPHS = 64  # networks and shapes that are compiled: a stage of the network and of each teacher has one graph
 
 
 def of(settings: TrainSettings) -> torch.device:
@@ -104,35 +104,58 @@ def trial(model: EmotionClassifier, size: int, device: torch.device, *, bf16: bo
 
 
 class Steps(Callback):
-    """Tells CUDA graphs where a step begins, whose outputs of the step before may then be written over."""
+    """Marks the steps of a compiled network, and lets val go past what is compiled.
+
+    Val is a small part of an epoch, and its two shapes, whole batches and the last one, would each take as long to
+    compile as the training's single one.
+    """
 
     def on_train_batch_start(self, *args: object) -> None:
-        """Begin one."""
+        """Begin a step: a CUDA graph may then write over the outputs of the step before."""
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
-    def on_validation_batch_start(self, *args: object) -> None:
-        """Begin one."""
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+    def on_validation_start(self, *args: object) -> None:
+        """Run networks as they are."""
+        torch.compiler.set_stance("force_eager")
+
+    def on_validation_end(self, *args: object) -> None:
+        """Run what is compiled again."""
+        torch.compiler.set_stance("default")
+
+    def on_exception(self, *args: object) -> None:
+        """Leave the process as it was, wherever the training has ended."""
+        torch.compiler.set_stance("default")
 
 
-def compiled(model: EmotionClassifier, settings: TrainSettings, *, kept_features: bool) -> list[Callback]:
-    """Let torch compile the network at its first step, into CUDA graphs on a GPU; return what that needs called.
+def compiled(model: EmotionClassifier, settings: TrainSettings, data: FERDataModule) -> list[Callback]:
+    """Let torch compile the network and its teachers at their first step; return the callbacks that this needs.
+
+    One graph is compiled a stage and network: all training batches are whole (``FERDataModule.even``), val is not
+    compiled. On a GPU the network's becomes a CUDA graph; teachers run once a step, for which fused kernels do.
 
     Args:
         model: the network.
         settings: of the run.
-        kept_features: whether the steps begin with features, behind the layers that would be worth it.
+        data: that it learns on; with features of all faces there is nothing to compile.
     """
-    if not settings.trainer.compile:
-        return []
-    if kept_features:
-        log.info("trainer.compile: nothing to compile, the features of the faces are computed already")
+    if not settings.trainer.compile or data.keeps_features:
         return []
     torch._dynamo.config.recompile_limit = GRAPHS
+    model.net.compile(mode="reduce-overhead" if of(settings).type == "cuda" else None, dynamic=False)
+    if model.teachers is not None:
+        model.teachers.compile()
+    return [Steps()]
+
+
+def announce_compiling(settings: TrainSettings, data: FERDataModule) -> None:
+    """Log what is compiled, and when."""
+    if not settings.trainer.compile:
+        return
+    if data.keeps_features:
+        log.info("trainer.compile: nothing to compile, the features of the faces are computed already")
+        return
     on_gpu = of(settings).type == "cuda"
-    model.net.compile(mode="reduce-overhead" if on_gpu else None, dynamic=False)
     log.info("the network is compiled as its first steps come%s", ", into CUDA graphs" if on_gpu else "")
-    return [Steps()] if on_gpu else []
 
 
 @contextmanager

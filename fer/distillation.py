@@ -80,6 +80,11 @@ class Teachers:
         """What they were trained on, and what they began from."""
         return [dataset for network in self.networks for dataset in (network.dataset, *network.ancestors)]
 
+    def compile(self) -> None:
+        """Let torch compile them at their first step."""
+        for network in self.networks:
+            network.net.compile(dynamic=False)
+
     @torch.no_grad()
     def answers(self, images: Tensor) -> Tensor:
         """Return their mean probabilities (B, C) at the temperature of the faces (B, 1, T, T), cropped already.

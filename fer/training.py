@@ -63,14 +63,15 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
     checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
     keep_features(settings, data, model)
     if settings.budget.hours is not None:
-        settings = budget.with_plan(settings, data, model.plan) if model.plan else budget.planned(settings, data, model)
+        plan = model.plan or budget.planned(settings, data, model, folder)
+        settings = budget.with_plan(settings, data, plan)
         check_names(settings)  # what fits in a schedule hangs on the epochs
     first = sum(epochs for _, epochs in settings.stages[:-1])
     saver, watch = Saver(folder / "checkpoints", settings.monitor, first), Stopwatch()
     finite = FiniteLoss()
     signals = Signals(folder, finite)
-    kept = any(dataset.features is not None for dataset in data.datasets.values())
-    graphs = device.compiled(model, settings, kept_features=kept)
+    graphs = device.compiled(model, settings, data)
+    device.announce_compiling(settings, data)
     averaging = [Averaging(settings.ema)] if settings.ema else []  # first: a signal's checkpoint holds the step too
     callbacks = [*graphs, *averaging, finite, signals, watch, *_callbacks(settings, folder, saver, watch, origin)]
     faces = {name: len(held) for name, held in data.datasets.items()}
@@ -120,7 +121,8 @@ def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FE
     mixing = Mixing(settings.augment.mixup, settings.augment.cutmix)
     changes = augment.build(settings.augment.at_strength(), settings.data.crop)
     data = FERDataModule(
-        settings.data, changes, settings.seed, settings.stages, mixing, settings.augment.views
+        settings.data, changes, settings.seed, settings.stages, mixing, settings.augment.views,
+        even=settings.trainer.compile,
     )  # fmt: skip
     data.setup("fit")
     if len(data.datasets["train"]) < 2:

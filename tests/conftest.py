@@ -187,6 +187,27 @@ def in_a_terminal(columns: int, *command: str) -> tuple[int, str]:
 
 
 @pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
+    """Return the shapes of the faces that graphs are made for; a graph runs as it is in place of being compiled."""
+    import torch
+
+    shapes: list[tuple[int, ...]] = []
+    before = torch.nn.Module.compile
+
+    def counted(graph: Any, inputs: Any) -> Any:
+        shapes.append(next(tuple(given.shape) for given in inputs if given.ndim == 4 and given.shape[-1] > 4))
+        return graph.forward
+
+    def compile(self: torch.nn.Module, **options: Any) -> None:
+        before(self, backend=counted, dynamic=options["dynamic"])
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile)
+    torch.compiler.reset()
+    yield shapes
+    torch.compiler.reset()
+
+
+@pytest.fixture
 def another_run(train: Callable[..., Ended], tmp_path: Path) -> Path:
     """Return the folder of a run with another seed than ``small_run``'s."""
     assert train(*SMALL, "seed=1", f"hydra.run.dir={tmp_path / 'another'}").code == 0

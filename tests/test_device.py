@@ -10,7 +10,7 @@ from conftest import SMALL, metrics
 from fer import checkpoints, device, machine
 from fer.errors import FerError
 from fer.losses import LOSSES
-from fer.models import create
+from fer.models import EmotionClassifier, create
 from fer.settings import DataSettings, TrainerSettings, TrainSettings
 
 SECTIONS = {"model": {"name": "cnn"}, "loss": {"name": "cross_entropy"}, "optimizer": {"name": "sgd", "lr": 0.1}}
@@ -137,6 +137,39 @@ def test_a_compiled_network_learns_what_the_other_learns(train, tmp_path):
     assert list(plain["state_dict"]) == list(compiled["state_dict"])
     for name, value in plain["state_dict"].items():
         torch.testing.assert_close(compiled["state_dict"][name], value, rtol=1e-2, atol=1e-2)
+
+
+RESNET9 = (*SMALL[:3], "data.batch_size=15", *SMALL[6:], "model=resnet9", "model.width=2", "trainer.compile=true")
+
+
+def test_one_graph_is_compiled_a_stage(train, graphs, tmp_path):
+    """112 faces of train in batches of 15 leave 7 over, val is one batch of 14: of three shapes one is compiled."""
+    stages = ("stages=[[16,1],[24,2]]", "ema=0.9")
+    ended = train(*RESNET9, *stages, "hydra.run.dir=compiled")
+    assert ended.code == 0, ended.err
+    assert graphs == [(15, 1, 16, 16), (15, 1, 24, 24)]
+    assert torch._dynamo.eval_frame._stance.stance == "default"  # val's exception from it is over
+    assert train(*RESNET9, *stages, "data.batch_size=16", "trainer.compile=false", "hydra.run.dir=plain").code == 0
+    assert train(*RESNET9, *stages, "data.batch_size=16", "hydra.run.dir=same").code == 0
+    plain, same = (checkpoints.read(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("plain", "same"))
+    for name, value in plain["state_dict"].items():
+        torch.testing.assert_close(same["state_dict"][name], value)
+
+
+def test_teachers_are_compiled_too(train, graphs):
+    assert train(*RESNET9, "trainer.compile=false", "hydra.run.dir=teacher").code == 0
+    ended = train(*RESNET9, "distill.teachers=[teacher]", "hydra.run.dir=student")
+    assert ended.code == 0, ended.err
+    assert graphs == [(15, 1, 24, 24)] * 2
+
+
+def test_a_training_that_fails_leaves_compiling_as_it_was(train, graphs, monkeypatch):
+    def fail(*arguments):
+        raise FerError("val failed")
+
+    monkeypatch.setattr(EmotionClassifier, "validation_step", fail)
+    assert train(*RESNET9).code == 1
+    assert torch._dynamo.eval_frame._stance.stance == "default"
 
 
 def test_a_network_that_torch_cannot_compile_is_one_line(train, monkeypatch):

@@ -43,6 +43,9 @@ class Teachers(Protocol):
     def datasets(self) -> list[dict[str, Any]]:
         """What they have seen."""
 
+    def compile(self) -> None:
+        """Let torch compile them at their first step."""
+
     def blended(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
         """Return the loss of the labels and that of their answers, by their weights."""
 
