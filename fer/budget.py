@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 SETTLING, TIMED = 4, 16  # steps: until a pace is reached (a network is compiled by then), and those that are timed
 WRITES, APART = 2, 30.0  # checkpoints that are written at a time, best and last, and seconds from one time to the next
+IN_FULL = 2  # times an epoch's val that val takes at the end, in 32 bits whatever the training's were
 
 
 class KeptBack(NamedTuple):
@@ -33,7 +34,7 @@ class KeptBack(NamedTuple):
 
     Args:
         share: of the whole: an epoch's pictures, and a machine that slows down.
-        end: seconds for the metrics, and for the report where there is one.
+        end: seconds for the metrics, and for the report where there is one; val in full precision comes on top.
     """
 
     share: float
@@ -41,6 +42,18 @@ class KeptBack(NamedTuple):
 
 
 DRAWN, BARE = KeptBack(0.04, 30.0), KeptBack(0.02, 10.0)  # with pictures and a report, and with neither
+
+
+class Epoch(NamedTuple):
+    """What an epoch takes.
+
+    Args:
+        seconds: of all of it.
+        val: seconds of its validation.
+    """
+
+    seconds: float
+    val: float
 
 
 class Pace(Callback):
@@ -80,10 +93,10 @@ class Pace(Callback):
         trainer.save_checkpoint(self.file)
         self.write = _now(pl_module) - self._began
 
-    def epoch(self, steps: int) -> float:
-        """Return the seconds of an epoch of so many steps, and of its part in the writing of checkpoints."""
+    def epoch(self, steps: int) -> Epoch:
+        """Return what an epoch of so many steps takes, its part in the writing of checkpoints included."""
         computing = steps * self.step + self.val
-        return computing + WRITES * self.write * min(1.0, computing / APART)
+        return Epoch(computing + WRITES * self.write * min(1.0, computing / APART), self.val)
 
 
 def _now(module: pl.LightningModule) -> float:
@@ -120,22 +133,24 @@ def planned(settings: TrainSettings, data: FERDataModule, model: EmotionClassifi
     assert hours is not None
     stages = settings.stages or [[settings.data.image_size, settings.trainer.max_epochs]]
     log.info("budget.hours=%g: measuring the speed of %d steps", hours, SETTLING + TIMED)
-    seconds = {size: epoch_seconds(settings, data, model, size, folder) for size, _ in stages}
+    measured = {size: measured_epoch(settings, data, model, size, folder) for size, _ in stages}
+    seconds = {size: epoch.seconds for size, epoch in measured.items()}
     shares = [epochs / sum(epochs for _, epochs in stages) for _, epochs in stages]
     mean = sum(share * seconds[size] for share, (size, _) in zip(shares, stages, strict=True))
     kept, gone = kept_back(settings), spent(data)
-    time_left = 3600 * hours * (1 - kept.share) - kept.end - gone
+    end = kept.end + IN_FULL * measured[stages[-1][0]].val
+    time_left = 3600 * hours * (1 - kept.share) - end - gone
     total = max(0, math.floor(time_left / mean))
     while total >= len(stages) and _whole(stages, divided(total, shares), seconds) > time_left:
         total -= 1  # each stage has one epoch at least, which may be more than its share
     if total < len(stages):
         raise FerError(
-            f"budget.hours={hours:g}: measuring took {gone:.0f} s, the end is given {kept.end:.0f} s, an epoch takes "
+            f"budget.hours={hours:g}: measuring took {gone:.0f} s, the end is given {end:.0f} s, an epoch takes "
             f"{mean:.1f} s: too little"
         )
     parts = divided(total, shares)
     pace = ", ".join(f"{seconds[size]:.1f} s at {size} pixels" for size in sorted(seconds))
-    ends = datetime.now() + timedelta(seconds=_whole(stages, parts, seconds) + kept.end)
+    ends = datetime.now() + timedelta(seconds=_whole(stages, parts, seconds) + end)
     log.info("budget.hours=%g: %d epochs (%s), until about %s", hours, total, pace, f"{ends:%Y-%m-%d %H:%M}")
     found = {"hours": hours, "epochs": total, "epoch_seconds": {str(size): seconds[size] for size in seconds}}
     if settings.stages:
@@ -171,10 +186,10 @@ def divided(total: int, shares: Sequence[float]) -> list[int]:
     return parts
 
 
-def epoch_seconds(
+def measured_epoch(
     settings: TrainSettings, data: FERDataModule, model: EmotionClassifier, size: int, folder: Path
-) -> float:
-    """Return how long an epoch at a size takes: by some steps of a copy of the network, compiled if the run's is, the
+) -> Epoch:
+    """Return what an epoch at a size takes: by some steps of a copy of the network, compiled if the run's is, the
     whole of val, and the writing of a checkpoint.
     """
     steps, before = trainers.steps_an_epoch(settings, len(data.datasets["train"])), data.stages

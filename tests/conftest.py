@@ -209,14 +209,14 @@ def in_a_terminal(columns: int, *command: str) -> tuple[int, str]:
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
-    """Return the shapes of the faces that graphs are compiled for, in place of compiling them: a graph runs as it is."""
+    """Return the shapes of the faces that graphs are made for; a graph runs as it is in place of being compiled."""
     import torch
 
     shapes: list[tuple[int, ...]] = []
     before = torch.nn.Module.compile
 
     def counted(graph: Any, inputs: Any) -> Any:
-        shapes.append(next(tuple(given.shape) for given in inputs if given.ndim == 4 and given.shape[1] == 1))
+        shapes.append(next(tuple(given.shape) for given in inputs if given.ndim == 4 and given.shape[-1] > 4))
         return graph.forward
 
     def compile(self: torch.nn.Module, **options: Any) -> None:

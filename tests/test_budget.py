@@ -7,7 +7,7 @@ import torch
 from conftest import SMALL, metrics
 
 from fer import budget, checkpoints
-from fer.budget import BARE, DRAWN, Pace, divided
+from fer.budget import BARE, DRAWN, Epoch, Pace, divided
 
 
 def hours(seconds, kept=BARE):
@@ -22,7 +22,7 @@ def measuring_takes_no_time(monkeypatch):
 
 @pytest.fixture
 def a_second_an_epoch(monkeypatch):
-    monkeypatch.setattr(budget, "epoch_seconds", lambda *arguments: 1.0)
+    monkeypatch.setattr(budget, "measured_epoch", lambda *arguments: Epoch(1.0, 0.0))
 
 
 def weights(folder):
@@ -32,13 +32,13 @@ def weights(folder):
 @pytest.fixture
 def measured(monkeypatch):
     """What was measured, where an epoch then counts as a second."""
-    found, real = [], budget.epoch_seconds
+    found, real = [], budget.measured_epoch
 
-    def epoch_seconds(*arguments):
+    def measured_epoch(*arguments):
         found.append(real(*arguments))
-        return 1.0
+        return Epoch(1.0, 0.0)
 
-    monkeypatch.setattr(budget, "epoch_seconds", epoch_seconds)
+    monkeypatch.setattr(budget, "measured_epoch", measured_epoch)
     return found
 
 
@@ -46,7 +46,7 @@ def test_as_many_epochs_as_fit_and_the_same_network_as_without(train, tmp_path, 
     more = ("scheduler.warmup_epochs=2", "trainer.max_epochs=1", "ema=0.9")  # which fits in the three that are planned
     ended = train(*SMALL[:-2], SMALL[-1], *more, hours(3.5), "hydra.run.dir=planned")
     assert ended.code == 0, ended.err
-    assert 0 < measured[0] < 20  # of 7 small steps
+    assert 0 < measured[0].seconds < 20  # of 7 small steps
     found = metrics(tmp_path / "planned")
     assert (found["epochs"], found["budget"]["epochs"]) == (3, 3)
     assert "3 epochs (1.0 s at 24 pixels), until about 20" in ended.out
@@ -57,7 +57,7 @@ def test_as_many_epochs_as_fit_and_the_same_network_as_without(train, tmp_path, 
 
 def test_a_single_step_is_timed_too(train, measured):
     assert train(*SMALL, "trainer.overfit_batches=1", hours(1.5)).code == 0
-    assert 0 < measured[0] < 20
+    assert 0 < measured[0].seconds < 20
 
 
 def test_stages_keep_their_shares(train, tmp_path, a_second_an_epoch):
@@ -74,7 +74,7 @@ def test_a_resumed_run_keeps_its_plan(train, tmp_path, monkeypatch, a_second_an_
     assert train(*SMALL, hours(3.5), "hydra.run.dir=whole").code == 0
     interrupt_at(9)
     assert train(*SMALL, hours(3.5), "hydra.run.dir=cut").code == 130
-    monkeypatch.setattr(budget, "epoch_seconds", None)  # nothing is measured again
+    monkeypatch.setattr(budget, "measured_epoch", None)  # nothing is measured again
     interrupt_at(16)
     assert train("resume=cut").code == 130
     assert train("resume=cut").code == 0
@@ -108,7 +108,7 @@ def test_epochs_are_divided_by_shares_and_none_is_lost(total, shares, parts):
 
 
 def test_an_epoch_that_each_stage_has_at_least_does_not_break_the_budget(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "epoch_seconds", lambda *arguments: {16: 1.0, 24: 4.0}[arguments[3]])
+    monkeypatch.setattr(budget, "measured_epoch", lambda *arguments: Epoch({16: 1.0, 24: 4.0}[arguments[3]], 0.0))
     network = (*SMALL[:4], *SMALL[6:], "model=resnet9", "model.width=2", "stages=[[16,9],[24,1]]")
     ended = train(*network, "trainer.max_epochs=10", hours(3))
     assert ended.code == 1
@@ -127,6 +127,12 @@ def test_what_measuring_took_is_no_time_for_epochs(train, tmp_path, monkeypatch,
     monkeypatch.setattr(budget, "spent", lambda data: 2.0)
     assert train(*SMALL, hours(5.5), "hydra.run.dir=run").code == 0
     assert metrics(tmp_path / "run")["epochs"] == 3
+
+
+def test_val_at_the_end_is_given_its_time(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "measured_epoch", lambda *arguments: Epoch(1.0, 0.75))
+    assert train(*SMALL, hours(5), "hydra.run.dir=run").code == 0
+    assert metrics(tmp_path / "run")["epochs"] == 3  # twice its time, of 32 bits, is no epoch's
 
 
 def test_less_is_kept_back_where_nothing_is_drawn(train, tmp_path, a_second_an_epoch):
@@ -155,7 +161,7 @@ def test_measuring_counts_from_when_the_faces_lay_in_memory(monkeypatch):
 def test_an_epoch_has_its_part_of_the_checkpoints_that_are_written(step, val, write, epoch, tmp_path):
     pace = Pace(tmp_path / "trial.ckpt")
     pace.step, pace.val, pace.write = step, val, write
-    assert pace.epoch(100) == pytest.approx(epoch)
+    assert pace.epoch(100) == pytest.approx((epoch, val))
 
 
 def test_a_checkpoint_of_the_trial_is_timed_and_removed(train, tmp_path, measured, monkeypatch):
@@ -166,13 +172,13 @@ def test_a_checkpoint_of_the_trial_is_timed_and_removed(train, tmp_path, measure
     assert paces[0].file.is_relative_to(tmp_path / "run")
     assert not list((tmp_path / "run").rglob("trial.ckpt"))
     assert 0 < paces[0].write < 20
-    assert measured[0] > 7 * paces[0].step + paces[0].val > 0
+    assert measured[0].seconds > 7 * paces[0].step + paces[0].val > 0
 
 
 def test_a_network_that_is_compiled_is_measured_so_and_compiled_once(train, tmp_path, measured, graphs):
     network = ("model=resnet9", "model.width=2", "trainer.compile=true")
     ended = train(*SMALL[:4], *SMALL[6:], *network, hours(2.5), "hydra.run.dir=run")
     assert ended.code == 0, ended.err
-    assert 0 < measured[0] < 60
+    assert 0 < measured[0].seconds < 60
     assert metrics(tmp_path / "run")["epochs"] == 2
     assert graphs == [(16, 1, 24, 24)]  # what the trial has compiled serves the run

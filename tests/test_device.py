@@ -170,7 +170,7 @@ RESNET9 = (*SMALL[:3], "data.batch_size=15", *SMALL[6:], "model=resnet9", "model
 
 
 def test_one_graph_is_compiled_a_stage(train, graphs, tmp_path):
-    """112 faces of train in batches of 15 leave 7 over, val is one batch of 14: three shapes, of which one is needed."""
+    """112 faces of train in batches of 15 leave 7 over, val is one batch of 14: of three shapes one is compiled."""
     stages = ("stages=[[16,1],[24,2]]", "ema=0.9")
     ended = train(*RESNET9, *stages, "hydra.run.dir=compiled")
     assert ended.code == 0, ended.err

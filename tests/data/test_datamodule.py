@@ -241,7 +241,7 @@ def test_a_loader_goes_on_within_an_epoch(module):
 
     resumed = module().train_dataloader()
     resumed.load_state_dict(state)
-    resumed.sampler.set_epoch(4)
+    resumed.batch_sampler.sampler.set_epoch(4)
     rest = []
     for batch in resumed:
         rest.append(batch)
