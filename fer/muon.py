@@ -83,7 +83,7 @@ class Muon(optim.AdamW):
 
 
 def portions(weights: Sequence[Tensor]) -> list[list[int]]:
-    """Return the indices of weights that are changed together: all; on a CPU one, where stacks take time and memory."""
+    """Return the indices of weights that are changed together: all, or on a CPU one, where stacks take longer."""
     indices = list(range(len(weights)))
     return [[index] for index in indices] if weights[0].device.type == "cpu" else [indices]
 

@@ -147,7 +147,7 @@ def score_table(results: Mapping[str, Any]) -> str:
         f"{100 * results['macro_f1']:.2f} %",
         f"{100 * results['balanced_accuracy']:.2f} %",
         f"{results['nll']:.4f}",
-        "; ".join(filter(None, [worded("ece", results), calibration_beside(results)])),
+        worded("ece", results),
     )
     return text_table(heads, [cells])
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fer.results import calibration_verdict, figure_table, score_table, worded
+from fer.results import calibration_beside, calibration_verdict, figure_table, score_table, worded
 
 SCORES = {
     "split": "val", "n": 3589, "accuracy": 0.7, "accuracy_ci95": [0.6, 0.8], "macro_f1": 0.6, "balanced_accuracy": 0.6,
@@ -15,7 +15,8 @@ def test_an_ece_stands_beside_what_chance_makes_it(ece, verdict):
     held = {**SCORES, "ece": ece, "ece_if_calibrated_mean": 0.0176, "ece_rms_debiased": -0.0031}
     told = f"{ece:.4f}  {verdict} (95th percentile 0.0245)"
     assert worded("ece", held) == told
-    assert f"{told}; mean of a calibrated network 0.0176; debiased, RMS -0.0031" in score_table(held)
+    assert told in score_table(held)
+    assert calibration_beside(held) == "mean of a calibrated network 0.0176; debiased, RMS -0.0031"
     rows = [line.split("  ")[0] for line in figure_table(held).splitlines()]
     assert rows[-3:] == ["ECE, 15 bins of equal width", "... mean of a calibrated network", "... debiased, RMS"]
 
