@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from fer import device, trainers
-from fer.callbacks import Averaging
+from fer.callbacks import WRITE_EVERY, Averaging
 from fer.data.datamodule import FERDataModule
 from fer.errors import FerError
 from fer.models import EmotionClassifier
@@ -25,7 +25,7 @@ from fer.settings import BudgetSettings, LoggerSettings, TrainSettings
 log = logging.getLogger(__name__)
 
 SETTLING, TIMED = 4, 16  # steps: until a pace is reached (a network is compiled by then), and those that are timed
-WRITES, APART = 2, 30.0  # checkpoints that are written at a time, best and last, and seconds from one time to the next
+WRITES = 2  # checkpoints that are written at a time, best and last
 IN_FULL = 2  # times an epoch's val that val takes at the end, in 32 bits whatever the training's were
 
 
@@ -96,7 +96,7 @@ class Pace(Callback):
     def epoch(self, steps: int) -> Epoch:
         """Return what an epoch of so many steps takes, its part in the writing of checkpoints included."""
         computing = steps * self.step + self.val
-        return Epoch(computing + WRITES * self.write * min(1.0, computing / APART), self.val)
+        return Epoch(computing + WRITES * self.write * min(1.0, computing / WRITE_EVERY), self.val)
 
 
 def _now(module: pl.LightningModule) -> float:
