@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 SEEDS = (0, 1, 2)  # of the students: a recipe's accuracy is stated as the mean of three
 PARTS_TAUGHT = ("students", "small")  # parts of a campaign that learn from its members
 TEACHERS = 3  # at most: a teacher's forward pass takes a third of the time of its own training step
-WIDTHS = (64, 48, 32, 24, 16, 8)  # of a CPU's networks, the widest first
 SMALL_WIDTH = 16  # of the network below half a million parameters
+WIDTHS = (64, 48, 32, 24, SMALL_WIDTH)  # of a CPU's networks, the widest first
+LEAST = 20  # epochs: a narrower or smaller choice of networks is trained rather than one of fewer
+LEAST_OF_MANY = 60  # epochs of each network before there are two of a kind
 STUDENT, SMALL = "student", "small"  # names of kinds whose speed is always measured
 
 
@@ -72,15 +74,21 @@ def rosters(*, on_gpu: bool, slots: int, bf16: bool = True, first_teacher: str =
     """
     if on_gpu:
         kinds = gpu_members()
-        twice = [
-            Roster(members, gpu_student(), gpu_small(), least=60 if len(members) > len(kinds) else 20, most=200)
+        return [
+            Roster(members, gpu_student(), gpu_small(), _least(members, kinds), most=200)
             for members in _fewer_and_fewer(kinds, 2)
         ]
-        return twice
     kinds = cpu_members(WIDTHS[0], bf16)[: max(2, slots)]
-    many = [_cpu_roster(WIDTHS[0], members, bf16, first_teacher, 60) for members in _fewer_and_fewer(kinds, len(kinds))]
-    each = [_cpu_roster(width, cpu_members(width, bf16)[: len(kinds)], bf16, first_teacher, 30) for width in WIDTHS]
-    return [*many[:-1], *each]
+    many = [
+        _cpu_roster(WIDTHS[0], members, bf16, first_teacher, _least(members, kinds))
+        for members in _fewer_and_fewer(kinds, len(kinds) + 1)
+    ]
+    each = [_cpu_roster(width, cpu_members(width, bf16)[: len(kinds)], bf16, first_teacher, LEAST) for width in WIDTHS]
+    return [*many, *each]
+
+
+def _least(members: Sequence[Kind], kinds: Sequence[Kind]) -> int:
+    return LEAST_OF_MANY if len(members) > len(kinds) else LEAST
 
 
 def _fewer_and_fewer(kinds: Sequence[Kind], least: int) -> list[tuple[Kind, ...]]:
