@@ -1,13 +1,17 @@
 """The pages in ``docs/`` tell the truth: their commands run, their pictures and links are there."""
 
+import csv
+import gzip
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 from conftest import settings_of_first_job, training_commands
@@ -45,6 +49,27 @@ def test_links_and_pictures_are_there(page):
 def test_every_picture_is_shown():
     shown = {Path(target).name for page in PAGES for target in re.findall(r"\]\((pictures/[^)]+)\)", page.read_text())}
     assert shown == {file.name for file in (DOCS / "pictures").iterdir()}
+
+
+def test_precisions_on_the_page_are_those_of_the_predictions():
+    folder = DOCS / "results" / "precision_cpu"
+    with gzip.open(folder / "predicted.csv.gz", "rt", newline="") as stream:
+        faces = list(csv.DictReader(stream))
+    by_kind = defaultdict(list)
+    for run in csv.DictReader((folder / "runs.csv").read_text().splitlines()):
+        column = "_".join(run[name] for name in ("network", "precision", "seed"))
+        by_kind[run["network"], run["precision"]].append(100 * mean(face["target"] == face[column] for face in faces))
+        assert by_kind[run["network"], run["precision"]][-1] == pytest.approx(100 * float(run["accuracy"]))
+    page = (DOCS / "performance.md").read_text()
+    for network in ("resnet9", "cnn"):
+        full, half = by_kind[network, "32"], by_kind[network, "bf16"]
+        gaps = [b - a for a, b in zip(full, half, strict=True)]
+        columns = [
+            *(f"{mean(values):.2f} ± {stdev(values):.2f} %" for values in (full, half)),
+            ", ".join(f"{gap:+.2f}" for gap in gaps),
+            f"{mean(gaps):+.2f} ± {stdev(gaps):.2f}",
+        ]
+        assert f"| {' | '.join(columns)} |" in page
 
 
 @pytest.mark.parametrize("recipe", ["best/cpu", "best/tiny"])
