@@ -65,8 +65,8 @@ speedrun: $(INSTALLED)  ## least time to 63.08, 70 and 73 % of val, each alone o
 
 HOURS := 2
 
-best: $(INSTALLED)  ## the best networks that this machine trains in HOURS=2: an ensemble, three students, a small one (ARGS="--data fer2013.csv")
-	$(RUN) -m fer.best --hours $(HOURS) $(ARGS)
+best: $(INSTALLED)  ## the best networks that this machine trains in HOURS=2: an ensemble, three students, a small one (DATA=path/to/fer2013.csv)
+	$(RUN) -m fer.best --hours $(HOURS) $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 bench: $(INSTALLED)  ## measure speed against what is wanted; writes outputs/bench/latest.json (DATA=path/to/fer2013.csv)
 	$(RUN) -m fer.bench $(if $(DATA),--data "$(DATA)") $(ARGS)

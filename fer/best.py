@@ -28,7 +28,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CAMPAIGNS = Path("outputs/best")
-ONCE = ("data", "rule", "set", "parts", "earlier", "device", "jobs", "out", "dry_run")  # not beside --resume
+ONCE = ("data", "rule", "set", "parts", "earlier", "seed", "no_test", "device", "jobs", "out", "dry_run")  # no --resume
+OWN = {  # key of fer.train that the campaign sets itself -> the option that says it
+    "data.path": "--data",
+    "data.split": "--rule",
+    "trainer.accelerator": "--device",
+    "seed": "--seed",
+    "trainer.max_epochs": "--hours",
+    "distill.teachers": "--with",
+    "experiment": "--parts",
+}
 
 
 def parser() -> Grammar:
@@ -39,7 +48,7 @@ def parser() -> Grammar:
         "students and a small network taught by the best of them, and an ensemble. Everything is chosen on val; test "
         "is opened at the end, once for each line of the table.",
     )
-    grammar.add_argument("--hours", type=float, help="for everything, such as 0.15 or 8")
+    grammar.add_argument("--hours", type=float, help="hours for the whole campaign, such as 0.15 or 8")
     grammar.add_argument("--data", help="table, archive, folder or 'synthetic'; default: $FER_DATA, then data/")
     grammar.add_argument(
         "--rule", choices=["official", "as_given", "holdout"], help="how the data are split; default: official"
@@ -54,6 +63,14 @@ def parser() -> Grammar:
         "predictions of val and test with ten crops are enough to join",
     )  # fmt: skip
     grammar.add_argument("--parts", nargs="+", choices=PARTS, default=None, help="what is trained; default: all three")
+    grammar.add_argument(
+        "--seed", type=int, default=None,
+        help="first of the students' three seeds, by which the members' are higher too; default: 0. Another one where "
+        "--with names a campaign of the same machine",
+    )  # fmt: skip
+    grammar.add_argument(
+        "--no-test", action="store_true", default=None, help="leave test closed: the table has lines of val alone"
+    )
     grammar.add_argument("--device", choices=["auto", "cpu", "gpu"], default=None, help="default: auto")
     grammar.add_argument(
         "--jobs", type=int, metavar="N", help="trainings side by side; default: three on a GPU, one on each core"
@@ -61,7 +78,10 @@ def parser() -> Grammar:
     grammar.add_argument("--out", type=Path, help=f"folder of the campaign; default: {CAMPAIGNS}/<date>_<time>")
     grammar.add_argument("--dry-run", action="store_true", default=None, help="measure the speed and print the plan")
     grammar.add_argument(
-        "--resume", type=Path, metavar="FOLDER", help="go on with an interrupted campaign in the time that it has left"
+        "--resume",
+        type=Path,
+        metavar="FOLDER",
+        help="go on with an interrupted campaign in the time that it has left; --hours changes the time for everything",
     )
     return grammar
 
@@ -80,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = arguments.out or new_folder(CAMPAIGNS.absolute(), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     if (folder / FILE).exists():
         raise FerError(f"--out {folder}: holds a campaign already; go on with --resume {shlex.quote(str(folder))}")
+    if folder.exists() and any(folder.iterdir()):
+        raise FerError(f"--out {folder}: is not empty; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     return run(record, folder)
 
@@ -93,7 +115,7 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.resume is not None:
         for name in ONCE:
             if getattr(arguments, name) is not None:
-                option = {"earlier": "--with", "dry_run": "--dry-run"}.get(name, f"--{name}")
+                option = {"earlier": "--with"}.get(name, f"--{name.replace('_', '-')}")
                 raise FerError(f"{option}: a campaign goes on as it began; beside --resume only --hours may be given")
     elif arguments.hours is None:
         raise FerError("--hours is missing: the time for everything, such as --hours 2")
@@ -104,6 +126,10 @@ def check(arguments: argparse.Namespace) -> None:
     for text in arguments.set or ():
         if "=" not in text or text.startswith(("hydra", "+", "~", "-")):
             raise FerError(f"--set {text}: expected KEY=VALUE of fer.train, such as data.on_bad=skip")
+        if (key := text.partition("=")[0]) in OWN:
+            raise FerError(f"--set {text}: a campaign sets {key} itself; see {OWN[key]}")
+    if arguments.seed is not None and arguments.seed < 0:
+        raise FerError(f"--seed {arguments.seed}: expected at least 0")
 
 
 def request_of(arguments: argparse.Namespace) -> Request:
@@ -125,6 +151,8 @@ def request_of(arguments: argparse.Namespace) -> Request:
         slots=arguments.jobs,
         parts=tuple(part for part in PARTS if part in (arguments.parts or PARTS)),
         earlier=tuple(str(Path(folder).absolute()) for folder in arguments.earlier or ()),
+        seed=arguments.seed or 0,
+        test=not arguments.no_test,
     )
 
 
@@ -135,6 +163,7 @@ def dry_run(record: Record) -> int:
     with tempfile.TemporaryDirectory(prefix="fer-best-") as scratch:
         campaign = Campaign(record, Path(scratch))
         campaign.begin()
+        _ = campaign.before  # what --with names is read, or refused
         made = campaign.plan(campaign.measure(Path(scratch) / "speed"))
         log.info("%s", campaign.plan_text(made))
     return 0

@@ -16,7 +16,7 @@ from fer.campaign.board import Board
 from fer.campaign.earlier import VIEWS, Candidate
 from fer.campaign.evaluations import Evaluations, Wanted
 from fer.campaign.plan import Plan, Speeds, Training
-from fer.campaign.recipes import SEEDS, SMALL, STUDENT, TEACHERS, Roster, rosters
+from fer.campaign.recipes import SMALL, STUDENT, TEACHERS, Roster, rosters
 from fer.campaign.record import Clock, Line, Network, Phase, Record, keep, metrics_of
 from fer.configuration import composed, plain, quoted
 from fer.data.datamodule import FERDataModule, tell_notes
@@ -94,8 +94,8 @@ class Campaign:
 
     @cached_property
     def has_test(self) -> bool:
-        """Whether the data have a test split."""
-        return "test" in self.record.faces
+        """Whether there is a test split, and it is to be opened."""
+        return "test" in self.record.faces and self.record.request.test
 
     def begin(self) -> None:
         """Read the data and look at the machine."""
@@ -126,7 +126,8 @@ class Campaign:
     def rosters(self) -> list[Roster]:
         """Return what may be trained here, the most ambitious first."""
         bf16 = machine.multiplies_bf16() is True
-        return rosters(on_gpu=self.on_gpu, slots=len(self.slots), bf16=bf16, first_teacher=self.first_teacher)
+        held = rosters(on_gpu=self.on_gpu, slots=len(self.slots), bf16=bf16, first_teacher=self.first_teacher)
+        return [roster.from_seed(self.record.request.seed) for roster in held]
 
     def measure(self, scratch: Path) -> Speeds:
         """Measure the speed of every kind that is to be trained, unless it is known, and return all."""
@@ -289,7 +290,7 @@ class Campaign:
         known = {kind.name: speeds.of(kind, roster).train for kind in roster.members}
         slowest = max(known.values(), default=0.0)
         teaching = sum(known.get(name, slowest) for name in self.record.chosen_teachers)
-        build = plan.taught_of(roster, speeds, teaching, parts, SEEDS)
+        build = plan.taught_of(roster, speeds, teaching, parts)
         return plan.taught_within(build, (last - now) * (1 - plan.SLACK), now)
 
     def _as_it_went(self, speeds: Speeds, roster: Roster) -> Speeds:
@@ -382,9 +383,10 @@ class Campaign:
             if self.has_test:
                 best = self._best_single()
                 self.board.say("opening test, once for each line")
+                lines_of = dict.fromkeys([*(one.name for one in taught), *([best] if best else [])])
                 self.evaluate([
-                    self._wanted(one.name, "test", views, report=one.name in (best, SMALL) and views == VIEWS)
-                    for one in taught for views in ("none", VIEWS)
+                    self._wanted(name, "test", views, report=name in (best, SMALL) and views == VIEWS)
+                    for name in lines_of for views in ("none", VIEWS)
                 ])  # fmt: skip
             self._ensemble()
             self._add_lines()
@@ -444,11 +446,11 @@ class Campaign:
                     self.record.lines.append(Line(name, role, split, views, str(own.relative_to(self.folder))))
 
     def _best_single(self) -> str | None:
-        """Return the name of the best student on val, ten crops; of the best member where there is no student."""
+        """Return the name of the best network on val, ten crops; the small one stands for itself."""
         found = {}
         for network in self.record.usable(STUDENT, "member"):
             file = self.folder / network.name / "evaluations" / evaluations.folder_name("val", VIEWS)
-            if (file / "metrics.json").is_file() and (network.role == STUDENT or not self.record.usable(STUDENT)):
+            if (file / "metrics.json").is_file():
                 found[network.name] = metrics_of(file)["accuracy"]
         return max(found, key=lambda name: found[name]) if found else None
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fer import machine, predictions, scoring
+from fer import checkpoints, machine, predictions, scoring
 from fer.campaign.earlier import VIEWS, Candidate
 from fer.campaign.evaluations import folder_name
 from fer.data.datamodule import FERDataModule
@@ -93,6 +93,10 @@ def write_ensemble(
     results = results_from(choice, said, split)
     together = mixed_from(choice, said).astype(np.float32)
     scored = _scored(together, said[0], data, split)
+    results["members"] = [
+        {**member, "name": one.name, "checkpoint": str(file if one.network is None else checkpoints.find(one.network))}
+        for member, one, file in zip(results["members"], kept, files, strict=True)
+    ]
     results |= _about(scored, data, split) | {"tta": VIEWS, "command": command, **machine.provenance()}
     folder = out / folder_name(split, VIEWS)
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,8 +130,6 @@ def _about(scored: predictions.Scored, data: FERDataModule, split: str) -> dict[
 
 def _recorded(kept: Sequence[Candidate], results: dict[str, Any]) -> int:
     """Record the access to test for each network of an ensemble; return the largest count of them."""
-    from fer import checkpoints
-
     members = []
     for one in kept:
         if one.network is not None:

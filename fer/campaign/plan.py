@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fer.campaign.recipes import SEEDS, SMALL, SMALL_WIDTH, STUDENT, TEACHERS, WIDTHS, Kind, Roster
+from fer.campaign.recipes import SMALL, SMALL_WIDTH, STUDENT, TEACHERS, WIDTHS, Kind, Roster
 from fer.errors import FerError
 from fer.results import clock
 
@@ -225,7 +225,7 @@ def members_of(roster: Roster, speeds: Speeds) -> Build:
     return Build(rows, {}, speeds.slots)
 
 
-def taught_of(roster: Roster, speeds: Speeds, teachers: float, parts: Sequence[str], begin: Sequence[int]) -> Build:
+def taught_of(roster: Roster, speeds: Speeds, teachers: float, parts: Sequence[str]) -> Build:
     """Return what makes the trainings of the students and the small network.
 
     Args:
@@ -233,16 +233,18 @@ def taught_of(roster: Roster, speeds: Speeds, teachers: float, parts: Sequence[s
         speeds: measured.
         teachers: seconds of an epoch of training of the teachers together.
         parts: "students", "small" or both.
-        begin: seeds of the students.
     """
     crowd = CROWDED if speeds.on_gpu and {"students", "small"} <= set(parts) else 1.0
     student, small = (speeds.of(kind, roster).taught(teachers).times(crowd) for kind in (roster.student, roster.small))
     rows = []
     if "students" in parts:
-        rows += [(f"{STUDENT}_{seed}", STUDENT, (*roster.student.overrides, f"seed={seed}"), student) for seed in begin]
+        rows += [
+            (f"{STUDENT}_{seed}", STUDENT, (*roster.student.overrides, f"seed={seed}"), student)
+            for seed in roster.seeds
+        ]
     if "small" in parts:
         rows.append((SMALL, SMALL, (*roster.small.overrides, f"seed={roster.small.seed}"), small))
-    most = {SMALL: MOST_SMALL} | {f"{STUDENT}_{seed}": roster.most for seed in begin}
+    most = {SMALL: MOST_SMALL} | {f"{STUDENT}_{seed}": roster.most for seed in roster.seeds}
     return Build(rows, most, speeds.slots_of_taught)
 
 
@@ -274,7 +276,7 @@ def _epochs(made: Plan) -> int:
 
 def _phases(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> tuple[list[Build], list[Build]]:
     """Return what makes the trainings of the members, and of what they teach; empty where a phase has none."""
-    taught = taught_of(roster, speeds, _teaching(roster, speeds), parts, SEEDS)
+    taught = taught_of(roster, speeds, _teaching(roster, speeds), parts)
     return [members_of(roster, speeds)] if "members" in parts else [], [taught] if taught.rows else []
 
 
@@ -317,7 +319,7 @@ def _teaching(roster: Roster, speeds: Speeds) -> float:
 def evaluation_seconds(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> tuple[float, float]:
     """Return the expected seconds of the evaluations that choose teachers, and of those at the end."""
     members = [speeds.evaluation(speeds.of(kind, roster)) for kind in roster.members] if "members" in parts else []
-    taught = [roster.student] * len(SEEDS) * ("students" in parts) + [roster.small] * ("small" in parts)
+    taught = [roster.student] * len(roster.seeds) * ("students" in parts) + [roster.small] * ("small" in parts)
     ends = []
     for kind in taught:
         pace = speeds.of(kind, roster)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 SEEDS = (0, 1, 2)  # of the students: a recipe's accuracy is stated as the mean of three
-PARTS_TAUGHT = ("students", "small")  # parts of a campaign that learn from its members
 TEACHERS = 3  # at most: a teacher's forward pass takes a third of the time of its own training step
 SMALL_WIDTH = 16  # of the network below half a million parameters
 WIDTHS = (64, 48, 32, 24, SMALL_WIDTH)  # of a CPU's networks, the widest first
@@ -46,12 +45,13 @@ class Roster:
 
     Args:
         members: trained first.
-        student: trained with each of ``SEEDS``, taught by the best members.
+        student: trained with each of ``seeds``, taught by the best members.
         small: taught like the students, below half a million parameters.
         least: epochs below which the networks are too little trained to be worth their number or width.
         most: epochs beyond which more bring little.
         first_teacher: network that teaches the members beside the labels; empty for none.
         width: of a CPU's networks; 0 on a GPU.
+        seeds: of the students.
     """
 
     members: tuple[Kind, ...]
@@ -61,6 +61,13 @@ class Roster:
     most: int
     first_teacher: str = ""
     width: int = 0
+    seeds: tuple[int, ...] = SEEDS
+
+    def from_seed(self, first: int) -> "Roster":
+        """Return the same with all seeds higher by ``first``."""
+        members = tuple(replace(kind, seed=kind.seed + first) for kind in self.members)
+        small = replace(self.small, seed=self.small.seed + first)
+        return replace(self, members=members, small=small, seeds=tuple(seed + first for seed in SEEDS))
 
 
 def rosters(*, on_gpu: bool, slots: int, bf16: bool = True, first_teacher: str = "") -> list[Roster]:

@@ -31,6 +31,8 @@ class Request:
         slots: trainings side by side; None leaves it to the machine.
         parts: of ``PARTS``, what is trained.
         earlier: folders of earlier campaigns, runs or results.
+        seed: first of the students; the members' are higher by as much too.
+        test: open the test split at the end.
     """
 
     hours: float
@@ -41,6 +43,8 @@ class Request:
     slots: int | None = None
     parts: tuple[str, ...] = PARTS
     earlier: tuple[str, ...] = ()
+    seed: int = 0
+    test: bool = True
 
 
 @dataclass

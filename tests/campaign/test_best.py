@@ -46,12 +46,18 @@ def best(capfd):
         (("--hours", "1", "--data", "synthetic", "--set", "modl.width=3"), ("modl", "model")),
         (("--hours", "1", "--data", "synthetic", "--set", "hydra.run.dir=x"), ("--set hydra.run.dir=x", "KEY=VALUE")),
         (("--hours", "1", "--data", "synthetic", "--with", "nowhere"), ("--with", "nowhere", "no such folder")),
+        (("--hours", "1", "--data", "synthetic", "--set", "seed=5"), ("--set seed=5", "--seed")),
+        (("--hours", "1", "--data", "synthetic", "--set", "trainer.max_epochs=5"), ("trainer.max_epochs", "--hours")),
+        (("--hours", "1", "--data", "synthetic", "--out", "full"), ("--out full", "not empty")),
+        (("--resume", "nowhere", "--no-test"), ("--no-test", "--resume")),
         (("--resume", "nowhere"), ("nowhere", FILE)),
         (("--resume", "nowhere", "--jobs", "2"), ("--jobs", "--resume")),
         (("--resume", "nowhere", "--with", "x"), ("--with", "--resume")),
     ],
 )
-def test_what_is_wrong_is_one_line(best, arguments, said):
+def test_what_is_wrong_is_one_line(best, arguments, said, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
     ended = best(*arguments)
     assert ended.code == 1
     for word in said:
