@@ -2,10 +2,10 @@
 
 COMMANDS = {
     "fer.train": "fit a network, or sweep over settings with -m; chooses the best epoch on val",
-    "fer.best": "the best networks that this machine trains in a given time; an ensemble, students, a small one",
+    "fer.best": "train the best networks that fit a given time: an ensemble, three students, a small one",
     "fer.tune": "search for good settings; writes the best as an experiment (needs the extra tune)",
     "fer.bench": "measure speed against what is wanted of it",
-    "fer.evaluate": "score a run or checkpoint on val or test; the only command that opens test",
+    "fer.evaluate": "score a run or checkpoint on val or test; it and the end of fer.best alone open test",
     "fer.share": "write an evaluated network as one small file for others, with its card",
     "fer.compare": "lay runs side by side: leaderboard, curves, costs, paired tests, on val",
     "fer.study": "the founding study's table, beside what its experiments give here",

@@ -1,8 +1,8 @@
 """``python -m fer.best --hours 2``: the best networks that this machine can train in a given time.
 
-It measures how fast each kind of network trains here, plans epochs for the time, trains unlike networks side by side,
-chooses on val which of them teach, trains three students and a network below half a million parameters with them,
-chooses an ensemble on val, and opens test at the end, once for each line of its table. ``best.html`` shows it all.
+It measures how fast each kind of network trains here, plans epochs for the time, trains different networks side by
+side, chooses on val which of them teach, trains three students and a network below half a million parameters with
+them, chooses an ensemble on val, and opens test at the end. ``best.html`` shows it all.
 """
 
 import argparse
@@ -44,9 +44,9 @@ def parser() -> Grammar:
     """Return the command line's grammar."""
     grammar = Grammar(
         prog="python -m fer.best",
-        description="Train the best networks that this machine can in a given time: unlike members side by side, three "
+        description="Train the best networks that fit a given time on this machine: different networks side by side, three "
         "students and a small network taught by the best of them, and an ensemble. Everything is chosen on val; test "
-        "is opened at the end, once for each line of the table.",
+        "is opened at the end, once in each view for each network of the table and once for the ensemble.",
     )
     grammar.add_argument("--hours", type=float, help="hours for the whole campaign, such as 0.15 or 8")
     grammar.add_argument("--data", help="table, archive, folder or 'synthetic'; default: $FER_DATA, then data/")
@@ -73,7 +73,10 @@ def parser() -> Grammar:
     )
     grammar.add_argument("--device", choices=["auto", "cpu", "gpu"], default=None, help="default: auto")
     grammar.add_argument(
-        "--jobs", type=int, metavar="N", help="trainings side by side; default: three on a GPU, one on each core"
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="trainings side by side; default: three on each GPU, or one on each core as far as memory goes",
     )
     grammar.add_argument("--out", type=Path, help=f"folder of the campaign; default: {CAMPAIGNS}/<date>_<time>")
     grammar.add_argument("--dry-run", action="store_true", default=None, help="measure the speed and print the plan")

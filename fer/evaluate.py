@@ -1,6 +1,6 @@
 """``python -m fer.evaluate RUN_OR_CHECKPOINT... [--split test] [--data PATH] [--tta flip]``: score networks on a split.
 
-The only command that opens test; each look is counted. Several networks are scored as one, an ensemble. Writes
+This command and the end of ``fer.best`` alone open test; each access is counted. Several networks are scored as one, an ensemble. Writes
 ``<run>/evaluations/<split>/`` (a checkpoint outside a run: beside it; a network of the package:
 ``outputs/pretrained/``; an ensemble: ``outputs/ensembles/``).
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fer import checkpoints, machine, share
 from fer.arguments import build
-from fer.campaign import earlier, evaluations, lines, plan, results, trainings
+from fer.campaign import earlier, lines, plan, results, trainings
 from fer.campaign.board import Board
 from fer.campaign.earlier import VIEWS, Candidate
 from fer.campaign.evaluations import Evaluations, Wanted
@@ -24,6 +24,7 @@ from fer.errors import FerError
 from fer.evaluation.from_predictions import PredictionsChoice
 from fer.evaluation.request import same_split, whole
 from fer.places import places
+from fer.predictions import name_of
 from fer.results import clock as worded
 from fer.results import text_table
 from fer.settings import TrainSettings
@@ -98,7 +99,7 @@ class Campaign:
         return "test" in self.record.faces and self.record.request.test
 
     def begin(self) -> None:
-        """Read the data and look at the machine."""
+        """Read the data, and record them and the machine."""
         self.record.faces = {name: sum(held.values()) for name, held in self.data.describe()["counts"].items()}
         tell_notes(self.data.notes, self.data.faces.source.skipped)
         self.record.on_gpu = self.on_gpu
@@ -264,7 +265,7 @@ class Campaign:
         if chosen:
             self.board.say(f"teachers, chosen on val: {', '.join(self.record.chosen_teachers)}")
         else:
-            self.record.note("no network could teach the students: they learn from the labels alone")
+            self.record.note("no network could teach: students and the small network learn from the labels alone")
         self.keep()
 
     def train_taught(self, speeds: Speeds) -> None:
@@ -353,7 +354,7 @@ class Campaign:
             and (names is None or one.name in names)
         ]  # fmt: skip
         self.evaluate([Wanted(one.name, one.network, split, VIEWS) for one in missing if one.network is not None])
-        folder = evaluations.folder_name(split, VIEWS)
+        folder = name_of(split, VIEWS)
         for index, one in enumerate(self.before):
             if one in missing and one.network is not None:
                 file = one.network / "evaluations" / folder / "predictions.csv"
@@ -365,7 +366,7 @@ class Campaign:
         own = []
         for network in self.record.usable(*roles):
             files = [
-                self.folder / network.name / "evaluations" / evaluations.folder_name(split, VIEWS) / "predictions.csv"
+                self.folder / network.name / "evaluations" / name_of(split, VIEWS) / "predictions.csv"
                 for split in ("val", "test")
             ]
             there = [file if file.is_file() else None for file in files]
@@ -382,7 +383,7 @@ class Campaign:
             self.evaluate_earlier("val")
             if self.has_test:
                 best = self._best_single()
-                self.board.say("opening test, once for each line")
+                self.board.say("opening test")
                 lines_of = dict.fromkeys([*(one.name for one in taught), *([best] if best else [])])
                 self.evaluate([
                     self._wanted(name, "test", views, report=name in (best, SMALL) and views == VIEWS)
@@ -440,7 +441,7 @@ class Campaign:
         rows = [(one.name, one.role) for one in self.record.usable(STUDENT, SMALL, "member")]
         for name, role in [*rows, (ENSEMBLE, ENSEMBLE)]:
             for split, views in results.EVALUATIONS:
-                folder = self.folder / name / "evaluations" / evaluations.folder_name(split, views)
+                folder = self.folder / name / "evaluations" / name_of(split, views)
                 own = self.folder / name if (split, views) == ("val", "none") and role != ENSEMBLE else folder
                 if (own / "metrics.json").is_file():
                     self.record.lines.append(Line(name, role, split, views, str(own.relative_to(self.folder))))
@@ -449,7 +450,7 @@ class Campaign:
         """Return the name of the best network on val, ten crops; the small one stands for itself."""
         found = {}
         for network in self.record.usable(STUDENT, "member"):
-            file = self.folder / network.name / "evaluations" / evaluations.folder_name("val", VIEWS)
+            file = self.folder / network.name / "evaluations" / name_of("val", VIEWS)
             if (file / "metrics.json").is_file():
                 found[network.name] = metrics_of(file)["accuracy"]
         return max(found, key=lambda name: found[name]) if found else None
@@ -462,7 +463,7 @@ class Campaign:
         for name, file in ((self._best_single(), "best"), (SMALL, SMALL)):
             if name is None or name not in {one.name for one in self.record.usable(STUDENT, SMALL, "member")}:
                 continue
-            evaluation = self.folder / name / "evaluations" / evaluations.folder_name(split, VIEWS)
+            evaluation = self.folder / name / "evaluations" / name_of(split, VIEWS)
             try:
                 self._share(name, evaluation, self.folder / f"{file}.safetensors")
             except FerError as error:

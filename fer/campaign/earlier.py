@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fer.campaign import record
-from fer.campaign.evaluations import folder_name
 from fer.errors import FerError
+from fer.predictions import name_of
 
 VIEWS = "ten_crop"  # of every member of an ensemble
 
@@ -82,12 +82,15 @@ def _held(folder: Path) -> list[Candidate]:
 
 
 def _is_a_collection(folders: list[Path]) -> bool:
-    return any((entry / name).exists() for entry in folders for name in (record.FILE, "checkpoints", "val.json"))
+    return any(
+        (entry / record.FILE).exists() or (entry / "checkpoints").is_dir() or any(entry.glob("*.csv.gz"))
+        for entry in folders
+    )
 
 
 def _of_run(folder: Path, name: str) -> Candidate:
     def predictions(split: str) -> Path | None:
-        file = folder / "evaluations" / folder_name(split, VIEWS) / "predictions.csv"
+        file = folder / "evaluations" / name_of(split, VIEWS) / "predictions.csv"
         return file if file.is_file() else None
 
     network = folder if (folder / "checkpoints" / "best.ckpt").is_file() else None
@@ -96,7 +99,7 @@ def _of_run(folder: Path, name: str) -> Candidate:
 
 def _of_results(folder: Path) -> Candidate:
     def predictions(split: str) -> Path | None:
-        file = folder / f"{folder_name(split, VIEWS)}.csv.gz"
+        file = folder / f"{name_of(split, VIEWS)}.csv.gz"
         return file if file.is_file() else None
 
     return Candidate(folder.name, None, predictions("val"), predictions("test"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from fer.errors import FerError
+from fer.predictions import name_of
 
 BATCH = 256  # faces at a time
 KILLED = "its process was killed"
@@ -47,7 +48,7 @@ class Wanted:
     @property
     def folder(self) -> Path:
         """Where its results are, once they are there."""
-        return (self.out or self.network / "evaluations") / folder_name(self.split, self.views)
+        return (self.out or self.network / "evaluations") / name_of(self.split, self.views)
 
     @property
     def command(self) -> str:
@@ -57,11 +58,6 @@ class Wanted:
         options += ["--rule", self.rule] if self.rule else []
         options += ["--out", str(self.out)] if self.out else []
         return shlex.join(["python", "-m", "fer.evaluate", str(self.network), *options])
-
-
-def folder_name(split: str, views: str) -> str:
-    """Return the name of an evaluation's folder."""
-    return split if views == "none" else f"{split}_{views}"
 
 
 class Evaluations:

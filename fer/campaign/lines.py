@@ -10,14 +10,13 @@ import torch
 
 from fer import checkpoints, machine, predictions, scoring
 from fer.campaign.earlier import VIEWS, Candidate
-from fer.campaign.evaluations import folder_name
 from fer.data.datamodule import FERDataModule
 from fer.data.twins import without_twin
 from fer.errors import FerError
 from fer.evaluation import looks
 from fer.evaluation.from_predictions import PredictionsChoice, chosen_from, mixed_from, results_from
 from fer.evaluation.request import Member
-from fer.predictions import Predictions
+from fer.predictions import Predictions, name_of
 from fer.results import write_json
 
 log = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ def write_ensemble(
         for member, one, file in zip(results["members"], kept, files, strict=True)
     ]
     results |= _about(scored, data, split) | {"tta": VIEWS, "command": command, **machine.provenance()}
-    folder = out / folder_name(split, VIEWS)
+    folder = out / name_of(split, VIEWS)
     folder.mkdir(parents=True, exist_ok=True)
     predictions.write(folder / "predictions.csv", split, scored)
     if split == "test":

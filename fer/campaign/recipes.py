@@ -108,7 +108,7 @@ def _fewer_and_fewer(kinds: Sequence[Kind], least: int) -> list[tuple[Kind, ...]
 
 
 def gpu_members() -> tuple[Kind, ...]:
-    """Return six unlike networks, those of most value to an ensemble first."""
+    """Return six different networks, those of most value to an ensemble first."""
 
     def kind(name: str, seed: int, *overrides: str, probe: str = "", ratio: float = 1.0) -> Kind:
         return Kind(name, ("experiment=best/member", *overrides), seed, probe or name, ratio)

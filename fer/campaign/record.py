@@ -222,6 +222,8 @@ def read(folder: Path) -> Record:
 
 def _record(contents: Mapping[str, Any]) -> Record:
     values = {name: contents[name] for name in (one.name for one in fields(Record))}
+    if not isinstance(values["request"], dict):
+        raise ValueError("request is no object")
     request: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in values["request"].items()
     }

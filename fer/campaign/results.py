@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fer.campaign.earlier import VIEWS
-from fer.campaign.evaluations import folder_name
+from fer.predictions import name_of
 from fer.results import written_whole
 from fer.share import without_folders
 
@@ -28,12 +28,12 @@ def write(name: str, run: Path, evaluations: Path, out: Path) -> Path | None:
     """
     folder = out / name
     for split, views in EVALUATIONS:
-        held = evaluations / folder_name(split, views)
+        held = evaluations / name_of(split, views)
         if (split, views) == ("val", "none") and not (held / "metrics.json").is_file():
             held = run
         if (held / "metrics.json").is_file() and (held / "predictions.csv").is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            _write_one(held, folder / folder_name(split, views))
+            _write_one(held, folder / name_of(split, views))
     if folder.is_dir() and (run / "history.csv").is_file():
         shutil.copyfile(run / "history.csv", folder / "history.csv")
     return folder if folder.is_dir() else None

@@ -9,9 +9,9 @@ import numpy as np
 
 from fer import predictions
 from fer.calibration import tempered
-from fer.campaign.evaluations import folder_name
 from fer.campaign.recipes import STUDENT
 from fer.campaign.record import Line, Record, metrics_of
+from fer.predictions import name_of
 from fer.reports.campaign import Row, Span, Summary
 from fer.results import clock, read_history
 
@@ -106,11 +106,15 @@ def _mean(rows: Sequence[Row]) -> Row | None:
 def _lead(record: Record) -> list[str]:
     data, faces = Path(record.request.data).name, record.faces
     counts = ", ".join(f"{count:,} {split}" for split, count in faces.items())
-    width = f" Networks of width {record.width}, chosen by the time." if record.width else ""
+    width = (
+        f" Networks of width {record.width}, the widest that trains long enough in this time." if record.width else ""
+    )
     first = f" The package's network {record.first_teacher} taught the members." if record.first_teacher else ""
     taught = ", ".join(record.chosen_teachers)
     teachers = f" Teachers of the students, chosen on val: {taught}." if taught else ""
-    return [f"{data}, split {record.request.rule}: {counts} faces. Trainings {record.where}.{width}{first}{teachers}"]
+    return [
+        f"{data}, split {record.request.rule}: {counts} faces. Trainings ran {record.where}.{width}{first}{teachers}"
+    ]
 
 
 def _spans(record: Record) -> list[Span]:
@@ -162,7 +166,7 @@ def _calibration(record: Record, folder: Path) -> tuple[Any, str]:
     warm = tempered(said.probabilities, temperature)
     held = results.get("calibrated") or results
     ece = held["ece"], held["ece_if_calibrated"]
-    whose = f"{line.name}, {folder_name(line.split, line.views).replace('_', ' ')}, after the temperature."
+    whose = f"{line.name}, {name_of(line.split, line.views).replace('_', ' ')}, after the temperature."
     return (warm, targets, ece, temperature), whose
 
 

@@ -19,7 +19,17 @@ from fer.results import clock, text_table
 
 ROLES: Mapping[str, str] = {"member": "soft", "student": "val", "small": "train", "ensemble": "good"}  # role -> colour
 VIEWS: Mapping[str, str] = {"none": "single", "ten_crop": "ten crops"}
-HEADS = ("network", "parameters", "split", "view", "accuracy, 95 %", "macro-F1", "clean", "NLL", "ECE, temperature")
+HEADS = (
+    "network",
+    "parameters",
+    "split",
+    "view",
+    "accuracy, 95 %",
+    "macro-F1",
+    "clean",
+    "NLL",
+    "ECE after temperature",
+)
 
 
 @dataclass(frozen=True)
@@ -149,7 +159,9 @@ def write(summary: Summary, folder: Path) -> Path:
     """
     file = folder / "best.html"
     drawn = draw(summary, folder / "figures")
-    foot = "Everything was chosen on val. Test was opened once for each of its lines, at the end."
+    foot = (
+        "Everything was chosen on val. Test was opened at the end, once in each view for each network and the ensemble."
+    )
     page.write(file, summary.title, lead(summary), sections(summary, drawn), foot)
     return file
 
@@ -259,7 +271,7 @@ def effort(summary: Summary) -> Markup:
 def sections(summary: Summary, drawn: Mapping[str, str]) -> list[Section]:
     """Return the parts of the page, in order."""
     parts = [
-        Section("table", "Every line", lines(summary)),
+        Section("results", "Results", lines(summary)),
         Section("plan", "Plan and what happened", plan(summary, drawn.get("times"))),
         Section("curves", "Curves", one(drawn["curves"], "val accuracy by epoch")) if "curves" in drawn else None,
         Section("ensemble", "The ensemble", ensemble(summary, drawn.get("selection"))) if summary.weights else None,
@@ -275,7 +287,7 @@ def sections(summary: Summary, drawn: Mapping[str, str]) -> list[Section]:
 def lines(summary: Summary) -> Markup:
     """Return the table."""
     told = (
-        "Brackets: 95 % intervals for other faces. ±: standard deviation of the three seeds. Clean: without the faces "
+        "Brackets: 95 % intervals for other faces. ±: standard deviation over the students' seeds. Clean: without the faces "
         "that have an exact duplicate in train. NLL and ECE: after the temperature that val fitted; within chance: a "
         "perfectly calibrated network of these confidences would often show as much on as many faces."
     )
@@ -286,7 +298,16 @@ def lines(summary: Summary) -> Markup:
 
 def plan(summary: Summary, svg: str | None) -> Markup:
     """Return the plan beside what happened."""
-    heads = ("network", "planned", "took", "epochs", "planned epochs", "state", "val, single view", "taught by")
+    heads = (
+        "phase or network",
+        "planned",
+        "took",
+        "epochs",
+        "planned epochs",
+        "state",
+        "val, single view",
+        "taught by",
+    )
     rows = [
         (
             span.name,
