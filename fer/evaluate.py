@@ -1,6 +1,7 @@
 """``python -m fer.evaluate RUN_OR_CHECKPOINT... [--split test] [--data PATH] [--tta flip]``: score networks on a split.
 
-This command and the end of ``fer.best`` alone open test; each access is counted. Several networks are scored as one, an ensemble. Writes
+This command and the end of ``fer.best`` alone open test; each access is counted. Several networks are scored as one,
+an ensemble. Writes
 ``<run>/evaluations/<split>/`` (a checkpoint outside a run: beside it; a network of the package:
 ``outputs/pretrained/``; an ensemble: ``outputs/ensembles/``).
 """

@@ -287,8 +287,8 @@ def sections(summary: Summary, drawn: Mapping[str, str]) -> list[Section]:
 def lines(summary: Summary) -> Markup:
     """Return the table."""
     told = (
-        "Brackets: 95 % intervals for other faces. ±: standard deviation over the students' seeds. Clean: without the faces "
-        "that have an exact duplicate in train. NLL and ECE: after the temperature that val fitted; within chance: a "
+        "Brackets: 95 % intervals for other faces. ±: standard deviation over the students' seeds. Clean: without the "
+        "faces that have an exact duplicate in train. NLL and ECE: after the temperature that val fitted; within chance: a "
         "perfectly calibrated network of these confidences would often show as much on as many faces."
     )
     notes = [page.note(text) for text in summary.notes]
