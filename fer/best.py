@@ -44,9 +44,9 @@ def parser() -> Grammar:
     """Return the command line's grammar."""
     grammar = Grammar(
         prog="python -m fer.best",
-        description="Train the best networks that fit a given time on this machine: different networks side by side, three "
-        "students and a small network taught by the best of them, and an ensemble. Everything is chosen on val; test "
-        "is opened at the end, once in each view for each network of the table and once for the ensemble.",
+        description="Train the best networks that fit a given time on this machine: different networks side by side, "
+        "three students and a small network taught by the best of them, and an ensemble. Everything is chosen on val; "
+        "test is opened at the end, once in each view for each network of the table and once for the ensemble.",
     )
     grammar.add_argument("--hours", type=float, help="hours for the whole campaign, such as 0.15 or 8")
     grammar.add_argument("--data", help="table, archive, folder or 'synthetic'; default: $FER_DATA, then data/")

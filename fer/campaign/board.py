@@ -44,8 +44,8 @@ class Board:
         """Say how a training ended."""
         took = clock((network.ended or 0.0) - (network.began or 0.0))
         best = "" if network.accuracy_val is None else f", val {100 * network.accuracy_val:.2f} %"
-        told = network.reason or f"{network.epochs_done} epochs"
-        self.say(f"{network.name} {network.state} ({took}): {told}{best}")
+        outcome = network.reason or f"{network.epochs_done} epochs"
+        self.say(f"{network.name} {network.state} ({took}): {outcome}{best}")
 
     def stopping(self, count: int, number: int) -> None:
         """Say what is waited for after a signal."""

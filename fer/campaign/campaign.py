@@ -14,7 +14,7 @@ from fer.arguments import build
 from fer.campaign import earlier, lines, plan, results, trainings
 from fer.campaign.board import Board
 from fer.campaign.earlier import VIEWS, Candidate
-from fer.campaign.evaluations import Evaluations, Wanted
+from fer.campaign.evaluations import Evaluation, Evaluations
 from fer.campaign.plan import Plan, Speeds, Training
 from fer.campaign.recipes import SMALL, STUDENT, TEACHERS, Roster, rosters
 from fer.campaign.record import Clock, Line, Network, Phase, Record, keep, metrics_of
@@ -258,7 +258,7 @@ class Campaign:
             return
         with self.phase(CHOICE):
             networks = self.record.usable("member")
-            self.evaluate([self._wanted(network.name, "val", VIEWS) for network in networks])
+            self.evaluate([self._evaluation(network.name, "val", VIEWS) for network in networks])
             self.evaluate_earlier("val")
             chosen = lines.teachers(self.candidates("member"), TEACHERS)
         self.record.chosen_teachers = [one.name for one in chosen]
@@ -270,12 +270,12 @@ class Campaign:
 
     def train_taught(self, speeds: Speeds) -> None:
         """Train the students and the small network with the time that is left, taught by the chosen networks."""
-        wanted = [part for part in ("students", "small") if part in self.record.request.parts]
-        if not wanted:
+        parts = [part for part in ("students", "small") if part in self.record.request.parts]
+        if not parts:
             return
         now, last = self.clock.now(), self.deadline - self.closing(speeds)
         if not self.record.of(STUDENT) and not self.record.of(SMALL):
-            made = self._plan_taught(speeds, wanted, now, last)
+            made = self._plan_taught(speeds, parts, now, last)
             if not made:
                 self.record.note("no time was left for students and the small network")
                 return
@@ -334,16 +334,16 @@ class Campaign:
         slots = self.slots[:cores] if not self.on_gpu else [self.slots[n % len(self.slots)] for n in range(cores)]
         return Evaluations(slots, on_gpu=self.on_gpu)
 
-    def _wanted(self, name: str, split: str, views: str, *, report: bool = False) -> Wanted:
-        return Wanted(name, self.folder / name, split, views, report=report)
+    def _evaluation(self, name: str, split: str, views: str, *, report: bool = False) -> Evaluation:
+        return Evaluation(name, self.folder / name, split, views, report=report)
 
-    def evaluate(self, wanted: Sequence[Wanted]) -> None:
+    def evaluate(self, asked: Sequence[Evaluation]) -> None:
         """Evaluate side by side; what fails is noted."""
-        failed = self.evaluations.run(wanted, self.deadline - self.clock.now() + plan.CLOSING, self._evaluated)
+        failed = self.evaluations.run(asked, self.deadline - self.clock.now() + plan.CLOSING, self._evaluated)
         for one, reason in failed.items():
             self.record.note(f"{one.name} was not evaluated on {one.split} ({one.views}): {reason}")
 
-    def _evaluated(self, one: Wanted, reason: str) -> None:
+    def _evaluated(self, one: Evaluation, reason: str) -> None:
         self.board.say(f"{one.name}, {one.split} ({one.views}): {reason}")
 
     def evaluate_earlier(self, split: str, names: Sequence[str] | None = None) -> None:
@@ -353,7 +353,7 @@ class Campaign:
             if one.network is not None and (one.val if split == "val" else one.test) is None
             and (names is None or one.name in names)
         ]  # fmt: skip
-        self.evaluate([Wanted(one.name, one.network, split, VIEWS) for one in missing if one.network is not None])
+        self.evaluate([Evaluation(one.name, one.network, split, VIEWS) for one in missing if one.network is not None])
         folder = name_of(split, VIEWS)
         for index, one in enumerate(self.before):
             if one in missing and one.network is not None:
@@ -379,14 +379,14 @@ class Campaign:
         with self.phase("evaluation"):
             self.board.say("evaluating on val")
             own = self.record.usable("member", STUDENT, SMALL)
-            self.evaluate([self._wanted(one.name, "val", VIEWS) for one in own])
+            self.evaluate([self._evaluation(one.name, "val", VIEWS) for one in own])
             self.evaluate_earlier("val")
             if self.has_test:
                 best = self._best_single()
                 self.board.say("opening test")
                 lines_of = dict.fromkeys([*(one.name for one in taught), *([best] if best else [])])
                 self.evaluate([
-                    self._wanted(name, "test", views, report=name in (best, SMALL) and views == VIEWS)
+                    self._evaluation(name, "test", views, report=name in (best, SMALL) and views == VIEWS)
                     for name in lines_of for views in ("none", VIEWS)
                 ])  # fmt: skip
             self._ensemble()
@@ -401,7 +401,7 @@ class Campaign:
         picked = [one.name for one, weight in zip(held, choice.weights, strict=True) if weight > 0]
         if self.has_test:
             own = [network.name for network in self.record.networks if network.name in picked]
-            self.evaluate([self._wanted(name, "test", VIEWS) for name in own])
+            self.evaluate([self._evaluation(name, "test", VIEWS) for name in own])
             self.evaluate_earlier("test", picked)
             now = {one.name: one for one in self.candidates("member", STUDENT, SMALL)}
             held = [now[one.name] for one in held]
@@ -478,7 +478,7 @@ class Campaign:
         # rounding to half precision may change an answer: the file's own accuracy, on val
         out = self.folder / "shared" / file.stem
         request = self.record.request
-        own = Wanted(file.name, file, "val", VIEWS, request.data, request.rule, out)
+        own = Evaluation(file.name, file, "val", VIEWS, request.data, request.rule, out)
         self.evaluate([own])
         accuracy = metrics_of(own.folder)["accuracy"] if (own.folder / "metrics.json").is_file() else None
         self.record.shared[file.name] = {"network": name, "bytes": size, "accuracy_val_ten_crop": accuracy}

@@ -22,7 +22,7 @@ KILLED = "its process was killed"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Evaluation:
     """An evaluation of one network.
 
     Args:
@@ -90,15 +90,17 @@ class Evaluations:
             process.terminate()
         self._pool = None
 
-    def run(self, wanted: Sequence[Wanted], seconds: float, ended: Callable[[Wanted, str], None]) -> dict[Wanted, str]:
+    def run(
+        self, asked: Sequence[Evaluation], seconds: float, ended: Callable[[Evaluation, str], None]
+    ) -> dict[Evaluation, str]:
         """Evaluate, and return of each evaluation why it is not there; nothing of those that are.
 
         Args:
-            wanted: evaluations; those whose results are there already are not done again.
+            asked: evaluations; those whose results are there already are not done again.
             seconds: after which what is not done is given up.
             ended: called with each evaluation that failed, and why.
         """
-        missing = [one for one in wanted if not (one.folder / "metrics.json").is_file()]
+        missing = [one for one in asked if not (one.folder / "metrics.json").is_file()]
         until = time.monotonic() + max(1.0, seconds)
         failed = self._tried(missing, until)
         if killed := [one for one, reason in failed.items() if reason == KILLED]:
@@ -110,12 +112,12 @@ class Evaluations:
             ended(one, reason)
         return failed
 
-    def _tried(self, wanted: Sequence[Wanted], until: float) -> dict[Wanted, str]:
+    def _tried(self, asked: Sequence[Evaluation], until: float) -> dict[Evaluation, str]:
         """Evaluate, and return why what is not there is not."""
-        failed: dict[Wanted, str] = {}
-        if not wanted:
+        failed: dict[Evaluation, str] = {}
+        if not asked:
             return failed
-        futures = self._submitted(wanted)
+        futures = self._submitted(asked)
         try:
             for future in as_completed(futures, timeout=max(0.1, until - time.monotonic())):
                 if reason := self._reason(future):
@@ -125,8 +127,8 @@ class Evaluations:
             self.end()
         return failed
 
-    def _submitted(self, wanted: Sequence[Wanted]) -> dict[Future[None], Wanted]:
-        for one in wanted:  # what was cut off before its metrics were there
+    def _submitted(self, asked: Sequence[Evaluation]) -> dict[Future[None], Evaluation]:
+        for one in asked:  # what was cut off before its metrics were there
             shutil.rmtree(one.folder, ignore_errors=True)
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # a forked process could not use a GPU
@@ -134,7 +136,7 @@ class Evaluations:
             for slot in self.slots:
                 slots.put(dict(slot))
             self._pool = ProcessPoolExecutor(len(self.slots), context, _begin, (slots,))
-        return {self._pool.submit(_evaluate, one, self.on_gpu): one for one in wanted}
+        return {self._pool.submit(_evaluate, one, self.on_gpu): one for one in asked}
 
     def _reason(self, future: Future[None]) -> str:
         """Return why an evaluation failed; empty where it did not."""
@@ -161,7 +163,7 @@ def _begin(slots: "multiprocessing.queues.SimpleQueue[dict[str, str]]") -> None:
         torch.set_num_threads(int(threads))
 
 
-def _evaluate(one: Wanted, on_gpu: bool) -> None:
+def _evaluate(one: Evaluation, on_gpu: bool) -> None:
     """Evaluate a network in this process and leave the results in its folder."""
     from fer import card
     from fer.evaluation.request import Asked

@@ -154,11 +154,11 @@ def _curves(record: Record, folder: Path) -> dict[str, list[float]]:
 
 def _calibration(record: Record, folder: Path) -> tuple[Any, str]:
     """Return the calibrated answers of the ensemble, or of the first line; nothing where nothing was evaluated."""
-    wanted = [line for line in record.lines if line.views == "ten_crop"]
-    wanted.sort(key=lambda line: (ORDER.index(line.role), line.split != "test"))
-    if not wanted:
+    shown = [line for line in record.lines if line.views == "ten_crop"]
+    shown.sort(key=lambda line: (ORDER.index(line.role), line.split != "test"))
+    if not shown:
         return None, ""
-    line = wanted[0]
+    line = shown[0]
     results, said = metrics_of(folder / line.folder), predictions.read(folder / line.folder / "predictions.csv")
     index_of = {name: index for index, name in enumerate(said.classes)}
     targets = np.array([index_of[name] for name in said.targets], np.int64)

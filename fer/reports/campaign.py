@@ -235,8 +235,8 @@ def curves(values: Mapping[str, Sequence[float]], roles: Mapping[str, str]) -> F
 
 def lead(summary: Summary) -> Markup:
     """Return what stands below the title."""
-    told = [paragraph(text, class_="soft") for text in summary.lead]
-    return joined(*told, page.cards([*map(headline, _headlines(summary.rows)), effort(summary)]))
+    sentences = [paragraph(text, class_="soft") for text in summary.lead]
+    return joined(*sentences, page.cards([*map(headline, _headlines(summary.rows)), effort(summary)]))
 
 
 def _headlines(rows: Sequence[Row]) -> list[Row]:
@@ -286,14 +286,14 @@ def sections(summary: Summary, drawn: Mapping[str, str]) -> list[Section]:
 
 def lines(summary: Summary) -> Markup:
     """Return the table."""
-    told = (
+    explained = (
         "Brackets: 95 % intervals for other faces. ±: standard deviation over the students' seeds. Clean: without the "
-        "faces that have an exact duplicate in train. NLL and ECE: after the temperature that val fitted; within chance: a "
-        "perfectly calibrated network of these confidences would often show as much on as many faces."
+        "faces that have an exact duplicate in train. NLL and ECE: after the temperature that val fitted. Within "
+        "chance: a perfectly calibrated network of these confidences would often show as much on as many faces."
     )
     notes = [page.note(text) for text in summary.notes]
     table = page.table(HEADS, [row.cells for row in summary.rows], (1, 5, 6, 7))
-    return joined(table, paragraph(told, class_="soft"), *notes)
+    return joined(table, paragraph(explained, class_="soft"), *notes)
 
 
 def plan(summary: Summary, svg: str | None) -> Markup:
@@ -334,12 +334,12 @@ def ensemble(summary: Summary, svg: str | None) -> Markup:
     """Return who is in the ensemble, and how val's accuracy grew with its networks."""
     rows = [(name, f"{weight:.3f}", f"{temperature:.3f}") for name, (weight, temperature) in summary.weights.items()]
     table = page.table(("network", "weight", "temperature"), rows, (1, 2))
-    told = paragraph(
+    explained = paragraph(
         "Chosen on val, one network after the other, with replacement; each network's logits are divided by its own "
         "temperature first.", class_="soft",
     )  # fmt: skip
     growth = page.drawing(svg, "val accuracy and NLL by the networks added") if svg else Markup("")
-    return page.columns(growth, joined(table, told)) if svg else joined(table, told)
+    return page.columns(growth, joined(table, explained)) if svg else joined(table, explained)
 
 
 def calibration(summary: Summary, svg: str) -> Markup:
