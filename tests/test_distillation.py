@@ -244,3 +244,10 @@ def test_bad_teachers_are_refused_before_anything_trains(train, small_run, tmp_p
     assert (ended.code, "some of them are val in data.split=folds" in ended.line) == (1, True), ended.line
     ended = train(*SMALL, f"distill.teachers=[{small_run}]", "distill.weight=0")
     assert (ended.code, "distill.weight=0" in ended.line) == (1, True), ended.line
+
+
+def test_teachers_lie_in_memory_as_convolutions_read_them():
+    (network,) = teachers(("tiny", 1.0)).networks
+    kernels = [value for value in network.parameters() if value.ndim == 4 and value.shape[1] > 1]
+    assert kernels
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)

@@ -33,7 +33,7 @@ from fer.trainers import interruptible
 log = logging.getLogger(__name__)
 
 GPU_SLOTS = 3  # trainings side by side on each GPU: one's steps fill the others' waits for their host
-LATE = 0.15  # of the members' time by which they may be late before they are stopped
+LATE = 0.35  # of the members' time by which they may be late before they are stopped
 FIRST = "tiny"  # the package's network, which teaches a CPU's members where it fits the data
 RESULTS = "results"
 ENSEMBLE = "ensemble"
