@@ -11,14 +11,16 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer import jobs
-from fer.campaign.record import FILE, PARTS, Record, Request, read
+from fer.campaign.record import FILE, PARTS, SETTING, Record, Request, read
 from fer.data.locate import locate
 from fer.errors import FerError, Grammar, Interrupted, command
+from fer.places import let_waiting_threads_sleep
 from fer.results import new_folder
 from fer.terminal import logged, shown
 
@@ -92,6 +94,7 @@ def parser() -> Grammar:
 @command("fer.best")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    let_waiting_threads_sleep()
     arguments, line = parser().begin(argv)
     check(arguments)
     if arguments.resume is not None:
@@ -127,7 +130,7 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.jobs is not None and arguments.jobs < 1:
         raise FerError(f"--jobs {arguments.jobs}: expected at least 1")
     for text in arguments.set or ():
-        if "=" not in text or text.startswith(("hydra", "+", "~", "-")):
+        if not SETTING.fullmatch(text):
             raise FerError(f"--set {text}: expected KEY=VALUE of fer.train, such as data.on_bad=skip")
         if (key := text.partition("=")[0]) in OWN:
             raise FerError(f"--set {text}: a campaign sets {key} itself; see {OWN[key]}")
@@ -166,7 +169,7 @@ def dry_run(record: Record) -> int:
     with tempfile.TemporaryDirectory(prefix="fer-best-") as scratch:
         campaign = Campaign(record, Path(scratch))
         campaign.begin()
-        _ = campaign.before  # what --with names is read, or refused
+        campaign.selection.read_earlier()
         made = campaign.plan(campaign.measure(Path(scratch) / "speed"))
         log.info("%s", campaign.plan_text(made))
     return 0
@@ -176,13 +179,13 @@ def resume(arguments: argparse.Namespace) -> int:
     """Go on with a campaign."""
     folder = arguments.resume.expanduser().absolute()
     record = read(folder)
-    if record.finished and arguments.hours is None:
+    if record.finished and arguments.hours is None and (folder / "best.html").is_file():
         log.info("finished already: %s", shown(folder / "best.html"))
         return 0
     if arguments.hours is not None:
-        from dataclasses import replace
-
         record.request, record.finished = replace(record.request, hours=arguments.hours), None
+        for network in record.networks:  # with more time, what failed or had none is tried again
+            network.state = "waiting" if network.state in ("failed", "left out") else network.state
     return run(record, folder)
 
 

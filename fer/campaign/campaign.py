@@ -1,7 +1,6 @@
 """A campaign from its request to its page: measure, plan, train, choose, teach, evaluate, share."""
 
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -9,22 +8,21 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from fer import checkpoints, machine, share
+from fer import checkpoints, machine
 from fer.arguments import build
-from fer.campaign import earlier, lines, plan, results, trainings
+from fer.campaign import plan, trainings
 from fer.campaign.board import Board
-from fer.campaign.earlier import VIEWS, Candidate
-from fer.campaign.evaluations import Evaluation, Evaluations
+from fer.campaign.closing import Closing, write_results
+from fer.campaign.evaluations import Evaluations
 from fer.campaign.plan import Plan, Speeds, Training
 from fer.campaign.recipes import SMALL, STUDENT, TEACHERS, Roster, rosters
-from fer.campaign.record import Clock, Line, Network, Phase, Record, keep, metrics_of
+from fer.campaign.record import Clock, Network, Phase, Record, keep
+from fer.campaign.selection import Context, Selection
 from fer.configuration import composed, plain, quoted
 from fer.data.datamodule import FERDataModule, tell_notes
 from fer.errors import FerError
-from fer.evaluation.from_predictions import PredictionsChoice
 from fer.evaluation.request import same_split, whole
 from fer.places import places
-from fer.predictions import name_of
 from fer.results import clock as worded
 from fer.results import text_table
 from fer.settings import TrainSettings
@@ -32,11 +30,12 @@ from fer.trainers import interruptible
 
 log = logging.getLogger(__name__)
 
+MOST_SLOTS = 64  # trainings side by side, on however many GPUs
+CPU_SLOTS = 4  # trainings side by side on a CPU: as many as there are students and small networks
+GPU_EVALUATIONS = 8  # processes that evaluate on a GPU, of some 2 GB of its memory each at most
 GPU_SLOTS = 3  # trainings side by side on each GPU: one's steps fill the others' waits for their host
 LATE = 0.35  # of the members' time by which they may be late before they are stopped
 FIRST = "tiny"  # the package's network, which teaches a CPU's members where it fits the data
-RESULTS = "results"
-ENSEMBLE = "ensemble"
 CHOICE = "choice of teachers"  # name of a phase
 
 
@@ -68,23 +67,32 @@ class Campaign:
         """What all trainings have in common, as settings."""
         request = self.record.request
         common = trainings.overrides_for(request.data, request.rule, request.settings, request.device)
-        return build(TrainSettings, plain(composed(common)))
+        return build(TrainSettings, plain(composed(["experiment=best/cpu", *common])))
 
     @cached_property
     def slots(self) -> Sequence[Mapping[str, str]]:
-        """What each of the trainings side by side adds to its environment."""
-        request, many = self.record.request, 64
-        device = {"cpu"} if not self.on_gpu else {"gpu"}
-        found = places("auto" if request.slots is None else request.slots, many, device)
-        if request.slots is None and self.on_gpu:
-            found = places(GPU_SLOTS * len(found.environments), many, device)
+        """What each of the trainings side by side adds to its environment; a resumed campaign has as many as before."""
+        asked = self.record.slots or self.record.request.slots
+        if self.on_gpu:
+            gpus = len(places("auto", MOST_SLOTS, {"gpu"}).environments)
+            found = places(asked or GPU_SLOTS * gpus, MOST_SLOTS, {"gpu"})
+        else:  # more cores than trainings give each training more threads
+            found = places(asked or "auto", asked or CPU_SLOTS, {"cpu"})
         self.record.slots, self.record.where = len(found.environments), found.told
-        return found.environments or [{}]
+        return found.environments
 
     @cached_property
     def on_gpu(self) -> bool:
-        """Whether the networks are trained on a GPU."""
-        return machine.uses_gpu(self._settings.trainer, "--device")
+        """Whether the networks are trained on a GPU.
+
+        Raises:
+            FerError: a GPU is demanded, or the campaign began on one, and there is none.
+        """
+        found = machine.uses_gpu(self._settings.trainer, "--device")
+        if self.record.measured and found != self.record.on_gpu:
+            began, here = ("a GPU", "a CPU") if self.record.on_gpu else ("a CPU", "a GPU")
+            raise FerError(f"{self.folder}: the campaign began on {began}, and this is {here}; begin another one")
+        return found
 
     @property
     def common(self) -> list[str]:
@@ -190,8 +198,7 @@ class Campaign:
     def _path_of(self, name: str) -> str:
         if any(network.name == name for network in self.record.networks):
             return str((self.folder / name).absolute())
-        known = {one.name: one.network for one in self.before}
-        network = known.get(name)
+        network = next((one.network for one in self.selection.before if one.name == name), None)
         return name if network is None else str(network.absolute())
 
     # --- training ---------------------------------------------------------------------------------------------------
@@ -237,7 +244,7 @@ class Campaign:
         """Return the roster that was planned."""
         planned = {network.name for network in self.record.of("member")}
         held = [roster for roster in self.rosters() if roster.width == self.record.width]
-        found = next(one for one in reversed(held) if planned <= {kind.name for kind in one.members})
+        found = next((one for one in reversed(held) if planned <= {kind.name for kind in one.members}), held[0])
         return replace(found, members=tuple(kind for kind in found.members if kind.name in planned or not planned))
 
     def train_members(self, speeds: Speeds) -> None:
@@ -256,17 +263,18 @@ class Campaign:
         """Choose on val which networks teach."""
         if self.record.chosen_teachers:
             return
-        with self.phase(CHOICE):
-            networks = self.record.usable("member")
-            self.evaluate([self._evaluation(network.name, "val", VIEWS) for network in networks])
-            self.evaluate_earlier("val")
-            chosen = lines.teachers(self.candidates("member"), TEACHERS)
-        self.record.chosen_teachers = [one.name for one in chosen]
-        if chosen:
+        with self.phase(CHOICE), interruptible(), self.selection.evaluations:
+            self.record.chosen_teachers = self.selection.teachers(self._patience(), TEACHERS)
+        if self.record.chosen_teachers:
             self.board.say(f"teachers, chosen on val: {', '.join(self.record.chosen_teachers)}")
         else:
             self.record.note("no network could teach: students and the small network learn from the labels alone")
         self.keep()
+
+    def _patience(self) -> float:
+        """Return the seconds after which evaluations that choose teachers are given up: three times the expected."""
+        expected = sum(phase.planned_end - phase.planned_begin for phase in self.record.phases if phase.name == CHOICE)
+        return min(self.seconds_left(), 60 + 3 * expected)
 
     def train_taught(self, speeds: Speeds) -> None:
         """Train the students and the small network with the time that is left, taught by the chosen networks."""
@@ -313,187 +321,24 @@ class Campaign:
     # --- evaluation -------------------------------------------------------------------------------------------------
 
     @cached_property
-    def before(self) -> list[Candidate]:
-        """The networks of earlier campaigns, runs and results."""
-        held, notes = earlier.found([Path(folder) for folder in self.record.request.earlier])
-        usable = []
-        for one in held:
-            if why := lines.unfit(one, self.data):
-                notes.append(f"{one.name}: {why}; left out")
-            else:
-                usable.append(one)
-        for text in notes:
-            self.record.note(text)
-            log.warning("%s", text)
-        return usable
+    def selection(self) -> Selection:
+        """The networks that are evaluated, and what val chooses among them."""
+        processes = (
+            [self.slots[index % len(self.slots)] for index in range(GPU_EVALUATIONS)] if self.on_gpu else self.slots
+        )
+        context = Context(self.record, self.folder, self.data, self.board, self.seconds_left)
+        return Selection(context, Evaluations(processes, on_gpu=self.on_gpu))
 
-    @cached_property
-    def evaluations(self) -> Evaluations:
-        """The processes that evaluate."""
-        cores = 8 if self.on_gpu else len(self.slots)
-        slots = self.slots[:cores] if not self.on_gpu else [self.slots[n % len(self.slots)] for n in range(cores)]
-        return Evaluations(slots, on_gpu=self.on_gpu)
+    def seconds_left(self) -> float:
+        """Return the seconds until the campaign's deadline."""
+        return self.deadline - self.clock.now()
 
-    def _evaluation(self, name: str, split: str, views: str, *, report: bool = False) -> Evaluation:
-        return Evaluation(name, self.folder / name, split, views, report=report)
-
-    def evaluate(self, asked: Sequence[Evaluation]) -> None:
-        """Evaluate side by side; what fails is noted."""
-        failed = self.evaluations.run(asked, self.deadline - self.clock.now() + plan.CLOSING, self._evaluated)
-        for one, reason in failed.items():
-            self.record.note(f"{one.name} was not evaluated on {one.split} ({one.views}): {reason}")
-
-    def _evaluated(self, one: Evaluation, reason: str) -> None:
-        self.board.say(f"{one.name}, {one.split} ({one.views}): {reason}")
-
-    def evaluate_earlier(self, split: str, names: Sequence[str] | None = None) -> None:
-        """Evaluate networks of earlier folders whose predictions of a split are missing."""
-        missing = [
-            one for one in self.before
-            if one.network is not None and (one.val if split == "val" else one.test) is None
-            and (names is None or one.name in names)
-        ]  # fmt: skip
-        self.evaluate([Evaluation(one.name, one.network, split, VIEWS) for one in missing if one.network is not None])
-        folder = name_of(split, VIEWS)
-        for index, one in enumerate(self.before):
-            if one in missing and one.network is not None:
-                file = one.network / "evaluations" / folder / "predictions.csv"
-                if file.is_file():
-                    self.before[index] = replace(one, val=file) if split == "val" else replace(one, test=file)
-
-    def candidates(self, *roles: str) -> list[Candidate]:
-        """Return the campaign's networks of some roles, and those of earlier folders, with what was predicted."""
-        own = []
-        for network in self.record.usable(*roles):
-            files = [
-                self.folder / network.name / "evaluations" / name_of(split, VIEWS) / "predictions.csv"
-                for split in ("val", "test")
-            ]
-            there = [file if file.is_file() else None for file in files]
-            own.append(Candidate(network.name, self.folder / network.name, *there))
-        return [*own, *self.before]
-
-    def evaluate_all(self) -> None:
-        """Evaluate on val what is not evaluated yet, choose the ensemble there, and open test for each line."""
-        taught = self.record.usable(STUDENT, SMALL)
-        with self.phase("evaluation"):
-            self.board.say("evaluating on val")
-            own = self.record.usable("member", STUDENT, SMALL)
-            self.evaluate([self._evaluation(one.name, "val", VIEWS) for one in own])
-            self.evaluate_earlier("val")
-            if self.has_test:
-                best = self._best_single()
-                self.board.say("opening test")
-                lines_of = dict.fromkeys([*(one.name for one in taught), *([best] if best else [])])
-                self.evaluate([
-                    self._evaluation(name, "test", views, report=name in (best, SMALL) and views == VIEWS)
-                    for name in lines_of for views in ("none", VIEWS)
-                ])  # fmt: skip
-            self._ensemble()
-            self._add_lines()
-
-    def _ensemble(self) -> None:
-        """Choose the ensemble on val, and score it there and on test."""
-        candidates = [one for one in self.candidates("member", STUDENT, SMALL)]
-        held, choice = self._chosen(candidates)
-        if choice is None:
-            return
-        picked = [one.name for one, weight in zip(held, choice.weights, strict=True) if weight > 0]
-        if self.has_test:
-            own = [network.name for network in self.record.networks if network.name in picked]
-            self.evaluate([self._evaluation(name, "test", VIEWS) for name in own])
-            self.evaluate_earlier("test", picked)
-            now = {one.name: one for one in self.candidates("member", STUDENT, SMALL)}
-            held = [now[one.name] for one in held]
-            if lacking := [one.name for one in held if one.name in picked and one.test is None]:
-                self.record.note(f"no predictions of test by {', '.join(lacking)}: left out of the ensemble")
-                held, choice = self._chosen([one for one in held if one.name not in lacking])
-                if choice is None:
-                    return
-        splits = ("val", "test") if self.has_test else ("val",)
-        for split in splits:
-            command = self.record.command
-            lines.write_ensemble(held, choice, split, self.data, self.folder / ENSEMBLE / "evaluations", command)
-        weights = zip(held, choice.weights.tolist(), choice.temperatures.tolist(), strict=True)
-        self.record.ensemble = {
-            "members": [
-                {"name": one.name, "weight": weight, "temperature": temperature}
-                for one, weight, temperature in weights if weight > 0
-            ],
-            "temperature": choice.temperature,
-            "selection": choice.report,
-        }  # fmt: skip
-
-    def _chosen(self, candidates: Sequence[Candidate]) -> tuple[list[Candidate], PredictionsChoice | None]:
-        try:
-            held, choice = lines.choose(candidates)
-        except FerError as error:
-            self.record.note(f"no ensemble: {error}")
-            return [], None
-        if int((choice.weights > 0).sum()) < 2:
-            self.record.note(f"no ensemble: val chose {held[int(choice.weights.argmax())].name} alone")
-            return held, None
-        return held, choice
-
-    def _add_lines(self) -> None:
-        """Name the lines of the table: every evaluation that is there."""
-        self.record.lines = []
-        rows = [(one.name, one.role) for one in self.record.usable(STUDENT, SMALL, "member")]
-        for name, role in [*rows, (ENSEMBLE, ENSEMBLE)]:
-            for split, views in results.EVALUATIONS:
-                folder = self.folder / name / "evaluations" / name_of(split, views)
-                own = self.folder / name if (split, views) == ("val", "none") and role != ENSEMBLE else folder
-                if (own / "metrics.json").is_file():
-                    self.record.lines.append(Line(name, role, split, views, str(own.relative_to(self.folder))))
-
-    def _best_single(self) -> str | None:
-        """Return the name of the best network on val, ten crops; the small one stands for itself."""
-        found = {}
-        for network in self.record.usable(STUDENT, "member"):
-            file = self.folder / network.name / "evaluations" / name_of("val", VIEWS)
-            if (file / "metrics.json").is_file():
-                found[network.name] = metrics_of(file)["accuracy"]
-        return max(found, key=lambda name: found[name]) if found else None
-
-    # --- what is left -----------------------------------------------------------------------------------------------
-
-    def share(self) -> None:
-        """Write the best single network and the small one as shared files, with their cards."""
-        split = "test" if self.has_test else "val"
-        for name, file in ((self._best_single(), "best"), (SMALL, SMALL)):
-            if name is None or name not in {one.name for one in self.record.usable(STUDENT, SMALL, "member")}:
-                continue
-            evaluation = self.folder / name / "evaluations" / name_of(split, VIEWS)
-            try:
-                self._share(name, evaluation, self.folder / f"{file}.safetensors")
-            except FerError as error:
-                self.record.note(f"{name} could not be shared: {error}")
-
-    def _share(self, name: str, evaluation: Path, file: Path) -> None:
-        if not (evaluation / "model_card.md").is_file():
-            from fer import card
-
-            card.write(metrics_of(evaluation), evaluation / "model_card.md")
-        size = share.share(evaluation, file, half=True)
-        # rounding to half precision may change an answer: the file's own accuracy, on val
-        out = self.folder / "shared" / file.stem
-        request = self.record.request
-        own = Evaluation(file.name, file, "val", VIEWS, request.data, request.rule, out)
-        self.evaluate([own])
-        accuracy = metrics_of(own.folder)["accuracy"] if (own.folder / "metrics.json").is_file() else None
-        self.record.shared[file.name] = {"network": name, "bytes": size, "accuracy_val_ten_crop": accuracy}
-
-    def write_results(self) -> None:
-        """Write what is small enough to be kept, and the page."""
-        from fer.campaign.summary import summary_of
-        from fer.reports import campaign as page
-
-        out = self.folder / RESULTS
-        shutil.rmtree(out, ignore_errors=True)
-        for name in dict.fromkeys(line.name for line in self.record.lines):
-            results.write(name, self.folder / name, self.folder / name / "evaluations", out)
-        self.keep()
-        page.write(summary_of(self.record, self.folder), self.folder)
+    def close(self) -> None:
+        """Evaluate everything, choose the ensemble, and share the best networks."""
+        with self.phase("evaluation"), interruptible(), self.selection.evaluations:
+            closing = Closing(self.selection)
+            closing.evaluate(with_test=self.has_test)
+            closing.share(with_test=self.has_test)
 
     def run(self) -> None:
         """Do everything that is not done yet.
@@ -504,7 +349,7 @@ class Campaign:
         """
         with interruptible():
             self.begin()
-            _ = self.before
+            self.selection.read_earlier()
             self.keep()
             speeds = self.measure(self.folder / "speed")
         if not self.record.phases:
@@ -513,16 +358,14 @@ class Campaign:
             self.take_up(made)
             self.keep()
         self.train_members(speeds)
-        with interruptible(), self.evaluations:
-            self.choose_teachers()
+        self.choose_teachers()
         self.train_taught(speeds)
-        if not self.record.usable("member", STUDENT, SMALL) and not self.before:
+        if not self.record.usable("member", STUDENT, SMALL) and not self.selection.before:
             raise FerError(f"{self.folder}: no network could be trained; console.log in each folder says why")
-        with interruptible(), self.evaluations:
-            self.evaluate_all()
-            self.share()
+        self.close()
         self.record.finished = datetime.now(UTC).isoformat(timespec="seconds")
-        self.write_results()
+        write_results(self.record, self.folder)
+        self.keep()
 
 
 def plan_text(record: Record, made: Plan, zero: float) -> str:

@@ -74,7 +74,7 @@ def _held(folder: Path) -> list[Candidate]:
         networks = record.read(folder).usable("member", "student", "small")
         return [_of_run(folder / network.name, f"{network.name}@{folder.name}") for network in networks]
     if (folder / "checkpoints" / "best.ckpt").is_file() or (folder / "evaluations").is_dir():
-        return [_of_run(folder, folder.name)]
+        return [_of_run(folder, _name_of(folder))]
     if any(folder.glob("*.csv.gz")):
         return [_of_results(folder)]
     inside = [entry for entry in sorted(folder.iterdir()) if entry.is_dir()]
@@ -86,6 +86,11 @@ def _is_a_collection(folders: list[Path]) -> bool:
         (entry / record.FILE).exists() or (entry / "checkpoints").is_dir() or any(entry.glob("*.csv.gz"))
         for entry in folders
     )
+
+
+def _name_of(folder: Path) -> str:
+    """Return a name that no network of a campaign has."""
+    return f"{folder.name}@{folder.absolute().parent.name}"
 
 
 def _of_run(folder: Path, name: str) -> Candidate:
@@ -102,4 +107,4 @@ def _of_results(folder: Path) -> Candidate:
         file = folder / f"{name_of(split, VIEWS)}.csv.gz"
         return file if file.is_file() else None
 
-    return Candidate(folder.name, None, predictions("val"), predictions("test"))
+    return Candidate(_name_of(folder), None, predictions("val"), predictions("test"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from fer.errors import FerError
+from fer.jobs import LIBC, WITH_PARENT
 from fer.predictions import name_of
 
 BATCH = 256  # faces at a time
@@ -103,10 +104,11 @@ class Evaluations:
         missing = [one for one in asked if not (one.folder / "metrics.json").is_file()]
         until = time.monotonic() + max(1.0, seconds)
         failed = self._tried(missing, until)
-        if killed := [one for one, reason in failed.items() if reason == KILLED]:
-            # a process that dies takes its neighbours' work with it: theirs is done again, one at a time
-            failed = {one: reason for one, reason in failed.items() if reason != KILLED}
-            for one in killed:
+        # a process that dies takes its neighbours' work with it: what of it is not there is done again, one at a time
+        killed = [one for one, reason in failed.items() if reason == KILLED]
+        failed = {one: reason for one, reason in failed.items() if reason != KILLED}
+        for one in killed:
+            if not (one.folder / "metrics.json").is_file():
                 failed |= self._tried([one], until)
         for one, reason in failed.items():
             ended(one, reason)
@@ -135,8 +137,12 @@ class Evaluations:
             slots = context.SimpleQueue()
             for slot in self.slots:
                 slots.put(dict(slot))
-            self._pool = ProcessPoolExecutor(len(self.slots), context, _begin, (slots,))
-        return {self._pool.submit(_evaluate, one, self.on_gpu): one for one in asked}
+            self._pool = ProcessPoolExecutor(min(len(asked), len(self.slots)), context, _begin, (slots,))
+        try:
+            return {self._pool.submit(_evaluate, one, self.on_gpu): one for one in asked}
+        except BrokenProcessPool:  # a process was killed while it had nothing to do
+            self._pool = None
+            return self._submitted(asked)
 
     def _reason(self, future: Future[None]) -> str:
         """Return why an evaluation failed; empty where it did not."""
@@ -153,8 +159,10 @@ class Evaluations:
 
 
 def _begin(slots: "multiprocessing.queues.SimpleQueue[dict[str, str]]") -> None:
-    """Prepare a process: where it runs, and that the campaign alone hears signals."""
+    """Prepare a process: where it runs, that it ends with the campaign, and that the campaign alone hears signals."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if LIBC is not None:
+        LIBC.prctl(WITH_PARENT, signal.SIGTERM)
     os.environ.update(slots.get())
     logging.disable(logging.WARNING)
     import torch  # once for all evaluations of this process

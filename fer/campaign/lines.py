@@ -1,5 +1,6 @@
 """The lines of a campaign's table: what val chooses for the ensemble, and what test says of it."""
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fer import checkpoints, machine, predictions, scoring
 from fer.campaign.earlier import VIEWS, Candidate
@@ -16,6 +18,7 @@ from fer.errors import FerError
 from fer.evaluation import looks
 from fer.evaluation.from_predictions import PredictionsChoice, chosen_from, mixed_from, results_from
 from fer.evaluation.request import Member
+from fer.labels import SPLITS
 from fer.predictions import Predictions, name_of
 from fer.results import write_json
 
@@ -23,9 +26,12 @@ log = logging.getLogger(__name__)
 
 
 def unfit(candidate: Candidate, data: FERDataModule) -> str:
-    """Return why a network's predictions cannot be mixed with those of this data set; empty where they can."""
+    """Return why a network's predictions cannot be mixed with those of this data set; empty where they can.
+
+    A network that was trained on other faces of val or test than those with a duplicate in train is refused too.
+    """
     for split, file in (("val", candidate.val), ("test", candidate.test)):
-        if file is None:
+        if file is None or not (data.splits == SPLITS.index(split)).any():
             continue
         try:
             said = predictions.read(file)
@@ -39,7 +45,27 @@ def unfit(candidate: Candidate, data: FERDataModule) -> str:
             zip(data.faces.rows[index].tolist(), labels, strict=True)
         ):
             return f"was scored on other faces or labels than {split} here"
+        seen, expected = seen_in_training(file), int((~_unseen(data, split)).sum())
+        if seen != expected:
+            stated = "does not state how many" if seen is None else f"was trained on {seen:,}"
+            return f"{stated} of the {split} faces here, of which {expected:,} have a duplicate in train"
     return ""
+
+
+def seen_in_training(file: Path) -> int | None:
+    """Return how many faces of an evaluation its network was trained on, as the metrics beside it state."""
+    packed = file.name.endswith(".csv.gz")
+    beside = file.with_name(f"{file.name.removesuffix('.csv.gz')}.json") if packed else file.with_name("metrics.json")
+    try:
+        seen = json.loads(beside.read_text(encoding="utf-8"))["seen_in_training"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return seen if isinstance(seen, int) else None
+
+
+def _unseen(data: FERDataModule, split: str) -> NDArray[np.bool_]:
+    """Return (N,) which faces of a split have no exact duplicate in train."""
+    return without_twin(data.lay(split).images[:, 0].numpy(), data.hashes("train"))
 
 
 def candidates_on_val(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Predictions]]:
@@ -90,6 +116,7 @@ def write_ensemble(
     files = [one.val if split == "val" else one.test for one in kept]
     said = [predictions.read(file) for file in files if file is not None]
     results = results_from(choice, said, split)
+    results["temperature_fitted_on"] = "these faces" if split == "val" else "val"
     together = mixed_from(choice, said).astype(np.float32)
     scored = _scored(together, said[0], data, split)
     results["members"] = [
@@ -118,7 +145,7 @@ def _scored(together: Any, said: Predictions, data: FERDataModule, split: str) -
 
 def _about(scored: predictions.Scored, data: FERDataModule, split: str) -> dict[str, Any]:
     """Return the metrics over the faces without an exact duplicate in train, and the data."""
-    kept = without_twin(scored.images, data.hashes("train"))
+    kept = _unseen(data, split)
     predicted, targets = torch.from_numpy(scored.probabilities), torch.from_numpy(scored.targets)
     return {
         "seen_in_training": int((~kept).sum()),

@@ -1,6 +1,7 @@
 """``best.json``: what a campaign was asked for, planned, measured, trained and found. No torch here."""
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -14,7 +15,11 @@ from fer.results import read_kept, write_json
 FILE = "best.json"
 SCHEMA = 1
 PARTS = ("members", "students", "small")
+ROLES = ("member", "student", "small")
+# key=value of fer.train; neither Hydra's own keys nor modules to import: a campaign's folder may be a stranger's
+SETTING = re.compile(r"(?!hydra\b|plugins\b)[a-z_]+(?:[./][a-z0-9_]+)*=.*", re.DOTALL)
 State = Literal["waiting", "running", "done", "stopped", "failed", "left out"]
+STATES: tuple[State, ...] = ("waiting", "running", "done", "stopped", "failed", "left out")
 USABLE: tuple[State, ...] = ("done", "stopped")  # states of networks that have a best epoch
 
 
@@ -127,7 +132,7 @@ class Record:
         command: the command line.
         started: when, UTC.
         spent: seconds of the campaign's clock so far; what it stood still is not counted.
-        slots: trainings side by side.
+        slots: trainings side by side; 0 before they are known.
         where: the machine's part that trains, in words.
         on_gpu: whether that is a GPU.
         width: of a CPU's networks; 0 on a GPU.
@@ -149,7 +154,7 @@ class Record:
     command: str
     started: str
     spent: float = 0.0
-    slots: int = 1
+    slots: int = 0
     where: str = ""
     on_gpu: bool = False
     width: int = 0
@@ -215,7 +220,10 @@ def read(folder: Path) -> Record:
     def sound(contents: dict[str, Any]) -> bool:
         if contents["schema"] != SCHEMA:
             raise ValueError(f"schema {contents['schema']}, expected {SCHEMA}")
-        return bool(_record(contents).request.hours > 0)
+        try:
+            return _sound(_record(contents))
+        except AttributeError as error:
+            raise ValueError(f"it is not laid out as it should be: {error}") from error
 
     return _record(read_kept(folder / FILE, "campaign", "campaign's folder", sound))
 
@@ -235,6 +243,24 @@ def _record(contents: Mapping[str, Any]) -> Record:
     if not all(_plain_name(network.name) for network in record.networks):
         raise ValueError("a network's name is no name of a folder")
     return record
+
+
+def _sound(record: Record) -> bool:
+    """Return whether a record holds what it should; what is passed on to ``fer.train`` holds its settings alone."""
+    numbers = [record.request.hours, record.spent, record.slots]
+    texts = [*record.notes, *record.chosen_teachers, *record.request.settings, *record.request.earlier]
+    for network in record.networks:
+        numbers += [network.epochs, network.planned_begin, network.planned_end, network.epochs_done]
+        numbers += [time for time in (network.began, network.ended) if time is not None]
+        texts += [*network.overrides, *network.teachers, network.reason]
+        if network.state not in STATES or network.role not in ROLES:
+            return False
+    for pace in record.measured.values():
+        numbers += [pace.train, pace.val, pace.fixed]
+    overrides = [text for network in record.networks for text in network.overrides]
+    allowed = all(SETTING.fullmatch(text) for text in (*overrides, *record.request.settings))
+    sound = all(isinstance(number, int | float) for number in numbers) and all(isinstance(one, str) for one in texts)
+    return sound and allowed and record.request.hours > 0
 
 
 def _plain_name(name: object) -> bool:

@@ -3,6 +3,7 @@
 import csv
 import shutil
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,8 @@ KEEP_S = 10.0  # seconds between writings of best.json while networks train
 SAVING_S = 20.0  # seconds in which a network that is stopped at a deadline may save itself
 QUIET = ("logger=none", "trainer.bar=false")  # figures of twelve runs would take minutes
 PROBE_STEPS = 8  # of an epoch that measures a CPU's speed
-PROBE_EPOCHS = 2  # of which the last is measured: the first one includes compiling and the memory's first use
+PROBE_EPOCHS = 2  # on a CPU
+PROBE_EPOCHS_GPU = 8  # of a second each: starts take unequal times, and all must train at once for a while
 PROBE_VAL = 0.25  # share of val
 
 
@@ -67,8 +69,8 @@ class Phase(jobs.Watch):
             jobs.run(self._next, slots, self)
         finally:
             self.board.line.end()
-        for job in self.waiting:
-            self.jobs[job].state, self.jobs[job].reason = "left out", "there was no time left to begin it"
+        for job in self.waiting:  # one that was interrupted before may have a best epoch
+            self._stopped(self.jobs[job], (job.folder / "checkpoints" / "best.ckpt").is_file())
         self.keep()
 
     def _next(self) -> Job | None:
@@ -87,6 +89,8 @@ class Phase(jobs.Watch):
         now = self.clock.now()
         for job in running:
             _note_progress(self.jobs[job], job)
+            if self._interrupted:  # they save themselves already, and a second signal would end them at once
+                continue
             if now > self.deadline + SAVING_S:
                 job.terminate(signal.SIGKILL)
             elif now > self.deadline and self.jobs[job].state != "stopped":
@@ -117,8 +121,7 @@ class Phase(jobs.Watch):
     def _stopped(self, network: Network, has_best: bool) -> None:
         """Note that a training was stopped at the deadline."""
         network.reason = f"stopped at the deadline after {network.epochs_done} of {network.epochs} epochs"
-        if not has_best:
-            network.state = "left out"
+        network.state = "stopped" if has_best else "left out"
         self.record.note(f"{network.name}: {network.reason}; {'its best epoch counts' if has_best else 'left out'}")
 
     def stopping(self, running: Sequence[Job], number: int) -> None:
@@ -129,10 +132,18 @@ class Phase(jobs.Watch):
 
 def _job(network: Network, folder: Path) -> Job:
     run = folder / network.name
+    _wait_for(run)
     goes_on = (run / "checkpoints" / "last.ckpt").is_file() and (run / ".hydra" / "config.yaml").is_file()
     if run.exists() and not goes_on:
         shutil.rmtree(run)  # what was cut off before its first epoch's end
     return Job(run, network.overrides, {}, epochs=network.epochs, resume=goes_on)
+
+
+def _wait_for(run: Path) -> None:
+    """Wait until a training of a campaign that was killed a moment ago has saved itself."""
+    until = time.monotonic() + jobs.GRACE_S
+    while jobs.lives(run) and time.monotonic() < until:
+        time.sleep(jobs.POLL_S)
 
 
 def _note_progress(network: Network, job: Job) -> None:
@@ -156,6 +167,8 @@ def measured(
 ) -> dict[str, Pace]:
     """Return the pace of each kind, trained for a moment side by side; kinds that fail are left out.
 
+    A GPU trains all kinds at once; on a CPU kinds are trained several times where there are more slots.
+
     Args:
         kinds: each is its own probe.
         folder: for the runs; it is removed afterwards.
@@ -169,13 +182,18 @@ def measured(
         FerError: every one failed; the reason is the first one's.
         Interrupted: a signal came.
     """
-    part = _part(faces["train"]) if not on_gpu else ("trainer.max_epochs=3",)
+    shutil.rmtree(folder, ignore_errors=True)  # of a campaign that was interrupted while it measured
+    part = (f"trainer.max_epochs={PROBE_EPOCHS_GPU}",) if on_gpu else _part(faces["train"])
+    copies = 1 if on_gpu else max(1, len(slots) // len(kinds))
     probes = {
-        Job(folder / kind.name, [*kind.overrides, *common, *QUIET, *part, f"seed={kind.seed}"], {}): kind
+        Job(folder / f"{kind.name}_{copy}", [*kind.overrides, *common, *QUIET, *part, f"seed={kind.seed}"], {}): kind
+        for copy in range(copies)
         for kind in kinds
     }
-    board.measuring(len(probes))
-    jobs.run(jobs.in_order(deque(probes)), slots, jobs.Watch())
+    board.measuring(len(kinds))
+    at_once = len(kinds) if on_gpu else len(slots)
+    where = [slots[index % len(slots)] for index in range(at_once)]
+    jobs.run(jobs.in_order(deque(probes)), where, jobs.Watch())
     paces = {kind.probe: pace for job, kind in probes.items() if (pace := _pace(job, faces)) is not None}
     if not paces:
         raise FerError(f"no network can be trained here: {next(iter(probes)).outcome()}")
@@ -192,10 +210,14 @@ def _part(train: int, batch: int = 128) -> tuple[str, ...]:
 
 
 def _pace(job: Job, faces: Mapping[str, int]) -> Pace | None:
-    """Return the pace that a short training's last epoch shows; None where it failed."""
+    """Return the pace of a short training's slowest epoch but the first; None where it failed.
+
+    The first epoch includes compiling and the memory's first use. In the slowest of the others all kinds train at once.
+    """
     try:
         rows = read_history(job.folder / "history.csv")
-        speed, seconds = rows[-1]["images_per_second"], rows[-1]["seconds"]
+        slowest = max(rows[1:], key=lambda row: row["seconds"])
+        speed, seconds = slowest["images_per_second"], slowest["seconds"]
     except (OSError, LookupError, ValueError, csv.Error):
         return None
     if job.code != 0 or not speed > 0:

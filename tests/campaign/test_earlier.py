@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from fer import predictions
-from fer.campaign import earlier, results
+from fer.campaign import earlier, lines, results
+from fer.data.datamodule import FERDataModule
 from fer.errors import FerError
 from fer.labels import EMOTIONS
+from fer.settings import DataSettings
 
 
 def evaluated(folder, split, seed=0):
@@ -41,7 +43,7 @@ def run(tmp_path):
 
 def test_a_run_brings_its_weights_and_predictions(run):
     (found,), notes = earlier.found([run])
-    assert found.name == "run"
+    assert found.name == f"run@{run.parent.name}"  # no network of a campaign has such a name
     assert found.teaches
     assert found.val == run / "evaluations" / "val_ten_crop" / "predictions.csv"
     assert not notes
@@ -67,13 +69,14 @@ def test_results_are_written_small_and_bring_predictions_alone(run, tmp_path):
     assert not found.teaches
     assert found.test == written / "test_ten_crop.csv.gz"
     several, _ = earlier.found([tmp_path / "results", run])
-    assert [one.name for one in several] == ["net", "run"]
+    assert [one.name.partition("@")[0] for one in several] == ["net", "run"]
 
 
 def test_two_of_one_name_are_kept_apart(run, tmp_path):
-    shutil.copytree(run, tmp_path / "other" / "run")
-    several, _ = earlier.found([run, tmp_path / "other" / "run"])
-    assert [one.name for one in several] == ["run", "run_2"]
+    for parent in ("one/same", "two/same"):
+        shutil.copytree(run, tmp_path / parent / "run")
+    several, _ = earlier.found([tmp_path / parent / "run" for parent in ("one/same", "two/same")])
+    assert [one.name for one in several] == ["run@same", "run@same_2"]
 
 
 def test_what_has_no_predictions_of_val_is_noted(tmp_path):
@@ -90,3 +93,43 @@ def test_a_folder_that_holds_nothing_is_refused(tmp_path):
         earlier.found([tmp_path / "missing"])
     with pytest.raises(FerError, match="--with .*: holds no network"):
         earlier.found([tmp_path])
+
+
+def stated(folder, split, seen):
+    file = folder / "evaluations" / f"{split}_ten_crop" / "metrics.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "seen_in_training": seen}))
+
+
+def scored(folder, data, split, labels=None):
+    """Make an evaluation with ten crops of a split of a data set."""
+    folder = folder / "evaluations" / f"{split}_ten_crop"
+    folder.mkdir(parents=True)
+    index = data.places(split)
+    targets = data.faces.targets[index].astype(np.int64) if labels is None else labels
+    chances = np.full((len(index), 7), 1 / 7, np.float32)
+    faces = predictions.Scored(
+        data.faces.images[index], targets, chances, data.faces.rows[index], list(data.faces.classes)
+    )
+    predictions.write(folder / "predictions.csv", split, faces)
+    (folder / "metrics.json").write_text(json.dumps({"seen_in_training": 0}))
+
+
+def test_networks_of_other_faces_labels_or_trainings_are_left_out(tmp_path):
+    data = FERDataModule(DataSettings(path="synthetic", synthetic_count=140, image_size=24, cache=None))
+    data.setup("fit")
+    scored(tmp_path / "run", data, "val")
+    scored(tmp_path / "run", data, "test")
+    (found,), _ = earlier.found([tmp_path / "run"])
+    assert lines.unfit(found, data) == ""
+    stated(tmp_path / "run", "test", 5)
+    assert "trained on 5 of the test faces" in lines.unfit(found, data)
+    stated(tmp_path / "run", "test", None)
+    assert "does not state" in lines.unfit(found, data)
+    stated(tmp_path / "run", "test", 0)
+    labels = np.zeros(len(data.places("val")), np.int64)
+    scored(tmp_path / "labels", data, "val", labels)
+    (found,), _ = earlier.found([tmp_path / "labels"])
+    assert "other faces or labels than val" in lines.unfit(found, data)
+    evaluated(tmp_path / "rows", "val")
+    (found,), _ = earlier.found([tmp_path / "rows"])
+    assert "other faces or labels than val" in lines.unfit(found, data)

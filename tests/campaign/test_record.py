@@ -50,6 +50,14 @@ def test_the_clock_stands_still_between_an_interruption_and_resume():
         lambda held: held["networks"][0].update(unknown=1),
         lambda held: held["request"].update(hours="many"),
         lambda held: held.update(request=None),
+        lambda held: held.update(measured=[]),
+        lambda held: held.update(notes=None),
+        lambda held: held.update(spent="abc"),
+        lambda held: held["networks"][0].update(state="strange"),
+        lambda held: held["networks"][0].update(overrides=["+hydra.callbacks.x={_target_:os.mkdir,path:made}"]),
+        lambda held: held["networks"][0].update(overrides=["hydra/launcher=basic"]),
+        lambda held: held["networks"][0].update(overrides=["plugins=[elsewhere]"]),
+        lambda held: held["request"].update(settings=["--config-dir=elsewhere"]),
     ],
 )
 def test_a_damaged_record_is_named(folder, change):

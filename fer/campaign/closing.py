@@ -1,0 +1,135 @@
+"""The end of a campaign: test opened for each line of the table, the best networks shared, results and page written."""
+
+import shutil
+from pathlib import Path
+
+from fer import share
+from fer.campaign import results
+from fer.campaign.earlier import VIEWS
+from fer.campaign.evaluations import Evaluation
+from fer.campaign.recipes import SMALL, STUDENT
+from fer.campaign.record import Line, Record, metrics_of
+from fer.campaign.selection import ENSEMBLE, Selection
+from fer.errors import FerError
+from fer.predictions import name_of
+
+RESULTS = "results"
+SHARED = "shared"  # folder of the evaluations of shared files
+
+
+class Closing:
+    """Evaluates and shares what a campaign has trained.
+
+    Args:
+        selection: its networks.
+    """
+
+    def __init__(self, selection: Selection) -> None:
+        self.selection, self.record, self.folder = selection, selection.record, selection.folder
+
+    def evaluate(self, *, with_test: bool) -> None:
+        """Evaluate every network on val, choose the ensemble there, and open test."""
+        selection, left = self.selection, self.selection.context.seconds_left
+        selection.context.board.say("evaluating on val")
+        own = self.record.usable("member", STUDENT, SMALL)
+        selection.evaluate([selection.of(one.name, "val", VIEWS) for one in own], left())
+        selection.evaluate_earlier("val", left())
+        if with_test:
+            self._open_test()
+        selection.ensemble(with_test=with_test)
+        self.record.lines = self._lines()
+
+    def _open_test(self) -> None:
+        """Open test for the students, the small network and the best one, in single view and with ten crops.
+
+        One view after the other: two evaluations of a network at once would record their access over each other.
+        """
+        selection, best = self.selection, self.selection.best_single()
+        names = dict.fromkeys([*(one.name for one in self.record.usable(STUDENT, SMALL)), *([best] if best else [])])
+        selection.context.board.say("opening test")
+        for views in ("none", VIEWS):
+            asked = [
+                selection.of(name, "test", views, report=name in (best, SMALL) and views == VIEWS) for name in names
+            ]
+            selection.evaluate(asked, selection.context.seconds_left())
+
+    def _lines(self) -> list[Line]:
+        """Return the lines of the table: every evaluation that is there."""
+        found = []
+        rows = [(one.name, one.role) for one in self.record.usable(STUDENT, SMALL, "member")]
+        ensemble = [(ENSEMBLE, ENSEMBLE)] if self.record.ensemble else []
+        for name, role in [*rows, *ensemble]:
+            for split, views in results.EVALUATIONS:
+                folder = self.folder / name / "evaluations" / name_of(split, views)
+                own = self.folder / name if (split, views) == ("val", "none") and role != ENSEMBLE else folder
+                if (own / "metrics.json").is_file():
+                    found.append(Line(name, role, split, views, str(own.relative_to(self.folder))))
+        return found
+
+    # --- shared files -----------------------------------------------------------------------------------------------
+
+    def share(self, *, with_test: bool) -> None:
+        """Write the best network and the small one as shared files with their cards, and evaluate the files on val.
+
+        Rounding to half precision may change an answer: a file's accuracy is its own.
+        """
+        shutil.rmtree(self.folder / SHARED, ignore_errors=True)
+        names = {one.name for one in self.record.usable(STUDENT, SMALL, "member")}
+        split = "test" if with_test else "val"
+        made = {}
+        for name, stem in ((self.selection.best_single(), "best"), (SMALL, SMALL)):
+            if name in names and name is not None:
+                file = self.folder / f"{stem}.safetensors"
+                try:
+                    size = _share(self.folder / name / "evaluations" / name_of(split, VIEWS), file)
+                    made[file] = {"network": name, "bytes": size}
+                except FerError as error:
+                    self.record.note(f"{name} could not be shared: {error}")
+        accuracies = self._evaluated(list(made))
+        self.record.shared = {
+            file.name: {**about, "accuracy_val": accuracies.get(file)} for file, about in made.items()
+        }
+
+    def _evaluated(self, files: list[Path]) -> dict[Path, float]:
+        """Return the accuracy of shared files on val, single view, against the labels of the data set."""
+        request = self.record.request
+        if any(text.startswith(("data.labels=", "data.classes=")) for text in request.settings):
+            return {}  # a shared file knows its labels by the data of its training alone
+        asked = {
+            file: Evaluation(
+                file.name, file, "val", "none", request.data, request.rule, self.folder / SHARED / file.stem
+            )
+            for file in files
+        }
+        self.selection.evaluate(list(asked.values()), self.selection.context.seconds_left())
+        there = {file: one.folder for file, one in asked.items() if (one.folder / "metrics.json").is_file()}
+        return {file: metrics_of(folder)["accuracy"] for file, folder in there.items()}
+
+
+def _share(evaluation: Path, file: Path) -> int:
+    """Write the network of an evaluation as a shared file, and return its size in bytes.
+
+    Raises:
+        FerError: it was not evaluated, or cannot be written.
+    """
+    if not (evaluation / "model_card.md").is_file():
+        from fer import card
+
+        card.write(metrics_of(evaluation), evaluation / "model_card.md")
+    return share.share(evaluation, file, half=True)
+
+
+def write_results(record: Record, folder: Path) -> None:
+    """Write what is small enough to be kept, and the page.
+
+    Raises:
+        OSError: the folder may not be written.
+    """
+    from fer.campaign.summary import summary_of
+    from fer.reports import campaign as page
+
+    out = folder / RESULTS
+    shutil.rmtree(out, ignore_errors=True)
+    for name in dict.fromkeys(line.name for line in record.lines):
+        results.write(name, folder / name, folder / name / "evaluations", out)
+    page.write(summary_of(record, folder), folder)
