@@ -34,6 +34,7 @@ MOST_SLOTS = 64  # trainings side by side, on however many GPUs
 CPU_SLOTS = 4  # trainings side by side on a CPU: as many as there are students and small networks
 GPU_EVALUATIONS = 8  # processes that evaluate on a GPU, of some 2 GB of its memory each at most
 GPU_SLOTS = 3  # trainings side by side on each GPU: one's steps fill the others' waits for their host
+OVERTIME = 1.03  # of the time, for evaluations at the end that take longer than expected
 LATE = 0.35  # of the members' time by which they may be late before they are stopped
 FIRST = "tiny"  # the package's network, which teaches a CPU's members where it fits the data
 CHOICE = "choice of teachers"  # name of a phase
@@ -330,8 +331,8 @@ class Campaign:
         return Selection(context, Evaluations(processes, on_gpu=self.on_gpu))
 
     def seconds_left(self) -> float:
-        """Return the seconds until the campaign's deadline."""
-        return self.deadline - self.clock.now()
+        """Return the seconds after which evaluations are given up: a little beyond the campaign's deadline."""
+        return self.deadline * OVERTIME - self.clock.now()
 
     def close(self) -> None:
         """Evaluate everything, choose the ensemble, and share the best networks."""

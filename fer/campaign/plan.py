@@ -16,7 +16,7 @@ from fer.results import clock
 SLACK = 0.05  # of the time for training that is kept for epochs that take longer than measured
 TEN_VIEWS = 10.0  # of a face in an evaluation with ten crops
 IN_32_BITS = 1.6  # an evaluation's forward pass against a training's in half precision, on a CPU that has it
-OPENING = 1.0  # s of an evaluation beside the network's work and the intervals: checkpoint, files
+OPENING = 2.5  # s of an evaluation beside the network's work and the intervals: checkpoint, table, files
 INTERVALS = 1e-3  # s a face that the intervals of all metrics take
 IMPORTS = 0.8  # share of a training's fixed time that a process takes to start; evaluations share their processes
 CLOSING = 10.0  # s for the choice of the ensemble, the page and the shared files
@@ -324,6 +324,8 @@ def evaluation_seconds(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> 
     for kind in taught:
         pace = speeds.of(kind, roster)
         ends += [speeds.evaluation(pace), speeds.evaluation(pace), speeds.evaluation(pace, 1)]  # val, test, single view
+    best = speeds.of(roster.student, roster)  # a member may be the best network; its file and the small one's, on val
+    ends += [speeds.evaluation(best, 1), speeds.evaluation(best, 1), speeds.evaluation(best, 1)]
     choosing = speeds.start + _spread(members, speeds.slots) if members else 0.0
     return choosing, speeds.start + _spread([*members, *ends], speeds.slots) + CLOSING
 

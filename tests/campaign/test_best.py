@@ -65,10 +65,14 @@ def test_what_is_wrong_is_one_line(best, arguments, said, tmp_path):
 
 
 def test_help_needs_no_torch():
-    code = (
-        "import sys; sys.argv=['x','--help']\ntry:\n import runpy; runpy.run_module('fer.best', run_name='__main__')\n"
-    )
-    code += "except SystemExit: pass\nprint('torch' in sys.modules)"
+    code = """
+import sys
+from fer.best import main
+try:
+    main(["--help"])
+except SystemExit:
+    print("torch" in sys.modules)
+"""
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip().endswith("False")
     assert "--hours" in ended.stdout
