@@ -147,7 +147,8 @@ def request_of(arguments: argparse.Namespace) -> Request:
     from fer.configuration import composed
 
     data, _ = locate(arguments.data, drawn_faces_allowed=False)
-    composed(["experiment=best/cpu", *(arguments.set or ())])  # a mistyped key is found before anything is measured
+    # a mistyped key is found before anything is measured
+    composed(["experiment=best/cpu", "stages=[]", *(arguments.set or ())])
     return Request(
         hours=arguments.hours,
         data=data,

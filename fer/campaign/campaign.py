@@ -68,7 +68,7 @@ class Campaign:
         """What all trainings have in common, as settings."""
         request = self.record.request
         common = trainings.overrides_for(request.data, request.rule, request.settings, request.device)
-        return build(TrainSettings, plain(composed(["experiment=best/cpu", *common])))
+        return build(TrainSettings, plain(composed(["experiment=best/cpu", "stages=[]", *common])))
 
     @cached_property
     def slots(self) -> Sequence[Mapping[str, str]]:
