@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_plugins_left() -> Iterator[None]:
+def no_plugins_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Forget what a test's plugins registered: networks, their offers to Hydra, the modules themselves."""
     from hydra.core.config_store import ConfigStore
 
@@ -84,7 +83,8 @@ def no_plugins_left() -> Iterator[None]:
     MODELS._entries.update(networks)
     ConfigStore.instance().repo.pop("model", None)  # the shipped networks are offered by files
     for name in set(sys.modules) - modules:
-        if str(getattr(sys.modules[name], "__file__", None)).startswith(tempfile.gettempdir()):
+        # of a test's own folder: the library and all that it stands on may lie in a temporary folder too
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path_factory.getbasetemp())):
             del sys.modules[name]
 
 

@@ -93,9 +93,9 @@ def test_metrics_are_those_of_the_predictions(file):
 
 
 def test_no_file_lacks_its_predictions_and_no_path_is_absolute():
-    assert [file.with_suffix("").with_suffix("") for file in sorted(RESULTS.glob("*/*.csv.gz"))] == [
-        file.with_suffix("") for file in FILES
-    ]
+    # what twelve short runs predicted lies in one file, which tests/test_docs.py counts
+    packed = [file for file in sorted(RESULTS.glob("*/*.csv.gz")) if file.name != "predicted.csv.gz"]
+    assert [file.with_suffix("").with_suffix("") for file in packed] == [file.with_suffix("") for file in FILES]
     for file in FILES:
         assert not re.search(r'[ "=\[](/|~/|\.\./)\w', file.read_text()), file
 
