@@ -78,7 +78,7 @@ def parser() -> Grammar:
         "--jobs",
         type=int,
         metavar="N",
-        help="trainings side by side; default: three on each GPU, or one on each core as far as memory goes",
+        help="trainings side by side; default: three on each GPU, or one on each core, four at most",
     )
     grammar.add_argument("--out", type=Path, help=f"folder of the campaign; default: {CAMPAIGNS}/<date>_<time>")
     grammar.add_argument("--dry-run", action="store_true", default=None, help="measure the speed and print the plan")
