@@ -292,7 +292,7 @@ def lines(summary: Summary) -> Markup:
         "chance: a perfectly calibrated network of these confidences would often show as much on as many faces."
     )
     notes = [page.note(text) for text in summary.notes]
-    table = page.table(HEADS, [row.cells for row in summary.rows], (1, 5, 6, 7))
+    table = page.named(page.table(HEADS, [row.cells for row in summary.rows], (1, 5, 6, 7)))
     return joined(table, paragraph(explained, class_="soft"), *notes)
 
 
@@ -322,7 +322,7 @@ def plan(summary: Summary, svg: str | None) -> Markup:
         for span in summary.spans
     ]
     picture = page.drawing(svg, "planned and real times of each training", large=True) if svg else ""
-    return joined(picture, page.table(heads, rows, (1, 2, 3, 4, 6)))
+    return joined(picture, page.named(page.table(heads, rows, (1, 2, 3, 4, 6))))
 
 
 def one(svg: str, label: str) -> Markup:
