@@ -17,7 +17,7 @@ from fer.data.twins import without_twin
 from fer.errors import FerError
 from fer.evaluation import looks
 from fer.evaluation.from_predictions import PredictionsChoice, chosen_from, mixed_from, results_from
-from fer.evaluation.request import Member
+from fer.evaluation.request import Member, of_split
 from fer.labels import SPLITS
 from fer.predictions import Predictions, name_of
 from fer.results import write_json
@@ -35,16 +35,12 @@ def unfit(candidate: Candidate, data: FERDataModule) -> str:
             continue
         try:
             said = predictions.read(file)
+            if said.classes != tuple(data.faces.classes):
+                return f"predicts {', '.join(said.classes)}"
+            data.lay(split)
+            of_split(said, str(file), data, split)
         except FerError as error:
             return str(error)
-        if said.classes != tuple(data.faces.classes):
-            return f"predicts {', '.join(said.classes)}"
-        index = data.places(split)
-        labels = [data.faces.classes[label] for label in data.faces.targets[index].tolist()]
-        if dict(zip(said.rows.tolist(), said.targets, strict=True)) != dict(
-            zip(data.faces.rows[index].tolist(), labels, strict=True)
-        ):
-            return f"was scored on other faces or labels than {split} here"
         seen, expected = seen_in_training(file), int((~_unseen(data, split)).sum())
         if seen != expected:
             stated = "does not state how many" if seen is None else f"was trained on {seen:,}"
@@ -117,8 +113,9 @@ def write_ensemble(
     said = [predictions.read(file) for file in files if file is not None]
     results = results_from(choice, said, split)
     results["temperature_fitted_on"] = "these faces" if split == "val" else "val"
-    together = mixed_from(choice, said).astype(np.float32)
-    scored = _scored(together, said[0], data, split)
+    data.lay(split)
+    together = said[0]._replace(probabilities=mixed_from(choice, said))
+    scored = scoring.scored_faces(of_split(together, "ensemble", data, split), data, split, list(together.classes))
     results["members"] = [
         {**member, "name": one.name, "checkpoint": str(file if one.network is None else checkpoints.find(one.network))}
         for member, one, file in zip(results["members"], kept, files, strict=True)
@@ -131,16 +128,6 @@ def write_ensemble(
         results["test_opened"] = _recorded(kept, results)
     write_json(folder / "metrics.json", results)
     return folder
-
-
-def _scored(together: Any, said: Predictions, data: FERDataModule, split: str) -> predictions.Scored:
-    """Return an ensemble's answers in the order of the data set's faces."""
-    dataset, rows = data.lay(split), data.faces.rows[data.places(split)]
-    index_of = {row: index for index, row in enumerate(said.rows.tolist())}
-    order = [index_of[row] for row in rows.tolist()]
-    return predictions.Scored(
-        dataset.images[:, 0].numpy(), dataset.targets.numpy(), together[order], rows, list(said.classes)
-    )
 
 
 def _about(scored: predictions.Scored, data: FERDataModule, split: str) -> dict[str, Any]:
