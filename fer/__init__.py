@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fer.checkpoints import load
+    from fer.models.checkpoints import load
 
 __all__ = ["load"]
 
@@ -14,7 +14,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     """Import torch only when something that needs it is asked for: ``--help`` must answer at once."""
     if name == "load":
-        from fer.checkpoints import load
+        from fer.models.checkpoints import load
 
         return load
     raise AttributeError(f"module 'fer' has no attribute {name!r}")

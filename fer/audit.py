@@ -15,16 +15,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fer.data import exclusion
-from fer.data.advice import advise
-from fer.data.inspection import Found, examine, split_of
+from fer.config.command import Grammar, command
+from fer.config.settings import DataSettings
+from fer.data import exclude
+from fer.data.audit.inspection import Found, examine, split_of
+from fer.data.audit.suggestions import advise
+from fer.data.audit.summary import advice_counts, counted
 from fer.data.locate import locate
-from fer.data.tallies import advice_counts, counted
-from fer.errors import Grammar, command
-from fer.reports import audit as report
-from fer.reports import audit_text
-from fer.results import new_folder, write_json, written_whole
-from fer.settings import DataSettings
+from fer.reports.audit import page as report
+from fer.reports.audit import text
+from fer.system.files import new_folder, write_json, written_whole
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments, line = parser().begin(argv)
     if arguments.plugins:
-        from fer.configuration import import_plugins  # brings Hydra, which nothing else here needs
+        from fer.config.hydra import import_plugins  # brings Hydra, which nothing else here needs
 
         import_plugins([name for name in arguments.plugins.split(",") if name])
     audit(arguments, line)
@@ -84,15 +84,16 @@ def audit(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     Raises:
         FerError: the data are missing or bad, or ``--rule`` does not apply to them.
     """
-    from fer import machine, suspects
-    from fer.data.table import read_faces
+    from fer.data.load import read_faces
+    from fer.evaluation import label_errors
+    from fer.system import machine
 
     if arguments.predictions:
-        suspects.require_cleanlab()
+        label_errors.require_cleanlab()
     settings = data_settings(arguments)
     faces = read_faces(settings)
     split = split_of(faces, arguments.rule, settings)
-    doubted = suspects.find(faces, arguments.predictions) if arguments.predictions else None
+    doubted = label_errors.find(faces, arguments.predictions) if arguments.predictions else None
     found = examine(faces, split, quick=arguments.quick, suspects=doubted)
     advice = advise(found)
     facts = {
@@ -104,15 +105,15 @@ def audit(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     }
     folder = results_folder(arguments.out, faces.source.name)
     write_json(folder / "audit.json", facts)
-    exclusion.write(folder / "audit.csv", found, advice)
+    exclude.write(folder / "audit.csv", found, advice)
     write_twins(folder / "twins.csv", found)
     if not arguments.quick:
         write_near_twins(folder / "near_twins.csv", found)
         write_extremes(folder / "extremes.csv", found)
     page = report.write(found, facts, folder)
-    log.info("%s\n\nresults: %s\npage:    %s", audit_text.summary(facts), folder, page)
+    log.info("%s\n\nresults: %s\npage:    %s", text.summary(facts), folder, page)
     if facts["advice"]["exclude"]["faces"]:
-        from fer.configuration import spelled
+        from fer.config.conf import spelled
 
         log.info("next:    python -m fer.train %s", shlex.quote(f"data.exclude={spelled(str(folder / 'audit.csv'))}"))
     return facts
@@ -124,7 +125,7 @@ def data_settings(arguments: argparse.Namespace) -> DataSettings:
     Raises:
         FerError: they are not found, or a value is out of range; drawn faces never stand in.
     """
-    from fer.arguments import check
+    from fer.config.schema import check
 
     path, _ = locate(arguments.data, drawn_faces_allowed=False)
     asked = {"path": path, "votes": arguments.votes, "image_size": arguments.image_size, "on_bad": arguments.on_bad}

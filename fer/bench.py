@@ -20,8 +20,10 @@ from fer.benchmarks.reading import caching, reading
 from fer.benchmarks.showing import showing
 from fer.benchmarks.tables import table
 from fer.benchmarks.training import on_gpu, overhead, side_by_side, starting
-from fer.errors import FerError, Grammar, command
-from fer.results import text_table, write_json
+from fer.config.command import Grammar, command
+from fer.config.errors import FerError
+from fer.system.files import write_json
+from fer.system.text import text_table
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ def growth(file: Path, scratch: Path, out: Path, rounds: int) -> list[Figure]:
 
 def report(figures: list[Figure], file: Path, data: str) -> None:
     """Print the table and write the JSON."""
-    from fer import machine
+    from fer.system import machine
 
     marks = {True: "yes", False: "NO", None: ""}
     rows = [

@@ -16,13 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer import jobs
 from fer.campaign.record import FILE, PARTS, SETTING, Record, Request, read
+from fer.config.command import Grammar, command
+from fer.config.errors import FerError, Interrupted
 from fer.data.locate import locate
-from fer.errors import FerError, Grammar, Interrupted, command
-from fer.places import let_waiting_threads_sleep
-from fer.results import new_folder
-from fer.terminal import logged, shown
+from fer.sweeps import jobs
+from fer.system.files import new_folder
+from fer.system.slots import let_waiting_threads_sleep
+from fer.system.terminal import logged, shown
 
 if TYPE_CHECKING:
     from fer.campaign.campaign import Campaign
@@ -144,7 +145,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
     Raises:
         FerError: there are no data, or a setting is none of ``fer.train``.
     """
-    from fer.configuration import composed
+    from fer.config.hydra import composed
 
     data, _ = locate(arguments.data, drawn_faces_allowed=False)
     # a mistyped key is found before anything is measured

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from fer.errors import FerError, Grammar, command
-from fer.results import new_folder
+from fer.config.command import Grammar, command
+from fer.config.errors import FerError
+from fer.system.files import new_folder
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +42,14 @@ def parser() -> Grammar:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments, _ = parser().begin(argv)
-    from fer import leaderboard  # brings Hydra's side, which --help does without
+    from fer.reports.compare import leaderboard
+    from fer.runs import load  # brings Hydra's side, which --help does without
 
-    gathered = leaderboard.gather(arguments.runs)
-    pairs = [leaderboard.paired(*pair) for pair in arguments.pair]
+    gathered = load.gather(arguments.runs)
+    pairs = [load.paired(*pair) for pair in arguments.pair]
     chosen = arguments.test
     if chosen is not None:
-        leaderboard.looks_at_test(chosen)  # before a folder is made
+        load.looks_at_test(chosen)  # before a folder is made
     out = results_folder(arguments.out)
     published = leaderboard.write(gathered, out, by=arguments.sort, pairs=pairs, chosen=chosen)
     log.info("%s\n\npage:    %s\ntables:  %s, %s", published.text, published.page, published.table, published.markdown)

@@ -9,13 +9,15 @@ an ensemble. Writes
 import argparse
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fer.configuration import import_plugins
-from fer.errors import FerError, Grammar, command
-from fer.places import let_waiting_threads_sleep
+from fer.config.command import Grammar, command
+from fer.config.errors import FerError
+from fer.config.hydra import import_plugins
+from fer.reports.summary import remarks
+from fer.system.slots import let_waiting_threads_sleep
 
 log = logging.getLogger(__name__)
 
@@ -125,12 +127,12 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     Raises:
         FerError: a bad checkpoint, or data that are missing, bad or without the split.
     """
-    from fer import card, machine
+    from fer.config.settings import TrainerSettings
+    from fer.evaluation.evaluate import evaluate as scored_by
     from fer.evaluation.request import Asked
-    from fer.evaluation.scored import evaluate as scored_by
-    from fer.reports import run
-    from fer.results import class_table, figure_table
-    from fer.settings import TrainerSettings
+    from fer.reports import model_card, run
+    from fer.reports.summary import class_table, figure_table
+    from fer.system import machine
 
     on_gpu = machine.uses_gpu(TrainerSettings(accelerator=arguments.device), "--device")
     asked = Asked(
@@ -154,52 +156,10 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     told = [class_table(results), figure_table(results), *remarks(results)]
     log.info("\n%s\n\nresults:  %s", "\n\n".join(told), folder)  # first: a disk that is full then takes nothing away
     if not arguments.no_report:
-        card.write(results, folder / "model_card.md")
+        model_card.write(results, folder / "model_card.md")
         run.write(run.Report(results, scored), folder)
         log.info("report:   %s\ncard:     %s", folder / "report.html", folder / "model_card.md")
     return results
-
-
-def remarks(results: Mapping[str, Any]) -> list[str]:
-    """Return what else was asked for, and what a reader of the figures must know."""
-    from fer.results import (
-        MEMBER_HEADS,
-        answering_in_words,
-        crowd_table,
-        difference_table,
-        ensemble_in_words,
-        member_rows,
-        same_views,
-        seen_in_choice_in_words,
-        selection_in_words,
-        text_table,
-    )
-
-    told = []
-    if "diversity" in results:
-        told.append(f"{ensemble_in_words(results)}:\n{text_table(MEMBER_HEADS, member_rows(results))}")
-    if selection := results.get("selection"):
-        told.append(selection_in_words(selection))
-    if against := results.get("against"):
-        test = against["mcnemar"]
-        told.append(
-            f"minus {against['name']}, on the same faces{same_views(against)}:\n{difference_table(against)}\n"
-            f"only this one is right on {test['first']:,} faces, only the other on {test['second']:,}: McNemar's exact "
-            f"p = {test['p']:.3g} (of these networks, not of their seeds)"
-        )
-    if crowd := results.get("crowd"):
-        told.append(crowd_table(crowd))
-    if "answering" in results:
-        told.append(answering_in_words(results["answering"]))
-    if copies := seen_in_choice_in_words(results):
-        told.append(copies)
-    if "test_opened" in results:
-        count = results["test_opened"]
-        told.append(
-            f"test was opened {'for the first time' if count == 1 else f'{count} times by now'}"
-            f"{'' if count == 1 else ': what is chosen after a look is chosen on test'}"
-        )
-    return told
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ answer at once.
 import logging
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,27 +18,17 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from fer import configuration, sweep
-from fer.arguments import build
-from fer.configuration import (
-    composed,
-    import_plugins,
-    offer_networks,
-    plain,
-    quoted,
-    refuse_additions,
-    search_paths,
-    stored,
-    tidied,
-    unquoted,
-)
-from fer.data.locate import locate
-from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.errors import FerError, command
-from fer.places import let_waiting_threads_sleep
-from fer.runs import DEFAULTS
-from fer.settings import DataSettings, Origin, SweepSettings, TrainSettings, leaves
-from fer.terminal import shown
+from fer.config import hydra
+from fer.config.command import command
+from fer.config.conf import plain, search_paths
+from fer.config.errors import FerError
+from fer.config.hydra import composed, import_plugins, offer_networks, refuse_additions, tidied
+from fer.config.schema import build
+from fer.config.settings import Origin, SweepSettings, TrainSettings
+from fer.sweeps import sweep
+from fer.system.slots import let_waiting_threads_sleep
+from fer.system.terminal import shown
+from fer.training.resume import _data, _value, refuse_used_folder, resuming
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return sweep.run(arguments)
     arguments = resuming(arguments) if _value(arguments, "resume") else arguments
     refuse_used_folder(arguments)
-    configuration.run(task, arguments, check=settings_of)
+    hydra.run(task, arguments, check=settings_of)
     return 0
 
 
@@ -92,7 +82,7 @@ def _origin(config: DictConfig, hydra_config: Any) -> Origin:
         command=shlex.join(["python", "-m", "fer.train", *overrides, *paths]),
         choices=choices,
         asked=[text.partition("=")[0] for text in overrides],
-        changes=partial(configuration.changes, {**plain(config), "resume": None}, choices, paths),
+        changes=partial(hydra.changes, {**plain(config), "resume": None}, choices, paths),
     )
 
 
@@ -107,16 +97,16 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
         return
     import_plugins(settings.plugins)
     data, stand_in = _data(settings, folder, drawn_faces_allowed=not origin.choices.get("experiment"))
-    from fer.training import fit  # torch comes in here, with everything checked that can be
+    from fer.training.run import fit  # torch comes in here, with everything checked that can be
 
     settings, origin = replace(settings, data=data), replace(origin, stand_in=stand_in)
     if settings.lr_finder:
-        from fer import lr_finder
+        from fer.training import lr_finder
 
         log.info("%s", lr_finder.told(lr_finder.find(settings, folder, origin), place))
         return
     if finished:
-        from fer.training import show_again
+        from fer.training.run import show_again
 
         log.info("finished already; writing what is missing of it: %s", ", ".join(missing))
         show_again(settings, folder, origin)
@@ -137,35 +127,6 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     if "test" in results["dataset"]["counts"]:
         plugins = f" --plugins {','.join(settings.plugins)}" if settings.plugins else ""
         log.info("next:     python -m fer.evaluate %s --split test%s", shlex.quote(str(place)), plugins)
-
-
-def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -> tuple[DataSettings, bool]:
-    """Return the data, files named from the root, and whether drawn faces stand in.
-
-    A run is resumed and evaluated from other folders too; a resumed one goes on with what it had, where that is there.
-    """
-    data = settings.data
-    known: dict[str, Any] = {}
-    if settings.resume:
-        from fer.checkpoints import newest
-
-        about = newest(folder)[1]["fer"]
-        known, stand_in = about["dataset"]["settings"], about["dataset"]["stand_in"]
-        if data.batch_size == "auto":  # the order of the steps hangs on what was found then, on another GPU perhaps
-            data = replace(data, batch_size=about["batch_size"])
-    data = replace(data, votes=_file(data.votes, known, "votes"), exclude=_file(data.exclude, known, "exclude"))
-    if known and (known["path"] == SYNTHETIC or Path(known["path"]).exists()):
-        return replace(data, path=known["path"]), stand_in
-    path, stand_in = locate(data.path, drawn_faces_allowed=drawn_faces_allowed and not settings.resume)
-    return replace(data, path=path), stand_in
-
-
-def _file(given: str | None, known: Mapping[str, Any], key: str) -> str | None:
-    """Return a file's path from the root: where a resumed run had it, if it is still there."""
-    before = known.get(key)
-    if given is not None and before is not None and Path(before).exists():
-        return str(before)
-    return None if given is None else str(Path(given).expanduser().absolute())
 
 
 def _log_folder(place: Path) -> str:
@@ -201,53 +162,9 @@ def list_models(arguments: Sequence[str]) -> None:
     offer_networks(overrides)
     settings = build(TrainSettings, plain(composed(overrides)))
     import_plugins(settings.plugins)
-    from fer.inventory import listing
+    from fer.training.model_table import listing
 
     print(listing(settings))
-
-
-def refuse_used_folder(arguments: Sequence[str]) -> None:
-    """Raise if a run would be written over another.
-
-    Raises:
-        FerError: naming the folder and the way to go on with it.
-    """
-    run_folder = _value(arguments, "hydra.run.dir")
-    used = run_folder and any((Path(run_folder) / name).exists() for name in ("checkpoints", "lr_finder.json"))
-    if used and not _value(arguments, "resume"):
-        raise FerError(
-            f"hydra.run.dir={run_folder}: holds a run already; choose another folder, or go on with resume={run_folder}"
-        )
-
-
-def resuming(arguments: list[str]) -> list[str]:
-    """Return the command line that continues the run named by ``resume=`` in its own folder.
-
-    The run's own overrides are taken up.
-
-    Raises:
-        FerError: there is no such run, or the other arguments, or the library's defaults, would change it.
-    """
-    path = _value(arguments, "resume")
-    folder = Path(path).expanduser().resolve()
-    if not (folder / ".hydra" / "config.yaml").is_file():
-        raise FerError(f"resume={path}: no run folder (it has no .hydra/config.yaml)")
-    if _value(arguments, "hydra.run.dir"):
-        raise FerError(f"resume={path} goes on in the run's own folder; leave out hydra.run.dir")
-    before = stored(folder, "overrides.yaml")
-    paths = search_paths(stored(folder, "hydra.yaml")["hydra"]["overrides"]["hydra"])
-    merged = {text.partition("=")[0]: text for text in (*before, *paths, *arguments) if not text.startswith("resume=")}
-    overrides = [text for key, text in merged.items() if not key.startswith("-")]
-    offer_networks(overrides)
-    _refuse_changes(folder, path, plain(composed(overrides)))
-    flags = [text for text in arguments if text.startswith("-")]
-    return [*flags, *overrides, f"resume={quoted(str(folder))}", f"hydra.run.dir={quoted(str(folder))}"]
-
-
-def _value(arguments: Sequence[str], key: str) -> str:
-    """Return the last value given for a key, unquoted; empty if none, or null, is given."""
-    given = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
-    return "" if not given or given[-1] == "null" else unquoted(given[-1])
 
 
 def _several(arguments: Sequence[str]) -> bool:
@@ -258,20 +175,6 @@ def _several(arguments: Sequence[str]) -> bool:
 def _shows(arguments: Sequence[str]) -> bool:
     """Return whether a command line asks Hydra to show something, and to run nothing."""
     return any(argument.partition("=")[0] in SHOWING for argument in arguments)
-
-
-def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
-    # an older run does not name every key: it did what is the default now
-    before, after = DEFAULTS | dict(leaves(stored(folder, "config.yaml"))), DEFAULTS | dict(leaves(now))
-    own = [key for key in sorted(before | after) if key != "resume" and not key.startswith("sweep.")]
-    changed = [key for key in own if before.get(key) != after.get(key)]
-    if changed:
-        key = changed[0]
-        more = f" (and {len(changed) - 1} more keys)" if len(changed) > 1 else ""
-        raise FerError(
-            f"resume={path}: the run has {key}={before.get(key)}, now it is {after.get(key)}{more}; a run goes on as "
-            f"it began. To train on from its weights with other settings: init_from={path}"
-        )
 
 
 if __name__ == "__main__":

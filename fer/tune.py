@@ -16,17 +16,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from fer import jobs
-from fer.configuration import conf_folder, tidied
-from fer.errors import FerError, Interrupted, command
-from fer.places import places
-from fer.results import new_folder
-from fer.terminal import logged, shown
-from fer.trials import Trial, counted, counts, ended_in
+from fer.config.command import command
+from fer.config.conf import conf_folder
+from fer.config.errors import FerError, Interrupted
+from fer.config.hydra import tidied
+from fer.runs.trials import Trial, counted, counts, ended_in
+from fer.sweeps import jobs
+from fer.system.files import new_folder
+from fer.system.slots import places
+from fer.system.terminal import logged, shown
 
 if TYPE_CHECKING:
-    from fer.tuning.outcome import Outcome
-    from fer.tuning.request import Request
+    from fer.sweeps.tuning.outcome import Outcome
+    from fer.sweeps.tuning.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(help_text())
         return 0
     require_optuna()
-    from fer.tuning.request import read
+    from fer.sweeps.tuning.request import read
 
     return run(read(tidied(given)), shlex.join(["python", "-m", "fer.tune", *given]))
 
@@ -91,8 +93,8 @@ def run(request: "Request", line: str) -> int:
         FerError: no data; another process searches in the same folder.
         Interrupted: a signal came; the trials in hand have saved themselves.
     """
-    from fer.tuning import outcome, proposals
-    from fer.tuning.search import Search, Task
+    from fer.sweeps.tuning import outcome, proposals
+    from fer.sweeps.tuning.search import Search, Task
 
     environment = jobs.environment(request.config["data"]["path"])
     settings, folder = request.settings, _made(request)
@@ -146,7 +148,7 @@ def _refuse_forgotten(folder: Path, storage: object, trials: Sequence[Trial]) ->
 
 def announce(state: "Outcome", where: str) -> None:
     """Say what is going to be done, and what is not."""
-    from fer.tuning.proposals import prunes
+    from fer.sweeps.tuning.proposals import prunes
 
     request, trials = state.request, state.search.trials()
     settings, task = request.settings, state.search.task

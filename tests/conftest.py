@@ -102,7 +102,7 @@ def runner(main: Callable[[Sequence[str]], int], capfd: pytest.CaptureFixture[st
 @pytest.fixture
 def epochs_take(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Return a function that lets epochs take so many seconds, for whatever is done now and then."""
-    from fer.callbacks import Stopwatch
+    from fer.training.callbacks.history import Stopwatch
 
     now = [0.0]
     ended = Stopwatch.on_train_epoch_end
@@ -114,7 +114,10 @@ def epochs_take(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
         monkeypatch.setattr(Stopwatch, "on_train_epoch_end", later)
 
-    monkeypatch.setattr("fer.callbacks.time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter))
+    monkeypatch.setattr(
+        "fer.training.callbacks.checkpointing.time",
+        SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter),
+    )
     return take
 
 
@@ -177,9 +180,10 @@ def settings_of_first_job(arguments: Sequence[str]) -> Any:
     Raises:
         FerError: they are faulty.
     """
-    from fer.arguments import build
-    from fer.configuration import composed, offer_networks, plain
-    from fer.settings import TrainSettings
+    from fer.config.conf import plain
+    from fer.config.hydra import composed, offer_networks
+    from fer.config.schema import build
+    from fer.config.settings import TrainSettings
 
     overrides = [text for text in arguments if text != "-m" and not text.startswith("resume=")]
     offer_networks([text for text in overrides if text.startswith("model=")])
@@ -238,7 +242,7 @@ def another_run(train: Callable[..., Ended], tmp_path: Path) -> Path:
 @pytest.fixture
 def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let the next run that comes to a step be interrupted there, as by Ctrl-C."""
-    from fer.callbacks import Stopwatch
+    from fer.training.callbacks.history import Stopwatch
 
     wanted: list[int] = []
     before = Stopwatch.on_train_batch_end

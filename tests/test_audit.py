@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS
 from fer.data.readers.drawing import draw_faces
-from fer.labels import EMOTIONS, FERPLUS_COLUMNS
 
 USAGES = ["Training"] * 50 + ["PublicTest"] * 10 + ["PrivateTest"] * 10
 # places of the faces that are made alike; the labels of the second group differ, the fourth is black

@@ -12,8 +12,8 @@ from fer.benchmarks.contestants import Imports, Order, command_line, waits
 from fer.benchmarks.figures import at_least, at_most
 from fer.benchmarks.growth import Series, repeated
 from fer.benchmarks.training import interleaved, ratios, waits_of
+from fer.config.errors import FerError
 from fer.data.readers import csv_file
-from fer.errors import FerError
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_fer_train_is_measured_in_bf16_where_the_processor_multiplies_it(multipl
             label: [{"seconds": seconds[label], "processor": 1.0, "images": 9, "memory": 0.0}] for label in contestants
         }
 
-    monkeypatch.setattr("fer.machine.multiplies_bf16", lambda: multiplies)
+    monkeypatch.setattr("fer.system.machine.multiplies_bf16", lambda: multiplies)
     monkeypatch.setattr(training, "interleaved", measured)
     found = {figure.name: figure for figure in training.side_by_side(Path("fer2013.csv"), 1, 1, None)}
     assert not found["plain loop's time / ours, by the clock"].ok  # twice as fast, and three times is the target

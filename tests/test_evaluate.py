@@ -13,13 +13,14 @@ from PIL import Image
 from test_train import write_csv
 
 import fer
-from fer import ensemble, predictions
-from fer.data import exclusion
+from fer.config.settings import DataSettings
+from fer.data import exclude
 from fer.data.datamodule import FERDataModule
+from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
-from fer.ensemble import Pick
-from fer.labels import EMOTIONS
-from fer.settings import DataSettings
+from fer.inference import ensemble
+from fer.inference.ensemble import Pick
+from fer.runs import predictions
 
 
 def test_val_again_gives_the_runs_own_figures(evaluate, small_run):
@@ -229,8 +230,8 @@ def test_each_look_at_test_is_counted(evaluate, small_run):
     assert evaluate(str(small_run), "--split", "val").code == 0
     ended = evaluate(str(small_run), "--split", "test", "--tta", "flip")
     assert "test was opened 2 times by now" in ended.out
-    looks = json.loads((small_run / "test_opened.json").read_text())
-    assert [look["tta"] for look in looks] == ["none", "flip"]
+    test_log = json.loads((small_run / "test_opened.json").read_text())
+    assert [look["tta"] for look in test_log] == ["none", "flip"]
     assert metrics(small_run / "evaluations" / "test_flip")["test_opened"] == 2
     assert "test_opened" not in metrics(small_run / "evaluations" / "val")
     (small_run / "test_opened.json").write_text("[1")
@@ -245,8 +246,8 @@ def test_two_networks_of_one_folder_each_have_their_looks(evaluate, small_run):
     best, last = (str(small_run / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
     assert evaluate(best, last, "--split", "test", "--out", "both").code == 0
     assert evaluate(best, "--split", "test", "--against", last).code == 0
-    looks = json.loads((small_run / "test_opened.json").read_text())
-    assert sorted(look["checkpoint"] for look in looks) == ["best.ckpt", "best.ckpt", "last.ckpt", "last.ckpt"]
+    test_log = json.loads((small_run / "test_opened.json").read_text())
+    assert sorted(look["checkpoint"] for look in test_log) == ["best.ckpt", "best.ckpt", "last.ckpt", "last.ckpt"]
     ended = evaluate(best, "--split", "test")
     assert "test was opened 3 times by now" in ended.out
 
@@ -254,8 +255,8 @@ def test_two_networks_of_one_folder_each_have_their_looks(evaluate, small_run):
 def test_a_promise_says_where_twins_could_not_be_told(train, evaluate, tmp_path):
     audited = tmp_path / "audit.csv"
     data = FERDataModule(DataSettings(path="synthetic", synthetic_count=140, image_size=24))
-    about = f"fingerprint={exclusion.fingerprint(data.faces)} image_size=24 split=official"
-    audited.write_text(f"{exclusion.PURPOSE} {about}\nrow,reason,suggestion\n0,mine,exclude\n")
+    about = f"fingerprint={exclude.fingerprint(data.faces)} image_size=24 split=official"
+    audited.write_text(f"{exclude.PURPOSE} {about}\nrow,reason,suggestion\n0,mine,exclude\n")
     assert train(*SMALL, f"data.exclude={audited}", "hydra.run.dir=run").code == 0
     assert evaluate("run", "--error-rate", "0.9").code == 0
     audited.unlink()
@@ -537,12 +538,12 @@ def test_what_weights_began_from_was_seen_too(train, evaluate, holdout_run, tmp_
 
 
 def test_a_look_that_cannot_be_recorded_is_told_and_loses_nothing(evaluate, small_run, monkeypatch):
-    from fer.evaluation import looks
+    from fer.evaluation import test_log
 
     def refuse(file, contents):
         raise PermissionError(13, "Permission denied", str(file))
 
-    monkeypatch.setattr(looks, "write_json", refuse)
+    monkeypatch.setattr(test_log, "write_json", refuse)
     ended = evaluate(str(small_run), "--split", "test", "--out", "elsewhere")
     assert ended.code == 0, ended.err
     assert "could not be recorded" in ended.err + ended.out

@@ -18,13 +18,13 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import fer
-from fer.calibration import tempered
-from fer.labels import EMOTIONS
-from fer.significance import wilson
+from fer.data.labels import EMOTIONS
+from fer.metrics.calibration import tempered
+from fer.metrics.statistics import wilson
 
 ROOT = Path(fer.__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-PAGES = [ROOT / "README.md", ROOT / "fer" / "pretrained" / "README.md"]
+PAGES = [ROOT / "README.md", ROOT / "fer" / "models" / "zoo" / "README.md"]
 PAGES += [ROOT / "docs" / f"{name}.md" for name in ("evaluation", "performance", "recipes", "study")]
 WITH_FILES = [page for page in PAGES if page.exists() and "| files |" in page.read_text()]
 FILES = sorted(RESULTS.glob("*/*.json"))

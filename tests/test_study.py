@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from conftest import SMALL, Ended, metrics, runner
 
-from fer.configuration import composed, plain
-from fer.significance import Interval
-from fer.study import ROWS, of_sum
+from fer.config.conf import plain
+from fer.config.hydra import composed
+from fer.metrics.statistics import Interval
+from fer.reports.study.tables import ROWS, of_sum
 
 DRAWN = ("data=synthetic", "data.synthetic_count=140", "data.image_size=24", "data.batch_size=16", "logger=none",
          "trainer.accelerator=cpu", "trainer.max_epochs=2")  # fmt: skip
@@ -138,7 +139,7 @@ def test_the_baselines_differ_from_the_others_in_what_their_names_say():
 
 
 def test_every_experiment_of_the_study_is_in_the_table():
-    from fer.configuration import conf_folder
+    from fer.config.conf import conf_folder
 
     files = (conf_folder() / "experiment" / "study").iterdir()
     assert {row.experiment for row in ROWS} == {f"study/{file.stem}" for file in files}

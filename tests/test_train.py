@@ -14,11 +14,11 @@ import torch
 from conftest import SMALL, metrics
 
 import fer
+from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
-from fer.labels import EMOTIONS
-from fer.measures import FIGURES
+from fer.metrics.classification import FIGURES
 from fer.models import EmotionClassifier
-from fer.results import read_history
+from fer.system.files import read_history
 
 NETWORKS = (
     "cnn, convnext, efficientnet, mini_xception, mlp, preact_resnet, residual_masking, resnet18, resnet9, timm, vgg16, "
@@ -472,7 +472,7 @@ def test_plugin_arguments_without_a_default_must_be_given(train, tmp_path, monke
 
 
 def test_a_limited_validation_sees_every_class_of_a_tree(tmp_path):
-    from fer.data.datamodule import FaceDataset
+    from fer.data.dataset import FaceDataset
 
     targets = np.repeat(np.arange(7), 20).astype(np.int8)
     images = np.repeat(targets[:, None, None].astype(np.uint8), 4, axis=1).repeat(4, axis=2)
@@ -494,7 +494,7 @@ def test_exact_twins_across_splits_are_counted(train, tmp_path):
 
 @pytest.mark.parametrize(("has", "said"), [(False, True), (True, False), (None, False)])
 def test_a_processor_that_is_slow_in_bf16_is_told(train, tmp_path, monkeypatch, has, said):
-    monkeypatch.setattr("fer.machine.multiplies_bf16", lambda: has)
+    monkeypatch.setattr("fer.system.machine.multiplies_bf16", lambda: has)
     ended = train(*SMALL, "trainer.precision=bf16", "trainer.max_epochs=1", "hydra.run.dir=half")
     assert (
         "bf16 (which this processor has no instructions for: trainer.precision=32 is faster here)" in ended.out

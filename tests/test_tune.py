@@ -15,11 +15,13 @@ import pytest
 import yaml
 from conftest import SMALL, metrics, runner
 
-from fer import jobs, tune
-from fer.configuration import composed, plain
-from fer.runs import configuration_of, identity
-from fer.settings import TuneSettings
-from fer.tuning import experiment, request
+from fer import tune
+from fer.config.conf import plain
+from fer.config.hydra import composed
+from fer.config.settings import TuneSettings
+from fer.runs.run_folder import configuration_of, identity
+from fer.sweeps import jobs
+from fer.sweeps.tuning import experiment, request
 
 BASE = (*SMALL, "tune.jobs=1", "tune.folder=found")
 SPACE = ("space.loss.label_smoothing=null", "space.optimizer.weight_decay=null")  # leaves the rate, and augmentation
@@ -128,7 +130,7 @@ def test_a_space_of_ones_own_lies_in_a_folder_that_is_named(tmp_path):
     (tmp_path / "mine" / "space" / "rates.yaml").write_text(
         "defaults: [default, _self_]\noptimizer.lr: {low: 1e-3, high: 1e-1, log: true}\naugment: null\n"
     )
-    from fer.configuration import tidied
+    from fer.config.hydra import tidied
 
     asked = request.read(
         tidied([*SMALL, "--config-dir", "mine", "space=rates", "space.loss.label_smoothing=[0.0,0.1]"])

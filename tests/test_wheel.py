@@ -22,8 +22,8 @@ def test_a_wheel_trains_elsewhere(tmp_path):
     (wheel,) = tmp_path.glob("fer_lightning-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"fer/conf/{file.relative_to(ROOT / 'conf')}" for file in (ROOT / "conf").rglob("*.yaml")}
-    networks = {f"fer/pretrained/{name}" for name in ("tiny.safetensors", "tiny.md", "README.md")}
-    assert shipped | networks | {"fer/reports/page.css"} <= names
+    networks = {f"fer/models/zoo/{name}" for name in ("tiny.safetensors", "tiny.md", "README.md")}
+    assert shipped | networks | {"fer/reports/html.css"} <= names
     assert not any(name.startswith(("tests/", "outputs/", "conf/")) for name in names)
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -12,11 +12,11 @@ def augmenting() -> list[Figure]:
     import torch
     from torchvision.transforms import v2
 
-    from fer import machine
-    from fer.augment import build
-    from fer.data.datamodule import to_unit
+    from fer.config.settings import AugmentSettings
+    from fer.data.dataset import to_unit
     from fer.data.readers.drawing import draw_faces
-    from fer.settings import AugmentSettings
+    from fer.data.transforms.augment import build
+    from fer.system import machine
 
     machine.keep_freed_memory()  # as a training does
     torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 from fer.benchmarks.figures import TRAIN_FACES, VAL_FACES
-from fer.places import let_waiting_threads_sleep
+from fer.system.slots import let_waiting_threads_sleep
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Turns:
 
     def imported(self) -> None:
         """Take the memory that imports have cost."""
-        from fer import machine
+        from fer.system import machine
 
         self.baseline = machine.memory(machine.RESIDENT) or 0.0
 
@@ -85,7 +85,7 @@ class Turns:
 
     def tell(self) -> None:
         """Write the epoch's times, and the peak of memory above the imports."""
-        from fer import machine
+        from fer.system import machine
 
         assert self.began is not None
         told = {
@@ -147,10 +147,11 @@ def bare(order: Order, turns: Turns) -> None:
     """Train with nothing in the way of the network."""
     import torch
 
-    from fer import machine
-    from fer.augment import build
-    from fer.data.datamodule import FERDataModule, to_unit
-    from fer.settings import AugmentSettings, DataSettings, TrainerSettings
+    from fer.config.settings import AugmentSettings, DataSettings, TrainerSettings
+    from fer.data.datamodule import FERDataModule
+    from fer.data.dataset import to_unit
+    from fer.data.transforms.augment import build
+    from fer.system import machine
 
     turns.imported()
     machine.prepare(TrainerSettings(accelerator="cpu", threads=order.threads))
@@ -180,7 +181,7 @@ def network(order: Order) -> tuple[Any, Callable[..., Any], Any]:
     """Return network, loss and optimizer, alike for all."""
     import torch
 
-    from fer.labels import EMOTIONS
+    from fer.data.labels import EMOTIONS
     from fer.models import create
 
     torch.manual_seed(0)
@@ -193,10 +194,10 @@ def ours(order: Order, turns: Turns) -> None:
     """Train by ``fer.train``, all of it switched on."""
     from torch.utils import tensorboard
 
-    from fer import training
-    from fer.callbacks import Stopwatch
     from fer.reports import run
     from fer.train import main
+    from fer.training import run as training_run
+    from fer.training.callbacks.history import Stopwatch
 
     del tensorboard, run  # a run imports them late
 
@@ -213,7 +214,7 @@ def ours(order: Order, turns: Turns) -> None:
             super().on_validation_start(trainer, pl_module)
 
     turns.imported()
-    with patch.object(training, "Stopwatch", Timed):
+    with patch.object(training_run, "Stopwatch", Timed):
         sys.exit(main(list(command_line(order, epochs=1000))))
 
 
@@ -233,9 +234,9 @@ def first_step(order: Order, turns: Turns) -> None:
     """Run ``fer.train`` until its first step is done; tell its time since the process began, imports' and step's."""
     importing = Imports()
     importing.watch()
-    from fer import training
-    from fer.callbacks import Stopwatch
     from fer.train import main
+    from fer.training import run as training_run
+    from fer.training.callbacks.history import Stopwatch
 
     class Ended(Stopwatch):
         """Ends the run after a step."""
@@ -249,7 +250,7 @@ def first_step(order: Order, turns: Turns) -> None:
             print(json.dumps(told), file=turns.channel, flush=True)
             os._exit(0)
 
-    with patch.object(training, "Stopwatch", Ended):
+    with patch.object(training_run, "Stopwatch", Ended):
         sys.exit(main(list(command_line(order, epochs=1))))
 
 
@@ -257,9 +258,9 @@ def waiting(order: Order, turns: Turns) -> None:
     """Run ``fer.train`` and tell how often, in the steps of its second epoch, the host has waited for the device."""
     from torch.profiler import ProfilerActivity, profile
 
-    from fer import training
-    from fer.callbacks import Stopwatch
     from fer.train import main
+    from fer.training import run as training_run
+    from fer.training.callbacks.history import Stopwatch
 
     class Profiled(Stopwatch):
         """Profiles the steps after the first few, and ends the run."""
@@ -278,7 +279,7 @@ def waiting(order: Order, turns: Turns) -> None:
                 print(json.dumps(told), file=turns.channel, flush=True)
                 os._exit(0)
 
-    with patch.object(training, "Stopwatch", Profiled):
+    with patch.object(training_run, "Stopwatch", Profiled):
         sys.exit(main([*command_line(order, epochs=2), "trainer.bar=false"]))
 
 

@@ -124,13 +124,13 @@ def peak(turns: Sequence[Turn]) -> float:
 
 def drawn(series: Sequence[Series], folder: Path) -> None:
     """Draw all series into ``folder`` as ``growth.png`` and ``growth.svg``, and say where."""
-    from fer.reports import drawing
+    from fer.reports import plotting
 
-    with drawing.style():
-        figure, rows = drawing.canvas(1.35 * len(series), len(series))
+    with plotting.style():
+        figure, rows = plotting.canvas(1.35 * len(series), len(series))
         for axes, one in zip(rows[:, 0], series, strict=True):
             _draw(axes, one)
-    drawing.save(figure, folder, "growth")
+    plotting.save(figure, folder, "growth")
     log.info("drawn: %s", folder / "growth.png")
 
 

@@ -14,9 +14,9 @@ def showing(folder: Path) -> list[Figure]:
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    from fer.dashboard import draw_epoch
-    from fer.metrics import confusion_of
+    from fer.metrics.running import confusion_of
     from fer.reports import run
+    from fer.training.callbacks.tensorboard import draw_epoch
 
     scored = guesses(VAL_FACES)
     confusion = confusion_of(torch.from_numpy(scored.probabilities), torch.from_numpy(scored.targets))
@@ -37,12 +37,12 @@ def showing(folder: Path) -> list[Figure]:
 
 
 def guesses(count: int) -> Any:
-    """Return ``count`` drawn faces with made-up probabilities, as ``fer.predictions.Scored``."""
+    """Return ``count`` drawn faces with made-up probabilities, as ``fer.runs.predictions.Scored``."""
     import numpy as np
 
+    from fer.data.labels import EMOTIONS
     from fer.data.readers.drawing import draw_faces
-    from fer.labels import EMOTIONS
-    from fer.predictions import Scored
+    from fer.runs.predictions import Scored
 
     images, targets = draw_faces(count, seed=0)
     logits = np.random.default_rng(0).normal(size=(count, len(EMOTIONS)))
@@ -57,7 +57,8 @@ def finished(scored: Any) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from fer import machine, scoring
+    from fer.evaluation import scoring
+    from fer.system import machine
 
     predicted, targets = torch.from_numpy(scored.probabilities), torch.from_numpy(scored.targets)
     clean = scoring.clean(predicted, targets, np.ones(len(targets), bool), scored.classes)

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from fer.errors import FerError
+from fer.config.errors import FerError
 
 log = logging.getLogger(__name__)
 

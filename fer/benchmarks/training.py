@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from fer import machine
 from fer.benchmarks.contestants import Order
 from fer.benchmarks.figures import Figure, at_least, at_most
-from fer.errors import FerError
+from fer.config.errors import FerError
+from fer.system import machine
 
 log = logging.getLogger(__name__)
 

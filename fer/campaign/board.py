@@ -5,8 +5,8 @@ import signal
 from collections.abc import Sequence
 
 from fer.campaign.record import Clock, Network
-from fer.results import clock
-from fer.terminal import Line, bar, is_live, wide
+from fer.system.terminal import Line, bar, is_live, wide
+from fer.system.text import clock
 
 log = logging.getLogger(__name__)
 

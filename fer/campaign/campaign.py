@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from fer import checkpoints, machine
-from fer.arguments import build
 from fer.campaign import plan, trainings
 from fer.campaign.board import Board
 from fer.campaign.closing import Closing, write_results
@@ -18,15 +16,19 @@ from fer.campaign.plan import Plan, Speeds, Training
 from fer.campaign.recipes import SMALL, STUDENT, TEACHERS, Roster, rosters
 from fer.campaign.record import Clock, Network, Phase, Record, keep
 from fer.campaign.selection import Context, Selection
-from fer.configuration import composed, plain, quoted
+from fer.config.conf import plain, quoted
+from fer.config.errors import FerError
+from fer.config.hydra import composed
+from fer.config.schema import build
+from fer.config.settings import TrainSettings
 from fer.data.datamodule import FERDataModule, tell_notes
-from fer.errors import FerError
 from fer.evaluation.request import same_split, whole
-from fer.places import places
-from fer.results import clock as worded
-from fer.results import text_table
-from fer.settings import TrainSettings
-from fer.trainers import interruptible
+from fer.models import checkpoints
+from fer.system import machine
+from fer.system.slots import places
+from fer.system.text import clock as worded
+from fer.system.text import text_table
+from fer.training.trainers import interruptible
 
 log = logging.getLogger(__name__)
 

@@ -3,15 +3,15 @@
 import shutil
 from pathlib import Path
 
-from fer import share
 from fer.campaign import results
 from fer.campaign.earlier import VIEWS
 from fer.campaign.evaluations import Evaluation
 from fer.campaign.recipes import SMALL, STUDENT
 from fer.campaign.record import Line, Record, metrics_of
 from fer.campaign.selection import ENSEMBLE, Selection
-from fer.errors import FerError
-from fer.predictions import name_of
+from fer.config.errors import FerError
+from fer.models import share
+from fer.runs.predictions import name_of
 
 RESULTS = "results"
 SHARED = "shared"  # folder of the evaluations of shared files
@@ -113,9 +113,9 @@ def _share(evaluation: Path, file: Path) -> int:
         FerError: it was not evaluated, or cannot be written.
     """
     if not (evaluation / "model_card.md").is_file():
-        from fer import card
+        from fer.reports import model_card
 
-        card.write(metrics_of(evaluation), evaluation / "model_card.md")
+        model_card.write(metrics_of(evaluation), evaluation / "model_card.md")
     return share.share(evaluation, file, half=True)
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fer.campaign import record
-from fer.errors import FerError
-from fer.predictions import name_of
+from fer.config.errors import FerError
+from fer.runs.predictions import name_of
 
 VIEWS = "ten_crop"  # of every member of an ensemble
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from fer.errors import FerError
-from fer.jobs import LIBC, WITH_PARENT
-from fer.predictions import name_of
+from fer.config.errors import FerError
+from fer.runs.predictions import name_of
+from fer.sweeps.jobs import LIBC, WITH_PARENT
 
 BATCH = 256  # faces at a time
 KILLED = "its process was killed"
@@ -65,7 +65,7 @@ class Evaluations:
     """Evaluates networks side by side; one that fails or dies stops none of the others.
 
     Args:
-        slots: what each process's environment holds of where it runs, as ``fer.places`` gives it.
+        slots: what each process's environment holds of where it runs, as ``fer.system.slots`` gives it.
         on_gpu: compute there.
     """
 
@@ -173,14 +173,14 @@ def _begin(slots: "multiprocessing.queues.SimpleQueue[dict[str, str]]") -> None:
 
 def _evaluate(one: Evaluation, on_gpu: bool) -> None:
     """Evaluate a network in this process and leave the results in its folder."""
-    from fer import card
+    from fer.evaluation.evaluate import evaluate
     from fer.evaluation.request import Asked
-    from fer.evaluation.scored import evaluate
+    from fer.reports import model_card
 
     asked = Asked([str(one.network)], one.split, one.data, one.rule, views=one.views, batch_size=BATCH, on_gpu=on_gpu)
     results, scored, folder = evaluate(asked, one.out, one.command)
     if one.report:
         from fer.reports import run
 
-        card.write(results, folder / "model_card.md")
+        model_card.write(results, folder / "model_card.md")
         run.write(run.Report(results, scored), folder)

@@ -10,17 +10,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fer import checkpoints, machine, predictions, scoring
 from fer.campaign.earlier import VIEWS, Candidate
+from fer.config.errors import FerError
 from fer.data.datamodule import FERDataModule
-from fer.data.twins import without_twin
-from fer.errors import FerError
-from fer.evaluation import looks
+from fer.data.duplicates import without_twin
+from fer.data.labels import SPLITS
+from fer.evaluation import scoring, test_log
 from fer.evaluation.from_predictions import PredictionsChoice, chosen_from, mixed_from, results_from
 from fer.evaluation.request import Member, of_split
-from fer.labels import SPLITS
-from fer.predictions import Predictions, name_of
-from fer.results import write_json
+from fer.models import checkpoints
+from fer.runs import predictions
+from fer.runs.predictions import Predictions, name_of
+from fer.system import machine
+from fer.system.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -148,4 +150,4 @@ def _recorded(kept: Sequence[Candidate], results: dict[str, Any]) -> int:
         if one.network is not None:
             file = checkpoints.find(one.network)
             members.append(Member(file, checkpoints.load(file)))
-    return looks.record(members, results, looks.so_far(members)) if members else 1
+    return test_log.record(members, results, test_log.so_far(members)) if members else 1

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fer.campaign.recipes import SMALL, SMALL_WIDTH, STUDENT, TEACHERS, WIDTHS, Kind, Roster
-from fer.errors import FerError
-from fer.results import clock
+from fer.config.errors import FerError
+from fer.system.text import clock
 
 SLACK = 0.05  # of the time for training that is kept for epochs that take longer than measured
 TEN_VIEWS = 10.0  # of a face in an evaluation with ten crops

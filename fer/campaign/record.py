@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fer.campaign.plan import Pace, Training
-from fer.errors import FerError
-from fer.results import read_kept, write_json
+from fer.config.errors import FerError
+from fer.system.files import read_kept, write_json
 
 FILE = "best.json"
 SCHEMA = 1

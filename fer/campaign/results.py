@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fer.campaign.earlier import VIEWS
-from fer.predictions import name_of
-from fer.results import written_whole
-from fer.share import without_folders
+from fer.models.share import without_folders
+from fer.runs.predictions import name_of
+from fer.system.files import written_whole
 
 EVALUATIONS = (("val", "none"), ("val", VIEWS), ("test", "none"), ("test", VIEWS))
 

@@ -11,10 +11,10 @@ from fer.campaign.board import Board
 from fer.campaign.earlier import VIEWS, Candidate
 from fer.campaign.evaluations import Evaluation, Evaluations
 from fer.campaign.record import Record, metrics_of
+from fer.config.errors import FerError
 from fer.data.datamodule import FERDataModule
-from fer.errors import FerError
 from fer.evaluation.from_predictions import PredictionsChoice
-from fer.predictions import name_of
+from fer.runs.predictions import name_of
 
 log = logging.getLogger(__name__)
 

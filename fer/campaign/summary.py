@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from fer import predictions
-from fer.calibration import tempered
 from fer.campaign.recipes import STUDENT
 from fer.campaign.record import Line, Record, metrics_of
-from fer.predictions import name_of
+from fer.metrics.calibration import tempered
 from fer.reports.campaign import Row, Span, Summary
-from fer.results import clock, read_history
+from fer.runs import predictions
+from fer.runs.predictions import name_of
+from fer.system.files import read_history
+from fer.system.text import clock
 
 ORDER = ("ensemble", "student", "small", "member")  # of the table's lines
 

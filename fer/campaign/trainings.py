@@ -8,15 +8,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fer import jobs
 from fer.campaign.board import Board
 from fer.campaign.plan import Pace
 from fer.campaign.recipes import Kind
 from fer.campaign.record import Clock, Network, Record
-from fer.configuration import quoted
-from fer.errors import FerError
-from fer.jobs import Job
-from fer.results import read_history
+from fer.config.conf import quoted
+from fer.config.errors import FerError
+from fer.sweeps import jobs
+from fer.sweeps.jobs import Job
+from fer.system.files import read_history
 
 KEEP_S = 10.0  # seconds between writings of best.json while networks train
 SAVING_S = 20.0  # seconds in which a network that is stopped at a deadline may save itself

@@ -4,16 +4,12 @@ FER2013 fits in memory, so there are no worker processes: a batch is one index i
 the device as bytes, and becomes float and augmented there.
 """
 
-import hashlib
 import logging
 import math
 import time
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -21,238 +17,35 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
+from fer.config.errors import FerError
+from fer.config.settings import DataSettings
 from fer.data.cache import folder_of
-from fer.data.exclusion import leave_out, notes
+from fer.data.dataset import Batch, FaceDataset, as_batch, repeated, taken, to_unit
+from fer.data.duplicates import digests
+from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, counts
-from fer.data.features import Compute, Features, FeatureStore
+from fer.data.feature_cache import Compute, FeatureStore
+from fer.data.labels import SPLITS
+from fer.data.load import read_faces
+from fer.data.samplers import (
+    EpochBalance,
+    EpochBatches,
+    EpochShuffle,
+    ResumableLoader,
+    drops_last,
+    noise_seed,
+    seed_noise,
+)
 from fer.data.splits import assigned, twin_notes, without_conflicts
-from fer.data.stages import reduced, stage_size
-from fer.data.table import read_faces
-from fer.data.twins import digests
-from fer.errors import FerError
-from fer.labels import SPLITS
-from fer.mixing import Mixing, one_hot
-from fer.settings import DataSettings
-from fer.views import middle
+from fer.data.transforms.crop import middle
+from fer.data.transforms.mixup import Mixing, one_hot
+from fer.data.transforms.resize import reduced, stage_size
 
 log = logging.getLogger(__name__)
 
 EVERY = "all"  # in place of a split: all faces that have a label
-
-
-class Batch(NamedTuple):
-    """B faces.
-
-    Args:
-        images: (B, 1, S, S), uint8 until they reach the device, then float in [0, 1].
-        targets: (B,) int64.
-        key: place of the first face in its split (where faces repeat, a checksum of all places); unlike the number of
-            the batch it survives a resume.
-        features: (B, ...) float32, what a network's frozen layers make of the faces, where that is known.
-        soft: (B, C) float32 soft targets, where the labels are of that kind or faces are mixed.
-        mixed: whether each face is of two, its label by their shares; ``targets`` holds its own.
-    """
-
-    images: Tensor
-    targets: Tensor
-    key: int
-    features: Tensor | None = None
-    soft: Tensor | None = None
-    mixed: bool = False
-
-
-@dataclass(frozen=True)
-class Indices:
-    """Indices of B faces in their split, on the host and where the faces lie, so that no batch has to move any.
-
-    Args:
-        host: (B,) int64, on the CPU.
-        device: the same, beside the faces.
-    """
-
-    host: Tensor
-    device: Tensor
-
-    def __len__(self) -> int:
-        return len(self.host)
-
-    def __getitem__(self, part: slice) -> "Indices":
-        return Indices(self.host[part], self.device[part])
-
-
-class FaceDataset(Dataset[Batch]):
-    """One split in memory; a loader that asks for several faces gets them as one batch.
-
-    Args:
-        images: (N, S, S) uint8.
-        targets: (N,) class indices.
-        soft: (N, C) soft targets, or None.
-    """
-
-    def __init__(
-        self, images: NDArray[np.uint8], targets: NDArray[np.int8], soft: NDArray[np.float32] | None = None
-    ) -> None:
-        self.images = torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1)  # (N, 1, S, S)
-        self.targets = torch.from_numpy(targets.astype(np.int64))
-        self.soft = None if soft is None else torch.from_numpy(np.ascontiguousarray(soft))
-        self.features: Features | None = None  # of all faces, in their order
-        self._served = (self.images, self.targets, self.soft)
-        self.repeats = False  # whether an epoch may hold a face twice, so that the first does not tell a batch
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def mixed(self) -> "FaceDataset":
-        """Return the same faces in a fixed random order."""
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).numpy()
-        soft = None if self.soft is None else self.soft.numpy()[order]
-        return FaceDataset(self.images[:, 0].numpy()[order], self.targets.numpy()[order].astype(np.int8), soft)
-
-    def keep_on(self, device: torch.device) -> None:
-        """Serve batches from a copy on a device."""
-        images, targets, soft = self.images, self.targets, self.soft
-        self._served = (images.to(device), targets.to(device), None if soft is None else soft.to(device))
-
-    def __getitem__(self, place: int) -> Batch:
-        return self.__getitems__([place])
-
-    def __getitems__(self, places: Sequence[int] | Indices) -> Batch:
-        images, targets, soft = self._served
-        chosen = places if isinstance(places, Indices) else self.located(torch.tensor(places))
-        index, host = chosen.device, chosen.host
-        features = None if self.features is None else self.features.take(host.tolist())
-        return Batch(images[index], targets[index], self.key(host), features, None if soft is None else soft[index])
-
-    def located(self, places: Tensor) -> Indices:
-        """Return indices (N,) of this split with a copy beside its faces."""
-        return Indices(places, places.to(self._served[0].device))
-
-    def key(self, places: Tensor) -> int:
-        """Return what the noise of a batch is keyed by, whose indices are (B,) on the CPU."""
-        return zlib.crc32(places.numpy().tobytes()) if self.repeats else int(places[0])
-
-
-class EpochShuffle(Sampler[int]):
-    """An order that is a function of seed and epoch alone, so that a resumed run sees the same one.
-
-    Args:
-        count: number of faces.
-        seed: of the run.
-    """
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.epoch = count, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each one."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[int]:
-        yield from self.indices().tolist()
-
-    def indices(self) -> Tensor:
-        """Return the indices of the epoch's faces, (N,) int64, on the CPU: a GPU would draw others."""
-        generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
-        return torch.randperm(self.count, generator=generator)
-
-
-class EpochBalance(EpochShuffle):
-    """An order in which every class has as many places; like ``EpochShuffle`` a function of seed and epoch alone.
-
-    An epoch is as long as ever: of a large class it holds a part, other ones in other epochs, of a small one each face
-    several times, as often as any other give or take once.
-
-    Args:
-        targets: (N,) class of each face.
-        seed: of the run.
-    """
-
-    def __init__(self, targets: Tensor, seed: int) -> None:
-        super().__init__(len(targets), seed)
-        self.places = [(targets == label).nonzero()[:, 0] for label in sorted(set(targets.tolist()))]
-
-    def indices(self) -> Tensor:
-        """Return the indices of the epoch's faces, (N,) int64, on the CPU."""
-        generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
-        first = torch.randint(len(self.places), (1,), generator=generator).item()  # who has one place more
-        drawn = []
-        for number, own in enumerate(self.places):
-            share = self.count // len(self.places)
-            share += (number - first) % len(self.places) < self.count % len(self.places)
-            rounds = [own[torch.randperm(len(own), generator=generator)] for _ in range(-(-share // len(own)))]
-            drawn.append(torch.cat(rounds)[:share])
-        together = torch.cat(drawn)
-        return together[torch.randperm(self.count, generator=generator)]
-
-
-class EpochBatches(Sampler[Indices]):
-    """An epoch's indices in batches, moved once an epoch to where the faces lie and sliced there.
-
-    Args:
-        dataset: of the faces.
-        size: faces a batch.
-        sampler: gives their order; None leaves it as it is in the split.
-        drop_last: leave out an incomplete last batch.
-    """
-
-    def __init__(
-        self, dataset: FaceDataset, size: int, sampler: EpochShuffle | None = None, *, drop_last: bool = False
-    ) -> None:
-        self.dataset, self.size, self.drop_last = dataset, size, drop_last
-        self.sampler = sampler  # of this name, by which Lightning finds whose ``set_epoch`` to call
-
-    def __len__(self) -> int:
-        whole, rest = divmod(len(self.dataset), self.size)
-        return whole + (rest > 0 and not self.drop_last)
-
-    def __iter__(self) -> Iterator[Indices]:
-        places = torch.arange(len(self.dataset)) if self.sampler is None else self.sampler.indices()
-        indices = self.dataset.located(places)
-        for batch in range(len(self)):
-            yield indices[batch * self.size : (batch + 1) * self.size]
-
-
-class ResumableLoader(DataLoader[Batch]):
-    """A loader that can go on within an epoch: its state is the number of batches served."""
-
-    _served = 0
-    _skip = 0
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self._served, self._skip, skip = self._skip, 0, self._skip
-        for batch in islice(super().__iter__(), skip, None):
-            self._served += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Return how far the epoch is; a finished one counts as not begun."""
-        return {"served": self._served % len(self)}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next pass begin after the batches that were served."""
-        self._skip = state["served"]
-
-
-def noise_seed(seed: int, epoch: int, key: int) -> int:
-    """Return a seed for one batch of one epoch; neighbours share no bits, and it does not depend on what ran before."""
-    return int.from_bytes(hashlib.blake2b(f"{seed},{epoch},{key}".encode(), digest_size=8).digest()) >> 1
-
-
-def seed_noise(device: torch.device, seed: int) -> None:
-    """Seed the generators of the CPU and of a device.
-
-    ``torch.manual_seed`` would seed those of every kind of accelerator there is, and format the stack for each that
-    is not at hand: at every step, more time than all else that a step costs beside the network.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type != "cpu":
-        torch.get_device_module(device).manual_seed(seed)
 
 
 def tell_notes(notes: Sequence[str], skipped: Sequence[str]) -> None:
@@ -262,41 +55,6 @@ def tell_notes(notes: Sequence[str], skipped: Sequence[str]) -> None:
     if skipped:
         told = "  %d bad rows or files were skipped: listed in metrics.json, first: %s"
         log.warning(told, len(skipped), skipped[0])
-
-
-def drops_last(faces: int, size: int, *, even: bool) -> bool:
-    """Return whether an epoch's last batch is left out of training: one of a single face, which batch normalisation
-    cannot train on, and where all are to be ``even`` each that is incomplete, unless it is the only one.
-    """
-    return faces % size == 1 or (even and faces > size)
-
-
-def as_batch(batch: Any) -> Any:
-    """Return the batch that ``__getitems__`` has put together already, where a loader would collate a list."""
-    return batch
-
-
-def taken(column: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
-    """Return a copy of a column (N, ...) at places in rising order, (K, ...): in one piece where they are in one piece.
-
-    Gathering FER2013's training faces one by one takes a tenth of a second on memory that is fresh.
-    """
-    first, count = int(places[0]), len(places)
-    if int(places[-1]) - first == count - 1:
-        return np.array(column[first : first + count])
-    gathered: NDArray[Any] = column[places]
-    return gathered
-
-
-def repeated(batch: Batch, times: int) -> Batch:
-    """Return a batch whose labels stand there several times over, one set after the other."""
-    soft = None if batch.soft is None else batch.soft.repeat(times, 1)
-    return batch._replace(targets=batch.targets.repeat(times), soft=soft)
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """Return uint8 images as float32 in [0, 1]; others as they are."""
-    return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 class FERDataModule(pl.LightningDataModule):

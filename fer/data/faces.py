@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.errors import FerError
-from fer.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
+from fer.config.errors import FerError
+from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
 
 UNKNOWN = -1  # an unlabelled face's target; the split of a face whose source names none
 OnBad = Literal["error", "skip"]

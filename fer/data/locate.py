@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
+from fer.config.errors import FerError
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.errors import FerError
 
 VARIABLE = "FER_DATA"
 HOW_TO_GET = (

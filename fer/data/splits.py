@@ -5,11 +5,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fer.config.errors import FerError
+from fer.config.settings import DataSettings
+from fer.data.duplicates import across, conflicts, exact_twins
 from fer.data.faces import UNKNOWN, Faces
-from fer.data.twins import across, conflicts, exact_twins
-from fer.errors import FerError
-from fer.labels import SPLITS
-from fer.settings import DataSettings
+from fer.data.labels import SPLITS
 
 Rule = Literal["official", "as_given", "holdout", "folds"]
 HOLDOUT_FRACTION = 0.2  # the founding study's 80/20

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fer import scoring
-from fer.calibration import fitted_temperature
-from fer.ensemble import Pick, chosen_greedily, mixed
-from fer.errors import FerError
-from fer.evaluation.choice import selection_report
-from fer.predictions import Predictions, Scored
+from fer.config.errors import FerError
+from fer.evaluation import scoring
+from fer.evaluation.selection import selection_report
+from fer.inference.ensemble import Pick, chosen_greedily, mixed
+from fer.metrics.calibration import fitted_temperature
+from fer.runs.predictions import Predictions, Scored
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fer import checkpoints, predictions, scoring
-from fer.arguments import build
+from fer.config.errors import FerError
+from fer.config.schema import build
+from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.errors import FerError
-from fer.models import EmotionClassifier
-from fer.predictions import Predictions
-from fer.settings import DataSettings
+from fer.inference import probabilities
+from fer.models import EmotionClassifier, checkpoints
+from fer.runs import predictions
+from fer.runs.predictions import Predictions
 
 # data settings that say nothing of which faces are val and test, and under which labels
 BESIDES = ("image_size", "crop", "batch_size", "cache", "exclude", "conflicts", "sampler", "on_bad")
@@ -39,7 +40,7 @@ class Asked:
         votes: FER+'s file, to be joined by row.
         labels: whose labels to score against, "fer2013" or "ferplus", if not as in training.
         ferplus_rule: how votes become labels, if not as in training.
-        views: of each face, a name of ``fer.views.VIEWS``.
+        views: of each face, a name of ``fer.inference.tta.VIEWS``.
         weights: of an ensemble, "equal" or fitted on "val".
         choose: which of the networks are in the ensemble, and their weights, greedily on val.
         against: run, checkpoint, or folder or file of predictions to compare with.
@@ -253,7 +254,7 @@ class Faces:
         return torch.stack(parts)
 
     def _scored(self, member: Member, asked: Asked) -> Tensor:
-        return scoring.probabilities(
+        return probabilities.probabilities(
             member.model, self.at(member.model.image_size).datasets[self.split], batch_size=self.batch_size,
             device=torch.device("cuda" if asked.on_gpu else "cpu"), views=asked.views,
         )  # fmt: skip

@@ -1,13 +1,14 @@
 """Networks: one family a file, each a registered ``EmotionClassifier``."""
 
+from fer.config.registry import MODELS
 from fer.models.base import EmotionClassifier
 from fer.models.cnn import CNN
 from fer.models.convnext import ConvNeXt
 from fer.models.efficientnet import EfficientNet
+from fer.models.factory import create, register
 from fer.models.mini_xception import MiniXception
 from fer.models.mlp import MLP
 from fer.models.preact_resnet import PreActResNet
-from fer.models.registration import MODELS, create, register
 from fer.models.residual_masking import ResidualMasking
 from fer.models.resnet9 import ResNet9
 from fer.models.resnet18 import ResNet18

@@ -19,23 +19,23 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.optim.optimizer import ParamsT
 
-from fer.arguments import keyword_parameters
-from fer.data.datamodule import Batch, to_unit
-from fer.errors import FerError
-from fer.labels import EMOTIONS
-from fer.losses import LOSSES, disagreement
-from fer.metrics import Scores
-from fer.optimizers import OPTIMIZERS
-from fer.schedules import SCHEDULES, Plateau
-from fer.settings import Section, mode
-from fer.sharpness import climbing
-from fer.views import middle
+from fer.config.errors import FerError
+from fer.config.schema import keyword_parameters
+from fer.config.settings import Section, mode
+from fer.data.dataset import Batch, to_unit
+from fer.data.labels import EMOTIONS
+from fer.data.transforms.crop import middle
+from fer.metrics.running import Scores
+from fer.optim.losses import LOSSES, disagreement
+from fer.optim.optimizers import OPTIMIZERS
+from fer.optim.sam import climbing
+from fer.optim.schedulers import SCHEDULES, Plateau
 
 LOGGED = ("loss", "accuracy", "macro_f1", "balanced_accuracy")  # each as <name>/train and <name>/val, once an epoch
 
 
 class Teachers(Protocol):
-    """Networks whose answers a network learns from, see ``fer.distillation``."""
+    """Networks whose answers a network learns from, see ``fer.training.distillation``."""
 
     about: list[dict[str, Any]]
 
@@ -87,7 +87,9 @@ class EmotionClassifier(pl.LightningModule):
         self.ancestors: list[dict[str, Any]] = []  # datasets of the trainings that it began from, see ``load_weights``
         self.pretrained: dict[str, str] | None = None  # what ``load_pretrained`` has loaded, in this run or before
         self.batch_size: int | None = None  # of the training, where the configuration left it open
-        self.plan: dict[str, Any] | None = None  # epochs and stages by ``budget.hours``, see ``fer.budget``
+        self.plan: dict[str, Any] | None = (
+            None  # epochs and stages by ``budget.hours``, see ``fer.training.time_budget``
+        )
         self.temperature: float | None = None  # fitted on val when a run ends, see ``probabilities``
         self.views, self.consistency, self.sam = 1, 0.0, 0.0  # of the training, see ``prepare``
         self.teachers: Teachers | None = None
@@ -228,13 +230,13 @@ class EmotionClassifier(pl.LightningModule):
         """Say how to train; sections are ``{"name": ..., **arguments}``. A network that only predicts needs none of it.
 
         Args:
-            loss: as in ``fer.losses``.
-            optimizer: as in ``fer.optimizers``.
-            scheduler: as in ``fer.schedules``.
+            loss: as in ``fer.optim.losses``.
+            optimizer: as in ``fer.optim.optimizers``.
+            scheduler: as in ``fer.optim.schedulers``.
             class_counts: (C,) training faces of each class.
             views: of each face in a training batch, one set of all faces after the other.
-            consistency: weight of the disagreement between these, see ``fer.losses.disagreement``.
-            sam: how far sharpness-aware minimisation climbs, see ``fer.sharpness``.
+            consistency: weight of the disagreement between these, see ``fer.optim.losses.disagreement``.
+            sam: how far sharpness-aware minimisation climbs, see ``fer.optim.sam``.
 
         Raises:
             FerError: an unknown name or argument, a wrong type, a value out of range.
@@ -361,7 +363,7 @@ class EmotionClassifier(pl.LightningModule):
             self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], logger=False)
 
     def _log_scores(self, scores: Scores, split: str) -> None:
-        """Log for whoever monitors or prints; ``fer.dashboard`` writes them to TensorBoard, by epochs."""
+        """Log for whoever monitors or prints; TensorBoard gets them by epochs, from its own callback."""
         self.latest[split] = values = scores.compute()
         for name in LOGGED:
             self.log(f"{name}/{split}", values[name], logger=False)

@@ -12,10 +12,10 @@ from torch import nn
 from torchvision.models import ConvNeXt as Torchvision
 from torchvision.models.convnext import CNBlockConfig
 
-from fer.arguments import PartialFraction, Positive
-from fer.errors import FerError
+from fer.config.errors import FerError
+from fer.config.schema import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
-from fer.models.registration import register
+from fer.models.factory import register
 
 
 @register("convnext")

@@ -13,11 +13,11 @@ from torch import nn
 from torchvision.models import EfficientNet as Torchvision
 from torchvision.models.efficientnet import MBConvConfig
 
-from fer.arguments import PartialFraction, Positive
-from fer.errors import FerError
+from fer.config.errors import FerError
+from fer.config.schema import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
+from fer.models.factory import register
 from fer.models.layers import refuse_empty
-from fer.models.registration import register
 
 LARGE = 2  # the stage whose depthwise convolutions are 5x5; the others' are 3x3
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from fer.errors import FerError
+from fer.config.errors import FerError
 
 
 class Residual(nn.Module):

@@ -14,10 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fer.arguments import Positive
+from fer.config.schema import Positive
 from fer.models.base import EmotionClassifier
+from fer.models.factory import register
 from fer.models.layers import Residual
-from fer.models.registration import register
 
 BORDER = 4  # pixels that the two convolutions without padding take off the side
 EPSILON = 1e-3  # of Keras's batch normalisation

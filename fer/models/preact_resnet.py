@@ -11,10 +11,10 @@ from typing import Any, Literal
 from torch import nn
 from torchvision.ops import SqueezeExcitation
 
-from fer.arguments import PartialFraction, Positive
+from fer.config.schema import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
+from fer.models.factory import register
 from fer.models.layers import Residual, drop_rates, refuse_empty
-from fer.models.registration import register
 from fer.models.resnet18 import initialise
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, hub
 
-from fer.errors import FerError
+from fer.config.errors import FerError
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fer.arguments import PartialFraction, Positive
-from fer.errors import FerError
+from fer.config.errors import FerError
+from fer.config.schema import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
+from fer.models.factory import register
 from fer.models.layers import Dropout, conv_norm, refuse_empty
-from fer.models.registration import register
 from fer.models.resnet18 import block, initialise
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from fer.arguments import PartialFraction, Positive
+from fer.config.schema import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
+from fer.models.factory import register
 from fer.models.layers import Residual, conv_norm, drop_rates
-from fer.models.registration import register
 
 
 @register("resnet18")

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from fer.arguments import AboveZero, Positive
+from fer.config.schema import AboveZero, Positive
 from fer.models.base import EmotionClassifier
+from fer.models.factory import register
 from fer.models.layers import Residual, conv_norm
-from fer.models.registration import register
 
 
 @register("resnet9")

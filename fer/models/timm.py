@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fer import weights as safetensors
-from fer.arguments import PartialFraction, Positive
-from fer.errors import FerError
+from fer.config.errors import FerError
+from fer.config.schema import PartialFraction, Positive
+from fer.models import safetensors as safetensors
 from fer.models.base import EmotionClassifier
+from fer.models.factory import register
 from fer.models.pretrained import local, read_tensors, sha256_of
-from fer.models.registration import register
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from torch import nn
 from torch.optim.optimizer import ParamsT
 from torchvision.models import VGG16_Weights
 
-from fer.arguments import AboveZero, PartialFraction, Positive
-from fer.errors import FerError
+from fer.config.errors import FerError
+from fer.config.schema import AboveZero, PartialFraction, Positive
 from fer.models.base import EmotionClassifier
+from fer.models.factory import register
 from fer.models.layers import Dropout
 from fer.models.pretrained import check_tensors, fetched, hash_beginning, local, read_tensors, sha256_of
-from fer.models.registration import register
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import nn
 
-from fer.arguments import PartialFraction, Positive
-from fer.errors import FerError
+from fer.config.errors import FerError
+from fer.config.schema import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
+from fer.models.factory import register
 from fer.models.layers import Dropout, refuse_empty, vgg_block
-from fer.models.registration import register
 
 
 @register("vgg19")

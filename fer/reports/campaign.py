@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from fer.reports import drawing, figures, page
-from fer.reports.drawing import WIDTH, canvas
+from fer.reports import figures, html, plotting
 from fer.reports.figures import PERCENT
-from fer.reports.page import Markup, Section, card, joined, paragraph, tag
+from fer.reports.html import Markup, Section, card, joined, paragraph, tag
+from fer.reports.plotting import WIDTH, canvas
 from fer.reports.theme import PAPER
-from fer.results import clock, text_table
+from fer.system.text import clock, text_table
 
 ROLES: Mapping[str, str] = {"member": "soft", "student": "val", "small": "train", "ensemble": "good"}  # role -> colour
 VIEWS: Mapping[str, str] = {"none": "single", "ten_crop": "ten crops"}
@@ -162,7 +162,7 @@ def write(summary: Summary, folder: Path) -> Path:
     foot = (
         "Everything was chosen on val. Test was opened at the end, once in each view for each network and the ensemble."
     )
-    page.write(file, summary.title, lead(summary), sections(summary, drawn), foot)
+    html.write(file, summary.title, lead(summary), sections(summary, drawn), foot)
     return file
 
 
@@ -177,7 +177,7 @@ def text(rows: Sequence[Row]) -> str:
 def draw(summary: Summary, folder: Path) -> dict[str, str]:
     """Write the figures, and return name -> SVG."""
     made = {}
-    with drawing.style():
+    with plotting.style():
         if summary.spans:
             made["times"] = times(summary.spans)
         if summary.curves:
@@ -186,7 +186,7 @@ def draw(summary: Summary, folder: Path) -> dict[str, str]:
             made["selection"] = figures.selection(summary.selection)
         if summary.calibration is not None:
             made["calibration"] = figures.reliability(*summary.calibration)
-    return {name: drawing.save(figure, folder, name) for name, figure in made.items()}
+    return {name: plotting.save(figure, folder, name) for name, figure in made.items()}
 
 
 def times(spans: Sequence[Span]) -> Figure:
@@ -236,7 +236,7 @@ def curves(values: Mapping[str, Sequence[float]], roles: Mapping[str, str]) -> F
 def lead(summary: Summary) -> Markup:
     """Return what stands below the title."""
     sentences = [paragraph(text, class_="soft") for text in summary.lead]
-    return joined(*sentences, page.cards([*map(headline, _headlines(summary.rows)), effort(summary)]))
+    return joined(*sentences, html.cards([*map(headline, _headlines(summary.rows)), effort(summary)]))
 
 
 def _headlines(rows: Sequence[Row]) -> list[Row]:
@@ -278,8 +278,8 @@ def sections(summary: Summary, drawn: Mapping[str, str]) -> list[Section]:
         Section("calibration", "Calibration", calibration(summary, drawn["calibration"]))
         if "calibration" in drawn
         else None,
-        Section("cost", "Cost", page.table((), list(summary.cost.items()), stack=True)),
-        Section("provenance", "Provenance", page.table((), list(summary.about.items()), stack=True)),
+        Section("cost", "Cost", html.table((), list(summary.cost.items()), stack=True)),
+        Section("provenance", "Provenance", html.table((), list(summary.about.items()), stack=True)),
     ]
     return [part for part in parts if part is not None]
 
@@ -291,8 +291,8 @@ def lines(summary: Summary) -> Markup:
         "faces that have an exact duplicate in train. NLL and ECE: after the temperature that val fitted. Within "
         "chance: a perfectly calibrated network of these confidences would often show as much on as many faces."
     )
-    notes = [page.note(text) for text in summary.notes]
-    table = page.named(page.table(HEADS, [row.cells for row in summary.rows], (1, 5, 6, 7)))
+    notes = [html.note(text) for text in summary.notes]
+    table = html.named(html.table(HEADS, [row.cells for row in summary.rows], (1, 5, 6, 7)))
     return joined(table, paragraph(explained, class_="soft"), *notes)
 
 
@@ -321,29 +321,29 @@ def plan(summary: Summary, svg: str | None) -> Markup:
         )
         for span in summary.spans
     ]
-    picture = page.drawing(svg, "planned and real times of each training", large=True) if svg else ""
-    return joined(picture, page.named(page.table(heads, rows, (1, 2, 3, 4, 6))))
+    picture = html.drawing(svg, "planned and real times of each training", large=True) if svg else ""
+    return joined(picture, html.named(html.table(heads, rows, (1, 2, 3, 4, 6))))
 
 
 def one(svg: str, label: str) -> Markup:
     """Return a figure alone."""
-    return page.drawing(svg, label, large=True)
+    return html.drawing(svg, label, large=True)
 
 
 def ensemble(summary: Summary, svg: str | None) -> Markup:
     """Return who is in the ensemble, and how val's accuracy grew with its networks."""
     rows = [(name, f"{weight:.3f}", f"{temperature:.3f}") for name, (weight, temperature) in summary.weights.items()]
-    table = page.table(("network", "weight", "temperature"), rows, (1, 2))
+    table = html.table(("network", "weight", "temperature"), rows, (1, 2))
     explained = paragraph(
         "Chosen on val, one network after the other, with replacement; each network's logits are divided by its own "
         "temperature first.", class_="soft",
     )  # fmt: skip
-    growth = page.drawing(svg, "val accuracy and NLL by the networks added") if svg else Markup("")
-    return page.columns(growth, joined(table, explained)) if svg else joined(table, explained)
+    growth = html.drawing(svg, "val accuracy and NLL by the networks added") if svg else Markup("")
+    return html.columns(growth, joined(table, explained)) if svg else joined(table, explained)
 
 
 def calibration(summary: Summary, svg: str) -> Markup:
     """Return accuracy against confidence."""
     return joined(
-        page.drawing(svg, "accuracy against confidence"), paragraph(tag("span", summary.calibrated), class_="soft")
+        html.drawing(svg, "accuracy against confidence"), paragraph(tag("span", summary.calibrated), class_="soft")
     )

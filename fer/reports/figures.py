@@ -1,7 +1,7 @@
 """The figures of a result: curves, confusion matrix, reliability diagram, figures per class, sheets of faces.
 
 Each function takes plain values and returns a ``matplotlib.figure.Figure``; call them, and save, within
-``fer.reports.drawing.style``.
+``fer.reports.plotting.style``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from fer.calibration import bins_of, risk_by_coverage
-from fer.reports.drawing import WIDTH, bare, canvas
+from fer.metrics.calibration import bins_of, risk_by_coverage
+from fer.reports.plotting import WIDTH, bare, canvas
 from fer.reports.theme import PAPER
 
 PERCENT = PercentFormatter(1.0, decimals=0, symbol=" %")

@@ -9,20 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.calibration import tempered
-from fer.predictions import Scored
-from fer.reports import drawing, figures, page
-from fer.reports.page import Markup, Section, card, joined, paragraph, tag
-from fer.results import (
-    CHANCE,
+from fer.config.settings import leaves
+from fer.metrics.calibration import tempered
+from fer.reports import figures, html, plotting
+from fer.reports.html import Markup, Section, card, joined, paragraph, tag
+from fer.reports.summary import (
     FIGURES,
     MEMBER_HEADS,
     WHOSE_ERRORS,
     absent_in_words,
     answering_in_words,
-    calibration_beside,
     calibration_verdict,
-    clock,
     difference,
     ensemble_in_words,
     if_any,
@@ -30,14 +27,14 @@ from fer.results import (
     same_views,
     seen_in_choice_in_words,
     selection_in_words,
-    sentence,
     stated,
     taught_in_words,
-    times,
     training_in_words,
     worded,
 )
-from fer.settings import leaves
+from fer.runs.predictions import Scored
+from fer.system.files import CHANCE, calibration_beside
+from fer.system.text import clock, sentence, times
 
 NO_INTERVAL = "too few faces for an interval"
 SHOWN_FACES = 18  # of each kind: three rows of six
@@ -77,14 +74,14 @@ def write(report: Report, folder: Path) -> None:
     title = f"{'Ensemble of ' if several else ''}{results['architecture']} on {results['dataset']['name']}" + (
         "" if report.history else f": {results['split']}"
     )
-    page.write(file, title, lead(report), sections(report, drawn), f"Written by fer {_version(results)}.")
+    html.write(file, title, lead(report), sections(report, drawn), f"Written by fer {_version(results)}.")
 
 
 def draw(report: Report, folder: Path) -> dict[str, str]:
     """Write the figures, and return name -> SVG."""
     scored, results = report.scored, report.results
     made = {}
-    with drawing.style():
+    with plotting.style():
         made["confusion"] = figures.confusion(results["confusion"], scored.classes)
         made["reliability"] = figures.reliability(scored.probabilities, scored.targets, _with_chance(results))
         warm = tempered(scored.probabilities, results.get("temperature") or 1.0)
@@ -106,7 +103,7 @@ def draw(report: Report, folder: Path) -> dict[str, str]:
                 made[name] = figures.faces(scored.images[places], captions)
         if report.augmented is not None:
             made["augmented"] = figures.augmented(*report.augmented)
-    return {name: drawing.save(figure, folder, name) for name, figure in made.items()}
+    return {name: plotting.save(figure, folder, name) for name, figure in made.items()}
 
 
 def _answered(results: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -156,7 +153,7 @@ def lead(report: Report) -> Markup:
         parts.append(f"began with pretrained weights: {results['pretrained']['name']}")
     if taught := taught_in_words(results):
         parts.append(f"learnt from {taught}")
-    notes = [page.note(text) for text in warnings(report)]
+    notes = [html.note(text) for text in warnings(report)]
     return joined(paragraph(" · ".join(parts), class_="soft"), *notes, headline(results))
 
 
@@ -222,7 +219,7 @@ def headline(results: Mapping[str, Any]) -> Markup:
             f"faces{_after_semicolon(calibration_beside(results, 3))}",
         )
     )
-    return page.cards(made)
+    return html.cards(made)
 
 
 def sections(report: Report, drawn: Mapping[str, str]) -> list[Section]:
@@ -268,9 +265,9 @@ def training(report: Report, drawn: Mapping[str, str]) -> Markup:
         "above is without them.",
         class_="soft",
     )
-    return page.columns(
-        page.drawing(drawn["curves"], "loss, accuracy and learning rate by epoch"),
-        joined(meaning, page.table((), facts, (1,))),
+    return html.columns(
+        html.drawing(drawn["curves"], "loss, accuracy and learning rate by epoch"),
+        joined(meaning, html.table((), facts, (1,))),
     )
 
 
@@ -286,11 +283,11 @@ def confusions(report: Report, drawn: Mapping[str, str]) -> Markup:
     ]
     told = paragraph("Rows are labels: each adds up to 100 %. The diagonal is the recall.", class_="soft")
     most = (
-        joined(tag("h3", "Most often confused"), page.table(("", "faces", "of its label"), rows, (1, 2)))
+        joined(tag("h3", "Most often confused"), html.table(("", "faces", "of its label"), rows, (1, 2)))
         if rows
         else paragraph("Nothing is confused.")
     )
-    return page.columns(page.drawing(drawn["confusion"], "confusion matrix"), joined(told, most))
+    return html.columns(html.drawing(drawn["confusion"], "confusion matrix"), joined(told, most))
 
 
 def emotions(report: Report, drawn: Mapping[str, str]) -> Markup:
@@ -308,9 +305,9 @@ def emotions(report: Report, drawn: Mapping[str, str]) -> Markup:
     ]
     heads = ("in per cent", "precision", "recall", "its 95 %", "F1", "faces")
     missing = [paragraph(sentence(told), class_="soft") for told in absent_in_words(report.results)]
-    return page.columns(
-        page.drawing(drawn["per_class"], "precision and recall by emotion"),
-        joined(page.table(heads, rows, (1, 2, 3, 4, 5)), *missing),
+    return html.columns(
+        html.drawing(drawn["per_class"], "precision and recall by emotion"),
+        joined(html.table(heads, rows, (1, 2, 3, 4, 5)), *missing),
     )
 
 
@@ -324,11 +321,11 @@ def ensemble(report: Report, drawn: Mapping[str, str]) -> Markup:
             "answer is not another's, in the mean of the others. An ensemble gains where networks are good and differ.",
             class_="soft",
         )
-        parts.append(page.table(MEMBER_HEADS, member_rows(results), (1, 2, 3, 4)))
-        parts.append(page.columns(page.drawing(drawn["disagreement"], "share of faces answered differently"), told))
+        parts.append(html.table(MEMBER_HEADS, member_rows(results), (1, 2, 3, 4)))
+        parts.append(html.columns(html.drawing(drawn["disagreement"], "share of faces answered differently"), told))
     if "selection" in drawn:
         words = paragraph(sentence(selection_in_words(results["selection"])), class_="soft")
-        parts.append(page.columns(page.drawing(drawn["selection"], "val accuracy and NLL by networks added"), words))
+        parts.append(html.columns(html.drawing(drawn["selection"], "val accuracy and NLL by networks added"), words))
     return joined(*parts)
 
 
@@ -346,17 +343,17 @@ def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:
     )
     return joined(
         text,
-        page.columns(
-            page.drawing(drawn["reliability"], "accuracy against confidence"),
-            page.drawing(drawn["calibrated"], "the same with the temperature")
+        html.columns(
+            html.drawing(drawn["reliability"], "accuracy against confidence"),
+            html.drawing(drawn["calibrated"], "the same with the temperature")
             if "calibrated" in drawn
             else paragraph("No temperature is known: the val split of the training could not be read.", class_="soft"),
         ),
         paragraph(_warmth(report.results), class_="soft"),
         *([paragraph(answering_in_words(found))] if (found := report.results.get("answering")) else []),
-        page.columns(
-            page.drawing(drawn["coverage"], "error against the share of faces answered"),
-            page.table(
+        html.columns(
+            html.drawing(drawn["coverage"], "error against the share of faces answered"),
+            html.table(
                 ("of the faces, the surest", "wrong among them"),
                 [
                     (f"{100 * float(coverage):.0f} %", f"{100 * error:.1f} %")
@@ -405,7 +402,7 @@ def all_figures(report: Report) -> Markup:
         f"A calibration error has no honest interval near 0; what chance makes it is given instead. {CHANCE}",
         class_="soft",
     )
-    return joined(told, page.table(heads, rows, stack=True))
+    return joined(told, html.table(heads, rows, stack=True))
 
 
 def the_crowd(report: Report) -> Markup:
@@ -428,9 +425,9 @@ def the_crowd(report: Report) -> Markup:
     )
     return joined(
         told,
-        page.columns(
-            page.table(("agreement", "network", "labels", "best possible"), rows, (1, 2, 3)),
-            page.table((f"of its {errors['all']:,} errors", "faces", "share"), parts, (1, 2)),
+        html.columns(
+            html.table(("agreement", "network", "labels", "best possible"), rows, (1, 2, 3)),
+            html.table((f"of its {errors['all']:,} errors", "faces", "share"), parts, (1, 2)),
         ),
     )
 
@@ -448,7 +445,7 @@ def against(report: Report) -> Markup:
         f"for other faces. Only this one is right on {test['first']:,} faces, only the other on {test['second']:,}: "
         f"McNemar's exact p = {test['p']:.3g}. Of these two networks, not of their seeds.", class_="soft",
     )  # fmt: skip
-    return joined(told, page.table(("", "difference", "95 %"), rows, (1, 2)))
+    return joined(told, html.table(("", "difference", "95 %"), rows, (1, 2)))
 
 
 def _faces_section(report: Report, name: str, title: str, places: NDArray[np.int64]) -> Section | None:
@@ -472,7 +469,7 @@ def _face(scored: Scored, place: int) -> Markup:
     said, label = max(chances, key=lambda name: chances[name]), scored.classes[scored.targets[place]]
     lines = (f"{said} {100 * chances[said]:.0f} %", f"labelled {label}", f"row {scored.rows[place]}")
     (image,) = figures.shrunk(scored.images[place][None])
-    return page.face(image, lines, page.chances(chances, {said: "predicted", label: "label"}))
+    return html.face(image, lines, html.chances(chances, {said: "predicted", label: "label"}))
 
 
 def augmentation(report: Report, drawn: Mapping[str, str]) -> Markup:
@@ -484,16 +481,16 @@ def augmentation(report: Report, drawn: Mapping[str, str]) -> Markup:
     told = " Shifts of whole pixels fill the border with its mirror image." if "crop_padding" in chosen else ""
     return joined(
         paragraph("augment: ", tag("code", text), ".", told, class_="soft"),
-        page.drawing(drawn["augmented"], "training faces before and after augmentation", large=True),
+        html.drawing(drawn["augmented"], "training faces before and after augmentation", large=True),
     )
 
 
 def configuration(report: Report) -> Markup:
     """Return what differs from the defaults, and the whole."""
     rows = [(tag("code", key), plain(value), plain(default)) for key, (value, default) in report.changes.items()]
-    differs = page.table(("key", "here", "default"), rows) if rows else paragraph("Nothing differs from the defaults.")
+    differs = html.table(("key", "here", "default"), rows) if rows else paragraph("Nothing differs from the defaults.")
     lines = [f"{key}: {plain(value)}" for key, value in leaves(report.settings)]
-    return joined(differs, page.details("the whole configuration", tag("pre", "\n".join(lines))))
+    return joined(differs, html.details("the whole configuration", tag("pre", "\n".join(lines))))
 
 
 def plain(value: Any) -> str:
@@ -525,7 +522,7 @@ def provenance(report: Report) -> Markup:
         *(("checkpoint", name) for name in _checkpoints(results)),
         ("notes", "; ".join(dataset["notes"])),
     ]
-    return page.table((), [row for row in rows if row[1] != ""], stack=True)
+    return html.table((), [row for row in rows if row[1] != ""], stack=True)
 
 
 def _checkpoints(results: Mapping[str, Any]) -> list[str]:

@@ -12,9 +12,9 @@ import pytest
 from conftest import metrics, runner
 
 import fer
-from fer import predictions
 from fer.best import main
 from fer.campaign.record import FILE, read
+from fer.runs import predictions
 
 HOURS = "0.07"  # twice what 120 epochs of every network take on two quiet cores
 SMALL = (

@@ -7,12 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
-from fer import predictions
 from fer.campaign import earlier, lines, results
+from fer.config.errors import FerError
+from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
-from fer.errors import FerError
-from fer.labels import EMOTIONS
-from fer.settings import DataSettings
+from fer.data.labels import EMOTIONS
+from fer.runs import predictions
 
 
 def evaluated(folder, split, seed=0):

@@ -17,7 +17,7 @@ from fer.campaign.plan import (
 )
 from fer.campaign.recipes import SEEDS, SMALL, STUDENT, TEACHERS, WIDTHS, rosters
 from fer.campaign.record import PARTS
-from fer.errors import FerError
+from fer.config.errors import FerError
 
 # an H100's as reckoned, and two cores' as measured for widths 64 and 16 (docs/recipes.md)
 GPU = {

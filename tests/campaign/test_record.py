@@ -6,7 +6,7 @@ import pytest
 
 from fer.campaign.plan import Pace, Training
 from fer.campaign.record import FILE, Clock, Line, Network, Phase, Record, Request, keep, read
-from fer.errors import FerError
+from fer.config.errors import FerError
 
 
 @pytest.fixture

@@ -10,20 +10,13 @@ from PIL import Image
 
 from fer.data import readers
 from fer.data.faces import Faces
+from fer.data.labels import EMOTIONS
 from fer.data.readers import synthetic
-from fer.labels import EMOTIONS
 
 USAGE_NAMES = ("Training", "PublicTest", "PrivateTest")
 
 Lines = Callable[..., list[str]]
 Load = Callable[..., Faces]
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the user's data and cache out of the tests."""
-    monkeypatch.delenv("FER_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fer.config.errors import FerError
+from fer.config.settings import DataSettings
 from fer.data import cache, readers
-from fer.data.readers import csv_file, image_tree
-from fer.errors import FerError
-from fer.settings import DataSettings
+from fer.data.readers import csv_file, image_folder
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def no_parsing(monkeypatch):
             raise AssertionError("parsed anew")
 
         monkeypatch.setattr(csv_file, "read", fail)
-        monkeypatch.setattr(image_tree, "read", fail)
+        monkeypatch.setattr(image_folder, "read", fail)
 
     return forbid
 
@@ -350,19 +350,19 @@ def test_a_full_disk_is_told_and_done_without(kept, table, folder, drawn, load, 
 
 
 def test_no_cache_leaves_nothing(table, tmp_path, load):
-    from fer.data.table import read_faces  # not above: the processes of the race above need no torch
+    from fer.data.load import read_faces  # not above: the processes of the race above need no torch
 
     load(table, cache=None)
     read_faces(DataSettings(path=str(table), cache=None))
-    assert not (tmp_path / "xdg" / "fer").exists()
+    assert not (tmp_path / "cache" / "fer").exists()
     assert list(tmp_path.rglob("*.npy")) == []
 
 
 def test_auto_is_the_users_cache_folder(table, tmp_path):
-    from fer.data.table import read_faces
+    from fer.data.load import read_faces
 
     read_faces(DataSettings(path=str(table), cache="auto"))
-    assert len(entries(tmp_path / "xdg" / "fer")) == 1
+    assert len(entries(tmp_path / "cache" / "fer")) == 1
 
 
 def test_the_default_folder_is_in_the_home(monkeypatch):

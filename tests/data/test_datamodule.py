@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fer.config.errors import FerError
+from fer.config.settings import DataSettings, TrainerSettings, TrainSettings
 from fer.data import readers
-from fer.data.datamodule import Batch, EpochBalance, EpochShuffle, FERDataModule, noise_seed
+from fer.data.datamodule import FERDataModule
+from fer.data.dataset import Batch
+from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS
 from fer.data.readers import csv_file, synthetic
-from fer.errors import FerError
-from fer.labels import EMOTIONS, FERPLUS_EMOTIONS
-from fer.settings import DataSettings, TrainerSettings, TrainSettings
-from fer.trainers import steps_an_epoch
+from fer.data.samplers import EpochBalance, EpochShuffle, noise_seed
+from fer.training.trainers import steps_an_epoch
 
 SMALL = DataSettings(path="synthetic", synthetic_count=140, image_size=16, batch_size=10, cache=None)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from fer.config.errors import FerError
 from fer.data import locate as module
 from fer.data.locate import data_folder, locate
-from fer.errors import FerError
 
 
 @pytest.fixture

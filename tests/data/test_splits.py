@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fer.config.errors import FerError
+from fer.config.settings import DataSettings
 from fer.data.faces import UNKNOWN, counts
 from fer.data.readers import synthetic
 from fer.data.splits import assign, without_conflicts
-from fer.errors import FerError
-from fer.settings import DataSettings
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from torch.nn import functional
 from torchvision import models as torchvision_models
 
 from fer import load
+from fer.config.errors import FerError
 from fer.data.readers.drawing import draw_faces
-from fer.errors import FerError
-from fer.inventory import multiply_adds
 from fer.models import create
 from fer.models.layers import Dropout, Residual
+from fer.training.model_table import multiply_adds
 
 UNDROPPED = "model.dropout=0"
 LONGER = ("trainer.max_epochs=10", "optimizer.lr=0.003")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fer.errors import FerError
-from fer.labels import EMOTIONS
+from fer.config.errors import FerError
+from fer.data.labels import EMOTIONS
 from fer.models import CNN, MODELS, EmotionClassifier, create
 from fer.models.layers import Dropout
 
@@ -65,8 +65,8 @@ def test_cnn_is_convolution_pooling_dropout():
 def test_a_network_that_was_never_prepared_says_so(tmp_path):
     import pytorch_lightning as pl
 
+    from fer.config.settings import DataSettings
     from fer.data.datamodule import FERDataModule
-    from fer.settings import DataSettings
 
     data = FERDataModule(DataSettings(path="synthetic", synthetic_count=140, image_size=24))
     trainer = pl.Trainer(
@@ -79,9 +79,9 @@ def test_a_network_that_was_never_prepared_says_so(tmp_path):
 def test_used_as_a_library_with_lightnings_own_trainer():
     import pytorch_lightning as pl
 
-    from fer import augment
+    from fer.config.settings import AugmentSettings, DataSettings
     from fer.data.datamodule import FERDataModule
-    from fer.settings import AugmentSettings, DataSettings
+    from fer.data.transforms import augment
 
     settings = DataSettings(path="synthetic", synthetic_count=140, image_size=24, batch_size=16)
     data = FERDataModule(settings, augment.build(AugmentSettings(flip=0.5)), seed=1)
@@ -134,7 +134,7 @@ def test_bad_arguments_are_named():
 
 
 def test_weight_decay_spares_biases_and_normalisation():
-    from fer.optimizers import OPTIMIZERS
+    from fer.optim.optimizers import OPTIMIZERS
 
     model = create({"name": "cnn", "channels": [4]}, image_size=16)
     build, arguments = OPTIMIZERS.arguments({"name": "adamw", "lr": 0.1, "weight_decay": 0.3})
@@ -145,7 +145,7 @@ def test_weight_decay_spares_biases_and_normalisation():
 
 
 def test_weight_decay_spares_scales_of_several_dimensions():
-    from fer.optimizers import groups
+    from fer.optim.optimizers import groups
 
     model = create({"name": "convnext", "channels": [8], "depths": [2]})
     _, spared = groups(model.parameters(), 0.1)

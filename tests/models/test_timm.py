@@ -10,7 +10,7 @@ from conftest import metrics
 from safetensors.torch import save_file
 
 import fer
-from fer.errors import FerError
+from fer.config.errors import FerError
 from fer.models import create
 
 FACES = ("data=synthetic", "data.synthetic_count=140", "data.image_size=24", "trainer=smoke", "logger=none")

@@ -15,12 +15,11 @@ from torch import nn
 from torchvision.models import VGG16_Weights, vgg, vgg16
 
 import fer
-from fer import checkpoints
-from fer.errors import FerError
-from fer.models import VGG16, create
+from fer.config.errors import FerError
+from fer.models import VGG16, checkpoints, create
 from fer.models.base import EmotionClassifier
 from fer.models.vgg16 import BLOCKS
-from fer.results import read_history
+from fer.system.files import read_history
 
 # 112 of the faces train: 7 steps an epoch
 FACES = (*SMALL[:2], "data.image_size=32", "data.batch_size=16", "trainer.accelerator=cpu", "logger=none")
@@ -89,7 +88,7 @@ def history(folder):
 @pytest.fixture
 def without_cache(monkeypatch):
     """Let every step go the whole way."""
-    monkeypatch.setattr("fer.training.keep_features", lambda *_: None)
+    monkeypatch.setattr("fer.training.run.keep_features", lambda *_: None)
 
 
 # --- the network and its weights -----------------------------------------------------------------------------------
@@ -392,7 +391,7 @@ def test_a_part_of_the_faces_is_not_worth_computing_all(vgg_run, part):
 
 
 def test_features_that_would_fill_the_disk_are_not_kept(vgg_run, monkeypatch, tmp_path):
-    monkeypatch.setattr("fer.training.LARGEST", 1e4)
+    monkeypatch.setattr("fer.training.setup.LARGEST", 1e4)
     ended, _ = vgg_run("model.unfreeze=last_block")
     assert "features: computed anew at each step; all would take" in ended.out
     assert not (tmp_path / "cache" / "fer" / "features").exists()
@@ -485,8 +484,8 @@ def test_the_learning_rate_finder_uses_them_and_keeps_the_proportion_of_the_rate
     def measured(self, trainer, pl_module, *_):
         seen.append([group["lr"] for group in trainer.optimizers[0].param_groups])
 
-    monkeypatch.setattr("fer.lr_finder.STEPS", 4)
-    monkeypatch.setattr("fer.lr_finder.RangeTest.on_before_zero_grad", measured, raising=False)
+    monkeypatch.setattr("fer.training.lr_finder.STEPS", 4)
+    monkeypatch.setattr("fer.training.lr_finder.RangeTest.on_before_zero_grad", measured, raising=False)
     ended, _ = vgg_run("lr_finder=true", "model.unfreeze=last_block")
     assert ended.code == 0, ended.err
     assert "features of 126 different faces" in ended.out

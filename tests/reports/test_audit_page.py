@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from fer.audit import main
+from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
-from fer.labels import EMOTIONS
 from fer.reports.theme import PAPER
 
 

@@ -12,11 +12,14 @@ import pytest
 from matplotlib.text import Text
 from test_run_report import outline, unseen
 
-from fer.labels import EMOTIONS
-from fer.ranking import Run, Setting, rankings
-from fer.reports import compare, contrast, drawing, pairs
+from fer.data.labels import EMOTIONS
+from fer.metrics.statistics import mcnemar
+from fer.reports import plotting
+from fer.reports.compare import figures as compare_figures
+from fer.reports.compare import mcnemar as compare_mcnemar
+from fer.reports.compare import page as compare_page
 from fer.reports.theme import themed
-from fer.significance import mcnemar
+from fer.runs.ranking import Run, Setting, rankings
 
 FACES = Setting("drawn at 24x24", "f1", "drawn", EMOTIONS, False, "official", "val", 400, "d1")
 CONFIGURATIONS = 14  # of three seeds each: 42 runs
@@ -43,7 +46,7 @@ def made(number, seed, setting=FACES, epochs=12):
 
 
 def comparison(*runs, **more):
-    return compare.Comparison(rankings(runs), more.pop("skipped", {}), **more)
+    return compare_page.Comparison(rankings(runs), more.pop("skipped", {}), **more)
 
 
 def many():
@@ -62,7 +65,7 @@ def page(tmp_path_factory):
     runs = [replace(run, folder=folder / run.folder) for run in runs]
     asked = [(runs[0], runs[3])]
     shown = comparison(*runs, skipped={Path("lost & found"): "no <metrics>"}, pairs=asked)
-    compare.write(shown, folder)
+    compare_page.write(shown, folder)
     return folder / "compare.html", shown
 
 
@@ -121,7 +124,7 @@ def test_every_pair_of_configurations_has_its_difference(page):
 
 def test_more_configurations_than_a_matrix_holds_are_told(tmp_path):
     shown = comparison(*(made(number, 0) for number in range(22)))
-    source = compare.differences(shown.rankings[0], 0)
+    source = compare_page.differences(shown.rankings[0], 0)
     assert "Shown are the first 20 of 22 configurations" in source
     assert source.count('class="gap') == 190
     assert "adjustment for 231 pairs" in source
@@ -152,7 +155,7 @@ def test_pairs_are_tested_without_the_script(page):
 def test_the_script_is_given_what_the_runs_answered(page):
     file, shown = page
     (held,) = re.findall(r'<script id="answers" type="application/json">(.*?)</script>', file.read_text(), re.DOTALL)
-    told, runs = json.loads(held), [one.run for one in pairs.listed(shown.rankings)]
+    told, runs = json.loads(held), [one.run for one in compare_mcnemar.listed(shown.rankings)]
     assert len(told["runs"]) == 45
     assert [one["n"] for one in told["faces"]] == [400, 300]
     assert told["faces"][0]["quantile"] == pytest.approx(1.96593, abs=1e-4)
@@ -194,7 +197,7 @@ def test_nothing_is_said_of_other_splits(page):
 
 def test_one_run_alone_has_a_page(tmp_path):
     shown = comparison(made(1, 0, epochs=1))
-    compare.write(shown, tmp_path)
+    compare_page.write(shown, tmp_path)
     parsed = outline(tmp_path / "compare.html")
     assert "differences" not in parsed.ids
     assert "cost" not in parsed.ids
@@ -204,26 +207,28 @@ def test_one_run_alone_has_a_page(tmp_path):
 
 def test_a_run_of_another_ranking_and_one_beside_the_page_can_be_asked_for(tmp_path):
     shown = comparison(made(1, 0), pairs=[(made(1, 0), made(2, 0))])
-    compare.write(shown, tmp_path)
+    compare_page.write(shown, tmp_path)
     text = outline(tmp_path / "compare.html").text
     assert re.search(r"one configuration, seed 0\s+runs/2-0", text)
 
 
 def figures():
-    lines = [contrast.Line(f"r1g{n}", n - 1, [[0.1 * n % 0.7, 0.5 + 0.001 * n, 0.6]] * 3) for n in range(1, 31)]
-    points = [contrast.Point(f"r1g{n}", n - 1, [1e4 * n, 1.1e4 * n], [0.5, 0.5 + 0.001 * n]) for n in range(1, 31)]
-    with drawing.style():
+    lines = [compare_figures.Line(f"r1g{n}", n - 1, [[0.1 * n % 0.7, 0.5 + 0.001 * n, 0.6]] * 3) for n in range(1, 31)]
+    points = [
+        compare_figures.Point(f"r1g{n}", n - 1, [1e4 * n, 1.1e4 * n], [0.5, 0.5 + 0.001 * n]) for n in range(1, 31)
+    ]
+    with plotting.style():
         return {
-            "courses": contrast.overlaid("courses", lines, shares=True),
-            "costs": contrast.against("costs", points, "parameters"),
-            "one cost": contrast.against("one", [contrast.Point("r1g1", 0, [500.0], [0.5])], "memory"),
-            "one epoch": contrast.overlaid("epoch", [contrast.Line("r1g1", 0, [[2.0]])], shares=False),
+            "courses": compare_figures.overlaid("courses", lines, shares=True),
+            "costs": compare_figures.against("costs", points, "parameters"),
+            "one cost": compare_figures.against("one", [compare_figures.Point("r1g1", 0, [500.0], [0.5])], "memory"),
+            "one epoch": compare_figures.overlaid("epoch", [compare_figures.Line("r1g1", 0, [[2.0]])], shares=False),
         }
 
 
 def test_no_text_sticks_out_of_a_figure_or_lies_on_another():
     for name, figure in figures().items():
-        drawing.pixels(figure)
+        plotting.pixels(figure)
         renderer, hidden = figure.canvas.get_renderer(), unseen(figure)
         texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text not in hidden]
         boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text.get_visible()]
@@ -239,10 +244,10 @@ def test_no_text_sticks_out_of_a_figure_or_lies_on_another():
 
 def test_every_colour_of_a_figure_follows_the_theme():
     for name, figure in figures().items():
-        left = set(re.findall(r"(?<=: )#[0-9a-f]{6}", themed(drawing.svg(figure, name))))
+        left = set(re.findall(r"(?<=: )#[0-9a-f]{6}", themed(plotting.svg(figure, name))))
         assert not left, f"{name}: {left} would stay the same in the dark"
 
 
 def test_a_mean_ends_where_the_first_seed_ended():
-    line = contrast.Line("k", 0, [[0.1, 0.2, 0.6], [0.3, 0.4]])
+    line = compare_figures.Line("k", 0, [[0.1, 0.2, 0.6], [0.3, 0.4]])
     assert line.mean == pytest.approx([0.2, 0.3])

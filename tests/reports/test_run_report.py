@@ -12,11 +12,12 @@ from conftest import SMALL, metrics
 from matplotlib.text import Text
 from PIL import Image
 
+from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
-from fer.labels import EMOTIONS
-from fer.reports import drawing, figures, page, run
+from fer.reports import figures, html, plotting, run
+from fer.reports.summary import calibration_verdict
 from fer.reports.theme import DARK, PAPER, themed
-from fer.results import calibration_beside, calibration_verdict
+from fer.system.files import calibration_beside
 from fer.train import main
 
 NAMES = {"curves", "confusion", "reliability", "per_class", "mistakes", "doubtful", "augmented"}
@@ -80,7 +81,7 @@ def drawn(scored, history):
         name: {"precision": 0.5, "recall": 0.4, "recall_ci95": [0.2, 0.98], "support": 12345} for name in EMOTIONS
     }
     variants = np.stack([scored.images[:6]] * 9, axis=1)
-    with drawing.style():
+    with plotting.style():
         return {
             "curves": figures.curves(history, 29),
             "confusion": figures.confusion((np.eye(7, dtype=int) * 9000 + 1111).tolist(), EMOTIONS),
@@ -123,7 +124,7 @@ def test_a_run_explains_itself_on_one_page(told):
 def test_figures_are_as_wide_as_a_column_and_their_text_is_text(told):
     for name in NAMES:
         with Image.open(told / "figures" / f"{name}.png") as picture:
-            assert picture.width == pytest.approx(drawing.WIDTH * drawing.DPI, abs=1)
+            assert picture.width == pytest.approx(plotting.WIDTH * plotting.DPI, abs=1)
             assert picture.getpixel((0, 0))[:3] == (254, 254, 254)  # stands on white, for paper
         tree = ET.parse(told / "figures" / f"{name}.svg")
         words = [element.text for element in tree.iter("{http://www.w3.org/2000/svg}text")]
@@ -221,7 +222,7 @@ def test_mistakes_come_surest_first_and_doubtful_faces_nearest_first(scored):
 
 
 def test_the_confusion_figure_says_what_the_matrix_says(scored, history):
-    svg = drawing.svg(drawn(scored, history)["confusion"], "x")
+    svg = plotting.svg(drawn(scored, history)["confusion"], "x")
     words = [element.text for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
     assert words.count("10,111") == 7
     assert words.count("1,111") == 42
@@ -239,7 +240,7 @@ def unseen(figure):
 
 def test_no_text_sticks_out_of_a_figure_or_lies_on_another(scored, history):
     for name, figure in drawn(scored, history).items():
-        drawing.pixels(figure)
+        plotting.pixels(figure)
         renderer = figure.canvas.get_renderer()
         hidden = unseen(figure)
         texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text not in hidden]
@@ -257,7 +258,7 @@ def test_no_text_sticks_out_of_a_figure_or_lies_on_another(scored, history):
 
 def test_every_colour_of_a_figure_follows_the_theme(scored, history):
     for name, figure in drawn(scored, history).items():
-        svg = re.sub(r'"data:image/png;base64,[^"]*"', '""', drawing.svg(figure, name))
+        svg = re.sub(r'"data:image/png;base64,[^"]*"', '""', plotting.svg(figure, name))
         assert "#" in svg
         left = set(re.findall(r"(?<=: )#[0-9a-f]{6}", themed(svg)))
         assert not left, f"{name}: {left} would stay the same in the dark"
@@ -279,9 +280,9 @@ def test_text_can_be_read_on_its_ground(colours):
 
 
 def test_a_figure_is_the_same_every_time(scored, history):
-    one, other = (drawing.svg(drawn(scored, history)["reliability"], "x") for _ in range(2))
+    one, other = (plotting.svg(drawn(scored, history)["reliability"], "x") for _ in range(2))
     assert one == other
 
 
 def test_markup_is_escaped_once():
-    assert page.tag("p", "a < b", page.tag("b", "&"), title='"') == '<p title="&quot;">a &lt; b<b>&amp;</b></p>'
+    assert html.tag("p", "a < b", html.tag("b", "&"), title='"') == '<p title="&quot;">a &lt; b<b>&amp;</b></p>'

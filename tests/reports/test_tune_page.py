@@ -9,11 +9,13 @@ import pytest
 from matplotlib.text import Text
 from test_run_report import outline, unseen
 
-from fer.reports import drawing, landscape, tune
-from fer.reports.landscape import Axis
+from fer.metrics.statistics import Difference, Interval
+from fer.reports import plotting
 from fer.reports.theme import themed
-from fer.significance import Difference, Interval
-from fer.trials import Share, Trial, best, counted, leading, ranked, write_csv
+from fer.reports.tuning import figures
+from fer.reports.tuning import page as tuning_page
+from fer.reports.tuning.figures import Axis
+from fer.runs.trials import Share, Trial, best, counted, leading, ranked, write_csv
 
 MONITOR = "accuracy/val"
 AXES = {
@@ -69,20 +71,20 @@ def found(trials, **more):
         "about": {"command": "python -m fer.tune <model>=mlp", "nothing": ""},
         "lines": {"train it again": "python -m fer.train --config-dir outputs/tune/x experiment=best"},
     }
-    return tune.Found(**values | more)
+    return tuning_page.Found(**values | more)
 
 
 def drawn(trials):
-    with drawing.style():
+    with plotting.style():
         return {
-            "history": landscape.history(trials, MONITOR, baseline=True),
-            "importance": landscape.importance(SHARES),
-            "parameters": landscape.slices(trials, AXES, MONITOR),
+            "history": figures.history(trials, MONITOR, baseline=True),
+            "importance": figures.importance(SHARES),
+            "parameters": figures.slices(trials, AXES, MONITOR),
         }
 
 
 def test_the_page_tells_of_the_search(tmp_path):
-    page = outline(tune.write(found(made(24)), tmp_path))
+    page = outline(tuning_page.write(found(made(24)), tmp_path))
     text = " ".join(page.text.split())
     for words in (
         "24 trials of mlp on FER2013",
@@ -109,15 +111,15 @@ def test_the_page_tells_of_the_search(tmp_path):
 
 
 def test_few_trials_are_said_to_say_little(tmp_path):
-    text = outline(tune.write(found(made(9)), tmp_path)).text
+    text = outline(tuning_page.write(found(made(9)), tmp_path)).text
     assert "complete trials say little: take this as a hint" in text
-    text = outline(tune.write(found(made(9), shares={}, top=0), tmp_path)).text
+    text = outline(tuning_page.write(found(made(9), shares={}, top=0), tmp_path)).text
     assert "too few to tell which parameters mattered" in text
 
 
 def test_a_search_without_a_complete_trial_has_a_page(tmp_path):
     trials = [replace(trial, state="failed", value=None, reason="exit 1") for trial in made(8)]
-    text = outline(tune.write(found(trials, shares={}, gain=None, interval=None), tmp_path)).text
+    text = outline(tuning_page.write(found(trials, shares={}, gain=None, interval=None), tmp_path)).text
     assert "No trial is complete" in text
     assert "Failed" in text
     assert not (tmp_path / "figures").exists()
@@ -126,7 +128,7 @@ def test_a_search_without_a_complete_trial_has_a_page(tmp_path):
 def test_the_configured_values_are_not_told_twice_where_they_are_the_best(tmp_path):
     trials = made(8)
     trials[0] = replace(trials[0], value=0.9)
-    text = outline(tune.write(found(trials, gain=None), tmp_path)).text
+    text = outline(tuning_page.write(found(trials, gain=None), tmp_path)).text
     assert "Best: trial 0" in text
     assert "Configured: trial 0" not in text
 
@@ -135,7 +137,7 @@ def test_the_configured_values_are_not_told_twice_where_they_are_the_best(tmp_pa
 @pytest.mark.parametrize("count", [8, 60])
 def test_no_text_sticks_out_of_a_figure_or_lies_on_another(count, rates):
     for name, figure in drawn(made(count, rates)).items():
-        drawing.pixels(figure)
+        plotting.pixels(figure)
         hidden, renderer = unseen(figure), figure.canvas.get_renderer()
         texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text not in hidden]
         boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text.get_visible()]
@@ -150,17 +152,17 @@ def test_no_text_sticks_out_of_a_figure_or_lies_on_another(count, rates):
 
 def test_every_colour_of_a_figure_follows_the_theme():
     for name, figure in drawn(made(24)).items():
-        left = set(re.findall(r"(?<=: )#[0-9a-f]{6}", themed(drawing.svg(figure, name))))
+        left = set(re.findall(r"(?<=: )#[0-9a-f]{6}", themed(plotting.svg(figure, name))))
         assert not left, f"{name}: {left}"
 
 
 def test_what_is_far_worse_does_not_press_the_rest_together():
     trials = made(24)
     complete = [trial.value for trial in trials if trial.state == "complete"]
-    low, high = landscape.limits(trials, MONITOR)
+    low, high = figures.limits(trials, MONITOR)
     assert low < min(complete) < max(complete) < high
     assert low > min(complete) - (max(complete) - min(complete))
-    low, high = landscape.limits(
+    low, high = figures.limits(
         [replace(trial, value=5.0) if trial.value == 0.05 else trial for trial in trials], MONITOR
     )
     assert high < 1

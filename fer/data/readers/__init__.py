@@ -6,10 +6,10 @@ To add one from outside, register a class with these three functions, as README 
 from pathlib import Path
 from typing import Protocol, cast
 
+from fer.config.errors import FerError
 from fer.data.cache import cached
 from fer.data.faces import Faces, OnBad
-from fer.data.readers import csv_file, ferplus, image_tree
-from fer.errors import FerError
+from fer.data.readers import csv_file, ferplus, image_folder
 
 WRAPPERS = 3  # folders around the data that are looked through, as in archive/images/images/train
 
@@ -30,7 +30,7 @@ class Reader(Protocol):
 READERS: dict[str, Reader] = {
     "ferplus": cast(Reader, ferplus),
     "csv": cast(Reader, csv_file),
-    "image_tree": cast(Reader, image_tree),
+    "image_tree": cast(Reader, image_folder),
 }
 
 

@@ -25,9 +25,9 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from fer.config.errors import FerError
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some
-from fer.errors import FerError
-from fer.labels import EMOTIONS, USAGES
+from fer.data.labels import EMOTIONS, USAGES
 
 SIDE = 48  # pixels; FER2013's images are 48x48
 PIXELS = SIDE * SIDE

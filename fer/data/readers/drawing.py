@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.labels import EMOTIONS
+from fer.data.labels import EMOTIONS
 
 Floats = NDArray[np.floating[Any]]
 Traits = dict[str, Floats]

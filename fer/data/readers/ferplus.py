@@ -2,7 +2,7 @@
 
 ``fer2013new.csv`` has one row for each row of ``fer2013.csv``, in its order, and is joined by row: the numbers in its
 column ``Image name`` are not row numbers throughout. The generator's folders ``FER2013Train|Valid|Test`` hold PNG files
-and a ``label.csv`` without FER2013's own labels: what the votes make of them is ``fer.data.crowd``'s.
+and a ``label.csv`` without FER2013's own labels: what the votes make of them is ``fer.data.votes``'s.
 """
 
 import csv
@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fer.config.errors import FerError
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source
-from fer.data.readers.pictures import PictureError, read_picture
-from fer.errors import FerError
-from fer.labels import FERPLUS_COLUMNS, SPLITS, USAGES, emotion_index
+from fer.data.labels import FERPLUS_COLUMNS, SPLITS, USAGES, emotion_index
+from fer.data.readers.images import PictureError, read_picture
 
 VOTES_ALONE = "votes, no labels"  # of a source
 FOLDERS = {"FER2013Train": 0, "FER2013Valid": 1, "FER2013Test": 2}

@@ -1,0 +1,1 @@
+"""Settings, the registry, errors, Hydra. No torch here."""

@@ -1,0 +1,87 @@
+"""The files of the configuration, without Hydra: where they lie, values as text."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer.config.errors import FerError
+
+VERSION_BASE = "1.3"
+PLAIN_WORD = r"(?!(?:null|true|false|on|off|yes|no|nan|inf)$)[A-Za-z_][A-Za-z0-9_./-]*"  # a text that needs no quotes
+FAULTS = (HydraException, OmegaConfBaseException, ValueError)  # what Hydra raises on a faulty command line
+
+
+def conf_folder() -> Path:
+    """Return the folder of the shipped configuration: ``fer/conf`` in a wheel, ``conf`` beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def choices_of(overrides: Sequence[str]) -> dict[str, str | None]:
+    """Return the choice of each group that these overrides, found good before, give."""
+    with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+        return dict(compose("config", list(overrides), return_hydra_config=True).hydra.runtime.choices)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return a configuration as plain values, interpolations resolved."""
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return values
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Return plain values as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
+
+
+def stored(folder: Path, name: str) -> Any:
+    """Return what a run folder keeps of its configuration, as plain values.
+
+    Args:
+        folder: the run's.
+        name: "config.yaml", "hydra.yaml" or "overrides.yaml".
+    """
+    return OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / name), resolve=False)
+
+
+def search_paths(overrides: Sequence[str]) -> list[str]:
+    """Return those of Hydra's own overrides that a run's composition depends on: where else configuration lies."""
+    return [text for text in overrides if text.startswith("hydra.searchpath=")]
+
+
+def quoted(value: str) -> str:
+    """Return a value as Hydra's grammar takes it whatever characters it holds.
+
+    Raises:
+        FerError: it ends in a backslash, which the grammar cannot quote.
+    """
+    if value.endswith("\\"):
+        raise FerError(f"{value}: a path that ends in a backslash cannot be passed to Hydra")
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+def spelled(value: Any) -> str:
+    """Return a plain value as an override spells it.
+
+    Raises:
+        FerError: a text that Hydra's grammar cannot quote.
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(spelled, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{spelled(held)}' for key, held in value.items())}}}"
+    if isinstance(value, str):
+        return value if re.fullmatch(PLAIN_WORD, value) else quoted(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def unquoted(value: str) -> str:
+    """Return an override's value without the quotes around it."""
+    quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1].replace("\\'", "'") if quotes else value

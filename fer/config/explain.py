@@ -1,0 +1,90 @@
+"""What Hydra's errors mean, in one line."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException, OverrideParseException
+
+from fer.config.conf import FAULTS, VERSION_BASE, conf_folder, plain
+from fer.config.errors import did_you_mean
+
+EXTRAS = {"joblib": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}  # launcher -> what brings it
+
+
+def explain(error: Exception, arguments: Sequence[str], name: str = "config") -> str:
+    """Return Hydra's error on composing ``name`` as one line that names the nearest valid key or choice."""
+    text = str(error)
+    if isinstance(error, MissingConfigException):
+        return _explain_choice(error, arguments)
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: not understood ({text.splitlines()[0]}); quote values with commas, spaces or brackets"
+        )
+    if "Ambiguous value" in text:
+        several = re.search(r"argument '([^']+)'", text)
+        given = several.group(1) if several else text
+        return f"{given}: several values make a sweep, which needs -m; quote a value that holds a comma: key='\"a,b\"'"
+    if "group override must be" in text:
+        return _explain_group(text, arguments)
+    missing = re.search(r"Could not override '([^']+)'", text)
+    if missing:
+        key = missing.group(1)
+        if "No match in the defaults list" in text or "/" in key:
+            return f"{key}: no such group{nearest(key, ())}"
+        return f"{key}: no such key{nearest(key, arguments, name)}"
+    return text.splitlines()[0] + (f" ({str(error.__cause__).splitlines()[0]})" if error.__cause__ else "")
+
+
+def _explain_group(text: str, arguments: Sequence[str]) -> str:
+    """Return which group was given no choice's name, as in ``model=null``."""
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        choices = sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+        if choices and "." not in group and value not in choices:
+            return f"{argument}: expected one of {', '.join(choices)}"
+    return text.splitlines()[0]
+
+
+def _explain_choice(error: MissingConfigException, arguments: Sequence[str]) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    options = [str(option) for option in error.options or ()]
+    if not options:
+        found = re.search(r"Could not find '([^']+)'", str(error))
+        wanted = found.group(1) if found else str(error.missing_cfg_file)
+        group, _, name = wanted.rpartition("/")
+        folder = conf_folder() / group
+        options = sorted(file.stem for file in folder.glob("*.yaml")) if folder.is_dir() else []
+    extra = f"; it comes with pip install 'fer-lightning[{EXTRAS[name]}]'" if name in EXTRAS else ""
+    near = did_you_mean(name, options)
+    return f"{group}={name}: no such choice; there is {', '.join(options) or 'none'}{extra or near}"
+
+
+def nearest(key: str, arguments: Sequence[str], name: str = "config") -> str:
+    """Return the key of ``name`` nearest to ``key`` in words, under the groups that the arguments choose."""
+    groups = {path.name for path in conf_folder().iterdir() if path.is_dir()}
+    chosen = [argument for argument in arguments if argument.split("=")[0] in groups and "," not in argument]
+    try:
+        with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+            keys = list(_flat(plain(compose(name, chosen))))
+    except FAULTS:
+        return ""
+    section, _, last = key.rpartition(".")
+    siblings = [name for name in keys if name.rpartition(".")[0] == section]
+    same = [name for name in keys if name.rpartition(".")[2] == last]
+    if same:
+        return f"; did you mean {same[0]!r}?"
+    within = difflib.get_close_matches(last, [name.rpartition(".")[2] for name in siblings], n=1, cutoff=0.5)
+    if within:
+        return f"; did you mean '{section + '.' if section else ''}{within[0]}'?"
+    known = f"; {section} has {', '.join(name.rpartition('.')[2] for name in siblings)}" if siblings and section else ""
+    return known or did_you_mean(key, keys)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield prefix + key
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")

@@ -1,0 +1,322 @@
+"""Hydra's side: where ``conf/`` lies, running it, and its errors in one line.
+
+Hydra prints its errors over many lines and does not name the nearest key. With ``HYDRA_FULL_ERROR`` set it raises them
+instead, and ``explain`` says them in this library's way.
+"""
+
+import functools
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import run_job
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from fer.config.conf import FAULTS, VERSION_BASE, conf_folder, plain, quoted
+from fer.config.errors import FerError
+from fer.config.explain import explain, nearest
+from fer.config.schema import REQUIRED, keyword_parameters
+from fer.config.settings import leaves
+
+
+def run(
+    task: Callable[[DictConfig], Any], arguments: Sequence[str], check: Callable[[DictConfig], Any] | None = None
+) -> None:
+    """Run ``task`` under Hydra with these command-line arguments.
+
+    Args:
+        task: takes the configuration.
+        arguments: of the command line.
+        check: takes the configuration of a run before its folder is made; it may raise.
+
+    Raises:
+        FerError: the command line or the configuration is faulty, or the task or the check says so.
+    """
+    raised: list[Exception] = []
+
+    @functools.wraps(task)
+    def caught(config: DictConfig) -> Any:
+        try:
+            return task(config)
+        except Exception as error:  # passed round Hydra, which would print it in its own way
+            raised.append(error)
+            return None
+
+    if any(argument.startswith("-") for argument in arguments):
+        _run_with_options(caught, arguments)
+    else:
+        _run_plainly(caught, arguments, check)
+    if raised:
+        raise raised[0]
+
+
+def _run_with_options(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
+    main = hydra.main(version_base=VERSION_BASE, config_path=str(conf_folder()), config_name="config")(task)
+    with _command_line(arguments), _raising():
+        try:
+            main()
+        except FAULTS as error:
+            raise FerError(explain(error, arguments)) from error
+
+
+def _run_plainly(
+    task: Callable[[DictConfig], Any], overrides: Sequence[str], check: Callable[[DictConfig], Any] | None
+) -> None:
+    """Run as ``hydra.main`` does, which composes twice, and makes the run's folder before anything can be refused."""
+    try:
+        with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+            config = compose("config", [*overrides, "hydra.mode=RUN"], return_hydra_config=True)
+            if check:
+                check(_without_hydra(config))
+            callbacks = Callbacks(config)
+            callbacks.on_run_start(config=config, config_name="config")
+            context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=callbacks)
+            ended = run_job(task, config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
+            callbacks.on_run_end(config=config, config_name="config", job_return=ended)
+    except FAULTS as error:
+        raise FerError(explain(error, overrides)) from error
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+def composed(overrides: Sequence[str], name: str = "config") -> DictConfig:
+    """Return the configuration that these overrides give, without running anything.
+
+    Args:
+        overrides: of a command line.
+        name: of what they override: "config" is a run's, "tune" a search's.
+
+    Raises:
+        FerError: an override is faulty.
+    """
+    try:
+        with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+            return compose(name, list(overrides))
+    except FAULTS as error:
+        raise FerError(explain(error, overrides, name)) from error
+
+
+def composed_sweep(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
+    """Return the section ``sweep``, as plain values, and the folder that these overrides give a sweep.
+
+    Raises:
+        FerError: an override is faulty.
+    """
+    try:
+        with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+            config = compose("config", list(overrides), return_hydra_config=True)
+            return plain(config.sweep), Path(config.hydra.sweep.dir)
+    except FAULTS as error:
+        raise FerError(explain(error, overrides)) from error
+
+
+def alternatives(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Return, for each key that is set, the overrides that it stands for: several of one value each where it is swept.
+
+    Raises:
+        FerError: an override is faulty, or gives a range without steps.
+    """
+    found: dict[str, list[str]] = {}
+    try:
+        with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            for text, override in zip(overrides, parser.parse_overrides(list(overrides)), strict=True):
+                key = override.get_key_element()
+                if not override.is_sweep_override():
+                    found[key] = [text]
+                elif override.is_discrete_sweep():
+                    found[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+                else:
+                    raise FerError(f"{text}: a range without steps is searched, not swept; list values: {key}=1,2,3")
+    except FAULTS as error:
+        raise FerError(explain(error, overrides)) from error
+    return found
+
+
+def changes(
+    config: Mapping[str, Any], choices: Mapping[str, str], paths: Sequence[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Return what differs from the defaults, key -> (value, default): groups first, then keys within what they chose.
+
+    Another choice brings defaults of its own: ``optimizer=sgd`` is one change, not one for each of its keys.
+
+    Args:
+        config: composed, as plain values.
+        choices: group -> choice, as Hydra tells them of a run.
+        paths: overrides that say where else configuration lies.
+    """
+    usual = _default_choices()
+    chosen = {group: choice for group, choice in choices.items() if group in usual and choice is not None}
+    given = [f"{group}={choice}" for group, choice in chosen.items()]
+    with _beside_a_run(), initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+        default = dict(leaves(plain(compose("config", [*given, *paths]))))
+    groups = {group: (choice, usual[group]) for group, choice in chosen.items() if usual[group] != choice}
+    keys = {key: (value, default.get(key)) for key, value in leaves(config) if value != default.get(key)}
+    return {**groups, **keys}
+
+
+def _default_choices() -> dict[str, str | None]:
+    entries: Any = OmegaConf.to_object(OmegaConf.load(conf_folder() / "config.yaml").defaults)
+    return {group: choice for entry in entries if entry != "_self_" for group, choice in entry.items()}
+
+
+def tidied(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with options first, as Hydra needs it, and ``--config-dir`` as a search path.
+
+    A search path is an override like others: a sweep's jobs and a resumed run take it along.
+
+    Raises:
+        FerError: an unknown option.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse_option  # type: ignore[method-assign]
+    parsed = parser.parse_intermixed_args(list(arguments))
+    overrides: list[str] = parsed.overrides
+    rest = list(arguments)
+    for override in overrides:
+        rest.remove(override)
+    if parsed.config_dir is None:
+        return [*rest, *overrides]
+    place = next(index for index, option in enumerate(rest) if option.startswith(("--config-dir", "-cd")))
+    del rest[place : place + (1 if "=" in rest[place] else 2)]
+    folder = Path(parsed.config_dir).expanduser().absolute()
+    if not folder.is_dir():
+        raise FerError(f"--config-dir {parsed.config_dir}: no such folder")
+    return [*rest, *overrides, f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
+
+
+def _refuse_option(message: str) -> NoReturn:
+    message = message.replace("(choose from 'all'", "(choose from 'models', 'all'")  # which is ours, not Hydra's
+    raise FerError(f"{message}; python -m fer.train --help lists options and keys")
+
+
+def value_of(override: str) -> Any:
+    """Return the plain value that an override gives.
+
+    Raises:
+        FerError: it is faulty.
+    """
+    try:
+        return OverridesParser.create().parse_overrides([override])[0].value()
+    except FAULTS as error:
+        raise FerError(explain(error, [override])) from error
+
+
+def refuse_additions(arguments: Sequence[str]) -> None:
+    """Raise if an override adds (+key) or deletes (~key): every key there is has a default.
+
+    Raises:
+        FerError: with the nearest valid key.
+    """
+    for argument in arguments:
+        if re.match(r"\+{1,2}(?!hydra)[\w./@]+", argument):
+            key = argument.lstrip("+").split("=")[0]
+            raise FerError(f"{argument}: keys cannot be added; every key has a default{nearest(key, ())}")
+        if argument.startswith("~"):
+            raise FerError(f"{argument}: keys cannot be deleted; set another value instead")
+
+
+def import_plugins(names: Sequence[str]) -> None:
+    """Import modules that register networks and readers, from the current folder or wherever Python finds them.
+
+    Raises:
+        FerError: one cannot be imported.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a plugin is the user's code: whatever it raises is theirs to mend
+            raise FerError(f"plugins={name}: could not be imported ({type(error).__name__}: {error})") from error
+
+
+def offer_networks(arguments: Sequence[str]) -> None:
+    """Let Hydra offer networks of the command line's plugins as ``model=<name>`` and timm's as ``model=timm:<name>``.
+
+    The keys and defaults of a plugin are those of the network's own arguments, so that it needs no YAML.
+
+    Raises:
+        FerError: a plugin cannot be imported.
+    """
+    for argument in arguments:
+        for network in re.findall(r"\btimm\\?:([\w.]+)", argument) if argument.startswith("model=") else ():
+            node = OmegaConf.merge(OmegaConf.load(conf_folder() / "model" / "timm.yaml"), {"network": network})
+            ConfigStore.instance().store(group="model", name=f"timm:{network}", node=node, provider="timm")
+    given = [argument for argument in arguments if argument.startswith("plugins=")]
+    if not given:
+        return
+    names = value_of(given[-1])
+    if not isinstance(names, list):
+        raise FerError(f"{given[-1]}: expected a list, such as plugins=[my_nets]")
+    import_plugins([str(name) for name in names])
+    from fer.config.registry import MODELS
+
+    for name in MODELS.names():
+        if not (conf_folder() / "model" / f"{name}.yaml").exists():
+            defaults = {"name": name, **_defaults(MODELS.get(name))}
+            ConfigStore.instance().store(group="model", name=name, node=defaults, provider="plugins")
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the defaults that a configuration can hold; a network keeps the others to itself."""
+    defaults = {name: default for name, (_, default) in keyword_parameters(function).items()}
+    held = {name: REQUIRED if value is MISSING else value for name, value in defaults.items()}
+    kinds = (bool, int, float, str, list, tuple, dict, type(None))
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in held.items()
+        if isinstance(value, kinds)
+    }
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _command_line(arguments: Sequence[str]) -> Iterator[None]:
+    before, sys.argv = sys.argv, ["fer.train", *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _beside_a_run() -> Iterator[None]:
+    """Let Hydra compose while it runs a task, which its one global state forbids."""
+    state = GlobalHydra.instance()
+    running, state.hydra = state.hydra, None
+    try:
+        yield
+    finally:
+        state.hydra = running
+
+
+@contextmanager
+def _raising() -> Iterator[None]:
+    """Let Hydra raise its errors rather than print them."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before

@@ -1,0 +1,1 @@
+"""Augmentation, MixUp and CutMix, crops, sizes: on whole batches, on any device."""

@@ -1,0 +1,63 @@
+"""Class probabilities and embeddings of faces, by one network."""
+
+import torch
+from lightning_fabric.utilities import move_data_to_device
+from torch import Tensor, nn
+
+from fer.data.dataset import FaceDataset, to_unit
+from fer.inference.tta import VIEWS
+from fer.models import EmotionClassifier
+
+
+@torch.inference_mode()
+def probabilities(
+    model: EmotionClassifier, faces: FaceDataset, *, batch_size: int, device: torch.device, views: str = "none"
+) -> Tensor:
+    """Return (N, C) float32 probabilities on the CPU, in full precision whatever the training's was.
+
+    Args:
+        model: the network; it is moved to ``device`` and left there, in evaluation mode.
+        faces: N of them; where their features are known, the layers before them are not run again.
+        batch_size: faces at a time.
+        device: to compute on.
+        views: of each face, over which probabilities are averaged: a name of ``fer.inference.tta.VIEWS``.
+    """
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    places = list(range(len(faces)))
+    parts = []
+    for start in places[::batch_size]:
+        batch = move_data_to_device(faces.__getitems__(places[start : start + batch_size]), device)
+        if batch.features is not None and views == "none":
+            chances = model.logits(batch).float().softmax(1)
+        else:
+            seen = VIEWS[views](to_unit(batch.images), model.crop)
+            chances = torch.stack([model.look(view).float().softmax(1) for view in seen]).mean(0)
+        parts.append(chances.cpu())
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def embeddings(model: EmotionClassifier, images: Tensor, *, batch_size: int, device: torch.device) -> Tensor:
+    """Return what the linear layer that runs last is given, (N, D) float32 on the CPU; without one, the logits.
+
+    Args:
+        model: the network; moved to ``device`` and left there, in evaluation mode.
+        images: (N, 1, S, S) uint8.
+        batch_size: faces at a time.
+        device: to compute on.
+    """
+    given: list[Tensor] = []
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0])) for layer in layers]
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    parts = []
+    try:
+        for start in range(0, len(images), batch_size):
+            given.clear()
+            logits = model(images[start : start + batch_size].to(device))
+            last = given[-1] if given and len(given[-1]) == len(logits) else logits  # not a row a face: of no use
+            parts.append(last.flatten(1).float().cpu())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat(parts)

@@ -1,0 +1,70 @@
+"""Test-time augmentation: views of each face, over which a network's probabilities are averaged.
+
+The views are the same for every face and draw nothing. What they help is measured on val like everything else; a figure
+with them is a row of its own. A network that was trained on crops is given crops: T pixels of the S of a side; T is S
+where it was trained on whole faces.
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms import v2
+
+from fer.data.transforms.crop import middle
+
+CROP = 11 / 12  # of the side: 44 of 48 pixels, as the recipes of FER2013's literature have it
+SHIFT = 1 / 24  # of the side: 2 of 48 pixels
+
+
+def both_ways(views: Sequence[Tensor]) -> list[Tensor]:
+    """Return views (B, 1, T, T), each followed by its mirror image."""
+    return [each for view in views for each in (view, view.flip(-1))]
+
+
+def as_they_are(faces: Tensor, crop: int | None) -> list[Tensor]:
+    """Return the faces (B, 1, S, S) alone, or their middle, (B, 1, T, T)."""
+    return [middle(faces, crop)]
+
+
+def mirrored(faces: Tensor, crop: int | None) -> list[Tensor]:
+    """Return the faces (B, 1, S, S), or their middle, (B, 1, T, T), and the mirror image."""
+    return both_ways([middle(faces, crop)])
+
+
+def ten_crop(faces: Tensor, crop: int | None) -> list[Tensor]:
+    """Return the corners and the middle of the faces (B, 1, S, S), and their mirror images, each (B, 1, T, T).
+
+    Krizhevsky et al. 2012. A network that was trained on whole faces is given corners of 44 of 48 pixels, at the
+    faces' size again.
+    """
+    side = faces.shape[-1]
+    crop = None if crop == side else crop
+    size = crop or round(side * CROP)
+    far, centre = side - size, (side - size) // 2
+    corners = ((0, 0), (0, far), (far, 0), (far, far), (centre, centre))
+    crops = [faces[..., top : top + size, left : left + size] for top, left in corners]
+    if crop is None:
+        crops = [v2.functional.resize(view, [side, side], antialias=True) for view in crops]
+    return both_ways(crops)
+
+
+def shifts(faces: Tensor, crop: int | None) -> list[Tensor]:
+    """Return the faces (B, 1, S, S) shifted by 0 or 2 of 48 pixels each way, borders reflected, and mirror images: 18.
+
+    The counterpart of training with ``augment.crop_padding``. Of a shifted face a network that was trained on crops is
+    given the middle, (B, 1, T, T).
+    """
+    side = faces.shape[-1]
+    step = max(1, round(side * SHIFT))
+    wide = functional.pad(faces, [step] * 4, mode="reflect")
+    places = [(top, left) for top in (0, step, 2 * step) for left in (0, step, 2 * step)]
+    return both_ways([middle(wide[..., top : top + side, left : left + side], crop) for top, left in places])
+
+
+VIEWS: dict[str, Callable[[Tensor, int | None], list[Tensor]]] = {
+    "none": as_they_are,
+    "flip": mirrored,
+    "ten_crop": ten_crop,
+    "shifts": shifts,
+}

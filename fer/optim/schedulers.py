@@ -1,0 +1,107 @@
+"""Learning-rate schedules by name: ``scheduler.name`` and the arguments of the function registered under it.
+
+A schedule is a factor on the learning rate as a function of time in epochs, asked at every step; it has no state, so a
+resumed run continues it exactly. Plateau alone looks at val, and is torch's ``ReduceLROnPlateau``.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fer.config.errors import FerError
+from fer.config.registry import Registry
+from fer.config.schema import AboveZero, Count, Fraction, NonNegative, PartialFraction, Positive
+
+SCHEDULES: Registry = Registry("scheduler")  # type: ignore[type-arg]
+Factor = Callable[[float], float]  # epochs since the start, fractional -> factor on the learning rate
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Multiply the learning rate by ``factor`` after ``patience`` epochs without a better monitored value."""
+
+    factor: float
+    patience: int
+    min_factor: float
+
+
+@SCHEDULES.register("none")
+def constant(epochs: int, /) -> Factor:
+    """Return a constant rate."""
+    return lambda time: 1.0
+
+
+@SCHEDULES.register("step")
+def step(
+    epochs: int,
+    /,
+    *,
+    step_epochs: Positive,
+    gamma: Fraction = 0.1,
+    hold_epochs: Count = 0,
+    warmup_epochs: NonNegative = 0.0,
+) -> Factor:
+    """Return a rate multiplied by ``gamma`` every ``step_epochs`` epochs, once it was held for ``hold_epochs``."""
+    return warmed_up(lambda time: gamma ** (max(0, int(time) - hold_epochs) // step_epochs), warmup_epochs)
+
+
+@SCHEDULES.register("exponential")
+def exponential(epochs: int, /, *, gamma: Fraction = 0.95, warmup_epochs: NonNegative = 0.0) -> Factor:
+    """Return a rate multiplied by ``gamma`` each epoch, step by step."""
+    return warmed_up(lambda time: gamma**time, warmup_epochs)
+
+
+@SCHEDULES.register("cosine")
+def cosine(epochs: int, /, *, warmup_epochs: NonNegative = 0.0, final: Fraction = 0.0) -> Factor:
+    """Return half a cosine from 1 to ``final`` over the run, after a linear warm-up (Loshchilov & Hutter 2017).
+
+    Raises:
+        FerError: the warm-up is no shorter than the run.
+    """
+    _shorter(warmup_epochs, epochs)
+
+    def factor(time: float) -> float:
+        progress = min(1.0, max(0.0, time - warmup_epochs) / (epochs - warmup_epochs))
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return warmed_up(factor, warmup_epochs)
+
+
+@SCHEDULES.register("onecycle")
+def onecycle(
+    epochs: int, /, *, rise: PartialFraction = 0.3, initial: AboveZero = 0.04, final: NonNegative = 4e-6
+) -> Factor:
+    """Return one cycle: a cosine rise from ``initial`` to 1 over ``rise`` of the run, then down (Smith & Topin 2018).
+
+    The defaults are torch's ``OneCycleLR``: 1/25 to 1 to 1/250,000.
+    """
+
+    def factor(time: float) -> float:
+        progress = min(1.0, time / epochs)
+        if progress < rise:
+            return _between(initial, 1.0, progress / rise)
+        return _between(1.0, final, (progress - rise) / (1 - rise))
+
+    return factor
+
+
+@SCHEDULES.register("plateau")
+def plateau(epochs: int, /, *, factor: Fraction = 0.5, patience: Count = 3, min_factor: Fraction = 0.001) -> Plateau:
+    """Return the schedule that waits for val to stand still; ``min_factor`` is the least factor on the rate."""
+    return Plateau(factor, patience, min_factor)
+
+
+def warmed_up(factor: Factor, warmup_epochs: float) -> Factor:
+    """Return ``factor`` with a linear rise over the first ``warmup_epochs``, from a hundredth."""
+    if not warmup_epochs:
+        return factor
+    return lambda time: factor(time) * max(0.01, min(1.0, time / warmup_epochs))
+
+
+def _between(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _shorter(warmup_epochs: float, epochs: int) -> None:
+    if warmup_epochs >= epochs:
+        raise FerError(f"scheduler.warmup_epochs={warmup_epochs:g}: no shorter than trainer.max_epochs={epochs}")

@@ -1,0 +1,236 @@
+"""Parts of a self-contained HTML page, light and dark, wide and narrow: no script, font or picture from elsewhere.
+
+Every text is escaped here. What is HTML already is a ``Markup``, which only this module makes.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fer.reports.plotting import inline
+from fer.reports.theme import DARK, PAPER, variables
+from fer.system.files import written_whole
+
+# the reader's choice beats the system's; without script the system's stays
+SWITCH = """
+const root = document.documentElement, button = document.getElementById("light");
+const system = () => matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+const dark = () => (root.dataset.theme || system()) === "dark";
+const say = () => { button.textContent = dark() ? "light" : "dark"; };
+button.hidden = false;
+button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; say(); });
+say();
+"""
+
+
+class Markup(str):
+    """A piece of HTML, as against text that is still to be escaped."""
+
+
+class Section(NamedTuple):
+    """A part of a page.
+
+    Args:
+        name: for the page's navigation and address, a word.
+        title: above it.
+        body: its contents.
+    """
+
+    name: str
+    title: str
+    body: Markup
+
+
+def escaped(text: object) -> Markup:
+    """Return a text as HTML; markup stays as it is."""
+    return text if isinstance(text, Markup) else Markup(html.escape(str(text)))
+
+
+def joined(*parts: object) -> Markup:
+    """Return parts in a row, texts escaped."""
+    return Markup("".join(escaped(part) for part in parts))
+
+
+def tag(name: str, *parts: object, **attributes: object) -> Markup:
+    """Return an element; ``class_`` stands for the attribute ``class``."""
+    given = "".join(f' {key.rstrip("_")}="{html.escape(str(value))}"' for key, value in attributes.items())
+    return Markup(f"<{name}{given}>{joined(*parts)}</{name}>")
+
+
+def paragraph(*parts: object, class_: str = "") -> Markup:
+    """Return a paragraph."""
+    return tag("p", *parts, class_=class_) if class_ else tag("p", *parts)
+
+
+def note(*parts: object) -> Markup:
+    """Return a paragraph that must not be overlooked."""
+    return paragraph(*parts, class_="note")
+
+
+def columns(*parts: Markup) -> Markup:
+    """Return parts side by side where there is room, else below each other."""
+    return tag("div", *(tag("div", part) for part in parts), class_="columns")
+
+
+def drawing(svg: str, label: str, *, large: bool = False) -> Markup:
+    """Return a figure's SVG within the page; ``label`` tells what it shows to whoever cannot see it."""
+    return tag("div", Markup(inline(svg, html.escape(label))), class_="drawing large" if large else "drawing")
+
+
+def table(
+    heads: Sequence[object], rows: Sequence[Sequence[object]], numbers: Sequence[int] = (), *, stack: bool = False
+) -> Markup:
+    """Return a table.
+
+    Args:
+        heads: of the columns; empty for none.
+        rows: of cells.
+        numbers: which columns hold numbers, and are set to the right.
+        stack: on a phone, lay the cells of a row below each other.
+    """
+
+    def line(name: str, cells: Sequence[object]) -> Markup:
+        kinds = ["number" if place in numbers else "wide" for place in range(len(cells))]
+        return tag("tr", *(tag(name, cell, class_=kind) for cell, kind in zip(cells, kinds, strict=True)))
+
+    head = tag("thead", line("th", heads)) if heads else Markup("")
+    body = tag("tbody", *(line("td", cells) for cells in rows))
+    return tag("div", tag("table", head, body, class_="stack" if stack else ""), class_="scroll")
+
+
+def named(part: Markup) -> Markup:
+    """Return a table whose rows have names of several words, which must not be squeezed to letters."""
+    return tag("div", part, class_="named")
+
+
+def card(name: str, value: str, interval: str, meaning: str, place: tuple[float, float, float] | None = None) -> Markup:
+    """Return a headline figure.
+
+    Args:
+        name: of the figure.
+        value: in large letters.
+        interval: beneath.
+        meaning: a sentence.
+        place: low end, value and high end on a scale from 0 to 1, drawn as a bar.
+    """
+    scale = Markup("")
+    if place is not None:
+        low, middle, high = (100 * min(1.0, max(0.0, x)) for x in place)
+        inside = tag("i", style=f"left:{low:.2f}%;width:{high - low:.2f}%"), tag("b", style=f"left:{middle:.2f}%")
+        scale = tag("div", *inside, class_="range")
+    return tag(
+        "div",
+        tag("div", name, class_="name"),
+        tag("div", value, class_="value"),
+        scale,
+        tag("div", interval, class_="interval"),
+        tag("div", meaning, class_="meaning"),
+        class_="card",
+    )
+
+
+def cards(items: Sequence[Markup]) -> Markup:
+    """Return cards in as many columns as fit."""
+    return tag("div", *items, class_="cards")
+
+
+def details(summary: str, body: Markup) -> Markup:
+    """Return what opens at a click."""
+    return tag("details", tag("summary", summary), body)
+
+
+def picture(image: NDArray[np.uint8], label: str) -> Markup:
+    """Return a grey face (S, S) within the page."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "png")
+    source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return Markup(f'<img alt="{html.escape(label)}" width="{image.shape[1]}" height="{image.shape[0]}" src="{source}">')
+
+
+def face(image: NDArray[np.uint8], lines: Sequence[str], *more: Markup) -> Markup:
+    """Return a face with what is said of it.
+
+    Args:
+        image: (S, S) grey.
+        lines: beneath; the first stands out.
+        more: below them.
+    """
+    return tag("figure", picture(image, ", ".join(lines)), *said(lines), *more, class_="face")
+
+
+def beside(pictures: Sequence[Markup], lines: Sequence[str]) -> Markup:
+    """Return pictures side by side with what is said of them together; the first line stands out."""
+    return tag("figure", tag("div", *pictures, class_="pictures"), *said(lines), class_="face")
+
+
+def said(lines: Sequence[str]) -> list[Markup]:
+    """Return lines of text beneath a picture; the first stands out."""
+    first, *others = lines
+    return [tag("div", first, class_="said"), *(tag("div", line, class_="label") for line in others)]
+
+
+def chances(probabilities: Mapping[str, float], marks: Mapping[str, str]) -> Markup:
+    """Return probabilities as bars, in per cent.
+
+    Args:
+        probabilities: emotion -> probability.
+        marks: emotion -> "predicted" or "label", which colour its bar.
+    """
+    bars = [
+        joined(
+            tag("span", name, class_=marks.get(name, "")),
+            tag("i", class_=marks.get(name, ""), style=f"width:{100 * chance:.1f}%"),
+            tag("span", f"{100 * chance:.0f}"),
+        )
+        for name, chance in probabilities.items()
+    ]
+    return tag("div", *bars, class_="chances")
+
+
+def write(file: Path, title: str, lead: Markup, sections: Sequence[Section], foot: str, script: str = "") -> None:
+    """Write a page, whole or not at all.
+
+    Args:
+        file: to write.
+        title: of the page.
+        lead: below the title.
+        sections: in order; the navigation names them.
+        foot: last line.
+        script: of the page's own, which must be able to stay away.
+    """
+    links = [tag("a", part.name, href=f"#{part.name}") for part in sections]
+    button = Markup('<button id="light" type="button" hidden></button>')
+    bodies = [tag("section", tag("h2", part.title), part.body, id=part.name) for part in sections]
+    body = joined(
+        tag("header", tag("h1", title), lead),
+        tag("nav", tag("div", *links, button)),
+        tag("main", *bodies),
+        tag("footer", foot),
+        tag("script", Markup(SWITCH)),
+        tag("script", Markup(script), type="module") if script else "",
+    )
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{stylesheet()}</style>"
+    )
+    with written_whole(file) as stream:
+        stream.write(f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{body}\n</body>\n</html>\n')
+
+
+def stylesheet() -> str:
+    """Return the page's CSS: colours for light and dark, then the layout."""
+    layout = Path(__file__).with_name("html.css").read_text(encoding="utf-8")
+    light, dark = variables(PAPER), variables(DARK)
+    return (
+        f":root {{ color-scheme: light dark; {light} }}\n"
+        f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+        f':root[data-theme="light"] {{ color-scheme: light; {light} }}\n'
+        f':root[data-theme="dark"] {{ color-scheme: dark; {dark} }}\n{layout}'
+    )

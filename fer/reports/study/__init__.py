@@ -1,0 +1,1 @@
+"""The founding study's table and figures."""

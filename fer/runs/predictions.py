@@ -1,0 +1,177 @@
+"""``predictions.csv``, a row a face: what a network said of it. Written here, found and read here for all who ask."""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fer.config.errors import FerError
+from fer.system.files import readable, written_whole
+
+FILE = "predictions.csv"
+ROUNDED = 1e-3  # by which probabilities, written with six digits, may miss 1 together
+
+
+@dataclass(frozen=True)
+class Scored:
+    """N faces of a split and what a network said of them.
+
+    Args:
+        images: (N, S, S) uint8.
+        targets: (N,) class indices.
+        probabilities: (N, C).
+        rows: (N,) row in the source.
+        classes: C names.
+    """
+
+    images: NDArray[np.uint8]
+    targets: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    classes: Sequence[str]
+
+
+class Predictions(NamedTuple):
+    """What a network said of N faces, in the order of the file.
+
+    Args:
+        rows: (N,) of the data, each once.
+        targets: N names, of the labels.
+        answers: N names, of what was predicted.
+        classes: C names.
+        probabilities: (N, C) float64.
+    """
+
+    rows: NDArray[np.int64]
+    targets: list[str]
+    answers: list[str]
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+
+
+def write(file: Path, split: str, scored: Scored, soft: ArrayLike | None = None) -> None:
+    """Write one line a face: row,split,target,predicted,p_<class>..., and where targets are soft t_<class>...
+
+    Args:
+        file: to write, whole or not at all.
+        split: its name.
+        scored: its faces.
+        soft: (N, D) soft targets over the first D classes, or None.
+    """
+    classes, table = scored.classes, scored.probabilities
+    heads = [f"p_{name}" for name in classes]
+    if soft is not None:
+        wanted = np.asarray(soft)
+        heads += [f"t_{name}" for name in classes[: wanted.shape[1]]]
+        table = np.concatenate([table, wanted], 1)
+    answers = scored.probabilities.argmax(1).tolist()
+    with written_whole(file) as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["row", "split", "target", "predicted", *heads])
+        lines = zip(scored.rows.tolist(), scored.targets.tolist(), answers, table.tolist(), strict=True)
+        for row, target, guess, values in lines:
+            writer.writerow([row, split, classes[target], classes[guess], *(f"{value:.6g}" for value in values)])
+
+
+def read(file: Path) -> Predictions:
+    """Return what a ``predictions.csv`` holds, or a compressed ``.csv.gz``.
+
+    Raises:
+        FerError: it is missing, damaged or none; a row stands twice, or a probability is no number.
+    """
+    with readable(file), _opened(file) as stream:
+        table = csv.DictReader(stream)
+        classes = tuple(head.removeprefix("p_") for head in table.fieldnames or () if head.startswith("p_"))
+        if not classes:
+            raise ValueError("it has no columns p_<emotion>")
+        lines = list(table)
+        if short := next((number for number, line in enumerate(lines, start=2) if None in line.values()), None):
+            raise ValueError(f"line {short} is cut short")
+        rows = np.array([int(line["row"]) for line in lines], np.int64)
+        told = [[float(line[f"p_{name}"]) for name in classes] for line in lines]
+        values = np.array(told, np.float64).reshape(len(lines), len(classes))
+        if len(np.unique(rows)) < len(rows):
+            raise ValueError("a row stands twice")
+        bad = ~((values >= 0) & (values <= 1)).all(1) | (np.abs(values.sum(1) - 1) > ROUNDED)
+        if bad.any():
+            raise ValueError(f"line {2 + int(bad.argmax())}: its values are no probabilities, which add up to 1")
+        return Predictions(
+            rows,
+            [line["target"] for line in lines],
+            [line["predicted"] for line in lines],
+            classes,
+            values,
+        )
+
+
+def _opened(file: Path) -> IO[str]:
+    contents = file.read_bytes()
+    if file.suffix == ".gz":
+        try:
+            contents = gzip.decompress(contents)
+        except (EOFError, zlib.error) as error:  # no OSError, unlike what else may be wrong with it
+            raise ValueError(f"its compression is damaged: {error}") from error
+    return io.TextIOWrapper(io.BytesIO(contents), encoding="utf-8-sig", newline="")
+
+
+# --- folders of predictions -----------------------------------------------------------------------------------------
+
+
+class Recorded(NamedTuple):
+    """A file of predictions and the metrics beside it, as ``fer.train`` or ``fer.evaluate`` wrote them."""
+
+    file: Path
+    metrics: dict[str, Any]
+
+
+def name_of(split: str, views: str) -> str:
+    """Return what the results of a split are called, by the views of each face."""
+    return split if views == "none" else f"{split}_{views}"
+
+
+def holds_predictions(folder: Path) -> bool:
+    """Return whether a folder without checkpoints has predictions, of whatever split."""
+    if not folder.is_dir() or (folder / "checkpoints").is_dir():
+        return False
+    found = [file for split in ("train", "val", "test", "all") for file in folder.glob(f"{split}*.csv*")]
+    return bool(found) or (folder / FILE).is_file() or any(folder.glob(f"evaluations/*/{FILE}"))
+
+
+def recorded(folder: Path, split: str, views: str) -> Recorded:
+    """Return the predictions of a split that a folder holds, and the metrics beside them.
+
+    Args:
+        folder: with ``<split>[_<views>].csv`` (or ``.csv.gz``) beside a ``.json`` of that name; or a run's or an
+            evaluation's folder.
+        split: whose faces.
+        views: of each face, a name of ``fer.inference.tta.VIEWS``.
+
+    Raises:
+        FerError: there are none of this split with these views, or the metrics beside them are damaged.
+    """
+    name, others = name_of(split, views), []
+    inside = folder / "evaluations" / name
+    for file, beside in (
+        (folder / f"{name}.csv.gz", folder / f"{name}.json"),
+        (folder / f"{name}.csv", folder / f"{name}.json"),
+        (inside / FILE, inside / "metrics.json"),
+        (folder / FILE, folder / "metrics.json"),
+    ):
+        if not file.is_file():
+            continue
+        with readable(beside):
+            metrics = dict(json.loads(beside.read_text(encoding="utf-8")))
+            metrics["dataset"] = dict(metrics["dataset"])
+            stated = (metrics["split"], metrics.get("tta") or "none")  # a training's scores val as it is
+        if stated == (split, views):
+            return Recorded(file, metrics)
+        others.append(f"; {file.name} is of {stated[0]} with --tta {stated[1]}")
+    raise FerError(f"{folder}: no predictions of {split} with --tta {views}{''.join(others)}")

@@ -1,0 +1,127 @@
+"""What became of a search's trials, as plain values and as a table."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from fer.config.settings import mode, worded
+from fer.system.files import written_whole
+from fer.system.text import text_table
+
+State = Literal["complete", "pruned", "failed", "running"]
+SHOWN = 5  # trials in the closing table
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial.
+
+    Args:
+        number: from 0, in the order in which they began.
+        state: how it ended; "running" also of one that was interrupted and is to go on.
+        texts: key -> value, as overrides spell it.
+        value: monitored figure of its best epoch, the mean over its seeds; None where nothing was measured.
+        values: of each seed that has ended.
+        epochs: measured.
+        seconds: that its runs took.
+        folders: of its runs, by name; those of another trial where ``same_as`` is set.
+        reason: why it failed.
+        same_as: number of an earlier trial of the same configuration, whose result it takes.
+    """
+
+    number: int
+    state: State
+    texts: Mapping[str, str]
+    value: float | None = None
+    values: Sequence[float] = ()
+    epochs: int = 0
+    seconds: float = 0.0
+    folders: Sequence[str] = ()
+    reason: str = ""
+    same_as: int | None = None
+
+    @property
+    def told(self) -> str:
+        """What it was told, as on a command line."""
+        return " ".join(f"{key}={text}" for key, text in self.texts.items())
+
+
+class Share(NamedTuple):
+    """How much a parameter mattered, and the middle 95 % of what other trials of the kind would have said, 0 to 1."""
+
+    value: float
+    low: float
+    high: float
+
+
+def best(trials: Sequence[Trial], monitor: str) -> Trial | None:
+    """Return the complete trial with the best value, the first of equals; None if none is complete."""
+    found = ranked(trials, monitor)
+    return found[0] if found else None
+
+
+def ranked(trials: Sequence[Trial], monitor: str) -> list[Trial]:
+    """Return the complete trials, the best first."""
+    sign = 1 if mode(monitor) == "min" else -1
+    complete = [(trial, trial.value) for trial in trials if trial.state == "complete" and trial.value is not None]
+    return [trial for trial, value in sorted(complete, key=lambda pair: (sign * pair[1], pair[0].number))]
+
+
+def counts(trials: Sequence[Trial]) -> dict[State, int]:
+    """Return how many trials there are of each state."""
+    states: tuple[State, ...] = ("complete", "pruned", "failed", "running")
+    return {state: sum(trial.state == state for trial in trials) for state in states}
+
+
+def counted(trials: Sequence[Trial]) -> str:
+    """Return the counts in words, without states that none is in."""
+    words = {"running": "to go on"}
+    return ", ".join(f"{count} {words.get(state, state)}" for state, count in counts(trials).items() if count)
+
+
+def ended_in(file: Path) -> int:
+    """Return how many trials have ended by what ``write_csv`` wrote; 0 where it wrote nothing yet."""
+    try:
+        with open(file, newline="", encoding="utf-8") as stream:
+            return sum(row.get("state") != "running" for row in csv.DictReader(stream))
+    except FileNotFoundError:
+        return 0
+
+
+def write_csv(file: Path, trials: Sequence[Trial], keys: Sequence[str], monitor: str) -> None:
+    """Write a row a trial: number, state, value, seeds' values, epochs, seconds, folders, same_as, reason, parameters.
+
+    Args:
+        file: to write, whole or not at all.
+        trials: in order.
+        keys: of the parameters.
+        monitor: the head of the value's column.
+    """
+    with written_whole(file) as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        about = ("trial", "state", monitor, "seeds", "epochs", "seconds", "folders", "same_as", "reason")
+        writer.writerow((*about, *keys))
+        for trial in trials:
+            measured = "" if trial.value is None else f"{trial.value:.6g}"
+            writer.writerow(
+                (
+                    trial.number,
+                    trial.state,
+                    measured,
+                    " ".join(f"{value:.6g}" for value in trial.values),
+                    trial.epochs,
+                    f"{trial.seconds:.1f}",
+                    " ".join(trial.folders),
+                    "" if trial.same_as is None else trial.same_as,
+                    trial.reason,
+                    *(trial.texts.get(key, "") for key in keys),
+                )
+            )
+
+
+def leading(trials: Sequence[Trial], monitor: str) -> str:
+    """Return the table of the best trials."""
+    rows = [(str(trial.number), worded(monitor, trial.value or 0.0), trial.told) for trial in ranked(trials, monitor)]
+    return text_table(("trial", monitor, "parameters"), rows[:SHOWN])

@@ -1,0 +1,1 @@
+"""Several trainings: sweeps and searches."""

@@ -1,0 +1,1 @@
+"""Files, text, the terminal, this machine and its slots for jobs."""

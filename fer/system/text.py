@@ -1,0 +1,34 @@
+"""Tables and times as text."""
+
+from collections.abc import Sequence
+
+
+def sentence(words: str) -> str:
+    """Return words as a sentence."""
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of text in columns, with a line under the heads."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in (heads, *rows)]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:]))
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of text as a table in Markdown."""
+    lines = [[cell.replace("|", "\\|") for cell in row] for row in (heads, *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (lines[0], ["---"] * len(heads), *lines[1:]))
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as h:mm:ss, or m:ss below an hour."""
+    whole = max(0, round(seconds))
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def times(count: int) -> str:
+    """Return how often, in words."""
+    return "once" if count == 1 else f"{count} times"

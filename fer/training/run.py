@@ -1,0 +1,262 @@
+"""One run: data, network, trainer, fit, and the result on val. Classes take plain settings; Hydra is not known here."""
+
+import json
+import logging
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from fer.config.errors import FerError
+from fer.config.settings import Origin, TrainerSettings, TrainSettings, mode
+from fer.data.datamodule import FERDataModule
+from fer.data.duplicates import without_twin
+from fer.evaluation import scoring
+from fer.evaluation.evaluate import not_trained_on
+from fer.evaluation.leakage import Training
+from fer.evaluation.request import Member, find_again
+from fer.inference import probabilities
+from fer.metrics.calibration import fitted_temperature
+from fer.models import EmotionClassifier, checkpoints
+from fer.reports.summary import class_table, score_table
+from fer.runs import predictions
+from fer.runs.predictions import Scored
+from fer.system import machine
+from fer.system.files import read_history, write_json
+from fer.system.text import clock
+from fer.training import device, profiler, time_budget, trainers
+from fer.training.callbacks import checkpointing
+from fer.training.callbacks.checkpointing import Saver
+from fer.training.callbacks.early_stopping import Patience
+from fer.training.callbacks.ema import Averaging
+from fer.training.callbacks.guards import FiniteLoss, Signals
+from fer.training.callbacks.history import History, Stopwatch
+from fer.training.callbacks.progress import Progress
+from fer.training.callbacks.tensorboard import Dashboard, hyperparameters
+from fer.training.setup import check_names, keep_features, prepared, resume_from
+
+log = logging.getLogger(__name__)
+
+SAMPLES, VARIANTS = 6, 9  # of the report's sheet of augmented faces
+
+
+def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]:
+    """Train, or go on with, the run in ``folder``; score its best epoch on val; return what ``metrics.json`` holds.
+
+    Args:
+        settings: with ``data.path`` found.
+        folder: the run's.
+        origin: of the run, for the record.
+
+    Raises:
+        FerError: bad data, a checkpoint that does not fit, a loss that is no number.
+        Interrupted: a signal came; the run is saved.
+    """
+    settings, data, model = prepared(settings, origin.stand_in)
+    checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
+    keep_features(settings, data, model)
+    if settings.budget.hours is not None:
+        plan = model.plan or time_budget.planned(settings, data, model, folder)
+        settings = time_budget.with_plan(settings, data, plan)
+        check_names(settings)  # what fits in a schedule hangs on the epochs
+    first = sum(epochs for _, epochs in settings.stages[:-1])
+    saver, watch = Saver(folder / "checkpoints", settings.monitor, first), Stopwatch()
+    finite = FiniteLoss()
+    signals = Signals(folder, finite, saver)
+    graphs = device.compiled(model, settings, data)
+    device.announce_compiling(settings, data)
+    averaging = [Averaging(settings.ema)] if settings.ema else []  # first: a signal's checkpoint holds the step too
+    callbacks = [*graphs, *averaging, finite, signals, watch, *_callbacks(settings, folder, saver, watch, origin)]
+    faces = {name: len(held) for name, held in data.datasets.items()}
+    phases = profiler.Phases(on_gpu=machine.uses_gpu(settings.trainer)) if settings.trainer.profile else None
+    trainer = trainers.build(settings, folder, callbacks, faces, begin, profiler=phases)
+    epochs = settings.trainer.max_epochs
+    log.info(
+        "%s: %s, %d epoch%s of %s faces, %s",
+        settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s",
+        f"{len(data.datasets['train']):,}", _where(settings.trainer),
+    )  # fmt: skip
+    with profiler.measured(phases, folder), device.compiling(settings):
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    signals.stop()
+    results, scored = finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=origin.command)
+    show(settings, folder, data, results, scored, origin.changes)
+    return results
+
+
+def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
+    """Write the report and the projector of a finished run whose writing was cut short.
+
+    Raises:
+        FerError: the data have changed.
+    """
+    settings, data, fresh = prepared(settings, origin.stand_in)
+    resume_from(folder, fresh)
+    if fresh.plan:
+        settings = time_budget.with_plan(settings, data, fresh.plan)
+    model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
+    predicted, classes = predict_val(settings, data, model), list(model.hparams["classes"])
+    scored = scoring.scored_faces(predicted, data, "val", classes)
+    show(settings, folder, data, json.loads((folder / "metrics.json").read_text()), scored, origin.changes)
+
+
+def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopwatch, origin: Origin) -> list[Callback]:
+    callbacks: list[Callback] = [
+        History(folder / "history.csv", watch),
+        Progress(saver, watch, stages=settings.stages, live=settings.trainer.bar),
+        *(
+            [Dashboard(hyperparameters(settings, origin), saver, watch, resumed=bool(settings.resume))]
+            if settings.logger.tensorboard
+            else []
+        ),
+        saver,
+    ]
+    if settings.early_stopping:
+        callbacks.append(Patience(settings.monitor, patience=settings.early_stopping, mode=mode(settings.monitor)))
+    return callbacks
+
+
+def finish(
+    settings: TrainSettings,
+    folder: Path,
+    data: FERDataModule,
+    saver: Saver,
+    watch: Stopwatch,
+    *,
+    epochs: int,
+    command: str,
+) -> tuple[dict[str, Any], Scored]:
+    """Score the best epoch on val from its file, and write ``predictions.csv`` and ``metrics.json``."""
+    best = folder / "checkpoints" / "best.ckpt"
+    model = checkpoints.load(best)
+    predicted, targets = predict_val(settings, data, model), data.datasets["val"].targets
+    wall_seconds = time.perf_counter() - data.laid_at
+    temperature = fitted_temperature(predicted.numpy(), targets.numpy())
+    checkpointing.seal(best, temperature)
+    classes = list(model.hparams["classes"])
+    scored = scoring.scored_faces(predicted, data, "val", classes)
+    results = scoring.split_figures(scored, data, "val", temperature)
+    predictions.write(folder / "predictions.csv", "val", scored, data.datasets["val"].soft)
+    kept = _not_trained_on(model, best, data, scored.images)
+    results |= {
+        "temperature_fitted_on": "these faces",
+        "seen_in_training": None if kept is None else int((~kept).sum()),
+        "clean": None if kept is None else scoring.clean(predicted, targets, kept, classes),
+        "best_epoch": saver.best_epoch + 1,  # counted from 1, as printed
+        "epochs": epochs,
+        "wall_seconds": None if settings.resume else round(wall_seconds, 3),
+        "train_seconds": round(watch.train_seconds, 3),
+        "batch_size": settings.data.faces_a_step,
+        "training_precision": machine.chosen_precision(settings.trainer),
+        **({"budget": model.plan} if model.plan else {}),
+        "images_per_second": round(watch.images_per_second, 1),
+        "peak_memory_mb": machine.memory(),
+        "parameters": _parameters(model),
+        "architecture": model.architecture,
+        "pretrained": model.pretrained,
+        **({"teachers": model.taught_by} if model.taught_by else {}),
+        "seed": settings.seed,
+        "dataset": {key: value for key, value in model.dataset.items() if key != "settings"},
+        **machine.provenance(),
+        "command": command,
+    }
+    write_json(folder / "metrics.json", results)
+    log.info("\n%s\n\n%s\n", class_table(results), score_table(results))
+    if settings.trainer.limit_val != 1 or settings.trainer.overfit_batches:
+        log.info("(the epochs' val figures, which chose, are of a part of these faces)")
+    planned = settings.trainer.max_epochs
+    early = f" (stopped early, {planned} planned)" if epochs < planned else ""
+    log.info("best epoch %d of %d%s, trained in %s", saver.best_epoch + 1, epochs, early, clock(watch.train_seconds))
+    return results, scored
+
+
+def _not_trained_on(
+    model: EmotionClassifier, file: Path, data: FERDataModule, images: NDArray[np.uint8]
+) -> NDArray[np.bool_] | None:
+    """Return (N,) which faces were in no training of the network or of what it began from; None if that is unknown."""
+    if not model.ancestors:
+        return without_twin(images, data.hashes("train"))
+    member = Member(file, model)
+    find_again([member], data)
+    return not_trained_on(Training([member], data.data.faces_a_step), images)
+
+
+def predict_val(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier) -> Tensor:
+    """Return the (N, C) probabilities of the val faces."""
+    size = settings.data.faces_a_step
+    return probabilities.probabilities(model, data.datasets["val"], batch_size=size, device=device.of(settings))
+
+
+@contextmanager
+def _results_are_safe(folder: Path) -> Iterator[None]:
+    """Say so, and how to go on, where what shows the results cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise FerError(
+            f"{error.filename or folder}: {error.strerror or error}; the results are safe, what shows them is not "
+            f"complete: mend this, then python -m fer.train resume={shlex.quote(str(folder))}"
+        ) from error
+
+
+def show(
+    settings: TrainSettings,
+    folder: Path,
+    data: FERDataModule,
+    results: Mapping[str, Any],
+    scored: Scored,
+    changes: Callable[[], Mapping[str, tuple[Any, Any]]],
+) -> None:
+    """Write what is asked for of the report and the projector; the results are safe by now.
+
+    Raises:
+        FerError: something cannot be written.
+    """
+    with _results_are_safe(folder):
+        if settings.logger.report:
+            from fer.reports import run  # matplotlib takes half a second to import
+
+            samples = data.augmented_samples(SAMPLES, VARIANTS)
+            history = read_history(folder / "history.csv")
+            run.write(run.Report(results, scored, history, samples, asdict(settings), changes()), folder)
+        if settings.logger.projector:
+            from fer.training.callbacks.tensorboard import add_projector
+
+            model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
+            images, size = data.datasets["val"].images, settings.data.faces_a_step
+            embedded = probabilities.embeddings(model, images, batch_size=size, device=device.of(settings))
+            logger = trainers.tensorboard_logger(folder, 0)
+            left_out = add_projector(logger.experiment, scored, embedded, results["best_epoch"])
+            logger.experiment.close()
+            if left_out:
+                log.warning("%s", left_out)
+
+
+def _parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _sizes(model: torch.nn.Module) -> str:
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    count = _parameters(model)
+    return f"{count:,} parameters" + (f", of which {trained:,} train" if trained < count else "")
+
+
+def _where(settings: TrainerSettings) -> str:
+    half = machine.chosen_precision(settings) == "bf16"
+    bits = "bf16" if half else "32 bits"
+    if machine.uses_gpu(settings):
+        return f"on {torch.cuda.get_device_name()}, {bits}"
+    threads, slowly = torch.get_num_threads(), half and machine.multiplies_bf16() is False
+    return f"on the CPU with {threads} thread{'' if threads == 1 else 's'}, {bits}" + (
+        " (which this processor has no instructions for: trainer.precision=32 is faster here)" if slowly else ""
+    )

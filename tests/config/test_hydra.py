@@ -1,0 +1,100 @@
+"""Every shipped YAML composes, fits its schema, and agrees with the defaults in the code."""
+
+import itertools
+from dataclasses import asdict
+
+import pytest
+from omegaconf import OmegaConf
+
+from fer.config.conf import conf_folder, plain
+from fer.config.hydra import composed
+from fer.config.schema import build, keyword_parameters
+from fer.config.settings import AugmentSettings, DataSettings, LoggerSettings, TrainerSettings, TrainSettings
+
+GROUPS = {
+    group: sorted(
+        file.relative_to(conf_folder() / group).with_suffix("").as_posix()
+        for file in (conf_folder() / group).rglob("*.yaml")
+    )
+    for group in (
+        "data",
+        "augment",
+        "model",
+        "loss",
+        "optimizer",
+        "scheduler",
+        "trainer",
+        "logger",
+        "experiment",
+        "sweep",
+    )
+}
+CHOICES = [(group, name) for group, names in GROUPS.items() for name in names]
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_yaml_composes_and_builds(group, name):
+    from fer.training.setup import check_names
+
+    needed = ["model.network=resnet18"] if (group, name) == ("model", "timm") else []  # the one file without a default
+    check_names(build(TrainSettings, plain(composed([f"{group}={name}", *needed, "trainer.accelerator=cpu"]))))
+
+
+def test_every_yaml_is_reached():
+    files = {file.relative_to(conf_folder()).as_posix() for file in conf_folder().rglob("*.yaml")}
+    of_searches = {"tune.yaml", *(name for name in files if name.startswith("space/"))}  # tests/tuning has these
+    assert files == {"config.yaml", *of_searches, *(f"{group}/{name}.yaml" for group, name in CHOICES)}
+
+
+@pytest.mark.parametrize(
+    ("section", "defaults"),
+    [
+        ("data", DataSettings()),
+        ("augment", AugmentSettings()),
+        ("trainer", TrainerSettings()),
+        ("logger", LoggerSettings()),
+    ],
+)
+def test_defaults_in_yaml_are_those_in_the_code(section, defaults):
+    assert plain(composed(["augment=none"]))[section] == asdict(defaults)
+
+
+def test_top_level_defaults_are_those_in_the_code():
+    config = plain(composed([]))
+    settings = build(TrainSettings, config)
+    assert settings == TrainSettings(
+        **{name: getattr(settings, name) for name in ("data", "model", "loss", "optimizer", "scheduler", "augment")}
+    )
+
+
+def test_yaml_names_are_the_registered_names_and_hold_all_their_arguments():
+    from fer.models import MODELS
+    from fer.optim.losses import LOSSES
+    from fer.optim.optimizers import OPTIMIZERS
+    from fer.optim.schedulers import SCHEDULES
+
+    for registry in (MODELS, LOSSES, OPTIMIZERS, SCHEDULES):
+        for name in GROUPS["scheduler" if registry is SCHEDULES else registry.kind]:
+            section = OmegaConf.to_container(OmegaConf.load(conf_folder() / registry.kind / f"{name}.yaml"))
+            assert section["name"] == name
+            assert set(section) - {"name", "defaults"} == set(keyword_parameters(registry.get(name)))
+    assert set(GROUPS["model"]) == set(MODELS.names())
+
+
+def test_every_key_can_be_set_alone():
+    for key, value in (("augment.flip", 0.5), ("augment.rotate_degrees", 10), ("data.votes", "x.csv")):
+        section, name = key.split(".")
+        assert plain(composed(["augment=none", f"{key}={value}"]))[section][name] == value
+
+
+def test_the_mlp_brings_its_own_augmentation_unless_told():
+    assert plain(composed(["model=mlp"]))["augment"]["crop_padding"] == 0
+    assert plain(composed(["model=mlp", "augment=basic"]))["augment"]["crop_padding"] == 4
+    assert plain(composed(["model=cnn"]))["augment"]["crop_padding"] == 4
+
+
+@pytest.mark.slow
+def test_groups_combine():
+    for model, scheduler, optimizer in itertools.product(GROUPS["model"], GROUPS["scheduler"], GROUPS["optimizer"]):
+        overrides = [f"model={model}", f"scheduler={scheduler}", f"optimizer={optimizer}"]
+        assert build(TrainSettings, plain(composed(overrides))).model["name"] == model

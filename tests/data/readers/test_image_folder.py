@@ -1,0 +1,208 @@
+"""Trees of pictures: every layout that is met, the official split by file name, links that lead nowhere."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer.config.errors import FerError
+from fer.data.faces import UNKNOWN
+from fer.data.labels import EMOTIONS
+from fer.data.readers import image_folder
+
+USAGE_NAMES = ("Training", "PublicTest", "PrivateTest")
+
+
+def official_place(faces, row):
+    """Place as the image copies of FER2013 do: two folders, the usage in the file's name."""
+    folder = "train" if faces.official[row] == 0 else "test"
+    return f"{folder}/{EMOTIONS[faces.targets[row]]}/{USAGE_NAMES[faces.official[row]]}_{row:05d}.png"
+
+
+def split_place(*folders):
+    return lambda faces, row: f"{folders[faces.official[row]]}/{EMOTIONS[faces.targets[row]]}/{row:05d}.png"
+
+
+def in_order(paths):
+    """Return rows in the order of the listing: by split folder, class folder, file name."""
+    return sorted(range(len(paths)), key=lambda row: paths[row].parts)
+
+
+def wanted_of(drawn, part, paths, *, official, given):
+    """Return what reading ``paths`` must give; ``official`` and ``given`` are functions of the drawn split."""
+    ordered = part(drawn, in_order(paths))
+    return replace(
+        ordered,
+        official=np.array([official(split) for split in ordered.official], np.int8),
+        given=np.array([given(split) for split in ordered.official], np.int8),
+        rows=np.arange(len(paths)),
+    )
+
+
+def unknown(_):
+    return UNKNOWN
+
+
+def same(split):
+    return split
+
+
+def test_official_split_is_recovered_from_file_names(tmp_path, plant, drawn, part, load, equal):
+    paths = plant(tmp_path / "tree", drawn, official_place)
+    faces = load(tmp_path / "tree")
+    equal(faces, wanted_of(drawn, part, paths, official=same, given=lambda split: 0 if split == 0 else 2))
+    assert (faces.source.name, faces.source.layout, faces.source.notes) == ("fer2013", "image tree", ())
+
+
+SPLIT_LAYOUTS = {
+    "train, val, test": ("", ("train", "val", "test")),
+    "Train, Valid, Test": ("", ("Train", "Valid", "Test")),
+    "TRAINING, validation, testing": ("", ("TRAINING", "validation", "testing")),
+    "Training, PublicTest, PrivateTest": ("", ("Training", "PublicTest", "PrivateTest")),
+    "images": ("images", ("train", "validation", "test")),
+    "images/images": ("images/images", ("train", "validation", "test")),
+    "fer2013/images/images": ("fer2013/images/images", ("train", "validation", "test")),
+    "one folder of any name": ("archive", ("train", "val", "test")),
+}
+
+
+@pytest.mark.parametrize("layout", SPLIT_LAYOUTS)
+def test_split_folders_are_told_by_name(layout, tmp_path, plant, drawn, part, load, equal):
+    inside, folders = SPLIT_LAYOUTS[layout]
+    paths = plant(tmp_path / "tree" / inside, drawn, split_place(*folders))
+    faces = load(tmp_path / "tree")
+    equal(faces, wanted_of(drawn, part, paths, official=unknown, given=same))
+    assert any("read from" in note for note in faces.source.notes) == bool(inside)
+
+
+def test_train_and_validation_alone_have_no_test(tmp_path, plant, drawn, part, load, equal):
+    paths = plant(tmp_path / "images", drawn, split_place("train", "validation", "validation"))
+    faces = load(tmp_path)
+    equal(faces, wanted_of(drawn, part, paths, official=unknown, given=lambda split: min(split, 1)))
+
+
+def test_the_reshuffled_copy_is_noted(tmp_path, plant, drawn, load, monkeypatch):
+    train = int((drawn.official == 0).sum())
+    monkeypatch.setattr(image_folder, "RESHUFFLED", {0: train, 1: 70 - train})
+    plant(tmp_path / "images", drawn, split_place("train", "validation", "validation"))
+    notes = load(tmp_path).source.notes
+    assert any("not the official split: its train folder holds official test images" in note for note in notes)
+
+
+def test_class_folders_alone_name_no_split(tmp_path, plant, drawn, part, load, equal, class_name):
+    paths = plant(tmp_path / "ck", drawn, lambda faces, row: f"{class_name(faces, row)}/{row:03d}.png")
+    faces = load(tmp_path / "ck")
+    equal(faces, wanted_of(drawn, part, paths, official=unknown, given=unknown))
+    assert faces.source.name == "ck"
+
+
+def test_names_of_some_files_alone_do_not_make_a_split_official(tmp_path, plant, drawn, load):
+    paths = plant(tmp_path, drawn, official_place)
+    paths[0].rename(paths[0].with_name("copy.png"))
+    faces = load(tmp_path)
+    assert (faces.official == UNKNOWN).sum() == 1
+    assert faces.source.name == tmp_path.name
+
+
+SYNONYMS = {
+    "angry": ("Anger", "ANGRY", " angry"),
+    "disgust": ("disgusted", "Disgust"),
+    "fear": ("Fearful", "afraid", "scared"),
+    "happy": ("Happiness", "joy"),
+    "sad": ("Sadness", "SAD"),
+    "surprise": ("surprised", "Surprise"),
+    "neutral": ("Neutral", "neutrality"),
+}
+
+
+def test_class_folders_are_known_by_synonyms_in_any_case(tmp_path, load):
+    """The class comes from the name, not from the place among sorted folders."""
+    wanted = {}
+    for emotion, names in SYNONYMS.items():
+        for name in names:
+            level = 10 + len(wanted)
+            wanted[level] = EMOTIONS.index(emotion)
+            (tmp_path / name).mkdir()
+            Image.new("L", (48, 48), level).save(tmp_path / name / "1.png")
+    faces = load(tmp_path)
+    assert dict(zip(faces.images[:, 0, 0].tolist(), faces.targets.tolist(), strict=True)) == wanted
+
+
+def test_other_sizes_are_brought_to_the_size_asked_for(tmp_path, load):
+    for emotion, side in (("angry", 16), ("happy", 200), ("sad", 48)):
+        (tmp_path / emotion).mkdir()
+        Image.new("L", (side, side), side).save(tmp_path / emotion / "1.png")
+    for size in (48, 64):
+        faces = load(tmp_path, image_size=size)
+        wanted = np.broadcast_to(np.array([16, 200, 48])[:, None, None], (3, size, size))
+        np.testing.assert_array_equal(faces.images, wanted)
+
+
+def test_files_that_are_no_pictures_are_passed_over_and_noted(tmp_path, plant, drawn, part, load, equal):
+    paths = plant(tmp_path, drawn, split_place("train", "val", "test"))
+    (tmp_path / "train" / "happy" / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "train" / "happy" / "a folder.png").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    faces = load(tmp_path)
+    equal(faces, wanted_of(drawn, part, paths, official=unknown, given=same))
+    assert faces.source.notes == ("2 files are no pictures and were passed over: Thumbs.db, a folder.png",)
+
+
+# --- faults --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path, plant, drawn):
+    """A tree with train, val and test."""
+    plant(tmp_path / "tree", drawn, split_place("train", "val", "test"))
+    return tmp_path / "tree"
+
+
+def _named_and_skipped(path, tree, load, problem):
+    with pytest.raises(FerError, match=problem) as caught:
+        load(tree)
+    assert str(caught.value).startswith(f"{path}: ")
+    faces = load(tree, on_bad="skip")
+    assert len(faces) == 70
+    assert len(faces.source.skipped) == 1
+    assert faces.source.skipped[0].startswith(f"{path}: ")
+
+
+def test_a_class_folder_of_unknown_name_is_named(tree, load):
+    (tree / "train" / "contempt").mkdir()
+    Image.new("L", (48, 48)).save(tree / "train" / "contempt" / "1.png")
+    _named_and_skipped(tree / "train" / "contempt", tree, load, "is no emotion's folder")
+
+
+@pytest.mark.parametrize("place", ["train/happy/link.png", "train/disgusted", "val"])
+@pytest.mark.parametrize("kind", ["broken", "loop"])
+def test_links_that_lead_nowhere_are_named(place, kind, tree, load):
+    link = tree / place
+    if link.exists():  # the whole split moved away, a link left behind
+        link = tree / "validation"
+    link.symlink_to(link if kind == "loop" else tree / "gone")
+    _named_and_skipped(link, tree, load, "is a broken link or a loop of links")
+
+
+def test_a_folder_linked_into_itself_does_not_trap_the_walk(tree, load):
+    (tree / "train" / "happy" / "again").symlink_to(tree / "train")
+    (tree / "train" / "up").symlink_to(tree)
+    assert len(load(tree)) == 70
+
+
+def test_links_to_pictures_are_read(tree, tmp_path, load):
+    Image.new("L", (48, 48), 77).save(tmp_path / "far.png")
+    os.symlink(tmp_path / "far.png", tree / "train" / "sad" / "zz.png")
+    faces = load(tree)
+    assert len(faces) == 71
+    assert faces.targets[(faces.images == 77).all((1, 2))].tolist() == [EMOTIONS.index("sad")]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_class_folders_without_pictures_are_refused(cached, tmp_path, load):
+    for emotion in EMOTIONS:
+        (tmp_path / "tree" / "train" / emotion).mkdir(parents=True)
+    with pytest.raises(FerError, match="holds no pictures in its class folders"):
+        load(tmp_path / "tree", cache=tmp_path / "cache" if cached else None)

@@ -1,0 +1,260 @@
+"""Picture files: what every mode becomes, to the grey level, and that no bad file passes."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from fer.config.errors import FerError
+from fer.data.readers.images import SUFFIXES
+
+LUMA = {"red": 76, "green": 150, "blue": 29, "white": 255, "black": 0}  # 0.299 R + 0.587 G + 0.114 B
+PRIMARIES = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255,) * 3, "black": (0, 0, 0)}
+
+
+def stripes(values, dtype=np.uint8):
+    """Return a (48, 48) or (48, 48, C) picture of as many upright stripes as there are values."""
+    return np.repeat(np.tile(np.array(values, dtype), (48, *[1] * np.ndim(values))), 48 // len(values), axis=1)
+
+
+def held_as(faces, values):
+    np.testing.assert_array_equal(faces.images, stripes(values)[None])
+
+
+# --- conversions ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".webp"])
+def test_lossless_grey_is_read_to_the_pixel(suffix, one_picture, drawn):
+    faces = one_picture(lambda path: Image.fromarray(drawn.images[0]).save(path, lossless=True), suffix)
+    np.testing.assert_array_equal(faces.images[0], drawn.images[0])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".JPG", ".Jpeg"])
+def test_jpeg_is_read_as_its_decoder_gives_it(suffix, one_picture, drawn):
+    faces = one_picture(lambda path: Image.fromarray(drawn.images[0]).save(path, quality=95), suffix)
+    error = np.abs(faces.images[0].astype(int) - drawn.images[0])
+    assert error.mean() < 2
+
+
+def test_every_suffix_that_is_named_is_read(one_picture, tmp_path):
+    (tmp_path / "tree" / "sad").mkdir(parents=True)
+    for number, suffix in enumerate(SUFFIXES):
+        Image.new("L", (48, 48), 100).save(tmp_path / "tree" / "sad" / f"{number}{suffix}")
+    faces = one_picture(lambda path: Image.new("L", (48, 48), 100).save(path))
+    assert len(faces) == 1 + len(SUFFIXES)
+    assert np.abs(faces.images.astype(int) - 100).max() <= 1
+
+
+def test_colours_become_luma(one_picture):
+    faces = one_picture(lambda path: Image.fromarray(stripes([PRIMARIES["red"], PRIMARIES["blue"]])).save(path))
+    held_as(faces, [LUMA["red"], LUMA["blue"]])
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [(".png", "I;16"), (".tif", "I;16"), (".tif", "I;16B")])
+def test_sixteen_bit_grey_is_scaled_not_clipped(suffix, mode, one_picture):
+    deep = stripes([0, 300, 25_700, 65_535], ">u2" if mode == "I;16B" else "<u2")
+    picture = Image.frombytes(mode, (48, 48), deep.tobytes())
+    held_as(one_picture(picture.save, suffix), [0, 1, 100, 255])  # 300 / 257 = 1.17
+
+
+def test_wider_greys_are_scaled_as_sixteen_bit_and_clipped(one_picture):
+    held_as(one_picture(Image.fromarray(stripes([-5, 257, 65_535, 70_000], np.int32)).save, ".tif"), [0, 1, 255, 255])
+
+
+def test_cmyk_becomes_luma(one_picture):
+    inks = stripes([(0, 0, 0, 0), (0, 0, 0, 255), (255, 0, 0, 0)])
+    held_as(one_picture(Image.fromarray(inks, "CMYK").save, ".tif"), [255, 0, 179])  # cyan: 0.701 of 255
+
+
+def palette_picture():
+    indices = Image.fromarray(stripes([0, 1, 2]), "L")
+    picture = Image.new("P", (48, 48))
+    picture.paste(indices)
+    picture.putpalette([*PRIMARIES["red"], *PRIMARIES["white"], *PRIMARIES["green"]])
+    return picture
+
+
+def test_palette_becomes_luma_of_its_colours(one_picture):
+    held_as(one_picture(palette_picture().save), [LUMA["red"], LUMA["white"], LUMA["green"]])
+
+
+def test_transparent_palette_entry_becomes_black(one_picture):
+    held_as(one_picture(lambda path: palette_picture().save(path, transparency=1)), [LUMA["red"], 0, LUMA["green"]])
+
+
+def test_transparency_is_laid_on_black(one_picture):
+    colours = [(255, 255, 255, 0), (255, 255, 255, 128), (255, 255, 255, 255), (255, 0, 0, 255)]
+    held_as(one_picture(Image.fromarray(stripes(colours)).save), [0, 128, 255, LUMA["red"]])
+
+
+def test_grey_with_alpha_is_laid_on_black(one_picture):
+    picture = Image.fromarray(stripes([(200, 0), (200, 128), (200, 255)]), "LA")
+    held_as(one_picture(picture.save), [0, 100, 200])
+
+
+@pytest.mark.parametrize(("mode", "key"), [("RGB", (255, 255, 255)), ("L", 255)])
+def test_colour_marked_as_transparent_becomes_black(mode, key, one_picture):
+    picture = Image.fromarray(stripes([0, 90, 255])).convert(mode)
+    held_as(one_picture(lambda path: picture.save(path, transparency=key)), [0, 90, 0])
+
+
+def test_bilevel_becomes_black_and_white(one_picture):
+    held_as(one_picture(Image.fromarray(stripes([0, 255])).convert("1").save), [0, 255])
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
+def test_of_an_animation_the_first_frame_is_taken(suffix, one_picture):
+    frames = [Image.new("L", (48, 48), level) for level in (40, 200, 120)]
+    faces = one_picture(
+        lambda path: frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True), suffix
+    )
+    held_as(faces, [40])
+
+
+TURNS = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.T,
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].T,
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+def turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_exif_rotation_is_applied(orientation, one_picture, drawn):
+    stored = drawn.images[0]
+    faces = one_picture(lambda path: Image.fromarray(stored).save(path, exif=turned(orientation)))
+    np.testing.assert_array_equal(faces.images[0], TURNS[orientation](stored))
+
+
+def test_exif_rotation_of_a_jpeg_is_applied(one_picture):
+    stored = stripes([0, 200])
+    faces = one_picture(lambda path: Image.fromarray(stored).save(path, exif=turned(6), quality=95), ".jpg")
+    assert np.abs(faces.images[0].astype(int) - stored.T).max() <= 2  # the left half comes to stand on top
+
+
+@pytest.mark.parametrize(("size", "level"), [(1, 137), (48, 0), (300, 255)])
+def test_flat_pictures_of_any_size_stay_flat(size, level, one_picture):
+    held_as(one_picture(Image.new("L", (size, size), level).save), [level])
+
+
+def test_shrinking_averages_instead_of_picking_pixels(one_picture):
+    board = (np.indices((96, 96)).sum(0) % 2 * 254).astype(np.uint8)
+    faces = one_picture(Image.fromarray(board).save)
+    assert np.abs(faces.images[0, 1:-1, 1:-1].astype(int) - 127).max() <= 1
+
+
+def test_other_image_size_is_made_by_interpolation(one_picture):
+    faces = one_picture(Image.fromarray(stripes([0, 200])).save, size=64)
+    assert faces.images.shape == (1, 64, 64)
+    assert set(faces.images[0, :, :31].ravel()) == {0}
+    assert set(faces.images[0, :, 33:].ravel()) == {200}
+
+
+def test_oblong_pictures_are_stretched_and_noted(one_picture):
+    faces = one_picture(Image.fromarray(np.repeat(stripes([0, 200]), 2, axis=1)).save)
+    assert set(faces.images[0, :, :22].ravel()) == {0}
+    assert set(faces.images[0, :, 26:].ravel()) == {200}
+    assert faces.source.notes == ("1 pictures are not square and were stretched",)
+
+
+# --- bad files -----------------------------------------------------------------------------------------------------
+
+
+def encoded(form, **options):
+    picture = Image.new("L", (48, 48), 30)
+    ImageDraw.Draw(picture).ellipse((5, 8, 40, 44), fill=200, outline=90)
+    stream = io.BytesIO()
+    picture.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def chunk(kind, contents):
+    return struct.pack(">I", len(contents)) + kind + contents + struct.pack(">I", zlib.crc32(kind + contents))
+
+
+def huge_png(side):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+def flipped(contents, place):
+    return contents[:place] + bytes([contents[place] ^ 1]) + contents[place + 1 :]
+
+
+PNG = encoded("PNG")
+IDAT = PNG.index(b"IDAT")
+IDAT_END = IDAT + 4 + struct.unpack(">I", PNG[IDAT - 4 : IDAT])[0]
+
+BAD_FILES = {
+    "empty": (".png", b"", r"is empty \(0 bytes\)"),
+    "text as jpg": (".jpg", b"<html>Not found</html>", "not a readable picture"),
+    "half a JPEG": (".jpg", encoded("JPEG")[:400], "not a readable picture"),
+    "JPEG without its end": (".jpg", encoded("JPEG")[:-20], "not a readable picture"),
+    "half a PNG": (".png", PNG[: len(PNG) // 2], "not a readable picture"),
+    "PNG without its end": (".png", PNG[: IDAT_END - 4], "not a readable picture"),
+    "PNG with a bad header CRC": (".png", flipped(PNG, 30), "not a readable picture"),
+    "PNG with bad pixels": (".png", flipped(PNG, IDAT + 20), "not a readable picture"),
+    "PNG with a bad pixel CRC": (".png", flipped(PNG, IDAT_END + 1), "not a readable picture"),
+    "half a GIF": (".gif", encoded("GIF")[: len(encoded("GIF")) // 2], "not a readable picture"),
+    "half a BMP": (".bmp", encoded("BMP")[:-300], "not a readable picture"),
+    "a bomb that Pillow lets pass": (".png", huge_png(8_000), r"8000x8000 pixels; the limit is 50,000,000"),
+    "a bomb that Pillow refuses": (".png", huge_png(30_000), "the limit is 50,000,000 pixels"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_bad_pictures_are_named(kind, one_picture, tmp_path):
+    suffix, contents, problem = BAD_FILES[kind]
+    with pytest.raises(FerError, match=problem) as caught:
+        one_picture(lambda path: path.write_bytes(contents), suffix)
+    assert str(caught.value).startswith(f"{tmp_path}/tree/happy/face{suffix}: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_bad_pictures_are_skipped_alone(kind, one_picture, tmp_path):
+    suffix, contents, _ = BAD_FILES[kind]
+    (tmp_path / "tree" / "sad").mkdir(parents=True)
+    Image.new("L", (48, 48), 100).save(tmp_path / "tree" / "sad" / "good.png")
+    faces = one_picture(lambda path: path.write_bytes(contents), suffix, on_bad="skip")
+    held_as(faces, [100])
+    assert (faces.targets.tolist(), faces.rows.tolist()) == ([4], [1])
+    assert len(faces.source.skipped) == 1
+    assert f"face{suffix}" in faces.source.skipped[0]
+
+
+def test_no_flipped_bit_of_a_png_changes_a_pixel(tmp_path, one_picture):
+    whole = np.asarray(Image.open(io.BytesIO(PNG)))
+    refused = 0
+    for place in range(8, len(PNG), 3):
+        try:
+            faces = one_picture(lambda path, place=place: path.write_bytes(flipped(PNG, place)))
+            np.testing.assert_array_equal(faces.images[0], whole)
+        except FerError:
+            refused += 1
+    assert refused >= (len(PNG) - 8) // 3 - 8  # the last chunk carries nothing
+
+
+def test_floating_point_pixels_are_refused(one_picture):
+    picture = Image.fromarray(np.full((48, 48), 0.5, np.float32))
+    with pytest.raises(FerError, match="floating-point pixels have no fixed range"):
+        one_picture(picture.save, ".tif")
+
+
+def test_a_tree_of_bad_pictures_alone_is_refused_even_when_skipping(one_picture):
+    with pytest.raises(FerError, match=r"none of its 1 pictures could be read; first: .*face.png"):
+        one_picture(lambda path: path.write_bytes(b""), on_bad="skip")

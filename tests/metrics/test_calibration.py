@@ -1,0 +1,131 @@
+"""Bins of confidence, against torchmetrics."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from fer.metrics.calibration import (
+    adaptive_error,
+    area_under_risk,
+    at_threshold,
+    bins_of,
+    debiased_error,
+    expected_error,
+    fitted_temperature,
+    place_by_rank,
+    place_of,
+    risk_by_coverage,
+    tempered,
+    threshold_for,
+)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_expected_error_is_torchmetrics(seed):
+    generator = torch.Generator().manual_seed(seed)
+    chances = (3 * torch.randn(500, 7, generator=generator)).softmax(1)
+    targets = torch.randint(7, (500,), generator=generator)
+    theirs = float(multiclass_calibration_error(chances, targets, 7, n_bins=15))
+    assert expected_error(bins_of(chances.numpy(), targets.numpy())) == pytest.approx(theirs, abs=1e-6)
+
+
+def test_bins_by_hand():
+    chances = np.array([[0.95, 0.05], [0.9, 0.1], [0.45, 0.55], [1.0, 0.0]])
+    bins = bins_of(chances, np.array([0, 1, 1, 0]), bins=10)
+    assert bins.faces.tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0, 3]
+    assert bins.accuracy[9] == pytest.approx(2 / 3)
+    assert bins.confidence[9] == pytest.approx((0.95 + 0.9 + 1) / 3)
+    assert bins.accuracy[5] == 1
+    assert expected_error(bins) == pytest.approx((0.45 + 3 * abs(0.95 - 2 / 3)) / 4)
+
+
+def test_edges_belong_to_the_bin_above_and_1_to_the_last():
+    assert place_of(np.array([0.0, 0.1, 0.0999, 1.0]), 10).tolist() == [0, 1, 0, 9]
+
+
+def drawn(count, seed, temperature=1.0):
+    """Probabilities whose logits were multiplied by a temperature, and labels drawn from what they were before."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(count, 7, generator=generator, dtype=torch.float64)
+    targets = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    return (temperature * logits).softmax(1).numpy(), targets.numpy()
+
+
+def test_equal_numbers_by_hand():
+    assert place_by_rank(np.array([0.9, 0.1, 0.5, 0.3]), 2).tolist() == [1, 0, 1, 0]
+    chances = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3]] * 15)
+    targets = np.array([0, 1, 0, 1] * 15)
+    held = np.bincount(place_by_rank(chances.max(1)))
+    assert held.tolist() == [4] * 15
+    order = np.argsort(chances.max(1), kind="stable")
+    gaps = (chances.max(1) - (targets == 0))[order].reshape(15, 4)
+    assert adaptive_error(chances, targets) == pytest.approx(np.abs(gaps.mean(1)).mean())
+
+
+def test_the_debiased_error_by_hand():
+    """The mean product of two different faces' gaps in each bin; one alone has none."""
+    gaps, place = np.array([0.1, -0.9, 0.2, 0.6, 0.5]), np.array([2, 2, 2, 4, 0])
+    pairs = np.mean([0.1 * -0.9, 0.1 * 0.2, -0.9 * 0.2])
+    assert debiased_error(gaps, place) == pytest.approx(-math.sqrt(3 / 5 * -pairs))
+    assert debiased_error(np.full(10, 0.3), np.repeat([1, 2], 5)) == pytest.approx(0.3)
+    assert debiased_error(np.array([0.4]), np.array([3])) == 0
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_that_was_put_in_is_found(temperature):
+    chances, targets = drawn(20_000, 0, temperature)
+    assert fitted_temperature(chances, targets) == pytest.approx(temperature, rel=0.05)
+
+
+def test_the_temperature_is_that_of_least_loss_and_changes_no_answer():
+    chances, targets = drawn(800, 1, 2.0)
+    best = fitted_temperature(chances, targets)
+
+    def loss(temperature):
+        return -np.log(tempered(chances, temperature)[np.arange(800), targets]).mean()
+
+    assert loss(best) <= min(loss(best * 1.01), loss(best / 1.01))
+    assert (tempered(chances, best).argmax(1) == chances.argmax(1)).all()
+    assert tempered(chances, 1.0) == pytest.approx(chances)
+    assert expected_error(bins_of(tempered(chances, best), targets)) < expected_error(bins_of(chances, targets)) / 2
+
+
+def test_a_network_that_is_always_right_has_a_temperature_at_the_bound():
+    sure = np.full((30, 7), 0.01) + 0.93 * np.eye(7)[np.arange(30) % 7]
+    assert fitted_temperature(sure, np.arange(30) % 7) == pytest.approx(0.05, rel=1e-3)
+    assert fitted_temperature(sure, (np.arange(30) + 1) % 7) == pytest.approx(20, rel=1e-3)
+    zeros = np.eye(7)[np.arange(30) % 7]  # a softmax that has run out of digits
+    assert np.isfinite(tempered(zeros, 3.0)).all()
+
+
+def test_risk_by_coverage_by_hand():
+    chances = np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.6, 0.4]])
+    coverage, risk = risk_by_coverage(chances, np.array([0, 1, 1, 0]))
+    assert coverage.tolist() == [0.25, 0.5, 0.75, 1]
+    assert risk.tolist() == [0, 0.5, 0.5, 0.5]  # the two of 0.6 are answered together
+    assert area_under_risk(risk) == pytest.approx(0.375)
+
+
+def test_a_promised_error_is_kept_on_other_faces():
+    """Of 100 thresholds at most the promised 5 % and some luck may fail."""
+    others, labels = drawn(100_000, 999)
+    broken = met = 0
+    for seed in range(100):
+        found = threshold_for(0.2, *drawn(2000, seed))
+        if found is not None:
+            met += 1
+            answered, wrong = at_threshold(found.confidence, others, labels)
+            broken += wrong > 0.2 * answered
+    assert met > 90
+    assert broken <= 10
+
+
+def test_what_cannot_be_promised_is_not():
+    chances, targets = drawn(200, 2)
+    assert threshold_for(0.0001, chances, targets) is None
+    found = threshold_for(0.9999, chances, targets)
+    assert found is not None
+    assert found.coverage == 1

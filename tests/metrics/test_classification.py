@@ -1,0 +1,213 @@
+"""Figures and their intervals: against scikit-learn, against formulas, against what a large sample says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as theirs
+
+from fer.metrics import classification
+from fer.metrics.calibration import bins_of, debiased_error, expected_error, place_of
+from fer.metrics.statistics import wilson
+
+NAMES = list("abcdefg")
+
+
+def predictions(count, seed, sharpness=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    chances = (sharpness * torch.randn(count, 7, generator=generator)).softmax(1)
+    return chances, torch.multinomial(chances, 1, generator=generator)[:, 0]  # calibrated by construction
+
+
+def test_the_interval_of_the_nll_is_that_of_a_mean():
+    chances, targets = predictions(2000, 0)
+    losses = -chances[torch.arange(2000), targets].log()
+    half = 1.96 * float(losses.std()) / 2000**0.5
+    low, high = classification.score(chances, targets, NAMES)["nll_ci95"]
+    assert (low, high) == pytest.approx((float(losses.mean()) - half, float(losses.mean()) + half), abs=half / 8)
+
+
+def test_the_interval_of_balanced_accuracy_is_that_of_independent_recalls():
+    chances, targets = predictions(2000, 1)
+    right = (chances.argmax(1) == targets).double()
+    recalls = [right[targets == label] for label in range(7)]
+    half = 1.96 * float(sum(r.var() / len(r) for r in recalls) ** 0.5) / 7
+    mean = float(np.mean([float(r.mean()) for r in recalls]))
+    low, high = classification.score(chances, targets, NAMES)["balanced_accuracy_ci95"]
+    assert (low, high) == pytest.approx((mean - half, mean + half), abs=half / 5)
+
+
+@pytest.mark.slow
+def test_intervals_hold_what_a_large_sample_says():
+    """Of 20 samples, at least 16 intervals hold the figure of 100,000 faces (of 95 % nominally)."""
+    truth = classification.score(*predictions(100_000, 99), NAMES)
+    for name in classification.FIGURES:
+        inside = 0
+        for seed in range(20):
+            figures = classification.score(*predictions(800, seed), NAMES)
+            low, high = figures[f"{name}_ci95"]
+            assert low <= figures[name] <= high
+            inside += low <= truth[name] <= high
+        assert inside >= 16, name
+
+
+def sharpened(count, seed):
+    chances, targets = predictions(count, seed)
+    return (2.5 * chances.log()).softmax(1), targets
+
+
+def test_a_calibrated_networks_ece_is_what_chance_makes_it():
+    """Of 60 samples of a calibrated network 95 % lie below; of an overconfident one none."""
+    cases = [predictions(500, seed) for seed in range(60)]
+    for name in ("ece", "ece_adaptive"):
+        found = [classification.calibration(*case) for case in cases]
+        assert sum(figures[name] > figures[f"{name}_if_calibrated"] for figures in found) <= 8
+        surer = classification.calibration(*sharpened(500, 0))
+        assert surer[name] > surer[f"{name}_if_calibrated"]
+
+
+def test_what_chance_makes_of_an_ece_is_what_samples_of_calibrated_networks_show():
+    """Mean and 95th percentile, against as many networks whose labels are drawn from what they claim."""
+    chances, _ = predictions(500, 0)
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.multinomial(chances, 600, replacement=True, generator=generator)  # (500, 600)
+    shown = np.array([expected_error(bins_of(chances.numpy(), column.numpy())) for column in labels.T])
+    found = classification.calibration(chances, labels[:, 0])
+    assert found["ece_if_calibrated_mean"] == pytest.approx(shown.mean(), abs=4 * shown.std() / 600**0.5)
+    assert found["ece_if_calibrated"] == pytest.approx(np.quantile(shown, 0.95), rel=0.06)
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 0.9, 1.15])
+def test_the_debiased_error_is_nearer_the_true_one(sharpness):
+    """Calibrated, it is 0 on average; otherwise nearer than the plain one to what a million faces show."""
+
+    def shown(count, seed):
+        chances, targets = predictions(count, seed)
+        chances = (sharpness * chances.log()).softmax(1)
+        bins = bins_of(chances.numpy(), targets.numpy())
+        plain = float(np.average((bins.confidence - bins.accuracy) ** 2, weights=bins.faces)) ** 0.5
+        confidence = chances.max(1).values.numpy()
+        gaps = confidence.astype(np.float64) - (chances.argmax(1) == targets).numpy()
+        return debiased_error(gaps, place_of(confidence)), plain, expected_error(bins)
+
+    debiased, plain, ece = np.array([shown(1000, seed) for seed in range(200)]).T
+    squares = np.sign(debiased) * debiased**2
+    if sharpness == 1:
+        assert abs(squares.mean()) < 3 * squares.std() / 200**0.5
+        assert abs(debiased.mean()) < ece.mean() / 5
+        return
+    _, true_rms, true_ece = shown(1_000_000, 999)
+    assert squares.mean() == pytest.approx(true_rms**2, abs=3 * squares.std() / 200**0.5)
+    assert abs(debiased.mean() - true_rms) < abs(plain.mean() - true_rms)
+    assert abs(debiased.mean() - true_rms) < abs(ece.mean() - true_ece)
+
+
+def test_few_errors_or_few_hits_have_no_interval():
+    targets = torch.arange(210) % 7
+    right = torch.eye(7)[targets]
+    for wrong, held in ((0, False), (9, False), (10, True), (201, False)):
+        chances = right.clone()
+        chances[:wrong] = right[:wrong].roll(1, 1)
+        assert (classification.score(chances, targets, NAMES)["macro_f1_ci95"] is not None) == held
+
+
+def test_intervals_are_the_same_every_time():
+    chances, targets = predictions(300, 4)
+    state = torch.random.get_rng_state()
+    assert classification.score(chances, targets, NAMES) == classification.score(chances, targets, NAMES)
+    assert torch.equal(state, torch.random.get_rng_state())  # the run's own noise is left alone
+
+
+def test_a_recall_of_no_faces_is_unknown():
+    chances = torch.eye(7)[torch.tensor([0, 0, 1])]
+    figures = classification.score(chances, torch.tensor([0, 0, 1]), NAMES)
+    assert figures["per_class"]["c"]["recall_ci95"] == [0.0, 1.0]
+    assert figures["per_class"]["a"]["recall_ci95"] == pytest.approx(wilson(2, 2))
+
+
+def case(seed):
+    """Random predictions: of a few hundred faces, sharp or flat, with tied probabilities every other time."""
+    generator = torch.Generator().manual_seed(seed)
+    count = int(torch.randint(150, 600, (1,), generator=generator))
+    chances = ((1 + seed % 4) * torch.randn(count, 7, generator=generator, dtype=torch.float64)).softmax(1)
+    if seed % 2:
+        chances = (20 * chances).round().clamp(min=1) / 20  # ties
+        chances = chances / chances.sum(1, keepdim=True)
+    targets = torch.randint(7, (count,), generator=generator)
+    targets[:7] = torch.arange(7)  # of every class
+    return chances, targets
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_figures_are_scikit_learns(seed):
+    chances, targets = case(seed)
+    p, y, guess = chances.numpy(), targets.numpy(), chances.argmax(1).numpy()
+    expected = {
+        "accuracy": theirs.accuracy_score(y, guess),
+        "macro_f1": theirs.f1_score(y, guess, average="macro"),
+        "balanced_accuracy": theirs.balanced_accuracy_score(y, guess),
+        "kappa": theirs.cohen_kappa_score(y, guess),
+        "nll": theirs.log_loss(y, p),
+        "brier": float(((p - np.eye(7)[y]) ** 2).sum(1).mean()),
+        "roc_auc": theirs.roc_auc_score(y, p, multi_class="ovr", average="macro"),
+        "average_precision": theirs.average_precision_score(np.eye(7)[y], p, average="macro"),
+    }
+    if seed % 2 == 0:  # where probabilities tie, which two lead is nobody's to say
+        expected["top2"] = theirs.top_k_accuracy_score(y, p, k=2)
+    found = classification.score(chances, targets, NAMES)
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=1e-6), name
+    precision, recall, f1, _ = theirs.precision_recall_fscore_support(y, guess, zero_division=0)
+    for label, name in enumerate(NAMES):
+        own = found["per_class"][name]
+        assert [own["precision"], own["recall"], own["f1"]] == pytest.approx(
+            [precision[label], recall[label], f1[label]], abs=1e-6
+        )
+        assert own["roc_auc"] == pytest.approx(theirs.roc_auc_score(y == label, p[:, label]), abs=1e-6)
+        assert own["average_precision"] == pytest.approx(
+            theirs.average_precision_score(y == label, p[:, label]), abs=1e-6
+        )
+
+
+def test_weights_are_repetitions():
+    """A face of weight 3 counts as three faces, one of weight 0 as none."""
+    chances, targets = case(1)
+    weights = torch.randint(4, (len(targets),), generator=torch.Generator().manual_seed(9))
+    repeated = weights.repeat_interleave(weights) * 0 + torch.arange(len(targets)).repeat_interleave(weights)
+    weighted = classification.Weighted(chances, targets)(weights[None].double())
+    whole = classification.score(chances[repeated], targets[repeated], NAMES)
+    for name in classification.FIGURES:
+        assert float(weighted[name]) == pytest.approx(whole[name], abs=1e-9), name
+
+
+def test_what_these_faces_do_not_have_is_null():
+    """Of a class without faces there is no curve, and of a single class no chance to agree by."""
+    chances, _ = predictions(50, 3)
+    figures = classification.score(chances, torch.zeros(50, dtype=torch.long), NAMES)
+    assert figures["roc_auc"] is None
+    assert figures["kappa"] == pytest.approx(0)
+    assert figures["per_class"]["b"]["roc_auc"] is None
+    json.dumps(figures, allow_nan=False)
+
+
+def test_a_paired_difference_is_that_of_the_figures_and_narrower_than_both():
+    first, targets = predictions(1500, 5)
+    second = (first.log() + 0.3 * torch.randn(first.shape, generator=torch.Generator().manual_seed(6))).softmax(1)
+    one, other = (classification.score(p, targets, NAMES) for p in (first, second))
+    found = classification.paired(first, second, targets)
+    for name in classification.FIGURES:
+        low, high = found[name]["ci95"]
+        assert found[name]["difference"] == pytest.approx(one[name] - other[name], abs=1e-6), name
+        assert low <= found[name]["difference"] <= high
+        assert high - low < one[f"{name}_ci95"][1] - one[f"{name}_ci95"][0], name
+    right = [(p.argmax(1) == targets) for p in (first, second)]
+    assert found["mcnemar"]["first"] == int((right[0] & ~right[1]).sum())
+
+
+def test_a_network_differs_from_itself_in_nothing():
+    chances, targets = predictions(300, 7)
+    found = classification.paired(chances, chances, targets)
+    assert {found[name]["difference"] for name in classification.FIGURES} == {0.0}
+    assert found["accuracy"]["ci95"] is None
+    assert found["mcnemar"]["p"] == 1

@@ -1,0 +1,325 @@
+"""``fer.share``: a network as one safetensors file, and everything that takes it."""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, metrics, runner
+
+import fer
+from fer.compare import main as compare_command
+from fer.config.errors import FerError
+from fer.data.readers.drawing import draw_faces
+from fer.models import checkpoints, safetensors
+from fer.models.share import without_folders
+from fer.reports import model_card
+from fer.training.callbacks import checkpointing
+
+
+@pytest.fixture
+def share(capfd):
+    from fer.share import main
+
+    return runner(main, capfd)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """140 drawn faces as FER2013's table."""
+    images, targets = draw_faces(140, seed=1, image_size=48)
+    usages = ["Training"] * 112 + ["PublicTest"] * 14 + ["PrivateTest"] * 14
+    rows = zip(targets, images, usages, strict=True)
+    lines = [f"{target},{' '.join(map(str, image.ravel()))},{usage}" for target, image, usage in rows]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *lines]))
+    return tmp_path / "data" / "fer2013.csv"
+
+
+@pytest.fixture
+def shared(evaluate, share, small_run, tmp_path):
+    """A small run as a shared file, its evaluation beside it."""
+    assert evaluate(str(small_run), "--split", "test", "--out", "looked").code == 0
+    ended = share("looked/test", "small.safetensors")
+    assert ended.code == 0, ended.err
+    return tmp_path / "small.safetensors"
+
+
+def kinds():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "kernel": torch.randn(4, 3, 2, 2, generator=generator).half(),
+        "bias": torch.randn(5, generator=generator),
+        "double": torch.randn(2, 2, generator=generator).double(),
+        "brain": torch.randn(3, generator=generator).bfloat16(),
+        "count": torch.tensor(7),
+        "flags": torch.tensor([True, False]),
+        "none": torch.empty(0, 4),
+    }
+
+
+def test_what_is_written_is_read_by_the_library_and_the_other_way_round(tmp_path):
+    library = pytest.importorskip("safetensors.torch")
+    tensors, file = kinds(), tmp_path / "ours.safetensors"
+    file.write_bytes(safetensors.to_bytes(tensors, {"format": "pt", "told": "é"}))
+    library.save_file(tensors, tmp_path / "theirs.safetensors", metadata={"format": "pt", "told": "é"})
+    for found in (
+        library.load_file(file),
+        safetensors.read(tmp_path / "theirs.safetensors")[0],
+        safetensors.read(file)[0],
+    ):
+        assert found.keys() == tensors.keys()
+        assert all(
+            found[name].dtype == value.dtype and torch.equal(found[name], value) for name, value in tensors.items()
+        )
+    assert (
+        safetensors.read(tmp_path / "theirs.safetensors")[1]
+        == safetensors.read(file)[1]
+        == {"format": "pt", "told": "é"}
+    )
+
+
+def test_the_file_is_small_and_holds_the_network_that_was_evaluated(shared, small_run, tmp_path):
+    model, before = fer.load(shared), fer.load(small_run)
+    assert shared.stat().st_size < 0.62 * (small_run / "checkpoints" / "best.ckpt").stat().st_size
+    assert model.hparams == before.hparams
+    assert model.temperature == before.temperature
+    for name, value in before.state_dict().items():
+        expected = value.half().float() if value.is_floating_point() and value.ndim > 1 else value
+        assert torch.equal(model.state_dict()[name], expected)
+    model_card = (tmp_path / "looked" / "test" / "model_card.md").read_text()
+    model_card = without_folders(model_card).replace('"best.ckpt"', '"small.safetensors"')
+    rounded = "Of the network before its weights were rounded to half precision; `fer.evaluate` gives this file's own."
+    text = shared.with_suffix(".md").read_text()
+    assert rounded in text
+    assert text.replace(f"{rounded}\n\n", "") == model_card
+    told = json.loads(safetensors.read(shared)[1]["fer"])
+    assert told["results"]["accuracy"] == metrics(tmp_path / "looked" / "test")["accuracy"]
+
+
+def test_nothing_of_this_machine_is_told(evaluate, share, train, table, tmp_path):
+    assert train(*SMALL[2:], f"data.path={table}", "hydra.run.dir=real").code == 0
+    assert evaluate("real", "--out", str(tmp_path / "looked")).code == 0
+    assert share("looked/val", "real.safetensors").code == 0
+    told = json.loads(safetensors.read(tmp_path / "real.safetensors")[1]["fer"])
+    assert told["dataset"]["path"] == told["dataset"]["settings"]["path"] == table.name
+    assert told["results"]["command"] == "python -m fer.evaluate real --out looked"
+    model_card = (tmp_path / "real.md").read_text()
+    assert "data.path=fer2013.csv" in model_card
+    assert str(tmp_path.parent) not in json.dumps(told) + model_card
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("data.path=/home/me/faces/a.csv seed=0", "data.path=a.csv seed=0"),
+        ("'distill.teachers=[/a/b/one,../c/two,~/d/three]'", "'distill.teachers=[one,two,three]'"),
+        ('{"file": "/home/me/vgg16.pth"}', '{"file": "vgg16.pth"}'),
+        ("fer.evaluate '/home/john doe/a run' --split test", "fer.evaluate 'a run' --split test"),
+        ('{"path": "/srv/it\'s/x.csv", "votes": null}', '{"path": "x.csv", "votes": null}'),
+        ("from file:///home/me/x.csv, PATH:/home/me/y", "from x.csv, PATH:y"),
+        ("C:/Users/me/x.csv", "C:x.csv"),
+        ("experiment=speedrun/70 1/2 https://a.org/b/c <b>x</b> outputs/run/x", None),
+        ('see "https://a.org/b/c" and \'1/2\' </table> "a/b"', None),
+    ],
+)
+def test_of_paths_the_name_is_kept_and_of_pages_all(told, kept):
+    assert without_folders(told) == (kept or told)
+
+
+def test_every_command_takes_it(shared, train, evaluate, tmp_path):
+    assert evaluate(str(shared), "--out", "again").code == 0
+    assert metrics(tmp_path / "again" / "val")["n"] == 14
+    assert train(*SMALL, f"init_from={shared}", "hydra.run.dir=tuned").code == 0
+    assert train(*SMALL, f"distill.teachers=[{shared}]", "hydra.run.dir=taught").code == 0
+
+
+def test_data_that_lie_elsewhere_are_known_by_their_contents(evaluate, share, train, table, tmp_path):
+    """So that clean figures can be told of a network that was shared, by whoever has the same data."""
+    assert train(*SMALL[2:], f"data.path={table}", "hydra.run.dir=real").code == 0
+    assert evaluate("real", "--out", "looked").code == 0
+    assert share("looked/val", "real.safetensors").code == 0
+    before = metrics(tmp_path / "looked" / "val")
+    ended = evaluate("real.safetensors", "--out", "without")
+    assert (ended.code, "name the data with --data" in ended.line) == (1, True), ended.line
+    assert evaluate("real.safetensors", "--data", str(table), "--out", "with").code == 0
+    after = metrics(tmp_path / "with" / "val")
+    assert after["clean"]["n"] == before["clean"]["n"] is not None
+    assert after["seen_in_training"] == before["seen_in_training"]
+
+
+def test_shared_networks_are_chosen_among_on_data_that_lie_elsewhere(evaluate, share, train, table, tmp_path):
+    for seed in (0, 1):
+        assert train(*SMALL[2:], f"data.path={table}", f"seed={seed}", f"hydra.run.dir=run{seed}").code == 0
+        assert evaluate(f"run{seed}", "--out", f"looked{seed}").code == 0
+        assert share(f"looked{seed}/val", f"{seed}.safetensors").code == 0
+    asked = ("0.safetensors", "1.safetensors", "--choose")
+    ended = evaluate(*asked, "--out", "without")
+    assert (ended.code, "fer2013.csv is not at hand" in ended.line) == (1, True), ended.line
+    moved = table.rename(tmp_path / "faces.csv")
+    assert evaluate(*asked, "--data", str(moved), "--out", "with").code == 0
+    assert metrics(tmp_path / "with" / "val")["selection"]["given"] == 2
+
+
+def test_a_network_of_the_package_is_called_by_its_name(shared, evaluate, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "PRETRAINED", shared.parent)
+    assert checkpoints.pretrained() == ["small"]
+    assert fer.load("small").architecture == "mlp"
+    assert evaluate("small", "--out", "called").code == 0
+    with pytest.raises(FerError, match="smal: no such checkpoint or run folder; the package brings small"):
+        fer.load("smal")
+
+
+def test_weights_that_changed_since_the_evaluation_go_without_its_figures(
+    train, evaluate, share, small_run, another_run, tmp_path
+):
+    file = tmp_path / "one.ckpt"
+    file.write_bytes((small_run / "checkpoints" / "best.ckpt").read_bytes())
+    assert evaluate(str(file), "--split", "test", "--out", "looked").code == 0
+    checkpointing.seal(file, 1.5)  # another temperature, the same weights
+    assert share("looked/test", "same.safetensors").code == 0
+    file.write_bytes((another_run / "checkpoints" / "best.ckpt").read_bytes())
+    for ended in (
+        share("looked/test", "other.safetensors"),
+        train(*SMALL, "distill.teachers=[looked/test]", "hydra.run.dir=taught"),
+    ):
+        assert (ended.code, "one.ckpt: its weights have changed since the evaluation" in ended.line) == (1, True)
+    assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_what_cannot_be_shared_is_refused(share, evaluate, small_run, another_run, tmp_path):
+    for given, says in (
+        (("nowhere", "a.safetensors"), "nowhere: no evaluation"),
+        ((str(small_run), "a.safetensors"), "no evaluation"),
+        (("looked/val", "a.pt"), "a.pt: expected a name that ends in .safetensors"),
+        (("both/val", "a.safetensors"), "is of 2 networks"),
+        (("bare/val", "a.safetensors"), "has no model_card.md"),
+    ):
+        if given[0] == "looked/val":
+            assert evaluate(str(small_run), "--out", "looked").code == 0
+        elif given[0] == "both/val":
+            assert evaluate(str(small_run), str(another_run), "--out", "both").code == 0
+        elif given[0] == "bare/val":
+            assert evaluate(str(small_run), "--no-report", "--out", "bare").code == 0
+        ended = share(*given)
+        assert (ended.code, says in ended.line) == (1, True), ended.line
+    assert not list(tmp_path.glob("a.*"))
+
+
+def damaged(content, how):
+    length = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : 8 + length])
+    if how == "cut":
+        return content[:-5]
+    if how == "longer":
+        return content + b"12345678"
+    if how == "length":
+        return struct.pack("<Q", 1 << 62) + content[8:]
+    if how == "header":
+        return content[:8] + b"[" + content[9:]
+    if how == "overlap":
+        names = [name for name in header if name != "__metadata__"]
+        header[names[0]]["data_offsets"] = header[names[1]]["data_offsets"]
+    if how == "type":
+        header[next(name for name in header if name != "__metadata__")]["dtype"] = "F7"
+    if how == "alone":
+        header["__metadata__"].pop("fer")
+    if how == "text":
+        header["__metadata__"]["fer"] = "[]"
+    if how == "deep":
+        header["__metadata__"]["fer"] = "[" * 100_000
+    if how == "shape":
+        header[next(name for name in header if name != "__metadata__")]["shape"] = [float("inf")]
+    if isinstance(how, dict):
+        header["__metadata__"]["fer"] = json.dumps(json.loads(header["__metadata__"]["fer"]) | how)
+    told = json.dumps(header).encode()
+    return struct.pack("<Q", len(told)) + told + content[8 + length :]
+
+
+def test_damaged_files_are_refused_in_one_line(shared, evaluate):
+    content = shared.read_bytes()
+    ways = ("cut", "longer", "length", "header", "overlap", "type", "alone", "text", "deep", "shape")
+    ways += (
+        {"teachers": "abc"},
+        {"teachers": [{}]},
+        {"ancestors": [{"settings": 5}]},
+        {"plan": 5},
+        {"architecture": "timm", "hyper_parameters": {"network": 5}},
+        {"architecture": "vgg19", "hyper_parameters": {"channels": [], "depths": []}},
+        {"architecture": "residual_masking", "hyper_parameters": {"depths": [], "levels": []}},
+    )
+    for bad in (b"", b"<html>" + b" " * 100, *(damaged(content, how) for how in ways)):
+        shared.write_bytes(bad)
+        ended = evaluate(str(shared))
+        assert ended.code == 1
+        assert "small.safetensors: " in ended.line
+
+
+def test_a_weight_that_is_no_number_is_refused(shared, evaluate):
+    tensors, about = safetensors.read(shared)
+    tensors[next(iter(tensors))].view(-1)[0] = float(np.nan)
+    shared.write_bytes(safetensors.to_bytes(tensors, about))
+    assert "holds NaN or infinite weights" in evaluate(str(shared)).line
+
+
+def test_a_folder_of_its_name_hides_the_packages_network_and_says_so(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    with pytest.raises(FerError, match="tiny: no run folder .* it hides the package's network of that name"):
+        fer.load("tiny")
+
+
+def test_figures_of_the_packages_network_do_not_go_into_the_package(table, evaluate, tmp_path):
+    before = sorted(checkpoints.PRETRAINED.iterdir())
+    assert evaluate("tiny", "--data", str(table), "--split", "test").code == 0
+    folder = tmp_path / "outputs" / "pretrained" / "tiny"
+    assert metrics(folder / "evaluations" / "test")["test_opened"] == 1
+    assert (folder / "test_opened.json").is_file()
+    assert 'fer.load("tiny")' in (folder / "evaluations" / "test" / "model_card.md").read_text()
+    assert sorted(checkpoints.PRETRAINED.iterdir()) == before
+
+
+def test_each_network_of_the_package_is_small_loads_and_has_its_card():
+    assert "tiny" in checkpoints.pretrained()
+    table = (checkpoints.PRETRAINED / "README.md").read_text()
+    for name in checkpoints.pretrained():
+        file = checkpoints.PRETRAINED / f"{name}.safetensors"
+        assert file.stat().st_size <= 3 * 2**20
+        model = fer.load(name)
+        answers = model.probabilities(torch.zeros(2, 1, 48, 48, dtype=torch.uint8))
+        assert (answers.shape, answers.sum(1).tolist()) == ((2, 7), pytest.approx([1, 1]))
+        assert f'fer.load("{name}")' in file.with_suffix(".md").read_text()
+        assert f"[`{name}`]({name}.md)" in table
+        assert f"{sum(value.numel() for value in model.parameters()):,}" in table
+
+
+@pytest.mark.parametrize("begun", ["distill.teachers=[small.safetensors]", "init_from=small.safetensors"])
+def test_a_run_that_begins_with_a_shared_network_knows_its_data_by_their_contents(begun, table, train, evaluate, share):
+    asked = (f"data.path={table}", *SMALL[1:])
+    assert train(*asked, "hydra.run.dir=before").code == 0
+    assert evaluate("before", "--split", "test", "--out", "looked").code == 0
+    assert share("looked/test", "small.safetensors").code == 0
+    ended = train(*asked, begun, "hydra.run.dir=after")
+    assert ended.code == 0, ended.err
+    assert "no clean figures" not in ended.out + ended.err
+    assert metrics(Path("after"))["seen_in_training"] == metrics(Path("before"))["seen_in_training"]
+    assert metrics(Path("after"))["clean"]
+
+
+def test_metrics_of_before_are_compared_shared_and_shown(evaluate, share, small_run, tmp_path, capfd):
+    """Without the mean of a calibrated network and the debiased error, which earlier files lack."""
+    assert evaluate(str(small_run), "--split", "test", "--out", "looked").code == 0
+    for file in (small_run / "metrics.json", tmp_path / "looked" / "test" / "metrics.json"):
+        older = json.loads(file.read_text(), object_hook=without_new_fields)
+        file.write_text(json.dumps(older))
+    ended = share("looked/test", "small.safetensors")
+    assert ended.code == 0, ended.err
+    assert runner(compare_command, capfd)(str(small_run)).code == 0
+    model_card.write(metrics(tmp_path / "looked" / "test"), tmp_path / "card.md")
+    assert "95th percentile" in (tmp_path / "card.md").read_text()
+    assert "... mean of a calibrated network" not in (tmp_path / "card.md").read_text()
+
+
+def without_new_fields(held):
+    return {name: value for name, value in held.items() if not name.endswith(("_calibrated_mean", "_rms_debiased"))}

@@ -1,0 +1,75 @@
+"""Schedules against torch's own, step by step."""
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from fer.config.errors import FerError
+from fer.optim.schedulers import SCHEDULES, Plateau
+
+EPOCHS, STEPS = 10, 20
+
+
+def factors(name: str, **arguments: float) -> list[float]:
+    builder, checked = SCHEDULES.arguments({"name": name, **arguments})
+    schedule = builder(EPOCHS, **checked)
+    return [schedule(step / STEPS) for step in range(EPOCHS * STEPS + 1)]
+
+
+def torchs(make) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = make(optimizer)
+    rates = []
+    for _ in range(EPOCHS * STEPS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "make"),
+    [
+        ("cosine", {}, lambda o: lr_scheduler.CosineAnnealingLR(o, EPOCHS * STEPS)),
+        ("cosine", {"final": 0.1}, lambda o: lr_scheduler.CosineAnnealingLR(o, EPOCHS * STEPS, eta_min=0.1)),
+        ("step", {"step_epochs": 3, "gamma": 0.1}, lambda o: lr_scheduler.StepLR(o, 3 * STEPS, 0.1)),
+        ("exponential", {"gamma": 0.9}, lambda o: lr_scheduler.ExponentialLR(o, 0.9 ** (1 / STEPS))),
+        ("none", {}, lambda o: lr_scheduler.ConstantLR(o, 1.0)),
+    ],
+)
+def test_agrees_with_torch(name, arguments, make):
+    assert factors(name, **arguments)[:-1] == pytest.approx(torchs(make), abs=1e-9)
+
+
+def test_onecycle_is_torchs_but_for_its_last_step():
+    # torch reaches the end one step early, so that its cycle is a step shorter
+    theirs = torchs(lambda o: lr_scheduler.OneCycleLR(o, 1.0, total_steps=EPOCHS * STEPS + 1, cycle_momentum=False))
+    ours = factors("onecycle")
+    assert max(abs(a - b) for a, b in zip(ours, theirs, strict=False)) < 0.02
+    assert ours[0] == pytest.approx(0.04)
+    assert max(ours) == pytest.approx(1)
+    assert ours[-1] == pytest.approx(4e-6)
+
+
+def test_warm_up_rises_linearly_and_then_follows():
+    warm, plain = factors("step", step_epochs=4, warmup_epochs=2), factors("step", step_epochs=4)
+    assert warm[STEPS] == pytest.approx(0.5)
+    assert warm[0] == pytest.approx(0.01)
+    assert warm[2 * STEPS :] == plain[2 * STEPS :]
+
+
+def test_a_step_may_be_held_for_a_while():
+    held = factors("step", step_epochs=2, gamma=0.5, hold_epochs=3)
+    by_epoch = [held[epoch * STEPS] for epoch in range(len(held) // STEPS)]
+    assert by_epoch == [0.5 ** (max(0, epoch - 3) // 2) for epoch in range(len(by_epoch))]
+    assert by_epoch[:6] == [1, 1, 1, 1, 1, 0.5]
+
+
+def test_plateau_is_handed_to_torch():
+    builder, arguments = SCHEDULES.arguments({"name": "plateau", "patience": 5})
+    assert builder(EPOCHS, **arguments) == Plateau(0.5, 5, 0.001)
+
+
+def test_a_warm_up_as_long_as_the_run_is_refused():
+    with pytest.raises(FerError, match="no shorter than"):
+        factors("cosine", warmup_epochs=EPOCHS)
