@@ -131,7 +131,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     from fer.evaluation.evaluate import evaluate as scored_by
     from fer.evaluation.request import Asked
     from fer.reports import model_card, run
-    from fer.reports.summary import class_table, figure_table
+    from fer.reports.summary import class_table, metric_table
     from fer.system import machine
 
     on_gpu = machine.uses_gpu(TrainerSettings(accelerator=arguments.device), "--device")
@@ -153,7 +153,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
         on_gpu=on_gpu,
     )
     results, scored, folder = scored_by(asked, arguments.out, command)
-    told = [class_table(results), figure_table(results), *remarks(results)]
+    told = [class_table(results), metric_table(results), *remarks(results)]
     log.info("\n%s\n\nresults:  %s", "\n\n".join(told), folder)  # first: a disk that is full then takes nothing away
     if not arguments.no_report:
         model_card.write(results, folder / "model_card.md")

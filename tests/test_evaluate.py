@@ -454,10 +454,12 @@ def test_against_a_network_its_run_and_its_predictions_is_the_same(evaluate, sma
 
 def test_the_temperature_is_sealed_in_the_checkpoint_and_used_by_probabilities(small_run):
     model = fer.load(small_run)
-    assert model.temperature == metrics(small_run)["temperature"]
+    assert model.provenance.temperature == metrics(small_run)["temperature"]
     faces = torch.randint(256, (4, 1, 24, 24), dtype=torch.uint8)
     with torch.inference_mode():
-        assert torch.allclose(model.probabilities(faces), (model(faces) / model.temperature).softmax(1), atol=1e-6)
+        assert torch.allclose(
+            model.probabilities(faces), (model(faces) / model.provenance.temperature).softmax(1), atol=1e-6
+        )
 
 
 def test_the_report_tells_what_was_asked_for(evaluate, small_run, another_run):

@@ -43,7 +43,7 @@ def test_a_shared_network_is_that_of_its_run(made):
     faces = torch.randint(0, 256, (9, 1, 48, 48), dtype=torch.uint8)
     with torch.inference_mode():
         assert torch.allclose(shared(faces).softmax(1), trained(faces).softmax(1), atol=2e-3)  # half precision
-    assert shared.temperature == trained.temperature
+    assert shared.provenance.temperature == trained.provenance.temperature
 
 
 def test_an_interrupted_run_ends_as_if_it_had_not_been(train, made):

@@ -16,7 +16,7 @@ from conftest import SMALL, metrics
 import fer
 from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
-from fer.metrics.classification import FIGURES
+from fer.metrics.table import SAMPLED
 from fer.models import EmotionClassifier
 from fer.system.files import read_history
 
@@ -25,7 +25,7 @@ NETWORKS = (
     "vgg19, vgg_fer"
 )
 FIELDS = {
-    "schema", "split", "n", *(name for figure in FIGURES for name in (figure, f"{figure}_ci95")), "ece",
+    "schema", "split", "n", *(name for figure in SAMPLED for name in (figure, f"{figure}_ci95")), "ece",
     "ece_if_calibrated", "ece_if_calibrated_mean", "ece_rms_debiased", "ece_adaptive", "ece_adaptive_if_calibrated",
     "ece_adaptive_if_calibrated_mean", "ece_adaptive_rms_debiased", "per_class", "confusion", "temperature",
     "temperature_fitted_on", "calibrated", "selective", "seen_in_training", "clean", "best_epoch", "epochs",

@@ -128,7 +128,7 @@ class Campaign:
         """The package's network, if it was trained on this train split; else nothing."""
         if self.on_gpu:
             return ""
-        dataset = checkpoints.load(FIRST).dataset
+        dataset = checkpoints.load(FIRST).provenance.dataset
         own = asdict(self.data.data)
         same = dataset.get("fingerprint") == self.data.faces.fingerprint() and same_split(
             whole(dataset) | {"path": own["path"]}, own

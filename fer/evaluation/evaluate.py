@@ -65,7 +65,7 @@ def evaluate(asked: Asked, out: Path | None, command: str) -> tuple[dict[str, An
     described = data.describe(asked.split)
     check_classes(members[0], data)
     find_again(members, data)
-    own = described["fingerprint"] == members[0].model.dataset.get("fingerprint")
+    own = described["fingerprint"] == members[0].model.provenance.dataset.get("fingerprint")
     _announce(asked, given, described, own)
     tell_notes(described["notes"], described["skipped"])
     training = Training(members, asked.batch_size)
@@ -132,7 +132,7 @@ def agreement_with_votes(data: FERDataModule, split: str, targets: Tensor, predi
 
 
 def _announce(asked: Asked, given: Sequence[Given], described: dict[str, Any], own: bool) -> None:
-    trained = with_weights(given)[0].model.dataset
+    trained = with_weights(given)[0].model.provenance.dataset
     if not own:
         for key, name in (("path", "data"), ("labels", "labels")):
             if described[key] != trained.get(key):
@@ -179,8 +179,8 @@ def _record(one: Given, asked: Asked) -> dict[str, Any]:
             "weights_sha256": checkpoints.weights_sha256(one.model),
             "architecture": one.model.architecture,
             "parameters": sum(parameter.numel() for parameter in one.model.parameters()),
-            "pretrained": one.model.pretrained,
-            "teachers": one.model.taught_by or [],
+            "pretrained": one.model.provenance.pretrained,
+            "teachers": list(one.model.provenance.teachers or []),
             "trained": one.trained,
         }
     metrics = one.metrics(asked)

@@ -12,6 +12,7 @@ from torch import Tensor
 from fer.config.errors import FerError
 from fer.data.duplicates import digests, without_twin
 from fer.evaluation.request import Asked, Faces, Given, Member, PredictionsMember, present, same_split, whole
+from fer.models.provenance import Dataset
 
 MANY = 0.5  # share of the faces from which on having been trained on them is no accident
 A_LOOK = 0.05  # share of the test faces from which on having scored them is no accident of twins
@@ -38,11 +39,11 @@ class Training:
     def missing(self) -> str:
         """Why val cannot be read as it was; empty where it can."""
         for member in self.members:
-            if why := self._gone(member.model.dataset):
+            if why := self._gone(member.model.provenance.dataset):
                 return why
         return ""
 
-    def _gone(self, dataset: dict[str, Any]) -> str:
+    def _gone(self, dataset: Dataset) -> str:
         """Return why the data of a training cannot be read as they were; empty where they can."""
         settings = whole(dataset)
         if not present(settings):
@@ -66,15 +67,15 @@ class Training:
             FerError: they cannot be told any more.
         """
         found: set[bytes] = set()
-        told: list[dict[str, Any]] = []
+        datasets: list[Dataset] = []
         for member in self.members:
-            for dataset in (member.model.dataset, *member.model.ancestors):
-                if dataset not in told:
-                    told.append(dataset)
+            for dataset in member.model.provenance.datasets:
+                if dataset not in datasets:
+                    datasets.append(dataset)
                     found |= self._trained_on(dataset, image_size)
         return found
 
-    def _trained_on(self, dataset: dict[str, Any], image_size: int) -> set[bytes]:
+    def _trained_on(self, dataset: Dataset, image_size: int) -> set[bytes]:
         if why := self._gone(dataset):
             raise FerError(why)
         settings = _without_votes(whole(dataset))

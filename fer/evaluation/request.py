@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.inference import probabilities
 from fer.models import EmotionClassifier, checkpoints
+from fer.models.provenance import Dataset
 from fer.runs import predictions
 from fer.runs.predictions import Predictions
 
@@ -94,7 +95,7 @@ class Member(NamedTuple):
     @property
     def trained_with(self) -> dict[str, Any]:
         """The data settings of its training."""
-        return whole(self.model.dataset)
+        return whole(self.model.provenance.dataset)
 
 
 class PredictionsMember(NamedTuple):
@@ -122,7 +123,8 @@ class PredictionsMember(NamedTuple):
         Raises:
             FerError: it is another, or nothing is recorded of it with these views.
         """
-        dataset, theirs = predictions.recorded(self.file, "val", views).metrics["dataset"], self.beside.model.dataset
+        dataset = predictions.recorded(self.file, "val", views).metrics["dataset"]
+        theirs = self.beside.model.provenance.dataset
         if any(dataset.get(key) != theirs.get(key) for key in ("fingerprint", "split", "labels")):  # rows are compared
             raise FerError(f"{self.file}: its val is of other data or another split than that of {self.beside.file}")
 
@@ -167,7 +169,7 @@ def with_weights(given: Sequence[Given]) -> list[Member]:
     return members or [one.beside for one in given[:1] if isinstance(one, PredictionsMember)]
 
 
-def whole(dataset: dict[str, Any]) -> dict[str, Any]:
+def whole(dataset: Dataset) -> dict[str, Any]:
     """Return the data settings of a training that a checkpoint tells of; an older one did what is the default now."""
     return asdict(DataSettings()) | dict(dataset.get("settings", {}))
 
@@ -305,10 +307,16 @@ def find_again(members: Sequence[Member], data: FERDataModule) -> None:
 
     A shared network knows its data by name and contents alone.
     """
-    told = [dataset for member in members for dataset in (member.model.dataset, *member.model.ancestors)]
-    for dataset in told:
-        if not present(whole(dataset)) and dataset.get("fingerprint") == data.faces.fingerprint():
-            dataset["settings"] = {**dataset.get("settings", {}), "path": data.data.path}
+
+    def found(dataset: Dataset) -> Dataset:
+        if present(whole(dataset)) or dataset.get("fingerprint") != data.faces.fingerprint():
+            return dataset
+        return {**dataset, "settings": {**dataset.get("settings", {}), "path": data.data.path}}
+
+    for member in members:
+        made = member.model.provenance
+        ancestors = [found(dataset) for dataset in made.ancestors]
+        member.model.provenance = replace(made, dataset=found(made.dataset), ancestors=ancestors)
 
 
 def present(settings: dict[str, Any]) -> bool:

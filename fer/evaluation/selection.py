@@ -153,7 +153,7 @@ def chosen(
     needed = asked.weights == "val" or asked.error_rate is not None
     weights = equal_weights(len(members)) if selection is None else selection.weights
     own = torch.ones_like(weights) if selection is None else selection.temperatures
-    sealed = members[0].model.temperature if isinstance(members[0], Member) else None
+    sealed = members[0].model.provenance.temperature if isinstance(members[0], Member) else None
     if alone and sealed is not None and not needed:
         return Chosen(weights, own, sealed, "val" if scored is None else "these faces", kept=True)
     why = "" if training.shared else "the networks were chosen on different val faces"

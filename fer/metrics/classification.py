@@ -24,16 +24,11 @@ from fer.metrics.calibration import (
 )
 from fer.metrics.running import from_confusion
 from fer.metrics.statistics import mcnemar, wilson
+from fer.metrics.table import METRICS, SAMPLED
 
 DRAWS = 1000  # bootstrap samples of the faces
 CHUNK = 50  # of them at a time: 50 x 28,709 counts are 6 MB
 LEAST = 10  # right and wrong faces for a bootstrap interval, and of a class for one of its own
-
-# of a network as a whole, in the order in which they are told
-FIGURES = (
-    "accuracy", "macro_f1", "balanced_accuracy", "top2", "nll", "brier", "kappa", "roc_auc", "average_precision",
-)  # fmt: skip
-SHARES = ("accuracy", "top2")  # of the faces: their intervals are Wilson's
 
 
 class Weighted:
@@ -50,7 +45,7 @@ class Weighted:
         self.ranked = [_Ranked(predicted[:, label], targets == label) for label in range(self.classes)]
 
     def __call__(self, weights: Tensor) -> dict[str, Tensor]:
-        """Return each of ``FIGURES``, (K,), and those of the classes, (K, C), for K sets of weights (K, N).
+        """Return each of ``SAMPLED``, (K,), and those of the classes, (K, C), for K sets of weights (K, N).
 
         What no face or every face belongs to has no curve: its ROC AUC is NaN and stays out of the mean.
         """
@@ -167,9 +162,9 @@ def score(predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> dict[st
     drawn = intervals(figures, targets, int((predicted.argmax(1) == targets).sum()))
     confusion = figures.sums[:, : figures.classes**2].sum(0).long().view(figures.classes, -1)
     overall: dict[str, Any] = {}
-    for name in FIGURES:
+    for name in SAMPLED:
         value = float(whole[name])
-        share = name in SHARES
+        share = METRICS[name].of_faces
         overall |= {
             name: plain(value),
             f"{name}_ci95": wilson(round(value * count), count) if share else drawn[name],
@@ -271,7 +266,7 @@ def intervals(figures: Weighted, targets: Tensor, right: int) -> dict[str, Any]:
     Percentiles of a seeded bootstrap over the faces (Efron 1979). Where fewer than ``LEAST`` faces are right, or wrong,
     samples of the sample say too little of other samples: None.
     """
-    names = [*FIGURES, *(f"class_{figure}" for figure in ("f1", "roc_auc", "average_precision"))]
+    names = [*SAMPLED, *(f"class_{figure}" for figure in ("f1", "roc_auc", "average_precision"))]
     if min(right, len(targets) - right) < LEAST:
         return {name: [None] * figures.classes if name.startswith("class_") else None for name in names}
     samples = _drawn(len(targets), figures)
@@ -340,7 +335,7 @@ def paired(first: Tensor, second: Tensor, targets: Tensor) -> dict[str, Any]:
 
     def gaps(weights: Tensor) -> dict[str, Tensor]:
         one, other = (of(weights) for of in figures)
-        return {name: one[name] - other[name] for name in FIGURES}
+        return {name: one[name] - other[name] for name in SAMPLED}
 
     whole = gaps(torch.ones(1, count, dtype=torch.float64))
     right = [(predicted.argmax(1) == targets).numpy() for predicted in (first, second)]
@@ -348,6 +343,6 @@ def paired(first: Tensor, second: Tensor, targets: Tensor) -> dict[str, Any]:
     samples = _drawn(count, gaps) if test.first + test.second >= LEAST else None
     differences = {
         name: {"difference": plain(float(whole[name])), "ci95": _percentiles(samples[name]) if samples else None}
-        for name in FIGURES
+        for name in SAMPLED
     }
     return {"n": count, **differences, "mcnemar": test._asdict()}

@@ -10,6 +10,7 @@ some of them as they are, and ``parameter_groups`` gives those that train a rate
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, Self
 
 import pytorch_lightning as pl
@@ -26,6 +27,7 @@ from fer.data.dataset import Batch, to_unit
 from fer.data.labels import EMOTIONS
 from fer.data.transforms.crop import middle
 from fer.metrics.running import Scores
+from fer.models.provenance import Dataset, Provenance
 from fer.optim.losses import LOSSES, disagreement
 from fer.optim.optimizers import OPTIMIZERS
 from fer.optim.sam import climbing
@@ -40,7 +42,7 @@ class Teachers(Protocol):
     about: list[dict[str, Any]]
 
     @property
-    def datasets(self) -> list[dict[str, Any]]:
+    def datasets(self) -> list[Dataset]:
         """What they have seen."""
 
     def compile(self) -> None:
@@ -83,17 +85,9 @@ class EmotionClassifier(pl.LightningModule):
         self.val_scores = Scores(len(classes))
         self.monitor = "accuracy/val"
         self.latest: dict[str, dict[str, Tensor]] = {}  # split -> its last scores, see Scores.compute
-        self.dataset: dict[str, Any] = {}  # what the checkpoint tells of its data, see FERDataModule.describe
-        self.ancestors: list[dict[str, Any]] = []  # datasets of the trainings that it began from, see ``load_weights``
-        self.pretrained: dict[str, str] | None = None  # what ``load_pretrained`` has loaded, in this run or before
-        self.batch_size: int | None = None  # of the training, where the configuration left it open
-        self.plan: dict[str, Any] | None = (
-            None  # epochs and stages by ``budget.hours``, see ``fer.training.time_budget``
-        )
-        self.temperature: float | None = None  # fitted on val when a run ends, see ``probabilities``
+        self.provenance = Provenance()
         self.views, self.consistency, self.sam = 1, 0.0, 0.0  # of the training, see ``prepare``
         self.teachers: Teachers | None = None
-        self.taught_by: list[dict[str, Any]] | None = None  # what is told of them, of this run or the one before
         self._clipped: list[nn.Parameter] = []  # found at a fit's first step, since each would walk all modules
         self._optimizer: Section = {}
         self._scheduler: Section = {}
@@ -157,7 +151,7 @@ class EmotionClassifier(pl.LightningModule):
         """
         check_faces(images, self.image_size)
         logits: Tensor = self(images)
-        return (logits.float() / (self.temperature or 1.0)).softmax(1)
+        return (logits.float() / (self.provenance.temperature or 1.0)).softmax(1)
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (to_unit(images) - self.mean) / self.std
@@ -250,8 +244,9 @@ class EmotionClassifier(pl.LightningModule):
 
     def learn_from(self, teachers: Teachers) -> None:
         """Let their answers be soft targets beside the labels; what they have seen is known of this network too."""
-        self.teachers, self.taught_by = teachers, teachers.about
-        self.ancestors = [*self.ancestors, *teachers.datasets]
+        self.teachers = teachers
+        ancestors = (*self.provenance.ancestors, *teachers.datasets)
+        self.provenance = replace(self.provenance, teachers=teachers.about, ancestors=ancestors)
 
     def schedule_nothing(self) -> None:
         """Keep the learning rate as it is."""
@@ -371,26 +366,18 @@ class EmotionClassifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the network, and the train scores of an unfinished epoch."""
-        checkpoint["fer"] = {
-            "format": 1,
-            "architecture": self.architecture,
-            "dataset": self.dataset,
-            "pretrained": self.pretrained,
-            "ancestors": self.ancestors,
-            "teachers": self.taught_by,
-            "batch_size": self.batch_size,
-            "plan": self.plan,
-        }
+        checkpoint["fer"] = {"format": 1, "architecture": self.architecture, **self.provenance.recorded()}
         checkpoint["train_scores"] = {
             name: getattr(self.train_scores, name).cpu() for name in ("confusion", "loss_sum")
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up where the weights came from, what was found of the machine, the scores of an unfinished epoch."""
-        self.pretrained = checkpoint.get("fer", {}).get("pretrained")
-        self.ancestors = checkpoint.get("fer", {}).get("ancestors", [])
-        self.batch_size = checkpoint.get("fer", {}).get("batch_size")
-        self.plan = checkpoint.get("fer", {}).get("plan")
+        before = Provenance.of(checkpoint.get("fer", {}))
+        self.provenance = replace(
+            self.provenance, pretrained=before.pretrained, ancestors=before.ancestors, batch_size=before.batch_size,
+            plan=before.plan,
+        )  # fmt: skip
         for name, value in checkpoint.get("train_scores", {}).items():
             setattr(self.train_scores, name, value.to(self.device))
 

@@ -13,6 +13,7 @@ import math
 import pickle
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 
 from fer.config.errors import FerError
 from fer.models import MODELS, EmotionClassifier, safetensors
+from fer.models.provenance import Provenance
 
 log = logging.getLogger(__name__)
 
@@ -199,12 +201,7 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
         raise FerError(f"{path}: {error}") from error
     except (TypeError, RuntimeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
         raise FerError(f"{path}: does not fit the network {name!r}: {' '.join(str(error).split())[:300]}") from error
-    model.dataset = checkpoint["fer"]["dataset"]
-    model.pretrained = checkpoint["fer"].get("pretrained")
-    model.temperature = checkpoint["fer"].get("temperature")
-    model.ancestors = checkpoint["fer"].get("ancestors", [])
-    model.plan = checkpoint["fer"].get("plan")
-    model.taught_by = checkpoint["fer"].get("teachers")
+    model.provenance = replace(Provenance.of(checkpoint["fer"]), batch_size=None)  # of that training's machine
     return model.eval()
 
 

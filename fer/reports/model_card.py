@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from fer.config.conf import as_yaml
+from fer.metrics.table import METRICS, PERCENT, TEMPERED
 from fer.reports.summary import (
-    CALIBRATED,
-    FIGURES,
-    PER_CENT,
     WHOSE_ERRORS,
     absent_in_words,
     answering_in_words,
-    difference,
+    difference_rows,
     ensemble_in_words,
     if_any,
+    metric_rows,
     same_views,
     seen_in_choice_in_words,
     stated,
@@ -54,7 +53,7 @@ def metadata(results: Mapping[str, Any]) -> dict[str, Any]:
     dataset = results["dataset"]
     views = "" if results["tta"] == "none" else f", {results['tta']}"  # one network's figure is not that of its views
     measured = [
-        {"type": metric, "name": f"{FIGURES[figure]}{_clean_name(where)}{views}", "value": round(held[figure], 4)}
+        {"type": metric, "name": f"{METRICS[figure].title}{_clean_name(where)}{views}", "value": round(held[figure], 4)}
         for where, held in (("", results), ("clean", results.get("clean")))
         if held
         for metric, figure in HUB_METRICS.items()
@@ -124,9 +123,7 @@ def figures(results: Mapping[str, Any]) -> str:
     """Return protocol and the table of figures."""
     dataset, clean = results["dataset"], results.get("clean")
     heads = ["figure", f"{results['split']}, {results['n']:,} faces", *([f"clean, {clean['n']:,}"] if clean else [])]
-    rows = [
-        [FIGURES[name], *(worded(name, held) for held in (results, clean) if held)] for name in stated(FIGURES, results)
-    ]
+    rows = metric_rows(results)
     twins = "without the faces that have an exact twin among those trained on"
     if not clean:
         twins = "could not be told" if results.get("seen_in_training") is None else "none, all were trained on"
@@ -179,7 +176,7 @@ def calibration(results: Mapping[str, Any]) -> str:
     """Return what the temperature does, and what answering only where confident."""
     lines = []
     if warm := results.get("calibrated"):
-        rows = [[FIGURES[name], worded(name, results), worded(name, warm)] for name in stated(CALIBRATED, warm)]
+        rows = [[METRICS[name].title, worded(name, results), worded(name, warm)] for name in stated(TEMPERED, warm)]
         heads = ["", "as it is", f"temperature {results['temperature']:.3f}"]
         alone = len(results["members"]) == 1 and results["tta"] == "none"
         kept = alone and results.get("temperature_kept")
@@ -220,9 +217,9 @@ def against(results: Mapping[str, Any]) -> str:
     found = results.get("against")
     if not found:
         return ""
-    rows = [[title, *difference(name, found[name])] for name, title in FIGURES.items() if name in found]
+    rows = difference_rows(found)
     return (
-        f"This minus `{found['name']}`, on the same faces{same_views(found)}, in points for {', '.join(PER_CENT)}.\n\n"
+        f"This minus `{found['name']}`, on the same faces{same_views(found)}, in points for {', '.join(PERCENT)}.\n\n"
         f"{markdown_table(['figure', 'difference', '95 %'], rows)}\n"
     )
 

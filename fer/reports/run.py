@@ -14,23 +14,21 @@ from fer.metrics.calibration import tempered
 from fer.reports import figures, html, plotting
 from fer.reports.html import Markup, Section, card, joined, paragraph, tag
 from fer.reports.summary import (
-    FIGURES,
     MEMBER_HEADS,
     WHOSE_ERRORS,
     absent_in_words,
     answering_in_words,
     calibration_verdict,
-    difference,
+    difference_rows,
     ensemble_in_words,
     if_any,
     member_rows,
+    metric_rows,
     same_views,
     seen_in_choice_in_words,
     selection_in_words,
-    stated,
     taught_in_words,
     training_in_words,
-    worded,
 )
 from fer.runs.predictions import Scored
 from fer.system.files import CHANCE, calibration_beside
@@ -394,9 +392,7 @@ def all_figures(report: Report) -> Markup:
     results = report.results
     clean = results.get("clean")
     heads = ["", f"{results['split']}, {results['n']:,} faces", *([f"clean, {clean['n']:,} faces"] if clean else [])]
-    rows = [
-        [FIGURES[name], *(worded(name, held) for held in (results, clean) if held)] for name in stated(FIGURES, results)
-    ]
+    rows = metric_rows(results)
     told = paragraph(
         "With 95 % intervals for other faces. Clean: without the faces that have an exact twin among those trained on. "
         f"A calibration error has no honest interval near 0; what chance makes it is given instead. {CHANCE}",
@@ -435,10 +431,7 @@ def the_crowd(report: Report) -> Markup:
 def against(report: Report) -> Markup:
     """Return the paired differences to another network."""
     found = report.results["against"]
-    rows = []
-    for name, title in FIGURES.items():
-        if name in found:
-            rows.append((title, *difference(name, found[name])))
+    rows = difference_rows(found)
     test = found["mcnemar"]
     told = paragraph(
         "This minus ", tag("code", found["name"]), f", on the same faces{same_views(found)}, with 95 % intervals "

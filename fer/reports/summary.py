@@ -3,26 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fer.metrics.table import METRICS, TEMPERED
 from fer.system.text import text_table
 
-# figures of metrics.json -> what they are called, in the order in which they are told
-FIGURES = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "balanced_accuracy": "balanced accuracy",
-    "top2": "top-2 accuracy",
-    "kappa": "Cohen's kappa",
-    "roc_auc": "ROC AUC, one against the rest",
-    "average_precision": "average precision",
-    "nll": "NLL",
-    "brier": "Brier score",
-    "ece": "ECE, 15 bins of equal width",
-    "ece_if_calibrated_mean": "... mean of a calibrated network",
-    "ece_rms_debiased": "... debiased, RMS",
-    "ece_adaptive": "ECE, 15 bins of equal numbers",
-    "ece_adaptive_if_calibrated_mean": "... mean of a calibrated network",
-    "ece_adaptive_rms_debiased": "... debiased, RMS",
-}
 # errors of a network by what FER+'s annotators say
 WHOSE_ERRORS = {
     "crowd_agrees_with_the_label": "the crowd agrees with the label: the network's",
@@ -30,8 +13,6 @@ WHOSE_ERRORS = {
     "crowd_says_another_emotion": "the crowd says a third emotion: both",
     "crowd_is_divided": "the crowd is divided, or sees none: nobody's",
 }
-PER_CENT = ("accuracy", "macro_f1", "balanced_accuracy", "top2")
-CALIBRATED = ("nll", "brier", *(name for name in FIGURES if name.startswith("ece")))  # what a temperature changes
 
 
 def score_table(results: Mapping[str, Any]) -> str:
@@ -50,19 +31,23 @@ def score_table(results: Mapping[str, Any]) -> str:
     return text_table(heads, [cells])
 
 
-def figure_table(results: Mapping[str, Any]) -> str:
-    """Return the table of all figures with their 95 % intervals, those over the clean faces beside them."""
+def metric_table(results: Mapping[str, Any]) -> str:
+    """Return the table of all metrics with their 95 % intervals, those over the clean faces beside them."""
     clean = results.get("clean")
-    heads = ["figure", f"{results['split']}, {results['n']:,} faces"]
+    heads = ["metric", f"{results['split']}, {results['n']:,} faces"]
     heads += [f"clean, {clean['n']:,} faces"] if clean else []
-    rows = []
-    for name in stated(FIGURES, results):
-        rows.append([FIGURES[name], *(worded(name, held) for held in (results, clean) if held)])
+    rows = metric_rows(results)
     if warm := results.get("calibrated"):
-        for name in stated(CALIBRATED, warm):
-            title = f"{FIGURES[name]}, temperature {results['temperature']:.3f}"
+        for name in stated(TEMPERED, warm):
+            title = f"{METRICS[name].title}, temperature {results['temperature']:.3f}"
             rows.append([title, worded(name, warm), *([""] if clean else [])])
     return text_table(heads, rows)
+
+
+def metric_rows(results: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row a metric: its title, its value, and that over the clean faces where it is known."""
+    scored = [results, clean] if (clean := results.get("clean")) else [results]
+    return [[METRICS[name].title, *(worded(name, each) for each in scored)] for name in stated(METRICS, results)]
 
 
 def worded(name: str, held: Mapping[str, Any]) -> str:
@@ -70,17 +55,21 @@ def worded(name: str, held: Mapping[str, Any]) -> str:
     value, ends = held[name], held.get(f"{name}_ci95")
     if value is None:
         return "none"
-    scale, form = (100, "{:.2f}") if name in PER_CENT else (1, "{:.4f}")
-    text = form.format(scale * value) + (" %" if scale == 100 else "")
+    metric = METRICS[name]
+    text = metric.written(value) + (" %" if metric.percent else "")
     if ends:
-        text += "  [{}, {}]".format(*(form.format(scale * end) for end in ends))
+        text += "  [{}, {}]".format(*(metric.written(end) for end in ends))
     return "  ".join(filter(None, [text, calibration_verdict(name, held)]))
 
 
 def difference_table(against: Mapping[str, Any]) -> str:
     """Return the table of paired differences of two networks, with their 95 % intervals for other faces."""
-    rows = [[title, *difference(name, against[name])] for name, title in FIGURES.items() if name in against]
-    return text_table(["figure", "difference", "95 %"], rows)
+    return text_table(["metric", "difference", "95 %"], difference_rows(against))
+
+
+def difference_rows(against: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row a metric: its title, the paired difference, its interval."""
+    return [[METRICS[name].title, *difference(name, against[name])] for name in stated(METRICS, against)]
 
 
 def taught_in_words(results: Mapping[str, Any]) -> str:
@@ -97,9 +86,9 @@ def same_views(against: Mapping[str, Any]) -> str:
 def difference(name: str, found: Mapping[str, Any]) -> tuple[str, str]:
     """Return the difference of a figure and its interval as text, in points where it is a share."""
     value, ends = found["difference"], found["ci95"]
-    scale, form = (100, "{:+.2f}") if name in PER_CENT else (1, "{:+.4f}")
-    interval = "[{}, {}]".format(*(form.format(scale * end) for end in ends)) if ends else "too few differ"
-    return "none" if value is None else form.format(scale * value), interval
+    metric = METRICS[name]
+    interval = "[{}, {}]".format(*(metric.written(end, sign=True) for end in ends)) if ends else "too few differ"
+    return "none" if value is None else metric.written(value, sign=True), interval
 
 
 def answering_in_words(found: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from fer.metrics.statistics import (
     of_seeds,
     paired_difference,
 )
+from fer.metrics.table import METRICS
 from fer.system.text import clock
 
 EVERYWHERE = "experiment"  # a group of choices that may set keys of every section
@@ -49,13 +50,13 @@ MARKS = (  # what every table of a ranking has to say
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure of a run, and how it is written.
+class Column:
+    """A column of a leaderboard.
 
     Args:
-        head: of its column.
-        written: as text.
-        rising: more is better.
+        head: of the column.
+        written: a value as text.
+        rising: higher is better.
     """
 
     head: str
@@ -63,22 +64,18 @@ class Figure:
     rising: bool = True
 
 
-def in_per_cent(value: float) -> str:
-    """Return a share in per cent, without the sign: the column's head says so."""
-    return f"{100 * value:.2f}"
+def _of_metric(name: str) -> Column:
+    metric = METRICS[name]
+    return Column(metric.head or metric.title, metric.written, metric.rising)
 
 
-FIGURES: Mapping[str, Figure] = {  # name in metrics.json -> how it is shown
-    "accuracy": Figure("accuracy", in_per_cent),
-    "macro_f1": Figure("macro-F1", in_per_cent),
-    "balanced_accuracy": Figure("balanced", in_per_cent),
-    "nll": Figure("NLL", lambda value: f"{value:.4f}", rising=False),
-    "ece": Figure("ECE", lambda value: f"{value:.4f}", rising=False),
-    "parameters": Figure("parameters", lambda value: f"{value:,.0f}", rising=False),
-    "train_seconds": Figure("time", clock, rising=False),
-    "images_per_second": Figure("images/s", lambda value: f"{value:,.0f}"),
-    "peak_memory_mb": Figure("memory, MB", lambda value: f"{value:,.0f}", rising=False),
-    "best_epoch": Figure("epoch", lambda value: f"{value:.1f}".removesuffix(".0"), rising=False),
+COLUMNS: Mapping[str, Column] = {  # name in metrics.json -> how it is shown
+    **{name: _of_metric(name) for name in ("accuracy", "macro_f1", "balanced_accuracy", "nll", "ece")},
+    "parameters": Column("parameters", lambda value: f"{value:,.0f}", rising=False),
+    "train_seconds": Column("time", clock, rising=False),
+    "images_per_second": Column("images/s", lambda value: f"{value:,.0f}"),
+    "peak_memory_mb": Column("memory, MB", lambda value: f"{value:,.0f}", rising=False),
+    "best_epoch": Column("epoch", lambda value: f"{value:.1f}".removesuffix(".0"), rising=False),
 }
 
 
@@ -239,7 +236,7 @@ class Group:
     def written(self, name: str) -> str:
         """Return the mean of a figure over the seeds, as text; "-" where a run does not tell it."""
         seeds = self.figure(name)
-        return "-" if seeds is None else FIGURES[name].written(seeds.mean)
+        return "-" if seeds is None else COLUMNS[name].written(seeds.mean)
 
     def recall(self, emotion: str) -> Seeds:
         """Return the recall of a class over the seeds."""
@@ -336,7 +333,7 @@ def rankings(runs: Iterable[Run], by: str = "accuracy") -> list[Ranking]:
 
     Args:
         runs: in any order.
-        by: what sorts the groups, of ``FIGURES``.
+        by: what sorts the groups, of ``COLUMNS``.
     """
     apart: dict[Setting, list[Run]] = {}
     for run in runs:
@@ -368,7 +365,7 @@ def ended(run: Run) -> str:
 def _order(group: Group, by: str) -> tuple[bool, float, float]:
     """Return what sorts a group: by a figure, the better first and those without it last, then by accuracy."""
     seeds = group.figure(by)
-    sign = -1 if FIGURES[by].rising else 1
+    sign = -1 if COLUMNS[by].rising else 1
     return seeds is None, 0.0 if seeds is None else sign * seeds.mean, -group.accuracy.mean
 
 

@@ -22,6 +22,7 @@ from fer.data.dataset import to_unit
 from fer.data.transforms.crop import middle
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.pretrained import sha256_of
+from fer.models.provenance import Dataset
 
 DIVIDED_BY = {  # split of ``data`` -> the other keys that say who is val
     "official": (),
@@ -82,9 +83,9 @@ class Teachers:
         return self
 
     @property
-    def datasets(self) -> list[dict[str, Any]]:
+    def datasets(self) -> list[Dataset]:
         """What they were trained on, and what they began from."""
-        return [dataset for network in self.networks for dataset in (network.dataset, *network.ancestors)]
+        return [dataset for network in self.networks for dataset in network.provenance.datasets]
 
     def compile(self) -> None:
         """Let torch compile them at their first step."""
@@ -201,9 +202,9 @@ def _refuse_others(file: Path, teacher: EmotionClassifier, model: EmotionClassif
     known, classes = list(teacher.hparams["classes"]), list(model.hparams["classes"])
     if known != classes:
         raise FerError(f"distill.teachers: {file}: its classes are {', '.join(known)}; expected {', '.join(classes)}")
-    for dataset in (teacher.dataset, *teacher.ancestors):
-        same = dataset.get("fingerprint") == model.dataset.get("fingerprint")
-        if same and _division(dataset) != _division(model.dataset):
+    for dataset in teacher.provenance.datasets:
+        same = dataset.get("fingerprint") == model.provenance.dataset.get("fingerprint")
+        if same and _division(dataset) != _division(model.provenance.dataset):
             raise FerError(
                 f"distill.teachers: {file} was trained on data.split={dataset.get('split')} of the same faces; some of "
                 f"them are val in data.split={data.data.split} as it is drawn here"

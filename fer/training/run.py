@@ -65,7 +65,7 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
     checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
     keep_features(settings, data, model)
     if settings.budget.hours is not None:
-        plan = model.plan or time_budget.planned(settings, data, model, folder)
+        plan = model.provenance.plan or time_budget.planned(settings, data, model, folder)
         settings = time_budget.with_plan(settings, data, plan)
         check_names(settings)  # what fits in a schedule hangs on the epochs
     first = sum(epochs for _, epochs in settings.stages[:-1])
@@ -101,8 +101,8 @@ def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     """
     settings, data, fresh = prepared(settings, origin.stand_in)
     resume_from(folder, fresh)
-    if fresh.plan:
-        settings = time_budget.with_plan(settings, data, fresh.plan)
+    if fresh.provenance.plan:
+        settings = time_budget.with_plan(settings, data, fresh.provenance.plan)
     model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
     predicted, classes = predict_val(settings, data, model), list(model.hparams["classes"])
     scored = scoring.scored_faces(predicted, data, "val", classes)
@@ -138,6 +138,7 @@ def finish(
     """Score the best epoch on val from its file, and write ``predictions.csv`` and ``metrics.json``."""
     best = folder / "checkpoints" / "best.ckpt"
     model = checkpoints.load(best)
+    made = model.provenance
     predicted, targets = predict_val(settings, data, model), data.datasets["val"].targets
     wall_seconds = time.perf_counter() - data.laid_at
     temperature = fitted_temperature(predicted.numpy(), targets.numpy())
@@ -157,15 +158,15 @@ def finish(
         "train_seconds": round(watch.train_seconds, 3),
         "batch_size": settings.data.faces_a_step,
         "training_precision": machine.chosen_precision(settings.trainer),
-        **({"budget": model.plan} if model.plan else {}),
+        **({"budget": made.plan} if made.plan else {}),
         "images_per_second": round(watch.images_per_second, 1),
         "peak_memory_mb": machine.memory(),
         "parameters": _parameters(model),
         "architecture": model.architecture,
-        "pretrained": model.pretrained,
-        **({"teachers": model.taught_by} if model.taught_by else {}),
+        "pretrained": made.pretrained,
+        **({"teachers": made.teachers} if made.teachers else {}),
         "seed": settings.seed,
-        "dataset": {key: value for key, value in model.dataset.items() if key != "settings"},
+        "dataset": {key: value for key, value in made.dataset.items() if key != "settings"},
         **machine.provenance(),
         "command": command,
     }
@@ -183,7 +184,7 @@ def _not_trained_on(
     model: EmotionClassifier, file: Path, data: FERDataModule, images: NDArray[np.uint8]
 ) -> NDArray[np.bool_] | None:
     """Return (N,) which faces were in no training of the network or of what it began from; None if that is unknown."""
-    if not model.ancestors:
+    if not model.provenance.ancestors:
         return without_twin(images, data.hashes("train"))
     member = Member(file, model)
     find_again([member], data)

@@ -21,6 +21,7 @@ from fer.data.transforms.mixup import Mixing
 from fer.evaluation.leakage import Training
 from fer.evaluation.request import Member, find_again
 from fer.models import MODELS, EmotionClassifier, create
+from fer.models.provenance import Provenance
 from fer.optim.losses import LOSSES
 from fer.optim.optimizers import OPTIMIZERS
 from fer.optim.schedulers import SCHEDULES
@@ -56,7 +57,7 @@ def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FE
     if settings.data.batch_size == "auto":
         size, reason = device.batch_size(settings, model, len(data.datasets["train"]))
         log.info("data.batch_size=%d: %s", size, reason)
-        model.batch_size = size
+        model.provenance = replace(model.provenance, batch_size=size)
         data.data = replace(settings.data, batch_size=size)
         settings = replace(settings, data=data.data)
     device.keep_faces(data, device.of(settings))
@@ -119,7 +120,8 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
     data.mixing = replace(data.mixing, soft=model.wants_soft_targets)
     model.monitor = settings.monitor
     served = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
-    model.dataset = {**data.describe(), "settings": served, "stand_in": stand_in}
+    dataset = {**data.describe(), "settings": served, "stand_in": stand_in}
+    model.provenance = replace(model.provenance, dataset=dataset)
     check_output(model, model.input_size)
     for size in {size for size, _ in settings.stages} - {model.image_size}:
         try:
@@ -130,9 +132,9 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
         checkpointing.load_weights(model, settings.init_from)
         log.info("weights from %s", settings.init_from)
     elif settings.resume is None:
-        model.pretrained = model.load_pretrained()
-    if model.pretrained:
-        log.info("pretrained weights: %s from %s", model.pretrained["name"], model.pretrained["file"])
+        model.provenance = replace(model.provenance, pretrained=model.load_pretrained())
+    if pretrained := model.provenance.pretrained:
+        log.info("pretrained weights: %s from %s", pretrained["name"], pretrained["file"])
     if settings.distill.teachers:
         teach(settings.distill, model, data)
     elif settings.distill != DistillSettings():
@@ -142,7 +144,7 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
 
 def _refuse_val(teachers: distillation.Teachers, model: EmotionClassifier, data: FERDataModule) -> None:
     """Raise where teachers were trained on faces that are val here, in whatever table and at whatever size."""
-    if all(dataset.get("fingerprint") == model.dataset.get("fingerprint") for dataset in teachers.datasets):
+    if all(dataset.get("fingerprint") == model.provenance.dataset.get("fingerprint") for dataset in teachers.datasets):
         return  # whose divisions have been compared
     named = [Path(str(one["checkpoint"])) for one in teachers.about]
     members = [Member(file, network) for file, network in zip(named, teachers.networks, strict=True)]
@@ -248,19 +250,19 @@ def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
         FerError: there is none, or the data have changed.
     """
     file, checkpoint = checkpointing.newest(folder)
-    before = checkpoint["fer"]["dataset"]
-    if before.get("fingerprint") != model.dataset["fingerprint"]:
-        now = model.dataset["path"]
-        raise FerError(f"resume={folder}: its data were {before.get('path')} with other contents than {now}")
-    left_out = [(about.get("excluded") or {}).get("rows_sha256") for about in (before, model.dataset)]
+    recorded = Provenance.of(checkpoint["fer"])
+    before, now = recorded.dataset, model.provenance.dataset
+    if before.get("fingerprint") != now["fingerprint"]:
+        raise FerError(f"resume={folder}: its data were {before.get('path')} with other contents than {now['path']}")
+    left_out = [(about.get("excluded") or {}).get("rows_sha256") for about in (before, now)]
     if left_out[0] != left_out[1]:
         raise FerError(f"resume={folder}: data.exclude names other rows now than when the run began")
-    told = (checkpoint["fer"].get("teachers"), model.taught_by)
-    teachers = [[(one["sha256"], one["weight"], one.get("temperature", 1.0)) for one in about or []] for about in told]
+    named = (recorded.teachers, model.provenance.teachers)
+    teachers = [[(one["sha256"], one["weight"], one.get("temperature", 1.0)) for one in about or []] for about in named]
     if teachers[0] != teachers[1]:
         raise FerError(f"resume={folder}: distill.teachers are other networks or weights now than when the run began")
     model.load_state_dict(checkpoint["state_dict"])
-    model.plan = checkpoint["fer"].get("plan")
+    model.provenance = replace(model.provenance, plan=recorded.plan)
     log.info("going on from epoch %d, step %d", checkpoint["epoch"] + 1, checkpoint["global_step"])
     done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     return file, int(done)

@@ -156,7 +156,7 @@ def planned(settings: TrainSettings, data: FERDataModule, model: EmotionClassifi
     found = {"hours": hours, "epochs": total, "epoch_seconds": {str(size): seconds[size] for size in seconds}}
     if settings.stages:
         found["stages"] = [[size, epochs] for (size, _), epochs in zip(stages, parts, strict=True)]
-    model.plan = found
+    model.provenance = replace(model.provenance, plan=found)
     return found
 
 

@@ -10,6 +10,7 @@ from sklearn import metrics as theirs
 from fer.metrics import classification
 from fer.metrics.calibration import bins_of, debiased_error, expected_error, place_of
 from fer.metrics.statistics import wilson
+from fer.metrics.table import SAMPLED
 
 NAMES = list("abcdefg")
 
@@ -42,7 +43,7 @@ def test_the_interval_of_balanced_accuracy_is_that_of_independent_recalls():
 def test_intervals_hold_what_a_large_sample_says():
     """Of 20 samples, at least 16 intervals hold the figure of 100,000 faces (of 95 % nominally)."""
     truth = classification.score(*predictions(100_000, 99), NAMES)
-    for name in classification.FIGURES:
+    for name in SAMPLED:
         inside = 0
         for seed in range(20):
             figures = classification.score(*predictions(800, seed), NAMES)
@@ -177,7 +178,7 @@ def test_weights_are_repetitions():
     repeated = weights.repeat_interleave(weights) * 0 + torch.arange(len(targets)).repeat_interleave(weights)
     weighted = classification.Weighted(chances, targets)(weights[None].double())
     whole = classification.score(chances[repeated], targets[repeated], NAMES)
-    for name in classification.FIGURES:
+    for name in SAMPLED:
         assert float(weighted[name]) == pytest.approx(whole[name], abs=1e-9), name
 
 
@@ -196,7 +197,7 @@ def test_a_paired_difference_is_that_of_the_figures_and_narrower_than_both():
     second = (first.log() + 0.3 * torch.randn(first.shape, generator=torch.Generator().manual_seed(6))).softmax(1)
     one, other = (classification.score(p, targets, NAMES) for p in (first, second))
     found = classification.paired(first, second, targets)
-    for name in classification.FIGURES:
+    for name in SAMPLED:
         low, high = found[name]["ci95"]
         assert found[name]["difference"] == pytest.approx(one[name] - other[name], abs=1e-6), name
         assert low <= found[name]["difference"] <= high
@@ -208,6 +209,6 @@ def test_a_paired_difference_is_that_of_the_figures_and_narrower_than_both():
 def test_a_network_differs_from_itself_in_nothing():
     chances, targets = predictions(300, 7)
     found = classification.paired(chances, chances, targets)
-    assert {found[name]["difference"] for name in classification.FIGURES} == {0.0}
+    assert {found[name]["difference"] for name in SAMPLED} == {0.0}
     assert found["accuracy"]["ci95"] is None
     assert found["mcnemar"]["p"] == 1

@@ -85,7 +85,7 @@ def test_the_file_is_small_and_holds_the_network_that_was_evaluated(shared, smal
     model, before = fer.load(shared), fer.load(small_run)
     assert shared.stat().st_size < 0.62 * (small_run / "checkpoints" / "best.ckpt").stat().st_size
     assert model.hparams == before.hparams
-    assert model.temperature == before.temperature
+    assert model.provenance.temperature == before.provenance.temperature
     for name, value in before.state_dict().items():
         expected = value.half().float() if value.is_floating_point() and value.ndim > 1 else value
         assert torch.equal(model.state_dict()[name], expected)

@@ -422,7 +422,7 @@ def test_a_finished_run_needs_no_file_of_weights_and_says_where_they_came_from(v
     assert about["sha256"] in (scored / "report.html").read_text()
 
     model = fer.load(folder)
-    assert model.pretrained == about
+    assert model.provenance.pretrained == about
     assert model.net[0].weight.requires_grad is False
     assert torch.equal(model.net[0].weight, thin["features.0.weight"])
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fer.reports.summary import calibration_verdict, figure_table, score_table, worded
+from fer.reports.summary import calibration_verdict, metric_table, score_table, worded
 from fer.system.files import calibration_beside
 
 SCORES = {
@@ -18,7 +18,7 @@ def test_an_ece_stands_beside_what_chance_makes_it(ece, verdict):
     assert worded("ece", held) == told
     assert told in score_table(held)
     assert calibration_beside(held) == "mean of a calibrated network 0.0176; debiased, RMS -0.0031"
-    rows = [line.split("  ")[0] for line in figure_table(held).splitlines()]
+    rows = [line.split("  ")[0] for line in metric_table(held).splitlines()]
     assert rows[-3:] == ["ECE, 15 bins of equal width", "... mean of a calibrated network", "... debiased, RMS"]
 
 
@@ -26,6 +26,6 @@ def test_metrics_of_before_have_the_percentile_alone():
     held = {**SCORES, "ece": 0.03}
     assert worded("ece", held) == "0.0300  above chance (95th percentile 0.0245)"
     assert "(95th percentile 0.0245)\n" in score_table(held) + "\n"
-    assert "calibrated network" not in figure_table(held)
+    assert "calibrated network" not in metric_table(held)
     assert worded("ece", {"ece": 0.03}) == "0.0300"
     assert calibration_verdict("nll", held) == ""

@@ -123,7 +123,7 @@ def test_a_run_learns_says_so_and_is_known_to_have_seen_what_its_teachers_saw(tr
     told = metrics(tmp_path / "taught")["teachers"]
     assert [(one["architecture"], one["weight"]) for one in told] == [("mlp", 1.0)]
     model = fer.load(tmp_path / "taught")
-    assert model.ancestors[0]["fingerprint"] == model.dataset["fingerprint"]
+    assert model.provenance.ancestors[0]["fingerprint"] == model.provenance.dataset["fingerprint"]
     assert "teachers" not in " ".join(model.state_dict())
     ended = evaluate("taught", "--out", "looked")
     assert ended.code == 0, ended.err

@@ -15,7 +15,7 @@ from typing import Any
 from fer.metrics.statistics import holm, of_faces
 from fer.runs import ranking
 from fer.runs.load import Gathered, gather, left_out, looks_at_test
-from fer.runs.ranking import FIGURES, Group, Looks, Ranking, Run, chance, parted
+from fer.runs.ranking import COLUMNS, Group, Looks, Ranking, Run, chance, parted
 from fer.system.files import written_whole
 from fer.system.text import markdown_table, text_table
 
@@ -67,7 +67,7 @@ def write(
     Args:
         gathered: the runs, and what was passed over.
         out: folder; made if it is not there.
-        by: what sorts, of ``fer.runs.ranking.FIGURES``.
+        by: what sorts, of ``fer.runs.ranking.COLUMNS``.
         pairs: runs to test against each other.
         chosen: the one run whose figures on test are shown too.
 
@@ -145,7 +145,7 @@ def heading(one: Ranking, by: str = "accuracy") -> str:
     count = sum(len(group.runs) for group in one.groups)
     pairs = len(one.groups) * (len(one.groups) - 1) // 2
     tested = f", {pairs:,} pair{'' if pairs == 1 else 's'} tested" if pairs else ""
-    order = "" if by == "accuracy" else f", sorted by {FIGURES[by].head}"
+    order = "" if by == "accuracy" else f", sorted by {COLUMNS[by].head}"
     runs_told = f"{count:,} run{'' if count == 1 else 's'}"
     return f"{one.setting.title}: {configurations(len(one.groups))}, {runs_told}{tested}{order}"
 
@@ -162,13 +162,13 @@ def full(one: Ranking, *, labelled: bool = False) -> tuple[list[str], list[list[
         one: the ranking.
         labelled: tell configurations by their labels, rather than by a column for each thing that differs.
     """
-    more = [name for name in FIGURES if name != "accuracy"]
+    more = [name for name in COLUMNS if name != "accuracy"]
     told = ["configuration"] if labelled else [ranking.short(column, one.columns) for column in one.columns]
     rows = []
     for place, group in enumerate(one.groups, start=1):
         cells = [one.label(group)] if labelled else [ranking.cell(group, column) for column in one.columns]
         rows.append([str(place), *cells, *accuracies(one, group), *(group.written(name) for name in more)])
-    return ["#", *told, *ACCURACIES, *(FIGURES[name].head for name in more)], rows
+    return ["#", *told, *ACCURACIES, *(COLUMNS[name].head for name in more)], rows
 
 
 def accuracies(one: Ranking, group: Group) -> list[str]:
@@ -191,11 +191,11 @@ def fitting(one: Ranking, by: str = "accuracy") -> tuple[list[str], list[list[st
     """Return as much of a ranking as fits a terminal; what goes first matters least to who is ahead."""
     for labelled in (False, True):
         heads, rows = full(one, labelled=labelled)
-        count = len(heads) - len(FIGURES) + 1  # without the figures that FIGURES adds
-        more = [heads.index(name) for name in ("parameters", "time") if name != FIGURES[by].head]
-        shown = [*range(count), *([] if by == "accuracy" else [heads.index(FIGURES[by].head)]), *more]
+        count = len(heads) - len(COLUMNS) + 1  # without the figures that COLUMNS adds
+        more = [heads.index(name) for name in ("parameters", "time") if name != COLUMNS[by].head]
+        shown = [*range(count), *([] if by == "accuracy" else [heads.index(COLUMNS[by].head)]), *more]
         for less in (None, "parameters", "time", "95 % faces", "95 % seeds"):
-            shown = [place for place in shown if heads[place] != less or less == FIGURES[by].head]
+            shown = [place for place in shown if heads[place] != less or less == COLUMNS[by].head]
             table = [heads[place] for place in shown], [[row[place] for place in shown] for row in rows]
             if len(text_table(*table).splitlines()[1]) <= WIDE:
                 return table
@@ -239,7 +239,7 @@ def write_table(file: Path, made: Sequence[Ranking], out: Path) -> None:
     groups = [group for one in made for group in one.groups]
     differing = ranking.columns(groups)
     heads = ["ranking", "place", "counts", "seed", *differing, "accuracy", "accuracy_low", "accuracy_high"]
-    figures = [name for name in FIGURES if name != "accuracy"]
+    figures = [name for name in COLUMNS if name != "accuracy"]
     facts = list(made[0].setting.facts())
     with written_whole(file) as stream:
         writer = csv.writer(stream, lineterminator="\n")

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fer.metrics.statistics import holm, student_quantile
+from fer.metrics.table import in_per_cent
 from fer.reports import html
 from fer.reports.html import Markup, joined, paragraph, tag
 from fer.runs import ranking
-from fer.runs.ranking import Ranking, Run, in_per_cent
+from fer.runs.ranking import Ranking, Run
 
 TOP = 5  # configurations whose first seeds are tested against each other without being asked
 

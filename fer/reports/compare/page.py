@@ -14,6 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from fer.metrics.statistics import Interval, wilson
+from fer.metrics.table import in_per_cent
 from fer.reports import html as reports_html
 from fer.reports import plotting
 from fer.reports.compare import figures as compare_figures
@@ -21,7 +22,7 @@ from fer.reports.compare import mcnemar
 from fer.reports.compare.figures import Line, Point, role
 from fer.reports.html import Markup, Section, joined, paragraph, tag
 from fer.runs import ranking
-from fer.runs.ranking import FIGURES, Group, Looks, Ranking, Run, in_per_cent, parted, span
+from fer.runs.ranking import COLUMNS, Group, Looks, Ranking, Run, parted, span
 from fer.system.text import clock
 
 MOST_IN_MATRIX = 20  # configurations; larger tables can be read by nobody
@@ -44,7 +45,7 @@ class Comparison:
         rankings: the largest first.
         skipped: folder -> why it is left out.
         pairs: runs that were asked to be tested against each other.
-        by: what sorts the rankings, of ``FIGURES``.
+        by: what sorts the rankings, of ``COLUMNS``.
         looks: what the one chosen run has done on test, if that was asked for.
     """
 
@@ -222,7 +223,7 @@ def leaderboard(one: Ranking, number: int, by: str) -> Markup:
         for place, group in enumerate(one.groups)
     ]
     table = reports_html.named(reports_html.table(["", "configuration", *figures], rows, [2, 3, 5, 6, 7]))
-    order = "" if by == "accuracy" else f" Sorted by {FIGURES[by].head}."
+    order = "" if by == "accuracy" else f" Sorted by {COLUMNS[by].head}."
     legend = paragraph(" ".join(ranking.MARKS), order, class_="soft legend")
     parts = [table, legend]
     if not one.brief:
@@ -293,12 +294,12 @@ def bar(group: Group, low: float, high: float) -> Markup:
 
 def others(one: Ranking, number: int) -> Markup:
     """Return the table of the other figures."""
-    names = [name for name in FIGURES if name != "accuracy" and any(group.figure(name) for group in one.groups)]
+    names = [name for name in COLUMNS if name != "accuracy" and any(group.figure(name) for group in one.groups)]
     rows = [
         [swatch(number, place), one.label(group), *(group.written(name) for name in names)]
         for place, group in enumerate(one.groups)
     ]
-    heads = ["", "configuration", *(FIGURES[name].head for name in names)]
+    heads = ["", "configuration", *(COLUMNS[name].head for name in names)]
     return reports_html.named(reports_html.table(heads, rows, range(2, 2 + len(names))))
 
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fer.config.settings import mode
 from fer.data.labels import EMOTIONS
 from fer.models import EmotionClassifier
 from fer.models.checkpoints import find, read
+from fer.models.provenance import Provenance
 
 log = logging.getLogger(__name__)
 OF_DATA = ("image_size", "crop")  # of a network's arguments those that come from ``data``
@@ -103,8 +105,9 @@ def load_weights(model: EmotionClassifier, path: str | Path) -> None:
         model.load_state_dict(checkpoint["state_dict"], strict=True)
     except RuntimeError as error:
         raise FerError(f"init_from={path}: {_unfit(checkpoint, model, error)}") from error
-    model.pretrained = checkpoint["fer"].get("pretrained")
-    model.ancestors = [*checkpoint["fer"].get("ancestors", []), checkpoint["fer"]["dataset"]]
+    before = Provenance.of(checkpoint["fer"])
+    ancestors = (*before.ancestors, before.dataset)
+    model.provenance = replace(model.provenance, pretrained=before.pretrained, ancestors=ancestors)
 
 
 def _unfit(checkpoint: dict[str, Any], model: EmotionClassifier, error: Exception) -> str:
