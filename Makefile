@@ -68,7 +68,7 @@ HOURS := 2
 best: $(INSTALLED)  ## the best networks that this machine trains in HOURS=2: an ensemble, three students, a small one (DATA=path/to/fer2013.csv)
 	$(RUN) -m fer.best --hours $(HOURS) $(if $(DATA),--data "$(DATA)") $(ARGS)
 
-bench: $(INSTALLED)  ## measure speed against what is wanted; writes outputs/bench/latest.json (DATA=path/to/fer2013.csv)
+bench: $(INSTALLED)  ## measure speed against its targets; writes outputs/bench/latest.json row by row (DATA=path/to/fer2013.csv)
 	$(RUN) -m fer.bench $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 tensorboard: $(INSTALLED)  ## open all runs in TensorBoard

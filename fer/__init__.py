@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fer.models.checkpoints import load
 
+    __version__: str
+
 __all__ = ["load"]
 
 
@@ -17,4 +19,16 @@ def __getattr__(name: str) -> Any:
         from fer.models.checkpoints import load
 
         return load
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module 'fer' has no attribute {name!r}")
+
+
+def _version() -> str:
+    """Return this library's version; of a checkout that is not installed, "unknown"."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("fer-lightning")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -29,6 +29,14 @@ from fer.system.files import new_folder, write_json, written_whole
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
+OPTIONS = {  # key of fer.train -> what is said here for it
+    "data.path": "DATA",
+    "data.split": "--rule",
+    "data.votes": "--votes",
+    "data.on_bad": "--on-bad",
+    "data.image_size": "--image-size",
+    "plugins": "--plugins",
+}
 
 
 def parser() -> Grammar:
@@ -53,7 +61,8 @@ def parser() -> Grammar:
         action="append",
         type=Path,
         metavar="RUNS",
-        help="finished runs that have each predicted other faces, such as a sweep=folds: which labels they contradict",
+        help="finished runs (or latest) that have each predicted other faces, such as a sweep=folds: which labels they "
+        "contradict",
     )
     grammar.add_argument("--on-bad", choices=["error", "skip"], default="error", help="default: %(default)s")
     grammar.add_argument("--image-size", type=int, default=48, help="side of the faces in pixels; default: %(default)s")
@@ -62,7 +71,7 @@ def parser() -> Grammar:
     return grammar
 
 
-@command("fer.audit")
+@command("fer.audit", OPTIONS)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments, line = parser().begin(argv)
@@ -89,7 +98,10 @@ def audit(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     from fer.system import machine
 
     if arguments.predictions:
+        from fer.runs.run_folder import named_results
+
         label_errors.require_cleanlab()
+        arguments.predictions = [named_results(path) for path in arguments.predictions]
     settings = data_settings(arguments)
     faces = read_faces(settings)
     split = split_of(faces, arguments.rule, settings)
@@ -113,10 +125,28 @@ def audit(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     page = report.write(found, facts, folder)
     log.info("%s\n\nresults: %s\npage:    %s", text.summary(facts), folder, page)
     if facts["advice"]["exclude"]["faces"]:
-        from fer.config.conf import spelled
-
-        log.info("next:    python -m fer.train %s", shlex.quote(f"data.exclude={spelled(str(folder / 'audit.csv'))}"))
+        log.info("next:    %s", training_without(folder / "audit.csv", settings, split.rule, arguments.plugins))
     return facts
+
+
+def training_without(file: Path, settings: DataSettings, rule: str, plugins: str) -> str:
+    """Return the command line that trains on the audited faces without those that the audit would leave out.
+
+    Args:
+        file: ``audit.csv``.
+        settings: of the audited data.
+        rule: of their split, "all" where they have none.
+        plugins: modules to import first, separated by commas.
+    """
+    from fer.config.conf import spelled
+
+    keys: dict[str, Any] = {"data.path": settings.path, "data.split": "holdout" if rule == "all" else rule}
+    if settings.on_bad != "error":
+        keys["data.on_bad"] = settings.on_bad
+    if plugins:
+        keys["plugins"] = [name for name in plugins.split(",") if name]
+    keys["data.exclude"] = str(file)
+    return shlex.join(["python", "-m", "fer.train", *(f"{key}={spelled(value)}" for key, value in keys.items())])
 
 
 def data_settings(arguments: argparse.Namespace) -> DataSettings:

@@ -2,24 +2,24 @@
 
 Each comparison is interleaved and its median taken, so that a machine's changing mood falls on both sides alike.
 Without FER2013, drawn faces are written in its layout and its size. Writes ``outputs/bench/latest.json``: a list of
-``{name, value, unit, wanted, ok, note}``, the machine and versions among them.
+``{name, value, unit, wanted, ok, note}``, the machine, versions and complete parts among them. Each value is printed
+and written as it is measured, so that an interruption loses none.
 """
 
+import argparse
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from fer.benchmarks.augmenting import augmenting
 from fer.benchmarks.figures import Figure
-from fer.benchmarks.growth import drawn, growing
 from fer.benchmarks.reading import caching, reading
 from fer.benchmarks.showing import showing
 from fer.benchmarks.tables import table
-from fer.benchmarks.training import on_gpu, overhead, side_by_side, starting
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError
 from fer.system.files import write_json
@@ -28,72 +28,146 @@ from fer.system.text import text_table
 log = logging.getLogger(__name__)
 
 PARTS = ("reading", "augmenting", "showing", "starting", "overhead", "training", "growth", "gpu")
+NAME = 56  # columns of what was measured
 
 
-@command("fer.bench")
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 1 if anything wanted was missed."""
+def parser() -> Grammar:
+    """Return the command line's grammar."""
     grammar = Grammar(prog="python -m fer.bench", description=(__doc__ or "").split("\n\n")[0])
     grammar.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none is named")
     grammar.add_argument("--data", type=Path, help="a plain fer2013.csv; default: $FER_DATA or data/, else drawn faces")
-    grammar.add_argument("--out", type=Path, default=Path("outputs/bench/latest.json"), help="default: %(default)s")
+    grammar.add_argument(
+        "--out", type=Path, default=Path("outputs/bench"), help="folder for the results; default: %(default)s"
+    )
     grammar.add_argument("--rounds", type=int, default=3, help="epochs of each loop that count (training, overhead)")
     grammar.add_argument("--threads", type=int, default=1, help="of the processor, of each loop in its turn (training)")
     grammar.add_argument("--steps", type=int, help="of an epoch, to see what it looks like (training)")
-    arguments, _ = grammar.begin(argv)
+    return grammar
+
+
+@command("fer.bench", {"data.path": "--data"})
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 1 if a target was missed."""
+    arguments, _ = parser().begin(argv)
+    check(arguments)
+    with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
+        file = table(arguments.data, Path(folder))
+        report = Report(results_file(arguments.out), str(file))
+        try:
+            for part in arguments.parts or PARTS:
+                log.info("measuring: %s, on %s", part, file)
+                for figure in measured(part, file, Path(folder), report.file.parent, arguments):
+                    report.add(figure)
+                report.parts.append(part)
+        finally:
+            report.end()
+    return 0 if all(figure.ok in (True, None) for figure in report.figures) else 1
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise where options are out of range.
+
+    Raises:
+        FerError: naming the option.
+    """
     for name in ("rounds", "threads", "steps"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             raise FerError(f"--{name} {value}: expected at least 1")
     for part in arguments.parts:
         if part not in PARTS:
             raise FerError(f"{part}: no part of the bench; there are {', '.join(PARTS)}")
-    figures: list[Figure] = []
-    with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
-        file = table(arguments.data, Path(folder))
-        measures: dict[str, Callable[[], list[Figure]]] = {
-            "reading": lambda: [*reading(file, Path(folder)), *caching(file, Path(folder))],
-            "augmenting": augmenting,
-            "showing": lambda: showing(Path(folder)),
-            "starting": lambda: starting(file, arguments.rounds),
-            "overhead": lambda: overhead(file, arguments.rounds),
-            "growth": lambda: growth(file, Path(folder), arguments.out.parent, arguments.rounds),
-            "gpu": lambda: on_gpu(file, arguments.rounds),
-            "training": lambda: side_by_side(file, arguments.rounds, arguments.threads, arguments.steps),
-        }
-        for part in arguments.parts or PARTS:
-            log.info("measuring: %s, on %s", part, file)
-            figures += measures[part]()
-    report(figures, arguments.out, str(file))
-    return 0 if all(figure.ok in (True, None) for figure in figures) else 1
 
 
-def growth(file: Path, scratch: Path, out: Path, rounds: int) -> list[Figure]:
+def results_file(out: Path) -> Path:
+    """Return the file of the results in a folder; a name that ends in .json is the file, as it was once given."""
+    return out if out.suffix == ".json" else out / "latest.json"
+
+
+def measured(part: str, file: Path, scratch: Path, out: Path, arguments: argparse.Namespace) -> Iterator[Figure]:
+    """Measure one part, and give each value as it is known.
+
+    Args:
+        part: one of ``PARTS``.
+        file: a plain ``fer2013.csv``.
+        scratch: folder for what is written on the way.
+        out: folder for pictures.
+        arguments: of the command line.
+    """
+    from fer.benchmarks.training import on_gpu, overhead, side_by_side, starting  # torch comes in here
+
+    measures: dict[str, Callable[[], Iterable[Figure]]] = {
+        "reading": lambda: (figure for measure in (reading, caching) for figure in measure(file, scratch)),
+        "augmenting": augmenting,
+        "showing": lambda: showing(scratch),
+        "starting": lambda: starting(file, arguments.rounds),
+        "overhead": lambda: overhead(file, arguments.rounds),
+        "growth": lambda: growth(file, scratch, out, arguments.rounds),
+        "gpu": lambda: on_gpu(file, arguments.rounds),
+        "training": lambda: side_by_side(file, arguments.rounds, arguments.threads, arguments.steps),
+    }
+    yield from measures[part]()
+
+
+def growth(file: Path, scratch: Path, out: Path, rounds: int) -> Iterator[Figure]:
     """Measure and draw how time and memory grow."""
+    from fer.benchmarks.growth import drawn, growing
+
     threads = sorted({1, 2, os.cpu_count() or 1})
-    series = growing(file, scratch, rounds, [count for count in threads if count <= (os.cpu_count() or 1)])
+    series = []
+    for one in growing(file, scratch, rounds, [count for count in threads if count <= (os.cpu_count() or 1)]):
+        series.append(one)
+        yield from one.figures()
     drawn(series, out)
-    return [figure for one in series for figure in one.figures()]
 
 
-def report(figures: list[Figure], file: Path, data: str) -> None:
-    """Print the table and write the JSON."""
-    from fer.system import machine
+class Report:
+    """What has been measured so far: printed row by row, and in the file at any time.
 
-    marks = {True: "yes", False: "NO", None: ""}
-    rows = [
-        (f.name, f"{f.value:,.3g}" if f.value < 100 else f"{f.value:,.0f}", f.unit, f.wanted, marks[f.ok], f.note)
-        for f in figures
-    ]
-    log.info("\n%s\n", text_table(("what", "value", "unit", "wanted", "met", "spread"), rows))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    about = {"hardware": machine.hardware(), "versions": machine.versions(), "data": data}
-    entries = [asdict(figure) for figure in figures]
-    entries += [
-        {"name": name, "value": value, "unit": "", "wanted": "", "ok": None, "note": ""}
-        for name, value in about.items()
-    ]
-    write_json(file, entries)
-    log.info("written: %s", file)
+    Args:
+        file: to write.
+        data: what was measured on.
+    """
+
+    def __init__(self, file: Path, data: str) -> None:
+        from fer.system import machine
+
+        self.file = file
+        self.figures: list[Figure] = []
+        self.parts: list[str] = []  # that are complete
+        self._about = {"hardware": machine.hardware(), "versions": machine.versions(), "data": data}
+
+    def add(self, figure: Figure) -> None:
+        """Print one more value, and write it with those before it."""
+        self.figures.append(figure)
+        name, value, unit, target, met, spread = row(figure)
+        bound = f"{target}: {met}" if target else ""
+        log.info("  %s", f"{name:<{NAME}} {value:>8} {unit:<14}  {bound:<12}  {spread}".rstrip())
+        self._write()
+
+    def end(self) -> None:
+        """Print the table of what was measured, complete or not."""
+        if not self.figures:
+            return
+        self._write()
+        heads = ("what", "value", "unit", "target", "met", "spread")
+        log.info("\n%s\n\nwritten: %s", text_table(heads, [row(figure) for figure in self.figures]), self.file)
+
+    def _write(self) -> None:
+        about = {**self._about, "parts": ", ".join(self.parts)}
+        entries = [asdict(figure) for figure in self.figures]
+        entries += [
+            {"name": name, "value": value, "unit": "", "wanted": "", "ok": None, "note": ""}
+            for name, value in about.items()
+        ]
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.file, entries)
+
+
+def row(figure: Figure) -> tuple[str, ...]:
+    """Return a value as text: what, value, unit, target, whether it is met, spread."""
+    met = {True: "yes", False: "NO", None: ""}[figure.ok]
+    value = f"{figure.value:,.3g}" if figure.value < 100 else f"{figure.value:,.0f}"
+    return figure.name, value, figure.unit, figure.wanted, met, figure.note
 
 
 if __name__ == "__main__":

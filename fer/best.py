@@ -20,6 +20,7 @@ from fer.campaign.record import FILE, PARTS, SETTING, Record, Request, read
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError, Interrupted
 from fer.data.locate import locate
+from fer.runs.run_folder import CAMPAIGN, named
 from fer.sweeps import jobs
 from fer.system.files import new_folder
 from fer.system.slots import let_waiting_threads_sleep
@@ -62,8 +63,8 @@ def parser() -> Grammar:
     )  # fmt: skip
     grammar.add_argument(
         "--with", nargs="+", default=None, metavar="FOLDER", dest="earlier",
-        help="networks of earlier campaigns, runs or results (docs/results) that may join the ensemble and teach; "
-        "predictions of val and test with ten crops are enough to join",
+        help="networks of earlier campaigns (or latest), runs or results (docs/results) that may join the ensemble and "
+        "teach; predictions of val and test with ten crops are enough to join",
     )  # fmt: skip
     grammar.add_argument("--parts", nargs="+", choices=PARTS, default=None, help="what is trained; default: all three")
     grammar.add_argument(
@@ -87,12 +88,13 @@ def parser() -> Grammar:
         "--resume",
         type=Path,
         metavar="FOLDER",
-        help="go on with an interrupted campaign in the time that it has left; --hours changes the time for everything",
+        help="go on with an interrupted campaign (or latest) in the time that it has left; --hours changes the time "
+        "for everything",
     )
     return grammar
 
 
-@command("fer.best")
+@command("fer.best", {**OWN, "data.on_bad": "--set data.on_bad="})
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     let_waiting_threads_sleep()
@@ -158,7 +160,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
         device=arguments.device or "auto",
         slots=arguments.jobs,
         parts=tuple(part for part in PARTS if part in (arguments.parts or PARTS)),
-        earlier=tuple(str(Path(folder).absolute()) for folder in arguments.earlier or ()),
+        earlier=tuple(str(named(folder, CAMPAIGN).absolute()) for folder in arguments.earlier or ()),
         seed=arguments.seed or 0,
         test=not arguments.no_test,
     )
@@ -179,7 +181,7 @@ def dry_run(record: Record) -> int:
 
 def resume(arguments: argparse.Namespace) -> int:
     """Go on with a campaign."""
-    folder = arguments.resume.expanduser().absolute()
+    folder = named(arguments.resume, CAMPAIGN).expanduser().absolute()
     record = read(folder)
     if record.finished and arguments.hours is None and (folder / "best.html").is_file():
         log.info("finished already: %s", shown(folder / "best.html"))

@@ -25,7 +25,7 @@ def parser() -> Grammar:
         prog="python -m fer.compare",
         description="Lay finished runs side by side: leaderboard, curves, costs, paired tests. All figures are of val.",
     )
-    grammar.add_argument("runs", nargs="+", type=Path, help="run folders, sweeps, or folders that hold them")
+    grammar.add_argument("runs", nargs="+", type=Path, help="run folders, sweeps, folders that hold them, or latest")
     grammar.add_argument("--out", type=Path, help="folder for the results; default: outputs/compare/<date>_<time>")
     grammar.add_argument("--sort", choices=SORTS, default="accuracy", help="order of the rows; default: %(default)s")
     grammar.add_argument(
@@ -44,10 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, _ = parser().begin(argv)
     from fer.reports.compare import leaderboard
     from fer.runs import load  # brings Hydra's side, which --help does without
+    from fer.runs.run_folder import FINISHED, named, named_results
 
-    gathered = load.gather(arguments.runs)
-    pairs = [load.paired(*pair) for pair in arguments.pair]
-    chosen = arguments.test
+    gathered = load.gather(map(named_results, arguments.runs))
+    pairs = [load.paired(*(named(run, FINISHED) for run in pair)) for pair in arguments.pair]
+    chosen = arguments.test and named(arguments.test, FINISHED)
     if chosen is not None:
         load.looks_at_test(chosen)  # before a folder is made
     out = results_folder(arguments.out)

@@ -17,9 +17,21 @@ from fer.config.command import Grammar, command
 from fer.config.errors import FerError
 from fer.config.hydra import import_plugins
 from fer.reports.summary import remarks
+from fer.runs.run_folder import TRAINED, named
 from fer.system.slots import let_waiting_threads_sleep
 
 log = logging.getLogger(__name__)
+
+OPTIONS = {  # key of fer.train -> what is said here for it
+    "data.path": "--data",
+    "data.split": "--rule",
+    "data.votes": "--votes",
+    "data.labels": "--labels",
+    "data.ferplus_rule": "--ferplus-rule",
+    "data.on_bad": "--on-bad",
+    "data.batch_size": "--batch-size",
+    "plugins": "--plugins",
+}
 
 
 def parser() -> Grammar:
@@ -28,11 +40,13 @@ def parser() -> Grammar:
         prog="python -m fer.evaluate",
         description="Score a trained network, or several as an ensemble. Their own data and split are used unless "
         "--data names others.",
+        epilog="A file NAME.safetensors that fer.share has written stands for a run too, and so do the networks of the "
+        f"package by their names: {', '.join(networks_of_package())}.",
     )
     grammar.add_argument(
         "runs", nargs="+", metavar="run",
-        help="run folder (its best epoch) or checkpoint; of an ensemble also a folder of predictions, such as those of "
-        "docs/results, with <split>[_<tta>].csv.gz beside its .json",
+        help="run folder (its best epoch; latest is the newest run in outputs/) or checkpoint; of an ensemble "
+        "also a folder of predictions, such as those of docs/results, with <split>[_<tta>].csv.gz beside its .json",
     )  # fmt: skip
     grammar.add_argument(
         "--split", choices=["train", "val", "test", "all"], default="val",
@@ -71,7 +85,7 @@ def parser() -> Grammar:
     )  # fmt: skip
     grammar.add_argument(
         "--against", metavar="OTHER",
-        help="run, checkpoint or evaluation to compare with on the same faces: differences with intervals",
+        help="run (or latest), checkpoint or evaluation to compare with on the same faces: differences with intervals",
     )  # fmt: skip
     grammar.add_argument(
         "--error-rate", type=float, metavar="SHARE",
@@ -86,13 +100,20 @@ def parser() -> Grammar:
     return grammar
 
 
-@command("fer.evaluate")
+def networks_of_package() -> list[str]:
+    """Return the names of the networks that come with the package; no torch, since ``--help`` answers at once."""
+    return sorted(file.stem for file in (Path(__file__).parent / "models" / "zoo").glob("*.safetensors"))
+
+
+@command("fer.evaluate", OPTIONS)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     let_waiting_threads_sleep()
     arguments, line = parser().begin(argv)
     check(arguments)
     import_plugins([name for name in arguments.plugins.split(",") if name])
+    arguments.runs = [str(named(run, TRAINED)) for run in arguments.runs]
+    arguments.against = arguments.against and str(named(arguments.against, TRAINED))
     evaluate(arguments, line)
     return 0
 

@@ -21,23 +21,24 @@ def parser() -> Grammar:
         prog="python -m fer.share",
         description="Write an evaluated network as one safetensors file for others, and its card beside it.",
     )
-    grammar.add_argument("evaluation", type=Path, help="folder of one network's evaluation, by fer.evaluate")
+    grammar.add_argument("evaluation", type=Path, help="folder of one network's evaluation, by fer.evaluate; or latest")
     grammar.add_argument("file", type=Path, help="to write, ending in .safetensors")
     grammar.add_argument("--full", action="store_true", help="weights in full precision; default: half")
     grammar.add_argument("--plugins", help="modules to import first, separated by commas")
     return grammar
 
 
-@command("fer.share")
+@command("fer.share", {"plugins": "--plugins"})
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments, _ = parser().begin(argv)
     from fer.config.hydra import import_plugins
+    from fer.runs.run_folder import EVALUATION, named
 
     import_plugins(arguments.plugins.split(",") if arguments.plugins else [])
     from fer.models.share import share  # torch comes in here
 
-    size = share(arguments.evaluation, arguments.file, half=not arguments.full)
+    size = share(named(arguments.evaluation, EVALUATION), arguments.file, half=not arguments.full)
     card = arguments.file.with_suffix(".md")
     log.info("shared:  %s (%s bytes)\ncard:    %s", arguments.file, f"{size:,}", card)
     return 0

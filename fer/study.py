@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fer.config.command import Grammar, command
 from fer.reports.study.tables import draw, markdown, table_of, text, write_csv
+from fer.runs.run_folder import named_results
 from fer.system.files import written_whole
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,11 @@ def parser() -> Grammar:
     """Return the command line's grammar."""
     grammar = Grammar(prog="python -m fer.study", description="The founding study's table, with what runs give here.")
     grammar.add_argument(
-        "runs", nargs="*", type=Path, default=[Path("outputs/study")], help="runs or sweeps; default: outputs/study"
+        "runs",
+        nargs="*",
+        type=Path,
+        default=[Path("outputs/study")],
+        help="runs, sweeps, or latest; default: outputs/study",
     )
     grammar.add_argument("--out", type=Path, help="folder to write to; default: the first of the runs' folders")
     return grammar
@@ -42,8 +47,9 @@ def parser() -> Grammar:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments, _ = parser().begin(argv)
-    table = table_of(arguments.runs)
-    out = arguments.out or arguments.runs[0]
+    runs = [named_results(run) for run in arguments.runs]
+    table = table_of(runs)
+    out = arguments.out or runs[0]
     draw(table, out / "figures")
     write_csv(out / "study.csv", table)
     with written_whole(out / "study.md") as stream:

@@ -22,9 +22,11 @@ from fer.config import hydra
 from fer.config.command import command
 from fer.config.conf import plain, search_paths
 from fer.config.errors import FerError
-from fer.config.hydra import composed, import_plugins, offer_networks, refuse_additions, tidied
+from fer.config.hydra import composed, import_plugins, offer_networks, refuse_additions, tidied, with_folder
+from fer.config.keys import training_help
 from fer.config.schema import build
 from fer.config.settings import Origin, SweepSettings, TrainSettings
+from fer.runs.run_folder import with_latest
 from fer.sweeps import sweep
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import shown
@@ -32,7 +34,8 @@ from fer.training.resume import _data, _value, refuse_used_folder, resuming
 
 log = logging.getLogger(__name__)
 
-SHOWING = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc")
+HELP = {"--help", "-h"}
+SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
 
 
 @command("fer.train")
@@ -43,9 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (beside := beside_info_models(given)) is not None:
         list_models(beside)
         return 0
-    arguments = tidied(given)
+    asks_for_help = not HELP.isdisjoint(given)
+    given = with_folder(given, "hydra.sweep.dir" if _several(given) else "hydra.run.dir")
+    arguments = tidied([text for text in given if text not in HELP])
     refuse_additions(arguments)
     offer_networks(arguments)
+    if asks_for_help:
+        print(training_help([text for text in arguments if not text.startswith("-")]))
+        return 0
+    if not _shows(arguments):
+        arguments = with_latest(arguments)
     if _several(arguments) and not _shows(arguments):
         return sweep.run(arguments)
     arguments = resuming(arguments) if _value(arguments, "resume") else arguments
@@ -124,9 +134,12 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     ):
         if (folder / name).exists():
             log.info("  %-22s %s", name, purpose)
+    if (folder / "report.html").exists():
+        log.info("report:   %s", place / "report.html")
+    plugins = f" --plugins {','.join(settings.plugins)}" if settings.plugins else ""
+    log.info("next:     python -m fer.evaluate %s --tta ten_crop%s", shlex.quote(str(place)), plugins)
     if "test" in results["dataset"]["counts"]:
-        plugins = f" --plugins {','.join(settings.plugins)}" if settings.plugins else ""
-        log.info("next:     python -m fer.evaluate %s --split test%s", shlex.quote(str(place)), plugins)
+        log.info("last:     test, once, when everything is chosen on val: the same with --split test")
 
 
 def _log_folder(place: Path) -> str:

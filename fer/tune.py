@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from fer.config.command import command
-from fer.config.conf import conf_folder
+from fer.config.conf import conf_folder, plain
 from fer.config.errors import FerError, Interrupted
-from fer.config.hydra import tidied
+from fer.config.hydra import composed, tidied, with_folder
+from fer.config.keys import filled_section, meanings, row, rows
 from fer.runs.trials import Trial, counted, counts, ended_in
 from fer.sweeps import jobs
 from fer.system.files import new_folder
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 OPTUNA = 5  # the major version whose defaults are meant: its sampler takes all parameters together
 EXAMPLES = """Examples:
   python -m fer.tune model=mlp data.path=fer2013.csv tune.trials=30 tune.hours=2
-  python -m fer.tune model=cnn space=cnn trainer.max_epochs=20 tune.jobs=2 logger=none
+  python -m fer.tune --out outputs/tune/first model=cnn space=cnn trainer.max_epochs=20 tune.jobs=2 logger=none
   python -m fer.tune model=mlp space.optimizer=[adamw,sgd] 'space.model.dropout={low:0,high:0.5}' space.augment=null
   python -m fer.tune tune.resume=outputs/tune/<date>_<time>    # after Ctrl-C; with tune.trials=60, for more of them
   python -m fer.train --config-dir outputs/tune/<date>_<time> experiment=best
@@ -53,19 +54,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_optuna()
     from fer.sweeps.tuning.request import read
 
-    return run(read(tidied(given)), shlex.join(["python", "-m", "fer.tune", *given]))
+    return run(read(tidied(with_folder(given, "tune.folder"))), shlex.join(["python", "-m", "fer.tune", *given]))
 
 
 def help_text() -> str:
     """Return the purpose, the keys with their meaning as ``conf/`` has them, the spaces, examples."""
     folder = conf_folder()
-    keys = (folder / "tune.yaml").read_text(encoding="utf-8").partition("\ntune:\n")[2]
     default = (folder / "space" / "default.yaml").read_text(encoding="utf-8")
     names = ", ".join(sorted(file.stem for file in (folder / "space").glob("*.yaml")))
-    lines = "\n".join(f"  tune.{line.strip()}" for line in keys.splitlines())
+    own = rows({"tune": plain(composed([], "tune"))["tune"]}, meanings(folder / "tune.yaml"))
+    listed = {key: meaning for key, meaning in own.items() if not key.startswith("tune.folder=")}  # it is --out here
+    keys = filled_section("Keys as they are set, with their meaning:", listed)
+    out = row(
+        "--out folder", "of the search; default: outputs/tune/<date>_<time>; one that holds it already is resumed"
+    )
     space = "\n".join(f"  {line}" for line in default.splitlines())
     purpose = (__doc__ or "").strip().replace("``", "")
-    return f"{purpose}\n\nKeys:\n{lines}\n\nSpaces: {names}. space=default is\n{space}\n\n{EXAMPLES}"
+    return f"{purpose}\n\nOptions:\n{out}\n\n{keys}\n\nSpaces: {names}. space=default is\n{space}\n\n{EXAMPLES}"
 
 
 def require_optuna() -> None:
@@ -142,7 +147,7 @@ def _refuse_forgotten(folder: Path, storage: object, trials: Sequence[Trial]) ->
     if held < told:
         raise FerError(
             f"{storage}: holds {held} trials that have ended, {folder / 'trials.csv'} has {told}; a search goes on "
-            "with all of them: bring its storage back, or begin another with tune.folder="
+            "with all of them: bring its storage back, or begin another with --out"
         )
 
 

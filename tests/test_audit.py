@@ -5,9 +5,11 @@ import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import metrics
 from PIL import Image
 
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS
@@ -401,15 +403,27 @@ def test_the_data_are_found_where_training_finds_them(audit, table, tmp_path, mo
     assert facts(tmp_path / "out")["dataset"]["path"] == str(tmp_path / "fer2013.csv")
 
 
-def test_the_next_command_holds_for_any_path(audit, table, train, tmp_path):
-    ended = audit("fer2013.csv", "--quick", "--out", "a b=c,é")
+@pytest.mark.parametrize(
+    ("beside", "asked"),
+    [
+        ((), ["data.split=official"]),
+        (("--rule", "holdout", "--on-bad", "skip"), ["data.split=holdout", "data.on_bad=skip"]),
+    ],
+)
+def test_the_next_command_runs_as_it_is_printed(audit, table, train, beside, asked):
+    Path("fer2013.csv").rename("my faces.csv")
+    ended = audit("my faces.csv", "--quick", "--out", "a b=c,é", *beside)
     assert ended.code == 0, ended.err
     (line,) = [line for line in ended.out.splitlines() if line.startswith("next:")]
-    program, override = shlex.split(line.removeprefix("next:    python -m "))
+    program, *overrides = shlex.split(line.removeprefix("next:    python -m "))
     assert program == "fer.train"
-    trained = train(override, "data.path=fer2013.csv", "model=mlp", "model.hidden=[4]", "trainer=smoke")
+    assert set(asked) <= set(overrides)
+    trained = train(
+        *overrides, "model=mlp", "model.hidden=[4]", "trainer=smoke", "--out", "run"
+    )  # as pasted, but short
     assert trained.code == 0, trained
     assert "left out of train by" in trained.out
+    assert metrics(Path("run"))["dataset"]["path"] == str(Path("my faces.csv").absolute())
 
 
 def test_no_earlier_audit_is_overwritten(audit, table, tmp_path):
@@ -462,9 +476,9 @@ def test_a_plugins_layout_is_read(audit, tmp_path, monkeypatch):
         (["mine", "--rule", "offical"], "--rule"),
         (["mine", "--rule", "folds"], "--rule"),
         (["mine", "--predictions", "nowhere"], "nowhere: no such folder"),
-        (["mine", "--image-size", "8"], "data.image_size=8: out of range"),
+        (["mine", "--image-size", "8"], "--image-size 8: out of range"),
         (["mine", "--on-bad", "keep"], "--on-bad"),
-        (["mine", "--votes", "nowhere.csv"], "data.votes=nowhere.csv: no such file"),
+        (["mine", "--votes", "nowhere.csv"], "--votes nowhere.csv: no such file"),
         (["mine", "--plugins", "no_such_module"], "could not be imported"),
         (["mine", "--colour"], "--colour"),
     ],

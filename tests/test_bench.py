@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,24 @@ def test_the_parts_are_measured_and_reported(drawn, tmp_path, monkeypatch, capsy
     assert "torch" in named["versions"]["value"]
     assert (out.parent / "growth.png").stat().st_size > 10_000
     assert "start to the first step" in capsys.readouterr().out
+
+
+def test_rows_are_printed_and_written_as_they_are_measured(drawn, tmp_path, monkeypatch, capsys):
+    """An interruption in the second part leaves the first in the file."""
+    seen = []
+
+    def broken(file, rounds):
+        seen.append((capsys.readouterr().out, json.loads((tmp_path / "out" / "latest.json").read_text())))
+        yield at_least("speed", 5.0, "images/s", 2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fer.bench.augmenting", lambda: [at_most("time", 0.5, "ms", 0.7, "0.4 to 0.6")])
+    monkeypatch.setattr("fer.benchmarks.training.starting", broken)
+    code = main(["augmenting", "starting", "--data", str(drawn), "--out", str(tmp_path / "out")])
+    ((printed, written),) = seen
+    assert re.search(r"^  time +0\.5 ms +<= 0\.7: yes +0\.4 to 0\.6$", printed, re.MULTILINE)
+    assert written[0]["name"] == "time"
+    assert code == 130
+    entries = {entry["name"]: entry["value"] for entry in json.loads((tmp_path / "out" / "latest.json").read_text())}
+    assert (entries["time"], entries["speed"], entries["parts"]) == (0.5, 5.0, "augmenting")
+    assert f"written: {tmp_path / 'out' / 'latest.json'}" in capsys.readouterr().out

@@ -10,17 +10,20 @@ import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import asdict
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+import yaml
 from conftest import settings_of_first_job, training_commands
 from PIL import Image
 
 import fer
 
 DOCS = Path(fer.__file__).parents[1] / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = sorted(DOCS.rglob("*.md"))
+CONF = DOCS.parent / "conf"
 
 pytestmark = pytest.mark.skipif(not PAGES, reason="runs from a checkout")
 
@@ -29,26 +32,129 @@ RUN = [page for page in PAGES if "```bash" in page.read_text()]  # ```sh is what
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The command lines of a page's shell blocks, but for what stays open until it is closed."""
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
-    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line and line[0] != "tensorboard"]
+    """The command lines and Python blocks of a page, in their order, but for what stays open until it is closed."""
+    found: list[list[str]] = []
+    for language, block in re.findall(r"```(bash|python)\n(.*?)```", page.read_text(), re.DOTALL):
+        if language == "python":
+            found.append(["python", "-c", block])
+        else:
+            lines = [shlex.split(line, comments=True) for line in block.replace("\\\n", " ").splitlines()]
+            found += [line for line in lines if line and line[0] != "tensorboard"]
+    return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_and_pictures_are_there(page):
-    text = page.read_text()
-    for target in re.findall(r"\]\((?!https?://)([^)#]*)(?:#[^)]*)?\)", text):
-        assert not target or (page.parent / target).exists(), target
-    for target in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_a_page_opens_with_its_summary(page):
+    """A heading, then one to four lines of summary in one paragraph, or in as many sentences."""
+    heading, summary = page.read_text().split("\n\n")[:2]
+    assert re.fullmatch(r"# .+", heading)
+    assert 2 <= len(summary.splitlines()) <= 4
+    assert 2 <= len(re.findall(r"[.?](?:\s|$)", summary)) <= 4
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_prose_is_narrow(page):
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for line in prose.splitlines():
+        assert len(line) < 100 or line.startswith(("|", "![")), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_pictures_are_there(page):
+    for target in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text()):
         with Image.open(page.parent / target) as picture:
             picture.verify()
         assert (page.parent / target).stat().st_size < 300_000, target
 
 
 def test_every_picture_is_shown():
-    shown = {Path(target).name for page in PAGES for target in re.findall(r"\]\((pictures/[^)]+)\)", page.read_text())}
+    pages = [*PAGES, DOCS.parent / "README.md"]
+    shown = {Path(name).name for page in pages for name in re.findall(r"\]\(\S*(pictures/[^)]+)\)", page.read_text())}
     assert shown == {file.name for file in (DOCS / "pictures").iterdir()}
+
+
+def test_the_picture_of_accuracies_is_of_the_files(tmp_path):
+    """Matplotlib notes each text that it draws, so that numbers can be compared across its versions."""
+    spec = spec_from_file_location("draw_accuracy", DOCS / "draw_accuracy.py")
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.draw(tmp_path / "accuracy.svg")
+    drawn, kept = (
+        re.findall(r"<!-- (.*?) -->", file.read_text())
+        for file in (tmp_path / "accuracy.svg", DOCS / "pictures" / "accuracy.svg")
+    )
+    assert drawn == kept
+    best = json.loads((DOCS / "results" / "best_cpu" / "test_ten_crop.json").read_text())
+    assert f"best/cpu: {100 * best['accuracy']:.2f} %" in kept
+    assert (DOCS / "pictures" / "accuracy.svg").stat().st_size < 100_000
+
+
+def spelled(value):
+    """A value as the command line and ``docs/settings.md`` spell it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(spelled, value))}]"
+    if isinstance(value, bool) or value is None:
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def defaults(file):
+    """Dotted key -> default of a file of ``conf/``, spelled."""
+    contents = yaml.safe_load((CONF / file).read_text()) or {}
+    return {key: spelled(value) for key, value in flat(contents) if key.partition(".")[0] not in ("defaults", "hydra")}
+
+
+def flat(values, prefix=""):
+    """Dotted key and value of each leaf; an empty mapping is one."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def test_the_tables_of_keys_are_those_of_conf():
+    text = (DOCS / "settings.md").read_text()
+    listed = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| .+ \|$", text, re.MULTILINE)
+    groups = {
+        "data": "fer2013",
+        "augment": "none",
+        "trainer": "auto",
+        "logger": "tensorboard",
+        "sweep": "none",
+    }
+    expected = defaults("config.yaml") | defaults("tune.yaml")
+    for group, name in groups.items():
+        expected |= {f"{group}.{key}": value for key, value in defaults(f"{group}/{name}.yaml").items()}
+    assert len(listed) == len(dict(listed))
+    assert dict(listed) == expected
+
+
+@pytest.mark.parametrize("group", ["model", "optimizer", "scheduler", "loss"])
+def test_the_tables_of_named_choices_are_those_of_conf(group):
+    text = (DOCS / "settings.md").read_text()
+    (table,) = re.findall(rf"^\| `{group}=` \|.*\n\|---\|---\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    listed = {row[0]: dict(cell.split("=", 1) for cell in row[1:]) for row in map(marked, table.splitlines())}
+    expected = {file.stem: defaults(f"{group}/{file.name}") for file in (CONF / group).glob("*.yaml")}
+    for name, keys in expected.items():
+        assert keys.pop("name") == name
+    assert listed == expected
+
+
+def marked(line):
+    """What stands between backticks."""
+    return re.findall(r"`([^`]+)`", line)
+
+
+def test_the_table_of_groups_is_that_of_conf():
+    text = (DOCS / "settings.md").read_text()
+    (table,) = re.findall(r"^\| group \| choices \|\n\|---\|---\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    listed = {row[0]: sorted(row[1:]) for row in map(marked, table.splitlines())}
+    assert listed == {
+        folder.name: sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
+        for folder in CONF.iterdir()
+        if folder.is_dir()
+    }
 
 
 def test_precisions_on_the_page_are_those_of_the_predictions():
@@ -90,6 +196,8 @@ def test_the_figures_of_a_recipe_are_of_what_it_is_now(recipe):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_training_command_composes(page):
     for arguments in training_commands(page.read_text()):
+        if "plugins=" in " ".join(arguments) or "--config-dir" in arguments:  # tests/test_readme.py, tests/test_tune.py
+            continue
         settings_of_first_job([text for text in arguments if text not in ("--info", "models")])
 
 

@@ -84,7 +84,7 @@ def test_batch_size_does_not_change_the_figures(evaluate, small_run):
         (["{run}", "--data", "nowhere.csv"], "nowhere.csv: no such file or folder"),
         (["{run}", "--batch-size", "0"], "--batch-size=0"),
         (["{run}", "--plugins", "no_such_module"], "could not be imported"),
-        (["{run}", "--rule", "holdout", "--split", "test"], "no test split under data.split=holdout"),
+        (["{run}", "--rule", "holdout", "--split", "test"], "no test split under --rule holdout"),
         (["{run}", "--device", "gpu"], "sees no GPU"),
         (["{run}", "--split", "tset"], "--split"),
         (["{run}", "--colour"], "--colour"),

@@ -25,7 +25,7 @@ from fer.metrics.statistics import wilson
 ROOT = Path(fer.__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 PAGES = [ROOT / "README.md", ROOT / "fer" / "models" / "zoo" / "README.md"]
-PAGES += [ROOT / "docs" / f"{name}.md" for name in ("evaluation", "performance", "recipes", "study")]
+PAGES += [ROOT / "docs" / f"{name}.md" for name in ("evaluation", "performance", "recipes", "study", "results/README")]
 WITH_FILES = [page for page in PAGES if page.exists() and "| files |" in page.read_text()]
 FILES = sorted(RESULTS.glob("*/*.json"))
 
@@ -42,6 +42,7 @@ HEADS = {  # of a column -> split, view (None: the row's), metric
     "test balanced accuracy": ("test", None, "balanced_accuracy"),
     "test NLL": ("test", None, "nll"),
     "test ECE": ("test", None, "ece"),
+    "val, ten crops": ("val", "_ten_crop", "accuracy"),
     "test, single view": ("test", "", "accuracy"),
     "test, ten crops": ("test", "_ten_crop", "accuracy"),
 }

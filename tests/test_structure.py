@@ -102,5 +102,5 @@ for name in {names}:
 
 def test_the_commands_are_listed():
     ended = subprocess.run([sys.executable, "-m", "fer"], capture_output=True, text=True, check=True)
-    assert "python -m fer.train" in ended.stdout
-    assert "python -m fer.evaluate" in ended.stdout
+    assert "fer train" in ended.stdout
+    assert "fer evaluate" in ended.stdout

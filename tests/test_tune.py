@@ -23,7 +23,7 @@ from fer.runs.run_folder import configuration_of, identity
 from fer.sweeps import jobs
 from fer.sweeps.tuning import experiment, request
 
-BASE = (*SMALL, "tune.jobs=1", "tune.folder=found")
+BASE = (*SMALL, "tune.jobs=1", "--out", "found")
 SPACE = ("space.loss.label_smoothing=null", "space.optimizer.weight_decay=null")  # leaves the rate, and augmentation
 RUN = ("fer.tune", *BASE, *SPACE, "space.model.dropout={low:0,high:0.5,step:0.05}")
 
@@ -53,7 +53,8 @@ def test_help_tells_every_key_with_its_meaning(tuned):
     ended = tuned("--help")
     assert (ended.code, ended.err) == (0, "")
     for key in asdict(TuneSettings()):
-        assert f"tune.{key}: " in ended.out
+        assert (f"  tune.{key}=" in ended.out) == (key != "folder"), key  # which is --out
+    assert "  --out folder" in ended.out
     for words in (
         "optimizer.lr: {low:",
         "Spaces: cnn, default, mlp, optimizer",
@@ -95,7 +96,7 @@ def test_without_optuna_it_says_how_to_get_it(tuned, monkeypatch, version):
         (["-m"], "a search takes key=value"),
         (["resume=x"], "gone on with by tune.resume="),
         (["sweep=schedules"], "belongs to fer.train -m"),
-        (["hydra.run.dir=x"], "tune.folder= names it"),
+        (["hydra.run.dir=x"], "--out names it"),
         (["lr_finder=true"], "trains nothing that could be compared"),
         (["monitor=accuracy/test"], "the test split chooses nothing"),
         (["tune.resume=nowhere"], "no search (it has no tune.json)"),

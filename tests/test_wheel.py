@@ -35,6 +35,11 @@ def test_a_wheel_trains_elsewhere(tmp_path):
     )  # fmt: skip
     assert where.stdout.startswith(str(site))
     assert where.stdout.split()[-1] == "resnet9"
+    script = subprocess.run(
+        [sys.executable, str(site / "bin" / "fer"), "--version"], cwd=elsewhere, env=environment, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert script.stdout.strip() == f"fer {wheel.name.split('-')[1]}"
     command = [sys.executable, "-m", "fer.train", *SMALL, "logger.report=true", "hydra.run.dir=out"]
     subprocess.run(command, cwd=elsewhere, env=environment, check=True)
     assert (elsewhere / "out" / "report.html").exists()

@@ -1,7 +1,7 @@
 """How time and memory grow: with the number of faces, the batch size and the threads."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -49,8 +49,10 @@ class Series:
             yield at_most(f"{self.name}: growth against linear", growth, "times", NOISE)
 
 
-def growing(file: Path, folder: Path, rounds: int, threads: Sequence[int]) -> list[Series]:
+def growing(file: Path, folder: Path, rounds: int, threads: Sequence[int]) -> Iterator[Series]:
     """Measure a reading, an epoch of a network that costs nothing, and the CNN's by batch size and threads.
+
+    Each is given as it is known.
 
     Args:
         file: a plain ``fer2013.csv``.
@@ -58,7 +60,9 @@ def growing(file: Path, folder: Path, rounds: int, threads: Sequence[int]) -> li
         rounds: epochs that count.
         threads: of the processor, to be compared.
     """
-    return [*by_faces(file, folder, rounds), *by_batch(file, rounds), *by_threads(file, rounds, threads)]
+    yield from by_faces(file, folder, rounds)
+    yield from by_batch(file, rounds)
+    yield from by_threads(file, rounds, threads)
 
 
 def by_faces(file: Path, folder: Path, rounds: int) -> list[Series]:

@@ -117,6 +117,8 @@ def interleaved(asked: Mapping[str, tuple[str, Order]], rounds: int) -> dict[str
                 label, contestant = pairs[(round_ + place) % len(pairs)]
                 contestant.begin()
                 turns[label].append(contestant.turn())
+                which = f"epoch {round_} of {rounds}" if round_ else "to warm up"
+                log.info("  %s, %s: %.1f s", label, which, turns[label][-1]["seconds"])
     return {label: told[1:] for label, told in turns.items()}
 
 

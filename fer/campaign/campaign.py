@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 MOST_SLOTS = 64  # trainings side by side, on however many GPUs
 CPU_SLOTS = 4  # trainings side by side on a CPU: as many as there are students and small networks
-GPU_EVALUATIONS = 8  # processes that evaluate on a GPU, of some 2 GB of its memory each at most
 GPU_SLOTS = 3  # trainings side by side on each GPU: one's steps fill the others' waits for their host
 OVERTIME = 1.03  # of the time, for evaluations at the end that take longer than expected
 LATE = 0.35  # of the members' time by which they may be late before they are stopped
@@ -138,7 +137,10 @@ class Campaign:
     def rosters(self) -> list[Roster]:
         """Return what may be trained here, the most ambitious first."""
         bf16 = machine.multiplies_bf16() is True
-        held = rosters(on_gpu=self.on_gpu, slots=len(self.slots), bf16=bf16, first_teacher=self.first_teacher)
+        seconds = self._speeds().epoch if self.record.measured else None
+        held = rosters(
+            on_gpu=self.on_gpu, slots=len(self.slots), bf16=bf16, first_teacher=self.first_teacher, seconds=seconds
+        )
         return [roster.from_seed(self.record.request.seed) for roster in held]
 
     def measure(self, scratch: Path) -> Speeds:
@@ -151,6 +153,9 @@ class Campaign:
                 list(kinds.values()), scratch, [*self.common, "distill.teachers=[]"], self.slots, self.record.faces,
                 on_gpu=self.on_gpu, board=self.board,
             )  # fmt: skip
+        return self._speeds()
+
+    def _speeds(self) -> Speeds:
         return Speeds(self.record.measured, len(self.slots), self.record.faces["val"], on_gpu=self.on_gpu)
 
     def plan(self, speeds: Speeds) -> Plan:
@@ -319,16 +324,16 @@ class Campaign:
             return speeds
         went = sum(ratios) / len(ratios)
         self.board.say(f"epochs took {went:.2f} times what was measured before")
-        return speeds.times(went)
+        # a GPU's members may have had it to fewer than will be there now; a student stopped early misses its low rates
+        return speeds.times(max(went, 1.0) if self.on_gpu else went)
 
     # --- evaluation -------------------------------------------------------------------------------------------------
 
     @cached_property
     def selection(self) -> Selection:
         """The networks that are evaluated, and what val chooses among them."""
-        processes = (
-            [self.slots[index % len(self.slots)] for index in range(GPU_EVALUATIONS)] if self.on_gpu else self.slots
-        )
+        count = plan.GPU_EVALUATIONS if self.on_gpu else len(self.slots)
+        processes = [self.slots[index % len(self.slots)] for index in range(count)]
         context = Context(self.record, self.folder, self.data, self.board, self.seconds_left)
         return Selection(context, Evaluations(processes, on_gpu=self.on_gpu))
 

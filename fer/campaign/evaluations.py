@@ -16,7 +16,7 @@ from types import TracebackType
 
 from fer.config.errors import FerError
 from fer.runs.predictions import name_of
-from fer.sweeps.jobs import LIBC, WITH_PARENT
+from fer.sweeps.jobs import end_with_parent
 
 BATCH = 256  # faces at a time
 KILLED = "its process was killed"
@@ -161,8 +161,7 @@ class Evaluations:
 def _begin(slots: "multiprocessing.queues.SimpleQueue[dict[str, str]]") -> None:
     """Prepare a process: where it runs, that it ends with the campaign, and that the campaign alone hears signals."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if LIBC is not None:
-        LIBC.prctl(WITH_PARENT, signal.SIGTERM)
+    end_with_parent()
     os.environ.update(slots.get())
     logging.disable(logging.WARNING)
     import torch  # once for all evaluations of this process

@@ -19,8 +19,10 @@ IN_32_BITS = 1.6  # an evaluation's forward pass against a training's in half pr
 OPENING = 2.5  # s of an evaluation beside the network's work and the intervals: checkpoint, table, files
 INTERVALS = 1e-3  # s a face that the intervals of all metrics take
 IMPORTS = 0.8  # share of a training's fixed time that a process takes to start; evaluations share their processes
+IMPORTS_GPU = 0.4  # on a GPU, whose fixed time includes cuDNN's start: 12 of 27 to 32 s beside an H100
+GPU_EVALUATIONS = 8  # processes that evaluate on a GPU, of some 2 GB of its memory each at most
 CLOSING = 10.0  # s for the choice of the ensemble, the page and the shared files
-CROWDED = 1.1  # by which epochs take longer where the small network trains beside a GPU's students
+CROWDED = 1.32  # by which students' epochs take longer with the small network beside them: 6.95 against 5.25 s, an H100
 MOST_SMALL = 150  # epochs of the small network, which goes on learning longer than the others
 
 
@@ -126,14 +128,25 @@ class Speeds:
         return self.slots + self.on_gpu
 
     @property
+    def evaluating(self) -> int:
+        """Evaluations side by side."""
+        return GPU_EVALUATIONS if self.on_gpu else self.slots
+
+    @property
     def start(self) -> float:
         """Seconds until a process is there that evaluates."""
-        return IMPORTS * min(pace.fixed for pace in self.measured.values())
+        share = IMPORTS_GPU if self.on_gpu else IMPORTS
+        return share * min(pace.fixed for pace in self.measured.values())
 
     def times(self, ratio: float) -> "Speeds":
         """Return the speeds of a machine on which steps take ``ratio`` times as long."""
         paces = {name: pace.times(ratio) for name, pace in self.measured.items()}
         return Speeds(paces, self.slots, self.faces, on_gpu=self.on_gpu)
+
+    def epoch(self, kind: Kind) -> float:
+        """Return the seconds of an epoch of a GPU's kind; infinity where it cannot be trained."""
+        pace = self.measured.get(kind.probe)
+        return math.inf if pace is None else kind.ratio * pace.epoch
 
     def of(self, kind: Kind, roster: Roster) -> Pace:
         """Return the pace of a kind without teachers."""
@@ -235,7 +248,8 @@ def taught_of(roster: Roster, speeds: Speeds, teachers: float, parts: Sequence[s
         parts: "students", "small" or both.
     """
     crowd = CROWDED if speeds.on_gpu and {"students", "small"} <= set(parts) else 1.0
-    student, small = (speeds.of(kind, roster).taught(teachers).times(crowd) for kind in (roster.student, roster.small))
+    student, small = (speeds.of(kind, roster).taught(teachers) for kind in (roster.student, roster.small))
+    student = student.times(crowd)  # the small network asks a busy GPU for less, and is not held up
     rows = []
     if "students" in parts:
         rows += [
@@ -326,8 +340,8 @@ def evaluation_seconds(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> 
         ends += [speeds.evaluation(pace), speeds.evaluation(pace), speeds.evaluation(pace, 1)]  # val, test, single view
     best = speeds.of(roster.student, roster)  # a member may be the best network; its file and the small one's, on val
     ends += [speeds.evaluation(best, 1), speeds.evaluation(best, 1), speeds.evaluation(best, 1)]
-    choosing = speeds.start + _spread(members, speeds.slots) if members else 0.0
-    return choosing, speeds.start + _spread([*members, *ends], speeds.slots) + CLOSING
+    choosing = speeds.start + _spread(members, speeds.evaluating) if members else 0.0
+    return choosing, speeds.start + _spread([*members, *ends], speeds.evaluating) + CLOSING
 
 
 def _spread(seconds: Sequence[float], slots: int) -> float:

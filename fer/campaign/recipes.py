@@ -4,7 +4,7 @@ A GPU's kinds follow what published recipes share and what an ensemble gains fro
 A CPU's are one network at different widths, since depthwise and deep networks are slow there (docs/recipes.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 SEEDS = (0, 1, 2)  # of the students: a recipe's accuracy is stated as the mean of three
@@ -70,7 +70,14 @@ class Roster:
         return replace(self, members=members, small=small, seeds=tuple(seed + first for seed in SEEDS))
 
 
-def rosters(*, on_gpu: bool, slots: int, bf16: bool = True, first_teacher: str = "") -> list[Roster]:
+def rosters(
+    *,
+    on_gpu: bool,
+    slots: int,
+    bf16: bool = True,
+    first_teacher: str = "",
+    seconds: Callable[[Kind], float] | None = None,
+) -> list[Roster]:
     """Return what may be trained, the most ambitious first; the time decides which of them is.
 
     Args:
@@ -78,12 +85,14 @@ def rosters(*, on_gpu: bool, slots: int, bf16: bool = True, first_teacher: str =
         slots: trainings side by side.
         bf16: a CPU has instructions for bfloat16.
         first_teacher: network that teaches a CPU's members; empty for none.
+        seconds: of an epoch of a GPU's kind, where measured: the kinds that take the most are left out first.
     """
     if on_gpu:
-        kinds = gpu_members()
+        kinds = gpu_members() if seconds is None else sorted(gpu_members(), key=seconds)
         return [
             Roster(members, gpu_student(), gpu_small(), _least(members, kinds), most=200)
             for members in _fewer_and_fewer(kinds, 2)
+            if _fills(len(members), slots, len(kinds))
         ]
     kinds = cpu_members(WIDTHS[0], bf16)[: max(2, slots)]
     many = [
@@ -92,6 +101,11 @@ def rosters(*, on_gpu: bool, slots: int, bf16: bool = True, first_teacher: str =
     ]
     each = [_cpu_roster(width, cpu_members(width, bf16)[: len(kinds)], bf16, first_teacher, LEAST) for width in WIDTHS]
     return [*many, *each]
+
+
+def _fills(members: int, slots: int, kinds: int) -> bool:
+    """Return whether so many members leave no slot empty for long, or are all kinds there are, once or twice."""
+    return members <= slots or members % slots == 0 or members % kinds == 0
 
 
 def _least(members: Sequence[Kind], kinds: Sequence[Kind]) -> int:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from fer.campaign.plan import Pace, Training
 from fer.config.errors import FerError
+from fer.runs.run_folder import CAMPAIGN
 from fer.system.files import read_kept, write_json
 
-FILE = "best.json"
+FILE = CAMPAIGN.mark
 SCHEMA = 1
 PARTS = ("members", "students", "small")
 ROLES = ("member", "student", "small")

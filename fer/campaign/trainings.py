@@ -23,7 +23,7 @@ SAVING_S = 20.0  # seconds in which a network that is stopped at a deadline may 
 QUIET = ("logger=none", "trainer.bar=false")  # figures of twelve runs would take minutes
 PROBE_STEPS = 8  # of an epoch that measures a CPU's speed
 PROBE_EPOCHS = 2  # on a CPU
-PROBE_EPOCHS_GPU = 8  # of a second each: starts take unequal times, and all must train at once for a while
+PROBE_EPOCHS_GPU = 4  # of seconds each: starts differ by 5 s, and all must train at once for a while
 PROBE_VAL = 0.25  # share of val
 
 
@@ -212,7 +212,8 @@ def _part(train: int, batch: int = 128) -> tuple[str, ...]:
 def _pace(job: Job, faces: Mapping[str, int]) -> Pace | None:
     """Return the pace of a short training's slowest epoch but the first; None where it failed.
 
-    The first epoch includes compiling and the memory's first use. In the slowest of the others all kinds train at once.
+    The first epoch includes compiling and the memory's first use; what it takes longer than the slowest of the others
+    belongs to the fixed time. In the slowest of the others all kinds train at once.
     """
     try:
         rows = read_history(job.folder / "history.csv")
@@ -228,7 +229,7 @@ def _pace(job: Job, faces: Mapping[str, int]) -> Pace | None:
         if key.startswith("trainer.limit_"):
             shares[key.removeprefix("trainer.limit_")] = float(value)
     val = max(0.0, seconds - shares["train"] * faces["train"] / speed) / shares["val"]
-    fixed = max(0.0, job.seconds - sum(row["seconds"] for row in rows))
+    fixed = max(0.0, job.seconds - seconds - sum(row["seconds"] for row in rows[1:]))
     return Pace(faces["train"] / speed, val, fixed)
 
 

@@ -6,16 +6,22 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NoReturn
 
-from fer.config.errors import FerError, Interrupted
+from fer.config.errors import FerError, Interrupted, with_options
 
 Main = Callable[[Sequence[str] | None], int]
 
 
-def command(name: str) -> Callable[[Main], Main]:
-    """Wrap a command's ``main(argv) -> exit code`` so that a user's error is one line on stderr and exit code 1."""
+def command(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Callable[[Main], Main]:
+    """Wrap a command's ``main(argv) -> exit code`` so that a user's error is one line on stderr and exit code 1.
+
+    Args:
+        name: stands before the error.
+        options: key of ``fer.train`` -> the command's option for it, by which its messages name the setting.
+    """
 
     def wrap(main: Main) -> Main:
         @functools.wraps(main)
@@ -24,9 +30,11 @@ def command(name: str) -> Callable[[Main], Main]:
             _open_streams()
             logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # tells of its cache, once
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
-                return main(argv)
+                with with_options(options):
+                    return main(argv)
             try:
-                return main(argv)
+                with with_options(options):
+                    return main(argv)
             except FerError as error:
                 return _say(name, str(error), 1)
             except Interrupted as error:

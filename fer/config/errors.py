@@ -5,7 +5,8 @@ traceback instead, for whoever hunts a bug of ours.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 
 class FerError(Exception):
@@ -27,3 +28,36 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'cnn'?"`` for the choice nearest to ``word``, or an empty string if none is near."""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+_options: dict[str, str] = {}  # key of fer.train -> option of the command that runs, where that has options
+
+
+def setting(key: str, value: object = "") -> str:
+    """Return a setting as the command at hand takes it: ``data.on_bad=skip``, or ``--on-bad skip``.
+
+    Args:
+        key: of ``fer.train``.
+        value: of it; empty where a message leaves it to the reader.
+    """
+    option = _options.get(key)
+    if option is None:
+        return f"{key}={value}"
+    return f"{option}{'' if option.endswith('=') else ' '}{str(value).strip('[]')}".rstrip()
+
+
+@contextmanager
+def with_options(options: Mapping[str, str]) -> Iterator[None]:
+    """Let ``setting`` name these options while a command runs.
+
+    Args:
+        options: key of ``fer.train`` -> the command's option.
+    """
+    before = dict(_options)
+    _options.clear()
+    _options.update(options)
+    try:
+        yield
+    finally:
+        _options.clear()
+        _options.update(before)

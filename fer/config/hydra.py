@@ -4,6 +4,7 @@ Hydra prints its errors over many lines and does not name the nearest key. With 
 instead, and ``explain`` says them in this library's way.
 """
 
+import argparse
 import functools
 import importlib
 import os
@@ -27,7 +28,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from fer.config.conf import FAULTS, VERSION_BASE, conf_folder, plain, quoted
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.config.explain import explain, nearest
 from fer.config.schema import REQUIRED, keyword_parameters
 from fer.config.settings import leaves
@@ -201,6 +202,25 @@ def tidied(arguments: Sequence[str]) -> list[str]:
     return [*rest, *overrides, f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
 
 
+def with_folder(arguments: Sequence[str], key: str) -> list[str]:
+    """Return the command line with ``--out FOLDER``, where the results go, as an override of ``key``.
+
+    Raises:
+        FerError: no folder is named, or ``key`` names one too.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--out")
+    try:
+        parsed, rest = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError:
+        raise FerError("--out: names the folder of the results, such as --out outputs/first") from None
+    if parsed.out is None:
+        return rest
+    if other := next((text for text in rest if text.startswith(f"{key}=")), None):
+        raise FerError(f"--out {parsed.out}: {other} names the folder too; leave one out")
+    return [*rest, f"{key}={quoted(parsed.out)}"]
+
+
 def _refuse_option(message: str) -> NoReturn:
     message = message.replace("(choose from 'all'", "(choose from 'models', 'all'")  # which is ours, not Hydra's
     raise FerError(f"{message}; python -m fer.train --help lists options and keys")
@@ -244,7 +264,9 @@ def import_plugins(names: Sequence[str]) -> None:
         try:
             importlib.import_module(name)
         except Exception as error:  # a plugin is the user's code: whatever it raises is theirs to mend
-            raise FerError(f"plugins={name}: could not be imported ({type(error).__name__}: {error})") from error
+            raise FerError(
+                f"{setting('plugins', name)}: could not be imported ({type(error).__name__}: {error})"
+            ) from error
 
 
 def offer_networks(arguments: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from fer.config.errors import FerError, did_you_mean
+from fer.config.errors import FerError, did_you_mean, setting
 
 T = TypeVar("T")
 REQUIRED = "???"  # OmegaConf's mark of a value that has to be given
@@ -113,7 +113,7 @@ def _fit(value: Any, kind: Any, where: str) -> Any:
     fitted = _convert(value, kind, where)
     for limit in limits:
         if isinstance(fitted, (int, float)) and not limit.holds(fitted):
-            raise FerError(f"{where}={value}: out of range; it must be {limit}")
+            raise FerError(f"{setting(where, value)}: out of range; it must be {limit}")
     return fitted
 
 
@@ -126,7 +126,9 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if origin is Literal:
         if value not in get_args(kind):
             choices = [str(choice) for choice in get_args(kind)]
-            raise FerError(f"{where}={value}: expected one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
+            raise FerError(
+                f"{setting(where, value)}: expected one of {', '.join(choices)}{did_you_mean(str(value), choices)}"
+            )
         return value
     if origin in (list, tuple, Sequence):
         if not isinstance(value, (list, tuple)):
@@ -138,7 +140,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return float(value)
     wanted = dict if origin is dict else kind
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise FerError(f"{where}={value!r}: expected {_name(kind)}, got {type(value).__name__}")
+        raise FerError(f"{setting(where, repr(value))}: expected {_name(kind)}, got {type(value).__name__}")
     return value
 
 

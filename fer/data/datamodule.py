@@ -19,7 +19,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torchvision.transforms import v2
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data.cache import folder_of
 from fer.data.dataset import Batch, FaceDataset, as_batch, repeated, taken, to_unit
@@ -155,7 +155,8 @@ class FERDataModule(pl.LightningDataModule):
         if not places.size:
             held = [name for index, name in enumerate(SPLITS) if (self.splits == index).any()]
             raise FerError(
-                f"{self.data.path}: no {split} split under data.split={self.data.split}; it has {', '.join(held)}"
+                f"{self.data.path}: no {split} split under {setting('data.split', self.data.split)}; it has "
+                f"{', '.join(held)}"
             )
         return places
 

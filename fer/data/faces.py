@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
 
 UNKNOWN = -1  # an unlabelled face's target; the split of a face whose source names none
@@ -150,7 +150,9 @@ class BadRows:
             FerError: ``on_bad`` is "error".
         """
         if self.on_bad == "error":
-            raise FerError(f"{where}: {problem}; data.on_bad=skip leaves such rows out, counted and listed")
+            raise FerError(
+                f"{where}: {problem}; {setting('data.on_bad', 'skip')} leaves such rows out, counted and listed"
+            )
         self.found.append(f"{where}: {problem}")
 
 

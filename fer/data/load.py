@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data import cache, readers
 from fer.data.faces import Faces
@@ -24,7 +24,9 @@ def read_faces(data: DataSettings) -> Faces:
         raise FerError("data.path is not set; give a table, an archive, a folder or 'synthetic'")
     if data.path == synthetic.NAME:
         if data.votes is not None:
-            raise FerError(f"data.votes={data.votes}: drawn faces have no votes; leave it out or name FER2013's table")
+            raise FerError(
+                f"{setting('data.votes', data.votes)}: drawn faces have no votes; leave it out or name FER2013's table"
+            )
         return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
     folder = cache.folder_of(data.cache)
     faces = readers.read(Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder)

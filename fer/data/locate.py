@@ -3,14 +3,19 @@
 import os
 from pathlib import Path
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 
 VARIABLE = "FER_DATA"
-HOW_TO_GET = (
-    "FER2013 is Kaggle's 'challenges-in-representation-learning-facial-expression-recognition-challenge' "
-    "(or its copy 'msambare/fer2013'): put the file or folder into data/, or set data.path= or $FER_DATA"
-)
+
+
+def how_to_get() -> str:
+    """Return where FER2013 comes from, and how the command at hand finds it."""
+    return (
+        "FER2013 is Kaggle's 'challenges-in-representation-learning-facial-expression-recognition-challenge' "
+        f"(or its copy 'msambare/fer2013'): put the file or folder into data/, or set {setting('data.path')} or "
+        f"${VARIABLE}"
+    )
 
 
 def locate(path: str | None, *, drawn_faces_allowed: bool) -> tuple[str, bool]:
@@ -26,15 +31,18 @@ def locate(path: str | None, *, drawn_faces_allowed: bool) -> tuple[str, bool]:
     if path == SYNTHETIC:
         return SYNTHETIC, False
     if path is not None:
-        return _existing(path, "data.path"), False
+        return _existing(path, setting("data.path", path)), False
     if os.environ.get(VARIABLE):
-        return _existing(os.environ[VARIABLE], f"${VARIABLE}"), False
+        return _existing(os.environ[VARIABLE], f"${VARIABLE}={os.environ[VARIABLE]}"), False
     folder = data_folder()
     if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         return str(folder), False
     if drawn_faces_allowed:
         return SYNTHETIC, True
-    raise FerError(f"no data: data.path and ${VARIABLE} are not set and {folder} is empty or missing. {HOW_TO_GET}")
+    raise FerError(
+        f"no data: {setting('data.path').rstrip('=')} and ${VARIABLE} are not set and {folder} is empty or missing. "
+        f"{how_to_get()}"
+    )
 
 
 def data_folder() -> Path:
@@ -43,8 +51,8 @@ def data_folder() -> Path:
     return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
 
 
-def _existing(path: str, origin: str) -> str:
+def _existing(path: str, given: str) -> str:
     expanded = Path(path).expanduser()
     if not path or not expanded.exists():  # Path("") is the current folder
-        raise FerError(f"{origin}={path}: no such file or folder. {HOW_TO_GET}")
+        raise FerError(f"{given}: no such file or folder. {how_to_get()}")
     return str(expanded.absolute())  # a run is resumed and evaluated from other folders too

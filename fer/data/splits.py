@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data.duplicates import across, conflicts, exact_twins
 from fer.data.faces import UNKNOWN, Faces
@@ -57,8 +57,9 @@ def _official(faces: Faces) -> NDArray[np.int8]:
     unknown = int((faces.official == UNKNOWN).sum())
     if unknown:
         raise FerError(
-            f"data.split=official: {faces.source.path} does not tell the official split of {unknown:,} of "
-            f"{len(faces):,} faces (no Usage); use data.split=as_given (its own folders) or data.split=holdout (80/20)"
+            f"{setting('data.split', 'official')}: {faces.source.path} does not tell the official split of "
+            f"{unknown:,} of {len(faces):,} faces (no Usage); use {setting('data.split', 'as_given')} (its own "
+            f"folders) or {setting('data.split', 'holdout')} (80/20)"
         )
     _require(faces.official, "official", faces)
     return faces.official.copy()
@@ -68,7 +69,8 @@ def _as_given(faces: Faces, seed: int, val_fraction: float) -> NDArray[np.int8]:
     splits = faces.given.copy()
     if (splits == UNKNOWN).all():
         raise FerError(
-            f"data.split=as_given: {faces.source.path} has no train folder or file of its own; use data.split=holdout"
+            f"{setting('data.split', 'as_given')}: {faces.source.path} has no train folder or file of its own; use "
+            f"{setting('data.split', 'holdout')}"
         )
     if not (splits == 1).any():
         train = np.flatnonzero(splits == 0)
@@ -137,7 +139,8 @@ def _require(splits: NDArray[np.int8], rule: str, faces: Faces) -> None:
     for index in (0, 1):
         if not (splits == index).any():
             raise FerError(
-                f"data.split={rule}: {faces.source.path} has no face for {SPLITS[index]}; use data.split=holdout"
+                f"{setting('data.split', rule)}: {faces.source.path} has no face for {SPLITS[index]}; use "
+                f"{setting('data.split', 'holdout')}"
             )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import FERPLUS_COLUMNS, FERPLUS_EMOTIONS, SPLITS, emotion_index
 
@@ -39,13 +39,16 @@ def relabelled(faces: Faces, rule: Rule, classes: int) -> Faces:
         FerError: there are no votes, or no face is left.
     """
     if faces.votes is None:
-        raise FerError(f"data.labels=ferplus: {faces.source.path} has no votes; name FER+'s file with data.votes=")
+        raise FerError(
+            f"{setting('data.labels', 'ferplus')}: {faces.source.path} has no votes; name FER+'s file with "
+            f"{setting('data.votes')}"
+        )
     names = FERPLUS_EMOTIONS[:classes]
     counted = without_slips(faces.votes)
     labels = _majority(counted, classes) if rule == "majority" else _most(faces.votes, classes)
     kept = np.flatnonzero(labels != UNKNOWN)
     if not kept.size:
-        raise FerError(f"data.labels=ferplus: {faces.source.path}: the votes give no face a label")
+        raise FerError(f"{setting('data.labels', 'ferplus')}: {faces.source.path}: the votes give no face a label")
     soft = shares(counted[kept, :classes], labels[kept]) if rule == "soft" else None
     left_out = np.delete(faces.official, kept)
     by_split = ", ".join(f"{int((left_out == index).sum()):,} of {name}" for index, name in enumerate(SPLITS))

@@ -83,7 +83,7 @@ def described(folder: Path, known: set[str], faces: Faces) -> str:
     if seen not in known:
         raise FerError(
             f"{folder}: is of other data than {faces.source.path} (fingerprint {seen[:12]}, here "
-            f"{faces.fingerprint()[:12]}); audit what it was trained on, at its data.image_size"
+            f"{faces.fingerprint()[:12]}); audit what it was trained on, at its --image-size"
         )
     return words
 

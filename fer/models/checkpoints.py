@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.models import MODELS, EmotionClassifier, safetensors
 from fer.models.provenance import Provenance
 
@@ -191,7 +191,7 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
     if name not in MODELS.names():
         raise FerError(
             f"{path}: network {name!r} is not registered (there is {', '.join(MODELS.names())}); if it is yours, "
-            f"import the module that registers it first (on the command line: --plugins MODULE)"
+            f"import the module that registers it first (on the command line: {setting('plugins', '[MODULE]')})"
         )
     network = MODELS.get(name)
     try:

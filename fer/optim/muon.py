@@ -109,7 +109,7 @@ def orthogonal(kernels: Sequence[Tensor], iterations: int, dtype: torch.dtype = 
     sets = alike((kernel.shape, kernel.stride()) for kernel in kernels)
     stacks = [stacked(pick(kernels, same)) for same in sets]
     matrices = [stack.flatten(1 - kernels[same[0]].ndim) for stack, same in zip(stacks, sets, strict=True)]
-    wide = [wider(one).to(dtype) for one in normalised(matrices)]
+    wide = [wider(one) for one in normalised(matrices, dtype)]
     products = polynomials([one @ one.mT for one in wide], iterations)
     made = []
     for stack, matrix, one, product in zip(stacks, matrices, wide, products, strict=True):
@@ -119,11 +119,15 @@ def orthogonal(kernels: Sequence[Tensor], iterations: int, dtype: torch.dtype = 
     return restored(sets, [one.view(len(same), *kernels[same[0]].shape) for one, same in zip(made, sets, strict=True)])
 
 
-def normalised(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Return matrices (R, C) and stacks of them, each matrix divided by its norm: no singular value is above 1."""
+def normalised(matrices: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Return matrices (R, C) and stacks of them, each matrix divided by its norm: no singular value is above 1.
+
+    Divided in their own precision; the quotients are written in ``dtype``, by a GPU in the same kernel.
+    """
     norms = [torch.linalg.vector_norm(one, dim=(-2, -1), keepdim=True) for one in matrices]
     torch._foreach_add_(norms, 1e-7)
-    return [one / norm for one, norm in zip(matrices, norms, strict=True)]
+    pairs = zip(matrices, norms, strict=True)
+    return [torch.div(one, norm, out=torch.empty_like(one, dtype=dtype)) for one, norm in pairs]
 
 
 def polynomials(squares: Sequence[Tensor], iterations: int) -> list[Tensor]:

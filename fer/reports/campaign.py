@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from fer.reports import figures, html, plotting
 from fer.reports.figures import PERCENT
-from fer.reports.html import Markup, Section, card, joined, paragraph, tag
+from fer.reports.html import Section, card, joined, paragraph, tag
 from fer.reports.plotting import WIDTH, canvas
 from fer.reports.theme import PAPER
 from fer.system.text import clock, text_table

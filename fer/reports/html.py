@@ -1,16 +1,16 @@
 """Parts of a self-contained HTML page, light and dark, wide and narrow: no script, font or picture from elsewhere.
 
-Every text is escaped here. What is HTML already is a ``Markup``, which only this module makes.
+Every text is escaped here. What is HTML already is MarkupSafe's ``Markup``.
 """
 
 import base64
-import html
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -30,10 +30,6 @@ say();
 """
 
 
-class Markup(str):
-    """A piece of HTML, as against text that is still to be escaped."""
-
-
 class Section(NamedTuple):
     """A part of a page.
 
@@ -48,19 +44,14 @@ class Section(NamedTuple):
     body: Markup
 
 
-def escaped(text: object) -> Markup:
-    """Return a text as HTML; markup stays as it is."""
-    return text if isinstance(text, Markup) else Markup(html.escape(str(text)))
-
-
 def joined(*parts: object) -> Markup:
     """Return parts in a row, texts escaped."""
-    return Markup("".join(escaped(part) for part in parts))
+    return Markup("").join(map(escape, parts))
 
 
 def tag(name: str, *parts: object, **attributes: object) -> Markup:
     """Return an element; ``class_`` stands for the attribute ``class``."""
-    given = "".join(f' {key.rstrip("_")}="{html.escape(str(value))}"' for key, value in attributes.items())
+    given = "".join(f' {key.rstrip("_")}="{escape(value)}"' for key, value in attributes.items())
     return Markup(f"<{name}{given}>{joined(*parts)}</{name}>")
 
 
@@ -81,7 +72,7 @@ def columns(*parts: Markup) -> Markup:
 
 def drawing(svg: str, label: str, *, large: bool = False) -> Markup:
     """Return a figure's SVG within the page; ``label`` tells what it shows to whoever cannot see it."""
-    return tag("div", Markup(inline(svg, html.escape(label))), class_="drawing large" if large else "drawing")
+    return tag("div", Markup(inline(svg, escape(label))), class_="drawing large" if large else "drawing")
 
 
 def table(
@@ -151,7 +142,7 @@ def picture(image: NDArray[np.uint8], label: str) -> Markup:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "png")
     source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-    return Markup(f'<img alt="{html.escape(label)}" width="{image.shape[1]}" height="{image.shape[0]}" src="{source}">')
+    return Markup(f'<img alt="{escape(label)}" width="{image.shape[1]}" height="{image.shape[0]}" src="{source}">')
 
 
 def face(image: NDArray[np.uint8], lines: Sequence[str], *more: Markup) -> Markup:
@@ -218,7 +209,7 @@ def write(file: Path, title: str, lead: Markup, sections: Sequence[Section], foo
     )
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{stylesheet()}</style>"
+        f"<title>{escape(title)}</title><style>{stylesheet()}</style>"
     )
     with written_whole(file) as stream:
         stream.write(f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{body}\n</body>\n</html>\n')

@@ -1,9 +1,8 @@
-"""The figure of a learning-rate range test: the loss against the rate, and where the suggestion lies."""
+"""The figure of a learning-rate range test: the loss against the rate."""
 
 import math
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer.reports.plotting import canvas
@@ -21,7 +20,6 @@ def rate_curve(
     smoothed: Sequence[float],
     *,
     configured: float,
-    suggestion: float | None,
 ) -> Figure:
     """Draw the loss of each step and the smoothed one against the logarithm of the learning rate.
 
@@ -30,15 +28,12 @@ def rate_curve(
         losses: of the N batches, finite.
         smoothed: N of them.
         configured: ``optimizer.lr``, marked by a dashed line.
-        suggestion: one of ``rates``, marked by a dot and a line; None where there is none.
     """
     figure, rows = canvas(3.3)
     axes = rows[0, 0]
     axes.plot(rates, losses, color=PAPER["soft"], linewidth=0.8, alpha=0.7, label="each batch")
     axes.plot(rates, smoothed, color=PAPER["val"], label="smoothed")
     axes.set_xscale("log")
-    if suggestion is not None:
-        _mark(axes, suggestion, smoothed[list(rates).index(suggestion)])
     axes.axvline(configured, color=PAPER["ink"], linewidth=1, linestyle=DASHES, label=f"configured: {configured:.1e}")
     axes.set_xlim(min(rates[0], configured / ASIDE), max(rates[-1], configured * ASIDE))
     axes.set_ylim(*limits(losses, smoothed))
@@ -46,12 +41,6 @@ def rate_curve(
     axes.set_ylabel("training loss")
     figure.legend(loc="outside upper left", ncols=2)
     return figure
-
-
-def _mark(axes: Axes, rate: float, loss: float) -> None:
-    colour = PAPER["good"]
-    axes.axvline(rate, color=colour, linewidth=1)
-    axes.plot([rate], [loss], "o", color=colour, markersize=6, label=f"suggested: {rate:.1e}, the steepest descent")
 
 
 def limits(losses: Sequence[float], smoothed: Sequence[float]) -> tuple[float, float]:

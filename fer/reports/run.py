@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fer.config.settings import leaves
 from fer.metrics.calibration import tempered
 from fer.reports import figures, html, plotting
-from fer.reports.html import Markup, Section, card, joined, paragraph, tag
+from fer.reports.html import Section, card, joined, paragraph, tag
 from fer.reports.summary import (
     MEMBER_HEADS,
     WHOSE_ERRORS,

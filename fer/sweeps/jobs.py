@@ -39,7 +39,15 @@ GRACE_S = 120.0  # seconds in which a job that was told to end may save itself: 
 MOST_SAID = 400  # characters of a failed job's last line
 SAVED = (130, 143)  # exit codes of a run that a signal ended, and that has saved itself
 WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG: a job must not outlive whoever started it, even one that was killed
-LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+# becomes a command that ends with its parent; Popen's preexec_fn would do the same, but may deadlock with threads
+LAUNCHER = f"""
+import ctypes, os, signal, sys
+parent, *command = sys.argv[1:]
+ctypes.CDLL(None).prctl({WITH_PARENT}, signal.SIGTERM)
+if os.getppid() != int(parent):
+    sys.exit(128 + signal.SIGTERM)
+os.execv(command[0], command)
+"""
 
 
 @dataclass(frozen=True)
@@ -108,13 +116,12 @@ class Job:
         with open(self.folder / "console.log", "ab" if self.resume else "wb") as console:
             hold(console)
             self._process = subprocess.Popen(
-                self._command(),
+                with_parent(self._command()),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 env={**own, **self.environment, **(place or {})},
                 process_group=0,
-                preexec_fn=None if LIBC is None else _end_with_parent,
             )
 
     def poll(self) -> int | None:
@@ -187,9 +194,17 @@ def _progress(rows: Sequence[Mapping[str, float]], at: float) -> Progress:
     return Progress(len(rows), accuracies[-1], max(accuracies), pace, at)
 
 
-def _end_with_parent() -> None:
-    assert LIBC is not None
-    LIBC.prctl(WITH_PARENT, signal.SIGTERM)
+def end_with_parent() -> None:
+    """Let this process end with the one that started it, even if that is killed; off Linux nothing happens."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(WITH_PARENT, signal.SIGTERM)
+
+
+def with_parent(command: Sequence[str]) -> list[str]:
+    """Return a command line that runs ``command`` until it ends or this process does; off Linux ``command`` itself."""
+    if not sys.platform.startswith("linux"):
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), *command]
 
 
 def hold(file: IO[Any]) -> None:
@@ -289,8 +304,8 @@ def result(folder: Path) -> str:
     if not file.exists():
         return f"{100 * json.loads((folder / 'metrics.json').read_text())['accuracy']:.2f} %"
     found = json.loads(file.read_text())
-    rate = found["suggestion"]
-    return f"no rate suggested: {found['reason']}" if rate is None else f"suggested optimizer.lr={rate:.1e}"
+    rate = found["lowest_loss_at"]
+    return f"no curve: {found['ended']}" if rate is None else f"lowest loss at a rate of {rate:.1e}"
 
 
 # --- several of them ------------------------------------------------------------------------------------------------

@@ -16,18 +16,18 @@ from fer.config.errors import FerError
 from fer.config.hydra import alternatives, composed, composed_sweep, offer_networks
 from fer.config.schema import build
 from fer.config.settings import SweepSettings, TrainSettings
-from fer.runs.run_folder import identity
+from fer.runs.run_folder import SWEEP, identity
 from fer.sweeps import jobs
 from fer.sweeps.jobs import Job
 from fer.system.files import read_kept
 
-FILE = "sweep.json"
+FILE = SWEEP.mark
 MANY = 20  # jobs, whose composition takes seconds
 DONE, CUT_OFF = 2, 1  # ranks of jobs that a folder holds
 HYDRAS = ("hydra.", "hydra/")
 NO_SWEEPS = {  # key -> why a sweep refuses it
     "resume": "resume= continues one run; leave out -m. A sweep is gone on with by sweep.resume=",
-    "hydra.run.dir": "hydra.run.dir is one run's folder; a sweep's is hydra.sweep.dir",
+    "hydra.run.dir": "hydra.run.dir is one run's folder; --out names a sweep's too",
     "hydra.sweep.subdir": "hydra.sweep.subdir: a sweep's folders are numbered",
     "hydra/sweeper": "hydra/sweeper: the jobs of a sweep are what its command line says",
     "sweep.over": "sweep.over is for files in conf/sweep; on a command line write key=value,value",
@@ -154,10 +154,10 @@ def stored(folder: Path) -> dict[str, Any]:
 
 def _refuse_used(folder: Path, resumed: Path | None, own: dict[str, list[str]]) -> None:
     if resumed is not None and "hydra.sweep.dir" in own:
-        raise FerError("sweep.resume= goes on in the sweep's own folder; leave out hydra.sweep.dir")
+        raise FerError("sweep.resume= goes on in the sweep's own folder; leave out --out (hydra.sweep.dir)")
     if resumed is None and ((folder / FILE).exists() or any(folder.glob("*/job.json"))):
         raise FerError(
-            f"hydra.sweep.dir={folder}: holds a sweep already; choose another folder, or go on with "
+            f"--out {folder}: holds a sweep already; choose another folder, or go on with "
             f"sweep.resume={shlex.quote(str(folder))}"
         )
 

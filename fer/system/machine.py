@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+import fer
 from fer.config.errors import FerError
 from fer.config.settings import TrainerSettings
 from fer.system.slots import usable_cores
@@ -118,16 +119,8 @@ def _git(root: Path, *words: str) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, of this library and of what it stands on."""
-    found = {"python": platform.python_version(), "fer": own_version()}
+    found = {"python": platform.python_version(), "fer": fer.__version__}
     return found | {name: metadata.version(name) for name in PACKAGES}
-
-
-def own_version() -> str:
-    """Return this library's version; from a checkout that is not installed, "unknown"."""
-    try:
-        return metadata.version("fer-lightning")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def hardware() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-MEMORY_GB = 2.0  # of a job on a CPU, all of FER2013 and a report included: the CNN's peak is 1.3 (README)
+MEMORY_GB = 2.0  # of a job on a CPU, all of FER2013 and a report included: the CNN's peak is 1.3 (docs/results)
 GROUP = Path("/sys/fs/cgroup")  # Linux's control group, whose limits a container has
 PER_CORE = ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")  # torch's threads, processes that compile: all cores
 SIGNS_OF_A_GPU = ("/dev/nvidiactl", "/dev/kfd")  # NVIDIA's, AMD's; looked at before torch is asked, which takes seconds

@@ -1,19 +1,17 @@
 """``python -m fer.train lr_finder=true``: a learning-rate range test (Smith 2017) in place of a training.
 
 Everything is prepared as for a training. Then the rate rises from step to step, evenly in its logarithm, until the loss
-diverges. The curve goes to ``figures/lr_finder.png`` and ``.svg``, its values and the suggestion to ``lr_finder.json``;
-the run ends there, and nothing is changed.
+diverges. The curve goes to ``figures/lr_finder.png`` and ``.svg``, its values to ``lr_finder.json``. The run ends there
+and changes nothing.
 
-The suggestion is the steepest descent of the smoothed loss. It is cautious: on FER2013 trainings of 4 to 6 epochs did
-best at 4 to 30 times that rate, up to about the one at which the loss was lowest (mlp and a small cnn, adamw and sgd).
+No rate is suggested. On FER2013 trainings of 4 to 6 epochs did best at 4 to 30 times the rate of the steepest descent,
+up to about the rate at which the smoothed loss was lowest (mlp and a small cnn, adamw and sgd); the latter is stated.
 Lightning's own finder (2.6) is not used: it gives the first losses too little weight, so that the curve begins at half
-its height, and takes the slope over the rate instead of over its logarithm, which favours the smallest rates (its
-issues 14167 and 21141). On FER2013 it suggested 1.3e-5 for ``cnn``.
+its height (its issues 14167 and 21141).
 """
 
 import logging
 import math
-import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -30,15 +28,12 @@ from fer.training import setup, trainers
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1  # of lr_finder.json; raise it when a field changes its meaning
+SCHEMA = 2  # of lr_finder.json; raise it when a field changes its meaning
 LOWEST, HIGHEST = 1e-6, 10.0  # learning rates
 STEPS = 150  # 21 a decade
 SMOOTHING = 0.95  # weight of the past in the smoothed loss, which lags 19 steps behind
 DIVERGED = 4.0  # times its lowest value, at which the smoothed loss ends the test
-SKIPPED = 10  # steps at the start that count for nothing: the smoothed loss stands on few batches there
-REACH = 8  # steps either way over which a slope is taken: between seeds the suggestion then scatters by 0.2 decades,
-# with a slope from step to step by 0.4 (mlp and a small cnn, adamw and sgd, FER2013)
-LEAST_FALL = 0.05  # part of its early value by which the smoothed loss must fall: less is the scatter of batches
+SKIPPED = 10  # steps at the start where the smoothed loss stands on too few batches to be the lowest
 
 
 @dataclass
@@ -78,28 +73,6 @@ def smoothed_last(losses: Sequence[float]) -> float:
     """Return the exponentially weighted mean of the losses as of the last one, its weights adding up to 1."""
     weights = [SMOOTHING**age for age in reversed(range(len(losses)))]
     return sum(weight * loss for weight, loss in zip(weights, losses, strict=True)) / sum(weights)
-
-
-def suggest(curve: Curve) -> tuple[float | None, str]:
-    """Return the rate about which the smoothed loss falls most steeply before its lowest point, or None and why.
-
-    Beyond the lowest point a loss that has leapt up may fall steeply again, which recommends nothing.
-    """
-    least = SKIPPED + REACH + 1
-    if len(curve.rates) <= least:
-        return None, f"only {len(curve.rates)} steps were made, {least + 1} are needed: {curve.ended}"
-    lowest = curve.lowest()
-    fall = 1 - curve.smoothed[lowest] / curve.smoothed[SKIPPED]
-    if fall < LEAST_FALL:
-        return None, f"the loss fell by {100 * fall:.1f} %; {100 * LEAST_FALL:.0f} % at least would be a descent"
-    places = range(SKIPPED, lowest - REACH + 1)
-    if not places:
-        return None, f"the loss was lowest after {lowest + 1} steps already, at a rate of {curve.rates[lowest]:.2g}"
-    return curve.rates[min(places, key=lambda place: _slope(curve.smoothed, place))], ""
-
-
-def _slope(smoothed: Sequence[float], place: int) -> float:
-    return smoothed[place + REACH] - smoothed[place - REACH]
 
 
 def rate_at(step: int) -> float:
@@ -142,11 +115,8 @@ def find(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any
     setup.check_names(settings)  # the schedule too, which takes no part in the test
     plain = replace(settings, scheduler={"name": "none"}, logger=LoggerSettings(False, False, False))
     curve, size = measure(plain, origin)
-    suggestion, reason = suggest(curve)
     found = {
         "schema": SCHEMA,
-        "suggestion": suggestion,
-        "reason": reason,
         "lowest_loss_at": curve.rates[curve.lowest()] if curve.rates else None,
         "configured": settings.optimizer["lr"],
         "ended": curve.ended,
@@ -157,7 +127,6 @@ def find(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any
         "optimizer": settings.optimizer["name"],
         "batch_size": size,
         "seed": settings.seed,
-        "train_command": train_command(origin.command, suggestion),
         "command": origin.command,
         **machine.provenance(),
     }
@@ -191,29 +160,17 @@ def draw(found: dict[str, Any], folder: Path) -> None:
 
     with style():
         curve = (found["rates"], found["losses"], found["smoothed"])
-        figure = rate_curve(*curve, configured=found["configured"], suggestion=found["suggestion"])
+        figure = rate_curve(*curve, configured=found["configured"])
     save(figure, folder, "lr_finder")
-
-
-def train_command(command: str, suggestion: float | None) -> str | None:
-    """Return the command line that trains at the suggested rate: the user's own, with it in place of the test."""
-    if suggestion is None:
-        return None
-    own = [word for word in shlex.split(command) if word.partition("=")[0] not in ("lr_finder", "optimizer.lr")]
-    return shlex.join([*own, f"optimizer.lr={suggestion:.1e}"])
 
 
 def told(found: dict[str, Any], folder: Path) -> str:
     """Return the result in words; ``folder`` as it is to be shown."""
     steps = f"{len(found['rates'])} of {STEPS} steps" + (f": {found['ended']}" if found["ended"] else "")
     lines = ["", steps]
-    if found["suggestion"] is None:
-        lines.append(f"no suggestion: {found['reason']}")
-    else:
-        lines.append(f"suggested rate    {found['suggestion']:.1e}  (steepest descent of the smoothed loss)")
-        lines.append(f"lowest loss at    {found['lowest_loss_at']:.1e}  (higher rates are not worth trying)")
+    if found["lowest_loss_at"] is not None:
+        lines.append(f"lowest loss at    {found['lowest_loss_at']:.1e}  (smoothed; higher rates are too high)")
     lines.append(f"configured        {found['configured']:.1e}")
-    lines += ["", f"results:  {folder}", f"  {'lr_finder.json':<22} the curve and the suggestion"]
+    lines += ["", f"results:  {folder}", f"  {'lr_finder.json':<22} the curve"]
     lines += [f"  {'figures/lr_finder.png':<22} the curve, drawn; .svg too"] if len(found["rates"]) > 1 else []
-    lines += [f"train with it:  {found['train_command']}"] if found["train_command"] else []
     return "\n".join(lines)

@@ -53,7 +53,7 @@ def refuse_used_folder(arguments: Sequence[str]) -> None:
     used = run_folder and any((Path(run_folder) / name).exists() for name in ("checkpoints", "lr_finder.json"))
     if used and not _value(arguments, "resume"):
         raise FerError(
-            f"hydra.run.dir={run_folder}: holds a run already; choose another folder, or go on with resume={run_folder}"
+            f"--out {run_folder}: holds a run already; choose another folder, or go on with resume={run_folder}"
         )
 
 
@@ -70,7 +70,7 @@ def resuming(arguments: list[str]) -> list[str]:
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise FerError(f"resume={path}: no run folder (it has no .hydra/config.yaml)")
     if _value(arguments, "hydra.run.dir"):
-        raise FerError(f"resume={path} goes on in the run's own folder; leave out hydra.run.dir")
+        raise FerError(f"resume={path} goes on in the run's own folder; leave out --out (hydra.run.dir)")
     before = stored(folder, "overrides.yaml")
     paths = search_paths(stored(folder, "hydra.yaml")["hydra"]["overrides"]["hydra"])
     merged = {text.partition("=")[0]: text for text in (*before, *paths, *arguments) if not text.startswith("resume=")}

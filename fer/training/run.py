@@ -77,15 +77,15 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
     averaging = [Averaging(settings.ema)] if settings.ema else []  # first: a signal's checkpoint holds the step too
     callbacks = [*graphs, *averaging, finite, signals, watch, *_callbacks(settings, folder, saver, watch, origin)]
     faces = {name: len(held) for name, held in data.datasets.items()}
-    phases = profiler.Phases(on_gpu=machine.uses_gpu(settings.trainer)) if settings.trainer.profile else None
-    trainer = trainers.build(settings, folder, callbacks, faces, begin, profiler=phases)
+    steps = profiler.StepProfiler(on_gpu=machine.uses_gpu(settings.trainer)) if settings.trainer.profile else None
+    trainer = trainers.build(settings, folder, callbacks, faces, begin, profiler=steps)
     epochs = settings.trainer.max_epochs
     log.info(
         "%s: %s, %d epoch%s of %s faces, %s",
         settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s",
         f"{len(data.datasets['train']):,}", _where(settings.trainer),
     )  # fmt: skip
-    with profiler.measured(phases, folder), device.compiling(settings):
+    with profiler.measured(steps, folder), device.compiling(settings):
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     signals.stop()
     results, scored = finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=origin.command)

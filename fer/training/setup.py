@@ -15,7 +15,7 @@ from fer.config.errors import FerError
 from fer.config.settings import DistillSettings, TrainSettings
 from fer.data.datamodule import FERDataModule, tell_notes
 from fer.data.feature_cache import LARGEST
-from fer.data.locate import HOW_TO_GET
+from fer.data.locate import how_to_get
 from fer.data.transforms import augment
 from fer.data.transforms.mixup import Mixing
 from fer.evaluation.leakage import Training
@@ -83,7 +83,7 @@ def announce(data: FERDataModule, stand_in: bool) -> None:
     """Say which faces are used, and loudly if they are drawn in place of FER2013."""
     if stand_in:
         log.warning(
-            "*** NO FER2013 FOUND: TRAINING ON DRAWN FACES. Its figures say nothing of real ones. %s ***", HOW_TO_GET
+            "*** NO FER2013 FOUND: TRAINING ON DRAWN FACES. Its figures say nothing of real ones. %s ***", how_to_get()
         )
     source = data.faces.source
     held = ", ".join(f"{len(dataset):,} {split}" for split, dataset in data.datasets.items())

@@ -1,5 +1,7 @@
 """What a campaign trains in the time that there is, from measured speeds."""
 
+from dataclasses import replace
+
 import pytest
 
 from fer.campaign.plan import (
@@ -10,12 +12,14 @@ from fer.campaign.plan import (
     Speeds,
     Training,
     end_of,
+    evaluation_seconds,
     most_epochs,
     planned,
     side_by_side,
+    taught_of,
     taught_within,
 )
-from fer.campaign.recipes import SEEDS, SMALL, STUDENT, TEACHERS, WIDTHS, rosters
+from fer.campaign.recipes import SEEDS, SMALL, STUDENT, TEACHERS, WIDTHS, gpu_members, rosters
 from fer.campaign.record import PARTS
 from fer.config.errors import FerError
 
@@ -27,13 +31,26 @@ GPU = {
     SMALL: Pace(0.1, 0.05, 11),
 }
 CPU = {STUDENT: Pace(126, 6, 9), SMALL: Pace(20, 1.5, 8)}
+H100 = {  # as a campaign on one measured them, all four side by side (docs/recipes.md)
+    STUDENT: Pace(2.352, 0.108, 26.9),
+    "preact_resnet": Pace(4.943, 0.189, 31.8),
+    "vgg19": Pace(2.754, 0.103, 28.2),
+    SMALL: Pace(2.098, 0.066, 27.2),
+}
 FACES = 3589
 
 
 def plan_of(hours, *, on_gpu=False, slots=2, parts=PARTS, first_teacher="tiny", measured=None):
-    held = rosters(on_gpu=on_gpu, slots=slots, first_teacher="" if on_gpu else first_teacher)
     speeds = Speeds(measured or (GPU if on_gpu else CPU), slots, FACES, on_gpu=on_gpu)
+    first, seconds = ("", speeds.epoch) if on_gpu else (first_teacher, None)
+    held = rosters(on_gpu=on_gpu, slots=slots, first_teacher=first, seconds=seconds)
     return planned(held, speeds, 3600 * hours, parts), speeds
+
+
+def h100_roster(speeds, *names):
+    """The roster of these members."""
+    every = rosters(on_gpu=True, slots=3, seconds=speeds.epoch)[0]
+    return replace(every, members=tuple(kind for kind in every.members if kind.name in names))
 
 
 @pytest.mark.parametrize(("on_gpu", "slots"), [(True, 3), (False, 2), (False, 16)])
@@ -100,6 +117,45 @@ def test_teachers_cost_a_third_of_their_own_steps():
     pace = GPU[STUDENT]
     epoch = CROWDED * (pace.epoch + sum(slowest) / 3)
     assert student.seconds == pytest.approx(pace.fixed + student.epochs * epoch)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("hours", [0.1, 0.14, 0.2, 0.5, 2])
+def test_no_slot_of_a_gpu_is_left_empty(hours, slots):
+    made, speeds = plan_of(hours, on_gpu=True, slots=slots, measured=H100)
+    count = len(made.members)
+    assert count % slots == 0 or count in (6, 12) or 2 <= count < slots
+    if count < 6:  # the slowest kinds are those that are missing
+        costs = {kind.name: speeds.epoch(kind) for kind in gpu_members()}
+        trained = {one.name for one in made.members}
+        assert max(costs[name] for name in trained) <= min(costs[name] for name in costs if name not in trained)
+
+
+def test_eight_minutes_of_an_h100_train_three_fast_members_and_not_the_slowest():
+    made, _ = plan_of((504 - 105) / 3600, on_gpu=True, slots=3, measured=H100)  # 105 s had gone into measuring
+    assert {one.name for one in made.members} == {"vgg19", "resnet9", "resnet9_crop40"}
+    assert min(one.epochs for one in made.members) >= 28  # 21, of preact_resnet and resnet9, were planned that day
+
+
+def test_a_kind_that_cannot_be_trained_is_the_first_to_be_left_out():
+    speeds = Speeds({name: pace for name, pace in H100.items() if name != "vgg19"}, 3, FACES, on_gpu=True)
+    fewer = [roster for roster in rosters(on_gpu=True, slots=3, seconds=speeds.epoch) if len(roster.members) < 6]
+    assert fewer
+    assert not any(kind.probe == "vgg19" for roster in fewer for kind in roster.members)
+
+
+def test_a_plan_for_an_h100_is_what_the_card_then_took():
+    """Three students and the small network, taught by two, and the evaluations: seconds that were measured."""
+    speeds = Speeds(H100, 3, FACES, on_gpu=True)
+    roster = h100_roster(speeds, "resnet9", "preact_resnet")
+    build = taught_of(roster, speeds, H100[STUDENT].train + H100["preact_resnet"].train, ("students", "small"))
+    student = next(one for one in build(26) if one.role == STUDENT)
+    assert student.seconds == pytest.approx(195.6, rel=0.05)
+    small = next(one for one in build(32) if one.role == SMALL)
+    assert 152.4 <= small.seconds <= 1.2 * 152.4  # early rather than late
+    choosing, closing = evaluation_seconds(roster, speeds, PARTS)
+    assert choosing == pytest.approx(20.7, rel=0.1)
+    assert closing == pytest.approx(38.4, rel=0.1)
 
 
 def test_widths_between_the_measured_ones_follow_a_power():

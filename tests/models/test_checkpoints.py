@@ -129,7 +129,7 @@ def test_unknown_data_settings_are_refused_by_evaluate(file, evaluate, small_run
 
 def test_an_unknown_network_says_how_to_bring_it(file):
     change(file, fer={"format": 1, "architecture": "mine", "dataset": {}})
-    with pytest.raises(FerError, match="network 'mine' is not registered .*--plugins"):
+    with pytest.raises(FerError, match="network 'mine' is not registered .*plugins="):
         fer.load(file)
 
 

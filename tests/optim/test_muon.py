@@ -217,7 +217,7 @@ def test_the_first_steps_equal_those_of_torch(stacks, steps, monkeypatch, reques
 # --- operations -------------------------------------------------------------------------------------------------------
 
 
-def asked_of_a_gpu(name):
+def asked_of_a_gpu(name, **changes):
     """Return how many operations a step of a network's optimizer asks of a GPU, where none is needed."""
     with torch.device("meta"):
         network = create({"name": name}, classes=list("abcdefg"), image_size=48, mean=0.5, std=0.25).net
@@ -228,7 +228,7 @@ def asked_of_a_gpu(name):
         weights = list(map(nn.Parameter, tensors))
         for one in weights:
             one.grad = torch.zeros_like(one)
-        optimizer = made(weights)
+        optimizer = made(weights, **changes)
         optimizer.step()  # makes the momentum
         with Launches() as launches:
             optimizer.step()
@@ -245,3 +245,20 @@ def asked_of_a_gpu(name):
 )
 def test_a_step_asks_little_of_a_gpu_however_many_kernels_there_are(name, most):
     assert 50 < asked_of_a_gpu(name) <= most
+
+
+@pytest.mark.parametrize("name", ["resnet9", "preact_resnet"])
+def test_steps_in_bf16_ask_no_more(name):
+    assert asked_of_a_gpu(name, bf16=True) == asked_of_a_gpu(name)  # each matrix was converted by itself before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_matrices_are_divided_in_their_own_precision(dtype):
+    matrices = [normal((8, 5), 0), normal((3, 4, 9), 1).mT, 1e4 * normal((2, 6, 6), 2)]
+    for one, found in zip(matrices, muon.normalised(matrices, dtype), strict=True):
+        norm = one.square().sum((-2, -1), keepdim=True).sqrt()
+        assert found.dtype == dtype
+        assert found.stride() == one.stride()
+        assert torch.allclose(found.float(), one / norm, rtol=0.005 if dtype == torch.bfloat16 else 1e-5, atol=1e-7)
+        kept = one / (torch.linalg.vector_norm(one, dim=(-2, -1), keepdim=True) + 1e-7)
+        assert torch.equal(found, kept.to(dtype))  # to the last bit

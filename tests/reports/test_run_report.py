@@ -285,4 +285,4 @@ def test_a_figure_is_the_same_every_time(scored, history):
 
 
 def test_markup_is_escaped_once():
-    assert html.tag("p", "a < b", html.tag("b", "&"), title='"') == '<p title="&quot;">a &lt; b<b>&amp;</b></p>'
+    assert html.tag("p", "a < b", html.tag("b", "&"), title='"') == '<p title="&#34;">a &lt; b<b>&amp;</b></p>'

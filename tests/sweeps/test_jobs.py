@@ -217,6 +217,16 @@ run([job(Path({str(tmp_path / "0")!r}), SAVES.format(ready={str(tmp_path / "read
     assert jobs.outcome(tmp_path / "0", None) == "cut off with the process that ran it"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="others do not end a process with its parent")
+def test_a_job_whose_sweep_has_gone_before_it_began_does_not_begin(tmp_path):
+    command = jobs.with_parent([sys.executable, "-c", f"open({str(tmp_path / 'begun')!r}, 'w')"])
+    place = command.index(str(os.getpid()))
+    assert subprocess.run(command).returncode == 0
+    (tmp_path / "begun").unlink()
+    assert subprocess.run([*command[:place], "1", *command[place + 1 :]]).returncode == 143
+    assert not (tmp_path / "begun").exists()
+
+
 def test_two_processes_do_not_write_one_folder(tmp_path):
     first = job(tmp_path / "0", "import time; time.sleep(60)")
     first.start()

@@ -137,7 +137,7 @@ def test_a_sweep_of_ones_own_is_a_file(tmp_path):
         (["sweep.jobs=0"], "at least 1"),
         (["sweep.jbs=1"], "did you mean 'sweep.jobs'?"),
         (["resume=x"], "leave out -m"),
-        (["hydra.run.dir=x"], "hydra.sweep.dir"),
+        (["hydra.run.dir=x"], "--out names a sweep's too"),
         (["hydra.sweep.subdir=x"], "numbered"),
         (["hydra/sweeper=basic"], "hydra/sweeper"),
         (["--config-name", "x"], "--config-name"),

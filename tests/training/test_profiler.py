@@ -2,133 +2,68 @@
 
 import gzip
 import json
-import math
 
 import pytest
 import torch
 from conftest import SMALL
 
-from fer.training import profiler
-from fer.training.profiler import (
-    BACKWARD,
-    CHECKPOINTS,
-    FETCH,
-    FORWARD,
-    LOOPS,
-    OTHER,
-    STEP,
-    VALIDATION,
-    Phases,
-    phase_of,
-)
+from fer.training.profiler import RECORDED, WARM_UP, StepProfiler, step_rows
 
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Return phases on a clock that shows a second more at every look, and records no operators."""
-    looks = iter(range(1000))
-    monkeypatch.setattr(Phases, "_now", lambda self: float(next(looks)))
-    monkeypatch.setattr(profiler.Operators, "switch", lambda self, on, done: False)
-    phases = Phases()
-    phases.begin()
-    return phases
+FORWARD, BACKWARD, REST = "forward, loss, scores", "backward", "callbacks, Lightning's loops"
 
 
 def found(folder):
     contents = json.loads((folder / "profile.json").read_text())
-    return contents, {row["phase"]: row for row in contents["phases"]}
+    return contents, {row["name"]: row for row in contents["rows"]}
 
 
-def test_a_phase_has_its_own_time_and_not_that_of_the_phases_within(clock):
-    clock.start("[LightningModule]MLP.optimizer_step")  # a second of other
-    clock.start("[Strategy]SingleDeviceStrategy.training_step")  # a second of the optimizer
-    clock.stop("[Strategy]SingleDeviceStrategy.training_step")
-    clock.start("[Strategy]SingleDeviceStrategy.backward")
-    clock.stop("[Strategy]SingleDeviceStrategy.backward")
-    clock.stop("[LightningModule]MLP.optimizer_step")
-    clock.end()
-    assert dict(clock.seconds) == {OTHER: 2, STEP: 3, FORWARD: 1, BACKWARD: 1}
-    assert clock.total == 7
+def test_the_rows_of_a_step_add_up_to_its_time():
+    labels = {"train_dataloader_next": 1.0, "run_training_batch": 6.0, "training_step": 2.0, "backward": 3.0}
+    rows = step_rows(labels, whole=8.0, steps=4)
+    assert [(row["name"], row["ms_per_step"], row["share"]) for row in rows] == [
+        ("fetching the batch", 250, 1 / 8),
+        (FORWARD, 500, 2 / 8),
+        (BACKWARD, 750, 3 / 8),
+        ("optimizer, hooks", 250, 1 / 8),
+        (REST, 250, 1 / 8),
+    ]
 
 
-def test_uneven_stops_lose_no_time(clock):
-    clock.start("run_training_epoch")
-    clock.start("[Strategy]S.training_step")
-    clock.stop("run_training_epoch")  # what an exception leaves open is closed with what holds it
-    clock.stop("[Strategy]S.training_step")
-    clock.stop("never started")
-    clock.end()
-    assert dict(clock.seconds) == {OTHER: 4, LOOPS: 1, FORWARD: 1}
-
-
-def test_a_validation_is_one_phase_but_for_callbacks_and_checkpoints(clock):
-    clock.start("run_training_epoch")
-    clock.start("[LightningModule]MLP.on_validation_model_zero_grad")
-    clock.stop("[LightningModule]MLP.on_validation_model_zero_grad")
-    clock.start("[LightningDataModule]FERDataModule.on_after_batch_transfer")
-    clock.stop("[LightningDataModule]FERDataModule.on_after_batch_transfer")
-    clock.start("[Callback]Stopwatch.on_validation_start")
-    clock.stop("[Callback]Stopwatch.on_validation_start")
-    clock.start("[LightningModule]MLP.on_validation_model_train")
-    clock.stop("[LightningModule]MLP.on_validation_model_train")
-    clock.start("[_TrainingEpochLoop].train_dataloader_next")
-    clock.end()
-    assert clock.seconds["callback Stopwatch"] == 1
-    assert clock.seconds[VALIDATION] == 6
-    assert clock.seconds[FETCH] == 1
-    assert clock.seconds[LOOPS] == 2
-
-
-@pytest.mark.parametrize(
-    ("action", "around", "phase"),
-    [
-        ("[Callback]Patience{'monitor': 'accuracy/val', 'mode': 'max'}.on_train_start", OTHER, "callback Patience"),
-        ("[Callback]Saver.on_save_checkpoint", CHECKPOINTS, CHECKPOINTS),
-        ("save_checkpoint", "callback Saver", CHECKPOINTS),
-        ("[Callback]Signals.on_before_backward", BACKWARD, "callback Signals"),
-        ("[LightningModule]MLP.a_hook_of_tomorrow", FORWARD, LOOPS),
-    ],
-)
-def test_names_become_phases(action, around, phase):
-    assert phase_of(action, around) == phase
-
-
-def test_a_run_ends_with_a_table_whose_shares_are_the_whole(train, tmp_path):
-    ended = train(*SMALL, "data.batch_size=8", "trainer.profile=true", "trainer.gradient_clip=1", "hydra.run.dir=out")
+def test_a_run_ends_with_a_table_ten_operators_and_a_trace(train, tmp_path):
+    ended = train(
+        *SMALL, "data.batch_size=4", "trainer.profile=true", "trainer.max_epochs=1", "trainer.gradient_clip=1",
+        "hydra.run.dir=out",
+    )  # fmt: skip
     assert (ended.code, ended.err) == (0, "")
-    contents, phases = found(tmp_path / "out")
-    assert sum(row["share"] for row in phases.values()) == pytest.approx(1)
-    assert sum(row["seconds"] for row in phases.values()) == pytest.approx(contents["total_seconds"])
-    assert contents["steps"] == phases[FORWARD]["calls"] == phases[BACKWARD]["calls"] == 3 * 14
-    assert {"fetching the batch", "augmentation", "gradient clipping", "zero_grad", VALIDATION} <= set(phases)
-    assert {"callback History", "callback Saver", "callback Progress", "callback FiniteLoss"} <= set(phases)
-    assert phases[CHECKPOINTS]["seconds"] > 0
-    assert phases[OTHER]["share"] < 0.2
-    assert "where the time went" in ended.out
-    assert "100.0 %" in ended.out
-
-
-def test_ten_operators_and_their_trace_are_recorded(train, tmp_path):
-    ended = train(*SMALL, "data.batch_size=4", "trainer.profile=true", "trainer.max_epochs=1", "hydra.run.dir=out")
-    contents, _ = found(tmp_path / "out")
+    contents, rows = found(tmp_path / "out")
     assert contents["recorded_steps"] == [6, 15]
-    assert len(contents["operators"]) == 10
-    times = [row["ms_per_step"] for row in contents["operators"]]
-    assert times == sorted(times, reverse=True)
-    assert sum(row["share"] for row in contents["operators"]) <= 1
-    assert "steps 6 to 15" in ended.out
+    assert {"fetching the batch", "to the device, augmentation", "gradient clipping", "zero_grad"} <= set(rows)
+    assert sum(row["share"] for row in rows.values()) == pytest.approx(1)
+    assert sum(row["ms_per_step"] for row in rows.values()) == pytest.approx(100 * contents["seconds"])
+    assert all(row["ms_per_step"] > 0 for row in rows.values())
+    assert "where the time of steps 6 to 15 went" in ended.out
+    assert "aten::" in ended.out
     with gzip.open(tmp_path / "out" / "profile_trace.json.gz", "rt") as stream:
         names = [event.get("name", "") for event in json.load(stream)["traceEvents"]]
-    assert names.count("Optimizer.step#AdamW.step") == 10
+    assert names.count("Optimizer.step#AdamW.step") == names.count("training_step") == 10
     assert not list((tmp_path / "out").glob("*part*"))
 
 
-def test_an_epoch_that_is_over_before_recording_would_begin_is_said(train, tmp_path):
+def test_a_validation_is_not_recorded(train, tmp_path):
+    assert train(*SMALL, "trainer.profile=true", "hydra.run.dir=out").code == 0
+    assert found(tmp_path / "out")[0]["recorded_steps"] == [6, 7]  # of an epoch's 7 steps
+    with gzip.open(tmp_path / "out" / "profile_trace.json.gz", "rt") as stream:
+        names = {event.get("name", "") for event in json.load(stream)["traceEvents"]}
+    assert "training_step" in names
+    assert "validation_step" not in names
+
+
+def test_a_run_that_is_over_before_recording_would_begin_says_so(train, tmp_path):
     ended = train(
         *SMALL, "trainer.profile=true", "trainer.limit_train=0.5", "trainer.max_epochs=1", "hydra.run.dir=out"
     )
     assert (ended.code, ended.err) == (0, "")
-    assert "no operators recorded" in ended.out
+    assert "no step recorded: the run had no more than 5 steps" in ended.out
     assert not (tmp_path / "out" / "profile_trace.json.gz").exists()
 
 
@@ -172,30 +107,35 @@ class Ends(EmotionClassifier):
 def test_a_run_that_is_cut_short_is_reported_too(train, tmp_path, monkeypatch, how, code):
     (tmp_path / "ending.py").write_text(ENDS)
     monkeypatch.syspath_prepend(tmp_path)
-    run = (*SMALL[:4], "plugins=[ending]", "model=ends", f"model.how={how}", *SMALL[6:])
+    run = (*SMALL[:3], "data.batch_size=8", "plugins=[ending]", "model=ends", f"model.how={how}", *SMALL[6:])
     if code is None:
         with pytest.raises(RuntimeError, match="out of something"):
             train(*run, "trainer.profile=true", "hydra.run.dir=out")
     else:
         ended = train(*run, "trainer.profile=true", "hydra.run.dir=out")
         assert ended.code == code
-        assert "where the time went" in ended.out
-    contents, phases = found(tmp_path / "out")
-    assert contents["steps"] in (10, 14)  # a bad loss is looked for at the epoch's end
-    assert sum(row["share"] for row in phases.values()) == pytest.approx(1)
-    assert all(math.isfinite(row["seconds"]) and row["seconds"] >= 0 for row in phases.values())
-    assert contents["operators"]
+        assert "where the time of steps 6 to " in ended.out
+    contents, rows = found(tmp_path / "out")
+    first, last = contents["recorded_steps"]
+    assert first == 6
+    assert last in (10, 14)  # a bad loss is looked for at the epoch's end
+    assert sum(row["share"] for row in rows.values()) == pytest.approx(1)
 
 
-def test_a_gpu_is_waited_for_at_both_ends_of_a_phase(monkeypatch):
+def test_a_gpu_is_waited_for_at_both_ends_of_a_label(monkeypatch):
     waits = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
-    phases = Phases(on_gpu=True)
-    phases.begin()
-    phases.start("[Strategy]S.training_step")
-    phases.stop("[Strategy]S.training_step")
-    phases.end()
-    assert len(waits) == 4
+    profiler = StepProfiler(on_gpu=True)
+    for _ in range(WARM_UP + 1):
+        profiler.start("[_TrainingEpochLoop].train_dataloader_next")
+        profiler.stop("[_TrainingEpochLoop].train_dataloader_next")
+    assert len(waits) == 3  # as recording begins, and round the one recorded label
+    profiler.stop("never started")
+    profiler.finish()
+    assert (len(waits), profiler.steps) == (4, 1)
+    for _ in range(2 * RECORDED):
+        profiler.start("[_TrainingEpochLoop].train_dataloader_next")
+    assert (len(waits), profiler.steps) == (4, 1)  # it records once
 
 
 @pytest.mark.slow
@@ -207,7 +147,6 @@ def test_a_measured_run_that_was_interrupted_goes_on_to_the_same_end(train, tmp_
     monkeypatch.setattr("os.kill", lambda *_: None)
     assert train("resume=cut").code == 0
     assert train(*run, "model.how=signal", "hydra.run.dir=whole").code == 0
-    assert found(tmp_path / "cut")[0]["steps"] == 21 - 10
     states = [
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         for name in ("cut", "whole")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data.audit import near_duplicates
 from fer.data.audit.near_duplicates import NearTwins
@@ -149,7 +149,9 @@ def split_of(faces: Faces, rule: Rule | None, settings: DataSettings) -> Split:
     except FerError as error:
         if rule is not None:
             raise
-        why = str(error).partition(";")[0].removeprefix("data.split=official: ")  # the rest is advice for training
+        why = (
+            str(error).partition(";")[0].removeprefix(f"{setting('data.split', 'official')}: ")
+        )  # the rest is advice for training
     if (faces.given != UNKNOWN).any():
         return Split(faces.given, "as_given", OWN, why)  # as they are: no val is drawn out of train
     return Split(faces.given, "all", "none, the source tells no split", why)

@@ -1,6 +1,6 @@
 """Readers: one layout each, told apart from the path alone, all returning ``Faces``.
 
-To add one from outside, register a class with these three functions, as README shows; it is asked before the others.
+To add one from outside, register a class with these three functions (docs/extend.md); it is asked before the others.
 """
 
 from pathlib import Path

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source
 from fer.data.labels import FERPLUS_COLUMNS, SPLITS, USAGES, emotion_index
 from fer.data.readers.images import PictureError, read_picture
@@ -127,23 +127,22 @@ def join_votes(faces: Faces, file: Path) -> Faces:
     Raises:
         FerError: the file is missing or bad, has no vote for a row, or belongs to another table.
     """
+    given = setting("data.votes", file)
     usages, votes = _read_votes(file)
     if not faces.source.layout.startswith("table"):
-        raise FerError(f"data.votes={file}: votes are joined by row and need the CSV table, not {faces.source.layout}")
+        raise FerError(f"{given}: votes are joined by row and need the CSV table, not {faces.source.layout}")
     if faces.rows.max() >= len(votes):
-        raise FerError(
-            f"data.votes={file}: has {len(votes):,} rows, {faces.source.path} at least {faces.rows.max() + 1:,}"
-        )
+        raise FerError(f"{given}: has {len(votes):,} rows, {faces.source.path} at least {faces.rows.max() + 1:,}")
     joined, usage = votes[faces.rows], usages[faces.rows]
     different = np.flatnonzero((usage != faces.official) & (faces.official != UNKNOWN))
     if different.size:
         row = int(faces.rows[different[0]])
         names = [SPLITS[int(split)] for split in (usage[different[0]], faces.official[different[0]])]
-        raise FerError(f"data.votes={file}: row {row} is {names[0]} there and {names[1]} in {faces.source.path}")
+        raise FerError(f"{given}: row {row} is {names[0]} there and {names[1]} in {faces.source.path}")
     agreement = float((COLUMN_EMOTIONS[joined.argmax(1)] == faces.targets).mean())
     if agreement < LEAST_AGREEMENT:
         raise FerError(
-            f"data.votes={file}: agrees with the labels of {faces.source.path} on {agreement:.0%} of the rows only; "
+            f"{given}: agrees with the labels of {faces.source.path} on {agreement:.0%} of the rows only; "
             f"the rows of the two do not belong together"
         )
     joined_faces = replace(faces, votes=joined)
@@ -152,18 +151,19 @@ def join_votes(faces: Faces, file: Path) -> Faces:
 
 def _read_votes(file: Path) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
     """Return (N,) int8 splits and (N, 10) uint8 votes of ``fer2013new.csv``."""
+    given = setting("data.votes", file)
     if not file.is_file():
-        raise FerError(f"data.votes={file}: no such file; expected FER+'s fer2013new.csv")
-    with open(file, newline="", encoding="utf-8-sig") as stream, _as_csv(f"data.votes={file}"):
+        raise FerError(f"{given}: no such file; expected FER+'s fer2013new.csv")
+    with open(file, newline="", encoding="utf-8-sig") as stream, _as_csv(given):
         reader = csv.DictReader(stream)
         missing = [name for name in ("Usage", *FERPLUS_COLUMNS) if name not in (reader.fieldnames or ())]
         if missing:
-            raise FerError(f"data.votes={file}, line 1: no column {missing[0]!r}; expected FER+'s fer2013new.csv")
+            raise FerError(f"{given}, line 1: no column {missing[0]!r}; expected FER+'s fer2013new.csv")
         usages, votes = [], []
         for row in reader:
             numbers = _votes([row[name] or "" for name in FERPLUS_COLUMNS])
             if numbers is None or (row["Usage"] or "").lower() not in USAGES:
-                raise FerError(f"data.votes={file}, line {reader.line_num}: expected a Usage and ten votes 0 to 10")
+                raise FerError(f"{given}, line {reader.line_num}: expected a Usage and ten votes 0 to 10")
             usages.append(USAGES[row["Usage"].lower()])
             votes.append(numbers)
     return np.array(usages, np.int8), np.array(votes, np.uint8)

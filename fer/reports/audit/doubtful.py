@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fer.data.audit.inspection import Found
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS
 from fer.reports import html
 from fer.reports.audit.duplicates import cut_short, share, shrunk
-from fer.reports.html import Markup, joined, paragraph, tag
+from fer.reports.html import joined, paragraph, tag
 
 SHOWN = 60  # pictures of a kind
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fer.data.audit.inspection import Found, present
 from fer.reports import figures, html
-from fer.reports.html import Markup, joined, paragraph, tag
+from fer.reports.html import joined, paragraph, tag
 
 SHOWN = 24  # groups of a kind, as pictures: four rows of six
 SHOWN_CONFLICTS = 60  # groups with conflicting labels: FER2013 has 56 of exact twins

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ from fer.data.labels import EMOTIONS, SPLITS
 from fer.reports import figures, html, plotting
 from fer.reports.audit import doubtful, duplicates
 from fer.reports.audit.duplicates import by_label, conflicts, largest, places_in_words, share, shared, shrunk
-from fer.reports.html import Markup, Section, card, joined, paragraph, tag
+from fer.reports.html import Section, card, joined, paragraph, tag
 from fer.reports.theme import PAPER
 
 ACROSS = 8  # faces in a row of a class's sheet

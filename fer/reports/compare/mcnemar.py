@@ -7,11 +7,12 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from fer.metrics.statistics import holm, student_quantile
 from fer.metrics.table import in_per_cent
 from fer.reports import html
-from fer.reports.html import Markup, joined, paragraph, tag
+from fer.reports.html import joined, paragraph, tag
 from fer.runs import ranking
 from fer.runs.ranking import Ranking, Run
 

@@ -3,7 +3,6 @@
 write(comparison, folder)
 """
 
-import html
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,15 +11,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+from markupsafe import Markup, escape
 
 from fer.metrics.statistics import Interval, wilson
 from fer.metrics.table import in_per_cent
-from fer.reports import html as reports_html
-from fer.reports import plotting
+from fer.reports import html, plotting
 from fer.reports.compare import figures as compare_figures
 from fer.reports.compare import mcnemar
 from fer.reports.compare.figures import Line, Point, role
-from fer.reports.html import Markup, Section, joined, paragraph, tag
+from fer.reports.html import Section, joined, paragraph, tag
 from fer.runs import ranking
 from fer.runs.ranking import COLUMNS, Group, Looks, Ranking, Run, parted, span
 from fer.system.text import clock
@@ -67,7 +66,7 @@ def write(comparison: Comparison, folder: Path) -> Path:
     title = f"{count:,} run{'' if count == 1 else 's'} side by side"
     script = Path(__file__).with_name("compare.js").read_text(encoding="utf-8")
     foot = "All figures are of val, on which the epochs are chosen too."
-    reports_html.write(file, title, lead(comparison), sections(comparison, folder), foot, script)
+    html.write(file, title, lead(comparison), sections(comparison, folder), foot, script)
     return file
 
 
@@ -99,7 +98,7 @@ def lead(comparison: Comparison) -> Markup:
     repeats = sum(len(group.repeats) for one in made for group in one.groups)
     if repeats:
         notes.append(f"{plural(repeats, 'run')} of a seed that was run again later: the later one counts.")
-    return joined(*(paragraph(part, class_="soft") for part in parts), *(reports_html.note(one) for one in notes))
+    return joined(*(paragraph(part, class_="soft") for part in parts), *(html.note(one) for one in notes))
 
 
 def plural(count: int, name: str) -> str:
@@ -121,11 +120,11 @@ def sections(comparison: Comparison, folder: Path) -> list[Section]:
     if comparison.looks is not None:
         heads, looked = comparison.looks.table
         told = paragraph("Chosen on val; each look is counted. No other run's test figures are shown.", class_="soft")
-        table = reports_html.table(heads, looked, tuple(range(3, len(heads))))
+        table = html.table(heads, looked, tuple(range(3, len(heads))))
         rest.insert(0, Section("test", comparison.looks.heading, joined(told, table)))
     if comparison.skipped:
         rows = [(str(path), reason) for path, reason in comparison.skipped.items()]
-        rest.append(Section("left-out", "Left out", reports_html.table(("folder", "why"), rows, stack=True)))
+        rest.append(Section("left-out", "Left out", html.table(("folder", "why"), rows, stack=True)))
     return [*first, *whole, *rest]
 
 
@@ -172,7 +171,7 @@ def draw(one: Ranking, number: int, folder: Path) -> dict[str, Markup]:
                 labels[f"accuracy_by_{cost}"] = f"val accuracy against {label}"
     named = {name: one.label(group) for name, _, group in keyed}
     return {
-        name: reports_html.drawing(titled(plotting.save(figure, folder, f"{name}{after}"), named), labels[name])
+        name: html.drawing(titled(plotting.save(figure, folder, f"{name}{after}"), named), labels[name])
         for name, figure in made.items()
     }
 
@@ -200,7 +199,7 @@ def titled(svg: str, labels: Mapping[str, str]) -> str:
     """Return a drawing that tells whose a line or dot is, where a pointer rests on it."""
 
     def told(match: re.Match[str]) -> str:
-        return f"{match[0]}<title>{html.escape(labels[match[1]])}</title>"
+        return f"{match[0]}<title>{escape(labels[match[1]])}</title>"
 
     return re.sub(r'<g id="[^"]*-(r\d+g\d+)">', told, svg)
 
@@ -222,7 +221,7 @@ def leaderboard(one: Ranking, number: int, by: str) -> Markup:
         [swatch(number, place), one.label(group), *ahead(one, group, low, high)]
         for place, group in enumerate(one.groups)
     ]
-    table = reports_html.named(reports_html.table(["", "configuration", *figures], rows, [2, 3, 5, 6, 7]))
+    table = html.named(html.table(["", "configuration", *figures], rows, [2, 3, 5, 6, 7]))
     order = "" if by == "accuracy" else f" Sorted by {COLUMNS[by].head}."
     legend = paragraph(" ".join(ranking.MARKS), order, class_="soft legend")
     parts = [table, legend]
@@ -238,7 +237,7 @@ def what_differs(one: Ranking, number: int) -> Markup:
         [swatch(number, place), *(ranking.cell(group, column) for column in one.columns)]
         for place, group in enumerate(one.groups)
     ]
-    return reports_html.table(["", *one.columns], rows)
+    return html.table(["", *one.columns], rows)
 
 
 def ahead(one: Ranking, group: Group, low: float, high: float) -> list[object]:
@@ -300,7 +299,7 @@ def others(one: Ranking, number: int) -> Markup:
         for place, group in enumerate(one.groups)
     ]
     heads = ["", "configuration", *(COLUMNS[name].head for name in names)]
-    return reports_html.named(reports_html.table(heads, rows, range(2, 2 + len(names))))
+    return html.named(html.table(heads, rows, range(2, 2 + len(names))))
 
 
 def machines(one: Ranking) -> Markup:
@@ -308,7 +307,7 @@ def machines(one: Ranking) -> Markup:
     told = one.machines()
     if len(told) < 2:
         return Markup("")
-    return reports_html.note(f"Times of different machines do not compare; here are {len(told)}: {'; '.join(told)}.")
+    return html.note(f"Times of different machines do not compare; here are {len(told)}: {'; '.join(told)}.")
 
 
 # --- curves, costs, recalls -----------------------------------------------------------------------------------------
@@ -336,7 +335,7 @@ def curves(one: Ranking, number: int, drawn: Mapping[str, Markup]) -> Markup:
         "Losses compare where the runs minimise the same loss.",
         class_="soft",
     )
-    return joined(told, chips(one, number), reports_html.columns(drawn["accuracy_by_epoch"], drawn["loss_by_epoch"]))
+    return joined(told, chips(one, number), html.columns(drawn["accuracy_by_epoch"], drawn["loss_by_epoch"]))
 
 
 def costs(one: Ranking, number: int, drawn: Mapping[str, Markup]) -> Markup:
@@ -346,7 +345,7 @@ def costs(one: Ranking, number: int, drawn: Mapping[str, Markup]) -> Markup:
         class_="soft",
     )
     shown = [drawn[f"accuracy_by_{cost}"] for cost in COSTS if f"accuracy_by_{cost}" in drawn]
-    return joined(told, chips(one, number), reports_html.columns(*shown), machines(one))
+    return joined(told, chips(one, number), html.columns(*shown), machines(one))
 
 
 def recalls(one: Ranking, number: int) -> Markup:
@@ -365,7 +364,7 @@ def recalls(one: Ranking, number: int) -> Markup:
         "faces, as of disgust, differences of several points are chance.",
         class_="soft",
     )
-    return joined(told, reports_html.named(reports_html.table(heads, rows, range(2, 2 + len(emotions)))))
+    return joined(told, html.named(html.table(heads, rows, range(2, 2 + len(emotions)))))
 
 
 def recall(group: Group, emotion: str, mean: float) -> Markup:
@@ -393,7 +392,7 @@ def differences(one: Ranking, number: int) -> Markup:
         class_="soft",
     )
     if len(shown) < len(one.groups):
-        told = joined(told, reports_html.note(f"Shown are the first {len(shown)} of {len(one.groups)} configurations."))
+        told = joined(told, html.note(f"Shown are the first {len(shown)} of {len(one.groups)} configurations."))
     rows = [
         [
             swatch(number, i),
@@ -403,7 +402,7 @@ def differences(one: Ranking, number: int) -> Markup:
         for i, group in enumerate(shown[:-1])
     ]
     heads = ["", "configuration", *(swatch(number, place) for place in range(1, len(shown)))]
-    return joined(told, tag("div", reports_html.table(heads, rows, range(2, 1 + len(shown))), class_="named matrix"))
+    return joined(told, tag("div", html.table(heads, rows, range(2, 1 + len(shown))), class_="named matrix"))
 
 
 def gap(one: Ranking, first: Group, second: Group) -> Markup:
@@ -434,8 +433,8 @@ def runs(comparison: Comparison, folder: Path) -> Markup:
                 rows.append([number + 1, swatch(number, place), label, *about(run, folder)])
     if len(comparison.rankings) == 1:
         heads, rows = heads[1:], [row[1:] for row in rows]
-        return reports_html.named(reports_html.table(heads, rows, [2, 3, 4, 5]))
-    return reports_html.named(reports_html.table(heads, rows, [0, 3, 4, 5, 6]))
+        return html.named(html.table(heads, rows, [2, 3, 4, 5]))
+    return html.named(html.table(heads, rows, [0, 3, 4, 5, 6]))
 
 
 def about(run: Run, folder: Path) -> list[object]:

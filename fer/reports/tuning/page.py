@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from markupsafe import Markup
+
 from fer.config.settings import worded
 from fer.metrics.statistics import Difference
 from fer.reports import html, plotting
-from fer.reports.html import Markup, Section, card, joined, paragraph, tag
+from fer.reports.html import Section, card, joined, paragraph, tag
 from fer.reports.tuning import figures
 from fer.reports.tuning.figures import Axis
 from fer.runs.trials import Share, State, Trial, best, counts, ranked

@@ -10,15 +10,16 @@ from fer.config.errors import FerError
 from fer.config.hydra import alternatives, composed, offer_networks, refuse_additions, value_of
 from fer.config.schema import build
 from fer.config.settings import TrainSettings, TuneSettings
+from fer.runs.run_folder import SEARCH, with_latest
 from fer.runs.run_folder import told as computed
 from fer.sweeps.tuning import space
 from fer.sweeps.tuning.space import Parameter
 from fer.system.files import read_kept
 
-FILE = "tune.json"
+FILE = SEARCH.mark
 OWN = ("tune.", "space=", "space.")
 NOT_HERE = {  # beginning of an override -> why a search refuses it
-    "hydra": "a search has folders of its own; tune.folder= names it",
+    "hydra": "a search has folders of its own; --out names it",
     "sweep": "belongs to fer.train -m",
     "resume=": "continues one run; a search is gone on with by tune.resume=",
     "budget.": "gives each trial epochs of its own, which pruning could not compare; tune.hours= ends a search",
@@ -68,7 +69,7 @@ def read(arguments: Sequence[str]) -> Request:
     if options:
         raise FerError(f"{options[0]}: a search takes key=value, --config-dir and nothing else; --help lists its keys")
     refuse_additions(arguments)
-    overrides = _merged(arguments)
+    overrides = _merged(with_latest(arguments))
     offer_networks(overrides)
     own = [text for text in overrides if text.startswith(OWN)]
     told = [text for text in overrides if text not in own]
@@ -130,7 +131,7 @@ def _before(settings: TuneSettings) -> dict[str, Any] | None:
     if folder is None or not folder.exists() or not any(folder.iterdir()):
         return None
     if not (folder / FILE).exists():
-        raise FerError(f"tune.folder={settings.folder}: holds something else already; choose another folder")
+        raise FerError(f"--out {settings.folder}: holds something else already; choose another folder")
     return stored(folder)
 
 
@@ -162,5 +163,5 @@ def _refuse_changes(asked: Request, before: Mapping[str, Any]) -> None:
         if now.get(key) != then.get(key):
             raise FerError(
                 f"{asked.folder}: the search has {key}={then.get(key)}, now it is {now.get(key)}; a search goes on as "
-                f"it began: leave that out, or begin another with tune.folder="
+                f"it began: leave that out, or begin another with --out"
             )

@@ -128,7 +128,21 @@ def test_in_a_terminal_one_line_is_drawn_over_and_libraries_are_silent(tmp_path)
     drawn = re.findall(r"epoch [12]/2 [█░]{20} +\d+%  loss \d\.\d{3} acc \d+\.\d %  left: epoch 0:\d\d", text)
     assert len(drawn) >= 2, text
     lines = [re.sub(r".*\r\x1b\[K", "", line).strip("\r") for line in text.split("\n")]
-    known = ("data:", "cnn:", "epoch ", "emotion", "---", "split ", "val ", "best epoch", "results:", "next:", "  ")
+    known = (
+        "data:",
+        "cnn:",
+        "epoch ",
+        "emotion",
+        "---",
+        "split ",
+        "val ",
+        "best epoch",
+        "results:",
+        "report:",
+        "next:",
+        "last:",
+        "  ",
+    )
     emotions = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
     strange = [line for line in lines if line and not line.startswith((*known, *emotions))]
     assert not strange, strange

@@ -1,0 +1,185 @@
+"""The keys of a command line with their meaning, as the comments of ``conf/*.yaml`` state it. No torch here.
+
+A comment beside a key is its meaning; the comment at the top of a file describes the choice that the file is.
+"""
+
+import re
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fer.config.conf import choices_of, conf_folder, plain, spelled
+from fer.config.errors import FerError, did_you_mean
+from fer.config.hydra import composed
+
+COLUMNS = 100  # at most; a narrower terminal gets narrower lines
+LEFT = 32  # columns of "key=value", after which its meaning stands; a longer one has a line of its own
+KEY = re.compile(r"(?P<indent> *)(?P<key>[\w.]+):(?P<value>(?: [^#]*)?)(?:# (?P<meaning>.+))?$")
+
+PURPOSE = """python -m fer.train [-m] [group=choice] [key=value]
+
+Trains a network that predicts the emotion on a face, chooses its best epoch on val, and reports val. Without FER2013
+it trains on drawn faces."""
+OPTIONS = {
+    "-m": "a sweep: every combination of key=a,b,c is a run of its own",
+    "--info models": "list the networks, with what they cost and how fast they are here",
+    "--help group": "describe the choices of one group, such as --help model",
+    "--help group=choice": "this help, with the keys and defaults of that choice",
+    "--cfg job": "print the configuration of a command line, and train nothing",
+    "--out folder": "where the results go; default: outputs/<date>/<time>, of a sweep outputs/sweeps/<date>_<time>",
+    "--config-dir folder": "a folder of your own beside conf/, such as that of a search by fer.tune",
+}
+EXAMPLES = """Examples:
+  python -m fer.train model=cnn data.path=fer2013.csv
+  python -m fer.train -m model=mlp,cnn scheduler=none,cosine seed=0,1,2
+  python -m fer.train -m sweep=augmentation seed=0,1,2
+  python -m fer.train -m sweep.resume=latest
+  python -m fer.train resume=latest
+  python -m fer.train model=cnn lr_finder=true"""
+
+
+def training_help(arguments: Sequence[str]) -> str:
+    """Return what ``fer.train --help`` prints: options, groups with their choices, every key with its meaning.
+
+    Args:
+        arguments: what stands beside ``--help``: overrides, whose choices are described, or the name of one group.
+
+    Raises:
+        FerError: an override is faulty, or there is no such group.
+    """
+    overrides = [text for text in arguments if "=" in text]
+    if named := [text for text in arguments if "=" not in text]:
+        return group_help(named[0])
+    config, choices = plain(composed(overrides)), choices_of(overrides)
+    options = "\n".join(row(option, meaning) for option, meaning in OPTIONS.items())
+    listed = "\n".join(row(f"{group}={choices[group] or 'null'}", ", ".join(groups()[group])) for group in groups())
+    return "\n\n".join(
+        [
+            filled(PURPOSE),
+            f"Options:\n{options}",
+            f"Groups, each as it is chosen and with its choices:\n{listed}",
+            *(filled_section(title, rows) for title, rows in sections(config, choices)),
+            EXAMPLES,
+        ]
+    )
+
+
+def group_help(group: str) -> str:
+    """Return the choices of a group, each with the first sentence of its file.
+
+    Raises:
+        FerError: there is no such group.
+    """
+    if group not in groups():
+        raise FerError(f"--help {group}: no such group; there is {', '.join(groups())}{did_you_mean(group, groups())}")
+    files = {choice: conf_folder() / group / f"{choice}.yaml" for choice in groups()[group] if choice != "null"}
+    rows = [row(f"{group}={choice}", summary(file)) for choice, file in files.items()]
+    return "\n".join([f"Choices of {group}; --help {group}=choice describes the keys of one:", *rows])
+
+
+def groups() -> dict[str, list[str]]:
+    """Return group -> its choices, in the order in which the configuration is composed."""
+    found = {}
+    for group in default_groups():
+        folder = conf_folder() / group
+        found[group] = sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
+    return found
+
+
+def default_groups() -> list[str]:
+    """Return the groups that the defaults list of ``config.yaml`` names."""
+    listed = re.search(r"^defaults:\n((?:  - .*\n)+)", (conf_folder() / "config.yaml").read_text("utf-8"), re.MULTILINE)
+    assert listed is not None
+    return re.findall(r"- (\w+):", listed.group(1))
+
+
+def sections(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Give a title and key=value -> meaning of each part: what stands alone first, then groups as they are chosen."""
+    alone = {key: value for key, value in config.items() if key not in groups()}
+    yield "Keys as they are set, with their meaning:", rows(alone, meanings(conf_folder() / "config.yaml"))
+    for group in groups():
+        if group in config and (choice := choices[group]):
+            file = conf_folder() / group / f"{choice.partition(':')[0]}.yaml"  # model=timm:resnet18 is of timm.yaml
+            title = f"{group}={choice}: {summary(file)}".rstrip(": ")
+            yield title, rows(config[group], meanings(file), f"{group}.")
+
+
+def rows(values: Mapping[str, Any], meaning_of: Mapping[str, str], prefix: str = "") -> dict[str, str]:
+    """Return key=value -> meaning; the name of a network, loss... is its group's choice, and no key to set."""
+    return {
+        f"{prefix}{key}={spelled(value)}": meaning_of.get(key, "")
+        for key, value in flat(values)
+        if not (prefix and key == "name")
+    }
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Give (dotted key, value) of nested mappings; an empty one is a value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def meanings(file: Path) -> dict[str, str]:
+    """Return dotted key -> the comment beside it, of a file and of the files that it begins from."""
+    if not file.is_file():  # a plugin's network
+        return {}
+    text = file.read_text(encoding="utf-8")
+    found: dict[str, str] = {}
+    for base in re.findall(r"^  - (?!_self_)([\w/]+)$", text, re.MULTILINE):
+        found |= meanings(file.parent / f"{base}.yaml")
+    path: list[tuple[int, str]] = []  # indents and keys that the line lies under
+    for line in text.splitlines():
+        if match := KEY.match(line):
+            path = [*((depth, key) for depth, key in path if depth < len(match["indent"]))]
+            path.append((len(match["indent"]), match["key"]))
+            if match["meaning"]:
+                found[".".join(key for _, key in path)] = match["meaning"]
+    return found
+
+
+def summary(file: Path) -> str:
+    """Return the first sentence of the comment at a file's top; empty if it has none."""
+    if not file.is_file():
+        return ""
+    text = file.read_text(encoding="utf-8").removeprefix("# @package _global_\n")
+    top = " ".join(line[2:] for line in re.match(r"(?:#.*\n)*", text)[0].splitlines() if not line.startswith("#  "))  # type: ignore[index]
+    return re.split(r"(?<=\.)(?<! al\.) (?=[A-Z\d])", top)[0]
+
+
+# --- lines ----------------------------------------------------------------------------------------------------------
+
+
+def width() -> int:
+    """Return how long lines may be."""
+    return min(COLUMNS, max(60, shutil.get_terminal_size((COLUMNS, 24)).columns))
+
+
+def filled(text: str) -> str:
+    """Return paragraphs, each wrapped."""
+    return "\n\n".join(textwrap.fill(part, width()) for part in text.split("\n\n"))
+
+
+def filled_section(title: str, held: Mapping[str, str]) -> str:
+    """Return a section's title and rows."""
+    return "\n".join([textwrap.fill(title, width()), *(row(left, meaning) for left, meaning in held.items())])
+
+
+def row(left: str, meaning: str) -> str:
+    """Return what is described, and its meaning in a column of its own."""
+    indent = " " * (2 + LEFT + 2)
+    if not meaning:
+        return f"  {left}"
+    text = textwrap.fill(
+        meaning,
+        width(),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return f"  {left}\n{text}" if len(left) > LEFT else f"  {left:<{LEFT}}  {text.lstrip()}"
