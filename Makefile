@@ -1,5 +1,5 @@
-# make help lists the targets. The first use makes .venv and installs into it; later ones start at once.
-# the first that runs and is new enough: a version manager's shim may be found and yet not run
+# make help lists the targets. The first target makes .venv and installs into it; later ones start at once.
+# PYTHON: the first interpreter that runs and is new enough, since a version manager's shim may exist and not run.
 PYTHON ?= $(firstword $(shell for python in python3.12 python3.11 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python; done))
 VENV := .venv
@@ -14,8 +14,8 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml
-	@test -n "$(PYTHON)" || { echo "fer needs Python 3.11 or newer, found none; name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@echo "installing into $(VENV) with $$($(PYTHON) --version): several minutes and some 6 GB, once"
+	@test -n "$(PYTHON)" || { echo "fer needs Python 3.11 or newer, and found none; name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "installing into $(VENV) with $$($(PYTHON) --version): several minutes and about 6 GB, once"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
@@ -31,10 +31,10 @@ setup: $(INSTALLED)  ## make .venv and install
 train: $(INSTALLED)  ## train a CNN on FER2013, or on drawn faces where there is none (ARGS="key=value ...")
 	$(RUN) -m fer.train model=cnn $(ARGS)
 
-test: $(INSTALLED)  ## run the quick tests, two files at a time (ARGS="-k name")
-	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
+test: $(INSTALLED)  ## run the quick tests in two processes (ARGS="-k name")
+	$(RUN) -m pytest -m "not slow" -n 2 --dist worksteal $(ARGS)
 
-# the longest files are not those with the most tests, hence no reordering
+# no reordering: the files with the most tests are not the longest
 test-slow: $(INSTALLED)  ## run the slow tests, two files at a time: whole trainings, faults, the wheel
 	$(RUN) -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -48,10 +48,10 @@ typecheck: $(INSTALLED_DEV)  ## check types, strictly
 STUDY := outputs/study
 WEIGHTS := null
 VGG16 = experiment=study/vgg16 model.weights=$(WEIGHTS) seed=0,1,2 data.split=holdout,official
-# $(1): folder of a sweep, $(2): what it does; goes on where it stopped
+# $(1): folder of a sweep, $(2): its overrides; an interrupted sweep is resumed
 sweep_in = $(RUN) -m fer.train -m $(2) $(if $(wildcard $(1)/sweep.json),sweep.resume=$(1),hydra.sweep.dir=$(1)) $(ARGS)
 
-study: $(INSTALLED)  ## the founding study's experiments and table; hours on a CPU, goes on where it stopped (WEIGHTS=imagenet or a file)
+study: $(INSTALLED)  ## run the founding study's experiments and print its table; hours on a CPU, resumes itself (WEIGHTS=imagenet or a file)
 	$(call sweep_in,$(STUDY)/networks,sweep=study); networks=$$?; \
 	$(call sweep_in,$(STUDY)/vgg16_$(if $(filter null,$(WEIGHTS)),random,pretrained),$(VGG16)); vgg16=$$?; \
 	$(RUN) -m fer.study $(STUDY) && exit $$((networks || vgg16))
@@ -60,12 +60,12 @@ SPEEDRUN := outputs/speedrun
 SEEDS := 0,1,2,3,4,5,6,7,8,9
 BARS := 63,speedrun/70,speedrun/73
 
-speedrun: $(INSTALLED)  ## least time to 63.08, 70 and 73 % of val, each alone on the machine; 73 asks for a GPU; goes on where it stopped (SEEDS=0,1,2 BARS=63)
+speedrun: $(INSTALLED)  ## measure the time to 63.08, 70 and 73 % of val, one run at a time; 73 needs a GPU; resumes itself (SEEDS=0,1,2 BARS=63)
 	$(call sweep_in,$(SPEEDRUN),experiment=speedrun/$(BARS) seed=$(SEEDS) sweep.jobs=1)
 
 HOURS := 2
 
-best: $(INSTALLED)  ## the best networks that this machine trains in HOURS=2: an ensemble, three students, a small one (DATA=path/to/fer2013.csv)
+best: $(INSTALLED)  ## train the best networks for HOURS=2: an ensemble, three students, a small network (DATA=path/to/fer2013.csv)
 	$(RUN) -m fer.best --hours $(HOURS) $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 bench: $(INSTALLED)  ## measure speed against its targets; writes outputs/bench/latest.json row by row (DATA=path/to/fer2013.csv)

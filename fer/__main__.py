@@ -1,6 +1,6 @@
-"""``fer COMMAND ...`` or ``python -m fer COMMAND ...``: the commands under one name; alone, a line for each of them.
+"""``fer COMMAND ...`` or ``python -m fer COMMAND ...``: all commands under one name; without COMMAND, their list.
 
-``fer train model=cnn`` is ``python -m fer.train model=cnn``. A command is imported when it is called.
+``fer train model=cnn`` is ``python -m fer.train model=cnn``. Only the called command is imported.
 """
 
 import importlib
@@ -12,21 +12,22 @@ from fer.config.command import command
 from fer.config.errors import FerError, did_you_mean
 
 COMMANDS = {
-    "train": "fit a network, or sweep over settings with -m; chooses the best epoch on val",
-    "best": "train the best networks that fit a given time: an ensemble, three students, a small one",
+    "predict": "predict the emotions on the faces of photographs (needs the extra faces)",
+    "train": "train a network, or sweep over settings with -m; the best epoch is chosen on val",
+    "best": "train the best networks for a given time: an ensemble, three students, a small network",
     "tune": "search for good settings; writes the best as an experiment (needs the extra tune)",
-    "bench": "measure speed against its targets",
-    "evaluate": "score a run or checkpoint on val or test; it and the end of fer.best alone open test",
+    "bench": "measure the library's speed against its targets",
+    "evaluate": "evaluate a network or an ensemble on val; on test only with --split test",
     "share": "write an evaluated network as one small file for others, with its card",
-    "compare": "lay runs side by side: leaderboard, curves, costs, paired tests, on val",
-    "study": "the founding study's table, beside what its experiments give here",
-    "audit": "look at a data set before trusting it: counts, exact duplicates, odd faces",
+    "compare": "compare runs on val: leaderboard, curves, costs, paired tests",
+    "study": "the founding study's table beside the results of its experiments here",
+    "audit": "inspect a data set: counts, duplicates, pictures without a face, doubtful labels",
 }
 
 
 @command("fer")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that is named first with what follows it, and return its exit code."""
+    """Run the command named by the first argument with the other arguments, and return its exit code."""
     name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
     if name in ("-h", "--help"):
         print(listing())
@@ -35,16 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fer {fer.__version__}")
         return 0
     if name not in COMMANDS:
-        raise FerError(f"{name}: no such command; there is {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}")
+        raise FerError(f"{name}: no such command; use one of {', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}")
     code: int = importlib.import_module(f"fer.{name}").main(rest)
     return code
 
 
 def listing() -> str:
-    """Return a line for each command."""
+    """Return the list of commands with their purposes."""
     width = max(map(len, COMMANDS))
     lines = [f"  fer {name:<{width}}  {purpose}" for name, purpose in COMMANDS.items()]
-    same = "fer COMMAND --help describes one; python -m fer.COMMAND is the same, as in python -m fer.train."
+    same = "fer COMMAND --help describes a command. python -m fer.train is the same as fer train."
     return "\n".join(["fer predicts the emotion on a face. Commands:\n", *lines, f"\n{same}"])
 
 

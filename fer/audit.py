@@ -1,9 +1,9 @@
-"""``python -m fer.audit [DATA] [--quick] [--votes CSV] [--predictions RUNS]``: look at a data set before trusting it.
+"""``python -m fer.audit [DATA] [--quick] [--votes CSV] [--predictions RUNS]``: inspect a data set.
 
-Counts classes by split, finds exact twins, near twins and pictures without a face, shows a draw of faces of each class,
-the darkest, brightest and flattest and, given out-of-fold predictions, the labels that they contradict. Writes
-``audit.html``, ``audit.json``, ``audit.csv`` (what may be done, which ``data.exclude`` obeys), ``twins.csv``,
-``near_twins.csv``, ``extremes.csv`` and pictures to ``outputs/audit/<name>/``. Changes nothing in the data.
+Counts classes by split, finds exact duplicates, near duplicates and pictures without a face, and shows random, dark,
+bright and flat faces. With out-of-fold predictions it also lists the labels that they contradict. Writes
+``audit.html``, ``audit.json``, ``audit.csv`` (suggestions; ``data.exclude`` applies them to train), ``twins.csv``,
+``near_twins.csv``, ``extremes.csv`` and pictures to ``outputs/audit/<name>/``. The data are not changed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any
 from fer.config.command import Grammar, command
 from fer.config.settings import DataSettings
 from fer.data import exclude
-from fer.data.audit.inspection import Found, examine, split_of
+from fer.data.audit.inspection import Findings, examine, split_of
 from fer.data.audit.suggestions import advise
 from fer.data.audit.summary import advice_counts, counted
 from fer.data.locate import locate
@@ -29,7 +29,7 @@ from fer.system.files import new_folder, write_json, written_whole
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-OPTIONS = {  # key of fer.train -> what is said here for it
+OPTIONS = {  # key of fer.train -> option here
     "data.path": "DATA",
     "data.split": "--rule",
     "data.votes": "--votes",
@@ -43,17 +43,17 @@ def parser() -> Grammar:
     """Return the command line's grammar."""
     grammar = Grammar(
         prog="python -m fer.audit",
-        description="Look at a data set: counts, faces, twins, pictures without a face, doubtful labels. It is not "
-        "changed.",
+        description="Inspect a data set: counts, faces, duplicates, pictures without a face, doubtful labels. The data "
+        "are not changed.",
     )
     grammar.add_argument(
         "data", nargs="?", help="table, archive, folder or 'synthetic'; default: $FER_DATA, then data/"
     )
-    grammar.add_argument("--quick", action="store_true", help="leave out near twins, brightness and contrast")
+    grammar.add_argument("--quick", action="store_true", help="leave out near duplicates, brightness and contrast")
     grammar.add_argument(
         "--rule",
-        choices=["official", "as_given", "holdout"],  # of folds one alone would be shown
-        help="how the data are split; default: official, or where that does not apply what the source tells",
+        choices=["official", "as_given", "holdout"],  # no folds: an audit would show only one of them
+        help="how the data are split; default: official, or the source's own split where it has no official one",
     )
     grammar.add_argument("--votes", help="FER+'s fer2013new.csv, joined by row")
     grammar.add_argument(
@@ -61,10 +61,13 @@ def parser() -> Grammar:
         action="append",
         type=Path,
         metavar="RUNS",
-        help="finished runs (or latest) that have each predicted other faces, such as a sweep=folds: which labels they "
-        "contradict",
+        help="finished runs (or latest) with out-of-fold predictions, such as a sweep=folds: list the labels that "
+        "they contradict",
     )
-    grammar.add_argument("--on-bad", choices=["error", "skip"], default="error", help="default: %(default)s")
+    grammar.add_argument(
+        "--on-bad", choices=["error", "skip"], default="error",
+        help="error stops at a bad row or picture, skip counts and lists it; default: %(default)s",
+    )  # fmt: skip
     grammar.add_argument("--image-size", type=int, default=48, help="side of the faces in pixels; default: %(default)s")
     grammar.add_argument("--out", type=Path, help="folder for the results; default: outputs/audit/<name>")
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
@@ -76,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments, line = parser().begin(argv)
     if arguments.plugins:
-        from fer.config.hydra import import_plugins  # brings Hydra, which nothing else here needs
+        from fer.config.hydra import import_plugins  # imports Hydra, which an audit does not need otherwise
 
         import_plugins([name for name in arguments.plugins.split(",") if name])
     audit(arguments, line)
@@ -84,10 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def audit(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
-    """Read, count, write the page with its tables and pictures, print a summary, and return what was counted.
+    """Inspect the data, write the page with its tables and pictures, print a summary, and return the counts.
 
     Args:
-        arguments: of the command line.
+        arguments: parsed command line.
         command: the command line, for the record.
 
     Raises:
@@ -130,12 +133,12 @@ def audit(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
 
 
 def training_without(file: Path, settings: DataSettings, rule: str, plugins: str) -> str:
-    """Return the command line that trains on the audited faces without those that the audit would leave out.
+    """Return the command that trains on the audited faces without the ones that the audit suggests to exclude.
 
     Args:
         file: ``audit.csv``.
-        settings: of the audited data.
-        rule: of their split, "all" where they have none.
+        settings: settings of the audited data.
+        rule: rule of the split; "all" for data without one.
         plugins: modules to import first, separated by commas.
     """
     from fer.config.conf import spelled
@@ -150,10 +153,10 @@ def training_without(file: Path, settings: DataSettings, rule: str, plugins: str
 
 
 def data_settings(arguments: argparse.Namespace) -> DataSettings:
-    """Return which faces the command line names.
+    """Return the settings of the data on the command line.
 
     Raises:
-        FerError: they are not found, or a value is out of range; drawn faces never stand in.
+        FerError: the data are not found, or a value is out of range; drawn faces never replace missing data here.
     """
     from fer.config.schema import check
 
@@ -163,58 +166,58 @@ def data_settings(arguments: argparse.Namespace) -> DataSettings:
 
 
 def results_folder(out: Path | None, name: str) -> Path:
-    """Make and return the folder for the results; one that holds something already is left alone and numbered on."""
+    """Make and return the folder for the results; in place of a used folder a new one with a number."""
     if out is None:
         return new_folder(Path("outputs/audit"), Path(name).name or "data")
-    wanted = out.expanduser().absolute()
-    return wanted if wanted.is_dir() and not any(wanted.iterdir()) else new_folder(wanted.parent, wanted.name)
+    folder = out.expanduser().absolute()
+    return folder if folder.is_dir() and not any(folder.iterdir()) else new_folder(folder.parent, folder.name)
 
 
 # --- files ------------------------------------------------------------------------------------------
 
 
-def write_twins(file: Path, found: Found) -> None:
-    """Write a row for each face of each group of exact twins."""
+def write_twins(file: Path, found: Findings) -> None:
+    """Write a row for each face of each group of exact duplicates."""
     rows = (
-        (number, *whose(found, place), int(found.conflicting[number - 1]))
+        (number, *identified(found, index), int(found.conflicting[number - 1]))
         for number, group in enumerate(found.groups, start=1)
-        for place in group.tolist()
+        for index in group.tolist()
     )
     write_rows(file, ("group", "row", "split", "label", "conflict"), rows)
 
 
-def write_near_twins(file: Path, found: Found) -> None:
-    """Write a row for each face of each group of near twins, beside the first of its group."""
+def write_near_twins(file: Path, found: Findings) -> None:
+    """Write a row for each face of each group of near duplicates, compared with the first face of the group."""
     assert found.near is not None
     near = found.near
     rows = (
         (
             number,
-            *whose(found, place),
+            *identified(found, index),
             int(found.near_conflicting[number - 1]),
-            f"{near.likeness[place]:.4f}",
-            int(near.distance[place]),
-            int(near.mirrored[place]),
+            f"{near.likeness[index]:.4f}",
+            int(near.distance[index]),
+            int(near.mirrored[index]),
         )
         for number, group in enumerate(near.groups, start=1)
-        for place in group.tolist()
+        for index in group.tolist()
     )
     write_rows(file, ("group", "row", "split", "label", "conflict", "correlation", "distance", "mirrored"), rows)
 
 
-def write_extremes(file: Path, found: Found) -> None:
+def write_extremes(file: Path, found: Findings) -> None:
     """Write a row for each of the darkest, brightest and flattest faces."""
     rows = (
-        (kind, rank, *whose(found, place), *(f"{values[place]:.2f}" for values in found.light or ()))
-        for kind, places in found.extremes.items()
-        for rank, place in enumerate(places.tolist(), start=1)
+        (kind, rank, *identified(found, index), *(f"{values[index]:.2f}" for values in found.light or ()))
+        for kind, indices in found.extremes.items()
+        for rank, index in enumerate(indices.tolist(), start=1)
     )
     write_rows(file, ("kind", "rank", "row", "split", "label", "mean", "sd"), rows)
 
 
-def whose(found: Found, place: int) -> tuple[int, str, str]:
-    """Return row, split and label of the face at a place."""
-    return int(found.faces.rows[place]), str(found.splits[place]), str(found.labels[place])
+def identified(found: Findings, index: int) -> tuple[int, str, str]:
+    """Return row, split and label of the face at an index."""
+    return int(found.faces.rows[index]), str(found.splits[index]), str(found.labels[index])
 
 
 def write_rows(file: Path, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

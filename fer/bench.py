@@ -1,9 +1,9 @@
-"""``python -m fer.bench [PART ...] [--data fer2013.csv]``: measure what the library promises of its speed, in one run.
+"""``python -m fer.bench [PART ...] [--data fer2013.csv]``: measure the library's speed against its targets.
 
-Each comparison is interleaved and its median taken, so that a machine's changing mood falls on both sides alike.
-Without FER2013, drawn faces are written in its layout and its size. Writes ``outputs/bench/latest.json``: a list of
-``{name, value, unit, wanted, ok, note}``, the machine, versions and complete parts among them. Each value is printed
-and written as it is measured, so that an interruption loses none.
+Each comparison alternates between its sides and takes medians, so that changes of the machine's speed affect both
+sides alike. Without FER2013 it draws faces in the same layout and number. Writes ``outputs/bench/latest.json``: a list
+of ``{name, value, unit, wanted, ok, note}``, with the machine, versions and complete parts at its end. Each value is
+printed and written as it is measured, so that an interruption loses none.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fer.benchmarks.augmenting import augmenting
-from fer.benchmarks.figures import Figure
+from fer.benchmarks.figures import Measurement
 from fer.benchmarks.reading import caching, reading
 from fer.benchmarks.showing import showing
 from fer.benchmarks.tables import table
@@ -28,20 +28,22 @@ from fer.system.text import text_table
 log = logging.getLogger(__name__)
 
 PARTS = ("reading", "augmenting", "showing", "starting", "overhead", "training", "growth", "gpu")
-NAME = 56  # columns of what was measured
+NAME = 56  # columns of the name of a measurement
 
 
 def parser() -> Grammar:
     """Return the command line's grammar."""
-    grammar = Grammar(prog="python -m fer.bench", description=(__doc__ or "").split("\n\n")[0])
-    grammar.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none is named")
+    grammar = Grammar(prog="python -m fer.bench", description="Measure the library's speed against its targets.")
+    grammar.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     grammar.add_argument("--data", type=Path, help="a plain fer2013.csv; default: $FER_DATA or data/, else drawn faces")
     grammar.add_argument(
         "--out", type=Path, default=Path("outputs/bench"), help="folder for the results; default: %(default)s"
     )
-    grammar.add_argument("--rounds", type=int, default=3, help="epochs of each loop that count (training, overhead)")
-    grammar.add_argument("--threads", type=int, default=1, help="of the processor, of each loop in its turn (training)")
-    grammar.add_argument("--steps", type=int, help="of an epoch, to see what it looks like (training)")
+    grammar.add_argument(
+        "--rounds", type=int, default=3, help="measured epochs of each loop (training, overhead); default: %(default)s"
+    )
+    grammar.add_argument("--threads", type=int, default=1, help="threads of each loop (training); default: %(default)s")
+    grammar.add_argument("--steps", type=int, help="steps of an epoch, for a quick trial (training); default: all")
     return grammar
 
 
@@ -65,37 +67,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raise where options are out of range.
+    """Refuse options that are out of range.
 
     Raises:
-        FerError: naming the option.
+        FerError: an option is out of range; the message names it.
     """
     for name in ("rounds", "threads", "steps"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             raise FerError(f"--{name} {value}: expected at least 1")
     for part in arguments.parts:
         if part not in PARTS:
-            raise FerError(f"{part}: no part of the bench; there are {', '.join(PARTS)}")
+            raise FerError(f"{part}: no part of the bench; use {', '.join(PARTS)}")
 
 
 def results_file(out: Path) -> Path:
-    """Return the file of the results in a folder; a name that ends in .json is the file, as it was once given."""
+    """Return the file of the results in a folder; a name ending in .json is the file, as in older versions."""
     return out if out.suffix == ".json" else out / "latest.json"
 
 
-def measured(part: str, file: Path, scratch: Path, out: Path, arguments: argparse.Namespace) -> Iterator[Figure]:
-    """Measure one part, and give each value as it is known.
+def measured(part: str, file: Path, scratch: Path, out: Path, arguments: argparse.Namespace) -> Iterator[Measurement]:
+    """Measure one part, and yield each value as soon as it is measured.
 
     Args:
         part: one of ``PARTS``.
         file: a plain ``fer2013.csv``.
-        scratch: folder for what is written on the way.
-        out: folder for pictures.
-        arguments: of the command line.
+        scratch: folder for temporary files.
+        out: folder for figures.
+        arguments: parsed command line.
     """
-    from fer.benchmarks.training import on_gpu, overhead, side_by_side, starting  # torch comes in here
+    from fer.benchmarks.training import on_gpu, overhead, side_by_side, starting  # imports torch
 
-    measures: dict[str, Callable[[], Iterable[Figure]]] = {
+    measures: dict[str, Callable[[], Iterable[Measurement]]] = {
         "reading": lambda: (figure for measure in (reading, caching) for figure in measure(file, scratch)),
         "augmenting": augmenting,
         "showing": lambda: showing(scratch),
@@ -108,36 +110,36 @@ def measured(part: str, file: Path, scratch: Path, out: Path, arguments: argpars
     yield from measures[part]()
 
 
-def growth(file: Path, scratch: Path, out: Path, rounds: int) -> Iterator[Figure]:
-    """Measure and draw how time and memory grow."""
+def growth(file: Path, scratch: Path, out: Path, rounds: int) -> Iterator[Measurement]:
+    """Measure and plot how time and memory grow with the data."""
     from fer.benchmarks.growth import drawn, growing
 
     threads = sorted({1, 2, os.cpu_count() or 1})
     series = []
-    for one in growing(file, scratch, rounds, [count for count in threads if count <= (os.cpu_count() or 1)]):
-        series.append(one)
-        yield from one.figures()
+    for entry in growing(file, scratch, rounds, [count for count in threads if count <= (os.cpu_count() or 1)]):
+        series.append(entry)
+        yield from entry.measurements()
     drawn(series, out)
 
 
 class Report:
-    """What has been measured so far: printed row by row, and in the file at any time.
+    """The measurements so far, printed and written row by row.
 
     Args:
-        file: to write.
-        data: what was measured on.
+        file: file to write.
+        data: data of the measurements, in words.
     """
 
     def __init__(self, file: Path, data: str) -> None:
         from fer.system import machine
 
         self.file = file
-        self.figures: list[Figure] = []
-        self.parts: list[str] = []  # that are complete
+        self.figures: list[Measurement] = []
+        self.parts: list[str] = []  # complete parts
         self._about = {"hardware": machine.hardware(), "versions": machine.versions(), "data": data}
 
-    def add(self, figure: Figure) -> None:
-        """Print one more value, and write it with those before it."""
+    def add(self, figure: Measurement) -> None:
+        """Print a value, and write all values so far."""
         self.figures.append(figure)
         name, value, unit, target, met, spread = row(figure)
         bound = f"{target}: {met}" if target else ""
@@ -145,7 +147,7 @@ class Report:
         self._write()
 
     def end(self) -> None:
-        """Print the table of what was measured, complete or not."""
+        """Print the table of all measurements, complete or not."""
         if not self.figures:
             return
         self._write()
@@ -163,8 +165,8 @@ class Report:
         write_json(self.file, entries)
 
 
-def row(figure: Figure) -> tuple[str, ...]:
-    """Return a value as text: what, value, unit, target, whether it is met, spread."""
+def row(figure: Measurement) -> tuple[str, ...]:
+    """Return a measurement as texts: name, value, unit, target, whether it is met, spread."""
     met = {True: "yes", False: "NO", None: ""}[figure.ok]
     value = f"{figure.value:,.3g}" if figure.value < 100 else f"{figure.value:,.0f}"
     return figure.name, value, figure.unit, figure.wanted, met, figure.note

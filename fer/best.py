@@ -1,8 +1,9 @@
-"""``python -m fer.best --hours 2``: the best networks that this machine can train in a given time.
+"""``python -m fer.best --hours 2``: train the best networks that this machine can train in a given time.
 
-It measures how fast each kind of network trains here, plans epochs for the time, trains different networks side by
-side, chooses on val which of them teach, trains three students and a network below half a million parameters with
-them, chooses an ensemble on val, and opens test at the end. ``best.html`` shows it all.
+The campaign measures the speed of each kind of network and plans epochs for the time. It trains different networks
+side by side, chooses teachers among them on val, and trains three students and a network below half a million
+parameters with the teachers. Then it chooses an ensemble on val, and opens test at the end. ``best.html`` shows the
+plan and the results.
 """
 
 import argparse
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CAMPAIGNS = Path("outputs/best")
-ONCE = ("data", "rule", "set", "parts", "earlier", "seed", "no_test", "device", "jobs", "out", "dry_run")  # no --resume
-OWN = {  # key of fer.train that the campaign sets itself -> the option that says it
+ONCE = ("data", "rule", "set", "parts", "earlier", "seed", "no_test", "device", "jobs", "out", "dry_run")  # not resumed
+OPTIONS = {  # key of fer.train that the campaign sets itself -> option that controls it
     "data.path": "--data",
     "data.split": "--rule",
     "trainer.accelerator": "--device",
@@ -48,11 +49,11 @@ def parser() -> Grammar:
     """Return the command line's grammar."""
     grammar = Grammar(
         prog="python -m fer.best",
-        description="Train the best networks that fit a given time on this machine: different networks side by side, "
-        "three students and a small network taught by the best of them, and an ensemble. Everything is chosen on val; "
-        "test is opened at the end, once in each view for each network of the table and once for the ensemble.",
+        description="Train the best networks that this machine can train in a given time: different networks side by "
+        "side, three students and a small network taught by the best of them, and an ensemble. Everything is chosen on "
+        "val; test is opened at the end, once in each view for each network of the table and once for the ensemble.",
     )
-    grammar.add_argument("--hours", type=float, help="hours for the whole campaign, such as 0.15 or 8")
+    grammar.add_argument("--hours", type=float, help="time of the whole campaign in hours, such as 0.15 or 8")
     grammar.add_argument("--data", help="table, archive, folder or 'synthetic'; default: $FER_DATA, then data/")
     grammar.add_argument(
         "--rule", choices=["official", "as_given", "holdout"], help="how the data are split; default: official"
@@ -63,19 +64,19 @@ def parser() -> Grammar:
     )  # fmt: skip
     grammar.add_argument(
         "--with", nargs="+", default=None, metavar="FOLDER", dest="earlier",
-        help="networks of earlier campaigns (or latest), runs or results (docs/results) that may join the ensemble and "
-        "teach; predictions of val and test with ten crops are enough to join",
+        help="earlier campaigns (or latest), runs or results (docs/results) whose networks may join the ensemble and "
+        "teach; to join, predictions of val and test with ten crops are enough",
     )  # fmt: skip
-    grammar.add_argument("--parts", nargs="+", choices=PARTS, default=None, help="what is trained; default: all three")
+    grammar.add_argument("--parts", nargs="+", choices=PARTS, default=None, help="parts to train; default: all three")
     grammar.add_argument(
         "--seed", type=int, default=None,
-        help="first of the students' three seeds, by which the members' are higher too; default: 0. Another one where "
-        "--with names a campaign of the same machine",
+        help="first of the students' three seeds, added to the members' seeds too; default: 0. Choose another one "
+        "where --with names an earlier campaign",
     )  # fmt: skip
     grammar.add_argument(
-        "--no-test", action="store_true", default=None, help="leave test closed: the table has lines of val alone"
+        "--no-test", action="store_true", default=None, help="leave test closed: the table has metrics of val only"
     )
-    grammar.add_argument("--device", choices=["auto", "cpu", "gpu"], default=None, help="default: auto")
+    grammar.add_argument("--device", choices=["auto", "cpu", "gpu"], default=None, help="where to train; default: auto")
     grammar.add_argument(
         "--jobs",
         type=int,
@@ -88,13 +89,13 @@ def parser() -> Grammar:
         "--resume",
         type=Path,
         metavar="FOLDER",
-        help="go on with an interrupted campaign (or latest) in the time that it has left; --hours changes the time "
-        "for everything",
+        help="resume an interrupted campaign (or latest) in its remaining time; --hours changes the time of the whole "
+        "campaign",
     )
     return grammar
 
 
-@command("fer.best", {**OWN, "data.on_bad": "--set data.on_bad="})
+@command("fer.best", {**OPTIONS, "data.on_bad": "--set data.on_bad="})
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     let_waiting_threads_sleep()
@@ -108,26 +109,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return dry_run(record)
     folder = arguments.out or new_folder(CAMPAIGNS.absolute(), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     if (folder / FILE).exists():
-        raise FerError(f"--out {folder}: holds a campaign already; go on with --resume {shlex.quote(str(folder))}")
+        raise FerError(f"--out {folder}: a campaign is in it already; resume it: --resume {shlex.quote(str(folder))}")
     if folder.exists() and any(folder.iterdir()):
-        raise FerError(f"--out {folder}: is not empty; name a new folder")
+        raise FerError(f"--out {folder}: is not empty; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     return run(record, folder)
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raise where options are out of range or mean nothing together.
+    """Refuse options that are out of range or contradict each other.
 
     Raises:
-        FerError: naming the option.
+        FerError: the message names the option.
     """
     if arguments.resume is not None:
         for name in ONCE:
             if getattr(arguments, name) is not None:
                 option = {"earlier": "--with"}.get(name, f"--{name.replace('_', '-')}")
-                raise FerError(f"{option}: a campaign goes on as it began; beside --resume only --hours may be given")
+                raise FerError(f"{option}: a resumed campaign keeps it; beside --resume only --hours may be given")
     elif arguments.hours is None:
-        raise FerError("--hours is missing: the time for everything, such as --hours 2")
+        raise FerError("--hours is missing: give the time of the whole campaign, such as --hours 2")
     if arguments.hours is not None and not 0 < arguments.hours < float("inf"):
         raise FerError(f"--hours {arguments.hours:g}: expected more than 0")
     if arguments.jobs is not None and arguments.jobs < 1:
@@ -135,22 +136,22 @@ def check(arguments: argparse.Namespace) -> None:
     for text in arguments.set or ():
         if not SETTING.fullmatch(text):
             raise FerError(f"--set {text}: expected KEY=VALUE of fer.train, such as data.on_bad=skip")
-        if (key := text.partition("=")[0]) in OWN:
-            raise FerError(f"--set {text}: a campaign sets {key} itself; see {OWN[key]}")
+        if (key := text.partition("=")[0]) in OPTIONS:
+            raise FerError(f"--set {text}: a campaign sets {key} itself; use {OPTIONS[key]}")
     if arguments.seed is not None and arguments.seed < 0:
         raise FerError(f"--seed {arguments.seed}: expected at least 0")
 
 
 def request_of(arguments: argparse.Namespace) -> Request:
-    """Return what a command line asks for.
+    """Return the request of a parsed command line.
 
     Raises:
-        FerError: there are no data, or a setting is none of ``fer.train``.
+        FerError: no data are found, or a setting is no key of ``fer.train``.
     """
     from fer.config.hydra import composed
 
     data, _ = locate(arguments.data, drawn_faces_allowed=False)
-    # a mistyped key is found before anything is measured
+    # refuses a mistyped key before anything is measured
     composed(["experiment=best/cpu", "stages=[]", *(arguments.set or ())])
     return Request(
         hours=arguments.hours,
@@ -167,7 +168,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
 
 
 def dry_run(record: Record) -> int:
-    """Measure, print the plan, and leave nothing behind."""
+    """Measure the speed and print the plan, without writing results."""
     from fer.campaign.campaign import Campaign
 
     with tempfile.TemporaryDirectory(prefix="fer-best-") as scratch:
@@ -180,7 +181,7 @@ def dry_run(record: Record) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    """Go on with a campaign."""
+    """Resume a campaign."""
     folder = named(arguments.resume, CAMPAIGN).expanduser().absolute()
     record = read(folder)
     if record.finished and arguments.hours is None and (folder / "best.html").is_file():
@@ -188,7 +189,7 @@ def resume(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.hours is not None:
         record.request, record.finished = replace(record.request, hours=arguments.hours), None
-        for network in record.networks:  # with more time, what failed or had none is tried again
+        for network in record.networks:  # with a new time, failed and left-out networks get another try
             network.state = "waiting" if network.state in ("failed", "left out") else network.state
     return run(record, folder)
 
@@ -197,14 +198,14 @@ def run(record: Record, folder: Path) -> int:
     """Run a campaign in its folder, and return the exit code: 1 if no network was evaluated.
 
     Raises:
-        FerError: another process works in the folder; bad data; too little time.
-        Interrupted: a signal came; what is done is kept.
+        FerError: another process works in the folder, the data are bad, or the time is too short.
+        Interrupted: a signal arrived; finished work is kept.
     """
     from fer.campaign.campaign import Campaign
 
-    with open(folder / "best.log", "ab") as held, logged(folder / "best.log"):
+    with open(folder / "best.log", "ab") as lock, logged(folder / "best.log"):
         try:
-            jobs.hold(held)
+            jobs.hold(lock)
         except BlockingIOError:
             raise FerError(f"{folder}: a campaign still runs in it; wait for its end, or stop it") from None
         campaign = Campaign(record, folder)
@@ -213,12 +214,12 @@ def run(record: Record, folder: Path) -> int:
         except Interrupted as error:
             campaign.keep()
             again = f"python -m fer.best --resume {shlex.quote(str(shown(folder)))}"
-            raise Interrupted(f"{error}; go on with: {again}", error.code) from None
+            raise Interrupted(f"{error}; resume with: {again}", error.code) from None
         return conclude(campaign)
 
 
 def conclude(campaign: "Campaign") -> int:
-    """Print the table and where everything lies."""
+    """Print the table and the paths of the results."""
     from fer.campaign.summary import rows_of
     from fer.reports import campaign as page
 
@@ -229,10 +230,10 @@ def conclude(campaign: "Campaign") -> int:
     log.info("campaign: %s, of %g hours", shown(folder), record.request.hours)
     for name, purpose in (
         ("best.html", "plan, table, curves and cost on one page"),
-        ("best.json", "the same as data"),
+        ("best.json", "the campaign as data"),
         ("best.safetensors", "the best single network, half precision; its card beside it"),
         ("small.safetensors", "the network below half a million parameters"),
-        ("results/", "predictions, histories and metrics, small enough to be kept"),
+        ("results/", "predictions, histories and metrics, in small files to keep"),
     ):
         if (folder / name).exists():
             log.info("  %-18s %s", name, purpose)

@@ -1,6 +1,6 @@
-"""``python -m fer.compare RUN_OR_SWEEP...``: runs side by side, ranked by their figures on val.
+"""``python -m fer.compare RUN_OR_SWEEP...``: compare finished runs by their metrics on val.
 
-Groups runs by configuration, tells what differs between them, and writes ``leaderboard.csv``, ``leaderboard.md`` and
+Groups runs by configuration, lists their differing settings, and writes ``leaderboard.csv``, ``leaderboard.md`` and
 ``compare.html`` to ``outputs/compare/<date>_<time>/``.
 """
 
@@ -23,17 +23,17 @@ def parser() -> Grammar:
     """Return the command line's grammar."""
     grammar = Grammar(
         prog="python -m fer.compare",
-        description="Lay finished runs side by side: leaderboard, curves, costs, paired tests. All figures are of val.",
+        description="Compare finished runs: leaderboard, curves, costs, paired tests. All metrics are of val.",
     )
     grammar.add_argument("runs", nargs="+", type=Path, help="run folders, sweeps, folders that hold them, or latest")
     grammar.add_argument("--out", type=Path, help="folder for the results; default: outputs/compare/<date>_<time>")
     grammar.add_argument("--sort", choices=SORTS, default="accuracy", help="order of the rows; default: %(default)s")
     grammar.add_argument(
         "--pair", nargs=2, action="append", type=Path, metavar=("A", "B"), default=[],
-        help="two run folders to test against each other by McNemar's exact test; may be given again",
+        help="two run folders for McNemar's exact test; may be repeated",
     )  # fmt: skip
     grammar.add_argument(
-        "--test", type=Path, metavar="RUN", help="the one run chosen on val: show what fer.evaluate found on its test"
+        "--test", type=Path, metavar="RUN", help="the run chosen on val: also show its evaluations on test"
     )
     return grammar
 
@@ -43,14 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments, _ = parser().begin(argv)
     from fer.reports.compare import leaderboard
-    from fer.runs import load  # brings Hydra's side, which --help does without
+    from fer.runs import load  # imports Hydra, which --help does not need
     from fer.runs.run_folder import FINISHED, named, named_results
 
     gathered = load.gather(map(named_results, arguments.runs))
     pairs = [load.paired(*(named(run, FINISHED) for run in pair)) for pair in arguments.pair]
     chosen = arguments.test and named(arguments.test, FINISHED)
     if chosen is not None:
-        load.looks_at_test(chosen)  # before a folder is made
+        load.evaluations_on_test(chosen)  # refuses the run before a folder is made
     out = results_folder(arguments.out)
     published = leaderboard.write(gathered, out, by=arguments.sort, pairs=pairs, chosen=chosen)
     log.info("%s\n\npage:    %s\ntables:  %s, %s", published.text, published.page, published.table, published.markdown)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def results_folder(out: Path | None) -> Path:
-    """Return where the results go.
+    """Return the folder for the results; in place of a used folder a new one with a number.
 
     Raises:
         FerError: ``out`` is a file.

@@ -1,9 +1,8 @@
-"""``python -m fer.evaluate RUN_OR_CHECKPOINT... [--split test] [--data PATH] [--tta flip]``: score networks on a split.
+"""``python -m fer.evaluate RUN_OR_CHECKPOINT... [--split test] [--data PATH] [--tta flip]``: evaluate on a split.
 
-This command and the end of ``fer.best`` alone open test; each access is counted. Several networks are scored as one,
-an ensemble. Writes
-``<run>/evaluations/<split>/`` (a checkpoint outside a run: beside it; a network of the package:
-``outputs/pretrained/``; an ensemble: ``outputs/ensembles/``).
+Only this command and the end of ``fer.best`` open test, and each test evaluation is recorded. Several networks are
+evaluated as an ensemble. Results go to ``<run>/evaluations/<split>/``; for a checkpoint outside a run they go beside
+it, for a network of the package to ``outputs/pretrained/``, for an ensemble to ``outputs/ensembles/``.
 """
 
 import argparse
@@ -11,7 +10,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError
@@ -20,9 +19,12 @@ from fer.reports.summary import remarks
 from fer.runs.run_folder import TRAINED, named
 from fer.system.slots import let_waiting_threads_sleep
 
+if TYPE_CHECKING:
+    from fer.metrics.results import Results
+
 log = logging.getLogger(__name__)
 
-OPTIONS = {  # key of fer.train -> what is said here for it
+OPTIONS = {  # key of fer.train -> option here
     "data.path": "--data",
     "data.split": "--rule",
     "data.votes": "--votes",
@@ -38,36 +40,34 @@ def parser() -> Grammar:
     """Return the command line's grammar."""
     grammar = Grammar(
         prog="python -m fer.evaluate",
-        description="Score a trained network, or several as an ensemble. Their own data and split are used unless "
-        "--data names others.",
-        epilog="A file NAME.safetensors that fer.share has written stands for a run too, and so do the networks of the "
-        f"package by their names: {', '.join(networks_of_package())}.",
+        description="Evaluate a trained network, or several as an ensemble, on the data and split of its training or "
+        "on --data.",
+        epilog="A run may also be a file NAME.safetensors that fer.share has written, or the name of one of the "
+        f"networks of the package: {', '.join(networks_of_package())}.",
     )
     grammar.add_argument(
         "runs", nargs="+", metavar="run",
-        help="run folder (its best epoch; latest is the newest run in outputs/) or checkpoint; of an ensemble "
-        "also a folder of predictions, such as those of docs/results, with <split>[_<tta>].csv.gz beside its .json",
+        help="run folder (its best epoch; latest is the newest run in outputs/) or checkpoint; for an ensemble "
+        "also a folder of predictions such as docs/results has, with <split>[_<tta>].csv.gz and .json",
     )  # fmt: skip
     grammar.add_argument(
         "--split", choices=["train", "val", "test", "all"], default="val",
-        help="default: val; choose on val, report test; all: every labelled face of a data set, whatever its splits",
+        help="split to evaluate; choose on val, report test; all is every labelled face; default: %(default)s",
     )  # fmt: skip
-    grammar.add_argument(
-        "--data", help="table, archive, folder or 'synthetic'; default: what the network was trained on"
-    )
+    grammar.add_argument("--data", help="table, archive, folder or 'synthetic'; default: the data of the training")
     grammar.add_argument(
         "--rule", choices=["official", "as_given", "holdout"], help="how --data is split; default: as in training"
     )
     grammar.add_argument(
-        "--votes", help="FER+'s fer2013new.csv, joined by row: agreement with its annotators is told as well"
+        "--votes", help="FER+'s fer2013new.csv, joined by row: also report the agreement with its annotators"
     )
     grammar.add_argument(
-        "--labels", choices=["fer2013", "ferplus"], help="whose labels to score against; default: as in training"
+        "--labels", choices=["fer2013", "ferplus"], help="labels to evaluate against; default: as in training"
     )
     grammar.add_argument(
         "--ferplus-rule",
         choices=["majority", "argmax", "soft"],
-        help="how votes become labels; default: as trained",
+        help="how votes become labels; default: as in training",
     )
     grammar.add_argument(
         "--tta", choices=["none", "flip", "ten_crop", "shifts"], default="none",
@@ -75,25 +75,32 @@ def parser() -> Grammar:
     )  # fmt: skip
     grammar.add_argument(
         "--weights", choices=["equal", "val"], default="equal",
-        help="of an ensemble's networks: equal, or fitted on the val split of the training, each network's logits "
-        "divided by its own temperature first; default: %(default)s",
+        help="weights of an ensemble's networks: equal, or fitted on val of the training, after each network's logits "
+        "are divided by its temperature; default: %(default)s",
     )  # fmt: skip
     grammar.add_argument(
         "--choose", action="store_true",
-        help="choose an ensemble's networks and their weights among those named, one after the other, on val, each "
-        "network's logits divided by its own temperature first",
+        help="choose an ensemble's networks and weights on val, one network after the other, after each network's "
+        "logits are divided by its temperature",
     )  # fmt: skip
     grammar.add_argument(
         "--against", metavar="OTHER",
-        help="run (or latest), checkpoint or evaluation to compare with on the same faces: differences with intervals",
+        help="baseline on the same faces: run (or latest), checkpoint or evaluation; prints differences with intervals",
     )  # fmt: skip
     grammar.add_argument(
         "--error-rate", type=float, metavar="SHARE",
-        help="find on val the confidence from which answers err in at most this share, and see what it does here",
+        help="find on val the confidence above which at most this share of the predictions is wrong, and apply it here",
     )  # fmt: skip
-    grammar.add_argument("--on-bad", choices=["error", "skip"], default=None, help="a bad row or picture of --data")
+    grammar.add_argument(
+        "--on-bad",
+        choices=["error", "skip"],
+        default=None,
+        help="error stops at a bad row or picture of --data, skip counts and lists it",
+    )
     grammar.add_argument("--batch-size", type=int, default=128, help="faces at a time; default: %(default)s")
-    grammar.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="default: %(default)s")
+    grammar.add_argument(
+        "--device", choices=["auto", "cpu", "gpu"], default="auto", help="where to compute; default: %(default)s"
+    )
     grammar.add_argument("--out", type=Path, help="folder for the results; default: evaluations/ in the run's folder")
     grammar.add_argument("--no-report", action="store_true", help="write neither report nor model card")
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
@@ -101,7 +108,7 @@ def parser() -> Grammar:
 
 
 def networks_of_package() -> list[str]:
-    """Return the names of the networks that come with the package; no torch, since ``--help`` answers at once."""
+    """Return the names of the networks in the package, without torch, so that ``--help`` answers at once."""
     return sorted(file.stem for file in (Path(__file__).parent / "models" / "zoo").glob("*.safetensors"))
 
 
@@ -119,44 +126,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raise where options are out of range or mean nothing together.
+    """Refuse options that are out of range or contradict each other.
 
     Raises:
-        FerError: naming the option.
+        FerError: the message names the option.
     """
     if arguments.batch_size < 1:
         raise FerError(f"--batch-size={arguments.batch_size}: expected at least 1")
     if arguments.error_rate is not None and not 0 < arguments.error_rate < 1:
         raise FerError(f"--error-rate={arguments.error_rate:g}: expected a share between 0 and 1, such as 0.1")
     if arguments.weights == "val" and len(arguments.runs) == 1:
-        raise FerError("--weights val: weighs the networks of an ensemble; name more than one")
+        raise FerError("--weights val: needs an ensemble; name more than one network")
     if arguments.choose and len(arguments.runs) == 1:
-        raise FerError("--choose: chooses among networks; name more than one")
+        raise FerError("--choose: needs several networks; name more than one")
     if arguments.choose and arguments.weights == "val":
-        raise FerError("--choose --weights val: --choose weighs the networks itself; leave one out")
+        raise FerError("--choose --weights val: --choose fits the weights too; leave one out")
     if arguments.rule is not None and arguments.split == "all":
         raise FerError(f"--rule {arguments.rule}: --split all takes every face, whatever its split; leave one out")
 
 
-def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
-    """Score, write the results and the report, print the tables, and return the figures.
+def evaluate(arguments: argparse.Namespace, command: str) -> "Results":
+    """Evaluate, write the results and the report, print the tables, and return the results.
 
     Args:
-        arguments: of the command line.
+        arguments: parsed command line.
         command: the command line, for the record.
 
     Raises:
-        FerError: a bad checkpoint, or data that are missing, bad or without the split.
+        FerError: a checkpoint is bad, or the data are missing, bad or without the split.
     """
     from fer.config.settings import TrainerSettings
     from fer.evaluation.evaluate import evaluate as scored_by
-    from fer.evaluation.request import Asked
+    from fer.evaluation.request import Request
     from fer.reports import model_card, run
     from fer.reports.summary import class_table, metric_table
     from fer.system import machine
 
     on_gpu = machine.uses_gpu(TrainerSettings(accelerator=arguments.device), "--device")
-    asked = Asked(
+    request = Request(
         networks=arguments.runs,
         split=arguments.split,
         data=arguments.data,
@@ -173,9 +180,9 @@ def evaluate(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
         batch_size=arguments.batch_size,
         on_gpu=on_gpu,
     )
-    results, scored, folder = scored_by(asked, arguments.out, command)
-    told = [class_table(results), metric_table(results), *remarks(results)]
-    log.info("\n%s\n\nresults:  %s", "\n\n".join(told), folder)  # first: a disk that is full then takes nothing away
+    results, scored, folder = scored_by(request, arguments.out, command)
+    tables = [class_table(results), metric_table(results), *remarks(results)]
+    log.info("\n%s\n\nresults:  %s", "\n\n".join(tables), folder)  # before the report, which may fail on a full disk
     if not arguments.no_report:
         model_card.write(results, folder / "model_card.md")
         run.write(run.Report(results, scored), folder)

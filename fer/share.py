@@ -1,8 +1,8 @@
-"""``python -m fer.share EVALUATION NAME.safetensors``: a network in one small file for others, with its card beside it.
+"""``python -m fer.share EVALUATION NAME.safetensors``: write a network as one small file for others, with its card.
 
-What is shared is what was evaluated: EVALUATION is the folder of one network's evaluation. The file holds weights in
-half precision (normalisation and biases in full), the network's arguments, what it was trained on without the paths of
-this machine, and its figures; ``fer.load`` and every command take it in place of a checkpoint.
+EVALUATION is the folder of one network's evaluation, whose metrics the card states. The file has the weights in half
+precision (normalisation and biases in full), the network's arguments, its metrics, and its training data without paths
+of this machine. ``fer.load`` and every command take it in place of a checkpoint.
 """
 
 import logging
@@ -22,7 +22,7 @@ def parser() -> Grammar:
         description="Write an evaluated network as one safetensors file for others, and its card beside it.",
     )
     grammar.add_argument("evaluation", type=Path, help="folder of one network's evaluation, by fer.evaluate; or latest")
-    grammar.add_argument("file", type=Path, help="to write, ending in .safetensors")
+    grammar.add_argument("file", type=Path, help="file to write; its name ends in .safetensors")
     grammar.add_argument("--full", action="store_true", help="weights in full precision; default: half")
     grammar.add_argument("--plugins", help="modules to import first, separated by commas")
     return grammar
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fer.runs.run_folder import EVALUATION, named
 
     import_plugins(arguments.plugins.split(",") if arguments.plugins else [])
-    from fer.models.share import share  # torch comes in here
+    from fer.models.share import share  # imports torch
 
     size = share(named(arguments.evaluation, EVALUATION), arguments.file, half=not arguments.full)
     card = arguments.file.with_suffix(".md")

@@ -1,7 +1,7 @@
-"""``python -m fer.study [RUN_OR_SWEEP ...]``: the founding study's table, beside what its experiments give here.
+"""``python -m fer.study [RUN_OR_SWEEP ...]``: the founding study's table beside the results of its experiments here.
 
 Takes the runs of ``experiment=study/...`` (``make study`` makes them) and writes ``study.md``, ``study.csv`` and
-``figures/``. All accuracies are those of val, on which the epoch is chosen too, as in the study.
+``figures/``. All accuracies are of val, on which the epoch is chosen too, as in the study.
 """
 
 import logging
@@ -17,21 +17,9 @@ from fer.system.files import written_whole
 log = logging.getLogger(__name__)
 
 
-# --- from runs to rows ----------------------------------------------------------------------------------------------
-
-
-# --- the table ------------------------------------------------------------------------------------------------------
-
-
-# --- pictures -------------------------------------------------------------------------------------------------------
-
-
-# --- the command ----------------------------------------------------------------------------------------------------
-
-
 def parser() -> Grammar:
     """Return the command line's grammar."""
-    grammar = Grammar(prog="python -m fer.study", description="The founding study's table, with what runs give here.")
+    grammar = Grammar(prog="python -m fer.study", description="The founding study's table, with results of runs.")
     grammar.add_argument(
         "runs",
         nargs="*",
@@ -39,7 +27,7 @@ def parser() -> Grammar:
         default=[Path("outputs/study")],
         help="runs, sweeps, or latest; default: outputs/study",
     )
-    grammar.add_argument("--out", type=Path, help="folder to write to; default: the first of the runs' folders")
+    grammar.add_argument("--out", type=Path, help="folder for the results; default: the first of the folders above")
     return grammar
 
 

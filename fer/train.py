@@ -1,9 +1,10 @@
-"""``python -m fer.train [-m] [group=name] [key=value]``: fit a network, or sweep over settings with ``-m``.
+"""``python -m fer.train [-m] [group=name] [key=value]``: train a network, or sweep over settings with ``-m``.
 
-``--info models`` lists the networks, with what they cost and how fast they are here.
+``--info models`` lists the networks with their parameters, costs and speed on this machine.
 
-Nothing here imports torch before the configuration has been found good: ``--help``, ``--cfg job`` and a mistyped key
-answer at once.
+Torch is imported only after the configuration has passed its checks: ``--help``, ``--cfg job`` and a mistyped key
+answer at once. Drawn faces may replace missing data in a plain single run only: a sweep, a resumed run and an
+evaluation never use them in place of other data.
 """
 
 import logging
@@ -35,7 +36,16 @@ from fer.training.resume import _data, _value, refuse_used_folder, resuming
 log = logging.getLogger(__name__)
 
 HELP = {"--help", "-h"}
-SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
+SHOWING = (
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--hydra-help",
+    "--version",
+    "--shell-completion",
+    "-sc",
+)  # print, run nothing
 
 
 @command("fer.train")
@@ -65,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def task(config: DictConfig) -> None:
-    """What Hydra calls with the composed configuration of a run."""
+    """Run one training; Hydra calls it with the composed configuration."""
     hydra_config = HydraConfig.get()
     run(settings_of(config), Path(hydra_config.runtime.output_dir), _origin(config, hydra_config))
 
@@ -74,17 +84,17 @@ def settings_of(config: DictConfig) -> TrainSettings:
     """Return the settings of one run.
 
     Raises:
-        FerError: they are faulty, or those of a sweep.
+        FerError: they are faulty, or a key of sweeps is set.
     """
     settings = build(TrainSettings, plain(config))
     for key, value in vars(settings.sweep).items():
         if value != getattr(SweepSettings(), key):
-            raise FerError(f"sweep.{key} is set, which is of several runs: a sweep needs -m")
+            raise FerError(f"sweep.{key} applies to a sweep only: add -m, or leave it out")
     return settings
 
 
 def _origin(config: DictConfig, hydra_config: Any) -> Origin:
-    """Return how the run came about; a resumed one as it began."""
+    """Return the origin of a run; of a resumed one the first command line."""
     overrides = [text for text in hydra_config.overrides.task if not text.startswith("resume=")]
     choices = {group: choice for group, choice in hydra_config.runtime.choices.items() if "/" not in group}
     paths = search_paths(hydra_config.overrides.hydra)
@@ -97,72 +107,83 @@ def _origin(config: DictConfig, hydra_config: Any) -> Origin:
 
 
 def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
-    """Fit one run in ``folder`` and say where everything lies."""
-    place = shown(folder)
-    shows = {"report.html": settings.logger.report, "tensorboard/projector_config.pbtxt": settings.logger.projector}
-    missing = [name for name, wanted in shows.items() if wanted and not (folder / name).exists()]
+    """Train one run in ``folder``, and print the paths of its results and the next commands."""
+    path = shown(folder)
+    optional = {"report.html": settings.logger.report, "tensorboard/projector_config.pbtxt": settings.logger.projector}
+    missing = [name for name, required in optional.items() if required and not (folder / name).exists()]
     finished = bool(settings.resume) and (folder / "metrics.json").exists()
     if finished and not missing:
-        log.info("finished already, nothing to resume: %s", place)
+        log.info("finished already, nothing to resume: %s", path)
         return
     import_plugins(settings.plugins)
     data, stand_in = _data(settings, folder, drawn_faces_allowed=not origin.choices.get("experiment"))
-    from fer.training.run import fit  # torch comes in here, with everything checked that can be
+    from fer.training.run import fit  # imports torch, after all checks that need none
 
     settings, origin = replace(settings, data=data), replace(origin, stand_in=stand_in)
     if settings.lr_finder:
         from fer.training import lr_finder
 
-        log.info("%s", lr_finder.told(lr_finder.find(settings, folder, origin), place))
+        log.info("%s", lr_finder.told(lr_finder.find(settings, folder, origin), path))
         return
     if finished:
         from fer.training.run import show_again
 
-        log.info("finished already; writing what is missing of it: %s", ", ".join(missing))
+        log.info("finished already; writing the missing files: %s", ", ".join(missing))
         show_again(settings, folder, origin)
         return
     results = fit(settings, folder, origin)
-    log.info("results:  %s", place)
+    print_results(settings, path, test="test" in results.dataset.counts)
+
+
+def print_results(settings: TrainSettings, path: Path, *, test: bool) -> None:
+    """Print the files of a finished run, and the commands that evaluate it.
+
+    Args:
+        settings: of the run.
+        path: run folder.
+        test: whether its data have a test split.
+    """
+    log.info("results:  %s", path)
     for name, purpose in (
-        ("report.html", "the whole on one page; its figures as PNG and SVG in figures/"),
-        ("tensorboard/", f"tensorboard --logdir {_log_folder(place)}"),
-        ("profile.json", "where a step's time went; profile_trace.json.gz opens in ui.perfetto.dev"),
-        ("metrics.json", "the figures"),
-        ("predictions.csv", "a row a face"),
-        ("history.csv", "a row an epoch"),
+        ("report.html", "report of the run on one page; its figures as PNG and SVG in figures/"),
+        ("tensorboard/", f"tensorboard --logdir {_log_folder(path)}"),
+        ("profile.json", "time of each part of a step; profile_trace.json.gz opens in ui.perfetto.dev"),
+        ("metrics.json", "the metrics"),
+        ("predictions.csv", "a row for each face"),
+        ("history.csv", "a row for each epoch"),
         ("checkpoints/best.ckpt", "the network: fer.load(path)"),
     ):
-        if (folder / name).exists():
+        if (path / name).exists():
             log.info("  %-22s %s", name, purpose)
-    if (folder / "report.html").exists():
-        log.info("report:   %s", place / "report.html")
+    if (path / "report.html").exists():
+        log.info("report:   %s", path / "report.html")
     plugins = f" --plugins {','.join(settings.plugins)}" if settings.plugins else ""
-    log.info("next:     python -m fer.evaluate %s --tta ten_crop%s", shlex.quote(str(place)), plugins)
-    if "test" in results["dataset"]["counts"]:
-        log.info("last:     test, once, when everything is chosen on val: the same with --split test")
+    log.info("next:     python -m fer.evaluate %s --tta ten_crop%s", shlex.quote(str(path)), plugins)
+    if test:
+        log.info("last:     once, when everything is chosen on val: the same command with --split test")
 
 
-def _log_folder(place: Path) -> str:
-    """Return what TensorBoard is to open: all of ``outputs`` where the run lies in it, else the run alone."""
-    return "outputs" if place.parts[:1] == ("outputs",) else shlex.quote(str(place))
+def _log_folder(path: Path) -> str:
+    """Return the folder for TensorBoard: all of ``outputs`` if the run is in it, else the run."""
+    return "outputs" if path.parts[:1] == ("outputs",) else shlex.quote(str(path))
 
 
-# --- before Hydra, which writes into the folder that it is given ----------------------------------------------------
+# --- parsing before Hydra, which makes folders ----------------------------------------------------------------------
 
 
 def beside_info_models(arguments: Sequence[str]) -> list[str] | None:
-    """Return what a command line holds beside ``--info models``; None if it has none: other ``--info`` are Hydra's."""
+    """Return the command line without ``--info models``; None if it has none (Hydra handles any other ``--info``)."""
     rest = list(arguments)
-    for place, argument in enumerate(rest):
+    for index, argument in enumerate(rest):
         if argument in ("--info=models", "-i=models"):
-            return rest[:place] + rest[place + 1 :]
-        if argument in ("--info", "-i") and rest[place + 1 : place + 2] == ["models"]:
-            return rest[:place] + rest[place + 2 :]
+            return rest[:index] + rest[index + 1 :]
+        if argument in ("--info", "-i") and rest[index + 1 : index + 2] == ["models"]:
+            return rest[:index] + rest[index + 2 :]
     return None
 
 
 def list_models(arguments: Sequence[str]) -> None:
-    """Print every network, those of plugins too, with its costs and times.
+    """Print every network, plugins' networks too, with its costs and times.
 
     Raises:
         FerError: the arguments are faulty.
@@ -170,7 +191,7 @@ def list_models(arguments: Sequence[str]) -> None:
     overrides = tidied(arguments)
     options = [text for text in overrides if text.startswith("-")]
     if options:
-        raise FerError(f"--info models takes key=value and nothing else; leave out {options[0]}")
+        raise FerError(f"--info models takes only key=value; leave out {options[0]}")
     refuse_additions(overrides)
     offer_networks(overrides)
     settings = build(TrainSettings, plain(composed(overrides)))
@@ -181,12 +202,12 @@ def list_models(arguments: Sequence[str]) -> None:
 
 
 def _several(arguments: Sequence[str]) -> bool:
-    """Return whether a command line asks for a sweep."""
+    """Return whether a command line is a sweep."""
     return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
 
 
 def _shows(arguments: Sequence[str]) -> bool:
-    """Return whether a command line asks Hydra to show something, and to run nothing."""
+    """Return whether a command line makes Hydra print something and run nothing."""
     return any(argument.partition("=")[0] in SHOWING for argument in arguments)
 
 

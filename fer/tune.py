@@ -1,7 +1,8 @@
 """``python -m fer.tune [space=name] [tune.key=value] [group=name] [key=value]``: search for good settings.
 
-Everything that ``fer.train`` takes is fixed for all trials, the space says what varies. Trials are runs of
-``fer.train``; bad ones are ended early. The best is chosen on val, and written as an experiment for ``fer.train``.
+The space lists the settings that vary; all other keys of ``fer.train`` are the same for all trials. Each trial is a
+run of ``fer.train``, and bad trials are ended early. The best trial is chosen on val and written as an experiment for
+``fer.train``.
 
 Needs Optuna: pip install 'fer-lightning[tune]'.
 """
@@ -24,7 +25,7 @@ from fer.config.keys import filled_section, meanings, row, rows
 from fer.runs.trials import Trial, counted, counts, ended_in
 from fer.sweeps import jobs
 from fer.system.files import new_folder
-from fer.system.slots import places
+from fer.system.slots import slots
 from fer.system.terminal import logged, shown
 
 if TYPE_CHECKING:
@@ -33,15 +34,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OPTUNA = 5  # the major version whose defaults are meant: its sampler takes all parameters together
+OPTUNA = 5  # least major version: its default sampler takes all parameters together
 EXAMPLES = """Examples:
   python -m fer.tune model=mlp data.path=fer2013.csv tune.trials=30 tune.hours=2
   python -m fer.tune --out outputs/tune/first model=cnn space=cnn trainer.max_epochs=20 tune.jobs=2 logger=none
   python -m fer.tune model=mlp space.optimizer=[adamw,sgd] 'space.model.dropout={low:0,high:0.5}' space.augment=null
-  python -m fer.tune tune.resume=outputs/tune/<date>_<time>    # after Ctrl-C; with tune.trials=60, for more of them
+  python -m fer.tune tune.resume=outputs/tune/<date>_<time>    # after Ctrl-C, or with tune.trials=60 for more trials
   python -m fer.train --config-dir outputs/tune/<date>_<time> experiment=best
 
-A space of your own: space/<name>.yaml in a folder that --config-dir names. Other keys: python -m fer.train --help"""
+To add a space, write space/<name>.yaml in a folder and name the folder with --config-dir.
+python -m fer.train --help describes all other keys."""
 
 
 @command("fer.tune")
@@ -58,15 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def help_text() -> str:
-    """Return the purpose, the keys with their meaning as ``conf/`` has them, the spaces, examples."""
+    """Return the purpose, the keys with their meaning in ``conf/tune.yaml``, the spaces, and examples."""
     folder = conf_folder()
     default = (folder / "space" / "default.yaml").read_text(encoding="utf-8")
     names = ", ".join(sorted(file.stem for file in (folder / "space").glob("*.yaml")))
-    own = rows({"tune": plain(composed([], "tune"))["tune"]}, meanings(folder / "tune.yaml"))
-    listed = {key: meaning for key, meaning in own.items() if not key.startswith("tune.folder=")}  # it is --out here
-    keys = filled_section("Keys as they are set, with their meaning:", listed)
+    of_tune = rows({"tune": plain(composed([], "tune"))["tune"]}, meanings(folder / "tune.yaml"))
+    listed = {key: meaning for key, meaning in of_tune.items() if not key.startswith("tune.folder=")}  # it is --out
+    keys = filled_section("Keys with their default and their meaning:", listed)
     out = row(
-        "--out folder", "of the search; default: outputs/tune/<date>_<time>; one that holds it already is resumed"
+        "--out folder",
+        "folder of the search; default: outputs/tune/<date>_<time>; a folder that holds a search is resumed",
     )
     space = "\n".join(f"  {line}" for line in default.splitlines())
     purpose = (__doc__ or "").strip().replace("``", "")
@@ -74,60 +77,60 @@ def help_text() -> str:
 
 
 def require_optuna() -> None:
-    """Raise where Optuna is missing, or too old.
+    """Refuse to start without Optuna of the required version.
 
     Raises:
-        FerError: naming the command that installs it.
+        FerError: Optuna is missing or too old; the message names the command that installs it.
     """
-    found = None
+    version = None
     with suppress(metadata.PackageNotFoundError):
-        found = metadata.version("optuna")
-    if found is None or int(found.partition(".")[0]) < OPTUNA:
-        told = "is not installed" if found is None else f"is version {found}, {OPTUNA} is needed"
-        raise FerError(f"Optuna {told}: pip install 'fer-lightning[tune]'")
+        version = metadata.version("optuna")
+    if version is None or int(version.partition(".")[0]) < OPTUNA:
+        problem = "is not installed" if version is None else f"is version {version}, {OPTUNA} is needed"
+        raise FerError(f"Optuna {problem}: pip install 'fer-lightning[tune]'")
 
 
 def run(request: "Request", line: str) -> int:
-    """Search as asked, write what came out, and return the exit code: 1 if no trial is complete.
+    """Search, write the results, and return the exit code: 1 if no trial is complete.
 
     Args:
-        request: what is asked for.
-        line: the command line that does.
+        request: the parsed command line.
+        line: the command line, for the record.
 
     Raises:
-        FerError: no data; another process searches in the same folder.
-        Interrupted: a signal came; the trials in hand have saved themselves.
+        FerError: no data are found, or another process searches in the same folder.
+        Interrupted: a signal arrived; running trials have saved themselves.
     """
     from fer.sweeps.tuning import outcome, proposals
     from fer.sweeps.tuning.search import Search, Task
 
     environment = jobs.environment(request.config["data"]["path"])
     settings, folder = request.settings, _made(request)
-    where = places(settings.jobs, settings.trials, {request.config["trainer"]["accelerator"]})
-    with open(folder / "tune.log", "ab") as held, logged(folder / "tune.log"):
-        _hold(held, folder)
+    trial_slots = slots(settings.jobs, settings.trials, {request.config["trainer"]["accelerator"]})
+    with open(folder / "tune.log", "ab") as lock, logged(folder / "tune.log"):
+        _hold(lock, folder)
         before = request.before or {}
         task = Task(
-            folder, settings, request.parameters, request.told, request.config, environment, where.environments,
-            spent=before.get("seconds", 0.0),
+            folder, settings, request.parameters, request.trial_overrides, request.config, environment,
+            trial_slots.environments, spent=before.get("seconds", 0.0),
         )  # fmt: skip
         study = proposals.opened(folder, settings, task.monitor, task.most_epochs, task.baseline())
         search = Search(study, task, lambda: outcome.keep(state))
         _refuse_forgotten(folder, settings.storage or folder / proposals.JOURNAL, search.trials())
         state = outcome.Outcome(request, search, folder, before.get("command", line))
         outcome.keep(state)
-        announce(state, where.told)
+        announce(state, trial_slots.description)
         try:
             search.run()
         except Interrupted as error:
             outcome.conclude(state)
             again = f"python -m fer.tune tune.resume={shlex.quote(str(shown(folder)))}"
-            raise Interrupted(f"{error}; go on with: {again}", error.code) from None
+            raise Interrupted(f"{error}; resume with: {again}", error.code) from None
         return outcome.conclude(state)
 
 
 def _made(request: "Request") -> Path:
-    """Return the search's folder, which is there by then."""
+    """Make and return the folder of the search."""
     if request.folder is None:
         return new_folder(Path("outputs", "tune").absolute(), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     request.folder.mkdir(parents=True, exist_ok=True)
@@ -142,17 +145,17 @@ def _hold(stream: IO[bytes], folder: Path) -> None:
 
 
 def _refuse_forgotten(folder: Path, storage: object, trials: Sequence[Trial]) -> None:
-    """Refuse a storage that lacks trials which the folder tells of: they would be overwritten."""
-    told, held = ended_in(folder / "trials.csv"), len(trials) - counts(trials)["running"]
-    if held < told:
+    """Refuse a storage without all trials of ``trials.csv``: new trials would overwrite the missing ones."""
+    recorded, stored = ended_in(folder / "trials.csv"), len(trials) - counts(trials)["running"]
+    if stored < recorded:
         raise FerError(
-            f"{storage}: holds {held} trials that have ended, {folder / 'trials.csv'} has {told}; a search goes on "
-            "with all of them: bring its storage back, or begin another with --out"
+            f"{storage}: has {stored} ended trials, {folder / 'trials.csv'} has {recorded}; restore the storage, or "
+            "start another search with --out"
         )
 
 
 def announce(state: "Outcome", where: str) -> None:
-    """Say what is going to be done, and what is not."""
+    """Print the budget, the parameters, and what limits the search."""
     from fer.sweeps.tuning.proposals import prunes
 
     request, trials = state.request, state.search.trials()
@@ -163,10 +166,10 @@ def announce(state: "Outcome", where: str) -> None:
     for parameter in request.parameters:
         log.info("  %-24s %s", parameter.key, parameter)
     if request.fixed:
-        log.info("  set by the command line, and not varied: %s", ", ".join(request.fixed))
+        log.info("  fixed by the command line: %s", ", ".join(request.fixed))
     if settings.pruner != "none" and not prunes(settings, task.most_epochs):
         warm = f"tune.warmup_epochs={settings.warmup_epochs}"
-        log.info("  no trial is pruned: %s leaves none of %d epochs for it", warm, task.most_epochs)
+        log.info("  no trial is pruned: a trial has %d epochs at most, and %s", task.most_epochs, warm)
     if not state.search.affords_one() and not counts(trials)["running"]:
         log.info("  the budget is spent; tune.trials= and tune.hours= raise it")
 

@@ -1,4 +1,4 @@
-"""Small drawn runs through the real entry points."""
+"""Fixtures: small runs on drawn faces through the real entry points."""
 
 import json
 import os
@@ -18,10 +18,9 @@ from typing import Any
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes in: two test processes share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two test processes share the cores
 
-# a shell starts what runs in the background with SIGINT ignored, nohup with SIGHUP, and children inherit that; some
-# tests send them
+# a shell ignores SIGINT for background processes, and nohup SIGHUP; children inherit that, but some tests send them
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -43,7 +42,7 @@ SMALL = (
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended and what it said."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -51,7 +50,7 @@ class Ended:
 
     @property
     def line(self) -> str:
-        """The one line on stderr, which must be the only one."""
+        """The single line on stderr; more lines fail the test."""
         lines = self.err.strip().splitlines()
         assert len(lines) == 1, self.err
         return lines[0]
@@ -59,7 +58,7 @@ class Ended:
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the user's data, cache and folders out of the tests."""
+    """Isolate each test from the user's data, cache and folders."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FER_DATA", raising=False)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
@@ -68,24 +67,46 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_plugins_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Forget what a test's plugins registered: networks, their offers to Hydra, the modules themselves."""
+    """Remove the registrations of a test's plugins: networks, readers, their entries in Hydra, and modules."""
     from hydra.core.config_store import ConfigStore
 
     from fer.data.readers import READERS
     from fer.models import MODELS
 
-    readers = dict(READERS)
+    readers = dict(READERS._entries)
     networks, modules = dict(MODELS._entries), set(sys.modules)
     yield
-    READERS.clear()
-    READERS.update(readers)
+    READERS._entries.clear()
+    READERS._entries.update(readers)
     MODELS._entries.clear()
     MODELS._entries.update(networks)
-    ConfigStore.instance().repo.pop("model", None)  # the shipped networks are offered by files
+    ConfigStore.instance().repo.pop("model", None)  # the library's networks are in files
     for name in set(sys.modules) - modules:
-        # of a test's own folder: the library and all that it stands on may lie in a temporary folder too
+        # only modules of a test's folder: the library and its dependencies may be in a temporary folder too
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path_factory.getbasetemp())):
             del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def sketched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave figures unrendered, which takes most of an evaluation's time, where a quick test is about something else.
+
+    The figures are composed all the same, and their files are written. Tests marked ``renders`` render them, each
+    figure of a report in one at least, and so do slow tests and the fixtures that several tests share.
+    """
+    if any(map(request.node.get_closest_marker, ("slow", "renders"))):
+        return
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    def savefig(figure: Figure, stream: Any, format: str, **options: Any) -> None:
+        width, height = figure.get_size_inches() * 72
+        if format == "svg":
+            stream.write(f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}pt" height="{height}pt"></svg>')
+        else:
+            Image.new("L", (1, 1)).save(stream, format)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def runner(main: Callable[[Sequence[str]], int], capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
@@ -101,7 +122,7 @@ def runner(main: Callable[[Sequence[str]], int], capfd: pytest.CaptureFixture[st
 
 @pytest.fixture
 def epochs_take(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return a function that lets epochs take so many seconds, for whatever is done now and then."""
+    """Return a function that sets the duration of epochs, in seconds, for actions that run at intervals."""
     from fer.training.callbacks.history import Stopwatch
 
     now = [0.0]
@@ -147,7 +168,7 @@ def audit(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
 
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a finished small run, which no test may change."""
+    """Return the folder of a finished small run that tests share and must not change."""
     from fer.train import main
 
     folder = tmp_path_factory.mktemp("trained") / "run"
@@ -157,7 +178,7 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_run(trained_once: Path, tmp_path: Path) -> Path:
-    """Return the folder of a finished small run of the test's own."""
+    """Return the folder of a finished small run, a copy for one test."""
     return shutil.copytree(trained_once, tmp_path / "run")
 
 
@@ -175,10 +196,10 @@ def training_commands(markdown: str) -> list[list[str]]:
 
 
 def settings_of_first_job(arguments: Sequence[str]) -> Any:
-    """Return the settings that a command line gives its run, or a sweep's its first job.
+    """Return the settings of a command line's run, or of the first job of a sweep's command line.
 
     Raises:
-        FerError: they are faulty.
+        FerError: a setting is not valid.
     """
     from fer.config.conf import plain
     from fer.config.hydra import composed, offer_networks
@@ -192,14 +213,14 @@ def settings_of_first_job(arguments: Sequence[str]) -> Any:
 
 
 def in_a_terminal(columns: int, *command: str) -> tuple[int, str]:
-    """Return the exit code of a command in a pseudo-terminal, and all that a person would see."""
+    """Return exit code and output of a command in a pseudo-terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         command, stdout=theirs, stderr=theirs, stdin=theirs,
         env=os.environ | {"COLUMNS": str(columns), "TERM": "xterm", "PYTHONIOENCODING": "utf-8"},
     )  # fmt: skip
     os.close(theirs)
-    said = b""
+    output = b""
     while True:
         try:
             part = os.read(ours, 65536)
@@ -207,13 +228,13 @@ def in_a_terminal(columns: int, *command: str) -> tuple[int, str]:
             break
         if not part:
             break
-        said += part
-    return process.wait(), said.decode()
+        output += part
+    return process.wait(), output.decode()
 
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
-    """Return the shapes of the faces that graphs are made for; a graph runs as it is in place of being compiled."""
+    """Return the shapes of faces for which graphs are made; graphs run without being compiled."""
     import torch
 
     shapes: list[tuple[int, ...]] = []
@@ -232,26 +253,35 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     torch.compiler.reset()
 
 
+@pytest.fixture(scope="session")
+def another_trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run with another seed than ``trained_once``'s, which no test may change."""
+    from fer.train import main
+
+    folder = tmp_path_factory.mktemp("trained") / "another"
+    assert main([*SMALL, "seed=1", f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
 @pytest.fixture
-def another_run(train: Callable[..., Ended], tmp_path: Path) -> Path:
-    """Return the folder of a run with another seed than ``small_run``'s."""
-    assert train(*SMALL, "seed=1", f"hydra.run.dir={tmp_path / 'another'}").code == 0
-    return tmp_path / "another"
+def another_run(another_trained_once: Path, tmp_path: Path) -> Path:
+    """Return the folder of a run with another seed than ``small_run``'s, of the test's own."""
+    return shutil.copytree(another_trained_once, tmp_path / "another")
 
 
 @pytest.fixture
 def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Let the next run that comes to a step be interrupted there, as by Ctrl-C."""
+    """Return a function that interrupts the next run at a step, as by Ctrl-C."""
     from fer.training.callbacks.history import Stopwatch
 
-    wanted: list[int] = []
+    steps: list[int] = []
     before = Stopwatch.on_train_batch_end
 
     def stopping(self: Stopwatch, trainer: Any, *args: Any) -> None:
         before(self, trainer, *args)
-        if wanted and trainer.global_step == wanted[0]:
-            wanted.clear()
+        if steps and trainer.global_step == steps[0]:
+            steps.clear()
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Stopwatch, "on_train_batch_end", stopping)
-    return wanted.append
+    return steps.append

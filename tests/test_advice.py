@@ -92,7 +92,7 @@ def test_a_training_leads_to_its_report_and_to_val_and_names_test_last(train, ev
     assert evaluate(*arguments).code == 0  # as it is printed
     assert [folder.name for folder in (tmp_path / "a run" / "evaluations").iterdir()] == ["val_ten_crop"]
     assert not (tmp_path / "a run" / "test_opened.json").exists()
-    assert last == "last:     test, once, when everything is chosen on val: the same with --split test"
+    assert last == "last:     once, when everything is chosen on val: the same command with --split test"
 
 
 def test_a_training_on_data_without_test_does_not_name_it(train):

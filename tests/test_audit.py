@@ -134,8 +134,8 @@ def test_the_runs_note_and_the_audit_count_alike(audit, train, table, tmp_path):
     assert ended.code == 0, ended.err
     notes = json.loads((tmp_path / "run" / "metrics.json").read_text())["dataset"]["notes"]
     matrix = facts(tmp_path / "out")["twins"]["splits"]
-    assert f"{matrix['val']['train']} of 10 val faces have an exact twin in train" in notes
-    assert f"{matrix['test']['train']} of 10 test faces have an exact twin in train" in notes
+    assert f"{matrix['val']['train']} of 10 val faces have an exact duplicate in train" in notes
+    assert f"{matrix['test']['train']} of 10 test faces have an exact duplicate in train" in notes
 
 
 def test_one_colour_faces_are_listed_apart(audit, table, tmp_path):
@@ -198,18 +198,18 @@ def test_near_twins_are_counted_listed_and_advised_on(audit, tmp_path):
     assert [int(row["row"]) for row in rows] == [row for group in groups for row in group]
     assert [row["row"] for row in rows if row["mirrored"] == "1"] == ["55"]
     assert {row["row"] for row in rows if row["conflict"] == "1"} == {"3", "13", "56", "66"}
-    for said in ("12 pictures that differ show 6 photographs; in 2 groups", "1 of 10 val faces have one in train, and"):
+    for said in ("12 different pictures of 6 photographs; in 2 groups", "1 of 10 val faces have one in train"):
         assert said in ended.out
     assert suggestions(tmp_path / "out") == {
-        (2, "near twin in val", "exclude"),
-        (3, "near twin of another label", "exclude"),
-        (6, "near twin in test", "exclude"),
-        (12, "near twin in train", "exclude"),
-        (13, "near twin of another label", "exclude"),
-        (14, "near twin in train", "exclude"),
-        (15, "exact twin in train", "exclude"),
-        (56, "near twin of another label", "look"),
-        (66, "near twin of another label", "look"),
+        (2, "near duplicate in val", "exclude"),
+        (3, "near duplicate of another label", "exclude"),
+        (6, "near duplicate in test", "exclude"),
+        (12, "near duplicate in train", "exclude"),
+        (13, "near duplicate of another label", "exclude"),
+        (14, "near duplicate in train", "exclude"),
+        (15, "exact duplicate in train", "exclude"),
+        (56, "near duplicate of another label", "look"),
+        (66, "near duplicate of another label", "look"),
     }
     assert "data.exclude=" in ended.out
 
@@ -224,17 +224,17 @@ def test_exact_twins_and_pictures_of_nothing_are_advised_on(audit, table, tmp_pa
     assert audit("fer2013.csv", "--out", "out").code == 0
     told = suggestions(tmp_path / "out")
     assert {
-        (1, "exact twin in train", "exclude"),
-        (2, "exact twin in val", "exclude"),
-        (3, "exact twin in test", "exclude"),
-        (51, "exact twin of another label", "look"),  # a figure on val is not changed
+        (1, "exact duplicate in train", "exclude"),
+        (2, "exact duplicate in val", "exclude"),
+        (3, "exact duplicate in test", "exclude"),
+        (51, "exact duplicate of another label", "look"),  # a figure on val is not changed
         (10, "one colour", "exclude"),
         (11, "one colour", "exclude"),
         (52, "one colour", "look"),
         (FLAT, "nearly one colour", "exclude"),
     } <= told
     assert all(row < 50 for row, _, suggestion in told if suggestion == "exclude")
-    assert not [row for row, reason, _ in told if row in BLACK and "twin" in reason]
+    assert not [row for row, reason, _ in told if row in BLACK and "duplicate" in reason]
     found = facts(tmp_path / "out")
     assert FLAT in found["no_faces"]["flat_rows"]
     assert found["no_faces"]["voted"] is None
@@ -249,7 +249,7 @@ def test_where_no_split_is_told_all_may_be_left_out(audit, tmp_path):
     write_tree(tmp_path / "mine", images, targets)
     assert audit("mine", "--quick", "--out", "out").code == 0
     reasons = sorted((reason, suggestion) for _, reason, suggestion in suggestions(tmp_path / "out"))
-    assert reasons == [("exact twin in train", "exclude"), *[("exact twin of another label", "exclude")] * 2]
+    assert reasons == [("exact duplicate in train", "exclude"), *[("exact duplicate of another label", "exclude")] * 2]
 
 
 def test_pictures_that_votes_call_no_face_are_advised_on(audit, table, tmp_path):
@@ -271,7 +271,7 @@ def test_pictures_that_votes_call_no_face_are_advised_on(audit, table, tmp_path)
     assert {
         (30, "not a face", "exclude"), (31, "perhaps not a face", "look"), (60, "not a face", "look"),
     } <= suggestions(tmp_path / "out")  # fmt: skip
-    assert "3 by the most frequent of FER+'s answers, 2 by more than half of the votes" in ended.out
+    assert "3 pictures by FER+'s most frequent answer, 2 by more than half of the votes" in ended.out
     page = (tmp_path / "out" / "audit.html").read_text()
     assert "8 of 10 votes" in page.partition('id="no-faces"')[2].partition("</section>")[0]
 
@@ -313,7 +313,7 @@ def test_a_tree_is_counted_by_its_own_folders_and_says_so(audit, tmp_path):
     assert ended.code == 0, ended.err
     found = facts(tmp_path / "outputs" / "audit" / "mine")
     assert found["split"]["rule"] == "as_given"
-    assert "does not tell the official split of 42 of 42 faces" in found["split"]["why_not_official"]
+    assert "has no official split (Usage) for 42 of 42 faces" in found["split"]["why_not_official"]
     assert {name: sum(held.values()) for name, held in found["counts"].items()} == {"train": 28, "test": 14}
     assert found["twins"]["splits"] == {"train": {"train": 0, "test": 1}, "test": {"train": 1, "test": 0}}
     assert "the official split does not apply" in ended.out
@@ -327,7 +327,7 @@ def test_a_rule_that_was_asked_for_is_as_in_training(audit, tmp_path):
     assert ended.code == 0, ended.err
     found = facts(tmp_path / "out")
     assert {name: sum(held.values()) for name, held in found["counts"].items()} == {"train": 63, "val": 7, "test": 70}
-    assert "val drawn out of train" in found["split"]["meaning"]
+    assert "val drawn from train" in found["split"]["meaning"]
     assert audit("mine", "--quick", "--rule", "holdout", "--out", "out").code == 0
     counts = facts(tmp_path / "out_2")["counts"]
     assert {name: sum(held.values()) for name, held in counts.items()} == {"train": 112, "val": 28}
@@ -343,7 +343,7 @@ def test_class_folders_alone_are_one_column(audit, tmp_path):
     assert list(found["counts"]) == ["all"]
     assert found["imbalance"]["all"] == 1
     assert not rows_of(tmp_path / "out" / "twins.csv")
-    assert "exact twins: none" in ended.out
+    assert "exact duplicates: none" in ended.out
 
 
 def test_unlabelled_faces_are_counted(audit, tmp_path):
@@ -394,7 +394,7 @@ def test_votes_are_summed_up(audit, table, tmp_path):
     assert votes["votes_per_face"] == [6, 10]
     assert votes["answers"]["happy"]["happiness"] == int((targets[7:] == 3).sum())
     assert sum(held["contempt"] for held in votes["answers"].values()) == 7
-    assert "agrees with 90.0 % of the labels" in ended.out
+    assert "equals the label of 90.0 % of the faces" in ended.out
 
 
 def test_the_data_are_found_where_training_finds_them(audit, table, tmp_path, monkeypatch):
@@ -472,7 +472,7 @@ def test_a_plugins_layout_is_read(audit, tmp_path, monkeypatch):
     ("arguments", "says"),
     [
         (["nowhere.csv"], "nowhere.csv: no such file or folder"),
-        (["mine", "--rule", "official"], "does not tell the official split of 14 of 14 faces"),
+        (["mine", "--rule", "official"], "has no official split (Usage) for 14 of 14 faces"),
         (["mine", "--rule", "offical"], "--rule"),
         (["mine", "--rule", "folds"], "--rule"),
         (["mine", "--predictions", "nowhere"], "nowhere: no such folder"),

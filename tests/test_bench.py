@@ -1,4 +1,4 @@
-"""``python -m fer.bench``: contestants that take turns, what is made of their times, and the report."""
+"""``python -m fer.bench``: contestants that take turns, the evaluation of their times, and the report."""
 
 import importlib
 import json
@@ -9,7 +9,7 @@ import pytest
 
 from fer.bench import main
 from fer.benchmarks import growth, tables, training
-from fer.benchmarks.contestants import Imports, Order, command_line, waits
+from fer.benchmarks.contestants import Imports, Workload, command_line, waits
 from fer.benchmarks.figures import at_least, at_most
 from fer.benchmarks.growth import Series, repeated
 from fer.benchmarks.training import interleaved, ratios, waits_of
@@ -37,11 +37,15 @@ def test_ratios_are_taken_round_by_round():
 
 @pytest.mark.parametrize(("values", "ok"), [((1.0, 4.0, 16.0), True), ((1.0, 4.0, 20.0), False), ((1, 4, 8), True)])
 def test_growth_is_held_against_a_straight_line(values, ok):
-    *told, last = Series("reading", "rows", (100, 400, 1600), values, "s", linear=True).figures()
-    assert [figure.name for figure in told] == ["reading, 100 rows", "reading, 400 rows", "reading, 1,600 rows"]
+    *values_measured, last = Series("reading", "rows", (100, 400, 1600), values, "s", linear=True).measurements()
+    assert [measurement.name for measurement in values_measured] == [
+        "reading, 100 rows",
+        "reading, 400 rows",
+        "reading, 1,600 rows",
+    ]
     assert last.value == pytest.approx(values[-1] / 16)
     assert last.ok is ok
-    assert [f.ok for f in Series("speed", "threads", (1, 2), (5, 9), "images/s").figures()] == [None, None]
+    assert [f.ok for f in Series("speed", "threads", (1, 2), (5, 9), "images/s").measurements()] == [None, None]
 
 
 def test_a_table_is_repeated_row_by_row(drawn, tmp_path):
@@ -65,7 +69,7 @@ def test_imports_within_imports_count_once(monkeypatch):
     assert imports.seconds == 2  # from the outer's start to its end, the inner's own start between
 
 
-def test_what_waits_is_told_from_what_does_not():
+def test_waits_are_counted_among_other_events():
     calm = ["aten::conv2d", "cudaLaunchKernel", "Memcpy HtoD (Pinned -> Device)", "cudaMemcpyAsync", "aten::to"]
     assert waits(calm) == 0
     assert waits([*calm, "cudaStreamSynchronize", "Memcpy DtoH (Device -> Pageable)", "cudaDeviceSynchronize"]) == 3
@@ -84,7 +88,7 @@ def test_fer_train_is_measured_in_bf16_where_the_processor_multiplies_it(multipl
 
     monkeypatch.setattr("fer.system.machine.multiplies_bf16", lambda: multiplies)
     monkeypatch.setattr(training, "interleaved", measured)
-    found = {figure.name: figure for figure in training.side_by_side(Path("fer2013.csv"), 1, 1, None)}
+    found = {measurement.name: measurement for measurement in training.side_by_side(Path("fer2013.csv"), 1, 1, None)}
     assert not found["plain loop's time / ours, by the clock"].ok  # twice as fast, and three times is the target
     half = found.get("plain loop's time / ours in bf16, by the clock")
     assert (half is not None) == bool(multiplies) == ("bf16" in asked)
@@ -97,9 +101,9 @@ def test_fer_train_is_measured_in_bf16_where_the_processor_multiplies_it(multipl
 
 @pytest.mark.slow
 def test_steps_do_not_wait(drawn):
-    """On a CPU there is nothing to wait for: that the steps are profiled and counted is all that this tells."""
-    order = Order(str(drawn), "", batch_size=32, model="mlp", arguments={"hidden": [8]}, cache="null")
-    found = waits_of(order)
+    """A CPU never waits: the test covers the profile and the count of the steps."""
+    workload = Workload(str(drawn), "", batch_size=32, model="mlp", arguments={"hidden": [8]}, cache="null")
+    found = waits_of(workload)
     assert found.name.startswith("waits of the host in ")
     assert found.value == 0
     assert found.ok
@@ -108,7 +112,7 @@ def test_steps_do_not_wait(drawn):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["reading", "flying"], "flying: no part of the bench; there are reading, augmenting"),
+        (["reading", "flying"], "flying: no part of the bench; use reading, augmenting"),
         (["--data", "nowhere.csv", "reading"], "nowhere.csv: no such file"),
         (["--rounds", "0", "overhead"], "--rounds 0: expected at least 1"),
     ],
@@ -123,10 +127,10 @@ def test_a_users_mistake_is_one_line(arguments, says, capsys, monkeypatch, tmp_p
 
 @pytest.mark.slow
 def test_all_three_loops_train_the_same_faces(drawn):
-    order = Order(str(drawn), "", model="mlp", arguments={"hidden": [8]})
-    told = interleaved({name: (name, order) for name in ("plain", "bare", "ours")}, rounds=2)
+    workload = Workload(str(drawn), "", model="mlp", arguments={"hidden": [8]})
+    epochs = interleaved({name: (name, workload) for name in ("plain", "bare", "ours")}, rounds=2)
     faces = int((csv_file.read(drawn).official == 0).sum())
-    for turns in told.values():
+    for turns in epochs.values():
         assert [turn["images"] for turn in turns] == [faces, faces]
         assert all(0 < turn["trained"] < turn["seconds"] for turn in turns)
         assert turns[-1]["memory"] > 1
@@ -135,7 +139,7 @@ def test_all_three_loops_train_the_same_faces(drawn):
 @pytest.mark.slow
 def test_a_contestant_that_fails_says_why(drawn):
     with pytest.raises(FerError, match=r"the bare training of the bench ended: .*no_such_net"):
-        interleaved({"bare": ("bare", Order(str(drawn), "", model="no_such_net"))}, rounds=1)
+        interleaved({"bare": ("bare", Workload(str(drawn), "", model="no_such_net"))}, rounds=1)
 
 
 @pytest.mark.slow

@@ -55,8 +55,8 @@ def test_a_command_gets_what_follows_its_name(run, tmp_path):
 def test_an_unknown_command_is_one_line(run):
     ended = run("trian", "model=cnn")
     assert ended.code == 1
-    assert ended.line == f"fer: trian: no such command; there is {', '.join(COMMANDS)}; did you mean 'train'?"
-    assert run("foo").line.startswith("fer: foo: no such command; there is train, ")
+    assert ended.line == f"fer: trian: no such command; use one of {', '.join(COMMANDS)}; did you mean 'train'?"
+    assert run("foo").line.startswith("fer: foo: no such command; use one of predict, train, ")
 
 
 def test_the_console_command_is_this_function():
@@ -87,7 +87,7 @@ def test_the_folder_of_results_is_out_for_a_run_a_sweep_and_a_search(train, tmp_
     assert (tmp_path / "sweep" / "0" / "metrics.json").exists()
     refused = train("--out", "one", "hydra.run.dir=two", *SMALL)
     assert refused.line == "fer.train: --out one: hydra.run.dir=two names the folder too; leave one out"
-    assert train(*SMALL, "--out").line.startswith("fer.train: --out: names the folder")
+    assert train(*SMALL, "--out").line.startswith("fer.train: --out: expected a folder")
     assert train("resume='a b'", "--out", "c").line.endswith("leave out --out (hydra.run.dir)")
     assert not (tmp_path / "outputs").exists()
 
@@ -98,6 +98,6 @@ def test_every_help_names_the_folder_of_results_alike(run, name, capfd):
         said = run(name, "--help").out
     except SystemExit:
         said = capfd.readouterr().out
-    assert re.search(r"^  --out (OUT|folder) ", said, re.MULTILINE)
+    assert re.search(r"^  --out (OUT|FOLDER|folder)", said, re.MULTILINE)
     assert "hydra.run.dir" not in said
     assert "tune.folder" not in said

@@ -72,7 +72,7 @@ def test_a_pair_of_different_faces_is_refused(compare, two_runs, tmp_path):
     file.write_text("\n".join([lines[0], f"{int(row) + 5000},{rest}", *lines[2:]]) + "\n")
     ended = compare(str(first), str(second), "--out", "out", "--pair", str(first), str(second))
     assert ended.code == 1
-    assert "scored on different faces, which no paired test can take (faces scored: 14 of val" in ended.line
+    assert "a paired test needs runs scored on the same faces (faces scored: 14 of val" in ended.line
     assert not (tmp_path / "out").exists()  # nothing half done
     assert compare(str(first), str(second), "--out", "out").code == 0
 
@@ -98,7 +98,7 @@ def test_rows_are_sorted_as_asked(compare, two_runs, tmp_path):
     [
         ((), "the following arguments are required: runs"),
         (("nowhere",), "nowhere: no such folder"),
-        ((".",), ".: holds no finished run"),
+        ((".",), ".: no finished run"),
         (("run", "--out", "taken"), "--out taken: is a file; name a folder"),
         (("run", "--pair", "run", "nowhere"), "nowhere"),
         (("run", "--pair", "run", "run"), "the same run twice; name two"),
@@ -139,10 +139,10 @@ def test_test_figures_are_shown_of_one_chosen_run_alone(compare, evaluate, two_r
         assert evaluate(str(one), "--split", "test").code == 0
     assert evaluate(str(run), "--split", "test", "--tta", "flip").code == 0
     plain = compare(*map(str, two_runs), "--out", str(tmp_path / "plain"))
-    assert "Test, of the one chosen run" not in plain.out
+    assert "Test evaluations of the chosen run" not in plain.out
     ended = compare(*map(str, two_runs), "--test", str(run), "--out", str(tmp_path / "out"))
     assert ended.code == 0, ended.err
-    assert f"Test, of the one chosen run {run}" in ended.out
+    assert f"Test evaluations of the chosen run {run}" in ended.out
     looks = [line.split() for line in ended.out.splitlines() if line.startswith(("test ", "test_flip "))]
     assert [line[:3] for line in looks] == [["test", "1", "none"], ["test_flip", "2", "flip"]]
     for name in ("leaderboard.md", "compare.html"):

@@ -73,6 +73,7 @@ def test_every_picture_is_shown():
     assert shown == {file.name for file in (DOCS / "pictures").iterdir()}
 
 
+@pytest.mark.renders
 def test_the_picture_of_accuracies_is_of_the_files(tmp_path):
     """Matplotlib notes each text that it draws, so that numbers can be compared across its versions."""
     spec = spec_from_file_location("draw_accuracy", DOCS / "draw_accuracy.py")

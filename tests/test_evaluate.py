@@ -3,7 +3,9 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +18,14 @@ import fer
 from fer.config.settings import DataSettings
 from fer.data import exclude
 from fer.data.datamodule import FERDataModule
-from fer.data.labels import EMOTIONS
+from fer.data.duplicates import digests
+from fer.data.labels import EMOTIONS, SPLITS
 from fer.data.readers.drawing import draw_faces
+from fer.evaluation.leakage import TrainingData
 from fer.inference import ensemble
 from fer.inference.ensemble import Pick
 from fer.runs import predictions
+from fer.train import main as train_command
 
 
 def test_val_again_gives_the_runs_own_figures(evaluate, small_run):
@@ -49,7 +54,7 @@ def test_a_checkpoint_alone_is_enough(evaluate, small_run, tmp_path):
     assert metrics(tmp_path / "alone" / "evaluations" / "val")["accuracy"] == metrics(small_run)["accuracy"]
 
 
-def test_results_go_where_they_are_told(evaluate, small_run, tmp_path, monkeypatch):
+def test_results_go_to_the_folder_that_is_named(evaluate, small_run, tmp_path, monkeypatch):
     assert evaluate(str(small_run), "--out", str(tmp_path / "elsewhere")).code == 0
     assert metrics(tmp_path / "elsewhere" / "val")["n"] == 14
     monkeypatch.chdir(small_run / "checkpoints")
@@ -57,7 +62,7 @@ def test_results_go_where_they_are_told(evaluate, small_run, tmp_path, monkeypat
     assert (small_run / "evaluations" / "val" / "metrics.json").exists()
 
 
-def test_other_data_are_told(evaluate, small_run, tmp_path):
+def test_other_data_are_reported(evaluate, small_run, tmp_path):
     write_csv(tmp_path / "other.csv")
     ended = evaluate(str(small_run), "--data", "other.csv", "--split", "test")
     assert ended.code == 0, ended.err
@@ -85,12 +90,12 @@ def test_batch_size_does_not_change_the_figures(evaluate, small_run):
         (["{run}", "--batch-size", "0"], "--batch-size=0"),
         (["{run}", "--plugins", "no_such_module"], "could not be imported"),
         (["{run}", "--rule", "holdout", "--split", "test"], "no test split under --rule holdout"),
-        (["{run}", "--device", "gpu"], "sees no GPU"),
+        (["{run}", "--device", "gpu"], "finds no GPU"),
         (["{run}", "--split", "tset"], "--split"),
         (["{run}", "--colour"], "--colour"),
         (["{run}", "{run}"], "given twice"),
         (["{run}", "--weights", "val"], "name more than one"),
-        (["{run}", "--choose"], "--choose: chooses among networks; name more than one"),
+        (["{run}", "--choose"], "--choose: needs several networks; name more than one"),
         (["{run}", "other", "--choose", "--weights", "val"], "leave one out"),
         (["{run}", "--error-rate", "20"], "--error-rate=20: expected a share between 0 and 1"),
         (["{run}", "--split", "all", "--rule", "holdout"], "takes every face"),
@@ -198,7 +203,7 @@ def test_what_was_left_out_of_the_training_was_not_seen(train, evaluate, twins, 
     (tmp_path / "found" / "audit.csv").unlink()
     ended = evaluate(str(run), "--split", "test")
     assert ended.code == 0, ended.err
-    assert "no clean figures: data.exclude=" in ended.err + ended.out
+    assert "no clean metrics: data.exclude=" in ended.err + ended.out
     assert metrics(run / "evaluations" / "test_2")["clean"] is None
 
 
@@ -208,7 +213,7 @@ def test_without_the_training_data_nothing_is_called_clean(evaluate, twins, tmp_
     (tmp_path / "other.csv").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
     ended = evaluate(str(twins), "--data", "other.csv", "--split", "test")
     assert ended.code == 0, ended.err
-    assert "no clean figures" in ended.err + ended.out
+    assert "no clean metrics" in ended.err + ended.out
     found = metrics(twins / "evaluations" / "test")
     assert found["clean"] is None
     assert found["temperature"] == metrics(twins)["temperature"]  # sealed in the checkpoint
@@ -252,7 +257,7 @@ def test_two_networks_of_one_folder_each_have_their_looks(evaluate, small_run):
     assert "test was opened 3 times by now" in ended.out
 
 
-def test_a_promise_says_where_twins_could_not_be_told(train, evaluate, tmp_path):
+def test_a_promise_states_that_duplicates_are_not_known(train, evaluate, tmp_path):
     audited = tmp_path / "audit.csv"
     data = FERDataModule(DataSettings(path="synthetic", synthetic_count=140, image_size=24))
     about = f"fingerprint={exclude.fingerprint(data.faces)} image_size=24 split=official"
@@ -262,14 +267,14 @@ def test_a_promise_says_where_twins_could_not_be_told(train, evaluate, tmp_path)
     audited.unlink()
     ended = evaluate("run", "--error-rate", "0.9")
     assert ended.code == 0, ended
-    assert "no clean figures: " in ended.err + ended.out
-    assert "all of val, since its twins in train could not be told" in " ".join(ended.out.split())
+    assert "no clean metrics: " in ended.err + ended.out
+    assert "all of val, since its duplicates in train are not known" in " ".join(ended.out.split())
     first, second = (metrics(tmp_path / "run" / "evaluations" / name)["answering"] for name in ("val", "val_2"))
-    assert first["chosen_on"] == "the faces of val without a twin in train"
+    assert first["chosen_on"] == "the faces of val without a duplicate in train"
     assert second["chosen_on"].startswith("all of val")
 
 
-def test_what_is_skipped_is_told(evaluate, small_run, tmp_path):
+def test_skipped_rows_are_reported(evaluate, small_run, tmp_path):
     images, targets = draw_faces(20, seed=5)
     rows = [f"{t},{' '.join(map(str, i.ravel()))},PrivateTest" for i, t in zip(images, targets, strict=True)]
     (tmp_path / "mine.csv").write_text("\n".join(["emotion,pixels,Usage", *rows, "9,1 2 3,PrivateTest"]) + "\n")
@@ -280,7 +285,7 @@ def test_what_is_skipped_is_told(evaluate, small_run, tmp_path):
     assert "1 bad rows or files were skipped." in card
 
 
-def test_data_that_have_changed_in_place_are_told_so(train, evaluate, tmp_path):
+def test_data_that_have_changed_in_place_are_reported(train, evaluate, tmp_path):
     images, targets = draw_faces(60, seed=5)
     usages = ["Training"] * 40 + ["PublicTest"] * 20
 
@@ -328,6 +333,7 @@ def test_an_ensemble_is_the_mean_of_its_networks(evaluate, small_run, another_ru
         assert json.loads((run / "test_opened.json").read_text())[0]["networks"] == 2
 
 
+@pytest.mark.renders  # the figures of an ensemble too
 def test_an_ensembles_networks_are_chosen_on_val(train, evaluate, small_run, another_run, tmp_path):
     untrained = tmp_path / "untrained"
     command = (*SMALL, "optimizer.lr=1e-7", "trainer.max_epochs=1", "seed=2", f"hydra.run.dir={untrained}")
@@ -391,13 +397,13 @@ def test_a_single_network_that_is_chosen_is_said_to_be(evaluate, small_run, anot
 
 
 @pytest.mark.parametrize(("accuracy", "said"), [(0.0, True), (1.0, False)])
-def test_a_choice_that_reads_less_than_the_best_alone_is_told(
+def test_a_choice_less_accurate_than_its_best_network_is_reported(
     evaluate, small_run, another_run, monkeypatch, accuracy, said
 ):
     monkeypatch.setattr(ensemble, "greedy", lambda predicted, targets: [Pick(0, 1.5, 0.5), Pick(1, 1.4, accuracy)])
     ended = evaluate(str(small_run), str(another_run), "--choose", "--out", "both")
     assert ended.code == 0, ended.err
-    assert ("lowers val's NLL, but reads 0.00 % of val, the best network alone" in ended.out) == said
+    assert ("but its accuracy there is 0.00 %, the best network's" in ended.out) == said
 
 
 @pytest.mark.slow
@@ -462,15 +468,15 @@ def test_the_temperature_is_sealed_in_the_checkpoint_and_used_by_probabilities(s
         )
 
 
-def test_the_report_tells_what_was_asked_for(evaluate, small_run, another_run):
+def test_the_report_shows_every_option(evaluate, small_run, another_run):
     arguments = ("--split", "test", "--tta", "flip", "--against", str(another_run), "--error-rate", "0.95")
     assert evaluate(str(small_run), *arguments).code == 0
     page = (small_run / "evaluations" / "test_flip" / "report.html").read_text()
     for words in (
         "test-time augmentation: flip",
         "test opened once by now",
-        "All figures",
-        "Against another",
+        "All metrics",
+        "Comparison with a baseline",
         "ROC AUC",
         "divided by",
     ):
@@ -480,16 +486,30 @@ def test_the_report_tells_what_was_asked_for(evaluate, small_run, another_run):
 # --- what a hostile user might try ----------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def holdout_trained_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "holdout"
+    assert train_command([*SMALL, "data.split=holdout", "data.split_seed=1", f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
 @pytest.fixture
-def holdout_run(train, tmp_path):
+def holdout_run(holdout_trained_once, tmp_path):
     """A run on another split of the same faces: it was trained on most of the other runs' val and test."""
-    split = ("data.split=holdout", "data.split_seed=1")
-    assert train(*SMALL, *split, f"hydra.run.dir={tmp_path / 'holdout'}").code == 0
-    return tmp_path / "holdout"
+    return shutil.copytree(holdout_trained_once, tmp_path / "holdout")
 
 
-def looks_of(run):
+def accesses_of(run):
     return json.loads((run / "test_opened.json").read_text())
+
+
+def test_networks_of_differently_drawn_splits_have_no_val_in_common(train, evaluate, holdout_run):
+    """The seed of the split is all that differs."""
+    settings = ("data.split=holdout", "data.split_seed=2", "trainer.max_epochs=1")
+    assert train(*SMALL, *settings, "hydra.run.dir=redrawn").code == 0
+    ended = evaluate(str(holdout_run), "redrawn", "--data", "synthetic", "--split", "val", "--weights", "val")
+    assert ended.code == 1
+    assert "were chosen on different val faces" in ended.line
 
 
 def test_nothing_is_chosen_on_faces_that_a_member_was_trained_on(evaluate, small_run, holdout_run):
@@ -504,14 +524,14 @@ def test_nothing_is_chosen_on_faces_that_a_member_was_trained_on(evaluate, small
 
 
 @pytest.mark.slow
-def test_a_rivals_look_and_what_it_has_seen_are_counted(evaluate, small_run, holdout_run):
+def test_accesses_and_leakage_of_a_baseline_are_counted(evaluate, small_run, holdout_run):
     ended = evaluate(str(small_run), "--against", str(holdout_run), "--split", "test")
     assert ended.code == 0, ended.err
     found = metrics(small_run / "evaluations" / "test")
     assert found["seen_in_training"] == 0
     assert found["against"]["seen_by_it"] > 7
     assert (found["against"]["clean"] or {"n": 0})["n"] == 14 - found["against"]["seen_by_it"]
-    assert len(looks_of(holdout_run)) == len(looks_of(small_run)) == 1
+    assert len(accesses_of(holdout_run)) == len(accesses_of(small_run)) == 1
 
 
 @pytest.mark.parametrize("arguments", [("--split", "all"), ("--rule", "holdout")])
@@ -519,7 +539,29 @@ def test_test_under_another_name_is_a_look_too(evaluate, small_run, arguments):
     assert evaluate(str(small_run), "--split", "val").code == 0
     assert not (small_run / "test_opened.json").exists()
     assert evaluate(str(small_run), *arguments).code == 0
-    assert len(looks_of(small_run)) == 1
+    assert len(accesses_of(small_run)) == 1
+
+
+def test_one_of_14_test_faces_in_another_table_is_a_look_and_none_is_not(evaluate, small_run, tmp_path):
+    data = FERDataModule(DataSettings(path="synthetic", synthetic_count=140, image_size=24))
+    train, test = (np.flatnonzero(data.splits == SPLITS.index(name)) for name in ("train", "test"))
+    for rows, opened in ((train[:40], False), (test[:1], True)):  # then one of test beside those of train
+        for row in rows:
+            file = tmp_path / "faces" / "train" / EMOTIONS[data.faces.targets[row]] / f"{row}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(data.faces.images[row]).save(file)
+        ended = evaluate(str(small_run), "--data", "faces", "--split", "all")
+        assert ended.code == 0, ended.err
+        assert (small_run / "test_opened.json").exists() == opened
+
+
+def test_more_than_a_twentieth_of_the_test_faces_is_a_look():
+    faces = draw_faces(40, seed=1)[0]
+    test = set(digests(faces))
+    assert len(test) == 40
+    networks = SimpleNamespace(hashes=lambda split, size: test)
+    found = [TrainingData.is_test(networks, faces[:count]) for count in (0, 2, 3, 40)]
+    assert found == [False, False, True, True]
 
 
 @pytest.mark.slow
@@ -539,7 +581,7 @@ def test_what_weights_began_from_was_seen_too(train, evaluate, holdout_run, tmp_
     assert metrics(run / "evaluations" / "test")["seen_in_training"] > 7
 
 
-def test_a_look_that_cannot_be_recorded_is_told_and_loses_nothing(evaluate, small_run, monkeypatch):
+def test_an_access_that_cannot_be_recorded_is_reported_and_loses_nothing(evaluate, small_run, monkeypatch):
     from fer.evaluation import test_log
 
     def refuse(file, contents):
@@ -554,7 +596,7 @@ def test_a_look_that_cannot_be_recorded_is_told_and_loses_nothing(evaluate, smal
 
 @pytest.mark.slow
 def test_votes_are_found_from_another_folder(train, evaluate, tmp_path, monkeypatch):
-    from test_crowd_runs import VOTED, write_votes
+    from data.test_votes_in_runs import VOTED, write_votes
 
     write_votes(tmp_path)
     assert train(*VOTED).code == 0
@@ -569,7 +611,7 @@ def test_a_balanced_sampler_and_weights_exclude_each_other(train):
     for loss in ("loss=logit_adjusted", "loss.class_weights=sqrt"):
         ended = train(*SMALL, "data.sampler=balanced", loss)
         assert ended.code == 1
-        assert "every class has the same say already" in ended.line
+        assert "leave out loss.class_weights" in ended.line
 
 
 def test_ferplus_rules_without_ferplus_labels_are_refused(evaluate, small_run):

@@ -26,19 +26,19 @@ def test_help_prints_every_key_with_its_comment(train, monkeypatch):
         if not key.endswith(".name") and value != {}:
             assert re.search(rf"^  {re.escape(key)}=\S+(  .|$)", ended.out, re.MULTILINE), key
     assert "data.votes=null FER+'s fer2013new.csv, joined by row" in said
-    assert "budget.hours=null take as many epochs as fit in this time" in said
+    assert "budget.hours=null train as many epochs as fit into this time" in said
     assert "augment.zoom=0.0 largest relative change of size" in said  # from the file that basic begins from
 
 
 def test_help_describes_the_choices_that_stand_beside_it(train):
     said = " ".join(train("--help", "model=resnet9", "experiment=speedrun/63").out.split())
-    assert "model.stride=2 of the first convolution" in said
+    assert "model.stride=2 stride of the first convolution" in said
     assert "model.head_dropout" not in said
     assert "ema=0.99 decay of a moving average" in said
     listed = train("-h", "scheduler").out
     assert listed.count("  scheduler=") == 6
-    assert "  scheduler=none                    A constant rate." in listed
-    assert train("--help", "modl").line.startswith("fer.train: --help modl: no such group; there is data, ")
+    assert "  scheduler=none                    A constant learning rate." in listed
+    assert train("--help", "modl").line.startswith("fer.train: --help modl: no such group; use one of data, ")
     assert "did you mean 'model'?" in train("--help", "modl").line
     assert "model=cn: no such choice" in train("--help", "model=cn").line
 
@@ -63,4 +63,4 @@ def test_help_of_evaluate_names_the_networks_of_the_package(capfd):
     subprocess.run([sys.executable, "-c", code], check=True)
     said = " ".join(capfd.readouterr().out.split())
     assert "NAME.safetensors that fer.share has written" in said
-    assert said.endswith(f"the networks of the package by their names: {', '.join(pretrained())}.")
+    assert said.endswith(f"the networks of the package: {', '.join(pretrained())}.")

@@ -84,7 +84,7 @@ def test_a_run_of_the_newest_sweep_stands_for_the_sweep(two, train, capfd):
 def test_where_there_is_none_it_says_so_in_one_line(command, kind, capfd, tmp_path):
     assert command() == 1
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.partition(": ")[2] == f"latest: there is no {kind} in {tmp_path}/outputs; name a folder"
+    assert line.partition(": ")[2] == f"latest: no {kind} in {tmp_path}/outputs; name a folder"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_where_there_is_none_it_says_so_in_one_line(command, kind, capfd, tmp_pa
     ],
 )
 def test_a_key_without_such_a_folder_is_one_line(train, arguments, kind):
-    assert train(*arguments).line == f"fer.train: latest: there is no {kind} in {Path.cwd()}/outputs; name a folder"
+    assert train(*arguments).line == f"fer.train: latest: no {kind} in {Path.cwd()}/outputs; name a folder"
 
 
 def test_a_campaign_is_found_by_its_record(tmp_path, capfd):

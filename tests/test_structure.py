@@ -10,7 +10,19 @@ import fer
 PACKAGE = Path(fer.__file__).parent
 
 # from the ground up: a package imports from itself and from rows above; packages of one row do not know each other
-COMMANDS = {"train", "tune", "evaluate", "compare", "study", "audit", "share", "best", "__main__", "__init__"}
+COMMANDS = {
+    "predict",
+    "train",
+    "tune",
+    "evaluate",
+    "compare",
+    "study",
+    "audit",
+    "share",
+    "best",
+    "__main__",
+    "__init__",
+}
 ORDER = [
     {"config"},
     {"system"},

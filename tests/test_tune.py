@@ -93,14 +93,14 @@ def test_without_optuna_it_says_how_to_get_it(tuned, monkeypatch, version):
         (["optimizer.lr=0.1,0.2"], "to search over several: space.optimizer.lr=[0.1,0.2]"),
         (["optimizr=sgd"], "did you mean 'optimizer'?"),
         (["+x=1"], "keys cannot be added"),
-        (["-m"], "a search takes key=value"),
-        (["resume=x"], "gone on with by tune.resume="),
+        (["-m"], "a search takes only key=value"),
+        (["resume=x"], "tune.resume= continues a search"),
         (["sweep=schedules"], "belongs to fer.train -m"),
-        (["hydra.run.dir=x"], "--out names it"),
+        (["hydra.run.dir=x"], "name its folder with --out"),
         (["lr_finder=true"], "trains nothing that could be compared"),
-        (["monitor=accuracy/test"], "the test split chooses nothing"),
+        (["monitor=accuracy/test"], "on the test split; use one of accuracy/val"),
         (["tune.resume=nowhere"], "no search (it has no tune.json)"),
-        (["tune.storage=postgresql://me:secret@host/name"], "holds a password"),
+        (["tune.storage=postgresql://me:secret@host/name"], "tune.storage: "),
         (["optimizer.lr=-1"], "optimizer.lr=-1: out of range"),
         (["--config-dir", "nowhere"], "no such folder"),
     ],
@@ -123,7 +123,7 @@ def test_a_search_never_draws_faces_in_place_of_data(tuned, tmp_path, monkeypatc
 def test_a_folder_with_something_else_is_left_alone(tuned, tmp_path):
     (tmp_path / "found").mkdir()
     (tmp_path / "found" / "notes.txt").touch()
-    assert "holds something else already" in tuned(*BASE).line
+    assert "is not empty" in tuned(*BASE).line
 
 
 def test_a_space_of_ones_own_lies_in_a_folder_that_is_named(tmp_path):
@@ -242,7 +242,7 @@ def test_a_storage_that_forgot_trials_is_refused_and_nothing_is_overwritten(tune
     more = [forgetting] if "=" in forgetting else []
     ended = tuned("tune.resume=found", "tune.trials=3", *more)
     assert ended.code == 1
-    assert "holds 0 trials that have ended" in ended.err
+    assert "has 0 ended trials" in ended.err
     assert ((folder / "trials.csv").read_bytes(), (folder / "tune.json").read_bytes()) == kept
 
 
@@ -256,7 +256,7 @@ def test_a_search_of_failing_trials_ends_with_exit_1_and_says_so(tuned, tmp_path
     chosen = [text for text in BASE if not text.startswith("model")]
     ended = tuned(*chosen, *SPACE, "plugins=[dying]", "model=dies", "tune.trials=2")
     assert ended.code == 1
-    assert "no trial is complete, so that none is best; the last one: exit 1: " in ended.out
+    assert "no trial is complete, so there is no best one; the last one: exit 1: " in ended.out
     assert [row["state"] for row in rows(tmp_path / "found")] == ["failed"] * 2
     assert all("RuntimeError: out of something" in row["reason"] for row in rows(tmp_path / "found"))
     assert "No trial is complete" in (tmp_path / "found" / "tune.html").read_text()
@@ -282,14 +282,14 @@ def test_an_interrupted_search_goes_on_with_what_remains(tuned, tmp_path, number
     said, _ = process.communicate(timeout=120)
     assert process.returncode == (130 if number == signal.SIGINT else -9), said
     if number == signal.SIGINT:
-        assert "go on with: python -m fer.tune tune.resume=found" in said
+        assert "resume with: python -m fer.tune tune.resume=found" in said
         assert [row["state"] for row in rows(folder)] == ["running"]
     until(lambda: not jobs.lives(folder / "0"))  # the system tells it to save itself where the search was killed
     assert 0 < (folder / "0" / "history.csv").read_text().count("\n") - 1 < 60
     ended = tuned("tune.resume=found")
     assert ended.code == 0, ended.out + ended.err
     assert "trial 0 goes on" in ended.out
-    assert "going on from epoch" in (folder / "0" / "console.log").read_text()
+    assert "resuming from epoch" in (folder / "0" / "console.log").read_text()
     states = [(row["state"], row["epochs"], row["folders"]) for row in rows(folder)]
     assert states == [("complete", "60", "0"), ("complete", "60", "1")]
     nothing = tuned(*RUN[1:], *long)  # the same line again, as after a restart
@@ -297,9 +297,9 @@ def test_an_interrupted_search_goes_on_with_what_remains(tuned, tmp_path, number
     assert "the budget is spent" in nothing.out
     assert len(rows(folder)) == 2
     changed = tuned("tune.resume=found", "data.batch_size=32")
-    assert "the search has data.batch_size=16, now it is 32; a search goes on as it began" in changed.line
-    assert "the search has space.augment=" in tuned("tune.resume=found", "space.augment=null").line
-    assert "the search has tune.seeds=1, now it is 2" in tuned("tune.resume=found", "tune.seeds=2").line
+    assert "data.batch_size=32: the search in" in changed.line
+    assert "has space.augment=" in tuned("tune.resume=found", "space.augment=null").line
+    assert "has tune.seeds=1" in tuned("tune.resume=found", "tune.seeds=2").line
     with open(folder / "tune.log", "ab") as log:
         jobs.hold(log)
         assert "a search still runs in it" in tuned("tune.resume=found", "tune.trials=3").line

@@ -1,14 +1,14 @@
-"""Augmentation of whole batches against Pillow's face by face."""
+"""Speed of augmentation: whole batches, compared with Pillow face by face."""
 
 from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from fer.benchmarks.figures import ROUNDS, Figure, at_least, cpu_seconds
+from fer.benchmarks.figures import ROUNDS, Measurement, at_least, cpu_seconds
 
 
-def augmenting() -> list[Figure]:
-    """Measure whole-batch augmentation against a chain of Pillow operations a face, on one thread of the processor."""
+def augmenting() -> list[Measurement]:
+    """Measure whole-batch augmentation and a chain of Pillow operations for each face, on one processor thread."""
     import torch
     from torchvision.transforms import v2
 
@@ -18,7 +18,7 @@ def augmenting() -> list[Figure]:
     from fer.data.transforms.augment import build
     from fer.system import machine
 
-    machine.keep_freed_memory()  # as a training does
+    machine.keep_freed_memory()  # as fer.train does
     torch.set_num_threads(1)
     images = torch.from_numpy(draw_faces(128)[0])[:, None]  # (128, 1, 48, 48) uint8
     crop = build(AugmentSettings(flip=0.5, crop_padding=4))
@@ -48,6 +48,6 @@ def augmenting() -> list[Figure]:
     return [
         at_least("augmenting on one thread, crop + flip", crop_speed, "images/s", 70_000),
         at_least("augmenting on one thread, affine + flip", affine_speed, "images/s", 50_000),
-        Figure("augmenting on one thread, Pillow face by face", chain_speed, "images/s"),
+        Measurement("augmenting on one thread, Pillow face by face", chain_speed, "images/s"),
         at_least("augmenting, affine / Pillow face by face", affine_speed / chain_speed, "times", 10),
     ]

@@ -1,9 +1,10 @@
-"""Three ways to train the same network, each in a process of its own that takes turns with the others.
+"""Three loops that train the same network, each in a separate process; the processes take turns, one epoch each.
 
-``plain`` is the loop of the popular repositories: torchvision's reader, Pillow a face, a DataLoader, figures fetched
-at every step. ``bare`` is the limit: everything in memory, whole batches, no figure looked at. ``ours`` is the command
-``fer.train`` with all that it does. Run as ``python -m fer.benchmarks.contestants NAME ORDER``; a line on stdin is an
-epoch, whose times come back on stdout.
+``plain`` is the usual loop of public repositories: torchvision's reader, Pillow for each face, a DataLoader, loss and
+accuracy fetched at every step. ``bare`` is the lower limit: all faces in memory, whole batches, no metrics. ``ours`` is
+the command ``fer.train`` with everything that it does. Taking turns spreads the changing load of the machine over all
+loops alike; targets are ratios or differences within one run. Usage: ``python -m fer.benchmarks.contestants NAME
+WORKLOAD``; each line on stdin starts an epoch, and its times are printed on stdout.
 """
 
 import json
@@ -19,19 +20,22 @@ from unittest.mock import patch
 from fer.benchmarks.figures import TRAIN_FACES, VAL_FACES
 from fer.system.slots import let_waiting_threads_sleep
 
+UNSETTLED = 5  # first steps of an epoch that are not profiled
+BEFORE = 0.0  # seconds from the start of the process until this module ran: Python itself
+
 
 @dataclass(frozen=True)
-class Order:
-    """What is trained.
+class Workload:
+    """The training that is timed.
 
     Args:
-        file: a plain ``fer2013.csv``.
-        folder: for what is written.
-        model: the network's name.
-        arguments: of the network.
-        batch_size: faces a step.
-        steps: of an epoch; None takes every face.
-        threads: of the processor.
+        file: an uncompressed ``fer2013.csv``.
+        folder: output folder.
+        model: name of the network.
+        arguments: arguments of the network.
+        batch_size: faces in each step.
+        steps: steps of an epoch; None uses all faces.
+        threads: processor threads.
         cache: folder for the parsed table, as ``data.cache``.
         accelerator: as ``trainer.accelerator``.
         more: further arguments of ``fer.train``.
@@ -51,11 +55,14 @@ class Order:
 
 @dataclass
 class Turns:
-    """Waits to be told, and tells how long an epoch took.
+    """Waits for the signal to train an epoch, and reports how long the epoch took.
 
     Args:
-        channel: where to tell.
-        baseline: MB in use once everything is imported.
+        channel: stream of the reports.
+        baseline: MB in use after all imports.
+        images: faces trained in the current epoch.
+        trained: seconds of its training part.
+        began: wall and processor clock at its start; None before the first epoch.
     """
 
     channel: Any
@@ -65,17 +72,17 @@ class Turns:
     began: tuple[float, float] | None = field(default=None)
 
     def imported(self) -> None:
-        """Take the memory that imports have cost."""
+        """Store the memory used by imports."""
         from fer.system import machine
 
         self.baseline = machine.memory(machine.RESIDENT) or 0.0
 
     def begin(self) -> None:
-        """Tell what the last epoch took, if there was one, and wait for the next; without one, end the process."""
+        """Report the last epoch, if any, and wait for the signal for the next; end the process if none comes."""
         if self.began is not None:
-            self.tell()
+            self.report()
         if not sys.stdin.readline():
-            os._exit(0)  # Lightning would save and report
+            os._exit(0)  # a regular exit would let Lightning save and report
         self.began, self.images, self.trained = (time.perf_counter(), time.process_time()), 0, 0.0
 
     def validates(self) -> None:
@@ -83,44 +90,44 @@ class Turns:
         assert self.began is not None
         self.trained = time.perf_counter() - self.began[0]
 
-    def tell(self) -> None:
-        """Write the epoch's times, and the peak of memory above the imports."""
+    def report(self) -> None:
+        """Print the times of the epoch, and the peak memory above the baseline."""
         from fer.system import machine
 
         assert self.began is not None
-        told = {
+        report = {
             "seconds": time.perf_counter() - self.began[0],
             "processor": time.process_time() - self.began[1],
             "trained": self.trained,
             "images": self.images,
             "memory": (machine.memory() or 0.0) - self.baseline,
         }
-        print(json.dumps(told), file=self.channel, flush=True)
+        print(json.dumps(report), file=self.channel, flush=True)
 
 
-def plain(order: Order, turns: Turns) -> None:
-    """Train as the popular repositories do."""
+def plain(workload: Workload, turns: Turns) -> None:
+    """Train with the usual loop of public repositories."""
     import torch
     from torch.utils.data import DataLoader, Subset
     from torchvision import transforms
     from torchvision.datasets import FER2013
 
     turns.imported()
-    torch.set_num_threads(order.threads)
-    root = Path(order.folder) / "torchvision"
+    torch.set_num_threads(workload.threads)
+    root = Path(workload.folder) / "torchvision"
     (root / "fer2013").mkdir(parents=True)
-    (root / "fer2013" / "fer2013.csv").symlink_to(Path(order.file).resolve())
+    (root / "fer2013" / "fer2013.csv").symlink_to(Path(workload.file).resolve())
     augmented = transforms.Compose(
         [transforms.RandomHorizontalFlip(), transforms.RandomCrop(48, padding=4), transforms.ToTensor()]
     )
-    with patch("torchvision.datasets.fer2013.check_integrity", return_value=True):  # it knows one file alone
+    with patch("torchvision.datasets.fer2013.check_integrity", return_value=True):  # it accepts one file alone
         train: Any = FER2013(str(root), split="train", transform=augmented)
         val: Any = FER2013(str(root), split="test", transform=transforms.ToTensor())
-    if order.steps:
-        train = Subset(train, range(order.steps * order.batch_size))
-    train_loader = DataLoader(train, batch_size=order.batch_size, shuffle=True)
-    val_loader = DataLoader(Subset(val, range(min(VAL_FACES, len(val)))), batch_size=order.batch_size)
-    model, loss_of, optimizer = network(order)
+    if workload.steps:
+        train = Subset(train, range(workload.steps * workload.batch_size))
+    train_loader = DataLoader(train, batch_size=workload.batch_size, shuffle=True)
+    val_loader = DataLoader(Subset(val, range(min(VAL_FACES, len(val)))), batch_size=workload.batch_size)
+    model, loss_of, optimizer = network(workload)
     while True:
         turns.begin()
         model.train()
@@ -143,8 +150,8 @@ def plain(order: Order, turns: Turns) -> None:
                 right += (logits.argmax(1) == labels).sum().item()
 
 
-def bare(order: Order, turns: Turns) -> None:
-    """Train with nothing in the way of the network."""
+def bare(workload: Workload, turns: Turns) -> None:
+    """Train with the least possible work outside the network."""
     import torch
 
     from fer.config.settings import AugmentSettings, DataSettings, TrainerSettings
@@ -154,44 +161,46 @@ def bare(order: Order, turns: Turns) -> None:
     from fer.system import machine
 
     turns.imported()
-    machine.prepare(TrainerSettings(accelerator="cpu", threads=order.threads))
-    data = FERDataModule(DataSettings(path=order.file, cache=order.cache))
+    machine.prepare(TrainerSettings(accelerator="cpu", threads=workload.threads))
+    data = FERDataModule(DataSettings(path=workload.file, cache=workload.cache))
     data.setup("fit")
     train, val = data.datasets["train"], data.datasets["val"]
     augment = build(AugmentSettings(flip=0.5, crop_padding=4))
-    model, loss_of, optimizer = network(order)
+    model, loss_of, optimizer = network(workload)
     model = model.to(memory_format=torch.channels_last)
-    count = order.steps * order.batch_size if order.steps else len(train)
+    count = workload.steps * workload.batch_size if workload.steps else len(train)
     while True:
         turns.begin()
         model.train()
-        for places in torch.split(torch.randperm(len(train))[:count], order.batch_size):
+        for indices in torch.split(torch.randperm(len(train))[:count], workload.batch_size):
             optimizer.zero_grad()
-            loss_of(model(augment(to_unit(train.images[places]))), train.targets[places]).backward()
+            loss_of(model(augment(to_unit(train.images[indices]))), train.targets[indices]).backward()
             optimizer.step()
-            turns.images += len(places)
+            turns.images += len(indices)
         turns.validates()
         model.eval()
         with torch.inference_mode():
-            for images in torch.split(val.images, order.batch_size):
+            for images in torch.split(val.images, workload.batch_size):
                 model(images)
 
 
-def network(order: Order) -> tuple[Any, Callable[..., Any], Any]:
-    """Return network, loss and optimizer, alike for all."""
+def network(workload: Workload) -> tuple[Any, Callable[..., Any], Any]:
+    """Return network, loss and optimizer, the same for ``plain`` and ``bare``."""
     import torch
 
     from fer.data.labels import EMOTIONS
     from fer.models import create
 
     torch.manual_seed(0)
-    model = create({"name": order.model, **order.arguments}, classes=list(EMOTIONS), image_size=48, mean=0.5, std=0.25)
+    model = create(
+        {"name": workload.model, **workload.arguments}, classes=list(EMOTIONS), image_size=48, mean=0.5, std=0.25
+    )
     loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
     return model, loss_of, torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
 
 
-def ours(order: Order, turns: Turns) -> None:
-    """Train by ``fer.train``, all of it switched on."""
+def ours(workload: Workload, turns: Turns) -> None:
+    """Train with the command ``fer.train``."""
     from torch.utils import tensorboard
 
     from fer.reports import run
@@ -199,10 +208,10 @@ def ours(order: Order, turns: Turns) -> None:
     from fer.training import run as training_run
     from fer.training.callbacks.history import Stopwatch
 
-    del tensorboard, run  # a run imports them late
+    del tensorboard, run  # imported here, since fer.train imports them after the baseline
 
     class Timed(Stopwatch):
-        """Lets the run wait for its turns."""
+        """Makes the run wait for its turns."""
 
         def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
             turns.begin()
@@ -215,23 +224,23 @@ def ours(order: Order, turns: Turns) -> None:
 
     turns.imported()
     with patch.object(training_run, "Stopwatch", Timed):
-        sys.exit(main(list(command_line(order, epochs=1000))))
+        sys.exit(main(list(command_line(workload, epochs=1000))))
 
 
-def command_line(order: Order, epochs: int) -> Iterator[str]:
+def command_line(workload: Workload, epochs: int) -> Iterator[str]:
     """Yield the arguments of ``fer.train``."""
-    yield from (f"data.path={order.file}", f"model={order.model}")
-    yield from (f"model.{name}={json.dumps(value)}" for name, value in order.arguments.items())
-    yield from (f"data.batch_size={order.batch_size}", f"trainer.threads={order.threads}")
-    yield f"trainer.accelerator={order.accelerator}"
-    yield from (f"trainer.max_epochs={epochs}", f"hydra.run.dir={order.folder}/run", f"data.cache={order.cache}")
-    if order.steps:
-        yield f"trainer.limit_train={min(1.0, order.steps * order.batch_size / TRAIN_FACES)}"
-    yield from order.more
+    yield from (f"data.path={workload.file}", f"model={workload.model}")
+    yield from (f"model.{name}={json.dumps(value)}" for name, value in workload.arguments.items())
+    yield from (f"data.batch_size={workload.batch_size}", f"trainer.threads={workload.threads}")
+    yield f"trainer.accelerator={workload.accelerator}"
+    yield from (f"trainer.max_epochs={epochs}", f"hydra.run.dir={workload.folder}/run", f"data.cache={workload.cache}")
+    if workload.steps:
+        yield f"trainer.limit_train={min(1.0, workload.steps * workload.batch_size / TRAIN_FACES)}"
+    yield from workload.more
 
 
-def first_step(order: Order, turns: Turns) -> None:
-    """Run ``fer.train`` until its first step is done; tell its time since the process began, imports' and step's."""
+def first_step(workload: Workload, turns: Turns) -> None:
+    """Run ``fer.train`` to the end of its first step; report the time since the process began, of imports and step."""
     importing = Imports()
     importing.watch()
     from fer.train import main
@@ -239,23 +248,23 @@ def first_step(order: Order, turns: Turns) -> None:
     from fer.training.callbacks.history import Stopwatch
 
     class Ended(Stopwatch):
-        """Ends the run after a step."""
+        """Ends the run after its first step."""
 
         def on_train_batch_start(self, *args: Any) -> None:
             self.step_began = time.perf_counter()
 
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
             step = time.perf_counter() - self.step_began
-            told = {"seconds": since_start(), "imports": importing.seconds + BEFORE, "step": step}
-            print(json.dumps(told), file=turns.channel, flush=True)
+            report = {"seconds": since_start(), "imports": importing.seconds + BEFORE, "step": step}
+            print(json.dumps(report), file=turns.channel, flush=True)
             os._exit(0)
 
     with patch.object(training_run, "Stopwatch", Ended):
-        sys.exit(main(list(command_line(order, epochs=1))))
+        sys.exit(main(list(command_line(workload, epochs=1))))
 
 
-def waiting(order: Order, turns: Turns) -> None:
-    """Run ``fer.train`` and tell how often, in the steps of its second epoch, the host has waited for the device."""
+def waiting(workload: Workload, turns: Turns) -> None:
+    """Run ``fer.train`` and report how often the host waits for the device in the steps of its second epoch."""
     from torch.profiler import ProfilerActivity, profile
 
     from fer.train import main
@@ -263,7 +272,7 @@ def waiting(order: Order, turns: Turns) -> None:
     from fer.training.callbacks.history import Stopwatch
 
     class Profiled(Stopwatch):
-        """Profiles the steps after the first few, and ends the run."""
+        """Profiles the steps after the first ``UNSETTLED``, and ends the run."""
 
         def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
             if trainer.current_epoch == 1 and batch_idx == UNSETTLED:
@@ -275,27 +284,27 @@ def waiting(order: Order, turns: Turns) -> None:
             if trainer.current_epoch == 1 and args[2] + 1 == trainer.num_training_batches:
                 self.profile.stop()
                 names = [event.name for event in self.profile.events()]  # type: ignore[no-untyped-call]
-                told = {"waits": waits(names), "steps": args[2] + 1 - UNSETTLED}
-                print(json.dumps(told), file=turns.channel, flush=True)
+                report = {"waits": waits(names), "steps": args[2] + 1 - UNSETTLED}
+                print(json.dumps(report), file=turns.channel, flush=True)
                 os._exit(0)
 
     with patch.object(training_run, "Stopwatch", Profiled):
-        sys.exit(main([*command_line(order, epochs=2), "trainer.bar=false"]))
+        sys.exit(main([*command_line(workload, epochs=2), "trainer.bar=false"]))
 
 
 def waits(names: Sequence[str]) -> int:
-    """Return how many events of a profile are those of a host that waits for a GPU."""
+    """Return the number of events in a profile in which the host waits for a GPU."""
     return sum(name.endswith("Synchronize") or name.startswith("Memcpy DtoH") for name in names)
 
 
 class Imports:
-    """Adds up the time of imports, those within others counted once."""
+    """Adds up the time of imports; nested imports count once."""
 
     def __init__(self) -> None:
         self.seconds, self._depth = 0.0, 0
 
     def watch(self) -> None:
-        """Begin."""
+        """Start timing all imports of this process."""
         import builtins
         import importlib
 
@@ -303,7 +312,7 @@ class Imports:
         importlib.import_module = self.timed(importlib.import_module)
 
     def timed(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Return an importing function that adds its time."""
+        """Return the importing function with its time added to ``seconds``."""
 
         def timed(*args: Any, **named: Any) -> Any:
             self._depth += 1
@@ -319,21 +328,19 @@ class Imports:
 
 
 def since_start() -> float:
-    """Return the seconds since this process was begun, by the system's clock."""
+    """Return the seconds since the start of this process, by the system's clock."""
     with open("/proc/self/stat", encoding="utf-8") as stream:
         ticks = int(stream.read().rsplit(")", 1)[1].split()[19])
     with open("/proc/uptime", encoding="utf-8") as stream:
         return float(stream.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-UNSETTLED = 5  # steps of an epoch that are not profiled
-BEFORE = 0.0  # seconds until this module ran: Python itself
 CONTESTANTS = {function.__name__: function for function in (plain, bare, ours, first_step, waiting)}
 
 if __name__ == "__main__":
     BEFORE = since_start()
-    told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a run prints goes elsewhere than the times
+    reports = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # the output of a run goes to stderr, apart from the reports
     if sys.argv[1] != "plain":  # as fer.train does, before torch is imported
         let_waiting_threads_sleep()
-    CONTESTANTS[sys.argv[1]](Order(**json.loads(sys.argv[2])), Turns(told))
+    CONTESTANTS[sys.argv[1]](Workload(**json.loads(sys.argv[2])), Turns(reports))

@@ -1,4 +1,4 @@
-"""What a benchmark measures: figures with what is wanted of them, and processor time."""
+"""The values that a benchmark measures, with their targets, and a clock of processor time."""
 
 import time
 from collections.abc import Callable
@@ -10,16 +10,16 @@ TRAIN_FACES, VAL_FACES = 28_709, 3_589  # FER2013's Training and PublicTest
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One measured value and what is wanted of it ("at least" or "at most", or nothing).
+class Measurement:
+    """One measured value and its target. The fields are the keys of an entry of ``latest.json``.
 
     Args:
         name: what was measured.
-        value: of it.
+        value: the result.
         unit: of the value.
-        wanted: the bound in words, such as ">= 8"; empty where none is set.
-        ok: whether the bound holds; None where none is set.
-        note: in words, such as the spread.
+        wanted: the target as text, such as ">= 8"; empty if there is none.
+        ok: whether the value meets the target; None if there is none.
+        note: further text, such as the spread.
     """
 
     name: str
@@ -30,18 +30,18 @@ class Figure:
     note: str = ""
 
 
-def at_least(name: str, value: float, unit: str, bound: float, note: str = "") -> Figure:
-    """Return a figure that is wanted no smaller than ``bound``."""
-    return Figure(name, value, unit, f">= {bound:g}", value >= bound, note)
+def at_least(name: str, value: float, unit: str, bound: float, note: str = "") -> Measurement:
+    """Return a measurement whose target is ``bound`` or more."""
+    return Measurement(name, value, unit, f">= {bound:g}", value >= bound, note)
 
 
-def at_most(name: str, value: float, unit: str, bound: float, note: str = "") -> Figure:
-    """Return a figure that is wanted no larger than ``bound``."""
-    return Figure(name, value, unit, f"<= {bound:g}", value <= bound, note)
+def at_most(name: str, value: float, unit: str, bound: float, note: str = "") -> Measurement:
+    """Return a measurement whose target is ``bound`` or less."""
+    return Measurement(name, value, unit, f"<= {bound:g}", value <= bound, note)
 
 
 def cpu_seconds(action: Callable[[], Any]) -> float:
-    """Return the processor time of one call, which busy neighbours disturb less than the clock."""
+    """Return the processor time of one call; other processes disturb it less than wall time."""
     start = time.process_time()
     action()
     return time.process_time() - start

@@ -1,4 +1,4 @@
-"""How time and memory grow: with the number of faces, the batch size and the threads."""
+"""Growth of time and memory with the number of faces, the batch size and the number of threads."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,30 +7,30 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fer.benchmarks.contestants import Order
-from fer.benchmarks.figures import Figure, at_most
+from fer.benchmarks.contestants import Workload
+from fer.benchmarks.figures import Measurement, at_most
 from fer.benchmarks.reading import cost_of_reading
 from fer.benchmarks.training import NANO, Turn, interleaved
 
 log = logging.getLogger(__name__)
 
-SIZES = (1, 4, 16)  # times the table
+SIZES = (1, 4, 16)  # repetitions of the table
 BATCHES = (32, 64, 128, 256, 512)  # faces
-FACES = 4_096  # of an epoch where batches and threads are compared
-NOISE = 1.15  # by which a share may be above what linear growth gives, before it counts as worse
+FACES = 4_096  # faces of an epoch in the comparison of batch sizes and threads
+NOISE = 1.15  # tolerated ratio of measured to linear growth
 
 
 @dataclass(frozen=True)
 class Series:
-    """What was measured at each of K sizes.
+    """The values measured at K sizes.
 
     Args:
         name: what was measured.
-        across: what grows.
-        sizes: K of it.
-        values: K.
+        across: unit of the sizes, such as "faces".
+        sizes: K sizes.
+        values: K measured values.
         unit: of the values.
-        linear: whether the values are expected to grow with the sizes.
+        linear: whether the values are expected to grow in proportion to the sizes.
     """
 
     name: str
@@ -40,25 +40,25 @@ class Series:
     unit: str
     linear: bool = False
 
-    def figures(self) -> Iterable[Figure]:
-        """Yield each value, and where growth is expected how it compares with a straight line through nothing."""
+    def measurements(self) -> Iterable[Measurement]:
+        """Yield each value and, for linear growth, the ratio of measured to proportional growth."""
         for size, value in zip(self.sizes, self.values, strict=True):
-            yield Figure(f"{self.name}, {size:,} {self.across}", value, self.unit)
+            yield Measurement(f"{self.name}, {size:,} {self.across}", value, self.unit)
         if self.linear:
             growth = (self.values[-1] / self.values[0]) / (self.sizes[-1] / self.sizes[0])
-            yield at_most(f"{self.name}: growth against linear", growth, "times", NOISE)
+            yield at_most(f"{self.name}: growth / linear growth", growth, "times", NOISE)
 
 
 def growing(file: Path, folder: Path, rounds: int, threads: Sequence[int]) -> Iterator[Series]:
-    """Measure a reading, an epoch of a network that costs nothing, and the CNN's by batch size and threads.
+    """Measure reading and an epoch of a nano network by table size, and the CNN's epoch by batch size and threads.
 
-    Each is given as it is known.
+    Each series is yielded as soon as it is measured.
 
     Args:
-        file: a plain ``fer2013.csv``.
-        folder: for the table's repetitions: 21 times its size.
-        rounds: epochs that count.
-        threads: of the processor, to be compared.
+        file: an uncompressed ``fer2013.csv``.
+        folder: for repetitions of the table, 21 times its size.
+        rounds: epochs that are measured.
+        threads: numbers of processor threads to compare.
     """
     yield from by_faces(file, folder, rounds)
     yield from by_batch(file, rounds)
@@ -67,44 +67,44 @@ def growing(file: Path, folder: Path, rounds: int, threads: Sequence[int]) -> It
 
 def by_faces(file: Path, folder: Path, rounds: int) -> list[Series]:
     """Measure reading and training on the table and its repetitions."""
-    orders, read = {}, []
+    workloads, readings = {}, []
     for times in SIZES:
         table = repeated(file, times, folder / f"times{times}")
-        read.append(cost_of_reading(table))
-        orders[str(times)] = ("ours", Order(str(table), "", cache=str(folder / "cache"), **NANO))
-    told = interleaved(orders, rounds)
-    trained = [median(turn["images"] for turn in turns) for turns in told.values()]
-    images, rows = [int(count) for count in trained], [cost.rows for cost in read]
-    seconds = [median(turn["seconds"] for turn in turns) for turns in told.values()]
+        readings.append(cost_of_reading(table))
+        workloads[str(times)] = ("ours", Workload(str(table), "", cache=str(folder / "cache"), **NANO))
+    epochs = interleaved(workloads, rounds)
+    trained = [median(turn["images"] for turn in turns) for turns in epochs.values()]
+    images, rows = [int(count) for count in trained], [cost.rows for cost in readings]
+    seconds = [median(turn["seconds"] for turn in turns) for turns in epochs.values()]
     return [
-        Series("reading fer2013.csv", "rows", rows, [cost.seconds for cost in read], "s of processor", linear=True),
-        Series("reading, peak memory", "rows", rows, [cost.peak for cost in read], "MB", linear=True),
+        Series("reading fer2013.csv", "rows", rows, [cost.seconds for cost in readings], "s of processor", linear=True),
+        Series("reading, peak memory", "rows", rows, [cost.peak for cost in readings], "MB", linear=True),
         Series("epoch of a nano network", "faces", images, seconds, "s", linear=True),
-        Series("epoch of a nano network, peak memory", "faces", images, list(map(peak, told.values())), "MB"),
+        Series("epoch of a nano network, peak memory", "faces", images, list(map(peak, epochs.values())), "MB"),
     ]
 
 
 def by_batch(file: Path, rounds: int) -> list[Series]:
     """Measure the CNN's epochs at several batch sizes."""
-    told = interleaved(
-        {str(size): ("ours", Order(str(file), "", batch_size=size, steps=FACES // size)) for size in BATCHES}, rounds
+    epochs = interleaved(
+        {str(size): ("ours", Workload(str(file), "", batch_size=size, steps=FACES // size)) for size in BATCHES}, rounds
     )
-    memory = list(map(peak, told.values()))
+    memory = list(map(peak, epochs.values()))
     return [
-        Series("cnn by batch size", "faces a step", BATCHES, list(map(speed, told.values())), "images/s"),
+        Series("cnn by batch size", "faces a step", BATCHES, list(map(speed, epochs.values())), "images/s"),
         Series("cnn by batch size, peak memory", "faces a step", BATCHES, memory, "MB", linear=True),
     ]
 
 
 def by_threads(file: Path, rounds: int, threads: Sequence[int]) -> list[Series]:
-    """Measure the CNN's epochs on several numbers of threads."""
-    order = Order(str(file), "", steps=FACES // 128)
-    told = interleaved({str(count): ("ours", replace(order, threads=count)) for count in threads}, rounds)
-    return [Series("cnn by threads", "threads", threads, list(map(speed, told.values())), "images/s")]
+    """Measure the CNN's epochs with several numbers of threads."""
+    workload = Workload(str(file), "", steps=FACES // 128)
+    epochs = interleaved({str(count): ("ours", replace(workload, threads=count)) for count in threads}, rounds)
+    return [Series("cnn by threads", "threads", threads, list(map(speed, epochs.values())), "images/s")]
 
 
 def repeated(file: Path, times: int, folder: Path) -> Path:
-    """Write a table whose rows are those of ``file``, so many times over, and return it."""
+    """Write a table with the rows of ``file``, ``times`` times over, and return it."""
     folder.mkdir(parents=True)
     target = folder / file.name
     head, _, rows = file.read_bytes().partition(b"\n")
@@ -122,34 +122,34 @@ def speed(turns: Sequence[Turn]) -> float:
 
 
 def peak(turns: Sequence[Turn]) -> float:
-    """Return the peak memory in MB, imports excluded."""
+    """Return the peak memory in MB, without imports."""
     return turns[-1]["memory"]
 
 
 def drawn(series: Sequence[Series], folder: Path) -> None:
-    """Draw all series into ``folder`` as ``growth.png`` and ``growth.svg``, and say where."""
+    """Draw all series into ``folder`` as ``growth.png`` and ``growth.svg``, and log the path."""
     from fer.reports import plotting
 
     with plotting.style():
         figure, rows = plotting.canvas(1.35 * len(series), len(series))
-        for axes, one in zip(rows[:, 0], series, strict=True):
-            _draw(axes, one)
+        for axes, single in zip(rows[:, 0], series, strict=True):
+            _draw(axes, single)
     plotting.save(figure, folder, "growth")
     log.info("drawn: %s", folder / "growth.png")
 
 
-def _draw(axes: Any, one: Series) -> None:
-    axes.plot(one.sizes, one.values, marker="o", markersize=4)
-    if one.linear:
-        line = [one.values[0] * size / one.sizes[0] for size in one.sizes]
-        axes.plot(one.sizes, line, linestyle=(0, (2, 2)), linewidth=1, label="in proportion to the first")
+def _draw(axes: Any, series: Series) -> None:
+    axes.plot(series.sizes, series.values, marker="o", markersize=4)
+    if series.linear:
+        line = [series.values[0] * size / series.sizes[0] for size in series.sizes]
+        axes.plot(series.sizes, line, linestyle=(0, (2, 2)), linewidth=1, label="proportional to the first")
         axes.legend(fontsize=7)
         axes.set_yscale("log")  # linear growth is a straight line
     else:
-        axes.set_ylim(0, 1.15 * max(one.values))
+        axes.set_ylim(0, 1.15 * max(series.values))
     axes.set_xscale("log", base=2)
-    axes.set_xticks(one.sizes, [f"{size:,}" for size in one.sizes])
+    axes.set_xticks(series.sizes, [f"{size:,}" for size in series.sizes])
     axes.minorticks_off()
-    axes.set_title(one.name, fontsize=9)
-    axes.set_ylabel(one.unit)
-    axes.set_xlabel(one.across)
+    axes.set_title(series.name, fontsize=9)
+    axes.set_ylabel(series.unit)
+    axes.set_xlabel(series.across)

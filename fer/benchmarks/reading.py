@@ -1,4 +1,4 @@
-"""Reading ``fer2013.csv``: against torchvision's reader, in memory, and from the cache."""
+"""Speed and memory of reading ``fer2013.csv``, compared with torchvision's reader, and of loading it from the cache."""
 
 import json
 import subprocess
@@ -8,13 +8,13 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from fer.benchmarks.figures import ROUNDS, Figure, at_least, at_most, cpu_seconds
+from fer.benchmarks.figures import ROUNDS, Measurement, at_least, at_most, cpu_seconds
 
-SAMPLE = 3_000  # rows that torchvision's reader is timed on, each time: whole, it would take a minute
+SAMPLE = 3_000  # rows for torchvision's reader in each round: the whole table would take a minute
 
 
-def reading(file: Path, folder: Path) -> list[Figure]:
-    """Measure the reader against torchvision's in processor time a row, and its memory in a process of its own."""
+def reading(file: Path, folder: Path) -> list[Measurement]:
+    """Measure the processor time per row of our reader and of torchvision's, and our memory in a separate process."""
     from fer.data.readers import csv_file
 
     ours, theirs = [], []
@@ -26,18 +26,18 @@ def reading(file: Path, folder: Path) -> list[Figure]:
         rows = len(csv_file.read(file))
         ours.append((time.process_time() - start) / rows)
     ratio = median(b / a for a, b in zip(ours, theirs, strict=True))
-    figures = [
-        Figure("reading fer2013.csv, checked", median(ours) * rows, "s of processor"),
+    measurements = [
+        Measurement("reading fer2013.csv, checked", median(ours) * rows, "s of processor"),
         at_least("reading, torchvision's time / ours", ratio, "times", 8),
     ]
     cost = cost_of_reading(file)
     if cost.peak:
-        figures.append(at_most("reading, peak memory above the pixels", cost.peak - cost.pixels, "MB", 40))
-    return figures
+        measurements.append(at_most("reading, peak memory above the pixels", cost.peak - cost.pixels, "MB", 40))
+    return measurements
 
 
 def head(file: Path, rows: int, folder: Path) -> Path:
-    """Write the table's first rows into ``folder``, under the name that torchvision wants."""
+    """Write the table's first rows into ``folder``, under the path that torchvision requires."""
     target = folder / "sample" / "fer2013" / "fer2013.csv"
     target.parent.mkdir(parents=True)
     with open(file, "rb") as source, open(target, "wb") as copy:
@@ -49,7 +49,7 @@ def head(file: Path, rows: int, folder: Path) -> Path:
 def torchvision_rows(file: Path) -> int:
     """Parse with torchvision.datasets.FER2013 and return its number of rows.
 
-    Its checksum knows one file alone, so that the check is passed over; the parsing is its own.
+    torchvision accepts one file alone by its checksum; that check is skipped here, the parsing is unchanged.
     """
     from unittest.mock import patch
 
@@ -65,7 +65,7 @@ READ = """
 import json, sys, time
 from pathlib import Path
 from fer.data.readers import csv_file
-from fer.machine import memory
+from fer.system.machine import memory
 before, start = memory() or 0, time.process_time()
 faces = csv_file.read(Path(sys.argv[1]))
 took = time.process_time() - start
@@ -74,13 +74,13 @@ print(json.dumps([len(faces), took, (memory() or 0) - before, faces.images.nbyte
 
 
 class Cost(NamedTuple):
-    """What reading a table costs.
+    """The cost of reading a table.
 
     Args:
-        rows: of the table.
-        seconds: of the processor.
-        peak: MB by which it raises a fresh process's peak of memory; 0 where the system does not tell.
-        pixels: MB that the faces take.
+        rows: rows of the table.
+        seconds: processor time.
+        peak: MB added to the peak memory of a fresh process; 0 if the system does not report memory.
+        pixels: MB of the faces.
     """
 
     rows: int
@@ -90,13 +90,13 @@ class Cost(NamedTuple):
 
 
 def cost_of_reading(file: Path) -> Cost:
-    """Read a plain table in a process of its own."""
+    """Read an uncompressed table in a separate process."""
     ended = subprocess.run([sys.executable, "-c", READ, str(file)], capture_output=True, text=True, check=True)
     return Cost(*json.loads(ended.stdout))
 
 
-def caching(file: Path, folder: Path) -> list[Figure]:
-    """Measure the second load, from the cache, with what it takes to find it."""
+def caching(file: Path, folder: Path) -> list[Measurement]:
+    """Measure the first load and later loads from the cache, the search for the entry included."""
     from fer.data import readers
 
     def load() -> None:
@@ -112,4 +112,4 @@ def caching(file: Path, folder: Path) -> list[Figure]:
         start = time.perf_counter()
         load()
         times.append(time.perf_counter() - start)
-    return [Figure("first load, parsed and cached", first, "s"), at_most("later loads", median(times), "s", 0.2)]
+    return [Measurement("first load, parsed and cached", first, "s"), at_most("later loads", median(times), "s", 0.2)]

@@ -1,16 +1,18 @@
-"""What showing costs: TensorBoard's pictures of an epoch, and the report at the end."""
+"""Cost of the displays: TensorBoard's pictures of an epoch, and the report at the end of a run."""
 
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fer.benchmarks.figures import ROUNDS, VAL_FACES, Figure, at_most, cpu_seconds
+from fer.benchmarks.figures import ROUNDS, VAL_FACES, Measurement, at_most, cpu_seconds
+from fer.metrics.results import DatasetRecord, MachineRecord, Results, TrainingRecord
+from fer.system.records import read
 
 CURVES = ("loss/train", "loss/val", "accuracy/train", "accuracy/val", "learning_rate", "seconds")
 
 
-def showing(folder: Path) -> list[Figure]:
-    """Measure what a run's pictures and its report cost beyond the forward pass, in processor time on one thread."""
+def showing(folder: Path) -> list[Measurement]:
+    """Measure the processor time of a run's pictures and of its report on one thread, without the forward pass."""
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
@@ -37,7 +39,7 @@ def showing(folder: Path) -> list[Figure]:
 
 
 def guesses(count: int) -> Any:
-    """Return ``count`` drawn faces with made-up probabilities, as ``fer.runs.predictions.Scored``."""
+    """Return ``count`` drawn faces with random probabilities, as ``fer.runs.predictions.Scored``."""
     import numpy as np
 
     from fer.data.labels import EMOTIONS
@@ -46,13 +48,13 @@ def guesses(count: int) -> Any:
 
     images, targets = draw_faces(count, seed=0)
     logits = np.random.default_rng(0).normal(size=(count, len(EMOTIONS)))
-    logits[np.arange(count), targets] += 1.5  # about as often right as a small network on FER2013
-    chances = np.exp(logits)
-    probabilities = (chances / chances.sum(1, keepdims=True)).astype(np.float32)
+    logits[np.arange(count), targets] += 1.5  # about the accuracy of a small network on FER2013
+    exponentials = np.exp(logits)
+    probabilities = (exponentials / exponentials.sum(1, keepdims=True)).astype(np.float32)
     return Scored(images, targets.astype(np.int64), probabilities, np.arange(count), EMOTIONS)
 
 
-def finished(scored: Any) -> dict[str, Any]:
+def finished(scored: Any) -> Results:
     """Return what ``metrics.json`` would hold of a run with these predictions."""
     import numpy as np
     import torch
@@ -62,10 +64,12 @@ def finished(scored: Any) -> dict[str, Any]:
 
     predicted, targets = torch.from_numpy(scored.probabilities), torch.from_numpy(scored.targets)
     clean = scoring.clean(predicted, targets, np.ones(len(targets), bool), scored.classes)
-    figures = {**scoring.figures(scored, 1.1), "clean": clean}
-    dataset = {
-        "name": "bench", "path": "", "layout": "drawn", "labels": "drawn", "split": "official", "fingerprint": "",
-        "counts": {}, "notes": [], "skipped": [],
-    }  # fmt: skip
-    run = {"best_epoch": 30, "epochs": 30, "train_seconds": 1.0, "images_per_second": 1.0, "architecture": "bench"}
-    return {**figures, **run, "split": "val", "dataset": dataset, "command": "", **machine.provenance()}
+    return Results(
+        split="val",
+        measured=scoring.measured(scored, 1.1),
+        clean=clean,
+        training=TrainingRecord(best_epoch=30, epochs=30, train_seconds=1.0, images_per_second=1.0),
+        architecture="bench",
+        dataset=DatasetRecord(name="bench", path="", split="official"),
+        machine=read(MachineRecord, machine.provenance()),
+    )

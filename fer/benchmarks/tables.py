@@ -1,4 +1,4 @@
-"""The table that is measured on: FER2013's, or drawn faces in its layout and size."""
+"""The table of the benchmarks: FER2013, or drawn faces in its layout and size."""
 
 import logging
 from pathlib import Path
@@ -11,10 +11,10 @@ ROWS = 35_887  # FER2013's
 
 
 def table(given: Path | None, folder: Path) -> Path:
-    """Return a plain CSV to measure on: the one given or found, else drawn faces in FER2013's layout and size.
+    """Return an uncompressed CSV: the given table, else FER2013 if found, else drawn faces in its layout and size.
 
     Raises:
-        FerError: what was given is no plain table.
+        FerError: ``given`` is not an uncompressed CSV table.
     """
     from fer.data.locate import locate
     from fer.data.readers import recognise
@@ -24,15 +24,15 @@ def table(given: Path | None, folder: Path) -> Path:
     if path == NAME:
         log.info("no FER2013 found: writing %s drawn faces in its layout", f"{ROWS:,}")
         return drawn_table(folder / "fer2013.csv")
-    name, reader, found = recognise(Path(path))
-    file = reader.files(found)[0] if name == "csv" else found
+    name, reader, inner = recognise(Path(path))
+    file = reader.files(inner)[0] if name == "csv" else inner
     if file.suffix != ".csv":
-        raise FerError(f"{path}: the bench reads a plain fer2013.csv; this is read as {name} from {file.name}")
+        raise FerError(f"{path}: has the layout {name}, in {file.name}; expected an uncompressed fer2013.csv")
     return file
 
 
 def drawn_table(file: Path) -> Path:
-    """Write drawn faces in the layout of ``fer2013.csv`` and return the file."""
+    """Write drawn faces in the layout of ``fer2013.csv``, and return the file."""
     from fer.data.readers.synthetic import read
 
     faces = read(ROWS, seed=0, image_size=48)

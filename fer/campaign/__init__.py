@@ -1,5 +1,5 @@
-"""A campaign: networks trained side by side for as long as there is time, the best of them taught to others.
+"""A campaign: the best networks that a machine can train within a time limit.
 
-Members are trained first. Val chooses which of them teach. Three students and a small network learn from these, and an
-ensemble is chosen among all on val. Test is opened at the end.
+Members are trained first, side by side. The best of them, chosen on val, teach three students and a small network. An
+ensemble is chosen among all networks on val. Test is evaluated at the end.
 """

@@ -1,4 +1,4 @@
-"""What a campaign shows while it runs: a live line in a terminal, else a line when something begins or ends."""
+"""The progress of a campaign: a live line in a terminal, elsewhere a line whenever a training begins or ends."""
 
 import logging
 import signal
@@ -14,46 +14,46 @@ BAR = 10  # characters
 
 
 class Board:
-    """Shows what runs, what comes next and the time left.
+    """Shows the running trainings, the next ones and the time left.
 
     Args:
-        clock: the campaign's.
-        deadline: on that clock.
+        clock: clock of the campaign.
+        deadline: end of the campaign on that clock, in seconds.
     """
 
     def __init__(self, clock: Clock, deadline: float) -> None:
         self.clock, self.deadline = clock, deadline
         self.line = Line(live=is_live())
-        self.after = ""  # what comes after the phase in hand, in words
+        self.after = ""  # name of the step after the current phase
 
-    def say(self, text: str) -> None:
-        """Print a line with the campaign's time."""
+    def report(self, text: str) -> None:
+        """Log a line with the time of the campaign."""
         log.info("[%s] %s", clock(self.clock.now()), text)
 
     def measuring(self, count: int) -> None:
-        """Say that the speed is measured."""
-        self.say(f"measuring the speed of {count} kind{'' if count == 1 else 's'} of network")
+        """Report that the speed is being measured."""
+        self.report(f"measuring the speed of {count} kind{'' if count == 1 else 's'} of network")
 
     def began(self, network: Network) -> None:
-        """Say that a training began, where no live line shows it."""
+        """Report that a training began, unless a live line shows it."""
         if not self.line.live:
             taught = f", taught by {', '.join(network.teachers)}" if network.teachers else ""
-            self.say(f"{network.name} begins: {network.epochs} epochs{taught}")
+            self.report(f"{network.name} begins: {network.epochs} epochs{taught}")
 
     def ended(self, network: Network) -> None:
-        """Say how a training ended."""
+        """Report how a training ended."""
         took = clock((network.ended or 0.0) - (network.began or 0.0))
         best = "" if network.accuracy_val is None else f", val {100 * network.accuracy_val:.2f} %"
         outcome = network.reason or f"{network.epochs_done} epochs"
-        self.say(f"{network.name} {network.state} ({took}): {outcome}{best}")
+        self.report(f"{network.name} {network.state} ({took}): {outcome}{best}")
 
     def stopping(self, count: int, number: int) -> None:
-        """Say what is waited for after a signal."""
-        networks = "1 network saves itself and ends" if count == 1 else f"{count} networks save themselves and end"
-        self.say(f"{signal.Signals(number).name}: {networks}; once more kills")
+        """Report that the running trainings save checkpoints after a signal."""
+        trainings = "1 training saves its checkpoint and ends" if count == 1 else f"{count} trainings save and end"
+        self.report(f"{signal.Signals(number).name}: {trainings}; send the signal again to kill")
 
     def draw(self, running: Sequence[Network], waiting: Sequence[Network]) -> None:
-        """Draw the live line now and then."""
+        """Draw the live line, if it is due."""
         if not self.line.due():
             return
         now = self.clock.now()

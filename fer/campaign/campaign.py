@@ -1,4 +1,8 @@
-"""A campaign from its request to its page: measure, plan, train, choose, teach, evaluate, share."""
+"""A campaign from request to page: measure, plan, train, choose teachers, train students, evaluate, share.
+
+A campaign plans epochs from measured speeds. A deadline that cut trainings short would cut off the low learning rates
+at the end of their schedule, which improve a network the most.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,23 +25,23 @@ from fer.config.errors import FerError
 from fer.config.hydra import composed
 from fer.config.schema import build
 from fer.config.settings import TrainSettings
-from fer.data.datamodule import FERDataModule, tell_notes
+from fer.data.datamodule import FERDataModule, log_notes
 from fer.evaluation.request import same_split, whole
 from fer.models import checkpoints
 from fer.system import machine
-from fer.system.slots import places
+from fer.system.slots import slots
 from fer.system.text import clock as worded
 from fer.system.text import text_table
 from fer.training.trainers import interruptible
 
 log = logging.getLogger(__name__)
 
-MOST_SLOTS = 64  # trainings side by side, on however many GPUs
+MOST_SLOTS = 64  # trainings side by side at most, on all GPUs together
 CPU_SLOTS = 4  # trainings side by side on a CPU: as many as there are students and small networks
-GPU_SLOTS = 3  # trainings side by side on each GPU: one's steps fill the others' waits for their host
-OVERTIME = 1.03  # of the time, for evaluations at the end that take longer than expected
-LATE = 0.35  # of the members' time by which they may be late before they are stopped
-FIRST = "tiny"  # the package's network, which teaches a CPU's members where it fits the data
+GPU_SLOTS = 3  # trainings side by side on each GPU: while one waits for its host, others use the GPU
+OVERTIME = 1.03  # share of the time limit after which unfinished evaluations are stopped
+LATE = 0.35  # delay after which members are stopped, as a share of their planned time
+FIRST = "tiny"  # the package's network, which teaches a CPU's members if it was trained on the same data
 CHOICE = "choice of teachers"  # name of a phase
 
 
@@ -45,8 +49,8 @@ class Campaign:
     """A campaign in its folder.
 
     Args:
-        record: of the request, and of what was done before an interruption.
-        folder: of the campaign.
+        record: the request, and the progress before an interruption.
+        folder: folder of the campaign.
     """
 
     def __init__(self, record: Record, folder: Path) -> None:
@@ -59,63 +63,63 @@ class Campaign:
 
     @cached_property
     def data(self) -> FERDataModule:
-        """The faces, read once here, so that the trainings find them in the cache."""
+        """The faces; reading them here puts them into the cache for the trainings."""
         data = FERDataModule(self._settings.data)
         data.setup("fit")
         return data
 
     @cached_property
     def _settings(self) -> TrainSettings:
-        """What all trainings have in common, as settings."""
+        """The settings that all trainings share."""
         request = self.record.request
         common = trainings.overrides_for(request.data, request.rule, request.settings, request.device)
         return build(TrainSettings, plain(composed(["experiment=best/cpu", "stages=[]", *common])))
 
     @cached_property
     def slots(self) -> Sequence[Mapping[str, str]]:
-        """What each of the trainings side by side adds to its environment; a resumed campaign has as many as before."""
-        asked = self.record.slots or self.record.request.slots
+        """Environment variables of each slot for a training; a resumed campaign has as many slots as before."""
+        count = self.record.slots or self.record.request.slots
         if self.on_gpu:
-            gpus = len(places("auto", MOST_SLOTS, {"gpu"}).environments)
-            found = places(asked or GPU_SLOTS * gpus, MOST_SLOTS, {"gpu"})
+            gpus = len(slots("auto", MOST_SLOTS, {"gpu"}).environments)
+            available = slots(count or GPU_SLOTS * gpus, MOST_SLOTS, {"gpu"})
         else:  # more cores than trainings give each training more threads
-            found = places(asked or "auto", asked or CPU_SLOTS, {"cpu"})
-        self.record.slots, self.record.where = len(found.environments), found.told
-        return found.environments
+            available = slots(count or "auto", count or CPU_SLOTS, {"cpu"})
+        self.record.slots, self.record.where = len(available.environments), available.description
+        return available.environments
 
     @cached_property
     def on_gpu(self) -> bool:
         """Whether the networks are trained on a GPU.
 
         Raises:
-            FerError: a GPU is demanded, or the campaign began on one, and there is none.
+            FerError: a GPU is required but missing, or the campaign began on another kind of device.
         """
-        found = machine.uses_gpu(self._settings.trainer, "--device")
-        if self.record.measured and found != self.record.on_gpu:
+        has_gpu = machine.uses_gpu(self._settings.trainer, "--device")
+        if self.record.measured and has_gpu != self.record.on_gpu:
             began, here = ("a GPU", "a CPU") if self.record.on_gpu else ("a CPU", "a GPU")
-            raise FerError(f"{self.folder}: the campaign began on {began}, and this is {here}; begin another one")
-        return found
+            raise FerError(f"{self.folder}: the campaign began on {began}, but this is {here}; start a new campaign")
+        return has_gpu
 
     @property
     def common(self) -> list[str]:
-        """Overrides of all trainings."""
+        """Overrides that all trainings share."""
         request = self.record.request
         device = "gpu" if self.on_gpu else "cpu"
         return trainings.overrides_for(request.data, request.rule, request.settings, device)
 
     @cached_property
     def has_test(self) -> bool:
-        """Whether there is a test split, and it is to be opened."""
+        """Whether test is evaluated: the split exists, and the request allows it."""
         return "test" in self.record.faces and self.record.request.test
 
     def begin(self) -> None:
-        """Read the data, and record them and the machine."""
-        self.record.faces = {name: sum(held.values()) for name, held in self.data.describe()["counts"].items()}
-        tell_notes(self.data.notes, self.data.faces.source.skipped)
+        """Read the data, and record the data and the machine."""
+        self.record.faces = {name: sum(by_class.values()) for name, by_class in self.data.describe()["counts"].items()}
+        log_notes(self.data.notes, self.data.faces.source.skipped)
         self.record.on_gpu = self.on_gpu
         self.record.provenance = machine.provenance()
         counts = ", ".join(f"{count:,} {split}" for split, count in self.record.faces.items())
-        self.board.say(f"data: {self.record.request.data}, {counts}; trainings {self._where()}")
+        self.board.report(f"data: {self.record.request.data}, {counts}; trainings {self._where()}")
 
     def _where(self) -> str:
         return self.record.where if self.slots else ""
@@ -124,27 +128,27 @@ class Campaign:
 
     @cached_property
     def first_teacher(self) -> str:
-        """The package's network, if it was trained on this train split; else nothing."""
+        """Name of the package's network if it was trained on this train split; else empty."""
         if self.on_gpu:
             return ""
         dataset = checkpoints.load(FIRST).provenance.dataset
-        own = asdict(self.data.data)
+        settings = asdict(self.data.data)
         same = dataset.get("fingerprint") == self.data.faces.fingerprint() and same_split(
-            whole(dataset) | {"path": own["path"]}, own
+            {**whole(dataset), "path": settings["path"]}, settings
         )
         return FIRST if same else ""
 
     def rosters(self) -> list[Roster]:
-        """Return what may be trained here, the most ambitious first."""
+        """Return the rosters for this machine, the most ambitious first."""
         bf16 = machine.multiplies_bf16() is True
         seconds = self._speeds().epoch if self.record.measured else None
-        held = rosters(
+        candidates = rosters(
             on_gpu=self.on_gpu, slots=len(self.slots), bf16=bf16, first_teacher=self.first_teacher, seconds=seconds
         )
-        return [roster.from_seed(self.record.request.seed) for roster in held]
+        return [roster.from_seed(self.record.request.seed) for roster in candidates]
 
     def measure(self, scratch: Path) -> Speeds:
-        """Measure the speed of every kind that is to be trained, unless it is known, and return all."""
+        """Return the speeds of all kinds of network, measured unless the record has them."""
         if not self.record.measured:
             most = self.rosters()[0]
             members = most.members if "members" in self.record.request.parts else ()
@@ -159,7 +163,7 @@ class Campaign:
         return Speeds(self.record.measured, len(self.slots), self.record.faces["val"], on_gpu=self.on_gpu)
 
     def plan(self, speeds: Speeds) -> Plan:
-        """Return the plan for the time that is left."""
+        """Return the plan for the remaining time."""
         known = speeds.measured
         usable = [
             replace(roster, members=tuple(kind for kind in roster.members if kind.probe in known))
@@ -167,16 +171,16 @@ class Campaign:
         ]
         usable = [roster for roster in usable if roster.student.probe in known and roster.small.probe in known]
         if not usable:
-            raise FerError("the student or the small network cannot be trained here; the lines above say why")
+            raise FerError("the student or the small network cannot be trained here; the lines above state the reason")
         left = self.deadline - self.clock.now()
         return plan.planned(usable, speeds, left, self.record.request.parts)
 
     def plan_text(self, made: Plan) -> str:
-        """Return a plan from now in lines of text."""
+        """Return a plan that starts now, as lines of text."""
         return plan_text(self.record, made, self.clock.now())
 
-    def take_up(self, made: Plan) -> None:
-        """Keep a plan's phases and members; what is taught is planned again when its teachers are known."""
+    def record_plan(self, made: Plan) -> None:
+        """Record a plan's phases and members; students are planned again when their teachers are known."""
         now = self.clock.now()
         record = self.record
         record.width, record.first_teacher = made.roster.width, made.roster.first_teacher
@@ -194,35 +198,34 @@ class Campaign:
         record.phases.append(Phase("evaluation", now + made.seconds - made.closing, now + made.seconds))
 
     def _network(self, training: Training, zero: float, teachers: Sequence[str]) -> Network:
-        named = [name for name in teachers if name]
-        paths = ",".join(quoted(self._path_of(name)) for name in named)
+        names = [name for name in teachers if name]
+        paths = ",".join(quoted(self._path_of(name)) for name in names)
         overrides = [
             *training.overrides, *self.common, *trainings.QUIET,
             f"trainer.max_epochs={training.epochs}", f"distill.teachers=[{paths}]",
         ]  # fmt: skip
-        placed = replace(training, begin=zero + training.begin)
-        return Network.of(placed, overrides, named)
+        return Network.of(replace(training, begin=zero + training.begin), overrides, names)
 
     def _path_of(self, name: str) -> str:
         if any(network.name == name for network in self.record.networks):
             return str((self.folder / name).absolute())
-        network = next((one.network for one in self.selection.before if one.name == name), None)
+        network = next((candidate.network for candidate in self.selection.before if candidate.name == name), None)
         return name if network is None else str(network.absolute())
 
     # --- training ---------------------------------------------------------------------------------------------------
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Note when a phase begins and ends."""
-        held = next((phase for phase in self.record.phases if phase.name == name), None)
-        if held is None:
-            held = Phase(name, self.clock.now(), self.clock.now())
-            self.record.phases.append(held)
-        held.began = self.clock.now() if held.began is None else held.began
+        """Record the begin and the end of a phase."""
+        current = next((phase for phase in self.record.phases if phase.name == name), None)
+        if current is None:
+            current = Phase(name, self.clock.now(), self.clock.now())
+            self.record.phases.append(current)
+        current.began = self.clock.now() if current.began is None else current.began
         try:
             yield
         finally:
-            held.ended = self.clock.now()
+            current.ended = self.clock.now()
             self.keep()
 
     def keep(self) -> None:
@@ -230,18 +233,18 @@ class Campaign:
         keep(self.record, self.folder, self.clock)
 
     def train(self, networks: Sequence[Network], deadline: float, after: str, slots: int) -> None:
-        """Train networks side by side, so many at a time, until a time of the campaign's clock."""
+        """Train networks side by side in some slots, until a deadline on the campaign's clock."""
         self.board.after = after
         phase = trainings.Phase(self.record, networks, self.folder, self.clock, deadline, self.board, self.keep)
         phase.run([self.slots[index % len(self.slots)] for index in range(slots)])
 
     def closing(self, speeds: Speeds) -> float:
-        """Return the seconds that the evaluations at the end are expected to take."""
+        """Return the expected seconds of the evaluations at the end."""
         expected = plan.evaluation_seconds(self._roster(), speeds, self.record.request.parts)[1]
-        return expected * self._evaluations_went()
+        return expected * self._evaluation_slowdown()
 
-    def _evaluations_went(self) -> float:
-        """Return how long the evaluations that chose the teachers took against what was expected of them."""
+    def _evaluation_slowdown(self) -> float:
+        """Return actual by expected time of the evaluations that chose the teachers, 0.5 to 3; 1 if unknown."""
         for phase in self.record.phases:
             if phase.name == CHOICE and phase.began is not None and phase.ended is not None:
                 expected = phase.planned_end - phase.planned_begin
@@ -249,14 +252,15 @@ class Campaign:
         return 1.0
 
     def _roster(self) -> Roster:
-        """Return the roster that was planned."""
+        """Return the roster of the plan."""
         planned = {network.name for network in self.record.of("member")}
-        held = [roster for roster in self.rosters() if roster.width == self.record.width]
-        found = next((one for one in reversed(held) if planned <= {kind.name for kind in one.members}), held[0])
-        return replace(found, members=tuple(kind for kind in found.members if kind.name in planned or not planned))
+        fitting = [roster for roster in self.rosters() if roster.width == self.record.width]
+        holds_plan = (one for one in reversed(fitting) if planned <= {kind.name for kind in one.members})
+        roster = next(holds_plan, fitting[0])
+        return replace(roster, members=tuple(kind for kind in roster.members if kind.name in planned or not planned))
 
     def train_members(self, speeds: Speeds) -> None:
-        """Train the members; those that are late by more than a little are stopped."""
+        """Train the members; those that are later than ``LATE`` are stopped."""
         members = self.record.of("member")
         if not members:
             return
@@ -268,24 +272,24 @@ class Campaign:
             self.train(members, until, "teachers chosen on val, then students", speeds.slots)
 
     def choose_teachers(self) -> None:
-        """Choose on val which networks teach."""
+        """Choose the teachers on val."""
         if self.record.chosen_teachers:
             return
         with self.phase(CHOICE), interruptible(), self.selection.evaluations:
-            self.record.chosen_teachers = self.selection.teachers(self._patience(), TEACHERS)
+            self.record.chosen_teachers = self.selection.teachers(self._choice_timeout(), TEACHERS)
         if self.record.chosen_teachers:
-            self.board.say(f"teachers, chosen on val: {', '.join(self.record.chosen_teachers)}")
+            self.board.report(f"teachers, chosen on val: {', '.join(self.record.chosen_teachers)}")
         else:
-            self.record.note("no network could teach: students and the small network learn from the labels alone")
+            self.record.note("no teacher could be chosen: students and the small network learn from the labels alone")
         self.keep()
 
-    def _patience(self) -> float:
-        """Return the seconds after which evaluations that choose teachers are given up: three times the expected."""
+    def _choice_timeout(self) -> float:
+        """Return the time limit in seconds of the evaluations that choose teachers: three times the expected."""
         expected = sum(phase.planned_end - phase.planned_begin for phase in self.record.phases if phase.name == CHOICE)
         return min(self.seconds_left(), 60 + 3 * expected)
 
     def train_taught(self, speeds: Speeds) -> None:
-        """Train the students and the small network with the time that is left, taught by the chosen networks."""
+        """Train the students and the small network with the chosen teachers, in the remaining time."""
         parts = [part for part in ("students", "small") if part in self.record.request.parts]
         if not parts:
             return
@@ -303,15 +307,15 @@ class Campaign:
 
     def _plan_taught(self, speeds: Speeds, parts: Sequence[str], now: float, last: float) -> list[Training]:
         roster = self._roster()
-        speeds = self._as_it_went(speeds, roster)
+        speeds = self._corrected(speeds, roster)
         known = {kind.name: speeds.of(kind, roster).train for kind in roster.members}
         slowest = max(known.values(), default=0.0)
         teaching = sum(known.get(name, slowest) for name in self.record.chosen_teachers)
-        build = plan.taught_of(roster, speeds, teaching, parts)
-        return plan.taught_within(build, (last - now) * (1 - plan.SLACK), now)
+        build = plan.students_of(roster, speeds, teaching, parts)
+        return plan.students_within(build, (last - now) * (1 - plan.SLACK), now)
 
-    def _as_it_went(self, speeds: Speeds, roster: Roster) -> Speeds:
-        """Return the speeds corrected by how long the members' epochs took against what was measured before."""
+    def _corrected(self, speeds: Speeds, roster: Roster) -> Speeds:
+        """Return the speeds multiplied by the ratio of the members' actual to their measured time per epoch."""
         ratios = []
         for kind in roster.members:
             network = next((one for one in self.record.usable("member") if one.name == kind.name), None)
@@ -322,23 +326,24 @@ class Campaign:
             ratios.append((network.ended - network.began) / (pace.fixed + network.epochs_done * pace.epoch))
         if not ratios:
             return speeds
-        went = sum(ratios) / len(ratios)
-        self.board.say(f"epochs took {went:.2f} times what was measured before")
-        # a GPU's members may have had it to fewer than will be there now; a student stopped early misses its low rates
-        return speeds.times(max(went, 1.0) if self.on_gpu else went)
+        ratio = sum(ratios) / len(ratios)
+        self.board.report(f"epochs took {ratio:.2f} times as long as measured before")
+        # fewer members may have shared the GPU than students will, so never assume a faster one: a student that is
+        # stopped early misses the low learning rates at the end of its schedule
+        return speeds.times(max(ratio, 1.0) if self.on_gpu else ratio)
 
     # --- evaluation -------------------------------------------------------------------------------------------------
 
     @cached_property
     def selection(self) -> Selection:
-        """The networks that are evaluated, and what val chooses among them."""
+        """The networks to evaluate, and the choices on val."""
         count = plan.GPU_EVALUATIONS if self.on_gpu else len(self.slots)
         processes = [self.slots[index % len(self.slots)] for index in range(count)]
         context = Context(self.record, self.folder, self.data, self.board, self.seconds_left)
         return Selection(context, Evaluations(processes, on_gpu=self.on_gpu))
 
     def seconds_left(self) -> float:
-        """Return the seconds after which evaluations are given up: a little beyond the campaign's deadline."""
+        """Return the seconds until evaluations are stopped, a little after the campaign's deadline."""
         return self.deadline * OVERTIME - self.clock.now()
 
     def close(self) -> None:
@@ -349,11 +354,11 @@ class Campaign:
             closing.share(with_test=self.has_test)
 
     def run(self) -> None:
-        """Do everything that is not done yet.
+        """Run all steps that are not done yet.
 
         Raises:
-            FerError: the data are bad, or the time is too short for anything.
-            Interrupted: a signal came; what is done is kept.
+            FerError: the data cannot be read, or the time is too short for one epoch of every network.
+            Interrupted: a signal arrived; finished steps are kept.
         """
         with interruptible():
             self.begin()
@@ -363,13 +368,13 @@ class Campaign:
         if not self.record.phases:
             made = self.plan(speeds)
             log.info("%s", self.plan_text(made))
-            self.take_up(made)
+            self.record_plan(made)
             self.keep()
         self.train_members(speeds)
         self.choose_teachers()
         self.train_taught(speeds)
         if not self.record.usable("member", STUDENT, SMALL) and not self.selection.before:
-            raise FerError(f"{self.folder}: no network could be trained; console.log in each folder says why")
+            raise FerError(f"{self.folder}: no network could be trained; console.log in each folder states the reason")
         self.close()
         self.record.finished = datetime.now(UTC).isoformat(timespec="seconds")
         write_results(self.record, self.folder)
@@ -377,12 +382,12 @@ class Campaign:
 
 
 def plan_text(record: Record, made: Plan, zero: float) -> str:
-    """Return a plan in lines: what is trained when, and for how many epochs.
+    """Return a plan as a table: the times and epochs of each training and step.
 
     Args:
-        record: of the campaign.
+        record: record of the campaign.
         made: the plan.
-        zero: time of the campaign's clock at which it begins.
+        zero: time on the campaign's clock at which the plan begins.
     """
     width = f", networks of width {made.roster.width}" if made.roster.width else ""
     first = f", members taught by {made.roster.first_teacher}" if made.roster.first_teacher else ""
@@ -394,7 +399,7 @@ def plan_text(record: Record, made: Plan, zero: float) -> str:
     rows += [_planned_row(one, zero) for one in sorted(made.taught, key=lambda one: one.begin)]
     whole = zero + made.seconds
     rows.append((worded(whole - made.closing), worded(whole), "evaluations, page, shared files", ""))
-    table = text_table(("from", "to", "what", "epochs"), rows)
+    table = text_table(("from", "to", "network or step", "epochs"), rows)
     return f"plan for {worded(3600 * record.request.hours)}, {record.where}{width}{first}:\n{table}"
 
 

@@ -1,4 +1,4 @@
-"""The end of a campaign: test opened for each line of the table, the best networks shared, results and page written."""
+"""The last steps of a campaign: test evaluations, shared files, results and page."""
 
 import shutil
 from pathlib import Path
@@ -18,21 +18,21 @@ SHARED = "shared"  # folder of the evaluations of shared files
 
 
 class Closing:
-    """Evaluates and shares what a campaign has trained.
+    """Evaluates and shares the networks of a campaign.
 
     Args:
-        selection: its networks.
+        selection: networks of the campaign.
     """
 
     def __init__(self, selection: Selection) -> None:
         self.selection, self.record, self.folder = selection, selection.record, selection.folder
 
     def evaluate(self, *, with_test: bool) -> None:
-        """Evaluate every network on val, choose the ensemble there, and open test."""
+        """Evaluate all networks on val, choose the ensemble there, and evaluate on test."""
         selection, left = self.selection, self.selection.context.seconds_left
-        selection.context.board.say("evaluating on val")
-        own = self.record.usable("member", STUDENT, SMALL)
-        selection.evaluate([selection.of(one.name, "val", VIEWS) for one in own], left())
+        selection.context.board.report("evaluating on val")
+        networks = self.record.usable("member", STUDENT, SMALL)
+        selection.evaluate([selection.of(network.name, "val", VIEWS) for network in networks], left())
         selection.evaluate_earlier("val", left())
         if with_test:
             self._open_test()
@@ -40,38 +40,40 @@ class Closing:
         self.record.lines = self._lines()
 
     def _open_test(self) -> None:
-        """Open test for the students, the small network and the best one, in single view and with ten crops.
+        """Evaluate the students, the small network and the best one on test, in single view and with ten crops.
 
-        One view after the other: two evaluations of a network at once would record their access over each other.
+        The views run one after the other: two evaluations of one network at once would overwrite each other's record
+        of the test access.
         """
         selection, best = self.selection, self.selection.best_single()
         names = dict.fromkeys([*(one.name for one in self.record.usable(STUDENT, SMALL)), *([best] if best else [])])
-        selection.context.board.say("opening test")
+        selection.context.board.report("opening test")
         for views in ("none", VIEWS):
-            asked = [
+            requests = [
                 selection.of(name, "test", views, report=name in (best, SMALL) and views == VIEWS) for name in names
             ]
-            selection.evaluate(asked, selection.context.seconds_left())
+            selection.evaluate(requests, selection.context.seconds_left())
 
     def _lines(self) -> list[Line]:
-        """Return the lines of the table: every evaluation that is there."""
-        found = []
+        """Return the lines of the table: all finished evaluations."""
+        lines = []
         rows = [(one.name, one.role) for one in self.record.usable(STUDENT, SMALL, "member")]
         ensemble = [(ENSEMBLE, ENSEMBLE)] if self.record.ensemble else []
         for name, role in [*rows, *ensemble]:
             for split, views in results.EVALUATIONS:
-                folder = self.folder / name / "evaluations" / name_of(split, views)
-                own = self.folder / name if (split, views) == ("val", "none") and role != ENSEMBLE else folder
-                if (own / "metrics.json").is_file():
-                    found.append(Line(name, role, split, views, str(own.relative_to(self.folder))))
-        return found
+                folder = self.folder / name
+                if role == ENSEMBLE or (split, views) != ("val", "none"):  # which a run has in its run folder
+                    folder = folder / "evaluations" / name_of(split, views)
+                if (folder / "metrics.json").is_file():
+                    lines.append(Line(name, role, split, views, str(folder.relative_to(self.folder))))
+        return lines
 
     # --- shared files -----------------------------------------------------------------------------------------------
 
     def share(self, *, with_test: bool) -> None:
-        """Write the best network and the small one as shared files with their cards, and evaluate the files on val.
+        """Write the best network and the small one as shared files with cards, and evaluate the files on val.
 
-        Rounding to half precision may change an answer: a file's accuracy is its own.
+        Half precision may change a prediction, so the accuracy of a file is measured again.
         """
         shutil.rmtree(self.folder / SHARED, ignore_errors=True)
         names = {one.name for one in self.record.usable(STUDENT, SMALL, "member")}
@@ -94,36 +96,37 @@ class Closing:
         """Return the accuracy of shared files on val, single view, against the labels of the data set."""
         request = self.record.request
         if any(text.startswith(("data.labels=", "data.classes=")) for text in request.settings):
-            return {}  # a shared file knows its labels by the data of its training alone
-        asked = {
+            return {}  # a shared file takes the labels of its training data, whatever the settings
+        requests = {
             file: Evaluation(
                 file.name, file, "val", "none", request.data, request.rule, self.folder / SHARED / file.stem
             )
             for file in files
         }
-        self.selection.evaluate(list(asked.values()), self.selection.context.seconds_left())
-        there = {file: one.folder for file, one in asked.items() if (one.folder / "metrics.json").is_file()}
-        return {file: metrics_of(folder)["accuracy"] for file, folder in there.items()}
+        self.selection.evaluate(list(requests.values()), self.selection.context.seconds_left())
+        finished = {file: one.folder for file, one in requests.items() if (one.folder / "metrics.json").is_file()}
+        return {file: metrics_of(folder)["accuracy"] for file, folder in finished.items()}
 
 
 def _share(evaluation: Path, file: Path) -> int:
     """Write the network of an evaluation as a shared file, and return its size in bytes.
 
     Raises:
-        FerError: it was not evaluated, or cannot be written.
+        FerError: the evaluation is missing, or the file cannot be written.
     """
     if not (evaluation / "model_card.md").is_file():
+        from fer.metrics import results as metrics_json
         from fer.reports import model_card
 
-        model_card.write(metrics_of(evaluation), evaluation / "model_card.md")
+        model_card.write(metrics_json.read(evaluation / "metrics.json"), evaluation / "model_card.md")
     return share.share(evaluation, file, half=True)
 
 
 def write_results(record: Record, folder: Path) -> None:
-    """Write what is small enough to be kept, and the page.
+    """Write ``results/``, which is small enough for a repository, and the page.
 
     Raises:
-        OSError: the folder may not be written.
+        OSError: the folder is not writable.
     """
     from fer.campaign.summary import summary_of
     from fer.reports import campaign as page

@@ -1,4 +1,4 @@
-"""Networks of earlier campaigns, runs and results, which may join an ensemble: their predictions suffice. No torch."""
+"""Networks of earlier campaigns, runs and results, which may join an ensemble by their predictions. No torch here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from fer.campaign import record
 from fer.config.errors import FerError
 from fer.runs.predictions import name_of
 
-VIEWS = "ten_crop"  # of every member of an ensemble
+VIEWS = "ten_crop"  # view of every member of an ensemble
 
 
 @dataclass(frozen=True)
@@ -15,10 +15,10 @@ class Candidate:
     """A network that may be chosen for the ensemble.
 
     Args:
-        name: in the table.
-        network: its run folder; None where only predictions are left.
-        val: its predictions of val, ten crops; None where they are still to be made.
-        test: its predictions of test, ten crops; None where they are still to be made.
+        name: name in the table.
+        network: run folder; None if only predictions are left.
+        val: file of the predictions on val with ten crops; None if they do not exist yet.
+        test: file of the predictions on test with ten crops; None if they do not exist yet.
     """
 
     name: str
@@ -28,30 +28,30 @@ class Candidate:
 
     @property
     def teaches(self) -> bool:
-        """Whether its weights are there."""
+        """Whether it can teach: its weights exist."""
         return self.network is not None
 
 
-def found(folders: list[Path]) -> tuple[list[Candidate], list[str]]:
+def candidates_of(folders: list[Path]) -> tuple[list[Candidate], list[str]]:
     """Return the networks of earlier folders, and a note for each that cannot be used.
 
     Args:
-        folders: each of a campaign, a run, results as in docs/results, or one that holds several of these.
+        folders: folders of a campaign, a run or results as in docs/results, or folders that contain several of these.
 
     Raises:
-        FerError: a folder is missing, or holds nothing of this kind.
+        FerError: a folder is missing or contains no network.
     """
     candidates: dict[str, Candidate] = {}
     notes: list[str] = []
     for folder in folders:
         if not folder.is_dir():
             raise FerError(f"--with {folder}: no such folder; name a campaign, a run, or results as in docs/results")
-        held = _held(folder)
-        if not held:
+        in_folder = _candidates_in(folder)
+        if not in_folder:
             raise FerError(
                 f"--with {folder}: holds no network: no {record.FILE}, checkpoints/best.ckpt or val_{VIEWS}.csv.gz"
             )
-        for candidate in held:
+        for candidate in in_folder:
             if candidate.val is None and candidate.network is None:
                 notes.append(f"{candidate.name} of {folder}: has no predictions of val with ten crops; left out")
                 continue
@@ -68,7 +68,7 @@ def _free(name: str, used: dict[str, Candidate]) -> str:
     return free
 
 
-def _held(folder: Path) -> list[Candidate]:
+def _candidates_in(folder: Path) -> list[Candidate]:
     """Return the networks of one folder."""
     if (folder / record.FILE).is_file():
         networks = record.read(folder).usable("member", "student", "small")
@@ -78,7 +78,7 @@ def _held(folder: Path) -> list[Candidate]:
     if any(folder.glob("*.csv.gz")):
         return [_of_results(folder)]
     inside = [entry for entry in sorted(folder.iterdir()) if entry.is_dir()]
-    return [candidate for entry in inside for candidate in _held(entry)] if _is_a_collection(inside) else []
+    return [candidate for entry in inside for candidate in _candidates_in(entry)] if _is_a_collection(inside) else []
 
 
 def _is_a_collection(folders: list[Path]) -> bool:
@@ -89,7 +89,7 @@ def _is_a_collection(folders: list[Path]) -> bool:
 
 
 def _name_of(folder: Path) -> str:
-    """Return a name that no network of a campaign has."""
+    """Return ``<folder>@<parent>``, a name that no network of the current campaign has."""
     return f"{folder.name}@{folder.absolute().parent.name}"
 
 

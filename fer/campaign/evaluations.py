@@ -1,4 +1,4 @@
-"""A campaign's evaluations, side by side in processes of their own that import torch once."""
+"""The evaluations of a campaign, side by side in a few processes that import torch once each."""
 
 import logging
 import multiprocessing
@@ -27,14 +27,14 @@ class Evaluation:
     """An evaluation of one network.
 
     Args:
-        name: of the network.
-        network: its run folder, checkpoint or shared file.
+        name: name of the network.
+        network: run folder, checkpoint or shared file.
         split: "val" or "test".
         views: "none" or "ten_crop".
-        data: path of the data set; None where the network knows it.
-        rule: how ``data`` are split; None where the network knows it.
-        out: folder for the results; None is the run's own.
-        report: write the report and the model card too.
+        data: path of the data set; None for that of the network's training.
+        rule: split rule of ``data``; None for that of the network's training.
+        out: folder for the results; None for the run folder.
+        report: whether the report and the model card are written, too.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Evaluation:
 
     @property
     def folder(self) -> Path:
-        """Where its results are, once they are there."""
+        """Folder of its results."""
         return (self.out or self.network / "evaluations") / name_of(self.split, self.views)
 
     @property
     def command(self) -> str:
-        """The command that does the same."""
+        """The equivalent command line."""
         options = ["--split", self.split, "--tta", self.views, *([] if self.report else ["--no-report"])]
         options += ["--data", self.data] if self.data else []
         options += ["--rule", self.rule] if self.rule else []
@@ -62,11 +62,11 @@ class Evaluation:
 
 
 class Evaluations:
-    """Evaluates networks side by side; one that fails or dies stops none of the others.
+    """Evaluates networks side by side; a failure of one does not stop the others.
 
     Args:
-        slots: what each process's environment holds of where it runs, as ``fer.system.slots`` gives it.
-        on_gpu: compute there.
+        slots: environment variables of each process, from ``fer.system.slots``.
+        on_gpu: whether to compute on a GPU.
     """
 
     def __init__(self, slots: Sequence[Mapping[str, str]], *, on_gpu: bool) -> None:
@@ -82,7 +82,7 @@ class Evaluations:
         self.end()
 
     def end(self) -> None:
-        """End the processes, whatever they do."""
+        """Terminate the processes, even in the middle of an evaluation."""
         if self._pool is None:
             return
         processes = list((self._pool._processes or {}).values())
@@ -92,60 +92,62 @@ class Evaluations:
         self._pool = None
 
     def run(
-        self, asked: Sequence[Evaluation], seconds: float, ended: Callable[[Evaluation, str], None]
+        self, evaluations: Sequence[Evaluation], seconds: float, ended: Callable[[Evaluation, str], None]
     ) -> dict[Evaluation, str]:
-        """Evaluate, and return of each evaluation why it is not there; nothing of those that are.
+        """Run evaluations, and return failed evaluation -> reason.
 
         Args:
-            asked: evaluations; those whose results are there already are not done again.
-            seconds: after which what is not done is given up.
-            ended: called with each evaluation that failed, and why.
+            evaluations: evaluations to run; those with results are skipped.
+            seconds: time limit.
+            ended: called with each failed evaluation and the reason.
         """
-        missing = [one for one in asked if not (one.folder / "metrics.json").is_file()]
+        missing = [evaluation for evaluation in evaluations if not (evaluation.folder / "metrics.json").is_file()]
         until = time.monotonic() + max(1.0, seconds)
-        failed = self._tried(missing, until)
-        # a process that dies takes its neighbours' work with it: what of it is not there is done again, one at a time
-        killed = [one for one, reason in failed.items() if reason == KILLED]
-        failed = {one: reason for one, reason in failed.items() if reason != KILLED}
-        for one in killed:
-            if not (one.folder / "metrics.json").is_file():
-                failed |= self._tried([one], until)
-        for one, reason in failed.items():
-            ended(one, reason)
+        failed = self._attempt(missing, until)
+        # one killed process breaks the whole pool, so unfinished evaluations are repeated, one at a time
+        killed = [evaluation for evaluation, reason in failed.items() if reason == KILLED]
+        failed = {evaluation: reason for evaluation, reason in failed.items() if reason != KILLED}
+        for evaluation in killed:
+            if not (evaluation.folder / "metrics.json").is_file():
+                failed |= self._attempt([evaluation], until)
+        for evaluation, reason in failed.items():
+            ended(evaluation, reason)
         return failed
 
-    def _tried(self, asked: Sequence[Evaluation], until: float) -> dict[Evaluation, str]:
-        """Evaluate, and return why what is not there is not."""
+    def _attempt(self, evaluations: Sequence[Evaluation], until: float) -> dict[Evaluation, str]:
+        """Run evaluations until a time of the monotonic clock, and return failed evaluation -> reason."""
         failed: dict[Evaluation, str] = {}
-        if not asked:
+        if not evaluations:
             return failed
-        futures = self._submitted(asked)
+        futures = self._submit(evaluations)
         try:
             for future in as_completed(futures, timeout=max(0.1, until - time.monotonic())):
                 if reason := self._reason(future):
                     failed[futures[future]] = reason
         except TimeoutError:
-            failed |= {one: "there was no time left for it" for future, one in futures.items() if not future.done()}
+            failed |= {
+                evaluation: "no time was left for it" for future, evaluation in futures.items() if not future.done()
+            }
             self.end()
         return failed
 
-    def _submitted(self, asked: Sequence[Evaluation]) -> dict[Future[None], Evaluation]:
-        for one in asked:  # what was cut off before its metrics were there
-            shutil.rmtree(one.folder, ignore_errors=True)
+    def _submit(self, evaluations: Sequence[Evaluation]) -> dict[Future[None], Evaluation]:
+        for evaluation in evaluations:  # remains of an interrupted evaluation
+            shutil.rmtree(evaluation.folder, ignore_errors=True)
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # a forked process could not use a GPU
             slots = context.SimpleQueue()
             for slot in self.slots:
                 slots.put(dict(slot))
-            self._pool = ProcessPoolExecutor(min(len(asked), len(self.slots)), context, _begin, (slots,))
+            self._pool = ProcessPoolExecutor(min(len(evaluations), len(self.slots)), context, _begin, (slots,))
         try:
-            return {self._pool.submit(_evaluate, one, self.on_gpu): one for one in asked}
-        except BrokenProcessPool:  # a process was killed while it had nothing to do
+            return {self._pool.submit(_evaluate, evaluation, self.on_gpu): evaluation for evaluation in evaluations}
+        except BrokenProcessPool:  # a process was killed while idle
             self._pool = None
-            return self._submitted(asked)
+            return self._submit(evaluations)
 
     def _reason(self, future: Future[None]) -> str:
-        """Return why an evaluation failed; empty where it did not."""
+        """Return why an evaluation failed; empty if it did not."""
         try:
             future.result()
         except BrokenProcessPool:
@@ -159,7 +161,7 @@ class Evaluations:
 
 
 def _begin(slots: "multiprocessing.queues.SimpleQueue[dict[str, str]]") -> None:
-    """Prepare a process: where it runs, that it ends with the campaign, and that the campaign alone hears signals."""
+    """Prepare a process: set its slot, ignore interrupts, which the campaign handles, and end with the campaign."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     os.environ.update(slots.get())
@@ -170,15 +172,18 @@ def _begin(slots: "multiprocessing.queues.SimpleQueue[dict[str, str]]") -> None:
         torch.set_num_threads(int(threads))
 
 
-def _evaluate(one: Evaluation, on_gpu: bool) -> None:
-    """Evaluate a network in this process and leave the results in its folder."""
+def _evaluate(evaluation: Evaluation, on_gpu: bool) -> None:
+    """Evaluate a network in this process and write the results to its folder."""
     from fer.evaluation.evaluate import evaluate
-    from fer.evaluation.request import Asked
+    from fer.evaluation.request import Request
     from fer.reports import model_card
 
-    asked = Asked([str(one.network)], one.split, one.data, one.rule, views=one.views, batch_size=BATCH, on_gpu=on_gpu)
-    results, scored, folder = evaluate(asked, one.out, one.command)
-    if one.report:
+    request = Request(
+        [str(evaluation.network)], evaluation.split, evaluation.data, evaluation.rule, views=evaluation.views,
+        batch_size=BATCH, on_gpu=on_gpu,
+    )  # fmt: skip
+    results, scored, folder = evaluate(request, evaluation.out, evaluation.command)
+    if evaluation.report:
         from fer.reports import run
 
         model_card.write(results, folder / "model_card.md")

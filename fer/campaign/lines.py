@@ -1,4 +1,4 @@
-"""The lines of a campaign's table: what val chooses for the ensemble, and what test says of it."""
+"""Predictions of a campaign: which networks can be mixed, the choices on val, and the ensemble's results."""
 
 import json
 import logging
@@ -13,114 +13,116 @@ from numpy.typing import NDArray
 from fer.campaign.earlier import VIEWS, Candidate
 from fer.config.errors import FerError
 from fer.data.datamodule import FERDataModule
-from fer.data.duplicates import without_twin
+from fer.data.duplicates import without_duplicate
 from fer.data.labels import SPLITS
 from fer.evaluation import scoring, test_log
 from fer.evaluation.from_predictions import PredictionsChoice, chosen_from, mixed_from, results_from
 from fer.evaluation.request import Member, of_split
+from fer.metrics.results import of
 from fer.models import checkpoints
 from fer.runs import predictions
 from fer.runs.predictions import Predictions, name_of
 from fer.system import machine
 from fer.system.files import write_json
+from fer.system.records import plain
 
 log = logging.getLogger(__name__)
 
 
-def unfit(candidate: Candidate, data: FERDataModule) -> str:
-    """Return why a network's predictions cannot be mixed with those of this data set; empty where they can.
+def mismatch(candidate: Candidate, data: FERDataModule) -> str:
+    """Return why a network's predictions cannot be mixed with those of this data set; empty if they can.
 
-    A network that was trained on other faces of val or test than those with a duplicate in train is refused too.
+    A network is refused, too, if it was trained on faces of val or test that have no duplicate in train.
     """
     for split, file in (("val", candidate.val), ("test", candidate.test)):
         if file is None or not (data.splits == SPLITS.index(split)).any():
             continue
         try:
-            said = predictions.read(file)
-            if said.classes != tuple(data.faces.classes):
-                return f"predicts {', '.join(said.classes)}"
-            data.lay(split)
-            of_split(said, str(file), data, split)
+            predicted = predictions.read(file)
+            if predicted.classes != tuple(data.faces.classes):
+                return f"predicts {', '.join(predicted.classes)}"
+            data.load_split(split)
+            of_split(predicted, str(file), data, split)
         except FerError as error:
             return str(error)
-        seen, expected = seen_in_training(file), int((~_unseen(data, split)).sum())
-        if seen != expected:
-            stated = "does not state how many" if seen is None else f"was trained on {seen:,}"
+        count, expected = seen_in_training(file), int((~_without_duplicate(data, split)).sum())
+        if count != expected:
+            stated = "does not state how many" if count is None else f"was trained on {count:,}"
             return f"{stated} of the {split} faces here, of which {expected:,} have a duplicate in train"
     return ""
 
 
 def seen_in_training(file: Path) -> int | None:
-    """Return how many faces of an evaluation its network was trained on, as the metrics beside it state."""
+    """Return how many faces of an evaluation were in its network's training, from its metrics; None if not stated."""
     packed = file.name.endswith(".csv.gz")
     beside = file.with_name(f"{file.name.removesuffix('.csv.gz')}.json") if packed else file.with_name("metrics.json")
     try:
-        seen = json.loads(beside.read_text(encoding="utf-8"))["seen_in_training"]
+        count = json.loads(beside.read_text(encoding="utf-8"))["seen_in_training"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    return seen if isinstance(seen, int) else None
+    return count if isinstance(count, int) else None
 
 
-def _unseen(data: FERDataModule, split: str) -> NDArray[np.bool_]:
-    """Return (N,) which faces of a split have no exact duplicate in train."""
-    return without_twin(data.lay(split).images[:, 0].numpy(), data.hashes("train"))
+def _without_duplicate(data: FERDataModule, split: str) -> NDArray[np.bool_]:
+    """Return a mask (N,) of the faces of a split without an exact duplicate in train."""
+    return without_duplicate(data.load_split(split).images[:, 0].numpy(), data.hashes("train"))
 
 
 def candidates_on_val(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Predictions]]:
-    """Return the candidates whose predictions of val are there, and these predictions."""
-    held = [one for one in candidates if one.val is not None and one.val.is_file()]
-    return held, [predictions.read(one.val) for one in held if one.val is not None]
+    """Return the candidates with predictions of val, and these predictions."""
+    available = [candidate for candidate in candidates if candidate.val is not None and candidate.val.is_file()]
+    return available, [predictions.read(candidate.val) for candidate in available if candidate.val is not None]
 
 
 def choose(candidates: Sequence[Candidate]) -> tuple[list[Candidate], PredictionsChoice]:
-    """Return the candidates that val was given, and what it chose among them.
+    """Return the candidates with predictions of val, and the ensemble chosen among them.
 
     Raises:
         FerError: predictions are damaged or of different faces.
     """
-    held, val = candidates_on_val(candidates)
-    return held, chosen_from(val, [one.name for one in held])
+    available, val = candidates_on_val(candidates)
+    return available, chosen_from(val, [candidate.name for candidate in available])
 
 
 def teachers(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
-    """Return the candidates of most weight in the ensemble that val chooses, those whose weights are there."""
-    able = [one for one in candidates if one.teaches]
+    """Return at most ``most`` teachers: the candidates with the highest weights in the ensemble chosen on val."""
+    able = [candidate for candidate in candidates if candidate.teaches]
     if not able:
         return []
-    held, choice = choose(able)
-    order = sorted(range(len(held)), key=lambda index: -choice.weights[index])
-    return [held[index] for index in order if choice.weights[index] > 0][:most]
+    available, choice = choose(able)
+    order = sorted(range(len(available)), key=lambda index: -choice.weights[index])
+    return [available[index] for index in order if choice.weights[index] > 0][:most]
 
 
 def write_ensemble(
-    held: Sequence[Candidate], choice: PredictionsChoice, split: str, data: FERDataModule, out: Path, command: str
+    candidates: Sequence[Candidate], choice: PredictionsChoice, split: str, data: FERDataModule, out: Path, command: str
 ) -> Path:
     """Write ``metrics.json`` and ``predictions.csv`` of the ensemble on a split, and return their folder.
 
     On test, the access is recorded in the run folder of each network of the ensemble that has one.
 
     Args:
-        held: the candidates, as ``choice`` knows them.
-        choice: of the ensemble.
+        candidates: candidates in the order of ``choice``.
+        choice: chosen ensemble.
         split: "val" or "test".
-        data: of the campaign.
+        data: data of the campaign.
         out: folder of the ensemble's evaluations.
-        command: the campaign's.
+        command: command line of the campaign.
 
     Raises:
         FerError: predictions are damaged, of different faces, or missing.
     """
-    kept = [one for one, weight in zip(held, choice.weights, strict=True) if weight > 0]
-    files = [one.val if split == "val" else one.test for one in kept]
-    said = [predictions.read(file) for file in files if file is not None]
-    results = results_from(choice, said, split)
+    kept = [candidate for candidate, weight in zip(candidates, choice.weights, strict=True) if weight > 0]
+    files = [candidate.val if split == "val" else candidate.test for candidate in kept]
+    predicted = [predictions.read(file) for file in files if file is not None]
+    results = results_from(choice, predicted, split)
     results["temperature_fitted_on"] = "these faces" if split == "val" else "val"
-    data.lay(split)
-    together = said[0]._replace(probabilities=mixed_from(choice, said))
+    data.load_split(split)
+    together = predicted[0]._replace(probabilities=mixed_from(choice, predicted))
     scored = scoring.scored_faces(of_split(together, "ensemble", data, split), data, split, list(together.classes))
     results["members"] = [
-        {**member, "name": one.name, "checkpoint": str(file if one.network is None else checkpoints.find(one.network))}
-        for member, one, file in zip(results["members"], kept, files, strict=True)
+        {**member, "name": candidate.name, "checkpoint": str(_checkpoint(candidate) or file)}
+        for member, candidate, file in zip(results["members"], kept, files, strict=True)
     ]
     results |= _about(scored, data, split) | {"tta": VIEWS, "command": command, **machine.provenance()}
     folder = out / name_of(split, VIEWS)
@@ -132,22 +134,27 @@ def write_ensemble(
     return folder
 
 
+def _checkpoint(candidate: Candidate) -> Path | None:
+    return None if candidate.network is None else checkpoints.find(candidate.network)
+
+
 def _about(scored: predictions.Scored, data: FERDataModule, split: str) -> dict[str, Any]:
-    """Return the metrics over the faces without an exact duplicate in train, and the data."""
-    kept = _unseen(data, split)
+    """Return the metrics over the faces without an exact duplicate in train, and the description of the data."""
+    kept = _without_duplicate(data, split)
     predicted, targets = torch.from_numpy(scored.probabilities), torch.from_numpy(scored.targets)
+    clean = scoring.clean(predicted, targets, kept, scored.classes)
     return {
         "seen_in_training": int((~kept).sum()),
-        "clean": scoring.clean(predicted, targets, kept, scored.classes),
+        "clean": None if clean is None else plain(clean),
         "dataset": data.describe(split),
     }
 
 
 def _recorded(kept: Sequence[Candidate], results: dict[str, Any]) -> int:
-    """Record the access to test for each network of an ensemble; return the largest count of them."""
+    """Record the test access for each network of an ensemble, and return the largest number of accesses."""
     members = []
-    for one in kept:
-        if one.network is not None:
-            file = checkpoints.find(one.network)
+    for candidate in kept:
+        if candidate.network is not None:
+            file = checkpoints.find(candidate.network)
             members.append(Member(file, checkpoints.load(file)))
-    return test_log.record(members, results, test_log.so_far(members)) if members else 1
+    return test_log.record(members, of(results), test_log.so_far(members)) if members else 1

@@ -1,7 +1,8 @@
-"""What is trained in the time that there is: epochs, order and times, from measured speeds. No torch here.
+"""The plan of a campaign: the epochs, order and times of trainings, from measured speeds. No torch here.
 
-Times are seconds; a plan's begin at 0. Trainings of a phase run side by side, the longest first, each in the slot that
-is free first.
+Times are in seconds; a plan starts at 0. Trainings of a phase run side by side, the longest first, each in the slot
+that becomes free first. Of several rosters the plan takes the most ambitious one whose networks are trained long
+enough. All members get equal epochs.
 """
 
 import heapq
@@ -13,27 +14,27 @@ from fer.campaign.recipes import SMALL, SMALL_WIDTH, STUDENT, TEACHERS, WIDTHS, 
 from fer.config.errors import FerError
 from fer.system.text import clock
 
-SLACK = 0.05  # of the time for training that is kept for epochs that take longer than measured
-TEN_VIEWS = 10.0  # of a face in an evaluation with ten crops
-IN_32_BITS = 1.6  # an evaluation's forward pass against a training's in half precision, on a CPU that has it
-OPENING = 2.5  # s of an evaluation beside the network's work and the intervals: checkpoint, table, files
-INTERVALS = 1e-3  # s a face that the intervals of all metrics take
-IMPORTS = 0.8  # share of a training's fixed time that a process takes to start; evaluations share their processes
+SLACK = 0.05  # share of the training time reserved for epochs that take longer than measured
+TEN_VIEWS = 10.0  # views of a face in an evaluation with ten crops
+IN_32_BITS = 1.6  # time of a forward pass in 32 bits by that in half precision, on a CPU that has it
+OPENING = 2.5  # s of an evaluation besides forward passes and intervals: checkpoint, table, files
+INTERVALS = 1e-3  # s per face to compute the intervals of all metrics
+IMPORTS = 0.8  # share of a training's fixed time to start a process; evaluations share their processes
 IMPORTS_GPU = 0.4  # on a GPU, whose fixed time includes cuDNN's start: 12 of 27 to 32 s beside an H100
-GPU_EVALUATIONS = 8  # processes that evaluate on a GPU, of some 2 GB of its memory each at most
+GPU_EVALUATIONS = 8  # processes that evaluate on a GPU; each takes at most some 2 GB of its memory
 CLOSING = 10.0  # s for the choice of the ensemble, the page and the shared files
-CROWDED = 1.32  # by which students' epochs take longer with the small network beside them: 6.95 against 5.25 s, an H100
-MOST_SMALL = 150  # epochs of the small network, which goes on learning longer than the others
+CONTENTION = 1.32  # slowdown of students by the small network on the same GPU: 6.95 s an epoch, not 5.25, on an H100
+MOST_SMALL = 150  # epochs of the small network at most: it improves for longer than the others
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a kind of network trains here, with every slot busy.
+    """The measured speed of a kind of network on this machine, with every slot busy.
 
     Args:
         train: seconds of an epoch's training steps.
-        val: seconds of scoring val once, single view.
-        fixed: seconds of a run beside its epochs: start, compiling, results.
+        val: seconds to score val once, single view.
+        fixed: seconds of a run outside its epochs: start, compiling, results.
     """
 
     train: float
@@ -62,12 +63,12 @@ class Training:
     """A training of a plan.
 
     Args:
-        name: of its folder.
+        name: name of its folder.
         role: "member", "student" or "small".
-        overrides: of ``fer.train``, but for data, epochs and teachers.
-        epochs: planned.
-        seconds: that it is expected to take.
-        begin: when it is expected to begin.
+        overrides: overrides of ``fer.train``, without data, epochs and teachers.
+        epochs: planned epochs.
+        seconds: expected duration.
+        begin: expected start.
     """
 
     name: str
@@ -79,18 +80,18 @@ class Training:
 
     @property
     def end(self) -> float:
-        """When it is expected to end."""
+        """Expected end."""
         return self.begin + self.seconds
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The trainings of a campaign and what is expected of the evaluations between and after them.
+    """The trainings of a campaign, and the expected times of the evaluations between and after them.
 
     Args:
-        roster: what is trained.
-        members: the first phase.
-        taught: the second phase: students and the small network.
+        roster: networks to train.
+        members: trainings of the first phase.
+        taught: trainings of the second phase: students and the small network.
         choosing: seconds of the evaluations on val that choose the teachers.
         closing: seconds of the evaluations at the end, the page and the shared files included.
     """
@@ -103,20 +104,20 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """The expected time of all of it."""
+        """Expected duration of the whole plan."""
         end = max(training.end for training in (*self.members, *self.taught))
         return end + self.closing
 
 
 class Speeds:
-    """The paces of all kinds, from those that were measured.
+    """The paces of all kinds of network, from those that were measured.
 
     Args:
         measured: name of a probe -> its pace. A CPU's student is measured at the largest of ``WIDTHS``, the small
-            network is of width ``SMALL_WIDTH``; widths between them follow a power of the width.
+            network has width ``SMALL_WIDTH``; the time of widths in between is a power of the width.
         slots: trainings side by side.
-        faces: of an evaluation.
-        on_gpu: the networks are trained there.
+        faces: faces of an evaluation.
+        on_gpu: whether the networks are trained on a GPU.
     """
 
     def __init__(self, measured: Mapping[str, Pace], slots: int, faces: int, *, on_gpu: bool) -> None:
@@ -124,7 +125,7 @@ class Speeds:
 
     @property
     def slots_of_taught(self) -> int:
-        """Trainings side by side in the second phase: the small network leaves a GPU mostly idle, and is one more."""
+        """Trainings side by side in the second phase: one more on a GPU, which the small network leaves mostly idle."""
         return self.slots + self.on_gpu
 
     @property
@@ -134,7 +135,7 @@ class Speeds:
 
     @property
     def start(self) -> float:
-        """Seconds until a process is there that evaluates."""
+        """Seconds to start a process for evaluations."""
         share = IMPORTS_GPU if self.on_gpu else IMPORTS
         return share * min(pace.fixed for pace in self.measured.values())
 
@@ -144,7 +145,7 @@ class Speeds:
         return Speeds(paces, self.slots, self.faces, on_gpu=self.on_gpu)
 
     def epoch(self, kind: Kind) -> float:
-        """Return the seconds of an epoch of a GPU's kind; infinity where it cannot be trained."""
+        """Return the seconds of an epoch of a GPU's kind; infinity if it cannot be trained."""
         pace = self.measured.get(kind.probe)
         return math.inf if pace is None else kind.ratio * pace.epoch
 
@@ -168,30 +169,30 @@ class Speeds:
 
 
 def side_by_side(trainings: Sequence[Training], slots: int, begin: float = 0.0) -> list[Training]:
-    """Return trainings with their times of beginning, the longest first, each in the slot that is free first."""
+    """Return trainings with their start times, the longest first, each in the slot that becomes free first."""
     free = [begin] * slots
-    placed = []
-    for training in sorted(trainings, key=lambda one: -one.seconds):
+    scheduled = []
+    for training in sorted(trainings, key=lambda training: -training.seconds):
         start = heapq.heappop(free)
-        placed.append(replace(training, begin=start))
+        scheduled.append(replace(training, begin=start))
         heapq.heappush(free, start + training.seconds)
-    return placed
+    return scheduled
 
 
 def end_of(trainings: Sequence[Training]) -> float:
-    """Return when the last of some trainings ends."""
+    """Return the end of the last of some trainings."""
     return max(training.end for training in trainings)
 
 
 def most_epochs(builds: Sequence["Build"], seconds: float, most: int) -> int:
-    """Return the most epochs, up to ``most``, with which phases end within ``seconds``; 0 where not even one does.
+    """Return the most epochs, up to ``most``, with which all phases end within ``seconds``; 0 if one epoch is too long.
 
-    Every network of every phase gets as many: students are worth no less than the members that teach them.
+    All networks of all phases get the same number: students matter no less than the members that teach them.
     """
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
-        if sum(end_of(build.placed(middle)) for build in builds) <= seconds:
+        if sum(end_of(build.scheduled(middle)) for build in builds) <= seconds:
             low = middle
         else:
             high = middle - 1
@@ -199,11 +200,11 @@ def most_epochs(builds: Sequence["Build"], seconds: float, most: int) -> int:
 
 
 class Build:
-    """Makes the trainings of a phase for a number of epochs.
+    """Builds the trainings of a phase for a number of epochs.
 
     Args:
-        rows: (name, role, overrides, pace) of each.
-        most: name -> epochs beyond which it is not trained.
+        rows: (name, role, overrides, pace) of each training.
+        most: name -> largest number of epochs.
         slots: trainings side by side.
     """
 
@@ -212,7 +213,7 @@ class Build:
     ) -> None:
         self.rows, self.most, self.slots = rows, most, slots
 
-    def placed(self, epochs: int, begin: float = 0.0) -> list[Training]:
+    def scheduled(self, epochs: int, begin: float = 0.0) -> list[Training]:
         """Return the trainings with their times."""
         return side_by_side(self(epochs), self.slots, begin)
 
@@ -229,8 +230,8 @@ class Build:
 
 
 def members_of(roster: Roster, speeds: Speeds) -> Build:
-    """Return what makes the trainings of the members."""
-    first = speeds.measured[SMALL].train if roster.first_teacher else 0.0  # the package's network is as small
+    """Return the builder of the members' trainings."""
+    first = speeds.measured[SMALL].train if roster.first_teacher else 0.0  # the package's network is of the same size
     rows = [
         (kind.name, "member", (*kind.overrides, f"seed={kind.seed}"), speeds.of(kind, roster).taught(first))
         for kind in roster.members
@@ -238,18 +239,18 @@ def members_of(roster: Roster, speeds: Speeds) -> Build:
     return Build(rows, {}, speeds.slots)
 
 
-def taught_of(roster: Roster, speeds: Speeds, teachers: float, parts: Sequence[str]) -> Build:
-    """Return what makes the trainings of the students and the small network.
+def students_of(roster: Roster, speeds: Speeds, teachers: float, parts: Sequence[str]) -> Build:
+    """Return the builder of the trainings of the students and the small network.
 
     Args:
-        roster: what is trained.
-        speeds: measured.
-        teachers: seconds of an epoch of training of the teachers together.
+        roster: networks to train.
+        speeds: measured speeds.
+        teachers: seconds of a training epoch of all teachers together.
         parts: "students", "small" or both.
     """
-    crowd = CROWDED if speeds.on_gpu and {"students", "small"} <= set(parts) else 1.0
+    slowdown = CONTENTION if speeds.on_gpu and {"students", "small"} <= set(parts) else 1.0
     student, small = (speeds.of(kind, roster).taught(teachers) for kind in (roster.student, roster.small))
-    student = student.times(crowd)  # the small network asks a busy GPU for less, and is not held up
+    student = student.times(slowdown)  # the small network needs less of a busy GPU, and is not slowed down
     rows = []
     if "students" in parts:
         rows += [
@@ -266,19 +267,19 @@ def planned(rosters: Sequence[Roster], speeds: Speeds, seconds: float, parts: Se
     """Return the plan of the most ambitious roster whose networks are trained long enough.
 
     Args:
-        rosters: the most ambitious first.
-        speeds: measured.
-        seconds: that there are for everything.
-        parts: of "members", "students", "small".
+        rosters: rosters, the most ambitious first.
+        speeds: measured speeds.
+        seconds: time for everything.
+        parts: any of "members", "students", "small".
 
     Raises:
-        FerError: not one epoch of the least ambitious fits.
+        FerError: the time is too short for one epoch of the least ambitious roster.
     """
     plans = [plan for roster in rosters if (plan := _plan(roster, speeds, seconds, parts)) is not None]
     if not plans:
         needed = _least_seconds(rosters[-1], speeds, parts)
         raise FerError(
-            f"{clock(seconds)} are left, and one epoch of every network with its evaluation takes about "
+            f"{clock(seconds)} are left, but one epoch of every network with its evaluation takes about "
             f"{clock(needed)} here: give --hours {math.ceil(100 * needed / 3600) / 100:g} or more"
         )
     return next((plan for plan in plans if _epochs(plan) >= plan.roster.least), plans[-1])
@@ -289,43 +290,45 @@ def _epochs(made: Plan) -> int:
 
 
 def _phases(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> tuple[list[Build], list[Build]]:
-    """Return what makes the trainings of the members, and of what they teach; empty where a phase has none."""
-    taught = taught_of(roster, speeds, _teaching(roster, speeds), parts)
+    """Return the builders of both phases, members and students; an empty list for a phase without trainings."""
+    taught = students_of(roster, speeds, _teaching(roster, speeds), parts)
     return [members_of(roster, speeds)] if "members" in parts else [], [taught] if taught.rows else []
 
 
 def _plan(roster: Roster, speeds: Speeds, seconds: float, parts: Sequence[str]) -> Plan | None:
-    """Return a roster's plan; None where not one epoch fits."""
+    """Return a roster's plan; None if one epoch is too long."""
     first, second = _phases(roster, speeds, parts)
     choosing, closing = evaluation_seconds(roster, speeds, parts)
     left = (seconds - choosing - closing) * (1 - SLACK)
     epochs = most_epochs([*first, *second], left, roster.most)
     if epochs < 1:
         return None
-    members = [training for build in first for training in build.placed(epochs)]
+    members = [training for build in first for training in build.scheduled(epochs)]
     begin = end_of(members) + choosing if members else 0.0
-    taught = [one for build in second for one in taught_within(build, left + choosing - begin, begin)]
+    taught = [one for build in second for one in students_within(build, left + choosing - begin, begin)]
     return Plan(roster, members, taught, choosing, closing)
 
 
-def taught_within(build: Build, seconds: float, begin: float) -> list[Training]:
-    """Return the trainings of the second phase with the most epochs that fit, from ``begin`` on; none where none do.
+def students_within(build: Build, seconds: float, begin: float) -> list[Training]:
+    """Return the trainings of the second phase from ``begin`` on, with the most epochs that fit; empty if none fit.
 
-    The small network, whose epochs are short, fills the time of the students where slots are left for it.
+    The small network, whose epochs are short, is trained as long as the students, if a slot is free.
     """
     epochs = most_epochs([build], seconds, max(build.most.values()))
     if epochs < 1:
         return []
     trainings = build(epochs)
     for more in range(MOST_SMALL, epochs, -1):
-        longer = [build(more)[place] if one.role == SMALL else one for place, one in enumerate(trainings)]
+        longer = [
+            build(more)[index] if training.role == SMALL else training for index, training in enumerate(trainings)
+        ]
         if end_of(side_by_side(longer, build.slots)) <= seconds:
             return side_by_side(longer, build.slots, begin)
     return side_by_side(trainings, build.slots, begin)
 
 
 def _teaching(roster: Roster, speeds: Speeds) -> float:
-    """Return the seconds of an epoch of training of the teachers that may be chosen: the slowest."""
+    """Return the seconds of a training epoch of all teachers, assuming that the slowest members are chosen."""
     costs = sorted((speeds.of(kind, roster).train for kind in roster.members), reverse=True)
     return sum(costs[:TEACHERS])
 
@@ -338,7 +341,7 @@ def evaluation_seconds(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> 
     for kind in taught:
         pace = speeds.of(kind, roster)
         ends += [speeds.evaluation(pace), speeds.evaluation(pace), speeds.evaluation(pace, 1)]  # val, test, single view
-    best = speeds.of(roster.student, roster)  # a member may be the best network; its file and the small one's, on val
+    best = speeds.of(roster.student, roster)  # for a member as the best network, and for the two shared files on val
     ends += [speeds.evaluation(best, 1), speeds.evaluation(best, 1), speeds.evaluation(best, 1)]
     choosing = speeds.start + _spread(members, speeds.evaluating) if members else 0.0
     return choosing, speeds.start + _spread([*members, *ends], speeds.evaluating) + CLOSING
@@ -349,8 +352,8 @@ def _spread(seconds: Sequence[float], slots: int) -> float:
 
 
 def _least_seconds(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> float:
-    """Return the seconds that one epoch of every network takes, with everything around it."""
+    """Return the seconds of a plan with one epoch of every network."""
     choosing, closing = evaluation_seconds(roster, speeds, parts)
-    builds = [build for held in _phases(roster, speeds, parts) for build in held]
-    trained = sum(end_of(build.placed(1)) for build in builds)
+    builds = [build for phase in _phases(roster, speeds, parts) for build in phase]
+    trained = sum(end_of(build.scheduled(1)) for build in builds)
     return choosing + closing + trained / (1 - SLACK)

@@ -1,18 +1,19 @@
 """The kinds of network that a campaign trains, on a GPU and on a CPU. No torch here.
 
-A GPU's kinds follow what published recipes share and what an ensemble gains from: different networks, crops and seeds.
-A CPU's are one network at different widths, since depthwise and deep networks are slow there (docs/recipes.md).
+On a GPU, kinds differ in network, crop and seed, as in published recipes, because an ensemble gains from differences.
+On a CPU, all kinds are one network at different widths, since depthwise and deep networks are slow there
+(docs/recipes.md).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-SEEDS = (0, 1, 2)  # of the students: a recipe's accuracy is stated as the mean of three
-TEACHERS = 3  # at most: a teacher's forward pass takes a third of the time of its own training step
-SMALL_WIDTH = 16  # of the network below half a million parameters
-WIDTHS = (64, 48, 32, 24, SMALL_WIDTH)  # of a CPU's networks, the widest first
-LEAST = 20  # epochs: a narrower or smaller choice of networks is trained rather than one of fewer
-LEAST_OF_MANY = 60  # epochs of each network before there are two of a kind
+SEEDS = (0, 1, 2)  # seeds of the students: a recipe's accuracy is the mean of three
+TEACHERS = 3  # at most: the forward pass of a teacher takes a third of the time of its training step
+SMALL_WIDTH = 16  # width of the network below half a million parameters
+WIDTHS = (64, 48, 32, 24, SMALL_WIDTH)  # widths of a CPU's networks, the widest first
+LEAST = 20  # epochs of each network; if they do not fit, fewer or narrower networks are trained
+LEAST_OF_MANY = 60  # epochs of each network, required before a kind is trained with two seeds
 STUDENT, SMALL = "student", "small"  # names of kinds whose speed is always measured
 
 
@@ -21,11 +22,11 @@ class Kind:
     """A kind of network and how it is trained.
 
     Args:
-        name: unique in a campaign.
-        overrides: of ``fer.train``, but for data, seed, epochs and teachers.
-        seed: of its training.
-        probe: name of the kind whose speed is measured.
-        ratio: seconds of its epoch, as a multiple of the probe's.
+        name: name, unique in a campaign.
+        overrides: overrides of ``fer.train``, without data, seed, epochs and teachers.
+        seed: seed of its training.
+        probe: name of the kind whose measured speed it uses.
+        ratio: seconds of its epoch by those of the probe.
     """
 
     name: str
@@ -35,23 +36,23 @@ class Kind:
     ratio: float = 1.0
 
     def again(self, turn: int, others: int) -> "Kind":
-        """Return the same kind with another seed, for turn 1 and later of ``others`` kinds."""
+        """Return the same kind with the seed of a later turn through all ``others`` kinds; itself for turn 0."""
         return self if turn == 0 else replace(self, name=f"{self.name}_{turn + 1}", seed=self.seed + turn * others)
 
 
 @dataclass(frozen=True)
 class Roster:
-    """What a campaign trains.
+    """The networks that a campaign trains.
 
     Args:
-        members: trained first.
-        student: trained with each of ``seeds``, taught by the best members.
-        small: taught like the students, below half a million parameters.
-        least: epochs below which the networks are too little trained to be worth their number or width.
-        most: epochs beyond which more bring little.
-        first_teacher: network that teaches the members beside the labels; empty for none.
-        width: of a CPU's networks; 0 on a GPU.
-        seeds: of the students.
+        members: kinds trained first.
+        student: kind trained with each of ``seeds``, taught by the best members.
+        small: kind below half a million parameters, taught like the students.
+        least: epochs below which a smaller roster is better.
+        most: epochs above which more improve little.
+        first_teacher: network that teaches the members in addition to the labels; empty for none.
+        width: width of a CPU's networks; 0 on a GPU.
+        seeds: seeds of the students.
     """
 
     members: tuple[Kind, ...]
@@ -64,7 +65,7 @@ class Roster:
     seeds: tuple[int, ...] = SEEDS
 
     def from_seed(self, first: int) -> "Roster":
-        """Return the same with all seeds higher by ``first``."""
+        """Return the same roster with ``first`` added to all seeds."""
         members = tuple(replace(kind, seed=kind.seed + first) for kind in self.members)
         small = replace(self.small, seed=self.small.seed + first)
         return replace(self, members=members, small=small, seeds=tuple(seed + first for seed in SEEDS))
@@ -78,14 +79,14 @@ def rosters(
     first_teacher: str = "",
     seconds: Callable[[Kind], float] | None = None,
 ) -> list[Roster]:
-    """Return what may be trained, the most ambitious first; the time decides which of them is.
+    """Return the possible rosters, the most ambitious first; the time decides between them.
 
     Args:
-        on_gpu: the networks are trained there.
+        on_gpu: whether the networks are trained on a GPU.
         slots: trainings side by side.
-        bf16: a CPU has instructions for bfloat16.
+        bf16: whether a CPU has instructions for bfloat16.
         first_teacher: network that teaches a CPU's members; empty for none.
-        seconds: of an epoch of a GPU's kind, where measured: the kinds that take the most are left out first.
+        seconds: measured seconds of an epoch of a GPU's kind; the slowest kinds are left out first.
     """
     if on_gpu:
         kinds = gpu_members() if seconds is None else sorted(gpu_members(), key=seconds)
@@ -104,7 +105,7 @@ def rosters(
 
 
 def _fills(members: int, slots: int, kinds: int) -> bool:
-    """Return whether so many members leave no slot empty for long, or are all kinds there are, once or twice."""
+    """Return whether a number of members keeps all slots busy, or is once or twice the number of kinds."""
     return members <= slots or members % slots == 0 or members % kinds == 0
 
 
@@ -113,7 +114,7 @@ def _least(members: Sequence[Kind], kinds: Sequence[Kind]) -> int:
 
 
 def _fewer_and_fewer(kinds: Sequence[Kind], least: int) -> list[tuple[Kind, ...]]:
-    """Return all kinds twice, with two seeds each, and then one member fewer at a time down to ``least``."""
+    """Return all kinds with two seeds each, then one member fewer at a time down to ``least``."""
     every = [kind.again(turn, len(kinds)) for turn in (0, 1) for kind in kinds]
     return [tuple(every[:count]) for count in range(len(every), least - 1, -1)]
 
@@ -122,12 +123,12 @@ def _fewer_and_fewer(kinds: Sequence[Kind], least: int) -> list[tuple[Kind, ...]
 
 
 def gpu_members() -> tuple[Kind, ...]:
-    """Return six different networks, those of most value to an ensemble first."""
+    """Return six different networks, those that help an ensemble the most first."""
 
     def kind(name: str, seed: int, *overrides: str, probe: str = "", ratio: float = 1.0) -> Kind:
         return Kind(name, ("experiment=best/member", *overrides), seed, probe or name, ratio)
 
-    # ratios of multiply-adds for faces of 48, 44 and 40 pixels (docs/recipes.md has them for 48)
+    # ratios of multiply-adds for faces of 48, 44 and 40 pixels (docs/recipes.md lists those for 48)
     return (
         kind("resnet9", 0, "model=resnet9", "model.width=64", probe=STUDENT),
         kind("preact_resnet", 1, "model=preact_resnet", "model.drop_path=0.1", "data.crop=44"),
@@ -145,8 +146,8 @@ def gpu_student() -> Kind:
 
 def gpu_small() -> Kind:
     """Return the network below half a million parameters, at a GPU's batch size."""
-    own = ("data.batch_size=256", "trainer.precision=bf16", "optimizer.bf16=true", "trainer.deterministic=false")
-    return Kind(SMALL, ("experiment=best/tiny", *own), 0, SMALL)
+    settings = ("data.batch_size=256", "trainer.precision=bf16", "optimizer.bf16=true", "trainer.deterministic=false")
+    return Kind(SMALL, ("experiment=best/tiny", *settings), 0, SMALL)
 
 
 # --- a CPU's --------------------------------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ def _cpu_roster(width: int, members: Sequence[Kind], bf16: bool, first_teacher: 
 
 
 def cpu_members(width: int, bf16: bool) -> tuple[Kind, ...]:
-    """Return networks of one width that are regularised differently."""
+    """Return networks of one width with different regularisation."""
 
     def kind(name: str, seed: int, *overrides: str) -> Kind:
         return Kind(name, (*_cpu(width, bf16), *overrides), seed, STUDENT)

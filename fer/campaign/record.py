@@ -1,4 +1,4 @@
-"""``best.json``: what a campaign was asked for, planned, measured, trained and found. No torch here."""
+"""``best.json``: the request, plan, measurements, trainings and results of a campaign. No torch here."""
 
 import json
 import re
@@ -11,13 +11,13 @@ from typing import Any, Literal
 from fer.campaign.plan import Pace, Training
 from fer.config.errors import FerError
 from fer.runs.run_folder import CAMPAIGN
-from fer.system.files import read_kept, write_json
+from fer.system.files import read_record, write_json
 
 FILE = CAMPAIGN.mark
 SCHEMA = 1
 PARTS = ("members", "students", "small")
 ROLES = ("member", "student", "small")
-# key=value of fer.train; neither Hydra's own keys nor modules to import: a campaign's folder may be a stranger's
+# key=value of fer.train, without Hydra's keys and plugins, which import modules: a campaign's folder is not trusted
 SETTING = re.compile(r"(?!hydra\b|plugins\b)[a-z_]+(?:[./][a-z0-9_]+)*=.*", re.DOTALL)
 State = Literal["waiting", "running", "done", "stopped", "failed", "left out"]
 STATES: tuple[State, ...] = ("waiting", "running", "done", "stopped", "failed", "left out")
@@ -26,19 +26,19 @@ USABLE: tuple[State, ...] = ("done", "stopped")  # states of networks that have 
 
 @dataclass(frozen=True)
 class Request:
-    """What a campaign is asked for.
+    """The request for a campaign.
 
     Args:
-        hours: for everything.
-        data: path of the data set, from the root.
-        rule: how it is split.
+        hours: time limit for everything.
+        data: absolute path of the data set.
+        rule: split rule.
         settings: overrides of ``fer.train`` for every network.
         device: "auto", "cpu" or "gpu".
-        slots: trainings side by side; None leaves it to the machine.
-        parts: of ``PARTS``, what is trained.
+        slots: trainings side by side; None for a number that fits the machine.
+        parts: parts to train, of ``PARTS``.
         earlier: folders of earlier campaigns, runs or results.
-        seed: first of the students; the members' are higher by as much too.
-        test: open the test split at the end.
+        seed: seed of the first student; it is also added to the seeds of the members.
+        test: whether the test split is evaluated at the end.
     """
 
     hours: float
@@ -55,22 +55,22 @@ class Request:
 
 @dataclass
 class Network:
-    """A training of a campaign: planned, and what became of it. Times are seconds of the campaign's clock.
+    """A training of a campaign, planned and actual. Times are in seconds of the campaign's clock.
 
     Args:
-        name: of its folder below the campaign's.
+        name: name of its folder inside the campaign's.
         role: "member", "student" or "small".
-        overrides: of ``fer.train``, all of them.
-        epochs: planned.
-        planned_begin: expected time of its beginning.
-        planned_end: expected time of its end.
-        teachers: names of the networks that teach it.
-        state: how far it is; "stopped" at a deadline has a best epoch that counts.
-        reason: why it failed or was left out.
-        began: when it began.
-        ended: when it ended.
-        epochs_done: epochs that it has done.
-        accuracy_val: of its best epoch, in training, single view, 0 to 1.
+        overrides: all overrides of ``fer.train``.
+        epochs: planned epochs.
+        planned_begin: planned start.
+        planned_end: planned end.
+        teachers: names of its teachers.
+        state: state, of ``STATES``; a training "stopped" at a deadline has a best epoch, which is used.
+        reason: reason why it failed or was left out.
+        began: actual start; None before.
+        ended: actual end; None before.
+        epochs_done: finished epochs.
+        accuracy_val: val accuracy of its best epoch, single view, 0 to 1.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Network:
 
 @dataclass
 class Phase:
-    """A part of the campaign's time: planned and real, in seconds of its clock; None where it has not come yet."""
+    """A phase of a campaign: planned and actual times in seconds of its clock; None before they are known."""
 
     name: str
     planned_begin: float
@@ -110,11 +110,11 @@ class Line:
     """A line of the table: one network or ensemble, on one split in one view.
 
     Args:
-        name: of the network, or "ensemble".
+        name: name of the network, or "ensemble".
         role: "member", "student", "small" or "ensemble".
         split: "val" or "test".
         views: "none" or "ten_crop".
-        folder: of its evaluation, below the campaign's.
+        folder: folder of its evaluation, relative to the campaign's.
     """
 
     name: str
@@ -126,28 +126,28 @@ class Line:
 
 @dataclass
 class Record:
-    """All of ``best.json``.
+    """The contents of ``best.json``.
 
     Args:
-        request: what was asked for.
-        command: the command line.
-        started: when, UTC.
-        spent: seconds of the campaign's clock so far; what it stood still is not counted.
-        slots: trainings side by side; 0 before they are known.
-        where: the machine's part that trains, in words.
-        on_gpu: whether that is a GPU.
-        width: of a CPU's networks; 0 on a GPU.
+        request: the request.
+        command: command line.
+        started: time of the start, UTC.
+        spent: seconds of the campaign's clock so far, without interruptions.
+        slots: trainings side by side; 0 before the number is known.
+        where: cores or GPUs that train, in words.
+        on_gpu: whether the networks are trained on a GPU.
+        width: width of a CPU's networks; 0 on a GPU.
         first_teacher: network that teaches the members; empty for none.
-        faces: split -> faces of the data set.
+        faces: split -> number of faces.
         measured: kind -> its pace.
-        phases: in order.
-        networks: in the order of the plan.
-        chosen_teachers: names, chosen on val.
-        lines: of the table.
-        ensemble: what the choice on val came to; None where there was none.
-        shared: name of a shared file -> the network in it and its accuracy.
-        notes: what a reader must know: what was left out, failed or replaced.
-        finished: when all was written, UTC; None before.
+        phases: phases in order.
+        networks: trainings in the order of the plan.
+        chosen_teachers: names of the teachers, chosen on val.
+        lines: lines of the table.
+        ensemble: the ensemble chosen on val; None without one.
+        shared: name of a shared file -> its network and accuracy.
+        notes: warnings: what was left out, failed or replaced.
+        finished: time of the end, UTC; None before.
         provenance: versions, commit, hardware.
     """
 
@@ -177,20 +177,20 @@ class Record:
         return [network for network in self.networks if network.role == role]
 
     def usable(self, *roles: str) -> list[Network]:
-        """Return the networks of some roles that have a best epoch."""
+        """Return the networks of some roles with a best epoch."""
         return [network for network in self.networks if network.role in roles and network.state in USABLE]
 
     def note(self, text: str) -> None:
-        """Keep a note, once."""
+        """Add a note, unless it is there already."""
         if text not in self.notes:
             self.notes.append(text)
 
 
 class Clock:
-    """The campaign's clock: it stands still between an interruption and ``--resume``.
+    """The campaign's clock, which stops between an interruption and ``--resume``.
 
     Args:
-        spent: seconds so far.
+        spent: seconds before the interruption.
     """
 
     def __init__(self, spent: float = 0.0) -> None:
@@ -215,7 +215,7 @@ def read(folder: Path) -> Record:
     """Return the record of a campaign.
 
     Raises:
-        FerError: the folder holds none, or a damaged one.
+        FerError: the record is missing or damaged.
     """
 
     def sound(contents: dict[str, Any]) -> bool:
@@ -224,13 +224,13 @@ def read(folder: Path) -> Record:
         try:
             return _sound(_record(contents))
         except AttributeError as error:
-            raise ValueError(f"it is not laid out as it should be: {error}") from error
+            raise ValueError(f"its structure is wrong: {error}") from error
 
-    return _record(read_kept(folder / FILE, "campaign", "campaign's folder", sound))
+    return _record(read_record(folder / FILE, "campaign", "campaign's folder", sound))
 
 
 def _record(contents: Mapping[str, Any]) -> Record:
-    values = {name: contents[name] for name in (one.name for one in fields(Record))}
+    values = {name: contents[name] for name in (entry.name for entry in fields(Record))}
     if not isinstance(values["request"], dict):
         raise ValueError("request is no object")
     request: dict[str, Any] = {
@@ -247,7 +247,7 @@ def _record(contents: Mapping[str, Any]) -> Record:
 
 
 def _sound(record: Record) -> bool:
-    """Return whether a record holds what it should; what is passed on to ``fer.train`` holds its settings alone."""
+    """Return whether a record has valid values, and overrides that set nothing but keys of ``fer.train``."""
     numbers = [record.request.hours, record.spent, record.slots]
     texts = [*record.notes, *record.chosen_teachers, *record.request.settings, *record.request.earlier]
     for network in record.networks:
@@ -265,15 +265,15 @@ def _sound(record: Record) -> bool:
 
 
 def _plain_name(name: object) -> bool:
-    """Return whether a name from a file names a folder below the campaign's and nothing else."""
+    """Return whether a name from a file is a plain folder name, and no path."""
     return isinstance(name, str) and name.replace("_", "").isalnum()
 
 
 def metrics_of(folder: Path) -> dict[str, Any]:
-    """Return what an evaluation or a run has found.
+    """Return the contents of ``metrics.json`` of an evaluation or a run.
 
     Raises:
-        FerError: there is nothing, or it is damaged.
+        FerError: the file is missing or damaged.
     """
     file = folder / "metrics.json"
     try:

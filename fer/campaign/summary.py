@@ -1,4 +1,4 @@
-"""What the page and the terminal show of a campaign, from its record and the files of its evaluations."""
+"""The contents of a campaign's page, from its record and the files of its evaluations."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,22 +10,23 @@ import numpy as np
 from fer.campaign.recipes import STUDENT
 from fer.campaign.record import Line, Record, metrics_of
 from fer.metrics.calibration import tempered
+from fer.metrics.results import SelectionRecord
 from fer.reports.campaign import Row, Span, Summary
 from fer.runs import predictions
-from fer.runs.predictions import name_of
 from fer.system.files import read_history
+from fer.system.records import read
 from fer.system.text import clock
 
-ORDER = ("ensemble", "student", "small", "member")  # of the table's lines
+ORDER = ("ensemble", "student", "small", "member")  # roles in the order of the table
 
 
 def summary_of(record: Record, folder: Path) -> Summary:
-    """Return what the page of a campaign shows."""
-    selection = None if record.ensemble is None else record.ensemble["selection"]
+    """Return the contents of a campaign's page."""
+    selection = None if record.ensemble is None else read(SelectionRecord, record.ensemble["selection"])
     members = [] if record.ensemble is None else record.ensemble["members"]
     calibration, whose = _calibration(record, folder)
     return Summary(
-        title=f"The best of {record.request.hours:g} hours",
+        title=f"The best networks of {duration(record.request.hours)}",
         lead=_lead(record),
         rows=rows_of(record, folder),
         spans=_spans(record),
@@ -43,11 +44,17 @@ def summary_of(record: Record, folder: Path) -> Summary:
     )
 
 
+def duration(hours: float) -> str:
+    """Return ``2 hours``, or ``20 minutes`` for less than an hour."""
+    number, unit = (hours, "hour") if hours >= 1 else (60 * hours, "minute")
+    return f"{number:.3g} {unit}{'' if number == 1 else 's'}"
+
+
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
 def rows_of(record: Record, folder: Path) -> list[Row]:
-    """Return the rows of the table: the ensemble, the students' mean, each network."""
+    """Return the rows of the table: the ensemble, the mean of the students, and each network."""
     rows = [_row(line, metrics_of(folder / line.folder)) for line in record.lines]
     means = [
         _mean([row for row in rows if (row.role, row.split, row.views) == (STUDENT, split, views)])
@@ -59,7 +66,7 @@ def rows_of(record: Record, folder: Path) -> list[Row]:
 
 
 def _row(line: Line, results: dict[str, Any]) -> Row:
-    warm = results.get("calibrated") or results
+    calibrated = results.get("calibrated") or results
     clean = results.get("clean")
     return Row(
         line.name,
@@ -72,14 +79,14 @@ def _row(line: Line, results: dict[str, Any]) -> Row:
         None,
         results["macro_f1"],
         clean["accuracy"] if clean else None,
-        warm["nll"],
-        warm["ece"],
-        warm.get("ece_if_calibrated"),
+        calibrated["nll"],
+        calibrated["ece"],
+        calibrated.get("ece_if_calibrated"),
     )
 
 
 def _mean(rows: Sequence[Row]) -> Row | None:
-    """Return the mean of several seeds' rows; None of fewer than two."""
+    """Return the mean row of several seeds; None for fewer than two."""
     if len(rows) < 2:
         return None
     first = rows[0]
@@ -108,7 +115,9 @@ def _lead(record: Record) -> list[str]:
     data, faces = Path(record.request.data).name, record.faces
     counts = ", ".join(f"{count:,} {split}" for split, count in faces.items())
     width = (
-        f" Networks of width {record.width}, the widest that trains long enough in this time." if record.width else ""
+        f" Networks have width {record.width}, the largest that trains long enough in this time."
+        if record.width
+        else ""
     )
     first = f" The package's network {record.first_teacher} taught the members." if record.first_teacher else ""
     taught = ", ".join(record.chosen_teachers)
@@ -145,30 +154,34 @@ def _spans(record: Record) -> list[Span]:
 
 
 def _curves(record: Record, folder: Path) -> dict[str, list[float]]:
-    found = {}
+    accuracies = {}
     for network in record.networks:
         file = folder / network.name / "history.csv"
         if file.is_file():
-            found[network.name] = [row["accuracy/val"] for row in read_history(file)]
-    return found
+            accuracies[network.name] = [row["accuracy/val"] for row in read_history(file)]
+    return accuracies
 
 
 def _calibration(record: Record, folder: Path) -> tuple[Any, str]:
-    """Return the calibrated answers of the ensemble, or of the first line; nothing where nothing was evaluated."""
+    """Return the calibrated predictions of the ensemble, or else of the best line, and their name.
+
+    Returns:
+        (probabilities, targets, ECE, temperature) as in ``Summary.calibration``, None without evaluations; the name.
+    """
     shown = [line for line in record.lines if line.views == "ten_crop"]
     shown.sort(key=lambda line: (ORDER.index(line.role), line.split != "test"))
     if not shown:
         return None, ""
     line = shown[0]
-    results, said = metrics_of(folder / line.folder), predictions.read(folder / line.folder / "predictions.csv")
-    index_of = {name: index for index, name in enumerate(said.classes)}
-    targets = np.array([index_of[name] for name in said.targets], np.int64)
+    results, predicted = metrics_of(folder / line.folder), predictions.read(folder / line.folder / "predictions.csv")
+    index_of = {name: index for index, name in enumerate(predicted.classes)}
+    targets = np.array([index_of[name] for name in predicted.targets], np.int64)
     temperature = results.get("temperature") or 1.0
-    warm = tempered(said.probabilities, temperature)
-    held = results.get("calibrated") or results
-    ece = held["ece"], held["ece_if_calibrated"]
-    whose = f"{line.name}, {name_of(line.split, line.views).replace('_', ' ')}, after the temperature."
-    return (warm, targets, ece, temperature), whose
+    calibrated = tempered(predicted.probabilities, temperature)
+    metrics = results.get("calibrated") or results
+    ece = metrics["ece"], metrics["ece_if_calibrated"]
+    subject = f"{line.name.capitalize()} on {line.split} with ten crops, after temperature scaling."
+    return (calibrated, targets, ece, temperature), subject
 
 
 def _cost(record: Record) -> dict[str, str]:
@@ -180,26 +193,26 @@ def _cost(record: Record) -> dict[str, str]:
     evaluated = sum((phase.ended or 0.0) - (phase.began or 0.0) for phase in record.phases
                     if phase.began is not None and phase.name in ("evaluation", "choice of teachers"))  # fmt: skip
     return {
-        "given": clock(3600 * record.request.hours),
-        "taken": clock(record.spent),
-        "training, all networks added up": clock(sum(trained.values())),
+        "time limit": clock(3600 * record.request.hours),
+        "time used": clock(record.spent),
+        "training, sum over all networks": clock(sum(trained.values())),
         "evaluations": clock(evaluated),
         **{f"training of {name}": clock(seconds) for name, seconds in trained.items()},
     }
 
 
 def _about(record: Record) -> dict[str, str]:
-    held = record.provenance
-    hardware = held.get("hardware", {})
-    versions = ", ".join(f"{name} {version}" for name, version in held.get("versions", {}).items())
+    provenance = record.provenance
+    hardware = provenance.get("hardware", {})
+    versions = ", ".join(f"{name} {version}" for name, version in provenance.get("versions", {}).items())
     where = [hardware.get("gpu"), hardware.get("cpu"), f"{hardware.get('cores')} cores"]
     measured = [f"{name} {pace.train:.1f} + {pace.val:.1f} s" for name, pace in record.measured.items()]
     return {
         "command": record.command,
-        "commit": str(held.get("commit")),
-        "hardware": ", ".join(str(one) for one in where if one),
+        "commit": str(provenance.get("commit")),
+        "hardware": ", ".join(str(part) for part in where if part),
         "versions": versions,
-        "epoch measured before (train + val)": ", ".join(measured),
+        "measured time of an epoch (train + val)": ", ".join(measured),
         "started": record.started,
         "finished": str(record.finished),
     }

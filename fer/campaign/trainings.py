@@ -1,4 +1,4 @@
-"""The trainings of a phase, side by side until a deadline, and the short ones that measure the speed. No torch here."""
+"""The trainings of a phase, side by side until a deadline, and the short trainings that measure speed. No torch."""
 
 import csv
 import shutil
@@ -18,24 +18,25 @@ from fer.sweeps import jobs
 from fer.sweeps.jobs import Job
 from fer.system.files import read_history
 
-KEEP_S = 10.0  # seconds between writings of best.json while networks train
-SAVING_S = 20.0  # seconds in which a network that is stopped at a deadline may save itself
-QUIET = ("logger=none", "trainer.bar=false")  # figures of twelve runs would take minutes
-PROBE_STEPS = 8  # of an epoch that measures a CPU's speed
-PROBE_EPOCHS = 2  # on a CPU
-PROBE_EPOCHS_GPU = 4  # of seconds each: starts differ by 5 s, and all must train at once for a while
-PROBE_VAL = 0.25  # share of val
+KEEP_S = 10.0  # seconds between two writings of best.json during training
+SAVING_S = 20.0  # seconds for a training to save its checkpoint after a deadline, before it is killed
+QUIET = ("logger=none", "trainer.bar=false")  # the TensorBoard figures of twelve runs would take minutes
+PROBE_STEPS = 8  # steps of an epoch that measures a CPU's speed
+PROBE_EPOCHS = 2  # epochs on a CPU
+PROBE_EPOCHS_GPU = 4  # epochs on a GPU, of seconds each: starts differ by 5 s, and all kinds must train at once
+PROBE_VAL = 0.25  # share of val that a CPU scores
 
 
 class Phase(jobs.Watch):
-    """Runs the trainings of a phase; what still runs at the deadline is stopped, and its best epoch counts.
+    """Runs the trainings of a phase; those that still run at the deadline are stopped, and their best epoch is used.
 
     Args:
-        record: of the campaign.
-        networks: of the phase.
-        clock: the campaign's.
-        deadline: on that clock.
-        board: shows how it goes.
+        record: record of the campaign.
+        networks: trainings of the phase.
+        folder: folder of the campaign.
+        clock: clock of the campaign.
+        deadline: end of the phase on that clock.
+        board: shows the progress.
         keep: writes the record.
     """
 
@@ -56,20 +57,20 @@ class Phase(jobs.Watch):
         self._interrupted = False
 
     def run(self, slots: Sequence[Mapping[str, str]]) -> None:
-        """Run them.
+        """Run the trainings.
 
         Args:
-            slots: what each adds to a training's environment.
+            slots: environment variables of each slot for a training.
 
         Raises:
-            Interrupted: a signal came; the networks have saved themselves.
+            Interrupted: a signal arrived; the trainings have saved their checkpoints.
         """
         self.board.line.give_way()
         try:
             jobs.run(self._next, slots, self)
         finally:
             self.board.line.end()
-        for job in self.waiting:  # one that was interrupted before may have a best epoch
+        for job in self.waiting:  # an interrupted training may have a best epoch
             self._stopped(self.jobs[job], (job.folder / "checkpoints" / "best.ckpt").is_file())
         self.keep()
 
@@ -77,19 +78,19 @@ class Phase(jobs.Watch):
         return self.waiting.popleft() if self.waiting and self.clock.now() < self.deadline else None
 
     def began(self, job: Job) -> None:
-        """Note when a training began."""
+        """Record the start of a training."""
         network = self.jobs[job]
         network.began = self.clock.now() if network.began is None else network.began
         network.state = "running"
         self.board.began(network)
         self.keep()
 
-    def looked(self, running: Sequence[Job]) -> None:
-        """Stop what runs beyond the deadline, and show how far the others are."""
+    def polled(self, running: Sequence[Job]) -> None:
+        """Stop trainings after the deadline, and show the progress of all."""
         now = self.clock.now()
         for job in running:
             _note_progress(self.jobs[job], job)
-            if self._interrupted:  # they save themselves already, and a second signal would end them at once
+            if self._interrupted:  # the trainings save already, and a second signal would kill them
                 continue
             if now > self.deadline + SAVING_S:
                 job.terminate(signal.SIGKILL)
@@ -102,14 +103,14 @@ class Phase(jobs.Watch):
         self.board.draw([self.jobs[job] for job in running], [self.jobs[job] for job in self.waiting])
 
     def ended(self, job: Job) -> None:
-        """Note how a training ended."""
+        """Record the end of a training."""
         network = self.jobs[job]
         _note_progress(network, job)
         network.ended = self.clock.now()
         if job.code == 0:
             network.state = "done"
         elif self._interrupted:
-            network.state = "waiting"  # it has saved itself, and goes on with the campaign
+            network.state = "waiting"  # its checkpoint is saved; the resumed campaign resumes it
         elif network.state == "stopped":
             self._stopped(network, (job.folder / "checkpoints" / "best.ckpt").is_file())
         else:
@@ -119,28 +120,28 @@ class Phase(jobs.Watch):
         self.keep()
 
     def _stopped(self, network: Network, has_best: bool) -> None:
-        """Note that a training was stopped at the deadline."""
+        """Record that a training was stopped at the deadline."""
         network.reason = f"stopped at the deadline after {network.epochs_done} of {network.epochs} epochs"
         network.state = "stopped" if has_best else "left out"
-        self.record.note(f"{network.name}: {network.reason}; {'its best epoch counts' if has_best else 'left out'}")
+        self.record.note(f"{network.name}: {network.reason}; {'its best epoch is used' if has_best else 'left out'}")
 
     def stopping(self, running: Sequence[Job], number: int) -> None:
-        """Say that the networks save themselves."""
+        """Report that the trainings save their checkpoints after a signal."""
         self._interrupted = True
         self.board.stopping(len(running), number)
 
 
 def _job(network: Network, folder: Path) -> Job:
     run = folder / network.name
-    _wait_for(run)
-    goes_on = (run / "checkpoints" / "last.ckpt").is_file() and (run / ".hydra" / "config.yaml").is_file()
-    if run.exists() and not goes_on:
-        shutil.rmtree(run)  # what was cut off before its first epoch's end
-    return Job(run, network.overrides, {}, epochs=network.epochs, resume=goes_on)
+    _wait_until_saved(run)
+    resumable = (run / "checkpoints" / "last.ckpt").is_file() and (run / ".hydra" / "config.yaml").is_file()
+    if run.exists() and not resumable:
+        shutil.rmtree(run)  # a run that was killed before the end of its first epoch
+    return Job(run, network.overrides, {}, epochs=network.epochs, resume=resumable)
 
 
-def _wait_for(run: Path) -> None:
-    """Wait until a training of a campaign that was killed a moment ago has saved itself."""
+def _wait_until_saved(run: Path) -> None:
+    """Wait for a training that is still saving its checkpoint after its campaign was killed."""
     until = time.monotonic() + jobs.GRACE_S
     while jobs.lives(run) and time.monotonic() < until:
         time.sleep(jobs.POLL_S)
@@ -165,24 +166,24 @@ def measured(
     on_gpu: bool,
     board: Board,
 ) -> dict[str, Pace]:
-    """Return the pace of each kind, trained for a moment side by side; kinds that fail are left out.
+    """Return the pace of each kind from short trainings side by side; kinds that fail are left out.
 
-    A GPU trains all kinds at once; on a CPU kinds are trained several times where there are more slots.
+    A GPU trains all kinds at once. On a CPU each kind is trained several times if there are more slots than kinds.
 
     Args:
-        kinds: each is its own probe.
-        folder: for the runs; it is removed afterwards.
+        kinds: kinds that are their own probes.
+        folder: folder for the runs; removed afterwards.
         common: overrides of all: data, device.
-        slots: what each adds to a training's environment.
-        faces: of train and val.
-        on_gpu: whole epochs are measured there, since they take a second.
-        board: shows how it goes.
+        slots: environment variables of each slot for a training.
+        faces: numbers of faces of train and val.
+        on_gpu: whether to measure on a GPU, in whole epochs, since they take a second.
+        board: shows the progress.
 
     Raises:
-        FerError: every one failed; the reason is the first one's.
-        Interrupted: a signal came.
+        FerError: all kinds failed; the message has the reason of the first.
+        Interrupted: a signal arrived.
     """
-    shutil.rmtree(folder, ignore_errors=True)  # of a campaign that was interrupted while it measured
+    shutil.rmtree(folder, ignore_errors=True)  # remains of an interrupted measurement
     part = (f"trainer.max_epochs={PROBE_EPOCHS_GPU}",) if on_gpu else _part(faces["train"])
     copies = 1 if on_gpu else max(1, len(slots) // len(kinds))
     probes = {
@@ -199,7 +200,7 @@ def measured(
         raise FerError(f"no network can be trained here: {next(iter(probes)).outcome()}")
     for job, kind in probes.items():
         if kind.probe not in paces:
-            board.say(f"{kind.name} cannot be trained here, and is left out: {job.outcome()}")
+            board.report(f"{kind.name} cannot be trained here, and is left out: {job.outcome()}")
     shutil.rmtree(folder, ignore_errors=True)
     return paces
 
@@ -210,10 +211,10 @@ def _part(train: int, batch: int = 128) -> tuple[str, ...]:
 
 
 def _pace(job: Job, faces: Mapping[str, int]) -> Pace | None:
-    """Return the pace of a short training's slowest epoch but the first; None where it failed.
+    """Return the pace of a short training from its slowest epoch after the first; None if it failed.
 
-    The first epoch includes compiling and the memory's first use; what it takes longer than the slowest of the others
-    belongs to the fixed time. In the slowest of the others all kinds train at once.
+    The first epoch includes compiling and the first use of memory, which count as fixed time. During the slowest of
+    the other epochs all kinds train at once.
     """
     try:
         rows = read_history(job.folder / "history.csv")
@@ -234,5 +235,5 @@ def _pace(job: Job, faces: Mapping[str, int]) -> Pace | None:
 
 
 def overrides_for(data: str, rule: str, settings: Sequence[str], device: str) -> list[str]:
-    """Return the overrides that all networks of a campaign have."""
+    """Return the overrides that all networks of a campaign share."""
     return [f"data.path={quoted(data)}", f"data.split={rule}", f"trainer.accelerator={device}", *settings]

@@ -1,4 +1,4 @@
-"""The command line's side: a grammar, and a wrapper round each main that prints one line for an error."""
+"""Command lines: the argument parser of all commands, and a wrapper of each main that prints errors in one line."""
 
 import argparse
 import functools
@@ -16,11 +16,13 @@ Main = Callable[[Sequence[str] | None], int]
 
 
 def command(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Callable[[Main], Main]:
-    """Wrap a command's ``main(argv) -> exit code`` so that a user's error is one line on stderr and exit code 1.
+    """Wrap a command's ``main(argv) -> exit code``: an error of the user is one line on stderr and exit code 1.
+
+    With ``HYDRA_FULL_ERROR=1`` the error and its traceback pass through.
 
     Args:
-        name: stands before the error.
-        options: key of ``fer.train`` -> the command's option for it, by which its messages name the setting.
+        name: the command's name, before the error.
+        options: key of ``fer.train`` -> the command's option for it, which messages name in place of the key.
     """
 
     def wrap(main: Main) -> Main:
@@ -28,7 +30,7 @@ def command(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Cal
         def guarded(argv: Sequence[str] | None = None) -> int:
             logging.raiseExceptions = False  # a closed pipe, as of "| head", must not flood the terminal
             _open_streams()
-            logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # tells of its cache, once
+            logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # else reports its cache
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 with with_options(options):
                     return main(argv)
@@ -36,16 +38,16 @@ def command(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Cal
                 with with_options(options):
                     return main(argv)
             except FerError as error:
-                return _say(name, str(error), 1)
+                return _print_error(name, str(error), 1)
             except Interrupted as error:
-                return _say(name, str(error), error.code)
+                return _print_error(name, str(error), error.code)
             except KeyboardInterrupt:
-                return _say(name, "interrupted", 130)
-            except BrokenPipeError:  # whoever read this has read enough, as of "| head"
-                sys.stdout = open(os.devnull, "w")  # or Python complains at its end
+                return _print_error(name, "interrupted", 130)
+            except BrokenPipeError:  # the reader has closed the pipe, as "| head" does
+                sys.stdout = open(os.devnull, "w")  # else Python prints an error when it flushes at exit
                 return 0
-            except OSError as error:  # a full disk, a folder that may not be written: the path is the news
-                return _say(name, f"{error.filename or 'file system'}: {error.strerror or error}", 1)
+            except OSError as error:  # a full disk, a folder without write permission
+                return _print_error(name, f"{error.filename or 'file system'}: {error.strerror or error}", 1)
 
         return guarded
 
@@ -53,7 +55,7 @@ def command(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Cal
 
 
 def _open_streams() -> None:
-    """Let nothing be lost or crash where standard output is closed or its encoding lacks a character."""
+    """Make printing safe: a closed stream discards its text, and a character outside the encoding becomes "?"."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -63,19 +65,19 @@ def _open_streams() -> None:
 
 
 class Grammar(argparse.ArgumentParser):
-    """A command line whose faults are one line and exit code 1, as every other fault is."""
+    """An argument parser whose errors are one line and exit code 1, like every other error."""
 
     def begin(self, argv: Sequence[str] | None) -> tuple[argparse.Namespace, str]:
-        """Let what is logged go to standard output as it is, and return the arguments and, for the record, the line."""
+        """Send log messages to standard output, and return the arguments and the command line as text."""
         arguments = self.parse_args(argv)
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
         return arguments, f"{self.prog} {shlex.join(sys.argv[1:] if argv is None else argv)}".strip()
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print after its usage."""
-        raise FerError(f"{message}; --help lists what there is")
+        """Raise the error that argparse would print after the usage."""
+        raise FerError(f"{message}; --help lists the options")
 
 
-def _say(name: str, message: str, code: int) -> int:
+def _print_error(name: str, message: str, code: int) -> int:
     print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
     return code

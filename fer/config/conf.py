@@ -1,4 +1,4 @@
-"""The files of the configuration, without Hydra: where they lie, values as text."""
+"""The configuration's files and its values as text: where ``conf/`` is, YAML, quoting for Hydra's grammar."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from fer.config.errors import FerError
 
 VERSION_BASE = "1.3"
-PLAIN_WORD = r"(?!(?:null|true|false|on|off|yes|no|nan|inf)$)[A-Za-z_][A-Za-z0-9_./-]*"  # a text that needs no quotes
-FAULTS = (HydraException, OmegaConfBaseException, ValueError)  # what Hydra raises on a faulty command line
+PLAIN_WORD = r"(?!(?:null|true|false|on|off|yes|no|nan|inf)$)[A-Za-z_][A-Za-z0-9_./-]*"  # text without need of quotes
+FAULTS = (HydraException, OmegaConfBaseException, ValueError)  # Hydra's exceptions for a faulty command line
 
 
 def conf_folder() -> Path:
@@ -24,7 +24,7 @@ def conf_folder() -> Path:
 
 
 def choices_of(overrides: Sequence[str]) -> dict[str, str | None]:
-    """Return the choice of each group that these overrides, found good before, give."""
+    """Return group -> choice for overrides that were checked before."""
     with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
         return dict(compose("config", list(overrides), return_hydra_config=True).hydra.runtime.choices)
 
@@ -41,25 +41,25 @@ def as_yaml(values: Mapping[str, Any]) -> str:
 
 
 def stored(folder: Path, name: str) -> Any:
-    """Return what a run folder keeps of its configuration, as plain values.
+    """Return a configuration file of a run folder, as plain values.
 
     Args:
-        folder: the run's.
+        folder: run folder.
         name: "config.yaml", "hydra.yaml" or "overrides.yaml".
     """
     return OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / name), resolve=False)
 
 
 def search_paths(overrides: Sequence[str]) -> list[str]:
-    """Return those of Hydra's own overrides that a run's composition depends on: where else configuration lies."""
+    """Return Hydra's overrides that name further folders of configuration, which a run's composition depends on."""
     return [text for text in overrides if text.startswith("hydra.searchpath=")]
 
 
 def quoted(value: str) -> str:
-    """Return a value as Hydra's grammar takes it whatever characters it holds.
+    """Quote a text for Hydra's grammar.
 
     Raises:
-        FerError: it ends in a backslash, which the grammar cannot quote.
+        FerError: the text ends in a backslash, which the grammar cannot quote.
     """
     if value.endswith("\\"):
         raise FerError(f"{value}: a path that ends in a backslash cannot be passed to Hydra")
@@ -67,15 +67,15 @@ def quoted(value: str) -> str:
 
 
 def spelled(value: Any) -> str:
-    """Return a plain value as an override spells it.
+    """Return a plain value as text for an override.
 
     Raises:
-        FerError: a text that Hydra's grammar cannot quote.
+        FerError: Hydra's grammar cannot quote a text in it.
     """
     if isinstance(value, list):
         return f"[{','.join(map(spelled, value))}]"
     if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{spelled(held)}' for key, held in value.items())}}}"
+        return f"{{{','.join(f'{key}:{spelled(item)}' for key, item in value.items())}}}"
     if isinstance(value, str):
         return value if re.fullmatch(PLAIN_WORD, value) else quoted(value)
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,7 +1,6 @@
-"""The errors that a user can cause, and the one wrapper that prints them.
+"""Errors that a user can cause, and the wording of settings in their messages.
 
-Bad input gets one line (what was wrong, where, what would be right) and exit code 1. ``HYDRA_FULL_ERROR=1`` shows the
-traceback instead, for whoever hunts a bug of ours.
+An error is one line: the wrong value, its key or location, and the correct value. ``config/command.py`` prints it.
 """
 
 import difflib
@@ -10,13 +9,13 @@ from contextlib import contextmanager
 
 
 class FerError(Exception):
-    """A fault that the user can mend; its message is one line."""
+    """An error that the user can correct; its message is one line."""
 
 
 class Interrupted(BaseException):
-    """A signal ended a run or a sweep; ``code`` is 128 + its number.
+    """A signal ended a run or a sweep; ``code`` is 128 + the signal's number.
 
-    Like ``KeyboardInterrupt`` no ``Exception``: whoever goes on after a failed job must not go on after this.
+    Like ``KeyboardInterrupt`` it is no ``Exception``: code that continues after a failed job must stop here.
     """
 
     def __init__(self, message: str, code: int) -> None:
@@ -30,15 +29,15 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-_options: dict[str, str] = {}  # key of fer.train -> option of the command that runs, where that has options
+_options: dict[str, str] = {}  # key of fer.train -> option of the running command; empty in fer.train itself
 
 
 def setting(key: str, value: object = "") -> str:
-    """Return a setting as the command at hand takes it: ``data.on_bad=skip``, or ``--on-bad skip``.
+    """Return a setting as the running command takes it: ``data.on_bad=skip``, or ``--on-bad skip``.
 
     Args:
-        key: of ``fer.train``.
-        value: of it; empty where a message leaves it to the reader.
+        key: key of ``fer.train``.
+        value: value of the key; empty where the user has to fill it in.
     """
     option = _options.get(key)
     if option is None:
@@ -48,7 +47,7 @@ def setting(key: str, value: object = "") -> str:
 
 @contextmanager
 def with_options(options: Mapping[str, str]) -> Iterator[None]:
-    """Let ``setting`` name these options while a command runs.
+    """Make ``setting`` name these options while a command runs.
 
     Args:
         options: key of ``fer.train`` -> the command's option.

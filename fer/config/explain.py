@@ -1,4 +1,7 @@
-"""What Hydra's errors mean, in one line."""
+"""Hydra's errors as one line with the nearest valid key or choice.
+
+Hydra is made to raise its errors (``HYDRA_FULL_ERROR``), since it prints them over many lines otherwise.
+"""
 
 import difflib
 import re
@@ -11,7 +14,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from fer.config.conf import FAULTS, VERSION_BASE, conf_folder, plain
 from fer.config.errors import did_you_mean
 
-EXTRAS = {"joblib": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}  # launcher -> what brings it
+EXTRAS = {"joblib": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}  # launcher -> extra to install
 
 
 def explain(error: Exception, arguments: Sequence[str], name: str = "config") -> str:
@@ -24,9 +27,9 @@ def explain(error: Exception, arguments: Sequence[str], name: str = "config") ->
             f"{error.override}: not understood ({text.splitlines()[0]}); quote values with commas, spaces or brackets"
         )
     if "Ambiguous value" in text:
-        several = re.search(r"argument '([^']+)'", text)
-        given = several.group(1) if several else text
-        return f"{given}: several values make a sweep, which needs -m; quote a value that holds a comma: key='\"a,b\"'"
+        match = re.search(r"argument '([^']+)'", text)
+        given = match.group(1) if match else text
+        return f"{given}: several values are a sweep, which needs -m; quote one value with a comma: key='\"a,b\"'"
     if "group override must be" in text:
         return _explain_group(text, arguments)
     missing = re.search(r"Could not override '([^']+)'", text)
@@ -39,7 +42,7 @@ def explain(error: Exception, arguments: Sequence[str], name: str = "config") ->
 
 
 def _explain_group(text: str, arguments: Sequence[str]) -> str:
-    """Return which group was given no choice's name, as in ``model=null``."""
+    """Return the message for a group whose value is no choice's name, as in ``model=null``."""
     for argument in arguments:
         group, _, value = argument.partition("=")
         choices = sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
@@ -52,18 +55,25 @@ def _explain_choice(error: MissingConfigException, arguments: Sequence[str]) -> 
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     options = [str(option) for option in error.options or ()]
     if not options:
-        found = re.search(r"Could not find '([^']+)'", str(error))
-        wanted = found.group(1) if found else str(error.missing_cfg_file)
-        group, _, name = wanted.rpartition("/")
+        match = re.search(r"Could not find '([^']+)'", str(error))
+        missing = match.group(1) if match else str(error.missing_cfg_file)
+        group, _, name = missing.rpartition("/")
         folder = conf_folder() / group
         options = sorted(file.stem for file in folder.glob("*.yaml")) if folder.is_dir() else []
-    extra = f"; it comes with pip install 'fer-lightning[{EXTRAS[name]}]'" if name in EXTRAS else ""
+    extra = f"; install it: pip install 'fer-lightning[{EXTRAS[name]}]'" if name in EXTRAS else ""
+    known = f"use one of {', '.join(options)}" if options else f"{group} has none"
     near = did_you_mean(name, options)
-    return f"{group}={name}: no such choice; there is {', '.join(options) or 'none'}{extra or near}"
+    return f"{group}={name}: no such choice; {known}{extra or near}"
 
 
 def nearest(key: str, arguments: Sequence[str], name: str = "config") -> str:
-    """Return the key of ``name`` nearest to ``key`` in words, under the groups that the arguments choose."""
+    """Return ``"; did you mean 'optimizer.lr'?"`` with the nearest key, or an empty string.
+
+    Args:
+        key: unknown key.
+        arguments: command line, whose groups choose the keys that exist.
+        name: configuration that the key is missing from, as of ``composed``.
+    """
     groups = {path.name for path in conf_folder().iterdir() if path.is_dir()}
     chosen = [argument for argument in arguments if argument.split("=")[0] in groups and "," not in argument]
     try:
@@ -76,9 +86,9 @@ def nearest(key: str, arguments: Sequence[str], name: str = "config") -> str:
     same = [name for name in keys if name.rpartition(".")[2] == last]
     if same:
         return f"; did you mean {same[0]!r}?"
-    within = difflib.get_close_matches(last, [name.rpartition(".")[2] for name in siblings], n=1, cutoff=0.5)
-    if within:
-        return f"; did you mean '{section + '.' if section else ''}{within[0]}'?"
+    close = difflib.get_close_matches(last, [name.rpartition(".")[2] for name in siblings], n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{section + '.' if section else ''}{close[0]}'?"
     known = f"; {section} has {', '.join(name.rpartition('.')[2] for name in siblings)}" if siblings and section else ""
     return known or did_you_mean(key, keys)
 

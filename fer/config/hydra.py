@@ -1,7 +1,8 @@
-"""Hydra's side: where ``conf/`` lies, running it, and its errors in one line.
+"""Composing configurations with Hydra and running tasks under it; no other package but ``train`` and ``sweeps`` does.
 
-Hydra prints its errors over many lines and does not name the nearest key. With ``HYDRA_FULL_ERROR`` set it raises them
-instead, and ``explain`` says them in this library's way.
+A run without options is composed once, checked, and given to Hydra's ``run_job``: ``hydra.main`` composes twice and
+makes the run's folder before anything can be refused. Overrides with ``+key`` and ``~key`` are refused, since every
+key has a default. Networks of plugins become choices of ``model`` with the defaults of their own arguments.
 """
 
 import argparse
@@ -40,12 +41,12 @@ def run(
     """Run ``task`` under Hydra with these command-line arguments.
 
     Args:
-        task: takes the configuration.
-        arguments: of the command line.
-        check: takes the configuration of a run before its folder is made; it may raise.
+        task: function of the composed configuration.
+        arguments: command line.
+        check: function of the configuration, called before the run's folder is made; it raises to refuse the run.
 
     Raises:
-        FerError: the command line or the configuration is faulty, or the task or the check says so.
+        FerError: the command line or the configuration is faulty, or the task or the check raises it.
     """
     raised: list[Exception] = []
 
@@ -53,7 +54,7 @@ def run(
     def caught(config: DictConfig) -> Any:
         try:
             return task(config)
-        except Exception as error:  # passed round Hydra, which would print it in its own way
+        except Exception as error:  # raised again below: Hydra would print it over many lines
             raised.append(error)
             return None
 
@@ -77,7 +78,7 @@ def _run_with_options(task: Callable[[DictConfig], Any], arguments: Sequence[str
 def _run_plainly(
     task: Callable[[DictConfig], Any], overrides: Sequence[str], check: Callable[[DictConfig], Any] | None
 ) -> None:
-    """Run as ``hydra.main`` does, which composes twice, and makes the run's folder before anything can be refused."""
+    """Run a task as ``hydra.main`` does, but compose once, and check before the run's folder is made."""
     try:
         with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
             config = compose("config", [*overrides, "hydra.mode=RUN"], return_hydra_config=True)
@@ -97,11 +98,11 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 
 def composed(overrides: Sequence[str], name: str = "config") -> DictConfig:
-    """Return the configuration that these overrides give, without running anything.
+    """Return the configuration that overrides give, without running anything.
 
     Args:
-        overrides: of a command line.
-        name: of what they override: "config" is a run's, "tune" a search's.
+        overrides: overrides of a command line.
+        name: configuration to override: "config" for a run, "tune" for a search.
 
     Raises:
         FerError: an override is faulty.
@@ -114,7 +115,7 @@ def composed(overrides: Sequence[str], name: str = "config") -> DictConfig:
 
 
 def composed_sweep(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
-    """Return the section ``sweep``, as plain values, and the folder that these overrides give a sweep.
+    """Return the section ``sweep`` as plain values, and the folder of a sweep with these overrides.
 
     Raises:
         FerError: an override is faulty.
@@ -128,46 +129,46 @@ def composed_sweep(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
 
 
 def alternatives(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Return, for each key that is set, the overrides that it stands for: several of one value each where it is swept.
+    """Return key -> overrides of one value each; a swept key has several.
 
     Raises:
-        FerError: an override is faulty, or gives a range without steps.
+        FerError: an override is faulty, or is a range without steps.
     """
-    found: dict[str, list[str]] = {}
+    overrides_of: dict[str, list[str]] = {}
     try:
         with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             for text, override in zip(overrides, parser.parse_overrides(list(overrides)), strict=True):
                 key = override.get_key_element()
                 if not override.is_sweep_override():
-                    found[key] = [text]
+                    overrides_of[key] = [text]
                 elif override.is_discrete_sweep():
-                    found[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+                    overrides_of[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
                 else:
-                    raise FerError(f"{text}: a range without steps is searched, not swept; list values: {key}=1,2,3")
+                    raise FerError(f"{text}: a sweep takes no range without steps; list values: {key}=1,2,3")
     except FAULTS as error:
         raise FerError(explain(error, overrides)) from error
-    return found
+    return overrides_of
 
 
 def changes(
     config: Mapping[str, Any], choices: Mapping[str, str], paths: Sequence[str] = ()
 ) -> dict[str, tuple[Any, Any]]:
-    """Return what differs from the defaults, key -> (value, default): groups first, then keys within what they chose.
+    """Return key -> (value, default) of all differences from the defaults: groups first, then single keys.
 
-    Another choice brings defaults of its own: ``optimizer=sgd`` is one change, not one for each of its keys.
+    Keys are compared with the defaults of the chosen groups: ``optimizer=sgd`` is one change, not one for each key.
 
     Args:
-        config: composed, as plain values.
-        choices: group -> choice, as Hydra tells them of a run.
-        paths: overrides that say where else configuration lies.
+        config: composed configuration, as plain values.
+        choices: group -> choice, as Hydra reports them of a run.
+        paths: overrides that name further folders of configuration.
     """
-    usual = _default_choices()
-    chosen = {group: choice for group, choice in choices.items() if group in usual and choice is not None}
+    defaults = _default_choices()
+    chosen = {group: choice for group, choice in choices.items() if group in defaults and choice is not None}
     given = [f"{group}={choice}" for group, choice in chosen.items()]
     with _beside_a_run(), initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
         default = dict(leaves(plain(compose("config", [*given, *paths]))))
-    groups = {group: (choice, usual[group]) for group, choice in chosen.items() if usual[group] != choice}
+    groups = {group: (choice, defaults[group]) for group, choice in chosen.items() if defaults[group] != choice}
     keys = {key: (value, default.get(key)) for key, value in leaves(config) if value != default.get(key)}
     return {**groups, **keys}
 
@@ -178,9 +179,9 @@ def _default_choices() -> dict[str, str | None]:
 
 
 def tidied(arguments: Sequence[str]) -> list[str]:
-    """Return the command line with options first, as Hydra needs it, and ``--config-dir`` as a search path.
+    """Return the command line with options first, as Hydra requires, and ``--config-dir`` as a search path.
 
-    A search path is an override like others: a sweep's jobs and a resumed run take it along.
+    A search path is an override, so that a sweep's jobs and a resumed run keep it.
 
     Raises:
         FerError: an unknown option.
@@ -194,8 +195,8 @@ def tidied(arguments: Sequence[str]) -> list[str]:
         rest.remove(override)
     if parsed.config_dir is None:
         return [*rest, *overrides]
-    place = next(index for index, option in enumerate(rest) if option.startswith(("--config-dir", "-cd")))
-    del rest[place : place + (1 if "=" in rest[place] else 2)]
+    index = next(index for index, option in enumerate(rest) if option.startswith(("--config-dir", "-cd")))
+    del rest[index : index + (1 if "=" in rest[index] else 2)]
     folder = Path(parsed.config_dir).expanduser().absolute()
     if not folder.is_dir():
         raise FerError(f"--config-dir {parsed.config_dir}: no such folder")
@@ -203,34 +204,34 @@ def tidied(arguments: Sequence[str]) -> list[str]:
 
 
 def with_folder(arguments: Sequence[str], key: str) -> list[str]:
-    """Return the command line with ``--out FOLDER``, where the results go, as an override of ``key``.
+    """Return the command line with ``--out FOLDER``, the folder of the results, as an override of ``key``.
 
     Raises:
-        FerError: no folder is named, or ``key`` names one too.
+        FerError: ``--out`` has no folder, or ``key`` is set as well.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--out")
     try:
         parsed, rest = parser.parse_known_args(list(arguments))
     except argparse.ArgumentError:
-        raise FerError("--out: names the folder of the results, such as --out outputs/first") from None
+        raise FerError("--out: expected a folder for the results, such as --out outputs/first") from None
     if parsed.out is None:
         return rest
-    if other := next((text for text in rest if text.startswith(f"{key}=")), None):
-        raise FerError(f"--out {parsed.out}: {other} names the folder too; leave one out")
+    if override := next((text for text in rest if text.startswith(f"{key}=")), None):
+        raise FerError(f"--out {parsed.out}: {override} names the folder too; leave one out")
     return [*rest, f"{key}={quoted(parsed.out)}"]
 
 
 def _refuse_option(message: str) -> NoReturn:
-    message = message.replace("(choose from 'all'", "(choose from 'models', 'all'")  # which is ours, not Hydra's
+    message = message.replace("(choose from 'all'", "(choose from 'models', 'all'")  # Hydra does not know 'models'
     raise FerError(f"{message}; python -m fer.train --help lists options and keys")
 
 
 def value_of(override: str) -> Any:
-    """Return the plain value that an override gives.
+    """Return the plain value of an override.
 
     Raises:
-        FerError: it is faulty.
+        FerError: the override is faulty.
     """
     try:
         return OverridesParser.create().parse_overrides([override])[0].value()
@@ -239,10 +240,10 @@ def value_of(override: str) -> Any:
 
 
 def refuse_additions(arguments: Sequence[str]) -> None:
-    """Raise if an override adds (+key) or deletes (~key): every key there is has a default.
+    """Refuse overrides that add (+key) or delete (~key): every valid key has a default.
 
     Raises:
-        FerError: with the nearest valid key.
+        FerError: an override adds or deletes; the message names the nearest valid key.
     """
     for argument in arguments:
         if re.match(r"\+{1,2}(?!hydra)[\w./@]+", argument):
@@ -253,26 +254,26 @@ def refuse_additions(arguments: Sequence[str]) -> None:
 
 
 def import_plugins(names: Sequence[str]) -> None:
-    """Import modules that register networks and readers, from the current folder or wherever Python finds them.
+    """Import modules that register networks and readers, from the current folder or Python's path.
 
     Raises:
-        FerError: one cannot be imported.
+        FerError: a module cannot be imported.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for name in names:
         try:
             importlib.import_module(name)
-        except Exception as error:  # a plugin is the user's code: whatever it raises is theirs to mend
+        except Exception as error:  # a plugin is the user's code and may raise anything
             raise FerError(
                 f"{setting('plugins', name)}: could not be imported ({type(error).__name__}: {error})"
             ) from error
 
 
 def offer_networks(arguments: Sequence[str]) -> None:
-    """Let Hydra offer networks of the command line's plugins as ``model=<name>`` and timm's as ``model=timm:<name>``.
+    """Make plugins' networks choices as ``model=<name>`` and timm's networks as ``model=timm:<name>``.
 
-    The keys and defaults of a plugin are those of the network's own arguments, so that it needs no YAML.
+    Keys and defaults of a plugin's network are its arguments and their defaults, so that it needs no YAML.
 
     Raises:
         FerError: a plugin cannot be imported.
@@ -297,18 +298,18 @@ def offer_networks(arguments: Sequence[str]) -> None:
 
 
 def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the defaults that a configuration can hold; a network keeps the others to itself."""
+    """Return argument -> default of a network, without defaults that YAML cannot hold."""
     defaults = {name: default for name, (_, default) in keyword_parameters(function).items()}
-    held = {name: REQUIRED if value is MISSING else value for name, value in defaults.items()}
+    values = {name: REQUIRED if value is MISSING else value for name, value in defaults.items()}
     kinds = (bool, int, float, str, list, tuple, dict, type(None))
     return {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in held.items()
+        for name, value in values.items()
         if isinstance(value, kinds)
     }
 
 
-# --- errors ---------------------------------------------------------------------------------------------------------
+# --- Hydra's global state -------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -322,7 +323,7 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def _beside_a_run() -> Iterator[None]:
-    """Let Hydra compose while it runs a task, which its one global state forbids."""
+    """Allow a second composition while Hydra runs a task, which its global state forbids."""
     state = GlobalHydra.instance()
     running, state.hydra = state.hydra, None
     try:
@@ -333,7 +334,7 @@ def _beside_a_run() -> Iterator[None]:
 
 @contextmanager
 def _raising() -> Iterator[None]:
-    """Let Hydra raise its errors rather than print them."""
+    """Make Hydra raise its errors instead of printing them."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:

@@ -1,6 +1,6 @@
-"""The keys of a command line with their meaning, as the comments of ``conf/*.yaml`` state it. No torch here.
+"""The help of ``fer.train``: every key with its meaning, read from the comments of ``conf/*.yaml``. No torch here.
 
-A comment beside a key is its meaning; the comment at the top of a file describes the choice that the file is.
+The comment beside a key is its meaning. The comment at the top of a file describes that choice of its group.
 """
 
 import re
@@ -14,22 +14,22 @@ from fer.config.conf import choices_of, conf_folder, plain, spelled
 from fer.config.errors import FerError, did_you_mean
 from fer.config.hydra import composed
 
-COLUMNS = 100  # at most; a narrower terminal gets narrower lines
-LEFT = 32  # columns of "key=value", after which its meaning stands; a longer one has a line of its own
+COLUMNS = 100  # longest line; a narrower terminal gets narrower lines
+LEFT = 32  # columns of "key=value" before its meaning; the meaning of a longer one starts on the next line
 KEY = re.compile(r"(?P<indent> *)(?P<key>[\w.]+):(?P<value>(?: [^#]*)?)(?:# (?P<meaning>.+))?$")
 
 PURPOSE = """python -m fer.train [-m] [group=choice] [key=value]
 
-Trains a network that predicts the emotion on a face, chooses its best epoch on val, and reports val. Without FER2013
-it trains on drawn faces."""
+Trains a network that predicts the emotion on a face, chooses its best epoch on val, and reports its metrics on val.
+Without FER2013 it trains on drawn faces."""
 OPTIONS = {
-    "-m": "a sweep: every combination of key=a,b,c is a run of its own",
-    "--info models": "list the networks, with what they cost and how fast they are here",
+    "-m": "run a sweep: one run for each combination of key=a,b,c",
+    "--info models": "list the networks with their parameters, costs and speed on this machine",
     "--help group": "describe the choices of one group, such as --help model",
-    "--help group=choice": "this help, with the keys and defaults of that choice",
+    "--help group=choice": "print this help with the keys and defaults of that choice",
     "--cfg job": "print the configuration of a command line, and train nothing",
-    "--out folder": "where the results go; default: outputs/<date>/<time>, of a sweep outputs/sweeps/<date>_<time>",
-    "--config-dir folder": "a folder of your own beside conf/, such as that of a search by fer.tune",
+    "--out folder": "folder of the results; default: outputs/<date>/<time>, for a sweep outputs/sweeps/<date>_<time>",
+    "--config-dir folder": "folder of further configuration files, such as the folder of a search by fer.tune",
 }
 EXAMPLES = """Examples:
   python -m fer.train model=cnn data.path=fer2013.csv
@@ -44,7 +44,7 @@ def training_help(arguments: Sequence[str]) -> str:
     """Return what ``fer.train --help`` prints: options, groups with their choices, every key with its meaning.
 
     Args:
-        arguments: what stands beside ``--help``: overrides, whose choices are described, or the name of one group.
+        arguments: overrides, whose choices are described, or the name of one group.
 
     Raises:
         FerError: an override is faulty, or there is no such group.
@@ -54,12 +54,14 @@ def training_help(arguments: Sequence[str]) -> str:
         return group_help(named[0])
     config, choices = plain(composed(overrides)), choices_of(overrides)
     options = "\n".join(row(option, meaning) for option, meaning in OPTIONS.items())
-    listed = "\n".join(row(f"{group}={choices[group] or 'null'}", ", ".join(groups()[group])) for group in groups())
+    listed = "\n".join(
+        row(f"{group}={choices[group] or 'null'}", ", ".join(names)) for group, names in groups().items()
+    )
     return "\n\n".join(
         [
             filled(PURPOSE),
             f"Options:\n{options}",
-            f"Groups, each as it is chosen and with its choices:\n{listed}",
+            f"Groups with their current choice, and all choices:\n{listed}",
             *(filled_section(title, rows) for title, rows in sections(config, choices)),
             EXAMPLES,
         ]
@@ -73,7 +75,9 @@ def group_help(group: str) -> str:
         FerError: there is no such group.
     """
     if group not in groups():
-        raise FerError(f"--help {group}: no such group; there is {', '.join(groups())}{did_you_mean(group, groups())}")
+        raise FerError(
+            f"--help {group}: no such group; use one of {', '.join(groups())}{did_you_mean(group, groups())}"
+        )
     files = {choice: conf_folder() / group / f"{choice}.yaml" for choice in groups()[group] if choice != "null"}
     rows = [row(f"{group}={choice}", summary(file)) for choice, file in files.items()]
     return "\n".join([f"Choices of {group}; --help {group}=choice describes the keys of one:", *rows])
@@ -81,11 +85,11 @@ def group_help(group: str) -> str:
 
 def groups() -> dict[str, list[str]]:
     """Return group -> its choices, in the order in which the configuration is composed."""
-    found = {}
+    choices = {}
     for group in default_groups():
         folder = conf_folder() / group
-        found[group] = sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
-    return found
+        choices[group] = sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
+    return choices
 
 
 def default_groups() -> list[str]:
@@ -96,18 +100,18 @@ def default_groups() -> list[str]:
 
 
 def sections(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Give a title and key=value -> meaning of each part: what stands alone first, then groups as they are chosen."""
-    alone = {key: value for key, value in config.items() if key not in groups()}
-    yield "Keys as they are set, with their meaning:", rows(alone, meanings(conf_folder() / "config.yaml"))
+    """Yield a title and key=value -> meaning for each section: keys outside the groups first, then each group."""
+    ungrouped = {key: value for key, value in config.items() if key not in groups()}
+    yield "Keys with their current value and their meaning:", rows(ungrouped, meanings(conf_folder() / "config.yaml"))
     for group in groups():
         if group in config and (choice := choices[group]):
-            file = conf_folder() / group / f"{choice.partition(':')[0]}.yaml"  # model=timm:resnet18 is of timm.yaml
+            file = conf_folder() / group / f"{choice.partition(':')[0]}.yaml"  # timm.yaml for model=timm:resnet18
             title = f"{group}={choice}: {summary(file)}".rstrip(": ")
             yield title, rows(config[group], meanings(file), f"{group}.")
 
 
 def rows(values: Mapping[str, Any], meaning_of: Mapping[str, str], prefix: str = "") -> dict[str, str]:
-    """Return key=value -> meaning; the name of a network, loss... is its group's choice, and no key to set."""
+    """Return key=value -> meaning, without each group's ``name``: the choice of the group sets it."""
     return {
         f"{prefix}{key}={spelled(value)}": meaning_of.get(key, "")
         for key, value in flat(values)
@@ -116,7 +120,7 @@ def rows(values: Mapping[str, Any], meaning_of: Mapping[str, str], prefix: str =
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Give (dotted key, value) of nested mappings; an empty one is a value."""
+    """Yield (dotted key, value) of nested mappings; an empty mapping is a value."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{prefix}{key}.")
@@ -125,25 +129,25 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def meanings(file: Path) -> dict[str, str]:
-    """Return dotted key -> the comment beside it, of a file and of the files that it begins from."""
+    """Return dotted key -> the comment beside it, from a file and the files in its defaults list."""
     if not file.is_file():  # a plugin's network
         return {}
     text = file.read_text(encoding="utf-8")
-    found: dict[str, str] = {}
+    comments: dict[str, str] = {}
     for base in re.findall(r"^  - (?!_self_)([\w/]+)$", text, re.MULTILINE):
-        found |= meanings(file.parent / f"{base}.yaml")
-    path: list[tuple[int, str]] = []  # indents and keys that the line lies under
+        comments |= meanings(file.parent / f"{base}.yaml")
+    path: list[tuple[int, str]] = []  # (indent, key) of the sections around the line
     for line in text.splitlines():
         if match := KEY.match(line):
             path = [*((depth, key) for depth, key in path if depth < len(match["indent"]))]
             path.append((len(match["indent"]), match["key"]))
             if match["meaning"]:
-                found[".".join(key for _, key in path)] = match["meaning"]
-    return found
+                comments[".".join(key for _, key in path)] = match["meaning"]
+    return comments
 
 
 def summary(file: Path) -> str:
-    """Return the first sentence of the comment at a file's top; empty if it has none."""
+    """Return the first sentence of the comment at the top of a file, or an empty string."""
     if not file.is_file():
         return ""
     text = file.read_text(encoding="utf-8").removeprefix("# @package _global_\n")
@@ -155,22 +159,22 @@ def summary(file: Path) -> str:
 
 
 def width() -> int:
-    """Return how long lines may be."""
+    """Return the length of a line: the terminal's columns, within 60 and ``COLUMNS``."""
     return min(COLUMNS, max(60, shutil.get_terminal_size((COLUMNS, 24)).columns))
 
 
 def filled(text: str) -> str:
-    """Return paragraphs, each wrapped."""
+    """Wrap each paragraph of a text."""
     return "\n\n".join(textwrap.fill(part, width()) for part in text.split("\n\n"))
 
 
-def filled_section(title: str, held: Mapping[str, str]) -> str:
-    """Return a section's title and rows."""
-    return "\n".join([textwrap.fill(title, width()), *(row(left, meaning) for left, meaning in held.items())])
+def filled_section(title: str, meaning_of: Mapping[str, str]) -> str:
+    """Return a section's title, then a row for each key."""
+    return "\n".join([textwrap.fill(title, width()), *(row(left, meaning) for left, meaning in meaning_of.items())])
 
 
 def row(left: str, meaning: str) -> str:
-    """Return what is described, and its meaning in a column of its own."""
+    """Return a line with ``left`` in the first column and its wrapped meaning in the second."""
     indent = " " * (2 + LEFT + 2)
     if not meaning:
         return f"  {left}"

@@ -1,9 +1,10 @@
-"""Names for things that a configuration or a checkpoint chooses: networks, readers, losses, optimizers, schedules.
+"""Registered names of networks, readers, losses, optimizers and schedules.
 
-A name maps to a function or class; what a stranger's file may ask for is therefore limited to what was registered.
+A configuration, a checkpoint or a shared file names an entry, never an import path: an untrusted file can therefore
+call nothing but registered functions and classes. No ``_target_`` is read from any file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from fer.config.errors import FerError, did_you_mean
@@ -13,10 +14,10 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 
 class Registry(Generic[T]):
-    """Registered name -> function or class, for one kind of thing.
+    """Registered name -> function or class, for one section of the configuration.
 
     Args:
-        kind: the section of the configuration it serves, used in messages ("model", "loss").
+        kind: the section's name in messages, such as "model" or "loss".
     """
 
     def __init__(self, kind: str) -> None:
@@ -24,19 +25,16 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that registers under ``name``.
+        """Return a decorator that registers a function or class under ``name``.
 
         Raises:
-            FerError: the name is taken by something else.
+            FerError: another entry has the name.
         """
 
         def add(entry: T) -> T:
-            taken = self._entries.get(name)
-            if taken is not None and (taken.__module__, taken.__qualname__) != (entry.__module__, entry.__qualname__):
-                raise FerError(
-                    f"{self.kind} {name!r} is registered twice: by {taken.__module__}.{taken.__qualname__} "
-                    f"and {entry.__module__}.{entry.__qualname__}; rename one"
-                )
+            first, second = _definition(self._entries.get(name, entry)), _definition(entry)
+            if first != second:
+                raise FerError(f"{self.kind} {name!r} is registered twice: by {first} and {second}; rename one")
             self._entries[name] = entry
             return entry
 
@@ -46,29 +44,39 @@ class Registry(Generic[T]):
         """Return the registered names, sorted."""
         return sorted(self._entries)
 
+    def newest_first(self) -> Iterator[tuple[str, T]]:
+        """Yield names and entries, the one registered last first."""
+        return reversed(self._entries.items())
+
     def get(self, name: str) -> T:
-        """Return what is registered under ``name``.
+        """Return the entry of ``name``.
 
         Raises:
-            FerError: nothing is; the message lists what there is.
+            FerError: the name is not registered; the message lists the names.
         """
         if name not in self._entries:
             raise FerError(
-                f"{self.kind} {name!r} is not registered; there is {', '.join(self.names())}"
+                f"{self.kind} {name!r} is not registered; use one of {', '.join(self.names())}"
                 f"{did_you_mean(name, self._entries)}"
             )
         return self._entries[name]
 
     def arguments(self, section: Mapping[str, Any]) -> tuple[T, dict[str, Any]]:
-        """Split a section ``{"name": ..., **arguments}`` into what is registered and its checked arguments.
+        """Return the entry of a section ``{"name": ..., **arguments}``, and its arguments after their check.
 
         Raises:
-            FerError: no or an unknown name, unknown arguments, wrong types, values out of range.
+            FerError: a missing or unknown name, unknown arguments, wrong types, values out of range.
         """
         if not isinstance(section.get("name"), str):
             raise FerError(f"{self.kind}.name is missing; choose one of {', '.join(self.names())}")
         entry = self.get(section["name"])
         return entry, check(entry, {key: value for key, value in section.items() if key != "name"}, self.kind)
+
+
+def _definition(entry: object) -> str:
+    """Return the import path of a function or class, the same after a second import; the text of other objects."""
+    qualname = getattr(entry, "__qualname__", None)
+    return repr(entry) if qualname is None else f"{entry.__module__}.{qualname}"
 
 
 # subclasses of EmotionClassifier, registered by fer.models and by plugins

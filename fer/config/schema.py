@@ -1,8 +1,8 @@
-"""Check keyword arguments against a signature: unknown names, missing ones, types, ranges.
+"""A check of keyword arguments against a signature: unknown names, missing names, types, ranges.
 
-One check serves the configuration's dataclasses and every registered network, loss, optimizer, schedule and transform:
-their annotations are the schema, and ``Annotated[float, Range(0, 1)]`` carries the range. No torch here, so that a
-faulty configuration is refused before anything heavy is imported.
+The signature is the schema: ``Annotated[float, Range(0, 1)]`` states type and range. One check serves the dataclasses
+of the configuration and every registered network, loss, optimizer and schedule, plugins' too. Its messages name key,
+value and remedy. No torch here, so that a faulty configuration is refused before anything heavy is imported.
 """
 
 import inspect
@@ -16,19 +16,19 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from fer.config.errors import FerError, did_you_mean, setting
 
 T = TypeVar("T")
-REQUIRED = "???"  # OmegaConf's mark of a value that has to be given
+REQUIRED = "???"  # OmegaConf's mark of a required value
 
 
 @dataclass(frozen=True)
 class Range:
-    """Allowed values, both ends included unless ``above`` is set, which excludes the lower end."""
+    """Allowed values from ``low`` to ``high``, both included; ``above`` excludes ``low``."""
 
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
 
     def holds(self, value: float) -> bool:
-        """Return whether ``value`` lies within."""
+        """Return whether ``value`` is in the range."""
         return value <= self.high and (value > self.low if self.above else value >= self.low)
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class Range:
 Count = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
 Fraction = Annotated[float, Range(0, 1)]
-PartialFraction = Annotated[float, Range(0, 0.999)]  # a dropout rate or a momentum: 1 would erase everything
+PartialFraction = Annotated[float, Range(0, 0.999)]  # of a dropout rate or a momentum: 1 would leave nothing
 NonNegative = Annotated[float, Range(0)]
 AboveZero = Annotated[float, Range(0, above=True)]
 
@@ -47,10 +47,15 @@ AboveZero = Annotated[float, Range(0, above=True)]
 def check(function: Callable[..., Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return ``values`` checked against the keyword parameters of ``function`` (a class stands for its ``__init__``).
 
-    ``int`` is accepted where ``float`` is wanted and converted; nothing else is converted.
+    An ``int`` becomes a ``float`` where the annotation says so; nothing else is converted.
+
+    Args:
+        function: function or class that takes the values.
+        values: name -> value.
+        where: section of the configuration in messages, such as "model".
 
     Raises:
-        FerError: an unknown name (with the nearest valid one), a missing one, a wrong type, a value out of range.
+        FerError: an unknown name (with the nearest valid one), a missing name, a wrong type, a value out of range.
     """
     parameters = keyword_parameters(function)
     _refuse_unknown(values, parameters, where)
@@ -64,7 +69,7 @@ def build(settings: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Return the dataclass ``settings`` filled from ``values``, nested dataclasses included.
 
     Raises:
-        FerError: as ``check`` does, and where a section is no mapping.
+        FerError: as in ``check``, or a section is no mapping.
     """
     hints = typing.get_type_hints(settings, include_extras=True)
     filled: dict[str, Any] = {}
@@ -84,7 +89,7 @@ def build(settings: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 
 def keyword_parameters(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    """Return name -> (annotation, default or ``MISSING``) of the parameters that ``function`` names itself."""
+    """Return name -> (annotation, default or ``MISSING``) of the named parameters; ``*args`` and ``**kwargs`` aside."""
     target = function.__init__ if inspect.isclass(function) else function
     hints = typing.get_type_hints(target, include_extras=True)
     return {
@@ -103,7 +108,7 @@ def _refuse_unknown(values: Mapping[str, Any], known: Mapping[str, Any], where: 
 
 
 def _fit(value: Any, kind: Any, where: str) -> Any:
-    """Return ``value`` if it is of ``kind`` (an int becomes a float where one is wanted), else raise."""
+    """Return ``value`` if its type and range fit ``kind``; an int becomes a float where ``kind`` is float."""
     if value == REQUIRED:
         raise FerError(f"{where} has no default; set it with {where}=")
     limits: list[Range] = []
@@ -138,8 +143,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         if not math.isfinite(value):
             raise FerError(f"{where}={value}: expected a finite number")
         return float(value)
-    wanted = dict if origin is dict else kind
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+    expected = dict if origin is dict else kind
+    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise FerError(f"{setting(where, repr(value))}: expected {_name(kind)}, got {type(value).__name__}")
     return value
 

@@ -1,7 +1,7 @@
-"""The configuration as torch-free dataclasses: every key, its type, its range, its unit.
+"""The configuration as dataclasses: every key with its type, range and unit. No torch here.
 
-``conf/`` holds the same keys for Hydra; a test holds that its defaults and these agree. Sections that choose by name
-(model, loss, optimizer, scheduler) stay plain mappings here: their keys are the arguments of what is registered.
+``conf/`` holds the same keys for Hydra; a test compares both defaults. The sections model, loss, optimizer and
+scheduler are plain mappings here: their keys are the arguments of the registered function or class.
 """
 
 import re
@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 from fer.config.errors import FerError
 from fer.config.schema import AboveZero, Count, Fraction, NonNegative, Positive, Range
 
-Seed = Annotated[int, Range(0, 2**32 - 1)]  # what numpy takes
+Seed = Annotated[int, Range(0, 2**32 - 1)]  # numpy's range
 Section = dict[str, Any]  # {"name": registered name, **arguments}
-MIN_SIZE, MAX_SIZE = 16, 512  # pixels, of a face
-BATCH_SIZE = 128  # faces a step, unless told otherwise
-MOST_CHANGE = {  # of an augmentation
+MIN_SIZE, MAX_SIZE = 16, 512  # side of a face in pixels
+BATCH_SIZE = 128  # default, in faces a step
+MOST_CHANGE = {  # augmentation -> its largest value
     "rotate_degrees": 180.0, "zoom": 0.9, "shift": 0.9, "crop_padding": 24, "brightness": 1.0, "contrast": 1.0,
     "erase": 1.0,
 }  # fmt: skip
@@ -24,53 +24,53 @@ MONITORS = ("accuracy/val", "macro_f1/val", "balanced_accuracy/val", "loss/val")
 
 
 def mode(monitor: str) -> Literal["min", "max"]:
-    """Return whether less or more of a monitored figure is better."""
+    """Return "min" where a lower value of the monitored metric is better, else "max"."""
     return "min" if monitor.startswith("loss") else "max"
 
 
 def worded(monitor: str, value: float) -> str:
-    """Return a monitored figure's value as text: per cent, or a loss as it is."""
+    """Return a monitored metric's value as text: per cent, a loss with four decimals."""
     return f"{value:.4f}" if mode(monitor) == "min" else f"{100 * value:.2f} %"
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Return (dotted key, value) of every leaf of nested mappings, in their order."""
-    found: list[tuple[str, Any]] = []
+    pairs: list[tuple[str, Any]] = []
     for key, value in values.items():
-        found += leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
-    return found
+        pairs += leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+    return pairs
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which faces, how split, how served.
+    """The faces: source, labels, split, batches.
 
     Args:
-        path: table, archive or folder; "synthetic" for drawn faces; None looks at ``$FER_DATA``, then ``data/``.
+        path: table, archive or folder; "synthetic" for drawn faces; None is ``$FER_DATA``, then ``data/``.
         votes: FER+'s ``fer2013new.csv``, joined by row.
-        labels: "fer2013" (the data's own) or "ferplus" (made of the votes).
-        ferplus_rule: "majority" (more than half of the votes), "argmax" (the most), "soft" (their shares).
+        labels: "fer2013" (the data's own labels) or "ferplus" (made of the votes).
+        ferplus_rule: how votes become labels: "majority" (more than half), "argmax" (the most), "soft" (their shares).
         classes: 7 emotions, or 8 with FER+'s contempt.
-        split: "official" (Usage), "as_given" (the tree's own folders), "holdout" (stratified 80/20 of everything),
-            "folds" (stratified parts of everything, exact twins together: one is val, the others train, no test).
-        split_seed: of the draw for all but "official"; apart from the run's seed, so that seeds share a split.
-        val_fraction: the part of train held out by "as_given" where the tree has no val.
-        folds: how many parts "folds" makes.
-        fold: which of them is val, from 0.
-        exclude: ``audit.csv`` of ``fer.audit``: rows whose suggestion is "exclude" are left out of train; val and test
-            stay as they are, so that figures stay comparable.
-        conflicts: exact twins in train with different labels: "keep" them, or "drop" all of them, of which one label at
-            most is right; val and test stay as they are.
+        split: "official" (Usage), "as_given" (the folders' own), "holdout" (stratified 80/20 of all faces), "folds"
+            (stratified parts of all faces, exact duplicates together: one part is val, the others train, no test).
+        split_seed: random seed of every split but "official"; separate from the run's seed, so that seeds share it.
+        val_fraction: share of train that becomes val under "as_given" where val is missing.
+        folds: number of parts under "folds".
+        fold: the part that is val, from 0.
+        exclude: ``audit.csv`` of ``fer.audit``: its rows with the suggestion "exclude" leave train; val and test keep
+            all faces, so that metrics stay comparable.
+        conflicts: exact duplicates in train with different labels: "keep" them, or "drop" all of them, since one label
+            at most is right; val and test keep all faces.
         image_size: side of the faces, in pixels.
-        crop: side of the square of a face that the network looks at: drawn anew at each step of a training, the middle
-            in val and wherever the network is used; None is the whole face.
+        crop: side of the square crop that the network takes, in pixels: random at each step of a training, the middle
+            in val and in later use; None is the whole face.
         batch_size: faces a step; "auto" is the largest power of two that fits in a GPU's memory and leaves an epoch 50
             steps, and 128 on a CPU.
-        sampler: "shuffle" takes every training face once an epoch, "balanced" as many of every class.
-        on_bad: "error" stops at the first bad row or picture, "skip" counts and lists them.
-        cache: folder for parsed tables and frozen layers' features; "auto" is the user's; None keeps nothing.
+        sampler: "shuffle" takes each training face once an epoch, "balanced" equally many of each class.
+        on_bad: "error" stops at the first bad row or picture, "skip" counts and lists it.
+        cache: folder of parsed tables and features of frozen layers; "auto" is the user's cache; None keeps none.
         synthetic_count: number of drawn faces.
-        synthetic_seed: of the drawn faces.
+        synthetic_seed: random seed of the drawn faces.
     """
 
     path: str | None = None
@@ -95,19 +95,21 @@ class DataSettings:
     synthetic_seed: Seed = 0
 
     def seen(self, size: int) -> int:
-        """Return the side of what a network sees of faces that are reduced to ``size`` pixels."""
+        """Return the side of a network's input, in pixels, for faces that are resized to ``size`` pixels."""
         return size if self.crop is None else round(size * self.crop / self.image_size)
 
     @property
     def faces_a_step(self) -> int:
-        """The batch size as a number, which "auto" has to have become before anything is served."""
+        """The batch size as a number; "auto" must be resolved before."""
         assert self.batch_size != "auto"
         return self.batch_size
 
     def __post_init__(self) -> None:
-        """Refuse an eighth class that nobody labels, a fold that is not there, a crop larger than the face."""
+        """Refuse eight classes without FER+'s labels, a fold out of range, a crop larger than the face."""
         if self.classes == 8 and self.labels == "fer2013":
-            raise FerError("data.classes=8: contempt is FER+'s; set data.labels=ferplus and data.votes=, or classes=7")
+            raise FerError(
+                "data.classes=8: only FER+ labels contempt; set data.labels=ferplus and data.votes=, or data.classes=7"
+            )
         if self.fold >= self.folds:
             raise FerError(f"data.fold={self.fold}: out of range; expected 0 to data.folds - 1 = {self.folds - 1}")
         if self.crop is not None and self.crop > self.image_size:
@@ -116,23 +118,24 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Random changes to training faces, drawn anew for each face and epoch; 0 turns one off.
+    """Random changes to training faces, drawn anew for each face and epoch; at 0 each is off.
 
     Args:
         flip: probability of a left-right flip.
-        rotate_degrees: largest turn either way, in degrees.
+        rotate_degrees: largest rotation either way, in degrees.
         zoom: largest relative change of size, in and out; 0.1 draws a factor from 0.9 to 1.1.
         shift: largest shift along each axis, as a fraction of the side.
-        crop_padding: pixels of reflected border, of which a random crop of the old size is taken: whole-pixel shifts.
+        crop_padding: reflected border in pixels, from which a crop of the old size is drawn: whole-pixel shifts.
         brightness: largest relative change; 0.2 draws a factor from 0.8 to 1.2.
-        contrast: the same, about the face's mean.
-        erase: probability that a rectangle is replaced by grey.
-        erase_area: largest part of the face that is erased.
-        mixup: alpha of MixUp, which blends a face and its label with another's; 0.2 blends few much, 1 any as likely.
-        cutmix: alpha of CutMix, which pastes a square of another face; with both, each face has the one or the other.
-        strength: factor on how much rotation, zoom, shift, crop padding and light change a face, and on how often one
-            is erased; 0 leaves flips and mixing alone.
-        views: of each face in a batch, each changed in its own way; a step then costs as many times as much.
+        contrast: largest relative change about the face's mean.
+        erase: probability that a rectangle becomes grey.
+        erase_area: largest share of the face that is erased.
+        mixup: alpha of MixUp, which blends faces and labels in pairs by a share from Beta(alpha, alpha): most shares
+            are near 0 or 1 at 0.2, all are equally likely at 1.
+        cutmix: alpha of CutMix, which pastes a square of another face; with both set, each face gets one of the two.
+        strength: factor on rotation, zoom, shift, crop padding and light, and on the probability of erasing; 0 leaves
+            flips and mixing only.
+        views: views of each face in a batch, each augmented anew; a step costs that many times as much.
     """
 
     flip: Fraction = 0.0
@@ -150,7 +153,7 @@ class AugmentSettings:
     views: Positive = 1
 
     def at_strength(self) -> "AugmentSettings":
-        """Return what a strength of 1 would have to be told for the same changes, each of its largest at most."""
+        """Return the equivalent settings with a strength of 1, each value limited to ``MOST_CHANGE``."""
         scaled = {name: min(getattr(self, name) * self.strength, most) for name, most in MOST_CHANGE.items()}
         scaled["crop_padding"] = round(scaled["crop_padding"])
         return replace(self, strength=1.0, **scaled)
@@ -158,26 +161,26 @@ class AugmentSettings:
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Where and how long.
+    """Device, precision, length, speed and debugging of a training.
 
     Args:
-        accelerator: "auto" takes a GPU where there is one.
-        precision: "auto" is bf16 on a GPU and 32 bits on a CPU, where bf16 pays for wide networks on new
-            processors alone (docs/performance.md).
+        accelerator: "auto" is a GPU where there is one.
+        precision: "auto" is bf16 on a GPU and 32 bits on a CPU; on a CPU bf16 is only faster for wide networks on new
+            processors (docs/performance.md).
         max_epochs: passes over the training faces.
-        threads: of the processor; None takes the cores that torch finds, no more than a container's quota.
-        gradient_clip: largest norm of the gradient, or value; None clips nothing.
-        gradient_clip_by: "norm" makes the whole gradient shorter, "value" cuts each of its numbers.
+        threads: threads of the processor; None is the cores that torch finds, at most a container's quota.
+        gradient_clip: largest norm of the gradient, or largest value; None is off.
+        gradient_clip_by: "norm" scales the whole gradient down, "value" cuts each of its numbers.
         limit_train: fraction of the batches of each training epoch, at least one batch, for debugging.
-        limit_val: the same for validation.
-        overfit_batches: use only so many batches of train and of val, for debugging; 0 is off.
-        deterministic: the same bits at every repetition, as far as the GPU's kernels allow; without it a GPU takes the
-            fastest kernels it finds.
-        compile: let torch compile the network and its teachers for training, into CUDA graphs on a GPU; the first
-            step of each stage takes up to a minute, and an epoch leaves an incomplete last batch out.
+        limit_val: fraction of the batches of each validation, for debugging.
+        overfit_batches: train and validate on this many batches only, for debugging; 0 is off.
+        deterministic: repeat the same bits in every run, as far as the GPU's kernels allow; off, a GPU takes its
+            fastest kernels.
+        compile: compile the network and its teachers by torch for training, into CUDA graphs on a GPU; the first step
+            of each stage takes up to a minute, and an epoch drops an incomplete last batch.
         channels_last: store images with channels innermost, which convolutions prefer.
-        allocator: keep freed memory instead of handing it back to the system (Linux, glibc, CPU).
-        bar: a live bar in a terminal; a line an epoch is printed in any case.
+        allocator: keep freed memory instead of returning it to the system (Linux, glibc, CPU).
+        bar: show a live bar in a terminal; each epoch prints a line in any case.
         profile: record where the time of steps 6 to 15 goes, by ``torch.profiler``.
     """
 
@@ -200,10 +203,10 @@ class TrainerSettings:
 
 @dataclass(frozen=True)
 class BudgetSettings:
-    """How long a run may take.
+    """The time that a run may take.
 
     Args:
-        hours: takes as many epochs as fit in this time, by the speed of some steps measured first, in place of
+        hours: train as many epochs as fit into this time, by the speed of some steps measured first, instead of
             ``trainer.max_epochs``; stages keep their shares. None keeps ``trainer.max_epochs``.
     """
 
@@ -212,13 +215,12 @@ class BudgetSettings:
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """Networks that a run learns from: its teachers, whose mean answer to each changed face is its soft target.
+    """Distillation: the teachers' mean prediction for each augmented face is a soft target beside the label.
 
     Args:
-        teachers: run folders, checkpoints, or folders of an evaluation of several, with its weights and
-            temperatures.
-        weight: of the teachers' answer in the loss; the rest is the labels'.
-        temperature: by which the logits of both are divided first (Hinton et al. 2015).
+        teachers: run folders, checkpoints, or evaluations of ensembles, of which weights and temperatures are used.
+        weight: weight of the teachers' prediction in the loss; the rest is the labels'.
+        temperature: divisor of the logits of teachers and student in the loss (Hinton et al. 2015).
     """
 
     teachers: list[str] = field(default_factory=list)
@@ -228,11 +230,11 @@ class DistillSettings:
 
 @dataclass(frozen=True)
 class LoggerSettings:
-    """What a run shows of itself, besides its lines in the terminal.
+    """The output of a run besides the terminal and the results.
 
     Args:
         tensorboard: write TensorBoard files: curves, pictures, precision-recall curves, HPARAMS.
-        projector: also write embeddings of the val faces for TensorBoard's projector, at the end.
+        projector: write embeddings of the val faces for TensorBoard's projector at the end.
         report: write ``report.html`` and ``figures/`` at the end.
     """
 
@@ -241,20 +243,20 @@ class LoggerSettings:
     report: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse a projector without TensorBoard, which shows it."""
+        """Refuse a projector without TensorBoard."""
         if self.projector and not self.tensorboard:
-            raise FerError("logger.projector=true: the projector is TensorBoard's; set logger.tensorboard=true")
+            raise FerError("logger.projector=true: the projector needs TensorBoard; set logger.tensorboard=true")
 
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """Several runs by one command line, with ``-m``; no part of any of them.
+    """A sweep: several runs by one command line with ``-m``. No run's configuration depends on these keys.
 
     Args:
-        jobs: how many run side by side; "auto" is one for each GPU, or for each usable core as far as memory goes.
-        resume: folder of a sweep to go on with: what is missing is done, the rest is kept.
-        over: key -> values, or ``glob(*)`` for all that a group has, in all combinations; a key that the command line
-            names is the command line's.
+        jobs: runs side by side; "auto" is one for each GPU, or for each usable core as far as memory goes.
+        resume: folder of a sweep to continue: missing runs are trained, finished runs are kept.
+        over: key -> values, or ``glob(*)`` for all choices of a group, in all combinations; keys on the command line
+            replace these.
         each: alternatives, each a list of overrides, such as ``[augment=none, augment.flip=0.5]``.
         job: number of one job in ``sweep.json``, for Hydra's other launchers.
     """
@@ -274,23 +276,23 @@ class SweepSettings:
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """A search of ``fer.tune``; no part of its trials.
+    """A search of ``fer.tune``. No trial's configuration depends on these keys.
 
     Args:
-        trials: at most; those that were pruned or failed count.
-        hours: after which no trial begins any more, earlier parts of a resumed search included; None never ends it.
-        jobs: how many run side by side; "auto" is one for each GPU, or for each usable core as far as memory goes.
-        seeds: runs of each trial, with the run's seed and those that follow it; their mean counts.
-        baseline: the first trial takes the configured values where the space holds them.
-        sampler: "tpe" is the tree-structured Parzen estimator over all parameters together.
-        sampler_seed: of what is drawn.
-        random_trials: drawn at random before "tpe" learns from them.
-        pruner: "median" ends what is worse than the median of complete trials, "hyperband" by successive halving.
-        startup_trials: complete before "median" prunes any.
-        warmup_epochs: of each trial, in which it is never pruned.
-        storage: URL of a data base, as Optuna takes it; None is ``journal.log`` in the folder.
-        folder: the search's; one that holds it already is gone on with.
-        resume: folder of a search to go on with as it was told.
+        trials: number of trials at most; pruned and failed ones count.
+        hours: time after which no trial begins, earlier parts of a resumed search included; None is no limit.
+        jobs: trials side by side; "auto" is one for each GPU, or for each usable core as far as memory goes.
+        seeds: runs of each trial, with the run's seed and the ones after it; the trial's value is their mean.
+        baseline: the first trial takes the configured values that lie in the space.
+        sampler: "tpe" is the tree-structured Parzen estimator over all parameters together; "random" draws.
+        sampler_seed: random seed of the search.
+        random_trials: random trials before "tpe" uses their results.
+        pruner: "median" ends trials worse than the median of complete ones, "hyperband" halves successively.
+        startup_trials: complete trials before "median" prunes any.
+        warmup_epochs: epochs of each trial in which it is never pruned.
+        storage: URL of a database, as Optuna takes it; None is ``journal.log`` in the folder.
+        folder: folder of the search; a folder that holds a search is resumed.
+        resume: folder of a search to continue as it was begun.
     """
 
     trials: Positive = 30
@@ -309,13 +311,13 @@ class TuneSettings:
     resume: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a password, which the search's folder would keep, and two folders."""
+        """Refuse a password in the storage's URL, which ``tune.json`` would keep, and two folders."""
         if self.storage is not None and re.search(r"://[^/@]*:[^/@]*@", self.storage):
             raise FerError(
-                "tune.storage: holds a password, which tune.json would keep; leave it to the client's own file"
+                "tune.storage: tune.json would keep the password in it; put it into the database client's own file"
             )
         if self.folder is not None and self.resume is not None:
-            raise FerError("tune.resume goes on in the search's own folder; leave out --out (tune.folder)")
+            raise FerError("tune.resume continues in the search's folder; leave out --out (tune.folder)")
 
 
 @dataclass(frozen=True)
@@ -323,23 +325,21 @@ class TrainSettings:
     """One run of ``fer.train``.
 
     Args:
-        seed: of weights, order, augmentation and dropout.
-        monitor: what chooses the best epoch.
-        early_stopping: epochs without a better ``monitor`` after which to stop; None never stops early.
-        init_from: checkpoint or run whose weights to start from.
+        seed: random seed of weights, order, augmentation and dropout.
+        monitor: metric that chooses the best epoch.
+        early_stopping: epochs without a better ``monitor`` before the run stops; None never stops early.
+        init_from: checkpoint, run or shared file whose weights are the start.
         resume: run folder to continue.
-        plugins: modules to import first, which register networks and readers.
-        ema: decay of a moving average of the weights, which is what val scores and what is kept; None keeps the weights
-            themselves.
-        sam: how far sharpness-aware minimisation steps up before each step down, such as 0.05; each step costs two. 0
-            turns it off.
-        consistency: weight of how much a network's answers to several views of a face differ; wants ``augment.views``.
-        stages: [size, epochs] one after the other: progressive resizing. Faces are reduced to each stage's size, in val
-            too; the last has ``data.image_size``, and the best epoch is one of its own. Empty trains at full size.
-        lr_finder: try learning rates over one short rise, draw the curve, and end without training.
-        budget: how long the run may take.
+        plugins: modules to import first; they register networks and readers.
+        ema: decay of a moving average of the weights; the average is evaluated and kept. None is off.
+        sam: step size of sharpness-aware minimisation, such as 0.05; doubles the work; 0 is off.
+        consistency: weight of the difference between predictions for views of one face; needs ``augment.views``.
+        stages: [size, epochs] of each stage: progressive resizing. Faces are resized to each stage's size, in val too;
+            the last stage has ``data.image_size``, and the best epoch is one of it. Empty trains at full size.
+        lr_finder: plot the loss against the learning rate, and end without training.
+        budget: the time that the run may take.
         distill: networks to learn from.
-        sweep: of a command line with ``-m``; a run's own holds its defaults.
+        sweep: settings of a command line with ``-m``; the defaults in each run.
     """
 
     data: DataSettings
@@ -366,28 +366,30 @@ class TrainSettings:
     sweep: SweepSettings = field(default_factory=SweepSettings)
 
     def __post_init__(self) -> None:
-        """Refuse a choice on test, or on what is not measured."""
+        """Refuse a monitor on test or of no metric, and settings that contradict each other."""
         if "test" in self.monitor:
-            raise FerError(f"monitor={self.monitor}: the test split chooses nothing; use one of {', '.join(MONITORS)}")
+            raise FerError(
+                f"monitor={self.monitor}: nothing may be chosen on the test split; use one of {', '.join(MONITORS)}"
+            )
         if self.monitor not in MONITORS:
-            raise FerError(f"monitor={self.monitor}: not measured; use one of {', '.join(MONITORS)}")
+            raise FerError(f"monitor={self.monitor}: no metric of val; use one of {', '.join(MONITORS)}")
         if self.data.batch_size == 1:
             raise FerError("data.batch_size=1: batch normalisation cannot train on one face; use at least 2")
         padding = self.augment.at_strength().crop_padding
         if padding >= self.data.image_size:
             raise FerError(
-                f"augment.crop_padding={padding}: reflects at most data.image_size - 1 = "
+                f"augment.crop_padding={padding}: out of range; expected at most data.image_size - 1 = "
                 f"{self.data.image_size - 1} pixels"
             )
-        told_of_sizes = self.loss.get("name") == "logit_adjusted" or self.loss.get("class_weights", "none") != "none"
-        if self.data.sampler == "balanced" and told_of_sizes:
+        loss_balances = self.loss.get("name") == "logit_adjusted" or self.loss.get("class_weights", "none") != "none"
+        if self.data.sampler == "balanced" and loss_balances:
             raise FerError(
-                "data.sampler=balanced: every class has the same say already; leave out loss.class_weights and "
-                "loss=logit_adjusted, which would give the rare ones more than theirs"
+                "data.sampler=balanced: the sampler balances the classes already; leave out loss.class_weights and "
+                "loss=logit_adjusted, which would favour rare emotions twice"
             )
         if self.data.labels == "fer2013" and self.data.ferplus_rule != "majority":
             raise FerError(
-                f"data.ferplus_rule={self.data.ferplus_rule}: makes labels of votes; set data.labels=ferplus"
+                f"data.ferplus_rule={self.data.ferplus_rule}: applies to FER+'s votes only; set data.labels=ferplus"
             )
         mixed = self.augment.mixup or self.augment.cutmix
         if self.consistency and (self.augment.views < 2 or mixed):
@@ -400,42 +402,42 @@ class TrainSettings:
             raise FerError("early_stopping and trainer.overfit_batches exclude each other")
         if self.budget.hours is not None and self.trainer.profile:
             raise FerError(
-                f"budget.hours={self.budget.hours:g}: speed is measured without trainer.profile; leave it out, or say "
-                "trainer.max_epochs in its place"
+                f"budget.hours={self.budget.hours:g}: speed is measured without trainer.profile; leave it out, or set "
+                "trainer.max_epochs instead"
             )
         if self.lr_finder and self.resume:
-            raise FerError(f"resume={self.resume}: lr_finder=true trains nothing; there is nothing to go on with")
+            raise FerError(f"resume={self.resume}: lr_finder=true trains nothing that could be resumed; leave one out")
         if self.lr_finder and self.trainer.profile:
-            raise FerError("trainer.profile=true measures a training; lr_finder=true ends without one: leave one out")
+            raise FerError("trainer.profile=true: lr_finder=true ends without a training to measure; leave one out")
 
     def _refuse_stages(self) -> None:
         if not self.stages:
             return
         full, given = self.data.image_size, f"stages={self.stages}"
         if any(len(stage) != 2 or not MIN_SIZE <= stage[0] <= full or stage[1] < 1 for stage in self.stages):
-            raise FerError(f"{given}: expected [size, epochs] of each, sizes from {MIN_SIZE} to data.image_size={full}")
+            raise FerError(f"{given}: expected [[size, epochs], ...], sizes from {MIN_SIZE} to data.image_size={full}")
         if self.stages[-1][0] != full:
             raise FerError(
-                f"{given}: the last must be of data.image_size={full}, the size that the network is kept for"
+                f"{given}: the last size must be data.image_size={full}, the size of the finished network's faces"
             )
         total = sum(epochs for _, epochs in self.stages)
         if total != self.trainer.max_epochs:
-            raise FerError(f"{given}: makes {total} epochs; trainer.max_epochs is {self.trainer.max_epochs}")
+            raise FerError(f"{given}: has {total} epochs; set trainer.max_epochs={total}")
         if self.early_stopping:
-            raise FerError(f"{given}: val is another at each stage; leave out early_stopping")
+            raise FerError(f"{given}: val metrics of different stages cannot be compared; leave out early_stopping")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """How a run came about, for its record and its report.
+    """The origin of a run, for its results and its report.
 
     Args:
-        command: line that makes it again.
-        stand_in: drawn faces stand in for FER2013, which was not found.
+        command: command line that repeats the run.
+        stand_in: whether drawn faces replace FER2013, which was not found.
         choices: group -> choice, such as augment -> basic.
-        asked: keys and groups that the command line named.
-        changes: gives key -> (value, default) of what differs from the defaults; asked for when a run is over, since
-            finding them takes a while.
+        asked: keys and groups on the command line.
+        changes: function that returns key -> (value, default) of all differences from the defaults; called when the
+            run is over, since composing the defaults takes a while.
     """
 
     command: str = ""

@@ -1,1 +1,1 @@
-"""The data path: readers, splits, cache, data module."""
+"""Faces: readers, labels, splits, cache, batches, augmentation, audits."""

@@ -1,9 +1,10 @@
-"""A parsed table on disk, memory-mapped: the second start takes a fraction of a second.
+"""The cache of parsed tables, memory-mapped: the second start takes a fraction of a second.
 
-An entry is keyed by the contents of the files it came from. Hashing 300 MB at every start would cost more than the
-rest, so a small index maps what ``stat`` tells of the files (name, size, time of change) to the hash of their contents,
-as git's index does; a file touched, copied or changed is hashed anew. Entries are written aside and renamed into place,
-so that a reader never sees half of one and two writers never mix; a damaged entry is found by its checksum and rebuilt.
+The key of an entry is the contents of its source files. Hashing 300 MB at every start would take longer than all other
+steps, so that a small index maps the data of ``stat`` (name, size, time of change) to the hash of the contents, as
+git's index does. A file that was touched, copied or changed is hashed again. An entry is written under a temporary name
+and renamed: no process sees half an entry, and two writers never mix. A damaged entry is detected by its checksum and
+rebuilt.
 """
 
 import hashlib
@@ -38,38 +39,38 @@ def default_folder() -> Path:
 
 
 def folder_of(setting: str | None) -> Path | None:
-    """Return the folder that ``data.cache`` means; None where nothing is to be kept."""
+    """Return the folder for a value of ``data.cache``; None turns the cache off."""
     if not setting:
         return None
     return default_folder() if setting == "auto" else Path(setting).expanduser()
 
 
 def cached(files: Sequence[Path], variant: str, folder: Path, read: Callable[[], Faces]) -> Faces:
-    """Return ``read()``, or the same table from ``folder`` if these files were read before.
+    """Return ``read()``, or the same table from the cache if these files were read before.
 
     Args:
-        files: what ``read`` opens.
-        variant: whatever else the result depends on (reader, image size).
-        folder: of the cache; made if need be. One that cannot be written is told and done without.
+        files: the files that ``read`` opens.
+        variant: text of all other inputs of the result (reader, image size).
+        folder: of the cache, created if necessary. If it cannot be written, a warning is logged and nothing is cached.
         read: parses the files.
     """
     if not files:
-        return read()  # nothing to key by; the reader says what is missing
+        return read()  # no files, no key; the reader reports what is missing
     try:
         folder.mkdir(parents=True, exist_ok=True)
         key = _key(files, variant, folder)
     except OSError as error:
-        log.warning("no cache: %s (%s); parsing anew", error.filename or folder, error.strerror)
+        log.warning("no cache: %s (%s); parsing again", error.filename or folder, error.strerror)
         return read()
     entry = folder / key
     if entry.is_dir():
         try:
             return _load(entry)
         except Exception as error:  # numpy raises nearly anything on a damaged header: EOFError, TokenError, ValueError
-            log.warning("the cached table %s is damaged (%s); parsing anew", entry, error)
+            log.warning("the cached table %s is damaged (%s); parsing again", entry, error)
             shutil.rmtree(entry, ignore_errors=True)
     faces = read()
-    if faces.votes is not None:  # they have no place in an entry
+    if faces.votes is not None:  # an entry has no column for votes
         return faces
     try:
         _store(faces, entry)
@@ -81,12 +82,12 @@ def cached(files: Sequence[Path], variant: str, folder: Path, read: Callable[[],
 def _key(files: Sequence[Path], variant: str, folder: Path) -> str:
     """Return the entry's name: a hash over contents, file names and variant."""
     stats = [file.stat() for file in files]
-    names = [str(file.absolute()) for file in files]  # unresolved: a link's own folder may be what labels it
-    seen = [
+    names = [str(file.absolute()) for file in files]  # unresolved: the folder of a link may name its label
+    states = [
         (name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
         for name, stat in zip(names, stats, strict=True)
     ]
-    index = folder / "index" / hashlib.sha256(repr((FORMAT, variant, seen)).encode()).hexdigest()
+    index = folder / "index" / hashlib.sha256(repr((FORMAT, variant, states)).encode()).hexdigest()
     if index.is_file() and re.fullmatch("[0-9a-f]{64}", key := index.read_text(errors="replace")):
         return key
     digest = hashlib.sha256(repr((FORMAT, variant, names)).encode())
@@ -120,10 +121,7 @@ def _load(entry: Path) -> Faces:
 
 
 def _store(faces: Faces, entry: Path) -> None:
-    """Write an entry, or leave the one that another process has finished meanwhile.
-
-    Votes are no part of it: a table with votes is not cached.
-    """
+    """Write an entry without votes; an entry that another process has finished meanwhile is kept."""
     with written_aside(entry) as part:
         part.mkdir()
         for name in COLUMNS:
@@ -134,20 +132,20 @@ def _store(faces: Faces, entry: Path) -> None:
 
 
 def checksum(column: NDArray[np.generic]) -> int:
-    """Return a number that nearly any damage changes."""
+    """Return a checksum that changes with nearly any damage."""
     # adler32 reads 2 to 3 GB/s, several times crc32, and finds any flipped byte
     return zlib.adler32(np.ascontiguousarray(column).data)
 
 
 @contextmanager
 def written_aside(target: Path) -> Iterator[Path]:
-    """Give a path beside ``target`` to write to, and rename it to ``target`` if the block ends well."""
+    """Yield a temporary path beside ``target``, and rename it to ``target`` if the block succeeds."""
     scratch = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
     try:
         yield scratch / target.name
         os.replace(scratch / target.name, target)
     except OSError:
-        if not target.exists():  # else another process was first, with the same contents
+        if not target.exists():  # otherwise another process has written the same contents first
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -1,9 +1,10 @@
 """FERDataModule: faces from any layout, served as whole uint8 batches and augmented on the device.
 
-FER2013 fits in memory, so there are no worker processes: a batch is one index into a tensor (405,000 faces/s), goes to
-the device as bytes, and becomes float and augmented there.
+FER2013 fits in memory, so that no worker processes are needed: a batch is one index into a tensor (405,000 faces/s). It
+is copied to the device as bytes, and converted to float and augmented there, with parameters drawn for each face.
 """
 
+import copy
 import logging
 import math
 import time
@@ -22,7 +23,7 @@ from torchvision.transforms import v2
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data.cache import folder_of
-from fer.data.dataset import Batch, FaceDataset, as_batch, repeated, taken, to_unit
+from fer.data.dataset import Batch, FaceDataset, as_batch, gathered, repeated, to_unit
 from fer.data.duplicates import digests
 from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, counts
@@ -38,36 +39,36 @@ from fer.data.samplers import (
     noise_seed,
     seed_noise,
 )
-from fer.data.splits import assigned, twin_notes, without_conflicts
+from fer.data.splits import assigned, duplicate_notes, without_conflicts
 from fer.data.transforms.crop import middle
 from fer.data.transforms.mixup import Mixing, one_hot
 from fer.data.transforms.resize import reduced, stage_size
 
 log = logging.getLogger(__name__)
 
-EVERY = "all"  # in place of a split: all faces that have a label
+EVERY = "all"  # name for all labelled faces, used like the name of a split
 
 
-def tell_notes(notes: Sequence[str], skipped: Sequence[str]) -> None:
-    """Log what a user must know of the faces, and which bad rows or files were skipped."""
+def log_notes(notes: Sequence[str], skipped: Sequence[str]) -> None:
+    """Log the notes on the data, and the number of bad rows or files that were skipped."""
     for note in notes:
         log.info("  %s", note)
     if skipped:
-        told = "  %d bad rows or files were skipped: listed in metrics.json, first: %s"
-        log.warning(told, len(skipped), skipped[0])
+        message = "  %d bad rows or files were skipped: listed in metrics.json, first: %s"
+        log.warning(message, len(skipped), skipped[0])
 
 
 class FERDataModule(pl.LightningDataModule):
-    """Reads, splits, serves and augments.
+    """Reads faces, splits them, and serves them in augmented batches.
 
     Args:
-        data: which faces, how split, how served; ``data.path`` must be set ("synthetic" for drawn faces).
-        augment: any torchvision v2 transform that takes a (B, 1, S, S) float batch in [0, 1]; None changes nothing.
+        data: the data settings; ``data.path`` must be set ("synthetic" for drawn faces).
+        augment: any torchvision v2 transform of a (B, 1, S, S) float batch in [0, 1]; None for no augmentation.
         seed: of order, augmentation and dropout.
-        stages: [size, epochs] one after the other, to which faces are reduced in a training; empty leaves them.
+        stages: [size, epochs] of each stage of progressive resizing; empty for the full size throughout.
         mixing: mixes the faces of a training batch, and their labels.
-        views: of each training face in its batch, one set of all faces after the other.
-        even: leave an incomplete last batch out of each training epoch: a compiled network would be compiled for it.
+        views: number of augmented copies of each training face in its batch, one whole set after the other.
+        even: whether an incomplete last training batch is left out: a compiled network would be compiled again for it.
     """
 
     def __init__(
@@ -85,63 +86,84 @@ class FERDataModule(pl.LightningDataModule):
         self.data, self.augment, self.seed, self.stages = data, augment, seed, stages
         self.mixing, self.views, self.even = mixing or Mixing(), views, even
         self.datasets: dict[str, FaceDataset] = {}
-        self.laid_at = math.inf  # when the faces lay in memory, by ``time.perf_counter``
+        self.loaded_at = math.inf  # time at which the faces were in memory, by ``time.perf_counter``
+
+    def replaced(
+        self,
+        *,
+        data: DataSettings | None = None,
+        stages: Sequence[Sequence[int]] | None = None,
+        mixing: Mixing | None = None,
+    ) -> "FERDataModule":
+        """Return a data module that serves the same loaded faces with other settings; this one does not change.
+
+        Args:
+            data: settings that differ in the batch size alone.
+            stages: of the training.
+            mixing: of training batches.
+        """
+        module = copy.copy(self)
+        module.data = self.data if data is None else data
+        module.stages = self.stages if stages is None else stages
+        module.mixing = self.mixing if mixing is None else mixing
+        return module
 
     @cached_property
     def faces(self) -> Faces:
-        """The whole table."""
+        """All faces of the source."""
         return read_faces(self.data)
 
     @cached_property
     def splits(self) -> NDArray[np.int8]:
-        """(N,) index in ``SPLITS`` of each face of the table, ``UNKNOWN`` of what ``data.exclude`` leaves out."""
-        return self._divided[0]
+        """(N,) index in ``SPLITS`` of each face; ``UNKNOWN`` for faces left out by ``data.exclude``."""
+        return self._splits[0]
 
     @property
     def excluded(self) -> dict[str, Any] | None:
-        """What ``data.exclude`` leaves out, see ``leave_out``."""
-        return self._divided[1]
+        """Record of the faces left out by ``data.exclude``, see ``leave_out``."""
+        return self._splits[1]
 
     @property
     def notes(self) -> list[str]:
-        """What a user must know of the faces: the source's notes, and what was left out."""
-        return [*self.faces.source.notes, *notes(self.excluded, self.data.split), *self._divided[2]]
+        """Notes on the data: those of the source, and on faces that were left out."""
+        return [*self.faces.source.notes, *notes(self.excluded, self.data.split), *self._splits[2]]
 
     @cached_property
-    def _divided(self) -> tuple[NDArray[np.int8], dict[str, Any] | None, list[str]]:
+    def _splits(self) -> tuple[NDArray[np.int8], dict[str, Any] | None, list[str]]:
         splits, excluded = leave_out(self.faces, assigned(self.faces, self.data), self.data)
         if self.data.conflicts == "keep":
             return splits, excluded, []
         kept, count = without_conflicts(self.faces, splits)
-        return kept, excluded, [f"{count:,} faces left out of train by data.conflicts: twins with other labels"]
+        note = f"{count:,} faces left out of train by data.conflicts: exact duplicates with other labels"
+        return kept, excluded, [note]
 
     def setup(self, stage: str | None = None) -> None:
-        """Lay the splits in memory: train and val for "fit", one alone for "validate" and "test".
+        """Load the splits into memory: train and val for "fit", one split for "validate" and "test".
 
         Raises:
-            FerError: the data are missing, bad, or cannot be split so.
+            FerError: the data are missing or bad, or the split rule does not apply to them.
         """
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "fit", ()):
-            self.lay(split)
-        self.laid_at = min(self.laid_at, time.perf_counter())
+            self.load_split(split)
+        self.loaded_at = min(self.loaded_at, time.perf_counter())
 
-    def lay(self, split: str) -> FaceDataset:
-        """Lay a split in memory, if it is not there yet, and return it.
+    def load_split(self, split: str) -> FaceDataset:
+        """Return a split in memory, loaded at the first call.
 
         Args:
-            split: of ``SPLITS``, or ``EVERY`` for all faces that have a label.
+            split: name in ``SPLITS``, or ``EVERY`` for all labelled faces.
 
         Raises:
-            FerError: the data are missing, bad, or have no such split.
+            FerError: the data are missing or bad, or have no such split.
         """
         if split not in self.datasets:
-            places = self.places(split)
-            soft = None if self.faces.soft is None else self.faces.soft[places]
-            self.datasets[split] = FaceDataset(taken(self.faces.images, places), self.faces.targets[places], soft)
+            indices = self.indices(split)
+            soft = None if self.faces.soft is None else self.faces.soft[indices]
+            self.datasets[split] = FaceDataset(gathered(self.faces.images, indices), self.faces.targets[indices], soft)
         return self.datasets[split]
 
-    def places(self, split: str) -> NDArray[np.int64]:
-        """Return the places in the table of a split's faces.
+    def indices(self, split: str) -> NDArray[np.int64]:
+        """Return the indices of a split's faces in ``faces``, rising.
 
         Raises:
             FerError: the split is empty.
@@ -151,25 +173,27 @@ class FERDataModule(pl.LightningDataModule):
             if not labelled.size:
                 raise FerError(f"{self.data.path}: has no labels to score against")
             return labelled
-        places = np.flatnonzero(self.splits == SPLITS.index(split))
-        if not places.size:
-            held = [name for index, name in enumerate(SPLITS) if (self.splits == index).any()]
+        indices = np.flatnonzero(self.splits == SPLITS.index(split))
+        if not indices.size:
+            existing = [name for index, name in enumerate(SPLITS) if (self.splits == index).any()]
             raise FerError(
                 f"{self.data.path}: no {split} split under {setting('data.split', self.data.split)}; it has "
-                f"{', '.join(held)}"
+                f"{', '.join(existing)}"
             )
-        return places
+        return indices
 
     def train_dataloader(self) -> ResumableLoader:
-        """Serve train, in a new order each epoch; faces whose batch is left out wait for another epoch."""
+        """Serve train in a new order each epoch; faces of a batch that is left out are used in other epochs."""
         dataset = self.datasets["train"]
         trainer: Any = self.trainer
-        if trainer is not None and trainer.overfit_batches:  # the same few batches every epoch, of every class
+        if (
+            trainer is not None and trainer.overfit_batches
+        ):  # the same few batches each epoch, with faces of every class
             return self._loader(dataset.mixed())
         return self._loader(dataset, self.order())
 
     def order(self) -> EpochShuffle:
-        """Return the order of the training faces, as ``data.sampler`` says."""
+        """Return the sampler of the training faces that ``data.sampler`` names."""
         dataset = self.datasets["train"]
         if self.data.sampler == "balanced":
             dataset.repeats = True
@@ -177,13 +201,13 @@ class FERDataModule(pl.LightningDataModule):
         return EpochShuffle(len(dataset), self.seed)
 
     def val_dataloader(self) -> ResumableLoader:
-        """Serve val in its own order; where only a part is asked for, mixed, since a tree lists class by class."""
+        """Serve val in the order of the source; a part of val in a random order, since folders are listed by class."""
         dataset, trainer = self.datasets["val"], self.trainer
         whole = trainer is None or trainer.limit_val_batches == 1.0
         return self._loader(dataset if whole else dataset.mixed())
 
     def test_dataloader(self) -> ResumableLoader:
-        """Serve test in its own order."""
+        """Serve test in the order of the source."""
         return self._loader(self.datasets["test"])
 
     def _loader(self, dataset: FaceDataset, sampler: EpochShuffle | None = None) -> ResumableLoader:
@@ -193,10 +217,11 @@ class FERDataModule(pl.LightningDataModule):
         return ResumableLoader(dataset, batch_sampler=batches, collate_fn=as_batch)  # type: ignore[arg-type]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Convert to float on the device; in training seed this batch's noise, augment, reduce to a stage's size, mix.
+        """Convert to float on the device; in training also seed the noise, augment, resize and mix.
 
-        The seed set here serves augmentation and the dropout of the step that follows. This hook runs outside autocast:
-        under bf16, sampling grids would be wrong by a tenth of a pixel. Faces with features stay bytes: nobody looks.
+        The seed serves the augmentation and the dropout of the following step. Lightning runs this hook outside
+        autocast: under bf16, sampling grids would be wrong by a tenth of a pixel. Faces with cached features stay
+        bytes, since the network does not use their pixels.
         """
         images = batch.images if batch.features is not None else to_unit(batch.images)
         trainer = self.trainer
@@ -211,61 +236,63 @@ class FERDataModule(pl.LightningDataModule):
         if trainer is not None and self.stages and trainer.state.fn == TrainerFn.FITTING:
             images = self._reduced(images, stage_size(self.stages, trainer.current_epoch))
         if trainer is not None and trainer.training and self.mixing and batch.features is None:
-            own = batch.soft if self.mixing.soft else None
-            shares = one_hot(batch.targets, len(self.faces.classes)) if own is None else own
+            soft = batch.soft if self.mixing.soft else None
+            shares = one_hot(batch.targets, len(self.faces.classes)) if soft is None else soft
             images, shares = self.mixing(images, shares)
             return batch._replace(images=images, soft=shares, mixed=True)
         return batch._replace(images=images)
 
     def _reduced(self, images: Tensor, size: int) -> Tensor:
-        """Return faces as they are in a stage of ``size``: crops are reduced by as much as whole faces are."""
+        """Return faces at the size of a stage; crops are reduced by the same factor as whole faces."""
         return reduced(images, self.data.seen(size))
 
     @property
     def augments(self) -> bool:
-        """Whether training sees other faces than the table holds."""
+        """Whether training faces are changed at random: augmented, mixed or repeated."""
         return bool(self.mixing) or self.views > 1 or not isinstance(self.augment, v2.Identity | None)
 
     @property
     def keeps_features(self) -> bool:
-        """Whether steps begin with features that are computed already, see ``keep_features``."""
+        """Whether batches contain cached features, see ``keep_features``."""
         return any(dataset.features is not None for dataset in self.datasets.values())
 
     def keep_features(self, splits: Sequence[str], compute: Compute, key: str) -> None:
-        """Serve the faces of these splits with their features from now on, computing those that are not known yet.
+        """Serve the faces of these splits with cached features, after computing those that are missing.
 
         Args:
-            splits: without random changes to their faces.
-            compute: gives the features of faces.
-            key: of all that they depend on but the faces.
+            splits: splits whose faces are not changed at random.
+            compute: maps faces to features.
+            key: hash of everything that the features depend on, except the faces.
         """
         store = FeatureStore(key, folder_of(self.data.cache))
-        pictures = {split: self.datasets[split].images[:, 0].numpy() for split in splits}
-        names = {split: digests(images) for split, images in pictures.items()}
-        faces = {name: face for split in splits for name, face in zip(names[split], pictures[split], strict=True)}
+        images = {split: self.datasets[split].images[:, 0].numpy() for split in splits}
+        names = {split: digests(pixels) for split, pixels in images.items()}
+        faces = {name: face for split in splits for name, face in zip(names[split], images[split], strict=True)}
         store.complete(faces, compute)
         for split in splits:
             self.datasets[split].features = store.of(names[split])
 
     def first_batch(self) -> NDArray[np.uint8]:
-        """Return the first batch of the first epoch as training sees it, (B, T, T), the run's own noise undisturbed."""
+        """Return the first augmented training batch, (B, T, T), without a change to the noise of the run."""
         dataset = self.datasets["train"]
-        places = self.order().indices()[: self.data.faces_a_step]
+        indices = self.order().indices()[: self.data.faces_a_step]
         size = stage_size(self.stages, 0) if self.stages else self.data.image_size
-        return self._augmented(dataset.images[places], noise_seed(self.seed, 0, dataset.key(places)), size)
+        return self._augmented(dataset.images[indices], noise_seed(self.seed, 0, dataset.key(indices)), size)
 
     def augmented_samples(self, count: int, variants: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return some training faces as they are, (K, S, S), and as training may see them, (K, M, T, T).
+        """Return random training faces (K, S, S), and augmented variants of each (K, M, T, T).
+
+        The noise is separate from that of the training, so that a run with and without samples has the same weights.
 
         Args:
-            count: faces, K, drawn by the run's seed.
-            variants: of each, M.
+            count: number of faces, K.
+            variants: augmented variants of each face, M.
         """
         dataset = self.datasets["train"]
         images = dataset.images[EpochShuffle(len(dataset), self.seed).indices()[:count]]
-        several = images.repeat_interleave(variants, 0)
-        drawn = self._augmented(several, noise_seed(self.seed, 0, -2), self.data.image_size)
-        return images[:, 0].numpy(), drawn.reshape(len(images), variants, *drawn.shape[1:])
+        repeats = images.repeat_interleave(variants, 0)
+        augmented = self._augmented(repeats, noise_seed(self.seed, 0, -2), self.data.image_size)
+        return images[:, 0].numpy(), augmented.reshape(len(images), variants, *augmented.shape[1:])
 
     def _augmented(self, images: Tensor, seed: int, size: int) -> NDArray[np.uint8]:
         with torch.random.fork_rng(devices=[]):
@@ -277,22 +304,22 @@ class FERDataModule(pl.LightningDataModule):
         return changed[:, 0].mul(255).round_().clamp_(0, 255).to(torch.uint8).numpy()
 
     def statistics(self) -> tuple[float, float]:
-        """Return mean and standard deviation of the training pixels, of values in [0, 1]."""
+        """Return mean and standard deviation of the training pixels, as values in [0, 1]."""
         pixels = self.datasets["train"].images.numpy().reshape(-1)
-        pairs = pixels[: pixels.size // 2 * 2].view(np.uint16)  # half as many to count
+        pairs = pixels[: pixels.size // 2 * 2].view(np.uint16)  # pairs of pixels: half as many values to count
         counted = np.zeros(1 << 16, np.int64)
-        for start in range(0, len(pairs), 1 << 20):  # bincount widens to int64: keep its copy small
+        for start in range(0, len(pairs), 1 << 20):  # in parts: bincount copies its input as int64
             counted += np.bincount(pairs[start : start + (1 << 20)], minlength=1 << 16)
-        table = counted.reshape(256, 256)  # of both of a pair
+        table = counted.reshape(256, 256)  # counts by the two pixels of a pair
         histogram = table.sum(0) + table.sum(1)
         histogram[pixels[pairs.size * 2 :]] += 1
         values = np.arange(256) / 255
         mean = float((histogram * values).sum() / histogram.sum())
         variance = float((histogram * (values - mean) ** 2).sum() / histogram.sum())
-        return mean, max(variance**0.5, 1 / 255)  # all-black faces have no spread to divide by
+        return mean, max(variance**0.5, 1 / 255)  # never 0, also for all-black faces: normalisation divides by it
 
     def class_counts(self) -> Tensor:
-        """Return (C,) number of training faces of each class."""
+        """Return the number of training faces of each class, (C,)."""
         return torch.bincount(self.datasets["train"].targets, minlength=len(self.faces.classes))
 
     def hashes(self, split: str) -> set[bytes]:
@@ -301,17 +328,17 @@ class FERDataModule(pl.LightningDataModule):
         Raises:
             FerError: the split is empty.
         """
-        return set(digests(self.faces.images[self.places(split)]))
+        return set(digests(self.faces.images[self.indices(split)]))
 
     def describe(self, split: str | None = None) -> dict[str, Any]:
-        """Return what a result must say of its data, as plain values.
+        """Return the description of the data that every result stores, as plain values.
 
         Args:
-            split: of the result; ``EVERY`` asks for no split of the data, which may have none.
+            split: split of the result; with ``EVERY`` the data are not split.
         """
         source, whole = self.faces.source, split == EVERY
         splits = np.zeros(len(self.faces), np.int8) if whole else self.splits
-        held = counts(self.faces.targets, splits, self.faces.classes)
+        faces = counts(self.faces.targets, splits, self.faces.classes)
         return {
             "name": source.name,
             "path": source.path,
@@ -321,8 +348,8 @@ class FERDataModule(pl.LightningDataModule):
             "split_seed": self.data.split_seed,
             **({"folds": self.data.folds, "fold": self.data.fold} if self.data.split == "folds" else {}),
             "fingerprint": self.faces.fingerprint(),
-            "counts": {EVERY: held["train"]} if whole else held,
+            "counts": {EVERY: faces["train"]} if whole else faces,
             "excluded": None if whole else self.excluded,
-            "notes": list(source.notes) if whole else [*self.notes, *twin_notes(self.faces, self.splits)],
+            "notes": list(source.notes) if whole else [*self.notes, *duplicate_notes(self.faces, self.splits)],
             "skipped": list(source.skipped),
         }

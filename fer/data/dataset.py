@@ -1,4 +1,8 @@
-"""Faces by whole batches of indices, and what a batch holds."""
+"""One split in memory, served in whole batches by index, and the batch itself.
+
+Faces lie on a GPU as bytes if they take at most a quarter of its free memory (``keep_on``); the indices of an epoch are
+copied there once, so that no step waits for the device.
+"""
 
 import zlib
 from collections.abc import Sequence
@@ -20,11 +24,11 @@ class Batch(NamedTuple):
     Args:
         images: (B, 1, S, S), uint8 until they reach the device, then float in [0, 1].
         targets: (B,) int64.
-        key: place of the first face in its split (where faces repeat, a checksum of all places); unlike the number of
-            the batch it survives a resume.
-        features: (B, ...) float32, what a network's frozen layers make of the faces, where that is known.
-        soft: (B, C) float32 soft targets, where the labels are of that kind or faces are mixed.
-        mixed: whether each face is of two, its label by their shares; ``targets`` holds its own.
+        key: key of the batch's noise: the index of its first face in the split, or a checksum of all indices if faces
+            repeat. Unlike the number of the batch, it is the same after a resume.
+        features: (B, ...) float32 outputs of the network's frozen layers, if they are cached.
+        soft: (B, C) float32 soft targets, if the labels are soft or faces are mixed.
+        mixed: whether each face is a mix of two, with ``soft`` as its label; ``targets`` holds the first one's class.
     """
 
     images: Tensor
@@ -37,11 +41,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Indices:
-    """Indices of B faces in their split, on the host and where the faces lie, so that no batch has to move any.
+    """Indices of B faces in their split, on the CPU and on the device of the faces, so that no batch has to copy them.
 
     Args:
         host: (B,) int64, on the CPU.
-        device: the same, beside the faces.
+        device: the same, on the device of the faces.
     """
 
     host: Tensor
@@ -55,7 +59,7 @@ class Indices:
 
 
 class FaceDataset(Dataset[Batch]):
-    """One split in memory; a loader that asks for several faces gets them as one batch.
+    """One split in memory; several indices give one batch.
 
     Args:
         images: (N, S, S) uint8.
@@ -69,9 +73,9 @@ class FaceDataset(Dataset[Batch]):
         self.images = torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1)  # (N, 1, S, S)
         self.targets = torch.from_numpy(targets.astype(np.int64))
         self.soft = None if soft is None else torch.from_numpy(np.ascontiguousarray(soft))
-        self.features: Features | None = None  # of all faces, in their order
+        self.features: Features | None = None  # of all faces, in the order of the split
         self._served = (self.images, self.targets, self.soft)
-        self.repeats = False  # whether an epoch may hold a face twice, so that the first does not tell a batch
+        self.repeats = False  # whether a face may occur twice in an epoch: its index is then no key of a batch
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -83,52 +87,52 @@ class FaceDataset(Dataset[Batch]):
         return FaceDataset(self.images[:, 0].numpy()[order], self.targets.numpy()[order].astype(np.int8), soft)
 
     def keep_on(self, device: torch.device) -> None:
-        """Serve batches from a copy on a device."""
+        """Serve batches from a copy of the split on a device."""
         images, targets, soft = self.images, self.targets, self.soft
         self._served = (images.to(device), targets.to(device), None if soft is None else soft.to(device))
 
-    def __getitem__(self, place: int) -> Batch:
-        return self.__getitems__([place])
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
 
-    def __getitems__(self, places: Sequence[int] | Indices) -> Batch:
+    def __getitems__(self, indices: Sequence[int] | Indices) -> Batch:
         images, targets, soft = self._served
-        chosen = places if isinstance(places, Indices) else self.located(torch.tensor(places))
-        index, host = chosen.device, chosen.host
+        copied = indices if isinstance(indices, Indices) else self.on_device(torch.tensor(indices))
+        index, host = copied.device, copied.host
         features = None if self.features is None else self.features.take(host.tolist())
         return Batch(images[index], targets[index], self.key(host), features, None if soft is None else soft[index])
 
-    def located(self, places: Tensor) -> Indices:
-        """Return indices (N,) of this split with a copy beside its faces."""
-        return Indices(places, places.to(self._served[0].device))
+    def on_device(self, indices: Tensor) -> Indices:
+        """Return indices (N,) of this split with a copy on the device of its faces."""
+        return Indices(indices, indices.to(self._served[0].device))
 
-    def key(self, places: Tensor) -> int:
-        """Return what the noise of a batch is keyed by, whose indices are (B,) on the CPU."""
-        return zlib.crc32(places.numpy().tobytes()) if self.repeats else int(places[0])
+    def key(self, indices: Tensor) -> int:
+        """Return the key of a batch's noise from its indices (B,) on the CPU."""
+        return zlib.crc32(indices.numpy().tobytes()) if self.repeats else int(indices[0])
 
 
 def as_batch(batch: Any) -> Any:
-    """Return the batch that ``__getitems__`` has put together already, where a loader would collate a list."""
+    """Return the batch unchanged: ``__getitems__`` has collated it already."""
     return batch
 
 
-def taken(column: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
-    """Return a copy of a column (N, ...) at places in rising order, (K, ...): in one piece where they are in one piece.
+def gathered(column: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:
+    """Return a copy (K, ...) of a column (N, ...) at rising indices; consecutive indices are copied as one slice.
 
-    Gathering FER2013's training faces one by one takes a tenth of a second on memory that is fresh.
+    Gathering FER2013's training faces one by one takes a tenth of a second on fresh memory.
     """
-    first, count = int(places[0]), len(places)
-    if int(places[-1]) - first == count - 1:
+    first, count = int(indices[0]), len(indices)
+    if int(indices[-1]) - first == count - 1:
         return np.array(column[first : first + count])
-    gathered: NDArray[Any] = column[places]
-    return gathered
+    rows: NDArray[Any] = column[indices]
+    return rows
 
 
 def repeated(batch: Batch, times: int) -> Batch:
-    """Return a batch whose labels stand there several times over, one set after the other."""
+    """Return a batch with its labels repeated ``times`` times, one whole set after the other."""
     soft = None if batch.soft is None else batch.soft.repeat(times, 1)
     return batch._replace(targets=batch.targets.repeat(times), soft=soft)
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """Return uint8 images as float32 in [0, 1]; others as they are."""
+    """Return uint8 images as float32 in [0, 1]; float images unchanged."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images

@@ -1,7 +1,8 @@
-"""Exact twins: faces that are the same pixel for pixel.
+"""Exact duplicates: faces with equal pixels.
 
-FER2013 repeats itself: 1,514 of its images occur more than once, with 1,850 copies beyond the first, and 56 of them
-carry different labels. A copy of a test image in train makes a score on test look better than it is.
+1,514 images of FER2013 occur more than once, with 1,850 copies beyond the first; 56 of them have different labels. A
+copy of a test image in train makes a test score too high. Overlap with training data is found by pixels, not by names:
+another split of the same data, or a copy under another name, cannot pass for new faces.
 """
 
 import hashlib
@@ -14,34 +15,34 @@ from numpy.typing import NDArray
 from fer.data.faces import UNKNOWN
 from fer.data.labels import SPLITS
 
-SAMPLED = 16  # pixels of a face by which most faces are told apart
-DIGEST = 16  # bytes, with which two different images meet by chance once in 10^29 data sets of FER2013's size
+SAMPLED = 16  # pixels of a face that are compared first; they differ for most faces
+DIGEST = 16  # bytes of a hash: two different images collide once in 10^29 data sets of FER2013's size
 
 
-def exact_twins(images: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
-    """Return the places of the faces of each group of two or more that are alike, groups and places in table order.
+def exact_duplicates(images: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+    """Return the groups of two or more equal faces, as rising indices; groups are in the order of their first faces.
 
     Args:
         images: (N, S, S).
     """
     pixels = images.reshape(len(images), math.prod(images.shape[1:]))
-    few = np.linspace(0, pixels.shape[1] - 1, SAMPLED).astype(np.int64)
-    likely, _ = _shared(np.ascontiguousarray(pixels[:, few]))  # FER2013: 0.3 s of hashing become 0.04
-    shared, alike = _shared(
-        np.frombuffer(b"".join(digests(images[place] for place in likely)), np.uint8).reshape(-1, DIGEST)
+    sampled = np.linspace(0, pixels.shape[1] - 1, SAMPLED).astype(np.int64)
+    candidates, _ = _repeated(np.ascontiguousarray(pixels[:, sampled]))  # FER2013: 0.3 s of hashing become 0.04
+    repeated, values = _repeated(
+        np.frombuffer(b"".join(digests(images[index] for index in candidates)), np.uint8).reshape(-1, DIGEST)
     )
-    order = np.argsort(alike, kind="stable")
-    places = likely[shared[order]]
-    groups = np.split(places, np.flatnonzero(np.diff(alike[order])) + 1)
+    order = np.argsort(values, kind="stable")
+    indices = candidates[repeated[order]]
+    groups = np.split(indices, np.flatnonzero(np.diff(values[order])) + 1)
     return sorted((group for group in groups if len(group)), key=lambda group: int(group[0]))
 
 
-def _shared(keys: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the places of (N, K) keys that occur more than once, and for each a number that equal ones share."""
+def _repeated(keys: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices of the keys (N, K) that occur more than once, and for each a number that equal keys share."""
     table = keys.view(np.dtype((np.void, keys.shape[1])))[:, 0]
-    _, alike, counts = np.unique(table, return_inverse=True, return_counts=True)
-    places = np.flatnonzero(counts[alike] > 1)
-    return places, alike[places]
+    _, values, counts = np.unique(table, return_inverse=True, return_counts=True)
+    indices = np.flatnonzero(counts[values] > 1)
+    return indices, values[indices]
 
 
 def digests(images: Iterable[NDArray[np.uint8]]) -> list[bytes]:
@@ -53,32 +54,32 @@ def digests(images: Iterable[NDArray[np.uint8]]) -> list[bytes]:
     return [hashlib.blake2b(image.tobytes(), digest_size=DIGEST).digest() for image in images]
 
 
-def without_twin(images: NDArray[np.uint8], known: set[bytes]) -> NDArray[np.bool_]:
-    """Return (N,) whether a face is none of those known.
+def without_duplicate(images: NDArray[np.uint8], known: set[bytes]) -> NDArray[np.bool_]:
+    """Return (N,) whether each face differs from all known faces.
 
     Args:
         images: (N, S, S).
-        known: hashes of pixels, as of ``digests``.
+        known: hashes of the known faces, by ``digests``.
     """
     return np.array([name not in known for name in digests(images)], np.bool_)
 
 
 def conflicts(groups: Sequence[NDArray[np.int64]], targets: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Return (G,) whether the labels within each group differ; a face without a label contradicts none.
+    """Return (G,) whether the labels within each group differ; unlabelled faces conflict with none.
 
     Args:
-        groups: places of the faces of each of G groups.
+        groups: indices of the faces of each of G groups.
         targets: (N,) index in ``EMOTIONS`` or ``UNKNOWN``.
     """
     return np.array([len(set(targets[group].tolist()) - {UNKNOWN}) > 1 for group in groups], np.bool_)
 
 
 def across(groups: Sequence[NDArray[np.int64]], splits: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Return how many faces of each split (rows) have a twin in each split (columns), no face being its own twin.
+    """Return the number of faces of each split (rows) that have a duplicate in each split (columns).
 
     Args:
-        groups: places of the faces of each group.
-        splits: (N,) index in ``SPLITS`` or ``UNKNOWN``, which stands last: -1 counts from the end.
+        groups: indices of the faces of each group of duplicates.
+        splits: (N,) index in ``SPLITS`` or ``UNKNOWN``; -1 is the last row and column.
 
     Returns:
         (len(SPLITS) + 1, len(SPLITS) + 1).
@@ -86,14 +87,14 @@ def across(groups: Sequence[NDArray[np.int64]], splits: NDArray[np.int8]) -> NDA
     size = len(SPLITS) + 1
     table = np.zeros((size, size), np.int64)
     for group in groups:
-        held = np.zeros(size, np.int64)  # faces of the group in each split
-        np.add.at(held, splits[group], 1)
-        table += held[:, None] * (held[None, :] > np.eye(size, dtype=np.int64))
+        faces = np.zeros(size, np.int64)  # of the group in each split
+        np.add.at(faces, splits[group], 1)
+        table += faces[:, None] * (faces[None, :] > np.eye(size, dtype=np.int64))
     return table
 
 
 def one_colour(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return (N,) whether all pixels of a face are the same, as in the black images of which FER2013 has eleven.
+    """Return (N,) whether all pixels of a face are equal, as in the eleven black images of FER2013.
 
     Args:
         images: (N, S, S).

@@ -1,11 +1,13 @@
-"""``audit.csv``: what an audit suggests, a row a face and reason; ``data.exclude`` leaves out of train what it says.
+"""``audit.csv``, the suggestions of an audit, and ``data.exclude``, which leaves its rows out of train.
 
 # python -m fer.audit: ... fingerprint=<of the table> image_size=48 split=official
 row,reason,suggestion,split,label,group,score
-59,near twin in test,exclude,train,sad,59,1.0000
+59,near duplicate in test,exclude,train,sad,59,1.0000
 
-The first line tells which table the rows are of. Suggestions may be edited, rows added and removed: ``exclude`` alone
-is obeyed, and only in train. A row is left out if any of its lines says so.
+There is one line for each face and reason; the first line identifies the table by its fingerprint. Users may edit
+suggestions, and add or remove rows. A row is left out if any of its lines has the suggestion ``exclude``, and only from
+train: val and test never change, so that metrics stay comparable. Results store a digest of the rows that were left
+out; a resumed run must have the same digest, and leaderboards show it.
 """
 
 import csv
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, did_you_mean
 from fer.config.settings import MAX_SIZE, MIN_SIZE, DataSettings
-from fer.data.audit.inspection import Found
+from fer.data.audit.inspection import Findings
 from fer.data.audit.suggestions import EXCLUDE, LOOK, RELABEL, Advice
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS
@@ -29,20 +31,20 @@ from fer.data.load import read_faces
 from fer.system.files import written_whole
 
 HEADS = ("row", "reason", "suggestion", "split", "label", "group", "score")
-NEEDED = HEADS[:3]
+REQUIRED = HEADS[:3]
 PURPOSE = "# python -m fer.audit: data.exclude leaves the rows whose suggestion is exclude out of train."
 SUGGESTIONS = (EXCLUDE, LOOK, *(f"{RELABEL}{name}" for name in EMOTIONS))
 
 
-class Listed(NamedTuple):
-    """What ``audit.csv`` says.
+class Exclusions(NamedTuple):
+    """The contents of an ``audit.csv``.
 
     Args:
-        rows: (K,) of the table, sorted, that are to be left out of train.
-        reasons: reason -> rows that are to be left out for it.
-        fingerprint: of the table that they are rows of.
-        image_size: side of its faces, in pixels.
-        split: rule that the audit split it by.
+        rows: (K,) sorted rows of the source to be left out of train.
+        reasons: reason -> rows to be left out for it.
+        fingerprint: fingerprint of the audited faces.
+        image_size: side of the audited faces, in pixels.
+        split: split rule of the audit.
     """
 
     rows: NDArray[np.int64]
@@ -53,54 +55,55 @@ class Listed(NamedTuple):
 
 
 def fingerprint(faces: Faces) -> str:
-    """Return the table's fingerprint without votes, which may be joined later."""
+    """Return the fingerprint of faces without their votes, which may be joined later."""
     return replace(faces, votes=None).fingerprint()
 
 
-def write(file: Path, found: Found, advice: Sequence[Advice]) -> None:
-    """Write a row for each face and reason."""
-    faces = found.faces
-    told = f"fingerprint={fingerprint(faces)} image_size={faces.image_size} split={found.split.rule}"
+def write(file: Path, findings: Findings, advice: Sequence[Advice]) -> None:
+    """Write ``audit.csv``, a line for each face and reason."""
+    faces = findings.faces
+    identity = f"fingerprint={fingerprint(faces)} image_size={faces.image_size} split={findings.split.rule}"
     with written_whole(file) as stream:
-        stream.write(f"{PURPOSE} {told}\n")
+        stream.write(f"{PURPOSE} {identity}\n")
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(HEADS)
-        for place, reason, suggestion, first, score in advice:
-            whose = (str(found.splits[place]), str(found.labels[place]))
+        for index, reason, suggestion, first, score in advice:
+            split, label = str(findings.splits[index]), str(findings.labels[index])
             group = "" if first is None else int(faces.rows[first])
-            writer.writerow(
-                [int(faces.rows[place]), reason, suggestion, *whose, group, "" if score is None else f"{score:.4f}"]
-            )
+            written_score = "" if score is None else f"{score:.4f}"
+            writer.writerow([int(faces.rows[index]), reason, suggestion, split, label, group, written_score])
 
 
-def read(file: Path) -> Listed:
-    """Return what an ``audit.csv`` says.
+def read(file: Path) -> Exclusions:
+    """Return the contents of an ``audit.csv``.
 
     Raises:
-        FerError: it is missing, or is none; a row or a suggestion cannot be read.
+        FerError: the file is missing or no ``audit.csv``, or a row or suggestion is invalid.
     """
     name = f"data.exclude={file}"
     if not file.is_file():
-        raise FerError(f"{name}: no such file; expected the audit.csv that python -m fer.audit has written")
+        raise FerError(f"{name}: no such file; expected an audit.csv written by python -m fer.audit")
     try:
         with open(file, newline="", encoding="utf-8-sig") as stream:
-            told = dict(re.findall(r"\b(fingerprint|image_size|split)=(\w+)", stream.readline()))
-            if len(told) < 3 or not re.fullmatch("[0-9]{1,4}", told["image_size"]):
-                raise FerError(f"{name}, line 1: does not tell which data it is of; expected fer.audit's audit.csv")
+            identity = dict(re.findall(r"\b(fingerprint|image_size|split)=(\w+)", stream.readline()))
+            if len(identity) < 3 or not re.fullmatch("[0-9]{1,4}", identity["image_size"]):
+                raise FerError(
+                    f"{name}, line 1: names no fingerprint, image_size and split; expected fer.audit's audit.csv"
+                )
             reasons = _reasons(csv.DictReader(stream), name)
     except (UnicodeDecodeError, csv.Error) as error:
         raise FerError(f"{name}: is no CSV file ({error})") from error
-    rows = np.unique(np.array([row for own in reasons.values() for row in own], np.int64))
-    return Listed(rows, reasons, told["fingerprint"], int(told["image_size"]), told["split"])
+    rows = np.unique(np.array([row for listed in reasons.values() for row in listed], np.int64))
+    return Exclusions(rows, reasons, identity["fingerprint"], int(identity["image_size"]), identity["split"])
 
 
 def _reasons(lines: "csv.DictReader[str]", name: str) -> dict[str, list[int]]:
     """Return reason -> rows to be left out for it.
 
     Raises:
-        FerError: naming the line.
+        FerError: a bad line; the message names it.
     """
-    missing = [head for head in NEEDED if head not in (lines.fieldnames or ())]
+    missing = [head for head in REQUIRED if head not in (lines.fieldnames or ())]
     if missing:
         raise FerError(f"{name}, line 2: no column {missing[0]!r}; expected {','.join(HEADS)}")
     reasons: dict[str, list[int]] = {}
@@ -119,84 +122,84 @@ def _reasons(lines: "csv.DictReader[str]", name: str) -> dict[str, list[int]]:
 def leave_out(
     faces: Faces, splits: NDArray[np.int8], data: DataSettings
 ) -> tuple[NDArray[np.int8], dict[str, Any] | None]:
-    """Return the splits without those faces of train that ``data.exclude`` names, and what was left out.
+    """Remove the faces of train that ``data.exclude`` names; return the splits and a record of the removal.
 
     Args:
         faces: N faces.
         splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
-        data: where they are from, and what is to be left out.
+        data: the data settings, with the path of ``audit.csv`` in ``exclude``.
 
     Raises:
-        FerError: the file is missing, bad, of other data, names rows that are not there, or all of train.
+        FerError: the file is missing, bad or of other data, or it names rows that do not exist or all of train.
     """
     if data.exclude is None:
         return splits, None
-    listed = read(Path(data.exclude))
-    if not MIN_SIZE <= listed.image_size <= MAX_SIZE:
-        raise FerError(f"data.exclude={data.exclude}, line 1: no audit is made at image_size={listed.image_size}")
-    _refuse_others(listed, faces, data)
-    named = np.isin(faces.rows, listed.rows)
-    out = named & (splits == 0)
-    if out.sum() == (splits == 0).sum():
-        raise FerError(f"data.exclude={data.exclude}: leaves no face in train")
-    left = faces.rows[out]
-    kept = np.where(out, np.int8(UNKNOWN), splits)
-    reasons = {reason: int(np.isin(left, rows).sum()) for reason, rows in listed.reasons.items()}
+    exclusions = read(Path(data.exclude))
+    if not MIN_SIZE <= exclusions.image_size <= MAX_SIZE:
+        size = f"image_size={exclusions.image_size}; expected {MIN_SIZE} to {MAX_SIZE}"
+        raise FerError(f"data.exclude={data.exclude}, line 1: {size}")
+    _require_same_data(exclusions, faces, data)
+    named = np.isin(faces.rows, exclusions.rows)
+    removed = named & (splits == 0)
+    if removed.sum() == (splits == 0).sum():
+        raise FerError(f"data.exclude={data.exclude}: leaves no face in train; remove rows from it")
+    rows = faces.rows[removed]
+    kept = np.where(removed, np.int8(UNKNOWN), splits)
+    reasons = {reason: int(np.isin(rows, listed).sum()) for reason, listed in exclusions.reasons.items()}
     return kept, {
         "file": data.exclude,
-        "rows_sha256": hashlib.sha256(left.astype("<i8").tobytes()).hexdigest(),
-        "faces": len(left),
+        "rows_sha256": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest(),
+        "faces": len(rows),
         "by_reason": {reason: count for reason, count in reasons.items() if count},  # a face may have several
-        "outside_train": int(named.sum()) - len(left),
+        "outside_train": int(named.sum()) - len(rows),
         "emptied": _emptied(faces, splits == 0, kept == 0),
-        "audited_split": listed.split,
+        "audited_split": exclusions.split,
     }
 
 
 def _emptied(faces: Faces, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> list[str]:
-    """Return the classes that have faces before and none after."""
+    """Return the classes with faces before the removal and none after it."""
     gone = set(faces.targets[before].tolist()) - set(faces.targets[after].tolist())
     return [name for index, name in enumerate(faces.classes) if index in gone]
 
 
-def _refuse_others(listed: Listed, faces: Faces, data: DataSettings) -> None:
-    """Raise where the rows are not of these faces.
+def _require_same_data(exclusions: Exclusions, faces: Faces, data: DataSettings) -> None:
+    """Raise if ``audit.csv`` belongs to other data.
 
-    A table read at another size than the audit's has other pixels, one labelled by votes has other rows; it is read
-    again as the audit has read it.
+    Faces of another size than the audit's have other pixels, and faces labelled by votes have other rows. The data are
+    then read again with the settings of the audit.
     """
-    own = replace(data, image_size=listed.image_size, votes=None, labels="fer2013", classes=7)
-    alike = data.labels == "fer2013" and listed.image_size == data.image_size
-    table = faces if alike else read_faces(own)
-    if listed.fingerprint != fingerprint(table):
+    audited = replace(data, image_size=exclusions.image_size, votes=None, labels="fer2013", classes=7)
+    equal = data.labels == "fer2013" and exclusions.image_size == data.image_size
+    table = faces if equal else read_faces(audited)
+    if exclusions.fingerprint != fingerprint(table):
         raise FerError(
-            f"data.exclude={data.exclude}: is of other data than {faces.source.path}; python -m fer.audit writes one "
-            "of these"
+            f"data.exclude={data.exclude}: is of other data than {faces.source.path}; run python -m fer.audit on these"
         )
-    unknown = listed.rows[~np.isin(listed.rows, table.rows)]
+    unknown = exclusions.rows[~np.isin(exclusions.rows, table.rows)]
     if unknown.size:
         raise FerError(f"data.exclude={data.exclude}: row {unknown[0]} is not in {faces.source.path}")
 
 
 def notes(excluded: Mapping[str, Any] | None, split: str) -> list[str]:
-    """Return what was left out in words, for the record.
+    """Return notes on the faces that were left out, for the record.
 
     Args:
-        excluded: as by ``leave_out``.
-        split: rule of the run.
+        excluded: the record made by ``leave_out``.
+        split: split rule of the run.
     """
     if excluded is None:
         return []
-    told = [f"{excluded['faces']:,} faces left out of train by {excluded['file']}{_in_words(excluded['by_reason'])}"]
+    lines = [f"{excluded['faces']:,} faces left out of train by {excluded['file']}{_in_words(excluded['by_reason'])}"]
     if emptied := excluded.get("emptied"):
-        told.append(f"which leaves NO face of {', '.join(emptied)} in train")
+        lines.append(f"NO face of {', '.join(emptied)} remains in train")
     if excluded["outside_train"]:
-        told.append(f"{excluded['outside_train']:,} more that it names are not in train, and stay")
+        lines.append(f"{excluded['outside_train']:,} more faces of it are not in train, and stay")
     if excluded["audited_split"] != split:
-        told.append(
-            f"it was made for split {excluded['audited_split']}, not {split}: twins across these splits may stay"
+        lines.append(
+            f"it was made for split {excluded['audited_split']}, not {split}: duplicates across these splits may stay"
         )
-    return told
+    return lines
 
 
 def _in_words(reasons: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""Faces: the one table that every reader returns, whatever the layout it came from."""
+"""Faces: the table that every reader returns, for every layout of the source."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -17,15 +17,15 @@ OnBad = Literal["error", "skip"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a table came from, and what was decided while reading it.
+    """The origin of a table, and the reader's decisions.
 
     Args:
         name: the data set's short name, such as "fer2013".
-        layout: the layout that was recognised, in words.
+        layout: description of the layout that was recognised.
         path: the file or folder; empty for drawn faces.
-        labels: whose labels these are ("fer2013", "ferplus argmax", "drawn").
-        notes: what a user should know: which file was taken, which columns were ignored.
-        skipped: one line for each bad row or file that ``data.on_bad=skip`` left out.
+        labels: origin of the labels ("fer2013", "ferplus argmax", "drawn").
+        notes: notes for the user, such as the file that was chosen and the columns that were ignored.
+        skipped: one line for each bad row or file left out by ``data.on_bad=skip``.
     """
 
     name: str
@@ -38,17 +38,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Faces:
-    """N grey faces with what is known of each.
+    """N grey faces with labels and splits.
 
     Args:
         images: (N, S, S) uint8.
         targets: (N,) int8, index in ``classes``, ``UNKNOWN`` where unlabelled.
-        official: (N,) int8, index in ``SPLITS`` by FER2013's column Usage, ``UNKNOWN`` where the source does not say.
-        given: (N,) int8, index in ``SPLITS`` by the source's own folders or file, ``UNKNOWN`` where it has none.
-        rows: (N,) int64, row in the source counted from 0 (a tree: place in its sorted listing).
-        source: where it came from.
+        official: (N,) int8, index in ``SPLITS`` by FER2013's column Usage, ``UNKNOWN`` without it.
+        given: (N,) int8, index in ``SPLITS`` by the source's own folders or file, ``UNKNOWN`` without any.
+        rows: (N,) int64, row in the source counted from 0 (for folders: position in the sorted listing).
+        source: origin of the faces.
         votes: (N, 10) uint8 FER+ votes in the order of ``FERPLUS_COLUMNS``, or None.
-        classes: C names of what ``targets`` index.
+        classes: C names of the classes.
         soft: (N, C) float32 soft targets, rows that sum to 1, or None.
     """
 
@@ -63,10 +63,10 @@ class Faces:
     soft: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        """Raise if a reader, a user's own perhaps, returned something else than promised.
+        """Check shapes, types and ranges, since readers of plugins make tables too.
 
         Raises:
-            FerError: naming the column, what it is and what it must be.
+            FerError: a bad column; the message names its shape or range and the expected one.
         """
         count = len(self.images)
         square = self.images.ndim == 3 and self.images.shape[1] == self.images.shape[2]
@@ -99,7 +99,7 @@ class Faces:
     def fingerprint(self) -> str:
         """Return a sha256 over pixels, targets and splits: equal tables have equal fingerprints.
 
-        Votes count by the targets that were made of them.
+        Votes are part of it through the targets that are derived from them.
         """
         digest = hashlib.sha256(str(self.images.shape).encode())
         if self.classes != EMOTIONS:
@@ -110,7 +110,7 @@ class Faces:
         return digest.hexdigest()
 
     def noted(self, *notes: str) -> "Faces":
-        """Return the same table with further notes on its source."""
+        """Return the same faces with further notes in ``source``."""
         return replace(self, source=replace(self.source, notes=self.source.notes + notes))
 
 
@@ -121,7 +121,7 @@ def _shape(column: NDArray[np.generic]) -> str:
 def counts(
     targets: NDArray[np.int8], splits: NDArray[np.int8], classes: Sequence[str] = EMOTIONS
 ) -> dict[str, dict[str, int]]:
-    """Return split -> emotion -> number of faces, splits without faces left out.
+    """Return split -> emotion -> number of faces, without empty splits.
 
     Args:
         targets: (N,) index in ``classes`` or ``UNKNOWN``.
@@ -130,18 +130,18 @@ def counts(
     """
     table = {}
     for index, split in enumerate(SPLITS):
-        own = targets[splits == index]
-        if own.size:
-            table[split] = {emotion: int((own == label).sum()) for label, emotion in enumerate(classes)}
+        labels = targets[splits == index]
+        if labels.size:
+            table[split] = {emotion: int((labels == label).sum()) for label, emotion in enumerate(classes)}
     return table
 
 
 @dataclass
 class BadRows:
-    """Collects rows or files that cannot be used, or raises on the first, as ``data.on_bad`` says."""
+    """Collects the messages on bad rows or files, or raises on the first, by ``data.on_bad``."""
 
     on_bad: OnBad = "error"
-    found: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     def add(self, where: object, problem: str) -> None:
         """Record one bad row or file.
@@ -153,11 +153,11 @@ class BadRows:
             raise FerError(
                 f"{where}: {problem}; {setting('data.on_bad', 'skip')} leaves such rows out, counted and listed"
             )
-        self.found.append(f"{where}: {problem}")
+        self.messages.append(f"{where}: {problem}")
 
 
 def some(items: Iterable[object], most: int = 5) -> str:
-    """Return the first few items in words, and how many more there are."""
-    listed = [str(item) for item in items]
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+    """Return the first items as text, with the number of further ones: "a, b and 3 more"."""
+    texts = [str(item) for item in items]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more

@@ -1,10 +1,11 @@
-"""What a network's frozen layers make of faces: computed once, kept on disk, memory-mapped.
+"""The cache of features: outputs of a network's frozen layers, computed once, stored on disk, memory-mapped.
 
-Layers that never change make the same of a face in every epoch, run and split. Features are found by the pixels of a
-face, not by its place in a table: another seed, another split and another layout of the same faces compute nothing
-again, exact twins are computed once, and a face that no split serves is never computed. They lie in parts of ``PART``
-faces, each written aside and renamed as soon as it is computed: an interrupted computation goes on where it was, and a
-damaged part is found by its checksum and computed anew.
+Frozen layers give the same output for a face in every epoch, run and split. Features are found by the pixels of a face,
+not by its index in a table, under a key of everything else that they depend on (layers, weights, normalisation, size,
+torch, device, memory format). Other seeds, splits and layouts of the same faces therefore compute nothing again, exact
+duplicates are computed once, and no test face is computed by ``fer.train``. Features are stored in parts of ``PART``
+faces; each part is written under a temporary name and renamed as soon as it is computed. An interrupted computation
+continues with the missing parts, and a damaged part is detected by its checksum and computed again.
 """
 
 import hashlib
@@ -30,10 +31,10 @@ log = logging.getLogger(__name__)
 
 Compute = Callable[[Tensor], Tensor]  # faces (BATCH, 1, S, S) uint8 -> their features (BATCH, ...) float32, on the CPU
 
-FORMAT = 1  # raise it when the layout of a part, or what is computed from the same layers, changes
-BATCH = 128  # faces at a time, never fewer: kernels for small batches round differently
-PART = 4096  # faces a part
-LARGEST = 4e9  # bytes of features that are kept; more are computed anew at each step
+FORMAT = 1  # raise it when the layout of a part, or the result of the same layers, changes
+BATCH = 128  # faces computed at once, never fewer: kernels for small batches round differently
+PART = 4096  # faces in a part
+LARGEST = 4e9  # bytes of features: larger ones are not cached but computed at each step
 
 
 @dataclass(frozen=True)
@@ -41,108 +42,108 @@ class Features:
     """Features of N faces, gathered from parts.
 
     Args:
-        parts: each (n, ...) float32, memory-mapped where they lie on disk.
-        places: (N, 2) int64, part and row in it of each face.
+        parts: each (n, ...) float32, memory-mapped if stored on disk.
+        positions: (N, 2) int64, part and row in the part of each face.
     """
 
     parts: Sequence[NDArray[np.float32]]
-    places: NDArray[np.int64]
+    positions: NDArray[np.int64]
 
     def take(self, faces: Sequence[int]) -> Tensor:
-        """Return the features of these faces, (B, ...) float32."""
-        part, row = self.places[faces].T
-        taken = np.empty((len(part), *self.parts[0].shape[1:]), np.float32)
+        """Return the features of the faces at these indices, (B, ...) float32."""
+        part, row = self.positions[faces].T
+        features = np.empty((len(part), *self.parts[0].shape[1:]), np.float32)
         for index in np.unique(part):
-            here = part == index
-            taken[here] = self.parts[index][row[here]]
-        return torch.from_numpy(taken)
+            chosen = part == index
+            features[chosen] = self.parts[index][row[chosen]]
+        return torch.from_numpy(features)
 
 
 class FeatureStore:
     """Features by the hash of a face's pixels.
 
     Args:
-        key: of all that they depend on but the faces.
-        folder: of the cache; None keeps them in memory alone.
+        key: hash of everything that the features depend on, except the faces.
+        folder: of the cache; None keeps the features in memory only.
     """
 
     def __init__(self, key: str, folder: Path | None) -> None:
         self.folder = None if folder is None else folder / "features" / f"{FORMAT}-{key}"
         self._parts: list[NDArray[np.float32]] = []
-        self._places: dict[bytes, tuple[int, int]] = {}  # hash -> part, row
+        self._positions: dict[bytes, tuple[int, int]] = {}  # hash -> part, row
         if self.folder is not None and self.folder.is_dir():
             self._load(self.folder)
 
     def of(self, names: Sequence[bytes]) -> Features:
-        """Return the features of known faces, by their hashes."""
-        return Features(self._parts, np.array([self._places[name] for name in names], np.int64))
+        """Return the features of the faces with these hashes, which must be known."""
+        return Features(self._parts, np.array([self._positions[name] for name in names], np.int64))
 
     def complete(self, faces: Mapping[bytes, NDArray[np.uint8]], compute: Compute) -> None:
-        """Compute the features of faces that are not known yet, and say what was done.
+        """Compute the features of faces that are not in the store, and log the progress.
 
         Args:
             faces: hash -> (S, S).
-            compute: gives the features of a batch.
+            compute: maps a batch of faces to features.
         """
-        missing = [name for name in faces if name not in self._places]
+        missing = [name for name in faces if name not in self._positions]
         total, start = len(faces), time.perf_counter()
         if missing:
-            log.info("features: computing those of %s faces, once", f"{len(missing):,}")
+            log.info("features: computing %s faces, once", f"{len(missing):,}")
         for first in range(0, len(missing), PART):
-            chosen = missing[first : first + PART]
-            self._keep(chosen, computed(np.stack([faces[name] for name in chosen]), compute))
-            done, spent = first + len(chosen), time.perf_counter() - start
+            names = missing[first : first + PART]
+            self._keep(names, computed(np.stack([faces[name] for name in names]), compute))
+            done, spent = first + len(names), time.perf_counter() - start
             if done < len(missing):
                 left = clock(spent * (len(missing) - done) / done)
                 log.info("features: %s of %s faces, %s left", f"{done:,}", f"{len(missing):,}", left)
         known = total - len(missing)
         parts = [f"{known:,} from the cache"] if known else []
         parts += [f"{len(missing):,} computed in {clock(time.perf_counter() - start)}"] if missing else []
-        where = "in memory alone" if self.folder is None else str(self.folder.parent)
+        where = "in memory only" if self.folder is None else str(self.folder.parent)
         log.info("features of %s different faces: %s (%s)", f"{total:,}", ", ".join(parts), where)
 
     def _load(self, folder: Path) -> None:
-        """Take up the parts that lie there; a damaged one is told and removed."""
+        """Add the parts stored in a folder; a damaged part is removed with a warning."""
         for entry in sorted(path for path in folder.iterdir() if re.fullmatch("[0-9a-f]{64}", path.name)):
             try:
-                self._take_up(*_read(entry))
+                self._add(*_read(entry))
             except Exception as error:  # numpy raises nearly anything on a damaged header
-                log.warning("the cached features %s are damaged (%s); computing anew", entry, error)
+                log.warning("the cached features %s are damaged (%s); computing again", entry, error)
                 shutil.rmtree(entry, ignore_errors=True)
 
     def _keep(self, names: Sequence[bytes], features: NDArray[np.float32]) -> None:
-        """Take up a part, from the disk if it can be written there."""
+        """Store a part on disk and add it memory-mapped; keep it in memory if it cannot be written."""
         if self.folder is not None:
             try:
-                self._take_up(*_read(_written(names, features, self.folder)))
+                self._add(*_read(_written(names, features, self.folder)))
                 return
             except OSError as error:
                 path = error.filename or self.folder
-                log.warning("features are kept in memory alone: %s (%s)", path, error.strerror)
+                log.warning("features are kept in memory only: %s (%s)", path, error.strerror)
                 self.folder = None
-        self._take_up(names, features)
+        self._add(names, features)
 
-    def _take_up(self, names: Sequence[bytes], features: NDArray[np.float32]) -> None:
-        self._places |= {name: (len(self._parts), row) for row, name in enumerate(names)}
+    def _add(self, names: Sequence[bytes], features: NDArray[np.float32]) -> None:
+        self._positions |= {name: (len(self._parts), row) for row, name in enumerate(names)}
         self._parts.append(features)
 
 
 def computed(images: NDArray[np.uint8], compute: Compute) -> NDArray[np.float32]:
     """Return the features (N, ...) of faces (N, S, S).
 
-    The last batch is filled up, so that what comes out is a function of each face alone.
+    The last batch is filled up to ``BATCH`` faces, so that the features of a face do not depend on the other faces.
     """
     faces = torch.from_numpy(images)[:, None]
-    filled = (torch.arange(start, start + BATCH) % len(faces) for start in range(0, len(faces), BATCH))
-    features: NDArray[np.float32] = torch.cat([compute(faces[places]) for places in filled]).contiguous().numpy()
+    batches = (torch.arange(start, start + BATCH) % len(faces) for start in range(0, len(faces), BATCH))
+    features: NDArray[np.float32] = torch.cat([compute(faces[indices]) for indices in batches]).contiguous().numpy()
     return features[: len(faces)]
 
 
 def _written(names: Sequence[bytes], features: NDArray[np.float32], folder: Path) -> Path:
-    """Write a part, or leave the same one that another process has finished meanwhile; return its folder.
+    """Write a part and return its folder; the same part that another process has finished meanwhile is kept.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the part cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     columns: dict[str, NDArray[np.generic]] = {

@@ -1,7 +1,7 @@
-"""Emotions, their order, and the names that data sets give them.
+"""The emotions, their order, and their names in other data sets.
 
-The order is FER2013's (Goodfellow et al. 2013, "Challenges in Representation Learning"), fixed by name and never by
-sorting folders: sorted folders put neutral at 4, FER+ has a third order and an eighth class.
+The order is FER2013's (Goodfellow et al. 2013, "Challenges in Representation Learning"). Classes are found by name,
+never by the order of sorted folders, in which neutral has the index 4. FER+ has a third order and an eighth class.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ FERPLUS_COLUMNS = (
     "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF",
 )  # fmt: skip
 
-# Folder and column names met in FER2013's copies, FER+, CK+, RAF-DB and AffectNet -> FER2013's name
+# folder and column names in copies of FER2013, in FER+, CK+, RAF-DB and AffectNet -> FER2013's name
 SYNONYMS = {
     "anger": "angry", "angry": "angry",
     "disgust": "disgust", "disgusted": "disgust",
@@ -30,7 +30,7 @@ SYNONYMS = {
     "contempt": "contempt", "contemptuous": "contempt",
 }  # fmt: skip
 
-# A tree's own folders -> index in SPLITS
+# names of split folders -> index in SPLITS
 SPLIT_FOLDERS = {
     "train": 0, "training": 0,
     "val": 1, "valid": 1, "validation": 1, "publictest": 1,
@@ -39,6 +39,6 @@ SPLIT_FOLDERS = {
 
 
 def emotion_index(name: str, classes: Sequence[str] = EMOTIONS) -> int | None:
-    """Return the index in ``classes`` of an emotion's name in any case or common synonym, or None if it is none."""
+    """Return the index in ``classes`` of an emotion's name or common synonym, in any case; None for other names."""
     emotion = SYNONYMS.get(name.strip().lower())
     return classes.index(emotion) if emotion in classes else None

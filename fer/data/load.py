@@ -1,4 +1,7 @@
-"""The whole table that the data settings name: read or drawn, votes joined, resized. No torch unless pixels change."""
+"""Read or draw the faces that the data settings name, join votes, choose labels and resize.
+
+Only resizing imports torch.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +18,7 @@ from fer.data.votes import relabelled
 
 
 def read_faces(data: DataSettings) -> Faces:
-    """Read or draw the faces that ``data`` names, votes included.
+    """Return the faces that ``data`` names, with votes and labels.
 
     Raises:
         FerError: the data are missing or bad.
@@ -37,10 +40,10 @@ def read_faces(data: DataSettings) -> Faces:
 
 
 def labelled(faces: Faces, data: DataSettings) -> Faces:
-    """Return the faces with the labels that ``data`` names; FER+'s folders have no others than the votes'.
+    """Return the faces with the labels that ``data`` names; faces of FER+'s folders have votes as their only labels.
 
     Raises:
-        FerError: the labels are to come from votes, and there are none.
+        FerError: ``data.labels=ferplus``, and the faces have no votes.
     """
     if data.labels == "ferplus":
         return relabelled(faces, data.ferplus_rule, data.classes)
@@ -48,7 +51,7 @@ def labelled(faces: Faces, data: DataSettings) -> Faces:
 
 
 def resized(faces: Faces, side: int) -> Faces:
-    """Return the table with its images resampled to ``side`` pixels, with antialiasing."""
+    """Return the faces resampled to ``side`` x ``side`` pixels, with antialiasing."""
     import torch
     from torchvision.transforms import v2
 

@@ -1,4 +1,9 @@
-"""Where the faces are: the path given, else ``$FER_DATA``, else ``data/`` at the checkout's root, else drawn faces."""
+"""Search for the data: the given path, then ``$FER_DATA``, then ``data/`` at the checkout's root, then drawn faces.
+
+Only a single plain ``fer.train`` may draw faces if no data are named. A sweep, a resumed run and an evaluation never
+replace data by drawn faces. The configuration keeps ``data.path: null``; the path in use is stored in ``metrics.json``
+and in the checkpoint.
+"""
 
 import os
 from pathlib import Path
@@ -10,7 +15,7 @@ VARIABLE = "FER_DATA"
 
 
 def how_to_get() -> str:
-    """Return where FER2013 comes from, and how the command at hand finds it."""
+    """Return instructions: the source of FER2013, and the settings by which a command finds it."""
     return (
         "FER2013 is Kaggle's 'challenges-in-representation-learning-facial-expression-recognition-challenge' "
         f"(or its copy 'msambare/fer2013'): put the file or folder into data/, or set {setting('data.path')} or "
@@ -19,14 +24,14 @@ def how_to_get() -> str:
 
 
 def locate(path: str | None, *, drawn_faces_allowed: bool) -> tuple[str, bool]:
-    """Return the path of the data, and whether drawn faces stand in for data that nobody named.
+    """Return the path of the data, and whether drawn faces replace data that were not named.
 
     Args:
-        path: as given by the user, or None to look around.
-        drawn_faces_allowed: whether finding nothing is answered by drawn faces.
+        path: the path given by the user, or None to search.
+        drawn_faces_allowed: whether drawn faces are used if no data are found.
 
     Raises:
-        FerError: a path that was given is missing, or nothing was found and nothing may stand in.
+        FerError: a given path is missing, or no data are found and drawn faces are not allowed.
     """
     if path == SYNTHETIC:
         return SYNTHETIC, False
@@ -55,4 +60,4 @@ def _existing(path: str, given: str) -> str:
     expanded = Path(path).expanduser()
     if not path or not expanded.exists():  # Path("") is the current folder
         raise FerError(f"{given}: no such file or folder. {how_to_get()}")
-    return str(expanded.absolute())  # a run is resumed and evaluated from other folders too
+    return str(expanded.absolute())  # a run may be resumed or evaluated from another folder

@@ -1,4 +1,10 @@
-"""The order of the faces, a function of seed and epoch, and the noise that belongs to it."""
+"""The order of the faces in an epoch, and the seeds of the noise.
+
+The order is a function of seed and epoch; augmentation and dropout are functions of seed, epoch and the key of the
+batch. The noise of a step does not depend on the steps before it, so that a run resumed within an epoch equals an
+uninterrupted one to the bit (on a CPU with the same number of threads). Lightning must not be asked for the number of
+steps before it has read the checkpoint: it would build the loader, and the resumed epoch would start again.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,7 +18,7 @@ from fer.data.dataset import Batch, FaceDataset, Indices
 
 
 class EpochShuffle(Sampler[int]):
-    """An order that is a function of seed and epoch alone, so that a resumed run sees the same one.
+    """A random order of the faces, a function of seed and epoch alone, so that a resumed run has the same one.
 
     Args:
         count: number of faces.
@@ -33,16 +39,16 @@ class EpochShuffle(Sampler[int]):
         yield from self.indices().tolist()
 
     def indices(self) -> Tensor:
-        """Return the indices of the epoch's faces, (N,) int64, on the CPU: a GPU would draw others."""
+        """Return the indices of the epoch's faces, (N,) int64, on the CPU: a GPU's generator draws other numbers."""
         generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
         return torch.randperm(self.count, generator=generator)
 
 
 class EpochBalance(EpochShuffle):
-    """An order in which every class has as many places; like ``EpochShuffle`` a function of seed and epoch alone.
+    """A random order with equally many faces of each class; like ``EpochShuffle`` a function of seed and epoch alone.
 
-    An epoch is as long as ever: of a large class it holds a part, other ones in other epochs, of a small one each face
-    several times, as often as any other give or take once.
+    The length of an epoch stays the same. Of a large class it holds a part, a different one in each epoch. Each face of
+    a small class occurs several times; the numbers of occurrences differ by at most one.
 
     Args:
         targets: (N,) class of each face.
@@ -51,24 +57,26 @@ class EpochBalance(EpochShuffle):
 
     def __init__(self, targets: Tensor, seed: int) -> None:
         super().__init__(len(targets), seed)
-        self.places = [(targets == label).nonzero()[:, 0] for label in sorted(set(targets.tolist()))]
+        self.members = [(targets == label).nonzero()[:, 0] for label in sorted(set(targets.tolist()))]
 
     def indices(self) -> Tensor:
         """Return the indices of the epoch's faces, (N,) int64, on the CPU."""
         generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
-        first = torch.randint(len(self.places), (1,), generator=generator).item()  # who has one place more
+        classes = len(self.members)
+        first = torch.randint(classes, (1,), generator=generator).item()  # the remainder goes to the classes from here
         drawn = []
-        for number, own in enumerate(self.places):
-            share = self.count // len(self.places)
-            share += (number - first) % len(self.places) < self.count % len(self.places)
-            rounds = [own[torch.randperm(len(own), generator=generator)] for _ in range(-(-share // len(own)))]
+        for number, members in enumerate(self.members):
+            share = self.count // classes + ((number - first) % classes < self.count % classes)
+            rounds = [
+                members[torch.randperm(len(members), generator=generator)] for _ in range(-(-share // len(members)))
+            ]
             drawn.append(torch.cat(rounds)[:share])
         together = torch.cat(drawn)
         return together[torch.randperm(self.count, generator=generator)]
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """A loader that can go on within an epoch: its state is the number of batches served."""
+    """A loader that can resume within an epoch: its state is the number of batches served."""
 
     _served = 0
     _skip = 0
@@ -80,24 +88,24 @@ class ResumableLoader(DataLoader[Batch]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return how far the epoch is; a finished one counts as not begun."""
+        """Return the number of batches served in this epoch; 0 after its end."""
         return {"served": self._served % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next pass begin after the batches that were served."""
+        """Skip the batches that were served already in the next pass."""
         self._skip = state["served"]
 
 
 def noise_seed(seed: int, epoch: int, key: int) -> int:
-    """Return a seed for one batch of one epoch; neighbours share no bits, and it does not depend on what ran before."""
+    """Return the seed for one batch of one epoch, a hash of the arguments, independent of all that ran before."""
     return int.from_bytes(hashlib.blake2b(f"{seed},{epoch},{key}".encode(), digest_size=8).digest()) >> 1
 
 
 def seed_noise(device: torch.device, seed: int) -> None:
-    """Seed the generators of the CPU and of a device.
+    """Seed the random generators of the CPU and of a device.
 
-    ``torch.manual_seed`` would seed those of every kind of accelerator there is, and format the stack for each that
-    is not at hand: at every step, more time than all else that a step costs beside the network.
+    ``torch.manual_seed`` seeds every kind of accelerator and formats the stack for each kind that is absent. At every
+    step this would take longer than everything else outside the network.
     """
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
@@ -105,34 +113,36 @@ def seed_noise(device: torch.device, seed: int) -> None:
 
 
 class EpochBatches(Sampler[Indices]):
-    """An epoch's indices in batches, moved once an epoch to where the faces lie and sliced there.
+    """Batches of an epoch's indices; the indices are copied once to the device of the faces and sliced there.
 
     Args:
-        dataset: of the faces.
-        size: faces a batch.
-        sampler: gives their order; None leaves it as it is in the split.
-        drop_last: leave out an incomplete last batch.
+        dataset: the split.
+        size: faces in each batch.
+        sampler: the order of the faces; None keeps the order of the split.
+        drop_last: whether an incomplete last batch is left out.
     """
 
     def __init__(
         self, dataset: FaceDataset, size: int, sampler: EpochShuffle | None = None, *, drop_last: bool = False
     ) -> None:
         self.dataset, self.size, self.drop_last = dataset, size, drop_last
-        self.sampler = sampler  # of this name, by which Lightning finds whose ``set_epoch`` to call
+        self.sampler = sampler  # Lightning calls ``set_epoch`` of an attribute of this name
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.dataset), self.size)
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Indices]:
-        places = torch.arange(len(self.dataset)) if self.sampler is None else self.sampler.indices()
-        indices = self.dataset.located(places)
+        order = torch.arange(len(self.dataset)) if self.sampler is None else self.sampler.indices()
+        indices = self.dataset.on_device(order)
         for batch in range(len(self)):
             yield indices[batch * self.size : (batch + 1) * self.size]
 
 
 def drops_last(faces: int, size: int, *, even: bool) -> bool:
-    """Return whether an epoch's last batch is left out of training: one of a single face, which batch normalisation
-    cannot train on, and where all are to be ``even`` each that is incomplete, unless it is the only one.
+    """Return whether the last batch of a training epoch is left out.
+
+    A batch of one face is: batch normalisation cannot train on it. With ``even`` every incomplete last batch is, unless
+    it is the only one.
     """
     return faces % size == 1 or (even and faces > size)

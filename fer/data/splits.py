@@ -1,4 +1,4 @@
-"""Who belongs to train, val and test: the official split, the source's own, the founding study's 80/20, or folds."""
+"""Assignment of faces to train, val and test: official split, the source's folders, 80/20 holdout, or folds."""
 
 from typing import Literal
 
@@ -7,16 +7,16 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
-from fer.data.duplicates import across, conflicts, exact_twins
+from fer.data.duplicates import across, conflicts, exact_duplicates
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import SPLITS
 
 Rule = Literal["official", "as_given", "holdout", "folds"]
-HOLDOUT_FRACTION = 0.2  # the founding study's 80/20
+HOLDOUT_FRACTION = 0.2  # 80/20, as in the study that this project began with
 
 
 def assigned(faces: Faces, data: DataSettings) -> NDArray[np.int8]:
-    """Return each face's split as the data settings say, see ``assign``."""
+    """Return each face's split by the data settings, see ``assign``."""
     return assign(
         faces, data.split, seed=data.split_seed, val_fraction=data.val_fraction, folds=data.folds, fold=data.fold
     )
@@ -25,23 +25,23 @@ def assigned(faces: Faces, data: DataSettings) -> NDArray[np.int8]:
 def assign(
     faces: Faces, rule: Rule, *, seed: int, val_fraction: float, folds: int = 5, fold: int = 0
 ) -> NDArray[np.int8]:
-    """Return (N,) int8, each face's index in ``SPLITS``, ``UNKNOWN`` where it belongs to none.
+    """Return each face's split, (N,) int8 index in ``SPLITS``, ``UNKNOWN`` for faces in no split.
 
     Args:
         faces: N faces.
-        rule: "official" (Usage), "as_given" (own folders; val held out of train where there is none), "holdout"
-            (stratified 80/20 of everything, no test) or "folds" (val is one of several stratified parts of everything,
-            train the others, no test).
-        seed: of the draw for "as_given", "holdout" and "folds".
-        val_fraction: the part of train that "as_given" holds out.
-        folds: how many parts "folds" makes.
-        fold: which of them, from 0, is val.
+        rule: "official" (column Usage); "as_given" (the source's folders; without a val folder, val is drawn from
+            train); "holdout" (stratified 80/20 of all faces, no test); "folds" (val is one of several stratified parts
+            of all faces, train is the rest, no test).
+        seed: of the random draw of "as_given", "holdout" and "folds".
+        val_fraction: share of train that "as_given" draws for val.
+        folds: number of parts of "folds".
+        fold: the part, from 0, that is val.
 
     Raises:
-        FerError: the source does not tell what the rule needs, or the faces carry no labels.
+        FerError: the source lacks the information that the rule needs, or the faces have no labels.
     """
     if not (faces.targets != UNKNOWN).any():
-        raise FerError(f"{faces.source.path}: has no labels (no column 'emotion'); it serves for prediction only")
+        raise FerError(f"{faces.source.path}: has no labels (no column 'emotion'); it can be used for prediction only")
     if rule == "official":
         return _official(faces)
     if rule == "holdout":
@@ -57,8 +57,8 @@ def _official(faces: Faces) -> NDArray[np.int8]:
     unknown = int((faces.official == UNKNOWN).sum())
     if unknown:
         raise FerError(
-            f"{setting('data.split', 'official')}: {faces.source.path} does not tell the official split of "
-            f"{unknown:,} of {len(faces):,} faces (no Usage); use {setting('data.split', 'as_given')} (its own "
+            f"{setting('data.split', 'official')}: {faces.source.path} has no official split (Usage) for "
+            f"{unknown:,} of {len(faces):,} faces; use {setting('data.split', 'as_given')} (its own "
             f"folders) or {setting('data.split', 'holdout')} (80/20)"
         )
     _require(faces.official, "official", faces)
@@ -87,52 +87,51 @@ def _folds(faces: Faces, folds: int, fold: int, seed: int) -> NDArray[np.int8]:
     for index in (0, 1):
         if not (splits == index).any():
             raise FerError(
-                f"data.folds={folds}: {len(faces)} faces of {faces.source.path} are too few for so many folds"
+                f"data.folds={folds}: {len(faces)} faces of {faces.source.path} are too few for this number of folds"
             )
     return splits
 
 
 def fold_numbers(faces: Faces, folds: int, seed: int) -> NDArray[np.int64]:
-    """Return (N,) the fold, from 0, of each face; ``UNKNOWN`` for one without a label.
+    """Return the fold, from 0, of each face, (N,); ``UNKNOWN`` for unlabelled faces.
 
-    Every face is val of exactly one fold, and every fold holds as many of each class as the others, but for what exact
-    twins cost: they stay together, since a prediction of a face whose twin is in train is remembered, not made. A group
-    counts as its first face's class.
+    Every labelled face is in exactly one fold. All folds hold nearly equal numbers of each class. Exact duplicates stay
+    in one fold, since a network would remember the label of a copy in train; a group has the class of its first face.
 
     Args:
         faces: N faces.
-        folds: how many.
-        seed: of the draw.
+        folds: number of folds.
+        seed: of the random draw.
     """
-    together = np.arange(len(faces))  # the first of a face's twins
-    for group in exact_twins(faces.images):
-        together[group] = group[0]
-    firsts, sizes = np.unique(together, return_counts=True)
+    first_of = np.arange(len(faces))  # index of the first duplicate of each face
+    for group in exact_duplicates(faces.images):
+        first_of[group] = group[0]
+    firsts, sizes = np.unique(first_of, return_counts=True)
     generator = np.random.default_rng(seed)
     numbers = np.full(len(faces), UNKNOWN, np.int64)
     for label in range(int(faces.targets.max(initial=0)) + 1):
-        own = generator.permutation(np.flatnonzero(faces.targets[firsts] == label))
-        own = own[np.argsort(-sizes[own], kind="stable")]  # the large groups first, so that single faces even them out
-        numbers[firsts[own]] = dealt(sizes[own], generator.permutation(folds))
-    numbers = numbers[together]
+        groups = generator.permutation(np.flatnonzero(faces.targets[firsts] == label))
+        groups = groups[np.argsort(-sizes[groups], kind="stable")]  # large groups first: single faces then balance them
+        numbers[firsts[groups]] = dealt(sizes[groups], generator.permutation(folds))
+    numbers = numbers[first_of]
     numbers[faces.targets == UNKNOWN] = UNKNOWN
     return numbers
 
 
 def dealt(sizes: NDArray[np.int64], order: NDArray[np.int64]) -> list[int]:
-    """Return for each group, in turn, the number that holds the fewest faces so far; of equals the first in order.
+    """Assign each group to the fold with the fewest faces so far; ties go to the first fold in ``order``.
 
     Args:
-        sizes: faces of each group.
-        order: the numbers.
+        sizes: number of faces of each group.
+        order: the folds.
     """
-    held = dict.fromkeys(order.tolist(), 0)
-    chosen = []
+    faces = dict.fromkeys(order.tolist(), 0)  # fold -> faces so far
+    assigned_folds = []
     for size in sizes.tolist():
-        number = min(held, key=held.__getitem__)
-        held[number] += size
-        chosen.append(number)
-    return chosen
+        fold = min(faces, key=faces.__getitem__)
+        faces[fold] += size
+        assigned_folds.append(fold)
+    return assigned_folds
 
 
 def _require(splits: NDArray[np.int8], rule: str, faces: Faces) -> None:
@@ -145,50 +144,50 @@ def _require(splits: NDArray[np.int8], rule: str, faces: Faces) -> None:
 
 
 def stratified(targets: NDArray[np.int8], fraction: float, seed: int) -> NDArray[np.int64]:
-    """Return sorted places of a seeded draw of ``fraction`` of every class, rounded to the nearest whole face."""
+    """Return the sorted indices of a seeded random draw of ``fraction`` of every class, rounded to whole faces."""
     generator = np.random.default_rng(seed)
-    chosen = []
+    drawn = []
     for label in range(int(targets.max(initial=0)) + 1):
-        places = np.flatnonzero(targets == label)
-        chosen.append(generator.permutation(places)[: round(len(places) * fraction)])
-    return np.sort(np.concatenate(chosen)).astype(np.int64)
+        members = np.flatnonzero(targets == label)
+        drawn.append(generator.permutation(members)[: round(len(members) * fraction)])
+    return np.sort(np.concatenate(drawn)).astype(np.int64)
 
 
 def without_conflicts(faces: Faces, splits: NDArray[np.int8]) -> tuple[NDArray[np.int8], int]:
-    """Return the splits without those faces of train that have an exact twin there with another label; and how many.
+    """Remove faces of train that have an exact duplicate in train with another label; return splits and their number.
 
-    Twins in val and test say nothing here: their labels are not known to a training.
+    Duplicates in val and test are not compared, since a training must not use their labels.
 
     Args:
         faces: N faces.
         splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
 
     Raises:
-        FerError: no face would be left.
+        FerError: no face of train would remain.
     """
     train = np.flatnonzero(splits == 0)
-    groups = [train[group] for group in exact_twins(faces.images[train])]
-    contrary = conflicts(groups, faces.targets)
-    out = np.concatenate([group for group, bad in zip(groups, contrary, strict=True) if bad] or [train[:0]])
-    if len(out) == len(train):
-        raise FerError("data.conflicts=drop: leaves no face in train")
+    groups = [train[group] for group in exact_duplicates(faces.images[train])]
+    conflicting = conflicts(groups, faces.targets)
+    removed = np.concatenate([group for group, bad in zip(groups, conflicting, strict=True) if bad] or [train[:0]])
+    if len(removed) == len(train):
+        raise FerError("data.conflicts=drop: leaves no face in train; use data.conflicts=keep")
     kept = splits.copy()
-    kept[out] = UNKNOWN
-    return kept, len(out)
+    kept[removed] = UNKNOWN
+    return kept, len(removed)
 
 
-def twin_notes(faces: Faces, splits: NDArray[np.int8]) -> list[str]:
-    """Return a line for each split but train that says how many of its faces have an exact twin in train.
+def duplicate_notes(faces: Faces, splits: NDArray[np.int8]) -> list[str]:
+    """Return a note for each split with the number of its faces that have an exact duplicate in train, if any.
 
-    FER2013 repeats itself: of its 3,589 PrivateTest images 288 are in Training too, pixel for pixel.
+    288 of the 3,589 PrivateTest images of FER2013 are in Training too, pixel for pixel.
 
     Args:
         faces: N faces.
         splits: (N,) index in ``SPLITS``.
     """
-    counted = across(exact_twins(faces.images), splits)[:, 0]
+    counted = across(exact_duplicates(faces.images), splits)[:, 0]
     return [
-        f"{counted[index]:,} of {int((splits == index).sum()):,} {name} faces have an exact twin in train"
+        f"{counted[index]:,} of {int((splits == index).sum()):,} {name} faces have an exact duplicate in train"
         for index, name in enumerate(SPLITS)
         if index and counted[index]
     ]

@@ -1,9 +1,9 @@
-"""FER+'s votes as labels: ten annotators a face.
+"""Labels from the votes of FER+: ten annotators for each face.
 
 Barsoum et al. 2016, "Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label Distribution".
-Rules by name, since each keeps other faces and gives other figures: "majority" is their own; "argmax" and "soft" are
-plainer than theirs of probabilities, which keep the three most frequent answers where these cover enough of the votes.
-With eight classes, of FER2013's 3,589 PrivateTest faces "majority" keeps 3,153 and "argmax" 3,546.
+Rules have names, since each keeps different faces and so gives different metrics. "majority" is the authors' rule.
+"argmax" and "soft" are simpler than their probability rules, which keep the three most frequent answers if these cover
+enough of the votes. With eight classes, "majority" keeps 3,153 and "argmax" 3,546 of the 3,589 PrivateTest faces.
 """
 
 from dataclasses import replace
@@ -17,26 +17,26 @@ from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import FERPLUS_COLUMNS, FERPLUS_EMOTIONS, SPLITS, emotion_index
 
 Rule = Literal["majority", "argmax", "soft"]
-OUTLIER = 1  # votes: an answer that a single annotator gave is taken for a slip
+OUTLIER = 1  # votes: an answer of a single annotator is treated as a slip
 
-# vote column -> index in FERPLUS_EMOTIONS; unknown and NF (not a face) are no emotion
+# vote column -> index in FERPLUS_EMOTIONS; UNKNOWN for the answers "unknown" and "NF" (not a face)
 COLUMNS = np.array(
     [UNKNOWN if (i := emotion_index(name, FERPLUS_EMOTIONS)) is None else i for name in FERPLUS_COLUMNS], np.int64
 )
 
 
 def relabelled(faces: Faces, rule: Rule, classes: int) -> Faces:
-    """Return the faces that a rule gives a label, with it; those left out are counted in a note.
+    """Return the faces that have a label by a rule; a note counts the faces that were left out.
 
     Args:
-        faces: with votes.
-        rule: "majority": an emotion has more than half of the votes, those given once not counting; "argmax": the
-            answer with the most votes, the first column of several, is an emotion; "soft": as "argmax", with the shares
-            of the emotions' votes, those given once not counting, as soft targets.
+        faces: faces with votes.
+        rule: "majority": an emotion with more than half of the votes, without answers given once; "argmax": the answer
+            with the most votes (the first of equal ones), if it is an emotion; "soft": as "argmax", with the
+            distribution of the emotions' votes, without answers given once, as soft targets.
         classes: 7, or 8 with contempt.
 
     Raises:
-        FerError: there are no votes, or no face is left.
+        FerError: the faces have no votes, or no face has a label.
     """
     if faces.votes is None:
         raise FerError(
@@ -66,15 +66,15 @@ def relabelled(faces: Faces, rule: Rule, classes: int) -> Faces:
     )
     if not left_out.size:
         return relabelled
-    split_told = f" ({by_split})" if (faces.official != UNKNOWN).all() else ""
+    splits = f" ({by_split})" if (faces.official != UNKNOWN).all() else ""
     return relabelled.noted(
-        f"FER+ {rule}, {classes} classes: {left_out.size:,} of {len(faces):,} faces left out{split_told}, since the "
+        f"FER+ {rule}, {classes} classes: {left_out.size:,} of {len(faces):,} faces left out{splits}, since the "
         f"votes give them none of these labels"
     )
 
 
 def without_slips(votes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return votes by emotion (N, 9), answers that a single annotator gave left out, as FER+'s authors do.
+    """Return votes by emotion (N, 9), without answers that a single annotator gave, as FER+'s authors do.
 
     Args:
         votes: (N, 10), in the order of ``FERPLUS_COLUMNS``.
@@ -83,14 +83,14 @@ def without_slips(votes: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def votes_by_emotion(votes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return votes (N, 9): of each of ``FERPLUS_EMOTIONS``, and of those that see no emotion or no face.
+    """Return votes (N, 9): for each of ``FERPLUS_EMOTIONS``, and last for "unknown" and "not a face" together.
 
     Args:
         votes: (N, 10), in the order of ``FERPLUS_COLUMNS``.
     """
     table = np.zeros((len(votes), len(FERPLUS_EMOTIONS) + 1), np.int64)
-    for column, place in enumerate(COLUMNS):
-        table[:, len(FERPLUS_EMOTIONS) if place == UNKNOWN else place] += votes[:, column]
+    for column, emotion in enumerate(COLUMNS):
+        table[:, len(FERPLUS_EMOTIONS) if emotion == UNKNOWN else emotion] += votes[:, column]
     return table
 
 
@@ -106,15 +106,15 @@ def _most(votes: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
 
 
 def shares(counted: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return soft targets (N, C), rows that sum to 1; where every emotion has one vote at most, the label alone.
+    """Return soft targets (N, C), whose rows sum to 1; a face without votes is given its label.
 
     Args:
-        counted: (N, C) votes.
+        counted: (N, C) votes, without answers given once.
         labels: (N,) class indices.
     """
     soft = counted.astype(np.float32)
-    bare = counted.sum(1) == 0
-    soft[bare, labels[bare]] = 1
+    without_votes = counted.sum(1) == 0
+    soft[without_votes, labels[without_votes]] = 1
     normalised: NDArray[np.float32] = soft / soft.sum(1, keepdims=True)
     return normalised
 
@@ -125,41 +125,41 @@ def shares(counted: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.
 def agreement(
     votes: NDArray[np.uint8], targets: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
 ) -> dict[str, Any]:
-    """Return how well labels and a network agree with the annotators, and whose the network's errors are.
+    """Return the agreement of labels and predictions with the annotators, and the annotators' view of the errors.
 
     Args:
         votes: (N, 10), in the order of ``FERPLUS_COLUMNS``.
         targets: (N,) labels, index in ``FERPLUS_EMOTIONS``.
-        predicted: (N,) the network's answers, likewise.
-        classes: emotions that the network tells, 7 or 8.
+        predicted: (N,) predictions of a network, index in ``FERPLUS_EMOTIONS``.
+        classes: emotions that the network predicts, 7 or 8.
 
     Returns:
-        ``faces``; ``annotator``: how often one annotator, drawn at random, would give the same answer, for the network,
-        the labels, and the answer that most annotators give (no answer can do better); ``majority``: the same against
-        the crowd's majority where there is one of these emotions; ``errors``: the network's errors by what the
-        crowd's majority says.
+        ``faces``: N. ``annotator``: the probability that a random annotator gives the same answer, for the network, for
+        the labels, and for the most frequent answer, which is the upper limit. ``majority``: agreement with the
+        annotators' majority, on the faces with a majority for one of the emotions. ``errors``: the network's errors by
+        the majority's answer; the keys with "crowd" mean the annotators.
     """
     by_emotion = votes_by_emotion(votes)
-    given = by_emotion.sum(1)
-    place = np.arange(len(votes))
+    total = by_emotion.sum(1)
+    faces = np.arange(len(votes))
     majority = _majority(without_slips(votes), classes)
     clear = majority != UNKNOWN
     wrong = predicted != targets
 
-    def annotator(answers: NDArray[np.int64]) -> float:
-        return float((by_emotion[place, answers] / given).mean())
+    def with_annotator(answers: NDArray[np.int64]) -> float:
+        return float((by_emotion[faces, answers] / total).mean())
 
-    def crowd(answers: NDArray[np.int64]) -> float | None:
+    def with_majority(answers: NDArray[np.int64]) -> float | None:
         return float((answers == majority)[clear].mean()) if clear.any() else None
 
     return {
         "faces": len(votes),
         "annotator": {
-            "network": annotator(predicted),
-            "labels": annotator(targets),
-            "best": annotator(by_emotion[:, :classes].argmax(1)),
+            "network": with_annotator(predicted),
+            "labels": with_annotator(targets),
+            "best": with_annotator(by_emotion[:, :classes].argmax(1)),
         },
-        "majority": {"faces": int(clear.sum()), "network": crowd(predicted), "labels": crowd(targets)},
+        "majority": {"faces": int(clear.sum()), "network": with_majority(predicted), "labels": with_majority(targets)},
         "errors": {
             "all": int(wrong.sum()),
             "crowd_agrees_with_the_label": int((wrong & (majority == targets)).sum()),

@@ -1,1 +1,1 @@
-"""Networks scored on faces: what is asked, what they have seen, what is chosen on val, what is told."""
+"""Evaluations: networks scored on faces, leakage, choices on val, comparison with a baseline."""

@@ -1,8 +1,8 @@
-"""Another network, laid beside the one that is evaluated, on the same faces."""
+"""A baseline, compared with the evaluated network on the same faces."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from fer.config.errors import FerError
 from fer.data.datamodule import FERDataModule
-from fer.data.duplicates import without_twin
-from fer.evaluation.leakage import Training
-from fer.evaluation.request import Asked, Faces, Member, members_of, of_split
+from fer.evaluation.leakage import TrainingData
+from fer.evaluation.request import Faces, Member, Request, Tables, members_of, of_split
 from fer.metrics import classification
+from fer.metrics.results import Against, Paired
 from fer.runs import predictions
 
 
-class Rival(NamedTuple):
-    """Another network's probabilities of the same faces.
+class Baseline(NamedTuple):
+    """A baseline's probabilities of the evaluated faces.
 
     Args:
-        name: where they came from.
+        name: the run, checkpoint or file that they are from.
         probabilities: (N, C).
         members: the network; none where predictions were read from a file.
-        views: that it was given, as ``Asked.views``; None where a file does not tell.
+        views: of each face, as ``Request.views``; None where a file does not state them.
     """
 
     name: str
@@ -34,59 +34,58 @@ class Rival(NamedTuple):
     views: str | None = None
 
     @classmethod
-    def of(cls, asked: Asked, faces: Faces, data: FERDataModule) -> "Rival | None":
-        """Return what was asked to be compared with, predicted with the same views or read from its predictions.
+    def of(cls, request: Request, faces: Faces, data: FERDataModule) -> "Baseline | None":
+        """Return the baseline that was asked for, predicted with the same views or read from its predictions.
 
         Raises:
-            FerError: it is bad, of other faces, or tells other emotions.
+            FerError: it is bad, of other faces, or predicts other emotions.
         """
-        if asked.against is None:
+        if request.against is None:
             return None
-        given = Path(asked.against).expanduser()
+        given = Path(request.against).expanduser()
         file = given / "predictions.csv" if given.is_dir() and not (given / "checkpoints").is_dir() else given
         if file.name.endswith((".csv", ".csv.gz")):
-            return cls(str(given), read_predictions(file, data, asked.split))
-        members = members_of([asked.against])
-        return cls(str(given), faces.predicted(members, asked)[0], members, asked.views)
+            return cls(str(given), read_predictions(file, data, request.split))
+        members = members_of([request.against])
+        return cls(str(given), faces.predicted(members, request)[0], members, request.views)
 
     def compared(
-        self, predicted: Tensor, targets: Tensor, images: NDArray[np.uint8], kept: NDArray[np.bool_] | None
-    ) -> dict[str, Any]:
-        """Return the differences to it, as plain values; ``clean`` are those on faces that neither was trained on.
+        self,
+        predicted: Tensor,
+        targets: Tensor,
+        images: NDArray[np.uint8],
+        kept: NDArray[np.bool_] | None,
+        tables: Tables,
+    ) -> Against:
+        """Return the differences to it; ``clean`` are those on faces that neither network was trained on.
 
         Args:
-            predicted: (N, C) probabilities of the network that is evaluated.
+            predicted: (N, C) probabilities of the evaluated network.
             targets: (N,) labels.
             images: (N, S, S) faces.
             kept: (N,), which of them it was not trained on; None where that is not known.
+            tables: of the evaluation.
 
         Raises:
-            FerError: it tells other emotions.
+            FerError: the baseline predicts other emotions.
         """
         if self.probabilities.shape != predicted.shape:
-            raise FerError(
-                f"--against {self.name}: tells {self.probabilities.shape[1]} emotions, not {predicted.shape[1]}"
-            )
-        own = self._unseen(images)
-        both = None if kept is None or own is None else torch.from_numpy(kept & own)
-        return {
-            "name": self.name,
-            "tta": self.views,
-            "seen_by_it": None if own is None else int((~own).sum()),
-            **classification.paired(predicted, self.probabilities, targets),
-            "clean": None
-            if both is None or not both.any()
-            else classification.paired(predicted[both], self.probabilities[both], targets[both]),
-        }
+            counts = f"{self.probabilities.shape[1]} emotions, not {predicted.shape[1]}"
+            raise FerError(f"--against {self.name}: predicts {counts}")
+        unseen = TrainingData(self.members, tables).unseen(images) if self.members else None
+        both = None if kept is None or unseen is None else torch.from_numpy(kept & unseen)
+        return Against(
+            name=self.name,
+            tta=self.views,
+            seen_by_it=None if unseen is None else int((~unseen).sum()),
+            paired=self._paired(predicted, targets),
+            clean=None if both is None or not both.any() else self._paired(predicted, targets, both),
+        )
 
-    def _unseen(self, images: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-        """Return (N,) which faces it was not trained on; None where that is not known."""
-        if not self.members:
-            return None
-        try:
-            return without_twin(images, Training(self.members, len(images)).seen(images.shape[-1]))
-        except FerError:
-            return None
+    def _paired(self, predicted: Tensor, targets: Tensor, kept: Tensor | None = None) -> Paired:
+        """Return the differences on all N faces, or on those kept, (N,)."""
+        whole = (predicted, self.probabilities, targets)
+        return Paired.of(classification.paired(*(whole if kept is None else (part[kept] for part in whole))))
 
 
 def read_predictions(file: Path, data: FERDataModule, split: str) -> Tensor:
@@ -98,7 +97,7 @@ def read_predictions(file: Path, data: FERDataModule, split: str) -> Tensor:
     if not file.is_file():
         raise FerError(f"--against {file}: no such file; name a run, a checkpoint or an evaluation's folder")
     try:
-        said = predictions.read(file)
+        stored = predictions.read(file)
     except FerError as error:
         raise FerError(f"--against {error}; name the predictions.csv of a run or an evaluation") from error
-    return of_split(said, f"--against {file}", data, split)
+    return of_split(stored, f"--against {file}", data, split)

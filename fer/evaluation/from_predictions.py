@@ -1,8 +1,7 @@
-"""An ensemble of networks whose predictions alone are at hand: chosen on those of val, mixed from those of test."""
+"""An ensemble made from predictions alone, without weights: chosen on val, mixed on test."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,9 @@ from fer.evaluation import scoring
 from fer.evaluation.selection import selection_report
 from fer.inference.ensemble import Pick, chosen_greedily, mixed
 from fer.metrics.calibration import fitted_temperature
+from fer.metrics.results import SCHEMA, VAL, SelectionRecord
 from fer.runs.predictions import Predictions, Scored
+from fer.system.records import Object, plain
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class PredictionsChoice:
         steps: of the greedy choice.
         temperature: of the mixture.
         probabilities: (N, C) of the mixture on val, before its temperature.
-        report: how the choice went, as "selection" in ``metrics.json``.
+        report: how the choice went.
     """
 
     names: tuple[str, ...]
@@ -37,7 +38,7 @@ class PredictionsChoice:
     steps: list[Pick]
     temperature: float
     probabilities: NDArray[np.float64]
-    report: dict[str, Any]
+    report: SelectionRecord
 
 
 def chosen_from(val: Sequence[Predictions], names: Sequence[str] = ()) -> PredictionsChoice:
@@ -83,7 +84,7 @@ def mixed_from(choice: PredictionsChoice, test: Sequence[Predictions]) -> NDArra
     return together
 
 
-def results_from(choice: PredictionsChoice, test: Sequence[Predictions], split: str) -> dict[str, Any]:
+def results_from(choice: PredictionsChoice, test: Sequence[Predictions], split: str) -> Object:
     """Return the metrics of a chosen ensemble on a split, named as in the ``metrics.json`` of ``fer.evaluate``.
 
     Args:
@@ -95,21 +96,21 @@ def results_from(choice: PredictionsChoice, test: Sequence[Predictions], split: 
         FerError: as in ``mixed_from``.
     """
     together, first = mixed_from(choice, test), _of_chosen(choice, test)[0]
-    faces = np.empty((len(first.rows), 0, 0), np.uint8)  # which no metric needs
+    faces = np.empty((len(first.rows), 0, 0), np.uint8)  # no metric needs the pixels
     scored = Scored(faces, _labels(first), together.astype(np.float32), first.rows, first.classes)
     values = zip(choice.names, choice.weights.tolist(), choice.temperatures.tolist(), strict=True)
     return {
-        "schema": scoring.SCHEMA,
+        "schema": SCHEMA,
         "split": split,
-        **scoring.figures(scored, choice.temperature),
-        "temperature_fitted_on": "val",
+        **plain(scoring.measured(scored, choice.temperature)),
+        "temperature_fitted_on": VAL,
         "members": [
             {"checkpoint": name, "weight": weight, "temperature": temperature}
             for name, weight, temperature in values
             if weight
         ],
         "weights": "chosen",
-        "selection": choice.report,
+        "selection": plain(choice.report),
     }
 
 
@@ -143,26 +144,26 @@ def _aligned(predictions: Sequence[Predictions], names: Sequence[str]) -> tuple[
         raise FerError(f"{names[0]}: predictions of no face")
     known = dict(zip(first.rows.tolist(), first.targets, strict=True))
     parts = []
-    for name, said in zip(names, predictions, strict=True):
-        index_of = {row: index for index, row in enumerate(said.rows.tolist())}
-        if said.classes != first.classes:
-            theirs, expected = (", ".join(one.classes) for one in (said, first))
+    for name, table in zip(names, predictions, strict=True):
+        index_of = {row: index for index, row in enumerate(table.rows.tolist())}
+        if table.classes != first.classes:
+            theirs, expected = (", ".join(each.classes) for each in (table, first))
             raise FerError(f"{name}: predicts {theirs}; {names[0]} predicts {expected}")
         if index_of.keys() != known.keys():
             raise FerError(f"{name}: other rows than {names[0]}; predict the same split of the same data with both")
-        if dict(zip(said.rows.tolist(), said.targets, strict=True)) != known:
+        if dict(zip(table.rows.tolist(), table.targets, strict=True)) != known:
             raise FerError(f"{name}: other labels than {names[0]}; predict with the same labels and FER+ rule")
-        parts.append(torch.from_numpy(said.probabilities[[index_of[row] for row in known]]))
+        parts.append(torch.from_numpy(table.probabilities[[index_of[row] for row in known]]))
     return torch.stack(parts), torch.from_numpy(_labels(first))
 
 
-def _labels(said: Predictions) -> NDArray[np.int64]:
+def _labels(table: Predictions) -> NDArray[np.int64]:
     """Return the labels (N,) as class indices.
 
     Raises:
         FerError: one is none of the classes.
     """
-    index_of = {name: index for index, name in enumerate(said.classes)}
-    if unknown := sorted(set(said.targets) - index_of.keys()):
-        raise FerError(f"label {unknown[0]!r} is none of the predicted classes {', '.join(said.classes)}")
-    return np.array([index_of[name] for name in said.targets], np.int64)
+    index_of = {name: index for index, name in enumerate(table.classes)}
+    if unknown := sorted(set(table.targets) - index_of.keys()):
+        raise FerError(f"label {unknown[0]!r} is none of the predicted classes {', '.join(table.classes)}")
+    return np.array([index_of[name] for name in table.targets], np.int64)

@@ -1,9 +1,9 @@
-"""Suspect labels: those that networks contradict which have not seen the face (extra ``labels``).
+"""Suspect labels: labels that networks contradict which were not trained on the face (extra ``labels``).
 
-Out-of-fold predictions come from finished runs, each of which has predicted its own val, such as ``sweep=folds``. Whose
-label is suspect is decided by confident learning (C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident Learning:
+Out-of-fold predictions come from finished runs, each of which has predicted its own val, such as ``sweep=folds``.
+Suspects are found by confident learning (C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident Learning:
 Estimating Uncertainty in Dataset Labels", JAIR 70, 2021) as cleanlab has it, where both of its ways agree, by class and
-by noise rate. The networks err more often than the labels: a suspect is one to look at.
+by noise rate. The networks err more often than the labels: a person has to judge each suspect.
 """
 
 import importlib.util
@@ -11,8 +11,8 @@ import json
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,26 @@ from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS
 from fer.runs import predictions, run_folder
 from fer.system.files import readable
+from fer.system.records import read
 
 log = logging.getLogger(__name__)
 
-AGREE = "both"  # of cleanlab's filters: what both prune_by_class and prune_by_noise_rate name
+AGREE = "both"  # cleanlab's filter: labels that both prune_by_class and prune_by_noise_rate name
+
+
+@dataclass(frozen=True)
+class _Data:
+    fingerprint: str
+    split: str
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The part of a run's ``metrics.json`` that is read here."""
+
+    architecture: str
+    epochs: int
+    dataset: _Data
 
 
 def require_cleanlab() -> None:
@@ -45,7 +61,7 @@ def find(faces: Faces, paths: Sequence[Path]) -> Suspects:
 
     Args:
         faces: N faces.
-        paths: runs, sweeps, or what holds them.
+        paths: runs, sweeps, or folders that hold them.
 
     Raises:
         FerError: there is no finished run, one cannot be read or is of other data, or two have predicted one face.
@@ -54,18 +70,18 @@ def find(faces: Faces, paths: Sequence[Path]) -> Suspects:
     known = {faces.fingerprint(), exclude.fingerprint(faces)}
     chances = np.full((len(faces), len(EMOTIONS)), np.nan)
     whose = np.full(len(faces), UNKNOWN)
-    told: dict[str, None] = {}
+    settings: dict[str, None] = {}
     for number, folder in enumerate(folders):
-        told[described(folder, known, faces)] = None
-        places, values = predicted(folder / "predictions.csv", faces)
-        twice = places[whose[places] != UNKNOWN]
+        settings[described(folder, known, faces)] = None
+        indices, values = predicted(folder / "predictions.csv", faces)
+        twice = indices[whose[indices] != UNKNOWN]
         if twice.size:
             raise FerError(
                 f"row {faces.rows[twice[0]]} is predicted by {folders[whose[twice[0]]]} and by {folder}; name runs "
                 "that have predicted each face once, such as those of sweep=folds"
             )
-        chances[places], whose[places] = values, number
-    return contradicted(faces, chances, [str(folder) for folder in folders], "; ".join(told))
+        chances[indices], whose[indices] = values, number
+    return contradicted(faces, chances, [str(folder) for folder in folders], "; ".join(settings))
 
 
 def described(folder: Path, known: set[str], faces: Faces) -> str:
@@ -76,34 +92,32 @@ def described(folder: Path, known: set[str], faces: Faces) -> str:
     """
     file = folder / "metrics.json"
     with readable(file):
-        metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        dataset = metrics["dataset"]
-        seen, rule = dataset["fingerprint"], dataset["split"]
-        words = f"{metrics['architecture']}, {metrics['epochs']} epochs, split {rule}"
+        found = read(_Run, json.loads(file.read_text(encoding="utf-8")))
+    seen = found.dataset.fingerprint
     if seen not in known:
         raise FerError(
             f"{folder}: is of other data than {faces.source.path} (fingerprint {seen[:12]}, here "
-            f"{faces.fingerprint()[:12]}); audit what it was trained on, at its --image-size"
+            f"{faces.fingerprint()[:12]}); audit the data of its training, at its --image-size"
         )
-    return words
+    return f"{found.architecture}, {found.epochs} epochs, split {found.dataset.split}"
 
 
 def predicted(file: Path, faces: Faces) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return places (K,) of the faces that a run has predicted, and the probabilities (K, C).
+    """Return indices (K,) of the faces that a run has predicted, and the probabilities (K, C).
 
     Raises:
-        FerError: the file is missing, damaged, of other classes, or tells other labels than the faces have.
+        FerError: the file is missing, damaged, of other classes, or has other labels than the faces.
     """
-    said = predictions.read(file)
-    place_of = {row: place for place, row in enumerate(faces.rows.tolist())}
+    table = predictions.read(file)
+    index_of = {row: index for index, row in enumerate(faces.rows.tolist())}
     with readable(file):
-        if said.classes != EMOTIONS:
-            raise ValueError(f"tells {', '.join(said.classes)}, not {', '.join(EMOTIONS)}")
-        places = np.array([place_of[row] for row in said.rows.tolist()], np.int64)
-        for row, place, target in zip(said.rows.tolist(), places.tolist(), said.targets, strict=True):
-            if faces.targets[place] != EMOTIONS.index(target):
+        if table.classes != EMOTIONS:
+            raise ValueError(f"predicts {', '.join(table.classes)}, not {', '.join(EMOTIONS)}")
+        indices = np.array([index_of[row] for row in table.rows.tolist()], np.int64)
+        for row, index, target in zip(table.rows.tolist(), indices.tolist(), table.targets, strict=True):
+            if faces.targets[index] != EMOTIONS.index(target):
                 raise ValueError(f"row {row} is {target}, which is not its label here")
-    return places, said.probabilities
+    return indices, table.probabilities
 
 
 def contradicted(faces: Faces, chances: NDArray[np.float64], folders: list[str], settings: str) -> Suspects:
@@ -121,23 +135,23 @@ def contradicted(faces: Faces, chances: NDArray[np.float64], folders: list[str],
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
-    places = np.flatnonzero(np.isfinite(chances[:, 0]) & (faces.targets != UNKNOWN))
-    if len(set(faces.targets[places].tolist())) < 2:
+    indices = np.flatnonzero(np.isfinite(chances[:, 0]) & (faces.targets != UNKNOWN))
+    if len(set(faces.targets[indices].tolist())) < 2:
         raise FerError(f"{', '.join(folders)}: have predicted no faces of two labels; one alone cannot be judged")
-    given, own = faces.targets[places].astype(np.int64), chances[places]
-    own = own / own.sum(1, keepdims=True)  # the file holds six digits
-    guessed = own.argmax(1)
-    with warnings.catch_warnings(record=True) as heard:
+    labels, probabilities = faces.targets[indices].astype(np.int64), chances[indices]
+    probabilities = probabilities / probabilities.sum(1, keepdims=True)  # the file holds six digits
+    answers = probabilities.argmax(1)
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        issues: NDArray[np.bool_] = find_label_issues(given, own, filter_by=AGREE, n_jobs=1)
-    if said := list(dict.fromkeys(" ".join(str(one.message).split()) for one in heard)):
-        log.warning("cleanlab warns %d times, first: %s", len(said), said[0])
+        issues: NDArray[np.bool_] = find_label_issues(labels, probabilities, filter_by=AGREE, n_jobs=1)
+    if messages := list(dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught)):
+        log.warning("cleanlab warns %d times, first: %s", len(messages), messages[0])
     quality = np.full(len(faces), np.nan)
-    quality[places] = get_label_quality_scores(given, own, method="self_confidence")
+    quality[indices] = get_label_quality_scores(labels, probabilities, method="self_confidence")
     predicted = np.full(len(faces), UNKNOWN, np.int8)
-    predicted[places] = guessed
-    suspects = places[issues & (guessed != given)]
+    predicted[indices] = answers
+    suspects = indices[issues & (answers != labels)]
     covered = np.zeros(len(faces), np.bool_)
-    covered[places] = True
+    covered[indices] = True
     ranked = suspects[np.argsort(quality[suspects], kind="stable")]
-    return Suspects(folders, covered, predicted, quality, ranked, float((guessed == given).mean()), settings)
+    return Suspects(folders, covered, predicted, quality, ranked, float((answers == labels).mean()), settings)

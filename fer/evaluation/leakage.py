@@ -1,39 +1,57 @@
-"""What networks were trained and chosen on, read where it is still there: what they have seen, by pixels."""
+"""Leakage: which faces networks were trained and chosen on, found by their pixels.
 
+A face is seen if its pixels are among those of a network's training, or of a training that its weights began from. So
+neither another split of the same data nor a copy under another name can pass for new faces. For the same reason,
+scoring the pixels of the training's test split counts as test access, whatever the split is called. The tables of the
+trainings are opened again where they still exist.
+"""
+
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fer.config.errors import FerError
-from fer.data.duplicates import digests, without_twin
-from fer.evaluation.request import Asked, Faces, Given, Member, PredictionsMember, present, same_split, whole
+from fer.data.datamodule import FERDataModule
+from fer.data.duplicates import digests, without_duplicate
+from fer.evaluation.request import (
+    DataKeys,
+    Faces,
+    Given,
+    Member,
+    PredictionsMember,
+    Request,
+    Tables,
+    present,
+    same_split,
+    whole,
+)
+from fer.metrics.results import DatasetRecord
 from fer.models.provenance import Dataset
 
-MANY = 0.5  # share of the faces from which on having been trained on them is no accident
-A_LOOK = 0.05  # share of the test faces from which on having scored them is no accident of twins
+log = logging.getLogger(__name__)
+
+MANY = 0.5  # of the faces: a network that has seen more was trained on them, and shows how well it remembers
+TEST_ACCESS = 0.05  # of the test faces: scoring more is no accident of duplicates
 
 
 @dataclass
-class Training:
-    """What networks were trained and chosen on, each table read once.
+class TrainingData:
+    """The faces that networks were trained and chosen on.
 
     Args:
         members: the networks.
-        batch_size: faces at a time.
+        tables: of the evaluation.
     """
 
     members: Sequence[Member]
-    batch_size: int
-    _tables: dict[tuple[tuple[str, Any], ...], Faces] = field(default_factory=dict)
+    tables: Tables
 
-    def _val(self, settings: dict[str, Any]) -> Faces:
-        """Return the val faces of data settings."""
-        return self._tables.setdefault(tuple(sorted(settings.items())), Faces(settings, "val", self.batch_size))
+    # --- val, which chose -------------------------------------------------------------------------------------------
 
     @cached_property
     def missing(self) -> str:
@@ -49,22 +67,43 @@ class Training:
         if not present(settings):
             return f"{dataset.get('path')} is not at hand"
         try:
-            data = self._val(_without_votes(settings) | {"exclude": None}).at(settings["image_size"])
+            data = self._val(settings).at(settings["image_size"])
         except FerError as error:
             return str(error)
         changed = data.faces.fingerprint() != dataset.get("fingerprint")
         return f"{dataset.get('path')} has other contents than at the training" if changed else ""
 
+    def _val(self, settings: DataKeys) -> Faces:
+        """Return val of data settings; ``exclude`` concerns train alone."""
+        return Faces({**_without_votes(settings), "exclude": None}, "val", self.tables)
+
     @property
     def shared(self) -> bool:
-        """Whether all were chosen on the same val."""
+        """Whether all networks were chosen on the same val."""
         return all(same_split(member.trained_with, self.members[0].trained_with) for member in self.members)
 
-    def seen(self, image_size: int) -> set[bytes]:
-        """Return the hashes of all training faces' pixels at a size, of what the networks began from too.
+    def val(self, request: Request, given: Sequence[Given]) -> tuple[Tensor, Tensor, NDArray[np.bool_] | None]:
+        """Return probabilities (M, N, C) of val by the given networks, its labels, and (N,) those not trained on.
 
         Raises:
-            FerError: they cannot be told any more.
+            FerError: predictions that replace a network are of another val, or there are none of it.
+        """
+        first = self.members[0]
+        faces = self._val(first.trained_with)
+        for network in given:
+            if isinstance(network, PredictionsMember):
+                network.refuse_other_val(request.views)
+        predicted = faces.predicted(given, request)
+        dataset = faces.at(first.model.image_size).datasets["val"]
+        return predicted, dataset.targets, self.unseen(dataset.images[:, 0].numpy())
+
+    # --- pixels -----------------------------------------------------------------------------------------------------
+
+    def trained_on(self, image_size: int) -> set[bytes]:
+        """Return the hashes of all training faces' pixels at a size, those of the networks' ancestors included.
+
+        Raises:
+            FerError: the data of a training are gone or changed.
         """
         found: set[bytes] = set()
         datasets: list[Dataset] = []
@@ -79,58 +118,104 @@ class Training:
         if why := self._gone(dataset):
             raise FerError(why)
         settings = _without_votes(whole(dataset))
-        data = self._val(settings).at(image_size)
+        data = Faces(settings, "val", self.tables).at(image_size)
         if (data.excluded or {}).get("rows_sha256") != (dataset.get("excluded") or {}).get("rows_sha256"):
             raise FerError(f"{settings['exclude']} leaves out other faces than at the training")
         return data.hashes("train")
 
-    def hashes(self, split: str, image_size: int) -> set[bytes]:
-        """Return the hashes of a split's pixels at a size, of all networks; empty where there is no such split."""
-        found: set[bytes] = set()
-        asked: list[dict[str, Any]] = []
-        for member in self.members:
-            settings = _without_votes(member.trained_with) | {"exclude": None}
-            if settings not in asked and present(settings):
-                asked.append(settings)
-                try:
-                    found |= self._val(settings).at(image_size).hashes(split)
-                except FerError:  # no test split, or data that cannot be read as they were: ``missing`` tells
-                    continue
-        return found
-
-    def val(self, asked: Asked, given: Sequence[Given]) -> tuple[Tensor, Tensor, NDArray[np.bool_] | None]:
-        """Return probabilities (M, N, C) of val by the networks given, its labels, and (N,) those not trained on.
-
-        Raises:
-            FerError: predictions that are to stand for a network are of another val, or there are none of it.
-        """
-        first = self.members[0]
-        faces = self._val(_without_votes(first.trained_with) | {"exclude": None})
-        for one in given:
-            if isinstance(one, PredictionsMember):
-                one.refuse_other_val(asked.views)
-        predicted = faces.predicted(given, asked)
-        dataset = faces.at(first.model.image_size).datasets["val"]
-        return predicted, dataset.targets, self.unseen(dataset.images[:, 0].numpy())
-
     def unseen(self, images: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-        """Return (N,) whether a face was not trained on; None where that cannot be told."""
+        """Return (N,) whether a face was not trained on; None where that is not known."""
         try:
-            return without_twin(images, self.seen(images.shape[-1]))
+            return without_duplicate(images, self.trained_on(images.shape[-1]))
         except FerError:
             return None
 
+    def hashes(self, split: str, image_size: int) -> set[bytes]:
+        """Return the hashes of a split's pixels at a size, of all networks; empty where there is no such split."""
+        found: set[bytes] = set()
+        opened: list[DataKeys] = []
+        for member in self.members:
+            settings = member.trained_with
+            if settings in opened or not present(settings):
+                continue
+            opened.append(settings)
+            try:
+                found |= self._val(settings).at(image_size).hashes(split)
+            except FerError:  # no such split, or other data than at the training: ``missing`` says which
+                continue
+        return found
 
-def _without_votes(settings: dict[str, Any]) -> dict[str, Any]:
+    def is_test(self, images: NDArray[np.uint8]) -> bool:
+        """Return whether scoring these faces opens the networks' test split, under whatever name."""
+        test = self.hashes("test", images.shape[-1])
+        return bool(test) and len(set(digests(images)) & test) > TEST_ACCESS * len(test)
+
+
+def _without_votes(settings: DataKeys) -> DataKeys:
     """Return data settings without votes that label nothing, which may have been moved since."""
-    return settings if settings["labels"] == "ferplus" else settings | {"votes": None}
+    return settings if settings["labels"] == "ferplus" else {**settings, "votes": None}
 
 
 def overlap(images: NDArray[np.uint8], known: set[bytes]) -> int:
-    """Return how many of the faces are among those known."""
+    """Return how many of the faces are among the known ones."""
     return sum(name in known for name in digests(images))
 
 
-def is_a_look(images: NDArray[np.uint8], test: set[bytes]) -> bool:
-    """Return whether scoring faces has opened the test split whose pixels are known, whatever it is called."""
-    return bool(test) and len(set(digests(images)) & test) > A_LOOK * len(test)
+def not_trained_on(training: TrainingData, images: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """Return (N,) which faces no network was trained on, pixel for pixel; None, with a warning, if that is unknown."""
+    try:
+        known = training.trained_on(images.shape[-1])
+    except FerError as error:
+        log.warning("no clean metrics: %s", error)
+        return None
+    kept = without_duplicate(images, known)
+    if (~kept).sum() > MANY * len(kept):
+        log.warning(
+            "%s of these %s faces were trained on: the metrics show how well they are remembered",
+            f"{(~kept).sum():,}", f"{len(kept):,}",
+        )  # fmt: skip
+    return kept
+
+
+def known_of_all(
+    kept: NDArray[np.bool_] | None, request: Request, given: Sequence[Given], described: DatasetRecord
+) -> NDArray[np.bool_] | None:
+    """Return (N,) which faces no network was trained on; None where predictions without weights leave that open.
+
+    A network without weights was trained on the same faces as the others where its metrics, of the same data, count as
+    many of them.
+
+    Args:
+        kept: (N,) which faces those with weights were not trained on; None where that is not known.
+        request: what is evaluated.
+        given: the networks.
+        described: the data.
+    """
+    if kept is None:
+        return None
+    seen = (described.fingerprint, int((~kept).sum()))
+    for network in given:
+        if isinstance(network, Member):
+            continue
+        stated = network.results(request)
+        if (stated.dataset.fingerprint, stated.seen_in_training) != seen:
+            log.warning("no clean metrics: which of these faces %s was trained on is not known", network.file)
+            return None
+    return kept
+
+
+def find_again(members: Sequence[Member], data: FERDataModule) -> None:
+    """Let networks whose training data have moved find them in these data, if the contents are the same.
+
+    A shared network knows its data by name and contents alone.
+    """
+
+    def found(dataset: Dataset) -> Dataset:
+        if present(whole(dataset)) or dataset.get("fingerprint") != data.faces.fingerprint():
+            return dataset
+        return {**dataset, "settings": {**dataset.get("settings", {}), "path": data.data.path}}
+
+    for member in members:
+        made = member.model.provenance
+        ancestors = [found(dataset) for dataset in made.ancestors]
+        member.model.provenance = replace(made, dataset=found(made.dataset), ancestors=ancestors)

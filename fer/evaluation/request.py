@@ -1,8 +1,8 @@
-"""What is asked to be evaluated: networks, and the faces that they are scored on."""
+"""The request for an evaluation: networks, and the faces that they are scored on."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,38 +16,42 @@ from fer.data.datamodule import FERDataModule
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.inference import probabilities
+from fer.metrics import results
+from fer.metrics.results import Results, Trained
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.provenance import Dataset
 from fer.runs import predictions
 from fer.runs.predictions import Predictions
+from fer.system.files import readable
+from fer.system.records import read
 
-# data settings that say nothing of which faces are val and test, and under which labels
+# data settings that change neither the faces of val and test nor their labels
 BESIDES = ("image_size", "crop", "batch_size", "cache", "exclude", "conflicts", "sampler", "on_bad")
-TOLD = ("command", "seed", "epochs", "best_epoch")  # of a training, in its metrics.json
-OF_PACKAGE = Path("outputs/pretrained")  # where networks of the package have what a run's folder has of others
-OF_VOTES = ("votes", "ferplus_rule", "classes")  # mean something where labels are made of votes
+DataKeys = Mapping[str, Any]  # key -> value of ``DataSettings``, of a training
+OF_PACKAGE = Path("outputs/pretrained")  # stands for the run folder of the package's networks
+OF_VOTES = ("votes", "ferplus_rule", "classes")  # without effect where labels are not made of votes
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be evaluated, and how.
+class Request:
+    """A request for an evaluation.
 
     Args:
-        networks: run folders or checkpoints; several are an ensemble, in which folders of predictions may stand too.
+        networks: run folders or checkpoints; several are an ensemble, which may have folders of predictions too.
         split: "train", "val", "test", or "all" faces of a data set.
         data: path of other data than those of the training, or None.
         rule: how they are split, if not as in training.
-        on_bad: what a bad row or picture does, if not as in training.
+        on_bad: "error" or "skip" for a bad row or picture, if not as in training.
         votes: FER+'s file, to be joined by row.
         labels: whose labels to score against, "fer2013" or "ferplus", if not as in training.
         ferplus_rule: how votes become labels, if not as in training.
         views: of each face, a name of ``fer.inference.tta.VIEWS``.
         weights: of an ensemble, "equal" or fitted on "val".
-        choose: which of the networks are in the ensemble, and their weights, greedily on val.
+        choose: choose the networks of the ensemble and their weights, greedily on val.
         against: run, checkpoint, or folder or file of predictions to compare with.
-        error_rate: wanted share of wrong answers, for which to find the least confidence.
+        error_rate: target share of wrong answers, for which to find the least confidence.
         batch_size: faces at a time.
-        on_gpu: compute there.
+        on_gpu: compute on the GPU.
     """
 
     networks: Sequence[str]
@@ -82,24 +86,23 @@ class Member(NamedTuple):
         return folder.parent if folder.name == "checkpoints" else folder
 
     @property
-    def trained(self) -> dict[str, Any] | None:
-        """How it was trained, as its run's ``metrics.json`` tells of the best epoch; None where nothing tells."""
+    def trained(self) -> Trained | None:
+        """How it was trained, as the ``metrics.json`` of its run states for the best epoch; None without one."""
         if self.file.name != "best.ckpt":
             return None
         try:
-            told = json.loads((self.run / "metrics.json").read_text(encoding="utf-8"))
-            return {key: told[key] for key in TOLD} | {"commit": told.get("commit")}  # which older runs do not tell
+            return read(Trained, json.loads((self.run / "metrics.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, LookupError, TypeError):  # a checkpoint may lie anywhere
             return None
 
     @property
-    def trained_with(self) -> dict[str, Any]:
+    def trained_with(self) -> DataKeys:
         """The data settings of its training."""
         return whole(self.model.provenance.dataset)
 
 
 class PredictionsMember(NamedTuple):
-    """A network of an ensemble whose predictions alone are at hand.
+    """A network of an ensemble that is known by its predictions alone, without weights.
 
     Args:
         file: folder of the predictions.
@@ -109,13 +112,15 @@ class PredictionsMember(NamedTuple):
     file: Path
     beside: Member
 
-    def metrics(self, asked: Asked) -> dict[str, Any]:
-        """Return what is recorded of it on the faces and views that are asked for.
+    def results(self, request: Request) -> Results:
+        """Return its results on the faces and views that are asked for.
 
         Raises:
-            FerError: nothing is.
+            FerError: there are none, or they are damaged.
         """
-        return predictions.recorded(self.file, asked.split, asked.views).metrics
+        recorded = predictions.recorded(self.file, request.split, request.views)
+        with readable(recorded.file):
+            return results.of(recorded.metrics)
 
     def refuse_other_val(self, views: str) -> None:
         """Raise unless its val is that of the network beside it, which was not trained on it.
@@ -141,11 +146,11 @@ class PredictionsMember(NamedTuple):
 Given = Member | PredictionsMember  # of an ensemble
 
 
-def of_split(said: Predictions, name: str, data: FERDataModule, split: str) -> Tensor:
+def of_split(table: Predictions, name: str, data: FERDataModule, split: str) -> Tensor:
     """Return the probabilities (N, C) that predictions hold of a split's faces, in their order.
 
     Args:
-        said: predictions, as read.
+        table: predictions, as read.
         name: of their file, for messages.
         data: set up for the split.
         split: its name.
@@ -153,29 +158,29 @@ def of_split(said: Predictions, name: str, data: FERDataModule, split: str) -> T
     Raises:
         FerError: they are of other faces.
     """
-    index_of = {row: index for index, row in enumerate(said.rows.tolist())}
-    rows, targets = data.faces.rows[data.places(split)].tolist(), data.datasets[split].targets.tolist()
-    labels = {row: said.targets[index] for row, index in index_of.items()}
-    names = dict(enumerate(said.classes))  # which may be fewer than here
+    index_of = {row: index for index, row in enumerate(table.rows.tolist())}
+    rows, targets = data.faces.rows[data.indices(split)].tolist(), data.datasets[split].targets.tolist()
+    labels = {row: table.targets[index] for row, index in index_of.items()}
+    names = dict(enumerate(table.classes))  # they may be fewer than here
     expected = {row: names.get(target) for row, target in zip(rows, targets, strict=True)}
     if labels != expected:
         raise FerError(f"{name}: holds other faces or labels than {split} here; score both on the same")
-    return torch.from_numpy(said.probabilities[[index_of[row] for row in rows]]).float()
+    return torch.from_numpy(table.probabilities[[index_of[row] for row in rows]]).float()
 
 
 def with_weights(given: Sequence[Given]) -> list[Member]:
-    """Return the networks of an ensemble that have weights; where none has, one that is evaluated beside them."""
+    """Return the networks of an ensemble that have weights; where none has, the one that stands beside them."""
     members = [one for one in given if isinstance(one, Member)]
     return members or [one.beside for one in given[:1] if isinstance(one, PredictionsMember)]
 
 
-def whole(dataset: Dataset) -> dict[str, Any]:
-    """Return the data settings of a training that a checkpoint tells of; an older one did what is the default now."""
+def whole(dataset: Dataset) -> DataKeys:
+    """Return the data settings that the checkpoint of a training states; defaults for keys that an older one lacks."""
     return asdict(DataSettings()) | dict(dataset.get("settings", {}))
 
 
-def same_split(settings: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Return whether two data settings mean the same faces of the same table in the same splits, labelled alike."""
+def same_split(settings: DataKeys, other: DataKeys) -> bool:
+    """Return whether two data settings give the same faces, splits and labels."""
     besides = {*BESIDES, *(() if "ferplus" in (settings["labels"], other["labels"]) else OF_VOTES)}
     return all(settings[key] == other[key] for key in settings.keys() - besides)
 
@@ -196,7 +201,9 @@ def members_of(networks: Sequence[str]) -> list[Member]:
     for member in members[1:]:
         if list(member.model.hparams["classes"]) != first:
             theirs = ", ".join(member.model.hparams["classes"])
-            raise FerError(f"{member.file}: tells {theirs}; {members[0].file} tells {', '.join(first)}: no ensemble")
+            raise FerError(
+                f"{member.file}: predicts {theirs}; {members[0].file} predicts {', '.join(first)}: no ensemble"
+            )
     return members
 
 
@@ -217,48 +224,69 @@ def given_of(networks: Sequence[str]) -> list[Given]:
 
 
 @dataclass
-class Faces:
-    """The same faces at the size that each network takes.
+class Tables:
+    """The tables of an evaluation, each opened once.
 
     Args:
-        settings: of the data, as plain values without the size.
-        split: which are meant.
         batch_size: faces at a time.
     """
 
-    settings: dict[str, Any]
-    split: str
     batch_size: int
-    _sizes: dict[int, FERDataModule] = field(default_factory=dict)
+    _opened: dict[str, FERDataModule] = field(default_factory=dict)
+
+    def at(self, settings: DataKeys, image_size: int) -> FERDataModule:
+        """Return the data of settings at a size in pixels.
+
+        Raises:
+            FerError: a setting is bad.
+        """
+        keys = {**settings, "image_size": image_size, "batch_size": self.batch_size, "cache": "auto"}
+        data = build(DataSettings, keys, "the checkpoint's data settings")
+        if repr(data) not in self._opened:
+            self._opened[repr(data)] = FERDataModule(data)
+        return self._opened[repr(data)]
+
+
+@dataclass
+class Faces:
+    """Faces at the size of each network.
+
+    Args:
+        settings: of the data, as plain values without the size.
+        split: of the data.
+        tables: of the evaluation.
+    """
+
+    settings: DataKeys
+    split: str
+    tables: Tables
 
     def at(self, image_size: int) -> FERDataModule:
-        """Return them at a size in pixels, their split laid in memory.
+        """Return the faces at a size in pixels, their split in memory.
 
         Raises:
             FerError: the data are missing or bad, or have no such split.
         """
-        if image_size not in self._sizes:
-            wanted = self.settings | {"image_size": image_size, "batch_size": self.batch_size, "cache": "auto"}
-            data = FERDataModule(build(DataSettings, wanted, "the checkpoint's data settings"))
-            data.lay(self.split)
-            self._sizes[image_size] = data
-        return self._sizes[image_size]
+        data = self.tables.at(self.settings, image_size)
+        data.load_split(self.split)
+        return data
 
-    def predicted(self, given: Sequence[Given], asked: Asked) -> Tensor:
+    def predicted(self, given: Sequence[Given], request: Request) -> Tensor:
         """Return the probabilities of each network, (M, N, C).
 
         Raises:
-            FerError: predictions that are to stand for a network are missing, damaged, or of other faces or emotions.
+            FerError: predictions that replace a network are missing, damaged, or of other faces or emotions.
         """
         parts = [
-            self._scored(one, asked) if isinstance(one, Member) else self._recorded(one, asked.views) for one in given
+            self._scored(one, request) if isinstance(one, Member) else self._recorded(one, request.views)
+            for one in given
         ]
         return torch.stack(parts)
 
-    def _scored(self, member: Member, asked: Asked) -> Tensor:
+    def _scored(self, member: Member, request: Request) -> Tensor:
         return probabilities.probabilities(
-            member.model, self.at(member.model.image_size).datasets[self.split], batch_size=self.batch_size,
-            device=torch.device("cuda" if asked.on_gpu else "cpu"), views=asked.views,
+            member.model, self.at(member.model.image_size).datasets[self.split], batch_size=self.tables.batch_size,
+            device=torch.device("cuda" if request.on_gpu else "cpu"), views=request.views,
         )  # fmt: skip
 
     def _recorded(self, member: PredictionsMember, views: str) -> Tensor:
@@ -270,55 +298,40 @@ class Faces:
         return found
 
 
-def settings_of(asked: Asked, members: Sequence[Member]) -> dict[str, Any]:
-    """Return the data settings of the training, with what was asked for instead.
+def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
+    """Return the data settings of the training, changed as the request says.
 
     Raises:
-        FerError: the data are not found (drawn faces never stand in), or the networks were trained on different ones.
+        FerError: the data are not found (drawn faces never replace them), or differ among the networks.
     """
-    known = members[0].trained_with
+    known = dict(members[0].trained_with)
     for member in members[1:]:
-        if asked.data is None and not same_split(member.trained_with, known):
+        if request.data is None and not same_split(member.trained_with, known):
             raise FerError(
                 f"{member.file}: was trained on other data or another split than {members[0].file}; name the data to "
                 f"score all of them on with --data (what each was trained on is counted)"
             )
-    if asked.data is not None:
+    if request.data is not None:
         known |= {"votes": None, "labels": "fer2013", "classes": 7}
-        known["path"], _ = locate(asked.data, drawn_faces_allowed=False)
+        known["path"], _ = locate(request.data, drawn_faces_allowed=False)
     elif not present(known):
         raise FerError(f"trained on {known.get('path')}, which is not at hand; name the data with --data")
-    told = {
-        "split": asked.rule,
-        "on_bad": asked.on_bad,
-        "votes": asked.votes,
-        "labels": asked.labels,
-        "ferplus_rule": asked.ferplus_rule,
+    changes = {
+        "split": request.rule,
+        "on_bad": request.on_bad,
+        "votes": request.votes,
+        "labels": request.labels,
+        "ferplus_rule": request.ferplus_rule,
     }
-    known |= {key: value for key, value in told.items() if value is not None} | {"exclude": None}  # of train alone
-    if asked.ferplus_rule is not None and known["labels"] != "ferplus":
-        raise FerError(f"--ferplus-rule {asked.ferplus_rule}: makes labels of votes; add --labels ferplus and --votes")
+    known |= {key: value for key, value in changes.items() if value is not None} | {"exclude": None}  # of train alone
+    if request.ferplus_rule is not None and known["labels"] != "ferplus":
+        raise FerError(
+            f"--ferplus-rule {request.ferplus_rule}: makes labels of votes; add --labels ferplus and --votes"
+        )
     known["classes"] = members[0].model.num_classes if known["labels"] == "ferplus" else 7
     return known
 
 
-def find_again(members: Sequence[Member], data: FERDataModule) -> None:
-    """Let networks whose training data are not where they were have been trained on these, if they are the same.
-
-    A shared network knows its data by name and contents alone.
-    """
-
-    def found(dataset: Dataset) -> Dataset:
-        if present(whole(dataset)) or dataset.get("fingerprint") != data.faces.fingerprint():
-            return dataset
-        return {**dataset, "settings": {**dataset.get("settings", {}), "path": data.data.path}}
-
-    for member in members:
-        made = member.model.provenance
-        ancestors = [found(dataset) for dataset in made.ancestors]
-        member.model.provenance = replace(made, dataset=found(made.dataset), ancestors=ancestors)
-
-
-def present(settings: dict[str, Any]) -> bool:
-    """Return whether the data that settings name are there."""
+def present(settings: DataKeys) -> bool:
+    """Return whether the data that settings name exist."""
     return settings.get("path") == SYNTHETIC or Path(str(settings.get("path"))).exists()

@@ -1,7 +1,7 @@
-"""From a network and faces to probabilities, figures and files: one path for training's end and ``fer.evaluate``."""
+"""Metrics of a split: one path for the end of a training and for ``fer.evaluate``."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,14 +11,14 @@ from torch import Tensor
 from fer.data.datamodule import FERDataModule
 from fer.metrics import classification
 from fer.metrics.calibration import area_under_risk, risk_by_coverage, tempered
+from fer.metrics.results import Calibrated, Measured, Scores, Selective, Soft
 from fer.runs.predictions import Scored
 
-SCHEMA = 1  # of metrics.json; raise it when a field changes its meaning
-COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # at which the error of answering only where confident is told
+COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # shares of the faces, the most confident first, whose error is reported
 
 
 def scored_faces(predicted: Tensor, data: FERDataModule, split: str, classes: Sequence[str]) -> Scored:
-    """Return a split's faces with what was predicted of them.
+    """Return a split's faces with their predictions.
 
     Args:
         predicted: (N, C) probabilities.
@@ -26,12 +26,12 @@ def scored_faces(predicted: Tensor, data: FERDataModule, split: str, classes: Se
         split: its name.
         classes: C names.
     """
-    dataset, rows = data.datasets[split], data.faces.rows[data.places(split)]
+    dataset, rows = data.datasets[split], data.faces.rows[data.indices(split)]
     return Scored(dataset.images[:, 0].numpy(), dataset.targets.numpy(), predicted.numpy(), rows, classes)
 
 
-def split_figures(scored: Scored, data: FERDataModule, split: str, temperature: float | None) -> dict[str, Any]:
-    """Return the figures of a split, as ``metrics.json`` opens.
+def measured_split(scored: Scored, data: FERDataModule, split: str, temperature: float | None) -> Measured:
+    """Return the metrics of a split, against its soft targets too where it has some.
 
     Args:
         scored: its faces.
@@ -39,27 +39,14 @@ def split_figures(scored: Scored, data: FERDataModule, split: str, temperature: 
         split: its name.
         temperature: fitted on val; None where there is none.
     """
-    results = {"schema": SCHEMA, "split": split, **figures(scored, temperature)}
-    soft = data.datasets[split].soft
-    if soft is not None:
-        results["soft"] = soft_figures(torch.from_numpy(scored.probabilities[:, : soft.shape[1]]), soft)
-    return results
+    found, soft = measured(scored, temperature), data.datasets[split].soft
+    if soft is None:
+        return found
+    return replace(found, soft=soft_metrics(torch.from_numpy(scored.probabilities[:, : soft.shape[1]]), soft))
 
 
-def soft_figures(predicted: Tensor, soft: Tensor) -> dict[str, float]:
-    """Return the cross-entropy with soft targets, and the part of it that is their own: no network can do better.
-
-    Args:
-        predicted: (N, C) probabilities.
-        soft: (N, C) soft targets.
-    """
-    tiny = torch.finfo(torch.float32).tiny
-    crosses = [-(soft * chances.clamp(min=tiny).log()).sum(1).mean() for chances in (predicted, soft)]
-    return {"cross_entropy": float(crosses[0]), "entropy": float(crosses[1])}
-
-
-def figures(scored: Scored, temperature: float | None) -> dict[str, Any]:
-    """Return the figures of predictions, those that a temperature changes also with it.
+def measured(scored: Scored, temperature: float | None) -> Measured:
+    """Return the metrics of predictions, and with a temperature those that it changes.
 
     Args:
         scored: the faces.
@@ -68,38 +55,51 @@ def figures(scored: Scored, temperature: float | None) -> dict[str, Any]:
     predicted, targets = torch.from_numpy(scored.probabilities), torch.from_numpy(scored.targets)
     calibrated = None
     if temperature is not None:
-        calibrated = classification.proper(torch.from_numpy(tempered(scored.probabilities, temperature)), targets)
-    return {
-        **classification.score(predicted, targets, scored.classes),
-        "temperature": temperature,
-        "calibrated": calibrated,
-        "selective": selective(scored, temperature or 1.0),
-    }
+        warm = torch.from_numpy(tempered(scored.probabilities, temperature))
+        calibrated = Calibrated.of(classification.proper(warm, targets))
+    return Measured(
+        scores=Scores.of(classification.score(predicted, targets, scored.classes)),
+        temperature=temperature,
+        calibrated=calibrated,
+        selective=selective(scored, temperature or 1.0),
+    )
 
 
-def clean(predicted: Tensor, targets: Tensor, kept: NDArray[np.bool_], classes: Sequence[str]) -> dict[str, Any] | None:
-    """Return the figures over the faces without an exact twin among those trained on; None where there is none.
+def soft_metrics(predicted: Tensor, soft: Tensor) -> Soft:
+    """Return the cross-entropy with soft targets, and their own entropy.
+
+    Args:
+        predicted: (N, C) probabilities.
+        soft: (N, C) soft targets.
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    crosses = [-(soft * chances.clamp(min=tiny).log()).sum(1).mean() for chances in (predicted, soft)]
+    return Soft(float(crosses[0]), float(crosses[1]))
+
+
+def clean(predicted: Tensor, targets: Tensor, kept: NDArray[np.bool_], classes: Sequence[str]) -> Scores | None:
+    """Return the metrics over the faces without an exact duplicate among those trained on; None where there is none.
 
     Args:
         predicted: (N, C) probabilities.
         targets: (N,) true classes.
-        kept: (N,), whether a face has no such twin.
+        kept: (N,), whether a face has no such duplicate.
         classes: C names.
     """
-    places = torch.from_numpy(kept)
-    return classification.score(predicted[places], targets[places], classes) if kept.any() else None
+    if not kept.any():
+        return None
+    indices = torch.from_numpy(kept)
+    return Scores.of(classification.score(predicted[indices], targets[indices], classes))
 
 
-def selective(scored: Scored, temperature: float) -> dict[str, Any]:
-    """Return what answering only where confident does: the area under risk and coverage, and the error at some.
+def selective(scored: Scored, temperature: float) -> Selective:
+    """Return the area under risk and coverage, and the error at some coverages.
 
     Args:
         scored: the faces.
         temperature: of the confidences.
     """
     _, risk = risk_by_coverage(tempered(scored.probabilities, temperature), scored.targets)
-    places = [max(1, round(coverage * len(risk))) - 1 for coverage in COVERAGES]
-    return {
-        "aurc": area_under_risk(risk),
-        "error_at_coverage": {f"{coverage:g}": float(risk[p]) for coverage, p in zip(COVERAGES, places, strict=True)},
-    }
+    indices = [max(1, round(coverage * len(risk))) - 1 for coverage in COVERAGES]
+    errors = {f"{coverage:g}": float(risk[index]) for coverage, index in zip(COVERAGES, indices, strict=True)}
+    return Selective(area_under_risk(risk), errors)

@@ -1,9 +1,13 @@
-"""What is chosen on val of the training: an ensemble's networks and weights, temperature, confidence to answer from."""
+"""The choices on val of the training: networks and weights of an ensemble, temperature, threshold of confidence.
+
+Everything is chosen on val, never on the scored faces. Where val is gone, or the networks were chosen on different val
+faces, choices are refused or left out, with a message. The temperature changes no answer and so no accuracy: the tables
+hold metrics without it, and ``model.probabilities`` divides by it.
+"""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fer.config.errors import FerError
-from fer.evaluation.leakage import Training
-from fer.evaluation.request import Asked, Given, Member, with_weights
+from fer.evaluation.leakage import TrainingData
+from fer.evaluation.request import Given, Member, Request, Tables, with_weights
 from fer.inference.ensemble import (
     Choice,
     chosen_greedily,
@@ -23,25 +27,26 @@ from fer.inference.ensemble import (
     own_temperatures,
 )
 from fer.metrics.calibration import Threshold, at_threshold, fitted_temperature, tempered, threshold_for
-from fer.metrics.statistics import wilson
+from fer.metrics.results import THESE_FACES, VAL, Answered, Answering, SelectionRecord, Step
+from fer.metrics.statistics import Interval, wilson
 from fer.runs.predictions import Scored
 
 log = logging.getLogger(__name__)
 
-# probabilities (M, N, C), labels (N,), which have no twin in train; None where that cannot be told
+# probabilities (M, N, C), labels (N,), which have no duplicate in train; None where that is not known
 OnVal = tuple[Tensor, Tensor, NDArray[np.bool_] | None]
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What val has decided.
+    """The choices on val.
 
     Args:
         weights: (M,) of the networks.
         temperatures: (M,) of the networks, by which each one's logits are divided before they are mixed.
-        temperature: of the mixture; None where val could not be had.
-        fitted_on: the faces that it was fitted on, in words.
-        threshold: for the wanted error rate; None where none was asked for or none can promise it.
+        temperature: of the mixture; None where val could not be read.
+        fitted_on: the faces that it was fitted on, in words; empty where there is none.
+        threshold: for the target error rate; None where none was asked for or none can promise it.
         kept: whether the temperature is the one in the network's checkpoint.
         chosen_on: the faces that the threshold was chosen on, in words.
     """
@@ -63,71 +68,71 @@ class Selection:
         members: K networks.
         weights: (K,) of them.
         temperatures: (K,) of them.
-        on_val: what they made of val.
-        told: how it went, as plain values: who was given, left out, and each step's figures on val.
+        on_val: their predictions of val.
+        report: networks given and left out, and the metrics of each step on val.
     """
 
     members: list[Given]
     weights: Tensor
     temperatures: Tensor
     on_val: OnVal
-    told: dict[str, Any]
+    report: SelectionRecord
 
 
-def selected(asked: Asked, given: Sequence[Given]) -> Selection:
-    """Return the networks that val of the training chooses among those given, and how it went.
+def selected(request: Request, given: Sequence[Given], tables: Tables) -> Selection:
+    """Return the networks that val of the training chooses among those given, and a report of the choice.
 
     Raises:
-        FerError: val cannot be had.
+        FerError: val cannot be read.
     """
-    training = Training(with_weights(given), asked.batch_size)
+    training = TrainingData(with_weights(given), tables)
     why = training.missing if training.shared else "the networks were chosen on different val faces"
     if why:
         raise FerError(f"--choose chooses on the val split of the training, but {why}")
-    predicted, targets, unseen = training.val(asked, given)
+    predicted, targets, unseen = training.val(request, given)
     choice = chosen_greedily(predicted, targets)
     kept = choice.weights.nonzero().flatten().tolist()
-    told = selection_report([str(member.file) for member in given], choice, predicted, targets)
+    report = selection_report([str(member.file) for member in given], choice, predicted, targets)
     return Selection(
         [given[index] for index in kept],
         choice.weights[kept],
         choice.temperatures[kept],
         (predicted[kept], targets, unseen),
-        told,
+        report,
     )
 
 
-def selection_report(names: Sequence[str], choice: Choice, predicted: Tensor, targets: Tensor) -> dict[str, Any]:
-    """Return how a choice among M networks went, as plain values, and log what matters of it.
+def selection_report(names: Sequence[str], choice: Choice, predicted: Tensor, targets: Tensor) -> SelectionRecord:
+    """Return the report of a choice among M networks, and log its outcome.
 
     Args:
         names: of the networks.
         choice: among them.
-        predicted: (M, N, C) their probabilities of val, as the networks gave them.
+        predicted: (M, N, C) their probabilities of val, before any temperature.
         targets: (N,) labels of val.
     """
     steps, given = choice.picks, len(names)
-    left_out = [name for name, weight in zip(names, choice.weights.tolist(), strict=True) if not weight]
+    left_out = tuple(name for name, weight in zip(names, choice.weights.tolist(), strict=True) if not weight)
     best = float((predicted.argmax(2) == targets).double().mean(1).max())
     log.info("chosen on val: %d of %d networks, in %d steps", given - len(left_out), given, len(steps))
     if steps[-1].accuracy < best:
         log.warning(
-            "what was chosen lowers val's NLL, but reads %.2f %% of val, the best network alone %.2f %%",
+            "the chosen ensemble lowers the NLL of val, but its accuracy there is %.2f %%, the best network's %.2f %%",
             100 * steps[-1].accuracy, 100 * best,
         )  # fmt: skip
-    return {
-        "given": given,
-        "left_out": left_out,
-        "steps": [{"added": names[pick.member], "nll_val": pick.nll, "accuracy_val": pick.accuracy} for pick in steps],
-        "best_alone_val": best,
-        "all_equal_val": float((predicted.mean(0).argmax(1) == targets).double().mean()),
-    }
+    return SelectionRecord(
+        given=given,
+        left_out=left_out,
+        steps=tuple(Step(names[pick.member], pick.nll, pick.accuracy) for pick in steps),
+        best_alone_val=best,
+        all_equal_val=float((predicted.mean(0).argmax(1) == targets).double().mean()),
+    )
 
 
 def chosen(
-    asked: Asked,
+    request: Request,
     members: Sequence[Given],
-    training: Training,
+    training: TrainingData,
     scored: OnVal | None,
     selection: Selection | None = None,
 ) -> Chosen:
@@ -136,26 +141,26 @@ def chosen(
     Weights that are fitted on val weigh networks whose logits are divided by their own temperatures, fitted there too;
     equal weights need no val and take the networks as they are.
 
-    The threshold is chosen on the faces of val without a twin in train: on the others networks are right more often
-    than they will be on faces they have not met.
+    The threshold is chosen on the faces of val without a duplicate in train: on the others networks are right more
+    often than they will be on new faces.
 
     Args:
-        asked: what is to be evaluated.
+        request: what is to be evaluated.
         members: the networks.
-        training: what they were trained on.
-        scored: what is known of val where val itself is scored, else None.
+        training: the faces that they were trained on.
+        scored: the predictions of val where val itself is scored, else None.
         selection: of the networks, where they were chosen.
 
     Raises:
-        FerError: val is needed and cannot be had.
+        FerError: val is needed and cannot be read.
     """
-    alone = len(members) == 1 and asked.views == "none"
-    needed = asked.weights == "val" or asked.error_rate is not None
+    alone = len(members) == 1 and request.views == "none"
+    needed = request.weights == "val" or request.error_rate is not None
     weights = equal_weights(len(members)) if selection is None else selection.weights
     own = torch.ones_like(weights) if selection is None else selection.temperatures
     sealed = members[0].model.provenance.temperature if isinstance(members[0], Member) else None
     if alone and sealed is not None and not needed:
-        return Chosen(weights, own, sealed, "val" if scored is None else "these faces", kept=True)
+        return Chosen(weights, own, sealed, VAL if scored is None else THESE_FACES, kept=True)
     why = "" if training.shared else "the networks were chosen on different val faces"
     why = why or ("" if scored is not None else training.missing)
     if why and needed:
@@ -163,36 +168,37 @@ def chosen(
     if why:
         log.warning("no temperature: %s", why)
         kept_one = alone and sealed is not None
-        return Chosen(weights, own, sealed if alone else None, "val" if kept_one else "", kept=kept_one)
-    predicted, targets, kept = scored or (selection.on_val if selection else training.val(asked, members))
-    if asked.weights == "val":
+        return Chosen(weights, own, sealed if alone else None, VAL if kept_one else "", kept=kept_one)
+    predicted, targets, kept = scored or (selection.on_val if selection else training.val(request, members))
+    if request.weights == "val":
         own = own_temperatures(predicted, targets)
         weights = fitted_weights(each_tempered(predicted, own), targets)
     chances, labels = mixed(predicted, weights, own).numpy(), targets.numpy()
     temperature = sealed if alone and sealed is not None else fitted_temperature(chances, labels)
-    threshold, chosen_on = None, "the faces of val without a twin in train"
+    threshold, chosen_on = None, "the faces of val without a duplicate in train"
     if kept is None:
-        kept, chosen_on = np.ones(len(labels), np.bool_), "all of val, since its twins in train could not be told"
-    if asked.error_rate is not None:
-        threshold = threshold_for(asked.error_rate, tempered(chances[kept], temperature), labels[kept])
-    fitted_on = "val" if scored is None else "these faces"
+        kept, chosen_on = np.ones(len(labels), np.bool_), "all of val, since its duplicates in train are not known"
+    if request.error_rate is not None:
+        threshold = threshold_for(request.error_rate, tempered(chances[kept], temperature), labels[kept])
+    fitted_on = VAL if scored is None else THESE_FACES
     return Chosen(weights, own, temperature, fitted_on, threshold, alone and sealed is not None, chosen_on)
 
 
-def answering(chosen: Chosen, wanted: float, scored: Scored) -> dict[str, Any]:
-    """Return what answering only above the chosen confidence does to these faces, as plain values."""
-    if chosen.threshold is None or chosen.temperature is None:
-        return {"wanted_error": wanted, "threshold": None, "chosen_on": chosen.chosen_on}
-    found = chosen.threshold
-    answered, wrong = at_threshold(found.confidence, tempered(scored.probabilities, chosen.temperature), scored.targets)
-    return {
-        "wanted_error": wanted,
-        "threshold": found.confidence,
-        "chosen_on": chosen.chosen_on,
-        "coverage_there": found.coverage,
-        "error_there": found.error,  # there: on the faces that it was chosen on
-        "bound_there": found.bound,
-        "coverage": answered / len(scored.targets),
-        "error": wrong / answered if answered else None,
-        "error_ci95": wilson(wrong, answered),
-    }
+def answering(chosen: Chosen, target_error: float, scored: Scored) -> Answering:
+    """Return what answering only from the chosen confidence does on these faces."""
+    threshold = chosen.threshold
+    if threshold is None or chosen.temperature is None:
+        return Answering(target_error=target_error, threshold=None, chosen_on=chosen.chosen_on)
+    warm = tempered(scored.probabilities, chosen.temperature)
+    answered, wrong = at_threshold(threshold.confidence, warm, scored.targets)
+    outcome = Answered(
+        coverage_there=threshold.coverage,
+        error_there=threshold.error,
+        bound_there=threshold.bound,
+        coverage=answered / len(scored.targets),
+        error=wrong / answered if answered else None,
+        error_ci95=Interval(*wilson(wrong, answered)),
+    )
+    return Answering(
+        target_error=target_error, threshold=threshold.confidence, chosen_on=chosen.chosen_on, answered=outcome
+    )

@@ -1,15 +1,18 @@
-"""``test_opened.json``: when a network's test split was looked at, and what was seen.
+"""``test_opened.json``: each evaluation of a network on test, with what it showed.
 
-A figure on test is worth most the first time: what is chosen after a look is chosen on test.
+A metric on test is worth most the first time: whatever is chosen after it is chosen on test.
 """
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fer.evaluation.request import Member
+from fer.metrics import results
+from fer.metrics.results import Results
+from fer.system import records
 from fer.system.files import read_list, write_json
 
 log = logging.getLogger(__name__)
@@ -17,76 +20,93 @@ log = logging.getLogger(__name__)
 FILE = "test_opened.json"
 
 
-def looks(member: Member) -> list[dict[str, Any]]:
-    """Return the looks so far at the test split of a run's network, those of older evaluations too.
+@dataclass(frozen=True)
+class Access:
+    """An evaluation on test: its time, checkpoint, data, accuracy, views, number of networks and command."""
+
+    when: str | None = None
+    checkpoint: str | None = None
+    split: str | None = None
+    data: str | None = None
+    labels: str | None = None
+    accuracy: float | None = None
+    tta: str | None = None
+    networks: int | None = None
+    command: str | None = None
+
+
+Accesses = dict[Path, list[Access]]  # run folder -> its accesses; networks of one folder share a record
+
+
+def accesses(member: Member) -> list[Access]:
+    """Return the accesses of a run to test so far, those of older evaluations too.
 
     Raises:
         FerError: the record is damaged.
     """
     file = member.run / FILE
-    return read_list(file) if file.exists() else _before(member)
+    return [records.read(Access, one) for one in read_list(file)] if file.exists() else _unrecorded(member)
 
 
-def _before(member: Member) -> list[dict[str, Any]]:
-    """Return the looks of evaluations from before looks were recorded."""
+def _unrecorded(member: Member) -> list[Access]:
+    """Return the accesses of evaluations that were made before accesses were recorded."""
     found = []
     for file in sorted((member.run / "evaluations").glob("*/metrics.json")):
         try:
-            results = json.loads(file.read_text(encoding="utf-8"))
-            if results["split"] == "test" and Path(results["checkpoint"]).name == member.file.name:
-                found.append(entry(member, results))
-        except (ValueError, LookupError, TypeError):
-            continue  # not an evaluation's: there is no look to be told
+            evaluated = results.of(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            continue  # another file of that name
+        checkpoint = evaluated.evaluation.checkpoint if evaluated.evaluation else ""
+        if evaluated.split == "test" and Path(checkpoint).name == member.file.name:
+            found.append(access(member, evaluated))
     return found
 
 
-def entry(member: Member, results: dict[str, Any]) -> dict[str, Any]:
-    """Return what is kept of a look."""
-    return {
-        "when": results.get("finished"),
-        "checkpoint": member.file.name,
-        "split": results["split"],
-        "data": results["dataset"]["path"] or results["dataset"]["name"],
-        "labels": results["dataset"]["labels"],
-        "accuracy": results["accuracy"],
-        "tta": results.get("tta", "none"),
-        "networks": len(results.get("members", [None])),
-        "command": results.get("command"),
-    }
+def access(member: Member, evaluated: Results) -> Access:
+    """Return the record of an evaluation of a network on test."""
+    dataset = evaluated.dataset
+    return Access(
+        when=evaluated.machine.finished,
+        checkpoint=member.file.name,
+        split=evaluated.split,
+        data=dataset.path or dataset.name,
+        labels=dataset.labels,
+        accuracy=evaluated.scores.accuracy.value,
+        tta=evaluated.tta,
+        networks=len(evaluated.members) or 1,
+        command=evaluated.command,
+    )
 
 
-Looks = dict[Path, list[dict[str, Any]]]  # folder of networks, which share a record -> their looks
-
-
-def so_far(members: Sequence[Member]) -> Looks:
-    """Return the looks at test of these networks before this one; asked for before anything of it is written.
+def so_far(members: Sequence[Member]) -> Accesses:
+    """Return the accesses of these networks to test; called before the current evaluation writes anything.
 
     Raises:
         FerError: a record is damaged.
     """
-    known: Looks = {}
+    known: Accesses = {}
     for member in members:
         if member.run not in known or not (member.run / FILE).exists():
-            known.setdefault(member.run, []).extend(looks(member))
+            known.setdefault(member.run, []).extend(accesses(member))
     return known
 
 
-def record(members: Sequence[Member], results: dict[str, Any], known: Looks) -> int:
-    """Record a look for each network, and return how often the most looked at has been opened by now.
+def record(members: Sequence[Member], evaluated: Results, known: Mapping[Path, list[Access]]) -> int:
+    """Record an access for each network, and return the largest number of accesses of a network.
 
-    A folder that may not be written is told; its network's looks are then counted as far as they were recorded.
+    Where a folder may not be written, a warning names it, and its earlier accesses are counted.
 
     Args:
         members: the networks.
-        results: of the look.
-        known: the looks before, to which this one is added.
+        evaluated: the current evaluation.
+        known: the accesses before, to which the current one is added.
     """
     for member in members:
-        known[member.run].append(entry(member, results))
+        known[member.run].append(access(member, evaluated))
     for folder, entries in known.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / FILE, entries)
+            write_json(folder / FILE, [records.plain(entry) for entry in entries])
         except OSError as error:
-            log.warning("this look at test could not be recorded: %s (%s)", folder / FILE, error.strerror)
-    return max(sum(1 for look in known[member.run] if look.get("checkpoint") == member.file.name) for member in members)
+            log.warning("this test evaluation could not be recorded: %s (%s)", folder / FILE, error.strerror)
+    return max(sum(entry.checkpoint == member.file.name for entry in known[member.run]) for member in members)

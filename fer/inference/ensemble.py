@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fer.metrics.calibration import fitted_temperature, tempered
 
-PICKS = 50  # of a greedy choice, of which the best beginning is kept
+PICKS = 50  # steps of a greedy choice, of which the best beginning is kept
 CONVERGED = 1e-9  # gain of the mean log-likelihood below which weights stay as they are
 MOST_STEPS = 10_000
 
@@ -27,7 +27,7 @@ def mixed(predicted: Tensor, weights: Tensor, temperatures: Tensor | None = None
 
 
 def each_tempered(predicted: Tensor, temperatures: Tensor) -> Tensor:
-    """Return (M, N, C) probabilities, each network's at its own temperature; 1 leaves them as they are, to the bit.
+    """Return (M, N, C) probabilities, each network's at its own temperature; 1 changes no bit.
 
     Args:
         predicted: (M, N, C).
@@ -35,18 +35,18 @@ def each_tempered(predicted: Tensor, temperatures: Tensor) -> Tensor:
     """
     members = zip(predicted, temperatures.tolist(), strict=True)
     return torch.stack(
-        [one if own == 1 else torch.from_numpy(tempered(one.numpy(), own)).to(predicted) for one, own in members]
+        [each if by == 1 else torch.from_numpy(tempered(each.numpy(), by)).to(predicted) for each, by in members]
     )
 
 
 def own_temperatures(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Return (M,) temperatures under each of which one network's NLL of the labels is smallest, float64.
+    """Return (M,) temperatures, float64: each minimises the NLL of one network.
 
-    A mean of probabilities counts a network that is too sure for more than its weight, and one that is too modest for
-    less; divided by their own temperatures all are as sure as they are right.
+    In a mean of probabilities an overconfident network counts for more than its weight, an underconfident one for less.
+    At their own temperatures, all networks are as confident as they are accurate.
 
     Args:
-        predicted: (M, N, C), on faces that chose nothing of the members but their epochs: val.
+        predicted: (M, N, C), on val, which has chosen nothing but the epochs of the members.
         targets: (N,) true classes.
     """
     fitted = [fitted_temperature(one.numpy(), targets.numpy()) for one in predicted]
@@ -62,10 +62,10 @@ def fitted_weights(predicted: Tensor, targets: Tensor) -> Tensor:
     """Return the (M,) weights under which the ensemble's likelihood of the labels is largest, float64.
 
     Expectation maximisation for the weights of a mixture (Dempster, Laird & Rubin 1977); the likelihood is concave in
-    them, so that it finds the best there are. What brings nothing goes towards 0.
+    them, so that the best weights are found. The weight of a useless network goes towards 0.
 
     Args:
-        predicted: (M, N, C), on faces that chose nothing of the members but their epochs: val.
+        predicted: (M, N, C), on val, which has chosen nothing but the epochs of the members.
         targets: (N,) true classes.
     """
     chances = predicted[:, torch.arange(len(targets)), targets].double().clamp(min=torch.finfo(torch.float32).tiny)
@@ -84,9 +84,9 @@ class Pick(NamedTuple):
     """A step of a greedy choice.
 
     Args:
-        member: the network that was added, by its place.
-        nll: negative mean log-likelihood of the labels under the ensemble as it then is.
-        accuracy: of the ensemble as it then is.
+        member: index of the network that was added.
+        nll: of the ensemble with it.
+        accuracy: of the ensemble with it.
     """
 
     member: int
@@ -95,14 +95,14 @@ class Pick(NamedTuple):
 
 
 def greedy(predicted: Tensor, targets: Tensor) -> list[Pick]:
-    """Return which networks to add, one after the other, to the best of them.
+    """Return the networks to add to the best one, step by step.
 
     Ensemble selection with replacement (Caruana et al. 2004, "Ensemble Selection from Libraries of Models"): one added
-    twice counts twice. By likelihood, since accuracy stands still for most additions. Steps that bring nothing are
-    taken back at the end only: the best network added to itself makes room for a small part of a worse one.
+    twice counts twice. Steps are chosen by likelihood, since most additions do not change the accuracy. Useless steps
+    are dropped at the end only: the best network, added again, makes room for a small part of a worse one.
 
     Args:
-        predicted: (M, N, C), on faces that chose nothing of the members but their epochs: val.
+        predicted: (M, N, C), on val, which has chosen nothing but the epochs of the members.
         targets: (N,) true classes.
     """
     tiny = torch.finfo(torch.float32).tiny
@@ -117,11 +117,11 @@ def greedy(predicted: Tensor, targets: Tensor) -> list[Pick]:
         right = (total.argmax(1) == targets).double().mean()
         picks.append(Pick(best, float(nll[best]), float(right)))
     least = min(pick.nll for pick in picks)
-    return picks[: 1 + next(place for place, pick in enumerate(picks) if pick.nll < least + CONVERGED)]
+    return picks[: 1 + next(index for index, pick in enumerate(picks) if pick.nll < least + CONVERGED)]
 
 
 class Choice(NamedTuple):
-    """What a greedy choice among M networks came to.
+    """The outcome of a greedy choice among M networks.
 
     Args:
         weights: (M,) float64, which sum to 1; 0 of a network that was left out.
@@ -139,11 +139,11 @@ def chosen_greedily(predicted: Tensor, targets: Tensor) -> Choice:
     """Return the ensemble that ``greedy`` chooses among networks, each at its own temperature.
 
     Args:
-        predicted: (M, N, C), on faces that chose nothing of the members but their epochs: val.
+        predicted: (M, N, C), on val, which has chosen nothing but the epochs of the members.
         targets: (N,) true classes.
     """
     temperatures = own_temperatures(predicted, targets)
-    picks = greedy(each_tempered(predicted.double(), temperatures), targets)  # in 32 bits rounding passes for a gain
+    picks = greedy(each_tempered(predicted.double(), temperatures), targets)
     weights = picked_weights(picks, len(predicted))
     if weights.count_nonzero() == 1:
         temperatures = torch.ones_like(temperatures)

@@ -13,20 +13,20 @@ from fer.models import EmotionClassifier
 def probabilities(
     model: EmotionClassifier, faces: FaceDataset, *, batch_size: int, device: torch.device, views: str = "none"
 ) -> Tensor:
-    """Return (N, C) float32 probabilities on the CPU, in full precision whatever the training's was.
+    """Return (N, C) float32 probabilities on the CPU, computed in full precision whatever the training's was.
 
     Args:
         model: the network; it is moved to ``device`` and left there, in evaluation mode.
-        faces: N of them; where their features are known, the layers before them are not run again.
+        faces: N faces; where their features are cached, the layers before them are not run again.
         batch_size: faces at a time.
         device: to compute on.
         views: of each face, over which probabilities are averaged: a name of ``fer.inference.tta.VIEWS``.
     """
     model = model.to(device, memory_format=torch.channels_last).eval()
-    places = list(range(len(faces)))
+    indices = list(range(len(faces)))
     parts = []
-    for start in places[::batch_size]:
-        batch = move_data_to_device(faces.__getitems__(places[start : start + batch_size]), device)
+    for start in indices[::batch_size]:
+        batch = move_data_to_device(faces.__getitems__(indices[start : start + batch_size]), device)
         if batch.features is not None and views == "none":
             chances = model.logits(batch).float().softmax(1)
         else:
@@ -38,7 +38,7 @@ def probabilities(
 
 @torch.inference_mode()
 def embeddings(model: EmotionClassifier, images: Tensor, *, batch_size: int, device: torch.device) -> Tensor:
-    """Return what the linear layer that runs last is given, (N, D) float32 on the CPU; without one, the logits.
+    """Return the inputs of the last linear layer, (N, D) float32 on the CPU; without such a layer, the logits.
 
     Args:
         model: the network; moved to ``device`` and left there, in evaluation mode.
@@ -55,7 +55,9 @@ def embeddings(model: EmotionClassifier, images: Tensor, *, batch_size: int, dev
         for start in range(0, len(images), batch_size):
             given.clear()
             logits = model(images[start : start + batch_size].to(device))
-            last = given[-1] if given and len(given[-1]) == len(logits) else logits  # not a row a face: of no use
+            last = (
+                given[-1] if given and len(given[-1]) == len(logits) else logits
+            )  # logits where it has not a row a face
             parts.append(last.flatten(1).float().cpu())
     finally:
         for hook in hooks:

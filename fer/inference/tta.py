@@ -1,8 +1,8 @@
 """Test-time augmentation: views of each face, over which a network's probabilities are averaged.
 
-The views are the same for every face and draw nothing. What they help is measured on val like everything else; a figure
-with them is a row of its own. A network that was trained on crops is given crops: T pixels of the S of a side; T is S
-where it was trained on whole faces.
+The views are the same for every face, without random numbers. Whether they help is measured on val; a metric with views
+has a row of its own. A network that was trained on crops gets crops: T of the S pixels of a side. T is S where it was
+trained on whole faces.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from fer.data.transforms.crop import middle
 
-CROP = 11 / 12  # of the side: 44 of 48 pixels, as the recipes of FER2013's literature have it
+CROP = 11 / 12  # of the side: 44 of 48 pixels, as usual for FER2013
 SHIFT = 1 / 24  # of the side: 2 of 48 pixels
 
 
@@ -23,7 +23,7 @@ def both_ways(views: Sequence[Tensor]) -> list[Tensor]:
 
 
 def as_they_are(faces: Tensor, crop: int | None) -> list[Tensor]:
-    """Return the faces (B, 1, S, S) alone, or their middle, (B, 1, T, T)."""
+    """Return the faces (B, 1, S, S), or their middle, (B, 1, T, T), as the only view."""
     return [middle(faces, crop)]
 
 
@@ -35,8 +35,8 @@ def mirrored(faces: Tensor, crop: int | None) -> list[Tensor]:
 def ten_crop(faces: Tensor, crop: int | None) -> list[Tensor]:
     """Return the corners and the middle of the faces (B, 1, S, S), and their mirror images, each (B, 1, T, T).
 
-    Krizhevsky et al. 2012. A network that was trained on whole faces is given corners of 44 of 48 pixels, at the
-    faces' size again.
+    Krizhevsky et al. 2012. A network that was trained on whole faces gets corners of 44 of 48 pixels, resized to the
+    size of the faces.
     """
     side = faces.shape[-1]
     crop = None if crop == side else crop
@@ -52,14 +52,14 @@ def ten_crop(faces: Tensor, crop: int | None) -> list[Tensor]:
 def shifts(faces: Tensor, crop: int | None) -> list[Tensor]:
     """Return the faces (B, 1, S, S) shifted by 0 or 2 of 48 pixels each way, borders reflected, and mirror images: 18.
 
-    The counterpart of training with ``augment.crop_padding``. Of a shifted face a network that was trained on crops is
-    given the middle, (B, 1, T, T).
+    The counterpart of training with ``augment.crop_padding``. A network that was trained on crops gets the middle of a
+    shifted face, (B, 1, T, T).
     """
     side = faces.shape[-1]
     step = max(1, round(side * SHIFT))
     wide = functional.pad(faces, [step] * 4, mode="reflect")
-    places = [(top, left) for top in (0, step, 2 * step) for left in (0, step, 2 * step)]
-    return both_ways([middle(wide[..., top : top + side, left : left + side], crop) for top, left in places])
+    corners = [(top, left) for top in (0, step, 2 * step) for left in (0, step, 2 * step)]
+    return both_ways([middle(wide[..., top : top + side, left : left + side], crop) for top, left in corners])
 
 
 VIEWS: dict[str, Callable[[Tensor, int | None], list[Tensor]]] = {

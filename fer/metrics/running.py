@@ -1,6 +1,7 @@
-"""Scores accumulated on the device: one confusion matrix and one sum of losses, read once an epoch.
+"""Metrics of a running epoch, accumulated on the device: one confusion matrix and one sum of losses.
 
-Every figure comes from the confusion matrix: rows are the true classes, columns the predicted ones.
+Both are read once an epoch, so that no step waits for the device. All metrics but the loss come from the confusion
+matrix; its rows are the true classes, its columns the predicted classes.
 """
 
 import torch
@@ -33,14 +34,15 @@ class Scores(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return name -> scalar, "precision", "recall" and "f1" (C,), and "confusion" (C, C)."""
         loss = (self.loss_sum / self.confusion.sum()).float()
-        figures = {name: value.float() for name, value in from_confusion(self.confusion).items()}
-        return {"loss": loss, "confusion": self.confusion.clone(), **figures}
+        metrics = {name: value.float() for name, value in from_confusion(self.confusion).items()}
+        return {"loss": loss, "confusion": self.confusion.clone(), **metrics}
 
 
 def confusion_of(scores: Tensor, targets: Tensor) -> Tensor:
-    """Return the (C, C) counts of N faces, rows labelled, columns predicted, from scores (N, C) and targets (N,).
+    """Return the (C, C) confusion matrix of N faces from scores (N, C) and targets (N,): rows true, columns predicted.
 
-    By comparison with every cell: a count by value, as torchmetrics has it, lets the host wait for a GPU.
+    Each face is compared with every cell. Counting by value (``bincount``), as torchmetrics does, makes the host wait
+    for a GPU.
     """
     classes = scores.shape[1]
     cells = targets * classes + scores.argmax(1)
@@ -51,8 +53,8 @@ def confusion_of(scores: Tensor, targets: Tensor) -> Tensor:
 def from_confusion(confusion: Tensor) -> dict[str, Tensor]:
     """Return accuracy, macro-F1, balanced accuracy (...) and precision, recall, F1 (..., C) of matrices (..., C, C).
 
-    In float64. A class that was never predicted has precision 0, one without faces has recall 0 and stays out of both
-    means (scikit-learn's balanced accuracy does the same; its macro-F1 over the labels present too).
+    All in float64. A class that was never predicted has precision 0. A class without faces has recall 0 and is left out
+    of balanced accuracy; macro-F1 leaves out classes that are neither labelled nor predicted (as scikit-learn does).
     """
     hits = confusion.diagonal(dim1=-2, dim2=-1).double()  # (..., C)
     support, predicted = confusion.sum(-1).double(), confusion.sum(-2).double()

@@ -1,4 +1,4 @@
-"""The metrics of a network: what each is called, how it is written, which way is better. No torch here."""
+"""The table of metrics: title, number format, and whether higher is better. This module needs no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,30 +10,30 @@ class Metric:
 
     Args:
         title: in tables and pages.
-        head: of a narrow column; the title where it is short enough.
-        percent: a share, written in per cent, its differences in points.
-        rising: higher is better.
-        of_faces: a share of the faces, so that its interval is Wilson's.
-        binned: a calibration error by bins, or what stands beside one; no interval by samples of the faces.
-        tempered: a temperature changes it.
+        head: of a narrow column; empty if the title is short enough.
+        percent: whether the value is a proportion, written in per cent, and its differences in percentage points.
+        rising: whether higher is better.
+        binomial: whether the value is a share of the faces, so that its interval is Wilson's.
+        binned: whether the value is a calibration error in bins, or belongs to one; it has no bootstrap interval.
+        tempered: whether the temperature changes the value.
     """
 
     title: str
     head: str = ""
     percent: bool = False
     rising: bool = True
-    of_faces: bool = False
+    binomial: bool = False
     binned: bool = False
     tempered: bool = False
 
     def written(self, value: float, *, sign: bool = False) -> str:
-        """Return a value as text, without a unit; shares in per cent."""
+        """Return a value as text without a unit; proportions in per cent."""
         plus = "+" if sign else ""
         return in_per_cent(value, plus) if self.percent else f"{value:{plus}.4f}"
 
 
 def in_per_cent(share: float, sign: str = "") -> str:
-    """Return a share in per cent, without the unit; ``sign`` "+" writes the sign of positive ones too."""
+    """Return a proportion in per cent without the unit; ``sign="+"`` writes the sign of positive values too."""
     return f"{100 * share:{sign}.2f}"
 
 
@@ -41,11 +41,11 @@ def _binned(title: str, head: str = "") -> Metric:
     return Metric(title, head, rising=False, binned=True, tempered=True)
 
 
-METRICS: Mapping[str, Metric] = {  # in the order in which files and tables have them
-    "accuracy": Metric("accuracy", percent=True, of_faces=True),
+METRICS: Mapping[str, Metric] = {  # in the order of files and tables
+    "accuracy": Metric("accuracy", percent=True, binomial=True),
     "macro_f1": Metric("macro-F1", percent=True),
     "balanced_accuracy": Metric("balanced accuracy", "balanced", percent=True),
-    "top2": Metric("top-2 accuracy", percent=True, of_faces=True),
+    "top2": Metric("top-2 accuracy", percent=True, binomial=True),
     "nll": Metric("NLL", rising=False, tempered=True),
     "brier": Metric("Brier score", rising=False, tempered=True),
     "kappa": Metric("Cohen's kappa"),
@@ -58,6 +58,6 @@ METRICS: Mapping[str, Metric] = {  # in the order in which files and tables have
     "ece_adaptive_if_calibrated_mean": _binned("... mean of a calibrated network"),
     "ece_adaptive_rms_debiased": _binned("... debiased, RMS"),
 }
-SAMPLED = tuple(name for name, metric in METRICS.items() if not metric.binned)  # with an interval
+SAMPLED = tuple(name for name, metric in METRICS.items() if not metric.binned)  # with a bootstrap interval
 TEMPERED = tuple(name for name, metric in METRICS.items() if metric.tempered)
 PERCENT = tuple(name for name, metric in METRICS.items() if metric.percent)

@@ -1,4 +1,4 @@
-"""Networks: one family a file, each a registered ``EmotionClassifier``."""
+"""Networks: one file for each family, each network a registered ``EmotionClassifier``."""
 
 from fer.config.registry import MODELS
 from fer.models.base import EmotionClassifier

@@ -1,11 +1,11 @@
-"""EmotionClassifier: everything that networks share. A subclass builds ``self.net`` and nothing else.
+"""EmotionClassifier: the base class of all networks. A subclass builds ``self.net`` and nothing else.
 
-The classifier owns its preprocessing: it takes faces in [0, 1] (or uint8) and normalises them itself, so that training,
-evaluation and whatever uses the network later cannot differ. Its hyperparameters are plain values, so that a checkpoint
-loads with ``weights_only=True`` and rebuilds the network by itself.
+The classifier contains its preprocessing: it takes faces in [0, 1] (or uint8), crops and normalises them itself. Wrong
+preprocessing at inference is a common mistake; here training, evaluation and later use cannot differ. Hyperparameters
+are plain values, so that a checkpoint loads with ``weights_only=True`` and rebuilds the network without other files.
 
-A network may begin with layers that were trained elsewhere: ``load_pretrained`` fills them, ``freeze_first`` keeps
-some of them as they are, and ``parameter_groups`` gives those that train a rate of their own.
+A network may begin with pretrained layers: ``load_pretrained`` loads their weights, ``freeze_first`` keeps some of
+them fixed, and ``parameter_groups`` gives the trainable ones a learning rate of their own.
 """
 
 import hashlib
@@ -30,42 +30,45 @@ from fer.metrics.running import Scores
 from fer.models.provenance import Dataset, Provenance
 from fer.optim.losses import LOSSES, disagreement
 from fer.optim.optimizers import OPTIMIZERS
-from fer.optim.sam import climbing
+from fer.optim.sam import sharpness_aware
 from fer.optim.schedulers import SCHEDULES, Plateau
 
 LOGGED = ("loss", "accuracy", "macro_f1", "balanced_accuracy")  # each as <name>/train and <name>/val, once an epoch
 
 
 class Teachers(Protocol):
-    """Networks whose answers a network learns from, see ``fer.training.distillation``."""
+    """Networks whose predictions are soft targets of a training, see ``fer.training.distillation``."""
 
-    about: list[dict[str, Any]]
+    records: list[dict[str, Any]]
 
     @property
     def datasets(self) -> list[Dataset]:
-        """What they have seen."""
+        """The data sets that the teachers were trained on."""
 
     def compile(self) -> None:
-        """Let torch compile them at their first step."""
+        """Let torch compile the teachers at their first step."""
 
     def blended(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
-        """Return the loss of the labels and that of their answers, by their weights."""
+        """Return the weighted sum of the loss on the labels and the loss on the teachers' predictions."""
 
 
 class EmotionClassifier(pl.LightningModule):
-    """A network that reads an emotion from a grey face.
+    """A network that predicts the emotion of a grey face.
+
+    A network that was trained on crops predicts from crops: ``forward`` takes whole faces and crops their middle,
+    ``look`` takes faces that are cropped already. Code that uses a network passes whole faces in either case.
 
     Args:
         classes: names, in the order of the logits.
         image_size: side of the faces, in pixels.
-        crop: side of the square in their middle that is looked at; None is all of them.
-        mean: of the training pixels, of values in [0, 1].
-        std: their standard deviation.
+        crop: side of the central square that the network sees, in pixels; None is the whole face.
+        mean: mean of the training pixels, of values in [0, 1].
+        std: standard deviation of the training pixels.
     """
 
     architecture = ""  # the name under which a subclass is registered
-    climbing = False  # whether the pass at hand is the second of ``sam``, whose scores are not the network's
-    frozen = 0  # layers at the beginning of ``net`` that never change, see ``freeze_first``
+    climbing = False  # True during the second pass of ``sam``, whose predictions are not scored
+    frozen = 0  # number of layers at the beginning of ``net`` that never change, see ``freeze_first``
     net: nn.Module
     mean: Tensor
     std: Tensor
@@ -75,20 +78,20 @@ class EmotionClassifier(pl.LightningModule):
         std: float = 0.25,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.save_hyperparameters(logger=False)  # climbs through the subclasses, whose arguments are kept as well
-        wanted = {*keyword_parameters(type(self)), *keyword_parameters(EmotionClassifier)}
-        for name in set(self.hparams) - wanted:  # what a subclass of a network has fixed is no argument of it
+        self.save_hyperparameters(logger=False)  # arguments of the subclasses too
+        accepted = {*keyword_parameters(type(self)), *keyword_parameters(EmotionClassifier)}
+        for name in set(self.hparams) - accepted:  # fixed by a subclass of a network, so no argument of that subclass
             del self.hparams[name]
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
         self.train_scores = Scores(len(classes))
         self.val_scores = Scores(len(classes))
         self.monitor = "accuracy/val"
-        self.latest: dict[str, dict[str, Tensor]] = {}  # split -> its last scores, see Scores.compute
+        self.latest: dict[str, dict[str, Tensor]] = {}  # split -> its latest scores, see Scores.compute
         self.provenance = Provenance()
-        self.views, self.consistency, self.sam = 1, 0.0, 0.0  # of the training, see ``prepare``
+        self.views, self.consistency, self.sam = 1, 0.0, 0.0  # set by ``prepare``
         self.teachers: Teachers | None = None
-        self._clipped: list[nn.Parameter] = []  # found at a fit's first step, since each would walk all modules
+        self._clipped: list[nn.Parameter] = []  # filled at a fit's first step: listing them walks all modules
         self._optimizer: Section = {}
         self._scheduler: Section = {}
 
@@ -104,24 +107,24 @@ class EmotionClassifier(pl.LightningModule):
 
     @property
     def crop(self) -> int | None:
-        """Side of the square of a face that is looked at, in pixels; None where it is the whole."""
-        crop: int | None = self.hparams.get("crop")  # of which older checkpoints know nothing
+        """Side of the central square that the network sees, in pixels; None for the whole face."""
+        crop: int | None = self.hparams.get("crop")  # older checkpoints have no such entry
         return crop
 
     @property
     def input_size(self) -> int:
-        """Side of what reaches ``net``, in pixels."""
+        """Side of the images that reach ``net``, in pixels."""
         return self.crop or self.image_size
 
     def side_after(self, halvings: int, border: int = 0) -> int:
-        """Return the side of what the network has halved so often, rounded down.
+        """Return the side of the feature maps after ``halvings`` halvings, in pixels, rounded down.
 
         Args:
-            halvings: their number.
-            border: pixels that convolutions without padding take off the side first.
+            halvings: how often the network halves the side.
+            border: pixels that convolutions without padding remove from the side first.
 
         Raises:
-            FerError: nothing would be left.
+            FerError: no pixel would remain.
         """
         side, least = self.input_size, border + 2**halvings
         if side < least:
@@ -144,10 +147,11 @@ class EmotionClassifier(pl.LightningModule):
     def probabilities(self, images: Tensor) -> Tensor:
         """Return calibrated probabilities (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1].
 
-        The logits are divided by the temperature that val has given the network (Guo et al. 2017), if any.
+        The logits are divided by the temperature that was fitted on val (Guo et al. 2017), if any. Accuracy and the
+        like are computed without it.
 
         Raises:
-            FerError: these are no such faces: in colour, of another size, with values beyond [0, 1].
+            FerError: the images are in colour, of another size, or have values outside [0, 1].
         """
         check_faces(images, self.image_size)
         logits: Tensor = self(images)
@@ -157,53 +161,57 @@ class EmotionClassifier(pl.LightningModule):
         return (to_unit(images) - self.mean) / self.std
 
     def logits(self, batch: Batch) -> Tensor:
-        """Return logits (B, C) of a batch: of its cropped faces, or of their features where those are known."""
+        """Return logits (B, C) of a batch, from its precomputed features if it has any, else from its cropped faces."""
         logits: Tensor = self.look(batch.images) if batch.features is None else self._parts()[1](batch.features)
         return logits
 
-    # --- layers that were trained elsewhere -------------------------------------------------------------------------
+    # --- pretrained and frozen layers -------------------------------------------------------------------------------
 
     def load_pretrained(self) -> dict[str, str] | None:
-        """Load what a new network begins with; return its "name", "file" and "sha256", or None where there is nothing.
+        """Load pretrained weights; return their "name", "file" and "sha256", or None if the network has none.
 
-        Called once for a network that is neither resumed nor started from another checkpoint.
+        It is called once, for a network that is neither resumed nor started from another checkpoint. The constructor
+        loads no weights, so that a checkpoint rebuilds its network without their file.
 
         Raises:
-            FerError: the weights cannot be had, or do not fit.
+            FerError: the weights are not available, or do not fit.
         """
         return None
 
     def freeze_first(self, layers: int) -> None:
-        """Keep the first layers of ``net``, a ``Sequential``, as they are: no gradients, always in evaluation mode.
+        """Freeze the first layers of ``net``, a ``Sequential``: no gradients, always in evaluation mode.
 
-        What they make of a face is then always the same, see ``features``.
+        The output of frozen layers for a face never changes, see ``features``.
         """
         self.frozen = layers
         self._parts()[0].requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all layers but the frozen ones."""
+        """Set the mode of all layers except the frozen ones."""
         super().train(mode)
         if self.frozen:
             self._parts()[0].eval()
         return self
 
     def _parts(self) -> tuple[nn.Sequential, nn.Sequential]:
-        """Return the frozen layers and the others."""
+        """Return the frozen layers and the trainable ones."""
         assert isinstance(self.net, nn.Sequential)
         return self.net[: self.frozen], self.net[self.frozen :]
 
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
-        """Return what the frozen layers make of faces (B, 1, S, S): (B, ...), of which ``logits`` goes on."""
+        """Return the output (B, ...) of the frozen layers for faces (B, 1, S, S); ``logits`` accepts it."""
         features: Tensor = self._parts()[0](self._normalised(middle(images, self.crop)))
         return features
 
     def features_key(self) -> str:
-        """Return a sha256 of all that ``features`` depends on but the faces: sizes, normalisation, layers, weights."""
+        """Return a sha256 of everything except the faces that ``features`` depends on.
+
+        It covers sizes, normalisation, layers and weights; the cache of features uses it as its key.
+        """
         layers = self._parts()[0]
-        before = (self.image_size, self.crop, self.mean.tolist(), self.std.tolist())
-        digest = hashlib.sha256(repr((before, layers)).encode())
+        preprocessing = (self.image_size, self.crop, self.mean.tolist(), self.std.tolist())
+        digest = hashlib.sha256(repr((preprocessing, layers)).encode())
         for value in layers.state_dict().values():
             digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
@@ -221,16 +229,16 @@ class EmotionClassifier(pl.LightningModule):
         consistency: float = 0.0,
         sam: float = 0.0,
     ) -> None:
-        """Say how to train; sections are ``{"name": ..., **arguments}``. A network that only predicts needs none of it.
+        """Set loss, optimizer and schedule for a training; a network that only predicts needs none of them.
 
         Args:
-            loss: as in ``fer.optim.losses``.
-            optimizer: as in ``fer.optim.optimizers``.
-            scheduler: as in ``fer.optim.schedulers``.
+            loss: ``{"name": ..., **arguments}``, see ``fer.optim.losses``.
+            optimizer: section of the same form, see ``fer.optim.optimizers``.
+            scheduler: section of the same form, see ``fer.optim.schedulers``.
             class_counts: (C,) training faces of each class.
-            views: of each face in a training batch, one set of all faces after the other.
-            consistency: weight of the disagreement between these, see ``fer.optim.losses.disagreement``.
-            sam: how far sharpness-aware minimisation climbs, see ``fer.optim.sam``.
+            views: number of views of each face in a training batch; the batch is one set of all faces after another.
+            consistency: weight of the disagreement between views, see ``fer.optim.losses.disagreement``.
+            sam: radius of sharpness-aware minimisation, see ``fer.optim.sam``; 0 turns it off.
 
         Raises:
             FerError: an unknown name or argument, a wrong type, a value out of range.
@@ -243,20 +251,23 @@ class EmotionClassifier(pl.LightningModule):
         self.views, self.consistency, self.sam = views, consistency, sam
 
     def learn_from(self, teachers: Teachers) -> None:
-        """Let their answers be soft targets beside the labels; what they have seen is known of this network too."""
+        """Use the teachers' predictions as soft targets beside the labels.
+
+        The teachers' training data count as training data of this network, so that leakage is found.
+        """
         self.teachers = teachers
         ancestors = (*self.provenance.ancestors, *teachers.datasets)
-        self.provenance = replace(self.provenance, teachers=teachers.about, ancestors=ancestors)
+        self.provenance = replace(self.provenance, teachers=teachers.records, ancestors=ancestors)
 
-    def schedule_nothing(self) -> None:
-        """Keep the learning rate as it is."""
+    def use_constant_lr(self) -> None:
+        """Keep the learning rate constant."""
         self._scheduler = {"name": "none"}
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer, and the schedule as Lightning wants it.
+        """Return the optimizer and the schedule in Lightning's form.
 
-        The number of steps an epoch is asked for later: asking now would make Lightning build the loader before the
-        checkpoint is read, and a resumed loader would begin its epoch anew.
+        The number of steps in an epoch is read later, in the schedule: reading it here would make Lightning build the
+        loader before it reads the checkpoint, and a resumed loader would start its epoch again from the first batch.
         """
         self._clipped = []
         make, arguments = OPTIMIZERS.arguments(self._optimizer)
@@ -269,7 +280,7 @@ class EmotionClassifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def parameter_groups(self, lr: float) -> ParamsT:
-        """Return the parameters, or ``{"params": ..., "lr": ...}`` for sets of them, the rate that is shown first."""
+        """Return the parameters, or groups ``{"params": ..., "lr": ...}``; the first group's rate is the logged one."""
         return self.parameters()
 
     def _steps(self) -> int:
@@ -291,7 +302,7 @@ class EmotionClassifier(pl.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as Lightning does, which refuses fused optimizers under bf16 for a loss scaler that bf16 has not."""
+        """Clip as Lightning does, which refuses fused optimizers under bf16, although bf16 needs no scaler."""
         if gradient_clip_val:
             by_value = gradient_clip_algorithm == "value"
             clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
@@ -299,16 +310,17 @@ class EmotionClassifier(pl.LightningModule):
             clip(self._clipped, gradient_clip_val)
 
     def on_train_start(self) -> None:
-        """Let plateau be asked at an epoch's last step, after validation and before checkpoints are written.
+        """Step ReduceLROnPlateau at an epoch's last step, after validation and before checkpoints are written.
 
-        Asked by the epoch, as Lightning has it, it would miss in the checkpoint what it learnt from that epoch.
+        Lightning steps it after the checkpoint is written. The checkpoint would lack the state of that epoch, and a
+        resumed run would differ. The other schedules are functions of time without state.
         """
         for config in self.trainer.lr_scheduler_configs:
             if config.reduce_on_plateau:
                 config.frequency = self._steps()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss, a scalar; scores stay on the device until the epoch's end."""
+        """Return the loss, a scalar; metrics stay on the device until the epoch's end."""
         logits = self.logits(batch)
         loss = self._loss_of(logits, batch)
         if self.teachers is not None:
@@ -322,15 +334,15 @@ class EmotionClassifier(pl.LightningModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Step, by the gradients where the loss is highest nearby if sharpness counts."""
+        """Make an optimizer step; with ``sam``, by the gradients at the nearby weights with the highest loss."""
         if self.sam and optimizer_closure is not None:
-            optimizer_closure = climbing(self, optimizer_closure, self.sam)
+            optimizer_closure = sharpness_aware(self, optimizer_closure, self.sam)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Add a batch to the scores of val, and return its logits (B, C) to whoever draws them.
+        """Add a batch to the metrics of val, and return its logits (B, C) for callbacks that draw them.
 
-        A copy: what a CUDA graph gives is written over by its next run.
+        The logits are copied, since the next run of a CUDA graph overwrites its output.
         """
         logits = self.logits(batch)
         self.val_scores.update(logits, batch.targets, self._loss_of(logits, batch))
@@ -351,42 +363,42 @@ class EmotionClassifier(pl.LightningModule):
         return bool(getattr(self.loss, "shares", False))
 
     def on_validation_epoch_end(self) -> None:
-        """Log val and, in a run, train and the learning rate: the epoch's training batches are done by now."""
+        """Log the metrics of val and, in a training, of train with the learning rate: training batches come first."""
         self._log_scores(self.val_scores, "val")
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self._log_scores(self.train_scores, "train")
             self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], logger=False)
 
     def _log_scores(self, scores: Scores, split: str) -> None:
-        """Log for whoever monitors or prints; TensorBoard gets them by epochs, from its own callback."""
+        """Log metrics for callbacks that monitor or print them; the callback ``Dashboard`` writes TensorBoard's."""
         self.latest[split] = values = scores.compute()
         for name in LOGGED:
             self.log(f"{name}/{split}", values[name], logger=False)
         scores.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds the network, and the train scores of an unfinished epoch."""
+        """Add the entry that rebuilds the network, and the train metrics of an unfinished epoch."""
         checkpoint["fer"] = {"format": 1, "architecture": self.architecture, **self.provenance.recorded()}
         checkpoint["train_scores"] = {
             name: getattr(self.train_scores, name).cpu() for name in ("confusion", "loss_sum")
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up where the weights came from, what was found of the machine, the scores of an unfinished epoch."""
-        before = Provenance.of(checkpoint.get("fer", {}))
+        """Restore the origin of the weights, the chosen batch size and plan, and metrics of an unfinished epoch."""
+        recorded = Provenance.of(checkpoint.get("fer", {}))
         self.provenance = replace(
-            self.provenance, pretrained=before.pretrained, ancestors=before.ancestors, batch_size=before.batch_size,
-            plan=before.plan,
+            self.provenance, pretrained=recorded.pretrained, ancestors=recorded.ancestors,
+            batch_size=recorded.batch_size, plan=recorded.plan,
         )  # fmt: skip
         for name, value in checkpoint.get("train_scores", {}).items():
             setattr(self.train_scores, name, value.to(self.device))
 
 
 def check_faces(images: Tensor, side: int) -> None:
-    """Raise where a caller's images are not faces (B, 1, side, side), uint8 or float in [0, 1].
+    """Raise unless images are faces (B, 1, side, side), uint8 or float in [0, 1].
 
     Raises:
-        FerError: saying what they are.
+        FerError: naming the shape or type and the range that were passed.
     """
     shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1:] != (1, side, side):

@@ -1,9 +1,11 @@
-"""Checkpoints: written whole or not at all, read without trusting them.
+"""Reading checkpoints: untrusted files that are checked before a network is rebuilt.
 
-A checkpoint is Lightning's, with plain contents and an entry ``fer`` that rebuilds the network. It is written beside
-its name and renamed, in the same folder (Lightning itself goes through ``$TMPDIR``, which may lie on another disk,
-where moving is copying). PyTorch's files are zip archives, so that every part carries a CRC-32: reading checks them,
-since ``torch.load`` does not and a flipped byte in the weights would pass unseen.
+A checkpoint is Lightning's, with plain values and an entry ``fer`` that rebuilds the network. It names its network by
+a registered name, never by an import path, which would let a foreign file call any code.
+
+PyTorch's files are zip archives with a CRC-32 for each part. ``torch.load`` does not check them, so reading does:
+otherwise a flipped byte in the weights would not be noticed. No second file with a hash is needed.
+``fer.training.callbacks.checkpointing`` writes checkpoints.
 """
 
 import hashlib
@@ -26,16 +28,16 @@ from fer.models.provenance import Provenance
 log = logging.getLogger(__name__)
 
 PRETRAINED = Path(__file__).with_name("zoo")
-ABOUT = "fer"  # text of a safetensors file that tells of its network
-ABOUT_TEACHERS = {"checkpoint", "sha256", "architecture", "weight"}  # what is told of each
-FORMAT = 1  # of the entry "fer"; raise it when an older version could not read the checkpoint
+METADATA = "fer"  # key of a safetensors file's metadata that describes the network
+TEACHER_KEYS = {"checkpoint", "sha256", "architecture", "weight"}  # of the record of each teacher
+FORMAT = 1  # version of the entry "fer"; raise it when an older version could not read the checkpoint
 
 
 def find(path: str | Path) -> Path:
-    """Return the checkpoint that ``path`` means: itself, the best of a run folder, or a network of the package.
+    """Return the file of a checkpoint: ``path`` itself, the best of a run folder, or a network of the package.
 
     Raises:
-        FerError: it is a URL, missing, or a folder without checkpoints.
+        FerError: ``path`` is a URL, missing, or a folder without checkpoints.
     """
     if "://" in str(path):
         raise FerError(f"{path}: checkpoints are read from files only; download it and give the path")
@@ -48,15 +50,14 @@ def find(path: str | Path) -> Path:
         return inside
     if given.is_file():
         return given
-    with_the_package = PRETRAINED / f"{path}{safetensors.SUFFIX}"
     if str(path) in pretrained():
-        return with_the_package
-    offered = f"; the package brings {', '.join(pretrained())}" if pretrained() else ""
+        return PRETRAINED / f"{path}{safetensors.SUFFIX}"
+    offered = f"; the package contains {', '.join(pretrained())}" if pretrained() else ""
     raise FerError(f"{given}: no such checkpoint or run folder{offered}")
 
 
 def pretrained() -> list[str]:
-    """Return the names of the networks that come with the package, which ``load`` takes in place of a path."""
+    """Return the names of the package's networks, which ``load`` takes in place of a path."""
     return sorted(file.stem for file in PRETRAINED.glob(f"*{safetensors.SUFFIX}"))
 
 
@@ -66,7 +67,7 @@ def of_package(file: Path) -> bool:
 
 
 def called(file: Path) -> str:
-    """Return what ``load`` takes for a file beside the reader: its name, or the package's name of the network."""
+    """Return the argument of ``load`` for a file in the current folder: its name, or a package network's name."""
     return file.stem if of_package(file) else file.name
 
 
@@ -74,92 +75,101 @@ def read(path: Path) -> dict[str, Any]:
     """Return a checkpoint's contents as plain values and tensors; nothing in it is executed.
 
     Raises:
-        FerError: it is damaged, no checkpoint of this library, holds more than plain values, comes from a newer
-            version, or its weights are not finite.
+        FerError: the file is damaged, no checkpoint of this library, or written by a newer version; it holds objects
+            other than plain values, or weights that are not finite.
     """
     if path.suffix == safetensors.SUFFIX:
-        return shared(path)
+        return read_shared(path)
     _check_archive(path)
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise FerError(f"{path}: refused, it holds more than weights and plain values") from error
+        raise FerError(f"{path}: refused, it holds objects other than weights and plain values") from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
         raise FerError(f"{path}: not readable as a checkpoint ({str(error).splitlines()[0]})") from error
     _check_contents(checkpoint, path)
     return checkpoint
 
 
-def shared(path: Path) -> dict[str, Any]:
-    """Return the contents of a network that was shared as safetensors, as those of a checkpoint; see ``fer.share``.
+def read_shared(path: Path) -> dict[str, Any]:
+    """Return the contents of a file of ``fer.share`` in the form of a checkpoint, weights in 32 bits.
 
     Raises:
-        FerError: it is damaged, or tells of no network of this library.
+        FerError: the file is damaged, or describes no network of this library.
     """
-    tensors, texts = safetensors.read(path)
+    tensors, metadata = safetensors.read(path)
     try:
-        told = json.loads(texts[ABOUT])
-        hyper = told.pop("hyper_parameters")
+        entry = json.loads(metadata[METADATA])
+        hyper = entry.pop("hyper_parameters")
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FerError(
-            f"{path}: weights alone; what network they are of is not told (by python -m fer.share)"
+            f"{path}: holds weights without a description of their network, which python -m fer.share writes"
         ) from error
-    halves = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-    checkpoint = {"fer": told, "state_dict": halves, "hyper_parameters": hyper}
+    weights = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    checkpoint = {"fer": entry, "state_dict": weights, "hyper_parameters": hyper}
     _check_contents(checkpoint, path)
     return checkpoint
 
 
 def _check_contents(checkpoint: Any, path: Path) -> None:
-    """Raise unless a checkpoint is laid out as this version knows it."""
-    about = checkpoint.get("fer") if isinstance(checkpoint, dict) else None
-    if not isinstance(about, dict):
+    """Raise unless a checkpoint has the entries and types of this version's format."""
+    entry = checkpoint.get("fer") if isinstance(checkpoint, dict) else None
+    if not isinstance(entry, dict):
         raise FerError(f"{path}: no checkpoint of fer (it has no entry 'fer'); train one with python -m fer.train")
-    version = about.get("format")
+    version = entry.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise FerError(f"{path}: written by a newer version of fer (format {version}, known up to {FORMAT})")
     tensors, hyper = checkpoint.get("state_dict"), checkpoint.get("hyper_parameters")
-    sound = isinstance(tensors, dict) and all(isinstance(value, torch.Tensor) for value in tensors.values())
-    begun = about.get("pretrained")
-    sound = sound and (begun is None or (isinstance(begun, dict) and {"name", "file", "sha256"} <= begun.keys()))
-    warmth, before = about.get("temperature"), about.get("ancestors", [])
-    sound = sound and _all_are(dict, before) and isinstance(about.get("plan") or {}, dict)
-    taught = about.get("teachers") or []
-    sound = sound and _all_are(dict, taught) and all(one.keys() >= ABOUT_TEACHERS for one in taught)
-    sound = sound and (warmth is None or (isinstance(warmth, float) and 0 < warmth < math.inf))
-    if version != FORMAT or not sound or not isinstance(hyper, dict) or not isinstance(about.get("dataset"), dict):
-        raise FerError(f"{path}: not laid out as a checkpoint of fer; it was changed, or written by something else")
+    valid = isinstance(tensors, dict) and all(isinstance(value, torch.Tensor) for value in tensors.values())
+    valid = valid and isinstance(hyper, dict) and _valid_entry(entry)
+    if version != FORMAT or not valid:
+        raise FerError(f"{path}: not in the format of a checkpoint of fer; it was changed, or another program wrote it")
     if "_instantiator" in hyper:
         raise FerError(f"{path}: refused, it names code to run ('_instantiator')")
-    if not all(_sound_dataset(dataset) for dataset in (about["dataset"], *before)):
-        raise FerError(f"{path}: what it tells of its data was changed, or written by something else")
+    if not all(_valid_dataset(dataset) for dataset in (entry["dataset"], *entry.get("ancestors", []))):
+        raise FerError(f"{path}: its record of the training data was changed, or another program wrote it")
     bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
     if bad:
         raise FerError(f"{path}: {bad[0]} holds NaN or infinite weights")
 
 
-def _all_are(kind: type, values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+def _valid_entry(entry: Mapping[str, Any]) -> bool:
+    """Return whether the values of an entry "fer" have the types of this version's format."""
+    pretrained, temperature = entry.get("pretrained"), entry.get("temperature")
+    ancestors, teachers = entry.get("ancestors", []), entry.get("teachers") or []
+    return (
+        isinstance(entry.get("dataset"), dict)
+        and (pretrained is None or (isinstance(pretrained, dict) and {"name", "file", "sha256"} <= pretrained.keys()))
+        and _all_dicts(ancestors)
+        and isinstance(entry.get("plan") or {}, dict)
+        and _all_dicts(teachers)
+        and all(teacher.keys() >= TEACHER_KEYS for teacher in teachers)
+        and (temperature is None or (isinstance(temperature, float) and 0 < temperature < math.inf))
+    )
 
 
-def _sound_dataset(dataset: dict[str, Any]) -> bool:
-    """Return whether what is read of a training's data is of the kind that it should be."""
+def _all_dicts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, dict) for value in values)
+
+
+def _valid_dataset(dataset: dict[str, Any]) -> bool:
+    """Return whether the entries of a data set's record have the right types."""
     return isinstance(dataset.get("settings", {}), dict) and isinstance(dataset.get("excluded") or {}, dict)
 
 
 def _check_archive(path: Path) -> None:
-    """Raise unless the file is a whole zip archive whose parts all fit their checksums."""
+    """Raise unless the file is a complete zip archive whose parts all match their checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
         raise FerError(f"{path}: damaged, cut short, or no checkpoint ({error})") from error
     if damaged is not None:
-        raise FerError(f"{path}: damaged (checksum of {damaged})")
+        raise FerError(f"{path}: damaged (wrong checksum of {damaged})")
 
 
 def weights_sha256(model: EmotionClassifier) -> str:
-    """Return a sha256 of a network's weights, whatever else its checkpoint tells: equal weights have equal ones."""
+    """Return a sha256 of a network's weights alone: networks with equal weights have equal hashes."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -168,15 +178,18 @@ def weights_sha256(model: EmotionClassifier) -> str:
 
 
 def evaluated(member: Mapping[str, Any]) -> tuple[Path, EmotionClassifier]:
-    """Return the file and the network of a member of an evaluation, as ``metrics.json`` tells of it.
+    """Return the file and the network of a member of an evaluation.
+
+    Args:
+        member: its record in ``members`` of the evaluation's ``metrics.json``.
 
     Raises:
-        FerError: the checkpoint is bad, or has other weights than when it was evaluated.
+        FerError: the checkpoint is bad, or its weights have changed since the evaluation.
     """
     file = find(member["checkpoint"])
     model = load(file)
-    known = member.get("weights_sha256")  # which older evaluations do not tell
-    if known is not None and known != weights_sha256(model):
+    recorded = member.get("weights_sha256")  # older evaluations lack it
+    if recorded is not None and recorded != weights_sha256(model):
         raise FerError(f"{file}: its weights have changed since the evaluation; evaluate it again")
     return file, model
 
@@ -185,13 +198,13 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
     """Return the network that a checkpoint describes, with its weights, in evaluation mode.
 
     Raises:
-        FerError: its architecture is not registered, or weights and architecture do not fit.
+        FerError: its network is not registered, or its weights do not fit that network.
     """
     name = checkpoint["fer"].get("architecture")
     if name not in MODELS.names():
         raise FerError(
-            f"{path}: network {name!r} is not registered (there is {', '.join(MODELS.names())}); if it is yours, "
-            f"import the module that registers it first (on the command line: {setting('plugins', '[MODULE]')})"
+            f"{path}: network {name!r} is not registered (registered: {', '.join(MODELS.names())}); if it is your "
+            f"own, import the module that registers it first (on the command line: {setting('plugins', '[MODULE]')})"
         )
     network = MODELS.get(name)
     try:
@@ -201,16 +214,19 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
         raise FerError(f"{path}: {error}") from error
     except (TypeError, RuntimeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
         raise FerError(f"{path}: does not fit the network {name!r}: {' '.join(str(error).split())[:300]}") from error
-    model.provenance = replace(Provenance.of(checkpoint["fer"]), batch_size=None)  # of that training's machine
+    model.provenance = replace(Provenance.of(checkpoint["fer"]), batch_size=None)  # it depends on that machine
     return model.eval()
 
 
 def load(path: str | Path) -> EmotionClassifier:
     """Return the network of a checkpoint or run folder (its best epoch), ready to predict, on the CPU.
 
-    It takes faces (B, 1, S, S), uint8 or float in [0, 1], and returns logits (B, C) in the order of
-    ``model.hparams["classes"]``; ``model.probabilities`` gives calibrated probabilities. Nothing but the file is
-    needed, and nothing in it is executed.
+    The network takes faces (B, 1, S, S), uint8 or float in [0, 1], and returns logits (B, C) in the order of
+    ``model.hparams["classes"]``; ``model.probabilities`` returns calibrated probabilities. Only the file is needed,
+    and nothing in it is executed. The network of a plugin needs its module to be imported first.
+
+    Args:
+        path: checkpoint, run folder, file of ``fer.share``, or name of one of the package's networks.
 
     Raises:
         FerError: the file is missing, damaged, not this library's, or its network is not registered.

@@ -1,4 +1,4 @@
-"""The founding study's CNN: convolutions, max-pooling, dropout; with batch normalisation, which the study had not.
+"""The founding study's CNN: convolutions, max-pooling and dropout, with batch normalisation added.
 
 Input (B, 1, 48, 48).
 """
@@ -29,7 +29,7 @@ class CNN(EmotionClassifier):
         contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
-        FerError: no block, or more than the image can be halved.
+        FerError: there is no block, or there are more blocks than halvings of the image.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class CNN(EmotionClassifier):
 
 
 def block(inputs: int, outputs: int, depth: int) -> list[nn.Module]:
-    """Return ``depth`` 3x3 convolutions, each normalised and rectified; the last is max-pooled to half the side.
+    """Return ``depth`` 3x3 convolutions, each with batch normalisation and ReLU, and max-pooling to half the side.
 
-    Pooling comes before the normalisation, which then has a quarter of the work; the maximum commutes with ReLU.
+    Pooling comes before the last normalisation, which then has a quarter of the values.
     """
     layers: list[nn.Module] = []
     for index in range(depth):

@@ -1,8 +1,8 @@
-"""ConvNeXt for small images: patches of 2x2 pixels where ImageNet's are 4x4.
+"""ConvNeXt for small images: patches of 2x2 pixels in place of ImageNet's 4x4.
 
 Liu et al. 2022, "A ConvNet for the 2020s"; the network is torchvision's, in the width and depth of Wightman's "atto"
-(github.com/huggingface/pytorch-image-models), so that a stage of 3x3 pixels remains of 24x24. Input (B, 1, 48, 48), at
-least 16 pixels. With the defaults at 48 pixels: 3,375,007 parameters, 99.5 million multiply-adds.
+(github.com/huggingface/pytorch-image-models). The patches keep 24x24 pixels, and the last stage has 3x3. Input (B, 1,
+48, 48), at least 16 pixels. With the defaults at 48 pixels: 3,375,007 parameters, 99.5 million multiply-adds.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ from fer.models.factory import register
 
 @register("convnext")
 class ConvNeXt(EmotionClassifier):
-    """Stages of 7x7 depthwise convolutions and dense layers over channels, normalised by layers, not by batches.
+    """Stages of 7x7 depthwise convolutions and dense layers over channels, with layer normalisation.
 
     Args:
-        channels: of each stage; each halves the side.
+        channels: channels of each stage; each stage halves the side.
         depths: blocks of each stage.
-        drop_path: stochastic depth, the rate at which the last block's branch is left out (Huang et al. 2016).
+        drop_path: stochastic depth; the blocks' rates rise to this one (Huang et al. 2016).
         contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
-        FerError: the faces are too small, there are not as many depths as channels, or fewer than two blocks.
+        FerError: the faces are too small, depths and channels differ in number, or there are fewer than two blocks.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ConvNeXt(EmotionClassifier):
         if len(depths) != len(channels):
             raise FerError(f"model.depths={list(depths)}: expected {len(channels)}, one for each of model.channels")
         if sum(depths) < 2:
-            raise FerError(f"model.depths={list(depths)}: expected two blocks or more in all")
+            raise FerError(f"model.depths={list(depths)}: expected at least two blocks in all")
         self.side_after(len(channels))
         following = [*channels[1:], None]
         stages = [CNBlockConfig(*stage) for stage in zip(channels, following, depths, strict=True)]

@@ -1,8 +1,8 @@
 """EfficientNet for small images, in less than half a million parameters.
 
 Tan & Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks"; the network is torchvision's,
-cut down from B0: four stages for seven, and a 3x3 convolution of every pixel first. Input (B, 1, 48, 48), at least 8
-pixels. With the defaults at 48 pixels: 418,041 parameters, 38.2 million multiply-adds.
+cut down from B0: four stages in place of seven, and a first 3x3 convolution with stride 1. Input (B, 1, 48, 48), at
+least 8 pixels. With the defaults at 48 pixels: 418,041 parameters, 38.2 million multiply-adds.
 """
 
 from collections.abc import Sequence
@@ -19,25 +19,25 @@ from fer.models.base import EmotionClassifier
 from fer.models.factory import register
 from fer.models.layers import refuse_empty
 
-LARGE = 2  # the stage whose depthwise convolutions are 5x5; the others' are 3x3
+LARGE = 2  # the stage with depthwise convolutions of 5x5; the other stages have 3x3
 
 
 @register("efficientnet")
 class EfficientNet(EmotionClassifier):
-    """Stages of inverted bottlenecks: wide depthwise convolutions with gates, narrow between.
+    """Stages of inverted bottlenecks: wide depthwise convolutions with gates inside, narrow layers between.
 
     Args:
-        channels: of each stage, in eights; each but the first halves the side.
+        channels: channels of each stage, multiples of 8; each stage but the first halves the side.
         depths: bottlenecks of each stage.
-        expand: how much wider a bottleneck's inside is, but for the first stage's.
+        expand: expansion ratio of the bottlenecks; the first stage has 1.
         last: channels of the 1x1 convolution before pooling.
         stride: of the first convolution.
         dropout: rate before the linear layer.
-        drop_path: stochastic depth, towards which the rates of the blocks rise (Huang et al. 2016).
+        drop_path: stochastic depth; the blocks' rates rise to this one (Huang et al. 2016).
         contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
-        FerError: the faces are too small, not as many depths as channels, or channels not in eights.
+        FerError: the faces are too small, depths and channels differ in number, or channels are no multiples of 8.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class EfficientNet(EmotionClassifier):
         if len(depths) != len(channels):
             raise FerError(f"model.depths={list(depths)}: expected {len(channels)}, one for each of model.channels")
         refuse_empty(channels=channels)
-        if any(width % 8 for width in channels):  # which torchvision would round
+        if any(width % 8 for width in channels):  # torchvision would round them
             raise FerError(f"model.channels={list(channels)}: expected multiples of 8")
         self.side_after(len(channels) - 2 + stride)
         stages = [

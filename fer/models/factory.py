@@ -1,4 +1,7 @@
-"""Networks by name. To add one: a file with ``@register("name")``, a line in ``fer/models/__init__.py``, a YAML."""
+"""Registration and construction of networks by name.
+
+To add a network: a file with ``@register("name")``, a line in ``fer/models/__init__.py``, a YAML in ``conf/model``.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +13,11 @@ from fer.models.base import EmotionClassifier
 
 
 def register(name: str) -> Callable[[type[EmotionClassifier]], type[EmotionClassifier]]:
-    """Return a decorator that registers a network under ``name``, which checkpoints will bear.
+    """Return a decorator that registers a network under ``name``, the name that its checkpoints store.
 
     Raises:
-        FerError: the name is taken, or the network has a ``forward`` of its own, past which training would go.
+        FerError: the name is taken, or the network overrides ``forward``: training calls ``look`` on cropped faces and
+            would bypass it.
     """
 
     def add(network: type[EmotionClassifier]) -> type[EmotionClassifier]:
@@ -27,7 +31,7 @@ def register(name: str) -> Callable[[type[EmotionClassifier]], type[EmotionClass
 
 
 def create(section: Section, **contract: Any) -> EmotionClassifier:
-    """Return the network that ``section`` names, with its arguments.
+    """Return a new network of the registered class that ``section`` names.
 
     Args:
         section: ``{"name": "cnn", **arguments}``.

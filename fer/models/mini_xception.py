@@ -2,9 +2,9 @@
 
 Arriaga, Valdenegro-Toro & Plöger 2017, "Real-time Convolutional Neural Networks for Emotion and Gender Classification",
 after Chollet 2017, "Xception"; layers, padding and initial weights are those of the authors' Keras code,
-github.com/oarriaga/face_classification. Input (B, 1, 64, 64) there, at least 20 pixels here. With
-the defaults at 48 pixels: 56,951 parameters, 5.5 million multiply-adds. Keras counts 58,423 parameters, the 1,472
-running statistics of batch normalisation among them.
+github.com/oarriaga/face_classification. Input (B, 1, 64, 64) in the source, at least 20 pixels here. With the defaults
+at 48 pixels: 56,951 parameters, 5.5 million multiply-adds. Keras counts 58,423 parameters, which include the 1,472
+running statistics of batch normalisation.
 """
 
 from collections.abc import Sequence
@@ -61,29 +61,29 @@ class Halving(nn.Module):
 
 
 def block(inputs: int, outputs: int) -> nn.Module:
-    """Return two separable convolutions, max-pooled, beside a 1x1 convolution of every second pixel."""
+    """Return a residual block: two separable convolutions and pooling, with a strided 1x1 convolution as shortcut."""
     branch = [*separable(inputs, outputs), nn.ReLU(inplace=True), *separable(outputs, outputs), Halving()]
     shortcut = [nn.Conv2d(inputs, outputs, 1, stride=2, bias=False), norm(outputs)]
     return Residual(nn.Sequential(*branch), nn.Sequential(*shortcut))
 
 
 def separable(inputs: int, outputs: int) -> list[nn.Module]:
-    """Return a 3x3 convolution of each channel by itself and a 1x1 convolution of them all, normalised."""
-    alone = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
-    return [alone, nn.Conv2d(inputs, outputs, 1, bias=False), norm(outputs)]
+    """Return a depthwise 3x3 convolution, a 1x1 convolution and batch normalisation."""
+    depthwise = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
+    return [depthwise, nn.Conv2d(inputs, outputs, 1, bias=False), norm(outputs)]
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
-    """Return batch normalisation as in Keras, but for the pace of its running statistics.
+    """Return batch normalisation with Keras's epsilon and torch's momentum.
 
-    Keras keeps 99 % of them at each step, torch 90 %. After 210 steps on drawn faces the same weights read 14 % of val
-    by Keras's statistics, which is chance, and 49 % by these.
+    Keras keeps 99 % of the running statistics at each step, torch 90 %. After 210 steps on drawn faces, the same
+    weights had a val accuracy of 14 %, which is chance, with Keras's momentum, and 49 % with torch's.
     """
     return nn.BatchNorm2d(channels, eps=EPSILON)
 
 
 def initialise(layers: nn.Module) -> None:
-    """Draw the weights of convolutions as Keras does: uniform, by Glorot & Bengio 2010; biases are 0."""
+    """Draw the weights of convolutions as Keras does: uniform (Glorot & Bengio 2010), biases 0."""
     for layer in layers.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)

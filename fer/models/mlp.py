@@ -1,6 +1,8 @@
 """The founding study's simple neural network: flatten, dense layers, softmax (in the loss).
 
-Input (B, 1, 48, 48). With the defaults: 1.3 million parameters, as many multiply-adds.
+Input (B, 1, 48, 48). With the defaults: 1.3 million parameters, as many multiply-adds. ``conf/model/mlp.yaml`` sets an
+augmentation of flips alone, since the network cannot learn invariance to shifts. On val, one seed, 12 epochs: 46.6 %
+without augmentation, 42.2 % with flips, turns, zooms and shifts.
 """
 
 from collections.abc import Sequence

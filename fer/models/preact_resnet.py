@@ -1,8 +1,8 @@
 """Pre-activation ResNet with squeeze and excitation, for small images.
 
-He et al. 2016, "Identity Mappings in Deep Residual Networks"; each branch ends in the gates of Hu et al. 2018,
-"Squeeze-and-Excitation Networks", which are torchvision's. Input (B, 1, 48, 48), at least 8 pixels. With the defaults
-at 48 pixels: 11,258,559 parameters, 1,247.1 million multiply-adds; with a width of 32 a quarter of both.
+He et al. 2016, "Identity Mappings in Deep Residual Networks"; each branch ends in a gate, torchvision's squeeze and
+excitation (Hu et al. 2018, "Squeeze-and-Excitation Networks"). Input (B, 1, 48, 48), at least 8 pixels. With the
+defaults at 48 pixels: 11,258,559 parameters, 1,247.1 million multiply-adds; with a width of 32 a quarter of both.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ class PreActResNet(EmotionClassifier):
 
     Args:
         width: channels of the first stage; they double with each further one, as the side is halved.
-        depths: residual blocks of each stage; four times two is the ResNet-18.
-        stride: of the first convolution; 2 has it look at 4x4 pixels every other pixel, as ``resnet9`` may.
-        squeeze: by which factor the gates narrow the channels; null is without gates.
+        depths: residual blocks of each stage; (2, 2, 2, 2) is the ResNet-18.
+        stride: stride of the first convolution; with 2 its kernel is 4x4, as in ``resnet9``.
+        squeeze: factor by which the gates narrow the channels; null removes the gates.
         dropout: rate before the linear layer.
-        drop_path: stochastic depth, the rate at which the last block's branch is left out (Huang et al. 2016).
+        drop_path: stochastic depth; the blocks' rates rise to this one (Huang et al. 2016).
         contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
@@ -52,8 +52,8 @@ class PreActResNet(EmotionClassifier):
         inputs, rates = width, iter(drop_rates(drop_path, sum(depths)))
         for stage, depth in enumerate(depths):
             outputs = width << stage
-            for place in range(depth):
-                layers.append(block(inputs, outputs, 1 if place or not stage else 2, squeeze, next(rates)))
+            for index in range(depth):
+                layers.append(block(inputs, outputs, 1 if index or not stage else 2, squeeze, next(rates)))
                 inputs = outputs
         head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(inputs, self.num_classes)]
         self.net = nn.Sequential(*layers, *rectified(inputs), *head)
@@ -61,7 +61,7 @@ class PreActResNet(EmotionClassifier):
 
 
 def block(inputs: int, outputs: int, stride: int, squeeze: int | None, drop_path: float) -> nn.Module:
-    """Return a residual block; where width or side change, its shortcut is a 1x1 convolution of what is rectified."""
+    """Return a residual block; if width or side change, its shortcut is a 1x1 convolution after the first ReLU."""
     branch = [
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
         *rectified(outputs),

@@ -1,4 +1,4 @@
-"""Weights trained elsewhere: fetched or read from a file, without trusting it, their names and shapes checked."""
+"""Pretrained weights: downloaded or read from an untrusted file, with their names and shapes checked."""
 
 import hashlib
 import logging
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 def fetched(url: str, key: str) -> Path:
-    """Return the file of ``url`` in torch.hub's folder, downloaded if it is not there yet.
+    """Return the file of ``url`` in torch.hub's folder; download it if it is missing.
 
     Args:
-        url: whose file name ends in a dash and the beginning of its sha256, as PyTorch's do.
-        key: what the user set, for the message.
+        url: address whose file name ends in a dash and the beginning of its sha256, as PyTorch's do.
+        key: setting that asked for it, for the message.
 
     Raises:
-        FerError: it cannot be downloaded; the message says what file goes where.
+        FerError: the download failed; the message names the file and the folder for a download by hand.
     """
     file = Path(hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if file.is_file():
@@ -32,7 +32,7 @@ def fetched(url: str, key: str) -> Path:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         hub.download_url_to_file(url, str(file), hash_beginning(url), progress=sys.stderr.isatty())
-    except (OSError, RuntimeError) as error:  # RuntimeError: the hash is another one
+    except (OSError, RuntimeError) as error:  # RuntimeError: the hash differs
         option = key.partition("=")[0]
         raise FerError(
             f"{key}: {url} could not be downloaded ({error}); put {file.name} into {file.parent}, or name the file: "
@@ -42,7 +42,7 @@ def fetched(url: str, key: str) -> Path:
 
 
 def hash_beginning(url: str) -> str:
-    """Return the beginning of the sha256 that a file name of PyTorch's holds: "397923af" of "vgg16-397923af.pth"."""
+    """Return the beginning of the sha256 in PyTorch's file names: "397923af" of "vgg16-397923af.pth"."""
     return Path(url).stem.rpartition("-")[2]
 
 
@@ -53,14 +53,14 @@ def sha256_of(file: Path) -> str:
 
 
 def local(path: str, key: str) -> Path:
-    """Return an existing file.
+    """Return the absolute path of an existing file of weights.
 
     Args:
-        path: as the user gave it.
-        key: what the user set, for the message.
+        path: path as the user gave it.
+        key: setting that named it, for the message.
 
     Raises:
-        FerError: it is a URL, or there is no such file.
+        FerError: the path is a URL, or the file does not exist.
     """
     if "://" in path:
         raise FerError(f"{key}={path}: weights are read from files only; download it and give the path")
@@ -71,39 +71,39 @@ def local(path: str, key: str) -> Path:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Return name -> tensor of a state dict that ``torch.save`` has written; nothing in it is executed.
+    """Return the state dict (name -> tensor) of a file that ``torch.save`` wrote; nothing in it is executed.
 
     Raises:
-        FerError: it is damaged, or something else.
+        FerError: the file is damaged, or holds anything but a state dict.
     """
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        tensors = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise FerError(f"{file}: refused, it is no file of weights or holds more than weights") from error
+        raise FerError(f"{file}: refused, it is no file of weights, or holds objects other than weights") from error
     except Exception as error:  # torch raises nearly anything on a damaged file
         reason = " ".join(str(error).split())[:200] or "cut short"
         raise FerError(f"{file}: not readable as weights ({reason})") from error
-    if not isinstance(found, dict) or not found:
+    if not isinstance(tensors, dict) or not tensors:
         raise FerError(f"{file}: holds no state dict (names and tensors)")
-    for name, value in found.items():
+    for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise FerError(f"{file}: {name!r} is {type(value).__name__}; expected a state dict (names and tensors)")
-    return found
+    return tensors
 
 
-def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:
-    """Raise unless the tensors have the names and shapes that are wanted, and finite values.
+def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
+    """Raise unless tensors have exactly the expected names and shapes, and finite values.
 
     Raises:
-        FerError: naming the first that does not fit.
+        FerError: naming the first tensor that does not fit.
     """
-    for name, value in wanted.items():
-        if name not in found:
-            raise FerError(f"{where}: has no {name}; expected {tuple(value.shape)}")
-        if found[name].shape != value.shape:
-            raise FerError(f"{where}: {name} is {tuple(found[name].shape)}; expected {tuple(value.shape)}")
-        if not torch.isfinite(found[name]).all():
-            raise FerError(f"{where}: {name} holds NaN or infinite weights")
-    unknown = [name for name in found if name not in wanted]
+    for name, value in expected.items():
+        if name not in tensors:
+            raise FerError(f"{source}: has no {name}; expected {tuple(value.shape)}")
+        if tensors[name].shape != value.shape:
+            raise FerError(f"{source}: {name} is {tuple(tensors[name].shape)}; expected {tuple(value.shape)}")
+        if not torch.isfinite(tensors[name]).all():
+            raise FerError(f"{source}: {name} holds NaN or infinite weights")
+    unknown = [name for name in tensors if name not in expected]
     if unknown:
-        raise FerError(f"{where}: {unknown[0]} does not belong; the last that does is {list(wanted)[-1]}")
+        raise FerError(f"{source}: {unknown[0]} does not belong; the last expected name is {list(expected)[-1]}")

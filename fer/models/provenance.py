@@ -1,4 +1,4 @@
-"""How a network was made, as its checkpoints and shared files record it."""
+"""The provenance of a network, as its checkpoints and shared files record it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,16 +9,16 @@ Dataset = Mapping[str, Any]  # see ``FERDataModule.describe``
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is recorded beside a network's weights about their making.
+    """The record of how a network's weights were made.
 
     Args:
-        dataset: that the network is trained on.
-        ancestors: data sets of earlier trainings that its weights began from, and of its teachers.
-        pretrained: name, file and SHA-256 of weights that were trained elsewhere.
-        teachers: networks whose answers were soft targets, with checkpoint, weight and SHA-256.
-        batch_size: faces a step, where the configuration left it open.
-        plan: epochs and stages that fit the time of ``budget.hours``.
-        temperature: that the logits are divided by, fitted on val at the end of a run.
+        dataset: data set that the network is trained on.
+        ancestors: data sets of earlier trainings that its weights began from, and of its teachers' trainings.
+        pretrained: name, file and SHA-256 of pretrained weights.
+        teachers: networks whose predictions were soft targets, with checkpoint, weight and SHA-256.
+        batch_size: faces a step, if ``data.batch_size=auto`` chose it.
+        plan: epochs and stages, if ``budget.hours`` chose them.
+        temperature: divisor of the logits, fitted on val at the end of a run.
     """
 
     dataset: Dataset = field(default_factory=dict)
@@ -30,21 +30,21 @@ class Provenance:
     temperature: float | None = None
 
     @classmethod
-    def of(cls, about: Mapping[str, Any]) -> "Provenance":
-        """Return what an entry ``fer`` of a checkpoint records; files of older versions lack some keys."""
+    def of(cls, entry: Mapping[str, Any]) -> "Provenance":
+        """Return the provenance in an entry ``fer`` of a checkpoint; files of older versions lack some keys."""
         return cls(
-            dataset=about.get("dataset", {}),
-            ancestors=about.get("ancestors", ()),
-            pretrained=about.get("pretrained"),
-            teachers=about.get("teachers"),
-            batch_size=about.get("batch_size"),
-            plan=about.get("plan"),
-            temperature=about.get("temperature"),
+            dataset=entry.get("dataset", {}),
+            ancestors=entry.get("ancestors", ()),
+            pretrained=entry.get("pretrained"),
+            teachers=entry.get("teachers"),
+            batch_size=entry.get("batch_size"),
+            plan=entry.get("plan"),
+            temperature=entry.get("temperature"),
         )
 
     @property
     def datasets(self) -> list[Dataset]:
-        """Every data set that has shaped the weights."""
+        """All data sets that influenced the weights."""
         return [self.dataset, *self.ancestors]
 
     def recorded(self) -> dict[str, Any]:

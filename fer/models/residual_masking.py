@@ -1,8 +1,8 @@
-"""Residual masking network: a ResNet-34 whose stages are weighted by what small U-nets make of them.
+"""Residual masking network: a ResNet-34 whose stages are multiplied by masks of small U-nets.
 
 Pham, Vu & Tran 2020, "Facial Expression Recognition Using Residual Masking Network": 74.14 % on PrivateTest from
 ImageNet's weights at 224 pixels. Stages and masks are those of the authors' code,
-github.com/phamquiluan/ResidualMaskingNetwork, behind a 3x3 convolution for small images, in half the width. Input
+github.com/phamquiluan/ResidualMaskingNetwork, after a 3x3 convolution for small images, in half the width. Input
 (B, 1, 48, 48), at least 8 pixels. With the defaults at 48 pixels: 34,467,943 parameters, 4,002.0 million multiply-adds.
 """
 
@@ -27,12 +27,12 @@ class ResidualMasking(EmotionClassifier):
     Args:
         width: channels of the first stage, 64 in the source; they double with each further one, as the side is halved.
         depths: residual blocks of each stage.
-        levels: of each stage's mask, each at half the side of the one before.
+        levels: levels of each stage's mask, each at half the side of the one before.
         dropout: rate before the linear layer.
         contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
-        FerError: the faces are too small, or there are not as many levels as depths.
+        FerError: the faces are too small, or levels and depths differ in number.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class Masked(nn.Module):
     """Layers whose output x becomes x * (1 + mask(x)).
 
     Args:
-        layers: (B, C, S, S) come out of them.
-        mask: which gives as many numbers as it takes.
+        layers: layers with output (B, C, S, S).
+        mask: module whose output has the shape of its input.
     """
 
     def __init__(self, layers: nn.Module, mask: nn.Module) -> None:
@@ -90,8 +90,8 @@ class Mask(nn.Module):
     """A U-net (Ronneberger et al. 2015) of residual blocks, whose channels sum to 1 at each pixel.
 
     Args:
-        channels: C of what comes in and goes out; each level is twice as wide as the one before.
-        levels: each but the first at half the side, rounded down.
+        channels: channels C of input and output; each level is twice as wide as the one before.
+        levels: number of levels, each but the first at half the side, rounded down.
     """
 
     def __init__(self, channels: int, levels: int) -> None:
@@ -104,24 +104,24 @@ class Mask(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (B, C, S, S) of (B, C, S, S)."""
-        seen: list[Tensor] = []
+        skipped: list[Tensor] = []  # outputs of the levels, for the skip connections
         for level, residual in enumerate(self.down):
             images = residual(self.halve(images) if level else images)
-            seen.append(images)
-        seen.pop()
-        for doubling, residual in zip(self.doubling, self.up, strict=False):  # the last of ``up`` stands alone
-            beside = seen.pop()
-            images = residual(torch.cat([doubling(images, beside), beside], 1))
+            skipped.append(images)
+        skipped.pop()
+        for doubling, residual in zip(self.doubling, self.up, strict=False):  # the last of ``up`` follows below
+            skip = skipped.pop()
+            images = residual(torch.cat([doubling(images, skip), skip], 1))
         masks: Tensor = self.up[-1](images)
-        return masks.movedim(1, -1).softmax(-1).movedim(-1, 1)  # channels innermost stay so
+        return masks.movedim(1, -1).softmax(-1).movedim(-1, 1)  # keeps the memory format
 
 
 class Doubling(nn.Module):
-    """A transposed convolution to the side of another image, normalised and rectified.
+    """A transposed convolution to the side of another image, batch normalisation and ReLU.
 
     Args:
-        inputs: channels.
-        outputs: channels.
+        inputs: input channels.
+        outputs: output channels.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -129,7 +129,7 @@ class Doubling(nn.Module):
         self.conv = nn.ConvTranspose2d(inputs, outputs, 2, 2)
         self.norm = nn.BatchNorm2d(outputs)
 
-    def forward(self, images: Tensor, beside: Tensor) -> Tensor:
-        """Return (B, C, S, S) of (B, 2C, S // 2, S // 2), where ``beside`` is (B, C, S, S)."""
-        doubled: Tensor = self.norm(self.conv(images, output_size=beside.shape[2:]))
+    def forward(self, images: Tensor, skip: Tensor) -> Tensor:
+        """Return (B, C, S, S) of images (B, 2C, S // 2, S // 2); ``skip`` (B, C, S, S) gives the side."""
+        doubled: Tensor = self.norm(self.conv(images, output_size=skip.shape[2:]))
         return doubled.relu()

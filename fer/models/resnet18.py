@@ -1,4 +1,4 @@
-"""ResNet-18 for small images: a 3x3 convolution where ImageNet's begins with a 7x7 one and max-pooling.
+"""ResNet-18 for small images: a first 3x3 convolution in place of ImageNet's 7x7 one with max-pooling.
 
 He, Zhang, Ren & Sun 2016, "Deep Residual Learning for Image Recognition"; beyond the first layers it is torchvision's
 ``resnet18``, initial weights included. Input (B, 1, 48, 48), at least 8 pixels. With the defaults at 48 pixels:
@@ -21,8 +21,8 @@ class ResNet18(EmotionClassifier):
 
     Args:
         width: channels of the first stage; they double three times, each time the side is halved.
-        zero_init: whether each block begins as the identity (Goyal et al. 2017), which He et al. had not.
-        drop_path: stochastic depth, the rate at which the last block's branch is left out (Huang et al. 2016).
+        zero_init: start each block as the identity (Goyal et al. 2017), unlike He et al.
+        drop_path: stochastic depth; the blocks' rates rise to this one (Huang et al. 2016).
         contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
@@ -36,8 +36,8 @@ class ResNet18(EmotionClassifier):
         self.side_after(3)
         layers: list[nn.Module] = [*conv_norm(1, width), nn.ReLU(inplace=True)]
         inputs, rates = width, drop_rates(drop_path, 8)
-        for place, rate in enumerate(rates):
-            stage, later = divmod(place, 2)
+        for index, rate in enumerate(rates):
+            stage, later = divmod(index, 2)
             outputs = width << stage
             layers += block(inputs, outputs, stride=1 if later or not stage else 2, drop_path=rate)
             inputs = outputs
@@ -47,7 +47,7 @@ class ResNet18(EmotionClassifier):
 
 
 def block(inputs: int, outputs: int, stride: int = 1, drop_path: float = 0.0) -> list[nn.Module]:
-    """Return a residual block; its shortcut is a 1x1 convolution where width or side change."""
+    """Return a residual block; its shortcut is a 1x1 convolution if width or side change."""
     branch = [*conv_norm(inputs, outputs, stride=stride), nn.ReLU(inplace=True), *conv_norm(outputs, outputs)]
     changes = stride > 1 or inputs != outputs
     shortcut = nn.Sequential(*conv_norm(inputs, outputs, 1, stride)) if changes else None
@@ -55,7 +55,7 @@ def block(inputs: int, outputs: int, stride: int = 1, drop_path: float = 0.0) ->
 
 
 def initialise(layers: nn.Module, zero_init: bool) -> None:
-    """Draw the weights of convolutions: normal, by He et al. 2015; with ``zero_init`` all branches begin as 0."""
+    """Draw the weights of convolutions: normal (He et al. 2015); with ``zero_init`` each branch returns 0."""
     for layer in layers.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -1,7 +1,7 @@
 """ResNet-9: the small residual network that led DAWNBench's CIFAR-10 table.
 
 Page 2018, "How to train your ResNet", part 4; layers and initial weights are those of the author's code,
-github.com/davidcpage/cifar10-fast. Input (B, 3, 32, 32) there, at least 8 pixels here. With the defaults at 48 pixels:
+github.com/davidcpage/cifar10-fast. Input (B, 3, 32, 32) in the source, at least 8 here. With the defaults at 48 pixels:
 6,570,432 parameters, 850.7 million multiply-adds; with a width of 16 about a sixteenth of both. Sides that are no
 multiple of 8 (16 with a stride of 2) are halved with rounding up, so that no pixel is lost.
 """
@@ -23,8 +23,8 @@ class ResNet9(EmotionClassifier):
     Args:
         width: channels of the first convolution; they double three times, each time the side is halved.
         scale: factor on the logits.
-        stride: of the first convolution; 2 has it look at 4x4 pixels every other pixel, as Vision Transformers' patches
-            do, and makes the network four times cheaper. Not Page's.
+        stride: stride of the first convolution; with 2 its kernel is 4x4, and the network needs a quarter of the
+            multiply-adds. Not in Page's network.
         contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
@@ -46,7 +46,7 @@ class ResNet9(EmotionClassifier):
 
 
 def halved(inputs: int, outputs: int) -> list[nn.Module]:
-    """Return a 3x3 convolution, max-pooled to half the side before ReLU, with which the maximum commutes.
+    """Return a 3x3 convolution, batch normalisation, max-pooling to half the side, and ReLU.
 
     Half of an odd side is rounded up: rounded down, the last row and column would be lost, at 5 pixels a fifth of each.
     """
@@ -54,7 +54,7 @@ def halved(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 def residual(channels: int) -> nn.Module:
-    """Return two 3x3 convolutions, both rectified, with a shortcut past them."""
+    """Return a residual block of two 3x3 convolutions, each followed by ReLU."""
     layers = [layer for _ in range(2) for layer in (*conv_norm(channels, channels), nn.ReLU(inplace=True))]
     return Residual(nn.Sequential(*layers))
 

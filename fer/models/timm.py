@@ -1,8 +1,11 @@
-"""Any network of timm, of one grey channel, its faces resized on the device; weights trained elsewhere if wanted.
+"""Any network of timm for one grey channel, with faces resized on the device and optional pretrained weights.
 
 Wightman 2019, "PyTorch Image Models", github.com/huggingface/pytorch-image-models; needs pip install
-'fer-lightning[timm]'. Input (B, 1, S, S). Parameters and cost are those of the network:
-``python -m fer.train --info models model=timm:resnet18``.
+'fer-lightning[timm]'. Input (B, 1, S, S). ``python -m fer.train --info models model=timm:resnet18`` prints the
+parameters and the cost of a network.
+
+``timm:<name>`` is one registered network with an argument, not a thousand names. Weights are read as safetensors or
+with ``weights_only``.
 """
 
 import difflib
@@ -26,25 +29,25 @@ from fer.models.pretrained import local, read_tensors, sha256_of
 log = logging.getLogger(__name__)
 
 KEY = "model.weights"
-ON_THE_HUB = "model.safetensors"
+HUB_FILE = "model.safetensors"  # file of the weights in a repository of the Hugging Face hub
 
 
 @register("timm")
 class Timm(EmotionClassifier):
-    """A network of timm, of one grey channel.
+    """A network of timm for one grey channel.
 
-    With weights, faces are normalised as those were, by the mean of the colours.
+    With pretrained weights, faces are normalised by the mean over colours of the pretraining's statistics.
 
     Args:
-        network: a name of timm's, with or without the tag of its weights: "resnet18", "resnet18.a1_in1k".
-        weights: "pretrained" (from the Hugging Face hub, downloaded once), a file, or None for random ones.
-        size: side to which faces are resized, in pixels, bilinear; None leaves them.
+        network: timm's name, with or without the tag of its weights: "resnet18", "resnet18.a1_in1k".
+        weights: "pretrained" (from the Hugging Face hub, downloaded once), a file, or None for random weights.
+        size: side to which faces are resized, in pixels, bilinear; None keeps the faces.
         dropout: rate before the last layer.
-        drop_path: stochastic depth, towards which the rates of the blocks rise (Huang et al. 2016).
+        drop_path: stochastic depth; the blocks' rates rise to this one (Huang et al. 2016).
         contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
-        FerError: timm is not installed, has no such network, or cannot build it so.
+        FerError: timm is not installed, has no such network, or cannot build it with these arguments.
     """
 
     net: nn.Sequential
@@ -69,10 +72,10 @@ class Timm(EmotionClassifier):
         self.net = nn.Sequential(Resized(size) if size else nn.Identity(), made)
 
     def load_pretrained(self) -> dict[str, str] | None:
-        """Load the weights; of those of three colours the sum, the last layer begins anew.
+        """Load the weights: the first layer's are summed over the colours, the last layer starts from random ones.
 
         Raises:
-            FerError: they cannot be had, or are not the network's.
+            FerError: the weights are not available, or do not fit the network.
         """
         if self.weights is None:
             return None
@@ -81,25 +84,25 @@ class Timm(EmotionClassifier):
         else:
             file = local(self.weights, KEY)
             name = file.name
-        found = safetensors.read(file)[0] if file.suffix == safetensors.SUFFIX else read_tensors(file)
-        for key, value in found.items():
+        tensors = safetensors.read(file)[0] if file.suffix == safetensors.SUFFIX else read_tensors(file)
+        for key, value in tensors.items():
             if not torch.isfinite(value).all():
                 raise FerError(f"{file}: {key} holds NaN or infinite weights")
         last = vars(self.net[1])["pretrained_cfg"].get("classifier") or ()
         adapted = tuple(f"{layer}." for layer in ((last,) if isinstance(last, str) else last))
-        for key, value in self.net[1].state_dict().items():  # of what is missing timm would tell nothing
-            if key not in found and not key.startswith(adapted):
+        for key, value in self.net[1].state_dict().items():  # timm would not report missing ones
+            if key not in tensors and not key.startswith(adapted):
                 raise FerError(f"{file}: has no {key}; expected {tuple(value.shape)}, as timm's {self.network} has")
-        options = {**self.options, "pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(found)}}
+        options = {**self.options, "pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(tensors)}}
         self.net[1] = build(self.network, options, f"{file}: not the weights of ")
         return {"name": name, "file": str(file), "sha256": sha256_of(file)}
 
 
 class Resized(nn.Module):
-    """Faces at another side.
+    """Bilinear resizing of faces.
 
     Args:
-        size: of the side, in pixels.
+        size: side of the result, in pixels.
     """
 
     def __init__(self, size: int) -> None:
@@ -107,7 +110,7 @@ class Resized(nn.Module):
         self.size = size
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return (B, 1, T, T) of (B, 1, S, S)."""
+        """Return faces (B, 1, T, T) of faces (B, 1, S, S)."""
         return functional.interpolate(images, size=(self.size, self.size), mode="bilinear", align_corners=False)
 
 
@@ -123,49 +126,49 @@ def library() -> ModuleType:
         raise FerError("model=timm needs timm, which is not installed: pip install 'fer-lightning[timm]'") from error
 
 
-def build(network: str, options: dict[str, Any], blamed: str = "model.network=") -> Any:
-    """Return a network of timm's.
+def build(network: str, options: dict[str, Any], failure: str = "model.network=") -> Any:
+    """Return a network of timm.
 
     Args:
-        network: its name.
-        options: of ``timm.create_model``.
-        blamed: what is wrong of it if it fails; else it is the name or the options.
+        network: timm's name.
+        options: arguments of ``timm.create_model``.
+        failure: beginning of the message if building fails.
 
     Raises:
-        FerError: there is none of that name, or it cannot be built so.
+        FerError: timm has no network of that name, or cannot build it with these options.
     """
     timm = library()
     known = timm.list_models()
     if network.partition(".")[0] not in known:
         near = difflib.get_close_matches(network, known, n=3)
-        told = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() has all names"
-        raise FerError(f"model.network={network}: timm {timm.__version__} has no such network; {told}")
+        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() has all names"
+        raise FerError(f"model.network={network}: timm {timm.__version__} has no such network; {hint}")
     try:
         return timm.create_model(network, **options)
     except (RuntimeError, TypeError, ValueError, KeyError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise FerError(f"{blamed}{network}: {reason}") from error
+        raise FerError(f"{failure}{network}: {reason}") from error
 
 
-def downloaded(network: str, told: dict[str, Any]) -> tuple[str, Path]:
-    """Return the name of a network's weights on the Hugging Face hub, and their file, downloaded if it is not there.
+def downloaded(network: str, pretrained_cfg: dict[str, Any]) -> tuple[str, Path]:
+    """Return a network's repository on the Hugging Face hub, and the file of its weights; download it if missing.
 
     Args:
-        network: as the user gave it.
-        told: what timm knows of its weights.
+        network: name as the user gave it.
+        pretrained_cfg: timm's description of its weights.
 
     Raises:
-        FerError: there are none, or they cannot be downloaded.
+        FerError: timm has no weights of the network, or the download failed.
     """
-    name = told.get("hf_hub_id")
+    name = pretrained_cfg.get("hf_hub_id")
     if not name:
-        raise FerError(f"{KEY}=pretrained: timm knows no weights of {network}; expected null or a file")
+        raise FerError(f"{KEY}=pretrained: timm has no weights of {network}; expected null or a file")
     hub = importlib.import_module("huggingface_hub")
-    log.info("%s: %s of %s, from the Hugging Face hub unless it is there", KEY, ON_THE_HUB, name)
+    log.info("%s: %s of %s, downloaded from the Hugging Face hub unless it is cached", KEY, HUB_FILE, name)
     try:
-        return name, Path(hub.hf_hub_download(name, ON_THE_HUB))
-    except Exception as error:  # of the network, the hub, the cache: a dozen classes, OSError's and others
+        return name, Path(hub.hf_hub_download(name, HUB_FILE))
+    except Exception as error:  # network, hub and cache raise a dozen classes, OSError among them
         reason = " ".join(str(error).split())[:200]
         raise FerError(
-            f"{KEY}=pretrained: {ON_THE_HUB} of {name} could not be downloaded ({reason}); name the file: {KEY}=FILE"
+            f"{KEY}=pretrained: {HUB_FILE} of {name} could not be downloaded ({reason}); name the file: {KEY}=FILE"
         ) from error

@@ -1,9 +1,9 @@
-"""VGG16, as the founding study used it: convolutions with ImageNet's weights, frozen, and a small head.
+"""VGG16 as in the founding study: frozen convolutions with ImageNet's weights, and a small head.
 
 Simonyan & Zisserman 2015, "Very Deep Convolutional Networks for Large-Scale Image Recognition"; layers, weights and
 normalisation are torchvision's ``vgg16``. Input (B, 1, S, S), at least 32 pixels; grey becomes three channels. The
-convolutions halve the side five times: of 48 pixels they make (512, 1, 1), so that VGG16's pooling to 7x7 has no place.
-With the defaults at 48 pixels: 14,848,839 parameters, of which the head's 134,151 train; 704.8 million multiply-adds.
+convolutions halve the side five times: 48 pixels become (512, 1, 1), so that VGG16's pooling to 7x7 is left out. With
+the defaults at 48 pixels: 14,848,839 parameters, of which the head's 134,151 are trained; 704.8 million multiply-adds.
 """
 
 import logging
@@ -28,7 +28,7 @@ BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels in [0, 1], red, green, blue
 IMAGENET = VGG16_Weights.IMAGENET1K_V1
 KEY = "model.weights"
-PREFIX = "features."  # of the convolutions' names in a whole VGG16
+PREFIX = "features."  # of the convolutions' names in a complete VGG16
 LEAST_SIDE = 2 ** len(BLOCKS)
 
 
@@ -37,9 +37,9 @@ class VGG16(EmotionClassifier):
     """VGG16's convolutions, pretrained on ImageNet, and a small head.
 
     Args:
-        weights: of the convolutions: "imagenet" (torchvision's, downloaded once), a file, or None for random ones.
-        unfreeze: which convolutions train: "none", "last_block" (the last three) or "all".
-        trunk_lr_factor: factor on the learning rate of convolutions that train.
+        weights: weights of the convolutions: "imagenet" (torchvision's, downloaded once), a file, or None for random.
+        unfreeze: which convolutions are trained: "none", "last_block" (the last three) or "all".
+        trunk_lr_factor: factor on the learning rate of trained convolutions.
         hidden: width of the head's dense layer.
         dropout: rate after it.
         contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``; ImageNet's mean and std are used.
@@ -66,7 +66,7 @@ class VGG16(EmotionClassifier):
         parts = blocks()
         trunk = [layer for block in parts for layer in block]
         flat = BLOCKS[-1][-1] * (self.input_size // LEAST_SIDE) ** 2
-        # features are far from 0 and from each other's scale: normalised after the dense layer, val would be unsteady
+        # normalisation comes first: features differ in scale, and after the dense layer it would make val unsteady
         head = [nn.BatchNorm1d(flat), nn.Linear(flat, hidden), nn.ReLU(), Dropout(dropout)]
         self.net = nn.Sequential(*trunk, nn.Flatten(), *head, nn.Linear(hidden, self.num_classes))
         self.trunk = len(trunk)
@@ -76,37 +76,37 @@ class VGG16(EmotionClassifier):
     def load_pretrained(self) -> dict[str, str] | None:
         """Load the convolutions' weights.
 
-        Frozen layers without weights are drawn by a seed of their own, as if from a file: runs of other seeds then
-        share their features.
+        Without weights, frozen layers are drawn with a fixed seed, as if from a file, so that runs with different
+        seeds share their cached features.
 
         Raises:
-            FerError: the weights cannot be had, or are not VGG16's.
+            FerError: the weights are not available, or are not VGG16's.
         """
         if self.weights is not None:
             imagenet = self.weights == "imagenet"
             file = fetched(IMAGENET.url, f"{KEY}=imagenet") if imagenet else local(self.weights, KEY)
             return self._load(file, imagenet=imagenet)
         if self.frozen:
-            log.warning("model.weights=null: the frozen layers are random, and the head learns from what they make")
+            log.warning("model.weights=null: the frozen layers are random; to train them, set model.unfreeze=all")
             initialise(self.net[: self.frozen], torch.Generator().manual_seed(0))
         return None
 
     def _load(self, file: Path, *, imagenet: bool) -> dict[str, str]:
-        """Fill the convolutions from torchvision's state dict, whole or of the features alone; say what it was."""
+        """Load the convolutions from torchvision's state dict, complete or of ``features`` alone; return its record."""
         digest = sha256_of(file)
         genuine = digest.startswith(hash_beginning(IMAGENET.url))
         if imagenet and not genuine:
             raise FerError(f"{file}: its sha256 begins with {digest[:8]}, so that it is not {IMAGENET}; delete it")
-        found = read_tensors(file)
-        prefixed = any(name.startswith(PREFIX) for name in found)
-        own = {name: value for name, value in found.items() if name.startswith(PREFIX) or not prefixed}
+        tensors = read_tensors(file)
+        prefixed = any(name.startswith(PREFIX) for name in tensors)
+        kernels = {name: value for name, value in tensors.items() if name.startswith(PREFIX) or not prefixed}
         trunk, prefix = self.net[: self.trunk], PREFIX if prefixed else ""
-        check_tensors(own, {prefix + name: value for name, value in trunk.state_dict().items()}, str(file))
-        trunk.load_state_dict({name.removeprefix(PREFIX): value for name, value in own.items()})
+        check_tensors(kernels, {prefix + name: value for name, value in trunk.state_dict().items()}, str(file))
+        trunk.load_state_dict({name.removeprefix(PREFIX): value for name, value in kernels.items()})
         return {"name": str(IMAGENET) if genuine else file.name, "file": str(file), "sha256": digest}
 
     def parameter_groups(self, lr: float) -> ParamsT:
-        """Return the head, and the convolutions that train with a rate of their own."""
+        """Return the head, and the trained convolutions with a learning rate of their own."""
         trunk = [parameter for parameter in self.net[: self.trunk].parameters() if parameter.requires_grad]
         head: list[dict[str, Any]] = [{"params": list(self.net[self.trunk :].parameters())}]
         return [*head, {"params": trunk, "lr": lr * self.trunk_lr_factor}] if trunk else head
@@ -125,7 +125,7 @@ def blocks() -> list[list[nn.Module]]:
 
 
 def initialise(layers: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Draw the weights of convolutions as torchvision's VGG does: normal, by He et al. 2015; biases are 0."""
+    """Draw the weights of convolutions as torchvision's VGG does: normal (He et al. 2015), biases 0."""
     for layer in layers.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)

@@ -1,9 +1,10 @@
-"""Muon: momentum whose steps are made orthogonal, for kernels and matrices; AdamW for all else.
+"""Muon: momentum with orthogonalised steps for kernels and matrices, AdamW for all other parameters.
 
 Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks" (kellerjordan.github.io/posts/muon), with
-the polynomial given there. ``torch.optim.Muon`` takes matrices alone; here a kernel (O, I, K, K) is the matrix (O, IKK)
-of what it makes of a patch. Kernels of one shape are computed as one stack, since a GPU's host would otherwise spend
-longer on asking for small products than the GPU on computing them.
+the polynomial given there. ``torch.optim.Muon`` accepts matrices alone; here a kernel (O, I, K, K) is treated as the
+matrix (O, IKK) that it applies to a patch. AdamW's parameters are groups of the same optimizer, so that schedules and
+checkpoints need no special case. Kernels of equal shape are computed as one stack: launching many small products would
+take a GPU's host longer than computing them takes the GPU.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -12,19 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
-MOST_ITERATIONS = 5  # more bring nothing, and rounding of the square grows by 12 at each
-MOST_IN_BF16 = 3  # of them; with 5 a step of nearly one direction came out 600 times too long, with 3 none above 1.2
-POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # of x, x^3, x^5: drives singular values to about 1 from as low as 0.001
+MOST_ITERATIONS = 5  # more do not help, and each multiplies the rounding error of the square by 12
+MOST_IN_BF16 = 3  # with 5 a step with nearly one direction came out 600 times too long, with 3 at most 1.2 times
+POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # of x, x^3, x^5: brings singular values from 0.001 upwards to about 1
 
 
 class Muon(optim.AdamW):
-    """Groups with ``orthogonal`` set take orthogonal steps, the others are AdamW's.
+    """Orthogonalised momentum for the groups with ``orthogonal`` set, AdamW for the others.
 
     Args:
-        groups: each with "params", "lr", "weight_decay", "orthogonal", and "momentum" where that is set.
+        groups: each with "params", "lr", "weight_decay", "orthogonal", and "momentum" if that is true.
         betas: of AdamW.
-        iterations: of the polynomial; 5 come near 1, 3 do for small networks.
-        dtype: in which steps are made orthogonal. Momentum and weights keep their own.
+        iterations: of the polynomial; 5 bring singular values near 1, 3 are enough for small networks.
+        dtype: precision of the orthogonalisation. Momentum and weights keep theirs.
     """
 
     def __init__(
@@ -45,116 +46,118 @@ class Muon(optim.AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        every = self.param_groups
-        for group in every:
+        all_groups = self.param_groups
+        for group in all_groups:
             if group["orthogonal"]:
                 self._orthogonal_step(group)
         try:
-            self.param_groups = [group for group in every if not group["orthogonal"]]
+            self.param_groups = [group for group in all_groups if not group["orthogonal"]]
             super().step()
         finally:
-            self.param_groups = every
+            self.param_groups = all_groups
         return loss
 
     def _orthogonal_step(self, group: dict[str, Any]) -> None:
-        weights = [one for one in group["params"] if one.grad is not None]
+        weights = [weight for weight in group["params"] if weight.grad is not None]
         if not weights:
             return
-        gradients = [one.grad for one in weights]
-        momenta = [self._momentum(one) for one in weights]
+        gradients = [weight.grad for weight in weights]
+        momenta = [self._momentum(weight) for weight in weights]
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, gradients)
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         for part in portions(weights):
-            now, before = pick(gradients, part), pick(momenta, part)
-            ahead = torch._foreach_add(now, before, alpha=group["momentum"])  # as Nesterov's
-            changes = orthogonal(ahead, self.iterations, self.dtype)
-            for same in alike(map(taller, changes)):
-                rate = group["lr"] * taller(changes[same[0]])
-                torch._foreach_add_([weights[part[index]] for index in same], pick(changes, same), alpha=-rate)
+            nesterov = torch._foreach_add(pick(gradients, part), pick(momenta, part), alpha=group["momentum"])
+            steps = orthogonal(nesterov, self.iterations, self.dtype)
+            for same in alike(map(taller, steps)):
+                rate = group["lr"] * taller(steps[same[0]])
+                torch._foreach_add_([weights[part[index]] for index in same], pick(steps, same), alpha=-rate)
 
-    def _momentum(self, weights: Tensor) -> Tensor:
-        state = self.state[weights]
+    def _momentum(self, weight: Tensor) -> Tensor:
+        state = self.state[weight]
         if not state:
-            state["step"] = torch.zeros(())  # counts nothing: AdamW asks every state for it when it is loaded
-            state["momentum"] = torch.zeros_like(weights)
+            state["step"] = torch.zeros(())  # never counted: AdamW reads it from every state that is loaded
+            state["momentum"] = torch.zeros_like(weight)
         momentum: Tensor = state["momentum"]
         return momentum
 
 
 def portions(weights: Sequence[Tensor]) -> list[list[int]]:
-    """Return the indices of weights that are changed together: all, or on a CPU one, where stacks take longer."""
+    """Return the indices of weights that are updated together: all; one at a time on a CPU, where stacks are slower."""
     indices = list(range(len(weights)))
     return [[index] for index in indices] if weights[0].device.type == "cpu" else [indices]
 
 
 def taller(kernel: Tensor) -> float:
-    """Return by how much a step of a kernel (O, I, K, K) is longer where its matrix (O, IKK) is taller than wide."""
+    """Return the factor on the step of a kernel (O, I, K, K): above 1 if its matrix (O, IKK) is taller than wide."""
     rows = kernel.shape[0]
     return float(max(1.0, rows / (kernel.numel() // rows)) ** 0.5)
 
 
 def orthogonal(kernels: Sequence[Tensor], iterations: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """Return for each kernel one whose matrix has the same singular vectors, and singular values near 1.
+    """Return each kernel with its matrix orthogonalised: the same singular vectors, singular values near 1.
 
-    The polynomial is iterated on the matrix's square (R, R), with R <= C after transposing, and the factors' product
-    applied once: at R = 256, C = 2,304 half the time of iterating on the matrix. In bfloat16 a quarter of that again,
-    where the processor multiplies it (AVX-512 BF16, AMX, a GPU).
+    The polynomial is iterated on the matrix's square (R, R), with R <= C after transposing, and the product of all
+    factors is applied once. At R = 256, C = 2,304 this takes half the time of iterating on the matrix. In bfloat16 it
+    takes a quarter of that, on processors that multiply bfloat16 (AVX-512 BF16, AMX, a GPU).
 
     Args:
         kernels: (O, I, K, K), whose matrix is (O, IKK), or matrices (R, C); of any shapes.
         iterations: of the polynomial.
-        dtype: in which it is computed.
+        dtype: precision of the iterations.
     """
     sets = alike((kernel.shape, kernel.stride()) for kernel in kernels)
     stacks = [stacked(pick(kernels, same)) for same in sets]
     matrices = [stack.flatten(1 - kernels[same[0]].ndim) for stack, same in zip(stacks, sets, strict=True)]
-    wide = [wider(one) for one in normalised(matrices, dtype)]
-    products = polynomials([one @ one.mT for one in wide], iterations)
-    made = []
-    for stack, matrix, one, product in zip(stacks, matrices, wide, products, strict=True):
-        change = product @ one
-        upright = change if change.shape == matrix.shape else change.mT
-        made.append(torch.empty_like(stack).copy_(upright.reshape(stack.shape)))  # in the kernels' order in memory
-    return restored(sets, [one.view(len(same), *kernels[same[0]].shape) for one, same in zip(made, sets, strict=True)])
+    wide = [wider(matrix) for matrix in normalised(matrices, dtype)]
+    products = polynomials([matrix @ matrix.mT for matrix in wide], iterations)
+    results = []
+    for stack, matrix, turned, product in zip(stacks, matrices, wide, products, strict=True):
+        result = product @ turned
+        upright = result if result.shape == matrix.shape else result.mT
+        results.append(torch.empty_like(stack).copy_(upright.reshape(stack.shape)))  # in the kernels' memory order
+    views = [result.view(len(same), *kernels[same[0]].shape) for result, same in zip(results, sets, strict=True)]
+    return restored(sets, views)
 
 
 def normalised(matrices: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Return matrices (R, C) and stacks of them, each matrix divided by its norm: no singular value is above 1.
+    """Return matrices (R, C), or stacks of them, each divided by its norm, so that no singular value is above 1.
 
-    Divided in their own precision; the quotients are written in ``dtype``, by a GPU in the same kernel.
+    The division is in the precision of the matrices; a GPU's division kernel writes the quotients in ``dtype``.
     """
-    norms = [torch.linalg.vector_norm(one, dim=(-2, -1), keepdim=True) for one in matrices]
+    norms = [torch.linalg.vector_norm(matrix, dim=(-2, -1), keepdim=True) for matrix in matrices]
     torch._foreach_add_(norms, 1e-7)
     pairs = zip(matrices, norms, strict=True)
-    return [torch.div(one, norm, out=torch.empty_like(one, dtype=dtype)) for one, norm in pairs]
+    return [torch.div(matrix, norm, out=torch.empty_like(matrix, dtype=dtype)) for matrix, norm in pairs]
 
 
 def polynomials(squares: Sequence[Tensor], iterations: int) -> list[Tensor]:
-    """Return what the iterated polynomial multiplies the matrices of these squares (R, R) or (N, R, R) by."""
+    """Return the factors of the iterated polynomial for matrices with these squares, (R, R) or (N, R, R) each."""
     a, b, c = POLYNOMIAL
     sets = alike(square.shape[-1] for square in squares)
     current = [joined(pick(squares, same)) for same in sets]
     products: list[Tensor] = []
     for left in reversed(range(iterations)):
-        fourth = [scaled @ one for scaled, one in zip(torch._foreach_mul(current, c), current, strict=True)]
+        fourth = [scaled @ square for scaled, square in zip(torch._foreach_mul(current, c), current, strict=True)]
         factors = torch._foreach_mul(current, b)
         torch._foreach_add_(factors, fourth)
         for factor in factors:
             factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        products = [one @ other for one, other in zip(factors, products, strict=True)] if products else list(factors)
+        pairs = zip(factors, products, strict=True) if products else ()
+        products = [factor @ product for factor, product in pairs] or list(factors)
         if left:
-            current = [factor @ one @ factor for factor, one in zip(factors, current, strict=True)]
-    return restored(sets, [parted(one, pick(squares, same)) for one, same in zip(products, sets, strict=True)])
+            current = [factor @ square @ factor for factor, square in zip(factors, current, strict=True)]
+    parts = [parted(product, pick(squares, same)) for product, same in zip(products, sets, strict=True)]
+    return restored(sets, parts)
 
 
 def wider(matrices: Tensor) -> Tensor:
-    """Return matrices (..., R, C) with R <= C, transposed if need be."""
+    """Return matrices (..., R, C) with R <= C, transposed if necessary."""
     return matrices.mT if matrices.shape[-2] > matrices.shape[-1] else matrices
 
 
 def stacked(kernels: Sequence[Tensor]) -> Tensor:
-    """Return kernels (O, I, K, K) alike in shape and order in memory as (N, O, I, K, K) in that order; one as it is."""
+    """Return N kernels (O, I, K, K) of one shape and memory order as (N, O, I, K, K) in that order; one is kept."""
     if len(kernels) == 1:
         return kernels[0]
     order = sorted(range(kernels[0].ndim), key=kernels[0].stride, reverse=True)
@@ -163,18 +166,18 @@ def stacked(kernels: Sequence[Tensor]) -> Tensor:
 
 
 def joined(stacks: Sequence[Tensor]) -> Tensor:
-    """Return matrices (R, C) and stacks of them (N, R, C) as one stack; one as it is."""
-    return stacks[0] if len(stacks) == 1 else torch.cat([one.view(-1, *one.shape[-2:]) for one in stacks])
+    """Return matrices (R, C) and stacks of them (N, R, C) as one stack; a single one as is."""
+    return stacks[0] if len(stacks) == 1 else torch.cat([stack.view(-1, *stack.shape[-2:]) for stack in stacks])
 
 
 def parted(stack: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Return the parts that ``joined`` has put together, in the shapes of these."""
-    parts = stack.view(-1, *stack.shape[-2:]).split_with_sizes([one.shape[:-2].numel() for one in like])
-    return [part.view_as(one) for part, one in zip(parts, like, strict=True)]
+    """Return the parts of a stack made by ``joined``, in the shapes of ``like``."""
+    parts = stack.view(-1, *stack.shape[-2:]).split_with_sizes([shaped.shape[:-2].numel() for shaped in like])
+    return [part.view_as(shaped) for part, shaped in zip(parts, like, strict=True)]
 
 
 def alike(keys: Iterable[Hashable]) -> list[list[int]]:
-    """Return the indices of equal keys, a list for each key."""
+    """Return a list of indices for each distinct key."""
     indices: dict[Hashable, list[int]] = {}
     for index, key in enumerate(keys):
         indices.setdefault(key, []).append(index)
@@ -182,12 +185,12 @@ def alike(keys: Iterable[Hashable]) -> list[list[int]]:
 
 
 def pick(tensors: Sequence[Tensor], indices: Sequence[int]) -> list[Tensor]:
-    """Return the tensors of these indices."""
+    """Return the tensors at these indices."""
     return [tensors[index] for index in indices]
 
 
 def restored(sets: Sequence[Sequence[int]], picked: Sequence[Iterable[Tensor]]) -> list[Tensor]:
-    """Return in the order of the indices what was picked by them."""
+    """Return the tensors of several sets of indices in the order of the indices; the inverse of ``pick``."""
     pairs = [pair for same, tensors in zip(sets, picked, strict=True) for pair in zip(same, tensors, strict=True)]
-    found = dict(pairs)
-    return [found[index] for index in range(len(found))]
+    by_index = dict(pairs)
+    return [by_index[index] for index in range(len(by_index))]

@@ -1,7 +1,7 @@
-"""Sharpness-aware minimisation (Foret et al. 2021): steps by the gradients where the loss is highest nearby.
+"""Sharpness-aware minimisation (Foret et al. 2021): the gradient is taken at a nearby point with a higher loss.
 
-Each step costs two passes. The first pass counts: its loss and its scores are the network's, and it alone moves the
-running statistics of batch normalisation.
+It wraps any optimizer and is none itself. Each step takes two passes. Loss and metrics come from the first pass, which
+alone updates the running statistics of batch normalisation.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def climbing(model: Any, closure: Callable[[], Any], distance: float) -> Callable[[], Any]:
-    """Return a closure that leaves the gradients of the point to which ``closure``'s gradients lead up.
+def sharpness_aware(model: Any, closure: Callable[[], Any], distance: float) -> Callable[[], Any]:
+    """Return a closure that computes the gradients at a point ``distance`` up along the gradients of ``closure``.
 
     Args:
-        model: the network; ``climbing`` of it is set during the second pass.
-        closure: computes the loss of the weights as they are, and its gradients.
+        model: the network; its attribute ``climbing`` is set during the second pass.
+        closure: computes the loss at the current weights, and its gradients.
         distance: length of the step up, in the space of all weights (rho).
     """
 
-    def climb() -> Any:
+    def two_passes() -> Any:
         loss = closure()
-        with above(model, distance), statistics_at_rest(model):
+        with raised(model, distance), frozen_statistics(model):
             model.climbing = True
             try:
                 closure()
@@ -32,13 +32,13 @@ def climbing(model: Any, closure: Callable[[], Any], distance: float) -> Callabl
                 model.climbing = False
         return loss
 
-    return climb
+    return two_passes
 
 
 @contextmanager
 @torch.no_grad()
-def above(model: nn.Module, distance: float) -> Iterator[None]:
-    """Move the weights along their gradients, which are together made ``distance`` long, and back again at the end."""
+def raised(model: nn.Module, distance: float) -> Iterator[None]:
+    """Move the weights by ``distance`` along their gradients within the block, and back at its end."""
     moved: list[Tensor] = [parameter for parameter in model.parameters() if parameter.grad is not None]
     gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
     before = [parameter.clone() for parameter in moved]
@@ -53,8 +53,8 @@ def above(model: nn.Module, distance: float) -> Iterator[None]:
 
 
 @contextmanager
-def statistics_at_rest(model: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of batch normalisation as they are."""
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of batch normalisation unchanged within the block."""
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
     momenta = [layer.momentum for layer in layers]
     counts = [None if layer.num_batches_tracked is None else layer.num_batches_tracked.clone() for layer in layers]

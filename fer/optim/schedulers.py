@@ -1,7 +1,9 @@
 """Learning-rate schedules by name: ``scheduler.name`` and the arguments of the function registered under it.
 
-A schedule is a factor on the learning rate as a function of time in epochs, asked at every step; it has no state, so a
-resumed run continues it exactly. Plateau alone looks at val, and is torch's ``ReduceLROnPlateau``.
+A schedule is a factor on the learning rate as a function of time in epochs, evaluated at every step. It has no state,
+so that a resumed run continues it exactly. ``plateau`` alone depends on val: it is torch's ``ReduceLROnPlateau``. It is
+stepped at an epoch's last step, after validation; Lightning's stepping by epoch comes after checkpoints are written, so
+that a resumed run would differ.
 """
 
 import math
@@ -41,13 +43,13 @@ def step(
     hold_epochs: Count = 0,
     warmup_epochs: NonNegative = 0.0,
 ) -> Factor:
-    """Return a rate multiplied by ``gamma`` every ``step_epochs`` epochs, once it was held for ``hold_epochs``."""
+    """Return a rate that is constant for ``hold_epochs``, then multiplied by ``gamma`` every ``step_epochs`` epochs."""
     return warmed_up(lambda time: gamma ** (max(0, int(time) - hold_epochs) // step_epochs), warmup_epochs)
 
 
 @SCHEDULES.register("exponential")
 def exponential(epochs: int, /, *, gamma: Fraction = 0.95, warmup_epochs: NonNegative = 0.0) -> Factor:
-    """Return a rate multiplied by ``gamma`` each epoch, step by step."""
+    """Return a rate that decays by the factor ``gamma`` each epoch, a little at every step."""
     return warmed_up(lambda time: gamma**time, warmup_epochs)
 
 
@@ -56,9 +58,9 @@ def cosine(epochs: int, /, *, warmup_epochs: NonNegative = 0.0, final: Fraction 
     """Return half a cosine from 1 to ``final`` over the run, after a linear warm-up (Loshchilov & Hutter 2017).
 
     Raises:
-        FerError: the warm-up is no shorter than the run.
+        FerError: the warm-up is as long as the run, or longer.
     """
-    _shorter(warmup_epochs, epochs)
+    _check_warmup(warmup_epochs, epochs)
 
     def factor(time: float) -> float:
         progress = min(1.0, max(0.0, time - warmup_epochs) / (epochs - warmup_epochs))
@@ -71,9 +73,9 @@ def cosine(epochs: int, /, *, warmup_epochs: NonNegative = 0.0, final: Fraction 
 def onecycle(
     epochs: int, /, *, rise: PartialFraction = 0.3, initial: AboveZero = 0.04, final: NonNegative = 4e-6
 ) -> Factor:
-    """Return one cycle: a cosine rise from ``initial`` to 1 over ``rise`` of the run, then down (Smith & Topin 2018).
+    """Return one cycle: a cosine rise from ``initial`` to 1 over the share ``rise`` of the run, then down to ``final``.
 
-    The defaults are torch's ``OneCycleLR``: 1/25 to 1 to 1/250,000.
+    Smith & Topin 2018. The defaults are those of torch's ``OneCycleLR``: 1/25 to 1 to 1/250,000.
     """
 
     def factor(time: float) -> float:
@@ -87,12 +89,12 @@ def onecycle(
 
 @SCHEDULES.register("plateau")
 def plateau(epochs: int, /, *, factor: Fraction = 0.5, patience: Count = 3, min_factor: Fraction = 0.001) -> Plateau:
-    """Return the schedule that waits for val to stand still; ``min_factor`` is the least factor on the rate."""
+    """Return the schedule that lowers the rate when val stops improving; ``min_factor`` limits the total factor."""
     return Plateau(factor, patience, min_factor)
 
 
 def warmed_up(factor: Factor, warmup_epochs: float) -> Factor:
-    """Return ``factor`` with a linear rise over the first ``warmup_epochs``, from a hundredth."""
+    """Return ``factor`` with a linear rise from 0.01 over the first ``warmup_epochs``."""
     if not warmup_epochs:
         return factor
     return lambda time: factor(time) * max(0.01, min(1.0, time / warmup_epochs))
@@ -102,6 +104,6 @@ def _between(start: float, end: float, progress: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _shorter(warmup_epochs: float, epochs: int) -> None:
+def _check_warmup(warmup_epochs: float, epochs: int) -> None:
     if warmup_epochs >= epochs:
-        raise FerError(f"scheduler.warmup_epochs={warmup_epochs:g}: no shorter than trainer.max_epochs={epochs}")
+        raise FerError(f"scheduler.warmup_epochs={warmup_epochs:g}: expected less than trainer.max_epochs={epochs}")

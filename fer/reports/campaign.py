@@ -1,4 +1,4 @@
-"""The page of a campaign: ``best.html``, and ``figures/``: the same, fit for papers."""
+"""The page of a campaign, ``best.html``, and its figures as files for papers in ``figures/``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from fer.metrics.results import SelectionRecord
 from fer.reports import figures, html, plotting
 from fer.reports.figures import PERCENT
 from fer.reports.html import Section, card, joined, paragraph, tag
@@ -35,22 +36,22 @@ HEADS = (
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table of results.
 
     Args:
-        name: of the network, or of several: "students, mean".
-        role: of ``ROLES``.
-        parameters: of it; 0 where they are not known.
+        name: name of the network or ensemble, or of a mean: "3 students, mean".
+        role: key of ``ROLES``.
+        parameters: number of parameters; 0 if unknown.
         split: "val" or "test".
-        views: of ``VIEWS``.
+        views: key of ``VIEWS``.
         accuracy: 0 to 1.
-        interval: 95 %, for other faces; None of a mean.
-        sd: over seeds; None of one network.
+        interval: 95 % interval of the accuracy for other faces; None for a mean.
+        sd: standard deviation over seeds; None for a single network.
         macro_f1: 0 to 1.
-        clean: accuracy over the faces without an exact duplicate in train; None where that is not known.
-        nll: of the calibrated probabilities where there is a temperature.
-        ece: likewise.
-        chance: what a calibrated network's ECE stays below in 95 % of samples; None where it is not known.
+        clean: accuracy over the faces without an exact duplicate in train; None if unknown.
+        nll: negative log-likelihood, after calibration if there is a temperature.
+        ece: expected calibration error, likewise.
+        chance: ECE below which a calibrated network stays in 95 % of samples; None if unknown.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Row:
         spread = "" if self.interval is None else "  [{:.2f}, {:.2f}]".format(*(100 * end for end in self.interval))
         spread = spread if self.sd is None else f" ± {100 * self.sd:.2f}"
         clean = "" if self.clean is None else f"{100 * self.clean:.2f} %"
-        judged = "" if self.chance is None else (", within chance" if self.ece <= self.chance else ", above chance")
+        verdict = "" if self.chance is None else (", within chance" if self.ece <= self.chance else ", above chance")
         return (
             self.name,
             f"{self.parameters:,}" if self.parameters else "",
@@ -83,23 +84,23 @@ class Row:
             f"{100 * self.macro_f1:.2f} %",
             clean,
             f"{self.nll:.4f}",
-            f"{self.ece:.4f}{judged}",
+            f"{self.ece:.4f}{verdict}",
         )
 
 
 @dataclass(frozen=True)
 class Span:
-    """A training or a phase on the campaign's clock, in seconds: planned, and as it went.
+    """Planned and actual times of a training or phase, in seconds of the campaign's clock.
 
     Args:
-        name: of it.
-        role: of ``ROLES``; "phase" for a phase.
-        planned: begin and end.
-        actual: begin and end; None where it did not begin.
-        epochs: planned and done; None for a phase.
-        state: in a word.
-        accuracy: val, single view, of the best epoch.
-        taught_by: names of its teachers.
+        name: name of the training or phase.
+        role: key of ``ROLES``; "phase" for a phase.
+        planned: planned start and end.
+        actual: actual start and end; None if it did not start.
+        epochs: planned and finished epochs; None for a phase.
+        state: state of the training, in a word.
+        accuracy: val accuracy of the best epoch, single view.
+        taught_by: names of the teachers.
     """
 
     name: str
@@ -114,24 +115,24 @@ class Span:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the page of a campaign shows.
+    """Contents of the page of a campaign.
 
     Args:
-        title: of the page.
-        lead: sentences beneath it.
-        rows: of the table, the most important first.
-        spans: trainings and phases.
-        hours: that were given.
-        seconds: that were taken.
+        title: title of the page.
+        lead: sentences below the title.
+        rows: rows of the table, the most important first.
+        spans: times of trainings and phases.
+        hours: time limit.
+        seconds: time used.
         curves: network -> val accuracy of each epoch.
         roles: network -> its role.
-        selection: how the ensemble was chosen, as "selection" of ``metrics.json``; None where there is none.
+        selection: how the ensemble was chosen; None where there is none.
         weights: network of the ensemble -> (weight, temperature).
-        calibration: probabilities (N, C), targets (N,), (ECE, the 95th percentile of a calibrated network's),
-            temperature; of the ensemble, or of the best network.
-        calibrated: whose that is, and of which split, in words.
+        calibration: probabilities (N, C), targets (N,), (ECE, the 95th percentile of a calibrated network's ECE) and
+            temperature of the ensemble, or of the best network.
+        calibrated: name, split and view of that ensemble or network, in words.
         cost: name -> text.
-        notes: what a reader must know.
+        notes: warnings.
         about: name -> text: command, versions, hardware.
     """
 
@@ -143,7 +144,7 @@ class Summary:
     seconds: float
     curves: Mapping[str, Sequence[float]]
     roles: Mapping[str, str]
-    selection: Mapping[str, Any] | None = None
+    selection: SelectionRecord | None = None
     weights: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     calibration: tuple[NDArray[np.floating[Any]], NDArray[np.integer[Any]], tuple[float, float], float] | None = None
     calibrated: str = ""
@@ -156,19 +157,20 @@ def write(summary: Summary, folder: Path) -> Path:
     """Write ``figures/`` and ``best.html`` to ``folder``, and return the page.
 
     Raises:
-        OSError: the folder may not be written.
+        OSError: the folder is not writable.
     """
     file = folder / "best.html"
     drawn = draw(summary, folder / "figures")
     foot = (
-        "Everything was chosen on val. Test was opened at the end, once in each view for each network and the ensemble."
+        "Everything was chosen on val. Test was evaluated at the end, once for each view of each network and of the "
+        "ensemble."
     )
     html.write(file, summary.title, lead(summary), sections(summary, drawn), foot)
     return file
 
 
 def text(rows: Sequence[Row]) -> str:
-    """Return the table for a terminal."""
+    """Return the table of results as text for a terminal."""
     return text_table(HEADS, [row.cells for row in rows]) if rows else "no network was evaluated"
 
 
@@ -191,7 +193,7 @@ def draw(summary: Summary, folder: Path) -> dict[str, str]:
 
 
 def times(spans: Sequence[Span]) -> Figure:
-    """Draw when each training and phase was planned and when it ran."""
+    """Draw the planned and the actual times of each training and phase."""
     figure, rows = canvas(0.9 + 0.27 * len(spans))
     plot = rows[0, 0]
     for index, span in enumerate(spans):
@@ -207,7 +209,7 @@ def times(spans: Sequence[Span]) -> Figure:
     plot.xaxis.set_major_locator(MaxNLocator(5))
     plot.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
     plot.set_xlim(left=0)
-    plot.set_xlabel("time; grey: planned")
+    plot.set_xlabel("time; wide grey bars: planned")
     return figure
 
 
@@ -235,46 +237,48 @@ def curves(values: Mapping[str, Sequence[float]], roles: Mapping[str, str]) -> F
 
 
 def lead(summary: Summary) -> Markup:
-    """Return what stands below the title."""
+    """Return the part below the title: sentences, and the cards of the main results and the time."""
     sentences = [paragraph(text, class_="soft") for text in summary.lead]
     return joined(*sentences, html.cards([*map(headline, _headlines(summary.rows)), effort(summary)]))
 
 
 def _headlines(rows: Sequence[Row]) -> list[Row]:
-    """Return the most telling row of the ensemble, the students and the small network: test before val, ten crops."""
+    """Return a row for the ensemble, the students and the small network: ten crops, on test if there, else on val."""
     chosen = []
     for role in ("ensemble", "student", "small"):
-        held = [row for row in rows if row.role == role and row.views == "ten_crop"]
-        held.sort(key=lambda row: (row.split != "test", row.sd is None))
-        chosen += held[:1]
+        candidates = [row for row in rows if row.role == role and row.views == "ten_crop"]
+        candidates.sort(key=lambda row: (row.split != "test", row.sd is None))
+        chosen += candidates[:1]
     return chosen or list(rows[:1])
 
 
 def headline(row: Row) -> Markup:
     """Return the card of a row."""
-    place, interval = None, "" if row.sd is None else f"± {100 * row.sd:.2f}, standard deviation of the seeds"
+    ends, interval = None, "" if row.sd is None else f"± {100 * row.sd:.2f}, standard deviation of the seeds"
     if row.interval is not None:
         low, high = row.interval
-        interval, place = f"{100 * low:.2f} to {100 * high:.2f} (95 %, other faces)", (low, row.accuracy, high)
+        interval, ends = f"{100 * low:.2f} to {100 * high:.2f} (95 %, other faces)", (low, row.accuracy, high)
     return card(
-        row.name.capitalize(), f"{100 * row.accuracy:.2f} %", interval, f"of {row.split}, {VIEWS[row.views]}", place
+        row.name.capitalize(), f"{100 * row.accuracy:.2f} %", interval, f"of {row.split}, {VIEWS[row.views]}", ends
     )
 
 
 def effort(summary: Summary) -> Markup:
-    """Return the card of the time."""
+    """Return the card of the time used, the networks and the epochs."""
     trained = [span for span in summary.spans if span.epochs is not None and span.actual is not None]
     epochs = sum(span.epochs[1] for span in trained if span.epochs)
-    given = f"of {clock(3600 * summary.hours)} given"
-    return card("Time", clock(summary.seconds), given, f"{len(trained)} networks, {epochs:,} epochs")
+    limit = f"limit: {clock(3600 * summary.hours)}"
+    return card("Time", clock(summary.seconds), limit, f"{len(trained)} networks, {epochs:,} epochs")
 
 
 def sections(summary: Summary, drawn: Mapping[str, str]) -> list[Section]:
-    """Return the parts of the page, in order."""
+    """Return the sections of the page, in order."""
     parts = [
         Section("results", "Results", lines(summary)),
-        Section("plan", "Plan and what happened", plan(summary, drawn.get("times"))),
-        Section("curves", "Curves", one(drawn["curves"], "val accuracy by epoch")) if "curves" in drawn else None,
+        Section("plan", "Plan and actual times", plan(summary, drawn.get("times"))),
+        Section("curves", "Curves", html.drawing(drawn["curves"], "val accuracy by epoch", large=True))
+        if "curves" in drawn
+        else None,
         Section("ensemble", "The ensemble", ensemble(summary, drawn.get("selection"))) if summary.weights else None,
         Section("calibration", "Calibration", calibration(summary, drawn["calibration"]))
         if "calibration" in drawn
@@ -286,11 +290,12 @@ def sections(summary: Summary, drawn: Mapping[str, str]) -> list[Section]:
 
 
 def lines(summary: Summary) -> Markup:
-    """Return the table."""
+    """Return the section with the table of results, its legend and the warnings."""
     explained = (
-        "Brackets: 95 % intervals for other faces. ±: standard deviation over the students' seeds. Clean: without the "
-        "faces that have an exact duplicate in train. NLL and ECE: after the temperature that val fitted. Within "
-        "chance: a perfectly calibrated network of these confidences would often show as much on as many faces."
+        "Brackets: 95 % intervals for other faces. ±: standard deviation over the students' seeds. Clean: accuracy "
+        "without the faces that have an exact duplicate in train. NLL and ECE: after temperature scaling, fitted on "
+        "val. Within chance: a perfectly calibrated network with these confidences would have such an ECE on as many "
+        "faces."
     )
     notes = [html.note(text) for text in summary.notes]
     table = html.named(html.table(HEADS, [row.cells for row in summary.rows], (1, 5, 6, 7)))
@@ -298,7 +303,7 @@ def lines(summary: Summary) -> Markup:
 
 
 def plan(summary: Summary, svg: str | None) -> Markup:
-    """Return the plan beside what happened."""
+    """Return the section on the plan: planned and actual times and epochs of each phase and training."""
     heads = (
         "phase or network",
         "planned",
@@ -322,29 +327,24 @@ def plan(summary: Summary, svg: str | None) -> Markup:
         )
         for span in summary.spans
     ]
-    picture = html.drawing(svg, "planned and real times of each training", large=True) if svg else ""
+    picture = html.drawing(svg, "planned and actual times of each training", large=True) if svg else ""
     return joined(picture, html.named(html.table(heads, rows, (1, 2, 3, 4, 6))))
 
 
-def one(svg: str, label: str) -> Markup:
-    """Return a figure alone."""
-    return html.drawing(svg, label, large=True)
-
-
 def ensemble(summary: Summary, svg: str | None) -> Markup:
-    """Return who is in the ensemble, and how val's accuracy grew with its networks."""
+    """Return the section on the ensemble: its networks, and its val accuracy by the number of networks."""
     rows = [(name, f"{weight:.3f}", f"{temperature:.3f}") for name, (weight, temperature) in summary.weights.items()]
     table = html.table(("network", "weight", "temperature"), rows, (1, 2))
     explained = paragraph(
-        "Chosen on val, one network after the other, with replacement; each network's logits are divided by its own "
-        "temperature first.", class_="soft",
+        "Networks were added one by one, each time the one that gives the best NLL on val; a network may be added "
+        "again. Each network's logits are divided by its temperature first.", class_="soft",
     )  # fmt: skip
     growth = html.drawing(svg, "val accuracy and NLL by the networks added") if svg else Markup("")
     return html.columns(growth, joined(table, explained)) if svg else joined(table, explained)
 
 
 def calibration(summary: Summary, svg: str) -> Markup:
-    """Return accuracy against confidence."""
+    """Return the section on calibration: accuracy against confidence."""
     return joined(
         html.drawing(svg, "accuracy against confidence"), paragraph(tag("span", summary.calibrated), class_="soft")
     )

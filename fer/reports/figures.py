@@ -16,21 +16,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fer.metrics.calibration import bins_of, risk_by_coverage
+from fer.metrics.results import PerClass, SelectionRecord
 from fer.reports.plotting import WIDTH, bare, canvas
 from fer.reports.theme import PAPER
 
 PERCENT = PercentFormatter(1.0, decimals=0, symbol=" %")
 LARGEST = 96  # pixels, the side of a face in a page or figure
-MOST_OPAQUE = 0.52  # a cell's colour: dark text can be read on it on white, light text in the dark
-GAP = 4  # pixels between the faces of a sheet, in pixels of the faces
+MOST_OPAQUE = 0.52  # of a cell's colour: dark text on white and light text on black stay readable
+GAP = 4  # pixels of a face between the faces of a sheet
 
 
 def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
-    """Draw loss and accuracy of train and val over each other, and the learning rate beneath.
+    """Draw loss and accuracy of train and val by epoch, and the learning rate below.
 
     Args:
-        history: a row an epoch: epoch (from 1), loss/train, loss/val, accuracy/train, accuracy/val, learning_rate.
-        best_epoch: the chosen one, from 1.
+        history: a row for each epoch: epoch (from 1), loss/train, loss/val, accuracy/train, accuracy/val,
+            learning_rate.
+        best_epoch: the chosen epoch, from 1.
     """
     figure, rows = canvas(5.0, 3, sharex=True, height_ratios=[3, 3, 1.3])
     loss, accuracy, rate = rows[:, 0]
@@ -53,21 +55,21 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
         axes.axvline(best_epoch, color=PAPER["good"], linewidth=1, linestyle=(0, (2, 2)))
     chosen = next(row for row in history if row["epoch"] == best_epoch)
     accuracy.plot([best_epoch], [chosen["accuracy/val"]], marker="o", markersize=5, color=PAPER["good"])
-    told = f"chosen: epoch {best_epoch}, val {100 * chosen['accuracy/val']:.1f} %"
-    accuracy.set_title(told, loc="right", color=PAPER["good"], fontsize=8, fontweight="normal")
+    title = f"chosen: epoch {best_epoch}, val {100 * chosen['accuracy/val']:.1f} %"
+    accuracy.set_title(title, loc="right", color=PAPER["good"], fontsize=8, fontweight="normal")
     return figure
 
 
 def _dot(epochs: int) -> float:
-    """Return the size of an epoch's dot: many epochs are a line, few would be invisible without dots."""
+    """Return the size of an epoch's dot; 0 for many epochs, which form a visible line without dots."""
     return 3.0 if epochs <= 15 else 0.0
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
-    """Draw a confusion matrix: a row a label, in each cell the row's percentage and the count beneath.
+    """Draw a confusion matrix: a row for each label, in each cell the share of the row and the count.
 
     Args:
-        matrix: (C, C) counts, rows labelled, columns predicted.
+        matrix: (C, C) counts, rows are labels, columns are predictions.
         classes: C names.
     """
     counts = np.asarray(matrix)
@@ -95,13 +97,13 @@ def _cell(axes: Axes, row: int, column: int, share: float, count: int) -> None:
 
 
 def _square(axes: Axes, row: int, column: int, share: float, colour: str) -> None:
-    place = (column + 0.02, row + 0.02)
-    axes.add_patch(Rectangle(place, 0.96, 0.96, facecolor=PAPER["faint"], linewidth=0))
-    axes.add_patch(Rectangle(place, 0.96, 0.96, facecolor=colour, alpha=MOST_OPAQUE * share, linewidth=0))
+    corner = (column + 0.02, row + 0.02)
+    axes.add_patch(Rectangle(corner, 0.96, 0.96, facecolor=PAPER["faint"], linewidth=0))
+    axes.add_patch(Rectangle(corner, 0.96, 0.96, facecolor=colour, alpha=MOST_OPAQUE * share, linewidth=0))
 
 
 def disagreement(matrix: Sequence[Sequence[float]]) -> Figure:
-    """Draw on what share of the faces two networks answer differently, (M, M), the networks by their numbers."""
+    """Draw the share of faces on which each two of M networks disagree, (M, M), with the networks numbered from 1."""
     size = len(matrix)
     largest = max(max(row) for row in matrix) or 1.0
     figure, axes = canvas(min(WIDTH, 1.2 + 0.45 * size))
@@ -114,7 +116,7 @@ def disagreement(matrix: Sequence[Sequence[float]]) -> Figure:
     grid.set_xlim(0, size)
     grid.set_ylim(size, 0)
     grid.set_aspect("equal")
-    names = [str(place + 1) for place in range(size)]
+    names = [str(index + 1) for index in range(size)]
     grid.set_xticks(np.arange(size) + 0.5, names)
     grid.set_yticks(np.arange(size) + 0.5, names)
     grid.set_xlabel("network")
@@ -122,20 +124,16 @@ def disagreement(matrix: Sequence[Sequence[float]]) -> Figure:
     return figure
 
 
-def selection(told: Mapping[str, Any]) -> Figure:
-    """Draw an ensemble's val accuracy and NLL by the networks added; the accuracies of the best alone and of all.
-
-    Args:
-        told: "selection" of ``metrics.json``.
-    """
+def selection(selection: SelectionRecord) -> Figure:
+    """Draw an ensemble's val accuracy and NLL by the networks added; the accuracies of the best alone and of all."""
     figure, rows = canvas(3.6, rows=2, sharex=True)
     axes, below = rows[:, 0]
-    added = range(1, len(told["steps"]) + 1)
-    for plot, key, label in ((axes, "accuracy_val", "chosen"), (below, "nll_val", None)):
-        values = [step[key] for step in told["steps"]]
+    added = range(1, len(selection.steps) + 1)
+    accuracies, nlls = ([step.accuracy_val for step in selection.steps], [step.nll_val for step in selection.steps])
+    for plot, values, label in ((axes, accuracies, "chosen"), (below, nlls, None)):
         plot.plot(added, values, marker="o", markersize=4, color=PAPER["val"], label=label)
-    axes.axhline(told["best_alone_val"], color=PAPER["soft"], linestyle=":", label="best alone")
-    axes.axhline(told["all_equal_val"], color=PAPER["train"], linestyle="--", label="all, equal weights")
+    axes.axhline(selection.best_alone_val, color=PAPER["soft"], linestyle=":", label="best alone")
+    axes.axhline(selection.all_equal_val, color=PAPER["train"], linestyle="--", label="all, equal weights")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1, symbol=" %"))
     axes.set_ylabel("val accuracy")
@@ -152,28 +150,28 @@ def reliability(
     ece: tuple[float, float],
     temperature: float | None = None,
 ) -> Figure:
-    """Draw accuracy against confidence in bins, and beneath how many faces are in each.
+    """Draw accuracy against confidence in bins, and below the number of faces in each bin.
 
     Args:
         probabilities: (N, C).
         targets: (N,) class indices.
-        ece: expected calibration error, and the 95th percentile of a calibrated network's, to print.
-        temperature: that the logits were divided by; None where they are as they are.
+        ece: expected calibration error, and the 95th percentile of a calibrated network's error, to print.
+        temperature: temperature that the logits were divided by; None for unchanged logits.
     """
     bins = bins_of(probabilities, targets)
     figure, rows = canvas(4.3, 2, sharex=True, height_ratios=[3.2, 1])
     main, counts = rows[:, 0]
     width = bins.edges[1] - bins.edges[0]
-    held = bins.faces > 0
-    left = bins.edges[:-1][held]
+    filled = bins.faces > 0
+    left = bins.edges[:-1][filled]
     main.plot([0, 1], [0, 1], color=PAPER["soft"], linewidth=1, linestyle=(0, (4, 3)), label="perfect", zorder=3)
-    main.bar(left, bins.accuracy[held], 0.94 * width, align="edge", color=PAPER["val"], label="accuracy")
+    main.bar(left, bins.accuracy[filled], 0.94 * width, align="edge", color=PAPER["val"], label="accuracy")
     main.hlines(
-        bins.confidence[held], left, left + 0.94 * width, color=PAPER["train"], linewidth=2.2, label="confidence"
+        bins.confidence[filled], left, left + 0.94 * width, color=PAPER["train"], linewidth=2.2, label="confidence"
     )
     main.set_ylim(0, 1)
     main.set_xlim(0, 1)
-    of = "as it is" if temperature is None else f"temperature {temperature:.3f}"
+    of = "uncalibrated" if temperature is None else f"temperature {temperature:.3f}"
     error, chance = ece
     main.set_title(f"ECE {error:.3f} (chance ≤ {chance:.3f}), {of}")
     main.set_ylabel("share correct")
@@ -189,12 +187,12 @@ def reliability(
 def risk_coverage(
     probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], chosen: tuple[float, float] | None
 ) -> Figure:
-    """Draw the error among the faces answered against the share of faces answered, the most confident first.
+    """Draw the error rate against coverage: the share of faces answered, the most confident first.
 
     Args:
         probabilities: (N, C).
         targets: (N,) class indices.
-        chosen: coverage and error of a chosen confidence, to mark.
+        chosen: coverage and error rate of the chosen confidence, which is marked; None for no mark.
     """
     coverage, risk = risk_by_coverage(probabilities, targets)
     figure, rows = canvas(2.6)
@@ -203,38 +201,32 @@ def risk_coverage(
     axes.plot([1], [risk[-1]], marker="o", markersize=4, color=PAPER["val"], clip_on=False)
     if chosen is not None:
         axes.plot(*chosen, marker="o", markersize=5, color=PAPER["good"], zorder=3)
-        told = f"chosen on val: answers {100 * chosen[0]:.0f} %, errs in {100 * chosen[1]:.1f} %"
-        axes.set_title(told, loc="right", color=PAPER["good"], fontsize=8, fontweight="normal")
+        title = f"chosen on val: answers {100 * chosen[0]:.0f} %, errs in {100 * chosen[1]:.1f} %"
+        axes.set_title(title, loc="right", color=PAPER["good"], fontsize=8, fontweight="normal")
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("share of the faces answered")
-    axes.set_ylabel("wrong among them")
+    axes.set_xlabel("coverage: share of the faces answered")
+    axes.set_ylabel("error rate among them")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PERCENT)
     return figure
 
 
-def per_class(figures: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Draw precision and recall of each class, the recall with its 95 % interval.
-
-    Args:
-        figures: class -> {"precision", "recall", "recall_ci95", "support"}.
-    """
-    figure, rows = canvas(0.62 + 0.42 * len(figures))
+def per_class(classes: Mapping[str, PerClass]) -> Figure:
+    """Draw precision and recall of each class, the recall with its 95 % interval."""
+    figure, rows = canvas(0.62 + 0.42 * len(classes))
     axes = rows[0, 0]
-    place = np.arange(len(figures))
-    recall = np.array([values["recall"] for values in figures.values()])
-    low, high = np.array([values["recall_ci95"] for values in figures.values()]).T
-    axes.barh(place - 0.19, recall, 0.36, color=PAPER["val"], label="recall, 95 % interval")
+    heights = np.arange(len(classes))
+    recall = np.array([values.recall.number for values in classes.values()])
+    low, high = np.array([values.recall.ci95 or (0.0, 1.0) for values in classes.values()]).T
+    axes.barh(heights - 0.19, recall, 0.36, color=PAPER["val"], label="recall, 95 % interval")
     axes.errorbar(
-        recall, place - 0.19, xerr=[np.clip(recall - low, 0, None), np.clip(high - recall, 0, None)],
+        recall, heights - 0.19, xerr=[np.clip(recall - low, 0, None), np.clip(high - recall, 0, None)],
         fmt="none", ecolor=PAPER["ink"], elinewidth=0.9, capsize=2,
     )  # fmt: skip
-    axes.barh(
-        place + 0.19, [values["precision"] for values in figures.values()], 0.36, color=PAPER["train"],
-        label="precision",
-    )  # fmt: skip
-    axes.set_yticks(place, [f"{name}\n{values['support']:,}" for name, values in figures.items()])
+    precision = [values.precision.number for values in classes.values()]
+    axes.barh(heights + 0.19, precision, 0.36, color=PAPER["train"], label="precision")
+    axes.set_yticks(heights, [f"{name}\n{values.support:,}" for name, values in classes.items()])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlim(0, 1)
@@ -244,11 +236,11 @@ def per_class(figures: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def faces(images: NDArray[np.uint8], captions: Sequence[Sequence[str]], columns: int = 6) -> Figure:
-    """Draw a sheet of faces, each with lines of text beneath.
+    """Draw a sheet of faces, each with a caption.
 
     Args:
         images: (K, S, S) grey.
-        captions: of each face, at most three short lines; the first stands out.
+        captions: caption of each face, at most three short lines; the first is darker.
         columns: faces in a row.
     """
     images = shrunk(images)
@@ -274,19 +266,19 @@ def faces(images: NDArray[np.uint8], captions: Sequence[Sequence[str]], columns:
 
 
 def shrunk(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return faces (K, S, S) at ``LARGEST`` pixels where they are larger: pages would grow to megabytes."""
+    """Return faces (K, S, S), reduced to ``LARGEST`` pixels: with larger faces pages would grow to megabytes."""
     if images.shape[-1] <= LARGEST:
         return images
     return np.stack([np.asarray(Image.fromarray(image).resize((LARGEST, LARGEST))) for image in images])
 
 
 def mosaic(images: NDArray[np.uint8], columns: int, text: int = 0) -> NDArray[np.uint8]:
-    """Return K faces (K, S, S) laid out in rows, (H, W, 4) with nothing (alpha 0) between them.
+    """Return a sheet (H, W, 4) of K faces (K, S, S) in rows; the gaps are transparent.
 
     Args:
-        images: grey.
+        images: grey faces.
         columns: faces in a row.
-        text: pixels left free below each.
+        text: free pixels below each face.
     """
     images = shrunk(images)
     side = images.shape[-1]
@@ -301,11 +293,11 @@ def mosaic(images: NDArray[np.uint8], columns: int, text: int = 0) -> NDArray[np
 
 
 def augmented(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Figure:
-    """Draw faces as they are, at the left, and as training sees them.
+    """Draw faces at the left, and augmented variants of each beside them.
 
     Args:
-        before: (K, S, S) grey.
-        after: (K, M, T, T) grey, M drawn variants of each; crops stand in the middle of a grey frame.
+        before: (K, S, S) grey faces.
+        after: (K, M, T, T) grey, M random variants of each; crops get a grey frame.
     """
     count, variants = after.shape[:2]
     side = before.shape[-1]
@@ -315,14 +307,14 @@ def augmented(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Figure:
     rows = shrunk(np.concatenate([before[:, None], framed], axis=1).reshape(-1, side, side))
     side = rows.shape[-1]
     height = WIDTH * count / (variants + 1)
-    head = 0.24  # inches above the sheet for its titles
+    head = 0.24  # inches above the sheet, for its titles
     figure = Figure(figsize=(WIDTH, height + head))
     axes = bare(figure.add_axes((0, 0, 1, height / (height + head))))
     axes.set_axis_off()
     sheet = mosaic(rows, variants + 1)
     axes.imshow(sheet, interpolation="none", aspect="auto", extent=(0, sheet.shape[1], sheet.shape[0], 0))
     axes.axvline(side + GAP, color=PAPER["soft"], linewidth=1)
-    titles = ((0.5, "as it is"), (1 + variants / 2, "as training sees it, drawn anew each epoch"))
-    for place, title in titles:
-        axes.text(place * (side + GAP), -4, title, ha="center", va="bottom", fontsize=8)
+    titles = ((0.5, "original"), (1 + variants / 2, "augmented for training, at random in each epoch"))
+    for column, title in titles:
+        axes.text(column * (side + GAP), -4, title, ha="center", va="bottom", fontsize=8)
     return figure

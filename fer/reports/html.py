@@ -1,6 +1,7 @@
-"""Parts of a self-contained HTML page, light and dark, wide and narrow: no script, font or picture from elsewhere.
+"""Parts of a self-contained HTML page, for light and dark, wide and narrow screens.
 
-Every text is escaped here. What is HTML already is MarkupSafe's ``Markup``.
+A page loads no script, font or picture from elsewhere. Every text is escaped here; what is HTML already is MarkupSafe's
+``Markup``.
 """
 
 import base64
@@ -18,24 +19,24 @@ from fer.reports.plotting import inline
 from fer.reports.theme import DARK, PAPER, variables
 from fer.system.files import written_whole
 
-# the reader's choice beats the system's; without script the system's stays
+# the button overrides the system's light or dark setting; without scripts the system's setting applies
 SWITCH = """
 const root = document.documentElement, button = document.getElementById("light");
 const system = () => matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 const dark = () => (root.dataset.theme || system()) === "dark";
-const say = () => { button.textContent = dark() ? "light" : "dark"; };
+const relabel = () => { button.textContent = dark() ? "light" : "dark"; };
 button.hidden = false;
-button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; say(); });
-say();
+button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; relabel(); });
+relabel();
 """
 
 
 class Section(NamedTuple):
-    """A part of a page.
+    """A section of a page.
 
     Args:
-        name: for the page's navigation and address, a word.
-        title: above it.
+        name: one word for the navigation and the address.
+        title: its heading.
         body: its contents.
     """
 
@@ -45,12 +46,12 @@ class Section(NamedTuple):
 
 
 def joined(*parts: object) -> Markup:
-    """Return parts in a row, texts escaped."""
+    """Return parts one after the other, texts escaped."""
     return Markup("").join(map(escape, parts))
 
 
 def tag(name: str, *parts: object, **attributes: object) -> Markup:
-    """Return an element; ``class_`` stands for the attribute ``class``."""
+    """Return an element with its attributes; write ``class_`` for ``class``."""
     given = "".join(f' {key.rstrip("_")}="{escape(value)}"' for key, value in attributes.items())
     return Markup(f"<{name}{given}>{joined(*parts)}</{name}>")
 
@@ -61,17 +62,17 @@ def paragraph(*parts: object, class_: str = "") -> Markup:
 
 
 def note(*parts: object) -> Markup:
-    """Return a paragraph that must not be overlooked."""
+    """Return a highlighted paragraph, for a warning."""
     return paragraph(*parts, class_="note")
 
 
 def columns(*parts: Markup) -> Markup:
-    """Return parts side by side where there is room, else below each other."""
+    """Return parts side by side on wide screens, below each other on narrow ones."""
     return tag("div", *(tag("div", part) for part in parts), class_="columns")
 
 
 def drawing(svg: str, label: str, *, large: bool = False) -> Markup:
-    """Return a figure's SVG within the page; ``label`` tells what it shows to whoever cannot see it."""
+    """Return a figure's SVG for the page; ``label`` describes it to screen readers."""
     return tag("div", Markup(inline(svg, escape(label))), class_="drawing large" if large else "drawing")
 
 
@@ -81,14 +82,14 @@ def table(
     """Return a table.
 
     Args:
-        heads: of the columns; empty for none.
-        rows: of cells.
-        numbers: which columns hold numbers, and are set to the right.
-        stack: on a phone, lay the cells of a row below each other.
+        heads: heads of the columns; empty for none.
+        rows: cells of each row.
+        numbers: indices of the columns that hold numbers, which are right-aligned.
+        stack: whether a phone shows the cells of a row below each other.
     """
 
     def line(name: str, cells: Sequence[object]) -> Markup:
-        kinds = ["number" if place in numbers else "wide" for place in range(len(cells))]
+        kinds = ["number" if index in numbers else "wide" for index in range(len(cells))]
         return tag("tr", *(tag(name, cell, class_=kind) for cell, kind in zip(cells, kinds, strict=True)))
 
     head = tag("thead", line("th", heads)) if heads else Markup("")
@@ -97,23 +98,23 @@ def table(
 
 
 def named(part: Markup) -> Markup:
-    """Return a table whose rows have names of several words, which must not be squeezed to letters."""
+    """Return a table whose rows have long names, so that their column keeps a minimum width."""
     return tag("div", part, class_="named")
 
 
-def card(name: str, value: str, interval: str, meaning: str, place: tuple[float, float, float] | None = None) -> Markup:
-    """Return a headline figure.
+def card(name: str, value: str, interval: str, meaning: str, ends: tuple[float, float, float] | None = None) -> Markup:
+    """Return the card of a headline metric.
 
     Args:
-        name: of the figure.
-        value: in large letters.
-        interval: beneath.
-        meaning: a sentence.
-        place: low end, value and high end on a scale from 0 to 1, drawn as a bar.
+        name: name of the metric.
+        value: its value, in large letters.
+        interval: its interval or a remark, below the value.
+        meaning: explanation, at the bottom.
+        ends: low end, value and high end on a scale from 0 to 1, drawn as a bar.
     """
     scale = Markup("")
-    if place is not None:
-        low, middle, high = (100 * min(1.0, max(0.0, x)) for x in place)
+    if ends is not None:
+        low, middle, high = (100 * min(1.0, max(0.0, x)) for x in ends)
         inside = tag("i", style=f"left:{low:.2f}%;width:{high - low:.2f}%"), tag("b", style=f"left:{middle:.2f}%")
         scale = tag("div", *inside, class_="range")
     return tag(
@@ -128,17 +129,17 @@ def card(name: str, value: str, interval: str, meaning: str, place: tuple[float,
 
 
 def cards(items: Sequence[Markup]) -> Markup:
-    """Return cards in as many columns as fit."""
+    """Return cards side by side, as many as fit in a row."""
     return tag("div", *items, class_="cards")
 
 
 def details(summary: str, body: Markup) -> Markup:
-    """Return what opens at a click."""
+    """Return a part that a click on its summary opens."""
     return tag("details", tag("summary", summary), body)
 
 
 def picture(image: NDArray[np.uint8], label: str) -> Markup:
-    """Return a grey face (S, S) within the page."""
+    """Return a grey face (S, S) as an image element with its data."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "png")
     source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
@@ -146,25 +147,25 @@ def picture(image: NDArray[np.uint8], label: str) -> Markup:
 
 
 def face(image: NDArray[np.uint8], lines: Sequence[str], *more: Markup) -> Markup:
-    """Return a face with what is said of it.
+    """Return a face with its caption.
 
     Args:
         image: (S, S) grey.
-        lines: beneath; the first stands out.
-        more: below them.
+        lines: caption; the first line is bold.
+        more: parts below the caption.
     """
-    return tag("figure", picture(image, ", ".join(lines)), *said(lines), *more, class_="face")
+    return tag("figure", picture(image, ", ".join(lines)), *caption(lines), *more, class_="face")
 
 
-def beside(pictures: Sequence[Markup], lines: Sequence[str]) -> Markup:
-    """Return pictures side by side with what is said of them together; the first line stands out."""
-    return tag("figure", tag("div", *pictures, class_="pictures"), *said(lines), class_="face")
+def side_by_side(pictures: Sequence[Markup], lines: Sequence[str]) -> Markup:
+    """Return pictures side by side with one caption, whose first line is bold."""
+    return tag("figure", tag("div", *pictures, class_="pictures"), *caption(lines), class_="face")
 
 
-def said(lines: Sequence[str]) -> list[Markup]:
-    """Return lines of text beneath a picture; the first stands out."""
+def caption(lines: Sequence[str]) -> list[Markup]:
+    """Return the lines of a caption, the first one bold."""
     first, *others = lines
-    return [tag("div", first, class_="said"), *(tag("div", line, class_="label") for line in others)]
+    return [tag("div", first, class_="caption"), *(tag("div", line, class_="label") for line in others)]
 
 
 def chances(probabilities: Mapping[str, float], marks: Mapping[str, str]) -> Markup:
@@ -189,12 +190,12 @@ def write(file: Path, title: str, lead: Markup, sections: Sequence[Section], foo
     """Write a page, whole or not at all.
 
     Args:
-        file: to write.
-        title: of the page.
-        lead: below the title.
-        sections: in order; the navigation names them.
+        file: path of the page.
+        title: title of the page.
+        lead: contents between title and navigation.
+        sections: sections in order, linked in the navigation.
         foot: last line.
-        script: of the page's own, which must be able to stay away.
+        script: script of this page; the page must work without it.
     """
     links = [tag("a", part.name, href=f"#{part.name}") for part in sections]
     button = Markup('<button id="light" type="button" hidden></button>')

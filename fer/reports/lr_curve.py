@@ -1,4 +1,4 @@
-"""The figure of a learning-rate range test: the loss against the rate."""
+"""The figure of a learning-rate range test: the loss against the learning rate."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from fer.reports.plotting import canvas
 from fer.reports.theme import PAPER
 
-ABOVE = 0.5  # room above the first smoothed loss, in parts of the fall beneath it; what diverges higher is cut off
-BELOW = 0.7  # the same beneath the lowest, for the scatter of single batches
-ASIDE = 1.3  # factor by which the axis goes beyond a configured rate that was not tried
+ABOVE = 0.5  # margin above the first smoothed loss, as a share of the fall; the loss axis ends there
+BELOW = 0.7  # margin below the lowest smoothed loss, as a share of the fall, for the scatter of single batches
+ASIDE = 1.3  # factor by which the axis extends beyond a configured rate outside the tested range
 DASHES = (0, (4, 3))
 
 
@@ -44,7 +44,7 @@ def rate_curve(
 
 
 def limits(losses: Sequence[float], smoothed: Sequence[float]) -> tuple[float, float]:
-    """Return the loss axis' ends: the fall and its surroundings, without the heights of a divergence."""
+    """Return the ends of the loss axis: they hold the fall of the loss, and cut off a divergence."""
     first, lowest = smoothed[0], min(smoothed)
     fall = max(first - lowest, 0.02 * abs(first), 1e-3)
     bottom = max(min(losses), lowest - BELOW * fall)

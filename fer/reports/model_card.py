@@ -1,74 +1,67 @@
-"""``model_card.md`` beside an evaluation: what a network is, on what it was scored, how well, and what it is not for.
+"""``model_card.md`` beside an evaluation: a network, its data, its metrics, and the uses to keep away from.
 
-Its opening is Hugging Face's metadata (``model-index``), so that the file serves as a repository's README.md there
-(https://huggingface.co/docs/hub/model-cards); its parts follow Mitchell et al. 2019, "Model Cards for Model Reporting".
+The file opens with Hugging Face's metadata (``model-index``), so that it serves as a repository's README.md there
+(https://huggingface.co/docs/hub/model-cards). Its parts follow Mitchell et al. 2019, "Model Cards for Model Reporting".
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fer.config.conf import as_yaml
+from fer.metrics.results import THESE_FACES, Against, Annotators, PerClass, Results, Scores, Value
 from fer.metrics.table import METRICS, PERCENT, TEMPERED
 from fer.reports.summary import (
-    WHOSE_ERRORS,
     absent_in_words,
     answering_in_words,
     difference_rows,
     ensemble_in_words,
+    errors_by_vote,
     if_any,
     metric_rows,
+    metric_text,
     same_views,
     seen_in_choice_in_words,
     stated,
-    taught_in_words,
+    teachers_in_words,
     training_in_words,
-    worded,
 )
 from fer.system.files import CHANCE, written_whole
 from fer.system.text import markdown_table, sentence, times
 
-# metric of Hugging Face's hub -> figure of metrics.json
+# metric of Hugging Face's hub -> metric of metrics.json
 HUB_METRICS = {"accuracy": "accuracy", "f1": "macro_f1", "roc_auc": "roc_auc"}
-
 LIMITS = Path(__file__).with_suffix(".md")  # what is true of every network of this kind
 
 
-def write(results: Mapping[str, Any], file: Path) -> None:
+def write(results: Results, file: Path) -> None:
     """Write the card of an evaluation.
 
-    Args:
-        results: as in ``metrics.json``.
-        file: to write.
-
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     with written_whole(file) as stream:
         stream.write(f"---\n{as_yaml(metadata(results))}---\n\n{body(results)}")
 
 
-def metadata(results: Mapping[str, Any]) -> dict[str, Any]:
+# --- metadata -------------------------------------------------------------------------------------------------------
+
+
+def metadata(results: Results) -> Mapping[str, object]:
     """Return the card's metadata, as Hugging Face's hub reads them."""
-    dataset = results["dataset"]
-    views = "" if results["tta"] == "none" else f", {results['tta']}"  # one network's figure is not that of its views
-    measured = [
-        {"type": metric, "name": f"{METRICS[figure].title}{_clean_name(where)}{views}", "value": round(held[figure], 4)}
-        for where, held in (("", results), ("clean", results.get("clean")))
-        if held
-        for metric, figure in HUB_METRICS.items()
-        if held[figure] is not None
-    ]
-    scored = {"type": dataset["name"], "name": f"{dataset['name']} ({dataset['labels']})", "split": results["split"]}
+    dataset = results.dataset
+    scored = {"type": dataset.name, "name": f"{dataset.name} ({dataset.labels})", "split": results.split}
+    measured = [*_measured(results.scores, "", results.tta)]
+    if results.clean:
+        measured += _measured(results.clean, ", clean", results.tta)
     return {
         "library_name": "fer-lightning",
         "pipeline_tag": "image-classification",
-        "tags": ["facial-emotion-recognition", "pytorch-lightning", *results["architecture"].split(" + ")],
-        "datasets": [dataset["name"]],
+        "tags": ["facial-emotion-recognition", "pytorch-lightning", *results.architecture.split(" + ")],
+        "datasets": [dataset.name],
         "metrics": list(HUB_METRICS),
         "model-index": [
             {
-                "name": results["architecture"],
+                "name": results.architecture,
                 "results": [
                     {
                         "task": {"type": "image-classification", "name": "Facial-emotion recognition"},
@@ -81,159 +74,172 @@ def metadata(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _clean_name(where: str) -> str:
-    return ", clean" if where else ""
+def _measured(scores: Scores, faces: str, tta: str) -> list[dict[str, str | float]]:
+    """Return the hub's metrics; their names state the faces and the views, which are not the network's own metric."""
+    views = "" if tta == "none" else f", {tta}"
+    return [
+        {"type": hub, "name": f"{METRICS[name].title}{faces}{views}", "value": round(value, 4)}
+        for hub, name in HUB_METRICS.items()
+        if (value := scores.metrics[name].value) is not None
+    ]
 
 
-def body(results: Mapping[str, Any]) -> str:
+# --- text -----------------------------------------------------------------------------------------------------------
+
+
+def body(results: Results) -> str:
     """Return the card's text."""
     parts = {
-        f"{results['architecture']}, facial-emotion recognition": about(results),
-        "Figures": figures(results),
+        f"{results.architecture}, facial-emotion recognition": about(results),
+        "Metrics": metrics(results),
         "Emotion by emotion": by_emotion(results),
         "Calibration": calibration(results),
-        "The crowd": crowd(results),
-        "Against another": against(results),
+        "FER+ annotators": annotators(results.annotators) if results.annotators else "",
+        "Comparison with a baseline": against(results.against) if results.against else "",
     }
-    told = [f"{'##' if place else '#'} {title}\n\n{text}" for place, (title, text) in enumerate(parts.items()) if text]
-    return "\n".join([*told, LIMITS.read_text(encoding="utf-8"), f"## How it was made\n\n{provenance(results)}"])
+    texts = [f"{'##' if index else '#'} {title}\n\n{text}" for index, (title, text) in enumerate(parts.items()) if text]
+    return "\n".join([*texts, LIMITS.read_text(encoding="utf-8"), f"## How it was made\n\n{provenance(results)}"])
 
 
-def about(results: Mapping[str, Any]) -> str:
-    """Return what it is, in a few lines."""
-    emotions = ", ".join(results["per_class"])
-    told = ensemble_in_words(results)
-    several = f"{sentence(told)} " if told else ""
-    views = "" if results["tta"] == "none" else f" Test-time augmentation: {results['tta']}."
+def about(results: Results) -> str:
+    """Return what the network is, in a few lines."""
     from fer.models.checkpoints import called  # torch comes in here
 
-    called_so = called(Path(results["checkpoint"]))
+    classes = list(results.scores.per_class)
+    ensemble = ensemble_in_words(results)
+    several = f"{sentence(ensemble)} " if ensemble else ""
+    views = "" if results.tta == "none" else f" Test-time augmentation: {results.tta}."
+    network = called(Path(results.evaluation.checkpoint if results.evaluation else ""))
     use = (
         "```python\nimport fer\n\n"
-        f'model = fer.load("{called_so}")              # faces (B, 1, 48, 48), uint8 or float in [0, 1]\n'
+        f'model = fer.load("{network}")              # faces (B, 1, 48, 48), uint8 or float in [0, 1]\n'
         'probabilities = model.probabilities(faces) # (B, C), in the order of model.hparams["classes"]\n```\n'
     )
     return (
-        f"{several}Reads one of {len(results['per_class'])} labels ({emotions}) from a grey face. "
-        f"{results['parameters']:,} parameters.{views}\n\n{'' if len(results['members']) > 1 else use}"
+        f"{several}Predicts one of {len(classes)} labels ({', '.join(classes)}) from a grey face. "
+        f"{results.parameters:,} parameters.{views}\n\n{'' if len(results.members) > 1 else use}"
     )
 
 
-def figures(results: Mapping[str, Any]) -> str:
-    """Return protocol and the table of figures."""
-    dataset, clean = results["dataset"], results.get("clean")
-    heads = ["figure", f"{results['split']}, {results['n']:,} faces", *([f"clean, {clean['n']:,}"] if clean else [])]
-    rows = metric_rows(results)
-    twins = "without the faces that have an exact twin among those trained on"
-    if not clean:
-        twins = "could not be told" if results.get("seen_in_training") is None else "none, all were trained on"
+def metrics(results: Results) -> str:
+    """Return the protocol and the table of metrics."""
+    clean = results.clean
+    heads = ["metric", f"{results.split}, {results.scores.n:,} faces", *([f"clean, {clean.n:,}"] if clean else [])]
+    notes = " ".join([*_protocol(results), *_choices(results)])
+    return f"{notes}\n\n{markdown_table(heads, metric_rows(results))}\n"
+
+
+def _protocol(results: Results) -> list[str]:
+    """Return in words the data, the split and the clean faces."""
+    dataset = results.dataset
+    clean = "without the faces that have an exact duplicate among those trained on"
+    if not results.clean:
+        clean = "not known" if results.seen_in_training is None else "none, all were trained on"
     notes = [
-        f"Data: {dataset['name']} ({dataset['layout']}), labels: {dataset['labels']}, split: {dataset['split']}; "
-        f"scored: {results['split']}.",
+        f"Data: {dataset.name} ({dataset.layout}), labels: {dataset.labels}, split: {dataset.split}; "
+        f"scored: {results.split}.",
         "Whatever was chosen (epoch, temperature, weights of an ensemble) was chosen on val.",
-        f"95 % intervals are for other faces, not for other seeds. Clean: {twins}. {CHANCE}",
+        f"95 % intervals are for other faces, not for other seeds. Clean: {clean}. {CHANCE}",
+        *(f"Of the data: {note}." for note in dataset.notes),
     ]
-    notes += [f"Of the data: {note}." for note in dataset["notes"]]
-    if dataset["skipped"]:
-        notes.append(f"{len(dataset['skipped']):,} bad rows or files were skipped.")
-    if results.get("temperature_fitted_on") == "these faces":
-        notes.append("The epoch was chosen on these very faces, which flatters the figures a little.")
-    if results.get("test_opened"):
-        whom = "this network" if len(results["members"]) == 1 else "at least one of these networks"
-        notes.append(f"The test split had been opened {times(results['test_opened'])} for {whom} by then.")
+    return [*notes, f"{len(dataset.skipped):,} bad rows or files were skipped."] if dataset.skipped else notes
+
+
+def _choices(results: Results) -> list[str]:
+    """Return in words what has shaped the network, and how often test was opened."""
+    notes = []
+    if results.temperature_fitted_on == THESE_FACES:
+        notes.append("The epoch was chosen on these very faces, which flatters the metrics a little.")
+    if results.test_opened:
+        network = "this network" if len(results.members) == 1 else "at least one of these networks"
+        notes.append(f"The test split had been opened {times(results.test_opened)} for {network} by then.")
     if copies := seen_in_choice_in_words(results):
         notes.append(copies)
-    if taught := taught_in_words(results):
-        notes.append(f"Learnt from {taught}.")
-    notes.append(f"Pretrained weights: {(results.get('pretrained') or {}).get('name', 'none')}.")
-    return " ".join(notes) + "\n\n" + markdown_table(heads, rows) + "\n"
+    if teachers := teachers_in_words(results):
+        notes.append(f"Learnt from {teachers}.")
+    return [*notes, f"Pretrained weights: {results.pretrained.name if results.pretrained else 'none'}."]
 
 
-def by_emotion(results: Mapping[str, Any]) -> str:
+def by_emotion(results: Results) -> str:
     """Return the table of the classes."""
     heads = ["emotion", "faces", "precision", "recall", "F1", "ROC AUC"]
-    rows = [
-        [
-            name,
-            f"{values['support']:,}",
-            _with_ends(values, "precision"),
-            if_any(values, _with_ends(values, "recall")),
-            if_any(values, f"{100 * values['f1']:.1f} %"),
-            "none" if values["roc_auc"] is None else f"{values['roc_auc']:.3f}",
-        ]
-        for name, values in results["per_class"].items()
-    ]
-    absent = [f"There is {told}." for told in absent_in_words(results)]
+    rows = [_class_row(name, values) for name, values in results.scores.per_class.items()]
+    absent = [f"There is {words}." for words in absent_in_words(results)]
     return "\n\n".join([markdown_table(heads, rows), *absent]) + "\n"
 
 
-def _with_ends(values: Mapping[str, Any], figure: str) -> str:
-    low, high = (100 * end for end in values[f"{figure}_ci95"])
-    return f"{100 * values[figure]:.1f} % [{low:.1f}, {high:.1f}]"
+def _class_row(name: str, values: PerClass) -> list[str]:
+    area = values.roc_auc.value if values.roc_auc else None
+    return [
+        name,
+        f"{values.support:,}",
+        _with_ends(values.precision),
+        if_any(values, _with_ends(values.recall)),
+        if_any(values, f"{100 * values.f1.number:.1f} %"),
+        "none" if area is None else f"{area:.3f}",
+    ]
 
 
-def calibration(results: Mapping[str, Any]) -> str:
-    """Return what the temperature does, and what answering only where confident."""
+def _with_ends(share: Value) -> str:
+    low, high = (100 * end for end in share.ci95 or (0.0, 1.0))
+    return f"{100 * share.number:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+def calibration(results: Results) -> str:
+    """Return what the temperature changes, and the error where only confident answers count."""
     lines = []
-    if warm := results.get("calibrated"):
-        rows = [[METRICS[name].title, worded(name, results), worded(name, warm)] for name in stated(TEMPERED, warm)]
-        heads = ["", "as it is", f"temperature {results['temperature']:.3f}"]
-        alone = len(results["members"]) == 1 and results["tta"] == "none"
-        kept = alone and results.get("temperature_kept")
+    if results.calibrated:
+        before, after = results.metrics, results.calibrated
+        names = stated(TEMPERED, after)
+        rows = [[METRICS[name].title, metric_text(name, before), metric_text(name, after)] for name in names]
+        heads = ["", "without temperature", f"temperature {results.temperature:.3f}"]
+        kept = len(results.members) == 1 and results.tta == "none" and results.temperature_kept
         used = (
             "`model.probabilities` uses it"
             if kept
-            else "for these figures alone: `model.probabilities` uses what its checkpoint keeps"
+            else "for these metrics alone: `model.probabilities` uses what its checkpoint keeps"
         )
-        fitted = f"Fitted on {results['temperature_fitted_on']}; {used}."
-        lines += [markdown_table(heads, rows), "", fitted]
-    surest = ", ".join(
-        f"{100 * float(coverage):.0f} %: {100 * error:.1f} %"
-        for coverage, error in results["selective"]["error_at_coverage"].items()
-    )
-    lines += ["", f"Wrong among the surest answers, by the share of faces answered: {surest}."]
-    if found := results.get("answering"):
-        lines += ["", answering_in_words(found)]
+        lines += [markdown_table(heads, rows), "", f"Fitted on {results.temperature_fitted_on}; {used}."]
+    if results.selective:
+        errors = results.selective.error_at_coverage.items()
+        surest = ", ".join(f"{100 * float(coverage):.0f} %: {100 * error:.1f} %" for coverage, error in errors)
+        lines += ["", f"Wrong among the most confident answers, by the share of faces answered: {surest}."]
+    if results.answering:
+        lines += ["", answering_in_words(results.answering)]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
-def crowd(results: Mapping[str, Any]) -> str:
-    """Return the agreement with FER+'s annotators; empty where their votes were not given."""
-    found = results.get("crowd")
-    if not found:
-        return ""
-    annotator, errors = found["annotator"], found["errors"]
-    rows = [[words, f"{errors[key]:,}"] for key, words in WHOSE_ERRORS.items()]
-    shares = {who: f"{100 * share:.1f} %" for who, share in annotator.items()}
-    table = markdown_table([f"of its {errors['all']:,} errors", "faces"], rows)
+def annotators(found: Annotators) -> str:
+    """Return the agreement with FER+'s annotators."""
+    shares = found.annotator
+    rows = [[words, count] for words, count, _ in errors_by_vote(found.errors)]
+    table = markdown_table([f"of its {found.errors.all:,} errors", "faces"], rows)
     return (
-        f"One of FER+'s ten annotators, drawn at random, gives the network's answer in {shares['network']} of the "
-        f"faces, the label in {shares['labels']}, and the answer that most give in {shares['best']}.\n\n{table}\n"
+        f"One of FER+'s ten annotators, drawn at random, gives the network's answer in {100 * shares.network:.1f} % of "
+        f"the faces, the label in {100 * shares.labels:.1f} %, and the answer that most give in "
+        f"{100 * shares.best:.1f} %.\n\n{table}\n"
     )
 
 
-def against(results: Mapping[str, Any]) -> str:
-    """Return the paired differences to another network; empty where none was named."""
-    found = results.get("against")
-    if not found:
-        return ""
-    rows = difference_rows(found)
+def against(found: Against) -> str:
+    """Return the paired differences to a baseline."""
     return (
-        f"This minus `{found['name']}`, on the same faces{same_views(found)}, in points for {', '.join(PERCENT)}.\n\n"
-        f"{markdown_table(['figure', 'difference', '95 %'], rows)}\n"
+        f"This minus `{found.name}`, on the same faces{same_views(found)}, in points for {', '.join(PERCENT)}.\n\n"
+        f"{markdown_table(['metric', 'difference', '95 %'], difference_rows(found.paired))}\n"
     )
 
 
-def provenance(results: Mapping[str, Any]) -> str:
-    """Return how it was trained and scored, code, versions and machine."""
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+def provenance(results: Results) -> str:
+    """Return how the network was trained and scored, code, versions and machine."""
+    machine = results.machine
+    trained = [words for member in results.members if (words := training_in_words(member.trained))]
     rows = [
-        *(["trained by", f"`{told}`"] for member in results["members"] if (told := training_in_words(member))),
-        ["scored by", f"`{results['command']}`"],
-        ["data's fingerprint", f"`{results['dataset']['fingerprint']}`"],
-        ["code that scored", f"`{results.get('commit') or 'the installed package'}`"],
-        ["versions", versions],
-        ["machine", str(results["hardware"]["gpu"] or results["hardware"]["cpu"])],
-        ["finished", str(results["finished"])],
+        *(["trained by", f"`{words}`"] for words in trained),
+        ["scored by", f"`{results.command}`"],
+        ["data's fingerprint", f"`{results.dataset.fingerprint}`"],
+        ["code that scored", f"`{machine.commit or 'the installed package'}`"],
+        ["versions", ", ".join(f"{name} {version}" for name, version in machine.versions.items())],
+        ["machine", machine.hardware.gpu or machine.hardware.cpu],
+        ["finished", str(machine.finished)],
     ]
     return markdown_table(["", ""], rows) + "\n"

@@ -1,6 +1,8 @@
-"""Matplotlib's side: figures without pyplot's global state, in the theme, saved as PNG and SVG or shown in a page.
+"""Figures with matplotlib: no pyplot state, one theme, saved as PNG and SVG or put into a page.
 
-A figure is at most a text column wide (4.6 inches, 9 points), so that it serves a paper, half a screen and a phone.
+A figure is drawn once, in the colours of one theme: saved as it is for a paper, and with CSS variables for its colours
+in a page. It is one text column wide (4.6 inches, 9 points): two fit side by side on a screen, one fills a phone.
+``tests/reports`` checks that no text overlaps or sticks out and that every colour is in the theme.
 """
 
 import io
@@ -22,8 +24,8 @@ from fer.system.files import written_whole
 
 WIDTH = 4.6  # inches
 DPI = 200  # of PNG files: 920 pixels
-STYLE: Any = {  # matplotlib's own type for it lists every key there is
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+STYLE: Any = {  # matplotlib's type for it would list every key
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are the same everywhere
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -55,7 +57,7 @@ STYLE: Any = {  # matplotlib's own type for it lists every key there is
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw and save within this block in the theme."""
+    """Apply the theme to all drawing and saving within this block."""
     with matplotlib.rc_context(STYLE):
         yield
 
@@ -66,14 +68,14 @@ def canvas(height: float, rows: int = 1, **options: Any) -> tuple[Figure, NDArra
     Args:
         height: inches.
         rows: axes above each other.
-        options: as of ``matplotlib.figure.Figure.subplots``.
+        options: options of ``matplotlib.figure.Figure.subplots``.
     """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots(rows, 1, squeeze=False, **options)
 
 
 def bare(axes: Axes) -> Axes:
-    """Take grid, frame and ticks from axes that hold pictures or cells, and return them."""
+    """Remove grid, frame and ticks from axes that hold pictures or cells, and return the axes."""
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -82,7 +84,7 @@ def bare(axes: Axes) -> Axes:
 
 
 def svg(figure: Figure, name: str) -> str:
-    """Return a figure as SVG; ``name`` keeps its inner ids apart from those of other figures on a page."""
+    """Return a figure as SVG; ``name`` makes its inner ids unique on a page."""
     stream = io.StringIO()
     with style(), matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
@@ -93,21 +95,21 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     """Write ``<name>.png`` and ``<name>.svg`` to ``folder``, and return the SVG.
 
     Raises:
-        OSError: the folder may not be written.
+        OSError: the folder is not writable.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = svg(figure, name)
     with written_whole(folder / f"{name}.svg") as text:
         text.write(drawn)
     with style(), written_whole(folder / f"{name}.png", binary=True) as picture:
-        figure.set_layout_engine(None)  # it is laid out by now; again would take as long as drawing
-        kept: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}}
-        figure.savefig(picture, format="png", dpi=DPI, **kept)
+        figure.set_layout_engine(None)  # the layout is computed already; again would take as long as drawing
+        options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}}
+        figure.savefig(picture, format="png", dpi=DPI, **options)
     return drawn
 
 
 def inline(drawn: str, label: str) -> str:
-    """Return an SVG file's contents for use within a page: themed, as wide as its place, with a label for readers."""
+    """Return an SVG file's contents for a page: in the page's colours, as wide as its container, with a label."""
     body = drawn[drawn.index("<svg") :]
     body = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", body, count=1)
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"|(<svg[^>]*?) height="[^"]*"', r"\1\2", body, count=1)
@@ -115,7 +117,7 @@ def inline(drawn: str, label: str) -> str:
 
 
 def pixels(figure: Figure, dpi: int = 100) -> NDArray[np.uint8]:
-    """Return a figure as a picture, (H, W, 3) uint8."""
+    """Return a figure as an image, (H, W, 3) uint8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with style():

@@ -1,14 +1,14 @@
-"""The look of every figure and page: one set of colours, by role, for paper, light screens and dark ones.
+"""The colours of all figures and pages, by role, for paper, light screens and dark screens.
 
 Figures are drawn once, in the colours of ``PAPER``. In a page each of these colours becomes a CSS variable, so that the
-same drawing follows the reader's light or dark setting.
+same figure follows the light or dark setting of the screen.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-# role -> colour on white. Text has a contrast of at least 4.5 to its ground in both sets (WCAG 2.2, 1.4.3); train and
-# val differ in lightness as well as in hue, so that they part in grey print and for colour-blind readers.
+# role -> colour on white. Text has a contrast of at least 4.5 to its background in both sets (WCAG 2.2, 1.4.3). Train
+# and val differ in lightness as well as in hue, for grey print and colour-blind readers.
 PAPER: Mapping[str, str] = MappingProxyType(
     {
         "ink": "#1b1f27",  # text, axes
@@ -19,7 +19,7 @@ PAPER: Mapping[str, str] = MappingProxyType(
         "test": "#7d4bb5",
         "good": "#1d7d46",
         "bad": "#bd2f2a",
-        "ground": "#fefefe",  # what figures stand on
+        "ground": "#fefefe",  # background of figures
         "faint": "#f2f4f7",  # stripes, cards
         "page": "#f7f8fa",
     }
@@ -47,7 +47,7 @@ def variables(colours: Mapping[str, str]) -> str:
 
 
 def themed(svg: str) -> str:
-    """Return a drawing in the colours of ``PAPER`` with each as a CSS variable."""
+    """Return an SVG with each colour of ``PAPER`` replaced by its CSS variable."""
     for role, colour in PAPER.items():
         svg = svg.replace(colour, f"var(--{role})")
     return svg

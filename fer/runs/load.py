@@ -1,4 +1,4 @@
-"""Finished runs, read from their folders."""
+"""Reading finished runs from their folders, and their evaluations on test."""
 
 import json
 import math
@@ -16,25 +16,25 @@ from fer.config.errors import FerError
 from fer.config.settings import leaves
 from fer.metrics.statistics import Interval
 from fer.runs import predictions, ranking, run_folder
-from fer.runs.ranking import Looks, Run, Setting
+from fer.runs.ranking import OnTest, Run, Setting
 from fer.system.files import read_history, read_list, readable, why
 
-# what the data are is told by their fingerprint and the faces scored, not by the keys that named them
+# data are compared by their fingerprint and the scored faces, not by these keys
 DATA_KEYS = (
     "path", "votes", "labels", "ferplus_rule", "classes", "split", "split_seed", "val_fraction", "folds", "fold",
     "image_size", "on_bad", "synthetic_count", "synthetic_seed",
 )  # fmt: skip
-COSTS = ("parameters", "train_seconds", "images_per_second")  # which older runs may not tell
-APART = {"seed", *(f"data.{key}" for key in DATA_KEYS)}  # keys that do not tell configurations apart
+COSTS = ("parameters", "train_seconds", "images_per_second")  # metrics that older runs lack
+APART = {"seed", *(f"data.{key}" for key in DATA_KEYS)}  # keys that do not distinguish configurations
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """Runs that were read, and what was passed over.
+    """The runs that were read, and the folders that were skipped.
 
     Args:
-        runs: finished and sound.
-        skipped: folder -> why it is left out.
+        runs: finished runs with sound files.
+        skipped: folder -> reason.
     """
 
     runs: Sequence[Run]
@@ -42,83 +42,83 @@ class Gathered:
 
 
 def gather(paths: Iterable[Path]) -> Gathered:
-    """Read the finished runs at or below ``paths``, each once; what is not finished or cannot be read is told.
+    """Read the finished runs at or below ``paths``, each once; report unfinished and unreadable ones as skipped.
 
     Raises:
-        FerError: a path is not there or holds no finished run, or none of them can be read.
+        FerError: a path does not exist or contains no finished run, or no run can be read.
     """
     paths = list(paths)
     folders = {folder.resolve(): folder for folder in run_folder.find(paths)}
-    found, skipped = [], run_folder.unfinished(paths)
+    runs, skipped = [], run_folder.unfinished(paths)
     for folder in folders.values():
         try:
-            found.append(load(folder))
+            runs.append(load(folder))
         except FerError as error:
             skipped[folder] = str(error).removeprefix(f"{folder}{os.sep}")
-    if not found:
+    if not runs:
         raise FerError(f"none of {len(skipped)} runs can be read; the first: {next(iter(skipped.values()))}")
-    return Gathered(found, skipped)
+    return Gathered(runs, skipped)
 
 
 def load(folder: Path) -> Run:
     """Return a finished run.
 
     Raises:
-        FerError: a file is missing or damaged, or its figures are not those of val.
+        FerError: a file is missing or damaged, or its metrics are not those of val.
     """
     metrics = _metrics(folder / "metrics.json")
-    config, choices, asked = _told(folder)
-    # an older run does not name every key: it did what is the default now
-    told = run_folder.told(run_folder.DEFAULTS | dict(leaves(config)))
-    settings = {key: plain(value) for key, value in told.items() if key not in APART}
-    if left_out := metrics["dataset"].get("excluded"):  # told by what was left out, not by the file's name alone
-        settings["data.exclude"] = f"{Path(left_out['file']).name}, {left_out['rows_sha256'][:8]}"
+    config, choices, asked = _configuration(folder)
+    # an older run lacks newer keys, whose defaults are what it did
+    computed = run_folder.computed_settings(run_folder.DEFAULTS | dict(leaves(config)))
+    settings = {key: plain(value) for key, value in computed.items() if key not in APART}
+    if excluded := metrics["dataset"].get("excluded"):  # compared by the excluded rows, not by the file's name only
+        settings["data.exclude"] = f"{Path(excluded['file']).name}, {excluded['rows_sha256'][:8]}"
     history = _history(folder / "history.csv")
-    digest, correct = _answers(folder / "predictions.csv", metrics)
-    setting = _setting(metrics, told["data.image_size"], digest)
+    digest, correct = _correct(folder / "predictions.csv", metrics)
+    setting = _setting(metrics, computed["data.image_size"], digest)
     return Run(folder, settings, choices, asked, metrics, setting, history, correct)
 
 
-def looks_at_test(run: Path) -> Looks:
-    """Return what ``fer.evaluate`` found on the test split of a run, in the order of the looks.
+def evaluations_on_test(run: Path) -> OnTest:
+    """Return the metrics of all evaluations of a run on its test split, in their order.
 
     Raises:
-        FerError: there is no such run, or its test split was not opened.
+        FerError: the folder is no finished run, or its test split was not opened.
     """
     if not (run / "metrics.json").is_file():
         raise FerError(f"--test {run}: no finished run (it has no metrics.json)")
-    found = []
+    evaluations = []
     for file in (run / "evaluations").glob("*/metrics.json"):
         with readable(file):
             results = json.loads(file.read_text(encoding="utf-8"))
             if results["split"] == "test":
-                found.append((results.get("test_opened", 0), str(results.get("finished")), file, results))
-    elsewhere = _recorded_elsewhere(run, {finished for _, finished, _, _ in found})
-    if not found and not elsewhere:
+                evaluations.append((results.get("test_opened", 0), str(results.get("finished")), file, results))
+    elsewhere = _recorded_elsewhere(run, {finished for _, finished, _, _ in evaluations})
+    if not evaluations and not elsewhere:
         raise FerError(f"--test {run}: its test split was not opened; python -m fer.evaluate {run} --split test")
     rows = []
-    for _, _, file, results in sorted(found, key=lambda one: one[:3]):
+    for _, _, file, results in sorted(evaluations, key=lambda entry: entry[:3]):
         with readable(file):
-            rows.append(_look(file.parent.name, results))
+            rows.append(_test_row(file.parent.name, results))
     rows += elsewhere
-    heads = ["evaluation", "look", "views", "faces", "accuracy", "95 %", "clean", "macro-F1", "NLL", "ECE"]
-    return Looks(f"Test, of the one chosen run {run}", (heads, rows))
+    heads = ["evaluation", "number", "views", "faces", "accuracy", "95 %", "clean", "macro-F1", "NLL", "ECE"]
+    return OnTest(f"Test evaluations of the chosen run {run}", (heads, rows))
 
 
 def _recorded_elsewhere(run: Path, here: set[str]) -> list[list[str]]:
-    """Return a row for each look whose evaluation lies in another folder: an ensemble's, a rival's, one with --out."""
+    """Return a row for each test evaluation in another folder: of an ensemble, as a baseline, or with --out."""
     file = run / "test_opened.json"
     rows = []
-    for number, look in enumerate(read_list(file) if file.exists() else [], start=1):
-        if str(look.get("when")) not in here:
+    for number, entry in enumerate(read_list(file) if file.exists() else [], start=1):
+        if str(entry.get("when")) not in here:
             with readable(file):
-                accuracy = f"{100 * look['accuracy']:.2f} %" if "accuracy" in look else "-"
-            where = "in another folder" if look.get("networks") == 1 else f"of {look.get('networks')} networks"
-            rows.append([where, str(number), str(look.get("tta", "-")), "-", accuracy, *["-"] * 5])
+                accuracy = f"{100 * entry['accuracy']:.2f} %" if "accuracy" in entry else "-"
+            where = "in another folder" if entry.get("networks") == 1 else f"of {entry.get('networks')} networks"
+            rows.append([where, str(number), str(entry.get("tta", "-")), "-", accuracy, *["-"] * 5])
     return rows
 
 
-def _look(name: str, results: Mapping[str, Any]) -> list[str]:
+def _test_row(name: str, results: Mapping[str, Any]) -> list[str]:
     """Return the row of an evaluation on test."""
     clean = results.get("clean")
     return [
@@ -136,14 +136,14 @@ def _look(name: str, results: Mapping[str, Any]) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """Return a setting's value so that 0 and 0.0 are one."""
+    """Return a setting's value with whole floats as integers, so that 0 and 0.0 are equal as text."""
     if isinstance(value, list):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _metrics(file: Path) -> dict[str, Any]:
-    """Return a run's figures, those that every ranking needs being there."""
+    """Return a run's metrics, after a check of those that every ranking needs."""
     with readable(file):
         metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         for name in ("n", "accuracy", "macro_f1", "balanced_accuracy", "nll", "ece", "seed"):
@@ -158,46 +158,46 @@ def _metrics(file: Path) -> dict[str, Any]:
             raise ValueError("a recall is no number")
         split = metrics["split"], metrics["dataset"]["fingerprint"], metrics["dataset"]["split"]
     if split[0] != "val":
-        raise FerError(f"{file}: holds figures of another split than val, which alone is compared")
+        raise FerError(f"{file}: has metrics of {split[0]}; only metrics of val are compared")
     return metrics
 
 
-def _told(folder: Path) -> tuple[dict[str, Any], dict[str, str], frozenset[str]]:
-    """Return a run's configuration, its choices, and what its command line named."""
+def _configuration(folder: Path) -> tuple[dict[str, Any], dict[str, str], frozenset[str]]:
+    """Return a run's configuration, its choices, and the keys and groups on its command line."""
     try:
         config = run_folder.configuration_of(folder)
         chosen = stored(folder, "hydra.yaml")["hydra"]["runtime"]["choices"]
         choices = {group: choice or "none" for group, choice in chosen.items() if "/" not in group}
         asked = frozenset(given.partition("=")[0] for given in stored(folder, "overrides.yaml"))
-    except Exception as error:  # YAML's, OmegaConf's and our own: a damaged file may end in any
+    except Exception as error:  # a damaged file may raise errors of YAML, of OmegaConf or of this library
         raise FerError(f"{folder / '.hydra'}: cannot be read ({why(error)})") from error
     return config, choices, asked
 
 
 def _history(file: Path) -> list[dict[str, float]]:
-    """Return a row an epoch."""
+    """Return the rows of ``history.csv``, one for each epoch."""
     with readable(file):
         history = read_history(file)
         if not all(math.isfinite(row[name]) for row in history for name in ("accuracy/val", "loss/val")):
-            raise ValueError("a figure is no number")
+            raise ValueError("a metric is no number")
     if not history:
-        raise FerError(f"{file}: holds no epoch")
+        raise FerError(f"{file}: has no epoch")
     return history
 
 
-def _answers(file: Path, metrics: Mapping[str, Any]) -> tuple[str, NDArray[np.bool_]]:
-    """Return the digest of the faces scored, and (N,) whether the run is right on each, in the order of their rows."""
-    said = predictions.read(file)
-    targets, order = np.array(said.targets), np.argsort(said.rows)
-    correct = (targets == np.array(said.answers))[order]
+def _correct(file: Path, metrics: Mapping[str, Any]) -> tuple[str, NDArray[np.bool_]]:
+    """Return the digest of the scored faces, and (N,) whether the run is right on each, in the order of their rows."""
+    predicted = predictions.read(file)
+    targets, order = np.array(predicted.targets), np.argsort(predicted.rows)
+    correct = (targets == np.array(predicted.answers))[order]
     if len(correct) != metrics["n"] or int(correct.sum()) != round(metrics["accuracy"] * metrics["n"]):
-        told = f"metrics.json {round(metrics['accuracy'] * metrics['n']):,} of {metrics['n']:,}"
-        raise FerError(f"{file}: has {int(correct.sum()):,} of {len(correct):,} faces right, {told}")
-    return ranking.digest(said.rows[order], targets[order].tolist()), correct
+        recorded = f"metrics.json {round(metrics['accuracy'] * metrics['n']):,} of {metrics['n']:,}"
+        raise FerError(f"{file}: has {int(correct.sum()):,} of {len(correct):,} faces right, {recorded}")
+    return ranking.digest(predicted.rows[order], targets[order].tolist()), correct
 
 
 def _setting(metrics: Mapping[str, Any], size: int, digest: str) -> Setting:
-    """Return what must be equal for a run to be ranked with another."""
+    """Return the facts that two runs must share to be ranked together."""
     dataset = metrics["dataset"]
     rule = dataset["split"]
     return Setting(
@@ -215,26 +215,26 @@ def _setting(metrics: Mapping[str, Any], size: int, digest: str) -> Setting:
 
 
 def paired(first: Path, second: Path) -> tuple[Run, Run]:
-    """Return two runs that can be tested against each other.
+    """Return two runs for a paired test.
 
     Raises:
-        FerError: one cannot be read, or they were not scored on the same faces.
+        FerError: a run cannot be read, or the two were not scored on the same faces.
     """
     for folder in (first, second):
         if not folder.is_dir():
             raise FerError(f"--pair {first} {second}: {folder}: no such folder")
     if first.resolve() == second.resolve():
         raise FerError(f"--pair {first} {second}: the same run twice; name two")
-    one, other = load(first), load(second)
-    if not one.same_faces(other):
-        facts, others = one.setting.facts(), other.setting.facts()
-        why = "; ".join(f"{name}: {facts[name]} and {others[name]}" for name in facts if facts[name] != others[name])
-        raise FerError(f"--pair {first} {second}: scored on different faces, which no paired test can take ({why})")
-    return one, other
+    runs = load(first), load(second)
+    if not runs[0].same_faces(runs[1]):
+        a, b = runs[0].setting.facts(), runs[1].setting.facts()
+        differences = "; ".join(f"{name}: {a[name]} and {b[name]}" for name in a if a[name] != b[name])
+        raise FerError(f"--pair {first} {second}: a paired test needs runs scored on the same faces ({differences})")
+    return runs
 
 
 def left_out(gathered: Gathered) -> list[str]:
-    """Return how many folders were passed over, and for each a line why."""
+    """Return lines of text: the number of skipped folders, then each folder with its reason."""
     if not gathered.skipped:
         return []
     reasons = [f"  {folder}: {reason}" for folder, reason in gathered.skipped.items()]

@@ -1,4 +1,4 @@
-"""``predictions.csv``, a row a face: what a network said of it. Written here, found and read here for all who ask."""
+"""``predictions.csv``: the prediction of a network for each face; writing, finding and reading it."""
 
 import csv
 import gzip
@@ -17,17 +17,17 @@ from fer.config.errors import FerError
 from fer.system.files import readable, written_whole
 
 FILE = "predictions.csv"
-ROUNDED = 1e-3  # by which probabilities, written with six digits, may miss 1 together
+ROUNDED = 1e-3  # largest deviation from 1 of a sum of probabilities, which are written with six digits
 
 
 @dataclass(frozen=True)
 class Scored:
-    """N faces of a split and what a network said of them.
+    """N faces of a split with a network's probabilities.
 
     Args:
         images: (N, S, S) uint8.
         targets: (N,) class indices.
-        probabilities: (N, C).
+        probabilities: (N, C) of the classes.
         rows: (N,) row in the source.
         classes: C names.
     """
@@ -40,12 +40,12 @@ class Scored:
 
 
 class Predictions(NamedTuple):
-    """What a network said of N faces, in the order of the file.
+    """The predictions for N faces, in the order of the file.
 
     Args:
-        rows: (N,) of the data, each once.
-        targets: N names, of the labels.
-        answers: N names, of what was predicted.
+        rows: (N,) row in the data, each once.
+        targets: N names of classes, the labels.
+        answers: N names of classes, the predictions.
         classes: C names.
         probabilities: (N, C) float64.
     """
@@ -58,20 +58,20 @@ class Predictions(NamedTuple):
 
 
 def write(file: Path, split: str, scored: Scored, soft: ArrayLike | None = None) -> None:
-    """Write one line a face: row,split,target,predicted,p_<class>..., and where targets are soft t_<class>...
+    """Write one line for each face: row,split,target,predicted,p_<class>..., with soft targets also t_<class>...
 
     Args:
-        file: to write, whole or not at all.
-        split: its name.
-        scored: its faces.
+        file: file to write, whole or not at all.
+        split: name of the split.
+        scored: faces of the split.
         soft: (N, D) soft targets over the first D classes, or None.
     """
     classes, table = scored.classes, scored.probabilities
     heads = [f"p_{name}" for name in classes]
     if soft is not None:
-        wanted = np.asarray(soft)
-        heads += [f"t_{name}" for name in classes[: wanted.shape[1]]]
-        table = np.concatenate([table, wanted], 1)
+        targets = np.asarray(soft)
+        heads += [f"t_{name}" for name in classes[: targets.shape[1]]]
+        table = np.concatenate([table, targets], 1)
     answers = scored.probabilities.argmax(1).tolist()
     with written_whole(file) as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -82,10 +82,10 @@ def write(file: Path, split: str, scored: Scored, soft: ArrayLike | None = None)
 
 
 def read(file: Path) -> Predictions:
-    """Return what a ``predictions.csv`` holds, or a compressed ``.csv.gz``.
+    """Read a ``predictions.csv``, or a compressed ``.csv.gz``.
 
     Raises:
-        FerError: it is missing, damaged or none; a row stands twice, or a probability is no number.
+        FerError: the file is missing, damaged or has no predictions; a row stands twice; values are no probabilities.
     """
     with readable(file), _opened(file) as stream:
         table = csv.DictReader(stream)
@@ -96,8 +96,8 @@ def read(file: Path) -> Predictions:
         if short := next((number for number, line in enumerate(lines, start=2) if None in line.values()), None):
             raise ValueError(f"line {short} is cut short")
         rows = np.array([int(line["row"]) for line in lines], np.int64)
-        told = [[float(line[f"p_{name}"]) for name in classes] for line in lines]
-        values = np.array(told, np.float64).reshape(len(lines), len(classes))
+        columns = [[float(line[f"p_{name}"]) for name in classes] for line in lines]
+        values = np.array(columns, np.float64).reshape(len(lines), len(classes))
         if len(np.unique(rows)) < len(rows):
             raise ValueError("a row stands twice")
         bad = ~((values >= 0) & (values <= 1)).all(1) | (np.abs(values.sum(1) - 1) > ROUNDED)
@@ -117,7 +117,7 @@ def _opened(file: Path) -> IO[str]:
     if file.suffix == ".gz":
         try:
             contents = gzip.decompress(contents)
-        except (EOFError, zlib.error) as error:  # no OSError, unlike what else may be wrong with it
+        except (EOFError, zlib.error) as error:  # its other faults are OSErrors
             raise ValueError(f"its compression is damaged: {error}") from error
     return io.TextIOWrapper(io.BytesIO(contents), encoding="utf-8-sig", newline="")
 
@@ -126,36 +126,36 @@ def _opened(file: Path) -> IO[str]:
 
 
 class Recorded(NamedTuple):
-    """A file of predictions and the metrics beside it, as ``fer.train`` or ``fer.evaluate`` wrote them."""
+    """A file of predictions, and the metrics that ``fer.train`` or ``fer.evaluate`` wrote beside it."""
 
     file: Path
     metrics: dict[str, Any]
 
 
 def name_of(split: str, views: str) -> str:
-    """Return what the results of a split are called, by the views of each face."""
+    """Return the name of the results of a split with these views of each face, such as "val_flip"."""
     return split if views == "none" else f"{split}_{views}"
 
 
 def holds_predictions(folder: Path) -> bool:
-    """Return whether a folder without checkpoints has predictions, of whatever split."""
+    """Return whether a folder without checkpoints has predictions of any split."""
     if not folder.is_dir() or (folder / "checkpoints").is_dir():
         return False
-    found = [file for split in ("train", "val", "test", "all") for file in folder.glob(f"{split}*.csv*")]
-    return bool(found) or (folder / FILE).is_file() or any(folder.glob(f"evaluations/*/{FILE}"))
+    named = [file for split in ("train", "val", "test", "all") for file in folder.glob(f"{split}*.csv*")]
+    return bool(named) or (folder / FILE).is_file() or any(folder.glob(f"evaluations/*/{FILE}"))
 
 
 def recorded(folder: Path, split: str, views: str) -> Recorded:
-    """Return the predictions of a split that a folder holds, and the metrics beside them.
+    """Return a folder's predictions of a split, and the metrics beside them.
 
     Args:
-        folder: with ``<split>[_<views>].csv`` (or ``.csv.gz``) beside a ``.json`` of that name; or a run's or an
-            evaluation's folder.
-        split: whose faces.
-        views: of each face, a name of ``fer.inference.tta.VIEWS``.
+        folder: folder with ``<split>[_<views>].csv`` (or ``.csv.gz``) beside a ``.json`` of that name; or the folder
+            of a run or of an evaluation.
+        split: split of the faces.
+        views: views of each face, a name of ``fer.inference.tta.VIEWS``.
 
     Raises:
-        FerError: there are none of this split with these views, or the metrics beside them are damaged.
+        FerError: the folder has no predictions of this split with these views, or the metrics are damaged.
     """
     name, others = name_of(split, views), []
     inside = folder / "evaluations" / name
@@ -170,7 +170,7 @@ def recorded(folder: Path, split: str, views: str) -> Recorded:
         with readable(beside):
             metrics = dict(json.loads(beside.read_text(encoding="utf-8")))
             metrics["dataset"] = dict(metrics["dataset"])
-            stated = (metrics["split"], metrics.get("tta") or "none")  # a training's scores val as it is
+            stated = (metrics["split"], metrics.get("tta") or "none")  # a training scores val without views
         if stated == (split, views):
             return Recorded(file, metrics)
         others.append(f"; {file.name} is of {stated[0]} with --tta {stated[1]}")

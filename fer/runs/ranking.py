@@ -1,7 +1,9 @@
-"""Runs side by side: which may be ranked together, which did the same, what tells the others apart, who is ahead.
+"""Rankings of runs on val: groups of seeds, comparable groups, their differing settings, tests of their differences.
 
-Runs of one configuration but for the seed are a group. Groups are ranked together where the same faces were scored
-under the same labels after training on the same data; other groups get a ranking of their own. Val alone is looked at.
+A group is the runs of one configuration with different seeds. Groups are ranked together if the same faces were scored
+under the same labels after training on the same data (fingerprint, split, labels, classes, digest of the scored rows);
+keys that only name data do not count. Differing keys of a choice such as ``model=mlp`` appear as the choice, unless a
+command line named the key.
 """
 
 import hashlib
@@ -23,29 +25,29 @@ from fer.metrics.statistics import (
     Interval,
     McNemar,
     Seeds,
-    by_chance,
+    accuracy_interval,
+    clipped_to_share,
     holm,
     mcnemar,
-    of_a_share,
-    of_faces,
-    of_seeds,
     paired_difference,
+    sampling_sd,
+    summarise_seeds,
 )
 from fer.metrics.table import METRICS
 from fer.system.text import clock
 
 EVERYWHERE = "experiment"  # a group of choices that may set keys of every section
 ORDER = (EVERYWHERE, "model", "data", "augment", "loss", "optimizer", "scheduler", "trainer")  # of the columns
-BRIEF = 40  # characters of a label that may tell all that differs
-MARKS = (  # what every table of a ranking has to say
+BRIEF = 40  # characters of a label with all differing settings
+MARKS = (  # legend of every table of a ranking
     "Val accuracy in per cent, mean ± standard deviation over the seeds.",
-    "95 % seeds: for other seeds, on these very faces (Student's interval of the mean, counting on the standard "
-    "deviation that chance alone gives at the least). 95 % faces: for other faces, by these very networks (Wilson's).",
+    "95 % seeds: interval for other seeds on the same faces (Student's interval of the mean; its standard deviation is "
+    "at least the one that chance gives). 95 % faces: interval for other faces and the same networks (Wilson's).",
     "To the best: difference to the highest val accuracy on the same faces, with its 95 % interval for other faces and "
-    "other seeds; °: for other faces alone, since one of the two has one seed.",
+    "other seeds; °: for other faces only, since one of the two has one seed.",
     "*: differs from the best, p < 0.05 after Holm's adjustment for all pairs of the ranking; intervals are not "
     "adjusted.",
-    "Best epoch and best configuration are chosen on val, which flatters both.",
+    "Best epoch and best configuration are chosen on val, so both values are optimistic.",
 )
 
 
@@ -54,9 +56,9 @@ class Column:
     """A column of a leaderboard.
 
     Args:
-        head: of the column.
-        written: a value as text.
-        rising: higher is better.
+        head: head of the column.
+        written: function that returns a value as text.
+        rising: whether higher is better.
     """
 
     head: str
@@ -69,7 +71,7 @@ def _of_metric(name: str) -> Column:
     return Column(metric.head or metric.title, metric.written, metric.rising)
 
 
-COLUMNS: Mapping[str, Column] = {  # name in metrics.json -> how it is shown
+COLUMNS: Mapping[str, Column] = {  # name in metrics.json -> column
     **{name: _of_metric(name) for name in ("accuracy", "macro_f1", "balanced_accuracy", "nll", "ece")},
     "parameters": Column("parameters", lambda value: f"{value:,.0f}", rising=False),
     "train_seconds": Column("time", clock, rising=False),
@@ -81,19 +83,19 @@ COLUMNS: Mapping[str, Column] = {  # name in metrics.json -> how it is shown
 
 @dataclass(frozen=True)
 class Setting:
-    """What must be equal for two runs to be ranked together.
+    """The data of a run; two runs are ranked together if these are equal.
 
     Args:
-        data: the data set's name and the size its faces were read at.
-        fingerprint: of its pixels, labels and splits.
-        labels: whose labels.
-        classes: the emotions, in order.
-        stand_in: whether drawn faces stood in for data that were not found.
-        split: the rule that split them.
-        scored: the split that was scored.
-        faces: how many were.
-        digest: of their rows and labels.
-        split_seed: of a drawn split; told, and not compared, since the faces scored tell it better.
+        data: name of the data set, and size of its faces.
+        fingerprint: digest of pixels, labels and splits.
+        labels: source of the labels.
+        classes: emotions in order.
+        stand_in: whether drawn faces replaced data that were not found.
+        split: rule of the split.
+        scored: split that was scored.
+        faces: number of scored faces.
+        digest: digest of their rows and labels.
+        split_seed: seed of a random split; shown only, since the digest compares the scored faces themselves.
     """
 
     data: str
@@ -109,17 +111,17 @@ class Setting:
 
     @property
     def title(self) -> str:
-        """In a few words."""
+        """Data, split and number of faces, as a title."""
         return f"{self.data}, split {self.split}, {self.faces:,} faces of {self.scored}"
 
     def facts(self) -> dict[str, str]:
-        """Return what it is made of, name -> text; two settings differ in at least one."""
+        """Return name -> text of all fields; two unequal settings differ in at least one text."""
         seed = "" if self.split_seed is None else f", drawn with seed {self.split_seed}"
         return {
             "data": f"{self.data} ({self.fingerprint[:12]})",
             "labels": self.labels,
             "emotions": ", ".join(self.classes),
-            "drawn faces": "stood in for data that were not found" if self.stand_in else "did not stand in",
+            "drawn faces": "in place of data that were not found" if self.stand_in else "not in place of other data",
             "split": f"{self.split}{seed}",
             "faces scored": f"{self.faces:,} of {self.scored} ({self.digest[:12]})",
         }
@@ -127,17 +129,17 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run: what it was told, and what came out.
+    """A finished run: its settings and its results.
 
     Args:
-        folder: of the run.
-        settings: dotted key -> value of what bears on the result, the seed and the data apart.
+        folder: run folder.
+        settings: dotted key -> value of the settings that change the result, without the seed and the data.
         choices: group -> choice, such as augment -> basic.
-        asked: keys and groups that the command line named.
-        metrics: as in ``metrics.json``.
-        setting: under which it may be ranked.
-        history: a row an epoch, as in ``history.csv``.
-        correct: (N,), whether it is right on each face scored, in the order of their rows.
+        asked: keys and groups on the command line.
+        metrics: contents of ``metrics.json``.
+        setting: data under which the run may be ranked.
+        history: rows of ``history.csv``, one for each epoch.
+        correct: (N,) whether the run is right on each scored face, in the order of their rows.
     """
 
     folder: Path
@@ -151,31 +153,31 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Its seed."""
+        """The run's seed."""
         return int(self.metrics["seed"])
 
     @property
     def pretrained(self) -> str:
-        """Name of the weights it began with."""
+        """Name of the pretrained weights, or "none"."""
         return str((self.metrics.get("pretrained") or {}).get("name", "none"))
 
     @cached_property
-    def told(self) -> str:
-        """What it computes, its seed and its data apart: equal for equal ones."""
+    def configuration(self) -> str:
+        """Settings and pretrained weights as text; equal for runs that differ in seed and data only."""
         return json.dumps([sorted(self.settings.items()), self.pretrained])
 
     def same_faces(self, other: "Run") -> bool:
-        """Return whether both were scored on the same faces under the same labels: what a paired test needs."""
-        mine, others = self.setting, other.setting
-        return (mine.digest, mine.fingerprint, mine.classes) == (others.digest, others.fingerprint, others.classes)
+        """Return whether both runs were scored on the same faces under the same labels, as a paired test requires."""
+        a, b = self.setting, other.setting
+        return (a.digest, a.fingerprint, a.classes) == (b.digest, b.fingerprint, b.classes)
 
 
-class Looks(NamedTuple):
-    """What one chosen run has done on test.
+class OnTest(NamedTuple):
+    """The test evaluations of one chosen run.
 
     Args:
-        heading: names the run.
-        table: heads, and a row a look.
+        heading: title with the run's folder.
+        table: heads, and a row for each evaluation.
     """
 
     heading: str
@@ -183,23 +185,22 @@ class Looks(NamedTuple):
 
 
 def digest(rows: NDArray[np.int64], targets: Sequence[str]) -> str:
-    """Return a sha256 of which faces were scored, and of their labels.
+    """Return a sha256 of the scored faces' rows and labels.
 
     Args:
-        rows: (N,) in the source.
+        rows: (N,) row in the source.
         targets: N names of classes.
     """
-    told = json.dumps([rows.tolist(), list(targets)])
-    return hashlib.sha256(told.encode()).hexdigest()
+    return hashlib.sha256(json.dumps([rows.tolist(), list(targets)]).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs of one configuration, a seed each.
+    """Runs of one configuration, one for each seed.
 
     Args:
-        runs: by seed.
-        repeats: earlier runs of a seed that was run again; they do not count.
+        runs: runs in the order of their seeds.
+        repeats: earlier runs of a seed that ran again; they do not count.
     """
 
     runs: Sequence[Run]
@@ -207,43 +208,43 @@ class Group:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What all its runs were told."""
+        """Settings of all runs in the group."""
         return self.runs[0].settings
 
     @cached_property
     def accuracy(self) -> Seeds:
         """Val accuracy over the seeds."""
-        least = by_chance(self.correct) if len(self.runs) > 1 else 0.0
-        found = of_seeds([run.metrics["accuracy"] for run in self.runs], least)
-        return found._replace(interval=None if found.interval is None else of_a_share(found.interval))
+        least = sampling_sd(self.correct) if len(self.runs) > 1 else 0.0
+        seeds = summarise_seeds([run.metrics["accuracy"] for run in self.runs], least)
+        return seeds._replace(interval=None if seeds.interval is None else clipped_to_share(seeds.interval))
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
-        """(K, N), whether each seed is right on each face."""
+        """(K, N) whether each of K seeds is right on each of N faces."""
         return np.stack([run.correct for run in self.runs])
 
     @cached_property
     def over_faces(self) -> Interval:
-        """95 % interval of the accuracy over other faces, the networks being these."""
-        return of_faces(self.correct)
+        """95 % interval of the accuracy for other faces and the same networks."""
+        return accuracy_interval(self.correct)
 
-    def figure(self, name: str) -> Seeds | None:
-        """Return a figure of ``metrics.json`` over the seeds; None where a run does not tell it."""
+    def metric(self, name: str) -> Seeds | None:
+        """Return a metric of ``metrics.json`` over the seeds; None where a run lacks it."""
         values = [run.metrics.get(name) for run in self.runs]
         known = [float(value) for value in values if value is not None]
-        return of_seeds(known) if len(known) == len(values) else None
+        return summarise_seeds(known) if len(known) == len(values) else None
 
     def written(self, name: str) -> str:
-        """Return the mean of a figure over the seeds, as text; "-" where a run does not tell it."""
-        seeds = self.figure(name)
+        """Return the mean of a metric over the seeds as text; "-" where a run lacks it."""
+        seeds = self.metric(name)
         return "-" if seeds is None else COLUMNS[name].written(seeds.mean)
 
     def recall(self, emotion: str) -> Seeds:
         """Return the recall of a class over the seeds."""
-        return of_seeds([run.metrics["per_class"][emotion]["recall"] for run in self.runs])
+        return summarise_seeds([run.metrics["per_class"][emotion]["recall"] for run in self.runs])
 
     def choice(self, group: str) -> str | None:
-        """Return what all its runs chose of a group of choices; None where they did not choose the same."""
+        """Return the choice of all runs in a group of choices such as "model"; None where they differ."""
         chosen = {run.choices.get(group) for run in self.runs}
         return chosen.pop() if len(chosen) == 1 else None
 
@@ -253,9 +254,9 @@ class Ranking:
     """Groups that may be ranked together.
 
     Args:
-        setting: which they share.
-        groups: in order; the first is ahead.
-        columns: keys and groups of choices in which they differ.
+        setting: common data.
+        groups: groups in order, the best first.
+        columns: keys and groups of choices in which the groups differ.
     """
 
     setting: Setting
@@ -263,64 +264,64 @@ class Ranking:
     columns: Sequence[str]
 
     def label(self, group: Group) -> str:
-        """Return what tells a group from the others: its model, and what is not usual among those of its model."""
+        """Return a short name of a group: its model, and the settings that are unusual among groups of the model."""
         return self._labels[self.groups.index(group)]
 
     @cached_property
     def brief(self) -> bool:
-        """Whether what differs is so little that labels tell all of it."""
+        """Whether all differing settings fit into one label of ``BRIEF`` characters."""
         return max(len(self._words(group, self.columns)) for group in self.groups) <= BRIEF
 
     @cached_property
     def _labels(self) -> list[str]:
         if self.brief:
             return [self._words(group, self.columns) or "one configuration" for group in self.groups]
-        likes: dict[str | None, list[Group]] = {}
+        by_model: dict[str | None, list[Group]] = {}
         for group in self.groups:
-            likes.setdefault(group.choice("model"), []).append(group)
+            by_model.setdefault(group.choice("model"), []).append(group)
         labels = []
         for group in self.groups:
-            like = likes[group.choice("model")]
-            telling = [name for name in self.columns if name == "model" or cell(group, name) != _usual(like, name)]
-            labels.append(self._words(group, telling) or str(group.runs[0].metrics.get("architecture", "the usual")))
+            alike = by_model[group.choice("model")]
+            unusual = [name for name in self.columns if name == "model" or cell(group, name) != _usual(alike, name)]
+            labels.append(self._words(group, unusual) or str(group.runs[0].metrics.get("architecture", "the usual")))
         return labels
 
     def _words(self, group: Group, columns: Sequence[str]) -> str:
-        named = [(short(column, self.columns), cell(group, column)) for column in columns]
-        return ", ".join(text if name == "model" else f"{name} {text}" for name, text in named)
+        cells = [(short(column, self.columns), cell(group, column)) for column in columns]
+        return ", ".join(text if name == "model" else f"{name} {text}" for name, text in cells)
 
     @cached_property
     def ahead(self) -> Group:
-        """The group of the highest mean val accuracy."""
+        """The group with the highest mean val accuracy."""
         return max(self.groups, key=lambda group: group.accuracy.mean)
 
     @cached_property
     def pairs(self) -> dict[tuple[int, int], tuple[Difference, float]]:
-        """Each pair of places, the smaller first -> its difference, and its p-value adjusted for all pairs (Holm)."""
-        places = list(combinations(range(len(self.groups)), 2))
-        found = [paired_difference(self.groups[i].correct, self.groups[j].correct) for i, j in places]
-        adjusted = holm([one.p for one in found])
-        return dict(zip(places, zip(found, adjusted, strict=True), strict=True))
+        """Each pair of indices, the smaller first -> difference, and p-value adjusted for all pairs (Holm)."""
+        indices = list(combinations(range(len(self.groups)), 2))
+        differences = [paired_difference(self.groups[i].correct, self.groups[j].correct) for i, j in indices]
+        adjusted = holm([difference.p for difference in differences])
+        return dict(zip(indices, zip(differences, adjusted, strict=True), strict=True))
 
     def difference(self, first: Group, second: Group) -> tuple[Difference, float]:
-        """Return first minus second, and its adjusted p-value."""
+        """Return the accuracy of ``first`` minus that of ``second``, and the adjusted p-value."""
         i, j = self.groups.index(first), self.groups.index(second)
         if i < j:
             return self.pairs[i, j]
-        found, p = self.pairs[j, i]
-        low, high = found.interval
-        return found._replace(value=0.0 - found.value, interval=Interval(-high, -low)), p
+        reverse, p = self.pairs[j, i]
+        low, high = reverse.interval
+        return reverse._replace(value=0.0 - reverse.value, interval=Interval(-high, -low)), p
 
     def machines(self) -> list[str]:
-        """Return the machines its runs were trained on, in words; times of several do not compare."""
+        """Return the machines of the trainings, in words; times on different machines cannot be compared."""
         return list(dict.fromkeys(machine(run.metrics) for group in self.groups for run in group.runs))
 
 
 def machine(metrics: Mapping[str, Any]) -> str:
-    """Return what a run was trained on, in words."""
+    """Return the processor or GPU and the threads of a training, in words."""
     about = metrics.get("hardware") or {}
     if not about:
-        return "a machine that is not told"
+        return "an unknown machine"
     threads = about.get("threads")
     return f"{about.get('gpu') or about.get('cpu')}, {threads} thread{'' if threads == 1 else 's'}"
 
@@ -329,54 +330,54 @@ def machine(metrics: Mapping[str, Any]) -> str:
 
 
 def rankings(runs: Iterable[Run], by: str = "accuracy") -> list[Ranking]:
-    """Return runs in groups, groups in rankings, the largest ranking first.
+    """Return runs in groups and groups in rankings, the largest ranking first.
 
     Args:
-        runs: in any order.
-        by: what sorts the groups, of ``COLUMNS``.
+        runs: runs in any order.
+        by: column that sorts the groups, a key of ``COLUMNS``.
     """
-    apart: dict[Setting, list[Run]] = {}
+    by_setting: dict[Setting, list[Run]] = {}
     for run in runs:
-        apart.setdefault(run.setting, []).append(run)
+        by_setting.setdefault(run.setting, []).append(run)
     made = []
-    for setting, own in apart.items():
-        groups = sorted(grouped(own), key=lambda group: _order(group, by))
+    for setting, comparable in by_setting.items():
+        groups = sorted(grouped(comparable), key=lambda group: _order(group, by))
         made.append(Ranking(setting, groups, columns(groups)))
     return sorted(made, key=lambda ranking: -sum(len(group.runs) for group in ranking.groups))
 
 
 def grouped(runs: Iterable[Run]) -> list[Group]:
-    """Return runs by what they were told but for the seed; of several of one seed the one that ended last counts."""
-    alike: dict[str, dict[int, list[Run]]] = {}
+    """Return the groups of runs of one configuration; of several runs with one seed the last finished one counts."""
+    by_configuration: dict[str, dict[int, list[Run]]] = {}
     for run in runs:
-        alike.setdefault(run.told, {}).setdefault(run.seed, []).append(run)
+        by_configuration.setdefault(run.configuration, {}).setdefault(run.seed, []).append(run)
     groups = []
-    for seeds in alike.values():
+    for seeds in by_configuration.values():
         ordered = [sorted(seeds[seed], key=ended) for seed in sorted(seeds)]
-        groups.append(Group([own[-1] for own in ordered], [run for own in ordered for run in own[:-1]]))
+        groups.append(Group([same[-1] for same in ordered], [run for same in ordered for run in same[:-1]]))
     return groups
 
 
 def ended(run: Run) -> str:
-    """Return when a run ended, to sort by; one that does not tell counts as early."""
+    """Return the time of a run's end, to sort by; runs without it come first."""
     return str(run.metrics.get("finished", ""))
 
 
 def _order(group: Group, by: str) -> tuple[bool, float, float]:
-    """Return what sorts a group: by a figure, the better first and those without it last, then by accuracy."""
-    seeds = group.figure(by)
+    """Return a group's sort key: by a metric, the best first and groups without it last, then by accuracy."""
+    seeds = group.metric(by)
     sign = -1 if COLUMNS[by].rising else 1
     return seeds is None, 0.0 if seeds is None else sign * seeds.mean, -group.accuracy.mean
 
 
-# --- what tells them apart ------------------------------------------------------------------------------------------
+# --- differing settings ---------------------------------------------------------------------------------------------
 
 
 def columns(groups: Sequence[Group]) -> list[str]:
-    """Return the choices and keys in which groups differ; keys that follow from a choice are told by the choice.
+    """Return the groups of choices and the keys in which groups of runs differ.
 
-    ``model=mlp`` beside ``model=cnn`` is one column, not one for each of their keys. A key that a command line named is
-    shown in any case, and so is one that differs within a choice.
+    A choice replaces the keys that follow from it: ``model=mlp`` and ``model=cnn`` differ in one column, not in one for
+    each of their keys. A key on a command line has its own column, and so has a key that differs within a choice.
     """
     keys = list(dict.fromkeys(key for group in groups for key in group.settings))
     differing = [key for key in keys if _varies(spelled(group.settings, key) for group in groups)]
@@ -386,11 +387,11 @@ def columns(groups: Sequence[Group]) -> list[str]:
     left = []
     for key in differing:
         section = key.partition(".")[0]
-        told_by = [name for name in (section, EVERYWHERE) if name in sections and _follows(groups, key, name)]
-        if key in asked or not told_by:
+        follows = [name for name in (section, EVERYWHERE) if name in sections and _follows(groups, key, name)]
+        if key in asked or not follows:
             left.append(key)
         else:
-            chosen[told_by[0]] = None
+            chosen[follows[0]] = None
     ordered = sorted(chosen, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
     weights = ["pretrained"] if any(group.runs[0].pretrained != "none" for group in groups) else []
     return [*ordered, *weights, *left]
@@ -401,69 +402,69 @@ def _varies(values: Iterable[str]) -> bool:
 
 
 def _follows(groups: Sequence[Group], key: str, name: str) -> bool:
-    """Return whether each choice of a group of choices goes with one value of the key."""
+    """Return whether each choice of a group of choices has one value of the key."""
     values: dict[str, set[str]] = {}
     for group in groups:
         choice = group.choice(name)
         if choice is None:
             return False
         values.setdefault(choice, set()).add(spelled(group.settings, key))
-    return all(len(held) == 1 for held in values.values())
+    return all(len(distinct) == 1 for distinct in values.values())
 
 
 def _usual(groups: Sequence[Group], column: str) -> str:
-    """Return what most groups have in a column; of several the first."""
+    """Return the most frequent text of a column; of several the first."""
     return Counter(cell(group, column) for group in groups).most_common(1)[0][0]
 
 
 def cell(group: Group, column: str) -> str:
-    """Return what a group has in a column."""
+    """Return the text of a group in a column."""
     if column == "pretrained":
         return group.runs[0].pretrained
     return spelled(group.settings, column) if column in group.settings or "." in column else group.choice(column) or "-"
 
 
 def spelled(settings: Mapping[str, Any], key: str) -> str:
-    """Return a setting's value as YAML has it; "-" where there is no such key."""
+    """Return a setting's value as in YAML; "-" for a missing key."""
     value = settings.get(key, "-")
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def short(column: str, columns: Sequence[str]) -> str:
-    """Return a column's name without its section, where no other column's ends alike."""
+    """Return a column's name without its section, unless another column has the same last part."""
     last = column.rpartition(".")[2]
     return last if [name.rpartition(".")[2] for name in columns].count(last) == 1 else column
 
 
 def apart(made: Sequence[Ranking]) -> list[str]:
-    """Return in words why rankings are not one: what differs between their settings."""
+    """Return the differences between the data of several rankings, in words."""
     facts = [ranking.setting.facts() for ranking in made]
-    told = []
+    differences = []
     for name in facts[0] if len(facts) > 1 else ():
         values = list(dict.fromkeys(fact[name] for fact in facts))
         if len(values) > 1:
-            told.append(f"different {name}: {'; '.join(values)}")
-    return told
+            differences.append(f"different {name}: {'; '.join(values)}")
+    return differences
 
 
 # --- two runs -------------------------------------------------------------------------------------------------------
 
 
 def tested(first: Run, second: Run) -> McNemar:
-    """Return McNemar's exact test of two runs that were scored on the same faces."""
+    """Return McNemar's exact test of two runs on the same faces."""
     return mcnemar(first.correct, second.correct)
 
 
 def span(interval: Interval, sign: str = "") -> str:
-    """Return an interval of shares in per cent, with "+" as ``sign`` in points."""
+    """Return an interval of shares in per cent as text; ``sign="+"`` for differences."""
     return f"[{100 * interval.low:{sign}.2f}, {100 * interval.high:{sign}.2f}]"
 
 
 def chance(p: float) -> str:
-    """Return a p-value in words."""
+    """Return a p-value as text, with more digits for smaller values."""
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def parted(p: float) -> bool:
-    """Return whether a p-value, adjusted where there are several, is below 0.05."""
+def significant(p: float) -> bool:
+    """Return whether a p-value (adjusted, for several comparisons) is below 0.05."""
     return p < ALPHA

@@ -1,4 +1,4 @@
-"""Run folders as data: which there are, what each was told to do, which of them did the same."""
+"""Run folders as data: finding them, their configurations, and a name for what a configuration computes."""
 
 import hashlib
 import json
@@ -12,22 +12,22 @@ from fer.config.conf import spelled, stored
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings, TrainSettings, leaves
 
-# key -> default, of what every run has been told; sections that choose by name have defaults of their own
+# key -> default, for all keys but those of model, loss, optimizer and scheduler
 DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={}))))
-# what changes where a run is done, shown or kept, and not what it computes: no part of its identity
+# keys and sections that do not change what a run computes; no part of its identity
 BESIDES = ("resume", "sweep", "logger", "data.cache", "trainer.bar", "trainer.profile", "trainer.threads")
-LATEST = "latest"  # stands for the newest folder of its kind
-OUTPUTS = Path("outputs")  # in the current folder, where such folders are looked for
+LATEST = "latest"  # on a command line: the newest folder of its kind
+OUTPUTS = Path("outputs")  # in the current folder; "latest" searches it
 
 
 class Kind(NamedTuple):
     """A kind of folder that a command line may name.
 
     Args:
-        name: in messages.
-        mark: pattern of a file that each such folder holds; the newest of them is the latest's.
-        depth: how far below the folder the file lies.
-        beside: what such a folder holds too; empty for nothing.
+        name: name of the kind in messages.
+        mark: pattern of a file in each such folder; the folder with the newest one is the latest.
+        depth: number of levels from the folder to the file.
+        beside: another file or folder that such a folder has; empty for none.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Kind(NamedTuple):
     beside: str = ""
 
     def folders(self) -> list[Path]:
-        """Return those in ``outputs/``, the newest last."""
+        """Return the folders of this kind in ``outputs/``, the newest last."""
         marks = sorted(OUTPUTS.rglob(self.mark), key=lambda file: (file.stat().st_mtime_ns, file))
-        found = [file.parents[self.depth - 1] for file in marks]
-        return [folder for folder in found if (folder / self.beside).exists()]
+        candidates = [file.parents[self.depth - 1] for file in marks]
+        return [folder for folder in candidates if (folder / self.beside).exists()]
 
 
 TRAINED = Kind("run with a checkpoint", "checkpoints/best.ckpt", 2)
@@ -49,7 +49,7 @@ EVALUATION = Kind("evaluation", "evaluations/*/metrics.json")
 SWEEP = Kind("sweep", "sweep.json")
 SEARCH = Kind("search", "tune.json")
 CAMPAIGN = Kind("campaign", "best.json")
-KINDS = {  # key of fer.train or fer.tune -> what it names
+KINDS = {  # key of fer.train or fer.tune -> kind of its folders
     "resume": RESUMABLE,
     "init_from": TRAINED,
     "distill.teachers": TRAINED,
@@ -59,26 +59,26 @@ KINDS = {  # key of fer.train or fer.tune -> what it names
 
 
 def named(given: str | Path, kind: Kind) -> Path:
-    """Return the folder or file that a command line names: for "latest" the newest of its kind in ``outputs/``.
+    """Return the folder or file that a command line names; for "latest" the newest of its kind in ``outputs/``.
 
-    A file or folder of that name, in the current folder, is meant before.
+    A file or folder in the current folder that is called "latest" comes first.
 
     Raises:
-        FerError: there is none of its kind.
+        FerError: ``outputs/`` has no folder of this kind.
     """
     if str(given) != LATEST or Path(LATEST).exists():
         return Path(given)
     folders = kind.folders()
     if not folders:
-        raise FerError(f"{LATEST}: there is no {kind.name} in {OUTPUTS.absolute()}; name a folder")
+        raise FerError(f"{LATEST}: no {kind.name} in {OUTPUTS.absolute()}; name a folder")
     return folders[-1]
 
 
 def named_results(given: str | Path) -> Path:
-    """Return the folder that a command line names; for "latest" that of the newest finished run, or of its sweep.
+    """Return the folder that a command line names; for "latest" the newest finished run, or the sweep around it.
 
     Raises:
-        FerError: there is no finished run.
+        FerError: ``outputs/`` has no finished run.
     """
     folder = named(given, FINISHED)
     in_sweep = folder != Path(given) and (folder.parent / SWEEP.mark).is_file()
@@ -86,36 +86,36 @@ def named_results(given: str | Path) -> Path:
 
 
 def with_latest(arguments: Sequence[str]) -> list[str]:
-    """Return overrides with paths in place of "latest", in the keys that name runs, sweeps and searches.
+    """Replace "latest" by a path in the overrides that name runs, sweeps and searches.
 
     Raises:
-        FerError: there is none.
+        FerError: ``outputs/`` has no folder of the kind.
     """
 
     def resolved(text: str) -> str:
         key, _, value = text.partition("=")
         if key not in KINDS or LATEST not in value:
             return text
-        pattern = rf"(?<![^\[,])(\s*)(['\"]?){LATEST}\2(?=\s*(?:[\],]|$))"  # a whole value, or one of a list
-        return f"{key}={re.sub(pattern, lambda found: found[1] + spelled(str(named(LATEST, KINDS[key]))), value)}"
+        pattern = rf"(?<![^\[,])(\s*)(['\"]?){LATEST}\2(?=\s*(?:[\],]|$))"  # a whole value, or an item of a list
+        return f"{key}={re.sub(pattern, lambda match: match[1] + spelled(str(named(LATEST, KINDS[key]))), value)}"
 
     return [resolved(text) for text in arguments]
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """Return a name for what a configuration computes, 16 hexadecimal digits: equal for equal ones, its seed included.
+    """Return a name of 16 hexadecimal digits; equal for two configurations that compute the same with the same seed.
 
     Args:
-        config: of a run, as plain values.
+        config: a run's configuration, as plain values.
     """
-    return hashlib.sha256(json.dumps(sorted(told(config).items())).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(sorted(computed_settings(config).items())).encode()).hexdigest()[:16]
 
 
-def told(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return dotted key -> value of what a configuration computes, its seed included.
+def computed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted key -> value of the settings that change what a run computes, the seed included.
 
     Args:
-        config: of a run, as plain values.
+        config: a run's configuration, as plain values.
     """
     return {key: value for key, value in leaves(config) if not _besides(key)}
 
@@ -125,10 +125,10 @@ def _besides(key: str) -> bool:
 
 
 def configuration_of(folder: Path) -> dict[str, Any]:
-    """Return the configuration that a run was composed of, as plain values.
+    """Return a run's configuration, as plain values.
 
     Raises:
-        FerError: the folder keeps none.
+        FerError: the folder has no ``.hydra/config.yaml``.
     """
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise FerError(f"{folder}: no run folder (it has no .hydra/config.yaml)")
@@ -137,34 +137,34 @@ def configuration_of(folder: Path) -> dict[str, Any]:
 
 
 def find(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the folders of finished runs that lie at or below ``paths``, each once, in order.
+    """Return the folders of finished runs at or below ``paths``, each once, in order.
 
-    Evaluations, which lie within runs and have a ``metrics.json`` too, are no runs.
+    Evaluations inside runs have a ``metrics.json`` too, but are no runs.
 
     Raises:
-        FerError: a path is not there, or holds no finished run.
+        FerError: a path does not exist, or contains no finished run.
     """
-    found: dict[Path, None] = {}
+    folders: dict[Path, None] = {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise FerError(f"{path}: {'is a file, no folder' if path.exists() else 'no such folder'}")
-        held = sorted(file.parent for file in path.rglob("metrics.json") if (file.parent / ".hydra").is_dir())
-        if not held:
+        runs = sorted(file.parent for file in path.rglob("metrics.json") if (file.parent / ".hydra").is_dir())
+        if not runs:
             begun = len(unfinished([path]))
             more = f"; {begun} not finished" if begun else ""
-            raise FerError(f"{path}: holds no finished run (no metrics.json beside .hydra/){more}")
-        found |= dict.fromkeys(held)
-    return list(found)
+            raise FerError(f"{path}: no finished run in it (no metrics.json beside .hydra/){more}")
+        folders |= dict.fromkeys(runs)
+    return list(folders)
 
 
 def unfinished(paths: Iterable[str | Path]) -> dict[Path, str]:
-    """Return the run folders at or below ``paths`` that hold no result, and why in words."""
-    found = {}
+    """Return run folder -> reason for the runs at or below ``paths`` without a result."""
+    reasons = {}
     for path in map(Path, paths):
         for folder in sorted(file.parent.parent for file in path.rglob(".hydra/config.yaml")):
             if (folder / "lr_finder.json").exists():
-                found[folder] = "a learning-rate finder, which trains nothing"
+                reasons[folder] = "a learning-rate finder, which trains nothing"
             elif not (folder / "metrics.json").exists():
-                more = "; its console.log says why" if (folder / "console.log").exists() else ""
-                found[folder] = f"not finished (no metrics.json{more})"
-    return found
+                more = "; see its console.log" if (folder / "console.log").exists() else ""
+                reasons[folder] = f"not finished (no metrics.json{more})"
+    return reasons

@@ -1,4 +1,4 @@
-"""What became of a search's trials, as plain values and as a table."""
+"""The trials of a search as plain values and as a table."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,19 @@ SHOWN = 5  # trials in the closing table
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial.
+    """One trial of a search.
 
     Args:
-        number: from 0, in the order in which they began.
-        state: how it ended; "running" also of one that was interrupted and is to go on.
-        texts: key -> value, as overrides spell it.
-        value: monitored figure of its best epoch, the mean over its seeds; None where nothing was measured.
-        values: of each seed that has ended.
-        epochs: measured.
-        seconds: that its runs took.
-        folders: of its runs, by name; those of another trial where ``same_as`` is set.
-        reason: why it failed.
-        same_as: number of an earlier trial of the same configuration, whose result it takes.
+        number: from 0, in the order of their start.
+        state: "running" also for an interrupted trial that will be resumed.
+        texts: key -> value as text of an override.
+        value: monitored metric at the best epoch, the mean over the seeds; None before the first measurement.
+        values: monitored metric of each finished seed.
+        epochs: number of measured epochs.
+        seconds: time of all runs.
+        folders: names of the runs' folders; those of another trial where ``same_as`` is set.
+        reason: reason of a failure.
+        same_as: number of an earlier trial of the same configuration, whose result this one takes.
     """
 
     number: int
@@ -43,13 +43,13 @@ class Trial:
     same_as: int | None = None
 
     @property
-    def told(self) -> str:
-        """What it was told, as on a command line."""
+    def parameters(self) -> str:
+        """The drawn values, as on a command line."""
         return " ".join(f"{key}={text}" for key, text in self.texts.items())
 
 
 class Share(NamedTuple):
-    """How much a parameter mattered, and the middle 95 % of what other trials of the kind would have said, 0 to 1."""
+    """Importance of a parameter, 0 to 1, with its 95 % interval over samples of the trials."""
 
     value: float
     low: float
@@ -57,9 +57,9 @@ class Share(NamedTuple):
 
 
 def best(trials: Sequence[Trial], monitor: str) -> Trial | None:
-    """Return the complete trial with the best value, the first of equals; None if none is complete."""
-    found = ranked(trials, monitor)
-    return found[0] if found else None
+    """Return the complete trial with the best value, the first of equal ones; None if none is complete."""
+    complete = ranked(trials, monitor)
+    return complete[0] if complete else None
 
 
 def ranked(trials: Sequence[Trial], monitor: str) -> list[Trial]:
@@ -70,19 +70,19 @@ def ranked(trials: Sequence[Trial], monitor: str) -> list[Trial]:
 
 
 def counts(trials: Sequence[Trial]) -> dict[State, int]:
-    """Return how many trials there are of each state."""
+    """Return state -> number of trials."""
     states: tuple[State, ...] = ("complete", "pruned", "failed", "running")
     return {state: sum(trial.state == state for trial in trials) for state in states}
 
 
 def counted(trials: Sequence[Trial]) -> str:
-    """Return the counts in words, without states that none is in."""
-    words = {"running": "to go on"}
+    """Return the number of trials of each state in words, without empty states."""
+    words = {"running": "unfinished"}
     return ", ".join(f"{count} {words.get(state, state)}" for state, count in counts(trials).items() if count)
 
 
 def ended_in(file: Path) -> int:
-    """Return how many trials have ended by what ``write_csv`` wrote; 0 where it wrote nothing yet."""
+    """Return the number of ended trials in a file of ``write_csv``; 0 without the file."""
     try:
         with open(file, newline="", encoding="utf-8") as stream:
             return sum(row.get("state") != "running" for row in csv.DictReader(stream))
@@ -91,13 +91,13 @@ def ended_in(file: Path) -> int:
 
 
 def write_csv(file: Path, trials: Sequence[Trial], keys: Sequence[str], monitor: str) -> None:
-    """Write a row a trial: number, state, value, seeds' values, epochs, seconds, folders, same_as, reason, parameters.
+    """Write a row for each trial: number, state, value, values of seeds, epochs, seconds, folders, reason, parameters.
 
     Args:
-        file: to write, whole or not at all.
-        trials: in order.
-        keys: of the parameters.
-        monitor: the head of the value's column.
+        file: file to write, whole or not at all.
+        trials: trials in order.
+        keys: keys of the parameters.
+        monitor: metric, the head of the value's column.
     """
     with written_whole(file) as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -123,5 +123,7 @@ def write_csv(file: Path, trials: Sequence[Trial], keys: Sequence[str], monitor:
 
 def leading(trials: Sequence[Trial], monitor: str) -> str:
     """Return the table of the best trials."""
-    rows = [(str(trial.number), worded(monitor, trial.value or 0.0), trial.told) for trial in ranked(trials, monitor)]
+    rows = [
+        (str(trial.number), worded(monitor, trial.value or 0.0), trial.parameters) for trial in ranked(trials, monitor)
+    ]
     return text_table(("trial", monitor, "parameters"), rows[:SHOWN])

@@ -1,6 +1,8 @@
-"""Jobs: ``python -m fer.train`` as processes of their own, run side by side. One that dies takes nothing with it.
+"""Jobs: runs of ``python -m fer.train`` as child processes, several side by side.
 
-A job's output goes to ``console.log`` in its folder; ``job.json`` says what it was told, and how it ended.
+A job that is killed, calls ``sys.exit`` or runs out of memory does not affect other jobs, and each starts with fresh
+memory and random seeds. Each has its own process group, ends with the process that started it (Linux), and locks its
+``console.log``. ``job.json`` records its overrides and its exit code.
 """
 
 import ctypes
@@ -34,11 +36,11 @@ else:
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.1  # seconds between looks at the processes
-GRACE_S = 120.0  # seconds in which a job that was told to end may save itself: a batch, or a validation
-MOST_SAID = 400  # characters of a failed job's last line
-SAVED = (130, 143)  # exit codes of a run that a signal ended, and that has saved itself
-WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG: a job must not outlive whoever started it, even one that was killed
+POLL_S = 0.1  # seconds between checks of the processes
+GRACE_S = 120.0  # seconds for a job to save itself after a signal: a batch, or a validation
+MOST_SAID = 400  # characters of a failed job's last line in messages
+SAVED = (130, 143)  # exit codes of a run that saved itself after a signal
+WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG: a job ends with the process that started it, even if that is killed
 # becomes a command that ends with its parent; Popen's preexec_fn would do the same, but may deadlock with threads
 LAUNCHER = f"""
 import ctypes, os, signal, sys
@@ -52,14 +54,14 @@ os.execv(command[0], command)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is.
+    """The progress of a job.
 
     Args:
-        epochs: done, those before it was resumed included.
-        accuracy: on val after the last of them, 0 to 1.
-        best: val accuracy so far.
+        epochs: finished epochs, also those before the job was resumed.
+        accuracy: val accuracy after the last epoch, 0 to 1.
+        best: best val accuracy so far.
         pace: mean seconds of an epoch.
-        at: when the last epoch ended, in seconds of ``time.time()``.
+        at: end of the last epoch, in seconds of ``time.time()``.
     """
 
     epochs: int
@@ -71,16 +73,16 @@ class Progress:
 
 @dataclass(eq=False)
 class Job:
-    """One run as a process of its own.
+    """One run as a child process.
 
     Args:
-        folder: the run's; made when the job starts.
-        overrides: what it is told.
-        environment: what its process's environment holds beside this one's, as ``environment`` gives it.
-        identity: of its configuration, as ``fer.runs.run_folder`` gives it.
-        epochs: planned.
-        more: Hydra's own overrides that it needs as well, such as a search path.
-        resume: go on with the run that the folder holds.
+        folder: run folder; made when the job starts.
+        overrides: overrides of its command line.
+        environment: variables added to this process's environment, as ``environment`` returns them.
+        identity: ``fer.runs.run_folder.identity`` of its configuration.
+        epochs: planned epochs.
+        more: Hydra's own overrides for the run, such as a search path.
+        resume: continue the run in the folder.
     """
 
     folder: Path
@@ -90,26 +92,26 @@ class Job:
     epochs: int = 1
     more: Sequence[str] = ()
     resume: bool = False
-    code: int | None = field(default=None, init=False)  # exit code, once it has ended; -n: killed by signal n
-    seconds: float = field(default=0.0, init=False)  # it took, earlier parts of a resumed run included
-    started: float = field(default=0.0, init=False)  # when, in seconds of time.time()
-    reason: str = field(default="", init=False)  # why it failed, where neither exit code nor console.log tell
+    code: int | None = field(default=None, init=False)  # exit code after the end; -n: killed by signal n
+    seconds: float = field(default=0.0, init=False)  # duration, earlier parts of a resumed run included
+    started: float = field(default=0.0, init=False)  # start, in seconds of time.time()
+    reason: str = field(default="", init=False)  # reason of a failure that exit code and console.log do not state
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    _before: float = field(default=0.0, init=False)
-    _told: int = field(default=0, init=False)
-    _seen: tuple[int, Progress | None] = field(default=(-1, None), init=False)
+    _before: float = field(default=0.0, init=False)  # seconds of earlier parts
+    _signal: int = field(default=0, init=False)  # last signal that was sent
+    _read: tuple[int, Progress | None] = field(default=(-1, None), init=False)  # history.csv: mtime_ns, progress
 
-    def start(self, place: Mapping[str, str] | None = None) -> None:
-        """Start the process, in a process group of its own: Ctrl-C reaches it through ``terminate`` alone.
+    def start(self, slot: Mapping[str, str] | None = None) -> None:
+        """Start the process in its own process group, so that Ctrl-C reaches it through ``terminate`` only.
 
         Args:
-            place: what the environment says of where the job is to run, as ``fer.system.slots`` gives it.
+            slot: variables of the slot that the job runs in, as ``fer.system.slots`` returns them.
 
         Raises:
-            OSError: the folder cannot be written, a process still runs in it, or none can be had.
+            OSError: the folder cannot be written, a process still runs in it, or no process can be started.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        own = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
+        inherited = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
         self._before = (recorded(self.folder) or {}).get("seconds") or 0.0 if self.resume else 0.0
         self.started = time.time()
         self.record()
@@ -120,7 +122,7 @@ class Job:
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
-                env={**own, **self.environment, **(place or {})},
+                env={**inherited, **self.environment, **(slot or {})},
                 process_group=0,
             )
 
@@ -129,33 +131,34 @@ class Job:
         if self._process is not None and self.code is None:
             code = self._process.poll()
             if code is not None:
-                unheard = code < 0 and -code == self._told  # it did not listen to signals yet: nothing was to be saved
-                self.end(128 + self._told if unheard and self._told != signal.SIGKILL else code)
+                # killed before it handled signals, when it had nothing to save yet: as if it had saved itself
+                unheard = code < 0 and -code == self._signal
+                self.end(128 + self._signal if unheard and self._signal != signal.SIGKILL else code)
         return self.code
 
     def terminate(self, number: int = signal.SIGTERM) -> None:
-        """Tell the job to save itself and end, by a signal; ``SIGKILL`` gives it no time to."""
+        """Send the job a signal to save itself and end; after ``SIGKILL`` it ends unsaved."""
         if self._process is not None and self.poll() is None:
-            self._told = number
+            self._signal = number
             self._process.send_signal(number)
 
     def fail(self, reason: str) -> None:
-        """Let the job have failed without a process, for a reason that its ``console.log`` keeps."""
+        """Record a failure without a process, with the reason in ``console.log``."""
         self.reason, self.started = reason, time.time()
-        with suppress(OSError):  # which may be the reason
+        with suppress(OSError):  # a full disk may be the reason
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "console.log").write_text(f"{reason}\n", encoding="utf-8")
         self.end(1)
 
     def end(self, code: int) -> None:
-        """Note how the job ended; one that ended well without a result, as a plugin's ``exit()`` does, has failed."""
+        """Record the exit code; 0 without a result, as after a plugin's ``exit()``, is a failure."""
         if code == 0 and not has_result(self.folder):
-            code, self.reason = 1, f"ended by itself before it had a result: {last_words(self.folder)}"
+            code, self.reason = 1, f"ended without a result: {last_words(self.folder)}"
         self.code, self.seconds = code, self._before + time.time() - self.started
         self.record()
 
     def record(self) -> None:
-        """Write ``job.json``; its exit code is null while the job runs, and stays so if whoever runs it is killed."""
+        """Write ``job.json``; the exit code is null while the job runs, and stays null if this process is killed."""
         contents = {
             "overrides": list(self.overrides),
             "identity": self.identity,
@@ -168,24 +171,24 @@ class Job:
             log.warning("%s: %s", error.filename or self.folder, error.strerror or error)
 
     def progress(self) -> Progress | None:
-        """Return how far the job is, by its ``history.csv``; None before the first epoch's end."""
+        """Return the progress by ``history.csv``; None before the end of the first epoch."""
         file = self.folder / "history.csv"
         try:
             written = file.stat()
-            if written.st_mtime_ns != self._seen[0]:
-                self._seen = written.st_mtime_ns, _progress(read_history(file), written.st_mtime)
-        except (OSError, LookupError, ValueError, ZeroDivisionError):  # not there yet, or no training's
+            if written.st_mtime_ns != self._read[0]:
+                self._read = written.st_mtime_ns, _progress(read_history(file), written.st_mtime)
+        except (OSError, LookupError, ValueError, ZeroDivisionError):  # not written yet, or not by a training
             pass
-        return self._seen[1]
+        return self._read[1]
 
     def outcome(self) -> str:
-        """Return how the job ended, in words."""
+        """Return the job's result or failure in words."""
         return self.reason or outcome(self.folder, self.code)
 
     def _command(self) -> list[str]:
         folder = quoted(str(self.folder.absolute()))
-        told = [f"resume={folder}"] if self.resume else [*self.overrides, *self.more, f"hydra.run.dir={folder}"]
-        return [sys.executable, "-m", "fer.train", *told]
+        arguments = [f"resume={folder}"] if self.resume else [*self.overrides, *self.more, f"hydra.run.dir={folder}"]
+        return [sys.executable, "-m", "fer.train", *arguments]
 
 
 def _progress(rows: Sequence[Mapping[str, float]], at: float) -> Progress:
@@ -208,10 +211,10 @@ def with_parent(command: Sequence[str]) -> list[str]:
 
 
 def hold(file: IO[Any]) -> None:
-    """Lock a file, such as a job's ``console.log``, until every process that has got it open from here has ended.
+    """Lock an open file, such as a job's ``console.log``, for this process and the processes that inherit it.
 
     Raises:
-        BlockingIOError: another one holds it.
+        BlockingIOError: another process holds the lock.
     """
     if HELD is None:
         return
@@ -222,7 +225,7 @@ def hold(file: IO[Any]) -> None:
 
 
 def lives(folder: Path) -> bool:
-    """Return whether a process still writes a job's ``console.log``, as one whose sweep was killed a moment ago may."""
+    """Return whether a process still writes a job's ``console.log``, as for a moment after its sweep was killed."""
     try:
         with open(folder / "console.log", "rb") as console:
             hold(console)
@@ -234,25 +237,25 @@ def lives(folder: Path) -> bool:
 
 
 def environment(data_path: str | None) -> dict[str, str]:
-    """Return what the environment of jobs adds to this one's: the data that were found, once for all of them.
+    """Return the variables that jobs add to this process's environment: the path of the data, the same for all jobs.
 
-    Drawn faces never stand in: several runs are compared, and must not compare something else than was meant.
+    Drawn faces never replace missing data here, since the runs of a sweep or search are compared.
 
     Args:
-        data_path: the configuration's ``data.path``.
+        data_path: ``data.path`` of the configuration.
 
     Raises:
-        FerError: there are no data.
+        FerError: no data are found.
     """
-    found, _ = locate(data_path, drawn_faces_allowed=False)
-    return {} if data_path is not None else {VARIABLE: found}
+    data, _ = locate(data_path, drawn_faces_allowed=False)
+    return {} if data_path is not None else {VARIABLE: data}
 
 
-# --- how a job ended ------------------------------------------------------------------------------------------------
+# --- results of jobs ------------------------------------------------------------------------------------------------
 
 
 def recorded(folder: Path) -> dict[str, Any] | None:
-    """Return what a folder's ``job.json`` holds; None if there is none, or none that can be read."""
+    """Return the contents of a folder's ``job.json``; None if it is missing or damaged."""
     contents = _object(folder / "job.json")
     if contents is None:
         return None
@@ -262,7 +265,7 @@ def recorded(folder: Path) -> dict[str, Any] | None:
 
 
 def _object(file: Path) -> dict[str, Any] | None:
-    """Return the object that a JSON file holds; None if there is none, or none that can be read."""
+    """Return the object in a JSON file; None if the file is missing or damaged."""
     try:
         contents = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -271,125 +274,125 @@ def _object(file: Path) -> dict[str, Any] | None:
 
 
 def outcome(folder: Path, code: int | None) -> str:
-    """Return what a job has found, or the last thing it said."""
+    """Return a job's result, or its exit code and last line."""
     if code == 0:
         return result(folder)
     if code is None:
-        return "cut off with the process that ran it"
+        return "ended with the process that ran it"
     if code in SAVED:
-        kept = (folder / "checkpoints" / "last.ckpt").exists()
-        return f"interrupted, {'saved' if kept else 'before anything was to be saved'}"
+        saved = (folder / "checkpoints" / "last.ckpt").exists()
+        return f"interrupted, {'saved' if saved else 'before its first checkpoint'}"
     return f"{f'killed by signal {-code}' if code < 0 else f'exit {code}'}: {last_words(folder)}"
 
 
 def has_result(folder: Path) -> bool:
-    """Return whether a job has found what it was to find, and left it whole."""
+    """Return whether a job's results are complete: those of a training, or of the learning-rate finder."""
     trained = _object(folder / "metrics.json") is not None
     whole = all((folder / name).exists() for name in ("history.csv", "predictions.csv"))
     return (trained and whole) or _object(folder / "lr_finder.json") is not None
 
 
 def last_words(folder: Path) -> str:
-    """Return the last line that a job said."""
+    """Return the last line of a job's ``console.log``."""
     try:
-        said = (folder / "console.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = (folder / "console.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
-        said = []
-    return said[-1][:MOST_SAID] if said else "said nothing"
+        lines = []
+    return lines[-1][:MOST_SAID] if lines else "printed nothing"
 
 
 def result(folder: Path) -> str:
-    """Return what a job that ended well has found: a val accuracy, or a learning rate."""
+    """Return the result of a successful job as text: a val accuracy, or a learning rate."""
     file = folder / "lr_finder.json"
     if not file.exists():
         return f"{100 * json.loads((folder / 'metrics.json').read_text())['accuracy']:.2f} %"
-    found = json.loads(file.read_text())
-    rate = found["lowest_loss_at"]
-    return f"no curve: {found['ended']}" if rate is None else f"lowest loss at a rate of {rate:.1e}"
+    contents = json.loads(file.read_text())
+    rate = contents["lowest_loss_at"]
+    return f"no curve: {contents['ended']}" if rate is None else f"lowest loss at a rate of {rate:.1e}"
 
 
-# --- several of them ------------------------------------------------------------------------------------------------
+# --- running several jobs -------------------------------------------------------------------------------------------
 
 
 class Watch:
-    """What is told of jobs as they run; does nothing by itself."""
+    """Callbacks of ``run``; these do nothing."""
 
     def began(self, job: Job) -> None:
         """Called when a job has started."""
 
-    def looked(self, running: Sequence[Job]) -> None:
-        """Called at every look at the processes, with those that run; may ``terminate`` some."""
+    def polled(self, running: Sequence[Job]) -> None:
+        """Called at every check of the processes with the running jobs; may ``terminate`` some."""
 
     def ended(self, job: Job) -> None:
-        """Called when a job has ended, in whatever way."""
+        """Called when a job has ended, successful or not."""
 
     def stopping(self, running: Sequence[Job], number: int) -> None:
-        """Called when a signal has come and the jobs are told to end."""
+        """Called when a signal has arrived and the jobs are about to be ended."""
 
 
 def in_order(waiting: deque[Job]) -> Callable[[], Job | None]:
-    """Return what gives ``run`` these jobs, one after the other, and takes them out."""
+    """Return a function that pops the next waiting job, or returns None."""
     return lambda: waiting.popleft() if waiting else None
 
 
-def run(next_job: Callable[[], Job | None], places: Sequence[Mapping[str, str]], watch: Watch) -> None:
-    """Run jobs, one at each place, until there is none left.
+def run(next_job: Callable[[], Job | None], slots: Sequence[Mapping[str, str]], watch: Watch) -> None:
+    """Run jobs, one in each slot, until none is left.
 
-    SIGINT, SIGTERM and SIGHUP are passed on to the jobs, which save themselves; a second one kills them, and so does
-    the time.
+    SIGINT, SIGTERM and SIGHUP are passed on to the jobs, which save themselves. A second signal kills them, and so does
+    the end of ``GRACE_S``.
 
     Args:
-        next_job: gives the next job when a place is free; None for none now. It is asked again at every look, until
-            it gives None while nothing runs.
-        places: for each place, what it adds to a job's environment.
-        watch: is told.
+        next_job: function that returns the next job for a free slot, or None for no job now. It is called again at
+            every check, until it returns None while no job runs.
+        slots: variables that each slot adds to its job's environment.
+        watch: callbacks.
 
     Raises:
-        Interrupted: a signal came; no job is left running.
+        Interrupted: a signal arrived; no job runs any more.
     """
-    running: dict[int, Job] = {}  # by place
-    with _signals() as came:
+    running: dict[int, Job] = {}  # index of the slot -> job
+    with _signals() as arrived:
         try:
-            while not came:
-                for place in range(len(places)):
-                    if place not in running and (job := next_job()) is not None:
-                        _begin(job, places[place], watch)
-                        running[place] = job
+            while not arrived:
+                for index, slot in enumerate(slots):
+                    if index not in running and (job := next_job()) is not None:
+                        _begin(job, slot, watch)
+                        running[index] = job
                 if not running:
                     return
                 _wait(running, watch)
-            _stop(running, watch, came)
-        finally:  # a fault of ours leaves none behind either
-            _stop(running, Watch(), [*came, signal.SIGTERM][:1])
-    raise Interrupted(f"interrupted by {signal.Signals(came[0]).name}; the jobs in hand have ended", 128 + came[0])
+            _stop(running, watch, arrived)
+        finally:  # an error in this process leaves no job running either
+            _stop(running, Watch(), [*arrived, signal.SIGTERM][:1])
+    raise Interrupted(f"interrupted by {signal.Signals(arrived[0]).name}; all jobs have ended", 128 + arrived[0])
 
 
-def _begin(job: Job, place: Mapping[str, str], watch: Watch) -> None:
+def _begin(job: Job, slot: Mapping[str, str], watch: Watch) -> None:
     try:
-        job.start(place)
+        job.start(slot)
     except OSError as error:
-        job.fail(f"{error.filename or 'no process can be had'}: {error.strerror or error}")
+        job.fail(f"{error.filename or 'no process can be started'}: {error.strerror or error}")
     watch.began(job)
 
 
 def _wait(running: dict[int, Job], watch: Watch) -> None:
-    """Wait a moment, and take out of ``running`` what has ended."""
+    """Wait until the next check, and remove ended jobs from ``running``."""
     time.sleep(POLL_S)
-    watch.looked(list(running.values()))
-    for place, job in list(running.items()):
+    watch.polled(list(running.values()))
+    for index, job in list(running.items()):
         if job.poll() is not None:
-            del running[place]
+            del running[index]
             watch.ended(job)
 
 
-def _stop(running: dict[int, Job], watch: Watch, came: Sequence[int]) -> None:
-    """Pass a signal on and wait for the jobs to end; kill them after a second one, or when their time is over."""
-    watch.stopping(list(running.values()), came[0])
+def _stop(running: dict[int, Job], watch: Watch, arrived: Sequence[int]) -> None:
+    """Pass a signal on and wait for the jobs' end; kill them after a second signal or after ``GRACE_S``."""
+    watch.stopping(list(running.values()), arrived[0])
     for job in running.values():
-        job.terminate(signal.SIGINT if came[0] == signal.SIGINT else signal.SIGTERM)
+        job.terminate(signal.SIGINT if arrived[0] == signal.SIGINT else signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     while running:
-        if len(came) > 1 or time.monotonic() > deadline:
+        if len(arrived) > 1 or time.monotonic() > deadline:
             for job in running.values():
                 job.terminate(signal.SIGKILL)
         _wait(running, watch)
@@ -397,20 +400,20 @@ def _stop(running: dict[int, Job], watch: Watch, came: Sequence[int]) -> None:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Give a list that signals which ask for an end are put into; empty for ever outside the main thread."""
-    came: list[int] = []
+    """Yield a list that collects arriving signals to end; outside the main thread it stays empty."""
+    arrived: list[int] = []
 
     def receive(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+        arrived.append(number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield came
+        yield arrived
         return
-    wanted = [number for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]
-    heeded = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]  # nohup stays nohup
-    before = {number: signal.signal(number, receive) for number in heeded}
+    ending = [number for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]
+    handled = [number for number in ending if signal.getsignal(number) is not signal.SIG_IGN]  # nohup stays nohup
+    before = {number: signal.signal(number, receive) for number in handled}
     try:
-        yield came
+        yield arrived
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,7 +1,9 @@
-"""What a sweep's command line asks for, and what of it is still to be done.
+"""The plan of a sweep: the jobs of a command line, and which of them are done already.
 
-The command line is expanded here, and every job composed and checked before the first one begins. A job is known by its
-``fer.runs.run_folder.identity``: a sweep that is gone on with does what is missing, whatever its number was.
+The command line is expanded here, and every job is composed and checked before the first one starts. Jobs are compared
+by ``fer.runs.run_folder.identity`` in ``job.json``, not by number: a resumed sweep runs what is missing. Hydra takes
+launchers only from the package ``hydra_plugins`` and writes into job folders before our code runs. They get
+``sweep.job=0,1,...`` and run the same plan.
 """
 
 import itertools
@@ -19,31 +21,31 @@ from fer.config.settings import SweepSettings, TrainSettings
 from fer.runs.run_folder import SWEEP, identity
 from fer.sweeps import jobs
 from fer.sweeps.jobs import Job
-from fer.system.files import read_kept
+from fer.system.files import read_record
 
 FILE = SWEEP.mark
-MANY = 20  # jobs, whose composition takes seconds
-DONE, CUT_OFF = 2, 1  # ranks of jobs that a folder holds
+MANY = 20  # jobs; composing as many takes seconds
+DONE, CUT_OFF = 2, 1  # ranks of a sweep's earlier jobs
 HYDRAS = ("hydra.", "hydra/")
-NO_SWEEPS = {  # key -> why a sweep refuses it
-    "resume": "resume= continues one run; leave out -m. A sweep is gone on with by sweep.resume=",
-    "hydra.run.dir": "hydra.run.dir is one run's folder; --out names a sweep's too",
-    "hydra.sweep.subdir": "hydra.sweep.subdir: a sweep's folders are numbered",
-    "hydra/sweeper": "hydra/sweeper: the jobs of a sweep are what its command line says",
+NO_SWEEPS = {  # key -> message of a sweep that refuses it
+    "resume": "resume= continues one run; leave out -m. sweep.resume= continues a sweep",
+    "hydra.run.dir": "hydra.run.dir is the folder of one run; name the sweep's folder with --out",
+    "hydra.sweep.subdir": "hydra.sweep.subdir: the folders of a sweep are numbered; leave it out",
+    "hydra/sweeper": "hydra/sweeper: the command line lists the jobs of a sweep; leave it out",
     "sweep.over": "sweep.over is for files in conf/sweep; on a command line write key=value,value",
 }
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a command line asks for.
+    """A command line of a sweep.
 
     Args:
-        overrides: its own, and those of the sweep that it goes on with.
+        overrides: overrides given on this command line, after those stored in ``sweep.json`` when a sweep is resumed.
         values: key -> overrides of one value each, for the keys of runs.
-        settings: of the sweep.
+        settings: section ``sweep`` of the configuration.
         hydra: Hydra's own overrides.
-        folder: the sweep's.
+        folder: folder of the sweep.
     """
 
     overrides: Sequence[str]
@@ -54,7 +56,7 @@ class Asked:
 
     @property
     def paths(self) -> list[str]:
-        """Hydra's own overrides that a run's composition depends on."""
+        """Overrides that name further folders of configuration."""
         return search_paths(self.hydra)
 
     @property
@@ -68,12 +70,12 @@ class Plan:
     """The jobs of a sweep, each once.
 
     Args:
-        jobs: in order; those that are done already have an exit code.
-        accelerators: that they ask for.
-        doubles: how many more the command line named that compute the same as others.
-        again: (old folder, job) of those that left nothing to go on from.
-        unasked: how many finished jobs the folder holds that are not among them.
-        saved: folders of interrupted jobs that are not among them.
+        jobs: jobs in order; finished ones have an exit code.
+        accelerators: values of ``trainer.accelerator`` among the jobs.
+        doubles: number of jobs on the command line that compute the same as another one.
+        again: (old folder, job) of jobs that start anew, since they left no checkpoint.
+        unasked: number of finished jobs in the folder that the command line does not name.
+        saved: folders of interrupted jobs that the command line does not name.
     """
 
     jobs: list[Job] = field(default_factory=list)
@@ -84,27 +86,27 @@ class Plan:
     saved: list[Path] = field(default_factory=list)
 
 
-# --- what is asked for ----------------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------------------------
 
 
 def read(arguments: Sequence[str]) -> Asked:
-    """Return what a command line asks for.
+    """Parse the command line of a sweep.
 
     Raises:
-        FerError: it is faulty.
+        FerError: the command line is faulty.
     """
-    overrides, resumed = _taken_up(arguments)
+    overrides, resumed = _with_stored(arguments)
     values = alternatives(overrides)
     for key, why in NO_SWEEPS.items():
         if key in values:
             raise FerError(why)
-    own = {key: values.pop(key) for key in list(values) if key.startswith((*HYDRAS, "sweep.")) or key == "sweep"}
-    for key, given in own.items():
+    of_sweep = {key: values.pop(key) for key in list(values) if key.startswith((*HYDRAS, "sweep.")) or key == "sweep"}
+    for key, given in of_sweep.items():
         if len(given) > 1:
-            raise FerError(f"{key}: takes one value; what a sweep varies are the keys of runs")
-    texts = [given[0] for given in own.values()]
+            raise FerError(f"{key}: takes one value; a sweep varies keys of runs only")
+    texts = [given[0] for given in of_sweep.values()]
     section, folder = composed_sweep(texts)
-    _refuse_used(folder, resumed, own)
+    _refuse_used(folder, resumed, of_sweep)
     asked = Asked(
         overrides=[text for text in overrides if not text.startswith("hydra.sweep.dir=")],
         values=values,
@@ -112,17 +114,19 @@ def read(arguments: Sequence[str]) -> Asked:
         hydra=[text for text in texts if text.startswith(HYDRAS) and not text.startswith("hydra.sweep.dir=")],
         folder=resumed or folder.absolute(),
     )
-    if asked.foreign and "sweep.jobs" in own:
-        raise FerError(f"{own['sweep.jobs'][0]}: Hydra's launchers have a key of their own for that: --cfg hydra")
+    if asked.foreign and "sweep.jobs" in of_sweep:
+        raise FerError(
+            f"{of_sweep['sweep.jobs'][0]}: a launcher of Hydra has another key for that; --cfg hydra prints its keys"
+        )
     return asked
 
 
-def _taken_up(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
-    """Return the overrides, with those of the sweep that is gone on with, and that sweep's folder."""
+def _with_stored(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
+    """Return the overrides, after those stored in a resumed sweep, and the folder of the resumed sweep."""
     given = [text for text in arguments if text not in ("-m", "--multirun", "hydra.mode=MULTIRUN")]
     options = [text for text in given if text.startswith("-")]
     if options:
-        raise FerError(f"{options[0]}: a sweep takes key=value and nothing else beside -m")
+        raise FerError(f"{options[0]}: a sweep takes only key=value beside -m")
     resumed = _resumed(given)
     overrides = [text for text in given if not text.startswith("sweep.resume=")]
     if resumed is None:
@@ -134,65 +138,65 @@ def _taken_up(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def _resumed(overrides: Sequence[str]) -> Path | None:
-    """Return the folder of the sweep to go on with, if one is named."""
+    """Return the folder of the sweep to resume; None for a new sweep."""
     given = [text.partition("=")[2] for text in overrides if text.startswith("sweep.resume=")]
     return Path(unquoted(given[-1])).expanduser().absolute() if given and given[-1] not in ("", "null") else None
 
 
 def stored(folder: Path) -> dict[str, Any]:
-    """Return what ``sweep.json`` holds.
+    """Return the contents of ``sweep.json``.
 
     Raises:
-        FerError: there is none, or it is damaged.
+        FerError: the file is missing or damaged.
     """
 
-    def sound(held: dict[str, Any]) -> bool:
-        return all(isinstance(text, str) for text in held["arguments"]) and isinstance(held["jobs"], list)
+    def sound(record: dict[str, Any]) -> bool:
+        return all(isinstance(text, str) for text in record["arguments"]) and isinstance(record["jobs"], list)
 
-    return read_kept(folder / FILE, "sweep", "sweep folder", sound)
+    return read_record(folder / FILE, "sweep", "sweep folder", sound)
 
 
-def _refuse_used(folder: Path, resumed: Path | None, own: dict[str, list[str]]) -> None:
-    if resumed is not None and "hydra.sweep.dir" in own:
-        raise FerError("sweep.resume= goes on in the sweep's own folder; leave out --out (hydra.sweep.dir)")
+def _refuse_used(folder: Path, resumed: Path | None, of_sweep: dict[str, list[str]]) -> None:
+    if resumed is not None and "hydra.sweep.dir" in of_sweep:
+        raise FerError("sweep.resume= continues in the sweep's folder; leave out --out (hydra.sweep.dir)")
     if resumed is None and ((folder / FILE).exists() or any(folder.glob("*/job.json"))):
         raise FerError(
-            f"--out {folder}: holds a sweep already; choose another folder, or go on with "
+            f"--out {folder}: a sweep is in it already; choose another folder, or resume it: "
             f"sweep.resume={shlex.quote(str(folder))}"
         )
 
 
 def expanded(asked: Asked) -> list[list[str]]:
-    """Return the overrides of every job: each alternative with every combination.
+    """Return the overrides of every job: each alternative with every combination of values.
 
     Raises:
-        FerError: the command line names a key that the alternatives set, or names no job.
+        FerError: the command line sets a key of the alternatives, or has no job.
     """
     settings = asked.settings
     for alternative in settings.each:
         for key in alternatives(alternative):
             if key in asked.values:
-                raise FerError(f"{asked.values[key][0]}: {key} is what this sweep varies (sweep.each); leave it out")
+                raise FerError(f"{asked.values[key][0]}: this sweep varies {key} itself (sweep.each); leave it out")
     over: dict[str, list[str]] = {}
     for key, values in settings.over.items():
         listed = values if isinstance(values, str) else ",".join(map(spelled, values))
         over |= alternatives([f"{key}={listed}"])
     combinations = list(itertools.product(*{**over, **asked.values}.values()))
     if not combinations:
-        raise FerError("the command line names no job: a key has no values")
+        raise FerError("a sweep without jobs: a key has no values; list some, such as seed=0,1,2")
     return [[*each, *combination] for each in settings.each or [[]] for combination in combinations]
 
 
-# --- what is to be done ---------------------------------------------------------------------------------------------
+# --- the jobs -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Held:
-    """A job that a sweep's folder holds already.
+class Earlier:
+    """A job that an earlier start of the sweep left in its folder.
 
     Args:
-        folder: its.
-        rank: how far it got: DONE; CUT_OFF, with something to go on from; or neither.
+        folder: folder of the job.
+        rank: DONE; CUT_OFF, with a checkpoint to resume from; or 0.
     """
 
     folder: Path
@@ -200,28 +204,28 @@ class Held:
 
 
 def planned(asked: Asked) -> Plan:
-    """Compose, check and find every job.
+    """Compose and check every job, and match it with the jobs in the folder.
 
     Raises:
-        FerError: a choice or key that is not there; every job is refused; a job of the folder still runs.
+        FerError: a choice or key does not exist; every job is refused; a job of the folder still runs.
     """
-    held, numbers = _held(asked.folder), _free_numbers(asked.folder)
-    plan, found = Plan(), dict[str, Job]()
-    told = expanded(asked)
-    if len(told) >= MANY:
-        print(f"sweep: composing and checking {len(told)} jobs", flush=True)
-    for overrides in told:
+    earlier, numbers = _earlier(asked.folder), _free_numbers(asked.folder)
+    plan, by_identity = Plan(), dict[str, Job]()
+    combinations = expanded(asked)
+    if len(combinations) >= MANY:
+        print(f"sweep: composing and checking {len(combinations)} jobs", flush=True)
+    for overrides in combinations:
         config = plain(composed([*overrides, *asked.paths]))
         name = identity(config)
-        if name in found:
+        if name in by_identity:
             plan.doubles += 1
             continue
         plan.accelerators.add(config["trainer"]["accelerator"])
-        found[name] = job = _job(overrides, config, name, asked, held.get(name), numbers)
-        if name in held and held[name].folder != job.folder:
-            plan.again.append((held[name].folder, job))
-    plan.jobs = list(found.values())
-    others = [before for name, before in held.items() if name not in found]
+        by_identity[name] = job = _job(overrides, config, name, asked, earlier.get(name), numbers)
+        if name in earlier and earlier[name].folder != job.folder:
+            plan.again.append((earlier[name].folder, job))
+    plan.jobs = list(by_identity.values())
+    others = [before for name, before in earlier.items() if name not in by_identity]
     plan.unasked = sum(before.rank == DONE for before in others)
     plan.saved = [before.folder for before in others if before.rank == CUT_OFF]
     if all(job.reason for job in plan.jobs):
@@ -230,24 +234,30 @@ def planned(asked: Asked) -> Plan:
 
 
 def _job(
-    overrides: Sequence[str], config: dict[str, Any], name: str, asked: Asked, held: Held | None, numbers: Iterator[int]
+    overrides: Sequence[str],
+    config: dict[str, Any],
+    name: str,
+    asked: Asked,
+    earlier: Earlier | None,
+    numbers: Iterator[int],
 ) -> Job:
-    """Return a job as it stands: done, to go on with, to run, or refused with a reason."""
+    """Return a job in its state: done, to resume, to run, or refused with a reason."""
     more = asked.paths
     epochs = config["trainer"]["max_epochs"]
-    if held is not None and held.rank == DONE:
-        job = Job(held.folder, overrides, {}, name, epochs, more)
-        job.code, job.seconds = 0, float((jobs.recorded(held.folder) or {}).get("seconds") or 0)
+    if earlier is not None and earlier.rank == DONE:
+        job = Job(earlier.folder, overrides, {}, name, epochs, more)
+        job.code, job.seconds = 0, float((jobs.recorded(earlier.folder) or {}).get("seconds") or 0)
         return job
     try:
         build(TrainSettings, config)
         environment, reason = jobs.environment(config["data"]["path"]), ""
     except FerError as error:
         environment, reason = {}, str(error)
-    goes_on = held is not None and held.rank == CUT_OFF and not reason
-    refused_again = held is not None and bool(reason) and not (held.folder / ".hydra").exists()
-    folder = held.folder if held is not None and (goes_on or refused_again) else asked.folder / str(next(numbers))
-    job = Job(folder, overrides, environment, name, epochs, more, resume=goes_on)
+    resume = earlier is not None and earlier.rank == CUT_OFF and not reason
+    refused_again = earlier is not None and bool(reason) and not (earlier.folder / ".hydra").exists()
+    same_folder = earlier is not None and (resume or refused_again)
+    folder = earlier.folder if earlier is not None and same_folder else asked.folder / str(next(numbers))
+    job = Job(folder, overrides, environment, name, epochs, more, resume=resume)
     job.reason = reason
     return job
 
@@ -259,7 +269,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def finished(folder: Path) -> list[Path]:
-    """Return the folders of a sweep's jobs that have ended well, by number."""
+    """Return the folders of a sweep's successful jobs, by number."""
     return [entry for entry in _folders(folder) if _rank(entry, jobs.recorded(entry) or {}) == DONE]
 
 
@@ -268,29 +278,29 @@ def _free_numbers(folder: Path) -> Iterator[int]:
     return itertools.count(int(used[-1].name) + 1 if used else 0)
 
 
-def _held(folder: Path) -> dict[str, Held]:
-    """Return the jobs that a sweep's folder holds, by their identity; of several with one, that which got furthest.
+def _earlier(folder: Path) -> dict[str, Earlier]:
+    """Return identity -> job in a sweep's folder; of several with one identity the one of the highest rank.
 
     Raises:
-        FerError: one of them still runs.
+        FerError: a job still runs.
     """
-    found: dict[str, Held] = {}
+    by_identity: dict[str, Earlier] = {}
     for entry in _folders(folder):
         record = jobs.recorded(entry)
         if record is None:
             continue
         if record.get("exit_code") is None and jobs.lives(entry):
             raise FerError(f"{folder}: its job {entry.name} still runs; wait for its end, or stop it")
-        name, here = str(record.get("identity")), Held(entry, _rank(entry, record))
-        if name not in found or here.rank >= found[name].rank:
-            found[name] = here
-    return found
+        name, job = str(record.get("identity")), Earlier(entry, _rank(entry, record))
+        if name not in by_identity or job.rank >= by_identity[name].rank:
+            by_identity[name] = job
+    return by_identity
 
 
 def _rank(folder: Path, record: dict[str, Any]) -> int:
     code = record.get("exit_code")
     if code == 0 and jobs.has_result(folder):
         return DONE
-    cut = code is None or code in jobs.SAVED or (isinstance(code, int) and code < 0)
-    kept = all((folder / name).exists() for name in ("checkpoints/last.ckpt", ".hydra/config.yaml"))
-    return CUT_OFF if cut and kept else 0
+    cut_off = code is None or code in jobs.SAVED or (isinstance(code, int) and code < 0)
+    resumable = all((folder / name).exists() for name in ("checkpoints/last.ckpt", ".hydra/config.yaml"))
+    return CUT_OFF if cut_off and resumable else 0

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a live line in a terminal, a line when a job ends, and the tables at the end."""
+"""The status of a running sweep: a live line in a terminal, a line for each job's end, and the closing tables."""
 
 import heapq
 import logging
@@ -13,21 +13,21 @@ from fer.system.text import clock, text_table
 
 log = logging.getLogger(__name__)
 
-MOST_RUNNING = 4  # jobs that the live line shows one by one
+MOST_RUNNING = 4  # jobs that the live line lists
 BAR = 10  # characters
 
 
 class Scoreboard(Watch):
-    """Draws and tells how a sweep goes.
+    """Prints the status of a sweep.
 
     Args:
-        jobs: all of the sweep, those that are done already too.
-        waiting: those that have not begun; whoever runs them takes them out.
-        places: how many run side by side.
+        jobs: all jobs of the sweep, finished ones too.
+        waiting: jobs that have not started; the caller removes them as they start.
+        slots: number of jobs side by side.
     """
 
-    def __init__(self, jobs: Sequence[Job], waiting: Collection[Job], places: int) -> None:
-        self.jobs, self.waiting, self.places = jobs, waiting, places
+    def __init__(self, jobs: Sequence[Job], waiting: Collection[Job], slots: int) -> None:
+        self.jobs, self.waiting, self.slots = jobs, waiting, slots
         self.names = varied(jobs)
         self.line = Line(live=is_live())
         self._best: tuple[float, Job] | None = None
@@ -35,27 +35,27 @@ class Scoreboard(Watch):
             self._consider(job)
 
     def began(self, job: Job) -> None:
-        """Say so where there is no live line to show it."""
+        """Print a line where no live line shows the start."""
         if not self.line.live and job.code is None:
-            told = f"job {job.folder.name} {'goes on' if job.resume else 'begins'}  {self.names[job]}"
-            log.info("%s", told.rstrip())
+            message = f"job {job.folder.name} {'resumes' if job.resume else 'starts'}  {self.names[job]}"
+            log.info("%s", message.rstrip())
 
-    def looked(self, running: Sequence[Job]) -> None:
-        """Draw the live line now and then."""
+    def polled(self, running: Sequence[Job]) -> None:
+        """Draw the live line when it is due."""
         if self.line.due():
             self.draw(running)
 
     def ended(self, job: Job) -> None:
-        """Say how the job ended."""
+        """Print the job's result."""
         self._consider(job)
-        told = f"job {job.folder.name} ({clock(job.seconds)})  {self.names[job]}"
-        log.info("%s: %s", told.rstrip(), job.outcome())
+        message = f"job {job.folder.name} ({clock(job.seconds)})  {self.names[job]}"
+        log.info("%s: %s", message.rstrip(), job.outcome())
 
     def stopping(self, running: Sequence[Job], number: int) -> None:
-        """Say what is waited for."""
+        """Print that the running jobs save themselves."""
         word, count = signal.Signals(number).name, len(running)
         jobs = "1 job saves itself and ends" if count == 1 else f"{count} jobs save themselves and end"
-        log.info("%s: %s; once more kills", word, jobs)
+        log.info("%s: %s; a second signal kills", word, jobs)
 
     def draw(self, running: Sequence[Job]) -> None:
         """Draw the live line."""
@@ -78,26 +78,25 @@ class Scoreboard(Watch):
         self.line.draw(parts, "" if best is None else f"best: {self.names[best[1]]}")
 
     def _consider(self, job: Job) -> None:
-        """Take a job's val accuracy for the best one if it is."""
+        """Update the best val accuracy with a job's."""
         progress = job.progress()
         if progress is not None and (self._best is None or progress.best > self._best[0]):
             self._best = progress.best, job
 
     def left(self, running: Sequence[Job], now: float) -> float | None:
-        """Return the seconds until all jobs have ended, as far as can be told; None before anything is known.
+        """Estimate the seconds until all jobs have ended; None before the first epoch of any job.
 
-        A running job goes on at its own pace. One that has not begun takes as long as those that were told most
-        nearly the same.
+        A running job keeps its pace. A waiting job takes as long as the known jobs with the most overrides in common.
 
         Args:
-            running: jobs.
-            now: in seconds of ``time.time()``.
+            running: running jobs.
+            now: seconds of ``time.time()``.
         """
         known = [(job, job.seconds) for job in self.jobs if job.code == 0]
         known += [(job, _expected(job, progress)) for job in running if (progress := job.progress())]
         if not known:
             return None
-        free = [_remaining(job, known, now) for job in running] + [0.0] * (self.places - len(running))
+        free = [_remaining(job, known, now) for job in running] + [0.0] * (self.slots - len(running))
         heapq.heapify(free)
         for job in self.waiting:
             heapq.heappush(free, heapq.heappop(free) + _guess(job, known) * (1 - _share(job)))
@@ -112,7 +111,7 @@ def _remaining(job: Job, known: Sequence[tuple[Job, float]], now: float) -> floa
 
 
 def _expected(job: Job, progress: Progress) -> float:
-    """Return the seconds that a running job takes: all of its epochs, and what went before them."""
+    """Return the seconds that a running job takes in all: its start-up and all of its epochs."""
     before = progress.at - job.started - progress.pace * progress.epochs
     return max(0.0, before) + progress.pace * job.epochs
 
@@ -124,47 +123,47 @@ def _share(job: Job) -> float:
 
 def _running(job: Job) -> str:
     progress = job.progress()
-    how_far = f"{progress.epochs}/{job.epochs} {100 * progress.accuracy:.1f} %" if progress else "begins"
-    return f"#{job.folder.name} {how_far}"
+    done = f"{progress.epochs}/{job.epochs} {100 * progress.accuracy:.1f} %" if progress else "starts"
+    return f"#{job.folder.name} {done}"
 
 
 def _guess(job: Job, known: Sequence[tuple[Job, float]]) -> float:
-    """Return the mean seconds of those jobs that were told most nearly the same."""
-    told = set(job.overrides)
-    alike = [len(told & set(other.overrides)) for other, _ in known]
-    seconds = [seconds for (_, seconds), likeness in zip(known, alike, strict=True) if likeness == max(alike)]
+    """Return the mean seconds of the known jobs with the most overrides in common."""
+    overrides = set(job.overrides)
+    common = [len(overrides & set(candidate.overrides)) for candidate, _ in known]
+    seconds = [seconds for (_, seconds), count in zip(known, common, strict=True) if count == max(common)]
     return sum(seconds) / len(seconds)
 
 
 def varied(jobs: Sequence[Job]) -> dict[Job, str]:
-    """Return of each job's overrides those that not all jobs have."""
+    """Return job -> its overrides that not all jobs have."""
     common = set(jobs[0].overrides).intersection(*(job.overrides for job in jobs)) if jobs else set()
     return {job: " ".join(text for text in job.overrides if text not in common) for job in jobs}
 
 
-# --- at the end -----------------------------------------------------------------------------------------------------
+# --- closing tables -------------------------------------------------------------------------------------------------
 
 
 def job_table(jobs: Sequence[Job], names: Mapping[Job, str]) -> str:
-    """Return how each job ended, or that it has not begun."""
-    rows = [(job.folder.name, names[job], _ended(job)) for job in jobs]
-    return text_table(("job", "overrides", "val accuracy, or what else came out"), rows)
+    """Return the table of all jobs with their results or states."""
+    rows = [(job.folder.name, names[job], _state(job)) for job in jobs]
+    return text_table(("job", "overrides", "val accuracy or state"), rows)
 
 
-def _ended(job: Job) -> str:
+def _state(job: Job) -> str:
     if job.code is not None or job.started:
         return job.outcome()
     if job.resume:
-        return "to go on with"
-    return job.outcome() if (job.folder / "job.json").exists() else "not begun"
+        return "to resume"
+    return job.outcome() if (job.folder / "job.json").exists() else "not started"
 
 
 def failure_table(failed: Sequence[Job], names: Mapping[Job, str]) -> str:
-    """Return what failed, where it lies, and why."""
+    """Return the table of failed jobs with their logs and reasons."""
     rows = [(job.folder.name, names[job], str(shown(job.folder / "console.log")), job.outcome()) for job in failed]
-    return text_table(("failed", "overrides", "what it said", "why"), rows)
+    return text_table(("failed", "overrides", "log", "reason"), rows)
 
 
 def found_rate(folder: Path) -> bool:
-    """Return whether a job was the learning-rate finder, which trains nothing."""
+    """Return whether a job was the learning-rate finder."""
     return (folder / "lr_finder.json").exists()

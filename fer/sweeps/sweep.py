@@ -1,7 +1,7 @@
-"""A sweep: one command line, several runs, each a process of its own; at the end what came out, what failed and why.
+"""A sweep: one command line, several runs, each a child process; at the end a leaderboard and the failures.
 
-A live line or, where there is no terminal, a line when a job begins and one when it ends. ``sweep.json`` keeps what was
-asked for, ``sweep.log`` what was said.
+A terminal shows a live line; elsewhere each job's start and end is a line. ``sweep.json`` keeps the command line and
+the jobs, ``sweep.log`` the output.
 """
 
 import logging
@@ -21,42 +21,43 @@ from fer.sweeps import jobs, status
 from fer.sweeps.jobs import Job
 from fer.sweeps.plan import FILE, Asked, Plan, finished, planned, read, stored
 from fer.system.files import write_json
-from fer.system.slots import Places, places
+from fer.system.slots import Slots, slots
 from fer.system.terminal import logged, shown
 
 log = logging.getLogger(__name__)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the sweep that a command line asks for, and return the exit code: 1 if any job failed.
+    """Run the sweep of a command line, and return the exit code: 1 if any job failed.
 
     Raises:
-        FerError: a faulty command line; configurations that are all refused; no data.
-        Interrupted: a signal came; the jobs have saved themselves.
+        FerError: the command line is faulty, all configurations are refused, or no data are found.
+        Interrupted: a signal arrived; the jobs have saved themselves.
     """
     asked = read(arguments)
     plan = planned(asked)
     waiting = deque(job for job in plan.jobs if job.code is None and not job.reason)
-    # for all jobs, not for what is left of them: the bits depend on the number of threads
-    where = places(asked.settings.jobs, len(plan.jobs), plan.accelerators)
-    board = status.Scoreboard(plan.jobs, waiting, len(where.environments))
+    # for all jobs, not for the remaining ones: the bits depend on the number of threads
+    job_slots = slots(asked.settings.jobs, len(plan.jobs), plan.accelerators)
+    board = status.Scoreboard(plan.jobs, waiting, len(job_slots.environments))
     asked.folder.mkdir(parents=True, exist_ok=True)
     file = asked.folder / "sweep.log"
-    with open(file, "ab") as held:
-        jobs.hold(held)  # one process works on a sweep at a time
-        write_json(asked.folder / FILE, {"schema": 1, "arguments": list(asked.overrides), "jobs": _kept(plan.jobs)})
+    with open(file, "ab") as lock:
+        jobs.hold(lock)  # one process works on a sweep at a time
+        write_json(asked.folder / FILE, {"schema": 1, "arguments": list(asked.overrides), "jobs": _entries(plan.jobs)})
         with logged(file):
-            announce(plan, asked.folder, len(waiting), "by Hydra's launcher" if asked.foreign else where.told)
-            _work(asked, plan, waiting, where, board)
-        with logged(file):  # Hydra's launchers change where it goes
+            where = "by Hydra's launcher" if asked.foreign else job_slots.description
+            announce(plan, asked.folder, len(waiting), where)
+            _work(asked, plan, waiting, job_slots, board)
+        with logged(file):  # Hydra's launchers change the logging
             return conclude(plan.jobs, board.names, asked.folder)
 
 
-def _work(asked: Asked, plan: Plan, waiting: deque[Job], where: Places, board: status.Scoreboard) -> None:
-    """Run what is waiting, side by side, or where Hydra's launcher says; what is refused has failed.
+def _work(asked: Asked, plan: Plan, waiting: deque[Job], job_slots: Slots, board: status.Scoreboard) -> None:
+    """Run the waiting jobs in slots or by Hydra's launcher; refused jobs have failed.
 
     Raises:
-        Interrupted: a signal came; the table has been printed.
+        Interrupted: a signal arrived; the table has been printed.
     """
     for job in plan.jobs:
         if job.reason:
@@ -67,33 +68,34 @@ def _work(asked: Asked, plan: Plan, waiting: deque[Job], where: Places, board: s
         if asked.foreign:
             launch(asked, waiting, board)
         else:
-            jobs.run(jobs.in_order(waiting), where.environments, board)
+            jobs.run(jobs.in_order(waiting), job_slots.environments, board)
     except Interrupted as error:
         board.line.end()
         log.info("\n%s\n", status.job_table(plan.jobs, board.names))
-        raise Interrupted(f"{error}; go on with: {_resume_line(asked.folder)}", error.code) from None
+        raise Interrupted(f"{error}; resume with: {_resume_line(asked.folder)}", error.code) from None
     finally:
         board.line.end()
 
 
 def announce(plan: Plan, folder: Path, waiting: int, where: str) -> None:
-    """Say what is going to be done, and what is not."""
+    """Print the numbers of jobs to run, to resume and done, and notes about special ones."""
     done = sum(job.code == 0 for job in plan.jobs)
-    going_on = sum(job.resume for job in plan.jobs)
+    resumed = sum(job.resume for job in plan.jobs)
     counts = _count(plan.jobs)
-    if done or going_on or plan.again:
-        counts += f": {done} done, {going_on} to go on with, {waiting - going_on} to run"
+    if done or resumed or plan.again:
+        counts += f": {done} done, {resumed} to resume, {waiting - resumed} to run"
     log.info("sweep: %s%s: %s", counts, f", {where}" if waiting else "", shown(folder))
     if plan.doubles:
-        log.info("  %d more compute the same as others, and are done once", plan.doubles)
+        log.info("  %d more jobs compute the same as others, and run once", plan.doubles)
     for before, job in plan.again:
-        old, new = before.name, job.folder.name
-        log.info("  job %s left nothing to go on from: it is job %s now, and its old folder stays as it is", old, new)
+        log.info(
+            "  job %s has no checkpoint: it starts anew as job %s; its old folder is kept", before.name, job.folder.name
+        )
     if plan.unasked:
-        log.info("  %d finished jobs of this folder are not asked for now; they stay in the leaderboard", plan.unasked)
+        log.info("  %d finished jobs are not on this command line; they stay in the leaderboard", plan.unasked)
     for cut_off in plan.saved:
         log.info(
-            "  job %s was interrupted and is not asked for now; python -m fer.train resume=%s goes on with it",
+            "  job %s was interrupted and is not on this command line; resume it with: python -m fer.train resume=%s",
             cut_off.name, shlex.quote(str(shown(cut_off))),
         )  # fmt: skip
 
@@ -101,8 +103,8 @@ def announce(plan: Plan, folder: Path, waiting: int, where: str) -> None:
 # --- Hydra's other launchers ----------------------------------------------------------------------------------------
 
 
-def _kept(planned_jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """Return what ``sweep.json`` holds of the jobs: all that another process needs to run one."""
+def _entries(planned_jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Return the jobs' entries in ``sweep.json``: everything that another process needs to run one."""
     return [
         {
             "folder": str(job.folder),
@@ -118,25 +120,25 @@ def _kept(planned_jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
 
 def launch(asked: Asked, waiting: Sequence[Job], watch: jobs.Watch) -> None:
-    """Let one of Hydra's launchers run the jobs: it says how many run at once, and where.
+    """Run the jobs by one of Hydra's launchers, which decides how many run at once, and where.
 
     Raises:
-        Interrupted: SIGINT came.
+        Interrupted: SIGINT arrived.
     """
     if not waiting:
         return
-    numbers = [kept["folder"] for kept in stored(asked.folder)["jobs"]]
-    own = [
+    folders = [entry["folder"] for entry in stored(asked.folder)["jobs"]]
+    overrides = [
         *(text for text in asked.hydra if not text.startswith("hydra.searchpath=")),
         f"hydra.sweep.dir={quoted(str(asked.folder))}",
         "hydra.sweep.subdir='.launcher/${hydra.job.num}'",  # Hydra writes there before a job begins
         "hydra.output_subdir=null",
-        f"sweep.job={','.join(str(numbers.index(str(job.folder))) for job in waiting)}",
+        f"sweep.job={','.join(str(folders.index(str(job.folder))) for job in waiting)}",
     ]
     try:
-        hydra.run(run_one, ["-m", *own])
+        hydra.run(run_one, ["-m", *overrides])
     except KeyboardInterrupt:
-        raise Interrupted("interrupted by SIGINT; the jobs in hand save themselves", 130) from None
+        raise Interrupted("interrupted by SIGINT; running jobs save themselves", 130) from None
     finally:
         for job in waiting:
             record = jobs.recorded(job.folder) or {}
@@ -145,9 +147,9 @@ def launch(asked: Asked, waiting: Sequence[Job], watch: jobs.Watch) -> None:
 
 
 def run_one(config: DictConfig) -> int | None:
-    """What Hydra's launchers call, anywhere: run one job of ``sweep.json``."""
-    held = stored(Path(HydraConfig.get().sweep.dir))["jobs"][config.sweep.job]
-    job = Job(**{**held, "folder": Path(held["folder"])})
+    """Run one job of ``sweep.json``; the task of Hydra's launchers, perhaps on another machine."""
+    entry = stored(Path(HydraConfig.get().sweep.dir))["jobs"][config.sweep.job]
+    job = Job(**{**entry, "folder": Path(entry["folder"])})
     jobs.run(jobs.in_order(deque([job])), [{}], jobs.Watch())
     return job.code
 
@@ -156,7 +158,7 @@ def run_one(config: DictConfig) -> int | None:
 
 
 def conclude(planned_jobs: Sequence[Job], names: dict[Job, str], folder: Path) -> int:
-    """Say what came out and where it lies, and return the exit code."""
+    """Print the leaderboard, the failures and the paths of the results, and return the exit code."""
     failed = [job for job in planned_jobs if job.code != 0]
     rates = [job for job in planned_jobs if job.code == 0 and status.found_rate(job.folder)]
     if rates:
@@ -175,12 +177,12 @@ def conclude(planned_jobs: Sequence[Job], names: dict[Job, str], folder: Path) -
     for path in paths:
         log.info("  %s", shown(path))
     if failed:
-        log.info("what failed is done again by: %s", _resume_line(folder))
+        log.info("run the failed jobs again: %s", _resume_line(folder))
     return 1 if failed else 0
 
 
-def _count(held: Sequence[Job]) -> str:
-    return f"{len(held)} job{'' if len(held) == 1 else 's'}"
+def _count(counted: Sequence[Job]) -> str:
+    return f"{len(counted)} job{'' if len(counted) == 1 else 's'}"
 
 
 def _resume_line(folder: Path) -> str:

@@ -1,4 +1,8 @@
-"""Places for jobs that run side by side: one for each GPU, or for each core as far as memory goes. No torch here."""
+"""Slots for jobs that run side by side: one for each GPU, or for each core as far as memory goes. No torch here.
+
+A sweep computes its slots for all its jobs, also when only some are left: threads follow from the slots, and the bits
+of a result depend on the number of threads.
+"""
 
 import os
 import shutil
@@ -9,59 +13,60 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-MEMORY_GB = 2.0  # of a job on a CPU, all of FER2013 and a report included: the CNN's peak is 1.3 (docs/results)
-GROUP = Path("/sys/fs/cgroup")  # Linux's control group, whose limits a container has
-PER_CORE = ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")  # torch's threads, processes that compile: all cores
-SIGNS_OF_A_GPU = ("/dev/nvidiactl", "/dev/kfd")  # NVIDIA's, AMD's; looked at before torch is asked, which takes seconds
+MEMORY_GB = 2.0  # of a job on a CPU with all of FER2013 and a report: the CNN's peak is 1.3 GB (docs/results)
+GROUP = Path("/sys/fs/cgroup")  # Linux's control group, with the limits of a container
+PER_CORE = ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")  # torch's threads and compiling processes; default: all
+SIGNS_OF_A_GPU = ("/dev/nvidiactl", "/dev/kfd")  # NVIDIA's, AMD's: checked first, since importing torch takes seconds
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where jobs run.
+class Slots:
+    """Slots in which jobs run, one job at a time in each.
 
     Args:
-        environments: for each place, what it adds to a job's environment.
-        told: the same in words.
+        environments: variables that each slot adds to its job's environment.
+        description: the slots in words.
     """
 
     environments: Sequence[dict[str, str]]
-    told: str
+    description: str
 
 
-def places(wanted: Literal["auto"] | int, jobs: int, accelerators: Collection[str]) -> Places:
-    """Return where jobs run, as many at a time as the machine has room for.
+def slots(number: Literal["auto"] | int, jobs: int, accelerators: Collection[str]) -> Slots:
+    """Return the slots for a number of jobs.
 
     Args:
-        wanted: how many side by side; "auto" is one for each GPU, or for each usable core as far as memory goes.
-        jobs: how many there are.
-        accelerators: that they ask for.
+        number: slots; "auto" is one for each GPU, or for each usable core as far as memory goes.
+        jobs: number of jobs, the largest number of slots.
+        accelerators: values of ``trainer.accelerator`` among the jobs.
     """
     gpus = [] if set(accelerators) == {"cpu"} else visible_gpus()
-    return _on_gpus(wanted, jobs, gpus) if gpus else _on_cores(wanted, jobs)
+    return _on_gpus(number, jobs, gpus) if gpus else _on_cores(number, jobs)
 
 
-def _on_gpus(wanted: Literal["auto"] | int, jobs: int, gpus: Sequence[str]) -> Places:
-    number = max(1, min(jobs, len(gpus) if wanted == "auto" else wanted))
-    told = f"{_side_by_side(number)} on {len(gpus)} GPU{'' if len(gpus) == 1 else 's'}"
-    limits, threads = _shared_cores(number, usable_cores())
-    environments = [{"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)], **limits} for place in range(number)]
-    return Places(environments, told + threads)
+def _on_gpus(number: Literal["auto"] | int, jobs: int, gpus: Sequence[str]) -> Slots:
+    count = max(1, min(jobs, len(gpus) if number == "auto" else number))
+    description = f"{_side_by_side(count)} on {len(gpus)} GPU{'' if len(gpus) == 1 else 's'}"
+    limits, threads = _shared_cores(count, usable_cores())
+    environments = [{"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)], **limits} for index in range(count)]
+    return Slots(environments, description + threads)
 
 
-def _on_cores(wanted: Literal["auto"] | int, jobs: int) -> Places:
+def _on_cores(number: Literal["auto"] | int, jobs: int) -> Slots:
     cores, memory = usable_cores(), free_memory_gb()
     room = cores if memory is None else max(1, min(cores, int(memory / MEMORY_GB)))
-    number = max(1, min(jobs, room if wanted == "auto" else wanted))
-    short = f", {memory:.1f} GB of memory free" if wanted == "auto" and room < cores and room <= jobs else ""
-    told = f"{_side_by_side(number)} on {cores} core{'' if cores == 1 else 's'}{short}"
-    limits, threads = _shared_cores(number, cores)
-    return Places([limits] * number, told + threads)
+    count = max(1, min(jobs, room if number == "auto" else number))
+    short = f", {memory:.1f} GB of memory free" if number == "auto" and room < cores and room <= jobs else ""
+    description = f"{_side_by_side(count)} on {cores} core{'' if cores == 1 else 's'}{short}"
+    limits, threads = _shared_cores(count, cores)
+    return Slots([limits] * count, description + threads)
 
 
 def _shared_cores(number: int, cores: int) -> tuple[dict[str, str], str]:
-    """Return what limits each of so many jobs to its part of the cores, unless the user has set it, and that in words.
+    """Return variables that limit each job to its part of the cores, and that in words.
 
-    Without it each computes with all of them, and one that compiles starts a process for each.
+    Variables that the user has set stay. Without limits each job computes with all cores, and a job that compiles
+    starts a process for each core.
     """
     if number == 1:
         return {}, ""
@@ -75,27 +80,24 @@ def _side_by_side(number: int) -> str:
 
 
 def let_waiting_threads_sleep() -> None:
-    """Let OpenMP's threads sleep while they wait for each other, unless the environment says how they wait.
+    """Make OpenMP's threads sleep while they wait for each other, unless ``OMP_WAIT_POLICY`` is set.
 
-    GNU's OpenMP, which torch brings on Linux, reads ``OMP_WAIT_POLICY`` once, when torch is imported; processes that
-    this one starts inherit it. By default a thread that waits spins, and on a busy machine keeps from the core the
-    very thread that it waits for (docs/performance.md).
+    GNU's OpenMP, which torch uses on Linux, reads the variable once, when torch is imported; processes that this one
+    starts inherit it. By default a waiting thread spins. On a busy machine it then blocks the core that the awaited
+    thread needs (docs/performance.md).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def usable_cores() -> int:
-    """Return the cores that this process may use: its affinity, and a container's quota of time, rounded up."""
-    mine = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """Return the number of cores that this process may use: its affinity, at most a container's quota, rounded up."""
+    affinity = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     quota, _, period = _group("cpu.max").partition(" ")
-    return min(mine, max(1, -(-int(quota) // int(period)))) if quota.isdigit() else mine
+    return min(affinity, max(1, -(-int(quota) // int(period)))) if quota.isdigit() else affinity
 
 
 def free_memory_gb() -> float | None:
-    """Return the memory that is free or can be freed, within a container's limit; None where the system does not tell.
-
-    Linux's ``MemAvailable``; elsewhere nothing is known.
-    """
+    """Return the available memory in GB, within a container's limit: Linux's ``MemAvailable``; None elsewhere."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -106,8 +108,8 @@ def free_memory_gb() -> float | None:
     limit, used = _group("memory.max"), _group("memory.current")
     if limit.isdigit() and used.isdigit():
         stat = _group("memory.stat").splitlines()
-        kept = next((line.split()[1] for line in stat if line.startswith("inactive_file ")), "0")
-        free = min(free, int(limit) - int(used) + int(kept))
+        reclaimable = next((line.split()[1] for line in stat if line.startswith("inactive_file ")), "0")
+        free = min(free, int(limit) - int(used) + int(reclaimable))
     return max(0, free) / 1e9
 
 
@@ -119,11 +121,11 @@ def _group(name: str) -> str:
 
 
 def visible_gpus() -> list[str]:
-    """Return what ``CUDA_VISIBLE_DEVICES`` calls each of the GPUs that torch sees, asked in a process of its own."""
+    """Return the names in ``CUDA_VISIBLE_DEVICES`` of the GPUs that torch finds, which a separate process counts."""
     if not (any(map(os.path.exists, SIGNS_OF_A_GPU)) or shutil.which("nvidia-smi")):
         return []
-    asked = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
-    ended = subprocess.run(asked, capture_output=True, text=True, check=False)
+    counting = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    ended = subprocess.run(counting, capture_output=True, text=True, check=False)
     count = int(ended.stdout) if ended.returncode == 0 else 0
-    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return [name.strip() for name in named[:count]] or [str(number) for number in range(count)]
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return [name.strip() for name in names[:count]] or [str(number) for number in range(count)]

@@ -1,4 +1,4 @@
-"""The terminal: one live line that is drawn over, and gives way to what is logged. No torch here."""
+"""The terminal: one live line that is redrawn below the log messages. No torch here."""
 
 import logging
 import os
@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 REDRAW_S = 0.25  # seconds between drawings of the live line
-CLEAR = "\r\033[K"  # to the line's start, and nothing to its right
-BAR, SHORT_BAR = 20, 8  # characters, the latter in a terminal of less than WIDE columns
-WIDE = 100
-LEAST_CUT = 12  # characters, below which a part that is cut tells nothing
+CLEAR = "\r\033[K"  # moves to the line's start and erases the line
+BAR, SHORT_BAR = 20, 8  # characters; the short bar is for terminals of less than WIDE columns
+WIDE = 100  # columns
+LEAST_CUT = 12  # characters; a shorter rest of a cut text is useless
 
 
 def shown(path: Path) -> Path:
-    """Return a path relative to the current folder where it lies inside, as it is shown and copied."""
+    """Return a path for messages: relative to the current folder if it is inside."""
     try:
         return path.absolute().relative_to(Path.cwd())
     except ValueError:
@@ -26,32 +26,32 @@ def shown(path: Path) -> Path:
 
 @contextmanager
 def logged(file: Path) -> Iterator[None]:
-    """Let what is logged go to standard output as it is, and to a file as well."""
-    kept = logging.FileHandler(file, encoding="utf-8")
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), kept]
+    """Send log messages to standard output, without a prefix, and to a file."""
+    to_file = logging.FileHandler(file, encoding="utf-8")
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), to_file]
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
     try:
         yield
     finally:
-        logging.getLogger().removeHandler(kept)
-        kept.close()
+        logging.getLogger().removeHandler(to_file)
+        to_file.close()
 
 
 def wide() -> bool:
-    """Return whether the terminal has room to spare."""
+    """Return whether the terminal has at least ``WIDE`` columns."""
     return shutil.get_terminal_size().columns >= WIDE
 
 
 def is_live() -> bool:
-    """Return whether standard output is a terminal that can be drawn over."""
+    """Return whether standard output is a terminal that can redraw a line."""
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Line:
-    """The last line of a terminal, drawn over as often as one likes; what others log goes above it.
+    """The last line of a terminal, which is redrawn; log messages appear above it.
 
     Args:
-        live: draw at all.
+        live: False draws nothing.
     """
 
     def __init__(self, *, live: bool) -> None:
@@ -61,15 +61,15 @@ class Line:
         self._handlers: list[logging.Handler] = []
 
     def due(self) -> bool:
-        """Return whether it is time to draw again."""
+        """Return whether the next drawing is due."""
         return self.live and time.perf_counter() - self._drawn_at > REDRAW_S
 
     def draw(self, parts: Sequence[str], rest: str = "") -> None:
-        """Show the parts, the first of them alone where the terminal is too narrow for all.
+        """Draw as many parts as fit into the terminal's width, at least the first.
 
         Args:
-            parts: what can be spared last.
-            rest: shown after them, cut to the room that is left.
+            parts: texts, the most important first.
+            rest: text after all parts, cut to the remaining columns.
         """
         width = shutil.get_terminal_size().columns - 1
         text, shown = parts[0], 1
@@ -83,7 +83,7 @@ class Line:
         self._write(CLEAR + text[:width])
 
     def clear(self) -> None:
-        """Leave a clean line to whatever is said next."""
+        """Erase the line, for the next text."""
         if self._there:
             self._there = False
             self._write(CLEAR)
@@ -92,23 +92,23 @@ class Line:
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
-        except OSError:  # the terminal was closed; whatever is shown in it must not end for that
+        except OSError:  # the terminal was closed; the run goes on without it
             self.live = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Give way to a line that is logged; what a logging handler asks of its filters."""
+        """Erase the line before a log message; the method of a filter that logging handlers call."""
         self.clear()
         return True
 
     def give_way(self) -> None:
-        """Let everything that is logged from now on go above the line."""
+        """Make all further log messages appear above the line."""
         if self.live:
             self._handlers = list(logging.getLogger().handlers)
             for handler in self._handlers:
                 handler.addFilter(self)
 
     def end(self) -> None:
-        """Leave a clean line, and the log as it was."""
+        """Erase the line and detach it from logging."""
         self.clear()
         for handler in self._handlers:
             handler.removeFilter(self)
@@ -116,7 +116,7 @@ class Line:
 
 
 def bar(share: float, width: int | None = None) -> str:
-    """Return a bar of ``width`` characters, or what suits the terminal, filled to ``share``, in what it can show."""
+    """Return a bar of ``width`` characters, filled to ``share``; blocks or ``#`` as the terminal's encoding allows."""
     if width is None:
         width = BAR if wide() else SHORT_BAR
     full, empty = "█░" if (sys.stdout.encoding or "").lower().startswith("utf") else "#."

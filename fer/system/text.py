@@ -1,15 +1,15 @@
-"""Tables and times as text."""
+"""Text: tables, times, sentences."""
 
 from collections.abc import Sequence
 
 
 def sentence(words: str) -> str:
-    """Return words as a sentence."""
+    """Return words with a capital and a full stop."""
     return f"{words[0].upper()}{words[1:]}."
 
 
 def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of text in columns, with a line under the heads."""
+    """Return a table in columns, with a line under the heads."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in (heads, *rows)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
@@ -17,7 +17,7 @@ def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of text as a table in Markdown."""
+    """Return a table in Markdown."""
     lines = [[cell.replace("|", "\\|") for cell in row] for row in (heads, *rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (lines[0], ["---"] * len(heads), *lines[1:]))
 
@@ -30,5 +30,5 @@ def clock(seconds: float) -> str:
 
 
 def times(count: int) -> str:
-    """Return how often, in words."""
+    """Return a number of times in words: "once", "2 times"."""
     return "once" if count == 1 else f"{count} times"

@@ -1,4 +1,10 @@
-"""What a run does for its device before it begins: faces kept there, a batch size that fits, a compiled network."""
+"""Preparation of a run for its device: faces in its memory, a batch size that fits, a compiled network.
+
+No step waits for the device: faces are on a GPU as bytes, an epoch's order is drawn on the CPU and moved once, losses
+and metrics stay on the device for an epoch. ``tests/training/test_waiting.py`` runs a step on the device "meta", where
+reading a value fails. ``trainer.deterministic=false`` lets a GPU use its fastest kernels, ``trainer.compile=true``
+compiles the network; both are off by default.
+"""
 
 import copy
 import logging
@@ -18,26 +24,26 @@ from fer.system import machine
 
 log = logging.getLogger(__name__)
 
-LEAST = 32  # faces a step, the smallest that is tried
-STEPS = 50  # an epoch has at least as many, however large the memory: fewer would hardly train
-KEPT = 0.25  # of a GPU's free memory that faces may take
-FULL = 0.9  # of a GPU's memory that a trial may take: optimizers and other batches need some too
-GRAPHS = 64  # networks and shapes that are compiled: a stage of the network and of each teacher has one graph
+LEAST = 32  # smallest batch size of ``data.batch_size=auto``, in faces
+STEPS = 50  # least number of steps in an epoch, however large the memory: fewer would hardly train
+KEPT = 0.25  # largest fraction of a GPU's free memory for the faces
+FULL = 0.9  # largest fraction of a GPU's memory for a trial: optimizers and other batches need memory too
+GRAPHS = 64  # largest number of compiled graphs: one for each stage, of the network and of each teacher
 
 
 def of(settings: TrainSettings) -> torch.device:
-    """Return where a run computes."""
+    """Return the device of a run."""
     return torch.device("cuda" if machine.uses_gpu(settings.trainer) else "cpu")
 
 
 def keep_faces(data: FERDataModule, device: torch.device) -> None:
-    """Keep the faces in a GPU's memory as bytes, where they are at most a quarter of what is free."""
+    """Move the faces to a GPU's memory as bytes, if they need at most a quarter of its free memory."""
     if device.type == "cpu":
         return
     size = sum(dataset.images.nbytes for dataset in data.datasets.values())
     free, _ = torch.cuda.mem_get_info(device)
     if size > KEPT * free:
-        log.info("faces stay in the computer's memory: %.1f GB, and the GPU has %.1f free", size / 1e9, free / 1e9)
+        log.info("faces stay in the computer's memory: %.1f GB; the GPU has %.1f GB free", size / 1e9, free / 1e9)
         return
     for dataset in data.datasets.values():
         dataset.keep_on(device)
@@ -47,37 +53,37 @@ def keep_faces(data: FERDataModule, device: torch.device) -> None:
 
 
 def batch_size(settings: TrainSettings, model: EmotionClassifier, faces: int) -> tuple[int, str]:
-    """Return the faces a step for ``data.batch_size=auto``, and why so many.
+    """Return the batch size of ``data.batch_size=auto``, in faces, and the reason for it.
 
     Args:
-        settings: of the run.
-        model: the network, which is left as it was.
-        faces: of train.
+        settings: settings of the run.
+        model: the network, which does not change.
+        faces: number of training faces.
 
     Raises:
-        FerError: not even the smallest fits.
+        FerError: the smallest batch does not fit into the device's memory.
     """
     device = of(settings)
     if device.type == "cpu":
         return BATCH_SIZE, "the default; on a CPU larger ones are no faster"
     most = max(LEAST, faces // STEPS)
-    found = largest(lambda size: _fits(settings, model, size, device), most)
-    if found is None:
-        raise FerError(f"data.batch_size=auto: not even {LEAST} faces fit in the memory of {device}")
-    at_limit = f"more would leave fewer than {STEPS} steps an epoch" if 2 * found > most else "twice as many do not fit"
-    return found, at_limit
+    size = largest(lambda size: _fits(settings, model, size, device), most)
+    if size is None:
+        raise FerError(f"data.batch_size=auto: {LEAST} faces do not fit in the memory of {device}; set a number")
+    reason = f"more would leave fewer than {STEPS} steps an epoch" if 2 * size > most else "twice as many do not fit"
+    return size, reason
 
 
 def largest(fits: Callable[[int], bool], most: int) -> int | None:
-    """Return the largest of 32, 64, 128 ... up to ``most`` that fits, as long as those before it do; None if none."""
-    found, size = None, LEAST
+    """Return the largest of 32, 64, 128 ... up to ``most`` before the first that does not fit; None if 32 does not."""
+    fitting, size = None, LEAST
     while size <= most and fits(size):
-        found, size = size, 2 * size
-    return found
+        fitting, size = size, 2 * size
+    return fitting
 
 
 def _fits(settings: TrainSettings, model: EmotionClassifier, size: int, device: torch.device) -> bool:
-    """Return whether a step's forward and backward pass stay within the memory."""
+    """Return whether a step's forward and backward pass fit into the device's memory."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
@@ -90,14 +96,14 @@ def _fits(settings: TrainSettings, model: EmotionClassifier, size: int, device: 
 
 
 def trial(model: EmotionClassifier, size: int, device: torch.device, *, bf16: bool) -> None:
-    """Run a step of ``size`` black faces on a copy of the network."""
-    tried = copy.deepcopy(model).to(device).train()
+    """Run forward and backward pass of ``size`` black faces on a copy of the network."""
+    copied = copy.deepcopy(model).to(device).train()
     side = model.input_size
     faces: Tensor = torch.zeros(size, 1, side, side, device=device)
     targets = torch.zeros(size, dtype=torch.int64, device=device)
     soft = torch.full((size, model.num_classes), 1 / model.num_classes, device=device)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        loss = tried.training_step(Batch(faces, targets, 0, None, soft), 0)
+        loss = copied.training_step(Batch(faces, targets, 0, None, soft), 0)
     loss.backward()  # type: ignore[no-untyped-call]
 
 
@@ -105,39 +111,40 @@ def trial(model: EmotionClassifier, size: int, device: torch.device, *, bf16: bo
 
 
 class Steps(Callback):
-    """Marks the steps of a compiled network, and lets val go past what is compiled.
+    """Marks the steps of a compiled network, and runs val without compiled graphs.
 
     Val is a small part of an epoch, and its two shapes, whole batches and the last one, would each take as long to
-    compile as the training's single one.
+    compile as the single shape of the training.
     """
 
     def on_train_batch_start(self, *args: object) -> None:
-        """Begin a step: a CUDA graph may then write over the outputs of the step before."""
+        """Begin a step: a CUDA graph may then overwrite the outputs of the previous step."""
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
     def on_validation_start(self, *args: object) -> None:
-        """Run networks as they are."""
+        """Turn compiled graphs off."""
         torch.compiler.set_stance("force_eager")
 
     def on_validation_end(self, *args: object) -> None:
-        """Run what is compiled again."""
+        """Turn compiled graphs on again."""
         torch.compiler.set_stance("default")
 
     def on_exception(self, *args: object) -> None:
-        """Leave the process as it was, wherever the training has ended."""
+        """Restore the process's default if the training ended during val."""
         torch.compiler.set_stance("default")
 
 
 def compiled(model: EmotionClassifier, settings: TrainSettings, data: FERDataModule) -> list[Callback]:
-    """Let torch compile the network and its teachers at their first step; return the callbacks that this needs.
+    """Let torch compile the network and its teachers at their first step; return the callbacks for it.
 
-    One graph is compiled a stage and network: all training batches are whole (``FERDataModule.even``), val is not
-    compiled. On a GPU the network's becomes a CUDA graph; teachers run once a step, for which fused kernels do.
+    One graph is compiled for each stage and network, since all training batches are whole (``FERDataModule.even``);
+    val is not compiled. On a GPU the network's graph becomes a CUDA graph. Teachers need none: they have no backward
+    pass, and fused kernels are enough.
 
     Args:
         model: the network.
-        settings: of the run.
-        data: that it learns on; with features of all faces there is nothing to compile.
+        settings: settings of the run.
+        data: data of the run; with precomputed features of all faces nothing is compiled.
     """
     if not settings.trainer.compile or data.keeps_features:
         return []
@@ -149,22 +156,22 @@ def compiled(model: EmotionClassifier, settings: TrainSettings, data: FERDataMod
 
 
 def announce_compiling(settings: TrainSettings, data: FERDataModule) -> None:
-    """Log what is compiled, and when."""
+    """Log whether the network is compiled."""
     if not settings.trainer.compile:
         return
     if data.keeps_features:
-        log.info("trainer.compile: nothing to compile, the features of the faces are computed already")
+        log.info("trainer.compile: has no effect, since the features of the faces are precomputed")
         return
     on_gpu = of(settings).type == "cuda"
-    log.info("the network is compiled as its first steps come%s", ", into CUDA graphs" if on_gpu else "")
+    log.info("trainer.compile: the network is compiled at its first steps%s", ", into CUDA graphs" if on_gpu else "")
 
 
 @contextmanager
 def compiling(settings: TrainSettings) -> Iterator[None]:
-    """Say in a line where torch cannot compile.
+    """Turn torch's error of compiling into a message.
 
     Raises:
-        FerError: it could not.
+        FerError: torch could not compile the network.
     """
     if not settings.trainer.compile:
         yield
@@ -174,5 +181,5 @@ def compiling(settings: TrainSettings) -> Iterator[None]:
     except torch._dynamo.exc.TorchDynamoException as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise FerError(
-            f"trainer.compile=true: torch cannot compile this network here: {reason.strip()[:200]}"
+            f"trainer.compile=true: torch cannot compile this network here, leave it out: {reason.strip()[:200]}"
         ) from error

@@ -1,7 +1,10 @@
-"""Distillation (Hinton et al. 2015): a network learns from the answers of others, its teachers, beside the labels.
+"""Distillation (Hinton et al. 2015): predictions of other networks, the teachers, are soft targets beside the labels.
 
-The teachers see each face as the network itself does, changed and mixed alike, and answer anew: a teacher that is asked
-once and for all, about faces that it was trained on, has little to tell (Beyer et al. 2022).
+At each step the teachers predict the same augmented and mixed faces that the student sees. Predictions computed once,
+for faces that the teachers were trained on, teach little (Beyer et al. 2022).
+
+A resumed run needs the same teachers: hashes of their files are recorded. Their training data count as training data
+of the student, and a teacher that was trained on the student's val faces is refused.
 """
 
 import json
@@ -24,7 +27,7 @@ from fer.models import EmotionClassifier, checkpoints
 from fer.models.pretrained import sha256_of
 from fer.models.provenance import Dataset
 
-DIVIDED_BY = {  # split of ``data`` -> the other keys that say who is val
+SPLIT_KEYS = {  # ``data.split`` -> the other keys that decide which faces are val
     "official": (),
     "as_given": ("split_seed", "val_fraction"),
     "holdout": ("split_seed",),
@@ -32,185 +35,199 @@ DIVIDED_BY = {  # split of ``data`` -> the other keys that say who is val
 }
 
 
-class Named(NamedTuple):
-    """A teacher's file, its part in the answer, and the temperature at which an evaluation mixed it."""
+class TeacherFile(NamedTuple):
+    """A teacher's file, its weight in the mean, and its temperature in the evaluation that lists it."""
 
-    file: Path
+    path: Path
     weight: float
     temperature: float = 1.0
 
 
 class Teachers:
-    """Networks that do not learn any more.
+    """Trained networks whose predictions a student learns from.
 
-    No module of the network that learns: they are neither saved nor averaged with it.
+    Teachers are not modules of the student: they are neither saved nor averaged with it.
 
     Args:
         networks: at least one.
-        named: where they come from, weights summing to 1.
-        settings: how their answers count.
-        share: of a face's side, what the network that learns is shown; below 1 where it is trained on crops.
+        files: the file of each network, weights summing to 1.
+        settings: weight and temperature of the distillation.
+        share: part of a face's side that the student sees; below 1 if it is trained on crops.
     """
 
     def __init__(
         self,
         networks: Sequence[EmotionClassifier],
-        named: Sequence[Named],
+        files: Sequence[TeacherFile],
         settings: DistillSettings,
         share: float = 1.0,
     ) -> None:
-        # half of a forward pass's time on a CPU: kernels in the order in which convolutions read them
+        # on a CPU, kernels in the memory order of convolutions halve the time of a forward pass
         self.networks = [
             network.eval().requires_grad_(False).to(memory_format=torch.channels_last) for network in networks
         ]
-        self.weights = [one.weight for one in named]
-        self.temperatures = [one.temperature for one in named]
+        self.weights = [file.weight for file in files]
+        self.temperatures = [file.temperature for file in files]
         self.settings = settings
         self.share = share
-        self.about = [
+        self.records = [
             {
-                "checkpoint": str(one.file),
-                "sha256": sha256_of(one.file),
+                "checkpoint": str(file.path),
+                "sha256": sha256_of(file.path),
                 "architecture": network.architecture,
-                "weight": one.weight,
-                "temperature": one.temperature,
+                "weight": file.weight,
+                "temperature": file.temperature,
             }
-            for one, network in zip(named, networks, strict=True)
+            for file, network in zip(files, networks, strict=True)
         ]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Teachers":
-        """Return the same: copies of a network that learns have the same teachers."""
+        """Return the teachers themselves: copies of a student share them."""
         return self
 
     @property
     def datasets(self) -> list[Dataset]:
-        """What they were trained on, and what they began from."""
+        """The data sets that influenced the teachers' weights."""
         return [dataset for network in self.networks for dataset in network.provenance.datasets]
 
     def compile(self) -> None:
-        """Let torch compile them at their first step."""
+        """Let torch compile the teachers at their first step."""
         for network in self.networks:
             network.net.compile(dynamic=False)
 
     @torch.no_grad()
     def answers(self, images: Tensor) -> Tensor:
-        """Return their mean probabilities (B, C) at the temperature of the faces (B, 1, T, T), cropped already.
+        """Return the teachers' weighted mean probabilities (B, C) at the temperature of the distillation.
 
-        Each teacher's logits are divided by its own temperature too, so that an ensemble teaches as it was evaluated.
+        Each teacher's logits are also divided by its own temperature, so that an ensemble predicts as in its
+        evaluation. Faces are resized for each teacher, see ``resized_for``.
 
-        A teacher of crops is shown the middle of larger ones, at the scale that it was trained at; one of whole faces
-        is shown crops enlarged, since what is around them is gone.
+        Args:
+            images: (B, 1, T, T) faces, already cropped, uint8 or float in [0, 1].
         """
         images = to_unit(images)
         total = torch.zeros((), device=images.device)
-        for network, weight, own in zip(self.networks, self.weights, self.temperatures, strict=True):
+        for network, weight, temperature in zip(self.networks, self.weights, self.temperatures, strict=True):
             if next(network.parameters()).device != images.device:
                 network.to(images.device)
-            logits = network.look(seen_by(network, images, self.share)).float()
-            total = total + weight * (logits / (own * self.settings.temperature)).softmax(1)
+            logits = network.look(resized_for(network, images, self.share)).float()
+            total = total + weight * (logits / (temperature * self.settings.temperature)).softmax(1)
         return total
 
     def blended(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
-        """Return the loss of the labels and that of the answers, by their weights.
+        """Return the weighted sum of the loss on the labels and the loss on the teachers' predictions.
 
-        The latter is the Kullback-Leibler divergence times the temperature's square, whose gradients are then about as
+        The latter is the Kullback-Leibler divergence times the squared temperature, which keeps its gradients about as
         large as at a temperature of 1.
 
         Args:
-            loss: of the labels, a scalar.
-            logits: (B, C) of the network that learns.
-            images: (B, 1, T, T) what it has seen.
+            loss: loss on the labels, a scalar.
+            logits: (B, C) logits of the student.
+            images: (B, 1, T, T) faces that the student saw.
         """
-        warm, part = self.settings.temperature, self.settings.weight
-        logs = (logits.float() / warm).log_softmax(1)
-        away = functional.kl_div(logs, self.answers(images), reduction="batchmean") * warm**2
-        return (1 - part) * loss + part * away
+        temperature, weight = self.settings.temperature, self.settings.weight
+        logs = (logits.float() / temperature).log_softmax(1)
+        divergence = functional.kl_div(logs, self.answers(images), reduction="batchmean") * temperature**2
+        return (1 - weight) * loss + weight * divergence
 
 
-def seen_by(network: EmotionClassifier, images: Tensor, share: float) -> Tensor:
-    """Return images (B, 1, T, T), which show a share of a face's side, as (B, 1, S, S) that a network looks at."""
+def resized_for(network: EmotionClassifier, images: Tensor, share: float) -> Tensor:
+    """Return a student's images (B, 1, T, T) as the input (B, 1, S, S) of a teacher.
+
+    A teacher that was trained on crops gets the middle of larger images, at the scale of its training. A teacher of
+    whole faces gets enlarged crops, since the pixels around a crop are gone.
+
+    Args:
+        network: the teacher.
+        images: faces or crops of them.
+        share: part of a face's side that the images show.
+    """
     scaled = max(network.input_size, round(network.image_size * share))
-    return middle(sized(images, scaled), network.input_size)
+    return middle(resized(images, scaled), network.input_size)
 
 
-def sized(images: Tensor, side: int) -> Tensor:
-    """Return images (B, 1, T, T) as (B, 1, side, side)."""
+def resized(images: Tensor, side: int) -> Tensor:
+    """Return images (B, 1, T, T) as (B, 1, side, side), bilinear."""
     if images.shape[-1] == side:
         return images
     return functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
 
-def read(settings: DistillSettings, model: EmotionClassifier, data: FERDataModule) -> Teachers:
-    """Return the teachers that the settings name.
+def load(settings: DistillSettings, model: EmotionClassifier, data: FERDataModule) -> Teachers:
+    """Return the teachers that ``distill.teachers`` names.
 
     Args:
-        settings: with at least one.
-        model: the network that is to learn from them, its ``dataset`` known.
-        data: that it learns on.
+        settings: settings with at least one teacher.
+        model: the student, whose ``provenance.dataset`` is set.
+        data: the student's data.
 
     Raises:
-        FerError: one is bad, knows other classes, or has been trained on faces that are val here.
+        FerError: a teacher is bad, has other classes, or was trained on faces that are val here.
     """
-    known = [one for given in settings.teachers for one in members(given)]
-    networks = [network for _, network in known]
-    share = sum(one.weight for one, _ in known)
-    named = [one._replace(weight=one.weight / share) for one, _ in known]
-    for one, network in zip(named, networks, strict=True):
-        _refuse_others(one.file, network, model, data)
-    return Teachers(networks, named, settings, model.input_size / model.image_size)
+    listed = [member for name in settings.teachers for member in members(name)]
+    networks = [network for _, network in listed]
+    total = sum(file.weight for file, _ in listed)
+    files = [file._replace(weight=file.weight / total) for file, _ in listed]
+    for file, network in zip(files, networks, strict=True):
+        _refuse_unfit(file.path, network, model, data)
+    return Teachers(networks, files, settings, model.input_size / model.image_size)
 
 
-def members(given: str) -> list[tuple[Named, EmotionClassifier]]:
-    """Return the networks that a name of ``distill.teachers`` stands for, their weights and temperatures.
+def members(name: str) -> list[tuple[TeacherFile, EmotionClassifier]]:
+    """Return the networks of one entry of ``distill.teachers``, with their weights and temperatures.
 
     Args:
-        given: a run folder, a checkpoint, or the folder of an evaluation of several networks.
+        name: a run folder, a checkpoint, or the folder of an evaluation of several networks.
 
     Raises:
         FerError: it is none of these, or a network has changed since the evaluation.
     """
-    about = Path(given).expanduser() / "metrics.json"
-    if (about.parent / "checkpoints").is_dir() or not about.is_file():
-        file = checkpoints.find(given)
-        return [(Named(file, 1.0), checkpoints.load(file))]
-    found = [(checkpoints.evaluated(one), mixed) for one, mixed in _evaluated(about) if mixed.weight > 0]
-    return [(mixed._replace(file=file), network) for (file, network), mixed in found]
+    metrics = Path(name).expanduser() / "metrics.json"
+    if (metrics.parent / "checkpoints").is_dir() or not metrics.is_file():
+        path = checkpoints.find(name)
+        return [(TeacherFile(path, 1.0), checkpoints.load(path))]
+    loaded = [(checkpoints.evaluated(record), file) for record, file in _listed(metrics) if file.weight > 0]
+    return [(file._replace(path=path), network) for (path, network), file in loaded]
 
 
-def _evaluated(about: Path) -> list[tuple[dict[str, Any], Named]]:
-    """Return the members of an evaluation as its ``metrics.json`` lists them, and how it mixed them.
+def _listed(metrics: Path) -> list[tuple[dict[str, Any], TeacherFile]]:
+    """Return the records of an evaluation's networks in ``metrics.json``, with their weights and temperatures.
 
     Raises:
-        FerError: it lists none, or a weight or temperature is none.
+        FerError: the file lists no networks, or a weight or temperature is not valid.
     """
     try:
-        listed = json.loads(about.read_text(encoding="utf-8"))["members"]
-        members = [{**one, "checkpoint": Path(one["checkpoint"])} for one in listed]
-        mixed = [  # evaluations from before networks were tempered have no temperatures
-            Named(one["checkpoint"], float(one["weight"]), float(one.get("temperature", 1.0))) for one in members
+        listed = json.loads(metrics.read_text(encoding="utf-8"))["members"]
+        records = [{**record, "checkpoint": Path(record["checkpoint"])} for record in listed]
+        files = [  # evaluations of older versions have no temperatures
+            TeacherFile(record["checkpoint"], float(record["weight"]), float(record.get("temperature", 1.0)))
+            for record in records
         ]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise FerError(f"distill.teachers: {about}: tells of no networks and their weights") from error
-    if not all(0 <= one.weight < math.inf for one in mixed) or not sum(one.weight for one in mixed):
-        raise FerError(f"distill.teachers: {about}: weights of networks are numbers from 0, and not all 0")
-    if not all(0 < one.temperature < math.inf for one in mixed):
-        raise FerError(f"distill.teachers: {about}: temperatures of networks are numbers above 0")
-    return list(zip(members, mixed, strict=True))
+        raise FerError(
+            f"distill.teachers: {metrics}: lists no networks with weights; name the folder of an evaluation"
+        ) from error
+    if not all(0 <= file.weight < math.inf for file in files) or not sum(file.weight for file in files):
+        raise FerError(f"distill.teachers: {metrics}: weights of networks are numbers from 0, and not all 0")
+    if not all(0 < file.temperature < math.inf for file in files):
+        raise FerError(f"distill.teachers: {metrics}: temperatures of networks are numbers above 0")
+    return list(zip(records, files, strict=True))
 
 
-def _refuse_others(file: Path, teacher: EmotionClassifier, model: EmotionClassifier, data: FERDataModule) -> None:
+def _refuse_unfit(path: Path, teacher: EmotionClassifier, model: EmotionClassifier, data: FERDataModule) -> None:
+    """Raise if a teacher has other classes, or was trained on another split of the student's table."""
     known, classes = list(teacher.hparams["classes"]), list(model.hparams["classes"])
     if known != classes:
-        raise FerError(f"distill.teachers: {file}: its classes are {', '.join(known)}; expected {', '.join(classes)}")
+        raise FerError(f"distill.teachers: {path}: its classes are {', '.join(known)}; expected {', '.join(classes)}")
     for dataset in teacher.provenance.datasets:
         same = dataset.get("fingerprint") == model.provenance.dataset.get("fingerprint")
-        if same and _division(dataset) != _division(model.provenance.dataset):
+        if same and _split_settings(dataset) != _split_settings(model.provenance.dataset):
             raise FerError(
-                f"distill.teachers: {file} was trained on data.split={dataset.get('split')} of the same faces; some of "
-                f"them are val in data.split={data.data.split} as it is drawn here"
+                f"distill.teachers: {path} was trained on data.split={dataset.get('split')} of the same faces; some of "
+                f"them are val in data.split={data.data.split} with the settings of this run"
             )
 
 
-def _division(dataset: Mapping[str, Any]) -> list[Any]:
-    settings = asdict(DataSettings()) | (dataset.get("settings") or {})  # which older checkpoints do not tell in full
-    return [settings["split"], *(settings[key] for key in DIVIDED_BY.get(settings["split"], settings))]
+def _split_settings(dataset: Mapping[str, Any]) -> list[Any]:
+    settings = asdict(DataSettings()) | (dataset.get("settings") or {})  # older checkpoints lack some keys
+    return [settings["split"], *(settings[key] for key in SPLIT_KEYS.get(settings["split"], settings))]

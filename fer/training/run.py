@@ -1,6 +1,5 @@
-"""One run: data, network, trainer, fit, and the result on val. Classes take plain settings; Hydra is not known here."""
+"""One training: fit, evaluation of the best epoch on val, and its report. Takes plain settings, without Hydra."""
 
-import json
 import logging
 import shlex
 import time
@@ -19,19 +18,30 @@ from torch import Tensor
 from fer.config.errors import FerError
 from fer.config.settings import Origin, TrainerSettings, TrainSettings, mode
 from fer.data.datamodule import FERDataModule
-from fer.data.duplicates import without_twin
+from fer.data.duplicates import without_duplicate
 from fer.evaluation import scoring
-from fer.evaluation.evaluate import not_trained_on
-from fer.evaluation.leakage import Training
-from fer.evaluation.request import Member, find_again
+from fer.evaluation.leakage import TrainingData, find_again, not_trained_on
+from fer.evaluation.request import Member, Tables
 from fer.inference import probabilities
+from fer.metrics import results as metrics_json
 from fer.metrics.calibration import fitted_temperature
+from fer.metrics.results import (
+    SCHEMA,
+    THESE_FACES,
+    DatasetRecord,
+    MachineRecord,
+    Pretrained,
+    Results,
+    Teacher,
+    TrainingRecord,
+)
 from fer.models import EmotionClassifier, checkpoints
 from fer.reports.summary import class_table, score_table
 from fer.runs import predictions
 from fer.runs.predictions import Scored
 from fer.system import machine
-from fer.system.files import read_history, write_json
+from fer.system.files import read_history
+from fer.system.records import read
 from fer.system.text import clock
 from fer.training import device, profiler, time_budget, trainers
 from fer.training.callbacks import checkpointing
@@ -46,35 +56,35 @@ from fer.training.setup import check_names, keep_features, prepared, resume_from
 
 log = logging.getLogger(__name__)
 
-SAMPLES, VARIANTS = 6, 9  # of the report's sheet of augmented faces
+SAMPLES, VARIANTS = 6, 9  # faces of the report's sheet of augmentation, and augmented versions of each
 
 
-def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]:
+def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
     """Train, or go on with, the run in ``folder``; score its best epoch on val; return what ``metrics.json`` holds.
 
     Args:
-        settings: with ``data.path`` found.
-        folder: the run's.
-        origin: of the run, for the record.
+        settings: settings of the run, ``data.path`` resolved.
+        folder: folder of the run.
+        origin: command line and choices of the run, for its record.
 
     Raises:
-        FerError: bad data, a checkpoint that does not fit, a loss that is no number.
-        Interrupted: a signal came; the run is saved.
+        FerError: bad data, a checkpoint that does not fit, or a loss that is NaN or infinite.
+        Interrupted: the process received a signal; the run is saved.
     """
     settings, data, model = prepared(settings, origin.stand_in)
     checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
     keep_features(settings, data, model)
     if settings.budget.hours is not None:
         plan = model.provenance.plan or time_budget.planned(settings, data, model, folder)
-        settings = time_budget.with_plan(settings, data, plan)
-        check_names(settings)  # what fits in a schedule hangs on the epochs
+        settings, data = time_budget.with_plan(settings, data, plan)
+        check_names(settings)  # a schedule's arguments must fit the planned epochs
     first = sum(epochs for _, epochs in settings.stages[:-1])
     saver, watch = Saver(folder / "checkpoints", settings.monitor, first), Stopwatch()
     finite = FiniteLoss()
     signals = Signals(folder, finite, saver)
     graphs = device.compiled(model, settings, data)
     device.announce_compiling(settings, data)
-    averaging = [Averaging(settings.ema)] if settings.ema else []  # first: a signal's checkpoint holds the step too
+    averaging = [Averaging(settings.ema)] if settings.ema else []  # first, so that a signal's checkpoint has the step
     callbacks = [*graphs, *averaging, finite, signals, watch, *_callbacks(settings, folder, saver, watch, origin)]
     faces = {name: len(held) for name, held in data.datasets.items()}
     steps = profiler.StepProfiler(on_gpu=machine.uses_gpu(settings.trainer)) if settings.trainer.profile else None
@@ -83,7 +93,7 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
     log.info(
         "%s: %s, %d epoch%s of %s faces, %s",
         settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s",
-        f"{len(data.datasets['train']):,}", _where(settings.trainer),
+        f"{len(data.datasets['train']):,}", _device(settings.trainer),
     )  # fmt: skip
     with profiler.measured(steps, folder), device.compiling(settings):
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -94,19 +104,19 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]
 
 
 def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
-    """Write the report and the projector of a finished run whose writing was cut short.
+    """Write the report and the projector of a finished run again, after their writing was interrupted.
 
     Raises:
         FerError: the data have changed.
     """
-    settings, data, fresh = prepared(settings, origin.stand_in)
-    resume_from(folder, fresh)
-    if fresh.provenance.plan:
-        settings = time_budget.with_plan(settings, data, fresh.provenance.plan)
+    settings, data, resumed = prepared(settings, origin.stand_in)
+    resume_from(folder, resumed)
+    if resumed.provenance.plan:
+        settings, data = time_budget.with_plan(settings, data, resumed.provenance.plan)
     model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
     predicted, classes = predict_val(settings, data, model), list(model.hparams["classes"])
     scored = scoring.scored_faces(predicted, data, "val", classes)
-    show(settings, folder, data, json.loads((folder / "metrics.json").read_text()), scored, origin.changes)
+    show(settings, folder, data, metrics_json.read(folder / "metrics.json"), scored, origin.changes)
 
 
 def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopwatch, origin: Origin) -> list[Callback]:
@@ -134,46 +144,50 @@ def finish(
     *,
     epochs: int,
     command: str,
-) -> tuple[dict[str, Any], Scored]:
+) -> tuple[Results, Scored]:
     """Score the best epoch on val from its file, and write ``predictions.csv`` and ``metrics.json``."""
     best = folder / "checkpoints" / "best.ckpt"
     model = checkpoints.load(best)
     made = model.provenance
     predicted, targets = predict_val(settings, data, model), data.datasets["val"].targets
-    wall_seconds = time.perf_counter() - data.laid_at
+    wall_seconds = time.perf_counter() - data.loaded_at
     temperature = fitted_temperature(predicted.numpy(), targets.numpy())
     checkpointing.seal(best, temperature)
     classes = list(model.hparams["classes"])
     scored = scoring.scored_faces(predicted, data, "val", classes)
-    results = scoring.split_figures(scored, data, "val", temperature)
     predictions.write(folder / "predictions.csv", "val", scored, data.datasets["val"].soft)
     kept = _not_trained_on(model, best, data, scored.images)
-    results |= {
-        "temperature_fitted_on": "these faces",
-        "seen_in_training": None if kept is None else int((~kept).sum()),
-        "clean": None if kept is None else scoring.clean(predicted, targets, kept, classes),
-        "best_epoch": saver.best_epoch + 1,  # counted from 1, as printed
-        "epochs": epochs,
-        "wall_seconds": None if settings.resume else round(wall_seconds, 3),
-        "train_seconds": round(watch.train_seconds, 3),
-        "batch_size": settings.data.faces_a_step,
-        "training_precision": machine.chosen_precision(settings.trainer),
-        **({"budget": made.plan} if made.plan else {}),
-        "images_per_second": round(watch.images_per_second, 1),
-        "peak_memory_mb": machine.memory(),
-        "parameters": _parameters(model),
-        "architecture": model.architecture,
-        "pretrained": made.pretrained,
-        **({"teachers": made.teachers} if made.teachers else {}),
-        "seed": settings.seed,
-        "dataset": {key: value for key, value in made.dataset.items() if key != "settings"},
-        **machine.provenance(),
-        "command": command,
-    }
-    write_json(folder / "metrics.json", results)
+    results = Results(
+        schema=SCHEMA,
+        split="val",
+        measured=scoring.measured_split(scored, data, "val", temperature),
+        temperature_fitted_on=THESE_FACES,
+        seen_in_training=None if kept is None else int((~kept).sum()),
+        clean=None if kept is None else scoring.clean(predicted, targets, kept, classes),
+        training=TrainingRecord(
+            best_epoch=saver.best_epoch + 1,  # counted from 1, as printed
+            epochs=epochs,
+            wall_seconds=None if settings.resume else round(wall_seconds, 3),
+            train_seconds=round(watch.train_seconds, 3),
+            batch_size=settings.data.faces_a_step,
+            training_precision=machine.chosen_precision(settings.trainer),
+            budget=made.plan or None,
+            images_per_second=round(watch.images_per_second, 1),
+            peak_memory_mb=machine.memory(),
+        ),
+        parameters=_parameters(model),
+        architecture=model.architecture,
+        pretrained=None if made.pretrained is None else read(Pretrained, made.pretrained),
+        teachers=tuple(read(Teacher, one) for one in made.teachers or ()) or None,
+        seed=settings.seed,
+        dataset=read(DatasetRecord, made.dataset),
+        machine=read(MachineRecord, machine.provenance()),
+        command=command,
+    )
+    metrics_json.write(folder / "metrics.json", results)
     log.info("\n%s\n\n%s\n", class_table(results), score_table(results))
     if settings.trainer.limit_val != 1 or settings.trainer.overfit_batches:
-        log.info("(the epochs' val figures, which chose, are of a part of these faces)")
+        log.info("(the epoch was chosen by val metrics over a part of these faces)")
     planned = settings.trainer.max_epochs
     early = f" (stopped early, {planned} planned)" if epochs < planned else ""
     log.info("best epoch %d of %d%s, trained in %s", saver.best_epoch + 1, epochs, early, clock(watch.train_seconds))
@@ -183,29 +197,29 @@ def finish(
 def _not_trained_on(
     model: EmotionClassifier, file: Path, data: FERDataModule, images: NDArray[np.uint8]
 ) -> NDArray[np.bool_] | None:
-    """Return (N,) which faces were in no training of the network or of what it began from; None if that is unknown."""
+    """Return (N,) True for faces in no training of the network or its ancestors; None if that is unknown."""
     if not model.provenance.ancestors:
-        return without_twin(images, data.hashes("train"))
+        return without_duplicate(images, data.hashes("train"))
     member = Member(file, model)
     find_again([member], data)
-    return not_trained_on(Training([member], data.data.faces_a_step), images)
+    return not_trained_on(TrainingData([member], Tables(data.data.faces_a_step)), images)
 
 
 def predict_val(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier) -> Tensor:
-    """Return the (N, C) probabilities of the val faces."""
+    """Return the probabilities (N, C) of the val faces."""
     size = settings.data.faces_a_step
     return probabilities.probabilities(model, data.datasets["val"], batch_size=size, device=device.of(settings))
 
 
 @contextmanager
 def _results_are_safe(folder: Path) -> Iterator[None]:
-    """Say so, and how to go on, where what shows the results cannot be written."""
+    """Raise an error with a remedy where report or projector cannot be written."""
     try:
         yield
     except OSError as error:
         raise FerError(
-            f"{error.filename or folder}: {error.strerror or error}; the results are safe, what shows them is not "
-            f"complete: mend this, then python -m fer.train resume={shlex.quote(str(folder))}"
+            f"{error.filename or folder}: {error.strerror or error}; the results are safe, the report or projector is "
+            f"not complete: fix this, then python -m fer.train resume={shlex.quote(str(folder))}"
         ) from error
 
 
@@ -213,14 +227,22 @@ def show(
     settings: TrainSettings,
     folder: Path,
     data: FERDataModule,
-    results: Mapping[str, Any],
+    results: Results,
     scored: Scored,
     changes: Callable[[], Mapping[str, tuple[Any, Any]]],
 ) -> None:
-    """Write what is asked for of the report and the projector; the results are safe by now.
+    """Write the report and the projector, as far as the settings ask for them, after the results were written.
+
+    Args:
+        settings: settings of the run.
+        folder: folder of the run.
+        data: data of the run.
+        results: contents of ``metrics.json``.
+        scored: the val faces with their predictions.
+        changes: function that returns the settings that differ from the defaults.
 
     Raises:
-        FerError: something cannot be written.
+        FerError: a file cannot be written.
     """
     with _results_are_safe(folder):
         if settings.logger.report:
@@ -236,7 +258,9 @@ def show(
             images, size = data.datasets["val"].images, settings.data.faces_a_step
             embedded = probabilities.embeddings(model, images, batch_size=size, device=device.of(settings))
             logger = trainers.tensorboard_logger(folder, 0)
-            left_out = add_projector(logger.experiment, scored, embedded, results["best_epoch"])
+            left_out = add_projector(
+                logger.experiment, scored, embedded, results.training.best_epoch if results.training else 0
+            )
             logger.experiment.close()
             if left_out:
                 log.warning("%s", left_out)
@@ -249,15 +273,16 @@ def _parameters(model: torch.nn.Module) -> int:
 def _sizes(model: torch.nn.Module) -> str:
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     count = _parameters(model)
-    return f"{count:,} parameters" + (f", of which {trained:,} train" if trained < count else "")
+    return f"{count:,} parameters" + (f", of which {trained:,} are trained" if trained < count else "")
 
 
-def _where(settings: TrainerSettings) -> str:
+def _device(settings: TrainerSettings) -> str:
+    """Return device, threads and precision in words."""
     half = machine.chosen_precision(settings) == "bf16"
     bits = "bf16" if half else "32 bits"
     if machine.uses_gpu(settings):
         return f"on {torch.cuda.get_device_name()}, {bits}"
-    threads, slowly = torch.get_num_threads(), half and machine.multiplies_bf16() is False
+    threads, slow = torch.get_num_threads(), half and machine.multiplies_bf16() is False
     return f"on the CPU with {threads} thread{'' if threads == 1 else 's'}, {bits}" + (
-        " (which this processor has no instructions for: trainer.precision=32 is faster here)" if slowly else ""
+        " (this processor has no bf16 instructions: trainer.precision=32 is faster here)" if slow else ""
     )

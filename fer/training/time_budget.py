@@ -1,4 +1,9 @@
-"""``budget.hours``: as many epochs as the time allows, by the speed of some steps of each stage, measured first."""
+"""``budget.hours``: plan as many epochs as fit into a time, from the measured speed of each stage.
+
+The plan is a number of epochs and not a clock: Lightning's own loop measures some steps of each stage, and the schedule
+then counts epochs as in any run. The run can be repeated (``trainer.max_epochs=`` and ``stages=`` of the plan) and
+resumed to the bit; a machine that slows down later exceeds the time. Measuring, compiling included, counts as time.
+"""
 
 import copy
 import logging
@@ -25,31 +30,31 @@ from fer.training.callbacks.ema import Averaging
 
 log = logging.getLogger(__name__)
 
-SETTLING, TIMED = 4, 16  # steps: until a pace is reached (a network is compiled by then), and those that are timed
+WARM_UP, TIMED = 4, 16  # steps before the timed ones, in which a network is compiled; timed steps
 WRITES = 2  # checkpoints that are written at a time, best and last
-IN_FULL = 2  # times an epoch's val that val takes at the end, in 32 bits whatever the training's were
+FULL_PRECISION = 2  # duration of the final val in 32 bits, in times of an epoch's val
 
 
-class KeptBack(NamedTuple):
-    """Time that no epoch may have.
+class Reserve(NamedTuple):
+    """Time that is not planned for epochs.
 
     Args:
-        share: of the whole: an epoch's pictures, and a machine that slows down.
-        end: seconds for the metrics, and for the report where there is one; val in full precision comes on top.
+        share: fraction of the whole, for the epochs' pictures and a machine that slows down.
+        end: seconds for the metrics and the report; val in full precision is added to it.
     """
 
     share: float
     end: float
 
 
-DRAWN, BARE = KeptBack(0.04, 30.0), KeptBack(0.02, 10.0)  # with pictures and a report, and with neither
+WITH_REPORT, WITHOUT_REPORT = Reserve(0.04, 30.0), Reserve(0.02, 10.0)  # with and without pictures and a report
 
 
 class Epoch(NamedTuple):
-    """What an epoch takes.
+    """The duration of an epoch.
 
     Args:
-        seconds: of all of it.
+        seconds: seconds of the whole epoch.
         val: seconds of its validation.
     """
 
@@ -58,10 +63,10 @@ class Epoch(NamedTuple):
 
 
 class Pace(Callback):
-    """Times steps, val and the writing of a checkpoint; a GPU is waited for.
+    """Measures steps, val and the writing of a checkpoint; it waits for a GPU.
 
     Args:
-        file: to write the checkpoint to.
+        file: path to write the checkpoint to.
     """
 
     def __init__(self, file: Path) -> None:
@@ -70,12 +75,12 @@ class Pace(Callback):
         self._began, self._timed = 0.0, 0
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Begin with the first step, and anew once the pace is reached, if steps are left then."""
-        if args[1] in (0, SETTLING):
+        """Start the clock at the first step, and again after the warm-up, if steps are left then."""
+        if args[1] in (0, WARM_UP):
             self._began, self._timed = _now(pl_module), 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Count the step, and take the time at the last."""
+        """Count the step, and stop the clock at the last."""
         self._timed += 1
         if args[2] + 1 == trainer.num_training_batches:
             self.step = (_now(pl_module) - self._began) / self._timed
@@ -106,114 +111,110 @@ def _now(module: pl.LightningModule) -> float:
     return time.perf_counter()
 
 
-def kept_back(settings: TrainSettings) -> KeptBack:
-    """Return the time that no epoch may have."""
-    return DRAWN if settings.logger.tensorboard or settings.logger.report else BARE
+def reserve(settings: TrainSettings) -> Reserve:
+    """Return the time that is not planned for epochs."""
+    return WITH_REPORT if settings.logger.tensorboard or settings.logger.report else WITHOUT_REPORT
 
 
 def spent(data: FERDataModule) -> float:
-    """Return the seconds since the faces lay in memory, as ``wall_seconds`` counts them."""
-    return time.perf_counter() - data.laid_at
+    """Return the seconds since the faces were loaded, as ``wall_seconds`` counts them."""
+    return time.perf_counter() - data.loaded_at
 
 
 def planned(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier, folder: Path) -> dict[str, Any]:
-    """Return the plan: as many epochs as ``budget.hours`` allows, printed; stages keep their shares.
+    """Return and log a plan with as many epochs as ``budget.hours`` allows; stages keep their shares.
 
-    Measuring, which compiles a network that is to be compiled, is part of the time.
+    Measuring, which may compile the network, is part of the time.
 
     Args:
-        settings: of the run, whose budget is set.
-        data: laid in memory.
-        model: the network, which is given the plan and otherwise left as it was.
-        folder: of the run, where the writing of a checkpoint is measured.
+        settings: settings of a run with a budget.
+        data: the run's data, loaded.
+        model: the network; the plan is stored in its provenance, its weights stay.
+        folder: folder of the run, where the writing of a checkpoint is measured.
 
     Raises:
-        FerError: not one epoch of each stage fits.
+        FerError: the time is too short for one epoch of each stage.
     """
     hours = settings.budget.hours
     assert hours is not None
     stages = settings.stages or [[settings.data.image_size, settings.trainer.max_epochs]]
-    log.info("budget.hours=%g: measuring the speed of %d steps", hours, SETTLING + TIMED)
+    log.info("budget.hours=%g: measuring the speed of %d steps", hours, WARM_UP + TIMED)
     measured = {size: measured_epoch(settings, data, model, size, folder) for size, _ in stages}
     seconds = {size: epoch.seconds for size, epoch in measured.items()}
     shares = [epochs / sum(epochs for _, epochs in stages) for _, epochs in stages]
     mean = sum(share * seconds[size] for share, (size, _) in zip(shares, stages, strict=True))
-    kept, gone = kept_back(settings), spent(data)
-    end = kept.end + IN_FULL * measured[stages[-1][0]].val
-    time_left = 3600 * hours * (1 - kept.share) - end - gone
+    reserved, measuring = reserve(settings), spent(data)
+    end = reserved.end + FULL_PRECISION * measured[stages[-1][0]].val
+    time_left = 3600 * hours * (1 - reserved.share) - end - measuring
     total = max(0, math.floor(time_left / mean))
-    while total >= len(stages) and _whole(stages, divided(total, shares), seconds) > time_left:
-        total -= 1  # each stage has one epoch at least, which may be more than its share
+    while total >= len(stages) and _duration(stages, divided(total, shares), seconds) > time_left:
+        total -= 1  # each stage has at least one epoch, which may be more than its share
     if total < len(stages):
         raise FerError(
-            f"budget.hours={hours:g}: measuring took {gone:.0f} s, the end is given {end:.0f} s, an epoch takes "
-            f"{mean:.1f} s: too little"
+            f"budget.hours={hours:g}: set more; measuring took {measuring:.0f} s, the end needs {end:.0f} s, an epoch "
+            f"takes {mean:.1f} s"
         )
     parts = divided(total, shares)
     pace = ", ".join(f"{seconds[size]:.1f} s at {size} pixels" for size in sorted(seconds))
-    ends = datetime.now() + timedelta(seconds=_whole(stages, parts, seconds) + end)
+    ends = datetime.now() + timedelta(seconds=_duration(stages, parts, seconds) + end)
     log.info("budget.hours=%g: %d epochs (%s), until about %s", hours, total, pace, f"{ends:%Y-%m-%d %H:%M}")
-    found = {"hours": hours, "epochs": total, "epoch_seconds": {str(size): seconds[size] for size in seconds}}
+    plan = {"hours": hours, "epochs": total, "epoch_seconds": {str(size): seconds[size] for size in seconds}}
     if settings.stages:
-        found["stages"] = [[size, epochs] for (size, _), epochs in zip(stages, parts, strict=True)]
-    model.provenance = replace(model.provenance, plan=found)
-    return found
+        plan["stages"] = [[size, epochs] for (size, _), epochs in zip(stages, parts, strict=True)]
+    model.provenance = replace(model.provenance, plan=plan)
+    return plan
 
 
-def _whole(stages: Sequence[Sequence[int]], parts: Sequence[int], seconds: Mapping[int, float]) -> float:
+def _duration(stages: Sequence[Sequence[int]], parts: Sequence[int], seconds: Mapping[int, float]) -> float:
     return sum(epochs * seconds[size] for (size, _), epochs in zip(stages, parts, strict=True))
 
 
-def with_plan(settings: TrainSettings, data: FERDataModule, plan: Mapping[str, Any]) -> TrainSettings:
-    """Return the settings with the epochs and stages of a plan, which the faces are told as well."""
+def with_plan(
+    settings: TrainSettings, data: FERDataModule, plan: Mapping[str, Any]
+) -> tuple[TrainSettings, FERDataModule]:
+    """Return the settings and the data module with the epochs and stages of a plan."""
     stages = [list(stage) for stage in plan.get("stages", [])]
-    data.stages = stages
-    return replace(
-        settings,
-        trainer=replace(settings.trainer, max_epochs=plan["epochs"]),
-        stages=stages,
-        budget=BudgetSettings(),
-    )
+    trainer = replace(settings.trainer, max_epochs=plan["epochs"])
+    planned = replace(settings, trainer=trainer, stages=stages, budget=BudgetSettings())
+    return planned, data.replaced(stages=stages)
 
 
 def divided(total: int, shares: Sequence[float]) -> list[int]:
-    """Return whole numbers, at least 1 each, that add up to ``total`` and are near their shares of it."""
+    """Divide ``total`` into whole numbers of at least 1 that are close to their shares of it."""
     parts = [max(1, math.floor(total * share)) for share in shares]
     while sum(parts) != total:
         step = 1 if sum(parts) < total else -1
-        movable = [place for place in range(len(parts)) if parts[place] + step >= 1]
-        place = max(movable, key=lambda place: step * (total * shares[place] - parts[place]))
-        parts[place] += step
+        movable = [index for index in range(len(parts)) if parts[index] + step >= 1]
+        chosen = max(movable, key=lambda index: step * (total * shares[index] - parts[index]))
+        parts[chosen] += step
     return parts
 
 
 def measured_epoch(
     settings: TrainSettings, data: FERDataModule, model: EmotionClassifier, size: int, folder: Path
 ) -> Epoch:
-    """Return what an epoch at a size takes: by some steps of a copy of the network, compiled if the run's is, the
-    whole of val, and the writing of a checkpoint.
+    """Return the duration of an epoch at a size.
+
+    A copy of the network, compiled if the run's is, makes some steps and the whole of val, and writes a checkpoint.
     """
-    steps, before = trainers.steps_an_epoch(settings, len(data.datasets["train"])), data.stages
-    tried = copy.deepcopy(model)
-    tried.schedule_nothing()  # what is configured may be longer than this one epoch
-    graphs = device.compiled(tried, settings, data)
-    faces = {name: len(held) for name, held in data.datasets.items()}
+    steps = trainers.steps_an_epoch(settings, len(data.datasets["train"]))
+    trial = copy.deepcopy(model)
+    trial.use_constant_lr()  # the configured schedule may be longer than this one epoch
+    graphs = device.compiled(trial, settings, data)
+    faces = {split: len(dataset) for split, dataset in data.datasets.items()}
     quiet = replace(settings, logger=LoggerSettings(tensorboard=False, projector=False, report=False))
-    data.stages = [[size, 1]] if before else []
+    at_size = data.replaced(stages=[[size, 1]] if data.stages else [])
     averaging = [Averaging(settings.ema)] if settings.ema else []
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="fer-budget-", dir=folder) as scratch,
-            trainers.interruptible(),
-            device.compiling(settings),
-        ):
-            pace = Pace(Path(scratch) / "trial.ckpt")
-            trainer = trainers.build(
-                quiet, Path(scratch), [*graphs, *averaging, pace], faces,
-                max_epochs=1, limit_train_batches=min(steps, SETTLING + TIMED), enable_checkpointing=False,
-            )  # fmt: skip
-            trainer.fit(tried, datamodule=data)
-    finally:
-        data.stages = before
+    with (
+        tempfile.TemporaryDirectory(prefix="fer-budget-", dir=folder) as scratch,
+        trainers.interruptible(),
+        device.compiling(settings),
+    ):
+        pace = Pace(Path(scratch) / "trial.ckpt")
+        trainer = trainers.build(
+            quiet, Path(scratch), [*graphs, *averaging, pace], faces,
+            max_epochs=1, limit_train_batches=min(steps, WARM_UP + TIMED), enable_checkpointing=False,
+        )  # fmt: skip
+        trainer.fit(trial, datamodule=at_size)
     log.debug("at %d pixels: %.4f s a step, %.3f for val, %.3f for a checkpoint", size, pace.step, pace.val, pace.write)
     return pace.epoch(steps)

@@ -1,4 +1,4 @@
-"""Lightning's trainer, as the settings say."""
+"""Construction of Lightning's trainer from the settings."""
 
 import math
 import signal
@@ -27,15 +27,15 @@ def build(
     begin: int = 0,
     **instead: Any,
 ) -> pl.Trainer:
-    """Return Lightning's trainer, as ``settings.trainer`` says.
+    """Return Lightning's trainer with the options of ``settings.trainer``.
 
     Args:
-        settings: of the run.
-        folder: the run's.
-        callbacks: in order.
+        settings: settings of the run.
+        folder: folder of the run.
+        callbacks: callbacks in order.
         faces: split -> number of faces.
-        begin: epochs that are done already, of a resumed run.
-        instead: further arguments of ``pl.Trainer``, or other ones.
+        begin: finished epochs of a resumed run.
+        instead: arguments of ``pl.Trainer`` that replace the settings' or are added to them.
     """
     chosen, batch_size = settings.trainer, settings.data.faces_a_step
     logger = tensorboard_logger(folder, begin) if settings.logger.tensorboard else False
@@ -60,24 +60,24 @@ def build(
         "enable_checkpointing": True,
         "enable_progress_bar": False,
         "enable_model_summary": False,
-        "log_every_n_steps": 1,  # figures are logged at epochs' ends only; this keeps Lightning from warning
+        "log_every_n_steps": 1,  # metrics are logged at epochs' ends only; this avoids a warning of Lightning
     }
     return pl.Trainer(**options | instead)
 
 
 def tensorboard_logger(folder: Path, begin: int) -> TensorBoardLogger:
-    """Return the logger of a run; what an interrupted one has logged after ``begin`` epochs is taken back."""
+    """Return the logger of a run; entries that an interrupted run logged after ``begin`` epochs are deleted."""
     purge = begin + 1 if begin else None
     return TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False, purge_step=purge)
 
 
 def limit(fraction: float, faces: int, batch_size: int) -> int | float:
-    """Return Lightning's limit: all (1.0), or a number of batches, at least one, where Lightning would refuse none."""
+    """Return Lightning's limit: 1.0 for all batches, or a number of batches, at least 1."""
     return 1.0 if fraction == 1 else max(1, round(fraction * faces / batch_size))
 
 
 def steps_an_epoch(settings: TrainSettings, faces: int) -> int:
-    """Return the steps of an epoch of so many faces, as ``trainer.limit_train`` and ``overfit_batches`` have them."""
+    """Return the number of steps in an epoch, with ``trainer.limit_train`` and ``overfit_batches``."""
     size = settings.data.faces_a_step
     limited = limit(settings.trainer.limit_train, faces, size)
     dropped = drops_last(faces, size, even=settings.trainer.compile)
@@ -87,14 +87,14 @@ def steps_an_epoch(settings: TrainSettings, faces: int) -> int:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let a signal end at once what has nothing to save. Lightning would exit with 1."""
+    """End at once on a signal, where there is nothing to save; Lightning would exit with code 1."""
 
     def receive(number: int, frame: FrameType | None) -> None:
         raise Interrupted("interrupted", 128 + number)
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

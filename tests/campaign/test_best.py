@@ -101,7 +101,7 @@ def test_a_whole_campaign_of_drawn_faces(best, tmp_path):
     assert ("ensemble", "test", "ten_crop") in table
     _is_what_its_members_say(folder, record)
     page = (folder / "best.html").read_text()
-    assert "Plan and what happened" in page
+    assert "Plan and actual times" in page
     assert "student_2" in page
     assert fer.load(folder / "best.safetensors").hparams["classes"]
     for name in ("student_0", "ensemble", "small"):

@@ -42,7 +42,7 @@ def run(tmp_path):
 
 
 def test_a_run_brings_its_weights_and_predictions(run):
-    (found,), notes = earlier.found([run])
+    (found,), notes = earlier.candidates_of([run])
     assert found.name == f"run@{run.parent.name}"  # no network of a campaign has such a name
     assert found.teaches
     assert found.val == run / "evaluations" / "val_ten_crop" / "predictions.csv"
@@ -65,24 +65,24 @@ def test_results_are_written_small_and_bring_predictions_alone(run, tmp_path):
     first = (written / "val_ten_crop.csv.gz").read_bytes()
     results.write("net", run, run / "evaluations", tmp_path / "results")
     assert (written / "val_ten_crop.csv.gz").read_bytes() == first
-    (found,), _ = earlier.found([tmp_path / "results" / "net"])
+    (found,), _ = earlier.candidates_of([tmp_path / "results" / "net"])
     assert not found.teaches
     assert found.test == written / "test_ten_crop.csv.gz"
-    several, _ = earlier.found([tmp_path / "results", run])
+    several, _ = earlier.candidates_of([tmp_path / "results", run])
     assert [one.name.partition("@")[0] for one in several] == ["net", "run"]
 
 
 def test_two_of_one_name_are_kept_apart(run, tmp_path):
     for parent in ("one/same", "two/same"):
         shutil.copytree(run, tmp_path / parent / "run")
-    several, _ = earlier.found([tmp_path / parent / "run" for parent in ("one/same", "two/same")])
+    several, _ = earlier.candidates_of([tmp_path / parent / "run" for parent in ("one/same", "two/same")])
     assert [one.name for one in several] == ["run@same", "run@same_2"]
 
 
 def test_what_has_no_predictions_of_val_is_noted(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "val.csv.gz").touch()
-    found, (note,) = earlier.found([tmp_path / "old"])
+    found, (note,) = earlier.candidates_of([tmp_path / "old"])
     assert not found
     assert "old" in note
     assert "val with ten crops" in note
@@ -90,9 +90,9 @@ def test_what_has_no_predictions_of_val_is_noted(tmp_path):
 
 def test_a_folder_that_holds_nothing_is_refused(tmp_path):
     with pytest.raises(FerError, match="--with .*missing: no such folder"):
-        earlier.found([tmp_path / "missing"])
+        earlier.candidates_of([tmp_path / "missing"])
     with pytest.raises(FerError, match="--with .*: holds no network"):
-        earlier.found([tmp_path])
+        earlier.candidates_of([tmp_path])
 
 
 def stated(folder, split, seen):
@@ -104,7 +104,7 @@ def scored(folder, data, split, labels=None):
     """Make an evaluation with ten crops of a split of a data set."""
     folder = folder / "evaluations" / f"{split}_ten_crop"
     folder.mkdir(parents=True)
-    index = data.places(split)
+    index = data.indices(split)
     targets = data.faces.targets[index].astype(np.int64) if labels is None else labels
     chances = np.full((len(index), 7), 1 / 7, np.float32)
     faces = predictions.Scored(
@@ -119,17 +119,17 @@ def test_networks_of_other_faces_labels_or_trainings_are_left_out(tmp_path):
     data.setup("fit")
     scored(tmp_path / "run", data, "val")
     scored(tmp_path / "run", data, "test")
-    (found,), _ = earlier.found([tmp_path / "run"])
-    assert lines.unfit(found, data) == ""
+    (found,), _ = earlier.candidates_of([tmp_path / "run"])
+    assert lines.mismatch(found, data) == ""
     stated(tmp_path / "run", "test", 5)
-    assert "trained on 5 of the test faces" in lines.unfit(found, data)
+    assert "trained on 5 of the test faces" in lines.mismatch(found, data)
     stated(tmp_path / "run", "test", None)
-    assert "does not state" in lines.unfit(found, data)
+    assert "does not state" in lines.mismatch(found, data)
     stated(tmp_path / "run", "test", 0)
-    labels = np.zeros(len(data.places("val")), np.int64)
+    labels = np.zeros(len(data.indices("val")), np.int64)
     scored(tmp_path / "labels", data, "val", labels)
-    (found,), _ = earlier.found([tmp_path / "labels"])
-    assert "other faces or labels than val" in lines.unfit(found, data)
+    (found,), _ = earlier.candidates_of([tmp_path / "labels"])
+    assert "other faces or labels than val" in lines.mismatch(found, data)
     evaluated(tmp_path / "rows", "val")
-    (found,), _ = earlier.found([tmp_path / "rows"])
-    assert "other faces or labels than val" in lines.unfit(found, data)
+    (found,), _ = earlier.candidates_of([tmp_path / "rows"])
+    assert "other faces or labels than val" in lines.mismatch(found, data)

@@ -32,6 +32,7 @@ def test_what_fails_stops_nothing_and_what_is_there_is_not_done_again(small_run,
     assert (good.folder / "metrics.json").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow  # starts a process twice
 def test_a_process_that_died_and_a_cut_off_evaluation_are_made_good(small_run, evaluations):
     one = Evaluation("one", small_run, "val", "none")
     assert evaluations.run([one], 120, lambda *_: None) == {}

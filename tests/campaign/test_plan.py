@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fer.campaign.plan import (
-    CROWDED,
+    CONTENTION,
     MOST_SMALL,
     Build,
     Pace,
@@ -16,8 +16,8 @@ from fer.campaign.plan import (
     most_epochs,
     planned,
     side_by_side,
-    taught_of,
-    taught_within,
+    students_of,
+    students_within,
 )
 from fer.campaign.recipes import SEEDS, SMALL, STUDENT, TEACHERS, WIDTHS, gpu_members, rosters
 from fer.campaign.record import PARTS
@@ -115,7 +115,7 @@ def test_teachers_cost_a_third_of_their_own_steps():
     student = next(one for one in made.taught if one.role == STUDENT)
     slowest = sorted((speeds.of(kind, made.roster).train for kind in made.roster.members), reverse=True)[:TEACHERS]
     pace = GPU[STUDENT]
-    epoch = CROWDED * (pace.epoch + sum(slowest) / 3)
+    epoch = CONTENTION * (pace.epoch + sum(slowest) / 3)
     assert student.seconds == pytest.approx(pace.fixed + student.epochs * epoch)
 
 
@@ -148,7 +148,7 @@ def test_a_plan_for_an_h100_is_what_the_card_then_took():
     """Three students and the small network, taught by two, and the evaluations: seconds that were measured."""
     speeds = Speeds(H100, 3, FACES, on_gpu=True)
     roster = h100_roster(speeds, "resnet9", "preact_resnet")
-    build = taught_of(roster, speeds, H100[STUDENT].train + H100["preact_resnet"].train, ("students", "small"))
+    build = students_of(roster, speeds, H100[STUDENT].train + H100["preact_resnet"].train, ("students", "small"))
     student = next(one for one in build(26) if one.role == STUDENT)
     assert student.seconds == pytest.approx(195.6, rel=0.05)
     small = next(one for one in build(32) if one.role == SMALL)
@@ -187,8 +187,8 @@ def test_most_epochs_is_the_most_that_fits():
 
 def test_the_small_network_fills_the_slots_that_are_left():
     rows = [(f"{STUDENT}_{seed}", STUDENT, (), Pace(10, 0, 0)) for seed in SEEDS] + [(SMALL, SMALL, (), Pace(1, 0, 0))]
-    made = {one.name: one for one in taught_within(Build(rows, {SMALL: MOST_SMALL}, 2), 400, 0)}
+    made = {one.name: one for one in students_within(Build(rows, {SMALL: MOST_SMALL}, 2), 400, 0)}
     assert made["student_0"].epochs == 20  # two rounds of 200 s
     assert made[SMALL].epochs == MOST_SMALL
     assert max(one.end for one in made.values()) <= 400
-    assert taught_within(Build(rows, {SMALL: MOST_SMALL}, 2), 5, 0) == []
+    assert students_within(Build(rows, {SMALL: MOST_SMALL}, 2), 5, 0) == []

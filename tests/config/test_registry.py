@@ -38,7 +38,7 @@ def test_registering_the_same_again_is_no_clash(registry):
 
 
 def test_an_unknown_name_lists_what_there_is(registry):
-    with pytest.raises(FerError, match="kind 'onne' is not registered; there is one; did you mean 'one'"):
+    with pytest.raises(FerError, match="kind 'onne' is not registered; use one of one; did you mean 'one'"):
         registry.get("onne")
 
 

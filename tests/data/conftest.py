@@ -79,7 +79,7 @@ def load() -> Load:
 
 @pytest.fixture
 def plant() -> Callable[..., list[Path]]:
-    """Return a function that writes faces as PNG files, each where ``place`` says, and returns the files."""
+    """Return a function that writes faces as PNG files at the paths of ``place``, and returns these paths."""
 
     def write_tree(root: Path, faces: Faces, place: Callable[[Faces, int], str]) -> list[Path]:
         paths = [root / place(faces, row) for row in range(len(faces))]
@@ -108,10 +108,10 @@ def one_picture(tmp_path: Path, load: Load) -> Callable[..., Faces]:
 def equal() -> Callable[[Faces, Faces], None]:
     """Return a function that holds two tables to the same pixels, labels, splits and rows."""
 
-    def check(found: Faces, wanted: Faces) -> None:
+    def check(found: Faces, expected: Faces) -> None:
         for column in ("images", "targets", "official", "given", "rows"):
-            np.testing.assert_array_equal(getattr(found, column), getattr(wanted, column), err_msg=column)
-            assert getattr(found, column).dtype == getattr(wanted, column).dtype, column
+            np.testing.assert_array_equal(getattr(found, column), getattr(expected, column), err_msg=column)
+            assert getattr(found, column).dtype == getattr(expected, column).dtype, column
 
     return check
 

@@ -34,7 +34,7 @@ def no_parsing(monkeypatch):
 
     def forbid():
         def fail(*_, **__):
-            raise AssertionError("parsed anew")
+            raise AssertionError("parsed again")
 
         monkeypatch.setattr(csv_file, "read", fail)
         monkeypatch.setattr(image_folder, "read", fail)
@@ -91,7 +91,7 @@ def test_notes_and_skipped_rows_are_kept(tmp_path, folder, lines, write, load, n
     assert load(path, cache=folder, on_bad="skip").source == first.source
 
 
-def test_what_was_skipped_once_is_an_error_when_errors_are_asked_for(tmp_path, folder, lines, write, load):
+def test_rows_skipped_once_are_an_error_with_on_bad_error(tmp_path, folder, lines, write, load):
     made = lines()
     made[3] = made[3].replace(" ", " 256 ", 1)
     path = write(tmp_path / "fer2013.csv", made)
@@ -141,7 +141,7 @@ def test_a_file_touched_is_hashed_again_but_not_parsed(table, folder, load, equa
     assert len(hashed) == 2
 
 
-def test_changed_contents_are_read_anew(table, folder, load, settled):
+def test_changed_contents_are_read_again(table, folder, load, settled):
     load(table, cache=folder)
     value = change_one_pixel(table)
     assert load(table, cache=folder).images[0, 0, 0] == value
@@ -182,11 +182,11 @@ def test_a_picture_added_moved_or_removed_is_noticed(tmp_path, folder, plant, dr
     assert len(load(root, cache=folder)) == 69
     paths[1].rename(root / "neutral" / "moved.png")
     after = load(root, cache=folder)
-    wanted = np.bincount(before.targets, minlength=7)
-    wanted[drawn.targets[0]] -= 1
-    wanted[drawn.targets[1]] -= 1
-    wanted[6] += 1
-    np.testing.assert_array_equal(np.bincount(after.targets, minlength=7), wanted)
+    expected = np.bincount(before.targets, minlength=7)
+    expected[drawn.targets[0]] -= 1
+    expected[drawn.targets[1]] -= 1
+    expected[6] += 1
+    np.testing.assert_array_equal(np.bincount(after.targets, minlength=7), expected)
 
 
 def test_a_link_moved_to_another_class_is_noticed(tmp_path, folder, plant, drawn, load, settled):
@@ -241,7 +241,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_entry_is_told_and_rebuilt(kind, table, folder, drawn, load, equal, caplog, no_parsing):
+def test_a_damaged_entry_is_reported_and_rebuilt(kind, table, folder, drawn, load, equal, caplog, no_parsing):
     load(table, cache=folder)
     (entry,) = entries(folder)
     DAMAGE[kind](entry)
@@ -271,7 +271,7 @@ def test_a_damaged_index_gives_the_same_table(contents, table, folder, drawn, lo
     assert {path.parent for path in folder.rglob("images.npy")} <= set(entries(folder))
 
 
-def test_half_written_folders_are_passed_over(table, folder, drawn, load, equal):
+def test_half_written_folders_are_ignored(table, folder, drawn, load, equal):
     """What a kill in the midst of writing leaves behind."""
     load(table, cache=folder)
     (entry,) = entries(folder)
@@ -317,7 +317,7 @@ def test_two_processes_at_once_both_get_the_table(table, folder, drawn, load, eq
     equal(load(table, cache=folder), drawn)
 
 
-def test_whoever_comes_second_leaves_the_entry_of_the_first(table, folder, drawn, load, equal, caplog):
+def test_the_second_writer_keeps_the_entry_of_the_first(table, folder, drawn, load, equal, caplog):
     def read():
         load(table, cache=folder)  # another process finishes meanwhile
         return csv_file.read(table)
@@ -328,14 +328,14 @@ def test_whoever_comes_second_leaves_the_entry_of_the_first(table, folder, drawn
     assert list(folder.glob(".part-*")) == []
 
 
-def test_a_folder_that_cannot_be_made_is_told_and_done_without(table, tmp_path, drawn, load, equal, caplog):
+def test_a_folder_that_cannot_be_made_is_reported_and_not_used(table, tmp_path, drawn, load, equal, caplog):
     (tmp_path / "file").touch()
     equal(load(table, cache=tmp_path / "file" / "cache"), drawn)
     assert f"no cache: {tmp_path}/file/cache" in caplog.text
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["index kept", "index fails too"])
-def test_a_full_disk_is_told_and_done_without(kept, table, folder, drawn, load, equal, caplog, monkeypatch, request):
+def test_a_full_disk_is_reported_and_not_used(kept, table, folder, drawn, load, equal, caplog, monkeypatch, request):
     if not kept:
         request.getfixturevalue("settled")
 

@@ -29,7 +29,7 @@ def faces():
 
 @pytest.fixture
 def module():
-    """Return a function that makes a module with train and val laid in memory."""
+    """Return a function that makes a module with train and val in memory."""
 
     def make(seed=0, stage="fit", augment=None, trainer=None, **changes):
         made = FERDataModule(replace(SMALL, **changes), augment=augment, seed=seed)
@@ -84,9 +84,9 @@ def test_a_batch_is_one_index_into_the_split(module, monkeypatch):
 def test_an_epoch_serves_every_training_face_once_with_its_own_label(module, faces):
     images, targets = joined(epoch_of(module(), 3))
     order = [image.numpy().tobytes() for image in images]
-    wanted = {faces.images[place].tobytes(): faces.targets[place] for place in np.flatnonzero(faces.official == 0)}
-    assert len(order) == len(set(order)) == len(wanted) == 112
-    assert [wanted[image] for image in order] == targets.tolist()
+    expected = {faces.images[place].tobytes(): faces.targets[place] for place in np.flatnonzero(faces.official == 0)}
+    assert len(order) == len(set(order)) == len(expected) == 112
+    assert [expected[image] for image in order] == targets.tolist()
 
 
 @pytest.mark.parametrize(("split", "index"), [("val", 1), ("test", 2)])
@@ -128,10 +128,10 @@ def test_order_is_a_function_of_seed_and_epoch(module):
 def test_the_order_is_the_permutation_of_a_generator_on_the_cpu(module):
     made = module(seed=3, batch_size=16)
     generator = torch.Generator().manual_seed(noise_seed(3, 2, -1))
-    wanted = torch.randperm(112, generator=generator)
+    expected = torch.randperm(112, generator=generator)
     batches = epoch_of(made, 2)
-    assert [batch.key for batch in batches] == wanted[::16].tolist()
-    assert torch.equal(torch.cat([batch.targets for batch in batches]), made.datasets["train"].targets[wanted])
+    assert [batch.key for batch in batches] == expected[::16].tolist()
+    assert torch.equal(torch.cat([batch.targets for batch in batches]), made.datasets["train"].targets[expected])
 
 
 class Moves(TorchDispatchMode):
@@ -187,10 +187,10 @@ def test_where_a_network_is_compiled_all_training_batches_are_whole(size, even, 
 
 def test_order_does_not_draw_from_the_global_noise(module):
     torch.manual_seed(0)
-    wanted = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(0)
     list(EpochShuffle(112, 0))
-    assert torch.equal(torch.rand(3), wanted)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_balanced_epoch_holds_as_many_of_every_class():
@@ -222,7 +222,7 @@ def test_orders_of_neighbouring_epochs_and_seeds_share_nothing():
         assert sorted(orders[-1]) == list(range(1000))
     for index, one in enumerate(orders):
         for other in orders[:index]:
-            assert (one == other).mean() < 0.02  # one place in a thousand by chance
+            assert (one == other).mean() < 0.02  # one index in a thousand by chance
 
 
 def test_seeds_of_batches_are_distinct_and_in_torchs_range():
@@ -249,9 +249,9 @@ def test_a_loader_goes_on_within_an_epoch(module):
         rest.append(batch)
         assert resumed.state_dict() == {"served": (5 + len(rest)) % 12}
     assert len(rest) == 7
-    for batch, wanted in zip(rest, whole[5:], strict=True):
-        assert torch.equal(batch.images, wanted.images)
-        assert batch.key == wanted.key
+    for batch, expected in zip(rest, whole[5:], strict=True):
+        assert torch.equal(batch.images, expected.images)
+        assert batch.key == expected.key
     assert len(list(resumed)) == 12  # the epoch after is whole again
 
 
@@ -262,13 +262,13 @@ def test_a_finished_epoch_counts_as_not_begun(module):
     assert len(list(loader)) == 12
 
 
-# --- what is laid in memory ----------------------------------------------------------------------------------------
+# --- splits in memory -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("stage", "held"), [("fit", {"train", "val"}), (None, {"train", "val"}), ("validate", {"val"}), ("test", {"test"})]
 )
-def test_a_stage_lays_only_its_own_splits_in_memory(stage, held, module):
+def test_a_stage_loads_only_its_own_splits(stage, held, module):
     assert set(module(stage=stage).datasets) == held
 
 
@@ -280,7 +280,7 @@ def test_the_test_split_is_out_of_reach_in_training(module):
 def test_the_table_is_read_once(table, monkeypatch):
     calls = []
     read = csv_file.read
-    monkeypatch.setattr(readers.READERS["csv"], "read", lambda *a, **k: calls.append(a) or read(*a, **k))
+    monkeypatch.setattr(readers.READERS.get("csv"), "read", lambda *a, **k: calls.append(a) or read(*a, **k))
     made = FERDataModule(DataSettings(path=str(table), cache=None))
     for stage in ("fit", "validate", "test", "fit"):
         made.setup(stage)
@@ -305,7 +305,7 @@ def test_split_seed_and_fraction_reach_the_draw(table, lines, tmp_path, write):
 
     def val_rows(seed, fraction):
         settings = DataSettings(path=str(path), split="as_given", split_seed=seed, val_fraction=fraction, cache=None)
-        return FERDataModule(settings, seed=7).places("val").tolist()
+        return FERDataModule(settings, seed=7).indices("val").tolist()
 
     assert val_rows(0, 0.2) == val_rows(0, 0.2)
     assert val_rows(0, 0.2) != val_rows(1, 0.2)
@@ -313,11 +313,11 @@ def test_split_seed_and_fraction_reach_the_draw(table, lines, tmp_path, write):
 
 
 def test_the_runs_seed_does_not_move_the_split(module):
-    held = [module(seed=seed, split="holdout").places("val").tolist() for seed in (0, 1)]
+    held = [module(seed=seed, split="holdout").indices("val").tolist() for seed in (0, 1)]
     assert held[0] == held[1]
 
 
-# --- what is told of the data --------------------------------------------------------------------------------------
+# --- description of the data ----------------------------------------------------------------------------------------
 
 
 def test_statistics_are_those_of_the_training_pixels_alone(module, faces):
@@ -326,7 +326,7 @@ def test_statistics_are_those_of_the_training_pixels_alone(module, faces):
     assert mean == pytest.approx(train.mean(), abs=1e-12)
     assert std == pytest.approx(train.std(), abs=1e-12)
     everything = faces.images.astype(np.float64) / 255
-    assert abs(mean - everything.mean()) > 1e-6  # else this test tells nothing
+    assert abs(mean - everything.mean()) > 1e-6  # otherwise the test proves nothing
 
 
 def test_statistics_of_many_faces_are_summed_over_all_blocks(module):
@@ -357,16 +357,16 @@ def test_description_says_what_a_result_rests_on(tmp_path, lines, write):
     made[3] = made[3].replace(" ", " 256 ", 1)
     path = write(tmp_path / "fer2013.csv", made)
     module = FERDataModule(DataSettings(path=str(path), on_bad="skip", cache=None))
-    told = module.describe()
-    assert told["path"] == str(path)
-    assert told["notes"] == ["columns ignored: extra"]
-    assert len(told["skipped"]) == 1
-    assert sum(sum(held.values()) for held in told["counts"].values()) == 69
-    assert set(told["counts"]["train"]) == set(EMOTIONS)
-    assert told["fingerprint"] == module.faces.fingerprint()
+    described = module.describe()
+    assert described["path"] == str(path)
+    assert described["notes"] == ["columns ignored: extra"]
+    assert len(described["skipped"]) == 1
+    assert sum(sum(held.values()) for held in described["counts"].values()) == 69
+    assert set(described["counts"]["train"]) == set(EMOTIONS)
+    assert described["fingerprint"] == module.faces.fingerprint()
 
 
-def test_the_fingerprint_tells_tables_apart(faces):
+def test_different_tables_have_different_fingerprints(faces):
     other = faces.images.copy()
     other[5, 3, 3] ^= 1
     targets = faces.targets.copy()
@@ -417,7 +417,7 @@ def test_only_training_augments(trainer, module):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_views_of_a_face_stand_one_set_after_the_other_each_changed_anew(module):
+def test_views_of_a_face_stand_one_set_after_the_other_each_changed_differently(module):
     made = module(augment=noisy, trainer=stub_trainer())
     made.views = 3
     batch = made.datasets["train"].__getitems__([4, 5])
@@ -439,7 +439,7 @@ def test_noise_is_a_function_of_seed_epoch_and_batch(module):
         dropout = torch.rand(1)  # what the step that follows draws
         return [*(moved.images - batch.images / 255)[:, 0, 0, 0].tolist(), dropout.item()]
 
-    wanted = noise(0, 1, 4, before=0)
-    assert noise(0, 1, 4, before=99) == wanted
+    expected = noise(0, 1, 4, before=0)
+    assert noise(0, 1, 4, before=99) == expected
     for other in (noise(1, 1, 4, 0), noise(0, 2, 4, 0), noise(0, 1, 6, 0)):
-        assert not set(other) & set(wanted)
+        assert not set(other) & set(expected)

@@ -1,13 +1,13 @@
-"""Exact twins, on tables whose copies are made by hand."""
+"""Exact duplicates, on tables with copies made by hand."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from fer.data.duplicates import across, conflicts, exact_twins, one_colour
+from fer.data.duplicates import across, conflicts, exact_duplicates, one_colour
 from fer.data.faces import UNKNOWN
-from fer.data.splits import twin_notes
+from fer.data.splits import duplicate_notes
 
 
 def copied(images, *pairs):
@@ -22,30 +22,30 @@ def as_lists(groups):
     return [group.tolist() for group in groups]
 
 
-def test_drawn_faces_have_no_twins(drawn):
-    assert exact_twins(drawn.images) == []
+def test_drawn_faces_have_no_duplicates(drawn):
+    assert exact_duplicates(drawn.images) == []
 
 
-def test_groups_and_places_are_in_the_tables_order(drawn):
+def test_groups_and_indices_are_in_the_tables_order(drawn):
     images = copied(drawn.images, (40, 3), (9, 2), (9, 60))
-    assert as_lists(exact_twins(images)) == [[2, 9, 60], [3, 40]]
+    assert as_lists(exact_duplicates(images)) == [[2, 9, 60], [3, 40]]
 
 
 def test_one_level_of_one_pixel_makes_another_face(drawn):
     images = copied(drawn.images, (0, 1), (0, 2))
     images[2, 47, 47] ^= 1
-    assert as_lists(exact_twins(images)) == [[0, 1]]
+    assert as_lists(exact_duplicates(images)) == [[0, 1]]
 
 
-def test_mirrored_faces_are_no_twins(drawn):
+def test_mirrored_faces_are_no_duplicates(drawn):
     images = copied(drawn.images, (0, 1))
     images[1] = images[1, :, ::-1]
-    assert exact_twins(images) == []
+    assert exact_duplicates(images) == []
 
 
 def test_a_table_of_one_face_and_one_of_none(drawn):
-    assert exact_twins(drawn.images[:1]) == []
-    assert exact_twins(drawn.images[:0]) == []
+    assert exact_duplicates(drawn.images[:1]) == []
+    assert exact_duplicates(drawn.images[:0]) == []
 
 
 def test_labels_conflict_where_two_are_known_and_differ():
@@ -55,18 +55,18 @@ def test_labels_conflict_where_two_are_known_and_differ():
     assert conflicts([], targets).tolist() == []
 
 
-def test_no_face_is_its_own_twin():
+def test_no_face_is_its_own_duplicate():
     splits = np.array([0, 0, 1, 2, 2, 0, UNKNOWN], np.int8)
     groups = [np.array([0, 2]), np.array([1, 3, 4]), np.array([5, 6])]
     assert across(groups, splits).tolist() == [
-        [0, 1, 1, 1],  # train: one has a twin in val, one in test, one in no split
+        [0, 1, 1, 1],  # train: one duplicate in val, one in test, one in no split
         [1, 0, 0, 0],
         [2, 0, 2, 0],  # the two of test have each other, and one in train
         [1, 0, 0, 0],
     ]
 
 
-def test_a_face_with_many_twins_in_a_split_is_counted_once():
+def test_a_face_with_many_duplicates_in_a_split_is_counted_once():
     table = across([np.arange(5)], np.array([0, 0, 0, 0, 1], np.int8))
     assert table[:2, :2].tolist() == [[4, 4], [1, 0]]
 
@@ -84,8 +84,8 @@ def test_the_notes_of_a_run_count_what_train_shares(drawn):
     train, val, test = (np.flatnonzero(drawn.official == split) for split in range(3))
     pairs = [(train[0], val[0]), (train[0], train[1]), (train[5], test[1]), (train[6], test[2]), (val[3], test[3])]
     faces = replace(drawn, images=copied(drawn.images, *pairs))
-    assert twin_notes(faces, drawn.official) == [
-        "1 of 7 val faces have an exact twin in train",
-        "2 of 7 test faces have an exact twin in train",
+    assert duplicate_notes(faces, drawn.official) == [
+        "1 of 7 val faces have an exact duplicate in train",
+        "2 of 7 test faces have an exact duplicate in train",
     ]
-    assert twin_notes(drawn, drawn.official) == []
+    assert duplicate_notes(drawn, drawn.official) == []

@@ -23,7 +23,7 @@ def pictures():
 
 
 class Layers:
-    """Stands for frozen layers, and counts what it is given."""
+    """Replaces frozen layers, and counts its batches."""
 
     def __init__(self):
         self.batches = []
@@ -39,7 +39,7 @@ def expected(pictures):
 
 
 def kept(pictures, folder, layers=None, key="key"):
-    """Return what a store gives for these pictures, and the layers that were asked."""
+    """Return the features of these pictures from a store, and the layers that computed them."""
     layers = layers or Layers()
     store, names = FeatureStore(key, folder), digests(pictures)
     store.complete(dict(zip(names, pictures, strict=True)), layers)
@@ -50,7 +50,7 @@ def taken(found, count):
     return found.take(list(range(count))).numpy()
 
 
-def test_a_second_start_computes_nothing_and_maps_what_lies_on_the_disk(pictures, tmp_path):
+def test_a_second_start_computes_nothing_and_maps_the_parts_on_disk(pictures, tmp_path):
     first, layers = kept(pictures, tmp_path)
     assert layers.batches == [BATCH] * 3  # parts of 30, 30 and 10 faces
     second, asked = kept(pictures, tmp_path)
@@ -67,7 +67,7 @@ def test_a_batch_is_gathered_across_parts_in_its_own_order(pictures, tmp_path):
     assert found.take(places).dtype == torch.float32
 
 
-def test_other_faces_of_the_same_table_are_added_and_twins_are_computed_once(pictures, tmp_path, caplog):
+def test_other_faces_of_the_same_table_are_added_and_duplicates_are_computed_once(pictures, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     kept(pictures[:50], tmp_path)
     twice = np.concatenate([pictures[40:], pictures[40:45]])
@@ -82,7 +82,7 @@ def test_another_key_shares_nothing(pictures, tmp_path):
     assert len(kept(pictures, tmp_path, key="other")[1].batches) == 3
 
 
-def test_what_comes_of_a_face_does_not_depend_on_the_faces_beside_it(pictures, tmp_path):
+def test_features_of_a_face_do_not_depend_on_the_other_faces_of_its_batch(pictures, tmp_path):
     """Kernels for small batches round differently: the last batch is filled up."""
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 3)).eval()
 
@@ -123,7 +123,7 @@ def flip(file):
 
 @pytest.mark.parametrize("name", ["features.npy", "faces.npy", "about.json"])
 @pytest.mark.parametrize("damage", [cut, flip, lambda file: file.unlink()])
-def test_a_damaged_part_is_told_and_computed_anew(pictures, tmp_path, caplog, name, damage):
+def test_a_damaged_part_is_reported_and_computed_again(pictures, tmp_path, caplog, name, damage):
     kept(pictures, tmp_path)
     damage(next(path for path in sorted(tmp_path.rglob(name))))
     found, layers = kept(pictures, tmp_path)
@@ -140,11 +140,11 @@ def test_without_a_folder_nothing_is_written(pictures, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_told_once_and_done_without(pictures, tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_is_reported_once_and_not_used(pictures, tmp_path, caplog):
     (tmp_path / "cache").write_text("a file")
     found, layers = kept(pictures, tmp_path / "cache")
     assert len(layers.batches) == 3
-    assert caplog.text.count("kept in memory alone") == 1
+    assert caplog.text.count("kept in memory only") == 1
     np.testing.assert_allclose(taken(found, 70), expected(pictures), rtol=1e-6)
 
 

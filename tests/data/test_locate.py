@@ -1,4 +1,4 @@
-"""Where the data are looked for: the path given, $FER_DATA, data/, and drawn faces last."""
+"""The search for the data: the given path, $FER_DATA, data/, and drawn faces last."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def data(tmp_path, monkeypatch):
 
 @pytest.fixture
 def places(tmp_path, data, monkeypatch):
-    """Data in all three places."""
+    """Data at all three paths."""
     (data / "fer2013.csv").touch()
     for name in ("given", "variable"):
         (tmp_path / name).mkdir()
@@ -53,7 +53,7 @@ def test_an_empty_folder_falls_through_to_drawn_faces(state, data):
     assert locate(None, drawn_faces_allowed=True) == ("synthetic", True)
 
 
-def test_where_drawn_faces_may_not_stand_in_nothing_is_an_error(data):
+def test_without_data_and_drawn_faces_there_is_an_error(data):
     with pytest.raises(
         FerError, match=r"no data: data.path and \$FER_DATA are not set and .* is empty or missing"
     ) as no:
@@ -63,7 +63,7 @@ def test_where_drawn_faces_may_not_stand_in_nothing_is_an_error(data):
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_drawn_faces_asked_for_by_name_stand_in_for_nothing(allowed, places):
+def test_drawn_faces_requested_by_name_replace_nothing(allowed, places):
     assert locate("synthetic", drawn_faces_allowed=allowed) == ("synthetic", False)
 
 

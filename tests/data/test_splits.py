@@ -1,4 +1,4 @@
-"""Splits: what the source tells is taken, what it does not tell is refused, draws are seeded and stratified."""
+"""Splits: those of the source are used, missing ones are refused, random draws are seeded and stratified."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from fer.data.splits import assign, without_conflicts
 
 @pytest.fixture
 def faces(drawn):
-    """350 faces, 50 of each class, which tell no split."""
+    """350 faces, 50 of each class, without any split."""
     index = np.tile(np.arange(70), 5)
     nothing = np.full(350, UNKNOWN, np.int8)
     return replace(
@@ -43,8 +43,8 @@ def test_official_is_taken_as_it_is(drawn):
     assert set(drawn.official) == {0, 1, 2}
 
 
-def test_twins_that_contradict_each_other_leave_train_and_nothing_else(faces):
-    """Copies stand 70 places apart: labels of three are changed, one of them in val, where nobody looks."""
+def test_duplicates_with_conflicting_labels_leave_train_and_nothing_else(faces):
+    """Copies are 70 rows apart: labels of three are changed, one of them in val, which is not compared."""
     splits = np.repeat(np.array([0, 0, 0, 0, 1], np.int8), 70)
     targets = faces.targets.copy()
     targets[[5, 76]] = (targets[[5, 76]] + 1) % 7
@@ -60,15 +60,15 @@ def test_twins_that_contradict_each_other_leave_train_and_nothing_else(faces):
         without_conflicts(replace(faces, targets=targets), alone)
 
 
-def test_official_is_refused_where_nothing_tells_it(faces):
-    with pytest.raises(FerError, match="does not tell the official split of 350 of 350 faces"):
+def test_official_is_refused_without_any_official_split(faces):
+    with pytest.raises(FerError, match=r"has no official split \(Usage\) for 350 of 350 faces"):
         assign(faces, "official", seed=0, val_fraction=0.1)
 
 
-def test_official_is_refused_where_one_face_does_not_tell_it(drawn):
+def test_official_is_refused_if_one_face_has_no_official_split(drawn):
     official = drawn.official.copy()
     official[3] = UNKNOWN
-    with pytest.raises(FerError, match=r"of 1 of 70 faces .* data.split=as_given .* data.split=holdout"):
+    with pytest.raises(FerError, match=r"for 1 of 70 faces.* data.split=as_given .* data.split=holdout"):
         assign(replace(drawn, official=official), "official", seed=0, val_fraction=0.1)
 
 
@@ -176,7 +176,7 @@ def test_folds_are_a_function_of_their_seed(strangers):
     assert (first != other).any()
 
 
-def test_twins_are_never_parted_by_a_fold_and_the_rest_evens_them_out(strangers):
+def test_duplicates_stay_in_one_fold_and_the_rest_balances_the_folds(strangers):
     images, targets = strangers.images.copy(), strangers.targets.copy()
     groups = [np.flatnonzero(targets == label)[:12] for label in (1, 3)] + [np.array([0, 349])]
     for group in groups:
@@ -199,7 +199,7 @@ def test_an_unlabelled_face_is_of_no_fold(strangers):
 
 
 def test_too_few_faces_for_the_folds_are_refused(drawn):
-    with pytest.raises(FerError, match="data.folds=100: 70 faces of .* are too few for so many folds"):
+    with pytest.raises(FerError, match="data.folds=100: 70 faces of .* are too few for this number of folds"):
         [assign(drawn, "folds", seed=0, val_fraction=0.1, folds=100, fold=fold) for fold in range(100)]
 
 

@@ -1,4 +1,4 @@
-"""What votes make of faces, by hand; and what the crowd says of a network's errors."""
+"""Labels from votes, and the agreement of a network with the annotators, by hand."""
 
 from dataclasses import replace
 
@@ -69,7 +69,7 @@ def test_soft_targets_are_the_shares_of_the_votes(faces):
     assert dict(zip(names, soft[0].tolist(), strict=True))["happy"] == 1  # neutral's one vote is a slip
     assert dict(zip(names, soft[1].tolist(), strict=True))["sad"] == pytest.approx(0.5)
     assert soft.sum(1) == pytest.approx(1)
-    scattered = data_votes.shares(np.zeros((1, 7), np.int64), np.array([4]))  # nobody agrees with anybody
+    scattered = data_votes.shares(np.zeros((1, 7), np.int64), np.array([4]))  # ten different answers
     assert scattered.tolist() == [[0, 0, 0, 0, 1, 0, 0]]
 
 
@@ -80,7 +80,7 @@ def test_rules_have_fingerprints_of_their_own(faces):
     assert len(prints) == 4
 
 
-def test_faces_without_votes_have_no_crowd(faces):
+def test_faces_without_votes_have_no_agreement(faces):
     with pytest.raises(FerError, match="fer2013.csv has no votes; name FER"):
         data_votes.relabelled(replace(faces, votes=None), "argmax", 7)
     with pytest.raises(FerError, match="give no face a label"):

@@ -73,12 +73,12 @@ def test_a_run_with_soft_targets_resumes_to_the_bit(train, voted, tmp_path):
     assert first == second
 
 
-def test_a_network_is_laid_beside_the_crowd(train, evaluate, voted, tmp_path):
+def test_a_network_is_compared_with_the_annotators(train, evaluate, voted, tmp_path):
     assert train(*SMALL[2:], "data.path=fer2013.csv", "hydra.run.dir=plain").code == 0
     ended = evaluate("plain", "--votes", "votes.csv")
     assert ended.code == 0, ended.err
     assert "these are not the data" not in ended.err + ended.out  # votes change no label
-    assert "the crowd agrees with the label" in ended.out
+    assert "annotators agree with the label" in ended.out
     found = metrics(tmp_path / "plain" / "evaluations" / "val")
     assert found["accuracy"] == metrics(tmp_path / "plain")["accuracy"]
     assert found["crowd"]["faces"] == 14
@@ -86,7 +86,7 @@ def test_a_network_is_laid_beside_the_crowd(train, evaluate, voted, tmp_path):
     assert (
         sum(value for key, value in found["crowd"]["errors"].items() if key != "all") == found["crowd"]["errors"]["all"]
     )
-    assert "What the crowd says" in (tmp_path / "plain" / "evaluations" / "val" / "report.html").read_text()
+    assert "FER+ annotators" in (tmp_path / "plain" / "evaluations" / "val" / "report.html").read_text()
     ended = evaluate(
         "plain", "--votes", "votes.csv", "--labels", "ferplus", "--ferplus-rule", "argmax", "--split", "test"
     )
@@ -99,10 +99,10 @@ def test_a_network_is_laid_beside_the_crowd(train, evaluate, voted, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["data.classes=8"], "data.classes=8: contempt is FER+'s"),
+        (["data.classes=8"], "data.classes=8: only FER+ labels contempt"),
         (["data.labels=ferplus"], "has no votes; name FER+'s file with data.votes="),
-        (["loss=soft_cross_entropy"], "wants soft targets; set data.labels=ferplus data.ferplus_rule=soft"),
-        (["data.labels=ferplus", "data.votes=votes.csv", "loss=label_drawing"], "wants soft targets"),
+        (["loss=soft_cross_entropy"], "needs soft targets; set data.labels=ferplus data.ferplus_rule=soft"),
+        (["data.labels=ferplus", "data.votes=votes.csv", "loss=label_drawing"], "needs soft targets"),
         (["data.ferplus_rule=most"], "did you mean"),
         (["data.sampler=balance"], "did you mean 'balanced'"),
     ],

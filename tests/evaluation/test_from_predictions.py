@@ -82,9 +82,9 @@ def test_steps_and_report_say_what_val_came_to():
     labels = indices(val[0].targets)
     assert choice.steps[-1].nll == pytest.approx(nll(choice.probabilities, labels))
     assert choice.steps[-1].accuracy == pytest.approx((choice.probabilities.argmax(1) == labels).mean())
-    assert [step["added"] for step in choice.report["steps"]] == ["abc"[step.member] for step in choice.steps]
+    assert [step.added for step in choice.report.steps] == ["abc"[step.member] for step in choice.steps]
     alone = [(one.probabilities.argmax(1) == labels).mean() for one in val]
-    assert choice.report["best_alone_val"] == pytest.approx(max(alone))
+    assert choice.report.best_alone_val == pytest.approx(max(alone))
 
 
 def test_a_network_that_is_chosen_alone_is_as_it_is():
@@ -211,12 +211,12 @@ def test_a_report_and_a_card_are_written_of_predictions_too(evaluate, small_run,
     assert str(stored) in ended.out
 
 
-def test_what_predictions_were_trained_on_is_left_open_where_nothing_tells(evaluate, small_run, stored):
+def test_clean_metrics_are_left_out_where_training_data_are_unknown(evaluate, small_run, stored):
     told = json.loads((stored / "test.json").read_text())
     (stored / "test.json").write_text(json.dumps(told | {"seen_in_training": None}))
     ended = evaluate(str(small_run), str(stored), "--split", "test", "--out", "both", "--no-report")
     assert ended.code == 0, ended.err
-    assert "no clean figures: which of these faces" in ended.out + ended.err
+    assert "no clean metrics: which of these faces" in ended.out + ended.err
     assert metrics(Path("both") / "test")["clean"] is None
 
 

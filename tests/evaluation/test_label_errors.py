@@ -146,7 +146,7 @@ def test_votes_that_side_with_the_label_make_it_a_face_to_look_at(audit, labels,
         (lambda runs: relabelled(runs / "1" / "predictions.csv"), "which is not its label here"),
         (lambda runs: [emptied(runs / str(n) / "predictions.csv") for n in range(3)], "no faces of two labels"),
         (lambda runs: shutil.rmtree(runs), "runs: no such folder"),
-        (lambda runs: [(runs / str(n) / "metrics.json").unlink() for n in range(3)], "holds no finished run"),
+        (lambda runs: [(runs / str(n) / "metrics.json").unlink() for n in range(3)], "no finished run in it"),
     ],
 )
 def test_predictions_that_cannot_serve_are_refused_in_a_line(audit, runs, tmp_path, spoil, says):

@@ -1,4 +1,4 @@
-"""Bins of confidence, against torchmetrics."""
+"""Calibration errors compared with torchmetrics; temperatures and thresholds on simulated predictions."""
 
 import math
 
@@ -11,12 +11,12 @@ from fer.metrics.calibration import (
     adaptive_error,
     area_under_risk,
     at_threshold,
+    bin_indices,
+    bin_indices_by_rank,
     bins_of,
     debiased_error,
     expected_error,
     fitted_temperature,
-    place_by_rank,
-    place_of,
     risk_by_coverage,
     tempered,
     threshold_for,
@@ -43,11 +43,11 @@ def test_bins_by_hand():
 
 
 def test_edges_belong_to_the_bin_above_and_1_to_the_last():
-    assert place_of(np.array([0.0, 0.1, 0.0999, 1.0]), 10).tolist() == [0, 1, 0, 9]
+    assert bin_indices(np.array([0.0, 0.1, 0.0999, 1.0]), 10).tolist() == [0, 1, 0, 9]
 
 
 def drawn(count, seed, temperature=1.0):
-    """Probabilities whose logits were multiplied by a temperature, and labels drawn from what they were before."""
+    """Return probabilities whose logits were multiplied by a temperature, and labels drawn from those before."""
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(count, 7, generator=generator, dtype=torch.float64)
     targets = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
@@ -55,10 +55,10 @@ def drawn(count, seed, temperature=1.0):
 
 
 def test_equal_numbers_by_hand():
-    assert place_by_rank(np.array([0.9, 0.1, 0.5, 0.3]), 2).tolist() == [1, 0, 1, 0]
+    assert bin_indices_by_rank(np.array([0.9, 0.1, 0.5, 0.3]), 2).tolist() == [1, 0, 1, 0]
     chances = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3]] * 15)
     targets = np.array([0, 1, 0, 1] * 15)
-    held = np.bincount(place_by_rank(chances.max(1)))
+    held = np.bincount(bin_indices_by_rank(chances.max(1)))
     assert held.tolist() == [4] * 15
     order = np.argsort(chances.max(1), kind="stable")
     gaps = (chances.max(1) - (targets == 0))[order].reshape(15, 4)
@@ -66,7 +66,7 @@ def test_equal_numbers_by_hand():
 
 
 def test_the_debiased_error_by_hand():
-    """The mean product of two different faces' gaps in each bin; one alone has none."""
+    """The mean product of the gaps of two different faces in each bin; a single face has no pair."""
     gaps, place = np.array([0.1, -0.9, 0.2, 0.6, 0.5]), np.array([2, 2, 2, 4, 0])
     pairs = np.mean([0.1 * -0.9, 0.1 * 0.2, -0.9 * 0.2])
     assert debiased_error(gaps, place) == pytest.approx(-math.sqrt(3 / 5 * -pairs))
@@ -75,12 +75,12 @@ def test_the_debiased_error_by_hand():
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_that_was_put_in_is_found(temperature):
+def test_the_simulated_temperature_is_recovered(temperature):
     chances, targets = drawn(20_000, 0, temperature)
     assert fitted_temperature(chances, targets) == pytest.approx(temperature, rel=0.05)
 
 
-def test_the_temperature_is_that_of_least_loss_and_changes_no_answer():
+def test_the_temperature_minimises_the_loss_and_changes_no_prediction():
     chances, targets = drawn(800, 1, 2.0)
     best = fitted_temperature(chances, targets)
 
@@ -97,7 +97,7 @@ def test_a_network_that_is_always_right_has_a_temperature_at_the_bound():
     sure = np.full((30, 7), 0.01) + 0.93 * np.eye(7)[np.arange(30) % 7]
     assert fitted_temperature(sure, np.arange(30) % 7) == pytest.approx(0.05, rel=1e-3)
     assert fitted_temperature(sure, (np.arange(30) + 1) % 7) == pytest.approx(20, rel=1e-3)
-    zeros = np.eye(7)[np.arange(30) % 7]  # a softmax that has run out of digits
+    zeros = np.eye(7)[np.arange(30) % 7]  # a softmax rounded to 0 and 1
     assert np.isfinite(tempered(zeros, 3.0)).all()
 
 
@@ -105,12 +105,12 @@ def test_risk_by_coverage_by_hand():
     chances = np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.6, 0.4]])
     coverage, risk = risk_by_coverage(chances, np.array([0, 1, 1, 0]))
     assert coverage.tolist() == [0.25, 0.5, 0.75, 1]
-    assert risk.tolist() == [0, 0.5, 0.5, 0.5]  # the two of 0.6 are answered together
+    assert risk.tolist() == [0, 0.5, 0.5, 0.5]  # the two faces with 0.6 are covered together
     assert area_under_risk(risk) == pytest.approx(0.375)
 
 
-def test_a_promised_error_is_kept_on_other_faces():
-    """Of 100 thresholds at most the promised 5 % and some luck may fail."""
+def test_the_bound_of_the_error_rate_holds_on_other_faces():
+    """At most 5 of 100 thresholds may fail on average, and a few more by chance."""
     others, labels = drawn(100_000, 999)
     broken = met = 0
     for seed in range(100):
@@ -123,7 +123,7 @@ def test_a_promised_error_is_kept_on_other_faces():
     assert broken <= 10
 
 
-def test_what_cannot_be_promised_is_not():
+def test_an_error_rate_that_no_threshold_meets_gives_none():
     chances, targets = drawn(200, 2)
     assert threshold_for(0.0001, chances, targets) is None
     found = threshold_for(0.9999, chances, targets)

@@ -1,4 +1,4 @@
-"""Figures and their intervals: against scikit-learn, against formulas, against what a large sample says."""
+"""Metrics and their intervals, compared with scikit-learn, with formulas and with values of a large sample."""
 
 import json
 
@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics as theirs
 
 from fer.metrics import classification
-from fer.metrics.calibration import bins_of, debiased_error, expected_error, place_of
+from fer.metrics.calibration import bin_indices, bins_of, debiased_error, expected_error
 from fer.metrics.statistics import wilson
 from fer.metrics.table import SAMPLED
 
@@ -40,15 +40,15 @@ def test_the_interval_of_balanced_accuracy_is_that_of_independent_recalls():
 
 
 @pytest.mark.slow
-def test_intervals_hold_what_a_large_sample_says():
-    """Of 20 samples, at least 16 intervals hold the figure of 100,000 faces (of 95 % nominally)."""
+def test_intervals_contain_the_values_of_a_large_sample():
+    """At least 16 of 20 intervals contain the metric of 100,000 faces; nominally 95 % do."""
     truth = classification.score(*predictions(100_000, 99), NAMES)
     for name in SAMPLED:
         inside = 0
         for seed in range(20):
-            figures = classification.score(*predictions(800, seed), NAMES)
-            low, high = figures[f"{name}_ci95"]
-            assert low <= figures[name] <= high
+            scores = classification.score(*predictions(800, seed), NAMES)
+            low, high = scores[f"{name}_ci95"]
+            assert low <= scores[name] <= high
             inside += low <= truth[name] <= high
         assert inside >= 16, name
 
@@ -58,18 +58,18 @@ def sharpened(count, seed):
     return (2.5 * chances.log()).softmax(1), targets
 
 
-def test_a_calibrated_networks_ece_is_what_chance_makes_it():
-    """Of 60 samples of a calibrated network 95 % lie below; of an overconfident one none."""
+def test_the_ece_of_a_calibrated_network_is_below_the_limit_of_chance():
+    """Of 60 samples of a calibrated network 95 % are below the limit; of an overconfident one none is."""
     cases = [predictions(500, seed) for seed in range(60)]
     for name in ("ece", "ece_adaptive"):
         found = [classification.calibration(*case) for case in cases]
-        assert sum(figures[name] > figures[f"{name}_if_calibrated"] for figures in found) <= 8
+        assert sum(scores[name] > scores[f"{name}_if_calibrated"] for scores in found) <= 8
         surer = classification.calibration(*sharpened(500, 0))
         assert surer[name] > surer[f"{name}_if_calibrated"]
 
 
-def test_what_chance_makes_of_an_ece_is_what_samples_of_calibrated_networks_show():
-    """Mean and 95th percentile, against as many networks whose labels are drawn from what they claim."""
+def test_the_ece_by_chance_equals_that_of_samples_of_calibrated_networks():
+    """Mean and 95th percentile, compared with networks whose labels are drawn from their probabilities."""
     chances, _ = predictions(500, 0)
     generator = torch.Generator().manual_seed(1)
     labels = torch.multinomial(chances, 600, replacement=True, generator=generator)  # (500, 600)
@@ -81,7 +81,7 @@ def test_what_chance_makes_of_an_ece_is_what_samples_of_calibrated_networks_show
 
 @pytest.mark.parametrize("sharpness", [1.0, 0.9, 1.15])
 def test_the_debiased_error_is_nearer_the_true_one(sharpness):
-    """Calibrated, it is 0 on average; otherwise nearer than the plain one to what a million faces show."""
+    """It is 0 on average for calibrated networks, and otherwise nearer to the value of a million faces than the ECE."""
 
     def shown(count, seed):
         chances, targets = predictions(count, seed)
@@ -90,7 +90,7 @@ def test_the_debiased_error_is_nearer_the_true_one(sharpness):
         plain = float(np.average((bins.confidence - bins.accuracy) ** 2, weights=bins.faces)) ** 0.5
         confidence = chances.max(1).values.numpy()
         gaps = confidence.astype(np.float64) - (chances.argmax(1) == targets).numpy()
-        return debiased_error(gaps, place_of(confidence)), plain, expected_error(bins)
+        return debiased_error(gaps, bin_indices(confidence)), plain, expected_error(bins)
 
     debiased, plain, ece = np.array([shown(1000, seed) for seed in range(200)]).T
     squares = np.sign(debiased) * debiased**2
@@ -117,18 +117,18 @@ def test_intervals_are_the_same_every_time():
     chances, targets = predictions(300, 4)
     state = torch.random.get_rng_state()
     assert classification.score(chances, targets, NAMES) == classification.score(chances, targets, NAMES)
-    assert torch.equal(state, torch.random.get_rng_state())  # the run's own noise is left alone
+    assert torch.equal(state, torch.random.get_rng_state())  # the noise of a run is not changed
 
 
 def test_a_recall_of_no_faces_is_unknown():
     chances = torch.eye(7)[torch.tensor([0, 0, 1])]
-    figures = classification.score(chances, torch.tensor([0, 0, 1]), NAMES)
-    assert figures["per_class"]["c"]["recall_ci95"] == [0.0, 1.0]
-    assert figures["per_class"]["a"]["recall_ci95"] == pytest.approx(wilson(2, 2))
+    scores = classification.score(chances, torch.tensor([0, 0, 1]), NAMES)
+    assert scores["per_class"]["c"]["recall_ci95"] == [0.0, 1.0]
+    assert scores["per_class"]["a"]["recall_ci95"] == pytest.approx(wilson(2, 2))
 
 
 def case(seed):
-    """Random predictions: of a few hundred faces, sharp or flat, with tied probabilities every other time."""
+    """Return random predictions of a few hundred faces, sharp or flat, with ties for even seeds."""
     generator = torch.Generator().manual_seed(seed)
     count = int(torch.randint(150, 600, (1,), generator=generator))
     chances = ((1 + seed % 4) * torch.randn(count, 7, generator=generator, dtype=torch.float64)).softmax(1)
@@ -141,7 +141,7 @@ def case(seed):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_figures_are_scikit_learns(seed):
+def test_metrics_equal_those_of_scikit_learn(seed):
     chances, targets = case(seed)
     p, y, guess = chances.numpy(), targets.numpy(), chances.argmax(1).numpy()
     expected = {
@@ -154,7 +154,7 @@ def test_figures_are_scikit_learns(seed):
         "roc_auc": theirs.roc_auc_score(y, p, multi_class="ovr", average="macro"),
         "average_precision": theirs.average_precision_score(np.eye(7)[y], p, average="macro"),
     }
-    if seed % 2 == 0:  # where probabilities tie, which two lead is nobody's to say
+    if seed % 2 == 0:  # with ties the two most probable classes are not unique
         expected["top2"] = theirs.top_k_accuracy_score(y, p, k=2)
     found = classification.score(chances, targets, NAMES)
     for name, value in expected.items():
@@ -182,17 +182,17 @@ def test_weights_are_repetitions():
         assert float(weighted[name]) == pytest.approx(whole[name], abs=1e-9), name
 
 
-def test_what_these_faces_do_not_have_is_null():
-    """Of a class without faces there is no curve, and of a single class no chance to agree by."""
+def test_a_metric_that_is_undefined_for_these_faces_is_null():
+    """A class without faces has no curve, and a single class no agreement beyond chance."""
     chances, _ = predictions(50, 3)
-    figures = classification.score(chances, torch.zeros(50, dtype=torch.long), NAMES)
-    assert figures["roc_auc"] is None
-    assert figures["kappa"] == pytest.approx(0)
-    assert figures["per_class"]["b"]["roc_auc"] is None
-    json.dumps(figures, allow_nan=False)
+    scores = classification.score(chances, torch.zeros(50, dtype=torch.long), NAMES)
+    assert scores["roc_auc"] is None
+    assert scores["kappa"] == pytest.approx(0)
+    assert scores["per_class"]["b"]["roc_auc"] is None
+    json.dumps(scores, allow_nan=False)
 
 
-def test_a_paired_difference_is_that_of_the_figures_and_narrower_than_both():
+def test_a_paired_difference_is_that_of_the_metrics_and_narrower_than_both():
     first, targets = predictions(1500, 5)
     second = (first.log() + 0.3 * torch.randn(first.shape, generator=torch.Generator().manual_seed(6))).softmax(1)
     one, other = (classification.score(p, targets, NAMES) for p in (first, second))

@@ -1,9 +1,10 @@
-"""Figures against formulas written out by hand."""
+"""Metrics of an epoch, compared with formulas written out by hand."""
 
 import math
 
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
 from fer.data.labels import EMOTIONS
 from fer.metrics import running
@@ -33,17 +34,17 @@ def by_hand(predicted: list[int], targets: list[int]) -> dict[str, float]:
     return {"accuracy": right / len(targets), "macro_f1": sum(f1s) / 7, "balanced_accuracy": sum(recalls) / 7}
 
 
-def test_figures_are_those_by_hand(case):
+def test_metrics_equal_those_by_hand(case):
     predicted, targets = case
-    figures = score(predicted, targets, EMOTIONS)
+    scores = score(predicted, targets, EMOTIONS)
     for name, value in by_hand(predicted.argmax(1).tolist(), targets.tolist()).items():
-        assert figures[name] == pytest.approx(value, abs=1e-6)
+        assert scores[name] == pytest.approx(value, abs=1e-6)
     chosen = [math.log(max(float(row[target]), 1.2e-38)) for row, target in zip(predicted, targets, strict=True)]
-    assert figures["nll"] == pytest.approx(-sum(chosen) / len(chosen), rel=1e-5)
-    assert sum(map(sum, figures["confusion"])) == 500
-    assert figures["confusion"][2][3] == int(((targets == 2) & (predicted.argmax(1) == 3)).sum())
-    assert figures["per_class"]["disgust"]["precision"] == 0
-    assert figures["per_class"]["happy"]["support"] == int((targets == 3).sum())
+    assert scores["nll"] == pytest.approx(-sum(chosen) / len(chosen), rel=1e-5)
+    assert sum(map(sum, scores["confusion"])) == 500
+    assert scores["confusion"][2][3] == int(((targets == 2) & (predicted.argmax(1) == 3)).sum())
+    assert scores["per_class"]["disgust"]["precision"] == 0
+    assert scores["per_class"]["happy"]["support"] == int((targets == 3).sum())
 
 
 def test_calibration_error_is_that_by_hand(case):
@@ -90,3 +91,11 @@ def test_a_class_without_faces_stays_out_of_the_means():
     figures = running.from_confusion(confusion)
     assert float(figures["balanced_accuracy"]) == pytest.approx((1 + 0.5) / 2)
     assert float(figures["macro_f1"]) == pytest.approx((8 / 10 + 4 / 6) / 2)
+
+
+def test_an_absent_class_that_is_predicted_lowers_macro_f1_as_in_scikit_learn():
+    targets, predicted = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 0, 2, 1, 1])
+    figures = score(torch.nn.functional.one_hot(predicted, 7).float(), targets, EMOTIONS)
+    assert figures["macro_f1"] == pytest.approx((4 / 5 + 1 + 0) / 3)  # class 2 has no face, and an F1 of 0
+    assert figures["macro_f1"] == pytest.approx(f1_score(targets, predicted, average="macro"))
+    assert figures["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)

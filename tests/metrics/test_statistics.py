@@ -1,4 +1,4 @@
-"""Intervals and tests: against published tables, worked examples, and simulated runs whose truth is known."""
+"""Intervals and tests, compared with published tables, worked examples, and simulated runs with known truth."""
 
 import math
 
@@ -7,13 +7,13 @@ import pytest
 
 from fer.metrics import statistics
 from fer.metrics.statistics import (
+    accuracy_interval,
     holm,
     mcnemar,
-    of_faces,
-    of_seeds,
     paired_difference,
     student_p,
     student_quantile,
+    summarise_seeds,
     wilson,
 )
 
@@ -45,7 +45,7 @@ def test_students_probability_at_worked_points():
         (430, 500, 0.02360884),
     ],
 )
-def test_mcnemar_counts_the_faces_that_part_the_two(first, second, p):
+def test_mcnemar_counts_the_faces_that_one_network_alone_has_right(first, second, p):
     """The last: SciPy 1.17, ``binomtest(430, 930).pvalue``."""
     one = np.array([True] * first + [False] * second + [True] * 7 + [False] * 3)
     other = np.array([False] * first + [True] * second + [True] * 7 + [False] * 3)
@@ -68,38 +68,40 @@ def test_holm_is_his_procedure():
 
 
 def test_the_interval_over_seeds_is_students():
-    seeds = of_seeds([0.1, 0.2, 0.3])
+    seeds = summarise_seeds([0.1, 0.2, 0.3])
     assert (seeds.number, seeds.mean, seeds.sd) == (3, pytest.approx(0.2), pytest.approx(0.1))
     half = 4.302653 * 0.1 / math.sqrt(3)
     assert seeds.interval == pytest.approx((0.2 - half, 0.2 + half), rel=1e-6)
 
 
-def test_one_seed_says_nothing_of_seeds():
-    seeds = of_seeds([0.5])
+def test_one_seed_has_no_interval():
+    seeds = summarise_seeds([0.5])
     assert (seeds.mean, seeds.sd, seeds.interval) == (0.5, None, None)
 
 
-def test_seeds_that_meet_by_luck_have_an_interval_all_the_same():
-    """Two networks that err on different faces and are right equally often: the next one would not be."""
+def test_seeds_with_equal_accuracies_have_an_interval_of_some_width():
+    """Two networks with equal accuracies that err on different faces: a third would have another accuracy."""
     correct = np.array([[True, False] * 50, [False, True] * 50])
-    least = statistics.by_chance(correct)
+    least = statistics.sampling_sd(correct)
     assert least == pytest.approx(math.sqrt(0.5 / 99))  # of 0 and 1 the variance is 0.5, of the accuracies 0
-    seeds = of_seeds(correct.mean(1).tolist(), least)
+    seeds = summarise_seeds(correct.mean(1).tolist(), least)
     assert seeds.sd == 0
     assert seeds.interval.high - seeds.interval.low == pytest.approx(2 * 12.7062 * least / math.sqrt(2), rel=1e-4)
 
 
 def test_over_faces_one_network_has_wilsons_interval_and_several_a_narrower_one():
     correct = np.random.default_rng(0).random((4, 1000)) < 0.6
-    alike = of_faces(correct[:1])
+    alike = accuracy_interval(correct[:1])
     assert alike == pytest.approx(wilson(int(correct[0].sum()), 1000))
-    assert of_faces(np.repeat(correct[:1], 4, axis=0)) == pytest.approx(tuple(alike))  # the same network four times
-    several = of_faces(correct)  # independent of each other: as one on four times as many faces
+    assert accuracy_interval(np.repeat(correct[:1], 4, axis=0)) == pytest.approx(
+        tuple(alike)
+    )  # the same network four times
+    several = accuracy_interval(correct)  # independent of each other: as one on four times as many faces
     assert several.high - several.low == pytest.approx((alike.high - alike.low) / 2, rel=0.03)
 
 
 def test_perfect_networks_are_not_certain():
-    assert of_faces(np.ones((3, 20), bool)) == pytest.approx((0.8389, 1), abs=1e-4)  # Wilson's of 20 in 20
+    assert accuracy_interval(np.ones((3, 20), bool)) == pytest.approx((0.8389, 1), abs=1e-4)  # Wilson's of 20 in 20
     found = paired_difference(np.ones((3, 20), bool), np.ones((3, 20), bool))
     assert found.interval.low < -0.05
     assert found.interval.high > 0.05
@@ -107,7 +109,7 @@ def test_perfect_networks_are_not_certain():
 
 
 def test_two_networks_have_bonett_and_prices_interval():
-    """24 faces, 7 of them won by the first and 2 by the second: (b - c) / (n + 2) and its error, by hand."""
+    """24 faces, 7 of which only the first has right and 2 only the second: (b - c) / (n + 2) and its error by hand."""
     first = np.array([True] * 7 + [False] * 2 + [True] * 15)
     second = np.array([False] * 7 + [True] * 2 + [True] * 15)
     found = paired_difference(first[None], second[None])
@@ -118,7 +120,7 @@ def test_two_networks_have_bonett_and_prices_interval():
     assert not found.seeds
 
 
-def test_a_difference_turned_round_is_the_same_difference():
+def test_a_difference_with_exchanged_arguments_has_the_opposite_sign():
     generator = np.random.default_rng(1)
     first, second = generator.random((3, 300)) < 0.7, generator.random((2, 300)) < 0.6
     one, other = paired_difference(first, second), paired_difference(second, first)
@@ -128,7 +130,7 @@ def test_a_difference_turned_round_is_the_same_difference():
     assert one.p == pytest.approx(other.p)
 
 
-def test_p_is_small_exactly_where_the_interval_leaves_out_nothing():
+def test_p_is_below_5_percent_exactly_if_the_interval_leaves_out_0():
     generator = np.random.default_rng(2)
     seen = set()
     for share in np.linspace(0.5, 0.65, 40):
@@ -139,7 +141,7 @@ def test_p_is_small_exactly_where_the_interval_leaves_out_nothing():
 
 
 def coverage(seeds: tuple[int, int], faces: int, seed_noise: float, times: int) -> float:
-    """Return how often the interval holds the truth in simulated studies.
+    """Return how often the interval contains the truth in simulated studies.
 
     A face is easy or hard for both configurations and a little for each apart; a seed shifts a network's logits.
     """
@@ -171,7 +173,7 @@ def coverage(seeds: tuple[int, int], faces: int, seed_noise: float, times: int) 
     return held / times
 
 
-def test_the_interval_of_a_difference_holds_the_truth():
+def test_the_interval_of_a_difference_contains_the_truth():
     assert coverage((3, 3), 700, 0.05, 300) >= 0.92  # of 0.95 or more; 0.03 is what 300 studies leave open
 
 
@@ -179,7 +181,7 @@ def test_the_interval_of_a_difference_holds_the_truth():
 @pytest.mark.parametrize("seeds", [(2, 2), (3, 3), (5, 3)])
 @pytest.mark.parametrize("faces", [150, 3589])
 @pytest.mark.parametrize("seed_noise", [0.0, 0.03, 0.1])  # standard deviation of accuracies: 0.6, 0.7, 1.4 points
-def test_the_interval_of_a_difference_holds_the_truth_whatever_varies(seeds, faces, seed_noise):
+def test_the_interval_of_a_difference_contains_the_truth_for_all_kinds_of_noise(seeds, faces, seed_noise):
     assert coverage(seeds, faces, seed_noise, 800) >= 0.93
 
 

@@ -1,4 +1,4 @@
-"""Networks from papers are the networks of those papers: sizes, outputs, how they begin, and that they learn."""
+"""Networks from papers equal their sources in size, output and initial weights, and they learn."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -28,14 +28,14 @@ def parameters(model):
 
 
 def copied(source, target):
-    """Fill ``target`` from ``source``, whose tensors come in the same order under other names."""
+    """Fill ``target`` from ``source``, whose tensors have the same order and other names."""
     pairs = zip(target.state_dict(), source.state_dict().values(), strict=True)
     target.load_state_dict(dict(pairs))
     return target
 
 
 def used(model):
-    """Train a little, so that nothing is as it began: the statistics of batch normalisation, its scales and shifts."""
+    """Train a little, so that statistics, scales and shifts of batch normalisation differ from their initial values."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     side = model.image_size
     for _ in range(2):
@@ -226,7 +226,7 @@ def test_resnet18_may_begin_as_the_identity(zero_init):
 def test_resnet18s_branches_are_dropped_the_more_often_the_deeper_they_lie():
     net = create({"name": "resnet18", "width": 4, "drop_path": 0.35}, image_size=16).net
     rates = [getattr(layer.drop, "p", 0.0) for layer in net if isinstance(layer, Residual)]
-    assert rates == pytest.approx([0.05 * place for place in range(8)])
+    assert rates == pytest.approx([0.05 * index for index in range(8)])
 
 
 def test_a_dropped_branch_leaves_the_shortcut_and_the_others_outweigh_it():
@@ -242,7 +242,7 @@ def test_a_dropped_branch_leaves_the_shortcut_and_the_others_outweigh_it():
 
 
 def plain_preact_resnet(tensors, images, strides):
-    """Two convolutions a block, each behind normalisation and ReLU, and gates: written out from the weights."""
+    """Two convolutions a block, each after normalisation and ReLU, and gates, written out from the weights."""
     weights = iter(tensors)
 
     def rectified(values):
@@ -391,7 +391,7 @@ def is_conv_bias(name, value):
 
 
 def test_vgg19_has_the_parameters_of_torchvisions_but_for_its_head():
-    """16 convolutions and their normalisation, without the biases that this takes away again."""
+    """16 convolutions with batch normalisation, without the biases that it cancels."""
     with torch.device("meta"):
         theirs = torchvision.models.vgg19_bn().features
     ours = create({"name": "vgg19"}, image_size=44)
@@ -460,11 +460,11 @@ def test_no_block_leaves_the_layers_around(section):
 
 @pytest.mark.parametrize("name", FAITHFUL)
 def test_channels_stay_innermost(name):
-    """No layer falls back to channels outermost, which costs up to twice the time."""
+    """All layers keep channels innermost; channels outermost take up to twice the time."""
     model = create({"name": name}, image_size=32).to(memory_format=torch.channels_last)
     strayed = []
 
-    def look(layer, _, output):
+    def record(layer, _, output):
         if (
             output.ndim == 4
             and min(output.shape[1:]) > 1
@@ -473,7 +473,7 @@ def test_channels_stay_innermost(name):
             strayed.append(layer)
 
     for layer in model.net.modules():
-        layer.register_forward_hook(look)
+        layer.register_forward_hook(record)
     model(torch.rand(2, 1, 32, 32).contiguous(memory_format=torch.channels_last))
     assert not strayed
 
@@ -492,14 +492,14 @@ def test_channels_stay_innermost(name):
         ("vgg_fer", 504.15),
     ],
 )
-def test_docstrings_tell_parameters_and_multiply_adds(section, millions):
+def test_docstrings_state_parameters_and_multiply_adds(section, millions):
     import importlib
 
-    said = " ".join(importlib.import_module(f"fer.models.{section}").__doc__.split())
+    docstring = " ".join(importlib.import_module(f"fer.models.{section}").__doc__.split())
     model = create({"name": section})
     assert multiply_adds(model) / 1e6 == pytest.approx(millions, abs=0.005)
-    assert f"{parameters(model):,} parameters" in said
-    assert f"{millions:,.1f} million multiply-adds" in said
+    assert f"{parameters(model):,} parameters" in docstring
+    assert f"{millions:,.1f} million multiply-adds" in docstring
 
 
 @pytest.mark.slow
@@ -520,7 +520,7 @@ def test_docstrings_tell_parameters_and_multiply_adds(section, millions):
     ],
 )
 def test_learns_to_read_drawn_faces(train, name, narrow):
-    """One of seven faces is right by chance: of 140, more than 42 in one run of 1.9 million."""
+    """A seventh of the faces is correct by chance: more than 42 of 140 in one run of 1.9 million."""
     ended = train(
         *("data=synthetic", "data.synthetic_count=1400", "data.image_size=32", "data.batch_size=32"),
         *(f"model={name}", "trainer.max_epochs=6", *narrow, "trainer.accelerator=cpu", "logger=none"),
@@ -557,5 +557,5 @@ def test_convnext_learns_faces_by_heart():
     ],
 )
 def test_a_network_without_stages_is_refused(name, empty):
-    with pytest.raises(FerError, match=rf"model\.{next(iter(empty))}=\[\]: expected a stage or more"):
+    with pytest.raises(FerError, match=rf"model\.{next(iter(empty))}=\[\]: expected at least one stage"):
         create({"name": name, **empty})

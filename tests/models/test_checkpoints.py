@@ -1,4 +1,4 @@
-"""Reading checkpoints without trusting them."""
+"""Checkpoints are untrusted files: damaged, changed and malicious ones are refused."""
 
 import os
 import pickle
@@ -25,7 +25,7 @@ def change(file, **entries):
 
 
 class Payload:
-    """Unpickled without care, it leaves a mark."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -38,7 +38,7 @@ def test_a_pickled_payload_is_refused_and_never_runs(file, tmp_path):
     mark = tmp_path / "mark"
     checkpoint = torch.load(file, weights_only=True)
     torch.save({**checkpoint, "callbacks": Payload(mark)}, file)
-    with pytest.raises(FerError, match="holds more than weights and plain values"):
+    with pytest.raises(FerError, match="objects other than weights and plain values"):
         fer.load(file)
     assert not mark.exists()
 
@@ -57,10 +57,10 @@ def test_an_instantiator_is_refused(file):
         fer.load(file)
 
 
-@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9])
-def test_a_flipped_byte_is_found(file, place):
+@pytest.mark.parametrize("position", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_flipped_byte_is_found(file, position):
     contents = bytearray(file.read_bytes())
-    contents[int(len(contents) * place)] ^= 1
+    contents[int(len(contents) * position)] ^= 1
     file.write_bytes(contents)
     with pytest.raises(FerError, match="damaged"):
         fer.load(file)
@@ -107,7 +107,7 @@ def test_a_newer_format_is_refused(file):
 )
 def test_a_changed_layout_is_refused(file, entries):
     change(file, **entries)
-    with pytest.raises(FerError, match="not laid out as a checkpoint of fer"):
+    with pytest.raises(FerError, match="not in the format of a checkpoint of fer"):
         fer.load(file)
 
 
@@ -115,7 +115,7 @@ def test_a_changed_layout_is_refused(file, entries):
 def test_a_changed_record_of_the_data_is_refused(file, entry):
     about = torch.load(file, weights_only=True)["fer"]
     change(file, fer={**about, "dataset": {**about["dataset"], **entry}})
-    with pytest.raises(FerError, match="what it tells of its data was changed"):
+    with pytest.raises(FerError, match="record of the training data was changed"):
         fer.load(file)
 
 

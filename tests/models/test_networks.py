@@ -1,4 +1,4 @@
-"""Every registered network, and what they share."""
+"""The contract of every registered network."""
 
 import pytest
 import torch
@@ -101,7 +101,7 @@ def test_used_as_a_library_with_lightnings_own_trainer():
 
 
 def test_training_steps_do_not_wait_for_the_device():
-    """No figure is read back within a step: on the meta device any such look raises."""
+    """A step reads no value from the device: on the device "meta" such a reading raises."""
     model = CNN(channels=(4,), image_size=16)
     model.prepare(
         loss={"name": "cross_entropy"},

@@ -1,6 +1,7 @@
 """``fer.share``: a network as one safetensors file, and everything that takes it."""
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import fer
 from fer.compare import main as compare_command
 from fer.config.errors import FerError
 from fer.data.readers.drawing import draw_faces
+from fer.metrics import results
 from fer.models import checkpoints, safetensors
-from fer.models.share import without_folders
+from fer.models.share import ROUNDED, without_folders
 from fer.reports import model_card
 from fer.training.callbacks import checkpointing
 
@@ -39,12 +41,22 @@ def table(tmp_path):
     return tmp_path / "data" / "fer2013.csv"
 
 
+@pytest.fixture(scope="module")
+def shared_once(trained_once, tmp_path_factory):
+    from fer.evaluate import main as evaluate
+    from fer.share import main as share
+
+    folder = tmp_path_factory.mktemp("shared")
+    run = shutil.copytree(trained_once, tmp_path_factory.mktemp("evaluated") / "run")  # the look at test lies within
+    assert evaluate([str(run), "--split", "test", "--out", str(folder / "looked")]) == 0
+    assert share([str(folder / "looked" / "test"), str(folder / "small.safetensors")]) == 0
+    return folder
+
+
 @pytest.fixture
-def shared(evaluate, share, small_run, tmp_path):
+def shared(shared_once, tmp_path):
     """A small run as a shared file, its evaluation beside it."""
-    assert evaluate(str(small_run), "--split", "test", "--out", "looked").code == 0
-    ended = share("looked/test", "small.safetensors")
-    assert ended.code == 0, ended.err
+    shutil.copytree(shared_once, tmp_path, dirs_exist_ok=True)
     return tmp_path / "small.safetensors"
 
 
@@ -102,28 +114,27 @@ def test_the_file_is_small_and_holds_the_network_that_was_evaluated(shared, smal
         assert torch.equal(model.state_dict()[name], expected)
     model_card = (tmp_path / "looked" / "test" / "model_card.md").read_text()
     model_card = without_folders(model_card).replace('"best.ckpt"', '"small.safetensors"')
-    rounded = "Of the network before its weights were rounded to half precision; `fer.evaluate` gives this file's own."
     text = shared.with_suffix(".md").read_text()
-    assert rounded in text
-    assert text.replace(f"{rounded}\n\n", "") == model_card
-    told = json.loads(safetensors.read(shared)[1]["fer"])
-    assert told["results"]["accuracy"] == metrics(tmp_path / "looked" / "test")["accuracy"]
+    assert "rounded to half precision" in text
+    assert text.replace(ROUNDED, "") == model_card
+    description = json.loads(safetensors.read(shared)[1]["fer"])
+    assert description["results"]["accuracy"] == metrics(tmp_path / "looked" / "test")["accuracy"]
 
 
-def test_nothing_of_this_machine_is_told(evaluate, share, train, table, tmp_path):
+def test_a_shared_file_holds_no_local_path(evaluate, share, train, table, tmp_path):
     assert train(*SMALL[2:], f"data.path={table}", "hydra.run.dir=real").code == 0
     assert evaluate("real", "--out", str(tmp_path / "looked")).code == 0
     assert share("looked/val", "real.safetensors").code == 0
-    told = json.loads(safetensors.read(tmp_path / "real.safetensors")[1]["fer"])
-    assert told["dataset"]["path"] == told["dataset"]["settings"]["path"] == table.name
-    assert told["results"]["command"] == "python -m fer.evaluate real --out looked"
+    description = json.loads(safetensors.read(tmp_path / "real.safetensors")[1]["fer"])
+    assert description["dataset"]["path"] == description["dataset"]["settings"]["path"] == table.name
+    assert description["results"]["command"] == "python -m fer.evaluate real --out looked"
     model_card = (tmp_path / "real.md").read_text()
     assert "data.path=fer2013.csv" in model_card
-    assert str(tmp_path.parent) not in json.dumps(told) + model_card
+    assert str(tmp_path.parent) not in json.dumps(description) + model_card
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"),
+    ("text", "expected"),
     [
         ("data.path=/home/me/faces/a.csv seed=0", "data.path=a.csv seed=0"),
         ("'distill.teachers=[/a/b/one,../c/two,~/d/three]'", "'distill.teachers=[one,two,three]'"),
@@ -136,8 +147,8 @@ def test_nothing_of_this_machine_is_told(evaluate, share, train, table, tmp_path
         ('see "https://a.org/b/c" and \'1/2\' </table> "a/b"', None),
     ],
 )
-def test_of_paths_the_name_is_kept_and_of_pages_all(told, kept):
-    assert without_folders(told) == (kept or told)
+def test_paths_are_cut_to_names_and_urls_are_kept(text, expected):
+    assert without_folders(text) == (expected or text)
 
 
 def test_every_command_takes_it(shared, train, evaluate, tmp_path):
@@ -148,7 +159,7 @@ def test_every_command_takes_it(shared, train, evaluate, tmp_path):
 
 
 def test_data_that_lie_elsewhere_are_known_by_their_contents(evaluate, share, train, table, tmp_path):
-    """So that clean figures can be told of a network that was shared, by whoever has the same data."""
+    """Anyone who has the same data can evaluate a shared network on clean faces."""
     assert train(*SMALL[2:], f"data.path={table}", "hydra.run.dir=real").code == 0
     assert evaluate("real", "--out", "looked").code == 0
     assert share("looked/val", "real.safetensors").code == 0
@@ -179,7 +190,7 @@ def test_a_network_of_the_package_is_called_by_its_name(shared, evaluate, tmp_pa
     assert checkpoints.pretrained() == ["small"]
     assert fer.load("small").architecture == "mlp"
     assert evaluate("small", "--out", "called").code == 0
-    with pytest.raises(FerError, match="smal: no such checkpoint or run folder; the package brings small"):
+    with pytest.raises(FerError, match="smal: no such checkpoint or run folder; the package contains small"):
         fer.load("smal")
 
 
@@ -205,7 +216,7 @@ def test_what_cannot_be_shared_is_refused(share, evaluate, small_run, another_ru
         (("nowhere", "a.safetensors"), "nowhere: no evaluation"),
         ((str(small_run), "a.safetensors"), "no evaluation"),
         (("looked/val", "a.pt"), "a.pt: expected a name that ends in .safetensors"),
-        (("both/val", "a.safetensors"), "is of 2 networks"),
+        (("both/val", "a.safetensors"), "of 2 networks; expected one"),
         (("bare/val", "a.safetensors"), "has no model_card.md"),
     ):
         if given[0] == "looked/val":
@@ -260,8 +271,8 @@ def damaged(content, how):
         header[next(name for name in header if name != "__metadata__")]["shape"] = [float("inf")]
     if isinstance(how, dict):
         header["__metadata__"]["fer"] = json.dumps(json.loads(header["__metadata__"]["fer"]) | how)
-    told = json.dumps(header).encode()
-    return struct.pack("<Q", len(told)) + told + content[8 + length :]
+    encoded = json.dumps(header).encode()
+    return struct.pack("<Q", len(encoded)) + encoded + content[8 + length :]
 
 
 def test_damaged_files_are_refused_in_one_line(shared, evaluate):
@@ -296,6 +307,21 @@ def test_damaged_files_are_refused_in_one_line(shared, evaluate):
         ended = evaluate(str(shared))
         assert ended.code == 1
         assert "small.safetensors: " in ended.line
+
+
+def test_weights_that_share_bytes_are_refused_as_the_library_does(tmp_path):
+    """Sizes are right and no byte is left over: the overlap is all that is wrong."""
+    library = pytest.importorskip("safetensors")
+    from safetensors.torch import load_file
+
+    entries = {name: {"dtype": "F32", "shape": [2], "data_offsets": [at, at + 8]} for name, at in (("a", 0), ("b", 4))}
+    header = json.dumps(entries).encode()
+    file = tmp_path / "overlapping.safetensors"
+    file.write_bytes(struct.pack("<Q", len(header)) + header + struct.pack("<3f", 1, 2, 3))
+    with pytest.raises(library.SafetensorError):
+        load_file(file)
+    with pytest.raises(FerError, match="overlapping.safetensors: damaged"):
+        safetensors.read(file)
 
 
 def test_a_weight_that_is_no_number_is_refused(shared, evaluate):
@@ -343,7 +369,7 @@ def test_a_run_that_begins_with_a_shared_network_knows_its_data_by_their_content
     assert share("looked/test", "small.safetensors").code == 0
     ended = train(*asked, begun, "hydra.run.dir=after")
     assert ended.code == 0, ended.err
-    assert "no clean figures" not in ended.out + ended.err
+    assert "no clean metrics" not in ended.out + ended.err
     assert metrics(Path("after"))["seen_in_training"] == metrics(Path("before"))["seen_in_training"]
     assert metrics(Path("after"))["clean"]
 
@@ -357,10 +383,10 @@ def test_metrics_of_before_are_compared_shared_and_shown(evaluate, share, small_
     ended = share("looked/test", "small.safetensors")
     assert ended.code == 0, ended.err
     assert runner(compare_command, capfd)(str(small_run)).code == 0
-    model_card.write(metrics(tmp_path / "looked" / "test"), tmp_path / "card.md")
+    model_card.write(results.read(tmp_path / "looked" / "test" / "metrics.json"), tmp_path / "card.md")
     assert "95th percentile" in (tmp_path / "card.md").read_text()
     assert "... mean of a calibrated network" not in (tmp_path / "card.md").read_text()
 
 
-def without_new_fields(held):
-    return {name: value for name, value in held.items() if not name.endswith(("_calibrated_mean", "_rms_debiased"))}
+def without_new_fields(values):
+    return {name: value for name, value in values.items() if not name.endswith(("_calibrated_mean", "_rms_debiased"))}

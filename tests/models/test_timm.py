@@ -1,4 +1,4 @@
-"""Networks of timm: built by name, begun with weights from elsewhere, trained, swept and loaded again."""
+"""Networks of timm: built by name, with pretrained weights, trained, swept and loaded again."""
 
 import sys
 from pathlib import Path
@@ -35,10 +35,10 @@ def weights(request, theirs, tmp_path):
 
 def test_weights_of_colours_see_in_a_grey_face_what_they_saw_in_colours_of_grey(theirs, weights):
     model = create({"name": "timm", "network": TINY, "weights": str(weights)}, mean=0.9, std=0.9).eval()
-    told = model.load_pretrained()
+    record = model.load_pretrained()
     model.eval()
-    assert told["name"] == weights.name
-    assert told["file"] == str(weights)
+    assert record["name"] == weights.name
+    assert record["file"] == str(weights)
     assert (float(model.mean), float(model.std)) == (0.5, 0.5)  # what timm says of these weights' faces
     faces = torch.rand(2, 1, 48, 48)
     grey = ((faces - model.mean) / model.std).expand(-1, 3, -1, -1)
@@ -94,9 +94,9 @@ def test_pretrained_is_the_hubs_file(monkeypatch, weights):
         pytest.skip("the hub's files are safetensors")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     model = create({"name": "timm", "network": TINY, "weights": "pretrained"})
-    told = model.load_pretrained()
+    record = model.load_pretrained()
     assert asked == [("timm/test_resnet.r160_in1k", "model.safetensors")]
-    assert told["name"] == "timm/test_resnet.r160_in1k"
+    assert record["name"] == "timm/test_resnet.r160_in1k"
 
 
 def failing(error):
@@ -119,7 +119,7 @@ def test_a_hub_out_of_reach_is_told_with_what_to_do_instead(monkeypatch):
 
 def test_a_network_without_weights_on_the_hub_says_so():
     model = create({"name": "timm", "network": "resnetblur18", "weights": "pretrained"})
-    with pytest.raises(FerError, match="timm knows no weights of"):
+    with pytest.raises(FerError, match="timm has no weights of"):
         model.load_pretrained()
 
 

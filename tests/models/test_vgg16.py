@@ -1,4 +1,4 @@
-"""VGG16: its weights, what of it trains, and features that are computed once."""
+"""VGG16: its weights, its trained layers, and the cache of its features."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ def trunk(thinner=1):
 
 
 def state_dict(layers):
-    """Return their weights, under the names that they have in a whole VGG16."""
+    """Return the convolutions' weights under their names in a complete VGG16."""
     return {f"features.{name}": value for name, value in layers.state_dict().items()}
 
 
@@ -87,7 +87,7 @@ def history(folder):
 
 @pytest.fixture
 def without_cache(monkeypatch):
-    """Let every step go the whole way."""
+    """Compute all layers at every step, without cached features."""
     monkeypatch.setattr("fer.training.run.keep_features", lambda *_: None)
 
 
@@ -99,13 +99,13 @@ def test_grey_faces_give_what_torchvisions_layers_make_of_them_in_colour(whole_w
     model.load_pretrained()
     faces = torch.randint(256, (2, 1, 48, 48), dtype=torch.uint8)
     colour = faces.expand(-1, 3, -1, -1).float() / 255
-    told = VGG16_Weights.IMAGENET1K_V1.transforms()
-    mean, std = (torch.tensor(values)[:, None, None] for values in (told.mean, told.std))
+    transforms = VGG16_Weights.IMAGENET1K_V1.transforms()
+    mean, std = (torch.tensor(values)[:, None, None] for values in (transforms.mean, transforms.std))
     with torch.inference_mode():
-        wanted = trunk()((colour - mean) / std)
-    assert wanted.shape == (2, 512, 1, 1)
-    torch.testing.assert_close(model.features(faces), wanted)
-    torch.testing.assert_close(model(faces), model.net[31:](wanted.clone()))
+        expected = trunk()((colour - mean) / std)
+    assert expected.shape == (2, 512, 1, 1)
+    torch.testing.assert_close(model.features(faces), expected)
+    torch.testing.assert_close(model(faces), model.net[31:](expected.clone()))
     torch.testing.assert_close(model(faces.float() / 255), model(faces))
     assert "mean" not in model.state_dict()
 
@@ -118,13 +118,13 @@ def test_takes_a_whole_vgg16_or_its_features_alone(whole_weights, tmp_path, name
     assert {name: value.shape for name, value in known.items() if name.startswith("features.")} == {
         name: value.shape for name, value in tensors.items()
     }
-    classifier = {name: torch.zeros(1) for name in known if name not in tensors}  # not looked at
-    held = {
+    classifier = {name: torch.zeros(1) for name in known if name not in tensors}  # ignored
+    contents = {
         "whole": tensors | classifier,
         "features": tensors,
         "layers": {name.removeprefix("features."): value for name, value in tensors.items()},
     }[names]
-    torch.save(held, tmp_path / "some.pth", _use_new_zipfile_serialization=names != "whole")  # torchvision's is old
+    torch.save(contents, tmp_path / "some.pth", _use_new_zipfile_serialization=names != "whole")  # torchvision's is old
     model = VGG16(weights=str(tmp_path / "some.pth"), image_size=32)
     about = model.load_pretrained()
     assert torch.equal(model.net[28].weight, tensors["features.28.weight"])
@@ -143,11 +143,17 @@ class Payload:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda held: held.pop("features.5.bias"), r"has no features\.5\.bias; expected \(8,\)"),
-        (lambda held: held.update({"features.0.weight": torch.zeros(4, 1, 3, 3)}), r"features\.0\.weight is \(4, 1"),
-        (lambda held: held.update({"features.31.weight": torch.zeros(1)}), r"features\.31\.weight does not belong"),
-        (lambda held: held["features.7.bias"].fill_(torch.nan), r"features\.7\.bias holds NaN"),
-        (lambda held: held.update({"epoch": 3}), r"'epoch' is int; expected a state dict"),
+        (lambda tensors: tensors.pop("features.5.bias"), r"has no features\.5\.bias; expected \(8,\)"),
+        (
+            lambda tensors: tensors.update({"features.0.weight": torch.zeros(4, 1, 3, 3)}),
+            r"features\.0\.weight is \(4, 1",
+        ),
+        (
+            lambda tensors: tensors.update({"features.31.weight": torch.zeros(1)}),
+            r"features\.31\.weight does not belong",
+        ),
+        (lambda tensors: tensors["features.7.bias"].fill_(torch.nan), r"features\.7\.bias holds NaN"),
+        (lambda tensors: tensors.update({"epoch": 3}), r"'epoch' is int; expected a state dict"),
         (dict.clear, "holds no state dict"),
     ],
 )
@@ -242,7 +248,7 @@ def test_what_is_frozen_stays_and_the_rest_trains(vgg_run, thin, unfreeze, first
         layer = int(name.split(".")[1])
         assert torch.equal(trained[name.replace("features", "net")], value) == (layer < first), name
     head = 2 * 32 + 33 * 256 + 257 * 7
-    assert (f"of which {head:,} train" in ended.out) == (unfreeze == "none")
+    assert (f"of which {head:,} are trained" in ended.out) == (unfreeze == "none")
 
 
 @pytest.fixture
@@ -292,7 +298,7 @@ def test_plateau_ends_each_rate_at_the_same_factor(prepared):
 
 
 class Restless(EmotionClassifier):
-    """Begins with layers that would move by themselves."""
+    """A network whose first layers would change without gradients."""
 
     def __init__(self, **contract):
         super().__init__(**contract)
@@ -379,7 +385,7 @@ def test_frozen_layers_without_weights_are_told_and_the_same_for_every_seed(vgg_
 
 def test_augmentation_before_the_features_is_told_and_val_alone_is_kept(vgg_run):
     ended, _ = vgg_run("augment=flip")
-    assert "features of train: computed anew at each step, since augmentation changes the faces" in ended.out
+    assert "features of train: computed at each step" in ended.out
     assert "features of 14 different faces: 14 computed" in ended.out
 
 
@@ -387,13 +393,13 @@ def test_augmentation_before_the_features_is_told_and_val_alone_is_kept(vgg_run)
 def test_a_part_of_the_faces_is_not_worth_computing_all(vgg_run, part):
     ended, _ = vgg_run(part)
     assert ended.code == 0, ended.err
-    assert "features: computed anew at each step, since only a part of the faces is used" in ended.out
+    assert "features: computed at each step, since only a part" in ended.out
 
 
 def test_features_that_would_fill_the_disk_are_not_kept(vgg_run, monkeypatch, tmp_path):
     monkeypatch.setattr("fer.training.setup.LARGEST", 1e4)
     ended, _ = vgg_run("model.unfreeze=last_block")
-    assert "features: computed anew at each step; all would take" in ended.out
+    assert "features: computed at each step; a cache would take" in ended.out
     assert not (tmp_path / "cache" / "fer" / "features").exists()
 
 
@@ -413,11 +419,11 @@ def test_a_finished_run_needs_no_file_of_weights_and_says_where_they_came_from(v
     assert list((folder / "tensorboard").iterdir())
 
     with open(folder / "predictions.csv") as stream:
-        told = [float(row["p_happy"]) for row in csv.DictReader(stream)]
+        probabilities = [float(row["p_happy"]) for row in csv.DictReader(stream)]
     assert evaluate(str(folder)).code == 0  # runs all layers
     scored = folder / "evaluations" / "val"
     with open(scored / "predictions.csv") as stream:
-        assert [float(row["p_happy"]) for row in csv.DictReader(stream)] == pytest.approx(told, abs=1e-5)
+        assert [float(row["p_happy"]) for row in csv.DictReader(stream)] == pytest.approx(probabilities, abs=1e-5)
     assert json.loads((scored / "metrics.json").read_text())["pretrained"] == about
     assert about["sha256"] in (scored / "report.html").read_text()
 

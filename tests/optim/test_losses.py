@@ -1,4 +1,4 @@
-"""Losses against torch's and against formulas by hand."""
+"""Losses compared with torch's and with formulas by hand."""
 
 import math
 
@@ -25,7 +25,7 @@ def test_label_smoothing_is_szegedys():
     assert torch.allclose(build(label_smoothing=0.1)(logits, targets), expected)
 
 
-def test_balanced_weights_give_every_class_the_same_say():
+def test_balanced_weights_give_every_class_the_same_influence():
     balanced = weights(COUNTS, "balanced")
     shares = balanced * COUNTS
     assert torch.allclose(shares, shares[0].expand(7))
@@ -77,7 +77,7 @@ def named(name, **section):
 
 
 def by_hand(formula):
-    """The mean of a formula of the probabilities of each face's class, in plain numbers."""
+    """Return the mean over faces of a formula of the probability of the target class."""
     logits, targets = case()
     chances = logits.double().softmax(1)[torch.arange(64), targets].tolist()
     return sum(map(formula, chances)) / len(chances)
@@ -104,8 +104,8 @@ def test_generalized_cross_entropy_tends_to_cross_entropy():
     )
 
 
-def test_bootstrapping_holds_a_network_that_doubts_a_label_to_it_the_less():
-    """Reed et al. 2015, hard: the label's part, and the rest to what the network itself takes for most likely."""
+def test_bootstrapping_mixes_the_label_with_the_prediction():
+    """Reed et al. 2015, hard: beta for the label, the rest for the network's prediction."""
     logits, targets = case()
     logs = logits.log_softmax(1)
     expected = functional.nll_loss(logs, targets) * 0.8 + functional.nll_loss(logs, logs.argmax(1)) * 0.2
@@ -126,7 +126,7 @@ def test_disagreement_is_the_mean_jensen_shannon_divergence_of_the_views():
     assert float(disagreement(torch.cat([sure, sure.roll(1, 0)]), 2)) == pytest.approx(math.log(2), rel=1e-5)
 
 
-def test_logit_adjustment_adds_the_logarithm_of_the_shares():
+def test_logit_adjustment_adds_the_logarithm_of_the_frequencies():
     logits, targets = case()
     expected = functional.cross_entropy(logits + 0.5 * (COUNTS / COUNTS.sum()).log(), targets)
     assert float(named("logit_adjusted", tau=0.5)(logits, targets)) == pytest.approx(float(expected), rel=1e-6)
@@ -149,7 +149,7 @@ def test_weighted_losses_weigh_each_face_by_its_class():
     "name", ["focal", "generalized_cross_entropy", "symmetric_cross_entropy", "logit_adjusted", "bootstrapped"]
 )
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
-def test_slopes_are_finite_however_sure_the_network_is(name, gamma):
+def test_slopes_are_finite_at_every_confidence(name, gamma):
     logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0], [0.0, 0.0]], requires_grad=True)
     section = {"gamma": gamma} if name == "focal" else {}
     builder, arguments = LOSSES.arguments({"name": name, **section})

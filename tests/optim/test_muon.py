@@ -24,7 +24,7 @@ def made(parameters, **changes):
 
 
 def orthogonal(matrix, *how):
-    """Return what becomes of a single matrix."""
+    """Return a single matrix, orthogonalised."""
     [near] = muon.orthogonal([matrix], *how)
     return near
 
@@ -50,7 +50,7 @@ def test_a_matrix_of_low_rank_stays_one(iterations):
 
 
 @pytest.mark.parametrize("iterations", [0, 6])
-def test_more_iterations_than_are_sound_are_refused(iterations):
+def test_too_many_iterations_are_refused(iterations):
     with pytest.raises(FerError, match="iterations"):
         OPTIMIZERS.arguments({"name": "muon", "lr": 0.02, "iterations": iterations})
 
@@ -103,7 +103,7 @@ def test_the_schedule_moves_both_rates_in_proportion():
 
 
 def spectra(shape):
-    """Matrices whose singular values are alike, fall by 10,000, or are one large and many small ones."""
+    """Return matrices with similar singular values, with values that fall by 10,000, and with a single large one."""
     left, values, right = torch.linalg.svd(torch.randn(shape, generator=torch.Generator().manual_seed(0)), False)
     falling = torch.logspace(0, -4, len(values))
     single = torch.full_like(values, 1e-3).index_fill(0, torch.tensor(0), 1.0)
@@ -119,7 +119,7 @@ def test_in_bf16_steps_point_the_same_way_and_are_no_longer(shape):
         assert torch.linalg.svdvals(half).max() < 1.3
 
 
-def test_bf16_takes_no_more_iterations_than_it_bears():
+def test_bf16_limits_the_number_of_iterations():
     assert made(network().parameters(), bf16=True).dtype == torch.bfloat16
     with pytest.raises(FerError, match=r"optimizer.iterations=5 with optimizer.bf16=true.*expected at most 3"):
         made(network().parameters(), bf16=True, iterations=5)
@@ -144,12 +144,12 @@ def normal(shape, seed, memory_format=torch.contiguous_format):
 
 
 def order(tensor):
-    """Return the order in memory, which dimensions of size 1 have no part in."""
+    """Return the order of the dimensions in memory, without those of size 1."""
     return [step for size, step in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
 
 
 def trained(shapes, steps, *, without=(), memory_format=torch.contiguous_format, **changes):
-    """Return hidden weights after steps down drawn gradients, which those of some indices are without."""
+    """Return hidden weights after steps with random gradients; those at the indices ``without`` have none."""
     hidden = [nn.Parameter(normal(shape, 1000 + index, memory_format)) for index, shape in enumerate(shapes)]
     optimizer = made([*hidden, nn.Parameter(torch.zeros(3, 4))], **changes)
     for step in range(steps):
@@ -166,7 +166,7 @@ def test_stacks_equal_one_matrix_at_a_time(memory_format, iterations):
     stacked = muon.orthogonal(kernels, iterations)
     for kernel, change in zip(kernels, stacked, strict=True):
         alone = orthogonal(kernel.flatten(1), iterations).view(kernel.shape)
-        assert order(change) == order(kernel)  # else adding a list of changes to a list of weights is an operation each
+        assert order(change) == order(kernel)  # otherwise adding lists of tensors takes one operation for each
         assert (change - alone).norm() <= 1e-6 * alone.norm()
 
 
@@ -190,7 +190,7 @@ def test_stacks_of_a_step_without_gradients_change_nothing(together):
 
 
 def trained_by_torch(shapes, steps, weight_decay):
-    """Return what ``torch.optim.Muon`` makes of the same matrices, kernels flattened."""
+    """Return the weights after steps of ``torch.optim.Muon`` with flattened kernels."""
     matrices = [nn.Parameter(normal(shape, 1000 + index).flatten(1)) for index, shape in enumerate(shapes)]
     optimizer = torch.optim.Muon(matrices, lr=0.1, weight_decay=weight_decay, momentum=0.9, ns_steps=3)
     for step in range(steps):
@@ -203,7 +203,7 @@ def trained_by_torch(shapes, steps, weight_decay):
 @pytest.mark.parametrize("stacks", [False, True])
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_the_first_steps_equal_those_of_torch(stacks, steps, monkeypatch, request):
-    # torch iterates in bfloat16, whose rounding would hide a wrong step: it is given a copy in 32 bits instead
+    # torch iterates in bfloat16, whose rounding would hide a wrong step: its cast is replaced by a copy in 32 bits
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
     theirs = trained_by_torch(MIXED, steps, weight_decay=0.5)
     if stacks:
@@ -217,8 +217,8 @@ def test_the_first_steps_equal_those_of_torch(stacks, steps, monkeypatch, reques
 # --- operations -------------------------------------------------------------------------------------------------------
 
 
-def asked_of_a_gpu(name, **changes):
-    """Return how many operations a step of a network's optimizer asks of a GPU, where none is needed."""
+def gpu_operations(name, **changes):
+    """Return the number of GPU operations in a step of a network's optimizer; no GPU is needed."""
     with torch.device("meta"):
         network = create({"name": name}, classes=list("abcdefg"), image_size=48, mean=0.5, std=0.25).net
         shapes = [one.shape for one in network.parameters()]
@@ -243,13 +243,13 @@ def asked_of_a_gpu(name, **changes):
         ("residual_masking", 280),
     ],
 )
-def test_a_step_asks_little_of_a_gpu_however_many_kernels_there_are(name, most):
-    assert 50 < asked_of_a_gpu(name) <= most
+def test_a_step_takes_few_gpu_operations_for_any_number_of_kernels(name, most):
+    assert 50 < gpu_operations(name) <= most
 
 
 @pytest.mark.parametrize("name", ["resnet9", "preact_resnet"])
-def test_steps_in_bf16_ask_no_more(name):
-    assert asked_of_a_gpu(name, bf16=True) == asked_of_a_gpu(name)  # each matrix was converted by itself before
+def test_steps_in_bf16_take_no_more(name):
+    assert gpu_operations(name, bf16=True) == gpu_operations(name)  # the conversion needs no operation of its own
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

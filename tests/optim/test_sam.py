@@ -5,11 +5,11 @@ import torch
 from conftest import SMALL, metrics
 from torch import nn
 
-from fer.optim.sam import above, climbing
+from fer.optim.sam import raised, sharpness_aware
 
 
 class Bowl(nn.Module):
-    """A loss of two weights, steep along the first."""
+    """A loss of two weights that is steep along the first."""
 
     def __init__(self):
         super().__init__()
@@ -26,16 +26,16 @@ class Bowl(nn.Module):
 
 def test_gradients_are_those_of_the_point_above_and_the_weights_stay():
     bowl = Bowl()
-    loss = climbing(bowl, bowl.closure, 0.5)()
+    loss = sharpness_aware(bowl, bowl.closure, 0.5)()
     gradient = torch.tensor([20.0, 4.0])  # at (1, 2)
     point = torch.tensor([1.0, 2.0]) + 0.5 * gradient / gradient.norm()
-    assert loss.item() == pytest.approx(14.0)  # of the weights as they are
+    assert loss.item() == pytest.approx(14.0)  # at the current weights
     assert bowl.losses[1] > bowl.losses[0]
     assert torch.allclose(bowl.weights.grad, torch.tensor([20.0, 2.0]) * point)
     assert bowl.weights.tolist() == [1.0, 2.0]
 
 
-def test_weights_come_back_whatever_happens():
+def test_weights_come_back_after_an_exception():
     bowl = Bowl()
     bowl.closure()
     moved = []
@@ -44,13 +44,13 @@ def test_weights_come_back_whatever_happens():
         moved.extend(bowl.weights.tolist())
         raise RuntimeError("within")
 
-    with pytest.raises(RuntimeError, match="within"), above(bowl, 1.0):
+    with pytest.raises(RuntimeError, match="within"), raised(bowl, 1.0):
         fail()
     assert moved != [1.0, 2.0]
     assert bowl.weights.tolist() == [1.0, 2.0]
 
 
-def test_batch_normalisation_and_scores_know_the_first_pass_alone():
+def test_batch_normalisation_and_metrics_use_the_first_pass_alone():
     class Normed(nn.Sequential):
         seen = ()
 
@@ -62,14 +62,14 @@ def test_batch_normalisation_and_scores_know_the_first_pass_alone():
 
     model, once = Normed(nn.BatchNorm1d(3)), nn.BatchNorm1d(3)
     once(torch.arange(12.0).view(4, 3))
-    climbing(model, model.closure, 0.1)()
+    sharpness_aware(model, model.closure, 0.1)()
     assert model.seen == (False, True)
     assert not model.climbing
     assert torch.equal(model[0].running_mean, once.running_mean)
     assert (model[0].num_batches_tracked, model[0].momentum) == (1, 0.1)
 
 
-def test_a_run_is_another_with_it_and_scores_each_face_once(train, tmp_path):
+def test_a_run_with_sam_differs_and_counts_each_face_once(train, tmp_path):
     network = (*SMALL[:4], "model=resnet9", "model.width=4", *SMALL[6:], "trainer.max_epochs=2")
     for folder, sam in (("plain", 0), ("sam", 0.2)):
         assert train(*network, f"sam={sam}", f"hydra.run.dir={folder}").code == 0

@@ -43,6 +43,7 @@ def test_the_page_needs_nothing_from_elsewhere(drawn, tmp_path):
     assert all(source.startswith(("#", "data:image/png;base64,")) for source in sources)
 
 
+@pytest.mark.renders
 def test_its_drawings_follow_the_theme(drawn, tmp_path):
     page, _ = audited(tmp_path / "mine", *drawn)
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
@@ -73,7 +74,7 @@ def test_a_conflict_is_shown_with_its_labels_and_rows(drawn, tmp_path):
     happy, sad = np.flatnonzero(targets == 3)[:2], np.flatnonzero(targets == 4)[0]
     images[happy] = images[sad]
     page, _ = audited(tmp_path / "mine", images, targets, "--quick")
-    (figure,) = re.findall(r"<figure.*?</figure>", section(page, "twins").partition("The largest groups")[0])
+    (figure,) = re.findall(r"<figure.*?</figure>", section(page, "duplicates").partition("The largest groups")[0])
     assert "2 happy, 1 sad" in figure
     assert len(re.findall(r"happy: (?:train|test) \d+|sad: (?:train|test) \d+", figure)) >= 2
     assert figure.count("<img") == 1
@@ -86,7 +87,7 @@ def test_near_twins_stand_side_by_side_conflicting_ones_first(drawn, tmp_path):
     images[happy[2]] = images[happy[1]][:, ::-1] // 2
     page, facts = audited(tmp_path / "mine", images, targets)
     assert facts["near_twins"]["groups"] == 2
-    found = section(page, "near-twins")
+    found = section(page, "near-duplicates")
     conflict, equal = re.findall(r"<figure.*?</figure>", found)
     assert found.index("Conflicting labels (1)") < found.index(conflict) < found.index("Equal labels (1)")
     assert "1 happy, 1 sad" in conflict
@@ -101,11 +102,11 @@ def test_many_groups_of_near_twins_are_cut_short_and_said_so(tmp_path):
     page, facts = audited(tmp_path / "mine", images, targets)
     conflicting = facts["near_twins"]["conflicting_groups"]
     assert conflicting > 65
-    found = section(page, "near-twins")
+    found = section(page, "near-duplicates")
     assert f"Conflicting labels (the first 60 of {conflicting})" in found
     reasons = facts["advice"]["exclude"]["reasons"]  # of the 70 pairs half are in train
-    assert reasons == {"near twin of another label": 2 * 35}
-    assert "near twin of another label" in section(page, "advice")
+    assert reasons == {"near duplicate of another label": 2 * 35}
+    assert "near duplicate of another label" in section(page, "advice")
 
 
 def test_many_conflicts_are_cut_short_and_said_so(tmp_path):
@@ -115,7 +116,7 @@ def test_many_conflicts_are_cut_short_and_said_so(tmp_path):
     targets[70:] = (targets[:70] + 1) % 7
     page, facts = audited(tmp_path / "mine", images, targets, "--quick")
     assert facts["twins"]["conflicting_groups"] == 70
-    twins = section(page, "twins")
+    twins = section(page, "duplicates")
     assert "Conflicting labels (the first 60 of 70)" in twins
     assert twins.count("<figure") == 60 + 24
 
@@ -133,8 +134,8 @@ def test_one_colour_faces_have_a_place_of_their_own(drawn, tmp_path):
 
 def test_what_is_not_there_is_left_out(drawn, tmp_path):
     page, _ = audited(tmp_path / "mine", *drawn, "--quick")
-    assert re.findall(r'<section id="([\w-]+)">', page) == ["classes", "faces", "twins", "advice", "provenance"]
-    assert "No two faces are the same, pixel for pixel." in section(page, "twins")
+    assert re.findall(r'<section id="([\w-]+)">', page) == ["classes", "faces", "duplicates", "advice", "provenance"]
+    assert "No two faces are the same, pixel for pixel." in section(page, "duplicates")
 
 
 def test_skipped_files_are_listed(drawn, tmp_path):

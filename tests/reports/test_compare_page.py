@@ -91,7 +91,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(page):
 
 def test_it_says_what_is_apart_and_what_is_missing(page):
     text = outline(page[0]).text
-    assert "2 rankings, not to be laid beside each other: different split: official; holdout, drawn with seed 0" in text
+    assert "2 rankings that are not comparable: different split: official; holdout, drawn with seed 0" in text
     assert "1 run folder left out" in text
     assert re.search(r"lost & found\s+no <metrics>", text)
 
@@ -147,9 +147,9 @@ def test_pairs_are_tested_without_the_script(page):
     first, second = shown.pairs[0]
     found = mcnemar(first.correct, second.correct)
     assert f">{found.first}</td>" in source
-    assert "Asked for" in source
-    assert "The first seeds of the foremost 5" in source
-    assert source.count("<tr>") == 3 + 1 + 10 + 3  # heads; asked for, the first five, three of the other ranking
+    assert "Requested pairs" in source
+    assert "The first seeds of the best 5 configurations" in source
+    assert source.count("<tr>") == 3 + 1 + 10 + 3  # heads; the requested pair, five, three of the other ranking
 
 
 def test_the_script_is_given_what_the_runs_answered(page):
@@ -220,8 +220,10 @@ def figures():
     with plotting.style():
         return {
             "courses": compare_figures.overlaid("courses", lines, shares=True),
-            "costs": compare_figures.against("costs", points, "parameters"),
-            "one cost": compare_figures.against("one", [compare_figures.Point("r1g1", 0, [500.0], [0.5])], "memory"),
+            "costs": compare_figures.accuracy_by_cost("costs", points, "parameters"),
+            "one cost": compare_figures.accuracy_by_cost(
+                "one", [compare_figures.Point("r1g1", 0, [500.0], [0.5])], "memory"
+            ),
             "one epoch": compare_figures.overlaid("epoch", [compare_figures.Line("r1g1", 0, [[2.0]])], shares=False),
         }
 
@@ -242,6 +244,7 @@ def test_no_text_sticks_out_of_a_figure_or_lies_on_another():
             assert not (over[0] > 2 and over[1] > 2), f"{name}: {one!r} lies on {other!r}"
 
 
+@pytest.mark.renders
 def test_every_colour_of_a_figure_follows_the_theme():
     for name, figure in figures().items():
         left = set(re.findall(r"(?<=: )#[0-9a-f]{6}", themed(plotting.svg(figure, name))))

@@ -2,12 +2,17 @@
 
 import html
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
 from conftest import metrics
 
+from fer.metrics import results
+from fer.metrics.results import Answering
 from fer.reports.summary import answering_in_words, seen_in_choice_in_words
+from fer.system.records import read
 
 
 def card(folder):
@@ -16,7 +21,7 @@ def card(folder):
     return yaml.safe_load(opening), text
 
 
-def test_a_card_tells_figures_limits_and_law(evaluate, small_run):
+def test_a_card_states_metrics_limits_and_law(evaluate, small_run):
     assert evaluate(str(small_run), "--split", "test").code == 0
     folder = small_run / "evaluations" / "test"
     found = metrics(folder)
@@ -33,7 +38,7 @@ def test_a_card_tells_figures_limits_and_law(evaluate, small_run):
         assert words in text, words
     assert text.startswith("# mlp, facial-emotion recognition\n")
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
-        "Figures", "Emotion by emotion", "Calibration", "What it is not", "Bias", "Law, and uses to keep away from",
+        "Metrics", "Emotion by emotion", "Calibration", "What it is not", "Bias", "Law, and uses to keep away from",
         "How it was made",
     ]  # fmt: skip
 
@@ -52,7 +57,7 @@ def test_terminal_report_and_card_say_how_it_was_trained_and_what_was_promised(e
     measured = [metric["name"] for metric in about["model-index"][0]["results"][0]["metrics"]]
     assert "accuracy, flip" in measured
     assert "accuracy" not in measured  # which is the network's own
-    assert "for these figures alone: `model.probabilities` uses what its checkpoint keeps" in text
+    assert "for these metrics alone: `model.probabilities` uses what its checkpoint keeps" in text
     for page in (text, report):
         assert trained in page
         assert "At most 90 % wrong, with probability 95 %, of faces like those of val" in page
@@ -63,36 +68,40 @@ def test_terminal_report_and_card_say_how_it_was_trained_and_what_was_promised(e
     assert metrics(small_run / "evaluations" / "test")["members"][0]["trained"] is None
 
 
+CHOSEN = {"threshold": 0.7, "chosen_on": "val", "coverage_there": 0.5, "error_there": 0.1, "bound_there": 0.1}
+
+
 @pytest.mark.parametrize(
     ("found", "says"),
     [
         ({"threshold": None, "chosen_on": "val"}, "no confidence can promise that, by val."),
-        ({"threshold": 0.7, "chosen_on": "val", "coverage_there": 0.5, "coverage": 0.25, "error": 0.125,
+        ({**CHOSEN, "coverage": 0.25, "error": 0.125,
           "error_ci95": [0.1, 0.15]}, "here it answers 25.0 %, wrong among them: 12.50 % [10.00, 15.00]."),
-        ({"threshold": 0.7, "chosen_on": "val", "coverage_there": 0.5, "coverage": 0.0, "error": None,
+        ({**CHOSEN, "coverage": 0.0, "error": None,
           "error_ci95": None}, "here it answers 0.0 %, wrong among them: none."),
     ],
 )  # fmt: skip
 def test_a_promise_in_words(found, says):
-    told = answering_in_words({"wanted_error": 0.1, **found})
-    assert told.startswith("At most 10 % wrong, with probability 95 %, of faces like those of val")
-    assert told.endswith(says)
+    text = answering_in_words(read(Answering, {"wanted_error": 0.1, **found}))
+    assert text.startswith("At most 10 % wrong, with probability 95 %, of faces like those of val")
+    assert text.endswith(says)
 
 
 @pytest.mark.parametrize(
     ("count", "fitted_on", "says"),
     [(3, "val", "3 of these"), (3, "these faces", ""), (0, "val", ""), (None, "val", "")],
 )
-def test_copies_of_val_are_told_unless_val_is_what_was_scored(count, fitted_on, says):
-    told = seen_in_choice_in_words({"seen_in_choice": count, "temperature_fitted_on": fitted_on})
-    assert told.startswith(says)
-    assert bool(told) == bool(says)
+def test_copies_of_val_are_stated_unless_val_was_scored(count, fitted_on, says):
+    run = results.read(Path(__file__).parents[1] / "fixtures" / "format_1" / "run" / "metrics.json")
+    text = seen_in_choice_in_words(replace(run, seen_in_choice=count, temperature_fitted_on=fitted_on))
+    assert text.startswith(says)
+    assert bool(text) == bool(says)
 
 
 def test_a_card_of_val_says_what_flatters_it(evaluate, small_run):
     assert evaluate(str(small_run), "--against", str(small_run / "checkpoints" / "last.ckpt")).code == 0
     _, text = card(small_run / "evaluations" / "val")
     assert "chosen on these very faces" in text
-    assert "## Against another" in text
+    assert "## Comparison with a baseline" in text
     assert evaluate(str(small_run), "--no-report").code == 0
     assert not (small_run / "evaluations" / "val_2" / "model_card.md").exists()

@@ -14,10 +14,11 @@ from PIL import Image
 
 from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
+from fer.metrics.results import PerClass, Value, of
+from fer.metrics.statistics import Interval
 from fer.reports import figures, html, plotting, run
-from fer.reports.summary import calibration_verdict
+from fer.reports.summary import calibration_beside, calibration_verdict
 from fer.reports.theme import DARK, PAPER, themed
-from fer.system.files import calibration_beside
 from fer.train import main
 
 NAMES = {"curves", "confusion", "reliability", "per_class", "mistakes", "doubtful", "augmented"}
@@ -78,7 +79,7 @@ def history() -> list[dict[str, float]]:
 
 def drawn(scored, history):
     per_class = {
-        name: {"precision": 0.5, "recall": 0.4, "recall_ci95": [0.2, 0.98], "support": 12345} for name in EMOTIONS
+        name: PerClass(Value(0.5), Value(0.4, Interval(0.2, 0.98)), Value(0.4), None, None, 12345) for name in EMOTIONS
     }
     variants = np.stack([scored.images[:6]] * 9, axis=1)
     with plotting.style():
@@ -109,8 +110,8 @@ def test_a_run_explains_itself_on_one_page(told):
     assert f"{100 * figured['accuracy']:.2f} %" in parsed.text
     low, high = (100 * end for end in figured["macro_f1_ci95"])
     assert f"{low:.1f} to {high:.1f} (95 %)" in parsed.text
-    assert calibration_verdict("ece", figured, 3) in parsed.text
-    assert calibration_beside(figured, 3) in parsed.text
+    assert calibration_verdict("ece", of(figured).metrics, 3) in parsed.text
+    assert calibration_beside(of(figured).metrics, 3) in parsed.text
     assert figured["dataset"]["fingerprint"] in parsed.text
     assert figured["command"] in parsed.text
     assert re.search(r"seed\s+3\s+0", parsed.text)  # key, value, default
@@ -148,7 +149,7 @@ def test_a_report_that_could_not_be_written_is_written_on_resume(train, tmp_path
     (tmp_path / "out" / "figures").unlink()
     again = train("resume=out")
     assert again.code == 0, again.err
-    assert "writing what is missing of it: report.html" in again.out
+    assert "writing the missing files: report.html" in again.out
     assert before["command"] in outline(tmp_path / "out" / "report.html").text
     assert metrics(tmp_path / "out") == before
     assert "nothing to resume" in train("resume=out").out
@@ -158,8 +159,8 @@ def test_a_report_that_could_not_be_written_is_written_on_resume(train, tmp_path
 def test_a_part_of_val_that_chose_is_told(train, tmp_path):
     settings = ("data.synthetic_count=700", "trainer.limit_val=0.5", "logger.report=true", "hydra.run.dir=out")
     ended = train(*SMALL, *settings)
-    assert "are of a part of these faces" in ended.out
-    assert "are of a part of the faces (trainer.limit_val=0.5)" in outline(tmp_path / "out" / "report.html").text
+    assert "over a part of these faces" in ended.out
+    assert "over a part of the faces (trainer.limit_val=0.5)" in outline(tmp_path / "out" / "report.html").text
 
 
 def test_few_faces_have_no_interval(train, tmp_path):
@@ -191,7 +192,7 @@ def test_names_from_a_strangers_data_are_escaped(told, scored, tmp_path):
     results = json.loads((told / "metrics.json").read_text())
     results["dataset"]["name"] = results["dataset"]["path"] = "<script>alert(1)</script>"
     results["command"] = "x & <b>"
-    run.write(run.Report(results, scored), tmp_path)
+    run.write(run.Report(of(results), scored), tmp_path)
     source = (tmp_path / "report.html").read_text()
     assert source.count("<script>") == 1  # the page's own
     assert "x &amp; &lt;b&gt;" in source
@@ -203,7 +204,7 @@ def test_perfect_predictions_have_no_mistakes_to_show(told, scored, tmp_path):
     perfect = run.Scored(scored.images, scored.targets, sure, scored.rows, scored.classes)
     results = json.loads((told / "metrics.json").read_text())
     results["confusion"] = (np.eye(7, dtype=int) * 20).tolist()
-    run.write(run.Report(results, perfect), tmp_path)
+    run.write(run.Report(of(results), perfect), tmp_path)
     parsed = outline(tmp_path / "report.html")
     assert "mistakes" not in parsed.ids
     assert "Nothing is confused" in parsed.text
@@ -221,6 +222,7 @@ def test_mistakes_come_surest_first_and_doubtful_faces_nearest_first(scored):
     assert run.caption(scored, 0)[1:] == [f"label: {EMOTIONS[scored.targets[0]]}", "row 1000"]
 
 
+@pytest.mark.renders
 def test_the_confusion_figure_says_what_the_matrix_says(scored, history):
     svg = plotting.svg(drawn(scored, history)["confusion"], "x")
     words = [element.text for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
@@ -256,6 +258,7 @@ def test_no_text_sticks_out_of_a_figure_or_lies_on_another(scored, history):
             assert not (over[0] > 2 and over[1] > 2), f"{name}: {one!r} lies on {other!r}"
 
 
+@pytest.mark.renders
 def test_every_colour_of_a_figure_follows_the_theme(scored, history):
     for name, figure in drawn(scored, history).items():
         svg = re.sub(r'"data:image/png;base64,[^"]*"', '""', plotting.svg(figure, name))
@@ -279,6 +282,7 @@ def test_text_can_be_read_on_its_ground(colours):
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)
 
 
+@pytest.mark.renders
 def test_a_figure_is_the_same_every_time(scored, history):
     one, other = (plotting.svg(drawn(scored, history)["reliability"], "x") for _ in range(2))
     assert one == other

@@ -71,7 +71,7 @@ def found(trials, **more):
         "about": {"command": "python -m fer.tune <model>=mlp", "nothing": ""},
         "lines": {"train it again": "python -m fer.train --config-dir outputs/tune/x experiment=best"},
     }
-    return tuning_page.Found(**values | more)
+    return tuning_page.SearchResults(**values | more)
 
 
 def drawn(trials):
@@ -83,27 +83,28 @@ def drawn(trials):
         }
 
 
+@pytest.mark.renders
 def test_the_page_tells_of_the_search(tmp_path):
     page = outline(tuning_page.write(found(made(24)), tmp_path))
     text = " ".join(page.text.split())
     for words in (
         "24 trials of mlp on FER2013",
-        "Searched for the best accuracy/val",
+        "Optimised metric: accuracy/val",
         "Best: trial 18 50.00 % 47.0 to 51.0 (95 %, other faces)",
         "Configured: trial 0 44.00 %",
-        "Best against configured +1.20 points -0.1 to +2.5 (95 %)",
+        "Best minus configured +1.20 points -0.1 to +2.5 (95 %)",
         "for other faces, not other seeds",
-        "17 complete, 5 pruned, 1 failed, 1 to go on",
+        "17 complete, 5 pruned, 1 failed, 1 unfinished",
         "in 1:02:05",
-        "picked by the very figure that stands here",
+        "chosen by the value shown here",
         "experiment=best",
         "the best 5 of 16 complete trials",
-        "as trial 2",
+        "same as trial 2",
         "<b>the loss</b>",
         "python -m fer.tune <model>=mlp",
     ):
         assert words in text, words
-    assert "say little" not in text
+    assert "importance is uncertain" not in text
     assert set(page.ids) >= {"best", "history", "importance", "parameters", "trials", "provenance"}
     assert all(address.startswith("#") for address in page.addresses)
     names = {file.name for file in (tmp_path / "figures").iterdir()}
@@ -112,9 +113,9 @@ def test_the_page_tells_of_the_search(tmp_path):
 
 def test_few_trials_are_said_to_say_little(tmp_path):
     text = outline(tuning_page.write(found(made(9)), tmp_path)).text
-    assert "complete trials say little: take this as a hint" in text
+    assert "trials are complete, so importance is uncertain" in text
     text = outline(tuning_page.write(found(made(9), shares={}, top=0), tmp_path)).text
-    assert "too few to tell which parameters mattered" in text
+    assert "too few to estimate which parameters mattered" in text
 
 
 def test_a_search_without_a_complete_trial_has_a_page(tmp_path):
@@ -150,6 +151,7 @@ def test_no_text_sticks_out_of_a_figure_or_lies_on_another(count, rates):
             assert not (over[0] > 2 and over[1] > 2), f"{name}: {one!r} lies on {other!r}"
 
 
+@pytest.mark.renders
 def test_every_colour_of_a_figure_follows_the_theme():
     for name, figure in drawn(made(24)).items():
         left = set(re.findall(r"(?<=: )#[0-9a-f]{6}", themed(plotting.svg(figure, name))))
@@ -175,7 +177,7 @@ def test_trials_are_ranked_and_counted(tmp_path):
     assert chosen.value == max(trial.value for trial in trials if trial.state == "complete")
     assert best(trials, "loss/val").value == min(trial.value for trial in trials if trial.state == "complete")
     assert ranked(trials, MONITOR)[0].number == chosen.number
-    assert counted(trials) == "17 complete, 5 pruned, 1 failed, 1 to go on"
+    assert counted(trials) == "17 complete, 5 pruned, 1 failed, 1 unfinished"
     assert leading(trials, MONITOR).splitlines()[2].split()[:3] == [str(chosen.number), "50.00", "%"]
     equal = [replace(trial, value=0.5) if trial.state == "complete" else trial for trial in trials]
     assert best(equal, MONITOR).number == 0  # the first of equals

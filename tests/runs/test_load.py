@@ -73,7 +73,7 @@ def test_an_older_run_that_does_not_know_a_key_did_what_is_the_default(runs):
     lines = [line for line in file.read_text().splitlines() if not line.startswith(("early_stopping", "lr_finder"))]
     file.write_text("\n".join(lines))
     found = load.gather([runs / "a0", runs / "a1"]).runs
-    assert found[0].told == found[1].told
+    assert found[0].configuration == found[1].configuration
 
 
 def test_a_leaderboard_is_published(runs, tmp_path):
@@ -109,11 +109,11 @@ def test_a_seed_run_twice_counts_once_and_is_told(runs, tmp_path):
     edited(runs / "a0-again" / "metrics.json", finished="2999-01-01T00:00:00+00:00")
     shutil.rmtree(runs / "c0")
     published = leaderboard.publish([runs], tmp_path / "out")
-    assert f"Run again later with the same seed, not counted: 1\n  {runs / 'a0'}" in published.text
+    assert f"Repeated later with the same seed, not counted: 1\n  {runs / 'a0'}" in published.text
     marks = {row["run"]: row["counts"] for row in read(tmp_path / "out")}
     assert (marks["../runs/a0"], marks["../runs/a0-again"]) == ("0", "1")
     assert "3 runs" in published.text
-    assert "run again later: does not count" in published.page.read_text()
+    assert "repeated later: does not count" in published.page.read_text()
 
 
 def test_a_run_named_twice_is_one_run(runs, monkeypatch):
@@ -145,13 +145,13 @@ def cut(file, lines):
         (lambda run: edited(run / "metrics.json", dataset={}), "metrics.json: cannot be read (no 'fingerprint')"),
         (
             lambda run: edited(run / "metrics.json", split="test"),
-            "metrics.json: holds figures of another split than val",
+            "metrics.json: has metrics of test; only metrics of val",
         ),
         (lambda run: edited(run / "metrics.json", accuracy=0.0), "faces right, metrics.json 0 of 14"),
         (lambda run: cut(run / "predictions.csv", 9), "of 8 faces right"),
         (lambda run: (run / "predictions.csv").unlink(), "predictions.csv: cannot be read (No such file or directory)"),
         (lambda run: (run / "predictions.csv").write_bytes(b"\xff\xfe\x00"), "predictions.csv: cannot be read"),
-        (lambda run: cut(run / "history.csv", 1), "history.csv: holds no epoch"),
+        (lambda run: cut(run / "history.csv", 1), "history.csv: has no epoch"),
         (lambda run: (run / "history.csv").write_text("epoch\n1\n"), "history.csv: cannot be read (no 'accuracy/val')"),
         (lambda run: (run / ".hydra" / "config.yaml").write_text("a: [1"), ".hydra: cannot be read"),
         (lambda run: (run / ".hydra" / "hydra.yaml").write_text("{}"), ".hydra: cannot be read (no 'hydra')"),
@@ -200,13 +200,13 @@ def test_a_damaged_evaluation_on_test_is_named(runs, results):
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(results))
     with pytest.raises(FerError, match=r"evaluations/test/metrics\.json: cannot be read"):
-        load.looks_at_test(runs / "a0")
+        load.evaluations_on_test(runs / "a0")
 
 
 def test_a_damaged_record_of_looks_is_named(runs):
     (runs / "a0" / "test_opened.json").write_text('[{"accuracy": null}]')
     with pytest.raises(FerError, match=r"test_opened\.json: cannot be read"):
-        load.looks_at_test(runs / "a0")
+        load.evaluations_on_test(runs / "a0")
 
 
 def test_a_second_leaderboard_takes_the_place_of_the_first(runs, tmp_path):
@@ -232,4 +232,4 @@ def test_times_of_different_machines_are_warned_of(runs):
     hardware = json.loads((runs / "a1" / "metrics.json").read_text())["hardware"]
     assert "machines" not in told(runs)
     edited(runs / "a1" / "metrics.json", hardware={**hardware, "gpu": "NVIDIA H200"})
-    assert "Times of different machines do not compare" in told(runs)
+    assert "Times of different machines are not comparable" in told(runs)

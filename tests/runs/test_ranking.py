@@ -57,7 +57,7 @@ def test_of_a_seed_that_was_run_again_the_later_run_counts():
         ({"labels": "ferplus argmax"}, "different labels: drawn; ferplus argmax"),
         ({"split": "holdout", "split_seed": 3}, "different split: official; holdout, drawn with seed 3"),
         ({"digest": "d2"}, "different faces scored: 200 of val (d1); 200 of val (d2)"),
-        ({"stand_in": True}, "different drawn faces: did not stand in; stood in for data that were not found"),
+        ({"stand_in": True}, "different drawn faces: not in place of other data; in place of data that were not found"),
         ({"classes": ("b", "a")}, "different emotions: a, b; b, a"),
     ],
 )
@@ -145,9 +145,9 @@ def test_groups_are_sorted_by_what_is_asked_and_those_without_it_come_last():
 
 def test_a_figure_that_a_seed_does_not_tell_has_no_mean():
     (group,) = groups_of(made(100, 0, peak_memory_mb=900.0), made(100, 1, peak_memory_mb=None)).groups
-    assert group.figure("peak_memory_mb") is None
+    assert group.metric("peak_memory_mb") is None
     assert group.written("peak_memory_mb") == "-"
-    assert group.figure("accuracy").mean == 0.5
+    assert group.metric("accuracy").mean == 0.5
 
 
 def test_differences_of_all_pairs_are_adjusted_together():

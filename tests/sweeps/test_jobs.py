@@ -46,8 +46,8 @@ def job(folder: Path, script: str, **more: object) -> Scripted:
     return Scripted(folder, ["seed=1"], {}, "some identity", script=script, **more)  # type: ignore[arg-type]
 
 
-def run(held: list[Scripted], places: int = 1, watch: jobs.Watch | None = None) -> None:
-    jobs.run(jobs.in_order(deque(held)), [{"PLACE": str(place)} for place in range(places)], watch or jobs.Watch())
+def run(held: list[Scripted], slots: int = 1, watch: jobs.Watch | None = None) -> None:
+    jobs.run(jobs.in_order(deque(held)), [{"SLOT": str(slot)} for slot in range(slots)], watch or jobs.Watch())
 
 
 def until(holds, seconds: float = 20) -> None:
@@ -61,10 +61,10 @@ def until(holds, seconds: float = 20) -> None:
     ("script", "code", "words"),
     [
         ("print('one'); print('too bad'); raise SystemExit(3)", 3, "exit 3: too bad"),
-        ("import os; os.kill(os.getpid(), 9)", -9, "killed by signal 9: said nothing"),
+        ("import os; os.kill(os.getpid(), 9)", -9, "killed by signal 9: printed nothing"),
         ("raise MemoryError('no more')", 1, "exit 1: MemoryError: no more"),
-        ("print('bye'); raise SystemExit(0)", 1, "ended by itself before it had a result: bye"),
-        ("raise SystemExit(143)", 143, "interrupted, before anything was to be saved"),
+        ("print('bye'); raise SystemExit(0)", 1, "ended without a result: bye"),
+        ("raise SystemExit(143)", 143, "interrupted, before its first checkpoint"),
     ],
 )
 def test_every_end_is_recorded_and_told(tmp_path, script, code, words):
@@ -83,22 +83,22 @@ def test_a_job_that_ended_well_tells_its_val_accuracy(tmp_path):
     assert one.outcome() == "50.00 %"
 
 
-def test_jobs_run_side_by_side_each_at_a_place_of_its_own(tmp_path):
+def test_jobs_run_side_by_side_each_in_a_slot(tmp_path):
     script = """
         import os, time
         begin = time.time()
         time.sleep(0.6)
-        print(os.environ["PLACE"], begin, time.time())
+        print(os.environ["SLOT"], begin, time.time())
     """
     held = [job(tmp_path / str(number), script) for number in range(5)]
-    run(held, places=2)
+    run(held, slots=2)
     spans = [(one.folder / "console.log").read_text().split() for one in held]
-    assert {place for place, _, _ in spans} == {"0", "1"}
+    assert {slot for slot, _, _ in spans} == {"0", "1"}
     moments = [float(begin) for _, begin, _ in spans]
     at_once = [sum(float(begin) <= moment < float(end) for _, begin, end in spans) for moment in moments]
     assert max(at_once) == 2
-    for place in "01":  # at one place never two
-        own = sorted((float(begin), float(end)) for at, begin, end in spans if at == place)
+    for slot in "01":  # never two in one slot
+        own = sorted((float(begin), float(end)) for at, begin, end in spans if at == slot)
         assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(own))
 
 
@@ -117,7 +117,7 @@ def test_a_job_may_be_ended_by_whoever_watches(tmp_path):
     ready = tmp_path / "ready"
 
     class Pruning(jobs.Watch):
-        def looked(self, running):
+        def polled(self, running):
             if ready.exists():
                 running[0].terminate()
 
@@ -141,7 +141,7 @@ class Signalled(jobs.Watch):
     def __init__(self, *wanted: tuple[Path, int]) -> None:
         self.wanted, self.told = list(wanted), []
 
-    def looked(self, running):
+    def polled(self, running):
         if self.wanted and self.wanted[0][0].exists():
             os.kill(os.getpid(), self.wanted.pop(0)[1])
 
@@ -155,7 +155,7 @@ def test_a_signal_is_passed_on_and_no_next_job_begins(tmp_path, number):
     held = [job(tmp_path / str(n), SAVES.format(ready=tmp_path / f"ready{n}")) for n in range(3)]
     watch = _after(tmp_path / "ready0", Signalled((tmp_path / "ready1", number)))
     with pytest.raises(Interrupted, match=number.name) as raised:
-        run(held, places=2, watch=watch)
+        run(held, slots=2, watch=watch)
     assert raised.value.code == 128 + number
     passed = 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
     assert [one.code for one in held] == [passed, passed, None]
@@ -166,8 +166,8 @@ def test_a_signal_is_passed_on_and_no_next_job_begins(tmp_path, number):
 
 def _after(file: Path, watch: Signalled) -> Signalled:
     """Let a watch look only once ``file`` is there."""
-    looked = watch.looked
-    watch.looked = lambda running: looked(running) if file.exists() else None  # type: ignore[method-assign]
+    polled = watch.polled
+    watch.polled = lambda running: polled(running) if file.exists() else None  # type: ignore[method-assign]
     return watch
 
 
@@ -188,7 +188,7 @@ def test_a_second_signal_kills_what_does_not_end(tmp_path):
 
 def test_a_fault_of_the_watch_leaves_no_job_behind(tmp_path):
     class Faulty(jobs.Watch):
-        def looked(self, running):
+        def polled(self, running):
             raise RuntimeError("a bug")
 
     one = job(tmp_path / "0", "import time; time.sleep(60)")
@@ -214,7 +214,7 @@ run([job(Path({str(tmp_path / "0")!r}), SAVES.format(ready={str(tmp_path / "read
     until(lambda: not jobs.lives(tmp_path / "0"))
     assert (tmp_path / "0" / "console.log").read_text() == "saved\n"
     assert jobs.recorded(tmp_path / "0")["exit_code"] is None  # nobody was there to note it
-    assert jobs.outcome(tmp_path / "0", None) == "cut off with the process that ran it"
+    assert jobs.outcome(tmp_path / "0", None) == "ended with the process that ran it"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others do not end a process with its parent")

@@ -92,7 +92,7 @@ def test_the_tables_say_what_ended_how_and_what_has_not_begun(tmp_path):
     names = varied([bad, not_begun])
     lines = job_table([bad, not_begun], names).splitlines()
     assert lines[2].split(maxsplit=2) == ["0", "seed=0", "exit 1: out of memory"]
-    assert lines[3].split(maxsplit=2) == ["1", "seed=1", "not begun"]
+    assert lines[3].split(maxsplit=2) == ["1", "seed=1", "not started"]
     failed = failure_table([bad], names).splitlines()[2]
     assert "0/console.log" in failed
     assert failed.endswith("exit 1: out of memory")

@@ -57,7 +57,7 @@ def test_a_sweep_runs_every_job_whatever_happens_to_one(train, tmp_path, monkeyp
     assert ended.code == 1
     assert "5 jobs, 4 failed" in ended.out
     assert "killed by signal 9" in ended.out
-    assert "ended by itself before it had a result" in ended.out
+    assert "ended without a result" in ended.out
     assert "RuntimeError: out of something" in ended.out
     codes = [json.loads((tmp_path / "sweep" / str(job) / "job.json").read_text())["exit_code"] for job in range(5)]
     assert codes[1:] == [3, -9, 1, 0]
@@ -77,7 +77,7 @@ def test_a_sweep_over_settings_ends_well(train, tmp_path):
     assert len(set(commands)) == 4
     assert "scheduler=plateau" in commands[2]
     assert not any("sweep" in command for command in commands)
-    begun = [line for line in ended.out.splitlines() if re.match(r"job \d begins  scheduler=\w+ augment=\w+$", line)]
+    begun = [line for line in ended.out.splitlines() if re.match(r"job \d starts  scheduler=\w+ augment=\w+$", line)]
     told = [line for line in ended.out.splitlines() if re.match(r"job \d \(\d:\d\d\)  sch.* augm\S+: [\d.]+ %$", line)]
     assert (len(begun), len(told)) == (4, 4), ended.out
     for name in ("leaderboard.csv", "leaderboard.md", "compare.html"):
@@ -114,7 +114,7 @@ def test_a_choice_that_is_not_there_stops_a_sweep_before_its_first_job(train, tm
 def test_a_sweep_without_its_option_is_an_error(train, tmp_path, given):
     ended = train(*SMALL, given, "hydra.run.dir=out")
     assert ended.code == 1
-    assert "a sweep needs -m" in ended.line
+    assert "applies to a sweep only: add -m" in ended.line
     assert not (tmp_path / "out").exists()
 
 
@@ -144,7 +144,7 @@ def test_one_missing_path_fails_one_job(train, tmp_path):
     assert re.search(r"^1 +data.path=/nope.csv +s/1/console.log +data.path=/nope.csv: no such", ended.out, re.MULTILINE)
     assert "no such file" in (tmp_path / "s" / "1" / "console.log").read_text()
     again = train("-m", *SMALL, "hydra.sweep.dir=s")
-    assert "holds a sweep already" in again.line
+    assert "a sweep is in it already" in again.line
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_a_signal_ends_a_sweep_with_its_job_saved_and_no_next_one(tmp_path, numb
     assert exit_codes(tmp_path / "s") == [128 + number]
     assert not (tmp_path / "s" / "1").exists()
     assert re.search(r"^0 +seed=0 +interrupted, saved$", said, re.MULTILINE)
-    assert re.search(r"^1 +seed=1 +not begun$", said, re.MULTILINE)
+    assert re.search(r"^1 +seed=1 +not started$", said, re.MULTILINE)
     assert "-m sweep.resume=s" in said
     assert "Traceback" not in said
 
@@ -212,17 +212,17 @@ def test_an_interrupted_and_a_killed_sweep_go_on_where_they_were(train, tmp_path
 
     ended = train("-m", f"sweep.resume={folder}", "sweep.jobs=2")
     assert ended.code == 1, ended.out + ended.err
-    assert "4 jobs: 1 done, 1 to go on with, 2 to run" in ended.out
-    assert "job 1 left nothing to go on from: it is job 3 now" in ended.out
+    assert "4 jobs: 1 done, 1 to resume, 2 to run" in ended.out
+    assert "job 1 has no checkpoint: it starts anew as job 3" in ended.out
     assert "4 jobs, 2 failed" in ended.out
     assert [metrics(folder / job)["epochs"] for job in ("0", "2")] == [100] * 2
-    assert "going on from" in (folder / "0" / "console.log").read_text()
+    assert "resuming from" in (folder / "0" / "console.log").read_text()
     assert (folder / "0" / "console.log").read_text().startswith("data:")  # what it said before is kept
 
     written = (folder / "0" / "metrics.json").stat().st_mtime_ns
     ended = train("-m", f"sweep.resume={folder}", "seed=0,1,2", "optimizer.lr=0.01")
     assert ended.code == 0, ended.out + ended.err
-    assert "3 jobs: 2 done, 0 to go on with, 1 to run" in ended.out
+    assert "3 jobs: 2 done, 0 to resume, 1 to run" in ended.out
     assert (folder / "0" / "metrics.json").stat().st_mtime_ns == written
     whole = train(*few, "seed=0", "optimizer.lr=0.01", "hydra.run.dir=whole")
     assert whole.code == 0
@@ -243,7 +243,7 @@ def test_in_a_terminal_one_line_tells_how_the_sweep_goes(tmp_path):
     assert any(re.search(r"#\d \d+/60 \d+\.\d %", line) for line in lines), lines
     assert any(re.search(r"1 failed.* left  best \d+\.\d\d % \(#\d\)", line) for line in lines), lines
     assert re.search(r"^job 1 \(\d:\d\d\)  optimizer.lr=-1: exit 1: .*out of range", plain, re.MULTILINE)
-    assert "begins  optimizer" not in said
+    assert "starts  optimizer" not in said
 
 
 @pytest.mark.slow
@@ -256,4 +256,4 @@ def test_hydras_other_launchers_run_the_same_jobs(tmp_path):
     assert "2 jobs, 1 failed" in ended.stdout
     assert exit_codes(tmp_path / "s") == [0, 1]
     resumed = subprocess.run([*COMMAND, "sweep.resume=s"], capture_output=True, text=True, check=False)
-    assert "2 jobs: 1 done, 0 to go on with, 1 to run, by Hydra's launcher" in resumed.stdout
+    assert "2 jobs: 1 done, 0 to resume, 1 to run, by Hydra's launcher" in resumed.stdout

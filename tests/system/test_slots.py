@@ -3,7 +3,7 @@
 import pytest
 
 from fer.system import slots as module
-from fer.system.slots import places
+from fer.system.slots import slots
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "jobs", "has", "threads", "told"),
+    ("number", "jobs", "has", "threads", "description"),
     [
         ("auto", 10, {}, ["1"] * 4, "4 side by side on 4 cores, 1 thread each"),
         ("auto", 2, {}, ["2"] * 2, "2 side by side on 4 cores, 2 threads each"),
@@ -33,11 +33,11 @@ def machine(monkeypatch):
         (1, 10, {"cores": 1}, [None], "one at a time on 1 core"),
     ],
 )
-def test_cores_and_memory_say_how_many(machine, wanted, jobs, has, threads, told):
+def test_cores_and_memory_say_how_many(machine, number, jobs, has, threads, description):
     machine(**has)
-    found = places(wanted, jobs, {"cpu", "auto"})
-    assert [place.get("OMP_NUM_THREADS") for place in found.environments] == threads
-    assert found.told == told
+    found = slots(number, jobs, {"cpu", "auto"})
+    assert [slot.get("OMP_NUM_THREADS") for slot in found.environments] == threads
+    assert found.description == description
 
 
 def test_threads_that_the_user_has_set_stay(machine, monkeypatch):
@@ -45,14 +45,14 @@ def test_threads_that_the_user_has_set_stay(machine, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "2")
     limits = {"OMP_NUM_THREADS": "3", "TORCHINDUCTOR_COMPILE_THREADS": "2"}
-    assert places("auto", 9, {"auto"}).environments[0] == limits
+    assert slots("auto", 9, {"auto"}).environments[0] == limits
     machine(gpus=["0"])
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert places(2, 9, {"auto"}).environments[1] == {"CUDA_VISIBLE_DEVICES": "0", **limits}
+    assert slots(2, 9, {"auto"}).environments[1] == {"CUDA_VISIBLE_DEVICES": "0", **limits}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "jobs", "gpus", "visible", "told"),
+    ("number", "jobs", "gpus", "visible", "description"),
     [
         ("auto", 9, ["0", "1"], ["0", "1"], "2 side by side on 2 GPUs, 8 threads each"),
         ("auto", 9, ["5"], ["5"], "one at a time on 1 GPU"),
@@ -61,24 +61,24 @@ def test_threads_that_the_user_has_set_stay(machine, monkeypatch):
         ("auto", 1, ["0", "1"], ["0"], "one at a time on 2 GPUs"),
     ],
 )
-def test_each_gpu_is_a_place(machine, wanted, jobs, gpus, visible, told):
+def test_each_gpu_is_a_slot(machine, number, jobs, gpus, visible, description):
     machine(cores=16, gpus=gpus)
-    found = places(wanted, jobs, {"auto"})
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in found.environments] == visible
-    assert found.told == told
+    found = slots(number, jobs, {"auto"})
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in found.environments] == visible
+    assert found.description == description
 
 
 @pytest.mark.parametrize("gpus", [[], ["0"]])
 @pytest.mark.parametrize(("jobs", "cores", "each"), [(3, 16, "5"), (3, 2, "1"), (1, 16, None)])
 def test_jobs_side_by_side_share_the_cores(machine, gpus, jobs, cores, each):
     machine(cores=cores, gpus=gpus)
-    for environment in places(jobs, jobs, {"auto"}).environments:
+    for environment in slots(jobs, jobs, {"auto"}).environments:
         assert environment.get("OMP_NUM_THREADS") == environment.get("TORCHINDUCTOR_COMPILE_THREADS") == each
 
 
 def test_jobs_of_the_processor_take_no_gpu(machine):
     machine(gpus=["0"])
-    assert "CUDA_VISIBLE_DEVICES" not in places("auto", 4, {"cpu"}).environments[0]
+    assert "CUDA_VISIBLE_DEVICES" not in slots("auto", 4, {"cpu"}).environments[0]
 
 
 def test_gpus_are_called_as_the_user_calls_them(monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""What a run does for its device before it begins, as far as a machine without a GPU can tell."""
+"""Preparation of a run for its device, as far as it can be tested without a GPU."""
 
 import copy
 import os
@@ -33,7 +33,8 @@ def network(loss="cross_entropy"):
 
 
 @pytest.mark.parametrize(
-    ("room", "most", "found"), [(1000, 10_000, 512), (64, 10_000, 64), (9999, 574, 512), (31, 99, None)]
+    ("room", "most", "found"),
+    [(1000, 10_000, 512), (64, 10_000, 64), (9999, 574, 512), (9999, 512, 512), (31, 99, None)],
 )
 def test_the_largest_that_fits_is_found_from_below(room, most, found):
     tried = []
@@ -49,15 +50,15 @@ def test_the_largest_that_fits_is_found_from_below(room, most, found):
 def test_a_gpu_is_given_what_fits(room, faces, size, says, monkeypatch):
     monkeypatch.setattr(device, "of", lambda settings: torch.device("cuda"))
     monkeypatch.setattr(device, "_fits", lambda settings, model, size, device: size <= room)
-    told = device.batch_size(SETTINGS, network(), faces)
-    assert told[0] == size
-    assert says in told[1]
+    chosen = device.batch_size(SETTINGS, network(), faces)
+    assert chosen[0] == size
+    assert says in chosen[1]
 
 
 def test_a_gpu_on_which_nothing_fits_is_one_line(monkeypatch):
     monkeypatch.setattr(device, "of", lambda settings: torch.device("cuda"))
     monkeypatch.setattr(device, "_fits", lambda *asked: False)
-    with pytest.raises(FerError, match="data.batch_size=auto: not even 32 faces fit in the memory of cuda"):
+    with pytest.raises(FerError, match="data.batch_size=auto: 32 faces do not fit in the memory of cuda"):
         device.batch_size(SETTINGS, network(), 28_709)
 
 
@@ -95,7 +96,7 @@ def test_a_run_resumed_twice_keeps_the_batch_size_that_was_found(train, tmp_path
 
 @pytest.fixture
 def threads(monkeypatch):
-    """Two threads, as torch would choose them on two cores; put back afterwards."""
+    """Set two threads, as torch would on two cores; restored after the test."""
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     torch.set_num_threads(2)
@@ -105,15 +106,17 @@ def threads(monkeypatch):
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(
-    ("told", "environment", "cores", "taken"),
+    ("setting", "environment", "cores", "threads_used"),
     [(None, None, 1, 1), (None, "2", 1, 2), (2, None, 1, 2), (None, None, 8, 2)],
 )
-def test_threads_are_no_more_than_the_cores_that_a_container_may_use(told, environment, cores, taken, monkeypatch):
+def test_threads_are_no_more_than_the_cores_that_a_container_may_use(
+    setting, environment, cores, threads_used, monkeypatch
+):
     if environment:
         monkeypatch.setenv("OMP_NUM_THREADS", environment)
     monkeypatch.setattr(machine, "usable_cores", lambda: cores)
-    machine.prepare(TrainerSettings(threads=told, accelerator="cpu"))
-    assert torch.get_num_threads() == taken
+    machine.prepare(TrainerSettings(threads=setting, accelerator="cpu"))
+    assert torch.get_num_threads() == threads_used
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP, which torch brings on Linux")
@@ -126,7 +129,7 @@ def test_threads_are_no_more_than_the_cores_that_a_container_may_use(told, envir
     ],
 )
 def test_threads_that_wait_sleep_unless_the_user_says_otherwise(module, environment, spins):
-    """OpenMP itself reports how long a waiting thread spins, as it has read it when torch was imported."""
+    """OpenMP reports how long a waiting thread spins, a setting that it reads when torch is imported."""
     run = [*SMALL, "trainer.max_epochs=1", "hydra.run.dir=run"] if module == "fer.train" else ["missing.ckpt"]
     own = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     ended = subprocess.run(
@@ -154,11 +157,11 @@ def test_a_compiled_network_learns_what_the_other_learns(train, tmp_path):
         "optimizer=sgd",
         "data.image_size=16",
     )
-    told = (*(text for text in SMALL if not text.startswith("model")), *network)
-    assert train(*told, "hydra.run.dir=plain").code == 0
-    ended = train(*told, "trainer.compile=true", "hydra.run.dir=compiled")
+    options = (*(text for text in SMALL if not text.startswith("model")), *network)
+    assert train(*options, "hydra.run.dir=plain").code == 0
+    ended = train(*options, "trainer.compile=true", "hydra.run.dir=compiled")
     assert ended.code == 0, ended
-    assert "the network is compiled as its first steps come" in ended.out
+    assert "the network is compiled at its first steps" in ended.out
     plain, compiled = (
         checkpoints.read(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("plain", "compiled")
     )
@@ -207,4 +210,4 @@ def test_a_network_that_torch_cannot_compile_is_one_line(train, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: setattr(self, "forward", broken))
     ended = train(*SMALL, "trainer.compile=true")
     assert ended.code == 1
-    assert ended.line.startswith("fer.train: trainer.compile=true: torch cannot compile this network here: ")
+    assert ended.line.startswith("fer.train: trainer.compile=true: torch cannot compile this network here")

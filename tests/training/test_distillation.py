@@ -1,4 +1,4 @@
-"""``distill.teachers``: a network that learns from the answers of others."""
+"""``distill.teachers``: a network that learns from the predictions of others."""
 
 import json
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from conftest import SMALL, metrics
 import fer
 from fer.config.settings import DistillSettings
 from fer.training import distillation
-from fer.training.distillation import Named, Teachers
+from fer.training.distillation import TeacherFile, Teachers
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def teacher(small_run):
 
 
 def teachers(*networks, **settings):
-    named = [Named(distillation.checkpoints.find(folder), weight) for folder, weight in networks]
-    loaded = [fer.load(one.file) for one in named]
+    named = [TeacherFile(distillation.checkpoints.find(folder), weight) for folder, weight in networks]
+    loaded = [fer.load(file.path) for file in named]
     return Teachers(loaded, named, DistillSettings(teachers=["x"], **settings))
 
 
@@ -35,7 +35,7 @@ def test_answers_are_the_weighted_mean_at_the_temperature(small_run, another_run
 
 def test_each_teacher_answers_at_its_own_temperature_too(small_run, another_run):
     runs, own = (small_run, another_run), (0.5, 2.0)
-    named = [Named(distillation.checkpoints.find(run), 0.5, warm) for run, warm in zip(runs, own, strict=True)]
+    named = [TeacherFile(distillation.checkpoints.find(run), 0.5, warm) for run, warm in zip(runs, own, strict=True)]
     networks = [fer.load(run) for run in runs]
     both = Teachers(networks, named, DistillSettings(teachers=["x"], temperature=3.0))
     faces = torch.rand(5, 1, 24, 24)
@@ -55,7 +55,7 @@ def test_a_network_that_answers_as_its_teacher_has_nothing_to_learn_from_it(smal
 
 
 def test_the_temperature_squared_keeps_gradients_as_large(small_run):
-    """Hinton et al. 2015, section 2.1: for logits that are small against the temperature they are (z - v) / C."""
+    """Hinton et al. 2015, section 2.1: for logits much smaller than the temperature, gradients are (z - v) / C."""
     faces, logits = torch.rand(4, 1, 24, 24), torch.zeros(4, 7, requires_grad=True)
     grown = teachers((small_run, 1.0), weight=1.0, temperature=1000.0)
     grown.blended(torch.zeros(()), logits, faces).backward()
@@ -84,8 +84,8 @@ def test_a_face_is_shown_at_the_teachers_size(small_run):
 def test_a_teacher_is_shown_the_part_and_scale_that_it_was_trained_at(crop, size, share, shown, middle):
     network = SimpleNamespace(image_size=24, input_size=crop or 24)
     faces = torch.rand(2, 1, size, size)
-    found = distillation.seen_by(network, faces, share)
-    expected = distillation.sized(faces, shown)
+    found = distillation.resized_for(network, faces, share)
+    expected = distillation.resized(faces, shown)
     edge = (shown - middle) // 2
     assert torch.equal(found, expected[..., edge : edge + middle, edge : edge + middle])
 
@@ -99,7 +99,7 @@ def test_a_teacher_of_crops_answers_a_learner_of_whole_faces_as_it_answers_users
 
 
 def test_keys_that_do_not_say_who_is_val_matter_to_no_teacher(train, small_run):
-    """The official split is the same whatever the seed of the others."""
+    """The official split does not depend on the seed of the other splits."""
     asked = (*SMALL, "trainer.max_epochs=1", f"distill.teachers=[{small_run}]")
     assert train(*asked, "data.split_seed=1", "data.fold=1").code == 0
 
@@ -108,55 +108,55 @@ def test_resumed_with_the_same_weights_of_teachers_alone(train, evaluate, small_
     assert evaluate(str(small_run), str(another_run), "--out", "both").code == 0
     assert train(*SMALL, "distill.teachers=[both/val]", "hydra.run.dir=taught").code == 0
     about = tmp_path / "both" / "val" / "metrics.json"
-    told = json.loads(about.read_text())
-    told["members"][0]["weight"], told["members"][1]["weight"] = 0.9, 0.1
-    about.write_text(json.dumps(told))
+    contents = json.loads(about.read_text())
+    contents["members"][0]["weight"], contents["members"][1]["weight"] = 0.9, 0.1
+    about.write_text(json.dumps(contents))
     (tmp_path / "taught" / "metrics.json").unlink()
     ended = train("resume=taught")
-    assert (ended.code, "other networks or weights now" in ended.line) == (1, True), ended.line
+    assert (ended.code, "other networks or weights" in ended.line) == (1, True), ended.line
 
 
 def test_a_run_learns_says_so_and_is_known_to_have_seen_what_its_teachers_saw(train, evaluate, small_run, tmp_path):
     ended = train(*SMALL, f"distill.teachers=[{small_run}]", "distill.weight=0.9", "hydra.run.dir=taught")
     assert ended.code == 0, ended.err
-    assert "learning from the answers of 1 network (weight 0.9, temperature 2)" in ended.out
-    told = metrics(tmp_path / "taught")["teachers"]
-    assert [(one["architecture"], one["weight"]) for one in told] == [("mlp", 1.0)]
+    assert "1 network (weight 0.9, temperature 2)" in ended.out
+    recorded = metrics(tmp_path / "taught")["teachers"]
+    assert [(one["architecture"], one["weight"]) for one in recorded] == [("mlp", 1.0)]
     model = fer.load(tmp_path / "taught")
     assert model.provenance.ancestors[0]["fingerprint"] == model.provenance.dataset["fingerprint"]
     assert "teachers" not in " ".join(model.state_dict())
     ended = evaluate("taught", "--out", "looked")
     assert ended.code == 0, ended.err
-    assert metrics(tmp_path / "looked" / "val")["teachers"] == told
+    assert metrics(tmp_path / "looked" / "val")["teachers"] == recorded
     card = (tmp_path / "looked" / "val" / "model_card.md").read_text()
     assert "Learnt from the answers of 1 other network, beside the labels." in card
 
 
 def test_settings_of_teachers_that_are_not_there_are_told(train):
-    told = "no teachers are named (distill.teachers), so that the labels alone teach"
-    assert told in train(*SMALL, "trainer.max_epochs=1", "distill.weight=0.9").out
-    assert told not in train(*SMALL, "trainer.max_epochs=1").out
+    warning = "no teachers are named"
+    assert warning in train(*SMALL, "trainer.max_epochs=1", "distill.weight=0.9").out
+    assert warning not in train(*SMALL, "trainer.max_epochs=1").out
 
 
 def test_nearer_to_its_teacher_than_without(train, small_run, tmp_path):
-    """After as many steps from the same start, the answers differ less from the teacher's."""
+    """After the same number of steps from the same weights, predictions differ less from the teacher's."""
     assert train(*SMALL, "seed=5", "hydra.run.dir=alone").code == 0
     asked = (f"distill.teachers=[{small_run}]", "distill.weight=1", "distill.temperature=1")
     assert train(*SMALL, "seed=5", *asked, "hydra.run.dir=taught").code == 0
     faces = torch.rand(64, 1, 24, 24, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        wanted = fer.load(small_run)(faces).softmax(1)
-        away = [(fer.load(tmp_path / run)(faces).softmax(1) - wanted).abs().mean() for run in ("alone", "taught")]
+        taught_by = fer.load(small_run)(faces).softmax(1)
+        away = [(fer.load(tmp_path / run)(faces).softmax(1) - taught_by).abs().mean() for run in ("alone", "taught")]
     assert away[1] < away[0]
 
 
 def test_an_ensemble_teaches_with_its_weights(train, evaluate, small_run, another_run, tmp_path):
     asked = ("--weights", "val", "--out", "both")
     assert evaluate(str(small_run), str(another_run), *asked).code == 0
-    wanted = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "both" / "val")["members"]}
+    expected = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "both" / "val")["members"]}
     assert train(*SMALL, "distill.teachers=[both/val]", "hydra.run.dir=taught").code == 0
     found = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "taught")["teachers"]}
-    assert found == pytest.approx({name: weight for name, weight in wanted.items() if weight > 0})
+    assert found == pytest.approx({name: weight for name, weight in expected.items() if weight > 0})
     own = {one["checkpoint"]: one["temperature"] for one in metrics(tmp_path / "both" / "val")["members"]}
     assert 1 not in own.values()
     for one in metrics(tmp_path / "taught")["teachers"]:
@@ -166,10 +166,10 @@ def test_an_ensemble_teaches_with_its_weights(train, evaluate, small_run, anothe
 def test_an_evaluation_without_temperatures_teaches_at_one(evaluate, small_run, another_run, tmp_path):
     assert evaluate(str(small_run), str(another_run), "--weights", "val", "--out", "both").code == 0
     about = tmp_path / "both" / "val" / "metrics.json"
-    told = json.loads(about.read_text())
-    for one in told["members"]:
+    contents = json.loads(about.read_text())
+    for one in contents["members"]:
         del one["temperature"]
-    about.write_text(json.dumps(told))
+    about.write_text(json.dumps(contents))
     assert [one.temperature for one, _ in distillation.members("both/val")] == [1.0, 1.0]
 
 
@@ -177,12 +177,12 @@ def test_resumed_with_the_same_temperatures_of_teachers_alone(train, evaluate, s
     assert evaluate(str(small_run), str(another_run), "--out", "both").code == 0
     assert train(*SMALL, "distill.teachers=[both/val]", "hydra.run.dir=taught").code == 0
     about = tmp_path / "both" / "val" / "metrics.json"
-    told = json.loads(about.read_text())
-    told["members"][0]["temperature"] = 0.5
-    about.write_text(json.dumps(told))
+    contents = json.loads(about.read_text())
+    contents["members"][0]["temperature"] = 0.5
+    about.write_text(json.dumps(contents))
     (tmp_path / "taught" / "metrics.json").unlink()
     ended = train("resume=taught")
-    assert (ended.code, "other networks or weights now" in ended.line) == (1, True), ended.line
+    assert (ended.code, "other networks or weights" in ended.line) == (1, True), ended.line
 
 
 def test_resumed_with_the_same_teachers_alone(train, small_run, another_run, tmp_path):
@@ -193,7 +193,7 @@ def test_resumed_with_the_same_teachers_alone(train, small_run, another_run, tmp
     file.write_bytes((another_run / "checkpoints" / "best.ckpt").read_bytes())
     (tmp_path / "taught" / "metrics.json").unlink()
     ended = train("resume=taught")
-    assert (ended.code, "distill.teachers are other networks or weights now" in ended.line) == (1, True), ended.line
+    assert (ended.code, "distill.teachers are other networks or weights" in ended.line) == (1, True), ended.line
 
 
 def test_faces_that_teachers_were_trained_on_are_no_val_at_another_size_either(train, evaluate, tmp_path):
@@ -222,10 +222,10 @@ def test_bad_teachers_are_refused_before_anything_trains(train, small_run, tmp_p
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "metrics.json").write_text(json.dumps({"members": [{"checkpoint": str(small_run)}]}))
     ended = train(*SMALL, "distill.teachers=[odd]")
-    assert (ended.code, "tells of no networks and their weights" in ended.line) == (1, True), ended.line
+    assert (ended.code, "lists no networks" in ended.line) == (1, True), ended.line
     for odd, says in (
-        ([{"checkpoint": 5, "weight": 1}], "tells of no networks and their weights"),
-        ([5], "tells of no networks and their weights"),
+        ([{"checkpoint": 5, "weight": 1}], "lists no networks"),
+        ([5], "lists no networks"),
         ([], "numbers from 0, and not all 0"),
         ([{"checkpoint": str(small_run), "weight": float("nan")}], "numbers from 0, and not all 0"),
         ([{"checkpoint": str(small_run), "weight": float("inf")}], "numbers from 0, and not all 0"),
@@ -234,7 +234,7 @@ def test_bad_teachers_are_refused_before_anything_trains(train, small_run, tmp_p
             [{"checkpoint": str(small_run), "weight": 1, "temperature": 0}],
             "temperatures of networks are numbers above",
         ),
-        ([{"checkpoint": str(small_run), "weight": 1, "temperature": "hot"}], "tells of no networks and their weights"),
+        ([{"checkpoint": str(small_run), "weight": 1, "temperature": "hot"}], "lists no networks"),
         ([{"checkpoint": "", "weight": 1}], "no run folder"),
     ):
         (tmp_path / "odd" / "metrics.json").write_text(json.dumps({"members": odd}))

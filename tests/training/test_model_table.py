@@ -6,7 +6,7 @@ from operator import mul
 import pytest
 from torch import nn
 
-from fer.models import EmotionClassifier, create
+from fer.models import MODELS, EmotionClassifier, create
 from fer.training.model_table import duration, multiply_adds
 
 PLUGIN = '''
@@ -59,6 +59,12 @@ def plugin(tmp_path, monkeypatch):
     return "plugins=[four_nets]"
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """Two of the shipped networks: with all of them a list takes seconds, which one test is enough for."""
+    monkeypatch.setattr(MODELS, "_entries", {name: MODELS._entries[name] for name in ("mlp", "cnn")})
+
+
 def rows(out):
     """Return name -> cells; columns lie two spaces or more apart."""
     return {cells[0]: cells[1:] for cells in (re.split(r"\s{2,}", line.strip()) for line in out.splitlines())}
@@ -83,7 +89,7 @@ def test_lists_the_networks_with_hand_counted_costs(train):
     assert re.search(r"CPU: .+, \d+ threads? of \d+ cores", ended.out)
 
 
-def test_plugins_are_listed_and_those_that_cannot_be_built_are_noted(train, plugin):
+def test_plugins_are_listed_and_those_that_cannot_be_built_are_noted(train, few, plugin):
     ended = train("--info=models", plugin, "data.image_size=24", "trainer.accelerator=cpu")
     assert (ended.code, ended.err) == (0, "")
     listed = rows(ended.out)
@@ -96,7 +102,7 @@ def test_plugins_are_listed_and_those_that_cannot_be_built_are_noted(train, plug
     assert "broken: OSError: its weights are not there" in ended.out
 
 
-def test_the_arguments_of_the_named_network_hold(train, plugin):
+def test_the_arguments_of_the_named_network_hold(train, few, plugin):
     base = ("--info", "models", "trainer.accelerator=cpu", "data.image_size=24")
     assert rows(train(*base, "model=mlp", "model.hidden=[16]").out)["mlp"][0] == "9,367"
     assert rows(train(*base, plugin, "model=needy", "model.breadth=3").out)["needy"][0] == str(3 * 9 + 3 + 3 * 7 + 7)
@@ -129,7 +135,7 @@ def test_attention_is_counted_though_inference_has_a_kernel_of_its_own():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["-m"], "--info models takes key=value and nothing else; leave out -m"),
+        (["-m"], "--info models takes only key=value; leave out -m"),
         (["model.dept=3"], "did you mean 'model.depth'?"),
         (["+data.color=1"], "keys cannot be added"),
         (["plugins=[no_such_module]"], "could not be imported"),

@@ -1,4 +1,4 @@
-"""Interrupting a run and going on: the weights must be those of a run that was never interrupted, to the bit."""
+"""A resumed run has the weights of an uninterrupted one, to the bit."""
 
 import os
 import shutil
@@ -58,7 +58,7 @@ def same_weights(one: Path, other: Path, name: str = "last") -> bool:
 
 
 def promised(folder: Path) -> tuple[int, int]:
-    """The epoch of the best checkpoint, and the one that the last checkpoint names as the best."""
+    """The epoch in the best checkpoint, and the best epoch named in the last checkpoint."""
     best, last = (checkpoints.read(folder / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
     return best["epoch"], last["callbacks"]["Saver"]["best_epoch"]
 
@@ -76,7 +76,7 @@ CASES = [
     ("val 14", signal.SIGINT, PLATEAU),
 ]
 MORE_CASES = [
-    *((place, signal.SIGINT, ()) for place in ("train 0", "train 3", "train 13", "val 7", "val 14", "val 21")),
+    *((moment, signal.SIGINT, ()) for moment in ("train 0", "train 3", "train 13", "val 7", "val 14", "val 21")),
     ("train 9", signal.SIGTERM, ()),
     ("train 9", signal.SIGINT, PLATEAU),
     ("train 9", signal.SIGINT, ("early_stopping=2", "trainer.gradient_clip=1")),
@@ -88,7 +88,7 @@ MORE_CASES = [
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory):
-    """Folders of runs that nothing interrupted, by their settings."""
+    """Folders of uninterrupted runs, by their settings."""
     root, folders = tmp_path_factory.mktemp("uninterrupted"), {}
 
     def run(train, settings):
@@ -101,12 +101,12 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("place", "number", "more"), [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_CASES)]
+    ("moment", "number", "more"), [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_CASES)]
 )
-def test_resumed_run_equals_an_uninterrupted_one(train, uninterrupted, tmp_path, monkeypatch, place, number, more):
+def test_resumed_run_equals_an_uninterrupted_one(train, uninterrupted, tmp_path, monkeypatch, moment, number, more):
     settings, cut = (*NETWORK, *more), tmp_path / "cut"
     whole = uninterrupted(train, settings)
-    monkeypatch.setenv("STOP_AT", place)
+    monkeypatch.setenv("STOP_AT", moment)
     monkeypatch.setenv("STOP_WITH", str(int(number)))
     ended = train(*settings, f"hydra.run.dir={cut}")
     assert ended.code == 128 + number
@@ -197,7 +197,7 @@ def test_damaged_last_checkpoint_falls_back_to_the_best_and_says_so(train, unint
     ended = train(f"resume={interrupted_run}")
     assert ended.code == 0, ended.err
     assert "damaged" in ended.out
-    assert "going on from" in ended.out
+    assert "resuming from" in ended.out
     assert same_weights(whole, interrupted_run)
 
 

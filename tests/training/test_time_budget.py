@@ -1,4 +1,4 @@
-"""``budget.hours``: epochs by the speed that is measured, kept on resume, and nothing else changed."""
+"""``budget.hours``: epochs planned from measured speed, kept on resume, with no other effect on the run."""
 
 from types import SimpleNamespace
 
@@ -6,14 +6,16 @@ import pytest
 import torch
 from conftest import SMALL, metrics
 
+from fer.config.settings import DataSettings
+from fer.data.datamodule import FERDataModule
 from fer.models import checkpoints
 from fer.training import time_budget
-from fer.training.time_budget import BARE, DRAWN, Epoch, Pace, divided
+from fer.training.time_budget import WITH_REPORT, WITHOUT_REPORT, Epoch, Pace, divided
 
 
-def hours(seconds, kept=BARE):
-    """A budget that leaves so many seconds for epochs, where measuring took none."""
-    return f"budget.hours={(seconds + kept.end) / (1 - kept.share) / 3600:.12f}"
+def hours(seconds, reserve=WITHOUT_REPORT):
+    """A budget that leaves these seconds for epochs, if measuring takes no time."""
+    return f"budget.hours={(seconds + reserve.end) / (1 - reserve.share) / 3600:.12f}"
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +28,22 @@ def a_second_an_epoch(monkeypatch):
     monkeypatch.setattr(time_budget, "measured_epoch", lambda *arguments: Epoch(1.0, 0.0))
 
 
+def test_measuring_at_a_size_does_not_change_the_runs_data():
+    data = FERDataModule(DataSettings(path="synthetic", synthetic_count=70, image_size=24), stages=[[16, 1], [24, 1]])
+    data.setup("fit")
+    at_size = data.replaced(stages=[[16, 1]])
+    assert (data.stages, at_size.stages) == ([[16, 1], [24, 1]], [[16, 1]])
+    assert at_size.datasets is data.datasets
+    assert at_size.faces is data.faces
+
+
 def weights(folder):
     return checkpoints.read(folder / "checkpoints" / "last.ckpt")["state_dict"]
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """What was measured, where an epoch then counts as a second."""
+    """The measured durations; the plan then uses a second for each epoch."""
     found, real = [], time_budget.measured_epoch
 
     def measured_epoch(*arguments):
@@ -51,8 +62,8 @@ def test_as_many_epochs_as_fit_and_the_same_network_as_without(train, tmp_path, 
     found = metrics(tmp_path / "planned")
     assert (found["epochs"], found["budget"]["epochs"]) == (3, 3)
     assert "3 epochs (1.0 s at 24 pixels), until about 20" in ended.out
-    assert train(*SMALL, *more[::2], "hydra.run.dir=told").code == 0
-    first, second = weights(tmp_path / "planned"), weights(tmp_path / "told")
+    assert train(*SMALL, *more[::2], "hydra.run.dir=given").code == 0
+    first, second = weights(tmp_path / "planned"), weights(tmp_path / "given")
     assert all(torch.equal(first[name], value) for name, value in second.items())
 
 
@@ -91,7 +102,7 @@ def test_a_resumed_run_keeps_its_plan(train, tmp_path, monkeypatch, a_second_an_
         ("budget.hours=0", "budget.hours=0"),
         ("budget.hours=-1", "budget.hours=-1"),
         ("budget.hours=1e8", "budget.hours=100000000.0"),
-        ("budget.hours=0.001", "budget.hours=0.001: measuring took 0 s, the end is given 10 s"),
+        ("budget.hours=0.001", "budget.hours=0.001: set more; measuring took 0 s"),
     ],
 )
 def test_a_budget_that_cannot_be_is_one_line(train, asked, says):
@@ -113,7 +124,7 @@ def test_an_epoch_that_each_stage_has_at_least_does_not_break_the_budget(train, 
     network = (*SMALL[:4], *SMALL[6:], "model=resnet9", "model.width=2", "stages=[[16,9],[24,1]]")
     ended = train(*network, "trainer.max_epochs=10", hours(3))
     assert ended.code == 1
-    assert "too little" in ended.line
+    assert "set more; measuring took" in ended.line
     assert train(*network, "trainer.max_epochs=10", hours(5.5), "hydra.run.dir=two").code == 0
     assert metrics(tmp_path / "two")["budget"]["stages"] == [[16, 1], [24, 1]]
 
@@ -136,11 +147,11 @@ def test_val_at_the_end_is_given_its_time(train, tmp_path, monkeypatch):
     assert metrics(tmp_path / "run")["epochs"] == 3  # twice its time, of 32 bits, is no epoch's
 
 
-def test_less_is_kept_back_where_nothing_is_drawn(train, tmp_path, a_second_an_epoch):
-    assert BARE.share < DRAWN.share
-    assert BARE.end < DRAWN.end
+def test_the_reserve_is_smaller_without_pictures_and_report(train, tmp_path, a_second_an_epoch):
+    assert WITHOUT_REPORT.share < WITH_REPORT.share
+    assert WITHOUT_REPORT.end < WITH_REPORT.end
     drawn = (*SMALL[:-1], "logger.tensorboard=true", "logger.report=false")
-    assert train(*drawn, hours(3.5, DRAWN), "hydra.run.dir=drawn").code == 0
+    assert train(*drawn, hours(3.5, WITH_REPORT), "hydra.run.dir=drawn").code == 0
     assert train(*SMALL, hours(3.5), "hydra.run.dir=bare").code == 0
     assert metrics(tmp_path / "drawn")["epochs"] == metrics(tmp_path / "bare")["epochs"] == 3
 
@@ -148,7 +159,7 @@ def test_less_is_kept_back_where_nothing_is_drawn(train, tmp_path, a_second_an_e
 def test_measuring_counts_from_when_the_faces_lay_in_memory(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(time_budget.time, "perf_counter", lambda: 12.0)
-    assert time_budget.spent(SimpleNamespace(laid_at=5.0)) == 7.0
+    assert time_budget.spent(SimpleNamespace(loaded_at=5.0)) == 7.0
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""No step waits for the device: on a GPU, a look at a figure costs more than the step.
+"""No step waits for the device: on a GPU, reading one value takes longer than the step.
 
-Tensors of the device "meta" have shapes and no values: whatever would read one, by copying it to the host or by asking
-how large a result is, fails. Data, augmentation, network, loss, scores and what is called after each step run on it.
+Tensors of the device "meta" have shapes and no values: code that reads a value, or needs one for the size of a
+result, fails. Data, augmentation, network, loss, metrics and callbacks after each step run on it.
 """
 
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from fer.data.transforms.mixup import Mixing
 from fer.models import create
 from fer.optim.losses import LOSSES
 from fer.training.callbacks.ema import Averaging
-from fer.training.callbacks.guards import LOOK_EVERY, FiniteLoss
+from fer.training.callbacks.guards import CHECK_EVERY, FiniteLoss
 
 META = torch.device("meta")
 EVERYTHING = AugmentSettings(0.5, 10.0, 0.1, 0.1, 2, 0.2, 0.2, 0.5)
@@ -28,7 +28,7 @@ TRAINER = {"training": True, "current_epoch": 0, "overfit_batches": 0, "state": 
 
 
 def served(monkeypatch, augment=EVERYTHING, mixed=None, **changes):
-    """Return the module, and a training batch as the device gets it."""
+    """Return the data module, and a training batch on the device."""
     monkeypatch.setattr(datamodule, "seed_noise", lambda device, seed: None)  # of a device that has no generator
     settings = DataSettings(path="synthetic", synthetic_count=140, image_size=24, cache=None, **changes)
     data = FERDataModule(settings, build(augment), stages=[[20, 1], [24, 1]], mixing=mixed)
@@ -52,7 +52,7 @@ def network(name, loss="cross_entropy"):
 
 
 def step(model, batch):
-    """Run what Lightning runs in a step, but for the optimizer, whose kernels need values; return the loss."""
+    """Run a step as Lightning does, without the optimizer, whose kernels need values; return the loss."""
     loss = model.training_step(batch, 0)
     assert isinstance(loss, Tensor)
     assert loss.device == META
@@ -99,13 +99,13 @@ def test_what_is_called_after_a_step_reads_no_value(monkeypatch):
     averaging.setup(trainer, model, "fit")  # as Lightning does, before the network is where it will be
     model.to(META)
     finite.on_train_start(trainer, model)
-    for place in range(LOOK_EVERY - 2, LOOK_EVERY + 1):
+    for index in range(CHECK_EVERY - 2, CHECK_EVERY + 1):
         outputs = {"loss": step(model, batch)}
         trainer.global_step += 1
         for callback in (finite, averaging):
-            callback.on_train_batch_end(trainer, model, outputs, batch, place)
-    with pytest.raises((RuntimeError, NotImplementedError)):  # the look at an epoch's end does wait
-        finite.look(trainer)
+            callback.on_train_batch_end(trainer, model, outputs, batch, index)
+    with pytest.raises((RuntimeError, NotImplementedError)):  # the check at an epoch's end waits
+        finite.check(trainer)
 
 
 def test_a_step_that_looks_is_found(monkeypatch):

@@ -1,1 +1,1 @@
-"""What is wrong with a data set, and what may be done."""
+"""Audits: problems of a data set, and suggestions for each face."""

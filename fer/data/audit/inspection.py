@@ -1,6 +1,6 @@
-"""What an audit finds in a table of faces: classes by split, twins, near twins, non-faces, votes, brightness, contrast.
+"""The inspection of an audit: splits, duplicates, near duplicates, pictures without a face, brightness, contrast.
 
-found = examine(faces, split_of(faces, None, settings), quick=False)
+findings = examine(faces, split_of(faces, None, settings), quick=False)
 """
 
 from dataclasses import dataclass, replace
@@ -12,32 +12,32 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data.audit import near_duplicates
-from fer.data.audit.near_duplicates import NearTwins
-from fer.data.duplicates import conflicts, exact_twins, one_colour
+from fer.data.audit.near_duplicates import NearDuplicates
+from fer.data.duplicates import conflicts, exact_duplicates, one_colour
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.data.splits import Rule, assigned
 
-LABELS = np.array([*EMOTIONS, "unlabelled"])  # an unlabelled face's target is -1, which counts from the end
-SHEET, SHEET_SEED = 24, 0  # faces of each class that are shown, and the seed of their draw
-EXTREMES = 100  # faces of each kind that are listed
-# Standard deviation of the pixels, in levels of grey, below which a picture shows nothing. Of FER2013's faces two that
-# are not of one colour lie below, at 0.7 and 4.1, and show none; the next, at 9.1, is a dim portrait.
+LABELS = np.array([*EMOTIONS, "unlabelled"])  # the target of an unlabelled face is -1, the last index
+SHEET, SHEET_SEED = 24, 0  # number of faces shown of each class, and the seed of their random draw
+EXTREMES = 100  # number of faces listed of each kind
+# Standard deviation of the pixels, in grey levels, below which a picture shows no face. Two images of FER2013 that are
+# not of one colour are below, with 0.7 and 4.1, and show no face; the next, with 9.1, is a dim portrait.
 FLAT = 5.0
 NOT_A_FACE = FERPLUS_COLUMNS.index("NF")
-BLOCK = 1024  # faces at a time, whose floats stay small beside the table
-OWN = "as given by the source's own folders or files"
+BLOCK = 1024  # faces converted to float at once: little memory compared with the table
+AS_GIVEN = "as given by the source's own folders or files"
 
 
 class Split(NamedTuple):
-    """Who belongs where.
+    """The split of each face.
 
     Args:
         splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
-        rule: "official", "as_given", "holdout", or "all" where the source tells no split.
-        meaning: of the rule, for these faces.
-        why: why the official rule was left, where nobody asked for another; else empty.
+        rule: "official", "as_given", "holdout", or "all" if the source has no split.
+        meaning: explanation of the rule for these faces.
+        why: reason why the official rule, the default, does not apply; else empty.
     """
 
     splits: NDArray[np.int8]
@@ -46,17 +46,17 @@ class Split(NamedTuple):
     why: str = ""
 
     def names(self) -> NDArray[np.str_]:
-        """Return (N,) the split of each face by name."""
+        """Return the name of each face's split, (N,)."""
         rest = "all" if self.rule == "all" else "no split"
-        return np.array([*SPLITS, rest])[self.splits]  # UNKNOWN is -1, which counts from the end
+        return np.array([*SPLITS, rest])[self.splits]  # UNKNOWN is -1, the last index
 
 
 class Light(NamedTuple):
     """Brightness and contrast of N faces.
 
     Args:
-        mean: (N,) mean of a face's pixels, in levels of grey, 0 to 255.
-        spread: (N,) their standard deviation, 0 to 127.5.
+        mean: (N,) mean of the pixels, in grey levels, 0 to 255.
+        spread: (N,) standard deviation of the pixels, 0 to 127.5.
     """
 
     mean: NDArray[np.float64]
@@ -64,12 +64,12 @@ class Light(NamedTuple):
 
 
 class NoFaces(NamedTuple):
-    """Which of N pictures show no face.
+    """Pictures without a face, of N.
 
     Args:
-        voted: (N,) whether more than half of the FER+ votes say so; none where there are no votes.
-        likely: (N,) whether it is the most frequent of the FER+ answers.
-        flat: (N,) whether the pixels differ, but so little (``FLAT``) that they show nothing.
+        voted: (N,) whether more than half of the FER+ votes are "not a face"; all False without votes.
+        likely: (N,) whether "not a face" is the most frequent FER+ answer.
+        flat: (N,) whether the pixels differ by so little (``FLAT``) that no face can be seen.
     """
 
     voted: NDArray[np.bool_]
@@ -78,46 +78,46 @@ class NoFaces(NamedTuple):
 
 
 class Suspects(NamedTuple):
-    """Labels that networks which have not seen the faces contradict, of N faces.
+    """Labels contradicted by networks that were not trained on these faces, of N faces.
 
     Args:
         runs: folders of the runs that predicted, in order.
-        covered: (N,) whether a face was predicted.
-        predicted: (N,) the likeliest label, index in ``EMOTIONS``; ``UNKNOWN`` where not covered.
-        quality: (N,) cleanlab's label quality score, here the probability of the given label; NaN where not covered.
-        places: of the K suspects, the least likely label first.
+        covered: (N,) whether a face has a prediction.
+        predicted: (N,) predicted label, index in ``EMOTIONS``; ``UNKNOWN`` without a prediction.
+        quality: (N,) cleanlab's label quality score, here the probability of the given label; NaN without a prediction.
+        indices: (K,) indices of the suspects, the least likely label first.
         accuracy: of the predictions.
-        settings: split rule and network of the runs, in words.
+        settings: description of the split rule and network of the runs.
     """
 
     runs: list[str]
     covered: NDArray[np.bool_]
     predicted: NDArray[np.int8]
     quality: NDArray[np.float64]
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     accuracy: float
     settings: str
 
 
 @dataclass(frozen=True)
-class Found:
-    """N faces and what was found among them; a place is an index into the table.
+class Findings:
+    """The results of an inspection of N faces. Faces are given by their indices in the table.
 
     Args:
         faces: the table.
-        split: who belongs where.
+        split: the split of each face.
         labels: (N,) names of the emotions, or "unlabelled".
-        splits: (N,) names of the splits; "no split" where a face belongs to none, "all" where the source tells none.
-        sheets: label -> places of a draw of its faces.
-        groups: places of the faces of each of G groups of exact twins.
+        splits: (N,) names of the splits; "no split" for faces in none, "all" if the source has no split.
+        sheets: label -> indices of a random draw of its faces.
+        groups: indices of the faces of each of G groups of exact duplicates.
         conflicting: (G,) whether the labels within a group differ.
-        one_colour: (N,) whether all pixels of a face are the same.
-        near: groups of near twins; None in a quick audit.
-        near_conflicting: whether the labels within each of them differ; empty in a quick audit.
-        no_faces: which pictures show none; those of one colour are not among them.
+        one_colour: (N,) whether all pixels of a face are equal.
+        near: groups of near duplicates; None in a quick audit.
+        near_conflicting: whether the labels within each near group differ; empty in a quick audit.
+        no_faces: pictures without a face, other than those of one colour.
         suspects: labels that predictions contradict; None without predictions.
         light: brightness and contrast; None in a quick audit.
-        extremes: "darkest", "brightest" and "flattest" -> places, the most extreme first; empty in a quick audit.
+        extremes: "darkest", "brightest" and "flattest" -> indices, the most extreme first; empty in a quick audit.
     """
 
     faces: Faces
@@ -128,7 +128,7 @@ class Found:
     groups: list[NDArray[np.int64]]
     conflicting: NDArray[np.bool_]
     one_colour: NDArray[np.bool_]
-    near: NearTwins | None
+    near: NearDuplicates | None
     near_conflicting: NDArray[np.bool_]
     no_faces: NoFaces
     suspects: Suspects | None
@@ -137,44 +137,43 @@ class Found:
 
 
 def split_of(faces: Faces, rule: Rule | None, settings: DataSettings) -> Split:
-    """Return the split by the rule that was asked for; where none was, the official one, else what the source tells.
+    """Return the split by ``rule``; by default the official one, else the source's own.
 
     Raises:
-        FerError: the rule that was asked for does not apply.
+        FerError: ``rule`` is given and does not apply to the faces.
     """
-    wanted: Rule = rule or "official"
+    tried: Rule = rule or "official"
     try:
-        splits = assigned(faces, replace(settings, split=wanted))
-        return Split(splits, wanted, meaning(faces, wanted))
+        splits = assigned(faces, replace(settings, split=tried))
+        return Split(splits, tried, meaning(faces, tried))
     except FerError as error:
         if rule is not None:
             raise
-        why = (
-            str(error).partition(";")[0].removeprefix(f"{setting('data.split', 'official')}: ")
-        )  # the rest is advice for training
+        problem = str(error).partition(";")[0]  # the rest is advice for training
+        why = problem.removeprefix(f"{setting('data.split', 'official')}: ")
     if (faces.given != UNKNOWN).any():
-        return Split(faces.given, "as_given", OWN, why)  # as they are: no val is drawn out of train
-    return Split(faces.given, "all", "none, the source tells no split", why)
+        return Split(faces.given, "as_given", AS_GIVEN, why)  # unchanged: no val is drawn from train
+    return Split(faces.given, "all", "none, the source has no split", why)
 
 
 def meaning(faces: Faces, rule: Rule) -> str:
-    """Return what a rule means for these faces."""
+    """Return the explanation of a split rule for these faces."""
     if rule == "holdout":
         return "holdout, a seeded and stratified 80/20 of everything"
     if rule == "as_given":
-        return OWN if (faces.given == SPLITS.index("val")).any() else f"{OWN}, val drawn out of train"
+        return AS_GIVEN if (faces.given == SPLITS.index("val")).any() else f"{AS_GIVEN}, val drawn from train"
     drawn = faces.source.path == SYNTHETIC
     return "official" if drawn else "official (train is Training, val PublicTest, test PrivateTest)"
 
 
-def examine(faces: Faces, split: Split, *, quick: bool, suspects: Suspects | None = None) -> Found:
-    """Look through the table; a quick look leaves out near twins, brightness and contrast."""
-    groups = exact_twins(faces.images)
+def examine(faces: Faces, split: Split, *, quick: bool, suspects: Suspects | None = None) -> Findings:
+    """Inspect the faces; ``quick`` leaves out near duplicates, brightness and contrast."""
+    groups = exact_duplicates(faces.images)
     labels, plain = LABELS[faces.targets], one_colour(faces.images)
     light = None if quick else brightness_and_contrast(faces.images)
     no_faces = without_face(faces, light, plain)
-    near = None if quick else near_duplicates.near_twins(faces.images, groups, plain | no_faces.flat)
-    return Found(
+    near = None if quick else near_duplicates.find_groups(faces.images, groups, plain | no_faces.flat)
+    return Findings(
         faces=faces,
         split=split,
         labels=labels,
@@ -193,17 +192,17 @@ def examine(faces: Faces, split: Split, *, quick: bool, suspects: Suspects | Non
 
 
 def draw_sheets(labels: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
-    """Return label -> places of a seeded draw of ``SHEET`` faces, or of all where there are fewer."""
+    """Return label -> indices of ``SHEET`` faces drawn at random, or of all faces if there are fewer."""
     sheets = {}
     for name in LABELS:
-        places = np.flatnonzero(labels == name)
-        if places.size:
-            sheets[str(name)] = np.sort(np.random.default_rng(SHEET_SEED).permutation(places)[:SHEET])
+        indices = np.flatnonzero(labels == name)
+        if indices.size:
+            sheets[str(name)] = np.sort(np.random.default_rng(SHEET_SEED).permutation(indices)[:SHEET])
     return sheets
 
 
 def brightness_and_contrast(images: NDArray[np.uint8]) -> Light:
-    """Return mean and standard deviation of each face's pixels.
+    """Return the mean and standard deviation of the pixels of each face.
 
     Args:
         images: (N, S, S).
@@ -217,28 +216,28 @@ def brightness_and_contrast(images: NDArray[np.uint8]) -> Light:
 
 
 def without_face(faces: Faces, light: Light | None, plain: NDArray[np.bool_]) -> NoFaces:
-    """Return which pictures show no face, by the votes where there are any and by their contrast where it is known.
+    """Return the pictures without a face, by votes if there are any and by contrast if it is known.
 
     Args:
         faces: the table.
         light: brightness and contrast.
-        plain: (N,) which are of one colour; they are no part of the flat ones.
+        plain: (N,) whether a picture is of one colour; such pictures do not count as flat.
     """
-    nothing = np.zeros(len(faces), np.bool_)
-    flat = nothing if light is None else (light.spread < FLAT) & ~plain
+    none = np.zeros(len(faces), np.bool_)
+    flat = none if light is None else (light.spread < FLAT) & ~plain
     if faces.votes is None:
-        return NoFaces(nothing, nothing, flat)
-    given, votes = faces.votes.sum(1, dtype=np.int64), faces.votes[:, NOT_A_FACE].astype(np.int64)
-    return NoFaces(2 * votes > given, faces.votes.argmax(1) == NOT_A_FACE, flat)
+        return NoFaces(none, none, flat)
+    total, votes = faces.votes.sum(1, dtype=np.int64), faces.votes[:, NOT_A_FACE].astype(np.int64)
+    return NoFaces(2 * votes > total, faces.votes.argmax(1) == NOT_A_FACE, flat)
 
 
 def extremes(light: Light, plain: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
-    """Return kind -> places of its ``EXTREMES`` most extreme faces; one-colour ones, which would lead, are left out."""
-    places = np.flatnonzero(~plain)
+    """Return kind -> indices of the ``EXTREMES`` most extreme faces, without pictures of one colour."""
+    indices = np.flatnonzero(~plain)
     ranked = {"darkest": light.mean, "brightest": -light.mean, "flattest": light.spread}
-    return {kind: places[np.argsort(values[places], kind="stable")[:EXTREMES]] for kind, values in ranked.items()}
+    return {kind: indices[np.argsort(values[indices], kind="stable")[:EXTREMES]] for kind, values in ranked.items()}
 
 
 def present(splits: NDArray[np.str_]) -> list[str]:
-    """Return the names of the splits that hold faces, in their usual order."""
+    """Return the names of the splits that contain faces: train, val, test, others."""
     return [name for name in (*SPLITS, "no split", "all") if (splits == name).any()]

@@ -1,13 +1,13 @@
-"""What to do about what an audit found: a line for each face and reason, as ``audit.csv`` holds them.
+"""Suggestions of an audit, a line of ``audit.csv`` for each face and reason.
 
-advise(found)
+advise(findings)
 
-- ``exclude``, which ``data.exclude=audit.csv`` obeys, is only ever said of faces of train: figures on val and test stay
-  comparable. Pictures that show no face (more than half of FER+'s votes, one colour, or nearly so); those with a twin,
-  exact or near, in val or test; of twins within train whose labels agree, all but the first; of those whose labels
-  conflict all, since nobody can say which is right.
-- ``relabel:<emotion>`` and ``look`` change nothing by themselves. A suspect label is to be looked at where FER+'s votes
-  are joined and their most frequent answer is not what the network prefers, else another one is named.
+- ``exclude`` is suggested for faces of train alone, so that metrics on val and test stay comparable;
+  ``data.exclude=audit.csv`` removes these faces. They are: pictures without a face (by more than half of FER+'s votes,
+  of one colour, or nearly so); faces with an exact or near duplicate in val or test; of duplicates within train with
+  equal labels, all but the first; of duplicates with conflicting labels, all, since the true label is unknown.
+- ``relabel:<emotion>`` and ``look`` change nothing by themselves. For a suspect label, ``relabel`` names the network's
+  prediction. ``look`` is suggested instead if FER+'s votes are joined and their most frequent answer is another one.
 """
 
 from collections.abc import Iterator
@@ -16,107 +16,110 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.data.audit.inspection import Found
+from fer.data.audit.inspection import Findings
 from fer.data.faces import UNKNOWN
 from fer.data.labels import EMOTIONS
 from fer.data.readers.ferplus import COLUMN_EMOTIONS
 
 EXCLUDE, LOOK, RELABEL = "exclude", "look", "relabel:"
-SCORED = ("val", "test")  # what figures are told of
+SCORED = ("val", "test")  # splits with published metrics
 
 
 class Advice(NamedTuple):
-    """A face, what is the matter with it, and what may be done.
+    """A problem of one face, with a suggestion.
 
     Args:
-        place: of the face in the table.
-        reason: in a few words, of few kinds.
+        face: index of the face in the table.
+        reason: short text of the problem, one of a few kinds.
         suggestion: ``exclude``, ``look`` or ``relabel:<emotion>``.
-        first: place of the first face of its group of twins; None where the reason is another.
-        score: share of the votes that see no face; standard deviation of flat pixels; correlation of a near twin with
-            the first of its group; probability of a suspect label; else None.
+        first: index of the first face of its group of duplicates; None for other problems.
+        score: share of the votes for "not a face"; standard deviation of a flat picture; correlation of a near
+            duplicate with the first of its group; probability of a suspect label; else None.
     """
 
-    place: int
+    face: int
     reason: str
     suggestion: str
     first: int | None = None
     score: float | None = None
 
 
-def advise(found: Found) -> list[Advice]:
-    """Return what may be done about what was found, in the table's order."""
-    return sorted([*_no_faces(found), *_twins(found), *_suspects(found)], key=lambda advice: advice.place)
+def advise(findings: Findings) -> list[Advice]:
+    """Return the suggestions for all problems findings, in the order of the table."""
+    return sorted([*_no_faces(findings), *_duplicates(findings), *_suspects(findings)], key=lambda advice: advice.face)
 
 
-def trained(found: Found) -> NDArray[np.bool_]:
-    """Return (N,) which faces are of train; where the source tells no split, all may be."""
-    own: NDArray[np.bool_] = np.isin(found.splits, ("train", "all"))
-    return own
+def trained(findings: Findings) -> NDArray[np.bool_]:
+    """Return (N,) whether a face is in train; without a split, all faces count as train."""
+    inside: NDArray[np.bool_] = np.isin(findings.splits, ("train", "all"))
+    return inside
 
 
-def _no_faces(found: Found) -> Iterator[Advice]:
-    own, held = trained(found), found.no_faces
-    for place in np.flatnonzero(held.voted | held.likely | held.flat | found.one_colour).tolist():
-        sure = EXCLUDE if own[place] else LOOK
-        if held.voted[place] or held.likely[place]:
-            votes = found.faces.votes
+def _no_faces(findings: Findings) -> Iterator[Advice]:
+    inside, problems = trained(findings), findings.no_faces
+    for index in np.flatnonzero(problems.voted | problems.likely | problems.flat | findings.one_colour).tolist():
+        suggestion = EXCLUDE if inside[index] else LOOK
+        if problems.voted[index] or problems.likely[index]:
+            votes = findings.faces.votes
             assert votes is not None
-            share = float(votes[place, -1] / votes[place].sum())  # NF is the last of the answers
+            share = float(votes[index, -1] / votes[index].sum())  # NF is the last of the answers
             yield (
-                Advice(place, "not a face", sure, score=share)
-                if held.voted[place]
-                else Advice(place, "perhaps not a face", LOOK, score=share)
+                Advice(index, "not a face", suggestion, score=share)
+                if problems.voted[index]
+                else Advice(index, "perhaps not a face", LOOK, score=share)
             )
-        if found.one_colour[place]:
-            yield Advice(place, "one colour", sure)
-        if held.flat[place]:
-            assert found.light is not None
-            yield Advice(place, "nearly one colour", sure, score=float(found.light.spread[place]))
+        if findings.one_colour[index]:
+            yield Advice(index, "one colour", suggestion)
+        if problems.flat[index]:
+            assert findings.light is not None
+            yield Advice(index, "nearly one colour", suggestion, score=float(findings.light.spread[index]))
 
 
-def _twins(found: Found) -> Iterator[Advice]:
-    """Yield advice on twins; of one colour they are no twins but nothing."""
-    exact = np.arange(len(found.labels))  # the first of a face's exact twins
-    for group in found.groups:
+def _duplicates(findings: Findings) -> Iterator[Advice]:
+    """Yield suggestions for exact and near duplicates, without pictures of one colour."""
+    exact = np.arange(len(findings.labels))  # index of the first exact duplicate of each face
+    for group in findings.groups:
         exact[group] = group[0]
-    near = found.near.groups if found.near else []
-    inside = {int(place) for group in near for place in group}
-    apart = [group for group in found.groups if int(group[0]) not in inside and not found.one_colour[group[0]]]
-    own = trained(found)
+    near = findings.near.groups if findings.near else []
+    in_near = {int(index) for group in near for index in group}
+    apart = [group for group in findings.groups if int(group[0]) not in in_near and not findings.one_colour[group[0]]]
+    inside = trained(findings)
     for group in (*near, *apart):
-        scored = group[np.isin(found.splits[group], SCORED)]
-        mine, conflict = group[own[group]], differ(found.faces.targets[group])
+        scored = group[np.isin(findings.splits[group], SCORED)]
+        train, conflict = group[inside[group]], differ(findings.faces.targets[group])
         if scored.size:
-            yield from (_of(found, place, _leak(found, exact, place, scored), EXCLUDE, group) for place in mine)
+            yield from (_of(findings, index, _leak(findings, exact, index, scored), EXCLUDE, group) for index in train)
         elif conflict:
-            yield from (_of(found, place, _contradicted(found, exact, place, group), EXCLUDE, group) for place in mine)
+            for index in train:
+                yield _of(findings, index, _contradicted(findings, exact, index, group), EXCLUDE, group)
         else:
-            for number, place in enumerate(mine[1:], start=1):
-                copied = (exact[mine[:number]] == exact[place]).any()
-                yield _of(found, place, f"{_kind(copied)} twin in train", EXCLUDE, group)
+            for number, index in enumerate(train[1:], start=1):
+                copied = (exact[train[:number]] == exact[index]).any()
+                yield _of(findings, index, f"{_kind(copied)} duplicate in train", EXCLUDE, group)
         if conflict:
-            others = group[~own[group]]
-            yield from (_of(found, place, _contradicted(found, exact, place, group), LOOK, group) for place in others)
+            for index in group[~inside[group]]:
+                yield _of(findings, index, _contradicted(findings, exact, index, group), LOOK, group)
 
 
-def _of(found: Found, place: int, reason: str, suggestion: str, group: NDArray[np.int64]) -> Advice:
-    """Return advice on a face of a group; only a near twin has a likeness to tell."""
-    like = None if found.near is None or np.isnan(found.near.likeness[place]) else float(found.near.likeness[place])
-    return Advice(int(place), reason, suggestion, int(group[0]), like if reason.startswith("near") else None)
+def _of(findings: Findings, index: int, reason: str, suggestion: str, group: NDArray[np.int64]) -> Advice:
+    """Return the suggestion for a face of a group; only near duplicates have a score, their likeness."""
+    score = None
+    if reason.startswith("near") and findings.near is not None and not np.isnan(findings.near.likeness[index]):
+        score = float(findings.near.likeness[index])
+    return Advice(int(index), reason, suggestion, int(group[0]), score)
 
 
-def _leak(found: Found, exact: NDArray[np.int64], place: int, scored: NDArray[np.int64]) -> str:
-    """Return which scored splits hold twins of a face, and of which kind the nearest is."""
-    same = scored[exact[scored] == exact[place]]
-    where = set(found.splits[same if same.size else scored].tolist())
-    return f"{_kind(same.size > 0)} twin in {' and '.join(name for name in SCORED if name in where)}"
+def _leak(findings: Findings, exact: NDArray[np.int64], index: int, scored: NDArray[np.int64]) -> str:
+    """Return the reason for a face with duplicates in val or test: their kind (exact first) and their splits."""
+    same = scored[exact[scored] == exact[index]]
+    splits = set(findings.splits[same if same.size else scored].tolist())
+    return f"{_kind(same.size > 0)} duplicate in {' and '.join(name for name in SCORED if name in splits)}"
 
 
-def _contradicted(found: Found, exact: NDArray[np.int64], place: int, group: NDArray[np.int64]) -> str:
-    """Return of which kind the twins of a face are whose labels conflict with each other or with its own."""
-    same = group[exact[group] == exact[place]]
-    return f"{_kind(differ(found.faces.targets[same]))} twin of another label"
+def _contradicted(findings: Findings, exact: NDArray[np.int64], index: int, group: NDArray[np.int64]) -> str:
+    """Return the reason for a face in a group with conflicting labels: the kind of the duplicates that conflict."""
+    same = group[exact[group] == exact[index]]
+    return f"{_kind(differ(findings.faces.targets[same]))} duplicate of another label"
 
 
 def _kind(exact: bool | np.bool_) -> str:
@@ -124,17 +127,17 @@ def _kind(exact: bool | np.bool_) -> str:
 
 
 def differ(targets: NDArray[np.int8]) -> bool:
-    """Return whether labels conflict; one that is not known contradicts none."""
+    """Return whether labels conflict; unknown labels conflict with none."""
     return len(set(targets.tolist()) - {UNKNOWN}) > 1
 
 
-def _suspects(found: Found) -> Iterator[Advice]:
-    if (suspects := found.suspects) is None:
+def _suspects(findings: Findings) -> Iterator[Advice]:
+    if (suspects := findings.suspects) is None:
         return
-    votes = found.faces.votes
+    votes = findings.faces.votes
     answers = None if votes is None else COLUMN_EMOTIONS[votes.argmax(1)]
-    for place in suspects.places.tolist():
-        label = suspects.predicted[place]
-        sure = answers is None or answers[place] == label
-        suggestion = f"{RELABEL}{EMOTIONS[label]}" if sure else LOOK
-        yield Advice(place, "suspect label", suggestion, score=float(suspects.quality[place]))
+    for index in suspects.indices.tolist():
+        label = suspects.predicted[index]
+        supported = answers is None or answers[index] == label
+        suggestion = f"{RELABEL}{EMOTIONS[label]}" if supported else LOOK
+        yield Advice(index, "suspect label", suggestion, score=float(suspects.quality[index]))

@@ -1,4 +1,6 @@
-"""What an audit found, in numbers: the plain values of ``audit.json``.
+"""The numbers of an audit: the plain values of ``audit.json``.
+
+The keys "twins" and "near_twins" mean exact and near duplicates; files of earlier versions have the same keys.
 
 counted(examine(faces, split, quick=False))
 """
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.data.audit import near_duplicates
-from fer.data.audit.inspection import FLAT, LABELS, SHEET_SEED, Found, Suspects, present
+from fer.data.audit.inspection import FLAT, LABELS, SHEET_SEED, Findings, Suspects, present
 from fer.data.audit.suggestions import EXCLUDE, LOOK, RELABEL, Advice
 from fer.data.duplicates import across
 from fer.data.faces import UNKNOWN, Faces
@@ -21,34 +23,34 @@ from fer.data.readers.ferplus import COLUMN_EMOTIONS
 PERCENTILES = {"p5": 5, "median": 50, "p95": 95}
 
 
-def counted(found: Found) -> dict[str, Any]:
-    """Return everything that was found as plain values, as ``audit.json`` holds them."""
-    faces = found.faces
+def counted(findings: Findings) -> dict[str, Any]:
+    """Return the results of an inspection as plain values, the contents of ``audit.json``."""
+    faces = findings.faces
     return {
-        "quick": found.light is None,
+        "quick": findings.light is None,
         "dataset": about(faces),
         "split": {
-            "rule": found.split.rule,
-            "meaning": found.split.meaning,
-            "why_not_official": found.split.why or None,
+            "rule": findings.split.rule,
+            "meaning": findings.split.meaning,
+            "why_not_official": findings.split.why or None,
         },
-        **class_counts(found),
+        **class_counts(findings),
         "sheets": {
             "seed": SHEET_SEED,
-            "rows": {name: faces.rows[places].tolist() for name, places in found.sheets.items()},
+            "rows": {name: faces.rows[indices].tolist() for name, indices in findings.sheets.items()},
         },
-        "twins": twin_counts(found),
-        "near_twins": near_counts(found),
-        "no_faces": no_face_counts(found),
-        "one_colour": {"faces": int(found.one_colour.sum()), "rows": faces.rows[found.one_colour].tolist()},
+        "twins": duplicate_counts(findings),
+        "near_twins": near_duplicate_counts(findings),
+        "no_faces": no_face_counts(findings),
+        "one_colour": {"faces": int(findings.one_colour.sum()), "rows": faces.rows[findings.one_colour].tolist()},
         "votes": vote_counts(faces),
-        "suspects": suspect_counts(found),
-        "light": light_figures(found),
+        "suspects": suspect_counts(findings),
+        "light": light_percentiles(findings),
     }
 
 
 def about(faces: Faces) -> dict[str, Any]:
-    """Return where the faces came from and what the reader decided, as plain values."""
+    """Return the origin of the faces and the reader's decisions as plain values."""
     source = faces.source
     return {
         "name": source.name,
@@ -62,208 +64,211 @@ def about(faces: Faces) -> dict[str, Any]:
     }
 
 
-def class_counts(found: Found) -> dict[str, Any]:
-    """Return faces by split and class, and of each split the largest class over the smallest."""
-    counts = {name: by_label(found.labels[found.splits == name]) for name in present(found.splits)}
-    total = by_label(found.labels)
+def class_counts(findings: Findings) -> dict[str, Any]:
+    """Return the number of faces by split and class, and the class imbalance of each split."""
+    counts = {name: by_label(findings.labels[findings.splits == name]) for name in present(findings.splits)}
+    total = by_label(findings.labels)
     if not total["unlabelled"]:
-        for held in (*counts.values(), total):
-            del held["unlabelled"]
+        for table in (*counts.values(), total):
+            del table["unlabelled"]
     return {
-        "n": len(found.labels),
+        "n": len(findings.labels),
         "counts": counts,
         "total": total,
-        "imbalance": {name: imbalance(held) for name, held in (*counts.items(), ("total", total))},
+        "imbalance": {name: imbalance(table) for name, table in (*counts.items(), ("total", total))},
     }
 
 
 def by_label(labels: NDArray[np.str_]) -> dict[str, int]:
-    """Return label -> faces."""
+    """Return label -> number of faces."""
     return {str(name): int((labels == name).sum()) for name in LABELS}
 
 
-def imbalance(held: dict[str, int]) -> float | None:
-    """Return the faces of the largest class over those of the smallest; None where a class is empty."""
-    sizes = [held[name] for name in EMOTIONS]
+def imbalance(counts: dict[str, int]) -> float | None:
+    """Return the size of the largest class divided by that of the smallest; None if a class is empty."""
+    sizes = [counts[name] for name in EMOTIONS]
     return max(sizes) / min(sizes) if min(sizes) else None
 
 
-def twin_counts(found: Found) -> dict[str, Any]:
-    """Return the groups of exact twins in numbers: all, those of one colour, by where their faces lie, by size."""
-    plain = [number for number, group in enumerate(found.groups) if found.one_colour[group[0]]]
+def duplicate_counts(findings: Findings) -> dict[str, Any]:
+    """Return the numbers of groups of exact duplicates: all, of one colour, by split, by size, and between splits."""
+    plain = [number for number, group in enumerate(findings.groups) if findings.one_colour[group[0]]]
     return {
-        **tally(found, range(len(found.groups))),
-        "where": {name: tally(found, numbers) for name, numbers in by_place(found, found.groups).items()},
-        "one_colour": tally(found, plain),
-        "sizes": {str(size): count for size, count in sorted(Counter(map(len, found.groups)).items())},
-        "splits": twin_matrix(found),
+        **tally(findings, range(len(findings.groups))),
+        "where": {name: tally(findings, numbers) for name, numbers in by_split(findings, findings.groups).items()},
+        "one_colour": tally(findings, plain),
+        "sizes": {str(size): count for size, count in sorted(Counter(map(len, findings.groups)).items())},
+        "splits": duplicate_matrix(findings),
     }
 
 
-def by_place(found: Found, groups: Sequence[NDArray[np.int64]]) -> dict[str, list[int]]:
-    """Return "within train" and the like, then "across splits" -> numbers of the groups that lie there."""
-    where: dict[str, list[int]] = {}
+def by_split(findings: Findings, groups: Sequence[NDArray[np.int64]]) -> dict[str, list[int]]:
+    """Return "within train" and the like, then "across splits" -> numbers of the groups of this kind."""
+    table: dict[str, list[int]] = {}
     for number, group in enumerate(groups):
-        held = set(found.splits[group].tolist())
-        where.setdefault(f"within {held.pop()}" if len(held) == 1 else "across splits", []).append(number)
-    order = [*(f"within {name}" for name in present(found.splits)), "across splits"]
-    return {name: where[name] for name in order if name in where}
+        splits = set(findings.splits[group].tolist())
+        table.setdefault(f"within {splits.pop()}" if len(splits) == 1 else "across splits", []).append(number)
+    order = [*(f"within {name}" for name in present(findings.splits)), "across splits"]
+    return {name: table[name] for name in order if name in table}
 
 
-def tally(found: Found, numbers: Iterable[int]) -> dict[str, int]:
-    """Return groups, faces, copies beyond the first, and groups whose labels conflict, of the groups numbered so."""
+def tally(findings: Findings, numbers: Iterable[int]) -> dict[str, int]:
+    """Return, for the groups with these numbers, the numbers of groups, faces, further copies and label conflicts."""
     chosen = list(numbers)
-    faces = sum(len(found.groups[number]) for number in chosen)
-    conflicting = sum(bool(found.conflicting[number]) for number in chosen)
+    faces = sum(len(findings.groups[number]) for number in chosen)
+    conflicting = sum(bool(findings.conflicting[number]) for number in chosen)
     return {"groups": len(chosen), "faces": faces, "copies": faces - len(chosen), "conflicting_groups": conflicting}
 
 
-def twin_matrix(found: Found) -> dict[str, dict[str, int]]:
-    """Return split -> split -> faces of the first that have a twin in the second, splits without faces left out."""
-    return named(found, across(found.groups, found.split.splits))
+def duplicate_matrix(findings: Findings) -> dict[str, dict[str, int]]:
+    """Return split -> split -> number of faces of the first with an exact duplicate in the second."""
+    return named(findings, across(findings.groups, findings.split.splits))
 
 
-def named(found: Found, table: NDArray[np.int64]) -> dict[str, dict[str, int]]:
-    """Return a table of splits by splits, as ``across`` makes it, by the names of those that hold faces."""
-    place = {name: index for index, name in enumerate(SPLITS)}
-    names = present(found.splits)
-    return {one: {other: int(table[place.get(one, -1), place.get(other, -1)]) for other in names} for one in names}
+def named(findings: Findings, table: NDArray[np.int64]) -> dict[str, dict[str, int]]:
+    """Return a table of ``across`` as split -> split -> number, without empty splits."""
+    position = {name: index for index, name in enumerate(SPLITS)}  # other names: the last row and column
+    names = present(findings.splits)
+    return {a: {b: int(table[position.get(a, -1), position.get(b, -1)]) for b in names} for a in names}
 
 
-def near_counts(found: Found) -> dict[str, Any] | None:
-    """Return the groups of near twins in numbers: all, by where their faces lie, by size; None in a quick audit.
+def near_duplicate_counts(findings: Findings) -> dict[str, Any] | None:
+    """Return the numbers of groups of near duplicates: all, by split, by size; None in a quick audit.
 
-    Exact copies within a group are faces of it, and count as one picture. In "splits" a face counts where it has a near
-    twin and no exact one.
+    Exact copies within a group are separate faces but one picture. "splits" counts the faces of a split with a near
+    duplicate and no exact duplicate in the other.
     """
-    if found.near is None:
+    if findings.near is None:
         return None
-    groups = found.near.groups
-    exact = {int(group[0]): len(group) - 1 for group in found.groups}
-    pictures = [len(group) - sum(exact.get(place, 0) for place in group.tolist()) for group in groups]
+    groups = findings.near.groups
+    exact = {int(group[0]): len(group) - 1 for group in findings.groups}
+    pictures = [len(group) - sum(exact.get(index, 0) for index in group.tolist()) for group in groups]
 
     def tallied(numbers: Sequence[int]) -> dict[str, int]:
         return {
             "groups": len(numbers),
             "pictures": sum(pictures[number] for number in numbers),
             "faces": sum(len(groups[number]) for number in numbers),
-            "conflicting_groups": sum(bool(found.near_conflicting[number]) for number in numbers),
+            "conflicting_groups": sum(bool(findings.near_conflicting[number]) for number in numbers),
         }
 
     inside = set(np.concatenate(groups).tolist()) if groups else set()
-    apart = [group for group in found.groups if int(group[0]) not in inside]
-    splits = found.split.splits
+    apart = [group for group in findings.groups if int(group[0]) not in inside]
+    splits = findings.split.splits
     return {
         "radius": near_duplicates.RADIUS,
         "radius_mirrored": near_duplicates.MIRRORED_RADIUS,
         "least_correlation": near_duplicates.LEAST,
         "least_detail": near_duplicates.LEAST_DETAIL,
         **tallied(range(len(groups))),
-        "mirrored": int(found.near.mirrored.sum()),
-        "where": {name: tallied(numbers) for name, numbers in by_place(found, groups).items()},
+        "mirrored": int(findings.near.mirrored.sum()),
+        "where": {name: tallied(numbers) for name, numbers in by_split(findings, groups).items()},
         "sizes": {str(size): count for size, count in sorted(Counter(pictures).items())},
-        "splits": named(found, across([*groups, *apart], splits) - across(found.groups, splits)),
+        "splits": named(findings, across([*groups, *apart], splits) - across(findings.groups, splits)),
     }
 
 
-def no_face_counts(found: Found) -> dict[str, Any]:
-    """Return how many pictures show no face, and their rows; what was not looked at is None."""
-    rows, held = found.faces.rows, found.no_faces
-    voted, seen = found.faces.votes is not None, found.light is not None
+def no_face_counts(findings: Findings) -> dict[str, Any]:
+    """Return the numbers and rows of pictures without a face; None for a kind that was not examined."""
+    rows, problems = findings.faces.rows, findings.no_faces
+    with_votes, with_light = findings.faces.votes is not None, findings.light is not None
     return {
-        "voted": int(held.voted.sum()) if voted else None,
-        "likely": int(held.likely.sum()) if voted else None,
-        "flat": int(held.flat.sum()) if seen else None,
+        "voted": int(problems.voted.sum()) if with_votes else None,
+        "likely": int(problems.likely.sum()) if with_votes else None,
+        "flat": int(problems.flat.sum()) if with_light else None,
         "flat_below": FLAT,
-        "voted_rows": rows[held.voted].tolist(),
-        "flat_rows": rows[held.flat].tolist(),
+        "voted_rows": rows[problems.voted].tolist(),
+        "flat_rows": rows[problems.flat].tolist(),
     }
 
 
-def suspect_counts(found: Found) -> dict[str, Any] | None:
-    """Return the suspect labels in numbers; None without predictions.
+def suspect_counts(findings: Findings) -> dict[str, Any] | None:
+    """Return the numbers of suspect labels; None without predictions.
 
-    Where FER+'s votes are joined, "votes" tells how often their most frequent answer is the label that was given and
-    the one that the network prefers: of suspects, and of all other faces that were predicted.
+    If FER+'s votes are joined, "votes" counts how often their most frequent answer is the given label and how often the
+    predicted one, for suspects and for all other predicted faces.
     """
-    if (suspects := found.suspects) is None:
+    if (suspects := findings.suspects) is None:
         return None
-    chosen = np.zeros(len(found.labels), np.bool_)
-    chosen[suspects.places] = True
+    chosen = np.zeros(len(findings.labels), np.bool_)
+    chosen[suspects.indices] = True
     return {
         "runs": suspects.runs,
         "settings": suspects.settings,
         "covered": int(suspects.covered.sum()),
         "accuracy": suspects.accuracy,
-        "suspects": len(suspects.places),
-        "by_label": {name: int((found.labels[chosen] == name).sum()) for name in EMOTIONS},
+        "suspects": len(suspects.indices),
+        "by_label": {name: int((findings.labels[chosen] == name).sum()) for name in EMOTIONS},
         "by_suggestion": {name: int((suspects.predicted[chosen] == i).sum()) for i, name in enumerate(EMOTIONS)},
-        "by_split": {name: int((found.splits[chosen] == name).sum()) for name in present(found.splits)},
-        "votes": answers_of(found, suspects, {"suspects": chosen, "others": suspects.covered & ~chosen}),
+        "by_split": {name: int((findings.splits[chosen] == name).sum()) for name in present(findings.splits)},
+        "votes": answers_of(findings, suspects, {"suspects": chosen, "others": suspects.covered & ~chosen}),
     }
 
 
 def answers_of(
-    found: Found, suspects: Suspects, parts: dict[str, NDArray[np.bool_]]
+    findings: Findings, suspects: Suspects, parts: dict[str, NDArray[np.bool_]]
 ) -> dict[str, dict[str, int]] | None:
-    """Return of each part how often FER+'s most frequent answer is the given, the predicted, or another label."""
-    if found.faces.votes is None:
+    """Return for each part how often FER+'s most frequent answer is the given, the predicted, or another label."""
+    if findings.faces.votes is None:
         return None
-    answers, given = COLUMN_EMOTIONS[found.faces.votes.argmax(1)], found.faces.targets
-    told = {}
-    for name, own in parts.items():
-        right, wrong = answers[own] == given[own], answers[own] == suspects.predicted[own]
-        told[name] = {
-            "faces": int(own.sum()),
-            "as_given": int(right.sum()),
-            "as_predicted": int(wrong.sum()),
-            "neither": int((~right & ~wrong).sum()),
+    answers, given = COLUMN_EMOTIONS[findings.faces.votes.argmax(1)], findings.faces.targets
+    table = {}
+    for name, part in parts.items():
+        as_given, as_predicted = answers[part] == given[part], answers[part] == suspects.predicted[part]
+        table[name] = {
+            "faces": int(part.sum()),
+            "as_given": int(as_given.sum()),
+            "as_predicted": int(as_predicted.sum()),
+            "neither": int((~as_given & ~as_predicted).sum()),
         }
-    return told
+    return table
 
 
 def vote_counts(faces: Faces) -> dict[str, Any] | None:
-    """Return what FER+'s annotators said of the faces of each label; None without votes.
+    """Return the answers of FER+'s annotators by label; None without votes.
 
-    Of answers that are equally frequent the first in the order of ``FERPLUS_COLUMNS`` counts, as in the reader.
+    Among equally frequent answers the first one in ``FERPLUS_COLUMNS`` counts, as in the reader.
     """
     if faces.votes is None:
         return None
     answers = faces.votes.argmax(1)
     table = np.zeros((len(LABELS), len(FERPLUS_COLUMNS)), np.int64)
     np.add.at(table, (faces.targets, answers), 1)
-    given = faces.votes.sum(1, dtype=np.int64)
+    total = faces.votes.sum(1, dtype=np.int64)
     return {
-        "answers": {  # label -> answer -> faces for which it is the most frequent one
+        "answers": {  # label -> answer -> faces with this most frequent answer
             str(label): dict(zip(FERPLUS_COLUMNS, row.tolist(), strict=True))
             for label, row in zip(LABELS, table, strict=True)
             if row.any()
         },
         "agreeing": int(((COLUMN_EMOTIONS[answers] == faces.targets) & (faces.targets != UNKNOWN)).sum()),
         "outside_the_seven": int((COLUMN_EMOTIONS[answers] == UNKNOWN).sum()),
-        "without_majority": int((2 * faces.votes.max(1).astype(np.int64) <= given).sum()),
-        "votes_per_face": [int(given.min()), int(given.max())],
+        "without_majority": int((2 * faces.votes.max(1).astype(np.int64) <= total).sum()),
+        "votes_per_face": [int(total.min()), int(total.max())],
     }
 
 
-def light_figures(found: Found) -> dict[str, Any] | None:
-    """Return split -> percentiles of its faces' brightness and contrast; None in a quick audit."""
-    light = found.light
+def light_percentiles(findings: Findings) -> dict[str, Any] | None:
+    """Return split -> percentiles of brightness and contrast; None in a quick audit."""
+    light = findings.light
     if light is None:
         return None
 
     def percentiles(values: NDArray[np.float64]) -> dict[str, float]:
         return {name: round(float(np.percentile(values, q)), 2) for name, q in PERCENTILES.items()}
 
-    own = {name: found.splits == name for name in present(found.splits)}
-    return {name: {"mean": percentiles(light.mean[o]), "sd": percentiles(light.spread[o])} for name, o in own.items()}
+    members = {name: findings.splits == name for name in present(findings.splits)}
+    return {
+        name: {"mean": percentiles(light.mean[inside]), "sd": percentiles(light.spread[inside])}
+        for name, inside in members.items()
+    }
 
 
 def advice_counts(advice: Sequence[Advice]) -> dict[str, Any]:
-    """Return suggestion -> faces and, by reason, how many of them; a face may have several reasons."""
-    told: dict[str, Any] = {}
+    """Return suggestion -> number of faces, in total and by reason; a face may have several reasons."""
+    table: dict[str, Any] = {}
     for kind in (EXCLUDE, LOOK, RELABEL.rstrip(":")):
-        own = [one for one in advice if one.suggestion.startswith(kind)]
-        reasons = Counter(one.reason for one in own)
-        told[kind] = {"faces": len({one.place for one in own}), "reasons": dict(reasons.most_common())}
-    return told
+        lines = [line for line in advice if line.suggestion.startswith(kind)]
+        reasons = Counter(line.reason for line in lines)
+        table[kind] = {"faces": len({line.face for line in lines}), "reasons": dict(reasons.most_common())}
+    return table

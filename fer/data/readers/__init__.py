@@ -1,91 +1,85 @@
-"""Readers: one layout each, told apart from the path alone, all returning ``Faces``.
+"""Readers: one for each layout of the data, all returning ``Faces``. The path alone decides which reader is used.
 
-To add one from outside, register a class with these three functions (docs/extend.md); it is asked before the others.
+A plugin adds a reader by registering a class with the three functions of ``Reader`` (docs/extend.md). The reader
+registered last is asked first, so that a plugin can take over a layout of the package.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol
 
 from fer.config.errors import FerError
+from fer.config.registry import Registry
 from fer.data.cache import cached
 from fer.data.faces import Faces, OnBad
 from fer.data.readers import csv_file, ferplus, image_folder
 
-WRAPPERS = 3  # folders around the data that are looked through, as in archive/images/images/train
+WRAPPERS = 3  # levels of enclosing folders that are searched, as in archive/images/images/train
+READERS: Registry[Any] = Registry("reader")  # classes and modules with the functions of Reader
 
 
 class Reader(Protocol):
-    """What a reader offers; a module with these three functions is one."""
+    """The interface of a reader; a module or a class with these three functions serves."""
 
     def recognises(self, path: Path) -> bool:
-        """Return whether this reader can read ``path``."""
+        """Return whether ``path`` has this reader's layout."""
 
     def files(self, path: Path) -> list[Path]:
-        """Return the files that ``read`` would open, for the cache's key."""
+        """Return the files that ``read`` would open; the cache's key depends on their contents."""
 
     def read(self, path: Path, *, image_size: int, on_bad: OnBad) -> Faces:
-        """Return the table."""
+        """Return the faces, (image_size, image_size) each."""
 
 
-READERS: dict[str, Reader] = {
-    "ferplus": cast(Reader, ferplus),
-    "csv": cast(Reader, csv_file),
-    "image_tree": cast(Reader, image_folder),
-}
-
-
-def register_reader(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    """Return a decorator that registers a ``Reader``, asked before the others.
+def register_reader(name: str) -> Callable[[Any], Any]:
+    """Return a decorator that registers a ``Reader`` under ``name``, to be asked before all registered earlier.
 
     Raises:
-        FerError: the name is taken.
+        FerError: another reader has this name.
     """
+    return READERS.register(name)
 
-    def add(reader: Reader) -> Reader:
-        if name in READERS and READERS[name] is not reader:
-            raise FerError(f"reader {name!r} is registered twice; rename one")
-        others = dict(READERS)
-        READERS.clear()
-        READERS.update({name: reader, **others})
-        return reader
 
-    return add
+# the reader of image folders is asked last: a folder may hold class folders and a CSV table
+register_reader("image_tree")(image_folder)
+register_reader("csv")(csv_file)
+register_reader("ferplus")(ferplus)
 
 
 def read(path: Path, *, image_size: int, on_bad: OnBad, cache: Path | None) -> Faces:
-    """Read whatever ``path`` is.
+    """Read the faces at ``path`` with the reader that recognises its layout.
 
     Args:
         path: a table, an archive of one, or a folder.
         image_size: side of the faces, in pixels.
-        on_bad: "error" raises on the first bad row or file, "skip" leaves it out, counted and listed.
-        cache: folder of the cache, or None to parse anew.
+        on_bad: "error" raises on the first bad row or file; "skip" leaves it out, and lists it in ``Source.skipped``.
+        cache: folder of the cache, or None to parse the files each time.
 
     Raises:
-        FerError: nothing is there, no layout is recognised, or the data are bad.
+        FerError: ``path`` does not exist, no reader recognises its layout, or the data are bad.
     """
-    name, reader, found = recognise(path)
-    if cache is None or name == "ferplus":  # the generator's votes have no place in the cache
-        faces = reader.read(found, image_size=image_size, on_bad=on_bad)
+    name, reader, inner = recognise(path)
+    if cache is None or name == "ferplus":  # cache entries have no column for votes
+        faces = reader.read(inner, image_size=image_size, on_bad=on_bad)
     else:
         variant = f"{name} {image_size} {on_bad}"
         faces = cached(
-            reader.files(found), variant, cache, lambda: reader.read(found, image_size=image_size, on_bad=on_bad)
+            reader.files(inner), variant, cache, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad)
         )
-    return faces if found == path else faces.noted(f"read from {found}")
+    return faces if inner == path else faces.noted(f"read from {inner}")
 
 
 def recognise(path: Path) -> tuple[str, Reader, Path]:
     """Return the reader's name, the reader, and the folder inside ``path`` that it reads.
 
     Raises:
-        FerError: ``path`` does not exist or holds nothing known.
+        FerError: ``path`` does not exist, or no reader recognises its layout.
     """
     if not path.exists():
         raise FerError(f"{path}: no such file or folder; expected FER2013 as CSV, archive or folders of pictures")
     inner = path
     for _ in range(WRAPPERS + 1):
-        for name, reader in READERS.items():
+        for name, reader in READERS.newest_first():
             if reader.recognises(inner):
                 return name, reader, inner
         wrapped = _wrapped(inner)
@@ -99,7 +93,7 @@ def recognise(path: Path) -> tuple[str, Reader, Path]:
 
 
 def _wrapped(folder: Path) -> Path | None:
-    """Return the one folder that might hold the data, or None."""
+    """Return the subfolder that may hold the data, or None if no single one qualifies."""
     if not folder.is_dir():
         return None
     folders = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]

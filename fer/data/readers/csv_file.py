@@ -1,11 +1,11 @@
-"""FER2013 as a table: ``fer2013.csv``, ``icml_face_data.csv``, the challenge's ``train.csv`` and ``test.csv``.
+"""Reader of FER2013 as CSV: ``fer2013.csv``, ``icml_face_data.csv``, the challenge's ``train.csv`` and ``test.csv``.
 
 Columns are found by name, in any case and order: ``pixels`` (2,304 numbers 0..255), ``emotion`` (0..6, absent from
-``test.csv``), ``Usage`` (Training, PublicTest, PrivateTest; absent from ``train.csv``). Plain, ``.gz``, ``.zip`` and
-``.tar.gz`` files are read as a stream.
+``test.csv``), ``Usage`` (Training, PublicTest, PrivateTest; absent from ``train.csv``). Uncompressed, ``.gz``, ``.zip``
+and ``.tar.gz`` files are read as a stream.
 
-Speed: 16 rows at a time are decoded from ASCII by array operations. The fast path accepts a block only if every check
-on it holds; any other block is read again row by row, which names the line and the value at fault.
+For speed, array operations decode 16 rows at once from ASCII. The fast path accepts a block only if all checks succeed;
+any other block is read again row by row, and the message names the line and the bad value.
 """
 
 import csv
@@ -31,7 +31,7 @@ from fer.data.labels import EMOTIONS, USAGES
 
 SIDE = 48  # pixels; FER2013's images are 48x48
 PIXELS = SIDE * SIDE
-BLOCK = 16  # rows decoded at once: 130 kB of text, which stays in the processor's cache
+BLOCK = 16  # rows decoded at once: 130 kB of text, which fits in the processor's cache
 SUFFIXES = (".csv", ".csv.gz", ".zip", ".tar.gz", ".tgz")
 PRECEDENCE = ("fer2013.csv", "icml_face_data.csv", "train.csv", "test.csv")
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile)
@@ -39,7 +39,7 @@ DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarEr
 
 @dataclass(frozen=True)
 class Columns:
-    """Where the wanted columns stand, and how many there are."""
+    """Positions of the known columns, the number of all columns, and the names of the ignored ones."""
 
     pixels: int
     emotion: int | None
@@ -50,9 +50,9 @@ class Columns:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table, its fields still text; ``place`` counts rows from 0, blank lines left out."""
+    """One line of the table with its fields as text; ``number`` counts rows from 0, without blank lines."""
 
-    place: int
+    number: int
     line: int
     pixels: bytes
     emotion: bytes
@@ -60,7 +60,7 @@ class Row:
 
 
 class Table:
-    """Columns that grow as rows are read; the pixels grow in place, so that the peak stays near the result's size."""
+    """The columns read so far; the array of pixels grows in place, so that the peak memory is near its final size."""
 
     def __init__(self, rows: int) -> None:
         self.images = np.empty((max(rows, 1), PIXELS), np.uint8)
@@ -71,7 +71,7 @@ class Table:
     def add(self, images: NDArray[np.uint8], targets: list[int], official: list[int], rows: list[int]) -> None:
         """Append K rows: ``images`` (K, PIXELS) uint8 and three lists of K."""
         end = len(self.rows) + len(rows)
-        if end > len(self.images):  # a tenth more: realloc moves pages, it does not copy them
+        if end > len(self.images):  # by a tenth: realloc moves pages and copies none
             self.images.resize((max(end, len(self.images) * 11 // 10 + 64), PIXELS), refcheck=False)
         self.images[len(self.rows) : end] = images
         self.targets += targets
@@ -80,7 +80,7 @@ class Table:
 
 
 def recognises(path: Path) -> bool:
-    """Return whether ``path`` is a table, or a folder that holds one."""
+    """Return whether ``path`` is a table, or a folder with one."""
     return _is_table(path) if path.is_file() else path.is_dir() and bool(_tables_in(path))
 
 
@@ -90,10 +90,10 @@ def files(path: Path) -> list[Path]:
 
 
 def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Faces:
-    """Read a table; ``image_size`` plays no part, FER2013's pixels being 48x48.
+    """Read a table; ``image_size`` is not used, since FER2013's images are 48x48.
 
     Raises:
-        FerError: no such table, a damaged file, or with ``on_bad="error"`` a bad row (file, line, value).
+        FerError: no table, a damaged file, or with ``on_bad="error"`` a bad row (with file, line and value).
     """
     file, note = _choose(path)
     bad = BadRows(on_bad)
@@ -102,7 +102,7 @@ def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Face
             stream, member = _open(file, stack)
             return _read_stream(stream, file, member, bad, [note] if note else [])
         except DAMAGED as error:
-            raise FerError(f"{file}: damaged or cut short ({error}); fetch it again") from error
+            raise FerError(f"{file}: damaged or incomplete ({error}); download it again") from error
 
 
 def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes: list[str]) -> Faces:
@@ -112,7 +112,7 @@ def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes
     while block := list(islice(lines, BLOCK)):
         _decode(block, columns, table, file, bad)
     if not table.rows:
-        raise FerError(f"{file}: holds no usable row{f' ({len(bad.found)} bad ones)' if bad.found else ''}")
+        raise FerError(f"{file}: holds no usable row{f' ({len(bad.messages)} bad ones)' if bad.messages else ''}")
     if columns.ignored:
         notes.append(f"columns ignored: {', '.join(columns.ignored)}")
     table.images.resize((len(table.rows), PIXELS), refcheck=False)
@@ -123,7 +123,7 @@ def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes
         path=str(file),
         labels="fer2013" if columns.emotion is not None else "none",
         notes=tuple(notes),
-        skipped=tuple(bad.found),
+        skipped=tuple(bad.messages),
     )
     return Faces(
         images=table.images.reshape(-1, SIDE, SIDE),
@@ -136,7 +136,7 @@ def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes
 
 
 def _given_by_name(member: str, count: int) -> NDArray[np.int8]:
-    """Return the split that the challenge's file names tell: ``train.csv`` is train, ``test.csv`` test."""
+    """Return the split by the challenge's file names: ``train.csv`` is train, ``test.csv`` is test."""
     split = {"train.csv": 0, "test.csv": 2}.get(Path(member).name.lower(), UNKNOWN)
     return np.full(count, split, np.int8)
 
@@ -149,15 +149,15 @@ def _is_table(path: Path) -> bool:
 
 
 def _tables_in(folder: Path) -> list[Path]:
-    """Return the tables in a folder that bear one of FER2013's names, best first, then archives that hold one."""
+    """Return the tables in a folder with a name of FER2013's, in order of precedence, then archives with a table."""
     tables = [path for path in folder.iterdir() if path.is_file() and _is_table(path)]
     named = [path for path in tables if _rank(path.name) is not None]
-    archives = [path for path in tables if path not in named and _holds_a_table(path)]
+    archives = [path for path in tables if path not in named and _contains_table(path)]
     return [*sorted(named, key=lambda path: (_rank(path.name), path.name)), *sorted(archives)]
 
 
-def _holds_a_table(file: Path) -> bool:
-    """Return whether a zip of any name, such as Kaggle's archive.zip, holds a table or an archive of one."""
+def _contains_table(file: Path) -> bool:
+    """Return whether a zip of any name, such as Kaggle's archive.zip, contains a table or an archive of one."""
     if not zipfile.is_zipfile(file):
         return False
     with zipfile.ZipFile(file) as archive:
@@ -165,7 +165,7 @@ def _holds_a_table(file: Path) -> bool:
 
 
 def _rank(name: str) -> int | None:
-    """Return a file's place in ``PRECEDENCE``, archives ending counted as the table they hold."""
+    """Return a file's rank in ``PRECEDENCE``, or None; an archive has the rank of its table."""
     stem = name.lower()
     for suffix in (".gz", ".zip", ".tar", ".tgz"):
         stem = stem.removesuffix(suffix)
@@ -174,31 +174,31 @@ def _rank(name: str) -> int | None:
 
 
 def _choose(path: Path) -> tuple[Path, str]:
-    """Return the table to read, and a note where a folder held several."""
+    """Return the table to read, and a note if the folder contains several."""
     if path.is_file():
         return path, ""
     tables = _tables_in(path)
     if not tables:
         raise FerError(f"{path}: holds none of {', '.join(PRECEDENCE)}")
-    others = some(table.name for table in tables[1:])
-    return tables[0], f"{tables[0].name} taken; also there: {others}" if others else ""
+    unused = some(table.name for table in tables[1:])
+    return tables[0], f"{tables[0].name} is read; also in the folder: {unused}" if unused else ""
 
 
 def _open(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
-    """Return a binary stream over the table and the name of the table it reads.
+    """Return a binary stream of the table, and the table's name.
 
     Raises:
-        FerError: the contents are not what the file's name says, or an archive holds no table.
+        FerError: the contents do not match the suffix of the file, or an archive contains no table.
     """
     raw = stack.enter_context(open(file, "rb"))
     name, magic = file.name.lower(), raw.read(4)
     raw.seek(0)
     kind = "zip" if magic[:2] == b"PK" else "gzip" if magic[:2] == b"\x1f\x8b" else "text"
-    wanted = "zip" if name.endswith(".zip") else "gzip" if name.endswith((".gz", ".tgz")) else "text"
+    expected = "zip" if name.endswith(".zip") else "gzip" if name.endswith((".gz", ".tgz")) else "text"
     if not magic:
         raise FerError(f"{file}: is empty (0 bytes)")
-    if kind != wanted:
-        raise FerError(f"{file}: is named as {wanted} but holds {kind}; give it the ending that fits its contents")
+    if kind != expected:
+        raise FerError(f"{file}: is named as {expected} but holds {kind}; rename it to the suffix of its contents")
     if kind == "text":
         return raw, file.name
     if kind == "zip":
@@ -213,12 +213,12 @@ def _open_zip(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
         archive = stack.enter_context(zipfile.ZipFile(file))
         member = _best_member([entry for entry in archive.namelist() if not entry.endswith("/")], file)
         opened = stack.enter_context(archive.open(member))
-    except RuntimeError as error:  # encrypted, or compressed in a way that zipfile does not know
+    except RuntimeError as error:  # encrypted, or an unknown compression
         raise FerError(f"{file}: cannot be unpacked ({error}); unpack it by hand") from error
-    except OSError as error:  # the directory at its end points before its beginning
+    except OSError as error:  # the directory at the end of the file has a bad offset
         raise zipfile.BadZipFile(str(error)) from error
     stream = io.BufferedReader(opened, 1 << 20)  # type: ignore[type-var]
-    if member.lower().endswith(".tar.gz"):  # Kaggle's archive holds fer2013.tar.gz beside the other tables
+    if member.lower().endswith(".tar.gz"):  # Kaggle's archive contains fer2013.tar.gz and other tables
         return _open_tar(stream, file, stack)
     return stream, Path(member).name
 
@@ -227,7 +227,7 @@ def _open_tar(stream: IO[bytes], file: Path, stack: ExitStack) -> tuple[IO[bytes
     unpacked = stack.enter_context(gzip.open(stream))
     archive = stack.enter_context(tarfile.open(fileobj=unpacked, mode="r:"))
     member = _best_member([entry.name for entry in archive.getmembers() if entry.isfile()], file)
-    while unpacked.read(1 << 20):  # to the end, where gzip's checksum stands; tarfile stops before it
+    while unpacked.read(1 << 20):  # to the end, where gzip checks its checksum; tarfile stops before it
         pass
     extracted = archive.extractfile(member)
     assert extracted is not None  # a plain file, by the filter above
@@ -245,7 +245,7 @@ def _best_member(names: Sequence[str], file: Path) -> str:
 
 
 def _expected_rows(file: Path) -> int:
-    """Return how many rows a plain file can hold at most; its untouched rest costs address space, not memory."""
+    """Return an upper limit of the rows in an uncompressed file; unused rows take address space but no memory."""
     return file.stat().st_size // (2 * PIXELS) + 1 if file.name.lower().endswith(".csv") else 4096
 
 
@@ -253,40 +253,40 @@ def _expected_rows(file: Path) -> int:
 
 
 def _header(line: bytes, file: Path) -> Columns:
-    """Return where the columns stand.
+    """Return the columns by the header line.
 
     Raises:
         FerError: no header, another kind of file, or no column ``pixels``.
     """
     text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
     if text[:1] == "<":
-        raise FerError(f"{file}: is a web page, not a table (a login page saved in its place?); download it again")
+        raise FerError(f"{file}: is a web page, not a table (a login page, perhaps); download it again")
     names = [name.strip() for name in _split(text)]
-    places = {name.lower(): place for place, name in reversed(list(enumerate(names)))}
-    if "pixels" not in places:
+    positions = {name.lower(): position for position, name in reversed(list(enumerate(names)))}
+    if "pixels" not in positions:
         raise FerError(f"{file}, line 1: no column 'pixels'; found {some(names) or 'nothing'}"[:400])
     known = ("pixels", "emotion", "usage")
     return Columns(
-        pixels=places["pixels"],
-        emotion=places.get("emotion"),
-        usage=places.get("usage"),
+        pixels=positions["pixels"],
+        emotion=positions.get("emotion"),
+        usage=positions.get("usage"),
         total=len(names),
         ignored=tuple(name for name in names if name.lower() not in known),
     )
 
 
 def _rows(stream: IO[bytes], columns: Columns, file: Path, bad: BadRows) -> Iterator[Row]:
-    """Yield the well-formed lines; blank ones are no rows."""
-    place = -1
+    """Yield the rows with the right number of fields; blank lines are skipped."""
+    row = -1
     for number, line in enumerate(stream, start=2):
         if not line.strip():
             continue
-        place += 1
+        row += 1
         fields = _fields(line)
         if len(fields) == columns.total:
             emotion = b"" if columns.emotion is None else fields[columns.emotion]
             usage = b"" if columns.usage is None else fields[columns.usage]
-            yield Row(place, number, fields[columns.pixels], emotion, usage)
+            yield Row(row, number, fields[columns.pixels], emotion, usage)
         else:
             bad.add(f"{file}, line {number}", f"{len(fields)} fields where the header names {columns.total}")
 
@@ -295,12 +295,12 @@ def _fields(line: bytes) -> list[bytes]:
     line = line.rstrip(b"\r\n")
     if b'"' not in line:
         return line.split(b",")
-    # latin-1 maps every byte to one character and back, so that nothing is lost on the way through csv
+    # latin-1 maps every byte to one character and back, so that csv keeps all bytes
     return [field.encode("latin-1") for field in _split(line.decode("latin-1"))]
 
 
 def _split(line: str) -> list[str]:
-    """Return the fields of a line with quotes; none if it cannot be a table's (a field of 128 kB, a lone CR)."""
+    """Return the fields of a line with quotes; none if csv rejects it (a field above 128 kB, a lone CR)."""
     try:
         return next(csv.reader([line], skipinitialspace=True), [])
     except csv.Error:
@@ -311,7 +311,7 @@ def _split(line: str) -> list[str]:
 
 
 def _decode(block: list[Row], columns: Columns, table: Table, file: Path, bad: BadRows) -> None:
-    """Append a block of rows to the table, all at once where all are good, else one by one."""
+    """Append a block of rows to the table: all at once if all are good, otherwise one by one."""
     images = decode_pixels([row.pixels for row in block])
     if images is None and len(block) > 1:
         for row in block:
@@ -326,20 +326,22 @@ def _decode(block: list[Row], columns: Columns, table: Table, file: Path, bad: B
     if images is not None and good:
         pairs = [label for label in labels if not isinstance(label, str)]
         targets, official = (list(column) for column in zip(*pairs, strict=True))
-        table.add(images[good], targets, official, [block[index].place for index in good])
+        table.add(images[good], targets, official, [block[index].number for index in good])
 
 
 def decode_pixels(texts: Sequence[bytes]) -> NDArray[np.uint8] | None:
-    """Decode K texts of space-separated numbers 0..255 into (K, PIXELS) uint8; None if any is not exactly that.
+    """Decode K texts of space-separated numbers 0..255 into (K, PIXELS) uint8; None if a text has another form.
 
-    A number's last digit stands before its space; tens and hundreds are the bytes before, where the gap to the
-    previous space leaves room for them.
+    The byte before each space is the last digit of a number. The bytes before it are tens and hundreds, if the distance
+    to the previous space is large enough.
     """
-    joined = b"   " + b" ".join(text.strip() for text in texts) + b" "  # room to look three bytes back
+    joined = (
+        b"   " + b" ".join(text.strip() for text in texts) + b" "
+    )  # padding for tens and hundreds of the first number
     if joined.translate(None, b"0123456789 "):
         return None
     characters = np.frombuffer(joined, np.uint8)  # (L,)
-    spaces = np.flatnonzero(characters[3:] == ord(" "))  # (K * PIXELS,) each number's end, counted from its padding
+    spaces = np.flatnonzero(characters[3:] == ord(" "))  # (K * PIXELS,) end of each number, shifted by the padding
     if spaces.size != len(texts) * PIXELS:
         return None
     digits = np.diff(spaces, prepend=-1) - 1  # (K * PIXELS,) digits of each number
@@ -347,25 +349,25 @@ def decode_pixels(texts: Sequence[bytes]) -> NDArray[np.uint8] | None:
     if digits.min() < 1 or digits.max() > 3 or not np.array_equal(spaces[PIXELS - 1 :: PIXELS], lengths):
         return None
     values = characters & 15  # "0".."9" -> 0..9; a space -> 0
-    hundreds, tens, ones = (values[place:].take(spaces) for place in (0, 1, 2))
+    hundreds, tens, ones = (values[offset:].take(spaces) for offset in (0, 1, 2))
     numbers = (hundreds * (digits > 2)).astype(np.uint16) * 100 + (tens * 10 + ones)
     return None if numbers.max() > 255 else numbers.astype(np.uint8).reshape(len(texts), PIXELS)
 
 
 def _pixel_problem(text: bytes) -> str:
-    """Return what is wrong with a row's pixels; it has been found to be wrong."""
+    """Return the problem of a row's pixels, which ``decode_pixels`` has rejected."""
     numbers = text.split()
-    for place, number in enumerate(numbers, start=1):
+    for position, number in enumerate(numbers, start=1):
         if not number.isdigit() or len(number) > 3 or int(number) > 255:
             shown = number[:24].decode("utf-8", "replace")
-            return f"pixel {place} is {shown!r}; pixels are whole numbers 0 to 255"
+            return f"pixel {position} is {shown!r}; pixels are whole numbers 0 to 255"
     if len(numbers) != PIXELS:
         return f"{len(numbers):,} pixels; a face has {PIXELS:,} ({SIDE}x{SIDE})"
     return "pixels are not separated by single spaces"
 
 
 def _labels(row: Row, columns: Columns) -> tuple[int, int] | str:
-    """Return (target, official split) of a row, or what is wrong with them."""
+    """Return (target, official split) of a row, or the problem as text."""
     emotion, usage = row.emotion.strip(), row.usage.strip().decode("utf-8", "replace")
     if columns.emotion is not None and (len(emotion) != 1 or emotion not in b"0123456"):
         shown = emotion[:24].decode("utf-8", "replace")

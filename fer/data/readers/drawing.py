@@ -1,16 +1,16 @@
-"""Drawn faces: a small built-in data set of grey cartoon faces that show the seven expressions of FER2013.
+"""Drawn faces: a small built-in data set of grey cartoon faces with the seven expressions of FER2013.
 
-The faces are drawn from parameters, so nothing has to be downloaded. Each of the seven expressions is a set of facial
+The faces are drawn from parameters, and nothing has to be downloaded. Each of the seven expressions is a set of facial
 action units (P. Ekman and W. V. Friesen, *Facial Action Coding System*, 1978, and the prototypes of their EMFACS guide,
 1983); each action unit moves brows, lids, cheeks, nose or lips of a face whose identity, pose, lighting, background,
 blur and noise vary from picture to picture. Some expressions are weak, and some faces blend two of them with the label
-drawn from the blend, so no classifier can be perfect.
+drawn from the blend, so that no classifier can be perfect.
 
-The set is meant for tests, demonstrations and first runs. It rewards the same ideas as photographs do: trained on 5,600
-faces of 48 x 48 pixels, a dense network labels 55 to 60 % of unseen faces rightly, a convolutional network of three
-blocks 85 to 90 %. Accuracies on it say nothing about accuracies on real faces.
+The set is for tests, demonstrations and first runs. It rewards the same ideas as photographs: trained on 5,600 faces of
+48 x 48 pixels, a dense network classifies 55 to 60 % of new faces correctly, a convolutional network of three blocks 85
+to 90 %. Accuracies on it do not predict accuracies on real faces.
 
-Lengths are in face units: the origin is the middle of the face, x runs to the right, y down, and the chin lies near
+Lengths are in face units: the origin is the middle of the face, x runs to the right, y down, and the chin is near
 y = 1. Arrays are written with B for the faces drawn together, and H and W (both ``image_size``) for the picture.
 """
 
@@ -25,9 +25,8 @@ from fer.data.labels import EMOTIONS
 Floats = NDArray[np.floating[Any]]
 Traits = dict[str, Floats]
 
-# The strength, from 0 to 1, of each action unit in the full expression, in the order of the class numbers. Which units
-# belong to which emotion follows the prototypes of Ekman and Friesen (EMFACS, 1983); the strengths were chosen so that
-# the drawings read well.
+# The strength, from 0 to 1, of each action unit in the full expression, in the order of the class numbers. The units of
+# an emotion are those of the prototypes of Ekman and Friesen (EMFACS, 1983); the strengths were chosen by eye.
 EXPRESSIONS: Final[dict[str, dict[int, float]]] = {
     "angry": {4: 1.0, 5: 0.4, 7: 0.7, 23: 1.0},
     "disgust": {9: 1.0, 15: 0.6, 16: 0.8},
@@ -38,7 +37,7 @@ EXPRESSIONS: Final[dict[str, dict[int, float]]] = {
     "neutral": {},
 }
 
-# What each action unit does to the traits below at full strength.
+# The effect of each action unit at full strength on the traits below.
 ACTION_UNITS: Final[dict[int, dict[str, float]]] = {
     1: {"brow_inner": -0.15, "forehead_lines": 0.4},  # inner brow raiser
     2: {"brow_outer": -0.13, "brow_y": -0.03, "forehead_lines": 0.5},  # outer brow raiser
@@ -108,7 +107,7 @@ class Canvas:
         return covered
 
     def paint(self, mask: Floats, shade: Floats | float) -> None:
-        """Lay ``shade``, opaque where the mask (B, H, W) is 1, over the pictures."""
+        """Paint ``shade`` over the pictures, with the mask (B, H, W) as opacity."""
         self.grey[...] += mask * (shade - self.grey)
 
     def shadow(self, mask: Floats) -> None:
@@ -126,7 +125,7 @@ def draw_faces(
     Args:
         count: Number of faces.
         seed: Seed of every random choice.
-        image_size: Height and width in pixels; 24 to 112 look right.
+        image_size: Height and width in pixels; 24 to 112 are recommended.
         ambiguity: Share of the faces that blend two expressions; their label is drawn from the blend.
 
     Returns:
@@ -147,7 +146,7 @@ def draw_faces(
     targets = face_rng.permutation(np.arange(count) % len(EMOTIONS)).astype(np.int64)
     faces = _sample_faces(face_rng, targets, ambiguity)
     images = np.empty((count, image_size, image_size), dtype=np.uint8)
-    chunk = max(1, 2**15 // image_size**2)  # arrays this small are reused from the cache: three times faster
+    chunk = max(1, 2**15 // image_size**2)  # small arrays stay in the processor's cache: three times faster
     for start in range(0, count, chunk):
         part = {name: values[start : start + chunk] for name, values in faces.items()}
         images[start : start + chunk] = _render(part, image_size, noise_rng)
@@ -155,7 +154,7 @@ def draw_faces(
 
 
 def _sample_faces(rng: np.random.Generator, targets: NDArray[np.int64], ambiguity: float) -> Traits:
-    """Traits of every face, each (count, 1, 1) to broadcast over the pixels."""
+    """Return the traits of every face, each (count, 1, 1) to broadcast over the pixels."""
     count = len(targets)
     faces = {
         name: middle + spread * np.clip(rng.standard_normal(count), -2, 2) for name, (middle, spread) in TRAITS.items()
@@ -163,7 +162,7 @@ def _sample_faces(rng: np.random.Generator, targets: NDArray[np.int64], ambiguit
     for unit, strength in _sample_action_units(rng, targets, ambiguity).items():
         for name, displacement in ACTION_UNITS[unit].items():
             faces[name] = faces[name] + strength * displacement
-    # What is not spread evenly about a middle: few wear glasses or a beard, and most pictures are fairly clear.
+    # Traits with skewed distributions: few faces have glasses or a beard, and most pictures are fairly clear.
     faces["glasses"] = (rng.random(count) < 0.15).astype(np.float64)
     faces["beard"] = np.clip(rng.normal(-0.3, 0.35, count), 0, 0.45)
     faces["blur"] = rng.random(count) ** 2
@@ -174,24 +173,24 @@ def _sample_faces(rng: np.random.Generator, targets: NDArray[np.int64], ambiguit
 def _sample_action_units(
     rng: np.random.Generator, targets: NDArray[np.int64], ambiguity: float
 ) -> dict[int, NDArray[np.float64]]:
-    """Strength of every action unit in every face, each (count,)."""
+    """Return the strength of every action unit in every face, each (count,)."""
     count, classes = len(targets), len(EMOTIONS)
     # Of two expressions blended a : 1 - a with a uniform, the first becomes the label with probability a. Given the
     # label, its share then has the density 2a, which is that of the square root of a uniform number.
     share = np.where(rng.random(count) < ambiguity, np.sqrt(rng.random(count)), 1.0)
-    other = (targets + rng.integers(1, classes, count)) % classes
+    second = (targets + rng.integers(1, classes, count)) % classes
     intensity = 0.4 + 0.8 * rng.beta(2.5, 1.5, count)
 
     def blend(by_class: list[float]) -> NDArray[np.float64]:
-        """What each face has, (count,), of a quantity given per class."""
+        """Return the value of each face, (count,), from values of the classes, blended for mixed faces."""
         values = np.array(by_class)
-        mixed: NDArray[np.float64] = share * values[targets] + (1 - share) * values[other]
+        mixed: NDArray[np.float64] = share * values[targets] + (1 - share) * values[second]
         return mixed
 
     units: dict[int, NDArray[np.float64]] = {}
     for unit in ACTION_UNITS:
         strength = intensity * blend([EXPRESSIONS[name].get(unit, 0.0) for name in EMOTIONS])
-        # Nobody moves every muscle by the book: each unit varies alone, and a little of it may show without cause.
+        # Real expressions vary: each unit varies alone, and is weakly active at random.
         units[unit] = strength * rng.uniform(0.6, 1.3, count) + 0.12 * rng.random(count) ** 3
     parted = rng.random(count) < blend([LIPS_PART[name] for name in EMOTIONS])
     units[25] = units[25] + parted * rng.uniform(0.3, 1.0, count)
@@ -200,7 +199,7 @@ def _sample_action_units(
 
 def _render(face: Traits, image_size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Draw one chunk of faces, from the back to the front: uint8 (B, H, W)."""
-    canvas = _place(face, image_size)
+    canvas = _canvas(face, image_size)
     _draw_body(canvas, face)
     _draw_head(canvas, face)
     _draw_relief(canvas, face)
@@ -214,8 +213,8 @@ def _render(face: Traits, image_size: int, rng: np.random.Generator) -> NDArray[
     return _photograph(canvas.grey, face, rng)
 
 
-def _place(face: Traits, image_size: int) -> Canvas:
-    """Canvas whose coordinates undo the pose of each face."""
+def _canvas(face: Traits, image_size: int) -> Canvas:
+    """Return a canvas with coordinates in which no face is moved, rotated or scaled."""
     steps = ((np.arange(image_size, dtype=np.float32) + 0.5) / image_size - 0.5).astype(np.float32)
     column = steps.reshape(1, 1, image_size) / face["scale"] - face["shift_x"]  # (B, 1, W)
     row = steps.reshape(1, image_size, 1) / face["scale"] - face["shift_y"]  # (B, H, 1)
@@ -230,12 +229,12 @@ def _place(face: Traits, image_size: int) -> Canvas:
 
 
 def _norm(x: Floats, y: Floats) -> Floats:
-    """Length of the vectors (x, y), each (B, H, W); much faster than ``np.hypot``."""
+    """Return the length of the vectors (x, y), each (B, H, W); much faster than ``np.hypot``."""
     return np.sqrt(x * x + y * y)
 
 
 def _bump(square: Floats) -> Floats:
-    """Soft spot, 1 at the centre and 0 from radius 1 on, of the squared distance (B, H, W)."""
+    """Return a soft spot, 1 at the centre and 0 from radius 1 on, from the squared distance (B, H, W)."""
     spot = np.maximum(1 - square, 0)
     return spot * spot
 

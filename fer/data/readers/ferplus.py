@@ -1,8 +1,8 @@
-"""FER+ (Barsoum et al. 2016): ten crowd votes an image, as ``fer2013new.csv`` or as its generator's folders.
+"""Reader of FER+ (Barsoum et al. 2016): ten votes for each image, from ``fer2013new.csv`` or its generator's folders.
 
-``fer2013new.csv`` has one row for each row of ``fer2013.csv``, in its order, and is joined by row: the numbers in its
-column ``Image name`` are not row numbers throughout. The generator's folders ``FER2013Train|Valid|Test`` hold PNG files
-and a ``label.csv`` without FER2013's own labels: what the votes make of them is ``fer.data.votes``'s.
+``fer2013new.csv`` has one row for each row of ``fer2013.csv``, in the same order, and is joined by row: the numbers in
+its column ``Image name`` are not row numbers throughout. The generator's folders ``FER2013Train|Valid|Test`` contain
+PNG files and a ``label.csv`` with votes but without FER2013's labels; ``fer.data.votes`` derives labels from the votes.
 """
 
 import csv
@@ -21,42 +21,42 @@ from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source
 from fer.data.labels import FERPLUS_COLUMNS, SPLITS, USAGES, emotion_index
 from fer.data.readers.images import PictureError, read_picture
 
-VOTES_ALONE = "votes, no labels"  # of a source
+VOTES_ALONE = "votes, no labels"  # value of Source.labels
 FOLDERS = {"FER2013Train": 0, "FER2013Valid": 1, "FER2013Test": 2}
 
-# vote column -> index in EMOTIONS; contempt, unknown and NF (not a face) are none of the seven
+# vote column -> index in EMOTIONS; -1 for contempt, unknown and NF (not a face)
 COLUMN_EMOTIONS = np.array([-1 if (i := emotion_index(name)) is None else i for name in FERPLUS_COLUMNS], np.int8)
 
-# Joined by row, the votes' arg-max agrees with FER2013's label on 62 % of PrivateTest; joined one row off, on 18 %.
+# joined by row, the votes' arg-max agrees with FER2013's label on 62 % of PrivateTest; shifted by one row, on 18 %
 LEAST_AGREEMENT = 0.4
 
 
 def recognises(path: Path) -> bool:
-    """Return whether ``path`` holds the FER+ generator's folders."""
+    """Return whether ``path`` contains folders of the FER+ generator."""
     return path.is_dir() and any((path / folder / "label.csv").is_file() for folder in FOLDERS)
 
 
 def files(path: Path) -> list[Path]:
     """Return the files that ``read`` would open."""
-    found = []
+    paths = []
     for folder in FOLDERS:
         if (path / folder).is_dir():
-            found += sorted(Path(entry.path) for entry in os.scandir(path / folder) if entry.is_file())
-    return found
+            paths += sorted(Path(entry.path) for entry in os.scandir(path / folder) if entry.is_file())
+    return paths
 
 
 def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
-    """Read the generator's folders, whose faces have votes and no label.
+    """Read the generator's folders, whose faces have votes but no labels.
 
     Raises:
-        FerError: with ``on_bad="error"`` a bad row or picture; or no usable face.
+        FerError: no usable face; with ``on_bad="error"`` a bad row or picture.
     """
     bad = BadRows(on_bad)
     images: list[NDArray[np.uint8]] = []
     votes: list[list[int]] = []
     official: list[int] = []
     rows: list[int] = []
-    place = 0
+    row = 0
     for folder, split in FOLDERS.items():
         for where, fields in _label_rows(path / folder / "label.csv"):
             face = _face(where, fields, path / folder, image_size, bad)
@@ -64,8 +64,8 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
                 images.append(face[0])
                 votes.append(face[1])
                 official.append(split)
-                rows.append(place)
-            place += 1
+                rows.append(row)
+            row += 1
     if not images:
         raise FerError(f"{path}: holds no usable face")
     splits = np.array(official, np.int8)
@@ -76,17 +76,15 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
         given=splits,
         rows=np.array(rows, np.int64),
         votes=np.array(votes, np.uint8),
-        source=Source("ferplus", "FER+ folders", str(path), labels=VOTES_ALONE, skipped=tuple(bad.found)),
+        source=Source("ferplus", "FER+ folders", str(path), labels=VOTES_ALONE, skipped=tuple(bad.messages)),
     )
 
 
 def _label_rows(file: Path) -> Iterable[tuple[str, list[str]]]:
     if file.is_file():
         with open(file, newline="", encoding="utf-8-sig") as stream, _as_csv(file):
-            for number, line in enumerate(
-                stream, start=1
-            ):  # line by line: an open quote must not swallow the next face
-                if line.strip():
+            for number, line in enumerate(stream, start=1):
+                if line.strip():  # parsed line by line: an open quote must not include the next face
                     yield f"{file}, line {number}", next(csv.reader([line]))
 
 
@@ -94,14 +92,14 @@ def _label_rows(file: Path) -> Iterable[tuple[str, list[str]]]:
 def _as_csv(origin: object) -> Iterator[None]:
     try:
         yield
-    except (UnicodeDecodeError, csv.Error) as error:  # an archive, a picture, a spreadsheet
+    except (UnicodeDecodeError, csv.Error) as error:  # such as an archive, a picture or a spreadsheet
         raise FerError(f"{origin}: is no CSV file ({error})") from error
 
 
 def _face(
     where: str, fields: list[str], folder: Path, image_size: int, bad: BadRows
 ) -> tuple[NDArray[np.uint8], list[int]] | None:
-    """Return a face's picture and votes; None where either is bad and bad rows are skipped."""
+    """Return picture and votes of a face; None if one is bad and bad rows are skipped."""
     votes = _votes(fields[2:])
     if votes is None:
         bad.add(where, f"expected a file name, a box and {len(FERPLUS_COLUMNS)} votes 0 to 10")
@@ -118,14 +116,14 @@ def _votes(fields: list[str]) -> list[int] | None:
     if len(fields) != len(FERPLUS_COLUMNS) or not all(re.fullmatch(r"\s*[0-9]{1,9}\s*", field) for field in fields):
         return None
     votes = [int(field) for field in fields]
-    return votes if 0 < max(votes) <= 10 else None  # without a vote the arg-max would say neutral
+    return votes if 0 < max(votes) <= 10 else None  # the arg-max of ten zeros would be neutral
 
 
 def join_votes(faces: Faces, file: Path) -> Faces:
     """Return ``faces`` with the votes of ``fer2013new.csv``, joined by row.
 
     Raises:
-        FerError: the file is missing or bad, has no vote for a row, or belongs to another table.
+        FerError: the file is missing or bad, has too few rows, or belongs to another table.
     """
     given = setting("data.votes", file)
     usages, votes = _read_votes(file)
@@ -138,12 +136,12 @@ def join_votes(faces: Faces, file: Path) -> Faces:
     if different.size:
         row = int(faces.rows[different[0]])
         names = [SPLITS[int(split)] for split in (usage[different[0]], faces.official[different[0]])]
-        raise FerError(f"{given}: row {row} is {names[0]} there and {names[1]} in {faces.source.path}")
+        raise FerError(f"{given}: row {row} is in {names[0]}, but in {faces.source.path} it is in {names[1]}")
     agreement = float((COLUMN_EMOTIONS[joined.argmax(1)] == faces.targets).mean())
     if agreement < LEAST_AGREEMENT:
         raise FerError(
-            f"{given}: agrees with the labels of {faces.source.path} on {agreement:.0%} of the rows only; "
-            f"the rows of the two do not belong together"
+            f"{given}: agrees with the labels of {faces.source.path} on only {agreement:.0%} of the rows; "
+            f"expected the votes of this table, in the order of its rows"
         )
     joined_faces = replace(faces, votes=joined)
     return joined_faces.noted(f"FER+ votes joined by row; their arg-max agrees with the labels on {agreement:.1%}")

@@ -1,8 +1,8 @@
-"""FER2013, or any other faces, as folders of pictures.
+"""Reader of image folders: FER2013 or other faces as folders of pictures.
 
 Layouts: ``train/ val/ test/`` or ``images/train images/validation`` with class folders inside, or class folders alone.
-Class folders are known by name, in any case and with the usual synonyms. Where every file is called ``Training_N``,
-``PublicTest_N`` or ``PrivateTest_N``, the official splits are recovered from the names.
+Class folders are recognised by name, in any case and with common synonyms. Files named ``Training_N``, ``PublicTest_N``
+or ``PrivateTest_N`` have their official split by their name.
 """
 
 import os
@@ -20,13 +20,13 @@ from fer.data.readers.images import SUFFIXES, PictureError, read_picture
 
 OFFICIAL_NAME = re.compile(r"(training|publictest|privatetest)_\d+", re.IGNORECASE)
 
-# a copy met often, whose train folder holds 3,589 images of the official test and val sets
+# split sizes of a common copy, whose train folder holds 3,589 images of the official test and val sets
 RESHUFFLED = {0: 28_821, 1: 7_066}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One file of the tree."""
+    """One picture file with its label and splits."""
 
     path: Path
     target: int
@@ -36,17 +36,17 @@ class Picture:
 
 @dataclass
 class Listing:
-    """What a walk through the tree found."""
+    """The files and folders below the data folder, by kind."""
 
     pictures: list[Picture] = field(default_factory=list)
-    links: list[Path] = field(default_factory=list)  # broken, or leading to themselves
-    passed_over: list[str] = field(default_factory=list)  # files that are no pictures
-    unknown: list[Path] = field(default_factory=list)  # class folders of no known name, with pictures inside
-    loose: list[str] = field(default_factory=list)  # pictures outside any class folder, which have no label
+    links: list[Path] = field(default_factory=list)  # broken, or loops
+    ignored: list[str] = field(default_factory=list)  # files that are no pictures
+    unknown: list[Path] = field(default_factory=list)  # folders with pictures whose name is no emotion
+    loose: list[str] = field(default_factory=list)  # pictures outside the class folders, without a label
 
 
 def recognises(path: Path) -> bool:
-    """Return whether ``path`` holds class folders, by itself or below split folders."""
+    """Return whether ``path`` contains class folders, directly or in split folders."""
     return path.is_dir() and any(emotion_index(folder.name) is not None for _, folder in _class_folders(path))
 
 
@@ -56,10 +56,10 @@ def files(path: Path) -> list[Path]:
 
 
 def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
-    """Read every picture of the tree as (image_size, image_size) grey.
+    """Read every picture in the class folders as (image_size, image_size) grey.
 
     Raises:
-        FerError: no picture; with ``on_bad="error"`` a class folder of unknown name or a file that is no picture.
+        FerError: no picture; with ``on_bad="error"`` a class folder with an unknown name or an unreadable picture.
     """
     listing, bad = _list(path), BadRows(on_bad)
     for link in listing.links:
@@ -80,7 +80,7 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
         kept.append(index)
         stretched += was_stretched
     if not kept:
-        raise FerError(f"{path}: none of its {len(listing.pictures)} pictures could be read; first: {bad.found[0]}")
+        raise FerError(f"{path}: none of its {len(listing.pictures)} pictures could be read; first: {bad.messages[0]}")
     pictures = [listing.pictures[index] for index in kept]
     return Faces(
         images=images[: len(kept)],
@@ -94,20 +94,18 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
             path=str(path),
             labels="folder names",
             notes=_notes(listing, stretched),
-            skipped=tuple(bad.found),
+            skipped=tuple(bad.messages),
         ),
     )
 
 
 def _notes(listing: Listing, stretched: int) -> tuple[str, ...]:
     notes = []
-    if listing.passed_over:
-        notes.append(
-            f"{len(listing.passed_over)} files are no pictures and were passed over: {some(listing.passed_over)}"
-        )
+    if listing.ignored:
+        notes.append(f"{len(listing.ignored)} files are no pictures and were ignored: {some(listing.ignored)}")
     if listing.loose:
         notes.append(
-            f"{len(listing.loose)} pictures lie outside the class folders and were passed over: {some(listing.loose)}"
+            f"{len(listing.loose)} pictures are outside the class folders and were ignored: {some(listing.loose)}"
         )
     if stretched:
         notes.append(f"{stretched} pictures are not square and were stretched")
@@ -118,7 +116,7 @@ def _notes(listing: Listing, stretched: int) -> tuple[str, ...]:
 
 
 def _class_folders(path: Path) -> Iterator[tuple[int, Path]]:
-    """Yield (split, class folder), the split ``UNKNOWN`` where the class folders stand alone."""
+    """Yield (split, class folder); the split is ``UNKNOWN`` without split folders."""
     for folder in _subfolders(path):
         split = SPLIT_FOLDERS.get(folder.name.lower())
         if split is None:
@@ -132,11 +130,11 @@ def _subfolders(path: Path) -> list[Path]:
 
 
 def _list(path: Path) -> Listing:
-    """Walk the tree; no folder below a class folder is entered, so that no loop of links can trap the walk."""
+    """List all files; folders inside class folders are not entered, so that a loop of links cannot trap the search."""
     listing = Listing()
     parents = [path, *(folder for folder in _subfolders(path) if folder.name.lower() in SPLIT_FOLDERS)]
-    for outside in sorted(inside for parent in parents for inside in parent.iterdir()):
-        if _leads_nowhere(outside):
+    for outside in sorted(entry for parent in parents for entry in parent.iterdir()):
+        if _is_broken_link(outside):
             listing.links.append(outside)
         elif outside.name.lower().endswith(SUFFIXES) and outside.is_file():
             listing.loose.append(outside.name)
@@ -149,27 +147,27 @@ def _list(path: Path) -> Listing:
                 listing.unknown.append(folder)
             continue
         for entry in ordered:
-            _sort_in(entry, target, split, listing)
+            _add(entry, target, split, listing)
     return listing
 
 
 def _holds_pictures(folder: Path) -> bool:
-    """Return whether pictures lie in a folder or one below it."""
+    """Return whether a folder or one of its subfolders contains pictures."""
     return any(
-        entry.name.lower().endswith(SUFFIXES) for below in (folder, *_subfolders(folder)) for entry in below.iterdir()
+        entry.name.lower().endswith(SUFFIXES) for inner in (folder, *_subfolders(folder)) for entry in inner.iterdir()
     )
 
 
-def _leads_nowhere(path: Path) -> bool:
+def _is_broken_link(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def _sort_in(entry: os.DirEntry[str], target: int, split: int, listing: Listing) -> None:
+def _add(entry: os.DirEntry[str], target: int, split: int, listing: Listing) -> None:
     path = Path(entry.path)
-    if _leads_nowhere(path):
+    if _is_broken_link(path):
         listing.links.append(path)
     elif not entry.name.lower().endswith(SUFFIXES) or not entry.is_file():
-        listing.passed_over.append(entry.name)
+        listing.ignored.append(entry.name)
     else:
         name = OFFICIAL_NAME.match(entry.name)
         official = USAGES[name.group(1).lower()] if name else UNKNOWN

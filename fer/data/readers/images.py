@@ -1,55 +1,97 @@
-"""One picture file to one grey face, every mode by a stated rule."""
+"""Decoding of one picture file to one grey face, with a rule for every colour mode."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-MOST_PIXELS = 50_000_000  # larger than any camera's face crop; Pillow itself only warns below 179 million
+MOST_PIXELS = 50_000_000  # larger than any face crop of a camera; Pillow only warns below 179 million
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
 
 class PictureError(Exception):
-    """A file that gives no face; its message says why, without the path."""
+    """A file that cannot be read as a face; the message states the reason without the path."""
 
 
 def read_picture(path: Path, image_size: int) -> tuple[NDArray[np.uint8], bool]:
     """Return a picture as (image_size, image_size) uint8 grey, and whether it had to be stretched to a square.
 
-    EXIF rotation is applied, of an animation the first frame is taken, transparency is laid on black, 16-bit greys are
-    scaled by 1/257, colours become luma (ITU-R 601, Pillow's "L").
-
     Raises:
-        PictureError: no picture, a damaged or too large one, or floating-point pixels, which have no fixed range.
+        PictureError: see ``read_grey``.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of bombs, which the limit below refuses, and of odd EXIF blocks
-            _check_header(path)
-            with Image.open(path) as picture:
-                picture.load()
-                grey = to_grey(ImageOps.exif_transpose(picture))
-    except PictureError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"too large to be opened; the limit is {MOST_PIXELS:,} pixels") from error
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        reason = "is empty (0 bytes)" if path.exists() and not path.stat().st_size else "not a readable picture"
-        raise PictureError(f"{reason} ({type(error).__name__}: {str(error).replace(str(path), path.name)})") from error
+    grey = read_grey(path)
     stretched = grey.width != grey.height
     if grey.size != (image_size, image_size):
         grey = grey.resize((image_size, image_size), Image.Resampling.BILINEAR)  # Pillow's filters antialias
     return np.asarray(grey), stretched
 
 
-def _check_header(path: Path) -> None:
+def read_grey(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
+    """Return a picture as 8-bit grey (mode "L"), upright.
+
+    EXIF rotation is applied. The first frame of an animation is used. Transparent pixels become black, 16-bit greys are
+    scaled by 1/257, and colours become luma (ITU-R 601, Pillow's "L").
+
+    Raises:
+        PictureError: no picture, a damaged or too large one, or floating-point pixels, which have no fixed range.
+    """
+    return _decoded(path, most_pixels, to_grey)
+
+
+def read_colour(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
+    """Return a picture in colour (mode "RGB"), upright; 16-bit greys and transparency as in ``read_grey``.
+
+    Raises:
+        PictureError: see ``read_grey``.
+    """
+    return _decoded(path, most_pixels, to_colour)
+
+
+def _decoded(path: Path, most_pixels: int, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the header is checked against our own limit
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd EXIF blocks
+            _check_header(path, most_pixels)
+            with Image.open(path) as picture:
+                picture.load()
+                return convert(ImageOps.exif_transpose(picture))
+    except PictureError:
+        raise
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        reason = "is empty (0 bytes)" if path.exists() and not path.stat().st_size else "not a readable picture"
+        raise PictureError(f"{reason} ({type(error).__name__}: {str(error).replace(str(path), path.name)})") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_header(path: Path, most_pixels: int) -> None:
     with Image.open(path) as picture:
-        if picture.width * picture.height > MOST_PIXELS:
-            raise PictureError(f"{picture.width}x{picture.height} pixels; the limit is {MOST_PIXELS:,}")
+        if picture.width * picture.height > most_pixels:
+            raise PictureError(f"{picture.width}x{picture.height} pixels; the limit is {most_pixels:,}")
         if picture.format == "PNG":
-            picture.verify()  # load() does not look at the checksums of the pixels; the file is closed afterwards
+            picture.verify()  # load() does not check the checksums of the pixels; verify() closes the file
+
+
+def to_colour(picture: Image.Image) -> Image.Image:
+    """Return a picture of any mode as "RGB".
+
+    Raises:
+        PictureError: floating-point pixels.
+    """
+    if picture.mode in ("F", "L", "1") or picture.mode.startswith("I"):
+        return to_grey(picture).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        return _on_black(picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _on_black(picture: Image.Image) -> Image.Image:
+    coloured = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", coloured.size, (0, 0, 0, 255)), coloured)
 
 
 def to_grey(picture: Image.Image) -> Image.Image:
@@ -64,7 +106,5 @@ def to_grey(picture: Image.Image) -> Image.Image:
         wide = np.asarray(picture).astype(np.int64)
         return Image.fromarray((wide.clip(0, 65535) / 257 + 0.5).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        coloured = picture.convert("RGBA")
-        black = Image.new("RGBA", coloured.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, coloured).convert("L")
+        return _on_black(picture).convert("L")
     return picture.convert("L") if picture.mode in ("L", "RGB", "1") else picture.convert("RGB").convert("L")

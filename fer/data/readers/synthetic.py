@@ -1,4 +1,4 @@
-"""Drawn faces as a data set: a table of its own with an official split, for whoever has no FER2013 at hand."""
+"""Drawn faces as a data set with an official split, for use without FER2013."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from fer.data.faces import Faces, Source
 from fer.data.readers.drawing import draw_faces
 from fer.data.splits import stratified
 
-NAME = "synthetic"  # what data.path and --data say for it
-HELD_OUT = 0.2  # half of it val, half test
+NAME = "synthetic"  # value of data.path and --data
+HELD_OUT = 0.2  # share of val and test together, half each
 
 
 def read(count: int, *, seed: int, image_size: int) -> Faces:
-    """Draw ``count`` faces, 80 % train, 10 % val, 10 % test, each class alike.
+    """Draw ``count`` faces: 80 % train, 10 % val, 10 % test, with equal shares of each class.
 
     Raises:
         ValueError: too few faces or too small an image.

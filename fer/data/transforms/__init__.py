@@ -1,1 +1,1 @@
-"""Augmentation, MixUp and CutMix, crops, sizes: on whole batches, on any device."""
+"""Augmentation, MixUp and CutMix, crops and progressive resizing of whole batches, on any device."""

@@ -1,9 +1,10 @@
-"""Augmentation: torchvision v2 transforms that draw their parameters for each face of a whole batch, on its device.
+"""Augmentation: torchvision v2 transforms with parameters drawn for each face of a whole batch, on its device.
 
-torchvision's own transforms draw one set of parameters a call, so that a batch would turn by one angle; drawing for
-each face in a loop is ten times slower. Here a batch is one call: all geometry (flip, rotation, zoom, shift) is a
-single ``grid_sample``, whole-pixel crops are a single ``gather``. Random numbers come from torch's global generator,
-which the data module keys by seed, epoch and batch. Images are (B, 1, S, S) float in [0, 1], and stay so.
+torchvision's own transforms draw one set of parameters for each call, so that all faces of a batch would turn by one
+angle; a loop over the faces is ten times slower. Here a batch takes one call: all geometry (flip, rotation, zoom,
+shift) is a single ``grid_sample``, crops by whole pixels are a single ``gather``. Random numbers come from torch's
+global generator, which the data module seeds by seed, epoch and batch. Images are (B, 1, S, S) float in [0, 1], before
+and after.
 """
 
 import math
@@ -21,11 +22,11 @@ ASPECT = (0.3, 3.3)  # of erased rectangles, Zhong et al. 2017, "Random Erasing 
 
 
 def build(settings: AugmentSettings, crop: int | None = None) -> v2.Transform:
-    """Return the transform that ``settings`` describe; with everything off it changes nothing.
+    """Return the transform for these settings; with everything off it is the identity.
 
     Args:
-        settings: what is changed, and how much.
-        crop: side of the crop that is taken of each face, in pixels; None takes the whole.
+        settings: the kinds and strengths of augmentation.
+        crop: side of the random crop of each face, in pixels; None for whole faces.
     """
     steps: list[v2.Transform] = []
     flip, padding = settings.flip, settings.crop_padding
@@ -42,16 +43,16 @@ def build(settings: AugmentSettings, crop: int | None = None) -> v2.Transform:
 
 
 def uniform(count: int, low: float, high: float, like: Tensor) -> Tensor:
-    """Return (count,) float numbers between ``low`` and ``high`` on the device of ``like``."""
+    """Return (count,) uniform random floats between ``low`` and ``high`` on the device of ``like``."""
     return torch.empty(count, device=like.device).uniform_(low, high)
 
 
 class RandomAffine(v2.Transform):
-    """Flip, turn, zoom and shift each face, in one bilinear resampling; beyond the edge its pixels repeat.
+    """Flip, rotate, zoom and shift each face in one bilinear resampling; edge pixels repeat beyond the edge.
 
     Args:
         flip: probability.
-        rotate_degrees: largest turn either way.
+        rotate_degrees: largest rotation in either direction.
         zoom: largest relative change of size.
         shift: largest shift along each axis, as a fraction of the side.
     """
@@ -73,12 +74,12 @@ class RandomAffine(v2.Transform):
         }
 
     def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
-        """Return (B, 1, S, S) images, resampled."""
+        """Return the resampled images, (B, 1, S, S)."""
         return affine(inpt, **params)
 
 
 def affine(images: Tensor, angle: Tensor, scale: Tensor, right: Tensor, down: Tensor, mirror: Tensor) -> Tensor:
-    """Mirror, scale and turn each image about its centre, then shift it.
+    """Mirror, scale and rotate each image about its centre, then shift it.
 
     Args:
         images: (B, C, S, S) float.
@@ -88,28 +89,28 @@ def affine(images: Tensor, angle: Tensor, scale: Tensor, right: Tensor, down: Te
         down: (B,) shift down.
         mirror: (B,) -1 mirrors left and right, 1 does not.
     """
-    # output -> input in grid_sample's coordinates, -1 to 1 over the side with y downwards: undo shift, turn, scale
+    # output -> input in grid_sample's coordinates, -1 to 1 over the side with y downwards: undo shift, rotation, scale
     cosine, sine = torch.cos(angle) / scale, torch.sin(angle) / scale
     across, along = 2 * right, 2 * down
     per_column = torch.stack([mirror * cosine, sine], -1)  # (B, 2): how the input's x and y change along a row
     per_row = torch.stack([-mirror * sine, cosine], -1)  # (B, 2): and down a column
     origin = -(per_column * across[:, None] + per_row * along[:, None])  # (B, 2)
     side = images.shape[-1]
-    place = (torch.arange(side, device=images.device) * 2 + 1) / side - 1  # (S,) centres of pixels
-    columns = place[:, None] * per_column[:, None]  # (B, S, 2)
-    rows = place[:, None] * per_row[:, None] + origin[:, None]  # (B, S, 2)
+    centres = (torch.arange(side, device=images.device) * 2 + 1) / side - 1  # (S,) of pixels
+    columns = centres[:, None] * per_column[:, None]  # (B, S, 2)
+    rows = centres[:, None] * per_row[:, None] + origin[:, None]  # (B, S, 2)
     # one broadcast sum; affine_grid's matrix product takes four times as long as grid_sample itself
     grid = rows[:, :, None] + columns[:, None]  # (B, S, S, 2)
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 class RandomCropFlip(v2.Transform):
-    """Cut a square out of each face, which may reach over a reflected border, and flip it, by index alone.
+    """Crop a random square from each face with a reflected border, and flip it, by indexing alone.
 
     Args:
-        padding: pixels of border.
+        padding: width of the border, in pixels.
         flip: probability.
-        crop: side of the square, in pixels; None is the face's.
+        crop: side of the square, in pixels; None for the side of the face.
     """
 
     def __init__(self, padding: int, flip: float, crop: int | None = None) -> None:
@@ -117,37 +118,37 @@ class RandomCropFlip(v2.Transform):
         self.padding, self.flip, self.crop = padding, flip, crop
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Tensor]:
-        """Draw the crop's place in pixels and whether to mirror, each (B,)."""
+        """Draw the crop's corner in pixels and whether to mirror, each (B,)."""
         images = flat_inputs[0]
         count, side = len(images), images.shape[-1]
-        places = side + 2 * self.padding - (self.crop or side) + 1
+        positions = side + 2 * self.padding - (self.crop or side) + 1
         return {
-            "left": torch.randint(places, (count,), device=images.device),
-            "top": torch.randint(places, (count,), device=images.device),
+            "left": torch.randint(positions, (count,), device=images.device),
+            "top": torch.randint(positions, (count,), device=images.device),
             "mirror": uniform(count, 0, 1, images) < self.flip,
         }
 
     def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
-        """Return (B, 1, T, T) images, T the side of the crop."""
+        """Return the crops, (B, 1, T, T)."""
         return crop_flip(inpt, self.padding, self.crop or inpt.shape[-1], **params)
 
 
 def crop_flip(images: Tensor, padding: int, crop: int, left: Tensor, top: Tensor, mirror: Tensor) -> Tensor:
-    """Crop each image out of itself with a reflected border of ``padding`` pixels, then mirror where told.
+    """Add a reflected border to each image, crop a square from it, and mirror the square if ``mirror`` is set.
 
     Args:
         images: (B, 1, S, S).
-        padding: pixels.
-        crop: side of the result, T.
+        padding: width of the border, in pixels.
+        crop: side of the square, T.
         left: (B,) 0 to S + 2 * padding - T.
         top: (B,) the same.
         mirror: (B,) bool.
     """
     count = len(images)
-    place = torch.arange(crop, device=images.device)
-    columns = torch.where(mirror[:, None], crop - 1 - place, place) + left[:, None]  # (B, T) in the padded image
+    position = torch.arange(crop, device=images.device)
+    columns = torch.where(mirror[:, None], crop - 1 - position, position) + left[:, None]  # (B, T) in the padded image
     source = functional.pad(images, (padding,) * 4, mode="reflect") if padding else images
-    rows = place + top[:, None]  # (B, T)
+    rows = position + top[:, None]  # (B, T)
     flat = (rows[:, :, None] * source.shape[-1] + columns[:, None, :]).view(count, -1)  # (B, T * T)
     return source.reshape(count, -1).gather(1, flat).view(count, 1, crop, crop)
 
@@ -165,7 +166,7 @@ class RandomLight(v2.Transform):
         self.brightness, self.contrast = brightness, contrast
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Tensor]:
-        """Draw one factor each, (B,)."""
+        """Draw a factor of brightness and of contrast, each (B,)."""
         images = flat_inputs[0]
         return {
             "brightness": uniform(len(images), 1 - self.brightness, 1 + self.brightness, images),
@@ -173,18 +174,18 @@ class RandomLight(v2.Transform):
         }
 
     def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
-        """Return (B, 1, S, S) images, cut to [0, 1]."""
+        """Return the changed images, (B, 1, S, S), limited to [0, 1]."""
         brightness, contrast = (params[name].view(-1, 1, 1, 1) for name in ("brightness", "contrast"))
         mean = inpt.mean((1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
         return torch.addcmul(mean * brightness * (1 - contrast), inpt, brightness * contrast).clamp_(0, 1)
 
 
 class RandomErase(v2.Transform):
-    """Replace a rectangle of some faces by grey (Zhong et al. 2017).
+    """Replace a random rectangle of some faces by grey (Zhong et al. 2017).
 
     Args:
-        probability: that a face loses a rectangle.
-        area: largest part of the face, from 0.02.
+        probability: share of faces with a rectangle.
+        area: largest area of the rectangle as a share of the face; the smallest is 0.02.
     """
 
     def __init__(self, probability: float, area: float) -> None:
@@ -192,7 +193,7 @@ class RandomErase(v2.Transform):
         self.probability, self.area = probability, area
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Tensor]:
-        """Draw the rectangles' sides and corners in pixels, (B,) each; a face that is spared has height 0."""
+        """Draw sides and corners of the rectangles in pixels, (B,) each; the height is 0 for faces without one."""
         images = flat_inputs[0]
         count, side = len(images), images.shape[-1]
         area = uniform(count, 0.02, self.area, images) * side * side
@@ -208,9 +209,9 @@ class RandomErase(v2.Transform):
         }
 
     def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
-        """Return (B, 1, S, S) images."""
-        place = torch.arange(inpt.shape[-1], device=inpt.device) + 0.5  # centres of pixels
+        """Return the images with rectangles, (B, 1, S, S)."""
+        centres = torch.arange(inpt.shape[-1], device=inpt.device) + 0.5  # of pixels
         top, left, height, width = (params[name][:, None] for name in ("top", "left", "height", "width"))
-        rows = (place >= top) & (place < top + height)  # (B, S)
-        columns = (place >= left) & (place < left + width)
+        rows = (centres >= top) & (centres < top + height)  # (B, S)
+        columns = (centres >= left) & (centres < left + width)
         return inpt.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], ERASED)

@@ -1,1 +1,1 @@
-"""."""
+"""Trained networks that the package contains; README.md lists them."""

@@ -1,4 +1,4 @@
-"""The parts of an audit's page on doubtful faces: pictures that show none, and labels that predictions contradict."""
+"""The sections of an audit's page on doubtful faces: pictures without a face, and suspect labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,118 +7,123 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from fer.data.audit.inspection import Found
+from fer.data.audit.inspection import Findings
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS
 from fer.reports import html
 from fer.reports.audit.duplicates import cut_short, share, shrunk
 from fer.reports.html import joined, paragraph, tag
 
-SHOWN = 60  # pictures of a kind
+SHOWN = 60  # pictures shown of each kind
 
 
-def faceless(found: Found) -> bool:
-    """Return whether any picture that is not of one colour shows no face."""
-    held = found.no_faces
-    return bool((held.voted | held.likely | held.flat).any())
+def faceless(found: Findings) -> bool:
+    """Return whether any picture shows no face, one-colour faces aside."""
+    masks = found.no_faces
+    return bool((masks.voted | masks.likely | masks.flat).any())
 
 
-def no_faces(found: Found, facts: Mapping[str, Any]) -> Markup:
-    """Return the pictures that show no face, by the votes and by their contrast."""
-    counted, held = facts["no_faces"], found.no_faces
+def no_faces(found: Findings, facts: Mapping[str, Any]) -> Markup:
+    """Return the section on pictures without a face, found by FER+'s votes and by low contrast."""
+    summary, masks = facts["no_faces"], found.no_faces
     votes = (
-        f"More than half of FER+'s votes see no face in {counted['voted']:,} pictures, and in {counted['likely']:,} "
-        "that is the most frequent answer. Some do show one: turned, lying, cut off, small or painted. "
-        if counted["likely"]
+        f'More than half of FER+\'s votes are for "no face" in {summary["voted"]:,} pictures; in '
+        f"{summary['likely']:,} it is the most frequent answer. Some of them do show a face: turned, lying, cut off, "
+        "small or painted. "
+        if summary["likely"]
         else ""
     )
     flat = (
-        f"In {counted['flat']:,} the pixels differ, but so little (standard deviation below {counted['flat_below']:g}) "
-        "that they show nothing. "
-        if counted["flat"]
+        f"{summary['flat']:,} pictures are nearly of one colour: the standard deviation of their pixels is below "
+        f"{summary['flat_below']:g}. "
+        if summary["flat"]
         else ""
     )
-    told = paragraph(votes, flat, "Pictures of one colour have their own place.", class_="soft")
-    seen = ~found.one_colour
-    places = np.flatnonzero(held.flat).tolist(), np.flatnonzero((held.voted | held.likely) & seen & ~held.flat).tolist()
-    return joined(told, *shown(found, "Nearly one colour", places[0]), *shown(found, "By FER+'s votes", places[1]))
+    intro = paragraph(votes, flat, "Pictures of one colour have a separate section.", class_="soft")
+    by_votes = (masks.voted | masks.likely) & ~found.one_colour & ~masks.flat
+    return joined(
+        intro,
+        *shown(found, "Nearly one colour", np.flatnonzero(masks.flat).tolist()),
+        *shown(found, "By FER+'s votes", np.flatnonzero(by_votes).tolist()),
+    )
 
 
-def shown(found: Found, title: str, places: Sequence[int]) -> list[Markup]:
-    """Return pictures without a face, with their labels and rows, under a title that says how many."""
-    if not places:
+def shown(found: Findings, title: str, indices: Sequence[int]) -> list[Markup]:
+    """Return a title with the number of pictures, and the pictures with their labels, reasons and rows."""
+    if not indices:
         return []
     cards = []
-    for image, place in zip(shrunk(found, places[:SHOWN]), places, strict=False):
-        cards.append(html.face(image, [str(found.labels[place]), *why_none(found, place), whose(found, place)]))
-    return [tag("h3", f"{title} ({cut_short(len(places), SHOWN)})"), tag("div", *cards, class_="faces")]
+    for image, index in zip(shrunk(found, indices[:SHOWN]), indices, strict=False):
+        cards.append(html.face(image, [str(found.labels[index]), *reasons(found, index), split_and_row(found, index)]))
+    return [tag("h3", f"{title} ({cut_short(len(indices), SHOWN)})"), tag("div", *cards, class_="faces")]
 
 
-def why_none(found: Found, place: int) -> list[str]:
-    """Return why a picture is taken to show no face."""
+def reasons(found: Findings, index: int) -> list[str]:
+    """Return the evidence that a picture shows no face: its votes, its standard deviation."""
     lines = []
-    if (votes := found.faces.votes) is not None and found.no_faces.likely[place]:
-        lines.append(f"{votes[place, -1]} of {votes[place].sum(dtype=int)} votes")  # NF is the last of the answers
-    if found.no_faces.flat[place]:
+    if (votes := found.faces.votes) is not None and found.no_faces.likely[index]:
+        lines.append(f"{votes[index, -1]} of {votes[index].sum(dtype=int)} votes")  # "no face" is the last answer
+    if found.no_faces.flat[index]:
         assert found.light is not None
-        lines.append(f"sd {found.light.spread[place]:.1f}")
+        lines.append(f"sd {found.light.spread[index]:.1f}")
     return lines
 
 
-def whose(found: Found, place: int) -> str:
+def split_and_row(found: Findings, index: int) -> str:
     """Return split and row of a face."""
-    return f"{found.splits[place]}, row {found.faces.rows[place]}"
+    return f"{found.splits[index]}, row {found.faces.rows[index]}"
 
 
-def suspects(found: Found, facts: Mapping[str, Any]) -> Markup:
-    """Return the labels that out-of-fold predictions contradict: how many, what of, and the least likely ones."""
-    counted, suspects = facts["suspects"], found.suspects
+def suspects(found: Findings, facts: Mapping[str, Any]) -> Markup:
+    """Return the section on labels that out-of-fold predictions contradict: counts, agreement, the least likely."""
+    summary, suspects = facts["suspects"], found.suspects
     assert suspects is not None
-    told = paragraph(
-        f"{len(counted['runs']):,} runs ({counted['settings']}) have predicted {counted['covered']:,} of "
-        f"{facts['n']:,} faces that they had not seen, {100 * counted['accuracy']:.1f} % as labelled. Confident "
-        f"learning finds {counted['suspects']:,} labels ({share(counted['suspects'], max(1, counted['covered']))}) "
-        "suspect. The network errs as well as the label: a suspect is a face to look at. Below are those whose label "
-        "is the least likely; audit.csv lists all.",
+    intro = paragraph(
+        f"{len(summary['runs']):,} runs ({summary['settings']}) predicted {summary['covered']:,} of {facts['n']:,} "
+        f"faces, each by a network that was not trained on it; {100 * summary['accuracy']:.1f} % of the predictions "
+        f"equal the label. Confident learning marks {summary['suspects']:,} labels "
+        f"({share(summary['suspects'], max(1, summary['covered']))}) as suspect. Either the label or the network may "
+        "be wrong, so check each of these faces. Below are the least likely labels; audit.csv lists all.",
         class_="soft",
     )
-    rows = [(name, f"{counted['by_label'][name]:,}", f"{counted['by_suggestion'][name]:,}") for name in EMOTIONS]
-    table = html.table(("emotion", "suspect labels", "preferred by the network"), rows, (1, 2))
-    return joined(told, html.columns(table, agreement(counted)), *least_likely(found, suspects.places))
+    rows = [(name, f"{summary['by_label'][name]:,}", f"{summary['by_suggestion'][name]:,}") for name in EMOTIONS]
+    table = html.table(("emotion", "suspect labels", "predicted by the network"), rows, (1, 2))
+    return joined(intro, html.columns(table, agreement(summary)), *least_likely(found, suspects.indices))
 
 
-def least_likely(found: Found, ranked: NDArray[np.int64]) -> list[Markup]:
-    """Return the faces whose labels are the least likely, under a title that says how many."""
+def least_likely(found: Findings, ranked: NDArray[np.int64]) -> list[Markup]:
+    """Return a title with the number of suspect labels, and the faces with the least likely ones."""
     if not ranked.size:
         return []
-    places = ranked[:SHOWN].tolist()
-    cards = [suspect(found, place, image) for place, image in zip(places, shrunk(found, places), strict=True)]
+    indices = ranked[:SHOWN].tolist()
+    cards = [suspect(found, index, image) for index, image in zip(indices, shrunk(found, indices), strict=True)]
     title = f"Least likely labels ({cut_short(len(ranked), SHOWN)})"
     return [tag("h3", title), tag("div", *cards, class_="faces")]
 
 
-def agreement(counted: Mapping[str, Any]) -> Markup:
-    """Return how often FER+'s most frequent answer is the label, or what the network prefers."""
-    if counted["votes"] is None:
+def agreement(summary: Mapping[str, Any]) -> Markup:
+    """Return the table of how often FER+'s most frequent answer is the label, or the network's prediction."""
+    if summary["votes"] is None:
         return paragraph(
-            "FER+'s votes, joined with --votes, would tell how often they side with the label.", class_="soft"
+            "With FER+'s votes (--votes), this section also shows how often annotators agree with the label.",
+            class_="soft",
         )
     rows = [
-        (name, *(f"{held[key]:,} ({share(held[key], max(1, held['faces']))})" for key in ("as_given", "as_predicted")))
-        for name, held in counted["votes"].items()
+        (name, *(f"{row[key]:,} ({share(row[key], max(1, row['faces']))})" for key in ("as_given", "as_predicted")))
+        for name, row in summary["votes"].items()
     ]
-    told = paragraph("FER+'s most frequent answer is", class_="soft")
-    return joined(told, html.table(("of", "the label", "what the network prefers"), rows, (1, 2)))
+    intro = paragraph("FER+'s most frequent answer equals", class_="soft")
+    return joined(intro, html.table(("for", "the label", "the network's prediction"), rows, (1, 2)))
 
 
-def suspect(found: Found, place: int, image: NDArray[np.uint8]) -> Markup:
-    """Return a face with its label, what the network prefers, and what FER+'s votes say."""
+def suspect(found: Findings, index: int, image: NDArray[np.uint8]) -> Markup:
+    """Return a face with its label, the network's prediction and FER+'s most frequent answer."""
     assert found.suspects is not None
     lines = [
-        f"{found.labels[place]}, or {EMOTIONS[found.suspects.predicted[place]]}?",
-        f"label: {100 * found.suspects.quality[place]:.1f} % likely",
-        whose(found, place),
+        f"{found.labels[index]}, or {EMOTIONS[found.suspects.predicted[index]]}?",
+        f"label: {100 * found.suspects.quality[index]:.1f} % likely",
+        split_and_row(found, index),
     ]
     if (votes := found.faces.votes) is not None:
-        answer = int(votes[place].argmax())
-        lines.append(f"FER+: {FERPLUS_COLUMNS[answer]} {votes[place, answer]} of {votes[place].sum(dtype=int)}")
+        answer = int(votes[index].argmax())
+        lines.append(f"FER+: {FERPLUS_COLUMNS[answer]} {votes[index, answer]} of {votes[index].sum(dtype=int)}")
     return html.face(image, lines)

@@ -1,4 +1,4 @@
-"""The part of an audit's page on copies of a face: exact twins, and near twins side by side."""
+"""The sections of an audit's page on exact duplicates and near duplicates."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,68 +7,69 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from fer.data.audit.inspection import Found, present
+from fer.data.audit.inspection import Findings, present
 from fer.reports import figures, html
 from fer.reports.html import joined, paragraph, tag
 
 SHOWN = 24  # groups of a kind, as pictures: four rows of six
-SHOWN_CONFLICTS = 60  # groups with conflicting labels: FER2013 has 56 of exact twins
-SHOWN_ROWS = 8  # of the faces of a group and a label, in words
-SIDE_BY_SIDE = 3  # pictures of a group of near twins
+SHOWN_CONFLICTS = 60  # groups with conflicting labels: FER2013 has 56 groups of exact duplicates with such labels
+SHOWN_ROWS = 8  # row numbers listed for each label of a group
+SIDE_BY_SIDE = 3  # pictures shown of a group of near duplicates
 
 
-def exact_twins(found: Found, facts: Mapping[str, Any]) -> Markup:
-    """Return the exact twins in numbers, those whose labels conflict, and the largest groups."""
-    counted = facts["twins"]
-    if not counted["groups"]:
+def exact_duplicates(found: Findings, facts: Mapping[str, Any]) -> Markup:
+    """Return the section on exact duplicates: counts, groups with conflicting labels, the largest groups."""
+    summary = facts["twins"]
+    if not summary["groups"]:
         return paragraph("No two faces are the same, pixel for pixel.")
     size = facts["dataset"]["image_size"]
-    told = paragraph(
-        f"Faces that are the same, pixel for pixel, as read at {size}x{size}. A twin in another split is a leak: what "
-        "is scored was trained on. The numbers beneath the faces are rows of the source; twins.csv lists all of them.",
+    intro = paragraph(
+        f"Faces with the same {size}x{size} pixels. A val or test face with a duplicate in train leaks: the network "
+        "was trained on the picture that it is scored on. The numbers below a face are its rows in the data set; "
+        "twins.csv lists all groups.",
         class_="soft",
     )
     return joined(
-        told,
-        html.columns(twin_table(counted), matrix(facts, counted["splits"], "twin")),
+        intro,
+        html.columns(exact_table(summary), matrix(facts, summary["splits"], "duplicate")),
         *groups_shown(found, "Conflicting labels", conflicts(found), SHOWN_CONFLICTS),
         *groups_shown(found, "The largest groups", largest(found), SHOWN),
     )
 
 
-def twin_table(counted: Mapping[str, Any]) -> Markup:
-    """Return the groups by where their faces lie."""
+def exact_table(summary: Mapping[str, Any]) -> Markup:
+    """Return the table of groups by the splits that hold their faces."""
     keys = ("groups", "faces", "copies", "conflicting_groups")
-    parts = dict(counted["where"])
+    parts = dict(summary["where"])
     if len(parts) > 1:
-        parts["all"] = counted
-    if counted["one_colour"]["groups"]:
-        parts["of which one-colour"] = counted["one_colour"]
+        parts["all"] = summary
+    if summary["one_colour"]["groups"]:
+        parts["of which one-colour"] = summary["one_colour"]
     rows = [(name, *(f"{values[key]:,}" for key in keys)) for name, values in parts.items()]
     heads = ("", "groups", "faces", "copies", "conflicts")
     return html.table(heads, rows, (1, 2, 3, 4))
 
 
 def matrix(facts: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], what: str) -> Markup:
-    """Return how many faces of each split have a twin in each split.
+    """Return the table that counts the faces of each split with a duplicate in each split.
 
     Args:
-        facts: of the audit.
-        counts: split -> split -> faces of the first.
-        what: kind of twin, for the head.
+        facts: contents of ``audit.json``.
+        counts: split -> other split -> faces of the first split with a duplicate in the other.
+        what: kind of duplicate, for the head.
     """
     if len(counts) < 2:
         return Markup("")
-    sums = {name: sum(held.values()) for name, held in facts["counts"].items()}
+    sums = {name: sum(by_class.values()) for name, by_class in facts["counts"].items()}
     rows = [
-        (f"{sums[name]:,} of {name}", *(shared(count, sums[name]) for count in held.values()))
-        for name, held in counts.items()
+        (f"{sums[name]:,} of {name}", *(count_with_share(count, sums[name]) for count in by_split.values()))
+        for name, by_split in counts.items()
     ]
     return html.named(html.table((f"{what} in", *counts), rows, range(1, len(counts) + 1)))
 
 
-def groups_shown(found: Found, title: str, numbers: Sequence[int], most: int) -> list[Markup]:
-    """Return groups of twins as pictures with labels and rows, under a title that says how many."""
+def groups_shown(found: Findings, title: str, numbers: Sequence[int], most: int) -> list[Markup]:
+    """Return a title with the number of groups, and a picture of each with its labels and rows."""
     if not numbers:
         return []
     images = shrunk(found, [found.groups[number][0] for number in numbers[:most]])
@@ -76,138 +77,133 @@ def groups_shown(found: Found, title: str, numbers: Sequence[int], most: int) ->
     return [tag("h3", f"{title} ({cut_short(len(numbers), most)})"), tag("div", *shown, class_="faces")]
 
 
-def group_card(found: Found, number: int, image: NDArray[np.uint8]) -> Markup:
-    """Return a group of twins: their picture, and rows and splits by label."""
+def group_card(found: Findings, number: int, image: NDArray[np.uint8]) -> Markup:
+    """Return the card of a group of exact duplicates: one picture, then splits and rows by label."""
     parts = by_label(found, found.groups[number])
-    said = ", ".join(f"{len(places)} {label}" for label, places in parts.items())
-    lines = [f"{label}: {places_in_words(found, places)}" for label, places in parts.items()]
-    return html.face(image, [said, f"group {number + 1}", *lines])
+    labels = ", ".join(f"{len(indices)} {label}" for label, indices in parts.items())
+    lines = [f"{label}: {rows_in_words(found, indices)}" for label, indices in parts.items()]
+    return html.face(image, [labels, f"group {number + 1}", *lines])
 
 
-def near_twins(found: Found, facts: Mapping[str, Any]) -> Markup:
-    """Return the near twins in numbers, those whose labels conflict, and the least alike of the others."""
-    counted, size = facts["near_twins"], facts["dataset"]["image_size"]
-    if not counted["groups"]:
+def near_duplicates(found: Findings, facts: Mapping[str, Any]) -> Markup:
+    """Return the section on near duplicates: counts, groups with conflicting labels, the least similar others."""
+    summary, size = facts["near_twins"], facts["dataset"]["image_size"]
+    if not summary["groups"]:
         return paragraph("No two faces that differ show the same photograph.")
-    told = paragraph(
-        "Different pictures of one photograph: cropped, compressed, lit or marked otherwise, or mirrored. Their hashes "
-        f"differ in at most {counted['radius']} of 64 bits (mirrored {counted['radius_mirrored']}) and their pixels, "
-        f"{size}x{size}, correlate by at least {counted['least_correlation']}, their details by "
-        f"{counted['least_detail']}, with each other or by way of others of the group. A series of one sitting may be "
-        "among them. Beneath the pictures stand their correlation with the "
-        "first of the group, the labels, and rows of the source; near_twins.csv lists all.",
+    intro = paragraph(
+        "Different pictures of one photograph: another crop, compression, light or watermark, or mirrored. Two "
+        "pictures are near duplicates if their hashes differ in at most "
+        f"{summary['radius']} of 64 bits ({summary['radius_mirrored']} if mirrored), their {size}x{size} pixels "
+        f"correlate by at least {summary['least_correlation']} and their fine details by at least "
+        f"{summary['least_detail']}. A group joins all pictures that are linked by such pairs; photographs taken in "
+        "one sitting may be among them. Below the pictures: the correlation with the first picture of the group, the "
+        "labels, and the rows in the data set; near_twins.csv lists all groups.",
         class_="soft",
     )
-    numbers = np.arange(len(counted_groups(found)))
     conflicting = found.near_conflicting
+    numbers = np.arange(len(conflicting))
     return joined(
-        told,
-        html.columns(near_table(counted), matrix(facts, counted["splits"], "only near twin")),
+        intro,
+        html.columns(near_table(summary), matrix(facts, summary["splits"], "only near duplicate")),
         *near_shown(found, "Conflicting labels", numbers[conflicting].tolist(), SHOWN_CONFLICTS),
         *near_shown(found, "Equal labels", numbers[~conflicting].tolist(), SHOWN),
     )
 
 
-def counted_groups(found: Found) -> list[NDArray[np.int64]]:
-    """Return the groups of near twins."""
-    assert found.near is not None
-    return found.near.groups
-
-
-def near_table(counted: Mapping[str, Any]) -> Markup:
-    """Return the groups by where their faces lie."""
+def near_table(summary: Mapping[str, Any]) -> Markup:
+    """Return the table of groups by the splits that hold their faces."""
     keys = ("groups", "pictures", "faces", "conflicting_groups")
-    parts = dict(counted["where"])
+    parts = dict(summary["where"])
     if len(parts) > 1:
-        parts["all"] = counted
+        parts["all"] = summary
     rows = [(name, *(f"{values[key]:,}" for key in keys)) for name, values in parts.items()]
     return html.table(("", "groups", "pictures", "faces", "conflicts"), rows, (1, 2, 3, 4))
 
 
-def near_shown(found: Found, title: str, numbers: Sequence[int], most: int) -> list[Markup]:
-    """Return groups of near twins, each with its pictures side by side, under a title that says how many."""
+def near_shown(found: Findings, title: str, numbers: Sequence[int], most: int) -> list[Markup]:
+    """Return a title with the number of groups, and each group's pictures side by side."""
     if not numbers:
         return []
     shown = [near_card(found, number) for number in numbers[:most]]
     return [tag("h3", f"{title} ({cut_short(len(numbers), most)})"), tag("div", *shown, class_="faces beside")]
 
 
-def near_card(found: Found, number: int) -> Markup:
-    """Return a group of near twins: its pictures side by side as they are, how alike, rows and splits by label."""
+def near_card(found: Findings, number: int) -> Markup:
+    """Return the card of a group of near duplicates: pictures, their correlations, splits and rows by label."""
     assert found.near is not None
     group = found.near.groups[number]
     parts = by_label(found, group)
     _, firsts = np.unique(found.faces.images[group].reshape(len(group), -1), axis=0, return_index=True)
     pictures = group[np.sort(firsts)]
-    # of each label at least one, then those that come first
-    leading = [int(places[0]) for places in parts.values()]
+    # at least one picture of each label, then the first of the rest
+    leading = [int(indices[0]) for indices in parts.values()]
     chosen = sorted([*leading, *(p for p in pictures.tolist() if p not in leading)][:SIDE_BY_SIDE])
-    said = ", ".join(f"{len(places)} {label}" for label, places in parts.items())
-    alike = [alike_in_words(found, place) for place in chosen if place != group[0]]
+    labels = ", ".join(f"{len(indices)} {label}" for label, indices in parts.items())
+    correlations = [correlation_in_words(found, index) for index in chosen if index != group[0]]
     more = f"; {len(pictures) - len(chosen)} more" if len(pictures) > len(chosen) else ""
-    lines = [f"{label}: {places_in_words(found, places)}" for label, places in parts.items()]
+    lines = [f"{label}: {rows_in_words(found, indices)}" for label, indices in parts.items()]
     images = [
         html.picture(image, f"row {found.faces.rows[p]}")
         for image, p in zip(shrunk(found, chosen), chosen, strict=True)
     ]
-    return html.beside(images, [said, f"group {number + 1}: {', '.join(alike)}{more}", *lines])
+    return html.side_by_side(images, [labels, f"group {number + 1}: {', '.join(correlations)}{more}", *lines])
 
 
-def alike_in_words(found: Found, place: int) -> str:
-    """Return how alike a face is to the first of its group."""
+def correlation_in_words(found: Findings, index: int) -> str:
+    """Return the correlation of a face with the first of its group, ``0.93 mirrored``."""
     assert found.near is not None
-    turned = " mirrored" if found.near.mirrored[place] else ""
-    return f"{found.near.likeness[place]:.2f}{turned}"
+    mirrored = " mirrored" if found.near.mirrored[index] else ""
+    return f"{found.near.likeness[index]:.2f}{mirrored}"
 
 
 def cut_short(count: int, most: int) -> str:
-    """Return how many there are, and how many of them are shown."""
+    """Return a count, or ``the first 24 of 1,234`` where not all are shown."""
     return f"{count:,}" if count <= most else f"the first {most} of {count:,}"
 
 
-# --- of what both are made ---
+# --- groups, rows and counts, for both sections ---
 
 
-def conflicts(found: Found) -> list[int]:
-    """Return the numbers of the groups of twins whose labels differ, in the table's order, one-colour faces last."""
+def conflicts(found: Findings) -> list[int]:
+    """Return the indices of the groups of exact duplicates whose labels differ, in order, one-colour faces last."""
     numbers = np.flatnonzero(found.conflicting).tolist()
     return sorted(numbers, key=lambda number: bool(found.one_colour[found.groups[number][0]]))
 
 
-def largest(found: Found) -> list[int]:
-    """Return the numbers of the largest groups of twins, the largest first; one-colour faces have their own place."""
+def largest(found: Findings) -> list[int]:
+    """Return the indices of the largest groups of exact duplicates, without one-colour faces, the largest first."""
     numbers = [number for number, group in enumerate(found.groups) if not found.one_colour[group[0]]]
     return sorted(numbers, key=lambda number: -len(found.groups[number]))[:SHOWN]
 
 
-def by_label(found: Found, group: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-    """Return label -> places of a group's faces, the most frequent label first."""
+def by_label(found: Findings, group: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """Return label -> indices of the faces of a group with that label, the most frequent label first."""
     labels = found.labels[group]
     parts = {str(label): group[labels == label] for label in dict.fromkeys(labels.tolist())}
     return dict(sorted(parts.items(), key=lambda part: -len(part[1])))
 
 
-def places_in_words(found: Found, places: NDArray[np.int64]) -> str:
+def rows_in_words(found: Findings, indices: NDArray[np.int64]) -> str:
     """Return splits and rows of the first few faces, ``train 12, 403; test 30001``."""
     parts = []
-    shown = places[:SHOWN_ROWS]
+    shown = indices[:SHOWN_ROWS]
     for split in present(found.splits[shown]):
         rows = found.faces.rows[shown[found.splits[shown] == split]].tolist()
         parts.append(f"{'row' if split == 'all' else split} {', '.join(map(str, rows))}")
-    more = f" and {len(places) - SHOWN_ROWS:,} more" if len(places) > SHOWN_ROWS else ""
+    more = f" and {len(indices) - SHOWN_ROWS:,} more" if len(indices) > SHOWN_ROWS else ""
     return "; ".join(parts) + more
 
 
-def shared(count: int, total: int) -> Markup:
-    """Return a count with its share beneath."""
+def count_with_share(count: int, total: int) -> Markup:
+    """Return a count with its percentage below."""
     return joined(f"{count:,}", tag("div", f"{100 * count / total:.1f} %", class_="soft"))
 
 
 def share(count: int, total: int) -> str:
-    """Return a share in per cent."""
+    """Return ``count`` as a percentage of ``total``."""
     return f"{100 * count / total:.1f} %"
 
 
-def shrunk(found: Found, places: NDArray[np.int64] | Sequence[int]) -> NDArray[np.uint8]:
-    """Return the faces at these places, (K, S, S), no larger than a page needs."""
-    return figures.shrunk(found.faces.images[np.asarray(places, np.int64)])
+def shrunk(found: Findings, indices: NDArray[np.int64] | Sequence[int]) -> NDArray[np.uint8]:
+    """Return the faces at some indices, (K, S, S), at most ``figures.LARGEST`` pixels wide."""
+    return figures.shrunk(found.faces.images[np.asarray(indices, np.int64)])

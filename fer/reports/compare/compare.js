@@ -1,4 +1,4 @@
-// What belongs to one configuration lights up together; any two runs are tested against each other.
+// Highlights all lines, dots and rows of one configuration; tests any two runs against each other.
 const parts = key => document.querySelectorAll(`[id$="-${key}"], [data-group="${key}"]`);
 let pinned = null;
 
@@ -12,25 +12,25 @@ document.querySelectorAll(".drawing [id]").forEach(part => {
   if (/-r\d+g\d+$/.test(part.id)) part.classList.add("part");
 });
 document.querySelectorAll("[data-group]").forEach(mark => {
-  const place = mark.closest("tr") || mark, key = mark.dataset.group;
-  place.addEventListener("mouseenter", () => light(key));
-  place.addEventListener("mouseleave", () => light(pinned));
+  const target = mark.closest("tr") || mark, key = mark.dataset.group;
+  target.addEventListener("mouseenter", () => light(key));
+  target.addEventListener("mouseleave", () => light(pinned));
   if (mark.tagName === "BUTTON")
     mark.addEventListener("click", () => { pinned = pinned === key ? null : key; light(pinned); });
 });
 
 // --- McNemar's exact test ---------------------------------------------------------------------------------------
 
-const held = JSON.parse(document.getElementById("answers").textContent);
+const answers = JSON.parse(document.getElementById("answers").textContent);
 const bits = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
 const ones = byte => { let count = 0; for (; byte; byte &= byte - 1) count += 1; return count; };
 
 function mcnemar(first, second) {
   const a = bits(first.bits), b = bits(second.bits);
   let left = 0, right = 0;
-  for (let place = 0; place < a.length; place += 1) {
-    left += ones(a[place] & ~b[place] & 255);
-    right += ones(b[place] & ~a[place] & 255);
+  for (let index = 0; index < a.length; index += 1) {
+    left += ones(a[index] & ~b[index] & 255);
+    right += ones(b[index] & ~a[index] & 255);
   }
   return { left, right, p: coin(Math.min(left, right), left + right) };
 }
@@ -43,36 +43,36 @@ function coin(fewer, tosses) {
   return Math.min(1, 2 * sum * Math.exp(logarithm));
 }
 
-// fer.ranking.chance
+// as fer.runs.ranking.chance
 const chance = p => p < 0.0001 ? "< 0.0001" : p.toFixed(p < 0.01 ? 4 : p < 0.1 ? 3 : 2);
 
-// fer.significance.paired_difference of one network each
-function difference(found, faces, quantile) {
-  const middle = (found.left - found.right) / (faces + 2), all = found.left + found.right + 2;
+// as fer.metrics.statistics.paired_difference, of one network each
+function difference(test, faces, quantile) {
+  const middle = (test.left - test.right) / (faces + 2), all = test.left + test.right + 2;
   const half = quantile * Math.sqrt((all / (faces + 2) - middle * middle) / (faces + 2));
-  return [(found.left - found.right) / faces, middle - half, middle + half].map(share => 100 * share);
+  return [(test.left - test.right) / faces, middle - half, middle + half].map(share => 100 * share);
 }
 
 const form = document.getElementById("pair");
-const told = document.getElementById("told");
+const output = document.getElementById("pair-result");
 const points = value => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
 
-function test() {
-  const [first, second] = [form.first, form.second].map(menu => held.runs[menu.value]);
-  if (first === second) told.textContent = "One run: choose two.";
+function showTest() {
+  const [first, second] = [form.first, form.second].map(menu => answers.runs[menu.value]);
+  if (first === second) output.textContent = "A and B are the same run: choose two.";
   else if (first.faces !== second.faces)
-    told.textContent = "These two were scored on different faces: no paired test can take them.";
+    output.textContent = "These two runs were scored on different faces, so a paired test does not apply.";
   else {
-    const found = mcnemar(first, second), { n, quantile } = held.faces[first.faces];
-    const [value, low, high] = difference(found, n, quantile);
-    told.textContent = `Only A is right on ${found.left.toLocaleString("en")} faces, only B on `
-      + `${found.right.toLocaleString("en")}, of ${n.toLocaleString("en")}: A − B = ${points(value)} points, 95 % for other `
-      + `faces ${points(low)} to ${points(high)}. Exact p ${found.p < 0.0001 ? "" : "= "}${chance(found.p)}.`;
+    const test = mcnemar(first, second), { n, quantile } = answers.faces[first.faces];
+    const [value, low, high] = difference(test, n, quantile);
+    output.textContent = `Only A is correct on ${test.left.toLocaleString("en")} faces, only B on `
+      + `${test.right.toLocaleString("en")}, of ${n.toLocaleString("en")}: A − B = ${points(value)} points, 95 % for other `
+      + `faces ${points(low)} to ${points(high)}. Exact p ${test.p < 0.0001 ? "" : "= "}${chance(test.p)}.`;
   }
 }
 
 if (form) {
   form.hidden = false;
-  form.addEventListener("change", test);
-  test();
+  form.addEventListener("change", showTest);
+  showTest();
 }

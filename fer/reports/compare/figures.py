@@ -1,8 +1,8 @@
-"""Figures of runs side by side: curves over each other, accuracy against what it costs.
+"""Figures that compare runs: curves by epoch, and accuracy against costs.
 
 Each function takes plain values and returns a ``matplotlib.figure.Figure``; call them, and save, within
-``fer.reports.plotting.style``. What belongs to one configuration has an id that tells the figure's name and ends in the
-configuration's key, so that a page can pick it out.
+``fer.reports.plotting.style``. Every line and dot has an id that ends in its configuration's key, so that the page's
+script can highlight a configuration.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,36 +17,36 @@ from matplotlib.transforms import Bbox
 from fer.reports.plotting import WIDTH, canvas
 from fer.reports.theme import PAPER
 
-COLOURS = ("val", "train", "test", "good", "ink")  # roles, of the best in their order; the others are grey
+COLOURS = ("val", "train", "test", "good", "ink")  # roles of the colours of the best, by rank; all others are grey
 GREY = "soft"
-SPREAD = 10  # times: from there on an axis of costs is logarithmic
-LEAST = 0.03  # share that an axis of accuracies covers at least
+SPREAD = 10  # ratio of the largest to the smallest cost above which an axis is logarithmic
+LEAST = 0.03  # smallest range of an axis of accuracies
 LETTER = 5.2  # points, the width of a digit of a mark
-MARK = 8  # points, its height
-ROUND = ((5, 0), (-5, 0), (0, 8), (0, -8), (5, 7), (5, -7), (-5, 7), (-5, -7))  # where a mark may stand, in points
+MARK = 8  # points, the height of a mark
+ROUND = ((5, 0), (-5, 0), (0, 8), (0, -8), (5, 7), (5, -7), (-5, 7), (-5, -7))  # offsets of a mark from its dot, points
 
 
 @dataclass(frozen=True)
 class Marked:
-    """A configuration as it is marked in every figure.
+    """A configuration with its mark and colour.
 
     Args:
-        key: of the configuration on the page.
-        place: in the ranking, from 0.
+        key: key of the configuration on the page.
+        rank: rank of the configuration, from 0.
     """
 
     key: str
-    place: int
+    rank: int
 
     @property
     def mark(self) -> str:
-        """What stands beside its line or dot."""
-        return str(self.place + 1)
+        """The label of its line or dot: the rank from 1."""
+        return str(self.rank + 1)
 
     @property
     def role(self) -> str:
         """The role of its colour."""
-        return role(self.place)
+        return role(self.rank)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Line(Marked):
     """One configuration's curves.
 
     Args:
-        seeds: for each seed, a value an epoch.
+        seeds: the values of each seed by epoch.
     """
 
     seeds: Sequence[Sequence[float]]
@@ -83,18 +83,18 @@ class Point(Marked):
         return float(np.mean(self.cost)), float(np.mean(self.accuracy))
 
 
-def role(place: int) -> str:
-    """Return the role of the colour of the configuration at a place, from 0."""
-    return COLOURS[place] if place < len(COLOURS) else GREY
+def role(rank: int) -> str:
+    """Return the role of the colour of the configuration with a rank, from 0."""
+    return COLOURS[rank] if rank < len(COLOURS) else GREY
 
 
 def overlaid(name: str, lines: Sequence[Line], *, shares: bool) -> Figure:
-    """Draw curves over each other: each seed thin, their mean over it; the best are coloured and marked at their ends.
+    """Draw curves by epoch: a thin line for each seed, a thick one for their mean, the best in colours with marks.
 
     Args:
-        name: of the figure.
-        lines: the best first.
-        shares: the values are shares, to be written in per cent.
+        name: name of the figure, for its ids.
+        lines: curves of the configurations, the best first.
+        shares: whether the values are shares, written in per cent.
     """
     figure, axes = canvas(WIDTH * 0.78)
     plot = axes[0, 0]
@@ -116,28 +116,28 @@ def _draw(plot: Axes, line: Line, key: str) -> None:
         (thin,) = plot.plot(range(1, len(seed) + 1), seed, color=PAPER[colour], linewidth=0.5, alpha=0.55)
         thin.set_gid(f"seed{number}-{colour}-{key}")
     width, alpha = (0.9, 0.6) if colour == GREY else (1.7, 1.0)
-    dot = "o" if len(line.mean) <= 3 else ""  # few epochs are hardly a line
+    dot = "o" if len(line.mean) <= 3 else ""  # so few epochs make no visible line
     epochs = range(1, len(line.mean) + 1)
     (drawn,) = plot.plot(epochs, line.mean, color=PAPER[colour], linewidth=width, alpha=alpha, marker=dot, markersize=3)
     drawn.set_gid(f"mean-{colour}-{key}")
 
 
 def _widen(plot: Axes) -> None:
-    """Let the upright axis reach over a few points at least: what is chance must not look large."""
+    """Widen the vertical axis to ``LEAST``, so that chance differences do not look large."""
     low, high = plot.get_ylim()
     more = max(0.0, LEAST - (high - low)) / 2
     plot.set_ylim(low - more, high + more)
 
 
 def _in_per_cent(plot: Axes) -> None:
-    """Write the values of the upright axis in per cent, with as many decimals as tell its ticks apart."""
+    """Write the values of the vertical axis in per cent, with as many decimals as its ticks need."""
     low, high = plot.get_ylim()
     decimals = 0 if high - low > 0.05 else 1 if high - low > 0.005 else 2
     plot.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=decimals, symbol=" %"))
 
 
 def _mark_ends(plot: Axes, lines: Sequence[Line], name: str) -> None:
-    """Write each line's mark at the right of the axes, at the height of its end, or as near as the others let it."""
+    """Write each line's mark at the right of the axes, as close to the height of its end as the other marks allow."""
     low, high = plot.get_ylim()
     room = 0.055 * (high - low)
     ends = sorted((line.mean[-1], number) for number, line in enumerate(lines))
@@ -151,26 +151,26 @@ def _mark_ends(plot: Axes, lines: Sequence[Line], name: str) -> None:
 
 
 def _apart(values: Sequence[float], room: float) -> Iterator[float]:
-    """Give rising values moved up so that neighbours are at least ``room`` apart, a crowd's middle staying in place."""
-    crowds: list[tuple[float, int]] = []  # the middle of each, and how many it holds
+    """Yield rising values moved so that neighbours are at least ``room`` apart; the middle of a cluster is kept."""
+    clusters: list[tuple[float, int]] = []  # the middle and the size of each
     for value in values:
-        crowds.append((value, 1))
-        while len(crowds) > 1:
-            (below, few), (above, more) = crowds[-2:]
+        clusters.append((value, 1))
+        while len(clusters) > 1:
+            (below, few), (above, more) = clusters[-2:]
             if above - below >= room * (few + more) / 2:
                 break
-            crowds[-2:] = [((below * few + above * more) / (few + more), few + more)]
-    for middle, count in crowds:
+            clusters[-2:] = [((below * few + above * more) / (few + more), few + more)]
+    for middle, count in clusters:
         yield from (middle + room * (number - (count - 1) / 2) for number in range(count))
 
 
-def against(name: str, points: Sequence[Point], label: str) -> Figure:
-    """Draw accuracy against a cost: a dot a seed, and a larger one, with its mark, for each configuration's mean.
+def accuracy_by_cost(name: str, points: Sequence[Point], label: str) -> Figure:
+    """Draw accuracy against a cost: a small dot for each seed, a large marked one for each configuration's mean.
 
     Args:
-        name: of the figure.
-        points: the best first.
-        label: of the cost.
+        name: name of the figure, for its ids.
+        points: costs and accuracies of the configurations, the best first.
+        label: label of the cost's axis.
     """
     figure, axes = canvas(WIDTH * 0.66)
     plot = axes[0, 0]
@@ -200,7 +200,7 @@ def against(name: str, points: Sequence[Point], label: str) -> Figure:
 
 
 def _brief(value: float, _: int) -> str:
-    """Return a number as an axis has room for: 2.5M, 300k."""
+    """Return a number in short form for an axis: 2.5M, 300k."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{letter}"
@@ -208,8 +208,8 @@ def _brief(value: float, _: int) -> str:
 
 
 def _mark(figure: Figure, plot: Axes, points: Sequence[Point], name: str) -> None:
-    """Write each configuration's mark beside its dot, the best first, wherever there is room left."""
-    figure.draw_without_rendering()  # lays it out
+    """Write each configuration's mark beside its dot, the best first; a mark without room is left out."""
+    figure.draw_without_rendering()  # computes the layout
     scale = figure.dpi / 72
     frame = plot.get_window_extent()
     dots = [plot.transData.transform(point.mean) for point in points]
@@ -225,11 +225,11 @@ def _mark(figure: Figure, plot: Axes, points: Sequence[Point], name: str) -> Non
             side = (right > 0) - (right < 0)
             box = _box(x + right * scale + side * width / 2, y + up * scale, width, height)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if inside and not any(box.overlaps(other) for other in taken):
+            if inside and not any(box.overlaps(another) for another in taken):
                 taken.append(box)
-                where = {-1: "right", 0: "center", 1: "left"}[side]
+                alignment = {-1: "right", 0: "center", 1: "left"}[side]
                 text = plot.annotate(point.mark, point.mean, xytext=(right, up), textcoords="offset points",
-                                     ha=where, va="center", fontsize=7.5, color=PAPER[point.role])  # fmt: skip
+                                     ha=alignment, va="center", fontsize=7.5, color=PAPER[point.role])  # fmt: skip
                 text.set_gid(f"mark-{point.role}-{name}-{point.key}")
                 break
 

@@ -1,4 +1,4 @@
-"""McNemar's test on the page: any two runs by the page's script, some of them without."""
+"""McNemar's test on the page: any two runs, by the page's script, and some pairs without it."""
 
 import base64
 import json
@@ -16,104 +16,104 @@ from fer.reports.html import joined, paragraph, tag
 from fer.runs import ranking
 from fer.runs.ranking import Ranking, Run
 
-TOP = 5  # configurations whose first seeds are tested against each other without being asked
+TOP = 5  # best configurations of a ranking whose first seeds are always tested against each other
 
 
 class Listed(NamedTuple):
-    """A run and what it is called.
+    """A run with its name and rank.
 
     Args:
-        run: one of a ranking's.
+        run: run of a ranking.
         name: its configuration and seed.
-        place: of its configuration, from 1.
-        ranking: the title of its ranking.
+        rank: rank of its configuration, from 1.
+        ranking: title of its ranking.
     """
 
     run: Run
     name: str
-    place: int
+    rank: int
     ranking: str
 
 
-def listed(made: Sequence[Ranking]) -> list[Listed]:
+def listed(rankings: Sequence[Ranking]) -> list[Listed]:
     """Return all runs that count, in the order of the rankings."""
     return [
-        Listed(run, f"{one.label(group)}, seed {run.seed}", place, f"{number}. {one.setting.title}")
-        for number, one in enumerate(made, start=1)
-        for place, group in enumerate(one.groups, start=1)
+        Listed(run, f"{board.label(group)}, seed {run.seed}", rank, f"{number}. {board.setting.title}")
+        for number, board in enumerate(rankings, start=1)
+        for rank, group in enumerate(board.groups, start=1)
         for run in group.runs
     ]
 
 
-def tested(made: Sequence[Ranking], asked: Sequence[tuple[Run, Run]]) -> Markup:
-    """Return what McNemar's test says of any two runs, of those asked for, and of the foremost of each ranking."""
-    told = paragraph(
-        "McNemar's exact test asks whether two runs would part the same way on other faces. It knows nothing of seeds: "
-        "it compares these two networks, and the table of differences compares configurations. Looking for a pair that "
-        "parts makes one likely to be found; a p-value is that of a pair chosen beforehand.",
+def tested(rankings: Sequence[Ranking], requested: Sequence[tuple[Run, Run]]) -> Markup:
+    """Return the section of McNemar's tests: any two runs, the requested pairs, and the best of each ranking."""
+    intro = paragraph(
+        "McNemar's exact test compares two networks on the same faces: is one right more often than the other, or is "
+        "the difference chance? It knows nothing of seeds; the table of differences compares configurations. A p-value "
+        "holds for a pair that was chosen beforehand: among many pairs, some differ by chance.",
         class_="soft",
     )
-    runs = listed(made)
-    parts = [told, menus(runs)]
-    if asked:
-        names = {one.run.folder.resolve(): one.name for one in runs}
-        named = [[(names.get(run.folder.resolve(), str(run.folder)), run) for run in pair] for pair in asked]
-        parts += [tag("h3", "Asked for"), table(named)]
-    for one in made:
-        first = [(f"{one.label(group)}, seed {group.runs[0].seed}", group.runs[0]) for group in one.groups[:TOP]]
+    runs = listed(rankings)
+    parts = [intro, menus(runs)]
+    if requested:
+        names = {entry.run.folder.resolve(): entry.name for entry in runs}
+        named = [[(names.get(run.folder.resolve(), str(run.folder)), run) for run in pair] for pair in requested]
+        parts += [tag("h3", "Requested pairs"), table(named)]
+    for board in rankings:
+        first = [(f"{board.label(group)}, seed {group.runs[0].seed}", group.runs[0]) for group in board.groups[:TOP]]
         if len(first) > 1:
-            where = f" of {one.setting.title}" if len(made) > 1 else ""
-            title = f"The first seeds of the foremost {len(first)}{where}"
+            where = f" of {board.setting.title}" if len(rankings) > 1 else ""
+            title = f"The first seeds of the best {len(first)} configurations{where}"
             parts += [tag("h3", title), table([list(pair) for pair in combinations(first, 2)])]
     return joined(*parts)
 
 
 def table(pairs: Sequence[Sequence[tuple[str, Run]]]) -> Markup:
-    """Return the tests of named pairs, their p-values adjusted for being several."""
-    found = [ranking.tested(first, second) for (_, first), (_, second) in pairs]
-    adjusted = holm([one.p for one in found])
+    """Return the tests of named pairs, with p-values also adjusted for their number (Holm)."""
+    results = [ranking.tested(first, second) for (_, first), (_, second) in pairs]
+    adjusted = holm([test.p for test in results])
     rows = [
-        (a, b, f"{one.first:,}", f"{one.second:,}", ranking.chance(one.p), ranking.chance(p))
-        for ((a, _), (b, _)), one, p in zip(pairs, found, adjusted, strict=True)
+        (a, b, f"{test.first:,}", f"{test.second:,}", ranking.chance(test.p), ranking.chance(p))
+        for ((a, _), (b, _)), test, p in zip(pairs, results, adjusted, strict=True)
     ]
-    heads = ("A", "B", "only A right", "only B right", "exact p", f"adjusted for {len(rows)} tests")
+    heads = ("A", "B", "only A right", "only B right", "exact p", "p, adjusted for all pairs")
     return html.named(html.table(heads, rows, range(2, 6)))
 
 
 def menus(runs: Sequence[Listed]) -> Markup:
-    """Return two menus of all runs and a place for their test, hidden until the page's script is there."""
-    other = next((number for number, one in enumerate(runs) if one.place > 1), len(runs) - 1)
+    """Return two menus of all runs and an element for their test; the page's script shows them."""
+    other = next((number for number, entry in enumerate(runs) if entry.rank > 1), len(runs) - 1)
     labels = [
         tag("label", f"{letter} ", tag("select", *options(runs, chosen), name_=name))
         for letter, name, chosen in (("A", "first", 0), ("B", "second", other))
     ]
-    data = json.dumps(answers([one.run for one in runs])).replace("<", "\\u003c")
-    held = Markup(f'<script id="answers" type="application/json">{data}</script>')
-    return joined(tag("form", *labels, id="pair", hidden=""), tag("p", id="told", role="status"), held)
+    data = json.dumps(answers([entry.run for entry in runs])).replace("<", "\\u003c")
+    data_element = Markup(f'<script id="answers" type="application/json">{data}</script>')
+    return joined(tag("form", *labels, id="pair", hidden=""), tag("p", id="pair-result", role="status"), data_element)
 
 
 def options(runs: Sequence[Listed], chosen: int) -> list[Markup]:
-    """Return a menu's lines by ranking."""
+    """Return the options of a menu, grouped by ranking."""
     groups: dict[str, list[Markup]] = {}
-    for number, one in enumerate(runs):
-        text = f"{one.place} {one.name}: {in_per_cent(one.run.metrics['accuracy'])} %"
+    for number, entry in enumerate(runs):
+        text = f"{entry.rank} {entry.name}: {in_per_cent(entry.run.metrics['accuracy'])} %"
         mark = {"selected": ""} if number == chosen else {}
-        groups.setdefault(one.ranking, []).append(tag("option", text, value=number, **mark))
+        groups.setdefault(entry.ranking, []).append(tag("option", text, value=number, **mark))
     return [tag("optgroup", *lines, label=title) for title, lines in groups.items()]
 
 
 def answers(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return for the script on which faces each run is right, a bit a face, and which runs had the same faces.
+    """Return the page script's data: for each run the faces that it classifies correctly, a bit each.
 
-    "runs" has for each run its "bits" in base64, the first face in the highest bit, and the number of its "faces";
-    "faces" has for each set of them how many there are and Student's quantile for so many.
+    "runs" has for each run its "bits" in base64, the first face in the highest bit, and "faces", the index of its set.
+    "faces" has for each set the number of faces and Student's quantile for that number.
     """
-    known: list[Run] = []  # one for each set of faces
-    told = []
+    known: list[Run] = []  # a run for each set of faces
+    bits_of_runs = []
     for run in runs:
         same = next((number for number, other in enumerate(known) if run.same_faces(other)), len(known))
         if same == len(known):
             known.append(run)
-        told.append({"faces": same, "bits": base64.b64encode(np.packbits(run.correct).tobytes()).decode()})
+        bits_of_runs.append({"faces": same, "bits": base64.b64encode(np.packbits(run.correct).tobytes()).decode()})
     counts = [len(run.correct) for run in known]
-    return {"runs": told, "faces": [{"n": n, "quantile": student_quantile(max(1, n - 1))} for n in counts]}
+    return {"runs": bits_of_runs, "faces": [{"n": n, "quantile": student_quantile(max(1, n - 1))} for n in counts]}

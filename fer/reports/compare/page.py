@@ -1,6 +1,6 @@
-"""The page of runs side by side: ``compare.html`` and ``figures/``.
+"""The page that compares runs: ``compare.html`` and ``figures/``.
 
-write(comparison, folder)
+``write(comparison, folder)`` writes both.
 """
 
 import os
@@ -21,38 +21,38 @@ from fer.reports.compare import mcnemar
 from fer.reports.compare.figures import Line, Point, role
 from fer.reports.html import Section, joined, paragraph, tag
 from fer.runs import ranking
-from fer.runs.ranking import COLUMNS, Group, Looks, Ranking, Run, parted, span
+from fer.runs.ranking import COLUMNS, Group, OnTest, Ranking, Run, significant, span
 from fer.system.text import clock
 
-MOST_IN_MATRIX = 20  # configurations; larger tables can be read by nobody
-TINT = 15.0  # points from the mean of a class at which a recall's colour is fullest
-DEEPEST = 45  # per cent of a colour in a cell: dark text can be read on it on white, light text in the dark
-COSTS = {  # figure of metrics.json -> label of its axis
+MOST_IN_MATRIX = 20  # configurations; larger tables are unreadable
+TINT = 15.0  # points between a recall and the mean of its class at which the colour is strongest
+DEEPEST = 45  # per cent of a colour in a cell: dark text on white and light text on black stay readable
+COSTS = {  # key of metrics.json -> label of its axis
     "parameters": "parameters",
     "train_seconds": "training time",
     "images_per_second": "images a second in training",
     "peak_memory_mb": "largest memory, MB",
 }
-UNITS = (("seconds", 1, 120), ("minutes", 60, 7200), ("hours", 3600, float("inf")))  # of time; seconds in it, up to
+UNITS = (("seconds", 1, 120), ("minutes", 60, 7200), ("hours", 3600, float("inf")))  # name, seconds, largest value in s
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a page compares.
+    """Rankings and tests to show on one page.
 
     Args:
         rankings: the largest first.
-        skipped: folder -> why it is left out.
-        pairs: runs that were asked to be tested against each other.
-        by: what sorts the rankings, of ``COLUMNS``.
-        looks: what the one chosen run has done on test, if that was asked for.
+        skipped: folder -> reason why it is left out.
+        pairs: pairs of runs for McNemar's test.
+        by: key of ``COLUMNS`` that sorts the rankings.
+        test_results: test evaluations of the one chosen run; None where none was requested.
     """
 
     rankings: Sequence[Ranking]
     skipped: Mapping[Path, str]
     pairs: Sequence[tuple[Run, Run]] = ()
     by: str = "accuracy"
-    looks: Looks | None = None
+    test_results: OnTest | None = None
 
 
 def write(comparison: Comparison, folder: Path) -> Path:
@@ -62,114 +62,118 @@ def write(comparison: Comparison, folder: Path) -> Path:
         OSError: the folder may not be written.
     """
     file = folder / "compare.html"
-    count = sum(len(group.runs) for one in comparison.rankings for group in one.groups)
+    count = sum(len(group.runs) for board in comparison.rankings for group in board.groups)
     title = f"{count:,} run{'' if count == 1 else 's'} side by side"
     script = Path(__file__).with_name("compare.js").read_text(encoding="utf-8")
-    foot = "All figures are of val, on which the epochs are chosen too."
+    foot = "All metrics are of val; the epoch of each run was chosen on val, too."
     html.write(file, title, lead(comparison), sections(comparison, folder), foot, script)
     return file
 
 
-def key(number: int, place: int) -> str:
-    """Return what stands for a configuration on the page: the number of its ranking and its place there, from 0."""
-    return f"r{number + 1}g{place + 1}"
+def key(number: int, rank: int) -> str:
+    """Return the key of a configuration on the page, from the index of its ranking and its rank there, both from 0."""
+    return f"r{number + 1}g{rank + 1}"
 
 
 # --- the top --------------------------------------------------------------------------------------------------------
 
 
 def lead(comparison: Comparison) -> Markup:
-    """Return what stands below the title: what is ranked, what is not ranked together and why, what is missing."""
-    made = comparison.rankings
+    """Return the part below the title: the rankings, why there are several, and the folders left out."""
+    rankings = comparison.rankings
     parts = [
-        f"{one.setting.title}: {plural(len(one.groups), 'configuration')}, "
-        f"{plural(sum(len(group.runs) for group in one.groups), 'run')}"
-        for one in made
+        f"{board.setting.title}: {plural(len(board.groups), 'configuration')}, "
+        f"{plural(sum(len(group.runs) for group in board.groups), 'run')}"
+        for board in rankings
     ]
     notes = []
-    if len(made) > 1:
-        reasons = "; ".join(ranking.apart(made))
-        notes.append(f"{len(made)} rankings, not to be laid beside each other: {reasons}.")
-    if any(one.setting.stand_in for one in made):
-        notes.append("Some runs are of drawn faces, which stood in for data that were not found.")
+    if len(rankings) > 1:
+        reasons = "; ".join(ranking.apart(rankings))
+        notes.append(f"{len(rankings)} rankings that are not comparable: {reasons}.")
+    if any(board.setting.stand_in for board in rankings):
+        notes.append("Some runs used drawn faces, because their data set was not found.")
     if comparison.skipped:
         link = tag("a", "the list", href="#left-out")
         notes.append(joined(f"{plural(len(comparison.skipped), 'run folder')} left out: see ", link, "."))
-    repeats = sum(len(group.repeats) for one in made for group in one.groups)
+    repeats = sum(len(group.repeats) for board in rankings for group in board.groups)
     if repeats:
-        notes.append(f"{plural(repeats, 'run')} of a seed that was run again later: the later one counts.")
-    return joined(*(paragraph(part, class_="soft") for part in parts), *(html.note(one) for one in notes))
+        notes.append(f"{plural(repeats, 'run')} repeated later with the same seed: only the later run counts.")
+    return joined(*(paragraph(part, class_="soft") for part in parts), *(html.note(text) for text in notes))
 
 
 def plural(count: int, name: str) -> str:
-    """Return how many there are of something."""
+    """Return a count with its noun, ``1 run`` or ``2 runs``."""
     return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
 def sections(comparison: Comparison, folder: Path) -> list[Section]:
-    """Return the parts of the page, in order: the largest ranking's, one for each other ranking, the rest."""
-    first, *others = [parts(one, number, folder, comparison.by) for number, one in enumerate(comparison.rankings)]
+    """Return the sections of the page: those of the largest ranking, one for each other ranking, pairs and runs."""
+    first, *others = [parts(board, number, folder, comparison.by) for number, board in enumerate(comparison.rankings)]
     whole = [
-        Section(f"ranking-{number}", one.setting.title, joined(*(inner(part) for part in made)))
-        for number, (one, made) in enumerate(zip(comparison.rankings[1:], others, strict=True), start=2)
+        Section(f"ranking-{number}", board.setting.title, joined(*(inner(part) for part in its_parts)))
+        for number, (board, its_parts) in enumerate(zip(comparison.rankings[1:], others, strict=True), start=2)
     ]
     rest = [
         Section("pairs", "Any two runs", mcnemar.tested(comparison.rankings, comparison.pairs)),
         Section("runs", "All runs", runs(comparison, folder)),
     ]
-    if comparison.looks is not None:
-        heads, looked = comparison.looks.table
-        told = paragraph("Chosen on val; each look is counted. No other run's test figures are shown.", class_="soft")
-        table = html.table(heads, looked, tuple(range(3, len(heads))))
-        rest.insert(0, Section("test", comparison.looks.heading, joined(told, table)))
+    if comparison.test_results is not None:
+        heads, rows = comparison.test_results.table
+        intro = paragraph(
+            "This run was chosen on val. Each test evaluation is recorded and counted. No other run's test metrics "
+            "are shown.",
+            class_="soft",
+        )
+        table = html.table(heads, rows, tuple(range(3, len(heads))))
+        rest.insert(0, Section("test", comparison.test_results.heading, joined(intro, table)))
     if comparison.skipped:
-        rows = [(str(path), reason) for path, reason in comparison.skipped.items()]
-        rest.append(Section("left-out", "Left out", html.table(("folder", "why"), rows, stack=True)))
+        reasons = [(str(path), reason) for path, reason in comparison.skipped.items()]
+        rest.append(Section("left-out", "Left out", html.table(("folder", "reason"), reasons, stack=True)))
     return [*first, *whole, *rest]
 
 
 def inner(part: Section) -> Markup:
-    """Return a section as a part of another."""
+    """Return a section as a subsection of another."""
     return joined(tag("h3", part.title), part.body)
 
 
-def parts(one: Ranking, number: int, folder: Path, by: str) -> list[Section]:
-    """Return the parts that show one ranking."""
-    drawn = draw(one, number, folder / "figures")
+def parts(board: Ranking, number: int, folder: Path, by: str) -> list[Section]:
+    """Return the sections of one ranking."""
+    drawn = draw(board, number, folder / "figures")
     made = [
-        Section("leaderboard", f"Leaderboard: {one.setting.title}", leaderboard(one, number, by)),
-        Section("curves", "Curves", curves(one, number, drawn)),
-        Section("recall", "Recall of each emotion", recalls(one, number)),
+        Section("leaderboard", f"Leaderboard: {board.setting.title}", leaderboard(board, number, by)),
+        Section("curves", "Curves", curves(board, number, drawn)),
+        Section("recall", "Recall of each emotion", recalls(board, number)),
     ]
-    if len(one.groups) > 1:
-        made.insert(2, Section("cost", "Accuracy against cost", costs(one, number, drawn)))
-        made.append(Section("differences", "Differences", differences(one, number)))
+    if len(board.groups) > 1:
+        made.insert(2, Section("cost", "Accuracy against cost", costs(board, number, drawn)))
+        made.append(Section("differences", "Differences", differences(board, number)))
     return made
 
 
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
-def draw(one: Ranking, number: int, folder: Path) -> dict[str, Markup]:
+def draw(board: Ranking, number: int, folder: Path) -> dict[str, Markup]:
     """Write a ranking's figures as PNG and SVG, and return name -> drawing for the page."""
     after = f"_{number + 1}" if number else ""
-    keyed = [(key(number, place), place, group) for place, group in enumerate(one.groups)]
+    keyed = [(key(number, rank), rank, group) for rank, group in enumerate(board.groups)]
     made, labels = {}, {}
     with plotting.style():
         for figure in ("accuracy", "loss"):
-            lines = [Line(name, place, curve(group, f"{figure}/val")) for name, place, group in keyed]
+            lines = [Line(name, rank, curve(group, f"{figure}/val")) for name, rank, group in keyed]
             made[f"{figure}_by_epoch"] = compare_figures.overlaid(
                 f"{figure}{number}", lines, shares=figure == "accuracy"
             )
             labels[f"{figure}_by_epoch"] = f"val {figure} by epoch"
         for cost in COSTS if len(keyed) > 1 else ():
-            label, unit = axis(one, cost)
-            known = [(name, place, group) for name, place, group in keyed if group.figure(cost)]
-            points = [Point(name, place, *spent(group, cost, unit)) for name, place, group in known]
+            label, unit = axis(board, cost)
+            known = [(name, rank, group) for name, rank, group in keyed if group.metric(cost)]
+            points = [Point(name, rank, *spent(group, cost, unit)) for name, rank, group in known]
             if points:
-                made[f"accuracy_by_{cost}"] = compare_figures.against(f"{cost}{number}", points, label)
+                made[f"accuracy_by_{cost}"] = compare_figures.accuracy_by_cost(f"{cost}{number}", points, label)
                 labels[f"accuracy_by_{cost}"] = f"val accuracy against {label}"
-    named = {name: one.label(group) for name, _, group in keyed}
+    named = {name: board.label(group) for name, _, group in keyed}
     return {
         name: html.drawing(titled(plotting.save(figure, folder, f"{name}{after}"), named), labels[name])
         for name, figure in made.items()
@@ -177,71 +181,74 @@ def draw(one: Ranking, number: int, folder: Path) -> dict[str, Markup]:
 
 
 def curve(group: Group, name: str) -> list[list[float]]:
-    """Return a figure by epoch, for each seed."""
+    """Return a metric by epoch, for each seed."""
     return [[row[name] for row in run.history] for run in group.runs]
 
 
-def axis(one: Ranking, cost: str) -> tuple[str, float]:
-    """Return the label of a cost's axis, and what one unit there holds of the figure's own."""
+def axis(board: Ranking, cost: str) -> tuple[str, float]:
+    """Return the label of a cost's axis and the factor of its unit, such as 60 for minutes."""
     if cost != "train_seconds":
         return COSTS[cost], 1
-    longest = max(run.metrics.get(cost) or 0 for group in one.groups for run in group.runs)
+    longest = max(run.metrics.get(cost) or 0 for group in board.groups for run in group.runs)
     name, unit = next((name, unit) for name, unit, most in UNITS if longest <= most)
     return f"{COSTS[cost]}, {name}", unit
 
 
 def spent(group: Group, cost: str, unit: float) -> tuple[list[float], list[float]]:
-    """Return what each seed cost, and its accuracy."""
+    """Return the cost and the accuracy of each seed."""
     return [run.metrics[cost] / unit for run in group.runs], [run.metrics["accuracy"] for run in group.runs]
 
 
 def titled(svg: str, labels: Mapping[str, str]) -> str:
-    """Return a drawing that tells whose a line or dot is, where a pointer rests on it."""
+    """Return a drawing whose lines and dots show their configuration as a tooltip."""
 
-    def told(match: re.Match[str]) -> str:
+    def with_title(match: re.Match[str]) -> str:
         return f"{match[0]}<title>{escape(labels[match[1]])}</title>"
 
-    return re.sub(r'<g id="[^"]*-(r\d+g\d+)">', told, svg)
+    return re.sub(r'<g id="[^"]*-(r\d+g\d+)">', with_title, svg)
 
 
 # --- the leaderboard ------------------------------------------------------------------------------------------------
 
 
-def swatch(number: int, place: int) -> Markup:
-    """Return a configuration's place with its colour; the page's script finds its row by it."""
-    square = tag("i", class_="swatch", style=f"background:var(--{role(place)})")
-    return tag("span", square, str(place + 1), **{"class_": "place", "data-group": key(number, place)})
+def swatch(number: int, rank: int) -> Markup:
+    """Return a configuration's rank with its colour; the page's script finds the row by it."""
+    square = tag("i", class_="swatch", style=f"background:var(--{role(rank)})")
+    return tag("span", square, str(rank + 1), **{"class_": "rank", "data-group": key(number, rank)})
 
 
-def leaderboard(one: Ranking, number: int, by: str) -> Markup:
-    """Return the table of who is ahead and by how much, and that of the other figures."""
-    low, high = reach(one)
-    figures = ["seeds", "val accuracy", scale(low, high), "95 % seeds", "95 % faces", "to the best, 95 %"]
+def leaderboard(board: Ranking, number: int, by: str) -> Markup:
+    """Return the leaderboard: accuracies with differences to the best, then the other metrics."""
+    low, high = reach(board)
+    heads = ["seeds", "val accuracy", scale(low, high), "95 % seeds", "95 % faces", "to the best, 95 %"]
     rows = [
-        [swatch(number, place), one.label(group), *ahead(one, group, low, high)]
-        for place, group in enumerate(one.groups)
+        [swatch(number, rank), board.label(group), *ahead(board, group, low, high)]
+        for rank, group in enumerate(board.groups)
     ]
-    table = html.named(html.table(["", "configuration", *figures], rows, [2, 3, 5, 6, 7]))
+    table = html.named(html.table(["", "configuration", *heads], rows, [2, 3, 5, 6, 7]))
     order = "" if by == "accuracy" else f" Sorted by {COLUMNS[by].head}."
     legend = paragraph(" ".join(ranking.MARKS), order, class_="soft legend")
     parts = [table, legend]
-    if not one.brief:
-        told = paragraph("Above, a name tells the model and what is not usual among those of its model.", class_="soft")
-        parts += [tag("h3", "What differs"), told, what_differs(one, number)]
-    return joined(*parts, tag("h3", "Other figures, means over the seeds"), others(one, number), machines(one))
+    if not board.brief:
+        intro = paragraph(
+            "In the table above, a name states the model and the settings that are unusual among its runs.",
+            class_="soft",
+        )
+        parts += [tag("h3", "What differs"), intro, what_differs(board, number)]
+    return joined(*parts, tag("h3", "Other metrics, means over the seeds"), others(board, number), machines(board))
 
 
-def what_differs(one: Ranking, number: int) -> Markup:
+def what_differs(board: Ranking, number: int) -> Markup:
     """Return the table of the choices and keys in which the configurations differ."""
     rows = [
-        [swatch(number, place), *(ranking.cell(group, column) for column in one.columns)]
-        for place, group in enumerate(one.groups)
+        [swatch(number, rank), *(ranking.cell(group, column) for column in board.columns)]
+        for rank, group in enumerate(board.groups)
     ]
-    return html.table(["", *one.columns], rows)
+    return html.table(["", *board.columns], rows)
 
 
-def ahead(one: Ranking, group: Group, low: float, high: float) -> list[object]:
-    """Return the cells of a configuration: seeds, accuracy, bar, intervals, difference to the best."""
+def ahead(board: Ranking, group: Group, low: float, high: float) -> list[object]:
+    """Return the cells of a configuration: seeds, accuracy, bar, intervals and the difference to the best."""
     seeds = group.accuracy
     spread = "" if seeds.sd is None else tag("span", f" ± {100 * seeds.sd:.2f}", class_="soft")
     return [
@@ -250,31 +257,31 @@ def ahead(one: Ranking, group: Group, low: float, high: float) -> list[object]:
         bar(group, low, high),
         "–" if seeds.interval is None else span(seeds.interval),
         span(group.over_faces),
-        "best" if group is one.ahead else behind(one, group),
+        "best" if group is board.ahead else behind(board, group),
     ]
 
 
-def behind(one: Ranking, group: Group) -> Markup:
-    """Return the difference to the best with its interval, and whether it is one."""
-    found, p = one.difference(group, one.ahead)
-    marks = ("" if found.seeds else " °") + (" *" if parted(p) else "")
-    return joined(f"{100 * found.value:+.2f} ", tag("span", span(found.interval, "+"), class_="soft"), marks)
+def behind(board: Ranking, group: Group) -> Markup:
+    """Return the difference to the best with its interval and marks (° faces alone, * significant)."""
+    gain, p = board.difference(group, board.ahead)
+    marks = ("" if gain.seeds else " °") + (" *" if significant(p) else "")
+    return joined(f"{100 * gain.value:+.2f} ", tag("span", span(gain.interval, "+"), class_="soft"), marks)
 
 
-def reach(one: Ranking) -> tuple[float, float]:
-    """Return the ends of the axis of the bars: wide enough for the faces' intervals and for every seed."""
-    ends = [end for group in one.groups for end in group.over_faces]
-    seen = [run.metrics["accuracy"] for group in one.groups for run in group.runs]
-    return min(*ends, *seen), max(*ends, *seen)
+def reach(board: Ranking) -> tuple[float, float]:
+    """Return the ends of the bars' axis, which holds the faces' intervals and every seed."""
+    ends = [end for group in board.groups for end in group.over_faces]
+    accuracies = [run.metrics["accuracy"] for group in board.groups for run in group.runs]
+    return min(*ends, *accuracies), max(*ends, *accuracies)
 
 
 def scale(low: float, high: float) -> Markup:
-    """Return the head of the bars: what their ends stand for."""
+    """Return the head of the bars' column: the accuracies at both ends of the axis."""
     return tag("span", tag("span", f"{100 * low:.1f}"), tag("span", f"{100 * high:.1f}"), class_="scale")
 
 
 def bar(group: Group, low: float, high: float) -> Markup:
-    """Return the accuracy on its axis: both intervals, each seed, the mean."""
+    """Return a bar with the mean accuracy, each seed and both intervals."""
 
     def at(value: float) -> float:
         return 100 * min(1.0, max(0.0, (value - low) / (high - low or 1)))
@@ -291,84 +298,87 @@ def bar(group: Group, low: float, high: float) -> Markup:
     return tag("div", *pieces, tag("b", style=f"left:{at(seeds.mean):.1f}%"), class_="interval-bar")
 
 
-def others(one: Ranking, number: int) -> Markup:
-    """Return the table of the other figures."""
-    names = [name for name in COLUMNS if name != "accuracy" and any(group.figure(name) for group in one.groups)]
+def others(board: Ranking, number: int) -> Markup:
+    """Return the table of the other metrics."""
+    names = [name for name in COLUMNS if name != "accuracy" and any(group.metric(name) for group in board.groups)]
     rows = [
-        [swatch(number, place), one.label(group), *(group.written(name) for name in names)]
-        for place, group in enumerate(one.groups)
+        [swatch(number, rank), board.label(group), *(group.written(name) for name in names)]
+        for rank, group in enumerate(board.groups)
     ]
     heads = ["", "configuration", *(COLUMNS[name].head for name in names)]
     return html.named(html.table(heads, rows, range(2, 2 + len(names))))
 
 
-def machines(one: Ranking) -> Markup:
-    """Return a warning where times come from several machines."""
-    told = one.machines()
-    if len(told) < 2:
+def machines(board: Ranking) -> Markup:
+    """Return a warning if the times come from several machines."""
+    machine_names = board.machines()
+    if len(machine_names) < 2:
         return Markup("")
-    return html.note(f"Times of different machines do not compare; here are {len(told)}: {'; '.join(told)}.")
+    return html.note(
+        f"Times of different machines are not comparable; these runs come from {'; '.join(machine_names)}."
+    )
 
 
 # --- curves, costs, recalls -----------------------------------------------------------------------------------------
 
 
-def chips(one: Ranking, number: int) -> Markup:
-    """Return the configurations as a key to the drawings."""
+def chips(board: Ranking, number: int) -> Markup:
+    """Return the legend of the drawings: a button for each configuration."""
     made = [
         tag(
             "button",
-            tag("i", class_="swatch", style=f"background:var(--{role(place)})"),
-            f"{place + 1} {one.label(group)}",
-            **{"type": "button", "class_": "chip", "data-group": key(number, place)},
+            tag("i", class_="swatch", style=f"background:var(--{role(rank)})"),
+            f"{rank + 1} {board.label(group)}",
+            **{"type": "button", "class_": "chip", "data-group": key(number, rank)},
         )
-        for place, group in enumerate(one.groups)
+        for rank, group in enumerate(board.groups)
     ]
     return tag("div", *made, class_="chips")
 
 
-def curves(one: Ranking, number: int, drawn: Mapping[str, Markup]) -> Markup:
-    """Return val accuracy and loss by epoch, the runs over each other."""
-    told = paragraph(
-        f"Val accuracy, val loss. Thin lines are seeds, thick ones their mean over the epochs that all of them have. "
-        f"The first {min(len(compare_figures.COLOURS), len(one.groups))} are coloured; point at a name to pick it out. "
-        "Losses compare where the runs minimise the same loss.",
+def curves(board: Ranking, number: int, drawn: Mapping[str, Markup]) -> Markup:
+    """Return val accuracy and val loss by epoch, all configurations in one drawing each."""
+    intro = paragraph(
+        f"First val accuracy, then val loss. Thin lines are seeds; thick lines are their mean over the epochs that all "
+        "seeds have. "
+        f"The first {min(len(compare_figures.COLOURS), len(board.groups))} are coloured; point at a name to highlight "
+        "it. Losses are comparable only between runs that minimise the same loss.",
         class_="soft",
     )
-    return joined(told, chips(one, number), html.columns(drawn["accuracy_by_epoch"], drawn["loss_by_epoch"]))
+    return joined(intro, chips(board, number), html.columns(drawn["accuracy_by_epoch"], drawn["loss_by_epoch"]))
 
 
-def costs(one: Ranking, number: int, drawn: Mapping[str, Markup]) -> Markup:
+def costs(board: Ranking, number: int, drawn: Mapping[str, Markup]) -> Markup:
     """Return accuracy against parameters, time and speed."""
-    told = paragraph(
-        "A small dot is a seed, a large one a configuration's mean; numbers are places, where there is room for them.",
+    intro = paragraph(
+        "A small dot is a seed, a large dot a configuration's mean. Numbers are ranks, where there is room for them.",
         class_="soft",
     )
     shown = [drawn[f"accuracy_by_{cost}"] for cost in COSTS if f"accuracy_by_{cost}" in drawn]
-    return joined(told, chips(one, number), html.columns(*shown), machines(one))
+    return joined(intro, chips(board, number), html.columns(*shown), machines(board))
 
 
-def recalls(one: Ranking, number: int) -> Markup:
-    """Return the recall of each class, configurations below each other."""
-    emotions = one.setting.classes
-    means = {name: float(np.mean([group.recall(name).mean for group in one.groups])) for name in emotions}
-    faces = {name: one.groups[0].runs[0].metrics["per_class"][name].get("support", 0) for name in emotions}
+def recalls(board: Ranking, number: int) -> Markup:
+    """Return the table of the recall of each class for each configuration."""
+    emotions = board.setting.classes
+    means = {name: float(np.mean([group.recall(name).mean for group in board.groups])) for name in emotions}
+    faces = {name: board.groups[0].runs[0].metrics["per_class"][name].get("support", 0) for name in emotions}
     heads = ["", "configuration", *(joined(name, tag("div", f"{faces[name]:,}", class_="soft")) for name in emotions)]
     rows = [
-        [swatch(number, place), one.label(group), *(recall(group, name, means[name]) for name in emotions)]
-        for place, group in enumerate(one.groups)
+        [swatch(number, rank), board.label(group), *(recall(group, name, means[name]) for name in emotions)]
+        for rank, group in enumerate(board.groups)
     ]
-    told = paragraph(
-        f"In per cent, mean ± standard deviation over the seeds; beneath each emotion its faces. The colour tells how "
-        f"far a cell is from the mean of its column: green above, red below, fullest at {TINT:.0f} points. Of few "
-        "faces, as of disgust, differences of several points are chance.",
+    intro = paragraph(
+        f"Recall in per cent, mean ± standard deviation over the seeds; below each emotion, its number of faces. The "
+        f"colour shows the distance from the mean of the column: green above, red below, strongest at {TINT:.0f} "
+        "points. For emotions with few faces, such as disgust, differences of several points are chance.",
         class_="soft",
     )
-    return joined(told, html.named(html.table(heads, rows, range(2, 2 + len(emotions)))))
+    return joined(intro, html.named(html.table(heads, rows, range(2, 2 + len(emotions)))))
 
 
 def recall(group: Group, emotion: str, mean: float) -> Markup:
-    """Return a cell: a recall, its spread over the seeds, and a colour for its distance from the mean."""
+    """Return a cell: a recall, its standard deviation, and a colour for its distance from the mean."""
     seeds = group.recall(emotion)
     away = 100 * (seeds.mean - mean)
     depth = DEEPEST * min(1.0, abs(away) / TINT)
@@ -380,42 +390,42 @@ def recall(group: Group, emotion: str, mean: float) -> Markup:
 # --- differences ----------------------------------------------------------------------------------------------------
 
 
-def differences(one: Ranking, number: int) -> Markup:
+def differences(board: Ranking, number: int) -> Markup:
     """Return the matrix of differences between configurations: row minus column."""
-    shown = list(one.groups[:MOST_IN_MATRIX])
-    count = len(one.groups) * (len(one.groups) - 1) // 2
-    told = paragraph(
-        "Row minus column in points of val accuracy, on the same faces; beneath, the 95 % interval for other faces and "
+    shown = list(board.groups[:MOST_IN_MATRIX])
+    count = len(board.groups) * (len(board.groups) - 1) // 2
+    intro = paragraph(
+        "Row minus column in points of val accuracy, on the same faces. Below, the 95 % interval for other faces and "
         "other seeds (° other faces alone). Coloured and bold: p < 0.05 after Holm's adjustment for "
-        f"{plural(count, 'pair')}; p-values show under the pointer. A difference without colour may still be there: "
+        f"{plural(count, 'pair')}; point at a cell for its p-values. A difference without colour may still be real: "
         "these runs do not show it.",
         class_="soft",
     )
-    if len(shown) < len(one.groups):
-        told = joined(told, html.note(f"Shown are the first {len(shown)} of {len(one.groups)} configurations."))
+    if len(shown) < len(board.groups):
+        intro = joined(intro, html.note(f"Shown are the first {len(shown)} of {len(board.groups)} configurations."))
     rows = [
         [
             swatch(number, i),
-            one.label(group),
-            *(gap(one, group, shown[j]) if j > i else "" for j in range(1, len(shown))),
+            board.label(group),
+            *(gap(board, group, shown[j]) if j > i else "" for j in range(1, len(shown))),
         ]
         for i, group in enumerate(shown[:-1])
     ]
-    heads = ["", "configuration", *(swatch(number, place) for place in range(1, len(shown)))]
-    return joined(told, tag("div", html.table(heads, rows, range(2, 1 + len(shown))), class_="named matrix"))
+    heads = ["", "configuration", *(swatch(number, rank) for rank in range(1, len(shown)))]
+    return joined(intro, tag("div", html.table(heads, rows, range(2, 1 + len(shown))), class_="named matrix"))
 
 
-def gap(one: Ranking, first: Group, second: Group) -> Markup:
-    """Return a cell: a difference, its interval, and whether it stands out."""
-    found, p = one.difference(first, second)
-    interval = span(found.interval, "+")
-    told = f"{interval}, p {ranking.chance(found.p)}, after Holm's adjustment {ranking.chance(p)}"
-    kind = ("good" if found.value > 0 else "bad") if parted(p) else ""
-    low, high = (f"{100 * end:+.1f}" for end in found.interval)
-    short = f"{low}, {high}" + ("" if found.seeds else " °")
+def gap(board: Ranking, first: Group, second: Group) -> Markup:
+    """Return a cell: a difference with its interval, coloured if significant."""
+    gain, p = board.difference(first, second)
+    interval = span(gain.interval, "+")
+    title = f"{interval}, p {ranking.chance(gain.p)}, after Holm's adjustment {ranking.chance(p)}"
+    kind = ("good" if gain.value > 0 else "bad") if significant(p) else ""
+    low, high = (f"{100 * end:+.1f}" for end in gain.interval)
+    short = f"{low}, {high}" + ("" if gain.seeds else " °")
     return tag(
-        "div", tag("div", f"{100 * found.value:+.1f}", class_="value"), tag("div", short, class_="soft"),
-        class_=f"gap {kind}".strip(), title=told,
+        "div", tag("div", f"{100 * gain.value:+.1f}", class_="value"), tag("div", short, class_="soft"),
+        class_=f"gap {kind}".strip(), title=title,
     )  # fmt: skip
 
 
@@ -426,11 +436,11 @@ def runs(comparison: Comparison, folder: Path) -> Markup:
     """Return the table of all runs with links to their reports."""
     heads = ["ranking", "", "configuration", "seed", "val accuracy, 95 % faces", "epoch", "time", "finished", "run"]
     rows = []
-    for number, one in enumerate(comparison.rankings):
-        for place, group in enumerate(one.groups):
+    for number, board in enumerate(comparison.rankings):
+        for rank, group in enumerate(board.groups):
             for run in (*group.runs, *group.repeats):
-                label = one.label(group) + ("" if run in group.runs else " (run again later: does not count)")
-                rows.append([number + 1, swatch(number, place), label, *about(run, folder)])
+                label = board.label(group) + ("" if run in group.runs else " (repeated later: does not count)")
+                rows.append([number + 1, swatch(number, rank), label, *about(run, folder)])
     if len(comparison.rankings) == 1:
         heads, rows = heads[1:], [row[1:] for row in rows]
         return html.named(html.table(heads, rows, [2, 3, 4, 5]))
@@ -438,7 +448,7 @@ def runs(comparison: Comparison, folder: Path) -> Markup:
 
 
 def about(run: Run, folder: Path) -> list[object]:
-    """Return the cells of a run."""
+    """Return the cells of a run: seed, accuracy, epochs, time, date and folder."""
     metrics = run.metrics
     low, high = wilson(int(run.correct.sum()), len(run.correct))
     return [
@@ -452,7 +462,7 @@ def about(run: Run, folder: Path) -> list[object]:
 
 
 def link(run: Path, folder: Path) -> Markup:
-    """Return a run's folder, as a link to its report where it has one."""
+    """Return a run's folder, linked to its report if there is one."""
     where = Path(os.path.relpath(run.resolve(), folder.resolve())).as_posix()
     shown = tag("code", where)
     return tag("a", shown, href=quote(f"{where}/report.html")) if (run / "report.html").exists() else shown

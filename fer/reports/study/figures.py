@@ -1,4 +1,4 @@
-"""The pictures of the founding study's answer: its figures beside ours, and how training went.
+"""The figures of the founding study's replication: its accuracies beside ours, and accuracy by epoch.
 
 Each function takes plain values and returns a ``matplotlib.figure.Figure``; call them, and save, within
 ``fer.reports.plotting.style``.
@@ -16,13 +16,13 @@ from fer.reports.figures import PERCENT
 from fer.reports.plotting import WIDTH, canvas
 from fer.reports.theme import PAPER
 
-COLOURS = ("val", "train", "test", "good")  # roles whose colours part in grey print too, in the order of the curves
-SHOWN = 0.13  # of val accuracy, below the best: the first epochs lie beyond, and would press the others together
+COLOURS = ("val", "train", "test", "good")  # roles in the order of the curves; their colours differ in grey print, too
+SHOWN = 0.13  # range of val accuracy below the best that is shown: the first epochs would compress the others
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95 % interval, as shares."""
+    """An accuracy and its 95 % interval, from 0 to 1."""
 
     value: float
     low: float
@@ -31,10 +31,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Band:
-    """One experiment's curves.
+    """The curves of one experiment.
 
     Args:
-        label: beside its line.
+        label: its name in the legend.
         val: (K, E) val accuracy of K seeds after each of E epochs.
         train: (K, E) train accuracy.
     """
@@ -44,24 +44,24 @@ class Band:
     train: Sequence[Sequence[float]]
 
 
-def beside(rows: Sequence[tuple[str, float | None, Mapping[str, Estimate]]]) -> Figure:
-    """Draw each experiment's accuracy as the study had it, and as measured here with its interval.
+def accuracies(rows: Sequence[tuple[str, float | None, Mapping[str, Estimate]]]) -> Figure:
+    """Draw each experiment's accuracy in the study, and as measured here with its interval.
 
     Args:
-        rows: name, the study's accuracy, protocol -> ours.
+        rows: name, the study's accuracy or None, protocol -> accuracy measured here.
     """
     protocols = list(dict.fromkeys(protocol for _, _, ours in rows for protocol in ours))
     figure, axes = canvas(1.05 + 0.52 * len(rows))
     plot = axes[0, 0]
-    for place, (_, theirs, ours) in enumerate(rows):
+    for index, (_, theirs, ours) in enumerate(rows):
         if theirs is not None:
-            label = "the study, val of its 80/20" if place == 0 else None
+            label = "the study, val of its 80/20" if index == 0 else None
             plot.plot(
-                theirs, place - 0.22, "D", color=PAPER["ground"], markeredgecolor=PAPER["ink"], label=label, zorder=4
+                theirs, index - 0.22, "D", color=PAPER["ground"], markeredgecolor=PAPER["ink"], label=label, zorder=4
             )
         for offset, protocol in enumerate(protocols):
             if protocol in ours:
-                _dot(plot, ours[protocol], place + 0.22 * offset, PAPER[COLOURS[offset]])
+                _dot(plot, ours[protocol], index + 0.22 * offset, PAPER[COLOURS[offset]])
     for offset, protocol in enumerate(protocols):
         plot.plot([], [], "o", color=PAPER[COLOURS[offset]], label=f"here, val of {protocol}")
     plot.set_yticks(range(len(rows)), [name for name, _, _ in rows])
@@ -79,11 +79,11 @@ def _dot(axes: Axes, estimate: Estimate, height: float, colour: str) -> None:
     axes.plot(estimate.value, height, "o", color=colour, markersize=5)
 
 
-def courses(bands: Sequence[Band]) -> Figure:
-    """Draw val accuracy by epoch, the seeds' mean within their range, above train accuracy in training.
+def curves(bands: Sequence[Band]) -> Figure:
+    """Draw val accuracy by epoch as the mean and range of the seeds, and mean train accuracy below.
 
     Args:
-        bands: at most four.
+        bands: curves of at most four experiments.
     """
     figure, axes = canvas(WIDTH * 1.15, 2, sharex=True, height_ratios=(3, 2))
     above, below = axes[:, 0]

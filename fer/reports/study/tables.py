@@ -1,4 +1,4 @@
-"""The founding study's table, counted from its runs."""
+"""The tables of the founding study's replication, computed from its runs."""
 
 import csv
 import math
@@ -13,17 +13,17 @@ from typing import Any
 from fer.config.conf import plain
 from fer.config.errors import FerError
 from fer.config.hydra import composed
-from fer.metrics.statistics import Interval, of_a_share, paired_difference, wilson
+from fer.metrics.statistics import Interval, clipped_to_share, paired_difference, wilson
 from fer.runs.load import APART, gather, left_out
 from fer.runs.ranking import Group, Run, chance, grouped, span
-from fer.runs.run_folder import told
+from fer.runs.run_folder import computed_settings
 from fer.system.files import written_whole
 from fer.system.text import clock, markdown_table, text_table
 
 STUDY_FACES = 7178  # a fifth of FER2013's 35,887: the study had "about 36,000" faces, split 80/20
-PROTOCOLS = ("holdout", "official")  # the study's own, and FER2013's
-LENGTHS = (3, 6, 12, 24, 36)  # epochs after which training might have been ended
-FREE = ("model.weights", "trainer.accelerator")  # keys that a run may set and still be its experiment
+PROTOCOLS = ("holdout", "official")  # the split of the study, and that of FER2013
+LENGTHS = (3, 6, 12, 24, 36)  # epochs at which the best val accuracy so far is listed
+FREE = ("model.weights", "trainer.accelerator")  # keys that a run may change and still count as its experiment
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Row:
     """A row of the study's table.
 
     Args:
-        experiment: its choice.
-        title: as the study named it.
-        accuracy: the study's, on val of its 80/20 split, as a share; None where it has no such row.
-        about: whether the study gave it so.
-        weights: with which the network begins, as a run names them; "none" for random ones.
+        experiment: name of the experiment in ``conf/experiment/``.
+        title: name in the study.
+        accuracy: val accuracy in the study, on its 80/20 split, from 0 to 1; None if the study has no such row.
+        about: whether the study states the accuracy as approximate.
+        weights: initial weights as a run names them; "none" for random ones.
     """
 
     experiment: str
@@ -45,8 +45,8 @@ class Row:
     weights: str = "none"
 
     @property
-    def said(self) -> str:
-        """The study's accuracy, as it gave it."""
+    def stated(self) -> str:
+        """The study's accuracy in its own words, ``about 63 %``."""
         return "-" if self.accuracy is None else f"{'about ' * self.about}{100 * self.accuracy:g} %"
 
 
@@ -54,7 +54,7 @@ CNN = Row("study/cnn", "CNN", 0.6308)
 SCHEDULED = Row("study/cnn_schedule", "CNN + schedule", 0.63, about=True)
 AUGMENTED = Row("study/cnn_augment", "CNN + augmentation", 0.61)
 BOTH = Row("study/cnn_both", "CNN + both", None)
-CNNS = (CNN, SCHEDULED, AUGMENTED, BOTH)  # whose courses are drawn
+CNNS = (CNN, SCHEDULED, AUGMENTED, BOTH)  # rows whose accuracy is drawn by epoch
 ROWS = (
     Row("study/mlp", "simple network", 0.365),
     Row("study/linear", "linear classifier", None),
@@ -62,17 +62,32 @@ ROWS = (
     Row("study/vgg16", "VGG16, ImageNet, frozen", 0.42, weights="VGG16_Weights.IMAGENET1K_V1"),
     Row("study/vgg16", "VGG16, random weights, frozen", None),
 )
-GAINS = (  # what is added, to what, giving what
+GAINS = (  # addition, row without it, row with it
     ("schedule", CNN, SCHEDULED),
     ("schedule", AUGMENTED, BOTH),
     ("augmentation", CNN, AUGMENTED),
     ("augmentation", SCHEDULED, BOTH),
 )
 
+EXPLAINED = (
+    "Val accuracy: mean ± standard deviation over the seeds. The epoch is chosen on val, which makes it slightly too "
+    "high.",
+    "95 %: interval for other faces and, with two seeds or more, for other seeds. That of the difference to the study "
+    f"also covers the study's one run, on an assumed val of {STUDY_FACES:,} faces.",
+    "holdout is the study's protocol, a stratified 80/20 split of all faces. official trains on Training and scores "
+    "PublicTest. The accuracies of the two are not comparable.",
+    "Best within: the best epoch among the first ones of the same runs. A schedule that is planned for more epochs is "
+    "not finished there.",
+    "Gains are on the same faces. °: interval for other faces alone, since one of the two has one seed. Gain in equal "
+    "epochs: the best of both within the epochs of the shorter; a longer schedule is not finished there. Gain at the "
+    "last epoch: without choosing an epoch. Both have no interval, since runs keep the predictions of the chosen epoch "
+    "alone.",
+)
+
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """The runs of one row under one protocol, a seed each."""
+class RowResult:
+    """The runs of one row under one protocol, one for each seed."""
 
     row: Row
     protocol: str
@@ -85,41 +100,41 @@ class Found:
 
     @property
     def last_accuracy(self) -> float:
-        """Mean val accuracy over the seeds after the last epoch, whichever was chosen."""
+        """Mean val accuracy over the seeds after the last epoch, whatever epoch was chosen."""
         return fmean(run.history[-1]["accuracy/val"] for run in self.group.runs)
 
     @cached_property
     def interval(self) -> Interval:
-        """95 %, for other faces and, from two seeds on, for other seeds."""
+        """95 % interval of the accuracy, for other faces and, with two seeds or more, for other seeds."""
         seeds = self.group.accuracy.interval
         faces = self.group.over_faces
-        return faces if seeds is None else of_a_share(of_sum(self.accuracy, [faces, seeds]))
+        return faces if seeds is None else clipped_to_share(of_sum(self.accuracy, [faces, seeds]))
 
     @property
-    def beyond(self) -> tuple[float, Interval] | None:
-        """By how much it is above the study's accuracy, and the 95 % interval of that; None where there is none.
+    def difference(self) -> tuple[float, Interval] | None:
+        """Accuracy minus the study's accuracy, with its 95 % interval; None if the study has no such row.
 
-        The study's is one run on other faces, of which nothing but the figure is known: it has Wilson's interval.
+        The study's accuracy is of one run on other faces, of which nothing else is known: its interval is Wilson's.
         """
         theirs = self.row.accuracy
         if theirs is None:
             return None
         low, high = wilson(round(theirs * STUDY_FACES), STUDY_FACES)
         ours = Interval(self.interval.low - self.accuracy, self.interval.high - self.accuracy)
-        taken_off = Interval(theirs - high, theirs - low)
-        around = of_sum(0.0, [ours, taken_off])
+        negated = Interval(theirs - high, theirs - low)
+        around = of_sum(0.0, [ours, negated])
         gap = self.accuracy - theirs
         return gap, Interval(gap + around.low, gap + around.high)
 
 
 def of_sum(middle: float, intervals: Sequence[Interval]) -> Interval:
-    """Return the interval of a sum of independent parts: the squares of their arms add up (Zou & Donner 2008).
+    """Return the interval of a sum of independent terms: the squares of their half-widths add (Zou & Donner 2008).
 
     "Construction of confidence limits about effect measures: a general approach", Statistics in Medicine 27.
 
     Args:
-        middle: of all the intervals.
-        intervals: to be put together.
+        middle: the common estimate of the intervals.
+        intervals: intervals of the terms.
     """
     low = math.hypot(*(middle - interval.low for interval in intervals))
     high = math.hypot(*(interval.high - middle for interval in intervals))
@@ -128,28 +143,28 @@ def of_sum(middle: float, intervals: Sequence[Interval]) -> Interval:
 
 @dataclass(frozen=True)
 class Table:
-    """What the runs give.
+    """The results of the study's runs.
 
     Args:
-        found: rows in order, protocol by protocol.
-        changes: in what all these runs differ from their experiments, in words; empty for nothing.
-        notes: what was left out, and why.
+        results: rows in order, protocol by protocol.
+        changes: settings in which all these runs differ from their experiments; empty for none.
+        notes: runs that are left out, with reasons.
     """
 
-    found: Sequence[Found]
+    results: Sequence[RowResult]
     changes: str
     notes: Sequence[str]
 
-    def of(self, row: Row, protocol: str) -> Found | None:
-        """Return what was found of a row under a protocol."""
-        return next((one for one in self.found if one.row is row and one.protocol == protocol), None)
+    def of(self, row: Row, protocol: str) -> RowResult | None:
+        """Return the result of a row under a protocol; None if there is none."""
+        return next((result for result in self.results if result.row is row and result.protocol == protocol), None)
 
 
 def table_of(paths: Sequence[Path]) -> Table:
     """Read the study's runs at or below ``paths``.
 
     Raises:
-        FerError: a path is not there, or holds no finished run of the study.
+        FerError: a path is missing, or holds no finished run of the study.
     """
     gathered = gather(paths)
     known = {row.experiment for row in ROWS}
@@ -163,29 +178,29 @@ def table_of(paths: Sequence[Path]) -> Table:
     if len(runs) < len(gathered.runs):
         notes.append(f"{len(gathered.runs) - len(runs)} other runs, of no experiment of the study, are left out")
     changed = Counter(changes(run) for run in runs)
-    kept = "" if "" in changed else changed.most_common(1)[0][0]  # unchanged ones, if there are any
+    kept = "" if "" in changed else changed.most_common(1)[0][0]  # prefer runs without changes
     notes += [f"{count} runs with {what} are left out" for what, count in changed.items() if what != kept]
-    strange = Counter(run.pretrained for run in runs if not any(belongs(run, row) for row in ROWS))
-    for name, count in strange.items():
-        notes.append(f"{count} runs that began with {name}, not ImageNet's weights, are left out")
+    unexpected = Counter(run.pretrained for run in runs if not any(belongs(run, row) for row in ROWS))
+    for name, count in unexpected.items():
+        notes.append(f"{count} runs that started from weights {name}, not ImageNet's, are left out")
     runs = [run for run in runs if changes(run) == kept]
     return Table(_rows(runs, notes), kept, notes)
 
 
-def _rows(runs: Sequence[Run], notes: list[str]) -> list[Found]:
-    found = []
+def _rows(runs: Sequence[Run], notes: list[str]) -> list[RowResult]:
+    results = []
     for protocol in PROTOCOLS:
-        own = [run for run in runs if run.setting.split == protocol]
-        settings = Counter(run.setting for run in own)
+        of_protocol = [run for run in runs if run.setting.split == protocol]
+        settings = Counter(run.setting for run in of_protocol)
         for setting, count in settings.most_common()[1:]:
             notes.append(f"{count} runs on other faces ({setting.title}) are left out")
         for row in ROWS:
-            here = [run for run in own if belongs(run, row) and run.setting == settings.most_common(1)[0][0]]
-            groups = sorted(grouped(_without_free(run) for run in here), key=lambda group: -len(group.runs))
-            found += [Found(row, protocol, group) for group in groups[:1]]
-            others = sum(len(group.runs) for group in groups[1:])
-            notes += [f"{others} runs of {row.experiment} with other settings are left out"] if others else []
-    return found
+            of_row = [run for run in of_protocol if belongs(run, row) and run.setting == settings.most_common(1)[0][0]]
+            groups = sorted(grouped(_without_free(run) for run in of_row), key=lambda group: -len(group.runs))
+            results += [RowResult(row, protocol, group) for group in groups[:1]]
+            surplus = sum(len(group.runs) for group in groups[1:])
+            notes += [f"{surplus} runs of {row.experiment} with other settings are left out"] if surplus else []
+    return results
 
 
 def _without_free(run: Run) -> Run:
@@ -193,17 +208,17 @@ def _without_free(run: Run) -> Run:
 
 
 def belongs(run: Run, row: Row) -> bool:
-    """Return whether a run is one of a row's."""
+    """Return whether a run belongs to a row."""
     return (run.choices.get("experiment"), run.pretrained) == (row.experiment, row.weights)
 
 
 @cache
 def _experiment(name: str) -> dict[str, Any]:
-    return dict(told(plain(composed([f"experiment={name}"]))))
+    return dict(computed_settings(plain(composed([f"experiment={name}"]))))
 
 
 def changes(run: Run) -> str:
-    """Return in words in what a run differs from its experiment: shortened, say, or on drawn faces."""
+    """Return the settings in which a run differs from its experiment, such as fewer epochs or drawn faces."""
     usual = _experiment(run.choices["experiment"])
     kept = {key: value for key, value in run.settings.items() if key in usual and key not in FREE}
     differing = [f"{key}={value}" for key, value in kept.items() if value != usual[key] and key not in APART]
@@ -212,126 +227,126 @@ def changes(run: Run) -> str:
 
 
 def main_table(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Return heads and rows: the study's accuracy, and ours under each protocol, where there are runs of it."""
-    heads = ["", "the study", "seeds", "holdout", "95 %", "to the study, points", "seeds", "official", "95 %"]
+    """Return heads and rows of the main table: the study's accuracy, and that of the runs under each protocol."""
+    heads = ["", "the study", "seeds", "holdout", "95 %", "minus the study, points", "seeds", "official", "95 %"]
     rows = []
     for row in ROWS:
         holdout, official = (table.of(row, protocol) for protocol in PROTOCOLS)
         if holdout or official or row.accuracy is not None:
-            rows.append([row.title, row.said, *_cells(holdout), _beyond(holdout), *_cells(official)])
+            rows.append([row.title, row.stated, *_cells(holdout), _difference(holdout), *_cells(official)])
     return heads, rows
 
 
-def _cells(found: Found | None) -> list[str]:
-    if found is None:
+def _cells(result: RowResult | None) -> list[str]:
+    if result is None:
         return ["0", "-", "-"]
-    seeds = found.group.accuracy
+    seeds = result.group.accuracy
     sd = "" if seeds.sd is None else f" ± {100 * seeds.sd:.2f}"
-    return [str(seeds.number), f"{100 * seeds.mean:.2f}{sd} %", span(found.interval)]
+    return [str(seeds.number), f"{100 * seeds.mean:.2f}{sd} %", span(result.interval)]
 
 
-def _beyond(found: Found | None) -> str:
-    if found is None or found.beyond is None:
+def _difference(result: RowResult | None) -> str:
+    if result is None or result.difference is None:
         return "-"
-    gap, interval = found.beyond
+    gap, interval = result.difference
     return f"{100 * gap:+.2f} {span(interval, '+')}"
 
 
 def gains_table(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Return heads and rows: what the schedule and augmentation each add, alone and together, on the same faces."""
+    """Return heads and rows of the gains by the schedule and by augmentation, alone and together, on the same faces."""
     heads = ["added", "to", "protocol", "seeds", "epochs", "gain, points", "95 %", "p"]
-    heads += ["in as many epochs", "at the last"]
+    heads += ["gain in equal epochs", "gain at the last epoch"]
     rows = []
     for protocol in PROTOCOLS:
         for added, before, after in GAINS:
-            base, one = table.of(before, protocol), table.of(after, protocol)
-            if base and one:
-                found = paired_difference(one.group.correct, base.group.correct)
-                covers = "" if found.seeds else " °"
-                seeds = f"{one.group.accuracy.number} and {base.group.accuracy.number}"
-                gain = f"{100 * found.value:+.2f}"
-                interval = span(found.interval, "+") + covers
-                lengths = [len(which.group.runs[0].history) for which in (one, base)]
-                alike = _points(*(_best_until(which, min(lengths)) for which in (one, base)))
-                last = _points(one.last_accuracy, base.last_accuracy)
+            without_it, with_it = table.of(before, protocol), table.of(after, protocol)
+            if without_it and with_it:
+                gain = paired_difference(with_it.group.correct, without_it.group.correct)
+                mark = "" if gain.seeds else " °"
+                seeds = f"{with_it.group.accuracy.number} and {without_it.group.accuracy.number}"
+                points = f"{100 * gain.value:+.2f}"
+                interval = span(gain.interval, "+") + mark
+                lengths = [len(which.group.runs[0].history) for which in (with_it, without_it)]
+                equal = _points(*(_best_until(which, min(lengths)) for which in (with_it, without_it)))
+                last = _points(with_it.last_accuracy, without_it.last_accuracy)
                 epochs = " and ".join(map(str, lengths))
                 rows.append(
-                    [added, before.title, protocol, seeds, epochs, gain, interval, chance(found.p), alike, last]
+                    [
+                        added,
+                        before.title,
+                        protocol,
+                        seeds,
+                        epochs,
+                        points,
+                        interval,
+                        chance(gain.p),
+                        equal,
+                        last,
+                    ]
                 )
     return heads, rows
 
 
-def _points(one: float | None, other: float | None) -> str:
-    return "-" if one is None or other is None else f"{100 * (one - other):+.2f}"
+def _points(with_it: float | None, without_it: float | None) -> str:
+    return "-" if with_it is None or without_it is None else f"{100 * (with_it - without_it):+.2f}"
 
 
 def details_table(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Return heads and rows: what each row cost, and how it went."""
-    heads = ["", "protocol", "seeds", "parameters", "chosen epoch", "train accuracy then", "last val", "time a run"]
+    """Return heads and rows of the details: parameters, chosen epoch, accuracies and time of each row."""
+    heads = ["", "protocol", "seeds", "parameters", "chosen epoch", "train accuracy there", "val accuracy at the end",
+             "time per run"]  # fmt: skip
     rows = []
-    for one in table.found:
-        runs = one.group.runs
+    for result in table.results:
+        runs = result.group.runs
         chosen = [run.metrics["best_epoch"] for run in runs]
         then = [run.history[run.metrics["best_epoch"] - 1]["accuracy/train"] for run in runs]
         rows.append([
-            one.row.title, one.protocol, ", ".join(str(run.seed) for run in runs), f"{runs[0].metrics['parameters']:,}",
+            result.row.title, result.protocol, ", ".join(str(run.seed) for run in runs),
+            f"{runs[0].metrics['parameters']:,}",
             f"{', '.join(map(str, chosen))} of {len(runs[0].history)}", f"{100 * fmean(then):.1f} %",
-            f"{100 * one.last_accuracy:.2f} %", clock(median(run.metrics["train_seconds"] for run in runs)),
+            f"{100 * result.last_accuracy:.2f} %", clock(median(run.metrics["train_seconds"] for run in runs)),
         ])  # fmt: skip
     return heads, rows
 
 
 def lengths_table(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Return heads and rows: the best val accuracy, had training ended after so many epochs."""
-    heads = ["ended after", "protocol", *(f"{length} epochs" for length in LENGTHS)]
+    """Return heads and rows of the best val accuracy within the first 3, 6, ... epochs."""
+    heads = ["best within", "protocol", *(f"{length} epochs" for length in LENGTHS)]
     rows = []
     for protocol in PROTOCOLS:
-        for one in (found for found in table.found if _is_cnn(found, protocol)):
-            best = [_best_until(one, length) for length in LENGTHS]
+        for result in (result for result in table.results if _is_cnn(result, protocol)):
+            best = [_best_until(result, length) for length in LENGTHS]
             rows.append(
-                [one.row.title, protocol, *("-" if value is None else f"{100 * value:.2f} %" for value in best)]
+                [result.row.title, protocol, *("-" if value is None else f"{100 * value:.2f} %" for value in best)]
             )
     return heads, rows
 
 
-def _best_until(one: Found, length: int) -> float | None:
-    """Return the mean over the seeds of the best val accuracy within the first epochs; None if there are fewer."""
-    runs = one.group.runs
+def _best_until(result: RowResult, length: int) -> float | None:
+    """Return the mean over the seeds of the best val accuracy in the first ``length`` epochs; None for shorter runs."""
+    runs = result.group.runs
     if any(len(run.history) < length for run in runs):
         return None
     return fmean(max(row["accuracy/val"] for row in run.history[:length]) for run in runs)
 
 
-EXPLAINED = (
-    "Val accuracy, mean ± standard deviation over the seeds; the epoch is chosen on val, which flatters a little.",
-    "95 %: for other faces and, from two seeds on, for other seeds; of the difference to the study also for its one "
-    f"run, whose val is taken to be {STUDY_FACES:,} faces.",
-    "holdout is the study's protocol, a stratified 80/20 of all faces; official trains on Training and scores "
-    "PublicTest. The two are not to be laid beside each other.",
-    "Ended after: the same runs, had they been ended there; of a schedule that is planned to its end this says less.",
-    "Gains are on the same faces. °: for other faces alone, since one of the two has one seed. In as many epochs: the "
-    "best of both within the epochs of the shorter; a schedule that is planned for more is not through by then. At the "
-    "last: where no epoch is chosen. Both without an interval, since predictions are kept of the chosen epoch.",
-)
-
-
 def markdown(table: Table) -> str:
-    """Return the whole as Markdown."""
-    parts = ["# The founding study, answered"]
-    parts += [f"**Not the experiments as they are: {table.changes}.**"] if table.changes else []
-    parts += [markdown_table(*main_table(table)), "![the study and here](figures/study.png)"]
+    """Return all tables as Markdown."""
+    parts = ["# Replication of the founding study"]
+    parts += [f"**Not the experiments as published: {table.changes}.**"] if table.changes else []
+    parts += [markdown_table(*main_table(table)), "![accuracy in the study and here](figures/study.png)"]
     gains = gains_table(table)
-    parts += ["## What the schedule and augmentation add", markdown_table(*gains)] if gains[1] else []
-    parts += [f"![courses of training, {protocol}](figures/courses_{protocol}.png)" for protocol in drawable(table)]
+    parts += ["## Gains by the schedule and augmentation", markdown_table(*gains)] if gains[1] else []
+    parts += [f"![accuracy by epoch, {protocol}](figures/courses_{protocol}.png)" for protocol in drawable(table)]
     parts += ["## How long to train", markdown_table(*lengths_table(table))] if drawable(table) else []
-    parts += ["## How they went", markdown_table(*details_table(table))]
+    parts += ["## Details", markdown_table(*details_table(table))]
     parts += ["\n".join(f"- {line}" for line in (*EXPLAINED, *table.notes))]
     return "\n\n".join(parts) + "\n"
 
 
 def text(table: Table) -> str:
-    """Return the same for a terminal."""
-    parts = [f"*** not the experiments as they are: {table.changes} ***"] if table.changes else []
+    """Return all tables as text for a terminal."""
+    parts = [f"*** not the experiments as published: {table.changes} ***"] if table.changes else []
     parts += [text_table(*main_table(table))]
     gains = gains_table(table)
     parts += [text_table(*gains)] if gains[1] else []
@@ -340,26 +355,26 @@ def text(table: Table) -> str:
 
 
 def write_csv(file: Path, table: Table) -> None:
-    """Write a row a run, in full precision."""
+    """Write a row for each run, in full precision."""
     with written_whole(file) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["experiment", "pretrained", "protocol", "seed", "accuracy", "accuracy_low", "accuracy_high",
                          "macro_f1", "best_epoch", "epochs", "train_seconds", "commit", "run"])  # fmt: skip
-        for one in table.found:
-            for run in one.group.runs:
-                known = run.metrics
-                figures = [known["accuracy"], *known["accuracy_ci95"], known["macro_f1"], known["best_epoch"]]
-                more = [known["epochs"], known["train_seconds"], known.get("commit"), run.folder]
-                writer.writerow([one.row.experiment, run.pretrained, one.protocol, run.seed, *figures, *more])
+        for result in table.results:
+            for run in result.group.runs:
+                metrics = run.metrics
+                scores = [metrics["accuracy"], *metrics["accuracy_ci95"], metrics["macro_f1"], metrics["best_epoch"]]
+                more = [metrics["epochs"], metrics["train_seconds"], metrics.get("commit"), run.folder]
+                writer.writerow([result.row.experiment, run.pretrained, result.protocol, run.seed, *scores, *more])
 
 
 def drawable(table: Table) -> list[str]:
-    """Return the protocols that have a CNN whose course can be drawn."""
-    return [protocol for protocol in PROTOCOLS if any(_is_cnn(one, protocol) for one in table.found)]
+    """Return the protocols with a CNN whose accuracy by epoch can be drawn."""
+    return [protocol for protocol in PROTOCOLS if any(_is_cnn(result, protocol) for result in table.results)]
 
 
-def _is_cnn(one: Found, protocol: str) -> bool:
-    return one.protocol == protocol and one.row in CNNS
+def _is_cnn(result: RowResult, protocol: str) -> bool:
+    return result.protocol == protocol and result.row in CNNS
 
 
 def draw(table: Table, folder: Path) -> None:
@@ -371,25 +386,25 @@ def draw(table: Table, folder: Path) -> None:
     from fer.reports import plotting
     from fer.reports.study import figures as study_figures  # matplotlib takes half a second to import
 
-    def estimate(one: Found) -> study_figures.Estimate:
-        return study_figures.Estimate(one.accuracy, one.interval.low, one.interval.high)
+    def estimate(result: RowResult) -> study_figures.Estimate:
+        return study_figures.Estimate(result.accuracy, result.interval.low, result.interval.high)
 
     rows = []
     for row in ROWS:
-        ours = {one.protocol: estimate(one) for one in table.found if one.row is row}
+        ours = {result.protocol: estimate(result) for result in table.results if result.row is row}
         if ours or row.accuracy is not None:
             rows.append((row.title.replace(", ", "\n", 1), row.accuracy, ours))
     with plotting.style():
-        plotting.save(study_figures.beside(rows), folder, "study")
+        plotting.save(study_figures.accuracies(rows), folder, "study")
         for protocol in drawable(table):
-            bands = [_band(one) for one in table.found if _is_cnn(one, protocol)]
-            plotting.save(study_figures.courses(bands), folder, f"courses_{protocol}")
+            bands = [_band(result) for result in table.results if _is_cnn(result, protocol)]
+            plotting.save(study_figures.curves(bands), folder, f"courses_{protocol}")
 
 
-def _band(one: Found) -> Any:
+def _band(result: RowResult) -> Any:
     from fer.reports.study.figures import Band
 
-    shortest = min(len(run.history) for run in one.group.runs)  # stopped early, perhaps
-    val, train = ([[row[f"accuracy/{split}"] for row in run.history[:shortest]] for run in one.group.runs]
+    shortest = min(len(run.history) for run in result.group.runs)  # a run may have stopped early
+    val, train = ([[row[f"accuracy/{split}"] for row in run.history[:shortest]] for run in result.group.runs]
                   for split in ("val", "train"))  # fmt: skip
-    return Band(one.row.title, val, train)
+    return Band(result.row.title, val, train)

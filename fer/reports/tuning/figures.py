@@ -1,4 +1,4 @@
-"""Figures of a search: how it went, which parameters mattered, each parameter against what came out.
+"""Figures of a search: its history, the importance of each parameter, the metric by each parameter.
 
 Each function takes plain values and returns a ``matplotlib.figure.Figure``; call them, and save, within
 ``fer.reports.plotting.style``.
@@ -17,18 +17,18 @@ from fer.reports.plotting import WIDTH, canvas
 from fer.reports.theme import PAPER
 from fer.runs.trials import Share, Trial, best
 
-ROOM = 0.12  # of the complete trials' span, left free above and below them
-BELOW = 0.8  # how far below them, in parts of their span, other trials are shown where they lie; the rest at the edge
-NARROW = 30  # times: a logarithmic axis that spans less has ticks within its decades
-CHARACTERS = 13  # of a choice's name on an axis, in a line
+ROOM = 0.12  # margin above and below the complete trials, as a share of their range
+BELOW = 0.8  # share of that range by which the axis extends for worse trials; those beyond are drawn at the edge
+NARROW = 30  # ratio of the ends of a logarithmic axis below which it has ticks within its decades
+CHARACTERS = 13  # in a line of a choice's name on an axis
 
 
 class Axis(NamedTuple):
-    """What an axis of a parameter needs to know.
+    """The axis of a parameter.
 
     Args:
-        choices: as overrides spell them; empty for a range.
-        log: the range is even in the logarithm.
+        choices: values as in overrides; empty for a range of numbers.
+        log: whether the range is uniform in the logarithm.
     """
 
     choices: Sequence[str] = ()
@@ -36,12 +36,12 @@ class Axis(NamedTuple):
 
 
 def history(trials: Sequence[Trial], monitor: str, *, baseline: bool) -> Figure:
-    """Draw the monitored figure of every trial in the order in which they began, and the best so far.
+    """Draw the monitored metric of every trial in order of their start, and the best so far.
 
     Args:
-        trials: of which at least one is complete.
-        monitor: the figure.
-        baseline: trial 0 has the configured values.
+        trials: all trials, at least one of them complete.
+        monitor: the metric.
+        baseline: whether trial 0 has the configured values.
     """
     figure, rows = canvas(WIDTH * 0.72)
     plot = rows[0, 0]
@@ -56,20 +56,20 @@ def history(trials: Sequence[Trial], monitor: str, *, baseline: bool) -> Figure:
     if failed:
         edge = low if mode(monitor) == "max" else high
         plot.plot(failed, [edge] * len(failed), "|", color=PAPER["bad"], markersize=9, clip_on=False, label="failed")
-    found = best(trials, monitor)
-    assert found is not None
+    chosen = best(trials, monitor)
+    assert chosen is not None
     plot.set_xlim(-0.6, len(trials) - 0.4)
     plot.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.set_xlabel("trial")
     _upright(plot, monitor, (low, high))
-    plot.set_title(f"best: trial {found.number}, {worded(monitor, found.value or 0.0)}", loc="right",
+    plot.set_title(f"best: trial {chosen.number}, {worded(monitor, chosen.value or 0.0)}", loc="right",
                    color=PAPER["good"], fontsize=8, fontweight="normal")  # fmt: skip
     figure.legend(loc="outside upper left", ncols=3, fontsize=8, columnspacing=1.2, handletextpad=0.4)
     return figure
 
 
 def limits(trials: Sequence[Trial], monitor: str) -> tuple[float, float]:
-    """Return the ends of the monitored figure's axis: all complete trials, and what is not far worse than the worst."""
+    """Return the ends of the metric's axis, which holds all complete trials and others that are not far worse."""
     complete = [trial.value for trial in trials if trial.state == "complete" and trial.value is not None]
     others = [trial.value for trial in trials if trial.state != "complete" and trial.value is not None]
     worst, top = min(complete), max(complete)
@@ -80,12 +80,12 @@ def limits(trials: Sequence[Trial], monitor: str) -> tuple[float, float]:
 
 
 def _dots(
-    plot: Axes, placed: Sequence[tuple[float, Trial]], monitor: str, ends: tuple[float, float], *, legend: bool = True
+    plot: Axes, points: Sequence[tuple[float, Trial]], monitor: str, ends: tuple[float, float], *, legend: bool = True
 ) -> None:
-    """Draw trials at their places: complete ones, pruned ones at their best, and those far outside at the edge."""
+    """Draw trials at their positions: complete ones, pruned ones at their best; values beyond the axis at its edge."""
     low, high = ends
-    complete = [(x, trial.value) for x, trial in placed if trial.state == "complete" and trial.value is not None]
-    early = [(x, trial.value) for x, trial in placed if trial.state != "complete" and trial.value is not None]
+    complete = [(x, trial.value) for x, trial in points if trial.state == "complete" and trial.value is not None]
+    early = [(x, trial.value) for x, trial in points if trial.state != "complete" and trial.value is not None]
     if complete:
         label = "complete" if legend else None
         plot.plot(*zip(*complete, strict=True), "o", color=PAPER["val"], markersize=4.5, label=label, zorder=3)
@@ -110,7 +110,7 @@ def _best_so_far(trials: Sequence[Trial], monitor: str) -> list[tuple[float, flo
 
 
 def _upright(plot: Axes, monitor: str, ends: tuple[float, float]) -> None:
-    """Set the ends of the upright axis, and write shares in per cent, with as many decimals as tell ticks apart."""
+    """Set the ends of the vertical axis, and write shares in per cent, with as many decimals as the ticks need."""
     low, high = ends
     plot.set_ylim(low, high)
     if mode(monitor) == "max":
@@ -120,16 +120,16 @@ def _upright(plot: Axes, monitor: str, ends: tuple[float, float]) -> None:
 
 
 def importance(shares: Mapping[str, Share]) -> Figure:
-    """Draw how much each parameter mattered, with the interval of each, the most important one on top."""
+    """Draw the importance of each parameter with its interval, the most important one on top."""
     figure, rows = canvas(0.75 + 0.34 * len(shares))
     plot = rows[0, 0]
     keys = sorted(shares, key=lambda key: -shares[key].value)
-    for place, key in enumerate(keys):
+    for row, key in enumerate(keys):
         share = shares[key]
-        plot.barh(place, share.value, 0.58, color=PAPER["val"])
-        plot.plot([share.low, share.high], [place, place], color=PAPER["ink"], linewidth=1)
+        plot.barh(row, share.value, 0.58, color=PAPER["val"])
+        plot.plot([share.low, share.high], [row, row], color=PAPER["ink"], linewidth=1)
         for end in (share.low, share.high):
-            plot.plot([end, end], [place - 0.12, place + 0.12], color=PAPER["ink"], linewidth=1)
+            plot.plot([end, end], [row - 0.12, row + 0.12], color=PAPER["ink"], linewidth=1)
     plot.set_yticks(range(len(keys)), keys)
     plot.set_ylim(len(keys) - 0.5, -0.5)
     plot.grid(axis="y", visible=False)
@@ -140,12 +140,12 @@ def importance(shares: Mapping[str, Share]) -> Figure:
 
 
 def slices(trials: Sequence[Trial], axes: Mapping[str, Axis], monitor: str) -> Figure:
-    """Draw the monitored figure against each parameter, the best trial marked.
+    """Draw the monitored metric against each parameter, with the best trial marked.
 
     Args:
-        trials: of which at least one is complete.
-        axes: key -> its axis.
-        monitor: the figure.
+        trials: all trials, at least one of them complete.
+        axes: key of a parameter -> its axis.
+        monitor: the metric.
     """
     down = -(-len(axes) // 2)
     figure = Figure(figsize=(WIDTH, 1.55 * down + 0.35), layout="constrained")
@@ -162,21 +162,21 @@ def slices(trials: Sequence[Trial], axes: Mapping[str, Axis], monitor: str) -> F
 
 
 def _slice(plot: Axes, key: str, axis: Axis, trials: Sequence[Trial], monitor: str, ends: tuple[float, float]) -> None:
-    placed = [(_place(trial.texts[key], axis), trial) for trial in trials if key in trial.texts]
+    points = [(_position(trial.texts[key], axis), trial) for trial in trials if key in trial.texts]
     _upright(plot, monitor, ends)
-    _dots(plot, placed, monitor, ends, legend=False)
-    found = best(trials, monitor)
-    if found is not None and key in found.texts:
-        place = _place(found.texts[key], axis)
-        plot.plot(place, found.value or 0.0, "o", color=PAPER["good"], markersize=6.5, zorder=4)
+    _dots(plot, points, monitor, ends, legend=False)
+    chosen = best(trials, monitor)
+    if chosen is not None and key in chosen.texts:
+        position = _position(chosen.texts[key], axis)
+        plot.plot(position, chosen.value or 0.0, "o", color=PAPER["good"], markersize=6.5, zorder=4)
     if axis.choices:
         names = ["\n".join(textwrap.wrap(choice, CHARACTERS)) for choice in axis.choices]
         plot.set_xticks(range(len(names)), names)
         plot.set_xlim(-0.5, len(names) - 0.5)
     elif axis.log:
         plot.set_xscale("log")
-        tried = [place for place, _ in placed]
-        decades = max(tried) > NARROW * min(tried)
+        values = [position for position, _ in points]
+        decades = max(values) > NARROW * min(values)
         plot.xaxis.set_major_locator(LogLocator(subs=(1,) if decades else (1, 2, 5), numticks=5))
         plot.xaxis.set_major_formatter("{x:g}")
         plot.xaxis.set_minor_formatter(NullFormatter())
@@ -186,5 +186,5 @@ def _slice(plot: Axes, key: str, axis: Axis, trials: Sequence[Trial], monitor: s
     plot.set_title(key, fontsize=8)
 
 
-def _place(text: str, axis: Axis) -> float:
+def _position(text: str, axis: Axis) -> float:
     return float(axis.choices.index(text)) if axis.choices else float(text)

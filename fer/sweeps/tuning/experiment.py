@@ -1,4 +1,8 @@
-"""A run's configuration as an experiment: YAML that ``fer.train`` runs, the same on any machine."""
+"""A run's configuration as an experiment: a YAML file for ``fer.train`` without paths of this machine.
+
+The groups of an experiment are overridden from the root (``override /model: cnn``), since Hydra reads a relative name
+differently when another experiment inherits the file.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,27 +12,27 @@ from fer.config.conf import as_yaml, plain, quoted, spelled, stored
 from fer.config.hydra import changes, composed
 from fer.config.settings import leaves
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.runs.run_folder import configuration_of, identity, told
+from fer.runs.run_folder import computed_settings, configuration_of, identity
 from fer.system.files import written_whole
 
 FOLDER, NAME = "experiment", "best"
-ONE_MACHINE = ("data.path", "data.votes", "init_from")  # they hold a path of it
-THREADS = "trainer.threads"  # decides the last bits, and nothing else
-EARLY = "plugins"  # needed before an experiment is read
+ONE_MACHINE = ("data.path", "data.votes", "init_from")  # keys with paths of one machine
+THREADS = "trainer.threads"  # changes only the last bits
+EARLY = "plugins"  # must be known before Hydra reads an experiment
 
 
 def write(folder: Path, run: Path, paths: Sequence[str], named: Sequence[str], about: Sequence[str]) -> list[str]:
-    """Write ``experiment/best.yaml`` to a folder, and return the overrides that a command line must hold beside it.
+    """Write ``experiment/best.yaml`` to a folder, and return the overrides that a command line needs beside it.
 
     Args:
-        folder: that ``fer.train --config-dir`` is to name.
-        run: whose configuration it is to be.
-        paths: overrides that say where else configuration lies.
-        named: keys that it is to hold even where their value is the default.
-        about: lines of its opening comment.
+        folder: folder for ``fer.train --config-dir``.
+        run: run folder with the configuration.
+        paths: overrides that name further folders of configuration.
+        named: keys to write even if their value is the default.
+        about: lines of the opening comment.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     config = configuration_of(run)
     file = folder / FOLDER / f"{NAME}.yaml"
@@ -39,51 +43,51 @@ def write(folder: Path, run: Path, paths: Sequence[str], named: Sequence[str], a
 
 
 def text(run: Path, config: Mapping[str, Any], paths: Sequence[str], named: Sequence[str], about: Sequence[str]) -> str:
-    """Return the experiment: every group's choice, and the keys that differ from what those bring."""
+    """Return the experiment's YAML: every group's choice, and the keys that differ from the choices' defaults."""
     chosen = stored(run, "hydra.yaml")["hydra"]["runtime"]["choices"]
     choices = {group: choice for group, choice in chosen.items() if group != FOLDER and choice is not None}
     groups = sorted(group for group in choices if group in config and group not in ("logger", "sweep"))
     differs = changes(config, choices, paths)
     values = dict(leaves(config))
-    wanted = {*differs, *named} & {*told(config), THREADS} - {*_apart(config)}
-    kept = {key: value for key, value in values.items() if key in wanted}
+    keys = {*differs, *named} & {*computed_settings(config), THREADS} - {*_apart(config)}
+    written = {key: value for key, value in values.items() if key in keys}
     lines = [
         "# @package _global_",
         *(f"# {line}".rstrip() for line in about),
         "defaults:",
         *(f"  - override /{group}: {choices[group]}" for group in groups),
     ]
-    return "\n".join(lines) + "\n" + (f"\n{as_yaml(nested(kept))}" if kept else "")
+    return "\n".join(lines) + "\n" + (f"\n{as_yaml(nested(written))}" if written else "")
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return dotted keys as sections."""
-    made: dict[str, Any] = {}
+    """Return values with dotted keys as nested sections."""
+    tree: dict[str, Any] = {}
     for key, value in values.items():
         *sections, last = key.split(".")
-        place = made
+        branch = tree
         for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = value
-    return made
+            branch = branch.setdefault(section, {})
+        branch[last] = value
+    return tree
 
 
 def _apart(config: Mapping[str, Any]) -> list[str]:
-    """Return the keys that an experiment does not hold."""
-    values = told(config)
-    held = [key for key in ONE_MACHINE if values[key] is not None and values[key] != SYNTHETIC]
-    return [*held, *([EARLY] if values[EARLY] else [])]
+    """Return the keys that an experiment leaves to the command line."""
+    values = computed_settings(config)
+    of_machine = [key for key in ONE_MACHINE if values[key] is not None and values[key] != SYNTHETIC]
+    return [*of_machine, *([EARLY] if values[EARLY] else [])]
 
 
 def beside(config: Mapping[str, Any]) -> list[str]:
-    """Return the overrides that go beside an experiment."""
-    values = told(config)
+    """Return the overrides that a command line needs beside an experiment."""
+    values = computed_settings(config)
     return [f"{key}={spelled(values[key])}" for key in _apart(config)]
 
 
 def composes_again(folder: Path, run: Path, paths: Sequence[str], more: Sequence[str]) -> bool:
-    """Return whether the experiment gives the configuration that it was written for."""
-    places = [text.partition("=")[2].strip("[]") for text in paths]
-    search = f"hydra.searchpath=[{','.join([quoted(f'file://{folder}'), *places])}]"
+    """Return whether the written experiment gives the run's configuration again."""
+    folders = [text.partition("=")[2].strip("[]") for text in paths]
+    search = f"hydra.searchpath=[{','.join([quoted(f'file://{folder}'), *folders])}]"
     again = plain(composed([f"{FOLDER}={NAME}", *more, search]))
     return identity(again) == identity(configuration_of(run))

@@ -1,4 +1,4 @@
-"""What a search leaves: its record, the table of its trials, the best one as an experiment, the page."""
+"""The results of a search: its record, the table of trials, the best trial as an experiment, the page."""
 
 import json
 import logging
@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from fer.config.conf import choices_of, spelled
 from fer.config.settings import leaves, worded
-from fer.metrics.statistics import Difference, Interval, of_faces, paired_difference
+from fer.metrics.statistics import Difference, Interval, accuracy_interval, paired_difference
 from fer.runs import load
-from fer.runs.run_folder import configuration_of
-from fer.runs.run_folder import told as computed
+from fer.runs.run_folder import computed_settings, configuration_of
 from fer.runs.trials import Trial, best, counted, counts, leading, write_csv
 from fer.sweeps.tuning import experiment
 from fer.sweeps.tuning.proposals import importances
@@ -37,13 +36,13 @@ ACCURACY = "accuracy/val"
 
 @dataclass(frozen=True)
 class Outcome:
-    """A search as it stands.
+    """A search with its trials so far.
 
     Args:
-        request: what was asked for.
-        search: that ran.
-        folder: the search's.
-        command: line that makes it again.
+        request: parsed command line.
+        search: the search.
+        folder: folder of the search.
+        command: command line that repeats it.
     """
 
     request: Request
@@ -53,7 +52,7 @@ class Outcome:
 
     @property
     def monitor(self) -> str:
-        """The figure that was searched for."""
+        """The metric that the search optimises."""
         return self.search.task.monitor
 
     @property
@@ -62,11 +61,11 @@ class Outcome:
         return best(self.search.trials(), self.monitor)
 
     def runs(self, trial: Trial) -> list[Path]:
-        """Return the folders of a trial's runs, a seed each."""
+        """Return the folders of a trial's runs, one for each seed."""
         return [self.folder / name for name in trial.folders]
 
 
-# --- the record, kept up to date ------------------------------------------------------------------------------------
+# --- the record -----------------------------------------------------------------------------------------------------
 
 
 def keep(outcome: Outcome) -> None:
@@ -74,7 +73,7 @@ def keep(outcome: Outcome) -> None:
     request, trials = outcome.request, outcome.search.trials()
     keys = [parameter.key for parameter in request.parameters]
     write_csv(outcome.folder / "trials.csv", trials, keys, outcome.monitor)
-    found = outcome.best
+    best_trial = outcome.best
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "command": outcome.command,
@@ -82,10 +81,10 @@ def keep(outcome: Outcome) -> None:
         "monitor": outcome.monitor,
         "space": request.space,
         "settings": asdict(request.settings),
-        "config": computed(request.config),
+        "config": computed_settings(request.config),
         "seconds": round(outcome.search.seconds(), 1),
         "trials": counts(trials),
-        "best": None if found is None else asdict(found),
+        "best": None if best_trial is None else asdict(best_trial),
         "versions": machine.versions() | {"optuna": metadata.version("optuna")},
         "commit": machine.commit(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -97,24 +96,24 @@ def keep(outcome: Outcome) -> None:
 
 
 def conclude(outcome: Outcome) -> int:
-    """Write everything, say what came out, and return the exit code: 1 if no trial is complete."""
+    """Write all results, print a summary, and return the exit code: 1 if no trial is complete."""
     keep(outcome)
-    trials, found = outcome.search.trials(), outcome.best
-    lines = {} if found is None else _write_best(outcome, found)
+    trials, best_trial = outcome.search.trials(), outcome.best
+    lines = {} if best_trial is None else _write_best(outcome, best_trial)
     show(outcome, lines)
-    if found is not None:
+    if best_trial is not None:
         log.info("\n%s", leading(trials, outcome.monitor))
     count = f"{len(trials)} trial{'' if len(trials) == 1 else 's'}"
     spent, folder = clock(outcome.search.seconds()), shown(outcome.folder)
     log.info("\nsearch: %s (%s) in %s: %s", count, counted(trials) or "none begun", spent, folder)
-    if found is None:
+    if best_trial is None:
         reasons = [f"; the last one: {trial.reason}" for trial in trials if trial.reason]
-        log.error("no trial is complete, so that none is best%s", reasons[-1] if reasons else "")
+        log.error("no trial is complete, so there is no best one%s", reasons[-1] if reasons else "")
         return 1
     for name, purpose in (
         ("tune.html", "the search on one page; its figures as PNG and SVG in figures/"),
-        ("trials.csv", "a row a trial"),
-        ("experiment/best.yaml", f"trial {found.number}, {_worth(outcome, found)}"),
+        ("trials.csv", "a row for each trial"),
+        ("experiment/best.yaml", f"trial {best_trial.number}, {_worth(outcome, best_trial)}"),
     ):
         log.info("  %-21s %s", name, purpose)
     for name, line in lines.items():
@@ -122,12 +121,12 @@ def conclude(outcome: Outcome) -> int:
     return 0
 
 
-def _write_best(outcome: Outcome, found: Trial) -> dict[str, str]:
-    """Write the best trial as an experiment, and return name -> command that goes on from there."""
-    run, paths = outcome.runs(found)[0], outcome.request.paths
-    beside = experiment.write(outcome.folder, run, paths, list(found.texts), _opening(outcome, found))
+def _write_best(outcome: Outcome, best_trial: Trial) -> dict[str, str]:
+    """Write the best trial as an experiment, and return purpose -> command of the next steps."""
+    run, paths = outcome.runs(best_trial)[0], outcome.request.paths
+    beside = experiment.write(outcome.folder, run, paths, list(best_trial.texts), _opening(outcome, best_trial))
     if not experiment.composes_again(outcome.folder, run, paths, beside):
-        log.warning("experiment/best.yaml gives another configuration than the best trial's, which is %s", shown(run))
+        log.warning("experiment/best.yaml differs from the best trial's configuration, which is in %s", shown(run))
     folder = str(shown(outcome.folder))
     words = ["--config-dir", folder, f"{experiment.FOLDER}={experiment.NAME}", *beside]
     return {
@@ -137,28 +136,28 @@ def _write_best(outcome: Outcome, found: Trial) -> dict[str, str]:
     }
 
 
-def _worth(outcome: Outcome, found: Trial) -> str:
+def _worth(outcome: Outcome, best_trial: Trial) -> str:
     """Return the best value in words, with its 95 % interval where it is an accuracy."""
-    ends = _interval(outcome, found)
-    told = "" if ends is None else f" [{100 * ends[0]:.2f}, {100 * ends[1]:.2f}]"
-    return f"{outcome.monitor} {worded(outcome.monitor, found.value or 0.0)}{told}"
+    ends = _interval(outcome, best_trial)
+    interval = "" if ends is None else f" [{100 * ends[0]:.2f}, {100 * ends[1]:.2f}]"
+    return f"{outcome.monitor} {worded(outcome.monitor, best_trial.value or 0.0)}{interval}"
 
 
-def _opening(outcome: Outcome, found: Trial) -> list[str]:
-    """Return the experiment's opening comment: what it is worth, how it was found, how it is run."""
-    run, settings = outcome.runs(found)[0], outcome.request.settings
+def _opening(outcome: Outcome, best_trial: Trial) -> list[str]:
+    """Return the experiment's opening comment: its value, the search, the command."""
+    run, settings = outcome.runs(best_trial)[0], outcome.request.settings
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     beside = "".join(f" {text.partition('=')[0]}=..." for text in experiment.beside(configuration_of(run)))
-    seeds = f", the mean of {len(found.values)} seeds" if len(found.values) > 1 else ""
+    seeds = f", the mean of {len(best_trial.values)} seeds" if len(best_trial.values) > 1 else ""
     trials = outcome.search.trials()
     same = "" if metrics["hardware"]["gpu"] else f", trainer.threads={metrics['hardware']['threads']} to the last digit"
     return [
         f"The best of {len(trials)} trials of fer.tune ({counted(trials)}), {metrics['finished'][:10]}:",
-        f"{_worth(outcome, found)} of {metrics['n']:,} faces{seeds}, epoch {metrics['best_epoch']} of "
-        f"{metrics['epochs']}. It was picked by this figure, which flatters it.",
+        f"{_worth(outcome, best_trial)} of {metrics['n']:,} faces{seeds}, epoch {metrics['best_epoch']} of "
+        f"{metrics['epochs']}. The trial was chosen by this value, which is therefore optimistic.",
         f"{settings.sampler} (seed {settings.sampler_seed}), pruner {settings.pruner}, "
         f"{clock(outcome.search.seconds())} on {_machine(metrics['hardware'])}.",
-        f"Again, from the folder that holds this one's folder{same}:",
+        f"To train it again, from the folder above this file's folder{same}:",
         f"  python -m fer.train --config-dir . experiment=best{beside}",
     ]
 
@@ -172,15 +171,15 @@ def _machine(about: Mapping[str, Any]) -> str:
 
 
 def show(outcome: Outcome, lines: Mapping[str, str]) -> None:
-    """Write ``tune.html`` and ``figures/``; ``lines`` are commands that go on from here."""
+    """Write ``tune.html`` and ``figures/``; ``lines`` are purposes and commands of the next steps."""
     from fer.reports.tuning import page as page  # matplotlib takes half a second to import
     from fer.reports.tuning.figures import Axis
 
-    request, trials, found = outcome.request, outcome.search.trials(), outcome.best
+    request, trials, best_trial = outcome.request, outcome.search.trials(), outcome.best
     shares, top = importances(outcome.search.study)
-    values = dict(leaves(request.config)) | choices_of(request.told)
+    values = dict(leaves(request.config)) | choices_of(request.trial_overrides)
     page.write(
-        page.Found(
+        page.SearchResults(
             subject=f"{request.config['model']['name']} on {_data(outcome)}",
             trials=trials,
             monitor=outcome.monitor,
@@ -190,8 +189,8 @@ def show(outcome: Outcome, lines: Mapping[str, str]) -> None:
             baseline=request.settings.baseline,
             shares=shares,
             top=top,
-            interval=_interval(outcome, found) if found else None,
-            gain=_gain(outcome, trials[0], found) if found else None,
+            interval=_interval(outcome, best_trial) if best_trial else None,
+            gain=_gain(outcome, trials[0], best_trial) if best_trial else None,
             seconds=outcome.search.seconds(),
             about=_about(outcome),
             lines=lines,
@@ -201,7 +200,7 @@ def show(outcome: Outcome, lines: Mapping[str, str]) -> None:
 
 
 def _data(outcome: Outcome) -> str:
-    """Return the name of the faces, of which the best run's figures tell."""
+    """Return the name of the data set, from the best run's metrics; "faces" before any trial is complete."""
     if outcome.best is None:
         return "faces"
     metrics = json.loads((outcome.runs(outcome.best)[0] / "metrics.json").read_text(encoding="utf-8"))
@@ -225,23 +224,23 @@ def _about(outcome: Outcome) -> dict[str, str]:
     }
 
 
-def _interval(outcome: Outcome, found: Trial) -> Interval | None:
-    """Return the 95 % interval of a trial's accuracy for other faces; None where something else was searched for."""
-    correct = _correct(outcome, found)
-    return None if correct is None else of_faces(correct)
+def _interval(outcome: Outcome, best_trial: Trial) -> Interval | None:
+    """Return the 95 % interval of a trial's accuracy for other faces; None for another monitored metric."""
+    correct = _correct(outcome, best_trial)
+    return None if correct is None else accuracy_interval(correct)
 
 
-def _gain(outcome: Outcome, first: Trial, found: Trial) -> Difference | None:
-    """Return by how much the best trial is better than the configured values, on the same faces."""
-    if not outcome.request.settings.baseline or first.state != "complete" or first.number == found.number:
+def _gain(outcome: Outcome, first: Trial, best_trial: Trial) -> Difference | None:
+    """Return the difference of the best trial to the configured values, on the same faces; None if unknown."""
+    if not outcome.request.settings.baseline or first.state != "complete" or first.number == best_trial.number:
         return None
-    best_one, configured = _correct(outcome, found), _correct(outcome, first)
-    return None if best_one is None or configured is None else paired_difference(best_one, configured)
+    best_correct, configured = _correct(outcome, best_trial), _correct(outcome, first)
+    return None if best_correct is None or configured is None else paired_difference(best_correct, configured)
 
 
 def _correct(outcome: Outcome, trial: Trial) -> NDArray[np.bool_] | None:
-    """Return (K, N), whether each of K seeds is right on each of N faces, if that is what was searched for."""
-    told = outcome.request.config["trainer"]
-    if outcome.monitor != ACCURACY or told["limit_val"] != 1 or told["overfit_batches"]:
+    """Return (K, N) whether each of K seeds is right on each of N faces; None for other searches."""
+    trainer = outcome.request.config["trainer"]
+    if outcome.monitor != ACCURACY or trainer["limit_val"] != 1 or trainer["overfit_batches"]:
         return None
     return np.stack([load.load(run).correct for run in outcome.runs(trial)])

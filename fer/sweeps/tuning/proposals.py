@@ -1,7 +1,9 @@
-"""Optuna's side of a search: its storage, what draws, what ends trials early, its trials as plain values.
+"""Optuna's part of a search: its storage, sampler and pruner, importances, and its trials as plain values.
 
-What is drawn is a function of the seed, the trial's number and the trials before it, so that a search that was
-interrupted goes on as it would have.
+The drawn values depend on the seed, the trial's number and the trials before it, so that a resumed search with one
+trial at a time equals an uninterrupted one. Optuna is used directly: Hydra's Optuna plugin pins optuna<3, cannot prune
+and breaks with sqlalchemy 2. Importance is PED-ANOVA with intervals over samples of the trials: it needs no
+scikit-learn, and few trials give wide intervals.
 """
 
 import logging
@@ -29,29 +31,29 @@ from fer.sweeps.tuning.space import Parameter
 log = logging.getLogger(__name__)
 
 JOURNAL = "journal.log"
-STUDY = "tune"  # its name in a journal of its own
+STUDY = "tune"  # the study's name in the journal of a search
 STATES: Mapping[TrialState, State] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
 }
-FEWEST, BEST = 4, 5  # complete trials that importance takes; those that are the best of many
-SAMPLES = 200  # of the trials, for the intervals of importance
-REDUCTION = 3  # hyperband keeps one of so many, as its authors do (Li et al. 2018)
+FEWEST, BEST = 4, 5  # complete trials that importance needs; number of trials that count as the best
+SAMPLES = 200  # samples of the trials, for the intervals of importance
+REDUCTION = 3  # hyperband keeps one trial in three, as its authors do (Li et al. 2018)
 
 
 def opened(
     folder: Path, settings: TuneSettings, monitor: str, most_epochs: int, baseline: Mapping[str, Any]
 ) -> optuna.Study:
-    """Return the study of a search, new or gone on with.
+    """Return the study of a new or resumed search.
 
     Args:
-        folder: the search's.
-        settings: of the search.
-        monitor: the figure that is searched for.
-        most_epochs: that a trial may have.
-        baseline: key -> value of a new search's first trial, as far as that is not to be drawn.
+        folder: folder of the search.
+        settings: settings of the search.
+        monitor: metric that the search optimises.
+        most_epochs: largest number of epochs of a trial.
+        baseline: key -> value of a new search's first trial; keys that are missing here are drawn.
 
     Raises:
         FerError: the storage cannot be opened.
@@ -72,7 +74,7 @@ def _opened(folder: Path, settings: TuneSettings, monitor: str, ends: optuna.pru
                 storage=settings.storage, study_name=name, direction=direction, pruner=ends, load_if_exists=True
             )
     file = folder / JOURNAL
-    mend(file)
+    drop_partial_line(file)
     with _usable(str(file)):
         journal = JournalStorage(JournalFileBackend(str(file)))
         return optuna.create_study(
@@ -82,28 +84,28 @@ def _opened(folder: Path, settings: TuneSettings, monitor: str, ends: optuna.pru
 
 @contextmanager
 def _usable(storage: str) -> Iterator[None]:
-    """Say in one line what is wrong with a storage; each data base has errors of its own."""
+    """Turn an error of a storage into one line; every database has different errors."""
     try:
         yield
     except OSError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:MOST_SAID]
-        raise FerError(f"{storage}: no storage for a search ({type(error).__name__}: {said})") from error
+        message = " ".join(str(error).split())[:MOST_SAID]
+        raise FerError(f"{storage}: no storage for a search ({type(error).__name__}: {message})") from error
 
 
-def mend(journal: Path) -> None:
-    """Take away a last line that was being written when the machine stopped; Optuna could read nothing after it."""
+def drop_partial_line(journal: Path) -> None:
+    """Remove an incomplete last line, as a stopped machine leaves it: Optuna could not read lines after it."""
     written = journal.read_bytes() if journal.exists() else b""
     whole = written.rfind(b"\n") + 1
     if whole < len(written):
         with open(journal, "r+b") as stream:
             stream.truncate(whole)
-        log.warning("%s: its last line was cut off, and is taken away", journal.name)
+        log.warning("%s: removed its incomplete last line", journal.name)
 
 
 def sampler(settings: TuneSettings, number: int) -> optuna.samplers.BaseSampler:
-    """Return what draws the values of trial ``number``."""
+    """Return the sampler of trial ``number``."""
     seed = int(np.random.SeedSequence((settings.sampler_seed, number)).generate_state(1)[0])
     if settings.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
@@ -111,12 +113,12 @@ def sampler(settings: TuneSettings, number: int) -> optuna.samplers.BaseSampler:
 
 
 def prunes(settings: TuneSettings, most_epochs: int) -> bool:
-    """Return whether any trial can be ended early: none is where the warm-up leaves no epoch to do so after."""
+    """Return whether the pruner can end any trial early: the warm-up must leave an epoch before the last one."""
     return settings.pruner != "none" and settings.warmup_epochs + 1 < most_epochs
 
 
 def pruner(settings: TuneSettings, most_epochs: int) -> optuna.pruners.BasePruner:
-    """Return what ends trials early; epochs count from 1, and are Optuna's steps."""
+    """Return Optuna's pruner; its steps are epochs, counted from 1."""
     first = settings.warmup_epochs + 1
     if not prunes(settings, most_epochs):
         return optuna.pruners.NopPruner()
@@ -126,7 +128,7 @@ def pruner(settings: TuneSettings, most_epochs: int) -> optuna.pruners.BasePrune
 
 
 def drawn(trial: optuna.Trial, parameters: Sequence[Parameter]) -> dict[str, str]:
-    """Return key -> text of what a trial is told; what it was told before it is told again."""
+    """Return key -> text of a trial's values; a resumed trial gets the same values again."""
     texts: dict[str, str] = {}
     for parameter in parameters:
         if parameter.applies(texts):
@@ -144,30 +146,30 @@ def _value(trial: optuna.Trial, parameter: Parameter) -> Any:
 
 
 def importances(study: optuna.Study) -> tuple[dict[str, Share], int]:
-    """Return how much each parameter mattered for a place among the best, and how many those are.
+    """Return each parameter's importance for being among the best trials, and the number of those trials.
 
     PED-ANOVA (Watanabe et al. 2023, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary
     Subspaces"), with at least five trials among the best, as its authors advise, and at most half. The interval is the
     middle 95 % over samples of the trials, drawn with replacement.
     """
-    found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    complete = [trial for trial in found if "same_as" not in trial.user_attrs]
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = [trial for trial in ended if "same_as" not in trial.user_attrs]
     if len(complete) < FEWEST:
         return {}, 0
     quantile = min(0.5, max(0.1, BEST / len(complete)))
     value = _shares(complete, study.direction, quantile)
     chance = np.random.default_rng(0)
     sampled = [
-        _shares([complete[place] for place in places], study.direction, quantile)
-        for places in chance.integers(len(complete), size=(SAMPLES, len(complete)))
+        _shares([complete[index] for index in indices], study.direction, quantile)
+        for indices in chance.integers(len(complete), size=(SAMPLES, len(complete)))
     ]
     ends = {key: np.quantile([shares.get(key, 0.0) for shares in sampled], (0.025, 0.975)) for key in value}
     return {key: Share(value[key], *map(float, ends[key])) for key in value}, math.ceil(quantile * len(complete))
 
 
 def _shares(complete: Sequence[FrozenTrial], direction: StudyDirection, quantile: float) -> dict[str, float]:
-    """Return key -> share of the importance, by these trials."""
-    with warnings.catch_warnings():  # of few trials, which whoever shows this says
+    """Return key -> share of the importance in these trials."""
+    with warnings.catch_warnings():  # Optuna warns of few trials; the page states their number
         warnings.simplefilter("ignore")
         study = optuna.create_study(direction=direction)
         study.add_trials(complete)
@@ -175,23 +177,23 @@ def _shares(complete: Sequence[FrozenTrial], direction: StudyDirection, quantile
 
 
 def trials(study: optuna.Study, parameters: Sequence[Parameter]) -> list[Trial]:
-    """Return what became of each trial that has begun, in order."""
+    """Return all trials that have started, in order."""
     begun = study.get_trials(deepcopy=False, states=tuple(STATES))
     return [_plain(frozen, study.direction, parameters) for frozen in begun]
 
 
 def _plain(frozen: FrozenTrial, direction: StudyDirection, parameters: Sequence[Parameter]) -> Trial:
-    noted, measured = frozen.user_attrs, frozen.intermediate_values
+    attributes, measured = frozen.user_attrs, frozen.intermediate_values
     best = max if direction == StudyDirection.MAXIMIZE else min
     return Trial(
         number=frozen.number,
         state=STATES[frozen.state],
         texts={each.key: each.text(frozen.params[each.key]) for each in parameters if each.key in frozen.params},
         value=frozen.value if frozen.state == TrialState.COMPLETE else best(measured.values(), default=None),
-        values=noted.get("values", []),
+        values=attributes.get("values", []),
         epochs=max(measured, default=0),
-        seconds=noted.get("seconds", 0.0),
-        folders=noted.get("folders", []),
-        reason=noted.get("reason", ""),
-        same_as=noted.get("same_as"),
+        seconds=attributes.get("seconds", 0.0),
+        folders=attributes.get("folders", []),
+        reason=attributes.get("reason", ""),
+        same_as=attributes.get("same_as"),
     )

@@ -1,4 +1,4 @@
-"""What a command line of ``fer.tune`` asks for, and whether a folder's search can go on with it."""
+"""The command line of ``fer.tune``: parsed, checked, and compared with the search that it resumes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,41 +10,40 @@ from fer.config.errors import FerError
 from fer.config.hydra import alternatives, composed, offer_networks, refuse_additions, value_of
 from fer.config.schema import build
 from fer.config.settings import TrainSettings, TuneSettings
-from fer.runs.run_folder import SEARCH, with_latest
-from fer.runs.run_folder import told as computed
+from fer.runs.run_folder import SEARCH, computed_settings, with_latest
 from fer.sweeps.tuning import space
 from fer.sweeps.tuning.space import Parameter
-from fer.system.files import read_kept
+from fer.system.files import read_record
 
 FILE = SEARCH.mark
-OWN = ("tune.", "space=", "space.")
-NOT_HERE = {  # beginning of an override -> why a search refuses it
-    "hydra": "a search has folders of its own; --out names it",
+OF_SEARCH = ("tune.", "space=", "space.")  # start of an override that trials do not get
+NOT_HERE = {  # start of an override -> reason why a search refuses it
+    "hydra": "a search makes its folders itself; name its folder with --out",
     "sweep": "belongs to fer.train -m",
-    "resume=": "continues one run; a search is gone on with by tune.resume=",
-    "budget.": "gives each trial epochs of its own, which pruning could not compare; tune.hours= ends a search",
+    "resume=": "continues one run; tune.resume= continues a search",
+    "budget.": "gives each trial its own number of epochs, which pruning cannot compare; tune.hours= limits a search",
     "lr_finder=true": "trains nothing that could be compared",
 }
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """A command line of ``fer.tune``.
 
     Args:
-        overrides: of the command line, and of the search that it goes on with.
-        told: those of all trials.
-        config: what those give, as plain values.
-        settings: of the search.
-        space: key -> what varies, as in YAML.
-        parameters: the same, checked.
-        fixed: keys of the space that do not vary since ``told`` sets them.
-        folder: the search's; None for a new one with the date as its name.
-        before: what ``tune.json`` holds, of a search that is gone on with.
+        overrides: overrides of the command line, after those stored in ``tune.json`` when a search is resumed.
+        trial_overrides: overrides that all trials share.
+        config: configuration that these give, as plain values.
+        settings: section ``tune``.
+        space: key -> range or choices, as in YAML.
+        parameters: the space after its check.
+        fixed: keys of the space that do not vary, since ``trial_overrides`` set them.
+        folder: folder of the search; None for a new one with the date as its name.
+        before: contents of ``tune.json`` of a resumed search.
     """
 
     overrides: Sequence[str]
-    told: Sequence[str]
+    trial_overrides: Sequence[str]
     config: Mapping[str, Any]
     settings: TuneSettings
     space: Mapping[str, Any]
@@ -55,42 +54,42 @@ class Request:
 
     @property
     def paths(self) -> list[str]:
-        """The overrides that say where else configuration lies."""
-        return search_paths(self.told)
+        """Overrides that name further folders of configuration."""
+        return search_paths(self.trial_overrides)
 
 
 def read(arguments: Sequence[str]) -> Request:
-    """Return what a command line asks for, everything checked that can be without a training.
+    """Parse the command line of a search, with all checks that need no training.
 
     Raises:
-        FerError: it is faulty, or would change a search that it goes on with.
+        FerError: the command line is faulty, or would change the search that it resumes.
     """
     options = [text for text in arguments if text.startswith("-")]
     if options:
-        raise FerError(f"{options[0]}: a search takes key=value, --config-dir and nothing else; --help lists its keys")
+        raise FerError(f"{options[0]}: a search takes only key=value and --config-dir; --help lists its keys")
     refuse_additions(arguments)
     overrides = _merged(with_latest(arguments))
     offer_networks(overrides)
-    own = [text for text in overrides if text.startswith(OWN)]
-    told = [text for text in overrides if text not in own]
-    paths = search_paths(told)
-    _refuse(told)
-    config = plain(composed(told))
+    of_search = [text for text in overrides if text.startswith(OF_SEARCH)]
+    of_trials = [text for text in overrides if text not in of_search]
+    paths = search_paths(of_trials)
+    _refuse(of_trials)
+    config = plain(composed(of_trials))
     build(TrainSettings, config)
-    section = plain(composed([*(text for text in own if not text.startswith("space.")), *paths], "tune"))
+    section = plain(composed([*(text for text in of_search if not text.startswith("space.")), *paths], "tune"))
     settings = build(TuneSettings, section["tune"], "tune")
-    varied = _space(section.get("space") or {}, own)
-    fixed = {text.partition("=")[0]: spelled(value_of(text)) for text in told if text not in paths}
+    varied = _space(section.get("space") or {}, of_search)
+    fixed = {text.partition("=")[0]: spelled(value_of(text)) for text in of_trials if text not in paths}
     folder, before = settings.resume or settings.folder, _before(settings)
     parameters = space.read(varied, fixed)
-    print("search: checking the space", flush=True)  # composing each of its corners takes seconds, and so does torch
+    print("search: checking the space", flush=True)  # composing its corners takes seconds, and so does importing torch
     asked = Request(
         overrides=[text for text in overrides if not text.startswith(("tune.resume=", "tune.folder="))],
-        told=told,
+        trial_overrides=of_trials,
         config=config,
         settings=settings,
         space=varied,
-        parameters=space.checked(parameters, told),
+        parameters=space.checked(parameters, of_trials),
         fixed=[key for key in varied if key in fixed],
         folder=Path(folder).expanduser().absolute() if folder else None,
         before=before,
@@ -101,7 +100,7 @@ def read(arguments: Sequence[str]) -> Request:
 
 
 def _merged(arguments: Sequence[str]) -> list[str]:
-    """Return the command line's overrides, and of those of the search to go on with the ones it does not name."""
+    """Return the overrides of the command line, after those stored in a resumed search."""
     given = [text.partition("=")[2] for text in arguments if text.startswith("tune.resume=")]
     path = unquoted(given[-1]) if given else ""
     if path in ("", "null"):
@@ -111,57 +110,55 @@ def _merged(arguments: Sequence[str]) -> list[str]:
 
 
 def stored(folder: Path) -> dict[str, Any]:
-    """Return what a search's ``tune.json`` holds.
+    """Return the contents of a search's ``tune.json``.
 
     Raises:
-        FerError: there is none, or it is damaged.
+        FerError: the file is missing or damaged.
     """
 
-    def sound(held: dict[str, Any]) -> bool:
-        return isinstance(held["arguments"], list) and isinstance(held["config"], dict) and "space" in held
+    def sound(record: dict[str, Any]) -> bool:
+        return isinstance(record["arguments"], list) and isinstance(record["config"], dict) and "space" in record
 
-    return read_kept(folder / FILE, "search", "search", sound)
+    return read_record(folder / FILE, "search", "search", sound)
 
 
 def _before(settings: TuneSettings) -> dict[str, Any] | None:
-    """Return what the folder holds of a search already; a new one begins in an empty folder alone."""
+    """Return the record of the search in the folder; None for a new search, which needs an empty folder."""
     if settings.resume is not None:
         return stored(Path(settings.resume).expanduser())
     folder = Path(settings.folder).expanduser() if settings.folder else None
     if folder is None or not folder.exists() or not any(folder.iterdir()):
         return None
     if not (folder / FILE).exists():
-        raise FerError(f"--out {settings.folder}: holds something else already; choose another folder")
+        raise FerError(f"--out {settings.folder}: is not empty; choose another folder")
     return stored(folder)
 
 
-def _refuse(told: Sequence[str]) -> None:
-    for text in told:
-        for beginning, why in NOT_HERE.items():
-            if text.startswith(beginning) and text not in search_paths(told):
+def _refuse(of_trials: Sequence[str]) -> None:
+    for text in of_trials:
+        for start, why in NOT_HERE.items():
+            if text.startswith(start) and text not in search_paths(of_trials):
                 raise FerError(f"{text}: {why}")
-    for key, texts in alternatives(told).items():
+    for key, texts in alternatives(of_trials).items():
         if len(texts) > 1:
             values = ",".join(text.partition("=")[2] for text in texts)
-            raise FerError(
-                f"{key}: takes one value, which all trials have; to search over several: space.{key}=[{values}]"
-            )
+            raise FerError(f"{key}: takes one value for all trials; to search over several: space.{key}=[{values}]")
 
 
-def _space(section: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
-    """Return the space that was chosen, with what the command line changes in it."""
-    given = [(text.partition("=")[0].removeprefix("space."), text) for text in own if text.startswith("space.")]
+def _space(section: Mapping[str, Any], of_search: Sequence[str]) -> dict[str, Any]:
+    """Return the chosen space with the changes of the command line."""
+    given = [(text.partition("=")[0].removeprefix("space."), text) for text in of_search if text.startswith("space.")]
     changed = {**section, **{key: value_of(text) for key, text in given}}
-    return {key: held for key, held in changed.items() if held is not None}
+    return {key: values for key, values in changed.items() if values is not None}
 
 
 def _refuse_changes(asked: Request, before: Mapping[str, Any]) -> None:
-    now = {**{f"space.{key}": held for key, held in asked.space.items()}, **computed(asked.config)}
-    then = {**{f"space.{key}": held for key, held in before["space"].items()}, **before["config"]}
+    now = {**{f"space.{key}": values for key, values in asked.space.items()}, **computed_settings(asked.config)}
+    then = {**{f"space.{key}": values for key, values in before["space"].items()}, **before["config"]}
     now["tune.seeds"], then["tune.seeds"] = asked.settings.seeds, before["settings"]["seeds"]
     for key in sorted(now | then):
         if now.get(key) != then.get(key):
             raise FerError(
-                f"{asked.folder}: the search has {key}={then.get(key)}, now it is {now.get(key)}; a search goes on as "
-                f"it began: leave that out, or begin another with --out"
+                f"{key}={now.get(key)}: the search in {asked.folder} has {key}={then.get(key)}; leave it out, or start "
+                "another search with --out"
             )

@@ -1,4 +1,4 @@
-"""What a search varies: parameters over the keys of the command line, checked before the first trial."""
+"""The space of a search: its parameters over keys of ``fer.train``, checked before the first trial."""
 
 import functools
 import itertools
@@ -14,34 +14,34 @@ from fer.config.hydra import composed, import_plugins
 from fer.config.schema import build, check
 from fer.config.settings import TrainSettings, leaves, mode
 
-DIGITS = 4  # significant ones of a drawn number: it reads well, and is what the trial is told
-FACES = "trials on other faces cannot be compared"
-NEVER = {  # key or section -> why it is not searched
-    "seed": "chance is nothing to be chosen; tune.seeds= takes the mean of several",
+DIGITS = 4  # significant digits of a drawn number: short to print, and exactly the trial's value
+FACES = "trials on different faces cannot be compared"
+NEVER = {  # key or section -> reason why it is not searched
+    "seed": "the best seed is chance; tune.seeds= takes the mean of several",
     "monitor": "trials are compared by it",
     "data": FACES,
     "trainer.limit_val": FACES,
     "trainer.overfit_batches": FACES,
-    "trainer": "list the keys below it that are to vary",
-    "experiment": "list the keys and groups that are to vary",
-    "init_from": "name it on the command line",
-    **dict.fromkeys(("resume", "plugins", "lr_finder", "sweep", "logger"), "no part of what a trial computes"),
+    "trainer": "list the keys in it that vary",
+    "experiment": "list the keys and groups that vary",
+    "init_from": "set it on the command line",
+    **dict.fromkeys(("resume", "plugins", "lr_finder", "sweep", "logger"), "it does not change what a trial computes"),
 }
-STILL = ("data.batch_size", "data.image_size", "trainer.")  # allowed nevertheless, if not named above themselves
+STILL = ("data.batch_size", "data.image_size", "trainer.")  # searched nevertheless, unless in NEVER themselves
 
-Compose = Callable[..., dict[str, Any]]  # of overrides, beside those of all trials
+Compose = Callable[..., dict[str, Any]]  # function of overrides, added to those of all trials
 
 
 @dataclass(frozen=True)
 class Span:
-    """A range as YAML has it; both ends belong to it.
+    """A range as in YAML, both ends included.
 
     Args:
-        low: end.
-        high: end.
-        step: from one value to the next; None takes all between.
-        log: evenly in the logarithm.
-        when: other parameter -> its value, or list of values, without which this one is left alone.
+        low: lower end.
+        high: upper end.
+        step: distance of two values; None is every number in the range.
+        log: uniform in the logarithm.
+        when: other parameter -> value, or list of values, under which this one varies.
     """
 
     low: int | float
@@ -53,7 +53,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Choices:
-    """A list of choices as YAML has it, with a condition; ``when`` as of ``Span``."""
+    """A list of choices as in YAML, with a condition; ``when`` as in ``Span``."""
 
     choices: list[Any]
     when: dict[str, Any] = field(default_factory=dict)
@@ -61,14 +61,14 @@ class Choices:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A key that varies, over choices or a range.
+    """A key that varies over choices or a range.
 
     Args:
-        key: of the command line, or a group.
+        key: key of ``fer.train``, or a group.
         choices: plain values; empty for a range.
-        span: the range.
-        whole: the range is one of whole numbers.
-        when: other parameter -> the texts of its values under which this one is varied.
+        span: range.
+        whole: whether the range has whole numbers only.
+        when: other parameter -> texts of its values under which this one varies.
     """
 
     key: str
@@ -79,26 +79,26 @@ class Parameter:
 
     @property
     def texts(self) -> list[str]:
-        """The choices as overrides spell them."""
+        """The choices as texts of overrides."""
         return [spelled(choice) for choice in self.choices]
 
     @property
     def ends(self) -> Sequence[Any]:
-        """The values that are checked: all choices, or both ends."""
+        """The values to check: all choices, or both ends."""
         return self.choices or (self.span.low, self.span.high)
 
     def text(self, value: Any) -> str:
-        """Return a drawn value as an override spells it; numbers with ``DIGITS`` digits, within the range."""
+        """Return a drawn value as text of an override; numbers with ``DIGITS`` digits, within the range."""
         if self.choices or self.whole:
             return str(value)
         return spelled(min(self.span.high, max(self.span.low, float(f"{value:.{DIGITS}g}"))))
 
     def applies(self, texts: Mapping[str, str]) -> bool:
-        """Return whether it is varied, the other parameters having these values."""
+        """Return whether the parameter varies, for these values of the other parameters."""
         return all(texts.get(key) in values for key, values in self.when.items())
 
     def holds(self, value: Any) -> bool:
-        """Return whether a plain value is one that may be drawn."""
+        """Return whether a plain value lies in the space."""
         if self.choices:
             return spelled(value) in self.texts
         span = self.span
@@ -121,41 +121,41 @@ class Parameter:
 
 
 def read(section: Mapping[str, Any], fixed: Mapping[str, str]) -> list[Parameter]:
-    """Return the parameters that ``space`` describes, those with conditions last.
+    """Return the parameters of a section ``space``, those with conditions last.
 
     Args:
         section: key -> range, list of choices, or None for nothing.
-        fixed: key -> text, of what the command line sets: it is not varied.
+        fixed: key -> text of the keys on the command line, which do not vary.
 
     Raises:
-        FerError: naming the key, what is wrong with it and what would be right.
+        FerError: an entry is faulty, or nothing varies.
     """
-    named = [_parameter(key, held) for key, held in section.items() if held is not None]
-    free = [parameter for parameter in named if parameter.key not in fixed]
-    known = {parameter.key: parameter for parameter in named}
-    kept = [_conditioned(parameter, known, fixed) for parameter in free]
-    found = [parameter for parameter in kept if parameter is not None]
-    if not found:
-        told = " (the command line sets all of its keys)" if named else ""
-        raise FerError(f"space: nothing varies{told}; choose another with space=, or set space.<key>=")
-    return sorted(found, key=lambda parameter: bool(parameter.when))
+    listed = [_parameter(key, values) for key, values in section.items() if values is not None]
+    free = [parameter for parameter in listed if parameter.key not in fixed]
+    known = {parameter.key: parameter for parameter in listed}
+    conditioned = [_conditioned(parameter, known, fixed) for parameter in free]
+    varied = [parameter for parameter in conditioned if parameter is not None]
+    if not varied:
+        reason = " (the command line sets all of its keys)" if listed else ""
+        raise FerError(f"space: nothing varies{reason}; choose another with space=, or set space.<key>=")
+    return sorted(varied, key=lambda parameter: bool(parameter.when))
 
 
-def _parameter(key: str, held: Any) -> Parameter:
+def _parameter(key: str, values: Any) -> Parameter:
     where = f"space.{key}"
     _refuse(key, where)
-    if isinstance(held, Mapping) and "choices" in held:
-        choices = Choices(**check(Choices, held, where))
+    if isinstance(values, Mapping) and "choices" in values:
+        choices = Choices(**check(Choices, values, where))
         return Parameter(key, _choices(choices.choices, where), when=choices.when)
-    if isinstance(held, Mapping) and {"low", "high"} & set(held):
-        span = Span(**check(Span, held, where))
+    if isinstance(values, Mapping) and {"low", "high"} & set(values):
+        span = Span(**check(Span, values, where))
         _refuse_span(span, where)
         return Parameter(key, span=span, when=span.when)
-    if isinstance(held, list):
-        return Parameter(key, _choices(held, where))
+    if isinstance(values, list):
+        return Parameter(key, _choices(values, where))
     raise FerError(
-        f"{where}={held!r}: expected {{low: 0, high: 1}} or a list of choices, below the key as the command line has "
-        f"it, such as optimizer.lr"
+        f"{where}={values!r}: expected {{low: 0, high: 1}} or a list of choices for a key of fer.train, such as "
+        f"space.optimizer.lr"
     )
 
 
@@ -163,7 +163,7 @@ def _refuse(key: str, where: str) -> None:
     for name, why in NEVER.items():
         below = key.startswith(f"{name}.") and not key.startswith(STILL)
         if key == name or below:
-            raise FerError(f"{where}: is not searched: {why}")
+            raise FerError(f"{where}: cannot be searched: {why}")
 
 
 def _choices(values: list[Any], where: str) -> list[Any]:
@@ -189,19 +189,19 @@ def _on_grid(distance: float, step: float) -> bool:
 
 
 def _conditioned(parameter: Parameter, known: Mapping[str, Parameter], fixed: Mapping[str, str]) -> Parameter | None:
-    """Return a parameter with its conditions as texts, or None if what is fixed rules it out."""
+    """Return a parameter with its conditions as texts; None if a fixed key contradicts a condition."""
     when = {}
     for key, values in parameter.when.items():
         where = f"space.{parameter.key}.when.{key}"
-        other = known.get(key)
-        if other is None or not other.choices or other.when or key == parameter.key:
-            near = did_you_mean(key, [name for name, one in known.items() if one.choices])
-            raise FerError(f"{where}: not a list of choices of this space, itself without when{near}")
+        condition = known.get(key)
+        if condition is None or not condition.choices or condition.when or key == parameter.key:
+            near = did_you_mean(key, [name for name, parameter in known.items() if parameter.choices])
+            raise FerError(f"{where}: expected a key of this space with choices and without when{near}")
         texts = [spelled(value) for value in (values if isinstance(values, list) else [values])]
         for text in texts:
-            if text not in other.texts:
+            if text not in condition.texts:
                 raise FerError(
-                    f"{where}={text}: the space has {', '.join(other.texts)}{did_you_mean(text, other.texts)}"
+                    f"{where}={text}: the space has {', '.join(condition.texts)}{did_you_mean(text, condition.texts)}"
                 )
         if key not in fixed:
             when[key] = texts
@@ -210,55 +210,55 @@ def _conditioned(parameter: Parameter, known: Mapping[str, Parameter], fixed: Ma
     return replace(parameter, when=when)
 
 
-# --- against what there is ------------------------------------------------------------------------------------------
+# --- checks against the configuration -------------------------------------------------------------------------------
 
 
-def checked(parameters: Sequence[Parameter], told: Sequence[str]) -> list[Parameter]:
-    """Return the parameters, each of whose values can be set and is allowed wherever it is varied.
+def checked(parameters: Sequence[Parameter], trial_overrides: Sequence[str]) -> list[Parameter]:
+    """Return the parameters after a check of every choice and of both ends of every range.
 
-    Every choice and both ends of every range are set, each by itself, and checked as a run's own settings are.
+    Each value is set by itself, under each condition, and checked like the settings of a run.
 
     Args:
         parameters: as ``read`` returns them.
-        told: overrides of all trials.
+        trial_overrides: overrides of all trials.
 
     Raises:
-        FerError: a key or choice that is not there, a value of the wrong type or out of range.
+        FerError: a key or choice does not exist, or a value has the wrong type or is out of range.
     """
-    compose: Compose = functools.cache(lambda *context: plain(composed([*told, *context])))
+    compose: Compose = functools.cache(lambda *context: plain(composed([*trial_overrides, *context])))
     base = compose()
     _refuse_losses(parameters, base["monitor"])
     groups = [parameter for parameter in parameters if isinstance(base.get(parameter.key), Mapping)]
     for group in groups:
         if not group.choices:
-            raise FerError(f"space.{group.key}: is a group, which has choices, such as [one, another]")
+            raise FerError(f"space.{group.key}: is a group; expected a list of its choices, such as [one, another]")
     settings = [("", build(TrainSettings, base))]
     made = []
     for parameter in parameters:
         configs: list[dict[str, Any]] = []
         for context in _contexts(parameter, groups):
             where = ", ".join(["space", *_relevant(parameter, context)]) + ": "
-            with _said_of(where):
-                found = _configurations(parameter, context, compose, group=parameter in groups)
-                settings += [(where, build(TrainSettings, config)) for config in found]
+            with _prefixed(where):
+                tried = _configurations(parameter, context, compose, group=parameter in groups)
+                settings += [(where, build(TrainSettings, config)) for config in tried]
             configs.append(compose(*context))
         made.append(replace(parameter, whole=_is_whole(parameter, configs)))
     _check_names(settings, base["plugins"])
     return made
 
 
-def configured(parameters: Sequence[Parameter], told: Sequence[str]) -> dict[str, Any]:
-    """Return key -> what is drawn where the configured value is, for the parameters that hold theirs.
+def configured(parameters: Sequence[Parameter], trial_overrides: Sequence[str]) -> dict[str, Any]:
+    """Return key -> configured value, as Optuna draws it, for the parameters whose configured value is in the space.
 
     Args:
         parameters: as ``checked`` returns them.
-        told: overrides of all trials.
+        trial_overrides: overrides of all trials.
     """
-    values = dict(leaves(plain(composed(told)))) | choices_of(told)
-    held = {parameter.key: parameter for parameter in parameters if parameter.key in values}
+    values = dict(leaves(plain(composed(trial_overrides)))) | choices_of(trial_overrides)
+    known = {parameter.key: parameter for parameter in parameters if parameter.key in values}
     return {
         key: spelled(values[key]) if parameter.choices else values[key]
-        for key, parameter in held.items()
+        for key, parameter in known.items()
         if parameter.holds(values[key])
     }
 
@@ -267,13 +267,13 @@ def _refuse_losses(parameters: Sequence[Parameter], monitor: str) -> None:
     varied = [parameter.key for parameter in parameters if parameter.key.partition(".")[0] == "loss"]
     if varied and mode(monitor) == "min":
         raise FerError(
-            f"space.{varied[0]}: varies the loss, by which monitor={monitor} compares; use monitor=accuracy/val, or "
-            f"take it out: space.{varied[0]}=null"
+            f"space.{varied[0]}: losses of different trials cannot be compared by monitor={monitor}; use "
+            f"monitor=accuracy/val, or leave it out: space.{varied[0]}=null"
         )
 
 
 def _contexts(parameter: Parameter, groups: Sequence[Parameter]) -> list[tuple[str, ...]]:
-    """Return the overrides under which a parameter is varied: its conditions, or each choice of each other group."""
+    """Return the overrides under which a parameter varies: its conditions, or each choice of each other group."""
     if parameter.when:
         values = [[f"{key}={text}" for text in texts] for key, texts in parameter.when.items()]
         return list(itertools.product(*values))
@@ -284,7 +284,7 @@ def _contexts(parameter: Parameter, groups: Sequence[Parameter]) -> list[tuple[s
 
 
 def _relevant(parameter: Parameter, context: Sequence[str]) -> list[str]:
-    """Return those of a context's overrides that decide whether there is the parameter."""
+    """Return the overrides of a context on which the existence of the parameter's key depends."""
     keys = {parameter.key.partition(".")[0], *parameter.when}
     return [text for text in context if text.partition("=")[0] in keys]
 
@@ -292,7 +292,7 @@ def _relevant(parameter: Parameter, context: Sequence[str]) -> list[str]:
 def _configurations(
     parameter: Parameter, context: tuple[str, ...], compose: Compose, *, group: bool
 ) -> list[dict[str, Any]]:
-    """Return the configurations in which the parameter has each of its choices, or its ends."""
+    """Return a configuration for each choice or end of the parameter."""
     key = parameter.key
     if group:
         return [compose(*context, f"{key}={text}") for text in parameter.texts]
@@ -300,39 +300,39 @@ def _configurations(
     if key not in dict(leaves(config)):
         under = _relevant(parameter, context)
         if under and not parameter.when:
-            raise FerError(f"{key}: no such key there; say where it is varied: when: {{{key.partition('.')[0]}: ...}}")
-        compose(*context, f"{key}={spelled(parameter.ends[0])}")  # says which key is near
+            raise FerError(f"{key}: no such key there; state where it varies: when: {{{key.partition('.')[0]}: ...}}")
+        compose(*context, f"{key}={spelled(parameter.ends[0])}")  # its error names the nearest key
         raise FerError(f"{key}: no such key")
     return [_with(config, key.split("."), end) for end in parameter.ends]
 
 
 def _with(config: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """Return a configuration in which the key at ``path`` has another value."""
+    """Return a copy of a configuration with another value at ``path``."""
     first, *rest = path
     return {**config, first: _with(config[first], rest, value) if rest else value}
 
 
 def _is_whole(parameter: Parameter, configs: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether a range is one of whole numbers: it is written so, and the key does not hold a fraction now."""
+    """Return whether a range has whole numbers only: its ends are whole, and the configured value is no fraction."""
     span = parameter.span
     written = all(isinstance(number, int) for number in (span.low, span.high, span.step or 1))
-    held = [dict(leaves(config)).get(parameter.key) for config in configs]
-    return not parameter.choices and written and not any(isinstance(value, float) for value in held)
+    current = [dict(leaves(config)).get(parameter.key) for config in configs]
+    return not parameter.choices and written and not any(isinstance(value, float) for value in current)
 
 
 def _check_names(settings: Sequence[tuple[str, TrainSettings]], plugins: Sequence[str]) -> None:
-    """Check what the sections that choose by name are told; what is registered takes torch to know."""
+    """Check the arguments of networks, losses, optimizers and schedules, which needs torch."""
     import_plugins(plugins)
     from fer.training.setup import check_names
 
-    for where, one in settings:
-        with _said_of(where):
-            check_names(one)
+    for where, tried in settings:
+        with _prefixed(where):
+            check_names(tried)
 
 
 @contextmanager
-def _said_of(where: str) -> Iterator[None]:
-    """Let an error say that it is the space's, and under which of its choices it comes up."""
+def _prefixed(where: str) -> Iterator[None]:
+    """Prefix an error with the space and the choices under which it occurs."""
     try:
         yield
     except FerError as error:

@@ -1,1 +1,1 @@
-"""What happens around the steps of a training."""
+"""Callbacks: what a training does around its steps."""

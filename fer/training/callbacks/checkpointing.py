@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, the last one and the best, and gone on with."""
+"""Writing checkpoints whole, the best and the last; the newest one for a resumed run; weights for fine-tuning."""
 
 import copy
 import logging
@@ -25,19 +25,22 @@ from fer.models.checkpoints import find, read
 from fer.models.provenance import Provenance
 
 log = logging.getLogger(__name__)
-OF_DATA = ("image_size", "crop")  # of a network's arguments those that come from ``data``
 
-WRITE_EVERY = 30.0  # seconds between writings of checkpoints, which hold the training up
+DATA_KEYS = ("image_size", "crop")  # arguments of a network that are keys of ``data``
+WRITE_EVERY = 30.0  # seconds between writings of checkpoints, during which the training stops
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its name, flushes it to the disk, and renames it."""
+    """Writes a checkpoint to a temporary name in its own folder, flushes it to the disk, and renames it.
+
+    Lightning writes through ``$TMPDIR``, which may be on another disk, where moving is copying.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write ``checkpoint`` to ``path``.
 
         Raises:
-            FerError: the disk is full or the folder may not be written; what was there before is intact.
+            FerError: the disk is full or the folder is not writable; the previous checkpoint is intact.
         """
         target = Path(path)
         part = target.with_name(f".{target.name}.part")
@@ -50,17 +53,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.replace(part, target)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
             part.unlink(missing_ok=True)
-            cause = error if isinstance(error, OSError) else error.__context__  # a full disk lies below torch's error
+            cause = error if isinstance(error, OSError) else error.__context__  # torch wraps a full disk's error
             reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
-            before = "the checkpoint before it is intact" if target.exists() else "there was none before it"
-            raise FerError(f"{target}: could not be written ({reason}); {before}") from error
+            previous = "the previous checkpoint is intact" if target.exists() else "there is no previous checkpoint"
+            raise FerError(f"{target}: could not be written ({reason}); {previous}") from error
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the newest sound checkpoint of a run and its contents: the last, or the best where the last is damaged.
+    """Return file and contents of a run's newest valid checkpoint: the last, or the best if the last is damaged.
+
+    Noise is keyed by seed and epoch, so that a run resumed from either gives the same result.
 
     Raises:
-        FerError: there is none.
+        FerError: the run has no valid checkpoint.
     """
     problems: list[str] = []
     for file in (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best")):
@@ -72,16 +77,16 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
             problems.append(str(error))
             continue
         for problem in problems:
-            log.warning("%s; going on from %s", problem, file)
+            log.warning("%s; resuming from %s", problem, file)
         return file, checkpoint
-    raise FerError(f"resume={folder}: no sound checkpoint{': ' + problems[0] if problems else ' was written'}")
+    raise FerError(f"resume={folder}: no valid checkpoint{': ' + problems[0] if problems else ' was written'}")
 
 
 def seal(path: Path, temperature: float) -> None:
-    """Add to a checkpoint the temperature that val has given its network.
+    """Add the temperature that was fitted on val to a checkpoint.
 
     Raises:
-        FerError: it is bad, or cannot be written; then it is as it was.
+        FerError: the checkpoint is bad, or cannot be written; the file is then unchanged.
     """
     checkpoint = read(path)
     checkpoint["fer"] = {**checkpoint["fer"], "temperature": temperature}
@@ -89,7 +94,9 @@ def seal(path: Path, temperature: float) -> None:
 
 
 def load_weights(model: EmotionClassifier, path: str | Path) -> None:
-    """Start ``model`` from another checkpoint's weights, to fine-tune.
+    """Load another checkpoint's weights into ``model``, for fine-tuning.
+
+    The checkpoint's training data count as training data of the model, so that leakage is found.
 
     Raises:
         FerError: the file is bad, its classes differ, or its weights do not fit.
@@ -105,34 +112,34 @@ def load_weights(model: EmotionClassifier, path: str | Path) -> None:
         model.load_state_dict(checkpoint["state_dict"], strict=True)
     except RuntimeError as error:
         raise FerError(f"init_from={path}: {_unfit(checkpoint, model, error)}") from error
-    before = Provenance.of(checkpoint["fer"])
-    ancestors = (*before.ancestors, before.dataset)
-    model.provenance = replace(model.provenance, pretrained=before.pretrained, ancestors=ancestors)
+    source = Provenance.of(checkpoint["fer"])
+    ancestors = (*source.ancestors, source.dataset)
+    model.provenance = replace(model.provenance, pretrained=source.pretrained, ancestors=ancestors)
 
 
 def _unfit(checkpoint: dict[str, Any], model: EmotionClassifier, error: Exception) -> str:
-    """Return in words why a checkpoint's weights do not fit a network, and what would make them."""
-    network, theirs, own = checkpoint["fer"].get("architecture"), checkpoint["hyper_parameters"], model.hparams
+    """Return in words why a checkpoint's weights do not fit a network, and the settings that would fit."""
+    network, stored, hparams = checkpoint["fer"].get("architecture"), checkpoint["hyper_parameters"], model.hparams
     if network != model.architecture:
         return f"holds {network!r}, which does not fit model.name={model.architecture}"
-    keys = [key for key in theirs if key in own and theirs[key] != own[key]]
-    other = " ".join(f"{'data' if key in OF_DATA else 'model'}.{key}={theirs[key]}" for key in keys)
-    remedy = f"; set {other}" if other else f": {' '.join(str(error).split())[:300]}"
+    keys = [key for key in stored if key in hparams and stored[key] != hparams[key]]
+    fitting = " ".join(f"{'data' if key in DATA_KEYS else 'model'}.{key}={stored[key]}" for key in keys)
+    remedy = f"; set {fitting}" if fitting else f": {' '.join(str(error).split())[:300]}"
     return f"its {network} is of another shape than this one{remedy}"
 
 
 class Saver(Checkpoint):
     """Writes ``best.ckpt``, of the epoch with the best monitored metric, and ``last.ckpt``, of the latest epoch.
 
-    Epochs that end less than ``WRITE_EVERY`` seconds after a writing are copied on the device. The copies are written
-    when the time has passed, at the end of the training, and when a signal or an exception ends it, so that a kill
-    alone loses such epochs. The best goes first: whatever cuts the writing short, ``last.ckpt`` never promises a best
-    that is not there. Each copy holds the weights, their average and the optimizer's state; there are two at most.
+    An epoch that ends less than ``WRITE_EVERY`` seconds after a writing is copied on the device. Copies are written
+    when the time has passed, at the end of the training, and when a signal or an exception ends it. Only a kill loses
+    them. The best is written first, so that ``last.ckpt`` never names a best epoch whose file is missing. A copy holds
+    the weights, their average and the optimizer's state; there are at most two copies.
 
     Args:
-        folder: of the checkpoints.
-        monitor: the figure that chooses.
-        first: epoch, from 0, before which none is chosen.
+        folder: folder of the checkpoints.
+        monitor: metric that chooses the best epoch.
+        first: first epoch, from 0, that can be the best: with progressive resizing, the first of the last stage.
     """
 
     def __init__(self, folder: Path, monitor: str, first: int = 0) -> None:
@@ -140,10 +147,10 @@ class Saver(Checkpoint):
         self.best_value: float | None = None
         self.best_epoch = -1
         self._pause = Pause(WRITE_EVERY)
-        self._pending: dict[str, dict[str, Any]] = {}  # "best", "last" -> a checkpoint that is not written yet
+        self._pending: dict[str, dict[str, Any]] = {}  # "best", "last" -> checkpoint to write
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write or copy the epoch's state, the metrics of the epoch being known."""
+        """Write or copy the state after an epoch, whose metrics are known by now."""
         value = float(trainer.callback_metrics[self.monitor])
         better = self.is_better(value, trainer.current_epoch)
         if better:
@@ -156,15 +163,15 @@ class Saver(Checkpoint):
             self.write(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write the state as it is now, within an epoch, as ``last.ckpt``, after a best that waits to be written."""
+        """Write the state within an epoch as ``last.ckpt``, after a pending ``best.ckpt``."""
         self._pending["last"] = _state(trainer)
         self.write(trainer)
 
     def write(self, trainer: pl.Trainer) -> None:
-        """Write what waits to be written.
+        """Write the pending checkpoints.
 
         Raises:
-            FerError: it cannot be written; it still waits.
+            FerError: a checkpoint cannot be written; it stays pending.
         """
         with _timed(trainer):
             for name in ("best", "last"):
@@ -174,11 +181,11 @@ class Saver(Checkpoint):
         self._pause.begin()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what waits."""
+        """Write the pending checkpoints."""
         self.write(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Write the epochs that were sound, whatever ended the training, and let its cause be reported."""
+        """Write the pending checkpoints of finished epochs; the exception is reported by the caller."""
         try:
             self.write(trainer)
         except FerError as error:
@@ -186,7 +193,7 @@ class Saver(Checkpoint):
                 log.warning("%s", error)
 
     def is_better(self, value: float, epoch: int) -> bool:
-        """Return whether an epoch's ``value`` beats the best so far."""
+        """Return whether an epoch's ``value`` is better than the best so far."""
         if epoch < self.first:
             return False
         if self.best_value is None:
@@ -194,19 +201,19 @@ class Saver(Checkpoint):
         return value < self.best_value if mode(self.monitor) == "min" else value > self.best_value
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run must know."""
+        """Return the state for a resumed run."""
         return {"best_value": self.best_value, "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best so far."""
+        """Restore the best epoch so far."""
         self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
 
 
 class Pause:
-    """Keeps what takes time from being done again too soon.
+    """A least time between two runs of an expensive action.
 
     Args:
-        seconds: of a pause.
+        seconds: duration of a pause.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -223,32 +230,32 @@ class Pause:
 
 
 def _timed(trainer: pl.Trainer) -> AbstractContextManager[None]:
-    """Time what is done within as the profiler times ``Trainer.save_checkpoint``."""
+    """Measure a block under the name by which Lightning's profiler knows ``Trainer.save_checkpoint``."""
     profiler: Profiler = trainer.profiler  # type: ignore[attr-defined]
     return profiler.profile("save_checkpoint")
 
 
 def _copied(state: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a checkpoint that shares nothing with the training, or None where its device has no room for one."""
+    """Return a deep copy of a checkpoint, or None if its device has no memory for it."""
     try:
-        clones = {id(value): value.detach().clone() for value in _tensors(state)}  # deepcopy's own take far longer
+        clones = {id(value): value.detach().clone() for value in _tensors(state)}  # deepcopy alone takes longer
         return copy.deepcopy(state, clones)
     except torch.OutOfMemoryError:
         return None
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in dictionaries and lists within each other."""
+    """Yield the tensors in nested dictionaries and lists."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _tensors(one)
+        for item in value.values():
+            yield from _tensors(item)
     elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _tensors(one)
+        for item in value:
+            yield from _tensors(item)
 
 
 def _state(trainer: pl.Trainer) -> dict[str, Any]:
-    """Return a checkpoint of the training as it is now, which shares tensors and lists with it."""
+    """Return a checkpoint of the current state, which shares its tensors and lists."""
     return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)

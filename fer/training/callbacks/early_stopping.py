@@ -1,13 +1,13 @@
-"""Training ends where nothing improves."""
+"""Early stopping that a resumed run remembers."""
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 
 
 class Patience(EarlyStopping):
-    """Lightning's early stopping, which a resumed run that had stopped already does not forget."""
+    """Lightning's early stopping; a resumed run that had already stopped trains no further epoch."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop at once where the patience had run out."""
+        """Stop at once if the run had already waited for all epochs of its patience."""
         if self.wait_count >= self.patience:
             trainer.should_stop = True

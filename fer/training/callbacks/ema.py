@@ -7,29 +7,30 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
-Slot = tuple[dict[str, Any], str]  # a dictionary of a module's tensors, and the name of one
+Slot = tuple[dict[str, Any], str]  # a dictionary of a module's tensors, and a name in it
 
 
 class Averaging(WeightAveraging):
-    """Keeps an exponential moving average of the weights: val scores it, checkpoints hold it, and the raw weights too.
+    """Keeps an exponential moving average of the weights, which val evaluates; checkpoints hold it and the raw weights.
 
-    Of the first steps it forgets sooner, which the untrained weights would weigh on: after n steps it keeps no more
-    than (1 + n) / (10 + n) of what it was, as in TensorFlow's ``ExponentialMovingAverage``.
+    The decay has a warm-up, since the average would otherwise keep the untrained weights for long: after n steps it is
+    at most (1 + n) / (10 + n), as in TensorFlow's ``ExponentialMovingAverage``.
 
-    The modules are walked once, and a step moves all weights in one call. What only counts (``num_batches_tracked``)
-    is copied when somebody is about to read it: before val, before a checkpoint, at the end.
+    The modules are walked once, and a step updates all weights in one call. Counters (``num_batches_tracked``) are
+    copied before they are read: before val, before a checkpoint, and at the end. A resumed run equals an uninterrupted
+    one to the bit. This callback comes first, so that a signal's checkpoint contains the latest step.
 
     Args:
-        decay: how much of the average a step keeps.
+        decay: fraction of the average that a step keeps.
     """
 
     def __init__(self, decay: float) -> None:
         super().__init__()
         self.decay = decay
-        self._uncounted = 0  # updates that ``n_averaged``, which lies on the device, does not count yet
+        self._uncounted = 0  # updates that are not added to ``n_averaged`` yet, a tensor on the device
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Keep the average where the network will be: callbacks are set up before Lightning moves it there."""
+        """Create the average on the training's device; Lightning moves the network there after this hook."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:
@@ -38,7 +39,7 @@ class Averaging(WeightAveraging):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take in a step. Torch's own ``update_parameters`` asks its count on the device, for which the host waits."""
+        """Update the average; torch's ``update_parameters`` would read its counter from the device and wait."""
         if trainer.global_step > self._latest_update_step:
             self.update(self._averages.moving(), self._weights.moving())
             self._uncounted += 1
@@ -56,7 +57,7 @@ class Averaging(WeightAveraging):
 
     @torch.no_grad()
     def count(self) -> None:
-        """Copy what only counts."""
+        """Copy the counters."""
         if self._average_model is None:
             return
         if averages := self._averages.counting():
@@ -65,19 +66,19 @@ class Averaging(WeightAveraging):
         self._uncounted = 0
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give val the average."""
+        """Swap the average in for val."""
         self.count()
         super().on_validation_epoch_start(trainer, pl_module)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Give a checkpoint both."""
+        """Add the average and the raw weights to a checkpoint."""
         self.count()
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the network with the average."""
+        """Give the network the average as its weights."""
         self.count()
         super().on_train_end(trainer, pl_module)
 
@@ -99,11 +100,11 @@ class Averaging(WeightAveraging):
 class Tensors:
     """Parameters and buffers of a module, found by one walk through it.
 
-    What is kept is the dictionaries that hold them: moving a module to a device, and some networks at each step, put
-    other tensors there.
+    The dictionaries that hold the tensors are kept, not the tensors: moving a module to a device replaces them, and
+    some networks replace them at each step.
 
     Args:
-        module: whose tensors are meant, each once.
+        module: the module; shared tensors are listed once.
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -111,18 +112,18 @@ class Tensors:
         self._moving: list[Slot] = []
         self._counting: list[Slot] = []
         parts = list(module.modules())
-        dictionaries: list[dict[str, Any]] = [held for part in parts for held in (part._parameters, part._buffers)]
-        for held in dictionaries:
-            for name, value in held.items():
+        tables: list[dict[str, Any]] = [table for part in parts for table in (part._parameters, part._buffers)]
+        for table in tables:
+            for name, value in table.items():
                 if value is not None:
-                    slots.setdefault(id(value), (held, name))
-        for held, name in slots.values():
-            (self._moving if held[name].is_floating_point() else self._counting).append((held, name))
+                    slots.setdefault(id(value), (table, name))
+        for table, name in slots.values():
+            (self._moving if table[name].is_floating_point() else self._counting).append((table, name))
 
     def moving(self) -> list[Tensor]:
-        """Return those with fractions, as they are now."""
-        return [held[name] for held, name in self._moving]
+        """Return the current floating-point tensors."""
+        return [table[name] for table, name in self._moving]
 
     def counting(self) -> list[Tensor]:
-        """Return those that only count, as they are now."""
-        return [held[name] for held, name in self._counting]
+        """Return the current integer tensors."""
+        return [table[name] for table, name in self._counting]

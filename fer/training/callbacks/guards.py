@@ -1,4 +1,4 @@
-"""What happens around the steps of a run: checkpoints, history, times, signals, a loss that is no number."""
+"""Callbacks that end a run safely: on a loss that is NaN or infinite, and on a signal."""
 
 import logging
 import shlex
@@ -17,67 +17,69 @@ from fer.training.callbacks.checkpointing import Saver
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 50  # steps between looks at figures on the device, each of which waits for it
+CHECK_EVERY = 50  # steps between readings of values on the device, each of which waits for it
 
 
 class FiniteLoss(Callback):
-    """Ends a run whose loss is NaN or infinite, before anything of it is saved.
+    """Ends a run whose loss is NaN or infinite, before a checkpoint with such weights is written.
 
-    Losses are judged on the device. A CPU's are looked at every 50 steps, a GPU's at the epoch's end: no step waits.
+    Losses are compared on the device. The result is read every 50 steps on a CPU and at an epoch's end on a GPU, so
+    that no step waits for the device.
     """
 
     def __init__(self) -> None:
-        self._sound: Tensor | None = None  # whether every loss since the last look was a number
-        self._steps: Tensor | None = None  # how many of them were, up to the first that was not
-        self._looked = 0  # step of the last look
+        self._finite: Tensor | None = None  # True while every loss since the latest check was finite
+        self._steps: Tensor | None = None  # number of finite losses before the first bad one
+        self._checked = 0  # step of the latest check
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count from here."""
+        """Start counting steps."""
         self._begin(trainer)
 
     def _begin(self, trainer: pl.Trainer) -> None:
-        self._sound = self._steps = None
-        self._looked = trainer.global_step
+        self._finite = self._steps = None
+        self._checked = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the step, as long as no loss was bad."""
-        sound = torch.isfinite(outputs["loss"].detach())
-        self._sound = sound if self._sound is None else self._sound & sound
-        self._steps = self._sound.long() if self._steps is None else self._steps + self._sound
-        if pl_module.device.type == "cpu" and (batch_idx + 1) % LOOK_EVERY == 0:
-            self.look(trainer)
+        """Count the step, as long as all losses were finite."""
+        finite = torch.isfinite(outputs["loss"].detach())
+        self._finite = finite if self._finite is None else self._finite & finite
+        self._steps = self._finite.long() if self._steps is None else self._steps + self._finite
+        if pl_module.device.type == "cpu" and (batch_idx + 1) % CHECK_EVERY == 0:
+            self.check(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look once more, before the epoch is saved."""
-        self.look(trainer)
+        """Check the rest of the epoch before it is saved."""
+        self.check(trainer)
 
-    def look(self, trainer: pl.Trainer) -> None:
-        """Wait for the device and raise if a step was bad.
+    def check(self, trainer: pl.Trainer) -> None:
+        """Wait for the device, and raise if a loss was not finite.
 
         Raises:
-            FerError: with the step, the epoch and the learning rate.
+            FerError: naming the step, the epoch and the learning rate.
         """
-        if self._sound is not None and self._steps is not None and not bool(self._sound):
-            step = self._looked + int(self._steps) + 1
+        if self._finite is not None and self._steps is not None and not bool(self._finite):
+            step = self._checked + int(self._steps) + 1
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise FerError(
                 f"the loss became NaN or infinite at step {step} (epoch {trainer.current_epoch + 1}, learning "
-                f"rate about {rate:.3g}); nothing of it was saved: lower optimizer.lr or set trainer.gradient_clip"
+                f"rate about {rate:.3g}); its weights were not saved: lower optimizer.lr or set trainer.gradient_clip"
             )
         self._begin(trainer)
 
 
 class Signals(Callback):
-    """Ends a run on SIGINT or SIGTERM after the batch in hand, with ``last.ckpt`` written.
+    """Ends a run on SIGINT or SIGTERM after the current batch, with ``last.ckpt`` written.
 
-    Validation is finished first; at an epoch's end the epoch's own checkpoint serves. A second signal ends at once.
+    The handler only sets a flag. A best epoch that is not written yet is written first. A signal during validation
+    lets it finish, and the epoch's own checkpoint is the last one. A second signal ends the run at once.
 
     Args:
-        folder: the run's.
-        finite: looks at the losses before anything is saved.
-        saver: writes.
+        folder: folder of the run.
+        finite: callback that checks the losses before a checkpoint is written.
+        saver: callback that writes checkpoints.
     """
 
     def __init__(self, folder: Path, finite: FiniteLoss, saver: Saver) -> None:
@@ -86,46 +88,47 @@ class Signals(Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen, in place of Lightning's handlers."""
+        """Install handlers in place of Lightning's."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
         if self.received is not None:
-            raise Interrupted(f"ended at once by a second {signal.Signals(number).name}; {self._how()}", 128 + number)
+            raise Interrupted(f"ended at once by a second {name}; {self._remedy()}", 128 + number)
         self.received = number
-        log.warning("%s: finishing this batch, then saving; once more ends at once", signal.Signals(number).name)
+        log.warning("%s: finishing this batch, then saving; a second signal ends at once", name)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save within an epoch and stop."""
+        """Save and stop within an epoch."""
         if self.received is not None and batch_idx + 1 < int(trainer.num_training_batches):
-            self.finite.look(trainer)
+            self.finite.check(trainer)
             self.saver.save(trainer)
             self.stop()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop between epochs, the last one being saved."""
+        """Stop between epochs, after the previous one was saved."""
         if self.received is not None:
             self.saver.write(trainer)
         self.stop()
 
     def stop(self) -> None:
-        """Raise if a signal was received.
+        """Raise if the process received a signal.
 
         Raises:
-            Interrupted: with the exit code 128 + the signal's number, as shells have it.
+            Interrupted: with the exit code of shells, 128 + the signal's number.
         """
         if self.received is not None:
             name = signal.Signals(self.received).name
-            raise Interrupted(f"interrupted by {name}, saved; {self._how()}", 128 + self.received)
+            raise Interrupted(f"interrupted by {name}, saved; {self._remedy()}", 128 + self.received)
 
-    def _how(self) -> str:
-        return f"go on with: python -m fer.train resume={shlex.quote(str(self.folder))}"
+    def _remedy(self) -> str:
+        return f"resume with: python -m fer.train resume={shlex.quote(str(self.folder))}"
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Stop listening."""
+        """Restore the previous handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()

@@ -1,4 +1,4 @@
-"""history.csv: a row an epoch, and its time."""
+"""The times of the epochs, and ``history.csv`` with one row for each epoch."""
 
 import csv
 import time
@@ -13,10 +13,10 @@ from fer.system.files import written_whole
 
 
 class Stopwatch(Callback):
-    """Times the epochs: seconds of the whole, and training faces a second without validation."""
+    """Measures epochs: their seconds, and training faces a second without validation."""
 
     def __init__(self) -> None:
-        self.train_seconds = 0.0  # of the whole run, resumed parts included
+        self.train_seconds = 0.0  # all epochs of the run, also those before a resume
         self.epoch_seconds = 0.0
         self.images = 0
         self.images_per_second = 0.0
@@ -28,39 +28,39 @@ class Stopwatch(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Count the faces."""
-        self.epoch_start = self.epoch_start or time.perf_counter()  # an epoch resumed in its middle has no start
+        self.epoch_start = self.epoch_start or time.perf_counter()  # a resumed epoch has no start
         assert isinstance(pl_module, EmotionClassifier)
-        self.images += len(args[1].targets) // pl_module.views  # of which each face has as many in a batch
+        self.images += len(args[1].targets) // pl_module.views  # a batch has ``views`` versions of each face
 
     def elapsed(self) -> float:
-        """Return the seconds since the epoch in hand began; 0 between epochs."""
+        """Return the seconds since the current epoch began; 0 between epochs."""
         return 0.0 if self.epoch_start is None else time.perf_counter() - self.epoch_start
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the pace of the training part."""
+        """Compute the speed of the epoch's training part."""
         self.images_per_second = self.images / max(self.elapsed(), 1e-9)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the time of the epoch."""
+        """Stop the epoch's clock."""
         self.epoch_seconds = self.elapsed()
         self.train_seconds += self.epoch_seconds
         self.epoch_start = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the time so far."""
+        """Return the seconds so far."""
         return {"train_seconds": self.train_seconds + self.elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the time so far."""
+        """Restore the seconds so far."""
         self.train_seconds = state_dict["train_seconds"]
 
 
 class History(Callback):
-    """Writes ``history.csv``, one row an epoch; the rows so far lie in the checkpoint, so that a resumed run has them.
+    """Writes ``history.csv``, one row for each epoch; checkpoints contain the rows for a resumed run.
 
     Args:
-        file: to write.
-        stopwatch: gives the times.
+        file: path of the file.
+        stopwatch: callback that measures the epochs.
     """
 
     def __init__(self, file: Path, stopwatch: Stopwatch) -> None:
@@ -69,10 +69,10 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row."""
-        figures = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
+        metrics = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
         watch = self.stopwatch
         times = {"seconds": f"{watch.epoch_seconds:.3f}", "images_per_second": f"{watch.images_per_second:.1f}"}
-        self.rows.append({"epoch": str(trainer.current_epoch + 1), **figures, **times})
+        self.rows.append({"epoch": str(trainer.current_epoch + 1), **metrics, **times})
         with written_whole(self.file) as stream:
             writer = csv.DictWriter(stream, list(self.rows[-1]), lineterminator="\n", extrasaction="ignore")
             writer.writeheader()
@@ -83,5 +83,5 @@ class History(Callback):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the rows so far."""
+        """Restore the rows so far."""
         self.rows = list(state_dict["rows"])

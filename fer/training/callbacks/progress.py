@@ -1,6 +1,6 @@
-"""A run in the terminal: one live line that is drawn over, and a line an epoch that stays.
+"""The progress of a run in the terminal: a live line that is redrawn, and a line for each epoch that stays.
 
-Where the output is no terminal (a file, a pipe), there is a line an epoch alone.
+If the output is no terminal (a file, a pipe), only the lines of the epochs are printed.
 """
 
 import logging
@@ -18,73 +18,73 @@ from fer.models import EmotionClassifier
 from fer.system.terminal import Line, bar, is_live
 from fer.system.text import clock
 from fer.training.callbacks.checkpointing import Saver
-from fer.training.callbacks.guards import LOOK_EVERY
+from fer.training.callbacks.guards import CHECK_EVERY
 from fer.training.callbacks.history import Stopwatch
 
 log = logging.getLogger(__name__)
 
-SHOWN = ("loss/val", "accuracy/val")  # figures that every epoch's line holds
+SHOWN = ("loss/val", "accuracy/val")  # metrics in every epoch's line
 
 
 class Progress(Callback):
-    """A live line in a terminal, and a line an epoch everywhere.
+    """Prints a line for each epoch, and a live line in a terminal.
 
     Args:
-        saver: knows whether an epoch is the best so far.
-        stopwatch: gives the times.
-        stages: of progressive resizing, whose epochs take different times; empty where there are none.
+        saver: callback that knows the best epoch.
+        stopwatch: callback that measures the epochs.
+        stages: stages of progressive resizing, whose epochs take different times; empty without them.
         live: draw the live line, if standard output is a terminal.
     """
 
     def __init__(self, saver: Saver, stopwatch: Stopwatch, *, stages: Sequence[Sequence[int]] = (), live: bool) -> None:
         self.saver, self.stopwatch, self.stages = saver, stopwatch, stages
         self.line = Line(live=live and is_live())
-        self._ended_at = 0.0  # the epoch before this one, or when the run began
-        self._took: dict[int, list[float]] = {}  # size of faces -> seconds of each of its epochs, the latest size last
+        self._ended_at = 0.0  # end of the previous epoch, or beginning of the run
+        self._seconds: dict[int, list[float]] = {}  # size of faces -> seconds of its epochs, the latest size last
         self._val_batches = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the run's clock, and let what is logged go above the live line."""
+        """Start the run's clock, and let log messages appear above the live line."""
         self._ended_at = time.perf_counter()
         self.line.give_way()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave the line and the log as they were."""
+        """End the live line, and restore the log."""
         self.line.end()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Draw anew now and then: on a GPU, every look at the figures waits for the device."""
-        cheap = (batch_idx + 1) % LOOK_EVERY == 0 or pl_module.device.type == "cpu"
+        """Redraw the live line from time to time: on a GPU, reading the metrics waits for the device."""
+        cheap = (batch_idx + 1) % CHECK_EVERY == 0 or pl_module.device.type == "cpu"
         if cheap and self.line.due():
             assert isinstance(pl_module, EmotionClassifier)
             self.line.draw(self._training(trainer, pl_module, batch_idx + 1))
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count anew."""
+        """Reset the count of val batches."""
         self._val_batches = 0
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Say that the epoch is being validated."""
+        """Redraw the live line during validation."""
         self._val_batches += 1
         if self.line.due():
             share = self._val_batches / max(1, int(sum(trainer.num_val_batches)))
             self.line.draw([f"{self._epoch(trainer)} {bar(share)} {share:4.0%}", "validating"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say how the epoch went."""
+        """Print the epoch's line."""
         now = time.perf_counter()
-        self._took.setdefault(self._size(trainer.current_epoch), []).append(now - self._ended_at)
+        self._seconds.setdefault(self._size(trainer.current_epoch), []).append(now - self._ended_at)
         self._ended_at = now
         log.info(self._summary(trainer))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave a clean line to whatever is said next."""
+        """Clear the live line for the message that follows."""
         self.line.clear()
 
     def _training(self, trainer: pl.Trainer, model: EmotionClassifier, batches: int) -> list[str]:
-        """Return the live line's parts, what can be spared last."""
+        """Return the live line's parts, the least important last."""
         share = min(1.0, batches / int(trainer.num_training_batches))
         scores = model.train_scores.compute()
         elapsed = self.stopwatch.elapsed()
@@ -95,24 +95,24 @@ class Progress(Callback):
             f"loss {float(scores['loss']):.3f} acc {100 * float(scores['accuracy']):.1f} %",
             f"left: epoch {clock(of_epoch)}, run {clock(of_epoch + later)}",
             f"{self.stopwatch.images / max(elapsed, 1e-9):,.0f} images/s",
-            *([] if self.saver.best_value is None else [f"best {self._figure(self.saver.best_value)}"]),
+            *([] if self.saver.best_value is None else [f"best {self._value(self.saver.best_value)}"]),
         ]
 
     def _summary(self, trainer: pl.Trainer) -> str:
-        figures: Mapping[str, Tensor] = trainer.callback_metrics
+        metrics: Mapping[str, Tensor] = trainer.callback_metrics
         monitor = self.saver.monitor
         parts = [
             self._epoch(trainer),
-            *(_split_figures(figures, split) for split in ("train", "val")),
-            *([] if monitor in SHOWN else [f"{monitor} {float(figures[monitor]):.4f}"]),
-            f"lr {float(figures['learning_rate']):.2e}",
+            *(_split_metrics(metrics, split) for split in ("train", "val")),
+            *([] if monitor in SHOWN else [f"{monitor} {float(metrics[monitor]):.4f}"]),
+            f"lr {float(metrics['learning_rate']):.2e}",
             f"{self.stopwatch.epoch_seconds:.1f} s, {self.stopwatch.images_per_second:,.0f} images/s",
             f"{clock(self._later(trainer))} left",
         ]
-        best = self.saver.is_better(float(figures[monitor]), trainer.current_epoch)
+        best = self.saver.is_better(float(metrics[monitor]), trainer.current_epoch)
         return " | ".join(parts) + ("  * best" if best else "")
 
-    def _figure(self, value: float) -> str:
+    def _value(self, value: float) -> str:
         return f"{value:.4f}" if self.saver.monitor.startswith("loss") else f"{100 * value:.2f} %"
 
     def _epoch(self, trainer: pl.Trainer) -> str:
@@ -123,21 +123,22 @@ class Progress(Callback):
         return stage_size(self.stages, epoch) if self.stages else 1
 
     def _later(self, trainer: pl.Trainer, guess: float = 0.0) -> float:
-        """Return the seconds of the epochs after this one, all that happens between them included.
+        """Return the estimated seconds of the epochs after this one, with everything between them.
 
-        They take as long as those of their size did; where there was none yet, as the latest by the number of pixels.
+        An epoch is expected to take the mean of earlier epochs at its size. Without one at its size, the mean at the
+        latest size is scaled by the number of pixels.
 
         Args:
-            trainer: in the epoch.
-            guess: of this epoch's seconds, where none has ended.
+            trainer: trainer within an epoch.
+            guess: estimate of this epoch's seconds, used until the first epoch has ended.
         """
-        took = {size: fmean(seconds) for size, seconds in self._took.items()}
-        took = took or {self._size(trainer.current_epoch): guess}
-        latest = list(took)[-1]
+        means = {size: fmean(seconds) for size, seconds in self._seconds.items()}
+        means = means or {self._size(trainer.current_epoch): guess}
+        latest = list(means)[-1]
         coming = [self._size(epoch) for epoch in range(trainer.current_epoch + 1, trainer.max_epochs or 0)]
-        return sum(took.get(size, took[latest] * (size / latest) ** 2) for size in coming)
+        return sum(means.get(size, means[latest] * (size / latest) ** 2) for size in coming)
 
 
-def _split_figures(figures: Mapping[str, Tensor], split: str) -> str:
-    loss, accuracy = (float(figures[f"{name}/{split}"]) for name in ("loss", "accuracy"))
+def _split_metrics(metrics: Mapping[str, Tensor], split: str) -> str:
+    loss, accuracy = (float(metrics[f"{name}/{split}"]) for name in ("loss", "accuracy"))
     return f"{split} loss {loss:.4f} acc {100 * accuracy:5.2f} %"

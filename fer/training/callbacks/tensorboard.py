@@ -1,7 +1,9 @@
-"""A run in TensorBoard: curves of train and val over each other, pictures, precision-recall curves, HPARAMS, projector.
+"""A run in TensorBoard: curves of train and val, pictures, precision-recall curves, HPARAMS and the projector.
 
-The horizontal axis counts epochs (from 1), so that runs of different batch sizes can be laid over each other. Pictures
-are drawn at most ``PICTURES`` times a run and once in ``DRAW_EVERY`` seconds, and of the last epoch whatever the time.
+The horizontal axis counts epochs (from 1), so that runs with different batch sizes can be compared. Pictures are drawn
+at most ``PICTURES`` times a run and once in ``DRAW_EVERY`` seconds, and always at the last epoch. They use the logits
+that validation has computed, and draw no random numbers of the run: a run with and without TensorBoard gives the same
+weights to the bit. Only this module writes TensorBoard's files.
 """
 
 import math
@@ -31,14 +33,14 @@ from fer.training.callbacks.history import Stopwatch
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-PICTURES = 30  # times a run that pictures are drawn: a long one would otherwise fill the disk with them
-DRAW_EVERY = 20.0  # seconds between pictures, which hold the training up
-FIRST_FACES = 64  # of the first batch: writing all 128 takes a tenth of a second before the first step
-SHOWN_FACES = 20  # of the best and of the worst read
-COLUMNS = 5  # of them in a row, so that their captions can be read in TensorBoard's small pictures
-THRESHOLDS = 127  # of a precision-recall curve, TensorBoard's own number
-SPRITE = 8192  # pixels: the largest picture of all faces that the projector takes
-ALWAYS = ("model", "scheduler")  # groups whose choice is always told
+PICTURES = 30  # pictures a run at most: in a long run they would fill the disk
+DRAW_EVERY = 20.0  # seconds between pictures, during which the training stops
+FIRST_FACES = 64  # faces of the first batch: writing all 128 takes a tenth of a second before the first step
+SHOWN_FACES = 20  # faces with the most and with the least probability of their label
+COLUMNS = 5  # faces in a row, so that captions are legible in TensorBoard's small pictures
+THRESHOLDS = 127  # points of a precision-recall curve, TensorBoard's default
+SPRITE = 8192  # pixels, the largest side of the projector's picture of all faces
+ALWAYS = ("model", "scheduler")  # groups whose choice HPARAMS always shows
 NEVER = (
     "data.path",
     "data.cache",
@@ -49,17 +51,17 @@ NEVER = (
     "plugins",
     "trainer.profile",
 )
-HEADLINES = ("accuracy", "macro_f1", "loss")  # of the best epoch, in HPARAMS
+HEADLINES = ("accuracy", "macro_f1", "loss")  # metrics of the best epoch in HPARAMS
 
 
 class Dashboard(Callback):
-    """Writes what TensorBoard shows, an epoch at a time.
+    """Writes the files of TensorBoard, epoch by epoch.
 
     Args:
-        compared: what HPARAMS tells of the run.
-        saver: knows the best epoch.
-        stopwatch: knows the pace.
-        resumed: the beginning has been written before.
+        compared: settings of the run in HPARAMS, see ``hyperparameters``.
+        saver: callback that knows the best epoch.
+        stopwatch: callback that measures the epochs.
+        resumed: the interrupted run has already written the settings and the first batch.
     """
 
     def __init__(
@@ -68,17 +70,17 @@ class Dashboard(Callback):
         self.compared, self.saver, self.stopwatch, self.resumed = compared, saver, stopwatch, resumed
         self._pause = Pause(DRAW_EVERY)
         self._logits: list[Tensor] = []
-        self._best: dict[str, float] = {}  # figures of the best epoch so far
+        self._best: dict[str, float] = {}  # metrics of the best epoch so far
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Tell the settings, before Lightning writes what it knows of them, which is nothing."""
+        """Write HPARAMS, before Lightning writes empty ones."""
         assert isinstance(trainer.logger, TensorBoardLogger)
         if self.resumed:
             return
         trainer.logger.log_hyperparams(dict(self.compared), {f"best/{name}": math.nan for name in HEADLINES})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lay out the charts and show a batch as training sees it."""
+        """Write the layout of the charts, and a picture of the first batch after augmentation."""
         assert isinstance(pl_module, EmotionClassifier)
         assert isinstance(trainer.logger, TensorBoardLogger)
         if self.resumed:
@@ -90,17 +92,17 @@ class Dashboard(Callback):
         writer.add_image("train/first batch, augmented", sheet, 0, dataformats="HWC")
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to collect."""
+        """Reset the collected logits."""
         self._logits = []
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any
     ) -> None:
-        """Keep a batch's logits, on the device."""
+        """Collect a batch's logits on the device."""
         self._logits.append(outputs.detach())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the epoch's figures, and now and then its pictures."""
+        """Write the epoch's metrics, and from time to time its pictures."""
         assert isinstance(pl_module, EmotionClassifier)
         assert isinstance(trainer.logger, TensorBoardLogger)
         writer, epoch = trainer.logger.experiment, trainer.current_epoch + 1
@@ -122,16 +124,16 @@ class Dashboard(Callback):
 
     def _scored(self, dataset: FaceDataset, classes: list[str]) -> Scored:
         probabilities = torch.cat(self._logits).float().softmax(1).cpu().numpy()
-        count = len(probabilities)  # a limited validation sees the first of them
+        count = len(probabilities)  # a limited validation uses the first faces
         images, targets = dataset.images[:count, 0].numpy(), dataset.targets[:count].numpy()
         return Scored(images, targets, probabilities, np.arange(count), classes)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run must know."""
+        """Return the state for a resumed run."""
         return {"best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best figures so far."""
+        """Restore the metrics of the best epoch so far."""
         self._best = dict(state_dict["best"])
 
 
@@ -139,35 +141,35 @@ def draw_epoch(writer: "SummaryWriter", scored: Scored, confusion: Tensor, epoch
     """Write an epoch's pictures and precision-recall curves.
 
     Args:
-        writer: of the run.
-        scored: the val faces.
-        confusion: (C, C) counts, rows labelled, columns predicted.
-        epoch: from 1.
+        writer: writer of the run.
+        scored: the val faces with their predictions.
+        confusion: (C, C) counts, rows are labels, columns are predictions.
+        epoch: number of the epoch, from 1.
     """
     worst, best = extremes(scored)
     with plotting.style():
         matrix = figures.confusion(confusion.tolist(), scored.classes)
         writer.add_image("val/confusion matrix", plotting.pixels(matrix, 120), epoch, dataformats="HWC")
-        for name, places in (("worst read faces", worst), ("best read faces", best)):
-            sheet = figures.faces(scored.images[places], [caption(scored, place)[:2] for place in places], COLUMNS)
+        for name, indices in (("least probable labels", worst), ("most probable labels", best)):
+            sheet = figures.faces(scored.images[indices], [caption(scored, index)[:2] for index in indices], COLUMNS)
             writer.add_image(f"val/{name}", plotting.pixels(sheet, 160), epoch, dataformats="HWC")
     for index, name in enumerate(scored.classes):
-        hits, chances = scored.targets == index, scored.probabilities[:, index]
-        writer.add_pr_curve(f"precision-recall/{name}", hits, chances, epoch, num_thresholds=THRESHOLDS)
+        positives, probabilities = scored.targets == index, scored.probabilities[:, index]
+        writer.add_pr_curve(f"precision-recall/{name}", positives, probabilities, epoch, num_thresholds=THRESHOLDS)
 
 
 def extremes(scored: Scored, count: int = SHOWN_FACES) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the places of the faces whose label was given the least probability, and of those given the most."""
-    chances = scored.probabilities[np.arange(len(scored.targets)), scored.targets]
-    order = np.argsort(chances, kind="stable")
+    """Return the indices of the faces with the least and with the most probability of their label."""
+    probabilities = scored.probabilities[np.arange(len(scored.targets)), scored.targets]
+    order = np.argsort(probabilities, kind="stable")
     return order[:count], order[::-1][:count]
 
 
 def layout(classes: list[str]) -> dict[str, dict[str, list[Any]]]:
-    """Return the charts of TensorBoard's custom scalars: train and val over each other, the emotions together."""
-    over = {name.replace("_", " "): ["Multiline", [f"{name}/train", f"{name}/val"]] for name in LOGGED}
+    """Return the charts of TensorBoard's custom scalars: train and val in one chart, all emotions in one chart."""
+    curves = {name.replace("_", " "): ["Multiline", [f"{name}/train", f"{name}/val"]] for name in LOGGED}
     return {
-        "train and val": over,
+        "train and val": curves,
         "emotions": {
             "recall on val": ["Multiline", [f"recall/{name}" for name in classes]],
             **{f"recall of {name}": ["Multiline", [f"recall/{name}"]] for name in classes},
@@ -180,10 +182,10 @@ def layout(classes: list[str]) -> dict[str, dict[str, list[Any]]]:
 
 
 def hyperparameters(settings: TrainSettings, origin: Origin) -> dict[str, str | float | bool]:
-    """Return what HPARAMS compares, by short names: ``lr`` for ``optimizer.lr``, ``flip`` for ``augment.flip``.
+    """Return the settings in HPARAMS, by short names: ``lr`` for ``optimizer.lr``, ``flip`` for ``augment.flip``.
 
-    All settings would be forty columns, of which TensorBoard shows the first five of the alphabet. Therefore: the four
-    that every comparison needs, and what the command line named, unless it cannot matter.
+    All settings would be forty columns, of which TensorBoard shows the first five of the alphabet. So there are four
+    that every comparison needs, and the settings of the command line, without those that cannot matter.
     """
     values = dict(leaves(asdict(settings)))
     chosen = {group: origin.choices.get(group) or values[f"{group}.name"] for group in ALWAYS}
@@ -200,16 +202,18 @@ def _hyperparameter(value: Any) -> str | float | bool:
 
 
 def add_projector(writer: "SummaryWriter", scored: Scored, embeddings: Tensor, epoch: int) -> str | None:
-    """Write embeddings for TensorBoard's projector, with each face as its picture.
+    """Write embeddings for TensorBoard's projector, with each face as the picture of its point.
+
+    The projector takes one picture of all faces, with sides of at most 8,192 pixels.
 
     Args:
-        writer: of the run.
-        scored: N faces.
-        embeddings: (N, D).
-        epoch: of the network.
+        writer: writer of the run.
+        scored: N faces with their predictions.
+        embeddings: (N, D) embeddings.
+        epoch: epoch of the network.
 
     Returns:
-        What was left out, in words, or None: the projector takes one picture of all faces, of at most 8,192 pixels.
+        A message if faces were left out, else None.
     """
     side = scored.images.shape[-1]
     count = min(len(scored.targets), (SPRITE // side) ** 2)
@@ -222,5 +226,5 @@ def add_projector(writer: "SummaryWriter", scored: Scored, embeddings: Tensor, e
     writer.add_embedding(
         embeddings[:count], names, pictures, epoch, tag="val", metadata_header=["label", "predicted", "outcome", "row"]
     )
-    left = len(scored.targets) - count
-    return f"the projector shows the first {count:,} val faces, {left:,} do not fit its sprite" if left else None
+    omitted = len(scored.targets) - count
+    return f"the projector shows the first {count:,} val faces; {omitted:,} do not fit its picture" if omitted else None

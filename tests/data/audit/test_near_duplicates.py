@@ -1,4 +1,4 @@
-"""Near twins, on drawn faces of which some are changed as copies of photographs are."""
+"""Near duplicates: some drawn faces are changed like copies of photographs."""
 
 import io
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 from fer.data.audit import near_duplicates
 from fer.data.audit.near_duplicates import LEAST, correlation, detail_correlation, proposed
-from fer.data.duplicates import exact_twins
+from fer.data.duplicates import exact_duplicates
 from fer.data.readers.drawing import draw_faces
 
 NOISE = np.random.default_rng(0)
@@ -43,7 +43,7 @@ def drawn():
 def found(images, leave_out=()):
     out = np.zeros(len(images), np.bool_)
     out[list(leave_out)] = True
-    return near_duplicates.near_twins(images, exact_twins(images), out)
+    return near_duplicates.find_groups(images, exact_duplicates(images), out)
 
 
 def groups_of(images, leave_out=()):
@@ -58,23 +58,23 @@ def planted(images, *pairs):
     return made
 
 
-def test_drawn_faces_are_strangers():
+def test_drawn_faces_have_no_near_duplicates():
     assert groups_of(draw_faces(700, seed=3)[0]) == []
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("source", [4, 11])
 def test_a_changed_copy_is_found(drawn, change, source):
-    twins = found(planted(drawn, (source, 40, CHANGES[change])))
-    assert [group.tolist() for group in twins.groups] == [[source, 40]]
-    assert bool(twins.mirrored[40]) == change.startswith("mirrored")
-    assert LEAST <= twins.likeness[40] <= 1.00001
-    assert twins.distance[40] <= 10
-    assert twins.likeness[source] == pytest.approx(1)
-    assert np.isnan(twins.likeness[np.delete(np.arange(70), [source, 40])]).all()
+    duplicates = found(planted(drawn, (source, 40, CHANGES[change])))
+    assert [group.tolist() for group in duplicates.groups] == [[source, 40]]
+    assert bool(duplicates.mirrored[40]) == change.startswith("mirrored")
+    assert LEAST <= duplicates.likeness[40] <= 1.00001
+    assert duplicates.distance[40] <= 10
+    assert duplicates.likeness[source] == pytest.approx(1)
+    assert np.isnan(duplicates.likeness[np.delete(np.arange(70), [source, 40])]).all()
 
 
-def test_groups_hang_together_and_are_in_the_tables_order(drawn):
+def test_groups_are_connected_and_in_the_tables_order(drawn):
     images = planted(
         drawn,
         (60, 2, CHANGES["darker"]),
@@ -85,13 +85,13 @@ def test_groups_hang_together_and_are_in_the_tables_order(drawn):
     assert groups_of(images) == [[2, 60], [7, 8, 30, 31]]
 
 
-def test_exact_twins_are_near_twins_only_of_others(drawn):
+def test_exact_duplicates_are_near_duplicates_only_of_other_faces(drawn):
     same = lambda face: face  # noqa: E731
     images = planted(drawn, (1, 20, same), (5, 25, same), (5, 50, CHANGES["noisy"]))
     assert groups_of(images) == [[5, 25, 50]]
 
 
-def test_what_is_left_out_has_no_twins(drawn):
+def test_faces_left_out_have_no_near_duplicates(drawn):
     images = planted(drawn, (1, 20, CHANGES["noisy"]), (5, 25, CHANGES["noisy"]))
     images[30:40] = 0
     images[35:40, 3] = 1
@@ -112,8 +112,8 @@ def test_any_size_will_do(size):
     assert [4, 9] in groups_of(images)
 
 
-def test_strangers_before_the_same_ground_are_mostly_told_apart(drawn):
-    """Their outlines correlate; their features do not."""
+def test_different_people_before_the_same_background_mostly_differ(drawn):
+    """Their outlines correlate; their details do not."""
     rows, columns = np.indices((48, 48)) - 23.5
     ground = 220 * np.exp(-(rows**2 / 400 + columns**2 / 200))
     images = as_bytes(ground + 0.15 * drawn.astype(float))
@@ -149,11 +149,23 @@ def test_the_pairs_within_the_radius_are_proposed_once(at_a_time, monkeypatch):
     monkeypatch.setattr(near_duplicates, "COMPARED", at_a_time)
     hashes = np.random.default_rng(1).integers(0, 2**16, 200, np.uint64)
     pairs = [(int(i), int(j)) for one, two in proposed(hashes, hashes, 4) for i, j in zip(one, two, strict=True)]
-    wanted = [
+    expected = [
         (i, j) for i in range(200) for j in range(i + 1, 200) if bin(int(hashes[i]) ^ int(hashes[j])).count("1") <= 4
     ]
-    assert wanted
-    assert sorted(pairs) == wanted
+    assert expected
+    assert sorted(pairs) == expected
+
+
+@pytest.mark.parametrize(("turned", "radius"), [(False, 10), (True, 8)])
+def test_hashes_may_differ_in_10_bits_and_those_of_a_mirrored_face_in_8(drawn, turned, radius):
+    """The radii that documentation and reports state, to the bit: a copy at the radius is a near duplicate."""
+    images = np.stack([drawn[4], drawn[4, :, ::-1] if turned else drawn[4]])
+    far = np.array([0, 2**64 - 1], np.uint64)  # all 64 bits differ
+    for bits, expected in ((radius, [[0, 1]]), (radius + 1, [])):
+        near = np.array([0, 2**bits - 1], np.uint64)
+        hashes, mirrored = (far, near) if turned else (near, far[::-1])
+        groups = near_duplicates.joined(images, np.arange(2), hashes, mirrored)
+        assert [group.tolist() for group in groups] == expected, bits
 
 
 def test_a_table_of_one_face_and_one_of_none(drawn):

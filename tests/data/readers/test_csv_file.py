@@ -32,8 +32,8 @@ def test_every_pixel_value_and_leading_zeros_are_read(tmp_path, write, load):
     padded = [f"{value % 256:03d}" for value in range(2304)]
     rows = [rising, padded, rising[::-1], ["0"] * 2304, ["255"] * 2304]
     path = write(tmp_path / "fer2013.csv", ["emotion,pixels,Usage", *(f"0,{' '.join(row)},Training" for row in rows)])
-    wanted = np.array([[int(number) for number in row] for row in rows], np.uint8).reshape(-1, 48, 48)
-    np.testing.assert_array_equal(load(path).images, wanted)
+    expected = np.array([[int(number) for number in row] for row in rows], np.uint8).reshape(-1, 48, 48)
+    np.testing.assert_array_equal(load(path).images, expected)
 
 
 # --- forms ---------------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def test_train_csv_is_all_train_without_an_official_split(tmp_path, lines, write
     np.testing.assert_array_equal(faces.targets, drawn.targets)
     assert set(faces.official) == {UNKNOWN}
     assert set(faces.given) == {0}
-    with pytest.raises(FerError, match="does not tell the official split of 70 of 70 faces"):
+    with pytest.raises(FerError, match=r"has no official split \(Usage\) for 70 of 70 faces"):
         assign(faces, "official", seed=0, val_fraction=0.1)
     splits = assign(faces, "as_given", seed=0, val_fraction=0.1)
     assert np.bincount(splits).tolist() == [63, 7]
@@ -110,7 +110,7 @@ def test_unlabelled_test_csv_is_read_and_refused_for_training(tmp_path, lines, w
 
 
 def _at(value):
-    """Return a change of one row's numbers: ``value`` in place of the thousandth."""
+    """Return a change of one row's numbers: ``value`` replaces the thousandth."""
     return lambda numbers: " ".join([*numbers[:999], value, *numbers[1000:]])
 
 
@@ -365,7 +365,7 @@ def test_truncated_archives_are_named(kind, kept, table, load):
     path = ARCHIVES[kind](table)
     os.truncate(path, int(path.stat().st_size * kept))
     for on_bad in ("error", "skip"):
-        with pytest.raises(FerError, match="damaged or cut short") as caught:
+        with pytest.raises(FerError, match="damaged or incomplete") as caught:
             load(path, on_bad=on_bad)
         assert str(path) in str(caught.value)
 
@@ -390,7 +390,7 @@ def test_a_zip_whose_directory_points_nowhere_is_named(table, load):
     place = contents.rindex(b"PK\x05\x06") + 16  # where the directory begins
     struct.pack_into("<I", contents, place, struct.unpack_from("<I", contents, place)[0] + 10_000_000)
     path.write_bytes(contents)
-    with pytest.raises(FerError, match="damaged or cut short"):
+    with pytest.raises(FerError, match="damaged or incomplete"):
         load(path)
 
 

@@ -58,8 +58,8 @@ def join(table, tmp_path, write):
 def test_vote_columns_stand_for_emotions_by_name():
     named = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
     for column, emotion in zip(FERPLUS_COLUMNS, COLUMN_EMOTIONS, strict=True):
-        wanted = named.get(column, column)
-        assert emotion == (EMOTIONS.index(wanted) if wanted in EMOTIONS else UNKNOWN)
+        reference = named.get(column, column)
+        assert emotion == (EMOTIONS.index(reference) if reference in EMOTIONS else UNKNOWN)
 
 
 def test_votes_are_joined_by_row_and_leave_the_labels(join, vote_lines, votes, drawn):
@@ -95,19 +95,19 @@ def test_votes_are_joined_to_a_cached_table_too(table, tmp_path, vote_lines, vot
 
 
 def test_votes_of_another_order_are_refused(join, vote_lines, drawn):
-    """The usages still fit; only the agreement with the labels tells."""
+    """The usages still fit; only the agreement with the labels differs."""
     rows = vote_lines[1:]
     for split in range(3):
         places = np.flatnonzero(drawn.official == split)
         moved = [vote_lines[1 + place].split(",", 1)[1] for place in np.roll(places, 1)]
         for place, votes in zip(places, moved, strict=True):
             rows[place] = f"{USAGE_NAMES[split]},{votes}"
-    with pytest.raises(FerError, match=r"agrees with the labels of .* on \d+% of the rows only"):
+    with pytest.raises(FerError, match=r"agrees with the labels of .* on only \d+% of the rows"):
         join([HEADER, *rows])
 
 
 def test_votes_one_row_off_are_refused_by_usage(join, vote_lines):
-    with pytest.raises(FerError, match=r"row \d+ is (train|val|test) there and (train|val|test) in"):
+    with pytest.raises(FerError, match=r"row \d+ is in (train|val|test), but in .* it is in (train|val|test)"):
         join([HEADER, vote_lines[-1], *vote_lines[1:-1]])
 
 
@@ -180,13 +180,13 @@ def generated(tmp_path, drawn, votes):
 
 def test_generated_folders_are_read_with_their_votes(generated, drawn, votes, part):
     order = np.argsort(drawn.official, kind="stable")
-    wanted = part(drawn, order)
+    reference = part(drawn, order)
     for path in (generated, generated.parent):
         faces = read_faces(DataSettings(path=str(path), cache=None))
-        np.testing.assert_array_equal(faces.images, wanted.images)
-        np.testing.assert_array_equal(faces.targets, wanted.targets)
-        np.testing.assert_array_equal(faces.official, wanted.official)
-        np.testing.assert_array_equal(faces.given, wanted.official)
+        np.testing.assert_array_equal(faces.images, reference.images)
+        np.testing.assert_array_equal(faces.targets, reference.targets)
+        np.testing.assert_array_equal(faces.official, reference.official)
+        np.testing.assert_array_equal(faces.given, reference.official)
         np.testing.assert_array_equal(faces.votes, votes[order])
         assert (faces.source.name, faces.source.labels) == ("ferplus", "ferplus argmax, 7 classes")
 

@@ -1,4 +1,4 @@
-"""What newcomers drop into data/ as it came."""
+"""Downloads that users put into data/ without unpacking."""
 
 import zipfile
 
@@ -30,7 +30,7 @@ def test_an_archive_under_the_name_it_was_downloaded_with(tmp_path, text, name):
     assert np.array_equal(load(tmp_path).images, text[1])
 
 
-def test_an_archive_of_pictures_beside_the_unpacked_pictures_is_passed_over(tmp_path):
+def test_an_archive_of_pictures_beside_the_unpacked_pictures_is_ignored(tmp_path):
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.writestr("train/angry/Training_1.jpg", b"")
     images, targets = draw_faces(7, seed=4)
@@ -57,4 +57,4 @@ def test_pictures_outside_class_folders_are_counted(tmp_path):
     Image.fromarray(images[1]).save(tmp_path / "train" / "b.png")
     faces = load(tmp_path)
     assert len(faces) == 1
-    assert any("1 pictures lie outside the class folders" in note for note in faces.source.notes)
+    assert any("1 pictures are outside the class folders" in note for note in faces.source.notes)

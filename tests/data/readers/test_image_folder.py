@@ -69,7 +69,7 @@ SPLIT_LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", SPLIT_LAYOUTS)
-def test_split_folders_are_told_by_name(layout, tmp_path, plant, drawn, part, load, equal):
+def test_split_folders_are_recognised_by_name(layout, tmp_path, plant, drawn, part, load, equal):
     inside, folders = SPLIT_LAYOUTS[layout]
     paths = plant(tmp_path / "tree" / inside, drawn, split_place(*folders))
     faces = load(tmp_path / "tree")
@@ -118,16 +118,16 @@ SYNONYMS = {
 
 
 def test_class_folders_are_known_by_synonyms_in_any_case(tmp_path, load):
-    """The class comes from the name, not from the place among sorted folders."""
-    wanted = {}
+    """The class comes from the name, not from the order of sorted folders."""
+    expected = {}
     for emotion, names in SYNONYMS.items():
         for name in names:
-            level = 10 + len(wanted)
-            wanted[level] = EMOTIONS.index(emotion)
+            level = 10 + len(expected)
+            expected[level] = EMOTIONS.index(emotion)
             (tmp_path / name).mkdir()
             Image.new("L", (48, 48), level).save(tmp_path / name / "1.png")
     faces = load(tmp_path)
-    assert dict(zip(faces.images[:, 0, 0].tolist(), faces.targets.tolist(), strict=True)) == wanted
+    assert dict(zip(faces.images[:, 0, 0].tolist(), faces.targets.tolist(), strict=True)) == expected
 
 
 def test_other_sizes_are_brought_to_the_size_asked_for(tmp_path, load):
@@ -136,18 +136,18 @@ def test_other_sizes_are_brought_to_the_size_asked_for(tmp_path, load):
         Image.new("L", (side, side), side).save(tmp_path / emotion / "1.png")
     for size in (48, 64):
         faces = load(tmp_path, image_size=size)
-        wanted = np.broadcast_to(np.array([16, 200, 48])[:, None, None], (3, size, size))
-        np.testing.assert_array_equal(faces.images, wanted)
+        expected = np.broadcast_to(np.array([16, 200, 48])[:, None, None], (3, size, size))
+        np.testing.assert_array_equal(faces.images, expected)
 
 
-def test_files_that_are_no_pictures_are_passed_over_and_noted(tmp_path, plant, drawn, part, load, equal):
+def test_files_that_are_no_pictures_are_ignored_and_noted(tmp_path, plant, drawn, part, load, equal):
     paths = plant(tmp_path, drawn, split_place("train", "val", "test"))
     (tmp_path / "train" / "happy" / "Thumbs.db").write_bytes(b"x")
     (tmp_path / "train" / "happy" / "a folder.png").mkdir()
     (tmp_path / "notes.txt").write_text("x")
     faces = load(tmp_path)
     equal(faces, wanted_of(drawn, part, paths, official=unknown, given=same))
-    assert faces.source.notes == ("2 files are no pictures and were passed over: Thumbs.db, a folder.png",)
+    assert faces.source.notes == ("2 files are no pictures and were ignored: Thumbs.db, a folder.png",)
 
 
 # --- faults --------------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_a_class_folder_of_unknown_name_is_named(tree, load):
 
 @pytest.mark.parametrize("place", ["train/happy/link.png", "train/disgusted", "val"])
 @pytest.mark.parametrize("kind", ["broken", "loop"])
-def test_links_that_lead_nowhere_are_named(place, kind, tree, load):
+def test_broken_links_are_named(place, kind, tree, load):
     link = tree / place
     if link.exists():  # the whole split moved away, a link left behind
         link = tree / "validation"

@@ -12,10 +12,9 @@ import pytest
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
-from fer.data import readers
 from fer.data.labels import EMOTIONS
 from fer.data.load import read_faces
-from fer.data.readers import register_reader, synthetic
+from fer.data.readers import READERS, register_reader, synthetic
 
 # --- one table after another ---------------------------------------------------------------------------------------
 
@@ -51,15 +50,15 @@ def test_every_table_is_read_in_every_packing(name, packing, inside, tmp_path, l
     folder = tmp_path / "root" / inside
     folder.mkdir(parents=True)
     path = _packed(write(folder / name, lines(COLUMNS[name], count=20)), packing)
-    wanted = part(drawn, range(20))
+    reference = part(drawn, range(20))
     if name == "train.csv":
-        wanted = replace(wanted, official=np.full(20, -1, np.int8), given=np.zeros(20, np.int8))
+        reference = replace(reference, official=np.full(20, -1, np.int8), given=np.zeros(20, np.int8))
     elif name == "test.csv":
         nothing = np.full(20, -1, np.int8)
-        wanted = replace(wanted, targets=nothing, official=nothing, given=np.full(20, 2, np.int8))
+        reference = replace(reference, targets=nothing, official=nothing, given=np.full(20, 2, np.int8))
     for place in (path, tmp_path / "root"):
         faces = load(place)
-        equal(faces, wanted)
+        equal(faces, reference)
         assert (faces.source.layout, faces.source.path) == (f"table {name}", str(path))
 
 
@@ -72,8 +71,8 @@ def test_of_several_tables_the_best_is_taken_and_the_others_noted(tmp_path, line
         faces = load(tmp_path)
         assert len(faces) == count
         assert faces.source.path == str(tmp_path / name)
-        notes = [note for note in faces.source.notes if "taken" in note]
-        assert notes == ([f"{name} taken; also there: {', '.join(others)}"] if others else [])
+        notes = [note for note in faces.source.notes if "is read; also" in note]
+        assert notes == ([f"{name} is read; also in the folder: {', '.join(others)}"] if others else [])
         (tmp_path / name).unlink()
 
 
@@ -82,7 +81,7 @@ def test_a_plain_table_is_taken_before_its_archive(tmp_path, lines, write, load)
     write(tmp_path / "fer2013.csv", lines(count=21))
     faces = load(tmp_path)
     assert len(faces) == 21
-    assert faces.source.notes == ("fer2013.csv taken; also there: fer2013.csv.zip",)
+    assert faces.source.notes == ("fer2013.csv is read; also in the folder: fer2013.csv.zip",)
 
 
 def test_a_table_is_taken_before_pictures(tmp_path, lines, write, plant, drawn, load, class_name):
@@ -119,7 +118,7 @@ def test_tables_and_trees_are_brought_to_64_pixels_alike(tmp_path, table, plant,
 
 
 @pytest.mark.parametrize("size", [24, 96])
-def test_another_size_keeps_a_flat_face_flat_and_its_place(size, tmp_path, write):
+def test_another_size_keeps_a_flat_face_flat_and_its_row(size, tmp_path, write):
     flat, half = ["137"] * 2304, (["0"] * 24 + ["200"] * 24) * 48
     rows = [f"{label},{' '.join(numbers)},Training" for label, numbers in ((3, flat), (4, half))]
     path = write(tmp_path / "fer2013.csv", ["emotion,pixels,Usage", *rows])
@@ -181,10 +180,10 @@ def test_a_folder_linked_into_itself_does_not_trap_the_search(tmp_path, load):
 @pytest.fixture
 def registered():
     """Take back what a test registers."""
-    before = dict(readers.READERS)
+    before = dict(READERS._entries)
     yield
-    readers.READERS.clear()
-    readers.READERS.update(before)
+    READERS._entries.clear()
+    READERS._entries.update(before)
 
 
 def own_reader(drawn, calls, suffix=".npz"):
@@ -232,16 +231,16 @@ def test_a_class_serves_as_a_reader(registered, tmp_path, drawn, load, equal):
 
     (tmp_path / "faces.npz").touch()
     equal(load(tmp_path / "faces.npz"), drawn)
-    assert readers.READERS["mine"] is Mine
+    assert READERS.get("mine") is Mine
 
 
 @pytest.mark.parametrize("name", ["csv", "image_tree", "ferplus", "mine"])
 def test_a_name_that_is_taken_is_refused_and_changes_nothing(name, registered, drawn):
     register_reader("mine")(own_reader(drawn, []))
-    before = list(readers.READERS.items())
+    before = list(READERS.newest_first())
     with pytest.raises(FerError, match=f"reader '{name}' is registered twice"):
         register_reader(name)(own_reader(drawn, []))
-    assert list(readers.READERS.items()) == before
+    assert list(READERS.newest_first()) == before
 
 
 def test_registering_the_same_reader_again_is_no_clash(registered, drawn):
@@ -249,7 +248,7 @@ def test_registering_the_same_reader_again_is_no_clash(registered, drawn):
     mine = own_reader(drawn, [])
     register_reader("mine")(mine)
     register_reader("mine")(mine)
-    assert list(readers.READERS) == ["mine", "ferplus", "csv", "image_tree"]
+    assert [name for name, _ in READERS.newest_first()] == ["mine", "ferplus", "csv", "image_tree"]
 
 
 def test_a_bare_table_of_every_emotion_keeps_the_order_of_classes(table, load):

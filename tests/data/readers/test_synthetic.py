@@ -47,7 +47,7 @@ def test_faces_use_the_range_of_greys(image_size):
     assert 60 < images.mean() < 190
 
 
-def test_labels_belong_to_what_is_drawn():
+def test_labels_match_the_drawn_expressions():
     """Least squares on 1,120 faces names the class of 280 others far above a seventh (0.38 when written)."""
     images, targets = draw_faces(1400, image_size=16, ambiguity=0)
     pixels = images.reshape(1400, -1) / 255

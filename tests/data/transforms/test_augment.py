@@ -1,4 +1,4 @@
-"""Augmentation against independent references: torchvision's and Pillow's own, image by image."""
+"""Augmentation compared with independent references, torchvision and Pillow, image by image."""
 
 import math
 from dataclasses import replace
@@ -95,7 +95,7 @@ def test_a_crop_is_a_part_of_the_face_as_it_is(faces):
     assert cut.shape == (400, 1, 44, 44)
     places = [faces[0, 0, top : top + 44, left : left + 44] for top in range(5) for left in range(5)]
     expected = {place.numpy().tobytes() for one in places for place in (one, one.flip(-1))}
-    assert {image.numpy().tobytes() for image in cut} == expected  # every place, both ways, and nothing else
+    assert {image.numpy().tobytes() for image in cut} == expected  # every position, mirrored or not, and nothing else
 
 
 def test_light_is_brightness_then_contrast_about_the_mean(faces):
@@ -107,7 +107,7 @@ def test_light_is_brightness_then_contrast_about_the_mean(faces):
     assert torch.allclose(ours, (mean + (brighter - mean) * 1.15).clamp(0, 1), atol=1e-6)
 
 
-def test_erase_takes_rectangles_of_the_area_told(faces):
+def test_erase_takes_rectangles_of_the_given_area(faces):
     torch.manual_seed(0)
     many = torch.rand(4000, 1, 48, 48)
     erased = augment.RandomErase(0.5, 0.2)(many)

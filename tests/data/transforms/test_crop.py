@@ -1,4 +1,4 @@
-"""``data.crop``: a network that looks at a part of each face."""
+"""``data.crop``: a network that classifies a crop of each face."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from fer.data.transforms import augment
 CROPPED = (*SMALL[:4], "model=resnet9", "model.width=4", *SMALL[6:], "data.crop=20")
 
 
-def test_val_and_whoever_uses_the_network_see_the_middle(train, evaluate, tmp_path):
+def test_val_and_later_uses_of_the_network_see_the_middle(train, evaluate, tmp_path):
     assert train(*CROPPED, "logger.report=true", "hydra.run.dir=run").code == 0
     assert evaluate("run", "--out", "again").code == 0
     assert metrics(tmp_path / "again" / "val")["accuracy"] == metrics(tmp_path / "run")["accuracy"]
@@ -75,7 +75,7 @@ class Forward(EmotionClassifier):
 """
 
 
-def test_a_network_past_whose_forward_training_would_go_is_refused(train, tmp_path, monkeypatch):
+def test_a_network_whose_forward_training_would_not_call_is_refused(train, tmp_path, monkeypatch):
     (tmp_path / "forward_nets.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
     ended = train(*SMALL[:4], "plugins=[forward_nets]", "model=forward", *SMALL[6:])

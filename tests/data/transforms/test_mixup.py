@@ -109,4 +109,4 @@ def test_a_run_trains_on_mixed_faces_and_is_repeatable(train, tmp_path, flags):
 def test_a_loss_that_takes_no_shares_is_refused(train):
     ended = train(*SMALL, "augment.mixup=0.2", "loss=focal")
     assert ended.code == 1
-    assert "loss=focal: takes no shares of two classes" in ended.line
+    assert "loss=focal: does not accept mixed labels" in ended.line

@@ -16,7 +16,7 @@ NETWORK = ("model=resnet9", "model.width=4", "data=synthetic", "data.synthetic_c
 
 @pytest.fixture(autouse=True)
 def apart(tmp_path, monkeypatch):
-    """Whatever a training writes lies in the test's own folder."""
+    """A training writes into the test's own folder."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -62,12 +62,12 @@ def test_faces_are_served_whole_outside_a_training():
 @pytest.mark.parametrize(
     ("stages", "says"),
     [
-        ("[[16,2],[24,2]]", "makes 4 epochs; trainer.max_epochs is 5"),
-        ("[[24,2],[16,3]]", "the last must be of data.image_size=24"),
-        ("[[12,2],[24,3]]", "expected [size, epochs] of each, sizes from 16 to data.image_size=24"),
+        ("[[16,2],[24,2]]", "has 4 epochs; set trainer.max_epochs=4"),
+        ("[[24,2],[16,3]]", "the last size must be data.image_size=24"),
+        ("[[12,2],[24,3]]", "expected [[size, epochs], ...], sizes from 16 to data.image_size=24"),
         ("[[48,2],[24,3]]", "sizes from 16 to data.image_size=24"),
-        ("[[16],[24,4]]", "expected [size, epochs] of each"),
-        ("[[16,0],[24,5]]", "expected [size, epochs] of each"),
+        ("[[16],[24,4]]", "expected [[size, epochs], ...]"),
+        ("[[16,0],[24,5]]", "expected [[size, epochs], ...]"),
         ("[16,24]", "stages"),
     ],
 )

@@ -9,7 +9,17 @@ from optuna.trial import TrialState
 
 from fer.config.errors import FerError
 from fer.config.settings import TuneSettings
-from fer.sweeps.tuning.proposals import JOURNAL, drawn, importances, mend, opened, pruner, prunes, sampler, trials
+from fer.sweeps.tuning.proposals import (
+    JOURNAL,
+    drawn,
+    drop_partial_line,
+    importances,
+    opened,
+    pruner,
+    prunes,
+    sampler,
+    trials,
+)
 from fer.sweeps.tuning.space import Parameter, Span, read
 
 SECTION = {
@@ -110,7 +120,7 @@ def test_an_open_trial_is_found_again_with_what_it_was_told(tmp_path):
     assert trials(study_in(tmp_path), SPACE)[0].value == 0.4
 
 
-def test_a_journal_cut_off_in_a_line_is_mended(tmp_path, caplog):
+def test_a_journal_cut_off_in_a_line_is_repaired(tmp_path, caplog):
     study = study_in(tmp_path)
     trial, _ = ask(study, TuneSettings(), 0)
     study.tell(trial, 0.5)
@@ -118,9 +128,9 @@ def test_a_journal_cut_off_in_a_line_is_mended(tmp_path, caplog):
     whole = journal.read_bytes()
     journal.write_bytes(whole + b'{"op_code": 5, "wor')
     assert len(study_in(tmp_path).trials) == 1
-    assert "cut off" in caplog.text
+    assert "incomplete last line" in caplog.text
     assert journal.read_bytes().startswith(whole + b"{")
-    mend(tmp_path / "none")
+    drop_partial_line(tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

@@ -1,4 +1,4 @@
-"""When checkpoints are written, and what they hold when they are written later."""
+"""The times at which checkpoints are written, and the contents of delayed ones."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from fer.training.callbacks.checkpointing import Saver
 
 @pytest.fixture
 def written(monkeypatch):
-    """The checkpoints that trainings write, in order: name and epoch. Each promises no other best than there is."""
+    """Name and epoch of the written checkpoints, in order; the best epoch that each names must have a file."""
     save, files = checkpointing.AtomicCheckpointIO.save_checkpoint, []
 
     def noted(self, checkpoint, path, storage_options=None):
@@ -43,11 +43,11 @@ def test_short_epochs_are_written_every_30_seconds_and_at_the_end(train, tmp_pat
     values = history(tmp_path / "out")
     lasts = [epoch for name, epoch in written if name == "last.ckpt"]
     assert lasts == [0, 48, 59]
-    bests = [values.index(max(values[: last + 1])) for last in lasts]  # the best that each of them promises
+    bests = [values.index(max(values[: last + 1])) for last in lasts]  # the best epoch that each of them names
     assert written == [
         pair
-        for place, last in enumerate(lasts)
-        for pair in ([("best.ckpt", bests[place])] if bests[place] not in bests[:place] else []) + [("last.ckpt", last)]
+        for index, last in enumerate(lasts)
+        for pair in ([("best.ckpt", bests[index])] if bests[index] not in bests[:index] else []) + [("last.ckpt", last)]
     ]
     assert metrics(tmp_path / "out")["best_epoch"] == bests[-1] + 1
 
@@ -65,7 +65,7 @@ def test_long_epochs_are_written_each(train, tmp_path, epochs_take, written):
 
 
 def without_times(checkpoint):
-    """A checkpoint but for what no two runs have in common."""
+    """A checkpoint without times and other entries that differ between runs."""
     callbacks = {name: state for name, state in checkpoint["callbacks"].items() if name not in ("Stopwatch", "History")}
     rows = [
         {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")}
@@ -75,11 +75,11 @@ def without_times(checkpoint):
 
 
 def flat(value, name=""):
-    """Name -> number, text or tensor, of whatever lies in dictionaries and lists."""
+    """Name -> number, text or tensor in nested dictionaries and lists."""
     if isinstance(value, dict):
         return {key: one for inner in value for key, one in flat(value[inner], f"{name}/{inner}").items()}
     if isinstance(value, list | tuple):
-        return {key: one for place, inner in enumerate(value) for key, one in flat(inner, f"{name}/{place}").items()}
+        return {key: one for index, inner in enumerate(value) for key, one in flat(inner, f"{name}/{index}").items()}
     return {name: value}
 
 
@@ -100,6 +100,22 @@ def test_what_is_written_later_is_what_would_have_been_written_at_once(train, tm
         for name, value in at_once.items():
             same = torch.equal(later[name], value) if isinstance(value, torch.Tensor) else later[name] == value
             assert same, (file, name)
+
+
+@pytest.mark.parametrize(("monitor", "better", "worse"), [("accuracy/val", 0.6, 0.4), ("loss/val", 0.4, 0.6)])
+def test_of_equal_epochs_the_first_is_the_best(monitor, better, worse, tmp_path):
+    saver = Saver(tmp_path, monitor)
+    assert saver.is_better(0.5, epoch=0)
+    saver.best_value, saver.best_epoch = 0.5, 0
+    assert [saver.is_better(value, epoch=1) for value in (worse, 0.5, better)] == [False, False, True]
+
+
+def test_equal_epochs_leave_the_first_ones_checkpoint(train, tmp_path):
+    """At a rate at which no weight changes in 32 bits all epochs are equal."""
+    assert train(*SMALL, "optimizer.lr=1e-30", "hydra.run.dir=out").code == 0
+    assert len(set(history(tmp_path / "out"))) == 1
+    assert metrics(tmp_path / "out")["best_epoch"] == 1
+    assert checkpoints.read(tmp_path / "out" / "checkpoints" / "best.ckpt")["epoch"] == 0
 
 
 def test_a_loss_that_is_no_number_leaves_the_epochs_before_it(train, tmp_path, monkeypatch):

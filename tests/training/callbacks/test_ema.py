@@ -1,4 +1,4 @@
-"""``ema``: an average of the weights is scored and kept, and the weights themselves train on as if there were none."""
+"""``ema``: the average of the weights is evaluated and saved, and does not change the training."""
 
 from types import SimpleNamespace
 
@@ -36,7 +36,7 @@ COUNTING = (*SMALL[:4], "plugins=[counting_plugin]", "model=counting", *SMALL[6:
 
 
 class Walking(WeightAveraging):
-    """A moving average that takes in all of the network at each step, by Lightning's own means."""
+    """A moving average that walks through the whole network at each step, by Lightning's own code."""
 
     def __init__(self, decay):
         super().__init__(avg_fn=self.moved)

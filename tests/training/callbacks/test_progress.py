@@ -1,4 +1,4 @@
-"""The terminal: a live line that gives way to what is logged, a line an epoch, nothing from libraries."""
+"""The terminal: a live line below log messages, a line for each epoch, and no output of libraries."""
 
 import logging
 import os
@@ -38,7 +38,9 @@ def test_the_last_part_is_cut_to_the_room_that_is_left(capsys, monkeypatch):
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((30, 24)))
     line = Line(live=True)
     line.draw(["3/4 done", "0:10 left"], "model=cnn")
-    assert capsys.readouterr().out == CLEAR + "3/4 done  0:10 left"  # less than a dozen characters tell nothing
+    assert (
+        capsys.readouterr().out == CLEAR + "3/4 done  0:10 left"
+    )  # parts shorter than a dozen characters are left out
     line.draw(["3/4 done"], "best: model=cnn seed=1")
     assert capsys.readouterr().out == CLEAR + "3/4 done  best: model=cnn ..."
 
@@ -114,7 +116,7 @@ def test_a_closed_or_poor_output_loses_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_in_a_terminal_one_line_is_drawn_over_and_libraries_are_silent(tmp_path):
-    """Through a real pseudo-terminal: what a person would see, everything that libraries say included."""
+    """The output in a real pseudo-terminal, with that of libraries."""
     settings = (
         "data=synthetic",
         "data.synthetic_count=1400",
@@ -153,12 +155,12 @@ def test_the_time_left_knows_that_stages_take_different_times(monkeypatch):
     seconds = iter([0.0, 10.0, 20.0, 30.0, 40.0, 70.0, 100.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
     monkeypatch.setattr(Progress, "_summary", lambda self, trainer: f"{self._later(trainer):g}")
-    told = Progress(SimpleNamespace(), SimpleNamespace(), stages=[[24, 4], [48, 6]], live=False)
+    progress = Progress(SimpleNamespace(), SimpleNamespace(), stages=[[24, 4], [48, 6]], live=False)
     trainer = SimpleNamespace(current_epoch=0, max_epochs=10)
-    assert told._later(trainer, guess=10.0) == 3 * 10 + 6 * 40  # by pixels, as far as is known
-    told.on_train_start(trainer, None)
+    assert progress._later(trainer, guess=10.0) == 3 * 10 + 6 * 40  # by pixels, as far as is known
+    progress.on_train_start(trainer, None)
     left = []
     for trainer.current_epoch in range(6):
-        told.on_train_epoch_end(trainer, None)
-        left.append(told._later(trainer))
+        progress.on_train_epoch_end(trainer, None)
+        left.append(progress._later(trainer))
     assert left == [3 * 10 + 6 * 40, 2 * 10 + 6 * 40, 10 + 6 * 40, 6 * 40, 5 * 30, 4 * 30]

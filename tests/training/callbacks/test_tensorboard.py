@@ -1,4 +1,4 @@
-"""What a run writes for TensorBoard, read back with TensorBoard's own reader."""
+"""The TensorBoard files of a run, loaded by TensorBoard's own reader."""
 
 import csv
 import math
@@ -67,7 +67,7 @@ def test_pictures_and_precision_recall_curves(logged):
     read = events(logged)
     pictures = read.Tags()["images"]
     assert set(pictures) == {
-        "train/first batch, augmented", "val/confusion matrix", "val/best read faces", "val/worst read faces"
+        "train/first batch, augmented", "val/confusion matrix", "val/most probable labels", "val/least probable labels"
     }  # fmt: skip
     assert [image.step for image in read.Images("val/confusion matrix")] == [1, 3]  # the epochs take no 20 s
     first = read.Images("train/first batch, augmented")[0]
@@ -86,11 +86,11 @@ def test_hparams_hold_short_names_and_what_was_asked_for(logged):
         for data in map(HParamsPluginData.FromString, contents.values())
         if data.HasField("session_start_info")
     )
-    told = {name: value.string_value or value.number_value for name, value in start.hparams.items()}
-    assert (told["model"], told["scheduler"], told["data"]) == ("mlp", "cosine", "synthetic")
-    assert told["flip"] == 0.25
-    assert (told["lr"], told["seed"], told["batch_size"], told["hidden"]) == (0.002, 0, 16, "[16]")
-    assert not {"accelerator", "tensorboard", "logger", "path", "optimizer"} & set(told)
+    shown = {name: value.string_value or value.number_value for name, value in start.hparams.items()}
+    assert (shown["model"], shown["scheduler"], shown["data"]) == ("mlp", "cosine", "synthetic")
+    assert shown["flip"] == 0.25
+    assert (shown["lr"], shown["seed"], shown["batch_size"], shown["hidden"]) == (0.002, 0, 16, "[16]")
+    assert not {"accelerator", "tensorboard", "logger", "path", "optimizer"} & set(shown)
 
 
 def test_the_projector_has_every_val_face_with_its_picture(logged):
@@ -130,7 +130,7 @@ def test_a_resumed_run_logs_each_epoch_once(train, tmp_path, monkeypatch):
     assert [image.step for image in read.Images("val/confusion matrix")] == [1, 3]
     best = max(scalar.value for scalar in read.Scalars("accuracy/val"))
     assert read.Scalars("best/accuracy")[-1].value == pytest.approx(best)
-    assert [scalar.step for scalar in read.Scalars("best/accuracy")] == [0, 1, 2, 3]  # 0 tells HPARAMS of it
+    assert [scalar.step for scalar in read.Scalars("best/accuracy")] == [0, 1, 2, 3]  # 0 is the entry of HPARAMS
     assert len(read.Images("train/first batch, augmented")) == 1
 
 
@@ -151,7 +151,7 @@ def test_short_epochs_are_drawn_once_in_20_seconds(train, tmp_path, epochs_take,
 @pytest.mark.slow
 def test_a_limited_validation_shows_the_faces_that_it_saw(train, tmp_path):
     assert train(*LOGGED, "data.synthetic_count=700", "trainer.limit_val=0.5", "hydra.run.dir=out").code == 0
-    assert "val/best read faces" in events(tmp_path / "out").Tags()["images"]
+    assert "val/most probable labels" in events(tmp_path / "out").Tags()["images"]
 
 
 def test_a_projector_without_tensorboard_is_refused(train):
@@ -185,8 +185,8 @@ def test_a_short_name_that_two_keys_share_keeps_its_section():
         scheduler={"name": "step", "lr": 3},
         augment=AugmentSettings(),
     )
-    told = hyperparameters(settings, Origin(asked=["scheduler.lr", "optimizer.lr", "data.path"]))
-    assert told["lr"] == 0.1
-    assert told["scheduler.lr"] == 3
-    assert "path" not in told
-    assert not any(isinstance(value, float) and math.isnan(value) for value in told.values())
+    shown = hyperparameters(settings, Origin(asked=["scheduler.lr", "optimizer.lr", "data.path"]))
+    assert shown["lr"] == 0.1
+    assert shown["scheduler.lr"] == 3
+    assert "path" not in shown
+    assert not any(isinstance(value, float) and math.isnan(value) for value in shown.values())

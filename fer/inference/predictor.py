@@ -1,0 +1,205 @@
+"""From pictures to emotions: faces are found, cut out and classified; ``fer predict`` and ``fer.Predictor`` are this.
+
+``fer.Predictor("tiny")(["photo.jpg", an_array])`` returns a list of faces for each picture.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from fer.config.errors import FerError
+from fer.data.readers.images import PictureError, read_grey, to_grey
+from fer.inference import detect
+from fer.inference.crop import Box, Crop
+from fer.models import EmotionClassifier, checkpoints
+
+Picture = str | Path | Image.Image | NDArray[np.uint8]
+
+MOST_PIXELS = 200_000_000  # of a picture; today's telephones take that many
+LEAST_SIDE = 24  # pixels of a box's side; the package's network predicts 57 % of such faces right, and 68 % at 48
+SMALL_SIDE = 32  # pixels, below which an answer counts as uncertain
+SURE = 0.5  # least probability of an answer that is not uncertain
+FACES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face of a picture, and what a network predicts.
+
+    Args:
+        box: in the upright picture, in pixels.
+        emotion: the most probable.
+        probability: of it, calibrated.
+        probabilities: emotion -> probability, calibrated; they sum to 1.
+        uncertain: the probability is below 0.5, or the face is smaller than 32 pixels.
+        detector_score: of the detector; no probability. None where the box was given.
+        tilt: by how many degrees the face is turned clockwise.
+    """
+
+    box: Box
+    emotion: str
+    probability: float
+    probabilities: Mapping[str, float]
+    uncertain: bool
+    detector_score: float | None = None
+    tilt: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is predicted for one picture.
+
+    Args:
+        faces: largest first.
+        crops: of each face, (S, S) uint8, as the network saw it.
+        too_small: faces that were found and are below 24 pixels; they are not predicted.
+        size: of the upright picture, (width, height) in pixels.
+    """
+
+    faces: Sequence[Face]
+    crops: Sequence[NDArray[np.uint8]]
+    too_small: int
+    size: tuple[int, int]
+
+
+class Predictor:
+    """Predicts the emotions on the faces of pictures.
+
+    Args:
+        network: name of a network of the package, a run folder, a checkpoint, a shared file, or a loaded network.
+        detector: "haar" (needs the extra ``faces``), "yunet", "none" for pictures that are faces already, or an object
+            like ``fer.inference.detect.Haar``.
+        detector_model: file of "yunet".
+        largest: predict the largest face of each picture alone.
+        margin: side of the square that is cut out, as a multiple of that of the box; default: the detector's.
+        device: to compute on.
+
+    Raises:
+        FerError: the network or the detector cannot be had.
+    """
+
+    def __init__(
+        self, network: str | Path | EmotionClassifier = "tiny", *, detector: str | detect.Detector = "haar",
+        detector_model: str | Path | None = None, largest: bool = False, margin: float | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:  # fmt: skip
+        self.model = network if isinstance(network, EmotionClassifier) else checkpoints.load(network)
+        self.model = self.model.to(device, memory_format=torch.channels_last).eval()
+        self.device, self.largest, self._detector, self._margin = torch.device(device), largest, detector, margin
+        self._detector_model = None if detector_model is None else Path(detector_model)
+
+    @cached_property
+    def detector(self) -> detect.Detector:
+        """What finds the faces; it is made when the first picture asks for it."""
+        if isinstance(self._detector, str):
+            return detect.build(self._detector, self._detector_model)
+        return self._detector
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """The emotions that the network tells apart, in the order of its outputs."""
+        return tuple(self.model.hparams["classes"])
+
+    @property
+    def crop(self) -> Crop:
+        """How faces are cut out."""
+        own = self.detector.crop if not isinstance(self._detector, str) or self._detector != "none" else Crop()
+        return own if self._margin is None else Crop(self._margin, own.shift)
+
+    def __call__(
+        self, pictures: Picture | Iterable[Picture], boxes: Sequence[Sequence[Box]] | None = None
+    ) -> list[list[Face]]:
+        """Return the faces of each picture, largest first.
+
+        Args:
+            pictures: paths, PIL images, or uint8 arrays (height, width) grey or (height, width, 3) RGB; or one of them.
+            boxes: of each picture, in the same order; nothing is searched then.
+
+        Raises:
+            FerError: one cannot be read; the message names it.
+        """
+        many = [pictures] if isinstance(pictures, str | Path | Image.Image | np.ndarray) else list(pictures)
+        if boxes is not None and len(boxes) != len(many):
+            raise FerError(f"boxes: of {len(boxes)} pictures; expected those of {len(many)}")
+        found = []
+        for number, picture in enumerate(many):
+            try:
+                found.append(self.answer(picture, None if boxes is None else boxes[number]).faces)
+            except PictureError as error:
+                name = picture if isinstance(picture, str | Path) else f"picture {number}"
+                raise FerError(f"{name}: {error}") from error
+        return [list(faces) for faces in found]
+
+    def answer(self, picture: Picture, boxes: Sequence[Box] | None = None) -> Answer:
+        """Return what is predicted for one picture.
+
+        Raises:
+            PictureError: it cannot be read.
+            FerError: the detector cannot be had.
+        """
+        grey = upright_grey(picture)
+        if boxes is None:
+            found: Sequence[detect.Detection] = self.detector(grey)
+        else:
+            found = [detect.Detection(box, float("nan")) for box in boxes]
+        large = [face for face in found if face.box.side >= LEAST_SIDE]
+        chosen = large[:1] if self.largest else large
+        crops = [self.crop(grey, face.box, self.model.image_size, face.tilt) for face in chosen]
+        probabilities = self.probabilities(crops)
+        faces = [self._face(face, row) for face, row in zip(chosen, probabilities, strict=True)]
+        return Answer(faces, crops, len(found) - len(large), grey.size)
+
+    def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Return calibrated probabilities (N, C) of N faces, each (S, S) uint8."""
+        parts = [np.empty((0, len(self.emotions)), np.float32)]
+        for start in range(0, len(crops), FACES_AT_ONCE):
+            faces = torch.from_numpy(np.stack(crops[start : start + FACES_AT_ONCE])[:, None])
+            parts.append(self.model.probabilities(faces.to(self.device)).float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def _face(self, found: detect.Detection, row: NDArray[np.float32]) -> Face:
+        best = int(row.argmax())
+        return Face(
+            box=found.box,
+            emotion=self.emotions[best],
+            probability=float(row[best]),
+            probabilities=dict(zip(self.emotions, map(float, row), strict=True)),
+            uncertain=bool(row[best] < SURE or found.box.side < SMALL_SIDE),
+            detector_score=None if np.isnan(found.score) else found.score,
+            tilt=found.tilt,
+        )
+
+    def about(self) -> dict[str, Any]:
+        """Return what records state of how they were made: network, detector, crop."""
+        made = self.model.provenance
+        return {
+            "architecture": self.model.architecture,
+            "emotions": list(self.emotions),
+            "temperature": made.temperature,
+            "trained_on": made.dataset.get("name"),
+            "detector": self._detector if isinstance(self._detector, str) else self.detector.name,
+            "crop": self.crop.contract(self.model.image_size),
+        }
+
+
+def upright_grey(picture: Picture) -> Image.Image:
+    """Return a picture as 8-bit grey (mode "L"), upright.
+
+    Raises:
+        PictureError: it cannot be read, or is of another shape or type.
+    """
+    if isinstance(picture, str | Path):
+        return read_grey(Path(picture), MOST_PIXELS)
+    if isinstance(picture, Image.Image):
+        return to_grey(ImageOps.exif_transpose(picture))
+    shape, kind = getattr(picture, "shape", None), getattr(picture, "dtype", None)
+    if kind != np.uint8 or shape is None or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)):
+        raise PictureError(f"array {shape} of {kind}; expected uint8, (height, width) or (height, width, 3) RGB")
+    return to_grey(Image.fromarray(picture))

@@ -1,0 +1,85 @@
+"""Which pictures are predicted: files, folders, patterns; and boxes from a table."""
+
+import csv
+import glob
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fer.config.errors import FerError
+from fer.data.readers.images import SUFFIXES
+from fer.inference.crop import Box
+
+APPLE = (".heic", ".heif")  # Pillow reads them with a plug-in alone
+BOX = ("x", "y", "width", "height")
+
+
+def pictures(names: Sequence[str]) -> list[Path]:
+    """Return the pictures that names stand for, each once.
+
+    A name is a file, a folder with all below it, or a pattern such as ``*.jpg``. Hidden files and folders are passed
+    over, and so are links to folders.
+
+    Raises:
+        FerError: a name stands for nothing.
+    """
+    found: dict[Path, Path] = {}
+    for name in names:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            held = list(_below(path))
+            if not held:
+                raise FerError(f"{name}: no picture in this folder; expected {', '.join(SUFFIXES)}")
+        elif path.exists():
+            held = [path]
+        else:
+            held = [Path(one) for one in sorted(glob.glob(str(path), recursive=True)) if Path(one).is_file()]
+            if not held:
+                raise FerError(f"{name}: no such file or folder, and no file fits it as a pattern")
+        for one in held:
+            found.setdefault(one.resolve(), one)  # each once, whatever it is called
+    return list(found.values())
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        for file in sorted(files):
+            if file.lower().endswith((*SUFFIXES, *APPLE)) and not file.startswith("."):
+                yield Path(parent) / file
+
+
+def boxes(table: Path) -> Mapping[Path, Sequence[Box]]:
+    """Return picture -> boxes of its faces, from a CSV with the columns file, x, y, width, height.
+
+    Files are named from the table's folder. Pixels are those of the upright picture.
+
+    Raises:
+        FerError: the table cannot be read, lacks a column, or has a bad row.
+    """
+    found: dict[Path, list[Box]] = {}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            missing = {"file", *BOX} - set(reader.fieldnames or ())
+            if missing:
+                raise FerError(
+                    f"--boxes {table}: no column {', '.join(sorted(missing))}; expected file, {', '.join(BOX)}"
+                )
+            for row in reader:
+                found.setdefault((table.parent / row["file"]).resolve(), []).append(_box(row, table, reader.line_num))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FerError(f"--boxes {table}: cannot be read ({error})") from error
+    return found
+
+
+def _box(row: Mapping[str, str], table: Path, line: int) -> Box:
+    try:
+        box = Box(*(float(row[name]) for name in BOX))
+    except (TypeError, ValueError) as error:
+        raise FerError(f"--boxes {table}, line {line}: expected numbers for {', '.join(BOX)}") from error
+    if not (0 < box.width < float("inf") and 0 < box.height < float("inf") and abs(box.x) + abs(box.y) < float("inf")):
+        raise FerError(
+            f"--boxes {table}, line {line}: width and height are {box.width:g} and {box.height:g}; expected more than 0"
+        )
+    return box

@@ -1,0 +1,54 @@
+"""Pictures with boxes around their faces and what is predicted beside them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+LONGEST = 2048  # pixels of the annotated picture's longer side
+WHITE, BLACK = (255, 255, 255), (20, 20, 20)
+
+
+def annotated(picture: Image.Image, faces: Sequence[Mapping[str, Any]]) -> Image.Image:
+    """Return a copy of a picture with its faces marked.
+
+    Each face has a white box with a dark rim, which is seen on any ground, and a plate with the three most probable
+    emotions, each with its probability and a bar.
+
+    Args:
+        picture: upright, mode "RGB".
+        faces: of its record.
+    """
+    scale = min(1.0, LONGEST / max(picture.size))
+    copy = picture.copy()
+    copy.thumbnail((LONGEST, LONGEST))
+    draw = ImageDraw.Draw(copy)
+    for face in reversed(faces):  # the largest comes last, above the others
+        x, y, width, height = (scale * value for value in face["box"])
+        line = max(2, round(max(copy.size) / 400))
+        draw.rectangle((x - line, y - line, x + width + line, y + height + line), outline=BLACK, width=3 * line)
+        draw.rectangle((x, y, x + width, y + height), outline=WHITE, width=line)
+        _plate(draw, copy.size, (x, y, width, height), face)
+    return copy
+
+
+def _plate(
+    draw: ImageDraw.ImageDraw, size: tuple[int, int], box: tuple[float, float, float, float], face: Mapping[str, Any]
+) -> None:
+    """Draw the three most probable emotions below a face, or above it where there is no room."""
+    x, y, _, height = box
+    letter = max(11, min(round(height / 8), round(max(size) / 40)))
+    font = ImageFont.load_default(letter)
+    best = sorted(face["probabilities"].items(), key=lambda item: -item[1])[:3]
+    words = [f"{name} {100 * value:.0f} %" for name, value in best]
+    words[0] += "?" if face["uncertain"] else ""
+    across = max(draw.textlength(word, font) for word in words) + letter
+    down = 1.6 * letter
+    left = min(max(0.0, x), max(0.0, size[0] - across))
+    top = y + height + letter / 3 if y + height + 3.4 * down < size[1] else max(0.0, y - 3 * down - letter / 3)
+    draw.rectangle((left, top, left + across, top + 3 * down), fill=BLACK)
+    for place, (word, (_, value)) in enumerate(zip(words, best, strict=True)):
+        above = top + place * down
+        bar = (left, above + down - letter / 4, left + across * value, above + down - 1)
+        draw.text((left + letter / 2, above), word, WHITE, font)
+        draw.rectangle(bar, fill=WHITE)

@@ -1,0 +1,66 @@
+"""The page of predicted pictures: every face with its emotions, and what was left out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from fer.reports import html
+from fer.reports.html import Section, joined, paragraph, tag
+
+MOST = 500  # faces on a page, which holds each as a picture of 2 kB
+
+
+class Shown(NamedTuple):
+    """A face of the page: the file of its picture, its crop (S, S) uint8, its record."""
+
+    file: str
+    crop: NDArray[np.uint8]
+    face: Mapping[str, Any]
+
+
+def write(
+    file: Path, about: Mapping[str, Any], faces: Sequence[Shown], left_out: Iterable[tuple[str, str]], counts: str
+) -> None:
+    """Write the page.
+
+    Args:
+        file: to write.
+        about: of the network, detector and crop.
+        faces: to show; the first 500 are.
+        left_out: pictures without a prediction, and why.
+        counts: of pictures and faces, in words.
+    """
+    sections = [Section("faces", "Faces", _faces(faces))]
+    if rows := list(left_out):
+        sections.append(
+            Section("left-out", "Pictures without a prediction", html.table(("picture", "why"), rows, stack=True))
+        )
+    made = (
+        f"Network {about['architecture']}, trained on {about['trained_on']}; detector {about['detector']}; squares of "
+        f"{about['crop']['margin']:g} times the box, {about['crop']['size']} pixels."
+    )
+    limits = (
+        "An emotion here is how a face looks to people who label pictures. It is not what a person feels. A question "
+        "mark stands for an uncertain answer: a probability below 50 %, or a face of less than 32 pixels."
+    )
+    lead = joined(paragraph(counts), paragraph(limits), paragraph(made, class_="soft"))
+    html.write(file, "Predicted emotions", lead, sections, "Written by fer predict.")
+
+
+def _faces(faces: Sequence[Shown]) -> Markup:
+    if not faces:
+        return paragraph("No face was found.")
+    shown = [
+        html.face(
+            one.crop,
+            [f"{one.face['emotion']}{'?' if one.face['uncertain'] else ''}", Path(one.file).name],
+            html.chances(one.face["probabilities"], {}),
+        )
+        for one in faces[:MOST]
+    ]
+    grid = tag("div", *shown, class_="faces")
+    return joined(grid, html.note(f"The first {MOST} of {len(faces):,} faces.")) if len(faces) > MOST else grid

@@ -1,0 +1,120 @@
+"""Dataclasses as JSON objects: the fields of a class are the keys of its object, in their order.
+
+One definition reads and writes. A field may be merged (its own fields stand among the keys of the object that has it),
+optional (not written where it is None) or stored under another key. A class whose keys are no fields has ``of`` and
+``plain`` of its own.
+"""
+
+import collections.abc
+import functools
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+Json = Mapping[str, Any]  # an object of a JSON file, as Python reads it
+Object = dict[str, Any]  # one to be written
+
+
+# metadata of a field; {"key": "name"} names its key
+MERGED = {"merged": True}  # its own keys stand among those of the object
+OPTIONAL = {"optional": True}  # its key is left out where it is None
+
+
+def read(kind: type[T], held: Json) -> T:
+    """Return an object of a file as a dataclass. A key that an older file lacks leaves the field at its default.
+
+    Raises:
+        KeyError: a key without a default is missing.
+        TypeError, ValueError: a value is of another kind.
+    """
+    if not isinstance(held, Mapping):
+        raise TypeError(f"{kind.__name__.lower()} is no mapping")
+    if (of := getattr(kind, "of", None)) is not None:
+        made: T = of(held)
+        return made
+    values = {}
+    for name, (key, hint, merged, default) in _entries(cast(Any, kind)).items():
+        if merged:
+            values[name] = _merged(hint, held)
+        elif key in held:
+            values[name] = _value(hint, held[key])
+        elif default is MISSING:
+            raise KeyError(key)
+    return kind(**values)
+
+
+def plain(record: Any) -> Object:
+    """Return a dataclass as the object that a file holds of it."""
+    if hasattr(record, "plain"):
+        written: Object = record.plain()
+        return written
+    found: Object = {}
+    for one in fields(record):
+        value = getattr(record, one.name)
+        if value is None and (one.metadata.get("merged") or one.metadata.get("optional")):
+            continue
+        found |= plain(value) if one.metadata.get("merged") else {_key(one): _as_json(value)}
+    return found
+
+
+def _key(one: Any) -> str:
+    return str(one.metadata.get("key") or one.name)
+
+
+@functools.cache
+def _entries(kind: type) -> dict[str, tuple[str, Any, bool, Any]]:
+    """Return field -> (key, type, whether it is merged, default or ``MISSING``)."""
+    hints = get_type_hints(kind)
+    return {
+        one.name: (
+            _key(one),
+            hints[one.name],
+            bool(one.metadata.get("merged")),
+            one.default if one.default_factory is MISSING else one.default_factory,
+        )
+        for one in fields(kind)
+    }
+
+
+def _merged(hint: Any, held: Json) -> Any:
+    """Return what is merged into an object; None of an optional part that the object has no key of."""
+    optional, kind = _without_none(hint)
+    if optional and not any(key in held for key, *_ in _entries(kind).values()):
+        return None
+    return read(kind, held)
+
+
+def _without_none(hint: Any) -> tuple[bool, Any]:
+    """Return whether a type allows None, and the type without it."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return False, hint
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    return len(kinds) < len(get_args(hint)), kinds[0] if len(kinds) == 1 else Any
+
+
+def _value(hint: Any, value: Any) -> Any:
+    optional, kind = _without_none(hint)
+    if value is None and optional:
+        return None
+    if is_dataclass(kind):
+        return read(kind, value)  # type: ignore[arg-type]  # a class, which mypy cannot see
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        return tuple(_value(arguments[0], each) for each in value)
+    if origin is collections.abc.Mapping:
+        return {name: _value(arguments[1], each) for name, each in value.items()}
+    if isinstance(kind, type) and hasattr(kind, "_fields"):  # a NamedTuple: a list, or an object of its fields
+        return kind(**value) if isinstance(value, Mapping) else kind(*value)
+    return value
+
+
+def _as_json(value: Any) -> Any:
+    if is_dataclass(value):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {name: _as_json(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(each) for each in value]
+    return value

@@ -1,0 +1,81 @@
+"""Finding faces: in portraits, in scenes of tilted heads, and not where there are none."""
+
+import sys
+import types
+from itertools import product
+
+import pytest
+import skimage.data
+from PIL import Image
+from portraits import BOXES, astronaut, hopper, scene
+
+from fer.config.errors import FerError
+from fer.inference import detect
+
+
+@pytest.fixture(scope="module")
+def haar():
+    return detect.Haar()
+
+
+@pytest.mark.parametrize(("picture", "name"), [(astronaut, "astronaut"), (hopper, "hopper")])
+def test_a_portrait_has_one_face(haar, picture, name):
+    (face,) = haar(picture().convert("L"))
+    assert face.box.overlap(BOXES[name]) > 0.8
+    assert face.tilt == 0
+
+
+@pytest.mark.parametrize("name", ["cat", "coins", "coffee", "rocket"])
+def test_pictures_without_a_face_have_none(haar, name):
+    assert haar(Image.fromarray(getattr(skimage.data, name)()).convert("L")) == []
+
+
+def test_tilted_faces_are_found_and_nothing_else(haar):
+    missed, false = [], []
+    for name, side, tilt in product(("astronaut", "hopper"), (24, 40, 80, 160), (0, 10, -20, 30, -45)):
+        picture, box = scene(name, side, tilt)
+        found = haar(picture)
+        right = [face for face in found if face.box.overlap(box) > 0.3]
+        false += [(name, side, tilt)] * (len(found) - len(right))
+        if side >= 40 and abs(tilt) <= 30:
+            missed += [] if right else [(name, side, tilt)]
+            assert all(abs(face.tilt - tilt) <= 15 for face in right), (name, side, tilt, found)
+    assert false == []
+    assert len(missed) <= 1, missed  # recall of at least 0.95 of the 24
+
+
+def test_a_large_picture_is_searched_in_a_smaller_copy(haar):
+    large = astronaut().convert("L").resize((2560, 2560))
+    (face,) = haar(large)
+    expected = BOXES["astronaut"]
+    assert face.box.centre == pytest.approx([5 * value for value in expected.centre], abs=30)
+
+
+def test_without_upright_faces_alone_are_found():
+    picture, _ = scene("astronaut", 80, 30)
+    assert detect.Haar(tilted=False)(picture) == []
+
+
+def test_an_opencv_without_cascades_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(__version__="5.0.0"))
+    with pytest.raises(FerError, match=r"5\.0\.0.*opencv-python-headless>=4\.10,<5"):
+        detect.Haar()
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(FerError, match="opencv-python-headless"):
+        detect.build("haar")
+
+
+def test_yunet_needs_its_model(tmp_path):
+    with pytest.raises(FerError, match="--detector-model"):
+        detect.build("yunet")
+    with pytest.raises(FerError, match="no such file"):
+        detect.build("yunet", tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_text("nonsense")
+    with pytest.raises(FerError, match="YuNet"):
+        detect.build("yunet", tmp_path / "bad.onnx")
+
+
+def test_two_boxes_of_one_face_are_one():
+    near = detect.Detection(detect.Box(0, 0, 10, 10), 1.0), detect.Detection(detect.Box(1, 0, 10, 10), 2.0)
+    far = detect.Detection(detect.Box(50, 0, 10, 10), 0.5)
+    assert detect.strongest([*near, far]) == [near[1], far]

@@ -1,0 +1,87 @@
+"""From pictures to emotions in Python."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from portraits import astronaut, hopper
+
+import fer
+from fer.config.errors import FerError
+from fer.inference.crop import Box
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return fer.Predictor()
+
+
+def test_the_package_network_predicts_portraits(predictor):
+    (happy,), (neutral,), none = predictor([astronaut(), np.asarray(hopper()), np.zeros((200, 300), np.uint8)])
+    assert (happy.emotion, neutral.emotion) == ("happy", "neutral")
+    assert happy.probability >= 0.85
+    assert not happy.uncertain
+    assert sum(happy.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert tuple(happy.probabilities) == predictor.emotions
+    assert none == []
+
+
+def test_one_picture_needs_no_list(predictor, tmp_path):
+    astronaut().save(tmp_path / "a.png")
+    ((face,),) = predictor(str(tmp_path / "a.png"))
+    ((same,),) = predictor(tmp_path / "a.png")
+    assert face == same
+    assert face.emotion == "happy"
+
+
+def test_a_picture_turned_by_its_camera_gives_the_same(predictor, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    astronaut().rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    ((face,),) = predictor(tmp_path / "turned.png")
+    ((upright,),) = predictor(astronaut())
+    assert face == upright
+
+
+def test_an_enlarged_picture_gives_nearly_the_same(predictor):
+    ((face,),), ((large,),) = predictor(astronaut()), predictor(astronaut().resize((2048, 2048)))
+    assert max(abs(face.probabilities[name] - large.probabilities[name]) for name in face.probabilities) < 0.05
+
+
+def test_boxes_replace_the_detector(predictor):
+    box = Box(177, 66, 97, 97)
+    ((face,),) = predictor([astronaut()], boxes=[[box]])
+    assert (face.box, face.detector_score, face.emotion) == (box, None, "happy")
+    with pytest.raises(FerError, match="expected those of 1"):
+        predictor([astronaut()], boxes=[])
+
+
+def test_faces_that_are_cut_out_already_need_no_opencv():
+    whole = fer.Predictor(detector="none")
+    face = astronaut().convert("L").crop((177, 66, 274, 163)).resize((48, 48))
+    ((found,),) = whole(face)
+    expected = whole.model.probabilities(torch.from_numpy(np.asarray(face)[None, None].copy()))[0]
+    assert list(found.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_small_faces_are_left_out_or_uncertain(predictor):
+    picture = astronaut()
+    answer = predictor.answer(picture, [Box(177, 66, 97, 97), Box(10, 10, 23.9, 23.9), Box(200, 90, 30, 30)])
+    assert answer.too_small == 1
+    assert [face.uncertain for face in answer.faces] == [False, True]
+
+
+def test_the_largest_alone():
+    two = Image.new("RGB", (1100, 600))
+    two.paste(astronaut(), (0, 0))
+    two.paste(hopper(), (560, 0))
+    assert [face.emotion for face in fer.Predictor()(two)[0]] == ["neutral", "happy"]
+    assert [face.emotion for face in fer.Predictor(largest=True)(two)[0]] == ["neutral"]
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 4), np.float32), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((4, 4, 2), np.uint8)]
+)
+def test_other_arrays_are_refused(predictor, bad):
+    with pytest.raises(FerError, match="expected uint8"):
+        predictor([bad])

@@ -1,0 +1,35 @@
+"""Metrics in words, of files of today and of before."""
+
+import pytest
+
+from fer.metrics import results
+from fer.reports.summary import calibration_beside, calibration_verdict, metric_table, metric_text, score_table
+
+SCORES = {
+    "split": "val", "n": 3589, "accuracy": 0.7, "accuracy_ci95": [0.6, 0.8], "macro_f1": 0.6, "balanced_accuracy": 0.6,
+    "nll": 1.0, "ece_if_calibrated": 0.0245,
+    "dataset": {"name": "", "path": "", "layout": "", "labels": "", "split": "official", "fingerprint": "",
+                "counts": {}},
+    "versions": {}, "hardware": {"cpu": "", "cores": 1, "threads": 1}, "command": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("ece", "verdict"), [(0.0246, "above chance"), (0.0245, "within chance")])
+def test_an_ece_stands_beside_the_ece_of_chance(ece, verdict):
+    found = results.of({**SCORES, "ece": ece, "ece_if_calibrated_mean": 0.0176, "ece_rms_debiased": -0.0031})
+    text = f"{ece:.4f}  {verdict} (95th percentile 0.0245)"
+    assert metric_text("ece", found.metrics) == text
+    assert text in score_table(found)
+    assert calibration_beside(found.metrics) == "mean of a calibrated network 0.0176; debiased, RMS -0.0031"
+    rows = [line.split("  ")[0] for line in metric_table(found).splitlines()]
+    assert rows[-3:] == ["ECE, 15 bins of equal width", "... mean of a calibrated network", "... debiased, RMS"]
+
+
+def test_metrics_of_before_have_the_percentile_alone():
+    found = results.of({**SCORES, "ece": 0.03})
+    assert metric_text("ece", found.metrics) == "0.0300  above chance (95th percentile 0.0245)"
+    assert "(95th percentile 0.0245)\n" in score_table(found) + "\n"
+    assert "calibrated network" not in metric_table(found)
+    assert metric_text("ece", results.values_of({"ece": 0.03})) == "0.0300"
+    assert calibration_verdict("nll", found.metrics) == ""
+    assert calibration_beside(found.metrics) == ""
