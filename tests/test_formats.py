@@ -15,7 +15,7 @@ from conftest import metrics
 import fer
 
 FIXTURES = Path(__file__).parent / "fixtures" / "format_1"
-WRITTEN_IN = "/tmp/base"  # the folder in which the fixtures were made
+WRITTEN_IN = "/home/someone/outputs"  # the folder in which the fixtures were made
 
 
 @pytest.fixture
