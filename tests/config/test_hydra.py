@@ -94,7 +94,9 @@ def test_the_mlp_brings_its_own_augmentation_unless_told():
 
 
 @pytest.mark.slow
-def test_groups_combine():
-    for model, scheduler, optimizer in itertools.product(GROUPS["model"], GROUPS["scheduler"], GROUPS["optimizer"]):
-        overrides = [f"model={model}", f"scheduler={scheduler}", f"optimizer={optimizer}"]
-        assert build(TrainSettings, plain(composed(overrides))).model["name"] == model
+def test_any_two_groups_combine():
+    for first, second in itertools.combinations(("model", "scheduler", "optimizer"), 2):
+        for names in itertools.product(GROUPS[first], GROUPS[second]):
+            overrides = [f"{group}={name}" for group, name in zip((first, second), names, strict=True)]
+            settings = build(TrainSettings, plain(composed(overrides)))
+            assert (getattr(settings, first)["name"], getattr(settings, second)["name"]) == names

@@ -70,9 +70,12 @@ def test_each_row_of_the_recipes_can_train(tmp_path, train):
     """Composing is not enough: a loss may take no mixed faces."""
     asked = ("experiment=best/tiny", "data=synthetic", "data.synthetic_count=140", "model.width=4")
     asked += ("trainer.max_epochs=1", "trainer.limit_train=1", "trainer.threads=1", "logger=none")
-    ended = train("-m", *asked, "sweep=recipes", "hydra.sweep.dir=s")
-    assert ended.code == 0, ended.err
-    assert len(list(tmp_path.glob("s/*/metrics.json"))) == 18
+    rows = told("sweep=recipes")
+    assert len(rows) == 18
+    for number, overrides in enumerate(rows):
+        ended = train(*asked, *overrides, f"hydra.run.dir={tmp_path / str(number)}")
+        assert ended.code == 0, (overrides, ended.err)
+        assert (tmp_path / str(number) / "metrics.json").is_file()
 
 
 def test_the_schedules_and_architectures_are_all_there_are():
