@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError
 from fer.system.terminal import Line, bar, is_live, shown
-from fer.system.text import clock
+from fer.system.text import clock, plural
 
 if TYPE_CHECKING:
     from fer.inference.predictor import Answer, Predictor
@@ -191,10 +191,10 @@ class Session:
 
     def counts(self) -> str:
         """Return the counts in words."""
-        parts = [counted(self.pictures, "picture"), counted(self.faces, "face")]
-        parts += [f"{counted(self.without, 'picture')} without a face"] if self.without else []
-        parts += [f"{counted(self.small, 'face')} below 24 pixels left out"] if self.small else []
-        parts += [f"{counted(self.failed, 'picture')} could not be read"] if self.failed else []
+        parts = [plural(self.pictures, "picture"), plural(self.faces, "face")]
+        parts += [f"{plural(self.without, 'picture')} without a face"] if self.without else []
+        parts += [f"{plural(self.small, 'face')} below 24 pixels left out"] if self.small else []
+        parts += [f"{plural(self.failed, 'picture')} could not be read"] if self.failed else []
         return ", ".join(parts)
 
     def closing(self) -> int:
@@ -213,11 +213,6 @@ class Session:
         elif not self.arguments.json and self.count > 1:
             log.info("%s", self.counts())
         return 1 if self.failed == self.pictures else 0
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number and its noun."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def in_words(found: dict[str, Any]) -> Iterator[str]:

@@ -110,7 +110,7 @@ class Predictor:
     @property
     def crop(self) -> Crop:
         """How faces are cut out."""
-        own = self.detector.crop if not isinstance(self._detector, str) or self._detector != "none" else Crop()
+        own = self.detector.crop
         return own if self._margin is None else Crop(self._margin, own.shift)
 
     def __call__(
@@ -184,7 +184,7 @@ class Predictor:
             "emotions": list(self.emotions),
             "temperature": made.temperature,
             "trained_on": made.dataset.get("name"),
-            "detector": self._detector if isinstance(self._detector, str) else self.detector.name,
+            "detector": self.detector.name,
             "crop": self.crop.contract(self.model.image_size),
         }
 

@@ -29,6 +29,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun, ``1 run`` or ``2 runs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def times(count: int) -> str:
     """Return a number of times in words: "once", "2 times"."""
     return "once" if count == 1 else f"{count} times"

@@ -18,7 +18,7 @@ from fer.runs import ranking
 from fer.runs.load import Gathered, evaluations_on_test, gather, left_out
 from fer.runs.ranking import COLUMNS, Group, OnTest, Ranking, Run, chance, significant
 from fer.system.files import written_whole
-from fer.system.text import markdown_table, text_table
+from fer.system.text import markdown_table, plural, text_table
 
 WIDE = 120  # characters, the width of a terminal that a table should fit
 MCNEMAR = "McNemar's exact test (compares these runs, not their configurations)"
@@ -138,15 +138,10 @@ def heading(board: Ranking, by: str = "accuracy") -> str:
     """Return a ranking's title with its numbers of configurations and runs, and its order if not by accuracy."""
     count = sum(len(group.runs) for group in board.groups)
     pairs = len(board.groups) * (len(board.groups) - 1) // 2
-    tested = f", {pairs:,} pair{'' if pairs == 1 else 's'} tested" if pairs else ""
+    tested = f", {plural(pairs, 'pair')} tested" if pairs else ""
     order = "" if by == "accuracy" else f", sorted by {COLUMNS[by].head}"
-    runs = f"{count:,} run{'' if count == 1 else 's'}"
-    return f"{board.setting.title}: {configurations(len(board.groups))}, {runs}{tested}{order}"
-
-
-def configurations(count: int) -> str:
-    """Return ``1 configuration`` or ``2 configurations``."""
-    return f"{count:,} configuration{'' if count == 1 else 's'}"
+    counts = f"{plural(len(board.groups), 'configuration')}, {plural(count, 'run')}"
+    return f"{board.setting.title}: {counts}{tested}{order}"
 
 
 def full(board: Ranking, *, labelled: bool = False) -> tuple[list[str], list[list[str]]]:

@@ -22,7 +22,7 @@ from fer.reports.compare.figures import Line, Point, role
 from fer.reports.html import Section, joined, paragraph, tag
 from fer.runs import ranking
 from fer.runs.ranking import COLUMNS, Group, OnTest, Ranking, Run, significant, span
-from fer.system.text import clock
+from fer.system.text import clock, plural
 
 MOST_IN_MATRIX = 20  # configurations; larger tables are unreadable
 TINT = 15.0  # points between a recall and the mean of its class at which the colour is strongest
@@ -99,11 +99,6 @@ def lead(comparison: Comparison) -> Markup:
     if repeats:
         notes.append(f"{plural(repeats, 'run')} repeated later with the same seed: only the later run counts.")
     return joined(*(paragraph(part, class_="soft") for part in parts), *(html.note(text) for text in notes))
-
-
-def plural(count: int, name: str) -> str:
-    """Return a count with its noun, ``1 run`` or ``2 runs``."""
-    return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
 def sections(comparison: Comparison, folder: Path) -> list[Section]:
