@@ -198,7 +198,8 @@ def list_models(arguments: Sequence[str]) -> None:
     import_plugins(settings.plugins)
     from fer.training.model_table import listing
 
-    print(listing(settings))
+    for line in listing(settings):
+        print(line, flush=True)
 
 
 def _several(arguments: Sequence[str]) -> bool:

@@ -5,10 +5,10 @@ arguments of the command line (``model=cnn model.depth=2``). ``data.image_size=`
 ``trainer.accelerator=`` apply to all.
 """
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, field
-from statistics import median
 from typing import Any
 
 import torch
@@ -20,12 +20,14 @@ from fer.config.schema import REQUIRED, keyword_parameters
 from fer.config.settings import Section, TrainSettings
 from fer.models import MODELS, EmotionClassifier, create
 from fer.system import machine
-from fer.system.text import text_table
+from fer.system.text import plural
 from fer.training.setup import check_output
 
 BATCHES = (1, 128)  # batch sizes: a single face for the latency, many for the throughput
 WARM_UP = 3  # first passes, not timed, fewer of a slow network: they choose kernels and fill the allocator
-LEAST, SECONDS = 3, 0.5  # the median is of the passes that fit into the seconds, and of at least this number
+LEAST, SECONDS = 2, 0.5  # passes: as many as fit into the seconds, and at least this number
+BUSY = 0.5  # load of the machine for each core, from which times are upper bounds
+NAME, PARAMETERS, MULTIPLY_ADDS, TIME = 14, 11, 13, 9  # least widths of the columns
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,23 @@ class Entry:
     note: str = ""
 
 
-def listing(settings: TrainSettings) -> str:
-    """Return the table of all registered networks, with notes and a legend.
+def listing(settings: TrainSettings) -> Iterator[str]:
+    """Give the lines of the table of all registered networks, each as soon as it is measured, then notes and a legend.
 
     Raises:
         FerError: ``trainer.accelerator=gpu`` without a GPU.
     """
+    load = os.getloadavg()[0]  # before this process adds to it
     machine.prepare(settings.trainer)
     devices = ["cpu", "cuda"] if machine.uses_gpu(settings.trainer) else ["cpu"]
-    entries = [entry_of(name, settings, devices) for name in MODELS.names()]
-    notes = "".join(f"{entry.name}: {entry.note}\n" for entry in entries if entry.note)
-    return f"{table(entries, devices)}\n{notes}\n{legend(settings.data.image_size, devices)}"
+    columns = Columns(MODELS.names(), devices)
+    yield from columns.head()
+    notes = []
+    for name in MODELS.names():
+        entry = entry_of(name, settings, devices)
+        yield columns.row(entry)
+        notes += [f"{entry.name}: {entry.note}"] if entry.note else []
+    yield from [*notes, "", *legend(settings.data.image_size, devices, load)]
 
 
 def entry_of(name: str, settings: TrainSettings, devices: Sequence[str]) -> Entry:
@@ -123,10 +131,11 @@ def multiply_adds(model: EmotionClassifier) -> int:
 
 @torch.inference_mode()
 def seconds_a_face(model: EmotionClassifier, device: str, batch: int) -> float:
-    """Return the median seconds of a forward pass over ``batch`` faces, divided by their number.
+    """Return the seconds of the fastest forward pass over ``batch`` faces, divided by their number.
 
-    The conditions are those of an evaluation: evaluation mode, full precision, channels innermost, uint8 faces on the
-    device. The time includes the GPU's work; the first passes are not timed.
+    The fastest, since other work on the machine can only add time. The conditions are those of an evaluation:
+    evaluation mode, full precision, channels innermost, uint8 faces on the device. The time includes the GPU's work;
+    the first passes are not timed.
     """
     model = model.to(device, memory_format=torch.channels_last).eval()
     faces = torch.randint(256, (batch, 1, model.image_size, model.image_size), dtype=torch.uint8, device=device)
@@ -142,7 +151,7 @@ def seconds_a_face(model: EmotionClassifier, device: str, batch: int) -> float:
     times: list[float] = []
     while len(times) < LEAST or sum(times) < SECONDS:
         times.append(timed())
-    return median(times) / batch
+    return min(times) / batch
 
 
 def _now(device: str) -> float:
@@ -151,21 +160,33 @@ def _now(device: str) -> float:
     return time.perf_counter()
 
 
-def table(entries: Sequence[Entry], devices: Sequence[str]) -> str:
-    """Return the table as text, one row for each network."""
-    columns = [(device, batch) for device in devices for batch in BATCHES]
-    heads = [f"{'GPU' if device == 'cuda' else 'CPU'}, batch {batch}" for device, batch in columns]
-    widths = [max(len(head), 9) for head in heads]
-    rows = [
-        (
-            entry.name,
-            *(f"{text:>{width}}" for text, width in zip(_values(entry, columns), (11, 13, *widths), strict=True)),
-            entry.purpose,
-        )
-        for entry in entries
-    ]
-    aligned = [f"{head:>{width}}" for head, width in zip(heads, widths, strict=True)]
-    return text_table(("name", f"{'parameters':>11}", "multiply-adds", *aligned, "what it is"), rows)
+class Columns:
+    """Lays out the table before its values are known.
+
+    Args:
+        names: of the networks.
+        devices: that are measured.
+    """
+
+    def __init__(self, names: Sequence[str], devices: Sequence[str]) -> None:
+        self.measured = [(device, batch) for device in devices for batch in BATCHES]
+        times = [f"{'GPU' if device == 'cuda' else 'CPU'}, batch {batch}" for device, batch in self.measured]
+        self.heads = ("parameters", "multiply-adds", *times)
+        self.widths = [PARAMETERS, MULTIPLY_ADDS, *(max(len(head), TIME) for head in times)]
+        self.name = max([NAME, *map(len, names)])
+
+    def head(self) -> list[str]:
+        """Return the heads and a line under them."""
+        heads = self._line("name", self.heads, "what it is")
+        return [heads, "-" * len(heads)]
+
+    def row(self, entry: Entry) -> str:
+        """Return the row of a network."""
+        return self._line(entry.name, _values(entry, self.measured), entry.purpose)
+
+    def _line(self, name: str, values: Sequence[str], purpose: str) -> str:
+        aligned = [f"{text:>{width}}" for text, width in zip(values, self.widths, strict=True)]
+        return "  ".join([f"{name:<{self.name}}", *aligned, purpose]).rstrip()
 
 
 def _values(entry: Entry, columns: Sequence[tuple[str, int]]) -> list[str]:
@@ -187,17 +208,22 @@ def _three_digits(value: float) -> str:
     return f"{value:#.3g}".rstrip(".")  # "2.20" and "355", where "#" leaves "355."
 
 
-def legend(image_size: int, devices: Sequence[str]) -> str:
-    """Return the definitions of the table's values, and the hardware on which they were measured."""
+def legend(image_size: int, devices: Sequence[str], load: float) -> list[str]:
+    """Return the definitions of the table's values, and the hardware on which they were measured.
+
+    Args:
+        image_size: side of a face.
+        devices: that were measured.
+        load: of the machine when the measurement began, in processes.
+    """
     hardware: dict[str, Any] = machine.hardware()
-    threads = f"{hardware['threads']} thread{'' if hardware['threads'] == 1 else 's'}"
-    measured_on = [f"CPU: {hardware['cpu']}, {threads} of {hardware['cores']} cores"]
+    measured_on = [f"CPU: {hardware['cpu']}, {plural(hardware['threads'], 'thread')} of {hardware['cores']} cores"]
     measured_on += [f"GPU: {hardware['gpu']}"] if "cuda" in devices else []
-    return "\n".join(
-        [
-            f"multiply-adds: for one face of {image_size}x{image_size} pixels; half the count of torch's",
-            "  FlopCounterMode, which covers convolutions, matrix products and attention",
-            "times: for one face, measured now on this machine: the median of forward passes in full precision",
-            *measured_on,
-        ]
-    )
+    if load > BUSY * hardware["cores"]:
+        measured_on.append(f"other programs were running (load {load:.1f}): the CPU's times are upper bounds")
+    return [
+        f"multiply-adds: for one face of {image_size}x{image_size} pixels; half the count of torch's",
+        "  FlopCounterMode, which covers convolutions, matrix products and attention",
+        "times: for one face, measured now on this machine: the fastest forward pass in full precision",
+        *measured_on,
+    ]

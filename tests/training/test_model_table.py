@@ -4,10 +4,11 @@ import re
 from operator import mul
 
 import pytest
+from conftest import settings_of_first_job
 from torch import nn
 
 from fer.models import MODELS, EmotionClassifier, create
-from fer.training.model_table import duration, multiply_adds
+from fer.training.model_table import Entry, duration, legend, listing, multiply_adds, seconds_a_face
 
 PLUGIN = '''
 from torch import nn
@@ -106,6 +107,31 @@ def test_the_arguments_of_the_named_network_hold(train, few, plugin):
     base = ("--info", "models", "trainer.accelerator=cpu", "data.image_size=24")
     assert rows(train(*base, "model=mlp", "model.hidden=[16]").out)["mlp"][0] == "9,367"
     assert rows(train(*base, plugin, "model=needy", "model.breadth=3").out)["needy"][0] == str(3 * 9 + 3 + 3 * 7 + 7)
+
+
+def test_a_row_is_printed_before_the_next_network_is_measured(few, monkeypatch):
+    built = []
+    monkeypatch.setattr("fer.training.model_table.entry_of", lambda name, *_: built.append(name) or Entry(name, "", 1))
+    monkeypatch.setattr("fer.training.model_table._values", lambda *_: ["1"] * 4)
+    lines = listing(settings_of_first_job(["trainer.accelerator=cpu"]))
+    assert next(lines).startswith("name ")
+    assert next(lines).startswith("---")
+    for number, name in enumerate(("cnn", "mlp")):
+        assert next(lines).startswith(f"{name} ")
+        assert len(built) == number + 1
+
+
+def test_a_time_is_that_of_the_fastest_pass(monkeypatch):
+    """A warm-up of 9 seconds, then passes of 5, 2 and 4; the last ones begin before the seconds are over."""
+    clock = iter([0, 9, 10, 15, 20, 22, 30, 34, 40, 41])
+    monkeypatch.setattr("fer.training.model_table._now", lambda device: next(clock))
+    monkeypatch.setattr("fer.training.model_table.LEAST", 3)
+    assert seconds_a_face(create({"name": "mlp", "hidden": [4]}, image_size=8), "cpu", 2) == 1.0
+
+
+@pytest.mark.parametrize(("load", "said"), [(0.2, False), (64.5, True)])
+def test_a_busy_machine_is_reported(load, said):
+    assert ("64.5" in "\n".join(legend(48, ["cpu"], load))) == said
 
 
 def test_multiply_adds_of_small_networks_by_hand():

@@ -109,9 +109,6 @@ def test_a_closed_or_poor_output_loses_nothing(tmp_path):
     assert ended.returncode == 0, ended.stderr
     assert "results:" in ended.stdout
     assert "disgust" in ended.stdout
-    ended = run_with("", "fer.train", "--info", "models", "trainer.accelerator=cpu", PYTHONIOENCODING="ascii")
-    assert ended.returncode == 0, ended.stderr
-    assert "cnn" in ended.stdout
 
 
 @pytest.mark.slow
