@@ -13,22 +13,22 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from fer.config.command import Grammar, command
 from fer.config.settings import DataSettings
 from fer.data import exclude
 from fer.data.audit.inspection import Findings, examine, split_of
-from fer.data.audit.suggestions import advise
-from fer.data.audit.summary import advice_counts, counted
+from fer.data.audit.results import Audit
+from fer.data.audit.suggestions import EXCLUDE, advise
+from fer.data.audit.summary import counted
 from fer.data.locate import locate
 from fer.reports.audit import page as report
 from fer.reports.audit import text
 from fer.system.files import new_folder, write_json, written_whole
+from fer.system.records import plain
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
 OPTIONS = {  # key of fer.train -> option here
     "data.path": "DATA",
     "data.split": "--rule",
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def audit(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
+def audit(arguments: argparse.Namespace, command: str) -> Audit:
     """Inspect the data, write the page with its tables and pictures, print a summary, and return the counts.
 
     Args:
@@ -111,15 +111,9 @@ def audit(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
     doubted = label_errors.find(faces, arguments.predictions) if arguments.predictions else None
     found = examine(faces, split, quick=arguments.quick, suspects=doubted)
     advice = advise(found)
-    facts = {
-        "schema": SCHEMA,
-        **counted(found),
-        "advice": advice_counts(advice),
-        **machine.provenance(),
-        "command": command,
-    }
+    facts = counted(found, advice, machine.provenance(), command)
     folder = results_folder(arguments.out, faces.source.name)
-    write_json(folder / "audit.json", facts)
+    write_json(folder / "audit.json", plain(facts))
     exclude.write(folder / "audit.csv", found, advice)
     write_twins(folder / "twins.csv", found)
     if not arguments.quick:
@@ -127,7 +121,7 @@ def audit(arguments: argparse.Namespace, command: str) -> dict[str, Any]:
         write_extremes(folder / "extremes.csv", found)
     page = report.write(found, facts, folder)
     log.info("%s\n\nresults: %s\npage:    %s", text.summary(facts), folder, page)
-    if facts["advice"]["exclude"]["faces"]:
+    if facts.advice[EXCLUDE].faces:
         log.info("next:    %s", training_without(folder / "audit.csv", settings, split.rule, arguments.plugins))
     return facts
 
@@ -143,7 +137,7 @@ def training_without(file: Path, settings: DataSettings, rule: str, plugins: str
     """
     from fer.config.conf import spelled
 
-    keys: dict[str, Any] = {"data.path": settings.path, "data.split": "holdout" if rule == "all" else rule}
+    keys: dict[str, object] = {"data.path": settings.path, "data.split": "holdout" if rule == "all" else rule}
     if settings.on_bad != "error":
         keys["data.on_bad"] = settings.on_bad
     if plugins:

@@ -136,7 +136,7 @@ class Report:
         self.file = file
         self.figures: list[Measurement] = []
         self.parts: list[str] = []  # complete parts
-        self._about = {"hardware": machine.hardware(), "versions": machine.versions(), "data": data}
+        self._about = {"hardware": asdict(machine.hardware()), "versions": machine.versions(), "data": data}
 
     def add(self, figure: Measurement) -> None:
         """Print a value, and write all values so far."""

@@ -5,8 +5,7 @@ from statistics import median
 from typing import Any
 
 from fer.benchmarks.figures import ROUNDS, VAL_FACES, Measurement, at_most, cpu_seconds
-from fer.metrics.results import DatasetRecord, MachineRecord, Results, TrainingRecord
-from fer.system.records import read
+from fer.metrics.results import DatasetRecord, Results, TrainingRecord
 
 CURVES = ("loss/train", "loss/val", "accuracy/train", "accuracy/val", "learning_rate", "seconds")
 
@@ -71,5 +70,5 @@ def finished(scored: Any) -> Results:
         training=TrainingRecord(best_epoch=30, epochs=30, train_seconds=1.0, images_per_second=1.0),
         architecture="bench",
         dataset=DatasetRecord(name="bench", path="", split="official"),
-        machine=read(MachineRecord, machine.provenance()),
+        machine=machine.provenance(),
     )

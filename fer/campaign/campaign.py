@@ -117,7 +117,7 @@ class Campaign:
         self.record.faces = {name: sum(by_class.values()) for name, by_class in self.data.describe()["counts"].items()}
         log_notes(self.data.notes, self.data.faces.source.skipped)
         self.record.on_gpu = self.on_gpu
-        self.record.provenance = machine.provenance()
+        self.record.provenance = asdict(machine.provenance())
         counts = ", ".join(f"{count:,} {split}" for split, count in self.record.faces.items())
         self.board.report(f"data: {self.record.request.data}, {counts}; trainings {self._where()}")
 

@@ -124,7 +124,7 @@ def write_ensemble(
         {**member, "name": candidate.name, "checkpoint": str(_checkpoint(candidate) or file)}
         for member, candidate, file in zip(results["members"], kept, files, strict=True)
     ]
-    results |= _about(scored, data, split) | {"tta": VIEWS, "command": command, **machine.provenance()}
+    results |= _about(scored, data, split) | {"tta": VIEWS, "command": command, **plain(machine.provenance())}
     folder = out / name_of(split, VIEWS)
     folder.mkdir(parents=True, exist_ok=True)
     predictions.write(folder / "predictions.csv", split, scored)

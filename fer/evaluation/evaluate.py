@@ -36,7 +36,6 @@ from fer.metrics.results import (
     DatasetRecord,
     Diversity,
     EvaluationRecord,
-    MachineRecord,
     MemberRecord,
     NetworkRecord,
     Pretrained,
@@ -183,7 +182,7 @@ def _results(this: _Evaluation, baseline: Baseline | None, command: str) -> tupl
         selection=this.selection.report if this.selection else None,
         diversity=diversity(predicted, targets),
         dataset=this.described,
-        machine=read(MachineRecord, machine.provenance()),
+        machine=machine.provenance(),
         command=command,
     ), scored
 

@@ -13,6 +13,7 @@ from fer.metrics.statistics import Interval, McNemar
 from fer.metrics.table import METRICS, SAMPLED, TEMPERED
 from fer.system import records
 from fer.system.files import readable, write_json
+from fer.system.machine import MachineRecord
 from fer.system.records import MERGED, OPTIONAL, Json, Object
 
 SCHEMA = 1  # of metrics.json; raise it when a field changes its meaning
@@ -432,27 +433,6 @@ class DatasetRecord:
     notes: tuple[str, ...] = ()
     skipped: tuple[object, ...] = ()
     stand_in: bool | None = field(default=None, metadata=OPTIONAL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hardware:
-    """The machine of a result."""
-
-    cpu: str = "unknown"
-    cores: int | None = None
-    threads: int | None = None
-    gpu: str | None = None
-    system: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class MachineRecord:
-    """Versions, commit, hardware and time of a result, see ``fer.system.machine.provenance``."""
-
-    versions: Mapping[str, str] = field(default_factory=dict)
-    commit: str | None = None
-    hardware: Hardware = field(default_factory=Hardware)
-    finished: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

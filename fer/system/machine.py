@@ -1,4 +1,7 @@
-"""This machine: hardware, versions and commit for the record, threads, allocator and precision for a training."""
+"""This machine: hardware, versions and commit for the record, threads, allocator and precision for a training.
+
+torch is imported where it is used: the types of records stand here too.
+"""
 
 import ctypes
 import functools
@@ -7,12 +10,12 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
-
-import torch
 
 import fer
 from fer.config.errors import FerError
@@ -29,8 +32,31 @@ PEAK, RESIDENT = "VmHWM", "VmRSS"  # Linux's names of the peak memory and of the
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "pillow")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """The machine of a result: threads are those in use, ``gpu`` is None where torch finds none."""
+
+    cpu: str = "unknown"
+    cores: int | None = None
+    threads: int | None = None
+    gpu: str | None = None
+    system: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineRecord:
+    """Versions, commit, hardware and time of a result; records of older versions lack some."""
+
+    versions: Mapping[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    hardware: Hardware = field(default_factory=Hardware)
+    finished: str | None = None
+
+
 def prepare(settings: TrainerSettings) -> None:
     """Set threads, allocator and precision of products; must come before the first large allocation."""
+    import torch
+
     if settings.threads:
         torch.set_num_threads(settings.threads)
     elif not os.environ.get("OMP_NUM_THREADS"):  # torch counts cores and ignores a container's quota
@@ -65,6 +91,8 @@ def uses_gpu(settings: TrainerSettings, key: str = "trainer.accelerator") -> boo
     Raises:
         FerError: a GPU is required and torch finds none.
     """
+    import torch
+
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
         raise FerError(f"{key}=gpu: torch finds no GPU on this machine; use auto or cpu")
     return settings.accelerator != "cpu" and torch.cuda.is_available()
@@ -82,10 +110,10 @@ def precision(settings: TrainerSettings) -> Any:
     return "bf16-mixed" if chosen_precision(settings) == "bf16" else "32-true"
 
 
-def provenance() -> dict[str, Any]:
-    """Return versions, commit, hardware and time for ``metrics.json``."""
+def provenance() -> MachineRecord:
+    """Return versions, commit, hardware and time, for the record of a result."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"versions": versions(), "commit": commit(), "hardware": hardware(), "finished": now}
+    return MachineRecord(versions=versions(), commit=commit(), hardware=hardware(), finished=now)
 
 
 @functools.cache
@@ -128,15 +156,17 @@ def versions() -> dict[str, str]:
     }
 
 
-def hardware() -> dict[str, Any]:
-    """Return processor, cores, threads in use and GPU, as plain values."""
-    return {
-        "cpu": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+def hardware() -> Hardware:
+    """Return the processor, its cores, the threads in use and the GPU."""
+    import torch
+
+    return Hardware(
+        cpu=_processor(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        system=f"{platform.system()} {platform.machine()}",
+    )
 
 
 def memory(name: str = PEAK) -> float | None:

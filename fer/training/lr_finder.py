@@ -24,6 +24,8 @@ from pytorch_lightning.callbacks import Callback
 from fer.config.settings import LoggerSettings, Origin, TrainSettings
 from fer.system import machine
 from fer.system.files import write_json
+from fer.system.machine import MachineRecord
+from fer.system.records import MERGED, plain
 from fer.training import setup, trainers
 
 log = logging.getLogger(__name__)
@@ -41,16 +43,16 @@ class Curve:
     """What a range test has measured.
 
     Args:
+        ended: why the test ended before its last step; empty if it did not.
         rates: learning rate of each of N steps.
         losses: of each batch, finite.
         smoothed: of each step.
-        ended: why the test ended before its last step; empty if it did not.
     """
 
+    ended: str = ""
     rates: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     smoothed: list[float] = field(default_factory=list)
-    ended: str = ""
 
     def add(self, rate: float, loss: float) -> None:
         """Add a step, and note an end: a loss that is no number, or one far above the lowest."""
@@ -67,6 +69,35 @@ class Curve:
         """Return the step at which the smoothed loss is lowest, once it stands on more than a few batches."""
         start = min(SKIPPED, len(self.smoothed) - 1)
         return min(range(start, len(self.smoothed)), key=self.smoothed.__getitem__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The contents of ``lr_finder.json``.
+
+    Args:
+        schema: version of the file.
+        lowest_loss_at: rate at which the smoothed loss was lowest; None without a step.
+        configured: rate of the configuration.
+        curve: what was measured.
+        architecture: name of the network.
+        optimizer: name of the optimizer.
+        batch_size: faces a step.
+        seed: of the run.
+        command: that was given.
+        machine: the machine.
+    """
+
+    schema: int = SCHEMA
+    lowest_loss_at: float | None
+    configured: float
+    curve: Curve = field(metadata=MERGED)
+    architecture: str
+    optimizer: str
+    batch_size: int
+    seed: int
+    command: str
+    machine: MachineRecord = field(metadata=MERGED)
 
 
 def smoothed_last(losses: Sequence[float]) -> float:
@@ -100,8 +131,8 @@ class RangeTest(Callback):
         trainer.should_stop = bool(self.curve.ended)
 
 
-def find(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any]:
-    """Run the test, draw its curve, and return what ``lr_finder.json`` holds.
+def find(settings: TrainSettings, folder: Path, origin: Origin) -> Found:
+    """Run the test, write ``lr_finder.json``, draw the curve, and return what was found.
 
     Args:
         settings: with ``data.path`` found.
@@ -113,24 +144,20 @@ def find(settings: TrainSettings, folder: Path, origin: Origin) -> dict[str, Any
         Interrupted: a signal came.
     """
     setup.check_names(settings)  # the schedule too, which takes no part in the test
-    plain = replace(settings, scheduler={"name": "none"}, logger=LoggerSettings(False, False, False))
-    curve, size = measure(plain, origin)
-    found = {
-        "schema": SCHEMA,
-        "lowest_loss_at": curve.rates[curve.lowest()] if curve.rates else None,
-        "configured": settings.optimizer["lr"],
-        "ended": curve.ended,
-        "rates": curve.rates,
-        "losses": curve.losses,
-        "smoothed": curve.smoothed,
-        "architecture": settings.model["name"],
-        "optimizer": settings.optimizer["name"],
-        "batch_size": size,
-        "seed": settings.seed,
-        "command": origin.command,
-        **machine.provenance(),
-    }
-    write_json(folder / "lr_finder.json", found)
+    unscheduled = replace(settings, scheduler={"name": "none"}, logger=LoggerSettings(False, False, False))
+    curve, size = measure(unscheduled, origin)
+    found = Found(
+        lowest_loss_at=curve.rates[curve.lowest()] if curve.rates else None,
+        configured=settings.optimizer["lr"],
+        curve=curve,
+        architecture=settings.model["name"],
+        optimizer=settings.optimizer["name"],
+        batch_size=size,
+        seed=settings.seed,
+        command=origin.command,
+        machine=machine.provenance(),
+    )
+    write_json(folder / "lr_finder.json", plain(found))
     if len(curve.rates) > 1:
         draw(found, folder / "figures")
     return found
@@ -153,24 +180,25 @@ def measure(settings: TrainSettings, origin: Origin) -> tuple[Curve, int]:
     return test.curve, size
 
 
-def draw(found: dict[str, Any], folder: Path) -> None:
+def draw(found: Found, folder: Path) -> None:
     """Write ``lr_finder.png`` and ``lr_finder.svg``."""
     from fer.reports.lr_curve import rate_curve
     from fer.reports.plotting import save, style  # matplotlib takes half a second to import
 
     with style():
-        curve = (found["rates"], found["losses"], found["smoothed"])
-        figure = rate_curve(*curve, configured=found["configured"])
+        curve = found.curve
+        figure = rate_curve(curve.rates, curve.losses, curve.smoothed, configured=found.configured)
     save(figure, folder, "lr_finder")
 
 
-def told(found: dict[str, Any], folder: Path) -> str:
+def told(found: Found, folder: Path) -> str:
     """Return the result in words; ``folder`` as it is to be shown."""
-    steps = f"{len(found['rates'])} of {STEPS} steps" + (f": {found['ended']}" if found["ended"] else "")
+    curve = found.curve
+    steps = f"{len(curve.rates)} of {STEPS} steps" + (f": {curve.ended}" if curve.ended else "")
     lines = ["", steps]
-    if found["lowest_loss_at"] is not None:
-        lines.append(f"lowest loss at    {found['lowest_loss_at']:.1e}  (smoothed; higher rates are too high)")
-    lines.append(f"configured        {found['configured']:.1e}")
+    if found.lowest_loss_at is not None:
+        lines.append(f"lowest loss at    {found.lowest_loss_at:.1e}  (smoothed; higher rates are too high)")
+    lines.append(f"configured        {found.configured:.1e}")
     lines += ["", f"results:  {folder}", f"  {'lr_finder.json':<22} the curve"]
-    lines += [f"  {'figures/lr_finder.png':<22} the curve, drawn; .svg too"] if len(found["rates"]) > 1 else []
+    lines += [f"  {'figures/lr_finder.png':<22} the curve, drawn; .svg too"] if len(curve.rates) > 1 else []
     return "\n".join(lines)

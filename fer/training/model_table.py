@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, field
-from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -216,10 +215,10 @@ def legend(image_size: int, devices: Sequence[str], load: float) -> list[str]:
         devices: that were measured.
         load: of the machine when the measurement began, in processes.
     """
-    hardware: dict[str, Any] = machine.hardware()
-    measured_on = [f"CPU: {hardware['cpu']}, {plural(hardware['threads'], 'thread')} of {hardware['cores']} cores"]
-    measured_on += [f"GPU: {hardware['gpu']}"] if "cuda" in devices else []
-    if load > BUSY * hardware["cores"]:
+    hardware = machine.hardware()
+    measured_on = [f"CPU: {hardware.cpu}, {plural(hardware.threads or 1, 'thread')} of {hardware.cores} cores"]
+    measured_on += [f"GPU: {hardware.gpu}"] if "cuda" in devices else []
+    if load > BUSY * (hardware.cores or 1):
         measured_on.append(f"other programs were running (load {load:.1f}): the CPU's times are upper bounds")
     return [
         f"multiply-adds: for one face of {image_size}x{image_size} pixels; half the count of torch's",

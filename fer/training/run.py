@@ -29,7 +29,6 @@ from fer.metrics.results import (
     SCHEMA,
     THESE_FACES,
     DatasetRecord,
-    MachineRecord,
     Pretrained,
     Results,
     Teacher,
@@ -181,7 +180,7 @@ def finish(
         teachers=tuple(read(Teacher, one) for one in made.teachers or ()) or None,
         seed=settings.seed,
         dataset=read(DatasetRecord, made.dataset),
-        machine=read(MachineRecord, machine.provenance()),
+        machine=machine.provenance(),
         command=command,
     )
     metrics_json.write(folder / "metrics.json", results)

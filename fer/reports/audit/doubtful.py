@@ -1,13 +1,13 @@
 """The sections of an audit's page on doubtful faces: pictures without a face, and suspect labels."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fer.data.audit.inspection import Findings
+from fer.data.audit.results import Audit, SuspectLabels
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS
 from fer.reports import html
 from fer.reports.audit.duplicates import cut_short, share, shrunk
@@ -22,20 +22,20 @@ def faceless(found: Findings) -> bool:
     return bool((masks.voted | masks.likely | masks.flat).any())
 
 
-def no_faces(found: Findings, facts: Mapping[str, Any]) -> Markup:
+def no_faces(found: Findings, facts: Audit) -> Markup:
     """Return the section on pictures without a face, found by FER+'s votes and by low contrast."""
-    summary, masks = facts["no_faces"], found.no_faces
+    counts, masks = facts.no_faces, found.no_faces
     votes = (
-        f'More than half of FER+\'s votes are for "no face" in {summary["voted"]:,} pictures; in '
-        f"{summary['likely']:,} it is the most frequent answer. Some of them do show a face: turned, lying, cut off, "
+        f'More than half of FER+\'s votes are for "no face" in {counts.voted:,} pictures; in '
+        f"{counts.likely:,} it is the most frequent answer. Some of them do show a face: turned, lying, cut off, "
         "small or painted. "
-        if summary["likely"]
+        if counts.likely
         else ""
     )
     flat = (
-        f"{summary['flat']:,} pictures are nearly of one colour: the standard deviation of their pixels is below "
-        f"{summary['flat_below']:g}. "
-        if summary["flat"]
+        f"{counts.flat:,} pictures are nearly of one colour: the standard deviation of their pixels is below "
+        f"{counts.flat_below:g}. "
+        if counts.flat
         else ""
     )
     intro = paragraph(votes, flat, "Pictures of one colour have a separate section.", class_="soft")
@@ -73,21 +73,22 @@ def split_and_row(found: Findings, index: int) -> str:
     return f"{found.splits[index]}, row {found.faces.rows[index]}"
 
 
-def suspects(found: Findings, facts: Mapping[str, Any]) -> Markup:
+def suspects(found: Findings, facts: Audit) -> Markup:
     """Return the section on labels that out-of-fold predictions contradict: counts, agreement, the least likely."""
-    summary, suspects = facts["suspects"], found.suspects
+    counts, suspects = facts.suspects, found.suspects
+    assert counts is not None
     assert suspects is not None
     intro = paragraph(
-        f"{len(summary['runs']):,} runs ({summary['settings']}) predicted {summary['covered']:,} of {facts['n']:,} "
-        f"faces, each by a network that was not trained on it; {100 * summary['accuracy']:.1f} % of the predictions "
-        f"equal the label. Confident learning marks {summary['suspects']:,} labels "
-        f"({share(summary['suspects'], max(1, summary['covered']))}) as suspect. Either the label or the network may "
+        f"{len(counts.runs):,} runs ({counts.settings}) predicted {counts.covered:,} of {facts.classes.n:,} "
+        f"faces, each by a network that was not trained on it; {100 * counts.accuracy:.1f} % of the predictions "
+        f"equal the label. Confident learning marks {counts.suspects:,} labels "
+        f"({share(counts.suspects, max(1, counts.covered))}) as suspect. Either the label or the network may "
         "be wrong, so check each of these faces. Below are the least likely labels; audit.csv lists all.",
         class_="soft",
     )
-    rows = [(name, f"{summary['by_label'][name]:,}", f"{summary['by_suggestion'][name]:,}") for name in EMOTIONS]
+    rows = [(name, f"{counts.by_label[name]:,}", f"{counts.by_suggestion[name]:,}") for name in EMOTIONS]
     table = html.table(("emotion", "suspect labels", "predicted by the network"), rows, (1, 2))
-    return joined(intro, html.columns(table, agreement(summary)), *least_likely(found, suspects.indices))
+    return joined(intro, html.columns(table, agreement(counts)), *least_likely(found, suspects.indices))
 
 
 def least_likely(found: Findings, ranked: NDArray[np.int64]) -> list[Markup]:
@@ -100,16 +101,16 @@ def least_likely(found: Findings, ranked: NDArray[np.int64]) -> list[Markup]:
     return [tag("h3", title), tag("div", *cards, class_="faces")]
 
 
-def agreement(summary: Mapping[str, Any]) -> Markup:
+def agreement(counts: SuspectLabels) -> Markup:
     """Return the table of how often FER+'s most frequent answer is the label, or the network's prediction."""
-    if summary["votes"] is None:
+    if counts.votes is None:
         return paragraph(
             "With FER+'s votes (--votes), this section also shows how often annotators agree with the label.",
             class_="soft",
         )
     rows = [
-        (name, *(f"{row[key]:,} ({share(row[key], max(1, row['faces']))})" for key in ("as_given", "as_predicted")))
-        for name, row in summary["votes"].items()
+        (name, *(f"{count:,} ({share(count, max(1, row.faces))})" for count in (row.as_given, row.as_predicted)))
+        for name, row in counts.votes.items()
     ]
     intro = paragraph("FER+'s most frequent answer equals", class_="soft")
     return joined(intro, html.table(("for", "the label", "the network's prediction"), rows, (1, 2)))

@@ -1,13 +1,13 @@
 """The sections of an audit's page on exact duplicates and near duplicates."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fer.data.audit.inspection import Findings, present
+from fer.data.audit.results import Audit, Classes, Counts, Duplicates, Near
 from fer.reports import figures, html
 from fer.reports.html import joined, paragraph, tag
 
@@ -17,12 +17,11 @@ SHOWN_ROWS = 8  # row numbers listed for each label of a group
 SIDE_BY_SIDE = 3  # pictures shown of a group of near duplicates
 
 
-def exact_duplicates(found: Findings, facts: Mapping[str, Any]) -> Markup:
+def exact_duplicates(found: Findings, facts: Audit) -> Markup:
     """Return the section on exact duplicates: counts, groups with conflicting labels, the largest groups."""
-    summary = facts["twins"]
-    if not summary["groups"]:
+    counts, size = facts.duplicates, facts.dataset.image_size
+    if not counts.all.groups:
         return paragraph("No two faces are the same, pixel for pixel.")
-    size = facts["dataset"]["image_size"]
     intro = paragraph(
         f"Faces with the same {size}x{size} pixels. A val or test face with a duplicate in train leaks: the network "
         "was trained on the picture that it is scored on. The numbers below a face are its rows in the data set; "
@@ -31,38 +30,40 @@ def exact_duplicates(found: Findings, facts: Mapping[str, Any]) -> Markup:
     )
     return joined(
         intro,
-        html.columns(exact_table(summary), matrix(facts, summary["splits"], "duplicate")),
+        html.columns(exact_table(counts), matrix(facts.classes, counts.splits, "duplicate")),
         *groups_shown(found, "Conflicting labels", conflicts(found), SHOWN_CONFLICTS),
         *groups_shown(found, "The largest groups", largest(found), SHOWN),
     )
 
 
-def exact_table(summary: Mapping[str, Any]) -> Markup:
+def exact_table(counts: Duplicates) -> Markup:
     """Return the table of groups by the splits that hold their faces."""
-    keys = ("groups", "faces", "copies", "conflicting_groups")
-    parts = dict(summary["where"])
+    parts = dict(counts.where)
     if len(parts) > 1:
-        parts["all"] = summary
-    if summary["one_colour"]["groups"]:
-        parts["of which one-colour"] = summary["one_colour"]
-    rows = [(name, *(f"{values[key]:,}" for key in keys)) for name, values in parts.items()]
+        parts["all"] = counts.all
+    if counts.one_colour.groups:
+        parts["of which one-colour"] = counts.one_colour
+    rows = [
+        (name, f"{part.groups:,}", f"{part.faces:,}", f"{part.copies:,}", f"{part.conflicting_groups:,}")
+        for name, part in parts.items()
+    ]
     heads = ("", "groups", "faces", "copies", "conflicts")
     return html.table(heads, rows, (1, 2, 3, 4))
 
 
-def matrix(facts: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], what: str) -> Markup:
+def matrix(classes: Classes, counts: Mapping[str, Counts], what: str) -> Markup:
     """Return the table that counts the faces of each split with a duplicate in each split.
 
     Args:
-        facts: contents of ``audit.json``.
+        classes: faces of each split.
         counts: split -> other split -> faces of the first split with a duplicate in the other.
         what: kind of duplicate, for the head.
     """
     if len(counts) < 2:
         return Markup("")
-    sums = {name: sum(by_class.values()) for name, by_class in facts["counts"].items()}
+    sizes = classes.sizes
     rows = [
-        (f"{sums[name]:,} of {name}", *(count_with_share(count, sums[name]) for count in by_split.values()))
+        (f"{sizes[name]:,} of {name}", *(count_with_share(count, sizes[name]) for count in by_split.values()))
         for name, by_split in counts.items()
     ]
     return html.named(html.table((f"{what} in", *counts), rows, range(1, len(counts) + 1)))
@@ -85,17 +86,18 @@ def group_card(found: Findings, number: int, image: NDArray[np.uint8]) -> Markup
     return html.face(image, [labels, f"group {number + 1}", *lines])
 
 
-def near_duplicates(found: Findings, facts: Mapping[str, Any]) -> Markup:
+def near_duplicates(found: Findings, facts: Audit) -> Markup:
     """Return the section on near duplicates: counts, groups with conflicting labels, the least similar others."""
-    summary, size = facts["near_twins"], facts["dataset"]["image_size"]
-    if not summary["groups"]:
+    counts, size = facts.near_duplicates, facts.dataset.image_size
+    assert counts is not None
+    if not counts.all.groups:
         return paragraph("No two faces that differ show the same photograph.")
     intro = paragraph(
         "Different pictures of one photograph: another crop, compression, light or watermark, or mirrored. Two "
         "pictures are near duplicates if their hashes differ in at most "
-        f"{summary['radius']} of 64 bits ({summary['radius_mirrored']} if mirrored), their {size}x{size} pixels "
-        f"correlate by at least {summary['least_correlation']} and their fine details by at least "
-        f"{summary['least_detail']}. A group joins all pictures that are linked by such pairs; photographs taken in "
+        f"{counts.radius} of 64 bits ({counts.radius_mirrored} if mirrored), their {size}x{size} pixels "
+        f"correlate by at least {counts.least_correlation} and their fine details by at least "
+        f"{counts.least_detail}. A group joins all pictures that are linked by such pairs; photographs taken in "
         "one sitting may be among them. Below the pictures: the correlation with the first picture of the group, the "
         "labels, and the rows in the data set; near_twins.csv lists all groups.",
         class_="soft",
@@ -104,19 +106,21 @@ def near_duplicates(found: Findings, facts: Mapping[str, Any]) -> Markup:
     numbers = np.arange(len(conflicting))
     return joined(
         intro,
-        html.columns(near_table(summary), matrix(facts, summary["splits"], "only near duplicate")),
+        html.columns(near_table(counts), matrix(facts.classes, counts.splits, "only near duplicate")),
         *near_shown(found, "Conflicting labels", numbers[conflicting].tolist(), SHOWN_CONFLICTS),
         *near_shown(found, "Equal labels", numbers[~conflicting].tolist(), SHOWN),
     )
 
 
-def near_table(summary: Mapping[str, Any]) -> Markup:
+def near_table(counts: Near) -> Markup:
     """Return the table of groups by the splits that hold their faces."""
-    keys = ("groups", "pictures", "faces", "conflicting_groups")
-    parts = dict(summary["where"])
+    parts = dict(counts.where)
     if len(parts) > 1:
-        parts["all"] = summary
-    rows = [(name, *(f"{values[key]:,}" for key in keys)) for name, values in parts.items()]
+        parts["all"] = counts.all
+    rows = [
+        (name, f"{part.groups:,}", f"{part.pictures:,}", f"{part.faces:,}", f"{part.conflicting_groups:,}")
+        for name, part in parts.items()
+    ]
     return html.table(("", "groups", "pictures", "faces", "conflicts"), rows, (1, 2, 3, 4))
 
 

@@ -5,7 +5,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fer.data.audit.inspection import Findings, Light, present
+from fer.data.audit.results import Audit, Classes
 from fer.data.labels import EMOTIONS, SPLITS
 from fer.reports import figures, html, plotting
 from fer.reports.audit import doubtful, duplicates
@@ -38,7 +38,7 @@ KINDS = {
 }
 
 
-def write(found: Findings, facts: Mapping[str, Any], folder: Path) -> Path:
+def write(found: Findings, facts: Audit, folder: Path) -> Path:
     """Write ``faces/``, ``figures/`` and ``audit.html`` to ``folder``, and return the page.
 
     Args:
@@ -52,8 +52,8 @@ def write(found: Findings, facts: Mapping[str, Any], folder: Path) -> Path:
     write_sheets(found, folder / "faces")
     drawn = draw(found, facts, folder / "figures")
     file = folder / "audit.html"
-    foot = f"Written by fer {facts['versions']['fer']}."
-    html.write(file, f"Audit of {facts['dataset']['name']}", lead(facts), sections(found, facts, drawn), foot)
+    foot = f"Written by fer {facts.machine.versions['fer']}."
+    html.write(file, f"Audit of {facts.dataset.name}", lead(facts), sections(found, facts, drawn), foot)
     return file
 
 
@@ -69,11 +69,11 @@ def write_sheets(found: Findings, folder: Path) -> None:
         Image.fromarray(enlarged).save(folder / f"{label}.png")
 
 
-def draw(found: Findings, facts: Mapping[str, Any], folder: Path) -> dict[str, str]:
+def draw(found: Findings, facts: Audit, folder: Path) -> dict[str, str]:
     """Write the figures as PNG and SVG, and return name -> SVG."""
     made = {}
     with plotting.style():
-        made["classes"] = class_shares(facts)
+        made["classes"] = class_shares(facts.classes)
         for name, indices in (("conflicts", conflicts(found)), ("twins", largest(found))):
             if indices:
                 groups = [found.groups[number] for number in indices[:SHOWN]]
@@ -111,15 +111,14 @@ def light_value(found: Findings, kind: str, index: int) -> str:
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
-def class_shares(facts: Mapping[str, Any]) -> Figure:
+def class_shares(classes: Classes) -> Figure:
     """Draw the share of each class in each split."""
-    counts: Mapping[str, Mapping[str, int]] = facts["counts"]
-    labels = list(facts["total"])
+    counts, sizes, labels = classes.counts, classes.sizes, list(classes.total)
     bar = 0.8 / len(counts)
     figure, rows = plotting.canvas(0.7 + len(labels) * max(0.3, 0.14 * len(counts)))
     axes = rows[0, 0]
     for number, (name, by_class) in enumerate(counts.items()):
-        shares = [by_class[label] / sum(by_class.values()) for label in labels]
+        shares = [by_class[label] / sizes[name] for label in labels]
         heights = np.arange(len(labels)) + bar * (number - (len(counts) - 1) / 2)
         axes.barh(heights, shares, bar * 0.9, color=COLOURS.get(name, PAPER["soft"]), label=name)
     axes.set_yticks(np.arange(len(labels)), labels)
@@ -173,50 +172,51 @@ def _in_per_cent(axis: Axis) -> None:
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
-def lead(facts: Mapping[str, Any]) -> Markup:
+def lead(facts: Audit) -> Markup:
     """Return the part below the title: the data set, warnings, and the headline cards."""
-    dataset, size = facts["dataset"], facts["dataset"]["image_size"]
-    parts = [dataset["layout"], f"{size}x{size} pixels", f"split: {facts['split']['meaning']}"]
+    dataset, size = facts.dataset, facts.dataset.image_size
+    parts = [dataset.layout, f"{size}x{size} pixels", f"split: {facts.split.meaning}"]
     notes = [html.note(text) for text in warnings(facts)]
     return joined(paragraph(" · ".join(parts), class_="soft"), *notes, headline(facts))
 
 
-def warnings(facts: Mapping[str, Any]) -> list[str]:
+def warnings(facts: Audit) -> list[str]:
     """Return the warnings for a user of the data."""
     messages = []
-    if why := facts["split"]["why_not_official"]:
-        messages.append(f"The official split does not apply: {why}. Shown instead: {facts['split']['meaning']}.")
-    if unlabelled := facts["total"].get("unlabelled"):
-        messages.append(f"{unlabelled:,} of {facts['n']:,} faces have no label.")
-    empty = [label for label in EMOTIONS if not facts["total"][label]]
+    classes, dataset = facts.classes, facts.dataset
+    if why := facts.split.why_not_official:
+        messages.append(f"The official split does not apply: {why}. Shown instead: {facts.split.meaning}.")
+    if unlabelled := classes.total.get("unlabelled"):
+        messages.append(f"{unlabelled:,} of {classes.n:,} faces have no label.")
+    empty = [label for label in EMOTIONS if not classes.total[label]]
     if empty and len(empty) < len(EMOTIONS):
         messages.append(f"No face is labelled {' or '.join(empty)}.")
-    if facts["dataset"]["skipped"]:
-        messages.append(f"{len(facts['dataset']['skipped']):,} bad rows or files were skipped; they are listed below.")
+    if dataset.skipped:
+        messages.append(f"{len(dataset.skipped):,} bad rows or files were skipped; they are listed below.")
     return messages
 
 
-def headline(facts: Mapping[str, Any]) -> Markup:
+def headline(facts: Audit) -> Markup:
     """Return the headline cards: faces, imbalance, duplicates, overlap with train, conflicts."""
-    summary = facts["twins"]
-    splits = " · ".join(f"{name} {sum(count.values()):,}" for name, count in facts["counts"].items() if name != "all")
-    groups = f"in {summary['groups']:,} groups of {summary['faces']:,} faces"
+    classes, found = facts.classes, facts.duplicates.all
+    splits = " · ".join(f"{name} {classes.sizes[name]:,}" for name in classes.counts if name != "all")
+    groups = f"in {found.groups:,} groups of {found.faces:,} faces"
     meaning = "the same picture under different labels"
     return html.cards(
         [
-            card("Faces", f"{facts['n']:,}", splits, ""),
-            *imbalance(facts),
-            card("Exact duplicates", f"{summary['copies']:,}", groups, "the same pixels as an earlier face"),
+            card("Faces", f"{classes.n:,}", splits, ""),
+            *imbalance(classes),
+            card("Exact duplicates", f"{found.copies:,}", groups, "the same pixels as an earlier face"),
             *near_copies(facts),
             *seen_in_training(facts),
-            card("Conflicts", f"{summary['conflicting_groups']:,}", f"of {summary['groups']:,} groups", meaning),
+            card("Conflicts", f"{found.conflicting_groups:,}", f"of {found.groups:,} groups", meaning),
         ]
     )
 
 
-def imbalance(facts: Mapping[str, Any]) -> list[Markup]:
+def imbalance(classes: Classes) -> list[Markup]:
     """Return the card of the ratio between the largest and the smallest class; none if a class is empty."""
-    ratio, total = facts["imbalance"]["total"], facts["total"]
+    ratio, total = classes.imbalance["total"], classes.total
     if ratio is None:
         return []
     ranked = sorted(EMOTIONS, key=lambda label: total[label])
@@ -224,30 +224,30 @@ def imbalance(facts: Mapping[str, Any]) -> list[Markup]:
     return [card("Imbalance", f"{ratio:.1f} times", ends, "ratio of the largest class to the smallest")]
 
 
-def near_copies(facts: Mapping[str, Any]) -> list[Markup]:
+def near_copies(facts: Audit) -> list[Markup]:
     """Return the card of the near duplicates; none if the audit did not search for them."""
-    if (summary := facts["near_twins"]) is None:
+    if facts.near_duplicates is None:
         return []
-    groups = f"of {summary['groups']:,} photographs; labels conflict in {summary['conflicting_groups']:,}"
-    return [card("Near duplicates", f"{summary['pictures']:,}", groups, "different pictures of the same photograph")]
+    found = facts.near_duplicates.all
+    groups = f"of {found.groups:,} photographs; labels conflict in {found.conflicting_groups:,}"
+    return [card("Near duplicates", f"{found.pictures:,}", groups, "different pictures of the same photograph")]
 
 
-def seen_in_training(facts: Mapping[str, Any]) -> list[Markup]:
+def seen_in_training(facts: Audit) -> list[Markup]:
     """Return the card of the val and test faces with an exact duplicate in train; none without a train split."""
-    matrix = facts["twins"]["splits"]
+    matrix, sizes = facts.duplicates.splits, facts.classes.sizes
     known = [(name, matrix[name]["train"]) for name in ("test", "val") if name in matrix and "train" in matrix]
     if not known:
         return []
-    sums = {name: sum(by_class.values()) for name, by_class in facts["counts"].items()}
     value = " + ".join(f"{count:,}" for _, count in known)
-    of = " + ".join(f"{share(count, sums[name])} of {name}" for name, count in known)
+    of = " + ".join(f"{share(count, sizes[name])} of {name}" for name, count in known)
     return [card("Overlap with train", value, of, "have an exact duplicate in train, which inflates accuracy")]
 
 
-def sections(found: Findings, facts: Mapping[str, Any], drawn: Mapping[str, str]) -> list[Section]:
+def sections(found: Findings, facts: Audit, drawn: Mapping[str, str]) -> list[Section]:
     """Return the parts of the page, in order."""
     parts = [
-        Section("classes", "Classes and splits", classes(facts, drawn)),
+        Section("classes", "Classes and splits", classes(facts.classes, drawn)),
         Section("faces", "A sample of each class", sheets(found, facts)),
         Section("duplicates", "Exact duplicates", duplicates.exact_duplicates(found, facts)),
         Section("near-duplicates", "Near duplicates", duplicates.near_duplicates(found, facts)) if found.near else None,
@@ -255,7 +255,7 @@ def sections(found: Findings, facts: Mapping[str, Any], drawn: Mapping[str, str]
         Section("no-faces", "Pictures without a face", doubtful.no_faces(found, facts))
         if doubtful.faceless(found)
         else None,
-        Section("votes", "FER+ votes", votes(facts)) if facts["votes"] else None,
+        Section("votes", "FER+ votes", votes(facts)) if facts.votes else None,
         Section("suspects", "Suspect labels", doubtful.suspects(found, facts)) if found.suspects else None,
         Section("light", "Brightness and contrast", brightness(found, facts, drawn)) if found.light else None,
         Section("advice", "Suggestions", advice(facts)),
@@ -264,18 +264,15 @@ def sections(found: Findings, facts: Mapping[str, Any], drawn: Mapping[str, str]
     return [part for part in parts if part is not None]
 
 
-def classes(facts: Mapping[str, Any], drawn: Mapping[str, str]) -> Markup:
+def classes(counts: Classes, drawn: Mapping[str, str]) -> Markup:
     """Return the table of classes by split beside its figure."""
-    columns = dict(facts["counts"])
-    if len(columns) > 1:
-        columns["total"] = facts["total"]
-    sums = {name: sum(by_class.values()) for name, by_class in columns.items()}
+    columns, sizes = counts.columns, counts.sizes
     rows: list[Sequence[object]] = [
-        (label, *(count_with_share(by_class[label], sums[name]) for name, by_class in columns.items()))
-        for label in facts["total"]
+        (label, *(count_with_share(by_class[label], sizes[name]) for name, by_class in columns.items()))
+        for label in counts.total
     ]
-    rows.append(("total", *(f"{count:,}" for count in sums.values())))
-    ratios = [facts["imbalance"][name] for name in columns]
+    rows.append(("total", *(f"{sizes[name]:,}" for name in columns)))
+    ratios = [counts.imbalance[name] for name in columns]
     rows.append(("largest / smallest", *("–" if ratio is None else f"{ratio:.1f}" for ratio in ratios)))
     numbers = range(1, len(columns) + 1)
     return html.columns(
@@ -284,18 +281,18 @@ def classes(facts: Mapping[str, Any], drawn: Mapping[str, str]) -> Markup:
     )
 
 
-def sheets(found: Findings, facts: Mapping[str, Any]) -> Markup:
+def sheets(found: Findings, facts: Audit) -> Markup:
     """Return a random sample of faces of each class."""
     intro = paragraph(
         f"Up to {max(map(len, found.sheets.values()))} faces of each class, drawn with seed "
-        f"{facts['sheets']['seed']} from all splits; audit.json lists their rows. Do the labels fit?",
+        f"{facts.sheets.seed} from all splits; audit.json lists their rows. Do the labels fit?",
         class_="soft",
     )
     parts = []
     for label, indices in found.sheets.items():
         images = zip(shrunk(found, indices), indices.tolist(), strict=True)
         shown = [html.picture(image, f"{label}, row {found.faces.rows[index]}") for image, index in images]
-        parts += [tag("h3", f"{label} ({facts['total'][label]:,})"), tag("div", *shown, class_="sheet")]
+        parts += [tag("h3", f"{label} ({facts.classes.total[label]:,})"), tag("div", *shown, class_="sheet")]
     return joined(intro, *parts)
 
 
@@ -315,31 +312,33 @@ def one_colour(found: Findings) -> Markup:
     return joined(intro, html.table(("grey", "faces", "labels, splits and rows"), rows, (1,)))
 
 
-def votes(facts: Mapping[str, Any]) -> Markup:
+def votes(facts: Audit) -> Markup:
     """Return the section on FER+'s votes: a table of the most frequent answers by label."""
-    summary, total = facts["votes"], facts["n"]
-    low, high = summary["votes_per_face"]
+    summary, total = facts.votes, facts.classes.n
+    assert summary is not None
+    low, high = summary.votes_per_face
     intro = paragraph(
         f"Each face has {low} to {high} votes. The most frequent answer equals the label of "
-        f"{share(summary['agreeing'], total)} of the faces. It is none of the seven emotions for "
-        f"{share(summary['outside_the_seven'], total)}, and has at most half of the votes for "
-        f"{share(summary['without_majority'], total)}. Rows are labels, columns are the most frequent answers; NF "
+        f"{share(summary.agreeing, total)} of the faces. It is none of the seven emotions for "
+        f"{share(summary.outside_the_seven, total)}, and has at most half of the votes for "
+        f"{share(summary.without_majority, total)}. Rows are labels, columns are the most frequent answers; NF "
         "means no face.",
         class_="soft",
     )
-    answers = summary["answers"].items()
+    answers = summary.answers.items()
     rows = [(tag("span", label, class_="whole"), *(f"{count:,}" for count in row.values())) for label, row in answers]
-    heads = ("label", *next(iter(summary["answers"].values())))
+    heads = ("label", *next(iter(summary.answers.values())))
     return joined(intro, html.table(heads, rows, range(1, len(heads))))
 
 
-def brightness(found: Findings, facts: Mapping[str, Any], drawn: Mapping[str, str]) -> Markup:
+def brightness(found: Findings, facts: Audit, drawn: Mapping[str, str]) -> Markup:
     """Return the section on brightness and contrast: distributions, and the most extreme faces."""
-    rows = [
-        (f"{what}, {name}", *(f"{value:.0f}" for value in values[key].values()))
-        for key, what in (("mean", "brightness"), ("sd", "contrast"))
-        for name, values in facts["light"].items()
+    spans = facts.light or {}
+    described = [
+        *((f"brightness, {name}", span.mean) for name, span in spans.items()),
+        *((f"contrast, {name}", span.sd) for name, span in spans.items()),
     ]
+    rows = [(what, f"{of.p5:.0f}", f"{of.median:.0f}", f"{of.p95:.0f}") for what, of in described]
     intro = paragraph(
         "Brightness is the mean and contrast the standard deviation of a face's pixels, in levels of grey from 0 to "
         "255. Splits that differ here were collected or prepared differently. extremes.csv lists more extreme faces "
@@ -369,7 +368,7 @@ def extreme_faces(found: Findings, kind: str, indices: NDArray[np.int64]) -> Mar
     return tag("div", *shown, class_="faces")
 
 
-def advice(facts: Mapping[str, Any]) -> Markup:
+def advice(facts: Audit) -> Markup:
     """Return the section on the suggestions of ``audit.csv``, by reason."""
     intro = paragraph(
         "audit.csv holds a row for each face and reason; a face may have several reasons. Training with "
@@ -378,33 +377,33 @@ def advice(facts: Mapping[str, Any]) -> Markup:
         class_="soft",
     )
     rows = []
-    for suggestion, summary in facts["advice"].items():
-        rows += [(suggestion, reason, f"{count:,}") for reason, count in summary["reasons"].items()]
-        if len(summary["reasons"]) > 1:
-            rows.append((suggestion, "any of these reasons", f"{summary['faces']:,}"))
+    for suggestion, summary in facts.advice.items():
+        rows += [(suggestion, reason, f"{count:,}") for reason, count in summary.reasons.items()]
+        if len(summary.reasons) > 1:
+            rows.append((suggestion, "any of these reasons", f"{summary.faces:,}"))
     return joined(intro, html.table(("suggestion", "reason", "faces"), rows, (2,)) if rows else paragraph("Nothing."))
 
 
-def provenance(facts: Mapping[str, Any]) -> Markup:
+def provenance(facts: Audit) -> Markup:
     """Return the section on the source of the faces, with the reader's notes and skipped rows."""
-    dataset = facts["dataset"]
+    dataset, machine = facts.dataset, facts.machine
     rows: list[tuple[object, object]] = [
-        ("data", dataset["path"]),
-        ("layout", dataset["layout"]),
-        ("labels", dataset["labels"]),
-        ("split", facts["split"]["meaning"]),
+        ("data", dataset.path),
+        ("layout", dataset.layout),
+        ("labels", dataset.labels),
+        ("split", facts.split.meaning),
         ("row", "index from 0 in the data set's file; in a folder of pictures, the index in its sorted listing"),
-        ("fingerprint", tag("code", dataset["fingerprint"])),
-        ("notes", "; ".join(dataset["notes"]) or "none"),
-        ("skipped", f"{len(dataset['skipped']):,} bad rows or files"),
-        ("command", tag("code", facts["command"])),
-        ("written", facts["finished"]),
-        ("versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())),
+        ("fingerprint", tag("code", dataset.fingerprint)),
+        ("notes", "; ".join(dataset.notes) or "none"),
+        ("skipped", f"{len(dataset.skipped):,} bad rows or files"),
+        ("command", tag("code", facts.command)),
+        ("written", machine.finished),
+        ("versions", ", ".join(f"{name} {version}" for name, version in machine.versions.items())),
     ]
     table = html.table((), rows, stack=True)
-    if not dataset["skipped"]:
+    if not dataset.skipped:
         return table
-    shown = "\n".join(dataset["skipped"][:SHOWN_SKIPPED])
-    more = len(dataset["skipped"]) - SHOWN_SKIPPED
+    shown = "\n".join(dataset.skipped[:SHOWN_SKIPPED])
+    more = len(dataset.skipped) - SHOWN_SKIPPED
     rest = f"\nand {more:,} more, listed in audit.json" if more > 0 else ""
     return joined(table, html.details("skipped rows and files", tag("pre", shown + rest)))

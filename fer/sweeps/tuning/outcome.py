@@ -218,7 +218,7 @@ def _about(outcome: Outcome) -> dict[str, str]:
         "sampler": f"{settings.sampler}, seed {settings.sampler_seed}",
         "pruner": "none" if settings.pruner == "none" else pruned,
         "fixed, though in the space": ", ".join(outcome.request.fixed),
-        "machine": hardware["gpu"] or f"{hardware['cpu']}, {hardware['cores']} cores, no GPU",
+        "machine": hardware.gpu or f"{hardware.cpu}, {hardware.cores} cores, no GPU",
         "code": machine.commit() or "no checkout: the installed package",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
