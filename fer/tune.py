@@ -109,15 +109,15 @@ def run(request: "Request", line: str) -> int:
     trial_slots = slots(settings.jobs, settings.trials, {request.config["trainer"]["accelerator"]})
     with open(folder / "tune.log", "ab") as lock, logged(folder / "tune.log"):
         _hold(lock, folder)
-        before = request.before or {}
+        before = request.before
         task = Task(
             folder, settings, request.parameters, request.trial_overrides, request.config, environment,
-            trial_slots.environments, spent=before.get("seconds", 0.0),
+            trial_slots.environments, spent=before.seconds if before else 0.0,
         )  # fmt: skip
         study = proposals.opened(folder, settings, task.monitor, task.most_epochs, task.baseline())
         search = Search(study, task, lambda: outcome.keep(state))
         _refuse_forgotten(folder, settings.storage or folder / proposals.JOURNAL, search.trials())
-        state = outcome.Outcome(request, search, folder, before.get("command", line))
+        state = outcome.Outcome(request, search, folder, before.command if before and before.command else line)
         outcome.keep(state)
         announce(state, trial_slots.description)
         try:

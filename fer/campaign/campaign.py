@@ -117,7 +117,7 @@ class Campaign:
         self.record.faces = {name: sum(by_class.values()) for name, by_class in self.data.describe()["counts"].items()}
         log_notes(self.data.notes, self.data.faces.source.skipped)
         self.record.on_gpu = self.on_gpu
-        self.record.provenance = asdict(machine.provenance())
+        self.record.provenance = machine.provenance()
         counts = ", ".join(f"{count:,} {split}" for split, count in self.record.faces.items())
         self.board.report(f"data: {self.record.request.data}, {counts}; trainings {self._where()}")
 
@@ -204,7 +204,7 @@ class Campaign:
             *training.overrides, *self.common, *trainings.QUIET,
             f"trainer.max_epochs={training.epochs}", f"distill.teachers=[{paths}]",
         ]  # fmt: skip
-        return Network.of(replace(training, begin=zero + training.begin), overrides, names)
+        return Network.planned(replace(training, begin=zero + training.begin), overrides, names)
 
     def _path_of(self, name: str) -> str:
         if any(network.name == name for network in self.record.networks):
@@ -253,7 +253,7 @@ class Campaign:
 
     def _roster(self) -> Roster:
         """Return the roster of the plan."""
-        planned = {network.name for network in self.record.of("member")}
+        planned = {network.name for network in self.record.of_role("member")}
         fitting = [roster for roster in self.rosters() if roster.width == self.record.width]
         holds_plan = (one for one in reversed(fitting) if planned <= {kind.name for kind in one.members})
         roster = next(holds_plan, fitting[0])
@@ -261,7 +261,7 @@ class Campaign:
 
     def train_members(self, speeds: Speeds) -> None:
         """Train the members; those that are later than ``LATE`` are stopped."""
-        members = self.record.of("member")
+        members = self.record.of_role("member")
         if not members:
             return
         ends = max(network.planned_end for network in members)
@@ -294,7 +294,7 @@ class Campaign:
         if not parts:
             return
         now, last = self.clock.now(), self.deadline - self.closing(speeds)
-        if not self.record.of(STUDENT) and not self.record.of(SMALL):
+        if not self.record.of_role(STUDENT) and not self.record.of_role(SMALL):
             made = self._plan_taught(speeds, parts, now, last)
             if not made:
                 self.record.note("no time was left for students and the small network")
@@ -302,7 +302,7 @@ class Campaign:
             self.record.networks += [self._network(one, 0.0, self.record.chosen_teachers) for one in made]
             self.keep()
         with self.phase("students"):
-            taught = [*self.record.of(STUDENT), *self.record.of(SMALL)]
+            taught = [*self.record.of_role(STUDENT), *self.record.of_role(SMALL)]
             self.train(taught, last, "evaluation", speeds.slots_of_taught)
 
     def _plan_taught(self, speeds: Speeds, parts: Sequence[str], now: float, last: float) -> list[Training]:

@@ -1,15 +1,17 @@
 """The last steps of a campaign: test evaluations, shared files, results and page."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from fer.campaign import results
 from fer.campaign.earlier import VIEWS
 from fer.campaign.evaluations import Evaluation
 from fer.campaign.recipes import SMALL, STUDENT
-from fer.campaign.record import Line, Record, metrics_of
+from fer.campaign.record import Line, Record, SharedFile
 from fer.campaign.selection import ENSEMBLE, Selection
 from fer.config.errors import FerError
+from fer.metrics import results as metrics_json
 from fer.models import share
 from fer.runs.predictions import name_of
 
@@ -84,12 +86,12 @@ class Closing:
                 file = self.folder / f"{stem}.safetensors"
                 try:
                     size = _share(self.folder / name / "evaluations" / name_of(split, VIEWS), file)
-                    made[file] = {"network": name, "bytes": size}
+                    made[file] = SharedFile(name, size, None)
                 except FerError as error:
                     self.record.note(f"{name} could not be shared: {error}")
         accuracies = self._evaluated(list(made))
         self.record.shared = {
-            file.name: {**about, "accuracy_val": accuracies.get(file)} for file, about in made.items()
+            file.name: replace(about, accuracy_val=accuracies.get(file)) for file, about in made.items()
         }
 
     def _evaluated(self, files: list[Path]) -> dict[Path, float]:
@@ -105,7 +107,9 @@ class Closing:
         }
         self.selection.evaluate(list(requests.values()), self.selection.context.seconds_left())
         finished = {file: one.folder for file, one in requests.items() if (one.folder / "metrics.json").is_file()}
-        return {file: metrics_of(folder)["accuracy"] for file, folder in finished.items()}
+        return {
+            file: metrics_json.read(folder / "metrics.json").scores.accuracy.number for file, folder in finished.items()
+        }
 
 
 def _share(evaluation: Path, file: Path) -> int:
@@ -115,7 +119,6 @@ def _share(evaluation: Path, file: Path) -> int:
         FerError: the evaluation is missing, or the file cannot be written.
     """
     if not (evaluation / "model_card.md").is_file():
-        from fer.metrics import results as metrics_json
         from fer.reports import model_card
 
         model_card.write(metrics_json.read(evaluation / "metrics.json"), evaluation / "model_card.md")

@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +17,13 @@ from fer.data.labels import SPLITS
 from fer.evaluation import scoring, test_log
 from fer.evaluation.from_predictions import PredictionsChoice, chosen_from, mixed_from, results_from
 from fer.evaluation.request import Member, of_split
-from fer.metrics.results import of
+from fer.metrics.results import Results, of
 from fer.models import checkpoints
 from fer.runs import predictions
 from fer.runs.predictions import Predictions, name_of
 from fer.system import machine
 from fer.system.files import write_json
-from fer.system.records import plain
+from fer.system.records import Object, plain
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ def write_ensemble(
     folder.mkdir(parents=True, exist_ok=True)
     predictions.write(folder / "predictions.csv", split, scored)
     if split == "test":
-        results["test_opened"] = _recorded(kept, results)
+        results["test_opened"] = _recorded(kept, of(results))
     write_json(folder / "metrics.json", results)
     return folder
 
@@ -138,7 +137,7 @@ def _checkpoint(candidate: Candidate) -> Path | None:
     return None if candidate.network is None else checkpoints.find(candidate.network)
 
 
-def _about(scored: predictions.Scored, data: FERDataModule, split: str) -> dict[str, Any]:
+def _about(scored: predictions.Scored, data: FERDataModule, split: str) -> Object:
     """Return the metrics over the faces without an exact duplicate in train, and the description of the data."""
     kept = _without_duplicate(data, split)
     predicted, targets = torch.from_numpy(scored.probabilities), torch.from_numpy(scored.targets)
@@ -150,11 +149,11 @@ def _about(scored: predictions.Scored, data: FERDataModule, split: str) -> dict[
     }
 
 
-def _recorded(kept: Sequence[Candidate], results: dict[str, Any]) -> int:
+def _recorded(kept: Sequence[Candidate], results: Results) -> int:
     """Record the test access for each network of an ensemble, and return the largest number of accesses."""
     members = []
     for candidate in kept:
         if candidate.network is not None:
             file = checkpoints.find(candidate.network)
             members.append(Member(file, checkpoints.load(file)))
-    return test_log.record(members, of(results), test_log.so_far(members)) if members else 1
+    return test_log.record(members, results, test_log.so_far(members)) if members else 1

@@ -1,17 +1,18 @@
 """``best.json``: the request, plan, measurements, trainings and results of a campaign. No torch here."""
 
-import json
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fer.campaign.plan import Pace, Training
-from fer.config.errors import FerError
+from fer.metrics.results import SelectionRecord
 from fer.runs.run_folder import CAMPAIGN
+from fer.system import records
 from fer.system.files import read_record, write_json
+from fer.system.machine import MachineRecord
+from fer.system.records import Json
 
 FILE = CAMPAIGN.mark
 SCHEMA = 1
@@ -88,7 +89,7 @@ class Network:
     accuracy_val: float | None = None
 
     @classmethod
-    def of(cls, training: Training, overrides: list[str], teachers: list[str]) -> "Network":
+    def planned(cls, training: Training, overrides: list[str], teachers: list[str]) -> "Network":
         """Return the record of a training that has not begun."""
         times = training.begin, training.end
         return cls(training.name, training.role, overrides, training.epochs, *times, teachers)
@@ -124,6 +125,33 @@ class Line:
     folder: str
 
 
+@dataclass(frozen=True)
+class Member:
+    """A network of the ensemble: its weight, and the temperature that divides its logits."""
+
+    name: str
+    weight: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The ensemble chosen on val: its members, the temperature of their mixture, how they were chosen."""
+
+    members: tuple[Member, ...]
+    temperature: float
+    selection: SelectionRecord
+
+
+@dataclass(frozen=True)
+class SharedFile:
+    """A shared file: name of its network, size in bytes, accuracy on val, single view; None if not evaluated."""
+
+    network: str
+    bytes: int
+    accuracy_val: float | None
+
+
 @dataclass
 class Record:
     """The contents of ``best.json``.
@@ -145,10 +173,10 @@ class Record:
         chosen_teachers: names of the teachers, chosen on val.
         lines: lines of the table.
         ensemble: the ensemble chosen on val; None without one.
-        shared: name of a shared file -> its network and accuracy.
+        shared: name of a shared file -> its network, size and accuracy.
         notes: warnings: what was left out, failed or replaced.
         finished: time of the end, UTC; None before.
-        provenance: versions, commit, hardware.
+        provenance: versions, commit, hardware; None before the campaign has begun.
     """
 
     request: Request
@@ -166,13 +194,13 @@ class Record:
     networks: list[Network] = field(default_factory=list)
     chosen_teachers: list[str] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
-    ensemble: dict[str, Any] | None = None
-    shared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ensemble: Ensemble | None = None
+    shared: dict[str, SharedFile] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     finished: str | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: MachineRecord | None = None
 
-    def of(self, role: str) -> list[Network]:
+    def of_role(self, role: str) -> list[Network]:
         """Return the networks of a role."""
         return [network for network in self.networks if network.role == role]
 
@@ -208,7 +236,7 @@ def keep(record: Record, folder: Path, clock: Clock) -> None:
         OSError: it cannot be written.
     """
     record.spent = round(clock.now(), 1)
-    write_json(folder / FILE, {"schema": SCHEMA, **asdict(record)})
+    write_json(folder / FILE, {"schema": SCHEMA, **records.plain(record)})
 
 
 def read(folder: Path) -> Record:
@@ -217,33 +245,42 @@ def read(folder: Path) -> Record:
     Raises:
         FerError: the record is missing or damaged.
     """
-
-    def sound(contents: dict[str, Any]) -> bool:
-        if contents["schema"] != SCHEMA:
-            raise ValueError(f"schema {contents['schema']}, expected {SCHEMA}")
-        try:
-            return _sound(_record(contents))
-        except AttributeError as error:
-            raise ValueError(f"its structure is wrong: {error}") from error
-
-    return _record(read_record(folder / FILE, "campaign", "campaign's folder", sound))
+    return read_record(folder / FILE, "campaign", "campaign's folder", _record)
 
 
-def _record(contents: Mapping[str, Any]) -> Record:
-    values = {name: contents[name] for name in (entry.name for entry in fields(Record))}
-    if not isinstance(values["request"], dict):
-        raise ValueError("request is no object")
-    request: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in values["request"].items()
-    }
-    record = Record(**{**values, "request": Request(**request)})
-    record.measured = {name: Pace(**pace) for name, pace in values["measured"].items()}
-    record.phases = [Phase(**phase) for phase in values["phases"]]
-    record.networks = [Network(**network) for network in values["networks"]]
-    record.lines = [Line(**line) for line in values["lines"]]
+def _record(contents: Json) -> Record:
+    """Return a record as its file holds it.
+
+    Raises:
+        AttributeError, LookupError, TypeError, ValueError: it is damaged.
+    """
+    if contents["schema"] != SCHEMA:
+        raise ValueError(f"schema {contents['schema']}, expected {SCHEMA}")
+    _refuse_other_keys(contents)
+    record = records.read(Record, contents)
     if not all(_plain_name(network.name) for network in record.networks):
         raise ValueError("a network's name is no name of a folder")
+    if not _sound(record):
+        raise ValueError("it has an unknown layout")
     return record
+
+
+def _refuse_other_keys(contents: Json) -> None:
+    """Raise unless a file has all keys of a record, and its requests, networks, phases and lines no others."""
+    missing = [one.name for one in fields(Record) if one.name not in contents]
+    if missing:
+        raise KeyError(missing[0])
+    parts = [
+        (Request, [contents["request"]]),
+        (Pace, contents["measured"].values()),
+        (Phase, contents["phases"]),
+        (Network, contents["networks"]),
+        (Line, contents["lines"]),
+    ]
+    for kind, held in parts:
+        known = {one.name for one in fields(kind)}
+        if other := next((key for each in held for key in each if key not in known), None):
+            raise ValueError(f"{kind.__name__.lower()} has no {other}")
 
 
 def _sound(record: Record) -> bool:
@@ -267,19 +304,3 @@ def _sound(record: Record) -> bool:
 def _plain_name(name: object) -> bool:
     """Return whether a name from a file is a plain folder name, and no path."""
     return isinstance(name, str) and name.replace("_", "").isalnum()
-
-
-def metrics_of(folder: Path) -> dict[str, Any]:
-    """Return the contents of ``metrics.json`` of an evaluation or a run.
-
-    Raises:
-        FerError: the file is missing or damaged.
-    """
-    file = folder / "metrics.json"
-    try:
-        contents: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(contents, dict):
-            raise ValueError("it is no object")
-    except (OSError, ValueError) as error:
-        raise FerError(f"{file}: cannot be read ({error})") from error
-    return contents

@@ -4,7 +4,6 @@ import gzip
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from fer.campaign.earlier import VIEWS
 from fer.models.share import without_folders
@@ -41,7 +40,7 @@ def write(name: str, run: Path, evaluations: Path, out: Path) -> Path | None:
 
 def _write_one(source: Path, target: Path) -> None:
     """Write an evaluation as ``<target>.json`` and ``<target>.csv.gz``."""
-    contents: dict[str, Any] = json.loads((source / "metrics.json").read_text(encoding="utf-8"))
+    contents = json.loads((source / "metrics.json").read_text(encoding="utf-8"))
     with written_whole(target.with_name(f"{target.name}.json")) as stream:
         stream.write(without_folders(json.dumps(contents, indent=2)) + "\n")
     with (

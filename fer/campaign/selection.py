@@ -4,18 +4,17 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from fer.campaign import earlier, lines
 from fer.campaign.board import Board
 from fer.campaign.earlier import VIEWS, Candidate
 from fer.campaign.evaluations import Evaluation, Evaluations
-from fer.campaign.record import Record, metrics_of
+from fer.campaign.record import Ensemble, Member, Record
 from fer.config.errors import FerError
 from fer.data.datamodule import FERDataModule
 from fer.evaluation.from_predictions import PredictionsChoice
+from fer.metrics import results as metrics_json
 from fer.runs.predictions import name_of
-from fer.system.records import plain
 
 log = logging.getLogger(__name__)
 
@@ -154,9 +153,9 @@ class Selection:
         """Return the name of the best network on val with ten crops, the small one excluded; None if there is none."""
         accuracies = {}
         for network in self.record.usable("student", "member"):
-            folder = self.folder / network.name / "evaluations" / name_of("val", VIEWS)
-            if (folder / "metrics.json").is_file():
-                accuracies[network.name] = metrics_of(folder)["accuracy"]
+            file = self.folder / network.name / "evaluations" / name_of("val", VIEWS) / "metrics.json"
+            if file.is_file():
+                accuracies[network.name] = metrics_json.read(file).scores.accuracy.number
         return max(accuracies, key=lambda name: accuracies[name]) if accuracies else None
 
     def ensemble(self, *, with_test: bool) -> None:
@@ -171,7 +170,7 @@ class Selection:
         candidates, choice = chosen
         about = _about(candidates, choice)
         out = self.folder / ENSEMBLE / "evaluations"
-        same = self.record.ensemble is not None and self.record.ensemble["members"] == about["members"]
+        same = self.record.ensemble is not None and self.record.ensemble.members == about.members
         for split in ("val", "test") if with_test else ("val",):
             if not (same and (out / name_of(split, VIEWS) / "metrics.json").is_file()):  # test is evaluated once
                 lines.write_ensemble(candidates, choice, split, self.context.data, out, self.record.command)
@@ -212,11 +211,7 @@ class Selection:
         return [now.get(candidate.name, replace(candidate, test=None)) for candidate in candidates]
 
 
-def _about(candidates: Sequence[Candidate], choice: PredictionsChoice) -> dict[str, Any]:
+def _about(candidates: Sequence[Candidate], choice: PredictionsChoice) -> Ensemble:
     weights = zip(candidates, choice.weights.tolist(), choice.temperatures.tolist(), strict=True)
-    members = [
-        {"name": candidate.name, "weight": weight, "temperature": temperature}
-        for candidate, weight, temperature in weights
-        if weight > 0
-    ]
-    return {"members": members, "temperature": choice.temperature, "selection": plain(choice.report)}
+    members = [Member(one.name, weight, temperature) for one, weight, temperature in weights if weight > 0]
+    return Ensemble(tuple(members), choice.temperature, choice.report)

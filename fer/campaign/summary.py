@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from fer.campaign.recipes import STUDENT
-from fer.campaign.record import Line, Record, metrics_of
+from fer.campaign.record import Line, Record
+from fer.metrics import results as metrics_json
 from fer.metrics.calibration import tempered
-from fer.metrics.results import SelectionRecord
+from fer.metrics.results import Results, Values
 from fer.reports.campaign import Row, Span, Summary
 from fer.runs import predictions
 from fer.system.files import read_history
-from fer.system.records import read
+from fer.system.machine import MachineRecord
 from fer.system.text import clock
 
 ORDER = ("ensemble", "student", "small", "member")  # roles in the order of the table
@@ -22,8 +23,7 @@ ORDER = ("ensemble", "student", "small", "member")  # roles in the order of the 
 
 def summary_of(record: Record, folder: Path) -> Summary:
     """Return the contents of a campaign's page."""
-    selection = None if record.ensemble is None else read(SelectionRecord, record.ensemble["selection"])
-    members = [] if record.ensemble is None else record.ensemble["members"]
+    ensemble = record.ensemble
     calibration, whose = _calibration(record, folder)
     return Summary(
         title=f"The best networks of {duration(record.request.hours)}",
@@ -34,8 +34,8 @@ def summary_of(record: Record, folder: Path) -> Summary:
         seconds=record.spent,
         curves=_curves(record, folder),
         roles={network.name: network.role for network in record.networks},
-        selection=selection,
-        weights={one["name"]: (one["weight"], one["temperature"]) for one in members},
+        selection=ensemble.selection if ensemble else None,
+        weights={one.name: (one.weight, one.temperature) for one in ensemble.members} if ensemble else {},
         calibration=calibration,
         calibrated=whose,
         cost=_cost(record),
@@ -55,7 +55,7 @@ def duration(hours: float) -> str:
 
 def rows_of(record: Record, folder: Path) -> list[Row]:
     """Return the rows of the table: the ensemble, the mean of the students, and each network."""
-    rows = [_row(line, metrics_of(folder / line.folder)) for line in record.lines]
+    rows = [_row(line, metrics_json.read(folder / line.folder / "metrics.json")) for line in record.lines]
     means = [
         _mean([row for row in rows if (row.role, row.split, row.views) == (STUDENT, split, views)])
         for split in ("test", "val")
@@ -65,23 +65,27 @@ def rows_of(record: Record, folder: Path) -> list[Row]:
     return sorted(every, key=lambda row: (ORDER.index(row.role), row.sd is None, row.split, row.views != "ten_crop"))
 
 
-def _row(line: Line, results: dict[str, Any]) -> Row:
-    calibrated = results.get("calibrated") or results
-    clean = results.get("clean")
+def _calibrated(results: Results) -> Values:
+    """Return the metrics with the temperature, or without one if none was fitted."""
+    return results.calibrated or results.metrics
+
+
+def _row(line: Line, results: Results) -> Row:
+    metrics, calibrated = results.metrics, _calibrated(results)
     return Row(
         line.name,
         line.role,
-        int(results.get("parameters") or 0),
+        results.parameters,
         line.split,
         line.views,
-        results["accuracy"],
-        tuple(results["accuracy_ci95"]),
+        metrics["accuracy"].number,
+        metrics["accuracy"].ci95,
         None,
-        results["macro_f1"],
-        clean["accuracy"] if clean else None,
-        calibrated["nll"],
-        calibrated["ece"],
-        calibrated.get("ece_if_calibrated"),
+        metrics["macro_f1"].number,
+        results.clean.accuracy.value if results.clean else None,
+        calibrated["nll"].number,
+        calibrated["ece"].number,
+        calibrated["ece"].if_calibrated,
     )
 
 
@@ -173,13 +177,14 @@ def _calibration(record: Record, folder: Path) -> tuple[Any, str]:
     if not shown:
         return None, ""
     line = shown[0]
-    results, predicted = metrics_of(folder / line.folder), predictions.read(folder / line.folder / "predictions.csv")
+    results = metrics_json.read(folder / line.folder / "metrics.json")
+    predicted = predictions.read(folder / line.folder / "predictions.csv")
     index_of = {name: index for index, name in enumerate(predicted.classes)}
     targets = np.array([index_of[name] for name in predicted.targets], np.int64)
-    temperature = results.get("temperature") or 1.0
+    temperature = results.temperature or 1.0
     calibrated = tempered(predicted.probabilities, temperature)
-    metrics = results.get("calibrated") or results
-    ece = metrics["ece"], metrics["ece_if_calibrated"]
+    found = _calibrated(results)["ece"]
+    ece = found.number, found.if_calibrated or 0.0
     subject = f"{line.name.capitalize()} on {line.split} with ten crops, after temperature scaling."
     return (calibrated, targets, ece, temperature), subject
 
@@ -202,16 +207,15 @@ def _cost(record: Record) -> dict[str, str]:
 
 
 def _about(record: Record) -> dict[str, str]:
-    provenance = record.provenance
-    hardware = provenance.get("hardware", {})
-    versions = ", ".join(f"{name} {version}" for name, version in provenance.get("versions", {}).items())
-    where = [hardware.get("gpu"), hardware.get("cpu"), f"{hardware.get('cores')} cores"]
+    machine = record.provenance or MachineRecord()
+    hardware = machine.hardware
+    where = [hardware.gpu, hardware.cpu, f"{hardware.cores} cores"]
     measured = [f"{name} {pace.train:.1f} + {pace.val:.1f} s" for name, pace in record.measured.items()]
     return {
         "command": record.command,
-        "commit": str(provenance.get("commit")),
+        "commit": str(machine.commit),
         "hardware": ", ".join(str(part) for part in where if part),
-        "versions": versions,
+        "versions": ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
         "measured time of an epoch (train + val)": ", ".join(measured),
         "started": record.started,
         "finished": str(record.finished),

@@ -14,6 +14,7 @@ from fer.config.schema import AboveZero, Count, Fraction, NonNegative, Positive,
 
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # numpy's range
 Section = dict[str, Any]  # {"name": registered name, **arguments}
+Config = Mapping[str, Any]  # a composed configuration as plain values: section -> key -> value
 MIN_SIZE, MAX_SIZE = 16, 512  # side of a face in pixels
 BATCH_SIZE = 128  # default, in faces a step
 MOST_CHANGE = {  # augmentation -> its largest value

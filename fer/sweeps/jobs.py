@@ -25,7 +25,8 @@ from typing import IO, Any
 from fer.config.conf import quoted
 from fer.config.errors import Interrupted
 from fer.data.locate import VARIABLE, locate
-from fer.system.files import read_history, write_json
+from fer.system import records
+from fer.system.files import UNREADABLE, read_history, write_json
 
 try:
     import fcntl
@@ -50,6 +51,23 @@ if os.getppid() != int(parent):
     sys.exit(128 + signal.SIGTERM)
 os.execv(command[0], command)
 """
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """The contents of ``job.json``.
+
+    Args:
+        overrides: of the job.
+        identity: ``fer.runs.run_folder.identity`` of its configuration.
+        exit_code: None while the job runs, and if the process that ran it was killed.
+        seconds: its duration.
+    """
+
+    overrides: tuple[str, ...] = ()
+    identity: str = ""
+    exit_code: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +130,7 @@ class Job:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         inherited = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-        self._before = (recorded(self.folder) or {}).get("seconds") or 0.0 if self.resume else 0.0
+        self._before = seconds_of(self.folder) if self.resume else 0.0
         self.started = time.time()
         self.record()
         with open(self.folder / "console.log", "ab" if self.resume else "wb") as console:
@@ -159,14 +177,10 @@ class Job:
 
     def record(self) -> None:
         """Write ``job.json``; the exit code is null while the job runs, and stays null if this process is killed."""
-        contents = {
-            "overrides": list(self.overrides),
-            "identity": self.identity,
-            "exit_code": self.code,
-            "seconds": round(self.seconds or self._before, 1),
-        }
+        seconds = round(self.seconds or self._before, 1)
+        record = JobRecord(tuple(self.overrides), self.identity, self.code, seconds)
         try:
-            write_json(self.folder / "job.json", contents)
+            write_json(self.folder / "job.json", records.plain(record))
         except OSError as error:  # a full disk must not end the other jobs
             log.warning("%s: %s", error.filename or self.folder, error.strerror or error)
 
@@ -254,23 +268,28 @@ def environment(data_path: str | None) -> dict[str, str]:
 # --- results of jobs ------------------------------------------------------------------------------------------------
 
 
-def recorded(folder: Path) -> dict[str, Any] | None:
+def recorded(folder: Path) -> JobRecord | None:
     """Return the contents of a folder's ``job.json``; None if it is missing or damaged."""
-    contents = _object(folder / "job.json")
-    if contents is None:
-        return None
-    code, seconds = contents.get("exit_code"), contents.get("seconds")
-    sound = isinstance(code, int | None) and isinstance(seconds, int | float | None)
-    return contents if sound else None
-
-
-def _object(file: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file; None if the file is missing or damaged."""
     try:
-        contents = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = records.read(JobRecord, json.loads((folder / "job.json").read_text(encoding="utf-8")))
+    except UNREADABLE:
         return None
-    return contents if isinstance(contents, dict) else None
+    sound = isinstance(record.exit_code, int | None) and isinstance(record.seconds, int | float | None)
+    return record if sound else None
+
+
+def seconds_of(folder: Path) -> float:
+    """Return the duration of a folder's job so far; 0 if it is not recorded."""
+    record = recorded(folder)
+    return float(record.seconds or 0) if record else 0.0
+
+
+def _is_object(file: Path) -> bool:
+    """Return whether a JSON file holds an object; False if it is missing or damaged."""
+    try:
+        return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
+    except UNREADABLE:
+        return False
 
 
 def outcome(folder: Path, code: int | None) -> str:
@@ -287,9 +306,9 @@ def outcome(folder: Path, code: int | None) -> str:
 
 def has_result(folder: Path) -> bool:
     """Return whether a job's results are complete: those of a training, or of the learning-rate finder."""
-    trained = _object(folder / "metrics.json") is not None
+    trained = _is_object(folder / "metrics.json")
     whole = all((folder / name).exists() for name in ("history.csv", "predictions.csv"))
-    return (trained and whole) or _object(folder / "lr_finder.json") is not None
+    return (trained and whole) or _is_object(folder / "lr_finder.json")
 
 
 def last_words(folder: Path) -> str:

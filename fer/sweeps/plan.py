@@ -8,22 +8,24 @@ launchers only from the package ``hydra_plugins`` and writes into job folders be
 
 import itertools
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fer.config.conf import plain, search_paths, spelled, unquoted
 from fer.config.errors import FerError
 from fer.config.hydra import alternatives, composed, composed_sweep, offer_networks
 from fer.config.schema import build
-from fer.config.settings import SweepSettings, TrainSettings
+from fer.config.settings import Config, SweepSettings, TrainSettings
 from fer.runs.run_folder import SWEEP, identity
 from fer.sweeps import jobs
-from fer.sweeps.jobs import Job
+from fer.sweeps.jobs import Job, JobRecord
+from fer.system import records
 from fer.system.files import read_record
+from fer.system.records import Json
 
 FILE = SWEEP.mark
+SCHEMA = 1  # of sweep.json
 MANY = 20  # jobs; composing as many takes seconds
 DONE, CUT_OFF = 2, 1  # ranks of a sweep's earlier jobs
 HYDRAS = ("hydra.", "hydra/")
@@ -63,6 +65,46 @@ class Asked:
     def foreign(self) -> bool:
         """Whether one of Hydra's other launchers runs the jobs."""
         return any(text.startswith("hydra/launcher=") and text != "hydra/launcher=basic" for text in self.hydra)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job in ``sweep.json``: everything that another process needs to run it, see ``Job``."""
+
+    folder: str
+    overrides: tuple[str, ...]
+    identity: str = ""
+    epochs: int = 1
+    more: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    resume: bool = False
+
+    @classmethod
+    def for_job(cls, job: Job) -> "Entry":
+        """Return the entry of a job."""
+        return cls(
+            str(job.folder),
+            tuple(job.overrides),
+            job.identity,
+            job.epochs,
+            tuple(job.more),
+            job.environment,
+            job.resume,
+        )
+
+    def job(self) -> Job:
+        """Return the job, which has not begun."""
+        named = self.identity, self.epochs, self.more, self.resume
+        return Job(Path(self.folder), self.overrides, self.environment, *named)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord:
+    """The contents of ``sweep.json``: the overrides of the command line, and the jobs."""
+
+    schema: int = SCHEMA
+    arguments: tuple[str, ...]
+    jobs: tuple[Entry, ...]
 
 
 @dataclass
@@ -131,7 +173,7 @@ def _with_stored(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     overrides = [text for text in given if not text.startswith("sweep.resume=")]
     if resumed is None:
         return overrides, None
-    before = {text.partition("=")[0]: text for text in stored(resumed)["arguments"]}
+    before = {text.partition("=")[0]: text for text in stored(resumed).arguments}
     overrides = list((before | {text.partition("=")[0]: text for text in overrides}).values())
     offer_networks(overrides)
     return overrides, resumed
@@ -143,17 +185,20 @@ def _resumed(overrides: Sequence[str]) -> Path | None:
     return Path(unquoted(given[-1])).expanduser().absolute() if given and given[-1] not in ("", "null") else None
 
 
-def stored(folder: Path) -> dict[str, Any]:
+def stored(folder: Path) -> SweepRecord:
     """Return the contents of ``sweep.json``.
 
     Raises:
         FerError: the file is missing or damaged.
     """
 
-    def sound(record: dict[str, Any]) -> bool:
-        return all(isinstance(text, str) for text in record["arguments"]) and isinstance(record["jobs"], list)
+    def of(contents: Json) -> SweepRecord:
+        record = records.read(SweepRecord, contents)
+        if not all(isinstance(text, str) for text in record.arguments):
+            raise ValueError("it has an unknown layout")
+        return record
 
-    return read_record(folder / FILE, "sweep", "sweep folder", sound)
+    return read_record(folder / FILE, "sweep", "sweep folder", of)
 
 
 def _refuse_used(folder: Path, resumed: Path | None, of_sweep: dict[str, list[str]]) -> None:
@@ -235,7 +280,7 @@ def planned(asked: Asked) -> Plan:
 
 def _job(
     overrides: Sequence[str],
-    config: dict[str, Any],
+    config: Config,
     name: str,
     asked: Asked,
     earlier: Earlier | None,
@@ -246,7 +291,7 @@ def _job(
     epochs = config["trainer"]["max_epochs"]
     if earlier is not None and earlier.rank == DONE:
         job = Job(earlier.folder, overrides, {}, name, epochs, more)
-        job.code, job.seconds = 0, float((jobs.recorded(earlier.folder) or {}).get("seconds") or 0)
+        job.code, job.seconds = 0, jobs.seconds_of(earlier.folder)
         return job
     try:
         build(TrainSettings, config)
@@ -270,7 +315,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def finished(folder: Path) -> list[Path]:
     """Return the folders of a sweep's successful jobs, by number."""
-    return [entry for entry in _folders(folder) if _rank(entry, jobs.recorded(entry) or {}) == DONE]
+    return [entry for entry in _folders(folder) if _rank(entry, jobs.recorded(entry) or JobRecord()) == DONE]
 
 
 def _free_numbers(folder: Path) -> Iterator[int]:
@@ -289,18 +334,18 @@ def _earlier(folder: Path) -> dict[str, Earlier]:
         record = jobs.recorded(entry)
         if record is None:
             continue
-        if record.get("exit_code") is None and jobs.lives(entry):
+        if record.exit_code is None and jobs.lives(entry):
             raise FerError(f"{folder}: its job {entry.name} still runs; wait for its end, or stop it")
-        name, job = str(record.get("identity")), Earlier(entry, _rank(entry, record))
+        name, job = record.identity, Earlier(entry, _rank(entry, record))
         if name not in by_identity or job.rank >= by_identity[name].rank:
             by_identity[name] = job
     return by_identity
 
 
-def _rank(folder: Path, record: dict[str, Any]) -> int:
-    code = record.get("exit_code")
+def _rank(folder: Path, record: JobRecord) -> int:
+    code = record.exit_code
     if code == 0 and jobs.has_result(folder):
         return DONE
-    cut_off = code is None or code in jobs.SAVED or (isinstance(code, int) and code < 0)
+    cut_off = code is None or code in jobs.SAVED or code < 0
     resumable = all((folder / name).exists() for name in ("checkpoints/last.ckpt", ".hydra/config.yaml"))
     return CUT_OFF if cut_off and resumable else 0

@@ -9,7 +9,6 @@ import shlex
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -18,8 +17,9 @@ from fer.config import hydra
 from fer.config.conf import quoted
 from fer.config.errors import Interrupted
 from fer.sweeps import jobs, status
-from fer.sweeps.jobs import Job
-from fer.sweeps.plan import FILE, Asked, Plan, finished, planned, read, stored
+from fer.sweeps.jobs import Job, JobRecord
+from fer.sweeps.plan import FILE, Asked, Entry, Plan, SweepRecord, finished, planned, read, stored
+from fer.system import records
 from fer.system.files import write_json
 from fer.system.slots import Slots, slots
 from fer.system.terminal import logged, shown
@@ -44,7 +44,8 @@ def run(arguments: Sequence[str]) -> int:
     file = asked.folder / "sweep.log"
     with open(file, "ab") as lock:
         jobs.hold(lock)  # one process works on a sweep at a time
-        write_json(asked.folder / FILE, {"schema": 1, "arguments": list(asked.overrides), "jobs": _entries(plan.jobs)})
+        record = SweepRecord(arguments=tuple(asked.overrides), jobs=tuple(map(Entry.for_job, plan.jobs)))
+        write_json(asked.folder / FILE, records.plain(record))
         with logged(file):
             where = "by Hydra's launcher" if asked.foreign else job_slots.description
             announce(plan, asked.folder, len(waiting), where)
@@ -103,22 +104,6 @@ def announce(plan: Plan, folder: Path, waiting: int, where: str) -> None:
 # --- Hydra's other launchers ----------------------------------------------------------------------------------------
 
 
-def _entries(planned_jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """Return the jobs' entries in ``sweep.json``: everything that another process needs to run one."""
-    return [
-        {
-            "folder": str(job.folder),
-            "overrides": list(job.overrides),
-            "identity": job.identity,
-            "epochs": job.epochs,
-            "more": list(job.more),
-            "environment": dict(job.environment),
-            "resume": job.resume,
-        }
-        for job in planned_jobs
-    ]
-
-
 def launch(asked: Asked, waiting: Sequence[Job], watch: jobs.Watch) -> None:
     """Run the jobs by one of Hydra's launchers, which decides how many run at once, and where.
 
@@ -127,7 +112,7 @@ def launch(asked: Asked, waiting: Sequence[Job], watch: jobs.Watch) -> None:
     """
     if not waiting:
         return
-    folders = [entry["folder"] for entry in stored(asked.folder)["jobs"]]
+    folders = [entry.folder for entry in stored(asked.folder).jobs]
     overrides = [
         *(text for text in asked.hydra if not text.startswith("hydra.searchpath=")),
         f"hydra.sweep.dir={quoted(str(asked.folder))}",
@@ -141,15 +126,15 @@ def launch(asked: Asked, waiting: Sequence[Job], watch: jobs.Watch) -> None:
         raise Interrupted("interrupted by SIGINT; running jobs save themselves", 130) from None
     finally:
         for job in waiting:
-            record = jobs.recorded(job.folder) or {}
-            job.code, job.seconds = record.get("exit_code"), float(record.get("seconds") or 0)
+            record = jobs.recorded(job.folder) or JobRecord()
+            job.code, job.seconds = record.exit_code, float(record.seconds or 0)
             watch.ended(job)
 
 
 def run_one(config: DictConfig) -> int | None:
     """Run one job of ``sweep.json``; the task of Hydra's launchers, perhaps on another machine."""
-    entry = stored(Path(HydraConfig.get().sweep.dir))["jobs"][config.sweep.job]
-    job = Job(**{**entry, "folder": Path(entry["folder"])})
+    number: int = config.sweep.job
+    job = stored(Path(HydraConfig.get().sweep.dir)).jobs[number].job()
     jobs.run(jobs.in_order(deque([job])), [{}], jobs.Watch())
     return job.code
 

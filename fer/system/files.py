@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from fer.config.errors import FerError
+from fer.system.records import Json
+
+T = TypeVar("T")
 
 # errors of reading a damaged file, such as a row number of twenty digits or brackets a thousand deep
 UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error)
@@ -52,21 +55,21 @@ def why(error: Exception) -> str:
     return " ".join(reason.split())[:200]
 
 
-def write_json(file: Path, contents: dict[str, Any] | list[dict[str, Any]]) -> None:
+def write_json(file: Path, contents: object) -> None:
     """Write plain values as JSON, whole or not at all."""
     with written_whole(file) as stream:
         json.dump(contents, stream, indent=2)
         stream.write("\n")
 
 
-def read_list(file: Path) -> list[dict[str, Any]]:
+def read_list(file: Path) -> list[Json]:
     """Return the entries of a JSON file that is a list of objects.
 
     Raises:
         FerError: the file is damaged.
     """
     try:
-        entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+        entries: list[Json] = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise ValueError("it is no list of entries")
     except ValueError as error:
@@ -74,14 +77,14 @@ def read_list(file: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def read_record(file: Path, kind: str, missing: str, sound: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Return the record of an earlier sweep or search.
+def read_record(file: Path, kind: str, missing: str, of: Callable[[Json], T]) -> T:
+    """Return the record of an earlier sweep, search or campaign.
 
     Args:
-        file: ``sweep.json`` or ``tune.json`` in its folder.
-        kind: "sweep" or "search".
+        file: ``sweep.json``, ``tune.json`` or ``best.json`` in its folder.
+        kind: "sweep", "search" or "campaign".
         missing: name of the kind of folder, for the message that the file is missing.
-        sound: check of the record's layout; may raise ``LookupError`` or ``TypeError``.
+        of: function that makes the record of the file's object; its errors of ``UNREADABLE`` mean damage.
 
     Raises:
         FerError: the file is missing or damaged.
@@ -89,12 +92,9 @@ def read_record(file: Path, kind: str, missing: str, sound: Callable[[dict[str, 
     if not file.is_file():
         raise FerError(f"{file.parent}: no {missing} (it has no {file.name})")
     try:
-        contents: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not sound(contents):
-            raise ValueError("it has an unknown layout")
-    except (ValueError, LookupError, TypeError) as error:
-        raise FerError(f"{file}: damaged ({error}); start a new {kind} in another folder") from error
-    return contents
+        return of(json.loads(file.read_text(encoding="utf-8")))
+    except UNREADABLE as error:
+        raise FerError(f"{file}: damaged ({why(error)}); start a new {kind} in another folder") from error
 
 
 def new_folder(parent: Path, name: str) -> Path:

@@ -101,9 +101,9 @@ def _value(hint: Any, value: Any) -> Any:
     if is_dataclass(kind):
         return read(kind, value)  # type: ignore[arg-type]  # a class, which mypy cannot see
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin is tuple:
-        return tuple(_value(arguments[0], each) for each in value)
-    if origin is collections.abc.Mapping:
+    if origin in (tuple, list):
+        return origin(_value(arguments[0], each) for each in value)
+    if origin in (dict, collections.abc.Mapping):
         return {name: _value(arguments[1], each) for name, each in value.items()}
     if isinstance(kind, type) and hasattr(kind, "_fields"):  # a NamedTuple: a list, or an object of its fields
         return kind(**value) if isinstance(value, Mapping) else kind(*value)

@@ -87,9 +87,9 @@ def test_a_whole_campaign_of_drawn_faces(best, tmp_path):
     folder, record = tmp_path / "one", read(tmp_path / "one")
     assert took < 1.05 * 3600 * float(HOURS) + 20  # the start of Python and its modules is not on the campaign's clock
     assert {network.state for network in record.networks} <= {"done", "stopped"}
-    assert [network.name for network in record.of("student")] == ["student_0", "student_1", "student_2"]
+    assert [network.name for network in record.of_role("student")] == ["student_0", "student_1", "student_2"]
     assert record.chosen_teachers
-    assert all(network.teachers == record.chosen_teachers for network in (*record.of("student"), *record.of("small")))
+    assert all(network.teachers == record.chosen_teachers for network in (*record.of_role("student"), *record.of_role("small")))
     for name in ("best.html", "best.json", "best.safetensors", "best.md", "small.safetensors", "best.log"):
         assert (folder / name).stat().st_size
     assert metrics(folder / "small")["parameters"] < 500_000
@@ -114,11 +114,11 @@ def test_a_whole_campaign_of_drawn_faces(best, tmp_path):
 def _is_what_its_members_say(folder, record):
     """Mix the members by hand, and compare with what the ensemble's predictions hold."""
     total = 0.0
-    for one in record.ensemble["members"]:
-        file = folder / one["name"] / "evaluations" / "test_ten_crop" / "predictions.csv"
+    for one in record.ensemble.members:
+        file = folder / one.name / "evaluations" / "test_ten_crop" / "predictions.csv"
         said = predictions.read(file).probabilities
-        warm = said ** (1 / one["temperature"])
-        total = total + one["weight"] * warm / warm.sum(1, keepdims=True)
+        warm = said ** (1 / one.temperature)
+        total = total + one.weight * warm / warm.sum(1, keepdims=True)
     written = predictions.read(folder / "ensemble" / "evaluations" / "test_ten_crop" / "predictions.csv")
     assert abs(written.probabilities - total).max() < 1e-4
     found = metrics(folder / "ensemble" / "evaluations" / "test_ten_crop")

@@ -5,14 +5,33 @@ import json
 import pytest
 
 from fer.campaign.plan import Pace, Training
-from fer.campaign.record import FILE, Clock, Line, Network, Phase, Record, Request, keep, read
+from fer.campaign.record import (
+    FILE,
+    Clock,
+    Ensemble,
+    Line,
+    Member,
+    Network,
+    Phase,
+    Record,
+    Request,
+    SharedFile,
+    keep,
+    read,
+)
 from fer.config.errors import FerError
+from fer.metrics.results import SelectionRecord, Step
+from fer.system.machine import Hardware, MachineRecord
+
+SELECTION = {
+    "given": 1, "left_out": (), "steps": (Step("student_0", 0.9, 0.7),), "best_alone_val": 0.7, "all_equal_val": 0.7,
+}  # fmt: skip
 
 
 @pytest.fixture
 def folder(tmp_path):
     training = Training("student_0", "student", ("seed=0",), 12, 60.0, 5.0)
-    network = Network.of(training, ["seed=0"], ["tiny"])
+    network = Network.planned(training, ["seed=0"], ["tiny"])
     network.state, network.began, network.ended, network.accuracy_val = "stopped", 5.5, 60.0, 0.7
     record = Record(
         Request(0.5, "faces.csv", settings=("data.on_bad=skip",), earlier=("a", "b")),
@@ -22,7 +41,9 @@ def folder(tmp_path):
         phases=[Phase("members", 0.0, 10.0, 0.5)],
         networks=[network],
         lines=[Line("student_0", "student", "val", "ten_crop", "student_0/evaluations/val_ten_crop")],
-        ensemble={"members": [], "temperature": 1.0, "selection": {}},
+        ensemble=Ensemble((Member("student_0", 1.0, 1.2),), 1.1, SelectionRecord(**SELECTION)),
+        shared={"best.safetensors": SharedFile("student_0", 1234, 0.7)},
+        provenance=MachineRecord(versions={"fer": "1"}, hardware=Hardware(cpu="one", cores=2)),
     )
     keep(record, tmp_path, Clock(100.0))
     return tmp_path, record
@@ -52,6 +73,7 @@ def test_the_clock_stands_still_between_an_interruption_and_resume():
         lambda held: held.update(request=None),
         lambda held: held.update(measured=[]),
         lambda held: held.update(notes=None),
+        lambda held: held.update(ensemble={"members": 3}),
         lambda held: held.update(spent="abc"),
         lambda held: held["networks"][0].update(state="strange"),
         lambda held: held["networks"][0].update(overrides=["+hydra.callbacks.x={_target_:os.mkdir,path:made}"]),

@@ -213,7 +213,7 @@ run([job(Path({str(tmp_path / "0")!r}), SAVES.format(ready={str(tmp_path / "read
     sweep.wait()
     until(lambda: not jobs.lives(tmp_path / "0"))
     assert (tmp_path / "0" / "console.log").read_text() == "saved\n"
-    assert jobs.recorded(tmp_path / "0")["exit_code"] is None  # nobody was there to note it
+    assert jobs.recorded(tmp_path / "0").exit_code is None  # nobody was there to note it
     assert jobs.outcome(tmp_path / "0", None) == "ended with the process that ran it"
 
 

@@ -6,11 +6,10 @@ differently when another experiment inherits the file.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fer.config.conf import as_yaml, plain, quoted, spelled, stored
 from fer.config.hydra import changes, composed
-from fer.config.settings import leaves
+from fer.config.settings import Config, Section, leaves
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.runs.run_folder import computed_settings, configuration_of, identity
 from fer.system.files import written_whole
@@ -42,7 +41,7 @@ def write(folder: Path, run: Path, paths: Sequence[str], named: Sequence[str], a
     return beside(config)
 
 
-def text(run: Path, config: Mapping[str, Any], paths: Sequence[str], named: Sequence[str], about: Sequence[str]) -> str:
+def text(run: Path, config: Config, paths: Sequence[str], named: Sequence[str], about: Sequence[str]) -> str:
     """Return the experiment's YAML: every group's choice, and the keys that differ from the choices' defaults."""
     chosen = stored(run, "hydra.yaml")["hydra"]["runtime"]["choices"]
     choices = {group: choice for group, choice in chosen.items() if group != FOLDER and choice is not None}
@@ -60,9 +59,9 @@ def text(run: Path, config: Mapping[str, Any], paths: Sequence[str], named: Sequ
     return "\n".join(lines) + "\n" + (f"\n{as_yaml(nested(written))}" if written else "")
 
 
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+def nested(values: Mapping[str, object]) -> Section:
     """Return values with dotted keys as nested sections."""
-    tree: dict[str, Any] = {}
+    tree: Section = {}
     for key, value in values.items():
         *sections, last = key.split(".")
         branch = tree
@@ -72,14 +71,14 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _apart(config: Mapping[str, Any]) -> list[str]:
+def _apart(config: Config) -> list[str]:
     """Return the keys that an experiment leaves to the command line."""
     values = computed_settings(config)
     of_machine = [key for key in ONE_MACHINE if values[key] is not None and values[key] != SYNTHETIC]
     return [*of_machine, *([EARLY] if values[EARLY] else [])]
 
 
-def beside(config: Mapping[str, Any]) -> list[str]:
+def beside(config: Config) -> list[str]:
     """Return the overrides that a command line needs beside an experiment."""
     values = computed_settings(config)
     return [f"{key}={spelled(values[key])}" for key in _apart(config)]

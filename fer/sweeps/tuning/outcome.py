@@ -1,36 +1,35 @@
 """The results of a search: its record, the table of trials, the best trial as an experiment, the page."""
 
-import json
 import logging
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.conf import choices_of, spelled
 from fer.config.settings import leaves, worded
+from fer.metrics import results as metrics_json
 from fer.metrics.statistics import Difference, Interval, accuracy_interval, paired_difference
 from fer.runs import load
 from fer.runs.run_folder import computed_settings, configuration_of
 from fer.runs.trials import Trial, best, counted, counts, leading, write_csv
 from fer.sweeps.tuning import experiment
 from fer.sweeps.tuning.proposals import importances
-from fer.sweeps.tuning.request import FILE, Request
+from fer.sweeps.tuning.request import FILE, Request, SearchRecord
 from fer.sweeps.tuning.search import Search
-from fer.system import machine
+from fer.system import machine, records
 from fer.system.files import write_json
+from fer.system.machine import Hardware
 from fer.system.terminal import shown
 from fer.system.text import clock
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
 ACCURACY = "accuracy/val"
 
 
@@ -73,23 +72,26 @@ def keep(outcome: Outcome) -> None:
     request, trials = outcome.request, outcome.search.trials()
     keys = [parameter.key for parameter in request.parameters]
     write_csv(outcome.folder / "trials.csv", trials, keys, outcome.monitor)
-    best_trial = outcome.best
-    record: dict[str, Any] = {
-        "schema": SCHEMA,
-        "command": outcome.command,
-        "arguments": list(request.overrides),
-        "monitor": outcome.monitor,
-        "space": request.space,
-        "settings": asdict(request.settings),
-        "config": computed_settings(request.config),
-        "seconds": round(outcome.search.seconds(), 1),
-        "trials": counts(trials),
-        "best": None if best_trial is None else asdict(best_trial),
-        "versions": machine.versions() | {"optuna": metadata.version("optuna")},
-        "commit": machine.commit(),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    write_json(outcome.folder / FILE, record)
+    record = SearchRecord(
+        command=outcome.command,
+        arguments=tuple(request.overrides),
+        monitor=outcome.monitor,
+        space=request.space,
+        settings=request.settings,
+        config=computed_settings(request.config),
+        seconds=round(outcome.search.seconds(), 1),
+        trials=counts(trials),
+        best=outcome.best,
+        versions=versions(),
+        commit=machine.commit(),
+        written=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_json(outcome.folder / FILE, records.plain(record))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of this library, of its main dependencies and of Optuna."""
+    return machine.versions() | {"optuna": metadata.version("optuna")}
 
 
 # --- the end --------------------------------------------------------------------------------------------------------
@@ -146,25 +148,27 @@ def _worth(outcome: Outcome, best_trial: Trial) -> str:
 def _opening(outcome: Outcome, best_trial: Trial) -> list[str]:
     """Return the experiment's opening comment: its value, the search, the command."""
     run, settings = outcome.runs(best_trial)[0], outcome.request.settings
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    results = metrics_json.read(run / "metrics.json")
+    training, hardware = results.training, results.machine.hardware
+    assert training is not None  # a trial's file is a training's
     beside = "".join(f" {text.partition('=')[0]}=..." for text in experiment.beside(configuration_of(run)))
     seeds = f", the mean of {len(best_trial.values)} seeds" if len(best_trial.values) > 1 else ""
     trials = outcome.search.trials()
-    same = "" if metrics["hardware"]["gpu"] else f", trainer.threads={metrics['hardware']['threads']} to the last digit"
+    same = "" if hardware.gpu else f", trainer.threads={hardware.threads} to the last digit"
     return [
-        f"The best of {len(trials)} trials of fer.tune ({counted(trials)}), {metrics['finished'][:10]}:",
-        f"{_worth(outcome, best_trial)} of {metrics['n']:,} faces{seeds}, epoch {metrics['best_epoch']} of "
-        f"{metrics['epochs']}. The trial was chosen by this value, which is therefore optimistic.",
+        f"The best of {len(trials)} trials of fer.tune ({counted(trials)}), {(results.machine.finished or '')[:10]}:",
+        f"{_worth(outcome, best_trial)} of {results.scores.n:,} faces{seeds}, epoch {training.best_epoch} of "
+        f"{training.epochs}. The trial was chosen by this value, which is therefore optimistic.",
         f"{settings.sampler} (seed {settings.sampler_seed}), pruner {settings.pruner}, "
-        f"{clock(outcome.search.seconds())} on {_machine(metrics['hardware'])}.",
+        f"{clock(outcome.search.seconds())} on {_machine(hardware)}.",
         f"To train it again, from the folder above this file's folder{same}:",
         f"  python -m fer.train --config-dir . experiment=best{beside}",
     ]
 
 
-def _machine(about: Mapping[str, Any]) -> str:
-    threads = f"{about['threads']} thread{'' if about['threads'] == 1 else 's'} a run"
-    return f"{about['gpu']} ({about['cpu']})" if about["gpu"] else f"{about['cpu']}, {threads}, no GPU"
+def _machine(about: Hardware) -> str:
+    threads = f"{about.threads} thread{'' if about.threads == 1 else 's'} a run"
+    return f"{about.gpu} ({about.cpu})" if about.gpu else f"{about.cpu}, {threads}, no GPU"
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
@@ -203,14 +207,12 @@ def _data(outcome: Outcome) -> str:
     """Return the name of the data set, from the best run's metrics; "faces" before any trial is complete."""
     if outcome.best is None:
         return "faces"
-    metrics = json.loads((outcome.runs(outcome.best)[0] / "metrics.json").read_text(encoding="utf-8"))
-    return str(metrics["dataset"]["name"])
+    return metrics_json.read(outcome.runs(outcome.best)[0] / "metrics.json").dataset.name
 
 
 def _about(outcome: Outcome) -> dict[str, str]:
     settings, hardware = outcome.request.settings, machine.hardware()
     pruned = f"{settings.pruner}, not before epoch {settings.warmup_epochs + 1}"
-    versions = machine.versions() | {"optuna": metadata.version("optuna")}
     return {
         "command": outcome.command,
         "budget": f"{settings.trials} trials" + (f", {settings.hours:g} hours" if settings.hours else ""),
@@ -220,7 +222,7 @@ def _about(outcome: Outcome) -> dict[str, str]:
         "fixed, though in the space": ", ".join(outcome.request.fixed),
         "machine": hardware.gpu or f"{hardware.cpu}, {hardware.cores} cores, no GPU",
         "code": machine.commit() or "no checkout: the installed package",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
 
 

@@ -44,7 +44,7 @@ REDUCTION = 3  # hyperband keeps one trial in three, as its authors do (Li et al
 
 
 def opened(
-    folder: Path, settings: TuneSettings, monitor: str, most_epochs: int, baseline: Mapping[str, Any]
+    folder: Path, settings: TuneSettings, monitor: str, most_epochs: int, baseline: Mapping[str, object]
 ) -> optuna.Study:
     """Return the study of a new or resumed search.
 

@@ -1,21 +1,24 @@
 """The command line of ``fer.tune``: parsed, checked, and compared with the search that it resumes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fer.config.conf import plain, search_paths, spelled, unquoted
 from fer.config.errors import FerError
 from fer.config.hydra import alternatives, composed, offer_networks, refuse_additions, value_of
 from fer.config.schema import build
-from fer.config.settings import TrainSettings, TuneSettings
+from fer.config.settings import Config, TrainSettings, TuneSettings
 from fer.runs.run_folder import SEARCH, computed_settings, with_latest
+from fer.runs.trials import State, Trial
 from fer.sweeps.tuning import space
-from fer.sweeps.tuning.space import Parameter
+from fer.sweeps.tuning.space import Parameter, Ranges
+from fer.system import records
 from fer.system.files import read_record
+from fer.system.records import Json
 
 FILE = SEARCH.mark
+SCHEMA = 1  # of tune.json
 OF_SEARCH = ("tune.", "space=", "space.")  # start of an override that trials do not get
 NOT_HERE = {  # start of an override -> reason why a search refuses it
     "hydra": "a search makes its folders itself; name its folder with --out",
@@ -24,6 +27,41 @@ NOT_HERE = {  # start of an override -> reason why a search refuses it
     "budget.": "gives each trial its own number of epochs, which pruning cannot compare; tune.hours= limits a search",
     "lr_finder=true": "trains nothing that could be compared",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """The contents of ``tune.json``.
+
+    Args:
+        schema: version of the file.
+        command: command line that repeats the search.
+        arguments: its overrides.
+        monitor: metric that the search optimises.
+        space: key -> range or choices, as in YAML.
+        settings: of the search.
+        config: key -> value that all trials share.
+        seconds: duration, earlier parts included.
+        trials: state -> number of trials.
+        best: the best complete trial; None without one.
+        versions: of Python, of this library and of its main dependencies.
+        commit: of the code.
+        written: time of the writing, UTC.
+    """
+
+    schema: int = SCHEMA
+    command: str = ""
+    arguments: tuple[str, ...]
+    monitor: str = ""
+    space: Ranges
+    settings: TuneSettings = field(default_factory=TuneSettings)
+    config: Mapping[str, object]
+    seconds: float = 0.0
+    trials: Mapping[State, int] = field(default_factory=dict)
+    best: Trial | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    written: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,13 +82,13 @@ class Request:
 
     overrides: Sequence[str]
     trial_overrides: Sequence[str]
-    config: Mapping[str, Any]
+    config: Config
     settings: TuneSettings
-    space: Mapping[str, Any]
+    space: Ranges
     parameters: Sequence[Parameter]
     fixed: Sequence[str]
     folder: Path | None
-    before: Mapping[str, Any] | None
+    before: SearchRecord | None
 
     @property
     def paths(self) -> list[str]:
@@ -105,24 +143,26 @@ def _merged(arguments: Sequence[str]) -> list[str]:
     path = unquoted(given[-1]) if given else ""
     if path in ("", "null"):
         return list(arguments)
-    before = stored(Path(path).expanduser())["arguments"]
+    before = stored(Path(path).expanduser()).arguments
     return list({text.partition("=")[0]: text for text in (*before, *arguments)}.values())
 
 
-def stored(folder: Path) -> dict[str, Any]:
+def stored(folder: Path) -> SearchRecord:
     """Return the contents of a search's ``tune.json``.
 
     Raises:
         FerError: the file is missing or damaged.
     """
 
-    def sound(record: dict[str, Any]) -> bool:
-        return isinstance(record["arguments"], list) and isinstance(record["config"], dict) and "space" in record
+    def of(contents: Json) -> SearchRecord:
+        if not isinstance(contents["arguments"], list):
+            raise ValueError("its arguments are no list")
+        return records.read(SearchRecord, contents)
 
-    return read_record(folder / FILE, "search", "search", sound)
+    return read_record(folder / FILE, "search", "search", of)
 
 
-def _before(settings: TuneSettings) -> dict[str, Any] | None:
+def _before(settings: TuneSettings) -> SearchRecord | None:
     """Return the record of the search in the folder; None for a new search, which needs an empty folder."""
     if settings.resume is not None:
         return stored(Path(settings.resume).expanduser())
@@ -145,17 +185,17 @@ def _refuse(of_trials: Sequence[str]) -> None:
             raise FerError(f"{key}: takes one value for all trials; to search over several: space.{key}=[{values}]")
 
 
-def _space(section: Mapping[str, Any], of_search: Sequence[str]) -> dict[str, Any]:
+def _space(section: Ranges, of_search: Sequence[str]) -> Ranges:
     """Return the chosen space with the changes of the command line."""
     given = [(text.partition("=")[0].removeprefix("space."), text) for text in of_search if text.startswith("space.")]
     changed = {**section, **{key: value_of(text) for key, text in given}}
     return {key: values for key, values in changed.items() if values is not None}
 
 
-def _refuse_changes(asked: Request, before: Mapping[str, Any]) -> None:
+def _refuse_changes(asked: Request, before: SearchRecord) -> None:
     now = {**{f"space.{key}": values for key, values in asked.space.items()}, **computed_settings(asked.config)}
-    then = {**{f"space.{key}": values for key, values in before["space"].items()}, **before["config"]}
-    now["tune.seeds"], then["tune.seeds"] = asked.settings.seeds, before["settings"]["seeds"]
+    then = {**{f"space.{key}": values for key, values in before.space.items()}, **before.config}
+    now["tune.seeds"], then["tune.seeds"] = asked.settings.seeds, before.settings.seeds
     for key in sorted(now | then):
         if now.get(key) != then.get(key):
             raise FerError(

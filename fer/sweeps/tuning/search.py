@@ -20,7 +20,7 @@ from fer.config.conf import plain
 from fer.config.errors import FerError
 from fer.config.hydra import composed
 from fer.config.schema import build
-from fer.config.settings import TrainSettings, TuneSettings, mode, worded
+from fer.config.settings import Config, TrainSettings, TuneSettings, mode, worded
 from fer.runs.run_folder import identity
 from fer.runs.trials import Trial, best, counted
 from fer.sweeps import jobs
@@ -57,7 +57,7 @@ class Task:
     settings: TuneSettings
     parameters: Sequence[Parameter]
     trial_overrides: Sequence[str]
-    config: Mapping[str, Any]
+    config: Config
     environment: Mapping[str, str]
     slots: Sequence[Mapping[str, str]]
     spent: float = 0.0
@@ -73,7 +73,7 @@ class Task:
         varied = [end for parameter in self.parameters if parameter.key == EPOCHS for end in parameter.ends]
         return int(max(varied or [self.config["trainer"]["max_epochs"]]))
 
-    def baseline(self) -> dict[str, Any]:
+    def baseline(self) -> dict[str, object]:
         """Return key -> value of the first trial: the configured values that lie in the space."""
         return configured(self.parameters, self.trial_overrides) if self.settings.baseline else {}
 

@@ -12,7 +12,7 @@ from fer.config.conf import choices_of, plain, spelled
 from fer.config.errors import FerError, did_you_mean
 from fer.config.hydra import composed, import_plugins
 from fer.config.schema import build, check
-from fer.config.settings import TrainSettings, leaves, mode
+from fer.config.settings import Config, TrainSettings, leaves, mode
 
 DIGITS = 4  # significant digits of a drawn number: short to print, and exactly the trial's value
 FACES = "trials on different faces cannot be compared"
@@ -29,7 +29,8 @@ NEVER = {  # key or section -> reason why it is not searched
 }
 STILL = ("data.batch_size", "data.image_size", "trainer.")  # searched nevertheless, unless in NEVER themselves
 
-Compose = Callable[..., dict[str, Any]]  # function of overrides, added to those of all trials
+Ranges = Mapping[str, Any]  # key -> range or choices, as in a YAML file of conf/space
+Compose = Callable[..., Config]  # function of overrides, added to those of all trials
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Parameter:
 # --- from YAML ------------------------------------------------------------------------------------------------------
 
 
-def read(section: Mapping[str, Any], fixed: Mapping[str, str]) -> list[Parameter]:
+def read(section: Ranges, fixed: Mapping[str, str]) -> list[Parameter]:
     """Return the parameters of a section ``space``, those with conditions last.
 
     Args:
@@ -235,7 +236,7 @@ def checked(parameters: Sequence[Parameter], trial_overrides: Sequence[str]) -> 
     settings = [("", build(TrainSettings, base))]
     made = []
     for parameter in parameters:
-        configs: list[dict[str, Any]] = []
+        configs: list[Config] = []
         for context in _contexts(parameter, groups):
             where = ", ".join(["space", *_relevant(parameter, context)]) + ": "
             with _prefixed(where):
@@ -247,7 +248,7 @@ def checked(parameters: Sequence[Parameter], trial_overrides: Sequence[str]) -> 
     return made
 
 
-def configured(parameters: Sequence[Parameter], trial_overrides: Sequence[str]) -> dict[str, Any]:
+def configured(parameters: Sequence[Parameter], trial_overrides: Sequence[str]) -> dict[str, object]:
     """Return key -> configured value, as Optuna draws it, for the parameters whose configured value is in the space.
 
     Args:
@@ -289,9 +290,7 @@ def _relevant(parameter: Parameter, context: Sequence[str]) -> list[str]:
     return [text for text in context if text.partition("=")[0] in keys]
 
 
-def _configurations(
-    parameter: Parameter, context: tuple[str, ...], compose: Compose, *, group: bool
-) -> list[dict[str, Any]]:
+def _configurations(parameter: Parameter, context: tuple[str, ...], compose: Compose, *, group: bool) -> list[Config]:
     """Return a configuration for each choice or end of the parameter."""
     key = parameter.key
     if group:
@@ -306,13 +305,13 @@ def _configurations(
     return [_with(config, key.split("."), end) for end in parameter.ends]
 
 
-def _with(config: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+def _with(config: Config, path: Sequence[str], value: Any) -> Config:
     """Return a copy of a configuration with another value at ``path``."""
     first, *rest = path
     return {**config, first: _with(config[first], rest, value) if rest else value}
 
 
-def _is_whole(parameter: Parameter, configs: Sequence[Mapping[str, Any]]) -> bool:
+def _is_whole(parameter: Parameter, configs: Sequence[Config]) -> bool:
     """Return whether a range has whole numbers only: its ends are whole, and the configured value is no fraction."""
     span = parameter.span
     written = all(isinstance(number, int) for number in (span.low, span.high, span.step or 1))
