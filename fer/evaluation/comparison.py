@@ -85,7 +85,7 @@ class Baseline(NamedTuple):
     def _paired(self, predicted: Tensor, targets: Tensor, kept: Tensor | None = None) -> Paired:
         """Return the differences on all N faces, or on those kept, (N,)."""
         whole = (predicted, self.probabilities, targets)
-        return Paired.of(classification.paired(*(whole if kept is None else (part[kept] for part in whole))))
+        return classification.paired(*(whole if kept is None else (part[kept] for part in whole)))
 
 
 def read_predictions(file: Path, data: FERDataModule, split: str) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fer.data.datamodule import FERDataModule
 from fer.metrics import classification
 from fer.metrics.calibration import area_under_risk, risk_by_coverage, tempered
-from fer.metrics.results import Calibrated, Measured, Scores, Selective, Soft
+from fer.metrics.results import Measured, Scores, Selective, Soft
 from fer.runs.predictions import Scored
 
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # shares of the faces, the most confident first, whose error is reported
@@ -56,9 +56,9 @@ def measured(scored: Scored, temperature: float | None) -> Measured:
     calibrated = None
     if temperature is not None:
         warm = torch.from_numpy(tempered(scored.probabilities, temperature))
-        calibrated = Calibrated.of(classification.proper(warm, targets))
+        calibrated = classification.proper(warm, targets)
     return Measured(
-        scores=Scores.of(classification.score(predicted, targets, scored.classes)),
+        scores=classification.score(predicted, targets, scored.classes),
         temperature=temperature,
         calibrated=calibrated,
         selective=selective(scored, temperature or 1.0),
@@ -89,7 +89,7 @@ def clean(predicted: Tensor, targets: Tensor, kept: NDArray[np.bool_], classes: 
     if not kept.any():
         return None
     indices = torch.from_numpy(kept)
-    return Scores.of(classification.score(predicted[indices], targets[indices], classes))
+    return classification.score(predicted[indices], targets[indices], classes)
 
 
 def selective(scored: Scored, temperature: float) -> Selective:

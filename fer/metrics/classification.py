@@ -6,8 +6,8 @@ interval and paired differences. Metrics by rank are sums over sorted scores, so
 0.8 s. Tests compare all with scikit-learn to 1e-6.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from fer.metrics.calibration import (
     debiased_error,
     expected_error,
 )
+from fer.metrics.results import Calibrated, Difference, Paired, PerClass, Scores, Value
 from fer.metrics.running import from_confusion
-from fer.metrics.statistics import mcnemar, wilson
+from fer.metrics.statistics import Interval, mcnemar, wilson
 from fer.metrics.table import METRICS, SAMPLED
 
 DRAWS = 1000  # bootstrap samples of the faces
@@ -148,8 +149,8 @@ def kappa(confusion: Tensor) -> Tensor:
 # --- one network ----------------------------------------------------------------------------------------------------
 
 
-def score(predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """Return the metrics of N predictions, as plain values, with their 95 % intervals.
+def score(predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> Scores:
+    """Return the metrics of N predictions with their 95 % intervals.
 
     Intervals of proportions are Wilson's, the others come from a bootstrap. Calibration errors come with the values of
     a calibrated network instead (``calibration``). A metric that is undefined for these faces is None.
@@ -164,50 +165,43 @@ def score(predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> dict[st
     whole = {name: values[0] for name, values in metrics(torch.ones(1, count, dtype=torch.float64)).items()}
     bootstrap = intervals(metrics, targets, int((predicted.argmax(1) == targets).sum()))
     confusion = metrics.sums[:, : metrics.classes**2].sum(0).long().view(metrics.classes, -1)
-    overall: dict[str, Any] = {}
+    overall = {}
     for name in SAMPLED:
         value = float(whole[name])
-        binomial = METRICS[name].binomial
-        overall |= {
-            name: none_for_nan(value),
-            f"{name}_ci95": wilson(round(value * count), count) if binomial else bootstrap[name],
-        }
-    return {
-        "n": count,
-        **overall,
-        **calibration(predicted, targets),
-        "per_class": per_class(whole, bootstrap, confusion, classes),
-        "confusion": confusion.tolist(),
-    }
+        ends = _wilson(round(value * count), count) if METRICS[name].binomial else bootstrap.overall[name]
+        overall[name] = Value(none_for_nan(value), ends)
+    return Scores(
+        count,
+        {**overall, **calibration(predicted, targets)},
+        per_class(whole, bootstrap, confusion, classes),
+        tuple(map(tuple, confusion.tolist())),
+    )
 
 
 def per_class(
-    whole: dict[str, Tensor], bootstrap: dict[str, Any], confusion: Tensor, classes: Sequence[str]
-) -> dict[str, dict[str, Any]]:
+    whole: Mapping[str, Tensor], bootstrap: "Intervals", confusion: Tensor, classes: Sequence[str]
+) -> dict[str, PerClass]:
     """Return class -> its metrics with intervals; those of recall and precision are Wilson's."""
+
+    def measured(metric: str, label: int, interval: Interval | None) -> Value:
+        return Value(none_for_nan(float(whole[f"class_{metric}"][label])), interval)
+
     table = {}
     for label, name in enumerate(classes):
-        hits, support = int(confusion[label, label]), int(confusion[label].sum())
-        predicted = int(confusion[:, label].sum())
-        table[name] = {
-            "precision": none_for_nan(float(whole["class_precision"][label])),
-            "precision_ci95": wilson(hits, predicted),
-            "recall": none_for_nan(float(whole["class_recall"][label])),
-            "recall_ci95": wilson(hits, support),
-            **{
-                key: value
-                for metric in CLASS_SAMPLED
-                for key, value in (
-                    (metric, none_for_nan(float(whole[f"class_{metric}"][label]))),
-                    (f"{metric}_ci95", bootstrap[f"class_{metric}"][label] if support >= LEAST else None),
-                )
-            },
-            "support": support,
+        hits, support, predicted = (
+            int(n) for n in (confusion[label, label], confusion[label].sum(), confusion[:, label].sum())
+        )
+        sampled = {
+            metric: measured(metric, label, bootstrap.classes[metric][label] if support >= LEAST else None)
+            for metric in CLASS_SAMPLED
         }
+        precision = measured("precision", label, _wilson(hits, predicted))
+        recall = measured("recall", label, _wilson(hits, support))
+        table[name] = PerClass(precision=precision, recall=recall, **sampled, support=support)
     return table
 
 
-def proper(predicted: Tensor, targets: Tensor) -> dict[str, Any]:
+def proper(predicted: Tensor, targets: Tensor) -> Calibrated:
     """Return the metrics that a temperature changes: NLL and Brier score with intervals, and the calibration errors.
 
     Args:
@@ -223,15 +217,15 @@ def proper(predicted: Tensor, targets: Tensor) -> dict[str, Any]:
     whole = {name: float(values[0]) for name, values in means(torch.ones(1, count, dtype=torch.float64)).items()}
     correct = int((predicted.argmax(1) == targets).sum())
     samples = _bootstrapped(count, means) if min(correct, count - correct) >= LEAST else None
-    ends = {f"{name}_ci95": _percentiles(samples[name]) if samples else None for name in whole}
-    return {**whole, **ends, **calibration(predicted, targets)}
+    found = {name: Value(value, _percentiles(samples[name]) if samples else None) for name, value in whole.items()}
+    return Calibrated({**found, **calibration(predicted, targets)})
 
 
-def calibration(predicted: Tensor, targets: Tensor) -> dict[str, float]:
+def calibration(predicted: Tensor, targets: Tensor) -> dict[str, Value]:
     """Return the expected calibration error in bins of equal width and in bins of equal numbers of faces.
 
-    Each comes with ``..._if_calibrated`` and ``..._if_calibrated_mean``, 95th percentile and mean of the error that a
-    calibrated network with these confidences has on as many faces, and ``..._rms_debiased`` of ``debiased_error``.
+    Each has the 95th percentile of the error that a calibrated network with these confidences has on as many faces. The
+    mean of that error comes as ``..._if_calibrated_mean``, and ``debiased_error`` as ``..._rms_debiased``.
 
     Args:
         predicted: (N, C) probabilities.
@@ -240,19 +234,22 @@ def calibration(predicted: Tensor, targets: Tensor) -> dict[str, float]:
     probabilities, labels = predicted.numpy(), targets.numpy()
     confidence = probabilities.max(1)
     gaps = confidence.astype(np.float64) - (probabilities.argmax(1) == labels)
-    errors: dict[str, float] = {}
+    errors: dict[str, Value] = {}
     for name, error, indices in (
         ("ece", expected_error(bins_of(probabilities, labels)), bin_indices(confidence)),
         ("ece_adaptive", adaptive_error(probabilities, labels), bin_indices_by_rank(confidence)),
     ):
         mean, high = errors_if_calibrated(predicted, torch.from_numpy(indices))
         errors |= {
-            name: error,
-            f"{name}_if_calibrated": high,
-            f"{name}_if_calibrated_mean": mean,
-            f"{name}_rms_debiased": debiased_error(gaps, indices),
+            name: Value(error, if_calibrated=high),
+            f"{name}_if_calibrated_mean": Value(mean),
+            f"{name}_rms_debiased": Value(debiased_error(gaps, indices)),
         }
     return errors
+
+
+def _wilson(hits: int, count: int) -> Interval:
+    return Interval(*wilson(hits, count))
 
 
 def none_for_nan(value: float) -> float | None:
@@ -263,17 +260,27 @@ def none_for_nan(value: float) -> float | None:
 # --- bootstrap ------------------------------------------------------------------------------------------------------
 
 
-def intervals(metrics: Weighted, targets: Tensor, correct: int) -> dict[str, Any]:
-    """Return metric -> its 95 % interval [low, high]; for a metric of the classes, a list of intervals.
+@dataclass(frozen=True)
+class Intervals:
+    """The bootstrap's 95 % intervals: metric -> its own, metric of the classes -> one for each of C classes."""
+
+    overall: Mapping[str, Interval | None]
+    classes: Mapping[str, Sequence[Interval | None]]
+
+
+def intervals(metrics: Weighted, targets: Tensor, correct: int) -> Intervals:
+    """Return the 95 % intervals of the metrics of ``SAMPLED``, and of ``CLASS_SAMPLED`` for each class.
 
     Percentiles of a seeded bootstrap over the faces (Efron 1979). An interval is None if fewer than ``LEAST`` faces are
     classified correctly, or fewer are wrong: the bootstrap is unreliable then.
     """
-    names = [*SAMPLED, *(f"class_{metric}" for metric in CLASS_SAMPLED)]
     if min(correct, len(targets) - correct) < LEAST:
-        return {name: [None] * metrics.classes if name.startswith("class_") else None for name in names}
+        return Intervals(dict.fromkeys(SAMPLED), dict.fromkeys(CLASS_SAMPLED, [None] * metrics.classes))
     samples = _bootstrapped(len(targets), metrics)
-    return {name: _percentiles(samples[name]) for name in names}
+    return Intervals(
+        {name: _percentiles(samples[name]) for name in SAMPLED},
+        {name: [_percentiles(one) for one in samples[f"class_{name}"].unbind(1)] for name in CLASS_SAMPLED},
+    )
 
 
 def _bootstrapped(count: int, metrics: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -286,13 +293,11 @@ def _bootstrapped(count: int, metrics: Callable[[Tensor], dict[str, Tensor]]) ->
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _percentiles(samples: Tensor) -> Any:
-    """Return [low, high] of samples (DRAWS,), a list of these for (DRAWS, C); None if a sample is NaN."""
-    if samples.ndim == 2:
-        return [_percentiles(column) for column in samples.unbind(1)]
+def _percentiles(samples: Tensor) -> Interval | None:
+    """Return the 2.5th and the 97.5th percentile of samples (DRAWS,); None if a sample is NaN."""
     if samples.isnan().any():
         return None
-    return samples.quantile(torch.tensor([0.025, 0.975], dtype=samples.dtype)).tolist()
+    return Interval(*samples.quantile(torch.tensor([0.025, 0.975], dtype=samples.dtype)).tolist())
 
 
 def errors_if_calibrated(predicted: Tensor, indices: Tensor) -> tuple[float, float]:
@@ -319,7 +324,7 @@ def errors_if_calibrated(predicted: Tensor, indices: Tensor) -> tuple[float, flo
 # --- two networks ---------------------------------------------------------------------------------------------------
 
 
-def paired(first: Tensor, second: Tensor, targets: Tensor) -> dict[str, Any]:
+def paired(first: Tensor, second: Tensor, targets: Tensor) -> Paired:
     """Return the difference, first minus second, in each metric on the same faces, with intervals for other faces.
 
     Both networks are evaluated on the same bootstrap samples, so that faces that are hard for both do not widen the
@@ -329,9 +334,6 @@ def paired(first: Tensor, second: Tensor, targets: Tensor) -> dict[str, Any]:
         first: (N, C) probabilities.
         second: (N, C) probabilities.
         targets: (N,) true classes.
-
-    Returns:
-        ``n``, metric -> {"difference", "ci95"}, and ``mcnemar``, the faces that only one network classifies correctly.
     """
     count = len(targets)
     networks = [Weighted(predicted, targets) for predicted in (first, second)]
@@ -345,7 +347,7 @@ def paired(first: Tensor, second: Tensor, targets: Tensor) -> dict[str, Any]:
     test = mcnemar(*correct)
     samples = _bootstrapped(count, gaps) if test.first + test.second >= LEAST else None
     differences = {
-        name: {"difference": none_for_nan(float(whole[name])), "ci95": _percentiles(samples[name]) if samples else None}
+        name: Difference(none_for_nan(float(whole[name])), _percentiles(samples[name]) if samples else None)
         for name in SAMPLED
     }
-    return {"n": count, **differences, "mcnemar": test._asdict()}
+    return Paired(count, differences, test)

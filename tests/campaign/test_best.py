@@ -89,7 +89,9 @@ def test_a_whole_campaign_of_drawn_faces(best, tmp_path):
     assert {network.state for network in record.networks} <= {"done", "stopped"}
     assert [network.name for network in record.of_role("student")] == ["student_0", "student_1", "student_2"]
     assert record.chosen_teachers
-    assert all(network.teachers == record.chosen_teachers for network in (*record.of_role("student"), *record.of_role("small")))
+    assert all(
+        network.teachers == record.chosen_teachers for network in (*record.of_role("student"), *record.of_role("small"))
+    )
     for name in ("best.html", "best.json", "best.safetensors", "best.md", "small.safetensors", "best.log"):
         assert (folder / name).stat().st_size
     assert metrics(folder / "small")["parameters"] < 500_000

@@ -11,6 +11,7 @@ from fer.metrics import classification
 from fer.metrics.calibration import bin_indices, bins_of, debiased_error, expected_error
 from fer.metrics.statistics import wilson
 from fer.metrics.table import SAMPLED
+from fer.system.records import plain
 
 NAMES = list("abcdefg")
 
@@ -25,7 +26,7 @@ def test_the_interval_of_the_nll_is_that_of_a_mean():
     chances, targets = predictions(2000, 0)
     losses = -chances[torch.arange(2000), targets].log()
     half = 1.96 * float(losses.std()) / 2000**0.5
-    low, high = classification.score(chances, targets, NAMES)["nll_ci95"]
+    low, high = classification.score(chances, targets, NAMES).metrics["nll"].ci95
     assert (low, high) == pytest.approx((float(losses.mean()) - half, float(losses.mean()) + half), abs=half / 8)
 
 
@@ -35,21 +36,21 @@ def test_the_interval_of_balanced_accuracy_is_that_of_independent_recalls():
     recalls = [right[targets == label] for label in range(7)]
     half = 1.96 * float(sum(r.var() / len(r) for r in recalls) ** 0.5) / 7
     mean = float(np.mean([float(r.mean()) for r in recalls]))
-    low, high = classification.score(chances, targets, NAMES)["balanced_accuracy_ci95"]
+    low, high = classification.score(chances, targets, NAMES).metrics["balanced_accuracy"].ci95
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=half / 5)
 
 
 @pytest.mark.slow
 def test_intervals_contain_the_values_of_a_large_sample():
     """At least 16 of 20 intervals contain the metric of 100,000 faces; nominally 95 % do."""
-    truth = classification.score(*predictions(100_000, 99), NAMES)
+    truth = classification.score(*predictions(100_000, 99), NAMES).metrics
     for name in SAMPLED:
         inside = 0
         for seed in range(20):
-            scores = classification.score(*predictions(800, seed), NAMES)
-            low, high = scores[f"{name}_ci95"]
-            assert low <= scores[name] <= high
-            inside += low <= truth[name] <= high
+            found = classification.score(*predictions(800, seed), NAMES).metrics[name]
+            low, high = found.ci95
+            assert low <= found.value <= high
+            inside += low <= truth[name].value <= high
         assert inside >= 16, name
 
 
@@ -62,10 +63,10 @@ def test_the_ece_of_a_calibrated_network_is_below_the_limit_of_chance():
     """Of 60 samples of a calibrated network 95 % are below the limit; of an overconfident one none is."""
     cases = [predictions(500, seed) for seed in range(60)]
     for name in ("ece", "ece_adaptive"):
-        found = [classification.calibration(*case) for case in cases]
-        assert sum(scores[name] > scores[f"{name}_if_calibrated"] for scores in found) <= 8
-        surer = classification.calibration(*sharpened(500, 0))
-        assert surer[name] > surer[f"{name}_if_calibrated"]
+        found = [classification.calibration(*case)[name] for case in cases]
+        assert sum(error.value > error.if_calibrated for error in found) <= 8
+        surer = classification.calibration(*sharpened(500, 0))[name]
+        assert surer.value > surer.if_calibrated
 
 
 def test_the_ece_by_chance_equals_that_of_samples_of_calibrated_networks():
@@ -75,8 +76,8 @@ def test_the_ece_by_chance_equals_that_of_samples_of_calibrated_networks():
     labels = torch.multinomial(chances, 600, replacement=True, generator=generator)  # (500, 600)
     shown = np.array([expected_error(bins_of(chances.numpy(), column.numpy())) for column in labels.T])
     found = classification.calibration(chances, labels[:, 0])
-    assert found["ece_if_calibrated_mean"] == pytest.approx(shown.mean(), abs=4 * shown.std() / 600**0.5)
-    assert found["ece_if_calibrated"] == pytest.approx(np.quantile(shown, 0.95), rel=0.06)
+    assert found["ece_if_calibrated_mean"].value == pytest.approx(shown.mean(), abs=4 * shown.std() / 600**0.5)
+    assert found["ece"].if_calibrated == pytest.approx(np.quantile(shown, 0.95), rel=0.06)
 
 
 @pytest.mark.parametrize("sharpness", [1.0, 0.9, 1.15])
@@ -110,7 +111,7 @@ def test_few_errors_or_few_hits_have_no_interval():
     for wrong, held in ((0, False), (9, False), (10, True), (201, False)):
         chances = right.clone()
         chances[:wrong] = right[:wrong].roll(1, 1)
-        assert (classification.score(chances, targets, NAMES)["macro_f1_ci95"] is not None) == held
+        assert (classification.score(chances, targets, NAMES).metrics["macro_f1"].ci95 is not None) == held
 
 
 def test_intervals_are_the_same_every_time():
@@ -123,8 +124,8 @@ def test_intervals_are_the_same_every_time():
 def test_a_recall_of_no_faces_is_unknown():
     chances = torch.eye(7)[torch.tensor([0, 0, 1])]
     scores = classification.score(chances, torch.tensor([0, 0, 1]), NAMES)
-    assert scores["per_class"]["c"]["recall_ci95"] == [0.0, 1.0]
-    assert scores["per_class"]["a"]["recall_ci95"] == pytest.approx(wilson(2, 2))
+    assert scores.per_class["c"].recall.ci95 == (0.0, 1.0)
+    assert scores.per_class["a"].recall.ci95 == pytest.approx(tuple(wilson(2, 2)))
 
 
 def case(seed):
@@ -158,15 +159,15 @@ def test_metrics_equal_those_of_scikit_learn(seed):
         expected["top2"] = theirs.top_k_accuracy_score(y, p, k=2)
     found = classification.score(chances, targets, NAMES)
     for name, value in expected.items():
-        assert found[name] == pytest.approx(value, abs=1e-6), name
+        assert found.metrics[name].value == pytest.approx(value, abs=1e-6), name
     precision, recall, f1, _ = theirs.precision_recall_fscore_support(y, guess, zero_division=0)
     for label, name in enumerate(NAMES):
-        own = found["per_class"][name]
-        assert [own["precision"], own["recall"], own["f1"]] == pytest.approx(
+        own = found.per_class[name]
+        assert [own.precision.value, own.recall.value, own.f1.value] == pytest.approx(
             [precision[label], recall[label], f1[label]], abs=1e-6
         )
-        assert own["roc_auc"] == pytest.approx(theirs.roc_auc_score(y == label, p[:, label]), abs=1e-6)
-        assert own["average_precision"] == pytest.approx(
+        assert own.roc_auc.value == pytest.approx(theirs.roc_auc_score(y == label, p[:, label]), abs=1e-6)
+        assert own.average_precision.value == pytest.approx(
             theirs.average_precision_score(y == label, p[:, label]), abs=1e-6
         )
 
@@ -179,36 +180,36 @@ def test_weights_are_repetitions():
     weighted = classification.Weighted(chances, targets)(weights[None].double())
     whole = classification.score(chances[repeated], targets[repeated], NAMES)
     for name in SAMPLED:
-        assert float(weighted[name]) == pytest.approx(whole[name], abs=1e-9), name
+        assert float(weighted[name]) == pytest.approx(whole.metrics[name].value, abs=1e-9), name
 
 
 def test_a_metric_that_is_undefined_for_these_faces_is_null():
     """A class without faces has no curve, and a single class no agreement beyond chance."""
     chances, _ = predictions(50, 3)
     scores = classification.score(chances, torch.zeros(50, dtype=torch.long), NAMES)
-    assert scores["roc_auc"] is None
-    assert scores["kappa"] == pytest.approx(0)
-    assert scores["per_class"]["b"]["roc_auc"] is None
-    json.dumps(scores, allow_nan=False)
+    assert scores.metrics["roc_auc"].value is None
+    assert scores.metrics["kappa"].value == pytest.approx(0)
+    assert scores.per_class["b"].roc_auc.value is None
+    json.dumps(plain(scores), allow_nan=False)
 
 
 def test_a_paired_difference_is_that_of_the_metrics_and_narrower_than_both():
     first, targets = predictions(1500, 5)
     second = (first.log() + 0.3 * torch.randn(first.shape, generator=torch.Generator().manual_seed(6))).softmax(1)
-    one, other = (classification.score(p, targets, NAMES) for p in (first, second))
+    one, other = (classification.score(p, targets, NAMES).metrics for p in (first, second))
     found = classification.paired(first, second, targets)
     for name in SAMPLED:
-        low, high = found[name]["ci95"]
-        assert found[name]["difference"] == pytest.approx(one[name] - other[name], abs=1e-6), name
-        assert low <= found[name]["difference"] <= high
-        assert high - low < one[f"{name}_ci95"][1] - one[f"{name}_ci95"][0], name
+        gap, (low, high) = found.differences[name].difference, found.differences[name].ci95
+        assert gap == pytest.approx(one[name].value - other[name].value, abs=1e-6), name
+        assert low <= gap <= high
+        assert high - low < one[name].ci95.high - one[name].ci95.low, name
     right = [(p.argmax(1) == targets) for p in (first, second)]
-    assert found["mcnemar"]["first"] == int((right[0] & ~right[1]).sum())
+    assert found.mcnemar.first == int((right[0] & ~right[1]).sum())
 
 
 def test_a_network_differs_from_itself_in_nothing():
     chances, targets = predictions(300, 7)
     found = classification.paired(chances, chances, targets)
-    assert {found[name]["difference"] for name in SAMPLED} == {0.0}
-    assert found["accuracy"]["ci95"] is None
-    assert found["mcnemar"]["p"] == 1
+    assert {found.differences[name].difference for name in SAMPLED} == {0.0}
+    assert found.differences["accuracy"].ci95 is None
+    assert found.mcnemar.p == 1

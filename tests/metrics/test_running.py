@@ -38,13 +38,13 @@ def test_metrics_equal_those_by_hand(case):
     predicted, targets = case
     scores = score(predicted, targets, EMOTIONS)
     for name, value in by_hand(predicted.argmax(1).tolist(), targets.tolist()).items():
-        assert scores[name] == pytest.approx(value, abs=1e-6)
+        assert scores.metrics[name].value == pytest.approx(value, abs=1e-6)
     chosen = [math.log(max(float(row[target]), 1.2e-38)) for row, target in zip(predicted, targets, strict=True)]
-    assert scores["nll"] == pytest.approx(-sum(chosen) / len(chosen), rel=1e-5)
-    assert sum(map(sum, scores["confusion"])) == 500
-    assert scores["confusion"][2][3] == int(((targets == 2) & (predicted.argmax(1) == 3)).sum())
-    assert scores["per_class"]["disgust"]["precision"] == 0
-    assert scores["per_class"]["happy"]["support"] == int((targets == 3).sum())
+    assert scores.metrics["nll"].value == pytest.approx(-sum(chosen) / len(chosen), rel=1e-5)
+    assert sum(map(sum, scores.confusion)) == 500
+    assert scores.confusion[2][3] == int(((targets == 2) & (predicted.argmax(1) == 3)).sum())
+    assert scores.per_class["disgust"].precision.value == 0
+    assert scores.per_class["happy"].support == int((targets == 3).sum())
 
 
 def test_calibration_error_is_that_by_hand(case):
@@ -56,7 +56,7 @@ def test_calibration_error_is_that_by_hand(case):
         if inside.any():
             right = (guess == targets)[inside].float().mean()
             total += float(inside.float().mean() * (right - confidence[inside].mean()).abs())
-    assert score(predicted, targets, EMOTIONS)["ece"] == pytest.approx(total, abs=1e-5)
+    assert score(predicted, targets, EMOTIONS).metrics["ece"].value == pytest.approx(total, abs=1e-5)
 
 
 def test_batches_add_up_to_the_whole(case):
@@ -95,7 +95,7 @@ def test_a_class_without_faces_stays_out_of_the_means():
 
 def test_an_absent_class_that_is_predicted_lowers_macro_f1_as_in_scikit_learn():
     targets, predicted = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 0, 2, 1, 1])
-    figures = score(torch.nn.functional.one_hot(predicted, 7).float(), targets, EMOTIONS)
-    assert figures["macro_f1"] == pytest.approx((4 / 5 + 1 + 0) / 3)  # class 2 has no face, and an F1 of 0
-    assert figures["macro_f1"] == pytest.approx(f1_score(targets, predicted, average="macro"))
-    assert figures["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    figures = score(torch.nn.functional.one_hot(predicted, 7).float(), targets, EMOTIONS).metrics
+    assert figures["macro_f1"].value == pytest.approx((4 / 5 + 1 + 0) / 3)  # class 2 has no face, and an F1 of 0
+    assert figures["macro_f1"].value == pytest.approx(f1_score(targets, predicted, average="macro"))
+    assert figures["balanced_accuracy"].value == pytest.approx((2 / 3 + 1) / 2)
