@@ -13,17 +13,22 @@ from numpy.typing import NDArray
 
 from fer.config.conf import stored
 from fer.config.errors import FerError
-from fer.config.settings import leaves
-from fer.metrics.statistics import Interval
+from fer.config.settings import Config, leaves
+from fer.metrics import results as metrics_json
+from fer.metrics.results import Results
 from fer.runs import predictions, ranking, run_folder
+from fer.runs.metrics import RunMetrics
 from fer.runs.ranking import OnTest, Run, Setting
+from fer.system import records
 from fer.system.files import read_history, read_list, readable, why
+from fer.system.records import Json
 
 # data are compared by their fingerprint and the scored faces, not by these keys
 DATA_KEYS = (
     "path", "votes", "labels", "ferplus_rule", "classes", "split", "split_seed", "val_fraction", "folds", "fold",
     "image_size", "on_bad", "synthetic_count", "synthetic_seed",
 )  # fmt: skip
+NEEDED = ("n", "accuracy", "macro_f1", "balanced_accuracy", "nll", "ece", "seed", "best_epoch")  # for any ranking
 COSTS = ("parameters", "train_seconds", "images_per_second")  # metrics that older runs lack
 APART = {"seed", *(f"data.{key}" for key in DATA_KEYS)}  # keys that do not distinguish configurations
 
@@ -71,8 +76,8 @@ def load(folder: Path) -> Run:
     # an older run lacks newer keys, whose defaults are what it did
     computed = run_folder.computed_settings(run_folder.DEFAULTS | dict(leaves(config)))
     settings = {key: plain(value) for key, value in computed.items() if key not in APART}
-    if excluded := metrics["dataset"].get("excluded"):  # compared by the excluded rows, not by the file's name only
-        settings["data.exclude"] = f"{Path(excluded['file']).name}, {excluded['rows_sha256'][:8]}"
+    if excluded := metrics.dataset.excluded:  # compared by the excluded rows, not by the file's name only
+        settings["data.exclude"] = f"{Path(str(excluded['file'])).name}, {str(excluded['rows_sha256'])[:8]}"
     history = _history(folder / "history.csv")
     digest, correct = _correct(folder / "predictions.csv", metrics)
     setting = _setting(metrics, computed["data.image_size"], digest)
@@ -90,14 +95,15 @@ def evaluations_on_test(run: Path) -> OnTest:
     evaluations = []
     for file in (run / "evaluations").glob("*/metrics.json"):
         with readable(file):
-            results = json.loads(file.read_text(encoding="utf-8"))
-            if results["split"] == "test":
-                evaluations.append((results.get("test_opened", 0), str(results.get("finished")), file, results))
-    elsewhere = _recorded_elsewhere(run, {finished for _, finished, _, _ in evaluations})
+            contents = json.loads(file.read_text(encoding="utf-8"))
+            if contents["split"] == "test":
+                evaluations.append((file, metrics_json.of(contents)))
+    evaluations.sort(key=lambda pair: (pair[1].test_opened or 0, str(pair[1].machine.finished), pair[0]))
+    elsewhere = _recorded_elsewhere(run, {str(results.machine.finished) for _, results in evaluations})
     if not evaluations and not elsewhere:
         raise FerError(f"--test {run}: its test split was not opened; python -m fer.evaluate {run} --split test")
     rows = []
-    for _, _, file, results in sorted(evaluations, key=lambda entry: entry[:3]):
+    for file, results in evaluations:
         with readable(file):
             rows.append(_test_row(file.parent.name, results))
     rows += elsewhere
@@ -105,33 +111,45 @@ def evaluations_on_test(run: Path) -> OnTest:
     return OnTest(f"Test evaluations of the chosen run {run}", (heads, rows))
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """The part of an entry of ``test_opened.json`` that is read here."""
+
+    when: str | None = None
+    networks: int | None = None
+    tta: str = "-"
+    accuracy: float = math.nan
+
+
 def _recorded_elsewhere(run: Path, here: set[str]) -> list[list[str]]:
     """Return a row for each test evaluation in another folder: of an ensemble, as a baseline, or with --out."""
     file = run / "test_opened.json"
     rows = []
     for number, entry in enumerate(read_list(file) if file.exists() else [], start=1):
-        if str(entry.get("when")) not in here:
-            with readable(file):
-                accuracy = f"{100 * entry['accuracy']:.2f} %" if "accuracy" in entry else "-"
-            where = "in another folder" if entry.get("networks") == 1 else f"of {entry.get('networks')} networks"
-            rows.append([where, str(number), str(entry.get("tta", "-")), "-", accuracy, *["-"] * 5])
+        with readable(file):
+            opened = records.read(_Opened, entry)
+            accuracy = "-" if math.isnan(opened.accuracy) else f"{100 * opened.accuracy:.2f} %"
+        if str(opened.when) not in here:
+            where = "in another folder" if opened.networks == 1 else f"of {opened.networks} networks"
+            rows.append([where, str(number), opened.tta, "-", accuracy, *["-"] * 5])
     return rows
 
 
-def _test_row(name: str, results: Mapping[str, Any]) -> list[str]:
+def _test_row(name: str, results: Results) -> list[str]:
     """Return the row of an evaluation on test."""
-    clean = results.get("clean")
+    metrics, clean = results.metrics, results.clean
+    interval = metrics["accuracy"].ci95
     return [
         name,
-        str(results.get("test_opened", "-")),
-        str(results.get("tta", "none")),
-        f"{results['n']:,}",
-        f"{100 * results['accuracy']:.2f} %",
-        ranking.span(Interval(*results["accuracy_ci95"])),
-        f"{100 * clean['accuracy']:.2f} %" if clean else "-",
-        f"{100 * results['macro_f1']:.2f} %",
-        f"{results['nll']:.4f}",
-        f"{results['ece']:.4f}",
+        "-" if results.test_opened is None else str(results.test_opened),
+        results.tta,
+        f"{results.scores.n:,}",
+        f"{100 * metrics['accuracy'].number:.2f} %",
+        "-" if interval is None else ranking.span(interval),
+        f"{100 * clean.accuracy.number:.2f} %" if clean else "-",
+        f"{100 * metrics['macro_f1'].number:.2f} %",
+        f"{metrics['nll'].number:.4f}",
+        f"{metrics['ece'].number:.4f}",
     ]
 
 
@@ -142,27 +160,24 @@ def plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _metrics(file: Path) -> dict[str, Any]:
+def _metrics(file: Path) -> RunMetrics:
     """Return a run's metrics, after a check of those that every ranking needs."""
     with readable(file):
-        metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        for name in ("n", "accuracy", "macro_f1", "balanced_accuracy", "nll", "ece", "seed"):
-            if not math.isfinite(metrics[name]):
-                raise ValueError(f"{name} is {metrics[name]}")
-        for name in ("best_epoch", *(name for name in COSTS if name in metrics)):
-            if not math.isfinite(metrics[name]):
-                raise ValueError(f"{name} is {metrics[name]}")
-        if not isinstance(metrics.get("hardware") or {}, dict):
-            raise ValueError("hardware is no mapping")
-        if not all(math.isfinite(values["recall"]) for values in metrics["per_class"].values()):
+        held: Json = json.loads(file.read_text(encoding="utf-8"))
+        for name in (*NEEDED, *(name for name in COSTS if name in held)):
+            if not math.isfinite(held[name]):
+                raise ValueError(f"{name} is {held[name]}")
+        if not all(math.isfinite(values["recall"]) for values in held["per_class"].values()):
             raise ValueError("a recall is no number")
-        split = metrics["split"], metrics["dataset"]["fingerprint"], metrics["dataset"]["split"]
-    if split[0] != "val":
-        raise FerError(f"{file}: has metrics of {split[0]}; only metrics of val are compared")
+        if "fingerprint" not in held["dataset"]:
+            raise KeyError("fingerprint")
+        metrics = records.read(RunMetrics, held)
+    if metrics.split != "val":
+        raise FerError(f"{file}: has metrics of {metrics.split}; only metrics of val are compared")
     return metrics
 
 
-def _configuration(folder: Path) -> tuple[dict[str, Any], dict[str, str], frozenset[str]]:
+def _configuration(folder: Path) -> tuple[Config, dict[str, str], frozenset[str]]:
     """Return a run's configuration, its choices, and the keys and groups on its command line."""
     try:
         config = run_folder.configuration_of(folder)
@@ -185,32 +200,33 @@ def _history(file: Path) -> list[dict[str, float]]:
     return history
 
 
-def _correct(file: Path, metrics: Mapping[str, Any]) -> tuple[str, NDArray[np.bool_]]:
+def _correct(file: Path, metrics: RunMetrics) -> tuple[str, NDArray[np.bool_]]:
     """Return the digest of the scored faces, and (N,) whether the run is right on each, in the order of their rows."""
-    predicted = predictions.read(file)
+    predicted, count = predictions.read(file), metrics.scores.n
     targets, order = np.array(predicted.targets), np.argsort(predicted.rows)
     correct = (targets == np.array(predicted.answers))[order]
-    if len(correct) != metrics["n"] or int(correct.sum()) != round(metrics["accuracy"] * metrics["n"]):
-        recorded = f"metrics.json {round(metrics['accuracy'] * metrics['n']):,} of {metrics['n']:,}"
+    expected = round(metrics.accuracy * count)
+    if len(correct) != count or int(correct.sum()) != expected:
+        recorded = f"metrics.json {expected:,} of {count:,}"
         raise FerError(f"{file}: has {int(correct.sum()):,} of {len(correct):,} faces right, {recorded}")
     return ranking.digest(predicted.rows[order], targets[order].tolist()), correct
 
 
-def _setting(metrics: Mapping[str, Any], size: int, digest: str) -> Setting:
+def _setting(metrics: RunMetrics, size: int, digest: str) -> Setting:
     """Return the facts that two runs must share to be ranked together."""
-    dataset = metrics["dataset"]
-    rule = dataset["split"]
+    dataset = metrics.dataset
+    rule = dataset.split
     return Setting(
-        data=f"{dataset.get('name', '')} at {size}x{size}",
-        fingerprint=dataset["fingerprint"],
-        labels=dataset.get("labels", ""),
-        classes=tuple(metrics["per_class"]),
-        stand_in=bool(dataset.get("stand_in")),
-        split=f"folds, fold {dataset['fold']} of {dataset['folds']}" if rule == "folds" else rule,
-        scored=metrics["split"],
-        faces=metrics["n"],
+        data=f"{dataset.name} at {size}x{size}",
+        fingerprint=dataset.fingerprint,
+        labels=dataset.labels,
+        classes=tuple(metrics.scores.per_class),
+        stand_in=bool(dataset.stand_in),
+        split=f"folds, fold {dataset.fold} of {dataset.folds}" if rule == "folds" else rule,
+        scored=metrics.split,
+        faces=metrics.scores.n,
         digest=digest,
-        split_seed=None if rule == "official" else dataset.get("split_seed"),
+        split_seed=None if rule == "official" else dataset.split_seed,
     )
 
 

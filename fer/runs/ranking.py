@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from fer.metrics.statistics import (
     summarise_seeds,
 )
 from fer.metrics.table import METRICS
+from fer.runs.metrics import RunMetrics
 from fer.system.text import clock
 
 EVERYWHERE = "experiment"  # a group of choices that may set keys of every section
@@ -136,17 +137,17 @@ class Run:
         settings: dotted key -> value of the settings that change the result, without the seed and the data.
         choices: group -> choice, such as augment -> basic.
         asked: keys and groups on the command line.
-        metrics: contents of ``metrics.json``.
+        metrics: of its ``metrics.json``.
         setting: data under which the run may be ranked.
         history: rows of ``history.csv``, one for each epoch.
         correct: (N,) whether the run is right on each scored face, in the order of their rows.
     """
 
     folder: Path
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     choices: Mapping[str, str]
     asked: frozenset[str]
-    metrics: Mapping[str, Any]
+    metrics: RunMetrics
     setting: Setting
     history: Sequence[Mapping[str, float]]
     correct: NDArray[np.bool_]
@@ -154,12 +155,12 @@ class Run:
     @property
     def seed(self) -> int:
         """The run's seed."""
-        return int(self.metrics["seed"])
+        return self.metrics.seed
 
     @property
     def pretrained(self) -> str:
         """Name of the pretrained weights, or "none"."""
-        return str((self.metrics.get("pretrained") or {}).get("name", "none"))
+        return self.metrics.pretrained.name if self.metrics.pretrained else "none"
 
     @cached_property
     def configuration(self) -> str:
@@ -207,7 +208,7 @@ class Group:
     repeats: Sequence[Run] = ()
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """Settings of all runs in the group."""
         return self.runs[0].settings
 
@@ -215,7 +216,7 @@ class Group:
     def accuracy(self) -> Seeds:
         """Val accuracy over the seeds."""
         least = sampling_sd(self.correct) if len(self.runs) > 1 else 0.0
-        seeds = summarise_seeds([run.metrics["accuracy"] for run in self.runs], least)
+        seeds = summarise_seeds([run.metrics.accuracy for run in self.runs], least)
         return seeds._replace(interval=None if seeds.interval is None else clipped_to_share(seeds.interval))
 
     @cached_property
@@ -230,7 +231,7 @@ class Group:
 
     def metric(self, name: str) -> Seeds | None:
         """Return a metric of ``metrics.json`` over the seeds; None where a run lacks it."""
-        values = [run.metrics.get(name) for run in self.runs]
+        values = [run.metrics.number(name) for run in self.runs]
         known = [float(value) for value in values if value is not None]
         return summarise_seeds(known) if len(known) == len(values) else None
 
@@ -241,7 +242,7 @@ class Group:
 
     def recall(self, emotion: str) -> Seeds:
         """Return the recall of a class over the seeds."""
-        return summarise_seeds([run.metrics["per_class"][emotion]["recall"] for run in self.runs])
+        return summarise_seeds([run.metrics.scores.per_class[emotion].recall.number for run in self.runs])
 
     def choice(self, group: str) -> str | None:
         """Return the choice of all runs in a group of choices such as "model"; None where they differ."""
@@ -283,7 +284,7 @@ class Ranking:
         for group in self.groups:
             alike = by_model[group.choice("model")]
             unusual = [name for name in self.columns if name == "model" or cell(group, name) != _usual(alike, name)]
-            labels.append(self._words(group, unusual) or str(group.runs[0].metrics.get("architecture", "the usual")))
+            labels.append(self._words(group, unusual) or (group.runs[0].metrics.architecture or "the usual"))
         return labels
 
     def _words(self, group: Group, columns: Sequence[str]) -> str:
@@ -314,16 +315,7 @@ class Ranking:
 
     def machines(self) -> list[str]:
         """Return the machines of the trainings, in words; times on different machines cannot be compared."""
-        return list(dict.fromkeys(machine(run.metrics) for group in self.groups for run in group.runs))
-
-
-def machine(metrics: Mapping[str, Any]) -> str:
-    """Return the processor or GPU and the threads of a training, in words."""
-    about = metrics.get("hardware") or {}
-    if not about:
-        return "an unknown machine"
-    threads = about.get("threads")
-    return f"{about.get('gpu') or about.get('cpu')}, {threads} thread{'' if threads == 1 else 's'}"
+        return list(dict.fromkeys(run.metrics.machine for group in self.groups for run in group.runs))
 
 
 # --- grouping -------------------------------------------------------------------------------------------------------
@@ -360,7 +352,7 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
 
 def ended(run: Run) -> str:
     """Return the time of a run's end, to sort by; runs without it come first."""
-    return str(run.metrics.get("finished", ""))
+    return run.metrics.finished or ""
 
 
 def _order(group: Group, by: str) -> tuple[bool, float, float]:
@@ -424,7 +416,7 @@ def cell(group: Group, column: str) -> str:
     return spelled(group.settings, column) if column in group.settings or "." in column else group.choice(column) or "-"
 
 
-def spelled(settings: Mapping[str, Any], key: str) -> str:
+def spelled(settings: Mapping[str, object], key: str) -> str:
     """Return a setting's value as in YAML; "-" for a missing key."""
     value = settings.get(key, "-")
     return value if isinstance(value, str) else json.dumps(value)

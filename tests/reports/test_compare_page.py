@@ -19,7 +19,9 @@ from fer.reports.compare import figures as compare_figures
 from fer.reports.compare import mcnemar as compare_mcnemar
 from fer.reports.compare import page as compare_page
 from fer.reports.theme import themed
+from fer.runs.metrics import RunMetrics
 from fer.runs.ranking import Run, Setting, rankings
+from fer.system.records import read
 
 FACES = Setting("drawn at 24x24", "f1", "drawn", EMOTIONS, False, "official", "val", 400, "d1")
 CONFIGURATIONS = 14  # of three seeds each: 42 runs
@@ -32,17 +34,20 @@ def made(number, seed, setting=FACES, epochs=12):
     accuracy = float(correct.mean())
     course = accuracy * (1 - np.exp(-np.arange(1, epochs + 1) / 4))
     history = [{"epoch": e + 1.0, "accuracy/val": value, "loss/val": 2 - value} for e, value in enumerate(course)]
-    per_class = {name: {"recall": float(generator.random()), "support": 57} for name in EMOTIONS}
+    per_class = {
+        name: {"precision": 0.5, "recall": float(generator.random()), "f1": 0.5, "support": 57} for name in EMOTIONS
+    }
     metrics = {
         "accuracy": accuracy, "macro_f1": accuracy, "balanced_accuracy": accuracy, "nll": 2.0, "ece": 0.1, "seed": seed,
         "n": setting.faces, "per_class": per_class, "best_epoch": epochs, "epochs": epochs,
         "train_seconds": 60.0 * number + 9, "images_per_second": 900.0, "peak_memory_mb": None,
-        "parameters": 1000 * 2**number, "architecture": "cnn",
+        "parameters": 1000 * 2**number, "architecture": "cnn", "split": "val",
+        "dataset": {"name": "drawn", "path": "synthetic", "split": "official"},
         "finished": f"2026-01-02T03:04:{seed:02}+00:00",
     }  # fmt: skip
     settings = {"model.name": "cnn", "optimizer.lr": number / 1000, "note": f"<b>{number % 2}</b>"}
     folder = Path(f"runs/{number}-{seed}")
-    return Run(folder, settings, {"model": "cnn"}, frozenset(), metrics, setting, history, correct)
+    return Run(folder, settings, {"model": "cnn"}, frozenset(), read(RunMetrics, metrics), setting, history, correct)
 
 
 def comparison(*runs, **more):

@@ -56,7 +56,7 @@ def read(folder):
 def test_a_run_is_read_as_it_was_written(trained):
     run = load.load(trained / "b0")
     told = json.loads((trained / "b0" / "metrics.json").read_text())
-    assert (run.seed, run.metrics["accuracy"]) == (0, told["accuracy"])
+    assert (run.seed, run.metrics.accuracy) == (0, told["accuracy"])
     assert run.correct.mean() == pytest.approx(told["accuracy"])
     assert run.choices["scheduler"] == "none"
     assert {"model", "model.hidden", "scheduler", "seed"} <= run.asked

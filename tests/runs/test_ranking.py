@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fer.runs.metrics import RunMetrics
 from fer.runs.ranking import Run, Setting, apart, cell, chance, columns, digest, rankings
+from fer.system.records import read
 
 FACES = Setting("drawn at 24x24", "f1", "drawn", ("a", "b"), False, "official", "val", 200, "d1")
 CNN = {"model.name": "cnn", "model.depth": 1, "optimizer.lr": 0.001, "augment.flip": 0.5, "trainer.max_epochs": 3}
@@ -18,7 +20,15 @@ CHOICES = {"model": "cnn", "optimizer": "adamw", "augment": "flip", "trainer": "
 def made(right, seed=0, settings=CNN, asked=(), setting=FACES, choices=None, **figures):
     """A run that is right on the first ``right`` of its 200 faces."""
     correct = np.arange(200) < right
-    metrics = {"accuracy": right / 200, "seed": seed, "architecture": settings["model.name"], **figures}
+    dataset = {"name": "drawn", "path": "synthetic", "split": "official"}
+    held = {
+        "accuracy": right / 200,
+        "seed": seed,
+        "architecture": settings["model.name"],
+        "dataset": dataset,
+        **figures,
+    }
+    metrics = read(RunMetrics, {"split": "val", "n": 200, "best_epoch": 1, **held})
     chosen = {**CHOICES, "model": settings["model.name"], **(choices or {})}
     folder = Path(f"{right}-{seed}")
     return Run(folder, settings, chosen, frozenset(asked), metrics, setting, [], correct)

@@ -11,7 +11,6 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fer.metrics.statistics import accuracy_interval, holm
 from fer.runs import ranking
@@ -241,11 +240,11 @@ def write_table(file: Path, rankings: Sequence[Ranking], out: Path) -> None:
                     writer.writerow([*start, *_row(run, metrics), *board.setting.facts().values(), *_origin(run, out)])
 
 
-def _row(run: Run, metrics: Sequence[str]) -> list[Any]:
+def _row(run: Run, metrics: Sequence[str]) -> list[object]:
     interval = accuracy_interval(run.correct[None])
-    return [run.metrics["accuracy"], *interval, *(run.metrics.get(name) for name in metrics)]
+    return [run.metrics.accuracy, *interval, *map(run.metrics.number, metrics)]
 
 
-def _origin(run: Run, out: Path) -> list[Any]:
+def _origin(run: Run, out: Path) -> list[object]:
     where = os.path.relpath(run.folder.resolve(), out.resolve())
-    return [ranking.machine(run.metrics), run.metrics.get("commit"), run.metrics.get("finished"), where]
+    return [run.metrics.machine, run.metrics.commit, run.metrics.finished, where]

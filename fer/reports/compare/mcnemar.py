@@ -96,7 +96,7 @@ def options(runs: Sequence[Listed], chosen: int) -> list[Markup]:
     """Return the options of a menu, grouped by ranking."""
     groups: dict[str, list[Markup]] = {}
     for number, entry in enumerate(runs):
-        text = f"{entry.rank} {entry.name}: {in_per_cent(entry.run.metrics['accuracy'])} %"
+        text = f"{entry.rank} {entry.name}: {in_per_cent(entry.run.metrics.accuracy)} %"
         mark = {"selected": ""} if number == chosen else {}
         groups.setdefault(entry.ranking, []).append(tag("option", text, value=number, **mark))
     return [tag("optgroup", *lines, label=title) for title, lines in groups.items()]

@@ -184,14 +184,14 @@ def axis(board: Ranking, cost: str) -> tuple[str, float]:
     """Return the label of a cost's axis and the factor of its unit, such as 60 for minutes."""
     if cost != "train_seconds":
         return COSTS[cost], 1
-    longest = max(run.metrics.get(cost) or 0 for group in board.groups for run in group.runs)
+    longest = max(run.metrics.number(cost) or 0 for group in board.groups for run in group.runs)
     name, unit = next((name, unit) for name, unit, most in UNITS if longest <= most)
     return f"{COSTS[cost]}, {name}", unit
 
 
 def spent(group: Group, cost: str, unit: float) -> tuple[list[float], list[float]]:
     """Return the cost and the accuracy of each seed."""
-    return [run.metrics[cost] / unit for run in group.runs], [run.metrics["accuracy"] for run in group.runs]
+    return [(run.metrics.number(cost) or 0) / unit for run in group.runs], [run.metrics.accuracy for run in group.runs]
 
 
 def titled(svg: str, labels: Mapping[str, str]) -> str:
@@ -266,7 +266,7 @@ def behind(board: Ranking, group: Group) -> Markup:
 def reach(board: Ranking) -> tuple[float, float]:
     """Return the ends of the bars' axis, which holds the faces' intervals and every seed."""
     ends = [end for group in board.groups for end in group.over_faces]
-    accuracies = [run.metrics["accuracy"] for group in board.groups for run in group.runs]
+    accuracies = [run.metrics.accuracy for group in board.groups for run in group.runs]
     return min(*ends, *accuracies), max(*ends, *accuracies)
 
 
@@ -289,7 +289,7 @@ def bar(group: Group, low: float, high: float) -> Markup:
     pieces = [piece(group.over_faces, "of-faces")]
     if seeds.interval is not None:
         pieces.append(piece(seeds.interval, "of-seeds"))
-        pieces += [tag("u", style=f"left:{at(run.metrics['accuracy']):.1f}%") for run in group.runs]
+        pieces += [tag("u", style=f"left:{at(run.metrics.accuracy):.1f}%") for run in group.runs]
     return tag("div", *pieces, tag("b", style=f"left:{at(seeds.mean):.1f}%"), class_="interval-bar")
 
 
@@ -357,7 +357,7 @@ def recalls(board: Ranking, number: int) -> Markup:
     """Return the table of the recall of each class for each configuration."""
     emotions = board.setting.classes
     means = {name: float(np.mean([group.recall(name).mean for group in board.groups])) for name in emotions}
-    faces = {name: board.groups[0].runs[0].metrics["per_class"][name].get("support", 0) for name in emotions}
+    faces = {name: board.groups[0].runs[0].metrics.scores.per_class[name].support for name in emotions}
     heads = ["", "configuration", *(joined(name, tag("div", f"{faces[name]:,}", class_="soft")) for name in emotions)]
     rows = [
         [swatch(number, rank), board.label(group), *(recall(group, name, means[name]) for name in emotions)]
@@ -448,10 +448,10 @@ def about(run: Run, folder: Path) -> list[object]:
     low, high = wilson(int(run.correct.sum()), len(run.correct))
     return [
         run.seed,
-        joined(in_per_cent(metrics["accuracy"]), tag("span", f" {span(Interval(low, high))}", class_="soft")),
-        f"{metrics['best_epoch']} of {metrics['epochs']}" if "epochs" in metrics else "–",
-        clock(metrics["train_seconds"]) if "train_seconds" in metrics else "–",
-        str(metrics.get("finished", "–"))[:16].replace("T", " "),
+        joined(in_per_cent(metrics.accuracy), tag("span", f" {span(Interval(low, high))}", class_="soft")),
+        "–" if metrics.epochs is None else f"{metrics.best_epoch} of {metrics.epochs}",
+        "–" if metrics.train_seconds is None else clock(metrics.train_seconds),
+        (metrics.finished or "–")[:16].replace("T", " "),
         link(run.folder, folder),
     ]
 

@@ -213,7 +213,7 @@ def belongs(run: Run, row: Row) -> bool:
 
 
 @cache
-def _experiment(name: str) -> dict[str, Any]:
+def _experiment(name: str) -> dict[str, object]:
     return dict(computed_settings(plain(composed([f"experiment={name}"]))))
 
 
@@ -222,7 +222,7 @@ def changes(run: Run) -> str:
     usual = _experiment(run.choices["experiment"])
     kept = {key: value for key, value in run.settings.items() if key in usual and key not in FREE}
     differing = [f"{key}={value}" for key, value in kept.items() if value != usual[key] and key not in APART]
-    drawn = [] if run.metrics["dataset"]["name"] == "fer2013" else [f"data: {run.setting.data}"]
+    drawn = [] if run.metrics.dataset.name == "fer2013" else [f"data: {run.setting.data}"]
     return " ".join([*drawn, *differing])
 
 
@@ -298,13 +298,13 @@ def details_table(table: Table) -> tuple[list[str], list[list[str]]]:
     rows = []
     for result in table.results:
         runs = result.group.runs
-        chosen = [run.metrics["best_epoch"] for run in runs]
-        then = [run.history[run.metrics["best_epoch"] - 1]["accuracy/train"] for run in runs]
+        chosen = [run.metrics.best_epoch for run in runs]
+        then = [run.history[run.metrics.best_epoch - 1]["accuracy/train"] for run in runs]
         rows.append([
             result.row.title, result.protocol, ", ".join(str(run.seed) for run in runs),
-            f"{runs[0].metrics['parameters']:,}",
+            f"{runs[0].metrics.parameters or 0:,}",
             f"{', '.join(map(str, chosen))} of {len(runs[0].history)}", f"{100 * fmean(then):.1f} %",
-            f"{100 * result.last_accuracy:.2f} %", clock(median(run.metrics["train_seconds"] for run in runs)),
+            f"{100 * result.last_accuracy:.2f} %", clock(median(run.metrics.train_seconds or 0.0 for run in runs)),
         ])  # fmt: skip
     return heads, rows
 
@@ -363,8 +363,9 @@ def write_csv(file: Path, table: Table) -> None:
         for result in table.results:
             for run in result.group.runs:
                 metrics = run.metrics
-                scores = [metrics["accuracy"], *metrics["accuracy_ci95"], metrics["macro_f1"], metrics["best_epoch"]]
-                more = [metrics["epochs"], metrics["train_seconds"], metrics.get("commit"), run.folder]
+                accuracy = metrics.scores.accuracy
+                scores = [accuracy.value, *(accuracy.ci95 or ("", "")), metrics.number("macro_f1"), metrics.best_epoch]
+                more = [metrics.epochs, metrics.train_seconds, metrics.commit, run.folder]
                 writer.writerow([result.row.experiment, run.pretrained, result.protocol, run.seed, *scores, *more])
 
 
