@@ -10,7 +10,7 @@ from typing import Any
 from fer.benchmarks.contestants import Workload
 from fer.benchmarks.figures import Measurement, at_most
 from fer.benchmarks.reading import cost_of_reading
-from fer.benchmarks.training import NANO, Turn, interleaved
+from fer.benchmarks.training import Turn, interleaved, nano
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def by_faces(file: Path, folder: Path, rounds: int) -> list[Series]:
     for times in SIZES:
         table = repeated(file, times, folder / f"times{times}")
         readings.append(cost_of_reading(table))
-        workloads[str(times)] = ("ours", Workload(str(table), "", cache=str(folder / "cache"), **NANO))
+        workloads[str(times)] = ("ours", nano(table, str(folder / "cache")))
     epochs = interleaved(workloads, rounds)
     trained = [median(turn["images"] for turn in turns) for turns in epochs.values()]
     images, rows = [int(count) for count in trained], [cost.rows for cost in readings]

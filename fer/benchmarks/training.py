@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
@@ -22,11 +21,12 @@ from fer.system import machine
 
 log = logging.getLogger(__name__)
 
-NANO: Mapping[str, Any] = {
-    "model": "mlp",
-    "arguments": {"hidden": [8]},
-}  # a network of nearly no cost: the loop remains
 Turn = Mapping[str, float]  # the report of one epoch: "seconds", "processor", "trained", "images", "memory"
+
+
+def nano(file: Path, cache: str = "auto") -> Workload:
+    """Return the training of a network of nearly no cost: the loop remains."""
+    return Workload(str(file), "", model="mlp", arguments={"hidden": [8]}, cache=cache)
 
 
 class Contestant:
@@ -177,7 +177,7 @@ def side_by_side(file: Path, rounds: int, threads: int, steps: int | None) -> li
 
 def overhead(file: Path, rounds: int) -> list[Measurement]:
     """Measure the time that ``fer.train`` adds to a step of a nano network, on one thread."""
-    workload = Workload(str(file), "", **NANO)
+    workload = nano(file)
     epochs = interleaved({name: (name, workload) for name in ("bare", "ours")}, rounds)
     steps = -(-epochs["bare"][0]["images"] // workload.batch_size)
     pairs = zip(epochs["bare"], epochs["ours"], strict=True)
@@ -185,7 +185,7 @@ def overhead(file: Path, rounds: int) -> list[Measurement]:
     return [at_most("added to a step of the bare loop", median(added), "ms", 0.7, spread(added))]
 
 
-def only_line(ended: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def only_line(ended: subprocess.CompletedProcess[str]) -> Turn:
     """Return the report of a contestant that takes no turns.
 
     Raises:
@@ -193,7 +193,7 @@ def only_line(ended: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """
     if not ended.stdout:
         raise FerError(f"fer.train ended too early: {ended.stderr.strip().splitlines()[-1:]}")
-    report: dict[str, Any] = json.loads(ended.stdout)
+    report: Turn = json.loads(ended.stdout)
     return report
 
 

@@ -114,7 +114,7 @@ class Campaign:
 
     def begin(self) -> None:
         """Read the data, and record the data and the machine."""
-        self.record.faces = {name: sum(by_class.values()) for name, by_class in self.data.describe()["counts"].items()}
+        self.record.faces = {name: sum(by_class.values()) for name, by_class in self.data.describe().counts.items()}
         log_notes(self.data.notes, self.data.faces.source.skipped)
         self.record.on_gpu = self.on_gpu
         self.record.provenance = machine.provenance()

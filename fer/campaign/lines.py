@@ -145,7 +145,7 @@ def _about(scored: predictions.Scored, data: FERDataModule, split: str) -> Objec
     return {
         "seen_in_training": int((~kept).sum()),
         "clean": None if clean is None else plain(clean),
-        "dataset": data.describe(split),
+        "dataset": plain(data.describe(split)),
     }
 
 

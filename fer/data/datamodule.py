@@ -43,6 +43,7 @@ from fer.data.splits import assigned, duplicate_notes, without_conflicts
 from fer.data.transforms.crop import middle
 from fer.data.transforms.mixup import Mixing, one_hot
 from fer.data.transforms.resize import reduced, stage_size
+from fer.metrics.results import DatasetRecord, Excluded
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class FERDataModule(pl.LightningDataModule):
         return self._splits[0]
 
     @property
-    def excluded(self) -> dict[str, Any] | None:
+    def excluded(self) -> Excluded | None:
         """Record of the faces left out by ``data.exclude``, see ``leave_out``."""
         return self._splits[1]
 
@@ -129,7 +130,7 @@ class FERDataModule(pl.LightningDataModule):
         return [*self.faces.source.notes, *notes(self.excluded, self.data.split), *self._splits[2]]
 
     @cached_property
-    def _splits(self) -> tuple[NDArray[np.int8], dict[str, Any] | None, list[str]]:
+    def _splits(self) -> tuple[NDArray[np.int8], Excluded | None, list[str]]:
         splits, excluded = leave_out(self.faces, assigned(self.faces, self.data), self.data)
         if self.data.conflicts == "keep":
             return splits, excluded, []
@@ -330,8 +331,8 @@ class FERDataModule(pl.LightningDataModule):
         """
         return set(digests(self.faces.images[self.indices(split)]))
 
-    def describe(self, split: str | None = None) -> dict[str, Any]:
-        """Return the description of the data that every result stores, as plain values.
+    def describe(self, split: str | None = None) -> DatasetRecord:
+        """Return the description of the data that every result stores.
 
         Args:
             split: split of the result; with ``EVERY`` the data are not split.
@@ -339,17 +340,19 @@ class FERDataModule(pl.LightningDataModule):
         source, whole = self.faces.source, split == EVERY
         splits = np.zeros(len(self.faces), np.int8) if whole else self.splits
         faces = counts(self.faces.targets, splits, self.faces.classes)
-        return {
-            "name": source.name,
-            "path": source.path,
-            "layout": source.layout,
-            "labels": source.labels,
-            "split": EVERY if whole else self.data.split,
-            "split_seed": self.data.split_seed,
-            **({"folds": self.data.folds, "fold": self.data.fold} if self.data.split == "folds" else {}),
-            "fingerprint": self.faces.fingerprint(),
-            "counts": {EVERY: faces["train"]} if whole else faces,
-            "excluded": None if whole else self.excluded,
-            "notes": list(source.notes) if whole else [*self.notes, *duplicate_notes(self.faces, self.splits)],
-            "skipped": list(source.skipped),
-        }
+        in_folds = self.data.split == "folds"
+        return DatasetRecord(
+            name=source.name,
+            path=source.path,
+            layout=source.layout,
+            labels=source.labels,
+            split=EVERY if whole else self.data.split,
+            split_seed=self.data.split_seed,
+            folds=self.data.folds if in_folds else None,
+            fold=self.data.fold if in_folds else None,
+            fingerprint=self.faces.fingerprint(),
+            counts={EVERY: faces["train"]} if whole else faces,
+            excluded=None if whole else self.excluded,
+            notes=tuple(source.notes if whole else [*self.notes, *duplicate_notes(self.faces, self.splits)]),
+            skipped=tuple(source.skipped),
+        )

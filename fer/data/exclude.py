@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from fer.data.audit.suggestions import EXCLUDE, LOOK, RELABEL, Advice
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS
 from fer.data.load import read_faces
+from fer.metrics.results import Excluded
 from fer.system.files import written_whole
 
 HEADS = ("row", "reason", "suggestion", "split", "label", "group", "score")
@@ -119,9 +120,7 @@ def _reasons(lines: "csv.DictReader[str]", name: str) -> dict[str, list[int]]:
     return reasons
 
 
-def leave_out(
-    faces: Faces, splits: NDArray[np.int8], data: DataSettings
-) -> tuple[NDArray[np.int8], dict[str, Any] | None]:
+def leave_out(faces: Faces, splits: NDArray[np.int8], data: DataSettings) -> tuple[NDArray[np.int8], Excluded | None]:
     """Remove the faces of train that ``data.exclude`` names; return the splits and a record of the removal.
 
     Args:
@@ -146,21 +145,21 @@ def leave_out(
     rows = faces.rows[removed]
     kept = np.where(removed, np.int8(UNKNOWN), splits)
     reasons = {reason: int(np.isin(rows, listed).sum()) for reason, listed in exclusions.reasons.items()}
-    return kept, {
-        "file": data.exclude,
-        "rows_sha256": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest(),
-        "faces": len(rows),
-        "by_reason": {reason: count for reason, count in reasons.items() if count},  # a face may have several
-        "outside_train": int(named.sum()) - len(rows),
-        "emptied": _emptied(faces, splits == 0, kept == 0),
-        "audited_split": exclusions.split,
-    }
+    return kept, Excluded(
+        file=data.exclude,
+        rows_sha256=hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest(),
+        faces=len(rows),
+        by_reason={reason: count for reason, count in reasons.items() if count},  # a face may have several
+        outside_train=int(named.sum()) - len(rows),
+        emptied=_emptied(faces, splits == 0, kept == 0),
+        audited_split=exclusions.split,
+    )
 
 
-def _emptied(faces: Faces, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> list[str]:
+def _emptied(faces: Faces, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[str, ...]:
     """Return the classes with faces before the removal and none after it."""
     gone = set(faces.targets[before].tolist()) - set(faces.targets[after].tolist())
-    return [name for index, name in enumerate(faces.classes) if index in gone]
+    return tuple(name for index, name in enumerate(faces.classes) if index in gone)
 
 
 def _require_same_data(exclusions: Exclusions, faces: Faces, data: DataSettings) -> None:
@@ -181,7 +180,7 @@ def _require_same_data(exclusions: Exclusions, faces: Faces, data: DataSettings)
         raise FerError(f"data.exclude={data.exclude}: row {unknown[0]} is not in {faces.source.path}")
 
 
-def notes(excluded: Mapping[str, Any] | None, split: str) -> list[str]:
+def notes(excluded: Excluded | None, split: str) -> list[str]:
     """Return notes on the faces that were left out, for the record.
 
     Args:
@@ -190,14 +189,14 @@ def notes(excluded: Mapping[str, Any] | None, split: str) -> list[str]:
     """
     if excluded is None:
         return []
-    lines = [f"{excluded['faces']:,} faces left out of train by {excluded['file']}{_in_words(excluded['by_reason'])}"]
-    if emptied := excluded.get("emptied"):
-        lines.append(f"NO face of {', '.join(emptied)} remains in train")
-    if excluded["outside_train"]:
-        lines.append(f"{excluded['outside_train']:,} more faces of it are not in train, and stay")
-    if excluded["audited_split"] != split:
+    lines = [f"{excluded.faces:,} faces left out of train by {excluded.file}{_in_words(excluded.by_reason)}"]
+    if excluded.emptied:
+        lines.append(f"NO face of {', '.join(excluded.emptied)} remains in train")
+    if excluded.outside_train:
+        lines.append(f"{excluded.outside_train:,} more faces of it are not in train, and stay")
+    if excluded.audited_split != split:
         lines.append(
-            f"it was made for split {excluded['audited_split']}, not {split}: duplicates across these splits may stay"
+            f"it was made for split {excluded.audited_split}, not {split}: duplicates across these splits may stay"
         )
     return lines
 

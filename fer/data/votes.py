@@ -7,7 +7,7 @@ enough of the votes. With eight classes, "majority" keeps 3,153 and "argmax" 3,5
 """
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import FERPLUS_COLUMNS, FERPLUS_EMOTIONS, SPLITS, emotion_index
+from fer.metrics.results import Annotators, ErrorsByVote, Majority, Shares
 
 Rule = Literal["majority", "argmax", "soft"]
 OUTLIER = 1  # votes: an answer of a single annotator is treated as a slip
@@ -124,20 +125,18 @@ def shares(counted: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.
 
 def agreement(
     votes: NDArray[np.uint8], targets: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
-) -> dict[str, Any]:
+) -> Annotators:
     """Return the agreement of labels and predictions with the annotators, and the annotators' view of the errors.
+
+    ``annotator`` is the probability that a random annotator gives the same answer, for the network, for the labels, and
+    for the most frequent answer, which is the upper limit. ``majority`` is on the faces with a majority for one of the
+    emotions. ``errors`` are the network's, by the majority's answer.
 
     Args:
         votes: (N, 10), in the order of ``FERPLUS_COLUMNS``.
         targets: (N,) labels, index in ``FERPLUS_EMOTIONS``.
         predicted: (N,) predictions of a network, index in ``FERPLUS_EMOTIONS``.
         classes: emotions that the network predicts, 7 or 8.
-
-    Returns:
-        ``faces``: N. ``annotator``: the probability that a random annotator gives the same answer, for the network, for
-        the labels, and for the most frequent answer, which is the upper limit. ``majority``: agreement with the
-        annotators' majority, on the faces with a majority for one of the emotions. ``errors``: the network's errors by
-        the majority's answer; the keys with "crowd" mean the annotators.
     """
     by_emotion = votes_by_emotion(votes)
     total = by_emotion.sum(1)
@@ -152,19 +151,19 @@ def agreement(
     def with_majority(answers: NDArray[np.int64]) -> float | None:
         return float((answers == majority)[clear].mean()) if clear.any() else None
 
-    return {
-        "faces": len(votes),
-        "annotator": {
-            "network": with_annotator(predicted),
-            "labels": with_annotator(targets),
-            "best": with_annotator(by_emotion[:, :classes].argmax(1)),
-        },
-        "majority": {"faces": int(clear.sum()), "network": with_majority(predicted), "labels": with_majority(targets)},
-        "errors": {
-            "all": int(wrong.sum()),
-            "crowd_agrees_with_the_label": int((wrong & (majority == targets)).sum()),
-            "crowd_agrees_with_the_network": int((wrong & (majority == predicted)).sum()),
-            "crowd_says_another_emotion": int((wrong & clear & (majority != targets) & (majority != predicted)).sum()),
-            "crowd_is_divided": int((wrong & ~clear).sum()),
-        },
-    }
+    return Annotators(
+        faces=len(votes),
+        annotator=Shares(
+            network=with_annotator(predicted),
+            labels=with_annotator(targets),
+            best=with_annotator(by_emotion[:, :classes].argmax(1)),
+        ),
+        majority=Majority(faces=int(clear.sum()), network=with_majority(predicted), labels=with_majority(targets)),
+        errors=ErrorsByVote(
+            all=int(wrong.sum()),
+            label=int((wrong & (majority == targets)).sum()),
+            network=int((wrong & (majority == predicted)).sum()),
+            other=int((wrong & clear & (majority != targets) & (majority != predicted)).sum()),
+            divided=int((wrong & ~clear).sum()),
+        ),
+    )

@@ -141,7 +141,7 @@ def _opened(request: Request) -> _Evaluation:
     members = with_weights(given)
     faces = _faces(request, members, tables)
     data = faces.at(members[0].model.image_size)
-    described = read(DatasetRecord, data.describe(request.split))
+    described = data.describe(request.split)
     check_classes(members[0], data)
     find_again(members, data)
     return _Evaluation(request, given, selection, faces, data, described, tables)
@@ -206,7 +206,7 @@ def agreement_with_votes(data: FERDataModule, split: str, targets: Tensor, predi
         return None
     votes = data.faces.votes[data.indices(split)]
     answers = predicted.argmax(1).numpy()
-    return read(Annotators, agreement(votes, targets.numpy(), answers, predicted.shape[1]))
+    return agreement(votes, targets.numpy(), answers, predicted.shape[1])
 
 
 def _announce(this: _Evaluation) -> None:

@@ -119,7 +119,8 @@ class TrainingData:
             raise FerError(why)
         settings = _without_votes(whole(dataset))
         data = Faces(settings, "val", self.tables).at(image_size)
-        if (data.excluded or {}).get("rows_sha256") != (dataset.get("excluded") or {}).get("rows_sha256"):
+        rows = data.excluded.rows_sha256 if data.excluded else None
+        if rows != (dataset.get("excluded") or {}).get("rows_sha256"):
             raise FerError(f"{settings['exclude']} leaves out other faces than at the training")
         return data.hashes("train")
 

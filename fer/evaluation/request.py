@@ -16,13 +16,11 @@ from fer.data.datamodule import FERDataModule
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.inference import probabilities
-from fer.metrics import results
 from fer.metrics.results import Results, Trained
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.provenance import Dataset
 from fer.runs import predictions
 from fer.runs.predictions import Predictions
-from fer.system.files import readable
 from fer.system.records import read
 
 # data settings that change neither the faces of val and test nor their labels
@@ -118,9 +116,7 @@ class PredictionsMember(NamedTuple):
         Raises:
             FerError: there are none, or they are damaged.
         """
-        recorded = predictions.recorded(self.file, request.split, request.views)
-        with readable(recorded.file):
-            return results.of(recorded.metrics)
+        return predictions.recorded(self.file, request.split, request.views).results
 
     def refuse_other_val(self, views: str) -> None:
         """Raise unless its val is that of the network beside it, which was not trained on it.
@@ -128,9 +124,10 @@ class PredictionsMember(NamedTuple):
         Raises:
             FerError: it is another, or nothing is recorded of it with these views.
         """
-        dataset = predictions.recorded(self.file, "val", views).metrics["dataset"]
+        dataset = predictions.recorded(self.file, "val", views).results.dataset
         theirs = self.beside.model.provenance.dataset
-        if any(dataset.get(key) != theirs.get(key) for key in ("fingerprint", "split", "labels")):  # rows are compared
+        here = dataset.fingerprint, dataset.split, dataset.labels  # rows are compared elsewhere
+        if here != tuple(theirs.get(key) for key in ("fingerprint", "split", "labels")):
             raise FerError(f"{self.file}: its val is of other data or another split than that of {self.beside.file}")
 
     def probabilities(self, data: FERDataModule, split: str, views: str) -> Tensor:

@@ -416,6 +416,29 @@ class Teacher:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Excluded:
+    """The faces that ``data.exclude`` left out of train.
+
+    Args:
+        file: the ``audit.csv``.
+        rows_sha256: digest of their rows.
+        faces: their number.
+        by_reason: reason -> faces; a face may have several reasons.
+        outside_train: faces of the file that are not in train, and stay.
+        emptied: classes without a face in train since.
+        audited_split: rule of the split that was audited.
+    """
+
+    file: str
+    rows_sha256: str
+    faces: int = 0
+    by_reason: Mapping[str, int] = field(default_factory=dict)
+    outside_train: int = 0
+    emptied: tuple[str, ...] = ()
+    audited_split: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetRecord:
     """The data of a result, see ``FERDataModule.describe``."""
 
@@ -429,7 +452,7 @@ class DatasetRecord:
     fold: int | None = field(default=None, metadata=OPTIONAL)
     fingerprint: str = ""
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    excluded: Mapping[str, object] | None = None
+    excluded: Excluded | None = None
     notes: tuple[str, ...] = ()
     skipped: tuple[object, ...] = ()
     stand_in: bool | None = field(default=None, metadata=OPTIONAL)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fer.config.settings import leaves
+from fer.config.settings import Config, leaves
 from fer.metrics.calibration import tempered
 from fer.metrics.results import Against, Annotators, DatasetRecord, Results, TrainingRecord, Values
 from fer.reports import figures, html, plotting
@@ -61,7 +61,7 @@ class Report:
     scored: Scored
     history: Sequence[Mapping[str, float]] = ()
     augmented: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Config = field(default_factory=dict)
     changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
@@ -206,7 +206,7 @@ def _of_split(dataset: DatasetRecord) -> list[str]:
     return found
 
 
-def _limits(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _limits(settings: Config) -> list[tuple[str, object]]:
     """Return the settings that cut validation short."""
     trainer = settings.get("trainer", {})
     usual = {"limit_val": 1.0, "overfit_batches": 0}

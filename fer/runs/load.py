@@ -77,7 +77,7 @@ def load(folder: Path) -> Run:
     computed = run_folder.computed_settings(run_folder.DEFAULTS | dict(leaves(config)))
     settings = {key: plain(value) for key, value in computed.items() if key not in APART}
     if excluded := metrics.dataset.excluded:  # compared by the excluded rows, not by the file's name only
-        settings["data.exclude"] = f"{Path(str(excluded['file'])).name}, {str(excluded['rows_sha256'])[:8]}"
+        settings["data.exclude"] = f"{Path(excluded.file).name}, {excluded.rows_sha256[:8]}"
     history = _history(folder / "history.csv")
     digest, correct = _correct(folder / "predictions.csv", metrics)
     setting = _setting(metrics, computed["data.image_size"], digest)

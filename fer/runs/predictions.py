@@ -3,17 +3,18 @@
 import csv
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fer.config.errors import FerError
+from fer.metrics import results as metrics_json
+from fer.metrics.results import Results
 from fer.system.files import readable, written_whole
 
 FILE = "predictions.csv"
@@ -126,10 +127,10 @@ def _opened(file: Path) -> IO[str]:
 
 
 class Recorded(NamedTuple):
-    """A file of predictions, and the metrics that ``fer.train`` or ``fer.evaluate`` wrote beside it."""
+    """A file of predictions, and the results that ``fer.train`` or ``fer.evaluate`` wrote beside it."""
 
     file: Path
-    metrics: dict[str, Any]
+    results: Results
 
 
 def name_of(split: str, views: str) -> str:
@@ -146,7 +147,7 @@ def holds_predictions(folder: Path) -> bool:
 
 
 def recorded(folder: Path, split: str, views: str) -> Recorded:
-    """Return a folder's predictions of a split, and the metrics beside them.
+    """Return a folder's predictions of a split, and the results beside them.
 
     Args:
         folder: folder with ``<split>[_<views>].csv`` (or ``.csv.gz``) beside a ``.json`` of that name; or the folder
@@ -155,7 +156,7 @@ def recorded(folder: Path, split: str, views: str) -> Recorded:
         views: views of each face, a name of ``fer.inference.tta.VIEWS``.
 
     Raises:
-        FerError: the folder has no predictions of this split with these views, or the metrics are damaged.
+        FerError: the folder has no predictions of this split with these views, or the results are damaged.
     """
     name, others = name_of(split, views), []
     inside = folder / "evaluations" / name
@@ -167,11 +168,9 @@ def recorded(folder: Path, split: str, views: str) -> Recorded:
     ):
         if not file.is_file():
             continue
-        with readable(beside):
-            metrics = dict(json.loads(beside.read_text(encoding="utf-8")))
-            metrics["dataset"] = dict(metrics["dataset"])
-            stated = (metrics["split"], metrics.get("tta") or "none")  # a training scores val without views
+        results = metrics_json.read(beside)
+        stated = (results.split, results.tta)
         if stated == (split, views):
-            return Recorded(file, metrics)
+            return Recorded(file, results)
         others.append(f"; {file.name} is of {stated[0]} with --tta {stated[1]}")
     raise FerError(f"{folder}: no predictions of {split} with --tta {views}{''.join(others)}")

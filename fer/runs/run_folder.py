@@ -3,14 +3,14 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fer.config.conf import spelled, stored
 from fer.config.errors import FerError
-from fer.config.settings import DataSettings, TrainSettings, leaves
+from fer.config.settings import Config, DataSettings, TrainSettings, leaves
 
 # key -> default, for all keys but those of model, loss, optimizer and scheduler
 DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={}))))
@@ -102,7 +102,7 @@ def with_latest(arguments: Sequence[str]) -> list[str]:
     return [resolved(text) for text in arguments]
 
 
-def identity(config: Mapping[str, Any]) -> str:
+def identity(config: Config) -> str:
     """Return a name of 16 hexadecimal digits; equal for two configurations that compute the same with the same seed.
 
     Args:
@@ -111,7 +111,7 @@ def identity(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(sorted(computed_settings(config).items())).encode()).hexdigest()[:16]
 
 
-def computed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def computed_settings(config: Config) -> dict[str, Any]:
     """Return dotted key -> value of the settings that change what a run computes, the seed included.
 
     Args:
@@ -124,7 +124,7 @@ def _besides(key: str) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in BESIDES)
 
 
-def configuration_of(folder: Path) -> dict[str, Any]:
+def configuration_of(folder: Path) -> Config:
     """Return a run's configuration, as plain values.
 
     Raises:
@@ -132,7 +132,7 @@ def configuration_of(folder: Path) -> dict[str, Any]:
     """
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise FerError(f"{folder}: no run folder (it has no .hydra/config.yaml)")
-    config: dict[str, Any] = stored(folder, "config.yaml")
+    config: Config = stored(folder, "config.yaml")
     return config
 
 

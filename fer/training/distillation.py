@@ -9,7 +9,7 @@ of the student, and a teacher that was trained on the student's val faces is ref
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from fer.data.transforms.crop import middle
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.pretrained import sha256_of
 from fer.models.provenance import Dataset
+from fer.system.records import Json
 
 SPLIT_KEYS = {  # ``data.split`` -> the other keys that decide which faces are val
     "official": (),
@@ -190,7 +191,7 @@ def members(name: str) -> list[tuple[TeacherFile, EmotionClassifier]]:
     return [(file._replace(path=path), network) for (path, network), file in loaded]
 
 
-def _listed(metrics: Path) -> list[tuple[dict[str, Any], TeacherFile]]:
+def _listed(metrics: Path) -> list[tuple[Json, TeacherFile]]:
     """Return the records of an evaluation's networks in ``metrics.json``, with their weights and temperatures.
 
     Raises:
@@ -228,6 +229,6 @@ def _refuse_unfit(path: Path, teacher: EmotionClassifier, model: EmotionClassifi
             )
 
 
-def _split_settings(dataset: Mapping[str, Any]) -> list[Any]:
+def _split_settings(dataset: Dataset) -> list[Any]:
     settings = asdict(DataSettings()) | (dataset.get("settings") or {})  # older checkpoints lack some keys
     return [settings["split"], *(settings[key] for key in SPLIT_KEYS.get(settings["split"], settings))]

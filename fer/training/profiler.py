@@ -9,14 +9,15 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pytorch_lightning.profilers import Profiler
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from fer.system.files import write_json
+from fer.system.records import plain
 from fer.system.text import text_table
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,24 @@ WITHIN: Mapping[str, str] = {
 OPTIMIZER, REST = "optimizer, hooks", "callbacks, Lightning's loops"
 
 
+@dataclass(frozen=True)
+class StepPart:
+    """A part of a step: its name, milliseconds a step, share of the step's time."""
+
+    name: str
+    ms_per_step: float
+    share: float
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """The contents of ``profile.json``: the first and the last recorded step, their seconds, the parts of a step."""
+
+    recorded_steps: tuple[int, int]
+    seconds: float
+    rows: tuple[StepPart, ...]
+
+
 class StepProfiler(Profiler):
     """Lightning's side of ``torch.profiler``: its actions become labels, its fetching counts the steps.
 
@@ -55,7 +74,7 @@ class StepProfiler(Profiler):
         self.labels: set[str] = set()  # that stand in the events beside the operators
         self.recorded: profile | None = None
         self._begin: float | None = None  # while recording
-        self._open: dict[str, Any] = {}
+        self._open: dict[str, record_function] = {}
 
     def start(self, action_name: str) -> None:
         """Open a label; Lightning calls this."""
@@ -130,11 +149,11 @@ def report(profiler: StepProfiler, folder: Path) -> None:
     on_cpu = {event.key: event.cpu_time_total / 1e6 for event in events if event.device_type.name == "CPU"}
     rows = step_rows(on_cpu, profiler.seconds, profiler.steps)
     first, last = WARM_UP + 1, WARM_UP + profiler.steps
-    write_json(folder / "profile.json", {"recorded_steps": [first, last], "seconds": profiler.seconds, "rows": rows})
+    write_json(folder / "profile.json", plain(StepTimes((first, last), profiler.seconds, tuple(rows))))
     part = folder / f".part.{TRACE}"  # its ending tells torch to compress
     profiler.recorded.export_chrome_trace(str(part))
     os.replace(part, folder / TRACE)
-    cells = [(row["name"], f"{row['ms_per_step']:9.3f}", f"{100 * row['share']:7.1f} %") for row in rows]
+    cells = [(row.name, f"{row.ms_per_step:9.3f}", f"{100 * row.share:7.1f} %") for row in rows]
     heads = ("part of a step", f"{'ms a step':>9}", f"{'share':>9}")
     log.info("\nwhere the time of steps %d to %d went\n\n%s\n", first, last, text_table(heads, cells))
     key = f"self_{'device' if profiler.on_gpu else 'cpu'}_time_total"
@@ -144,8 +163,8 @@ def report(profiler: StepProfiler, folder: Path) -> None:
     log.info("  %-22s %s", TRACE, "the recorded steps: open it in ui.perfetto.dev")
 
 
-def step_rows(seconds: Mapping[str, float], whole: float, steps: int) -> list[dict[str, Any]]:
-    """Return the parts of a step in its order: name, milliseconds a step, share. The shares add up to 1.
+def step_rows(seconds: Mapping[str, float], whole: float, steps: int) -> list[StepPart]:
+    """Return the parts of a step in its order. The shares add up to 1.
 
     Args:
         seconds: of each label, of all recorded steps.
@@ -156,7 +175,4 @@ def step_rows(seconds: Mapping[str, float], whole: float, steps: int) -> list[di
     step = seconds.get(STEP, 0.0)
     parts[OPTIMIZER] = step - sum(seconds.get(label, 0.0) for label in WITHIN)
     parts[REST] = whole - step - sum(seconds.get(label, 0.0) for label in OUTSIDE)
-    return [
-        {"name": name, "ms_per_step": 1000 * spent / max(steps, 1), "share": spent / whole}
-        for name, spent in parts.items()
-    ]
+    return [StepPart(name, 1000 * spent / max(steps, 1), spent / whole) for name, spent in parts.items()]

@@ -52,6 +52,7 @@ from fer.training.callbacks.history import History, Stopwatch
 from fer.training.callbacks.progress import Progress
 from fer.training.callbacks.tensorboard import Dashboard, hyperparameters
 from fer.training.setup import check_names, keep_features, prepared, resume_from
+from fer.training.time_budget import EpochPlan
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
     checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
     keep_features(settings, data, model)
     if settings.budget.hours is not None:
-        plan = model.provenance.plan or time_budget.planned(settings, data, model, folder)
+        recorded = model.provenance.plan
+        plan = read(EpochPlan, recorded) if recorded else time_budget.planned(settings, data, model, folder)
         settings, data = time_budget.with_plan(settings, data, plan)
         check_names(settings)  # a schedule's arguments must fit the planned epochs
     first = sum(epochs for _, epochs in settings.stages[:-1])
@@ -111,7 +113,7 @@ def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     settings, data, resumed = prepared(settings, origin.stand_in)
     resume_from(folder, resumed)
     if resumed.provenance.plan:
-        settings, data = time_budget.with_plan(settings, data, resumed.provenance.plan)
+        settings, data = time_budget.with_plan(settings, data, read(EpochPlan, resumed.provenance.plan))
     model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
     predicted, classes = predict_val(settings, data, model), list(model.hparams["classes"])
     scored = scoring.scored_faces(predicted, data, "val", classes)

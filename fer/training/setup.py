@@ -28,6 +28,7 @@ from fer.optim.losses import LOSSES
 from fer.optim.optimizers import OPTIMIZERS
 from fer.optim.schedulers import SCHEDULES
 from fer.system import machine
+from fer.system.records import plain
 from fer.training import device, distillation
 from fer.training.callbacks import checkpointing
 
@@ -129,7 +130,7 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
         )
     model.monitor = settings.monitor
     recorded = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
-    dataset = {**data.describe(), "settings": recorded, "stand_in": stand_in}
+    dataset = {**plain(data.describe()), "settings": recorded, "stand_in": stand_in}
     model.provenance = replace(model.provenance, dataset=dataset)
     check_output(model, model.input_size)
     for size in {size for size, _ in settings.stages} - {model.image_size}:

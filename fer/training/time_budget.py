@@ -11,7 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from fer.config.errors import FerError
 from fer.config.settings import BudgetSettings, LoggerSettings, TrainSettings
 from fer.data.datamodule import FERDataModule
 from fer.models import EmotionClassifier
+from fer.system.records import OPTIONAL, plain
 from fer.training import device, trainers
 from fer.training.callbacks.checkpointing import WRITE_EVERY
 from fer.training.callbacks.ema import Averaging
@@ -60,6 +61,23 @@ class Epoch(NamedTuple):
 
     seconds: float
     val: float
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The epochs that a time allows, as a checkpoint records them.
+
+    Args:
+        hours: the time.
+        epochs: of all stages.
+        epoch_seconds: size of the faces, as text -> measured seconds of an epoch.
+        stages: (size, epochs) of each stage; None without stages.
+    """
+
+    hours: float
+    epochs: int
+    epoch_seconds: Mapping[str, float]
+    stages: tuple[tuple[int, int], ...] | None = field(default=None, metadata=OPTIONAL)
 
 
 class Pace(Callback):
@@ -121,7 +139,7 @@ def spent(data: FERDataModule) -> float:
     return time.perf_counter() - data.loaded_at
 
 
-def planned(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier, folder: Path) -> dict[str, Any]:
+def planned(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier, folder: Path) -> EpochPlan:
     """Return and log a plan with as many epochs as ``budget.hours`` allows; stages keep their shares.
 
     Measuring, which may compile the network, is part of the time.
@@ -158,10 +176,10 @@ def planned(settings: TrainSettings, data: FERDataModule, model: EmotionClassifi
     pace = ", ".join(f"{seconds[size]:.1f} s at {size} pixels" for size in sorted(seconds))
     ends = datetime.now() + timedelta(seconds=_duration(stages, parts, seconds) + end)
     log.info("budget.hours=%g: %d epochs (%s), until about %s", hours, total, pace, f"{ends:%Y-%m-%d %H:%M}")
-    plan = {"hours": hours, "epochs": total, "epoch_seconds": {str(size): seconds[size] for size in seconds}}
-    if settings.stages:
-        plan["stages"] = [[size, epochs] for (size, _), epochs in zip(stages, parts, strict=True)]
-    model.provenance = replace(model.provenance, plan=plan)
+    in_stages = tuple((size, epochs) for (size, _), epochs in zip(stages, parts, strict=True))
+    by_size = {str(size): seconds[size] for size in seconds}
+    plan = EpochPlan(hours, total, by_size, in_stages if settings.stages else None)
+    model.provenance = replace(model.provenance, plan=plain(plan))
     return plan
 
 
@@ -169,12 +187,10 @@ def _duration(stages: Sequence[Sequence[int]], parts: Sequence[int], seconds: Ma
     return sum(epochs * seconds[size] for (size, _), epochs in zip(stages, parts, strict=True))
 
 
-def with_plan(
-    settings: TrainSettings, data: FERDataModule, plan: Mapping[str, Any]
-) -> tuple[TrainSettings, FERDataModule]:
+def with_plan(settings: TrainSettings, data: FERDataModule, plan: EpochPlan) -> tuple[TrainSettings, FERDataModule]:
     """Return the settings and the data module with the epochs and stages of a plan."""
-    stages = [list(stage) for stage in plan.get("stages", [])]
-    trainer = replace(settings.trainer, max_epochs=plan["epochs"])
+    stages = [list(stage) for stage in plan.stages or ()]
+    trainer = replace(settings.trainer, max_epochs=plan.epochs)
     planned = replace(settings, trainer=trainer, stages=stages, budget=BudgetSettings())
     return planned, data.replaced(stages=stages)
 

@@ -358,12 +358,12 @@ def test_description_says_what_a_result_rests_on(tmp_path, lines, write):
     path = write(tmp_path / "fer2013.csv", made)
     module = FERDataModule(DataSettings(path=str(path), on_bad="skip", cache=None))
     described = module.describe()
-    assert described["path"] == str(path)
-    assert described["notes"] == ["columns ignored: extra"]
-    assert len(described["skipped"]) == 1
-    assert sum(sum(held.values()) for held in described["counts"].values()) == 69
-    assert set(described["counts"]["train"]) == set(EMOTIONS)
-    assert described["fingerprint"] == module.faces.fingerprint()
+    assert described.path == str(path)
+    assert described.notes == ("columns ignored: extra",)
+    assert len(described.skipped) == 1
+    assert sum(sum(held.values()) for held in described.counts.values()) == 69
+    assert set(described.counts["train"]) == set(EMOTIONS)
+    assert described.fingerprint == module.faces.fingerprint()
 
 
 def test_different_tables_have_different_fingerprints(faces):

@@ -58,17 +58,17 @@ def test_train_alone_is_served_without_them(audited):
     assert set(before["train"]) - set(after["train"]) == {*COPIES, BLACK}
     assert (before["val"], before["test"]) == (after["val"], after["test"])
     described = module.describe()
-    assert described["counts"]["train"] != described["counts"]["val"]
-    assert sum(described["counts"]["train"].values()) == 96
-    assert described["excluded"]["faces"] == 4
-    assert described["excluded"]["by_reason"] == {
+    assert described.counts["train"] != described.counts["val"]
+    assert sum(described.counts["train"].values()) == 96
+    assert described.excluded.faces == 4
+    assert described.excluded.by_reason == {
         "exact duplicate in train": 1, "exact duplicate in val": 1, "exact duplicate in test": 1, "one colour": 1,
     }  # fmt: skip
-    assert described["notes"] == [
+    assert described.notes == (
         f"4 faces left out of train by {audited} (exact duplicate in train 1, exact duplicate in val 1, "
-        "exact duplicate in test 1, one colour 1)"
-    ]
-    assert described["fingerprint"] == served()[0].describe()["fingerprint"]  # of the table, which is the same
+        "exact duplicate in test 1, one colour 1)",
+    )
+    assert described.fingerprint == served()[0].describe().fingerprint  # of the table, which is the same
 
 
 def test_another_split_keeps_val_whole_and_says_so(audited):
@@ -77,9 +77,9 @@ def test_another_split_keeps_val_whole_and_says_so(audited):
     assert before["val"] == after["val"]
     gone = set(before["train"]) - set(after["train"])
     assert gone == {*COPIES, BLACK} - set(before["val"])
-    excluded, notes = module.describe()["excluded"], module.describe()["notes"]
-    assert excluded["faces"] == len(gone)
-    assert excluded["outside_train"] == 4 - len(gone)
+    excluded, notes = module.describe().excluded, module.describe().notes
+    assert excluded.faces == len(gone)
+    assert excluded.outside_train == 4 - len(gone)
     assert any("it was made for split official, not holdout" in note for note in notes)
 
 
@@ -94,7 +94,7 @@ def test_a_hand_may_edit_it(audited):
     module, after = served(exclude=str(audited))
     assert 90 in after["train"]
     assert 7 not in after["train"]
-    assert module.describe()["excluded"]["by_reason"]["ugly"] == 1
+    assert module.describe().excluded.by_reason["ugly"] == 1
 
 
 @pytest.mark.parametrize("with_bom", [False, True])

@@ -9,6 +9,8 @@ from fer.config.errors import FerError
 from fer.data import votes as data_votes
 from fer.data.faces import UNKNOWN, Faces, Source
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS
+from fer.metrics.results import Majority
+from fer.system.records import plain
 
 
 def votes(**given):
@@ -92,11 +94,11 @@ def test_agreement_by_hand():
     targets = np.array([index(name) for name in ("happy", "sad", "angry", "neutral", "fear", "sad", "fear", "angry")])
     answers = np.array([index(name) for name in ("happy", "happy", "sad", "sad", "sad", "happy", "sad", "happy")])
     found = data_votes.agreement(TABLE, targets, answers, 7)
-    assert found["annotator"]["network"] == pytest.approx(np.mean([0.9, 0.5, 0.1, 0, 0, 0, 0, 0]))
-    assert found["annotator"]["labels"] == pytest.approx(np.mean([0.9, 0.5, 0.5, 0.2, 0.4, 0, 0.4, 0.4]))
-    assert found["annotator"]["best"] == pytest.approx(np.mean([0.9, 0.5, 0.5, 0.2, 0.4, 0, 0.4, 0.4]))
-    assert found["majority"] == {"faces": 2, "network": 0.5, "labels": 1.0}
-    assert found["errors"] == {
+    assert found.annotator.network == pytest.approx(np.mean([0.9, 0.5, 0.1, 0, 0, 0, 0, 0]))
+    assert found.annotator.labels == pytest.approx(np.mean([0.9, 0.5, 0.5, 0.2, 0.4, 0, 0.4, 0.4]))
+    assert found.annotator.best == pytest.approx(np.mean([0.9, 0.5, 0.5, 0.2, 0.4, 0, 0.4, 0.4]))
+    assert found.majority == Majority(faces=2, network=0.5, labels=1.0)
+    assert plain(found.errors) == {
         "all": 7,
         "crowd_agrees_with_the_label": 1,
         "crowd_agrees_with_the_network": 0,

@@ -20,7 +20,7 @@ def found(folder):
 def test_the_rows_of_a_step_add_up_to_its_time():
     labels = {"train_dataloader_next": 1.0, "run_training_batch": 6.0, "training_step": 2.0, "backward": 3.0}
     rows = step_rows(labels, whole=8.0, steps=4)
-    assert [(row["name"], row["ms_per_step"], row["share"]) for row in rows] == [
+    assert [(row.name, row.ms_per_step, row.share) for row in rows] == [
         ("fetching the batch", 250, 1 / 8),
         (FORWARD, 500, 2 / 8),
         (BACKWARD, 750, 3 / 8),

@@ -3,8 +3,9 @@
 import base64
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -15,6 +16,7 @@ from fer.reports import html
 from fer.reports.html import joined, paragraph, tag
 from fer.runs import ranking
 from fer.runs.ranking import Ranking, Run
+from fer.system.records import plain
 
 TOP = 5  # best configurations of a ranking whose first seeds are always tested against each other
 
@@ -87,7 +89,7 @@ def menus(runs: Sequence[Listed]) -> Markup:
         tag("label", f"{letter} ", tag("select", *options(runs, chosen), name_=name))
         for letter, name, chosen in (("A", "first", 0), ("B", "second", other))
     ]
-    data = json.dumps(answers([entry.run for entry in runs])).replace("<", "\\u003c")
+    data = json.dumps(plain(answers([entry.run for entry in runs]))).replace("<", "\\u003c")
     data_element = Markup(f'<script id="answers" type="application/json">{data}</script>')
     return joined(tag("form", *labels, id="pair", hidden=""), tag("p", id="pair-result", role="status"), data_element)
 
@@ -102,18 +104,43 @@ def options(runs: Sequence[Listed], chosen: int) -> list[Markup]:
     return [tag("optgroup", *lines, label=title) for title, lines in groups.items()]
 
 
-def answers(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the page script's data: for each run the faces that it classifies correctly, a bit each.
+@dataclass(frozen=True)
+class RunAnswers:
+    """The faces that a run classifies correctly.
 
-    "runs" has for each run its "bits" in base64, the first face in the highest bit, and "faces", the index of its set.
-    "faces" has for each set the number of faces and Student's quantile for that number.
+    Args:
+        faces: index of their set.
+        bits: a bit for each, the first face in the highest, in base64.
     """
+
+    faces: int
+    bits: str
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """A set of faces: their number, and Student's quantile for it."""
+
+    n: int
+    quantile: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The data of the page's script: the answers of each run, and the sets of faces."""
+
+    runs: tuple[RunAnswers, ...]
+    faces: tuple[FaceSet, ...]
+
+
+def answers(runs: Sequence[Run]) -> Answers:
+    """Return the data of the page's script."""
     known: list[Run] = []  # a run for each set of faces
     bits_of_runs = []
     for run in runs:
         same = next((number for number, other in enumerate(known) if run.same_faces(other)), len(known))
         if same == len(known):
             known.append(run)
-        bits_of_runs.append({"faces": same, "bits": base64.b64encode(np.packbits(run.correct).tobytes()).decode()})
+        bits_of_runs.append(RunAnswers(same, base64.b64encode(np.packbits(run.correct).tobytes()).decode()))
     counts = [len(run.correct) for run in known]
-    return {"runs": bits_of_runs, "faces": [{"n": n, "quantile": student_quantile(max(1, n - 1))} for n in counts]}
+    return Answers(tuple(bits_of_runs), tuple(FaceSet(n, student_quantile(max(1, n - 1))) for n in counts))

@@ -200,7 +200,7 @@ class Saver(Checkpoint):
             return True
         return value < self.best_value if mode(self.monitor) == "min" else value > self.best_value
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, float | None]:
         """Return the state for a resumed run."""
         return {"best_value": self.best_value, "best_epoch": self.best_epoch}
 

@@ -11,6 +11,8 @@ from pytorch_lightning.callbacks import Callback
 from fer.models import EmotionClassifier
 from fer.system.files import written_whole
 
+Row = dict[str, str]  # column of ``history.csv`` -> value
+
 
 class Stopwatch(Callback):
     """Measures epochs: their seconds, and training faces a second without validation."""
@@ -46,11 +48,11 @@ class Stopwatch(Callback):
         self.train_seconds += self.epoch_seconds
         self.epoch_start = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, float]:
         """Return the seconds so far."""
         return {"train_seconds": self.train_seconds + self.elapsed()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """Restore the seconds so far."""
         self.train_seconds = state_dict["train_seconds"]
 
@@ -65,7 +67,7 @@ class History(Callback):
 
     def __init__(self, file: Path, stopwatch: Stopwatch) -> None:
         self.file, self.stopwatch = file, stopwatch
-        self.rows: list[dict[str, str]] = []
+        self.rows: list[Row] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row."""
@@ -78,10 +80,10 @@ class History(Callback):
             writer.writeheader()
             writer.writerows(self.rows)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[Row]]:
         """Return the rows so far."""
         return {"rows": self.rows}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, list[Row]]) -> None:
         """Restore the rows so far."""
         self.rows = list(state_dict["rows"])

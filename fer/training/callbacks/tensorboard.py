@@ -128,11 +128,11 @@ class Dashboard(Callback):
         images, targets = dataset.images[:count, 0].numpy(), dataset.targets[:count].numpy()
         return Scored(images, targets, probabilities, np.arange(count), classes)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, dict[str, float]]:
         """Return the state for a resumed run."""
         return {"best": self._best}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, dict[str, float]]) -> None:
         """Restore the metrics of the best epoch so far."""
         self._best = dict(state_dict["best"])
 
