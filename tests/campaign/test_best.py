@@ -159,7 +159,7 @@ def test_an_interrupted_campaign_goes_on(tmp_path):
     assert ended.returncode == 0, ended.stdout + ended.stderr
     after = read(folder)
     assert after.spent > before.spent
-    assert [network.epochs for network in after.of("member")] == [network.epochs for network in before.of("member")]
+    assert [network.epochs for network in after.of_role("member")] == [network.epochs for network in before.of_role("member")]
     assert "measuring the speed" not in ended.stdout
     assert {network.state for network in after.networks} <= {"done", "stopped"}
 
