@@ -108,7 +108,7 @@ def predictor_of(arguments: argparse.Namespace) -> "Predictor":
         FerError: the network or the detector cannot be had.
     """
     from fer.config.hydra import import_plugins
-    from fer.inference.predictor import WITHOUT_SETS, Predictor
+    from fer.inference.predictor import Predictor
     from fer.runs.run_folder import TRAINED, named
 
     import_plugins(arguments.plugins.split(",") if arguments.plugins else [])
@@ -117,8 +117,6 @@ def predictor_of(arguments: argparse.Namespace) -> "Predictor":
         detector_model=arguments.detector_model, largest=arguments.faces == "largest", margin=arguments.margin,
         device="cuda" if arguments.device == "gpu" else "cpu", coverage=arguments.coverage,
     )  # fmt: skip
-    if predictor.coverage is None:
-        print(WITHOUT_SETS, file=sys.stderr)
     _ = predictor.detector  # a missing OpenCV is reported before the first picture is read
     return predictor
 
@@ -133,6 +131,7 @@ class Session:
     """
 
     def __init__(self, arguments: argparse.Namespace, predictor: "Predictor", count: int) -> None:
+        from fer.inference.predictor import WITHOUT_SETS
         from fer.inference.records import Writer
 
         self.arguments, self.predictor, self.count = arguments, predictor, count
@@ -140,6 +139,8 @@ class Session:
         self.about = predictor.about() | ({"detector": "boxes"} if arguments.boxes else {})
         self.writer = None if arguments.out is None else Writer(arguments.out, self.about, resume=arguments.resume)
         self.done = {} if self.writer is None else self.writer.done
+        if self.coverage is None:
+            print(WITHOUT_SETS, file=sys.stderr)
         self.line = Line(live=is_live() and self.writer is not None)
         self.began = time.monotonic()
         self.pictures = self.failed = self.faces = self.without = self.small = 0
