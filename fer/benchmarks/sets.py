@@ -41,12 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     grammar.add_argument("folder", type=Path, help="run or folder of docs/results, with predictions of val")
     grammar.add_argument("--splits", type=int, default=20, help="halvings; default: %(default)s")
     arguments, _ = grammar.begin(argv)
-    recorded = predictions.recorded(arguments.folder, "val", "none")
+    print(text_table(HEADS, compared(arguments.folder, arguments.splits)))
+    return 0
+
+
+def compared(folder: Path, splits: int) -> list[tuple[str, ...]]:
+    """Return the rows of ``table`` for the predictions of val in a folder.
+
+    Raises:
+        FerError: it has none.
+    """
+    recorded = predictions.recorded(folder, "val", "none")
     known = predictions.read(recorded.file)
     targets = np.array([known.classes.index(name) for name in known.targets])
-    warm = tempered(known.probabilities, recorded.metrics["temperature"])
-    print(text_table(HEADS, table(warm, targets, arguments.splits)))
-    return 0
+    return table(tempered(known.probabilities, recorded.metrics["temperature"]), targets, splits)
 
 
 def table(probabilities: Probabilities, targets: NDArray[np.int64], splits: int) -> list[tuple[str, ...]]:

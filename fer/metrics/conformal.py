@@ -83,7 +83,9 @@ def check(coverage: float) -> None:
     """
     low, high = PER_CENT[0] / 100, PER_CENT[-1] / 100
     if not low <= coverage <= high:
-        raise FerError(f"{setting('coverage', coverage)}: expected a share of the faces from {low:g} to {high:g}")
+        raise FerError(
+            f"{setting('coverage', f'{coverage:g}')}: expected a share of the faces from {low:g} to {high:g}"
+        )
 
 
 def valid(entry: object) -> bool:
