@@ -88,7 +88,8 @@ def randomised(probabilities: Probabilities) -> Probabilities:
 def penalised(probabilities: Probabilities, weight: float) -> Probabilities:
     """Return the scores (N, C) with a penalty for each rank beyond the second."""
     ranks = (probabilities[:, None, :] > probabilities[:, :, None]).sum(2)
-    return scores(probabilities) + weight * np.maximum(0, ranks - 1)
+    penalties: Probabilities = weight * np.maximum(0, ranks - 1)
+    return scores(probabilities) + penalties
 
 
 def _halved(found: Probabilities, targets: NDArray[np.int64], percent: int, seed: int) -> Outcome:
