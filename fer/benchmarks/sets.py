@@ -1,9 +1,9 @@
 """``python -m fer.benchmarks.sets docs/results/tiny``: do prediction sets keep their promise, and which are smallest?
 
 The faces of an evaluation on val are halved at random, many times: one half calibrates, the other is scored. Compared
-are the sets of ``fer.metrics.conformal``, those of randomised scores (Romano, Sesia & Candès 2020) and of penalised
-ones (RAPS: Angelopoulos et al. 2021), and the plain set: the smallest whose probabilities sum to the coverage, which
-needs no calibration and promises nothing.
+are the sets of ``fer.metrics.conformal``, those of randomised scores (Romano, Sesia & Candès 2020), which may be empty,
+and of penalised ones (RAPS: Angelopoulos et al. 2021), and the plain set: the smallest whose probabilities sum to the
+coverage, which needs no calibration and promises nothing.
 """
 
 import sys
@@ -93,13 +93,11 @@ def penalised(probabilities: Probabilities, weight: float) -> Probabilities:
 
 
 def _halved(found: Probabilities, targets: NDArray[np.int64], percent: int, seed: int) -> Outcome:
-    """Return the outcome on one half with the threshold of the other; the best class is in every set."""
+    """Return the outcome on one half with the threshold of the other."""
     order = np.random.default_rng(seed).permutation(len(targets))
     first, second = np.array_split(order, 2)
     of_labels = np.sort(found[first, targets[first]])
-    inside = found[second] <= quantile(of_labels, percent)
-    inside[np.arange(len(second)), found[second].argmin(1)] = True
-    return _outcome(inside, targets[second])
+    return _outcome(found[second] <= quantile(of_labels, percent), targets[second])
 
 
 def _outcome(inside: NDArray[np.bool_], targets: NDArray[np.int64]) -> Outcome:
