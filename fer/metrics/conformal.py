@@ -93,7 +93,7 @@ def valid(entry: object) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("faces"), int) or not isinstance(entry.get("at"), dict):
         return False
     values = [entry["at"].get(_text(percent)) for percent in PER_CENT]
-    numbers = all(isinstance(value, float) and 0 <= value <= 1 for value in values)
+    numbers = all(isinstance(value, float | int) and 0 <= value <= 1 for value in values)
     return numbers and values == sorted(values)
 
 
