@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError
 from fer.config.hydra import import_plugins
+from fer.metrics import conformal
 from fer.reports.summary import remarks
 from fer.runs.run_folder import TRAINED, named
 from fer.system.slots import let_waiting_threads_sleep
@@ -32,6 +33,7 @@ OPTIONS = {  # key of fer.train -> option here
     "data.ferplus_rule": "--ferplus-rule",
     "data.on_bad": "--on-bad",
     "data.batch_size": "--batch-size",
+    "coverage": "--coverage",
     "plugins": "--plugins",
 }
 
@@ -92,6 +94,11 @@ def parser() -> Grammar:
         help="find on val the confidence above which at most this share of the predictions is wrong, and apply it here",
     )  # fmt: skip
     grammar.add_argument(
+        "--coverage", type=float, metavar="SHARE",
+        help="promised share of the faces whose prediction set holds the label; default: 0.9, of networks that have "
+        "thresholds for it; with this option they are calibrated on val for the others",
+    )  # fmt: skip
+    grammar.add_argument(
         "--on-bad",
         choices=["error", "skip"],
         default=None,
@@ -135,6 +142,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError(f"--batch-size={arguments.batch_size}: expected at least 1")
     if arguments.error_rate is not None and not 0 < arguments.error_rate < 1:
         raise FerError(f"--error-rate={arguments.error_rate:g}: expected a share between 0 and 1, such as 0.1")
+    if arguments.coverage is not None:
+        conformal.check(arguments.coverage)
     if arguments.weights == "val" and len(arguments.runs) == 1:
         raise FerError("--weights val: needs an ensemble; name more than one network")
     if arguments.choose and len(arguments.runs) == 1:
@@ -177,6 +186,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "Results":
         choose=arguments.choose,
         against=arguments.against,
         error_rate=arguments.error_rate,
+        coverage=arguments.coverage,
         batch_size=arguments.batch_size,
         on_gpu=on_gpu,
     )

@@ -49,6 +49,10 @@ def parser() -> Grammar:
         "--margin", type=float, help="side of the square that is cut out, as a multiple of the box; default: 1 for haar"
     )
     grammar.add_argument(
+        "--coverage", type=float, metavar="SHARE",
+        help="promised share of faces whose prediction set holds the label; default: 0.9, of networks that have sets",
+    )  # fmt: skip
+    grammar.add_argument(
         "--out", type=Path, metavar="FOLDER", help="for predictions.jsonl, predictions.csv and index.html"
     )
     grammar.add_argument("--annotated", type=Path, metavar="FOLDER", help="for copies with their faces marked")
@@ -59,7 +63,7 @@ def parser() -> Grammar:
     return grammar
 
 
-@command("fer.predict", {"plugins": "--plugins"})
+@command("fer.predict", {"plugins": "--plugins", "coverage": "--coverage"})
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 1 if no picture could be read."""
     arguments, _ = parser().begin(argv)
@@ -87,6 +91,10 @@ def check(arguments: argparse.Namespace) -> None:
     """
     if arguments.margin is not None and not 0.1 <= arguments.margin <= 10:
         raise FerError(f"--margin {arguments.margin:g}: expected 0.1 to 10")
+    if arguments.coverage is not None:
+        from fer.metrics import conformal
+
+        conformal.check(arguments.coverage)
     if arguments.resume and arguments.out is None:
         raise FerError("--resume: names no folder; add --out FOLDER")
     if arguments.boxes is not None and arguments.detector_model is not None:
@@ -107,7 +115,7 @@ def predictor_of(arguments: argparse.Namespace) -> "Predictor":
     predictor = Predictor(
         named(arguments.network, TRAINED), detector="none" if arguments.boxes else arguments.detector,
         detector_model=arguments.detector_model, largest=arguments.faces == "largest", margin=arguments.margin,
-        device="cuda" if arguments.device == "gpu" else "cpu",
+        device="cuda" if arguments.device == "gpu" else "cpu", coverage=arguments.coverage,
     )  # fmt: skip
     _ = predictor.detector  # a missing OpenCV is reported before the first picture is read
     return predictor
@@ -123,12 +131,16 @@ class Session:
     """
 
     def __init__(self, arguments: argparse.Namespace, predictor: "Predictor", count: int) -> None:
+        from fer.inference.predictor import WITHOUT_SETS
         from fer.inference.records import Writer
 
         self.arguments, self.predictor, self.count = arguments, predictor, count
+        self.coverage = predictor.coverage
         self.about = predictor.about() | ({"detector": "boxes"} if arguments.boxes else {})
         self.writer = None if arguments.out is None else Writer(arguments.out, self.about, resume=arguments.resume)
         self.done = {} if self.writer is None else self.writer.done
+        if self.coverage is None:
+            print(WITHOUT_SETS, file=sys.stderr)
         self.line = Line(live=is_live() and self.writer is not None)
         self.began = time.monotonic()
         self.pictures = self.failed = self.faces = self.without = self.small = 0
@@ -154,8 +166,8 @@ class Session:
             self.writer.write(found)
             self._progress()
         else:
-            text = json.dumps(found, ensure_ascii=False) if self.arguments.json else "\n".join(in_words(found))
-            print(text, flush=True)
+            lines = [json.dumps(found, ensure_ascii=False)] if self.arguments.json else in_words(found, self.coverage)
+            print("\n".join(lines), flush=True)
 
     def _count(self, found: dict[str, Any]) -> None:
         self.pictures += 1
@@ -215,8 +227,8 @@ class Session:
         return 1 if self.failed == self.pictures else 0
 
 
-def in_words(found: dict[str, Any]) -> Iterator[str]:
-    """Give the lines that are printed of a record."""
+def in_words(found: dict[str, Any], coverage: float | None) -> Iterator[str]:
+    """Give the lines that are printed of a record, with prediction sets where these have a coverage."""
     if "error" in found:
         yield f"{found['file']}: {found['error']}"
         return
@@ -228,7 +240,9 @@ def in_words(found: dict[str, Any]) -> Iterator[str]:
         x, y, width, height = (round(value) for value in face["box"])
         sure = " (uncertain)" if face["uncertain"] else ""
         probability = f"{100 * face['probability']:.0f} %"
-        yield f"{found['file']}: {face['emotion']} {probability}{sure}; {rest}; box {width}x{height} at {x}, {y}"
+        one_of = "" if coverage is None else f"{100 * coverage:g} % set: {', '.join(face['emotions'])}; "
+        at = f"box {width}x{height} at {x}, {y}"
+        yield f"{found['file']}: {face['emotion']} {probability}{sure}; {rest}; {one_of}{at}"
 
 
 def annotate(file: Path, found: dict[str, Any], folder: Path) -> None:

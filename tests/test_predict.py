@@ -93,8 +93,40 @@ def test_an_interrupted_prediction_goes_on(predict, photos, tmp_path):
     assert ended.code == 0, ended.err
     assert file.read_text() == "".join(lines)
     assert len((tmp_path / "whole" / "predictions.csv").read_text().splitlines()) == 5
-    other = predict(str(photos), "--out", "whole", "--resume", "--margin", "1.3").line
-    assert "another network, detector or crop" in other
+    for asked in (("--margin", "1.3"), ("--coverage", "0.8")):
+        other = predict(str(photos), "--out", "whole", "--resume", *asked).line
+        assert "another network, detector, crop or coverage" in other
+
+
+def test_prediction_sets_are_printed_written_and_shown(predict, photos, tmp_path):
+    assert "; 90 % set: happy; box" in predict(str(photos / 'a, "b" é.png')).out
+    ended = predict(str(photos), "--coverage", "0.99", "--out", "sets")
+    assert (ended.code, ended.err) == (0, "")
+    header, *found = records(tmp_path / "sets")
+    assert header["coverage"] == 0.99
+    faces = [face for one in found for face in one.get("faces", ())]
+    assert all(len(face["emotions"]) > 1 and face["uncertain"] for face in faces)
+    assert [face["emotions"][0] for face in faces] == ["happy", "neutral"]
+    with (tmp_path / "sets" / "predictions.csv").open(newline="") as stream:
+        listed = [row["emotions"] for row in csv.DictReader(stream) if row["emotion"]]
+    assert listed == [";".join(face["emotions"]) for face in faces]
+    page = (tmp_path / "sets" / "index.html").read_text()
+    assert " or ".join(faces[0]["emotions"]) + "?" in page
+    assert "99 % of the sets hold the label" in page
+
+
+def test_a_network_without_sets_is_reported_once(predict, photos, tmp_path):
+    old = Path(__file__).parent / "fixtures" / "format_1" / "shared.safetensors"
+    ended = predict(str(photos), "--network", str(old), "--out", "old")
+    assert ended.code == 0
+    assert "fer.share" in ended.line
+    header, *found = records(tmp_path / "old")
+    assert header["coverage"] is None
+    for face in (face for one in found for face in one.get("faces", ())):
+        assert face["emotions"] == []
+        assert face["uncertain"] == (face["probability"] < 0.5)
+    assert "a probability below 50 %" in (tmp_path / "old" / "index.html").read_text()
+    assert "--coverage 0.9: no prediction sets" in predict(str(photos), "--network", str(old), "--coverage", "0.9").line
 
 
 def test_boxes_of_a_table(predict, photos, tmp_path):
@@ -116,6 +148,7 @@ def test_boxes_of_a_table(predict, photos, tmp_path):
         (["."], "no picture in this folder"),
         (["a.png", "--network", "none"], "none"),
         (["a.png", "--margin", "0"], "--margin 0: expected 0.1 to 10"),
+        (["a.png", "--coverage", "90"], "--coverage 90: expected a share of the faces from 0.5 to 0.99"),
         (["a.png", "--resume"], "--out"),
         ([], "--help"),
     ],

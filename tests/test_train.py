@@ -28,7 +28,7 @@ FIELDS = {
     "schema", "split", "n", *(name for figure in SAMPLED for name in (figure, f"{figure}_ci95")), "ece",
     "ece_if_calibrated", "ece_if_calibrated_mean", "ece_rms_debiased", "ece_adaptive", "ece_adaptive_if_calibrated",
     "ece_adaptive_if_calibrated_mean", "ece_adaptive_rms_debiased", "per_class", "confusion", "temperature",
-    "temperature_fitted_on", "calibrated", "selective", "seen_in_training", "clean", "best_epoch", "epochs",
+    "temperature_fitted_on", "calibrated", "selective", "seen_in_training", "clean", "sets", "best_epoch", "epochs",
     "wall_seconds", "train_seconds", "batch_size", "training_precision", "images_per_second", "peak_memory_mb",
     "parameters", "architecture", "pretrained", "seed", "dataset", "versions", "commit", "hardware", "finished",
     "command",

@@ -18,7 +18,8 @@ from fer.data.labels import SPLITS
 from fer.evaluation import scoring, test_log
 from fer.evaluation.from_predictions import PredictionsChoice, chosen_from, mixed_from, results_from
 from fer.evaluation.request import Member, of_split
-from fer.metrics.results import of
+from fer.metrics.conformal import COVERAGE, Thresholds
+from fer.metrics.results import THESE_FACES, VAL, of
 from fer.models import checkpoints
 from fer.runs import predictions
 from fer.runs.predictions import Predictions, name_of
@@ -116,7 +117,7 @@ def write_ensemble(
     files = [candidate.val if split == "val" else candidate.test for candidate in kept]
     predicted = [predictions.read(file) for file in files if file is not None]
     results = results_from(choice, predicted, split)
-    results["temperature_fitted_on"] = "these faces" if split == "val" else "val"
+    fitted_on = results["temperature_fitted_on"] = THESE_FACES if split == "val" else VAL
     data.load_split(split)
     together = predicted[0]._replace(probabilities=mixed_from(choice, predicted))
     scored = scoring.scored_faces(of_split(together, "ensemble", data, split), data, split, list(together.classes))
@@ -124,6 +125,9 @@ def write_ensemble(
         {**member, "name": candidate.name, "checkpoint": str(_checkpoint(candidate) or file)}
         for member, candidate, file in zip(results["members"], kept, files, strict=True)
     ]
+    calibration = scoring.Calibration(_thresholds(candidates, choice, data), fitted_on, kept=False)
+    unseen = _without_duplicate(data, split)
+    results["sets"] = plain(scoring.prediction_sets(scored, choice.temperature, unseen, calibration, COVERAGE))
     results |= _about(scored, data, split) | {"tta": VIEWS, "command": command, **machine.provenance()}
     folder = out / name_of(split, VIEWS)
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,6 +136,15 @@ def write_ensemble(
         results["test_opened"] = _recorded(kept, results)
     write_json(folder / "metrics.json", results)
     return folder
+
+
+def _thresholds(candidates: Sequence[Candidate], choice: PredictionsChoice, data: FERDataModule) -> Thresholds:
+    """Return the thresholds of the ensemble's prediction sets, calibrated on val as those of a single network."""
+    (_, (first, *_)) = candidates_on_val(candidates)  # whose order of faces that of the mixture is
+    dataset = data.load_split("val")
+    together = of_split(first._replace(probabilities=choice.probabilities), "ensemble", data, "val")
+    unseen = _without_duplicate(data, "val")
+    return scoring.calibrated_sets(together.numpy(), dataset.targets.numpy(), unseen, choice.temperature)
 
 
 def _checkpoint(candidate: Candidate) -> Path | None:

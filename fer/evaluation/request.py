@@ -50,6 +50,7 @@ class Request:
         choose: choose the networks of the ensemble and their weights, greedily on val.
         against: run, checkpoint, or folder or file of predictions to compare with.
         error_rate: target share of wrong answers, for which to find the least confidence.
+        coverage: of the prediction sets; None for the usual one, where no more than was asked for has to be computed.
         batch_size: faces at a time.
         on_gpu: compute on the GPU.
     """
@@ -67,6 +68,7 @@ class Request:
     choose: bool = False
     against: str | None = None
     error_rate: float | None = None
+    coverage: float | None = None
     batch_size: int = 128
     on_gpu: bool = False
 

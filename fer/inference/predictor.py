@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.data.readers.images import PictureError, read_grey, to_grey
 from fer.inference import detect
 from fer.inference.crop import Box, Crop
+from fer.metrics import conformal
 from fer.models import EmotionClassifier, checkpoints
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
@@ -25,8 +26,12 @@ Picture = str | Path | Image.Image | NDArray[np.uint8]
 MOST_PIXELS = 200_000_000  # of a picture; today's telephones take that many
 LEAST_SIDE = 24  # pixels of a box's side; of val faces shrunk to it `tiny` predicts 52 % right, of whole ones 68
 SMALL_SIDE = 32  # pixels, below which an answer counts as uncertain
-SURE = 0.5  # least probability of an answer that is not uncertain
+SURE = 0.5  # least probability of an answer that is not uncertain, of a network without prediction sets
 FACES_AT_ONCE = 256
+WITHOUT_SETS = (  # and how to get them
+    "no prediction sets: the file of this network has no thresholds for them; python -m fer.evaluate NETWORK "
+    "--coverage 0.9 calibrates them on val, and python -m fer.share EVALUATION NAME.safetensors writes a file with them"
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,10 @@ class Face:
         emotion: the most probable.
         probability: of it, calibrated.
         probabilities: emotion -> probability, calibrated; they sum to 1.
-        uncertain: the probability is below 0.5, or the face is smaller than 32 pixels.
+        emotions: of the prediction set, the most probable first: with the promised probability one of them is the
+            label. Empty where the network has no thresholds of such sets.
+        uncertain: the set holds more than one emotion (without a set, the probability is below 0.5), or the face is
+            smaller than 32 pixels, for which nothing is promised.
         detector_score: of the detector; no probability. None where the box was given.
         tilt: by how many degrees the face is turned clockwise.
     """
@@ -47,6 +55,7 @@ class Face:
     emotion: str
     probability: float
     probabilities: Mapping[str, float]
+    emotions: tuple[str, ...]
     uncertain: bool
     detector_score: float | None = None
     tilt: float = 0.0
@@ -80,20 +89,24 @@ class Predictor:
         largest: predict the largest face of each picture alone.
         margin: side of the square that is cut out, as a multiple of that of the box; default: the detector's.
         device: to compute on.
+        coverage: promised share of faces whose prediction set holds the label; None for 0.9, of networks that have the
+            thresholds for it.
 
     Raises:
-        FerError: the network or the detector cannot be had.
+        FerError: the network or the detector cannot be had; the coverage is out of range, or the network has no
+            thresholds for it.
     """
 
     def __init__(
         self, network: str | Path | EmotionClassifier = "tiny", *, detector: str | detect.Detector = "haar",
         detector_model: str | Path | None = None, largest: bool = False, margin: float | None = None,
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "cpu", coverage: float | None = None,
     ) -> None:  # fmt: skip
         self.model = network if isinstance(network, EmotionClassifier) else checkpoints.load(network)
         self.model = self.model.to(device, memory_format=torch.channels_last).eval()
         self.device, self.largest, self._detector, self._margin = torch.device(device), largest, detector, margin
         self._detector_model = None if detector_model is None else Path(detector_model)
+        self.coverage, self._threshold = _threshold_of(self.model, coverage)
 
     @cached_property
     def detector(self) -> detect.Detector:
@@ -164,14 +177,20 @@ class Predictor:
             parts.append(self.model.probabilities(faces.to(self.device)).float().cpu().numpy())
         return np.concatenate(parts)
 
+    def set_of(self, row: NDArray[np.float32]) -> tuple[str, ...]:
+        """Return the prediction set of a face's probabilities (C,), the most probable first; empty without one."""
+        return () if self._threshold is None else conformal.named_set(row, self.emotions, self._threshold)
+
     def _face(self, found: detect.Detection, row: NDArray[np.float32]) -> Face:
-        best = int(row.argmax())
+        best, emotions = int(row.argmax()), self.set_of(row)
+        unsure = len(emotions) > 1 if emotions else bool(row[best] < SURE)
         return Face(
             box=found.box,
             emotion=self.emotions[best],
             probability=float(row[best]),
             probabilities=dict(zip(self.emotions, map(float, row), strict=True)),
-            uncertain=bool(row[best] < SURE or found.box.side < SMALL_SIDE),
+            emotions=emotions,
+            uncertain=unsure or found.box.side < SMALL_SIDE,
             detector_score=None if np.isnan(found.score) else found.score,
             tilt=found.tilt,
         )
@@ -183,10 +202,26 @@ class Predictor:
             "architecture": self.model.architecture,
             "emotions": list(self.emotions),
             "temperature": made.temperature,
+            "coverage": self.coverage,
             "trained_on": made.dataset.get("name"),
             "detector": self.detector.name,
             "crop": self.crop.contract(self.model.image_size),
         }
+
+
+def _threshold_of(model: EmotionClassifier, coverage: float | None) -> tuple[float | None, float | None]:
+    """Return the coverage of a network's prediction sets and their threshold; None where it has none.
+
+    Raises:
+        FerError: a coverage is asked for that is out of range, or of a network without thresholds.
+    """
+    thresholds = model.provenance.sets
+    if thresholds is not None:
+        served = conformal.COVERAGE if coverage is None else coverage
+        return served, thresholds.threshold(served)
+    if coverage is not None:
+        raise FerError(f"{setting('coverage', coverage)}: {WITHOUT_SETS}")
+    return None, None
 
 
 def upright_grey(picture: Picture) -> Image.Image:

@@ -11,8 +11,9 @@ from fer.inference.predictor import Answer, Face
 from fer.system.files import written_whole
 
 SCHEMA = 1
+SEPARATOR = ";"  # of the emotions of a prediction set, in a table
 LINES, ROWS = "predictions.jsonl", "predictions.csv"
-HEADS = ("file", "face", "x", "y", "width", "height", "tilt", "emotion", "probability", "uncertain")
+HEADS = ("file", "face", "x", "y", "width", "height", "tilt", "emotion", "probability", "emotions", "uncertain")
 
 
 def record(file: Path, answer: Answer | str) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def _of_face(face: Face) -> dict[str, Any]:
         "emotion": face.emotion,
         "probability": round(face.probability, 4),
         "probabilities": {name: round(value, 4) for name, value in face.probabilities.items()},
+        "emotions": list(face.emotions),
         "uncertain": face.uncertain,
         "detector_score": None if face.detector_score is None else round(face.detector_score, 2),
     }
@@ -56,7 +58,8 @@ def rows(found: Mapping[str, Any], emotions: Sequence[str]) -> list[list[object]
         return [[found["file"], "", *empty, f"no face found{f', {small}' if small else ''}"]]
     return [
         [
-            found["file"], number, *face["box"], face["tilt"], face["emotion"], face["probability"], face["uncertain"],
+            found["file"], number, *face["box"], face["tilt"], face["emotion"], face["probability"],
+            SEPARATOR.join(face["emotions"]), face["uncertain"],
             *(face["probabilities"][name] for name in emotions), "",
         ]
         for number, face in enumerate(found["faces"], start=1)
@@ -117,7 +120,7 @@ def _read(file: Path, header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return file name -> record of an interrupted prediction; a last line that was cut off is left out.
 
     Raises:
-        FerError: the records are of another network, detector or crop.
+        FerError: the records are of another network, detector, crop or coverage.
     """
     found: dict[str, dict[str, Any]] = {}
     lines = file.read_text(encoding="utf-8").splitlines()
@@ -127,7 +130,8 @@ def _read(file: Path, header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         before = {}
     if before != json.loads(json.dumps(header)):
         raise FerError(
-            f"--out {file.parent}: its predictions are of another network, detector or crop; choose another folder"
+            f"--out {file.parent}: its predictions are of another network, detector, crop or coverage; choose another "
+            "folder"
         )
     for line in lines[1:]:
         try:

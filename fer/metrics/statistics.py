@@ -9,7 +9,7 @@ needs no torch, no configuration and no files.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,8 +123,19 @@ def summarise_seeds(values: Sequence[float], least: float = 0.0) -> Seeds:
     if count < 2:
         return Seeds(count, mean, None, None)
     sd = float(np.std(values, ddof=1))
-    half = student_quantile(count - 1) * max(sd, least) / math.sqrt(count)
-    return Seeds(count, mean, sd, Interval(mean - half, mean + half))
+    return Seeds(count, mean, sd, _of_mean(mean, max(sd, least), count))
+
+
+def mean_interval(values: NDArray[np.floating[Any] | np.integer[Any]]) -> Interval | None:
+    """Return Student's 95 % interval of the mean of N values of different faces; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    return _of_mean(float(values.mean()), float(values.std(ddof=1)), len(values))
+
+
+def _of_mean(mean: float, sd: float, count: int) -> Interval:
+    half = student_quantile(count - 1) * sd / math.sqrt(count)
+    return Interval(mean - half, mean + half)
 
 
 def clipped_to_share(interval: Interval) -> Interval:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from fer.config.errors import FerError, setting
+from fer.metrics import conformal
 from fer.models import MODELS, EmotionClassifier, safetensors
 from fer.models.provenance import Provenance
 
@@ -145,6 +146,7 @@ def _valid_entry(entry: Mapping[str, Any]) -> bool:
         and _all_dicts(teachers)
         and all(teacher.keys() >= TEACHER_KEYS for teacher in teachers)
         and (temperature is None or (isinstance(temperature, float) and 0 < temperature < math.inf))
+        and (entry.get("sets") is None or conformal.valid(entry["sets"]))
     )
 
 

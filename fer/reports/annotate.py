@@ -13,7 +13,7 @@ def annotated(picture: Image.Image, faces: Sequence[Mapping[str, Any]]) -> Image
     """Return a copy of a picture with its faces marked.
 
     Each face has a white box with a dark rim, which is seen on any ground, and a plate with the three most probable
-    emotions, each with its probability and a bar.
+    emotions, each with its probability and a bar; a question mark follows an uncertain one.
 
     Args:
         picture: upright, mode "RGB".
@@ -40,8 +40,8 @@ def _plate(
     letter = max(11, min(round(height / 8), round(max(size) / 40)))
     font = ImageFont.load_default(letter)
     best = sorted(face["probabilities"].items(), key=lambda item: -item[1])[:3]
-    words = [f"{name} {100 * value:.0f} %" for name, value in best]
-    words[0] += "?" if face["uncertain"] else ""
+    marks = ["?" if face["uncertain"] else "", "", ""]
+    words = [f"{name}{mark} {100 * value:.0f} %" for (name, value), mark in zip(best, marks, strict=False)]
     across = max(draw.textlength(word, font) for word in words) + letter
     down = 1.6 * letter
     left = min(max(0.0, x), max(0.0, size[0] - across))

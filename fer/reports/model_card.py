@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fer.config.conf import as_yaml
-from fer.metrics.results import THESE_FACES, Against, Annotators, PerClass, Results, Scores, Value
+from fer.metrics.results import THESE_FACES, Against, Annotators, PerClass, Results, Scores, SetsRecord, Value
 from fer.metrics.table import METRICS, PERCENT, TEMPERED
 from fer.reports.summary import (
+    SET_HEADS,
     absent_in_words,
     answering_in_words,
     difference_rows,
@@ -21,6 +22,8 @@ from fer.reports.summary import (
     metric_text,
     same_views,
     seen_in_choice_in_words,
+    set_rows,
+    sets_in_words,
     stated,
     teachers_in_words,
     training_in_words,
@@ -95,6 +98,7 @@ def body(results: Results) -> str:
         "Emotion by emotion": by_emotion(results),
         "Calibration": calibration(results),
         "FER+ annotators": annotators(results.annotators) if results.annotators else "",
+        "Prediction sets": prediction_sets(results.sets) if results.sets else "",
         "Comparison with a baseline": against(results.against) if results.against else "",
     }
     texts = [f"{'##' if index else '#'} {title}\n\n{text}" for index, (title, text) in enumerate(parts.items()) if text]
@@ -207,6 +211,11 @@ def calibration(results: Results) -> str:
     if results.answering:
         lines += ["", answering_in_words(results.answering)]
     return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def prediction_sets(found: SetsRecord) -> str:
+    """Return coverage and size of the prediction sets."""
+    return f"{sets_in_words(found)}\n\n{markdown_table(SET_HEADS, set_rows(found))}\n"
 
 
 def annotators(found: Annotators) -> str:

@@ -44,11 +44,28 @@ def write(
         f"{about['crop']['margin']:g} times the box, {about['crop']['size']} pixels."
     )
     limits = (
-        "An emotion here is how a face looks to people who label pictures. It is not what a person feels. A question "
-        "mark stands for an uncertain answer: a probability below 50 %, or a face of less than 32 pixels."
+        "An emotion here is how a face looks to people who label pictures. It is not what a person feels. "
+        f"{_uncertain_in_words(about['coverage'])}"
     )
     lead = joined(paragraph(counts), paragraph(limits), paragraph(made, class_="soft"))
     html.write(file, "Predicted emotions", lead, sections, "Written by fer predict.")
+
+
+def _answer(face: Mapping[str, Any]) -> str:
+    """Return the prediction set of a face, or its emotion where there is none, with a mark where it is uncertain."""
+    return " or ".join(face["emotions"] or [face["emotion"]]) + ("?" if face["uncertain"] else "")
+
+
+def _uncertain_in_words(coverage: float | None) -> str:
+    """Return in words what a question mark stands for, and what the prediction sets promise."""
+    small = "or a face of less than 32 pixels"
+    if coverage is None:
+        return f"A question mark stands for an uncertain answer: a probability below 50 %, {small}."
+    return (
+        "The emotions below a face are its prediction set. For faces like those that the network was calibrated on, "
+        f"{100 * coverage:g} % of the sets hold the label. A question mark stands for an uncertain answer: a set of "
+        f"more than one emotion, {small}, for which nothing is promised."
+    )
 
 
 def _faces(faces: Sequence[Shown]) -> Markup:
@@ -57,7 +74,7 @@ def _faces(faces: Sequence[Shown]) -> Markup:
     shown = [
         html.face(
             one.crop,
-            [f"{one.face['emotion']}{'?' if one.face['uncertain'] else ''}", Path(one.file).name],
+            [_answer(one.face), Path(one.file).name],
             html.chances(one.face["probabilities"], {}),
         )
         for one in faces[:MOST]

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from fer.config.settings import leaves
 from fer.metrics.calibration import tempered
-from fer.metrics.results import Against, Annotators, DatasetRecord, Results, TrainingRecord, Values
+from fer.metrics.results import Against, Annotators, DatasetRecord, Results, SetsRecord, TrainingRecord, Values
 from fer.reports import figures, html, plotting
 from fer.reports.html import Section, card, joined, paragraph, tag
 from fer.reports.summary import (
     AGREEMENT_HEADS,
     MEMBER_HEADS,
+    SET_HEADS,
     absent_in_words,
     agreement_rows,
     answering_in_words,
@@ -33,6 +34,8 @@ from fer.reports.summary import (
     same_views,
     seen_in_choice_in_words,
     selection_in_words,
+    set_rows,
+    sets_in_words,
     teachers_in_words,
     training_in_words,
 )
@@ -256,6 +259,7 @@ def sections(report: Report, drawn: Mapping[str, str]) -> list[Section]:
         Section("against", "Comparison with a baseline", against(found)) if (found := report.results.against) else None,
         Section("annotators", "FER+ annotators", annotators(votes)) if (votes := report.results.annotators) else None,
         Section("calibration", "Does it know when it is wrong?", calibration(report, drawn)),
+        Section("sets", "Prediction sets", prediction_sets(sets)) if (sets := report.results.sets) else None,
         _faces_section(report, "mistakes", "Surest mistakes", mistakes(report.scored)),
         _faces_section(report, "doubtful", "Most doubtful faces", doubtful(report.scored)),
         Section("augmented", "Augmentation", augmentation(report, drawn)) if "augmented" in drawn else None,
@@ -369,6 +373,24 @@ def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:
         html.columns(
             html.drawing(drawn["coverage"], "error against the share of faces answered"),
             html.table(("most confident faces", "wrong among them"), rows, (1,)),
+        ),
+    )
+
+
+def prediction_sets(found: SetsRecord) -> Markup:
+    """Return coverage and size of the prediction sets, and how many emotions they hold."""
+    legend = paragraph(
+        "A set holds the most probable emotions of a face, until their probabilities together exceed "
+        f"{found.threshold:.3f}. Coverage is the share of the faces whose set holds the label. {sets_in_words(found)}",
+        class_="soft",
+    )
+    total = max(1, found.scores.n)
+    sizes = [(size, f"{100 * count / total:.1f} %") for size, count in enumerate(found.scores.sizes, start=1)]
+    return joined(
+        legend,
+        html.columns(
+            html.named(html.table(SET_HEADS, set_rows(found), (1, 2, 3))),
+            html.table(("emotions in a set", "share of the faces"), sizes, (0, 1)),
         ),
     )
 

@@ -25,6 +25,7 @@ from fer.evaluation.request import Member, Tables
 from fer.inference import probabilities
 from fer.metrics import results as metrics_json
 from fer.metrics.calibration import fitted_temperature
+from fer.metrics.conformal import COVERAGE
 from fer.metrics.results import (
     SCHEMA,
     THESE_FACES,
@@ -152,11 +153,13 @@ def finish(
     predicted, targets = predict_val(settings, data, model), data.datasets["val"].targets
     wall_seconds = time.perf_counter() - data.loaded_at
     temperature = fitted_temperature(predicted.numpy(), targets.numpy())
-    checkpointing.seal(best, temperature)
     classes = list(model.hparams["classes"])
     scored = scoring.scored_faces(predicted, data, "val", classes)
-    predictions.write(folder / "predictions.csv", "val", scored, data.datasets["val"].soft)
     kept = _not_trained_on(model, best, data, scored.images)
+    sets = scoring.calibrated_sets(scored.probabilities, scored.targets, kept, temperature)
+    checkpointing.seal(best, temperature, sets)
+    predictions.write(folder / "predictions.csv", "val", scored, data.datasets["val"].soft)
+    calibration = scoring.Calibration(sets, THESE_FACES, kept=True)
     results = Results(
         schema=SCHEMA,
         split="val",
@@ -164,6 +167,7 @@ def finish(
         temperature_fitted_on=THESE_FACES,
         seen_in_training=None if kept is None else int((~kept).sum()),
         clean=None if kept is None else scoring.clean(predicted, targets, kept, classes),
+        sets=scoring.prediction_sets(scored, temperature, kept, calibration, COVERAGE),
         training=TrainingRecord(
             best_epoch=saver.best_epoch + 1,  # counted from 1, as printed
             epochs=epochs,

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from fer.metrics import statistics
 from fer.metrics.statistics import (
@@ -189,3 +190,10 @@ def test_the_interval_of_a_difference_contains_the_truth_for_all_kinds_of_noise(
 def test_one_seed_each_covers_the_faces_and_cannot_cover_the_seeds():
     assert coverage((1, 1), 3589, 0.0, 800) >= 0.93
     assert coverage((1, 1), 3589, 0.1, 800) < 0.8  # why the difference says whether seeds are covered
+
+
+def test_the_interval_of_a_mean_is_students():
+    values = np.random.default_rng(0).integers(1, 8, 40)
+    expected = stats.t.interval(0.95, 39, values.mean(), stats.sem(values))
+    assert statistics.mean_interval(values) == pytest.approx(expected)
+    assert statistics.mean_interval(values[:1]) is None

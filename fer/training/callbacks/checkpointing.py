@@ -20,9 +20,11 @@ from torch import Tensor
 from fer.config.errors import FerError
 from fer.config.settings import mode
 from fer.data.labels import EMOTIONS
+from fer.metrics.conformal import Thresholds
 from fer.models import EmotionClassifier
 from fer.models.checkpoints import find, read
 from fer.models.provenance import Provenance
+from fer.system.records import plain
 
 log = logging.getLogger(__name__)
 
@@ -82,14 +84,15 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
     raise FerError(f"resume={folder}: no valid checkpoint{': ' + problems[0] if problems else ' was written'}")
 
 
-def seal(path: Path, temperature: float) -> None:
-    """Add the temperature that was fitted on val to a checkpoint.
+def seal(path: Path, temperature: float, sets: Thresholds | None = None) -> None:
+    """Add the temperature that was fitted on val, and the thresholds of the prediction sets with it, to a checkpoint.
 
     Raises:
         FerError: the checkpoint is bad, or cannot be written; the file is then unchanged.
     """
     checkpoint = read(path)
-    checkpoint["fer"] = {**checkpoint["fer"], "temperature": temperature}
+    kept = None if sets is None else plain(sets)
+    checkpoint["fer"] = {**checkpoint["fer"], "temperature": temperature, "sets": kept}
     AtomicCheckpointIO().save_checkpoint(checkpoint, path)
 
 
