@@ -37,7 +37,7 @@ def parser() -> Grammar:
         "--network", default="tiny", help="of the package (tiny), a run, a file of weights, or latest; default: tiny"
     )
     grammar.add_argument(
-        "--detector", choices=["haar", "yunet", "none"], default="haar",
+        "--detector", choices=["haar", "yunet", "yuface", "none"], default="haar",
         help="default: haar; none: each picture is a face that was cut out already",
     )  # fmt: skip
     grammar.add_argument("--detector-model", type=Path, metavar="FILE", help="YuNet's .onnx, of opencv_zoo")

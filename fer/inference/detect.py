@@ -186,6 +186,36 @@ class YuNet:
         return sorted((_scaled(face, scale) for face in strongest(found)), key=lambda face: -face.box.side)
 
 
+class YuFace:
+    """The detector of the package ``yuface``, by YuNet's authors, where it is installed; it brings its own weights.
+
+    Raises:
+        FerError: the package is missing. It has wheels for CPython up to 3.11 alone.
+    """
+
+    name = "yuface"
+    crop = YuNet.crop
+    longest = 960  # pixels, beyond which the package warns of its speed
+    sure = 0.5  # least score
+
+    def __init__(self) -> None:
+        try:
+            import yuface
+        except ImportError as error:
+            raise FerError(
+                "--detector yuface: pip install yuface, which has wheels for Python up to 3.11; or take haar"
+            ) from error
+        self.detect = yuface.detect
+
+    def __call__(self, grey: Image.Image) -> list[Detection]:
+        """Return the faces of an upright grey picture, mode "L", largest first."""
+        pixels, scale = searched(grey, self.longest)
+        scores, boxes, _ = self.detect(np.ascontiguousarray(np.repeat(pixels[..., None], 3, axis=2)), self.sure)
+        rows = zip(boxes, scores, strict=True)
+        found = [Detection(Box(*map(float, box)), float(score) / 100) for box, score in rows]
+        return sorted((_scaled(face, scale) for face in strongest(found)), key=lambda face: -face.box.side)
+
+
 class Whole:
     """No detector: each picture is one face that was cut out already."""
 
@@ -198,7 +228,7 @@ class Whole:
 
 
 def build(name: str, model: Path | None = None, *, tilted: bool = True) -> Detector:
-    """Return a detector by its name: "haar", "yunet" or "none".
+    """Return a detector by its name: "haar", "yunet", "yuface" or "none".
 
     Raises:
         FerError: it is none of these, it has no model file, or OpenCV is missing.
@@ -207,20 +237,27 @@ def build(name: str, model: Path | None = None, *, tilted: bool = True) -> Detec
         return Haar(tilted=tilted)
     if name == "none":
         return Whole()
+    if name == "yuface":
+        return YuFace()
     if name != "yunet":
-        raise FerError(f"detector {name!r}: expected haar, yunet or none")
+        raise FerError(f"detector {name!r}: expected haar, yunet, yuface or none")
     if model is None:
         raise FerError("--detector yunet: needs --detector-model FILE, YuNet's .onnx of opencv_zoo")
     return YuNet(model)
 
 
-def searched(grey: Image.Image) -> tuple[NDArray[np.uint8], float]:
-    """Return the copy of a picture that is searched, and the factor from its coordinates to those of the picture."""
+def searched(grey: Image.Image, most: int = LONGEST) -> tuple[NDArray[np.uint8], float]:
+    """Return the copy of a picture that is searched, and the factor from its coordinates to those of the picture.
+
+    Args:
+        grey: the picture, mode "L".
+        most: pixels of the copy's longer side.
+    """
     longest = max(grey.size)
-    if longest <= LONGEST:
+    if longest <= most:
         return np.asarray(grey), 1.0
-    size = tuple(max(1, round(side * LONGEST / longest)) for side in grey.size)
-    return np.asarray(grey.resize((size[0], size[1]), Image.Resampling.BILINEAR)), longest / LONGEST
+    size = tuple(max(1, round(side * most / longest)) for side in grey.size)
+    return np.asarray(grey.resize((size[0], size[1]), Image.Resampling.BILINEAR)), longest / most
 
 
 def upright(cv2: Any, pixels: NDArray[np.uint8], tilt: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:

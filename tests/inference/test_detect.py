@@ -75,6 +75,24 @@ def test_yunet_needs_its_model(tmp_path):
         detect.build("yunet", tmp_path / "bad.onnx")
 
 
+def test_yuface_is_asked_for_a_picture_in_three_channels_of_at_most_960_pixels(monkeypatch):
+    """The package exists for few Pythons: one in its place answers as its ``detect`` does, in hundredths."""
+    asked = []
+
+    def answer(picture, least):
+        asked.append((picture.shape, picture.dtype.name, picture.flags["C_CONTIGUOUS"], least))
+        return [99, 60], [[96, 192, 48, 60], [600, 96, 24, 30]], [[0] * 10] * 2
+
+    monkeypatch.setitem(sys.modules, "yuface", types.SimpleNamespace(detect=answer))
+    large, small = detect.build("yuface")(Image.new("L", (1920, 960)))
+    assert asked == [((480, 960, 3), "uint8", True, 0.5)]
+    assert (large.box, large.score) == (detect.Box(192, 384, 96, 120), 0.99)
+    assert (small.box, small.score) == (detect.Box(1200, 192, 48, 60), 0.6)
+    monkeypatch.setitem(sys.modules, "yuface", None)
+    with pytest.raises(FerError, match="pip install yuface.*haar"):
+        detect.build("yuface")
+
+
 def test_two_boxes_of_one_face_are_one():
     near = detect.Detection(detect.Box(0, 0, 10, 10), 1.0), detect.Detection(detect.Box(1, 0, 10, 10), 2.0)
     far = detect.Detection(detect.Box(50, 0, 10, 10), 0.5)
