@@ -15,7 +15,7 @@ from PIL import Image
 from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
 from fer.metrics.results import PerClass, Value, of
-from fer.metrics.statistics import Interval
+from fer.metrics.statistics import Interval, wilson
 from fer.reports import figures, html, plotting, run
 from fer.reports.summary import calibration_beside, calibration_verdict
 from fer.reports.theme import DARK, PAPER, themed
@@ -120,6 +120,33 @@ def test_a_run_explains_itself_on_one_page(told):
     assert "model.dropout" not in parsed.text.split("the whole configuration")[0]  # mlp's own default
     files = {file.name for file in (told / "figures").iterdir()}
     assert files >= {f"{name}.{kind}" for name, kind in itertools.product(NAMES, ("png", "svg"))}
+
+
+@pytest.mark.parametrize(
+    ("ticks", "texts"),
+    [
+        ([0, 0.5, 1], ["0 %", "50 %", "100 %"]),
+        ([0, 0.025, 0.05], ["0.0 %", "2.5 %", "5.0 %"]),
+        ([0.1, 0.10125], ["10.000 %", "10.125 %"]),
+        ([1 / 3], ["33.333 %"]),
+    ],
+)
+def test_ticks_in_per_cent_are_exact_to_three_decimals(ticks, texts):
+    assert plotting.PerCent().format_ticks(ticks) == texts
+
+
+def test_a_bar_of_few_faces_is_pale_and_each_has_its_interval():
+    """Ten faces at a confidence of 0.9, of which 8 are right; nine at 0.5, of which 3 are."""
+    probabilities = np.array([[0.9, 0.1]] * 10 + [[0.501, 0.499]] * 9)
+    targets = np.array([0] * 8 + [1] * 2 + [0] * 3 + [1] * 6)
+    with plotting.style():
+        axes = figures.reliability(probabilities, targets, (0.1, 0.2)).axes[0]
+    assert [(bar.get_height(), bar.get_alpha()) for bar in axes.patches] == [
+        (pytest.approx(0.8), 1.0),
+        (pytest.approx(3 / 9), figures.PALE),
+    ]
+    intervals = [segment[:, 1].tolist() for segment in axes.collections[0].get_segments()]
+    assert intervals == [pytest.approx(wilson(hits, count)) for hits, count in ((3, 9), (8, 10))]
 
 
 def test_figures_are_as_wide_as_a_column_and_their_text_is_text(told):
