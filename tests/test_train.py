@@ -316,13 +316,17 @@ def test_overfitting_one_batch_learns_it_by_heart(train, tmp_path):
 
 def test_tensorboard_lays_train_and_val_over_each_other(train, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    assert train(*SMALL[:-1], "hydra.run.dir=out").code == 0
+    write_csv(tmp_path / "fer2013.csv")
+    assert train(*SMALL[2:-1], "data.path=fer2013.csv", "hydra.run.dir=out").code == 0
     events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
     events.Reload()
     tags = events.Tags()["scalars"]
     assert {"loss/train", "loss/val", "accuracy/train", "accuracy/val", "learning_rate"} <= set(tags)
     assert len(events.Scalars("accuracy/val")) == 3
+    started = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert HParamsPluginData.FromString(started).session_start_info.hparams["data"].string_value == "fer2013"
 
 
 def test_a_split_by_folders_and_a_size_of_ones_own(train, tmp_path):
