@@ -72,7 +72,7 @@ def _videos(videos: Sequence[Mapping[str, Any]]) -> Markup:
     return html.table(("timeline", "length", "frames", "faces", "notes"), rows, numbers=(1, 2, 3))
 
 
-def _answer(face: Mapping[str, Any]) -> str:
+def answer(face: Mapping[str, Any]) -> str:
     """Return the prediction set of a face, or its emotion where there is none, with a mark where it is uncertain."""
     return " or ".join(face["emotions"] or [face["emotion"]]) + ("?" if face["uncertain"] else "")
 
@@ -95,7 +95,7 @@ def _faces(faces: Sequence[Shown]) -> Markup:
     shown = [
         html.face(
             one.crop,
-            [_answer(one.face), Path(one.file).name],
+            [answer(one.face), Path(one.file).name],
             html.chances(one.face["probabilities"], {}),
         )
         for one in faces[:MOST]

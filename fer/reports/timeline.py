@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fer.reports import html, plotting
 from fer.reports.html import Section, joined, paragraph, tag
+from fer.reports.predictions import answer
 from fer.reports.theme import PAPER
 from fer.system.text import clock, plural
 
@@ -213,7 +214,7 @@ def write(folder: Path, name: str, timeline: Timeline, title: str, lead: Markup)
 def _faces(lane: Lane, timeline: Timeline) -> Section:
     places = np.linspace(0, len(lane.faces) - 1, min(ON_PAGE, len(lane.faces))).round().astype(int)
     shown = [
-        html.face(crop, [f"{face['emotion']}{'?' if face['uncertain'] else ''}", _stamp(time, timeline.end)],
+        html.face(crop, [answer(face), _stamp(time, timeline.end)],
                   html.chances(face["probabilities"], {}))
         for time, crop, face in (lane.faces[place] for place in places)
     ]  # fmt: skip

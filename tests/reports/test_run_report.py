@@ -100,7 +100,7 @@ def watched(scored):
     for number in range(40):
         tracks = range(1, 9) if number < 20 or number > 24 else range(2, 9)
         faces = [
-            {"track": track, "emotion": "?", "uncertain": False,
+            {"track": track, "emotion": "?", "emotions": [], "uncertain": False,
              "probabilities": dict(zip(EMOTIONS, scored.probabilities[track + number // 8], strict=True))}
             for track in tracks
         ]  # fmt: skip

@@ -16,7 +16,7 @@ CROP = np.zeros((48, 48), np.uint8)
 def face(track, share=0.5):
     rest = (1 - share) / (len(EMOTIONS) - 1)
     probabilities = {name: share if name == "happy" else rest for name in EMOTIONS}
-    return {"track": track, "emotion": "happy", "uncertain": False, "probabilities": probabilities}
+    return {"track": track, "emotion": "happy", "uncertain": False, "emotions": [], "probabilities": probabilities}
 
 
 def filled(frames, seen, rate=25):
