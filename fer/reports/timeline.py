@@ -202,7 +202,10 @@ def write(folder: Path, name: str, timeline: Timeline, title: str, lead: Markup)
     with plotting.style():
         drawn = plotting.save(figure(timeline), folder, name)
     shown = timeline.longest()
-    words = "Areas are smoothed probabilities. Gaps have no face. A face that leaves and returns has a new number."
+    words = (
+        "Areas are smoothed probabilities. Gaps have no face. A face that leaves and returns has a new number. The "
+        "coverage of prediction sets is promised for single pictures, not for smoothed frames."
+    )
     parts = [paragraph(words), html.drawing(drawn, f"Emotions of {plural(len(shown), 'face')} over time", large=True)]
     if len(timeline.lanes) > len(shown):
         parts.append(html.note(f"The longest {len(shown)} of {len(timeline.lanes):,} faces."))
