@@ -49,6 +49,7 @@ class Face:
             smaller than 32 pixels, for which nothing is promised.
         detector_score: of the detector; no probability. None where the box was given.
         tilt: by how many degrees the face is turned clockwise.
+        track: number of the face in its video; None on a picture.
     """
 
     box: Box
@@ -59,6 +60,7 @@ class Face:
     uncertain: bool
     detector_score: float | None = None
     tilt: float = 0.0
+    track: int | None = None
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,7 @@ class Predictor:
         large = [face for face in found if face.box.side >= LEAST_SIDE]
         chosen = large[:1] if self.largest else large
         crops = [self.crop(grey, face.box, self.model.image_size, face.tilt) for face in chosen]
-        probabilities = self.probabilities(crops)
-        faces = [self._face(face, row) for face, row in zip(chosen, probabilities, strict=True)]
+        faces = self.faces(chosen, self.probabilities(crops))
         return Answer(faces, crops, len(found) - len(large), grey.size)
 
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -180,6 +181,10 @@ class Predictor:
     def set_of(self, row: NDArray[np.float32]) -> tuple[str, ...]:
         """Return the prediction set of a face's probabilities (C,), the most probable first; empty without one."""
         return () if self._threshold is None else conformal.named_set(row, self.emotions, self._threshold)
+
+    def faces(self, found: Sequence[detect.Detection], rows: Iterable[NDArray[np.float32]]) -> list[Face]:
+        """Return detected faces with their calibrated probabilities, a row (C,) each."""
+        return [self._face(face, row) for face, row in zip(found, rows, strict=True)]
 
     def _face(self, found: detect.Detection, row: NDArray[np.float32]) -> Face:
         best, emotions = int(row.argmax()), self.set_of(row)

@@ -110,6 +110,15 @@ def new_folder(parent: Path, name: str) -> Path:
         return folder
 
 
+def new_file(folder: Path, stem: str, suffix: str) -> Path:
+    """Return the first path of ``<stem><suffix>``, ``<stem>_2<suffix>``, ... in a folder at which there is no file."""
+    file, number = folder / f"{stem}{suffix}", 1
+    while file.exists():
+        number += 1
+        file = folder / f"{stem}_{number}{suffix}"
+    return file
+
+
 def read_history(file: Path) -> list[dict[str, float]]:
     """Return the rows of a run's ``history.csv``, one for each epoch."""
     with open(file, newline="", encoding="utf-8") as stream:

@@ -4,6 +4,7 @@ import sys
 import types
 from itertools import product
 
+import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
@@ -54,6 +55,25 @@ def test_a_large_picture_is_searched_in_a_smaller_copy(haar):
 def test_without_upright_faces_alone_are_found():
     picture, _ = scene("astronaut", 80, 30)
     assert detect.Haar(tilted=False)(picture) == []
+
+
+@pytest.mark.parametrize("tilt", [0, 20, -30])
+def test_a_known_face_is_found_near_its_place_with_its_tilt(haar, tilt):
+    picture, box = scene("hopper", 80, tilt)
+    known = detect.Detection(detect.Box(box.x + 12, box.y - 8, 76, 76), 56.0, 0.0)
+    for refined in (False, True):
+        known = haar.near(np.asarray(picture), known, refined=refined) or known
+        known = detect.replace(known, box=detect.Box(known.box.x + 5, known.box.y, 80, 80))
+    found = haar.near(np.asarray(picture), known, refined=True)
+    assert found.box.overlap(box) > 0.7
+    assert abs(found.tilt - tilt) <= 15
+    assert haar.near(np.asarray(picture), detect.replace(known, box=detect.Box(500, 20, 80, 80)), refined=True) is None
+
+
+def test_a_glance_finds_large_faces(haar):
+    picture, box = scene("astronaut", 80, 0)
+    (face,) = haar.glance(picture.resize((1440, 1440)))
+    assert face.box.centre == pytest.approx([4 * value for value in box.centre], abs=40)
 
 
 def test_an_opencv_without_cascades_is_named(monkeypatch):

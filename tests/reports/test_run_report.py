@@ -16,7 +16,7 @@ from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
 from fer.metrics.results import PerClass, Value, of
 from fer.metrics.statistics import Interval, wilson
-from fer.reports import figures, html, plotting, run
+from fer.reports import figures, html, plotting, run, timeline
 from fer.reports.summary import calibration_beside, calibration_verdict
 from fer.reports.theme import DARK, PAPER, themed
 from fer.train import main
@@ -90,7 +90,22 @@ def drawn(scored, history):
             "per_class": figures.per_class(per_class),
             "faces": figures.faces(scored.images[:18], [run.caption(scored, place) for place in range(18)]),
             "augmented": figures.augmented(scored.images[:6], variants),
+            "timeline": timeline.figure(watched(scored)),
         }
+
+
+def watched(scored):
+    """A video of eight faces, of which six are shown, one of them with a gap."""
+    made = timeline.Timeline(EMOTIONS)
+    for number in range(40):
+        tracks = range(1, 9) if number < 20 or number > 24 else range(2, 9)
+        faces = [
+            {"track": track, "emotion": "?", "emotions": [], "uncertain": False,
+             "probabilities": dict(zip(EMOTIONS, scored.probabilities[track + number // 8], strict=True))}
+            for track in tracks
+        ]  # fmt: skip
+        made.add(20.0 * number, scored.images[: len(faces)], faces)
+    return made
 
 
 @pytest.fixture(scope="module")
