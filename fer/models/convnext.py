@@ -52,3 +52,8 @@ class ConvNeXt(EmotionClassifier):
         nn.init.trunc_normal_(patches.weight, std=0.02)
         nn.init.zeros_(patches.bias)  # type: ignore[arg-type]
         self.net.set_submodule("features.0.0", patches)
+
+    @property
+    def map_layers(self) -> Sequence[nn.Module]:
+        """The patches, the stages, and the halvings between them."""
+        return list(self.net.features)
