@@ -130,15 +130,12 @@ def of_data(arguments: argparse.Namespace, members: Sequence["Member"]) -> "Give
 
 
 def of_pictures(arguments: argparse.Namespace, members: Sequence["Member"]) -> "Given":
-    """Return the faces of pictures, found as by ``fer.predict``; a picture without one is listed with the reason.
+    """Return the faces of pictures, found as by ``fer.predict``.
 
     Raises:
         FerError: a name stands for no picture, or the detector cannot be had.
     """
-    import numpy as np
-
-    from fer.data.readers.images import PictureError
-    from fer.evaluation.explanation import Given
+    from fer.evaluation import explanation
     from fer.inference import sources
     from fer.inference.predictor import Predictor
 
@@ -147,32 +144,7 @@ def of_pictures(arguments: argparse.Namespace, members: Sequence["Member"]) -> "
     predictor = Predictor(
         model, detector=arguments.detector, detector_model=arguments.detector_model, device=model.device
     )
-    crops, names, boxes, left_out = [], [], [], {}
-    for file in files:
-        if len(crops) >= arguments.faces:
-            left_out[str(file)] = f"not opened: --faces {arguments.faces} were found before"
-            continue
-        try:
-            answer = predictor.answer(file)
-        except PictureError as error:
-            left_out[str(file)] = str(error)
-            continue
-        if not answer.faces:
-            left_out[str(file)] = (
-                f"{plural(answer.too_small, 'face')} too small" if answer.too_small else "no face found"
-            )
-        room = arguments.faces - len(crops)
-        if len(answer.faces) > room:
-            left_out[str(file)] = f"{plural(len(answer.faces) - room, 'face')} beyond --faces {arguments.faces}"
-        for number, (crop, face) in enumerate(zip(answer.crops, answer.faces, strict=True), start=1):
-            if number <= room:
-                crops.append(crop)
-                names.append(str(file) if len(answer.faces) == 1 else f"{file}, face {number}")
-                boxes.append((face.box.x, face.box.y, face.box.width, face.box.height))
-    source = f"{plural(len(crops), 'face')} of {plural(len(files), 'picture')}"
-    side = model.image_size
-    images = np.stack(crops) if crops else np.empty((0, side, side), np.uint8)
-    return Given(images, names, boxes, None, source, left_out)
+    return explanation.of_pictures(files, predictor, arguments.faces)
 
 
 def explain(arguments: argparse.Namespace, members: Sequence["Member"], given: "Given", command: str) -> "Explanation":

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,12 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fer.config.errors import FerError
+from fer.data.readers.images import PictureError
 from fer.evaluation.evaluate import check_classes
 from fer.evaluation.faithfulness import check, rank_correlation
 from fer.evaluation.leakage import TrainingData, find_again
 from fer.evaluation.request import Faces, Member, Request, Tables, settings_of
 from fer.inference.explain import Explained, explained, layer_of, predicted
+from fer.inference.predictor import LEAST_SIDE, Predictor
 from fer.metrics.explanation import Explanation, OfConfusion, OfEmotion, OfFace, means
+from fer.models import checkpoints
+from fer.system.text import plural
 
 AT_ONCE = 16  # faces between two reports of progress
 MOST_CONFUSIONS = 6
@@ -59,6 +64,51 @@ class Maps:
     predicted: NDArray[np.float32]
     second: NDArray[np.float32]
     label: NDArray[np.float32] | None
+
+
+# --- faces of pictures ----------------------------------------------------------------------------------------------
+
+
+def of_pictures(files: Sequence[Path], predictor: Predictor, count: int) -> Given:
+    """Return the faces of pictures; what has no face, or one too many, is listed with the reason.
+
+    Args:
+        files: the pictures.
+        predictor: finds and cuts out faces.
+        count: of faces, at most.
+    """
+    side = predictor.model.image_size
+    given = Given(np.empty((0, side, side), np.uint8), [], [], None, "", {})
+    for file in files:
+        given = _with_picture(given, file, predictor, count - len(given.names))
+    return replace(given, source=f"{plural(len(given.names), 'face')} of {plural(len(files), 'picture')}")
+
+
+def _with_picture(given: Given, file: Path, predictor: Predictor, room: int) -> Given:
+    """Return the faces so far and those of one more picture."""
+    if room <= 0:
+        return _without(given, file, "not opened: as many faces as --faces allows were found before")
+    try:
+        answer = predictor.answer(file)
+    except PictureError as error:
+        return _without(given, file, str(error))
+    boxes = [face.box for face in answer.faces[:room]]
+    several = len(answer.faces) > 1
+    with_faces = replace(
+        given,
+        images=np.concatenate([given.images, *(crop[None] for crop in answer.crops[:room])]),
+        names=[*given.names, *(f"{file}, face {at}" if several else str(file) for at in range(1, len(boxes) + 1))],
+        boxes=[*given.boxes, *((box.x, box.y, box.width, box.height) for box in boxes)],
+    )
+    more = len(answer.faces) - len(boxes)
+    reasons = [f"{plural(more, 'face')} more than --faces allows"] if more else []
+    reasons += [f"{plural(answer.too_small, 'face')} below {LEAST_SIDE} pixels"] if answer.too_small else []
+    reasons = reasons if answer.faces or reasons else ["no face found"]
+    return _without(with_faces, file, ", ".join(reasons)) if reasons else with_faces
+
+
+def _without(given: Given, file: Path, reason: str) -> Given:
+    return replace(given, left_out={**given.left_out, str(file): reason})
 
 
 # --- faces of a split -----------------------------------------------------------------------------------------------
@@ -148,7 +198,7 @@ def explain(
     return Explanation(
         method=method,
         layer=layer,
-        networks=[str(member.file) for member in members],
+        networks=[_called(member) for member in members],
         architecture=" + ".join(dict.fromkeys(member.model.architecture for member in members)),
         source=given.source,
         faces=found,
@@ -159,6 +209,10 @@ def explain(
         faces_per_second=speed,
         command=command,
     ), kept
+
+
+def _called(member: Member) -> str:
+    return member.file.stem if checkpoints.of_package(member.file) else str(member.file)
 
 
 def _in_parts(

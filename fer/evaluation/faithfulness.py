@@ -21,7 +21,6 @@ from fer.metrics.explanation import (
     BLOB,
     LEAST_FACES,
     RANDOM,
-    TITLES,
     Check,
     Curves,
     Difference,
@@ -76,7 +75,7 @@ WORDS = {BLOB: "a blob in the middle of the frame", RANDOM: "random maps"}
 MAPS = {
     "occlusion": "occlusion maps",
     "gradcam": "Grad-CAM maps",
-    "integrated_gradients": "maps of integrated gradients",
+    "integrated_gradients": "integrated-gradients maps",
 }
 
 
@@ -96,7 +95,9 @@ def verdict(method: str, differences: Sequence[Difference], faces: int) -> str:
     found = {one.baseline: outcome(one) for one in differences}
     subject = f"{maps[0].upper()}{maps[1:]} of this network"
     beside_blob, beside_random = found[BLOB], found[RANDOM]
-    first = {"better": "explain it better than", "worse": "explain it worse than"}.get(beside_blob, "are not better than")
+    first = {"better": "explain it better than", "worse": "explain it worse than"}.get(
+        beside_blob, "are not better than"
+    )
     second = {"better": "they are better than", "worse": "they are worse than"}.get(
         beside_random, "they are not better than"
     )

@@ -5,7 +5,7 @@ methods measure changes of a log probability or a logit. The difference of two e
 their log odds: why the network prefers one to the other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -101,8 +101,12 @@ def explained(what: Explained, method: str, faces: Tensor, emotions: Tensor) -> 
 
 def predicted(what: Explained, faces: Tensor) -> Tensor:
     """Return calibrated probabilities (N, C) float32 on the CPU of N faces, (N, 1, S, S)."""
-    parts = [what.probabilities(part.to(what.device)).float().cpu() for part in faces.split(VIEWS_AT_ONCE)]
+    parts = [what.probabilities(part.to(what.device)).float().cpu() for part in _batches(faces)]
     return torch.cat(parts)
+
+
+def _batches(values: Tensor) -> Iterator[Tensor]:
+    return (values[start : start + VIEWS_AT_ONCE] for start in range(0, len(values), VIEWS_AT_ONCE))
 
 
 # --- occlusion ------------------------------------------------------------------------------------------------------
@@ -120,12 +124,12 @@ def occlusion(what: Explained, faces: Tensor, emotions: Tensor) -> Tensor:
     greys = faces.mean((2, 3), keepdim=True)  # (N, 1, 1, 1)
     covers = len(patches)
     parts = []
-    for index in torch.arange(count * covers, device=faces.device).split(VIEWS_AT_ONCE):
+    for index in _batches(torch.arange(count * covers, device=faces.device)):
         face, patch = index // covers, index % covers
         views = torch.where(patches[patch], greys[face], faces[face])
         parts.append(_log(what.probabilities(views)).gather(1, emotions[face]))
     left = torch.cat(parts).view(count, covers, -1).movedim(1, 2)  # (N, K, P)
-    before = torch.cat([_log(what.probabilities(part)) for part in faces.split(VIEWS_AT_ONCE)]).gather(1, emotions)
+    before = torch.cat([_log(what.probabilities(part)) for part in _batches(faces)]).gather(1, emotions)
     lost = (before[..., None] - left).view(count, -1, len(corners), len(corners))
     return between(lost, corners, side)
 
@@ -213,7 +217,7 @@ def gradcam(what: Explained, faces: Tensor, emotions: Tensor) -> Tensor:
     model = what.alone("gradcam")
     layer = layer_of(model).module
     parts = []
-    for part, of in zip(faces.split(VIEWS_AT_ONCE), emotions.split(VIEWS_AT_ONCE), strict=True):
+    for part, of in zip(_batches(faces), _batches(emotions), strict=True):
         kept: list[Tensor] = []
 
         def keep(_: nn.Module, __: object, output: Tensor, kept: list[Tensor] = kept) -> Tensor:

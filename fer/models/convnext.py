@@ -32,6 +32,8 @@ class ConvNeXt(EmotionClassifier):
         FerError: the faces are too small, depths and channels differ in number, or there are fewer than two blocks.
     """
 
+    net: Torchvision
+
     def __init__(
         self,
         channels: Sequence[Positive] = (40, 80, 160, 320),

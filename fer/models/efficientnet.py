@@ -40,6 +40,8 @@ class EfficientNet(EmotionClassifier):
         FerError: the faces are too small, depths and channels differ in number, or channels are no multiples of 8.
     """
 
+    net: Torchvision
+
     def __init__(
         self,
         channels: Sequence[Positive] = (24, 32, 56, 104),

@@ -68,7 +68,7 @@ class ResidualMasking(EmotionClassifier):
     @property
     def map_layers(self) -> Sequence[nn.Module]:
         """The stages, masks included."""
-        return [layer for layer in self.net if isinstance(layer, Masked)]
+        return [layer for layer in self.net.children() if isinstance(layer, Masked)]
 
 
 class Masked(nn.Module):

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from fer.metrics.explanation import BLOB, LEAST_FACES, TITLES, Explanation, OfEmotion, OfFace
+from fer.metrics.explanation import BLOB, LEAST_FACES, TITLES, Explanation, Mean, OfEmotion, OfFace
 from fer.reports import html, plotting
 from fer.reports.explanation import figures
 from fer.reports.explanation.overlay import enlarged, overlay
@@ -61,6 +61,7 @@ def lead(found: Explanation) -> Markup:
     key = paragraph(
         tag("span", class_="swatch", style="background:var(--train)"), "speaks for the emotion, ",
         tag("span", class_="swatch", style="background:var(--val)"), "speaks against it. ",
+        "Each picture of a face has its own strongest tint. ",
         "A map shows what the network looks at. It does not show what a person feels.", class_="soft",
     )  # fmt: skip
     return joined(html.note(tag("strong", found.check.verdict)), key)
@@ -82,12 +83,12 @@ def check(found: Explanation) -> Markup:
         cascade = plotting.svg(figures.randomised(checked.randomised), "explain-randomised")
     label = "Probability of the predicted emotion as pixels are deleted and inserted"
     layers = "Rank correlation of the maps with those of networks with random layers"
-    weights = joined(
-        tag("h3", "Random weights"),
-        html.drawing(cascade, layers),
-        paragraph(_weights_in_words(found), class_="soft"),
+    weights = joined(tag("h3", "Random weights"), paragraph(_weights_in_words(found), class_="soft"))
+    return joined(
+        meaning,
+        html.columns(html.drawing(drawn, label), _areas(found)),
+        html.columns(weights, html.drawing(cascade, layers)),
     )
-    return joined(meaning, html.columns(html.drawing(drawn, label), joined(_areas(found), weights)))
 
 
 def _faces_of(count: int) -> str:
@@ -97,20 +98,26 @@ def _faces_of(count: int) -> str:
 
 def _areas(found: Explanation) -> Markup:
     checked = found.check
-    rows = [(TITLES[one.map], one.deletion_area.written(), one.insertion_area.written()) for one in checked.curves] + [
-        (f"less {_beside(one.baseline)}", one.deletion.written(sign=True), one.insertion.written(sign=True))
+    name = TITLES[found.method]
+    rows = [(TITLES[one.map], _mean_cell(one.deletion_area), _mean_cell(one.insertion_area)) for one in checked.curves]
+    rows += [
+        (
+            f"{name} less {'blob' if one.baseline == BLOB else 'random'}",
+            _mean_cell(one.deletion, sign=True),
+            _mean_cell(one.insertion, sign=True),
+        )
         for one in checked.differences
     ]
     note = paragraph(
-        "Areas under the curves, with 95 % intervals over the faces. The lower rows are the maps' areas less those of "
-        "a baseline, face by face; they decide the verdict.", class_="soft",
+        "Areas under the curves, with 95 % intervals over the faces. Small is good for deletion, large for insertion. "
+        "The lower rows are differences face by face; they decide the verdict.", class_="soft",
     )  # fmt: skip
-    heads = ("maps", "deletion (small is good)", "insertion (large is good)")
-    return joined(tag("h3", "Areas"), html.table(heads, rows, stack=True), note)
+    return joined(tag("h3", "Areas"), html.table(("maps", "deletion", "insertion"), rows), note)
 
 
-def _beside(baseline: str) -> str:
-    return "the blob" if baseline == BLOB else "random"
+def _mean_cell(mean: Mean, *, sign: bool = False) -> Markup:
+    value, _, ends = mean.written(sign=sign).partition(" ")
+    return joined(tag("div", value), tag("div", ends, class_="soft"))
 
 
 def _weights_in_words(found: Explanation) -> str:
@@ -136,16 +143,19 @@ def _faces(found: Explanation, maps: Maps) -> Markup:
 def _face(face: OfFace, maps: Maps, index: int) -> Markup:
     """Return a face, the maps of the two likeliest emotions, and their difference."""
     image, first, second = maps.images[index], maps.predicted[index], maps.second[index]
-    largest = float(max(np.abs(first).max(), np.abs(second).max(), np.abs(first - second).max()))
-    pictures = [
-        Shown(enlarged(image), "face"),
-        Shown(overlay(image, first, largest), face.predicted),
-        Shown(overlay(image, second, largest), face.second),
-        Shown(overlay(image, first - second, largest), f"why {face.predicted}, not {face.second}"),
-    ]
+    pictures = [Shown(enlarged(image), "face"), *_two(image, (face.predicted, first), (face.second, second))]
     likely = [f"{name} {100 * face.probabilities[name]:.0f} %" for name in (face.predicted, face.second)]
     label = [] if face.label is None else [f"labelled {face.label}"]
     return _row(pictures, [", ".join(likely), *label, Path(face.name).name])
+
+
+Named = tuple[str, NDArray[np.float32]]  # an emotion and its map (S, S)
+
+
+def _two(image: NDArray[np.uint8], first: Named, second: Named) -> list[Shown]:
+    """Return the maps of two emotions and their difference, each with its own strongest tint."""
+    gap = (f"why {first[0]}, not {second[0]}", first[1] - second[1])
+    return [Shown(overlay(image, values, float(np.abs(values).max())), words) for words, values in (first, second, gap)]
 
 
 def _row(pictures: Sequence[Shown], lines: Sequence[str]) -> Markup:
@@ -221,13 +231,7 @@ def confusions(found: Explanation, maps: Maps) -> Markup:
             if (face.label, face.predicted) == (one.label, one.predicted)
         ]
         average, label, face = _mean(maps.predicted, rows), _mean(maps.label, rows), _mean_face(maps, rows)
-        largest = float(max(np.abs(average).max(), np.abs(label).max(), np.abs(average - label).max()))
-        pictures = [
-            Shown(enlarged(face), "mean face"),
-            Shown(overlay(face, average, largest), one.predicted),
-            Shown(overlay(face, label, largest), one.label),
-            Shown(overlay(face, average - label, largest), f"why {one.predicted}, not {one.label}"),
-        ]
+        pictures = [Shown(enlarged(face), "mean face"), *_two(face, (one.predicted, average), (one.label, label))]
         shown.append(_row(pictures, [f"{one.label} predicted as {one.predicted}", f"{one.faces} faces"]))
     return tag("div", *shown, class_="explained")
 
@@ -246,7 +250,8 @@ def _mean(values: NDArray[np.float32], rows: Sequence[int]) -> NDArray[np.float3
 
 
 def _mean_face(maps: Maps, rows: Sequence[int]) -> NDArray[np.uint8]:
-    return maps.images[list(rows)].mean(0).round().astype(np.uint8)
+    average: NDArray[np.uint8] = maps.images[list(rows)].mean(0).round().astype(np.uint8)
+    return average
 
 
 # --- how ------------------------------------------------------------------------------------------------------------
