@@ -101,7 +101,7 @@ def verdict(method: str, differences: Sequence[Difference], faces: int) -> str:
     second = {"better": "they are better than", "worse": "they are worse than"}.get(
         beside_random, "they are not better than"
     )
-    joint = "and" if beside_blob == beside_random else "but"
+    joint = "but" if (beside_blob == "better") != (beside_random == "better") else "and"
     return f"{subject} {first} {WORDS[BLOB]}, {joint} {second} {WORDS[RANDOM]}."
 
 

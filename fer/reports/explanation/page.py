@@ -14,8 +14,9 @@ from fer.reports.explanation import figures
 from fer.reports.explanation.overlay import enlarged, overlay
 from fer.reports.html import Section, joined, paragraph, tag
 
-MOST = 60  # faces on a page, each with pictures of 60 kB
+MOST = 60  # faces on a page, each with four pictures of 15 kB
 OF_KIND = 12  # right faces, and wrong ones, of a split
+LEAST_MEAN = 3  # faces of a mean map
 
 
 class Maps(Protocol):
@@ -117,7 +118,7 @@ def _areas(found: Explanation) -> Markup:
 
 def _mean_cell(mean: Mean, *, sign: bool = False) -> Markup:
     value, _, ends = mean.written(sign=sign).partition(" ")
-    return joined(tag("div", value), tag("div", ends, class_="soft"))
+    return joined(tag("div", value), tag("div", ends, class_="soft whole"))
 
 
 def _weights_in_words(found: Explanation) -> str:
@@ -191,30 +192,26 @@ def surest(faces: Sequence[OfFace], *, right: bool) -> list[int]:
 def emotions(found: Explanation, maps: Maps) -> Markup:
     """Return the mean map of each emotion's right and wrong faces on their mean face, and how symmetric it is."""
     note = paragraph(
-        "Mean maps of the predicted emotion over the faces of each label, on the mean face of these faces. The last "
-        "picture is the mean map of all of them less its mirror image. Left share: how much of the support lies in "
-        "the left half of the picture; a network without a side has 0.5.", class_="soft",
+        "Mean maps of the predicted emotion over the faces of each label, on the mean face of these faces. Means of "
+        "fewer than three faces are left out. The last picture is the mean map of all less its mirror image. Left "
+        "share: how much of the support lies in the left half of the picture; a network without a side has 0.5.",
+        class_="soft",
     )  # fmt: skip
-    largest = max(float(np.abs(_mean(maps.predicted, rows)).max()) for rows in _groups(found))
-    shown = [_emotion(found, maps, one, largest) for one in found.emotions]
+    shown = [_emotion(found, maps, one) for one in found.emotions if one.right + one.wrong >= LEAST_MEAN]
     return joined(note, tag("div", *shown, class_="explained"))
 
 
-def _groups(found: Explanation) -> list[list[int]]:
-    groups = [_rows(found.faces, one.emotion, right=right) for one in found.emotions for right in (True, False)]
-    return [rows for rows in groups if rows]
-
-
-def _emotion(found: Explanation, maps: Maps, one: OfEmotion, largest: float) -> Markup:
-    pictures = []
+def _emotion(found: Explanation, maps: Maps, one: OfEmotion) -> Markup:
+    every = _rows(found.faces, one.emotion)
+    average = _mean(maps.predicted, every)
+    largest, pictures = float(np.abs(average).max()), []
     for words, right in (("right", True), ("wrong", False)):
-        if rows := _rows(found.faces, one.emotion, right=right):
+        rows = _rows(found.faces, one.emotion, right=right)
+        if len(rows) >= LEAST_MEAN:
             pictures += [
                 Shown(enlarged(_mean_face(maps, rows)), f"mean of {len(rows)} {words}"),
                 Shown(overlay(_mean_face(maps, rows), _mean(maps.predicted, rows), largest), f"mean map, {words}"),
             ]
-    every = _rows(found.faces, one.emotion)
-    average = _mean(maps.predicted, every)
     gap = overlay(_mean_face(maps, every), average - average[:, ::-1], largest)
     pictures.append(Shown(gap, "less its mirror"))
     return _row(pictures, [one.emotion, f"left share {one.left_share.written()}; mirror correlation {one.mirror:.2f}"])
