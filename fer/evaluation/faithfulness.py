@@ -55,10 +55,10 @@ def check(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps: T
     few = (given[some], emotions[some], maps[some])
     return Check(
         faces=len(faces),
-        curves=[_curves(name, *path) for name, path in areas.items()],
-        differences=differences,
+        curves=tuple(_curves(name, *path) for name, path in areas.items()),
+        differences=tuple(differences),
         faces_of_randomised=len(some),
-        randomised=cascade(what, method, *few),
+        randomised=tuple(cascade(what, method, *few)),
         mirrored=mirrored(what, method, *few),
         verdict=verdict(method, differences, len(faces)),
     )
@@ -192,7 +192,7 @@ def area(curves: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _curves(name: str, deletion: NDArray[np.float64], insertion: NDArray[np.float64]) -> Curves:
     areas = means(np.stack([area(deletion), area(insertion)], 1))
-    return Curves(name, means(deletion), means(insertion), *areas)
+    return Curves(name, tuple(means(deletion)), tuple(means(insertion)), *areas)
 
 
 def _difference(baseline: str, ours: Paths, theirs: Paths) -> Difference:

@@ -1,6 +1,6 @@
 """The types of ``explain.json``: how far maps explain a network, and what they show. No torch here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +58,8 @@ class Curves:
     """
 
     map: str
-    deletion: Sequence[Mean]
-    insertion: Sequence[Mean]
+    deletion: tuple[Mean, ...]
+    insertion: tuple[Mean, ...]
     deletion_area: Mean
     insertion_area: Mean
 
@@ -109,10 +109,10 @@ class Check:
     """
 
     faces: int
-    curves: Sequence[Curves]
-    differences: Sequence[Difference]
+    curves: tuple[Curves, ...]
+    differences: tuple[Difference, ...]
     faces_of_randomised: int
-    randomised: Sequence[Randomised]
+    randomised: tuple[Randomised, ...]
     mirrored: Mean
     verdict: str
 
@@ -188,13 +188,13 @@ class Explanation:
 
     method: str
     layer: int | None
-    networks: Sequence[str]
+    networks: tuple[str, ...]
     architecture: str
     source: str
-    faces: Sequence[OfFace]
+    faces: tuple[OfFace, ...]
     check: Check
-    emotions: Sequence[OfEmotion]
-    confusions: Sequence[OfConfusion]
+    emotions: tuple[OfEmotion, ...]
+    confusions: tuple[OfConfusion, ...]
     left_out: Mapping[str, str]
     faces_per_second: float
     command: str

@@ -33,13 +33,13 @@ VERDICT = "Occlusion maps of this network are <b>not</b> better."
 
 @pytest.fixture(scope="module")
 def found():
-    curves = [Curves(name, [MEAN] * 13, [MEAN] * 13, MEAN, MEAN) for name in ("occlusion", "blob", "random")]
+    curves = [Curves(name, (MEAN,) * 13, (MEAN,) * 13, MEAN, MEAN) for name in ("occlusion", "blob", "random")]
     check = Check(
         faces=40,
-        curves=curves,
-        differences=[Difference("blob", MEAN, MEAN), Difference("random", MEAN, MEAN)],
+        curves=tuple(curves),
+        differences=(Difference("blob", MEAN, MEAN), Difference("random", MEAN, MEAN)),
         faces_of_randomised=40,
-        randomised=[Randomised(layers, 17, MEAN) for layers in (1, 5, 9, 13, 17)],
+        randomised=tuple(Randomised(layers, 17, MEAN) for layers in (1, 5, 9, 13, 17)),
         mirrored=MEAN,
         verdict=VERDICT,
     )
@@ -48,13 +48,13 @@ def found():
     return Explanation(
         method="occlusion",
         layer=None,
-        networks=["tiny"],
+        networks=("tiny",),
         architecture="resnet9",
         source="16 of 100 faces of val",
-        faces=[OfFace("row 7", predicted, "sad", chances, None, label) for label, predicted in names],
+        faces=tuple(OfFace("row 7", predicted, "sad", chances, None, label) for label, predicted in names),
         check=check,
-        emotions=[OfEmotion(name, 4, 4, MEAN, 0.8) for name in EMOTIONS[:2]],
-        confusions=[OfConfusion("angry", "disgust", 4)],
+        emotions=tuple(OfEmotion(name, 4, 4, MEAN, 0.8) for name in EMOTIONS[:2]),
+        confusions=(OfConfusion("angry", "disgust", 4),),
         left_out={'a "b".png': "no face <found>"},
         faces_per_second=20.0,
         command="python -m fer.explain",
