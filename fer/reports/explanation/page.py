@@ -204,14 +204,16 @@ def emotions(found: Explanation, maps: Maps) -> Markup:
 def _emotion(found: Explanation, maps: Maps, one: OfEmotion) -> Markup:
     every = _rows(found.faces, one.emotion)
     average = _mean(maps.predicted, every)
-    largest, pictures = float(np.abs(average).max()), []
-    for words, right in (("right", True), ("wrong", False)):
-        rows = _rows(found.faces, one.emotion, right=right)
-        if len(rows) >= LEAST_MEAN:
-            pictures += [
-                Shown(enlarged(_mean_face(maps, rows)), f"mean of {len(rows)} {words}"),
-                Shown(overlay(_mean_face(maps, rows), _mean(maps.predicted, rows), largest), f"mean map, {words}"),
-            ]
+    groups = {words: _rows(found.faces, one.emotion, right=words == "right") for words in ("right", "wrong")}
+    means = {words: _mean(maps.predicted, rows) for words, rows in groups.items() if len(rows) >= LEAST_MEAN}
+    largest = max(float(np.abs(values).max()) for values in (average, *means.values()))
+    pictures = []
+    for words, values in means.items():
+        face = _mean_face(maps, groups[words])
+        pictures += [
+            Shown(enlarged(face), f"mean of {len(groups[words])} {words}"),
+            Shown(overlay(face, values, largest), f"mean map, {words}"),
+        ]
     gap = overlay(_mean_face(maps, every), average - average[:, ::-1], largest)
     pictures.append(Shown(gap, "less its mirror"))
     return _row(pictures, [one.emotion, f"left share {one.left_share.written()}; mirror correlation {one.mirror:.2f}"])
