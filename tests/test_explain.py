@@ -128,3 +128,15 @@ def test_test_faces_are_refused_by_their_pixels(explain, small_run):
     ended = explain("--data", "synthetic", "--network", str(small_run), "--split", "all")
     assert ended.code == 1
     assert "test faces" in ended.line
+
+
+def test_the_report_of_an_evaluation_shows_maps_where_asked(evaluate, small_run, tmp_path):
+    ended = evaluate(str(small_run), "--maps", "--out", "evaluated")
+    assert ended.code == 0, ended.err
+    page = next((tmp_path / "evaluated").rglob("report.html")).read_text()
+    assert "What the network looked at" in page
+    assert "faces are too few" in page
+    assert "why " in page
+    assert "--no-report" in evaluate(str(small_run), "--maps", "--no-report").line
+    evaluate(str(small_run), "--out", "without")
+    assert "What the network looked at" not in next((tmp_path / "without").rglob("report.html")).read_text()

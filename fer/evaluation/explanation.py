@@ -15,11 +15,12 @@ from fer.data.readers.images import PictureError
 from fer.evaluation.evaluate import check_classes
 from fer.evaluation.faithfulness import check, rank_correlation
 from fer.evaluation.leakage import TrainingData, find_again
-from fer.evaluation.request import Faces, Member, Request, Tables, settings_of
+from fer.evaluation.request import Faces, Member, Request, Tables, members_of, settings_of
 from fer.inference.explain import Explained, explained, layer_of, predicted
 from fer.inference.predictor import LEAST_SIDE, Predictor
 from fer.metrics.explanation import Explanation, OfConfusion, OfEmotion, OfFace, means
 from fer.models import checkpoints
+from fer.runs.predictions import Scored
 from fer.system.text import plural
 
 AT_ONCE = 16  # faces between two reports of progress
@@ -162,6 +163,27 @@ def stratified(targets: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         of = shuffled[targets[shuffled] == emotion]
         turn[of] = np.arange(len(of))
     return np.sort(shuffled[np.argsort(turn[shuffled], kind="stable")][:count])
+
+
+def of_mistakes(
+    networks: Sequence[str], scored: Scored, rows: NDArray[np.int64], command: str
+) -> tuple[Explanation, Maps]:
+    """Return the explanation of some scored faces, by occlusion.
+
+    Args:
+        networks: those that scored them; several count equally here.
+        scored: the faces.
+        rows: indices of the faces to explain, at least one.
+        command: the command line, for the record.
+
+    Raises:
+        FerError: a network is a folder of predictions, or the networks take faces of different sizes.
+    """
+    names = [f"row {scored.rows[index]}" for index in rows]
+    source = f"{len(rows)} surest mistakes"
+    boxes = [None] * len(rows)
+    given = Given(scored.images[rows], names, boxes, scored.targets[rows], source, {})
+    return explain(members_of(networks), "occlusion", given, command, lambda done: None)
 
 
 # --- explanation ----------------------------------------------------------------------------------------------------

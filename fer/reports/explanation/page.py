@@ -47,9 +47,9 @@ def write(file: Path, found: Explanation, maps: Maps) -> None:
         found: the explanation.
         maps: of its faces.
     """
-    faces = _of_split(found, maps) if found.emotions else [Section("faces", "Faces", _faces(found, maps))]
+    parts = _of_split(found, maps) if found.emotions else [Section("faces", "Faces", faces(found, maps))]
     left_out = list(found.left_out.items())
-    sections = [Section("check", "Do the maps explain the network?", check(found)), *faces]
+    sections = [Section("check", "Do the maps explain the network?", check(found)), *parts]
     if left_out:
         rows = html.table(("picture", "why"), left_out, stack=True)
         sections.append(Section("left-out", "Pictures and faces without a map", rows))
@@ -59,13 +59,17 @@ def write(file: Path, found: Explanation, maps: Maps) -> None:
 
 def lead(found: Explanation) -> Markup:
     """Return the verdict and how to read a map."""
-    key = paragraph(
+    return joined(html.note(tag("strong", found.check.verdict)), key())
+
+
+def key() -> Markup:
+    """Return how to read a map."""
+    return paragraph(
         tag("span", class_="swatch", style="background:var(--train)"), "speaks for the emotion, ",
         tag("span", class_="swatch", style="background:var(--val)"), "speaks against it. ",
         "Each picture of a face has its own strongest tint. ",
         "A map shows what the network looks at. It does not show what a person feels.", class_="soft",
     )  # fmt: skip
-    return joined(html.note(tag("strong", found.check.verdict)), key)
 
 
 # --- check ----------------------------------------------------------------------------------------------------------
@@ -135,16 +139,20 @@ def _weights_in_words(found: Explanation) -> str:
 # --- faces ----------------------------------------------------------------------------------------------------------
 
 
-def _faces(found: Explanation, maps: Maps) -> Markup:
+def faces(found: Explanation, maps: Maps) -> Markup:
+    """Return faces with their maps, the first ``MOST``."""
     shown = [_face(found.faces[index], maps, index) for index in range(min(len(found.faces), MOST))]
     rest = html.note(f"The first {MOST} of {len(found.faces):,} faces.") if len(found.faces) > MOST else ""
     return joined(tag("div", *shown, class_="explained"), rest)
 
 
 def _face(face: OfFace, maps: Maps, index: int) -> Markup:
-    """Return a face, the maps of the two likeliest emotions, and their difference."""
+    """Return a face, the maps of its two likeliest emotions, of a mistake the label's, and their difference."""
     image, first, second = maps.images[index], maps.predicted[index], maps.second[index]
-    pictures = [Shown(enlarged(image), "face"), *_two(image, (face.predicted, first), (face.second, second))]
+    other = face.second
+    if maps.label is not None and face.label not in (None, face.predicted):
+        other, second = str(face.label), maps.label[index]
+    pictures = [Shown(enlarged(image), "face"), *_two(image, (face.predicted, first), (other, second))]
     likely = [f"{name} {100 * face.probabilities[name]:.0f} %" for name in (face.predicted, face.second)]
     label = [] if face.label is None else [f"labelled {face.label}"]
     return _row(pictures, [", ".join(likely), *label, Path(face.name).name])
