@@ -89,8 +89,8 @@ def verdict(method: str, differences: Sequence[Difference], faces: int) -> str:
     if faces < LEAST_FACES:
         count = "1 face is" if faces == 1 else f"{faces} faces are"
         return (
-            f"{count} too few to say whether {maps} explain this network; {LEAST_FACES} are needed, and --data "
-            "checks as many as asked for."
+            f"{count} too few to say whether {maps} explain this network; {LEAST_FACES} are needed, and "
+            "fer explain --data checks as many as asked for."
         )
     found = {one.baseline: outcome(one) for one in differences}
     subject = f"{maps[0].upper()}{maps[1:]} of this network"

@@ -29,6 +29,11 @@ from fer.metrics.statistics import Interval
 CORNER = (slice(4, 12), slice(30, 38))  # rows and columns that the network looks at
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def corner():
     """A network that looks for a bright square in the upper right corner, with no weights."""
