@@ -22,6 +22,7 @@ from fer.system.slots import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
     from fer.metrics.results import Results
+    from fer.runs.predictions import Scored
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,10 @@ def parser() -> Grammar:
         "--device", choices=["auto", "cpu", "gpu"], default="auto", help="where to compute; default: %(default)s"
     )
     grammar.add_argument("--out", type=Path, help="folder for the results; default: evaluations/ in the run's folder")
+    grammar.add_argument(
+        "--maps", action="store_true",
+        help="show in the report what the network looked at in its surest mistakes, by occlusion, as fer.explain does",
+    )  # fmt: skip
     grammar.add_argument("--no-report", action="store_true", help="write neither report nor model card")
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
     return grammar
@@ -150,6 +155,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError("--choose: needs several networks; name more than one")
     if arguments.choose and arguments.weights == "val":
         raise FerError("--choose --weights val: --choose fits the weights too; leave one out")
+    if arguments.maps and arguments.no_report:
+        raise FerError("--maps --no-report: maps are part of the report; leave one out")
     if arguments.rule is not None and arguments.split == "all":
         raise FerError(f"--rule {arguments.rule}: --split all takes every face, whatever its split; leave one out")
 
@@ -167,7 +174,6 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "Results":
     from fer.config.settings import TrainerSettings
     from fer.evaluation.evaluate import evaluate as scored_by
     from fer.evaluation.request import Request
-    from fer.reports import model_card, run
     from fer.reports.summary import class_table, metric_table
     from fer.system import machine
 
@@ -194,10 +200,26 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "Results":
     tables = [class_table(results), metric_table(results), *remarks(results)]
     log.info("\n%s\n\nresults:  %s", "\n\n".join(tables), folder)  # before the report, which may fail on a full disk
     if not arguments.no_report:
-        model_card.write(results, folder / "model_card.md")
-        run.write(run.Report(results, scored), folder)
-        log.info("report:   %s\ncard:     %s", folder / "report.html", folder / "model_card.md")
+        write_report(arguments, results, scored, folder, command)
     return results
+
+
+def write_report(
+    arguments: argparse.Namespace, results: "Results", scored: "Scored", folder: Path, command: str
+) -> None:
+    """Write model card and report, with maps of the surest mistakes where they were asked for and can be made."""
+    from fer.evaluation import explanation
+    from fer.reports import model_card, run
+
+    model_card.write(results, folder / "model_card.md")
+    mistakes, explained = run.mistakes(scored), None
+    if arguments.maps and mistakes.size:
+        try:
+            explained = explanation.of_mistakes(arguments.runs, scored, mistakes, command)
+        except FerError as error:  # the evaluation is made and kept
+            log.warning("no maps: %s", error)
+    run.write(run.Report(results, scored, explained=explained), folder)
+    log.info("report:   %s\ncard:     %s", folder / "report.html", folder / "model_card.md")
 
 
 if __name__ == "__main__":

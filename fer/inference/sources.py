@@ -49,6 +49,19 @@ def files(names: Sequence[str]) -> list[Path]:
     return list(found.values())
 
 
+def pictures(names: Sequence[str]) -> list[Path]:
+    """Return the pictures that names stand for, without the videos among them.
+
+    Raises:
+        FerError: a name stands for nothing, or all are videos.
+    """
+    found = files(names)
+    kept = [file for file in found if not is_video(file)]
+    if not kept:
+        raise FerError(f"{found[0]}: is a video; expected a picture")
+    return kept
+
+
 def _below(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(one for one in folders if not one.startswith("."))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Z95 = 1.959963984540054  # normal quantile of a two-sided 95 % interval
 ALPHA = 0.05  # of a two-sided 95 % interval
+DRAWS = 2000  # bootstrap samples of the faces
 TINY = 1e-300  # replaces 0 as a divisor in Lentz's method
 CONVERGED = 1e-14  # relative, of continued fractions and of Newton's method
 
@@ -173,6 +174,21 @@ def accuracy_interval(correct: NDArray[np.bool_]) -> Interval:
     mean, spread = float(shares.mean()), float(shares.var())
     gain = mean * (1 - mean) / spread if spread > 0 else 1.0  # effective faces for each real one
     return _wilson(mean, faces * min(gain, networks))
+
+
+def bootstrapped_means(values: NDArray[np.floating[Any]]) -> list[Interval]:
+    """Return the 95 % intervals of K means over N faces: percentiles of a seeded bootstrap of the faces (Efron 1979).
+
+    It covers the sampling of the faces. All means share their samples. With few faces the intervals are too narrow:
+    with 20 values of a normal distribution they contain the mean in 93 % of cases, with 64 in 94 %.
+
+    Args:
+        values: (N, K), of each face.
+    """
+    count = len(values)
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=DRAWS)  # how often each face
+    low, high = np.quantile(drawn @ values / count, (ALPHA / 2, 1 - ALPHA / 2), axis=0)
+    return [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 
 # --- two configurations ---------------------------------------------------------------------------------------------

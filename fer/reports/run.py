@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from fer.config.settings import leaves
 from fer.metrics.calibration import tempered
+from fer.metrics.explanation import Explanation
 from fer.metrics.results import Against, Annotators, DatasetRecord, Results, SetsRecord, TrainingRecord, Values
 from fer.reports import figures, html, plotting
+from fer.reports.explanation import page
+from fer.reports.explanation.page import Maps
 from fer.reports.html import Section, card, joined, paragraph, tag
 from fer.reports.summary import (
     AGREEMENT_HEADS,
@@ -58,6 +61,7 @@ class Report:
         augmented: (K, S, S) faces as they are and (K, M, S, S) as training sees them, uint8.
         settings: the whole configuration.
         changes: key -> (value, default), of the settings that differ from the defaults.
+        explained: the surest mistakes with their maps, in the order of ``mistakes``; None where none were asked for.
     """
 
     results: Results
@@ -66,6 +70,7 @@ class Report:
     augmented: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    explained: tuple[Explanation, Maps] | None = None
 
 
 def write(report: Report, folder: Path) -> None:
@@ -475,7 +480,17 @@ def _faces_section(report: Report, name: str, title: str, indices: NDArray[np.in
         " a wrong answer; probabilities in per cent.", class_="soft",
     )  # fmt: skip
     shown = tag("div", *(_face(report.scored, int(index)) for index in indices), class_="faces")
-    return Section(name, title, joined(key, shown))
+    maps = _maps(*report.explained) if name == "mistakes" and report.explained else ""
+    return Section(name, title, joined(key, shown, maps))
+
+
+def _maps(found: Explanation, maps: Maps) -> Markup:
+    """Return the maps of the surest mistakes, below the verdict of their check."""
+    meaning = "One view of each face; an ensemble's networks count equally."
+    return joined(
+        tag("h3", "What the network looked at"), html.note(found.check.verdict), page.key(),
+        paragraph(meaning, class_="soft"), page.faces(found, maps),
+    )  # fmt: skip
 
 
 def _face(scored: Scored, index: int) -> Markup:

@@ -119,6 +119,12 @@ def new_file(folder: Path, stem: str, suffix: str) -> Path:
     return file
 
 
+def unused_folder(folder: Path) -> Path:
+    """Make and return a folder; in place of one that holds files, a new one beside it with a number."""
+    folder = folder.expanduser().absolute()
+    return folder if folder.is_dir() and not any(folder.iterdir()) else new_folder(folder.parent, folder.name)
+
+
 def read_history(file: Path) -> list[dict[str, float]]:
     """Return the rows of a run's ``history.csv``, one for each epoch."""
     with open(file, newline="", encoding="utf-8") as stream:

@@ -9,6 +9,7 @@ from scipy import stats
 from fer.metrics import statistics
 from fer.metrics.statistics import (
     accuracy_interval,
+    bootstrapped_means,
     holm,
     mcnemar,
     paired_difference,
@@ -197,3 +198,20 @@ def test_the_interval_of_a_mean_is_students():
     expected = stats.t.interval(0.95, 39, values.mean(), stats.sem(values))
     assert statistics.mean_interval(values) == pytest.approx(expected)
     assert statistics.mean_interval(values[:1]) is None
+
+
+def test_bootstrapped_means_are_those_of_scipy():
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(3).exponential(size=(40, 2))
+    for column, found in zip(values.T, bootstrapped_means(values), strict=True):
+        expected = bootstrap((column,), np.mean, method="percentile", n_resamples=5000, random_state=0)
+        assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.03)
+    assert bootstrapped_means(values) == bootstrapped_means(values)
+    assert bootstrapped_means(np.ones((20, 1))) == [(1, 1)]
+
+
+def test_bootstrapped_means_contain_the_mean_of_a_simulation():
+    values = np.random.default_rng(4).normal(size=(64, 2000))
+    contained = np.mean([low < 0 < high for low, high in bootstrapped_means(values)])
+    assert 0.92 < contained < 0.96
