@@ -1,6 +1,5 @@
 """Reading finished runs from their folders, and their evaluations on test."""
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.conf import stored
 from fer.config.errors import FerError
 from fer.config.settings import leaves
 from fer.metrics.statistics import Interval
-from fer.runs import predictions, ranking, run_folder
+from fer.runs import predictions, ranking, run_folder, stored
 from fer.runs.ranking import OnTest, Run, Setting
-from fer.system.files import read_history, read_list, readable, why
+from fer.system.files import read_history, read_json, read_list, readable
 
 # data are compared by their fingerprint and the scored faces, not by these keys
 DATA_KEYS = (
@@ -90,7 +88,7 @@ def evaluations_on_test(run: Path) -> OnTest:
     evaluations = []
     for file in (run / "evaluations").glob("*/metrics.json"):
         with readable(file):
-            results = json.loads(file.read_text(encoding="utf-8"))
+            results = read_json(file)
             if results["split"] == "test":
                 evaluations.append((results.get("test_opened", 0), str(results.get("finished")), file, results))
     elsewhere = _recorded_elsewhere(run, {finished for _, finished, _, _ in evaluations})
@@ -145,7 +143,7 @@ def plain(value: Any) -> Any:
 def _metrics(file: Path) -> dict[str, Any]:
     """Return a run's metrics, after a check of those that every ranking needs."""
     with readable(file):
-        metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        metrics: dict[str, Any] = read_json(file)
         for name in ("n", "accuracy", "macro_f1", "balanced_accuracy", "nll", "ece", "seed"):
             if not math.isfinite(metrics[name]):
                 raise ValueError(f"{name} is {metrics[name]}")
@@ -164,13 +162,9 @@ def _metrics(file: Path) -> dict[str, Any]:
 
 def _configuration(folder: Path) -> tuple[dict[str, Any], dict[str, str], frozenset[str]]:
     """Return a run's configuration, its choices, and the keys and groups on its command line."""
-    try:
-        config = run_folder.configuration_of(folder)
-        chosen = stored(folder, "hydra.yaml")["hydra"]["runtime"]["choices"]
-        choices = {group: choice or "none" for group, choice in chosen.items() if "/" not in group}
-        asked = frozenset(given.partition("=")[0] for given in stored(folder, "overrides.yaml"))
-    except Exception as error:  # a damaged file may raise errors of YAML, of OmegaConf or of this library
-        raise FerError(f"{folder / '.hydra'}: cannot be read ({why(error)})") from error
+    config = run_folder.configuration_of(folder)
+    choices = {group: choice or "none" for group, choice in stored.choices(folder).items() if "/" not in group}
+    asked = frozenset(str(given).partition("=")[0] for given in stored.stored(folder, "overrides.yaml") or ())
     return config, choices, asked
 
 

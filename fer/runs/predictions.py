@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fer.config.errors import FerError
-from fer.system.files import readable, written_whole
+from fer.system.files import read_json, readable, written_whole
 
 FILE = "predictions.csv"
 ROUNDED = 1e-3  # largest deviation from 1 of a sum of probabilities, which are written with six digits
@@ -168,7 +167,7 @@ def recorded(folder: Path, split: str, views: str) -> Recorded:
         if not file.is_file():
             continue
         with readable(beside):
-            metrics = dict(json.loads(beside.read_text(encoding="utf-8")))
+            metrics = dict(read_json(beside))
             metrics["dataset"] = dict(metrics["dataset"])
             stated = (metrics["split"], metrics.get("tta") or "none")  # a training scores val without views
         if stated == (split, views):
