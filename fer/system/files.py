@@ -52,7 +52,7 @@ def contents(file: Path, most: int = MOST_BYTES) -> bytes:
     return read
 
 
-def text(file: Path, most: int = MOST_BYTES) -> IO[str]:
+def opened_text(file: Path, most: int = MOST_BYTES) -> IO[str]:
     """Return a stream of the text of a file, in UTF-8 with or without a mark at its beginning; see ``contents``."""
     return io.TextIOWrapper(io.BytesIO(contents(file, most)), encoding="utf-8-sig", newline="")
 
@@ -170,5 +170,5 @@ def new_folder(parent: Path, name: str) -> Path:
 
 def read_history(file: Path) -> list[dict[str, float]]:
     """Return the rows of a run's ``history.csv``, one for each epoch."""
-    with text(file) as stream:
+    with opened_text(file) as stream:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
