@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.config.command import Grammar, command
-from fer.config.errors import FerError
+from fer.config.errors import FerError, in_one_line
 from fer.system.terminal import Line, bar, is_live, shown
 from fer.system.text import clock, plural
 
@@ -154,7 +154,11 @@ class Session:
             self.writer.write(found)
             self._progress()
         else:
-            text = json.dumps(found, ensure_ascii=False) if self.arguments.json else "\n".join(in_words(found))
+            text = (
+                json.dumps(found, ensure_ascii=False)
+                if self.arguments.json
+                else "\n".join(map(in_one_line, in_words(found)))
+            )
             print(text, flush=True)
 
     def _count(self, found: dict[str, Any]) -> None:

@@ -24,6 +24,15 @@ DATA_KEYS = (
 )  # fmt: skip
 COSTS = ("parameters", "train_seconds", "images_per_second")  # metrics that older runs lack
 APART = {"seed", *(f"data.{key}" for key in DATA_KEYS)}  # keys that do not distinguish configurations
+KINDS = (  # section of metrics.json, facts in it that older runs may lack, their types
+    ("", ("split", "architecture", "commit", "finished"), str | None),
+    ("", ("n", "seed", "best_epoch", "epochs"), int | None),
+    ("dataset.", ("fingerprint", "name", "split", "labels"), str | None),
+    ("dataset.", ("fold", "folds", "split_seed"), int | None),
+    ("hardware.", ("gpu", "cpu"), str | None),
+    ("hardware.", ("threads",), int | None),
+    ("pretrained.", ("name",), str | None),
+)
 
 
 @dataclass(frozen=True)
@@ -150,14 +159,30 @@ def _metrics(file: Path) -> dict[str, Any]:
         for name in ("best_epoch", *(name for name in COSTS if name in metrics)):
             if not math.isfinite(metrics[name]):
                 raise ValueError(f"{name} is {metrics[name]}")
-        if not isinstance(metrics.get("hardware") or {}, dict):
-            raise ValueError("hardware is no mapping")
+        _check_kinds(metrics)
         if not all(math.isfinite(values["recall"]) for values in metrics["per_class"].values()):
             raise ValueError("a recall is no number")
         split = metrics["split"], metrics["dataset"]["fingerprint"], metrics["dataset"]["split"]
     if split[0] != "val":
         raise FerError(f"{file}: has metrics of {split[0]}; only metrics of val are compared")
     return metrics
+
+
+def _check_kinds(metrics: Mapping[str, Any]) -> None:
+    """Raise unless the facts about a run that rankings and pages show are texts and numbers.
+
+    Raises:
+        ValueError: naming the fact.
+    """
+    sections: dict[str, Mapping[str, Any]] = {"": metrics}
+    for name in ("dataset", "hardware", "pretrained"):
+        sections[f"{name}."] = metrics.get(name) or {}
+        if not isinstance(sections[f"{name}."], dict):
+            raise ValueError(f"{name} is no mapping")
+    for prefix, names, kinds in KINDS:
+        for name in names:
+            if not isinstance(sections[prefix].get(name), kinds):
+                raise ValueError(f"{prefix}{name} is {str(sections[prefix][name])[:40]!r}")
 
 
 def _configuration(folder: Path) -> tuple[dict[str, Any], dict[str, str], frozenset[str]]:

@@ -134,7 +134,7 @@ def configuration_of(folder: Path) -> dict[str, Any]:
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise FerError(f"{folder}: no run folder (it has no .hydra/config.yaml)")
     config = stored(folder, "config.yaml")
-    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+    if not config or not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise FerError(f"{folder / '.hydra' / 'config.yaml'}: cannot be read (it has no keys)")
     return config
 

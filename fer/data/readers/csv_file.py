@@ -37,6 +37,7 @@ BLOCK = 16  # rows decoded at once: 130 kB of text, which fits in the processor'
 SUFFIXES = (".csv", ".csv.gz", ".zip", ".tar.gz", ".tgz")
 PRECEDENCE = ("fer2013.csv", "icml_face_data.csv", "train.csv", "test.csv")
 LONGEST = 100_000  # bytes of a line
+MOST_BLANK = 1_000_000  # blank lines; they are skipped, but a packed file can hold a billion
 TOO_LONG = f"is longer than {LONGEST:,} bytes; the pixels of a face take 9,216 at most"
 RATIO, SPARE = 100, 1 << 27  # most that an archive may unpack to: a hundredfold and 128 MiB; FER2013 takes a third
 DAMAGED = (
@@ -315,9 +316,14 @@ def _header(line: bytes, file: Path) -> Columns:
 
 def _rows(text: Iterator[bytes], columns: Columns, file: Path, bad: BadRows) -> Iterator[Row]:
     """Yield the rows with the right number of fields; blank lines are skipped."""
-    row = -1
+    row, blank = -1, 0
     for number, line in enumerate(text, start=2):
         if not line.strip():
+            blank += 1
+            if blank > MOST_BLANK:
+                raise FerError(
+                    f"{file}, line {number}: has more than {MOST_BLANK:,} blank lines; it is no table of faces"
+                )
             continue
         row += 1
         if len(line) > LONGEST:
