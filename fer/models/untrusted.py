@@ -5,6 +5,7 @@ allocated that is larger than the file, and a network is built without memory (o
 """
 
 import math
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ LARGEST = 1_000_000  # of a whole number in a network's arguments, such as its w
 MOST_CLASSES, LONGEST_CLASS = 1000, 60  # characters
 SHARED = 4  # times the file's size that its tensors may have together: some networks share tensors between layers
 SPARE = 10  # registered parameters for each of the file's: a network may replace layers while it is built
+
+warnings.filterwarnings("ignore", message="Validating sparse")  # of torch, before the tensor is refused here
 
 
 class Unbounded(Exception):
