@@ -43,10 +43,14 @@ def refuse_code(overrides: Sequence[str]) -> None:
             )
 
 
+def runs_nothing(text: str) -> bool:
+    """Return whether a text has the form of an override of a setting: no key of Hydra, plugin, option or variable."""
+    return KEY.fullmatch(text) is not None and not CODE.match(text) and not NAMED_AGAIN.match(text)
+
+
 def settable(text: Any) -> bool:
     """Return whether a stored text is an override of a key of the settings or of a group, which runs nothing."""
-    plain = isinstance(text, str) and len(text) <= LONGEST and KEY.fullmatch(text) is not None
-    if not plain or CODE.match(text) or NAMED_AGAIN.match(text):
+    if not isinstance(text, str) or len(text) > LONGEST or not runs_nothing(text):
         return False
     key, _, value = text.partition("=")
     elsewhere = "." not in key and key not in PATHS and re.search(r"\.\.|^['\"\[]*/", value)  # a choice outside conf/

@@ -152,7 +152,12 @@ def _all_dicts(values: Any) -> bool:
 
 def _valid_dataset(dataset: dict[str, Any]) -> bool:
     """Return whether the entries of a data set's record have the right types."""
-    return isinstance(dataset.get("settings", {}), dict) and isinstance(dataset.get("excluded") or {}, dict)
+    settings, counts = dataset.get("settings", {}), dataset.get("counts", {})
+    if not isinstance(settings, dict) or not isinstance(dataset.get("excluded") or {}, dict):
+        return False
+    paths = all(isinstance(settings.get(key), str | None) for key in ("path", "votes", "exclude"))
+    lists = all(isinstance(dataset.get(key, []), list | tuple) for key in ("notes", "skipped"))
+    return paths and lists and isinstance(counts, dict) and all(isinstance(each, dict) for each in counts.values())
 
 
 def weights_sha256(model: EmotionClassifier) -> str:
