@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.config.command import Grammar, command
-from fer.config.errors import FerError
+from fer.config.errors import FerError, in_one_line
 from fer.system.files import new_file
 from fer.system.terminal import Line, bar, is_live, shown
 from fer.system.text import clock, plural
@@ -217,7 +217,7 @@ class Session:
             print(json.dumps(found, ensure_ascii=False), flush=True)
         elif "frame" not in found:
             self.line.clear()
-            print("\n".join(in_words(found, self.coverage)), flush=True)
+            print("\n".join(map(in_one_line, in_words(found, self.coverage))), flush=True)
 
     def watch(self, source: "Path | Clip") -> None:
         """Predict a video or what a camera sees; one that cannot be read is counted and recorded."""

@@ -442,7 +442,7 @@ def test_a_face_left_alone_in_the_last_batch_does_not_stop_the_run(train, tmp_pa
     assert ended.code == 0, ended.err
 
 
-def test_options_may_stand_anywhere_and_a_folder_of_ones_own_is_taken_along(train, tmp_path):
+def test_options_may_stand_anywhere_and_a_folder_of_ones_own_is_named_again(train, tmp_path):
     (tmp_path / "mine" / "optimizer").mkdir(parents=True)
     (tmp_path / "mine" / "optimizer" / "slow.yaml").write_text("name: sgd\nlr: 0.001\n")
     ended = train(*SMALL, "--config-dir", "mine", "optimizer=slow", "hydra.run.dir=out")
@@ -453,7 +453,8 @@ def test_options_may_stand_anywhere_and_a_folder_of_ones_own_is_taken_along(trai
     assert again.code == 0, again.err
     assert metrics(tmp_path / "again")["nll"] == metrics(tmp_path / "out")["nll"]
     (tmp_path / "out" / "metrics.json").unlink()
-    assert train("resume=out").code == 0
+    assert train("resume=out").line.endswith(f"add: --config-dir {tmp_path / 'mine'}")
+    assert train("resume=out", "--config-dir", "mine").code == 0
 
 
 def test_plugin_arguments_without_a_default_must_be_given(train, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Predictions of a campaign: which networks can be mixed, the choices on val, and the ensemble's results."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from fer.models import checkpoints
 from fer.runs import predictions
 from fer.runs.predictions import Predictions, name_of
 from fer.system import machine
-from fer.system.files import write_json
+from fer.system.files import read_json, write_json
 from fer.system.records import plain
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ def seen_in_training(file: Path) -> int | None:
     packed = file.name.endswith(".csv.gz")
     beside = file.with_name(f"{file.name.removesuffix('.csv.gz')}.json") if packed else file.with_name("metrics.json")
     try:
-        count = json.loads(beside.read_text(encoding="utf-8"))["seen_in_training"]
+        count = read_json(beside)["seen_in_training"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return count if isinstance(count, int) else None

@@ -1,7 +1,5 @@
 """``best.json``: the request, plan, measurements, trainings and results of a campaign. No torch here."""
 
-import json
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -10,15 +8,14 @@ from typing import Any, Literal
 
 from fer.campaign.plan import Pace, Training
 from fer.config.errors import FerError
+from fer.config.trust import settable
 from fer.runs.run_folder import CAMPAIGN
-from fer.system.files import read_record, write_json
+from fer.system.files import read_json, read_record, write_json
 
 FILE = CAMPAIGN.mark
 SCHEMA = 1
 PARTS = ("members", "students", "small")
 ROLES = ("member", "student", "small")
-# key=value of fer.train, without Hydra's keys and plugins, which import modules: a campaign's folder is not trusted
-SETTING = re.compile(r"(?!hydra\b|plugins\b)[a-z_]+(?:[./][a-z0-9_]+)*=.*", re.DOTALL)
 State = Literal["waiting", "running", "done", "stopped", "failed", "left out"]
 STATES: tuple[State, ...] = ("waiting", "running", "done", "stopped", "failed", "left out")
 USABLE: tuple[State, ...] = ("done", "stopped")  # states of networks that have a best epoch
@@ -259,7 +256,7 @@ def _sound(record: Record) -> bool:
     for pace in record.measured.values():
         numbers += [pace.train, pace.val, pace.fixed]
     overrides = [text for network in record.networks for text in network.overrides]
-    allowed = all(SETTING.fullmatch(text) for text in (*overrides, *record.request.settings))
+    allowed = all(map(settable, (*overrides, *record.request.settings)))
     sound = all(isinstance(number, int | float) for number in numbers) and all(isinstance(one, str) for one in texts)
     return sound and allowed and record.request.hours > 0
 
@@ -277,7 +274,7 @@ def metrics_of(folder: Path) -> dict[str, Any]:
     """
     file = folder / "metrics.json"
     try:
-        contents: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        contents: dict[str, Any] = read_json(file)
         if not isinstance(contents, dict):
             raise ValueError("it is no object")
     except (OSError, ValueError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 from fer.campaign.earlier import VIEWS
 from fer.models.share import without_folders
 from fer.runs.predictions import name_of
-from fer.system.files import written_whole
+from fer.system.files import read_json, written_whole
 
 EVALUATIONS = (("val", "none"), ("val", VIEWS), ("test", "none"), ("test", VIEWS))
 
@@ -41,7 +41,7 @@ def write(name: str, run: Path, evaluations: Path, out: Path) -> Path | None:
 
 def _write_one(source: Path, target: Path) -> None:
     """Write an evaluation as ``<target>.json`` and ``<target>.csv.gz``."""
-    contents: dict[str, Any] = json.loads((source / "metrics.json").read_text(encoding="utf-8"))
+    contents: dict[str, Any] = read_json(source / "metrics.json")
     with written_whole(target.with_name(f"{target.name}.json")) as stream:
         stream.write(without_folders(json.dumps(contents, indent=2)) + "\n")
     with (

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NoReturn
 
-from fer.config.errors import FerError, Interrupted, with_options
+from fer.config.errors import FerError, Interrupted, visible, with_options
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -28,6 +28,7 @@ def command(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Cal
     def wrap(main: Main) -> Main:
         @functools.wraps(main)
         def guarded(argv: Sequence[str] | None = None) -> int:
+            logging.setLogRecordFactory(Visible)
             logging.raiseExceptions = False  # a closed pipe, as of "| head", must not flood the terminal
             _open_streams()
             logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # else reports its cache
@@ -64,6 +65,14 @@ def _open_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
+class Visible(logging.LogRecord):
+    """A log message whose names, which files state, cannot control the terminal."""
+
+    def getMessage(self) -> str:
+        """Return the message with its control characters as escapes."""
+        return visible(super().getMessage())
+
+
 class Grammar(argparse.ArgumentParser):
     """An argument parser whose errors are one line and exit code 1, like every other error."""
 
@@ -79,5 +88,5 @@ class Grammar(argparse.ArgumentParser):
 
 
 def _print_error(name: str, message: str, code: int) -> int:
-    print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{name}: {visible(' '.join(message.split()))}", file=sys.stderr)
     return code

@@ -91,7 +91,7 @@ class DataSettings:
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     on_bad: Literal["error", "skip"] = "error"
     cache: str | None = "auto"
-    synthetic_count: Annotated[int, Range(140)] = 7000
+    synthetic_count: Annotated[int, Range(140, 1_000_000)] = 7000
     synthetic_seed: Seed = 0
 
     def seen(self, size: int) -> int:

@@ -1,6 +1,5 @@
 """The request for an evaluation: networks, and the faces that they are scored on."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from fer.models import EmotionClassifier, checkpoints
 from fer.models.provenance import Dataset
 from fer.runs import predictions
 from fer.runs.predictions import Predictions
-from fer.system.files import readable
+from fer.system.files import read_json, readable
 from fer.system.records import read
 
 # data settings that change neither the faces of val and test nor their labels
@@ -93,7 +92,7 @@ class Member(NamedTuple):
         if self.file.name != "best.ckpt":
             return None
         try:
-            return read(Trained, json.loads((self.run / "metrics.json").read_text(encoding="utf-8")))
+            return read(Trained, read_json(self.run / "metrics.json"))
         except (OSError, ValueError, LookupError, TypeError):  # a checkpoint may lie anywhere
             return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from fer.config.errors import FerError
 from fer.data.readers.images import SUFFIXES
 from fer.inference.crop import Box
+from fer.system.files import opened_text
 
 APPLE = (".heic", ".heif")  # Pillow reads them with a plug-in alone
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
@@ -80,7 +81,7 @@ def boxes(table: Path) -> Mapping[Path, Sequence[Box]]:
     """
     found: dict[Path, list[Box]] = {}
     try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
+        with opened_text(table) as stream:
             reader = csv.DictReader(stream)
             missing = {"file", *BOX} - set(reader.fieldnames or ())
             if missing:

@@ -4,7 +4,6 @@ Every value of the file has its field here. ``read`` takes files of older versio
 ``write`` keeps the order of the keys.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from fer.metrics.conformal import Thresholds
 from fer.metrics.statistics import Interval, McNemar
 from fer.metrics.table import METRICS, SAMPLED, TEMPERED
 from fer.system import records
-from fer.system.files import readable, write_json
+from fer.system.files import read_json, readable, write_json
 from fer.system.records import MERGED, OPTIONAL, Json, Object
 
 SCHEMA = 1  # of metrics.json; raise it when a field changes its meaning
@@ -668,7 +667,7 @@ def read(file: Path) -> Results:
         FerError: it is missing or damaged.
     """
     with readable(file):
-        return of(json.loads(file.read_text(encoding="utf-8")))
+        return of(read_json(file))
 
 
 def write(file: Path, results: Results) -> None:

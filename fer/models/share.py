@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.config.errors import FerError
-from fer.system.files import why, written_whole
+from fer.system.files import read_json, why, written_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +85,7 @@ def read_evaluation(evaluation: Path) -> dict[str, Any]:
         FerError: the folder holds no evaluation, or one of several networks.
     """
     try:
-        results: dict[str, Any] = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
+        results: dict[str, Any] = read_json(evaluation / "metrics.json")
         members = results["members"]
         results["members"] = [{**member, "checkpoint": str(Path(member["checkpoint"]))} for member in members]
     except (OSError, ValueError, LookupError, TypeError) as error:

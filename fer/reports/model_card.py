@@ -29,7 +29,7 @@ from fer.reports.summary import (
     training_in_words,
 )
 from fer.system.files import CHANCE, written_whole
-from fer.system.text import markdown_table, sentence, times
+from fer.system.text import code_span, in_markdown, markdown_table, sentence, times
 
 # metric of Hugging Face's hub -> metric of metrics.json
 HUB_METRICS = {"accuracy": "accuracy", "f1": "macro_f1", "roc_auc": "roc_auc"}
@@ -93,7 +93,7 @@ def _measured(scores: Scores, faces: str, tta: str) -> list[dict[str, str | floa
 def body(results: Results) -> str:
     """Return the card's text."""
     parts = {
-        f"{results.architecture}, facial-emotion recognition": about(results),
+        f"{in_markdown(results.architecture)}, facial-emotion recognition": about(results),
         "Metrics": metrics(results),
         "Emotion by emotion": by_emotion(results),
         "Calibration": calibration(results),
@@ -120,7 +120,7 @@ def about(results: Results) -> str:
         'probabilities = model.probabilities(faces) # (B, C), in the order of model.hparams["classes"]\n```\n'
     )
     return (
-        f"{several}Predicts one of {len(classes)} labels ({', '.join(classes)}) from a grey face. "
+        f"{several}Predicts one of {len(classes)} labels ({in_markdown(', '.join(classes))}) from a grey face. "
         f"{results.parameters:,} parameters.{views}\n\n{'' if len(results.members) > 1 else use}"
     )
 
@@ -129,7 +129,7 @@ def metrics(results: Results) -> str:
     """Return the protocol and the table of metrics."""
     clean = results.clean
     heads = ["metric", f"{results.split}, {results.scores.n:,} faces", *([f"clean, {clean.n:,}"] if clean else [])]
-    notes = " ".join([*_protocol(results), *_choices(results)])
+    notes = in_markdown(" ".join([*_protocol(results), *_choices(results)]))
     return f"{notes}\n\n{markdown_table(heads, metric_rows(results))}\n"
 
 
@@ -233,7 +233,8 @@ def annotators(found: Annotators) -> str:
 def against(found: Against) -> str:
     """Return the paired differences to a baseline."""
     return (
-        f"This minus `{found.name}`, on the same faces{same_views(found)}, in points for {', '.join(PERCENT)}.\n\n"
+        f"This minus {code_span(found.name)}, on the same faces{same_views(found)}, "
+        f"in points for {', '.join(PERCENT)}.\n\n"
         f"{markdown_table(['metric', 'difference', '95 %'], difference_rows(found.paired))}\n"
     )
 
@@ -243,9 +244,9 @@ def provenance(results: Results) -> str:
     machine = results.machine
     trained = [words for member in results.members if (words := training_in_words(member.trained))]
     rows = [
-        *(["trained by", f"`{words}`"] for words in trained),
-        ["scored by", f"`{results.command}`"],
-        ["data's fingerprint", f"`{results.dataset.fingerprint}`"],
+        *(["trained by", code_span(words)] for words in trained),
+        ["scored by", code_span(results.command)],
+        ["data's fingerprint", code_span(results.dataset.fingerprint)],
         ["code that scored", f"`{machine.commit or 'the installed package'}`"],
         ["versions", ", ".join(f"{name} {version}" for name, version in machine.versions.items())],
         ["machine", machine.hardware.gpu or machine.hardware.cpu],

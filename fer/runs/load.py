@@ -1,6 +1,5 @@
 """Reading finished runs from their folders, and their evaluations on test."""
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.conf import stored
 from fer.config.errors import FerError
 from fer.config.settings import leaves
 from fer.metrics.statistics import Interval
-from fer.runs import predictions, ranking, run_folder
+from fer.runs import predictions, ranking, run_folder, stored
 from fer.runs.ranking import OnTest, Run, Setting
-from fer.system.files import read_history, read_list, readable, why
+from fer.system.files import read_history, read_json, read_list, readable
 
 # data are compared by their fingerprint and the scored faces, not by these keys
 DATA_KEYS = (
@@ -26,6 +24,15 @@ DATA_KEYS = (
 )  # fmt: skip
 COSTS = ("parameters", "train_seconds", "images_per_second")  # metrics that older runs lack
 APART = {"seed", *(f"data.{key}" for key in DATA_KEYS)}  # keys that do not distinguish configurations
+KINDS = (  # section of metrics.json, facts in it that older runs may lack, their types
+    ("", ("split", "architecture", "commit", "finished"), str | None),
+    ("", ("n", "seed", "best_epoch", "epochs"), int | None),
+    ("dataset.", ("fingerprint", "name", "split", "labels"), str | None),
+    ("dataset.", ("fold", "folds", "split_seed"), int | None),
+    ("hardware.", ("gpu", "cpu"), str | None),
+    ("hardware.", ("threads",), int | None),
+    ("pretrained.", ("name",), str | None),
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def evaluations_on_test(run: Path) -> OnTest:
     evaluations = []
     for file in (run / "evaluations").glob("*/metrics.json"):
         with readable(file):
-            results = json.loads(file.read_text(encoding="utf-8"))
+            results = read_json(file)
             if results["split"] == "test":
                 evaluations.append((results.get("test_opened", 0), str(results.get("finished")), file, results))
     elsewhere = _recorded_elsewhere(run, {finished for _, finished, _, _ in evaluations})
@@ -145,15 +152,14 @@ def plain(value: Any) -> Any:
 def _metrics(file: Path) -> dict[str, Any]:
     """Return a run's metrics, after a check of those that every ranking needs."""
     with readable(file):
-        metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        metrics: dict[str, Any] = read_json(file)
         for name in ("n", "accuracy", "macro_f1", "balanced_accuracy", "nll", "ece", "seed"):
             if not math.isfinite(metrics[name]):
                 raise ValueError(f"{name} is {metrics[name]}")
         for name in ("best_epoch", *(name for name in COSTS if name in metrics)):
             if not math.isfinite(metrics[name]):
                 raise ValueError(f"{name} is {metrics[name]}")
-        if not isinstance(metrics.get("hardware") or {}, dict):
-            raise ValueError("hardware is no mapping")
+        _check_kinds(metrics)
         if not all(math.isfinite(values["recall"]) for values in metrics["per_class"].values()):
             raise ValueError("a recall is no number")
         split = metrics["split"], metrics["dataset"]["fingerprint"], metrics["dataset"]["split"]
@@ -162,15 +168,28 @@ def _metrics(file: Path) -> dict[str, Any]:
     return metrics
 
 
+def _check_kinds(metrics: Mapping[str, Any]) -> None:
+    """Raise unless the facts about a run that rankings and pages show are texts and numbers.
+
+    Raises:
+        ValueError: naming the fact.
+    """
+    sections: dict[str, Mapping[str, Any]] = {"": metrics}
+    for name in ("dataset", "hardware", "pretrained"):
+        sections[f"{name}."] = metrics.get(name) or {}
+        if not isinstance(sections[f"{name}."], dict):
+            raise ValueError(f"{name} is no mapping")
+    for prefix, names, kinds in KINDS:
+        for name in names:
+            if not isinstance(sections[prefix].get(name), kinds):
+                raise ValueError(f"{prefix}{name} is {str(sections[prefix][name])[:40]!r}")
+
+
 def _configuration(folder: Path) -> tuple[dict[str, Any], dict[str, str], frozenset[str]]:
     """Return a run's configuration, its choices, and the keys and groups on its command line."""
-    try:
-        config = run_folder.configuration_of(folder)
-        chosen = stored(folder, "hydra.yaml")["hydra"]["runtime"]["choices"]
-        choices = {group: choice or "none" for group, choice in chosen.items() if "/" not in group}
-        asked = frozenset(given.partition("=")[0] for given in stored(folder, "overrides.yaml"))
-    except Exception as error:  # a damaged file may raise errors of YAML, of OmegaConf or of this library
-        raise FerError(f"{folder / '.hydra'}: cannot be read ({why(error)})") from error
+    config = run_folder.configuration_of(folder)
+    choices = {group: choice or "none" for group, choice in stored.choices(folder).items() if "/" not in group}
+    asked = frozenset(str(given).partition("=")[0] for given in stored.stored(folder, "overrides.yaml") or ())
     return config, choices, asked
 
 

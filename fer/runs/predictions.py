@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fer.config.errors import FerError
-from fer.system.files import readable, written_whole
+from fer.system.files import MOST_BYTES, contents, read_json, readable, written_whole
 
 FILE = "predictions.csv"
 ROUNDED = 1e-3  # largest deviation from 1 of a sum of probabilities, which are written with six digits
@@ -113,13 +112,17 @@ def read(file: Path) -> Predictions:
 
 
 def _opened(file: Path) -> IO[str]:
-    contents = file.read_bytes()
+    packed = contents(file)
     if file.suffix == ".gz":
         try:
-            contents = gzip.decompress(contents)
+            with gzip.open(io.BytesIO(packed)) as stream:
+                unpacked = stream.read(MOST_BYTES + 1)
         except (EOFError, zlib.error) as error:  # its other faults are OSErrors
             raise ValueError(f"its compression is damaged: {error}") from error
-    return io.TextIOWrapper(io.BytesIO(contents), encoding="utf-8-sig", newline="")
+        if len(unpacked) > MOST_BYTES:
+            raise ValueError(f"it unpacks to more than {MOST_BYTES:,} bytes")
+        packed = unpacked
+    return io.TextIOWrapper(io.BytesIO(packed), encoding="utf-8-sig", newline="")
 
 
 # --- folders of predictions -----------------------------------------------------------------------------------------
@@ -168,7 +171,7 @@ def recorded(folder: Path, split: str, views: str) -> Recorded:
         if not file.is_file():
             continue
         with readable(beside):
-            metrics = dict(json.loads(beside.read_text(encoding="utf-8")))
+            metrics = dict(read_json(beside))
             metrics["dataset"] = dict(metrics["dataset"])
             stated = (metrics["split"], metrics.get("tta") or "none")  # a training scores val without views
         if stated == (split, views):

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fer.config.conf import spelled, stored
+from fer.config.conf import spelled
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings, TrainSettings, leaves
+from fer.runs.stored import stored
 
 # key -> default, for all keys but those of model, loss, optimizer and scheduler
 DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={}))))
@@ -128,11 +129,13 @@ def configuration_of(folder: Path) -> dict[str, Any]:
     """Return a run's configuration, as plain values.
 
     Raises:
-        FerError: the folder has no ``.hydra/config.yaml``.
+        FerError: the folder has no ``.hydra/config.yaml``, or a damaged one.
     """
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise FerError(f"{folder}: no run folder (it has no .hydra/config.yaml)")
-    config: dict[str, Any] = stored(folder, "config.yaml")
+    config = stored(folder, "config.yaml")
+    if not config or not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise FerError(f"{folder / '.hydra' / 'config.yaml'}: cannot be read (it has no keys)")
     return config
 
 

@@ -6,7 +6,6 @@ memory and random seeds. Each has its own process group, ends with the process t
 """
 
 import ctypes
-import json
 import logging
 import os
 import signal
@@ -24,8 +23,9 @@ from typing import IO, Any
 
 from fer.config.conf import quoted
 from fer.config.errors import Interrupted
+from fer.config.trust import named_again
 from fer.data.locate import VARIABLE, locate
-from fer.system.files import read_history, write_json
+from fer.system.files import read_history, read_json, write_json
 
 try:
     import fcntl
@@ -186,8 +186,8 @@ class Job:
         return self.reason or outcome(self.folder, self.code)
 
     def _command(self) -> list[str]:
-        folder = quoted(str(self.folder.absolute()))
-        arguments = [f"resume={folder}"] if self.resume else [*self.overrides, *self.more, f"hydra.run.dir={folder}"]
+        folder, given = quoted(str(self.folder.absolute())), [*self.overrides, *self.more]
+        arguments = [f"resume={folder}", *named_again(given)] if self.resume else [*given, f"hydra.run.dir={folder}"]
         return [sys.executable, "-m", "fer.train", *arguments]
 
 
@@ -267,7 +267,7 @@ def recorded(folder: Path) -> dict[str, Any] | None:
 def _object(file: Path) -> dict[str, Any] | None:
     """Return the object in a JSON file; None if the file is missing or damaged."""
     try:
-        contents = json.loads(file.read_text(encoding="utf-8"))
+        contents = read_json(file)
     except (OSError, ValueError):
         return None
     return contents if isinstance(contents, dict) else None
@@ -305,8 +305,8 @@ def result(folder: Path) -> str:
     """Return the result of a successful job as text: a val accuracy, or a learning rate."""
     file = folder / "lr_finder.json"
     if not file.exists():
-        return f"{100 * json.loads((folder / 'metrics.json').read_text())['accuracy']:.2f} %"
-    contents = json.loads(file.read_text())
+        return f"{100 * read_json(folder / 'metrics.json')['accuracy']:.2f} %"
+    contents = read_json(file)
     rate = contents["lowest_loss_at"]
     return f"no curve: {contents['ended']}" if rate is None else f"lowest loss at a rate of {rate:.1e}"
 

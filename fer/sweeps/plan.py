@@ -18,6 +18,7 @@ from fer.config.errors import FerError
 from fer.config.hydra import alternatives, composed, composed_sweep, offer_networks
 from fer.config.schema import build
 from fer.config.settings import SweepSettings, TrainSettings
+from fer.config.trust import taken
 from fer.runs.run_folder import SWEEP, identity
 from fer.sweeps import jobs
 from fer.sweeps.jobs import Job
@@ -131,7 +132,8 @@ def _with_stored(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     overrides = [text for text in given if not text.startswith("sweep.resume=")]
     if resumed is None:
         return overrides, None
-    before = {text.partition("=")[0]: text for text in stored(resumed)["arguments"]}
+    kept = taken(stored(resumed)["arguments"], resumed / FILE, overrides)
+    before = {text.partition("=")[0]: text for text in kept}
     overrides = list((before | {text.partition("=")[0]: text for text in overrides}).values())
     offer_networks(overrides)
     return overrides, resumed
@@ -151,7 +153,8 @@ def stored(folder: Path) -> dict[str, Any]:
     """
 
     def sound(record: dict[str, Any]) -> bool:
-        return all(isinstance(text, str) for text in record["arguments"]) and isinstance(record["jobs"], list)
+        texts, entries = record["arguments"], record["jobs"]
+        return isinstance(texts, list) and all(isinstance(text, str) for text in texts) and isinstance(entries, list)
 
     return read_record(folder / FILE, "sweep", "sweep folder", sound)
 

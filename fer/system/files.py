@@ -1,8 +1,12 @@
 """Files: written whole or not at all, read with errors of one line. No torch here."""
 
 import csv
+import errno
+import io
 import json
+import math
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +21,60 @@ CHANCE = (
     "Debiased: the root mean square of the bins' gaps without chance (Kumar, Liang & Ma 2019); a calibrated network "
     "has about 0."
 )
+MOST_BYTES = 64 * 2**20  # of a file that is read whole; the largest of this library's has 3 MB
+
+
+def opened(file: Path) -> IO[bytes]:
+    """Open a file for reading bytes; a pipe would block for ever, and a device may be endless.
+
+    Raises:
+        OSError: the file is missing or no regular file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # an open pipe does not block
+    descriptor = os.open(file, flags)
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "is a folder" if stat.S_ISDIR(kind) else "is a pipe or a device, no file", str(file))
+
+
+def contents(file: Path, most: int = MOST_BYTES) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        OSError: the file is missing, no regular file, or larger than ``most`` bytes.
+    """
+    with opened(file) as stream:
+        read = stream.read(most + 1)
+    if len(read) > most:
+        raise OSError(errno.EFBIG, f"is larger than {most:,} bytes", str(file))
+    return read
+
+
+def opened_text(file: Path, most: int = MOST_BYTES) -> IO[str]:
+    """Return a stream of the text of a file, in UTF-8 with or without a mark at its beginning; see ``contents``."""
+    return io.TextIOWrapper(io.BytesIO(contents(file, most)), encoding="utf-8-sig", newline="")
+
+
+def read_json(file: Path) -> Any:
+    """Return the contents of a JSON file.
+
+    Raises:
+        OSError: see ``contents``.
+        ValueError: the file is no JSON, nested too deeply, or has numbers that are not finite.
+    """
+    try:
+        return json.loads(contents(file).decode("utf-8"), parse_constant=_finite, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _finite(number: str) -> float:
+    value = float(number.replace("Infinity", "inf"))
+    if not math.isfinite(value):
+        raise ValueError(f"{number[:20]} is no finite number")
+    return value
 
 
 @contextmanager
@@ -66,11 +124,11 @@ def read_list(file: Path) -> list[dict[str, Any]]:
         FerError: the file is damaged.
     """
     try:
-        entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+        entries: list[dict[str, Any]] = read_json(file)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise ValueError("it is no list of entries")
-    except ValueError as error:
-        raise FerError(f"{file}: damaged ({error}); repair or move it") from error
+    except UNREADABLE as error:
+        raise FerError(f"{file}: damaged ({why(error)}); repair or move it") from error
     return entries
 
 
@@ -89,12 +147,12 @@ def read_record(file: Path, kind: str, missing: str, sound: Callable[[dict[str, 
     if not file.is_file():
         raise FerError(f"{file.parent}: no {missing} (it has no {file.name})")
     try:
-        contents: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not sound(contents):
+        record: dict[str, Any] = read_json(file)
+        if not sound(record):
             raise ValueError("it has an unknown layout")
-    except (ValueError, LookupError, TypeError) as error:
-        raise FerError(f"{file}: damaged ({error}); start a new {kind} in another folder") from error
-    return contents
+    except UNREADABLE as error:
+        raise FerError(f"{file}: damaged ({why(error)}); start a new {kind} in another folder") from error
+    return record
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -127,5 +185,5 @@ def unused_folder(folder: Path) -> Path:
 
 def read_history(file: Path) -> list[dict[str, float]]:
     """Return the rows of a run's ``history.csv``, one for each epoch."""
-    with open(file, newline="", encoding="utf-8") as stream:
+    with opened_text(file) as stream:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]

@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fer.config.conf import plain, quoted, search_paths, stored, unquoted
+from fer.config.conf import plain, quoted, unquoted
 from fer.config.errors import FerError
 from fer.config.hydra import composed, offer_networks
 from fer.config.settings import DataSettings, TrainSettings, leaves
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.runs.run_folder import DEFAULTS
+from fer.runs import stored
+from fer.runs.run_folder import DEFAULTS, configuration_of
 
 
 def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -> tuple[DataSettings, bool]:
@@ -62,7 +63,8 @@ def resuming(arguments: list[str]) -> list[str]:
     """Return the command line that resumes the run of ``resume=`` in its own folder, with the run's overrides.
 
     Raises:
-        FerError: the folder holds no run, or other arguments or the library's defaults would change the run.
+        FerError: the folder holds no run, or stores what only a command line may; other arguments or the library's
+            defaults would change the run.
     """
     path = _value(arguments, "resume")
     folder = Path(path).expanduser().resolve()
@@ -70,9 +72,8 @@ def resuming(arguments: list[str]) -> list[str]:
         raise FerError(f"resume={path}: no run folder (it has no .hydra/config.yaml)")
     if _value(arguments, "hydra.run.dir"):
         raise FerError(f"resume={path} writes to the run's own folder; leave out --out (hydra.run.dir)")
-    before = stored(folder, "overrides.yaml")
-    paths = search_paths(stored(folder, "hydra.yaml")["hydra"]["overrides"]["hydra"])
-    merged = {text.partition("=")[0]: text for text in (*before, *paths, *arguments) if not text.startswith("resume=")}
+    texts = (*stored.overrides(folder, arguments), *arguments)
+    merged = {text.partition("=")[0]: text for text in texts if not text.startswith("resume=")}
     overrides = [text for key, text in merged.items() if not key.startswith("-")]
     offer_networks(overrides)
     _refuse_changes(folder, path, plain(composed(overrides)))
@@ -88,7 +89,7 @@ def _value(arguments: Sequence[str], key: str) -> str:
 
 def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
     # an older run does not store every key: it used what is the default now
-    before, after = DEFAULTS | dict(leaves(stored(folder, "config.yaml"))), DEFAULTS | dict(leaves(now))
+    before, after = DEFAULTS | dict(leaves(configuration_of(folder))), DEFAULTS | dict(leaves(now))
     compared = [key for key in sorted(before | after) if key != "resume" and not key.startswith("sweep.")]
     changed = [key for key in compared if before.get(key) != after.get(key)]
     if changed:

@@ -1,7 +1,6 @@
 """One training: fit, evaluation of the best epoch on val, and its report. Takes plain settings, without Hydra."""
 
 import logging
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from fer.models import EmotionClassifier, checkpoints
 from fer.reports.summary import class_table, score_table
 from fer.runs import predictions
 from fer.runs.predictions import Scored
+from fer.runs.stored import resume_line
 from fer.system import machine
 from fer.system.files import read_history
 from fer.system.records import read
@@ -223,7 +223,7 @@ def _results_are_safe(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise FerError(
             f"{error.filename or folder}: {error.strerror or error}; the results are safe, the report or projector is "
-            f"not complete: fix this, then python -m fer.train resume={shlex.quote(str(folder))}"
+            f"not complete: fix this, then {resume_line(folder, folder)}"
         ) from error
 
 

@@ -250,10 +250,12 @@ def test_in_a_terminal_one_line_tells_how_the_sweep_goes(tmp_path):
 def test_hydras_other_launchers_run_the_same_jobs(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     settings = (*SMALL, "trainer.max_epochs=1", "optimizer.lr=0.01,-1", "hydra.sweep.dir=s")
-    command = [*COMMAND, *settings, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    more = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    command = [*COMMAND, *settings, *more]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     assert "2 jobs, 1 failed" in ended.stdout
+    assert f"sweep.resume=s {' '.join(more)}" in ended.stdout
     assert exit_codes(tmp_path / "s") == [0, 1]
-    resumed = subprocess.run([*COMMAND, "sweep.resume=s"], capture_output=True, text=True, check=False)
+    resumed = subprocess.run([*COMMAND, "sweep.resume=s", *more], capture_output=True, text=True, check=False)
     assert "2 jobs: 1 done, 0 to resume, 1 to run, by Hydra's launcher" in resumed.stdout

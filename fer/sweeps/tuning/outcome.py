@@ -1,6 +1,5 @@
 """The results of a search: its record, the table of trials, the best trial as an experiment, the page."""
 
-import json
 import logging
 import shlex
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from fer.sweeps.tuning.proposals import importances
 from fer.sweeps.tuning.request import FILE, Request
 from fer.sweeps.tuning.search import Search
 from fer.system import machine
-from fer.system.files import write_json
+from fer.system.files import read_json, write_json
 from fer.system.terminal import shown
 from fer.system.text import clock
 
@@ -146,7 +145,7 @@ def _worth(outcome: Outcome, best_trial: Trial) -> str:
 def _opening(outcome: Outcome, best_trial: Trial) -> list[str]:
     """Return the experiment's opening comment: its value, the search, the command."""
     run, settings = outcome.runs(best_trial)[0], outcome.request.settings
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(run / "metrics.json")
     beside = "".join(f" {text.partition('=')[0]}=..." for text in experiment.beside(configuration_of(run)))
     seeds = f", the mean of {len(best_trial.values)} seeds" if len(best_trial.values) > 1 else ""
     trials = outcome.search.trials()
@@ -203,7 +202,7 @@ def _data(outcome: Outcome) -> str:
     """Return the name of the data set, from the best run's metrics; "faces" before any trial is complete."""
     if outcome.best is None:
         return "faces"
-    metrics = json.loads((outcome.runs(outcome.best)[0] / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(outcome.runs(outcome.best)[0] / "metrics.json")
     return str(metrics["dataset"]["name"])
 
 

@@ -10,6 +10,7 @@ from fer.config.errors import FerError
 from fer.config.hydra import alternatives, composed, offer_networks, refuse_additions, value_of
 from fer.config.schema import build
 from fer.config.settings import TrainSettings, TuneSettings
+from fer.config.trust import taken
 from fer.runs.run_folder import SEARCH, computed_settings, with_latest
 from fer.sweeps.tuning import space
 from fer.sweeps.tuning.space import Parameter
@@ -105,7 +106,8 @@ def _merged(arguments: Sequence[str]) -> list[str]:
     path = unquoted(given[-1]) if given else ""
     if path in ("", "null"):
         return list(arguments)
-    before = stored(Path(path).expanduser())["arguments"]
+    folder = Path(path).expanduser()
+    before = taken(stored(folder)["arguments"], folder / FILE, arguments)
     return list({text.partition("=")[0]: text for text in (*before, *arguments)}.values())
 
 

@@ -1,7 +1,6 @@
 """Callbacks that end a run safely: on a loss that is NaN or infinite, and on a signal."""
 
 import logging
-import shlex
 import signal
 from pathlib import Path
 from types import FrameType
@@ -13,6 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from fer.config.errors import FerError, Interrupted
+from fer.runs.stored import resume_line
 from fer.training.callbacks.checkpointing import Saver
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Signals(Callback):
             raise Interrupted(f"interrupted by {name}, saved; {self._remedy()}", 128 + self.received)
 
     def _remedy(self) -> str:
-        return f"resume with: python -m fer.train resume={shlex.quote(str(self.folder))}"
+        return f"resume with: {resume_line(self.folder, self.folder)}"
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Restore the previous handlers."""
