@@ -31,7 +31,7 @@ def test_portraits(explain, photos, tmp_path):  # noqa: F811
     assert [(face.predicted, face.label) for face in found.faces] == [("happy", None), ("neutral", None)]
     assert found.networks == ("tiny",)
     assert all(face.probabilities[face.predicted] > face.probabilities[face.second] > 0 for face in found.faces)
-    assert {why.split(" (")[0] for why in found.left_out.values()} == {"no face found", "not a readable picture"}
+    assert {why.split("; ")[0] for why in found.left_out.values()} == {"no face found", "not a readable picture"}
     assert "2 faces are too few" in found.check.verdict
     assert found.check.verdict in ended.out
     assert [one.map for one in found.check.curves] == ["occlusion", "blob", "random"]

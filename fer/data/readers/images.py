@@ -15,6 +15,7 @@ MOST_PIXELS = 50_000_000  # larger than any face crop of a camera; Pillow only w
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 # what is decoded, whatever a file's name says: PostScript, for one, would start Ghostscript
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # the last is all of PNM
+HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"))  # from byte 4, of telephones
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd EXIF blocks; once, since a filter for a while is global too
 
@@ -97,6 +98,8 @@ def _picture(stream: IO[bytes]) -> ImageFile.ImageFile:
         factory, accepts = Image.OPEN[name]
         if accepts is not None and accepts(beginning) is True:
             return factory(stream, "")
+    if beginning[4:12] in HEIC:
+        raise PictureError("HEIC is not decoded; convert it to JPEG first, such as with Pillow and pillow-heif")
     raise PictureError("not a readable picture; expected JPEG, PNG, BMP, GIF, WebP, TIFF or PNM")
 
 

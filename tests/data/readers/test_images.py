@@ -274,6 +274,12 @@ def test_postscript_under_another_name_starts_no_ghostscript(tmp_path, monkeypat
     assert not made.exists()
 
 
+def test_heic_is_named_with_its_plug_in(tmp_path):
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    with pytest.raises(PictureError, match=r"HEIC.*JPEG.*pillow-heif"):
+        read_grey(tmp_path / "photo.heic")
+
+
 def test_a_pipe_and_a_device_are_no_pictures(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
