@@ -7,12 +7,13 @@ has a timeline and a page of its own. ``--webcam 0`` predicts what a camera sees
 
 import argparse
 import contextlib
+import itertools
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from fer.system.terminal import Line, bar, is_live, shown
 from fer.system.text import clock, plural
 
 if TYPE_CHECKING:
+    from fer.inference.crop import Box
     from fer.inference.predictor import Answer, Predictor
     from fer.inference.video import Clip
     from fer.reports.footage import Footage
@@ -95,12 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if camera is not None:
             session.watch(camera)
-        for file in files:
-            if str(file) not in session.done:
-                if sources.is_video(file):
+        left = [file for file in files if str(file) not in session.done]
+        for are_videos, group in itertools.groupby(left, sources.is_video):
+            if are_videos:
+                for file in group:
                     session.watch(file)
-                else:
-                    session.add(file, None if boxes is None else boxes.get(file.resolve(), ()))
+            else:
+                session.add(list(group), boxes)
     finally:
         session.close()
     return session.closing()
@@ -193,21 +196,21 @@ class Session:
         if self.done:
             log.info("resumed: %s of %s files are done", f"{len(self.done):,}", f"{count:,}")
 
-    def add(self, file: Path, boxes: Sequence[Any] | None) -> None:
-        """Predict a picture; one that cannot be read is counted and recorded."""
+    def add(self, files: Sequence[Path], boxes: "Mapping[Path, Sequence[Box]] | None") -> None:
+        """Predict pictures; one that cannot be read is counted and recorded."""
         from fer.data.readers.images import PictureError
+        from fer.inference.predictor import PICTURES_AT_ONCE
         from fer.inference.records import record
 
-        try:
-            answer: Answer | str = self.predictor.answer(file, boxes)
-        except PictureError as error:
-            answer = str(error)
-        found = record(file, answer)
-        self._count(found)
-        if not isinstance(answer, str):
-            self._keep(file, answer, found)
-        self._give(found)
-        self._progress()
+        known = None if boxes is None else [boxes.get(file.resolve(), ()) for file in files]
+        together = 1 if self.writer is None else PICTURES_AT_ONCE  # what is printed is not waited for
+        for file, answer in zip(files, self.predictor.answers(files, known, together), strict=True):
+            found = record(file, str(answer) if isinstance(answer, PictureError) else answer)
+            self._count(found)
+            if not isinstance(answer, PictureError):
+                self._keep(file, answer, found)
+            self._give(found)
+            self._progress()
 
     def _give(self, found: dict[str, Any]) -> None:
         """Write a record, or print it."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -90,11 +89,17 @@ def drawn_video(file: Path) -> Path:
     return file
 
 
-def portrait() -> Any:
-    """Return Grace Hopper's head, which matplotlib ships, with a face of ``SIDE`` pixels."""
+def hopper() -> Image.Image:
+    """Return the portrait of Grace Hopper that matplotlib ships; it is in the public domain."""
     from matplotlib import cbook
 
-    picture = Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB")
+    with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)) as picture:
+        return picture.convert("RGB")
+
+
+def portrait() -> Image.Image:
+    """Return Grace Hopper's head, with a face of ``SIDE`` pixels."""
+    picture = hopper()
     left, top, side = FACE
     spare = side // 3
     head = picture.crop((left - spare, top - spare, left + side + spare, top + side + spare))

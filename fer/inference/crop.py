@@ -87,6 +87,8 @@ class Crop:
         side = self.margin * box.side
         x, y = box.centre
         y += self.shift * box.height
+        if grey.size == (size, size) and not tilt and (x, y, side) == (size / 2, size / 2, size):
+            return np.asarray(grey)  # cut out already, at this size: nothing below would change a pixel
         reach = side / 2 * (math.sqrt(2) if tilt else 1.0)
         region, left, top = _region(grey, x - reach, y - reach, x + reach, y + reach)
         x, y = x - left, y - top

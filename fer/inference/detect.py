@@ -108,9 +108,7 @@ class Haar:
             longest: pixels, the longer side of the copy that is searched.
         """
         pixels, scale = searched(grey, longest)
-        longest = max(pixels.shape)
-        smallest = SMALLEST_THERE if longest <= SMALL_PICTURE else max(SMALLEST, round(SMALLEST_SHARE * longest))
-        sides = (smallest, 0)  # 0: up to the whole picture
+        sides = (smallest(max(pixels.shape)), 0)  # 0: up to the whole picture
         found = self._search(pixels, SCALE, NEIGHBOURS, sides)
         if not found and self.tilted:
             for angle in (-TILT, TILT):
@@ -286,6 +284,11 @@ def build(name: str, model: Path | None = None, *, tilted: bool = True) -> Detec
     if model is None:
         raise FerError("--detector yunet: needs --detector-model FILE, YuNet's .onnx of opencv_zoo")
     return YuNet(model)
+
+
+def smallest(longest: int) -> int:
+    """Return the side in pixels of the smallest face that is searched for, by the longer side of the copy."""
+    return SMALLEST_THERE if longest <= SMALL_PICTURE else max(SMALLEST, round(SMALLEST_SHARE * longest))
 
 
 def searched(grey: Image.Image, most: int = LONGEST) -> tuple[NDArray[np.uint8], float]:

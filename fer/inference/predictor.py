@@ -3,11 +3,12 @@
 ``fer.Predictor("tiny")(["photo.jpg", an_array])`` returns a list of faces for each picture.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ MOST_PIXELS = 200_000_000  # of a picture; today's telephones take that many
 LEAST_SIDE = 24  # pixels of a box's side; of val faces shrunk to it `tiny` predicts 52 % right, of whole ones 68
 SMALL_SIDE = 32  # pixels, below which an answer counts as uncertain
 SURE = 0.5  # least probability of an answer that is not uncertain, of a network without prediction sets
-FACES_AT_ONCE = 256
+FACES_AT_ONCE, PICTURES_AT_ONCE = 256, 32
 WITHOUT_SETS = (  # and how to get them
     "no prediction sets: the file of this network has no thresholds for them; python -m fer.evaluate NETWORK "
     "--coverage 0.9 calibrates them on val, and python -m fer.share EVALUATION NAME.safetensors writes a file with them"
@@ -75,6 +76,13 @@ class Answer:
     """
 
     faces: Sequence[Face]
+    crops: Sequence[NDArray[np.uint8]]
+    too_small: int
+    size: tuple[int, int]
+
+
+class _Found(NamedTuple):
+    chosen: Sequence[detect.Detection]
     crops: Sequence[NDArray[np.uint8]]
     too_small: int
     size: tuple[int, int]
@@ -144,13 +152,12 @@ class Predictor:
         if boxes is not None and len(boxes) != len(many):
             raise FerError(f"boxes: of {len(boxes)} pictures; expected those of {len(many)}")
         found = []
-        for number, picture in enumerate(many):
-            try:
-                found.append(self.answer(picture, None if boxes is None else boxes[number]).faces)
-            except PictureError as error:
-                name = picture if isinstance(picture, str | Path) else f"picture {number}"
-                raise FerError(f"{name}: {error}") from error
-        return [list(faces) for faces in found]
+        for number, answer in enumerate(self.answers(many, boxes)):
+            if isinstance(answer, PictureError):
+                name = many[number] if isinstance(many[number], str | Path) else f"picture {number}"
+                raise FerError(f"{name}: {answer}") from answer
+            found.append(list(answer.faces))
+        return found
 
     def answer(self, picture: Picture, boxes: Sequence[Box] | None = None) -> Answer:
         """Return what is predicted for one picture.
@@ -159,6 +166,42 @@ class Predictor:
             PictureError: it cannot be read.
             FerError: the detector cannot be had.
         """
+        (answer,) = self.answers([picture], None if boxes is None else [boxes])
+        if isinstance(answer, PictureError):
+            raise answer
+        return answer
+
+    def answers(
+        self,
+        pictures: Iterable[Picture],
+        boxes: Iterable[Sequence[Box] | None] | None = None,
+        at_once: int = PICTURES_AT_ONCE,
+    ) -> Iterator[Answer | PictureError]:
+        """Give what is predicted for each picture, in order; of one that cannot be read, the error.
+
+        Args:
+            pictures: any number of them; one at a time is in memory.
+            boxes: of each picture; None is searched.
+            at_once: pictures whose faces go through the network together.
+
+        Raises:
+            FerError: the detector cannot be had.
+        """
+        waiting: list[_Found | PictureError] = []
+        for picture, given in zip(
+            pictures, itertools.repeat(None) if boxes is None else boxes, strict=boxes is not None
+        ):
+            try:
+                waiting.append(self._found(picture, given))
+            except PictureError as error:
+                waiting.append(error)
+            if len(waiting) >= at_once:
+                yield from self._answered(waiting)
+                waiting = []
+        yield from self._answered(waiting)
+
+    def _found(self, picture: Picture, boxes: Sequence[Box] | None) -> "_Found":
+        """Return the faces of a picture, cut out."""
         grey = upright_grey(picture)
         if boxes is None:
             found: Sequence[detect.Detection] = self.detector(grey)
@@ -167,8 +210,17 @@ class Predictor:
         large = [face for face in found if face.box.side >= LEAST_SIDE]
         chosen = large[:1] if self.largest else large
         crops = [self.crop(grey, face.box, self.model.image_size, face.tilt) for face in chosen]
-        faces = self.faces(chosen, self.probabilities(crops))
-        return Answer(faces, crops, len(found) - len(large), grey.size)
+        return _Found(chosen, crops, len(found) - len(large), grey.size)
+
+    def _answered(self, waiting: Sequence["_Found | PictureError"]) -> Iterator[Answer | PictureError]:
+        read = [one for one in waiting if isinstance(one, _Found)]
+        rows = self.probabilities([crop for one in read for crop in one.crops])
+        faces = iter(self.faces([face for one in read for face in one.chosen], rows))
+        for one in waiting:
+            if isinstance(one, _Found):
+                yield Answer(list(itertools.islice(faces, len(one.chosen))), one.crops, one.too_small, one.size)
+            else:
+                yield one
 
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return calibrated probabilities (N, C) of N faces, each (S, S) uint8."""
@@ -178,16 +230,17 @@ class Predictor:
             parts.append(self.model.probabilities(faces.to(self.device)).float().cpu().numpy())
         return np.concatenate(parts)
 
-    def set_of(self, row: NDArray[np.float32]) -> tuple[str, ...]:
-        """Return the prediction set of a face's probabilities (C,), the most probable first; empty without one."""
-        return () if self._threshold is None else conformal.named_set(row, self.emotions, self._threshold)
-
     def faces(self, found: Sequence[detect.Detection], rows: Iterable[NDArray[np.float32]]) -> list[Face]:
-        """Return detected faces with their calibrated probabilities, a row (C,) each."""
-        return [self._face(face, row) for face, row in zip(found, rows, strict=True)]
+        """Return detected faces with their calibrated probabilities, a row (C,) each, and their prediction sets."""
+        if not found:
+            return []
+        together = np.stack(list(rows))
+        threshold = self._threshold
+        sets = [()] * len(found) if threshold is None else conformal.named_sets(together, self.emotions, threshold)
+        return [self._face(*given) for given in zip(found, together, sets, strict=True)]
 
-    def _face(self, found: detect.Detection, row: NDArray[np.float32]) -> Face:
-        best, emotions = int(row.argmax()), self.set_of(row)
+    def _face(self, found: detect.Detection, row: NDArray[np.float32], emotions: tuple[str, ...]) -> Face:
+        best = int(row.argmax())
         unsure = len(emotions) > 1 if emotions else bool(row[best] < SURE)
         return Face(
             box=found.box,

@@ -134,14 +134,18 @@ def sets(probabilities: NDArray[np.floating[Any]], threshold: float) -> NDArray[
     return inside
 
 
-def named_set(probabilities: NDArray[np.floating[Any]], classes: Sequence[str], threshold: float) -> tuple[str, ...]:
-    """Return the names of a face's prediction set, the most probable first.
+def named_sets(
+    probabilities: NDArray[np.floating[Any]], classes: Sequence[str], threshold: float
+) -> list[tuple[str, ...]]:
+    """Return the names of the prediction set of each face, the most probable first.
 
     Args:
-        probabilities: (C,) of the face.
+        probabilities: (N, C).
         classes: C names.
         threshold: of ``Thresholds``.
     """
-    (inside,) = sets(probabilities[None], threshold)
-    order = np.argsort(-probabilities, kind="stable")
-    return tuple(classes[index] for index in order if inside[index])
+    orders = np.argsort(-probabilities, axis=1, kind="stable").tolist()
+    inside = sets(probabilities, threshold).tolist()
+    return [
+        tuple(classes[index] for index in order if within[index]) for order, within in zip(orders, inside, strict=True)
+    ]

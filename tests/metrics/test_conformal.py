@@ -9,7 +9,7 @@ import pytest
 
 from fer.config.errors import FerError
 from fer.metrics import conformal
-from fer.metrics.conformal import Thresholds, named_set, quantile, scores, sets
+from fer.metrics.conformal import Thresholds, named_sets, quantile, scores, sets
 
 CLASSES = ("angry", "disgust", "fear", "happy")
 
@@ -105,8 +105,8 @@ def test_a_set_is_never_empty_and_begins_with_the_answer():
     inside = sets(chances, 0)
     assert (inside.sum(1) == 1).all()
     assert (inside.argmax(1) == chances.argmax(1)).all()
-    assert named_set(np.array([0.1, 0.2, 0.3, 0.4]), CLASSES, 0.7) == ("happy", "fear", "disgust")
-    assert named_set(np.array([0.1, 0.2, 0.3, 0.4]), CLASSES, 0.69) == ("happy", "fear")
+    assert named_sets(np.array([[0.1, 0.2, 0.3, 0.4]]), CLASSES, 0.7) == [("happy", "fear", "disgust")]
+    assert named_sets(np.array([[0.1, 0.2, 0.3, 0.4]]), CLASSES, 0.69) == [("happy", "fear")]
 
 
 def test_a_class_that_val_lacks_may_still_be_in_a_set():
@@ -114,7 +114,7 @@ def test_a_class_that_val_lacks_may_still_be_in_a_set():
     kept = targets != 1
     known = Thresholds.calibrated(chances[kept], targets[kept])
     assert known.faces == kept.sum()
-    assert named_set(np.array([0.4, 0.5, 0.1, 0, 0, 0, 0]), "abcdefg", known.threshold(0.9))[0] == "b"
+    assert named_sets(np.array([[0.4, 0.5, 0.1, 0, 0, 0, 0]]), "abcdefg", known.threshold(0.9))[0][0] == "b"
 
 
 def test_between_two_steps_the_promise_is_kept():
