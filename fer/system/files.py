@@ -2,8 +2,9 @@
 
 import csv
 import json
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -53,10 +54,18 @@ def why(error: Exception) -> str:
 
 
 def write_json(file: Path, contents: dict[str, Any] | list[dict[str, Any]]) -> None:
-    """Write plain values as JSON, whole or not at all."""
+    """Write plain values as JSON, whole or not at all; JSON has no NaN and no infinity, which become null."""
     with written_whole(file) as stream:
-        json.dump(contents, stream, indent=2)
+        json.dump(_without_nan(contents), stream, indent=2, allow_nan=False)
         stream.write("\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_list(file: Path) -> list[dict[str, Any]]:

@@ -69,7 +69,7 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
         origin: command line and choices of the run, for its record.
 
     Raises:
-        FerError: bad data, a checkpoint that does not fit, or a loss that is NaN or infinite.
+        FerError: bad data, a checkpoint that does not fit, or a loss or prediction that is NaN or infinite.
         Interrupted: the process received a signal; the run is saved.
     """
     settings, data, model = prepared(settings, origin.stand_in)

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -196,10 +197,10 @@ class Saver(Checkpoint):
                 log.warning("%s", error)
 
     def is_better(self, value: float, epoch: int) -> bool:
-        """Return whether an epoch's ``value`` is better than the best so far."""
-        if epoch < self.first:
+        """Return whether an epoch's ``value`` is better than the best so far; NaN is never better."""
+        if epoch < self.first or math.isnan(value):
             return False
-        if self.best_value is None:
+        if self.best_value is None or math.isnan(self.best_value):
             return True
         return value < self.best_value if mode(self.monitor) == "min" else value > self.best_value
 

@@ -1,6 +1,7 @@
-"""Callbacks that end a run safely: on a loss that is NaN or infinite, and on a signal."""
+"""Callbacks that end a run safely: on values that are NaN or infinite, and on a signal."""
 
 import logging
+import math
 import shlex
 import signal
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from fer.config.errors import FerError, Interrupted
+from fer.config.errors import Interrupted, NotFinite
 from fer.training.callbacks.checkpointing import Saver
 
 log = logging.getLogger(__name__)
@@ -21,16 +22,17 @@ CHECK_EVERY = 50  # steps between readings of values on the device, each of whic
 
 
 class FiniteLoss(Callback):
-    """Ends a run whose loss is NaN or infinite, before a checkpoint with such weights is written.
+    """Ends a run whose loss or val predictions are NaN or infinite, before a checkpoint of that epoch is written.
 
-    Losses are compared on the device. The result is read every 50 steps on a CPU and at an epoch's end on a GPU, so
-    that no step waits for the device.
+    Values are compared on the device. Those of the training are read every 50 steps on a CPU and at an epoch's end on a
+    GPU, those of val after its last batch, so that no step waits for the device.
     """
 
     def __init__(self) -> None:
         self._finite: Tensor | None = None  # True while every loss since the latest check was finite
         self._steps: Tensor | None = None  # number of finite losses before the first bad one
         self._checked = 0  # step of the latest check
+        self._predicted: Tensor | None = None  # True while val has a probability for each face and class
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start counting steps."""
@@ -50,20 +52,44 @@ class FiniteLoss(Callback):
         if pl_module.device.type == "cpu" and (batch_idx + 1) % CHECK_EVERY == 0:
             self.check(trainer)
 
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start with the predictions of this epoch."""
+        self._predicted = None
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *batch: Any
+    ) -> None:
+        """Compare a batch of val; a logit may be minus infinity, which is a probability of 0."""
+        if isinstance(outputs, Tensor):  # a plugin's own step may return nothing
+            finite = torch.isfinite(outputs.float().softmax(1)).all()
+            self._predicted = finite if self._predicted is None else self._predicted & finite
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check the rest of the epoch before it is saved."""
+        """Check the rest of the epoch, and its val, before it is saved.
+
+        Raises:
+            NotFinite: naming what became NaN or infinite, and the epoch.
+        """
         self.check(trainer)
+        finite = self._predicted is None or bool(self._predicted)
+        if finite and math.isfinite(trainer.callback_metrics.get("loss/val", 0.0)):
+            return
+        raise NotFinite(
+            f"the {'loss' if finite else 'predictions'} of val became NaN or infinite in epoch "
+            f"{trainer.current_epoch + 1}; this epoch was not saved and nothing is scored: lower optimizer.lr, or look "
+            "for a division by zero or a logarithm of zero in the network"
+        )
 
     def check(self, trainer: pl.Trainer) -> None:
         """Wait for the device, and raise if a loss was not finite.
 
         Raises:
-            FerError: naming the step, the epoch and the learning rate.
+            NotFinite: naming the step, the epoch and the learning rate.
         """
         if self._finite is not None and self._steps is not None and not bool(self._finite):
             step = self._checked + int(self._steps) + 1
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            raise FerError(
+            raise NotFinite(
                 f"the loss became NaN or infinite at step {step} (epoch {trainer.current_epoch + 1}, learning "
                 f"rate about {rate:.3g}); its weights were not saved: lower optimizer.lr or set trainer.gradient_clip"
             )
