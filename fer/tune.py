@@ -25,6 +25,7 @@ from fer.config.keys import filled_section, meanings, row, rows
 from fer.runs.trials import Trial, counted, counts, ended_in
 from fer.sweeps import jobs
 from fer.system.files import new_folder
+from fer.system.locks import hold
 from fer.system.slots import slots
 from fer.system.terminal import logged, shown
 
@@ -139,7 +140,7 @@ def _made(request: "Request") -> Path:
 
 def _hold(stream: IO[bytes], folder: Path) -> None:
     try:
-        jobs.hold(stream)
+        hold(stream)
     except BlockingIOError:
         raise FerError(f"{folder}: a search still runs in it; wait for its end, or stop it") from None
 

@@ -13,6 +13,7 @@ from fer.config.errors import FerError
 
 # errors of reading a damaged file, such as a row number of twenty digits or brackets a thousand deep
 UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error)
+PART = ".part"  # ending of a temporary file; a killed process leaves it
 CHANCE = (
     "Chance: the error of a perfectly calibrated network with the same confidences on as many faces; it is never 0. "
     "Debiased: the root mean square of the bins' gaps without chance (Kumar, Liang & Ma 2019); a calibrated network "
@@ -21,16 +22,31 @@ CHANCE = (
 
 
 @contextmanager
-def written_whole(file: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
-    """Yield a stream of text or bytes to a temporary file, and rename it to ``file`` if the block succeeds."""
-    part = file.with_name(f".{file.name}.part")
+def written_whole(file: Path, *, binary: bool = False, flushed: bool = False) -> Iterator[IO[Any]]:
+    """Yield a stream of text or bytes to a temporary file, and rename it to ``file`` if the block succeeds.
+
+    Args:
+        file: path of the file; two processes that write it have temporary files of their own.
+        binary: whether bytes are written.
+        flushed: whether the contents are on the disk before the file gets its name, also after a power cut.
+    """
+    part = file.with_name(f".{file.name}.{os.getpid()}{PART}")
     try:
         with open(part, "wb") if binary else open(part, "w", newline="", encoding="utf-8") as stream:
             yield stream
+            if flushed:
+                stream.flush()
+                os.fsync(stream.fileno())
         os.replace(part, file)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(file)) from error  # the error of a full disk names no file
     finally:
+        part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the temporary files of killed processes from a folder in which no other process works."""
+    for part in folder.glob(f".*{PART}"):
         part.unlink(missing_ok=True)
 
 

@@ -44,20 +44,6 @@ def _file(given: str | None, known: Mapping[str, Any], key: str) -> str | None:
     return None if given is None else str(Path(given).expanduser().absolute())
 
 
-def refuse_used_folder(arguments: Sequence[str]) -> None:
-    """Raise if a run would overwrite another.
-
-    Raises:
-        FerError: naming the folder and the command to resume its run.
-    """
-    run_folder = _value(arguments, "hydra.run.dir")
-    used = run_folder and any((Path(run_folder) / name).exists() for name in ("checkpoints", "lr_finder.json"))
-    if used and not _value(arguments, "resume"):
-        raise FerError(
-            f"--out {run_folder}: holds a run already; choose another folder, or resume it with resume={run_folder}"
-        )
-
-
 def resuming(arguments: list[str]) -> list[str]:
     """Return the command line that resumes the run of ``resume=`` in its own folder, with the run's overrides.
 

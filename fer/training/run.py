@@ -38,7 +38,7 @@ from fer.metrics.results import (
 )
 from fer.models import EmotionClassifier, checkpoints
 from fer.reports.summary import class_table, score_table
-from fer.runs import predictions
+from fer.runs import predictions, status
 from fer.runs.predictions import Scored
 from fer.system import machine
 from fer.system.files import read_history
@@ -96,9 +96,11 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
         settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s",
         f"{len(data.datasets['train']):,}", _device(settings.trainer),
     )  # fmt: skip
+    status.enter(folder, "training")
     with profiler.measured(steps, folder), device.compiling(settings):
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     signals.stop()
+    status.enter(folder, "scoring")
     results, scored = finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=origin.command)
     show(settings, folder, data, results, scored, origin.changes)
     return results

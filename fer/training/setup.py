@@ -27,6 +27,7 @@ from fer.models.provenance import Provenance
 from fer.optim.losses import LOSSES
 from fer.optim.optimizers import OPTIMIZERS
 from fer.optim.schedulers import SCHEDULES
+from fer.runs import status
 from fer.system import machine
 from fer.training import device, distillation
 from fer.training.callbacks import checkpointing
@@ -278,7 +279,9 @@ def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
         )
     model.load_state_dict(checkpoint["state_dict"])
     model.provenance = replace(model.provenance, plan=recorded.plan)
-    log.info("resuming from epoch %d, step %d", checkpoint["epoch"] + 1, checkpoint["global_step"])
+    latest = status.read(folder)
+    earlier = f"; before: {latest.before}" if latest and latest.before else ""
+    log.info("resuming from epoch %d, step %d%s", checkpoint["epoch"] + 1, checkpoint["global_step"], earlier)
     done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     return file, int(done)
 

@@ -3,7 +3,6 @@
 import copy
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -25,6 +24,8 @@ from fer.metrics.conformal import Thresholds
 from fer.models import EmotionClassifier
 from fer.models.checkpoints import find, read
 from fer.models.provenance import Provenance
+from fer.runs import status
+from fer.system.files import written_whole
 from fer.system.records import plain
 
 log = logging.getLogger(__name__)
@@ -46,16 +47,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             FerError: the disk is full or the folder is not writable; the previous checkpoint is intact.
         """
         target = Path(path)
-        part = target.with_name(f".{target.name}.part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as stream:
+            with written_whole(target, binary=True, flushed=True) as stream:
                 torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(part, target)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-            part.unlink(missing_ok=True)
             cause = error if isinstance(error, OSError) else error.__context__  # torch wraps a full disk's error
             reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
             previous = "the previous checkpoint is intact" if target.exists() else "there is no previous checkpoint"
@@ -82,7 +78,11 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
         for problem in problems:
             log.warning("%s; resuming from %s", problem, file)
         return file, checkpoint
-    raise FerError(f"resume={folder}: no valid checkpoint{': ' + problems[0] if problems else ' was written'}")
+    if problems:
+        raise FerError(f"resume={folder}: no valid checkpoint: {problems[0]}")
+    now = status.read(folder)
+    before = f" ({now.before})" if now and now.before else ""
+    raise FerError(f"resume={folder}: no checkpoint was written{before}; begin again with the run's first command")
 
 
 def seal(path: Path, temperature: float, sets: Thresholds | None = None) -> None:

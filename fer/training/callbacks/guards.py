@@ -2,8 +2,6 @@
 
 import logging
 import math
-import shlex
-import signal
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,7 +12,9 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from fer.config.errors import Interrupted, NotFinite
+from fer.system import signals
 from fer.training.callbacks.checkpointing import Saver
+from fer.training.session import remedy
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class FiniteLoss(Callback):
 
 
 class Signals(Callback):
-    """Ends a run on SIGINT or SIGTERM after the current batch, with ``last.ckpt`` written.
+    """Ends a run on SIGINT, SIGTERM, SIGHUP or SIGUSR1 after the current batch, with ``last.ckpt`` written.
 
     The handler only sets a flag. A best epoch that is not written yet is written first. A signal during validation
     lets it finish, and the epoch's own checkpoint is the last one. A second signal ends the run at once.
@@ -111,17 +111,16 @@ class Signals(Callback):
     def __init__(self, folder: Path, finite: FiniteLoss, saver: Saver) -> None:
         self.folder, self.finite, self.saver = folder, finite, saver
         self.received: int | None = None
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, object] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install handlers in place of Lightning's."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._receive)
+        self._before = signals.install(self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
+        name = signals.name(number)
         if self.received is not None:
-            raise Interrupted(f"ended at once by a second {name}; {self._remedy()}", 128 + number)
+            raise Interrupted(f"ended at once by a second {name}; {remedy(self.folder)}", signals.exit_code(number))
         self.received = number
         log.warning("%s: finishing this batch, then saving; a second signal ends at once", name)
 
@@ -147,14 +146,10 @@ class Signals(Callback):
             Interrupted: with the exit code of shells, 128 + the signal's number.
         """
         if self.received is not None:
-            name = signal.Signals(self.received).name
-            raise Interrupted(f"interrupted by {name}, saved; {self._remedy()}", 128 + self.received)
-
-    def _remedy(self) -> str:
-        return f"resume with: python -m fer.train resume={shlex.quote(str(self.folder))}"
+            name, code = signals.name(self.received), signals.exit_code(self.received)
+            raise Interrupted(f"interrupted by {name}, saved; {remedy(self.folder)}", code)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Restore the previous handlers."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
+        signals.restore(self._before)
+        self._before = {}
