@@ -29,6 +29,7 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from fer.config.command import Shown
 from fer.config.conf import FAULTS, VERSION_BASE, conf_folder, plain, quoted
 from fer.config.errors import FerError, setting
 from fer.config.explain import explain, nearest
@@ -203,6 +204,7 @@ def tidied(arguments: Sequence[str]) -> list[str]:
     """
     parser = get_args_parser()
     parser.error = _refuse_option  # type: ignore[method-assign]
+    parser.exit = _end_shown  # type: ignore[method-assign]
     parsed = parser.parse_intermixed_args(list(arguments))
     overrides: list[str] = parsed.overrides
     rest = list(arguments)
@@ -235,6 +237,10 @@ def with_folder(arguments: Sequence[str], key: str) -> list[str]:
     if override := next((text for text in rest if text.startswith(f"{key}=")), None):
         raise FerError(f"--out {parsed.out}: {override} names the folder too; leave one out")
     return [*rest, f"{key}={quoted(parsed.out)}"]
+
+
+def _end_shown(status: int = 0, message: str | None = None) -> NoReturn:
+    raise Shown(status)
 
 
 def _refuse_option(message: str) -> NoReturn:

@@ -16,7 +16,10 @@ from fer.runs import status
 # key -> default, for all keys but those of model, loss, optimizer and scheduler
 DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={}))))
 # keys and sections that do not change what a run computes; no part of its identity
-BESIDES = ("resume", "sweep", "logger", "data.cache", "trainer.bar", "trainer.profile", "trainer.threads")
+BESIDES = (
+    "resume", "sweep", "logger", "checkpoint", "data.cache", "trainer.bar", "trainer.halve_batch_on_oom",
+    "trainer.profile", "trainer.threads",
+)  # fmt: skip
 LATEST = "latest"  # on a command line: the newest folder of its kind
 OUTPUTS = Path("outputs")  # in the current folder; "latest" searches it
 

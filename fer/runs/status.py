@@ -7,6 +7,7 @@ The process of a run writes it at its beginning, at each phase and at its end. A
 import json
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,6 +72,16 @@ def _one_line(text: str) -> str:
 def write(folder: Path, status: Status) -> None:
     """Write a run's ``status.json``, whole or not at all."""
     write_json(folder / FILE, records.plain(status))
+
+
+def conclude(folder: Path, status: Status) -> None:
+    """Write the status of a process that ends; on a full disk over the previous one, whose block it fits into."""
+    try:
+        write(folder, status)
+    except OSError:
+        with suppress(OSError), open(folder / FILE, "r+b") as stream:
+            stream.write(json.dumps(records.plain(status)).encode())
+            stream.truncate()
 
 
 def read(folder: Path) -> Status | None:

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.1  # seconds between checks of the processes
 GRACE_S = 120.0  # seconds for a job to save itself after a signal: a batch, or a validation
 MOST_SAID = 400  # characters of a failed job's last line in messages
-SAVED = (130, 143)  # exit codes of a run that saved itself after a signal
+SAVED = (129, 130, 143)  # exit codes of a run that saved itself after a signal
 WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG: a job ends with the process that started it, even if that is killed
 # becomes a command that ends with its parent; Popen's preexec_fn would do the same, but may deadlock with threads
 LAUNCHER = f"""

@@ -27,7 +27,8 @@ def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -
 
         entry = newest(folder)[1]["fer"]
         known, stand_in = entry["dataset"]["settings"], entry["dataset"]["stand_in"]
-        if data.batch_size == "auto":  # another GPU might choose another size, which would change the steps
+        # another GPU might choose another size, which would change the steps; a halved size stays halved
+        if data.batch_size == "auto" or settings.trainer.halve_batch_on_oom:
             data = replace(data, batch_size=entry["batch_size"])
     data = replace(data, votes=_file(data.votes, known, "votes"), exclude=_file(data.exclude, known, "exclude"))
     if known and (known["path"] == SYNTHETIC or Path(known["path"]).exists()):

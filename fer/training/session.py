@@ -4,16 +4,19 @@ A signal during the training is handled by ``fer.training.callbacks.guards``; be
 finish first, and the process ends at once.
 """
 
+import io
 import logging
 import os
+import re
 import shlex
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, NoReturn
+from typing import NoReturn
 
 from fer.config.errors import FerError, Interrupted, NotFinite, OutOfMemory
 from fer.runs import status
@@ -52,6 +55,7 @@ def working_in(folder: Path, *, resumed: bool) -> Iterator[None]:
         for inside in (folder, folder / "checkpoints"):
             remove_parts(inside)
         stack.enter_context(_exits_caught())
+        stack.enter_context(_threads_quiet())
         stack.enter_context(signals.handled(lambda number, frame: _interrupt(folder, number)))
         before = status.read(folder)
         status.write(folder, status.running(status.in_words(folder)))
@@ -78,8 +82,8 @@ def _made(folder: Path) -> Path | None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[IO[bytes]]:
-    with open(folder / status.LOG, "ab") as stream:
+def _locked(folder: Path) -> Iterator[io.RawIOBase]:
+    with open(folder / status.LOG, "ab", buffering=0) as stream:  # a full disk must not raise again as it is closed
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
@@ -127,6 +131,22 @@ def _exits_caught() -> Iterator[None]:
         os._exit = leave
 
 
+@contextmanager
+def _threads_quiet() -> Iterator[None]:
+    """Print no traceback of TensorBoard's thread on a full disk: this thread raises the same error as it flushes."""
+    before = threading.excepthook
+
+    def hook(given: threading.ExceptHookArgs) -> None:
+        if not isinstance(given.exc_value, OSError):
+            before(given)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 def _interrupt(folder: Path, number: int, frame: FrameType | None = None) -> NoReturn:
     """End at once by a signal, where no step is in hand."""
     raise Interrupted(f"interrupted by {signals.name(number)}; {remedy(folder)}", signals.exit_code(number))
@@ -148,6 +168,15 @@ def ran_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def requested(error: BaseException) -> str:
+    """Return in words that memory ran out, and how much was asked for if the error says so."""
+    text = str(error)
+    if found := re.search(r"allocate ([\d.]+) ?(bytes|[KMGT]i?B)", text):  # numpy's, and torch's on a CPU and a GPU
+        amount, unit = found.groups()
+        return f"out of memory: {float(amount) / 1e9:,.1f} GB" if unit == "bytes" else f"out of memory: {amount} {unit}"
+    return f"out of memory{': ' if text else ''}{' '.join(text.split())[:200]}"
+
+
 def _translated(error: BaseException, folder: Path) -> BaseException:
     """Return the error that is reported in place of an error of Python."""
     if isinstance(error, SystemExit):
@@ -156,13 +185,15 @@ def _translated(error: BaseException, folder: Path) -> BaseException:
             f"remove the call; {remedy(folder)}"
         )
     if ran_out_of_memory(error):
-        return OutOfMemory(f"out of memory ({' '.join(str(error).split())[:200]}); lower data.batch_size")
+        return OutOfMemory(f"{requested(error)}; lower data.batch_size")
+    if isinstance(error, OSError) and error.filename is None and error.errno is not None:  # TensorBoard's thread, logs
+        return FerError(f"{shown(folder)}: {error.strerror}; {remedy(folder)}")
     if isinstance(error, KeyboardInterrupt):
         return Interrupted(f"interrupted by SIGINT; {remedy(folder)}", 130)
     return error
 
 
-def _finish(folder: Path, before: Status | None, lock: IO[bytes]) -> None:
+def _finish(folder: Path, before: Status | None, lock: io.RawIOBase) -> None:
     """Record the end of a run that has its results; one that had them before keeps its record."""
     now = status.read(folder)
     if before is not None and before.state == "finished" and now is not None and now.phase == "preparing":
@@ -171,7 +202,7 @@ def _finish(folder: Path, before: Status | None, lock: IO[bytes]) -> None:
         _end(folder, lock, "finished")
 
 
-def _conclude(folder: Path, error: BaseException, before: Status | None, made: Path | None, lock: IO[bytes]) -> None:
+def _conclude(folder: Path, error: BaseException, before: Status | None, made: Path | None, lock: io.RawIOBase) -> None:
     """Record an end without success; a run that was refused leaves its folder as it was."""
     state = _state(error)
     now = status.read(folder)
@@ -205,12 +236,9 @@ def _state(error: BaseException) -> State:
     return next((state for kind, state in kinds.items() if isinstance(error, kind)), "failed")
 
 
-def _end(folder: Path, lock: IO[bytes], state: State, reason: str = "") -> None:
+def _end(folder: Path, lock: io.RawIOBase, state: State, reason: str = "") -> None:
     """Write the end into ``status.json``, and as the last line of ``train.log``."""
     ended = (status.read(folder) or status.running()).after(state, reason)
-    try:
-        status.write(folder, ended)
+    status.conclude(folder, ended)
+    with suppress(OSError):  # a full disk may be the reason of the end
         lock.write(f"status: {status.in_words(folder)}\n".encode())
-        lock.flush()
-    except OSError as error:  # a full disk may be the reason of the end
-        log.warning("%s: %s", error.filename or folder, error.strerror or error)

@@ -111,11 +111,12 @@ class Signals(Callback):
     def __init__(self, folder: Path, finite: FiniteLoss, saver: Saver) -> None:
         self.folder, self.finite, self.saver = folder, finite, saver
         self.received: int | None = None
+        self.began = False  # whether the training has begun: what a resumed run restores is restored
         self._before: dict[int, object] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install handlers in place of Lightning's."""
-        self._before = signals.install(self._receive)
+        self._before, self.began = signals.install(self._receive), True
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         name = signals.name(number)

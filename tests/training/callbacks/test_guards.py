@@ -27,7 +27,7 @@ def bad_val(monkeypatch):
     return spoil
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
 def test_bad_predictions_of_val_end_the_run_and_keep_the_epochs_before(train, tmp_path, bad_val, value):
     bad_val(2, value)
     ended = train(*SMALL, "hydra.run.dir=out")
