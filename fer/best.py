@@ -23,8 +23,8 @@ from fer.config.errors import FerError, Interrupted
 from fer.config.trust import runs_nothing
 from fer.data.locate import locate
 from fer.runs.run_folder import CAMPAIGN, named
-from fer.sweeps import jobs
 from fer.system.files import new_folder
+from fer.system.locks import hold
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import logged, shown
 
@@ -206,7 +206,7 @@ def run(record: Record, folder: Path) -> int:
 
     with open(folder / "best.log", "ab") as lock, logged(folder / "best.log"):
         try:
-            jobs.hold(lock)
+            hold(lock)
         except BlockingIOError:
             raise FerError(f"{folder}: a campaign still runs in it; wait for its end, or stop it") from None
         campaign = Campaign(record, folder)

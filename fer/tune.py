@@ -26,6 +26,7 @@ from fer.config.trust import again
 from fer.runs.trials import Trial, counted, counts, ended_in
 from fer.sweeps import jobs
 from fer.system.files import new_folder
+from fer.system.locks import hold
 from fer.system.slots import slots
 from fer.system.terminal import logged, shown
 
@@ -140,7 +141,7 @@ def _made(request: "Request") -> Path:
 
 def _hold(stream: IO[bytes], folder: Path) -> None:
     try:
-        jobs.hold(stream)
+        hold(stream)
     except BlockingIOError:
         raise FerError(f"{folder}: a search still runs in it; wait for its end, or stop it") from None
 

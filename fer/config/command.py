@@ -38,6 +38,10 @@ def command(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Cal
             try:
                 with with_options(options):
                     return main(argv)
+            except Shown:
+                raise
+            except SystemExit as error:
+                return _print_error(name, f"ended before its end: a network or plugin called exit({error.code})", 1)
             except FerError as error:
                 return _print_error(name, str(error), 1)
             except Interrupted as error:
@@ -73,6 +77,10 @@ class Visible(logging.LogRecord):
         return visible(super().getMessage())
 
 
+class Shown(SystemExit):
+    """Ends a command that has printed what it was asked to, such as its help."""
+
+
 class Grammar(argparse.ArgumentParser):
     """An argument parser whose errors are one line and exit code 1, like every other error."""
 
@@ -81,6 +89,10 @@ class Grammar(argparse.ArgumentParser):
         arguments = self.parse_args(argv)
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
         return arguments, f"{self.prog} {shlex.join(sys.argv[1:] if argv is None else argv)}".strip()
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End after the help; any other exit is not the command's own."""
+        raise Shown(status)
 
     def error(self, message: str) -> NoReturn:
         """Raise the error that argparse would print after the usage."""

@@ -26,6 +26,14 @@ class FerError(Exception):
     """An error that the user can correct; its message is one line."""
 
 
+class NotFinite(FerError):
+    """A network's values became NaN or infinite; nothing of that epoch is saved or scored."""
+
+
+class OutOfMemory(FerError):
+    """The memory of the computer or of the GPU is exhausted."""
+
+
 class Interrupted(BaseException):
     """A signal ended a run or a sweep; ``code`` is 128 + the signal's number.
 

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,11 +23,13 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from fer.config.command import Shown
 from fer.config.conf import FAULTS, VERSION_BASE, conf_folder, plain, quoted
 from fer.config.errors import FerError, setting
 from fer.config.explain import explain, nearest
@@ -45,7 +47,10 @@ OF_A_RUN = (
 
 
 def run(
-    task: Callable[[DictConfig], Any], arguments: Sequence[str], check: Callable[[DictConfig], Any] | None = None
+    task: Callable[[DictConfig], Any],
+    arguments: Sequence[str],
+    check: Callable[[DictConfig], Any] | None = None,
+    within: Callable[[Path], AbstractContextManager[Any]] = nullcontext,
 ) -> None:
     """Run ``task`` under Hydra with these command-line arguments.
 
@@ -53,6 +58,7 @@ def run(
         task: function of the composed configuration.
         arguments: command line.
         check: function of the configuration, called before the run's folder is made; it raises to refuse the run.
+        within: function of the run's folder that returns a context, entered before Hydra writes into the folder.
 
     Raises:
         FerError: the command line or the configuration is faulty, or the task or the check raises it.
@@ -67,12 +73,18 @@ def run(
             raised.append(error)
             return None
 
-    if any(argument.startswith("-") for argument in arguments):
-        _run_with_options(caught, arguments)
-    else:
-        _run_plainly(caught, arguments, check)
-    if raised:
-        raise raised[0]
+    @functools.wraps(task)
+    def caught_within(config: DictConfig) -> Any:
+        stack.enter_context(within(Path(HydraConfig.get().runtime.output_dir)))
+        return caught(config)
+
+    with ExitStack() as stack:
+        if any(argument.startswith("-") for argument in arguments):
+            _run_with_options(caught_within, arguments)
+        else:
+            _run_plainly(caught, arguments, check, lambda folder: stack.enter_context(within(folder)))
+        if raised:
+            raise raised[0]
 
 
 def _run_with_options(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
@@ -86,7 +98,10 @@ def _run_with_options(task: Callable[[DictConfig], Any], arguments: Sequence[str
 
 
 def _run_plainly(
-    task: Callable[[DictConfig], Any], overrides: Sequence[str], check: Callable[[DictConfig], Any] | None
+    task: Callable[[DictConfig], Any],
+    overrides: Sequence[str],
+    check: Callable[[DictConfig], Any] | None,
+    enter: Callable[[Path], None],
 ) -> None:
     """Run a task as ``hydra.main`` does, but compose once, and check before the run's folder is made."""
     try:
@@ -95,6 +110,7 @@ def _run_plainly(
             _refuse_foreign(config, overrides)
             if check:
                 check(_without_hydra(config))
+            enter(Path(config.hydra.run.dir))
             callbacks = Callbacks(config)
             callbacks.on_run_start(config=config, config_name="config")
             context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=callbacks)
@@ -233,6 +249,7 @@ def tidied(arguments: Sequence[str]) -> list[str]:
     """
     parser = get_args_parser()
     parser.error = _refuse_option  # type: ignore[method-assign]
+    parser.exit = _end_shown  # type: ignore[method-assign]
     parsed = parser.parse_intermixed_args(list(arguments))
     for option in ("config_path", "config_name", "experimental_rerun"):  # other files, or a pickled object
         if getattr(parsed, option) is not None:
@@ -268,6 +285,10 @@ def with_folder(arguments: Sequence[str], key: str) -> list[str]:
     if override := next((text for text in rest if text.startswith(f"{key}=")), None):
         raise FerError(f"--out {parsed.out}: {override} names the folder too; leave one out")
     return [*rest, f"{key}={quoted(parsed.out)}"]
+
+
+def _end_shown(status: int = 0, message: str | None = None) -> NoReturn:
+    raise Shown(status)
 
 
 def _refuse_option(message: str) -> NoReturn:
@@ -313,7 +334,7 @@ def import_plugins(names: Sequence[str]) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except Exception as error:  # a plugin is the user's code and may raise anything
+        except (Exception, SystemExit) as error:  # a plugin is the user's code and may raise anything, or exit
             raise FerError(
                 f"{setting('plugins', name)}: could not be imported ({type(error).__name__}: {error})"
             ) from error

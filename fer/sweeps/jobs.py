@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,27 +18,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 from fer.config.conf import quoted
 from fer.config.errors import Interrupted
 from fer.config.trust import named_again
 from fer.data.locate import VARIABLE, locate
+from fer.system import signals
 from fer.system.files import read_history, read_json, write_json
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    HELD = None
-else:
-    HELD = fcntl.LOCK_EX | fcntl.LOCK_NB
+from fer.system.locks import hold, is_held
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1  # seconds between checks of the processes
 GRACE_S = 120.0  # seconds for a job to save itself after a signal: a batch, or a validation
 MOST_SAID = 400  # characters of a failed job's last line in messages
-SAVED = (130, 143)  # exit codes of a run that saved itself after a signal
+SAVED = (129, 130, 143)  # exit codes of a run that saved itself after a signal
 WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG: a job ends with the process that started it, even if that is killed
 # becomes a command that ends with its parent; Popen's preexec_fn would do the same, but may deadlock with threads
 LAUNCHER = f"""
@@ -210,30 +204,9 @@ def with_parent(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), *command]
 
 
-def hold(file: IO[Any]) -> None:
-    """Lock an open file, such as a job's ``console.log``, for this process and the processes that inherit it.
-
-    Raises:
-        BlockingIOError: another process holds the lock.
-    """
-    if HELD is None:
-        return
-    try:
-        fcntl.flock(file, HELD)
-    except BlockingIOError as error:
-        raise BlockingIOError(error.errno, "a process still writes it", file.name) from error
-
-
 def lives(folder: Path) -> bool:
     """Return whether a process still writes a job's ``console.log``, as for a moment after its sweep was killed."""
-    try:
-        with open(folder / "console.log", "rb") as console:
-            hold(console)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_held(folder / "console.log")
 
 
 def environment(data_path: str | None) -> dict[str, str]:
@@ -338,8 +311,8 @@ def in_order(waiting: deque[Job]) -> Callable[[], Job | None]:
 def run(next_job: Callable[[], Job | None], slots: Sequence[Mapping[str, str]], watch: Watch) -> None:
     """Run jobs, one in each slot, until none is left.
 
-    SIGINT, SIGTERM and SIGHUP are passed on to the jobs, which save themselves. A second signal kills them, and so does
-    the end of ``GRACE_S``.
+    SIGINT, SIGTERM, SIGHUP and SIGUSR1 are passed on to the jobs, which save themselves. A second signal kills them,
+    and so does the end of ``GRACE_S``.
 
     Args:
         next_job: function that returns the next job for a free slot, or None for no job now. It is called again at
@@ -364,7 +337,7 @@ def run(next_job: Callable[[], Job | None], slots: Sequence[Mapping[str, str]], 
             _stop(running, watch, arrived)
         finally:  # an error in this process leaves no job running either
             _stop(running, Watch(), [*arrived, signal.SIGTERM][:1])
-    raise Interrupted(f"interrupted by {signal.Signals(arrived[0]).name}; all jobs have ended", 128 + arrived[0])
+    raise Interrupted(f"interrupted by {signals.name(arrived[0])}; all jobs have ended", signals.exit_code(arrived[0]))
 
 
 def _begin(job: Job, slot: Mapping[str, str], watch: Watch) -> None:
@@ -406,14 +379,5 @@ def _signals() -> Iterator[list[int]]:
     def receive(number: int, frame: FrameType | None) -> None:
         arrived.append(number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with signals.handled(receive):
         yield arrived
-        return
-    ending = [number for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]
-    handled = [number for number in ending if signal.getsignal(number) is not signal.SIG_IGN]  # nohup stays nohup
-    before = {number: signal.signal(number, receive) for number in handled}
-    try:
-        yield arrived
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

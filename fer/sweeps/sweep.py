@@ -23,6 +23,7 @@ from fer.sweeps import jobs, status
 from fer.sweeps.jobs import Job
 from fer.sweeps.plan import FILE, Asked, Plan, finished, planned, read, stored
 from fer.system.files import write_json
+from fer.system.locks import hold
 from fer.system.slots import Slots, slots
 from fer.system.terminal import logged, shown
 
@@ -45,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     asked.folder.mkdir(parents=True, exist_ok=True)
     file = asked.folder / "sweep.log"
     with open(file, "ab") as lock:
-        jobs.hold(lock)  # one process works on a sweep at a time
+        hold(lock)  # one process works on a sweep at a time
         write_json(asked.folder / FILE, {"schema": 1, "arguments": list(asked.overrides), "jobs": _entries(plan.jobs)})
         with logged(file):
             where = "by Hydra's launcher" if asked.foreign else job_slots.description

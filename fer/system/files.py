@@ -7,7 +7,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +16,7 @@ from fer.config.errors import FerError
 
 # errors of reading a damaged file, such as a row number of twenty digits or brackets a thousand deep
 UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error)
+PART = ".part"  # ending of a temporary file; a killed process leaves it
 CHANCE = (
     "Chance: the error of a perfectly calibrated network with the same confidences on as many faces; it is never 0. "
     "Debiased: the root mean square of the bins' gaps without chance (Kumar, Liang & Ma 2019); a calibrated network "
@@ -78,16 +79,31 @@ def _finite(number: str) -> float:
 
 
 @contextmanager
-def written_whole(file: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
-    """Yield a stream of text or bytes to a temporary file, and rename it to ``file`` if the block succeeds."""
-    part = file.with_name(f".{file.name}.part")
+def written_whole(file: Path, *, binary: bool = False, flushed: bool = False) -> Iterator[IO[Any]]:
+    """Yield a stream of text or bytes to a temporary file, and rename it to ``file`` if the block succeeds.
+
+    Args:
+        file: path of the file; two processes that write it have temporary files of their own.
+        binary: whether bytes are written.
+        flushed: whether the contents are on the disk before the file gets its name, also after a power cut.
+    """
+    part = file.with_name(f".{file.name}.{os.getpid()}{PART}")
     try:
         with open(part, "wb") if binary else open(part, "w", newline="", encoding="utf-8") as stream:
             yield stream
+            if flushed:
+                stream.flush()
+                os.fsync(stream.fileno())
         os.replace(part, file)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(file)) from error  # the error of a full disk names no file
     finally:
+        part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the temporary files of killed processes from a folder in which no other process works."""
+    for part in folder.glob(f".*{PART}"):
         part.unlink(missing_ok=True)
 
 
@@ -111,10 +127,18 @@ def why(error: Exception) -> str:
 
 
 def write_json(file: Path, contents: dict[str, Any] | list[dict[str, Any]]) -> None:
-    """Write plain values as JSON, whole or not at all."""
+    """Write plain values as JSON, whole or not at all; JSON has no NaN and no infinity, which become null."""
     with written_whole(file) as stream:
-        json.dump(contents, stream, indent=2)
+        json.dump(_without_nan(contents), stream, indent=2, allow_nan=False)
         stream.write("\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_list(file: Path) -> list[dict[str, Any]]:

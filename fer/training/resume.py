@@ -28,7 +28,8 @@ def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -
 
         entry = newest(folder)[1]["fer"]
         known, stand_in = entry["dataset"]["settings"], entry["dataset"]["stand_in"]
-        if data.batch_size == "auto":  # another GPU might choose another size, which would change the steps
+        # another GPU might choose another size, which would change the steps; a halved size stays halved
+        if data.batch_size == "auto" or settings.trainer.halve_batch_on_oom:
             data = replace(data, batch_size=entry["batch_size"])
     data = replace(data, votes=_file(data.votes, known, "votes"), exclude=_file(data.exclude, known, "exclude"))
     if known and (known["path"] == SYNTHETIC or Path(known["path"]).exists()):
@@ -43,20 +44,6 @@ def _file(given: str | None, known: Mapping[str, Any], key: str) -> str | None:
     if given is not None and recorded is not None and Path(recorded).exists():
         return str(recorded)
     return None if given is None else str(Path(given).expanduser().absolute())
-
-
-def refuse_used_folder(arguments: Sequence[str]) -> None:
-    """Raise if a run would overwrite another.
-
-    Raises:
-        FerError: naming the folder and the command to resume its run.
-    """
-    run_folder = _value(arguments, "hydra.run.dir")
-    used = run_folder and any((Path(run_folder) / name).exists() for name in ("checkpoints", "lr_finder.json"))
-    if used and not _value(arguments, "resume"):
-        raise FerError(
-            f"--out {run_folder}: holds a run already; choose another folder, or resume it with resume={run_folder}"
-        )
 
 
 def resuming(arguments: list[str]) -> list[str]:

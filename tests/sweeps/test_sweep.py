@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from fer.config.conf import quoted, unquoted
 from fer.config.settings import SweepSettings
 from fer.sweeps import jobs
+from fer.system.locks import hold
 
 HOSTILE = "a, b=c 'd' [e]"  # a folder's name
 COMMAND = [sys.executable, "-m", "fer.train", "-m"]
@@ -130,7 +131,7 @@ def test_quoting_survives_hydras_grammar(value):
 def test_two_processes_do_not_work_on_one_sweep(train, tmp_path):
     (tmp_path / "s").mkdir()
     with open(tmp_path / "s" / "sweep.log", "a") as log:
-        jobs.hold(log)
+        hold(log)
         ended = train("-m", *SMALL, "hydra.sweep.dir=s")
     assert ended.code == 1
     assert ended.line == f"fer.train: {tmp_path}/s/sweep.log: a process still writes it"

@@ -174,13 +174,14 @@ def test_resume_with_another_configuration_is_refused_and_names_the_key(train, i
 
 
 def test_resume_of_a_finished_run_changes_nothing(train, small_run):
-    before = {
-        file: file.stat().st_mtime_ns for file in small_run.rglob("*") if file.suffix in (".ckpt", ".json", ".csv")
-    }
+    files = [file for file in small_run.rglob("*") if file.suffix in (".ckpt", ".json", ".csv")]
+    before = {file: file.stat().st_mtime_ns for file in files if file.name != "status.json"}
+    status = (small_run / "status.json").read_bytes()
     ended = train(f"resume={small_run}")
     assert ended.code == 0
     assert "finished already" in ended.out
     assert before == {file: file.stat().st_mtime_ns for file in before}
+    assert (small_run / "status.json").read_bytes() == status
 
 
 def test_resume_of_nothing_is_an_error(train, tmp_path):
