@@ -6,9 +6,12 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
+LOCKED ?=
+LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train study test test-slow lint typecheck speedrun best bench tensorboard clean
+.PHONY: help setup lock train study test test-slow lint typecheck speedrun best bench tensorboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,16 +20,24 @@ $(INSTALLED): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "fer needs Python 3.11 or newer, and found none; name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "installing into $(VENV) with $$($(PYTHON) --version): several minutes and about 6 GB, once"
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(if $(LOCKED),$(PIP) --require-hashes --requirement $(LOCK))
+	$(PIP) --editable '.[test]'
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
 	@echo "installing the tools for development into $(VENV)"
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP) --editable '.[dev]'
 	@touch $@
 
-setup: $(INSTALLED)  ## make .venv and install
+setup: $(INSTALLED)  ## make .venv and install (LOCKED=1: the versions of requirements.lock, by hash)
 	@echo "ready: $(RUN) -m fer.train model=cnn"
+
+# from what is installed here and has passed the tests; for every platform and Python that the project supports
+lock: $(INSTALLED_DEV)  ## write requirements.lock: the installed versions, with hashes
+	$(PIP) 'uv>=0.9'
+	$(RUN) -m pip freeze --exclude-editable --exclude uv > $(VENV)/installed.txt
+	$(RUN) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet \
+		--constraint $(VENV)/installed.txt --custom-compile-command "make lock" --output-file $(LOCK)
 
 train: $(INSTALLED)  ## train a CNN on FER2013, or on drawn faces where there is none (ARGS="key=value ...")
 	$(RUN) -m fer.train model=cnn $(ARGS)

@@ -24,7 +24,7 @@ from fer.data.audit.summary import counted
 from fer.data.locate import locate
 from fer.reports.audit import page as report
 from fer.reports.audit import text
-from fer.system.files import new_folder, write_json, written_whole
+from fer.system.files import new_folder, unused_folder, write_json, written_whole
 from fer.system.records import plain
 
 log = logging.getLogger(__name__)
@@ -161,10 +161,7 @@ def data_settings(arguments: argparse.Namespace) -> DataSettings:
 
 def results_folder(out: Path | None, name: str) -> Path:
     """Make and return the folder for the results; in place of a used folder a new one with a number."""
-    if out is None:
-        return new_folder(Path("outputs/audit"), Path(name).name or "data")
-    folder = out.expanduser().absolute()
-    return folder if folder.is_dir() and not any(folder.iterdir()) else new_folder(folder.parent, folder.name)
+    return unused_folder(out) if out else new_folder(Path("outputs/audit"), Path(name).name or "data")
 
 
 # --- files ------------------------------------------------------------------------------------------

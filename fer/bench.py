@@ -17,9 +17,11 @@ from pathlib import Path
 
 from fer.benchmarks.augmenting import augmenting
 from fer.benchmarks.figures import Measurement
+from fer.benchmarks.predicting import predicting
 from fer.benchmarks.reading import caching, reading
 from fer.benchmarks.showing import showing
 from fer.benchmarks.tables import table
+from fer.benchmarks.watching import watching
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError
 from fer.system.files import write_json
@@ -27,7 +29,18 @@ from fer.system.text import text_table
 
 log = logging.getLogger(__name__)
 
-PARTS = ("reading", "augmenting", "showing", "starting", "overhead", "training", "growth", "gpu")
+PARTS = (
+    "reading",
+    "augmenting",
+    "predicting",
+    "watching",
+    "showing",
+    "starting",
+    "overhead",
+    "training",
+    "growth",
+    "gpu",
+)
 NAME = 56  # columns of the name of a measurement
 
 
@@ -100,6 +113,8 @@ def measured(part: str, file: Path, scratch: Path, out: Path, arguments: argpars
     measures: dict[str, Callable[[], Iterable[Measurement]]] = {
         "reading": lambda: (figure for measure in (reading, caching) for figure in measure(file, scratch)),
         "augmenting": augmenting,
+        "predicting": lambda: predicting(scratch),
+        "watching": lambda: watching(scratch),
         "showing": lambda: showing(scratch),
         "starting": lambda: starting(file, arguments.rounds),
         "overhead": lambda: overhead(file, arguments.rounds),

@@ -17,13 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.campaign.record import FILE, PARTS, SETTING, Record, Request, read
+from fer.campaign.record import FILE, PARTS, Record, Request, read
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError, Interrupted
+from fer.config.trust import runs_nothing
 from fer.data.locate import locate
 from fer.runs.run_folder import CAMPAIGN, named
-from fer.sweeps import jobs
 from fer.system.files import new_folder
+from fer.system.locks import hold
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import logged, shown
 
@@ -134,7 +135,7 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.jobs is not None and arguments.jobs < 1:
         raise FerError(f"--jobs {arguments.jobs}: expected at least 1")
     for text in arguments.set or ():
-        if not SETTING.fullmatch(text):
+        if not runs_nothing(text):
             raise FerError(f"--set {text}: expected KEY=VALUE of fer.train, such as data.on_bad=skip")
         if (key := text.partition("=")[0]) in OPTIONS:
             raise FerError(f"--set {text}: a campaign sets {key} itself; use {OPTIONS[key]}")
@@ -205,7 +206,7 @@ def run(record: Record, folder: Path) -> int:
 
     with open(folder / "best.log", "ab") as lock, logged(folder / "best.log"):
         try:
-            jobs.hold(lock)
+            hold(lock)
         except BlockingIOError:
             raise FerError(f"{folder}: a campaign still runs in it; wait for its end, or stop it") from None
         campaign = Campaign(record, folder)

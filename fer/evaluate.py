@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError
 from fer.config.hydra import import_plugins
+from fer.metrics import conformal
 from fer.reports.summary import remarks
 from fer.runs.run_folder import TRAINED, named
 from fer.system.slots import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
     from fer.metrics.results import Results
+    from fer.runs.predictions import Scored
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ OPTIONS = {  # key of fer.train -> option here
     "data.ferplus_rule": "--ferplus-rule",
     "data.on_bad": "--on-bad",
     "data.batch_size": "--batch-size",
+    "coverage": "--coverage",
     "plugins": "--plugins",
 }
 
@@ -92,6 +95,11 @@ def parser() -> Grammar:
         help="find on val the confidence above which at most this share of the predictions is wrong, and apply it here",
     )  # fmt: skip
     grammar.add_argument(
+        "--coverage", type=float, metavar="SHARE",
+        help="promised share of the faces whose prediction set holds the label; default: 0.9, of networks that have "
+        "thresholds for it; with this option they are calibrated on val for the others",
+    )  # fmt: skip
+    grammar.add_argument(
         "--on-bad",
         choices=["error", "skip"],
         default=None,
@@ -102,6 +110,10 @@ def parser() -> Grammar:
         "--device", choices=["auto", "cpu", "gpu"], default="auto", help="where to compute; default: %(default)s"
     )
     grammar.add_argument("--out", type=Path, help="folder for the results; default: evaluations/ in the run's folder")
+    grammar.add_argument(
+        "--maps", action="store_true",
+        help="show in the report what the network looked at in its surest mistakes, by occlusion, as fer.explain does",
+    )  # fmt: skip
     grammar.add_argument("--no-report", action="store_true", help="write neither report nor model card")
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
     return grammar
@@ -135,12 +147,16 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError(f"--batch-size={arguments.batch_size}: expected at least 1")
     if arguments.error_rate is not None and not 0 < arguments.error_rate < 1:
         raise FerError(f"--error-rate={arguments.error_rate:g}: expected a share between 0 and 1, such as 0.1")
+    if arguments.coverage is not None:
+        conformal.check(arguments.coverage)
     if arguments.weights == "val" and len(arguments.runs) == 1:
         raise FerError("--weights val: needs an ensemble; name more than one network")
     if arguments.choose and len(arguments.runs) == 1:
         raise FerError("--choose: needs several networks; name more than one")
     if arguments.choose and arguments.weights == "val":
         raise FerError("--choose --weights val: --choose fits the weights too; leave one out")
+    if arguments.maps and arguments.no_report:
+        raise FerError("--maps --no-report: maps are part of the report; leave one out")
     if arguments.rule is not None and arguments.split == "all":
         raise FerError(f"--rule {arguments.rule}: --split all takes every face, whatever its split; leave one out")
 
@@ -158,7 +174,6 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "Results":
     from fer.config.settings import TrainerSettings
     from fer.evaluation.evaluate import evaluate as scored_by
     from fer.evaluation.request import Request
-    from fer.reports import model_card, run
     from fer.reports.summary import class_table, metric_table
     from fer.system import machine
 
@@ -177,6 +192,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "Results":
         choose=arguments.choose,
         against=arguments.against,
         error_rate=arguments.error_rate,
+        coverage=arguments.coverage,
         batch_size=arguments.batch_size,
         on_gpu=on_gpu,
     )
@@ -184,10 +200,26 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "Results":
     tables = [class_table(results), metric_table(results), *remarks(results)]
     log.info("\n%s\n\nresults:  %s", "\n\n".join(tables), folder)  # before the report, which may fail on a full disk
     if not arguments.no_report:
-        model_card.write(results, folder / "model_card.md")
-        run.write(run.Report(results, scored), folder)
-        log.info("report:   %s\ncard:     %s", folder / "report.html", folder / "model_card.md")
+        write_report(arguments, results, scored, folder, command)
     return results
+
+
+def write_report(
+    arguments: argparse.Namespace, results: "Results", scored: "Scored", folder: Path, command: str
+) -> None:
+    """Write model card and report, with maps of the surest mistakes where they were asked for and can be made."""
+    from fer.evaluation import explanation
+    from fer.reports import model_card, run
+
+    model_card.write(results, folder / "model_card.md")
+    mistakes, explained = run.mistakes(scored), None
+    if arguments.maps and mistakes.size:
+        try:
+            explained = explanation.of_mistakes(arguments.runs, scored, mistakes, command)
+        except FerError as error:  # the evaluation is made and kept
+            log.warning("no maps: %s", error)
+    run.write(run.Report(results, scored, explained=explained), folder)
+    log.info("report:   %s\ncard:     %s", folder / "report.html", folder / "model_card.md")
 
 
 if __name__ == "__main__":

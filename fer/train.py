@@ -31,7 +31,8 @@ from fer.runs.run_folder import with_latest
 from fer.sweeps import sweep
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import shown
-from fer.training.resume import _data, _value, refuse_used_folder, resuming
+from fer.training.resume import _data, _value, resuming
+from fer.training.session import working_in
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if _several(arguments) and not _shows(arguments):
         return sweep.run(arguments)
     arguments = resuming(arguments) if _value(arguments, "resume") else arguments
-    refuse_used_folder(arguments)
-    hydra.run(task, arguments, check=settings_of)
+    within = partial(working_in, resumed=bool(_value(arguments, "resume")))
+    hydra.run(task, arguments, settings_of, within)
     return 0
 
 

@@ -22,9 +22,11 @@ from fer.config.conf import conf_folder, plain
 from fer.config.errors import FerError, Interrupted
 from fer.config.hydra import composed, tidied, with_folder
 from fer.config.keys import filled_section, meanings, row, rows
+from fer.config.trust import again
 from fer.runs.trials import Trial, counted, counts, ended_in
 from fer.sweeps import jobs
 from fer.system.files import new_folder
+from fer.system.locks import hold
 from fer.system.slots import slots
 from fer.system.terminal import logged, shown
 
@@ -124,8 +126,8 @@ def run(request: "Request", line: str) -> int:
             search.run()
         except Interrupted as error:
             outcome.conclude(state)
-            again = f"python -m fer.tune tune.resume={shlex.quote(str(shown(folder)))}"
-            raise Interrupted(f"{error}; resume with: {again}", error.code) from None
+            line = f"python -m fer.tune tune.resume={shlex.quote(str(shown(folder)))}{again(request.overrides)}"
+            raise Interrupted(f"{error}; resume with: {line}", error.code) from None
         return outcome.conclude(state)
 
 
@@ -139,7 +141,7 @@ def _made(request: "Request") -> Path:
 
 def _hold(stream: IO[bytes], folder: Path) -> None:
     try:
-        jobs.hold(stream)
+        hold(stream)
     except BlockingIOError:
         raise FerError(f"{folder}: a search still runs in it; wait for its end, or stop it") from None
 

@@ -5,16 +5,19 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fer.bench import main
-from fer.benchmarks import growth, tables, training
+from fer.benchmarks import growth, margins, tables, training, watching
 from fer.benchmarks.contestants import Imports, Workload, command_line, waits
 from fer.benchmarks.figures import at_least, at_most
 from fer.benchmarks.growth import Series, repeated
 from fer.benchmarks.training import interleaved, ratios, waits_of
 from fer.config.errors import FerError
+from fer.data.labels import EMOTIONS
 from fer.data.readers import csv_file
+from fer.inference.crop import Box, Crop
 
 
 @pytest.fixture
@@ -160,6 +163,28 @@ def test_the_parts_are_measured_and_reported(drawn, tmp_path, monkeypatch, capsy
     assert "torch" in named["versions"]["value"]
     assert (out.parent / "growth.png").stat().st_size > 10_000
     assert "start to the first step" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_prediction_is_measured_beside_the_network_and_opencv(drawn, tmp_path, monkeypatch):
+    for name in ("predicting.ROUNDS", "predicting.STARTS", "watching.ROUNDS"):
+        monkeypatch.setattr(f"fer.benchmarks.{name}", 1)
+    assert main(["predicting", "watching", "--data", str(drawn), "--out", str(tmp_path)]) in (0, 1)
+    entries = [entry for entry in json.loads((tmp_path / "latest.json").read_text()) if entry["wanted"]]
+    assert [entry["unit"] for entry in entries] == ["s", "x", "x", "frames/s"]
+    assert 1 < entries[0]["value"] < 120  # an import of torch takes a second
+    assert all(0.1 < entry["value"] < 1.5 for entry in entries[1:3])  # more than a tenth of what they call, not more
+
+
+def test_margins_are_compared_with_the_frame():
+    """A portrait, cut by the box of the detector: it is found again, and each margin has its row."""
+    left, top, side = watching.FACE
+    frame = Crop()(watching.hopper().convert("L"), Box(left, top, side, side), 48)
+    rows = margins.table(np.stack([frame] * 2), np.array([EMOTIONS.index("neutral")] * 2), "tiny")
+    assert [row[0] for row in rows] == ["frame", "frame, resampled", *(f"{margin:g}" for margin in margins.MARGINS)]
+    assert {row[1] for row in rows} == {"2"}
+    assert all(row[2].startswith("100.00 %") for row in rows[:2])
+    assert len({row[3] for row in rows}) == len(rows)  # each is another crop
 
 
 def test_rows_are_printed_and_written_as_they_are_measured(drawn, tmp_path, monkeypatch, capsys):

@@ -56,7 +56,7 @@ def test_an_unknown_command_is_one_line(run):
     ended = run("trian", "model=cnn")
     assert ended.code == 1
     assert ended.line == f"fer: trian: no such command; use one of {', '.join(COMMANDS)}; did you mean 'train'?"
-    assert run("foo").line.startswith("fer: foo: no such command; use one of predict, train, ")
+    assert run("foo").line.startswith("fer: foo: no such command; use one of predict, explain, train, ")
 
 
 def test_the_console_command_is_this_function():

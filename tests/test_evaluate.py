@@ -163,6 +163,7 @@ def twins(train, tmp_path):
 def test_faces_with_a_twin_in_train_are_left_out_of_the_clean_figures(evaluate, twins):
     own = metrics(twins)
     assert (own["n"], own["seen_in_training"], own["clean"]["n"]) == (14, 2, 12)
+    assert (own["sets"]["thresholds"]["faces"], own["sets"]["all"]["n"], own["sets"]["clean"]["n"]) == (12, 14, 12)
     assert evaluate(str(twins), "--split", "test").code == 0
     test = metrics(twins / "evaluations" / "test")
     assert (test["n"], test["seen_in_training"], test["clean"]["n"]) == (14, 1, 13)
@@ -514,7 +515,7 @@ def test_networks_of_differently_drawn_splits_have_no_val_in_common(train, evalu
 
 def test_nothing_is_chosen_on_faces_that_a_member_was_trained_on(evaluate, small_run, holdout_run):
     both = (str(small_run), str(holdout_run), "--data", "synthetic", "--split", "val")
-    for asked in (("--weights", "val"), ("--error-rate", "0.9")):
+    for asked in (("--weights", "val"), ("--error-rate", "0.9"), ("--coverage", "0.9")):
         ended = evaluate(*both, *asked)
         assert ended.code == 1
         assert "were chosen on different val faces" in ended.line

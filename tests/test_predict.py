@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from conftest import runner
 from PIL import Image
 
-from fer.predict import main
+from fer.predict import Session, main
 
 
 @pytest.fixture
@@ -40,6 +41,13 @@ def photos(tmp_path, portraits_module):
     (folder / ".hidden.png").write_bytes(b"")
     (folder / "circle").symlink_to(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory, portraits_module):
+    """Return a video of 50 frames in which a face is there, but for the first ten and the last ten."""
+    frames = [{"astronaut": (100 + 2 * step, 100)} if 10 <= step < 40 else {} for step in range(50)]
+    return portraits_module.video(tmp_path_factory.mktemp("clips") / 'my "clip", é.mp4', frames)
 
 
 def records(folder):
@@ -93,8 +101,40 @@ def test_an_interrupted_prediction_goes_on(predict, photos, tmp_path):
     assert ended.code == 0, ended.err
     assert file.read_text() == "".join(lines)
     assert len((tmp_path / "whole" / "predictions.csv").read_text().splitlines()) == 5
-    other = predict(str(photos), "--out", "whole", "--resume", "--margin", "1.3").line
-    assert "another network, detector or crop" in other
+    for asked in (("--margin", "1.3"), ("--coverage", "0.8")):
+        other = predict(str(photos), "--out", "whole", "--resume", *asked).line
+        assert "another network, detector, crop or coverage" in other
+
+
+def test_prediction_sets_are_printed_written_and_shown(predict, photos, tmp_path):
+    assert "; 90 % set: happy; box" in predict(str(photos / 'a, "b" é.png')).out
+    ended = predict(str(photos), "--coverage", "0.99", "--out", "sets")
+    assert (ended.code, ended.err) == (0, "")
+    header, *found = records(tmp_path / "sets")
+    assert header["coverage"] == 0.99
+    faces = [face for one in found for face in one.get("faces", ())]
+    assert all(len(face["emotions"]) > 1 and face["uncertain"] for face in faces)
+    assert [face["emotions"][0] for face in faces] == ["happy", "neutral"]
+    with (tmp_path / "sets" / "predictions.csv").open(newline="") as stream:
+        listed = [row["emotions"] for row in csv.DictReader(stream) if row["emotion"]]
+    assert listed == [";".join(face["emotions"]) for face in faces]
+    page = (tmp_path / "sets" / "index.html").read_text()
+    assert " or ".join(faces[0]["emotions"]) + "?" in page
+    assert "99 % of the sets hold the label" in page
+
+
+def test_a_network_without_sets_is_reported_once(predict, photos, tmp_path):
+    old = Path(__file__).parent / "fixtures" / "format_1" / "shared.safetensors"
+    ended = predict(str(photos), "--network", str(old), "--out", "old")
+    assert ended.code == 0
+    assert "fer.share" in ended.line
+    header, *found = records(tmp_path / "old")
+    assert header["coverage"] is None
+    for face in (face for one in found for face in one.get("faces", ())):
+        assert face["emotions"] == []
+        assert face["uncertain"] == (face["probability"] < 0.5)
+    assert "a probability below 50 %" in (tmp_path / "old" / "index.html").read_text()
+    assert "--coverage 0.9: no prediction sets" in predict(str(photos), "--network", str(old), "--coverage", "0.9").line
 
 
 def test_boxes_of_a_table(predict, photos, tmp_path):
@@ -113,10 +153,17 @@ def test_boxes_of_a_table(predict, photos, tmp_path):
     [
         (["nothing.jpg"], "nothing.jpg: no such file"),
         (["*.xyz"], "no file fits"),
-        (["."], "no picture in this folder"),
+        (["."], "no picture or video in this folder"),
         (["a.png", "--network", "none"], "none"),
         (["a.png", "--margin", "0"], "--margin 0: expected 0.1 to 10"),
+        (["a.png", "--coverage", "90"], "--coverage 90: expected a share of the faces from 0.5 to 0.99"),
         (["a.png", "--resume"], "--out"),
+        (["a.png", "--fps", "0"], "--fps 0: expected 0.01 to 1000"),
+        (["a.png", "--smooth", "-1"], "--smooth -1: expected 0 to 60"),
+        (["a.png", "--webcam", "0"], "--webcam: takes no files"),
+        (["a.png", "--annotated", "a.png"], "--annotated a.png: no folder"),
+        (["--webcam", "97", "--out", "out"], "camera 97: no such camera"),
+        (["--webcam", "0", "--resume"], "--resume"),
         ([], "--help"),
     ],
 )
@@ -136,3 +183,131 @@ def test_the_exit_code_tells_of_pictures_of_which_none_can_be_read(predict, tmp_
 def test_patterns_are_found_by_the_command_too(predict, photos, tmp_path):
     ended = predict(str(photos / "**" / "*.jpg"), "--json")
     assert [Path(json.loads(line)["file"]).name for line in ended.out.splitlines()] == ["broken.jpg", "hopper.jpg"]
+
+
+def test_a_video_beside_pictures(predict, photos, clip, tmp_path):
+    (photos / "cut.mp4").write_bytes(clip.read_bytes()[:5000])
+    ended = predict(str(clip), str(photos), "--out", "out", "--annotated", "marked")
+    assert (ended.code, ended.err) == (0, "")
+    assert "1 video of 50 frames with 1 face" in ended.out
+    assert "2 files could not be read" in ended.out  # the broken picture and the cut video
+    header, *found = records(tmp_path / "out")
+    assert header["video"] == {"fps": None, "half_life_s": 0.5}
+    frames, (closing,) = found[:50], [one for one in found if "video" in one]
+    assert [frame["frame"] for frame in frames] == list(range(50))
+    assert frames[30]["time"] == pytest.approx(1.2, abs=1e-3)
+    (face,) = frames[30]["faces"]
+    assert (face["track"], face["emotion"]) == (1, "happy")
+    assert sum(face["raw"].values()) == pytest.approx(1, abs=1e-3)
+    assert frames[5]["faces"] == frames[48]["faces"] == []
+    (track,) = closing["video"]["tracks"]
+    assert (track["start"], track["end"]) == (frames[15]["time"], pytest.approx(1.6, abs=0.25))
+    assert track["frames"] == sum(len(frame["faces"]) for frame in frames)
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert (rows[30]["frame"], rows[30]["track"], rows[30]["emotion"]) == ("30", "1", "happy")
+    assert rows[48]["note"].startswith("no face found")
+    assert (rows[50]["frame"], rows[50]["track"]) == ("", "")  # of a picture
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert closing["video"]["page"] == 'videos/my "clip", é.html'
+    assert 'href="videos/my%20%22clip%22%2C%20%C3%A9.html"' in page
+    assert "cut.mp4" in page
+    assert (tmp_path / "out" / "videos" / 'my "clip", é.png').exists()
+    assert not list((tmp_path / "marked").glob(".*"))
+
+
+def test_an_annotated_video_shows_boxes_and_is_as_long(predict, clip, tmp_path):
+    assert predict(str(clip), "--annotated", "marked", "--fps", "5").code == 0
+    marked, before = (list(frames(file)) for file in (tmp_path / "marked" / clip.name, clip))
+    assert len(marked) == 10
+    changed = [np.abs(np.int32(frame) - before[5 * number]).max(2) > 100 for number, frame in enumerate(marked)]
+    assert not any(changed[number].any() for number in (0, 1, 9))
+    down, across = np.nonzero(changed[6])
+    assert (across.min(), across.max()) >= (120, 180)  # around the face at 160
+    assert across.max() < 240
+    assert down.max() < 200
+
+
+def frames(file):
+    import cv2
+
+    capture = cv2.VideoCapture(str(file))
+    while True:
+        good, frame = capture.read()
+        if not good:
+            return
+        yield frame
+
+
+def test_an_interrupted_video_is_predicted_anew_and_finished_ones_are_not(predict, clip, tmp_path, monkeypatch):
+    second = tmp_path / "second.avi"
+    second.write_bytes(clip.read_bytes())
+    assert predict(str(clip), str(second), "--out", "out").code == 0
+    files = [tmp_path / "out" / name for name in ("predictions.jsonl", "predictions.csv")]
+    whole = [file.read_text() for file in files]
+    lines = whole[0].splitlines(keepends=True)
+    (tmp_path / "out" / "videos" / "second.html").unlink()  # it is written at the video's end
+    files[0].write_text("".join(lines[:80]) + lines[80][:30])
+    watched = []
+    monkeypatch.setattr("fer.predict.Session._watched", noting(watched, Session._watched))
+    ended = predict(str(clip), str(second), "--out", "out", "--resume")
+    assert ended.code == 0, ended.err
+    assert "1 of 2 files are done" in ended.out
+    assert watched == [str(second)]
+    assert [file.read_text() for file in files] == whole
+    assert "second.html" in (tmp_path / "out" / "index.html").read_text()
+    assert "--smooth" in predict(str(clip), "--out", "out", "--resume", "--smooth", "1").line
+
+
+def noting(names, method):
+    def noted(session, clip):
+        names.append(clip.name)
+        return method(session, clip)
+
+    return noted
+
+
+@pytest.mark.slow
+def test_what_is_printed_of_a_video(predict, clip):
+    ended = predict(str(clip))
+    (line,) = ended.out.splitlines()
+    assert re.search(r"face 1, 0\.6 to 1\.\d s, \d\d frames: on average happy \d\d %", line)
+    found = [json.loads(line) for line in predict(str(clip), "--json", "--fps", "1").out.splitlines()]
+    assert [one.get("frame") for one in found] == [0, 25, None]
+
+
+def test_videos_that_cannot_be_read_alone_are_an_error(predict, tmp_path):
+    (tmp_path / "text.mkv").write_text("no video")
+    ended = predict("text.mkv")
+    assert (ended.code, ended.out.splitlines()) == (1, ["text.mkv: not a readable video"])
+
+
+def test_boxes_are_of_pictures(predict, clip, tmp_path):
+    (tmp_path / "boxes.csv").write_text("file,x,y,width,height\n")
+    assert "--boxes" in predict(str(clip), "--boxes", "boxes.csv").line
+
+
+def test_a_camera_is_predicted_until_ctrl_c(predict, clip, tmp_path, monkeypatch):
+    import cv2
+
+    from fer.inference.video import Clip
+
+    opened, grab, grabbed = cv2.VideoCapture, Clip._grab, []
+
+    def interrupted(camera):
+        grabbed.append(1)
+        if len(grabbed) > 40:
+            raise KeyboardInterrupt
+        return grab(camera)
+
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source, _: opened(str(clip) if source == 3 else source))
+    monkeypatch.setattr(Clip, "_grab", interrupted)
+    clock = iter(range(1000))
+    monkeypatch.setattr("fer.inference.video.monotonic", lambda: 100 + next(clock) / 25)
+    ended = predict("--webcam", "3", "--out", "out")
+    assert (ended.code, ended.err) == (0, "")
+    _, *found, closing = records(tmp_path / "out")
+    assert len(found) == closing["video"]["frames"] >= 38
+    assert (found[0]["file"], found[25]["time"]) == ("camera 3", 1.0)
+    assert closing["video"]["page"] == "videos/camera_3.html"
+    assert [face["emotion"] for face in found[35]["faces"]] == ["happy"]

@@ -18,9 +18,13 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import fer
+from fer.benchmarks.sets import compared as compared_sets
 from fer.data.labels import EMOTIONS
 from fer.metrics.calibration import tempered
+from fer.metrics.results import SetsRecord
 from fer.metrics.statistics import wilson
+from fer.reports.summary import set_rows
+from fer.system.records import read
 
 ROOT = Path(fer.__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -91,6 +95,59 @@ def test_metrics_are_those_of_the_predictions(file):
         assert found[name] == pytest.approx(kept[name], abs=2e-6), name
     for name, slack in (("nll", 2e-6), ("ece", 2 / 3589)):  # six digits: a face at the edge of a bin may change sides
         assert found["calibrated"][name] == pytest.approx(kept["calibrated"][name], abs=slack), name
+
+
+SETS = {"all": lambda targets: targets >= 0} | {
+    name: lambda targets, label=label: targets == label for label, name in enumerate(EMOTIONS)
+}
+
+
+def sets_of(folder, name):
+    """(N,) whether the prediction set of each face holds the label, its size, and the labels: counted by hand."""
+    kept = json.loads((RESULTS / folder / f"{name}.json").read_text())
+    held, sizes, labels = [], [], []
+    with gzip.open(RESULTS / folder / f"{name}.csv.gz", "rt", newline="") as stream:
+        for row in csv.DictReader(stream):
+            powers = {label: float(row[f"p_{label}"]) ** (1 / kept["temperature"]) for label in EMOTIONS}
+            limit = kept["sets"]["threshold"] * sum(powers.values())
+            inside = [label for label in EMOTIONS if sum(v for v in powers.values() if v > powers[label]) <= limit]
+            held.append(row["target"] in inside)
+            sizes.append(len(inside))
+            labels.append(EMOTIONS.index(row["target"]))
+    return np.array(held), np.array(sizes), np.array(labels)
+
+
+WITH_SETS = [file for file in FILES if "sets" in json.loads(file.read_text())]
+
+
+@pytest.mark.parametrize("file", WITH_SETS, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_coverage_and_size_of_sets_are_those_of_the_predictions(file):
+    sets = json.loads(file.read_text())["sets"]
+    held, sizes, labels = sets_of(file.parent.name, file.stem)
+    for name, of in SETS.items():
+        one, mask = sets["all"] if name == "all" else sets["per_class"][name], of(labels)
+        slack = 1.5 / mask.sum()  # six digits: a face at the threshold may change sides
+        assert one["n"] == mask.sum()
+        assert one["coverage"] == pytest.approx(held[mask].mean(), abs=slack), name
+        assert one["size"] == pytest.approx(sizes[mask].mean(), abs=slack), name
+        assert one["coverage_ci95"] == pytest.approx(wilson(round(one["coverage"] * one["n"]), one["n"]))
+    assert sets["threshold"] == sets["thresholds"]["at"][f"{sets['promised']:.2f}"]
+    assert fer.load("tiny").provenance.sets.at == sets["thresholds"]["at"]
+
+
+def test_what_the_page_on_predictions_states_of_sets_is_in_the_files():
+    kept = json.loads((RESULTS / "tiny" / "test.json").read_text())["sets"]
+    rows = {row[0]: row[1:] for row in set_rows(read(SetsRecord, kept))}
+    (heads, measured, _), (_, halved, _) = [
+        one for one in tables((ROOT / "docs" / "predict.md").read_text()) if one[0][0] in ("faces of test", "promised")
+    ]
+    assert heads[1:] == ["number", "coverage, 95 % interval", "mean size of a set"]
+    stated = {row[0].partition(":")[0]: tuple(row[1:]) for row in measured}
+    assert stated == {name: tuple(cell.replace("  ", " ") for cell in cells) for name, cells in rows.items()}
+    counted_again = {(row[0], row[1]): f"{row[2]}, {row[4]}" for row in compared_sets(RESULTS / "tiny", 20)}
+    kinds = ("of fer", "randomised", "plain, all faces")
+    for row in halved:
+        assert row[1:] == [counted_again[row[0], kind] for kind in kinds]
 
 
 def test_no_file_lacks_its_predictions_and_no_path_is_absolute():

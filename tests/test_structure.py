@@ -12,6 +12,7 @@ PACKAGE = Path(fer.__file__).parent
 # from the ground up: a package imports from itself and from rows above; packages of one row do not know each other
 COMMANDS = {
     "predict",
+    "explain",
     "train",
     "tune",
     "evaluate",

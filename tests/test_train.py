@@ -28,7 +28,7 @@ FIELDS = {
     "schema", "split", "n", *(name for figure in SAMPLED for name in (figure, f"{figure}_ci95")), "ece",
     "ece_if_calibrated", "ece_if_calibrated_mean", "ece_rms_debiased", "ece_adaptive", "ece_adaptive_if_calibrated",
     "ece_adaptive_if_calibrated_mean", "ece_adaptive_rms_debiased", "per_class", "confusion", "temperature",
-    "temperature_fitted_on", "calibrated", "selective", "seen_in_training", "clean", "best_epoch", "epochs",
+    "temperature_fitted_on", "calibrated", "selective", "seen_in_training", "clean", "sets", "best_epoch", "epochs",
     "wall_seconds", "train_seconds", "batch_size", "training_precision", "images_per_second", "peak_memory_mb",
     "parameters", "architecture", "pretrained", "seed", "dataset", "versions", "commit", "hardware", "finished",
     "command",
@@ -316,13 +316,17 @@ def test_overfitting_one_batch_learns_it_by_heart(train, tmp_path):
 
 def test_tensorboard_lays_train_and_val_over_each_other(train, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    assert train(*SMALL[:-1], "hydra.run.dir=out").code == 0
+    write_csv(tmp_path / "fer2013.csv")
+    assert train(*SMALL[2:-1], "data.path=fer2013.csv", "hydra.run.dir=out").code == 0
     events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
     events.Reload()
     tags = events.Tags()["scalars"]
     assert {"loss/train", "loss/val", "accuracy/train", "accuracy/val", "learning_rate"} <= set(tags)
     assert len(events.Scalars("accuracy/val")) == 3
+    started = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert HParamsPluginData.FromString(started).session_start_info.hparams["data"].string_value == "fer2013"
 
 
 def test_a_split_by_folders_and_a_size_of_ones_own(train, tmp_path):
@@ -438,7 +442,7 @@ def test_a_face_left_alone_in_the_last_batch_does_not_stop_the_run(train, tmp_pa
     assert ended.code == 0, ended.err
 
 
-def test_options_may_stand_anywhere_and_a_folder_of_ones_own_is_taken_along(train, tmp_path):
+def test_options_may_stand_anywhere_and_a_folder_of_ones_own_is_named_again(train, tmp_path):
     (tmp_path / "mine" / "optimizer").mkdir(parents=True)
     (tmp_path / "mine" / "optimizer" / "slow.yaml").write_text("name: sgd\nlr: 0.001\n")
     ended = train(*SMALL, "--config-dir", "mine", "optimizer=slow", "hydra.run.dir=out")
@@ -449,7 +453,8 @@ def test_options_may_stand_anywhere_and_a_folder_of_ones_own_is_taken_along(trai
     assert again.code == 0, again.err
     assert metrics(tmp_path / "again")["nll"] == metrics(tmp_path / "out")["nll"]
     (tmp_path / "out" / "metrics.json").unlink()
-    assert train("resume=out").code == 0
+    assert train("resume=out").line.endswith(f"add: --config-dir {tmp_path / 'mine'}")
+    assert train("resume=out", "--config-dir", "mine").code == 0
 
 
 def test_plugin_arguments_without_a_default_must_be_given(train, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """``python -m fer.benchmarks.margins fer2013.csv``: how large a square to cut around a detected face.
 
 FER2013's val faces are enlarged four times, each frame's edges repeated around it, and searched for a face. The faces
-that are found are cut out anew with several margins and classified. The frame as the data set has it is the yardstick.
+that are found are cut out anew with several margins and classified. The first two rows are the yardstick: the frame as
+the data set has it, and the same frame cut out of the enlarged picture, which states what resampling alone does.
 """
 
 import sys
@@ -15,7 +16,7 @@ from PIL import Image
 from fer.config.command import Grammar, command
 from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
-from fer.inference.crop import Crop
+from fer.inference.crop import Box, Crop
 from fer.inference.detect import Haar
 from fer.inference.predictor import Predictor
 from fer.metrics.statistics import wilson
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def table(images: NDArray[np.uint8], targets: NDArray[np.int64], network: str | Path) -> list[tuple[str, ...]]:
-    """Return a row a margin: accuracy and NLL on the faces that the detector finds; the first is the whole frame.
+    """Return a row a margin: accuracy and NLL on the faces that the detector finds; two of the whole frame first.
 
     Args:
         images: (N, 48, 48) uint8.
@@ -55,19 +56,23 @@ def table(images: NDArray[np.uint8], targets: NDArray[np.int64], network: str | 
     side = images.shape[1]
     enlarged = [_enlarged(image) for image in images]
     found = [detector(picture) for picture in enlarged]
-    kept = [place for place, faces in enumerate(found) if faces]
-    crops = {"frame": [images[place] for place in kept]}
+    kept = [index for index, faces in enumerate(found) if faces]
+    whole = Box(ENLARGED * RIM, ENLARGED * RIM, ENLARGED * side, ENLARGED * side)
+    crops = {
+        "frame": [images[index] for index in kept],
+        "frame, resampled": [Crop()(enlarged[index], whole, side) for index in kept],
+    }
     for margin in MARGINS:
         crop = Crop(margin)
         crops[f"{margin:g}"] = [
-            crop(enlarged[place], found[place][0].box, side, found[place][0].tilt) for place in kept
+            crop(enlarged[index], found[index][0].box, side, found[index][0].tilt) for index in kept
         ]
     return [_row(name, predictor.probabilities(faces), targets[kept]) for name, faces in crops.items()]
 
 
 def _enlarged(image: NDArray[np.uint8]) -> Image.Image:
     picture = Image.fromarray(np.pad(image, RIM, mode="edge"))
-    return picture.resize((ENLARGED * picture.width, ENLARGED * picture.height), Image.Resampling.BILINEAR)
+    return picture.resize((ENLARGED * picture.width, ENLARGED * picture.height), Image.Resampling.BICUBIC)
 
 
 def _row(name: str, probabilities: NDArray[np.float32], targets: NDArray[np.int64]) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Predictions of a campaign: which networks can be mixed, the choices on val, and the ensemble's results."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +16,13 @@ from fer.data.labels import SPLITS
 from fer.evaluation import scoring, test_log
 from fer.evaluation.from_predictions import PredictionsChoice, chosen_from, mixed_from, results_from
 from fer.evaluation.request import Member, of_split
-from fer.metrics.results import Results, of
+from fer.metrics.conformal import COVERAGE, Thresholds
+from fer.metrics.results import THESE_FACES, VAL, Results, of
 from fer.models import checkpoints
 from fer.runs import predictions
 from fer.runs.predictions import Predictions, name_of
 from fer.system import machine
-from fer.system.files import write_json
+from fer.system.files import read_json, write_json
 from fer.system.records import Object, plain
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def seen_in_training(file: Path) -> int | None:
     packed = file.name.endswith(".csv.gz")
     beside = file.with_name(f"{file.name.removesuffix('.csv.gz')}.json") if packed else file.with_name("metrics.json")
     try:
-        count = json.loads(beside.read_text(encoding="utf-8"))["seen_in_training"]
+        count = read_json(beside)["seen_in_training"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return count if isinstance(count, int) else None
@@ -115,7 +115,7 @@ def write_ensemble(
     files = [candidate.val if split == "val" else candidate.test for candidate in kept]
     predicted = [predictions.read(file) for file in files if file is not None]
     results = results_from(choice, predicted, split)
-    results["temperature_fitted_on"] = "these faces" if split == "val" else "val"
+    fitted_on = results["temperature_fitted_on"] = THESE_FACES if split == "val" else VAL
     data.load_split(split)
     together = predicted[0]._replace(probabilities=mixed_from(choice, predicted))
     scored = scoring.scored_faces(of_split(together, "ensemble", data, split), data, split, list(together.classes))
@@ -123,6 +123,9 @@ def write_ensemble(
         {**member, "name": candidate.name, "checkpoint": str(_checkpoint(candidate) or file)}
         for member, candidate, file in zip(results["members"], kept, files, strict=True)
     ]
+    calibration = scoring.Calibration(_thresholds(candidates, choice, data), fitted_on, kept=False)
+    unseen = _without_duplicate(data, split)
+    results["sets"] = plain(scoring.prediction_sets(scored, choice.temperature, unseen, calibration, COVERAGE))
     results |= _about(scored, data, split) | {"tta": VIEWS, "command": command, **plain(machine.provenance())}
     folder = out / name_of(split, VIEWS)
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,6 +134,15 @@ def write_ensemble(
         results["test_opened"] = _recorded(kept, of(results))
     write_json(folder / "metrics.json", results)
     return folder
+
+
+def _thresholds(candidates: Sequence[Candidate], choice: PredictionsChoice, data: FERDataModule) -> Thresholds:
+    """Return the thresholds of the ensemble's prediction sets, calibrated on val as those of a single network."""
+    (_, (first, *_)) = candidates_on_val(candidates)  # whose order of faces that of the mixture is
+    dataset = data.load_split("val")
+    together = of_split(first._replace(probabilities=choice.probabilities), "ensemble", data, "val")
+    unseen = _without_duplicate(data, "val")
+    return scoring.calibrated_sets(together.numpy(), dataset.targets.numpy(), unseen, choice.temperature)
 
 
 def _checkpoint(candidate: Candidate) -> Path | None:

@@ -1,12 +1,12 @@
 """``best.json``: the request, plan, measurements, trainings and results of a campaign. No torch here."""
 
-import re
 import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from fer.campaign.plan import Pace, Training
+from fer.config.trust import settable
 from fer.metrics.results import SelectionRecord
 from fer.runs.run_folder import CAMPAIGN
 from fer.system import records
@@ -18,8 +18,6 @@ FILE = CAMPAIGN.mark
 SCHEMA = 1
 PARTS = ("members", "students", "small")
 ROLES = ("member", "student", "small")
-# key=value of fer.train, without Hydra's keys and plugins, which import modules: a campaign's folder is not trusted
-SETTING = re.compile(r"(?!hydra\b|plugins\b)[a-z_]+(?:[./][a-z0-9_]+)*=.*", re.DOTALL)
 State = Literal["waiting", "running", "done", "stopped", "failed", "left out"]
 STATES: tuple[State, ...] = ("waiting", "running", "done", "stopped", "failed", "left out")
 USABLE: tuple[State, ...] = ("done", "stopped")  # states of networks that have a best epoch
@@ -296,7 +294,7 @@ def _sound(record: Record) -> bool:
     for pace in record.measured.values():
         numbers += [pace.train, pace.val, pace.fixed]
     overrides = [text for network in record.networks for text in network.overrides]
-    allowed = all(SETTING.fullmatch(text) for text in (*overrides, *record.request.settings))
+    allowed = all(map(settable, (*overrides, *record.request.settings)))
     sound = all(isinstance(number, int | float) for number in numbers) and all(isinstance(one, str) for one in texts)
     return sound and allowed and record.request.hours > 0
 

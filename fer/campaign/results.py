@@ -8,7 +8,7 @@ from pathlib import Path
 from fer.campaign.earlier import VIEWS
 from fer.models.share import without_folders
 from fer.runs.predictions import name_of
-from fer.system.files import written_whole
+from fer.system.files import read_json, written_whole
 
 EVALUATIONS = (("val", "none"), ("val", VIEWS), ("test", "none"), ("test", VIEWS))
 
@@ -40,7 +40,7 @@ def write(name: str, run: Path, evaluations: Path, out: Path) -> Path | None:
 
 def _write_one(source: Path, target: Path) -> None:
     """Write an evaluation as ``<target>.json`` and ``<target>.csv.gz``."""
-    contents = json.loads((source / "metrics.json").read_text(encoding="utf-8"))
+    contents = read_json(source / "metrics.json")
     with written_whole(target.with_name(f"{target.name}.json")) as stream:
         stream.write(without_folders(json.dumps(contents, indent=2)) + "\n")
     with (

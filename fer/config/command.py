@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NoReturn
 
-from fer.config.errors import FerError, Interrupted, with_options
+from fer.config.errors import FerError, Interrupted, visible, with_options
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -28,6 +28,7 @@ def command(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Cal
     def wrap(main: Main) -> Main:
         @functools.wraps(main)
         def guarded(argv: Sequence[str] | None = None) -> int:
+            logging.setLogRecordFactory(Visible)
             logging.raiseExceptions = False  # a closed pipe, as of "| head", must not flood the terminal
             _open_streams()
             logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # else reports its cache
@@ -37,6 +38,10 @@ def command(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Cal
             try:
                 with with_options(options):
                     return main(argv)
+            except Shown:
+                raise
+            except SystemExit as error:
+                return _print_error(name, f"ended before its end: a network or plugin called exit({error.code})", 1)
             except FerError as error:
                 return _print_error(name, str(error), 1)
             except Interrupted as error:
@@ -64,6 +69,18 @@ def _open_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
+class Visible(logging.LogRecord):
+    """A log message whose names, which files state, cannot control the terminal."""
+
+    def getMessage(self) -> str:
+        """Return the message with its control characters as escapes."""
+        return visible(super().getMessage())
+
+
+class Shown(SystemExit):
+    """Ends a command that has printed what it was asked to, such as its help."""
+
+
 class Grammar(argparse.ArgumentParser):
     """An argument parser whose errors are one line and exit code 1, like every other error."""
 
@@ -73,11 +90,15 @@ class Grammar(argparse.ArgumentParser):
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
         return arguments, f"{self.prog} {shlex.join(sys.argv[1:] if argv is None else argv)}".strip()
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End after the help; any other exit is not the command's own."""
+        raise Shown(status)
+
     def error(self, message: str) -> NoReturn:
         """Raise the error that argparse would print after the usage."""
         raise FerError(f"{message}; --help lists the options")
 
 
 def _print_error(name: str, message: str, code: int) -> int:
-    print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{name}: {visible(' '.join(message.split()))}", file=sys.stderr)
     return code

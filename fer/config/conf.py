@@ -1,10 +1,12 @@
 """The configuration's files and its values as text: where ``conf/`` is, YAML, quoting for Hydra's grammar."""
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer.config.errors import FerError
 
 VERSION_BASE = "1.3"
+DEEPEST = 50  # levels of a configuration in YAML; a run's has five
 PLAIN_WORD = r"(?!(?:null|true|false|on|off|yes|no|nan|inf)$)[A-Za-z_][A-Za-z0-9_./-]*"  # text without need of quotes
 FAULTS = (HydraException, OmegaConfBaseException, ValueError)  # Hydra's exceptions for a faulty command line
 
@@ -40,14 +43,21 @@ def as_yaml(values: Mapping[str, Any]) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
 
 
-def stored(folder: Path, name: str) -> Any:
-    """Return a configuration file of a run folder, as plain values.
+def from_yaml(text: str) -> Any:
+    """Return a YAML text, such as a stored configuration, as plain values; interpolations stay as they are.
 
-    Args:
-        folder: run folder.
-        name: "config.yaml", "hydra.yaml" or "overrides.yaml".
+    Raises:
+        ValueError: it has aliases, of which ten lines can grow to a billion entries, or too many levels.
+        yaml.YAMLError, OmegaConfBaseException: it is no configuration.
     """
-    return OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / name), resolve=False)
+    depth = 0
+    for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"line {event.start_mark.line + 1}: aliases are refused")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"it has more than {DEEPEST} levels")
+    return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
 
 
 def search_paths(overrides: Sequence[str]) -> list[str]:

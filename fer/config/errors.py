@@ -4,12 +4,34 @@ An error is one line: the wrong value, its key or location, and the correct valu
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+
+# control characters, which move the cursor or set a terminal's title, and marks that turn the direction of writing
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """Return a text with its control characters as escapes, such as those of a screen's colours; line ends stay."""
+    return HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def in_one_line(text: str) -> str:
+    """Return a text from a file, such as a name, with its control characters and line ends as escapes."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 class FerError(Exception):
     """An error that the user can correct; its message is one line."""
+
+
+class NotFinite(FerError):
+    """A network's values became NaN or infinite; nothing of that epoch is saved or scored."""
+
+
+class OutOfMemory(FerError):
+    """The memory of the computer or of the GPU is exhausted."""
 
 
 class Interrupted(BaseException):

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,20 +23,34 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from fer.config.command import Shown
 from fer.config.conf import FAULTS, VERSION_BASE, conf_folder, plain, quoted
 from fer.config.errors import FerError, setting
 from fer.config.explain import explain, nearest
 from fer.config.schema import REQUIRED, keyword_parameters
 from fer.config.settings import leaves
+from fer.config.trust import refuse_code
+
+HYDRAS_OWN = ("hydra._internal.core_plugins.", "hydra_plugins.")  # packages of launchers and sweepers
+OF_A_RUN = (
+    "overrides.",
+    "runtime.",
+    "job.override_dirname",
+    "mode",
+)  # keys of Hydra that depend on the run's overrides
 
 
 def run(
-    task: Callable[[DictConfig], Any], arguments: Sequence[str], check: Callable[[DictConfig], Any] | None = None
+    task: Callable[[DictConfig], Any],
+    arguments: Sequence[str],
+    check: Callable[[DictConfig], Any] | None = None,
+    within: Callable[[Path], AbstractContextManager[Any]] = nullcontext,
 ) -> None:
     """Run ``task`` under Hydra with these command-line arguments.
 
@@ -44,6 +58,7 @@ def run(
         task: function of the composed configuration.
         arguments: command line.
         check: function of the configuration, called before the run's folder is made; it raises to refuse the run.
+        within: function of the run's folder that returns a context, entered before Hydra writes into the folder.
 
     Raises:
         FerError: the command line or the configuration is faulty, or the task or the check raises it.
@@ -58,32 +73,44 @@ def run(
             raised.append(error)
             return None
 
-    if any(argument.startswith("-") for argument in arguments):
-        _run_with_options(caught, arguments)
-    else:
-        _run_plainly(caught, arguments, check)
-    if raised:
-        raise raised[0]
+    @functools.wraps(task)
+    def caught_within(config: DictConfig) -> Any:
+        stack.enter_context(within(Path(HydraConfig.get().runtime.output_dir)))
+        return caught(config)
+
+    with ExitStack() as stack:
+        if any(argument.startswith("-") for argument in arguments):
+            _run_with_options(caught_within, arguments)
+        else:
+            _run_plainly(caught, arguments, check, lambda folder: stack.enter_context(within(folder)))
+        if raised:
+            raise raised[0]
 
 
 def _run_with_options(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
     main = hydra.main(version_base=VERSION_BASE, config_path=str(conf_folder()), config_name="config")(task)
     with _command_line(arguments), _raising():
         try:
+            _check_beforehand(arguments)
             main()
         except FAULTS as error:
             raise FerError(explain(error, arguments)) from error
 
 
 def _run_plainly(
-    task: Callable[[DictConfig], Any], overrides: Sequence[str], check: Callable[[DictConfig], Any] | None
+    task: Callable[[DictConfig], Any],
+    overrides: Sequence[str],
+    check: Callable[[DictConfig], Any] | None,
+    enter: Callable[[Path], None],
 ) -> None:
     """Run a task as ``hydra.main`` does, but compose once, and check before the run's folder is made."""
     try:
         with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
             config = compose("config", [*overrides, "hydra.mode=RUN"], return_hydra_config=True)
+            _refuse_foreign(config, overrides)
             if check:
                 check(_without_hydra(config))
+            enter(Path(config.hydra.run.dir))
             callbacks = Callbacks(config)
             callbacks.on_run_start(config=config, config_name="config")
             context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=callbacks)
@@ -91,6 +118,40 @@ def _run_plainly(
             callbacks.on_run_end(config=config, config_name="config", job_return=ended)
     except FAULTS as error:
         raise FerError(explain(error, overrides)) from error
+
+
+def _check_beforehand(arguments: Sequence[str]) -> None:
+    """Check the settings of Hydra as ``_refuse_foreign`` does, before ``hydra.main`` acts on them."""
+    given = get_args_parser().parse_intermixed_args(list(arguments)).overrides
+    overrides = [text for text in given if not text.startswith("sweep.job=")]  # a list, which only a sweep takes
+    with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+        _refuse_foreign(compose("config", overrides, return_hydra_config=True), overrides)
+
+
+def _refuse_foreign(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse settings of Hydra from files outside ``conf/``: Hydra calls what its callbacks and loggers name.
+
+    Raises:
+        FerError: a file of a search path sets a key of Hydra, or a launcher is none of Hydra's.
+    """
+    kinds = [str(config.hydra[name].get("_target_")) for name in ("launcher", "sweeper")]
+    if foreign := [kind for kind in kinds if not kind.startswith(HYDRAS_OWN)]:
+        raise FerError(f"hydra/launcher: {foreign[0]} is refused; only launchers and sweepers of Hydra are called")
+    if not any("hydra.searchpath" in text or ".." in text for text in overrides):
+        return  # every file is one of conf/
+    own = compose("config", [text for text in overrides if text.startswith("hydra")], return_hydra_config=True)
+    before, after = (_of_hydra(each) for each in (own, config))
+    changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+    if changed:
+        raise FerError(
+            f"hydra.{changed[0]}: a file of the search path sets it; settings of Hydra are taken from the command line"
+        )
+
+
+def _of_hydra(config: DictConfig) -> dict[str, Any]:
+    """Return key -> value of Hydra's settings, without those that depend on the overrides of the run."""
+    values: Any = OmegaConf.to_container(config.hydra, resolve=False)
+    return {key: value for key, value in leaves(values) if not key.startswith(OF_A_RUN)}
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
@@ -188,7 +249,11 @@ def tidied(arguments: Sequence[str]) -> list[str]:
     """
     parser = get_args_parser()
     parser.error = _refuse_option  # type: ignore[method-assign]
+    parser.exit = _end_shown  # type: ignore[method-assign]
     parsed = parser.parse_intermixed_args(list(arguments))
+    for option in ("config_path", "config_name", "experimental_rerun"):  # other files, or a pickled object
+        if getattr(parsed, option) is not None:
+            raise FerError(f"--{option.replace('_', '-')}: refused; name a folder of configuration with --config-dir")
     overrides: list[str] = parsed.overrides
     rest = list(arguments)
     for override in overrides:
@@ -222,6 +287,10 @@ def with_folder(arguments: Sequence[str], key: str) -> list[str]:
     return [*rest, f"{key}={quoted(parsed.out)}"]
 
 
+def _end_shown(status: int = 0, message: str | None = None) -> NoReturn:
+    raise Shown(status)
+
+
 def _refuse_option(message: str) -> NoReturn:
     message = message.replace("(choose from 'all'", "(choose from 'models', 'all'")  # Hydra does not know 'models'
     raise FerError(f"{message}; python -m fer.train --help lists options and keys")
@@ -240,13 +309,14 @@ def value_of(override: str) -> Any:
 
 
 def refuse_additions(arguments: Sequence[str]) -> None:
-    """Refuse overrides that add (+key) or delete (~key): every valid key has a default.
+    """Refuse overrides that add (+key) or delete (~key), since every valid key has a default, or that name code.
 
     Raises:
-        FerError: an override adds or deletes; the message names the nearest valid key.
+        FerError: an override adds or deletes; the message names the nearest valid key. See ``trust.refuse_code`` too.
     """
+    refuse_code(arguments)
     for argument in arguments:
-        if re.match(r"\+{1,2}(?!hydra)[\w./@]+", argument):
+        if re.match(r"\+{1,2}[\w./@]+", argument):
             key = argument.lstrip("+").split("=")[0]
             raise FerError(f"{argument}: keys cannot be added; every key has a default{nearest(key, ())}")
         if argument.startswith("~"):
@@ -264,7 +334,7 @@ def import_plugins(names: Sequence[str]) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except Exception as error:  # a plugin is the user's code and may raise anything
+        except (Exception, SystemExit) as error:  # a plugin is the user's code and may raise anything, or exit
             raise FerError(
                 f"{setting('plugins', name)}: could not be imported ({type(error).__name__}: {error})"
             ) from error

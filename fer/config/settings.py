@@ -92,7 +92,7 @@ class DataSettings:
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     on_bad: Literal["error", "skip"] = "error"
     cache: str | None = "auto"
-    synthetic_count: Annotated[int, Range(140)] = 7000
+    synthetic_count: Annotated[int, Range(140, 1_000_000)] = 7000
     synthetic_seed: Seed = 0
 
     def seen(self, size: int) -> int:
@@ -182,6 +182,8 @@ class TrainerSettings:
         channels_last: store images with channels innermost, which convolutions prefer.
         allocator: keep freed memory instead of returning it to the system (Linux, glibc, CPU).
         bar: show a live bar in a terminal; each epoch prints a line in any case.
+        halve_batch_on_oom: where memory runs out before the first checkpoint, begin again with half of
+            ``data.batch_size``, as often as it takes.
         profile: record where the time of steps 6 to 15 goes, by ``torch.profiler``.
     """
 
@@ -199,6 +201,7 @@ class TrainerSettings:
     channels_last: bool = True
     allocator: bool = True
     bar: bool = True
+    halve_batch_on_oom: bool = False
     profile: bool = False
 
 
@@ -227,6 +230,18 @@ class DistillSettings:
     teachers: list[str] = field(default_factory=list)
     weight: Annotated[float, Range(0, 1, above=True)] = 0.5
     temperature: AboveZero = 2.0
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """When ``last.ckpt`` is written besides the ends of epochs.
+
+    Args:
+        minutes: write it within an epoch too, each time so many minutes have passed since the last writing; None writes
+            at the ends of epochs and at a signal alone.
+    """
+
+    minutes: AboveZero | None = None
 
 
 @dataclass(frozen=True)
@@ -339,6 +354,7 @@ class TrainSettings:
             the last stage has ``data.image_size``, and the best epoch is one of it. Empty trains at full size.
         lr_finder: plot the loss against the learning rate, and end without training.
         budget: the time that the run may take.
+        checkpoint: when checkpoints are written.
         distill: networks to learn from.
         sweep: settings of a command line with ``-m``; the defaults in each run.
     """
@@ -363,6 +379,7 @@ class TrainSettings:
     stages: list[list[int]] = field(default_factory=list)
     lr_finder: bool = False
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     distill: DistillSettings = field(default_factory=DistillSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
 

@@ -29,7 +29,7 @@ from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS
 from fer.data.load import read_faces
 from fer.metrics.results import Excluded
-from fer.system.files import written_whole
+from fer.system.files import opened_text, written_whole
 
 HEADS = ("row", "reason", "suggestion", "split", "label", "group", "score")
 REQUIRED = HEADS[:3]
@@ -85,14 +85,14 @@ def read(file: Path) -> Exclusions:
     if not file.is_file():
         raise FerError(f"{name}: no such file; expected an audit.csv written by python -m fer.audit")
     try:
-        with open(file, newline="", encoding="utf-8-sig") as stream:
+        with opened_text(file) as stream:
             identity = dict(re.findall(r"\b(fingerprint|image_size|split)=(\w+)", stream.readline()))
             if len(identity) < 3 or not re.fullmatch("[0-9]{1,4}", identity["image_size"]):
                 raise FerError(
                     f"{name}, line 1: names no fingerprint, image_size and split; expected fer.audit's audit.csv"
                 )
             reasons = _reasons(csv.DictReader(stream), name)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise FerError(f"{name}: is no CSV file ({error})") from error
     rows = np.unique(np.array([row for listed in reasons.values() for row in listed], np.int64))
     return Exclusions(rows, reasons, identity["fingerprint"], int(identity["image_size"]), identity["split"])

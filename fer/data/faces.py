@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError, setting
+from fer.config.errors import FerError, in_one_line, setting
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
 
 UNKNOWN = -1  # an unlabelled face's target; the split of a face whose source names none
@@ -153,11 +153,11 @@ class BadRows:
             raise FerError(
                 f"{where}: {problem}; {setting('data.on_bad', 'skip')} leaves such rows out, counted and listed"
             )
-        self.messages.append(f"{where}: {problem}")
+        self.messages.append(in_one_line(f"{where}: {problem}"))
 
 
 def some(items: Iterable[object], most: int = 5) -> str:
     """Return the first items as text, with the number of further ones: "a, b and 3 more"."""
-    texts = [str(item) for item in items]
+    texts = [in_one_line(str(item)) for item in items]
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more

@@ -30,6 +30,7 @@ from fer.evaluation.request import (
 from fer.evaluation.selection import Chosen, Selection, answering, chosen, selected
 from fer.inference.ensemble import disagreement, mixed
 from fer.metrics import results as metrics_json
+from fer.metrics.conformal import COVERAGE
 from fer.metrics.results import (
     SCHEMA,
     Annotators,
@@ -40,6 +41,7 @@ from fer.metrics.results import (
     NetworkRecord,
     Pretrained,
     Results,
+    SetsRecord,
     Teacher,
 )
 from fer.models import checkpoints
@@ -172,6 +174,7 @@ def _results(this: _Evaluation, baseline: Baseline | None, command: str) -> tupl
         seen_in_choice=overlap(images, training.hashes("val", images.shape[-1])),
         clean=None if kept is None else scoring.clean(together, targets, kept, classes),
         answering=None if request.error_rate is None else answering(choice, request.error_rate, scored),
+        sets=_sets(scored, choice, kept, request),
         against=None if baseline is None else baseline.compared(together, targets, images, kept, this.tables),
         annotators=agreement_with_votes(data, request.split, targets, together),
         architecture=" + ".join(dict.fromkeys(network.architecture for network in networks)),
@@ -185,6 +188,13 @@ def _results(this: _Evaluation, baseline: Baseline | None, command: str) -> tupl
         machine=machine.provenance(),
         command=command,
     ), scored
+
+
+def _sets(scored: Scored, choice: Chosen, kept: NDArray[np.bool_] | None, request: Request) -> SetsRecord | None:
+    """Return coverage and size of the prediction sets; None where nothing has calibrated them."""
+    if choice.sets is None or choice.temperature is None:
+        return None
+    return scoring.prediction_sets(scored, choice.temperature, kept, choice.sets, request.coverage or COVERAGE)
 
 
 def check_classes(member: Member, data: FERDataModule) -> None:

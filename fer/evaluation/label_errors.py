@@ -7,7 +7,6 @@ by noise rate. The networks err more often than the labels: a person has to judg
 """
 
 import importlib.util
-import json
 import logging
 import warnings
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from fer.data.audit.inspection import Suspects
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS
 from fer.runs import predictions, run_folder
-from fer.system.files import readable
+from fer.system.files import read_json, readable
 from fer.system.records import read
 
 log = logging.getLogger(__name__)
@@ -92,7 +91,7 @@ def described(folder: Path, known: set[str], faces: Faces) -> str:
     """
     file = folder / "metrics.json"
     with readable(file):
-        found = read(_Run, json.loads(file.read_text(encoding="utf-8")))
+        found = read(_Run, read_json(file))
     seen = found.dataset.fingerprint
     if seen not in known:
         raise FerError(

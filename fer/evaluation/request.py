@@ -1,6 +1,5 @@
 """The request for an evaluation: networks, and the faces that they are scored on."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from fer.models import EmotionClassifier, checkpoints
 from fer.models.provenance import Dataset
 from fer.runs import predictions
 from fer.runs.predictions import Predictions
+from fer.system.files import read_json
 from fer.system.records import read
 
 # data settings that change neither the faces of val and test nor their labels
@@ -48,6 +48,7 @@ class Request:
         choose: choose the networks of the ensemble and their weights, greedily on val.
         against: run, checkpoint, or folder or file of predictions to compare with.
         error_rate: target share of wrong answers, for which to find the least confidence.
+        coverage: of the prediction sets; None for the usual one, where no more than was asked for has to be computed.
         batch_size: faces at a time.
         on_gpu: compute on the GPU.
     """
@@ -65,6 +66,7 @@ class Request:
     choose: bool = False
     against: str | None = None
     error_rate: float | None = None
+    coverage: float | None = None
     batch_size: int = 128
     on_gpu: bool = False
 
@@ -89,7 +91,7 @@ class Member(NamedTuple):
         if self.file.name != "best.ckpt":
             return None
         try:
-            return read(Trained, json.loads((self.run / "metrics.json").read_text(encoding="utf-8")))
+            return read(Trained, read_json(self.run / "metrics.json"))
         except (OSError, ValueError, LookupError, TypeError):  # a checkpoint may lie anywhere
             return None
 

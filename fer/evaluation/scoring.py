@@ -1,7 +1,8 @@
 """Metrics of a split: one path for the end of a training and for ``fer.evaluate``."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fer.data.datamodule import FERDataModule
-from fer.metrics import classification
+from fer.metrics import classification, conformal
 from fer.metrics.calibration import area_under_risk, risk_by_coverage, tempered
-from fer.metrics.results import Measured, Scores, Selective, Soft
+from fer.metrics.results import Measured, Scores, Selective, SetScores, SetsRecord, Soft
+from fer.metrics.statistics import Interval, mean_interval, wilson
 from fer.runs.predictions import Scored
 
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # shares of the faces, the most confident first, whose error is reported
@@ -103,3 +105,80 @@ def selective(scored: Scored, temperature: float) -> Selective:
     indices = [max(1, round(coverage * len(risk))) - 1 for coverage in COVERAGES]
     errors = {f"{coverage:g}": float(risk[index]) for coverage, index in zip(COVERAGES, indices, strict=True)}
     return Selective(area_under_risk(risk), errors)
+
+
+# --- prediction sets ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where the thresholds of prediction sets come from.
+
+    Args:
+        thresholds: of all coverages.
+        on: the faces that gave them, in words.
+        kept: whether they are those of the network's file.
+    """
+
+    thresholds: conformal.Thresholds
+    on: str
+    kept: bool
+
+
+def calibrated_sets(
+    probabilities: NDArray[np.floating[Any]],
+    targets: NDArray[np.integer[Any]],
+    unseen: NDArray[np.bool_] | None,
+    temperature: float,
+) -> conformal.Thresholds:
+    """Return the thresholds of prediction sets that val gives, of its faces without a duplicate in train.
+
+    Args:
+        probabilities: (N, C) of val, before the temperature.
+        targets: (N,) labels.
+        unseen: (N,) the faces without such a duplicate; None, for all, where that is not known.
+        temperature: fitted on val.
+    """
+    kept = np.ones(len(targets), np.bool_) if unseen is None else unseen
+    return conformal.Thresholds.calibrated(tempered(probabilities[kept], temperature), targets[kept])
+
+
+def prediction_sets(
+    scored: Scored, temperature: float, unseen: NDArray[np.bool_] | None, calibration: Calibration, coverage: float
+) -> SetsRecord:
+    """Return coverage and size of the prediction sets of N faces, over all and for each class.
+
+    Args:
+        scored: the faces.
+        temperature: with which the thresholds were calibrated.
+        unseen: (N,) the faces that were not trained on; None where that is not known.
+        calibration: the thresholds.
+        coverage: that is promised.
+    """
+    threshold = calibration.thresholds.threshold(coverage)
+    sets = conformal.sets(tempered(scored.probabilities, temperature), threshold)
+    faces = {name: scored.targets == index for index, name in enumerate(scored.classes)}
+    clean = None if unseen is None or not unseen.any() else _set_scores(sets[unseen], scored.targets[unseen])
+    return SetsRecord(
+        promised=coverage,
+        threshold=threshold,
+        calibrated_on=calibration.on,
+        kept=calibration.kept,
+        thresholds=calibration.thresholds,
+        scores=_set_scores(sets, scored.targets),
+        clean=clean,
+        per_class={name: _set_scores(sets[mask], scored.targets[mask]) for name, mask in faces.items()},
+    )
+
+
+def _set_scores(sets: NDArray[np.bool_], targets: NDArray[np.integer[Any]]) -> SetScores:
+    count, classes = sets.shape
+    covered, size = int(sets[np.arange(count), targets].sum()), sets.sum(1)
+    return SetScores(
+        n=count,
+        coverage=covered / count if count else None,
+        coverage_ci95=Interval(*wilson(covered, count)) if count else None,
+        size=float(size.mean()) if count else None,
+        size_ci95=mean_interval(size),
+        sizes=tuple(np.bincount(size, minlength=classes + 1)[1:].tolist()),
+    )

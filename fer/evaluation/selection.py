@@ -17,6 +17,7 @@ from torch import Tensor
 from fer.config.errors import FerError
 from fer.evaluation.leakage import TrainingData
 from fer.evaluation.request import Given, Member, Request, Tables, with_weights
+from fer.evaluation.scoring import Calibration, calibrated_sets
 from fer.inference.ensemble import (
     Choice,
     chosen_greedily,
@@ -49,6 +50,7 @@ class Chosen:
         threshold: for the target error rate; None where none was asked for or none can promise it.
         kept: whether the temperature is the one in the network's checkpoint.
         chosen_on: the faces that the threshold was chosen on, in words.
+        sets: thresholds of the prediction sets; None where the network's file has none and val was not read.
     """
 
     weights: Tensor
@@ -58,6 +60,7 @@ class Chosen:
     threshold: Threshold | None = None
     kept: bool = False
     chosen_on: str = ""
+    sets: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def chosen(
     scored: OnVal | None,
     selection: Selection | None = None,
 ) -> Chosen:
-    """Return weights, temperatures and threshold.
+    """Return weights, temperatures, threshold of confidence and thresholds of prediction sets.
 
     Weights that are fitted on val weigh networks whose logits are divided by their own temperatures, fitted there too;
     equal weights need no val and take the networks as they are.
@@ -155,20 +158,25 @@ def chosen(
         FerError: val is needed and cannot be read.
     """
     alone = len(members) == 1 and request.views == "none"
-    needed = request.weights == "val" or request.error_rate is not None
     weights = equal_weights(len(members)) if selection is None else selection.weights
     own = torch.ones_like(weights) if selection is None else selection.temperatures
     sealed = members[0].model.provenance.temperature if isinstance(members[0], Member) else None
+    fitted_on = VAL if scored is None else THESE_FACES
+    sets = _kept_sets(members[0], fitted_on) if alone and sealed is not None else None
+    needed = request.weights == "val" or request.error_rate is not None
+    needed = needed or (request.coverage is not None and sets is None)
     if alone and sealed is not None and not needed:
-        return Chosen(weights, own, sealed, VAL if scored is None else THESE_FACES, kept=True)
+        return Chosen(weights, own, sealed, fitted_on, kept=True, sets=sets)
     why = "" if training.shared else "the networks were chosen on different val faces"
     why = why or ("" if scored is not None else training.missing)
     if why and needed:
-        raise FerError(f"--weights val and --error-rate choose on the val split of the training, but {why}")
+        raise FerError(
+            f"{_choices_on_val(request)}: what it needs is chosen on the val split of the training, but {why}"
+        )
     if why:
         log.warning("no temperature: %s", why)
         kept_one = alone and sealed is not None
-        return Chosen(weights, own, sealed if alone else None, VAL if kept_one else "", kept=kept_one)
+        return Chosen(weights, own, sealed if alone else None, VAL if kept_one else "", kept=kept_one, sets=sets)
     predicted, targets, kept = scored or (selection.on_val if selection else training.val(request, members))
     if request.weights == "val":
         own = own_temperatures(predicted, targets)
@@ -180,8 +188,25 @@ def chosen(
         kept, chosen_on = np.ones(len(labels), np.bool_), "all of val, since its duplicates in train are not known"
     if request.error_rate is not None:
         threshold = threshold_for(request.error_rate, tempered(chances[kept], temperature), labels[kept])
-    fitted_on = VAL if scored is None else THESE_FACES
-    return Chosen(weights, own, temperature, fitted_on, threshold, alone and sealed is not None, chosen_on)
+    if sets is None:
+        sets = Calibration(calibrated_sets(chances, labels, kept, temperature), fitted_on, kept=False)
+    return Chosen(weights, own, temperature, fitted_on, threshold, alone and sealed is not None, chosen_on, sets)
+
+
+def _kept_sets(network: Given, fitted_on: str) -> Calibration | None:
+    """Return the thresholds of prediction sets that a network's file has."""
+    kept = network.model.provenance.sets if isinstance(network, Member) else None
+    return None if kept is None else Calibration(kept, fitted_on, kept=True)
+
+
+def _choices_on_val(request: Request) -> str:
+    """Return the options of a request that need val, in words."""
+    options = {
+        "--weights val": request.weights == "val",
+        "--error-rate": request.error_rate is not None,
+        "--coverage": request.coverage is not None,
+    }
+    return ", ".join(option for option, given in options.items() if given)
 
 
 def answering(chosen: Chosen, target_error: float, scored: Scored) -> Answering:

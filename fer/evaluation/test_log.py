@@ -3,7 +3,6 @@
 A metric on test is worth most the first time: whatever is chosen after it is chosen on test.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from fer.evaluation.request import Member
 from fer.metrics import results
 from fer.metrics.results import Results
 from fer.system import records
-from fer.system.files import read_list, write_json
+from fer.system.files import read_json, read_list, write_json
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ def _unrecorded(member: Member) -> list[Access]:
     found = []
     for file in sorted((member.run / "evaluations").glob("*/metrics.json")):
         try:
-            evaluated = results.of(json.loads(file.read_text(encoding="utf-8")))
+            evaluated = results.of(read_json(file))
         except (ValueError, LookupError, TypeError, AttributeError):
             continue  # another file of that name
         checkpoint = evaluated.evaluation.checkpoint if evaluated.evaluation else ""

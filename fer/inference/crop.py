@@ -87,6 +87,8 @@ class Crop:
         side = self.margin * box.side
         x, y = box.centre
         y += self.shift * box.height
+        if grey.size == (size, size) and not tilt and (x, y, side) == (size / 2, size / 2, size):
+            return np.asarray(grey)  # cut out already, at this size: nothing below would change a pixel
         reach = side / 2 * (math.sqrt(2) if tilt else 1.0)
         region, left, top = _region(grey, x - reach, y - reach, x + reach, y + reach)
         x, y = x - left, y - top
@@ -103,7 +105,10 @@ def _region(grey: Image.Image, left: float, top: float, right: float, bottom: fl
     inner = (min(max(x0, 0), grey.width - 1), min(max(y0, 0), grey.height - 1))
     outer = (min(max(x1, 1), grey.width), min(max(y1, 1), grey.height))
     outer = (max(outer[0], inner[0] + 1), max(outer[1], inner[1] + 1))
-    pixels = np.asarray(grey.crop((*inner, *outer)))
+    part = grey.crop((*inner, *outer))
+    if (*inner, *outer) == (x0, y0, x1, y1):
+        return part, x0, y0
+    pixels = np.asarray(part)
     padded = np.pad(
         pixels,
         ((max(inner[1] - y0, 0), max(y1 - outer[1], 0)), (max(inner[0] - x0, 0), max(x1 - outer[0], 0))),

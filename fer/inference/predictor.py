@@ -3,21 +3,23 @@
 ``fer.Predictor("tiny")(["photo.jpg", an_array])`` returns a list of faces for each picture.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.data.readers.images import PictureError, read_grey, to_grey
 from fer.inference import detect
 from fer.inference.crop import Box, Crop
+from fer.metrics import conformal
 from fer.models import EmotionClassifier, checkpoints
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
@@ -25,8 +27,12 @@ Picture = str | Path | Image.Image | NDArray[np.uint8]
 MOST_PIXELS = 200_000_000  # of a picture; today's telephones take that many
 LEAST_SIDE = 24  # pixels of a box's side; of val faces shrunk to it `tiny` predicts 52 % right, of whole ones 68
 SMALL_SIDE = 32  # pixels, below which an answer counts as uncertain
-SURE = 0.5  # least probability of an answer that is not uncertain
-FACES_AT_ONCE = 256
+SURE = 0.5  # least probability of an answer that is not uncertain, of a network without prediction sets
+FACES_AT_ONCE, PICTURES_AT_ONCE = 256, 32
+WITHOUT_SETS = (  # and how to get them
+    "no prediction sets: the file of this network has no thresholds for them; python -m fer.evaluate NETWORK "
+    "--coverage 0.9 calibrates them on val, and python -m fer.share EVALUATION NAME.safetensors writes a file with them"
+)
 
 
 @dataclass(frozen=True)
@@ -38,18 +44,24 @@ class Face:
         emotion: the most probable.
         probability: of it, calibrated.
         probabilities: emotion -> probability, calibrated; they sum to 1.
-        uncertain: the probability is below 0.5, or the face is smaller than 32 pixels.
+        emotions: of the prediction set, the most probable first: with the promised probability one of them is the
+            label. Empty where the network has no thresholds of such sets.
+        uncertain: the set holds more than one emotion (without a set, the probability is below 0.5), or the face is
+            smaller than 32 pixels, for which nothing is promised.
         detector_score: of the detector; no probability. None where the box was given.
         tilt: by how many degrees the face is turned clockwise.
+        track: number of the face in its video; None on a picture.
     """
 
     box: Box
     emotion: str
     probability: float
     probabilities: Mapping[str, float]
+    emotions: tuple[str, ...]
     uncertain: bool
     detector_score: float | None = None
     tilt: float = 0.0
+    track: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,13 @@ class Answer:
     size: tuple[int, int]
 
 
+class _Found(NamedTuple):
+    chosen: Sequence[detect.Detection]
+    crops: Sequence[NDArray[np.uint8]]
+    too_small: int
+    size: tuple[int, int]
+
+
 class Predictor:
     """Predicts the emotions on the faces of pictures.
 
@@ -80,20 +99,24 @@ class Predictor:
         largest: predict the largest face of each picture alone.
         margin: side of the square that is cut out, as a multiple of that of the box; default: the detector's.
         device: to compute on.
+        coverage: promised share of faces whose prediction set holds the label; None for 0.9, of networks that have the
+            thresholds for it.
 
     Raises:
-        FerError: the network or the detector cannot be had.
+        FerError: the network or the detector cannot be had; the coverage is out of range, or the network has no
+            thresholds for it.
     """
 
     def __init__(
         self, network: str | Path | EmotionClassifier = "tiny", *, detector: str | detect.Detector = "haar",
         detector_model: str | Path | None = None, largest: bool = False, margin: float | None = None,
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "cpu", coverage: float | None = None,
     ) -> None:  # fmt: skip
         self.model = network if isinstance(network, EmotionClassifier) else checkpoints.load(network)
         self.model = self.model.to(device, memory_format=torch.channels_last).eval()
         self.device, self.largest, self._detector, self._margin = torch.device(device), largest, detector, margin
         self._detector_model = None if detector_model is None else Path(detector_model)
+        self.coverage, self._threshold = _threshold_of(self.model, coverage)
 
     @cached_property
     def detector(self) -> detect.Detector:
@@ -129,13 +152,12 @@ class Predictor:
         if boxes is not None and len(boxes) != len(many):
             raise FerError(f"boxes: of {len(boxes)} pictures; expected those of {len(many)}")
         found = []
-        for number, picture in enumerate(many):
-            try:
-                found.append(self.answer(picture, None if boxes is None else boxes[number]).faces)
-            except PictureError as error:
-                name = picture if isinstance(picture, str | Path) else f"picture {number}"
-                raise FerError(f"{name}: {error}") from error
-        return [list(faces) for faces in found]
+        for number, answer in enumerate(self.answers(many, boxes)):
+            if isinstance(answer, PictureError):
+                name = many[number] if isinstance(many[number], str | Path) else f"picture {number}"
+                raise FerError(f"{name}: {answer}") from answer
+            found.append(list(answer.faces))
+        return found
 
     def answer(self, picture: Picture, boxes: Sequence[Box] | None = None) -> Answer:
         """Return what is predicted for one picture.
@@ -144,6 +166,42 @@ class Predictor:
             PictureError: it cannot be read.
             FerError: the detector cannot be had.
         """
+        (answer,) = self.answers([picture], None if boxes is None else [boxes])
+        if isinstance(answer, PictureError):
+            raise answer
+        return answer
+
+    def answers(
+        self,
+        pictures: Iterable[Picture],
+        boxes: Iterable[Sequence[Box] | None] | None = None,
+        at_once: int = PICTURES_AT_ONCE,
+    ) -> Iterator[Answer | PictureError]:
+        """Give what is predicted for each picture, in order; of one that cannot be read, the error.
+
+        Args:
+            pictures: any number of them; one at a time is in memory.
+            boxes: of each picture; None is searched.
+            at_once: pictures whose faces go through the network together.
+
+        Raises:
+            FerError: the detector cannot be had.
+        """
+        waiting: list[_Found | PictureError] = []
+        for picture, given in zip(
+            pictures, itertools.repeat(None) if boxes is None else boxes, strict=boxes is not None
+        ):
+            try:
+                waiting.append(self._found(picture, given))
+            except PictureError as error:
+                waiting.append(error)
+            if len(waiting) >= at_once:
+                yield from self._answered(waiting)
+                waiting = []
+        yield from self._answered(waiting)
+
+    def _found(self, picture: Picture, boxes: Sequence[Box] | None) -> "_Found":
+        """Return the faces of a picture, cut out."""
         grey = upright_grey(picture)
         if boxes is None:
             found: Sequence[detect.Detection] = self.detector(grey)
@@ -152,9 +210,17 @@ class Predictor:
         large = [face for face in found if face.box.side >= LEAST_SIDE]
         chosen = large[:1] if self.largest else large
         crops = [self.crop(grey, face.box, self.model.image_size, face.tilt) for face in chosen]
-        probabilities = self.probabilities(crops)
-        faces = [self._face(face, row) for face, row in zip(chosen, probabilities, strict=True)]
-        return Answer(faces, crops, len(found) - len(large), grey.size)
+        return _Found(chosen, crops, len(found) - len(large), grey.size)
+
+    def _answered(self, waiting: Sequence["_Found | PictureError"]) -> Iterator[Answer | PictureError]:
+        read = [one for one in waiting if isinstance(one, _Found)]
+        rows = self.probabilities([crop for one in read for crop in one.crops])
+        faces = iter(self.faces([face for one in read for face in one.chosen], rows))
+        for one in waiting:
+            if isinstance(one, _Found):
+                yield Answer(list(itertools.islice(faces, len(one.chosen))), one.crops, one.too_small, one.size)
+            else:
+                yield one
 
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return calibrated probabilities (N, C) of N faces, each (S, S) uint8."""
@@ -164,14 +230,25 @@ class Predictor:
             parts.append(self.model.probabilities(faces.to(self.device)).float().cpu().numpy())
         return np.concatenate(parts)
 
-    def _face(self, found: detect.Detection, row: NDArray[np.float32]) -> Face:
+    def faces(self, found: Sequence[detect.Detection], rows: Iterable[NDArray[np.float32]]) -> list[Face]:
+        """Return detected faces with their calibrated probabilities, a row (C,) each, and their prediction sets."""
+        if not found:
+            return []
+        together = np.stack(list(rows))
+        threshold = self._threshold
+        sets = [()] * len(found) if threshold is None else conformal.named_sets(together, self.emotions, threshold)
+        return [self._face(*given) for given in zip(found, together, sets, strict=True)]
+
+    def _face(self, found: detect.Detection, row: NDArray[np.float32], emotions: tuple[str, ...]) -> Face:
         best = int(row.argmax())
+        unsure = len(emotions) > 1 if emotions else bool(row[best] < SURE)
         return Face(
             box=found.box,
             emotion=self.emotions[best],
             probability=float(row[best]),
             probabilities=dict(zip(self.emotions, map(float, row), strict=True)),
-            uncertain=bool(row[best] < SURE or found.box.side < SMALL_SIDE),
+            emotions=emotions,
+            uncertain=unsure or found.box.side < SMALL_SIDE,
             detector_score=None if np.isnan(found.score) else found.score,
             tilt=found.tilt,
         )
@@ -183,10 +260,26 @@ class Predictor:
             "architecture": self.model.architecture,
             "emotions": list(self.emotions),
             "temperature": made.temperature,
+            "coverage": self.coverage,
             "trained_on": made.dataset.get("name"),
             "detector": self.detector.name,
             "crop": self.crop.contract(self.model.image_size),
         }
+
+
+def _threshold_of(model: EmotionClassifier, coverage: float | None) -> tuple[float | None, float | None]:
+    """Return the coverage of a network's prediction sets and their threshold; None where it has none.
+
+    Raises:
+        FerError: a coverage is asked for that is out of range, or of a network without thresholds.
+    """
+    thresholds = model.provenance.sets
+    if thresholds is not None:
+        served = conformal.COVERAGE if coverage is None else coverage
+        return served, thresholds.threshold(served)
+    if coverage is not None:
+        raise FerError(f"{setting('coverage', coverage)}: {WITHOUT_SETS}")
+    return None, None
 
 
 def upright_grey(picture: Picture) -> Image.Image:

@@ -4,6 +4,7 @@ import torch
 from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
+from fer.config.errors import NotFinite
 from fer.data.dataset import FaceDataset, to_unit
 from fer.inference.tta import VIEWS
 from fer.models import EmotionClassifier
@@ -21,6 +22,9 @@ def probabilities(
         batch_size: faces at a time.
         device: to compute on.
         views: of each face, over which probabilities are averaged: a name of ``fer.inference.tta.VIEWS``.
+
+    Raises:
+        NotFinite: a probability is NaN, so that nothing can be scored.
     """
     model = model.to(device, memory_format=torch.channels_last).eval()
     indices = list(range(len(faces)))
@@ -33,7 +37,10 @@ def probabilities(
             seen = VIEWS[views](to_unit(batch.images), model.crop)
             chances = torch.stack([model.look(view).float().softmax(1) for view in seen]).mean(0)
         parts.append(chances.cpu())
-    return torch.cat(parts)
+    predicted = torch.cat(parts)
+    if bad := int(predicted.isnan().any(1).sum()):
+        raise NotFinite(f"the network predicts NaN for {bad:,} of {len(predicted):,} faces; nothing is scored")
+    return predicted
 
 
 @torch.inference_mode()

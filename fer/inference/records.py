@@ -1,18 +1,23 @@
-"""What is predicted, written as it is found: a JSON line a picture, a CSV row a face."""
+"""What is predicted, written as it is found: a JSON line a picture or frame of a video, a CSV row a face."""
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from fer.config.errors import FerError
 from fer.inference.predictor import Answer, Face
+from fer.inference.video import Frame
 from fer.system.files import written_whole
 
 SCHEMA = 1
+SEPARATOR = ";"  # of the emotions of a prediction set, in a table
 LINES, ROWS = "predictions.jsonl", "predictions.csv"
-HEADS = ("file", "face", "x", "y", "width", "height", "tilt", "emotion", "probability", "uncertain")
+HEADS = (
+    "file", "frame", "time", "face", "track", "x", "y", "width", "height", "tilt", "emotion", "probability",
+    "emotions", "uncertain",
+)  # fmt: skip
 
 
 def record(file: Path, answer: Answer | str) -> dict[str, Any]:
@@ -33,6 +38,32 @@ def record(file: Path, answer: Answer | str) -> dict[str, Any]:
     }
 
 
+def frame_record(file: str, frame: Frame) -> dict[str, Any]:
+    """Return the record of a frame of a video.
+
+    Args:
+        file: the video.
+        frame: what is predicted for the frame.
+    """
+    return {
+        "file": file,
+        "frame": frame.number,
+        "time": round(frame.time, 4),
+        "width": frame.size[0],
+        "height": frame.size[1],
+        "faces": [
+            {"track": face.track, **_of_face(face), "raw": _rounded(raw)}
+            for face, raw in zip(frame.faces, frame.raw, strict=True)
+        ],
+        "too_small": frame.too_small,
+        "unconfirmed": frame.unconfirmed,
+    }
+
+
+def _rounded(probabilities: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in probabilities.items()}
+
+
 def _of_face(face: Face) -> dict[str, Any]:
     box = face.box
     return {
@@ -40,23 +71,32 @@ def _of_face(face: Face) -> dict[str, Any]:
         "tilt": face.tilt,
         "emotion": face.emotion,
         "probability": round(face.probability, 4),
-        "probabilities": {name: round(value, 4) for name, value in face.probabilities.items()},
+        "probabilities": _rounded(face.probabilities),
+        "emotions": list(face.emotions),
         "uncertain": face.uncertain,
         "detector_score": None if face.detector_score is None else round(face.detector_score, 2),
     }
 
 
 def rows(found: Mapping[str, Any], emotions: Sequence[str]) -> list[list[object]]:
-    """Return the CSV rows of a record: one a face; of a picture without any, one with its name and the reason."""
-    empty = [""] * (len(HEADS) - 2 + len(emotions))
+    """Return the CSV rows of a record: one a face; of a picture or frame without any, one with the reason.
+
+    The record that closes a video has none.
+    """
+    if "video" in found:
+        return []
+    start = [found["file"], found.get("frame", ""), found.get("time", "")]
+    empty = [""] * (len(HEADS) - len(start) + len(emotions))
     if "error" in found:
-        return [[found["file"], "", *empty, found["error"]]]
+        return [[*start, *empty, found["error"]]]
     if not found["faces"]:
-        small = f"{found['too_small']} too small" if found["too_small"] else ""
-        return [[found["file"], "", *empty, f"no face found{f', {small}' if small else ''}"]]
+        counts = (("too_small", "too small"), ("unconfirmed", "not confirmed yet"))
+        others = [f", {found[key]} {words}" for key, words in counts if found.get(key)]
+        return [[*start, *empty, "no face found" + "".join(others)]]
     return [
         [
-            found["file"], number, *face["box"], face["tilt"], face["emotion"], face["probability"], face["uncertain"],
+            *start, number, face.get("track", ""), *face["box"], face["tilt"], face["emotion"], face["probability"],
+            SEPARATOR.join(face["emotions"]), face["uncertain"],
             *(face["probabilities"][name] for name in emotions), "",
         ]
         for number, face in enumerate(found["faces"], start=1)
@@ -77,22 +117,20 @@ class Writer:
 
     def __init__(self, folder: Path, about: Mapping[str, Any], *, resume: bool) -> None:
         self.emotions: Sequence[str] = about["emotions"]
-        self.done: dict[str, dict[str, Any]] = {}
-        header = {"schema": SCHEMA, **about}
-        lines = folder / LINES
+        self.done: dict[str, dict[str, Any]] = {}  # file -> its record; of a video the one that closes it
+        self._header = {"schema": SCHEMA, **about}
+        lines, table = folder / LINES, folder / ROWS
         if lines.exists():
             if not resume:
                 raise FerError(f"--out {folder}: holds predictions already; choose another folder, or add --resume")
-            self.done = _read(lines, header)
+            self.done = _done(lines, self._header)
         folder.mkdir(parents=True, exist_ok=True)
-        table = folder / ROWS
-        with written_whole(lines) as stream:  # whole or not at all: an interruption here loses nothing
-            for contents in (header, *self.done.values()):
-                stream.write(_line(contents))
-        with written_whole(table) as stream:
-            csv.writer(stream).writerow([*HEADS, *self.emotions, "note"])
-            for found in self.done.values():
-                csv.writer(stream).writerows(rows(found, self.emotions))
+        with written_whole(lines) as stream, written_whole(table) as rows_:  # whole or not: no interruption loses any
+            stream.write(_line(self._header))
+            csv.writer(rows_).writerow([*HEADS, *self.emotions, "note"])
+            for found in _kept(lines, self.done) if self.done else ():
+                stream.write(_line(found))
+                csv.writer(rows_).writerows(rows(found, self.emotions))
         self._lines: IO[str] = lines.open("a", encoding="utf-8")
         self._rows: IO[str] = table.open("a", encoding="utf-8", newline="")
 
@@ -113,26 +151,41 @@ def _line(contents: Mapping[str, Any]) -> str:
     return json.dumps(contents, ensure_ascii=False) + "\n"
 
 
-def _read(file: Path, header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return file name -> record of an interrupted prediction; a last line that was cut off is left out.
+def _done(file: Path, header: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return file name -> record of what an interrupted prediction finished; of a video the record that closes it.
 
     Raises:
-        FerError: the records are of another network, detector or crop.
+        FerError: the records are of another network, detector, crop or coverage, or videos of other settings.
     """
-    found: dict[str, dict[str, Any]] = {}
-    lines = file.read_text(encoding="utf-8").splitlines()
+    with file.open(encoding="utf-8") as stream:
+        before = _parsed(stream.readline()) or {}
+        expected = json.loads(json.dumps(header))
+        videos = before.pop("video", None), expected.pop("video", None)
+        if before != expected or (None not in videos and videos[0] != videos[1]):
+            raise FerError(
+                f"--out {file.parent}: its predictions are of another network, detector, crop or coverage, or its "
+                "videos of other --fps or --smooth; choose another folder"
+            )
+        if videos[0] is not None:
+            header["video"] = videos[0]
+        records = (record for line in stream if (record := _parsed(line)) is not None)
+        return {found["file"]: found for found in records if "frame" not in found}
+
+
+def _kept(file: Path, done: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give the records of finished pictures and videos, one after the other: those of a video may be millions."""
+    with file.open(encoding="utf-8") as stream:
+        stream.readline()
+        for line in stream:
+            found = _parsed(line)
+            if found is not None and found["file"] in done:
+                yield found
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """Return a line's record, or None for one that a kill has cut off."""
     try:
-        before = json.loads(lines[0]) if lines else {}
+        found: dict[str, Any] = json.loads(line)
+        return found if isinstance(found, dict) and ("file" in found or "schema" in found) else None
     except ValueError:
-        before = {}
-    if before != json.loads(json.dumps(header)):
-        raise FerError(
-            f"--out {file.parent}: its predictions are of another network, detector or crop; choose another folder"
-        )
-    for line in lines[1:]:
-        try:
-            one = json.loads(line)
-            found[one["file"]] = one
-        except (ValueError, LookupError, TypeError):  # cut off by a kill
-            continue
-    return found
+        return None

@@ -1,4 +1,4 @@
-"""Which pictures are predicted: files, folders, patterns; and boxes from a table."""
+"""Which pictures and videos are predicted: files, folders, patterns; and boxes from a table."""
 
 import csv
 import glob
@@ -9,13 +9,20 @@ from pathlib import Path
 from fer.config.errors import FerError
 from fer.data.readers.images import SUFFIXES
 from fer.inference.crop import Box
+from fer.system.files import opened_text
 
 APPLE = (".heic", ".heif")  # Pillow reads them with a plug-in alone
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 BOX = ("x", "y", "width", "height")
 
 
-def pictures(names: Sequence[str]) -> list[Path]:
-    """Return the pictures that names stand for, each once.
+def is_video(file: Path) -> bool:
+    """Return whether a file's name is that of a video."""
+    return file.suffix.lower() in VIDEOS
+
+
+def files(names: Sequence[str]) -> list[Path]:
+    """Return the pictures and videos that names stand for, each once.
 
     A name is a file, a folder with all below it, or a pattern such as ``*.jpg``. Hidden files and folders are passed
     over, and so are links to folders.
@@ -29,7 +36,9 @@ def pictures(names: Sequence[str]) -> list[Path]:
         if path.is_dir():
             held = list(_below(path))
             if not held:
-                raise FerError(f"{name}: no picture in this folder; expected {', '.join(SUFFIXES)}")
+                raise FerError(
+                    f"{name}: no picture or video in this folder; expected {', '.join((*SUFFIXES, *VIDEOS))}"
+                )
         elif path.exists():
             held = [path]
         else:
@@ -41,11 +50,24 @@ def pictures(names: Sequence[str]) -> list[Path]:
     return list(found.values())
 
 
+def pictures(names: Sequence[str]) -> list[Path]:
+    """Return the pictures that names stand for, without the videos among them.
+
+    Raises:
+        FerError: a name stands for nothing, or all are videos.
+    """
+    found = files(names)
+    kept = [file for file in found if not is_video(file)]
+    if not kept:
+        raise FerError(f"{found[0]}: is a video; expected a picture")
+    return kept
+
+
 def _below(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
         folders[:] = sorted(one for one in folders if not one.startswith("."))
-        for file in sorted(files):
-            if file.lower().endswith((*SUFFIXES, *APPLE)) and not file.startswith("."):
+        for file in sorted(names):
+            if file.lower().endswith((*SUFFIXES, *APPLE, *VIDEOS)) and not file.startswith("."):
                 yield Path(parent) / file
 
 
@@ -59,7 +81,7 @@ def boxes(table: Path) -> Mapping[Path, Sequence[Box]]:
     """
     found: dict[Path, list[Box]] = {}
     try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
+        with opened_text(table) as stream:
             reader = csv.DictReader(stream)
             missing = {"file", *BOX} - set(reader.fieldnames or ())
             if missing:

@@ -4,15 +4,15 @@ Every value of the file has its field here. ``read`` takes files of older versio
 ``write`` keeps the order of the keys.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fer.metrics.conformal import Thresholds
 from fer.metrics.statistics import Interval, McNemar
 from fer.metrics.table import METRICS, SAMPLED, TEMPERED
 from fer.system import records
-from fer.system.files import readable, write_json
+from fer.system.files import read_json, readable, write_json
 from fer.system.machine import MachineRecord
 from fer.system.records import MERGED, OPTIONAL, Json, Object
 
@@ -220,6 +220,50 @@ class Answering:
     threshold: float | None
     chosen_on: str
     answered: Answered | None = field(default=None, metadata=MERGED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetScores:
+    """The prediction sets of N faces.
+
+    Args:
+        n: number of faces.
+        coverage: share of the faces whose set holds the label, with its interval; None without faces.
+        size: mean number of emotions in a set, with its interval.
+        sizes: (C,) number of sets with 1, 2, ... C emotions.
+    """
+
+    n: int
+    coverage: float | None
+    coverage_ci95: Interval | None
+    size: float | None
+    size_ci95: Interval | None
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetsRecord:
+    """Prediction sets with a promised coverage, see ``fer.metrics.conformal``.
+
+    Args:
+        promised: the coverage.
+        threshold: that gives it.
+        calibrated_on: the faces that gave the thresholds, in words: ``VAL`` or ``THESE_FACES``.
+        kept: whether the thresholds are those of the network's file.
+        thresholds: of all coverages.
+        scores: of all faces.
+        clean: of the faces that were not trained on.
+        per_class: class -> of its faces.
+    """
+
+    promised: float
+    threshold: float
+    calibrated_on: str
+    kept: bool
+    thresholds: Thresholds
+    scores: SetScores = field(metadata={"key": "all"})
+    clean: SetScores | None
+    per_class: Mapping[str, SetScores]
 
 
 # --- comparisons ----------------------------------------------------------------------------------------------------
@@ -519,6 +563,7 @@ class Results:
         seen_in_choice: faces with an exact duplicate in val, which chose the epoch.
         clean: scores of the faces that were not trained on.
         answering: from a confidence that keeps a promised error.
+        sets: prediction sets with a promised coverage.
         against: comparison with a baseline.
         annotators: agreement with FER+'s annotators.
         training: of a training.
@@ -545,6 +590,7 @@ class Results:
     seen_in_choice: int | None = field(default=None, metadata=OPTIONAL)
     clean: Scores | None = None
     answering: Answering | None = field(default=None, metadata=OPTIONAL)
+    sets: SetsRecord | None = field(default=None, metadata=OPTIONAL)
     against: Against | None = field(default=None, metadata=OPTIONAL)
     annotators: Annotators | None = field(default=None, metadata={**OPTIONAL, "key": "crowd"})
     training: TrainingRecord | None = field(default=None, metadata=MERGED)
@@ -624,7 +670,7 @@ def read(file: Path) -> Results:
         FerError: it is missing or damaged.
     """
     with readable(file):
-        return of(json.loads(file.read_text(encoding="utf-8")))
+        return of(read_json(file))
 
 
 def write(file: Path, results: Results) -> None:

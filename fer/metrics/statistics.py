@@ -9,13 +9,14 @@ needs no torch, no configuration and no files.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Z95 = 1.959963984540054  # normal quantile of a two-sided 95 % interval
 ALPHA = 0.05  # of a two-sided 95 % interval
+DRAWS = 2000  # bootstrap samples of the faces
 TINY = 1e-300  # replaces 0 as a divisor in Lentz's method
 CONVERGED = 1e-14  # relative, of continued fractions and of Newton's method
 
@@ -123,8 +124,19 @@ def summarise_seeds(values: Sequence[float], least: float = 0.0) -> Seeds:
     if count < 2:
         return Seeds(count, mean, None, None)
     sd = float(np.std(values, ddof=1))
-    half = student_quantile(count - 1) * max(sd, least) / math.sqrt(count)
-    return Seeds(count, mean, sd, Interval(mean - half, mean + half))
+    return Seeds(count, mean, sd, _of_mean(mean, max(sd, least), count))
+
+
+def mean_interval(values: NDArray[np.floating[Any] | np.integer[Any]]) -> Interval | None:
+    """Return Student's 95 % interval of the mean of N values of different faces; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    return _of_mean(float(values.mean()), float(values.std(ddof=1)), len(values))
+
+
+def _of_mean(mean: float, sd: float, count: int) -> Interval:
+    half = student_quantile(count - 1) * sd / math.sqrt(count)
+    return Interval(mean - half, mean + half)
 
 
 def clipped_to_share(interval: Interval) -> Interval:
@@ -162,6 +174,21 @@ def accuracy_interval(correct: NDArray[np.bool_]) -> Interval:
     mean, spread = float(shares.mean()), float(shares.var())
     gain = mean * (1 - mean) / spread if spread > 0 else 1.0  # effective faces for each real one
     return _wilson(mean, faces * min(gain, networks))
+
+
+def bootstrapped_means(values: NDArray[np.floating[Any]]) -> list[Interval]:
+    """Return the 95 % intervals of K means over N faces: percentiles of a seeded bootstrap of the faces (Efron 1979).
+
+    It covers the sampling of the faces. All means share their samples. With few faces the intervals are too narrow:
+    with 20 values of a normal distribution they contain the mean in 93 % of cases, with 64 in 94 %.
+
+    Args:
+        values: (N, K), of each face.
+    """
+    count = len(values)
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=DRAWS)  # how often each face
+    low, high = np.quantile(drawn @ values / count, (ALPHA / 2, 1 - ALPHA / 2), axis=0)
+    return [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 
 # --- two configurations ---------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from fer.data.dataset import Batch, to_unit
 from fer.data.labels import EMOTIONS
 from fer.data.transforms.crop import middle
 from fer.metrics.running import Scores
+from fer.models.layers import Residual
 from fer.models.provenance import Dataset, Provenance
 from fer.optim.losses import LOSSES, disagreement
 from fer.optim.optimizers import OPTIMIZERS
@@ -215,6 +216,19 @@ class EmotionClassifier(pl.LightningModule):
         for value in layers.state_dict().values():
             digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    # --- explanations -----------------------------------------------------------------------------------------------
+
+    @property
+    def map_layers(self) -> Sequence[nn.Module]:
+        """Layers, in their order, whose feature maps (B, C, s, s) the whole prediction passes through; for Grad-CAM.
+
+        By default the activations and blocks of a ``Sequential``. A layer inside a residual branch does not belong: the
+        shortcut passes it by. Layers with other outputs are passed over.
+        """
+        if not isinstance(self.net, nn.Sequential):
+            return ()
+        return [layer for layer in self.net if isinstance(layer, (nn.ReLU, nn.Sequential, Residual))]
 
     # --- training ---------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,7 @@ otherwise a flipped byte in the weights would not be noticed. No second file wit
 import hashlib
 import json
 import logging
-import math
 import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +20,10 @@ from typing import Any
 import torch
 
 from fer.config.errors import FerError, setting
-from fer.models import MODELS, EmotionClassifier, safetensors
+from fer.metrics import conformal
+from fer.models import MODELS, EmotionClassifier, safetensors, untrusted
 from fer.models.provenance import Provenance
+from fer.system.files import why
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +80,13 @@ def read(path: Path) -> dict[str, Any]:
     """
     if path.suffix == safetensors.SUFFIX:
         return read_shared(path)
-    _check_archive(path)
+    untrusted.check_archive(path)
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise FerError(f"{path}: refused, it holds objects other than weights and plain values") from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise FerError(f"{path}: not readable as a checkpoint ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # a changed file makes torch's reader raise a dozen classes, MemoryError too
+        raise FerError(f"{path}: not readable as a checkpoint ({why(error)})") from error
     _check_contents(checkpoint, path)
     return checkpoint
 
@@ -120,17 +120,16 @@ def _check_contents(checkpoint: Any, path: Path) -> None:
     if isinstance(version, int) and version > FORMAT:
         raise FerError(f"{path}: written by a newer version of fer (format {version}, known up to {FORMAT})")
     tensors, hyper = checkpoint.get("state_dict"), checkpoint.get("hyper_parameters")
-    valid = isinstance(tensors, dict) and all(isinstance(value, torch.Tensor) for value in tensors.values())
-    valid = valid and isinstance(hyper, dict) and _valid_entry(entry)
+    valid = isinstance(tensors, dict) and isinstance(hyper, dict) and untrusted.is_plain([entry, dict(hyper)])
+    valid = valid and _valid_entry(entry)
     if version != FORMAT or not valid:
         raise FerError(f"{path}: not in the format of a checkpoint of fer; it was changed, or another program wrote it")
     if "_instantiator" in hyper:
         raise FerError(f"{path}: refused, it names code to run ('_instantiator')")
     if not all(_valid_dataset(dataset) for dataset in (entry["dataset"], *entry.get("ancestors", []))):
         raise FerError(f"{path}: its record of the training data was changed, or another program wrote it")
-    bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
-    if bad:
-        raise FerError(f"{path}: {bad[0]} holds NaN or infinite weights")
+    untrusted.check_tensors(tensors, path)
+    untrusted.check_contract(hyper, path)
 
 
 def _valid_entry(entry: Mapping[str, Any]) -> bool:
@@ -144,7 +143,8 @@ def _valid_entry(entry: Mapping[str, Any]) -> bool:
         and isinstance(entry.get("plan") or {}, dict)
         and _all_dicts(teachers)
         and all(teacher.keys() >= TEACHER_KEYS for teacher in teachers)
-        and (temperature is None or (isinstance(temperature, float) and 0 < temperature < math.inf))
+        and (temperature is None or untrusted.valid_temperature(temperature))
+        and (entry.get("sets") is None or conformal.valid(entry["sets"]))
     )
 
 
@@ -154,18 +154,12 @@ def _all_dicts(values: Any) -> bool:
 
 def _valid_dataset(dataset: dict[str, Any]) -> bool:
     """Return whether the entries of a data set's record have the right types."""
-    return isinstance(dataset.get("settings", {}), dict) and isinstance(dataset.get("excluded") or {}, dict)
-
-
-def _check_archive(path: Path) -> None:
-    """Raise unless the file is a complete zip archive whose parts all match their checksums."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
-        raise FerError(f"{path}: damaged, cut short, or no checkpoint ({error})") from error
-    if damaged is not None:
-        raise FerError(f"{path}: damaged (wrong checksum of {damaged})")
+    settings, counts = dataset.get("settings", {}), dataset.get("counts", {})
+    if not isinstance(settings, dict) or not isinstance(dataset.get("excluded") or {}, dict):
+        return False
+    paths = all(isinstance(settings.get(key), str | None) for key in ("path", "votes", "exclude"))
+    lists = all(isinstance(dataset.get(key, []), list | tuple) for key in ("notes", "skipped"))
+    return paths and lists and isinstance(counts, dict) and all(isinstance(each, dict) for each in counts.values())
 
 
 def weights_sha256(model: EmotionClassifier) -> str:
@@ -198,7 +192,7 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
     """Return the network that a checkpoint describes, with its weights, in evaluation mode.
 
     Raises:
-        FerError: its network is not registered, or its weights do not fit that network.
+        FerError: its network is not registered, or its arguments or weights do not fit that network.
     """
     name = checkpoint["fer"].get("architecture")
     if name not in MODELS.names():
@@ -206,13 +200,15 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
             f"{path}: network {name!r} is not registered (registered: {', '.join(MODELS.names())}); if it is your "
             f"own, import the module that registers it first (on the command line: {setting('plugins', '[MODULE]')})"
         )
-    network = MODELS.get(name)
+    network, tensors = MODELS.get(name), checkpoint["state_dict"]
+    arguments = untrusted.checked_arguments(network, checkpoint["hyper_parameters"], path)
     try:
-        model: EmotionClassifier = network(**checkpoint["hyper_parameters"])
-        model.load_state_dict(checkpoint["state_dict"], strict=True)
+        untrusted.check_fit(network, arguments, tensors)
+        model: EmotionClassifier = network(**arguments)
+        model.load_state_dict(tensors, strict=True)
     except FerError as error:
         raise FerError(f"{path}: {error}") from error
-    except (TypeError, RuntimeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+    except Exception as error:  # arguments that a file names may fail anywhere in the network's construction
         raise FerError(f"{path}: does not fit the network {name!r}: {' '.join(str(error).split())[:300]}") from error
     model.provenance = replace(Provenance.of(checkpoint["fer"]), batch_size=None)  # it depends on that machine
     return model.eval()

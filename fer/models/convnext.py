@@ -32,6 +32,8 @@ class ConvNeXt(EmotionClassifier):
         FerError: the faces are too small, depths and channels differ in number, or there are fewer than two blocks.
     """
 
+    net: Torchvision
+
     def __init__(
         self,
         channels: Sequence[Positive] = (40, 80, 160, 320),
@@ -52,3 +54,8 @@ class ConvNeXt(EmotionClassifier):
         nn.init.trunc_normal_(patches.weight, std=0.02)
         nn.init.zeros_(patches.bias)  # type: ignore[arg-type]
         self.net.set_submodule("features.0.0", patches)
+
+    @property
+    def map_layers(self) -> Sequence[nn.Module]:
+        """The patches, the stages, and the halvings between them."""
+        return list(self.net.features)

@@ -40,6 +40,8 @@ class EfficientNet(EmotionClassifier):
         FerError: the faces are too small, depths and channels differ in number, or channels are no multiples of 8.
     """
 
+    net: Torchvision
+
     def __init__(
         self,
         channels: Sequence[Positive] = (24, 32, 56, 104),
@@ -66,3 +68,8 @@ class EfficientNet(EmotionClassifier):
         first = nn.Conv2d(1, channels[0], 3, stride, 1, bias=False)
         nn.init.kaiming_normal_(first.weight, mode="fan_out")
         self.net.set_submodule("features.0.0", first)
+
+    @property
+    def map_layers(self) -> Sequence[nn.Module]:
+        """The first convolution, the stages, the last convolution."""
+        return list(self.net.features)

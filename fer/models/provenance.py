@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fer.metrics.conformal import Thresholds
+from fer.system.records import read
+
 Dataset = Mapping[str, Any]  # see ``FERDataModule.describe``
 
 
@@ -19,6 +22,7 @@ class Provenance:
         batch_size: faces a step, if ``data.batch_size=auto`` chose it.
         plan: epochs and stages, if ``budget.hours`` chose them.
         temperature: divisor of the logits, fitted on val at the end of a run.
+        sets: thresholds of the prediction sets, calibrated there with the temperature; older files have none.
     """
 
     dataset: Dataset = field(default_factory=dict)
@@ -28,6 +32,7 @@ class Provenance:
     batch_size: int | None = None
     plan: Mapping[str, Any] | None = None
     temperature: float | None = None
+    sets: Thresholds | None = None
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> "Provenance":
@@ -40,6 +45,7 @@ class Provenance:
             batch_size=entry.get("batch_size"),
             plan=entry.get("plan"),
             temperature=entry.get("temperature"),
+            sets=None if entry.get("sets") is None else read(Thresholds, entry["sets"]),
         )
 
     @property
@@ -48,7 +54,7 @@ class Provenance:
         return [self.dataset, *self.ancestors]
 
     def recorded(self) -> dict[str, Any]:
-        """Return the entries of a checkpoint; the temperature is added once it is known."""
+        """Return the entries of a checkpoint; temperature and sets are added once they are known."""
         return {
             "dataset": self.dataset,
             "pretrained": self.pretrained,

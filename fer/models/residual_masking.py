@@ -65,6 +65,11 @@ class ResidualMasking(EmotionClassifier):
             if isinstance(layer, Mask):
                 initialise(layer, zero_init=True)
 
+    @property
+    def map_layers(self) -> Sequence[nn.Module]:
+        """The stages, masks included."""
+        return [layer for layer in self.net.children() if isinstance(layer, Masked)]
+
 
 class Masked(nn.Module):
     """Layers whose output x becomes x * (1 + mask(x)).

@@ -1,7 +1,8 @@
 """Share an evaluated network with others: one safetensors file, and its model card beside it.
 
 Kernels and matrices are stored in half precision, vectors in full. The file records the training data by name and
-fingerprint, so that others who have the same data can evaluate the network on clean faces.
+fingerprint, so that others who have the same data can evaluate the network on clean faces. A network whose file has no
+thresholds of prediction sets gets those that the evaluation calibrated on val.
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.config.errors import FerError
-from fer.system.files import why, written_whole
+from fer.system.files import read_json, why, written_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,9 @@ def share(evaluation: Path, file: Path, *, half: bool) -> int:
     if not card.is_file():
         raise FerError(f"{evaluation}: has no model_card.md; evaluate again without --no-report")
     checkpoint = checkpoints.read(checkpoints.evaluated(results["members"][0])[0])
-    tensors = {name: rounded(value, half) for name, value in checkpoint["state_dict"].items()}
+    weights = checkpoint["state_dict"]
+    tensors = {name: rounded(value, half) for name, value in weights.items()}
+    lossy = any(not tensors[name].to(value.dtype).equal(value) for name, value in weights.items())
     content = safetensors.to_bytes(tensors, {"format": "pt", checkpoints.METADATA: metadata(checkpoint, results)})
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +60,7 @@ def share(evaluation: Path, file: Path, *, half: bool) -> int:
         checkpoints.load(file)  # raises if the written file cannot be read
         with written_whole(file.with_suffix(".md")) as stream:
             shown = naming(without_folders(card.read_text(encoding="utf-8")), file)
-            stream.write(METRICS.sub(lambda head: head[0] + ROUNDED, shown, count=1) if half else shown)
+            stream.write(METRICS.sub(lambda head: head[0] + ROUNDED, shown, count=1) if lossy else shown)
     except OSError as error:
         raise FerError(f"{file}: could not be written ({why(error)})") from error
     return len(content)
@@ -82,7 +85,7 @@ def read_evaluation(evaluation: Path) -> dict[str, Any]:
         FerError: the folder holds no evaluation, or one of several networks.
     """
     try:
-        results: dict[str, Any] = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
+        results: dict[str, Any] = read_json(evaluation / "metrics.json")
         members = results["members"]
         results["members"] = [{**member, "checkpoint": str(Path(member["checkpoint"]))} for member in members]
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -106,6 +109,7 @@ def metadata(checkpoint: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     teachers = entry.get("teachers") or []
     description = {
         **entry,
+        "sets": entry.get("sets") or calibrated_sets(entry, results),
         "dataset": without_paths(entry["dataset"]),
         "ancestors": [without_paths(dataset) for dataset in entry.get("ancestors", [])],
         "teachers": [{**teacher, "checkpoint": Path(teacher["checkpoint"]).name} for teacher in teachers] or None,
@@ -116,6 +120,15 @@ def metadata(checkpoint: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         },
     }
     return without_folders(json.dumps(description))
+
+
+def calibrated_sets(entry: Mapping[str, Any], results: Mapping[str, Any]) -> Any:
+    """Return the thresholds of prediction sets that an evaluation calibrated for the probabilities of a network.
+
+    Those for several views of a face, or with another temperature than the network's own, do not fit; None then.
+    """
+    fits = results.get("tta", "none") == "none" and results.get("temperature") == entry.get("temperature")
+    return results["sets"]["thresholds"] if fits and results.get("sets") else None
 
 
 def without_paths(dataset: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ with ``weights_only``.
 import difflib
 import importlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -70,6 +71,13 @@ class Timm(EmotionClassifier):
         if weights is not None:
             self.mean, self.std = (torch.tensor(made.pretrained_cfg[name]).mean() for name in ("mean", "std"))
         self.net = nn.Sequential(Resized(size) if size else nn.Identity(), made)
+
+    @property
+    def map_layers(self) -> Sequence[nn.Module]:
+        """The stages that timm names for detectors; a transformer's have no feature maps."""
+        names = [stage["module"] for stage in getattr(self.net[1], "feature_info", ()) if stage.get("module")]
+        found = dict(self.net[1].named_modules())
+        return [found[name] for name in names if name in found]
 
     def load_pretrained(self) -> dict[str, str] | None:
         """Load the weights: the first layer's are summed over the colours, the last layer starts from random ones.

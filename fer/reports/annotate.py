@@ -1,9 +1,15 @@
-"""Pictures with boxes around their faces and what is predicted beside them."""
+"""Pictures and videos with boxes around their faces and what is predicted beside them."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from fer.config.errors import FerError
 
 LONGEST = 2048  # pixels of the annotated picture's longer side
 WHITE, BLACK = (255, 255, 255), (20, 20, 20)
@@ -13,7 +19,7 @@ def annotated(picture: Image.Image, faces: Sequence[Mapping[str, Any]]) -> Image
     """Return a copy of a picture with its faces marked.
 
     Each face has a white box with a dark rim, which is seen on any ground, and a plate with the three most probable
-    emotions, each with its probability and a bar.
+    emotions, each with its probability and a bar; a question mark follows an uncertain one.
 
     Args:
         picture: upright, mode "RGB".
@@ -40,8 +46,10 @@ def _plate(
     letter = max(11, min(round(height / 8), round(max(size) / 40)))
     font = ImageFont.load_default(letter)
     best = sorted(face["probabilities"].items(), key=lambda item: -item[1])[:3]
-    words = [f"{name} {100 * value:.0f} %" for name, value in best]
-    words[0] += "?" if face["uncertain"] else ""
+    marks = ["?" if face["uncertain"] else "", "", ""]
+    words = [f"{name}{mark} {100 * value:.0f} %" for (name, value), mark in zip(best, marks, strict=False)]
+    if "track" in face:
+        words[0] = f"{face['track']}: {words[0]}"
     across = max(draw.textlength(word, font) for word in words) + letter
     down = 1.6 * letter
     left = min(max(0.0, x), max(0.0, size[0] - across))
@@ -52,3 +60,58 @@ def _plate(
         bar = (left, above + down - letter / 4, left + across * value, above + down - 1)
         draw.text((left + letter / 2, above), word, WHITE, font)
         draw.rectangle(bar, fill=WHITE)
+
+
+class AnnotatedVideo:
+    """Writes a copy of a video with its faces marked: MPEG-4, a constant frame rate, no sound.
+
+    Frames of a varying rate are repeated or left out, so that the copy is as long as the video. The file has its name
+    once it is complete.
+
+    Args:
+        file: to write, ``.mp4``.
+        rate: frames per second.
+    """
+
+    def __init__(self, file: Path, rate: float) -> None:
+        from fer.inference.detect import opencv
+
+        self._cv2, self._file, self._rate = opencv(), file, rate
+        self._part = file.with_name(f".{file.stem}.part.mp4")
+        self._writer: Any = None
+        self._written = 0  # frames
+
+    def add(self, pixels: NDArray[np.uint8], time: float, faces: Sequence[Mapping[str, Any]]) -> None:
+        """Write a frame.
+
+        Args:
+            pixels: (H, W, 3) BGR.
+            time: seconds from the start.
+            faces: of its record.
+
+        Raises:
+            FerError: the file cannot be written.
+        """
+        marked = np.asarray(annotated(Image.fromarray(pixels[..., ::-1]), faces))[..., ::-1]
+        if self._writer is None:
+            self._open(marked)
+        if marked.shape[1::-1] != self._size:
+            marked = self._cv2.resize(np.ascontiguousarray(marked), self._size)
+        while self._written <= round(time * self._rate):
+            self._writer.write(np.ascontiguousarray(marked))
+            self._written += 1
+
+    def _open(self, frame: NDArray[np.uint8]) -> None:
+        self._size = frame.shape[1], frame.shape[0]
+        fourcc = self._cv2.VideoWriter_fourcc(*"mp4v")
+        self._writer = self._cv2.VideoWriter(str(self._part), fourcc, self._rate, self._size)
+        if not self._writer.isOpened():
+            raise FerError(f"{self._file}: cannot be written; expected a folder with write permission and space")
+
+    def close(self, *, complete: bool) -> None:
+        """Close the file; one that is not complete is removed."""
+        if self._writer is not None:
+            self._writer.release()
+        if complete and self._part.exists():
+            os.replace(self._part, self._file)
+        self._part.unlink(missing_ok=True)

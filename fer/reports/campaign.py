@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from fer.metrics.results import SelectionRecord
 from fer.reports import figures, html, plotting
-from fer.reports.figures import PERCENT
 from fer.reports.html import Section, card, joined, paragraph, tag
-from fer.reports.plotting import WIDTH, canvas
+from fer.reports.plotting import WIDTH, PerCent, canvas
 from fer.reports.theme import PAPER
 from fer.system.text import clock, text_table
 
@@ -225,7 +224,7 @@ def curves(values: Mapping[str, Sequence[float]], roles: Mapping[str, str]) -> F
         epochs = range(1, len(accuracies) + 1)
         plot.plot(epochs, accuracies, color=PAPER[ROLES[role]], linewidth=1.2, label=label,
                   marker="o" if len(accuracies) <= 3 else "", markersize=3)  # fmt: skip
-    plot.yaxis.set_major_formatter(PERCENT)
+    plot.yaxis.set_major_formatter(PerCent())
     plot.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.set_xlabel("epoch")
     plot.set_ylabel("val accuracy")

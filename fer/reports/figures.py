@@ -11,18 +11,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
 from fer.metrics.calibration import bins_of, risk_by_coverage
 from fer.metrics.results import PerClass, SelectionRecord
-from fer.reports.plotting import WIDTH, bare, canvas
+from fer.metrics.statistics import wilson
+from fer.reports.plotting import WIDTH, PerCent, bare, canvas
 from fer.reports.theme import PAPER
 
-PERCENT = PercentFormatter(1.0, decimals=0, symbol=" %")
 LARGEST = 96  # pixels, the side of a face in a page or figure
 MOST_OPAQUE = 0.52  # of a cell's colour: dark text on white and light text on black stay readable
+FEW, PALE = 10, 0.35  # faces of a bar that is drawn pale, and its opacity
 GAP = 4  # pixels of a face between the faces of a sheet
 
 
@@ -43,7 +44,7 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
             axes.plot(epochs, values, color=PAPER[split], label=split, marker="o", markersize=_dot(len(epochs)))
         axes.set_title(name.capitalize())
     loss.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
-    accuracy.yaxis.set_major_formatter(PERCENT)
+    accuracy.yaxis.set_major_formatter(PerCent())
     rates = [row["learning_rate"] for row in history]
     rate.plot(epochs, rates, color=PAPER["soft"], marker="o", markersize=_dot(len(epochs)))
     rate.set_title("Learning rate at the epoch's end")
@@ -135,7 +136,7 @@ def selection(selection: SelectionRecord) -> Figure:
     axes.axhline(selection.best_alone_val, color=PAPER["soft"], linestyle=":", label="best alone")
     axes.axhline(selection.all_equal_val, color=PAPER["train"], linestyle="--", label="all, equal weights")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1, symbol=" %"))
+    axes.yaxis.set_major_formatter(PerCent())
     axes.set_ylabel("val accuracy")
     below.set_xlabel("networks added, some more than once")
     below.set_ylabel("val NLL")
@@ -150,7 +151,7 @@ def reliability(
     ece: tuple[float, float],
     temperature: float | None = None,
 ) -> Figure:
-    """Draw accuracy against confidence in bins, and below the number of faces in each bin.
+    """Draw accuracy against confidence in bins with 95 % intervals, and below the number of faces in each bin.
 
     Args:
         probabilities: (N, C).
@@ -165,7 +166,7 @@ def reliability(
     filled = bins.faces > 0
     left = bins.edges[:-1][filled]
     main.plot([0, 1], [0, 1], color=PAPER["soft"], linewidth=1, linestyle=(0, (4, 3)), label="perfect", zorder=3)
-    main.bar(left, bins.accuracy[filled], 0.94 * width, align="edge", color=PAPER["val"], label="accuracy")
+    _accuracies(main, left, 0.94 * width, bins.accuracy[filled], bins.faces[filled])
     main.hlines(
         bins.confidence[filled], left, left + 0.94 * width, color=PAPER["train"], linewidth=2.2, label="confidence"
     )
@@ -174,14 +175,33 @@ def reliability(
     of = "uncalibrated" if temperature is None else f"temperature {temperature:.3f}"
     error, chance = ece
     main.set_title(f"ECE {error:.3f} (chance ≤ {chance:.3f}), {of}")
-    main.set_ylabel("share correct")
-    figure.legend(loc="outside upper left", ncols=3)
+    main.set_ylabel("share correct, 95 % interval")
+    figure.legend(loc="outside upper left", ncols=4, columnspacing=1.2, handlelength=1.6)
     counts.bar(bins.edges[:-1], bins.faces, 0.94 * width, align="edge", color=PAPER["soft"])
     counts.set_ylabel("faces")
     counts.set_xlabel("confidence: probability of the predicted emotion")
     for axes in (main.xaxis, main.yaxis, counts.xaxis):
-        axes.set_major_formatter(PERCENT)
+        axes.set_major_formatter(PerCent())
     return figure
+
+
+def _accuracies(
+    axes: Axes,
+    left: NDArray[np.float64],
+    width: float,
+    accuracy: NDArray[np.float64],
+    faces: NDArray[np.int64],
+) -> None:
+    """Draw a bar a bin with its 95 % interval; the bar of a handful of faces is pale, since it says little."""
+    for few, label in ((False, "accuracy"), (True, f"of < {FEW} faces")):
+        drawn = (faces < FEW) == few
+        if drawn.any():
+            opacity = PALE if few else 1.0
+            axes.bar(left[drawn], accuracy[drawn], width, align="edge", color=PAPER["val"], alpha=opacity, label=label)
+    low, high = np.transpose(
+        [wilson(round(share * count), count) for share, count in zip(accuracy, faces, strict=True)]
+    )
+    axes.vlines(left + width / 2, low, high, color=PAPER["ink"], linewidth=0.9)
 
 
 def risk_coverage(
@@ -208,7 +228,7 @@ def risk_coverage(
     axes.set_xlabel("coverage: share of the faces answered")
     axes.set_ylabel("error rate among them")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PERCENT)
+        axis.set_major_formatter(PerCent())
     return figure
 
 
@@ -230,7 +250,7 @@ def per_class(classes: Mapping[str, PerClass]) -> Figure:
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(PERCENT)
+    axes.xaxis.set_major_formatter(PerCent())
     figure.legend(loc="outside upper left", ncols=2)
     return figure
 

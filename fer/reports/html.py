@@ -139,7 +139,7 @@ def details(summary: str, body: Markup) -> Markup:
 
 
 def picture(image: NDArray[np.uint8], label: str) -> Markup:
-    """Return a grey face (S, S) as an image element with its data."""
+    """Return a face, (S, S) grey or (S, S, 3), as an image element with its data."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "png")
     source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

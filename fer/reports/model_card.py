@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fer.config.conf import as_yaml
-from fer.metrics.results import THESE_FACES, Against, Annotators, PerClass, Results, Scores, Value
+from fer.metrics.results import THESE_FACES, Against, Annotators, PerClass, Results, Scores, SetsRecord, Value
 from fer.metrics.table import METRICS, PERCENT, TEMPERED
 from fer.reports.summary import (
+    SET_HEADS,
     absent_in_words,
     answering_in_words,
     difference_rows,
@@ -21,12 +22,14 @@ from fer.reports.summary import (
     metric_text,
     same_views,
     seen_in_choice_in_words,
+    set_rows,
+    sets_in_words,
     stated,
     teachers_in_words,
     training_in_words,
 )
 from fer.system.files import CHANCE, written_whole
-from fer.system.text import markdown_table, sentence, times
+from fer.system.text import code_span, in_markdown, markdown_table, sentence, times
 
 # metric of Hugging Face's hub -> metric of metrics.json
 HUB_METRICS = {"accuracy": "accuracy", "f1": "macro_f1", "roc_auc": "roc_auc"}
@@ -90,11 +93,12 @@ def _measured(scores: Scores, faces: str, tta: str) -> list[dict[str, str | floa
 def body(results: Results) -> str:
     """Return the card's text."""
     parts = {
-        f"{results.architecture}, facial-emotion recognition": about(results),
+        f"{in_markdown(results.architecture)}, facial-emotion recognition": about(results),
         "Metrics": metrics(results),
         "Emotion by emotion": by_emotion(results),
         "Calibration": calibration(results),
         "FER+ annotators": annotators(results.annotators) if results.annotators else "",
+        "Prediction sets": prediction_sets(results.sets) if results.sets else "",
         "Comparison with a baseline": against(results.against) if results.against else "",
     }
     texts = [f"{'##' if index else '#'} {title}\n\n{text}" for index, (title, text) in enumerate(parts.items()) if text]
@@ -116,7 +120,7 @@ def about(results: Results) -> str:
         'probabilities = model.probabilities(faces) # (B, C), in the order of model.hparams["classes"]\n```\n'
     )
     return (
-        f"{several}Predicts one of {len(classes)} labels ({', '.join(classes)}) from a grey face. "
+        f"{several}Predicts one of {len(classes)} labels ({in_markdown(', '.join(classes))}) from a grey face. "
         f"{results.parameters:,} parameters.{views}\n\n{'' if len(results.members) > 1 else use}"
     )
 
@@ -125,7 +129,7 @@ def metrics(results: Results) -> str:
     """Return the protocol and the table of metrics."""
     clean = results.clean
     heads = ["metric", f"{results.split}, {results.scores.n:,} faces", *([f"clean, {clean.n:,}"] if clean else [])]
-    notes = " ".join([*_protocol(results), *_choices(results)])
+    notes = in_markdown(" ".join([*_protocol(results), *_choices(results)]))
     return f"{notes}\n\n{markdown_table(heads, metric_rows(results))}\n"
 
 
@@ -209,6 +213,11 @@ def calibration(results: Results) -> str:
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
+def prediction_sets(found: SetsRecord) -> str:
+    """Return coverage and size of the prediction sets."""
+    return f"{sets_in_words(found)}\n\n{markdown_table(SET_HEADS, set_rows(found))}\n"
+
+
 def annotators(found: Annotators) -> str:
     """Return the agreement with FER+'s annotators."""
     shares = found.annotator
@@ -224,7 +233,8 @@ def annotators(found: Annotators) -> str:
 def against(found: Against) -> str:
     """Return the paired differences to a baseline."""
     return (
-        f"This minus `{found.name}`, on the same faces{same_views(found)}, in points for {', '.join(PERCENT)}.\n\n"
+        f"This minus {code_span(found.name)}, on the same faces{same_views(found)}, "
+        f"in points for {', '.join(PERCENT)}.\n\n"
         f"{markdown_table(['metric', 'difference', '95 %'], difference_rows(found.paired))}\n"
     )
 
@@ -234,9 +244,9 @@ def provenance(results: Results) -> str:
     machine = results.machine
     trained = [words for member in results.members if (words := training_in_words(member.trained))]
     rows = [
-        *(["trained by", f"`{words}`"] for words in trained),
-        ["scored by", f"`{results.command}`"],
-        ["data's fingerprint", f"`{results.dataset.fingerprint}`"],
+        *(["trained by", code_span(words)] for words in trained),
+        ["scored by", code_span(results.command)],
+        ["data's fingerprint", code_span(results.dataset.fingerprint)],
         ["code that scored", f"`{machine.commit or 'the installed package'}`"],
         ["versions", ", ".join(f"{name} {version}" for name, version in machine.versions.items())],
         ["machine", machine.hardware.gpu or machine.hardware.cpu],

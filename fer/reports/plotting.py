@@ -7,7 +7,7 @@ in a page. It is one text column wide (4.6 inches, 9 points): two fit side by si
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import Formatter
 from numpy.typing import NDArray
 
 from fer.reports.theme import PAPER, themed
@@ -72,6 +73,20 @@ def canvas(height: float, rows: int = 1, **options: Any) -> tuple[Figure, NDArra
     """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots(rows, 1, squeeze=False, **options)
+
+
+class PerCent(Formatter):
+    """Writes shares in per cent, with as many decimals as the ticks of the axis need to be exact, at most three."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Return the text of a share by itself."""
+        return self.format_ticks([x])[0]
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """Return the texts of the ticks of an axis."""
+        shares = [100 * float(value) for value in values]
+        decimals = next((d for d in range(3) if all(abs(share - round(share, d)) < 1e-6 for share in shares)), 3)
+        return [f"{share:.{decimals}f} %" for share in shares]
 
 
 def bare(axes: Axes) -> Axes:

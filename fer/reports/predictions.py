@@ -1,8 +1,9 @@
-"""The page of predicted pictures: every face with its emotions, and what was left out."""
+"""The page of predicted pictures and videos: every face with its emotions, and what was left out."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from fer.reports import html
 from fer.reports.html import Section, joined, paragraph, tag
+from fer.system.text import clock
 
 MOST = 500  # faces on a page, which holds each as a picture of 2 kB
 
@@ -23,8 +25,9 @@ class Shown(NamedTuple):
 
 
 def write(
-    file: Path, about: Mapping[str, Any], faces: Sequence[Shown], left_out: Iterable[tuple[str, str]], counts: str
-) -> None:
+    file: Path, about: Mapping[str, Any], faces: Sequence[Shown], left_out: Iterable[tuple[str, str]], counts: str,
+    videos: Sequence[Mapping[str, Any]] = (),
+) -> None:  # fmt: skip
     """Write the page.
 
     Args:
@@ -33,22 +36,57 @@ def write(
         faces: to show; the first 500 are.
         left_out: pictures without a prediction, and why.
         counts: of pictures and faces, in words.
+        videos: the closing record of each video.
     """
-    sections = [Section("faces", "Faces", _faces(faces))]
+    sections = [Section("videos", "Videos", _videos(videos))] if videos else []
+    if faces or not videos:
+        sections.append(Section("faces", "Faces on pictures" if videos else "Faces", _faces(faces)))
     if rows := list(left_out):
-        sections.append(
-            Section("left-out", "Pictures without a prediction", html.table(("picture", "why"), rows, stack=True))
-        )
+        sections.append(Section("left-out", "Without a prediction", html.table(("file", "why"), rows, stack=True)))
+    html.write(file, "Predicted emotions", lead(about, counts), sections, "Written by fer predict.")
+
+
+def lead(about: Mapping[str, Any], counts: str) -> Markup:
+    """Return what stands above a page's sections: counts, how to understand the answers, how they were made."""
     made = (
         f"Network {about['architecture']}, trained on {about['trained_on']}; detector {about['detector']}; squares of "
         f"{about['crop']['margin']:g} times the box, {about['crop']['size']} pixels."
     )
     limits = (
-        "An emotion here is how a face looks to people who label pictures. It is not what a person feels. A question "
-        "mark stands for an uncertain answer: a probability below 50 %, or a face of less than 32 pixels."
+        "An emotion here is how a face looks to people who label pictures. It is not what a person feels. "
+        f"{_uncertain_in_words(about['coverage'])}"
     )
-    lead = joined(paragraph(counts), paragraph(limits), paragraph(made, class_="soft"))
-    html.write(file, "Predicted emotions", lead, sections, "Written by fer predict.")
+    return joined(paragraph(counts), paragraph(limits), paragraph(made, class_="soft"))
+
+
+def _videos(videos: Sequence[Mapping[str, Any]]) -> Markup:
+    """Return a table of the videos with links to their pages."""
+    rows = [
+        (
+            tag("a", Path(one["file"]).name, href=quote(one["video"]["page"])),
+            clock(one["video"]["seconds"]), f"{one['video']['frames']:,}", len(one["video"]["tracks"]),
+            "; ".join(one["video"]["notes"]),
+        )
+        for one in videos
+    ]  # fmt: skip
+    return html.table(("timeline", "length", "frames", "faces", "notes"), rows, numbers=(1, 2, 3))
+
+
+def answer(face: Mapping[str, Any]) -> str:
+    """Return the prediction set of a face, or its emotion where there is none, with a mark where it is uncertain."""
+    return " or ".join(face["emotions"] or [face["emotion"]]) + ("?" if face["uncertain"] else "")
+
+
+def _uncertain_in_words(coverage: float | None) -> str:
+    """Return in words what a question mark stands for, and what the prediction sets promise."""
+    small = "or a face of less than 32 pixels"
+    if coverage is None:
+        return f"A question mark stands for an uncertain answer: a probability below 50 %, {small}."
+    return (
+        "The emotions below a face are its prediction set. For faces like those that the network was calibrated on, "
+        f"{100 * coverage:g} % of the sets hold the label. A question mark stands for an uncertain answer: a set of "
+        f"more than one emotion, {small}, for which nothing is promised."
+    )
 
 
 def _faces(faces: Sequence[Shown]) -> Markup:
@@ -57,7 +95,7 @@ def _faces(faces: Sequence[Shown]) -> Markup:
     shown = [
         html.face(
             one.crop,
-            [f"{one.face['emotion']}{'?' if one.face['uncertain'] else ''}", Path(one.file).name],
+            [answer(one.face), Path(one.file).name],
             html.chances(one.face["probabilities"], {}),
         )
         for one in faces[:MOST]

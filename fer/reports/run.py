@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 
 from fer.config.settings import Config, leaves
 from fer.metrics.calibration import tempered
-from fer.metrics.results import Against, Annotators, DatasetRecord, Results, TrainingRecord, Values
+from fer.metrics.explanation import Explanation
+from fer.metrics.results import Against, Annotators, DatasetRecord, Results, SetsRecord, TrainingRecord, Values
 from fer.reports import figures, html, plotting
+from fer.reports.explanation import page
+from fer.reports.explanation.page import Maps
 from fer.reports.html import Section, card, joined, paragraph, tag
 from fer.reports.summary import (
     AGREEMENT_HEADS,
     MEMBER_HEADS,
+    SET_HEADS,
     absent_in_words,
     agreement_rows,
     answering_in_words,
@@ -33,6 +37,8 @@ from fer.reports.summary import (
     same_views,
     seen_in_choice_in_words,
     selection_in_words,
+    set_rows,
+    sets_in_words,
     teachers_in_words,
     training_in_words,
 )
@@ -55,6 +61,7 @@ class Report:
         augmented: (K, S, S) faces as they are and (K, M, S, S) as training sees them, uint8.
         settings: the whole configuration.
         changes: key -> (value, default), of the settings that differ from the defaults.
+        explained: the surest mistakes with their maps, in the order of ``mistakes``; None where none were asked for.
     """
 
     results: Results
@@ -63,6 +70,7 @@ class Report:
     augmented: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
     settings: Config = field(default_factory=dict)
     changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    explained: tuple[Explanation, Maps] | None = None
 
 
 def write(report: Report, folder: Path) -> None:
@@ -256,6 +264,7 @@ def sections(report: Report, drawn: Mapping[str, str]) -> list[Section]:
         Section("against", "Comparison with a baseline", against(found)) if (found := report.results.against) else None,
         Section("annotators", "FER+ annotators", annotators(votes)) if (votes := report.results.annotators) else None,
         Section("calibration", "Does it know when it is wrong?", calibration(report, drawn)),
+        Section("sets", "Prediction sets", prediction_sets(sets)) if (sets := report.results.sets) else None,
         _faces_section(report, "mistakes", "Surest mistakes", mistakes(report.scored)),
         _faces_section(report, "doubtful", "Most doubtful faces", doubtful(report.scored)),
         Section("augmented", "Augmentation", augmentation(report, drawn)) if "augmented" in drawn else None,
@@ -373,6 +382,24 @@ def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:
     )
 
 
+def prediction_sets(found: SetsRecord) -> Markup:
+    """Return coverage and size of the prediction sets, and how many emotions they hold."""
+    legend = paragraph(
+        "A set holds the most probable emotions of a face, until their probabilities together exceed "
+        f"{found.threshold:.3f}. Coverage is the share of the faces whose set holds the label. {sets_in_words(found)}",
+        class_="soft",
+    )
+    total = max(1, found.scores.n)
+    sizes = [(size, f"{100 * count / total:.1f} %") for size, count in enumerate(found.scores.sizes, start=1)]
+    return joined(
+        legend,
+        html.columns(
+            html.named(html.table(SET_HEADS, set_rows(found), (1, 2, 3))),
+            html.table(("emotions in a set", "share of the faces"), sizes, (0, 1)),
+        ),
+    )
+
+
 def _confidence_in_words(report: Report) -> str:
     """Return in words how the mean confidence compares with the accuracy."""
     confidence = float(report.scored.probabilities.max(1).mean())
@@ -453,7 +480,17 @@ def _faces_section(report: Report, name: str, title: str, indices: NDArray[np.in
         " a wrong answer; probabilities in per cent.", class_="soft",
     )  # fmt: skip
     shown = tag("div", *(_face(report.scored, int(index)) for index in indices), class_="faces")
-    return Section(name, title, joined(key, shown))
+    maps = _maps(*report.explained) if name == "mistakes" and report.explained else ""
+    return Section(name, title, joined(key, shown, maps))
+
+
+def _maps(found: Explanation, maps: Maps) -> Markup:
+    """Return the maps of the surest mistakes, below the verdict of their check."""
+    meaning = "One view of each face; an ensemble's networks count equally."
+    return joined(
+        tag("h3", "What the network looked at"), html.note(found.check.verdict), page.key(),
+        paragraph(meaning, class_="soft"), page.faces(found, maps),
+    )  # fmt: skip
 
 
 def _face(scored: Scored, index: int) -> Markup:

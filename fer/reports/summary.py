@@ -13,13 +13,16 @@ from fer.metrics.results import (
     PerClass,
     Results,
     SelectionRecord,
+    SetScores,
+    SetsRecord,
     Trained,
     Values,
 )
 from fer.metrics.table import METRICS, TEMPERED
-from fer.system.text import text_table
+from fer.system.text import plural, text_table
 
 MEMBER_HEADS = ("#", "weight", "temperature", "accuracy alone", "answers differently", "network")
+SET_HEADS = ("prediction sets", "faces", "coverage, 95 %", "mean size, 95 %")
 AGREEMENT_HEADS = ("agreement", "network", "labels", "best possible")
 
 # --- metrics --------------------------------------------------------------------------------------------------------
@@ -267,6 +270,46 @@ def answering_in_words(answering: Answering) -> str:
     )
 
 
+# --- prediction sets ------------------------------------------------------------------------------------------------
+
+
+def sets_table(sets: SetsRecord) -> str:
+    """Return the coverage and the size of prediction sets, over all faces and by emotion, and what is promised."""
+    return f"{text_table(SET_HEADS, set_rows(sets))}\n{sets_in_words(sets)}"
+
+
+def sets_in_words(sets: SetsRecord) -> str:
+    """Return in words what the prediction sets promise, and which faces calibrated them."""
+    in_sample = (
+        " They are among the faces scored here (in-sample), so that this coverage does not test the promise."
+        if sets.calibrated_on == THESE_FACES
+        else ""
+    )
+    return (
+        f"The promise: of faces like those of val, {100 * sets.promised:g} % have a set that holds the label. It is "
+        "made over all faces together; a single emotion may have a lower coverage. The sets were calibrated on "
+        f"{plural(sets.thresholds.faces, 'face')} of val.{in_sample}"
+    )
+
+
+def set_rows(sets: SetsRecord) -> list[tuple[str, ...]]:
+    """Return a row for all faces, for the clean ones, and for those of each emotion that has any."""
+    clean = {"clean": sets.clean} if sets.clean else {}
+    groups = {"all": sets.scores, **clean, **sets.per_class}
+    return [(name, f"{one.n:,}", *_set_cells(one)) for name, one in groups.items() if one.n]
+
+
+def _set_cells(one: SetScores) -> tuple[str, str]:
+    """Return coverage and mean size of the sets of at least one face, with their intervals."""
+    coverage, size = one.coverage or 0.0, one.size or 0.0
+    covered, sized = f"{100 * coverage:.1f} %", f"{size:.2f}"
+    if one.coverage_ci95:
+        covered += "  [{:.1f}, {:.1f}]".format(*(100 * end for end in one.coverage_ci95))
+    if one.size_ci95:
+        sized += "  [{:.2f}, {:.2f}]".format(*one.size_ci95)
+    return covered, sized
+
+
 def seen_in_choice_in_words(results: Results) -> str:
     """Return in words how many faces are copies of val's; empty where none is, or all are."""
     count = results.seen_in_choice
@@ -294,6 +337,8 @@ def remarks(results: Results) -> list[str]:
         found.append(annotator_table(results.annotators))
     if results.answering:
         found.append(answering_in_words(results.answering))
+    if results.sets:
+        found.append(sets_table(results.sets))
     if copies := seen_in_choice_in_words(results):
         found.append(copies)
     if (count := results.test_opened) is not None:

@@ -1,6 +1,5 @@
 """Reading finished runs from their folders, and their evaluations on test."""
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,16 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.conf import stored
 from fer.config.errors import FerError
 from fer.config.settings import Config, leaves
 from fer.metrics import results as metrics_json
 from fer.metrics.results import Results
-from fer.runs import predictions, ranking, run_folder
+from fer.runs import predictions, ranking, run_folder, stored
 from fer.runs.metrics import RunMetrics
 from fer.runs.ranking import OnTest, Run, Setting
 from fer.system import records
-from fer.system.files import read_history, read_list, readable, why
+from fer.system.files import read_history, read_json, read_list, readable
 from fer.system.records import Json
 
 # data are compared by their fingerprint and the scored faces, not by these keys
@@ -31,6 +29,15 @@ DATA_KEYS = (
 NEEDED = ("n", "accuracy", "macro_f1", "balanced_accuracy", "nll", "ece", "seed", "best_epoch")  # for any ranking
 COSTS = ("parameters", "train_seconds", "images_per_second")  # metrics that older runs lack
 APART = {"seed", *(f"data.{key}" for key in DATA_KEYS)}  # keys that do not distinguish configurations
+KINDS = (  # section of metrics.json, facts in it that older runs may lack, their types
+    ("", ("split", "architecture", "commit", "finished"), str | None),
+    ("", ("n", "seed", "best_epoch", "epochs"), int | None),
+    ("dataset.", ("fingerprint", "name", "split", "labels"), str | None),
+    ("dataset.", ("fold", "folds", "split_seed"), int | None),
+    ("hardware.", ("gpu", "cpu"), str | None),
+    ("hardware.", ("threads",), int | None),
+    ("pretrained.", ("name",), str | None),
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ def evaluations_on_test(run: Path) -> OnTest:
     evaluations = []
     for file in (run / "evaluations").glob("*/metrics.json"):
         with readable(file):
-            contents = json.loads(file.read_text(encoding="utf-8"))
+            contents = read_json(file)
             if contents["split"] == "test":
                 evaluations.append((file, metrics_json.of(contents)))
     evaluations.sort(key=lambda pair: (pair[1].test_opened or 0, str(pair[1].machine.finished), pair[0]))
@@ -163,10 +170,11 @@ def plain(value: Any) -> Any:
 def _metrics(file: Path) -> RunMetrics:
     """Return a run's metrics, after a check of those that every ranking needs."""
     with readable(file):
-        held: Json = json.loads(file.read_text(encoding="utf-8"))
+        held: Json = read_json(file)
         for name in (*NEEDED, *(name for name in COSTS if name in held)):
             if not math.isfinite(held[name]):
                 raise ValueError(f"{name} is {held[name]}")
+        _check_kinds(held)
         if not all(math.isfinite(values["recall"]) for values in held["per_class"].values()):
             raise ValueError("a recall is no number")
         if "fingerprint" not in held["dataset"]:
@@ -177,15 +185,28 @@ def _metrics(file: Path) -> RunMetrics:
     return metrics
 
 
+def _check_kinds(metrics: Json) -> None:
+    """Raise unless the facts about a run that rankings and pages show are texts and numbers.
+
+    Raises:
+        ValueError: naming the fact.
+    """
+    sections: dict[str, Json] = {"": metrics}
+    for name in ("dataset", "hardware", "pretrained"):
+        sections[f"{name}."] = metrics.get(name) or {}
+        if not isinstance(sections[f"{name}."], dict):
+            raise ValueError(f"{name} is no mapping")
+    for prefix, names, kinds in KINDS:
+        for name in names:
+            if not isinstance(sections[prefix].get(name), kinds):
+                raise ValueError(f"{prefix}{name} is {str(sections[prefix][name])[:40]!r}")
+
+
 def _configuration(folder: Path) -> tuple[Config, dict[str, str], frozenset[str]]:
     """Return a run's configuration, its choices, and the keys and groups on its command line."""
-    try:
-        config = run_folder.configuration_of(folder)
-        chosen = stored(folder, "hydra.yaml")["hydra"]["runtime"]["choices"]
-        choices = {group: choice or "none" for group, choice in chosen.items() if "/" not in group}
-        asked = frozenset(given.partition("=")[0] for given in stored(folder, "overrides.yaml"))
-    except Exception as error:  # a damaged file may raise errors of YAML, of OmegaConf or of this library
-        raise FerError(f"{folder / '.hydra'}: cannot be read ({why(error)})") from error
+    config = run_folder.configuration_of(folder)
+    choices = {group: choice or "none" for group, choice in stored.choices(folder).items() if "/" not in group}
+    asked = frozenset(str(given).partition("=")[0] for given in stored.stored(folder, "overrides.yaml") or ())
     return config, choices, asked
 
 

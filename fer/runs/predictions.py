@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from fer.config.errors import FerError
 from fer.metrics import results as metrics_json
 from fer.metrics.results import Results
-from fer.system.files import readable, written_whole
+from fer.system.files import MOST_BYTES, contents, readable, written_whole
 
 FILE = "predictions.csv"
 ROUNDED = 1e-3  # largest deviation from 1 of a sum of probabilities, which are written with six digits
@@ -114,13 +114,17 @@ def read(file: Path) -> Predictions:
 
 
 def _opened(file: Path) -> IO[str]:
-    contents = file.read_bytes()
+    packed = contents(file)
     if file.suffix == ".gz":
         try:
-            contents = gzip.decompress(contents)
+            with gzip.open(io.BytesIO(packed)) as stream:
+                unpacked = stream.read(MOST_BYTES + 1)
         except (EOFError, zlib.error) as error:  # its other faults are OSErrors
             raise ValueError(f"its compression is damaged: {error}") from error
-    return io.TextIOWrapper(io.BytesIO(contents), encoding="utf-8-sig", newline="")
+        if len(unpacked) > MOST_BYTES:
+            raise ValueError(f"it unpacks to more than {MOST_BYTES:,} bytes")
+        packed = unpacked
+    return io.TextIOWrapper(io.BytesIO(packed), encoding="utf-8-sig", newline="")
 
 
 # --- folders of predictions -----------------------------------------------------------------------------------------

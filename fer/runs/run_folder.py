@@ -8,14 +8,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fer.config.conf import spelled, stored
+from fer.config.conf import spelled
 from fer.config.errors import FerError
 from fer.config.settings import Config, DataSettings, TrainSettings, leaves
+from fer.runs import status
+from fer.runs.stored import stored
 
 # key -> default, for all keys but those of model, loss, optimizer and scheduler
 DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={}))))
 # keys and sections that do not change what a run computes; no part of its identity
-BESIDES = ("resume", "sweep", "logger", "data.cache", "trainer.bar", "trainer.profile", "trainer.threads")
+BESIDES = (
+    "resume", "sweep", "logger", "checkpoint", "data.cache", "trainer.bar", "trainer.halve_batch_on_oom",
+    "trainer.profile", "trainer.threads",
+)  # fmt: skip
 LATEST = "latest"  # on a command line: the newest folder of its kind
 OUTPUTS = Path("outputs")  # in the current folder; "latest" searches it
 
@@ -89,11 +94,13 @@ def with_latest(arguments: Sequence[str]) -> list[str]:
     """Replace "latest" by a path in the overrides that name runs, sweeps and searches.
 
     Raises:
-        FerError: ``outputs/`` has no folder of the kind.
+        FerError: ``outputs/`` has no folder of the kind, or an override names nothing.
     """
 
     def resolved(text: str) -> str:
         key, _, value = text.partition("=")
+        if key in KINDS and not value.strip("'\" "):  # an empty variable of a shell script must not begin a new run
+            raise FerError(f"{text}: names no {KINDS[key].name}; name its folder, or {key}={LATEST}, or leave it out")
         if key not in KINDS or LATEST not in value:
             return text
         pattern = rf"(?<![^\[,])(\s*)(['\"]?){LATEST}\2(?=\s*(?:[\],]|$))"  # a whole value, or an item of a list
@@ -128,11 +135,13 @@ def configuration_of(folder: Path) -> Config:
     """Return a run's configuration, as plain values.
 
     Raises:
-        FerError: the folder has no ``.hydra/config.yaml``.
+        FerError: the folder has no ``.hydra/config.yaml``, or a damaged one.
     """
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise FerError(f"{folder}: no run folder (it has no .hydra/config.yaml)")
     config: Config = stored(folder, "config.yaml")
+    if not config or not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise FerError(f"{folder / '.hydra' / 'config.yaml'}: cannot be read (it has no keys)")
     return config
 
 
@@ -150,8 +159,8 @@ def find(paths: Iterable[str | Path]) -> list[Path]:
             raise FerError(f"{path}: {'is a file, no folder' if path.exists() else 'no such folder'}")
         runs = sorted(file.parent for file in path.rglob("metrics.json") if (file.parent / ".hydra").is_dir())
         if not runs:
-            begun = len(unfinished([path]))
-            more = f"; {begun} not finished" if begun else ""
+            begun = unfinished([path])
+            more = f"; {len(begun)} not finished: {next(iter(begun.values()))}" if begun else ""
             raise FerError(f"{path}: no finished run in it (no metrics.json beside .hydra/){more}")
         folders |= dict.fromkeys(runs)
     return list(folders)
@@ -166,5 +175,6 @@ def unfinished(paths: Iterable[str | Path]) -> dict[Path, str]:
                 reasons[folder] = "a learning-rate finder, which trains nothing"
             elif not (folder / "metrics.json").exists():
                 more = "; see its console.log" if (folder / "console.log").exists() else ""
-                reasons[folder] = f"not finished (no metrics.json{more})"
+                words = status.in_words(folder)  # "finished" where its metrics.json was removed
+                reasons[folder] = f"not finished (no metrics.json{more})" if words in ("", "finished") else words
     return reasons

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from fer.config.settings import mode, worded
-from fer.system.files import written_whole
+from fer.system.files import opened_text, written_whole
 from fer.system.text import text_table
 
 State = Literal["complete", "pruned", "failed", "running"]
@@ -84,7 +84,7 @@ def counted(trials: Sequence[Trial]) -> str:
 def ended_in(file: Path) -> int:
     """Return the number of ended trials in a file of ``write_csv``; 0 without the file."""
     try:
-        with open(file, newline="", encoding="utf-8") as stream:
+        with opened_text(file) as stream:
             return sum(row.get("state") != "running" for row in csv.DictReader(stream))
     except FileNotFoundError:
         return 0

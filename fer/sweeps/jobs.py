@@ -6,13 +6,11 @@ memory and random seeds. Each has its own process group, ends with the process t
 """
 
 import ctypes
-import json
 import logging
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,27 +18,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
 
 from fer.config.conf import quoted
 from fer.config.errors import Interrupted
+from fer.config.trust import named_again
 from fer.data.locate import VARIABLE, locate
-from fer.system import records
-from fer.system.files import UNREADABLE, read_history, write_json
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    HELD = None
-else:
-    HELD = fcntl.LOCK_EX | fcntl.LOCK_NB
+from fer.system import records, signals
+from fer.system.files import UNREADABLE, read_history, read_json, write_json
+from fer.system.locks import hold, is_held
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1  # seconds between checks of the processes
 GRACE_S = 120.0  # seconds for a job to save itself after a signal: a batch, or a validation
 MOST_SAID = 400  # characters of a failed job's last line in messages
-SAVED = (130, 143)  # exit codes of a run that saved itself after a signal
+SAVED = (129, 130, 143)  # exit codes of a run that saved itself after a signal
 WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG: a job ends with the process that started it, even if that is killed
 # becomes a command that ends with its parent; Popen's preexec_fn would do the same, but may deadlock with threads
 LAUNCHER = f"""
@@ -200,8 +192,8 @@ class Job:
         return self.reason or outcome(self.folder, self.code)
 
     def _command(self) -> list[str]:
-        folder = quoted(str(self.folder.absolute()))
-        arguments = [f"resume={folder}"] if self.resume else [*self.overrides, *self.more, f"hydra.run.dir={folder}"]
+        folder, given = quoted(str(self.folder.absolute())), [*self.overrides, *self.more]
+        arguments = [f"resume={folder}", *named_again(given)] if self.resume else [*given, f"hydra.run.dir={folder}"]
         return [sys.executable, "-m", "fer.train", *arguments]
 
 
@@ -224,30 +216,9 @@ def with_parent(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), *command]
 
 
-def hold(file: IO[Any]) -> None:
-    """Lock an open file, such as a job's ``console.log``, for this process and the processes that inherit it.
-
-    Raises:
-        BlockingIOError: another process holds the lock.
-    """
-    if HELD is None:
-        return
-    try:
-        fcntl.flock(file, HELD)
-    except BlockingIOError as error:
-        raise BlockingIOError(error.errno, "a process still writes it", file.name) from error
-
-
 def lives(folder: Path) -> bool:
     """Return whether a process still writes a job's ``console.log``, as for a moment after its sweep was killed."""
-    try:
-        with open(folder / "console.log", "rb") as console:
-            hold(console)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_held(folder / "console.log")
 
 
 def environment(data_path: str | None) -> dict[str, str]:
@@ -271,7 +242,7 @@ def environment(data_path: str | None) -> dict[str, str]:
 def recorded(folder: Path) -> JobRecord | None:
     """Return the contents of a folder's ``job.json``; None if it is missing or damaged."""
     try:
-        record = records.read(JobRecord, json.loads((folder / "job.json").read_text(encoding="utf-8")))
+        record = records.read(JobRecord, read_json(folder / "job.json"))
     except UNREADABLE:
         return None
     sound = isinstance(record.exit_code, int | None) and isinstance(record.seconds, int | float | None)
@@ -287,7 +258,7 @@ def seconds_of(folder: Path) -> float:
 def _is_object(file: Path) -> bool:
     """Return whether a JSON file holds an object; False if it is missing or damaged."""
     try:
-        return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
+        return isinstance(read_json(file), dict)
     except UNREADABLE:
         return False
 
@@ -324,8 +295,8 @@ def result(folder: Path) -> str:
     """Return the result of a successful job as text: a val accuracy, or a learning rate."""
     file = folder / "lr_finder.json"
     if not file.exists():
-        return f"{100 * json.loads((folder / 'metrics.json').read_text())['accuracy']:.2f} %"
-    contents = json.loads(file.read_text())
+        return f"{100 * read_json(folder / 'metrics.json')['accuracy']:.2f} %"
+    contents = read_json(file)
     rate = contents["lowest_loss_at"]
     return f"no curve: {contents['ended']}" if rate is None else f"lowest loss at a rate of {rate:.1e}"
 
@@ -357,8 +328,8 @@ def in_order(waiting: deque[Job]) -> Callable[[], Job | None]:
 def run(next_job: Callable[[], Job | None], slots: Sequence[Mapping[str, str]], watch: Watch) -> None:
     """Run jobs, one in each slot, until none is left.
 
-    SIGINT, SIGTERM and SIGHUP are passed on to the jobs, which save themselves. A second signal kills them, and so does
-    the end of ``GRACE_S``.
+    SIGINT, SIGTERM, SIGHUP and SIGUSR1 are passed on to the jobs, which save themselves. A second signal kills them,
+    and so does the end of ``GRACE_S``.
 
     Args:
         next_job: function that returns the next job for a free slot, or None for no job now. It is called again at
@@ -383,7 +354,7 @@ def run(next_job: Callable[[], Job | None], slots: Sequence[Mapping[str, str]], 
             _stop(running, watch, arrived)
         finally:  # an error in this process leaves no job running either
             _stop(running, Watch(), [*arrived, signal.SIGTERM][:1])
-    raise Interrupted(f"interrupted by {signal.Signals(arrived[0]).name}; all jobs have ended", 128 + arrived[0])
+    raise Interrupted(f"interrupted by {signals.name(arrived[0])}; all jobs have ended", signals.exit_code(arrived[0]))
 
 
 def _begin(job: Job, slot: Mapping[str, str], watch: Watch) -> None:
@@ -425,14 +396,5 @@ def _signals() -> Iterator[list[int]]:
     def receive(number: int, frame: FrameType | None) -> None:
         arrived.append(number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with signals.handled(receive):
         yield arrived
-        return
-    ending = [number for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]
-    handled = [number for number in ending if signal.getsignal(number) is not signal.SIG_IGN]  # nohup stays nohup
-    before = {number: signal.signal(number, receive) for number in handled}
-    try:
-        yield arrived
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

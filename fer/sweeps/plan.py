@@ -17,6 +17,7 @@ from fer.config.errors import FerError
 from fer.config.hydra import alternatives, composed, composed_sweep, offer_networks
 from fer.config.schema import build
 from fer.config.settings import Config, SweepSettings, TrainSettings
+from fer.config.trust import taken
 from fer.runs.run_folder import SWEEP, identity
 from fer.sweeps import jobs
 from fer.sweeps.jobs import Job, JobRecord
@@ -173,7 +174,8 @@ def _with_stored(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     overrides = [text for text in given if not text.startswith("sweep.resume=")]
     if resumed is None:
         return overrides, None
-    before = {text.partition("=")[0]: text for text in stored(resumed).arguments}
+    kept = taken(stored(resumed).arguments, resumed / FILE, overrides)
+    before = {text.partition("=")[0]: text for text in kept}
     overrides = list((before | {text.partition("=")[0]: text for text in overrides}).values())
     offer_networks(overrides)
     return overrides, resumed

@@ -16,11 +16,14 @@ from omegaconf import DictConfig
 from fer.config import hydra
 from fer.config.conf import quoted
 from fer.config.errors import Interrupted
+from fer.config.trust import again
+from fer.runs.stored import resume_line
 from fer.sweeps import jobs, status
 from fer.sweeps.jobs import Job, JobRecord
 from fer.sweeps.plan import FILE, Asked, Entry, Plan, SweepRecord, finished, planned, read, stored
 from fer.system import records
 from fer.system.files import write_json
+from fer.system.locks import hold
 from fer.system.slots import Slots, slots
 from fer.system.terminal import logged, shown
 
@@ -43,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     asked.folder.mkdir(parents=True, exist_ok=True)
     file = asked.folder / "sweep.log"
     with open(file, "ab") as lock:
-        jobs.hold(lock)  # one process works on a sweep at a time
+        hold(lock)  # one process works on a sweep at a time
         record = SweepRecord(arguments=tuple(asked.overrides), jobs=tuple(map(Entry.for_job, plan.jobs)))
         write_json(asked.folder / FILE, records.plain(record))
         with logged(file):
@@ -51,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
             announce(plan, asked.folder, len(waiting), where)
             _work(asked, plan, waiting, job_slots, board)
         with logged(file):  # Hydra's launchers change the logging
-            return conclude(plan.jobs, board.names, asked.folder)
+            return conclude(plan.jobs, board.names, asked)
 
 
 def _work(asked: Asked, plan: Plan, waiting: deque[Job], job_slots: Slots, board: status.Scoreboard) -> None:
@@ -73,7 +76,7 @@ def _work(asked: Asked, plan: Plan, waiting: deque[Job], job_slots: Slots, board
     except Interrupted as error:
         board.line.end()
         log.info("\n%s\n", status.job_table(plan.jobs, board.names))
-        raise Interrupted(f"{error}; resume with: {_resume_line(asked.folder)}", error.code) from None
+        raise Interrupted(f"{error}; resume with: {_resume_line(asked)}", error.code) from None
     finally:
         board.line.end()
 
@@ -96,8 +99,8 @@ def announce(plan: Plan, folder: Path, waiting: int, where: str) -> None:
         log.info("  %d finished jobs are not on this command line; they stay in the leaderboard", plan.unasked)
     for cut_off in plan.saved:
         log.info(
-            "  job %s was interrupted and is not on this command line; resume it with: python -m fer.train resume=%s",
-            cut_off.name, shlex.quote(str(shown(cut_off))),
+            "  job %s was interrupted and is not on this command line; resume it with: %s",
+            cut_off.name, resume_line(cut_off, shown(cut_off)),
         )  # fmt: skip
 
 
@@ -142,8 +145,9 @@ def run_one(config: DictConfig) -> int | None:
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
-def conclude(planned_jobs: Sequence[Job], names: dict[Job, str], folder: Path) -> int:
+def conclude(planned_jobs: Sequence[Job], names: dict[Job, str], asked: Asked) -> int:
     """Print the leaderboard, the failures and the paths of the results, and return the exit code."""
+    folder = asked.folder
     failed = [job for job in planned_jobs if job.code != 0]
     rates = [job for job in planned_jobs if job.code == 0 and status.found_rate(job.folder)]
     if rates:
@@ -162,7 +166,7 @@ def conclude(planned_jobs: Sequence[Job], names: dict[Job, str], folder: Path) -
     for path in paths:
         log.info("  %s", shown(path))
     if failed:
-        log.info("run the failed jobs again: %s", _resume_line(folder))
+        log.info("run the failed jobs again: %s", _resume_line(asked))
     return 1 if failed else 0
 
 
@@ -170,5 +174,6 @@ def _count(counted: Sequence[Job]) -> str:
     return f"{len(counted)} job{'' if len(counted) == 1 else 's'}"
 
 
-def _resume_line(folder: Path) -> str:
-    return f"python -m fer.train -m sweep.resume={shlex.quote(str(shown(folder)))}"
+def _resume_line(asked: Asked) -> str:
+    folder = shlex.quote(str(shown(asked.folder)))
+    return f"python -m fer.train -m sweep.resume={folder}{again(asked.overrides)}"

@@ -1,9 +1,13 @@
 """Files: written whole or not at all, read with errors of one line. No torch here."""
 
 import csv
+import errno
+import io
 import json
+import math
 import os
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -15,24 +19,94 @@ T = TypeVar("T")
 
 # errors of reading a damaged file, such as a row number of twenty digits or brackets a thousand deep
 UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error)
+PART = ".part"  # ending of a temporary file; a killed process leaves it
 CHANCE = (
     "Chance: the error of a perfectly calibrated network with the same confidences on as many faces; it is never 0. "
     "Debiased: the root mean square of the bins' gaps without chance (Kumar, Liang & Ma 2019); a calibrated network "
     "has about 0."
 )
+MOST_BYTES = 64 * 2**20  # of a file that is read whole; the largest of this library's has 3 MB
+
+
+def opened(file: Path) -> IO[bytes]:
+    """Open a file for reading bytes; a pipe would block for ever, and a device may be endless.
+
+    Raises:
+        OSError: the file is missing or no regular file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # an open pipe does not block
+    descriptor = os.open(file, flags)
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "is a folder" if stat.S_ISDIR(kind) else "is a pipe or a device, no file", str(file))
+
+
+def contents(file: Path, most: int = MOST_BYTES) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        OSError: the file is missing, no regular file, or larger than ``most`` bytes.
+    """
+    with opened(file) as stream:
+        read = stream.read(most + 1)
+    if len(read) > most:
+        raise OSError(errno.EFBIG, f"is larger than {most:,} bytes", str(file))
+    return read
+
+
+def opened_text(file: Path, most: int = MOST_BYTES) -> IO[str]:
+    """Return a stream of the text of a file, in UTF-8 with or without a mark at its beginning; see ``contents``."""
+    return io.TextIOWrapper(io.BytesIO(contents(file, most)), encoding="utf-8-sig", newline="")
+
+
+def read_json(file: Path) -> Any:
+    """Return the contents of a JSON file.
+
+    Raises:
+        OSError: see ``contents``.
+        ValueError: the file is no JSON, nested too deeply, or has numbers that are not finite.
+    """
+    try:
+        return json.loads(contents(file).decode("utf-8"), parse_constant=_finite, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _finite(number: str) -> float:
+    value = float(number.replace("Infinity", "inf"))
+    if not math.isfinite(value):
+        raise ValueError(f"{number[:20]} is no finite number")
+    return value
 
 
 @contextmanager
-def written_whole(file: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
-    """Yield a stream of text or bytes to a temporary file, and rename it to ``file`` if the block succeeds."""
-    part = file.with_name(f".{file.name}.part")
+def written_whole(file: Path, *, binary: bool = False, flushed: bool = False) -> Iterator[IO[Any]]:
+    """Yield a stream of text or bytes to a temporary file, and rename it to ``file`` if the block succeeds.
+
+    Args:
+        file: path of the file; two processes that write it have temporary files of their own.
+        binary: whether bytes are written.
+        flushed: whether the contents are on the disk before the file gets its name, also after a power cut.
+    """
+    part = file.with_name(f".{file.name}.{os.getpid()}{PART}")
     try:
         with open(part, "wb") if binary else open(part, "w", newline="", encoding="utf-8") as stream:
             yield stream
+            if flushed:
+                stream.flush()
+                os.fsync(stream.fileno())
         os.replace(part, file)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(file)) from error  # the error of a full disk names no file
     finally:
+        part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the temporary files of killed processes from a folder in which no other process works."""
+    for part in folder.glob(f".*{PART}"):
         part.unlink(missing_ok=True)
 
 
@@ -56,10 +130,18 @@ def why(error: Exception) -> str:
 
 
 def write_json(file: Path, contents: object) -> None:
-    """Write plain values as JSON, whole or not at all."""
+    """Write plain values as JSON, whole or not at all; JSON has no NaN and no infinity, which become null."""
     with written_whole(file) as stream:
-        json.dump(contents, stream, indent=2)
+        json.dump(_without_nan(contents), stream, indent=2, allow_nan=False)
         stream.write("\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_list(file: Path) -> list[Json]:
@@ -69,11 +151,11 @@ def read_list(file: Path) -> list[Json]:
         FerError: the file is damaged.
     """
     try:
-        entries: list[Json] = json.loads(file.read_text(encoding="utf-8"))
+        entries: list[Json] = read_json(file)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise ValueError("it is no list of entries")
-    except ValueError as error:
-        raise FerError(f"{file}: damaged ({error}); repair or move it") from error
+    except UNREADABLE as error:
+        raise FerError(f"{file}: damaged ({why(error)}); repair or move it") from error
     return entries
 
 
@@ -92,7 +174,7 @@ def read_record(file: Path, kind: str, missing: str, of: Callable[[Json], T]) ->
     if not file.is_file():
         raise FerError(f"{file.parent}: no {missing} (it has no {file.name})")
     try:
-        return of(json.loads(file.read_text(encoding="utf-8")))
+        return of(read_json(file))
     except UNREADABLE as error:
         raise FerError(f"{file}: damaged ({why(error)}); start a new {kind} in another folder") from error
 
@@ -110,7 +192,22 @@ def new_folder(parent: Path, name: str) -> Path:
         return folder
 
 
+def new_file(folder: Path, stem: str, suffix: str) -> Path:
+    """Return the first path of ``<stem><suffix>``, ``<stem>_2<suffix>``, ... in a folder at which there is no file."""
+    file, number = folder / f"{stem}{suffix}", 1
+    while file.exists():
+        number += 1
+        file = folder / f"{stem}_{number}{suffix}"
+    return file
+
+
+def unused_folder(folder: Path) -> Path:
+    """Make and return a folder; in place of one that holds files, a new one beside it with a number."""
+    folder = folder.expanduser().absolute()
+    return folder if folder.is_dir() and not any(folder.iterdir()) else new_folder(folder.parent, folder.name)
+
+
 def read_history(file: Path) -> list[dict[str, float]]:
     """Return the rows of a run's ``history.csv``, one for each epoch."""
-    with open(file, newline="", encoding="utf-8") as stream:
+    with opened_text(file) as stream:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]

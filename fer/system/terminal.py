@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from fer.config.errors import in_one_line
+
 REDRAW_S = 0.25  # seconds between drawings of the live line
 CLEAR = "\r\033[K"  # moves to the line's start and erases the line
 BAR, SHORT_BAR = 20, 8  # characters; the short bar is for terminals of less than WIDE columns
@@ -72,6 +74,7 @@ class Line:
             rest: text after all parts, cut to the remaining columns.
         """
         width = shutil.get_terminal_size().columns - 1
+        parts, rest = [in_one_line(part) for part in parts], in_one_line(rest)
         text, shown = parts[0], 1
         for part in parts[1:]:
             if len(text) + 2 + len(part) > width:

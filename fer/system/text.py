@@ -1,6 +1,11 @@
 """Text: tables, times, sentences."""
 
+import re
 from collections.abc import Sequence
+
+from fer.config.errors import in_one_line, visible
+
+CODE_SPAN = re.compile(r"(`+[^`]+`+)")
 
 
 def sentence(words: str) -> str:
@@ -10,16 +15,33 @@ def sentence(words: str) -> str:
 
 def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table in columns, with a line under the heads."""
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in (heads, *rows)]
+    cells = [[in_one_line(text) for text in row] for row in (heads, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in cells]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:]))
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table in Markdown."""
-    lines = [[cell.replace("|", "\\|") for cell in row] for row in (heads, *rows)]
+    lines = [[in_markdown(in_one_line(cell)).replace("|", "\\|") for cell in row] for row in (heads, *rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (lines[0], ["---"] * len(heads), *lines[1:]))
+
+
+def in_markdown(text: str) -> str:
+    """Return a text that may hold names from files for Markdown: no element of HTML, no link, no picture in it.
+
+    Spans of code stay as they are, since nothing in them is more than text.
+    """
+    parts = CODE_SPAN.split(visible(text))
+    return "".join(
+        part if index % 2 else part.replace("<", "&lt;").replace("](", "]\\(") for index, part in enumerate(parts)
+    )
+
+
+def code_span(text: str) -> str:
+    """Return a text as a span of code in Markdown, whatever it holds."""
+    return f"`{in_one_line(text).replace('`', chr(39))}`"
 
 
 def clock(seconds: float) -> str:

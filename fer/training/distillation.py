@@ -7,7 +7,6 @@ A resumed run needs the same teachers: hashes of their files are recorded. Their
 of the student, and a teacher that was trained on the student's val faces is refused.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from fer.data.transforms.crop import middle
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.pretrained import sha256_of
 from fer.models.provenance import Dataset
+from fer.system.files import read_json
 from fer.system.records import Json
 
 SPLIT_KEYS = {  # ``data.split`` -> the other keys that decide which faces are val
@@ -198,7 +198,7 @@ def _listed(metrics: Path) -> list[tuple[Json, TeacherFile]]:
         FerError: the file lists no networks, or a weight or temperature is not valid.
     """
     try:
-        listed = json.loads(metrics.read_text(encoding="utf-8"))["members"]
+        listed = read_json(metrics)["members"]
         records = [{**record, "checkpoint": Path(record["checkpoint"])} for record in listed]
         files = [  # evaluations of older versions have no temperatures
             TeacherFile(record["checkpoint"], float(record["weight"]), float(record.get("temperature", 1.0)))

@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fer.config.conf import plain, quoted, search_paths, stored, unquoted
+from fer.config.conf import plain, quoted, unquoted
 from fer.config.errors import FerError
 from fer.config.hydra import composed, offer_networks
 from fer.config.settings import DataSettings, TrainSettings, leaves
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.runs.run_folder import DEFAULTS
+from fer.runs import stored
+from fer.runs.run_folder import DEFAULTS, configuration_of
 
 
 def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -> tuple[DataSettings, bool]:
@@ -27,7 +28,8 @@ def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -
 
         entry = newest(folder)[1]["fer"]
         known, stand_in = entry["dataset"]["settings"], entry["dataset"]["stand_in"]
-        if data.batch_size == "auto":  # another GPU might choose another size, which would change the steps
+        # another GPU might choose another size, which would change the steps; a halved size stays halved
+        if data.batch_size == "auto" or settings.trainer.halve_batch_on_oom:
             data = replace(data, batch_size=entry["batch_size"])
     data = replace(data, votes=_file(data.votes, known, "votes"), exclude=_file(data.exclude, known, "exclude"))
     if known and (known["path"] == SYNTHETIC or Path(known["path"]).exists()):
@@ -44,25 +46,12 @@ def _file(given: str | None, known: Mapping[str, Any], key: str) -> str | None:
     return None if given is None else str(Path(given).expanduser().absolute())
 
 
-def refuse_used_folder(arguments: Sequence[str]) -> None:
-    """Raise if a run would overwrite another.
-
-    Raises:
-        FerError: naming the folder and the command to resume its run.
-    """
-    run_folder = _value(arguments, "hydra.run.dir")
-    used = run_folder and any((Path(run_folder) / name).exists() for name in ("checkpoints", "lr_finder.json"))
-    if used and not _value(arguments, "resume"):
-        raise FerError(
-            f"--out {run_folder}: holds a run already; choose another folder, or resume it with resume={run_folder}"
-        )
-
-
 def resuming(arguments: list[str]) -> list[str]:
     """Return the command line that resumes the run of ``resume=`` in its own folder, with the run's overrides.
 
     Raises:
-        FerError: the folder holds no run, or other arguments or the library's defaults would change the run.
+        FerError: the folder holds no run, or stores what only a command line may; other arguments or the library's
+            defaults would change the run.
     """
     path = _value(arguments, "resume")
     folder = Path(path).expanduser().resolve()
@@ -70,9 +59,8 @@ def resuming(arguments: list[str]) -> list[str]:
         raise FerError(f"resume={path}: no run folder (it has no .hydra/config.yaml)")
     if _value(arguments, "hydra.run.dir"):
         raise FerError(f"resume={path} writes to the run's own folder; leave out --out (hydra.run.dir)")
-    before = stored(folder, "overrides.yaml")
-    paths = search_paths(stored(folder, "hydra.yaml")["hydra"]["overrides"]["hydra"])
-    merged = {text.partition("=")[0]: text for text in (*before, *paths, *arguments) if not text.startswith("resume=")}
+    texts = (*stored.overrides(folder, arguments), *arguments)
+    merged = {text.partition("=")[0]: text for text in texts if not text.startswith("resume=")}
     overrides = [text for key, text in merged.items() if not key.startswith("-")]
     offer_networks(overrides)
     _refuse_changes(folder, path, plain(composed(overrides)))
@@ -88,7 +76,7 @@ def _value(arguments: Sequence[str], key: str) -> str:
 
 def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
     # an older run does not store every key: it used what is the default now
-    before, after = DEFAULTS | dict(leaves(stored(folder, "config.yaml"))), DEFAULTS | dict(leaves(now))
+    before, after = DEFAULTS | dict(leaves(configuration_of(folder))), DEFAULTS | dict(leaves(now))
     compared = [key for key in sorted(before | after) if key != "resume" and not key.startswith("sweep.")]
     changed = [key for key in compared if before.get(key) != after.get(key)]
     if changed:

@@ -1,11 +1,11 @@
 """One training: fit, evaluation of the best epoch on val, and its report. Takes plain settings, without Hydra."""
 
+import gc
 import logging
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, OutOfMemory
 from fer.config.settings import Origin, TrainerSettings, TrainSettings, mode
 from fer.data.datamodule import FERDataModule
 from fer.data.duplicates import without_duplicate
@@ -25,6 +25,7 @@ from fer.evaluation.request import Member, Tables
 from fer.inference import probabilities
 from fer.metrics import results as metrics_json
 from fer.metrics.calibration import fitted_temperature
+from fer.metrics.conformal import COVERAGE
 from fer.metrics.results import (
     SCHEMA,
     THESE_FACES,
@@ -36,21 +37,23 @@ from fer.metrics.results import (
 )
 from fer.models import EmotionClassifier, checkpoints
 from fer.reports.summary import class_table, score_table
-from fer.runs import predictions
+from fer.runs import predictions, status
 from fer.runs.predictions import Scored
+from fer.runs.stored import resume_line
 from fer.system import machine
-from fer.system.files import read_history
+from fer.system.files import read_history, why
 from fer.system.records import read
 from fer.system.text import clock
 from fer.training import device, profiler, time_budget, trainers
 from fer.training.callbacks import checkpointing
-from fer.training.callbacks.checkpointing import Saver
+from fer.training.callbacks.checkpointing import Saver, WithinEpochs
 from fer.training.callbacks.early_stopping import Patience
 from fer.training.callbacks.ema import Averaging
 from fer.training.callbacks.guards import FiniteLoss, Signals
 from fer.training.callbacks.history import History, Stopwatch
 from fer.training.callbacks.progress import Progress
 from fer.training.callbacks.tensorboard import Dashboard, hyperparameters
+from fer.training.session import CHECKPOINTS, ran_out_of_memory, requested
 from fer.training.setup import check_names, keep_features, prepared, resume_from
 from fer.training.time_budget import EpochPlan
 
@@ -60,6 +63,71 @@ SAMPLES, VARIANTS = 6, 9  # faces of the report's sheet of augmentation, and aug
 
 
 def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
+    """Train and score a run as ``attempt`` does; with ``trainer.halve_batch_on_oom`` again until a batch fits.
+
+    A new attempt begins with the first epoch, so that its result is that of a run with the smaller batch.
+    """
+    while True:
+        try:
+            return attempt(settings, folder, origin)
+        except OutOfMemory as error:
+            size = _smaller(settings, folder)
+            if size is None:
+                raise
+            log.warning("%s; beginning again with data.batch_size=%d", error, size)
+        gc.collect()  # the tensors of the attempt, which its error held
+        if machine.uses_gpu(settings.trainer):
+            torch.cuda.empty_cache()
+        settings = replace(settings, data=replace(settings.data, batch_size=size))
+
+
+def _smaller(settings: TrainSettings, folder: Path) -> int | None:
+    """Return half of a run's batch size; None if it keeps its size: by its settings, or since its epochs would go."""
+    size = settings.data.batch_size
+    begun = any((folder / name).exists() for name in CHECKPOINTS)
+    if not settings.trainer.halve_batch_on_oom or begun or size == "auto":
+        return None
+    return size // 2 if size >= 4 else None
+
+
+@contextmanager
+def _memory(settings: TrainSettings) -> Iterator[None]:
+    """Turn the errors of an exhausted memory into one that names the key to lower.
+
+    Raises:
+        OutOfMemory: naming the batch size and the switch that halves it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not ran_out_of_memory(error):
+            raise
+        size = settings.data.batch_size
+        halving = "" if settings.trainer.halve_batch_on_oom else ", or set trainer.halve_batch_on_oom=true"
+        where = "of the GPU" if type(error).__name__ == "OutOfMemoryError" else "of the computer"
+        text = requested(error).replace("out of memory", f"out of memory {where}", 1)
+        raise OutOfMemory(f"{text}; lower data.batch_size={size}{halving}") from None
+
+
+@contextmanager
+def _restored(checkpoint: Path | None, signals: Signals) -> Iterator[None]:
+    """Turn the errors of restoring a damaged state of a training into one line.
+
+    Raises:
+        FerError: naming the checkpoint.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if checkpoint is None or signals.began or ran_out_of_memory(error):
+            raise
+        raise FerError(
+            f"{checkpoint}: its state of the training cannot be restored ({why(error)}); if it is damaged, remove it: "
+            "best.ckpt beside it is then resumed; or train anew from its weights: init_from="
+        ) from error
+
+
+def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
     """Train, or go on with, the run in ``folder``; score its best epoch on val; return what ``metrics.json`` holds.
 
     Args:
@@ -68,7 +136,7 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
         origin: command line and choices of the run, for its record.
 
     Raises:
-        FerError: bad data, a checkpoint that does not fit, or a loss that is NaN or infinite.
+        FerError: bad data, a checkpoint that does not fit, or a loss or prediction that is NaN or infinite.
         Interrupted: the process received a signal; the run is saved.
     """
     settings, data, model = prepared(settings, origin.stand_in)
@@ -87,6 +155,8 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
     device.announce_compiling(settings, data)
     averaging = [Averaging(settings.ema)] if settings.ema else []  # first, so that a signal's checkpoint has the step
     callbacks = [*graphs, *averaging, finite, signals, watch, *_callbacks(settings, folder, saver, watch, origin)]
+    if settings.checkpoint.minutes is not None:
+        callbacks.append(WithinEpochs(settings.checkpoint.minutes, saver, finite.check))
     faces = {name: len(held) for name, held in data.datasets.items()}
     steps = profiler.StepProfiler(on_gpu=machine.uses_gpu(settings.trainer)) if settings.trainer.profile else None
     trainer = trainers.build(settings, folder, callbacks, faces, begin, profiler=steps)
@@ -96,9 +166,16 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
         settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s",
         f"{len(data.datasets['train']):,}", _device(settings.trainer),
     )  # fmt: skip
-    with profiler.measured(steps, folder), device.compiling(settings):
+    status.enter(folder, "training")
+    with (
+        _memory(settings),
+        _restored(checkpoint, signals),
+        profiler.measured(steps, folder),
+        device.compiling(settings),
+    ):
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     signals.stop()
+    status.enter(folder, "scoring")
     results, scored = finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=origin.command)
     show(settings, folder, data, results, scored, origin.changes)
     return results
@@ -153,11 +230,13 @@ def finish(
     predicted, targets = predict_val(settings, data, model), data.datasets["val"].targets
     wall_seconds = time.perf_counter() - data.loaded_at
     temperature = fitted_temperature(predicted.numpy(), targets.numpy())
-    checkpointing.seal(best, temperature)
     classes = list(model.hparams["classes"])
     scored = scoring.scored_faces(predicted, data, "val", classes)
-    predictions.write(folder / "predictions.csv", "val", scored, data.datasets["val"].soft)
     kept = _not_trained_on(model, best, data, scored.images)
+    sets = scoring.calibrated_sets(scored.probabilities, scored.targets, kept, temperature)
+    checkpointing.seal(best, temperature, sets)
+    predictions.write(folder / "predictions.csv", "val", scored, data.datasets["val"].soft)
+    calibration = scoring.Calibration(sets, THESE_FACES, kept=True)
     results = Results(
         schema=SCHEMA,
         split="val",
@@ -165,6 +244,7 @@ def finish(
         temperature_fitted_on=THESE_FACES,
         seen_in_training=None if kept is None else int((~kept).sum()),
         clean=None if kept is None else scoring.clean(predicted, targets, kept, classes),
+        sets=scoring.prediction_sets(scored, temperature, kept, calibration, COVERAGE),
         training=TrainingRecord(
             best_epoch=saver.best_epoch + 1,  # counted from 1, as printed
             epochs=epochs,
@@ -220,7 +300,7 @@ def _results_are_safe(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise FerError(
             f"{error.filename or folder}: {error.strerror or error}; the results are safe, the report or projector is "
-            f"not complete: fix this, then python -m fer.train resume={shlex.quote(str(folder))}"
+            f"not complete: fix this, then {resume_line(folder, folder)}"
         ) from error
 
 

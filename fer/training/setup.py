@@ -27,7 +27,9 @@ from fer.models.provenance import Provenance
 from fer.optim.losses import LOSSES
 from fer.optim.optimizers import OPTIMIZERS
 from fer.optim.schedulers import SCHEDULES
+from fer.runs import status
 from fer.system import machine
+from fer.system.files import readable
 from fer.system.records import plain
 from fer.training import device, distillation
 from fer.training.callbacks import checkpointing
@@ -66,6 +68,8 @@ def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FE
         log.info("data.batch_size=%d: %s", size, reason)
         model.provenance = replace(model.provenance, batch_size=size)
         settings = replace(settings, data=replace(settings.data, batch_size=size))
+    elif settings.trainer.halve_batch_on_oom:  # a resumed run keeps the size that fitted
+        model.provenance = replace(model.provenance, batch_size=settings.data.batch_size)
     device.keep_faces(data, device.of(settings))
     mixing = replace(mixing, soft=model.wants_soft_targets)
     return settings, data.replaced(data=settings.data, mixing=mixing), model
@@ -279,9 +283,13 @@ def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
         )
     model.load_state_dict(checkpoint["state_dict"])
     model.provenance = replace(model.provenance, plan=recorded.plan)
-    log.info("resuming from epoch %d, step %d", checkpoint["epoch"] + 1, checkpoint["global_step"])
-    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    return file, int(done)
+    latest = status.read(folder)
+    earlier = f"; before: {latest.before}" if latest and latest.before else ""
+    with readable(file):
+        epoch, step = int(checkpoint["epoch"]) + 1, int(checkpoint["global_step"])
+        done = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    log.info("resuming from epoch %d, step %d%s", epoch, step, earlier)
+    return file, done
 
 
 def _identities(teachers: Sequence[Mapping[str, Any]] | None) -> list[tuple[Any, ...]]:

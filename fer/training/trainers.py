@@ -1,7 +1,6 @@
 """Construction of Lightning's trainer from the settings."""
 
 import math
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from fer.config.errors import Interrupted
 from fer.config.settings import TrainSettings
 from fer.data.samplers import drops_last
-from fer.system import machine
+from fer.system import machine, signals
 from fer.training.callbacks import checkpointing
 
 
@@ -90,11 +89,7 @@ def interruptible() -> Iterator[None]:
     """End at once on a signal, where there is nothing to save; Lightning would exit with code 1."""
 
     def receive(number: int, frame: FrameType | None) -> None:
-        raise Interrupted("interrupted", 128 + number)
+        raise Interrupted("interrupted", signals.exit_code(number))
 
-    handlers = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with signals.handled(receive):
         yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -105,7 +105,9 @@ def test_a_whole_campaign_of_drawn_faces(best, tmp_path):
     page = (folder / "best.html").read_text()
     assert "Plan and actual times" in page
     assert "student_2" in page
-    assert fer.load(folder / "best.safetensors").hparams["classes"]
+    shared = fer.load(folder / "best.safetensors")
+    assert shared.hparams["classes"]
+    assert shared.provenance.sets.faces > 0
     for name in ("student_0", "ensemble", "small"):
         assert (folder / "results" / name / "test_ten_crop.csv.gz").stat().st_size
     again = best("--resume", str(folder))
@@ -126,6 +128,12 @@ def _is_what_its_members_say(folder, record):
     found = metrics(folder / "ensemble" / "evaluations" / "test_ten_crop")
     right = [said == label for said, label in zip(written.answers, written.targets, strict=True)]
     assert found["accuracy"] == pytest.approx(sum(right) / len(right))
+    on_val = metrics(folder / "ensemble" / "evaluations" / "val_ten_crop")
+    sets = found["sets"]
+    assert sets["thresholds"] == on_val["sets"]["thresholds"]
+    assert sets["thresholds"]["faces"] == on_val["n"] - on_val["seen_in_training"]
+    assert (sets["calibrated_on"], on_val["sets"]["calibrated_on"]) == ("val", "these faces")
+    assert on_val["sets"]["clean"]["coverage"] >= 0.9  # of the faces that calibrated it
 
 
 @pytest.mark.slow
@@ -159,7 +167,9 @@ def test_an_interrupted_campaign_goes_on(tmp_path):
     assert ended.returncode == 0, ended.stdout + ended.stderr
     after = read(folder)
     assert after.spent > before.spent
-    assert [network.epochs for network in after.of_role("member")] == [network.epochs for network in before.of_role("member")]
+    assert [network.epochs for network in after.of_role("member")] == [
+        network.epochs for network in before.of_role("member")
+    ]
     assert "measuring the speed" not in ended.stdout
     assert {network.state for network in after.networks} <= {"done", "stopped"}
 

@@ -35,3 +35,42 @@ def scene(name: str, side: int, tilt: float) -> tuple[Image.Image, Box]:
     middle = GROUND / 2
     ground.paste(turned, (round(middle - x), round(middle - y)), head)
     return ground, Box(middle - side / 2, middle - side / 2, side, side)
+
+
+def video(file, places, rate=25, size=(320, 240), side=64):
+    """Write a video of heads that move over a wall of bricks, and return the file.
+
+    Args:
+        file: to write; its ending names the container.
+        places: of each frame, name of a portrait -> middle of its face.
+        rate: frames per second.
+        size: of a frame, (width, height).
+        side: of the faces, in pixels.
+    """
+    import cv2
+
+    from fer.inference.video import quiet
+
+    heads = {name: _head(name, side) for name in BOXES}
+    ground = Image.fromarray(skimage.data.brick()).convert("RGB").resize(size)
+    with quiet(cv2):  # FFmpeg asks once in a process how loud it may be
+        writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+    assert writer.isOpened()
+    for frame in places:
+        picture = ground.copy()
+        for name, (x, y) in frame.items():
+            head, mask, (left, top) = heads[name]
+            picture.paste(head, (round(x - left), round(y - top)), mask)
+        writer.write(np.asarray(picture)[..., ::-1])
+    writer.release()
+    return file
+
+
+def _head(name, side):
+    """Return a portrait whose face is ``side`` pixels wide, the mask of its head, and the middle of the face."""
+    picture, box = {"astronaut": astronaut, "hopper": hopper}[name](), BOXES[name]
+    scale = side / box.width
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BILINEAR)
+    x, y = (value * scale for value in box.centre)
+    down, across = np.mgrid[: picture.height, : picture.width]
+    return picture, Image.fromarray(np.uint8(255 * (np.hypot(across - x, down - y) < 0.95 * side))), (x, y)

@@ -4,6 +4,7 @@ import sys
 import types
 from itertools import product
 
+import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
@@ -56,6 +57,25 @@ def test_without_upright_faces_alone_are_found():
     assert detect.Haar(tilted=False)(picture) == []
 
 
+@pytest.mark.parametrize("tilt", [0, 20, -30])
+def test_a_known_face_is_found_near_its_place_with_its_tilt(haar, tilt):
+    picture, box = scene("hopper", 80, tilt)
+    known = detect.Detection(detect.Box(box.x + 12, box.y - 8, 76, 76), 56.0, 0.0)
+    for refined in (False, True):
+        known = haar.near(np.asarray(picture), known, refined=refined) or known
+        known = detect.replace(known, box=detect.Box(known.box.x + 5, known.box.y, 80, 80))
+    found = haar.near(np.asarray(picture), known, refined=True)
+    assert found.box.overlap(box) > 0.7
+    assert abs(found.tilt - tilt) <= 15
+    assert haar.near(np.asarray(picture), detect.replace(known, box=detect.Box(500, 20, 80, 80)), refined=True) is None
+
+
+def test_a_glance_finds_large_faces(haar):
+    picture, box = scene("astronaut", 80, 0)
+    (face,) = haar.glance(picture.resize((1440, 1440)))
+    assert face.box.centre == pytest.approx([4 * value for value in box.centre], abs=40)
+
+
 def test_an_opencv_without_cascades_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(__version__="5.0.0"))
     with pytest.raises(FerError, match=r"5\.0\.0.*opencv-python-headless>=4\.10,<5"):
@@ -73,6 +93,24 @@ def test_yunet_needs_its_model(tmp_path):
     (tmp_path / "bad.onnx").write_text("nonsense")
     with pytest.raises(FerError, match="YuNet"):
         detect.build("yunet", tmp_path / "bad.onnx")
+
+
+def test_yuface_is_asked_for_a_picture_in_three_channels_of_at_most_960_pixels(monkeypatch):
+    """The package exists for few Pythons: one in its place answers as its ``detect`` does, in hundredths."""
+    asked = []
+
+    def answer(picture, least):
+        asked.append((picture.shape, picture.dtype.name, picture.flags["C_CONTIGUOUS"], least))
+        return [99, 60], [[96, 192, 48, 60], [600, 96, 24, 30]], [[0] * 10] * 2
+
+    monkeypatch.setitem(sys.modules, "yuface", types.SimpleNamespace(detect=answer))
+    large, small = detect.build("yuface")(Image.new("L", (1920, 960)))
+    assert asked == [((480, 960, 3), "uint8", True, 0.5)]
+    assert (large.box, large.score) == (detect.Box(192, 384, 96, 120), 0.99)
+    assert (small.box, small.score) == (detect.Box(1200, 192, 48, 60), 0.6)
+    monkeypatch.setitem(sys.modules, "yuface", None)
+    with pytest.raises(FerError, match="pip install yuface.*haar"):
+        detect.build("yuface")
 
 
 def test_two_boxes_of_one_face_are_one():

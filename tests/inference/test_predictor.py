@@ -20,10 +20,25 @@ def test_the_package_network_predicts_portraits(predictor):
     (happy,), (neutral,), none = predictor([astronaut(), np.asarray(hopper()), np.zeros((200, 300), np.uint8)])
     assert (happy.emotion, neutral.emotion) == ("happy", "neutral")
     assert happy.probability >= 0.85
-    assert not happy.uncertain
+    assert (happy.emotions, happy.uncertain) == (("happy",), False)
+    assert (neutral.emotions[0], len(neutral.emotions) > 1, neutral.uncertain) == ("neutral", True, True)
     assert sum(happy.probabilities.values()) == pytest.approx(1, abs=1e-5)
     assert tuple(happy.probabilities) == predictor.emotions
     assert none == []
+
+
+def test_sets_hold_the_most_probable_emotions_as_far_as_promised(predictor):
+    ((before,),) = predictor([hopper()])
+    ranked = sorted(before.probabilities, key=lambda name: -before.probabilities[name])
+    sizes = []
+    for coverage in (0.5, 0.9, 0.99):
+        ((face,),) = fer.Predictor(predictor.model, detector=predictor.detector, coverage=coverage)([hopper()])
+        assert list(face.emotions) == ranked[: len(face.emotions)]
+        assert face.uncertain == (len(face.emotions) > 1)
+        sizes.append(len(face.emotions))
+    assert sizes[0] == 1 < sizes[1] < sizes[2]  # half is below the accuracy: the answer alone
+    with pytest.raises(FerError, match=r"coverage=2: expected .* 0\.5 to 0\.99"):
+        fer.Predictor(predictor.model, coverage=2)
 
 
 def test_one_picture_needs_no_list(predictor, tmp_path):

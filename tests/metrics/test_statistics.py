@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from fer.metrics import statistics
 from fer.metrics.statistics import (
     accuracy_interval,
+    bootstrapped_means,
     holm,
     mcnemar,
     paired_difference,
@@ -189,3 +191,27 @@ def test_the_interval_of_a_difference_contains_the_truth_for_all_kinds_of_noise(
 def test_one_seed_each_covers_the_faces_and_cannot_cover_the_seeds():
     assert coverage((1, 1), 3589, 0.0, 800) >= 0.93
     assert coverage((1, 1), 3589, 0.1, 800) < 0.8  # why the difference says whether seeds are covered
+
+
+def test_the_interval_of_a_mean_is_students():
+    values = np.random.default_rng(0).integers(1, 8, 40)
+    expected = stats.t.interval(0.95, 39, values.mean(), stats.sem(values))
+    assert statistics.mean_interval(values) == pytest.approx(expected)
+    assert statistics.mean_interval(values[:1]) is None
+
+
+def test_bootstrapped_means_are_those_of_scipy():
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(3).exponential(size=(40, 2))
+    for column, found in zip(values.T, bootstrapped_means(values), strict=True):
+        expected = bootstrap((column,), np.mean, method="percentile", n_resamples=5000, random_state=0)
+        assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.03)
+    assert bootstrapped_means(values) == bootstrapped_means(values)
+    assert bootstrapped_means(np.ones((20, 1))) == [(1, 1)]
+
+
+def test_bootstrapped_means_contain_the_mean_of_a_simulation():
+    values = np.random.default_rng(4).normal(size=(64, 2000))
+    contained = np.mean([low < 0 < high for low, high in bootstrapped_means(values)])
+    assert 0.92 < contained < 0.96

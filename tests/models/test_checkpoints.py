@@ -99,7 +99,7 @@ def test_a_newer_format_is_refused(file):
     "entries",
     [
         {"state_dict": [1]},
-        {"state_dict": {"net.1.weight": "x"}},
+        {"state_dict": None},
         {"hyper_parameters": None},
         {"fer": {"format": "x", "architecture": "mlp", "dataset": {}}},
         {"fer": {"format": 1, "architecture": "mlp", "dataset": None}},
@@ -111,7 +111,17 @@ def test_a_changed_layout_is_refused(file, entries):
         fer.load(file)
 
 
-@pytest.mark.parametrize("entry", [{"settings": None}, {"settings": 7}, {"excluded": "all"}])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"settings": None},
+        {"settings": 7},
+        {"settings": {"path": 7}},
+        {"excluded": "all"},
+        {"counts": {"train": 7}},
+        {"notes": None},
+    ],
+)
 def test_a_changed_record_of_the_data_is_refused(file, entry):
     about = torch.load(file, weights_only=True)["fer"]
     change(file, fer={**about, "dataset": {**about["dataset"], **entry}})

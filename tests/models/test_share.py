@@ -298,6 +298,7 @@ def test_damaged_files_are_refused_in_one_line(shared, evaluate):
         {"teachers": [{}]},
         {"ancestors": [{"settings": 5}]},
         {"plan": 5},
+        {"sets": {"faces": 14, "at": {"0.50": 0.5}}},
         {"architecture": "timm", "hyper_parameters": {"network": 5}},
         {"architecture": "vgg19", "hyper_parameters": {"channels": [], "depths": []}},
         {"architecture": "residual_masking", "hyper_parameters": {"depths": [], "levels": []}},

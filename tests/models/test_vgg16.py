@@ -475,7 +475,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, thin, tmp_path, monkey
     monkeypatch.delenv("STOP_AT")
     (tmp_path / "mine.pth").unlink()
     shutil.rmtree(os.environ["XDG_CACHE_HOME"])  # the features are those of the checkpoint, computed anew or not
-    resumed = train(f"resume={cut}")
+    resumed = train(settings[len(FACES)], f"resume={cut}")
     assert resumed.code == 0, resumed.err
     assert "126 computed in" in resumed.out
     assert same(state(whole), state(cut))

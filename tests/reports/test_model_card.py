@@ -38,8 +38,8 @@ def test_a_card_states_metrics_limits_and_law(evaluate, small_run):
         assert words in text, words
     assert text.startswith("# mlp, facial-emotion recognition\n")
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
-        "Metrics", "Emotion by emotion", "Calibration", "What it is not", "Bias", "Law, and uses to keep away from",
-        "How it was made",
+        "Metrics", "Emotion by emotion", "Calibration", "Prediction sets", "What it is not", "Bias",
+        "Law, and uses to keep away from", "How it was made",
     ]  # fmt: skip
 
 

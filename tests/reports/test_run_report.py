@@ -15,8 +15,8 @@ from PIL import Image
 from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
 from fer.metrics.results import PerClass, Value, of
-from fer.metrics.statistics import Interval
-from fer.reports import figures, html, plotting, run
+from fer.metrics.statistics import Interval, wilson
+from fer.reports import figures, html, plotting, run, timeline
 from fer.reports.summary import calibration_beside, calibration_verdict
 from fer.reports.theme import DARK, PAPER, themed
 from fer.train import main
@@ -90,7 +90,22 @@ def drawn(scored, history):
             "per_class": figures.per_class(per_class),
             "faces": figures.faces(scored.images[:18], [run.caption(scored, place) for place in range(18)]),
             "augmented": figures.augmented(scored.images[:6], variants),
+            "timeline": timeline.figure(watched(scored)),
         }
+
+
+def watched(scored):
+    """A video of eight faces, of which six are shown, one of them with a gap."""
+    made = timeline.Timeline(EMOTIONS)
+    for number in range(40):
+        tracks = range(1, 9) if number < 20 or number > 24 else range(2, 9)
+        faces = [
+            {"track": track, "emotion": "?", "emotions": [], "uncertain": False,
+             "probabilities": dict(zip(EMOTIONS, scored.probabilities[track + number // 8], strict=True))}
+            for track in tracks
+        ]  # fmt: skip
+        made.add(20.0 * number, scored.images[: len(faces)], faces)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +135,33 @@ def test_a_run_explains_itself_on_one_page(told):
     assert "model.dropout" not in parsed.text.split("the whole configuration")[0]  # mlp's own default
     files = {file.name for file in (told / "figures").iterdir()}
     assert files >= {f"{name}.{kind}" for name, kind in itertools.product(NAMES, ("png", "svg"))}
+
+
+@pytest.mark.parametrize(
+    ("ticks", "texts"),
+    [
+        ([0, 0.5, 1], ["0 %", "50 %", "100 %"]),
+        ([0, 0.025, 0.05], ["0.0 %", "2.5 %", "5.0 %"]),
+        ([0.1, 0.10125], ["10.000 %", "10.125 %"]),
+        ([1 / 3], ["33.333 %"]),
+    ],
+)
+def test_ticks_in_per_cent_are_exact_to_three_decimals(ticks, texts):
+    assert plotting.PerCent().format_ticks(ticks) == texts
+
+
+def test_a_bar_of_few_faces_is_pale_and_each_has_its_interval():
+    """Ten faces at a confidence of 0.9, of which 8 are right; nine at 0.5, of which 3 are."""
+    probabilities = np.array([[0.9, 0.1]] * 10 + [[0.501, 0.499]] * 9)
+    targets = np.array([0] * 8 + [1] * 2 + [0] * 3 + [1] * 6)
+    with plotting.style():
+        axes = figures.reliability(probabilities, targets, (0.1, 0.2)).axes[0]
+    assert [(bar.get_height(), bar.get_alpha()) for bar in axes.patches] == [
+        (pytest.approx(0.8), 1.0),
+        (pytest.approx(3 / 9), figures.PALE),
+    ]
+    intervals = [segment[:, 1].tolist() for segment in axes.collections[0].get_segments()]
+    assert intervals == [pytest.approx(wilson(hits, count)) for hits, count in ((3, 9), (8, 10))]
 
 
 def test_figures_are_as_wide_as_a_column_and_their_text_is_text(told):

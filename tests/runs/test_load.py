@@ -131,7 +131,10 @@ def cut(file, lines):
     [
         (lambda run: (run / "metrics.json").write_text('{"schema": 1,'), "metrics.json: cannot be read"),
         (lambda run: (run / "metrics.json").write_text("[]"), "metrics.json: cannot be read"),
-        (lambda run: edited(run / "metrics.json", accuracy=float("nan")), "cannot be read (accuracy is nan)"),
+        (
+            lambda run: edited(run / "metrics.json", accuracy=float("nan")),
+            "metrics.json: cannot be read (NaN is no finite",
+        ),
         (
             lambda run: edited(run / "metrics.json", best_epoch="first"),
             "metrics.json: cannot be read (must be real number",
@@ -153,9 +156,9 @@ def cut(file, lines):
         (lambda run: (run / "predictions.csv").write_bytes(b"\xff\xfe\x00"), "predictions.csv: cannot be read"),
         (lambda run: cut(run / "history.csv", 1), "history.csv: has no epoch"),
         (lambda run: (run / "history.csv").write_text("epoch\n1\n"), "history.csv: cannot be read (no 'accuracy/val')"),
-        (lambda run: (run / ".hydra" / "config.yaml").write_text("a: [1"), ".hydra: cannot be read"),
-        (lambda run: (run / ".hydra" / "hydra.yaml").write_text("{}"), ".hydra: cannot be read (no 'hydra')"),
-        (lambda run: (run / ".hydra" / "overrides.yaml").unlink(), ".hydra: cannot be read"),
+        (lambda run: (run / ".hydra" / "config.yaml").write_text("a: [1"), ".hydra/config.yaml: cannot be read"),
+        (lambda run: (run / ".hydra" / "hydra.yaml").write_text("{}"), ".hydra/hydra.yaml: cannot be read (no choices"),
+        (lambda run: (run / ".hydra" / "overrides.yaml").unlink(), ".hydra/overrides.yaml: cannot be read"),
         (lambda run: (run / "metrics.json").unlink(), "not finished (no metrics.json)"),
     ],
 )

@@ -52,6 +52,13 @@ def test_a_damaged_compressed_file_is_one_line(tmp_path, spoil):
     assert "\n" not in str(caught.value)
 
 
+def test_predictions_that_unpack_without_end_are_refused(tmp_path):
+    small = tmp_path / "predictions.csv.gz"
+    small.write_bytes(gzip.compress(bytes(65 << 20), 1))
+    with pytest.raises(FerError, match="unpacks to more than"):
+        predictions.read(small)
+
+
 def test_no_faces_are_read_as_none(tmp_path):
     predictions.write(tmp_path / "predictions.csv", "val", scored(0, EMOTIONS))
     said = predictions.read(tmp_path / "predictions.csv")

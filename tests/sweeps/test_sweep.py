@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from fer.config.conf import quoted, unquoted
 from fer.config.settings import SweepSettings
 from fer.sweeps import jobs
+from fer.system.locks import hold
 
 HOSTILE = "a, b=c 'd' [e]"  # a folder's name
 COMMAND = [sys.executable, "-m", "fer.train", "-m"]
@@ -130,7 +131,7 @@ def test_quoting_survives_hydras_grammar(value):
 def test_two_processes_do_not_work_on_one_sweep(train, tmp_path):
     (tmp_path / "s").mkdir()
     with open(tmp_path / "s" / "sweep.log", "a") as log:
-        jobs.hold(log)
+        hold(log)
         ended = train("-m", *SMALL, "hydra.sweep.dir=s")
     assert ended.code == 1
     assert ended.line == f"fer.train: {tmp_path}/s/sweep.log: a process still writes it"
@@ -250,10 +251,12 @@ def test_in_a_terminal_one_line_tells_how_the_sweep_goes(tmp_path):
 def test_hydras_other_launchers_run_the_same_jobs(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     settings = (*SMALL, "trainer.max_epochs=1", "optimizer.lr=0.01,-1", "hydra.sweep.dir=s")
-    command = [*COMMAND, *settings, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    more = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    command = [*COMMAND, *settings, *more]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     assert "2 jobs, 1 failed" in ended.stdout
+    assert f"sweep.resume=s {' '.join(more)}" in ended.stdout
     assert exit_codes(tmp_path / "s") == [0, 1]
-    resumed = subprocess.run([*COMMAND, "sweep.resume=s"], capture_output=True, text=True, check=False)
+    resumed = subprocess.run([*COMMAND, "sweep.resume=s", *more], capture_output=True, text=True, check=False)
     assert "2 jobs: 1 done, 0 to resume, 1 to run, by Hydra's launcher" in resumed.stdout

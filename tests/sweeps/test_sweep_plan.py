@@ -13,8 +13,8 @@ from fer.config.errors import FerError
 from fer.config.hydra import composed, tidied
 from fer.config.settings import AugmentSettings
 from fer.runs.run_folder import identity
-from fer.sweeps import jobs
 from fer.sweeps.plan import expanded, planned, read, stored
+from fer.system import locks
 
 
 def told(*arguments: str) -> list[list[str]]:
@@ -249,7 +249,7 @@ def test_a_folder_of_any_name_is_gone_on_with(before, tmp_path):
 
 def test_a_sweep_that_still_runs_is_left_alone(before, monkeypatch):
     with open(before / "3" / "console.log", "ab") as console:
-        jobs.hold(console)
+        locks.hold(console)
         with pytest.raises(FerError, match="its job 3 still runs"):
             planned(read(["-m", f"sweep.resume={before}"]))
 

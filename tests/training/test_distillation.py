@@ -227,8 +227,8 @@ def test_bad_teachers_are_refused_before_anything_trains(train, small_run, tmp_p
         ([{"checkpoint": 5, "weight": 1}], "lists no networks"),
         ([5], "lists no networks"),
         ([], "numbers from 0, and not all 0"),
-        ([{"checkpoint": str(small_run), "weight": float("nan")}], "numbers from 0, and not all 0"),
-        ([{"checkpoint": str(small_run), "weight": float("inf")}], "numbers from 0, and not all 0"),
+        ([{"checkpoint": str(small_run), "weight": float("nan")}], "lists no networks"),
+        ([{"checkpoint": str(small_run), "weight": float("inf")}], "lists no networks"),
         ([{"checkpoint": str(small_run), "weight": -1}], "numbers from 0, and not all 0"),
         (
             [{"checkpoint": str(small_run), "weight": 1, "temperature": 0}],

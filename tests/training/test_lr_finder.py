@@ -83,7 +83,7 @@ def test_it_draws_says_writes_and_trains_nothing(train, tmp_path):
     assert "suggest" not in ended.out
     assert "configured        2.0e-03" in ended.out
     assert "out\n" in ended.out
-    names = {file.name for file in (tmp_path / "out").rglob("*") if file.is_file()} - {"train.log"}
+    names = {file.name for file in (tmp_path / "out").rglob("*") if file.is_file()} - {"train.log", "status.json"}
     assert names == {"lr_finder.json", "lr_finder.png", "lr_finder.svg", "config.yaml", "overrides.yaml", "hydra.yaml"}
 
 
@@ -189,7 +189,8 @@ def test_ctrl_c_while_it_prepares_is_one_line_too(tmp_path):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert (process.returncode, said.strip().splitlines()) == (130, ["fer.train: interrupted"])
+    assert (process.returncode, said.count("\n")) == (130, 1)
+    assert said.startswith("fer.train: interrupted")
 
 
 @pytest.mark.slow

@@ -145,7 +145,7 @@ def test_a_measured_run_that_was_interrupted_goes_on_to_the_same_end(train, tmp_
     run = (*SMALL[:4], "plugins=[ending]", "model=ends", *SMALL[6:], "trainer.profile=true")
     assert train(*run, "model.how=signal", "hydra.run.dir=cut").code == 130
     monkeypatch.setattr("os.kill", lambda *_: None)
-    assert train("resume=cut").code == 0
+    assert train("resume=cut", "plugins=[ending]").code == 0
     assert train(*run, "model.how=signal", "hydra.run.dir=whole").code == 0
     states = [
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]

@@ -12,11 +12,12 @@ import csv
 import gzip
 import io
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,13 +29,21 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some
 from fer.data.labels import EMOTIONS, USAGES
+from fer.system.files import opened
 
 SIDE = 48  # pixels; FER2013's images are 48x48
 PIXELS = SIDE * SIDE
 BLOCK = 16  # rows decoded at once: 130 kB of text, which fits in the processor's cache
 SUFFIXES = (".csv", ".csv.gz", ".zip", ".tar.gz", ".tgz")
 PRECEDENCE = ("fer2013.csv", "icml_face_data.csv", "train.csv", "test.csv")
-DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile)
+LONGEST = 100_000  # bytes of a line
+MOST_BLANK = 1_000_000  # blank lines; they are skipped, but a packed file can hold a billion
+TOO_LONG = f"is longer than {LONGEST:,} bytes; the pixels of a face take 9,216 at most"
+RATIO, SPARE = 100, 1 << 27  # most that an archive may unpack to: a hundredfold and 128 MiB; FER2013 takes a third
+DAMAGED = (
+    EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, NotImplementedError,
+    struct.error, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,18 +106,25 @@ def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Face
     """
     file, note = _choose(path)
     bad = BadRows(on_bad)
-    with ExitStack() as stack:
-        try:
-            stream, member = _open(file, stack)
-            return _read_stream(stream, file, member, bad, [note] if note else [])
-        except DAMAGED as error:
-            raise FerError(f"{file}: damaged or incomplete ({error}); download it again") from error
+    with ExitStack() as stack, _sound(file):
+        stream, member = _open(file, stack)
+        return _read_stream(stream, file, member, bad, [note] if note else [])
+
+
+@contextmanager
+def _sound(file: Path) -> Iterator[None]:
+    """Turn the errors of a damaged archive into one line that names the file."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise FerError(f"{file}: damaged or incomplete ({error}); download it again") from error
 
 
 def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes: list[str]) -> Faces:
-    columns = _header(stream.readline(), file)
+    text = _lines(stream, file)
+    columns = _header(next(text, b""), file)
     table = Table(_expected_rows(file))
-    lines = _rows(stream, columns, file, bad)
+    lines = _rows(text, columns, file, bad)
     while block := list(islice(lines, BLOCK)):
         _decode(block, columns, table, file, bad)
     if not table.rows:
@@ -160,7 +176,7 @@ def _contains_table(file: Path) -> bool:
     """Return whether a zip of any name, such as Kaggle's archive.zip, contains a table or an archive of one."""
     if not zipfile.is_zipfile(file):
         return False
-    with zipfile.ZipFile(file) as archive:
+    with _sound(file), zipfile.ZipFile(file) as archive:
         return any(_rank(Path(name).name) is not None for name in archive.namelist())
 
 
@@ -190,7 +206,7 @@ def _open(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
     Raises:
         FerError: the contents do not match the suffix of the file, or an archive contains no table.
     """
-    raw = stack.enter_context(open(file, "rb"))
+    raw = stack.enter_context(opened(file))
     name, magic = file.name.lower(), raw.read(4)
     raw.seek(0)
     kind = "zip" if magic[:2] == b"PK" else "gzip" if magic[:2] == b"\x1f\x8b" else "text"
@@ -225,10 +241,11 @@ def _open_zip(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
 
 def _open_tar(stream: IO[bytes], file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
     unpacked = stack.enter_context(gzip.open(stream))
+    while unpacked.read(1 << 20):  # to the end, where gzip checks its checksum; tarfile stops before it
+        _refuse_bomb(unpacked.tell(), file)
+    unpacked.seek(0)
     archive = stack.enter_context(tarfile.open(fileobj=unpacked, mode="r:"))
     member = _best_member([entry.name for entry in archive.getmembers() if entry.isfile()], file)
-    while unpacked.read(1 << 20):  # to the end, where gzip checks its checksum; tarfile stops before it
-        pass
     extracted = archive.extractfile(member)
     assert extracted is not None  # a plain file, by the filter above
     return stack.enter_context(extracted), Path(member).name
@@ -252,12 +269,34 @@ def _expected_rows(file: Path) -> int:
 # --- lines ---------------------------------------------------------------------------------------------------------
 
 
+def _lines(stream: IO[bytes], file: Path) -> Iterator[bytes]:
+    """Yield the lines of a table; of one that is too long to be held the first ``LONGEST`` + 1 bytes.
+
+    Raises:
+        FerError: the archive unpacks to far more than its size.
+    """
+    count, inside = 0, False  # bytes so far; whether the next bytes belong to a line that is too long
+    while line := stream.readline(LONGEST + 1):
+        count += len(line)
+        _refuse_bomb(count, file)
+        if not inside:
+            yield line
+        inside = (inside or len(line) > LONGEST) and not line.endswith(b"\n")
+
+
+def _refuse_bomb(unpacked: int, file: Path) -> None:
+    if unpacked > SPARE and unpacked > RATIO * file.stat().st_size + SPARE:
+        raise FerError(f"{file}: refused, it unpacks to more than {RATIO} times its size, which no table of faces does")
+
+
 def _header(line: bytes, file: Path) -> Columns:
     """Return the columns by the header line.
 
     Raises:
         FerError: no header, another kind of file, or no column ``pixels``.
     """
+    if len(line) > LONGEST:
+        raise FerError(f"{file}, line 1: {TOO_LONG}")
     text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
     if text[:1] == "<":
         raise FerError(f"{file}: is a web page, not a table (a login page, perhaps); download it again")
@@ -275,13 +314,21 @@ def _header(line: bytes, file: Path) -> Columns:
     )
 
 
-def _rows(stream: IO[bytes], columns: Columns, file: Path, bad: BadRows) -> Iterator[Row]:
+def _rows(text: Iterator[bytes], columns: Columns, file: Path, bad: BadRows) -> Iterator[Row]:
     """Yield the rows with the right number of fields; blank lines are skipped."""
-    row = -1
-    for number, line in enumerate(stream, start=2):
+    row, blank = -1, 0
+    for number, line in enumerate(text, start=2):
         if not line.strip():
+            blank += 1
+            if blank > MOST_BLANK:
+                raise FerError(
+                    f"{file}, line {number}: has more than {MOST_BLANK:,} blank lines; it is no table of faces"
+                )
             continue
         row += 1
+        if len(line) > LONGEST:
+            bad.add(f"{file}, line {number}", TOO_LONG)
+            continue
         fields = _fields(line)
         if len(fields) == columns.total:
             emotion = b"" if columns.emotion is None else fields[columns.emotion]

@@ -20,6 +20,7 @@ from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source
 from fer.data.labels import FERPLUS_COLUMNS, SPLITS, USAGES, emotion_index
 from fer.data.readers.images import PictureError, read_picture
+from fer.system.files import opened_text
 
 VOTES_ALONE = "votes, no labels"  # value of Source.labels
 FOLDERS = {"FER2013Train": 0, "FER2013Valid": 1, "FER2013Test": 2}
@@ -82,7 +83,7 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
 
 def _label_rows(file: Path) -> Iterable[tuple[str, list[str]]]:
     if file.is_file():
-        with open(file, newline="", encoding="utf-8-sig") as stream, _as_csv(file):
+        with _as_csv(file), opened_text(file) as stream:
             for number, line in enumerate(stream, start=1):
                 if line.strip():  # parsed line by line: an open quote must not include the next face
                     yield f"{file}, line {number}", next(csv.reader([line]))
@@ -92,7 +93,7 @@ def _label_rows(file: Path) -> Iterable[tuple[str, list[str]]]:
 def _as_csv(origin: object) -> Iterator[None]:
     try:
         yield
-    except (UnicodeDecodeError, csv.Error) as error:  # such as an archive, a picture or a spreadsheet
+    except (UnicodeDecodeError, csv.Error, OSError) as error:  # such as an archive, a picture or a spreadsheet
         raise FerError(f"{origin}: is no CSV file ({error})") from error
 
 
@@ -152,7 +153,7 @@ def _read_votes(file: Path) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
     given = setting("data.votes", file)
     if not file.is_file():
         raise FerError(f"{given}: no such file; expected FER+'s fer2013new.csv")
-    with open(file, newline="", encoding="utf-8-sig") as stream, _as_csv(given):
+    with _as_csv(given), opened_text(file) as stream:
         reader = csv.DictReader(stream)
         missing = [name for name in ("Usage", *FERPLUS_COLUMNS) if name not in (reader.fieldnames or ())]
         if missing:

@@ -3,13 +3,21 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
+
+from fer.system.files import opened, why
 
 MOST_PIXELS = 50_000_000  # larger than any face crop of a camera; Pillow only warns below 179 million
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+# what is decoded, whatever a file's name says: PostScript, for one, would start Ghostscript
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # the last is all of PNM
+HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"))  # from byte 4, of telephones
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd EXIF blocks; once, since a filter for a while is global too
 
 
 class PictureError(Exception):
@@ -51,29 +59,48 @@ def read_colour(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
 
 
 def _decoded(path: Path, most_pixels: int, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the header is checked against our own limit
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd EXIF blocks
-            _check_header(path, most_pixels)
-            with Image.open(path) as picture:
+        with opened(path) as stream:
+            _check_header(stream, most_pixels)
+            with _picture(stream) as picture:
                 picture.load()
                 return convert(ImageOps.exif_transpose(picture))
     except PictureError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        reason = "is empty (0 bytes)" if path.exists() and not path.stat().st_size else "not a readable picture"
-        raise PictureError(f"{reason} ({type(error).__name__}: {str(error).replace(str(path), path.name)})") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        raise PictureError(f"not a readable picture ({type(error).__name__}: {why(error)})") from error
 
 
-def _check_header(path: Path, most_pixels: int) -> None:
-    with Image.open(path) as picture:
-        if picture.width * picture.height > most_pixels:
-            raise PictureError(f"{picture.width}x{picture.height} pixels; the limit is {most_pixels:,}")
-        if picture.format == "PNG":
-            picture.verify()  # load() does not check the checksums of the pixels; verify() closes the file
+def _check_header(stream: IO[bytes], most_pixels: int) -> None:
+    """Refuse a picture by its header alone, before memory is taken for its pixels."""
+    picture = _picture(stream)
+    if picture.width * picture.height > most_pixels:
+        raise PictureError(f"{picture.width}x{picture.height} pixels; the limit is {most_pixels:,}")
+    if picture.format == "PNG":
+        picture.verify()  # load() does not check the checksums of the pixels
+
+
+def _picture(stream: IO[bytes]) -> ImageFile.ImageFile:
+    """Return a picture of one of ``FORMATS`` whose header alone is read.
+
+    ``Image.open`` has a limit of pixels of its own, which only a global variable changes, and two dozen more formats.
+
+    Raises:
+        PictureError: the file is empty or of another format.
+    """
+    Image.init()  # registers the formats, once
+    stream.seek(0)
+    beginning = stream.read(16)
+    stream.seek(0)
+    if not beginning:
+        raise PictureError("is empty (0 bytes)")
+    for name in FORMATS:
+        factory, accepts = Image.OPEN[name]
+        if accepts is not None and accepts(beginning) is True:
+            return factory(stream, "")
+    if beginning[4:12] in HEIC:
+        raise PictureError("HEIC is not decoded; convert it to JPEG first, such as with Pillow and pillow-heif")
+    raise PictureError("not a readable picture; expected JPEG, PNG, BMP, GIF, WebP, TIFF or PNM")
 
 
 def to_colour(picture: Image.Image) -> Image.Image:

@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -124,7 +122,7 @@ def class_shares(classes: Classes) -> Figure:
     axes.set_yticks(np.arange(len(labels)), labels)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    _in_per_cent(axes.xaxis)
+    axes.xaxis.set_major_formatter(plotting.PerCent())
     axes.set_xlabel("share of the split" if len(counts) > 1 else "share")
     if len(counts) > 1:
         figure.legend(loc="outside upper left", ncols=len(counts))
@@ -161,12 +159,7 @@ def _histogram(axes: Axes, values: NDArray[np.float64], splits: NDArray[np.str_]
             label=name,
         )  # fmt: skip
     axes.set_xlim(edges[0], edges[-1])
-    _in_per_cent(axes.yaxis)
-
-
-def _in_per_cent(axis: Axis) -> None:
-    axis.set_major_formatter(figures.PERCENT)
-    axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))  # no 2.5 %, which would be labelled 2 %
+    axes.yaxis.set_major_formatter(plotting.PerCent())
 
 
 # --- the page -------------------------------------------------------------------------------------------------------

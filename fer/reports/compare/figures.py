@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from fer.reports.plotting import WIDTH, canvas
+from fer.reports.plotting import WIDTH, PerCent, canvas
 from fer.reports.theme import PAPER
 
 COLOURS = ("val", "train", "test", "good", "ink")  # roles of the colours of the best, by rank; all others are grey
@@ -101,7 +101,7 @@ def overlaid(name: str, lines: Sequence[Line], *, shares: bool) -> Figure:
     for line in reversed(lines):
         _draw(plot, line, f"{name}-{line.key}")
     if shares:
-        _in_per_cent(plot)
+        plot.yaxis.set_major_formatter(PerCent())
     plot.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.set_xlabel("epoch")
     plot.margins(x=0.02)
@@ -127,13 +127,6 @@ def _widen(plot: Axes) -> None:
     low, high = plot.get_ylim()
     more = max(0.0, LEAST - (high - low)) / 2
     plot.set_ylim(low - more, high + more)
-
-
-def _in_per_cent(plot: Axes) -> None:
-    """Write the values of the vertical axis in per cent, with as many decimals as its ticks need."""
-    low, high = plot.get_ylim()
-    decimals = 0 if high - low > 0.05 else 1 if high - low > 0.005 else 2
-    plot.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=decimals, symbol=" %"))
 
 
 def _mark_ends(plot: Axes, lines: Sequence[Line], name: str) -> None:
@@ -192,7 +185,7 @@ def accuracy_by_cost(name: str, points: Sequence[Point], label: str) -> Figure:
     plot.xaxis.set_major_formatter(FuncFormatter(_brief))
     plot.margins(0.08)
     _widen(plot)
-    _in_per_cent(plot)
+    plot.yaxis.set_major_formatter(PerCent())
     plot.set_xlabel(label)
     plot.set_ylabel("val accuracy")
     _mark(figure, plot, points, name)

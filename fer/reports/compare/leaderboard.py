@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fer.config.errors import in_one_line
 from fer.metrics.statistics import accuracy_interval, holm
 from fer.runs import ranking
 from fer.runs.load import Gathered, evaluations_on_test, gather, left_out
 from fer.runs.ranking import COLUMNS, Group, OnTest, Ranking, Run, chance, significant
 from fer.system.files import written_whole
-from fer.system.text import markdown_table, plural, text_table
+from fer.system.text import in_markdown, markdown_table, plural, text_table
 
 WIDE = 120  # characters, the width of a terminal that a table should fit
 MCNEMAR = "McNemar's exact test (compares these runs, not their configurations)"
@@ -121,14 +122,16 @@ def markdown(
     """Return the rankings and notes as Markdown, with all metrics."""
     parts = ["# Leaderboard"]
     for board in rankings:
-        parts += [f"## {heading(board, by)}", markdown_table(*full(board))]
+        parts += [f"## {in_markdown(heading(board, by))}", markdown_table(*full(board))]
     if len(rankings) > 1:
-        parts += ["## Not ranked together", "\n".join(f"- {reason}" for reason in ranking.apart(rankings))]
+        parts += ["## Not ranked together", "\n".join(f"- {in_markdown(reason)}" for reason in ranking.apart(rankings))]
     if pairs:
         parts += [f"## {MCNEMAR}", markdown_table(*tests(pairs))]
     if test_results is not None:
         parts += [f"## {test_results.heading}", markdown_table(*test_results.table)]
-    lines = [line.replace("*", "\\*") for line in (*ranking.MARKS, *notes(rankings, gathered))]
+    lines = [
+        in_markdown(in_one_line(line)).replace("*", "\\*") for line in (*ranking.MARKS, *notes(rankings, gathered))
+    ]
     bullets = [re.sub(r"^( *)", r"\1- ", line) for line in lines]
     return "\n\n".join([*parts, "\n".join(bullets)]) + "\n"
 

@@ -12,8 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fer.reports.figures import PERCENT
-from fer.reports.plotting import WIDTH, canvas
+from fer.reports.plotting import WIDTH, PerCent, canvas
 from fer.reports.theme import PAPER
 
 COLOURS = ("val", "train", "test", "good")  # roles in the order of the curves; their colours differ in grey print, too
@@ -67,7 +66,7 @@ def accuracies(rows: Sequence[tuple[str, float | None, Mapping[str, Estimate]]])
     plot.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     plot.set_ylim(len(rows) - 0.5, -0.5)
     plot.grid(axis="y", visible=False)
-    plot.xaxis.set_major_formatter(PERCENT)
+    plot.xaxis.set_major_formatter(PerCent())
     plot.set_xlabel("val accuracy")
     plot.margins(x=0.06)
     figure.legend(loc="outside upper left", ncols=1 + len(protocols), fontsize=7.5, columnspacing=1.0)
@@ -96,7 +95,7 @@ def curves(bands: Sequence[Band]) -> Figure:
     best = max(np.max(band.val) for band in bands)
     above.set_ylim(best - SHOWN, best + 0.01)
     for plot, name in ((above, "val accuracy"), (below, "train accuracy")):
-        plot.yaxis.set_major_formatter(PERCENT)
+        plot.yaxis.set_major_formatter(PerCent())
         plot.set_ylabel(name)
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     below.set_xlabel("epoch")

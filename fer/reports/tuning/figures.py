@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from fer.config.settings import mode, worded
-from fer.reports.plotting import WIDTH, canvas
+from fer.reports.plotting import WIDTH, PerCent, canvas
 from fer.reports.theme import PAPER
 from fer.runs.trials import Share, Trial, best
 
@@ -110,12 +110,11 @@ def _best_so_far(trials: Sequence[Trial], monitor: str) -> list[tuple[float, flo
 
 
 def _upright(plot: Axes, monitor: str, ends: tuple[float, float]) -> None:
-    """Set the ends of the vertical axis, and write shares in per cent, with as many decimals as the ticks need."""
+    """Set the ends of the vertical axis, and write shares in per cent."""
     low, high = ends
     plot.set_ylim(low, high)
     if mode(monitor) == "max":
-        decimals = 0 if high - low > 0.05 else 1 if high - low > 0.005 else 2
-        plot.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=decimals, symbol=" %"))
+        plot.yaxis.set_major_formatter(PerCent())
     plot.set_ylabel(monitor)
 
 
@@ -134,7 +133,7 @@ def importance(shares: Mapping[str, Share]) -> Figure:
     plot.set_ylim(len(keys) - 0.5, -0.5)
     plot.grid(axis="y", visible=False)
     plot.set_xlim(0, 1)
-    plot.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    plot.xaxis.set_major_formatter(PerCent())
     plot.set_xlabel("share of the importance")
     return figure
 

@@ -7,10 +7,11 @@ differently when another experiment inherits the file.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fer.config.conf import as_yaml, plain, quoted, spelled, stored
+from fer.config.conf import as_yaml, plain, quoted, spelled
 from fer.config.hydra import changes, composed
 from fer.config.settings import Config, Section, leaves
 from fer.data.readers.synthetic import NAME as SYNTHETIC
+from fer.runs import stored
 from fer.runs.run_folder import computed_settings, configuration_of, identity
 from fer.system.files import written_whole
 
@@ -43,8 +44,7 @@ def write(folder: Path, run: Path, paths: Sequence[str], named: Sequence[str], a
 
 def text(run: Path, config: Config, paths: Sequence[str], named: Sequence[str], about: Sequence[str]) -> str:
     """Return the experiment's YAML: every group's choice, and the keys that differ from the choices' defaults."""
-    chosen = stored(run, "hydra.yaml")["hydra"]["runtime"]["choices"]
-    choices = {group: choice for group, choice in chosen.items() if group != FOLDER and choice is not None}
+    choices = {group: choice for group, choice in stored.choices(run).items() if group != FOLDER and choice is not None}
     groups = sorted(group for group in choices if group in config and group not in ("logger", "sweep"))
     differs = changes(config, choices, paths)
     values = dict(leaves(config))

@@ -9,6 +9,7 @@ from fer.config.errors import FerError
 from fer.config.hydra import alternatives, composed, offer_networks, refuse_additions, value_of
 from fer.config.schema import build
 from fer.config.settings import Config, TrainSettings, TuneSettings
+from fer.config.trust import taken
 from fer.runs.run_folder import SEARCH, computed_settings, with_latest
 from fer.runs.trials import State, Trial
 from fer.sweeps.tuning import space
@@ -143,7 +144,8 @@ def _merged(arguments: Sequence[str]) -> list[str]:
     path = unquoted(given[-1]) if given else ""
     if path in ("", "null"):
         return list(arguments)
-    before = stored(Path(path).expanduser()).arguments
+    folder = Path(path).expanduser()
+    before = taken(stored(folder).arguments, folder / FILE, arguments)
     return list({text.partition("=")[0]: text for text in (*before, *arguments)}.values())
 
 

@@ -203,7 +203,8 @@ class Search(Watch):
         """Queue the run of a trial's next seed, new or resumed."""
         index, task = len(attempt.values), self.task
         folders = list(attempt.trial.user_attrs.get("folders", []))
-        resume = index < len(folders) and _resumable(task.folder / folders[index])
+        begun = index < len(folders) and folders[index] == Path(folders[index]).name  # no path: a journal is a file too
+        resume = begun and _resumable(task.folder / folders[index])
         overrides = list(attempt.overrides)
         name = str(attempt.trial.number)
         if task.settings.seeds > 1:

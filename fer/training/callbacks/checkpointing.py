@@ -2,9 +2,9 @@
 
 import copy
 import logging
-import os
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.profilers import Profiler
 from torch import Tensor
@@ -20,9 +20,13 @@ from torch import Tensor
 from fer.config.errors import FerError
 from fer.config.settings import mode
 from fer.data.labels import EMOTIONS
+from fer.metrics.conformal import Thresholds
 from fer.models import EmotionClassifier
 from fer.models.checkpoints import find, read
 from fer.models.provenance import Provenance
+from fer.runs import status
+from fer.system.files import written_whole
+from fer.system.records import plain
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +47,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             FerError: the disk is full or the folder is not writable; the previous checkpoint is intact.
         """
         target = Path(path)
-        part = target.with_name(f".{target.name}.part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as stream:
+            with written_whole(target, binary=True, flushed=True) as stream:
                 torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(part, target)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-            part.unlink(missing_ok=True)
             cause = error if isinstance(error, OSError) else error.__context__  # torch wraps a full disk's error
             reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
             previous = "the previous checkpoint is intact" if target.exists() else "there is no previous checkpoint"
@@ -79,17 +78,22 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
         for problem in problems:
             log.warning("%s; resuming from %s", problem, file)
         return file, checkpoint
-    raise FerError(f"resume={folder}: no valid checkpoint{': ' + problems[0] if problems else ' was written'}")
+    if problems:
+        raise FerError(f"resume={folder}: no valid checkpoint: {problems[0]}")
+    now = status.read(folder)
+    before = f" ({now.before})" if now and now.before else ""
+    raise FerError(f"resume={folder}: no checkpoint was written{before}; begin again with the run's first command")
 
 
-def seal(path: Path, temperature: float) -> None:
-    """Add the temperature that was fitted on val to a checkpoint.
+def seal(path: Path, temperature: float, sets: Thresholds | None = None) -> None:
+    """Add the temperature that was fitted on val, and the thresholds of the prediction sets with it, to a checkpoint.
 
     Raises:
         FerError: the checkpoint is bad, or cannot be written; the file is then unchanged.
     """
     checkpoint = read(path)
-    checkpoint["fer"] = {**checkpoint["fer"], "temperature": temperature}
+    kept = None if sets is None else plain(sets)
+    checkpoint["fer"] = {**checkpoint["fer"], "temperature": temperature, "sets": kept}
     AtomicCheckpointIO().save_checkpoint(checkpoint, path)
 
 
@@ -146,7 +150,7 @@ class Saver(Checkpoint):
         self.folder, self.monitor, self.first = folder, monitor, first
         self.best_value: float | None = None
         self.best_epoch = -1
-        self._pause = Pause(WRITE_EVERY)
+        self.pause = Pause(WRITE_EVERY)
         self._pending: dict[str, dict[str, Any]] = {}  # "best", "last" -> checkpoint to write
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -157,7 +161,7 @@ class Saver(Checkpoint):
             self.best_value, self.best_epoch = value, trainer.current_epoch
         with _timed(trainer):
             state = _state(trainer)
-            copied = None if self._pause.over() else _copied(state)
+            copied = None if self.pause.over() else _copied(state)
         self._pending |= {name: copied or state for name in (("best", "last") if better else ("last",))}
         if copied is None:
             self.write(trainer)
@@ -178,7 +182,7 @@ class Saver(Checkpoint):
                 if name in self._pending:
                     trainer.strategy.save_checkpoint(self._pending[name], self.folder / f"{name}.ckpt")
                     del self._pending[name]
-        self._pause.begin()
+        self.pause.begin()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the pending checkpoints."""
@@ -193,10 +197,10 @@ class Saver(Checkpoint):
                 log.warning("%s", error)
 
     def is_better(self, value: float, epoch: int) -> bool:
-        """Return whether an epoch's ``value`` is better than the best so far."""
-        if epoch < self.first:
+        """Return whether an epoch's ``value`` is better than the best so far; NaN is never better."""
+        if epoch < self.first or math.isnan(value):
             return False
-        if self.best_value is None:
+        if self.best_value is None or math.isnan(self.best_value):
             return True
         return value < self.best_value if mode(self.monitor) == "min" else value > self.best_value
 
@@ -207,6 +211,32 @@ class Saver(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best epoch so far."""
         self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
+
+
+class WithinEpochs(Callback):
+    """Writes ``last.ckpt`` within an epoch when some minutes have passed since the last writing.
+
+    Args:
+        minutes: between two writings.
+        saver: callback that writes.
+        check: function that raises if the losses so far are not finite.
+    """
+
+    def __init__(self, minutes: float, saver: Saver, check: Callable[[pl.Trainer], None]) -> None:
+        self.since_start, self.saver, self.check = Pause(60 * minutes), saver, check
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count from the start, before the first writing."""
+        self.since_start.begin()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write, if it is time and the epoch does not end here."""
+        due = self.since_start.over() and self.saver.pause.passed() >= self.since_start.seconds
+        if due and batch_idx + 1 < int(trainer.num_training_batches):
+            self.check(trainer)
+            self.saver.save(trainer)
 
 
 class Pause:
@@ -224,9 +254,13 @@ class Pause:
         """Begin a pause."""
         self._began = time.monotonic()
 
+    def passed(self) -> float:
+        """Return the seconds since the latest pause began; infinite before the first."""
+        return math.inf if self._began is None else time.monotonic() - self._began
+
     def over(self) -> bool:
         """Return whether the latest pause is over; True before the first."""
-        return self._began is None or time.monotonic() - self._began >= self.seconds
+        return self.passed() >= self.seconds
 
 
 def _timed(trainer: pl.Trainer) -> AbstractContextManager[None]:

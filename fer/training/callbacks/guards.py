@@ -1,8 +1,7 @@
-"""Callbacks that end a run safely: on a loss that is NaN or infinite, and on a signal."""
+"""Callbacks that end a run safely: on values that are NaN or infinite, and on a signal."""
 
 import logging
-import shlex
-import signal
+import math
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,8 +11,10 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from fer.config.errors import FerError, Interrupted
+from fer.config.errors import Interrupted, NotFinite
+from fer.system import signals
 from fer.training.callbacks.checkpointing import Saver
+from fer.training.session import remedy
 
 log = logging.getLogger(__name__)
 
@@ -21,16 +22,17 @@ CHECK_EVERY = 50  # steps between readings of values on the device, each of whic
 
 
 class FiniteLoss(Callback):
-    """Ends a run whose loss is NaN or infinite, before a checkpoint with such weights is written.
+    """Ends a run whose loss or val predictions are NaN or infinite, before a checkpoint of that epoch is written.
 
-    Losses are compared on the device. The result is read every 50 steps on a CPU and at an epoch's end on a GPU, so
-    that no step waits for the device.
+    Values are compared on the device. Those of the training are read every 50 steps on a CPU and at an epoch's end on a
+    GPU, those of val after its last batch, so that no step waits for the device.
     """
 
     def __init__(self) -> None:
         self._finite: Tensor | None = None  # True while every loss since the latest check was finite
         self._steps: Tensor | None = None  # number of finite losses before the first bad one
         self._checked = 0  # step of the latest check
+        self._predicted: Tensor | None = None  # True while val has a probability for each face and class
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start counting steps."""
@@ -50,20 +52,44 @@ class FiniteLoss(Callback):
         if pl_module.device.type == "cpu" and (batch_idx + 1) % CHECK_EVERY == 0:
             self.check(trainer)
 
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start with the predictions of this epoch."""
+        self._predicted = None
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *batch: Any
+    ) -> None:
+        """Compare a batch of val; a logit may be minus infinity, which is a probability of 0."""
+        if isinstance(outputs, Tensor):  # a plugin's own step may return nothing
+            finite = torch.isfinite(outputs.float().softmax(1)).all()
+            self._predicted = finite if self._predicted is None else self._predicted & finite
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check the rest of the epoch before it is saved."""
+        """Check the rest of the epoch, and its val, before it is saved.
+
+        Raises:
+            NotFinite: naming what became NaN or infinite, and the epoch.
+        """
         self.check(trainer)
+        finite = self._predicted is None or bool(self._predicted)
+        if finite and math.isfinite(trainer.callback_metrics.get("loss/val", 0.0)):
+            return
+        raise NotFinite(
+            f"the {'loss' if finite else 'predictions'} of val became NaN or infinite in epoch "
+            f"{trainer.current_epoch + 1}; this epoch was not saved and nothing is scored: lower optimizer.lr, or look "
+            "for a division by zero or a logarithm of zero in the network"
+        )
 
     def check(self, trainer: pl.Trainer) -> None:
         """Wait for the device, and raise if a loss was not finite.
 
         Raises:
-            FerError: naming the step, the epoch and the learning rate.
+            NotFinite: naming the step, the epoch and the learning rate.
         """
         if self._finite is not None and self._steps is not None and not bool(self._finite):
             step = self._checked + int(self._steps) + 1
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            raise FerError(
+            raise NotFinite(
                 f"the loss became NaN or infinite at step {step} (epoch {trainer.current_epoch + 1}, learning "
                 f"rate about {rate:.3g}); its weights were not saved: lower optimizer.lr or set trainer.gradient_clip"
             )
@@ -71,7 +97,7 @@ class FiniteLoss(Callback):
 
 
 class Signals(Callback):
-    """Ends a run on SIGINT or SIGTERM after the current batch, with ``last.ckpt`` written.
+    """Ends a run on SIGINT, SIGTERM, SIGHUP or SIGUSR1 after the current batch, with ``last.ckpt`` written.
 
     The handler only sets a flag. A best epoch that is not written yet is written first. A signal during validation
     lets it finish, and the epoch's own checkpoint is the last one. A second signal ends the run at once.
@@ -85,17 +111,17 @@ class Signals(Callback):
     def __init__(self, folder: Path, finite: FiniteLoss, saver: Saver) -> None:
         self.folder, self.finite, self.saver = folder, finite, saver
         self.received: int | None = None
-        self._before: dict[int, Any] = {}
+        self.began = False  # whether the training has begun: what a resumed run restores is restored
+        self._before: dict[int, object] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install handlers in place of Lightning's."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._receive)
+        self._before, self.began = signals.install(self._receive), True
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
+        name = signals.name(number)
         if self.received is not None:
-            raise Interrupted(f"ended at once by a second {name}; {self._remedy()}", 128 + number)
+            raise Interrupted(f"ended at once by a second {name}; {remedy(self.folder)}", signals.exit_code(number))
         self.received = number
         log.warning("%s: finishing this batch, then saving; a second signal ends at once", name)
 
@@ -121,14 +147,10 @@ class Signals(Callback):
             Interrupted: with the exit code of shells, 128 + the signal's number.
         """
         if self.received is not None:
-            name = signal.Signals(self.received).name
-            raise Interrupted(f"interrupted by {name}, saved; {self._remedy()}", 128 + self.received)
-
-    def _remedy(self) -> str:
-        return f"resume with: python -m fer.train resume={shlex.quote(str(self.folder))}"
+            name, code = signals.name(self.received), signals.exit_code(self.received)
+            raise Interrupted(f"interrupted by {name}, saved; {remedy(self.folder)}", code)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Restore the previous handlers."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
+        signals.restore(self._before)
+        self._before = {}

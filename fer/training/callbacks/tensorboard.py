@@ -77,7 +77,9 @@ class Dashboard(Callback):
         assert isinstance(trainer.logger, TensorBoardLogger)
         if self.resumed:
             return
-        trainer.logger.log_hyperparams(dict(self.compared), {f"best/{name}": math.nan for name in HEADLINES})
+        data: FERDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        shown = {**self.compared, "data": data.faces.source.name}  # drawn faces may stand in for FER2013
+        trainer.logger.log_hyperparams(shown, {f"best/{name}": math.nan for name in HEADLINES})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the layout of the charts, and a picture of the first batch after augmentation."""

@@ -212,7 +212,7 @@ def test_bad_labels_are_named_and_only_that_row_is_skipped(fault, bad_table, dra
         (lambda line: line.rpartition(",")[0], "2 fields where the header names 3"),
         (lambda line: line + ",1", "4 fields where the header names 3"),
         (lambda line: line.replace(" ", ","), "2306 fields where the header names 3"),
-        (lambda line: '"' + "x" * 200_000, "0 fields where the header names 3"),
+        (lambda line: '"' + "x" * 200_000, "is longer than 100,000 bytes"),
     ],
     ids=["too few", "too many", "pixels between commas", "an open quote"],
 )
@@ -271,7 +271,7 @@ NO_TABLE = {
     "UTF-16": ("emotion,pixels,Usage\n".encode("utf-16"), "no column 'pixels'"),
     "no header": (b"0,1 2 3,Training\n", "no column 'pixels'"),
     "line ends of old": (b"emotion,pixels,Usage\r0,1 2 3,Training\r", "no column 'pixels'"),
-    "one line of 200 kB": (b'"' + b"x" * 200_000, "no column 'pixels'"),
+    "one line of 200 kB": (b'"' + b"x" * 200_000, "line 1: is longer than 100,000 bytes"),
     "bytes": (bytes(range(1, 256)) * 40, "no column 'pixels'"),
 }
 

@@ -1,6 +1,7 @@
 """Picture files: what every mode becomes, to the grey level, and that no bad file passes."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from fer.config.errors import FerError
-from fer.data.readers.images import SUFFIXES
+from fer.data.readers.images import SUFFIXES, PictureError, read_grey
 
 LUMA = {"red": 76, "green": 150, "blue": 29, "white": 255, "black": 0}  # 0.299 R + 0.587 G + 0.114 B
 PRIMARIES = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255,) * 3, "black": (0, 0, 0)}
@@ -258,3 +259,40 @@ def test_floating_point_pixels_are_refused(one_picture):
 def test_a_tree_of_bad_pictures_alone_is_refused_even_when_skipping(one_picture):
     with pytest.raises(FerError, match=r"none of its 1 pictures could be read; first: .*face.png"):
         one_picture(lambda path: path.write_bytes(b""), on_bad="skip")
+
+
+def test_postscript_under_another_name_starts_no_ghostscript(tmp_path, monkeypatch):
+    programs, made = tmp_path / "programs", tmp_path / "made"
+    programs.mkdir()
+    (programs / "gs").write_text(f"#!/bin/sh\ntouch {made}\n")
+    (programs / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    file = tmp_path / "face.jpg"
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 48 48\nshowpage\n")
+    with pytest.raises(PictureError, match="expected JPEG, PNG, BMP, GIF, WebP, TIFF or PNM"):
+        read_grey(file)
+    assert not made.exists()
+
+
+def test_heic_is_named_with_its_plug_in(tmp_path):
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    with pytest.raises(PictureError, match=r"HEIC.*JPEG.*pillow-heif"):
+        read_grey(tmp_path / "photo.heic")
+
+
+def test_a_pipe_and_a_device_are_no_pictures(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "zero.png"):
+        with pytest.raises(PictureError, match="is a pipe or a device"):
+            read_grey(tmp_path / name)
+
+
+def test_the_limit_of_pixels_is_no_global_setting(tmp_path):
+    before = Image.MAX_IMAGE_PIXELS
+    file = tmp_path / "face.png"
+    file.write_bytes(encoded("PNG"))
+    assert read_grey(file).mode == "L"
+    with pytest.raises(PictureError, match="the limit is 10"):
+        read_grey(file, 10)
+    assert before == Image.MAX_IMAGE_PIXELS

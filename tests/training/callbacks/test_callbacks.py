@@ -24,7 +24,7 @@ def written(monkeypatch):
         if "temperature" in checkpoint["fer"]:  # added when the training has ended
             return
         files.append((path.name, checkpoint["epoch"]))
-        if path.name == "last.ckpt":
+        if path.name == "last.ckpt" and path.with_name("best.ckpt").exists():
             best = checkpoints.read(path.with_name("best.ckpt"))
             assert checkpoint["callbacks"]["Saver"]["best_epoch"] == best["epoch"]
 
@@ -172,3 +172,34 @@ def test_epochs_are_written_at_once_where_the_device_has_no_room_for_a_copy(trai
     monkeypatch.setattr("fer.training.callbacks.checkpointing.copy", SimpleNamespace(deepcopy=full))
     assert train(*SMALL, "hydra.run.dir=out").code == 0
     assert [epoch for name, epoch in written if name == "last.ckpt"] == [0, 1, 2]
+
+
+def test_long_epochs_are_written_within_too(train, tmp_path, monkeypatch, written):
+    """A step takes 50 s, an epoch 7 of them; a run that is killed goes on from within its epoch, to the same end."""
+    now, step = [0.0], MLP.training_step
+    monkeypatch.setattr(
+        "fer.training.callbacks.checkpointing.time",
+        SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0]),
+    )
+
+    def slow(self, batch, batch_idx):
+        now[0] += 50
+        if self.global_step == 12:
+            raise RuntimeError("killed")
+        return step(self, batch, batch_idx)
+
+    settings = (*SMALL, "checkpoint.minutes=2", "trainer.max_epochs=2")
+    assert train(*settings, "hydra.run.dir=whole").code == 0
+    written.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(MLP, "training_step", slow)
+        with pytest.raises(RuntimeError):
+            train(*settings, "hydra.run.dir=out")
+    assert written[:3] == [("last.ckpt", 0), ("last.ckpt", 0), ("best.ckpt", 0)]
+    last = checkpoints.read(tmp_path / "out" / "checkpoints" / "last.ckpt")
+    assert (last["epoch"], last["global_step"]) == (1, 10)
+    assert train("resume=out").code == 0
+    whole, resumed = (
+        checkpoints.read(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("whole", "out")
+    )
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

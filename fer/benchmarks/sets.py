@@ -1,0 +1,114 @@
+"""``python -m fer.benchmarks.sets docs/results/tiny``: do prediction sets keep their promise, and which are smallest?
+
+The faces of an evaluation on val are halved at random, many times: one half calibrates, the other is scored. Compared
+are the sets of ``fer.metrics.conformal``, those of randomised scores (Romano, Sesia & Candès 2020), which may be empty,
+and of penalised ones (RAPS: Angelopoulos et al. 2021), and the plain set: the smallest whose probabilities sum to the
+coverage, which needs no calibration and promises nothing.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer.config.command import Grammar, command
+from fer.metrics.calibration import tempered
+from fer.metrics.conformal import quantile, scores
+from fer.runs import predictions
+from fer.system.text import text_table
+
+COVERAGES = (80, 90, 95)  # per cent
+PENALTIES = (0.01, 0.05, 0.2)  # of each emotion in a set beyond the second
+HEADS = ("promised", "sets", "coverage", "sd of the halves", "mean size")
+
+Probabilities = NDArray[np.float64]  # (N, C)
+
+
+class Outcome(NamedTuple):
+    """Coverage and mean size of the sets on the scored half."""
+
+    coverage: float
+    size: float
+
+
+@command("fer.benchmarks.sets")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    grammar = Grammar(prog="python -m fer.benchmarks.sets", description="Coverage and size of prediction sets on val.")
+    grammar.add_argument("folder", type=Path, help="run or folder of docs/results, with predictions of val")
+    grammar.add_argument("--splits", type=int, default=20, help="halvings; default: %(default)s")
+    arguments, _ = grammar.begin(argv)
+    print(text_table(HEADS, compared(arguments.folder, arguments.splits)))
+    return 0
+
+
+def compared(folder: Path, splits: int) -> list[tuple[str, ...]]:
+    """Return the rows of ``table`` for the predictions of val in a folder.
+
+    Raises:
+        FerError: it has none.
+    """
+    recorded = predictions.recorded(folder, "val", "none")
+    known = predictions.read(recorded.file)
+    targets = np.array([known.classes.index(name) for name in known.targets])
+    return table(tempered(known.probabilities, recorded.results.temperature or 1.0), targets, splits)
+
+
+def table(probabilities: Probabilities, targets: NDArray[np.int64], splits: int) -> list[tuple[str, ...]]:
+    """Return a row a coverage and kind of set: mean coverage over the halvings, its deviation, mean size.
+
+    Args:
+        probabilities: (N, C), calibrated.
+        targets: (N,) labels.
+        splits: number of halvings.
+    """
+    kinds: dict[str, Probabilities] = {
+        "of fer": scores(probabilities),
+        "randomised": randomised(probabilities),
+        **{f"penalised by {weight:g}": penalised(probabilities, weight) for weight in PENALTIES},
+    }
+    rows = []
+    for percent in COVERAGES:
+        for name, found in kinds.items():
+            outcomes = [_halved(found, targets, percent, seed) for seed in range(splits)]
+            rows.append(_row(percent, name, outcomes))
+        plain = scores(probabilities) < percent / 100
+        rows.append(_row(percent, "plain, all faces", [_outcome(plain, targets)]))
+    return rows
+
+
+def randomised(probabilities: Probabilities) -> Probabilities:
+    """Return the scores (N, C) with a random part of each class's own probability."""
+    return scores(probabilities) + np.random.default_rng(0).random((len(probabilities), 1)) * probabilities
+
+
+def penalised(probabilities: Probabilities, weight: float) -> Probabilities:
+    """Return the scores (N, C) with a penalty for each rank beyond the second."""
+    ranks = (probabilities[:, None, :] > probabilities[:, :, None]).sum(2)
+    penalties: Probabilities = weight * np.maximum(0, ranks - 1)
+    return scores(probabilities) + penalties
+
+
+def _halved(found: Probabilities, targets: NDArray[np.int64], percent: int, seed: int) -> Outcome:
+    """Return the outcome on one half with the threshold of the other."""
+    order = np.random.default_rng(seed).permutation(len(targets))
+    first, second = np.array_split(order, 2)
+    of_labels = np.sort(found[first, targets[first]])
+    return _outcome(found[second] <= quantile(of_labels, percent), targets[second])
+
+
+def _outcome(inside: NDArray[np.bool_], targets: NDArray[np.int64]) -> Outcome:
+    return Outcome(float(inside[np.arange(len(targets)), targets].mean()), float(inside.sum(1).mean()))
+
+
+def _row(percent: int, name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    covered = 100 * np.array([one.coverage for one in outcomes])
+    spread = f"{covered.std(ddof=1):.2f}" if len(outcomes) > 1 else ""
+    return f"{percent} %", name, f"{covered.mean():.2f} %", spread, f"{np.mean([one.size for one in outcomes]):.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

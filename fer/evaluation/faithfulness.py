@@ -1,0 +1,272 @@
+"""Whether maps explain a network: deletion and insertion, random weights, mirrored faces.
+
+A map is worth something if the pixels that it ranks first matter more to the network than the middle of the frame,
+where every face has its eyes, nose and mouth. So the maps compete with a blob in the middle, the same for every face,
+and with random maps. Intervals of the paired differences decide the verdict.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fer.data.dataset import to_unit
+from fer.inference.explain import Explained, between, covered, explained, predicted
+from fer.metrics.explanation import (
+    BLOB,
+    LEAST_FACES,
+    RANDOM,
+    Check,
+    Curves,
+    Difference,
+    Mean,
+    Randomised,
+    means,
+)
+from fer.models import EmotionClassifier
+
+PARTS = 12  # steps of the curves
+BLUR = 1 / 12  # of the side, the standard deviation of the blur: 4 of 48 pixels
+MOST_RANDOMISED = 64  # faces whose maps are made again with random weights and mirrored
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of the layers that are randomised, after the last one alone
+SEED = 0
+
+
+def check(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps: Tensor) -> Check:
+    """Return whether maps explain what the networks predict.
+
+    Args:
+        what: the networks.
+        method: of the maps.
+        faces: (N, 1, S, S) uint8.
+        emotions: (N,) predicted emotions.
+        maps: (N, S, S) of these emotions.
+    """
+    given = to_unit(faces)
+    rivals = {method: maps, BLOB: blob(given), RANDOM: random_maps(given)}
+    areas = {name: paths(what, given, emotions, ranked) for name, ranked in rivals.items()}
+    differences = [_difference(name, areas[method], areas[name]) for name in (BLOB, RANDOM)]
+    some = spread(len(faces), MOST_RANDOMISED)
+    few = (given[some], emotions[some], maps[some])
+    return Check(
+        faces=len(faces),
+        curves=tuple(_curves(name, *path) for name, path in areas.items()),
+        differences=tuple(differences),
+        faces_of_randomised=len(some),
+        randomised=tuple(cascade(what, method, *few)),
+        mirrored=mirrored(what, method, *few),
+        verdict=verdict(method, differences, len(faces)),
+    )
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return at most ``most`` of ``count`` indices, evenly spread."""
+    return list(range(count)) if count <= most else np.linspace(0, count - 1, most).round().astype(int).tolist()
+
+
+# --- verdict --------------------------------------------------------------------------------------------------------
+
+WORDS = {BLOB: "a blob in the middle of the frame", RANDOM: "random maps"}
+MAPS = {
+    "occlusion": "occlusion maps",
+    "gradcam": "Grad-CAM maps",
+    "integrated_gradients": "integrated-gradients maps",
+}
+
+
+def verdict(method: str, differences: Sequence[Difference], faces: int) -> str:
+    """Return one sentence: whether the maps explain the network better than each baseline.
+
+    Better means that both intervals leave out 0 on the right side, worse that both leave it out on the other. Both have
+    to agree, so that two measures are no two chances.
+    """
+    maps = MAPS[method]
+    if faces < LEAST_FACES:
+        count = "1 face is" if faces == 1 else f"{faces} faces are"
+        return (
+            f"{count} too few to say whether {maps} explain this network; {LEAST_FACES} are needed, and "
+            "fer explain --data checks as many as asked for."
+        )
+    found = {one.baseline: outcome(one) for one in differences}
+    subject = f"{maps[0].upper()}{maps[1:]} of this network"
+    beside_blob, beside_random = found[BLOB], found[RANDOM]
+    first = {"better": "explain it better than", "worse": "explain it worse than"}.get(
+        beside_blob, "are not better than"
+    )
+    second = {"better": "they are better than", "worse": "they are worse than"}.get(
+        beside_random, "they are not better than"
+    )
+    joint = "but" if (beside_blob == "better") != (beside_random == "better") else "and"
+    return f"{subject} {first} {WORDS[BLOB]}, {joint} {second} {WORDS[RANDOM]}."
+
+
+def outcome(difference: Difference) -> str:
+    """Return "better", "worse" or "not better", by the intervals of both areas.
+
+    Args:
+        difference: from a baseline; with intervals.
+    """
+    deletion, insertion = difference.deletion.ci95, difference.insertion.ci95
+    assert deletion is not None
+    assert insertion is not None
+    if deletion.high < 0 < insertion.low:
+        return "better"
+    return "worse" if insertion.high < 0 < deletion.low else "not better"
+
+
+# --- deletion and insertion -----------------------------------------------------------------------------------------
+
+Paths = tuple[NDArray[np.float64], NDArray[np.float64]]  # (N, PARTS + 1) of deletion, the same of insertion
+
+
+def paths(what: Explained, faces: Tensor, emotions: Tensor, maps: Tensor) -> Paths:
+    """Return the probability of an emotion as its first pixels are blurred, and as they are shown in a blurred face.
+
+    Deletion and insertion of Petsiuk, Das & Saenko 2018, "RISE", towards a blurred face. A blurred face is nearer to
+    the faces that a network knows than a grey one.
+
+    Args:
+        what: the networks.
+        faces: (N, 1, S, S) in [0, 1].
+        emotions: (N,) indices.
+        maps: (N, S, S), whose largest values come first.
+    """
+    order, away = ranks(maps)[:, None], blurred(faces)
+    pixels = order[0].numel()
+    found = []
+    for before, after in ((faces, away), (away, faces)):
+        steps = [torch.where(order < round(part / PARTS * pixels), after, before) for part in range(PARTS + 1)]
+        chances = [predicted(what, step).gather(1, emotions[:, None])[:, 0] for step in steps]
+        found.append(torch.stack(chances, 1).double().numpy())
+    return found[0], found[1]
+
+
+def ranks(maps: Tensor) -> Tensor:
+    """Return the rank of each pixel of maps (N, S, S), 0 for the largest; equal ones in a random order."""
+    flat = maps.flatten(1)
+    shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(SEED))
+    order = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
+    numbers = torch.arange(flat.shape[1]).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, numbers).view(maps.shape)
+
+
+def blurred(faces: Tensor) -> Tensor:
+    """Return faces (N, 1, S, S) in [0, 1], blurred until hardly an emotion is left; the edge is repeated."""
+    spread_ = faces.shape[-1] * BLUR
+    reach = math.ceil(3 * spread_)
+    bell = torch.exp(-((torch.arange(-reach, reach + 1) / spread_) ** 2) / 2)
+    bell = bell / bell.sum()
+    wide = functional.pad(faces, [reach] * 4, mode="replicate")
+    return functional.conv2d(functional.conv2d(wide, bell[None, None, :, None]), bell[None, None, None]).clamp(0, 1)
+
+
+def blob(faces: Tensor) -> Tensor:
+    """Return a map (N, S, S) that falls from the middle of the frame, the same for every face.
+
+    Only the order of the pixels counts, so that its width does not matter.
+    """
+    side = faces.shape[-1]
+    across = (torch.arange(side) - (side - 1) / 2) / side
+    bell: Tensor = torch.exp(-4 * (across[:, None] ** 2 + across**2))
+    return bell.expand(len(faces), side, side)
+
+
+def random_maps(faces: Tensor) -> Tensor:
+    """Return random maps (N, S, S), as smooth as those of occlusion: noise for each pixel would be easier to beat."""
+    corners, _ = covered(faces.shape[-1])
+    generator = torch.Generator().manual_seed(SEED)
+    values = torch.rand(len(faces), 1, len(corners), len(corners), generator=generator)
+    return between(values, corners, faces.shape[-1])[:, 0]
+
+
+def area(curves: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the areas (N,) under curves (N, PARTS + 1) over the shares from 0 to 1."""
+    areas: NDArray[np.float64] = np.trapezoid(curves, axis=1) / (curves.shape[1] - 1)
+    return areas
+
+
+def _curves(name: str, deletion: NDArray[np.float64], insertion: NDArray[np.float64]) -> Curves:
+    areas = means(np.stack([area(deletion), area(insertion)], 1))
+    return Curves(name, tuple(means(deletion)), tuple(means(insertion)), *areas)
+
+
+def _difference(baseline: str, ours: Paths, theirs: Paths) -> Difference:
+    gaps = [area(one) - area(other) for one, other in zip(ours, theirs, strict=True)]
+    return Difference(baseline, *means(np.stack(gaps, 1)))
+
+
+# --- random weights, mirrored faces ---------------------------------------------------------------------------------
+
+
+def cascade(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps: Tensor) -> list[Randomised]:
+    """Return how maps change as the networks' layers are randomised, from the last to the first.
+
+    Adebayo et al. 2018, "Sanity Checks for Saliency Maps". A map that stays the same shows the face, not the network.
+
+    Args:
+        what: the networks.
+        method: of the maps.
+        faces: (N, 1, S, S) in [0, 1].
+        emotions: (N,) predicted emotions.
+        maps: (N, S, S) of these emotions.
+    """
+    of = len(weighted(what.members[0]))
+    found = []
+    for count in sorted({1, *(math.ceil(share * of) for share in SHARES)}):
+        members = [randomised(one, math.ceil(count / of * len(weighted(one)))) for one in what.members]
+        again = explained(Explained(members), method, faces, emotions[:, None])[:, 0]
+        found.append(Randomised(count, of, _agreement(maps, again)))
+    return found
+
+
+def weighted(model: EmotionClassifier) -> list[nn.Module]:
+    """Return the layers that have weights of their own, in their order."""
+    return [layer for layer in model.net.modules() if any(True for _ in layer.parameters(recurse=False))]
+
+
+def randomised(model: EmotionClassifier, count: int) -> EmotionClassifier:
+    """Return a copy of a network whose last ``count`` layers have their weights in a random order.
+
+    The weights keep their distribution, so that the signal neither dies nor explodes.
+    """
+    copied = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(SEED)
+    with torch.no_grad():
+        for layer in weighted(copied)[::-1][:count]:
+            for weights in layer.parameters(recurse=False):
+                order = torch.randperm(weights.numel(), generator=generator).to(weights.device)
+                weights.copy_(weights.flatten()[order].view(weights.shape))
+    return copied.eval()
+
+
+def mirrored(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps: Tensor) -> Mean:
+    """Return the rank correlation of maps with those of the mirrored faces, mirrored back."""
+    again = explained(what, method, faces.flip(-1), emotions[:, None])[:, 0].flip(-1)
+    return _agreement(maps, again)
+
+
+def _agreement(maps: Tensor, others: Tensor) -> Mean:
+    (found,) = means(rank_correlation(maps, others)[:, None])
+    return found
+
+
+def rank_correlation(maps: Tensor, others: Tensor) -> NDArray[np.float64]:
+    """Return Spearman's rank correlations (N,) over the pixels of maps (N, S, S); 0 where a map is constant."""
+    first, second = (_standardised(one.flatten(1)) for one in (maps, others))
+    correlations: NDArray[np.float64] = (first * second).mean(1).numpy()
+    return correlations
+
+
+def _standardised(values: Tensor) -> Tensor:
+    """Return the ranks of values (N, P), equal ones at their mean rank, with mean 0 and standard deviation 1."""
+    values = values.contiguous()
+    ordered = values.sort(1).values
+    below, up_to = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
+    places = (below + up_to).double()  # twice the mean rank
+    middle, spread_ = places.mean(1, keepdim=True), places.std(1, keepdim=True, correction=0)
+    return (places - middle) / spread_.clamp(min=torch.finfo(places.dtype).tiny)

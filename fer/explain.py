@@ -1,0 +1,204 @@
+"""``python -m fer.explain PICTURE ...`` or ``--data PATH --split val``: what a network looks at, and whether it does.
+
+Each face gets a map of what speaks for the predicted emotion, and of why it was preferred to the next one. A page shows
+the maps below a check: whether they explain the network better than a blob in the middle of the frame does.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer.config.command import Grammar, command
+from fer.config.errors import FerError
+from fer.system.files import new_folder, unused_folder
+from fer.system.slots import let_waiting_threads_sleep
+from fer.system.terminal import Line, bar, is_live, shown
+from fer.system.text import clock, plural, text_table
+
+if TYPE_CHECKING:
+    from fer.evaluation.explanation import Given
+    from fer.evaluation.request import Member
+    from fer.metrics.explanation import Explanation
+
+log = logging.getLogger(__name__)
+
+FACES = 200  # explained by default; about 20 s for the package's network on one core
+FOLDER = Path("outputs/explain")
+OPTIONS = {  # key of fer.train -> option here
+    "data.path": "--data",
+    "data.split": "--rule",
+    "data.on_bad": "--on-bad",
+    "plugins": "--plugins",
+}
+
+
+def parser() -> Grammar:
+    """Return the command line's grammar."""
+    grammar = Grammar(
+        prog="python -m fer.explain",
+        description="Show what speaks for the predicted emotion on faces, and check whether these maps explain the "
+        "network. Faces are those of pictures, or of a split of --data.",
+        epilog="A map shows what a network looks at. It does not show what a person feels.",
+    )
+    grammar.add_argument("pictures", nargs="*", metavar="PICTURE", help="files, folders with all below them, patterns")
+    grammar.add_argument("--data", help="explain faces of a split of this table, archive or folder")
+    grammar.add_argument(
+        "--split", choices=["train", "val", "test", "all"], default="val",
+        help="of --data; default: val; test is left to fer.evaluate",
+    )  # fmt: skip
+    grammar.add_argument(
+        "--network", action="append",
+        help="of the package (tiny), a run, a file of weights, or latest; several times for an ensemble; default: tiny",
+    )  # fmt: skip
+    grammar.add_argument(
+        "--method", choices=["occlusion", "gradcam", "integrated_gradients"], default="occlusion",
+        help="default: occlusion, which needs probabilities alone",
+    )  # fmt: skip
+    grammar.add_argument(
+        "--faces", type=int, default=FACES, metavar="N",
+        help=f"explain at most N; of --data a seeded draw, equal numbers of each emotion; default: {FACES}",
+    )  # fmt: skip
+    grammar.add_argument(
+        "--detector", choices=["haar", "yunet", "none"], default="haar",
+        help="default: haar; none: each picture is a face that was cut out already",
+    )  # fmt: skip
+    grammar.add_argument("--detector-model", type=Path, metavar="FILE", help="YuNet's .onnx, of opencv_zoo")
+    grammar.add_argument(
+        "--rule", choices=["official", "as_given", "holdout"], help="how --data is split; default: as in training"
+    )
+    grammar.add_argument("--on-bad", choices=["error", "skip"], help="what a bad row or picture of --data does")
+    grammar.add_argument("--out", type=Path, metavar="FOLDER", help=f"for the results; default: {FOLDER}/<name>")
+    grammar.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
+    return grammar
+
+
+@command("fer.explain", OPTIONS)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 1 if there was no face to explain."""
+    let_waiting_threads_sleep()
+    arguments, line = parser().begin(argv)
+    check(arguments)
+    from fer.config.hydra import import_plugins
+    from fer.evaluation.request import members_of
+    from fer.runs.run_folder import TRAINED, named
+
+    import_plugins([name for name in arguments.plugins.split(",") if name])
+    members = members_of([str(named(network, TRAINED)) for network in arguments.network or ["tiny"]])
+    for member in members:
+        member.model.to("cuda" if arguments.device == "gpu" else "cpu")
+    given = of_data(arguments, members) if arguments.data else of_pictures(arguments, members)
+    if not len(given.names):
+        raise FerError(f"no face to explain: {'; '.join(f'{file}: {why}' for file, why in given.left_out.items())}")
+    explain(arguments, members, given, line)
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise where options are out of range or mean nothing together.
+
+    Raises:
+        FerError: naming the option.
+    """
+    if bool(arguments.pictures) == bool(arguments.data):
+        raise FerError("expected either pictures or --data PATH; --help has both")
+    if arguments.faces < 1:
+        raise FerError(f"--faces {arguments.faces}: expected at least 1")
+    if arguments.split == "test":
+        raise FerError("--split test: test is opened by fer.evaluate alone; explain val, or train")
+    if arguments.pictures and (arguments.split != "val" or arguments.rule or arguments.on_bad):
+        raise FerError("--split, --rule and --on-bad: are of --data; leave them out for pictures")
+
+
+def of_data(arguments: argparse.Namespace, members: Sequence["Member"]) -> "Given":
+    """Return faces of a split.
+
+    Raises:
+        FerError: the data are missing or bad, have no such split, or are the networks' test faces.
+    """
+    from fer.evaluation.explanation import of_split
+    from fer.evaluation.request import Request
+
+    request = Request(
+        [str(member.file) for member in members], arguments.split, arguments.data, arguments.rule, arguments.on_bad
+    )
+    return of_split(request, members, arguments.faces)
+
+
+def of_pictures(arguments: argparse.Namespace, members: Sequence["Member"]) -> "Given":
+    """Return the faces of pictures, found as by ``fer.predict``.
+
+    Raises:
+        FerError: a name stands for no picture, or the detector cannot be had.
+    """
+    from fer.evaluation import explanation
+    from fer.inference import sources
+    from fer.inference.predictor import Predictor
+
+    model = members[0].model
+    files = sources.pictures(arguments.pictures)
+    predictor = Predictor(
+        model, detector=arguments.detector, detector_model=arguments.detector_model, device=model.device
+    )
+    return explanation.of_pictures(files, predictor, arguments.faces)
+
+
+def explain(arguments: argparse.Namespace, members: Sequence["Member"], given: "Given", command: str) -> "Explanation":
+    """Explain faces, check the maps, write ``explain.json`` and the page, print the check, and return the explanation.
+
+    Raises:
+        FerError: the method does not apply to these networks.
+    """
+    from fer.evaluation import explanation
+    from fer.metrics.explanation import write
+    from fer.reports.explanation import page
+
+    line, began, count = Line(live=is_live()), time.monotonic(), len(given.names)
+
+    def progress(done: int) -> None:
+        if line.due() and done:
+            left = (time.monotonic() - began) / done * (count - done)
+            line.draw(
+                [f"{bar(done / count)} {done:,} of {plural(count, 'face')}", f"{clock(left)} left, then the check"]
+            )
+
+    try:
+        found, maps = explanation.explain(members, arguments.method, given, command, progress)
+    finally:
+        line.end()
+    name = Path(arguments.data).stem if arguments.data else Path(given.names[0]).stem
+    folder = unused_folder(arguments.out) if arguments.out else new_folder(FOLDER, name or "data")
+    write(folder / "explain.json", found)
+    page.write(folder / "index.html", found, maps)
+    log.info("%s\n", "\n\n".join(in_words(found)))
+    for file in ("index.html", "explain.json"):
+        log.info("  %s", shown(folder / file))
+    return found
+
+
+def in_words(found: "Explanation") -> list[str]:
+    """Return the printed summary: the faces of a handful of pictures, the table of the check, and its verdict."""
+    from fer.metrics.explanation import TITLES
+
+    check = found.check
+    faces = (
+        []
+        if found.emotions
+        else [
+            f"{face.name}: {face.predicted} {100 * face.probabilities[face.predicted]:.0f} %, then {face.second} "
+            f"{100 * face.probabilities[face.second]:.0f} %"
+            for face in found.faces
+        ]
+    )
+    rows = [[TITLES[one.map], one.deletion_area.written(), one.insertion_area.written()] for one in check.curves]
+    left_out = [f"{file}: {why}" for file, why in found.left_out.items()]
+    table = text_table(["maps", "deletion (small is good)", "insertion (large is good)"], rows)
+    return ["\n".join(part) for part in (faces, left_out) if part] + [table, check.verdict]
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

@@ -1,0 +1,166 @@
+"""Which faces of a video are the same: boxes that follow each other, and nothing else.
+
+A detection continues the track whose box, moved on with constant velocity, it overlaps most. A track ends after a
+second without a detection, and its number is never given again. A face that leaves and returns has a new number: to
+know it again would be face recognition, which this library does not do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer.inference.crop import Box
+from fer.inference.detect import Detection
+
+LEAST_OVERLAP = 0.3  # of a detection with the expected box of a track
+LIVES = 1.0  # seconds without a detection after which a track ends
+CARRIED = 0.25  # seconds without a detection for which its box is carried on; two detections may be missed
+HITS = 3  # detections before a track is shown
+LATEST = 0.5  # weight of the latest movement in the velocity; boxes of a cascade tremble
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A face that was detected at a time, in seconds."""
+
+    time: float
+    face: Detection
+
+
+class Track:
+    """One face over time.
+
+    Args:
+        time: of the first detection, in seconds.
+        face: that was detected.
+    """
+
+    def __init__(self, time: float, face: Detection) -> None:
+        self.number: int | None = None  # from the detection on that makes it shown
+        self.began = self.since = time  # seconds; shown from the second on, once it has a number
+        self.before = self.last = Sighting(time, face)
+        self.hits, self.missed = 1, False
+        self._velocity = np.zeros(2)  # pixels per second, of the middle
+
+    def add(self, time: float, face: Detection) -> None:
+        """Continue the track with a detection."""
+        passed = time - self.last.time
+        if passed > 0:
+            moved = np.subtract(face.box.centre, self.last.face.box.centre) / passed
+            self._velocity += (moved - self._velocity) * (1.0 if self.hits == 1 else LATEST)
+        self.before, self.last = self.last, Sighting(time, face)
+        self.hits, self.missed = self.hits + 1, False
+
+    def at(self, time: float) -> Detection:
+        """Return the face at a time: between its last two detections, or moved on from the last with its velocity."""
+        face = self.last.face
+        if time >= self.last.time or self.before is self.last:
+            x, y = self._velocity * (time - self.last.time)
+            return replace(face, box=replace(face.box, x=face.box.x + float(x), y=face.box.y + float(y)))
+        share = (time - self.before.time) / (self.last.time - self.before.time)
+        return _between(self.before.face, face, share)
+
+
+class Tracker:
+    """The faces of a video, from detection to detection.
+
+    Args:
+        hits: detections before a track is shown.
+    """
+
+    def __init__(self, hits: int = HITS) -> None:
+        self.tracks: list[Track] = []
+        self._hits, self._numbers = hits, count(1)
+
+    def expected(self, time: float) -> list[Detection]:
+        """Return where the faces of all tracks are expected at a time."""
+        return [track.at(time) for track in self.tracks if not _ended(track, time)]
+
+    def update(self, time: float, found: Sequence[Detection]) -> None:
+        """Continue the tracks with what was detected at a time; what continues none begins a new one."""
+        self.tracks = [track for track in self.tracks if not _ended(track, time)]
+        pairs = sorted(
+            ((track.at(time).box.overlap(face.box), row, place) for row, track in enumerate(self.tracks)
+             for place, face in enumerate(found)),
+            key=lambda pair: -pair[0],
+        )  # fmt: skip
+        rows: set[int] = set()
+        places: set[int] = set()
+        for overlap, row, place in pairs:
+            if overlap >= LEAST_OVERLAP and row not in rows and place not in places:
+                rows.add(row)
+                places.add(place)
+                self.tracks[row].add(time, found[place])
+        for row, track in enumerate(self.tracks):
+            track.missed = row not in rows
+        self.tracks = [track for track in self.tracks if not _ended(track, time)]
+        self.tracks += [Track(time, face) for place, face in enumerate(found) if place not in places]
+        self._show(time)
+
+    def _show(self, time: float) -> None:
+        for track in self.tracks:
+            if track.number is None and track.hits >= self._hits:
+                track.number, track.since = next(self._numbers), time
+
+    def shown(self, time: float) -> list[tuple[int, Detection]]:
+        """Return number and face of each track that is shown at a time, at or shortly before the last detection."""
+        return [
+            (track.number, track.at(time))
+            for track in self.tracks
+            if track.number is not None and time >= track.since and time - track.last.time <= CARRIED
+        ]
+
+    def unconfirmed(self, time: float) -> int:
+        """Return how many faces were detected at or before a time and are not shown yet."""
+        return sum(
+            track.began <= time and time - track.last.time <= CARRIED and (track.number is None or time < track.since)
+            for track in self.tracks
+        )
+
+
+def _ended(track: Track, time: float) -> bool:
+    """Return whether a second has passed without a detection, and one was looked for in vain.
+
+    In a video of one frame in two seconds, a face that is seen in each of them is one track.
+    """
+    return track.missed and time - track.last.time > LIVES
+
+
+def _between(before: Detection, after: Detection, share: float) -> Detection:
+    first, second = ((*box.centre, box.width, box.height) for box in (before.box, after.box))
+    x, y, width, height = ((1 - share) * one + share * other for one, other in zip(first, second, strict=True))
+    box = Box(x - width / 2, y - height / 2, width, height)
+    return replace(after, box=box, tilt=(1 - share) * before.tilt + share * after.tilt)
+
+
+class Smoother:
+    """The exponential mean of the logits of each track.
+
+    The mean of logits keeps a sure network sure, where that of probabilities would not. Calibrated log probabilities
+    serve as logits: they differ from ``logits / temperature`` by a number that softmax takes away.
+
+    Args:
+        half_life: seconds after which a frame counts half; 0 smooths nothing.
+    """
+
+    def __init__(self, half_life: float) -> None:
+        self.half_life = half_life
+        self._means: dict[int, tuple[float, NDArray[np.float64]]] = {}
+
+    def __call__(self, track: int, time: float, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return smoothed probabilities (C,) of a track's next frame, from its own (C,)."""
+        if not self.half_life:
+            return probabilities
+        logits = np.log(probabilities.clip(np.finfo(np.float32).tiny), dtype=np.float64)
+        if track in self._means:
+            last, mean = self._means[track]
+            kept = 0.5 ** ((time - last) / self.half_life)
+            logits = kept * mean + (1 - kept) * logits
+        self._means[track] = time, logits
+        self._means = {number: held for number, held in self._means.items() if time - held[0] <= LIVES}
+        exponentials = np.exp(logits - logits.max())
+        smoothed: NDArray[np.float32] = (exponentials / exponentials.sum()).astype(np.float32)
+        return smoothed

@@ -1,0 +1,200 @@
+"""Checks of a checkpoint's or shared file's contents before a network is built from them: the file may be a stranger's.
+
+Values are plain, tensors dense and finite, sizes those of a network that the file's own weights fill. Nothing is
+allocated that is larger than the file, and a network is built without memory (on torch's device "meta") first.
+"""
+
+import math
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from fer.config.errors import FerError
+from fer.config.schema import check, keyword_parameters
+from fer.config.settings import MAX_SIZE, MIN_SIZE
+from fer.data.labels import EMOTIONS
+from fer.metrics.calibration import COLDEST, HOTTEST
+from fer.models.base import EmotionClassifier
+from fer.models.safetensors import TYPES
+
+CONTRACT = ("classes", "image_size", "crop", "mean", "std")  # arguments of every network
+MOST_VALUES, LONGEST, DEEPEST = 100_000, 100_000, 30  # of a record: values; characters of a text; levels
+LARGEST = 1_000_000  # of a whole number in a network's arguments, such as its width
+MOST_CLASSES, LONGEST_CLASS = 1000, 60  # characters
+SHARED = 4  # times the file's size that its tensors may have together: some networks share tensors between layers
+SPARE = 10  # registered parameters for each of the file's: a network may replace layers while it is built
+
+warnings.filterwarnings("ignore", message="Validating sparse")  # of torch, before the tensor is refused here
+
+
+class Unbounded(Exception):
+    """A network that grows beyond what its file can fill."""
+
+
+def check_archive(path: Path) -> None:
+    """Raise unless a file is a complete zip archive as torch writes it: not compressed, all checksums right.
+
+    Raises:
+        FerError: the archive is damaged, or would unpack to more than the file's size.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+            if packed or sum(part.file_size for part in parts) > path.stat().st_size:
+                raise FerError(f"{path}: refused, it is packed; checkpoints are not compressed")
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise FerError(f"{path}: damaged, cut short, or no checkpoint ({error})") from error
+    if damaged is not None:
+        raise FerError(f"{path}: damaged (wrong checksum of {damaged!r})")
+
+
+def is_plain(record: Any) -> bool:
+    """Return whether a record holds texts, numbers, lists and mappings alone, and not too many of them.
+
+    Each mention counts: a list in itself, or ten lists that each name the next ten times, have no end.
+    """
+    count, waiting = 0, [(record, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if count > MOST_VALUES or depth > DEEPEST:
+            return False
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) and len(key) <= LONGEST for key in value):
+                return False
+            waiting += [(each, depth + 1) for each in value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += [(each, depth + 1) for each in value]
+        elif isinstance(value, str):
+            if len(value) > LONGEST:
+                return False
+        elif not (value is None or isinstance(value, bool | int | float)):
+            return False
+    return True
+
+
+def check_tensors(tensors: Mapping[str, Any], path: Path) -> None:
+    """Refuse tensors that no network has: sparse, quantised or complex ones, views of few numbers, NaN.
+
+    Raises:
+        FerError: the message names the tensor.
+    """
+    size, total = path.stat().st_size, 0
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not _dense(value):
+            raise FerError(f"{path}: {str(name)[:LONGEST_CLASS]!r} is no dense tensor of numbers")
+        total += value.numel() * value.element_size()
+        if total > SHARED * size:
+            raise FerError(f"{path}: its tensors have more numbers than the file")
+    bad = [name for name, value in tensors.items() if not _finite(name, value)]
+    if bad:
+        raise FerError(f"{path}: {bad[0]} holds NaN or infinite weights")
+
+
+def _dense(value: Any) -> bool:
+    plain = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided and value.device.type == "cpu"
+    if not plain or value.is_quantized or value.dtype not in TYPES or value.is_neg():
+        return False
+    # a view of few numbers may claim to be of any size
+    return bool(value.numel() * value.element_size() <= value.untyped_storage().nbytes())
+
+
+def _finite(name: str, value: Tensor) -> bool:
+    """Return whether a tensor is finite after its cast to 32 bits, and is no negative variance."""
+    cast = value.float() if value.is_floating_point() else value
+    return bool(torch.isfinite(cast).all()) and not (name.endswith("running_var") and bool((cast < 0).any()))
+
+
+def valid_temperature(value: Any) -> bool:
+    """Return whether a value is a temperature that a fit on val can give; the ends may be rounded."""
+    return isinstance(value, float) and 0.99 * COLDEST <= value <= 1.01 * HOTTEST
+
+
+def check_contract(hyper: Mapping[str, Any], path: Path) -> None:
+    """Refuse classes, sizes and a normalisation that no training writes.
+
+    Raises:
+        FerError: the message names the argument.
+    """
+    classes = hyper.get("classes", EMOTIONS)
+    names = list(classes) if isinstance(classes, list | tuple) else []
+    if not all(isinstance(name, str) and 0 < len(name) <= LONGEST_CLASS and name.isprintable() for name in names):
+        raise FerError(f"{path}: its classes are not names of 1 to {LONGEST_CLASS} printable characters")
+    if not 2 <= len(names) <= MOST_CLASSES or len(set(names)) < len(names):
+        raise FerError(f"{path}: has {len(names)} classes; expected 2 to {MOST_CLASSES:,} different names")
+    size, crop = hyper.get("image_size", MIN_SIZE), hyper.get("crop")
+    if not _whole(size, MIN_SIZE, MAX_SIZE):
+        raise FerError(f"{path}: image_size={size!r}: expected {MIN_SIZE} to {MAX_SIZE} pixels")
+    if crop is not None and not _whole(crop, MIN_SIZE, size):
+        raise FerError(f"{path}: crop={crop!r}: expected {MIN_SIZE} to {size} pixels, or null")
+    mean, std = hyper.get("mean", 0.5), hyper.get("std", 0.25)
+    numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in (mean, std))
+    if not (numbers and 0 <= mean <= 1 and 0 < std <= 1):
+        raise FerError(f"{path}: mean={mean!r}, std={std!r}: expected values of pixels in [0, 1], std above 0")
+
+
+def _whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def checked_arguments(network: type[EmotionClassifier], hyper: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return a network's arguments from a file after a check of types, ranges and sizes.
+
+    Raises:
+        FerError: the message names the argument.
+    """
+    check_contract(hyper, path)
+    own = {key: value for key, value in hyper.items() if key not in CONTRACT or key in keyword_parameters(network)}
+    for key, value in own.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(number, int | float) and not abs(number) <= LARGEST for number in numbers):
+            raise FerError(f"{path}: model.{key}: out of range; expected at most {LARGEST:,}")
+    try:
+        checked = check(network, own, "model")
+    except FerError as error:
+        raise FerError(f"{path}: {error}") from error
+    return {**hyper, **checked}
+
+
+def check_fit(network: type[EmotionClassifier], arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raise unless a network with these arguments has exactly these tensors; it is built without memory for them.
+
+    Raises:
+        RuntimeError: a tensor is missing, unknown, or of another shape.
+        TypeError: a tensor is of another kind of number.
+        Unbounded: the network has many more parameters than there are tensors.
+    """
+    with torch.device("meta"), _bounded(SPARE * (len(tensors) + SPARE)):
+        empty = network(**arguments)
+    expected = empty.state_dict()
+    for name in tensors.keys() & expected.keys():
+        if tensors[name].is_floating_point() != expected[name].is_floating_point():
+            raise TypeError(f"{name} is of the type {tensors[name].dtype}")
+    empty.load_state_dict(dict(tensors), strict=True, assign=True)
+
+
+@contextmanager
+def _bounded(most: int) -> Iterator[None]:
+    """Raise ``Unbounded`` when more than ``most`` parameters are registered in modules."""
+    count = 0
+
+    def counted(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise Unbounded("has many more layers than the file has weights for")
+
+    hook = register_module_parameter_registration_hook(counted)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,90 @@
+"""What is made of one video: its records, its timeline and page, and its annotated copy."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer.reports import predictions, timeline
+from fer.reports.annotate import AnnotatedVideo
+from fer.system.files import new_file
+from fer.system.text import clock, plural
+
+if TYPE_CHECKING:
+    from fer.inference.video import Clip, Frame
+
+PAGES = "videos"  # folder of the pages, within that of the results
+
+
+class Footage:
+    """Collects a video's frames, and makes of them what is written.
+
+    Args:
+        clip: the video.
+        emotions: in the order of the network's outputs.
+        annotated: folder of the annotated copy; None for none.
+        fps: frames per second that are predicted; None for all.
+    """
+
+    def __init__(self, clip: "Clip", emotions: Sequence[str], annotated: Path | None, fps: float | None) -> None:
+        self.clip, self.timeline = clip, timeline.Timeline(emotions)
+        self.faces = self._small = 0  # predicted faces; frames with faces that are too small
+        self._complete = False
+        self._copy: AnnotatedVideo | None = None
+        if annotated is not None:
+            rate = clip.rate if fps is None else min(fps, clip.rate)
+            self._copy = AnnotatedVideo(new_file(annotated, self.stem, ".mp4"), rate)
+
+    @property
+    def stem(self) -> str:
+        """The name of the video without folder and ending."""
+        return self.clip.name.replace(" ", "_") if self.clip.live else Path(self.clip.name).stem
+
+    def add(self, frame: "Frame") -> dict[str, Any]:
+        """Take a frame, and return its record."""
+        from fer.inference.records import frame_record
+
+        found = frame_record(self.clip.name, frame)
+        self.timeline.add(frame.time, frame.crops, found["faces"])
+        self.faces += len(frame.faces)
+        self._small += bool(frame.too_small)
+        if self._copy is not None and frame.pixels is not None:
+            self._copy.add(frame.pixels, frame.time, found["faces"])
+        return found
+
+    def finished(self, out: Path | None, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the page and the timeline, if there is a folder for them, and return the record that closes the video.
+
+        Args:
+            out: folder of the results.
+            about: of the network, the detector and the crop.
+        """
+        notes = self.clip.notes()
+        notes += [f"faces below 24 pixels left out in {plural(self._small, 'frame')}"] if self._small else []
+        closing: dict[str, Any] = {
+            "frames": self.timeline.frames,
+            "seconds": round(self.timeline.end, 4),
+            "tracks": self.timeline.tracks(),
+            "notes": notes,
+        }
+        if out is not None:
+            closing["page"] = self._page(out / PAGES, about, notes)
+        self._complete = True
+        return {"file": self.clip.name, "video": closing}
+
+    def _page(self, folder: Path, about: Mapping[str, Any], notes: Sequence[str]) -> str:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = new_file(folder, self.stem, ".html")
+        lead = predictions.lead(about, "; ".join([self.counts(), *notes]))
+        timeline.write(folder, file.stem, self.timeline, Path(self.clip.name).name, lead)
+        return f"{PAGES}/{file.name}"
+
+    def counts(self) -> str:
+        """Return length, frames and faces in words."""
+        tracks = plural(len(self.timeline.lanes), "face")
+        return f"{clock(self.timeline.end)}, {plural(self.timeline.frames, 'frame')}, {tracks}"
+
+    def close(self) -> None:
+        """Close the video and its annotated copy; a copy that is not complete is removed."""
+        self.clip.close()
+        if self._copy is not None:
+            self._copy.close(complete=self._complete)

@@ -1,0 +1,145 @@
+"""``fer explain``: pictures, splits, what it writes and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import runner
+from PIL import Image
+from test_predict import photos, portraits_module  # noqa: F401
+
+from fer.explain import main
+from fer.metrics.explanation import Explanation
+from fer.system.records import read
+
+
+@pytest.fixture
+def explain(capfd):
+    return runner(main, capfd)
+
+
+def result(folder):
+    return read(Explanation, json.loads((folder / "explain.json").read_text()))
+
+
+@pytest.mark.renders
+def test_portraits(explain, photos, tmp_path):  # noqa: F811
+    ended = explain(str(photos), "--out", "out")
+    assert ended.code == 0, ended.err
+    found = result(tmp_path / "out")
+    assert [(face.predicted, face.label) for face in found.faces] == [("happy", None), ("neutral", None)]
+    assert found.networks == ("tiny",)
+    assert all(face.probabilities[face.predicted] > face.probabilities[face.second] > 0 for face in found.faces)
+    assert {why.split("; ")[0] for why in found.left_out.values()} == {"no face found", "not a readable picture"}
+    assert "2 faces are too few" in found.check.verdict
+    assert found.check.verdict in ended.out
+    assert [one.map for one in found.check.curves] == ["occlusion", "blob", "random"]
+    assert all(len(one.deletion) == len(one.insertion) == 13 for one in found.check.curves)
+    assert all(one.deletion_area.ci95 is None for one in found.check.curves)
+    occlusion, blob, _ = found.check.curves
+    assert occlusion.deletion_area.value < blob.deletion_area.value
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.index(found.check.verdict) < page.index("Faces</h2>")
+    assert "why happy, not" in page
+    assert "a, &#34;b&#34; é.png" in page
+    assert "no face found" in page
+
+
+def test_faces_that_are_cut_out_already(explain, tmp_path):
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 255, (60, 60)).astype(np.uint8)
+        Image.fromarray(noise).save(f"{number}.png")
+    ended = explain("0.png", "1.png", "2.png", "--detector", "none", "--faces", "2", "--method", "gradcam")
+    assert ended.code == 0, ended.err
+    found = result(tmp_path / "outputs" / "explain" / "0")
+    assert (len(found.faces), found.layer) == (2, 6)
+    assert list(found.left_out) == ["2.png"]
+    explain("0.png", "--detector", "none", "--method", "gradcam")
+    assert (tmp_path / "outputs" / "explain" / "0_2" / "index.html").exists()
+
+
+@pytest.fixture(scope="module")
+def of_split(trained_once, tmp_path_factory):
+    """Return the folder of explained val faces of a small run, and what was printed."""
+    folder = tmp_path_factory.mktemp("explained") / "val"
+    arguments = ["--data", "synthetic", "--network", str(trained_once), "--split", "train", "--faces", "42"]
+    assert main([*arguments, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_faces_of_a_split(of_split):
+    found = result(of_split)
+    assert len(found.faces) == found.check.faces == 42
+    labels = [face.label for face in found.faces]
+    assert {labels.count(one.emotion) for one in found.emotions} == {6}
+    assert all(one.right + one.wrong == 6 for one in found.emotions)
+    assert all(0 <= one.left_share.value <= 1 for one in found.emotions)
+    assert all(one.label != one.predicted and one.faces >= 3 for one in found.confusions)
+    assert all(one.deletion.ci95 is not None for one in found.check.differences)
+    assert found.check.verdict.startswith("Occlusion maps of this network ")
+    assert found.check.randomised[-1].layers == found.check.randomised[-1].of
+    assert found.check.mirrored.ci95 is not None
+    page = (of_split / "index.html").read_text()
+    assert page.index(found.check.verdict) < page.index("Each emotion")
+    for emotion in labels:
+        assert emotion in page
+
+
+def test_an_ensemble(explain, small_run, another_run, tmp_path):
+    Image.new("L", (24, 24), 90).save("face.png")
+    ended = explain(
+        "face.png", "--detector", "none", "--network", str(small_run), "--network", str(another_run), "--out", "both"
+    )
+    assert ended.code == 0, ended.err
+    assert len(result(tmp_path / "both").networks) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "either pictures or --data"),
+        (["face.png", "--data", "synthetic"], "either pictures or --data"),
+        (["face.png", "--faces", "0"], "--faces 0: expected at least 1"),
+        (["face.png", "--split", "train"], "--split"),
+        (["face.png", "--detector", "haar"], "no face to explain: face.png: no face found"),
+        (["nothing.png"], "nothing.png: no such file"),
+        (["film.mp4"], "film.mp4: is a video; expected a picture"),
+        (["--data", "synthetic", "--split", "test"], "fer.evaluate"),
+        (["--data", "nothing.csv"], "nothing.csv"),
+    ],
+)
+def test_faults_are_one_line(explain, arguments, told):
+    Image.new("L", (60, 60), 90).save("face.png")
+    Path("film.mp4").touch()
+    ended = explain(*arguments)
+    assert ended.code == 1
+    assert told in ended.line
+
+
+def test_methods_that_do_not_apply_are_refused(explain, small_run, another_run):
+    Image.new("L", (24, 24), 90).save("face.png")
+    given = ("face.png", "--detector", "none", "--network", str(small_run))
+    assert "mlp names no layer of feature maps" in explain(*given, "--method", "gradcam").line
+    several = explain(*given, "--network", str(another_run), "--method", "integrated_gradients").line
+    assert "--method integrated_gradients" in several
+    assert "occlusion" in several
+
+
+def test_test_faces_are_refused_by_their_pixels(explain, small_run):
+    """Under the name of another split too."""
+    ended = explain("--data", "synthetic", "--network", str(small_run), "--split", "all")
+    assert ended.code == 1
+    assert "test faces" in ended.line
+
+
+def test_the_report_of_an_evaluation_shows_maps_where_asked(evaluate, small_run, tmp_path):
+    ended = evaluate(str(small_run), "--maps", "--out", "evaluated")
+    assert ended.code == 0, ended.err
+    page = next((tmp_path / "evaluated").rglob("report.html")).read_text()
+    assert "What the network looked at" in page
+    assert "faces are too few" in page
+    assert "why " in page
+    assert "--no-report" in evaluate(str(small_run), "--maps", "--no-report").line
+    evaluate(str(small_run), "--out", "without")
+    assert "What the network looked at" not in next((tmp_path / "without").rglob("report.html")).read_text()
