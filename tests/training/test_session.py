@@ -44,13 +44,14 @@ def fail(error):
     return act
 
 
-def test_a_finished_run_says_so(small_run):
-    now = held(small_run)
+def test_a_finished_run_says_so(train, tmp_path):
+    assert train(*SMALL, "hydra.run.dir=out").code == 0
+    now = held(tmp_path / "out")
     assert (now["state"], now["phase"], now["host"], now["pid"]) == (
         "finished", "scoring", socket.gethostname(), os.getpid(),
     )  # fmt: skip
     assert now["began"] <= now["ended"]
-    assert (small_run / "train.log").read_text().splitlines()[-1].startswith("status: finished")
+    assert (tmp_path / "out" / "train.log").read_text().splitlines()[-1].startswith("status: finished")
 
 
 @pytest.mark.parametrize(("leave", "code"), [(sys.exit, 0), (os._exit, 0)])
