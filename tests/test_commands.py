@@ -77,6 +77,7 @@ def test_listing_version_and_every_help_need_no_torch():
     assert ended.stdout.startswith("fer 0.")
 
 
+@pytest.mark.slow  # a sweep's job is a process
 def test_the_folder_of_results_is_out_for_a_run_a_sweep_and_a_search(train, tmp_path):
     short = (*SMALL, "trainer.max_epochs=1")
     assert train("--out", "a b", *short).code == 0

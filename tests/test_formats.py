@@ -54,6 +54,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(train, made):
     assert metrics(made / "interrupted")["accuracy"] == metrics(made / "run")["accuracy"]
 
 
+@pytest.mark.slow  # a sweep's job is a process
 def test_a_sweep_trains_what_is_missing(train, made):
     assert train("-m", f"sweep.resume={made / 'sweep'}").code == 0
     assert {file.parent.name for file in (made / "sweep").glob("*/metrics.json")} == {"0", "1"}

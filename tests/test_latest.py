@@ -59,18 +59,19 @@ def test_a_list_holds_paths_in_place_of_latest_alone(two):
     assert with_latest(["init_from=latest"]) == ["init_from=latest"]
 
 
+@pytest.mark.slow  # a sweep's job is a process
 def test_a_run_of_the_newest_sweep_stands_for_the_sweep(two, train, capfd):
     run = runner(compare.main, capfd)
     ended = run("latest", "--out", "one")
     assert ended.code == 0, ended.err
     assert len(Path("one/leaderboard.csv").read_text().splitlines()) == 2
     sweep = Path("outputs/sweeps/s")
-    assert train("-m", *SMALL, "trainer.max_epochs=1", "seed=3,4", "sweep.jobs=1", "--out", str(sweep)).code == 0
+    assert train("-m", *SMALL, "trainer.max_epochs=1", "seed=3", "sweep.jobs=1", "--out", str(sweep)).code == 0
     assert run("latest", "--out", "both").code == 0
-    assert "1 configuration, 2 runs" in Path("both/leaderboard.md").read_text()
+    assert len(Path("both/leaderboard.csv").read_text().splitlines()) == 2
     ended = train("-m", "sweep.resume=latest")
     assert ended.code == 0, ended.err
-    assert "2 jobs: 2 done" in ended.out
+    assert "1 job: 1 done" in ended.out
 
 
 @pytest.mark.parametrize(

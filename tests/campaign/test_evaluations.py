@@ -13,7 +13,7 @@ from fer.campaign.evaluations import Evaluation, Evaluations
 SLOTS = [{"OMP_NUM_THREADS": "1"}]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")  # a process of it takes seconds to start
 def evaluations():
     with Evaluations(SLOTS, on_gpu=False) as held:
         yield held
@@ -45,8 +45,9 @@ def test_a_process_that_died_and_a_cut_off_evaluation_are_made_good(small_run, e
     assert not (small_run / "evaluations" / "val_2").exists()
 
 
-def test_what_is_not_done_in_time_is_given_up(small_run, evaluations):
+def test_what_is_not_done_in_time_is_given_up(small_run):
     shutil.rmtree(small_run / "evaluations", ignore_errors=True)
     one = Evaluation("one", small_run, "val", "none")
-    (reason,) = evaluations.run([one], 0.2, lambda *_: None).values()
+    with Evaluations(SLOTS, on_gpu=False) as starting:  # its process is not there yet
+        (reason,) = starting.run([one], 0.2, lambda *_: None).values()
     assert "no time" in reason

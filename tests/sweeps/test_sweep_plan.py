@@ -55,8 +55,8 @@ SCHEDULES, NETWORKS = (
         ("folds", [], 5),
         ("speedrun", ["experiment=speedrun/63"], 10),
         ("recipes", ["experiment=best/tiny"], 18),
-        ("ensemble", ["experiment=best/ensemble"], 12),
-        ("study", [], 36),
+        ("ensemble", ["experiment=best/ensemble", "seed=0"], 6),
+        ("study", ["seed=0"], 12),
     ],
 )
 def test_each_shipped_sweep_composes_to_different_jobs(name, beside, count):

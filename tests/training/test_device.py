@@ -123,9 +123,9 @@ def test_threads_are_no_more_than_the_cores_that_a_container_may_use(
 @pytest.mark.parametrize(
     ("module", "environment", "spins"),
     [
-        ("fer.train", {}, 0),
+        pytest.param("fer.train", {}, 0, marks=pytest.mark.slow),
         ("fer.evaluate", {}, 0),
-        ("fer.evaluate", {"OMP_WAIT_POLICY": "ACTIVE"}, 30_000_000_000),
+        pytest.param("fer.evaluate", {"OMP_WAIT_POLICY": "ACTIVE"}, 30_000_000_000, marks=pytest.mark.slow),
     ],
 )
 def test_threads_that_wait_sleep_unless_the_user_says_otherwise(module, environment, spins):
@@ -173,6 +173,7 @@ def test_a_compiled_network_learns_what_the_other_learns(train, tmp_path):
 RESNET9 = (*SMALL[:3], "data.batch_size=15", *SMALL[6:], "model=resnet9", "model.width=2", "trainer.compile=true")
 
 
+@pytest.mark.slow  # compiles four networks
 def test_one_graph_is_compiled_a_stage(train, graphs, tmp_path):
     """112 faces of train in batches of 15 leave 7 over, val is one batch of 14: of three shapes one is compiled."""
     stages = ("stages=[[16,1],[24,2]]", "ema=0.9")
