@@ -19,6 +19,7 @@ def evaluations():
         yield held
 
 
+@pytest.mark.slow  # starts a process
 def test_what_fails_stops_nothing_and_what_is_there_is_not_done_again(small_run, tmp_path, evaluations):
     said = []
     good, bad = Evaluation("good", small_run, "val", "none"), Evaluation("bad", tmp_path / "missing", "val", "none")

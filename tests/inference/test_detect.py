@@ -31,6 +31,7 @@ def test_pictures_without_a_face_have_none(haar, name):
     assert haar(Image.fromarray(getattr(skimage.data, name)()).convert("L")) == []
 
 
+@pytest.mark.slow  # searches 40 scenes
 def test_tilted_faces_are_found_and_nothing_else(haar):
     missed, false = [], []
     for name, side, tilt in product(("astronaut", "hopper"), (24, 40, 80, 160), (0, 10, -20, 30, -45)):

@@ -119,13 +119,14 @@ def test_threads_are_no_more_than_the_cores_that_a_container_may_use(
     assert torch.get_num_threads() == threads_used
 
 
+@pytest.mark.slow  # starts a process each
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP, which torch brings on Linux")
 @pytest.mark.parametrize(
     ("module", "environment", "spins"),
     [
-        pytest.param("fer.train", {}, 0, marks=pytest.mark.slow),
+        ("fer.train", {}, 0),
         ("fer.evaluate", {}, 0),
-        pytest.param("fer.evaluate", {"OMP_WAIT_POLICY": "ACTIVE"}, 30_000_000_000, marks=pytest.mark.slow),
+        ("fer.evaluate", {"OMP_WAIT_POLICY": "ACTIVE"}, 30_000_000_000),
     ],
 )
 def test_threads_that_wait_sleep_unless_the_user_says_otherwise(module, environment, spins):
@@ -188,6 +189,7 @@ def test_one_graph_is_compiled_a_stage(train, graphs, tmp_path):
         torch.testing.assert_close(same["state_dict"][name], value)
 
 
+@pytest.mark.slow
 def test_teachers_are_compiled_too(train, graphs):
     assert train(*RESNET9, "trainer.compile=false", "hydra.run.dir=teacher").code == 0
     ended = train(*RESNET9, "distill.teachers=[teacher]", "hydra.run.dir=student")

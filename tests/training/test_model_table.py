@@ -71,6 +71,7 @@ def rows(out):
     return {cells[0]: cells[1:] for cells in (re.split(r"\s{2,}", line.strip()) for line in out.splitlines())}
 
 
+@pytest.mark.slow  # makes every network
 def test_lists_the_networks_with_hand_counted_costs(train, monkeypatch):
     monkeypatch.setattr("fer.training.model_table.SECONDS", 0.01)
     ended = train("--info", "models", "trainer.accelerator=cpu")

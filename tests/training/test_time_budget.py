@@ -187,6 +187,7 @@ def test_a_checkpoint_of_the_trial_is_timed_and_removed(train, tmp_path, measure
     assert measured[0].seconds > 7 * paces[0].step + paces[0].val > 0
 
 
+@pytest.mark.slow
 def test_a_network_that_is_compiled_is_measured_so_and_compiled_once(train, tmp_path, measured, graphs):
     network = ("model=resnet9", "model.width=2", "trainer.compile=true")
     ended = train(*SMALL[:4], *SMALL[6:], *network, hours(2.5), "hydra.run.dir=run")

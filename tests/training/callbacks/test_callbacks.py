@@ -83,7 +83,13 @@ def flat(value, name=""):
     return {name: value}
 
 
-@pytest.mark.parametrize("more", [("model=cnn", "model.channels=[4,4]", "ema=0.9"), ("model=mlp", "optimizer=muon")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("model=cnn", "model.channels=[4,4]", "ema=0.9"),
+        pytest.param(("model=mlp", "optimizer=muon"), marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_written_later_is_what_would_have_been_written_at_once(train, tmp_path, monkeypatch, more):
     settings = (*SMALL[:4], *more, *SMALL[6:], "optimizer.lr=0.01", "trainer.max_epochs=5", "early_stopping=5")
     monkeypatch.setattr(Saver, "is_better", lambda self, value, epoch: epoch < 3)
