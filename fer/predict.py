@@ -143,13 +143,15 @@ def predictor_of(arguments: argparse.Namespace) -> "Predictor":
     Raises:
         FerError: the network or the detector cannot be had.
     """
-    from fer.config.hydra import import_plugins
+    from fer.inference.network import named
     from fer.inference.predictor import Predictor
-    from fer.runs.run_folder import TRAINED, named
 
-    import_plugins(arguments.plugins.split(",") if arguments.plugins else [])
+    if arguments.plugins:
+        from fer.config.hydra import import_plugins
+
+        import_plugins(arguments.plugins.split(","))
     predictor = Predictor(
-        named(arguments.network, TRAINED), detector="none" if arguments.boxes else arguments.detector,
+        named(arguments.network), detector="none" if arguments.boxes else arguments.detector,
         detector_model=arguments.detector_model, largest=arguments.faces == "largest", margin=arguments.margin,
         device="cuda" if arguments.device == "gpu" else "cpu", coverage=arguments.coverage,
     )  # fmt: skip
