@@ -21,8 +21,8 @@ from fer.exports.source import source_of
 from fer.exports.speed import Speed, timed
 from fer.inference.exported import Parity
 from fer.system import machine
-from fer.system.machine import MachineRecord
 from fer.system.files import write_json
+from fer.system.machine import MachineRecord
 from fer.system.records import plain
 
 NETWORK = "tiny"
