@@ -21,13 +21,16 @@ import torch
 
 from fer.config.errors import FerError, setting
 from fer.metrics import conformal
+from fer.metrics.calibration import valid_temperature
 from fer.models import MODELS, EmotionClassifier, safetensors, untrusted
 from fer.models.provenance import Provenance
 from fer.system.files import why
+from fer.system.records import is_plain
 
 log = logging.getLogger(__name__)
 
 PRETRAINED = Path(__file__).with_name("zoo")
+EXPORTED = (".onnx", ".pt2")  # endings of files of fer.export that hold a graph
 METADATA = "fer"  # key of a safetensors file's metadata that describes the network
 TEACHER_KEYS = {"checkpoint", "sha256", "architecture", "weight"}  # of the record of each teacher
 FORMAT = 1  # version of the entry "fer"; raise it when an older version could not read the checkpoint
@@ -80,6 +83,11 @@ def read(path: Path) -> dict[str, Any]:
     """
     if path.suffix == safetensors.SUFFIX:
         return read_shared(path)
+    if path.suffix in EXPORTED:
+        raise FerError(
+            f"{path}: an exported file, without weights to load; name the run or network that it was made from "
+            "(fer.Predictor, fer predict, fer evaluate and fer explain take .onnx files)"
+        )
     untrusted.check_archive(path)
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -120,7 +128,7 @@ def _check_contents(checkpoint: Any, path: Path) -> None:
     if isinstance(version, int) and version > FORMAT:
         raise FerError(f"{path}: written by a newer version of fer (format {version}, known up to {FORMAT})")
     tensors, hyper = checkpoint.get("state_dict"), checkpoint.get("hyper_parameters")
-    valid = isinstance(tensors, dict) and isinstance(hyper, dict) and untrusted.is_plain([entry, dict(hyper)])
+    valid = isinstance(tensors, dict) and isinstance(hyper, dict) and is_plain([entry, dict(hyper)])
     valid = valid and _valid_entry(entry)
     if version != FORMAT or not valid:
         raise FerError(f"{path}: not in the format of a checkpoint of fer; it was changed, or another program wrote it")
@@ -143,7 +151,7 @@ def _valid_entry(entry: Mapping[str, Any]) -> bool:
         and isinstance(entry.get("plan") or {}, dict)
         and _all_dicts(teachers)
         and all(teacher.keys() >= TEACHER_KEYS for teacher in teachers)
-        and (temperature is None or untrusted.valid_temperature(temperature))
+        and (temperature is None or valid_temperature(temperature))
         and (entry.get("sets") is None or conformal.valid(entry["sets"]))
     )
 
