@@ -128,6 +128,7 @@ class Scores:
             "n": self.n,
             **_sampled(self.metrics),
             **_binned(self.metrics),
+            **({"means_over": [name for name in self.per_class if name not in self.absent]} if self.absent else {}),
             "per_class": {name: values.plain() for name, values in self.per_class.items()},
             "confusion": [list(row) for row in self.confusion],
         }
@@ -139,7 +140,7 @@ class Scores:
 
     @property
     def absent(self) -> list[str]:
-        """The classes that have no faces."""
+        """The classes without faces, which macro-F1 and balanced accuracy leave out."""
         return [name for name, values in self.per_class.items() if not values.support]
 
 

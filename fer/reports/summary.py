@@ -133,7 +133,7 @@ def if_any(values: PerClass, text: str) -> str:
 
 
 def absent_in_words(results: Results) -> list[str]:
-    """Return in words which classes have no faces; nothing where all have."""
+    """Return in words which classes have no faces and which means leave them out; nothing where all have faces."""
     absent = results.scores.absent
     return [f"no face of {', '.join(absent)}: left out of macro-F1 and balanced accuracy"] if absent else []
 
