@@ -235,7 +235,7 @@ def _announce(this: _Evaluation) -> None:
         architecture = network.model.architecture if isinstance(network, Member) else "predictions"
         log.info("network: %s from %s", architecture, network.file)
     log.info("data:    %s, split %s: %s", here.path, here.split, this.request.split)
-    log_notes(here.notes, [str(one) for one in here.skipped])
+    log_notes(here.notes, [str(one) for one in here.skipped], here.missing)
 
 
 # --- records of the networks ----------------------------------------------------------------------------------------

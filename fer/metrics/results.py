@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fer.config.errors import setting
 from fer.metrics.conformal import Thresholds
 from fer.metrics.statistics import Interval, McNemar
 from fer.metrics.table import METRICS, SAMPLED, TEMPERED
@@ -484,6 +485,35 @@ class Excluded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MissingClasses:
+    """The classes without a face in a split.
+
+    Args:
+        splits: split -> its missing classes, of splits that miss some.
+        everywhere: those that the data have no face of at all.
+        complete: a rule of ``data.split`` whose splits have all other classes; None where there is none.
+    """
+
+    splits: Mapping[str, tuple[str, ...]]
+    everywhere: tuple[str, ...] = ()
+    complete: str | None = None
+
+    def in_words(self) -> list[str]:
+        """Return a sentence for each split that misses classes, and one on the rule that would have them."""
+        effects = {"train": "no network learns them", "val": "the epoch is chosen without them"}
+        usual = "means over classes leave them out"
+        found = [
+            f"{split} has no face of {', '.join(names)}: {effects.get(split, usual)}"
+            for split, names in self.splits.items()
+        ]
+        if self.everywhere:
+            found.append(f"the data have no face of {', '.join(self.everywhere)} in any split")
+        elif self.complete:
+            found.append(f"{setting('data.split', self.complete)} has every class in each of its splits")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetRecord:
     """The data of a result, see ``FERDataModule.describe``."""
 
@@ -497,6 +527,7 @@ class DatasetRecord:
     fold: int | None = field(default=None, metadata=OPTIONAL)
     fingerprint: str = ""
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    missing: MissingClasses | None = field(default=None, metadata=OPTIONAL)
     excluded: Excluded | None = None
     notes: tuple[str, ...] = ()
     skipped: tuple[object, ...] = ()

@@ -53,8 +53,8 @@ def confusion_of(scores: Tensor, targets: Tensor) -> Tensor:
 def from_confusion(confusion: Tensor) -> dict[str, Tensor]:
     """Return accuracy, macro-F1, balanced accuracy (...) and precision, recall, F1 (..., C) of matrices (..., C, C).
 
-    All in float64. A class that was never predicted has precision 0. A class without faces has recall and F1 0, and both
-    means leave it out, whether it was predicted or not: a face predicted as absent lowers the recall of its own class.
+    All in float64. A class that was never predicted has precision 0. A class without faces has recall and F1 0, and
+    both means leave it out, predicted or not: a face predicted as absent lowers the recall of its own class.
     Macro-F1 is scikit-learn's ``f1_score(labels=present, average="macro")``.
     """
     hits = confusion.diagonal(dim1=-2, dim2=-1).double()  # (..., C)

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fer.config.settings import Config, leaves
+from fer.data.readers.image_folder import PHOTOGRAPHS
+from fer.data.splits import NOT_OFFICIAL
 from fer.metrics.calibration import tempered
 from fer.metrics.explanation import Explanation
 from fer.metrics.results import Against, Annotators, DatasetRecord, Results, SetsRecord, TrainingRecord, Values
@@ -196,7 +198,8 @@ def warnings(report: Report) -> list[str]:
         )
     if copies := seen_in_choice_in_words(report.results):
         found.append(copies)
-    found += [note for note in dataset.notes if f"{report.results.split} faces have an exact" in note]
+    telling = (f"{report.results.split} faces have an exact", NOT_OFFICIAL, PHOTOGRAPHS)
+    found += [note for note in dataset.notes if any(words in note for words in telling)]
     if dataset.skipped:
         found.append(f"{len(dataset.skipped)} bad rows or files were skipped; metrics.json lists them.")
     return found
@@ -211,7 +214,7 @@ def _of_split(dataset: DatasetRecord) -> list[str]:
         found.append("The split is a seeded 80/20 of all faces: do not compare with metrics on PrivateTest.")
     if dataset.split == "folds":
         found.append("Val is one of several folds of all faces: do not compare with metrics on PrivateTest.")
-    return found
+    return found + [sentence(words) for words in (dataset.missing.in_words() if dataset.missing else [])]
 
 
 def _limits(settings: Config) -> list[tuple[str, object]]:

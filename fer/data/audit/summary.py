@@ -54,7 +54,13 @@ def counted(findings: Findings, advice: Sequence[Advice], machine: MachineRecord
     return Audit(
         quick=findings.light is None,
         dataset=about(faces),
-        split=SplitRule(rule=split.rule, meaning=split.meaning, why_not_official=split.why or None),
+        split=SplitRule(
+            rule=split.rule,
+            meaning=split.meaning,
+            why_not_official=split.why or None,
+            missing=split.missing,
+            cautions=split.cautions,
+        ),
         classes=class_counts(findings),
         sheets=Sheets(SHEET_SEED, {name: rows_of(faces, indices) for name, indices in findings.sheets.items()}),
         duplicates=duplicate_counts(findings),

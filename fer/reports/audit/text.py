@@ -21,6 +21,7 @@ def summary(facts: Audit) -> str:
     ]
     if split.why_not_official:
         lines.append(f"       the official split does not apply: {split.why_not_official}")
+    lines += [f"*** {warning} ***" for warning in split.warnings()]
     lines += [f"note:  {note}" for note in dataset.notes]
     if dataset.skipped:
         lines.append(f"skipped: {len(dataset.skipped):,} bad rows or files, listed in audit.json")
