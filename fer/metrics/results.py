@@ -591,7 +591,10 @@ class Results:
         measured: metrics of all its faces.
         temperature_fitted_on: the faces that it was fitted on, in words.
         temperature_kept: whether it is the one in the checkpoint.
-        seen_in_training: faces with an exact duplicate among those trained on; None where that is not known.
+        seen_in_training: faces with an exact duplicate, or a copy by content, among those trained on; None where that
+            is not known.
+        seen_by_content: faces of another table whose content is that of a training face of FER2013; None where there
+            is none, or no network was trained on these.
         seen_in_choice: faces with an exact duplicate in val, which chose the epoch.
         clean: scores of the faces that were not trained on.
         answering: from a confidence that keeps a promised error.
@@ -619,6 +622,7 @@ class Results:
     temperature_fitted_on: str | None = None
     temperature_kept: bool | None = field(default=None, metadata=OPTIONAL)
     seen_in_training: int | None = None
+    seen_by_content: int | None = field(default=None, metadata=OPTIONAL)
     seen_in_choice: int | None = field(default=None, metadata=OPTIONAL)
     clean: Scores | None = None
     answering: Answering | None = field(default=None, metadata=OPTIONAL)

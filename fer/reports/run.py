@@ -37,6 +37,7 @@ from fer.reports.summary import (
     member_rows,
     metric_rows,
     same_views,
+    seen_by_content_in_words,
     seen_in_choice_in_words,
     selection_in_words,
     set_rows,
@@ -196,8 +197,8 @@ def warnings(report: Report) -> list[str]:
             f"The epoch was chosen by val metrics over a part of the faces ({', '.join(part)}); "
             "all other metrics are over all faces."
         )
-    if copies := seen_in_choice_in_words(report.results):
-        found.append(copies)
+    copies = seen_by_content_in_words(report.results), seen_in_choice_in_words(report.results)
+    found += [words for words in copies if words]
     telling = (f"{report.results.split} faces have an exact", NOT_OFFICIAL, PHOTOGRAPHS)
     found += [note for note in dataset.notes if any(words in note for words in telling)]
     if dataset.skipped:

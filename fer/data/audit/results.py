@@ -7,8 +7,8 @@ The keys "twins" and "near_twins" mean exact and near duplicates; files of earli
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fer.system.machine import MachineRecord
 from fer.metrics.results import MissingClasses
+from fer.system.machine import MachineRecord
 from fer.system.records import MERGED, OPTIONAL
 
 SCHEMA = 1  # of audit.json; raise it when a field changes its meaning
