@@ -15,7 +15,15 @@ from fer.data.datamodule import FERDataModule, log_notes
 from fer.data.votes import agreement
 from fer.evaluation import scoring, test_log
 from fer.evaluation.comparison import Baseline
-from fer.evaluation.leakage import TrainingData, copies_by_content, find_again, known_of_all, not_trained_on, overlap
+from fer.evaluation.leakage import (
+    TrainingData,
+    copies_by_content,
+    find_again,
+    known_of_all,
+    not_trained_on,
+    overlap,
+    search_again,
+)
 from fer.evaluation.request import (
     Faces,
     Given,
@@ -146,6 +154,7 @@ def _opened(request: Request) -> _Evaluation:
     described = data.describe(request.split)
     check_classes(members[0], data)
     find_again(members, data)
+    search_again(members, tables)
     return _Evaluation(request, given, selection, faces, data, described, tables)
 
 

@@ -20,6 +20,7 @@ from fer.config.errors import FerError
 from fer.data.datamodule import FERDataModule
 from fer.data.duplicates import digests, without_duplicate
 from fer.data.known_faces import copies_of_training
+from fer.data.locate import locate
 from fer.evaluation.request import (
     DataKeys,
     Faces,
@@ -255,3 +256,16 @@ def find_again(members: Sequence[Member], data: FERDataModule) -> None:
         made = member.model.provenance
         ancestors = [found(dataset) for dataset in made.ancestors]
         member.model.provenance = replace(made, dataset=found(made.dataset), ancestors=ancestors)
+
+
+def search_again(members: Sequence[Member], tables: Tables) -> None:
+    """Let networks whose training data have moved find them where a training would search, see ``fer.data.locate``."""
+    moved = [whole(dataset) for member in members for dataset in member.model.provenance.datasets]
+    moved = [settings for settings in moved if not present(settings)]
+    if not moved:
+        return
+    try:
+        path, _ = locate(None, drawn_faces_allowed=False)
+        find_again(members, tables.at(_without_votes({**moved[0], "path": path}), moved[0]["image_size"]))
+    except FerError:  # there are none, or they are of another kind: what is missing is reported where it is needed
+        return

@@ -200,6 +200,7 @@ class Votes:
     Args:
         answers: label -> answer -> faces with this most frequent answer.
         agreeing: faces whose most frequent answer is the label.
+        tied: faces with several most frequent answers, of which the first column counts; older files lack it.
         outside_the_seven: faces whose most frequent answer is no emotion of the labels.
         without_majority: faces whose most frequent answer has at most half of the votes.
         votes_per_face: the least and the most votes of a face.
@@ -210,6 +211,7 @@ class Votes:
     outside_the_seven: int
     without_majority: int
     votes_per_face: tuple[int, ...]
+    tied: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

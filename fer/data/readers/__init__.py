@@ -12,8 +12,10 @@ from fer.config.errors import FerError, setting
 from fer.config.registry import Registry
 from fer.data.cache import cached
 from fer.data.faces import Faces, OnBad, some
+from fer.data.labels import FERPLUS_EMOTIONS
 from fer.data.readers import csv_file, ferplus, image_folder
 
+CONTEMPT = FERPLUS_EMOTIONS.index("contempt")
 WRAPPERS = 3  # levels of enclosing folders that are searched, as in archive/images/images/train
 READERS: Registry[Any] = Registry("reader")  # classes and modules with the functions of Reader
 
@@ -116,6 +118,13 @@ def recognise(path: Path, names: image_folder.Names = image_folder.NO_NAMES) -> 
         f"{path}: no data set recognised; expected fer2013.csv, icml_face_data.csv or train.csv (also as .gz, .zip, "
         f".tar.gz), or folders named by emotion, below train/ val/ test/ or alone{_folders_seen(inner)}"
     )
+
+
+def holds_contempt(path: Path, names: image_folder.Names) -> bool:
+    """Return whether ``path`` holds class folders of which one means contempt."""
+    _, reader, inner = recognise(path, names)
+    trees = reader is image_folder or isinstance(reader, image_folder.Named)
+    return trees and CONTEMPT in image_folder.classes_of(inner, names)
 
 
 def _reader_of(folder: Path, names: image_folder.Names) -> tuple[str, Reader] | None:

@@ -75,7 +75,13 @@ class Named:
 
 def recognises(path: Path, names: Names = NO_NAMES) -> bool:
     """Return whether ``path`` contains class folders, directly or in split folders."""
-    return path.is_dir() and any(class_index(folder.name, names) is not None for _, folder in class_folders(path))
+    return path.is_dir() and bool(classes_of(path, names))
+
+
+def classes_of(path: Path, names: Names) -> set[int]:
+    """Return the indices in ``FERPLUS_EMOTIONS`` of the class folders in a folder, directly or in split folders."""
+    found = (class_index(folder.name, names) for _, folder in class_folders(path))
+    return {index for index in found if index is not None}
 
 
 def files(path: Path, names: Names = NO_NAMES) -> list[Path]:
