@@ -57,7 +57,7 @@ def findings(facts: Audit) -> list[str]:
             f"of the faces; for {votes.outside_the_seven:,} faces it is none of the seven emotions"
         )
         lines.append(
-            f"{INDENT}{votes.tied:,} faces have several most frequent answers; the first in FER+'s order of columns counts"
+            f"{INDENT}{votes.tied:,} faces have several most frequent answers: the first column counts"
         )
     return [*lines, *light(facts.light or {}), *doubts(facts), *advised(facts.advice)]
 
