@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fer.config.command import Grammar, command
+from fer.config.command import Grammar, class_names, command
 from fer.config.settings import DataSettings
 from fer.data import exclude
 from fer.data.audit.inspection import Findings, examine, split_of
@@ -34,6 +34,7 @@ OPTIONS = {  # key of fer.train -> option here
     "data.split": "--rule",
     "data.votes": "--votes",
     "data.on_bad": "--on-bad",
+    "data.class_names": "--class-names",
     "data.image_size": "--image-size",
     "plugins": "--plugins",
 }
@@ -70,6 +71,10 @@ def parser() -> Grammar:
     )  # fmt: skip
     grammar.add_argument("--image-size", type=int, default=48, help="side of the faces in pixels; default: %(default)s")
     grammar.add_argument("--out", type=Path, help="folder for the results; default: outputs/audit/<name>")
+    grammar.add_argument(
+        "--class-names", type=class_names, metavar="FOLDER:EMOTION,...",
+        help="meaning of class folders of other names, such as 1:surprise,2:fear",
+    )  # fmt: skip
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
     return grammar
 
@@ -140,6 +145,8 @@ def training_without(file: Path, settings: DataSettings, rule: str, plugins: str
     keys: dict[str, object] = {"data.path": settings.path, "data.split": "holdout" if rule == "all" else rule}
     if settings.on_bad != "error":
         keys["data.on_bad"] = settings.on_bad
+    if settings.class_names:
+        keys["data.class_names"] = settings.class_names
     if plugins:
         keys["plugins"] = [name for name in plugins.split(",") if name]
     keys["data.exclude"] = str(file)
@@ -155,7 +162,10 @@ def data_settings(arguments: argparse.Namespace) -> DataSettings:
     from fer.config.schema import check
 
     path, _ = locate(arguments.data, drawn_faces_allowed=False)
-    asked = {"path": path, "votes": arguments.votes, "image_size": arguments.image_size, "on_bad": arguments.on_bad}
+    asked = {
+        "path": path, "votes": arguments.votes, "image_size": arguments.image_size, "on_bad": arguments.on_bad,
+        "class_names": arguments.class_names,
+    }  # fmt: skip
     return DataSettings(**check(DataSettings, asked, "data"))
 
 

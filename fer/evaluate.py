@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.config.command import Grammar, command
+from fer.config.command import Grammar, class_names, command
 from fer.config.errors import FerError
 from fer.config.hydra import import_plugins
 from fer.metrics import conformal
@@ -33,6 +33,7 @@ OPTIONS = {  # key of fer.train -> option here
     "data.labels": "--labels",
     "data.ferplus_rule": "--ferplus-rule",
     "data.on_bad": "--on-bad",
+    "data.class_names": "--class-names",
     "data.batch_size": "--batch-size",
     "coverage": "--coverage",
     "plugins": "--plugins",
@@ -115,6 +116,10 @@ def parser() -> Grammar:
         help="show in the report what the network looked at in its surest mistakes, by occlusion, as fer.explain does",
     )  # fmt: skip
     grammar.add_argument("--no-report", action="store_true", help="write neither report nor model card")
+    grammar.add_argument(
+        "--class-names", type=class_names, metavar="FOLDER:EMOTION,...",
+        help="meaning of class folders of other names, such as 1:surprise,2:fear",
+    )  # fmt: skip
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
     return grammar
 
@@ -184,6 +189,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "Results":
         data=arguments.data,
         rule=arguments.rule,
         on_bad=arguments.on_bad,
+        class_names=arguments.class_names,
         votes=arguments.votes,
         labels=arguments.labels,
         ferplus_rule=arguments.ferplus_rule,

@@ -492,7 +492,7 @@ def test_a_users_mistake_is_one_line(audit, tmp_path, arguments, says):
 
 
 def test_drawn_faces_never_stand_in(audit, tmp_path, monkeypatch):
-    monkeypatch.setattr("fer.data.locate.data_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("fer.data.locate.data_folders", lambda: [tmp_path / "none"])
     ended = audit()
     assert ended.code == 1
     assert "no data" in ended.line

@@ -115,7 +115,7 @@ def test_a_users_mistake_is_one_line(evaluate, small_run, monkeypatch, arguments
 
 
 def test_data_that_have_gone_are_never_replaced_by_drawn_faces(train, evaluate, tmp_path, monkeypatch):
-    monkeypatch.setattr("fer.data.locate.data_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("fer.data.locate.data_folders", lambda: [tmp_path / "none"])
     write_csv(tmp_path / "fer2013.csv")
     assert train(*SMALL[2:], "data.path=fer2013.csv", "hydra.run.dir=out").code == 0
     (tmp_path / "fer2013.csv").unlink()

@@ -119,7 +119,7 @@ def test_nothing_to_show_is_one_line(small_run, study, runs, says):
 
 
 def test_an_experiment_never_draws_faces_in_place_of_data(train, tmp_path, monkeypatch):
-    monkeypatch.setattr("fer.data.locate.data_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("fer.data.locate.data_folders", lambda: [tmp_path / "none"])
     ended = train("experiment=study/mlp", "hydra.run.dir=out")
     assert ended.code == 1
     assert "no data" in ended.line

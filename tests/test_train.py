@@ -95,7 +95,7 @@ def test_lightnings_own_loading_works_too(small_run):
 
 
 def test_without_data_a_plain_run_says_loudly_that_it_draws_faces(train, tmp_path, monkeypatch):
-    monkeypatch.setattr("fer.data.locate.data_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("fer.data.locate.data_folders", lambda: [tmp_path / "none"])
     ended = train(*SMALL[1:], "hydra.run.dir=drawn")
     assert ended.code == 0, ended.err
     assert "NO FER2013 FOUND" in ended.out

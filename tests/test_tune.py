@@ -115,7 +115,7 @@ def test_a_faulty_line_is_refused_before_anything_is_made(tuned, tmp_path, argum
 
 
 def test_a_search_never_draws_faces_in_place_of_data(tuned, tmp_path, monkeypatch):
-    monkeypatch.setattr("fer.data.locate.data_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("fer.data.locate.data_folders", lambda: [tmp_path / "none"])
     ended = tuned(*BASE[1:])
     assert "no data" in ended.line
     assert not (tmp_path / "found").exists()

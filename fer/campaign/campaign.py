@@ -115,7 +115,7 @@ class Campaign:
     def begin(self) -> None:
         """Read the data, and record the data and the machine."""
         self.record.faces = {name: sum(by_class.values()) for name, by_class in self.data.describe().counts.items()}
-        log_notes(self.data.notes, self.data.faces.source.skipped)
+        log_notes(self.data.notes, self.data.faces.source.skipped, self.data.missing)
         self.record.on_gpu = self.on_gpu
         self.record.provenance = machine.provenance()
         counts = ", ".join(f"{count:,} {split}" for split, count in self.record.faces.items())

@@ -69,6 +69,18 @@ def _open_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
+def class_names(text: str) -> dict[str, str]:
+    """Return folder -> emotion of an option such as ``1:surprise,2:fear``, with or without braces.
+
+    Raises:
+        argparse.ArgumentTypeError: it has another form.
+    """
+    pairs = [pair.partition(":") for pair in text.strip("{} ").split(",")]
+    if not all(name.strip() and emotion.strip() for name, _, emotion in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected FOLDER:EMOTION pairs, such as 1:surprise,2:fear")
+    return {name.strip(): emotion.strip() for name, _, emotion in pairs}
+
+
 class Visible(logging.LogRecord):
     """A log message whose names, which files state, cannot control the terminal."""
 

@@ -51,7 +51,8 @@ class DataSettings:
         votes: FER+'s ``fer2013new.csv``, joined by row.
         labels: "fer2013" (the data's own labels) or "ferplus" (made of the votes).
         ferplus_rule: how votes become labels: "majority" (more than half), "argmax" (the most), "soft" (their shares).
-        classes: 7 emotions, or 8 with FER+'s contempt.
+        classes: 7 emotions, or 8 with contempt, of FER+ or of class folders.
+        class_names: class folder -> emotion, for folders whose names are numbers or other words, see ``labels``.
         split: "official" (Usage), "as_given" (the folders' own), "holdout" (stratified 80/20 of all faces), "folds"
             (stratified parts of all faces, exact duplicates together: one part is val, the others train, no test).
         split_seed: random seed of every split but "official"; separate from the run's seed, so that seeds share it.
@@ -79,6 +80,7 @@ class DataSettings:
     labels: Literal["fer2013", "ferplus"] = "fer2013"
     ferplus_rule: Literal["majority", "argmax", "soft"] = "majority"
     classes: Literal[7, 8] = 7
+    class_names: dict[str, str] | None = None
     split: Literal["official", "as_given", "holdout", "folds"] = "official"
     split_seed: Seed = 0
     val_fraction: Annotated[float, Range(0.01, 0.9)] = 0.1
@@ -106,11 +108,7 @@ class DataSettings:
         return self.batch_size
 
     def __post_init__(self) -> None:
-        """Refuse eight classes without FER+'s labels, a fold out of range, a crop larger than the face."""
-        if self.classes == 8 and self.labels == "fer2013":
-            raise FerError(
-                "data.classes=8: only FER+ labels contempt; set data.labels=ferplus and data.votes=, or data.classes=7"
-            )
+        """Refuse a fold out of range, and a crop larger than the face."""
         if self.fold >= self.folds:
             raise FerError(f"data.fold={self.fold}: out of range; expected 0 to data.folds - 1 = {self.folds - 1}")
         if self.crop is not None and self.crop > self.image_size:

@@ -28,7 +28,7 @@ from fer.data.faces import Faces, Source
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when a reader's result or the layout of an entry changes
+FORMAT = 2  # raise it when a reader's result or the layout of an entry changes
 STILL_CHANGING_S = 2.0  # a file changed this recently may change again within the clock's resolution
 COLUMNS = ("images", "targets", "official", "given", "rows")
 
@@ -117,7 +117,7 @@ def _load(entry: Path) -> Faces:
         columns[name] = column
     source = about["source"]
     source["notes"], source["skipped"] = tuple(source["notes"]), tuple(source["skipped"])
-    return Faces(**columns, source=Source(**source))  # type: ignore[arg-type]
+    return Faces(**columns, source=Source(**source), classes=tuple(about["classes"]))  # type: ignore[arg-type]
 
 
 def _store(faces: Faces, entry: Path) -> None:
@@ -127,7 +127,7 @@ def _store(faces: Faces, entry: Path) -> None:
         for name in COLUMNS:
             np.save(part / f"{name}.npy", getattr(faces, name), allow_pickle=False)
         checksums = {name: checksum(getattr(faces, name)) for name in COLUMNS}
-        about = {"source": asdict(faces.source), "checksums": checksums}
+        about = {"source": asdict(faces.source), "classes": faces.classes, "checksums": checksums}
         (part / "about.json").write_text(json.dumps(about, indent=1))
 
 

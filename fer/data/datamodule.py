@@ -39,24 +39,26 @@ from fer.data.samplers import (
     noise_seed,
     seed_noise,
 )
-from fer.data.splits import assigned, duplicate_notes, without_conflicts
+from fer.data.splits import assigned, duplicate_notes, missing_classes, official_notes, without_conflicts
 from fer.data.transforms.crop import middle
 from fer.data.transforms.mixup import Mixing, one_hot
 from fer.data.transforms.resize import reduced, stage_size
-from fer.metrics.results import DatasetRecord, Excluded
+from fer.metrics.results import DatasetRecord, Excluded, MissingClasses
 
 log = logging.getLogger(__name__)
 
 EVERY = "all"  # name for all labelled faces, used like the name of a split
 
 
-def log_notes(notes: Sequence[str], skipped: Sequence[str]) -> None:
-    """Log the notes on the data, and the number of bad rows or files that were skipped."""
+def log_notes(notes: Sequence[str], skipped: Sequence[str], missing: MissingClasses | None) -> None:
+    """Log the notes on the data, the number of bad rows or files that were skipped, and classes without faces."""
     for note in notes:
         log.info("  %s", note)
     if skipped:
         message = "  %d bad rows or files were skipped: listed in metrics.json, first: %s"
         log.warning(message, len(skipped), skipped[0])
+    for words in missing.in_words() if missing else []:
+        log.warning("  *** %s ***", words)
 
 
 class FERDataModule(pl.LightningDataModule):
@@ -127,7 +129,15 @@ class FERDataModule(pl.LightningDataModule):
     @property
     def notes(self) -> list[str]:
         """Notes on the data: those of the source, and on faces that were left out."""
-        return [*self.faces.source.notes, *notes(self.excluded, self.data.split), *self._splits[2]]
+        left_out = notes(self.excluded, self.data.split)
+        return [
+            *self.faces.source.notes, *official_notes(self.faces, self.data.split), *left_out, *self._splits[2],
+        ]  # fmt: skip
+
+    @property
+    def missing(self) -> MissingClasses | None:
+        """The classes without a face in a split; None where every split has all."""
+        return missing_classes(self.faces, self.splits, self.data)
 
     @cached_property
     def _splits(self) -> tuple[NDArray[np.int8], Excluded | None, list[str]]:
@@ -352,6 +362,7 @@ class FERDataModule(pl.LightningDataModule):
             fold=self.data.fold if in_folds else None,
             fingerprint=self.faces.fingerprint(),
             counts={EVERY: faces["train"]} if whole else faces,
+            missing=None if whole else self.missing,
             excluded=None if whole else self.excluded,
             notes=tuple(source.notes if whole else [*self.notes, *duplicate_notes(self.faces, self.splits)]),
             skipped=tuple(source.skipped),

@@ -20,7 +20,7 @@ class Source:
     """The origin of a table, and the reader's decisions.
 
     Args:
-        name: the data set's short name, such as "fer2013".
+        name: the data set's short name; "fer2013" is FER2013 whole, or a file of its with one of its usual names.
         layout: description of the layout that was recognised.
         path: the file or folder; empty for drawn faces.
         labels: origin of the labels ("fer2013", "ferplus argmax", "drawn").
@@ -134,6 +134,15 @@ def counts(
         if labels.size:
             table[split] = {emotion: int((labels == label).sum()) for label, emotion in enumerate(classes)}
     return table
+
+
+def split_sizes(splits: NDArray[np.int8]) -> tuple[int, ...]:
+    """Return the number of faces of each of ``SPLITS``; ``UNKNOWN`` counts for none.
+
+    Args:
+        splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
+    """
+    return tuple(int((splits == index).sum()) for index in range(len(SPLITS)))
 
 
 @dataclass

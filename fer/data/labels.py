@@ -4,7 +4,8 @@ The order is FER2013's (Goodfellow et al. 2013, "Challenges in Representation Le
 never by the order of sorted folders, in which neutral has the index 4. FER+ has a third order and an eighth class.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 FERPLUS_EMOTIONS = (*EMOTIONS, "contempt")  # FER+'s eight, FER2013's seven first
@@ -13,6 +14,7 @@ MOST_CLASSES, LONGEST_CLASS = 1000, 60  # of a network; characters of a name
 
 # FER2013's column "Usage" -> index in SPLITS
 USAGES = {"training": 0, "publictest": 1, "privatetest": 2}
+OFFICIAL_SIZES = (28_709, 3_589, 3_589)  # faces of FER2013's Training, PublicTest and PrivateTest
 
 # FER+ vote columns, in the order of fer2013new.csv (Barsoum et al. 2016)
 FERPLUS_COLUMNS = (
@@ -39,9 +41,15 @@ SPLIT_FOLDERS = {
 }  # fmt: skip
 
 
+NUMBERED = re.compile(r"^\d+[\s_.-]+")  # "0_angry", "01 - angry"
+
+
 def emotion_index(name: str, classes: Sequence[str] = EMOTIONS) -> int | None:
-    """Return the index in ``classes`` of an emotion's name or common synonym, in any case; None for other names."""
-    emotion = SYNONYMS.get(name.strip().lower())
+    """Return the index in ``classes`` of an emotion's name or common synonym, in any case; None for other names.
+
+    A number before the name, as in "0_angry", is ignored.
+    """
+    emotion = SYNONYMS.get(NUMBERED.sub("", name.strip()).lower())
     return classes.index(emotion) if emotion in classes else None
 
 
@@ -53,3 +61,13 @@ def is_class_name(name: object) -> bool:
 def are_classes(names: Sequence[str]) -> bool:
     """Return whether names may be the classes of a network: two or more, no two the same."""
     return 2 <= len(names) <= MOST_CLASSES and len(set(names)) == len(names) and all(map(is_class_name, names))
+
+
+def class_index(folder: str, names: Mapping[str, str]) -> int | None:
+    """Return the index in ``FERPLUS_EMOTIONS`` of a class folder; None for a folder of unknown meaning.
+
+    Args:
+        folder: its name.
+        names: folder -> emotion, of ``data.class_names``; other folders are known by their names.
+    """
+    return emotion_index(names.get(folder.strip().lower(), folder), FERPLUS_EMOTIONS)

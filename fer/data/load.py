@@ -3,6 +3,7 @@
 Only resizing imports torch.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data import cache, readers
 from fer.data.faces import Faces
+from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, emotion_index
 from fer.data.readers import synthetic
 from fer.data.readers.ferplus import VOTES_ALONE, join_votes
 from fer.data.votes import relabelled
+from fer.system.text import plural
 
 
 def read_faces(data: DataSettings) -> Faces:
@@ -31,8 +34,8 @@ def read_faces(data: DataSettings) -> Faces:
                 f"{setting('data.votes', data.votes)}: drawn faces have no votes; leave it out or name FER2013's table"
             )
         return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
-    folder = cache.folder_of(data.cache)
-    faces = readers.read(Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder)
+    folder, names = cache.folder_of(data.cache), folder_names(data.class_names or {})
+    faces = readers.read(Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder, names=names)
     if data.votes is not None:
         faces = join_votes(faces, Path(data.votes))
     faces = labelled(faces, data)
@@ -43,11 +46,47 @@ def labelled(faces: Faces, data: DataSettings) -> Faces:
     """Return the faces with the labels that ``data`` names; faces of FER+'s folders have votes as their only labels.
 
     Raises:
-        FerError: ``data.labels=ferplus``, and the faces have no votes.
+        FerError: ``data.labels=ferplus``, and the faces have no votes; ``data.classes=8``, and none shows contempt.
     """
     if data.labels == "ferplus":
         return relabelled(faces, data.ferplus_rule, data.classes)
-    return relabelled(faces, "argmax", data.classes) if faces.source.labels == VOTES_ALONE else faces
+    if faces.source.labels == VOTES_ALONE:
+        return relabelled(faces, "argmax", data.classes)
+    if data.classes == 8 and len(faces.classes) < 8:
+        raise FerError(
+            f"data.classes=8: {data.path} labels no face as contempt; FER+ does (data.labels=ferplus and data.votes=), "
+            "otherwise set data.classes=7"
+        )
+    return without_contempt(faces) if data.classes < len(faces.classes) else faces
+
+
+def without_contempt(faces: Faces) -> Faces:
+    """Return the faces of FER2013's seven emotions; a note counts those that were left out."""
+    kept = np.flatnonzero(faces.targets < len(EMOTIONS))
+    if not kept.size:
+        raise FerError(f"{faces.source.path}: has pictures of contempt alone; data.classes=8 takes them")
+    return replace(
+        faces,
+        images=faces.images[kept],
+        targets=faces.targets[kept],
+        official=faces.official[kept],
+        given=faces.given[kept],
+        rows=faces.rows[kept],
+        classes=EMOTIONS,
+    ).noted(f"{plural(len(faces) - len(kept), 'image')} of contempt left out (data.classes=8 takes them)")
+
+
+def folder_names(given: Mapping[str, str]) -> dict[str, str]:
+    """Return class folder, in small letters -> emotion, from ``data.class_names``.
+
+    Raises:
+        FerError: a value is no emotion.
+    """
+    for folder, emotion in given.items():
+        if emotion_index(str(emotion), FERPLUS_EMOTIONS) is None:
+            named = setting("data.class_names", f"{{{folder}:{emotion}}}")
+            raise FerError(f"{named}: {str(emotion)!r} is no emotion; expected one of {', '.join(FERPLUS_EMOTIONS)}")
+    return {str(folder).strip().lower(): emotion for folder, emotion in given.items()}
 
 
 def resized(faces: Faces, side: int) -> Faces:

@@ -1,4 +1,4 @@
-"""Search for the data: the given path, then ``$FER_DATA``, then ``data/`` at the checkout's root, then drawn faces.
+"""Search for the data: the given path, ``$FER_DATA``, ``data/`` here, ``data/`` at the checkout's root, drawn faces.
 
 Only a single plain ``fer.train`` may draw faces if no data are named. A sweep, a resumed run and an evaluation never
 replace data by drawn faces. The configuration keeps ``data.path: null``; the path in use is stored in ``metrics.json``
@@ -39,21 +39,24 @@ def locate(path: str | None, *, drawn_faces_allowed: bool) -> tuple[str, bool]:
         return _existing(path, setting("data.path", path)), False
     if os.environ.get(VARIABLE):
         return _existing(os.environ[VARIABLE], f"${VARIABLE}={os.environ[VARIABLE]}"), False
-    folder = data_folder()
-    if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        return str(folder), False
+    folders = data_folders()
+    for folder in folders:
+        if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            return str(folder), False
     if drawn_faces_allowed:
         return SYNTHETIC, True
+    empty = f"{folders[0]} is" if len(folders) == 1 else f"{' and '.join(map(str, folders))} are"
     raise FerError(
-        f"no data: {setting('data.path').rstrip('=')} and ${VARIABLE} are not set and {folder} is empty or missing. "
+        f"no data: {setting('data.path').rstrip('=')} and ${VARIABLE} are not set and {empty} empty or missing. "
         f"{how_to_get()}"
     )
 
 
-def data_folder() -> Path:
-    """Return ``data/`` at the checkout's root; for an installed package, in the current folder."""
+def data_folders() -> list[Path]:
+    """Return the folders that are searched: ``data/`` in the current folder, and at the root of a checkout."""
     checkout = Path(__file__).resolve().parents[2]
-    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
+    roots = [Path.cwd(), *([checkout] if (checkout / "pyproject.toml").is_file() else [])]
+    return [root / "data" for root in dict.fromkeys(roots)]
 
 
 def _existing(path: str, given: str) -> str:

@@ -1,5 +1,6 @@
 """Assignment of faces to train, val and test: official split, the source's folders, 80/20 holdout, or folds."""
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -8,10 +9,14 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data.duplicates import across, conflicts, exact_duplicates
-from fer.data.faces import UNKNOWN, Faces
-from fer.data.labels import SPLITS
+from fer.data.faces import UNKNOWN, Faces, split_sizes
+from fer.data.labels import OFFICIAL_SIZES, SPLITS
+from fer.metrics.results import MissingClasses
 
 Rule = Literal["official", "as_given", "holdout", "folds"]
+RULES: tuple[Rule, ...] = ("official", "as_given", "holdout")  # that may replace another one
+OWN_LABELS = ("fer2013", "folder names")  # values of ``Source.labels`` for labels of the data themselves
+NOT_OFFICIAL = "not FER2013's official split"  # part of a note
 HOLDOUT_FRACTION = 0.2  # 80/20, as in the study that this project began with
 
 
@@ -41,7 +46,9 @@ def assign(
         FerError: the source lacks the information that the rule needs, or the faces have no labels.
     """
     if not (faces.targets != UNKNOWN).any():
-        raise FerError(f"{faces.source.path}: has no labels (no column 'emotion'); it can be used for prediction only")
+        raise FerError(
+            f"{faces.source.path}: has no labels (no column 'emotion'), so that nothing can be trained or scored on it"
+        )
     if rule == "official":
         return _official(faces)
     if rule == "holdout":
@@ -141,6 +148,56 @@ def _require(splits: NDArray[np.int8], rule: str, faces: Faces) -> None:
                 f"{setting('data.split', rule)}: {faces.source.path} has no face for {SPLITS[index]}; use "
                 f"{setting('data.split', 'holdout')}"
             )
+
+
+def missing_classes(faces: Faces, splits: NDArray[np.int8], data: DataSettings) -> MissingClasses | None:
+    """Return the classes without a face in a split that has faces; None where every split has all classes.
+
+    Args:
+        faces: N faces.
+        splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
+        data: settings of the data, for the other rules.
+    """
+    by_split = _missing(faces, splits)
+    if not by_split:
+        return None
+    everywhere = _absent(faces, faces.targets)
+    others = (rule for rule in RULES if rule != data.split)
+    complete = None if everywhere else next((rule for rule in others if _is_complete(faces, data, rule)), None)
+    return MissingClasses(splits=by_split, everywhere=everywhere, complete=complete)
+
+
+def _missing(faces: Faces, splits: NDArray[np.int8]) -> dict[str, tuple[str, ...]]:
+    members = {name: faces.targets[splits == index] for index, name in enumerate(SPLITS)}
+    found = {name: _absent(faces, targets) for name, targets in members.items() if (targets != UNKNOWN).any()}
+    return {name: absent for name, absent in found.items() if absent}
+
+
+def _absent(faces: Faces, targets: NDArray[np.int8]) -> tuple[str, ...]:
+    return tuple(name for label, name in enumerate(faces.classes) if not (targets == label).any())
+
+
+def _is_complete(faces: Faces, data: DataSettings, rule: Rule) -> bool:
+    """Return whether a rule applies to the faces and each of its splits has all classes."""
+    try:
+        splits = assigned(faces, replace(data, split=rule))
+    except FerError:
+        return False
+    return not _missing(faces, splits)
+
+
+def official_notes(faces: Faces, rule: str) -> list[str]:
+    """Return a note if the official split by name has other sizes than FER2013's; it concerns FER2013's labels alone.
+
+    Args:
+        faces: N faces.
+        rule: of the split.
+    """
+    sizes = split_sizes(faces.official)
+    if rule != "official" or faces.source.labels not in OWN_LABELS or sizes == OFFICIAL_SIZES:
+        return []
+    here, there = (" + ".join(f"{size:,}" for size in each) for each in (sizes, OFFICIAL_SIZES))
+    return [f"{here} faces are {NOT_OFFICIAL} ({there}): no result on them is one on PrivateTest"]
 
 
 def stratified(targets: NDArray[np.int8], fraction: float, seed: int) -> NDArray[np.int64]:

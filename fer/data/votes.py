@@ -64,7 +64,7 @@ def relabelled(faces: Faces, rule: Rule, classes: int) -> Faces:
         classes=names,
         soft=soft,
         source=replace(faces.source, labels=f"ferplus {rule}, {classes} classes"),
-    )
+    ).noted(*([] if rule == "majority" else _tie_notes(faces.votes[kept])))
     if not left_out.size:
         return relabelled
     splits = f" ({by_split})" if (faces.official != UNKNOWN).all() else ""
@@ -72,6 +72,23 @@ def relabelled(faces: Faces, rule: Rule, classes: int) -> Faces:
         f"FER+ {rule}, {classes} classes: {left_out.size:,} of {len(faces):,} faces left out{splits}, since the "
         f"votes give them none of these labels"
     )
+
+
+def _tie_notes(votes: NDArray[np.uint8]) -> list[str]:
+    count = int(tied(votes).sum())
+    if not count:
+        return []
+    return [f"{count:,} faces have several most frequent answers; the first in FER+'s order of columns is their label"]
+
+
+def tied(votes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return (N,) whether several answers share the most votes of a face.
+
+    Args:
+        votes: (N, 10), in the order of ``FERPLUS_COLUMNS``.
+    """
+    several: NDArray[np.bool_] = (votes == votes.max(1, keepdims=True)).sum(1) > 1
+    return several
 
 
 def without_slips(votes: NDArray[np.uint8]) -> NDArray[np.int64]:

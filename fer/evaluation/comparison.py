@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fer.config.errors import FerError
 from fer.data.datamodule import FERDataModule
-from fer.evaluation.leakage import TrainingData
+from fer.evaluation.leakage import TrainingData, find_again
 from fer.evaluation.request import Faces, Member, Request, Tables, members_of, of_split
 from fer.metrics import classification
 from fer.metrics.results import Against, Paired
@@ -47,6 +47,7 @@ class Baseline(NamedTuple):
         if file.name.endswith((".csv", ".csv.gz")):
             return cls(str(given), read_predictions(file, data, request.split))
         members = members_of([request.against])
+        find_again(members, data)
         return cls(str(given), faces.predicted(members, request)[0], members, request.views)
 
     def compared(

@@ -15,7 +15,15 @@ from fer.data.datamodule import FERDataModule, log_notes
 from fer.data.votes import agreement
 from fer.evaluation import scoring, test_log
 from fer.evaluation.comparison import Baseline
-from fer.evaluation.leakage import TrainingData, find_again, known_of_all, not_trained_on, overlap
+from fer.evaluation.leakage import (
+    TrainingData,
+    copies_by_content,
+    find_again,
+    known_of_all,
+    not_trained_on,
+    overlap,
+    search_again,
+)
 from fer.evaluation.request import (
     Faces,
     Given,
@@ -146,6 +154,7 @@ def _opened(request: Request) -> _Evaluation:
     described = data.describe(request.split)
     check_classes(members[0], data)
     find_again(members, data)
+    search_again(members, tables)
     return _Evaluation(request, given, selection, faces, data, described, tables)
 
 
@@ -159,7 +168,8 @@ def _results(this: _Evaluation, baseline: Baseline | None, command: str) -> tupl
     training = TrainingData(this.members, this.tables)
     classes = list(this.members[0].model.hparams["classes"])
     predicted, targets = this.faces.predicted(this.given, request), data.datasets[request.split].targets
-    kept = known_of_all(not_trained_on(training, images), request, this.given, this.described)
+    copies = copies_by_content(training, images, this.described.fingerprint)
+    kept = known_of_all(not_trained_on(training, images, copies), request, this.given, this.described)
     choice = chosen(request, this.given, training, (predicted, targets, kept) if this.on_val else None, this.selection)
     together = mixed(predicted, choice.weights, choice.temperatures)
     scored = scoring.scored_faces(together, data, request.split, classes)
@@ -171,6 +181,7 @@ def _results(this: _Evaluation, baseline: Baseline | None, command: str) -> tupl
         temperature_fitted_on=choice.fitted_on or None,
         temperature_kept=choice.kept,
         seen_in_training=None if kept is None else int((~kept).sum()),
+        seen_by_content=int(copies.sum()) if copies is not None and copies.any() else None,
         seen_in_choice=overlap(images, training.hashes("val", images.shape[-1])),
         clean=None if kept is None else scoring.clean(together, targets, kept, classes),
         answering=None if request.error_rate is None else answering(choice, request.error_rate, scored),
@@ -235,7 +246,7 @@ def _announce(this: _Evaluation) -> None:
         architecture = network.model.architecture if isinstance(network, Member) else "predictions"
         log.info("network: %s from %s", architecture, network.file)
     log.info("data:    %s, split %s: %s", here.path, here.split, this.request.split)
-    log_notes(here.notes, [str(one) for one in here.skipped])
+    log_notes(here.notes, [str(one) for one in here.skipped], here.missing)
 
 
 # --- records of the networks ----------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 A face is seen if its pixels are among those of a network's training, or of a training that its weights began from. So
 neither another split of the same data nor a copy under another name can pass for new faces. For the same reason,
 scoring the pixels of the training's test split counts as test access, whatever the split is called. The tables of the
-trainings are opened again where they still exist.
+trainings are opened again where they still exist. Faces of another table are also compared by content with FER2013's
+training faces, where a network was trained on these: size and compression change pixels, but not what they show.
 """
 
 import logging
@@ -18,6 +19,8 @@ from torch import Tensor
 from fer.config.errors import FerError
 from fer.data.datamodule import FERDataModule
 from fer.data.duplicates import digests, without_duplicate
+from fer.data.known_faces import copies_of_training
+from fer.data.locate import locate
 from fer.evaluation.request import (
     DataKeys,
     Faces,
@@ -35,6 +38,7 @@ from fer.models.provenance import Dataset
 
 log = logging.getLogger(__name__)
 
+MOST_OF_TRAINING = 20_000  # faces; FER+ labels, or an audit, may leave out some of the 28,709
 MANY = 0.5  # of the faces: a network that has seen more was trained on them, and shows how well it remembers
 TEST_ACCESS = 0.05  # of the test faces: scoring more is no accident of duplicates
 
@@ -105,13 +109,14 @@ class TrainingData:
         Raises:
             FerError: the data of a training are gone or changed.
         """
-        found: set[bytes] = set()
-        datasets: list[Dataset] = []
+        return set[bytes]().union(*(self._trained_on(dataset, image_size) for dataset in self.datasets))
+
+    @property
+    def datasets(self) -> list[Dataset]:
+        """The different data of the trainings, those of the networks' ancestors included."""
+        found: list[Dataset] = []
         for member in self.members:
-            for dataset in member.model.provenance.datasets:
-                if dataset not in datasets:
-                    datasets.append(dataset)
-                    found |= self._trained_on(dataset, image_size)
+            found += [dataset for dataset in member.model.provenance.datasets if dataset not in found]
         return found
 
     def _trained_on(self, dataset: Dataset, image_size: int) -> set[bytes]:
@@ -162,20 +167,51 @@ def overlap(images: NDArray[np.uint8], known: set[bytes]) -> int:
     return sum(name in known for name in digests(images))
 
 
-def not_trained_on(training: TrainingData, images: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-    """Return (N,) which faces no network was trained on, pixel for pixel; None, with a warning, if that is unknown."""
+def not_trained_on(
+    training: TrainingData, images: NDArray[np.uint8], copies: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_] | None:
+    """Return (N,) which faces no network was trained on; None, with a warning, if that is unknown.
+
+    Args:
+        training: of the networks.
+        images: (N, S, S).
+        copies: (N,) the faces whose content is that of a training face, see ``copies_by_content``.
+    """
     try:
-        known = training.trained_on(images.shape[-1])
+        kept = without_duplicate(images, training.trained_on(images.shape[-1]))
     except FerError as error:
-        log.warning("no clean metrics: %s", error)
-        return None
-    kept = without_duplicate(images, known)
+        if copies is None or not all(on_fer2013(dataset) for dataset in training.datasets):
+            log.warning("no clean metrics: %s", error)
+            return None
+        kept = np.ones(len(images), np.bool_)
+    if copies is not None:
+        kept &= ~copies
     if (~kept).sum() > MANY * len(kept):
         log.warning(
             "%s of these %s faces were trained on: the metrics show how well they are remembered",
             f"{(~kept).sum():,}", f"{len(kept):,}",
         )  # fmt: skip
     return kept
+
+
+def on_fer2013(dataset: Dataset) -> bool:
+    """Return whether a training was on FER2013's Training, or on most of it."""
+    faces = sum((dataset.get("counts", {}).get("train") or {}).values())
+    return (dataset.get("name"), dataset.get("split")) == ("fer2013", "official") and faces >= MOST_OF_TRAINING
+
+
+def copies_by_content(training: TrainingData, images: NDArray[np.uint8], fingerprint: str) -> NDArray[np.bool_] | None:
+    """Return (N,) which faces are copies of FER2013's training faces by their content.
+
+    None where no network was trained on these, or where the faces are of its table, whose pixels are compared.
+
+    Args:
+        training: of the networks.
+        images: (N, S, S).
+        fingerprint: of the table of the faces.
+    """
+    compared = [dataset for dataset in training.datasets if dataset.get("fingerprint") != fingerprint]
+    return copies_of_training(images) if any(on_fer2013(dataset) for dataset in compared) else None
 
 
 def known_of_all(
@@ -220,3 +256,16 @@ def find_again(members: Sequence[Member], data: FERDataModule) -> None:
         made = member.model.provenance
         ancestors = [found(dataset) for dataset in made.ancestors]
         member.model.provenance = replace(made, dataset=found(made.dataset), ancestors=ancestors)
+
+
+def search_again(members: Sequence[Member], tables: Tables) -> None:
+    """Let networks whose training data have moved find them where a training would search, see ``fer.data.locate``."""
+    moved = [whole(dataset) for member in members for dataset in member.model.provenance.datasets]
+    moved = [settings for settings in moved if not present(settings)]
+    if not moved:
+        return
+    try:
+        path, _ = locate(None, drawn_faces_allowed=False)
+        find_again(members, tables.at(_without_votes({**moved[0], "path": path}), moved[0]["image_size"]))
+    except FerError:  # there are none, or they are of another kind: what is missing is reported where it is needed
+        return

@@ -12,7 +12,9 @@ from fer.config.errors import FerError
 from fer.config.schema import build
 from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
+from fer.data.load import folder_names
 from fer.data.locate import locate
+from fer.data.readers import holds_contempt
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.inference import exported_model, probabilities
 from fer.metrics.results import Results, Trained
@@ -40,6 +42,7 @@ class Request:
         data: path of other data than those of the training, or None.
         rule: how they are split, if not as in training.
         on_bad: "error" or "skip" for a bad row or picture, if not as in training.
+        class_names: class folder -> emotion, of other data with such folders.
         votes: FER+'s file, to be joined by row.
         labels: whose labels to score against, "fer2013" or "ferplus", if not as in training.
         ferplus_rule: how votes become labels, if not as in training.
@@ -58,6 +61,7 @@ class Request:
     data: str | None = None
     rule: str | None = None
     on_bad: str | None = None
+    class_names: Mapping[str, str] | None = None
     votes: str | None = None
     labels: str | None = None
     ferplus_rule: str | None = None
@@ -311,13 +315,14 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
                 f"score all of them on with --data (what each was trained on is counted)"
             )
     if request.data is not None:
-        known |= {"votes": None, "labels": "fer2013", "classes": 7}
+        known |= {"votes": None, "labels": "fer2013", "class_names": None}
         known["path"], _ = locate(request.data, drawn_faces_allowed=False)
     elif not present(known):
-        raise FerError(f"trained on {known.get('path')}, which is not at hand; name the data with --data")
+        known["path"] = found_again(known)
     changes = {
         "split": request.rule,
         "on_bad": request.on_bad,
+        "class_names": request.class_names,
         "votes": request.votes,
         "labels": request.labels,
         "ferplus_rule": request.ferplus_rule,
@@ -327,8 +332,30 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
         raise FerError(
             f"--ferplus-rule {request.ferplus_rule}: makes labels of votes; add --labels ferplus and --votes"
         )
-    known["classes"] = members[0].model.num_classes if known["labels"] == "ferplus" else 7
+    contempt = known["labels"] == "ferplus" or shows_contempt(known)
+    known["classes"] = members[0].model.num_classes if contempt else 7
     return known
+
+
+def found_again(known: DataKeys) -> str:
+    """Return the path of the data of a training that are not where they were, searched for as by a training.
+
+    Raises:
+        FerError: they are not found either.
+    """
+    try:
+        path, _ = locate(None, drawn_faces_allowed=False)
+    except FerError as error:
+        raise FerError(
+            f"trained on {known.get('path')}, which is not at hand; name the data with --data ({error})"
+        ) from error
+    return path
+
+
+def shows_contempt(settings: DataKeys) -> bool:
+    """Return whether data settings name class folders of which one holds contempt."""
+    path = Path(str(settings["path"]))
+    return path.is_dir() and holds_contempt(path, folder_names(settings["class_names"] or {}))
 
 
 def present(settings: DataKeys) -> bool:

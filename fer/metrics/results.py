@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fer.config.errors import setting
 from fer.metrics.conformal import Thresholds
 from fer.metrics.statistics import Interval, McNemar
 from fer.metrics.table import METRICS, SAMPLED, TEMPERED
@@ -128,6 +129,7 @@ class Scores:
             "n": self.n,
             **_sampled(self.metrics),
             **_binned(self.metrics),
+            **({"means_over": [name for name in self.per_class if name not in self.absent]} if self.absent else {}),
             "per_class": {name: values.plain() for name, values in self.per_class.items()},
             "confusion": [list(row) for row in self.confusion],
         }
@@ -139,7 +141,7 @@ class Scores:
 
     @property
     def absent(self) -> list[str]:
-        """The classes that have no faces."""
+        """The classes without faces, which macro-F1 and balanced accuracy leave out."""
         return [name for name, values in self.per_class.items() if not values.support]
 
 
@@ -483,6 +485,35 @@ class Excluded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MissingClasses:
+    """The classes without a face in a split.
+
+    Args:
+        splits: split -> its missing classes, of splits that miss some.
+        everywhere: those that the data have no face of at all.
+        complete: a rule of ``data.split`` whose splits have all other classes; None where there is none.
+    """
+
+    splits: Mapping[str, tuple[str, ...]]
+    everywhere: tuple[str, ...] = ()
+    complete: str | None = None
+
+    def in_words(self) -> list[str]:
+        """Return a sentence for each split that misses classes, and one on the rule that would have them."""
+        effects = {"train": "no network learns them", "val": "the epoch is chosen without them"}
+        usual = "means over classes leave them out"
+        found = [
+            f"{split} has no face of {', '.join(names)}: {effects.get(split, usual)}"
+            for split, names in self.splits.items()
+        ]
+        if self.everywhere:
+            found.append(f"the data have no face of {', '.join(self.everywhere)} in any split")
+        elif self.complete:
+            found.append(f"{setting('data.split', self.complete)} has every class in each of its splits")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetRecord:
     """The data of a result, see ``FERDataModule.describe``."""
 
@@ -496,6 +527,7 @@ class DatasetRecord:
     fold: int | None = field(default=None, metadata=OPTIONAL)
     fingerprint: str = ""
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    missing: MissingClasses | None = field(default=None, metadata=OPTIONAL)
     excluded: Excluded | None = None
     notes: tuple[str, ...] = ()
     skipped: tuple[object, ...] = ()
@@ -559,7 +591,10 @@ class Results:
         measured: metrics of all its faces.
         temperature_fitted_on: the faces that it was fitted on, in words.
         temperature_kept: whether it is the one in the checkpoint.
-        seen_in_training: faces with an exact duplicate among those trained on; None where that is not known.
+        seen_in_training: faces with an exact duplicate, or a copy by content, among those trained on; None where that
+            is not known.
+        seen_by_content: faces of another table whose content is that of a training face of FER2013; None where there
+            is none, or no network was trained on these.
         seen_in_choice: faces with an exact duplicate in val, which chose the epoch.
         clean: scores of the faces that were not trained on.
         answering: from a confidence that keeps a promised error.
@@ -587,6 +622,7 @@ class Results:
     temperature_fitted_on: str | None = None
     temperature_kept: bool | None = field(default=None, metadata=OPTIONAL)
     seen_in_training: int | None = None
+    seen_by_content: int | None = field(default=None, metadata=OPTIONAL)
     seen_in_choice: int | None = field(default=None, metadata=OPTIONAL)
     clean: Scores | None = None
     answering: Answering | None = field(default=None, metadata=OPTIONAL)

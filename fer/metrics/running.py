@@ -53,19 +53,21 @@ def confusion_of(scores: Tensor, targets: Tensor) -> Tensor:
 def from_confusion(confusion: Tensor) -> dict[str, Tensor]:
     """Return accuracy, macro-F1, balanced accuracy (...) and precision, recall, F1 (..., C) of matrices (..., C, C).
 
-    All in float64. A class that was never predicted has precision 0. A class without faces has recall 0 and is left out
-    of balanced accuracy; macro-F1 leaves out classes that are neither labelled nor predicted (as scikit-learn does).
+    All in float64. A class that was never predicted has precision 0. A class without faces has recall and F1 0, and
+    both means leave it out, predicted or not: a face predicted as absent lowers the recall of its own class.
+    Macro-F1 is scikit-learn's ``f1_score(labels=present, average="macro")``.
     """
     hits = confusion.diagonal(dim1=-2, dim2=-1).double()  # (..., C)
     support, predicted = confusion.sum(-1).double(), confusion.sum(-2).double()
     recall = hits / support.clamp(min=1)
     precision = hits / predicted.clamp(min=1)
     f1 = 2 * hits / (support + predicted).clamp(min=1)
-    counted, present = ((support + predicted) > 0).double(), (support > 0).double()
+    present = (support > 0).double()
+    classes = present.sum(-1).clamp(min=1)  # classes with faces
     return {
         "accuracy": hits.sum(-1) / support.sum(-1).clamp(min=1),
-        "macro_f1": (f1 * counted).sum(-1) / counted.sum(-1).clamp(min=1),
-        "balanced_accuracy": (recall * present).sum(-1) / present.sum(-1).clamp(min=1),
+        "macro_f1": (f1 * present).sum(-1) / classes,
+        "balanced_accuracy": (recall * present).sum(-1) / classes,
         "precision": precision,
         "recall": recall,
         "f1": f1,

@@ -24,7 +24,7 @@ from fer.metrics import conformal
 from fer.metrics.calibration import valid_temperature
 from fer.models import MODELS, EmotionClassifier, safetensors, untrusted
 from fer.models.provenance import Provenance
-from fer.system.files import why
+from fer.system.files import POINTER, is_pointer, why
 from fer.system.records import is_plain
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def find(path: str | Path) -> Path:
     """Return the file of a checkpoint: ``path`` itself, the best of a run folder, or a network of the package.
 
     Raises:
-        FerError: ``path`` is a URL, missing, or a folder without checkpoints.
+        FerError: ``path`` is a URL, missing, a pointer of Git LFS, or a folder without checkpoints.
     """
     if "://" in str(path):
         raise FerError(f"{path}: checkpoints are read from files only; download it and give the path")
@@ -52,6 +52,8 @@ def find(path: str | Path) -> Path:
             raise FerError(f"{given}: no run folder (it has no checkpoints/best.ckpt){hidden}")
         return inside
     if given.is_file():
+        if is_pointer(given):
+            raise FerError(f"{given}: {POINTER}")
         return given
     if str(path) in pretrained():
         return PRETRAINED / f"{path}{safetensors.SUFFIX}"

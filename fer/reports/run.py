@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fer.config.settings import Config, leaves
+from fer.data.readers.image_folder import PHOTOGRAPHS
+from fer.data.splits import NOT_OFFICIAL
 from fer.metrics.calibration import tempered
 from fer.metrics.explanation import Explanation
 from fer.metrics.results import Against, Annotators, DatasetRecord, Results, SetsRecord, TrainingRecord, Values
@@ -35,6 +37,7 @@ from fer.reports.summary import (
     member_rows,
     metric_rows,
     same_views,
+    seen_by_content_in_words,
     seen_in_choice_in_words,
     selection_in_words,
     set_rows,
@@ -194,9 +197,10 @@ def warnings(report: Report) -> list[str]:
             f"The epoch was chosen by val metrics over a part of the faces ({', '.join(part)}); "
             "all other metrics are over all faces."
         )
-    if copies := seen_in_choice_in_words(report.results):
-        found.append(copies)
-    found += [note for note in dataset.notes if f"{report.results.split} faces have an exact" in note]
+    copies = seen_by_content_in_words(report.results), seen_in_choice_in_words(report.results)
+    found += [words for words in copies if words]
+    telling = (f"{report.results.split} faces have an exact", NOT_OFFICIAL, PHOTOGRAPHS)
+    found += [note for note in dataset.notes if any(words in note for words in telling)]
     if dataset.skipped:
         found.append(f"{len(dataset.skipped)} bad rows or files were skipped; metrics.json lists them.")
     return found
@@ -211,7 +215,7 @@ def _of_split(dataset: DatasetRecord) -> list[str]:
         found.append("The split is a seeded 80/20 of all faces: do not compare with metrics on PrivateTest.")
     if dataset.split == "folds":
         found.append("Val is one of several folds of all faces: do not compare with metrics on PrivateTest.")
-    return found
+    return found + [sentence(words) for words in (dataset.missing.in_words() if dataset.missing else [])]
 
 
 def _limits(settings: Config) -> list[tuple[str, object]]:

@@ -133,7 +133,7 @@ def if_any(values: PerClass, text: str) -> str:
 
 
 def absent_in_words(results: Results) -> list[str]:
-    """Return in words which classes have no faces; nothing where all have."""
+    """Return in words which classes have no faces and which means leave them out; nothing where all have faces."""
     absent = results.scores.absent
     return [f"no face of {', '.join(absent)}: left out of macro-F1 and balanced accuracy"] if absent else []
 
@@ -321,6 +321,17 @@ def seen_in_choice_in_words(results: Results) -> str:
     )
 
 
+def seen_by_content_in_words(results: Results) -> str:
+    """Return in words how many faces of another data set are training faces of FER2013; empty where none is."""
+    if not results.seen_by_content:
+        return ""
+    return (
+        f"{results.seen_by_content:,} of these {results.scores.n:,} faces are copies of training faces of FER2013 in "
+        "another size or compression; clean metrics leave them out. Copies that were turned, moved or mirrored are not "
+        "found."
+    )
+
+
 # --- everything else that a reader must know ------------------------------------------------------------------------
 
 
@@ -339,8 +350,7 @@ def remarks(results: Results) -> list[str]:
         found.append(answering_in_words(results.answering))
     if results.sets:
         found.append(sets_table(results.sets))
-    if copies := seen_in_choice_in_words(results):
-        found.append(copies)
+    found += [words for words in (seen_by_content_in_words(results), seen_in_choice_in_words(results)) if words]
     if (count := results.test_opened) is not None:
         times = "for the first time" if count == 1 else f"{count} times by now"
         warning = "" if count == 1 else ": whatever is chosen from now on is chosen on test"

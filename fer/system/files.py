@@ -25,6 +25,8 @@ CHANCE = (
     "Debiased: the root mean square of the bins' gaps without chance (Kumar, Liang & Ma 2019); a calibrated network "
     "has about 0."
 )
+LFS = b"version https://git-lfs.github.com/spec/"  # the beginning of a pointer of Git LFS, in place of a file
+POINTER = "is a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'"
 MOST_BYTES = 64 * 2**20  # of a file that is read whole; the largest of this library's has 3 MB
 
 
@@ -41,6 +43,16 @@ def opened(file: Path) -> IO[bytes]:
         return open(descriptor, "rb")
     os.close(descriptor)
     raise OSError(errno.EINVAL, "is a folder" if stat.S_ISDIR(kind) else "is a pipe or a device, no file", str(file))
+
+
+def is_pointer(file: Path) -> bool:
+    """Return whether a file is a pointer of Git LFS, as a clone without its large files has.
+
+    Raises:
+        OSError: the file is missing or no regular file.
+    """
+    with opened(file) as stream:
+        return stream.read(len(LFS)) == LFS
 
 
 def contents(file: Path, most: int = MOST_BYTES) -> bytes:

@@ -99,7 +99,7 @@ def announce(data: FERDataModule, stand_in: bool) -> None:
     source = data.faces.source
     counts = ", ".join(f"{len(dataset):,} {split}" for split, dataset in data.datasets.items())
     log.info("data: %s (%s), split %s: %s", source.path, source.layout, data.data.split, counts)
-    log_notes(data.notes, source.skipped)
+    log_notes(data.notes, source.skipped, data.missing)
 
 
 def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> EmotionClassifier:

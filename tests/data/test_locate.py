@@ -4,7 +4,7 @@ import pytest
 
 from fer.config.errors import FerError
 from fer.data import locate as module
-from fer.data.locate import data_folder, locate
+from fer.data.locate import data_folders, locate
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def data(tmp_path, monkeypatch):
     """The folder ``data/``, empty."""
     folder = tmp_path / "checkout" / "data"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(module, "data_folder", lambda: folder)
+    monkeypatch.setattr(module, "data_folders", lambda: [folder])
     return folder
 
 
@@ -98,14 +98,26 @@ def test_the_home_folder_may_be_abbreviated(places, monkeypatch):
     assert locate(None, drawn_faces_allowed=False) == (str(places / "variable"), False)
 
 
-def test_the_folder_is_at_the_checkouts_root_wherever_one_stands(tmp_path, monkeypatch):
-    here = data_folder()
+def test_the_current_folder_is_searched_before_the_checkouts_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert data_folder() == here
-    assert (here.parent / "pyproject.toml").is_file()
+    here, root = data_folders()
+    assert here == tmp_path / "data"
+    assert (root.parent / "pyproject.toml").is_file()
+    here.mkdir()
+    (here / "fer2013.csv").touch()
+    assert locate(None, drawn_faces_allowed=False) == (str(here), False)
+
+
+def test_each_folder_that_was_searched_is_named(tmp_path, monkeypatch):
+    first, second = tmp_path / "here" / "data", tmp_path / "checkout" / "data"
+    monkeypatch.setattr(module, "data_folders", lambda: [first, second])
+    with pytest.raises(FerError, match="no data") as no:
+        locate(None, drawn_faces_allowed=False)
+    assert str(first) in str(no.value)
+    assert str(second) in str(no.value)
 
 
 def test_for_an_installed_package_the_folder_is_in_the_current_one(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "__file__", str(tmp_path / "site-packages" / "fer" / "data" / "locate.py"))
     monkeypatch.chdir(tmp_path)
-    assert data_folder() == tmp_path / "data"
+    assert data_folders() == [tmp_path / "data"]

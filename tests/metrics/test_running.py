@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import f1_score
 
 from fer.data.labels import EMOTIONS
 from fer.metrics import running
-from fer.metrics.classification import score
+from fer.metrics.classification import Weighted, score
 from fer.metrics.statistics import wilson
 
 
@@ -93,9 +94,34 @@ def test_a_class_without_faces_stays_out_of_the_means():
     assert float(figures["macro_f1"]) == pytest.approx((8 / 10 + 4 / 6) / 2)
 
 
-def test_an_absent_class_that_is_predicted_lowers_macro_f1_as_in_scikit_learn():
-    targets, predicted = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 0, 2, 1, 1])
-    figures = score(torch.nn.functional.one_hot(predicted, 7).float(), targets, EMOTIONS).metrics
-    assert figures["macro_f1"].value == pytest.approx((4 / 5 + 1 + 0) / 3)  # class 2 has no face, and an F1 of 0
-    assert figures["macro_f1"].value == pytest.approx(f1_score(targets, predicted, average="macro"))
-    assert figures["balanced_accuracy"].value == pytest.approx((2 / 3 + 1) / 2)
+def test_macro_f1_leaves_out_absent_classes_that_are_predicted_in_every_place():
+    generator = torch.Generator().manual_seed(3)
+    targets = torch.randint(5, (240,), generator=generator)  # no face of 5 and 6
+    predicted = torch.where(torch.rand(240, generator=generator) < 0.6, targets, (targets + 3) % 7)
+    truth, guess = targets.numpy(), predicted.numpy()
+    expected = f1_score(truth, guess, labels=np.unique(truth), average="macro")
+    chances = torch.nn.functional.one_hot(predicted, 7).float()
+    found = score(chances, targets, EMOTIONS)
+    column = [values.f1.value for values in found.per_class.values() if values.support]
+    assert found.metrics["macro_f1"].value == pytest.approx(expected, abs=1e-6)
+    assert found.metrics["macro_f1"].value == pytest.approx(sum(column) / 5)  # the mean of the printed column
+    assert found.plain()["means_over"] == list(EMOTIONS[:5])
+    monitored = running.Scores(7)
+    monitored.update(chances, targets, torch.tensor(1.0))
+    assert float(monitored.compute()["macro_f1"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_bootstrap_samples_of_macro_f1_leave_out_absent_classes_too():
+    generator = torch.Generator().manual_seed(4)
+    targets = torch.randint(6, (60,), generator=generator)
+    predicted = torch.where(torch.rand(60, generator=generator) < 0.5, targets, torch.full((60,), 6))
+    drawn = torch.randint(60, (60,), generator=generator)
+    weights = torch.bincount(drawn, minlength=60)[None].double()
+    sample = Weighted(torch.nn.functional.one_hot(predicted, 7).float(), targets)(weights)["macro_f1"]
+    truth, guess = targets[drawn].numpy(), predicted[drawn].numpy()
+    assert float(sample) == pytest.approx(f1_score(truth, guess, labels=np.unique(truth), average="macro"))
+
+
+def test_means_over_all_classes_are_not_named():
+    targets = torch.arange(70) % 7
+    assert "means_over" not in score(torch.eye(7)[targets], targets, EMOTIONS).plain()

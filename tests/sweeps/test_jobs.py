@@ -269,7 +269,7 @@ def test_the_command_names_the_folder_whatever_it_is_called(tmp_path):
 
 
 def test_data_are_found_once_and_never_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr("fer.data.locate.data_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("fer.data.locate.data_folders", lambda: [tmp_path / "none"])
     with pytest.raises(FerError, match="no data"):
         jobs.environment(None)
     monkeypatch.setenv("FER_DATA", str(tmp_path))

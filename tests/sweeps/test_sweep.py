@@ -91,7 +91,7 @@ def test_a_sweep_over_settings_ends_well(train, tmp_path):
 
 
 def test_a_sweep_never_draws_faces_in_place_of_data(train, tmp_path, monkeypatch):
-    monkeypatch.setattr("fer.data.locate.data_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("fer.data.locate.data_folders", lambda: [tmp_path / "none"])
     ended = train("-m", *SMALL[1:], "seed=0,1", "hydra.sweep.dir=s")
     assert ended.code == 1
     assert "no data" in ended.line
@@ -99,7 +99,7 @@ def test_a_sweep_never_draws_faces_in_place_of_data(train, tmp_path, monkeypatch
 
 
 def test_an_experiment_never_draws_faces_in_place_of_data(train, tmp_path, monkeypatch):
-    monkeypatch.setattr("fer.data.locate.data_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("fer.data.locate.data_folders", lambda: [tmp_path / "none"])
     ended = train("experiment=study/mlp", "hydra.run.dir=out")
     assert ended.code == 1
     assert "no data" in ended.line

@@ -17,7 +17,8 @@ from fer.data.duplicates import conflicts, exact_duplicates, one_colour
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.data.splits import Rule, assigned
+from fer.data.splits import Rule, assigned, missing_classes, official_notes
+from fer.metrics.results import MissingClasses
 
 LABELS = np.array([*EMOTIONS, "unlabelled"])  # the target of an unlabelled face is -1, the last index
 SHEET, SHEET_SEED = 24, 0  # number of faces shown of each class, and the seed of their random draw
@@ -38,12 +39,16 @@ class Split(NamedTuple):
         rule: "official", "as_given", "holdout", or "all" if the source has no split.
         meaning: explanation of the rule for these faces.
         why: reason why the official rule, the default, does not apply; else empty.
+        missing: classes without a face in a split.
+        cautions: what makes results on these splits incomparable.
     """
 
     splits: NDArray[np.int8]
     rule: str
     meaning: str
     why: str = ""
+    missing: MissingClasses | None = None
+    cautions: tuple[str, ...] = ()
 
     def names(self) -> NDArray[np.str_]:
         """Return the name of each face's split, (N,)."""
@@ -144,15 +149,18 @@ def split_of(faces: Faces, rule: Rule | None, settings: DataSettings) -> Split:
     """
     tried: Rule = rule or "official"
     try:
-        splits = assigned(faces, replace(settings, split=tried))
-        return Split(splits, tried, meaning(faces, tried))
+        settings = replace(settings, split=tried)
+        splits = assigned(faces, settings)
+        missing, cautions = missing_classes(faces, splits, settings), tuple(official_notes(faces, tried))
+        return Split(splits, tried, meaning(faces, tried), missing=missing, cautions=cautions)
     except FerError as error:
         if rule is not None:
             raise
         problem = str(error).partition(";")[0]  # the rest is advice for training
         why = problem.removeprefix(f"{setting('data.split', 'official')}: ")
     if (faces.given != UNKNOWN).any():
-        return Split(faces.given, "as_given", AS_GIVEN, why)  # unchanged: no val is drawn from train
+        missing = missing_classes(faces, faces.given, replace(settings, split="as_given"))
+        return Split(faces.given, "as_given", AS_GIVEN, why, missing)  # unchanged: no val is drawn from train
     return Split(faces.given, "all", "none, the source has no split", why)
 
 
@@ -162,6 +170,8 @@ def meaning(faces: Faces, rule: Rule) -> str:
         return "holdout, a seeded and stratified 80/20 of everything"
     if rule == "as_given":
         return AS_GIVEN if (faces.given == SPLITS.index("val")).any() else f"{AS_GIVEN}, val drawn from train"
+    if official_notes(faces, rule):
+        return "official by the names of files or the column Usage"
     drawn = faces.source.path == SYNTHETIC
     return "official" if drawn else "official (train is Training, val PublicTest, test PrivateTest)"
 

@@ -16,6 +16,9 @@ The limits were chosen on FER2013 by viewing pairs side by side.
   8 and below none.
 - Misses: of all pairs of FER2013, compared one by one, the hash proposes 90 % of those with a correlation of 0.90 or
   more, and 98 % of those with 0.95 or more. Copies with very different crops do not correlate and are not found.
+- Changes: of 300 faces of PrivateTest, each beside a changed copy, all were found that were mirrored, darker by 30 % or
+  turned by 1 degree, and 299 in JPEG of quality 20; turned by 2, 3, 5 and 10 degrees 219, 135, 29 and 0; moved along a
+  row by 1, 2 and 3 pixels 110, 4 and 0; enlarged by 4, 8 and 12 % 276, 30 and 1. ``LIMIT`` states it beside a result.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,6 +32,10 @@ RADIUS, MIRRORED_RADIUS = 10, 8  # largest number of differing bits, of 64, betw
 LEAST = 0.88  # least correlation of a pair's pixels
 LEAST_DETAIL = 0.56  # least correlation of its details: pixels minus the mean of the surrounding square, at best shift
 SURROUNDING, SHIFT = 3 / 48, 2 / 48  # half side of that square, and largest shift, as fractions of the side
+LIMIT = (
+    "not found are most copies that were turned by 5 degrees, moved by 2 of 48 pixels or enlarged by 8 % (of 300 faces "
+    "of FER2013 each, 29, 4 and 30 were found)"
+)
 SMALLEST = 48  # pixels; pictures with twice this side or more are averaged in squares first
 COMPARED = 2**21  # hashes compared at once, 16 MB
 PIXELS = 2**21  # pixels converted to float at once, 8 MB

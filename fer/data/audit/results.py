@@ -7,8 +7,9 @@ The keys "twins" and "near_twins" mean exact and near duplicates; files of earli
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fer.metrics.results import MissingClasses
 from fer.system.machine import MachineRecord
-from fer.system.records import MERGED
+from fer.system.records import MERGED, OPTIONAL
 
 SCHEMA = 1  # of audit.json; raise it when a field changes its meaning
 Counts = Mapping[str, int]
@@ -41,11 +42,25 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRule:
-    """The rule of the split, its meaning for these faces, and why the official one does not apply, if so."""
+    """The rule of the split.
+
+    Args:
+        rule: its name.
+        meaning: for these faces.
+        why_not_official: why the official one does not apply, if so.
+        missing: classes without a face in a split.
+        cautions: what makes results on these splits incomparable.
+    """
 
     rule: str
     meaning: str
     why_not_official: str | None
+    missing: MissingClasses | None = field(default=None, metadata=OPTIONAL)
+    cautions: tuple[str, ...] = ()
+
+    def warnings(self) -> list[str]:
+        """Return in words what a reader must know before using the splits."""
+        return [*self.cautions, *(self.missing.in_words() if self.missing else [])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +200,7 @@ class Votes:
     Args:
         answers: label -> answer -> faces with this most frequent answer.
         agreeing: faces whose most frequent answer is the label.
+        tied: faces with several most frequent answers, of which the first column counts; older files lack it.
         outside_the_seven: faces whose most frequent answer is no emotion of the labels.
         without_majority: faces whose most frequent answer has at most half of the votes.
         votes_per_face: the least and the most votes of a face.
@@ -195,6 +211,7 @@ class Votes:
     outside_the_seven: int
     without_majority: int
     votes_per_face: tuple[int, ...]
+    tied: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

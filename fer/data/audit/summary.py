@@ -36,6 +36,7 @@ from fer.data.duplicates import across
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
 from fer.data.readers.ferplus import COLUMN_EMOTIONS
+from fer.data.votes import tied
 from fer.system.machine import MachineRecord
 
 PERCENTILES = (5, 50, 95)
@@ -54,7 +55,13 @@ def counted(findings: Findings, advice: Sequence[Advice], machine: MachineRecord
     return Audit(
         quick=findings.light is None,
         dataset=about(faces),
-        split=SplitRule(rule=split.rule, meaning=split.meaning, why_not_official=split.why or None),
+        split=SplitRule(
+            rule=split.rule,
+            meaning=split.meaning,
+            why_not_official=split.why or None,
+            missing=split.missing,
+            cautions=split.cautions,
+        ),
         classes=class_counts(findings),
         sheets=Sheets(SHEET_SEED, {name: rows_of(faces, indices) for name, indices in findings.sheets.items()}),
         duplicates=duplicate_counts(findings),
@@ -271,6 +278,7 @@ def vote_counts(faces: Faces) -> Votes | None:
         outside_the_seven=int((COLUMN_EMOTIONS[answers] == UNKNOWN).sum()),
         without_majority=int((2 * faces.votes.max(1).astype(np.int64) <= total).sum()),
         votes_per_face=(int(total.min()), int(total.max())),
+        tied=int(tied(faces.votes).sum()),
     )
 
 

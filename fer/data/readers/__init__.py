@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.config.registry import Registry
 from fer.data.cache import cached
-from fer.data.faces import Faces, OnBad
+from fer.data.faces import Faces, OnBad, some
+from fer.data.labels import FERPLUS_EMOTIONS
 from fer.data.readers import csv_file, ferplus, image_folder
 
+CONTEMPT = FERPLUS_EMOTIONS.index("contempt")
 WRAPPERS = 3  # levels of enclosing folders that are searched, as in archive/images/images/train
 READERS: Registry[Any] = Registry("reader")  # classes and modules with the functions of Reader
 
@@ -46,7 +48,9 @@ register_reader("csv")(csv_file)
 register_reader("ferplus")(ferplus)
 
 
-def read(path: Path, *, image_size: int, on_bad: OnBad, cache: Path | None) -> Faces:
+def read(
+    path: Path, *, image_size: int, on_bad: OnBad, cache: Path | None, names: image_folder.Names = image_folder.NO_NAMES
+) -> Faces:
     """Read the faces at ``path`` with the reader that recognises its layout.
 
     Args:
@@ -54,22 +58,47 @@ def read(path: Path, *, image_size: int, on_bad: OnBad, cache: Path | None) -> F
         image_size: side of the faces, in pixels.
         on_bad: "error" raises on the first bad row or file; "skip" leaves it out, and lists it in ``Source.skipped``.
         cache: folder of the cache, or None to parse the files each time.
+        names: class folder, in small letters -> emotion, for folders of other names.
 
     Raises:
         FerError: ``path`` does not exist, no reader recognises its layout, or the data are bad.
     """
-    name, reader, inner = recognise(path)
+    name, reader, inner = recognise(path, names)
     if cache is None or name == "ferplus":  # cache entries have no column for votes
         faces = reader.read(inner, image_size=image_size, on_bad=on_bad)
     else:
-        variant = f"{name} {image_size} {on_bad}"
+        variant = f"{name} {image_size} {on_bad}{sorted(names.items()) if names else ''}"
         faces = cached(
             reader.files(inner), variant, cache, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad)
         )
-    return faces if inner == path else faces.noted(f"read from {inner}")
+    return faces.noted(*([] if inner == path else [f"read from {inner}"]), *_not_read(path, inner, name))
 
 
-def recognise(path: Path) -> tuple[str, Reader, Path]:
+def _not_read(path: Path, inner: Path, name: str) -> list[str]:
+    """Return notes on what lies beside the data that are read: tables without faces, and other data sets."""
+    if not path.is_dir():
+        return []
+    notes = [f"no faces in a table beside the class folders: {problem}" for problem in _lists_beside(inner, name)]
+    others = [] if name == "image_tree" else [inner] if image_folder.recognises(inner) else []
+    for folder in (path, *(parent for parent in inner.parents if path in parent.parents)):
+        if folder != inner:
+            inside = (entry for entry in image_folder.subfolders(folder) if entry != inner)
+            others += [entry for entry in inside if entry not in inner.parents and _holds_data(entry)]
+    if others:
+        shown = some("its class folders" if other == inner else other for other in others)
+        notes.append(f"other data sets there are not read: {shown}; {setting('data.path')} names one of them")
+    return notes
+
+
+def _lists_beside(inner: Path, name: str) -> list[str]:
+    return csv_file.without_pixels(inner) if name == "image_tree" else []
+
+
+def _holds_data(folder: Path) -> bool:
+    return any(reader.recognises(folder) for _, reader in READERS.newest_first())
+
+
+def recognise(path: Path, names: image_folder.Names = image_folder.NO_NAMES) -> tuple[str, Reader, Path]:
     """Return the reader's name, the reader, and the folder inside ``path`` that it reads.
 
     Raises:
@@ -79,16 +108,53 @@ def recognise(path: Path) -> tuple[str, Reader, Path]:
         raise FerError(f"{path}: no such file or folder; expected FER2013 as CSV, archive or folders of pictures")
     inner = path
     for _ in range(WRAPPERS + 1):
-        for name, reader in READERS.newest_first():
-            if reader.recognises(inner):
-                return name, reader, inner
+        if found := _reader_of(inner, names):
+            return *found, inner
         wrapped = _wrapped(inner)
         if wrapped is None:
             break
         inner = wrapped
     raise FerError(
         f"{path}: no data set recognised; expected fer2013.csv, icml_face_data.csv or train.csv (also as .gz, .zip, "
-        f".tar.gz), or folders named by emotion, below train/ val/ test/ or alone"
+        f".tar.gz), or folders named by emotion, below train/ val/ test/ or alone{_folders_seen(inner)}"
+    )
+
+
+def holds_contempt(path: Path, names: image_folder.Names) -> bool:
+    """Return whether ``path`` holds class folders of which one means contempt."""
+    _, reader, inner = recognise(path, names)
+    trees = reader is image_folder or isinstance(reader, image_folder.Named)
+    return trees and CONTEMPT in image_folder.classes_of(inner, names)
+
+
+def _reader_of(folder: Path, names: image_folder.Names) -> tuple[str, Reader] | None:
+    """Return the newest reader that recognises a folder or file, and its name.
+
+    Class folders are read in place of tables that hold no faces.
+    """
+    trees = image_folder.Named(names) if names else image_folder
+    for name, reader in READERS.newest_first():
+        reader = trees if reader is image_folder else reader
+        if not reader.recognises(folder):
+            continue
+        if reader is csv_file and folder.is_dir() and trees.recognises(folder) and csv_file.without_pixels(folder):
+            continue
+        return name, reader
+    return None
+
+
+def _folders_seen(folder: Path) -> str:
+    """Return in words which folders there are instead, and how to say what they mean; empty for a file."""
+    if not folder.is_dir():
+        return ""
+    seen = dict.fromkeys(entry.name for _, entry in image_folder.class_folders(folder))
+    if not seen:
+        return ""
+    numbered = all(name.strip().isdigit() for name in seen)
+    example = f"{{{','.join(f'{name}:EMOTION' for name in list(seen)[:2])},...}}" if numbered else "{FOLDER:EMOTION}"
+    return (
+        f"; it holds the folders {some(seen, 10)}. If each is a class, {setting('data.class_names', example)} says "
+        "which; if one is a data set, name it"
     )
 
 

@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError
-from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some
-from fer.data.labels import EMOTIONS, USAGES
-from fer.system.files import opened
+from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some, split_sizes
+from fer.data.labels import EMOTIONS, OFFICIAL_SIZES, USAGES
+from fer.system.files import POINTER, is_pointer, opened
 
 SIDE = 48  # pixels; FER2013's images are 48x48
 PIXELS = SIDE * SIDE
@@ -68,6 +68,10 @@ class Row:
     usage: bytes
 
 
+class NoFaces(FerError):
+    """A file that is no table of faces, such as a list of pictures."""
+
+
 class Table:
     """The columns read so far; the array of pixels grows in place, so that the peak memory is near its final size."""
 
@@ -98,6 +102,23 @@ def files(path: Path) -> list[Path]:
     return [_choose(path)[0]]
 
 
+def without_pixels(folder: Path) -> list[str]:
+    """Return the problems of a folder's tables if none of them holds faces, such as lists of pictures; else nothing."""
+    problems = []
+    for file in _tables_in(folder):
+        try:
+            with ExitStack() as stack, _sound(file):
+                stream, _ = _open(file, stack)
+                _header(next(_lines(stream, file), b""), file)
+        except NoFaces as problem:
+            problems.append(str(problem))
+        except FerError:
+            return []  # damaged, which its reader reports
+        else:
+            return []
+    return problems
+
+
 def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Faces:
     """Read a table; ``image_size`` is not used, since FER2013's images are 48x48.
 
@@ -118,6 +139,10 @@ def _sound(file: Path) -> Iterator[None]:
         yield
     except DAMAGED as error:
         raise FerError(f"{file}: damaged or incomplete ({error}); download it again") from error
+    except OSError as error:
+        if error.errno is not None:  # of the file system, not of a decoder such as bzip2's
+            raise
+        raise FerError(f"{file}: damaged or incomplete ({error}); download it again") from error
 
 
 def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes: list[str]) -> Faces:
@@ -134,7 +159,7 @@ def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes
     table.images.resize((len(table.rows), PIXELS), refcheck=False)
     official = np.array(table.official, np.int8)
     source = Source(
-        name="fer2013",
+        name=_name(member, official),
         layout=f"table {member}",
         path=str(file),
         labels="fer2013" if columns.emotion is not None else "none",
@@ -149,6 +174,12 @@ def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes
         rows=np.array(table.rows, np.int64),
         source=source,
     )
+
+
+def _name(member: str, official: NDArray[np.int8]) -> str:
+    """Return the data set's name: "fer2013" for a table with its split sizes or with one of its usual names."""
+    whole = split_sizes(official) == OFFICIAL_SIZES
+    return "fer2013" if whole or Path(member).name.lower() in PRECEDENCE else Path(member).stem
 
 
 def _given_by_name(member: str, count: int) -> NDArray[np.int8]:
@@ -209,6 +240,8 @@ def _open(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
     raw = stack.enter_context(opened(file))
     name, magic = file.name.lower(), raw.read(4)
     raw.seek(0)
+    if is_pointer(file):
+        raise NoFaces(f"{file}: {POINTER}")
     kind = "zip" if magic[:2] == b"PK" else "gzip" if magic[:2] == b"\x1f\x8b" else "text"
     expected = "zip" if name.endswith(".zip") else "gzip" if name.endswith((".gz", ".tgz")) else "text"
     if not magic:
@@ -303,7 +336,7 @@ def _header(line: bytes, file: Path) -> Columns:
     names = [name.strip() for name in _split(text)]
     positions = {name.lower(): position for position, name in reversed(list(enumerate(names)))}
     if "pixels" not in positions:
-        raise FerError(f"{file}, line 1: no column 'pixels'; found {some(names) or 'nothing'}"[:400])
+        raise NoFaces(f"{file}, line 1: no column 'pixels'; found {some(names) or 'nothing'}"[:400])
     known = ("pixels", "emotion", "usage")
     return Columns(
         pixels=positions["pixels"],

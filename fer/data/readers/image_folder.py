@@ -1,24 +1,32 @@
 """Reader of image folders: FER2013 or other faces as folders of pictures.
 
 Layouts: ``train/ val/ test/`` or ``images/train images/validation`` with class folders inside, or class folders alone.
-Class folders are recognised by name, in any case and with common synonyms. Files named ``Training_N``, ``PublicTest_N``
-or ``PrivateTest_N`` have their official split by their name.
+Class folders are recognised by name, in any case, with common synonyms, with a number before the name, or by
+``data.class_names``. Files named ``Training_N``, ``PublicTest_N`` or ``PrivateTest_N``, and nothing more, have their
+official split by their name.
 """
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
-from fer.config.errors import FerError
-from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some
-from fer.data.labels import SPLIT_FOLDERS, USAGES, emotion_index
-from fer.data.readers.images import SUFFIXES, PictureError, read_picture
+from fer.config.errors import FerError, setting
+from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some, split_sizes
+from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, OFFICIAL_SIZES, SPLIT_FOLDERS, USAGES, class_index
+from fer.data.readers.images import LARGE, SUFFIXES, PictureError, read_picture
 
-OFFICIAL_NAME = re.compile(r"(training|publictest|privatetest)_\d+", re.IGNORECASE)
+Names = Mapping[str, str]  # folder, in small letters -> emotion, of ``data.class_names``
+NO_NAMES: Names = MappingProxyType({})
+
+# the whole name without its ending; a second download of a file is marked " (1)"
+OFFICIAL_NAME = re.compile(r"(training|publictest|privatetest)_\d+(?: \(\d+\))?(?P<addition>.+)?", re.IGNORECASE)
+
+PHOTOGRAPHS = "are so large that they may be photographs, not faces"
 
 # split sizes of a common copy, whose train folder holds 3,589 images of the official test and val sets
 RESHUFFLED = {0: 28_821, 1: 7_066}
@@ -26,12 +34,13 @@ RESHUFFLED = {0: 28_821, 1: 7_066}
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture file with its label and splits."""
+    """One picture file with its label and splits; ``added`` is whether its name is an official one with an addition."""
 
     path: Path
     target: int
     given: int
     official: int
+    added: bool
 
 
 @dataclass
@@ -41,65 +50,103 @@ class Listing:
     pictures: list[Picture] = field(default_factory=list)
     links: list[Path] = field(default_factory=list)  # broken, or loops
     ignored: list[str] = field(default_factory=list)  # files that are no pictures
-    unknown: list[Path] = field(default_factory=list)  # folders with pictures whose name is no emotion
+    unknown: list[Path] = field(default_factory=list)  # pictures in folders whose name is no emotion
     loose: list[str] = field(default_factory=list)  # pictures outside the class folders, without a label
 
 
-def recognises(path: Path) -> bool:
+@dataclass(frozen=True)
+class Named:
+    """The reader of image folders whose class folders mean what ``names`` says."""
+
+    names: Names
+
+    def recognises(self, path: Path) -> bool:
+        """Return whether ``path`` contains class folders of these names."""
+        return recognises(path, self.names)
+
+    def files(self, path: Path) -> list[Path]:
+        """Return the files that ``read`` would open."""
+        return files(path, self.names)
+
+    def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
+        """Read every picture, see ``read`` of the module."""
+        return read(path, image_size=image_size, on_bad=on_bad, names=self.names)
+
+
+def recognises(path: Path, names: Names = NO_NAMES) -> bool:
     """Return whether ``path`` contains class folders, directly or in split folders."""
-    return path.is_dir() and any(emotion_index(folder.name) is not None for _, folder in _class_folders(path))
+    return path.is_dir() and bool(classes_of(path, names))
 
 
-def files(path: Path) -> list[Path]:
+def classes_of(path: Path, names: Names) -> set[int]:
+    """Return the indices in ``FERPLUS_EMOTIONS`` of the class folders in a folder, directly or in split folders."""
+    found = (class_index(folder.name, names) for _, folder in class_folders(path))
+    return {index for index in found if index is not None}
+
+
+def files(path: Path, names: Names = NO_NAMES) -> list[Path]:
     """Return the files that ``read`` would open."""
-    return [picture.path for picture in _list(path).pictures]
+    return [picture.path for picture in _list(path, names).pictures]
 
 
-def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
-    """Read every picture in the class folders as (image_size, image_size) grey.
+def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error", names: Names = NO_NAMES) -> Faces:
+    """Read every picture in the class folders as (image_size, image_size) grey; contempt is an eighth class.
 
     Raises:
         FerError: no picture; with ``on_bad="error"`` a class folder with an unknown name or an unreadable picture.
     """
-    listing, bad = _list(path), BadRows(on_bad)
-    for link in listing.links:
-        bad.add(link, "is a broken link or a loop of links")
-    for folder in listing.unknown:
-        bad.add(folder, "is no emotion's folder; expected names such as angry, disgust, fear, happy, sad")
+    listing, bad = _list(path, names), BadRows(on_bad)
+    _report_faults(listing, bad)
     if not listing.pictures:
         raise FerError(f"{path}: holds no pictures in its class folders")
     images = np.empty((len(listing.pictures), image_size, image_size), np.uint8)
     kept: list[int] = []
-    stretched = 0
+    sizes: list[tuple[int, int]] = []
     for index, picture in enumerate(listing.pictures):
         try:
-            images[len(kept)], was_stretched = read_picture(picture.path, image_size)
+            images[len(kept)], size = read_picture(picture.path, image_size)
         except PictureError as error:
             bad.add(picture.path, str(error))
             continue
         kept.append(index)
-        stretched += was_stretched
+        sizes.append(size)
     if not kept:
         raise FerError(f"{path}: none of its {len(listing.pictures)} pictures could be read; first: {bad.messages[0]}")
     pictures = [listing.pictures[index] for index in kept]
+    targets = np.array([picture.target for picture in pictures], np.int8)
+    official = np.array([picture.official for picture in pictures], np.int8)
     return Faces(
         images=images[: len(kept)],
-        targets=np.array([picture.target for picture in pictures], np.int8),
-        official=np.array([picture.official for picture in pictures], np.int8),
+        targets=targets,
+        official=official,
         given=np.array([picture.given for picture in pictures], np.int8),
         rows=np.array(kept, np.int64),
+        classes=FERPLUS_EMOTIONS if (targets >= len(EMOTIONS)).any() else EMOTIONS,
         source=Source(
-            name="fer2013" if all(picture.official != UNKNOWN for picture in pictures) else path.resolve().name,
+            name="fer2013" if split_sizes(official) == OFFICIAL_SIZES else path.resolve().name,
             layout="image tree",
             path=str(path),
             labels="folder names",
-            notes=_notes(listing, stretched),
+            notes=(*_notes(listing), *_size_notes(pictures, sizes)),
             skipped=tuple(bad.messages),
         ),
     )
 
 
-def _notes(listing: Listing, stretched: int) -> tuple[str, ...]:
+def _report_faults(listing: Listing, bad: BadRows) -> None:
+    for link in listing.links:
+        bad.add(link, "is a broken link or a loop of links")
+    for picture in listing.unknown:
+        folder = picture.parent.name
+        naming = setting("data.class_names", f"{{{folder}:happy}}")
+        bad.add(
+            picture,
+            f"is in {folder!r}, no emotion's folder; expected names such as angry, disgust, fear, happy, sad, or "
+            f"{naming} where it means happy",
+        )
+
+
+def _notes(listing: Listing) -> list[str]:
     notes = []
     if listing.ignored:
         notes.append(f"{len(listing.ignored)} files are no pictures and were ignored: {some(listing.ignored)}")
@@ -107,55 +154,76 @@ def _notes(listing: Listing, stretched: int) -> tuple[str, ...]:
         notes.append(
             f"{len(listing.loose)} pictures are outside the class folders and were ignored: {some(listing.loose)}"
         )
-    if stretched:
-        notes.append(f"{stretched} pictures are not square and were stretched")
+    if added := [picture.path.name for picture in listing.pictures if picture.added]:
+        notes.append(
+            f"{len(added):,} files have an official name with an addition, as changed copies have: {some(added, 2)}; "
+            "they have no official split"
+        )
     sizes = {split: sum(picture.given == split for picture in listing.pictures) for split in RESHUFFLED}
     if sizes == RESHUFFLED:
         notes.append("28,821 + 7,066 is not the official split: its train folder holds official test images")
-    return tuple(notes)
+    return notes
 
 
-def _class_folders(path: Path) -> Iterator[tuple[int, Path]]:
+def _size_notes(pictures: list[Picture], sizes: list[tuple[int, int]]) -> list[str]:
+    """Return notes on the pictures that were stretched, and on those so large that they may be whole photographs."""
+    notes = []
+    if stretched := sum(width != height for width, height in sizes):
+        notes.append(f"{stretched} pictures are not square and were stretched")
+    large = [picture.path for picture, size in zip(pictures, sizes, strict=True) if min(size) >= LARGE]
+    if large:
+        notes.append(
+            f"{len(large):,} of {len(pictures):,} pictures {PHOTOGRAPHS} (from {LARGE} pixels on): {some(large, 2)}; "
+            "each was reduced whole, so that a small face in it is lost: find and cut out the faces first, as "
+            "fer predict does"
+        )
+    return notes
+
+
+def class_folders(path: Path) -> Iterator[tuple[int, Path]]:
     """Yield (split, class folder); the split is ``UNKNOWN`` without split folders."""
-    for folder in _subfolders(path):
+    for folder in subfolders(path):
         split = SPLIT_FOLDERS.get(folder.name.lower())
         if split is None:
             yield UNKNOWN, folder
         else:
-            yield from ((split, inner) for inner in _subfolders(folder))
+            yield from ((split, inner) for inner in subfolders(folder))
 
 
-def _subfolders(path: Path) -> list[Path]:
+def subfolders(path: Path) -> list[Path]:
+    """Return the folders in a folder that are not hidden, sorted."""
     return sorted(entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_dir())
 
 
-def _list(path: Path) -> Listing:
+def _list(path: Path, names: Names) -> Listing:
     """List all files; folders inside class folders are not entered, so that a loop of links cannot trap the search."""
     listing = Listing()
-    parents = [path, *(folder for folder in _subfolders(path) if folder.name.lower() in SPLIT_FOLDERS)]
+    parents = [path, *(folder for folder in subfolders(path) if folder.name.lower() in SPLIT_FOLDERS)]
     for outside in sorted(entry for parent in parents for entry in parent.iterdir()):
         if _is_broken_link(outside):
             listing.links.append(outside)
-        elif outside.name.lower().endswith(SUFFIXES) and outside.is_file():
+        elif _named_as_picture(outside.name) and outside.is_file():
             listing.loose.append(outside.name)
-    for split, folder in _class_folders(path):
-        target = emotion_index(folder.name)
+    for split, folder in class_folders(path):
+        target = class_index(folder.name, names)
+        if target is None:
+            listing.unknown += _pictures_in(folder)
+            continue
         with os.scandir(folder) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
-        if target is None:
-            if _holds_pictures(folder):
-                listing.unknown.append(folder)
-            continue
         for entry in ordered:
             _add(entry, target, split, listing)
     return listing
 
 
-def _holds_pictures(folder: Path) -> bool:
-    """Return whether a folder or one of its subfolders contains pictures."""
-    return any(
-        entry.name.lower().endswith(SUFFIXES) for inner in (folder, *_subfolders(folder)) for entry in inner.iterdir()
-    )
+def _named_as_picture(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures in a folder and its subfolders."""
+    inside = (entry for inner in (folder, *subfolders(folder)) for entry in sorted(inner.iterdir()))
+    return [entry for entry in inside if _named_as_picture(entry.name)]
 
 
 def _is_broken_link(path: Path) -> bool:
@@ -166,9 +234,10 @@ def _add(entry: os.DirEntry[str], target: int, split: int, listing: Listing) -> 
     path = Path(entry.path)
     if _is_broken_link(path):
         listing.links.append(path)
-    elif not entry.name.lower().endswith(SUFFIXES) or not entry.is_file():
+    elif not _named_as_picture(entry.name) or not entry.is_file():
         listing.ignored.append(entry.name)
     else:
-        name = OFFICIAL_NAME.match(entry.name)
-        official = USAGES[name.group(1).lower()] if name else UNKNOWN
-        listing.pictures.append(Picture(path, target, split, official))
+        name = OFFICIAL_NAME.fullmatch(path.stem)
+        added = name is not None and name["addition"] is not None
+        official = USAGES[name[1].lower()] if name and not added else UNKNOWN
+        listing.pictures.append(Picture(path, target, split, official, added))

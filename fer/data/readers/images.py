@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
-from fer.system.files import opened, why
+from fer.system.files import LFS, POINTER, opened, why
 
+LARGE = 400  # pixels; the shorter side of a picture that is rarely a cut-out face
 MOST_PIXELS = 50_000_000  # larger than any face crop of a camera; Pillow only warns below 179 million
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 # what is decoded, whatever a file's name says: PostScript, for one, would start Ghostscript
@@ -24,17 +25,17 @@ class PictureError(Exception):
     """A file that cannot be read as a face; the message states the reason without the path."""
 
 
-def read_picture(path: Path, image_size: int) -> tuple[NDArray[np.uint8], bool]:
-    """Return a picture as (image_size, image_size) uint8 grey, and whether it had to be stretched to a square.
+def read_picture(path: Path, image_size: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Return a picture as (image_size, image_size) uint8 grey, and its width and height in the file, in pixels.
 
     Raises:
         PictureError: see ``read_grey``.
     """
     grey = read_grey(path)
-    stretched = grey.width != grey.height
+    size = grey.size
     if grey.size != (image_size, image_size):
         grey = grey.resize((image_size, image_size), Image.Resampling.BILINEAR)  # Pillow's filters antialias
-    return np.asarray(grey), stretched
+    return np.asarray(grey), size
 
 
 def read_grey(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
@@ -90,16 +91,18 @@ def _picture(stream: IO[bytes]) -> ImageFile.ImageFile:
     """
     Image.init()  # registers the formats, once
     stream.seek(0)
-    beginning = stream.read(16)
+    beginning = stream.read(len(LFS))
     stream.seek(0)
     if not beginning:
         raise PictureError("is empty (0 bytes)")
     for name in FORMATS:
         factory, accepts = Image.OPEN[name]
-        if accepts is not None and accepts(beginning) is True:
+        if accepts is not None and accepts(beginning[:16]) is True:
             return factory(stream, "")
     if beginning[4:12] in HEIC:
         raise PictureError("HEIC is not decoded; convert it to JPEG first, such as with Pillow and pillow-heif")
+    if beginning == LFS:
+        raise PictureError(POINTER)
     raise PictureError("not a readable picture; expected JPEG, PNG, BMP, GIF, WebP, TIFF or PNM")
 
 

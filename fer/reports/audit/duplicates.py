@@ -7,6 +7,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fer.data.audit.inspection import Findings, present
+from fer.data.audit.near_duplicates import LIMIT
 from fer.data.audit.results import Audit, Classes, Counts, Duplicates, Near
 from fer.reports import figures, html
 from fer.reports.html import joined, paragraph, tag
@@ -99,7 +100,7 @@ def near_duplicates(found: Findings, facts: Audit) -> Markup:
         f"correlate by at least {counts.least_correlation} and their fine details by at least "
         f"{counts.least_detail}. A group joins all pictures that are linked by such pairs; photographs taken in "
         "one sitting may be among them. Below the pictures: the correlation with the first picture of the group, the "
-        "labels, and the rows in the data set; near_twins.csv lists all groups.",
+        "labels, and the rows in the data set; near_twins.csv lists all groups. The search has a limit: " + LIMIT + ".",
         class_="soft",
     )
     conflicting = found.near_conflicting

@@ -16,11 +16,13 @@ from PIL import Image
 from fer.data.audit.inspection import Findings, Light, present
 from fer.data.audit.results import Audit, Classes
 from fer.data.labels import EMOTIONS, SPLITS
+from fer.data.readers.image_folder import PHOTOGRAPHS
 from fer.reports import figures, html, plotting
 from fer.reports.audit import doubtful, duplicates
 from fer.reports.audit.duplicates import by_label, conflicts, count_with_share, largest, rows_in_words, share, shrunk
 from fer.reports.html import Section, card, joined, paragraph, tag
 from fer.reports.theme import PAPER
+from fer.system.text import sentence
 
 ACROSS = 8  # faces in a row of a class's sheet
 ENLARGED = 2  # factor by which a sheet's file enlarges each pixel
@@ -179,6 +181,8 @@ def warnings(facts: Audit) -> list[str]:
     classes, dataset = facts.classes, facts.dataset
     if why := facts.split.why_not_official:
         messages.append(f"The official split does not apply: {why}. Shown instead: {facts.split.meaning}.")
+    messages += [sentence(words) for words in facts.split.warnings()]
+    messages += [sentence(note) for note in dataset.notes if PHOTOGRAPHS in note]
     if unlabelled := classes.total.get("unlabelled"):
         messages.append(f"{unlabelled:,} of {classes.n:,} faces have no label.")
     empty = [label for label in EMOTIONS if not classes.total[label]]

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Mapping
 
+from fer.data.audit.near_duplicates import LIMIT
 from fer.data.audit.results import Audit, Classes, Counts, LightSpan, Percentiles, Suggested, WithoutFace
 from fer.data.audit.suggestions import EXCLUDE
 from fer.system.text import text_table
@@ -21,6 +22,7 @@ def summary(facts: Audit) -> str:
     ]
     if split.why_not_official:
         lines.append(f"       the official split does not apply: {split.why_not_official}")
+    lines += [f"*** {warning} ***" for warning in split.warnings()]
     lines += [f"note:  {note}" for note in dataset.notes]
     if dataset.skipped:
         lines.append(f"skipped: {len(dataset.skipped):,} bad rows or files, listed in audit.json")
@@ -54,6 +56,7 @@ def findings(facts: Audit) -> list[str]:
             f"FER+ votes:  the most frequent answer equals the label of {100 * votes.agreeing / facts.classes.n:.1f} % "
             f"of the faces; for {votes.outside_the_seven:,} faces it is none of the seven emotions"
         )
+        lines.append(f"{INDENT}{votes.tied:,} faces have several most frequent answers: the first column counts")
     return [*lines, *light(facts.light or {}), *doubts(facts), *advised(facts.advice)]
 
 
@@ -96,11 +99,12 @@ def near_findings(facts: Audit) -> list[str]:
     if (near := facts.near_duplicates) is None:
         return []
     if not near.all.groups:
-        return ["near duplicates: none"]
+        return [f"near duplicates: none; {LIMIT}"]
     return [
         f"near duplicates: {near.all.pictures:,} different pictures of {near.all.groups:,} photographs; in "
         f"{near.all.conflicting_groups:,} groups the labels conflict",
         *(f"{INDENT}{line} have one in train, and no exact one" for line in overlaps(facts, near.splits)),
+        f"{INDENT}{LIMIT}",
     ]
 
 
