@@ -43,6 +43,7 @@ from fer.runs.stored import resume_line
 from fer.system import machine
 from fer.system.files import read_history, why
 from fer.system.records import read
+from fer.system.signals import raise_dropped
 from fer.system.text import clock
 from fer.training import device, profiler, time_budget, trainers
 from fer.training.callbacks import checkpointing
@@ -177,6 +178,7 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
     signals.stop()
     status.enter(folder, "scoring")
     results, scored = finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=origin.command)
+    raise_dropped()
     show(settings, folder, data, results, scored, origin.changes)
     return results
 

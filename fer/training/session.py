@@ -61,7 +61,8 @@ def working_in(folder: Path, *, resumed: bool) -> Iterator[None]:
         before = status.read(folder)
         status.write(folder, status.running(status.in_words(folder)))
         try:
-            yield
+            with signals.kept():
+                yield
         except BaseException as error:
             raised = _translated(error, folder)
             _conclude(folder, raised, before, made, lock)
@@ -101,6 +102,21 @@ def _occupied(folder: Path) -> str:
     other = status.in_words(folder) or "its process has not said which it is"
     path = shown(folder)
     return f"{path}: another process works in this folder ({other}); wait for its end, or choose another folder"
+
+
+def refuse_unsaved(folder: Path, given: str) -> None:
+    """Raise if a run that is to be resumed has no checkpoint.
+
+    Raises:
+        FerError: naming what became of the run.
+    """
+    if any((folder / name).exists() for name in CHECKPOINTS):
+        return
+    if status.is_running(folder):
+        raise FerError(_occupied(folder))
+    words = status.in_words(folder)
+    before = f" ({words})" if words else ""
+    raise FerError(f"resume={given}: no checkpoint was written{before}; begin again with the run's first command")
 
 
 def _refuse_used(folder: Path) -> None:

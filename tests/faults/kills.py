@@ -77,9 +77,8 @@ def lost(ended: Ended, out: Path) -> str:
     epochs = ended.said.count("wrote last.ckpt")
     if epochs and left["last"]["epoch"] < epochs - 1:
         return f"last.ckpt is of epoch {left['last']['epoch']}, {epochs} were written"
-    if "last" in left and "best" not in left:
-        return "last.ckpt names a best epoch whose file is missing"
-    return ""
+    named = left["last"]["callbacks"]["Saver"]["best_epoch"] if "last" in left else -1
+    return "last.ckpt names a best epoch whose file is missing" if named >= 0 and "best" not in left else ""
 
 
 def wrong_resumed(out: Path, whole: Path) -> str:
