@@ -8,7 +8,6 @@ has a timeline and a page of its own. ``--webcam 0`` predicts what a camera sees
 import argparse
 import contextlib
 import itertools
-import json
 import logging
 import os
 import sys
@@ -21,7 +20,7 @@ from fer.config.command import Grammar, command
 from fer.config.errors import FerError, in_one_line
 from fer.system.files import new_file
 from fer.system.terminal import Line, bar, is_live, shown
-from fer.system.text import clock, plural
+from fer.system.text import clock, json_line, plural
 
 if TYPE_CHECKING:
     from fer.inference.crop import Box
@@ -217,7 +216,7 @@ class Session:
         if self.writer is not None:
             self.writer.write(found)
         elif self.arguments.json:
-            print(json.dumps(found, ensure_ascii=False), flush=True)
+            print(json_line(found), flush=True)
         elif "frame" not in found:
             self.line.clear()
             print("\n".join(map(in_one_line, in_words(found, self.coverage))), flush=True)

@@ -1,4 +1,4 @@
-"""Strategies of hypothesis that damage sound files: bytes, numbers and words of any format, values of nested records."""
+"""Strategies of hypothesis that damage sound files: bytes, numbers and words of any format, values of records."""
 
 import copy
 from collections.abc import Callable
@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 MOST_CHANGES, LONGEST = 4, 24  # of one input; bytes that are inserted
 # texts that readers of numbers, tables, JSON and YAML take in different ways
 WORDS = [
-    b"", b"0", b"-1", b"256", b"65541", b"4294967301", b"18446744073709551616", b"9" * 40, b"1e999", b"-1e999", b"1e-999",
-    b"NaN", b"nan", b"Infinity", b"1_0", b"0x10", b"+1", b"1.5", b"1,5", "\u0663".encode(), "\u00b2".encode(),
-    "\u202e".encode(), b"\xff\xfe", b"\xef\xbb\xbf", b"\x00", b"\r", b"\n", b"\r\n", b"\x1a", b"\x1b[2J", b"\"", b"'", b",",
-    b";", b"\t", b":", b"{", b"}", b"[", b"]", b"null", b"true", b"*a", b"&a", b"!!python/name:os.system", b"${oc.env:HOME}",
-    b"../../x", b"/", b"\\", b"-", b"#", b"%", b"---\n", b"\xed\xa0\x80", b"\xc3",
+    b"", b"0", b"-1", b"256", b"65541", b"4294967301", b"18446744073709551616", b"9" * 40, b"1e999", b"-1e999",
+    b"1e-999", b"NaN", b"nan", b"Infinity", b"1_0", b"0x10", b"+1", b"1.5", b"1,5", "\u0663".encode(),
+    "\u00b2".encode(), "\u202e".encode(), b"\xff\xfe", b"\xef\xbb\xbf", b"\x00", b"\r", b"\n", b"\r\n", b"\x1a",
+    b"\x1b[2J", b"\"", b"'", b",", b";", b"\t", b":", b"{", b"}", b"[", b"]", b"null", b"true", b"*a", b"&a",
+    b"!!python/name:os.system", b"${oc.env:HOME}", b"../../x", b"/", b"\\", b"-", b"#", b"%", b"---\n",
+    b"\xed\xa0\x80", b"\xc3",
 ]  # fmt: skip
 NUMBERS = [
-    0, -1, 1, 2**31, 2**63, 2**64, -(2**63) - 1, 10**40, 0.5, -0.0, 1e308, 1e-320, float("nan"), float("inf"), float("-inf"),
+    0, -1, 1, 2**31, 2**63, 2**64, -(2**63) - 1, 10**40, 0.5, -0.0, 1e308, 1e-320, float("nan"), float("inf"),
+    float("-inf"),
 ]  # fmt: skip
 
 

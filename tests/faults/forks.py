@@ -72,14 +72,14 @@ class Child:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    def end(self) -> Ended:
+    def end(self, most: float = LONGEST_S) -> Ended:
         """Wait for the end; a child that hangs is killed, and raises.
 
         Raises:
-            TimeoutError: the child took longer than ``LONGEST_S``.
+            TimeoutError: the child took longer than ``most`` seconds.
         """
-        self.wait_for(None, LONGEST_S - (time.monotonic() - self.began))
-        hangs = time.monotonic() - self.began >= LONGEST_S
+        self.wait_for(None, most - (time.monotonic() - self.began))
+        hangs = time.monotonic() - self.began >= most
         if hangs:
             self.send(signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
@@ -105,6 +105,6 @@ def _work(act: Callable[[Callable[[str], None]], int], pipe: int, log: Path) -> 
         leave(code)
 
 
-def run(act: Callable[[Callable[[str], None]], int], log: Path) -> Ended:
+def run(act: Callable[[Callable[[str], None]], int], log: Path, most: float = LONGEST_S) -> Ended:
     """Fork a child and wait for its end."""
-    return Child(act, log).end()
+    return Child(act, log).end(most)

@@ -30,7 +30,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import fer
-from fer import share
 from fer.config.errors import FerError
 from fer.data import exclude
 from fer.data.faces import Faces
@@ -38,12 +37,12 @@ from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS
 from fer.data.readers import ferplus
 from fer.data.readers import read as read_faces
 from fer.metrics import results
-from fer.models import checkpoints, safetensors
+from fer.models import checkpoints
 from fer.runs import load, predictions, stored
 from fer.runs.run_folder import configuration_of
 
 from .damage import mutated, nearby, restructured
-from .forks import run as forked
+from .forks import Child
 from .table import Row, measured
 
 EXPECTED = "a result, or one line that says what is wrong; in 10 s and 1 GB"
@@ -51,6 +50,7 @@ BATCH = 500  # inputs of a child
 LONGEST_S, MOST_BYTES = 10, 1 << 30  # of an input
 LONGEST_LINE = 1500  # characters of a message
 SIDE = 48
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "format_1"
 
 
 class Slow(BaseException):
@@ -91,29 +91,38 @@ def fuzzed(folder: Path, run: Path, count: int, seed: int = 0, names: tuple[str,
         base.mkdir(parents=True)
         each.base(base)
         with measured(Row(f"damaged {each.name}", EXPECTED)) as row:
-            for batch, start in enumerate(range(0, count, BATCH)):
-                _batch(row, each, base, min(BATCH, count - start), 1000 * seed + batch)
+            waiting = [
+                (1000 * seed + batch, min(BATCH, count - start)) for batch, start in enumerate(range(0, count, BATCH))
+            ]
+            running: list[Batch] = []
+            while waiting or running:
+                while waiting and len(running) < (os.cpu_count() or 1):
+                    running.append(Batch(each, base, *waiting.pop(0)))
+                running.pop(0).count_in(row)
         yield row
 
 
-def _batch(row: Row, each: Format, base: Path, count: int, seed: int) -> None:
-    work = base.parent / f"batch{seed}"
-    ended = forked(lambda report: _inputs(report, each, base, work, count, seed), work.with_suffix(".log"))
-    counts: dict[str, int] = {}
-    failures = []
-    for line in ended.said:
-        kind, _, text = line.partition(" ")
-        if kind == "failed":
-            failures.append(json.loads(text))
-        else:
-            counts[kind] = int(text)
-    if ended.code != 0:
-        failures.append(f"the process ended with {ended.code}: {ended.output[-500:]}")
-    row.tried += counts.get("tried", 0)
-    row.failures += [f"seed {seed}: {failure}" for failure in failures]
-    row.add("refused", counts.get("refused", 0))
-    row.facts["most MB"] = max(row.facts.get("most MB", 0), counts.get("mb", 0))
-    shutil.rmtree(work, ignore_errors=True)
+class Batch:
+    """A forked child that tries some inputs of a format."""
+
+    def __init__(self, each: Format, base: Path, seed: int, count: int) -> None:
+        self.seed, self.work = seed, base.parent / f"batch{seed}"
+        self.child = Child(
+            lambda report: _inputs(report, each, base, self.work, count, seed), self.work.with_suffix(".log")
+        )
+
+    def count_in(self, row: Row) -> None:
+        """Wait for the end, and add the counts to a row."""
+        ended = self.child.end(BATCH * LONGEST_S)
+        counts = {kind: int(text) for kind, _, text in (line.partition(" ") for line in ended.said) if kind != "failed"}
+        failures = [json.loads(line.partition(" ")[2]) for line in ended.said if line.startswith("failed ")]
+        if ended.code != 0:
+            failures.append(f"the process ended with {ended.code}: {ended.output[-500:]}")
+        row.tried += counts.get("tried", 0)
+        row.failures += [f"seed {self.seed}: {failure}" for failure in failures]
+        row.add("refused", counts.get("refused", 0))
+        row.facts["most MB"] = max(row.facts.get("most MB", 0), counts.get("mb", 0))
+        shutil.rmtree(self.work, ignore_errors=True)
 
 
 def _inputs(report: Callable[[str], None], each: Format, base: Path, work: Path, count: int, seed: int) -> int:
@@ -476,20 +485,13 @@ def _use_network(file: Path) -> object:
     return model
 
 
-def _shared(run: Path) -> Callable[[Path], None]:
-    def base(folder: Path) -> None:
-        code = share.main([str(run / "checkpoints" / "best.ckpt"), "--out", str(folder / "shared")])
-        assert code == 0
-        (file,) = (folder / "shared").glob(f"*{safetensors.SUFFIX}")
-        file.rename(folder / "x.safetensors")
-        shutil.rmtree(folder / "shared")
-
-    return base
+def _shared(folder: Path) -> None:
+    shutil.copy(FIXTURES / "shared.safetensors", folder)
 
 
 def _damage_shared(data: st.DataObject, folder: Path) -> None:
     """Change the bytes of a file, or values of its header, or of the description in the header."""
-    file = folder / "x.safetensors"
+    file = folder / "shared.safetensors"
     contents = file.read_bytes()
     if data.draw(st.integers(0, 2)) == 0:
         file.write_bytes(mutated(data, contents))
@@ -517,7 +519,7 @@ def formats(run: Path) -> list[Format]:
         Format("audit.csv", _suggestions, _damage_file("audit.csv"), _use_suggestions),
         Format("predictions.csv", _copied(run, "predictions.csv"), _damage_predictions, _use_predictions),
         Format("checkpoint", _copied(run, "checkpoints/best.ckpt"), _damage_checkpoint, _use_network),
-        Format("safetensors", _shared(run), _damage_shared, lambda folder: _use_network(folder / "x.safetensors")),
+        Format("safetensors", _shared, _damage_shared, lambda folder: _use_network(folder / "shared.safetensors")),
         Format(".hydra", _copied(run, *OF_RUN), _damage_hydra, _use_run),
         Format("metrics.json", _copied(run, *OF_RUN), _damage_metrics, _use_metrics),
     ]
