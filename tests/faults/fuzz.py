@@ -39,7 +39,6 @@ from fer.data.readers import read as read_faces
 from fer.metrics import results
 from fer.models import checkpoints
 from fer.runs import load, predictions, stored
-from fer.runs.run_folder import configuration_of
 
 from .damage import mutated, nearby, restructured
 from .forks import Child
@@ -380,6 +379,22 @@ OF_RUN = (
     ".hydra/overrides.yaml",
     ".hydra/hydra.yaml",
 )
+SECTIONS = ("model", "loss", "optimizer", "scheduler", "seed", "monitor")  # YAML is slow to read, so that there are few
+
+
+def _run(run: Path) -> Callable[[Path], None]:
+    """Return a function that copies what a comparison reads of a run, with a short configuration."""
+
+    def base(folder: Path) -> None:
+        _copied(run, *OF_RUN)(folder)
+        config, hydra = (folder / ".hydra" / name for name in ("config.yaml", "hydra.yaml"))
+        held = yaml.load(config.read_bytes(), yaml.CSafeLoader)
+        config.write_text(yaml.safe_dump({name: held[name] for name in SECTIONS}))
+        held = yaml.load(hydra.read_bytes(), yaml.CSafeLoader)["hydra"]
+        short = {"overrides": held["overrides"], "runtime": {"choices": held["runtime"]["choices"]}}
+        hydra.write_text(yaml.safe_dump({"hydra": short}))
+
+    return base
 
 
 def _use_predictions(folder: Path) -> object:
@@ -409,14 +424,9 @@ def _damage_hydra(data: st.DataObject, folder: Path) -> None:
 
 
 def _use_run(folder: Path) -> object:
-    """Read a run as a comparison does, and its command line as ``resume=`` does."""
+    """Read a run's command line as ``resume=`` does, or the run as a comparison does."""
     with contextlib.suppress(FerError):
         stored.overrides(folder, [])
-    with contextlib.suppress(FerError):
-        stored.choices(folder)
-    with contextlib.suppress(FerError):
-        configuration_of(folder)
-    stored.resume_line(folder, folder)
     return load.load(folder)
 
 
@@ -520,8 +530,8 @@ def formats(run: Path) -> list[Format]:
         Format("predictions.csv", _copied(run, "predictions.csv"), _damage_predictions, _use_predictions),
         Format("checkpoint", _copied(run, "checkpoints/best.ckpt"), _damage_checkpoint, _use_network),
         Format("safetensors", _shared, _damage_shared, lambda folder: _use_network(folder / "shared.safetensors")),
-        Format(".hydra", _copied(run, *OF_RUN), _damage_hydra, _use_run),
-        Format("metrics.json", _copied(run, *OF_RUN), _damage_metrics, _use_metrics),
+        Format(".hydra", _run(run), _damage_hydra, _use_run),
+        Format("metrics.json", _run(run), _damage_metrics, _use_metrics),
     ]
 
 
