@@ -44,6 +44,7 @@ from fer.system import machine
 from fer.system.files import read_history, why
 from fer.system.records import read
 from fer.system.signals import raise_dropped
+from fer.system.terminal import shown
 from fer.system.text import clock
 from fer.training import device, profiler, time_budget, trainers
 from fer.training.callbacks import checkpointing
@@ -102,9 +103,10 @@ def _remedy(settings: TrainSettings, folder: Path) -> str:
     if not settings.trainer.halve_batch_on_oom:
         return f"{lower}, or set trainer.halve_batch_on_oom=true"
     if _begun(folder):
+        resume = resume_line(folder, shown(folder))
         return (
             "trainer.halve_batch_on_oom halves only before the first checkpoint, since a run has one batch size; begin "
-            f"a new run with data.batch_size={max(1, int(size) // 2)}, or free memory and {resume_line(folder, folder)}"
+            f"a new run with data.batch_size={max(1, int(size) // 2)}, or free memory and {resume}"
         )
     return lower
 

@@ -6,6 +6,7 @@ Run by ``make faults``, from a parent that has imported everything and started n
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -25,6 +26,8 @@ from .table import Row, filled
 def main() -> int:
     """Try the faults that are asked for; return 0 if all held."""
     asked = _arguments().parse_args()
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends with the rows so far
     folder = Path(tempfile.mkdtemp(prefix="faults_"))
     quick = Path(tempfile.mkdtemp(prefix="faults_", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     os.environ.pop("FER_DATA", None)

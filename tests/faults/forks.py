@@ -93,6 +93,7 @@ class Child:
 def _work(act: Callable[[Callable[[str], None]], int], pipe: int, log: Path) -> None:
     """Do a child's work, and end without the parent's clean-up."""
     code, leave = 99, os._exit
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with open(log, "ab", buffering=0) as stream:
             os.dup2(stream.fileno(), 1)

@@ -1,11 +1,12 @@
 """The table of faults: a row for each, printed and written as soon as it is counted."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from fer.system.files import write_json
 
 SHOWN = 5  # failures that are printed of a row
 
@@ -46,12 +47,17 @@ class Row:
         self.facts[fact] = self.facts.get(fact, 0) + number
 
 
+_begun: list[Row] = []  # rows whose tries are not complete
+
+
 @contextmanager
 def measured(row: Row) -> Iterator[Row]:
     """Measure the seconds of a row."""
     began = time.monotonic()
+    _begun.append(row)
     try:
         yield row
+        _begun.remove(row)
     finally:
         row.seconds = round(time.monotonic() - began, 1)
 
@@ -60,14 +66,29 @@ def filled(makers: Iterable[Callable[[], Iterable[Row]]], file: Path, about: dic
     """Return the rows of functions, called one after the other; the file holds those so far, also when interrupted."""
     rows: list[Row] = []
     print(f"{'tried':>7} {'held':>7} {'s':>6}  fault", flush=True)
-    for make in makers:
-        for row in make():
-            rows.append(row)
-            facts = ", ".join(f"{name} {number:,g}" for name, number in row.facts.items())
-            print(f"{row.tried:>7,} {row.held:>7,} {row.seconds:>6.0f}  {row.fault}" + (f" ({facts})" if facts else ""))
-            for failure in row.failures[:SHOWN]:
-                print(f"{'':>24}FAILED {failure[:400]}")
-            print(end="", flush=True)
-            entries = [asdict(row) | {"held": row.held} for row in rows]
-            file.write_text(json.dumps(about | {"rows": entries}, indent=1) + "\n")
+    try:
+        for make in makers:
+            for row in make():
+                rows.append(row)
+                _show(row)
+                _write(rows, file, about)
+    finally:
+        for row in _begun:  # interrupted within
+            row.fault += " (interrupted)"
+            _show(row)
+        _write([*rows, *_begun], file, about)
+        _begun.clear()
     return rows
+
+
+def _show(row: Row) -> None:
+    facts = ", ".join(f"{name} {number:,g}" for name, number in row.facts.items())
+    print(f"{row.tried:>7,} {row.held:>7,} {row.seconds:>6.0f}  {row.fault}" + (f" ({facts})" if facts else ""))
+    for failure in row.failures[:SHOWN]:
+        print(f"{'':>24}FAILED {failure[:400]}")
+    print(end="", flush=True)
+
+
+def _write(rows: list[Row], file: Path, about: dict[str, str]) -> None:
+    entries = [asdict(row) | {"held": row.held} for row in rows]
+    write_json(file, about | {"rows": entries})
