@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from PIL import Image
@@ -40,7 +40,7 @@ from fer.metrics import results
 from fer.models import checkpoints
 from fer.runs import load, predictions, stored
 
-from .damage import mutated, nearby, restructured
+from .damage import mutated, nearby, restructured, values
 from .forks import Child
 from .table import Row, measured
 
@@ -49,6 +49,7 @@ BATCH = 500  # inputs of a child
 LONGEST_S, MOST_BYTES = 10, 1 << 30  # of an input
 LONGEST_LINE = 1500  # characters of a message
 SIDE = 48
+PHASES = (Phase.generate, Phase.shrink)
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "format_1"
 
 
@@ -83,6 +84,7 @@ def fuzzed(folder: Path, run: Path, count: int, seed: int = 0, names: tuple[str,
         seed: of the inputs.
         names: formats; empty for all.
     """
+    _warm()
     for each in formats(run):
         if names and each.name not in names:
             continue
@@ -99,6 +101,11 @@ def fuzzed(folder: Path, run: Path, count: int, seed: int = 0, names: tuple[str,
                     running.append(Batch(each, base, *waiting.pop(0)))
                 running.pop(0).count_in(row)
         yield row
+
+
+def _warm() -> None:
+    """Let hypothesis load its tables before the first fork: each child would take half a second for it."""
+    settings(max_examples=1, database=None)(seeded(0)(given(st.data())(lambda data: data.draw(values()))))()
 
 
 class Batch:
@@ -130,7 +137,13 @@ def _inputs(report: Callable[[str], None], each: Format, base: Path, work: Path,
     counts = {"tried": 0, "refused": 0}
     before = _limited()
 
-    @settings(max_examples=count, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=PHASES,
+    )
     @seeded(seed)
     @given(st.data())
     def tried(data: st.DataObject) -> None:
