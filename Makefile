@@ -11,7 +11,7 @@ LOCKED ?=
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock train study test test-slow lint typecheck speedrun best bench tensorboard clean
+.PHONY: help setup lock train study test test-slow faults lint typecheck speedrun best bench tensorboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ test: $(INSTALLED)  ## run the quick tests in two processes (ARGS="-k name")
 # no reordering: the files with the most tests are not the longest
 test-slow: $(INSTALLED)  ## run the slow tests, two files at a time: whole trainings, faults, the wheel
 	$(RUN) -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+faults: $(INSTALLED)  ## kill, signal and feed damaged files by the thousand; writes outputs/faults.json row by row (ARGS="fuzz --inputs 1000")
+	PYTHONPATH=tests $(RUN) -m faults $(ARGS)
 
 lint: $(INSTALLED_DEV)  ## check style and formatting
 	$(RUN) -m ruff check .

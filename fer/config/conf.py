@@ -1,6 +1,7 @@
 """The configuration's files and its values as text: where ``conf/`` is, YAML, quoting for Hydra's grammar."""
 
 import io
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from fer.config.errors import FerError
 
 VERSION_BASE = "1.3"
 DEEPEST = 50  # levels of a configuration in YAML; a run's has five
+MOST_VALUES, MOST_BYTES, MOST_FILES = 100_000, 2**20, 1000  # of a file, aliases replaced; of a file; of a folder
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PLAIN_WORD = r"(?!(?:null|true|false|on|off|yes|no|nan|inf)$)[A-Za-z_][A-Za-z0-9_./-]*"  # text without need of quotes
 FAULTS = (HydraException, OmegaConfBaseException, ValueError)  # Hydra's exceptions for a faulty command line
 
@@ -50,14 +53,62 @@ def from_yaml(text: str) -> Any:
         ValueError: it has aliases, of which ten lines can grow to a billion entries, or too many levels.
         yaml.YAMLError, OmegaConfBaseException: it is no configuration.
     """
-    depth = 0
-    for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml.parse(text, LOADER):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"line {event.start_mark.line + 1}: aliases are refused")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise ValueError(f"it has more than {DEEPEST} levels")
+    _check_size(text)
     return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+
+
+def _check_size(text: str) -> None:
+    """Raise unless a YAML text stays small once its aliases are replaced by what they name.
+
+    Raises:
+        ValueError: it has too many values or levels, or an alias within what it names.
+        yaml.YAMLError: it is no YAML.
+    """
+    sizes: dict[str, int] = {}  # anchor -> values
+    open_anchors: list[str | None] = []
+    counts = [0]  # values of the document, and of each collection that is open
+    for event in yaml.parse(text, LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_anchors.append(event.anchor)
+            counts.append(0)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            inside, anchor = 1 + counts.pop(), open_anchors.pop()
+            counts[-1] += inside
+            if anchor is not None:
+                sizes[anchor] = inside
+        elif isinstance(event, yaml.AliasEvent):
+            counts[-1] += sizes.get(event.anchor, MOST_VALUES)  # without a size: within what it names, or of nothing
+        elif isinstance(event, yaml.ScalarEvent):
+            counts[-1] += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        if len(counts) > DEEPEST:
+            raise ValueError(f"it has more than {DEEPEST} levels")
+        if counts[-1] >= MOST_VALUES:
+            raise ValueError(f"line {event.start_mark.line + 1}: it has more than {MOST_VALUES:,} values")
+
+
+def check_yaml(folder: Path) -> None:
+    """Raise if Hydra could not compose a folder's files within bounds: ten lines of aliases can name a billion values.
+
+    Raises:
+        FerError: naming the file.
+    """
+    files = (Path(root) / name for root, _, names in os.walk(folder) for name in names if name.endswith(".yaml"))
+    for count, file in enumerate(files, start=1):
+        if count > MOST_FILES:
+            raise FerError(f"{folder}: more than {MOST_FILES:,} files of YAML; expected a folder of configuration")
+        try:
+            if not file.is_file() or file.stat().st_size > MOST_BYTES:
+                raise ValueError(f"is no file of at most {MOST_BYTES:,} bytes")
+            _check_size(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):  # Hydra names what is wrong, if the file is chosen
+            continue
+        except ValueError as error:
+            raise FerError(f"{file}: {error}; expected a configuration") from error
 
 
 def search_paths(overrides: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ key has a default. Networks of plugins become choices of ``model`` with the defa
 import argparse
 import functools
 import importlib
+import logging
 import os
 import re
 import sys
@@ -30,7 +31,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from fer.config.command import Shown
-from fer.config.conf import FAULTS, VERSION_BASE, conf_folder, plain, quoted
+from fer.config.conf import FAULTS, VERSION_BASE, check_yaml, conf_folder, plain, quoted
 from fer.config.errors import FerError, setting
 from fer.config.explain import explain, nearest
 from fer.config.schema import REQUIRED, keyword_parameters
@@ -79,12 +80,29 @@ def run(
         return caught(config)
 
     with ExitStack() as stack:
+        stack.enter_context(_handlers_restored())
         if any(argument.startswith("-") for argument in arguments):
             _run_with_options(caught_within, arguments)
         else:
             _run_plainly(caught, arguments, check, lambda folder: stack.enter_context(within(folder)))
         if raised:
             raise raised[0]
+
+
+@contextmanager
+def _handlers_restored() -> Iterator[None]:
+    """Give the root logger its earlier handlers and level back: those of Hydra hold the run's ``train.log`` open."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        for handler in [handler for handler in root.handlers if handler not in before]:
+            root.removeHandler(handler)
+            handler.close()
+        for handler in before:
+            root.addHandler(handler)  # Hydra has removed it
+        root.setLevel(level)
 
 
 def _run_with_options(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
@@ -245,7 +263,7 @@ def tidied(arguments: Sequence[str]) -> list[str]:
     A search path is an override, so that a sweep's jobs and a resumed run keep it.
 
     Raises:
-        FerError: an unknown option.
+        FerError: an unknown option, or a search path with a file that grows without end.
     """
     parser = get_args_parser()
     parser.error = _refuse_option  # type: ignore[method-assign]
@@ -258,6 +276,10 @@ def tidied(arguments: Sequence[str]) -> list[str]:
     rest = list(arguments)
     for override in overrides:
         rest.remove(override)
+    for override in overrides:
+        if override.startswith("hydra.searchpath="):
+            for path in re.findall(r"file://([^'\",\]]+)", override):
+                check_yaml(Path(path))
     if parsed.config_dir is None:
         return [*rest, *overrides]
     index = next(index for index, option in enumerate(rest) if option.startswith(("--config-dir", "-cd")))
@@ -265,6 +287,7 @@ def tidied(arguments: Sequence[str]) -> list[str]:
     folder = Path(parsed.config_dir).expanduser().absolute()
     if not folder.is_dir():
         raise FerError(f"--config-dir {parsed.config_dir}: no such folder")
+    check_yaml(folder)
     return [*rest, *overrides, f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
 
+from fer.config.errors import visible
 from fer.reports.plotting import inline
 from fer.reports.theme import DARK, PAPER, variables
 from fer.system.files import written_whole
@@ -45,14 +46,19 @@ class Section(NamedTuple):
     body: Markup
 
 
+def text(part: object) -> Markup:
+    """Return a text for a page: HTML in it escaped, marks that turn the direction of writing shown; Markup stays."""
+    return escape(part) if hasattr(part, "__html__") else escape(visible(str(part)))
+
+
 def joined(*parts: object) -> Markup:
     """Return parts one after the other, texts escaped."""
-    return Markup("").join(map(escape, parts))
+    return Markup("").join(map(text, parts))
 
 
 def tag(name: str, *parts: object, **attributes: object) -> Markup:
     """Return an element with its attributes; write ``class_`` for ``class``."""
-    given = "".join(f' {key.rstrip("_")}="{escape(value)}"' for key, value in attributes.items())
+    given = "".join(f' {key.rstrip("_")}="{text(value)}"' for key, value in attributes.items())
     return Markup(f"<{name}{given}>{joined(*parts)}</{name}>")
 
 
@@ -73,7 +79,7 @@ def columns(*parts: Markup) -> Markup:
 
 def drawing(svg: str, label: str, *, large: bool = False) -> Markup:
     """Return a figure's SVG for the page; ``label`` describes it to screen readers."""
-    return tag("div", Markup(inline(svg, escape(label))), class_="drawing large" if large else "drawing")
+    return tag("div", Markup(inline(svg, text(label))), class_="drawing large" if large else "drawing")
 
 
 def table(
@@ -143,7 +149,7 @@ def picture(image: NDArray[np.uint8], label: str) -> Markup:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "png")
     source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-    return Markup(f'<img alt="{escape(label)}" width="{image.shape[1]}" height="{image.shape[0]}" src="{source}">')
+    return Markup(f'<img alt="{text(label)}" width="{image.shape[1]}" height="{image.shape[0]}" src="{source}">')
 
 
 def face(image: NDArray[np.uint8], lines: Sequence[str], *more: Markup) -> Markup:
@@ -210,7 +216,7 @@ def write(file: Path, title: str, lead: Markup, sections: Sequence[Section], foo
     )
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{stylesheet()}</style>"
+        f"<title>{text(title)}</title><style>{stylesheet()}</style>"
     )
     with written_whole(file) as stream:
         stream.write(f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{body}\n</body>\n</html>\n')

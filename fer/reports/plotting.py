@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter
 from numpy.typing import NDArray
 
+from fer.config.errors import visible
 from fer.reports.theme import PAPER, themed
 from fer.system.files import written_whole
 
@@ -103,7 +104,7 @@ def svg(figure: Figure, name: str) -> str:
     stream = io.StringIO()
     with style(), matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    return stream.getvalue()
+    return visible(stream.getvalue())  # names from files are texts in it
 
 
 def save(figure: Figure, folder: Path, name: str) -> str:

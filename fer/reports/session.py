@@ -1,7 +1,6 @@
 """One call of ``fer predict``: pictures and videos are predicted in turn, each written or printed at once."""
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fer.config.errors import FerError, in_one_line
 from fer.system.files import new_file
 from fer.system.terminal import Line, bar, is_live, shown
-from fer.system.text import clock, plural
+from fer.system.text import clock, json_line, plural
 
 if TYPE_CHECKING:
     from fer.inference.crop import Box
@@ -105,7 +104,7 @@ class Session:
         if self.writer is not None:
             self.writer.write(found)
         elif self.options.json:
-            print(json.dumps(found, ensure_ascii=False), flush=True)
+            print(json_line(found), flush=True)
         elif "frame" not in found:
             self.line.clear()
             print("\n".join(map(in_one_line, in_words(found, self.coverage))), flush=True)

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from fer.config.errors import Interrupted
+
 # SIGHUP: the terminal was closed; SIGUSR1: a batch system announces the end of the job's time
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 Receive = Callable[[int, FrameType | None], None]
+_raised: list[Interrupted] = []  # by handlers within ``kept``, the latest last
 
 
 def name(number: int) -> str:
@@ -29,9 +32,40 @@ def handled(receive: Receive) -> Iterator[None]:
     """
     before = install(receive)
     try:
-        yield
+        with kept():
+            yield
     finally:
         restore(before)
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Keep the ``Interrupted`` that a handler raises within a block.
+
+    A handler runs between any two lines, also in those of a library that makes another error of every exception, as
+    torch's writer of archives does.
+    """
+    earlier = len(_raised)
+    try:
+        yield
+    except Interrupted:
+        raise
+    except BaseException as error:
+        if len(_raised) > earlier:
+            raise _raised[-1] from error
+        raise
+    finally:
+        del _raised[earlier:]
+
+
+def raise_dropped() -> None:
+    """Raise the ``Interrupted`` of a handler again, if a library has dropped it: called where a long phase begins.
+
+    Raises:
+        Interrupted: as the handler raised it.
+    """
+    if _raised:
+        raise _raised[-1]
 
 
 def install(receive: Receive) -> dict[int, object]:
@@ -39,8 +73,15 @@ def install(receive: Receive) -> dict[int, object]:
     if threading.current_thread() is not threading.main_thread():
         return {}
     numbers = [int(getattr(signal, word)) for word in NAMES if hasattr(signal, word)]
-    kept = [number for number in numbers if _ignored(number)]
-    return {number: signal.signal(number, receive) for number in numbers if number not in kept}
+
+    def noted(number: int, frame: FrameType | None) -> None:
+        try:
+            receive(number, frame)
+        except Interrupted as error:
+            _raised.append(error)
+            raise
+
+    return {number: signal.signal(number, noted) for number in numbers if not _ignored(number)}
 
 
 def _ignored(number: int) -> bool:

@@ -1,9 +1,10 @@
 """Text: tables, times, sentences."""
 
+import json
 import re
 from collections.abc import Sequence
 
-from fer.config.errors import in_one_line, visible
+from fer.config.errors import HIDDEN, in_one_line, visible
 
 CODE_SPAN = re.compile(r"(`+[^`]+`+)")
 
@@ -42,6 +43,11 @@ def in_markdown(text: str) -> str:
 def code_span(text: str) -> str:
     """Return a text as a span of code in Markdown, whatever it holds."""
     return f"`{in_one_line(text).replace('`', chr(39))}`"
+
+
+def json_line(value: object) -> str:
+    """Return plain values as JSON for a terminal: in one line, with hidden characters as escapes of JSON."""
+    return HIDDEN.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def clock(seconds: float) -> str:

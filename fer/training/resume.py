@@ -13,6 +13,7 @@ from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.runs import stored
 from fer.runs.run_folder import DEFAULTS, configuration_of
+from fer.training.session import refuse_unsaved
 
 
 def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -> tuple[DataSettings, bool]:
@@ -59,6 +60,7 @@ def resuming(arguments: list[str]) -> list[str]:
         raise FerError(f"resume={path}: no run folder (it has no .hydra/config.yaml)")
     if _value(arguments, "hydra.run.dir"):
         raise FerError(f"resume={path} writes to the run's own folder; leave out --out (hydra.run.dir)")
+    refuse_unsaved(folder, path)
     texts = (*stored.overrides(folder, arguments), *arguments)
     merged = {text.partition("=")[0]: text for text in texts if not text.startswith("resume=")}
     overrides = [text for key, text in merged.items() if not key.startswith("-")]

@@ -43,6 +43,8 @@ from fer.runs.stored import resume_line
 from fer.system import machine
 from fer.system.files import read_history, why
 from fer.system.records import read
+from fer.system.signals import raise_dropped
+from fer.system.terminal import shown
 from fer.system.text import clock
 from fer.training import device, profiler, time_budget, trainers
 from fer.training.callbacks import checkpointing
@@ -59,6 +61,7 @@ from fer.training.time_budget import EpochPlan
 
 log = logging.getLogger(__name__)
 
+SMALLEST_HALVED = 4  # faces of a batch; batch normalisation needs two
 SAMPLES, VARIANTS = 6, 9  # faces of the report's sheet of augmentation, and augmented versions of each
 
 
@@ -84,14 +87,32 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
 def _smaller(settings: TrainSettings, folder: Path) -> int | None:
     """Return half of a run's batch size; None if it keeps its size: by its settings, or since its epochs would go."""
     size = settings.data.batch_size
-    begun = any((folder / name).exists() for name in CHECKPOINTS)
-    if not settings.trainer.halve_batch_on_oom or begun or size == "auto":
+    if not settings.trainer.halve_batch_on_oom or _begun(folder) or size == "auto":
         return None
-    return size // 2 if size >= 4 else None
+    return size // 2 if size >= SMALLEST_HALVED else None
+
+
+def _begun(folder: Path) -> bool:
+    return any((folder / name).exists() for name in CHECKPOINTS)
+
+
+def _remedy(settings: TrainSettings, folder: Path) -> str:
+    """Return what to do where memory runs out, and why the batch is not halved."""
+    size = settings.data.batch_size
+    lower = f"lower data.batch_size={size}"
+    if not settings.trainer.halve_batch_on_oom:
+        return f"{lower}, or set trainer.halve_batch_on_oom=true"
+    if _begun(folder):
+        resume = resume_line(folder, shown(folder))
+        return (
+            "trainer.halve_batch_on_oom halves only before the first checkpoint, since a run has one batch size; begin "
+            f"a new run with data.batch_size={max(1, int(size) // 2)}, or free memory and {resume}"
+        )
+    return lower
 
 
 @contextmanager
-def _memory(settings: TrainSettings) -> Iterator[None]:
+def _memory(settings: TrainSettings, folder: Path) -> Iterator[None]:
     """Turn the errors of an exhausted memory into one that names the key to lower.
 
     Raises:
@@ -102,11 +123,9 @@ def _memory(settings: TrainSettings) -> Iterator[None]:
     except Exception as error:
         if not ran_out_of_memory(error):
             raise
-        size = settings.data.batch_size
-        halving = "" if settings.trainer.halve_batch_on_oom else ", or set trainer.halve_batch_on_oom=true"
         where = "of the GPU" if type(error).__name__ == "OutOfMemoryError" else "of the computer"
         text = requested(error).replace("out of memory", f"out of memory {where}", 1)
-        raise OutOfMemory(f"{text}; lower data.batch_size={size}{halving}") from None
+        raise OutOfMemory(f"{text}; {_remedy(settings, folder)}") from None
 
 
 @contextmanager
@@ -168,7 +187,7 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
     )  # fmt: skip
     status.enter(folder, "training")
     with (
-        _memory(settings),
+        _memory(settings, folder),
         _restored(checkpoint, signals),
         profiler.measured(steps, folder),
         device.compiling(settings),
@@ -177,6 +196,7 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
     signals.stop()
     status.enter(folder, "scoring")
     results, scored = finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=origin.command)
+    raise_dropped()
     show(settings, folder, data, results, scored, origin.changes)
     return results
 

@@ -48,6 +48,7 @@ def working_in(folder: Path, *, resumed: bool) -> Iterator[None]:
         FerError: another process works in the folder, or it holds another run, or the run ended before its end.
         Interrupted: a signal arrived outside the training.
     """
+    _refuse_ranks()
     made = _made(folder)
     with ExitStack() as stack:
         lock = stack.enter_context(_locked(folder))
@@ -61,7 +62,8 @@ def working_in(folder: Path, *, resumed: bool) -> Iterator[None]:
         before = status.read(folder)
         status.write(folder, status.running(status.in_words(folder)))
         try:
-            yield
+            with signals.kept():
+                yield
         except BaseException as error:
             raised = _translated(error, folder)
             _conclude(folder, raised, before, made, lock)
@@ -69,6 +71,16 @@ def working_in(folder: Path, *, resumed: bool) -> Iterator[None]:
                 raise
             raise raised from error
         _finish(folder, before, lock)
+
+
+def _refuse_ranks() -> None:
+    """Raise where ``torchrun`` starts several processes: each would train the whole run, in one folder."""
+    ranks = os.environ.get("WORLD_SIZE", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ and ranks != "1":
+        raise FerError(
+            f"torchrun started {ranks} processes, but a training is one process on one device: start it without "
+            "torchrun; several trainings run side by side with -m and sweep.jobs="
+        )
 
 
 def _made(folder: Path) -> Path | None:
@@ -101,6 +113,21 @@ def _occupied(folder: Path) -> str:
     other = status.in_words(folder) or "its process has not said which it is"
     path = shown(folder)
     return f"{path}: another process works in this folder ({other}); wait for its end, or choose another folder"
+
+
+def refuse_unsaved(folder: Path, given: str) -> None:
+    """Raise if a run that is to be resumed has no checkpoint.
+
+    Raises:
+        FerError: naming what became of the run.
+    """
+    if any((folder / name).exists() for name in CHECKPOINTS):
+        return
+    if status.is_running(folder):
+        raise FerError(_occupied(folder))
+    words = status.in_words(folder)
+    before = f" ({words})" if words else ""
+    raise FerError(f"resume={given}: no checkpoint was written{before}; begin again with the run's first command")
 
 
 def _refuse_used(folder: Path) -> None:

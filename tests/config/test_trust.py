@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import SMALL
-from hostile import overrides
+from hostile import BOMB, overrides
 
+from fer.config.conf import check_yaml
 from fer.config.errors import FerError
 from fer.config.trust import again, named_again, settable, taken
 
@@ -93,3 +94,25 @@ def test_a_resumed_run_imports_its_plugin_once_it_is_named(train, small_run, mon
 
 def _with_plugin(config):
     return {**config, "plugins": ["a_plugin"]}
+
+
+@pytest.mark.parametrize("given", ["--config-dir=mine", "hydra.searchpath=[file://mine]"])
+@pytest.mark.parametrize(
+    ("contents", "words"),
+    [
+        (BOMB, "100,000 values"),
+        ("a: &x [1, *x]\n", "100,000 values"),
+        ("[" * 60, "50 levels"),
+        ("a: x\n" * 300_000, "bytes"),
+    ],
+)
+def test_a_folder_of_configuration_cannot_grow_without_end(train, tmp_path, given, contents, words):
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "x.yaml").write_text(contents)
+    ended = train(*SMALL, given, "experiment=x")
+    assert (ended.code, "x.yaml" in ended.line, words in ended.line) == (1, True, True)
+
+
+def test_a_few_aliases_of_ones_own_are_taken(tmp_path):
+    (tmp_path / "x.yaml").write_text("a: &a {b: 1}\nc: {<<: *a}\nd: [*a, *a]\n")
+    check_yaml(tmp_path)

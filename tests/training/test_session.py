@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,7 +47,12 @@ def fail(error):
 
 
 def test_a_finished_run_says_so(train, tmp_path):
+    handlers = logging.getLogger().handlers[:]
     assert train(*SMALL, "hydra.run.dir=out").code == 0
+    assert logging.getLogger().handlers == handlers  # none on its train.log
+    assert str(tmp_path / "out" / "train.log") not in [
+        os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()
+    ]
     now = held(tmp_path / "out")
     assert (now["state"], now["phase"], now["host"], now["pid"]) == (
         "finished", "scoring", socket.gethostname(), os.getpid(),
@@ -165,6 +172,55 @@ def test_a_refused_resume_keeps_the_status(train, small_run):
     assert held(small_run) == before
 
 
+def test_a_run_that_ended_as_its_folder_was_made_says_to_begin_again(train, small_run):
+    """A signal or a kill between the files of .hydra leaves a part of them."""
+    (small_run / ".hydra" / "overrides.yaml").unlink()
+    (small_run / "metrics.json").unlink()
+    for file in (small_run / "checkpoints").iterdir():
+        file.unlink()
+    ended = train(f"resume={small_run}")
+    assert (ended.code, "no checkpoint was written" in ended.line, "begin again" in ended.line) == (1, True, True)
+
+
+def test_several_processes_of_torchrun_are_refused(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ended = train(*SMALL, "hydra.run.dir=out")
+    assert (ended.code, (tmp_path / "out").exists()) == (1, False)
+    assert all(text in ended.line for text in ("torchrun", "2 processes", "without"))
+
+
+@pytest.mark.slow
+def test_a_signal_that_a_library_turns_into_another_error_ends_the_run(train, tmp_path, monkeypatch):
+    """As torch's writer of archives does, and OmegaConf."""
+
+    def interrupted(*arguments, **named):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException:
+            raise RuntimeError("unexpected pos 68416 vs 68332") from None
+
+    monkeypatch.setattr(training, "fitted_temperature", interrupted)
+    ended = train(*SMALL, "trainer.max_epochs=1", "hydra.run.dir=out")
+    assert (ended.code, "interrupted by SIGTERM; resume with" in ended.line) == (143, True)
+    assert held(tmp_path / "out")["state"] == "interrupted"
+
+
+@pytest.mark.slow
+def test_a_signal_that_a_library_drops_ends_the_run_before_its_training(train, tmp_path, monkeypatch):
+    act = training.prepared
+
+    def prepared(*arguments, **named):
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGUSR1)
+        return act(*arguments, **named)
+
+    monkeypatch.setattr(training, "prepared", prepared)
+    ended = train(*SMALL, "hydra.run.dir=out")
+    assert (ended.code, "begin again" in ended.line) == (143, True)
+    assert not (tmp_path / "out" / "checkpoints" / "last.ckpt").exists()
+
+
 @pytest.mark.parametrize("contents", ["", "{}", "[1]", '{"state": "well"}', "x" * 70_000, '{"state": ["nan"]}'])
 def test_a_damaged_status_is_none(small_run, contents):
     (small_run / "status.json").write_text(contents)
@@ -255,7 +311,9 @@ def test_memory_that_runs_out_is_one_line_with_the_key(train, tmp_path, monkeypa
     acting(monkeypatch, fail(gpu))
     ended = train(*SMALL, "hydra.run.dir=gpu")
     assert "of the GPU: 20.00 MiB; lower data.batch_size=16" in ended.line
-    assert train(*SMALL, "trainer.halve_batch_on_oom=true", "hydra.run.dir=late").code == 1  # its epochs would be lost
+    ended = train(*SMALL, "trainer.halve_batch_on_oom=true", "hydra.run.dir=late")
+    assert ended.code == 1  # its epochs would be lost
+    assert all(text in ended.line for text in ("before the first checkpoint", "data.batch_size=8", "resume=late"))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from fer.metrics.statistics import Interval, wilson
 from fer.metrics.table import in_per_cent
@@ -198,7 +198,7 @@ def titled(svg: str, labels: Mapping[str, str]) -> str:
     """Return a drawing whose lines and dots show their configuration as a tooltip."""
 
     def with_title(match: re.Match[str]) -> str:
-        return f"{match[0]}<title>{escape(labels[match[1]])}</title>"
+        return f"{match[0]}<title>{html.text(labels[match[1]])}</title>"
 
     return re.sub(r'<g id="[^"]*-(r\d+g\d+)">', with_title, svg)
 

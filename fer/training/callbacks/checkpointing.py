@@ -24,7 +24,6 @@ from fer.metrics.conformal import Thresholds
 from fer.models import EmotionClassifier
 from fer.models.checkpoints import find, read
 from fer.models.provenance import Provenance
-from fer.runs import status
 from fer.system.files import written_whole
 from fer.system.records import plain
 
@@ -78,11 +77,7 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
         for problem in problems:
             log.warning("%s; resuming from %s", problem, file)
         return file, checkpoint
-    if problems:
-        raise FerError(f"resume={folder}: no valid checkpoint: {problems[0]}")
-    now = status.read(folder)
-    before = f" ({now.before})" if now and now.before else ""
-    raise FerError(f"resume={folder}: no checkpoint was written{before}; begin again with the run's first command")
+    raise FerError(f"resume={folder}: no valid checkpoint: {problems[0] if problems else 'it has none'}")
 
 
 def seal(path: Path, temperature: float, sets: Thresholds | None = None) -> None:

@@ -117,6 +117,7 @@ class Signals(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install handlers in place of Lightning's."""
         self._before, self.began = signals.install(self._receive), True
+        signals.raise_dropped()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         name = signals.name(number)

@@ -24,6 +24,7 @@ from fer.training.callbacks.history import Stopwatch
 log = logging.getLogger(__name__)
 
 SHOWN = ("loss/val", "accuracy/val")  # metrics in every epoch's line
+RECENT = 3  # epochs of a size whose mean foretells the coming ones
 
 
 class Progress(Callback):
@@ -125,14 +126,14 @@ class Progress(Callback):
     def _later(self, trainer: pl.Trainer, guess: float = 0.0) -> float:
         """Return the estimated seconds of the epochs after this one, with everything between them.
 
-        An epoch is expected to take the mean of earlier epochs at its size. Without one at its size, the mean at the
-        latest size is scaled by the number of pixels.
+        An epoch is expected to take the mean of the latest epochs at its size: the first one also compiles, and other
+        programs come and go. Without one at its size, the mean at the latest size is scaled by the number of pixels.
 
         Args:
             trainer: trainer within an epoch.
             guess: estimate of this epoch's seconds, used until the first epoch has ended.
         """
-        means = {size: fmean(seconds) for size, seconds in self._seconds.items()}
+        means = {size: fmean(seconds[-RECENT:]) for size, seconds in self._seconds.items()}
         means = means or {self._size(trainer.current_epoch): guess}
         latest = list(means)[-1]
         coming = [self._size(epoch) for epoch in range(trainer.current_epoch + 1, trainer.max_epochs or 0)]

@@ -161,3 +161,18 @@ def test_the_time_left_knows_that_stages_take_different_times(monkeypatch):
         progress.on_train_epoch_end(trainer, None)
         left.append(progress._later(trainer))
     assert left == [3 * 10 + 6 * 40, 2 * 10 + 6 * 40, 10 + 6 * 40, 6 * 40, 5 * 30, 4 * 30]
+
+
+def test_the_time_left_follows_the_latest_epochs(monkeypatch):
+    """The first epoch compiles; later the machine becomes slower."""
+    ends = iter([0.0, 100.0, 110.0, 120.0, 130.0, 160.0, 190.0, 220.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(ends))
+    monkeypatch.setattr(Progress, "_summary", lambda self, trainer: "")
+    progress = Progress(SimpleNamespace(), SimpleNamespace(), live=False)
+    trainer = SimpleNamespace(current_epoch=0, max_epochs=10)
+    progress.on_train_start(trainer, None)
+    left = []
+    for trainer.current_epoch in range(7):
+        progress.on_train_epoch_end(trainer, None)
+        left.append(progress._later(trainer))
+    assert (left[0], left[3], left[6]) == (9 * 100, 6 * 10, 3 * 30)
