@@ -1,6 +1,6 @@
 // The network, by onnxruntime-web, and what is said of its probabilities: as fer.inference.predictor says it.
 
-import * as ort from "./ort.wasm.bundle.min.mjs";
+import * as ort from "./onnxruntime.js";
 
 const AT_ONCE = 64; // faces
 
