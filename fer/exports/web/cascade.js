@@ -3,6 +3,8 @@
 //
 // A picture here is {pixels: Uint8Array of width * height greys, row by row, width, height}.
 
+const NODE = 16; // places of a node in the table of nodes
+const WEIGHT = 12; // place of its first weight; weights are whole, so that the sums below are exact in OpenCV's floats too
 const STEP_BELOW = 2; // of the scale; below it every second window is looked at
 const FLAT = 0.1; // windows of hardly any contrast show no face
 const SAME = 0.2; // of a box's side: how far the sides of boxes of one group lie apart
@@ -33,9 +35,9 @@ export class Cascade {
     this.leaves = Float32Array.from(trees.flatMap((tree) => tree.leaves));
     this.#link(trees);
     this.rectangles = nodes.map((node) => described.features[node[2]]);
-    this.weights = new Float32Array(3 * nodes.length);
-    this.rectangles.forEach((feature, node) => feature.forEach((one, index) => (this.weights[3 * node + index] = one[4])));
-    this.offsets = new Int32Array(12 * nodes.length);
+    this.nodes = new Int32Array(NODE * nodes.length); // of each: offsets of the corners of three rectangles, their weights
+    this.rectangles.forEach((feature, node) => feature.forEach((one, index) => (this.nodes[NODE * node + WEIGHT + index] = one[4])));
+    this.inner = new Int32Array(4); // likewise, of a window without its outermost pixels
   }
 
   // Turn a tree's own numbers of nodes and leaves into those of the arrays.
@@ -53,7 +55,7 @@ export class Cascade {
   }
 
   // Return the boxes of a picture, [{x, y, width, height, score}]: detectMultiScale3 with outputRejectLevels.
-  // scale: step between two sizes. neighbours: more windows than that make a box.
+  // scale: step between two sizes. neighbours: more windows than that make a box; 0: each window is one.
   // smallest, largest: sides in pixels; 0 is no bound.
   search(picture, scale, neighbours, smallest = 0, largest = 0) {
     const { width, height } = picture;
@@ -68,7 +70,7 @@ export class Cascade {
       integrals(copy, tables);
       this.#windows(copy, tables, one, stripes, found);
     }
-    return clipped(grouped(found, neighbours), width, height);
+    return clipped(neighbours ? grouped(found, neighbours) : found, width, height);
   }
 
   // Return how many times smaller the copies are in which windows of one side are looked at.
@@ -80,14 +82,11 @@ export class Cascade {
     return scales;
   }
 
-  // Set the offsets of all rectangles' corners for a table of sums of so many columns.
+  // Set the offsets of all rectangles' corners for tables of so many columns.
   #place(columns) {
-    this.rectangles.forEach((feature, node) => {
-      feature.forEach(([x, y, width, height], index) => {
-        const first = x + columns * y;
-        this.offsets.set([first, first + width, first + columns * height, first + columns * height + width], 12 * node + 4 * index);
-      });
-    });
+    const corners = ([x, y, width, height]) => [0, height * columns].flatMap((down) => [0, width].map((across) => x + across + y * columns + down));
+    this.inner.set(corners([1, 1, this.side - 2, this.side - 2]));
+    this.rectangles.forEach((feature, node) => feature.forEach((one, index) => this.nodes.set(corners(one), NODE * node + 4 * index)));
   }
 
   // Add the windows of one scale that pass all stages.
@@ -110,49 +109,48 @@ export class Cascade {
     }
   }
 
-  // Return how many stages a window passes, -1 for one without contrast; score gets the sum of the last stage.
+  // Return how many stages a window passes, -1 for one without contrast; score gets the sum of the last one.
   #passed(tables, place, score) {
     const norm = this.#norm(tables, place);
     if (!norm) return -1;
-    const { ends, stages, roots, next, thresholds, leaves, weights, offsets } = this;
+    const { ends, stages, roots, next, thresholds, leaves, nodes } = this;
     const { sums } = tables;
     let tree = 0;
     for (let stage = 0; stage < stages.length; stage++) {
+      const end = ends[stage];
       let total = 0;
-      for (const end = ends[stage]; tree < end; tree++) {
+      for (; tree < end; tree++) {
         let node = roots[tree];
-        while (node >= 0) {
-          const at = 12 * node;
-          let value = Math.fround(weights[3 * node] * area(sums, offsets, at, place));
-          value = Math.fround(value + Math.fround(weights[3 * node + 1] * area(sums, offsets, at + 4, place)));
-          const third = weights[3 * node + 2];
-          if (third !== 0) value = Math.fround(value + Math.fround(third * area(sums, offsets, at + 8, place)));
+        do {
+          const at = NODE * node;
+          let value = Math.imul(nodes[at + WEIGHT], area(sums, nodes, at, place)) + Math.imul(nodes[at + WEIGHT + 1], area(sums, nodes, at + 4, place));
+          const third = nodes[at + WEIGHT + 2];
+          if (third !== 0) value += Math.imul(third, area(sums, nodes, at + 8, place));
           node = next[2 * node + (Math.fround(value * norm) < thresholds[node] ? 0 : 1)];
-        }
+        } while (node >= 0);
         total += leaves[~node];
       }
-      score[0] = total;
       if (total < stages[stage]) return stage;
+      score[0] = total;
     }
     return stages.length;
   }
 
   // Return what makes the values of a window's features independent of its contrast; 0 for a flat window.
-  #norm({ sums, squares, columns }, place) {
-    const inner = this.side - 2; // without the outermost pixels
-    const corners = [1 + columns, 1 + columns + inner, 1 + columns + inner * columns, 1 + columns + inner * columns + inner];
-    const sum = area(sums, corners, 0, place);
-    const square = area(squares, corners, 0, place) >>> 0;
-    const spread = inner * inner * square - sum * sum;
+  #norm({ sums, squares }, place) {
+    const count = (this.side - 2) * (this.side - 2);
+    const sum = area(sums, this.inner, 0, place);
+    const square = area(squares, this.inner, 0, place) >>> 0;
+    const spread = count * square - sum * sum;
     if (spread <= 0) return 0;
     const norm = Math.fround(1 / Math.sqrt(spread));
-    return inner * inner * norm < FLAT ? norm : 0;
+    return count * norm < FLAT ? norm : 0;
   }
 }
 
 // Return the sum of a table's rectangle: at is where its four corners stand in offsets.
 function area(table, offsets, at, place) {
-  return table[place + offsets[at]] - table[place + offsets[at + 1]] - table[place + offsets[at + 2]] + table[place + offsets[at + 3]];
+  return (table[place + offsets[at]] - table[place + offsets[at + 1]] - table[place + offsets[at + 2]] + table[place + offsets[at + 3]]) | 0;
 }
 
 // Return a picture resized by OpenCV's INTER_LINEAR_EXACT: weights of 8 binary digits, nothing rounded in between.

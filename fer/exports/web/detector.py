@@ -1,18 +1,30 @@
-"""OpenCV's cascade ``frontalface_alt2`` as the JSON that ``cascade.js`` reads.
+"""What the page's face detector shares with ``fer predict``: OpenCV's cascade, and the constants of the search.
 
-The XML is that of the installed OpenCV, so that page and ``fer predict`` search with the same cascade. Its licence text
-is kept, as the licence asks.
+The cascade is the XML of the installed OpenCV, as the JSON that ``cascade.js`` reads. Its licence text is kept, as the
+licence asks.
 """
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from fer.inference import detect
 from fer.system.files import contents, readable
 
+RULES = (
+    "LONGEST", "SMALLEST", "SMALL_PICTURE", "SMALLEST_THERE", "SMALLEST_SHARE", "SCALE", "NEIGHBOURS", "TURNED_SCALE",
+    "CONFIRMING", "LEAST_SCORE", "TILT", "REFINED", "SAME_FACE", "PATCH",
+)  # fmt: skip
 NODE = 4  # numbers of a node: left, right, feature, threshold
+WEIGHT = 4  # place of a rectangle's weight
+
+
+def rules() -> Mapping[str, float]:
+    """Return the constants of the search for faces of ``fer.inference.detect``, by their names in small letters."""
+    return {rule.lower(): getattr(detect, rule) for rule in RULES}
 
 
 def cascade_json(file: Path) -> str:
@@ -35,16 +47,21 @@ def cascade_json(file: Path) -> str:
             "licence": licence[1].strip(),
             "side": int(_text(root, "width")),
             "stages": [_stage(stage) for stage in root.iterfind("stages/_")],
-            "features": [
-                [_numbers(rectangle.text) for rectangle in feature.iterfind("rects/_")]
-                for feature in root.iterfind("features/_")
-            ],
+            "features": [_feature(feature) for feature in root.iterfind("features/_")],
         }
     return json.dumps(described, separators=(",", ":"))
 
 
 def _is_tilted(root: Element) -> bool:
     return any((mark.text or "").strip() != "0" for mark in root.iter("tilted"))
+
+
+def _feature(feature: Element) -> list[list[float]]:
+    """Return the rectangles of a feature; the page adds them up in whole numbers."""
+    rectangles = [_numbers(rectangle.text) for rectangle in feature.iterfind("rects/_")]
+    if any(not isinstance(rectangle[WEIGHT], int) for rectangle in rectangles):
+        raise ValueError("it has weights that are not whole")
+    return rectangles
 
 
 def _stage(stage: Element) -> dict[str, object]:
