@@ -21,6 +21,7 @@ COMMANDS = {
     "audit",
     "share",
     "best",
+    "serve",
     "__main__",
     "__init__",
 }
@@ -33,6 +34,7 @@ ORDER = [
     {"models"},
     {"inference"},
     {"evaluation", "reports"},
+    {"serving"},
     {"training"},
     {"sweeps"},
     {"campaign"},
