@@ -92,8 +92,11 @@ def test_the_page_finds_the_faces_of_fer_predict_with_their_tilts(haar, pictures
 
 
 def expected_faces(haar, picture):
-    found = [(face.box, face.score, face.tilt) for face in haar(picture)]
-    return [(box.x, box.y, box.width, box.height, pytest.approx(score), tilt) for box, score, tilt in found]
+    # a turned box is mapped back in floats, whose last digit depends on the processor
+    return [
+        (*map(pytest.approx, (face.box.x, face.box.y, face.box.width, face.box.height)), face.score, face.tilt)
+        for face in haar(picture)
+    ]
 
 
 def test_the_page_turns_a_picture_as_opencv_does(pictures, found):
@@ -107,9 +110,8 @@ def test_the_page_turns_a_picture_as_opencv_does(pictures, found):
 
 @pytest.mark.slow
 def test_whole_photographs_have_opencvs_boxes_too(tmp_path, haar):
-    whole = {"astronaut": astronaut(), "hopper": hopper(), "coffee": Image.fromarray(skimage.data.coffee())}
-    pictures = {name: picture.convert("L") for name, picture in whole.items()}
-    pictures["large"] = pictures["astronaut"].resize((1500, 1401))  # searched in a smaller copy
+    pictures = {"astronaut": astronaut().convert("L"), "hopper": hopper().convert("L")}
+    pictures["large"] = pictures["astronaut"].resize((1500, 601))  # searched in a smaller copy
     found = search(tmp_path, haar, pictures)
     for name, picture in pictures.items():
         assert sorted_boxes(found[name]["raw"][0]) == opencvs(haar, picture, *SEARCHES[0]), name
