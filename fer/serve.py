@@ -101,19 +101,18 @@ def app_of(arguments: argparse.Namespace) -> "Starlette":
         FerError: the network or the detector cannot be had.
     """
     from fer.config.hydra import import_plugins
+    from fer.inference.network import named
     from fer.inference.predictor import Predictor
-    from fer.runs.run_folder import TRAINED, named
     from fer.serving import app, card
 
     import_plugins(arguments.plugins.split(",") if arguments.plugins else [])
-    network = named(arguments.network, TRAINED)
+    network = named(arguments.network)
     predictor = Predictor(
         network, detector=arguments.detector, detector_model=arguments.detector_model,
         device="cuda" if arguments.device == "gpu" else "cpu", coverage=arguments.coverage,
     )  # fmt: skip
     _ = predictor.detector  # a missing OpenCV is reported before the first picture comes
-    model = predictor.model
-    text = card.text_of(network, model.architecture, model.provenance)
+    text = card.text_of(network, predictor.network)
     names = [arguments.host, *arguments.name]
     return app.build(predictor, network.stem or str(network), card.page(text), names=names)
 

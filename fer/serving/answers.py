@@ -12,6 +12,7 @@ from PIL import Image
 
 from fer.data.readers.images import read_grey
 from fer.inference.explain import Explained, explained
+from fer.inference.loaded import LoadedNetwork
 from fer.inference.predictor import Answer, Predictor
 from fer.inference.records import record
 from fer.reports.explanation.overlay import overlay
@@ -53,13 +54,16 @@ def notes(found: Answer, limits: Limits, *, maps: bool) -> list[str]:
 
 
 def maps_of(predictor: Predictor, found: Answer, most: int) -> Sequence[str | None]:
-    """Return a map of what speaks for the predicted emotion of each face; None beyond the ``most`` largest."""
-    crops = list(found.crops[:most])
-    if not crops:
+    """Return a map of what speaks for the predicted emotion of each face; None beyond the ``most`` largest.
+
+    An exported file has no maps.
+    """
+    crops, network = list(found.crops[:most]), predictor.network
+    if not crops or not isinstance(network, LoadedNetwork):
         return [None] * len(found.faces)
     faces = torch.from_numpy(np.stack(crops)[:, None])  # (N, 1, S, S) uint8
     emotions = torch.tensor([[predictor.emotions.index(face.emotion)] for face in found.faces[:most]])  # (N, 1)
-    maps = explained(Explained([predictor.model]), METHOD, faces, emotions)[:, 0].numpy()  # (N, S, S)
+    maps = explained(Explained([network.model]), METHOD, faces, emotions)[:, 0].numpy()  # (N, S, S)
     drawn = [data_url(overlay(crop, map_, float(np.abs(map_).max()))) for crop, map_ in zip(crops, maps, strict=True)]
     return [*drawn, *[None] * (len(found.faces) - len(drawn))]
 

@@ -5,32 +5,39 @@ from pathlib import Path
 import markdown
 from markupsafe import Markup
 
+from fer.inference.exported import ExportedNetwork
+from fer.inference.network import Network
 from fer.models import checkpoints
-from fer.models.provenance import Provenance
 from fer.reports import html, model_card
 from fer.reports.html import joined, tag
 
 METADATA = "---\n"  # before and after the card's metadata
 
 
-def text_of(network: str | Path, architecture: str, made: Provenance) -> str:
-    """Return the card beside a network's file, or of the run's last evaluation; else what is known without one.
+def text_of(path: str | Path, network: Network) -> str:
+    """Return the card in an exported file, beside a network's file, or of the run's last evaluation.
 
     Args:
-        network: name or path, as given to ``checkpoints.load``.
-        architecture: of the network.
-        made: how it was made.
+        path: name or path of the network.
+        network: without a card, what it says of itself is the answer.
     """
-    file = checkpoints.find(network)
+    if isinstance(network, ExportedNetwork):
+        return network.about.card or without_card(network)
+    file = checkpoints.find(path)
     run = file.parent.parent
     evaluated = sorted(run.glob("evaluations/*/model_card.md"), key=lambda card: card.stat().st_mtime_ns)
     cards = [file.with_suffix(".md"), *reversed(evaluated if file.parent.name == "checkpoints" else [])]
     for card in cards:
         if card.is_file():
             return card.read_text(encoding="utf-8", errors="replace")
-    trained = made.dataset.get("name", "data that its file does not name")
+    return without_card(network)
+
+
+def without_card(network: Network) -> str:
+    """Return what is known of a network without a card."""
+    trained = network.trained_on or "data that its file does not name"
     return (
-        f"# {architecture}, facial-emotion recognition\n\nTrained on {trained}. It has no card: `python -m "
+        f"# {network.architecture}, facial-emotion recognition\n\nTrained on {trained}. It has no card: `python -m "
         f"fer.evaluate NETWORK` measures it and writes one.\n\n{model_card.LIMITS.read_text(encoding='utf-8')}"
     )
 
