@@ -12,8 +12,7 @@ from fer.config.errors import FerError
 from fer.exports.web import runtime
 from fer.exports.web.detector import cascade_json, rules
 from fer.inference import detect, explain, predictor
-from fer.inference.exported import ExportedNetwork
-from fer.metrics import conformal
+from fer.inference.exported import MOST_BYTES, ExportedNetwork
 from fer.reports.explanation import overlay
 from fer.reports.theme import PAPER
 from fer.serving import card, page
@@ -96,23 +95,21 @@ def _files(network: ExportedNetwork, name: str, coverage: float | None, given: P
     files = dict(page.files()) | {file: contents(HERE / file) for file in SCRIPTS}
     files |= {
         "index.html": _guarded(files["index.html"].decode(), '<script src="opened.js"></script>'),
-        "card.html": _guarded(card.page(network.about.card)),
+        "card.html": _guarded(card.page(network.about.card or card.without_card(network))),
         "cascade.json": cascade_json(haar.file).encode(),
         NETWORK: contents(network.file, MOST_BYTES),
         SCRIPT: script,
         WASM: gzip.compress(wasm, mtime=0),  # not every host compresses, and every browser can unpack
         "licences.txt": contents(HERE / "licences.txt"),
     }
-    files[ABOUT] = json.dumps(about | {"files": sorted([*files, ABOUT])}, ensure_ascii=False).encode()
+    files[ABOUT] = json.dumps({**about, "files": sorted([*files, ABOUT])}, ensure_ascii=False).encode()
     return files
 
 
-def described(
-    network: ExportedNetwork, name: str, coverage: float | None, haar: detect.Haar
-) -> Mapping[str, object]:
+def described(network: ExportedNetwork, name: str, coverage: float | None, haar: detect.Haar) -> Mapping[str, object]:
     """Return what the page's scripts have to know: of the network, the crop, the detector, the maps and the limits."""
     about = network.about
-    coverage, threshold = predictor.threshold_of(about.sets, coverage)
+    coverage, threshold = predictor.threshold_of(network, coverage)
     return {
         "network": name,
         "classes": list(about.classes),

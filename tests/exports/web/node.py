@@ -14,7 +14,10 @@ SCRIPTS = Path(fer.exports.web.__file__).parent
 READ = """
 import { readFileSync, writeFileSync } from "node:fs";
 const given = JSON.parse(readFileSync("given.json"));
-const grey = (name) => ({ pixels: new Uint8Array(readFileSync(`${name}.grey`)), width: given.sizes[name][0], height: given.sizes[name][1] });
+const grey = (name) => {
+  const [width, height] = given.sizes[name];
+  return { pixels: new Uint8Array(readFileSync(`${name}.grey`)), width, height };
+};
 """
 
 

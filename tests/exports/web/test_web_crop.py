@@ -23,7 +23,8 @@ def drawn_boxes():
     for number in range(60):
         x, y = map(float, draws.uniform(-60, 256, 2))
         side = float(draws.uniform(10, 200))
-        yield x, y, side, side * float(draws.uniform(0.8, 1.25)), sizes[number % 3], *shapes[number % 2], tilts[number % 6]
+        height = side * float(draws.uniform(0.8, 1.25))
+        yield x, y, side, height, sizes[number % 3], *shapes[number % 2], tilts[number % 6]
     yield 0.0, 0.0, 256.0, 256.0, 48, 1.0, 0.0, 0
     yield 0.0, 0.0, 256.0, 256.0, 256, 1.0, 0.0, 0  # cut out already
 

@@ -23,7 +23,7 @@ for (const name of Object.keys(given.sizes)) {
   const picture = grey(name);
   const turned = given.tilts.map((tilt) => upright(picture, tilt).picture);
   found[name] = {
-    raw: given.searches.map(([scale, neighbours, ...sides]) => detector.cascade.search(picture, scale, neighbours, ...sides)),
+    raw: given.searches.map((search) => detector.cascade.search(picture, ...search)),
     faces: detector.faces(picture),
     turned: turned.map(({ pixels, width, height }) => [width, height, sum(pixels)]),
   };
@@ -46,8 +46,8 @@ def pictures():
     whole = {"astronaut": astronaut(), "hopper": hopper()}
     whole |= {name: Image.fromarray(getattr(skimage.data, name)()) for name in NAMES}
     small = {name: picture.convert("L").reduce(3) for name, picture in whole.items()}
-    scenes = {"tilted": scene("astronaut", 80, 30)[0].crop((90, 80, 270, 281)), "tiny": small["cat"].crop((0, 0, 19, 30))}
-    return small | scenes
+    tilted, _ = scene("astronaut", 80, 30)
+    return small | {"tilted": tilted.crop((90, 80, 270, 281)), "too_small": small["cat"].crop((0, 0, 19, 30))}
 
 
 @pytest.fixture(scope="module")
