@@ -119,12 +119,11 @@ class Page:
         return ended["result"].get("value")
 
     def until(self, condition: str, seconds: float = 60):
-        """Wait until an expression is true, and return its value."""
+        """Wait until an expression is true."""
         end = time.monotonic() + seconds
-        while not (value := self.run(condition)):
+        while not self.run(f"Boolean({condition})"):
             assert time.monotonic() < end, (condition, self.browser.problems, self.run("document.body.innerText"))
             time.sleep(0.05)
-        return value
 
     def give(self, selector: str, *files: Path) -> None:
         """Choose files in an input."""

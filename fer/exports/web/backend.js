@@ -6,7 +6,9 @@
 //
 // A record has the fields of `fer predict`'s JSON lines, and with maps `map`, a picture as a data URL.
 
-const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+// A worker that is loaded from its file would not be bound by the page's policy; one from a blob is.
+const start = new Blob([`import ${JSON.stringify(new URL("./worker.js", import.meta.url).href)};`], { type: "text/javascript" });
+const worker = new Worker(URL.createObjectURL(start), { type: "module" });
 const open = new Map(); // number of a picture -> its promise's {resolve, reject}
 let last = 0;
 
