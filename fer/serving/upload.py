@@ -108,9 +108,9 @@ async def read(request: Request, limits: Limits, share: Share) -> Upload:
 async def _bounded(request: Request, limits: Limits, share: Share) -> AsyncGenerator[bytes, None]:
     """Give the parts of a body as they arrive, as far as the limits go."""
     async for part in request.stream():
-        share.take(len(part))
-        if share.taken > limits.body:
+        if share.taken + len(part) > limits.body:
             raise _too_large(limits)
+        share.take(len(part))
         yield part
 
 

@@ -39,17 +39,19 @@ function report(problem) {
 
 // --- a face ------------------------------------------------------------------------------------------------------
 
-// What may be believed of a face, in plain words; the first is the class of its mark.
+// How sure an answer is, in plain words; the first is the class of its mark.
 function trust(face) {
   const [, , width, height] = face.box;
-  const small = Math.sqrt(width * height) < about.limits.small_side;
-  const parts = [];
-  if (face.emotions.length > 1) parts.push(`Uncertain: it may be ${either(face.emotions)}.`);
-  else if (face.uncertain && !small) parts.push("Uncertain: no emotion reaches 50 %.");
-  else if (!face.uncertain) parts.push(face.emotions.length ? `One answer fits: ${face.emotion}.` : "Not uncertain.");
-  if (small) parts.push(`Uncertain: the face is smaller than ${about.limits.small_side} pixels. Nothing is promised.`);
-  else if (face.emotions.length) parts.push(`${perCent(about.coverage)} of such sets hold the label, for faces like those of the calibration.`);
-  return [face.uncertain ? "unsure" : "sure", parts.join(" ")];
+  const fits = either(face.emotions.length ? face.emotions : [face.emotion]);
+  if (Math.sqrt(width * height) < about.limits.small_side)
+    return ["unsure", `Uncertain: the face is smaller than ${about.limits.small_side} pixels, for which nothing is promised. It may be ${fits}.`];
+  if (!face.uncertain) return ["sure", `Only ${fits} fits.`];
+  return ["unsure", face.emotions.length > 1 ? `Uncertain: ${fits} fits.` : "Uncertain: no emotion reaches 50 %."];
+}
+
+function promise() {
+  if (about.coverage === null) return "This network has no prediction sets. An answer is uncertain where no emotion reaches 50 %.";
+  return `Bold emotions fit the face. For faces like those of the calibration, ${perCent(about.coverage)} of these sets hold the label that people gave.`;
 }
 
 function bars(face) {
@@ -107,7 +109,8 @@ function show(answer, maps) {
   items.forEach((item, index) => linked(item, boxes[index]));
   $("boxes").replaceChildren(...boxes);
   $("faces").replaceChildren(...items);
-  $("notes").replaceChildren(...notes.map((text) => element("p", { class: "soft" }, text)));
+  const words = faces.length ? [promise(), ...notes] : notes;
+  $("notes").replaceChildren(...words.map((text) => element("p", { class: "soft" }, text)));
   $("result-title").textContent = faces.length ? count(faces.length, "face") : "No face found";
   $("maps").hidden = !about.maps || !faces.length;
   $("maps").setAttribute("aria-pressed", String(maps));
