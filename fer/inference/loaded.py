@@ -17,7 +17,7 @@ class LoadedNetwork:
     """
 
     def __init__(self, model: EmotionClassifier, device: str | torch.device = "cpu") -> None:
-        self.model: EmotionClassifier = model.to(device, memory_format=torch.channels_last).eval()
+        self.model: EmotionClassifier = model.to(device).to(memory_format=torch.channels_last).eval()
         self.device = torch.device(device)
 
     @property

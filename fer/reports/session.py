@@ -162,13 +162,18 @@ class Session:
         return self.pictures + len(self.videos) + self.failed
 
     def _keep(self, file: Path, answer: "Answer", found: dict[str, Any]) -> None:
-        from fer.reports.predictions import MOST, Shown
-
-        if self.writer is not None and len(self.shown) <= MOST:
-            pairs = zip(answer.crops, found["faces"], strict=True)
-            self.shown += [Shown(str(file), crop, face) for crop, face in pairs]
+        if self.writer is not None:
+            self._show(file, answer, found)
         if self.options.annotated is not None:
             annotate(file, found, self.options.annotated)
+
+    def _show(self, file: Path, answer: "Answer", found: dict[str, Any]) -> None:
+        """Keep the faces of a picture for the page."""
+        from fer.reports.predictions import MOST, Shown  # imports matplotlib
+
+        if len(self.shown) <= MOST:
+            pairs = zip(answer.crops, found["faces"], strict=True)
+            self.shown += [Shown(str(file), crop, face) for crop, face in pairs]
 
     def _progress(self) -> None:
         if self.line.due():
