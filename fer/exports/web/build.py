@@ -4,11 +4,14 @@ import gzip
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import fer
 from fer.config.errors import FerError
+from fer.exports.export import Outcome, export
 from fer.exports.web import runtime
 from fer.exports.web.detector import cascade_json, rules
 from fer.inference import detect, explain, predictor
@@ -16,7 +19,7 @@ from fer.inference.exported import MOST_BYTES, ExportedNetwork
 from fer.reports.explanation import overlay
 from fer.reports.theme import PAPER
 from fer.serving import card, page
-from fer.system.files import PART, UNREADABLE, contents, read_json
+from fer.system.files import PART, UNREADABLE, contents, read_json, why
 
 HERE = Path(__file__).parent
 SCRIPTS = (
@@ -36,22 +39,60 @@ CHARSET = '<meta charset="utf-8">'  # after which a page gets its policy
 PRIVACY = "Pictures never leave this tab: network and face detector run in it, and nothing is sent to any server."
 
 
-def write(
-    network: ExportedNetwork, name: str, folder: Path, *, coverage: float | None = None, given: Path | None = None
-) -> int:
-    """Write a folder that any static host serves, and return its size in bytes.
+@dataclass(frozen=True)
+class Written:
+    """A page that was written.
 
     Args:
-        network: an exported file, float32; int8 is slower in browsers.
+        outcome: of the export of its network.
+        files: name -> bytes.
+    """
+
+    outcome: Outcome
+    files: Mapping[str, int]
+
+
+def export_page(
+    networks: Sequence[str], folder: Path, *, data: str | None, coverage: float | None = None, given: Path | None = None
+) -> Written:
+    """Export networks as one, and write the folder of a page that predicts with it.
+
+    Args:
+        networks: see ``fer.exports.source.source_of``.
+        folder: to write, see ``write``.
+        data: other data than those of the training, for the check of the export.
+        coverage: see ``write``.
+        given: see ``write``.
+
+    Raises:
+        FerError: see ``fer.exports.export.export`` and ``write``.
+    """
+    _check_free(folder)  # before the work
+    runtime.check(given)
+    name = " + ".join(Path(network).stem or network for network in networks)
+    with tempfile.TemporaryDirectory() as held:
+        outcome = export(networks, Path(held) / NETWORK, int8=False, data=data, speed=False)
+        files = write(ExportedNetwork(Path(held) / NETWORK), name, folder, coverage=coverage, given=given)
+    return Written(outcome, files)
+
+
+def write(
+    network: ExportedNetwork, name: str, folder: Path, *, coverage: float | None = None, given: Path | None = None
+) -> Mapping[str, int]:
+    """Write a folder that any static host serves, and return the bytes of its files by their names.
+
+    Args:
+        network: an exported file in 32 bits; 8 bits are slower in browsers.
         name: of the network, on the page.
         folder: to write; one that an earlier export has written is replaced.
         coverage: promised share of faces whose prediction set holds the label; None for 0.9 where there are thresholds.
         given: onnxruntime-web, see ``runtime.files``; None: npm fetches it.
 
     Raises:
-        FerError: the folder holds other files, the network has no thresholds for the coverage, OpenCV is missing, or
-            onnxruntime-web cannot be had.
+        FerError: the folder holds other files or cannot be written, the network has no thresholds for the coverage,
+            OpenCV is missing, or onnxruntime-web cannot be had.
     """
+    folder = folder.absolute()
     _check_free(folder)
     files = _files(network, name, coverage, given)
     part = folder.with_name(f".{folder.name}.{os.getpid()}{PART}")
@@ -62,9 +103,11 @@ def write(
         if folder.exists():
             shutil.rmtree(folder)
         part.rename(folder)
+    except OSError as error:
+        raise FerError(f"{folder}: could not be written ({why(error)})") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return sum(map(len, files.values()))
+    return {entry: len(held) for entry, held in files.items()}
 
 
 def _check_free(folder: Path) -> None:

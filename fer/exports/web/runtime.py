@@ -28,6 +28,18 @@ PATIENCE = 600  # seconds for npm
 ELSEWHERE = f"or run `npm pack {PACKAGE}` where it works, and give --runtime FILE.tgz"
 
 
+def check(given: Path | None) -> None:
+    """Raise where it is clear at once that ``files`` cannot succeed.
+
+    Raises:
+        FerError: npm is missing, or there is nothing at the path.
+    """
+    if given is None:
+        _npm()
+    elif not given.exists():
+        raise FerError(f"--runtime {given}: no such file or folder; expected {PACKAGE} as .tgz, or a folder with it")
+
+
 def files(given: Path | None = None) -> Mapping[str, bytes]:
     """Return the contents of ``SCRIPT`` and ``WASM``.
 
@@ -46,19 +58,25 @@ def files(given: Path | None = None) -> Mapping[str, bytes]:
     return _of_package(given)
 
 
-def _fetched(folder: Path) -> Path:
-    """Return the package's file, fetched by npm into a folder."""
+def _npm() -> str:
     npm = shutil.which("npm")
     if npm is None:
         raise FerError(f"npm is missing, and the page needs {PACKAGE}: install Node.js, {ELSEWHERE}")
-    command = [npm, "pack", PACKAGE, "--ignore-scripts", "--silent", "--pack-destination", str(folder)]
+    return npm
+
+
+def _fetched(folder: Path) -> Path:
+    """Return the package's file, fetched by npm into a folder."""
+    command = [_npm(), "pack", PACKAGE, "--ignore-scripts", "--silent", "--pack-destination", str(folder)]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired as error:
         raise FerError(f"npm has not fetched {PACKAGE} in {PATIENCE} s: check the network, {ELSEWHERE}") from error
     packed = next(iter(folder.glob("*.tgz")), None)
     if ended.returncode or packed is None:
-        reason = in_one_line((ended.stderr or ended.stdout).strip())[:200] or f"exit code {ended.returncode}"
+        reason = (
+            in_one_line((ended.stderr or ended.stdout).strip().split("\n")[-1])[:200] or f"exit code {ended.returncode}"
+        )
         raise FerError(f"npm cannot fetch {PACKAGE} ({reason}): check the network, {ELSEWHERE}")
     return packed
 
