@@ -61,7 +61,7 @@ def read(port, *parts, pause=0.0):
         ([GET], 0, b"HTTP/1.1 200"),  # stays without another request
         ([GET, GET[:20]], 0.2, b"HTTP/1.1 200"),  # or begins one
         ([POST], 0, b"HTTP/1.1 408"),  # never ends its body
-        ([POST, *[b"a"] * 12], 0.1, b"HTTP/1.1 408"),  # byte by byte
+        ([POST, *[b"a"] * 6], 0.1, b"HTTP/1.1 408"),  # byte by byte
     ],
 )
 def test_a_slow_client_is_sent_away_and_the_server_goes_on(port, parts, pause, answer):

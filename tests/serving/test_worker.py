@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_a_job_that_is_given_up_never_runs_and_an_error_frees_its_place():
 
 def test_waiting_takes_longer_where_jobs_do(monkeypatch):
     worker, clock, go = Worker(20), [0.0], threading.Event()
-    monkeypatch.setattr("fer.serving.worker.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("fer.serving.worker.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     async def jobs():
         for _ in range(40):
