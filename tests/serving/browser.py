@@ -18,24 +18,24 @@ FLAGS = (
     "--use-fake-device-for-media-stream", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "about:blank",
 )  # fmt: skip
-WAIT_S = 20.0
+WAIT_S = 60.0  # a busy machine takes that long to start a browser
 
 
 class Browser:
     """A browser without a window; its tabs are their own connections."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *flags: str) -> None:
         self.process = subprocess.Popen(
-            [PROGRAM, f"--user-data-dir={folder}", *FLAGS], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [PROGRAM, f"--user-data-dir={folder}", *flags, *FLAGS], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         port = folder / "DevToolsActivePort"
         until(lambda: port.is_file() and port.read_text().count("\n"))
         self.address = f"127.0.0.1:{port.read_text().split()[0]}"
 
-    def tab(self, url: str, **options) -> "Tab":
+    def tab(self, url: str, kind: "type[Tab] | None" = None, **options) -> "Tab":
         request = urllib.request.Request(f"http://{self.address}/json/new?about:blank", method="PUT")
         with urllib.request.urlopen(request) as answer:
-            return Tab(json.load(answer)["webSocketDebuggerUrl"], url, **options)
+            return (kind or Tab)(json.load(answer)["webSocketDebuggerUrl"], url, **options)
 
     def close(self) -> None:
         self.process.terminate()
@@ -75,6 +75,12 @@ class Tab:
     def until(self, script: str):
         """Return a script's value as soon as it is true."""
         return until(lambda: self.run(script), script)
+
+    def choose(self, file: Path) -> None:
+        """Choose a picture."""
+        root = self.do("DOM.getDocument")["root"]["nodeId"]
+        node = self.do("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        self.do("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
 
     def key(self, name: str, code: int, text: str = "", modifiers: int = 0, **more) -> None:
         parameters = {"key": name, "windowsVirtualKeyCode": code, "modifiers": modifiers}

@@ -2,14 +2,17 @@
 
 import re
 
+from types import SimpleNamespace
+
 import pytest
 
-from fer.models.provenance import Provenance
 from fer.serving import card
+
+NETWORK = SimpleNamespace(architecture="mlp", trained_on="photos")
 
 
 def test_the_package_network_has_its_card():
-    text = card.text_of("tiny", "resnet9", Provenance())
+    text = card.text_of("tiny", NETWORK)
     page = card.page(text)
     assert "Article 5(1)(f)" in page
     assert 'id="law-and-uses-to-keep-away-from"' in page
@@ -21,13 +24,13 @@ def test_the_package_network_has_its_card():
 def test_a_run_has_the_card_of_its_last_evaluation(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "best.ckpt").write_bytes(b"")
-    without = card.text_of(tmp_path, "mlp", Provenance(dataset={"name": "photos"}))
+    without = card.text_of(tmp_path, NETWORK)
     assert "Trained on photos. It has no card" in without
     assert "Article 5(1)(f)" in without
     for name in ("b", "a"):
         (tmp_path / "evaluations" / name).mkdir(parents=True)
         (tmp_path / "evaluations" / name / "model_card.md").write_text(f"# card {name}")
-    assert card.text_of(tmp_path, "mlp", Provenance()) == "# card a"
+    assert card.text_of(tmp_path, NETWORK) == "# card a"
 
 
 @pytest.mark.parametrize("start", ["", "---\na: b\n---\n\n"])

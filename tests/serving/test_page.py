@@ -36,7 +36,7 @@ def address(predictor):
     from fer.serving.limits import Limits
 
     listening = server.bound("127.0.0.1", 0)
-    text = card.text_of("tiny", predictor.model.architecture, predictor.model.provenance)
+    text = card.text_of("tiny", predictor.network)
     running = server.server(app.build(predictor, "tiny", card.page(text)), Limits())
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -74,12 +74,6 @@ def opened(browser, address):
         tab.close()
 
 
-def choose(tab, file):
-    root = tab.do("DOM.getDocument")["root"]["nodeId"]
-    node = tab.do("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
-    tab.do("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
-
-
 def answered(tab):
     """Return the title of the first face of an answer, once it is there."""
     tab.until(FOUND)
@@ -88,7 +82,7 @@ def answered(tab):
 
 def test_a_chosen_picture_is_marked_and_described_and_mapped_on_request(opened, pictures):
     tab = opened()
-    choose(tab, pictures / "astronaut.jpg")
+    tab.choose(pictures / "astronaut.jpg")
     assert answered(tab) == "Face 1: happy"
     assert tab.run(STATUS) == "1 face found: face 1 happy."
     assert tab.run("document.querySelector('#faces p').textContent") == "Only happy fits."
@@ -155,11 +149,11 @@ def test_the_camera_takes_a_picture_and_is_released(opened):
 def test_what_is_no_picture_is_said_and_the_next_one_works(opened, pictures):
     tab = opened()
     for name, words in (("junk.jpg", "expected JPEG"), ("huge.png", "20000x10000"), ("heavy.jpg", "limit is 32 MB")):
-        choose(tab, pictures / name)
+        tab.choose(pictures / name)
         assert words in tab.until(f"{PROBLEM}.includes('{words}') && {PROBLEM}")
         assert tab.run("document.getElementById('result').hidden")
         assert tab.run(STATUS) == ""
-    choose(tab, pictures / "astronaut.tif")  # which Chromium cannot show
+    tab.choose(pictures / "astronaut.tif")  # which Chromium cannot show
     assert answered(tab) == "Face 1: happy"
     assert tab.run("document.getElementById('problem').hidden")
     assert tab.until("!document.getElementById('unseen').hidden")
@@ -168,16 +162,16 @@ def test_what_is_no_picture_is_said_and_the_next_one_works(opened, pictures):
 
 def test_two_tabs_at_once_and_the_later_picture_wins(opened, pictures):
     one, other = opened(), opened()
-    choose(one, pictures / "junk.jpg")
-    choose(one, pictures / "astronaut.jpg")
-    choose(other, pictures / "astronaut.jpg")
+    one.choose(pictures / "junk.jpg")
+    one.choose(pictures / "astronaut.jpg")
+    other.choose(pictures / "astronaut.jpg")
     assert (answered(one), answered(other)) == ("Face 1: happy", "Face 1: happy")
     assert one.run("document.getElementById('problem').hidden")
 
 
 def test_the_keyboard_alone_reaches_everything(opened, pictures, address):
     tab = opened()
-    choose(tab, pictures / "astronaut.jpg")
+    tab.choose(pictures / "astronaut.jpg")
     answered(tab)
     tab.do("Page.bringToFront")
     seen = []
@@ -199,7 +193,7 @@ def test_the_keyboard_alone_reaches_everything(opened, pictures, address):
 
 def test_screen_readers_get_names(opened, pictures):
     tab = opened()
-    choose(tab, pictures / "astronaut.jpg")
+    tab.choose(pictures / "astronaut.jpg")
     answered(tab)
     tab.run("document.getElementById('maps').click()")
     tab.until("document.querySelector('.map')?.naturalWidth")
@@ -246,7 +240,7 @@ CONTRAST = """(() => {
 @pytest.mark.parametrize("dark", [False, True])
 def test_contrast_and_width_of_screens(opened, pictures, tmp_path, dark):
     tab = opened(dark=dark)
-    choose(tab, pictures / "astronaut.jpg")
+    tab.choose(pictures / "astronaut.jpg")
     answered(tab)
     grounds = set()
     for width in (1280, 390):
@@ -271,7 +265,7 @@ def test_no_file_is_written(opened, pictures, large, tmp_path):
     tab = opened()
     before = {entry for folder in watched for entry in os.listdir(folder)}
     handles = open_files()
-    choose(tab, file)
+    tab.choose(file)
     tab.until(f"{STATUS}.includes('No face') && {STATUS}")
     assert open_files() <= handles
     new = {entry for folder in watched for entry in os.listdir(folder)} - before
@@ -300,8 +294,8 @@ def test_the_card_and_the_law_are_one_click_away(opened, address):
 def test_a_stopped_server_is_said(opened, pictures):
     tab = opened()
     tab.do("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1)
-    choose(tab, pictures / "astronaut.jpg")
+    tab.choose(pictures / "astronaut.jpg")
     assert "Is fer serve still running?" in tab.until(PROBLEM)
     tab.do("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1)
-    choose(tab, pictures / "astronaut.jpg")
+    tab.choose(pictures / "astronaut.jpg")
     assert answered(tab) == "Face 1: happy"
