@@ -110,7 +110,7 @@ def page(networks: Sequence[str], arguments: argparse.Namespace) -> str:
         networks, folder, data=arguments.data, coverage=arguments.coverage, given=arguments.runtime
     )  # fmt: skip
     lines = [
-        *in_words(written.outcome)[1:],
+        *checked(written.outcome),
         f"exported: {shown(folder)}: {len(written.files)} files, {sum(written.files.values()):,} bytes",
         f"open it:  python -m http.server --directory {shown(folder)} --bind 127.0.0.1",
     ]
@@ -120,7 +120,17 @@ def page(networks: Sequence[str], arguments: argparse.Namespace) -> str:
 def in_words(found: "Outcome") -> list[str]:
     """Return the lines that are printed: files, check, speed."""
     lines = [f"exported: {shown(file)} ({file.stat().st_size:,} bytes)" for file in found.files]
-    parity = found.about.parity
+    lines += checked(found)
+    if found.speeds:
+        kinds = list(found.speeds[0].faces_per_second)
+        rows = [[f"{one.batch}", *(f"{one.faces_per_second[kind]:,.0f}" for kind in kinds)] for one in found.speeds]
+        lines += ["", text_table(["faces a second on one thread, batch", *kinds], rows)]
+    return lines
+
+
+def checked(found: "Outcome") -> list[str]:
+    """Return the lines that are printed of the check."""
+    lines, parity = [], found.about.parity
     if parity is not None:
         lines.append(
             f"checked:  on {parity.of}: largest difference {parity.largest_difference:.2g}, "
@@ -132,10 +142,6 @@ def in_words(found: "Outcome") -> list[str]:
             f"val:      accuracy {100 * val.accuracy[0]:.2f} % -> {100 * val.accuracy[1]:.2f} %, NLL {val.nll[0]:.4f} "
             f"-> {val.nll[1]:.4f}, {100 * val.equal:.2f} % equal answers"
         )
-    if found.speeds:
-        kinds = list(found.speeds[0].faces_per_second)
-        rows = [[f"{one.batch}", *(f"{one.faces_per_second[kind]:,.0f}" for kind in kinds)] for one in found.speeds]
-        lines += ["", text_table(["faces a second on one thread, batch", *kinds], rows)]
     return lines
 
 

@@ -46,7 +46,9 @@ class Tab:
     """A tab: ``run`` evaluates JavaScript, ``do`` calls a method of the protocol; ``log`` has what it reported."""
 
     def __init__(self, socket: str, url: str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        self.socket, self.number, self.log = connect(socket, max_size=None), 0, []
+        self.open = contextlib.ExitStack()
+        self.socket, self.number, self.log = self.open.enter_context(connect(socket, max_size=None)), 0, []
+        self.do("Emulation.setScrollbarsHidden", hidden=True)
         for domain in ("Page", "Runtime", "Network", "Log", "DOM", "Accessibility"):
             self.do(f"{domain}.enable")
         self.look(width, height, dark=dark)
@@ -99,7 +101,7 @@ class Tab:
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self.do("Page.close")
-        self.socket.close()
+        self.open.close()
 
 
 def until(condition, what: str = "") -> object:

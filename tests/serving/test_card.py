@@ -1,7 +1,6 @@
 """The model card as a page."""
 
 import re
-
 from types import SimpleNamespace
 
 import pytest

@@ -102,6 +102,7 @@ function show(answer, maps) {
   const { width, height, faces, notes } = answer;
   $("result").hidden = false;
   $("image").alt = faces.length ? `The picture; ${count(faces.length, "face")} marked` : "The picture; no face found";
+  $("picture").style.aspectRatio = `${width} / ${height}`; // also where the browser cannot show the picture
   $("boxes").setAttribute("viewBox", `0 0 ${width} ${height}`);
   const unit = width / ($("picture").clientWidth || width); // of a pixel on the screen
   const boxes = faces.map((face, index) => boxed(face, index, unit));
@@ -149,9 +150,15 @@ function take(blob) {
     report(`This file has ${Math.ceil(blob.size / 2 ** 20)} MB; the limit is ${Math.floor(about.limits.bytes / 2 ** 20)} MB.`);
     return;
   }
-  $("unseen").hidden = true;
+  unseen(false);
   $("image").src = shown.address;
   ask(false);
+}
+
+// Whether the browser cannot show the picture, of which there are the boxes all the same.
+function unseen(is) {
+  $("unseen").hidden = !is;
+  $("image").hidden = is;
 }
 
 function first(files) {
@@ -203,7 +210,7 @@ function listen() {
   $("shoot").addEventListener("click", shoot);
   $("stop").addEventListener("click", () => { close(); $("camera").focus(); });
   $("maps").addEventListener("click", () => ask($("maps").getAttribute("aria-pressed") !== "true"));
-  $("image").addEventListener("error", () => { $("unseen").hidden = false; });
+  $("image").addEventListener("error", () => unseen(true));
   document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("over"); });
   document.addEventListener("dragleave", () => document.body.classList.remove("over"));
   document.addEventListener("drop", (event) => {
