@@ -48,7 +48,7 @@ def test_every_training_command_composes(arguments):
     settings_of_first_job(arguments)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "compare", "audit", "best", "share", "study"])
+@pytest.mark.parametrize("command", ["evaluate", "compare", "audit", "best", "share", "export", "study"])
 def test_every_other_command_is_understood(command):
     grammar = importlib.import_module(f"fer.{command}").parser()
     assert lines(command)

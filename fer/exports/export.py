@@ -2,6 +2,7 @@
 
 import io
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -61,10 +62,12 @@ def export(networks: Sequence[str], file: Path, *, int8: bool, data: str | None,
     source = source_of(networks)
     if kind is Weights and len(source.members) > 1:
         raise FerError(f"{file}: holds the weights of one network; export an ensemble as .onnx or .pt2")
-    made = kind(source, Compared(source, data))
+    compared = Compared(source, data)
+    _ = compared.some  # missing data are reported before the network is traced, which takes long
+    made = kind(source, compared)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        about = _written(file, made)
+        about = written(file, made)
         files = [file, *_written_beside(file, made, about)]
     except OSError as error:
         raise FerError(f"{file}: could not be written ({why(error)})") from error
@@ -108,9 +111,14 @@ class Onnx(Kind):
     """An ONNX file in 32 bits."""
 
     @cached_property
-    def model(self) -> Any:
-        """The graph, ONNX's ``ModelProto``."""
+    def whole(self) -> Any:
+        """The graph in 32 bits, ONNX's ``ModelProto``."""
         return onnx_file.in_32_bits(traced(self.source))
+
+    @property
+    def model(self) -> Any:
+        """The graph that is written."""
+        return self.whole
 
     def content(self, about: About) -> bytes:
         """Return the bytes of the file."""
@@ -129,14 +137,19 @@ class Int8(Onnx):
     """An ONNX file in 8 bits."""
 
     @cached_property
-    def whole(self) -> Any:
-        """The graph in 32 bits."""
-        return onnx_file.in_32_bits(traced(self.source))
+    def _model(self) -> Any:
+        return onnx_file.in_8_bits(self.whole, self.compared.calibrating[0])
 
-    @cached_property
+    @property
     def model(self) -> Any:
         """The graph in 8 bits."""
-        return onnx_file.in_8_bits(self.whole, self.compared.calibrating[0])
+        return self._model
+
+    def in_32_bits(self) -> Onnx:
+        """Return the same graph in 32 bits."""
+        made = Onnx(self.source, self.compared)
+        made.whole = self.whole
+        return made
 
     def about(self) -> About:
         """Return what the file states before its check."""
@@ -146,6 +159,14 @@ class Int8(Onnx):
         """Return what the file states after its check on val, with thresholds for its own probabilities."""
         parity, sets = self.compared.parity_on_val(self.opened(file))
         return replace(about, parity=parity, sets=sets)
+
+    def kinds(self, file: Path) -> Mapping[str, Predict]:
+        """Return what predicts on one thread: the same graph in 32 bits too."""
+        with tempfile.TemporaryDirectory() as held:
+            whole = Path(held) / f"whole{SUFFIX}"
+            made = self.in_32_bits()
+            whole.write_bytes(made.content(made.about()))
+            return {**made.kinds(whole), "int8": ExportedNetwork(file, threads=1).probabilities}
 
 
 class Program(Kind):
@@ -220,7 +241,7 @@ def _kind(file: Path, *, int8: bool) -> Callable[[Source, Compared], Kind]:
     return Int8 if int8 else kind
 
 
-def _written(file: Path, made: Kind) -> About:
+def written(file: Path, made: Kind) -> About:
     """Write a file, and return what it states. It gets its name after its check alone.
 
     Raises:

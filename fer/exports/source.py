@@ -85,7 +85,8 @@ class Source:
         given = torch.from_numpy(faces)
         logits = [member.model(given).float() for member in self.members]
         if len(logits) == 1:
-            return (logits[0] / self.temperatures[0]).softmax(1).numpy()
+            alone: NDArray[np.float32] = (logits[0] / self.temperatures[0]).softmax(1).numpy()
+            return alone
         predicted: Tensor = torch.stack([each.softmax(1) for each in logits])  # (M, N, C)
         together = mixed(predicted, torch.tensor(self.weights), torch.tensor(self.temperatures, dtype=torch.float64))
         return tempered(together.numpy(), self.temperature).astype(np.float32)
@@ -181,7 +182,9 @@ def _evaluated(folder: Path) -> Source:
         )
     if results.temperature is None:
         raise FerError(f"{folder}: has no temperature, since val was not at hand; evaluate again with --data")
-    opened = [_member(member.checkpoint, member.network and member.network.weights_sha256) for member in members]
+    opened = [
+        _member(member.checkpoint, member.network.weights_sha256 if member.network else None) for member in members
+    ]
     card = folder / CARD
     single = len(opened) == 1
     return Source(
