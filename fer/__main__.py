@@ -13,6 +13,7 @@ from fer.config.errors import FerError, did_you_mean
 
 COMMANDS = {
     "predict": "predict the emotions on the faces of photographs (needs the extra faces)",
+    "serve": "serve a local page that predicts pictures (needs the extras serve and faces)",
     "explain": "show what a network looks at on faces, and check whether that explains it",
     "train": "train a network, or sweep over settings with -m; the best epoch is chosen on val",
     "best": "train the best networks for a given time: an ensemble, three students, a small network",

@@ -1,16 +1,21 @@
 """``python -m fer.export RUN_OR_NETWORK ... OUT.onnx``: a network as one file for use without this library.
 
+With ``FOLDER/`` in place of the file: a page for any static host, which predicts in the visitor's tab.
+
 The file takes faces as bytes and gives calibrated probabilities. Its metadata state classes, crop, prediction sets and
 provenance. It is opened again and compared with the network before it gets its name.
 """
 
+import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer.config.command import Grammar, command
+from fer.config.errors import FerError
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import shown
 from fer.system.text import text_table
@@ -26,7 +31,8 @@ def parser() -> Grammar:
     grammar = Grammar(
         prog="python -m fer.export",
         description="Write a network, or several as one, as a file for use without this library: ONNX, torch.export "
-        "or safetensors, by the file's ending. It needs the extra export.",
+        "or safetensors, by the file's ending; or as a page that predicts in the visitor's tab. It needs the extra "
+        "export, a page also faces and serve.",
         epilog="fer predict, fer evaluate, fer explain and fer.Predictor take an .onnx file in place of a network.",
     )
     grammar.add_argument(
@@ -34,7 +40,10 @@ def parser() -> Grammar:
         help="of the package (tiny), a run, a file of weights, or latest; several for an ensemble; or the folder of an "
         "evaluation, with the weights and the temperature that it chose",
     )  # fmt: skip
-    grammar.add_argument("file", type=Path, metavar="OUT", help="file to write: NAME.onnx, NAME.pt2, NAME.safetensors")
+    grammar.add_argument(
+        "out", metavar="OUT",
+        help="file to write: NAME.onnx, NAME.pt2, NAME.safetensors; or FOLDER/, with a slash, for a page",
+    )  # fmt: skip
     grammar.add_argument(
         "--int8", action="store_true",
         help="8 bits in place of 32, of an .onnx: smaller and faster on servers, slower in browsers; needs the data",
@@ -42,6 +51,14 @@ def parser() -> Grammar:
     grammar.add_argument(
         "--data", help="table, archive or folder for the check, and for the ranges of --int8; default: of the training"
     )
+    grammar.add_argument(
+        "--coverage", type=float, metavar="SHARE",
+        help="of a page: promised share of faces whose prediction set holds the label; default: 0.9",
+    )  # fmt: skip
+    grammar.add_argument(
+        "--runtime", type=Path, metavar="FILE_OR_FOLDER",
+        help="of a page: onnxruntime-web, fetched before; default: npm fetches it",
+    )  # fmt: skip
     grammar.add_argument("--no-timing", action="store_true", help="do not measure the faces a second")
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
     return grammar
@@ -59,17 +76,61 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fer.exports.export import export  # imports torch
 
     networks = [str(named(network)) for network in arguments.networks]
+    if is_page(arguments):
+        log.info("%s", page(networks, arguments))
+        return 0
     found = export(
-        networks, arguments.file, int8=arguments.int8, data=arguments.data, speed=not arguments.no_timing
+        networks, Path(arguments.out), int8=arguments.int8, data=arguments.data, speed=not arguments.no_timing
     )  # fmt: skip
     log.info("%s", "\n".join(in_words(found)))
     return 0
 
 
+def is_page(arguments: argparse.Namespace) -> bool:
+    """Return whether a page is to be written, not a file.
+
+    Raises:
+        FerError: options of the other kind are given.
+    """
+    pages: bool = arguments.out.endswith(("/", os.sep))
+    others = {"--int8": arguments.int8} if pages else {"--coverage": arguments.coverage, "--runtime": arguments.runtime}
+    for name, value in others.items():
+        if value:
+            kind = "a page, which needs 32 bits" if pages else "a file; it belongs to a page, OUT/ with a slash"
+            raise FerError(f"{name}: leave it out: {arguments.out} is {kind}")
+    return pages
+
+
+def page(networks: Sequence[str], arguments: argparse.Namespace) -> str:
+    """Write a page, and return the lines that are printed."""
+    from fer.exports.web.build import export_page
+
+    folder = Path(arguments.out)
+    written = export_page(
+        networks, folder, data=arguments.data, coverage=arguments.coverage, given=arguments.runtime
+    )  # fmt: skip
+    lines = [
+        *checked(written.outcome),
+        f"exported: {shown(folder)}: {len(written.files)} files, {sum(written.files.values()):,} bytes",
+        f"open it:  python -m http.server --directory {shown(folder)} --bind 127.0.0.1",
+    ]
+    return "\n".join(lines)
+
+
 def in_words(found: "Outcome") -> list[str]:
     """Return the lines that are printed: files, check, speed."""
     lines = [f"exported: {shown(file)} ({file.stat().st_size:,} bytes)" for file in found.files]
-    parity = found.about.parity
+    lines += checked(found)
+    if found.speeds:
+        kinds = list(found.speeds[0].faces_per_second)
+        rows = [[f"{one.batch}", *(f"{one.faces_per_second[kind]:,.0f}" for kind in kinds)] for one in found.speeds]
+        lines += ["", text_table(["faces a second on one thread, batch", *kinds], rows)]
+    return lines
+
+
+def checked(found: "Outcome") -> list[str]:
+    """Return the lines that are printed of the check."""
+    lines, parity = [], found.about.parity
     if parity is not None:
         lines.append(
             f"checked:  on {parity.of}: largest difference {parity.largest_difference:.2g}, "
@@ -81,10 +142,6 @@ def in_words(found: "Outcome") -> list[str]:
             f"val:      accuracy {100 * val.accuracy[0]:.2f} % -> {100 * val.accuracy[1]:.2f} %, NLL {val.nll[0]:.4f} "
             f"-> {val.nll[1]:.4f}, {100 * val.equal:.2f} % equal answers"
         )
-    if found.speeds:
-        kinds = list(found.speeds[0].faces_per_second)
-        rows = [[f"{one.batch}", *(f"{one.faces_per_second[kind]:,.0f}" for kind in kinds)] for one in found.speeds]
-        lines += ["", text_table(["faces a second on one thread, batch", *kinds], rows)]
     return lines
 
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "share",
     "export",
     "best",
+    "serve",
     "__main__",
     "__init__",
 }
@@ -34,6 +35,7 @@ ORDER = [
     {"models"},
     {"inference"},
     {"evaluation", "reports"},
+    {"serving"},
     {"training", "exports"},
     {"sweeps"},
     {"campaign"},

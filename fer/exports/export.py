@@ -233,7 +233,7 @@ def _kind(file: Path, *, int8: bool) -> Callable[[Source, Compared], Kind]:
     """
     kind = KINDS.get(file.suffix)
     if kind is None:
-        raise FerError(f"{file}: expected a name that ends in {', '.join(KINDS)}")
+        raise FerError(f"{file}: expected a name that ends in {', '.join(KINDS)}, or FOLDER/ for a page")
     if int8 and kind is not Onnx:
         raise FerError(f"--int8: is a kind of {SUFFIX} file, not of {file.suffix}; leave it out")
     if kind is Onnx:

@@ -95,10 +95,10 @@ class Haar:
         if not hasattr(self.cv2, "CascadeClassifier") or not hasattr(self.cv2, "data"):
             version = getattr(self.cv2, "__version__", "?")
             raise FerError(f"OpenCV {version} has no cascades (version 5 took them away): {INSTALL}")
-        file = Path(self.cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml"
-        self.cascade = self.cv2.CascadeClassifier(str(file))
+        self.file = Path(self.cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml"
+        self.cascade = self.cv2.CascadeClassifier(str(self.file))
         if self.cascade.empty():
-            raise FerError(f"{file}: no cascade; install OpenCV again: {INSTALL}")
+            raise FerError(f"{self.file}: no cascade; install OpenCV again: {INSTALL}")
 
     def __call__(self, grey: Image.Image, longest: int = LONGEST) -> list[Detection]:
         """Return the faces of an upright grey picture, mode "L", largest first.

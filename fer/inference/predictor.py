@@ -120,7 +120,7 @@ class Predictor:
         self.network = opened(network, device)
         self.largest, self._detector, self._margin = largest, detector, margin
         self._detector_model = None if detector_model is None else Path(detector_model)
-        self.coverage, self._threshold = _threshold_of(self.network, coverage)
+        self.coverage, self._threshold = threshold_of(self.network, coverage)
 
     @cached_property
     def detector(self) -> detect.Detector:
@@ -274,7 +274,7 @@ class Predictor:
         }
 
 
-def _threshold_of(network: Network, coverage: float | None) -> tuple[float | None, float | None]:
+def threshold_of(network: Network, coverage: float | None) -> tuple[float | None, float | None]:
     """Return the coverage of a network's prediction sets and their threshold; None where it has none.
 
     Raises:

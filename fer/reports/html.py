@@ -30,6 +30,7 @@ button.hidden = false;
 button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; relabel(); });
 relabel();
 """
+BUTTON = Markup('<button id="light" type="button" hidden></button>')
 
 
 class Section(NamedTuple):
@@ -204,22 +205,26 @@ def write(file: Path, title: str, lead: Markup, sections: Sequence[Section], foo
         script: script of this page; the page must work without it.
     """
     links = [tag("a", part.name, href=f"#{part.name}") for part in sections]
-    button = Markup('<button id="light" type="button" hidden></button>')
     bodies = [tag("section", tag("h2", part.title), part.body, id=part.name) for part in sections]
     body = joined(
         tag("header", tag("h1", title), lead),
-        tag("nav", tag("div", *links, button)),
+        tag("nav", tag("div", *links, BUTTON)),
         tag("main", *bodies),
         tag("footer", foot),
         tag("script", Markup(SWITCH)),
         tag("script", Markup(script), type="module") if script else "",
     )
-    head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(title)}</title><style>{stylesheet()}</style>"
-    )
     with written_whole(file) as stream:
-        stream.write(f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{body}\n</body>\n</html>\n')
+        stream.write(document(title, Markup(f"<style>{stylesheet()}</style>"), body))
+
+
+def document(title: str, head: Markup, body: Markup) -> str:
+    """Return a whole page; ``head`` holds or names its style and scripts."""
+    start = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{text(title)}</title>{head}"
+    )
+    return f'<!doctype html>\n<html lang="en">\n<head>{start}</head>\n<body>\n{body}\n</body>\n</html>\n'
 
 
 def stylesheet() -> str:

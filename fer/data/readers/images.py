@@ -1,5 +1,6 @@
 """Decoding of one picture file to one grey face, with a rule for every colour mode."""
 
+import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,10 @@ class PictureError(Exception):
     """A file that cannot be read as a face; the message states the reason without the path."""
 
 
+class TooManyPixels(PictureError):
+    """A picture whose header states more pixels than are decoded."""
+
+
 def read_picture(path: Path, image_size: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Return a picture as (image_size, image_size) uint8 grey, and its width and height in the file, in pixels.
 
@@ -38,8 +43,8 @@ def read_picture(path: Path, image_size: int) -> tuple[NDArray[np.uint8], tuple[
     return np.asarray(grey), size
 
 
-def read_grey(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """Return a picture as 8-bit grey (mode "L"), upright.
+def read_grey(source: Path | bytes, most_pixels: int = MOST_PIXELS) -> Image.Image:
+    """Return a picture as 8-bit grey (mode "L"), upright; ``source`` is its file, or the contents of one.
 
     EXIF rotation is applied. The first frame of an animation is used. Transparent pixels become black, 16-bit greys are
     scaled by 1/257, and colours become luma (ITU-R 601, Pillow's "L").
@@ -47,7 +52,7 @@ def read_grey(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
     Raises:
         PictureError: no picture, a damaged or too large one, or floating-point pixels, which have no fixed range.
     """
-    return _decoded(path, most_pixels, to_grey)
+    return _decoded(source, most_pixels, to_grey)
 
 
 def read_colour(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
@@ -59,9 +64,9 @@ def read_colour(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
     return _decoded(path, most_pixels, to_colour)
 
 
-def _decoded(path: Path, most_pixels: int, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _decoded(source: Path | bytes, most_pixels: int, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
-        with opened(path) as stream:
+        with io.BytesIO(source) if isinstance(source, bytes) else opened(source) as stream:
             _check_header(stream, most_pixels)
             with _picture(stream) as picture:
                 picture.load()
@@ -76,7 +81,7 @@ def _check_header(stream: IO[bytes], most_pixels: int) -> None:
     """Refuse a picture by its header alone, before memory is taken for its pixels."""
     picture = _picture(stream)
     if picture.width * picture.height > most_pixels:
-        raise PictureError(f"{picture.width}x{picture.height} pixels; the limit is {most_pixels:,}")
+        raise TooManyPixels(f"{picture.width}x{picture.height} pixels; the limit is {most_pixels:,}")
     if picture.format == "PNG":
         picture.verify()  # load() does not check the checksums of the pixels
 

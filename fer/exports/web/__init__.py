@@ -1,0 +1,1 @@
+"""A folder that any static host serves, whose page predicts in the tab."""

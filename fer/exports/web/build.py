@@ -1,0 +1,196 @@
+"""The folder of a page that predicts in the tab: written whole or not at all."""
+
+import gzip
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import fer
+from fer.config.errors import FerError
+from fer.exports.export import Outcome, export
+from fer.exports.web import runtime
+from fer.exports.web.detector import cascade_json, rules
+from fer.inference import detect, explain, predictor
+from fer.inference.exported import MOST_BYTES, ExportedNetwork
+from fer.reports.explanation import overlay
+from fer.reports.theme import PAPER
+from fer.serving import card, page
+from fer.system.files import PART, UNREADABLE, contents, read_json, why
+
+HERE = Path(__file__).parent
+SCRIPTS = (
+    "backend.js", "cascade.js", "crop.js", "faces.js", "maps.js", "network.js", "opened.js", "picture.js",
+    "resample.js", "upright.js", "worker.js",
+)  # fmt: skip
+ABOUT, NETWORK = "network.json", "network.onnx"
+SCRIPT, WASM = "onnxruntime.js", "onnxruntime.wasm.gz"
+MOST_FILE, MOST_PIXELS = 64 * 2**20, 100_000_000  # bytes and pixels of a picture: a tab has less memory than a machine
+MAPS = 3  # faces of a picture with a map, the largest; a map takes 121 predictions
+# the browser itself keeps pictures in the tab: no script may reach another host
+POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; "
+    "style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; form-action 'none'"
+)
+CHARSET = '<meta charset="utf-8">'  # after which a page gets its policy
+PRIVACY = "Pictures never leave this tab: network and face detector run in it, and nothing is sent to any server."
+
+
+@dataclass(frozen=True)
+class Written:
+    """A page that was written.
+
+    Args:
+        outcome: of the export of its network.
+        files: name -> bytes.
+    """
+
+    outcome: Outcome
+    files: Mapping[str, int]
+
+
+def export_page(
+    networks: Sequence[str], folder: Path, *, data: str | None, coverage: float | None = None, given: Path | None = None
+) -> Written:
+    """Export networks as one, and write the folder of a page that predicts with it.
+
+    Args:
+        networks: see ``fer.exports.source.source_of``.
+        folder: to write, see ``write``.
+        data: other data than those of the training, for the check of the export.
+        coverage: see ``write``.
+        given: see ``write``.
+
+    Raises:
+        FerError: see ``fer.exports.export.export`` and ``write``.
+    """
+    _check_free(folder)  # before the work
+    runtime.check(given)
+    name = " + ".join(Path(network).stem or network for network in networks)
+    with tempfile.TemporaryDirectory() as held:
+        outcome = export(networks, Path(held) / NETWORK, int8=False, data=data, speed=False)
+        files = write(ExportedNetwork(Path(held) / NETWORK), name, folder, coverage=coverage, given=given)
+    return Written(outcome, files)
+
+
+def write(
+    network: ExportedNetwork, name: str, folder: Path, *, coverage: float | None = None, given: Path | None = None
+) -> Mapping[str, int]:
+    """Write a folder that any static host serves, and return the bytes of its files by their names.
+
+    Args:
+        network: an exported file in 32 bits; 8 bits are slower in browsers.
+        name: of the network, on the page.
+        folder: to write; one that an earlier export has written is replaced.
+        coverage: promised share of faces whose prediction set holds the label; None for 0.9 where there are thresholds.
+        given: onnxruntime-web, see ``runtime.files``; None: npm fetches it.
+
+    Raises:
+        FerError: the folder holds other files or cannot be written, the network has no thresholds for the coverage,
+            OpenCV is missing, or onnxruntime-web cannot be had.
+    """
+    folder = folder.absolute()
+    _check_free(folder)
+    files = _files(network, name, coverage, given)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}{PART}")
+    try:
+        part.mkdir(parents=True)
+        for entry, held in files.items():
+            (part / entry).write_bytes(held)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    except OSError as error:
+        raise FerError(f"{folder}: could not be written ({why(error)})") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return {entry: len(held) for entry, held in files.items()}
+
+
+def _check_free(folder: Path) -> None:
+    """Raise unless a folder is missing, empty, or an earlier export to which nothing was added.
+
+    Raises:
+        FerError: naming what is in the way.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FerError(f"{folder}: is a file; expected a folder that is new or empty")
+    found = {file.name for file in folder.iterdir()} if folder.exists() else set()
+    if others := sorted(found - _written_before(folder)):
+        raise FerError(f"{folder}: holds {others[0]!r}, which no export has written; choose a new or empty folder")
+
+
+def _written_before(folder: Path) -> set[str]:
+    try:
+        return set(read_json(folder / ABOUT)["files"])
+    except UNREADABLE:
+        return set()
+
+
+def _files(network: ExportedNetwork, name: str, coverage: float | None, given: Path | None) -> Mapping[str, bytes]:
+    """Return the contents of all files by their names."""
+    haar = detect.Haar()
+    about = described(network, name, coverage, haar)
+    script, wasm = (runtime.files(given)[file] for file in (runtime.SCRIPT, runtime.WASM))
+    files = dict(page.files()) | {file: contents(HERE / file) for file in SCRIPTS}
+    files |= {
+        "index.html": _guarded(files["index.html"].decode(), '<script src="opened.js"></script>'),
+        "card.html": _guarded(card.page(network.about.card or card.without_card(network))),
+        "cascade.json": cascade_json(haar.file).encode(),
+        NETWORK: contents(network.file, MOST_BYTES),
+        SCRIPT: script,
+        WASM: gzip.compress(wasm, mtime=0),  # not every host compresses, and every browser can unpack
+        "licences.txt": contents(HERE / "licences.txt"),
+    }
+    files[ABOUT] = json.dumps({**about, "files": sorted([*files, ABOUT])}, ensure_ascii=False).encode()
+    return files
+
+
+def described(network: ExportedNetwork, name: str, coverage: float | None, haar: detect.Haar) -> Mapping[str, object]:
+    """Return what the page's scripts have to know: of the network, the crop, the detector, the maps and the limits."""
+    about = network.about
+    coverage, threshold = predictor.threshold_of(network, coverage)
+    return {
+        "network": name,
+        "classes": list(about.classes),
+        "size": about.size,
+        "file": NETWORK,
+        "runtime": WASM,
+        "card": "card.html",
+        "coverage": coverage,
+        "threshold": threshold,
+        "crop": {"margin": haar.crop.margin, "shift": haar.crop.shift},
+        "search": rules(),
+        "maps": {
+            "patch": explain.PATCH,
+            "positions": explain.POSITIONS,
+            "side": overlay.SIDE,
+            "tint": overlay.MOST_TINT,
+            "colours": {"for": _rgb(overlay.FOR), "against": _rgb(overlay.AGAINST)},
+        },
+        "limits": {
+            "bytes": MOST_FILE,
+            "pixels": MOST_PIXELS,
+            "least_side": predictor.LEAST_SIDE,
+            "small_side": predictor.SMALL_SIDE,
+            "sure": predictor.SURE,
+            "maps": MAPS,
+        },
+        "privacy": PRIVACY,
+        "made": f"Network {name} ({about.architecture}, trained on {network.trained_on}), detector {haar.name}, fer "
+        f"{fer.__version__}.",
+    }
+
+
+def _rgb(role: str) -> list[int]:
+    return list(bytes.fromhex(PAPER[role].removeprefix("#")))
+
+
+def _guarded(text: str, more: str = "") -> bytes:
+    """Return a page that keeps its scripts from reaching any other host."""
+    assert CHARSET in text
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    return text.replace(CHARSET, CHARSET + policy + more, 1).encode()

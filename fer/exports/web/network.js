@@ -1,0 +1,80 @@
+// The network, by onnxruntime-web, and what is said of its probabilities: as fer.inference.predictor says it.
+
+import * as ort from "./onnxruntime.js";
+
+const AT_ONCE = 64; // faces
+
+export class Network {
+  // about: the contents of network.json.
+  constructor(about, session) {
+    this.about = about;
+    this.session = session;
+  }
+
+  static async loaded(about) {
+    ort.env.wasm.numThreads = 1; // several threads need headers that not every host can send
+    ort.env.wasm.wasmBinary = await unpacked(about.runtime);
+    const session = await ort.InferenceSession.create(await fetched(about.file), { executionProviders: ["wasm"] });
+    return new Network(about, session);
+  }
+
+  // Return the probabilities, one Float32Array a face, of crops: Uint8Arrays of size * size greys.
+  async probabilities(crops) {
+    const { size, classes } = this.about;
+    const rows = [];
+    for (let start = 0; start < crops.length; start += AT_ONCE) {
+      const some = crops.slice(start, start + AT_ONCE);
+      const faces = new Uint8Array(some.length * size * size);
+      some.forEach((crop, index) => faces.set(crop, index * size * size));
+      const answer = await this.session.run({ faces: new ort.Tensor("uint8", faces, [some.length, 1, size, size]) });
+      const { data } = answer.probabilities;
+      some.forEach((_, index) => rows.push(data.slice(index * classes.length, (index + 1) * classes.length)));
+    }
+    return rows;
+  }
+
+  // Return the record of a face: the fields of fer predict's JSON lines.
+  record({ box, score, tilt }, row) {
+    const { classes, limits } = this.about;
+    const best = row.indexOf(Math.max(...row));
+    const emotions = this.#set(row);
+    const unsure = emotions.length ? emotions.length > 1 : row[best] < limits.sure;
+    return {
+      box: [box.x, box.y, box.width, box.height].map((value) => rounded(value, 2)),
+      tilt,
+      emotion: classes[best],
+      probability: rounded(row[best], 4),
+      probabilities: Object.fromEntries(classes.map((name, index) => [name, rounded(row[index], 4)])),
+      emotions,
+      uncertain: unsure || Math.sqrt(box.width * box.height) < limits.small_side,
+      detector_score: rounded(score, 2),
+    };
+  }
+
+  // Return the emotions of the prediction set, the most probable first: those with at most the threshold above them.
+  #set(row) {
+    const { classes, threshold } = this.about;
+    if (threshold === null) return [];
+    const above = (value) => Math.min(row.reduce((sum, other) => (other > value ? sum + other : sum), 0), 1);
+    const inside = [...row.keys()].filter((index) => above(row[index]) <= threshold);
+    return inside.sort((one, other) => row[other] - row[one]).map((index) => classes[index]);
+  }
+}
+
+function rounded(value, digits) {
+  return Number(value.toFixed(digits));
+}
+
+async function fetched(file) {
+  const response = await fetch(new URL(file, import.meta.url));
+  if (!response.ok) throw new Error(`${file}: the host answered ${response.status}. Is the folder complete?`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+// Return the bytes of a gzip file. A host that marks such files as compressed has let the browser unpack it already.
+async function unpacked(file) {
+  const bytes = await fetched(file);
+  if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}

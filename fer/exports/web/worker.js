@@ -1,0 +1,65 @@
+// Pictures one after the other, outside the page's own thread: decoded, searched for faces, predicted.
+
+import { Cascade } from "./cascade.js";
+import { cropped } from "./crop.js";
+import { Detector, side } from "./faces.js";
+import { mapped } from "./maps.js";
+import { Network } from "./network.js";
+import { grey } from "./picture.js";
+
+const dropped = new Set(); // numbers of pictures that nobody waits for any more
+const ready = load();
+ready.catch(() => {}); // each picture reports it
+let before = Promise.resolve();
+
+addEventListener("message", ({ data }) => {
+  if (data.dropped) dropped.add(data.dropped);
+  else before = before.then(() => handled(data));
+});
+
+async function load() {
+  const [about, cascade] = await Promise.all([json("network.json"), json("cascade.json")]);
+  return { about, detector: new Detector(new Cascade(cascade), about.search), network: await Network.loaded(about) };
+}
+
+async function json(file) {
+  const response = await fetch(new URL(file, import.meta.url));
+  if (!response.ok) throw new Error(`${file}: the host answered ${response.status}. Is the folder complete?`);
+  return response.json();
+}
+
+async function handled({ number, blob, maps }) {
+  if (dropped.delete(number)) return;
+  try {
+    postMessage({ number, answer: await answered(await ready, blob, maps) });
+  } catch (error) {
+    postMessage({ number, error: error.message || String(error) });
+  }
+}
+
+async function answered({ about, detector, network }, blob, maps) {
+  const began = performance.now();
+  const picture = await grey(blob, about.limits);
+  const decoded = performance.now();
+  const found = detector.faces(picture);
+  const large = found.filter((face) => side(face.box) >= about.limits.least_side);
+  const searched = performance.now();
+  const crops = large.map((face) => cropped(picture, face.box, about.size, about.crop, face.tilt).pixels);
+  const rows = await network.probabilities(crops);
+  const predicted = performance.now();
+  const faces = large.map((face, index) => network.record(face, rows[index]));
+  const mapCount = maps ? Math.min(faces.length, about.limits.maps) : 0;
+  for (let index = 0; index < mapCount; index++) {
+    faces[index].map = await mapped(network, crops[index], rows[index]);
+  }
+  const milliseconds = { decode: decoded - began, search: searched - decoded, predict: predicted - searched };
+  const tooSmall = found.length - large.length;
+  return { width: picture.width, height: picture.height, faces, too_small: tooSmall, notes: notes(tooSmall, maps, faces, about), milliseconds };
+}
+
+function notes(tooSmall, maps, faces, { limits }) {
+  const words = [];
+  if (tooSmall) words.push(`${tooSmall} face${tooSmall === 1 ? "" : "s"} below ${limits.least_side} pixels left out.`);
+  if (maps && faces.length > limits.maps) words.push(`The ${limits.maps} largest of ${faces.length} faces have a map.`);
+  return words;
+}

@@ -1,0 +1,67 @@
+"""The model card of the network that is served, as a page."""
+
+from pathlib import Path
+
+import markdown
+from markupsafe import Markup
+
+from fer.inference.exported import ExportedNetwork
+from fer.inference.network import Network
+from fer.models import checkpoints
+from fer.reports import html, model_card
+from fer.reports.html import joined, tag
+
+METADATA = "---\n"  # before and after the card's metadata
+
+
+def text_of(path: str | Path, network: Network) -> str:
+    """Return the card in an exported file, beside a network's file, or of the run's last evaluation.
+
+    Args:
+        path: name or path of the network.
+        network: without a card, what it says of itself is the answer.
+    """
+    if isinstance(network, ExportedNetwork):
+        return network.about.card or without_card(network)
+    file = checkpoints.find(path)
+    run = file.parent.parent
+    evaluated = sorted(run.glob("evaluations/*/model_card.md"), key=lambda card: card.stat().st_mtime_ns)
+    cards = [file.with_suffix(".md"), *reversed(evaluated if file.parent.name == "checkpoints" else [])]
+    for card in cards:
+        if card.is_file():
+            return card.read_text(encoding="utf-8", errors="replace")
+    return without_card(network)
+
+
+def without_card(network: Network) -> str:
+    """Return what is known of a network without a card."""
+    trained = network.trained_on or "data that its file does not name"
+    return (
+        f"# {network.architecture}, facial-emotion recognition\n\nTrained on {trained}. It has no card: `python -m "
+        f"fer.evaluate NETWORK` measures it and writes one.\n\n{model_card.LIMITS.read_text(encoding='utf-8')}"
+    )
+
+
+def page(card: str) -> str:
+    """Return a card as a page that links to the theme; HTML inside it is shown as text, its metadata are left out.
+
+    Args:
+        card: in Markdown.
+    """
+    written = markdown.Markdown(extensions=["tables", "fenced_code", "toc"])
+    written.preprocessors.deregister("html_block")  # a card may come from a stranger
+    written.inlinePatterns.deregister("html")
+    text = written.convert(without_metadata(card))
+    scrolled = text.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+    head = joined(
+        *(Markup(f'<link rel="stylesheet" href="{name}">') for name in ("theme.css", "page.css")),
+        Markup('<link rel="icon" href="data:,"><script type="module" src="theme.js"></script>'),
+    )
+    back = tag("nav", tag("div", tag("a", "Back to the pictures", href="index.html"), html.BUTTON))
+    return html.document("Model card", head, joined(back, tag("main", tag("section", Markup(scrolled), class_="text"))))
+
+
+def without_metadata(card: str) -> str:
+    """Return a card without the YAML at its top."""
+    parts = card.split(METADATA, 2)
+    return parts[2] if len(parts) == 3 and not parts[0] else card

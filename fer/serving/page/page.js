@@ -1,0 +1,239 @@
+// The whole interface: a picture comes in by file, drop, paste or camera; its faces are marked and described.
+
+import { describe, predict } from "./backend.js";
+
+const $ = (id) => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+let about = null; // of the network and its limits
+let shown = null; // {blob, address} of the picture on the page
+let asking = null; // AbortController of the prediction on its way
+
+// --- parts of the page -------------------------------------------------------------------------------------------
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+function drawn(name, attributes, ...children) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+const perCent = (share) => `${Math.round(100 * share)} %`;
+const either = (names) => names.join(" or ");
+const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+
+function say(text) {
+  $("status").textContent = text;
+}
+
+function report(problem) {
+  $("problem").textContent = problem;
+  $("problem").hidden = !problem;
+}
+
+// --- a face ------------------------------------------------------------------------------------------------------
+
+// How sure an answer is, in plain words; the first is the class of its mark.
+function trust(face) {
+  const [, , width, height] = face.box;
+  const fits = either(face.emotions.length ? face.emotions : [face.emotion]);
+  if (Math.sqrt(width * height) < about.limits.small_side)
+    return ["unsure", `Uncertain: the face is smaller than ${about.limits.small_side} pixels, for which nothing is promised. It may be ${fits}.`];
+  if (!face.uncertain) return ["sure", `Only ${fits} fits.`];
+  return ["unsure", face.emotions.length > 1 ? `Uncertain: ${fits} fits.` : "Uncertain: no emotion reaches 50 %."];
+}
+
+function promise() {
+  if (about.coverage === null) return "This network has no prediction sets. An answer is uncertain where no emotion reaches 50 %.";
+  return `Bold emotions fit the face. For faces like those of the calibration, ${perCent(about.coverage)} of these sets hold the label that people gave.`;
+}
+
+function bars(face) {
+  const rows = Object.entries(face.probabilities)
+    .sort((one, other) => other[1] - one[1])
+    .map(([name, probability]) => {
+      const bar = element("div");
+      bar.style.width = `${100 * probability}%`; // set by script: the page's policy allows no style attribute
+      const track = element("td", { "aria-hidden": "true" }, element("div", { class: "track" }, bar));
+      const inSet = face.emotions.length ? face.emotions.includes(name) : name === face.emotion;
+      const row = element("tr", inSet ? { class: "in-set" } : {});
+      row.append(element("th", { scope: "row" }, name), track, element("td", {}, perCent(probability)));
+      return row;
+    });
+  return element("table", { "aria-label": "Probabilities" }, element("tbody", {}, ...rows));
+}
+
+function described(face, index) {
+  const [kind, words] = trust(face);
+  const parts = element("div", { class: "parts" }, bars(face));
+  if (face.map) parts.append(element("img", { class: "map", src: face.map, alt: `What speaks for ${face.emotion} on face ${index + 1}` }));
+  const item = element("li", {}, element("h3", {}, `Face ${index + 1}: ${either(face.emotions.length ? face.emotions : [face.emotion])}`));
+  item.append(element("p", { class: kind }, words), parts);
+  return item;
+}
+
+function boxed(face, index, unit) {
+  const [x, y, width, height] = face.box;
+  const turn = `rotate(${face.tilt} ${x + width / 2} ${y + height / 2})`;
+  const side = 22 * unit;
+  const label = drawn("text", { x: x + side / 2, y: y + side / 2, "font-size": 14 * unit }, String(index + 1));
+  return drawn("g", { transform: turn },
+    drawn("rect", { class: "edge", x, y, width, height }),
+    drawn("rect", { class: "box", x, y, width, height }),
+    drawn("rect", { class: "plate", x, y, width: side, height: side }), label);
+}
+
+// A face and its box light up together.
+function linked(item, box) {
+  const light = (on) => [item, box].forEach((one) => one.classList.toggle("lit", on));
+  item.addEventListener("pointerenter", () => light(true));
+  item.addEventListener("pointerleave", () => light(false));
+}
+
+// --- an answer ---------------------------------------------------------------------------------------------------
+
+function show(answer, maps) {
+  const { width, height, faces, notes } = answer;
+  $("result").hidden = false;
+  $("image").alt = faces.length ? `The picture; ${count(faces.length, "face")} marked` : "The picture; no face found";
+  $("picture").style.aspectRatio = `${width} / ${height}`; // also where the browser cannot show the picture
+  $("boxes").setAttribute("viewBox", `0 0 ${width} ${height}`);
+  const unit = width / ($("picture").clientWidth || width); // of a pixel on the screen
+  const boxes = faces.map((face, index) => boxed(face, index, unit));
+  const items = faces.map(described);
+  items.forEach((item, index) => linked(item, boxes[index]));
+  $("boxes").replaceChildren(...boxes);
+  $("faces").replaceChildren(...items);
+  const words = faces.length ? [promise(), ...notes] : notes;
+  $("notes").replaceChildren(...words.map((text) => element("p", { class: "soft" }, text)));
+  $("result-title").textContent = faces.length ? count(faces.length, "face") : "No face found";
+  $("maps").hidden = !about.maps || !faces.length;
+  $("maps").setAttribute("aria-pressed", String(maps));
+  $("key").hidden = !maps;
+  const names = faces.map((face, index) => `face ${index + 1} ${either(face.emotions.length ? face.emotions : [face.emotion])}`);
+  say(faces.length ? `${count(faces.length, "face")} found: ${names.join(", ")}.` : "No face found on this picture.");
+}
+
+async function ask(maps) {
+  asking?.abort();
+  const mine = (asking = new AbortController());
+  report("");
+  say(maps ? "Asking what the network looks at…" : "Looking for faces…");
+  $("choose").setAttribute("aria-busy", "true");
+  try {
+    const waiting = (seconds) => say(`The server is busy. Trying again in ${count(seconds, "second")}.`);
+    const answer = await predict(shown.blob, { maps, signal: mine.signal, waiting });
+    if (mine === asking) show(answer, maps);
+  } catch (error) {
+    if (mine !== asking) return; // another picture has come meanwhile
+    say("");
+    report(error.message);
+  } finally {
+    if (mine === asking) $("choose").removeAttribute("aria-busy");
+  }
+}
+
+function take(blob) {
+  if (!blob || !about) return;
+  close();
+  if (shown) URL.revokeObjectURL(shown.address);
+  shown = { blob, address: URL.createObjectURL(blob) };
+  $("result").hidden = true;
+  if (blob.size > about.limits.bytes) {
+    say("");
+    report(`This file has ${Math.ceil(blob.size / 2 ** 20)} MB; the limit is ${Math.floor(about.limits.bytes / 2 ** 20)} MB.`);
+    return;
+  }
+  unseen(false);
+  $("image").src = shown.address;
+  ask(false);
+}
+
+// Whether the browser cannot show the picture, of which there are the boxes all the same.
+function unseen(is) {
+  $("unseen").hidden = !is;
+  $("image").hidden = is;
+}
+
+function first(files) {
+  if (!files.length) report("That holds no file. Save the picture first, then choose or drop the file.");
+  else take(files[0]);
+}
+
+// --- camera ------------------------------------------------------------------------------------------------------
+
+async function open() {
+  report("");
+  if (!navigator.mediaDevices) {
+    report("Browsers give the camera to pages of this machine or over HTTPS alone. Open http://127.0.0.1 on this machine.");
+    return;
+  }
+  try {
+    $("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 } } });
+    $("viewfinder").hidden = false;
+    $("shoot").focus();
+  } catch (error) {
+    report(error.name === "NotAllowedError" ? "The browser refuses the camera. Allow it for this page, then try again." : `No camera can be used (${error.name}).`);
+  }
+}
+
+function close() {
+  $("video").srcObject?.getTracks().forEach((track) => track.stop());
+  $("video").srcObject = null;
+  $("viewfinder").hidden = true;
+}
+
+function shoot() {
+  const video = $("video");
+  if (!video.videoWidth) return say("The camera has no picture yet.");
+  const canvas = element("canvas");
+  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  canvas.toBlob(take, "image/jpeg", 0.95);
+}
+
+// --- beginning ---------------------------------------------------------------------------------------------------
+
+function listen() {
+  $("open").addEventListener("click", () => $("file").click());
+  $("file").addEventListener("change", () => {
+    take($("file").files[0]);
+    $("file").value = ""; // so that the same file can be chosen again
+  });
+  $("camera").addEventListener("click", open);
+  $("shoot").addEventListener("click", shoot);
+  $("stop").addEventListener("click", () => { close(); $("camera").focus(); });
+  $("maps").addEventListener("click", () => ask($("maps").getAttribute("aria-pressed") !== "true"));
+  $("image").addEventListener("error", () => unseen(true));
+  document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("over"); });
+  document.addEventListener("dragleave", () => document.body.classList.remove("over"));
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    document.body.classList.remove("over");
+    first(event.dataTransfer.files);
+  });
+  document.addEventListener("paste", (event) => first(event.clipboardData.files));
+  addEventListener("pagehide", close);
+}
+
+async function begin() {
+  listen();
+  try {
+    about = await describe();
+  } catch (error) {
+    report(error.message);
+    return;
+  }
+  $("card").href = about.card;
+  $("privacy").textContent = about.privacy;
+  $("made").textContent = about.made;
+  document.documentElement.dataset.ready = "true";
+}
+
+begin();

@@ -1,0 +1,269 @@
+"""The exported folder in Chromium: what it predicts, and that nothing leaves the tab."""
+
+import base64
+import functools
+import gzip
+import io
+import json
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from inference.portraits import astronaut, hopper, scene
+from PIL import Image
+from serving.browser import INSTALL, PROGRAM, Browser, Tab
+from serving.sendable import header_of_png, saved
+
+import fer
+from fer.config.errors import FerError
+from fer.data.readers.drawing import draw_faces
+from fer.export import main
+from fer.exports.web import runtime
+from fer.inference.records import record
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROGRAM is None, reason=INSTALL)]
+
+STATUS = "document.getElementById('status').textContent"
+PROBLEM = "document.getElementById('problem').textContent"
+BYTES = "Uint8Array.from(atob('{}'), (letter) => letter.charCodeAt(0))"
+MOST_FIRST_LOAD = 6_000_000  # bytes, compressed, beside the network
+MOST_DIFFERENCE = 1e-4  # of a probability
+MOST_MS = 50  # a face
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The page of the package's network, with the runtime that npm fetches."""
+    folder = tmp_path_factory.mktemp("web")
+    try:
+        fetched = runtime.files()
+    except FerError as error:
+        pytest.skip(str(error))
+    (folder / "runtime").mkdir()
+    for name, contents in fetched.items():
+        (folder / "runtime" / name).write_bytes(contents)
+    assert main(["tiny", f"{folder / 'page'}/", "--runtime", str(folder / "runtime")]) == 0
+    return folder / "page"
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def served(handler):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_port}/"
+
+
+@pytest.fixture(scope="module")
+def host(folder):
+    """What ``python -m http.server`` runs, and its address."""
+    server, address = served(functools.partial(Quiet, directory=folder))
+    yield server, address
+    server.shutdown()
+
+
+class Watched(Tab):
+    """A tab whose worker's requests are logged too, from the first."""
+
+    def __init__(self, socket, url, **options):
+        super().__init__(socket, "about:blank", **options)
+        self.attended, self.worker = 0, None
+        self.do("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
+        self.do("Page.navigate", url=url)
+
+    def do(self, method, **parameters):
+        result = super().do(method, **parameters)
+        while hasattr(self, "attended") and self.attended < len(self.log):
+            message = self.log[self.attended]
+            self.attended += 1
+            if message.get("method") == "Target.attachedToTarget":
+                self.worker = message["params"]["sessionId"]
+                for name in ("Network.enable", "Log.enable", "Runtime.enable", "Runtime.runIfWaitingForDebugger"):
+                    self.to_worker(name)
+        return result
+
+    def to_worker(self, method, **parameters):
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters, "sessionId": self.worker}
+        self.socket.send(json.dumps(message))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser whose camera sees the astronaut."""
+    folder = tmp_path_factory.mktemp("browser")
+    picture = astronaut().convert("L").resize((640, 640)).crop((0, 0, 640, 480))
+    frame = b"FRAME\n" + picture.tobytes() + bytes([128]) * (640 * 480 // 2)
+    (folder / "camera.y4m").write_bytes(b"YUV4MPEG2 W640 H480 F10:1 Ip A1:1 C420jpeg\n" + 3 * frame)
+    browser = Browser(folder, f"--use-file-for-fake-video-capture={folder / 'camera.y4m'}")
+    browser.folder = folder
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def tab(browser, host):
+    tab = browser.tab(host[1], kind=Watched)
+    tab.until("document.documentElement?.dataset.ready")
+    yield tab
+    tab.close()
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return fer.Predictor("tiny")
+
+
+def encoded(contents):
+    return BYTES.format(base64.b64encode(contents).decode())
+
+
+def predicted(tab, contents, name="picture"):
+    """Return what the page's own backend answers to a file."""
+    file = f"new File([{encoded(contents)}], {json.dumps(name)})"
+    return tab.run(f"import('./backend.js').then(({{predict}}) => predict({file}, {{}}))")
+
+
+def turned_by_exif(picture):
+    """Return a picture that lies on its side, with the note that says so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return saved(picture.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, exif=exif)
+
+
+def transparent(picture):
+    picture = picture.convert("RGBA")
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size).point(lambda value: 255 - value // 2))
+    return saved(picture, "PNG")
+
+
+def pictures():
+    """Files, and how far a probability may lie from that of ``fer predict``."""
+    return {
+        "png": (saved(astronaut(), "PNG"), 2e-4),  # records have four digits
+        "exif": (turned_by_exif(hopper()), 0.02),  # JPEGs are decoded by another program
+        "transparent": (transparent(astronaut()), 0.02),
+        "tilted": (saved(scene("astronaut", 80, 30)[0], "PNG"), 2e-3),
+        "none": (saved(Image.fromarray(skimage.data.cat()), "PNG"), 0),
+    }
+
+
+def test_the_tab_answers_what_fer_predict_answers(tab, predictor):
+    for name, (contents, most) in pictures().items():
+        found = predicted(tab, contents)
+        expected = record("picture", predictor.answer(Image.open(io.BytesIO(contents))))
+        assert [found[key] for key in ("width", "height", "too_small")] == [
+            expected[key] for key in ("width", "height", "too_small")
+        ], name
+        assert len(found["faces"]) == len(expected["faces"]), name
+        for ours, theirs in zip(found["faces"], expected["faces"], strict=True):
+            assert ours.keys() == theirs.keys()
+            same = ("emotion", "emotions", "uncertain", "tilt")
+            assert [ours[key] for key in same] == [theirs[key] for key in same], name
+            assert ours["box"] == pytest.approx(theirs["box"], abs=0.02 if most < 0.01 else 3), name
+            assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=most), name
+
+
+def test_probabilities_are_those_of_torch_at_50_ms_a_face(tab, predictor):
+    faces, _ = draw_faces(512, seed=5, image_size=48)
+    script = """Promise.all([import("./network.js"), fetch("network.json").then((answer) => answer.json())])
+      .then(async ([{Network}, about]) => {
+        const network = await Network.loaded(about);
+        const pixels = GIVEN;
+        const [count, each] = [pixels.length / 2304, (_, index) => pixels.slice(2304 * index, 2304 * (index + 1))];
+        const crops = Array.from({length: count}, each);
+        const rows = await network.probabilities(crops);
+        const times = [];
+        for (let index = 0; index < 20; index++) {
+          const began = performance.now();
+          await network.probabilities([crops[index]]);
+          times.push(performance.now() - began);
+        }
+        return { rows: rows.map((row) => [...row]), ms: times.sort((one, other) => one - other)[10] };
+      })"""
+    found = tab.run(script.replace("GIVEN", encoded(faces.tobytes())))
+    expected = predictor.network.model.probabilities(torch.from_numpy(faces[:, None])).numpy()
+    assert np.abs(np.array(found["rows"]) - expected).max() <= MOST_DIFFERENCE
+    assert (np.array(found["rows"]).argmax(1) == expected.argmax(1)).all()
+    assert found["ms"] <= MOST_MS
+
+
+def test_a_chosen_picture_is_described_and_mapped(tab, browser):
+    (browser.folder / "astronaut.png").write_bytes(saved(astronaut(), "PNG"))
+    tab.choose(browser.folder / "astronaut.png")
+    tab.until(f"{STATUS}.includes('found')")
+    assert tab.run("document.querySelector('#faces h3').textContent") == "Face 1: happy"
+    tab.run("document.getElementById('maps').click()")
+    assert tab.until("document.querySelector('img.map')?.src").startswith("data:image/png;base64,")
+
+
+def test_the_camera_takes_a_picture(tab):
+    tab.run("document.getElementById('camera').click()")
+    tab.until("document.getElementById('video').videoWidth")
+    tab.run("document.getElementById('shoot').click()")
+    tab.until(f"{STATUS}.includes('found')")
+    assert tab.run("document.querySelector('#faces h3').textContent") == "Face 1: happy"
+
+
+def test_what_is_no_picture_is_said_and_the_next_one_works(tab, browser):
+    heic = b"\0\0\0\x18ftypheic" + bytes(64)
+    files = {"junk.jpg": b"no picture", "huge.png": header_of_png(20_000, 10_000), "a.heic": heic, "empty.png": b""}
+    words = ("Expected JPEG", "20000x10000", "HEIC", "empty")
+    for (name, contents), expected in zip(files.items(), words, strict=True):
+        (browser.folder / name).write_bytes(contents)
+        tab.choose(browser.folder / name)
+        tab.until(f"{PROBLEM}.includes('{expected}')")
+        assert tab.run("document.getElementById('result').hidden"), name
+    tab.choose(browser.folder / "astronaut.png")
+    tab.until(f"{STATUS}.includes('found')")
+
+
+def test_the_page_asks_its_host_alone_and_cannot_ask_another(tab, host):
+    asked = [event["request"]["url"] for event in tab.events("Network.requestWillBeSent")]
+    assert any(url.endswith("onnxruntime.wasm.gz") for url in asked)  # asked by the worker: it is watched
+    assert not [url for url in asked if not url.startswith((host[1], "blob:", "data:"))]
+    reached = []
+
+    class Foreign(Quiet):
+        def do_GET(self):
+            reached.append(self.path)
+            self.send_error(404)
+
+    server, foreign = served(Foreign)
+    for where in ("page", "worker"):
+        script = f"fetch('{foreign}{where}').catch(() => 'refused')"
+        if where == "page":
+            assert tab.run(script) == "refused"
+        else:
+            tab.to_worker("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+            number = tab.number
+            tab.until("new Promise((resolve) => setTimeout(() => resolve(true), 300))")
+            (answer,) = [message for message in tab.log if message.get("id") == number]
+            assert answer["result"]["result"]["value"] == "refused"
+    assert reached == []
+    server.shutdown()
+
+
+def test_the_page_works_on_when_its_host_has_gone(tab, host, browser):
+    host[0].shutdown()
+    host[0].server_close()
+    tab.choose(browser.folder / "astronaut.png")
+    tab.until(f"{STATUS}.includes('found')")
+    assert tab.events("Runtime.exceptionThrown") == []
+
+
+def test_opened_from_the_disk_it_says_what_to_do(browser, folder):
+    tab = browser.tab((folder / "index.html").as_uri())
+    assert "http.server" in tab.until("document.getElementById('problem')?.textContent")
+    tab.close()
+
+
+def test_the_first_load_is_small(folder):
+    compressed = {file.name: len(gzip.compress(file.read_bytes())) for file in folder.iterdir()}
+    assert sum(compressed.values()) - compressed["network.onnx"] <= MOST_FIRST_LOAD
