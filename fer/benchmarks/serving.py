@@ -104,7 +104,9 @@ def astronaut() -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.fromarray(skimage.data.astronaut()).save(stream, "jpeg", quality=95)
+    Image.fromarray(skimage.data.astronaut()).save(  # type: ignore[no-untyped-call]
+        stream, "jpeg", quality=95
+    )
     return stream.getvalue()
 
 
