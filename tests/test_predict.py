@@ -10,7 +10,8 @@ import pytest
 from conftest import runner
 from PIL import Image
 
-from fer.predict import Session, main
+from fer.predict import main
+from fer.reports.session import Session
 
 
 @pytest.fixture
@@ -249,7 +250,7 @@ def test_an_interrupted_video_is_predicted_anew_and_finished_ones_are_not(predic
     (tmp_path / "out" / "videos" / "second.html").unlink()  # it is written at the video's end
     files[0].write_text("".join(lines[:80]) + lines[80][:30])
     watched = []
-    monkeypatch.setattr("fer.predict.Session._watched", noting(watched, Session._watched))
+    monkeypatch.setattr("fer.reports.session.Session._watched", noting(watched, Session._watched))
     ended = predict(str(clip), str(second), "--out", "out", "--resume")
     assert ended.code == 0, ended.err
     assert "1 of 2 files are done" in ended.out

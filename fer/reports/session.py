@@ -1,0 +1,283 @@
+"""One call of ``fer predict``: pictures and videos are predicted in turn, each written or printed at once."""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer.config.errors import FerError, in_one_line
+from fer.system.files import new_file
+from fer.system.terminal import Line, bar, is_live, shown
+from fer.system.text import clock, plural
+
+if TYPE_CHECKING:
+    from fer.inference.crop import Box
+    from fer.inference.predictor import Answer, Predictor
+    from fer.inference.video import Clip
+    from fer.reports.footage import Footage
+    from fer.reports.predictions import Shown
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a session writes and prints.
+
+    Args:
+        out: folder of the records and the page; None prints the answers.
+        annotated: folder of copies with their faces marked.
+        resume: continue an interrupted ``out``.
+        json: print a JSON line a picture in place of text.
+        boxes: the faces were given, not searched for.
+        fps: frames per second of a video that are predicted; None is all.
+        smooth: half-life of the smoothing over a video, in seconds.
+    """
+
+    out: Path | None = None
+    annotated: Path | None = None
+    resume: bool = False
+    json: bool = False
+    boxes: bool = False
+    fps: float | None = None
+    smooth: float = 0.5
+
+
+class Session:
+    """Predicts pictures and videos one after the other, and writes or prints each at once.
+
+    Args:
+        options: what is written and printed.
+        predictor: what predicts.
+        count: of the files.
+        videos: whether there are any among them.
+    """
+
+    def __init__(self, options: Options, predictor: "Predictor", count: int, *, videos: bool = False) -> None:
+        from fer.inference.predictor import WITHOUT_SETS
+        from fer.inference.records import Writer
+
+        self.options, self.predictor, self.count = options, predictor, count
+        self.coverage = predictor.coverage
+        self.about = predictor.about() | ({"detector": "boxes"} if options.boxes else {})
+        self.about |= {"video": {"fps": options.fps, "half_life_s": options.smooth}} if videos else {}
+        if options.annotated is not None:
+            make_folder(options.annotated)
+        self.writer = None if options.out is None else Writer(options.out, self.about, resume=options.resume)
+        self.done = {} if self.writer is None else self.writer.done
+        if self.coverage is None:
+            print(WITHOUT_SETS, file=sys.stderr)
+        self.line = Line(live=is_live() and (self.writer is not None or (videos and not options.json)))
+        self.began = time.monotonic()
+        self.pictures = self.failed = self.faces = self.without = self.small = 0  # failed: files of any kind
+        self.videos: list[dict[str, Any]] = []  # the record that closes each
+        self.shown: list[Shown] = []
+        self.left_out: list[tuple[str, str]] = []
+        for found in self.done.values():
+            self._count(found)
+        if self.done:
+            log.info("resumed: %s of %s files are done", f"{len(self.done):,}", f"{count:,}")
+
+    def add(self, files: Sequence[Path], boxes: "Mapping[Path, Sequence[Box]] | None") -> None:
+        """Predict pictures; one that cannot be read is counted and recorded."""
+        from fer.data.readers.images import PictureError
+        from fer.inference.predictor import PICTURES_AT_ONCE
+        from fer.inference.records import record
+
+        known = None if boxes is None else [boxes.get(file.resolve(), ()) for file in files]
+        together = 1 if self.writer is None else PICTURES_AT_ONCE  # what is printed is not waited for
+        for file, answer in zip(files, self.predictor.answers(files, known, together), strict=True):
+            found = record(file, str(answer) if isinstance(answer, PictureError) else answer)
+            self._count(found)
+            if not isinstance(answer, PictureError):
+                self._keep(file, answer, found)
+            self._give(found)
+            self._progress()
+
+    def _give(self, found: dict[str, Any]) -> None:
+        """Write a record, or print it."""
+        if self.writer is not None:
+            self.writer.write(found)
+        elif self.options.json:
+            print(json.dumps(found, ensure_ascii=False), flush=True)
+        elif "frame" not in found:
+            self.line.clear()
+            print("\n".join(map(in_one_line, in_words(found, self.coverage))), flush=True)
+
+    def watch(self, source: "Path | Clip") -> None:
+        """Predict a video or what a camera sees; one that cannot be read is counted and recorded."""
+        from fer.inference.records import record
+        from fer.inference.video import Clip, VideoError
+
+        try:
+            found = self._watched(Clip(source) if isinstance(source, Path) else source)
+        except VideoError as error:
+            found = record(Path(error.name), error.reason)
+        self._count(found)
+        self._give(found)
+
+    def _watched(self, clip: "Clip") -> dict[str, Any]:
+        """Give the records of a video's frames, and return the one that closes it. Ctrl-C ends a camera's in order."""
+        from fer.inference.video import watch
+        from fer.reports.footage import Footage
+
+        options = self.options
+        footage = Footage(clip, self.predictor.emotions, options.annotated, options.fps)
+        with contextlib.closing(footage):
+            began = time.monotonic()
+            try:
+                for frame in watch(
+                    self.predictor, clip, fps=options.fps, half_life=options.smooth, pixels=bool(options.annotated)
+                ):
+                    self._give(footage.add(frame))
+                    if self.line.due():
+                        self.line.draw(progress(footage, time.monotonic() - began))
+            except KeyboardInterrupt:
+                if not clip.live:
+                    raise
+            return footage.finished(options.out, self.about)
+
+    def _count(self, found: dict[str, Any]) -> None:
+        if "video" in found:
+            self.videos.append(found)
+            return
+        faces = found.get("faces", ())
+        self.faces += len(faces)
+        self.small += found.get("too_small", 0)
+        self.failed += "error" in found
+        self.pictures += "error" not in found
+        self.without += "error" not in found and not faces
+        if not faces:
+            self.left_out.append((found["file"], found.get("error", "no face found")))
+
+    @property
+    def files(self) -> int:
+        """Pictures and videos so far, with those that could not be read."""
+        return self.pictures + len(self.videos) + self.failed
+
+    def _keep(self, file: Path, answer: "Answer", found: dict[str, Any]) -> None:
+        from fer.reports.predictions import MOST, Shown
+
+        if self.writer is not None and len(self.shown) <= MOST:
+            pairs = zip(answer.crops, found["faces"], strict=True)
+            self.shown += [Shown(str(file), crop, face) for crop, face in pairs]
+        if self.options.annotated is not None:
+            annotate(file, found, self.options.annotated)
+
+    def _progress(self) -> None:
+        if self.line.due():
+            left = (time.monotonic() - self.began) / max(self.files - len(self.done), 1) * (self.count - self.files)
+            share = self.files / self.count
+            self.line.draw([f"{bar(share)} {self.files:,} of {self.count:,} files", f"{clock(left)} left"])
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.line.end()
+        if self.writer is not None:
+            self.writer.close()
+
+    def counts(self) -> str:
+        """Return the counts in words."""
+        parts = [plural(self.pictures, "picture"), plural(self.faces, "face")] if self.pictures else []
+        parts += [f"{plural(self.without, 'picture')} without a face"] if self.without else []
+        parts += [f"{plural(self.small, 'face')} below 24 pixels left out"] if self.small else []
+        if self.videos:
+            held = [one["video"] for one in self.videos]
+            frames, faces = sum(one["frames"] for one in held), sum(len(one["tracks"]) for one in held)
+            parts.append(f"{plural(len(held), 'video')} of {plural(frames, 'frame')} with {plural(faces, 'face')}")
+        parts += [f"{plural(self.failed, 'file')} could not be read"] if self.failed else []
+        return ", ".join(parts)
+
+    def closing(self) -> int:
+        """Write the page, print the counts, and return the exit code: 1 if no file could be read."""
+        out = self.options.out
+        if out is not None:
+            from fer.inference.records import LINES, ROWS
+            from fer.reports import predictions
+
+            predictions.write(
+                out / "index.html", self.about, self.shown, self.left_out[: predictions.MOST], self.counts(),
+                self.videos,
+            )  # fmt: skip
+            log.info("%s", self.counts())
+            for name in (LINES, ROWS, *(one["video"]["page"] for one in self.videos), "index.html"):
+                log.info("  %s", shown(out / name))
+        elif not self.options.json and self.count > 1:
+            log.info("%s", self.counts())
+        return 1 if self.failed == self.files else 0
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of ``--annotated``, before anything is predicted.
+
+    Raises:
+        FerError: it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FerError(f"--annotated {folder}: no folder can be made there ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise FerError(f"--annotated {folder}: without write permission; choose another folder")
+
+
+def in_words(found: dict[str, Any], coverage: float | None) -> Iterator[str]:
+    """Give the lines that are printed of a record, with prediction sets where these have a coverage."""
+    if "error" in found:
+        yield f"{found['file']}: {found['error']}"
+        return
+    if "video" in found:
+        yield from video_in_words(found["file"], found["video"])
+        return
+    if not found["faces"]:
+        yield f"{found['file']}: no face found"
+    for face in found["faces"]:
+        best = sorted(face["probabilities"].items(), key=lambda item: -item[1])[1:3]
+        rest = ", ".join(f"{name} {100 * value:.0f} %" for name, value in best)
+        x, y, width, height = (round(value) for value in face["box"])
+        sure = " (uncertain)" if face["uncertain"] else ""
+        probability = f"{100 * face['probability']:.0f} %"
+        one_of = "" if coverage is None else f"{100 * coverage:g} % set: {', '.join(face['emotions'])}; "
+        at = f"box {width}x{height} at {x}, {y}"
+        yield f"{found['file']}: {face['emotion']} {probability}{sure}; {rest}; {one_of}{at}"
+
+
+def video_in_words(name: str, video: dict[str, Any]) -> Iterator[str]:
+    """Give the lines that are printed of a video: one a face, with its mean probabilities."""
+    from fer.reports.timeline import span
+
+    if not video["tracks"]:
+        yield f"{name}: no face found in {plural(video['frames'], 'frame')}"
+    for one in video["tracks"]:
+        best = sorted(one["probabilities"].items(), key=lambda item: -item[1])[:3]
+        words = ", ".join(f"{emotion} {100 * value:.0f} %" for emotion, value in best)
+        yield f"{name}: face {one['track']}, {span(one['start'], one['end'], one['frames'])}: on average {words}"
+    for note in video["notes"]:
+        yield f"{name}: {note}"
+
+
+def progress(footage: "Footage", passed: float) -> list[str]:
+    """Return the parts of the progress line of a video, after so many seconds of work."""
+    timeline, length = footage.timeline, footage.clip.seconds
+    parts = [f"{plural(timeline.frames, 'frame')}, {plural(len(timeline.lanes), 'face')}"]
+    parts.append(f"{timeline.frames / max(passed, 1e-3):.0f} frames/s")
+    if length and timeline.end > 0:
+        share = min(1.0, timeline.end / length)
+        parts = [f"{bar(share)} {parts[0]}", parts[1], f"{clock(passed / share * (1 - share))} left"]
+    return [*parts, footage.stem]
+
+
+def annotate(file: Path, found: dict[str, Any], folder: Path) -> None:
+    """Write a copy of a picture with its faces marked, under its own name, numbered where that is taken."""
+    from fer.data.readers.images import read_colour
+    from fer.inference.predictor import MOST_PIXELS
+    from fer.reports.annotate import annotated
+
+    target = new_file(folder, file.stem, ".jpg")
+    annotated(read_colour(file, MOST_PIXELS), found["faces"]).save(target, quality=90)
