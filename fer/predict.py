@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError
+from fer.config.plugins import import_plugins, listed
 
 if TYPE_CHECKING:
     from fer.inference.predictor import Predictor
@@ -143,11 +144,10 @@ def predictor_of(arguments: argparse.Namespace) -> "Predictor":
     Raises:
         FerError: the network or the detector cannot be had.
     """
-    from fer.config.hydra import import_plugins
     from fer.inference.predictor import Predictor
     from fer.runs.run_folder import TRAINED, named
 
-    import_plugins(arguments.plugins.split(",") if arguments.plugins else [])
+    import_plugins(listed(arguments.plugins))
     predictor = Predictor(
         named(arguments.network, TRAINED), detector="none" if arguments.boxes else arguments.detector,
         detector_model=arguments.detector_model, largest=arguments.faces == "largest", margin=arguments.margin,

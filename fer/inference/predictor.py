@@ -113,7 +113,7 @@ class Predictor:
         device: str | torch.device = "cpu", coverage: float | None = None,
     ) -> None:  # fmt: skip
         self.model = network if isinstance(network, EmotionClassifier) else checkpoints.load(network)
-        self.model = self.model.to(device, memory_format=torch.channels_last).eval()
+        self.model = self.model.to(device).to(memory_format=torch.channels_last).eval()
         self.device, self.largest, self._detector, self._margin = torch.device(device), largest, detector, margin
         self._detector_model = None if detector_model is None else Path(detector_model)
         self.coverage, self._threshold = _threshold_of(self.model, coverage)

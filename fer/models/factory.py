@@ -46,4 +46,5 @@ def create(section: Section, **contract: Any) -> "Trainable":
     from fer.models.trainable import trainable  # imports Lightning
 
     network, arguments = MODELS.arguments(section)
-    return trainable(network)(**arguments, **contract)
+    made: type[EmotionClassifier] = network
+    return trainable(made)(**arguments, **contract)  # type: ignore[arg-type]  # mypy: a class has no __hash__

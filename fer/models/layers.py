@@ -32,7 +32,8 @@ class Residual(nn.Module):
 def _stochastic_depth(rate: float) -> nn.Module:
     from torchvision.ops import StochasticDepth  # its import takes a second
 
-    return StochasticDepth(rate, "row")
+    layer: nn.Module = StochasticDepth(rate, "row")
+    return layer
 
 
 def drop_rates(last: float, blocks: int) -> list[float]:

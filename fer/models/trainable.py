@@ -4,7 +4,7 @@
 does not wait for Lightning's import.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any, Protocol

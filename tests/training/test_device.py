@@ -198,7 +198,7 @@ def test_a_training_that_fails_leaves_compiling_as_it_was(train, graphs, monkeyp
     def fail(*arguments):
         raise FerError("val failed")
 
-    monkeypatch.setattr(EmotionClassifier, "validation_step", fail)
+    monkeypatch.setattr(Trainable, "validation_step", fail)
     assert train(*RESNET9).code == 1
     assert torch._dynamo.eval_frame._stance.stance == "default"
 
