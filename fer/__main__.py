@@ -19,6 +19,7 @@ COMMANDS = {
     "tune": "search for good settings; writes the best as an experiment (needs the extra tune)",
     "bench": "measure the library's speed against its targets",
     "evaluate": "evaluate a network or an ensemble on val; on test only with --split test",
+    "export": "write a network as one ONNX file for use without this library (needs the extra export)",
     "share": "write an evaluated network as one small file for others, with its card",
     "compare": "compare runs on val: leaderboard, curves, costs, paired tests",
     "study": "the founding study's table beside the results of its experiments here",

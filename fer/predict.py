@@ -144,12 +144,12 @@ def predictor_of(arguments: argparse.Namespace) -> "Predictor":
     Raises:
         FerError: the network or the detector cannot be had.
     """
+    from fer.inference.network import named
     from fer.inference.predictor import Predictor
-    from fer.runs.run_folder import TRAINED, named
 
     import_plugins(listed(arguments.plugins))
     predictor = Predictor(
-        named(arguments.network, TRAINED), detector="none" if arguments.boxes else arguments.detector,
+        named(arguments.network), detector="none" if arguments.boxes else arguments.detector,
         detector_model=arguments.detector_model, largest=arguments.faces == "largest", margin=arguments.margin,
         device="cuda" if arguments.device == "gpu" else "cpu", coverage=arguments.coverage,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 FERPLUS_EMOTIONS = (*EMOTIONS, "contempt")  # FER+'s eight, FER2013's seven first
 SPLITS = ("train", "val", "test")
+MOST_CLASSES, LONGEST_CLASS = 1000, 60  # of a network; characters of a name
 
 # FER2013's column "Usage" -> index in SPLITS
 USAGES = {"training": 0, "publictest": 1, "privatetest": 2}
@@ -42,3 +43,13 @@ def emotion_index(name: str, classes: Sequence[str] = EMOTIONS) -> int | None:
     """Return the index in ``classes`` of an emotion's name or common synonym, in any case; None for other names."""
     emotion = SYNONYMS.get(name.strip().lower())
     return classes.index(emotion) if emotion in classes else None
+
+
+def is_class_name(name: object) -> bool:
+    """Return whether a value from a file may be the name of a class."""
+    return isinstance(name, str) and 0 < len(name) <= LONGEST_CLASS and name.isprintable()
+
+
+def are_classes(names: Sequence[str]) -> bool:
+    """Return whether names may be the classes of a network: two or more, no two the same."""
+    return 2 <= len(names) <= MOST_CLASSES and len(set(names)) == len(names) and all(map(is_class_name, names))

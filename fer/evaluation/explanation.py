@@ -78,7 +78,7 @@ def of_pictures(files: Sequence[Path], predictor: Predictor, count: int) -> Give
         predictor: finds and cuts out faces.
         count: of faces, at most.
     """
-    side = predictor.model.image_size
+    side = predictor.image_size
     given = Given(np.empty((0, side, side), np.uint8), [], [], None, "", {})
     for file in files:
         given = _with_picture(given, file, predictor, count - len(given.names))

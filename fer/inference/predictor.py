@@ -4,14 +4,14 @@
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -19,8 +19,13 @@ from fer.config.errors import FerError, setting
 from fer.data.readers.images import PictureError, read_grey, to_grey
 from fer.inference import detect
 from fer.inference.crop import Box, Crop
+from fer.inference.network import Network, opened
 from fer.metrics import conformal
-from fer.models import EmotionClassifier, checkpoints
+
+if TYPE_CHECKING:
+    import torch
+
+    from fer.models import EmotionClassifier
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -92,13 +97,14 @@ class Predictor:
     """Predicts the emotions on the faces of pictures.
 
     Args:
-        network: name of a network of the package, a run folder, a checkpoint, a shared file, or a loaded network.
+        network: name of a network of the package, a run folder, a checkpoint, a shared file, an exported file
+            (``.onnx``, for which torch is not imported), or a loaded network.
         detector: "haar" (needs the extra ``faces``), "yunet", "none" for pictures that are faces already, or an object
             like ``fer.inference.detect.Haar``.
         detector_model: file of "yunet".
         largest: predict the largest face of each picture alone.
         margin: side of the square that is cut out, as a multiple of that of the box; default: the detector's.
-        device: to compute on.
+        device: to compute on; exported files are computed on the CPU.
         coverage: promised share of faces whose prediction set holds the label; None for 0.9, of networks that have the
             thresholds for it.
 
@@ -108,15 +114,14 @@ class Predictor:
     """
 
     def __init__(
-        self, network: str | Path | EmotionClassifier = "tiny", *, detector: str | detect.Detector = "haar",
+        self, network: "str | Path | EmotionClassifier | Network" = "tiny", *, detector: str | detect.Detector = "haar",
         detector_model: str | Path | None = None, largest: bool = False, margin: float | None = None,
-        device: str | torch.device = "cpu", coverage: float | None = None,
+        device: "str | torch.device" = "cpu", coverage: float | None = None,
     ) -> None:  # fmt: skip
-        self.model = network if isinstance(network, EmotionClassifier) else checkpoints.load(network)
-        self.model = self.model.to(device).to(memory_format=torch.channels_last).eval()
-        self.device, self.largest, self._detector, self._margin = torch.device(device), largest, detector, margin
+        self.network = opened(network, device)
+        self.largest, self._detector, self._margin = largest, detector, margin
         self._detector_model = None if detector_model is None else Path(detector_model)
-        self.coverage, self._threshold = _threshold_of(self.model, coverage)
+        self.coverage, self._threshold = _threshold_of(self.network, coverage)
 
     @cached_property
     def detector(self) -> detect.Detector:
@@ -125,10 +130,15 @@ class Predictor:
             return detect.build(self._detector, self._detector_model)
         return self._detector
 
-    @property
+    @cached_property
     def emotions(self) -> tuple[str, ...]:
         """The emotions that the network tells apart, in the order of its outputs."""
-        return tuple(self.model.hparams["classes"])
+        return tuple(self.network.emotions)
+
+    @cached_property
+    def image_size(self) -> int:
+        """Side of the faces that the network takes, in pixels."""
+        return self.network.image_size
 
     @property
     def crop(self) -> Crop:
@@ -209,7 +219,7 @@ class Predictor:
             found = [detect.Detection(box, float("nan")) for box in boxes]
         large = [face for face in found if face.box.side >= LEAST_SIDE]
         chosen = large[:1] if self.largest else large
-        crops = [self.crop(grey, face.box, self.model.image_size, face.tilt) for face in chosen]
+        crops = [self.crop(grey, face.box, self.image_size, face.tilt) for face in chosen]
         return _Found(chosen, crops, len(found) - len(large), grey.size)
 
     def _answered(self, waiting: Sequence["_Found | PictureError"]) -> Iterator[Answer | PictureError]:
@@ -226,8 +236,7 @@ class Predictor:
         """Return calibrated probabilities (N, C) of N faces, each (S, S) uint8."""
         parts = [np.empty((0, len(self.emotions)), np.float32)]
         for start in range(0, len(crops), FACES_AT_ONCE):
-            faces = torch.from_numpy(np.stack(crops[start : start + FACES_AT_ONCE])[:, None])
-            parts.append(self.model.probabilities(faces.to(self.device)).float().cpu().numpy())
+            parts.append(self.network.probabilities(np.stack(crops[start : start + FACES_AT_ONCE])[:, None]))
         return np.concatenate(parts)
 
     def faces(self, found: Sequence[detect.Detection], rows: Iterable[NDArray[np.float32]]) -> list[Face]:
@@ -237,43 +246,42 @@ class Predictor:
         together = np.stack(list(rows))
         threshold = self._threshold
         sets = [()] * len(found) if threshold is None else conformal.named_sets(together, self.emotions, threshold)
-        return [self._face(*given) for given in zip(found, together, sets, strict=True)]
+        given = zip(found, together.tolist(), together.argmax(1).tolist(), sets, strict=True)
+        return [self._face(*one) for one in given]
 
-    def _face(self, found: detect.Detection, row: NDArray[np.float32], emotions: tuple[str, ...]) -> Face:
-        best = int(row.argmax())
-        unsure = len(emotions) > 1 if emotions else bool(row[best] < SURE)
+    def _face(self, found: detect.Detection, row: list[float], best: int, emotions: tuple[str, ...]) -> Face:
+        unsure = len(emotions) > 1 if emotions else row[best] < SURE
         return Face(
             box=found.box,
             emotion=self.emotions[best],
-            probability=float(row[best]),
-            probabilities=dict(zip(self.emotions, map(float, row), strict=True)),
+            probability=row[best],
+            probabilities=dict(zip(self.emotions, row, strict=True)),
             emotions=emotions,
             uncertain=unsure or found.box.side < SMALL_SIDE,
-            detector_score=None if np.isnan(found.score) else found.score,
+            detector_score=None if math.isnan(found.score) else found.score,
             tilt=found.tilt,
         )
 
     def about(self) -> dict[str, Any]:
         """Return what records state of how they were made: network, detector, crop."""
-        made = self.model.provenance
         return {
-            "architecture": self.model.architecture,
+            "architecture": self.network.architecture,
             "emotions": list(self.emotions),
-            "temperature": made.temperature,
+            "temperature": self.network.temperature,
             "coverage": self.coverage,
-            "trained_on": made.dataset.get("name"),
+            "trained_on": self.network.trained_on,
             "detector": self.detector.name,
-            "crop": self.crop.contract(self.model.image_size),
+            "crop": self.crop.contract(self.image_size),
         }
 
 
-def _threshold_of(model: EmotionClassifier, coverage: float | None) -> tuple[float | None, float | None]:
+def _threshold_of(network: Network, coverage: float | None) -> tuple[float | None, float | None]:
     """Return the coverage of a network's prediction sets and their threshold; None where it has none.
 
     Raises:
         FerError: a coverage is asked for that is out of range, or of a network without thresholds.
     """
-    thresholds = model.provenance.sets
+    thresholds = network.sets
     if thresholds is not None:
         served = conformal.COVERAGE if coverage is None else coverage
         return served, thresholds.threshold(served)

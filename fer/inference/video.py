@@ -252,7 +252,7 @@ class _Waiting:
         faces.sort(key=lambda pair: -pair[1].box.side)
         if self.predictor.largest:
             del faces[1:]
-        crop, size = self.predictor.crop, self.predictor.model.image_size
+        crop, size = self.predictor.crop, self.predictor.image_size
         crops = [crop(held.grey, face.box, size, face.tilt) for _, face in faces]
         small = sum(face.box.side < LEAST_SIDE for _, face in inside)
         unconfirmed = tracker.unconfirmed(held.time)

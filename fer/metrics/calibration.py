@@ -19,6 +19,11 @@ COLDEST, HOTTEST = 0.05, 20.0  # limits of the temperature: beyond, confidences 
 BOUND_ALPHA = 0.05  # probability that the error rate on other faces exceeds the bound of a threshold
 
 
+def valid_temperature(value: Any) -> bool:
+    """Return whether a value is a temperature that a fit on val can give; the ends may be rounded."""
+    return isinstance(value, float) and 0.99 * COLDEST <= value <= 1.01 * HOTTEST
+
+
 class Bins(NamedTuple):
     """Faces, confidence and accuracy in each of B bins of confidence.
 

@@ -21,9 +21,11 @@ import torch
 
 from fer.config.errors import FerError, setting
 from fer.metrics import conformal
+from fer.metrics.calibration import valid_temperature
 from fer.models import MODELS, EmotionClassifier, safetensors, untrusted
 from fer.models.provenance import Provenance
 from fer.system.files import why
+from fer.system.records import is_plain
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +122,7 @@ def _check_contents(checkpoint: Any, path: Path) -> None:
     if isinstance(version, int) and version > FORMAT:
         raise FerError(f"{path}: written by a newer version of fer (format {version}, known up to {FORMAT})")
     tensors, hyper = checkpoint.get("state_dict"), checkpoint.get("hyper_parameters")
-    valid = isinstance(tensors, dict) and isinstance(hyper, dict) and untrusted.is_plain([entry, dict(hyper)])
+    valid = isinstance(tensors, dict) and isinstance(hyper, dict) and is_plain([entry, dict(hyper)])
     valid = valid and _valid_entry(entry)
     if version != FORMAT or not valid:
         raise FerError(f"{path}: not in the format of a checkpoint of fer; it was changed, or another program wrote it")
@@ -143,7 +145,7 @@ def _valid_entry(entry: Mapping[str, Any]) -> bool:
         and isinstance(entry.get("plan") or {}, dict)
         and _all_dicts(teachers)
         and all(teacher.keys() >= TEACHER_KEYS for teacher in teachers)
-        and (temperature is None or untrusted.valid_temperature(temperature))
+        and (temperature is None or valid_temperature(temperature))
         and (entry.get("sets") is None or conformal.valid(entry["sets"]))
     )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer.config.errors import FerError
 from fer.system.files import read_json, why, written_whole
+from fer.system.records import Json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,20 +107,32 @@ def rounded(tensor: "Tensor", half: bool) -> "Tensor":
 def metadata(checkpoint: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """Return the description of a shared network as JSON, with file names in place of local paths."""
     entry = checkpoint["fer"]
-    teachers = entry.get("teachers") or []
     description = {
-        **entry,
+        **description_of(checkpoint),
         "sets": entry.get("sets") or calibrated_sets(entry, results),
-        "dataset": without_paths(entry["dataset"]),
-        "ancestors": [without_paths(dataset) for dataset in entry.get("ancestors", [])],
-        "teachers": [{**teacher, "checkpoint": Path(teacher["checkpoint"]).name} for teacher in teachers] or None,
-        "hyper_parameters": checkpoint["hyper_parameters"],
         "results": {
             **{key: results.get(key) for key in RESULT_KEYS},
             "clean": {key: (results.get("clean") or {}).get(key) for key in ("n", "accuracy", "macro_f1")},
         },
     }
     return without_folders(json.dumps(description))
+
+
+def description_of(checkpoint: Mapping[str, Any]) -> Json:
+    """Return what rebuilds a network from its weights, with file names in place of local paths."""
+    entry = checkpoint["fer"]
+    return {
+        **entry,
+        "dataset": without_paths(entry["dataset"]),
+        "ancestors": [without_paths(dataset) for dataset in entry.get("ancestors", [])],
+        "teachers": [without_path(teacher) for teacher in entry.get("teachers") or []] or None,
+        "hyper_parameters": checkpoint["hyper_parameters"],
+    }
+
+
+def without_path(teacher: Json) -> Json:
+    """Return the record of a teacher with the name of its file in place of the path."""
+    return {**teacher, "checkpoint": Path(teacher["checkpoint"]).name}
 
 
 def calibrated_sets(entry: Mapping[str, Any], results: Mapping[str, Any]) -> Any:
@@ -131,7 +144,7 @@ def calibrated_sets(entry: Mapping[str, Any], results: Mapping[str, Any]) -> Any
     return results["sets"]["thresholds"] if fits and results.get("sets") else None
 
 
-def without_paths(dataset: Mapping[str, Any]) -> dict[str, Any]:
+def without_paths(dataset: Json) -> Json:
     """Return the record of a data set with file names in place of paths."""
     settings = {key: file_name(value) if key in PATHS else value for key, value in dataset.get("settings", {}).items()}
     return {**dataset, "path": file_name(dataset.get("path")), "settings": settings}

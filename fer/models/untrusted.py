@@ -19,15 +19,12 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from fer.config.errors import FerError
 from fer.config.schema import check, keyword_parameters
 from fer.config.settings import MAX_SIZE, MIN_SIZE
-from fer.data.labels import EMOTIONS
-from fer.metrics.calibration import COLDEST, HOTTEST
+from fer.data.labels import EMOTIONS, LONGEST_CLASS, MOST_CLASSES, are_classes, is_class_name
 from fer.models.base import EmotionClassifier
 from fer.models.safetensors import TYPES
 
 CONTRACT = ("classes", "image_size", "crop", "mean", "std")  # arguments of every network
-MOST_VALUES, LONGEST, DEEPEST = 100_000, 100_000, 30  # of a record: values; characters of a text; levels
 LARGEST = 1_000_000  # of a whole number in a network's arguments, such as its width
-MOST_CLASSES, LONGEST_CLASS = 1000, 60  # characters
 SHARED = 4  # times the file's size that its tensors may have together: some networks share tensors between layers
 SPARE = 10  # registered parameters for each of the file's: a network may replace layers while it is built
 
@@ -55,31 +52,6 @@ def check_archive(path: Path) -> None:
         raise FerError(f"{path}: damaged, cut short, or no checkpoint ({error})") from error
     if damaged is not None:
         raise FerError(f"{path}: damaged (wrong checksum of {damaged!r})")
-
-
-def is_plain(record: Any) -> bool:
-    """Return whether a record holds texts, numbers, lists and mappings alone, and not too many of them.
-
-    Each mention counts: a list in itself, or ten lists that each name the next ten times, have no end.
-    """
-    count, waiting = 0, [(record, 0)]
-    while waiting:
-        value, depth = waiting.pop()
-        count += 1
-        if count > MOST_VALUES or depth > DEEPEST:
-            return False
-        if isinstance(value, dict):
-            if not all(isinstance(key, str) and len(key) <= LONGEST for key in value):
-                return False
-            waiting += [(each, depth + 1) for each in value.values()]
-        elif isinstance(value, list | tuple):
-            waiting += [(each, depth + 1) for each in value]
-        elif isinstance(value, str):
-            if len(value) > LONGEST:
-                return False
-        elif not (value is None or isinstance(value, bool | int | float)):
-            return False
-    return True
 
 
 def check_tensors(tensors: Mapping[str, Any], path: Path) -> None:
@@ -114,11 +86,6 @@ def _finite(name: str, value: Tensor) -> bool:
     return bool(torch.isfinite(cast).all()) and not (name.endswith("running_var") and bool((cast < 0).any()))
 
 
-def valid_temperature(value: Any) -> bool:
-    """Return whether a value is a temperature that a fit on val can give; the ends may be rounded."""
-    return isinstance(value, float) and 0.99 * COLDEST <= value <= 1.01 * HOTTEST
-
-
 def check_contract(hyper: Mapping[str, Any], path: Path) -> None:
     """Refuse classes, sizes and a normalisation that no training writes.
 
@@ -127,9 +94,9 @@ def check_contract(hyper: Mapping[str, Any], path: Path) -> None:
     """
     classes = hyper.get("classes", EMOTIONS)
     names = list(classes) if isinstance(classes, list | tuple) else []
-    if not all(isinstance(name, str) and 0 < len(name) <= LONGEST_CLASS and name.isprintable() for name in names):
+    if not all(map(is_class_name, names)):
         raise FerError(f"{path}: its classes are not names of 1 to {LONGEST_CLASS} printable characters")
-    if not 2 <= len(names) <= MOST_CLASSES or len(set(names)) < len(names):
+    if not are_classes(names):
         raise FerError(f"{path}: has {len(names)} classes; expected 2 to {MOST_CLASSES:,} different names")
     size, crop = hyper.get("image_size", MIN_SIZE), hyper.get("crop")
     if not _whole(size, MIN_SIZE, MAX_SIZE):

@@ -17,6 +17,8 @@ Json = Mapping[str, Any]  # an object of a JSON file, as Python reads it
 Object = dict[str, Any]  # one to be written
 
 
+MOST_VALUES, LONGEST, DEEPEST = 100_000, 100_000, 30  # of a stranger's record: values; characters of a text; levels
+
 # metadata of a field; {"key": "name"} names its key
 MERGED = {"merged": True}  # its own keys stand among those of the object
 OPTIONAL = {"optional": True}  # its key is left out where it is None
@@ -118,3 +120,28 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_as_json(each) for each in value]
     return value
+
+
+def is_plain(record: Any) -> bool:
+    """Return whether a record holds texts, numbers, lists and mappings alone, and not too many of them.
+
+    Each mention counts: a list in itself, or ten lists that each name the next ten times, have no end.
+    """
+    count, waiting = 0, [(record, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if count > MOST_VALUES or depth > DEEPEST:
+            return False
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) and len(key) <= LONGEST for key in value):
+                return False
+            waiting += [(each, depth + 1) for each in value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += [(each, depth + 1) for each in value]
+        elif isinstance(value, str):
+            if len(value) > LONGEST:
+                return False
+        elif not (value is None or isinstance(value, bool | int | float)):
+            return False
+    return True

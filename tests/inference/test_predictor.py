@@ -32,13 +32,13 @@ def test_sets_hold_the_most_probable_emotions_as_far_as_promised(predictor):
     ranked = sorted(before.probabilities, key=lambda name: -before.probabilities[name])
     sizes = []
     for coverage in (0.5, 0.9, 0.99):
-        ((face,),) = fer.Predictor(predictor.model, detector=predictor.detector, coverage=coverage)([hopper()])
+        ((face,),) = fer.Predictor(predictor.network, detector=predictor.detector, coverage=coverage)([hopper()])
         assert list(face.emotions) == ranked[: len(face.emotions)]
         assert face.uncertain == (len(face.emotions) > 1)
         sizes.append(len(face.emotions))
     assert sizes[0] == 1 < sizes[1] < sizes[2]  # half is below the accuracy: the answer alone
     with pytest.raises(FerError, match=r"coverage=2: expected .* 0\.5 to 0\.99"):
-        fer.Predictor(predictor.model, coverage=2)
+        fer.Predictor(predictor.network, coverage=2)
 
 
 def test_one_picture_needs_no_list(predictor, tmp_path):

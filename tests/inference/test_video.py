@@ -84,7 +84,7 @@ def test_the_largest_alone(moving):
 
 
 def test_frames_that_are_faces_need_no_detector(predictor, folder):
-    whole = fer.Predictor(predictor.model, detector="none")
+    whole = fer.Predictor(predictor.network, detector="none")
     file = video(folder / "face.avi", [{"astronaut": (32, 32)}] * 4, size=(64, 64))
     frames = list(watch(whole, Clip(file)))
     assert [[face.track for face in frame.faces] for frame in frames] == [[1]] * 4
@@ -115,7 +115,7 @@ class Fixed:
 
 def test_any_detector_is_asked_ten_times_a_second_and_small_faces_are_counted(predictor, moving):
     detector = Fixed(23.0)
-    frames = list(watch(fer.Predictor(predictor.model, detector=detector), Clip(moving)))
+    frames = list(watch(fer.Predictor(predictor.network, detector=detector), Clip(moving)))
     assert detector.asked == 30
     assert [frame.too_small for frame in frames[-10:]] == [1] * 10
     assert not any(frame.faces for frame in frames)

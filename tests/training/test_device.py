@@ -13,7 +13,8 @@ from conftest import SMALL, metrics
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings, TrainerSettings, TrainSettings
-from fer.models import EmotionClassifier, checkpoints, create
+from fer.models import checkpoints, create
+from fer.models.trainable import Trainable
 from fer.optim.losses import LOSSES
 from fer.system import machine
 from fer.training import device

@@ -1,0 +1,92 @@
+"""``python -m fer.export RUN_OR_NETWORK ... OUT.onnx``: a network as one file for use without this library.
+
+The file takes faces as bytes and gives calibrated probabilities. Its metadata state classes, crop, prediction sets and
+provenance. It is opened again and compared with the network before it gets its name.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer.config.command import Grammar, command
+from fer.config.plugins import import_plugins, listed
+from fer.system.slots import let_waiting_threads_sleep
+from fer.system.terminal import shown
+from fer.system.text import text_table
+
+if TYPE_CHECKING:
+    from fer.exports.export import Outcome
+
+log = logging.getLogger(__name__)
+
+
+def parser() -> Grammar:
+    """Return the command line's grammar."""
+    grammar = Grammar(
+        prog="python -m fer.export",
+        description="Write a network, or several as one, as a file for use without this library: ONNX, torch.export "
+        "or safetensors, by the file's ending. It needs the extra export.",
+        epilog="fer predict, fer evaluate, fer explain and fer.Predictor take an .onnx file in place of a network.",
+    )
+    grammar.add_argument(
+        "networks", nargs="+", metavar="network",
+        help="of the package (tiny), a run, a file of weights, or latest; several for an ensemble; or the folder of an "
+        "evaluation, with the weights and the temperature that it chose",
+    )  # fmt: skip
+    grammar.add_argument("file", type=Path, metavar="OUT", help="file to write: NAME.onnx, NAME.pt2, NAME.safetensors")
+    grammar.add_argument(
+        "--int8", action="store_true",
+        help="8 bits in place of 32, of an .onnx: smaller and faster on servers, slower in browsers; needs the data",
+    )  # fmt: skip
+    grammar.add_argument(
+        "--data", help="table, archive or folder for the check, and for the ranges of --int8; default: of the training"
+    )
+    grammar.add_argument("--no-timing", action="store_true", help="do not measure the faces a second")
+    grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
+    return grammar
+
+
+@command("fer.export", {"data.path": "--data", "plugins": "--plugins"})
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    let_waiting_threads_sleep()
+    arguments, _ = parser().begin(argv)
+    from fer.inference.network import named
+
+    import_plugins(listed(arguments.plugins))
+    from fer.exports.export import export  # imports torch
+
+    networks = [str(named(network)) for network in arguments.networks]
+    found = export(
+        networks, arguments.file, int8=arguments.int8, data=arguments.data, speed=not arguments.no_timing
+    )  # fmt: skip
+    log.info("%s", "\n".join(in_words(found)))
+    return 0
+
+
+def in_words(found: "Outcome") -> list[str]:
+    """Return the lines that are printed: files, check, speed."""
+    lines = [f"exported: {shown(file)} ({file.stat().st_size:,} bytes)" for file in found.files]
+    parity = found.about.parity
+    if parity is not None:
+        lines.append(
+            f"checked:  on {parity.of}: largest difference {parity.largest_difference:.2g}, "
+            f"{100 * parity.equal:.4g} % equal answers"
+        )
+    if parity is not None and parity.val is not None:
+        val = parity.val
+        lines.append(
+            f"val:      accuracy {100 * val.accuracy[0]:.2f} % -> {100 * val.accuracy[1]:.2f} %, NLL {val.nll[0]:.4f} "
+            f"-> {val.nll[1]:.4f}, {100 * val.equal:.2f} % equal answers"
+        )
+    if found.speeds:
+        kinds = list(found.speeds[0].faces_per_second)
+        rows = [[f"{one.batch}", *(f"{one.faces_per_second[kind]:,.0f}" for kind in kinds)] for one in found.speeds]
+        lines += ["", text_table(["faces a second on one thread, batch", *kinds], rows)]
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

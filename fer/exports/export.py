@@ -1,0 +1,251 @@
+"""One export: networks traced, written in the format that the file's ending names, opened again, checked, timed."""
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fer.config.errors import FerError
+from fer.exports import onnx_file
+from fer.exports.check import Compared, Predict, refuse
+from fer.exports.graph import traced
+from fer.exports.source import Source, source_of
+from fer.exports.speed import Speed, timed
+from fer.inference.exported import KEY, SUFFIX, About, ExportedNetwork
+from fer.inference.loaded import LoadedNetwork
+from fer.models import checkpoints, safetensors
+from fer.models.share import description_of, without_folders
+from fer.system.files import why, written_whole
+from fer.system.records import plain
+
+PT2 = ".pt2"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was exported.
+
+    Args:
+        files: that were written, the network first.
+        about: what the network's file states.
+        speeds: of the network and of the file; empty where they were not measured.
+    """
+
+    files: Sequence[Path]
+    about: About
+    speeds: Sequence[Speed]
+
+
+def export(networks: Sequence[str], file: Path, *, int8: bool, data: str | None, speed: bool) -> Outcome:
+    """Write networks as one file.
+
+    Args:
+        networks: see ``fer.exports.source.source_of``.
+        file: to write; its ending is the format.
+        int8: 8 bits in place of 32, of an ``.onnx``.
+        data: other data than those of the training, for the check and the ranges of int8.
+        speed: measure the faces a second.
+
+    Raises:
+        FerError: an unknown ending, a bad network, missing data, a package that is missing, a file that cannot be
+            written, or one that predicts something else than the network.
+    """
+    kind = _kind(file, int8=int8)
+    source = source_of(networks)
+    if kind is Weights and len(source.members) > 1:
+        raise FerError(f"{file}: holds the weights of one network; export an ensemble as .onnx or .pt2")
+    made = kind(source, Compared(source, data))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        about = _written(file, made)
+        files = [file, *_written_beside(file, made, about)]
+    except OSError as error:
+        raise FerError(f"{file}: could not be written ({why(error)})") from error
+    speeds = timed({"PyTorch": source.probabilities, **made.kinds(file)}, source.size) if speed else []
+    return Outcome(files, about, speeds)
+
+
+class Kind:
+    """A format of exported files.
+
+    Args:
+        source: the networks.
+        compared: the faces that the file is checked on.
+    """
+
+    def __init__(self, source: Source, compared: Compared) -> None:
+        self.source, self.compared = source, compared
+
+    def about(self) -> About:
+        """Return what the file states before its check."""
+        return self.source.about()
+
+    def content(self, about: About) -> bytes:
+        """Return the bytes of the file."""
+        raise NotImplementedError
+
+    def opened(self, file: Path) -> Predict:
+        """Return what the file predicts, read from the disk."""
+        raise NotImplementedError
+
+    def checked(self, file: Path, about: About) -> About:
+        """Return what the file states after its check."""
+        return replace(about, parity=self.compared.parity(self.opened(file)))
+
+    def kinds(self, file: Path) -> Mapping[str, Predict]:
+        """Return name -> what predicts on one thread, of the file and of what it was made of."""
+        return {}
+
+
+class Onnx(Kind):
+    """An ONNX file in 32 bits."""
+
+    @cached_property
+    def model(self) -> Any:
+        """The graph, ONNX's ``ModelProto``."""
+        return onnx_file.in_32_bits(traced(self.source))
+
+    def content(self, about: About) -> bytes:
+        """Return the bytes of the file."""
+        return onnx_file.with_metadata(self.model, about)
+
+    def opened(self, file: Path) -> Predict:
+        """Return what the file predicts, read from the disk."""
+        return ExportedNetwork(file).probabilities
+
+    def kinds(self, file: Path) -> Mapping[str, Predict]:
+        """Return what predicts on one thread."""
+        return {"ONNX": ExportedNetwork(file, threads=1).probabilities}
+
+
+class Int8(Onnx):
+    """An ONNX file in 8 bits."""
+
+    @cached_property
+    def whole(self) -> Any:
+        """The graph in 32 bits."""
+        return onnx_file.in_32_bits(traced(self.source))
+
+    @cached_property
+    def model(self) -> Any:
+        """The graph in 8 bits."""
+        return onnx_file.in_8_bits(self.whole, self.compared.calibrating[0])
+
+    def about(self) -> About:
+        """Return what the file states before its check."""
+        return replace(self.source.about("int8"), calibrated_on=self.compared.calibrating[1])
+
+    def checked(self, file: Path, about: About) -> About:
+        """Return what the file states after its check on val, with thresholds for its own probabilities."""
+        parity, sets = self.compared.parity_on_val(self.opened(file))
+        return replace(about, parity=parity, sets=sets)
+
+
+class Program(Kind):
+    """A program of ``torch.export``."""
+
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram:
+        """The graph."""
+        return traced(self.source)
+
+    def content(self, about: About) -> bytes:
+        """Return the bytes of the file."""
+        stream = io.BytesIO()
+        torch.export.save(self.program, stream, extra_files={KEY: about.as_text()})
+        return stream.getvalue()
+
+    def opened(self, file: Path) -> Predict:
+        """Return what the file predicts, read from the disk."""
+        module = torch.export.load(io.BytesIO(file.read_bytes())).module()
+
+        @torch.inference_mode()
+        def predict(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+            found: NDArray[np.float32] = module(torch.from_numpy(faces)).numpy()
+            return found
+
+        return predict
+
+    def kinds(self, file: Path) -> Mapping[str, Predict]:
+        """Return what predicts on one thread."""
+        return {"torch.export": self.opened(file)}
+
+
+class Weights(Kind):
+    """A safetensors file with the weights in 32 bits, which this library loads too."""
+
+    def content(self, about: About) -> bytes:
+        """Return the bytes of the file."""
+        member = self.source.members[0]
+        description = {
+            **description_of(checkpoints.read(member.file)),
+            "temperature": about.temperature,
+            "sets": None if about.sets is None else plain(about.sets),
+        }
+        text = without_folders(json.dumps(description))
+        return safetensors.to_bytes(member.model.state_dict(), {"format": "pt", checkpoints.METADATA: text})
+
+    def opened(self, file: Path) -> Predict:
+        """Return what the file predicts, read from the disk."""
+        return LoadedNetwork(checkpoints.rebuild(checkpoints.read_shared(file), file)).probabilities
+
+
+KINDS: Mapping[str, Callable[[Source, Compared], Kind]] = {
+    SUFFIX: Onnx,
+    PT2: Program,
+    safetensors.SUFFIX: Weights,
+}
+
+
+def _kind(file: Path, *, int8: bool) -> Callable[[Source, Compared], Kind]:
+    """Return the format of a file, after a check that its packages are here.
+
+    Raises:
+        FerError: no format has this ending, int8 is not of this format, or a package is missing.
+    """
+    kind = KINDS.get(file.suffix)
+    if kind is None:
+        raise FerError(f"{file}: expected a name that ends in {', '.join(KINDS)}")
+    if int8 and kind is not Onnx:
+        raise FerError(f"--int8: is a kind of {SUFFIX} file, not of {file.suffix}; leave it out")
+    if kind is Onnx:
+        onnx_file.check_packages()
+    return Int8 if int8 else kind
+
+
+def _written(file: Path, made: Kind) -> About:
+    """Write a file, and return what it states. It gets its name after its check alone.
+
+    Raises:
+        FerError: it predicts something else than the network.
+        OSError: it cannot be written.
+    """
+    about = made.about()
+    with written_whole(file, binary=True) as stream:
+        part = Path(stream.name)
+        for _ in range(2):  # the second time with the outcome of the check in it
+            stream.seek(0)
+            stream.truncate()
+            stream.write(made.content(about))
+            stream.flush()
+            about = made.checked(part, about)
+            assert about.parity is not None
+            refuse(file.name, about.parity)
+    return about
+
+
+def _written_beside(file: Path, made: Kind, about: About) -> list[Path]:
+    """Write what the file states beside a file of weights, as JSON, and return that file."""
+    if not isinstance(made, Weights):
+        return []
+    beside = file.with_suffix(".json")
+    with written_whole(beside) as stream:
+        json.dump(plain(about), stream, ensure_ascii=False, indent=1)
+    return [beside]

@@ -1,0 +1,203 @@
+"""What is exported: one network, several whose calibrated probabilities are averaged, or an evaluated ensemble."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import fer
+from fer.config.errors import FerError
+from fer.evaluation.request import Member, members_of
+from fer.inference.crop import Crop
+from fer.inference.ensemble import mixed
+from fer.inference.exported import FORMAT, About, SourceNetwork
+from fer.metrics import results as metrics_json
+from fer.metrics.calibration import tempered
+from fer.metrics.conformal import Thresholds
+from fer.models import checkpoints
+from fer.models.share import without_folders, without_path, without_paths
+from fer.system.files import contents, why
+from fer.system.records import Json
+
+log = logging.getLogger(__name__)
+
+CARD = "model_card.md"
+AT_ONCE = 256  # faces through the networks together
+
+
+@dataclass(frozen=True)
+class Source:
+    """Networks to be exported as one.
+
+    Args:
+        members: M networks of one size and the same emotions.
+        weights: (M,) in the mean of their probabilities.
+        temperatures: (M,) by which their logits are divided before.
+        temperature: by which the logits of the mean are divided after; 1 of a single network.
+        sets: thresholds of prediction sets for these probabilities; None where there are none.
+        card: the model card, Markdown; empty where there is none.
+    """
+
+    members: Sequence[Member]
+    weights: Sequence[float]
+    temperatures: Sequence[float]
+    temperature: float = 1.0
+    sets: Thresholds | None = None
+    card: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        sizes = sorted({member.model.image_size for member in self.members})
+        if len(sizes) > 1:
+            raise FerError(
+                f"the networks take faces of {' and '.join(map(str, sizes))} pixels, and one graph takes one size; "
+                "export them one by one"
+            )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The emotions, in the order of the probabilities."""
+        return tuple(self.members[0].model.hparams["classes"])
+
+    @property
+    def size(self) -> int:
+        """Side of the faces, in pixels."""
+        return self.members[0].model.image_size
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of all networks."""
+        return sum(weights.numel() for member in self.members for weights in member.model.parameters())
+
+    def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return calibrated probabilities (N, C) of faces (N, 1, S, S), as ``fer.evaluate`` computes them."""
+        parts = [self._probabilities(faces[start : start + AT_ONCE]) for start in range(0, len(faces), AT_ONCE)]
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def _probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        given = torch.from_numpy(faces)
+        logits = [member.model(given).float() for member in self.members]
+        if len(logits) == 1:
+            return (logits[0] / self.temperatures[0]).softmax(1).numpy()
+        predicted: Tensor = torch.stack([each.softmax(1) for each in logits])  # (M, N, C)
+        together = mixed(predicted, torch.tensor(self.weights), torch.tensor(self.temperatures, dtype=torch.float64))
+        return tempered(together.numpy(), self.temperature).astype(np.float32)
+
+    def about(self, precision: str = "float32") -> About:
+        """Return what an exported file states of these networks, before it is checked."""
+        single = len(self.members) == 1
+        return About(
+            format=FORMAT,
+            precision=precision,
+            classes=self.classes,
+            size=self.size,
+            crop=Crop().contract(self.size),
+            architecture=" + ".join(dict.fromkeys(member.model.architecture for member in self.members)),
+            parameters=self.parameters,
+            networks=tuple(map(_network, self.members, self.weights, self.temperatures)),
+            temperature=self.temperatures[0] if single else self.temperature,
+            sets=self.sets,
+            version=fer.__version__,
+            card=without_folders(self.card),
+        )
+
+
+def _network(member: Member, weight: float, temperature: float) -> SourceNetwork:
+    """Return the record of a network, without paths of this machine."""
+    made = member.model.provenance
+    return SourceNetwork(
+        file=member.file.name,
+        sha256=hashlib.sha256(member.file.read_bytes()).hexdigest(),
+        weights_sha256=checkpoints.weights_sha256(member.model),
+        architecture=member.model.architecture,
+        weight=weight,
+        temperature=temperature,
+        dataset=_without_folders(without_paths(made.dataset)),
+        ancestors=tuple(_without_folders(without_paths(dataset)) for dataset in made.ancestors),
+        pretrained=made.pretrained,
+        teachers=tuple(map(without_path, made.teachers or ())) or None,
+    )
+
+
+def _without_folders(record: Json) -> Json:
+    """Return a record whose notes name files without their folders."""
+    found: Json = json.loads(without_folders(json.dumps(record)))
+    return found
+
+
+# --- what a command line names --------------------------------------------------------------------------------------
+
+
+def source_of(networks: Sequence[str]) -> Source:
+    """Return the networks that a command line names.
+
+    Args:
+        networks: run folders, checkpoints, shared files or names of the package's networks; or one folder of an
+            evaluation, whose weights, temperature and thresholds are exported with its networks.
+
+    Raises:
+        FerError: one is bad, given twice, of other emotions or another size; or an evaluation cannot be exported.
+    """
+    folder = Path(networks[0]).expanduser()
+    if len(networks) == 1 and (folder / "metrics.json").is_file() and not (folder / "checkpoints").is_dir():
+        return _evaluated(folder)
+    members = members_of(networks)
+    own = [member.model.provenance.temperature or 1.0 for member in members]
+    if len(members) == 1:
+        return Source(members, (1.0,), own, sets=members[0].model.provenance.sets, card=_card(members[0]))
+    log.warning(
+        "the networks count equally, and no prediction sets are exported; name the folder of their evaluation by "
+        "python -m fer.evaluate for its weights, temperature and sets"
+    )
+    return Source(members, [1 / len(members)] * len(members), own)
+
+
+def _evaluated(folder: Path) -> Source:
+    """Return the networks of an evaluation, mixed and tempered as there.
+
+    Raises:
+        FerError: it is damaged, of several views of a face, or a network is gone or has changed.
+    """
+    try:
+        results = metrics_json.read(folder / "metrics.json")
+    except (OSError, LookupError, ValueError, TypeError) as error:
+        raise FerError(f"{folder}: no evaluation (its metrics.json cannot be read: {why(error)})") from error
+    members = results.members
+    if not members:
+        raise FerError(f"{folder}: its metrics.json lists no networks; name a run, or a folder that fer.evaluate wrote")
+    if results.tta != "none":
+        raise FerError(
+            f"{folder}: evaluated with --tta {results.tta}, and a graph sees each face once; evaluate without --tta"
+        )
+    if results.temperature is None:
+        raise FerError(f"{folder}: has no temperature, since val was not at hand; evaluate again with --data")
+    opened = [_member(member.checkpoint, member.network and member.network.weights_sha256) for member in members]
+    card = folder / CARD
+    single = len(opened) == 1
+    return Source(
+        opened,
+        [member.weight for member in members],
+        [results.temperature] if single else [member.temperature for member in members],
+        1.0 if single else results.temperature,
+        results.sets.thresholds if results.sets else opened[0].model.provenance.sets if single else None,
+        card.read_text(encoding="utf-8") if card.is_file() else "",
+    )
+
+
+def _member(checkpoint: str, weights_sha256: str | None) -> Member:
+    return Member(*checkpoints.evaluated({"checkpoint": checkpoint, "weights_sha256": weights_sha256}))
+
+
+def _card(member: Member) -> str:
+    """Return the model card of a network: beside its file, or that of the newest evaluation of its run; else empty."""
+    beside = member.file.with_suffix(".md")
+    found = sorted((member.run / "evaluations").glob(f"*/{CARD}"), key=lambda file: file.stat().st_mtime_ns)
+    cards = [beside] if beside.is_file() else found
+    return contents(cards[-1]).decode("utf-8", "replace") if cards else ""

@@ -1,0 +1,321 @@
+"""An exported network: one ONNX file that ONNX Runtime runs, without torch.
+
+The file's metadata hold a JSON text under the key ``fer``: classes, size, crop, thresholds of prediction sets, and how
+the network was made and checked. ``fer.exports`` writes such files. A file may be a stranger's: it is read whole, its
+metadata are checked, and ONNX Runtime runs nothing but the operators of its graph.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer.config.errors import FerError, NotFinite
+from fer.config.settings import MAX_SIZE, MIN_SIZE
+from fer.data.labels import are_classes
+from fer.metrics import conformal
+from fer.metrics.calibration import valid_temperature
+from fer.metrics.conformal import Thresholds
+from fer.system.files import contents
+from fer.system.records import Json, is_plain, plain, read
+
+SUFFIX = ".onnx"
+KEY = "fer"  # of the metadata
+FORMAT = 1  # version of the metadata; raise it when an older version could not read the file
+INPUT, OUTPUT = "faces", "probabilities"
+MOST_BYTES = 2**31 - 1  # of a file: the limit of its format
+LONGEST = 2_000_000  # characters of the metadata
+AT_ONCE = 256  # faces through the graph together
+INSTALL = "pip install 'onnxruntime>=1.20,<2'"
+
+
+@dataclass(frozen=True)
+class SourceNetwork:
+    """A network that was exported.
+
+    Args:
+        file: name of its file.
+        sha256: of the file.
+        weights_sha256: of its weights alone.
+        architecture: name of the network.
+        weight: in the mean of an ensemble.
+        temperature: by which its logits are divided in the graph.
+        dataset: that it was trained on.
+        ancestors: data sets of earlier trainings that its weights began from.
+        pretrained: name, file and SHA-256 of pretrained weights.
+        teachers: networks whose predictions were soft targets.
+    """
+
+    file: str
+    sha256: str
+    weights_sha256: str
+    architecture: str
+    weight: float
+    temperature: float
+    dataset: Json
+    ancestors: tuple[Json, ...] = ()
+    pretrained: Mapping[str, str] | None = None
+    teachers: tuple[Json, ...] | None = None
+
+
+@dataclass(frozen=True)
+class OnVal:
+    """Metrics of val: of the network that was exported, and of the file.
+
+    Args:
+        faces: number of faces.
+        accuracy: of the network, then of the file.
+        nll: of the network, then of the file; calibrated.
+        equal: share of equal answers.
+    """
+
+    faces: int
+    accuracy: tuple[float, ...]
+    nll: tuple[float, ...]
+    equal: float
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The file's probabilities beside those of the network that was exported.
+
+    Args:
+        faces: number of faces.
+        of: where they are from, in words.
+        largest_difference: of a probability.
+        equal: share of equal answers.
+        val: of an int8 file.
+    """
+
+    faces: int
+    of: str
+    largest_difference: float
+    equal: float
+    val: OnVal | None = None
+
+
+@dataclass(frozen=True)
+class About:
+    """What an exported file states of itself.
+
+    Args:
+        format: version of this record.
+        precision: "float32" or "int8", of weights and activations.
+        classes: names, in the order of the probabilities.
+        size: S, side of the faces in pixels.
+        crop: how faces are cut out, see ``fer.inference.crop.Crop.contract``; for the detector ``haar``.
+        architecture: of the network; several are joined by " + ".
+        parameters: number of them.
+        networks: that were exported; their probabilities are averaged.
+        parity: the check that the file passed.
+        temperature: by which the logits are divided, of an ensemble those of the mean; the graph has done so.
+        sets: thresholds of prediction sets for the file's probabilities; None where there are none.
+        faces: input of the graph.
+        probabilities: output of the graph, calibrated.
+        calibrated_on: of an int8 file the faces that gave the ranges of its activations, in words.
+        version: of this library.
+        card: the model card, Markdown; empty where the network has none.
+    """
+
+    format: int
+    precision: str
+    classes: tuple[str, ...]
+    size: int
+    crop: Json
+    architecture: str
+    parameters: int
+    networks: tuple[SourceNetwork, ...]
+    parity: Parity | None = None
+    temperature: float = 1.0
+    sets: Thresholds | None = None
+    faces: str = f"{INPUT}: uint8 (batch, 1, size, size), grey, each cropped to the face"
+    probabilities: str = f"{OUTPUT}: float32 (batch, classes), softmax and temperature inside"
+    calibrated_on: str | None = field(default=None, metadata={"optional": True})
+    version: str = "unknown"
+    card: str = ""
+
+    def as_text(self) -> str:
+        """Return the JSON text of the metadata."""
+        return json.dumps(plain(self), ensure_ascii=False)
+
+    @classmethod
+    def from_text(cls, text: str, file: Path) -> "About":
+        """Return what a file states, after a check.
+
+        Raises:
+            FerError: it is damaged, of a newer version, or describes no network of this library.
+        """
+        if len(text) > LONGEST:
+            raise FerError(f"{file}: its metadata have {len(text):,} characters; expected at most {LONGEST:,}")
+        try:
+            held = json.loads(text)
+            if isinstance(held, dict) and isinstance(held.get("format"), int) and held["format"] > FORMAT:
+                raise FerError(
+                    f"{file}: exported by a newer version of fer (format {held['format']}, known up to {FORMAT})"
+                )
+            if not is_plain(held):
+                raise _changed(file)
+            about = read(cls, held)
+        except (LookupError, ValueError, TypeError, RecursionError) as error:
+            raise _changed(file) from error
+        if not about._valid(held):
+            raise _changed(file)
+        return about
+
+    def _valid(self, held: Json) -> bool:
+        """Return whether the values have the types and ranges of an export."""
+        sizes = isinstance(self.size, int) and MIN_SIZE <= self.size <= MAX_SIZE
+        sets = held.get("sets") is None or conformal.valid(held["sets"])
+        texts = all(isinstance(one, str) for one in (self.architecture, self.precision, self.card, self.version))
+        parts = all(isinstance(one.dataset, Mapping) and isinstance(one.file, str) for one in self.networks)
+        return (
+            sizes
+            and valid_temperature(self.temperature)
+            and sets
+            and texts
+            and parts
+            and bool(self.networks)
+            and are_classes(self.classes)
+        )
+
+
+def _changed(file: Path) -> FerError:
+    return FerError(f"{file}: its metadata were changed or damaged; export the network again with python -m fer.export")
+
+
+def is_exported(path: object) -> bool:
+    """Return whether a name is that of an exported file; its ending decides."""
+    return isinstance(path, str | Path) and Path(path).suffix.lower() == SUFFIX
+
+
+def runtime() -> Any:
+    """Return the module ``onnxruntime``.
+
+    Raises:
+        FerError: it is missing.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise FerError(f"a network in an {SUFFIX} file needs ONNX Runtime: {INSTALL}") from error
+    return onnxruntime
+
+
+class ExportedNetwork:
+    """Predicts with an exported file, on the CPU.
+
+    Args:
+        path: the file.
+        threads: of the computation; None for all cores.
+
+    Raises:
+        FerError: ONNX Runtime is missing, or the file is missing, too large, damaged, or no export of this library.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
+        self.file = Path(path).expanduser()
+        self._session = session(self.file, threads)
+        text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
+        if text is None:
+            raise FerError(
+                f"{self.file}: an ONNX file of another program (it has no metadata {KEY!r}); python -m fer.export "
+                "writes those that fer reads"
+            )
+        self.about = About.from_text(text, self.file)
+        self._check_graph()
+
+    def _check_graph(self) -> None:
+        """Raise unless input and output are those that the metadata state.
+
+        Raises:
+            FerError: naming both.
+        """
+        given, made = self._session.get_inputs(), self._session.get_outputs()
+        found = [(one.name, one.type, list(one.shape[1:])) for one in (*given, *made)]
+        size, count = self.about.size, len(self.about.classes)
+        expected = [(INPUT, "tensor(uint8)", [1, size, size]), (OUTPUT, "tensor(float)", [count])]
+        if found != expected:
+            raise FerError(f"{self.file}: its graph takes and gives {found}; its metadata state {expected}")
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """The emotions, in the order of the probabilities."""
+        return tuple(self.about.classes)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the faces, in pixels."""
+        return self.about.size
+
+    @property
+    def architecture(self) -> str:
+        """Name of the network."""
+        return self.about.architecture
+
+    @property
+    def temperature(self) -> float | None:
+        """By which the graph divides the logits."""
+        return self.about.temperature
+
+    @property
+    def sets(self) -> Thresholds | None:
+        """Thresholds of the prediction sets."""
+        return self.about.sets
+
+    @property
+    def trained_on(self) -> str | None:
+        """Name of the data set."""
+        return self.about.networks[0].dataset.get("name")
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file."""
+        import hashlib
+
+        return hashlib.sha256(contents(self.file, MOST_BYTES)).hexdigest()
+
+    def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return calibrated probabilities (N, C) of faces (N, 1, S, S) uint8.
+
+        Raises:
+            FerError: the faces are of another shape or type.
+            NotFinite: a probability is NaN.
+        """
+        expected = (1, self.image_size, self.image_size)
+        if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:] != expected:
+            raise FerError(
+                f"faces: {faces.shape} of {faces.dtype}; expected uint8 (N, {', '.join(map(str, expected))})"
+            )
+        parts = [np.empty((0, len(self.emotions)), np.float32)]
+        for start in range(0, len(faces), AT_ONCE):
+            parts += self._session.run([OUTPUT], {INPUT: faces[start : start + AT_ONCE]})
+        found: NDArray[np.float32] = np.concatenate(parts)
+        if not np.isfinite(found).all():
+            raise NotFinite(f"{self.file}: predicts values that are not finite; export the network again")
+        return found
+
+
+def session(path: Path, threads: int | None = None) -> Any:
+    """Return ONNX Runtime's session of a file, which is read whole: a graph can then name no other file.
+
+    Raises:
+        FerError: ONNX Runtime is missing, or the file is missing, too large or damaged.
+    """
+    onnxruntime = runtime()
+    try:
+        graph = contents(path, MOST_BYTES)
+    except OSError as error:
+        raise FerError(f"{path}: {error.strerror or error}") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is reported in our words
+    options.intra_op_num_threads = threads or 0
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own classes, which differ by the kind of damage
+        reason = " ".join(str(error).split())[:150]
+        raise FerError(f"{path}: damaged, cut short, or no ONNX file ({reason})") from error
