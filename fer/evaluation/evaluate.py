@@ -262,7 +262,7 @@ def _network(given: Given, request: Request) -> _Network:
                 weights_sha256=checkpoints.weights_sha256(model), architecture=model.architecture, trained=given.trained
             ),
             model.architecture,
-            sum(parameter.numel() for parameter in model.parameters()),
+            model.parameter_count,
             None if made.pretrained is None else read(Pretrained, made.pretrained),
             [read(Teacher, one) for one in made.teachers or ()],
         )

@@ -214,7 +214,12 @@ def cascade(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps:
         faces: (N, 1, S, S) in [0, 1].
         emotions: (N,) predicted emotions.
         maps: (N, S, S) of these emotions.
+
+    Returns:
+        Nothing of exported files, which have no layers.
     """
+    if not all(map(weighted, what.members)):
+        return []
     of = len(weighted(what.members[0]))
     found = []
     for count in sorted({1, *(math.ceil(share * of) for share in SHARES)}):

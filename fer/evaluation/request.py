@@ -14,7 +14,7 @@ from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.inference import probabilities
+from fer.inference import exported_model, probabilities
 from fer.metrics.results import Results, Trained
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.provenance import Dataset
@@ -185,7 +185,7 @@ def same_split(settings: DataKeys, other: DataKeys) -> bool:
 
 
 def members_of(networks: Sequence[str]) -> list[Member]:
-    """Return the networks of run folders or checkpoints.
+    """Return the networks of run folders, checkpoints or exported files.
 
     Raises:
         FerError: one is bad or given twice, or they name different emotions.
@@ -195,7 +195,7 @@ def members_of(networks: Sequence[str]) -> list[Member]:
         file = checkpoints.find(network)
         if any(file.resolve() == member.file.resolve() for member in members):
             raise FerError(f"{network}: given twice; name each network once")
-        members.append(Member(file, checkpoints.load(file)))
+        members.append(Member(file, exported_model.load(file)))
     first = list(members[0].model.hparams["classes"])
     for member in members[1:]:
         if list(member.model.hparams["classes"]) != first:

@@ -26,7 +26,7 @@ class Calibrated(nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         """Return probabilities (B, C) of faces (B, 1, S, S) uint8."""
-        parts = [
+        parts: list[Tensor] = [
             (member(faces).float() / warm).softmax(1)
             for member, warm in zip(self.members, self.temperatures, strict=True)
         ]

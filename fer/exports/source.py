@@ -17,7 +17,7 @@ from fer.config.errors import FerError
 from fer.evaluation.request import Member, members_of
 from fer.inference.crop import Crop
 from fer.inference.ensemble import mixed
-from fer.inference.exported import FORMAT, About, SourceNetwork
+from fer.inference.exported import FORMAT, About, SourceNetwork, is_exported
 from fer.metrics import results as metrics_json
 from fer.metrics.calibration import tempered
 from fer.metrics.conformal import Thresholds
@@ -73,7 +73,7 @@ class Source:
     @property
     def parameters(self) -> int:
         """Number of parameters of all networks."""
-        return sum(weights.numel() for member in self.members for weights in member.model.parameters())
+        return sum(member.model.parameter_count for member in self.members)
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return calibrated probabilities (N, C) of faces (N, 1, S, S), as ``fer.evaluate`` computes them."""
@@ -83,9 +83,10 @@ class Source:
     @torch.inference_mode()
     def _probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         given = torch.from_numpy(faces)
-        logits = [member.model(given).float() for member in self.members]
+        logits: list[Tensor] = [member.model(given).float() for member in self.members]
         if len(logits) == 1:
-            return (logits[0] / self.temperatures[0]).softmax(1).numpy()
+            alone: NDArray[np.float32] = (logits[0] / self.temperatures[0]).softmax(1).numpy()
+            return alone
         predicted: Tensor = torch.stack([each.softmax(1) for each in logits])  # (M, N, C)
         together = mixed(predicted, torch.tensor(self.weights), torch.tensor(self.temperatures, dtype=torch.float64))
         return tempered(together.numpy(), self.temperature).astype(np.float32)
@@ -149,6 +150,9 @@ def source_of(networks: Sequence[str]) -> Source:
     if len(networks) == 1 and (folder / "metrics.json").is_file() and not (folder / "checkpoints").is_dir():
         return _evaluated(folder)
     members = members_of(networks)
+    for member in members:
+        if is_exported(member.file):
+            raise FerError(f"{member.file}: is an exported file; name the run or network that it was made from")
     own = [member.model.provenance.temperature or 1.0 for member in members]
     if len(members) == 1:
         return Source(members, (1.0,), own, sets=members[0].model.provenance.sets, card=_card(members[0]))

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from fer.config.errors import FerError
 from fer.data.dataset import to_unit
+from fer.inference.exported_model import ExportedModel
 from fer.models import EmotionClassifier
 
 PATCH = 1 / 6  # of the side: 8 of 48 pixels
@@ -73,8 +74,13 @@ class Explained:
             method: that needs its gradients, for the message.
 
         Raises:
-            FerError: there are several.
+            FerError: there are several, or it is an exported file.
         """
+        if isinstance(self.members[0], ExportedModel):
+            raise FerError(
+                f"--method {method}: needs gradients, which an exported file has not; use occlusion, or the network "
+                "that it was made from"
+            )
         if len(self.members) > 1:
             raise FerError(f"--method {method}: needs the gradients of one network; explain an ensemble by occlusion")
         return self.members[0]

@@ -75,6 +75,11 @@ class EmotionClassifier(nn.Module):
         return len(self.hparams["classes"])
 
     @property
+    def parameter_count(self) -> int:
+        """Number of parameters."""
+        return sum(weights.numel() for weights in self.parameters())
+
+    @property
     def image_size(self) -> int:
         """Side of the faces, in pixels."""
         return int(self.hparams["image_size"])

@@ -30,6 +30,7 @@ from fer.system.records import is_plain
 log = logging.getLogger(__name__)
 
 PRETRAINED = Path(__file__).with_name("zoo")
+EXPORTED = (".onnx", ".pt2")  # endings of files of fer.export that hold a graph
 METADATA = "fer"  # key of a safetensors file's metadata that describes the network
 TEACHER_KEYS = {"checkpoint", "sha256", "architecture", "weight"}  # of the record of each teacher
 FORMAT = 1  # version of the entry "fer"; raise it when an older version could not read the checkpoint
@@ -82,6 +83,11 @@ def read(path: Path) -> dict[str, Any]:
     """
     if path.suffix == safetensors.SUFFIX:
         return read_shared(path)
+    if path.suffix in EXPORTED:
+        raise FerError(
+            f"{path}: an exported file, without weights to load; name the run or network that it was made from "
+            "(fer.Predictor, fer predict, fer evaluate and fer explain take .onnx files)"
+        )
     untrusted.check_archive(path)
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

@@ -190,16 +190,20 @@ class Session:
 
     def _keep(self, file: Path, answer: "Answer", found: dict[str, Any]) -> None:
         if self.writer is not None:
-            from fer.reports.predictions import MOST, Shown  # imports matplotlib
-
-            if len(self.shown) <= MOST:
-                pairs = zip(answer.crops, found["faces"], strict=True)
-                self.shown += [Shown(str(file), crop, face) for crop, face in pairs]
+            self._show(file, answer, found)
         if self.options.annotated is not None:
             from fer.reports.annotate import annotated
 
             marked = annotated(self.copies.pop(file), found["faces"], max(answer.size))
             marked.save(new_file(self.options.annotated, file.stem, ".jpg"), quality=90)
+
+    def _show(self, file: Path, answer: "Answer", found: dict[str, Any]) -> None:
+        """Keep the faces of a picture for the page."""
+        from fer.reports.predictions import MOST, Shown  # imports matplotlib
+
+        if len(self.shown) <= MOST:
+            pairs = zip(answer.crops, found["faces"], strict=True)
+            self.shown += [Shown(str(file), crop, face) for crop, face in pairs]
 
     def _progress(self) -> None:
         if self.line.due():

@@ -85,15 +85,22 @@ def check(found: Explanation) -> Markup:
     )
     with plotting.style():
         drawn = plotting.svg(figures.curves(checked.curves), "explain-curves")
-        cascade = plotting.svg(figures.randomised(checked.randomised), "explain-randomised")
     label = "Probability of the predicted emotion as pixels are deleted and inserted"
+    return joined(meaning, html.columns(html.drawing(drawn, label), _areas(found)), _random_weights(found))
+
+
+def _random_weights(found: Explanation) -> Markup:
+    """Return the comparison with random weights, which exported files cannot have."""
+    checked, head = found.check, tag("h3", "Random weights")
+    if not checked.randomised:
+        return joined(
+            head, paragraph("An exported file has no weights that could be put in a random order.", class_="soft")
+        )
+    with plotting.style():
+        cascade = plotting.svg(figures.randomised(checked.randomised), "explain-randomised")
     layers = "Rank correlation of the maps with those of networks with random layers"
-    weights = joined(tag("h3", "Random weights"), paragraph(_weights_in_words(found), class_="soft"))
-    return joined(
-        meaning,
-        html.columns(html.drawing(drawn, label), _areas(found)),
-        html.columns(weights, html.drawing(cascade, layers)),
-    )
+    weights = joined(head, paragraph(_weights_in_words(found), class_="soft"))
+    return html.columns(weights, html.drawing(cascade, layers))
 
 
 def _faces_of(count: int) -> str:
