@@ -194,10 +194,17 @@ def in_words(found: "Explanation") -> list[str]:
             for face in found.faces
         ]
     )
-    rows = [[TITLES[one.map], one.deletion_area.written(), one.insertion_area.written()] for one in check.curves]
+    areas = [
+        text_table(
+            ["maps", "deletion (small is good)", "insertion (large is good)"],
+            [[TITLES[one.map], one.deletion_area.written(), one.insertion_area.written()] for one in curves],
+        )
+        for curves in (check.curves, check.imputed.curves)
+    ]
     left_out = [f"{file}: {why}" for file, why in found.left_out.items()]
-    table = text_table(["maps", "deletion (small is good)", "insertion (large is good)"], rows)
-    return ["\n".join(part) for part in (faces, left_out) if part] + [table, check.verdict]
+    again = f"With removed pixels imputed from their neighbours (ROAD), {plural(check.imputed.faces, 'face')}:"
+    said = [areas[0], check.verdict, f"{again}\n{areas[1]}", check.imputed.verdict]
+    return ["\n".join(part) for part in (faces, left_out) if part] + said
 
 
 if __name__ == "__main__":
