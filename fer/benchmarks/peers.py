@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 PACKAGES = ("fer", "deepface")
 WORKER = Path(__file__).with_name("peer_worker.py")
-FACES = 1000  # of val, the first of each
+FACES = 500  # of val, the first ones
 ENLARGED, RIM = 4, 24  # times; pixels of the frame's edges that are repeated around it
 LONGEST = 600  # seconds of a peer's turn
 ONE_THREAD = {
