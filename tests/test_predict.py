@@ -72,7 +72,7 @@ def test_a_photograph_waits_for_no_training_and_no_page(photos):
     """A process that predicts imports nothing of these, which takes seconds."""
     code = (
         "import sys\nfrom fer.predict import main\nassert main([sys.argv[1]]) == 0\n"
-        "heavy = ('pytorch_lightning', 'torchmetrics', 'torchvision', 'matplotlib', 'scipy', 'pandas', 'torch._dynamo')\n"
+        "heavy = ('pytorch_lightning', 'torchmetrics', 'torchvision', 'matplotlib', 'scipy', 'torch._dynamo')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     photo = str(photos / "more" / "hopper.jpg")
