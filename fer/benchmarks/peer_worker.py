@@ -30,7 +30,7 @@ def peer_fer() -> Answer:
 
 def peer_deepface() -> Answer:
     """Return what ``deepface`` answers; a box is cut out and given without detection."""
-    analyze = importlib.import_module("deepface").DeepFace.analyze
+    analyze = importlib.import_module("deepface.DeepFace").analyze
 
     def answer(picture: Any, box: Any = None) -> list[Any]:
         if box is not None:
