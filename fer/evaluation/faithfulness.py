@@ -35,7 +35,7 @@ from fer.models import EmotionClassifier
 
 PARTS = 12  # steps of the curves
 BLUR = 1 / 12  # of the side, the standard deviation of the blur: 4 of 48 pixels
-MOST_IMPUTED = 200  # faces whose curves are drawn again with imputed pixels, which takes half a second a face
+MOST_IMPUTED = 200  # faces whose curves are drawn again with imputed pixels, which takes a quarter of a second a face
 MOST_RANDOMISED = 64  # faces whose maps are made again with random weights and mirrored
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the layers that are randomised, after the last one alone
 SEED = 0
