@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fer.config.command import Grammar, class_names, command
+from fer.config.plugins import import_plugins, listed
 from fer.config.settings import DataSettings
 from fer.data import exclude
 from fer.data.audit.inspection import Findings, examine, split_of
@@ -83,10 +84,7 @@ def parser() -> Grammar:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments, line = parser().begin(argv)
-    if arguments.plugins:
-        from fer.config.hydra import import_plugins  # imports Hydra, which an audit does not need otherwise
-
-        import_plugins([name for name in arguments.plugins.split(",") if name])
+    import_plugins(listed(arguments.plugins))
     audit(arguments, line)
     return 0
 
@@ -148,7 +146,7 @@ def training_without(file: Path, settings: DataSettings, rule: str, plugins: str
     if settings.class_names:
         keys["data.class_names"] = settings.class_names
     if plugins:
-        keys["plugins"] = [name for name in plugins.split(",") if name]
+        keys["plugins"] = listed(plugins)
     keys["data.exclude"] = str(file)
     return shlex.join(["python", "-m", "fer.train", *(f"{key}={spelled(value)}" for key, value in keys.items())])
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fer.benchmarks.augmenting import augmenting
 from fer.benchmarks.figures import Measurement
+from fer.benchmarks.peers import peers
 from fer.benchmarks.predicting import predicting
 from fer.benchmarks.reading import caching, reading
 from fer.benchmarks.showing import showing
@@ -33,6 +34,7 @@ PARTS = (
     "reading",
     "augmenting",
     "predicting",
+    "peers",
     "watching",
     "showing",
     "starting",
@@ -56,6 +58,9 @@ def parser() -> Grammar:
         "--rounds", type=int, default=3, help="measured epochs of each loop (training, overhead); default: %(default)s"
     )
     grammar.add_argument("--threads", type=int, default=1, help="threads of each loop (training); default: %(default)s")
+    grammar.add_argument(
+        "--python", type=Path, help="an environment with the package fer or deepface of the index (peers)"
+    )
     grammar.add_argument("--steps", type=int, help="steps of an epoch, for a quick trial (training); default: all")
     return grammar
 
@@ -114,6 +119,7 @@ def measured(part: str, file: Path, scratch: Path, out: Path, arguments: argpars
         "reading": lambda: (figure for measure in (reading, caching) for figure in measure(file, scratch)),
         "augmenting": augmenting,
         "predicting": lambda: predicting(scratch),
+        "peers": lambda: peers(arguments.python, file, scratch, arguments.rounds),
         "watching": lambda: watching(scratch),
         "showing": lambda: showing(scratch),
         "starting": lambda: starting(file, arguments.rounds),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fer.config.command import Grammar, class_names, command
 from fer.config.errors import FerError
-from fer.config.hydra import import_plugins
+from fer.config.plugins import import_plugins, listed
 from fer.metrics import conformal
 from fer.reports.summary import remarks
 from fer.runs.run_folder import TRAINED, named
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     let_waiting_threads_sleep()
     arguments, line = parser().begin(argv)
     check(arguments)
-    import_plugins([name for name in arguments.plugins.split(",") if name])
+    import_plugins(listed(arguments.plugins))
     arguments.runs = [str(named(run, TRAINED)) for run in arguments.runs]
     arguments.against = arguments.against and str(named(arguments.against, TRAINED))
     evaluate(arguments, line)

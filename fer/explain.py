@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError
+from fer.config.plugins import import_plugins, listed
 from fer.system.files import new_folder, unused_folder
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import Line, bar, is_live, shown
@@ -83,11 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     let_waiting_threads_sleep()
     arguments, line = parser().begin(argv)
     check(arguments)
-    from fer.config.hydra import import_plugins
     from fer.evaluation.request import members_of
     from fer.runs.run_folder import TRAINED, named
 
-    import_plugins([name for name in arguments.plugins.split(",") if name])
+    import_plugins(listed(arguments.plugins))
     members = members_of([str(named(network, TRAINED)) for network in arguments.network or ["tiny"]])
     for member in members:
         member.model.to("cuda" if arguments.device == "gpu" else "cpu")
@@ -194,10 +194,17 @@ def in_words(found: "Explanation") -> list[str]:
             for face in found.faces
         ]
     )
-    rows = [[TITLES[one.map], one.deletion_area.written(), one.insertion_area.written()] for one in check.curves]
+    areas = [
+        text_table(
+            ["maps", "deletion (small is good)", "insertion (large is good)"],
+            [[TITLES[one.map], one.deletion_area.written(), one.insertion_area.written()] for one in curves],
+        )
+        for curves in (check.curves, check.imputed.curves)
+    ]
     left_out = [f"{file}: {why}" for file, why in found.left_out.items()]
-    table = text_table(["maps", "deletion (small is good)", "insertion (large is good)"], rows)
-    return ["\n".join(part) for part in (faces, left_out) if part] + [table, check.verdict]
+    again = f"With removed pixels imputed from their neighbours (ROAD), {plural(check.imputed.faces, 'face')}:"
+    said = [areas[0], check.verdict, f"{again}\n{areas[1]}", check.imputed.verdict]
+    return ["\n".join(part) for part in (faces, left_out) if part] + said
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError
+from fer.config.plugins import import_plugins, listed
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import shown
 from fer.system.text import text_table
@@ -69,10 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     let_waiting_threads_sleep()
     arguments, _ = parser().begin(argv)
-    from fer.config.hydra import import_plugins
     from fer.inference.network import named
 
-    import_plugins([name for name in arguments.plugins.split(",") if name])
+    import_plugins(listed(arguments.plugins))
     from fer.exports.export import export  # imports torch
 
     networks = [str(named(network)) for network in arguments.networks]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError
+from fer.config.plugins import import_plugins, listed
 
 if TYPE_CHECKING:
     from fer.inference.predictor import Predictor
@@ -146,10 +147,7 @@ def predictor_of(arguments: argparse.Namespace) -> "Predictor":
     from fer.inference.network import named
     from fer.inference.predictor import Predictor
 
-    if arguments.plugins:
-        from fer.config.hydra import import_plugins
-
-        import_plugins(arguments.plugins.split(","))
+    import_plugins(listed(arguments.plugins))
     predictor = Predictor(
         named(arguments.network), detector="none" if arguments.boxes else arguments.detector,
         detector_model=arguments.detector_model, largest=arguments.faces == "largest", margin=arguments.margin,

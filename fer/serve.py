@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError
+from fer.config.plugins import import_plugins, listed
 from fer.system.slots import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
@@ -100,12 +101,11 @@ def app_of(arguments: argparse.Namespace) -> "Starlette":
     Raises:
         FerError: the network or the detector cannot be had.
     """
-    from fer.config.hydra import import_plugins
     from fer.inference.network import named
     from fer.inference.predictor import Predictor
     from fer.serving import app, card
 
-    import_plugins(arguments.plugins.split(",") if arguments.plugins else [])
+    import_plugins(listed(arguments.plugins))
     network = named(arguments.network)
     predictor = Predictor(
         network, detector=arguments.detector, detector_model=arguments.detector_model,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fer.config.command import Grammar, command
+from fer.config.plugins import import_plugins, listed
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +33,9 @@ def parser() -> Grammar:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments, _ = parser().begin(argv)
-    from fer.config.hydra import import_plugins
     from fer.runs.run_folder import EVALUATION, named
 
-    import_plugins(arguments.plugins.split(",") if arguments.plugins else [])
+    import_plugins(listed(arguments.plugins))
     from fer.models.share import share  # imports torch
 
     size = share(named(arguments.evaluation, EVALUATION), arguments.file, half=not arguments.full)

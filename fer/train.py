@@ -23,8 +23,9 @@ from fer.config import hydra
 from fer.config.command import command
 from fer.config.conf import plain, search_paths
 from fer.config.errors import FerError
-from fer.config.hydra import composed, import_plugins, offer_networks, refuse_additions, tidied, with_folder
+from fer.config.hydra import composed, offer_networks, refuse_additions, tidied, with_folder
 from fer.config.keys import training_help
+from fer.config.plugins import import_plugins
 from fer.config.schema import build
 from fer.config.settings import Origin, SweepSettings, TrainSettings
 from fer.runs.run_folder import with_latest

@@ -3,13 +3,14 @@
 import importlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fer.bench import main
-from fer.benchmarks import growth, margins, tables, training, watching
+from fer.benchmarks import growth, margins, peers, tables, training, watching
 from fer.benchmarks.contestants import Imports, Workload, command_line, waits
 from fer.benchmarks.figures import at_least, at_most
 from fer.benchmarks.growth import Series, repeated
@@ -185,6 +186,33 @@ def test_margins_are_compared_with_the_frame():
     assert {row[1] for row in rows} == {"2"}
     assert all(row[2].startswith("100.00 %") for row in rows[:2])
     assert len({row[3] for row in rows}) == len(rows)  # each is another crop
+
+
+def test_a_peer_that_is_missing_is_skipped_with_the_reason(drawn, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert list(peers.peers(None, drawn, tmp_path, 1)) == []
+    assert "--python" in caplog.text
+    assert list(peers.peers(Path(sys.executable), drawn, tmp_path, 1)) == []  # this library's name, another package
+    assert len(re.findall(r"(fer|deepface): not measured: ModuleNotFoundError", caplog.text)) == 2
+    with pytest.raises(FerError, match="--python .*none: expected an interpreter"):
+        peers.interpreter_of(tmp_path / "none")
+
+
+def test_a_peer_stands_beside_ours_on_the_same_faces(tmp_path, monkeypatch):
+    left, top, side = watching.FACE
+    picture = np.asarray(watching.hopper().convert("L"))
+    (file, *_) = peers.drawn_pictures(tmp_path)
+    scores = {"neutral": 0.2, "angry": 0.7}
+    answer = peers.PeerAnswer("1.0", ((peers.PeerFace((1, 2, 3, 4), scores),),), (scores,) * 4, seconds=2.0)
+    monkeypatch.setattr(peers, "asked", lambda *given: answer)
+    job = peers.Job("fer", (str(file),), "faces.npy", (left, top, side, side))
+    found = list(peers.beside(Path("python"), job, np.stack([picture] * 4), ["neutral"] * 4, tmp_path, 2))
+    speed, _, theirs, ours, *portraits = found
+    assert (speed.value, theirs.value, ours.value) == (2.0, 0.0, 100.0)
+    assert "trained on FER2013" in theirs.name
+    assert [one.value for one in portraits] == [1, 1]
+    assert portraits[0].note == "angry 70 %, box 3x4 at 1, 2"
+    assert portraits[1].note.startswith("neutral 76 %, box 239x239 at 145, 99")
 
 
 def test_rows_are_printed_and_written_as_they_are_measured(drawn, tmp_path, monkeypatch, capsys):

@@ -37,6 +37,9 @@ def test_portraits(explain, photos, tmp_path):  # noqa: F811
     assert [one.map for one in found.check.curves] == ["occlusion", "blob", "random"]
     assert all(len(one.deletion) == len(one.insertion) == 13 for one in found.check.curves)
     assert all(one.deletion_area.ci95 is None for one in found.check.curves)
+    assert found.check.imputed.verdict in ended.out
+    occlusion, blob, _ = found.check.imputed.curves
+    assert occlusion.deletion[1].value < 0.9 * occlusion.deletion[0].value  # a twelfth of the pixels, imputed
     occlusion, blob, _ = found.check.curves
     assert occlusion.deletion_area.value < blob.deletion_area.value
     page = (tmp_path / "out" / "index.html").read_text()

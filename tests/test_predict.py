@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from conftest import runner
 from PIL import Image
 
+from fer.data.readers import images
 from fer.predict import main
 from fer.reports.session import Session
 
@@ -63,6 +66,30 @@ def test_answers_are_printed(predict, photos):
     assert sum("neutral" in line and "hopper.jpg" in line for line in lines) == 1
     assert any("empty.png" in line and "no face found" in line for line in lines)
     assert any("broken.jpg" in line and "not a readable picture" in line for line in lines)
+
+
+def test_a_photograph_waits_for_no_training_and_no_page(photos):
+    """A process that predicts imports nothing of these, which takes seconds."""
+    code = (
+        "import sys\nfrom fer.predict import main\nassert main([sys.argv[1]]) == 0\n"
+        "heavy = ('pytorch_lightning', 'torchmetrics', 'torchvision', 'matplotlib', 'scipy', 'torch._dynamo')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    photo = str(photos / "more" / "hopper.jpg")
+    ended = subprocess.run([sys.executable, "-c", code, photo], capture_output=True, text=True, check=True)
+    assert "neutral" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_picture_is_decoded_once_to_be_marked(predict, photos, monkeypatch, tmp_path):
+    plain = predict(str(photos), "--json")
+    opened = []
+    decode = images._decoded
+    monkeypatch.setattr(images, "_decoded", lambda path, *given: opened.append(path.name) or decode(path, *given))
+    marked = predict(str(photos), "--json", "--annotated", "marked")
+    assert marked.out == plain.out  # the grey of the colours is the file's, to the bit
+    assert sorted(opened) == ['a, "b" é.png', "broken.jpg", "broken.jpg", "empty.png", "hopper.jpg"]
+    assert len(list((tmp_path / "marked").iterdir())) == 3
 
 
 def test_json_lines(predict, photos):

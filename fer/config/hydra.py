@@ -7,7 +7,6 @@ key has a default. Networks of plugins become choices of ``model`` with the defa
 
 import argparse
 import functools
-import importlib
 import logging
 import os
 import re
@@ -32,8 +31,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer.config.command import Shown
 from fer.config.conf import FAULTS, VERSION_BASE, check_yaml, conf_folder, plain, quoted
-from fer.config.errors import FerError, setting
+from fer.config.errors import FerError
 from fer.config.explain import explain, nearest
+from fer.config.plugins import import_plugins
 from fer.config.schema import REQUIRED, keyword_parameters
 from fer.config.settings import leaves
 from fer.config.trust import refuse_code
@@ -344,23 +344,6 @@ def refuse_additions(arguments: Sequence[str]) -> None:
             raise FerError(f"{argument}: keys cannot be added; every key has a default{nearest(key, ())}")
         if argument.startswith("~"):
             raise FerError(f"{argument}: keys cannot be deleted; set another value instead")
-
-
-def import_plugins(names: Sequence[str]) -> None:
-    """Import modules that register networks and readers, from the current folder or Python's path.
-
-    Raises:
-        FerError: a module cannot be imported.
-    """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except (Exception, SystemExit) as error:  # a plugin is the user's code and may raise anything, or exit
-            raise FerError(
-                f"{setting('plugins', name)}: could not be imported ({type(error).__name__}: {error})"
-            ) from error
 
 
 def offer_networks(arguments: Sequence[str]) -> None:

@@ -2,12 +2,13 @@
 
 A map is worth something if the pixels that it ranks first matter more to the network than the middle of the frame,
 where every face has its eyes, nose and mouth. So the maps compete with a blob in the middle, the same for every face,
-and with random maps. Intervals of the paired differences decide the verdict.
+and with random maps. Intervals of the paired differences decide the verdict. A blurred face is one way to remove
+pixels; beside it stand the same curves with pixels imputed from their neighbours, see ``fer.evaluation.imputation``.
 """
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fer.data.dataset import to_unit
+from fer.evaluation.imputation import imputed
 from fer.inference.explain import Explained, between, covered, explained, predicted
 from fer.metrics.explanation import (
     BLOB,
@@ -24,6 +26,7 @@ from fer.metrics.explanation import (
     Check,
     Curves,
     Difference,
+    Imputed,
     Mean,
     Randomised,
     means,
@@ -32,6 +35,7 @@ from fer.models import EmotionClassifier
 
 PARTS = 12  # steps of the curves
 BLUR = 1 / 12  # of the side, the standard deviation of the blur: 4 of 48 pixels
+MOST_IMPUTED = 200  # faces whose curves are drawn again with imputed pixels, which takes a quarter of a second a face
 MOST_RANDOMISED = 64  # faces whose maps are made again with random weights and mirrored
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the layers that are randomised, after the last one alone
 SEED = 0
@@ -50,7 +54,7 @@ def check(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps: T
     given = to_unit(faces)
     rivals = {method: maps, BLOB: blob(given), RANDOM: random_maps(given)}
     areas = {name: paths(what, given, emotions, ranked) for name, ranked in rivals.items()}
-    differences = [_difference(name, areas[method], areas[name]) for name in (BLOB, RANDOM)]
+    differences = _differences(method, areas)
     some = spread(len(faces), MOST_RANDOMISED)
     few = (given[some], emotions[some], maps[some])
     return Check(
@@ -61,7 +65,25 @@ def check(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps: T
         randomised=tuple(cascade(what, method, *few)),
         mirrored=mirrored(what, method, *few),
         verdict=verdict(method, differences, len(faces)),
+        imputed=_imputed(what, method, given, emotions, rivals),
     )
+
+
+def _imputed(what: Explained, method: str, faces: Tensor, emotions: Tensor, rivals: Mapping[str, Tensor]) -> Imputed:
+    """Return the comparison of maps with removed pixels imputed from their neighbours."""
+    some = spread(len(faces), MOST_IMPUTED)
+    areas = {name: paths(what, faces[some], emotions[some], ranked[some], imputed) for name, ranked in rivals.items()}
+    differences = _differences(method, areas)
+    return Imputed(
+        faces=len(some),
+        curves=tuple(_curves(name, *path) for name, path in areas.items()),
+        differences=tuple(differences),
+        verdict=verdict(method, differences, len(some)),
+    )
+
+
+def _differences(method: str, areas: "Mapping[str, Paths]") -> list[Difference]:
+    return [_difference(name, areas[method], areas[name]) for name in (BLOB, RANDOM)]
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -124,8 +146,14 @@ def outcome(difference: Difference) -> str:
 Paths = tuple[NDArray[np.float64], NDArray[np.float64]]  # (N, PARTS + 1) of deletion, the same of insertion
 
 
-def paths(what: Explained, faces: Tensor, emotions: Tensor, maps: Tensor) -> Paths:
-    """Return the probability of an emotion as its first pixels are blurred, and as they are shown in a blurred face.
+def paths(
+    what: Explained,
+    faces: Tensor,
+    emotions: Tensor,
+    maps: Tensor,
+    keep: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Paths:
+    """Return the probability of an emotion as its first pixels are removed, and as no others are left.
 
     Deletion and insertion of Petsiuk, Das & Saenko 2018, "RISE", towards a blurred face. A blurred face is nearer to
     the faces that a network knows than a grey one.
@@ -135,12 +163,14 @@ def paths(what: Explained, faces: Tensor, emotions: Tensor, maps: Tensor) -> Pat
         faces: (N, 1, S, S) in [0, 1].
         emotions: (N,) indices.
         maps: (N, S, S), whose largest values come first.
+        keep: gives faces with the pixels that are True (N, 1, S, S) kept and the others removed; by default blurred.
     """
     order, away = ranks(maps)[:, None], blurred(faces)
-    pixels = order[0].numel()
+    keep = keep or (lambda given, kept: torch.where(kept, given, away))
+    counts = [round(part / PARTS * order[0].numel()) for part in range(PARTS + 1)]
     found = []
-    for before, after in ((faces, away), (away, faces)):
-        steps = [torch.where(order < round(part / PARTS * pixels), after, before) for part in range(PARTS + 1)]
+    for kept in ([order >= count for count in counts], [order < count for count in counts]):
+        steps = [keep(faces, mask) for mask in kept]
         chances = [predicted(what, step).gather(1, emotions[:, None])[:, 0] for step in steps]
         found.append(torch.stack(chances, 1).double().numpy())
     return found[0], found[1]

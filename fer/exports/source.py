@@ -83,7 +83,7 @@ class Source:
     @torch.inference_mode()
     def _probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         given = torch.from_numpy(faces)
-        logits = [member.model(given).float() for member in self.members]
+        logits: list[Tensor] = [member.model(given).float() for member in self.members]
         if len(logits) == 1:
             alone: NDArray[np.float32] = (logits[0] / self.temperatures[0]).softmax(1).numpy()
             return alone

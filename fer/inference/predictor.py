@@ -4,6 +4,7 @@
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,12 +130,12 @@ class Predictor:
             return detect.build(self._detector, self._detector_model)
         return self._detector
 
-    @property
+    @cached_property
     def emotions(self) -> tuple[str, ...]:
         """The emotions that the network tells apart, in the order of its outputs."""
         return tuple(self.network.emotions)
 
-    @property
+    @cached_property
     def image_size(self) -> int:
         """Side of the faces that the network takes, in pixels."""
         return self.network.image_size
@@ -245,19 +246,19 @@ class Predictor:
         together = np.stack(list(rows))
         threshold = self._threshold
         sets = [()] * len(found) if threshold is None else conformal.named_sets(together, self.emotions, threshold)
-        return [self._face(*given) for given in zip(found, together, sets, strict=True)]
+        given = zip(found, together.tolist(), together.argmax(1).tolist(), sets, strict=True)
+        return [self._face(*one) for one in given]
 
-    def _face(self, found: detect.Detection, row: NDArray[np.float32], emotions: tuple[str, ...]) -> Face:
-        best = int(row.argmax())
-        unsure = len(emotions) > 1 if emotions else bool(row[best] < SURE)
+    def _face(self, found: detect.Detection, row: list[float], best: int, emotions: tuple[str, ...]) -> Face:
+        unsure = len(emotions) > 1 if emotions else row[best] < SURE
         return Face(
             box=found.box,
             emotion=self.emotions[best],
-            probability=float(row[best]),
-            probabilities=dict(zip(self.emotions, map(float, row), strict=True)),
+            probability=row[best],
+            probabilities=dict(zip(self.emotions, row, strict=True)),
             emotions=emotions,
             uncertain=unsure or found.box.side < SMALL_SIDE,
-            detector_score=None if np.isnan(found.score) else found.score,
+            detector_score=None if math.isnan(found.score) else found.score,
             tilt=found.tilt,
         )
 

@@ -26,7 +26,7 @@ def probabilities(
     Raises:
         NotFinite: a probability is NaN, so that nothing can be scored.
     """
-    model = model.to(device, memory_format=torch.channels_last).eval()
+    model = model.to(device).to(memory_format=torch.channels_last).eval()
     indices = list(range(len(faces)))
     parts = []
     for start in indices[::batch_size]:
@@ -56,7 +56,7 @@ def embeddings(model: EmotionClassifier, images: Tensor, *, batch_size: int, dev
     given: list[Tensor] = []
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     hooks = [layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0])) for layer in layers]
-    model = model.to(device, memory_format=torch.channels_last).eval()
+    model = model.to(device).to(memory_format=torch.channels_last).eval()
     parts = []
     try:
         for start in range(0, len(images), batch_size):

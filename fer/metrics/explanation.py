@@ -80,6 +80,23 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Imputed:
+    """The comparison of the curves with removed pixels imputed from their neighbours (ROAD) in place of blurred.
+
+    Args:
+        faces: number of faces, some of those of the blurred curves.
+        curves: of the method and of the baselines.
+        differences: from the baselines.
+        verdict: one sentence, which the intervals of ``differences`` decide.
+    """
+
+    faces: int
+    curves: tuple[Curves, ...]
+    differences: tuple[Difference, ...]
+    verdict: str
+
+
+@dataclass(frozen=True)
 class Randomised:
     """The maps of a network whose last layers were randomised, beside those of the network.
 
@@ -106,6 +123,7 @@ class Check:
         randomised: networks with more and more random layers.
         mirrored: rank correlation of a face's map with that of the mirrored face, mirrored back.
         verdict: one sentence, which the intervals of ``differences`` decide.
+        imputed: the same with imputed pixels.
     """
 
     faces: int
@@ -115,6 +133,7 @@ class Check:
     randomised: tuple[Randomised, ...]
     mirrored: Mean
     verdict: str
+    imputed: Imputed
 
 
 @dataclass(frozen=True)

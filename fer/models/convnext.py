@@ -6,16 +6,17 @@ Liu et al. 2022, "A ConvNet for the 2020s"; the network is torchvision's, in the
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torchvision.models import ConvNeXt as Torchvision
-from torchvision.models.convnext import CNBlockConfig
 
 from fer.config.errors import FerError
 from fer.config.schema import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
 from fer.models.factory import register
+
+if TYPE_CHECKING:
+    from torchvision.models import ConvNeXt as Torchvision
 
 
 @register("convnext")
@@ -32,7 +33,7 @@ class ConvNeXt(EmotionClassifier):
         FerError: the faces are too small, depths and channels differ in number, or there are fewer than two blocks.
     """
 
-    net: Torchvision
+    net: "Torchvision"
 
     def __init__(
         self,
@@ -41,6 +42,9 @@ class ConvNeXt(EmotionClassifier):
         drop_path: PartialFraction = 0.1,
         **contract: Any,
     ) -> None:
+        from torchvision.models import ConvNeXt as Torchvision  # their import takes a second
+        from torchvision.models.convnext import CNBlockConfig
+
         super().__init__(**contract)
         if len(depths) != len(channels):
             raise FerError(f"model.depths={list(depths)}: expected {len(channels)}, one for each of model.channels")

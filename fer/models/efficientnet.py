@@ -7,17 +7,18 @@ least 8 pixels. With the defaults at 48 pixels: 418,041 parameters, 38.2 million
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
-from torchvision.models import EfficientNet as Torchvision
-from torchvision.models.efficientnet import MBConvConfig
 
 from fer.config.errors import FerError
 from fer.config.schema import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
 from fer.models.factory import register
 from fer.models.layers import refuse_empty
+
+if TYPE_CHECKING:
+    from torchvision.models import EfficientNet as Torchvision
 
 LARGE = 2  # the stage with depthwise convolutions of 5x5; the other stages have 3x3
 
@@ -40,7 +41,7 @@ class EfficientNet(EmotionClassifier):
         FerError: the faces are too small, depths and channels differ in number, or channels are no multiples of 8.
     """
 
-    net: Torchvision
+    net: "Torchvision"
 
     def __init__(
         self,
@@ -53,6 +54,9 @@ class EfficientNet(EmotionClassifier):
         drop_path: PartialFraction = 0.0,
         **contract: Any,
     ) -> None:
+        from torchvision.models import EfficientNet as Torchvision  # their import takes a second
+        from torchvision.models.efficientnet import MBConvConfig
+
         super().__init__(**contract)
         if len(depths) != len(channels):
             raise FerError(f"model.depths={list(depths)}: expected {len(channels)}, one for each of model.channels")

@@ -4,12 +4,15 @@ To add a network: a file with ``@register("name")``, a line in ``fer/models/__in
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer.config.errors import FerError
 from fer.config.registry import MODELS
 from fer.config.settings import Section
 from fer.models.base import EmotionClassifier
+
+if TYPE_CHECKING:
+    from fer.models.trainable import Trainable
 
 
 def register(name: str) -> Callable[[type[EmotionClassifier]], type[EmotionClassifier]]:
@@ -30,8 +33,8 @@ def register(name: str) -> Callable[[type[EmotionClassifier]], type[EmotionClass
     return add
 
 
-def create(section: Section, **contract: Any) -> EmotionClassifier:
-    """Return a new network of the registered class that ``section`` names.
+def create(section: Section, **contract: Any) -> "Trainable":
+    """Return a new network of the registered class that ``section`` names, ready for a training.
 
     Args:
         section: ``{"name": "cnn", **arguments}``.
@@ -40,6 +43,8 @@ def create(section: Section, **contract: Any) -> EmotionClassifier:
     Raises:
         FerError: an unknown name or argument, a wrong type, a value out of range.
     """
+    from fer.models.trainable import trainable  # imports Lightning
+
     network, arguments = MODELS.arguments(section)
-    created: EmotionClassifier = network(**arguments, **contract)
-    return created
+    made: type[EmotionClassifier] = network
+    return trainable(made)(**arguments, **contract)  # type: ignore[arg-type]  # mypy: a class has no __hash__

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from fer.config.errors import FerError
 
@@ -22,12 +21,19 @@ class Residual(nn.Module):
         super().__init__()
         self.branch = branch
         self.shortcut = shortcut or nn.Identity()
-        self.drop = StochasticDepth(drop_path, "row") if drop_path else nn.Identity()
+        self.drop = _stochastic_depth(drop_path) if drop_path else nn.Identity()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the sum."""
         total: Tensor = self.drop(self.branch(inputs)) + self.shortcut(inputs)
         return total
+
+
+def _stochastic_depth(rate: float) -> nn.Module:
+    from torchvision.ops import StochasticDepth  # its import takes a second
+
+    layer: nn.Module = StochasticDepth(rate, "row")
+    return layer
 
 
 def drop_rates(last: float, blocks: int) -> list[float]:

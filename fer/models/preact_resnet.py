@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import nn
-from torchvision.ops import SqueezeExcitation
 
 from fer.config.schema import PartialFraction, Positive
 from fer.models.base import EmotionClassifier
@@ -68,6 +67,8 @@ def block(inputs: int, outputs: int, stride: int, squeeze: int | None, drop_path
         nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
     ]
     if squeeze:
+        from torchvision.ops import SqueezeExcitation  # its import takes a second
+
         branch.append(SqueezeExcitation(outputs, max(outputs // squeeze, 1)))
     if stride == 1 and inputs == outputs:
         return Residual(nn.Sequential(*rectified(inputs), *branch), drop_path=drop_path)

@@ -8,12 +8,11 @@ the defaults at 48 pixels: 14,848,839 parameters, of which the head's 134,151 ar
 
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 from torch.optim.optimizer import ParamsT
-from torchvision.models import VGG16_Weights
 
 from fer.config.errors import FerError
 from fer.config.schema import AboveZero, PartialFraction, Positive
@@ -22,11 +21,13 @@ from fer.models.factory import register
 from fer.models.layers import Dropout
 from fer.models.pretrained import check_tensors, fetched, hash_beginning, local, read_tensors, sha256_of
 
+if TYPE_CHECKING:
+    from torchvision.models import VGG16_Weights
+
 log = logging.getLogger(__name__)
 
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # channels; each halves the side
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels in [0, 1], red, green, blue
-IMAGENET = VGG16_Weights.IMAGENET1K_V1
 KEY = "model.weights"
 PREFIX = "features."  # of the convolutions' names in a complete VGG16
 LEAST_SIDE = 2 ** len(BLOCKS)
@@ -84,7 +85,7 @@ class VGG16(EmotionClassifier):
         """
         if self.weights is not None:
             imagenet = self.weights == "imagenet"
-            file = fetched(IMAGENET.url, f"{KEY}=imagenet") if imagenet else local(self.weights, KEY)
+            file = fetched(published().url, f"{KEY}=imagenet") if imagenet else local(self.weights, KEY)
             return self._load(file, imagenet=imagenet)
         if self.frozen:
             log.warning("model.weights=null: the frozen layers are random; to train them, set model.unfreeze=all")
@@ -94,22 +95,30 @@ class VGG16(EmotionClassifier):
     def _load(self, file: Path, *, imagenet: bool) -> dict[str, str]:
         """Load the convolutions from torchvision's state dict, complete or of ``features`` alone; return its record."""
         digest = sha256_of(file)
-        genuine = digest.startswith(hash_beginning(IMAGENET.url))
+        weights = published()
+        genuine = digest.startswith(hash_beginning(weights.url))
         if imagenet and not genuine:
-            raise FerError(f"{file}: its sha256 begins with {digest[:8]}, so that it is not {IMAGENET}; delete it")
+            raise FerError(f"{file}: its sha256 begins with {digest[:8]}, so that it is not {weights}; delete it")
         tensors = read_tensors(file)
         prefixed = any(name.startswith(PREFIX) for name in tensors)
         kernels = {name: value for name, value in tensors.items() if name.startswith(PREFIX) or not prefixed}
         trunk, prefix = self.net[: self.trunk], PREFIX if prefixed else ""
         check_tensors(kernels, {prefix + name: value for name, value in trunk.state_dict().items()}, str(file))
         trunk.load_state_dict({name.removeprefix(PREFIX): value for name, value in kernels.items()})
-        return {"name": str(IMAGENET) if genuine else file.name, "file": str(file), "sha256": digest}
+        return {"name": str(weights) if genuine else file.name, "file": str(file), "sha256": digest}
 
     def parameter_groups(self, lr: float) -> ParamsT:
         """Return the head, and the trained convolutions with a learning rate of their own."""
         trunk = [parameter for parameter in self.net[: self.trunk].parameters() if parameter.requires_grad]
         head: list[dict[str, Any]] = [{"params": list(self.net[self.trunk :].parameters())}]
         return [*head, {"params": trunk, "lr": lr * self.trunk_lr_factor}] if trunk else head
+
+
+def published() -> "VGG16_Weights":
+    """Return torchvision's record of the weights on ImageNet."""
+    from torchvision.models import VGG16_Weights  # its import takes a second
+
+    return VGG16_Weights.IMAGENET1K_V1
 
 
 def blocks() -> list[list[nn.Module]]:

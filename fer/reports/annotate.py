@@ -15,8 +15,15 @@ LONGEST = 2048  # pixels of the annotated picture's longer side
 WHITE, BLACK = (255, 255, 255), (20, 20, 20)
 
 
-def annotated(picture: Image.Image, faces: Sequence[Mapping[str, Any]]) -> Image.Image:
-    """Return a copy of a picture with its faces marked.
+def fitted(picture: Image.Image) -> Image.Image:
+    """Return a copy of a picture whose longer side has at most ``LONGEST`` pixels."""
+    copy = picture.copy()
+    copy.thumbnail((LONGEST, LONGEST))
+    return copy
+
+
+def annotated(picture: Image.Image, faces: Sequence[Mapping[str, Any]], longer_side: int | None = None) -> Image.Image:
+    """Return a copy of a picture with its faces marked, whose longer side has at most ``LONGEST`` pixels.
 
     Each face has a white box with a dark rim, which is seen on any ground, and a plate with the three most probable
     emotions, each with its probability and a bar; a question mark follows an uncertain one.
@@ -24,10 +31,10 @@ def annotated(picture: Image.Image, faces: Sequence[Mapping[str, Any]]) -> Image
     Args:
         picture: upright, mode "RGB".
         faces: of its record.
+        longer_side: of the picture that the faces' boxes lie in, in pixels; default: this one's.
     """
-    scale = min(1.0, LONGEST / max(picture.size))
-    copy = picture.copy()
-    copy.thumbnail((LONGEST, LONGEST))
+    scale = min(1.0, LONGEST / (longer_side or max(picture.size)))
+    copy = fitted(picture)
     draw = ImageDraw.Draw(copy)
     for face in reversed(faces):  # the largest comes last, above the others
         x, y, width, height = (scale * value for value in face["box"])

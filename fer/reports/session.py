@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,17 @@ from fer.system.terminal import Line, bar, is_live, shown
 from fer.system.text import clock, json_line, plural
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from fer.inference.crop import Box
-    from fer.inference.predictor import Answer, Predictor
+    from fer.inference.predictor import Answer, Picture, Predictor
     from fer.inference.video import Clip
     from fer.reports.footage import Footage
     from fer.reports.predictions import Shown
 
 log = logging.getLogger(__name__)
+
+COPIES_AT_ONCE = 8  # of --annotated, each up to 12 MB
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Session:
         self.pictures = self.failed = self.faces = self.without = self.small = 0  # failed: files of any kind
         self.videos: list[dict[str, Any]] = []  # the record that closes each
         self.shown: list[Shown] = []
+        self.copies: dict[Path, Image] = {}  # of pictures that wait for their answer, to be marked
         self.left_out: list[tuple[str, str]] = []
         for found in self.done.values():
             self._count(found)
@@ -91,13 +96,35 @@ class Session:
 
         known = None if boxes is None else [boxes.get(file.resolve(), ()) for file in files]
         together = 1 if self.writer is None else PICTURES_AT_ONCE  # what is printed is not waited for
-        for file, answer in zip(files, self.predictor.answers(files, known, together), strict=True):
+        pictures: Iterable[Picture] = files
+        if self.options.annotated is not None:
+            pictures, together = self._decoded(files), min(together, COPIES_AT_ONCE)
+        for file, answer in zip(files, self.predictor.answers(pictures, known, together), strict=True):
             found = record(file, str(answer) if isinstance(answer, PictureError) else answer)
             self._count(found)
             if not isinstance(answer, PictureError):
                 self._keep(file, answer, found)
             self._give(found)
             self._progress()
+
+    def _decoded(self, files: Sequence[Path]) -> "Iterator[Picture]":
+        """Give pictures in colour and keep their smaller copies, so that no file is decoded again to be marked.
+
+        The grey of the colours is the grey of the file, to the bit. An unreadable file is given as it is, for the
+        predictor to say why.
+        """
+        from fer.data.readers.images import PictureError, read_colour
+        from fer.inference.predictor import MOST_PIXELS
+        from fer.reports.annotate import fitted
+
+        for file in files:
+            try:
+                picture = read_colour(file, MOST_PIXELS)
+            except PictureError:
+                yield file
+                continue
+            self.copies[file] = fitted(picture)
+            yield picture
 
     def _give(self, found: dict[str, Any]) -> None:
         """Write a record, or print it."""
@@ -164,7 +191,10 @@ class Session:
         if self.writer is not None:
             self._show(file, answer, found)
         if self.options.annotated is not None:
-            annotate(file, found, self.options.annotated)
+            from fer.reports.annotate import annotated
+
+            marked = annotated(self.copies.pop(file), found["faces"], max(answer.size))
+            marked.save(new_file(self.options.annotated, file.stem, ".jpg"), quality=90)
 
     def _show(self, file: Path, answer: "Answer", found: dict[str, Any]) -> None:
         """Keep the faces of a picture for the page."""
@@ -275,13 +305,3 @@ def progress(footage: "Footage", passed: float) -> list[str]:
         share = min(1.0, timeline.end / length)
         parts = [f"{bar(share)} {parts[0]}", parts[1], f"{clock(passed / share * (1 - share))} left"]
     return [*parts, footage.stem]
-
-
-def annotate(file: Path, found: dict[str, Any], folder: Path) -> None:
-    """Write a copy of a picture with its faces marked, under its own name, numbered where that is taken."""
-    from fer.data.readers.images import read_colour
-    from fer.inference.predictor import MOST_PIXELS
-    from fer.reports.annotate import annotated
-
-    target = new_file(folder, file.stem, ".jpg")
-    annotated(read_colour(file, MOST_PIXELS), found["faces"]).save(target, quality=90)

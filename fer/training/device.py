@@ -19,7 +19,7 @@ from fer.config.errors import FerError
 from fer.config.settings import BATCH_SIZE, TrainSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import Batch
-from fer.models import EmotionClassifier
+from fer.models.trainable import Trainable
 from fer.system import machine
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def keep_faces(data: FERDataModule, device: torch.device) -> None:
 # --- data.batch_size=auto -------------------------------------------------------------------------------------------
 
 
-def batch_size(settings: TrainSettings, model: EmotionClassifier, faces: int) -> tuple[int, str]:
+def batch_size(settings: TrainSettings, model: Trainable, faces: int) -> tuple[int, str]:
     """Return the batch size of ``data.batch_size=auto``, in faces, and the reason for it.
 
     Args:
@@ -82,7 +82,7 @@ def largest(fits: Callable[[int], bool], most: int) -> int | None:
     return fitting
 
 
-def _fits(settings: TrainSettings, model: EmotionClassifier, size: int, device: torch.device) -> bool:
+def _fits(settings: TrainSettings, model: Trainable, size: int, device: torch.device) -> bool:
     """Return whether a step's forward and backward pass fit into the device's memory."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -95,7 +95,7 @@ def _fits(settings: TrainSettings, model: EmotionClassifier, size: int, device: 
     return torch.cuda.max_memory_reserved(device) < FULL * torch.cuda.get_device_properties(device).total_memory
 
 
-def trial(model: EmotionClassifier, size: int, device: torch.device, *, bf16: bool) -> None:
+def trial(model: Trainable, size: int, device: torch.device, *, bf16: bool) -> None:
     """Run forward and backward pass of ``size`` black faces on a copy of the network."""
     copied = copy.deepcopy(model).to(device).train()
     side = model.input_size
@@ -134,7 +134,7 @@ class Steps(Callback):
         torch.compiler.set_stance("default")
 
 
-def compiled(model: EmotionClassifier, settings: TrainSettings, data: FERDataModule) -> list[Callback]:
+def compiled(model: Trainable, settings: TrainSettings, data: FERDataModule) -> list[Callback]:
     """Let torch compile the network and its teachers at their first step; return the callbacks for it.
 
     One graph is compiled for each stage and network, since all training batches are whole (``FERDataModule.even``);

@@ -136,7 +136,7 @@ def seconds_a_face(model: EmotionClassifier, device: str, batch: int) -> float:
     evaluation mode, full precision, channels innermost, uint8 faces on the device. The time includes the GPU's work;
     the first passes are not timed.
     """
-    model = model.to(device, memory_format=torch.channels_last).eval()
+    model = model.to(device).to(memory_format=torch.channels_last).eval()
     faces = torch.randint(256, (batch, 1, model.image_size, model.image_size), dtype=torch.uint8, device=device)
 
     def timed() -> float:

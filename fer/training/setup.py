@@ -22,8 +22,9 @@ from fer.data.transforms import augment
 from fer.data.transforms.mixup import Mixing
 from fer.evaluation.leakage import TrainingData, find_again
 from fer.evaluation.request import Member, Tables
-from fer.models import MODELS, EmotionClassifier, create
+from fer.models import MODELS, create
 from fer.models.provenance import Provenance
+from fer.models.trainable import Trainable
 from fer.optim.losses import LOSSES
 from fer.optim.optimizers import OPTIMIZERS
 from fer.optim.schedulers import SCHEDULES
@@ -37,7 +38,7 @@ from fer.training.callbacks import checkpointing
 log = logging.getLogger(__name__)
 
 
-def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FERDataModule, EmotionClassifier]:
+def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FERDataModule, Trainable]:
     """Return the settings with a batch size for ``auto``, the data and the network of a training.
 
     Args:
@@ -102,7 +103,7 @@ def announce(data: FERDataModule, stand_in: bool) -> None:
     log_notes(data.notes, source.skipped, data.missing)
 
 
-def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> EmotionClassifier:
+def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> Trainable:
     """Return the network, ready for the first step.
 
     Raises:
@@ -156,7 +157,7 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
     return model.to(memory_format=torch.channels_last) if settings.trainer.channels_last else model
 
 
-def _refuse_val(teachers: distillation.Teachers, model: EmotionClassifier, data: FERDataModule) -> None:
+def _refuse_val(teachers: distillation.Teachers, model: Trainable, data: FERDataModule) -> None:
     """Raise if teachers were trained on faces that are val here; faces are compared by pixels across tables."""
     if all(dataset.get("fingerprint") == model.provenance.dataset.get("fingerprint") for dataset in teachers.datasets):
         return  # the same table, whose split settings were compared already
@@ -175,7 +176,7 @@ def _refuse_val(teachers: distillation.Teachers, model: EmotionClassifier, data:
         )
 
 
-def teach(settings: DistillSettings, model: EmotionClassifier, data: FERDataModule) -> None:
+def teach(settings: DistillSettings, model: Trainable, data: FERDataModule) -> None:
     """Load the teachers, check them, and add them to the network."""
     teachers = distillation.load(settings, model, data)
     _refuse_val(teachers, model, data)
@@ -187,7 +188,7 @@ def teach(settings: DistillSettings, model: EmotionClassifier, data: FERDataModu
     )  # fmt: skip
 
 
-def keep_features(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier) -> None:
+def keep_features(settings: TrainSettings, data: FERDataModule, model: Trainable) -> None:
     """Compute the output of frozen layers once for all faces, if it is the same at every step, and log the decision.
 
     The cache is keyed by a face's pixels and by everything else that the output depends on, so that runs with other
@@ -218,7 +219,7 @@ def keep_features(settings: TrainSettings, data: FERDataModule, model: EmotionCl
 
 
 @torch.no_grad()
-def check_output(model: EmotionClassifier, size: int) -> None:
+def check_output(model: Trainable, size: int) -> None:
     """Raise before a training begins if a network cannot take faces of a size, or does not return a logit a class.
 
     The shapes are computed on the device "meta", without values. A network that reads values is computed instead.
@@ -243,7 +244,7 @@ def check_output(model: EmotionClassifier, size: int) -> None:
     model.train()
 
 
-def _by_shapes(model: EmotionClassifier, faces: Tensor) -> Tensor:
+def _by_shapes(model: Trainable, faces: Tensor) -> Tensor:
     """Return logits without values; computing them would take a fifth of a second of a run's start."""
     module = _ByLook(model)
     weights = {name: tensor.to("meta") for name, tensor in (*module.named_parameters(), *module.named_buffers())}
@@ -254,7 +255,7 @@ def _by_shapes(model: EmotionClassifier, faces: Tensor) -> Tensor:
 class _ByLook(torch.nn.Module):
     """A network whose ``forward`` is ``look``, for ``functional_call``."""
 
-    def __init__(self, model: EmotionClassifier) -> None:
+    def __init__(self, model: Trainable) -> None:
         super().__init__()
         self.model = model
 
@@ -263,7 +264,7 @@ class _ByLook(torch.nn.Module):
         return self.model.look(faces)
 
 
-def resume_from(folder: Path, model: EmotionClassifier) -> tuple[Path, int]:
+def resume_from(folder: Path, model: Trainable) -> tuple[Path, int]:
     """Load the newest valid checkpoint of a run; return its file and the number of finished epochs.
 
     Raises:

@@ -23,7 +23,7 @@ from pytorch_lightning.callbacks import Callback
 from fer.config.errors import FerError
 from fer.config.settings import BudgetSettings, LoggerSettings, TrainSettings
 from fer.data.datamodule import FERDataModule
-from fer.models import EmotionClassifier
+from fer.models.trainable import Trainable
 from fer.system.records import OPTIONAL, plain
 from fer.training import device, trainers
 from fer.training.callbacks.checkpointing import WRITE_EVERY
@@ -139,7 +139,7 @@ def spent(data: FERDataModule) -> float:
     return time.perf_counter() - data.loaded_at
 
 
-def planned(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier, folder: Path) -> EpochPlan:
+def planned(settings: TrainSettings, data: FERDataModule, model: Trainable, folder: Path) -> EpochPlan:
     """Return and log a plan with as many epochs as ``budget.hours`` allows; stages keep their shares.
 
     Measuring, which may compile the network, is part of the time.
@@ -206,9 +206,7 @@ def divided(total: int, shares: Sequence[float]) -> list[int]:
     return parts
 
 
-def measured_epoch(
-    settings: TrainSettings, data: FERDataModule, model: EmotionClassifier, size: int, folder: Path
-) -> Epoch:
+def measured_epoch(settings: TrainSettings, data: FERDataModule, model: Trainable, size: int, folder: Path) -> Epoch:
     """Return the duration of an epoch at a size.
 
     A copy of the network, compiled if the run's is, makes some steps and the whole of val, and writes a checkpoint.

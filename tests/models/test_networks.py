@@ -102,7 +102,7 @@ def test_used_as_a_library_with_lightnings_own_trainer():
 
 def test_training_steps_do_not_wait_for_the_device():
     """A step reads no value from the device: on the device "meta" such a reading raises."""
-    model = CNN(channels=(4,), image_size=16)
+    model = create({"name": "cnn", "channels": (4,)}, image_size=16)
     model.prepare(
         loss={"name": "cross_entropy"},
         optimizer={"name": "sgd", "lr": 0.1},

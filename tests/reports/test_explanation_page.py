@@ -15,6 +15,7 @@ from fer.metrics.explanation import (
     Curves,
     Difference,
     Explanation,
+    Imputed,
     Mean,
     OfConfusion,
     OfEmotion,
@@ -42,6 +43,9 @@ def found():
         randomised=tuple(Randomised(layers, 17, MEAN) for layers in (1, 5, 9, 13, 17)),
         mirrored=MEAN,
         verdict=VERDICT,
+        imputed=Imputed(
+            30, tuple(curves), (Difference("blob", MEAN, MEAN), Difference("random", MEAN, MEAN)), "Imputed: better."
+        ),
     )
     names = [(label, predicted) for label in EMOTIONS[:2] for predicted in EMOTIONS[:2] for _ in range(4)]
     chances = dict.fromkeys(EMOTIONS, 1 / 7)
@@ -74,6 +78,7 @@ def test_the_page_is_whole(found, maps, tmp_path):
     assert parsed.ids[:4] == ["light", "check", "emotions", "confusions"]
     text = " ".join(parsed.text.split())
     assert text.index(VERDICT) < text.index("Do the maps explain the network?")
+    assert text.index("With imputed pixels") < text.index("Imputed: better.") < text.index("Random weights")
     for words in (
         "angry predicted as disgust",
         "mean of 4 right",

@@ -13,7 +13,8 @@ from conftest import SMALL, metrics
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings, TrainerSettings, TrainSettings
-from fer.models import EmotionClassifier, checkpoints, create
+from fer.models import checkpoints, create
+from fer.models.trainable import Trainable
 from fer.optim.losses import LOSSES
 from fer.system import machine
 from fer.training import device
@@ -201,7 +202,7 @@ def test_a_training_that_fails_leaves_compiling_as_it_was(train, graphs, monkeyp
     def fail(*arguments):
         raise FerError("val failed")
 
-    monkeypatch.setattr(EmotionClassifier, "validation_step", fail)
+    monkeypatch.setattr(Trainable, "validation_step", fail)
     assert train(*RESNET9).code == 1
     assert torch._dynamo.eval_frame._stance.stance == "default"
 

@@ -18,6 +18,7 @@ from conftest import SMALL, metrics, runner
 from fer import compare
 from fer.models import checkpoints
 from fer.models.mlp import MLP
+from fer.models.trainable import Trainable
 from fer.runs import status
 from fer.system.locks import hold
 from fer.training import run as training
@@ -29,14 +30,14 @@ def held(folder):
 
 def acting(monkeypatch, act, at_step=9):
     """Let the network do something before a training step."""
-    step = MLP.training_step
+    step = Trainable.training_step
 
     def training_step(self, batch, batch_idx):
         if self.global_step == at_step:
             act()
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(MLP, "training_step", training_step)
+    monkeypatch.setattr(Trainable, "training_step", training_step)
 
 
 def fail(error):
@@ -318,7 +319,7 @@ def test_memory_that_runs_out_is_one_line_with_the_key(train, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_a_batch_that_is_too_large_is_halved(train, tmp_path, monkeypatch, interrupt_at):
-    step = MLP.training_step
+    step = Trainable.training_step
 
     def hungry(self, batch, batch_idx):
         if len(batch.targets) > 4:
@@ -327,7 +328,7 @@ def test_a_batch_that_is_too_large_is_halved(train, tmp_path, monkeypatch, inter
 
     small = [*SMALL, "trainer.max_epochs=2", "trainer.halve_batch_on_oom=true"]
     assert train(*small, "data.batch_size=4", "hydra.run.dir=small").code == 0
-    monkeypatch.setattr(MLP, "training_step", hungry)
+    monkeypatch.setattr(Trainable, "training_step", hungry)
     interrupt_at(40)
     ended = train(*small, "hydra.run.dir=out")
     assert ended.code == 130

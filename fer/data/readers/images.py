@@ -131,11 +131,13 @@ def _on_black(picture: Image.Image) -> Image.Image:
 
 
 def to_grey(picture: Image.Image) -> Image.Image:
-    """Return a picture of any mode as 8-bit grey ("L").
+    """Return a picture of any mode as 8-bit grey ("L"): itself, where it is that already.
 
     Raises:
         PictureError: floating-point pixels.
     """
+    if picture.mode == "L" and "transparency" not in picture.info:
+        return picture
     if picture.mode == "F":
         raise PictureError("floating-point pixels have no fixed range; save it as 8-bit grey")
     if picture.mode.startswith("I"):

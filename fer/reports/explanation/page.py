@@ -8,7 +8,17 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from fer.metrics.explanation import BLOB, LEAST_FACES, TITLES, Explanation, Mean, OfEmotion, OfFace
+from fer.metrics.explanation import (
+    BLOB,
+    LEAST_FACES,
+    TITLES,
+    Curves,
+    Difference,
+    Explanation,
+    Mean,
+    OfEmotion,
+    OfFace,
+)
 from fer.reports import html, plotting
 from fer.reports.explanation import figures
 from fer.reports.explanation.overlay import enlarged, overlay
@@ -17,6 +27,10 @@ from fer.reports.html import Section, joined, paragraph, tag
 MOST = 60  # faces on a page, each with four pictures of 15 kB
 OF_KIND = 12  # right faces, and wrong ones, of a split
 LEAST_MEAN = 3  # faces of a mean map
+NOTE = paragraph(
+    "Areas under the curves, with 95 % intervals over the faces. Small is good for deletion, large for insertion. "
+    "The lower rows are differences face by face; they decide the verdict.", class_="soft",
+)  # fmt: skip
 
 
 class Maps(Protocol):
@@ -86,7 +100,19 @@ def check(found: Explanation) -> Markup:
     with plotting.style():
         drawn = plotting.svg(figures.curves(checked.curves), "explain-curves")
     label = "Probability of the predicted emotion as pixels are deleted and inserted"
-    return joined(meaning, html.columns(html.drawing(drawn, label), _areas(found)), _random_weights(found))
+    areas = joined(tag("h3", "Areas"), _areas(found.method, checked.curves, checked.differences), NOTE)
+    return joined(meaning, html.columns(html.drawing(drawn, label), areas), _imputed(found), _random_weights(found))
+
+
+def _imputed(found: Explanation) -> Markup:
+    """Return the comparison with imputed pixels."""
+    again = found.check.imputed
+    meaning = paragraph(
+        f"{_faces_of(again.faces)}. Removed pixels are the mean of their neighbours with a little noise (ROAD, Rong et "
+        "al. 2022), in place of blurred. Maps that explain a network do so in both ways.", class_="soft",
+    )  # fmt: skip
+    words = joined(tag("h3", "With imputed pixels"), meaning, paragraph(again.verdict))
+    return html.columns(words, _areas(found.method, again.curves, again.differences))
 
 
 def _random_weights(found: Explanation) -> Markup:
@@ -108,23 +134,18 @@ def _faces_of(count: int) -> str:
     return f"{count:,} face{'' if count == 1 else 's'}{few}"
 
 
-def _areas(found: Explanation) -> Markup:
-    checked = found.check
-    name = TITLES[found.method]
-    rows = [(TITLES[one.map], _mean_cell(one.deletion_area), _mean_cell(one.insertion_area)) for one in checked.curves]
+def _areas(method: str, curves: Sequence[Curves], differences: Sequence[Difference]) -> Markup:
+    name = TITLES[method]
+    rows = [(TITLES[one.map], _mean_cell(one.deletion_area), _mean_cell(one.insertion_area)) for one in curves]
     rows += [
         (
             f"{name} less {'blob' if one.baseline == BLOB else 'random'}",
             _mean_cell(one.deletion, sign=True),
             _mean_cell(one.insertion, sign=True),
         )
-        for one in checked.differences
+        for one in differences
     ]
-    note = paragraph(
-        "Areas under the curves, with 95 % intervals over the faces. Small is good for deletion, large for insertion. "
-        "The lower rows are differences face by face; they decide the verdict.", class_="soft",
-    )  # fmt: skip
-    return joined(tag("h3", "Areas"), html.table(("maps", "deletion", "insertion"), rows), note)
+    return html.table(("maps", "deletion", "insertion"), rows)
 
 
 def _mean_cell(mean: Mean, *, sign: bool = False) -> Markup:

@@ -10,7 +10,8 @@ from typing import Any
 
 from fer.config.conf import choices_of, plain, spelled
 from fer.config.errors import FerError, did_you_mean
-from fer.config.hydra import composed, import_plugins
+from fer.config.hydra import composed
+from fer.config.plugins import import_plugins
 from fer.config.schema import build, check
 from fer.config.settings import Config, TrainSettings, leaves, mode
 

@@ -21,9 +21,9 @@ from fer.config.errors import FerError
 from fer.config.settings import mode
 from fer.data.labels import EMOTIONS
 from fer.metrics.conformal import Thresholds
-from fer.models import EmotionClassifier
 from fer.models.checkpoints import find, read
 from fer.models.provenance import Provenance
+from fer.models.trainable import Trainable
 from fer.system.files import written_whole
 from fer.system.records import plain
 
@@ -92,7 +92,7 @@ def seal(path: Path, temperature: float, sets: Thresholds | None = None) -> None
     AtomicCheckpointIO().save_checkpoint(checkpoint, path)
 
 
-def load_weights(model: EmotionClassifier, path: str | Path) -> None:
+def load_weights(model: Trainable, path: str | Path) -> None:
     """Load another checkpoint's weights into ``model``, for fine-tuning.
 
     The checkpoint's training data count as training data of the model, so that leakage is found.
@@ -116,7 +116,7 @@ def load_weights(model: EmotionClassifier, path: str | Path) -> None:
     model.provenance = replace(model.provenance, pretrained=source.pretrained, ancestors=ancestors)
 
 
-def _unfit(checkpoint: dict[str, Any], model: EmotionClassifier, error: Exception) -> str:
+def _unfit(checkpoint: dict[str, Any], model: Trainable, error: Exception) -> str:
     """Return in words why a checkpoint's weights do not fit a network, and the settings that would fit."""
     network, stored, hparams = checkpoint["fer"].get("architecture"), checkpoint["hyper_parameters"], model.hparams
     if network != model.architecture:

@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from fer.models import EmotionClassifier
+from fer.models.trainable import Trainable
 from fer.system.files import written_whole
 
 Row = dict[str, str]  # column of ``history.csv`` -> value
@@ -31,7 +31,7 @@ class Stopwatch(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Count the faces."""
         self.epoch_start = self.epoch_start or time.perf_counter()  # a resumed epoch has no start
-        assert isinstance(pl_module, EmotionClassifier)
+        assert isinstance(pl_module, Trainable)
         self.images += len(args[1].targets) // pl_module.views  # a batch has ``views`` versions of each face
 
     def elapsed(self) -> float:

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from fer.data.transforms.resize import stage_size
-from fer.models import EmotionClassifier
+from fer.models.trainable import Trainable
 from fer.system.terminal import Line, bar, is_live
 from fer.system.text import clock
 from fer.training.callbacks.checkpointing import Saver
@@ -59,7 +59,7 @@ class Progress(Callback):
         """Redraw the live line from time to time: on a GPU, reading the metrics waits for the device."""
         cheap = (batch_idx + 1) % CHECK_EVERY == 0 or pl_module.device.type == "cpu"
         if cheap and self.line.due():
-            assert isinstance(pl_module, EmotionClassifier)
+            assert isinstance(pl_module, Trainable)
             self.line.draw(self._training(trainer, pl_module, batch_idx + 1))
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -84,7 +84,7 @@ class Progress(Callback):
         """Clear the live line for the message that follows."""
         self.line.clear()
 
-    def _training(self, trainer: pl.Trainer, model: EmotionClassifier, batches: int) -> list[str]:
+    def _training(self, trainer: pl.Trainer, model: Trainable, batches: int) -> list[str]:
         """Return the live line's parts, the least important last."""
         share = min(1.0, batches / int(trainer.num_training_batches))
         scores = model.train_scores.compute()

@@ -22,8 +22,7 @@ from torch import Tensor
 from fer.config.settings import Origin, TrainSettings, leaves
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import FaceDataset
-from fer.models import EmotionClassifier
-from fer.models.base import LOGGED
+from fer.models.trainable import LOGGED, Trainable
 from fer.reports import figures, plotting
 from fer.reports.run import caption
 from fer.runs.predictions import Scored
@@ -83,7 +82,7 @@ class Dashboard(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the layout of the charts, and a picture of the first batch after augmentation."""
-        assert isinstance(pl_module, EmotionClassifier)
+        assert isinstance(pl_module, Trainable)
         assert isinstance(trainer.logger, TensorBoardLogger)
         if self.resumed:
             return
@@ -105,7 +104,7 @@ class Dashboard(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch's metrics, and from time to time its pictures."""
-        assert isinstance(pl_module, EmotionClassifier)
+        assert isinstance(pl_module, Trainable)
         assert isinstance(trainer.logger, TensorBoardLogger)
         writer, epoch = trainer.logger.experiment, trainer.current_epoch + 1
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}

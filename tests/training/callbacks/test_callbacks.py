@@ -9,7 +9,7 @@ import torch
 from conftest import SMALL, metrics
 
 from fer.models import checkpoints
-from fer.models.mlp import MLP
+from fer.models.trainable import Trainable
 from fer.training.callbacks import checkpointing
 from fer.training.callbacks.checkpointing import Saver
 
@@ -125,13 +125,13 @@ def test_equal_epochs_leave_the_first_ones_checkpoint(train, tmp_path):
 
 
 def test_a_loss_that_is_no_number_leaves_the_epochs_before_it(train, tmp_path, monkeypatch):
-    step = MLP.training_step
+    step = Trainable.training_step
 
     def spoilt(self, batch, batch_idx):
         loss = step(self, batch, batch_idx)
         return loss * float("nan") if self.global_step == 16 else loss
 
-    monkeypatch.setattr(MLP, "training_step", spoilt)
+    monkeypatch.setattr(Trainable, "training_step", spoilt)
     assert "became NaN" in train(*SMALL, "hydra.run.dir=out").line
     last, best = (checkpoints.read(tmp_path / "out" / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt"))
     assert (last["epoch"], last["global_step"]) == (1, 14)
@@ -140,21 +140,21 @@ def test_a_loss_that_is_no_number_leaves_the_epochs_before_it(train, tmp_path, m
 
 
 def test_a_signal_writes_the_best_epoch_that_waits(train, tmp_path, monkeypatch, written):
-    step = MLP.training_step
+    step = Trainable.training_step
 
     def interrupted(self, batch, batch_idx):
         if self.global_step == 16:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(MLP, "training_step", interrupted)
+    monkeypatch.setattr(Trainable, "training_step", interrupted)
     monkeypatch.setattr(Saver, "is_better", lambda self, value, epoch: True)
     assert train(*SMALL, "hydra.run.dir=out").code == 128 + signal.SIGTERM
     assert written == [("best.ckpt", 0), ("last.ckpt", 0), ("best.ckpt", 1), ("last.ckpt", 2)]
 
 
 def test_what_cannot_be_written_at_an_exception_does_not_hide_it(train, monkeypatch):
-    step = MLP.training_step
+    step = Trainable.training_step
 
     def spoilt(self, batch, batch_idx):
         if self.global_step == 16:
@@ -165,7 +165,7 @@ def test_what_cannot_be_written_at_an_exception_does_not_hide_it(train, monkeypa
     def full(number):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(MLP, "training_step", spoilt)
+    monkeypatch.setattr(Trainable, "training_step", spoilt)
     ended = train(*SMALL, "hydra.run.dir=out")
     assert ended.line == "fer.train: the cause"
     assert "could not be written (No space left on device)" in ended.out
@@ -182,7 +182,7 @@ def test_epochs_are_written_at_once_where_the_device_has_no_room_for_a_copy(trai
 
 def test_long_epochs_are_written_within_too(train, tmp_path, monkeypatch, written):
     """A step takes 50 s, an epoch 7 of them; a run that is killed goes on from within its epoch, to the same end."""
-    now, step = [0.0], MLP.training_step
+    now, step = [0.0], Trainable.training_step
     monkeypatch.setattr(
         "fer.training.callbacks.checkpointing.time",
         SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0]),
@@ -198,7 +198,7 @@ def test_long_epochs_are_written_within_too(train, tmp_path, monkeypatch, writte
     assert train(*settings, "hydra.run.dir=whole").code == 0
     written.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(MLP, "training_step", slow)
+        patch.setattr(Trainable, "training_step", slow)
         with pytest.raises(RuntimeError):
             train(*settings, "hydra.run.dir=out")
     assert written[:3] == [("last.ckpt", 0), ("last.ckpt", 0), ("best.ckpt", 0)]

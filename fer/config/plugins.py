@@ -1,0 +1,30 @@
+"""Modules of the user that register networks, readers and losses; no Hydra here, whose import takes a while."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from fer.config.errors import FerError, setting
+
+
+def listed(names: str | None) -> list[str]:
+    """Return the modules that an option ``--plugins`` names, separated by commas."""
+    return [name.strip() for name in (names or "").split(",") if name.strip()]
+
+
+def import_plugins(names: Sequence[str]) -> None:
+    """Import modules that register networks and readers, from the current folder or Python's path.
+
+    Raises:
+        FerError: a module cannot be imported.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit) as error:  # a plugin is the user's code and may raise anything, or exit
+            raise FerError(
+                f"{setting('plugins', name)}: could not be imported ({type(error).__name__}: {error})"
+            ) from error

@@ -1,0 +1,60 @@
+"""Imputed pixels are those of a sparse direct solution, and follow what is known."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+import torch
+
+from fer.evaluation.imputation import NOISE, imputed, linear
+
+WEIGHTS = {  # of ROAD's authors
+    (-1, -1): 1 / 12, (-1, 0): 1 / 6, (-1, 1): 1 / 12, (0, -1): 1 / 6,
+    (0, 1): 1 / 6, (1, -1): 1 / 12, (1, 0): 1 / 6, (1, 1): 1 / 12,
+}  # fmt: skip
+
+
+def solved(face, unknown):
+    """The same system, pixel by pixel, with scipy's sparse LU."""
+    numbers = {place: number for number, place in enumerate(zip(*np.nonzero(unknown), strict=True))}
+    matrix, right = scipy.sparse.lil_matrix((len(numbers), len(numbers))), np.zeros(len(numbers))
+    for (y, x), number in numbers.items():
+        for (down, across), weight in WEIGHTS.items():
+            other = y + down, x + across
+            if not (0 <= other[0] < face.shape[0] and 0 <= other[1] < face.shape[1]):
+                continue
+            matrix[number, number] += weight
+            if other in numbers:
+                matrix[number, numbers[other]] -= weight
+            else:
+                right[number] += weight * face[other]
+    filled = face.copy()
+    filled[unknown] = scipy.sparse.linalg.spsolve(matrix.tocsc(), right)
+    return filled
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_it_is_a_sparse_direct_solution(share):
+    generator = np.random.default_rng(int(100 * share))
+    faces, unknown = generator.random((3, 16, 16)), generator.random((3, 16, 16)) < share
+    unknown[0, :5] = True  # a region that reaches the border
+    found = linear(torch.tensor(faces)[:, None], torch.tensor(unknown)[:, None])[:, 0].numpy()
+    expected = [solved(*one) for one in zip(faces, unknown, strict=True)]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_slope_is_continued_and_known_pixels_stay():
+    slope = torch.linspace(0.2, 0.8, 48).expand(1, 1, 48, 48)
+    known = torch.ones(1, 1, 48, 48, dtype=torch.bool)
+    known[..., 10:30, 12:30] = False
+    found = imputed(slope, known)
+    assert torch.equal(found[known], slope[known])
+    error = (found - slope)[~known]
+    assert float(error.std()) == pytest.approx(NOISE, rel=0.2)
+    assert abs(float(error.mean())) < NOISE / 5
+
+
+def test_with_nothing_known_a_face_is_its_mean():
+    faces = torch.rand(2, 1, 12, 12)
+    found = linear(faces, torch.ones(2, 1, 12, 12, dtype=torch.bool))
+    np.testing.assert_allclose(found, faces.mean((2, 3), keepdim=True).expand_as(found), atol=1e-6)
