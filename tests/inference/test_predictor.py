@@ -75,7 +75,7 @@ def test_faces_that_are_cut_out_already_need_no_opencv():
     whole = fer.Predictor(detector="none")
     face = astronaut().convert("L").crop((177, 66, 274, 163)).resize((48, 48))
     ((found,),) = whole(face)
-    expected = whole.model.probabilities(torch.from_numpy(np.asarray(face)[None, None].copy()))[0]
+    expected = whole.network.model.probabilities(torch.from_numpy(np.asarray(face)[None, None].copy()))[0]
     assert list(found.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
