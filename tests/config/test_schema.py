@@ -100,4 +100,4 @@ def test_keys_that_look_like_numbers_become_text():
     def function(*, names: dict[str, str] | None = None):
         pass
 
-    assert schema.check(function, {"names": {1: "fear", "b": "sad"}}, "data") == {"names": {"1": "fear", "b": "sad"}}
+    assert check(function, {"names": {1: "fear", "b": "sad"}}, "data") == {"names": {"1": "fear", "b": "sad"}}
