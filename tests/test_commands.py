@@ -56,7 +56,7 @@ def test_an_unknown_command_is_one_line(run):
     ended = run("trian", "model=cnn")
     assert ended.code == 1
     assert ended.line == f"fer: trian: no such command; use one of {', '.join(COMMANDS)}; did you mean 'train'?"
-    assert run("foo").line.startswith("fer: foo: no such command; use one of predict, explain, train, ")
+    assert run("foo").line.startswith("fer: foo: no such command; use one of predict, serve, explain, train, ")
 
 
 def test_the_console_command_is_this_function():
@@ -92,7 +92,7 @@ def test_the_folder_of_results_is_out_for_a_run_a_sweep_and_a_search(train, tmp_
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("share", "export")])  # which name one file
+@pytest.mark.parametrize("name", sorted({*COMMANDS} - {"export", "share", "serve"}))  # one file that is named; none
 def test_every_help_names_the_folder_of_results_alike(run, name, capfd):
     try:
         said = run(name, "--help").out

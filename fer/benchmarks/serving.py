@@ -9,6 +9,7 @@ import asyncio
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ class Load:
         asked_to_wait: requests with status 503.
         failed: requests with any other status, or none.
         memory_mb: of the server, resident, every second.
+        cpu_s: seconds of processor time that the server has taken.
     """
 
     clients: int
@@ -36,6 +38,7 @@ class Load:
     asked_to_wait: int = 0
     failed: int = 0
     memory_mb: list[float] = field(default_factory=list)
+    cpu_s: float = 0.0
 
     def quantile(self, share: float) -> float:
         """Return the seconds within which this share of the answered requests was answered."""
@@ -53,6 +56,7 @@ class Load:
             "p50_s": round(self.quantile(0.5), 3),
             "p95_s": round(self.quantile(0.95), 3),
             "longest_s": round(max(self.answered), 3),
+            "cpu_s_per_answer": round(self.cpu_s / len(self.answered), 3),
             "memory_mb_begin": round(self.memory_mb[0], 1),
             "memory_mb_after_10_s": round(self.memory_mb[min(10, len(self.memory_mb) - 1)], 1),
             "memory_mb_end": round(self.memory_mb[-1], 1),
@@ -66,11 +70,17 @@ def memory_mb(process: int) -> float:
     return pages * 4096 / 1e6
 
 
+def cpu_s(process: int) -> float:
+    """Return the processor time that a process has taken, in seconds (Linux)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def loaded(address: str, process: int, picture: bytes, load: Load) -> None:
     """Put a server under load, and fill in ``load``."""
     import httpx
 
-    end = time.monotonic() + load.seconds
+    end, before = time.monotonic() + load.seconds, cpu_s(process)
 
     async def client() -> None:
         async with httpx.AsyncClient(base_url=address, timeout=120) as session:
@@ -96,6 +106,7 @@ async def loaded(address: str, process: int, picture: bytes, load: Load) -> None
 
     await asyncio.gather(watch(), *(client() for _ in range(load.clients)))
     load.memory_mb.append(memory_mb(process))
+    load.cpu_s = cpu_s(process) - before
 
 
 def astronaut() -> bytes:
@@ -104,7 +115,9 @@ def astronaut() -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.fromarray(skimage.data.astronaut()).save(stream, "jpeg", quality=95)
+    Image.fromarray(skimage.data.astronaut()).save(  # type: ignore[no-untyped-call]
+        stream, "jpeg", quality=95
+    )
     return stream.getvalue()
 
 

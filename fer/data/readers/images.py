@@ -13,6 +13,7 @@ from PIL import Image, ImageFile, ImageOps
 from fer.system.files import opened, why
 
 MOST_PIXELS = 50_000_000  # larger than any face crop of a camera; Pillow only warns below 179 million
+STRIP = 256  # rows of a picture that are converted at a time
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 # what is decoded, whatever a file's name says: PostScript, for one, would start Ghostscript
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # the last is all of PNM
@@ -134,9 +135,27 @@ def to_grey(picture: Image.Image) -> Image.Image:
     """
     if picture.mode == "F":
         raise PictureError("floating-point pixels have no fixed range; save it as 8-bit grey")
-    if picture.mode.startswith("I"):  # Pillow's convert("L") would clip 16-bit greys at 255
-        wide = np.asarray(picture).astype(np.int64)
-        return Image.fromarray((wide.clip(0, 65535) / 257 + 0.5).astype(np.uint8))
+    if picture.mode.startswith("I"):
+        return _in_strips(picture, _narrowed)
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        return _on_black(picture).convert("L")
-    return picture.convert("L") if picture.mode in ("L", "RGB", "1") else picture.convert("RGB").convert("L")
+        return _in_strips(picture, lambda strip: _on_black(strip).convert("L"))
+    if picture.mode in ("L", "RGB", "1"):
+        return picture.convert("L")
+    return _in_strips(picture, lambda strip: strip.convert("RGB").convert("L"))
+
+
+def _narrowed(picture: Image.Image) -> Image.Image:
+    """Return 16-bit greys as 8-bit ones; Pillow's convert("L") would clip them at 255."""
+    wide = np.asarray(picture).astype(np.int64)
+    return Image.fromarray((wide.clip(0, 65535) / 257 + 0.5).astype(np.uint8))
+
+
+def _in_strips(picture: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Return a picture as "L", converted strip by strip: what lies between takes up to 32 bytes a pixel."""
+    if picture.height <= STRIP:
+        return convert(picture)
+    grey = Image.new("L", picture.size)
+    for top in range(0, picture.height, STRIP):
+        box = (0, top, picture.width, min(top + STRIP, picture.height))
+        grey.paste(convert(picture.crop(box)), (0, top))
+    return grey

@@ -44,9 +44,9 @@ function trust(face) {
   const [, , width, height] = face.box;
   const fits = either(face.emotions.length ? face.emotions : [face.emotion]);
   if (Math.sqrt(width * height) < about.limits.small_side)
-    return ["unsure", `Uncertain: the face is smaller than ${about.limits.small_side} pixels, for which nothing is promised. It may be ${fits}.`];
+    return ["unsure", `Uncertain: the face is smaller than ${about.limits.small_side} pixels. It may be ${fits}; nothing is promised.`];
   if (!face.uncertain) return ["sure", `Only ${fits} fits.`];
-  return ["unsure", face.emotions.length > 1 ? `Uncertain: ${fits} fits.` : "Uncertain: no emotion reaches 50 %."];
+  return ["unsure", face.emotions.length > 1 ? `Uncertain: it may be ${fits}.` : "Uncertain: no emotion reaches 50 %."];
 }
 
 function promise() {

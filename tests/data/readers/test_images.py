@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from fer.config.errors import FerError
+from fer.data.readers import images
 from fer.data.readers.images import SUFFIXES, PictureError, read_grey
 
 LUMA = {"red": 76, "green": 150, "blue": 29, "white": 255, "black": 0}  # 0.299 R + 0.587 G + 0.114 B
@@ -101,6 +102,22 @@ def test_grey_with_alpha_becomes_black(one_picture):
 def test_colour_marked_as_transparent_becomes_black(mode, key, one_picture):
     picture = Image.fromarray(stripes([0, 90, 255])).convert(mode)
     held_as(one_picture(lambda path: picture.save(path, transparency=key)), [0, 90, 0])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P", "I;16", "I", "CMYK", "YCbCr", "HSV"])
+def test_a_high_picture_is_converted_in_strips_to_the_same_pixels(mode, monkeypatch):
+    values = np.random.default_rng(0).integers(0, 256, (50, 20, 4), np.uint8)
+    picture = Image.fromarray(values, "RGBA")
+    if mode in ("I", "I;16"):
+        picture = Image.fromarray((values[..., 0].astype(np.uint16) * 257 + values[..., 1]).clip(max=65535)).convert(
+            mode
+        )
+    elif mode != "RGBA":
+        picture = picture.convert("RGB" if mode in ("P", "PA", "CMYK", "YCbCr", "HSV") else mode).convert(mode)
+    whole = np.asarray(images.to_grey(picture))
+    monkeypatch.setattr(images, "STRIP", 7)
+    assert np.ptp(whole) > 100
+    assert np.array_equal(np.asarray(images.to_grey(picture)), whole)
 
 
 def test_bilevel_becomes_black_and_white(one_picture):
