@@ -226,3 +226,17 @@ def test_every_command_of_a_page_runs(page, tmp_path):
     assert named
     missing = [name for name in named if not (tmp_path / name).exists()]
     assert not missing
+
+
+def test_the_values_of_the_export_are_those_that_were_measured():
+    page = (DOCS / "export.md").read_text()
+    kept = json.loads((DOCS / "results" / "export.json").read_text())
+    val, shown = kept["int8"]["val"], [f"{size:,}" for size in kept["bytes"].values()]
+    shown += [f"{100 * value:.2f} %" for value in (*val["accuracy"], val["equal"], kept["int8"]["equal"])]
+    shown += [f"{value:.4f}" for value in val["nll"]] + [f"{kept['float32']['largest_difference']:.1e}"]
+    rows = [
+        f"| {speed['batch']} | {' | '.join(f'{value:,.0f}' for value in speed['faces_per_second'].values())} |"
+        for speed in kept["speeds"]
+    ]
+    starts = [f"{kept['starts']['.onnx']['cores']:.1f} seconds of processor time"]
+    assert [value for value in (*shown, *rows, *starts) if value not in page] == []
