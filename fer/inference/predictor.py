@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from fer.inference import detect
 from fer.inference.crop import Box, Crop
 from fer.inference.network import Network, opened
 from fer.metrics import conformal
+from fer.system.records import Object
 
 if TYPE_CHECKING:
     import torch
@@ -262,7 +263,7 @@ class Predictor:
             tilt=found.tilt,
         )
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Object:
         """Return what records state of how they were made: network, detector, crop."""
         return {
             "architecture": self.network.architecture,

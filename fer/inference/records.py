@@ -4,12 +4,13 @@ import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NotRequired, Required, TypedDict, cast
 
 from fer.config.errors import FerError
 from fer.inference.predictor import Answer, Face
 from fer.inference.video import Frame
 from fer.system.files import written_whole
+from fer.system.records import Json, Object
 
 SCHEMA = 1
 SEPARATOR = ";"  # of the emotions of a prediction set, in a table
@@ -20,7 +21,58 @@ HEADS = (
 )  # fmt: skip
 
 
-def record(file: Path, answer: Answer | str) -> dict[str, Any]:
+class FaceRecord(TypedDict):
+    """What is written of a face; ``track`` and ``raw`` of a video's, ``map`` of an answer by ``fer serve``."""
+
+    box: list[float]  # x, y, width, height in pixels of the picture
+    tilt: float
+    emotion: str
+    probability: float
+    probabilities: dict[str, float]
+    emotions: list[str]
+    uncertain: bool
+    detector_score: float | None
+    track: NotRequired[int]
+    raw: NotRequired[dict[str, float]]  # probabilities before they were smoothed over time
+    map: NotRequired[str | None]
+
+
+class TrackRecord(TypedDict):
+    """What is written of a face of a video: from when to when in seconds, in how many frames, mean probabilities."""
+
+    track: int
+    start: float
+    end: float
+    frames: int
+    probabilities: dict[str, float]
+
+
+class VideoRecord(TypedDict):
+    """What closes the records of a video."""
+
+    frames: int
+    seconds: float
+    tracks: list[TrackRecord]
+    notes: list[str]
+    page: NotRequired[str]
+
+
+class Record(TypedDict, total=False):
+    """A line: of a picture or a frame with its faces, of a video, or of a file that could not be read."""
+
+    file: Required[str]
+    error: str
+    frame: int
+    time: float
+    width: int
+    height: int
+    faces: list[FaceRecord]
+    too_small: int
+    unconfirmed: int
+    video: VideoRecord
+
+
+def record(file: Path, answer: Answer | str) -> Record:
     """Return the record of a picture.
 
     Args:
@@ -38,7 +90,7 @@ def record(file: Path, answer: Answer | str) -> dict[str, Any]:
     }
 
 
-def frame_record(file: str, frame: Frame) -> dict[str, Any]:
+def frame_record(file: str, frame: Frame) -> Record:
     """Return the record of a frame of a video.
 
     Args:
@@ -52,7 +104,7 @@ def frame_record(file: str, frame: Frame) -> dict[str, Any]:
         "width": frame.size[0],
         "height": frame.size[1],
         "faces": [
-            {"track": face.track, **_of_face(face), "raw": _rounded(raw)}
+            {"track": cast("int", face.track), **_of_face(face), "raw": _rounded(raw)}
             for face, raw in zip(frame.faces, frame.raw, strict=True)
         ],
         "too_small": frame.too_small,
@@ -64,7 +116,7 @@ def _rounded(probabilities: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in probabilities.items()}
 
 
-def _of_face(face: Face) -> dict[str, Any]:
+def _of_face(face: Face) -> FaceRecord:
     box = face.box
     return {
         "box": [round(value, 2) for value in (box.x, box.y, box.width, box.height)],
@@ -78,7 +130,7 @@ def _of_face(face: Face) -> dict[str, Any]:
     }
 
 
-def rows(found: Mapping[str, Any], emotions: Sequence[str]) -> list[list[object]]:
+def rows(found: Record, emotions: Sequence[str]) -> list[list[object]]:
     """Return the CSV rows of a record: one a face; of a picture or frame without any, one with the reason.
 
     The record that closes a video has none.
@@ -90,8 +142,8 @@ def rows(found: Mapping[str, Any], emotions: Sequence[str]) -> list[list[object]
     if "error" in found:
         return [[*start, *empty, found["error"]]]
     if not found["faces"]:
-        counts = (("too_small", "too small"), ("unconfirmed", "not confirmed yet"))
-        others = [f", {found[key]} {words}" for key, words in counts if found.get(key)]
+        counts = ((found.get("too_small"), "too small"), (found.get("unconfirmed"), "not confirmed yet"))
+        others = [f", {count} {words}" for count, words in counts if count]
         return [[*start, *empty, "no face found" + "".join(others)]]
     return [
         [
@@ -115,9 +167,9 @@ class Writer:
         FerError: there are records already, or those are of another network or crop.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(self, folder: Path, about: Json, *, resume: bool) -> None:
         self.emotions: Sequence[str] = about["emotions"]
-        self.done: dict[str, dict[str, Any]] = {}  # file -> its record; of a video the one that closes it
+        self.done: dict[str, Record] = {}  # file -> its record; of a video the one that closes it
         self._header = {"schema": SCHEMA, **about}
         lines, table = folder / LINES, folder / ROWS
         if lines.exists():
@@ -134,7 +186,7 @@ class Writer:
         self._lines: IO[str] = lines.open("a", encoding="utf-8")
         self._rows: IO[str] = table.open("a", encoding="utf-8", newline="")
 
-    def write(self, found: dict[str, Any]) -> None:
+    def write(self, found: Record) -> None:
         """Write a record."""
         self._lines.write(_line(found))
         self._lines.flush()
@@ -151,14 +203,14 @@ def _line(contents: Mapping[str, Any]) -> str:
     return json.dumps(contents, ensure_ascii=False) + "\n"
 
 
-def _done(file: Path, header: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _done(file: Path, header: Object) -> dict[str, Record]:
     """Return file name -> record of what an interrupted prediction finished; of a video the record that closes it.
 
     Raises:
         FerError: the records are of another network, detector, crop or coverage, or videos of other settings.
     """
     with file.open(encoding="utf-8") as stream:
-        before = _parsed(stream.readline()) or {}
+        before = _parsed(stream.readline(), "schema") or {}
         expected = json.loads(json.dumps(header))
         videos = before.pop("video", None), expected.pop("video", None)
         if before != expected or (None not in videos and videos[0] != videos[1]):
@@ -172,7 +224,7 @@ def _done(file: Path, header: dict[str, Any]) -> dict[str, dict[str, Any]]:
         return {found["file"]: found for found in records if "frame" not in found}
 
 
-def _kept(file: Path, done: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _kept(file: Path, done: Mapping[str, Record]) -> Iterator[Record]:
     """Give the records of finished pictures and videos, one after the other: those of a video may be millions."""
     with file.open(encoding="utf-8") as stream:
         stream.readline()
@@ -182,10 +234,10 @@ def _kept(file: Path, done: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 yield found
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
-    """Return a line's record, or None for one that a kill has cut off."""
+def _parsed(line: str, key: str = "file") -> Any:
+    """Return a line's record, or None for one that a kill has cut off; ``key`` stands in each whole one."""
     try:
-        found: dict[str, Any] = json.loads(line)
-        return found if isinstance(found, dict) and ("file" in found or "schema" in found) else None
+        found = json.loads(line)
+        return found if isinstance(found, dict) and key in found else None
     except ValueError:
         return None

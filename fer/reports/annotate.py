@@ -1,7 +1,7 @@
 """Pictures and videos with boxes around their faces and what is predicted beside them."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fer.config.errors import FerError
+from fer.inference.records import FaceRecord
 
 LONGEST = 2048  # pixels of the annotated picture's longer side
 WHITE, BLACK = (255, 255, 255), (20, 20, 20)
@@ -22,7 +23,7 @@ def fitted(picture: Image.Image) -> Image.Image:
     return copy
 
 
-def annotated(picture: Image.Image, faces: Sequence[Mapping[str, Any]], longer_side: int | None = None) -> Image.Image:
+def annotated(picture: Image.Image, faces: Sequence[FaceRecord], longer_side: int | None = None) -> Image.Image:
     """Return a copy of a picture with its faces marked, whose longer side has at most ``LONGEST`` pixels.
 
     Each face has a white box with a dark rim, which is seen on any ground, and a plate with the three most probable
@@ -46,7 +47,7 @@ def annotated(picture: Image.Image, faces: Sequence[Mapping[str, Any]], longer_s
 
 
 def _plate(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], box: tuple[float, float, float, float], face: Mapping[str, Any]
+    draw: ImageDraw.ImageDraw, size: tuple[int, int], box: tuple[float, float, float, float], face: FaceRecord
 ) -> None:
     """Draw the three most probable emotions below a face, or above it where there is no room."""
     x, y, _, height = box
@@ -88,7 +89,7 @@ class AnnotatedVideo:
         self._writer: Any = None
         self._written = 0  # frames
 
-    def add(self, pixels: NDArray[np.uint8], time: float, faces: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, pixels: NDArray[np.uint8], time: float, faces: Sequence[FaceRecord]) -> None:
         """Write a frame.
 
         Args:

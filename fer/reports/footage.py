@@ -1,15 +1,17 @@
 """What is made of one video: its records, its timeline and page, and its annotated copy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fer.reports import predictions, timeline
 from fer.reports.annotate import AnnotatedVideo
 from fer.system.files import new_file
+from fer.system.records import Json
 from fer.system.text import clock, plural
 
 if TYPE_CHECKING:
+    from fer.inference.records import Record, VideoRecord
     from fer.inference.video import Clip, Frame
 
 PAGES = "videos"  # folder of the pages, within that of the results
@@ -39,7 +41,7 @@ class Footage:
         """The name of the video without folder and ending."""
         return self.clip.name.replace(" ", "_") if self.clip.live else Path(self.clip.name).stem
 
-    def add(self, frame: "Frame") -> dict[str, Any]:
+    def add(self, frame: "Frame") -> "Record":
         """Take a frame, and return its record."""
         from fer.inference.records import frame_record
 
@@ -51,7 +53,7 @@ class Footage:
             self._copy.add(frame.pixels, frame.time, found["faces"])
         return found
 
-    def finished(self, out: Path | None, about: Mapping[str, Any]) -> dict[str, Any]:
+    def finished(self, out: Path | None, about: Json) -> "Record":
         """Write the page and the timeline, if there is a folder for them, and return the record that closes the video.
 
         Args:
@@ -60,7 +62,7 @@ class Footage:
         """
         notes = self.clip.notes()
         notes += [f"faces below 24 pixels left out in {plural(self._small, 'frame')}"] if self._small else []
-        closing: dict[str, Any] = {
+        closing: VideoRecord = {
             "frames": self.timeline.frames,
             "seconds": round(self.timeline.end, 4),
             "tracks": self.timeline.tracks(),
@@ -71,7 +73,7 @@ class Footage:
         self._complete = True
         return {"file": self.clip.name, "video": closing}
 
-    def _page(self, folder: Path, about: Mapping[str, Any], notes: Sequence[str]) -> str:
+    def _page(self, folder: Path, about: Json, notes: Sequence[str]) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         file = new_file(folder, self.stem, ".html")
         lead = predictions.lead(about, "; ".join([self.counts(), *notes]))

@@ -1,16 +1,18 @@
 """The page of predicted pictures and videos: every face with its emotions, and what was left out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from fer.inference.records import FaceRecord, Record
 from fer.reports import html
 from fer.reports.html import Section, joined, paragraph, tag
+from fer.system.records import Json
 from fer.system.text import clock
 
 MOST = 500  # faces on a page, which holds each as a picture of 2 kB
@@ -21,12 +23,12 @@ class Shown(NamedTuple):
 
     file: str
     crop: NDArray[np.uint8]
-    face: Mapping[str, Any]
+    face: FaceRecord
 
 
 def write(
-    file: Path, about: Mapping[str, Any], faces: Sequence[Shown], left_out: Iterable[tuple[str, str]], counts: str,
-    videos: Sequence[Mapping[str, Any]] = (),
+    file: Path, about: Json, faces: Sequence[Shown], left_out: Iterable[tuple[str, str]], counts: str,
+    videos: Sequence[Record] = (),
 ) -> None:  # fmt: skip
     """Write the page.
 
@@ -46,7 +48,7 @@ def write(
     html.write(file, "Predicted emotions", lead(about, counts), sections, "Written by fer predict.")
 
 
-def lead(about: Mapping[str, Any], counts: str) -> Markup:
+def lead(about: Json, counts: str) -> Markup:
     """Return what stands above a page's sections: counts, how to understand the answers, how they were made."""
     made = (
         f"Network {about['architecture']}, trained on {about['trained_on']}; detector {about['detector']}; squares of "
@@ -59,7 +61,7 @@ def lead(about: Mapping[str, Any], counts: str) -> Markup:
     return joined(paragraph(counts), paragraph(limits), paragraph(made, class_="soft"))
 
 
-def _videos(videos: Sequence[Mapping[str, Any]]) -> Markup:
+def _videos(videos: Sequence[Record]) -> Markup:
     """Return a table of the videos with links to their pages."""
     rows = [
         (
@@ -72,7 +74,7 @@ def _videos(videos: Sequence[Mapping[str, Any]]) -> Markup:
     return html.table(("timeline", "length", "frames", "faces", "notes"), rows, numbers=(1, 2, 3))
 
 
-def answer(face: Mapping[str, Any]) -> str:
+def answer(face: FaceRecord) -> str:
     """Return the prediction set of a face, or its emotion where there is none, with a mark where it is uncertain."""
     return " or ".join(face["emotions"] or [face["emotion"]]) + ("?" if face["uncertain"] else "")
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fer.config.errors import FerError, in_one_line
 from fer.system.files import new_file
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fer.inference.crop import Box
     from fer.inference.predictor import Answer, Picture, Predictor
+    from fer.inference.records import Record, VideoRecord
     from fer.inference.video import Clip
     from fer.reports.footage import Footage
     from fer.reports.predictions import Shown
@@ -79,7 +80,7 @@ class Session:
         self.line = Line(live=is_live() and (self.writer is not None or (videos and not options.json)))
         self.began = time.monotonic()
         self.pictures = self.failed = self.faces = self.without = self.small = 0  # failed: files of any kind
-        self.videos: list[dict[str, Any]] = []  # the record that closes each
+        self.videos: list[Record] = []  # the record that closes each
         self.shown: list[Shown] = []
         self.copies: dict[Path, Image] = {}  # of pictures that wait for their answer, to be marked
         self.left_out: list[tuple[str, str]] = []
@@ -126,7 +127,7 @@ class Session:
             self.copies[file] = fitted(picture)
             yield picture
 
-    def _give(self, found: dict[str, Any]) -> None:
+    def _give(self, found: "Record") -> None:
         """Write a record, or print it."""
         if self.writer is not None:
             self.writer.write(found)
@@ -148,7 +149,7 @@ class Session:
         self._count(found)
         self._give(found)
 
-    def _watched(self, clip: "Clip") -> dict[str, Any]:
+    def _watched(self, clip: "Clip") -> "Record":
         """Give the records of a video's frames, and return the one that closes it. Ctrl-C ends a camera's in order."""
         from fer.inference.video import watch
         from fer.reports.footage import Footage
@@ -169,7 +170,7 @@ class Session:
                     raise
             return footage.finished(options.out, self.about)
 
-    def _count(self, found: dict[str, Any]) -> None:
+    def _count(self, found: "Record") -> None:
         if "video" in found:
             self.videos.append(found)
             return
@@ -187,7 +188,7 @@ class Session:
         """Pictures and videos so far, with those that could not be read."""
         return self.pictures + len(self.videos) + self.failed
 
-    def _keep(self, file: Path, answer: "Answer", found: dict[str, Any]) -> None:
+    def _keep(self, file: Path, answer: "Answer", found: "Record") -> None:
         if self.writer is not None:
             self._show(file, answer, found)
         if self.options.annotated is not None:
@@ -196,7 +197,7 @@ class Session:
             marked = annotated(self.copies.pop(file), found["faces"], max(answer.size))
             marked.save(new_file(self.options.annotated, file.stem, ".jpg"), quality=90)
 
-    def _show(self, file: Path, answer: "Answer", found: dict[str, Any]) -> None:
+    def _show(self, file: Path, answer: "Answer", found: "Record") -> None:
         """Keep the faces of a picture for the page."""
         from fer.reports.predictions import MOST, Shown  # imports matplotlib
 
@@ -261,7 +262,7 @@ def make_folder(folder: Path) -> None:
         raise FerError(f"--annotated {folder}: without write permission; choose another folder")
 
 
-def in_words(found: dict[str, Any], coverage: float | None) -> Iterator[str]:
+def in_words(found: "Record", coverage: float | None) -> Iterator[str]:
     """Give the lines that are printed of a record, with prediction sets where these have a coverage."""
     if "error" in found:
         yield f"{found['file']}: {found['error']}"
@@ -282,7 +283,7 @@ def in_words(found: dict[str, Any], coverage: float | None) -> Iterator[str]:
         yield f"{found['file']}: {face['emotion']} {probability}{sure}; {rest}; {one_of}{at}"
 
 
-def video_in_words(name: str, video: dict[str, Any]) -> Iterator[str]:
+def video_in_words(name: str, video: "VideoRecord") -> Iterator[str]:
     """Give the lines that are printed of a video: one a face, with its mean probabilities."""
     from fer.reports.timeline import span
 

@@ -1,10 +1,10 @@
 """The timeline of a video: the emotions of each face over time, with gaps where it is not seen."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
@@ -19,6 +19,9 @@ from fer.reports.html import Section, joined, paragraph, tag
 from fer.reports.predictions import answer
 from fer.reports.theme import PAPER
 from fer.system.text import clock, plural
+
+if TYPE_CHECKING:
+    from fer.inference.records import FaceRecord, TrackRecord
 
 MOST_TRACKS = 6  # of a figure and its page, the longest
 MOST_POINTS = 1000  # of a track; beyond, neighbours are averaged, so that memory does not grow with the video
@@ -57,12 +60,12 @@ class Lane:
     def __init__(self, track: int) -> None:
         self.track = track
         self.points: list[Point] = []
-        self.faces: list[tuple[float, NDArray[np.uint8], Mapping[str, Any]]] = []  # time, crop, record
+        self.faces: list[tuple[float, NDArray[np.uint8], FaceRecord]] = []  # time, crop, record
         self.frames = 0
         self.total: NDArray[np.float64] = np.zeros(())
         self._every = 1  # frames between the faces that are kept
 
-    def add(self, index: int, time: float, crop: NDArray[np.uint8], face: Mapping[str, Any]) -> None:
+    def add(self, index: int, time: float, crop: NDArray[np.uint8], face: "FaceRecord") -> None:
         """Add a frame, the ``index``-th of those that are predicted."""
         values = np.array(list(face["probabilities"].values()), np.float64)
         self.points.append(Point(index, index, time, time, values))
@@ -117,7 +120,7 @@ class Timeline:
         self.frames = 0
         self.end = 0.0  # seconds
 
-    def add(self, time: float, crops: Sequence[NDArray[np.uint8]], faces: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, time: float, crops: Sequence[NDArray[np.uint8]], faces: Sequence["FaceRecord"]) -> None:
         """Add a frame: its time in seconds, and crop (S, S) uint8 and record of each face."""
         for crop, face in zip(crops, faces, strict=True):
             lane = self.lanes.setdefault(face["track"], Lane(face["track"]))
@@ -129,7 +132,7 @@ class Timeline:
         longest = sorted(self.lanes.values(), key=lambda lane: -lane.frames)[:MOST_TRACKS]
         return sorted(longest, key=lambda lane: lane.track)
 
-    def tracks(self) -> list[dict[str, Any]]:
+    def tracks(self) -> list["TrackRecord"]:
         """Return the record of each track: from when to when, in how many frames, its mean probabilities."""
         return [
             {
