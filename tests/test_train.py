@@ -17,7 +17,7 @@ import fer
 from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
 from fer.metrics.table import SAMPLED
-from fer.models import EmotionClassifier
+from fer.models.trainable import Trainable
 from fer.system.files import read_history
 
 NETWORKS = (
@@ -87,9 +87,10 @@ def test_load_needs_nothing_but_the_file(small_run, tmp_path):
 
 def test_lightnings_own_loading_works_too(small_run):
     from fer.models import MLP
+    from fer.models.trainable import trainable
 
     file = small_run / "checkpoints" / "best.ckpt"
-    ours, theirs = fer.load(file), MLP.load_from_checkpoint(file).eval()
+    ours, theirs = fer.load(file), trainable(MLP).load_from_checkpoint(file).eval()
     faces = torch.rand(2, 1, 24, 24)
     assert torch.equal(ours(faces), theirs(faces))
 
@@ -499,14 +500,14 @@ def test_a_processor_that_is_slow_in_bf16_is_reported(train, tmp_path, monkeypat
 
 
 def test_clipping_walks_the_network_once_a_fit(train, monkeypatch):
-    walks, clip, parameters = [], EmotionClassifier.configure_gradient_clipping, torch.nn.Module.parameters
+    walks, clip, parameters = [], Trainable.configure_gradient_clipping, torch.nn.Module.parameters
 
     def counted(self, *arguments, **named):
         with monkeypatch.context() as patch:
             patch.setattr(torch.nn.Module, "parameters", lambda self: walks.append(1) or parameters(self))
             clip(self, *arguments, **named)
 
-    monkeypatch.setattr(EmotionClassifier, "configure_gradient_clipping", counted)
+    monkeypatch.setattr(Trainable, "configure_gradient_clipping", counted)
     assert train(*SMALL, "trainer.gradient_clip=0.1").code == 0
     assert len(walks) == 1
 

@@ -36,9 +36,9 @@ def table(tmp_path):
     usages = ["Training"] * 112 + ["PublicTest"] * 14 + ["PrivateTest"] * 14
     rows = zip(targets, images, usages, strict=True)
     lines = [f"{target},{' '.join(map(str, image.ravel()))},{usage}" for target, image, usage in rows]
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *lines]))
-    return tmp_path / "data" / "fer2013.csv"
+    (tmp_path / "faces").mkdir()  # not data/, where it would be found
+    (tmp_path / "faces" / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *lines]))
+    return tmp_path / "faces" / "fer2013.csv"
 
 
 @pytest.fixture(scope="module")
