@@ -41,8 +41,12 @@ def test_a_signal_in_any_phase_loses_nothing(tmp_path, whole):
 
 
 def test_the_harness_notices_a_reader_that_raises(tmp_path, trained_once, monkeypatch):
+    read = fuzz.exclude.read
+
     def reads(file):
-        raise ZeroDivisionError("in the reader")
+        if file.parent.name != "sound":
+            raise ZeroDivisionError("in the reader")
+        return read(file)
 
     monkeypatch.setattr(fuzz.exclude, "read", reads)
     monkeypatch.setattr(fuzz, "PHASES", fuzz.PHASES[:1])  # shrinking takes hundreds of tries
