@@ -54,8 +54,8 @@ def labelled(faces: Faces, data: DataSettings) -> Faces:
         return relabelled(faces, "argmax", data.classes)
     if data.classes == 8 and len(faces.classes) < 8:
         raise FerError(
-            f"data.classes=8: {data.path} labels no face as contempt; FER+ does ({setting('data.labels', 'ferplus')} and "
-            f"{setting('data.votes')}), otherwise set data.classes=7"
+            f"data.classes=8: {data.path} labels no face as contempt; FER+ does "
+            f"({setting('data.labels', 'ferplus')} and {setting('data.votes')}), otherwise set data.classes=7"
         )
     return without_contempt(faces) if data.classes < len(faces.classes) else faces
 
