@@ -82,6 +82,7 @@ def adopt_slurm(environment: "os._Environ[str] | dict[str, str]") -> None:
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST", "127.0.0.1")
     environment["RANK"], environment["WORLD_SIZE"] = environment["SLURM_PROCID"], tasks
     environment["LOCAL_RANK"] = environment.get("SLURM_LOCALID", "0")
+    environment["GROUP_RANK"] = environment.get("SLURM_NODEID", "0")
     environment.setdefault("MASTER_ADDR", first_node(nodes))
     environment.setdefault("MASTER_PORT", str(low + int(environment.get("SLURM_JOB_ID", "0")) % (high - low)))
 
