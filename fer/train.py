@@ -8,6 +8,7 @@ evaluation never use them in place of other data.
 """
 
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from fer.config.schema import build
 from fer.config.settings import Origin, SweepSettings, TrainSettings
 from fer.runs.run_folder import with_latest
 from fer.sweeps import sweep
+from fer.sweeps.jobs import end_with_parent
 from fer.system import ranks
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import shown
@@ -76,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if _several(arguments):
         _refuse_ranks()
         return sweep.run(arguments)
+    if launch.PARENT in os.environ:
+        end_with_parent()
     with launch.as_rank(arguments) as given:
         try:
             train(given)

@@ -185,7 +185,7 @@ class TrainerSettings:
         halve_batch_on_oom: where memory runs out before the first checkpoint, begin again with half of
             ``data.batch_size``, as often as it takes.
         profile: record where the time of steps 6 to 15 goes, by ``torch.profiler``.
-        devices: devices of each computer: GPUs, or processes on its CPU. more than one share each batch.
+        devices: devices of each computer: GPUs, or processes on its CPU. they share each batch.
         nodes: computers; with several, torchrun or srun starts the processes.
         sync_batchnorm: batch normalisation over the whole batch of all devices; off, each uses its part alone.
         lr_scaling: factor on ``optimizer.lr`` for batches other than 128 faces: "linear" is batch / 128, "sqrt" its

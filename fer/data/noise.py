@@ -45,7 +45,8 @@ class Part(NamedTuple):
         """Return the rows (views * part, ...) of a tensor (views * whole, ...) of the whole batch."""
         if self.views == 1:
             return whole[self.start : self.stop]
-        return whole.unflatten(0, (self.views, self.whole))[:, self.start : self.stop].flatten(0, 1)
+        by_view = whole.view(self.views, self.whole, *whole.shape[1:])
+        return by_view[:, self.start : self.stop].flatten(0, 1)
 
     def standing_for(self, part: Tensor) -> Tensor:
         """Return an uninitialised tensor for the whole batch, in the memory order of a tensor of the part."""

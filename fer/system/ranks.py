@@ -16,6 +16,7 @@ from fer.config.errors import FerError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.distributed import ProcessGroup
 
 PORTS = (15000, 20000)  # ranks of SLURM meet at one of these ports, chosen by the job's number
 
@@ -139,11 +140,11 @@ def of_first(text: str) -> str:
 
 
 @functools.cache
-def _hosts() -> object:
-    """Return a group of the ranks that communicates without their GPUs."""
+def _hosts() -> "ProcessGroup | None":
+    """Return a group of the ranks that communicates without their GPUs; None is the group of all computation."""
     import torch.distributed as dist
 
-    return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
 
 
 @contextmanager

@@ -32,13 +32,14 @@ from fer.system.slots import usable_cores
 from fer.training.session import CHECKPOINTS
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch.distributed.distributed_c10d import Store
 
 GRACE_S = 120  # seconds for the processes to save themselves after a signal: a batch, or a validation
 MEETING_S = 600  # seconds for all processes to arrive
 SILENCE_S = 3.0  # seconds in which rank 0 states an error that all ranks share
 FOLDER = "fer/folder"  # key of the ranks' store: the folder of the run
 OF_OTHERS = ("hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
+PARENT = "FER_STARTED_BY"  # variable of the ranks: number of the process that started them
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGUSR1"
 
 
@@ -101,7 +102,7 @@ def start(needed: Needed, arguments: Sequence[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // chosen.devices)))
     os.environ[PARENT] = str(os.getpid())
     known = {field.name for field in fields(LaunchConfig)}
-    younger = {"shutdown_timeout": GRACE_S, "signals_to_handle": SIGNALS}  # arguments of newer versions of torch
+    younger: dict[str, Any] = {"shutdown_timeout": GRACE_S, "signals_to_handle": SIGNALS}  # of newer versions of torch
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=chosen.devices, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0", local_addr="127.0.0.1", max_restarts=chosen.restarts, monitor_interval=0.1,
@@ -115,9 +116,6 @@ def start(needed: Needed, arguments: Sequence[str]) -> int:
         codes = {number: failure.exitcode for number, failure in ended.failures.items()}
         return _exit_code(codes, needed.folder)
     return 0
-
-
-PARENT = "FER_STARTED_BY"  # variable of the ranks: number of the process that started them
 
 
 def _refuse_missing(devices: int, *, on_gpu: bool) -> None:
@@ -194,7 +192,7 @@ def _agreed(arguments: Sequence[str]) -> list[str]:
     return given if rank.first else [*given, *OF_OTHERS]
 
 
-def _on_rank_0(arguments: Sequence[str], store: "TCPStore") -> list[str]:
+def _on_rank_0(arguments: Sequence[str], store: "Store") -> list[str]:
     rank = ranks.current()
     resumed = next((text for text in arguments if text.startswith("resume=") and text != "resume=null"), None)
     if resumed is not None:
@@ -207,13 +205,13 @@ def _on_rank_0(arguments: Sequence[str], store: "TCPStore") -> list[str]:
     return with_run_folder(arguments, folder)
 
 
-_stores: list["TCPStore"] = []
+_stores: list["Store"] = []
 
 
-def _store() -> "TCPStore":
+def _store() -> "Store":
     """Return the store in which the ranks meet: torchrun's, which outlives restarts, or one of rank 0."""
     if not _stores:
-        from torch.distributed import TCPStore
+        from torch._C._distributed_c10d import TCPStore
 
         rank = ranks.current()
         of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
@@ -253,7 +251,9 @@ def joined(settings: TrainSettings, folder: Path) -> Iterator[None]:
     if on_gpu:
         _refuse_missing(rank.local + 1, on_gpu=True)
         torch.cuda.set_device(rank.local)
-    store = dist.PrefixStore(f"fer/{rank.restarts}", _store())
+    from torch._C._distributed_c10d import PrefixStore
+
+    store = PrefixStore(f"fer/{rank.restarts}", _store())
     dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=rank.number, world_size=rank.count)
     with _others_alive(folder):
         yield
@@ -268,10 +268,7 @@ def _others_alive(folder: Path) -> Iterator[None]:
     except RuntimeError as error:
         if not _is_of_connection(error):
             raise
-        raise FerError(
-            f"another process of this run has ended ({str(error).splitlines()[0][-120:]}); go on with: "
-            f"{resume_line(folder, folder)}"
-        ) from error
+        raise FerError(f"another process of this run has ended; go on with: {resume_line(folder, folder)}") from error
 
 
 def _is_of_connection(error: RuntimeError) -> bool:
@@ -283,7 +280,7 @@ def strategy(settings: TrainSettings) -> dict[str, Any]:
     """Return the options of Lightning's trainer for the run's processes; none for one process."""
     if not ranks.current().several:
         return {}
-    from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+    from lightning_fabric.plugins.environments import TorchElasticEnvironment
     from pytorch_lightning.strategies import DDPStrategy
 
     on_gpu = machine.uses_gpu(settings.trainer)
