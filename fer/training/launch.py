@@ -133,8 +133,12 @@ def with_run_folder(arguments: Sequence[str], folder: Path) -> list[str]:
     """Return the command line of a rank: with the run's folder, unless it is resumed and has one."""
     if any(text.startswith("resume=") and text != "resume=null" for text in arguments):
         return list(arguments)
-    rest = [text for text in arguments if not text.startswith("hydra.run.dir=")]
+    rest = [text for text in arguments if not _is_folder(text)]
     return [*rest, f"hydra.run.dir={quoted(str(folder.absolute()))}"]
+
+
+def _is_folder(override: str) -> bool:
+    return override.startswith("hydra.run.dir=")
 
 
 def _exit_code(codes: dict[int, int], folder: Path) -> int:
@@ -201,7 +205,7 @@ def _on_rank_0(arguments: Sequence[str], store: "Store") -> list[str]:
     folder = Path(store.get(FOLDER).decode()) if earlier else composed_folder(arguments).absolute()
     store.set(FOLDER, str(folder))
     if rank.restarts and any((folder / name).exists() for name in CHECKPOINTS):
-        return [f"resume={quoted(str(folder))}", *named_again(arguments)]
+        return [f"resume={quoted(str(folder))}", *(text for text in named_again(arguments) if not _is_folder(text))]
     return with_run_folder(arguments, folder)
 
 
