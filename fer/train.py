@@ -8,9 +8,11 @@ evaluation never use them in place of other data.
 """
 
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,8 +32,11 @@ from fer.config.schema import build
 from fer.config.settings import Origin, SweepSettings, TrainSettings
 from fer.runs.run_folder import with_latest
 from fer.sweeps import sweep
+from fer.sweeps.jobs import end_with_parent
+from fer.system import ranks
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import shown
+from fer.training import launch
 from fer.training.resume import _data, _value, resuming
 from fer.training.session import working_in
 
@@ -68,12 +73,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not _shows(arguments):
         arguments = with_latest(arguments)
-    if _several(arguments) and not _shows(arguments):
+    if _shows(arguments):
+        hydra.run(task, resuming(arguments) if _value(arguments, "resume") else arguments, settings_of)
+        return 0
+    if _several(arguments):
+        _refuse_ranks()
         return sweep.run(arguments)
-    arguments = resuming(arguments) if _value(arguments, "resume") else arguments
-    within = partial(working_in, resumed=bool(_value(arguments, "resume")))
-    hydra.run(task, arguments, settings_of, within)
+    if launch.PARENT in os.environ:
+        end_with_parent()
+    with launch.as_rank(arguments) as given:
+        try:
+            train(given)
+        except launch.Needed as needed:
+            return launch.start(needed, arguments)
     return 0
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Run one training in this process.
+
+    Raises:
+        Needed: several processes are to share it.
+    """
+    resumed = bool(_value(arguments, "resume"))
+    arguments = resuming(list(arguments)) if resumed else arguments
+    checked: list[TrainSettings] = []
+
+    def check(config: DictConfig) -> None:
+        checked.append(settings_of(config))
+        launch.check_ranks(checked[0])
+
+    def within(folder: Path) -> AbstractContextManager[None]:
+        if checked and checked[0].trainer.ranks > 1 and not ranks.current().several:
+            raise launch.Needed(checked[0], folder)
+        return working_in(folder, resumed=resumed)
+
+    hydra.run(task, arguments, check, within)
+
+
+def _refuse_ranks() -> None:
+    """Raise if several processes were started for a sweep, each of which would run all of it."""
+    if ranks.current().several:
+        raise FerError("-m: a sweep starts the processes of its runs itself; start it without torchrun or srun")
 
 
 def task(config: DictConfig) -> None:
@@ -134,6 +175,8 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
         show_again(settings, folder, origin)
         return
     results = fit(settings, folder, origin)
+    if results is None:  # rank 0 prints them
+        return
     print_results(settings, path, test="test" in results.dataset.counts)
 
 

@@ -108,7 +108,8 @@ def run(request: "Request", line: str) -> int:
 
     environment = jobs.environment(request.config["data"]["path"])
     settings, folder = request.settings, _made(request)
-    trial_slots = slots(settings.jobs, settings.trials, {request.config["trainer"]["accelerator"]})
+    trainer = request.config["trainer"]
+    trial_slots = slots(settings.jobs, settings.trials, {trainer["accelerator"]}, trainer["devices"])
     with open(folder / "tune.log", "ab") as lock, logged(folder / "tune.log"):
         _hold(lock, folder)
         before = request.before

@@ -207,6 +207,19 @@ def composed_sweep(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:
         raise FerError(explain(error, overrides)) from error
 
 
+def composed_folder(overrides: Sequence[str]) -> Path:
+    """Return the folder of a run with these overrides.
+
+    Raises:
+        FerError: an override is faulty.
+    """
+    try:
+        with initialize_config_dir(version_base=VERSION_BASE, config_dir=str(conf_folder())):
+            return Path(compose("config", list(overrides), return_hydra_config=True).hydra.run.dir)
+    except FAULTS as error:
+        raise FerError(explain(error, overrides)) from error
+
+
 def alternatives(overrides: Sequence[str]) -> dict[str, list[str]]:
     """Return key -> overrides of one value each; a swept key has several.
 

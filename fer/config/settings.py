@@ -183,6 +183,12 @@ class TrainerSettings:
         halve_batch_on_oom: where memory runs out before the first checkpoint, begin again with half of
             ``data.batch_size``, as often as it takes.
         profile: record where the time of steps 6 to 15 goes, by ``torch.profiler``.
+        devices: devices of each computer: GPUs, or processes on its CPU. they share each batch.
+        nodes: computers; with several, torchrun or srun starts the processes.
+        sync_batchnorm: batch normalisation over the whole batch of all devices; off, each uses its part alone.
+        lr_scaling: factor on ``optimizer.lr`` for batches other than 128 faces: "linear" is batch / 128, "sqrt" its
+            square root, "none" keeps the rate. The number of devices changes neither batch nor rate.
+        restarts: how often all processes begin again from the checkpoint after one was killed.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -201,6 +207,16 @@ class TrainerSettings:
     bar: bool = True
     halve_batch_on_oom: bool = False
     profile: bool = False
+    devices: Positive = 1
+    nodes: Positive = 1
+    sync_batchnorm: bool = True
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    restarts: Count = 0
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes that share the run."""
+        return self.devices * self.nodes
 
 
 @dataclass(frozen=True)
@@ -425,6 +441,42 @@ class TrainSettings:
             raise FerError(f"resume={self.resume}: lr_finder=true trains nothing that could be resumed; leave one out")
         if self.lr_finder and self.trainer.profile:
             raise FerError("trainer.profile=true: lr_finder=true ends without a training to measure; leave one out")
+        self._refuse_ranks()
+
+    @property
+    def lr_factor(self) -> float:
+        """Factor on ``optimizer.lr`` by ``trainer.lr_scaling``."""
+        power = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}[self.trainer.lr_scaling]
+        return (self.data.faces_a_step / BATCH_SIZE) ** power if power else 1.0
+
+    def _refuse_ranks(self) -> None:
+        """Refuse what one device alone can do."""
+        if self.trainer.lr_scaling != "none" and self.data.batch_size == "auto":
+            raise FerError(
+                f"trainer.lr_scaling={self.trainer.lr_scaling}: needs a number of faces; set data.batch_size"
+            )
+        count = self.trainer.ranks
+        if count == 1:
+            return
+        given = f"trainer.devices={self.trainer.devices}" + (
+            f" trainer.nodes={self.trainer.nodes}" if self.trainer.nodes > 1 else ""
+        )
+        alone = {
+            "data.batch_size=auto": self.data.batch_size == "auto",
+            "lr_finder=true": self.lr_finder,
+            "budget.hours": self.budget.hours is not None,
+            "trainer.compile=true": self.trainer.compile,
+            "trainer.profile=true": self.trainer.profile,
+            "trainer.halve_batch_on_oom=true": self.trainer.halve_batch_on_oom,
+            "trainer.overfit_batches": self.trainer.overfit_batches > 0,
+        }
+        if refused := [key for key, is_set in alone.items() if is_set]:
+            raise FerError(f"{given}: {refused[0]} works on one device only; leave it out, or set trainer.devices=1")
+        if self.data.batch_size != "auto" and self.data.batch_size < 2 * count:
+            raise FerError(
+                f"{given}: data.batch_size={self.data.batch_size} is the batch of all devices together; expected at "
+                f"least {2 * count}, two faces each"
+            )
 
     def _refuse_stages(self) -> None:
         if not self.stages:

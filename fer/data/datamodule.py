@@ -30,6 +30,7 @@ from fer.data.faces import UNKNOWN, Faces, counts
 from fer.data.feature_cache import Compute, FeatureStore
 from fer.data.labels import SPLITS
 from fer.data.load import read_faces
+from fer.data.noise import Part, parted, shared
 from fer.data.samplers import (
     EpochBalance,
     EpochBatches,
@@ -44,6 +45,8 @@ from fer.data.transforms.crop import middle
 from fer.data.transforms.mixup import Mixing, one_hot
 from fer.data.transforms.resize import reduced, stage_size
 from fer.metrics.results import DatasetRecord, Excluded, MissingClasses
+from fer.system import ranks
+from fer.system.ranks import Rank
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ class FERDataModule(pl.LightningDataModule):
         mixing: mixes the faces of a training batch, and their labels.
         views: number of augmented copies of each training face in its batch, one whole set after the other.
         even: whether an incomplete last training batch is left out: a compiled network would be compiled again for it.
+        rank: this process among those that share the batches; None is ``fer.system.ranks.current()``.
     """
 
     def __init__(
@@ -84,8 +88,10 @@ class FERDataModule(pl.LightningDataModule):
         views: int = 1,
         *,
         even: bool = False,
+        rank: Rank | None = None,
     ) -> None:
         super().__init__()
+        self.rank = ranks.current() if rank is None else rank
         self.data, self.augment, self.seed, self.stages = data, augment, seed, stages
         self.mixing, self.views, self.even = mixing or Mixing(), views, even
         self.datasets: dict[str, FaceDataset] = {}
@@ -223,25 +229,38 @@ class FERDataModule(pl.LightningDataModule):
 
     def _loader(self, dataset: FaceDataset, sampler: EpochShuffle | None = None) -> ResumableLoader:
         size = self.data.faces_a_step
-        drop = sampler is not None and drops_last(len(dataset), size, even=self.even)
-        batches = EpochBatches(dataset, size, sampler, drop_last=drop)
+        drop = sampler is not None and drops_last(len(dataset), size, even=self.even, ranks=self.rank.count)
+        # mixing needs the whole batch: partners may be faces of other ranks
+        whole = sampler is not None and self._mixes_whole
+        batches = EpochBatches(dataset, size, sampler, drop_last=drop, rank=Rank() if whole else self.rank)
         return ResumableLoader(dataset, batch_sampler=batches, collate_fn=as_batch)  # type: ignore[arg-type]
+
+    @property
+    def _mixes_whole(self) -> bool:
+        """Whether each rank mixes the whole batch, and takes its part afterwards."""
+        return self.rank.several and bool(self.mixing)
+
+    def _part_of(self, batch: Batch) -> Part:
+        faces = len(batch.targets) // self.views
+        return Part(*parted(faces, self.rank.number, self.rank.count), faces, self.rank.count, self.views)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Convert to float on the device; in training also seed the noise, augment, resize and mix.
 
         The seed serves the augmentation and the dropout of the following step. Lightning runs this hook outside
         autocast: under bf16, sampling grids would be wrong by a tenth of a pixel. Faces with cached features stay
-        bytes, since the network does not use their pixels.
+        bytes, since the network does not use their pixels. Ranks draw the noise of the whole batch, see ``noise``.
         """
         images = batch.images if batch.features is not None else to_unit(batch.images)
         trainer = self.trainer
         if trainer is not None and trainer.training and self.views > 1:
             images, batch = images.repeat(self.views, 1, 1, 1), repeated(batch, self.views)
+            batch = batch._replace(part=batch.part and batch.part._replace(views=self.views))
         if trainer is not None and trainer.training:
             seed_noise(images.device, noise_seed(self.seed, trainer.current_epoch, batch.key))
             if batch.features is None and self.augment is not None:
-                images = self.augment(images)
+                with shared(batch.part):
+                    images = self.augment(images)
         if trainer is not None and not trainer.training:
             images = middle(images, self.data.crop)
         if trainer is not None and self.stages and trainer.state.fn == TrainerFn.FITTING:
@@ -250,7 +269,8 @@ class FERDataModule(pl.LightningDataModule):
             soft = batch.soft if self.mixing.soft else None
             shares = one_hot(batch.targets, len(self.faces.classes)) if soft is None else soft
             images, shares = self.mixing(images, shares)
-            return batch._replace(images=images, soft=shares, mixed=True)
+            batch = batch._replace(images=images, soft=shares, mixed=True)
+            return batch.of_part(self._part_of(batch)) if self._mixes_whole else batch
         return batch._replace(images=images)
 
     def _reduced(self, images: Tensor, size: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fer.data.feature_cache import Features
+from fer.data.noise import Part
 
 
 class Batch(NamedTuple):
@@ -29,6 +30,7 @@ class Batch(NamedTuple):
         features: (B, ...) float32 outputs of the network's frozen layers, if they are cached.
         soft: (B, C) float32 soft targets, if the labels are soft or faces are mixed.
         mixed: whether each face is a mix of two, with ``soft`` as its label; ``targets`` holds the first one's class.
+        part: the part of the batch that these faces are, if ranks share it; the key is that of the whole batch.
     """
 
     images: Tensor
@@ -37,6 +39,15 @@ class Batch(NamedTuple):
     features: Tensor | None = None
     soft: Tensor | None = None
     mixed: bool = False
+    part: Part | None = None
+
+    def of_part(self, part: Part) -> "Batch":
+        """Return the part's faces of a whole batch."""
+        soft = None if self.soft is None else part.rows(self.soft)
+        features = None if self.features is None else part.rows(self.features)
+        return self._replace(
+            images=part.rows(self.images), targets=part.rows(self.targets), features=features, soft=soft, part=part
+        )
 
 
 @dataclass(frozen=True)
@@ -46,16 +57,25 @@ class Indices:
     Args:
         host: (B,) int64, on the CPU.
         device: the same, on the device of the faces.
+        whole: indices of the whole batch on the CPU, if ranks share it.
+        part: the part of the whole batch that these faces are.
     """
 
     host: Tensor
     device: Tensor
+    whole: Tensor | None = None
+    part: Part | None = None
 
     def __len__(self) -> int:
         return len(self.host)
 
     def __getitem__(self, part: slice) -> "Indices":
         return Indices(self.host[part], self.device[part])
+
+    def of_part(self, part: Part) -> "Indices":
+        """Return the part's indices of a whole batch."""
+        within = slice(part.start, part.stop)
+        return Indices(self.host[within], self.device[within], self.host, part)
 
 
 class FaceDataset(Dataset[Batch]):
@@ -99,7 +119,9 @@ class FaceDataset(Dataset[Batch]):
         copied = indices if isinstance(indices, Indices) else self.on_device(torch.tensor(indices))
         index, host = copied.device, copied.host
         features = None if self.features is None else self.features.take(host.tolist())
-        return Batch(images[index], targets[index], self.key(host), features, None if soft is None else soft[index])
+        key = self.key(host if copied.whole is None else copied.whole)
+        chosen = None if soft is None else soft[index]
+        return Batch(images[index], targets[index], key, features, chosen, part=copied.part)
 
     def on_device(self, indices: Tensor) -> Indices:
         """Return indices (N,) of this split with a copy on the device of its faces."""

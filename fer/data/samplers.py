@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from fer.data.dataset import Batch, FaceDataset, Indices
+from fer.data.noise import Part, parted
+from fer.system.ranks import Rank
 
 
 class EpochShuffle(Sampler[int]):
@@ -115,34 +117,50 @@ def seed_noise(device: torch.device, seed: int) -> None:
 class EpochBatches(Sampler[Indices]):
     """Batches of an epoch's indices; the indices are copied once to the device of the faces and sliced there.
 
+    Ranks share each batch: every rank has its part, in the order of the ranks, and no face is repeated. A part of a
+    small last batch of val may be empty; it is passed over.
+
     Args:
         dataset: the split.
         size: faces in each batch.
         sampler: the order of the faces; None keeps the order of the split.
         drop_last: whether an incomplete last batch is left out.
+        rank: this process; the default has every batch to itself.
     """
 
     def __init__(
-        self, dataset: FaceDataset, size: int, sampler: EpochShuffle | None = None, *, drop_last: bool = False
+        self,
+        dataset: FaceDataset,
+        size: int,
+        sampler: EpochShuffle | None = None,
+        *,
+        drop_last: bool = False,
+        rank: Rank = Rank(),  # noqa: B008  # frozen
     ) -> None:
-        self.dataset, self.size, self.drop_last = dataset, size, drop_last
+        self.dataset, self.size, self.drop_last, self.rank = dataset, size, drop_last, rank
         self.sampler = sampler  # Lightning calls ``set_epoch`` of an attribute of this name
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.dataset), self.size)
-        return whole + (rest > 0 and not self.drop_last)
+        start, stop = parted(rest, self.rank.number, self.rank.count)
+        return whole + (stop > start and not self.drop_last)
 
     def __iter__(self) -> Iterator[Indices]:
         order = torch.arange(len(self.dataset)) if self.sampler is None else self.sampler.indices()
         indices = self.dataset.on_device(order)
         for batch in range(len(self)):
-            yield indices[batch * self.size : (batch + 1) * self.size]
+            drawn = indices[batch * self.size : (batch + 1) * self.size]
+            yield drawn.of_part(self._part(len(drawn))) if self.rank.several else drawn
+
+    def _part(self, faces: int) -> Part:
+        start, stop = parted(faces, self.rank.number, self.rank.count)
+        return Part(start, stop, faces, self.rank.count)
 
 
-def drops_last(faces: int, size: int, *, even: bool) -> bool:
+def drops_last(faces: int, size: int, *, even: bool, ranks: int = 1) -> bool:
     """Return whether the last batch of a training epoch is left out.
 
-    A batch of one face is: batch normalisation cannot train on it. With ``even`` every incomplete last batch is, unless
-    it is the only one.
+    A batch with one face for a rank is: batch normalisation cannot train on it. With ``even`` every incomplete last
+    batch is, unless it is the only one.
     """
-    return faces % size == 1 or (even and faces > size)
+    return 0 < faces % size < 2 * ranks or (even and faces > size)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from fer.system import ranks
+
 
 class Scores(Metric):
     """Mean loss, accuracy, macro-F1, balanced accuracy and recall per class, over all batches since the last reset.
@@ -21,7 +23,7 @@ class Scores(Metric):
     loss_sum: Tensor
 
     def __init__(self, classes: int) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)  # the live line reads the metrics of its own rank
         self.classes = classes
         self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("loss_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -30,6 +32,10 @@ class Scores(Metric):
         """Add a batch: logits (B, C), targets (B,), and its mean loss, a scalar."""
         self.confusion += confusion_of(logits, targets)
         self.loss_sum += loss.double() * len(targets)
+
+    def add_ranks(self) -> None:
+        """Add the faces of the other ranks; every rank calls this, before ``compute`` and ``reset``."""
+        ranks.summed(self.confusion, self.loss_sum)
 
     def compute(self) -> dict[str, Tensor]:
         """Return name -> scalar, "precision", "recall" and "f1" (C,), and "confusion" (C, C)."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fer.config.errors import FerError
+from fer.data.noise import in_whole
 
 
 class Residual(nn.Module):
@@ -55,11 +56,16 @@ class Dropout(nn.Dropout):
             return super().forward(inputs)
         if torch.compiler.is_compiling():
             return super().forward(inputs)
-        count = inputs.numel()
-        drawn = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)[:count]
-        mask = torch.empty_like(inputs)  # dense, for any order of dimensions
-        mask.as_strided((count,), (1,)).copy_(drawn).ge_(dropped).mul_(256 / (256 - dropped))
-        return inputs * mask
+        return inputs * in_whole(inputs, lambda whole: _mask(whole, dropped))
+
+
+def _mask(inputs: Tensor, dropped: int) -> Tensor:
+    """Return a tensor like ``inputs`` that drops ``dropped`` of 256 values and scales the others up."""
+    count = inputs.numel()
+    drawn = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)[:count]
+    mask = torch.empty_like(inputs)  # dense, for any order of dimensions
+    mask.as_strided((count,), (1,)).copy_(drawn).ge_(dropped).mul_(256 / (256 - dropped))
+    return mask
 
 
 def conv_norm(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> list[nn.Module]:

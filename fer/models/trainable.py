@@ -17,6 +17,7 @@ from torch.optim import lr_scheduler
 
 from fer.config.settings import Section, mode
 from fer.data.dataset import Batch
+from fer.data.noise import shared
 from fer.metrics.running import Scores
 from fer.models.base import EmotionClassifier
 from fer.models.provenance import Dataset, Provenance
@@ -24,6 +25,7 @@ from fer.optim.losses import LOSSES, disagreement
 from fer.optim.optimizers import OPTIMIZERS
 from fer.optim.sam import sharpness_aware
 from fer.optim.schedulers import SCHEDULES, Plateau
+from fer.system import ranks
 
 LOGGED = ("loss", "accuracy", "macro_f1", "balanced_accuracy")  # each as <name>/train and <name>/val, once an epoch
 
@@ -164,15 +166,16 @@ class Trainable(EmotionClassifier, pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, a scalar; metrics stay on the device until the epoch's end."""
-        logits = self.logits(batch)
-        loss = self._loss_of(logits, batch)
+        with shared(batch.part):
+            logits = self.logits(batch)
+            loss = self._loss_of(logits, batch)
         if self.teachers is not None:
             loss = self.teachers.blended(loss, logits, batch.images)
         if self.consistency:
             loss = loss + self.consistency * disagreement(logits, self.views)
         if not self.climbing:
             self.train_scores.update(logits.detach(), batch.targets, loss.detach())
-        return loss
+        return loss if batch.part is None else loss * batch.part.weight  # gradients are averaged over the ranks
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
@@ -214,6 +217,7 @@ class Trainable(EmotionClassifier, pl.LightningModule):
 
     def _log_scores(self, scores: Scores, split: str) -> None:
         """Log metrics for callbacks that monitor or print them; the callback ``Dashboard`` writes TensorBoard's."""
+        scores.add_ranks()
         self.latest[split] = values = scores.compute()
         for name in LOGGED:
             self.log(f"{name}/{split}", values[name], logger=False)
@@ -222,9 +226,9 @@ class Trainable(EmotionClassifier, pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the entry that rebuilds the network, and the train metrics of an unfinished epoch."""
         checkpoint["fer"] = {"format": 1, "architecture": self.architecture, **self.provenance.recorded()}
-        checkpoint["train_scores"] = {
-            name: getattr(self.train_scores, name).cpu() for name in ("confusion", "loss_sum")
-        }
+        scores = {name: getattr(self.train_scores, name).clone() for name in ("confusion", "loss_sum")}
+        ranks.summed(*scores.values())
+        checkpoint["train_scores"] = {name: value.cpu() for name, value in scores.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the origin of the weights, the chosen batch size and plan, and metrics of an unfinished epoch."""
@@ -233,8 +237,9 @@ class Trainable(EmotionClassifier, pl.LightningModule):
             self.provenance, pretrained=recorded.pretrained, ancestors=recorded.ancestors,
             batch_size=recorded.batch_size, plan=recorded.plan,
         )  # fmt: skip
-        for name, value in checkpoint.get("train_scores", {}).items():
-            setattr(self.train_scores, name, value.to(self.device))
+        for name, value in checkpoint.get("train_scores", {}).items():  # of all ranks: rank 0 goes on from their sum
+            restored = value if ranks.current().first else torch.zeros_like(value)
+            setattr(self.train_scores, name, restored.to(self.device))
 
 
 @cache

@@ -19,8 +19,10 @@ DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss=
 # keys and sections that do not change what a run computes; no part of its identity
 BESIDES = (
     "resume", "sweep", "logger", "checkpoint", "data.cache", "trainer.bar", "trainer.halve_batch_on_oom",
-    "trainer.profile", "trainer.threads",
+    "trainer.profile", "trainer.threads", "trainer.devices", "trainer.nodes", "trainer.restarts",
 )  # fmt: skip
+# younger keys: at their defaults no part of the identity, so that those of earlier runs hold
+YOUNGER = ("trainer.sync_batchnorm", "trainer.lr_scaling")
 LATEST = "latest"  # on a command line: the newest folder of its kind
 OUTPUTS = Path("outputs")  # in the current folder; "latest" searches it
 
@@ -124,10 +126,12 @@ def computed_settings(config: Config) -> dict[str, Any]:
     Args:
         config: a run's configuration, as plain values.
     """
-    return {key: value for key, value in leaves(config) if not _besides(key)}
+    return {key: value for key, value in leaves(config) if not _besides(key, value)}
 
 
-def _besides(key: str) -> bool:
+def _besides(key: str, value: Any) -> bool:
+    if key in YOUNGER and value == DEFAULTS[key]:
+        return True
     return any(key == name or key.startswith(f"{name}.") for name in BESIDES)
 
 

@@ -115,6 +115,7 @@ class Plan:
     Args:
         jobs: jobs in order; finished ones have an exit code.
         accelerators: values of ``trainer.accelerator`` among the jobs.
+        devices: largest ``trainer.devices`` among the jobs.
         doubles: number of jobs on the command line that compute the same as another one.
         again: (old folder, job) of jobs that start anew, since they left no checkpoint.
         unasked: number of finished jobs in the folder that the command line does not name.
@@ -123,6 +124,7 @@ class Plan:
 
     jobs: list[Job] = field(default_factory=list)
     accelerators: set[str] = field(default_factory=set)
+    devices: int = 1
     doubles: int = 0
     again: list[tuple[Path, Job]] = field(default_factory=list)
     unasked: int = 0
@@ -268,6 +270,7 @@ def planned(asked: Asked) -> Plan:
             plan.doubles += 1
             continue
         plan.accelerators.add(config["trainer"]["accelerator"])
+        plan.devices = max(plan.devices, config["trainer"]["devices"])
         by_identity[name] = job = _job(overrides, config, name, asked, earlier.get(name), numbers)
         if name in earlier and earlier[name].folder != job.folder:
             plan.again.append((earlier[name].folder, job))

@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     plan = planned(asked)
     waiting = deque(job for job in plan.jobs if job.code is None and not job.reason)
     # for all jobs, not for the remaining ones: the bits depend on the number of threads
-    job_slots = slots(asked.settings.jobs, len(plan.jobs), plan.accelerators)
+    job_slots = slots(asked.settings.jobs, len(plan.jobs), plan.accelerators, plan.devices)
     board = status.Scoreboard(plan.jobs, waiting, len(job_slots.environments))
     asked.folder.mkdir(parents=True, exist_ok=True)
     file = asked.folder / "sweep.log"

@@ -32,33 +32,36 @@ class Slots:
     description: str
 
 
-def slots(number: Literal["auto"] | int, jobs: int, accelerators: Collection[str]) -> Slots:
+def slots(number: Literal["auto"] | int, jobs: int, accelerators: Collection[str], devices: int = 1) -> Slots:
     """Return the slots for a number of jobs.
 
     Args:
         number: slots; "auto" is one for each GPU, or for each usable core as far as memory goes.
         jobs: number of jobs, the largest number of slots.
         accelerators: values of ``trainer.accelerator`` among the jobs.
+        devices: largest ``trainer.devices`` among the jobs: processes of a job, each on a GPU or a core.
     """
     gpus = [] if set(accelerators) == {"cpu"} else visible_gpus()
-    return _on_gpus(number, jobs, gpus) if gpus else _on_cores(number, jobs)
+    return _on_gpus(number, jobs, gpus, devices) if gpus else _on_cores(number, jobs, devices)
 
 
-def _on_gpus(number: Literal["auto"] | int, jobs: int, gpus: Sequence[str]) -> Slots:
-    count = max(1, min(jobs, len(gpus) if number == "auto" else number))
+def _on_gpus(number: Literal["auto"] | int, jobs: int, gpus: Sequence[str], devices: int) -> Slots:
+    count = max(1, min(jobs, len(gpus) // devices if number == "auto" else number))
     description = f"{_side_by_side(count)} on {len(gpus)} GPU{'' if len(gpus) == 1 else 's'}"
-    limits, threads = _shared_cores(count, usable_cores())
-    environments = [{"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)], **limits} for index in range(count)]
+    limits, threads = _shared_cores(count * devices, usable_cores())
+    taken = [[gpus[(index * devices + each) % len(gpus)] for each in range(devices)] for index in range(count)]
+    environments = [{"CUDA_VISIBLE_DEVICES": ",".join(dict.fromkeys(own)), **limits} for own in taken]
     return Slots(environments, description + threads)
 
 
-def _on_cores(number: Literal["auto"] | int, jobs: int) -> Slots:
+def _on_cores(number: Literal["auto"] | int, jobs: int, devices: int) -> Slots:
     cores, memory = usable_cores(), free_memory_gb()
     room = cores if memory is None else max(1, min(cores, int(memory / MEMORY_GB)))
+    room = max(1, room // devices)
     count = max(1, min(jobs, room if number == "auto" else number))
-    short = f", {memory:.1f} GB of memory free" if number == "auto" and room < cores and room <= jobs else ""
+    short = f", {memory:.1f} GB of memory free" if number == "auto" and room < cores // devices and room <= jobs else ""
     description = f"{_side_by_side(count)} on {cores} core{'' if cores == 1 else 's'}{short}"
-    limits, threads = _shared_cores(count, cores)
+    limits, threads = _shared_cores(count * devices, cores)
     return Slots([limits] * count, description + threads)
 
 

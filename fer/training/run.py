@@ -39,14 +39,15 @@ from fer.models import EmotionClassifier, checkpoints
 from fer.reports.summary import class_table, score_table
 from fer.runs import predictions, status
 from fer.runs.predictions import Scored
+from fer.runs.status import Phase
 from fer.runs.stored import resume_line
-from fer.system import machine
+from fer.system import machine, ranks
 from fer.system.files import read_history, why
 from fer.system.records import read
 from fer.system.signals import raise_dropped
 from fer.system.terminal import shown
 from fer.system.text import clock
-from fer.training import device, profiler, time_budget, trainers
+from fer.training import device, launch, profiler, time_budget, trainers
 from fer.training.callbacks import checkpointing
 from fer.training.callbacks.checkpointing import Saver, WithinEpochs
 from fer.training.callbacks.early_stopping import Patience
@@ -54,6 +55,7 @@ from fer.training.callbacks.ema import Averaging
 from fer.training.callbacks.guards import FiniteLoss, Signals
 from fer.training.callbacks.history import History, Stopwatch
 from fer.training.callbacks.progress import Progress
+from fer.training.callbacks.statistics import OneStatistics
 from fer.training.callbacks.tensorboard import Dashboard, hyperparameters
 from fer.training.session import CHECKPOINTS, ran_out_of_memory, requested
 from fer.training.setup import check_names, keep_features, prepared, resume_from
@@ -65,11 +67,17 @@ SMALLEST_HALVED = 4  # faces of a batch; batch normalisation needs two
 SAMPLES, VARIANTS = 6, 9  # faces of the report's sheet of augmentation, and augmented versions of each
 
 
-def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
+def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results | None:
     """Train and score a run as ``attempt`` does; with ``trainer.halve_batch_on_oom`` again until a batch fits.
 
-    A new attempt begins with the first epoch, so that its result is that of a run with the smaller batch.
+    A new attempt begins with the first epoch, so that its result is that of a run with the smaller batch. Of several
+    ranks, rank 0 alone scores; None is returned to the others.
     """
+    with launch.joined(settings, folder):
+        return _attempts(settings, folder, origin)
+
+
+def _attempts(settings: TrainSettings, folder: Path, origin: Origin) -> Results | None:
     while True:
         try:
             return attempt(settings, folder, origin)
@@ -146,8 +154,10 @@ def _restored(checkpoint: Path | None, signals: Signals) -> Iterator[None]:
         ) from error
 
 
-def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
+def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | None:
     """Train, or go on with, the run in ``folder``; score its best epoch on val; return what ``metrics.json`` holds.
+
+    Ranks other than 0 return None after the training.
 
     Args:
         settings: settings of the run, ``data.path`` resolved.
@@ -160,7 +170,8 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
     """
     settings, data, model = prepared(settings, origin.stand_in)
     checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
-    keep_features(settings, data, model)
+    with ranks.one_first():
+        keep_features(settings, data, model)
     if settings.budget.hours is not None:
         recorded = model.provenance.plan
         plan = read(EpochPlan, recorded) if recorded else time_budget.planned(settings, data, model, folder)
@@ -172,7 +183,10 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
     signals = Signals(folder, finite, saver)
     graphs = device.compiled(model, settings, data)
     device.announce_compiling(settings, data)
-    averaging = [Averaging(settings.ema)] if settings.ema else []  # first, so that a signal's checkpoint has the step
+    # first, so that a signal's checkpoint has the step
+    averaging: list[Callback] = [Averaging(settings.ema)] if settings.ema else []
+    if ranks.current().several and not settings.trainer.sync_batchnorm:
+        averaging = [*averaging, OneStatistics()]
     callbacks = [*graphs, *averaging, finite, signals, watch, *_callbacks(settings, folder, saver, watch, origin)]
     if settings.checkpoint.minutes is not None:
         callbacks.append(WithinEpochs(settings.checkpoint.minutes, saver, finite.check))
@@ -185,7 +199,7 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
         settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s",
         f"{len(data.datasets['train']):,}", _device(settings.trainer),
     )  # fmt: skip
-    status.enter(folder, "training")
+    _enter(folder, "training")
     with (
         _memory(settings, folder),
         _restored(checkpoint, signals),
@@ -193,12 +207,19 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results:
         device.compiling(settings),
     ):
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if not ranks.current().first:
+        return None
     signals.stop()
-    status.enter(folder, "scoring")
+    _enter(folder, "scoring")
     results, scored = finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=origin.command)
     raise_dropped()
     show(settings, folder, data, results, scored, origin.changes)
     return results
+
+
+def _enter(folder: Path, phase: Phase) -> None:
+    if ranks.current().first:
+        status.enter(folder, phase)
 
 
 def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
@@ -223,7 +244,7 @@ def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopw
         Progress(saver, watch, stages=settings.stages, live=settings.trainer.bar),
         *(
             [Dashboard(hyperparameters(settings, origin), saver, watch, resumed=bool(settings.resume))]
-            if settings.logger.tensorboard
+            if settings.logger.tensorboard and ranks.current().first
             else []
         ),
         saver,
@@ -381,9 +402,11 @@ def _device(settings: TrainerSettings) -> str:
     """Return device, threads and precision in words."""
     half = machine.chosen_precision(settings) == "bf16"
     bits = "bf16" if half else "32 bits"
+    count = ranks.current().count
+    together = f"{count} processes, each " if count > 1 else ""
     if machine.uses_gpu(settings):
-        return f"on {torch.cuda.get_device_name()}, {bits}"
+        return f"{together}on {torch.cuda.get_device_name()}, {bits}"
     threads, slow = torch.get_num_threads(), half and machine.multiplies_bf16() is False
-    return f"on the CPU with {threads} thread{'' if threads == 1 else 's'}, {bits}" + (
+    return f"{together}on the CPU with {threads} thread{'' if threads == 1 else 's'}, {bits}" + (
         " (this processor has no bf16 instructions: trainer.precision=32 is faster here)" if slow else ""
     )

@@ -22,7 +22,7 @@ from fer.config.errors import FerError, Interrupted, NotFinite, OutOfMemory
 from fer.runs import status
 from fer.runs.status import State, Status
 from fer.runs.stored import resume_line
-from fer.system import signals
+from fer.system import ranks, signals
 from fer.system.files import remove_parts
 from fer.system.locks import hold
 from fer.system.terminal import shown
@@ -48,7 +48,10 @@ def working_in(folder: Path, *, resumed: bool) -> Iterator[None]:
         FerError: another process works in the folder, or it holds another run, or the run ended before its end.
         Interrupted: a signal arrived outside the training.
     """
-    _refuse_ranks()
+    if not ranks.current().first:
+        with _exits_caught(), signals.handled(lambda number, frame: _interrupt(folder, number)), signals.kept():
+            yield  # rank 0 alone locks the folder and writes into it
+        return
     made = _made(folder)
     with ExitStack() as stack:
         lock = stack.enter_context(_locked(folder))
@@ -71,16 +74,6 @@ def working_in(folder: Path, *, resumed: bool) -> Iterator[None]:
                 raise
             raise raised from error
         _finish(folder, before, lock)
-
-
-def _refuse_ranks() -> None:
-    """Raise where ``torchrun`` starts several processes: each would train the whole run, in one folder."""
-    ranks = os.environ.get("WORLD_SIZE", "1")
-    if "TORCHELASTIC_RUN_ID" in os.environ and ranks != "1":
-        raise FerError(
-            f"torchrun started {ranks} processes, but a training is one process on one device: start it without "
-            "torchrun; several trainings run side by side with -m and sweep.jobs="
-        )
 
 
 def _made(folder: Path) -> Path | None:

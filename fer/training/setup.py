@@ -12,9 +12,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fer.config.errors import FerError
-from fer.config.settings import DistillSettings, TrainSettings
+from fer.config.settings import DistillSettings, Section, TrainerSettings, TrainSettings
 from fer.data.datamodule import FERDataModule, log_notes
 from fer.data.feature_cache import LARGEST
 from fer.data.locate import how_to_get
@@ -22,20 +23,22 @@ from fer.data.transforms import augment
 from fer.data.transforms.mixup import Mixing
 from fer.evaluation.leakage import TrainingData, find_again
 from fer.evaluation.request import Member, Tables
-from fer.models import MODELS, create
+from fer.models import MODELS, batchnorm, checkpoints, create
 from fer.models.provenance import Provenance
 from fer.models.trainable import Trainable
 from fer.optim.losses import LOSSES
 from fer.optim.optimizers import OPTIMIZERS
 from fer.optim.schedulers import SCHEDULES
 from fer.runs import status
-from fer.system import machine
+from fer.system import machine, ranks
 from fer.system.files import readable
 from fer.system.records import plain
 from fer.training import device, distillation
 from fer.training.callbacks import checkpointing
 
 log = logging.getLogger(__name__)
+
+RATES = ("lr", "adam_lr")  # keys of ``optimizer`` that are learning rates
 
 
 def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FERDataModule, Trainable]:
@@ -59,7 +62,13 @@ def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FE
         settings.data, changes, settings.seed, settings.stages, mixing, settings.augment.views,
         even=settings.trainer.compile,
     )  # fmt: skip
-    data.setup("fit")
+    with ranks.one_first():
+        data.setup("fit")
+    if len(data.datasets["train"]) < 2 * settings.trainer.ranks > 2:
+        raise FerError(
+            f"{settings.data.path}: {len(data.datasets['train'])} training faces for {settings.trainer.ranks} "
+            "processes; expected two faces each: lower trainer.devices"
+        )
     if len(data.datasets["train"]) < 2:
         raise FerError(f"{settings.data.path}: one training face; batch normalisation cannot train on it alone")
     announce(data, stand_in)
@@ -116,7 +125,7 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
     )  # fmt: skip
     model.prepare(
         loss=settings.loss,
-        optimizer=settings.optimizer,
+        optimizer=scaled(settings),
         scheduler=settings.scheduler,
         class_counts=data.class_counts(),
         views=settings.augment.views,
@@ -150,11 +159,33 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
         model.provenance = replace(model.provenance, pretrained=model.load_pretrained())
     if pretrained := model.provenance.pretrained:
         log.info("pretrained weights: %s from %s", pretrained["name"], pretrained["file"])
+    if settings.trainer.ranks > 1:
+        share_statistics(settings.trainer, model)
     if settings.distill.teachers:
         teach(settings.distill, model, data)
     elif settings.distill != DistillSettings():
         log.warning("distill: no teachers are named, so that only the labels are learned; set distill.teachers")
     return model.to(memory_format=torch.channels_last) if settings.trainer.channels_last else model
+
+
+def share_statistics(settings: TrainerSettings, model: Trainable) -> None:
+    """Make batch normalisation that of all ranks, or log that it is not."""
+    layers = sum(isinstance(layer, _BatchNorm) for layer in model.modules())
+    if settings.sync_batchnorm:
+        batchnorm.share(model)
+    elif layers:
+        log.info("trainer.sync_batchnorm=false: %d layers normalise each process's part of a batch apart", layers)
+
+
+def scaled(settings: TrainSettings) -> Section:
+    """Return the section ``optimizer`` with its rates scaled by ``trainer.lr_scaling``."""
+    factor = settings.lr_factor
+    if factor == 1:
+        return settings.optimizer
+    rates = {key: value * factor for key, value in settings.optimizer.items() if key in RATES}
+    shown = ", ".join(f"optimizer.{key}={value:.3g}" for key, value in rates.items())
+    log.info("trainer.lr_scaling=%s: %s for %d faces", settings.trainer.lr_scaling, shown, settings.data.faces_a_step)
+    return settings.optimizer | rates
 
 
 def _refuse_val(teachers: distillation.Teachers, model: Trainable, data: FERDataModule) -> None:
@@ -270,7 +301,7 @@ def resume_from(folder: Path, model: Trainable) -> tuple[Path, int]:
     Raises:
         FerError: there is no valid checkpoint, or data or teachers have changed since.
     """
-    file, checkpoint = checkpointing.newest(folder)
+    file, checkpoint = _newest(folder)
     recorded = Provenance.of(checkpoint["fer"])
     before, now = recorded.dataset, model.provenance.dataset
     if before.get("fingerprint") != now["fingerprint"]:
@@ -293,6 +324,16 @@ def resume_from(folder: Path, model: Trainable) -> tuple[Path, int]:
     return file, done
 
 
+def _newest(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Return file and contents of the newest valid checkpoint; of ranks, rank 0 chooses the file."""
+    if not ranks.current().first:
+        file = Path(ranks.of_first(""))
+        return file, checkpoints.read(file)
+    file, checkpoint = checkpointing.newest(folder)
+    ranks.of_first(str(file))
+    return file, checkpoint
+
+
 def _identities(teachers: Sequence[Mapping[str, Any]] | None) -> list[tuple[Any, ...]]:
     """Return hash, weight and temperature of each teacher's record."""
     return [(record["sha256"], record["weight"], record.get("temperature", 1.0)) for record in teachers or []]
@@ -305,4 +346,6 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen layers are
     warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")  # its successor is not in every version of torch
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # metrics are summed before they are logged
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")

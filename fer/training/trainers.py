@@ -14,7 +14,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from fer.config.errors import Interrupted
 from fer.config.settings import TrainSettings
 from fer.data.samplers import drops_last
-from fer.system import machine, signals
+from fer.system import machine, ranks, signals
+from fer.training import launch
 from fer.training.callbacks import checkpointing
 
 
@@ -37,7 +38,8 @@ def build(
         instead: arguments of ``pl.Trainer`` that replace the settings' or are added to them.
     """
     chosen, batch_size = settings.trainer, settings.data.faces_a_step
-    logger = tensorboard_logger(folder, begin) if settings.logger.tensorboard else False
+    logged = settings.logger.tensorboard and ranks.current().first
+    logger = tensorboard_logger(folder, begin) if logged else False
     options: dict[str, Any] = {
         "accelerator": "gpu" if machine.uses_gpu(chosen) else "cpu",
         "devices": 1,
@@ -61,7 +63,7 @@ def build(
         "enable_model_summary": False,
         "log_every_n_steps": 1,  # metrics are logged at epochs' ends only; this avoids a warning of Lightning
     }
-    return pl.Trainer(**options | instead)
+    return pl.Trainer(**options | launch.strategy(settings) | instead)
 
 
 def tensorboard_logger(folder: Path, begin: int) -> TensorBoardLogger:
@@ -79,7 +81,7 @@ def steps_an_epoch(settings: TrainSettings, faces: int) -> int:
     """Return the number of steps in an epoch, with ``trainer.limit_train`` and ``overfit_batches``."""
     size = settings.data.faces_a_step
     limited = limit(settings.trainer.limit_train, faces, size)
-    dropped = drops_last(faces, size, even=settings.trainer.compile)
+    dropped = drops_last(faces, size, even=settings.trainer.compile, ranks=settings.trainer.ranks)
     every = faces // size if dropped else math.ceil(faces / size)
     return settings.trainer.overfit_batches or (every if limited == 1.0 else int(limited))
 

@@ -107,3 +107,13 @@ def test_a_container_has_limits_of_its_own(monkeypatch, tmp_path):
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 300000000\n")
     free = module.free_memory_gb()
     assert free is None or free == pytest.approx(0.5)
+
+
+def test_a_job_on_several_devices_has_as_many_gpus_or_cores(machine):
+    machine(gpus=("0", "1", "2", "3", "4"), cores=8)
+    found = slots("auto", 9, {"auto"}, devices=2)
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in found.environments] == ["0,1", "2,3"]
+    assert {slot["OMP_NUM_THREADS"] for slot in found.environments} == {"2"}
+    machine(cores=4)
+    found = slots("auto", 9, {"cpu"}, devices=2)
+    assert [slot["OMP_NUM_THREADS"] for slot in found.environments] == ["1", "1"]

@@ -24,6 +24,7 @@ from fer.metrics.conformal import Thresholds
 from fer.models.checkpoints import find, read
 from fer.models.provenance import Provenance
 from fer.models.trainable import Trainable
+from fer.system import ranks
 from fer.system.files import written_whole
 from fer.system.records import plain
 
@@ -155,7 +156,9 @@ class Saver(Checkpoint):
         if better:
             self.best_value, self.best_epoch = value, trainer.current_epoch
         with _timed(trainer):
-            state = _state(trainer)
+            state = _state(trainer)  # on every rank: the metrics in it are added up
+            if not ranks.current().first:
+                return
             copied = None if self.pause.over() else _copied(state)
         self._pending |= {name: copied or state for name in (("best", "last") if better else ("last",))}
         if copied is None:
@@ -164,7 +167,7 @@ class Saver(Checkpoint):
     def save(self, trainer: pl.Trainer) -> None:
         """Write the state within an epoch as ``last.ckpt``, after a pending ``best.ckpt``."""
         self._pending["last"] = _state(trainer)
-        self.write(trainer)
+        self.write(trainer)  # Lightning's strategy writes on rank 0 alone
 
     def write(self, trainer: pl.Trainer) -> None:
         """Write the pending checkpoints.
@@ -229,7 +232,7 @@ class WithinEpochs(Callback):
     ) -> None:
         """Write, if it is time and the epoch does not end here."""
         due = self.since_start.over() and self.saver.pause.passed() >= self.since_start.seconds
-        if due and batch_idx + 1 < int(trainer.num_training_batches):
+        if ranks.largest(int(due)) and batch_idx + 1 < int(trainer.num_training_batches):
             self.check(trainer)
             self.saver.save(trainer)
 

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from fer.config.errors import Interrupted, NotFinite
-from fer.system import signals
+from fer.system import ranks, signals
 from fer.training.callbacks.checkpointing import Saver
 from fer.training.session import remedy
 
@@ -71,7 +71,7 @@ class FiniteLoss(Callback):
             NotFinite: naming what became NaN or infinite, and the epoch.
         """
         self.check(trainer)
-        finite = self._predicted is None or bool(self._predicted)
+        finite = self._predicted is None or bool(_of_all(self._predicted))
         if finite and math.isfinite(trainer.callback_metrics.get("loss/val", 0.0)):
             return
         raise NotFinite(
@@ -86,8 +86,8 @@ class FiniteLoss(Callback):
         Raises:
             NotFinite: naming the step, the epoch and the learning rate.
         """
-        if self._finite is not None and self._steps is not None and not bool(self._finite):
-            step = self._checked + int(self._steps) + 1
+        if self._finite is not None and self._steps is not None and not bool(_of_all(self._finite)):
+            step = self._checked + int(_of_all(self._steps)) + 1
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise NotFinite(
                 f"the loss became NaN or infinite at step {step} (epoch {trainer.current_epoch + 1}, learning "
@@ -96,11 +96,19 @@ class FiniteLoss(Callback):
         self._begin(trainer)
 
 
+def _of_all(value: Tensor) -> Tensor:
+    """Return the smallest of the ranks' values, so that all of them end for the same reason."""
+    held = value.long()
+    ranks.least(held)
+    return held
+
+
 class Signals(Callback):
     """Ends a run on SIGINT, SIGTERM, SIGHUP or SIGUSR1 after the current batch, with ``last.ckpt`` written.
 
     The handler only sets a flag. A best epoch that is not written yet is written first. A signal during validation
-    lets it finish, and the epoch's own checkpoint is the last one. A second signal ends the run at once.
+    lets it finish, and the epoch's own checkpoint is the last one. A second signal ends the run at once. Ranks agree at
+    each step whether one of them has received a signal, and end after the same one.
 
     Args:
         folder: folder of the run.
@@ -130,6 +138,7 @@ class Signals(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and stop within an epoch."""
+        self._agree()
         if self.received is not None and batch_idx + 1 < int(trainer.num_training_batches):
             self.finite.check(trainer)
             self.saver.save(trainer)
@@ -137,9 +146,13 @@ class Signals(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop between epochs, after the previous one was saved."""
+        self._agree()
         if self.received is not None:
             self.saver.write(trainer)
         self.stop()
+
+    def _agree(self) -> None:
+        self.received = ranks.largest(self.received or 0) or None
 
     def stop(self) -> None:
         """Raise if the process received a signal.

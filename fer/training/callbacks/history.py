@@ -8,7 +8,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from fer.data.dataset import Batch
 from fer.models.trainable import Trainable
+from fer.system import ranks
 from fer.system.files import written_whole
 
 Row = dict[str, str]  # column of ``history.csv`` -> value
@@ -32,7 +34,8 @@ class Stopwatch(Callback):
         """Count the faces."""
         self.epoch_start = self.epoch_start or time.perf_counter()  # a resumed epoch has no start
         assert isinstance(pl_module, Trainable)
-        self.images += len(args[1].targets) // pl_module.views  # a batch has ``views`` versions of each face
+        batch: Batch = args[1]  # with ``views`` versions of each face
+        self.images += len(batch.targets) // pl_module.views if batch.part is None else batch.part.whole
 
     def elapsed(self) -> float:
         """Return the seconds since the current epoch began; 0 between epochs."""
@@ -75,6 +78,8 @@ class History(Callback):
         watch = self.stopwatch
         times = {"seconds": f"{watch.epoch_seconds:.3f}", "images_per_second": f"{watch.images_per_second:.1f}"}
         self.rows.append({"epoch": str(trainer.current_epoch + 1), **metrics, **times})
+        if not ranks.current().first:
+            return
         with written_whole(self.file) as stream:
             writer = csv.DictWriter(stream, list(self.rows[-1]), lineterminator="\n", extrasaction="ignore")
             writer.writeheader()

@@ -22,6 +22,7 @@ from torch import Tensor
 from fer.config.settings import Origin, TrainSettings, leaves
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import FaceDataset
+from fer.data.noise import Part
 from fer.models.trainable import LOGGED, Trainable
 from fer.reports import figures, plotting
 from fer.reports.run import caption
@@ -69,6 +70,7 @@ class Dashboard(Callback):
         self.compared, self.saver, self.stopwatch, self.resumed = compared, saver, stopwatch, resumed
         self._pause = Pause(DRAW_EVERY)
         self._logits: list[Tensor] = []
+        self._parts: list[Part | None] = []  # of val's batches, if ranks share them
         self._best: dict[str, float] = {}  # metrics of the best epoch so far
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -94,13 +96,14 @@ class Dashboard(Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reset the collected logits."""
-        self._logits = []
+        self._logits, self._parts = [], []
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
-        """Collect a batch's logits on the device."""
+        """Collect a batch's logits on the device; of ranks, those of rank 0's faces."""
         self._logits.append(outputs.detach())
+        self._parts.append(batch.part)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch's metrics, and from time to time its pictures."""
@@ -125,9 +128,19 @@ class Dashboard(Callback):
 
     def _scored(self, dataset: FaceDataset, classes: list[str]) -> Scored:
         probabilities = torch.cat(self._logits).float().softmax(1).cpu().numpy()
-        count = len(probabilities)  # a limited validation uses the first faces
-        images, targets = dataset.images[:count, 0].numpy(), dataset.targets[:count].numpy()
-        return Scored(images, targets, probabilities, np.arange(count), classes)
+        faces = self._faces(len(probabilities))
+        images, targets = dataset.images[faces, 0].numpy(), dataset.targets[faces].numpy()
+        return Scored(images, targets, probabilities, faces, classes)
+
+    def _faces(self, count: int) -> NDArray[np.int64]:
+        """Return the indices of the faces whose logits were collected; a limited validation uses the first faces."""
+        first, indices = 0, []
+        for part in self._parts:
+            if part is None:
+                return np.arange(count)
+            indices.append(np.arange(first + part.start, first + part.stop))
+            first += part.whole
+        return np.concatenate(indices)
 
     def state_dict(self) -> dict[str, dict[str, float]]:
         """Return the state for a resumed run."""
