@@ -55,7 +55,7 @@ def sound(tmp_path):
     held = {"schema": 1, "arguments": given, "config": {}, "space": {}, "settings": {"seeds": 1}}
     (search / "tune.json").write_text(json.dumps(held))
     record = Record(Request(0.5, "faces.csv"), "python -m fer.best --hours 0.5", "2026-11-26T17:00:00+00:00")
-    record.networks = [Network.of(Training("student_0", "student", ("seed=0",), 12, 60.0, 5.0), ["seed=0"], ["tiny"])]
+    record.networks = [Network.planned(Training("student_0", "student", ("seed=0",), 12, 60.0, 5.0), ["seed=0"], ["tiny"])]
     keep(record, campaign, Clock(100.0))
     return sweep, search, campaign
 
