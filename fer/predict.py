@@ -24,7 +24,7 @@ from fer.system.terminal import Line, bar, is_live, shown
 from fer.system.text import clock, plural
 
 if TYPE_CHECKING:
-    from fer.inference.crop import Box
+    from fer.data.crop import Box
     from fer.inference.predictor import Answer, Predictor
     from fer.inference.video import Clip
     from fer.reports.footage import Footage
