@@ -103,7 +103,8 @@ def _drawn(faces: Faces, members: NDArray[np.int64], fraction: float, seed: int,
             f"which stays together: nothing can be drawn; {setting('data.split', 'as_given')} takes the folders' own "
             "splits"
         )
-    return members[whole_units(units, faces.targets[members], [fraction, 1 - fraction], seed) == 0]
+    drawn = whole_units(units, faces.targets[members], [fraction, 1 - fraction], seed) == 0
+    return np.sort(members[drawn])
 
 
 def _folds(faces: Faces, folds: int, fold: int, seed: int) -> NDArray[np.int8]:

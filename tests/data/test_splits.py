@@ -226,7 +226,8 @@ def of_people(faces):
 def test_holdout_and_folds_keep_people_whole(of_people):
     people = np.where(of_people.group == 24, 0, of_people.group)  # the shared picture joins two
     draws = [assign(of_people, "holdout", seed=seed, val_fraction=0.1) for seed in (0, 0, 1)]
-    assert (draws[0] == draws[1]).all() and (draws[0] != draws[2]).any()
+    assert (draws[0] == draws[1]).all()
+    assert (draws[0] != draws[2]).any()
     draws += [assign(of_people, "folds", seed=0, val_fraction=0.1, folds=5, fold=fold) for fold in range(5)]
     for splits in draws:
         assert all(len(set(splits[people == person])) == 1 for person in set(people))

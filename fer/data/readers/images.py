@@ -1,7 +1,8 @@
 """Decoding of one picture file to one grey face, with a rule for every colour mode."""
 
+import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -9,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
+from fer.data.faces import some
 from fer.system.files import LFS, POINTER, opened, why
 
 LARGE = 400  # pixels; the shorter side of a picture that is rarely a cut-out face
+PHOTOGRAPHS = "are so large that they may be photographs, not faces"
 MOST_PIXELS = 50_000_000  # larger than any face crop of a camera; Pillow only warns below 179 million
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 # what is decoded, whatever a file's name says: PostScript, for one, would start Ghostscript
@@ -38,8 +41,8 @@ def read_picture(path: Path, image_size: int) -> tuple[NDArray[np.uint8], tuple[
     return np.asarray(grey), size
 
 
-def read_grey(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """Return a picture as 8-bit grey (mode "L"), upright.
+def read_grey(path: Path | bytes, most_pixels: int = MOST_PIXELS) -> Image.Image:
+    """Return a picture, a file or its bytes, as 8-bit grey (mode "L"), upright.
 
     EXIF rotation is applied. The first frame of an animation is used. Transparent pixels become black, 16-bit greys are
     scaled by 1/257, and colours become luma (ITU-R 601, Pillow's "L").
@@ -59,9 +62,9 @@ def read_colour(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
     return _decoded(path, most_pixels, to_colour)
 
 
-def _decoded(path: Path, most_pixels: int, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _decoded(path: Path | bytes, most_pixels: int, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
-        with opened(path) as stream:
+        with io.BytesIO(path) if isinstance(path, bytes) else opened(path) as stream:
             _check_header(stream, most_pixels)
             with _picture(stream) as picture:
                 picture.load()
@@ -138,3 +141,18 @@ def to_grey(picture: Image.Image) -> Image.Image:
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         return _on_black(picture).convert("L")
     return picture.convert("L") if picture.mode in ("L", "RGB", "1") else picture.convert("RGB").convert("L")
+
+
+def photograph_notes(large: Sequence[object], total: int) -> list[str]:
+    """Return a note on the pictures that are so large that they may be whole photographs, if there are any.
+
+    Args:
+        large: their names; their shorter side has ``LARGE`` pixels or more.
+        total: number of all pictures.
+    """
+    if not large:
+        return []
+    return [
+        f"{len(large):,} of {total:,} pictures {PHOTOGRAPHS} (from {LARGE} pixels on): {some(large, 2)}; each was "
+        "reduced whole, so that a small face in it is lost: find and cut out the faces first, as fer predict does"
+    ]
