@@ -16,9 +16,9 @@ from fer.benchmarks.figures import at_least, at_most
 from fer.benchmarks.growth import Series, repeated
 from fer.benchmarks.training import interleaved, ratios, waits_of
 from fer.config.errors import FerError
+from fer.data.crop import Box, Crop
 from fer.data.labels import EMOTIONS
 from fer.data.readers import csv_file
-from fer.inference.crop import Box, Crop
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from PIL import Image
 
 from fer.config.command import Grammar, command
 from fer.config.settings import DataSettings
+from fer.data.crop import Box, Crop
 from fer.data.datamodule import FERDataModule
-from fer.inference.crop import Box, Crop
 from fer.inference.detect import Haar
 from fer.inference.predictor import Predictor
 from fer.metrics.statistics import wilson

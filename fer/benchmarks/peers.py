@@ -22,7 +22,7 @@ from PIL import Image
 from fer.benchmarks.figures import Measurement, cpu_seconds
 from fer.benchmarks.watching import hopper, one_thread
 from fer.config.errors import FerError
-from fer.inference.crop import Box
+from fer.data.crop import Box
 from fer.system.files import read_json, why, write_json
 from fer.system.records import read
 

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 FORMAT = 2  # raise it when a reader's result or the layout of an entry changes
 STILL_CHANGING_S = 2.0  # a file changed this recently may change again within the clock's resolution
 COLUMNS = ("images", "targets", "official", "given", "rows")
+OPTIONAL = "group"  # a column that an entry has where its faces have groups
 
 
 def default_folder() -> Path:
@@ -110,7 +111,7 @@ def _load(entry: Path) -> Faces:
     """
     about = json.loads((entry / "about.json").read_text())
     columns: dict[str, NDArray[np.generic]] = {}
-    for name in COLUMNS:
+    for name in about["checksums"].keys() & {*COLUMNS, OPTIONAL}:
         column = np.load(entry / f"{name}.npy", mmap_mode="r" if name == "images" else None, allow_pickle=False)
         if checksum(column) != about["checksums"][name]:
             raise ValueError(f"checksum of {name}")
@@ -124,9 +125,10 @@ def _store(faces: Faces, entry: Path) -> None:
     """Write an entry without votes; an entry that another process has finished meanwhile is kept."""
     with written_aside(entry) as part:
         part.mkdir()
-        for name in COLUMNS:
+        columns = (*COLUMNS, *([] if faces.group is None else [OPTIONAL]))
+        for name in columns:
             np.save(part / f"{name}.npy", getattr(faces, name), allow_pickle=False)
-        checksums = {name: checksum(getattr(faces, name)) for name in COLUMNS}
+        checksums = {name: checksum(getattr(faces, name)) for name in columns}
         about = {"source": asdict(faces.source), "classes": faces.classes, "checksums": checksums}
         (part / "about.json").write_text(json.dumps(about, indent=1))
 

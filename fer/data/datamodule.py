@@ -40,7 +40,14 @@ from fer.data.samplers import (
     noise_seed,
     seed_noise,
 )
-from fer.data.splits import assigned, duplicate_notes, missing_classes, official_notes, without_conflicts
+from fer.data.splits import (
+    assigned,
+    duplicate_notes,
+    group_notes,
+    missing_classes,
+    official_notes,
+    without_conflicts,
+)
 from fer.data.transforms.crop import middle
 from fer.data.transforms.mixup import Mixing, one_hot
 from fer.data.transforms.resize import reduced, stage_size
@@ -137,7 +144,8 @@ class FERDataModule(pl.LightningDataModule):
         """Notes on the data: those of the source, and on faces that were left out."""
         left_out = notes(self.excluded, self.data.split)
         return [
-            *self.faces.source.notes, *official_notes(self.faces, self.data.split), *left_out, *self._splits[2],
+            *self.faces.source.notes, *official_notes(self.faces, self.data.split),
+            *group_notes(self.faces, self.splits), *left_out, *self._splits[2],
         ]  # fmt: skip
 
     @property

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, in_one_line, setting
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
+from fer.system.records import Object
 
 UNKNOWN = -1  # an unlabelled face's target; the split of a face whose source names none
 OnBad = Literal["error", "skip"]
@@ -50,6 +51,8 @@ class Faces:
         votes: (N, 10) uint8 FER+ votes in the order of ``FERPLUS_COLUMNS``, or None.
         classes: C names of the classes.
         soft: (N, C) float32 soft targets, rows that sum to 1, or None.
+        group: (N,) int32 number of the person, video or picture that a face is from, ``UNKNOWN`` where the source names
+            none, or None where it names none at all; faces of one group are kept in one split.
     """
 
     images: NDArray[np.uint8]
@@ -61,6 +64,7 @@ class Faces:
     votes: NDArray[np.uint8] | None = None
     classes: tuple[str, ...] = EMOTIONS
     soft: NDArray[np.float32] | None = None
+    group: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes, types and ranges, since readers of plugins make tables too.
@@ -87,6 +91,8 @@ class Faces:
             raise FerError(f"{self.source.name}: rows or votes do not fit {count} images")
         if self.soft is not None and self.soft.shape != (count, len(self.classes)):
             raise FerError(f"{self.source.name}: soft targets are {_shape(self.soft)}; expected ({count}, classes)")
+        if self.group is not None and (self.group.shape != (count,) or self.group.dtype != np.int32):
+            raise FerError(f"{self.source.name}: groups are {_shape(self.group)}; expected ({count},) int32")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -104,10 +110,17 @@ class Faces:
         digest = hashlib.sha256(str(self.images.shape).encode())
         if self.classes != EMOTIONS:
             digest.update(repr(self.classes).encode())
-        for column in (self.images, self.targets, self.official, self.given, self.soft):
+        for column in (self.images, self.targets, self.official, self.given, self.soft, self.group):
             if column is not None:
                 digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()
+
+    def taken(self, indices: NDArray[np.int64]) -> "Faces":
+        """Return the faces at rising indices; all of them are returned without a copy of their pixels."""
+        columns = ("targets", "official", "given", "rows", "votes", "soft", "group")
+        held = {name: getattr(self, name) for name in columns}
+        values: Object = {name: None if column is None else column[indices] for name, column in held.items()}
+        return replace(self, images=self.images if len(indices) == len(self) else self.images[indices], **values)
 
     def noted(self, *notes: str) -> "Faces":
         """Return the same faces with further notes in ``source``."""

@@ -65,15 +65,9 @@ def without_contempt(faces: Faces) -> Faces:
     kept = np.flatnonzero(faces.targets < len(EMOTIONS))
     if not kept.size:
         raise FerError(f"{faces.source.path}: has pictures of contempt alone; data.classes=8 takes them")
-    return replace(
-        faces,
-        images=faces.images[kept],
-        targets=faces.targets[kept],
-        official=faces.official[kept],
-        given=faces.given[kept],
-        rows=faces.rows[kept],
-        classes=EMOTIONS,
-    ).noted(f"{plural(len(faces) - len(kept), 'image')} of contempt left out (data.classes=8 takes them)")
+    return replace(faces.taken(kept), classes=EMOTIONS).noted(
+        f"{plural(len(faces) - len(kept), 'image')} of contempt left out (data.classes=8 takes them)"
+    )
 
 
 def folder_names(given: Mapping[str, str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Assignment of faces to train, val and test: official split, the source's folders, 80/20 holdout, or folds."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -12,6 +13,7 @@ from fer.data.duplicates import across, conflicts, exact_duplicates
 from fer.data.faces import UNKNOWN, Faces, split_sizes
 from fer.data.labels import OFFICIAL_SIZES, SPLITS
 from fer.metrics.results import MissingClasses
+from fer.system.text import plural
 
 Rule = Literal["official", "as_given", "holdout", "folds"]
 RULES: tuple[Rule, ...] = ("official", "as_given", "holdout")  # that may replace another one
@@ -36,7 +38,7 @@ def assign(
         faces: N faces.
         rule: "official" (column Usage); "as_given" (the source's folders; without a val folder, val is drawn from
             train); "holdout" (stratified 80/20 of all faces, no test); "folds" (val is one of several stratified parts
-            of all faces, train is the rest, no test).
+            of all faces, train is the rest, no test). What is drawn keeps groups of faces whole, where there are any.
         seed: of the random draw of "as_given", "holdout" and "folds".
         val_fraction: share of train that "as_given" draws for val.
         folds: number of parts of "folds".
@@ -53,7 +55,7 @@ def assign(
         return _official(faces)
     if rule == "holdout":
         splits = np.zeros(len(faces), np.int8)
-        splits[stratified(faces.targets, HOLDOUT_FRACTION, seed)] = 1
+        splits[_drawn(faces, np.arange(len(faces)), HOLDOUT_FRACTION, seed, rule)] = 1
         return splits
     if rule == "folds":
         return _folds(faces, folds, fold, seed)
@@ -81,9 +83,28 @@ def _as_given(faces: Faces, seed: int, val_fraction: float) -> NDArray[np.int8]:
         )
     if not (splits == 1).any():
         train = np.flatnonzero(splits == 0)
-        splits[train[stratified(faces.targets[train], val_fraction, seed)]] = 1
+        splits[_drawn(faces, train, val_fraction, seed, "as_given")] = 1
     _require(splits, "as_given", faces)
     return splits
+
+
+def _drawn(faces: Faces, members: NDArray[np.int64], fraction: float, seed: int, rule: Rule) -> NDArray[np.int64]:
+    """Return the indices of a seeded draw of a share of some faces, of every class alike; groups are drawn whole.
+
+    Raises:
+        FerError: the faces are of a single group.
+    """
+    if faces.group is None:
+        return members[stratified(faces.targets[members], fraction, seed)]
+    units = together(faces)[members]
+    if members.size and (units == units[0]).all():
+        raise FerError(
+            f"{setting('data.split', rule)}: all faces of {faces.source.path} are of one person, video or picture, "
+            f"which stays together: nothing can be drawn; {setting('data.split', 'as_given')} takes the folders' own "
+            "splits"
+        )
+    drawn = whole_units(units, faces.targets[members], [fraction, 1 - fraction], seed) == 0
+    return np.sort(members[drawn])
 
 
 def _folds(faces: Faces, folds: int, fold: int, seed: int) -> NDArray[np.int8]:
@@ -103,13 +124,18 @@ def fold_numbers(faces: Faces, folds: int, seed: int) -> NDArray[np.int64]:
     """Return the fold, from 0, of each face, (N,); ``UNKNOWN`` for unlabelled faces.
 
     Every labelled face is in exactly one fold. All folds hold nearly equal numbers of each class. Exact duplicates stay
-    in one fold, since a network would remember the label of a copy in train; a group has the class of its first face.
+    in one fold, since a network would remember the label of a copy in train; duplicates count for the class of the
+    first. Faces of one person, video or picture stay in one fold too, where the source names these.
 
     Args:
         faces: N faces.
         folds: number of folds.
         seed: of the random draw.
     """
+    if faces.group is not None:
+        numbers = whole_units(together(faces), faces.targets, [1 / folds] * folds, seed)
+        numbers[faces.targets == UNKNOWN] = UNKNOWN
+        return numbers
     first_of = np.arange(len(faces))  # index of the first duplicate of each face
     for group in exact_duplicates(faces.images):
         first_of[group] = group[0]
@@ -123,6 +149,75 @@ def fold_numbers(faces: Faces, folds: int, seed: int) -> NDArray[np.int64]:
     numbers = numbers[first_of]
     numbers[faces.targets == UNKNOWN] = UNKNOWN
     return numbers
+
+
+def together(faces: Faces) -> NDArray[np.int64]:
+    """Return (N,) a number that faces share which must be in one split: of one group, or exact duplicates.
+
+    It is the index of the first of them, duplicates of members of a group and their groups included.
+    """
+    assert faces.group is not None
+    own = np.arange(len(faces), dtype=np.int64)
+    groups = np.where(faces.group == UNKNOWN, faces.group.max(initial=0) + 1 + own, faces.group)
+    duplicates = exact_duplicates(faces.images)
+    first, before = own, None
+    while before is None or (first != before).any():
+        before, least = first, np.full(int(groups.max(initial=0)) + 1, len(faces))
+        np.minimum.at(least, groups, first)
+        first = least[groups]
+        for copies in duplicates:
+            first[copies] = first[copies].min()
+    return first
+
+
+def whole_units(
+    units: NDArray[np.int64], targets: NDArray[np.int8], shares: Sequence[float], seed: int
+) -> NDArray[np.int64]:
+    """Assign units of faces to parts so that each part has nearly its share of every class; return (N,) the part.
+
+    The largest units come first, equal ones in a seeded order. Each goes where the sum over parts and classes of
+    faces ** 2 / (share * faces of the class) grows least; its minimum is the exact share of every class.
+
+    Args:
+        units: (N,) number of the unit of each face.
+        targets: (N,) class, ``UNKNOWN`` for unlabelled faces, which count for none.
+        shares: of the parts, which sum to 1.
+        seed: of the random order.
+    """
+    _, unit_of = np.unique(units, return_inverse=True)
+    faces = np.zeros((int(unit_of.max(initial=-1)) + 1, int(targets.max(initial=0)) + 1))
+    labelled = targets != UNKNOWN
+    np.add.at(faces, (unit_of[labelled], targets[labelled]), 1)
+    of_class = np.maximum(faces.sum(0), 1)
+    generator = np.random.default_rng(seed)
+    units_in_order = generator.permutation(len(faces))
+    units_in_order = units_in_order[np.argsort(-faces[units_in_order].sum(1), kind="stable")]
+    parts = generator.permutation(len(shares))  # ties go to the first of them
+    filled, share = np.zeros((len(shares), faces.shape[1])), np.array(shares)
+    part_of = np.empty(len(faces), np.int64)
+    for unit in units_in_order:
+        growth = ((2 * filled + faces[unit]) * faces[unit] / of_class).sum(1) / share
+        part_of[unit] = parts[growth[parts].argmin()]
+        filled[part_of[unit]] += faces[unit]
+    return part_of[unit_of]
+
+
+def group_notes(faces: Faces, splits: NDArray[np.int8]) -> list[str]:
+    """Return a note on the groups of the faces: whether train shares one with val or test.
+
+    Args:
+        faces: N faces.
+        splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
+    """
+    if faces.group is None:
+        return []
+    named = faces.group != UNKNOWN
+    in_train, besides = (set(faces.group[named & part].tolist()) for part in (splits == 0, splits > 0))
+    shared, count = len(in_train & besides), plural(len(in_train | besides), "group")
+    count += " of faces (a person, a video or a picture each)"
+    if not shared:
+        return [f"{count}: none is in train and in another split"]
+    return [f"{shared:,} of {count} are in train and in another split: metrics there flatter the network"]
 
 
 def dealt(sizes: NDArray[np.int64], order: NDArray[np.int64]) -> list[int]:

@@ -54,13 +54,8 @@ def relabelled(faces: Faces, rule: Rule, classes: int) -> Faces:
     left_out = np.delete(faces.official, kept)
     by_split = ", ".join(f"{int((left_out == index).sum()):,} of {name}" for index, name in enumerate(SPLITS))
     relabelled = replace(
-        faces,
-        images=faces.images[kept] if kept.size < len(faces) else faces.images,
+        faces.taken(kept),
         targets=labels[kept].astype(np.int8),
-        official=faces.official[kept],
-        given=faces.given[kept],
-        rows=faces.rows[kept],
-        votes=faces.votes[kept],
         classes=names,
         soft=soft,
         source=replace(faces.source, labels=f"ferplus {rule}, {classes} classes"),

@@ -353,9 +353,9 @@ def found_again(known: DataKeys) -> str:
 
 
 def shows_contempt(settings: DataKeys) -> bool:
-    """Return whether data settings name class folders of which one holds contempt."""
+    """Return whether data settings name a data set that labels contempt."""
     path = Path(str(settings["path"]))
-    return path.is_dir() and holds_contempt(path, folder_names(settings["class_names"] or {}))
+    return path.exists() and holds_contempt(path, folder_names(settings["class_names"] or {}))
 
 
 def present(settings: DataKeys) -> bool:

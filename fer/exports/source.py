@@ -14,8 +14,8 @@ from torch import Tensor
 
 import fer
 from fer.config.errors import FerError
+from fer.data.crop import Crop
 from fer.evaluation.request import Member, members_of
-from fer.inference.crop import Crop
 from fer.inference.ensemble import mixed
 from fer.inference.exported import FORMAT, About, SourceNetwork, is_exported
 from fer.metrics import results as metrics_json

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fer.config.errors import FerError
-from fer.inference.crop import Box, Crop
+from fer.data.crop import Box, Crop
 
 LONGEST = 1280  # pixels, the longer side of the copy that is searched
 SMALLEST = 24  # pixels of the copy, the smallest face that is searched for

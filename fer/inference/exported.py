@@ -108,7 +108,7 @@ class About:
         precision: "float32" or "int8", of weights and activations.
         classes: names, in the order of the probabilities.
         size: S, side of the faces in pixels.
-        crop: how faces are cut out, see ``fer.inference.crop.Crop.contract``; for the detector ``haar``.
+        crop: how faces are cut out, see ``fer.data.crop.Crop.contract``; for the detector ``haar``.
         architecture: of the network; several are joined by " + ".
         parameters: number of them.
         networks: that were exported; their probabilities are averaged.

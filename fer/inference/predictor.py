@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fer.config.errors import FerError, setting
+from fer.data.crop import Box, Crop
 from fer.data.readers.images import PictureError, read_grey, to_grey
 from fer.inference import detect
-from fer.inference.crop import Box, Crop
 from fer.inference.network import Network, opened
 from fer.metrics import conformal
 from fer.system.records import Object

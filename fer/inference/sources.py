@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fer.config.errors import FerError
+from fer.data.crop import Box
 from fer.data.readers.images import SUFFIXES
-from fer.inference.crop import Box
 from fer.system.files import opened_text
 
 APPLE = (".heic", ".heif")  # Pillow reads them with a plug-in alone

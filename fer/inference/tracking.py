@@ -12,7 +12,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.inference.crop import Box
+from fer.data.crop import Box
 from fer.inference.detect import Detection
 
 LEAST_OVERLAP = 0.3  # of a detection with the expected box of a track

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fer.config.errors import FerError
-from fer.inference.crop import Box
+from fer.data.crop import Box
 from fer.inference.detect import Detection, opencv
 from fer.inference.frame_search import PER_SECOND, Every, FrameSearch
 from fer.inference.predictor import LEAST_SIDE, Face, Predictor

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fer.config.settings import Config, leaves
-from fer.data.readers.image_folder import PHOTOGRAPHS
+from fer.data.readers.images import PHOTOGRAPHS
 from fer.data.splits import NOT_OFFICIAL
 from fer.metrics.calibration import tempered
 from fer.metrics.explanation import Explanation

@@ -18,7 +18,7 @@ from fer.system.text import clock, json_line, plural
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from fer.inference.crop import Box
+    from fer.data.crop import Box
     from fer.inference.predictor import Answer, Picture, Predictor
     from fer.inference.records import Record, VideoRecord
     from fer.inference.video import Clip

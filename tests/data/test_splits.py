@@ -9,7 +9,7 @@ from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data.faces import UNKNOWN, counts
 from fer.data.readers import synthetic
-from fer.data.splits import NOT_OFFICIAL, assign, missing_classes, official_notes, without_conflicts
+from fer.data.splits import NOT_OFFICIAL, assign, group_notes, missing_classes, official_notes, without_conflicts
 
 
 @pytest.fixture
@@ -243,3 +243,52 @@ def test_a_part_of_fer2013_is_not_its_official_split(drawn):
         rows=np.arange(35_887),
     )
     assert official_notes(whole, "official") == []
+
+
+# --- groups ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def of_people(faces):
+    """The 350 faces as 25 people with two faces of every class each; 0 and 24 share a picture, all others differ."""
+    order = np.argsort(faces.targets, kind="stable").reshape(7, 25, 2)
+    group = np.empty(350, np.int32)
+    group[order] = np.arange(25, dtype=np.int32)[:, None]
+    images = faces.images.copy()
+    images[:, 0, 0], images[:, 0, 1] = np.arange(350) % 256, np.arange(350) // 256
+    images[order[0, 0, 0]] = images[order[0, 24, 0]]
+    return replace(faces, images=images, group=group)
+
+
+def test_holdout_and_folds_keep_people_whole(of_people):
+    people = np.where(of_people.group == 24, 0, of_people.group)  # the shared picture joins two
+    draws = [assign(of_people, "holdout", seed=seed, val_fraction=0.1) for seed in (0, 0, 1)]
+    assert (draws[0] == draws[1]).all()
+    assert (draws[0] != draws[2]).any()
+    draws += [assign(of_people, "folds", seed=0, val_fraction=0.1, folds=5, fold=fold) for fold in range(5)]
+    for splits in draws:
+        assert all(len(set(splits[people == person])) == 1 for person in set(people))
+        assert of_classes(of_people, splits, 1) == [10] * 7
+    np.testing.assert_array_equal(sum((splits == 1).astype(int) for splits in draws[3:]), 1)
+
+
+def test_val_drawn_from_train_keeps_people_whole(of_people):
+    splits = assign(
+        replace(of_people, given=np.where(of_people.group < 20, 0, 2).astype(np.int8)),
+        "as_given", seed=0, val_fraction=0.1,
+    )  # fmt: skip
+    assert of_classes(of_people, splits, 1) == [4] * 7
+    assert not set(of_people.group[splits == 0]) & set(of_people.group[splits == 1])
+    assert (splits[of_people.group >= 20] == 2).all()
+
+
+def test_shared_people_are_counted(of_people):
+    parts = np.where(np.arange(350) == np.flatnonzero(of_people.group == 3)[0], 1, 0).astype(np.int8)
+    assert group_notes(of_people, parts)[0].startswith("1 of 25 groups")
+    kept = assign(of_people, "holdout", seed=0, val_fraction=0.1)
+    assert "none is in train and in another split" in group_notes(of_people, kept)[0]
+
+
+def test_one_person_alone_cannot_be_drawn_from(of_people):
+    with pytest.raises(FerError, match="one person"):
+        assign(replace(of_people, group=np.zeros(350, np.int32)), "holdout", seed=0, val_fraction=0.1)

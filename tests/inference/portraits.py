@@ -8,7 +8,7 @@ import skimage.data
 from matplotlib import cbook
 from PIL import Image
 
-from fer.inference.crop import Box
+from fer.data.crop import Box
 
 BOXES = {"astronaut": Box(177, 66, 97, 97), "hopper": Box(145, 99, 239, 239)}
 GROUND = 360  # pixels, the side of a scene

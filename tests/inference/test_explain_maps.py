@@ -11,8 +11,8 @@ from torch.nn import functional
 import fer
 from fer.config.errors import FerError
 from fer.config.registry import MODELS
+from fer.data.crop import Crop
 from fer.data.labels import EMOTIONS
-from fer.inference.crop import Crop
 from fer.inference.explain import METHODS, Explained, attributions, explained, layer_of, predicted
 from fer.models import create
 

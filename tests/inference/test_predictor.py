@@ -8,7 +8,7 @@ from portraits import astronaut, hopper
 
 import fer
 from fer.config.errors import FerError
-from fer.inference.crop import Box
+from fer.data.crop import Box
 
 
 @pytest.fixture(scope="module")

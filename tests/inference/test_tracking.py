@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fer.inference.crop import Box
+from fer.data.crop import Box
 from fer.inference.detect import Detection
 from fer.inference.tracking import Smoother, Tracker
 

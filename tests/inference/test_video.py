@@ -8,8 +8,8 @@ import pytest
 from portraits import video
 
 import fer
+from fer.data.crop import Box
 from fer.inference import video as videos
-from fer.inference.crop import Box
 from fer.inference.detect import Detection
 from fer.inference.frame_search import Every
 from fer.inference.video import Clip, VideoError, watch
@@ -103,7 +103,7 @@ def test_frames_are_given_while_later_ones_are_unread(predictor, moving, monkeyp
 class Fixed:
     """A detector that finds a face of a given side in each frame."""
 
-    name, crop = "fixed", fer.inference.crop.Crop()
+    name, crop = "fixed", fer.data.crop.Crop()
 
     def __init__(self, side):
         self.side, self.asked = side, 0

@@ -13,7 +13,8 @@ from fer.config.registry import Registry
 from fer.data.cache import cached
 from fer.data.faces import Faces, OnBad, some
 from fer.data.labels import FERPLUS_EMOTIONS
-from fer.data.readers import csv_file, ferplus, image_folder
+from fer.data.readers import affectnet, ckplus, csv_file, expw, ferplus, image_folder, jaffe, kdef, parquet, rafdb
+from fer.data.readers.picture_set import PictureSet
 
 CONTEMPT = FERPLUS_EMOTIONS.index("contempt")
 WRAPPERS = 3  # levels of enclosing folders that are searched, as in archive/images/images/train
@@ -46,6 +47,14 @@ def register_reader(name: str) -> Callable[[Any], Any]:
 register_reader("image_tree")(image_folder)
 register_reader("csv")(csv_file)
 register_reader("ferplus")(ferplus)
+register_reader("parquet")(parquet.Parquet())
+register_reader("rafdb")(rafdb.READER)
+register_reader("affectnet_2017")(affectnet.TABLES)
+register_reader("affectnet_2021")(affectnet.FOLDERS)
+register_reader("expw")(expw.READER)
+register_reader("ckplus")(ckplus.READER)
+register_reader("jaffe")(jaffe.READER)
+register_reader("kdef")(kdef.READER)
 
 
 def read(
@@ -79,7 +88,8 @@ def _not_read(path: Path, inner: Path, name: str) -> list[str]:
     if not path.is_dir():
         return []
     notes = [f"no faces in a table beside the class folders: {problem}" for problem in _lists_beside(inner, name)]
-    others = [] if name == "image_tree" else [inner] if image_folder.recognises(inner) else []
+    own = name == "image_tree" or isinstance(READERS.get(name), PictureSet)
+    others = [inner] if not own and image_folder.recognises(inner) else []
     for folder in (path, *(parent for parent in inner.parents if path in parent.parents)):
         if folder != inner:
             inside = (entry for entry in image_folder.subfolders(folder) if entry != inner)
@@ -121,10 +131,10 @@ def recognise(path: Path, names: image_folder.Names = image_folder.NO_NAMES) -> 
 
 
 def holds_contempt(path: Path, names: image_folder.Names) -> bool:
-    """Return whether ``path`` holds class folders of which one means contempt."""
+    """Return whether ``path`` holds class folders of which one means contempt, or a data set that labels it."""
     _, reader, inner = recognise(path, names)
-    trees = reader is image_folder or isinstance(reader, image_folder.Named)
-    return trees and CONTEMPT in image_folder.classes_of(inner, names)
+    classes_of = getattr(reader, "classes_of", None)
+    return classes_of is not None and CONTEMPT in classes_of(inner)
 
 
 def _reader_of(folder: Path, names: image_folder.Names) -> tuple[str, Reader] | None:
@@ -132,11 +142,13 @@ def _reader_of(folder: Path, names: image_folder.Names) -> tuple[str, Reader] | 
 
     Class folders are read in place of tables that hold no faces.
     """
-    trees = image_folder.Named(names) if names else image_folder
+    trees = image_folder.named(names)
     for name, reader in READERS.newest_first():
-        reader = trees if reader is image_folder else reader
+        reader = reader.named(names) if hasattr(reader, "named") else reader
         if not reader.recognises(folder):
             continue
+        if names and isinstance(reader, PictureSet) and trees.recognises(folder):
+            continue  # what the user says about class folders comes first
         if reader is csv_file and folder.is_dir() and trees.recognises(folder) and csv_file.without_pixels(folder):
             continue
         return name, reader

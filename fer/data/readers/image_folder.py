@@ -14,11 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some, split_sizes
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, OFFICIAL_SIZES, SPLIT_FOLDERS, USAGES, class_index
-from fer.data.readers.images import LARGE, SUFFIXES, PictureError, read_picture
+from fer.data.readers.images import LARGE, SUFFIXES, PictureError, photograph_notes, read_picture
 
 Names = Mapping[str, str]  # folder, in small letters -> emotion, of ``data.class_names``
 NO_NAMES: Names = MappingProxyType({})
@@ -26,10 +27,8 @@ NO_NAMES: Names = MappingProxyType({})
 # the whole name without its ending; a second download of a file is marked " (1)"
 OFFICIAL_NAME = re.compile(r"(training|publictest|privatetest)_\d+(?: \(\d+\))?(?P<addition>.+)?", re.IGNORECASE)
 
-PHOTOGRAPHS = "are so large that they may be photographs, not faces"
-
 # split sizes of a common copy, whose train folder holds 3,589 images of the official test and val sets
-RESHUFFLED = {0: 28_821, 1: 7_066}
+RESHUFFLED = (28_821, 7_066)
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Named:
-    """The reader of image folders whose class folders mean what ``names`` says."""
+    """The reader of image folders whose class folders mean what ``names`` says, besides their own names."""
 
     names: Names
 
@@ -71,6 +70,15 @@ class Named:
     def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
         """Read every picture, see ``read`` of the module."""
         return read(path, image_size=image_size, on_bad=on_bad, names=self.names)
+
+    def classes_of(self, path: Path) -> set[int]:
+        """Return the indices in ``FERPLUS_EMOTIONS`` of the class folders."""
+        return classes_of(path, self.names)
+
+
+def named(names: Names) -> Named:
+    """Return the reader for these names of class folders."""
+    return Named(names)
 
 
 def recognises(path: Path, names: Names = NO_NAMES) -> bool:
@@ -159,10 +167,14 @@ def _notes(listing: Listing) -> list[str]:
             f"{len(added):,} files have an official name with an addition, as changed copies have: {some(added, 2)}; "
             "they have no official split"
         )
-    sizes = {split: sum(picture.given == split for picture in listing.pictures) for split in RESHUFFLED}
-    if sizes == RESHUFFLED:
-        notes.append("28,821 + 7,066 is not the official split: its train folder holds official test images")
-    return notes
+    return [*notes, *reshuffled_notes(np.array([picture.given for picture in listing.pictures], np.int8))]
+
+
+def reshuffled_notes(given: NDArray[np.int8]) -> list[str]:
+    """Return a note if splits (N,) have the sizes of a copy of FER2013 with official test images in train."""
+    if split_sizes(given)[:2] != RESHUFFLED:
+        return []
+    return ["28,821 + 7,066 is not the official split: its train part holds official test images"]
 
 
 def _size_notes(pictures: list[Picture], sizes: list[tuple[int, int]]) -> list[str]:
@@ -171,13 +183,7 @@ def _size_notes(pictures: list[Picture], sizes: list[tuple[int, int]]) -> list[s
     if stretched := sum(width != height for width, height in sizes):
         notes.append(f"{stretched} pictures are not square and were stretched")
     large = [picture.path for picture, size in zip(pictures, sizes, strict=True) if min(size) >= LARGE]
-    if large:
-        notes.append(
-            f"{len(large):,} of {len(pictures):,} pictures {PHOTOGRAPHS} (from {LARGE} pixels on): {some(large, 2)}; "
-            "each was reduced whole, so that a small face in it is lost: find and cut out the faces first, as "
-            "fer predict does"
-        )
-    return notes
+    return [*notes, *photograph_notes(large, len(pictures))]
 
 
 def class_folders(path: Path) -> Iterator[tuple[int, Path]]:

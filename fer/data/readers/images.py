@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
+from fer.data.faces import some
 from fer.system.files import LFS, POINTER, opened, why
 
 LARGE = 400  # pixels; the shorter side of a picture that is rarely a cut-out face
+PHOTOGRAPHS = "are so large that they may be photographs, not faces"
 MOST_PIXELS = 50_000_000  # larger than any face crop of a camera; Pillow only warns below 179 million
 STRIP = 256  # rows of a picture that are converted at a time
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
@@ -164,3 +166,18 @@ def _in_strips(picture: Image.Image, convert: Callable[[Image.Image], Image.Imag
         box = (0, top, picture.width, min(top + STRIP, picture.height))
         grey.paste(convert(picture.crop(box)), (0, top))
     return grey
+
+
+def photograph_notes(large: Sequence[object], total: int) -> list[str]:
+    """Return a note on the pictures that are so large that they may be whole photographs, if there are any.
+
+    Args:
+        large: their names; their shorter side has ``LARGE`` pixels or more.
+        total: number of all pictures.
+    """
+    if not large:
+        return []
+    return [
+        f"{len(large):,} of {total:,} pictures {PHOTOGRAPHS} (from {LARGE} pixels on): {some(large, 2)}; each was "
+        "reduced whole, so that a small face in it is lost: find and cut out the faces first, as fer predict does"
+    ]

@@ -1,4 +1,4 @@
-// From a face's box to the square that the network is given: the contract of fer.inference.crop.
+// From a face's box to the square that the network is given: the contract of fer.data.crop.
 
 import { resized, rotated } from "./resample.js";
 

@@ -16,7 +16,7 @@ from PIL import Image
 from fer.data.audit.inspection import Findings, Light, present
 from fer.data.audit.results import Audit, Classes
 from fer.data.labels import EMOTIONS, SPLITS
-from fer.data.readers.image_folder import PHOTOGRAPHS
+from fer.data.readers.images import PHOTOGRAPHS
 from fer.reports import figures, html, plotting
 from fer.reports.audit import doubtful, duplicates
 from fer.reports.audit.duplicates import by_label, conflicts, count_with_share, largest, rows_in_words, share, shrunk

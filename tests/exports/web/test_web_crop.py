@@ -3,7 +3,7 @@ from exports.web import node
 from inference.portraits import astronaut
 from PIL import Image
 
-from fer.inference.crop import Box, Crop
+from fer.data.crop import Box, Crop
 
 CROP = """
 import { cropped } from "./crop.js";

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.inference.crop import Box, Crop
+from fer.data.crop import Box, Crop
 
 
 @pytest.fixture

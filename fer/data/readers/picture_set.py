@@ -1,0 +1,243 @@
+"""Data sets of pictures with labels of their own: listed by layout, mapped by word, all that is left out counted.
+
+A layout gives ``Sample``s: a picture, the word of its label, a box, a split, a person. Labels map by word alone;
+a number has a meaning in the table of its data set only. The face of a box is cut out by the contract of
+``fer.data.crop``; a picture without one gives its middle square, so that no face is stretched.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fer.config.errors import FerError
+from fer.data.crop import Box, Crop
+from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some
+from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, emotion_index
+from fer.data.readers.images import LARGE, SUFFIXES, PictureError, photograph_notes, read_grey
+from fer.system.text import plural
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled face.
+
+    Args:
+        picture: its file, or the bytes of one.
+        label: the data set's word for the emotion; other words are left out and counted.
+        split: index in ``SPLITS`` by the data set, or ``UNKNOWN``.
+        group: name of the person, video or picture; empty where none is named.
+        box: of the face in the picture; None is the middle square.
+        official: index in ``SPLITS`` by FER2013's own names, or ``UNKNOWN``.
+        where: the face's place, for messages; by default the file.
+    """
+
+    picture: Path | bytes
+    label: str
+    split: int = UNKNOWN
+    group: str = ""
+    box: Box | None = None
+    official: int = UNKNOWN
+    where: str = ""
+
+
+@dataclass
+class Listing:
+    """What a layout holds.
+
+    Args:
+        samples: the labelled faces.
+        tables: files with labels, on which the result depends as well.
+        notes: on what was left out, and on published counts.
+        bad: (file or line, problem) of bad rows.
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    tables: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    bad: list[tuple[object, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """The reader of one data set.
+
+    Args:
+        name: of the data set, and of its labels.
+        layout: in words.
+        recognises: whether a path has this layout; quick, since every folder is asked.
+        listed: returns the contents.
+    """
+
+    name: str
+    layout: str
+    recognises: Callable[[Path], bool]
+    listed: Callable[[Path], Listing]
+
+    def files(self, path: Path) -> list[Path]:
+        """Return the files that ``read`` would open."""
+        listing = self.listed(path)
+        pictures = dict.fromkeys(sample.picture for sample in listing.samples)
+        return [file for file in (*listing.tables, *pictures) if isinstance(file, Path) and file.is_file()]
+
+    def classes_of(self, path: Path) -> set[int]:
+        """Return the indices in ``FERPLUS_EMOTIONS`` of the labels."""
+        found = {emotion_index(label, FERPLUS_EMOTIONS) for label in {one.label for one in self.listed(path).samples}}
+        return {index for index in found if index is not None}
+
+    def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
+        """Read every face with an emotion as (image_size, image_size) grey; contempt is an eighth class.
+
+        Raises:
+            FerError: no usable face; with ``on_bad="error"`` a bad row or picture.
+        """
+        listing, bad = self.listed(path), BadRows(on_bad)
+        for where, problem in listing.bad:
+            bad.add(where, problem)
+        source = Source(self.name, self.layout, str(path), labels=self.name, notes=tuple(listing.notes))
+        return read_samples(listing.samples, len(listing.samples), source, image_size, bad)
+
+
+@dataclass
+class _Table:
+    """The columns read so far, and what is to be reported."""
+
+    targets: list[int] = field(default_factory=list)
+    given: list[int] = field(default_factory=list)
+    official: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    cut: int = 0  # pictures without a box that are not square
+    boxes: int = 0
+    large: list[object] = field(default_factory=list)  # pictures that may be whole photographs
+
+    def add(self, row: int, target: int, sample: Sample, size: tuple[int, int]) -> None:
+        """Add a face whose picture has this width and height."""
+        self.targets.append(target)
+        self.given.append(sample.split)
+        self.official.append(sample.official)
+        self.rows.append(row)
+        self.groups.append(sample.group)
+        if sample.box is not None:
+            self.boxes += 1
+            return
+        self.cut += size[0] != size[1]
+        if min(size) >= LARGE:
+            self.large.append(_where(sample))
+
+    def notes(self) -> list[str]:
+        """Return what was left out and cut."""
+        notes = []
+        if self.left_out:
+            words = ", ".join(f"{count:,} {word!r}" for word, count in sorted(self.left_out.items()))
+            notes.append(f"left out, since no emotion of these classes: {words}")
+        if self.boxes:
+            notes.append(f"{plural(self.boxes, 'face')} cut out by the boxes of the data set")
+        if self.cut:
+            notes.append(f"{plural(self.cut, 'picture')} not square: the middle square was taken")
+        return [*notes, *photograph_notes(self.large, len(self.rows))]
+
+
+def read_samples(samples: Iterable[Sample], most: int, source: Source, image_size: int, bad: BadRows) -> Faces:
+    """Return the faces of samples, which may be made one after the other.
+
+    Args:
+        samples: at most ``most``.
+        most: upper limit of their number.
+        source: origin; notes and bad rows are added.
+        image_size: side of the faces, in pixels.
+        bad: rows that are bad already.
+
+    Raises:
+        FerError: no usable face; with ``on_bad="error"`` a bad picture.
+    """
+    images, table = np.empty((most, image_size, image_size), np.uint8), _Table()
+    decoded: tuple[Path | bytes, Image.Image] | None = None
+    for row, sample in enumerate(samples):
+        target = emotion_index(sample.label, FERPLUS_EMOTIONS)
+        if target is None:
+            table.left_out[sample.label] += 1
+            continue
+        try:
+            if decoded is None or decoded[0] != sample.picture:  # several faces of one picture follow each other
+                decoded = sample.picture, read_grey(sample.picture)
+            images[len(table.rows)] = _face(decoded[1], sample.box, image_size)
+        except PictureError as error:
+            bad.add(_where(sample), str(error))
+            continue
+        table.add(row, target, sample, decoded[1].size)
+    if not table.rows:
+        problems = [*bad.messages[:1], *table.notes()[:1]]
+        raise FerError(f"{source.path}: holds no usable face{f'; {problems[0]}' if problems else ''}")
+    targets = np.array(table.targets, np.int8)
+    return Faces(
+        images=images[: len(targets)],
+        targets=targets,
+        official=np.array(table.official, np.int8),
+        given=np.array(table.given, np.int8),
+        rows=np.array(table.rows, np.int64),
+        classes=FERPLUS_EMOTIONS if (targets >= len(EMOTIONS)).any() else EMOTIONS,
+        group=numbered(table.groups),
+        source=Source(
+            source.name, source.layout, source.path, source.labels, (*source.notes, *table.notes()), tuple(bad.messages)
+        ),
+    )
+
+
+def _where(sample: Sample) -> object:
+    return sample.where or sample.picture
+
+
+def _face(grey: Image.Image, box: Box | None, image_size: int) -> NDArray[np.uint8]:
+    if box is None:
+        side = min(grey.size)
+        box = Box((grey.width - side) / 2, (grey.height - side) / 2, side, side)
+    x, y = box.centre
+    if not (0 <= x <= grey.width and 0 <= y <= grey.height and box.side <= 2 * max(grey.size)):
+        raise PictureError(f"the box of the face does not lie in the picture, which has {grey.width}x{grey.height}")
+    return Crop()(grey, box, image_size)
+
+
+def numbered(groups: list[str]) -> NDArray[np.int32] | None:
+    """Return (N,) a number for each name of a group, ``UNKNOWN`` for an empty one; None where all are empty."""
+    if not any(groups):
+        return None
+    names = {name: number for number, name in enumerate(sorted(set(groups) - {""}))}
+    return np.array([names.get(name, UNKNOWN) for name in groups], np.int32)
+
+
+def published_note(found: int, published: int, noun: str) -> str:
+    """Return a note on a number of faces, and the one that is published for the data set."""
+    if found == published:
+        return f"{found:,} {noun}, as published"
+    return f"{found:,} {noun}; published: {published:,}, so this is a part of the data set or a changed copy"
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures directly in a folder, sorted; none where it is missing."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and entry.name[0] != ".")
+
+
+def a_picture(folder: Path) -> str:
+    """Return the name of any picture directly in a folder, without listing the others; empty where there is none."""
+    with os.scandir(folder) as entries:
+        return next((entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES)), "")
+
+
+def first_of(*paths: Path) -> Path | None:
+    """Return the first path that exists, or None."""
+    return next((path for path in paths if path.exists()), None)
+
+
+def ignored_note(files: Iterable[Path]) -> Iterator[str]:
+    """Yield a note on pictures whose names are not the data set's, if there are any."""
+    if names := [file.name for file in files]:
+        yield f"{plural(len(names), 'picture')} with other names than the data set's ignored: {some(names, 2)}"
