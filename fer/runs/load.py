@@ -27,6 +27,7 @@ DATA_KEYS = (
     "image_size", "on_bad", "synthetic_count", "synthetic_seed",
 )  # fmt: skip
 NEEDED = ("n", "accuracy", "macro_f1", "balanced_accuracy", "nll", "ece", "seed", "best_epoch")  # for any ranking
+SHARES = ("accuracy", "macro_f1", "balanced_accuracy", "ece")  # of these
 COSTS = ("parameters", "train_seconds", "images_per_second")  # metrics that older runs lack
 APART = {"seed", *(f"data.{key}" for key in DATA_KEYS)}  # keys that do not distinguish configurations
 KINDS = (  # section of metrics.json, facts in it that older runs may lack, their types
@@ -83,11 +84,12 @@ def load(folder: Path) -> Run:
     # an older run lacks newer keys, whose defaults are what it did
     computed = run_folder.computed_settings(run_folder.DEFAULTS | dict(leaves(config)))
     settings = {key: plain(value) for key, value in computed.items() if key not in APART}
-    if excluded := metrics.dataset.excluded:  # compared by the excluded rows, not by the file's name only
-        settings["data.exclude"] = f"{Path(excluded.file).name}, {excluded.rows_sha256[:8]}"
     history = _history(folder / "history.csv")
-    digest, correct = _correct(folder / "predictions.csv", metrics)
-    setting = _setting(metrics, computed["data.image_size"], digest)
+    with readable(folder / "metrics.json"):  # values that no run writes
+        if excluded := metrics.dataset.excluded:  # compared by the excluded rows, not by the file's name only
+            settings["data.exclude"] = f"{Path(excluded.file).name}, {excluded.rows_sha256[:8]}"
+        digest, correct = _correct(folder / "predictions.csv", metrics)
+        setting = _setting(metrics, computed["data.image_size"], digest)
     return Run(folder, settings, choices, asked, metrics, setting, history, correct)
 
 
@@ -174,6 +176,8 @@ def _metrics(file: Path) -> RunMetrics:
         for name in (*NEEDED, *(name for name in COSTS if name in held)):
             if not math.isfinite(held[name]):
                 raise ValueError(f"{name} is {held[name]}")
+        if wrong := next((name for name in SHARES if not 0 <= held[name] <= 1), None):
+            raise ValueError(f"{wrong} is {held[wrong]}, no share from 0 to 1")
         _check_kinds(held)
         if not all(math.isfinite(values["recall"]) for values in held["per_class"].values()):
             raise ValueError("a recall is no number")

@@ -42,6 +42,9 @@ def edited(file, **figures):
     file.write_text(json.dumps({**json.loads(file.read_text()), **figures}))
 
 
+EXCLUDED = {"fingerprint": "x", "excluded": {"file": 7, "rows_sha256": 7}}
+
+
 def told(*folders):
     """What the terminal would be told of runs."""
     gathered = load.gather(folders)
@@ -149,6 +152,11 @@ def cut(file, lines):
         (
             lambda run: edited(run / "metrics.json", split="test"),
             "metrics.json: has metrics of test; only metrics of val",
+        ),
+        (lambda run: edited(run / "metrics.json", accuracy=1e308), "metrics.json: cannot be read (accuracy is 1e+308"),
+        (
+            lambda run: edited(run / "metrics.json", dataset=EXCLUDED),
+            "metrics.json: cannot be read",
         ),
         (lambda run: edited(run / "metrics.json", accuracy=0.0), "faces right, metrics.json 0 of 14"),
         (lambda run: cut(run / "predictions.csv", 9), "of 8 faces right"),
