@@ -22,7 +22,7 @@ BESIDES = (
     "trainer.profile", "trainer.threads", "trainer.devices", "trainer.nodes", "trainer.restarts",
 )  # fmt: skip
 # younger keys: at their defaults no part of the identity, so that those of earlier runs hold
-YOUNGER = ("trainer.sync_batchnorm", "trainer.lr_scaling")
+YOUNGER = ("data.class_names", "trainer.sync_batchnorm", "trainer.lr_scaling")
 LATEST = "latest"  # on a command line: the newest folder of its kind
 OUTPUTS = Path("outputs")  # in the current folder; "latest" searches it
 

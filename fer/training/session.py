@@ -118,6 +118,8 @@ def refuse_unsaved(folder: Path, given: str) -> None:
         return
     if status.is_running(folder):
         raise FerError(_occupied(folder))
+    if (folder / "lr_finder.json").exists():
+        raise FerError(f"resume={given}: lr_finder=true trains nothing that could be resumed; name another run")
     words = status.in_words(folder)
     before = f" ({words})" if words else ""
     raise FerError(f"resume={given}: no checkpoint was written{before}; begin again with the run's first command")

@@ -14,7 +14,7 @@ from conftest import SMALL, metrics
 from fer import train
 from fer.config.errors import FerError
 from fer.models import checkpoints
-from fer.models.mlp import MLP
+from fer.models.trainable import Trainable
 from fer.runs import status
 from fer.training import run
 from fer.training.callbacks import checkpointing
@@ -140,10 +140,10 @@ def _watched_writing(report: Callable[[str], None], moments: Moments) -> None:
 
 
 def _watched_val(report: Callable[[str], None], moments: Moments) -> None:
-    step = MLP.validation_step
+    step = Trainable.validation_step
     count = 0
 
-    def validation_step(self: MLP, batch: Any, batch_idx: int) -> Any:
+    def validation_step(self: Trainable, batch: Any, batch_idx: int) -> Any:
         nonlocal count
         count += 1
         report(f"val {count}")
@@ -151,7 +151,7 @@ def _watched_val(report: Callable[[str], None], moments: Moments) -> None:
             os.kill(os.getpid(), moments.number)
         return step(self, batch, batch_idx)
 
-    MLP.validation_step = validation_step
+    Trainable.validation_step = validation_step
 
 
 @dataclass(frozen=True)
