@@ -5,6 +5,7 @@ An error is one line: the wrong value, its key or location, and the correct valu
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -63,8 +64,9 @@ def setting(key: str, value: object = "") -> str:
     """
     option = _options.get(key)
     if option is None:
-        return f"{key}={value}"
-    return f"{option}{'' if option.endswith('=') else ' '}{str(value).strip('[]')}".rstrip()
+        text = f"{key}={value}"
+        return shlex.quote(text) if "{" in text else text  # a shell would expand the braces
+    return f"{option}{'' if option.endswith('=') else ' '}{str(value).strip('[]{}')}".rstrip()
 
 
 @contextmanager

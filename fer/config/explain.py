@@ -5,13 +5,14 @@ Hydra is made to raise its errors (``HYDRA_FULL_ERROR``), since it prints them o
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException, OverrideParseException
 
-from fer.config.conf import FAULTS, VERSION_BASE, conf_folder, plain
+from fer.config.conf import FAULTS, VERSION_BASE, conf_folder, plain, quoted
 from fer.config.errors import did_you_mean
 
 EXTRAS = {"joblib": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}  # launcher -> extra to install
@@ -23,9 +24,7 @@ def explain(error: Exception, arguments: Sequence[str], name: str = "config") ->
     if isinstance(error, MissingConfigException):
         return _explain_choice(error, arguments)
     if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override}: not understood ({text.splitlines()[0]}); quote values with commas, spaces or brackets"
-        )
+        return f"{error.override}: not understood ({text.splitlines()[0]}); {_quoting(str(error.override))}"
     if "Ambiguous value" in text:
         match = re.search(r"argument '([^']+)'", text)
         given = match.group(1) if match else text
@@ -39,6 +38,14 @@ def explain(error: Exception, arguments: Sequence[str], name: str = "config") ->
             return f"{key}: no such group{nearest(key, ())}"
         return f"{key}: no such key{nearest(key, arguments, name)}"
     return text.splitlines()[0] + (f" ({str(error.__cause__).splitlines()[0]})" if error.__cause__ else "")
+
+
+def _quoting(override: str) -> str:
+    """Return the advice for an override that Hydra's grammar refuses; for a path, the words that a shell takes."""
+    key, _, value = override.partition("=")
+    if "/" in value and not value.startswith(("[", "{", "'", '"')):
+        return f"write {shlex.quote(f'{key}={quoted(value)}')}"
+    return "quote values with commas, spaces or brackets"
 
 
 def _explain_group(text: str, arguments: Sequence[str]) -> str:

@@ -143,6 +143,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         if not math.isfinite(value):
             raise FerError(f"{where}={value}: expected a finite number")
         return float(value)
+    if origin is dict and isinstance(value, dict):  # a key may look like a number, as in {1:surprise}
+        return {str(name): _convert(item, get_args(kind)[1], f"{where}.{name}") for name, item in value.items()}
     expected = dict if origin is dict else kind
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise FerError(f"{setting(where, repr(value))}: expected {_name(kind)}, got {type(value).__name__}")

@@ -116,12 +116,16 @@ class Faces:
 
     def taken(self, indices: NDArray[np.int64]) -> "Faces":
         """Return the faces at rising indices; all of them are returned without a copy of their pixels."""
-        columns = ("targets", "official", "given", "rows", "votes", "soft", "group")
-        values = {name: getattr(self, name) for name in columns}
         return replace(
             self,
             images=self.images if len(indices) == len(self) else self.images[indices],
-            **{name: None if column is None else column[indices] for name, column in values.items()},
+            targets=self.targets[indices],
+            official=self.official[indices],
+            given=self.given[indices],
+            rows=self.rows[indices],
+            votes=None if self.votes is None else self.votes[indices],
+            soft=None if self.soft is None else self.soft[indices],
+            group=None if self.group is None else self.group[indices],
         )
 
     def noted(self, *notes: str) -> "Faces":

@@ -1,12 +1,16 @@
 """Every shipped YAML composes, fits its schema, and agrees with the defaults in the code."""
 
+import argparse
 import itertools
+import shlex
 from dataclasses import asdict
 
 import pytest
 from omegaconf import OmegaConf
 
+from fer.config.command import class_names
 from fer.config.conf import conf_folder, plain
+from fer.config.errors import FerError
 from fer.config.hydra import composed
 from fer.config.schema import build, keyword_parameters
 from fer.config.settings import AugmentSettings, DataSettings, LoggerSettings, TrainerSettings, TrainSettings
@@ -100,3 +104,18 @@ def test_any_two_groups_combine():
             overrides = [f"{group}={name}" for group, name in zip((first, second), names, strict=True)]
             settings = build(TrainSettings, plain(composed(overrides)))
             assert (getattr(settings, first)["name"], getattr(settings, second)["name"]) == names
+
+
+@pytest.mark.parametrize("path", ["/data/a=b/fer2013.csv", "/data/o'x=1/a b.csv"])
+def test_the_advice_for_a_path_that_is_refused_works(path):
+    with pytest.raises(FerError) as refused:
+        composed([f"data.path={path}"])
+    [word] = shlex.split(str(refused.value).partition("write ")[2])
+    assert composed([word]).data.path == path
+
+
+@pytest.mark.parametrize(("text", "found"), [("1:fear,b:sad", {"1": "fear", "b": "sad"}), ("{1:fear}", {"1": "fear"})])
+def test_meanings_of_class_folders_are_options(text, found):
+    assert class_names(text) == found
+    with pytest.raises(argparse.ArgumentTypeError, match="FOLDER:EMOTION"):
+        class_names("1,2")

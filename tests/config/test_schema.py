@@ -94,3 +94,10 @@ def test_nested_sections_are_built():
 def test_faults_in_sections_carry_their_path(values, says):
     with pytest.raises(FerError, match=says):
         build(Outer, values)
+
+
+def test_keys_that_look_like_numbers_become_text():
+    def function(*, names: dict[str, str] | None = None):
+        pass
+
+    assert check(function, {"names": {1: "fear", "b": "sad"}}, "data") == {"names": {"1": "fear", "b": "sad"}}

@@ -16,6 +16,7 @@ from fer.data.dataset import Batch
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS
 from fer.data.readers import csv_file, synthetic
 from fer.data.samplers import EpochBalance, EpochShuffle, noise_seed
+from fer.data.splits import NOT_OFFICIAL
 from fer.training.trainers import steps_an_epoch
 
 SMALL = DataSettings(path="synthetic", synthetic_count=140, image_size=16, batch_size=10, cache=None)
@@ -359,7 +360,8 @@ def test_description_says_what_a_result_rests_on(tmp_path, lines, write):
     module = FERDataModule(DataSettings(path=str(path), on_bad="skip", cache=None))
     described = module.describe()
     assert described.path == str(path)
-    assert described.notes == ("columns ignored: extra",)
+    assert described.notes[0] == "columns ignored: extra"
+    assert NOT_OFFICIAL in described.notes[1]  # 69 faces
     assert len(described.skipped) == 1
     assert sum(sum(held.values()) for held in described.counts.values()) == 69
     assert set(described.counts["train"]) == set(EMOTIONS)

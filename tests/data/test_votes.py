@@ -61,6 +61,9 @@ def test_rules_by_hand(faces, rule, classes, kept):
     assert found.images[:, 0, 0].tolist() == [row - 10 for row in kept]
     assert found.source.labels == f"ferplus {rule}, {classes} classes"
     assert f"{8 - len(kept)} of 8 faces left out" in found.source.notes[-1]
+    ties = sum(sorted(votes)[-1] == sorted(votes)[-2] for votes in found.votes.tolist())
+    noted = [note for note in found.source.notes if "several most frequent answers" in note]
+    assert noted == [] if rule == "majority" or not ties else noted[0].startswith(f"{ties} faces ")
     assert len(found.classes) == classes
     assert (found.soft is None) == (rule != "soft")
 

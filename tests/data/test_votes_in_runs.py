@@ -99,7 +99,7 @@ def test_a_network_is_compared_with_the_annotators(train, evaluate, voted, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["data.classes=8"], "data.classes=8: only FER+ labels contempt"),
+        (["data.classes=8"], "labels no face as contempt; FER+ does"),
         (["data.labels=ferplus"], "has no votes; name FER+'s file with data.votes="),
         (["loss=soft_cross_entropy"], "needs soft targets; set data.labels=ferplus data.ferplus_rule=soft"),
         (["data.labels=ferplus", "data.votes=votes.csv", "loss=label_drawing"], "needs soft targets"),

@@ -451,3 +451,18 @@ def test_the_real_table_has_the_published_counts(load):
     difference = np.abs(np.subtract(found["train"], OFFICIAL_COUNTS["train"]))
     assert difference.sum() <= 4  # some copies differ in two labels of train
     assert replace(faces.source, notes=()).skipped == ()
+
+
+def test_a_zip_whose_bzip2_is_damaged_is_named(tmp_path, lines, load):
+    file = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("fer2013.csv", "\n".join(lines(count=2)))
+    content = bytearray(file.read_bytes())
+    content[120] ^= 0xFF
+    file.write_bytes(content)
+    with pytest.raises(FerError, match="damaged.zip: damaged or incomplete"):
+        load(file)
+
+
+def test_a_table_of_another_name_and_size_is_not_called_fer2013(tmp_path, lines, write, load):
+    assert load(write(tmp_path / "mine.csv", lines(count=20))).source.name == "mine"

@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from fer.config.errors import FerError
+from fer.config.settings import DataSettings
 from fer.data.faces import UNKNOWN
 from fer.data.labels import EMOTIONS
+from fer.data.load import read_faces
 from fer.data.readers import image_folder
 
 USAGE_NAMES = ("Training", "PublicTest", "PrivateTest")
@@ -49,7 +51,8 @@ def same(split):
     return split
 
 
-def test_official_split_is_recovered_from_file_names(tmp_path, plant, drawn, part, load, equal):
+def test_official_split_is_recovered_from_file_names(tmp_path, plant, drawn, part, load, equal, monkeypatch):
+    monkeypatch.setattr(image_folder, "OFFICIAL_SIZES", (56, 7, 7))
     paths = plant(tmp_path / "tree", drawn, official_place)
     faces = load(tmp_path / "tree")
     equal(faces, wanted_of(drawn, part, paths, official=same, given=lambda split: 0 if split == 0 else 2))
@@ -170,10 +173,91 @@ def _named_and_skipped(path, tree, load, problem):
     assert faces.source.skipped[0].startswith(f"{path}: ")
 
 
-def test_a_class_folder_of_unknown_name_is_named(tree, load):
-    (tree / "train" / "contempt").mkdir()
-    Image.new("L", (48, 48)).save(tree / "train" / "contempt" / "1.png")
-    _named_and_skipped(tree / "train" / "contempt", tree, load, "is no emotion's folder")
+def test_pictures_in_a_folder_of_unknown_name_are_named_and_counted(tree, load):
+    folder = tree / "train" / "furious"
+    folder.mkdir()
+    for name in ("1.png", "2.png"):
+        Image.new("L", (48, 48)).save(folder / name)
+    with pytest.raises(FerError, match=r"furious/1.png: .* no emotion's folder; .*data.class_names=\{furious:happy\}"):
+        load(tree)
+    faces = load(tree, on_bad="skip")
+    assert (len(faces), len(faces.source.skipped)) == (70, 2)
+
+
+# --- folders of strangers -------------------------------------------------------------------------------------------
+
+
+def read_tree(path, **settings):
+    return read_faces(DataSettings(path=str(path), cache=None, **settings))
+
+
+@pytest.mark.parametrize("addition", [".jpg001", "_flipped", "-2", " - Copy"])
+def test_an_official_name_with_an_addition_has_no_official_split(addition, tmp_path, plant, drawn, load, monkeypatch):
+    monkeypatch.setattr(image_folder, "OFFICIAL_SIZES", (56, 7, 7))
+    path = plant(tmp_path / "mine", drawn, official_place)[0]
+    Image.new("L", (48, 48), 9).save(path.with_name(f"{path.stem}{addition}.png"))
+    Image.new("L", (48, 48), 9).save(path.with_name(f"{path.stem} (1).png"))
+    faces = load(tmp_path / "mine")
+    assert (faces.source.name, int((faces.official == UNKNOWN).sum())) == ("mine", 1)
+    assert "1 files have an official name with an addition" in faces.source.notes[0]
+
+
+def test_a_part_of_fer2013_keeps_its_own_name(tmp_path, plant, drawn, load):
+    plant(tmp_path / "part", drawn, official_place)
+    assert load(tmp_path / "part").source.name == "part"
+
+
+def test_numbers_before_a_class_are_ignored(tmp_path, plant, drawn, part, load, equal, class_name):
+    paths = plant(tmp_path / "ck", drawn, lambda f, row: f"{f.targets[row]}_{class_name(f, row)}/{row:03d}.png")
+    equal(load(tmp_path / "ck"), wanted_of(drawn, part, paths, official=unknown, given=unknown))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_contempt_is_an_eighth_class_that_seven_leave_out(cached, tmp_path, plant, drawn, class_name):
+    cache = str(tmp_path / "cache") if cached else None
+    plant(tmp_path / "tree", drawn, lambda faces, row: f"{class_name(faces, row)}/{row:03d}.png")
+    (tmp_path / "tree" / "Contempt").mkdir()
+    for name in ("1.png", "2.png"):
+        Image.new("L", (48, 48), 9).save(tmp_path / "tree" / "Contempt" / name)
+    for _ in range(2):  # the second time from the cache
+        seven, eight = (
+            read_faces(DataSettings(path=str(tmp_path / "tree"), classes=count, cache=cache)) for count in (7, 8)
+        )
+    assert (len(seven), seven.classes) == (70, EMOTIONS)
+    assert any(note.startswith("2 images of contempt left out (data.classes=8") for note in seven.source.notes)
+    assert (len(eight), eight.classes[7], int((eight.targets == 7).sum())) == (72, "contempt", 2)
+
+
+def test_eight_classes_without_contempt_are_refused(tree):
+    with pytest.raises(FerError, match="data.classes=8: .* labels no face as contempt"):
+        read_tree(tree, classes=8)
+
+
+def test_numbered_folders_mean_what_class_names_says(tmp_path, plant, drawn):
+    plant(tmp_path / "raf", drawn, lambda faces, row: f"train/{(faces.targets[row] + 3) % 7 + 1}/{row:03d}.png")
+    with pytest.raises(FerError, match=r"holds the folders 1, 2, .*data.class_names=\{1:EMOTION"):
+        read_tree(tmp_path / "raf")
+    names = {str((label + 3) % 7 + 1): name for label, name in enumerate(EMOTIONS)}
+    faces = read_tree(tmp_path / "raf", class_names=names)
+    assert np.bincount(faces.targets).tolist() == [10] * 7
+    rows = [int(path.stem) for path in image_folder.Named(names).files(tmp_path / "raf")]
+    np.testing.assert_array_equal(faces.targets, drawn.targets[rows])
+    with pytest.raises(FerError, match=r"data.class_names=\{1:bored\}: 'bored' is no emotion"):
+        read_tree(tmp_path / "raf", class_names={"1": "bored"})
+
+
+def test_pictures_that_may_be_photographs_are_counted(tree, load):
+    for number, side in enumerate(((400, 400), (640, 480), (640, 399))):
+        Image.new("L", side, 100).save(tree / "train" / "sad" / f"large{number}.png")
+    [noted] = [note for note in load(tree).source.notes if image_folder.PHOTOGRAPHS in note]
+    assert noted.startswith("2 of 73 pictures")
+    assert "cut out the faces first" in noted
+
+
+def test_a_pointer_of_git_lfs_is_named_with_its_remedy(tree, load):
+    picture = tree / "train" / "sad" / "zz.png"
+    picture.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    _named_and_skipped(picture, tree, load, "git lfs pull")
 
 
 @pytest.mark.parametrize("place", ["train/happy/link.png", "train/disgusted", "val"])

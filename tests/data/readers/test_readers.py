@@ -90,6 +90,36 @@ def test_a_table_is_taken_before_pictures(tmp_path, lines, write, plant, drawn, 
     assert load(tmp_path).source.layout == "table fer2013.csv"
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("image,label\ntrain/angry/0.png,angry\n", "no column 'pixels'"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+    ],
+)
+def test_class_folders_are_read_beside_a_table_without_faces(text, says, tmp_path, plant, drawn, load, class_name):
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(FerError, match=says):
+        load(tmp_path)
+    plant(tmp_path, drawn, lambda faces, row: f"train/{class_name(faces, row)}/{row}.png")
+    faces = load(tmp_path)
+    assert (len(faces), faces.source.layout) == (70, "image tree")
+    assert says in faces.source.notes[-1]
+
+
+def test_data_sets_that_are_not_taken_are_named(tmp_path, lines, write, plant, drawn, load, class_name):
+    for folder in ("images", "fer2013", "other"):
+        plant(tmp_path / folder, drawn, lambda faces, row: f"{class_name(faces, row)}/{row}.png")
+    write(tmp_path / "images" / "fer2013.csv", lines(count=20))
+    faces = load(tmp_path)
+    assert faces.source.layout == "image tree"  # of the first folder of a usual name
+    [noted] = [note for note in faces.source.notes if "not read" in note]
+    assert str(tmp_path / "images") in noted
+    assert str(tmp_path / "other") in noted
+    [noted] = [note for note in load(tmp_path / "images").source.notes if "not read" in note]
+    assert "its class folders" in noted
+
+
 def test_kaggles_archive_is_read_where_it_was_saved(tmp_path, lines, write, drawn, load, equal):
     packed = _packed(write(tmp_path / "fer2013.csv", lines()), ".tar.gz")
     saved = tmp_path / "challenges-in-representation-learning-facial-expression-recognition-challenge.zip"
