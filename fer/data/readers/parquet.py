@@ -9,14 +9,14 @@ names, such as ``train-00000-of-00001.parquet``.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source
 from fer.data.labels import FERPLUS_EMOTIONS, SPLIT_FOLDERS, USAGES, emotion_index
-from fer.data.readers.image_folder import NO_NAMES, OFFICIAL_NAME, Names, reshuffled_notes
+from fer.data.readers.image_folder import OFFICIAL_NAME, Names, reshuffled_notes
 from fer.data.readers.picture_set import Sample, read_samples
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Columns(NamedTuple):
 class Parquet:
     """The reader; ``names`` has the meaning of labels, by ``data.class_names``."""
 
-    names: Names = NO_NAMES
+    names: Names = field(default_factory=dict)
 
     def named(self, names: Names) -> "Parquet":
         """Return the reader for these names of labels."""
