@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, in_one_line, setting
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
-from fer.system.records import Object
 
 UNKNOWN = -1  # an unlabelled face's target; the split of a face whose source names none
 OnBad = Literal["error", "skip"]
@@ -117,10 +116,17 @@ class Faces:
 
     def taken(self, indices: NDArray[np.int64]) -> "Faces":
         """Return the faces at rising indices; all of them are returned without a copy of their pixels."""
-        columns = ("targets", "official", "given", "rows", "votes", "soft", "group")
-        held = {name: getattr(self, name) for name in columns}
-        values: Object = {name: None if column is None else column[indices] for name, column in held.items()}
-        return replace(self, images=self.images if len(indices) == len(self) else self.images[indices], **values)
+        return replace(
+            self,
+            images=self.images if len(indices) == len(self) else self.images[indices],
+            targets=self.targets[indices],
+            official=self.official[indices],
+            given=self.given[indices],
+            rows=self.rows[indices],
+            votes=None if self.votes is None else self.votes[indices],
+            soft=None if self.soft is None else self.soft[indices],
+            group=None if self.group is None else self.group[indices],
+        )
 
     def noted(self, *notes: str) -> "Faces":
         """Return the same faces with further notes in ``source``."""

@@ -208,43 +208,6 @@ def test_a_fold_that_is_not_there_is_refused():
         DataSettings(split="folds", fold=5)
 
 
-# --- what a split lacks ---------------------------------------------------------------------------------------------
-
-
-def test_classes_missing_from_a_split_are_named_with_a_rule_that_has_them(drawn):
-    official = drawn.official.copy()
-    official[(official == 1) & (drawn.targets > 1)] = 0
-    faces = replace(drawn, official=official, given=drawn.official)
-    found = missing_classes(faces, official, DataSettings(split="official"))
-    assert found.splits == {"val": drawn.classes[2:]}
-    assert (found.everywhere, found.complete) == ((), "as_given")
-    words = found.in_words()
-    assert "val has no face of fear" in words[0]
-    assert "data.split=as_given" in words[1]
-    assert missing_classes(drawn, drawn.official, DataSettings(split="official")) is None
-
-
-def test_a_class_that_the_data_lack_has_no_remedy(drawn):
-    faces = replace(drawn, targets=np.where(drawn.targets == 6, 0, drawn.targets).astype(np.int8))
-    found = missing_classes(faces, faces.official, DataSettings(split="official"))
-    assert set(found.splits) == {"train", "val", "test"}
-    assert (found.everywhere, found.complete) == (("neutral",), None)
-
-
-def test_a_part_of_fer2013_is_not_its_official_split(drawn):
-    faces = replace(drawn, source=replace(drawn.source, labels="fer2013"))
-    assert NOT_OFFICIAL in official_notes(faces, "official")[0]
-    assert official_notes(faces, "holdout") == []
-    whole = replace(
-        faces,
-        images=np.zeros((35_887, 1, 1), np.uint8),
-        **{name: np.repeat(np.arange(3, dtype=np.int8), (28_709, 3_589, 3_589)) for name in ("official", "given")},
-        targets=np.zeros(35_887, np.int8),
-        rows=np.arange(35_887),
-    )
-    assert official_notes(whole, "official") == []
-
-
 # --- groups ---------------------------------------------------------------------------------------------------------
 
 
@@ -292,3 +255,40 @@ def test_shared_people_are_counted(of_people):
 def test_one_person_alone_cannot_be_drawn_from(of_people):
     with pytest.raises(FerError, match="one person"):
         assign(replace(of_people, group=np.zeros(350, np.int32)), "holdout", seed=0, val_fraction=0.1)
+
+
+# --- what a split lacks ---------------------------------------------------------------------------------------------
+
+
+def test_classes_missing_from_a_split_are_named_with_a_rule_that_has_them(drawn):
+    official = drawn.official.copy()
+    official[(official == 1) & (drawn.targets > 1)] = 0
+    faces = replace(drawn, official=official, given=drawn.official)
+    found = missing_classes(faces, official, DataSettings(split="official"))
+    assert found.splits == {"val": drawn.classes[2:]}
+    assert (found.everywhere, found.complete) == ((), "as_given")
+    words = found.in_words()
+    assert "val has no face of fear" in words[0]
+    assert "data.split=as_given" in words[1]
+    assert missing_classes(drawn, drawn.official, DataSettings(split="official")) is None
+
+
+def test_a_class_that_the_data_lack_has_no_remedy(drawn):
+    faces = replace(drawn, targets=np.where(drawn.targets == 6, 0, drawn.targets).astype(np.int8))
+    found = missing_classes(faces, faces.official, DataSettings(split="official"))
+    assert set(found.splits) == {"train", "val", "test"}
+    assert (found.everywhere, found.complete) == (("neutral",), None)
+
+
+def test_a_part_of_fer2013_is_not_its_official_split(drawn):
+    faces = replace(drawn, source=replace(drawn.source, labels="fer2013"))
+    assert NOT_OFFICIAL in official_notes(faces, "official")[0]
+    assert official_notes(faces, "holdout") == []
+    whole = replace(
+        faces,
+        images=np.zeros((35_887, 1, 1), np.uint8),
+        **{name: np.repeat(np.arange(3, dtype=np.int8), (28_709, 3_589, 3_589)) for name in ("official", "given")},
+        targets=np.zeros(35_887, np.int8),
+        rows=np.arange(35_887),
+    )
+    assert official_notes(whole, "official") == []
