@@ -67,7 +67,8 @@ def test_two_processes_interrupted_resumed_killed_and_restarted_equal_one(train,
                 "--out", "two")  # fmt: skip
     assert ended.returncode == 143, ended.stderr
     assert status.read(Path("two")).state == "interrupted"
-    assert "SIGTERM" in ended.stderr and "Traceback" not in ended.stderr
+    assert "SIGTERM" in ended.stderr
+    assert "Traceback" not in ended.stderr
     assert len(list(csv.DictReader(open("two/history.csv")))) == 1
     ended = two("resume=two", "plugins=[frail]")
     assert ended.returncode == 0, ended.stderr
@@ -209,7 +210,8 @@ def test_shared_batch_normalisation_is_torchs(shape, as_rank):
     one = torch.nn.Sequential(kind(4), Dropout(0.0))
     torch.manual_seed(0)
     other = torch.nn.Sequential(kind(4), Dropout(0.0))
-    assert share(other) == 1 and isinstance(other[0], SharedBatchNorm)
+    assert share(other) == 1
+    assert isinstance(other[0], SharedBatchNorm)
     results = []
     for model in (one, other):
         given = inputs.clone().requires_grad_()
