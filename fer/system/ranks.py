@@ -144,7 +144,9 @@ def _hosts() -> "ProcessGroup | None":
     """Return a group of the ranks that communicates without their GPUs; None is the group of all computation."""
     import torch.distributed as dist
 
-    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    if dist.get_backend() == "gloo":
+        return None
+    return dist.new_group(backend="gloo")  # type: ignore[return-value]  # a number for processes outside the group
 
 
 @contextmanager
