@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+Named = Mapping[str, Any]  # arguments by name
 IN_PLACE = ("bernoulli_", "uniform_", "exponential_", "normal_", "random_")  # methods that fill a tensor at random
 FILLING = {getattr(Tensor, name) for name in IN_PLACE}
 DROPPING = {functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d}
@@ -100,10 +101,8 @@ class _Drawing(TorchFunctionMode):
         self.part = part
         self.count = part.views * (part.stop - part.start)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        given = dict(kwargs or {})
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Named | None = None) -> Any:
+        given = kwargs or {}
         if not _active or func not in KNOWN:
             return func(*args, **given)
         return KNOWN[func](self, func, args, given)
@@ -111,30 +110,30 @@ class _Drawing(TorchFunctionMode):
     def _of_rows(self, tensor: Tensor) -> bool:
         return tensor.ndim > 0 and len(tensor) == self.count
 
-    def fill(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def fill(self, func: Any, args: tuple[Any, ...], kwargs: Named) -> Any:
         """Fill a tensor of the part with its rows of a whole one."""
         if not self._of_rows(args[0]):
             return func(*args, **kwargs)
         drawn = func(self.part.standing_for(args[0]), *args[1:], **kwargs)
         return args[0].copy_(self.part.rows(drawn))
 
-    def drop(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def drop(self, func: Any, args: tuple[Any, ...], kwargs: Named) -> Any:
         """Drop values of the part by a mask of the whole batch."""
-        named = dict(zip(("input", "p", "training", "inplace"), args, strict=False)) | kwargs
+        named = dict(zip(("input", "p", "training", "inplace"), args, strict=False)) | dict(kwargs)
         inputs, rate, training = named["input"], named.get("p", 0.5), named.get("training", True)
         if not training or not self._of_rows(inputs):
             return func(*args, **kwargs)
         ones = self.part.standing_for(inputs.detach()).fill_(1)
         return inputs * self.part.rows(func(ones, rate, True))
 
-    def make(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def make(self, func: Any, args: tuple[Any, ...], kwargs: Named) -> Any:
         """Make a tensor of random numbers."""
         size = list(args[0]) if args and not isinstance(args[0], int) else list(args)
         if kwargs.get("size") is not None or not size or size[0] != self.count:
             return func(*args, **kwargs)
         return self.part.rows(func(self.part.views * self.part.whole, *size[1:], **kwargs))
 
-    def integers(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def integers(self, func: Any, args: tuple[Any, ...], kwargs: Named) -> Any:
         """Make a tensor of random integers."""
         *bounds, size = args
         if not isinstance(size, tuple | list) or not size or size[0] != self.count:
@@ -143,7 +142,7 @@ class _Drawing(TorchFunctionMode):
         return self.part.rows(func(*bounds, whole, **kwargs))
 
 
-KNOWN: dict[Any, Callable[[_Drawing, Any, tuple[Any, ...], dict[str, Any]], Any]] = {
+KNOWN: dict[Any, Callable[[_Drawing, Any, tuple[Any, ...], Named], Any]] = {
     **dict.fromkeys(FILLING, _Drawing.fill),
     **dict.fromkeys(DROPPING, _Drawing.drop),
     **dict.fromkeys(OF_A_SIZE, _Drawing.make),

@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import timedelta
@@ -102,7 +102,8 @@ def start(needed: Needed, arguments: Sequence[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // chosen.devices)))
     os.environ[PARENT] = str(os.getpid())
     known = {field.name for field in fields(LaunchConfig)}
-    younger: dict[str, Any] = {"shutdown_timeout": GRACE_S, "signals_to_handle": SIGNALS}  # of newer versions of torch
+    # not in every version of torch
+    younger: Mapping[str, Any] = {"shutdown_timeout": GRACE_S, "signals_to_handle": SIGNALS}
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=chosen.devices, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0", local_addr="127.0.0.1", max_restarts=chosen.restarts, monitor_interval=0.1,
@@ -280,7 +281,7 @@ def _is_of_connection(error: RuntimeError) -> bool:
     return type(error).__name__ in kinds or any(word in str(error) for word in ("gloo", "Connection closed", "NCCL"))
 
 
-def strategy(settings: TrainSettings) -> dict[str, Any]:
+def strategy(settings: TrainSettings) -> Mapping[str, Any]:
     """Return the options of Lightning's trainer for the run's processes; none for one process."""
     if not ranks.current().several:
         return {}

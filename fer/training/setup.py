@@ -324,7 +324,7 @@ def resume_from(folder: Path, model: Trainable) -> tuple[Path, int]:
     return file, done
 
 
-def _newest(folder: Path) -> tuple[Path, dict[str, Any]]:
+def _newest(folder: Path) -> tuple[Path, Mapping[str, Any]]:
     """Return file and contents of the newest valid checkpoint; of ranks, rank 0 chooses the file."""
     if not ranks.current().first:
         file = Path(ranks.of_first(""))

@@ -63,7 +63,7 @@ def build(
         "enable_model_summary": False,
         "log_every_n_steps": 1,  # metrics are logged at epochs' ends only; this avoids a warning of Lightning
     }
-    return pl.Trainer(**options | launch.strategy(settings) | instead)
+    return pl.Trainer(**options | dict(launch.strategy(settings)) | instead)
 
 
 def tensorboard_logger(folder: Path, begin: int) -> TensorBoardLogger:

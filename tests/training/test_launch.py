@@ -60,7 +60,7 @@ def test_two_processes_interrupted_resumed_killed_and_restarted_equal_one(train,
         path = os.pathsep.join([str(Path(launch.__file__).parents[2]), str(tmp_path)])
         command = [sys.executable, "-m", "fer.train", *arguments]
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": path}
+            command, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": path}
         )
 
     ended = two(*RUN, "trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=3", "trainer.restarts=1",
