@@ -58,7 +58,11 @@ def parser() -> Grammar:
         "--split", choices=["train", "val", "test", "all"], default="val",
         help="split to evaluate; choose on val, report test; all is every labelled face; default: %(default)s",
     )  # fmt: skip
-    grammar.add_argument("--data", help="table, archive, folder or 'synthetic'; default: the data of the training")
+    grammar.add_argument(
+        "--data", action="append",
+        help="table, archive, folder or 'synthetic'; default: the data of the training; given several times: each is "
+        "evaluated, and one table compares them",
+    )  # fmt: skip
     grammar.add_argument(
         "--rule", choices=["official", "as_given", "holdout"], help="how --data is split; default: as in training"
     )
@@ -138,8 +142,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     import_plugins(listed(arguments.plugins))
     arguments.runs = [str(named(run, TRAINED)) for run in arguments.runs]
     arguments.against = arguments.against and str(named(arguments.against, TRAINED))
-    evaluate(arguments, line)
+    evaluate_each(arguments, line)
     return 0
+
+
+def evaluate_each(arguments: argparse.Namespace, command: str) -> None:
+    """Evaluate on each data set that is named, and print one table of several.
+
+    Each has a folder of results, leakage and classes of its own.
+
+    Raises:
+        FerError: as ``evaluate``; the results on the data sets before are kept.
+    """
+    from fer.reports.summary import data_set_table
+
+    names = arguments.data or [None]
+    found = [evaluate(argparse.Namespace(**{**vars(arguments), "data": name}), command) for name in names]
+    if len(found) > 1:
+        log.info("\n%s", data_set_table(found))
 
 
 def check(arguments: argparse.Namespace) -> None:

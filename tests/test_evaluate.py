@@ -74,6 +74,16 @@ def test_other_data_are_reported(evaluate, small_run, tmp_path):
     assert model.image_size == 24  # the 48-pixel faces were resized to what the network takes
 
 
+def test_several_data_sets_are_one_table(evaluate, small_run, tmp_path):
+    write_csv(tmp_path / "other.csv")
+    ended = evaluate(str(small_run), "--data", "other.csv", "--data", "synthetic", "--split", "val", "--no-report")
+    assert ended.code == 0, ended.err
+    table = ended.out[ended.out.index("data set") :].splitlines()
+    assert [line.split()[0] for line in table[2:4]] == ["other", "synthetic"]
+    for line, folder in zip(table[2:4], ("val", "val_2"), strict=True):
+        assert f"{100 * metrics(small_run / 'evaluations' / folder)['accuracy']:.2f} %" in line
+
+
 @pytest.mark.slow
 def test_batch_size_does_not_change_the_figures(evaluate, small_run):
     for size in ("1", "5", "1000"):

@@ -1,6 +1,6 @@
 """The metrics of an evaluation in tables and sentences, for the terminal and the pages."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from fer.metrics.results import (
     THESE_FACES,
@@ -35,6 +35,26 @@ def score_table(results: Results) -> str:
     shares = [metric_text(name, metrics, interval=False) for name in ("macro_f1", "balanced_accuracy", "nll")]
     cells = (results.split, f"{results.scores.n:,}", metric_text("accuracy", metrics), *shares)
     return text_table(heads, [(*cells, metric_text("ece", metrics))])
+
+
+def data_set_table(results: Sequence[Results]) -> str:
+    """Return one table of a network's results on several data sets, a row each; classes without faces are named."""
+    heads = ("data set", "split", "faces", "accuracy, 95 % interval", "macro-F1", "balanced", "clean", "no face of")
+    rows = []
+    for one in results:
+        metrics, clean = one.metrics, one.clean
+        rows.append(
+            (
+                f"{one.dataset.name} ({one.dataset.path})",
+                one.split,
+                f"{one.scores.n:,}",
+                metric_text("accuracy", metrics),
+                *(metric_text(name, metrics, interval=False) for name in ("macro_f1", "balanced_accuracy")),
+                f"{metric_text('accuracy', clean.metrics, interval=False)} of {clean.n:,}" if clean else "not known",
+                ", ".join(one.scores.absent) or "-",
+            )
+        )
+    return text_table(heads, rows)
 
 
 def metric_table(results: Results) -> str:

@@ -172,9 +172,9 @@ def _notes(listing: Listing) -> list[str]:
 
 def reshuffled_notes(given: NDArray[np.int8]) -> list[str]:
     """Return a note if splits (N,) have the sizes of a copy of FER2013 with official test images in train."""
-    if split_sizes(given)[:2] != RESHUFFLED:
+    if tuple(size for size in split_sizes(given) if size) != RESHUFFLED:
         return []
-    return ["28,821 + 7,066 is not the official split: its train part holds official test images"]
+    return ["28,821 + 7,066 is not the official split: its train folder holds official test images"]
 
 
 def _size_notes(pictures: list[Picture], sizes: list[tuple[int, int]]) -> list[str]:

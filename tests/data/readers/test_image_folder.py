@@ -88,7 +88,7 @@ def test_train_and_validation_alone_have_no_test(tmp_path, plant, drawn, part, l
 
 def test_the_reshuffled_copy_is_noted(tmp_path, plant, drawn, load, monkeypatch):
     train = int((drawn.official == 0).sum())
-    monkeypatch.setattr(image_folder, "RESHUFFLED", {0: train, 1: 70 - train})
+    monkeypatch.setattr(image_folder, "RESHUFFLED", (train, 70 - train))
     plant(tmp_path / "images", drawn, split_place("train", "validation", "validation"))
     notes = load(tmp_path).source.notes
     assert any("not the official split: its train folder holds official test images" in note for note in notes)
