@@ -183,14 +183,6 @@ def test_a_run_that_ended_as_its_folder_was_made_says_to_begin_again(train, smal
     assert (ended.code, "no checkpoint was written" in ended.line, "begin again" in ended.line) == (1, True, True)
 
 
-def test_several_processes_of_torchrun_are_refused(train, tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    ended = train(*SMALL, "hydra.run.dir=out")
-    assert (ended.code, (tmp_path / "out").exists()) == (1, False)
-    assert all(text in ended.line for text in ("torchrun", "2 processes", "without"))
-
-
 @pytest.mark.slow
 def test_a_signal_that_a_library_turns_into_another_error_ends_the_run(train, tmp_path, monkeypatch):
     """As torch's writer of archives does, and OmegaConf."""
