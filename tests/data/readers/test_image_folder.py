@@ -12,7 +12,7 @@ from fer.config.settings import DataSettings
 from fer.data.faces import UNKNOWN
 from fer.data.labels import EMOTIONS
 from fer.data.load import read_faces
-from fer.data.readers import image_folder
+from fer.data.readers import image_folder, images
 
 USAGE_NAMES = ("Training", "PublicTest", "PrivateTest")
 
@@ -249,7 +249,7 @@ def test_numbered_folders_mean_what_class_names_says(tmp_path, plant, drawn):
 def test_pictures_that_may_be_photographs_are_counted(tree, load):
     for number, side in enumerate(((400, 400), (640, 480), (640, 399))):
         Image.new("L", side, 100).save(tree / "train" / "sad" / f"large{number}.png")
-    [noted] = [note for note in load(tree).source.notes if image_folder.PHOTOGRAPHS in note]
+    [noted] = [note for note in load(tree).source.notes if images.PHOTOGRAPHS in note]
     assert noted.startswith("2 of 73 pictures")
     assert "cut out the faces first" in noted
 

@@ -278,7 +278,8 @@ def test_registering_the_same_reader_again_is_no_clash(registered, drawn):
     mine = own_reader(drawn, [])
     register_reader("mine")(mine)
     register_reader("mine")(mine)
-    assert [name for name, _ in READERS.newest_first()] == ["mine", "ferplus", "csv", "image_tree"]
+    names = [name for name, _ in READERS.newest_first()]
+    assert (names[0], names.count("mine"), names[-1]) == ("mine", 1, "image_tree")
 
 
 def test_a_bare_table_of_every_emotion_keeps_the_order_of_classes(table, load):
