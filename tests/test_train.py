@@ -162,7 +162,7 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["optimizer=3"], "optimizer=3: expected one of adam, adamw, muon, sgd"),
         (["--foo"], "--foo"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
-        (["trainer.devices=2"], "trainer.devices: no such key"),
+        (["trainer.plugins=2"], "trainer.plugins: no such key"),
         (["trainer.max_epochs=0"], "out of range"),
         (
             ["model.name=vgg"],
