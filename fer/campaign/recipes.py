@@ -14,6 +14,7 @@ SMALL_WIDTH = 16  # width of the network below half a million parameters
 WIDTHS = (64, 48, 32, 24, SMALL_WIDTH)  # widths of a CPU's networks, the widest first
 LEAST = 20  # epochs of each network; if they do not fit, fewer or narrower networks are trained
 LEAST_OF_MANY = 60  # epochs of each network, required before a kind is trained with two seeds
+MOST_ON_CPU = 120  # epochs of each network of a CPU; more improve little
 STUDENT, SMALL = "student", "small"  # names of kinds whose speed is always measured
 
 
@@ -155,7 +156,7 @@ def gpu_small() -> Kind:
 
 def _cpu_roster(width: int, members: Sequence[Kind], bf16: bool, first_teacher: str, least: int) -> Roster:
     student, small = cpu_student(width, bf16), cpu_small(bf16)
-    return Roster(tuple(members), student, small, least, 120, first_teacher, width)
+    return Roster(tuple(members), student, small, least, MOST_ON_CPU, first_teacher, width)
 
 
 def cpu_members(width: int, bf16: bool) -> tuple[Kind, ...]:

@@ -351,7 +351,7 @@ def test_features_computed_once_train_as_faces_do(vgg_run, request, unfreeze):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("size", [32, 48])
 def test_so_do_those_of_the_whole_network(train, whole_weights, tmp_path, request, size):
     def run(*arguments, name="run"):
         settings = (*FACES, "model=vgg16", f"model.weights={whole_weights}", "trainer.max_epochs=2", *arguments)
