@@ -57,12 +57,14 @@ def build(
         finally:
             server.worker.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[*routes, Route("/about", server.about), Route("/predict", server.predict, methods=["POST"])],
         middleware=[Middleware(Guard, names)],
         exception_handlers={HTTPException: _refusal},
         lifespan=lifespan,
     )
+    app.state.worker = server.worker
+    return app
 
 
 async def _static(kind: str, contents: bytes, _: Request) -> Response:
@@ -141,12 +143,18 @@ class _Server:
             raise upload.busy(error.seconds) from error
 
     async def _answered(self, request: Request, sent: upload.Upload, *, maps: bool) -> Mapping[str, object]:
-        """Return the answer to a picture; one whose client has left loses its place."""
+        """Return the answer to a picture; one whose client has left, or waits too long, loses its place.
+
+        A picture whose turn has come is predicted to its end all the same: a thread cannot be stopped.
+        """
         work = functools.partial(answers.answer, self.predictor, sent, self.limits, maps=maps)
         job = asyncio.ensure_future(self.worker.run(work))
         leaving = asyncio.ensure_future(_left(request))
         try:
-            await asyncio.wait({job, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            within = self.limits.job_s
+            done, _ = await asyncio.wait({job, leaving}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise HTTPException(503, f"the prediction took longer than {within:g} s; send a smaller picture")
             if not job.done():
                 raise ClientDisconnect
             return await job

@@ -48,7 +48,7 @@ def without_card(network: Network) -> str:
     )
 
 
-class _Harmless(markdown.treeprocessors.Treeprocessor):
+class _Harmless(markdown.treeprocessors.Treeprocessor):  # type: ignore[misc]  # markdown has no types
     """Takes the scripts out of links, and leaves the words of pictures, which would be loaded from elsewhere."""
 
     def run(self, root: Element) -> None:

@@ -79,7 +79,10 @@ def damaged(contents):
     [
         (lambda astronaut: b"no picture", 422, "expected JPEG, PNG, BMP, GIF, WebP, TIFF or PNM"),
         (lambda astronaut: b"", 422, "empty"),
-        (damaged, 422, "truncated"),
+        (damaged, 422, "a damaged or cut short JPEG"),
+        (lambda astronaut: b"P5 12345678901 3 255\n", 422, "a damaged or cut short PPM"),
+        (lambda astronaut: astronaut[:3], 422, "a damaged or cut short JPEG"),
+        (lambda astronaut: saved(GREY, "WEBP")[:40], 422, "a damaged or cut short WEBP"),
         (lambda astronaut: b"\0\0\0\x18ftypheic" + bytes(50), 422, "convert it to JPEG"),
         (lambda astronaut: b"%!PS-Adobe-3.0 EPSF-3.0", 422, "not a readable picture"),
         (lambda astronaut: b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422, "not a readable picture"),
@@ -246,6 +249,17 @@ def test_who_gives_up_loses_the_place(predictor):
     answers = at_once(build(held, "tiny", "", limits=Limits(places=3)), held, 3, saved(GREY), gone=[1, 2])
     assert answers[0].status_code == 200
     assert held.calls == 1
+
+
+def test_a_prediction_that_takes_too_long_is_answered(predictor):
+    from starlette.testclient import TestClient
+
+    held = Held(predictor)
+    with TestClient(build(held, "tiny", "", limits=Limits(job_s=0.2)), base_url="http://localhost") as client:
+        answer = client.post("/predict", files={"picture": saved(GREY)})
+    held.go.set()
+    assert answer.status_code == 503
+    assert "longer than 0.2 s" in answer.json()["error"]
 
 
 def test_a_failing_network_is_one_line_and_the_server_goes_on(send, monkeypatch, caplog):

@@ -46,7 +46,12 @@ def test_links_and_pictures_of_a_stranger_do_no_harm():
     targets = ["javascript:a()", "JavaScript:a()", "&#106;avascript:a()", "java&#9;script:a()", "data:text/html,a"]
     targets += ["vbscript:a", "//elsewhere.example/", "http:elsewhere.example", "\\javascript:a()", "a.html"]
     lines = [f"[words{at}]({target})\n" for at, target in enumerate(targets)]
-    lines += ["[ref]\n", "[ref]: javascript:a()\n", "<javascript:a()>\n", "![a face](https://elsewhere.example/x.png)\n"]
+    lines += [
+        "[ref]\n",
+        "[ref]: javascript:a()\n",
+        "<javascript:a()>\n",
+        "![a face](https://elsewhere.example/x.png)\n",
+    ]
     page = card.page("\n".join([*lines, "[web](https://a.example) [in](#part) <mailto:a@b.example>\n"]))
     body = page[page.index("<main>") :]
     kept = [entities.unescape(target) for target in re.findall(r'href="([^"]*)"', body)]
