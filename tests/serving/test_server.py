@@ -154,16 +154,16 @@ def test_a_signal_ends_it_in_order(serve, monkeypatch, predictor, number, code):
 def test_ctrl_c_ends_it_during_a_prediction(monkeypatch, predictor, caplog, times):
     begun, go, left, answers = threading.Event(), threading.Event(), [], []
     monkeypatch.setattr(server, "_leave", left.append)
-    monkeypatch.setattr("fer.serving.answers.answer", lambda *_, **__: (begun.set(), go.wait(20)))
+    monkeypatch.setattr("fer.serving.answers.answer", lambda *_, **__: (begun.set(), go.wait(8)))
     limits = Limits(ending_s=1 if times == 1 else 15)
     listening = server.bound("127.0.0.1", 0)
     sent = (
-        POST.replace(b"5000", b"79")
+        POST.replace(b"5000", b"78")
         + b'Content-Disposition: form-data; name="picture"; filename="a"\r\n\r\n\r\n--x--\r\n'
     )
 
     def stop():
-        begun.wait(20)
+        begun.wait(8)
         for _ in range(times):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.3)
