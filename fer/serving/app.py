@@ -46,7 +46,7 @@ def build(
         limits: on requests.
     """
     server = _Server(predictor, network, limits or Limits())
-    contents = dict(page.files()) | {"openapi.json": description(), "card": card.encode()}
+    contents = dict(page.files()) | {"openapi.json": description(), "card": card.encode(errors="replace")}
     contents[""] = contents["index.html"]
     routes = [Route(f"/{name}", functools.partial(_static, kind_of(name), held)) for name, held in contents.items()]
 
@@ -57,12 +57,14 @@ def build(
         finally:
             server.worker.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[*routes, Route("/about", server.about), Route("/predict", server.predict, methods=["POST"])],
         middleware=[Middleware(Guard, names)],
         exception_handlers={HTTPException: _refusal},
         lifespan=lifespan,
     )
+    app.state.worker = server.worker
+    return app
 
 
 async def _static(kind: str, contents: bytes, _: Request) -> Response:
@@ -81,9 +83,14 @@ def description() -> bytes:
     return json.dumps(described).encode()
 
 
-async def _refusal(_: Request, error: Exception) -> Response:
+async def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, error.detail, error.headers)
+    words = error.detail
+    if error.status_code == 404:
+        words = f"{request.url.path[:80]}: nothing is here; the page is /, and /openapi.json describes the interface"
+    elif error.status_code == 405:
+        words = f"{request.method} {request.url.path}: expected {(error.headers or {}).get('Allow', 'another method')}"
+    return problem(error.status_code, words, error.headers)
 
 
 @dataclass
@@ -136,12 +143,18 @@ class _Server:
             raise upload.busy(error.seconds) from error
 
     async def _answered(self, request: Request, sent: upload.Upload, *, maps: bool) -> Mapping[str, object]:
-        """Return the answer to a picture; one whose client has left loses its place."""
+        """Return the answer to a picture; one whose client has left, or waits too long, loses its place.
+
+        A picture whose turn has come is predicted to its end all the same: a thread cannot be stopped.
+        """
         work = functools.partial(answers.answer, self.predictor, sent, self.limits, maps=maps)
         job = asyncio.ensure_future(self.worker.run(work))
         leaving = asyncio.ensure_future(_left(request))
         try:
-            await asyncio.wait({job, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            within = self.limits.job_s
+            done, _ = await asyncio.wait({job, leaving}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise HTTPException(503, f"the prediction took longer than {within:g} s; send a smaller picture")
             if not job.done():
                 raise ClientDisconnect
             return await job
@@ -162,7 +175,12 @@ def _maps_of(request: Request) -> bool:
     Raises:
         HTTPException: it asks for something else.
     """
-    asked = request.query_params.get("maps", "false")
-    if asked not in ("true", "false"):
-        raise HTTPException(400, f"maps={asked}: expected true or false")
-    return asked == "true"
+    options = request.query_params.multi_items()
+    for name, value in options:
+        if name != "maps":
+            raise HTTPException(400, f"{upload.shown(name)}: no such option; expected maps=true or maps=false")
+        if value not in ("true", "false"):
+            raise HTTPException(400, f"maps={upload.shown(value)}: expected true or false")
+    if len(options) > 1:
+        raise HTTPException(400, "maps is given several times; expected it once")
+    return options == [("maps", "true")]

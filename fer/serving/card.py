@@ -1,8 +1,13 @@
 """The model card of the network that is served, as a page."""
 
+import html as entities
+import re
 from pathlib import Path
+from xml.etree.ElementTree import Element
 
 import markdown
+import markdown.treeprocessors
+import markdown.util
 from markupsafe import Markup
 
 from fer.inference.exported import ExportedNetwork
@@ -12,6 +17,7 @@ from fer.reports import html, model_card
 from fer.reports.html import joined, tag
 
 METADATA = "---\n"  # before and after the card's metadata
+LINKS = re.compile(r"https?://|mailto:|#", re.IGNORECASE)  # how the target of a link may begin
 
 
 def text_of(path: str | Path, network: Network) -> str:
@@ -42,8 +48,25 @@ def without_card(network: Network) -> str:
     )
 
 
+class _Harmless(markdown.treeprocessors.Treeprocessor):  # type: ignore[misc]  # markdown has no types
+    """Takes the scripts out of links, and leaves the words of pictures, which would be loaded from elsewhere."""
+
+    def run(self, root: Element) -> None:
+        """Change the card's elements in place."""
+        for element in root.iter():
+            target = entities.unescape(element.get("href", "").replace(markdown.util.AMP_SUBSTITUTE, "&"))
+            if LINKS.match(target) is None:
+                element.attrib.pop("href", None)
+            if element.tag == "img":
+                element.tag, element.text = "span", element.get("alt")
+                element.attrib.clear()
+
+
 def page(card: str) -> str:
-    """Return a card as a page that links to the theme; HTML inside it is shown as text, its metadata are left out.
+    """Return a card as a page that links to the theme.
+
+    HTML inside it is shown as text, pictures as their words. Only links to the web, mail and the page itself are kept.
+    Its metadata are left out.
 
     Args:
         card: in Markdown.
@@ -51,6 +74,7 @@ def page(card: str) -> str:
     written = markdown.Markdown(extensions=["tables", "fenced_code", "toc"])
     written.preprocessors.deregister("html_block")  # a card may come from a stranger
     written.inlinePatterns.deregister("html")
+    written.treeprocessors.register(_Harmless(written), "harmless", -1)  # after all that writes links
     text = written.convert(without_metadata(card))
     scrolled = text.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
     head = joined(

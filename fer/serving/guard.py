@@ -5,11 +5,12 @@ can even name itself like this server; then its ``Host`` is a name that is not t
 (https://owasp.org/www-community/attacks/DNS_Rebinding). An address of digits cannot be rebound.
 """
 
+import asyncio
 import ipaddress
 import logging
+import re
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -30,6 +31,8 @@ HEADERS: Mapping[str, str] = MappingProxyType(
         "Cache-Control": "no-store",
     }
 )
+HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")  # of a Host header, the whole of it
+STOPPING = "the server is stopping"
 FOREIGN = ("cross-site", "same-site")  # values of Sec-Fetch-Site; same-site: another port of this machine
 
 
@@ -58,9 +61,13 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        refused = self._refused(scope["method"], Headers(scope=scope))
         try:
+            refused = self._refused(scope["method"], Headers(scope=scope))
             await (refused or self.app)(scope, receive, with_headers)
+        except asyncio.CancelledError:  # the server has no more time for it
+            if not begun:
+                await problem(503, STOPPING)(scope, receive, with_headers)
+            raise
         except Exception as error:  # of our own making; the server goes on
             log.error("a request failed: %s: %s", type(error).__name__, error)
             if not begun:
@@ -72,7 +79,7 @@ class Guard:
         if not is_own(host, self.names):
             return problem(421, f"Host {host!r} is no name of this server; fer serve --name NAME adds one")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower() not in {f"{kind}://{host.lower()}" for kind in ("http", "https")}:
             return problem(403, f"Origin {origin!r}: pages of other sites get no answers")
         if method == "POST" and headers.get("sec-fetch-site") in FOREIGN:
             return problem(403, "pages of other sites get no answers")
@@ -81,14 +88,16 @@ class Guard:
 
 def is_own(host: str, names: Collection[str]) -> bool:
     """Return whether the value of a Host header is an address of digits or one of the names, whatever its port."""
+    match = HOST.fullmatch(host)
+    if match is None:
+        return False
+    address, name = match.groups()
+    if name is not None and name.lower() in names:
+        return True
     try:
-        name = urlsplit(f"//{host}").hostname or ""
-        if name in names:
-            return True
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(address or name).version == (4 if address is None else 6)
     except ValueError:
         return False
-    return True
 
 
 def problem(status: int, words: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -16,6 +16,7 @@ class Limits:
         connections: open at a time.
         head_s: seconds until the head of a request is complete, also between two requests of a connection.
         body_s: seconds until the body is complete.
+        job_s: seconds from the end of the body until there is a prediction; then the client is told so.
         request_s: seconds until the answer has been taken.
         ending_s: seconds for the requests in hand when the server is stopped.
     """
@@ -28,5 +29,6 @@ class Limits:
     connections: int = 256
     head_s: float = 10.0
     body_s: float = 60.0
+    job_s: float = 100.0
     request_s: float = 180.0
     ending_s: int = 5

@@ -2,8 +2,11 @@
 
 import asyncio
 import errno
+import logging
+import os
 import signal
 import socket
+import sys
 from types import FrameType
 
 import uvicorn
@@ -13,6 +16,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from fer.config.errors import FerError, Interrupted
 from fer.serving.limits import Limits
 from fer.system import signals
+
+log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _IN_USE = (errno.EADDRINUSE,)
@@ -107,6 +112,8 @@ def server(app: Starlette, limits: Limits) -> uvicorn.Server:
 def run(app: Starlette, listening: socket.socket, limits: Limits | None = None) -> None:
     """Serve until a signal ends it; Ctrl-C is the usual end.
 
+    Where a picture is still being predicted, after ``Limits.ending_s`` or at a second signal, the process ends here.
+
     Raises:
         Interrupted: by another signal.
     """
@@ -117,5 +124,18 @@ def run(app: Starlette, listening: socket.socket, limits: Limits | None = None) 
 
     with signals.handled(receive), listening:  # uvicorn stops at a signal, then raises it again, for this handler
         server(app, limits or Limits()).run(sockets=[listening])
-    if received and received[0] != signal.SIGINT:
-        raise Interrupted(f"stopped by {signals.name(received[0])}", signals.exit_code(received[0]))
+    by = next((number for number in received if number != signal.SIGINT), None)
+    app.state.worker.close()  # uvicorn has done so, but not where it had to hurry
+    if app.state.worker.running:
+        log.warning("%sa picture was still being predicted", f"stopped by {signals.name(by)}; " if by else "")
+        _leave(signals.exit_code(by) if by else 0)
+    if by is not None:
+        raise Interrupted(f"stopped by {signals.name(by)}", signals.exit_code(by))
+
+
+def _leave(code: int) -> None:
+    """End the process at once: torch may abort where the interpreter ends during its work."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)

@@ -79,7 +79,10 @@ def damaged(contents):
     [
         (lambda astronaut: b"no picture", 422, "expected JPEG, PNG, BMP, GIF, WebP, TIFF or PNM"),
         (lambda astronaut: b"", 422, "empty"),
-        (damaged, 422, "truncated"),
+        (damaged, 422, "a damaged or cut short JPEG"),
+        (lambda astronaut: b"P5 12345678901 3 255\n", 422, "a damaged or cut short PPM"),
+        (lambda astronaut: astronaut[:3], 422, "a damaged or cut short JPEG"),
+        (lambda astronaut: saved(GREY, "WEBP")[:40], 422, "a damaged or cut short WEBP"),
         (lambda astronaut: b"\0\0\0\x18ftypheic" + bytes(50), 422, "convert it to JPEG"),
         (lambda astronaut: b"%!PS-Adobe-3.0 EPSF-3.0", 422, "not a readable picture"),
         (lambda astronaut: b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422, "not a readable picture"),
@@ -112,6 +115,13 @@ PART = b'--x\r\nContent-Disposition: form-data; name="picture"; filename="a"\r\n
         ({"content": b"junk", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
         ({"content": PART % b"abc", "headers": FORM}, 400, "picture"),  # cut off
         ({"files": {"picture": b"abc"}, "params": {"maps": "yes"}}, 400, "maps=yes: expected true or false"),
+        ({"files": {"picture": b"abc"}, "params": {"Maps": "true"}}, 400, "Maps: no such option; expected maps=true"),
+        ({"files": {"picture": b"abc"}, "params": {"junk": ""}}, 400, "junk: no such option"),
+        ({"files": {"picture": b"abc"}, "params": {"maps": ["true", "true"]}}, 400, "maps is given several times"),
+        ({"files": {"picture": b"abc"}, "data": {"maps": "true"}}, 400, "'maps' is no field of the form"),
+        ({"files": [("picture", b"abc"), ("picture", (None, b"abc"))]}, 400, "the field 'picture'"),
+        ({"content": PART % b"abc", "headers": {"content-type": "multipart/form-datax; boundary=x"}}, 415, "multipart"),
+        ({"content": PART % b"abc", "headers": {"content-type": "multipart/form-data; boundary="}}, 400, "multipart"),
     ],
 )
 def test_a_wrong_form_gets_a_reason(client, options, status, words):
@@ -120,12 +130,24 @@ def test_a_wrong_form_gets_a_reason(client, options, status, words):
     assert words in answer.json()["error"]
 
 
+@pytest.mark.parametrize("kind", ["Multipart/Form-Data", "multipart/form-data ; charset=unicode_escape"])
+@pytest.mark.parametrize("codec", ["utf-7", "punycode", "undefined", "utf-16-le", "no-such-codec"])
+def test_names_are_utf8_whatever_codec_the_client_names(client, kind, codec):
+    name = "\\ud800+2AA-é".encode() + b"\xff"
+    body = PART.replace(b'"a"', b'"%b"') % (name, saved(GREY, "PNG")) + b"--x--\r\n"
+    answer = client.post("/predict", content=body, headers={"content-type": f"{kind}; boundary=x; charset={codec}"})
+    assert (answer.status_code, answer.json()["file"]) == (200, "\\ud800+2AA-é\ufffd")
+
+
 def test_addresses_and_methods(client):
     assert client.get("/predict").status_code == 405
     assert client.get("/predict").headers["allow"] == "POST"
     assert client.post("/").status_code == 405
     assert client.get("/../app.py").status_code == 404
-    assert client.get("/nothing").json() == {"error": "Not Found"}
+    error = client.get("/nothing").json()["error"]
+    assert "/nothing" in error
+    assert "/openapi.json" in error
+    assert client.get("/predict").json() == {"error": "GET /predict: expected POST"}
     head = client.head("/")
     assert (head.status_code, head.content) == (200, b"")
 
@@ -194,6 +216,7 @@ def at_once(app, held, count, contents, gone=()):
             await asyncio.sleep(0.1)
             for number in gone:
                 tasks[number].cancel()
+            await asyncio.sleep(0.05)  # until the places are given up
             held.go.set()
             return await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -228,6 +251,17 @@ def test_who_gives_up_loses_the_place(predictor):
     assert held.calls == 1
 
 
+def test_a_prediction_that_takes_too_long_is_answered(predictor):
+    from starlette.testclient import TestClient
+
+    held = Held(predictor)
+    with TestClient(build(held, "tiny", "", limits=Limits(job_s=0.2)), base_url="http://localhost") as client:
+        answer = client.post("/predict", files={"picture": saved(GREY)})
+    held.go.set()
+    assert answer.status_code == 503
+    assert "longer than 0.2 s" in answer.json()["error"]
+
+
 def test_a_failing_network_is_one_line_and_the_server_goes_on(send, monkeypatch, caplog):
     with monkeypatch.context() as patched:
         patched.setattr("fer.serving.answers.record", lambda *_: 1 / 0)
@@ -244,8 +278,14 @@ def test_names_are_never_logged(send, caplog):
     caplog.set_level(logging.DEBUG)
     send(saved(GREY), name="private-name.jpg")
     send(b"junk", name="private-name.jpg")
-    ours = [entry for entry in caplog.records if not entry.name.startswith(("httpx", "httpcore", "python_multipart"))]
+    ours = [entry for entry in caplog.records if not entry.name.startswith(("httpx", "httpcore"))]
     assert not [entry for entry in ours if "private-name" in entry.getMessage()]
+
+
+def test_a_wrong_form_writes_nothing_to_the_terminal(client, caplog):
+    for headers in (FORM, {"content-type": "multipart/form-data; boundary=xyz"}):
+        assert client.post("/predict", content=PART + b"junk", headers=headers).status_code == 400
+    assert [entry for entry in caplog.records if entry.name.startswith("python_multipart")] == []
 
 
 # --- who asks -------------------------------------------------------------------------------------------------------
@@ -256,7 +296,8 @@ def test_names_are_never_logged(send, caplog):
     [
         ("localhost:8000", 200), ("127.0.0.1:8000", 200), ("[::1]:8000", 200), ("LOCALHOST", 200), ("192.168.1.7", 200),
         ("lab.example:8000", 200), ("evil.example", 421), ("localhost.evil.example", 421), ("127.0.0.1.evil.x", 421),
-        ("evil@localhost.x", 421), ("", 421), ("[::1", 421),
+        ("evil@localhost.x", 421), ("", 421), ("[::1", 421), ("127.0.0.1/evil", 421), ("a@127.0.0.1", 421),
+        ("127.0.0.1:abc", 421), ("localhost?", 421), ("localhost#x", 421), ("[127.0.0.1]", 421), ("[localhost]", 421),
     ],
 )  # fmt: skip
 def test_foreign_names_are_refused(predictor, host, status):
@@ -275,6 +316,9 @@ def test_foreign_names_are_refused(predictor, host, status):
         ({"origin": "http://localhost:8001"}, 403),
         ({"origin": "http://localhost"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://["}, 403),
+        ({"origin": "http://localhost:8000/"}, 403),
+        ({"origin": "ftp://localhost:8000"}, 403),
         ({"sec-fetch-site": "cross-site"}, 403),
         ({"sec-fetch-site": "same-site"}, 403),
         ({"sec-fetch-site": "none"}, 200),
@@ -284,8 +328,12 @@ def test_pages_of_others_get_no_answers(send, headers, status):
     assert send(saved(GREY), headers=headers).status_code == status
 
 
-def test_every_answer_has_its_policy(client, send):
+def test_every_answer_has_its_policy(client, send, monkeypatch):
     answers = [client.get("/"), client.get("/nothing"), client.get("/", headers={"host": "a.b"}), send(b"junk")]
+    answers.append(client.get("/", headers={"origin": "http://["}))
+    monkeypatch.setattr("fer.serving.guard.is_own", lambda *_: 1 / 0)  # a fault of the guard itself
+    answers.append(client.get("/"))
+    assert answers[-1].status_code == 500
     for answer in answers:
         policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
         assert policy["default-src"] == "'none'"

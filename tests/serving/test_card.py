@@ -1,5 +1,6 @@
 """The model card as a page."""
 
+import html as entities
 import re
 from types import SimpleNamespace
 
@@ -39,3 +40,31 @@ def test_html_of_a_stranger_is_text(start):
     assert "<h1" in body
     assert re.findall(r"<(?:script|img|div)", body) == []
     assert "&lt;script&gt;" in body
+
+
+def test_links_and_pictures_of_a_stranger_do_no_harm():
+    targets = ["javascript:a()", "JavaScript:a()", "&#106;avascript:a()", "java&#9;script:a()", "data:text/html,a"]
+    targets += ["vbscript:a", "//elsewhere.example/", "http:elsewhere.example", "\\javascript:a()", "a.html"]
+    lines = [f"[words{at}]({target})\n" for at, target in enumerate(targets)]
+    lines += [
+        "[ref]\n",
+        "[ref]: javascript:a()\n",
+        "<javascript:a()>\n",
+        "![a face](https://elsewhere.example/x.png)\n",
+    ]
+    page = card.page("\n".join([*lines, "[web](https://a.example) [in](#part) <mailto:a@b.example>\n"]))
+    body = page[page.index("<main>") :]
+    kept = [entities.unescape(target) for target in re.findall(r'href="([^"]*)"', body)]
+    assert kept == ["https://a.example", "#part", "mailto:a@b.example"]
+    assert "words0" in body
+    assert "a face" in body
+    assert re.findall(r"<img|\bsrc=", body) == []
+
+
+def test_a_card_that_is_no_unicode_is_served(predictor):
+    from starlette.testclient import TestClient
+
+    from fer.serving.app import build
+
+    client = TestClient(build(predictor, "tiny", card.page("a\ud800b")), base_url="http://localhost")
+    assert "a?b" in client.get("/card").text

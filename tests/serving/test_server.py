@@ -150,6 +150,41 @@ def test_a_signal_ends_it_in_order(serve, monkeypatch, predictor, number, code):
     assert ended.err == ("" if code == 0 else "fer.serve: stopped by SIGTERM\n")
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_it_during_a_prediction(monkeypatch, predictor, caplog, times):
+    begun, go, left, answers = threading.Event(), threading.Event(), [], []
+    monkeypatch.setattr(server, "_leave", left.append)
+    monkeypatch.setattr("fer.serving.answers.answer", lambda *_, **__: (begun.set(), go.wait(8)))
+    limits = Limits(ending_s=1 if times == 1 else 15)
+    listening = server.bound("127.0.0.1", 0)
+    sent = (
+        POST.replace(b"5000", b"78")
+        + b'Content-Disposition: form-data; name="picture"; filename="a"\r\n\r\n\r\n--x--\r\n'
+    )
+
+    def stop():
+        begun.wait(8)
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+
+    port = listening.getsockname()[1]
+    threads = [threading.Thread(target=stop), threading.Thread(target=lambda: answers.append(read(port, sent)[0]))]
+    for thread in threads:
+        thread.start()
+    began = time.monotonic()
+    server.run(build(predictor, "tiny", "", limits=limits), listening, limits)
+    took = time.monotonic() - began
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert left == [0]
+    assert took < 8
+    assert answers[0].startswith(b"HTTP/1.1 503")
+    assert b"the server is stopping" in answers[0]
+    assert "still being predicted" in caplog.text
+
+
 def test_an_open_address_is_warned_of(serve, monkeypatch, predictor):
     monkeypatch.setattr("fer.inference.predictor.Predictor", lambda *_, **__: predictor)
     monkeypatch.setattr(server, "run", lambda *_: None)

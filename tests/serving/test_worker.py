@@ -73,11 +73,15 @@ def test_closing_drops_what_waits():
         first = asyncio.create_task(worker.run(lambda: go.wait(10)))
         second = asyncio.create_task(worker.run(lambda: ran.append(2)))
         await asyncio.sleep(0.01)
-        threading.Timer(0.05, go.set).start()
-        worker.close()
+        worker.close()  # waits for nothing
+        assert worker.running
+        with pytest.raises(asyncio.CancelledError):
+            await worker.run(lambda: ran.append(3))
+        go.set()
         return await asyncio.gather(first, second, return_exceptions=True)
 
     first, second = asyncio.run(jobs())
+    assert not worker.running
     assert first is True
     assert isinstance(second, asyncio.CancelledError)
     assert ran == []

@@ -4,7 +4,7 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ STRIP = 256  # rows of a picture that are converted at a time
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 # what is decoded, whatever a file's name says: PostScript, for one, would start Ghostscript
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # the last is all of PNM
+READS = 10_000  # from a file of any size, and one more for each of
+BYTES_A_READ = 64  # bytes of it: decoders read blocks, and parts of the header, each of some bytes
 HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"))  # from byte 4, of telephones
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd EXIF blocks; once, since a filter for a while is global too
@@ -31,6 +33,33 @@ class PictureError(Exception):
 
 class TooManyPixels(PictureError):
     """A picture whose header states more pixels than are decoded."""
+
+
+class _Sparing:
+    """A stream with a bound on the number of reads.
+
+    Pillow reads some headers byte by byte in Python: fill bytes between the markers of a JPEG, and the comments of PNM.
+    A file of 30 MB of them would take a quarter of a minute.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._left = READS + stream.seek(0, io.SEEK_END) // BYTES_A_READ
+        stream.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return bytes.
+
+        Raises:
+            PictureError: the file was read too often.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise PictureError("not a readable picture (its header has too many parts, comments or fill bytes)")
+        return self._stream.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def read_picture(path: Path, image_size: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
@@ -70,14 +99,32 @@ def read_colour(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
 def _decoded(source: Path | bytes, most_pixels: int, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else opened(source) as stream:
-            _check_header(stream, most_pixels)
-            with _picture(stream) as picture:
+            sparing = cast(IO[bytes], _Sparing(stream))
+            _check_header(sparing, most_pixels)
+            with _picture(sparing) as picture:
                 picture.load()
                 return convert(ImageOps.exif_transpose(picture))
     except PictureError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise PictureError(f"not a readable picture ({type(error).__name__}: {why(error)})") from error
+        raise PictureError(f"not a readable picture ({_fault(error, source)})") from error
+
+
+def _fault(error: Exception, source: Path | bytes) -> str:
+    """Return what is wrong with a file whose reading failed; Pillow's own words are for programmers."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+        return f"{type(error).__name__}: {why(error)}"  # of this machine, not of the file
+    with io.BytesIO(source) if isinstance(source, bytes) else opened(source) as stream:
+        return f"a damaged or cut short {_format(stream.read(16)) or 'file'}"
+
+
+def _format(beginning: bytes) -> str | None:
+    """Return which of ``FORMATS`` a file has, by its first 16 bytes."""
+    for name in FORMATS:
+        accepts = Image.OPEN[name][1]
+        if accepts is not None and accepts(beginning) is True:
+            return name
+    return None
 
 
 def _check_header(stream: IO[bytes], most_pixels: int) -> None:
@@ -103,10 +150,9 @@ def _picture(stream: IO[bytes]) -> ImageFile.ImageFile:
     stream.seek(0)
     if not beginning:
         raise PictureError("is empty (0 bytes)")
-    for name in FORMATS:
-        factory, accepts = Image.OPEN[name]
-        if accepts is not None and accepts(beginning[:16]) is True:
-            return factory(stream, "")
+    name = _format(beginning[:16])
+    if name is not None:
+        return Image.OPEN[name][0](stream, "")
     if beginning[4:12] in HEIC:
         raise PictureError("HEIC is not decoded; convert it to JPEG first, such as with Pillow and pillow-heif")
     if beginning == LFS:
