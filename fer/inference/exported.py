@@ -18,20 +18,23 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, NotFinite
 from fer.config.settings import MAX_SIZE, MIN_SIZE
+from fer.data.crop import Crop
 from fer.data.labels import are_classes
 from fer.inference.onnx_wire import names_other_files
 from fer.metrics import conformal
 from fer.metrics.calibration import valid_temperature
 from fer.metrics.conformal import Thresholds
 from fer.system.files import contents
-from fer.system.records import Json, is_plain, plain, read
+from fer.system.records import Json, has_types, is_plain, plain, read
 
 SUFFIX = ".onnx"
 KEY = "fer"  # of the metadata
 FORMAT = 1  # version of the metadata; raise it when an older version could not read the file
 INPUT, OUTPUT = "faces", "probabilities"
 MOST_BYTES = 2**31 - 1  # of a file: the limit of its format
-LONGEST = 2_000_000  # characters of the metadata
+LONGEST, LONGEST_NAME = 2_000_000, 1000  # characters of the metadata; of a name in them
+PRECISIONS = ("float32", "int8")
+MARGINS, SHIFTS = (0.1, 10.0), (-1.0, 1.0)  # of a crop
 AT_ONCE = 256  # faces through the graph together
 MOST_OFF, ROUNDING = 1e-3, 1e-6  # of the sum of a face's probabilities from 1; of a probability above 1
 INSTALL = "pip install 'onnxruntime>=1.20,<2'"
@@ -101,6 +104,14 @@ class Parity:
     equal: float
     val: OnVal | None = None
 
+    def _valid(self) -> bool:
+        """Return whether the counts and shares are in their ranges, and two of each metric of val."""
+        pairs = self.val is None or (
+            len(self.val.accuracy) == len(self.val.nll) == 2 and all(0 <= one <= 1 for one in self.val.accuracy)
+        )
+        shares = [self.equal, self.largest_difference, *([] if self.val is None else [self.val.equal])]
+        return pairs and self.faces >= 0 and all(0 <= one <= 1 for one in shares)
+
 
 @dataclass(frozen=True)
 class About:
@@ -151,7 +162,8 @@ class About:
         """Return what a file states, after a check.
 
         Raises:
-            FerError: it is damaged, of a newer version, or describes no network of this library.
+            FerError: it is damaged, of a newer version, describes no network of this library, or asks for faces that
+                are cut out in another way than this library can.
         """
         if len(text) > LONGEST:
             raise FerError(f"{file}: its metadata have {len(text):,} characters; expected at most {LONGEST:,}")
@@ -163,28 +175,59 @@ class About:
                 )
             if not is_plain(held):
                 raise _changed(file)
+            json.dumps(held, ensure_ascii=False).encode()  # half a surrogate pair can be neither written nor printed
             about = read(cls, held)
-        except (LookupError, ValueError, TypeError, RecursionError) as error:
+        except (LookupError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise _changed(file) from error
         if not about._valid(held):
             raise _changed(file)
+        about._check_crop(file)
         return about
 
     def _valid(self, held: Json) -> bool:
         """Return whether the values have the types and ranges of an export."""
-        sizes = isinstance(self.size, int) and MIN_SIZE <= self.size <= MAX_SIZE
-        sets = held.get("sets") is None or conformal.valid(held["sets"])
-        texts = all(isinstance(one, str) for one in (self.architecture, self.precision, self.card, self.version))
-        parts = all(isinstance(one.dataset, Mapping) and isinstance(one.file, str) for one in self.networks)
+        names = [self.architecture, *(one.architecture for one in self.networks)]
+        names += [one.dataset["name"] for one in self.networks if one.dataset.get("name") is not None]
         return (
-            sizes
-            and valid_temperature(self.temperature)
-            and sets
-            and texts
-            and parts
+            has_types(self)
+            and self.format >= 1
+            and self.precision in PRECISIONS
+            and MIN_SIZE <= self.size <= MAX_SIZE
+            and self.parameters >= 0
             and bool(self.networks)
+            and all(map(_is_name, names))
+            and valid_temperature(self.temperature)
+            and (held.get("sets") is None or conformal.valid(held["sets"]))
             and are_classes(self.classes)
+            and (self.parity is None or self.parity._valid())
         )
+
+    @property
+    def cut(self) -> Crop:
+        """How faces are cut out of pictures, for boxes like those of ``haar``."""
+        return Crop(self.crop["margin"], self.crop["shift"])
+
+    def _check_crop(self, file: Path) -> None:
+        """Raise unless this library can cut faces out as the file asks.
+
+        Raises:
+            FerError: naming the part that it cannot.
+        """
+        for name, (low, high) in {"margin": MARGINS, "shift": SHIFTS}.items():
+            value = self.crop.get(name)
+            if isinstance(value, bool) or not isinstance(value, float | int) or not low <= value <= high:
+                raise FerError(
+                    f"{file}: its metadata ask for a crop with {name} {value!r}; expected {low:g} to {high:g}"
+                )
+        for name, value in self.cut.contract(self.size).items():
+            asked = self.crop.get(name)
+            if asked != value:
+                raise FerError(f"{file}: its metadata ask for a crop with {name} {asked!r}; fer knows {value!r} alone")
+
+
+def _is_name(value: object) -> bool:
+    """Return whether a value may be the name of an architecture or a data set."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and value.isprintable()
 
 
 def _changed(file: Path) -> FerError:
@@ -257,6 +300,11 @@ class ExportedNetwork:
     def image_size(self) -> int:
         """Side of the faces, in pixels."""
         return self.about.size
+
+    @property
+    def cut(self) -> Crop:
+        """How faces are cut out of pictures, for boxes like those of ``haar``."""
+        return self.about.cut
 
     @property
     def architecture(self) -> str:

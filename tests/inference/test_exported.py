@@ -1,17 +1,22 @@
 """Exported files of strangers: small graphs, each with one thing wrong, and the line that refuses it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from fer.config.errors import FerError
-from fer.data.crop import Crop
+from fer.data.crop import Box, Crop
 from fer.data.labels import EMOTIONS
-from fer.inference.exported import ExportedNetwork
+from fer.inference.exported import About, ExportedNetwork
+from fer.inference.exported_model import ExportedModel
+from fer.inference.loaded import LoadedNetwork
 from fer.inference.onnx_wire import names_other_files
+from fer.inference.predictor import Predictor
 
 SIZE = 32
 FACES = np.random.default_rng(0).integers(0, 256, (3, 1, SIZE, SIZE), np.uint8)
@@ -237,3 +242,74 @@ def test_what_is_no_row_of_probabilities_for_each_face_is_refused(opened, tail, 
         tail = [softmax, helper.make_node(operator, ["soft", "by"], ["probabilities"])]
     network = opened(graph(*tail, constants=held, rows="rows"))
     assert words in refused(network.probabilities, FACES)
+
+
+# --- metadata -------------------------------------------------------------------------------------------------------
+
+PARITY = {"faces": 512, "of": "faces of val", "largest_difference": 1e-7, "equal": 1.0, "val": None}
+VAL = {"faces": 9, "accuracy": [0.5, 0.5], "nll": [1.0, 1.0], "equal": 1.0}
+
+
+def of_network(**changes):
+    return {"networks": [NETWORK | changes]}
+
+
+def of_crop(**changes):
+    return {"crop": Crop().contract(SIZE) | changes}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"crop": [1]}, {"crop": "x"}, {"classes": "abcdefg"}, {"networks": {"a": 1}}, {"networks": "x"},
+        of_network(dataset=[1]), of_network(ancestors={}), of_network(ancestors=["x"]), of_network(teachers=3),
+        of_network(pretrained={"name": 3}), of_network(weight="1"), of_network(temperature=None), of_network(sha256=1),
+        {"card": "\ud800"}, of_network(dataset={"name": "d", "note\ud800": 1}),
+        {"architecture": "a\nb"}, {"architecture": "\x1b[31m"}, {"architecture": ""}, {"architecture": 1},
+        of_network(architecture="\u202ea"), of_network(dataset={"name": "a\nb"}),
+        of_network(dataset={"name": {"x": 1}}),
+        {"format": 0}, {"format": True}, {"format": 1.0}, {"format": None}, {"precision": "int4"},
+        {"parameters": "many"}, {"parameters": True}, {"parameters": -1}, {"parameters": 1.5}, {"version": 1},
+        {"size": True}, {"size": 32.0}, {"calibrated_on": 1}, {"parity": {"faces": 1}}, {"parity": 3},
+        {"parity": PARITY | {"equal": "1"}}, {"parity": PARITY | {"of": 1}},
+        {"parity": PARITY | {"largest_difference": float("nan")}}, {"parity": PARITY | {"faces": -1}},
+        {"parity": PARITY | {"val": VAL | {"nll": [1.0]}}}, {"parity": PARITY | {"val": VAL | {"accuracy": [0, 2]}}},
+    ],
+)  # fmt: skip
+def test_metadata_of_wrong_types_or_ranges_are_refused(changes):
+    with pytest.raises(FerError, match=r"a\.onnx: its metadata were changed or damaged; .*fer\.export"):
+        About.from_text(text_of(**changes), Path("a.onnx"))
+
+
+def test_metadata_of_an_int8_file_with_its_check_are_read():
+    about = About.from_text(text_of(precision="int8", parity=PARITY | {"val": VAL}), Path("a.onnx"))
+    assert about.parity.val.accuracy == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"crop": {}}, "margin None; expected 0.1 to 10"),
+        (of_crop(margin=11), "margin 11; expected 0.1 to 10"),
+        (of_crop(margin=float("nan")), "margin nan"),
+        (of_crop(margin=True), "margin True"),
+        (of_crop(shift=-2), "shift -2; expected -1 to 1"),
+        (of_crop(filter="nearest"), "filter 'nearest'; fer knows 'bilinear, antialiased' alone"),
+        (of_crop(outside="black"), "outside 'black'"),
+        (of_crop(size=48), "size 48; fer knows 32"),
+    ],
+)
+def test_a_crop_that_this_library_cannot_cut_is_refused(changes, words):
+    with pytest.raises(FerError) as error:
+        About.from_text(text_of(**changes), Path("a.onnx"))
+    assert words in str(error.value)
+
+
+def test_a_margin_and_a_shift_of_the_metadata_are_cut(opened):
+    network = opened(None, text_of(**of_crop(margin=1.5, shift=0.1)))
+    predictor = Predictor(network, detector="none")
+    assert predictor.crop == Predictor(LoadedNetwork(ExportedModel.of(network)), detector="none").crop == Crop(1.5, 0.1)
+    assert Predictor(network, detector="none", margin=2).crop == Crop(2, 0.1)
+    ramp = Image.fromarray(np.add.outer(np.arange(200), np.arange(200)).clip(0, 255).astype(np.uint8))
+    (answer,) = predictor.answers([ramp], [[Box(80, 80, 64, 64)]])
+    np.testing.assert_array_equal(answer.crops[0], Crop(1.5, 0.1)(ramp, Box(80, 80, 64, 64), SIZE))
