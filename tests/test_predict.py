@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -206,6 +207,27 @@ def test_faults_are_one_line(predict, arguments, told):
 def test_the_exit_code_tells_of_pictures_of_which_none_can_be_read(predict, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"")
     assert predict("broken.jpg").code == 1
+
+
+def test_odd_files_of_a_folder_are_recorded_and_the_rest_goes_on(predict, tmp_path):
+    odd = tmp_path / "odd"
+    (odd / "k").mkdir(parents=True)
+    (odd / "k" / "c.jpg").symlink_to("b")
+    (odd / "k" / "b").symlink_to("c.jpg")
+    (odd / "gone.jpg").symlink_to("nowhere.jpg")
+    (odd / "empty.jpg").write_bytes(b"")
+    os.mkfifo(odd / "pipe.jpg")
+    good = ["a\nb.png", "\u202egpj.png", os.fsdecode(b"\xff.png")]
+    for name in good:
+        Image.new("L", (50, 50)).save(odd / name, "PNG")
+    ended = predict(str(odd), "--json", "--detector", "none")
+    assert ended.code == 0, ended.err
+    found = [json.loads(line) for line in ended.out.splitlines()]
+    errors = {Path(one["file"]).name: one["error"] for one in found if "error" in one}
+    assert errors.keys() == {"c.jpg", "gone.jpg", "empty.jpg", "pipe.jpg"}
+    assert errors["c.jpg"] == errors["gone.jpg"] == "is a broken link or a loop of links"
+    assert ("0 bytes" in errors["empty.jpg"], "pipe" in errors["pipe.jpg"]) == (True, True)
+    assert [Path(one["file"]).name for one in found if "faces" in one] == sorted(good)
 
 
 def test_patterns_are_found_by_the_command_too(predict, photos, tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from fer.models import checkpoints, safetensors
 from fer.models.share import description_of, without_folders
 from fer.system.files import why, written_whole
 from fer.system.records import plain
+
+log = logging.getLogger(__name__)
 
 PT2 = ".pt2"
 
@@ -71,8 +74,15 @@ def export(networks: Sequence[str], file: Path, *, int8: bool, data: str | None,
         files = [file, *_written_beside(file, made, about)]
     except OSError as error:
         raise FerError(f"{file}: could not be written ({why(error)})") from error
+    if speed:
+        log.info("measuring faces a second ...")
     speeds = timed({"PyTorch": source.probabilities, **made.kinds(file)}, source.size) if speed else []
     return Outcome(files, about, speeds)
+
+
+def _traced(source: Source) -> torch.export.ExportedProgram:
+    log.info("tracing the network ...")
+    return traced(source)
 
 
 class Kind:
@@ -113,7 +123,7 @@ class Onnx(Kind):
     @cached_property
     def whole(self) -> Any:
         """The graph in 32 bits, ONNX's ``ModelProto``."""
-        return onnx_file.in_32_bits(traced(self.source))
+        return onnx_file.in_32_bits(_traced(self.source))
 
     @property
     def model(self) -> Any:
@@ -175,7 +185,7 @@ class Program(Kind):
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
         """The graph."""
-        return traced(self.source)
+        return _traced(self.source)
 
     def content(self, about: About) -> bytes:
         """Return the bytes of the file."""
@@ -256,6 +266,7 @@ def written(file: Path, made: Kind) -> About:
             stream.truncate()
             stream.write(made.content(about))
             stream.flush()
+            log.info("checking %s ...", file.name)
             about = made.checked(part, about)
             assert about.parity is not None
             refuse(file.name, about.parity)

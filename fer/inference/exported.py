@@ -1,8 +1,9 @@
 """An exported network: one ONNX file that ONNX Runtime runs, without torch.
 
 The file's metadata hold a JSON text under the key ``fer``: classes, size, crop, thresholds of prediction sets, and how
-the network was made and checked. ``fer.exports`` writes such files. A file may be a stranger's: it is read whole, its
-metadata are checked, and ONNX Runtime runs nothing but the operators of its graph.
+the network was made and checked. ``fer.exports`` writes such files. A file may be a stranger's: it is read whole, one
+with tensors in other files is refused, its metadata and each answer are checked, and ONNX Runtime runs nothing but the
+operators of its graph.
 """
 
 import json
@@ -17,20 +18,25 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, NotFinite
 from fer.config.settings import MAX_SIZE, MIN_SIZE
+from fer.data.crop import Crop
 from fer.data.labels import are_classes
+from fer.inference.onnx_wire import names_other_files
 from fer.metrics import conformal
 from fer.metrics.calibration import valid_temperature
 from fer.metrics.conformal import Thresholds
 from fer.system.files import contents
-from fer.system.records import Json, is_plain, plain, read
+from fer.system.records import Json, has_types, is_plain, plain, read
 
 SUFFIX = ".onnx"
 KEY = "fer"  # of the metadata
 FORMAT = 1  # version of the metadata; raise it when an older version could not read the file
 INPUT, OUTPUT = "faces", "probabilities"
 MOST_BYTES = 2**31 - 1  # of a file: the limit of its format
-LONGEST = 2_000_000  # characters of the metadata
+LONGEST, LONGEST_NAME = 2_000_000, 1000  # characters of the metadata; of a name in them
+PRECISIONS = ("float32", "int8")
+MARGINS, SHIFTS = (0.1, 10.0), (-1.0, 1.0)  # of a crop
 AT_ONCE = 256  # faces through the graph together
+MOST_OFF, ROUNDING = 1e-3, 1e-6  # of the sum of a face's probabilities from 1; of a probability above 1
 INSTALL = "pip install 'onnxruntime>=1.20,<2'"
 
 
@@ -98,6 +104,14 @@ class Parity:
     equal: float
     val: OnVal | None = None
 
+    def _valid(self) -> bool:
+        """Return whether the counts and shares are in their ranges, and two of each metric of val."""
+        pairs = self.val is None or (
+            len(self.val.accuracy) == len(self.val.nll) == 2 and all(0 <= one <= 1 for one in self.val.accuracy)
+        )
+        shares = [self.equal, self.largest_difference, *([] if self.val is None else [self.val.equal])]
+        return pairs and self.faces >= 0 and all(0 <= one <= 1 for one in shares)
+
 
 @dataclass(frozen=True)
 class About:
@@ -148,7 +162,8 @@ class About:
         """Return what a file states, after a check.
 
         Raises:
-            FerError: it is damaged, of a newer version, or describes no network of this library.
+            FerError: it is damaged, of a newer version, describes no network of this library, or asks for faces that
+                are cut out in another way than this library can.
         """
         if len(text) > LONGEST:
             raise FerError(f"{file}: its metadata have {len(text):,} characters; expected at most {LONGEST:,}")
@@ -160,28 +175,59 @@ class About:
                 )
             if not is_plain(held):
                 raise _changed(file)
+            json.dumps(held, ensure_ascii=False).encode()  # half a surrogate pair can be neither written nor printed
             about = read(cls, held)
-        except (LookupError, ValueError, TypeError, RecursionError) as error:
+        except (LookupError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise _changed(file) from error
         if not about._valid(held):
             raise _changed(file)
+        about._check_crop(file)
         return about
 
     def _valid(self, held: Json) -> bool:
         """Return whether the values have the types and ranges of an export."""
-        sizes = isinstance(self.size, int) and MIN_SIZE <= self.size <= MAX_SIZE
-        sets = held.get("sets") is None or conformal.valid(held["sets"])
-        texts = all(isinstance(one, str) for one in (self.architecture, self.precision, self.card, self.version))
-        parts = all(isinstance(one.dataset, Mapping) and isinstance(one.file, str) for one in self.networks)
+        names = [self.architecture, *(one.architecture for one in self.networks)]
+        names += [one.dataset["name"] for one in self.networks if one.dataset.get("name") is not None]
         return (
-            sizes
-            and valid_temperature(self.temperature)
-            and sets
-            and texts
-            and parts
+            has_types(self)
+            and self.format >= 1
+            and self.precision in PRECISIONS
+            and MIN_SIZE <= self.size <= MAX_SIZE
+            and self.parameters >= 0
             and bool(self.networks)
+            and all(map(_is_name, names))
+            and valid_temperature(self.temperature)
+            and (held.get("sets") is None or conformal.valid(held["sets"]))
             and are_classes(self.classes)
+            and (self.parity is None or self.parity._valid())
         )
+
+    @property
+    def cut(self) -> Crop:
+        """How faces are cut out of pictures, for boxes like those of ``haar``."""
+        return Crop(self.crop["margin"], self.crop["shift"])
+
+    def _check_crop(self, file: Path) -> None:
+        """Raise unless this library can cut faces out as the file asks.
+
+        Raises:
+            FerError: naming the part that it cannot.
+        """
+        for name, (low, high) in {"margin": MARGINS, "shift": SHIFTS}.items():
+            value = self.crop.get(name)
+            if isinstance(value, bool) or not isinstance(value, float | int) or not low <= value <= high:
+                raise FerError(
+                    f"{file}: its metadata ask for a crop with {name} {value!r}; expected {low:g} to {high:g}"
+                )
+        for name, value in self.cut.contract(self.size).items():
+            asked = self.crop.get(name)
+            if asked != value:
+                raise FerError(f"{file}: its metadata ask for a crop with {name} {asked!r}; fer knows {value!r} alone")
+
+
+def _is_name(value: object) -> bool:
+    """Return whether a value may be the name of an architecture or a data set."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and value.isprintable()
 
 
 def _changed(file: Path) -> FerError:
@@ -233,9 +279,12 @@ class ExportedNetwork:
         """Raise unless input and output are those that the metadata state.
 
         Raises:
-            FerError: naming both.
+            FerError: naming both, or the graph has a fixed number of faces.
         """
         given, made = self._session.get_inputs(), self._session.get_outputs()
+        fixed = [one.shape[0] for one in (*given, *made) if one.shape and isinstance(one.shape[0], int)]
+        if fixed:
+            raise FerError(f"{self.file}: its graph is for {fixed[0]} faces at a time; expected any number")
         found = [(one.name, one.type, list(one.shape[1:])) for one in (*given, *made)]
         size, count = self.about.size, len(self.about.classes)
         expected = [(INPUT, "tensor(uint8)", [1, size, size]), (OUTPUT, "tensor(float)", [count])]
@@ -251,6 +300,11 @@ class ExportedNetwork:
     def image_size(self) -> int:
         """Side of the faces, in pixels."""
         return self.about.size
+
+    @property
+    def cut(self) -> Crop:
+        """How faces are cut out of pictures, for boxes like those of ``haar``."""
+        return self.about.cut
 
     @property
     def architecture(self) -> str:
@@ -283,7 +337,8 @@ class ExportedNetwork:
         """Return calibrated probabilities (N, C) of faces (N, 1, S, S) uint8.
 
         Raises:
-            FerError: the faces are of another shape or type.
+            FerError: the faces are of another shape or type, the graph cannot be computed, or what it gives is no row
+                of probabilities for each face.
             NotFinite: a probability is NaN.
         """
         expected = (1, self.image_size, self.image_size)
@@ -293,29 +348,63 @@ class ExportedNetwork:
             )
         parts = [np.empty((0, len(self.emotions)), np.float32)]
         for start in range(0, len(faces), AT_ONCE):
-            parts += self._session.run([OUTPUT], {INPUT: faces[start : start + AT_ONCE]})
-        found: NDArray[np.float32] = np.concatenate(parts)
+            parts.append(self._computed(faces[start : start + AT_ONCE]))
+        return np.concatenate(parts)
+
+    def _computed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return what the graph gives for faces, after a check that each row holds probabilities."""
+        try:
+            (found,) = self._session.run([OUTPUT], {INPUT: faces})
+        except Exception as error:  # ONNX Runtime's own classes, and MemoryError
+            raise FerError(f"{self.file}: its graph cannot be computed ({_reason(error)})") from error
+        expected = (len(faces), len(self.emotions))
+        if found.shape != expected:
+            raise FerError(f"{self.file}: its graph gives {found.shape} for {len(faces)} faces; expected {expected}")
         if not np.isfinite(found).all():
             raise NotFinite(f"{self.file}: predicts values that are not finite; export the network again")
-        return found
+        sums = found.sum(1, dtype=np.float64)
+        if found.min() < 0 or found.max() > 1 + ROUNDING or np.abs(sums - 1).max() > MOST_OFF:
+            raise FerError(
+                f"{self.file}: predicts no probabilities: values from {found.min():.4g} to {found.max():.4g}, sums of "
+                f"a face from {sums.min():.4g} to {sums.max():.4g}; expected 0 to 1, and sums of 1"
+            )
+        checked: NDArray[np.float32] = found
+        return checked
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:150] or type(error).__name__
 
 
 def session(path: Path, threads: int | None = None) -> Any:
-    """Return ONNX Runtime's session of a file, which is read whole: a graph can then name no other file.
+    """Return ONNX Runtime's session of a file that is whole in itself.
+
+    The bytes alone would not keep ONNX Runtime from the files that a tensor names: it looks for them in the current
+    folder. Such a file is refused before ONNX Runtime sees it.
 
     Raises:
-        FerError: ONNX Runtime is missing, or the file is missing, too large or damaged.
+        FerError: ONNX Runtime is missing, or the file is missing, too large, damaged, or has tensors in other files.
     """
     onnxruntime = runtime()
     try:
         graph = contents(path, MOST_BYTES)
     except OSError as error:
         raise FerError(f"{path}: {error.strerror or error}") from error
+    try:
+        elsewhere = names_other_files(graph)
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    if elsewhere:
+        raise FerError(f"{path}: has tensors that are stored in other files; expected one file that holds all of them")
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # the one that was looked through
     options.log_severity_level = 4  # what fails is reported in our words
     options.intra_op_num_threads = threads or 0
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own classes, which differ by the kind of damage
-        reason = " ".join(str(error).split())[:150]
-        raise FerError(f"{path}: damaged, cut short, or no ONNX file ({reason})") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> FerError:
+    return FerError(f"{path}: damaged, cut short, or no ONNX file ({_reason(error)})")

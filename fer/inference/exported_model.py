@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fer.data.crop import Crop
 from fer.inference.exported import ExportedNetwork, is_exported
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.provenance import Provenance
@@ -45,6 +46,11 @@ class ExportedModel(EmotionClassifier):
             sets=network.about.sets,
         )  # fmt: skip
         return model.eval()
+
+    @property
+    def cut(self) -> Crop:
+        """How faces are cut out of pictures, for boxes like those of ``haar``."""
+        return self.network.cut
 
     @property
     def parameter_count(self) -> int:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fer.data.crop import Crop
 from fer.metrics.conformal import Thresholds
 from fer.models import EmotionClassifier
 
@@ -29,6 +30,11 @@ class LoadedNetwork:
     def image_size(self) -> int:
         """Side of the faces, in pixels."""
         return self.model.image_size
+
+    @property
+    def cut(self) -> Crop:
+        """How faces are cut out of pictures, for boxes like those of ``haar``."""
+        return getattr(self.model, "cut", Crop())  # an exported file may ask for another than the library's own
 
     @property
     def architecture(self) -> str:

@@ -104,7 +104,8 @@ class Predictor:
             like ``fer.inference.detect.Haar``.
         detector_model: file of "yunet".
         largest: predict the largest face of each picture alone.
-        margin: side of the square that is cut out, as a multiple of that of the box; default: the detector's.
+        margin: side of the square that is cut out, as a multiple of that of the box; default: the detector's, times
+            what an exported file asks for.
         device: to compute on; exported files are computed on the CPU.
         coverage: promised share of faces whose prediction set holds the label; None for 0.9, of networks that have the
             thresholds for it.
@@ -144,8 +145,9 @@ class Predictor:
     @property
     def crop(self) -> Crop:
         """How faces are cut out."""
-        own = self.detector.crop
-        return own if self._margin is None else Crop(self._margin, own.shift)
+        own, asked = self.detector.crop, getattr(self.network, "cut", Crop())  # by an exported file, of haar's boxes
+        shift = own.shift + own.margin * asked.shift
+        return Crop(own.margin * asked.margin if self._margin is None else self._margin, shift)
 
     def __call__(
         self, pictures: Picture | Iterable[Picture], boxes: Sequence[Sequence[Box]] | None = None

@@ -46,8 +46,13 @@ def files(names: Sequence[str]) -> list[Path]:
             if not held:
                 raise FerError(f"{name}: no such file or folder, and no file fits it as a pattern")
         for one in held:
-            found.setdefault(one.resolve(), one)  # each once, whatever it is called
+            found.setdefault(whole_path(one), one)  # each once, whatever it is called
     return list(found.values())
+
+
+def whole_path(file: Path) -> Path:
+    """Return the path of a file without links; of a loop of links its own path, and whoever opens it says why not."""
+    return Path(os.path.realpath(file))  # Path.resolve raises RuntimeError or OSError at a loop
 
 
 def pictures(names: Sequence[str]) -> list[Path]:
@@ -89,7 +94,8 @@ def boxes(table: Path) -> Mapping[Path, Sequence[Box]]:
                     f"--boxes {table}: no column {', '.join(sorted(missing))}; expected file, {', '.join(BOX)}"
                 )
             for row in reader:
-                found.setdefault((table.parent / row["file"]).resolve(), []).append(_box(row, table, reader.line_num))
+                file = whole_path(table.parent / row["file"])
+                found.setdefault(file, []).append(_box(row, table, reader.line_num))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FerError(f"--boxes {table}: cannot be read ({error})") from error
     return found

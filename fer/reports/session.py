@@ -94,8 +94,9 @@ class Session:
         from fer.data.readers.images import PictureError
         from fer.inference.predictor import PICTURES_AT_ONCE
         from fer.inference.records import record
+        from fer.inference.sources import whole_path
 
-        known = None if boxes is None else [boxes.get(file.resolve(), ()) for file in files]
+        known = None if boxes is None else [boxes.get(whole_path(file), ()) for file in files]
         together = 1 if self.writer is None else PICTURES_AT_ONCE  # what is printed is not waited for
         pictures: Iterable[Picture] = files
         if self.options.annotated is not None:

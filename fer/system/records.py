@@ -7,6 +7,7 @@ optional (not written where it is None) or stored under another key. A class who
 
 import collections.abc
 import functools
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -104,8 +105,12 @@ def _value(hint: Any, value: Any) -> Any:
         return read(kind, value)  # type: ignore[arg-type]  # a class, which mypy cannot see
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (tuple, list):
+        if not isinstance(value, list | tuple):  # a text would become its letters
+            raise TypeError(f"{type(value).__name__} in place of a list")
         return origin(_value(arguments[0], each) for each in value)
     if origin in (dict, collections.abc.Mapping):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{type(value).__name__} in place of a mapping")
         return {name: _value(arguments[1], each) for name, each in value.items()}
     if isinstance(kind, type) and hasattr(kind, "_fields"):  # a NamedTuple: a list, or an object of its fields
         return kind(**value) if isinstance(value, Mapping) else kind(*value)
@@ -120,6 +125,27 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_as_json(each) for each in value]
     return value
+
+
+def has_types(record: Any) -> bool:
+    """Return whether each value of a dataclass, and of those in it, has the type of its field; numbers are finite."""
+    return all(_has_type(hint, getattr(record, name)) for name, (_, hint, *_) in _entries(type(record)).items())
+
+
+def _has_type(hint: Any, value: Any) -> bool:
+    optional, kind = _without_none(hint)
+    if kind is Any or (value is None and optional):
+        return True
+    if is_dataclass(kind):
+        return isinstance(value, cast(type, kind)) and has_types(value)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (tuple, list):
+        return isinstance(value, origin) and all(_has_type(arguments[0], each) for each in value)
+    if origin in (dict, collections.abc.Mapping):
+        return isinstance(value, Mapping) and all(_has_type(arguments[1], each) for each in value.values())
+    if kind is float:
+        return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def is_plain(record: Any) -> bool:

@@ -1,6 +1,7 @@
 """Decoding of one picture file to one grey face, with a rule for every colour mode."""
 
 import io
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -107,6 +108,8 @@ def _decoded(source: Path | bytes, most_pixels: int, convert: Callable[[Image.Im
     except PictureError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        if isinstance(source, Path) and source.is_symlink() and not os.path.exists(source):
+            raise PictureError("is a broken link or a loop of links") from error
         raise PictureError(f"not a readable picture ({_fault(error, source)})") from error
 
 
