@@ -46,8 +46,8 @@ def parser() -> Grammar:
         prog="python -m fer.evaluate",
         description="Evaluate a trained network, or several as an ensemble, on the data and split of its training or "
         "on --data.",
-        epilog="A run may also be a file NAME.safetensors that fer.share has written, or the name of one of the "
-        f"networks of the package: {', '.join(networks_of_package())}.",
+        epilog="A run may also be a file NAME.safetensors of fer.share, a file NAME.onnx of fer.export, or the "
+        f"name of one of the networks of the package: {', '.join(networks_of_package())}.",
     )
     grammar.add_argument(
         "runs", nargs="+", metavar="run",

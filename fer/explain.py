@@ -53,7 +53,8 @@ def parser() -> Grammar:
     )  # fmt: skip
     grammar.add_argument(
         "--network", action="append",
-        help="of the package (tiny), a run, a file of weights, or latest; several times for an ensemble; default: tiny",
+        help="of the package (tiny), a run, a file of weights, an .onnx file, or latest; several times for "
+        "an ensemble; default: tiny",
     )  # fmt: skip
     grammar.add_argument(
         "--method", choices=["occlusion", "gradcam", "integrated_gradients"], default="occlusion",
@@ -203,7 +204,8 @@ def in_words(found: "Explanation") -> list[str]:
     ]
     left_out = [f"{file}: {why}" for file, why in found.left_out.items()]
     again = f"With removed pixels imputed from their neighbours (ROAD), {plural(check.imputed.faces, 'face')}:"
-    said = [areas[0], check.verdict, f"{again}\n{areas[1]}", check.imputed.verdict]
+    said = [areas[0], check.verdict, f"{again}\n{areas[1]}"]
+    said += [] if check.imputed.verdict == check.verdict else [check.imputed.verdict]
     return ["\n".join(part) for part in (faces, left_out) if part] + said
 
 

@@ -33,7 +33,9 @@ def parser() -> Grammar:
     )
     grammar.add_argument("--webcam", type=int, metavar="NUMBER", help="a camera, from 0, until Ctrl-C; no files then")
     grammar.add_argument(
-        "--network", default="tiny", help="of the package (tiny), a run, a file of weights, or latest; default: tiny"
+        "--network",
+        default="tiny",
+        help="of the package (tiny), a run, a file of weights, an .onnx file, or latest; default: tiny",
     )
     grammar.add_argument(
         "--detector", choices=["haar", "yunet", "yuface", "none"], default="haar",
@@ -124,6 +126,8 @@ def check(arguments: argparse.Namespace) -> None:
         conformal.check(arguments.coverage)
     if arguments.resume and arguments.out is None:
         raise FerError("--resume: names no folder; add --out FOLDER")
+    if arguments.boxes is not None and not arguments.boxes.is_file():
+        raise FerError(f"--boxes {arguments.boxes}: no such file; expected a table with file, x, y, width and height")
     if arguments.boxes is not None and arguments.detector_model is not None:
         raise FerError("--boxes and --detector-model: boxes replace the detector; leave one out")
 

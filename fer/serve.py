@@ -34,7 +34,9 @@ def parser() -> Grammar:
         epilog="An emotion here is how a face looks to people who label pictures. It is not what a person feels.",
     )
     grammar.add_argument(
-        "--network", default="tiny", help="of the package (tiny), a run, a file of weights, or latest; default: tiny"
+        "--network",
+        default="tiny",
+        help="of the package (tiny), a run, a file of weights, an .onnx file, or latest; default: tiny",
     )
     grammar.add_argument(
         "--detector", choices=["haar", "yunet", "yuface", "none"], default="haar",

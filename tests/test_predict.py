@@ -88,7 +88,11 @@ def test_a_picture_is_decoded_once_to_be_marked(predict, photos, monkeypatch, tm
     decode = images._decoded
     monkeypatch.setattr(images, "_decoded", lambda path, *given: opened.append(path.name) or decode(path, *given))
     marked = predict(str(photos), "--json", "--annotated", "marked")
-    assert marked.out == plain.out  # the grey of the colours is the file's, to the bit
+    found = [json.loads(line) for line in marked.out.splitlines()]
+    copies = {one.pop("annotated") for one in found if "annotated" in one}
+    assert copies == {file.name for file in Path("marked").iterdir()}
+    # the grey of the colours is the file's, to the bit
+    assert found == [json.loads(line) for line in plain.out.splitlines()]
     assert sorted(opened) == ['a, "b" é.png', "broken.jpg", "broken.jpg", "empty.png", "hopper.jpg"]
     assert len(list((tmp_path / "marked").iterdir())) == 3
 

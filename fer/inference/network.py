@@ -78,9 +78,14 @@ def named(given: str | Path) -> Path:
     """Return the file or folder of a network that a command line names; "latest" is the newest run in ``outputs/``.
 
     Raises:
-        FerError: there is no such run.
+        FerError: there is no such run or exported file.
     """
     if is_exported(given):
+        if not Path(given).expanduser().is_file():
+            raise FerError(
+                f"{given}: no such file; a network is a run, a checkpoint, a file that ends in .safetensors or "
+                ".onnx, latest, or a network of the package (tiny)"
+            )
         return Path(given)
     from fer.runs import run_folder  # imports Hydra
 

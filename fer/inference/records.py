@@ -11,6 +11,7 @@ from fer.inference.predictor import Answer, Face
 from fer.inference.video import Frame
 from fer.system.files import written_whole
 from fer.system.records import Json, Object
+from fer.system.text import plural
 
 SCHEMA = 1
 SEPARATOR = ";"  # of the emotions of a prediction set, in a table
@@ -70,6 +71,7 @@ class Record(TypedDict, total=False):
     too_small: int
     unconfirmed: int
     video: VideoRecord
+    annotated: str  # name of the copy with its faces marked
 
 
 def record(file: Path, answer: Answer | str) -> Record:
@@ -174,7 +176,10 @@ class Writer:
         lines, table = folder / LINES, folder / ROWS
         if lines.exists():
             if not resume:
-                raise FerError(f"--out {folder}: holds predictions already; choose another folder, or add --resume")
+                raise FerError(
+                    f"--out {folder}: holds the predictions of {plural(_finished(lines), 'file')} already; add "
+                    "--resume to go on with the others, or choose another folder"
+                )
             self.done = _done(lines, self._header)
         folder.mkdir(parents=True, exist_ok=True)
         with written_whole(lines) as stream, written_whole(table) as rows_:  # whole or not: no interruption loses any
@@ -222,6 +227,12 @@ def _done(file: Path, header: Object) -> dict[str, Record]:
             header["video"] = videos[0]
         records = (record for line in stream if (record := _parsed(line)) is not None)
         return {found["file"]: found for found in records if "frame" not in found}
+
+
+def _finished(file: Path) -> int:
+    """Return the number of pictures and videos that a file of records has finished."""
+    with file.open(encoding="utf-8") as stream:
+        return len({found["file"] for line in stream if (found := _parsed(line)) is not None and "frame" not in found})
 
 
 def _kept(file: Path, done: Mapping[str, Record]) -> Iterator[Record]:

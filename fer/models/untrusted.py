@@ -26,6 +26,8 @@ from fer.models.safetensors import TYPES
 CONTRACT = ("classes", "image_size", "crop", "mean", "std")  # arguments of every network
 LARGEST = 1_000_000  # of a whole number in a network's arguments, such as its width
 SHARED = 4  # times the file's size that its tensors may have together: some networks share tensors between layers
+ZIP = b"PK\x03\x04"  # the first bytes of a zip archive
+ENDINGS = ".safetensors or .onnx"
 SPARE = 10  # registered parameters for each of the file's: a network may replace layers while it is built
 
 warnings.filterwarnings("ignore", message="Validating sparse")  # of torch, before the tensor is refused here
@@ -41,6 +43,8 @@ def check_archive(path: Path) -> None:
     Raises:
         FerError: the archive is damaged, or would unpack to more than the file's size.
     """
+    if not _begins_as_archive(path):
+        raise FerError(f"{path}: is no network; expected a run, a checkpoint, or a file that ends in {ENDINGS}")
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
@@ -48,10 +52,18 @@ def check_archive(path: Path) -> None:
             if packed or sum(part.file_size for part in parts) > path.stat().st_size:
                 raise FerError(f"{path}: refused, it is packed; checkpoints are not compressed")
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+    except zipfile.BadZipFile as error:
+        raise FerError(f"{path}: damaged, cut short, or no checkpoint; copy it again or name another") from error
+    except (EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
         raise FerError(f"{path}: damaged, cut short, or no checkpoint ({error})") from error
     if damaged is not None:
         raise FerError(f"{path}: damaged (wrong checksum of {damaged!r})")
+
+
+def _begins_as_archive(path: Path) -> bool:
+    """Return whether a file begins as a zip archive does, as far as it goes: one that is empty was cut short."""
+    with path.open("rb") as stream:
+        return ZIP.startswith(stream.read(len(ZIP)))
 
 
 def check_tensors(tensors: Mapping[str, Any], path: Path) -> None:

@@ -27,6 +27,7 @@ const system = () => matchMedia("(prefers-color-scheme: dark)").matches ? "dark"
 const dark = () => (root.dataset.theme || system()) === "dark";
 const relabel = () => { button.textContent = dark() ? "light" : "dark"; };
 button.hidden = false;
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", relabel);
 button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; relabel(); });
 relabel();
 """
@@ -37,14 +38,21 @@ class Section(NamedTuple):
     """A section of a page.
 
     Args:
-        name: one word for the navigation and the address.
+        name: one word for the address.
         title: its heading.
         body: its contents.
+        short: its title in the navigation; default: the name with a capital.
     """
 
     name: str
     title: str
     body: Markup
+    short: str = ""
+
+    @property
+    def link(self) -> str:
+        """Its title in the navigation."""
+        return self.short or f"{self.name[:1].upper()}{self.name[1:]}".replace("-", " ")
 
 
 def text(part: object) -> Markup:
@@ -186,7 +194,7 @@ def chances(probabilities: Mapping[str, float], marks: Mapping[str, str]) -> Mar
         joined(
             tag("span", name, class_=marks.get(name, "")),
             tag("i", class_=marks.get(name, ""), style=f"width:{100 * chance:.1f}%"),
-            tag("span", f"{100 * chance:.0f}"),
+            tag("span", f"{100 * chance:.0f} %"),
         )
         for name, chance in probabilities.items()
     ]
@@ -204,7 +212,7 @@ def write(file: Path, title: str, lead: Markup, sections: Sequence[Section], foo
         foot: last line.
         script: script of this page; the page must work without it.
     """
-    links = [tag("a", part.name, href=f"#{part.name}") for part in sections]
+    links = [tag("a", part.link, href=f"#{part.name}") for part in sections]
     bodies = [tag("section", tag("h2", part.title), part.body, id=part.name) for part in sections]
     body = joined(
         tag("header", tag("h1", title), lead),

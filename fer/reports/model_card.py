@@ -129,7 +129,7 @@ def metrics(results: Results) -> str:
     """Return the protocol and the table of metrics."""
     clean = results.clean
     heads = ["metric", f"{results.split}, {results.scores.n:,} faces", *([f"clean, {clean.n:,}"] if clean else [])]
-    notes = in_markdown(" ".join([*_protocol(results), *_choices(results)]))
+    notes = in_markdown("\n".join(f"- {note}" for note in (*_protocol(results), *_choices(results))))
     return f"{notes}\n\n{markdown_table(heads, metric_rows(results))}\n"
 
 

@@ -51,14 +51,19 @@ def write(
 def lead(about: Json, counts: str) -> Markup:
     """Return what stands above a page's sections: counts, how to understand the answers, how they were made."""
     made = (
-        f"Network {about['architecture']}, trained on {about['trained_on']}; detector {about['detector']}; squares of "
-        f"{about['crop']['margin']:g} times the box, {about['crop']['size']} pixels."
+        f"Network {about['architecture']}, trained on {about['trained_on']}; detector {about['detector']}. "
+        f"Each face is cut out as a square with {_side_in_words(about['crop']['margin'])}the side of its box, and "
+        f"resized to {about['crop']['size']} x {about['crop']['size']} pixels."
     )
     limits = (
         "An emotion here is how a face looks to people who label pictures. It is not what a person feels. "
-        f"{_uncertain_in_words(about['coverage'])}"
+        f"{_uncertain_in_words(about['coverage'], about['trained_on'])}"
     )
     return joined(paragraph(counts), paragraph(limits), paragraph(made, class_="soft"))
+
+
+def _side_in_words(margin: float) -> str:
+    return "" if margin == 1 else f"{margin:g} times "
 
 
 def _videos(videos: Sequence[Record]) -> Markup:
@@ -79,15 +84,15 @@ def answer(face: FaceRecord) -> str:
     return " or ".join(face["emotions"] or [face["emotion"]]) + ("?" if face["uncertain"] else "")
 
 
-def _uncertain_in_words(coverage: float | None) -> str:
+def _uncertain_in_words(coverage: float | None, trained_on: str | None) -> str:
     """Return in words what a question mark stands for, and what the prediction sets promise."""
     small = "or a face of less than 32 pixels"
     if coverage is None:
         return f"A question mark stands for an uncertain answer: a probability below 50 %, {small}."
     return (
-        "The emotions below a face are its prediction set. For faces like those that the network was calibrated on, "
-        f"{100 * coverage:g} % of the sets hold the label. A question mark stands for an uncertain answer: a set of "
-        f"more than one emotion, {small}, for which nothing is promised."
+        f"The bold emotions below a face are the likely ones. For faces like those of {trained_on or 'its data set'}, "
+        f"they include the label that people gave in {100 * coverage:g} of 100 cases. A question mark stands for an "
+        f"uncertain answer: more than one bold emotion, {small}, for which nothing is promised."
     )
 
 

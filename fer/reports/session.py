@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NAMED = 3  # files that could not be read, below the counts
 COPIES_AT_ONCE = 8  # of --annotated, each up to 12 MB
 
 
@@ -79,7 +80,8 @@ class Session:
             print(WITHOUT_SETS, file=sys.stderr)
         self.line = Line(live=is_live() and (self.writer is not None or (videos and not options.json)))
         self.began = time.monotonic()
-        self.pictures = self.failed = self.faces = self.without = self.small = 0  # failed: files of any kind
+        self.pictures = self.faces = self.without = self.small = 0
+        self.unread: list[str] = []  # files of any kind
         self.videos: list[Record] = []  # the record that closes each
         self.shown: list[Shown] = []
         self.copies: dict[Path, Image] = {}  # of pictures that wait for their answer, to be marked
@@ -178,11 +180,16 @@ class Session:
         faces = found.get("faces", ())
         self.faces += len(faces)
         self.small += found.get("too_small", 0)
-        self.failed += "error" in found
+        self.unread += [found["file"]] if "error" in found else []
         self.pictures += "error" not in found
         self.without += "error" not in found and not faces
         if not faces:
             self.left_out.append((found["file"], found.get("error", "no face found")))
+
+    @property
+    def failed(self) -> int:
+        """Files of any kind that could not be read."""
+        return len(self.unread)
 
     @property
     def files(self) -> int:
@@ -196,7 +203,9 @@ class Session:
             from fer.reports.annotate import annotated
 
             marked = annotated(self.copies.pop(file), found["faces"], max(answer.size))
-            marked.save(new_file(self.options.annotated, file.stem, ".jpg"), quality=90)
+            copy = new_file(self.options.annotated, file.stem, ".jpg")
+            marked.save(copy, quality=90)
+            found["annotated"] = copy.name
 
     def _show(self, file: Path, answer: "Answer", found: "Record") -> None:
         """Keep the faces of a picture for the page."""
@@ -242,11 +251,21 @@ class Session:
                 self.videos,
             )  # fmt: skip
             log.info("%s", self.counts())
+            if self.unread:
+                log.info("could not be read: %s; index.html says why", some(self.unread))
             for name in (LINES, ROWS, *(one["video"]["page"] for one in self.videos), "index.html"):
                 log.info("  %s", shown(out / name))
+            if self.options.annotated is not None:
+                log.info("  %s", shown(self.options.annotated))
         elif not self.options.json and self.count > 1:
             log.info("%s", self.counts())
         return 1 if self.failed == self.files else 0
+
+
+def some(files: Sequence[str]) -> str:
+    """Return the names of the first three files, and how many more there are."""
+    more = f" and {len(files) - NAMED:,} more" if len(files) > NAMED else ""
+    return in_one_line(", ".join(files[:NAMED]) + more)
 
 
 def make_folder(folder: Path) -> None:

@@ -35,6 +35,7 @@ POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; "
     "style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; form-action 'none'"
 )
+PNM = ",.pgm,.ppm"  # what the chooser of fer serve offers beside the browser's own formats
 CHARSET = '<meta charset="utf-8">'  # after which a page gets its policy
 PRIVACY = "Pictures never leave this tab: network and face detector run in it, and nothing is sent to any server."
 
@@ -137,7 +138,7 @@ def _files(network: ExportedNetwork, name: str, coverage: float | None, given: P
     script, wasm = (runtime.files(given)[file] for file in (runtime.SCRIPT, runtime.WASM))
     files = dict(page.files()) | {file: contents(HERE / file) for file in SCRIPTS}
     files |= {
-        "index.html": _guarded(files["index.html"].decode(), '<script src="opened.js"></script>'),
+        "index.html": _guarded(_decodable(files["index.html"].decode()), '<script src="opened.js"></script>'),
         "card.html": _guarded(card.page(network.about.card or card.without_card(network))),
         "cascade.json": cascade_json(haar.file).encode(),
         NETWORK: contents(network.file, MOST_BYTES),
@@ -187,6 +188,12 @@ def described(network: ExportedNetwork, name: str, coverage: float | None, haar:
 
 def _rgb(role: str) -> list[int]:
     return list(bytes.fromhex(PAPER[role].removeprefix("#")))
+
+
+def _decodable(text: str) -> str:
+    """Return the page whose chooser offers no PNM, which browsers cannot decode."""
+    assert PNM in text
+    return text.replace(PNM, "", 1)
 
 
 def _guarded(text: str, more: str = "") -> bytes:

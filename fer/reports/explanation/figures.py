@@ -28,7 +28,7 @@ def curves(found: Sequence[Curves]) -> Figure:
         axes.yaxis.set_major_formatter(PerCent())
     rows[0, 0].set_title("Deletion: lower is better")
     rows[1, 0].set_title("Insertion: higher is better")
-    rows[1, 0].set_xlabel("share of the pixels, the first of the map first")
+    rows[1, 0].set_xlabel("share of the pixels, in the map's order")
     rows[1, 0].xaxis.set_major_formatter(PerCent())
     handles, labels = rows[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=8)

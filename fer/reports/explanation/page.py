@@ -23,14 +23,11 @@ from fer.reports import html, plotting
 from fer.reports.explanation import figures
 from fer.reports.explanation.overlay import enlarged, overlay
 from fer.reports.html import Section, joined, paragraph, tag
+from fer.system.text import plural
 
 MOST = 60  # faces on a page, each with four pictures of 15 kB
 OF_KIND = 12  # right faces, and wrong ones, of a split
 LEAST_MEAN = 3  # faces of a mean map
-NOTE = paragraph(
-    "Areas under the curves, with 95 % intervals over the faces. Small is good for deletion, large for insertion. "
-    "The lower rows are differences face by face; they decide the verdict.", class_="soft",
-)  # fmt: skip
 
 
 class Maps(Protocol):
@@ -63,11 +60,11 @@ def write(file: Path, found: Explanation, maps: Maps) -> None:
     """
     parts = _of_split(found, maps) if found.emotions else [Section("faces", "Faces", faces(found, maps))]
     left_out = list(found.left_out.items())
-    sections = [Section("check", "Do the maps explain the network?", check(found)), *parts]
+    sections = [Section("check", "Do the maps explain the network?", check(found), "The check"), *parts]
     if left_out:
         rows = html.table(("picture", "why"), left_out, stack=True)
-        sections.append(Section("left-out", "Pictures and faces without a map", rows))
-    sections.append(Section("made", "How this was made", made(found)))
+        sections.append(Section("left-out", "Pictures and faces without a map", rows, "Without a map"))
+    sections.append(Section("made", "How this was made", made(found), "How it was made"))
     html.write(file, "What the network looks at", lead(found), sections, "Written by fer explain.")
 
 
@@ -100,8 +97,18 @@ def check(found: Explanation) -> Markup:
     with plotting.style():
         drawn = plotting.svg(figures.curves(checked.curves), "explain-curves")
     label = "Probability of the predicted emotion as pixels are deleted and inserted"
-    areas = joined(tag("h3", "Areas"), _areas(found.method, checked.curves, checked.differences), NOTE)
+    table = _areas(found.method, checked.curves, checked.differences)
+    areas = joined(tag("h3", "Areas"), table, paragraph(_areas_in_words(checked.faces), class_="soft"))
     return joined(meaning, html.columns(html.drawing(drawn, label), areas), _imputed(found), _random_weights(found))
+
+
+def _areas_in_words(faces: int) -> str:
+    """Return how to read the areas; fewer than ``LEAST_FACES`` have neither intervals nor a verdict."""
+    few = faces < LEAST_FACES
+    return (
+        f"Areas under the curves{'' if few else ', with 95 % intervals over the faces'}. Small is good for deletion, "
+        f"large for insertion. The lower rows are differences face by face{'' if few else '; they decide the verdict'}."
+    )
 
 
 def _imputed(found: Explanation) -> Markup:
@@ -111,7 +118,8 @@ def _imputed(found: Explanation) -> Markup:
         f"{_faces_of(again.faces)}. Removed pixels are the mean of their neighbours with a little noise (ROAD, Rong et "
         "al. 2022), in place of blurred. Maps that explain a network do so in both ways.", class_="soft",
     )  # fmt: skip
-    words = joined(tag("h3", "With imputed pixels"), meaning, paragraph(again.verdict))
+    verdict = "" if again.verdict == found.check.verdict else paragraph(again.verdict)  # the page opens with that one
+    words = joined(tag("h3", "With imputed pixels"), meaning, verdict)
     return html.columns(words, _areas(found.method, again.curves, again.differences))
 
 
@@ -130,8 +138,8 @@ def _random_weights(found: Explanation) -> Markup:
 
 
 def _faces_of(count: int) -> str:
-    few = "" if count >= LEAST_FACES else f", fewer than the {LEAST_FACES} of an interval"
-    return f"{count:,} face{'' if count == 1 else 's'}{few}"
+    words = "One face" if count == 1 else plural(count, "face")
+    return words if count >= LEAST_FACES else f"{words}: intervals need at least {LEAST_FACES}"
 
 
 def _areas(method: str, curves: Sequence[Curves], differences: Sequence[Difference]) -> Markup:
@@ -139,7 +147,7 @@ def _areas(method: str, curves: Sequence[Curves], differences: Sequence[Differen
     rows = [(TITLES[one.map], _mean_cell(one.deletion_area), _mean_cell(one.insertion_area)) for one in curves]
     rows += [
         (
-            f"{name} less {'blob' if one.baseline == BLOB else 'random'}",
+            f"{name} minus {'blob' if one.baseline == BLOB else 'random'}",
             _mean_cell(one.deletion, sign=True),
             _mean_cell(one.insertion, sign=True),
         )
@@ -210,7 +218,7 @@ def _row(pictures: Sequence[Shown], lines: Sequence[str]) -> Markup:
 def _of_split(found: Explanation, maps: Maps) -> list[Section]:
     pages = [Section("emotions", "Each emotion", emotions(found, maps))]
     if found.confusions:
-        pages.append(Section("confusions", "The largest confusions", confusions(found, maps)))
+        pages.append(Section("confusions", "The largest confusions", confusions(found, maps), "Confusions"))
     for name, title, right in (("right", "Right answers", True), ("wrong", "Wrong answers", False)):
         if rows := surest(found.faces, right=right):
             note = paragraph("The surest ones of these faces.", class_="soft")
@@ -229,7 +237,7 @@ def emotions(found: Explanation, maps: Maps) -> Markup:
     """Return the mean map of each emotion's right and wrong faces on their mean face, and how symmetric it is."""
     note = paragraph(
         "Mean maps of the predicted emotion over the faces of each label, on the mean face of these faces. Means of "
-        "fewer than three faces are left out. The last picture is the mean map of all less its mirror image. Left "
+        "fewer than three faces are left out. The last picture is the mean map of all minus its mirror image. Left "
         "share: how much of the support lies in the left half of the picture; a network without a side has 0.5.",
         class_="soft",
     )  # fmt: skip
@@ -251,7 +259,7 @@ def _emotion(found: Explanation, maps: Maps, one: OfEmotion) -> Markup:
             Shown(overlay(face, values, largest), f"mean map, {words}"),
         ]
     gap = overlay(_mean_face(maps, every), average - average[:, ::-1], largest)
-    pictures.append(Shown(gap, "less its mirror"))
+    pictures.append(Shown(gap, "minus its mirror"))
     return _row(pictures, [one.emotion, f"left share {one.left_share.written()}; mirror correlation {one.mirror:.2f}"])
 
 

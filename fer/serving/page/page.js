@@ -4,6 +4,7 @@ import { describe, predict } from "./backend.js";
 
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
+const HINT = "Profiles, masked faces, faces tilted by more than 45 degrees and faces below 24 pixels are not found.";
 let about = null; // of the network and its limits
 let shown = null; // {blob, address} of the picture on the page
 let asking = null; // AbortController of the prediction on its way
@@ -51,7 +52,7 @@ function trust(face) {
 
 function promise() {
   if (about.coverage === null) return "This network has no prediction sets. An answer is uncertain where no emotion reaches 50 %.";
-  return `Bold emotions fit the face. For faces like those of the calibration, ${perCent(about.coverage)} of these sets hold the label that people gave.`;
+  return `The bold emotions are the likely ones. For faces like those of the network's data set, they include the label that people gave in ${Math.round(1000 * about.coverage) / 10} of 100 cases.`;
 }
 
 function bars(face) {
@@ -115,9 +116,10 @@ function show(answer, maps) {
   $("result-title").textContent = faces.length ? count(faces.length, "face") : "No face found";
   $("maps").hidden = !about.maps || !faces.length;
   $("maps").setAttribute("aria-pressed", String(maps));
+  $("maps").textContent = maps ? "Hide what the network looks at" : "Show what the network looks at";
   $("key").hidden = !maps;
   const names = faces.map((face, index) => `face ${index + 1} ${either(face.emotions.length ? face.emotions : [face.emotion])}`);
-  say(faces.length ? `${count(faces.length, "face")} found: ${names.join(", ")}.` : "No face found on this picture.");
+  say(faces.length ? `${count(faces.length, "face")} found: ${names.join(", ")}.` : `No face found on this picture. ${HINT}`);
 }
 
 async function ask(maps) {
