@@ -129,7 +129,8 @@ def _as_json(value: Any) -> Any:
 
 def has_types(record: Any) -> bool:
     """Return whether each value of a dataclass, and of those in it, has the type of its field; numbers are finite."""
-    return all(_has_type(hint, getattr(record, name)) for name, (_, hint, *_) in _entries(type(record)).items())
+    entries = _entries(cast(Any, type(record)))
+    return all(_has_type(hint, getattr(record, name)) for name, (_, hint, *_) in entries.items())
 
 
 def _has_type(hint: Any, value: Any) -> bool:
