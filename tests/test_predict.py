@@ -153,7 +153,7 @@ def test_prediction_sets_are_printed_written_and_shown(predict, photos, tmp_path
     assert listed == [";".join(face["emotions"]) for face in faces]
     page = (tmp_path / "sets" / "index.html").read_text()
     assert " or ".join(faces[0]["emotions"]) + "?" in page
-    assert "99 % of the sets hold the label" in page
+    assert "in 99 of 100 cases" in page
 
 
 def test_a_network_without_sets_is_reported_once(predict, photos, tmp_path):

@@ -46,7 +46,7 @@ def test_a_pickled_payload_is_refused_and_never_runs(file, tmp_path):
 def test_a_bare_pickle_is_refused_and_never_runs(tmp_path):
     mark = tmp_path / "mark"
     (tmp_path / "x.ckpt").write_bytes(pickle.dumps(Payload(mark)))
-    with pytest.raises(FerError, match="no checkpoint"):
+    with pytest.raises(FerError, match="is no network"):
         fer.load(tmp_path / "x.ckpt")
     assert not mark.exists()
 

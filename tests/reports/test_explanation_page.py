@@ -83,7 +83,7 @@ def test_the_page_is_whole(found, maps, tmp_path):
         "angry predicted as disgust",
         "mean of 4 right",
         "mean map, wrong",
-        "less its mirror",
+        "minus its mirror",
         "no face <found>",
     ):
         assert words in text

@@ -12,6 +12,7 @@ from conftest import runner
 from onnx import TensorProto, helper, numpy_helper
 
 from fer.config.errors import FerError
+from fer.data.crop import Crop
 from fer.data.labels import EMOTIONS
 from fer.export import main
 from fer.exports.web import build, runtime
@@ -47,7 +48,16 @@ def network(tmp_path):
     made = SourceNetwork("drawn.ckpt", "0" * 64, "1" * 64, "mlp", 1.0, 1.0, {"name": "drawn"})
     sets = Thresholds(100, {f"{percent / 100:.2f}": percent / 100 for percent in PER_CENT})
     about = About(
-        FORMAT, "float32", tuple(EMOTIONS), SIZE, {}, "mlp", 4032, (made,), sets=sets, card="# A card\n\nText."
+        FORMAT,
+        "float32",
+        tuple(EMOTIONS),
+        SIZE,
+        Crop().contract(SIZE),
+        "mlp",
+        4032,
+        (made,),
+        sets=sets,
+        card="# A card\n\nText.",
     )
     write(tmp_path / "drawn.onnx", about)
     return ExportedNetwork(tmp_path / "drawn.onnx")
