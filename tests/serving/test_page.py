@@ -86,7 +86,7 @@ def test_a_chosen_picture_is_marked_and_described_and_mapped_on_request(opened, 
     assert answered(tab) == "Face 1: happy"
     assert tab.run(STATUS) == "1 face found: face 1 happy."
     assert tab.run("document.querySelector('#faces p').textContent") == "Only happy fits."
-    assert "90 % of these sets hold the label" in tab.run("document.getElementById('notes').textContent")
+    assert "in 90 of 100 cases" in tab.run("document.getElementById('notes').textContent")
     bars = tab.run("[...document.querySelectorAll('#faces tr')].map(row => row.innerText.split(/\\s+/)[0])")
     assert bars[0] == "happy"
     assert len(bars) == 7
