@@ -62,5 +62,6 @@ def test_help_of_evaluate_names_the_networks_of_the_package(capfd):
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     said = " ".join(capfd.readouterr().out.split())
-    assert "NAME.safetensors that fer.share has written" in said
+    assert "NAME.safetensors of fer.share" in said
+    assert "NAME.onnx of fer.export" in said
     assert said.endswith(f"the networks of the package: {', '.join(pretrained())}.")
