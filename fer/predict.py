@@ -32,16 +32,7 @@ def parser() -> Grammar:
         "files", nargs="*", metavar="FILE", help="pictures, videos, folders with all below them, patterns"
     )
     grammar.add_argument("--webcam", type=int, metavar="NUMBER", help="a camera, from 0, until Ctrl-C; no files then")
-    grammar.add_argument(
-        "--network",
-        default="tiny",
-        help="of the package (tiny), a run, a file of weights, an .onnx file, or latest; default: tiny",
-    )
-    grammar.add_argument(
-        "--detector", choices=["haar", "yunet", "yuface", "none"], default="haar",
-        help="default: haar; none: each picture is a face that was cut out already",
-    )  # fmt: skip
-    grammar.add_argument("--detector-model", type=Path, metavar="FILE", help="YuNet's .onnx, of opencv_zoo")
+    grammar.add_network_and_detector()
     grammar.add_argument(
         "--boxes", type=Path, metavar="CSV", help="columns file, x, y, width, height; no faces are searched for then"
     )
@@ -54,10 +45,7 @@ def parser() -> Grammar:
     grammar.add_argument(
         "--margin", type=float, help="side of the square that is cut out, as a multiple of the box; default: 1 for haar"
     )
-    grammar.add_argument(
-        "--coverage", type=float, metavar="SHARE",
-        help="promised share of faces whose prediction set holds the label; default: 0.9, of networks that have sets",
-    )  # fmt: skip
+    grammar.add_coverage()
     grammar.add_argument(
         "--out", type=Path, metavar="FOLDER", help="for predictions.jsonl, predictions.csv and index.html"
     )

@@ -8,7 +8,6 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer.config.command import Grammar, command
@@ -33,20 +32,8 @@ def parser() -> Grammar:
         "serve and faces.",
         epilog="An emotion here is how a face looks to people who label pictures. It is not what a person feels.",
     )
-    grammar.add_argument(
-        "--network",
-        default="tiny",
-        help="of the package (tiny), a run, a file of weights, an .onnx file, or latest; default: tiny",
-    )
-    grammar.add_argument(
-        "--detector", choices=["haar", "yunet", "yuface", "none"], default="haar",
-        help="default: haar; none: each picture is a face that was cut out already",
-    )  # fmt: skip
-    grammar.add_argument("--detector-model", type=Path, metavar="FILE", help="YuNet's .onnx, of opencv_zoo")
-    grammar.add_argument(
-        "--coverage", type=float, metavar="SHARE",
-        help="promised share of faces whose prediction set holds the label; default: 0.9, of networks that have sets",
-    )  # fmt: skip
+    grammar.add_network_and_detector()
+    grammar.add_coverage()
     grammar.add_argument("--port", type=int, default=8000, help="0: any free one; default: 8000")
     grammar.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, this machine alone"

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
 
@@ -101,6 +102,27 @@ class Grammar(argparse.ArgumentParser):
         arguments = self.parse_args(argv)
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
         return arguments, f"{self.prog} {shlex.join(sys.argv[1:] if argv is None else argv)}".strip()
+
+    def add_network_and_detector(self) -> None:
+        """Add the options of what predicts the faces of pictures."""
+        self.add_argument(
+            "--network",
+            default="tiny",
+            help="of the package (tiny), a run, a file of weights, an .onnx file, or latest; default: tiny",
+        )
+        self.add_argument(
+            "--detector", choices=["haar", "yunet", "yuface", "none"], default="haar",
+            help="default: haar; none: each picture is a face that was cut out already",
+        )  # fmt: skip
+        self.add_argument("--detector-model", type=Path, metavar="FILE", help="YuNet's .onnx, of opencv_zoo")
+
+    def add_coverage(self) -> None:
+        """Add the option of the prediction sets' promise."""
+        self.add_argument(
+            "--coverage", type=float, metavar="SHARE",
+            help="promised share of faces whose prediction set holds the label; default: 0.9, of networks that have "
+            "sets",
+        )  # fmt: skip
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """End after the help; any other exit is not the command's own."""

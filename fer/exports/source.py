@@ -1,6 +1,5 @@
 """What is exported: one network, several whose calibrated probabilities are averaged, or an evaluated ensemble."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from fer.metrics import results as metrics_json
 from fer.metrics.calibration import tempered
 from fer.metrics.conformal import Thresholds
 from fer.models import checkpoints
+from fer.models.pretrained import sha256_of
 from fer.models.share import without_folders, without_path, without_paths
 from fer.system.files import contents, why
 from fer.system.records import Json
@@ -115,7 +115,7 @@ def _network(member: Member, weight: float, temperature: float) -> SourceNetwork
     made = member.model.provenance
     return SourceNetwork(
         file=member.file.name,
-        sha256=hashlib.sha256(member.file.read_bytes()).hexdigest(),
+        sha256=sha256_of(member.file),
         weights_sha256=checkpoints.weights_sha256(member.model),
         architecture=member.model.architecture,
         weight=weight,

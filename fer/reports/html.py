@@ -155,10 +155,15 @@ def details(summary: str, body: Markup) -> Markup:
 
 def picture(image: NDArray[np.uint8], label: str) -> Markup:
     """Return a face, (S, S) grey or (S, S, 3), as an image element with its data."""
+    size = f'width="{image.shape[1]}" height="{image.shape[0]}"'
+    return Markup(f'<img alt="{text(label)}" {size} src="{data_url(image)}">')
+
+
+def data_url(image: NDArray[np.uint8]) -> str:
+    """Return a picture, (H, W) grey or (H, W, 3), as the data URL of a PNG."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "png")
-    source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-    return Markup(f'<img alt="{text(label)}" width="{image.shape[1]}" height="{image.shape[0]}" src="{source}">')
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def face(image: NDArray[np.uint8], lines: Sequence[str], *more: Markup) -> Markup:

@@ -1,14 +1,10 @@
 """What is answered to a picture: the record of ``fer predict``, notes in words, and on request a map of each face."""
 
-import io
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
 from fer.data.readers.images import read_grey
 from fer.inference.explain import Explained, explained
@@ -16,6 +12,7 @@ from fer.inference.loaded import LoadedNetwork
 from fer.inference.predictor import Answer, Predictor
 from fer.inference.records import record
 from fer.reports.explanation.overlay import overlay
+from fer.reports.html import data_url
 from fer.serving.limits import Limits
 from fer.serving.upload import Upload
 from fer.system.text import plural
@@ -66,10 +63,3 @@ def maps_of(predictor: Predictor, found: Answer, most: int) -> Sequence[str | No
     maps = explained(Explained([network.model]), METHOD, faces, emotions)[:, 0].numpy()  # (N, S, S)
     drawn = [data_url(overlay(crop, map_, float(np.abs(map_).max()))) for crop, map_ in zip(crops, maps, strict=True)]
     return [*drawn, *[None] * (len(found.faces) - len(drawn))]
-
-
-def data_url(image: NDArray[np.uint8]) -> str:
-    """Return a picture (H, W, 3) as the data URL of a PNG."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "png")
-    return "data:image/png;base64," + b64encode(stream.getvalue()).decode()
