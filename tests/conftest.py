@@ -65,6 +65,16 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def files_of_conf_are_read_once() -> Iterator[None]:
+    """Compose each configuration in a quarter of Hydra's time."""
+    from composition import keep_read_files
+
+    with pytest.MonkeyPatch.context() as patch:
+        keep_read_files(patch)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_plugins_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Remove the registrations of a test's plugins: networks, readers, their entries in Hydra, and modules."""
