@@ -9,6 +9,8 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 LOCKED ?=
 LOCK := requirements.lock
+# The tests start many Python processes: without compiled modules each would compile the library anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock train study test test-slow faults lint typecheck speedrun best bench tensorboard clean
