@@ -38,9 +38,8 @@ def keep_read_files(patch: pytest.MonkeyPatch) -> None:
 def _of_conf_alone(repository: Any) -> bool:
     """Whether a configuration comes from Hydra's files and ``conf/`` alone: no search path, no network of a plugin."""
     paths = [source.full_path() for source in repository.get_sources()]
-    return paths == ["pkg://hydra.conf", f"file://{conf_folder()}", "structured://"] and not ConfigStore.instance().repo.get(
-        "model"
-    )
+    own = paths == ["pkg://hydra.conf", f"file://{conf_folder()}", "structured://"]
+    return own and not ConfigStore.instance().repo.get("model")
 
 
 def _kept(kept: dict[Any, bytes], key: Any, make: Any) -> Any:

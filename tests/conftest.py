@@ -1,5 +1,6 @@
 """Fixtures: small runs on drawn faces through the real entry points."""
 
+import gc
 import json
 import os
 import pty
@@ -38,6 +39,11 @@ SMALL = (
     "trainer.max_epochs=3",
     "logger=none",
 )
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collected tests and the imported libraries out of each later search for garbage."""
+    gc.freeze()
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,9 @@ BUILT_IN = tuple(CHANGED)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-@pytest.mark.parametrize("size", [32, 48])
-def test_takes_faces_and_gives_logits(name, size):
-    model = create({"name": name}, classes=list(EMOTIONS), image_size=size, mean=0.5, std=0.2)
-    logits = model(torch.randint(256, (3, 1, size, size), dtype=torch.uint8))
+def test_takes_faces_and_gives_logits(name):
+    model = create({"name": name}, classes=list(EMOTIONS), image_size=32, mean=0.5, std=0.2)
+    logits = model(torch.randint(256, (3, 1, 32, 32), dtype=torch.uint8))
     assert logits.shape == (3, 7)
     logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())

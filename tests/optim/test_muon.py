@@ -1,5 +1,7 @@
 """Muon: orthogonal steps for kernels and matrices, AdamW for the rest, resumable like any optimizer."""
 
+import functools
+
 import pytest
 import torch
 from launches import Launches
@@ -217,6 +219,7 @@ def test_the_first_steps_equal_those_of_torch(stacks, steps, monkeypatch, reques
 # --- operations -------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def gpu_operations(name, **changes):
     """Return the number of GPU operations in a step of a network's optimizer; no GPU is needed."""
     with torch.device("meta"):

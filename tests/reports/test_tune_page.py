@@ -134,8 +134,7 @@ def test_the_configured_values_are_not_told_twice_where_they_are_the_best(tmp_pa
     assert "Configured: trial 0" not in text
 
 
-@pytest.mark.parametrize("rates", [(0.0003, 0.1), (1e-5, 1.0), (0.001, 0.003)])
-@pytest.mark.parametrize("count", [8, 60])
+@pytest.mark.parametrize(("count", "rates"), [(8, (0.0003, 0.1)), (60, (1e-5, 1.0)), (60, (0.001, 0.003))])
 def test_no_text_sticks_out_of_a_figure_or_lies_on_another(count, rates):
     for name, figure in drawn(made(count, rates)).items():
         plotting.pixels(figure)

@@ -141,11 +141,10 @@ def test_long_runs_draw_now_and_then(train, tmp_path, monkeypatch):
     assert steps == [2, 3]  # every second, and the last
 
 
-@pytest.mark.parametrize(("seconds", "drawn"), [(8.0, [1, 4, 5]), (20.0, [1, 2, 3, 4, 5])])
-def test_short_epochs_are_drawn_once_in_20_seconds(train, tmp_path, epochs_take, seconds, drawn):
-    epochs_take(seconds)
+def test_short_epochs_are_drawn_once_in_20_seconds(train, tmp_path, epochs_take):
+    epochs_take(8.0)
     assert train(*LOGGED, "trainer.max_epochs=5", "hydra.run.dir=out").code == 0
-    assert [image.step for image in events(tmp_path / "out").Images("val/confusion matrix")] == drawn
+    assert [image.step for image in events(tmp_path / "out").Images("val/confusion matrix")] == [1, 4, 5]
 
 
 @pytest.mark.slow
