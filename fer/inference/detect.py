@@ -264,7 +264,12 @@ class Whole:
 
     def __call__(self, grey: Image.Image) -> list[Detection]:
         """Return the whole picture as a face."""
-        return [Detection(Box(0.0, 0.0, float(grey.width), float(grey.height)), 1.0)]
+        return [self.of(*grey.size)]
+
+    @staticmethod
+    def of(width: int, height: int) -> Detection:
+        """Return the face of a picture of that size."""
+        return Detection(Box(0.0, 0.0, float(width), float(height)), 1.0)
 
 
 def build(name: str, model: Path | None = None, *, tilted: bool = True) -> Detector:

@@ -215,6 +215,9 @@ class Predictor:
 
     def _found(self, picture: Picture, boxes: Sequence[Box] | None) -> "_Found":
         """Return the faces of a picture, cut out."""
+        if boxes is None and self._takes_cut_out_faces and self._is_cut_out(picture):
+            size = (self.image_size, self.image_size)
+            return _Found([detect.Whole.of(*size)], [np.asarray(picture)], 0, size)
         grey = upright_grey(picture)
         if boxes is None:
             found: Sequence[detect.Detection] = self.detector(grey)
@@ -224,6 +227,15 @@ class Predictor:
         chosen = large[:1] if self.largest else large
         crops = [self.crop(grey, face.box, self.image_size, face.tilt) for face in chosen]
         return _Found(chosen, crops, len(found) - len(large), grey.size)
+
+    @cached_property
+    def _takes_cut_out_faces(self) -> bool:
+        """Whether a grey face of the network's size reaches the network as it is."""
+        return isinstance(self.detector, detect.Whole) and self.crop == Crop() and self.image_size >= LEAST_SIDE
+
+    def _is_cut_out(self, picture: Picture) -> bool:
+        size = self.image_size
+        return isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape == (size, size)
 
     def _answered(self, waiting: Sequence["_Found | PictureError"]) -> Iterator[Answer | PictureError]:
         read = [one for one in waiting if isinstance(one, _Found)]

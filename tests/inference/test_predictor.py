@@ -77,6 +77,8 @@ def test_faces_that_are_cut_out_already_need_no_opencv():
     ((found,),) = whole(face)
     expected = whole.network.model.probabilities(torch.from_numpy(np.asarray(face)[None, None].copy()))[0]
     assert list(found.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-6)
+    assert whole(np.asarray(face)) == [[found]]  # an array takes a shorter way
+    assert len(whole(np.asarray(face)[:, :47])[0]) == 1
 
 
 def test_small_faces_are_left_out_or_uncertain(predictor):
