@@ -94,6 +94,7 @@ def library() -> Any:
     """
     try:
         import huggingface_hub
+        import huggingface_hub.constants  # the package alone loads nothing
     except ImportError as error:
         raise FerError(f"{PREFIX} needs huggingface_hub, the extra hub: {INSTALL}") from error
     return huggingface_hub
@@ -184,6 +185,8 @@ def _explained(reference: Reference, done: str) -> Iterator[None]:
         raise FerError(f"{reference}: no such repository, or a private one; {_about_token()}") from error
     except errors.HfHubHTTPError as error:
         raise FerError(f"{reference}: not {done}, {_answer(error)}") from error
+    except ValueError as error:  # metadata of a card that the hub refuses, or an answer that is no JSON
+        raise FerError(f"{reference}: not {done} ({_in_one_line(error)})") from error
     except Exception as error:  # those of the HTTP client that this version of huggingface_hub uses
         raise FerError(f"{reference}: not {done}, {_silence(error)}") from error
 
@@ -197,8 +200,7 @@ def _answer(error: Any) -> str:
     status = getattr(error.response, "status_code", None)
     if status in (401, 403):
         return f"the token does not allow it ({status})" if library().get_token() else f"no token; {SIGN_IN}"
-    reason = " ".join((error.server_message or str(error)).split())[:150]
-    return f"{library().constants.ENDPOINT} answered {status} ({reason})"
+    return f"{library().constants.ENDPOINT} answered {status} ({_in_one_line(error.server_message or error)})"
 
 
 def _silence(error: Exception) -> str:
@@ -206,8 +208,11 @@ def _silence(error: Exception) -> str:
     endpoint = library().constants.ENDPOINT
     if "Timeout" in type(error).__name__:
         return f"{endpoint} did not answer in time; try again later"
-    reason = " ".join(str(error).split())[:150] or type(error).__name__
-    return f"{endpoint} could not be reached ({reason})"
+    return f"{endpoint} could not be reached ({_in_one_line(error)})"
+
+
+def _in_one_line(error: object) -> str:
+    return " ".join(str(error).split())[:150] or type(error).__name__
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
