@@ -197,12 +197,20 @@ ROUTES = (
 )
 
 
+class Server(ThreadingHTTPServer):
+    """A server that keeps quiet when a client has hung up, as one does that has waited for too long."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        pass
+
+
 @contextmanager
 def running() -> Iterator[Hub]:
     """Yield a hub that answers at ``hub.url``."""
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("OfThisHub", (Handler,), {"hub": hub}))
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), type("OfThisHub", (Handler,), {"hub": hub}))
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:

@@ -7,6 +7,7 @@ cache and token are those of ``huggingface_hub``: ``HF_ENDPOINT``, ``HF_HOME``, 
 
 import logging
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from fer.config.errors import FerError
-
-log = logging.getLogger(__name__)
 
 PREFIX = "hf://"
 NETWORK, CONFIG, CARD, GRAPH = "model.safetensors", "config.json", "README.md", "model.onnx"
@@ -97,6 +96,8 @@ def library() -> Any:
         import huggingface_hub.constants  # the package alone loads nothing
     except ImportError as error:
         raise FerError(f"{PREFIX} needs huggingface_hub, the extra hub: {INSTALL}") from error
+    for client in ("httpx", "httpx2"):  # of which each version has one; both report every request
+        logging.getLogger(client).setLevel(logging.WARNING)
     return huggingface_hub
 
 
@@ -132,8 +133,6 @@ def _fetched(reference: Reference) -> Path:
         )  # fmt: skip
         sizes = {file.rfilename: file.size for file in about.siblings or () if file.rfilename in OF_USE}
         _check_sizes(reference, sizes)
-        if _is_new(reference, about.sha):
-            log.info("fetching %s: %s bytes", reference, f"{sum(sizes.values()):,}")
         # the config first, under the name that was given, which the cache then knows; the rest of that very commit
         config = Path(hub.hf_hub_download(reference.name, CONFIG, revision=reference.revision))
         if config.parent.name != about.sha:
@@ -141,10 +140,6 @@ def _fetched(reference: Reference) -> Path:
         for name in sizes.keys() - {CONFIG}:
             hub.hf_hub_download(reference.name, name, revision=about.sha)
     return config.parent
-
-
-def _is_new(reference: Reference, commit: str) -> bool:
-    return not isinstance(library().try_to_load_from_cache(reference.name, NETWORK, revision=commit), str)
 
 
 def _check_sizes(reference: Reference, sizes: dict[str, int | None]) -> None:
@@ -172,7 +167,8 @@ def _explained(reference: Reference, done: str) -> Iterator[None]:
     from huggingface_hub import errors
 
     try:
-        yield
+        with _bars():
+            yield
     except FerError:
         raise
     except errors.OfflineModeIsEnabled as error:
@@ -189,6 +185,21 @@ def _explained(reference: Reference, done: str) -> Iterator[None]:
         raise FerError(f"{reference}: not {done} ({_in_one_line(error)})") from error
     except Exception as error:  # those of the HTTP client that this version of huggingface_hub uses
         raise FerError(f"{reference}: not {done}, {_silence(error)}") from error
+
+
+@contextmanager
+def _bars() -> Iterator[None]:
+    """Show the progress of files on a terminal alone, where nothing but a person reads it."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _about_token() -> str:

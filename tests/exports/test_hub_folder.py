@@ -187,7 +187,7 @@ def test_a_network_is_fetched_where_asked_and_read_from_the_cache_ever_after(hub
     for name in (f"hf://{NAME}", f"hf://{NAME}@main", f"hf://{NAME}@{commit}"):
         assert fer.load(name).architecture == "resnet9"
     assert hub.asked == []
-    assert "fetching hf://somebody/faces" not in capfd.readouterr().err
+    assert capfd.readouterr() == ("", "")  # a command's own lines may be JSON
 
 
 @pytest.fixture
