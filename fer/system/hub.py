@@ -94,6 +94,7 @@ def library() -> Any:
     try:
         import huggingface_hub
         import huggingface_hub.constants  # the package alone loads nothing
+        import huggingface_hub.utils
     except ImportError as error:
         raise FerError(f"{PREFIX} needs huggingface_hub, the extra hub: {INSTALL}") from error
     for client in ("httpx", "httpx2"):  # of which each version has one; both report every request
@@ -190,16 +191,15 @@ def _explained(reference: Reference, done: str) -> Iterator[None]:
 @contextmanager
 def _bars() -> Iterator[None]:
     """Show the progress of files on a terminal alone, where nothing but a person reads it."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    if sys.stderr.isatty() or are_progress_bars_disabled():
+    of_hub = library().utils
+    if sys.stderr.isatty() or of_hub.are_progress_bars_disabled():
         yield
         return
-    disable_progress_bars()
+    of_hub.disable_progress_bars()
     try:
         yield
     finally:
-        enable_progress_bars()
+        of_hub.enable_progress_bars()
 
 
 def _about_token() -> str:
