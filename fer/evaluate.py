@@ -46,14 +46,16 @@ def parser() -> Grammar:
         prog="python -m fer.evaluate",
         description="Evaluate a trained network, or several as an ensemble, on the data and split of its training or "
         "on --data.",
-        epilog="A run may also be a file NAME.safetensors of fer.share, a file NAME.onnx of fer.export, or the "
-        f"name of one of the networks of the package: {', '.join(networks_of_package())}.",
+        epilog="A run may also be a file NAME.safetensors or a folder of fer.share, a file NAME.onnx of fer.export, "
+        "hf://owner/name of the hub, or the name of one of the networks of the package: "
+        f"{', '.join(networks_of_package())}.",
     )
     grammar.add_argument(
         "runs", nargs="+", metavar="run",
         help="run folder (its best epoch; latest is the newest run in outputs/) or checkpoint; for an ensemble "
         "also a folder of predictions such as docs/results has, with <split>[_<tta>].csv.gz and .json",
     )  # fmt: skip
+    grammar.add_download()
     grammar.add_argument(
         "--split", choices=["train", "val", "test", "all"], default="val",
         help="split to evaluate; choose on val, report test; all is every labelled face; default: %(default)s",
@@ -140,8 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, line = parser().begin(argv)
     check(arguments)
     import_plugins(listed(arguments.plugins))
-    arguments.runs = [str(named(run, TRAINED)) for run in arguments.runs]
-    arguments.against = arguments.against and str(named(arguments.against, TRAINED))
+    download = arguments.download
+    arguments.runs = [str(named(run, TRAINED, download=download)) for run in arguments.runs]
+    arguments.against = arguments.against and str(named(arguments.against, TRAINED, download=download))
     evaluate_each(arguments, line)
     return 0
 

@@ -53,9 +53,10 @@ def parser() -> Grammar:
     )  # fmt: skip
     grammar.add_argument(
         "--network", action="append",
-        help="of the package (tiny), a run, a file of weights, an .onnx file, or latest; several times for "
-        "an ensemble; default: tiny",
+        help="of the package (tiny), a run, a file of weights, an .onnx file, latest, or hf://owner/name of the hub; "
+        "several times for an ensemble; default: tiny",
     )  # fmt: skip
+    grammar.add_download()
     grammar.add_argument(
         "--method", choices=["occlusion", "gradcam", "integrated_gradients"], default="occlusion",
         help="default: occlusion, which needs probabilities alone",
@@ -89,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fer.runs.run_folder import TRAINED, named
 
     import_plugins(listed(arguments.plugins))
-    members = members_of([str(named(network, TRAINED)) for network in arguments.network or ["tiny"]])
+    networks = arguments.network or ["tiny"]
+    members = members_of([str(named(network, TRAINED, download=arguments.download)) for network in networks])
     for member in members:
         member.model.to("cuda" if arguments.device == "gpu" else "cpu")
     given = of_data(arguments, members) if arguments.data else of_pictures(arguments, members)

@@ -38,9 +38,10 @@ def parser() -> Grammar:
     )
     grammar.add_argument(
         "networks", nargs="+", metavar="network",
-        help="of the package (tiny), a run, a file of weights, or latest; several for an ensemble; or the folder of an "
-        "evaluation, with the weights and the temperature that it chose",
+        help="of the package (tiny), a run, a file of weights, latest, or hf://owner/name of the hub; several for an "
+        "ensemble; or the folder of an evaluation, with the weights and the temperature that it chose",
     )  # fmt: skip
+    grammar.add_download()
     grammar.add_argument(
         "out", metavar="OUT",
         help="file to write: NAME.onnx, NAME.pt2, NAME.safetensors; or FOLDER/, with a slash, for a page",
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import_plugins(listed(arguments.plugins))
     from fer.exports.export import export  # imports torch
 
-    networks = [str(named(network)) for network in arguments.networks]
+    networks = [str(named(network, download=arguments.download)) for network in arguments.networks]
     if is_page(arguments):
         log.info("%s", page(networks, arguments))
         return 0

@@ -140,8 +140,9 @@ def predictor_of(arguments: argparse.Namespace) -> "Predictor":
     from fer.inference.predictor import Predictor
 
     import_plugins(listed(arguments.plugins))
+    network = named(arguments.network, download=arguments.download)
     predictor = Predictor(
-        named(arguments.network), detector="none" if arguments.boxes else arguments.detector,
+        network, detector="none" if arguments.boxes else arguments.detector,
         detector_model=arguments.detector_model, largest=arguments.faces == "largest", margin=arguments.margin,
         device="cuda" if arguments.device == "gpu" else "cpu", coverage=arguments.coverage,
     )  # fmt: skip

@@ -8,11 +8,13 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError
 from fer.config.plugins import import_plugins, listed
+from fer.system.hub import is_reference
 from fer.system.slots import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def app_of(arguments: argparse.Namespace) -> "Starlette":
     from fer.serving import app, card
 
     import_plugins(listed(arguments.plugins))
-    network = named(arguments.network)
+    network = named(arguments.network, download=arguments.download)
     predictor = Predictor(
         network, detector=arguments.detector, detector_model=arguments.detector_model,
         device="cuda" if arguments.device == "gpu" else "cpu", coverage=arguments.coverage,
@@ -103,7 +105,12 @@ def app_of(arguments: argparse.Namespace) -> "Starlette":
     _ = predictor.detector  # a missing OpenCV is reported before the first picture comes
     text = card.text_of(network, predictor.network)
     names = [arguments.host, *arguments.name]
-    return app.build(predictor, network.stem or str(network), card.page(text), names=names)
+    return app.build(predictor, title(arguments.network, network), card.page(text), names=names)
+
+
+def title(given: str, network: Path) -> str:
+    """Return the name of the network on the page: the hub's, else that of its file or folder."""
+    return given if is_reference(given) else network.stem or str(network)
 
 
 if __name__ == "__main__":

@@ -108,13 +108,22 @@ class Grammar(argparse.ArgumentParser):
         self.add_argument(
             "--network",
             default="tiny",
-            help="of the package (tiny), a run, a file of weights, an .onnx file, or latest; default: tiny",
+            help="of the package (tiny), a run, a file of weights, an .onnx file, latest, or hf://owner/name of the "
+            "hub; default: tiny",
         )
+        self.add_download()
         self.add_argument(
             "--detector", choices=["haar", "yunet", "yuface", "none"], default="haar",
             help="default: haar; none: each picture is a face that was cut out already",
         )  # fmt: skip
         self.add_argument("--detector-model", type=Path, metavar="FILE", help="YuNet's .onnx, of opencv_zoo")
+
+    def add_download(self) -> None:
+        """Add the option that allows to fetch a network; without it no command uses the internet."""
+        self.add_argument(
+            "--download", action="store_true",
+            help="ask the hub for the newest files of hf://owner/name; default: read its cache alone",
+        )  # fmt: skip
 
     def add_coverage(self) -> None:
         """Add the option of the prediction sets' promise."""

@@ -22,6 +22,7 @@ from fer.models import EmotionClassifier, checkpoints
 from fer.models.provenance import Dataset
 from fer.runs import predictions
 from fer.runs.predictions import Predictions
+from fer.system import hub
 from fer.system.files import read_json
 from fer.system.records import read
 
@@ -29,6 +30,7 @@ from fer.system.records import read
 BESIDES = ("image_size", "crop", "batch_size", "cache", "exclude", "conflicts", "sampler", "on_bad")
 DataKeys = Mapping[str, Any]  # key -> value of ``DataSettings``, of a training
 OF_PACKAGE = Path("outputs/pretrained")  # stands for the run folder of the package's networks
+OF_HUB = Path("outputs/hub")  # and of those in the hub's cache, which nothing is added to
 OF_VOTES = ("votes", "ferplus_rule", "classes")  # without effect where labels are not made of votes
 
 
@@ -83,7 +85,9 @@ class Member(NamedTuple):
 
     @property
     def run(self) -> Path:
-        """The folder of its run; of a checkpoint outside a run, the checkpoint's; of the package's, one in outputs."""
+        """The folder of its run; of a checkpoint outside a run, the checkpoint's; one in outputs/ of others' ones."""
+        if origin := hub.origin(self.file):
+            return OF_HUB / origin.name
         if checkpoints.of_package(self.file):
             return OF_PACKAGE / self.file.stem
         folder = self.file.resolve().parent

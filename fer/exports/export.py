@@ -23,7 +23,7 @@ from fer.exports.speed import Speed, timed
 from fer.inference.exported import KEY, SUFFIX, About, ExportedNetwork
 from fer.inference.loaded import LoadedNetwork
 from fer.models import checkpoints, safetensors
-from fer.models.share import description_of, without_folders
+from fer.models.share import description_of, titled, without_folders
 from fer.system.files import why, written_whole
 from fer.system.records import plain
 
@@ -47,7 +47,9 @@ class Outcome:
     speeds: Sequence[Speed]
 
 
-def export(networks: Sequence[str], file: Path, *, int8: bool, data: str | None, speed: bool) -> Outcome:
+def export(
+    networks: Sequence[str], file: Path, *, int8: bool, data: str | None, speed: bool, name: str | None = None
+) -> Outcome:
     """Write networks as one file.
 
     Args:
@@ -56,6 +58,7 @@ def export(networks: Sequence[str], file: Path, *, int8: bool, data: str | None,
         int8: 8 bits in place of 32, of an ``.onnx``.
         data: other data than those of the training, for the check and the ranges of int8.
         speed: measure the faces a second.
+        name: of the network in its card; None for that of the file.
 
     Raises:
         FerError: an unknown ending, a bad network, missing data, a package that is missing, a file that cannot be
@@ -63,6 +66,7 @@ def export(networks: Sequence[str], file: Path, *, int8: bool, data: str | None,
     """
     kind = _kind(file, int8=int8)
     source = source_of(networks)
+    source = replace(source, card=titled(source.card, name or file.stem))
     if kind is Weights and len(source.members) > 1:
         raise FerError(f"{file}: holds the weights of one network; export an ensemble as .onnx or .pt2")
     compared = Compared(source, data)

@@ -20,7 +20,7 @@ from fer.inference.exported import FORMAT, About, SourceNetwork, is_exported
 from fer.metrics import results as metrics_json
 from fer.metrics.calibration import tempered
 from fer.metrics.conformal import Thresholds
-from fer.models import checkpoints
+from fer.models import checkpoints, hub_folder
 from fer.models.pretrained import sha256_of
 from fer.models.share import without_folders, without_path, without_paths
 from fer.system.files import contents, why
@@ -203,7 +203,7 @@ def _member(checkpoint: str, weights_sha256: str | None) -> Member:
 
 def _card(member: Member) -> str:
     """Return the model card of a network: beside its file, or that of the newest evaluation of its run; else empty."""
-    beside = member.file.with_suffix(".md")
+    beside = hub_folder.card_beside(member.file)
     found = sorted((member.run / "evaluations").glob(f"*/{CARD}"), key=lambda file: file.stat().st_mtime_ns)
     cards = [beside] if beside.is_file() else found
     return contents(cards[-1]).decode("utf-8", "replace") if cards else ""

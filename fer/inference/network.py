@@ -56,7 +56,8 @@ def opened(network: "str | Path | EmotionClassifier | Network", device: "str | t
     """Return a network that is ready to predict.
 
     Args:
-        network: name of a network of the package, run folder, checkpoint, shared or exported file, or a loaded network.
+        network: name of a network of the package, run folder, checkpoint, shared or exported file, ``hf://owner/name``,
+            or a loaded network.
         device: to compute on; an exported file is computed on the CPU.
 
     Raises:
@@ -74,19 +75,23 @@ def opened(network: "str | Path | EmotionClassifier | Network", device: "str | t
     return LoadedNetwork(checkpoints.load(network) if isinstance(network, str | Path) else network, device)
 
 
-def named(given: str | Path) -> Path:
+def named(given: str | Path, *, download: bool = False) -> Path:
     """Return the file or folder of a network that a command line names; "latest" is the newest run in ``outputs/``.
 
+    Args:
+        given: what the command line has.
+        download: fetch a network of the hub that its cache lacks.
+
     Raises:
-        FerError: there is no such run or exported file.
+        FerError: there is no such run or exported file, or the network of the hub cannot be had.
     """
     if is_exported(given):
         if not Path(given).expanduser().is_file():
             raise FerError(
                 f"{given}: no such file; a network is a run, a checkpoint, a file that ends in .safetensors or "
-                ".onnx, latest, or a network of the package (tiny)"
+                ".onnx, latest, a network of the package (tiny), or hf://owner/name of the hub"
             )
         return Path(given)
     from fer.runs import run_folder  # imports Hydra
 
-    return run_folder.named(given, run_folder.TRAINED)
+    return run_folder.named(given, run_folder.TRAINED, download=download)

@@ -22,8 +22,9 @@ import torch
 from fer.config.errors import FerError, setting
 from fer.metrics import conformal
 from fer.metrics.calibration import valid_temperature
-from fer.models import MODELS, EmotionClassifier, safetensors, untrusted
+from fer.models import MODELS, EmotionClassifier, hub_folder, safetensors, untrusted
 from fer.models.provenance import Provenance
+from fer.system import hub
 from fer.system.files import POINTER, is_pointer, why
 from fer.system.records import is_plain
 
@@ -36,17 +37,26 @@ TEACHER_KEYS = {"checkpoint", "sha256", "architecture", "weight"}  # of the reco
 FORMAT = 1  # version of the entry "fer"; raise it when an older version could not read the checkpoint
 
 
-def find(path: str | Path) -> Path:
-    """Return the file of a checkpoint: ``path`` itself, the best of a run folder, or a network of the package.
+def find(path: str | Path, *, download: bool = False) -> Path:
+    """Return the file of a checkpoint: ``path`` itself, the best of a run folder, a network of the package or the hub.
+
+    Args:
+        path: see ``load``.
+        download: fetch a network of the hub that the cache lacks.
 
     Raises:
-        FerError: ``path`` is a URL, missing, a pointer of Git LFS, or a folder without checkpoints.
+        FerError: ``path`` is a URL, missing, a pointer of Git LFS, or a folder without checkpoints; or a network of the
+            hub cannot be had.
     """
+    if hub.is_reference(path):
+        return hub_folder.network_file(hub.folder(str(path), download=download))
     if "://" in str(path):
-        raise FerError(f"{path}: checkpoints are read from files only; download it and give the path")
+        raise FerError(f"{path}: checkpoints are read from files or hf://owner/name; download it and give the path")
     given = Path(path).expanduser()
     if given.is_dir():
         inside = given / "checkpoints" / "best.ckpt"
+        if not inside.is_file() and hub_folder.is_hub_folder(given):
+            return hub_folder.network_file(given)
         if not inside.is_file():
             hidden = "; it hides the package's network of that name" if str(path) in pretrained() else ""
             raise FerError(f"{given}: no run folder (it has no checkpoints/best.ckpt){hidden}")
@@ -71,9 +81,15 @@ def of_package(file: Path) -> bool:
     return file.resolve().parent == PRETRAINED.resolve()
 
 
+def is_shared(file: Path) -> bool:
+    """Return whether a file has the ending of one of ``fer.share``."""
+    return file.suffix == safetensors.SUFFIX
+
+
 def called(file: Path) -> str:
-    """Return the argument of ``load`` for a file in the current folder: its name, or a package network's name."""
-    return file.stem if of_package(file) else file.name
+    """Return the argument of ``load`` for a file in the current folder: its name, or that of the package or the hub."""
+    origin = hub.origin(file)
+    return str(hub.Reference(origin.name)) if origin else file.stem if of_package(file) else file.name
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -83,7 +99,7 @@ def read(path: Path) -> dict[str, Any]:
         FerError: the file is damaged, no checkpoint of this library, or written by a newer version; it holds objects
             other than plain values, or weights that are not finite.
     """
-    if path.suffix == safetensors.SUFFIX:
+    if is_shared(path):
         return read_shared(path)
     if path.suffix in EXPORTED:
         raise FerError(
@@ -224,7 +240,7 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
     return model.eval()
 
 
-def load(path: str | Path) -> EmotionClassifier:
+def load(path: str | Path, *, download: bool = False) -> EmotionClassifier:
     """Return the network of a checkpoint or run folder (its best epoch), ready to predict, on the CPU.
 
     The network takes faces (B, 1, S, S), uint8 or float in [0, 1], and returns logits (B, C) in the order of
@@ -232,10 +248,12 @@ def load(path: str | Path) -> EmotionClassifier:
     and nothing in it is executed. The network of a plugin needs its module to be imported first.
 
     Args:
-        path: checkpoint, run folder, file of ``fer.share``, or name of one of the package's networks.
+        path: checkpoint, run folder, file or folder of ``fer.share``, name of one of the package's networks, or
+            ``hf://owner/name`` of the Hugging Face hub, whose cache is read.
+        download: ask the hub for its newest files, and fetch what the cache lacks.
 
     Raises:
         FerError: the file is missing, damaged, not this library's, or its network is not registered.
     """
-    file = find(path)
+    file = find(path, download=download)
     return rebuild(read(file), file)

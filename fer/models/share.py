@@ -1,4 +1,4 @@
-"""Share an evaluated network with others: one safetensors file, and its model card beside it.
+"""Share an evaluated network with others: the contents of one safetensors file, and its model card.
 
 Kernels and matrices are stored in half precision, vectors in full. The file records the training data by name and
 fingerprint, so that others who have the same data can evaluate the network on clean faces. A network whose file has no
@@ -8,12 +8,15 @@ thresholds of prediction sets gets those that the evaluation calibrated on val.
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.config.errors import FerError
-from fer.system.files import read_json, why, written_whole
+from fer.system import hub
+from fer.system.files import contents, read_json, why, written_whole
 from fer.system.records import Json
+from fer.system.text import in_markdown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,21 +34,100 @@ METRICS = re.compile(r"\n## (?:Metrics|Figures)\n\n")  # of a card; earlier ones
 ROUNDED = "Of the network before its weights were rounded to half precision; `fer.evaluate` gives this file's own.\n\n"
 
 
-def share(evaluation: Path, file: Path, *, half: bool) -> int:
-    """Write the network of an evaluation and its model card; return the size of the network's file in bytes.
+LOADS = re.compile(r'fer\.load\("[^"]*"(?:, download=True)?\)')  # of a card: its example
+TITLE = re.compile(r"^# .*(, facial-emotion recognition)$", re.MULTILINE)  # of a card
+MODEL_NAME = re.compile(r"^(model-index:\n- name: ).*$", re.MULTILINE)  # in a card's metadata
+
+
+@dataclass(frozen=True)
+class Shareable:
+    """A network that is ready to be shared.
 
     Args:
-        evaluation: folder of the evaluation of one network.
+        content: bytes of a safetensors file.
+        card: its model card, Markdown.
+    """
+
+    content: bytes
+    card: str
+
+    def write(self, file: Path, card: Path, *, name: str, loads: str) -> None:
+        """Write the network and its card, and load it again.
+
+        Args:
+            file: of the network.
+            card: of the card.
+            name: of the network in its card.
+            loads: argument of ``fer.load`` in the card's example, and of ``download`` where that is needed.
+
+        Raises:
+            FerError: a file cannot be written, or that of the network cannot be read again.
+        """
+        from fer.models import checkpoints
+
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with written_whole(file, binary=True) as stream:
+                stream.write(self.content)
+            checkpoints.load(file)  # raises if the written file cannot be read
+            with written_whole(card) as stream:
+                stream.write(loading(titled(self.card, name), loads))
+        except OSError as error:
+            raise FerError(f"{file}: could not be written ({why(error)})") from error
+
+
+def share(given: Path, file: Path, *, half: bool) -> int:
+    """Write a network as one file, and its model card beside it; return the size of the network's file in bytes.
+
+    Args:
+        given: see ``shareable``.
         file: path to write, ending in ``.safetensors``.
         half: round kernels and matrices to half precision.
 
     Raises:
-        FerError: the folder is no evaluation of one network, the network is bad, or a file cannot be written.
+        FerError: there is no evaluated network, the network is bad, or a file cannot be written.
     """
     from fer.models import checkpoints, safetensors
 
     if file.suffix != safetensors.SUFFIX:
-        raise FerError(f"{file}: expected a name that ends in {safetensors.SUFFIX}")
+        raise FerError(f"{file}: expected a name that ends in {safetensors.SUFFIX}, or FOLDER/ for the hub")
+    made = shareable(given, half=half)
+    made.write(file, file.with_suffix(".md"), name=file.stem, loads=f'"{checkpoints.called(file)}"')
+    return len(made.content)
+
+
+def shareable(given: Path, *, half: bool) -> Shareable:
+    """Return a network as it is shared.
+
+    Args:
+        given: folder of the evaluation of one network; a run, of which the test evaluation is taken, else the newest;
+            or what was shared before, such as a network of the package, whose weights stay as they are.
+        half: round kernels and matrices to half precision.
+
+    Raises:
+        FerError: it is neither, or has no card.
+    """
+    from fer.models import checkpoints, hub_folder
+
+    evaluation = evaluation_of(given)
+    if (evaluation / "metrics.json").is_file():
+        return _evaluated(evaluation, half=half)
+    try:
+        file = checkpoints.find(given)
+    except FerError:
+        if not hub_folder.is_hub_folder(given):
+            read_evaluation(evaluation)  # raises, and says what an evaluation is
+        raise
+    card = hub_folder.card_beside(file)
+    if not card.is_file() or not checkpoints.is_shared(file):
+        raise FerError(f"{given}: has no model card; name the folder that python -m fer.evaluate {given} writes")
+    return Shareable(contents(file, hub.NEEDED[hub.NETWORK]), card.read_text(encoding="utf-8"))
+
+
+def _evaluated(evaluation: Path, *, half: bool) -> Shareable:
+    """Return the network of an evaluation, see ``shareable``."""
+    from fer.models import checkpoints, safetensors
+
     results, card = read_evaluation(evaluation), evaluation / "model_card.md"
     if not card.is_file():
         raise FerError(f"{evaluation}: has no model_card.md; evaluate again without --no-report")
@@ -54,17 +136,23 @@ def share(evaluation: Path, file: Path, *, half: bool) -> int:
     tensors = {name: rounded(value, half) for name, value in weights.items()}
     lossy = any(not tensors[name].to(value.dtype).equal(value) for name, value in weights.items())
     content = safetensors.to_bytes(tensors, {"format": "pt", checkpoints.METADATA: metadata(checkpoint, results)})
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(file, binary=True) as stream:
-            stream.write(content)
-        checkpoints.load(file)  # raises if the written file cannot be read
-        with written_whole(file.with_suffix(".md")) as stream:
-            shown = naming(without_folders(card.read_text(encoding="utf-8")), file)
-            stream.write(METRICS.sub(lambda head: head[0] + ROUNDED, shown, count=1) if lossy else shown)
-    except OSError as error:
-        raise FerError(f"{file}: could not be written ({why(error)})") from error
-    return len(content)
+    text = without_folders(card.read_text(encoding="utf-8"))
+    return Shareable(content, METRICS.sub(lambda head: head[0] + ROUNDED, text, count=1) if lossy else text)
+
+
+def evaluation_of(given: Path) -> Path:
+    """Return the evaluation in a run that states most: of test, else the newest; any other path as it is.
+
+    Raises:
+        FerError: the run has none with a card.
+    """
+    if not (given / "checkpoints" / "best.ckpt").is_file():
+        return given
+    found = sorted((given / "evaluations").glob("*/model_card.md"), key=lambda card: card.stat().st_mtime_ns)
+    of_test = given / "evaluations" / "test" / "model_card.md"
+    if not found:
+        raise FerError(f"{given}: has not been evaluated; python -m fer.evaluate {given} --split test does")
+    return (of_test if of_test in found else found[-1]).parent
 
 
 def without_folders(text: str) -> str:
@@ -72,11 +160,15 @@ def without_folders(text: str) -> str:
     return FOLDERS.sub("", QUOTED.sub(r"\g<quote>", text))
 
 
-def naming(card: str, file: Path) -> str:
-    """Return a model card whose example loads ``file``, by its name."""
-    from fer.models.checkpoints import called
+def loading(card: str, loads: str) -> str:
+    """Return a model card whose example loads the network by these arguments of ``fer.load``."""
+    return LOADS.sub(lambda _: f"fer.load({loads})", card)
 
-    return re.sub(r'fer\.load\("[^"]*"\)', lambda _: f'fer.load("{called(file)}")', card)
+
+def titled(card: str, name: str) -> str:
+    """Return a model card with the name of a network in its title and its metadata, in place of its architecture's."""
+    named = MODEL_NAME.sub(lambda head: head[1] + json.dumps(name, ensure_ascii=False), card, count=1)
+    return TITLE.sub(lambda head: f"# {in_markdown(name)}{head[1]}", named, count=1)
 
 
 def read_evaluation(evaluation: Path) -> dict[str, Any]:

@@ -121,7 +121,8 @@ def about(results: Results) -> str:
     )
     return (
         f"{several}Predicts one of {len(classes)} labels ({in_markdown(', '.join(classes))}) from a grey face. "
-        f"{results.parameters:,} parameters.{views}\n\n{'' if len(results.members) > 1 else use}"
+        f"Network: {in_markdown(results.architecture)}, {results.parameters:,} parameters.{views}\n\n"
+        f"{'' if len(results.members) > 1 else use}"
     )
 
 

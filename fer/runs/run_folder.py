@@ -13,6 +13,7 @@ from fer.config.errors import FerError
 from fer.config.settings import Config, DataSettings, TrainSettings, leaves
 from fer.runs import status
 from fer.runs.stored import stored
+from fer.system import hub
 
 # key -> default, for all keys but those of model, loss, optimizer and scheduler
 DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={}))))
@@ -65,14 +66,17 @@ KINDS = {  # key of fer.train or fer.tune -> kind of its folders
 }
 
 
-def named(given: str | Path, kind: Kind) -> Path:
+def named(given: str | Path, kind: Kind, *, download: bool = False) -> Path:
     """Return the folder or file that a command line names; for "latest" the newest of its kind in ``outputs/``.
 
-    A file or folder in the current folder that is called "latest" comes first.
+    A file or folder in the current folder that is called "latest" comes first. ``hf://owner/name`` is a folder in the
+    cache of the hub; with ``download`` the hub is asked.
 
     Raises:
-        FerError: ``outputs/`` has no folder of this kind.
+        FerError: ``outputs/`` has no folder of this kind, or the network of the hub cannot be had.
     """
+    if hub.is_reference(given):
+        return hub.folder(str(given), download=download)
     if str(given) != LATEST or Path(LATEST).exists():
         return Path(given)
     folders = kind.folders()

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from fer.inference.exported import ExportedNetwork
 from fer.inference.network import Network
-from fer.models import checkpoints
+from fer.models import checkpoints, hub_folder
 from fer.reports import html, model_card
 from fer.reports.html import joined, tag
 
@@ -32,7 +32,7 @@ def text_of(path: str | Path, network: Network) -> str:
     file = checkpoints.find(path)
     run = file.parent.parent
     evaluated = sorted(run.glob("evaluations/*/model_card.md"), key=lambda card: card.stat().st_mtime_ns)
-    cards = [file.with_suffix(".md"), *reversed(evaluated if file.parent.name == "checkpoints" else [])]
+    cards = [hub_folder.card_beside(file), *reversed(evaluated if file.parent.name == "checkpoints" else [])]
     for card in cards:
         if card.is_file():
             return card.read_text(encoding="utf-8", errors="replace")

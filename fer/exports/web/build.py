@@ -72,7 +72,7 @@ def export_page(
     runtime.check(given)
     name = " + ".join(Path(network).stem or network for network in networks)
     with tempfile.TemporaryDirectory() as held:
-        outcome = export(networks, Path(held) / NETWORK, int8=False, data=data, speed=False)
+        outcome = export(networks, Path(held) / NETWORK, int8=False, data=data, speed=False, name=name)
         files = write(ExportedNetwork(Path(held) / NETWORK), name, folder, coverage=coverage, given=given)
     return Written(outcome, files)
 

@@ -1,0 +1,347 @@
+"""``fer.share`` for the Hugging Face hub: folders, uploads and ``hf://owner/name``, with a server in this process."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import metrics, runner
+from hub_server import TOKEN, Repository, running
+
+import fer
+from fer.config.errors import FerError
+from fer.data.readers.drawing import draw_faces
+from fer.exports import onnx_file
+from fer.models import checkpoints
+from fer.system import hub as on_hub
+
+constants = pytest.importorskip("huggingface_hub.constants")
+
+NAME = "somebody/faces"
+FACES = torch.zeros(2, 1, 48, 48, dtype=torch.uint8)
+
+
+def no_onnx():
+    raise FerError("onnx is missing: pip install onnx")
+
+
+@pytest.fixture
+def share(capfd):
+    from fer.share import main
+
+    return runner(main, capfd)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub with its cache in the test's folder; ``huggingface_hub`` may have been imported before."""
+    with running() as served:
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", served.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # Git LFS in its place, which has a plain interface
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        yield served
+
+
+@pytest.fixture(scope="module")
+def folder_once(tmp_path_factory):
+    """The package's network as a folder, without its graph, whose tracing takes seconds."""
+    from fer.share import main
+
+    folder = tmp_path_factory.mktemp("shared") / "mine"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_file, "check_packages", no_onnx)
+        assert main(["tiny", f"{folder}/"]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(folder_once, tmp_path):
+    return shutil.copytree(folder_once, tmp_path / "mine")
+
+
+@pytest.fixture
+def stored(hub, folder):
+    """A repository with the folder's files."""
+    repository = hub.repositories[NAME] = Repository()
+    repository.commit("main", {file.name: file.read_bytes() for file in folder.iterdir()})
+    return repository
+
+
+def changed(stored, **files):
+    """Make the newest commit of a repository one with other files; None takes a file out."""
+    held = {**stored.commits[stored.branches["main"]], **{name.replace("_", "."): file for name, file in files.items()}}
+    return stored.commit("main", {name: file for name, file in held.items() if file is not None})
+
+
+def card_of(file):
+    _, head, text = file.read_text().split("---\n", 2)
+    return yaml.safe_load(head), text
+
+
+# --- the folder -----------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_has_card_description_and_weights_and_is_loaded_again(folder):
+    about = json.loads((folder / "config.json").read_text())
+    model = fer.load(folder)
+    classes = list(model.hparams["classes"])
+    assert {int(index): name for index, name in about["id2label"].items()} == dict(enumerate(classes))
+    assert about["label2id"] == {name: index for index, name in enumerate(classes)}
+    assert about["image_size"] == 48
+    content = (folder / "model.safetensors").read_bytes()
+    assert about["files"] == {
+        "model.safetensors": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    }
+    assert content == (checkpoints.PRETRAINED / "tiny.safetensors").read_bytes()
+    assert torch.equal(model.probabilities(FACES), fer.load("tiny").probabilities(FACES))
+    head, text = card_of(folder / "README.md")
+    assert (head["license"], head["model-index"][0]["name"]) == ("apache-2.0", "mine")
+    assert text.startswith("\n# mine, facial-emotion recognition\n")
+    assert 'fer.load("mine/")' in text
+
+
+def test_the_card_of_a_run_has_the_values_of_its_test_evaluation(evaluate, share, small_run, monkeypatch):
+    monkeypatch.setattr(onnx_file, "check_packages", no_onnx)
+    ended = share(str(small_run), "shared/")
+    assert (ended.code, "has not been evaluated" in ended.line, "--split test" in ended.line) == (1, True, True)
+    assert not Path("shared").exists()
+    assert evaluate(str(small_run), "--split", "test").code == 0
+    assert evaluate(str(small_run)).code == 0  # of val, and newer
+    ended = share(str(small_run), "shared/")
+    assert ended.code == 0, ended.err
+    assert "left out: model.onnx (onnx is missing" in ended.out
+    assert "--license" in ended.out
+    head, _ = card_of(Path("shared/README.md"))
+    result = head["model-index"][0]["results"][0]
+    found = {one["name"]: one["value"] for one in result["metrics"]}
+    assert result["dataset"]["split"] == "test"
+    assert found["accuracy"] == round(metrics(small_run / "evaluations" / "test")["accuracy"], 4)
+    assert head["license"] == "unknown"
+    ended = share(str(small_run), "shared/")  # an author may have edited its card
+    assert (ended.code, "shared: is no new or empty folder" in ended.line) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["tiny"], "no OUT: name a file"),
+        (["tiny", "a.safetensors", "--upload", NAME], "--upload: uploads a folder"),
+        (["tiny", "a/", "--private"], "belong to --upload"),
+        (["tiny", "a.safetensors", "--license", "mit"], "--license: belongs to a FOLDER/"),
+        (["tiny", "a/", "--license", "My own!"], "--license My own!: expected an identifier"),
+        (["tiny", "--upload", "../faces"], "hf://../faces: no repository of the hub; expected hf://owner/name"),
+        (["gone", "a/"], "gone: no evaluation"),
+        (["tiny", "a"], "expected a name that ends in .safetensors, or FOLDER/"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_in_one_line(share, arguments, says):
+    ended = share(*arguments)
+    assert (ended.code, says in ended.line) == (1, True), ended.line
+    assert list(Path().iterdir()) == []
+
+
+def test_a_folder_that_was_changed_is_refused(folder):
+    file, config = folder / "model.safetensors", folder / "config.json"
+    content, about = file.read_bytes(), json.loads(config.read_text())
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(FerError, match=r"model\.safetensors: changed or damaged .*SHA-256"):
+        fer.load(folder)
+    file.write_bytes(content)
+    for other, says in (
+        ({**about, "library_name": "transformers"}, "of 'transformers', not of 'fer-lightning'"),
+        ({**about, "format": 2}, "of a newer version of fer"),
+        ({**about, "files": {}}, "states no hash of model.safetensors"),
+        ({**about, "files": {"model.safetensors": "abc"}}, "damaged, or of another program"),
+        ({**about, "image_size": "48"}, "damaged, or of another program"),
+        ([], "damaged, or of another program"),
+    ):
+        config.write_text(json.dumps(other))
+        with pytest.raises(FerError, match=rf"config\.json: {says}"):
+            fer.load(folder)
+
+
+# --- the hub --------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_is_fetched_where_asked_and_read_from_the_cache_ever_after(hub, stored, predict, capfd):
+    with pytest.raises(FerError, match=f"hf://{NAME}: not in the cache .*--download"):
+        fer.load(f"hf://{NAME}")
+    assert hub.asked == []
+    changed(stored, pytorch_model_bin=b"never fetched")
+    model = fer.load(f"hf://{NAME}", download=True)
+    assert torch.equal(model.probabilities(FACES), fer.load("tiny").probabilities(FACES))
+    fetched = {line.rpartition("/")[2] for line in hub.asked if line.startswith("GET") and "/resolve/" in line}
+    assert fetched == {"config.json", "model.safetensors", "README.md"}
+    hub.asked.clear()
+    commit = stored.branches["main"]
+    for name in (f"hf://{NAME}", f"hf://{NAME}@main", f"hf://{NAME}@{commit}"):
+        assert fer.load(name).architecture == "resnet9"
+    assert hub.asked == []
+    assert capfd.readouterr() == ("", "")  # a command's own lines may be JSON
+
+
+@pytest.fixture
+def predict(capfd):
+    from fer.predict import main
+
+    return runner(main, capfd)
+
+
+def test_commands_take_it_and_write_nothing_into_the_cache(hub, stored, evaluate):
+    images, targets = draw_faces(21, seed=1, image_size=48)
+    rows = zip(targets, images, strict=True)
+    lines = [f"{target},{' '.join(map(str, image.ravel()))},PublicTest" for target, image in rows]
+    Path("faces.csv").write_text("\n".join(["emotion,pixels,Usage", *lines]))
+    asked = (f"hf://{NAME}", "--data", "faces.csv", "--split", "all", "--no-report")
+    ended = evaluate(*asked)
+    assert (ended.code, "not in the cache" in ended.line, hub.asked) == (1, True, [])
+    ended = evaluate(*asked, "--download")
+    assert ended.code == 0, ended.err
+    assert Path("outputs/hub/somebody/faces/evaluations/all/metrics.json").is_file()
+    assert {file.name for file in Path("hub").rglob("snapshots/*/*")} == {
+        "config.json",
+        "model.safetensors",
+        "README.md",
+    }
+
+
+def test_a_branch_is_fetched_by_its_name(hub, stored):
+    stored.branches["wide"] = stored.branches["main"]
+    changed(stored, model_safetensors=None)
+    assert fer.load(f"hf://{NAME}@wide", download=True).architecture == "resnet9"
+    assert on_hub.origin(checkpoints.find(f"hf://{NAME}@wide")) == on_hub.Reference(NAME, stored.branches["wide"])
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "says"),
+    [
+        ("somebody/gone", {}, "no such repository, or a private one; for a private one set HF_TOKEN"),
+        (f"{NAME}@gone", {}, "has no revision 'gone'"),
+        (NAME, {"model_safetensors": None}, "has no model.safetensors; expected a repository that fer share"),
+        (NAME, {"model_safetensors": b"another"}, "model.safetensors: changed or damaged"),
+        (NAME, {"config_json": b'{"model_type": "vit"}'}, "of 'None', not of 'fer-lightning'"),
+        (NAME, {"config_json": b"<html>"}, "config.json: damaged"),
+        ("a", {}, "no repository of the hub; expected hf://owner/name"),
+        ("a/b@../../c", {}, "no repository of the hub"),
+    ],
+)
+def test_what_cannot_be_fetched_is_one_line(hub, stored, name, files, says):
+    changed(stored, **files)
+    with pytest.raises(FerError) as caught:
+        fer.load(f"hf://{name}", download=True)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_too_large_is_not_fetched(hub, stored):
+    hub.sizes["model.safetensors"] = 2**31
+    with pytest.raises(FerError, match=r"model\.safetensors has 2,147,483,648 bytes; expected at most 2,147,483,647"):
+        fer.load(f"hf://{NAME}", download=True)
+    assert not any("/resolve/" in line for line in hub.asked)
+
+
+def test_a_hub_that_is_down_slow_or_switched_off_is_one_line(hub, stored, monkeypatch):
+    def says():
+        with pytest.raises(FerError) as caught:
+            fer.load(f"hf://{NAME}", download=True)
+        return str(caught.value)
+
+    hub.status = 500
+    assert "answered 500 (out of order)" in says()
+    hub.status, hub.wait = None, 0.3
+    monkeypatch.setattr(on_hub, "SECONDS", 0.05)
+    assert "did not answer in time" in says()
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the port "discard", where nothing listens
+    assert "http://127.0.0.1:9 could not be reached" in says()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in says()
+
+
+def test_a_private_repository_needs_a_token(hub, stored, monkeypatch):
+    stored.private = True
+    with pytest.raises(FerError, match="or a private one; for a private one set HF_TOKEN"):
+        fer.load(f"hf://{NAME}", download=True)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_another")
+    with pytest.raises(FerError, match="or a private one; the token may not read it"):
+        fer.load(f"hf://{NAME}", download=True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert fer.load(f"hf://{NAME}", download=True).architecture == "resnet9"
+
+
+def test_without_the_extra_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(FerError, match="the extra hub: pip install 'huggingface_hub"):
+        fer.load(f"hf://{NAME}")
+
+
+# --- uploads --------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_is_uploaded_and_fetched_again(hub, share, monkeypatch):
+    monkeypatch.setattr(onnx_file, "check_packages", no_onnx)
+    ended = share("tiny", "--upload", NAME)
+    assert (ended.code, "needs a token" in ended.line, "HF_TOKEN" in ended.line) == (1, True, True)
+    assert hub.asked == []
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    ended = share("tiny", "--upload", NAME, "--private")
+    assert ended.code == 0, ended.err
+    assert "uploaded: model.safetensors, config.json, README.md" in ended.out
+    assert f"{hub.url}/{NAME}" in ended.out
+    assert list(Path().iterdir()) == []
+    repository = hub.repositories[NAME]
+    assert repository.private
+    assert set(repository.commits[repository.branches["main"]]) == {"README.md", "config.json", "model.safetensors"}
+    card = repository.commits[repository.branches["main"]]["README.md"].decode()
+    assert f'fer.load("hf://{NAME}", download=True)' in card
+    assert "# faces, facial-emotion recognition" in card
+    model = fer.load(f"hf://{NAME}", download=True)
+    assert torch.equal(model.probabilities(FACES), fer.load("tiny").probabilities(FACES))
+
+
+def test_a_folder_with_an_edited_card_is_uploaded_to_a_branch_without_other_files(hub, share, folder, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    card = folder / "README.md"
+    card.write_text(card.read_text() + "\n## By hand\n")
+    (folder / "notes.txt").write_text("of the author")
+    ended = share(str(folder), "--upload", NAME, "--revision", "trial")
+    assert ended.code == 0, ended.err
+    assert f"{hub.url}/{NAME}/tree/trial" in ended.out
+    repository = hub.repositories[NAME]
+    files = repository.commits[repository.branches["trial"]]
+    assert set(files) == {"README.md", "config.json", "model.safetensors"}
+    assert b"## By hand" in files["README.md"]
+    assert repository.commits[repository.branches["main"]] == {}
+    (folder / "model.safetensors").write_bytes(b"another")
+    ended = share(str(folder), "--upload", NAME)
+    assert (ended.code, "changed or damaged" in ended.line) == (1, True)
+
+
+def test_a_token_that_may_not_write_is_one_line(hub, share, folder, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_of_another")
+    ended = share(str(folder), "--upload", NAME)
+    assert (ended.code, "the token does not allow it (403)" in ended.line) == (1, True)
+
+
+@pytest.mark.slow
+def test_the_graph_predicts_what_the_folder_does(share, predict):
+    onnx_file.check_packages()
+    assert share("tiny", "graph/").code == 0
+    about = json.loads(Path("graph/config.json").read_text())
+    assert about["files"]["model.onnx"]["bytes"] == Path("graph/model.onnx").stat().st_size
+    from fer.inference.exported import ExportedNetwork
+
+    network = ExportedNetwork("graph/model.onnx")
+    assert "# graph, facial-emotion recognition" in network.about.card
+    faces = torch.randint(0, 256, (8, 1, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = fer.load("graph/").probabilities(faces)
+    assert torch.allclose(torch.from_numpy(network.probabilities(faces.numpy())), expected, atol=1e-4)
