@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some, split_sizes
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, OFFICIAL_SIZES, SPLIT_FOLDERS, USAGES, class_index
-from fer.data.readers.images import LARGE, SUFFIXES, PictureError, photograph_notes, read_picture
+from fer.data.readers import room
+from fer.data.readers.decoding import Cut
+from fer.data.readers.images import LARGE, SUFFIXES, photograph_notes
 
 Names = Mapping[str, str]  # folder, in small letters -> emotion, of ``data.class_names``
 NO_NAMES: Names = MappingProxyType({})
@@ -31,7 +33,7 @@ OFFICIAL_NAME = re.compile(r"(training|publictest|privatetest)_\d+(?: \(\d+\))?(
 RESHUFFLED = (28_821, 7_066)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """One picture file with its label and splits; ``added`` is whether its name is an official one with an addition."""
 
@@ -107,24 +109,24 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error", names: Na
     _report_faults(listing, bad)
     if not listing.pictures:
         raise FerError(f"{path}: holds no pictures in its class folders")
-    images = np.empty((len(listing.pictures), image_size, image_size), np.uint8)
+    pixels = room.current().pixels(len(listing.pictures), image_size)
+    cuts = [Cut(picture.path, whole=True) for picture in listing.pictures]
     kept: list[int] = []
     sizes: list[tuple[int, int]] = []
-    for index, picture in enumerate(listing.pictures):
-        try:
-            images[len(kept)], size = read_picture(picture.path, image_size)
-        except PictureError as error:
-            bad.add(picture.path, str(error))
+    for index, face in enumerate(pixels.decoded(cuts)):
+        if face.pixels is None:
+            bad.add(cuts[index].picture, face.problem)
             continue
+        pixels.add(face.pixels, cuts[index])
         kept.append(index)
-        sizes.append(size)
+        sizes.append(face.size)
     if not kept:
         raise FerError(f"{path}: none of its {len(listing.pictures)} pictures could be read; first: {bad.messages[0]}")
     pictures = [listing.pictures[index] for index in kept]
     targets = np.array([picture.target for picture in pictures], np.int8)
     official = np.array([picture.official for picture in pictures], np.int8)
     return Faces(
-        images=images[: len(kept)],
+        images=pixels.images(),
         targets=targets,
         official=official,
         given=np.array([picture.given for picture in pictures], np.int8),
