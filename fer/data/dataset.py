@@ -109,7 +109,11 @@ class Outside:
 
     def to(self, device: torch.device) -> Tensor:
         """Return all faces on a device."""
-        return torch.cat([torch.from_numpy(chunk).to(device) for chunk in chunks(self.rows.array)]).unsqueeze(1)
+        copied, start = torch.empty(self.shape, dtype=torch.uint8, device=device), 0
+        for chunk in chunks(self.rows.array):
+            copied[start : start + len(chunk), 0] = torch.from_numpy(chunk)
+            start += len(chunk)
+        return copied
 
     def numpy(self) -> NDArray[np.uint8]:
         """Return all faces in memory, (N, 1, S, S)."""

@@ -9,7 +9,8 @@ official split by their name.
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,6 +26,7 @@ from fer.data.readers.images import LARGE, SUFFIXES, photograph_notes
 
 Names = Mapping[str, str]  # folder, in small letters -> emotion, of ``data.class_names``
 NO_NAMES: Names = MappingProxyType({})
+FOLDERS = 8  # that are listed at a time: on a disk of the network each answer takes its time
 
 # the whole name without its ending; a second download of a file is marked " (1)"
 OFFICIAL_NAME = re.compile(r"(training|publictest|privatetest)_\d+(?: \(\d+\))?(?P<addition>.+)?", re.IGNORECASE)
@@ -53,6 +55,11 @@ class Listing:
     ignored: list[str] = field(default_factory=list)  # files that are no pictures
     unknown: list[Path] = field(default_factory=list)  # pictures in folders whose name is no emotion
     loose: list[str] = field(default_factory=list)  # pictures outside the class folders, without a label
+
+    def add(self, other: "Listing") -> None:
+        """Append the files and folders of another listing."""
+        for kind in fields(self):
+            getattr(self, kind.name).extend(getattr(other, kind.name))
 
 
 @dataclass(frozen=True)
@@ -212,15 +219,22 @@ def _list(path: Path, names: Names) -> Listing:
             listing.links.append(outside)
         elif _named_as_picture(outside.name) and outside.is_file():
             listing.loose.append(outside.name)
-    for split, folder in class_folders(path):
-        target = class_index(folder.name, names)
-        if target is None:
-            listing.unknown += _pictures_in(folder)
-            continue
-        with os.scandir(folder) as entries:
-            ordered = sorted(entries, key=lambda entry: entry.name)
-        for entry in ordered:
-            _add(entry, target, split, listing)
+    with ThreadPoolExecutor(FOLDERS) as pool:
+        for part in pool.map(lambda folder: _of_class(*folder, names), class_folders(path)):
+            listing.add(part)
+    return listing
+
+
+def _of_class(split: int, folder: Path, names: Names) -> Listing:
+    """List one class folder."""
+    listing, target = Listing(), class_index(folder.name, names)
+    if target is None:
+        listing.unknown += _pictures_in(folder)
+        return listing
+    with os.scandir(folder) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        _add(entry, target, split, listing)
     return listing
 
 
