@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fer.benchmarks.augmenting import augmenting
 from fer.benchmarks.figures import Measurement
+from fer.benchmarks.large import large
 from fer.benchmarks.peers import peers
 from fer.benchmarks.predicting import predicting
 from fer.benchmarks.reading import caching, reading
@@ -41,6 +42,7 @@ PARTS = (
     "overhead",
     "training",
     "growth",
+    "large",
     "gpu",
 )
 NAME = 56  # columns of the name of a measurement
@@ -125,6 +127,7 @@ def measured(part: str, file: Path, scratch: Path, out: Path, arguments: argpars
         "starting": lambda: starting(file, arguments.rounds),
         "overhead": lambda: overhead(file, arguments.rounds),
         "growth": lambda: growth(file, scratch, out, arguments.rounds),
+        "large": lambda: large(scratch / "large"),
         "gpu": lambda: on_gpu(file, arguments.rounds),
         "training": lambda: side_by_side(file, arguments.rounds, arguments.threads, arguments.steps),
     }

@@ -71,6 +71,8 @@ class DataSettings:
         sampler: "shuffle" takes each training face once an epoch, "balanced" equally many of each class.
         on_bad: "error" stops at the first bad row or picture, "skip" counts and lists it.
         cache: folder of parsed tables and features of frozen layers; "auto" is the user's cache; None keeps none.
+        memory_limit_gb: GB of memory for the pixels of all splits; larger data are memory-mapped from the cache or,
+            where the disk has no room, decoded on demand, with the same batches; None keeps all in memory.
         synthetic_count: number of drawn faces.
         synthetic_seed: random seed of the drawn faces.
     """
@@ -94,6 +96,7 @@ class DataSettings:
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     on_bad: Literal["error", "skip"] = "error"
     cache: str | None = "auto"
+    memory_limit_gb: NonNegative | None = None
     synthetic_count: Annotated[int, Range(140, 1_000_000)] = 7000
     synthetic_seed: Seed = 0
 
@@ -108,11 +111,16 @@ class DataSettings:
         return self.batch_size
 
     def __post_init__(self) -> None:
-        """Refuse a fold out of range, and a crop larger than the face."""
+        """Refuse a fold out of range, a crop larger than the face, and a limit of memory without a cache."""
         if self.fold >= self.folds:
             raise FerError(f"data.fold={self.fold}: out of range; expected 0 to data.folds - 1 = {self.folds - 1}")
         if self.crop is not None and self.crop > self.image_size:
             raise FerError(f"data.crop={self.crop}: expected at most data.image_size={self.image_size}")
+        if self.memory_limit_gb is not None and not self.cache:
+            raise FerError(
+                f"data.memory_limit_gb={self.memory_limit_gb:g}: needs a folder for the pixels and their index; "
+                "data.cache=auto or data.cache=FOLDER names one"
+            )
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,27 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fer.config.errors import FerError
 from fer.data.faces import Faces, Source
+from fer.data.rows import CHUNK_BYTES, Built, outside, released
+
+if TYPE_CHECKING:
+    from fer.data.readers.room import Room
 
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # raise it when a reader's result or the layout of an entry changes
 STILL_CHANGING_S = 2.0  # a file changed this recently may change again within the clock's resolution
 COLUMNS = ("images", "targets", "official", "given", "rows")
+PICTURES = ".pictures"  # ending of an entry that has an index of pictures, and no pixels
 OPTIONAL = "group"  # a column that an entry has where its faces have groups
 
 
@@ -46,38 +53,80 @@ def folder_of(setting: str | None) -> Path | None:
     return default_folder() if setting == "auto" else Path(setting).expanduser()
 
 
-def cached(files: Sequence[Path], variant: str, folder: Path, read: Callable[[], Faces]) -> Faces:
+def cached(files: Sequence[Path], variant: str, room: "Room", read: Callable[[], Faces]) -> Faces:
     """Return ``read()``, or the same table from the cache if these files were read before.
 
     Args:
         files: the files that ``read`` opens.
         variant: text of all other inputs of the result (reader, image size).
-        folder: of the cache, created if necessary. If it cannot be written, a warning is logged and nothing is cached.
+        room: has the folder of the cache, created if necessary, and the limit of memory. If the folder cannot be
+            written, a warning is logged and nothing is cached.
         read: parses the files.
     """
-    if not files:
-        return read()  # no files, no key; the reader reports what is missing
+    folder = room.folder
+    if not files or folder is None:
+        return room.placed(read(), None)  # no files, no key; the reader reports what is missing
     try:
         folder.mkdir(parents=True, exist_ok=True)
         key = _key(files, variant, folder)
     except OSError as error:
         log.warning("no cache: %s (%s); parsing again", error.filename or folder, error.strerror)
-        return read()
+        return room.placed(read(), None)
     entry = folder / key
-    if entry.is_dir():
+    if not room.limited:
+        return _known(entry, room) or _new(entry, room, read)
+    return _known(entry, room) or _alone(entry, room, read)
+
+
+def _alone(entry: Path, room: "Room", read: Callable[[], Faces]) -> Faces:
+    """Return faces that one process alone reads, since they may fill the disk; others wait for it."""
+    with ExitStack() as stack:
         try:
-            return _load(entry)
+            stack.enter_context(room.building(entry))
+        except OSError as error:
+            log.warning("no cache: %s (%s)", error.filename or entry, error.strerror)
+        return _known(entry, room) or _new(entry, room, read)
+
+
+def _known(entry: Path, room: "Room") -> Faces | None:
+    """Return the table of an entry, or of its index where that has to do; None where there is none."""
+    for candidate in (entry, entry.with_name(entry.name + PICTURES)):
+        if not candidate.is_dir() or (candidate != entry and not room.limited):
+            continue
+        try:
+            faces = _load(candidate, room)
+        except FerError:
+            raise
         except Exception as error:  # numpy raises nearly anything on a damaged header: EOFError, TokenError, ValueError
-            log.warning("the cached table %s is damaged (%s); parsing again", entry, error)
-            shutil.rmtree(entry, ignore_errors=True)
+            log.warning("the cached table %s is damaged (%s); parsing again", candidate, error)
+            shutil.rmtree(candidate, ignore_errors=True)
+            continue
+        size = faces.images.nbytes
+        if candidate == entry or (room.exceeded(size) and not room.fits_disk(size)):
+            return room.placed(faces, candidate)
+    return None
+
+
+def _new(entry: Path, room: "Room", read: Callable[[], Faces]) -> Faces:
+    """Return ``read()``, after it was stored."""
     faces = read()
     if faces.votes is not None:  # an entry has no column for votes
-        return faces
+        return room.placed(faces, None)
+    built = _built_pixels(faces)
+    pixels = built is None or "images" in built.checksums
+    target = entry if pixels else entry.with_name(entry.name + PICTURES)
     try:
-        _store(faces, entry)
+        _store(faces, target)
     except OSError as error:
-        log.warning("could not cache: %s (%s)", error.filename or entry, error.strerror)
-    return faces
+        if built is not None:
+            raise FerError(
+                f"{error.filename or target}: {error.strerror}; free the disk, or name another data.cache"
+            ) from error
+        log.warning("could not cache: %s (%s)", error.filename or target, error.strerror)
+        return room.placed(faces, None)
+    if room.limited:
+        faces = _load(target, room)
+    return room.placed(faces, target)
 
 
 def _key(files: Sequence[Path], variant: str, folder: Path) -> str:
@@ -102,8 +151,8 @@ def _key(files: Sequence[Path], variant: str, folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _load(entry: Path) -> Faces:
-    """Return the table of an entry, its pixels memory-mapped.
+def _load(entry: Path, room: "Room") -> Faces:
+    """Return the table of an entry, its pixels memory-mapped or, where it has none, decoded on demand.
 
     Raises:
         OSError: a file is missing.
@@ -116,6 +165,8 @@ def _load(entry: Path) -> Faces:
         if checksum(column) != about["checksums"][name]:
             raise ValueError(f"checksum of {name}")
         columns[name] = column
+    if "images" not in columns:
+        columns["images"] = room.load(entry)
     source = about["source"]
     source["notes"], source["skipped"] = tuple(source["notes"]), tuple(source["skipped"])
     return Faces(**columns, source=Source(**source), classes=tuple(about["classes"]))  # type: ignore[arg-type]
@@ -125,18 +176,33 @@ def _store(faces: Faces, entry: Path) -> None:
     """Write an entry without votes; an entry that another process has finished meanwhile is kept."""
     with written_aside(entry) as part:
         part.mkdir()
-        columns = (*COLUMNS, *([] if faces.group is None else [OPTIONAL]))
-        for name in columns:
-            np.save(part / f"{name}.npy", getattr(faces, name), allow_pickle=False)
-        checksums = {name: checksum(getattr(faces, name)) for name in columns}
+        columns = {name: getattr(faces, name) for name in (*COLUMNS, *([] if faces.group is None else [OPTIONAL]))}
+        checksums = {}
+        if (built := _built_pixels(faces)) is not None:
+            built.write(part, faces)
+            checksums.update(built.checksums)
+            del columns["images"]
+        for name, column in columns.items():
+            np.save(part / f"{name}.npy", column, allow_pickle=False)
+            checksums[name] = checksum(column)
         about = {"source": asdict(faces.source), "classes": faces.classes, "checksums": checksums}
         (part / "about.json").write_text(json.dumps(about, indent=1))
 
 
+def _built_pixels(faces: Faces) -> Built | None:
+    """Return the pixels that a reader wrote outside memory; None where they are an array."""
+    rows = outside(faces.images)
+    return rows.source if rows is not None and isinstance(rows.source, Built) else None
+
+
 def checksum(column: NDArray[np.generic]) -> int:
-    """Return a checksum that changes with nearly any damage."""
-    # adler32 reads 2 to 3 GB/s, several times crc32, and finds any flipped byte
-    return zlib.adler32(np.ascontiguousarray(column).data)
+    """Return a checksum that changes with nearly any damage; pages of a mapped file are given back on the way."""
+    value, step = 1, max(1, CHUNK_BYTES * len(column) // max(1, column.nbytes))
+    for start in range(0, len(column), step):
+        # adler32 reads 2 to 3 GB/s, several times crc32, and finds any flipped byte
+        value = zlib.adler32(np.ascontiguousarray(column[start : start + step]).data, value)
+        released(column)
+    return value
 
 
 @contextmanager

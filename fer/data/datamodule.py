@@ -31,6 +31,7 @@ from fer.data.feature_cache import Compute, FeatureStore
 from fer.data.labels import SPLITS
 from fer.data.load import read_faces
 from fer.data.noise import Part, parted, shared
+from fer.data.rows import chunks, outside, taken
 from fer.data.samplers import (
     EpochBalance,
     EpochBatches,
@@ -304,7 +305,7 @@ class FERDataModule(pl.LightningDataModule):
             key: hash of everything that the features depend on, except the faces.
         """
         store = FeatureStore(key, folder_of(self.data.cache))
-        images = {split: self.datasets[split].images[:, 0].numpy() for split in splits}
+        images = {split: np.asarray(self.datasets[split].pixels) for split in splits}
         names = {split: digests(pixels) for split, pixels in images.items()}
         faces = {name: face for split in splits for name, face in zip(names[split], images[split], strict=True)}
         store.complete(faces, compute)
@@ -344,14 +345,10 @@ class FERDataModule(pl.LightningDataModule):
 
     def statistics(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training pixels, as values in [0, 1]."""
-        pixels = self.datasets["train"].images.numpy().reshape(-1)
-        pairs = pixels[: pixels.size // 2 * 2].view(np.uint16)  # pairs of pixels: half as many values to count
-        counted = np.zeros(1 << 16, np.int64)
-        for start in range(0, len(pairs), 1 << 20):  # in parts: bincount copies its input as int64
-            counted += np.bincount(pairs[start : start + (1 << 20)], minlength=1 << 16)
-        table = counted.reshape(256, 256)  # counts by the two pixels of a pair
-        histogram = table.sum(0) + table.sum(1)
-        histogram[pixels[pairs.size * 2 :]] += 1
+        pixels = self.datasets["train"].pixels
+        rows = outside(pixels)
+        known = None if rows is None else rows.remembered("histogram", lambda: summed(pixels).tolist())
+        histogram = summed(pixels) if known is None else np.array(known)
         values = np.arange(256) / 255
         mean = float((histogram * values).sum() / histogram.sum())
         variance = float((histogram * (values - mean) ** 2).sum() / histogram.sum())
@@ -367,7 +364,7 @@ class FERDataModule(pl.LightningDataModule):
         Raises:
             FerError: the split is empty.
         """
-        return set(digests(self.faces.images[self.indices(split)]))
+        return set(digests(taken(self.faces.images, self.indices(split))))
 
     def describe(self, split: str | None = None) -> DatasetRecord:
         """Return the description of the data that every result stores.
@@ -395,3 +392,23 @@ class FERDataModule(pl.LightningDataModule):
             notes=tuple(source.notes if whole else [*self.notes, *duplicate_notes(self.faces, self.splits)]),
             skipped=tuple(source.skipped),
         )
+
+
+def summed(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return how often each value occurs among the pixels of faces (N, S, S), (256,)."""
+    counted = np.zeros(256, np.int64)
+    for chunk in chunks(images):
+        counted += value_counts(chunk.reshape(-1))
+    return counted
+
+
+def value_counts(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return how often each value occurs among pixels (N,), (256,)."""
+    pairs = pixels[: pixels.size // 2 * 2].view(np.uint16)  # pairs of pixels: half as many values to count
+    counted = np.zeros(1 << 16, np.int64)
+    for start in range(0, len(pairs), 1 << 20):  # in parts: bincount copies its input as int64
+        counted += np.bincount(pairs[start : start + (1 << 20)], minlength=1 << 16)
+    table = counted.reshape(256, 256)  # counts by the two pixels of a pair
+    single = np.bincount(pixels[pairs.size * 2 :], minlength=256)
+    values: NDArray[np.int64] = table.sum(0) + table.sum(1) + single
+    return values

@@ -1,13 +1,14 @@
-"""One split in memory, served in whole batches by index, and the batch itself.
+"""One split, in memory or outside, served in whole batches by index, and the batch itself.
 
 Faces lie on a GPU as bytes if they take at most a quarter of its free memory (``keep_on``); the indices of an epoch are
 copied there once, so that no step waits for the device.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from torch.utils.data import Dataset
 
 from fer.data.feature_cache import Features
 from fer.data.noise import Part
+from fer.data.rows import Rows, chunks, outside, taken
+
+AHEAD = 4  # batches
 
 
 class Batch(NamedTuple):
@@ -78,11 +82,49 @@ class Indices:
         return Indices(self.host[within], self.device[within], self.host, part)
 
 
-class FaceDataset(Dataset[Batch]):
-    """One split in memory; several indices give one batch.
+class Outside:
+    """Faces outside memory, used like the tensor (N, 1, S, S) that they would be: an index gives a tensor.
 
     Args:
-        images: (N, S, S) uint8.
+        rows: the faces.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.shape = torch.Size((len(rows), 1, *rows.shape[1:]))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tensor would take."""
+        return self.rows.nbytes
+
+    def __getitem__(self, key: Tensor | slice | NDArray[np.int64] | list[int]) -> Tensor:
+        faces = self.rows[key if isinstance(key, slice) else np.asarray(key)]
+        return torch.from_numpy(faces).unsqueeze(1)
+
+    def to(self, device: torch.device) -> Tensor:
+        """Return all faces on a device."""
+        copied, start = torch.empty(self.shape, dtype=torch.uint8, device=device), 0
+        for chunk in chunks(self.rows.array):
+            copied[start : start + len(chunk), 0] = torch.from_numpy(chunk)
+            start += len(chunk)
+        return copied
+
+    def numpy(self) -> NDArray[np.uint8]:
+        """Return all faces in memory, (N, 1, S, S)."""
+        return np.asarray(self.rows)[:, None]
+
+
+class FaceDataset(Dataset[Batch]):
+    """One split; several indices give one batch.
+
+    Args:
+        images: (N, S, S) uint8, ``Rows`` where they stay outside memory.
         targets: (N,) class indices.
         soft: (N, C) soft targets, or None.
     """
@@ -90,7 +132,10 @@ class FaceDataset(Dataset[Batch]):
     def __init__(
         self, images: NDArray[np.uint8], targets: NDArray[np.int8], soft: NDArray[np.float32] | None = None
     ) -> None:
-        self.images = torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1)  # (N, 1, S, S)
+        rows = outside(images)
+        self.images: Tensor = (  # (N, 1, S, S)
+            torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1) if rows is None else cast(Tensor, Outside(rows))
+        )
         self.targets = torch.from_numpy(targets.astype(np.int64))
         self.soft = None if soft is None else torch.from_numpy(np.ascontiguousarray(soft))
         self.features: Features | None = None  # of all faces, in the order of the split
@@ -100,11 +145,16 @@ class FaceDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The faces without a channel, (N, S, S); ``Rows`` where they are outside memory."""
+        return self.images.rows.array if isinstance(self.images, Outside) else self.images[:, 0].numpy()
+
     def mixed(self) -> "FaceDataset":
         """Return the same faces in a fixed random order."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).numpy()
         soft = None if self.soft is None else self.soft.numpy()[order]
-        return FaceDataset(self.images[:, 0].numpy()[order], self.targets.numpy()[order].astype(np.int8), soft)
+        return FaceDataset(taken(self.pixels, order), self.targets.numpy()[order].astype(np.int8), soft)
 
     def keep_on(self, device: torch.device) -> None:
         """Serve batches from a copy of the split on a device."""
@@ -122,6 +172,19 @@ class FaceDataset(Dataset[Batch]):
         key = self.key(host if copied.whole is None else copied.whole)
         chosen = None if soft is None else soft[index]
         return Batch(images[index], targets[index], key, features, chosen, part=copied.part)
+
+    def read_ahead(self, batches: Iterator[Indices]) -> Iterator[Indices]:
+        """Yield batches; faces outside memory begin to be read ``AHEAD`` batches before they are served."""
+        if not isinstance(self._served[0], Outside):
+            yield from batches
+            return
+        waiting: deque[Indices] = deque()
+        for batch in batches:
+            self._served[0].rows.ahead(batch.host.numpy())
+            waiting.append(batch)
+            if len(waiting) > AHEAD:
+                yield waiting.popleft()
+        yield from waiting
 
     def on_device(self, indices: Tensor) -> Indices:
         """Return indices (N,) of this split with a copy on the device of its faces."""
@@ -142,6 +205,8 @@ def gathered(column: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:
 
     Gathering FER2013's training faces one by one takes a tenth of a second on fresh memory.
     """
+    if outside(column) is not None:
+        return taken(column, indices)
     first, count = int(indices[0]), len(indices)
     if int(indices[-1]) - first == count - 1:
         return np.array(column[first : first + count])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fer.data.faces import UNKNOWN
 from fer.data.labels import SPLITS
+from fer.data.rows import Rows, outside
 
 SAMPLED = 16  # pixels of a face that are compared first; they differ for most faces
 DIGEST = 16  # bytes of a hash: two different images collide once in 10^29 data sets of FER2013's size
@@ -25,12 +26,18 @@ def exact_duplicates(images: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
     Args:
         images: (N, S, S).
     """
+    rows = outside(images)
+    if rows is not None:
+        return _groups(np.arange(len(rows)), _hashes(rows))
     pixels = images.reshape(len(images), math.prod(images.shape[1:]))
     sampled = np.linspace(0, pixels.shape[1] - 1, SAMPLED).astype(np.int64)
     candidates, _ = _repeated(np.ascontiguousarray(pixels[:, sampled]))  # FER2013: 0.3 s of hashing become 0.04
-    repeated, values = _repeated(
-        np.frombuffer(b"".join(digests(images[index] for index in candidates)), np.uint8).reshape(-1, DIGEST)
-    )
+    return _groups(candidates, np.frombuffer(b"".join(digests(images[index] for index in candidates)), np.uint8))
+
+
+def _groups(candidates: NDArray[np.int64], hashes: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+    """Return the groups of equal faces among candidates (K,) with hashes of ``DIGEST`` bytes each."""
+    repeated, values = _repeated(hashes.reshape(-1, DIGEST))
     order = np.argsort(values, kind="stable")
     indices = candidates[repeated[order]]
     groups = np.split(indices, np.flatnonzero(np.diff(values[order])) + 1)
@@ -51,7 +58,17 @@ def digests(images: Iterable[NDArray[np.uint8]]) -> list[bytes]:
     Args:
         images: (N, S, S), or N of (S, S).
     """
+    rows = outside(images)
+    if rows is not None:
+        return [row.tobytes() for row in _hashes(rows)]
     return [hashlib.blake2b(image.tobytes(), digest_size=DIGEST).digest() for image in images]
+
+
+def _hashes(rows: Rows) -> NDArray[np.uint8]:
+    """Return the hashes (N, DIGEST) of faces outside memory: the known ones, or from a pass over all faces."""
+    if rows.digests is not None:
+        return np.ascontiguousarray(rows.digests)
+    return np.frombuffer(b"".join(digests(iter(rows))), np.uint8).reshape(-1, DIGEST)
 
 
 def without_duplicate(images: NDArray[np.uint8], known: set[bytes]) -> NDArray[np.bool_]:

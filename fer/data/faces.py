@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, in_one_line, setting
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
+from fer.data.rows import chunks, outside, taken
 
 UNKNOWN = -1  # an unlabelled face's target; the split of a face whose source names none
 OnBad = Literal["error", "skip"]
@@ -41,7 +42,7 @@ class Faces:
     """N grey faces with labels and splits.
 
     Args:
-        images: (N, S, S) uint8.
+        images: (N, S, S) uint8; ``Rows`` stand for them where they stay outside memory.
         targets: (N,) int8, index in ``classes``, ``UNKNOWN`` where unlabelled.
         official: (N,) int8, index in ``SPLITS`` by FER2013's column Usage, ``UNKNOWN`` without it.
         given: (N,) int8, index in ``SPLITS`` by the source's own folders or file, ``UNKNOWN`` without any.
@@ -106,10 +107,19 @@ class Faces:
 
         Votes are part of it through the targets that are derived from them.
         """
-        digest = hashlib.sha256(str(self.images.shape).encode())
+        rows = outside(self.images)
+        if rows is None:
+            return self._hashed(self.images)
+        others = self._hashed(self.images[:0])  # hash of everything but the pixels
+        return rows.remembered(f"fingerprint {others}", lambda: self._hashed(self.images))
+
+    def _hashed(self, images: NDArray[np.uint8]) -> str:
+        digest = hashlib.sha256(str(images.shape).encode())
         if self.classes != EMOTIONS:
             digest.update(repr(self.classes).encode())
-        for column in (self.images, self.targets, self.official, self.given, self.soft, self.group):
+        for chunk in chunks(images):
+            digest.update(np.ascontiguousarray(chunk).data)
+        for column in (self.targets, self.official, self.given, self.soft, self.group):
             if column is not None:
                 digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()
@@ -118,7 +128,7 @@ class Faces:
         """Return the faces at rising indices; all of them are returned without a copy of their pixels."""
         return replace(
             self,
-            images=self.images if len(indices) == len(self) else self.images[indices],
+            images=self.images if len(indices) == len(self) else taken(self.images, indices),
             targets=self.targets[indices],
             official=self.official[indices],
             given=self.given[indices],

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fer.data.audit.inspection import FLAT
 from fer.data.audit.near_duplicates import COMPARED, frequencies, hashed
 from fer.data.readers import csv_file
+from fer.data.rows import chunks
 
 FILE = Path(__file__).with_name("fer2013_training.npy")
 RADIUS = 4  # bits of 64; the largest distance of a copy
@@ -32,6 +33,10 @@ def copies_of_training(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     Args:
         images: (N, S, S).
     """
+    return np.concatenate([np.empty(0, np.bool_), *(_copies(chunk) for chunk in chunks(images))])
+
+
+def _copies(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     shown = np.flatnonzero(images.std(axis=(1, 2)) >= FLAT)
     found = np.zeros(len(images), np.bool_)
     hashes = hashed(frequencies(images, shown))

@@ -3,6 +3,7 @@
 Only resizing imports torch.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,11 @@ from fer.data.faces import Faces
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, emotion_index
 from fer.data.readers import synthetic
 from fer.data.readers.ferplus import VOTES_ALONE, join_votes
+from fer.data.rows import outside
 from fer.data.votes import relabelled
 from fer.system.text import plural
+
+log = logging.getLogger(__name__)
 
 
 def read_faces(data: DataSettings) -> Faces:
@@ -35,7 +39,10 @@ def read_faces(data: DataSettings) -> Faces:
             )
         return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
     folder, names = cache.folder_of(data.cache), folder_names(data.class_names or {})
-    faces = readers.read(Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder, names=names)
+    faces = readers.read(
+        Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder, names=names,
+        memory_limit_gb=data.memory_limit_gb,
+    )  # fmt: skip
     if data.votes is not None:
         faces = join_votes(faces, Path(data.votes))
     faces = labelled(faces, data)
@@ -89,6 +96,8 @@ def resized(faces: Faces, side: int) -> Faces:
     from torchvision.transforms import v2
 
     images = np.empty((len(faces), side, side), np.uint8)
+    if outside(faces.images) is not None:
+        log.info("  resized from %d to %d px: %.2f GB in memory", faces.image_size, side, images.nbytes / 1e9)
     for start in range(0, len(faces), 1024):
         block = torch.from_numpy(np.array(faces.images[start : start + 1024]))[:, None]
         images[start : start + 1024] = v2.functional.resize(block, [side, side], antialias=True)[:, 0].numpy()

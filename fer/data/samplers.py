@@ -8,7 +8,7 @@ steps before it has read the checkpoint: it would build the loader, and the resu
 
 import hashlib
 from collections.abc import Iterator
-from itertools import islice
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -84,8 +84,9 @@ class ResumableLoader(DataLoader[Batch]):
     _skip = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self._served, self._skip, skip = self._skip, 0, self._skip
-        for batch in islice(super().__iter__(), skip, None):
+        self._served, self._skip = self._skip, 0
+        cast(EpochBatches, self.batch_sampler).served = self._served
+        for batch in super().__iter__():
             self._served += 1
             yield batch
 
@@ -138,6 +139,7 @@ class EpochBatches(Sampler[Indices]):
         rank: Rank = Rank(),  # noqa: B008  # frozen
     ) -> None:
         self.dataset, self.size, self.drop_last, self.rank = dataset, size, drop_last, rank
+        self.served = 0  # batches that the next pass leaves out: a resumed epoch has trained on them
         self.sampler = sampler  # Lightning calls ``set_epoch`` of an attribute of this name
 
     def __len__(self) -> int:
@@ -148,9 +150,13 @@ class EpochBatches(Sampler[Indices]):
     def __iter__(self) -> Iterator[Indices]:
         order = torch.arange(len(self.dataset)) if self.sampler is None else self.sampler.indices()
         indices = self.dataset.on_device(order)
-        for batch in range(len(self)):
-            drawn = indices[batch * self.size : (batch + 1) * self.size]
-            yield drawn.of_part(self._part(len(drawn))) if self.rank.several else drawn
+        first, self.served = self.served, 0
+        batches = (self._batch(indices, number) for number in range(first, len(self)))
+        return self.dataset.read_ahead(batches)
+
+    def _batch(self, indices: Indices, number: int) -> Indices:
+        drawn = indices[number * self.size : (number + 1) * self.size]
+        return drawn.of_part(self._part(len(drawn))) if self.rank.several else drawn
 
     def _part(self, faces: int) -> Part:
         start, stop = parted(faces, self.rank.number, self.rank.count)

@@ -12,6 +12,7 @@ from fer.config.settings import DataSettings
 from fer.data.duplicates import across, conflicts, exact_duplicates
 from fer.data.faces import UNKNOWN, Faces, split_sizes
 from fer.data.labels import OFFICIAL_SIZES, SPLITS
+from fer.data.rows import taken
 from fer.metrics.results import MissingClasses
 from fer.system.text import plural
 
@@ -318,7 +319,7 @@ def without_conflicts(faces: Faces, splits: NDArray[np.int8]) -> tuple[NDArray[n
         FerError: no face of train would remain.
     """
     train = np.flatnonzero(splits == 0)
-    groups = [train[group] for group in exact_duplicates(faces.images[train])]
+    groups = [train[group] for group in exact_duplicates(taken(faces.images, train))]
     conflicting = conflicts(groups, faces.targets)
     removed = np.concatenate([group for group, bad in zip(groups, conflicting, strict=True) if bad] or [train[:0]])
     if len(removed) == len(train):

@@ -94,7 +94,7 @@ class _Evaluation:
     @property
     def images(self) -> NDArray[np.uint8]:
         """The faces, (N, S, S)."""
-        images: NDArray[np.uint8] = self.data.datasets[self.request.split].images[:, 0].numpy()
+        images: NDArray[np.uint8] = self.data.datasets[self.request.split].pixels
         return images
 
     @property

@@ -132,7 +132,7 @@ def of_split(request: Request, members: Sequence[Member], count: int) -> Given:
     check_classes(members[0], data)
     find_again(members, data)
     split = data.datasets[request.split]
-    images = split.images[:, 0].numpy()
+    images = split.pixels
     if request.split == "test" or TrainingData(members, tables).is_test(images):
         raise FerError(
             f"--split {request.split}: holds test faces, which fer.evaluate alone opens; explain val, from which "

@@ -27,7 +27,7 @@ from fer.system.files import read_json
 from fer.system.records import read
 
 # data settings that change neither the faces of val and test nor their labels
-BESIDES = ("image_size", "crop", "batch_size", "cache", "exclude", "conflicts", "sampler", "on_bad")
+BESIDES = ("image_size", "crop", "batch_size", "cache", "memory_limit_gb", "exclude", "conflicts", "sampler", "on_bad")
 DataKeys = Mapping[str, Any]  # key -> value of ``DataSettings``, of a training
 OF_PACKAGE = Path("outputs/pretrained")  # stands for the run folder of the package's networks
 OF_HUB = Path("outputs/hub")  # and of those in the hub's cache, which nothing is added to

@@ -27,10 +27,10 @@ def probabilities(
         NotFinite: a probability is NaN, so that nothing can be scored.
     """
     model = model.to(device).to(memory_format=torch.channels_last).eval()
-    indices = list(range(len(faces)))
+    batches = (faces.on_device(indices) for indices in torch.arange(len(faces)).split(batch_size))
     parts = []
-    for start in indices[::batch_size]:
-        batch = move_data_to_device(faces.__getitems__(indices[start : start + batch_size]), device)
+    for indices in faces.read_ahead(batches):
+        batch = move_data_to_device(faces.__getitems__(indices), device)
         if batch.features is not None and views == "none":
             chances = model.logits(batch).float().softmax(1)
         else:

@@ -19,8 +19,9 @@ from fer.system import hub
 DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={}))))
 # keys and sections that do not change what a run computes; no part of its identity
 BESIDES = (
-    "resume", "sweep", "logger", "checkpoint", "data.cache", "trainer.bar", "trainer.halve_batch_on_oom",
-    "trainer.profile", "trainer.threads", "trainer.devices", "trainer.nodes", "trainer.restarts",
+    "resume", "sweep", "logger", "checkpoint", "data.cache", "data.memory_limit_gb", "trainer.bar",
+    "trainer.halve_batch_on_oom", "trainer.profile", "trainer.threads", "trainer.devices", "trainer.nodes",
+    "trainer.restarts",
 )  # fmt: skip
 # younger keys: at their defaults no part of the identity, so that those of earlier runs hold
 YOUNGER = ("data.class_names", "trainer.sync_batchnorm", "trainer.lr_scaling")

@@ -1,5 +1,8 @@
 """Locks on open files: one process at a time works in a folder. The system releases a lock when its process ends."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -9,6 +12,8 @@ except ImportError:  # Windows has no such locks
     HELD = None
 else:
     HELD = fcntl.LOCK_EX | fcntl.LOCK_NB
+
+log = logging.getLogger(__name__)
 
 
 def hold(file: IO[Any]) -> None:
@@ -37,3 +42,23 @@ def is_held(file: Path) -> bool:
     except OSError:  # a file that cannot be read, a file system without locks
         return False
     return False
+
+
+@contextmanager
+def waiting(file: Path, reason: str) -> Iterator[None]:
+    """Hold the lock on a file, made if necessary; while another process holds it, wait, after one line on it.
+
+    Args:
+        file: the lock's; it stays.
+        reason: why this process waits, for that line.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "ab") as stream:
+        try:
+            hold(stream)
+        except BlockingIOError:
+            log.info("%s; waiting for it", reason)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError as error:  # a file system without locks: two processes then work side by side
+            log.debug("%s: no locks (%s)", file, error.strerror)
+        yield

@@ -15,6 +15,7 @@ from fer.data.faces import Faces, OnBad, some
 from fer.data.labels import FERPLUS_EMOTIONS
 from fer.data.readers import affectnet, ckplus, csv_file, expw, ferplus, image_folder, jaffe, kdef, parquet, rafdb
 from fer.data.readers.picture_set import PictureSet
+from fer.data.readers.room import Room, entered
 
 CONTEMPT = FERPLUS_EMOTIONS.index("contempt")
 WRAPPERS = 3  # levels of enclosing folders that are searched, as in archive/images/images/train
@@ -58,7 +59,13 @@ register_reader("kdef")(kdef.READER)
 
 
 def read(
-    path: Path, *, image_size: int, on_bad: OnBad, cache: Path | None, names: image_folder.Names = image_folder.NO_NAMES
+    path: Path,
+    *,
+    image_size: int,
+    on_bad: OnBad,
+    cache: Path | None,
+    names: image_folder.Names = image_folder.NO_NAMES,
+    memory_limit_gb: float | None = None,
 ) -> Faces:
     """Read the faces at ``path`` with the reader that recognises its layout.
 
@@ -68,18 +75,17 @@ def read(
         on_bad: "error" raises on the first bad row or file; "skip" leaves it out, and lists it in ``Source.skipped``.
         cache: folder of the cache, or None to parse the files each time.
         names: class folder, in small letters -> emotion, for folders of other names.
+        memory_limit_gb: GB of memory for the pixels; more are memory-mapped or decoded on demand, see ``room``.
 
     Raises:
         FerError: ``path`` does not exist, no reader recognises its layout, or the data are bad.
     """
     name, reader, inner = recognise(path, names)
-    if cache is None or name == "ferplus":  # cache entries have no column for votes
-        faces = reader.read(inner, image_size=image_size, on_bad=on_bad)
-    else:
-        variant = f"{name} {image_size} {on_bad}{sorted(names.items()) if names else ''}"
-        faces = cached(
-            reader.files(inner), variant, cache, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad)
-        )
+    own = cache is None or name == "ferplus"  # cache entries have no column for votes
+    files = [] if own else reader.files(inner)
+    variant = f"{name} {image_size} {on_bad}{sorted(names.items()) if names else ''}"
+    with entered(Room(memory_limit_gb, cache)) as room:
+        faces = cached(files, variant, room, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad))
     return faces.noted(*([] if inner == path else [f"read from {inner}"]), *_not_read(path, inner, name))
 
 

@@ -9,7 +9,8 @@ official split by their name.
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,10 +20,13 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some, split_sizes
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, OFFICIAL_SIZES, SPLIT_FOLDERS, USAGES, class_index
-from fer.data.readers.images import LARGE, SUFFIXES, PictureError, photograph_notes, read_picture
+from fer.data.readers import room
+from fer.data.readers.decoding import Cut
+from fer.data.readers.images import LARGE, SUFFIXES, photograph_notes
 
 Names = Mapping[str, str]  # folder, in small letters -> emotion, of ``data.class_names``
 NO_NAMES: Names = MappingProxyType({})
+FOLDERS = 8  # that are listed at a time: on a disk of the network each answer takes its time
 
 # the whole name without its ending; a second download of a file is marked " (1)"
 OFFICIAL_NAME = re.compile(r"(training|publictest|privatetest)_\d+(?: \(\d+\))?(?P<addition>.+)?", re.IGNORECASE)
@@ -31,7 +35,7 @@ OFFICIAL_NAME = re.compile(r"(training|publictest|privatetest)_\d+(?: \(\d+\))?(
 RESHUFFLED = (28_821, 7_066)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """One picture file with its label and splits; ``added`` is whether its name is an official one with an addition."""
 
@@ -51,6 +55,11 @@ class Listing:
     ignored: list[str] = field(default_factory=list)  # files that are no pictures
     unknown: list[Path] = field(default_factory=list)  # pictures in folders whose name is no emotion
     loose: list[str] = field(default_factory=list)  # pictures outside the class folders, without a label
+
+    def add(self, other: "Listing") -> None:
+        """Append the files and folders of another listing."""
+        for kind in fields(self):
+            getattr(self, kind.name).extend(getattr(other, kind.name))
 
 
 @dataclass(frozen=True)
@@ -107,24 +116,24 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error", names: Na
     _report_faults(listing, bad)
     if not listing.pictures:
         raise FerError(f"{path}: holds no pictures in its class folders")
-    images = np.empty((len(listing.pictures), image_size, image_size), np.uint8)
+    pixels = room.current().pixels(len(listing.pictures), image_size)
+    cuts = [Cut(picture.path, whole=True) for picture in listing.pictures]
     kept: list[int] = []
     sizes: list[tuple[int, int]] = []
-    for index, picture in enumerate(listing.pictures):
-        try:
-            images[len(kept)], size = read_picture(picture.path, image_size)
-        except PictureError as error:
-            bad.add(picture.path, str(error))
+    for index, face in enumerate(pixels.decoded(cuts)):
+        if face.pixels is None:
+            bad.add(cuts[index].picture, face.problem)
             continue
+        pixels.add(face.pixels, cuts[index])
         kept.append(index)
-        sizes.append(size)
+        sizes.append(face.size)
     if not kept:
         raise FerError(f"{path}: none of its {len(listing.pictures)} pictures could be read; first: {bad.messages[0]}")
     pictures = [listing.pictures[index] for index in kept]
     targets = np.array([picture.target for picture in pictures], np.int8)
     official = np.array([picture.official for picture in pictures], np.int8)
     return Faces(
-        images=images[: len(kept)],
+        images=pixels.images(),
         targets=targets,
         official=official,
         given=np.array([picture.given for picture in pictures], np.int8),
@@ -210,15 +219,22 @@ def _list(path: Path, names: Names) -> Listing:
             listing.links.append(outside)
         elif _named_as_picture(outside.name) and outside.is_file():
             listing.loose.append(outside.name)
-    for split, folder in class_folders(path):
-        target = class_index(folder.name, names)
-        if target is None:
-            listing.unknown += _pictures_in(folder)
-            continue
-        with os.scandir(folder) as entries:
-            ordered = sorted(entries, key=lambda entry: entry.name)
-        for entry in ordered:
-            _add(entry, target, split, listing)
+    with ThreadPoolExecutor(FOLDERS) as pool:
+        for part in pool.map(lambda folder: _of_class(*folder, names), class_folders(path)):
+            listing.add(part)
+    return listing
+
+
+def _of_class(split: int, folder: Path, names: Names) -> Listing:
+    """List one class folder."""
+    listing, target = Listing(), class_index(folder.name, names)
+    if target is None:
+        listing.unknown += _pictures_in(folder)
+        return listing
+    with os.scandir(folder) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        _add(entry, target, split, listing)
     return listing
 
 

@@ -70,10 +70,14 @@ def read_picture(path: Path, image_size: int) -> tuple[NDArray[np.uint8], tuple[
         PictureError: see ``read_grey``.
     """
     grey = read_grey(path)
-    size = grey.size
+    return stretched(grey, image_size), grey.size
+
+
+def stretched(grey: Image.Image, image_size: int) -> NDArray[np.uint8]:
+    """Return a whole picture as (image_size, image_size) uint8."""
     if grey.size != (image_size, image_size):
         grey = grey.resize((image_size, image_size), Image.Resampling.BILINEAR)  # Pillow's filters antialias
-    return np.asarray(grey), size
+    return np.asarray(grey)
 
 
 def read_grey(source: Path | bytes, most_pixels: int = MOST_PIXELS) -> Image.Image:

@@ -7,19 +7,21 @@ a number has a meaning in the table of its data set only. The face of a box is c
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fer.config.errors import FerError
-from fer.data.crop import Box, Crop
+from fer.data.crop import Box
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, emotion_index
-from fer.data.readers.images import LARGE, SUFFIXES, PictureError, photograph_notes, read_grey
+from fer.data.readers import room
+from fer.data.readers.decoding import Cut
+from fer.data.readers.images import LARGE, SUFFIXES, photograph_notes
 from fer.system.text import plural
 
 
@@ -157,27 +159,23 @@ def read_samples(samples: Iterable[Sample], most: int, source: Source, image_siz
     Raises:
         FerError: no usable face; with ``on_bad="error"`` a bad picture.
     """
-    images, table = np.empty((most, image_size, image_size), np.uint8), _Table()
-    decoded: tuple[Path | bytes, Image.Image] | None = None
-    for row, sample in enumerate(samples):
-        target = emotion_index(sample.label, FERPLUS_EMOTIONS)
-        if target is None:
-            table.left_out[sample.label] += 1
+    pixels, table = room.current().pixels(most, image_size), _Table()
+    usable, again = tee(_usable(samples, table))
+    cuts = (Cut(sample.picture, sample.box) for _, _, sample in again)
+    for (row, target, sample), face in zip(
+        usable, pixels.decoded(cuts, listed=isinstance(samples, Sequence)), strict=True
+    ):
+        if face.pixels is None:
+            bad.add(_where(sample), face.problem)
             continue
-        try:
-            if decoded is None or decoded[0] != sample.picture:  # several faces of one picture follow each other
-                decoded = sample.picture, read_grey(sample.picture)
-            images[len(table.rows)] = _face(decoded[1], sample.box, image_size)
-        except PictureError as error:
-            bad.add(_where(sample), str(error))
-            continue
-        table.add(row, target, sample, decoded[1].size)
+        pixels.add(face.pixels, Cut(sample.picture, sample.box))
+        table.add(row, target, sample, face.size)
     if not table.rows:
         problems = [*bad.messages[:1], *table.notes()[:1]]
         raise FerError(f"{source.path}: holds no usable face{f'; {problems[0]}' if problems else ''}")
     targets = np.array(table.targets, np.int8)
     return Faces(
-        images=images[: len(targets)],
+        images=pixels.images(),
         targets=targets,
         official=np.array(table.official, np.int8),
         given=np.array(table.given, np.int8),
@@ -190,18 +188,18 @@ def read_samples(samples: Iterable[Sample], most: int, source: Source, image_siz
     )
 
 
+def _usable(samples: Iterable[Sample], table: _Table) -> Iterator[tuple[int, int, Sample]]:
+    """Yield row, class and sample of the samples with an emotion; count the others."""
+    for row, sample in enumerate(samples):
+        target = emotion_index(sample.label, FERPLUS_EMOTIONS)
+        if target is None:
+            table.left_out[sample.label] += 1
+        else:
+            yield row, target, sample
+
+
 def _where(sample: Sample) -> object:
     return sample.where or sample.picture
-
-
-def _face(grey: Image.Image, box: Box | None, image_size: int) -> NDArray[np.uint8]:
-    if box is None:
-        side = min(grey.size)
-        box = Box((grey.width - side) / 2, (grey.height - side) / 2, side, side)
-    x, y = box.centre
-    if not (0 <= x <= grey.width and 0 <= y <= grey.height and box.side <= 2 * max(grey.size)):
-        raise PictureError(f"the box of the face does not lie in the picture, which has {grey.width}x{grey.height}")
-    return Crop()(grey, box, image_size)
 
 
 def numbered(groups: list[str]) -> NDArray[np.int32] | None:

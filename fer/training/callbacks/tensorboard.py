@@ -129,7 +129,7 @@ class Dashboard(Callback):
     def _scored(self, dataset: FaceDataset, classes: list[str]) -> Scored:
         probabilities = torch.cat(self._logits).float().softmax(1).cpu().numpy()
         faces = self._faces(len(probabilities))
-        images, targets = dataset.images[faces, 0].numpy(), dataset.targets[faces].numpy()
+        images, targets = dataset.images[faces][:, 0].numpy(), dataset.targets[faces].numpy()
         return Scored(images, targets, probabilities, faces, classes)
 
     def _faces(self, count: int) -> NDArray[np.int64]:
@@ -236,7 +236,7 @@ def add_projector(writer: "SummaryWriter", scored: Scored, embeddings: Tensor, e
         (scored.classes[target], scored.classes[guess], "right" if target == guess else "wrong", str(row))
         for target, guess, row in zip(scored.targets[:count], predicted[:count], scored.rows[:count], strict=True)
     ]
-    pictures = torch.from_numpy(scored.images[:count, None].astype(np.float32) / 255)
+    pictures = torch.from_numpy(scored.images[:count][:, None].astype(np.float32) / 255)
     writer.add_embedding(
         embeddings[:count], names, pictures, epoch, tag="val", metadata_header=["label", "predicted", "outcome", "row"]
     )

@@ -1,0 +1,234 @@
+"""Faces that stay outside this process's memory: rows of a memory-mapped file, or of pictures decoded on demand.
+
+``Rows`` stands where an array of faces stands otherwise. An index gives an array; a pass over all of them goes in
+chunks. Values that need such a pass, such as the fingerprint, are stored beside the faces once they are known.
+"""
+
+import hashlib
+import logging
+import mmap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fer.system.files import UNREADABLE, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+CHUNK_BYTES = 16 << 20  # of faces that a pass over all of them holds at a time
+VALUES = "values.json"  # beside the faces: name -> value that needed a pass over all of them
+Key = int | np.integer[Any] | slice | NDArray[Any]
+
+
+class Source(Protocol):
+    """Where rows come from.
+
+    Args:
+        shape: (N, S, S).
+        digests: (N, 16) uint8 hashes of the faces, or None where they are not known.
+        folder: of the cache's entry, for ``VALUES``; None stores nothing.
+    """
+
+    shape: tuple[int, int, int]
+    digests: NDArray[np.uint8] | None
+    folder: Path | None
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the faces at these indices, (K, S, S)."""
+
+    def ahead(self, indices: NDArray[np.int64]) -> None:
+        """Begin to read the faces that the same ``take`` will ask for soon."""
+
+
+class Mapped:
+    """Faces of a memory-mapped file.
+
+    Args:
+        images: (N, S, S), an ``np.memmap``.
+        folder: see ``Source``.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], folder: Path | None = None) -> None:
+        self.images, self.folder = images, folder
+        self.digests: NDArray[np.uint8] | None = None
+        self.shape = (images.shape[0], images.shape[1], images.shape[2])
+        self._taken = 0
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return a copy of the faces at these indices, (K, S, S)."""
+        faces: NDArray[np.uint8] = np.asarray(self.images[indices])
+        self._taken += faces.nbytes
+        if self._taken > CHUNK_BYTES:
+            self._taken = 0
+            released(self.images)
+        return faces
+
+    def ahead(self, indices: NDArray[np.int64]) -> None:
+        """Do nothing: the system reads a page faster than a thread would start."""
+
+
+def released(images: NDArray[np.generic]) -> None:
+    """Give the pages of a mapped file back: they stay in the system's cache, and count no longer as this process's."""
+    pages = getattr(images, "_mmap", None)
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
+
+
+class Rows:
+    """Faces outside memory, used like an array (N, S, S) uint8.
+
+    Args:
+        source: of the faces.
+        indices: (N,) rows of the source; None is all of them.
+    """
+
+    dtype, ndim = np.dtype(np.uint8), 3
+
+    def __init__(self, source: Source, indices: NDArray[np.int64] | None = None) -> None:
+        self.source, self.indices = source, indices
+        self.shape = (source.shape[0] if indices is None else len(indices), *source.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all faces would take in memory."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __getitem__(self, key: Key) -> NDArray[np.uint8]:
+        rows = self._rows(key)
+        faces = self.source.take(np.atleast_1d(rows))
+        return faces if np.ndim(rows) else cast(NDArray[np.uint8], faces[0])
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        for chunk in chunks(self.array):
+            yield from chunk
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        log.info("  %s faces are read into memory: %.1f GB", f"{len(self):,}", self.nbytes / 1e9)
+        return np.concatenate([np.empty((0, *self.shape[1:]), np.uint8), *chunks(self.array)]).astype(dtype or np.uint8)
+
+    @property
+    def array(self) -> NDArray[np.uint8]:
+        """These rows, typed as the array that they stand for."""
+        return cast(NDArray[np.uint8], self)
+
+    def taken(self, indices: NDArray[np.int64]) -> "Rows":
+        """Return the rows at some indices, still outside memory."""
+        return Rows(self.source, self._rows(indices))
+
+    def ahead(self, indices: NDArray[np.int64]) -> None:
+        """Begin to read the rows at these indices, which are asked for soon."""
+        self.source.ahead(self._rows(indices))
+
+    @property
+    def digests(self) -> NDArray[np.uint8] | None:
+        """(N, 16) hashes of the faces, where they are known without reading them."""
+        known = self.source.digests
+        return known if known is None or self.indices is None else known[self.indices]
+
+    def remembered(self, name: str, compute: Callable[[], T]) -> T:
+        """Return a value that needs a pass over these rows, from beside the faces where it is known.
+
+        Args:
+            name: of the value, with everything that it depends on besides the source.
+            compute: makes the value, which JSON can hold.
+        """
+        file = None if self.source.folder is None else self.source.folder / VALUES
+        selected = "all" if self.indices is None else hashlib.sha256(self.indices.tobytes()).hexdigest()
+        known, name = _known(file), f"{name} of {selected}"
+        if name not in known:
+            value = compute()
+            known = {**_known(file), name: value}  # another process may have added values meanwhile
+            _keep(file, known)
+        return cast(T, known[name])
+
+    def _rows(self, key: Key) -> NDArray[np.int64]:
+        if self.indices is not None:
+            return np.asarray(self.indices[key])
+        if isinstance(key, slice):
+            return np.arange(*key.indices(len(self)))
+        rows = np.asarray(key)
+        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64)
+        if rows.size and not -len(self) <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"a row is out of range; there are {len(self)}")
+        return np.where(rows < 0, rows + len(self), rows)
+
+
+def _known(file: Path | None) -> dict[str, Any]:
+    if file is None or not file.is_file():
+        return {}
+    try:
+        values = read_json(file)
+    except UNREADABLE:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _keep(file: Path | None, values: dict[str, Any]) -> None:
+    if file is None:
+        return
+    try:
+        write_json(file, values)
+    except OSError as error:
+        log.warning("  not kept for the next start: %s (%s)", file, error.strerror)
+
+
+def outside(images: object) -> Rows | None:
+    """Return faces as rows outside memory if they are; None for an array."""
+    return images if isinstance(images, Rows) else None
+
+
+def chunks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Yield faces (N, S, S) in order: an array as a whole, rows outside memory in parts."""
+    rows = outside(images)
+    if rows is None:
+        yield images
+        return
+    size = max(1, CHUNK_BYTES // max(1, images.shape[1] * images.shape[2]))
+    starts = list(range(0, len(images), size))
+    parts = [np.arange(start, min(start + size, len(images))) for start in starts]
+    for number, part in enumerate(parts):
+        if number + 1 < len(parts):
+            rows.ahead(parts[number + 1])
+        yield rows[part]
+
+
+def taken(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the faces at some indices: of an array a copy, of rows outside memory others outside memory."""
+    rows = outside(images)
+    return images[indices] if rows is None else rows.taken(indices).array
+
+
+class Built:
+    """Faces that a reader has just decoded and that no entry of the cache holds yet; they cannot be read before.
+
+    Args:
+        shape: (N, S, S).
+        digests: (N, 16) hashes of the faces.
+        checksums: name of a column of the cache's entry -> its checksum, for what ``write`` writes.
+        write: writes the files of the faces into the entry's folder.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        digests: NDArray[np.uint8],
+        checksums: dict[str, int],
+        write: Callable[[Path, Any], None],
+    ) -> None:
+        self.shape, self.checksums, self.write = shape, checksums, write
+        self.digests: NDArray[np.uint8] | None = digests
+        self.folder: Path | None = None
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Refuse: the entry is read instead."""
+        raise AssertionError("faces of an entry that is not written yet")
+
+    def ahead(self, indices: NDArray[np.int64]) -> None:
+        """Do nothing."""
