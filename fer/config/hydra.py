@@ -267,7 +267,7 @@ def changes(
 
 def _default_choices() -> dict[str, str | None]:
     entries: Any = OmegaConf.to_object(OmegaConf.load(conf_folder() / "config.yaml").defaults)
-    return {group: choice for entry in entries if entry != "_self_" for group, choice in entry.items()}
+    return {group: choice for entry in entries if not isinstance(entry, str) for group, choice in entry.items()}
 
 
 def tidied(arguments: Sequence[str]) -> list[str]:

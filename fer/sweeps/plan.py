@@ -24,6 +24,7 @@ from fer.sweeps.jobs import Job, JobRecord
 from fer.system import records
 from fer.system.files import read_record
 from fer.system.records import Json
+from fer.training.loggers import require_packages
 
 FILE = SWEEP.mark
 SCHEMA = 1  # of sweep.json
@@ -299,7 +300,7 @@ def _job(
         job.code, job.seconds = 0, jobs.seconds_of(earlier.folder)
         return job
     try:
-        build(TrainSettings, config)
+        require_packages(build(TrainSettings, config).logger)
         environment, reason = jobs.environment(config["data"]["path"]), ""
     except FerError as error:
         environment, reason = {}, str(error)
