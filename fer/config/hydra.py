@@ -89,6 +89,20 @@ def run(
             raise raised[0]
 
 
+def run_by_launcher(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
+    """Run ``task`` once for each value of a sweep by one of Hydra's launchers, perhaps in other processes.
+
+    Args:
+        task: function of a module, since launchers send it to other processes; it raises nothing.
+        arguments: command line of the sweep.
+
+    Raises:
+        FerError: the command line is faulty.
+    """
+    with _handlers_restored():
+        _run_with_options(task, arguments)
+
+
 @contextmanager
 def _handlers_restored() -> Iterator[None]:
     """Give the root logger its earlier handlers and level back: those of Hydra hold the run's ``train.log`` open."""

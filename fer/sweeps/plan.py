@@ -348,6 +348,14 @@ def _earlier(folder: Path) -> dict[str, Earlier]:
     return by_identity
 
 
+def continued(job: Job) -> bool:
+    """Let a job resume that was begun and cut off; return whether it is done already."""
+    record = jobs.recorded(job.folder)
+    rank = 0 if record is None else _rank(job.folder, record)
+    job.resume = job.resume or rank == CUT_OFF
+    return rank == DONE
+
+
 def _rank(folder: Path, record: JobRecord) -> int:
     code = record.exit_code
     if code == 0 and jobs.has_result(folder):
