@@ -36,7 +36,7 @@ from fer.sweeps.jobs import end_with_parent
 from fer.system import ranks
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import shown
-from fer.training import launch
+from fer.training import launch, loggers
 from fer.training.resume import _data, _value, resuming
 from fer.training.session import working_in
 
@@ -102,6 +102,7 @@ def train(arguments: Sequence[str]) -> None:
     def check(config: DictConfig) -> None:
         checked.append(settings_of(config))
         launch.check_ranks(checked[0])
+        loggers.require_packages(checked[0].logger)
 
     def within(folder: Path) -> AbstractContextManager[None]:
         if checked and checked[0].trainer.ranks > 1 and not ranks.current().several:
@@ -192,6 +193,9 @@ def print_results(settings: TrainSettings, path: Path, *, test: bool) -> None:
     for name, purpose in (
         ("report.html", "report of the run on one page; its figures as PNG and SVG in figures/"),
         ("tensorboard/", f"tensorboard --logdir {_log_folder(path)}"),
+        ("csv/metrics.csv", "a row for each epoch, recalls included"),
+        ("mlruns/", "MLflow's files"),
+        ("wandb/", f"wandb sync {shlex.quote(str(path))}/wandb/offline-run-*"),
         ("profile.json", "time of each part of a step; profile_trace.json.gz opens in ui.perfetto.dev"),
         ("metrics.json", "the metrics"),
         ("predictions.csv", "a row for each face"),

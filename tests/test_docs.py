@@ -125,6 +125,7 @@ def test_the_tables_of_keys_are_those_of_conf():
         "sweep": "none",
     }
     expected = defaults("config.yaml") | defaults("tune.yaml")
+    expected |= {f"logger.{key}": value for key, value in defaults("logger/none.yaml").items()}
     for group, name in groups.items():
         expected |= {f"{group}.{key}": value for key, value in defaults(f"{group}/{name}.yaml").items()}
     assert len(listed) == len(dict(listed))

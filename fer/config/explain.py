@@ -15,7 +15,8 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from fer.config.conf import FAULTS, VERSION_BASE, conf_folder, plain, quoted
 from fer.config.errors import did_you_mean
 
-EXTRAS = {"joblib": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}  # launcher -> extra to install
+# launcher -> extra to install
+EXTRAS = {"joblib": "sweep", "slurm": "slurm", "submitit_slurm": "slurm", "submitit_local": "slurm"}
 
 
 def explain(error: Exception, arguments: Sequence[str], name: str = "config") -> str:

@@ -89,6 +89,20 @@ def run(
             raise raised[0]
 
 
+def run_by_launcher(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
+    """Run ``task`` once for each value of a sweep by one of Hydra's launchers, perhaps in other processes.
+
+    Args:
+        task: function of a module, since launchers send it to other processes; it raises nothing.
+        arguments: command line of the sweep.
+
+    Raises:
+        FerError: the command line is faulty.
+    """
+    with _handlers_restored():
+        _run_with_options(task, arguments)
+
+
 @contextmanager
 def _handlers_restored() -> Iterator[None]:
     """Give the root logger its earlier handlers and level back: those of Hydra hold the run's ``train.log`` open."""
@@ -267,7 +281,7 @@ def changes(
 
 def _default_choices() -> dict[str, str | None]:
     entries: Any = OmegaConf.to_object(OmegaConf.load(conf_folder() / "config.yaml").defaults)
-    return {group: choice for entry in entries if entry != "_self_" for group, choice in entry.items()}
+    return {group: choice for entry in entries if not isinstance(entry, str) for group, choice in entry.items()}
 
 
 def tidied(arguments: Sequence[str]) -> list[str]:

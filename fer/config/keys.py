@@ -52,7 +52,8 @@ def training_help(arguments: Sequence[str]) -> str:
     overrides = [text for text in arguments if "=" in text]
     if named := [text for text in arguments if "=" not in text]:
         return group_help(named[0])
-    config, choices = plain(composed(overrides)), choices_of(overrides)
+    lists = dict(text.split("=", 1) for text in overrides if re.match(r"\w+=\[", text))  # Hydra records no such choice
+    config, choices = plain(composed(overrides)), {**lists, **choices_of(overrides)}
     options = "\n".join(row(option, meaning) for option, meaning in OPTIONS.items())
     listed = "\n".join(
         row(f"{group}={choices[group] or 'null'}", ", ".join(names)) for group, names in groups().items()
@@ -107,7 +108,7 @@ def sections(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> It
         if group in config and (choice := choices[group]):
             file = conf_folder() / group / f"{choice.partition(':')[0]}.yaml"  # timm.yaml for model=timm:resnet18
             title = f"{group}={choice}: {summary(file)}".rstrip(": ")
-            yield title, rows(config[group], meanings(file), f"{group}.")
+            yield title, rows(config[group], meanings(file.with_stem("none")) | meanings(file), f"{group}.")
 
 
 def rows(values: Mapping[str, Any], meaning_of: Mapping[str, str], prefix: str = "") -> dict[str, str]:

@@ -42,6 +42,11 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return pairs
 
 
+def _has_password(url: str) -> bool:
+    """Return whether a URL names a password, as in ``http://user:password@host``."""
+    return re.search(r"://[^/@]*:[^/@]*@", url) is not None
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """The faces: source, labels, split, batches.
@@ -274,16 +279,33 @@ class LoggerSettings:
         tensorboard: write TensorBoard files: curves, pictures, precision-recall curves, HPARAMS.
         projector: write embeddings of the val faces for TensorBoard's projector at the end.
         report: write ``report.html`` and ``figures/`` at the end.
+        csv: write ``csv/metrics.csv``, a row for each epoch.
+        mlflow: log metrics and settings to MLflow.
+        mlflow_uri: MLflow's server or store; None is ``$MLFLOW_TRACKING_URI``, then ``mlruns/`` in the run's folder.
+        wandb: log metrics and settings to Weights & Biases.
+        wandb_mode: "offline" writes ``wandb/`` in the run's folder and sends nothing; "online" sends.
+        project: name of MLflow's experiment and of the project of Weights & Biases.
     """
 
     tensorboard: bool = True
     projector: bool = False
     report: bool = True
+    csv: bool = False
+    mlflow: bool = False
+    mlflow_uri: str | None = None
+    wandb: bool = False
+    wandb_mode: Literal["offline", "online"] = "offline"
+    project: str = "fer"
 
     def __post_init__(self) -> None:
-        """Refuse a projector without TensorBoard."""
+        """Refuse a projector without TensorBoard, and a password in the address of MLflow."""
         if self.projector and not self.tensorboard:
             raise FerError("logger.projector=true: the projector needs TensorBoard; set logger.tensorboard=true")
+        if self.mlflow_uri is not None and _has_password(self.mlflow_uri):
+            raise FerError(
+                "logger.mlflow_uri: the run's folder would keep the password in it; set the variables "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
 
 
 @dataclass(frozen=True)
@@ -350,7 +372,7 @@ class TuneSettings:
 
     def __post_init__(self) -> None:
         """Refuse a password in the storage's URL, which ``tune.json`` would keep, and two folders."""
-        if self.storage is not None and re.search(r"://[^/@]*:[^/@]*@", self.storage):
+        if self.storage is not None and _has_password(self.storage):
             raise FerError(
                 "tune.storage: tune.json would keep the password in it; put it into the database client's own file"
             )

@@ -4,8 +4,8 @@ Run folders, sweeps, searches and campaigns store the overrides of their command
 some of its own keys name, so that a resumed folder could run any code:
 
 - ``hydra.callbacks``, both keys of logging and every ``_target_`` are taken from nowhere;
-- Hydra's other keys, search paths, plugins, a search's database and interpolations (``${oc.env:NAME}``) are taken from
-  a file only if the command line names them again;
+- Hydra's other keys, search paths, plugins, a search's database, MLflow's address and interpolations
+  (``${oc.env:NAME}``) are taken from a file only if the command line names them again;
 - of the rest, only keys of the settings and groups of ``conf/`` are taken.
 """
 
@@ -22,7 +22,8 @@ from fer.config.settings import TrainSettings
 CODE = re.compile(r"[^=]*\bhydra[./](?:callbacks|job_logging|hydra_logging)\b|.*\b_target_\b|[^=]*@", re.DOTALL)
 KEY = re.compile(r"[a-z_]+(?:[./]\w+)*=.*", re.DOTALL)
 SECTIONS = {field.name for field in fields(TrainSettings)} | {"experiment", "tune", "space"}
-NAMED_AGAIN = re.compile(r"hydra\b|(?:plugins|tune\.storage)=|.*\$\{", re.DOTALL)  # code, a database, variables
+# code, a database, a server, variables
+NAMED_AGAIN = re.compile(r"hydra\b|(?:plugins|tune\.storage|logger\.mlflow_uri)=|.*\$\{", re.DOTALL)
 FOLDER = re.compile(r"hydra\.searchpath=\['file://([^'\\]+)'\]")  # one folder, as --config-dir gives it
 PATHS = ("resume", "init_from")  # keys outside sections whose values are paths, which a choice of a group never is
 LONGEST = 10_000  # characters of a stored override
@@ -89,7 +90,7 @@ def taken(stored: Sequence[str], file: Path, given: Sequence[str]) -> list[str]:
             raise FerError(f"{file}: {text[:SHOWN]!r} is refused; a file may set nothing but keys of fer.train")
     if left:
         raise FerError(
-            f"{file}: holds settings that may run code or read this machine's variables; if you trust it, add:"
-            f"{again(left)}"
+            f"{file}: holds settings that may run code, read this machine's variables or send results elsewhere; if "
+            f"you trust it, add:{again(left)}"
         )
     return list(stored)

@@ -328,8 +328,8 @@ def in_order(waiting: deque[Job]) -> Callable[[], Job | None]:
 def run(next_job: Callable[[], Job | None], slots: Sequence[Mapping[str, str]], watch: Watch) -> None:
     """Run jobs, one in each slot, until none is left.
 
-    SIGINT, SIGTERM, SIGHUP and SIGUSR1 are passed on to the jobs, which save themselves. A second signal kills them,
-    and so does the end of ``GRACE_S``.
+    SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 are passed on to the jobs, which save themselves. A second signal
+    kills them, and so does the end of ``GRACE_S``.
 
     Args:
         next_job: function that returns the next job for a free slot, or None for no job now. It is called again at

@@ -24,6 +24,7 @@ from fer.sweeps.jobs import Job, JobRecord
 from fer.system import records
 from fer.system.files import read_record
 from fer.system.records import Json
+from fer.training.loggers import require_packages
 
 FILE = SWEEP.mark
 SCHEMA = 1  # of sweep.json
@@ -299,7 +300,7 @@ def _job(
         job.code, job.seconds = 0, jobs.seconds_of(earlier.folder)
         return job
     try:
-        build(TrainSettings, config)
+        require_packages(build(TrainSettings, config).logger)
         environment, reason = jobs.environment(config["data"]["path"]), ""
     except FerError as error:
         environment, reason = {}, str(error)
@@ -345,6 +346,14 @@ def _earlier(folder: Path) -> dict[str, Earlier]:
         if name not in by_identity or job.rank >= by_identity[name].rank:
             by_identity[name] = job
     return by_identity
+
+
+def continued(job: Job) -> bool:
+    """Let a job resume that was begun and cut off; return whether it is done already."""
+    record = jobs.recorded(job.folder)
+    rank = 0 if record is None else _rank(job.folder, record)
+    job.resume = job.resume or rank == CUT_OFF
+    return rank == DONE
 
 
 def _rank(folder: Path, record: JobRecord) -> int:

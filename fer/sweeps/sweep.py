@@ -8,6 +8,7 @@ import logging
 import shlex
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -15,14 +16,14 @@ from omegaconf import DictConfig
 
 from fer.config import hydra
 from fer.config.conf import quoted
-from fer.config.errors import Interrupted
+from fer.config.errors import FerError, Interrupted
 from fer.config.trust import again
 from fer.runs.stored import resume_line
 from fer.sweeps import jobs, status
 from fer.sweeps.jobs import Job, JobRecord
-from fer.sweeps.plan import FILE, Asked, Entry, Plan, SweepRecord, finished, planned, read, stored
+from fer.sweeps.plan import FILE, Asked, Entry, Plan, SweepRecord, continued, finished, planned, read, stored
 from fer.system import records
-from fer.system.files import write_json
+from fer.system.files import why, write_json
 from fer.system.locks import hold
 from fer.system.slots import Slots, slots
 from fer.system.terminal import logged, shown
@@ -111,6 +112,7 @@ def launch(asked: Asked, waiting: Sequence[Job], watch: jobs.Watch) -> None:
     """Run the jobs by one of Hydra's launchers, which decides how many run at once, and where.
 
     Raises:
+        FerError: the launcher fails, as without a cluster.
         Interrupted: SIGINT arrived.
     """
     if not waiting:
@@ -124,9 +126,14 @@ def launch(asked: Asked, waiting: Sequence[Job], watch: jobs.Watch) -> None:
         f"sweep.job={','.join(str(folders.index(str(job.folder))) for job in waiting)}",
     ]
     try:
-        hydra.run(run_one, ["-m", *overrides])
+        hydra.run_by_launcher(run_one, ["-m", *overrides])
     except KeyboardInterrupt:
-        raise Interrupted("interrupted by SIGINT; running jobs save themselves", 130) from None
+        what = "jobs of this computer save themselves, those of a cluster go on (squeue, scancel)"
+        raise Interrupted(f"interrupted by SIGINT; {what}", 130) from None
+    except FerError:
+        raise
+    except Exception as error:  # each launcher has errors of its own
+        raise FerError(f"{_launcher(asked)}: {why(error)}; resume with: {_resume_line(asked)}") from error
     finally:
         for job in waiting:
             record = jobs.recorded(job.folder) or JobRecord()
@@ -135,11 +142,22 @@ def launch(asked: Asked, waiting: Sequence[Job], watch: jobs.Watch) -> None:
 
 
 def run_one(config: DictConfig) -> int | None:
-    """Run one job of ``sweep.json``; the task of Hydra's launchers, perhaps on another machine."""
+    """Run one job of ``sweep.json``; the task of Hydra's launchers, perhaps on another machine.
+
+    A cluster may queue the task again, as submitit and ``sbatch --requeue`` do: the job then goes on from its
+    checkpoint. Errors stay in the job's files, since a launcher would give up the other jobs.
+    """
     number: int = config.sweep.job
     job = stored(Path(HydraConfig.get().sweep.dir)).jobs[number].job()
-    jobs.run(jobs.in_order(deque([job])), [{}], jobs.Watch())
+    if continued(job):
+        return 0
+    with suppress(Exception):  # a signal; submitit's handler raises if the job may not be queued again
+        jobs.run(jobs.in_order(deque([job])), [{}], jobs.Watch())
     return job.code
+
+
+def _launcher(asked: Asked) -> str:
+    return next(text for text in asked.hydra if text.startswith("hydra/launcher="))
 
 
 # --- the end --------------------------------------------------------------------------------------------------------

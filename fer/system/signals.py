@@ -8,8 +8,9 @@ from types import FrameType
 
 from fer.config.errors import Interrupted
 
-# SIGHUP: the terminal was closed; SIGUSR1: a batch system announces the end of the job's time
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+# SIGHUP: the terminal was closed; SIGUSR1, SIGUSR2: a batch system (submitit's jobs) announces the end of the time
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+OF_BATCH_SYSTEMS = ("SIGUSR1", "SIGUSR2")
 Receive = Callable[[int, FrameType | None], None]
 _raised: list[Interrupted] = []  # by handlers within ``kept``, the latest last
 
@@ -20,8 +21,8 @@ def name(number: int) -> str:
 
 
 def exit_code(number: int) -> int:
-    """Return 128 + the number, as shells do; for SIGUSR1 that of SIGTERM, which batch systems know."""
-    return 128 + (signal.SIGTERM if name(number) == "SIGUSR1" else number)
+    """Return 128 + the number, as shells do; for SIGUSR1 and SIGUSR2 that of SIGTERM, which batch systems know."""
+    return 128 + (signal.SIGTERM if name(number) in OF_BATCH_SYSTEMS else number)
 
 
 @contextmanager
@@ -81,11 +82,15 @@ def install(receive: Receive) -> dict[int, object]:
             _raised.append(error)
             raise
 
-    return {number: signal.signal(number, noted) for number in numbers if not _ignored(number)}
+    return {number: signal.signal(number, noted) for number in numbers if not _stays(number)}
 
 
-def _ignored(number: int) -> bool:
-    return name(number) == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
+def _stays(number: int) -> bool:
+    """Return whether a signal keeps its handler: SIGHUP under ``nohup``, and submitit's, which queues the job again."""
+    handler = signal.getsignal(number)
+    if name(number) in OF_BATCH_SYSTEMS:
+        return str(getattr(handler, "__module__", "")).startswith("submitit.")
+    return name(number) == "SIGHUP" and handler is signal.SIG_IGN
 
 
 def restore(before: dict[int, object]) -> None:

@@ -40,7 +40,7 @@ SILENCE_S = 3.0  # seconds in which rank 0 states an error that all ranks share
 FOLDER = "fer/folder"  # key of the ranks' store: the folder of the run
 OF_OTHERS = ("hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
 PARENT = "FER_STARTED_BY"  # variable of the ranks: number of the process that started them
-SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGUSR1"
+SIGNALS = ",".join(signals.NAMES)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from fer.config.errors import FerError, OutOfMemory
-from fer.config.settings import Origin, TrainerSettings, TrainSettings, mode
+from fer.config.settings import Origin, TrainerSettings, TrainSettings, leaves, mode
 from fer.data.datamodule import FERDataModule
 from fer.data.duplicates import without_duplicate
 from fer.evaluation import scoring
@@ -47,7 +47,7 @@ from fer.system.records import read
 from fer.system.signals import raise_dropped
 from fer.system.terminal import shown
 from fer.system.text import clock
-from fer.training import device, launch, profiler, time_budget, trainers
+from fer.training import device, launch, loggers, profiler, time_budget, trainers
 from fer.training.callbacks import checkpointing
 from fer.training.callbacks.checkpointing import Saver, WithinEpochs
 from fer.training.callbacks.early_stopping import Patience
@@ -55,8 +55,10 @@ from fer.training.callbacks.ema import Averaging
 from fer.training.callbacks.guards import FiniteLoss, Signals
 from fer.training.callbacks.history import History, Stopwatch
 from fer.training.callbacks.progress import Progress
+from fer.training.callbacks.scalars import Scalars
 from fer.training.callbacks.statistics import OneStatistics
 from fer.training.callbacks.tensorboard import Dashboard, hyperparameters
+from fer.training.callbacks.tracking import Tracking
 from fer.training.session import CHECKPOINTS, ran_out_of_memory, requested
 from fer.training.setup import check_names, keep_features, prepared, resume_from
 from fer.training.time_budget import EpochPlan
@@ -187,7 +189,9 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
     averaging: list[Callback] = [Averaging(settings.ema)] if settings.ema else []
     if ranks.current().several and not settings.trainer.sync_batchnorm:
         averaging = [*averaging, OneStatistics()]
-    callbacks = [*graphs, *averaging, finite, signals, watch, *_callbacks(settings, folder, saver, watch, origin)]
+    tracking = _tracking(settings, folder, begin, Scalars(saver, watch))
+    shown = [tracking, *_callbacks(settings, folder, saver, watch, origin)]
+    callbacks = [*graphs, *averaging, finite, signals, watch, *shown]
     if settings.checkpoint.minutes is not None:
         callbacks.append(WithinEpochs(settings.checkpoint.minutes, saver, finite.check))
     faces = {name: len(held) for name, held in data.datasets.items()}
@@ -205,6 +209,7 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
         _restored(checkpoint, signals),
         profiler.measured(steps, folder),
         device.compiling(settings),
+        tracking.closed(),
     ):
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if not ranks.current().first:
@@ -252,6 +257,16 @@ def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopw
     if settings.early_stopping:
         callbacks.append(Patience(settings.monitor, patience=settings.early_stopping, mode=mode(settings.monitor)))
     return callbacks
+
+
+def _tracking(settings: TrainSettings, folder: Path, begin: int, scalars: Scalars) -> Tracking:
+    """Return the callback that writes to the loggers besides TensorBoard's; on ranks other than 0 there are none."""
+    resumed, opened = bool(settings.resume), {}
+    if ranks.current().first:
+        opened = loggers.opened(settings.logger, folder, begin, resumed=resumed)
+    if opened and not settings.logger.tensorboard:
+        log.info("%s: %s: logger=[tensorboard,%s]", ", ".join(opened), loggers.LEFT_OUT, ",".join(opened))
+    return Tracking(opened, dict(leaves(asdict(settings))), scalars, resumed=resumed)
 
 
 def finish(

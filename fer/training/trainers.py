@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments import LightningEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
@@ -55,7 +56,8 @@ def build(
         "benchmark": not chosen.deterministic,
         "logger": logger,
         "callbacks": callbacks,
-        "plugins": [checkpointing.AtomicCheckpointIO()],
+        # of one process; else Lightning takes the variables of SLURM, queues the job again itself, or refuses it
+        "plugins": [checkpointing.AtomicCheckpointIO(), *([] if ranks.current().several else [LightningEnvironment()])],
         "default_root_dir": folder,
         "num_sanity_val_steps": 0,
         "enable_checkpointing": True,

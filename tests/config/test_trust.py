@@ -16,7 +16,10 @@ ORDINARY = (
     "model.hidden=[16]", "space.optimizer.lr={low:1e-4,high:0.1}", "tune.trials=3", "sweep.jobs=2", "init_from=/a/b",
     "data.path=/my_target_/faces.csv", "distill.teachers=[../a]", "augment=glob(*)", "sweep=none",
 )  # fmt: skip
-ON_TRUST = ("plugins=[mine]", "hydra.searchpath=['file:///a']", "hydra/launcher=joblib", "seed=${oc.env:SEED}")
+ON_TRUST = (
+    "plugins=[mine]", "hydra.searchpath=['file:///a']", "hydra/launcher=joblib", "seed=${oc.env:SEED}",
+    "logger.mlflow_uri=http://elsewhere",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ORDINARY)

@@ -24,7 +24,7 @@ STRAY = 3  # tries for each signal that is asked for: some trainings end before 
 
 
 def stops(folder: Path, whole: Whole, count: int, seed: int = 0) -> Iterator[Row]:
-    """Yield a row for each phase, with ``count`` signals in all, of the four kinds in turn."""
+    """Yield a row for each phase, with ``count`` signals in all, of each kind in turn."""
     draw = random.Random(seed)
     numbers = [getattr(signal, name) for name in NAMES]
     each = -(-count // (len(WITHIN) + 2))

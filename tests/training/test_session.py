@@ -240,7 +240,7 @@ def test_temporary_files_of_a_killed_process_are_removed(train, small_run):
     assert not left.exists()
 
 
-SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 143}
+SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 143, "SIGUSR2": 143}
 
 
 @pytest.mark.slow

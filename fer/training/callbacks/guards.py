@@ -2,6 +2,8 @@
 
 import logging
 import math
+import signal
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +20,7 @@ from fer.training.session import remedy
 
 log = logging.getLogger(__name__)
 
+ECHO_S = 1.0  # seconds in which the signals of a batch system count as one
 CHECK_EVERY = 50  # steps between readings of values on the device, each of which waits for it
 
 
@@ -104,11 +107,12 @@ def _of_all(value: Tensor) -> Tensor:
 
 
 class Signals(Callback):
-    """Ends a run on SIGINT, SIGTERM, SIGHUP or SIGUSR1 after the current batch, with ``last.ckpt`` written.
+    """Ends a run on SIGINT, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 after the current batch, with ``last.ckpt`` written.
 
     The handler only sets a flag. A best epoch that is not written yet is written first. A signal during validation
-    lets it finish, and the epoch's own checkpoint is the last one. A second signal ends the run at once. Ranks agree at
-    each step whether one of them has received a signal, and end after the same one.
+    lets it finish, and the epoch's own checkpoint is the last one. A second signal ends the run at once; but SLURM
+    signals every process of a job, and the process that started the run passes its signal on. Ranks agree at each step
+    whether one of them has received a signal, and end after the same one.
 
     Args:
         folder: folder of the run.
@@ -121,6 +125,7 @@ class Signals(Callback):
         self.received: int | None = None
         self.began = False  # whether the training has begun: what a resumed run restores is restored
         self._before: dict[int, object] = {}
+        self._first = 0.0  # time of the first signal
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install handlers in place of Lightning's."""
@@ -129,9 +134,11 @@ class Signals(Callback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         name = signals.name(number)
+        if self.received is not None and number != signal.SIGINT and time.monotonic() < self._first + ECHO_S:
+            return
         if self.received is not None:
             raise Interrupted(f"ended at once by a second {name}; {remedy(self.folder)}", signals.exit_code(number))
-        self.received = number
+        self.received, self._first = number, time.monotonic()
         log.warning("%s: finishing this batch, then saving; a second signal ends at once", name)
 
     def on_train_batch_end(

@@ -29,6 +29,7 @@ from fer.reports.run import caption
 from fer.runs.predictions import Scored
 from fer.training.callbacks.checkpointing import Pause, Saver
 from fer.training.callbacks.history import Stopwatch
+from fer.training.callbacks.scalars import HEADLINES, Scalars
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -51,7 +52,6 @@ NEVER = (
     "plugins",
     "trainer.profile",
 )
-HEADLINES = ("accuracy", "macro_f1", "loss")  # metrics of the best epoch in HPARAMS
 
 
 class Dashboard(Callback):
@@ -67,11 +67,11 @@ class Dashboard(Callback):
     def __init__(
         self, compared: Mapping[str, str | float | bool], saver: Saver, stopwatch: Stopwatch, *, resumed: bool
     ) -> None:
-        self.compared, self.saver, self.stopwatch, self.resumed = compared, saver, stopwatch, resumed
+        self.compared, self.resumed = compared, resumed
+        self.scalars = Scalars(saver, stopwatch)
         self._pause = Pause(DRAW_EVERY)
         self._logits: list[Tensor] = []
         self._parts: list[Part | None] = []  # of val's batches, if ranks share them
-        self._best: dict[str, float] = {}  # metrics of the best epoch so far
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write HPARAMS, before Lightning writes empty ones."""
@@ -110,13 +110,7 @@ class Dashboard(Callback):
         assert isinstance(pl_module, Trainable)
         assert isinstance(trainer.logger, TensorBoardLogger)
         writer, epoch = trainer.logger.experiment, trainer.current_epoch + 1
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        recalls = zip(pl_module.hparams["classes"], pl_module.latest["val"]["recall"].tolist(), strict=True)
-        values |= {f"recall/{name}": recall for name, recall in recalls}
-        values |= {"speed/images_per_second": self.stopwatch.images_per_second}
-        if not self._best or self.saver.is_better(values[self.saver.monitor], trainer.current_epoch):
-            self._best = {f"best/{name}": values[f"{name}/val"] for name in HEADLINES}
-        for name, value in (values | self._best).items():
+        for name, value in self.scalars.of_epoch(trainer, pl_module).items():
             writer.add_scalar(name, value, epoch)
         every = math.ceil((trainer.max_epochs or 1) / PICTURES)
         if (epoch % every == 0 and self._pause.over()) or epoch == trainer.max_epochs:
@@ -144,11 +138,11 @@ class Dashboard(Callback):
 
     def state_dict(self) -> dict[str, dict[str, float]]:
         """Return the state for a resumed run."""
-        return {"best": self._best}
+        return {"best": self.scalars.best}
 
     def load_state_dict(self, state_dict: dict[str, dict[str, float]]) -> None:
         """Restore the metrics of the best epoch so far."""
-        self._best = dict(state_dict["best"])
+        self.scalars.best = dict(state_dict["best"])
 
 
 def draw_epoch(writer: "SummaryWriter", scored: Scored, confusion: Tensor, epoch: int) -> None:
