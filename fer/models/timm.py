@@ -24,8 +24,10 @@ from fer.config.errors import FerError
 from fer.config.schema import PartialFraction, Positive
 from fer.models import safetensors as safetensors
 from fer.models.base import EmotionClassifier
+from fer.models.blocks import KEY as KEY_CHECKPOINTING
 from fer.models.factory import register
 from fer.models.pretrained import local, read_tensors, sha256_of
+from fer.system import ranks
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +80,27 @@ class Timm(EmotionClassifier):
         names = [stage["module"] for stage in getattr(self.net[1], "feature_info", ()) if stage.get("module")]
         found = dict(self.net[1].named_modules())
         return [found[name] for name in names if name in found]
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of each layer, as timm orders them for rates by layer."""
+        made: Any = self.net[1]
+        manipulate = importlib.import_module("timm.models._manipulate")
+        layers = manipulate.group_parameters(made, made.group_matcher(coarse=False), return_values=True)
+        return [layer for _, layer in sorted(layers.items())]
+
+    def checkpoint_gradients(self) -> None:
+        """Let timm compute its blocks again in the backward pass.
+
+        Raises:
+            FerError: timm does not offer that for the network, or several ranks share its random numbers.
+        """
+        made: Any = self.net[1]
+        if ranks.current().several:
+            raise FerError(f"{KEY_CHECKPOINTING}: model=timm does it on one device only; set trainer.devices=1")
+        try:
+            made.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError, TypeError) as error:
+            raise FerError(f"{KEY_CHECKPOINTING}: timm does not offer it for {self.network}; leave it out") from error
 
     def load_pretrained(self) -> dict[str, str] | None:
         """Load the weights: the first layer's are summed over the colours, the last layer starts from random ones.

@@ -14,15 +14,19 @@ from fer.config.settings import Config, DataSettings, TrainSettings, leaves
 from fer.runs import status
 from fer.runs.stored import stored
 
+OF_SECTIONS = {"optimizer.layer_decay": 1.0}  # younger keys of those four sections, see YOUNGER
 # key -> default, for all keys but those of model, loss, optimizer and scheduler
-DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={}))))
+DEFAULTS = OF_SECTIONS | dict(
+    leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={})))
+)
 # keys and sections that do not change what a run computes; no part of its identity
 BESIDES = (
     "resume", "sweep", "logger", "checkpoint", "data.cache", "trainer.bar", "trainer.halve_batch_on_oom",
     "trainer.profile", "trainer.threads", "trainer.devices", "trainer.nodes", "trainer.restarts",
+    "trainer.gradient_checkpointing",
 )  # fmt: skip
 # younger keys: at their defaults no part of the identity, so that those of earlier runs hold
-YOUNGER = ("data.class_names", "trainer.sync_batchnorm", "trainer.lr_scaling")
+YOUNGER = ("data.class_names", "trainer.sync_batchnorm", "trainer.lr_scaling", "trainer.accumulate", *OF_SECTIONS)
 LATEST = "latest"  # on a command line: the newest folder of its kind
 OUTPUTS = Path("outputs")  # in the current folder; "latest" searches it
 
