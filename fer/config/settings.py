@@ -192,6 +192,7 @@ class TrainerSettings:
         gradient_checkpointing: keep the inputs of the network's blocks alone for the backward pass, which computes the
             blocks again: less memory, a third more work, the same result.
         accumulate: batches whose gradients are added up for one step of the optimizer, weighted by their faces.
+        freeze_trunk: train the last layer of ``init_from``'s network alone, on cached features if nothing is random.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -217,6 +218,7 @@ class TrainerSettings:
     restarts: Count = 0
     gradient_checkpointing: bool = False
     accumulate: Positive = 1
+    freeze_trunk: bool = False
 
     @property
     def ranks(self) -> int:
@@ -450,7 +452,9 @@ class TrainSettings:
         self._refuse_ranks()
 
     def _refuse_together(self) -> None:
-        """Refuse ways to save memory that do not work with other settings."""
+        """Refuse ways to save memory or time that do not work with other settings."""
+        if self.trainer.freeze_trunk and self.init_from is None:
+            raise FerError("trainer.freeze_trunk=true: random layers would be kept; set init_from to a trained network")
         if self.trainer.gradient_checkpointing and self.trainer.compile:
             raise FerError(
                 "trainer.gradient_checkpointing=true: trainer.compile=true chooses what it keeps by itself; leave one "

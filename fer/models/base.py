@@ -166,6 +166,20 @@ class EmotionClassifier(nn.Module):
         self.frozen = layers
         self._parts()[0].requires_grad_(False).eval()
 
+    def freeze_trunk(self) -> None:
+        """Freeze all layers of ``net`` except the last one with weights, and those after it.
+
+        Raises:
+            FerError: ``net`` is no ``Sequential`` of several blocks.
+        """
+        parts = blocks.grouped(self.net) if isinstance(self.net, nn.Sequential) else []
+        if len(parts) < 2:
+            raise FerError(
+                f"trainer.freeze_trunk=true: model={self.architecture} has no layers one after another that could be "
+                "frozen; leave it out, or for a network of timm set model.freeze=true"
+            )
+        self.freeze_first(sum(map(len, parts[:-1])))
+
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all layers except the frozen ones."""
         super().train(mode)

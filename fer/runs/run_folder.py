@@ -14,7 +14,7 @@ from fer.config.settings import Config, DataSettings, TrainSettings, leaves
 from fer.runs import status
 from fer.runs.stored import stored
 
-OF_SECTIONS = {"optimizer.layer_decay": 1.0}  # younger keys of those four sections, see YOUNGER
+OF_SECTIONS = {"optimizer.layer_decay": 1.0, "model.freeze": False}  # younger keys of those four sections, see YOUNGER
 # key -> default, for all keys but those of model, loss, optimizer and scheduler
 DEFAULTS = OF_SECTIONS | dict(
     leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={})))
@@ -26,7 +26,10 @@ BESIDES = (
     "trainer.gradient_checkpointing",
 )  # fmt: skip
 # younger keys: at their defaults no part of the identity, so that those of earlier runs hold
-YOUNGER = ("data.class_names", "trainer.sync_batchnorm", "trainer.lr_scaling", "trainer.accumulate", *OF_SECTIONS)
+YOUNGER = (
+    "data.class_names", "trainer.sync_batchnorm", "trainer.lr_scaling", "trainer.accumulate", "trainer.freeze_trunk",
+    *OF_SECTIONS,
+)  # fmt: skip
 LATEST = "latest"  # on a command line: the newest folder of its kind
 OUTPUTS = Path("outputs")  # in the current folder; "latest" searches it
 

@@ -159,6 +159,8 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
         log.info("weights from %s", settings.init_from)
     elif settings.resume is None:
         model.provenance = replace(model.provenance, pretrained=model.load_pretrained())
+    if settings.trainer.freeze_trunk:
+        model.freeze_trunk()
     if pretrained := model.provenance.pretrained:
         log.info("pretrained weights: %s from %s", pretrained["name"], pretrained["file"])
     if settings.trainer.ranks > 1:

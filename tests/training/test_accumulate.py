@@ -125,3 +125,19 @@ def test_older_runs_keep_their_identity():
     younger = {"trainer": {"accumulate": 1}, "optimizer": {"lr": 0.1, "layer_decay": 1.0}}
     assert identity(younger) == identity({"trainer": {}, "optimizer": {"lr": 0.1}})
     assert identity(younger) != identity({"trainer": {"accumulate": 2}, "optimizer": {"lr": 0.1}})
+
+
+def test_the_last_layer_alone_is_trained_on_cached_features(train, small_run, tmp_path):
+    keys = (*SMALL, f"init_from={small_run}", "trainer.freeze_trunk=true", "augment=none", "optimizer.lr=0.1")
+    ended = train(*keys, "hydra.run.dir=head")
+    assert ended.code == 0, ended.err
+    assert "126 different faces: 126 computed" in ended.out
+    before, after = (
+        checkpoints.read(folder / "checkpoints" / "best.ckpt")["state_dict"]
+        for folder in (small_run, tmp_path / "head")
+    )
+    changed = {key for key in before if key.startswith("net.") and not torch.equal(before[key], after[key])}
+    assert changed == {"net.5.weight", "net.5.bias"}  # neither weights nor statistics of the layers before
+    assert train(*SMALL, "trainer.freeze_trunk=true").line.endswith("set init_from to a trained network")
+    with pytest.raises(FerError, match="trainer.freeze_trunk=true: model=convnext has no layers one after another"):
+        create({"name": "convnext", "channels": [8], "depths": [2]}).freeze_trunk()
