@@ -42,6 +42,7 @@ Fraction = Annotated[float, Range(0, 1)]
 PartialFraction = Annotated[float, Range(0, 0.999)]  # of a dropout rate or a momentum: 1 would leave nothing
 NonNegative = Annotated[float, Range(0)]
 AboveZero = Annotated[float, Range(0, above=True)]
+LayerDecay = Annotated[float, Range(0, 1, above=True)]
 
 
 def check(function: Callable[..., Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:

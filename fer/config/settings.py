@@ -199,9 +199,13 @@ class TrainerSettings:
         devices: devices of each computer: GPUs, or processes on its CPU. they share each batch.
         nodes: computers; with several, torchrun or srun starts the processes.
         sync_batchnorm: batch normalisation over the whole batch of all devices; off, each uses its part alone.
-        lr_scaling: factor on ``optimizer.lr`` for batches other than 128 faces: "linear" is batch / 128, "sqrt" its
+        lr_scaling: factor on ``optimizer.lr`` for steps of other than 128 faces: "linear" is faces / 128, "sqrt" its
             square root, "none" keeps the rate. The number of devices changes neither batch nor rate.
         restarts: how often all processes begin again from the checkpoint after one was killed.
+        gradient_checkpointing: keep the inputs of the network's blocks alone for the backward pass, which computes the
+            blocks again: less memory, a third more work, the same result.
+        accumulate: batches whose gradients are added up for one step of the optimizer, weighted by their faces.
+        freeze_trunk: train the last layer of ``init_from``'s network alone, on cached features if nothing is random.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -225,6 +229,9 @@ class TrainerSettings:
     sync_batchnorm: bool = True
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"
     restarts: Count = 0
+    gradient_checkpointing: bool = False
+    accumulate: Positive = 1
+    freeze_trunk: bool = False
 
     @property
     def ranks(self) -> int:
@@ -471,13 +478,29 @@ class TrainSettings:
             raise FerError(f"resume={self.resume}: lr_finder=true trains nothing that could be resumed; leave one out")
         if self.lr_finder and self.trainer.profile:
             raise FerError("trainer.profile=true: lr_finder=true ends without a training to measure; leave one out")
+        self._refuse_together()
         self._refuse_ranks()
+
+    def _refuse_together(self) -> None:
+        """Refuse ways to save memory or time that do not work with other settings."""
+        if self.trainer.freeze_trunk and self.init_from is None:
+            raise FerError("trainer.freeze_trunk=true: random layers would be kept; set init_from to a trained network")
+        if self.trainer.gradient_checkpointing and self.trainer.compile:
+            raise FerError(
+                "trainer.gradient_checkpointing=true: trainer.compile=true chooses what it keeps by itself; leave one "
+                "out"
+            )
+        if self.trainer.accumulate > 1 and self.sam:
+            raise FerError(
+                f"trainer.accumulate={self.trainer.accumulate}: sam={self.sam:g} needs the whole batch at once; leave "
+                "one out"
+            )
 
     @property
     def lr_factor(self) -> float:
         """Factor on ``optimizer.lr`` by ``trainer.lr_scaling``."""
         power = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}[self.trainer.lr_scaling]
-        return (self.data.faces_a_step / BATCH_SIZE) ** power if power else 1.0
+        return (self.data.faces_a_step * self.trainer.accumulate / BATCH_SIZE) ** power if power else 1.0
 
     def _refuse_ranks(self) -> None:
         """Refuse what one device alone can do."""

@@ -79,6 +79,11 @@ def shared(part: Part | None) -> Iterator[None]:
         _active.pop()
 
 
+def current() -> Part | None:
+    """Return the part whose random numbers are drawn at present, see ``shared``; None where nothing is shared."""
+    return _active[-1] if _active else None
+
+
 def in_whole(inputs: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
     """Return what ``draw`` makes of a tensor, drawn for the whole batch where it is shared.
 

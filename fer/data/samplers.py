@@ -147,6 +147,10 @@ class EpochBatches(Sampler[Indices]):
         start, stop = parted(rest, self.rank.number, self.rank.count)
         return whole + (stop > start and not self.drop_last)
 
+    def faces(self, batch: int) -> int:
+        """Return the number of faces in a batch of all ranks, by its index in the epoch."""
+        return min(self.size, len(self.dataset) - batch * self.size)
+
     def __iter__(self) -> Iterator[Indices]:
         order = torch.arange(len(self.dataset)) if self.sampler is None else self.sampler.indices()
         indices = self.dataset.on_device(order)

@@ -23,6 +23,7 @@ from fer.config.schema import keyword_parameters
 from fer.data.dataset import Batch, to_unit
 from fer.data.labels import EMOTIONS
 from fer.data.transforms.crop import middle
+from fer.models import blocks
 from fer.models.layers import Residual
 from fer.models.provenance import Provenance
 
@@ -165,6 +166,20 @@ class EmotionClassifier(nn.Module):
         self.frozen = layers
         self._parts()[0].requires_grad_(False).eval()
 
+    def freeze_trunk(self) -> None:
+        """Freeze all layers of ``net`` except the last one with weights, and those after it.
+
+        Raises:
+            FerError: ``net`` is no ``Sequential`` of several blocks.
+        """
+        parts = blocks.grouped(self.net) if isinstance(self.net, nn.Sequential) else []
+        if len(parts) < 2:
+            raise FerError(
+                f"trainer.freeze_trunk=true: model={self.architecture} has no layers one after another that could be "
+                "frozen; leave it out, or for a network of timm set model.freeze=true"
+            )
+        self.freeze_first(sum(map(len, parts[:-1])))
+
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all layers except the frozen ones."""
         super().train(mode)
@@ -198,6 +213,30 @@ class EmotionClassifier(nn.Module):
     def parameter_groups(self, lr: float) -> ParamsT:
         """Return the parameters, or groups ``{"params": ..., "lr": ...}``; the first group's rate is the logged one."""
         return self.parameters()
+
+    # --- blocks -----------------------------------------------------------------------------------------------------
+
+    @property
+    def chains(self) -> Sequence[nn.Sequential]:
+        """The ``Sequential``s that the whole prediction passes through, one after another, see ``fer.models.blocks``.
+
+        Together they contain all parameters.
+        """
+        return [self.net] if isinstance(self.net, nn.Sequential) else []
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of each block, from the faces to the logits; empty if the network names no blocks."""
+        return blocks.layers_of(self.chains)
+
+    def checkpoint_gradients(self) -> None:
+        """Keep the inputs of blocks alone for the backward pass, which computes the blocks again.
+
+        Raises:
+            FerError: the network names no blocks.
+        """
+        if not self.chains:
+            raise FerError(f"{blocks.KEY}: model={self.architecture} names no blocks; leave it out, or define `chains`")
+        blocks.checkpoint_chains(self.chains)
 
     # --- explanations -----------------------------------------------------------------------------------------------
 

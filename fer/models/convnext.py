@@ -60,6 +60,11 @@ class ConvNeXt(EmotionClassifier):
         self.net.set_submodule("features.0.0", patches)
 
     @property
+    def chains(self) -> Sequence[nn.Sequential]:
+        """The parts of ``features``, each a chain of blocks, and the dense layer."""
+        return [part for part in (*self.net.features, self.net.classifier) if isinstance(part, nn.Sequential)]
+
+    @property
     def map_layers(self) -> Sequence[nn.Module]:
         """The patches, the stages, and the halvings between them."""
         return list(self.net.features)

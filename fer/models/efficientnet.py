@@ -74,6 +74,11 @@ class EfficientNet(EmotionClassifier):
         self.net.set_submodule("features.0.0", first)
 
     @property
+    def chains(self) -> Sequence[nn.Sequential]:
+        """The parts of ``features``, each a chain of blocks, and the dense layer."""
+        return [part for part in (*self.net.features, self.net.classifier) if isinstance(part, nn.Sequential)]
+
+    @property
     def map_layers(self) -> Sequence[nn.Module]:
         """The first convolution, the stages, the last convolution."""
         return list(self.net.features)

@@ -11,7 +11,7 @@ with ``weights_only``.
 import difflib
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,8 +24,12 @@ from fer.config.errors import FerError
 from fer.config.schema import PartialFraction, Positive
 from fer.models import safetensors as safetensors
 from fer.models.base import EmotionClassifier
+from fer.models.blocks import KEY as KEY_CHECKPOINTING
 from fer.models.factory import register
+from fer.models.layers import Dropout
 from fer.models.pretrained import local, read_tensors, sha256_of
+from fer.system import ranks
+from fer.system.text import plural
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +49,12 @@ class Timm(EmotionClassifier):
         size: side to which faces are resized, in pixels, bilinear; None keeps the faces.
         dropout: rate before the last layer.
         drop_path: stochastic depth; the blocks' rates rise to this one (Huang et al. 2016).
+        freeze: train a new linear layer alone, on the pooled features of the pretrained layers, which never change.
         contract: classes, image_size, crop, mean and std, see ``EmotionClassifier``.
 
     Raises:
-        FerError: timm is not installed, has no such network, or cannot build it with these arguments.
+        FerError: timm is not installed, has no such network, or cannot build it with these arguments; layers without
+            weights are to be frozen.
     """
 
     net: nn.Sequential
@@ -60,17 +66,25 @@ class Timm(EmotionClassifier):
         size: Positive | None = None,
         dropout: PartialFraction = 0.0,
         drop_path: PartialFraction = 0.0,
+        freeze: bool = False,
         **contract: Any,
     ) -> None:
         super().__init__(**contract)
+        if freeze and weights is None:
+            raise FerError(f"model.freeze=true: random layers would be kept; set {KEY}=pretrained, or a file")
         self.network, self.weights = network, weights
-        rates = {"drop_rate": dropout, "drop_path_rate": drop_path}
-        self.options: dict[str, Any] = {"in_chans": 1, "num_classes": self.num_classes}
+        rates = {} if freeze else {"drop_rate": dropout, "drop_path_rate": drop_path}
+        # without classes timm's network returns the pooled features
+        self.options: dict[str, Any] = {"in_chans": 1, "num_classes": 0 if freeze else self.num_classes}
         self.options |= {name: rate for name, rate in rates.items() if rate}
         made = build(network, self.options)
         if weights is not None:
             self.mean, self.std = (torch.tensor(made.pretrained_cfg[name]).mean() for name in ("mean", "std"))
-        self.net = nn.Sequential(Resized(size) if size else nn.Identity(), made)
+        trunk = (Resized(size) if size else nn.Identity(), made)
+        head = (Dropout(dropout), nn.Linear(made.head_hidden_size, self.num_classes)) if freeze else ()
+        self.net = nn.Sequential(*trunk, *head)
+        if freeze:
+            self.freeze_first(len(trunk))
 
     @property
     def map_layers(self) -> Sequence[nn.Module]:
@@ -79,8 +93,34 @@ class Timm(EmotionClassifier):
         found = dict(self.net[1].named_modules())
         return [found[name] for name in names if name in found]
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of each layer, as timm orders them for rates by layer."""
+        made: Any = self.net[1]
+        manipulate = importlib.import_module("timm.models._manipulate")
+        layers = manipulate.group_parameters(made, made.group_matcher(coarse=False), return_values=True)
+        head = [list(self.net[2:].parameters())] if self.frozen else []
+        return [layer for _, layer in sorted(layers.items())] + head
+
+    def checkpoint_gradients(self) -> None:
+        """Let timm compute its blocks again in the backward pass.
+
+        Raises:
+            FerError: timm does not offer that for the network, or several ranks share its random numbers.
+        """
+        made: Any = self.net[1]
+        if self.frozen:
+            raise FerError(f"{KEY_CHECKPOINTING}: has no effect with model.freeze=true; leave it out")
+        if ranks.current().several:
+            raise FerError(f"{KEY_CHECKPOINTING}: model=timm does it on one device only; set trainer.devices=1")
+        try:
+            made.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError, TypeError) as error:
+            raise FerError(f"{KEY_CHECKPOINTING}: timm does not offer it for {self.network}; leave it out") from error
+
     def load_pretrained(self) -> dict[str, str] | None:
         """Load the weights: the first layer's are summed over the colours, the last layer starts from random ones.
+
+        The log states the layer that starts anew.
 
         Raises:
             FerError: the weights are not available, or do not fit the network.
@@ -97,13 +137,45 @@ class Timm(EmotionClassifier):
             if not torch.isfinite(value).all():
                 raise FerError(f"{file}: {key} holds NaN or infinite weights")
         last = vars(self.net[1])["pretrained_cfg"].get("classifier") or ()
-        adapted = tuple(f"{layer}." for layer in ((last,) if isinstance(last, str) else last))
-        for key, value in self.net[1].state_dict().items():  # timm would not report missing ones
-            if key not in tensors and not key.startswith(adapted):
-                raise FerError(f"{file}: has no {key}; expected {tuple(value.shape)}, as timm's {self.network} has")
+        layers = (last,) if isinstance(last, str) else tuple(last)
+        self._check_names(tensors, tuple(f"{layer}." for layer in layers), file)
         options = {**self.options, "pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(tensors)}}
         self.net[1] = build(self.network, options, f"{file}: not the weights of ")
+        if self.frozen:
+            self.freeze_first(self.frozen)
+        self._state_new_layers(tensors, layers)
         return {"name": name, "file": str(file), "sha256": sha256_of(file)}
+
+    def _check_names(self, tensors: Mapping[str, Tensor], classifiers: tuple[str, ...], file: Path) -> None:
+        """Raise unless a file has the weights of the network alone; timm would report neither.
+
+        The layers that compute logits may differ. A file of the hub may have further weights, of layers that only the
+        pretraining used.
+
+        Raises:
+            FerError: naming the first weight that is missing or does not belong.
+        """
+        expected = self.net[1].state_dict()
+        for key, value in expected.items():
+            if key not in tensors and not key.startswith(classifiers):
+                raise FerError(f"{file}: has no {key}; expected {tuple(value.shape)}, as timm's {self.network} has")
+        further = [key for key in tensors if key not in expected and not key.startswith(classifiers)]
+        if not further:
+            return
+        count = plural(len(further), "tensor")
+        text = f"{file}: has {count} that timm's {self.network} does not have, first: {further[0]}"
+        if self.weights != "pretrained":
+            raise FerError(f"{text}; name the network of these weights with model.network")
+        log.warning("%s; left out", text)
+
+    def _state_new_layers(self, tensors: Mapping[str, Tensor], classifiers: Sequence[str]) -> None:
+        """Log which layers start from random weights, and for how many classes the file has them."""
+        theirs = {layer: len(tensors[f"{layer}.weight"]) for layer in classifiers if f"{layer}.weight" in tensors}
+        of_theirs = ", ".join(f"{layer} of the file has {count:,}" for layer, count in theirs.items())
+        log.info(
+            "%s: the layer of the logits starts from random weights, for %d classes (%s)",
+            KEY, self.num_classes, of_theirs or "the file has none",
+        )  # fmt: skip
 
 
 class Resized(nn.Module):

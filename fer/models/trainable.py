@@ -5,6 +5,7 @@ does not wait for Lightning's import.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import Any, Protocol
@@ -14,16 +15,18 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
+from torch.optim.optimizer import ParamsT
 
 from fer.config.settings import Section, mode
 from fer.data.dataset import Batch
 from fer.data.noise import shared
 from fer.metrics.running import Scores
 from fer.models.base import EmotionClassifier
+from fer.models.blocks import by_layer
 from fer.models.provenance import Dataset, Provenance
 from fer.optim.losses import LOSSES, disagreement
 from fer.optim.optimizers import OPTIMIZERS
-from fer.optim.sam import sharpness_aware
+from fer.optim.sam import frozen_statistics, sharpness_aware
 from fer.optim.schedulers import SCHEDULES, Plateau
 from fer.system import ranks
 
@@ -62,6 +65,7 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         self.monitor = "accuracy/val"
         self.latest: dict[str, dict[str, Tensor]] = {}  # split -> its latest scores, see Scores.compute
         self.views, self.consistency, self.sam = 1, 0.0, 0.0  # set by ``prepare``
+        self.recomputes = False  # whether the backward pass computes blocks again
         self.teachers: Teachers | None = None
         self._clipped: list[nn.Parameter] = []  # filled at a fit's first step: listing them walks all modules
         self._optimizer: Section = {}
@@ -120,7 +124,7 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         """
         self._clipped = []
         make, arguments = OPTIMIZERS.arguments(self._optimizer)
-        optimizer = make(self.parameter_groups(self._optimizer["lr"]), **arguments)
+        optimizer = make(self._parameters_by_layer(self._optimizer), **arguments)
         make, arguments = SCHEDULES.arguments(self._scheduler)
         schedule = make(self.trainer.max_epochs, **arguments)
         if isinstance(schedule, Plateau):
@@ -128,8 +132,22 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step / self._steps() if step else 0.0))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def _parameters_by_layer(self, optimizer: Section) -> ParamsT:
+        """Return the parameters, in groups by layer if the optimizer has a ``layer_decay`` below 1."""
+        parameters = self.parameter_groups(optimizer["lr"])
+        return by_layer(parameters, self.layers()) if optimizer.get("layer_decay", 1.0) < 1 else parameters
+
+    def layer_rates(self) -> list[float]:
+        """Return the learning rates of the trained layers before the schedule, from the faces to the logits."""
+        make, arguments = OPTIMIZERS.arguments(self._optimizer)
+        made = make(self._parameters_by_layer(self._optimizer), **arguments)
+        rates = {id(weights): group["lr"] for group in made.param_groups for weights in group["params"]}
+        layers = [[weights for weights in layer if id(weights) in rates] for layer in self.layers()]
+        return [max(rates[id(weights)] for weights in layer) for layer in layers if layer]
+
     def _steps(self) -> int:
-        return int(self.trainer.num_training_batches)
+        """Return the number of optimizer steps in an epoch."""
+        return -(-int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches)
 
     def _plateau(self, optimizer: torch.optim.Optimizer, schedule: Plateau) -> dict[str, Any]:
         scheduler = lr_scheduler.ReduceLROnPlateau(
@@ -162,7 +180,7 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         """
         for config in self.trainer.lr_scheduler_configs:
             if config.reduce_on_plateau:
-                config.frequency = self._steps()
+                config.frequency = int(self.trainer.num_training_batches)  # Lightning counts batches here
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, a scalar; metrics stay on the device until the epoch's end."""
@@ -175,7 +193,35 @@ class Trainable(EmotionClassifier, pl.LightningModule):
             loss = loss + self.consistency * disagreement(logits, self.views)
         if not self.climbing:
             self.train_scores.update(logits.detach(), batch.targets, loss.detach())
+        if self._trainer is not None and self.trainer.accumulate_grad_batches > 1:
+            loss = loss * self._share(batch_idx)
         return loss if batch.part is None else loss * batch.part.weight  # gradients are averaged over the ranks
+
+    def _share(self, batch: int) -> float:
+        """Return the factor on the mean loss of a batch, so that the mean over its step is that of all faces.
+
+        Lightning divides each loss by ``trainer.accumulate``, also where the last step of an epoch has fewer batches.
+        """
+        every = self.trainer.accumulate_grad_batches
+        loader: Any = self.trainer.train_dataloader
+        first = batch // every * every
+        last = min(first + every, int(self.trainer.num_training_batches))
+        faces: Callable[[int], int] = loader.batch_sampler.faces
+        return faces(batch) * every / sum(faces(index) for index in range(first, last))
+
+    def recompute(self) -> None:
+        """Train with gradient checkpointing, see ``checkpoint_gradients``.
+
+        Raises:
+            FerError: the network names no blocks.
+        """
+        self.checkpoint_gradients()
+        self.recomputes = True
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute the gradients; blocks that are computed again leave the running statistics unchanged."""
+        with frozen_statistics(self) if self.recomputes else nullcontext():
+            super().backward(loss, *args, **kwargs)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None

@@ -13,18 +13,39 @@ from torch.optim.optimizer import ParamsT
 
 from fer.config.errors import FerError
 from fer.config.registry import Registry
-from fer.config.schema import AboveZero, NonNegative, PartialFraction, Range
+from fer.config.schema import AboveZero, LayerDecay, NonNegative, PartialFraction, Range
 from fer.optim.muon import MOST_IN_BF16, MOST_ITERATIONS, Muon
 
 OPTIMIZERS: Registry = Registry("optimizer")  # type: ignore[type-arg]
+DISTANCE = "distance"  # entry of a parameter group: layers between it and the layer of the logits
+
+
+def listed(parameters: ParamsT) -> list[dict[str, Any]]:
+    """Return parameter groups; parameters without groups are one group."""
+    whole: list[Any] = list(parameters)
+    return whole if whole and isinstance(whole[0], dict) else [{"params": whole}]
+
+
+def slowed(parameters: ParamsT, lr: float, layer_decay: float) -> list[dict[str, Any]]:
+    """Return parameter groups with the rates of their layers (Clark et al. 2020, "ELECTRA").
+
+    Args:
+        parameters: of a network, or groups of them.
+        lr: learning rate of groups without one.
+        layer_decay: factor on a group's rate for each layer of its ``DISTANCE``.
+    """
+    rates = []
+    for group in listed(parameters):
+        entries = {key: value for key, value in group.items() if key != DISTANCE}
+        distance = group.get(DISTANCE, 0)
+        rates.append(entries | ({"lr": group.get("lr", lr) * layer_decay**distance} if distance else {}))
+    return rates
 
 
 def groups(parameters: ParamsT, weight_decay: float) -> list[dict[str, Any]]:
     """Split each parameter group in two: matrices and kernels with weight decay, vectors without."""
-    listed: list[Any] = list(parameters)
-    whole = listed if listed and isinstance(listed[0], dict) else [{"params": listed}]
     split = []
-    for group in whole:
+    for group in listed(parameters):
         trainable = [parameter for parameter in group["params"] if parameter.requires_grad]
         matrices = [parameter for parameter in trainable if not is_vector(parameter)]
         vectors = [parameter for parameter in trainable if is_vector(parameter)]
@@ -47,10 +68,11 @@ def sgd(
     momentum: PartialFraction = 0.9,
     nesterov: bool = True,
     weight_decay: NonNegative = 5e-4,
+    layer_decay: LayerDecay = 1.0,
 ) -> optim.Optimizer:
     """Return stochastic gradient descent; ``nesterov`` has no effect without momentum."""
-    nesterov = nesterov and momentum > 0
-    return optim.SGD(groups(parameters, weight_decay), lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
+    split = groups(slowed(parameters, lr, layer_decay), weight_decay)
+    return optim.SGD(split, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)
 
 
 @OPTIMIZERS.register("adam")
@@ -62,9 +84,11 @@ def adam(
     beta1: PartialFraction = 0.9,
     beta2: PartialFraction = 0.999,
     weight_decay: NonNegative = 0.0,
+    layer_decay: LayerDecay = 1.0,
 ) -> optim.Optimizer:
     """Return Adam (Kingma & Ba 2015), with weight decay added to the gradient."""
-    return optim.Adam(groups(parameters, weight_decay), lr=lr, betas=(beta1, beta2), fused=True)
+    split = groups(slowed(parameters, lr, layer_decay), weight_decay)
+    return optim.Adam(split, lr=lr, betas=(beta1, beta2), fused=True)
 
 
 @OPTIMIZERS.register("adamw")
@@ -76,9 +100,11 @@ def adamw(
     beta1: PartialFraction = 0.9,
     beta2: PartialFraction = 0.999,
     weight_decay: NonNegative = 0.01,
+    layer_decay: LayerDecay = 1.0,
 ) -> optim.Optimizer:
     """Return AdamW (Loshchilov & Hutter 2019), with weight decay separate from the gradient."""
-    return optim.AdamW(groups(parameters, weight_decay), lr=lr, betas=(beta1, beta2), fused=True)
+    split = groups(slowed(parameters, lr, layer_decay), weight_decay)
+    return optim.AdamW(split, lr=lr, betas=(beta1, beta2), fused=True)
 
 
 @OPTIMIZERS.register("muon")
@@ -92,6 +118,7 @@ def muon(
     weight_decay: NonNegative = 5e-4,
     iterations: Annotated[int, Range(1, MOST_ITERATIONS)] = 3,
     bf16: bool = False,
+    layer_decay: LayerDecay = 1.0,
 ) -> optim.Optimizer:
     """Return Muon for kernels and matrices, and AdamW for vectors and for the last matrix, which computes the logits.
 
@@ -103,6 +130,7 @@ def muon(
         weight_decay: of kernels and matrices, separate from the gradient.
         iterations: of the orthogonalisation, see ``fer.optim.muon``.
         bf16: whether the orthogonalisation is computed in bfloat16.
+        layer_decay: see ``slowed``.
 
     Raises:
         FerError: too many iterations for bfloat16.
@@ -112,7 +140,7 @@ def muon(
             f"optimizer.iterations={iterations} with optimizer.bf16=true: the rounding error grows with each; "
             f"expected at most {MOST_IN_BF16}, or optimizer.bf16=false"
         )
-    split = groups(parameters, weight_decay)
+    split = groups(slowed(parameters, lr, layer_decay), weight_decay)
     head = next(
         (group["params"][-1] for group in split if group["params"] and not is_vector(group["params"][-1])), None
     )

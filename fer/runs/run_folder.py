@@ -15,16 +15,22 @@ from fer.runs import status
 from fer.runs.stored import stored
 from fer.system import hub
 
+OF_SECTIONS = {"optimizer.layer_decay": 1.0, "model.freeze": False}  # younger keys of those four sections, see YOUNGER
 # key -> default, for all keys but those of model, loss, optimizer and scheduler
-DEFAULTS = dict(leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={}))))
+DEFAULTS = OF_SECTIONS | dict(
+    leaves(asdict(TrainSettings(data=DataSettings(), model={}, loss={}, optimizer={}, scheduler={})))
+)
 # keys and sections that do not change what a run computes; no part of its identity
 BESIDES = (
     "resume", "sweep", "logger", "checkpoint", "data.cache", "data.memory_limit_gb", "trainer.bar",
     "trainer.halve_batch_on_oom", "trainer.profile", "trainer.threads", "trainer.devices", "trainer.nodes",
-    "trainer.restarts",
+    "trainer.restarts", "trainer.gradient_checkpointing",
 )  # fmt: skip
 # younger keys: at their defaults no part of the identity, so that those of earlier runs hold
-YOUNGER = ("data.class_names", "trainer.sync_batchnorm", "trainer.lr_scaling")
+YOUNGER = (
+    "data.class_names", "trainer.sync_batchnorm", "trainer.lr_scaling", "trainer.accumulate", "trainer.freeze_trunk",
+    *OF_SECTIONS,
+)  # fmt: skip
 LATEST = "latest"  # on a command line: the newest folder of its kind
 OUTPUTS = Path("outputs")  # in the current folder; "latest" searches it
 

@@ -143,6 +143,8 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
             "use loss=cross_entropy, logit_adjusted, soft_cross_entropy or label_drawing"
         )
     model.monitor = settings.monitor
+    if settings.trainer.gradient_checkpointing:
+        model.recompute()
     recorded = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
     dataset = {**plain(data.describe()), "settings": recorded, "stand_in": stand_in}
     model.provenance = replace(model.provenance, dataset=dataset)
@@ -157,6 +159,8 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
         log.info("weights from %s", settings.init_from)
     elif settings.resume is None:
         model.provenance = replace(model.provenance, pretrained=model.load_pretrained())
+    if settings.trainer.freeze_trunk:
+        model.freeze_trunk()
     if pretrained := model.provenance.pretrained:
         log.info("pretrained weights: %s from %s", pretrained["name"], pretrained["file"])
     if settings.trainer.ranks > 1:
@@ -165,6 +169,11 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
         teach(settings.distill, model, data)
     elif settings.distill != DistillSettings():
         log.warning("distill: no teachers are named, so that only the labels are learned; set distill.teachers")
+    if (decay := settings.optimizer.get("layer_decay", 1.0)) < 1:
+        rates = ", ".join(f"{rate:.3g}" for rate in model.layer_rates())
+        log.info(
+            "optimizer.layer_decay=%g: learning rates of the layers, from the faces to the logits: %s", decay, rates
+        )
     return model.to(memory_format=torch.channels_last) if settings.trainer.channels_last else model
 
 

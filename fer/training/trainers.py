@@ -51,6 +51,7 @@ def build(
         "limit_train_batches": limit(chosen.limit_train, faces["train"], batch_size),
         "limit_val_batches": limit(chosen.limit_val, faces["val"], batch_size),
         "overfit_batches": chosen.overfit_batches,
+        "accumulate_grad_batches": chosen.accumulate,
         # CUDA has no deterministic backward for grid_sample and adaptive pooling
         "deterministic": "warn" if chosen.deterministic else False,
         "benchmark": not chosen.deterministic,

@@ -151,10 +151,10 @@ def test_weight_decay_spares_scales_of_several_dimensions():
     assert [tuple(scale.shape) for scale in spared["params"] if scale.ndim > 1] == [(8, 1, 1)] * 2
 
 
-def test_subclasses_add_a_network_and_name_the_layers_of_its_maps_alone():
+def test_subclasses_add_a_network_and_name_its_blocks_and_the_layers_of_its_maps_alone():
     for name in BUILT_IN:
         own = {key for key in vars(MODELS.get(name)) if not key.startswith("__")}
-        assert own <= {"architecture", "map_layers"}, own
+        assert own <= {"architecture", "chains", "map_layers"}, own
         assert issubclass(MODELS.get(name), EmotionClassifier)
 
 

@@ -163,3 +163,58 @@ def test_without_timm_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(FerError, match=r"pip install 'fer-lightning\[timm\]'"):
         create({"name": "timm", "network": TINY})
+
+
+# --- frozen layers, and weights that do not fit ---------------------------------------------------------------------
+
+
+def test_frozen_layers_return_the_pooled_features_of_timms_own(theirs, weights):
+    model = create({"name": "timm", "network": TINY, "weights": str(weights), "freeze": True, "dropout": 0.5})
+    model.load_pretrained()
+    model.train()
+    assert [name for name, tensor in model.named_parameters() if tensor.requires_grad] == ["net.3.weight", "net.3.bias"]
+    faces = torch.rand(2, 1, 48, 48)
+    colour = ((faces - 0.5) / 0.5).expand(-1, 3, -1, -1)
+    with torch.inference_mode():
+        expected = theirs.forward_head(theirs.forward_features(colour), pre_logits=True)
+    torch.testing.assert_close(model.features(faces), expected, atol=1e-4, rtol=1e-4)
+    model.eval()
+    torch.testing.assert_close(model(faces), model.net[3](model.features(faces).clone()))
+    again = create({"name": "timm", "network": TINY, "weights": str(weights), "freeze": True})
+    again.load_pretrained()
+    assert again.features_key() == model.features_key()  # another head: the same cached features
+
+
+def test_a_run_with_frozen_layers_trains_on_cached_features(train, weights, monkeypatch):
+    if weights.suffix != ".safetensors":
+        pytest.skip("the other format is read by the test above")
+    keys = (*FACES, f"model=timm:{TINY}", f"model.weights='{weights}'", "model.freeze=true")
+    keys = (*keys, "trainer.limit_train=1.0", "trainer.limit_val=1.0", "trainer.accelerator=cpu", "optimizer.lr=0.05")
+    ended = train(*keys, "augment=none", "hydra.run.dir=cached")
+    assert ended.code == 0, ended.err
+    assert "126 different faces: 126 computed" in ended.out
+    stated = (
+        "model.weights: the layer of the logits starts from random weights, for 7 classes (fc of the file has 1,000)"
+    )
+    assert stated in ended.out
+    augmented = train(*keys, "augment=basic", "augment.flip=0.5", "hydra.run.dir=augmented")
+    assert "features of train: computed at each step, since augmentation changes the faces" in augmented.out
+    monkeypatch.setattr("fer.training.run.keep_features", lambda *_: None)
+    assert train(*keys, "augment=none", "hydra.run.dir=computed").code == 0
+    cached, computed = (
+        fer.load(f"{name}/checkpoints/best.ckpt").state_dict()["net.3.weight"] for name in ("cached", "computed")
+    )
+    torch.testing.assert_close(cached, computed, atol=1e-5, rtol=1e-4)
+
+
+def test_random_layers_are_not_frozen():
+    with pytest.raises(FerError, match="model.freeze=true: random layers would be kept; set model.weights=pretrained"):
+        create({"name": "timm", "network": TINY, "freeze": True})
+
+
+def test_weights_of_a_deeper_network_are_refused(theirs, tmp_path):
+    file = tmp_path / "deeper.pth"
+    torch.save({**theirs.state_dict(), "layer5.0.weight": torch.zeros(1)}, file)
+    model = create({"name": "timm", "network": TINY, "weights": str(file)})
+    with pytest.raises(FerError, match="has 1 tensor that timm's test_resnet does not have, first: layer5.0.weight"):
+        model.load_pretrained()

@@ -28,7 +28,8 @@ class Interrupted(EmotionClassifier):
                                  nn.Flatten(), nn.Dropout(0.5), nn.Linear(width * side * side, self.num_classes))
 
     def training_step(self, batch, batch_idx):
-        if os.environ.get("STOP_AT") == f"train {self.global_step}":
+        first = batch_idx % self.trainer.accumulate_grad_batches == 0
+        if first and os.environ.get("STOP_AT") == f"train {self.global_step}":
             os.kill(os.getpid(), int(os.environ["STOP_WITH"]))
         return super().training_step(batch, batch_idx)
 
@@ -84,6 +85,8 @@ MORE_CASES = [
     ("train 9", signal.SIGINT, ("ema=0.9",)),
     ("val 14", signal.SIGINT, ("ema=0.9",)),
     ("train 9", signal.SIGINT, ("optimizer=muon", "ema=0.9")),
+    ("train 5", signal.SIGINT, ("trainer.accumulate=2", "trainer.gradient_checkpointing=true", "ema=0.9")),
+    ("train 5", signal.SIGINT, (*PLATEAU, "trainer.accumulate=2", "optimizer.layer_decay=0.5")),
 ]
 
 

@@ -211,6 +211,14 @@ class Saver(Checkpoint):
         self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
 
 
+def between_steps(trainer: pl.Trainer, batch: int) -> bool:
+    """Return whether a batch ends a step of the optimizer, after which the epoch goes on.
+
+    Within a step a checkpoint would lack the gradients that were added up so far.
+    """
+    return (batch + 1) % trainer.accumulate_grad_batches == 0 and batch + 1 < int(trainer.num_training_batches)
+
+
 class WithinEpochs(Callback):
     """Writes ``last.ckpt`` within an epoch when some minutes have passed since the last writing.
 
@@ -232,7 +240,7 @@ class WithinEpochs(Callback):
     ) -> None:
         """Write, if it is time and the epoch does not end here."""
         due = self.since_start.over() and self.saver.pause.passed() >= self.since_start.seconds
-        if ranks.largest(int(due)) and batch_idx + 1 < int(trainer.num_training_batches):
+        if ranks.largest(int(due)) and between_steps(trainer, batch_idx):
             self.check(trainer)
             self.saver.save(trainer)
 

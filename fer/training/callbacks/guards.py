@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fer.config.errors import Interrupted, NotFinite
 from fer.system import ranks, signals
-from fer.training.callbacks.checkpointing import Saver
+from fer.training.callbacks.checkpointing import Saver, between_steps
 from fer.training.session import remedy
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def _of_all(value: Tensor) -> Tensor:
 
 
 class Signals(Callback):
-    """Ends a run on SIGINT, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 after the current batch, with ``last.ckpt`` written.
+    """Ends a run on SIGINT, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 after the current step, with ``last.ckpt`` written.
 
     The handler only sets a flag. A best epoch that is not written yet is written first. A signal during validation
     lets it finish, and the epoch's own checkpoint is the last one. A second signal ends the run at once; but SLURM
@@ -146,7 +146,7 @@ class Signals(Callback):
     ) -> None:
         """Save and stop within an epoch."""
         self._agree()
-        if self.received is not None and batch_idx + 1 < int(trainer.num_training_batches):
+        if self.received is not None and between_steps(trainer, batch_idx):
             self.finite.check(trainer)
             self.saver.save(trainer)
             self.stop()
