@@ -239,5 +239,6 @@ def test_the_values_of_the_export_are_those_that_were_measured():
         f"| {speed['batch']} | {' | '.join(f'{value:,.0f}' for value in speed['faces_per_second'].values())} |"
         for speed in kept["speeds"]
     ]
-    starts = [f"{kept['starts']['.onnx']['cores']:.1f} seconds of processor time"]
+    starts = [f"{kept['starts']['.onnx']['wall']:.1f} s after the start of the command"]
+    starts.append(f"with PyTorch {kept['starts']['tiny']['wall']:.1f} s")
     assert [value for value in (*shown, *rows, *starts) if value not in page] == []
