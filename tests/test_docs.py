@@ -240,5 +240,28 @@ def test_the_values_of_the_export_are_those_that_were_measured():
         f"| {speed['batch']} | {' | '.join(f'{value:,.0f}' for value in speed['faces_per_second'].values())} |"
         for speed in kept["speeds"]
     ]
-    starts = [f"{kept['starts']['.onnx']['cores']:.1f} seconds of processor time"]
+    starts = [f"{kept['starts']['.onnx']['wall']:.1f} s after the start of the command"]
+    starts.append(f"with PyTorch {kept['starts']['tiny']['wall']:.1f} s")
     assert [value for value in (*shown, *rows, *starts) if value not in page] == []
+
+
+def test_the_values_of_the_check_of_maps_are_those_that_were_measured():
+    page = (DOCS / "explain.md").read_text()
+    missing = []
+    for name in ("occlusion", "integrated_gradients", "gradcam"):
+        check = json.loads((DOCS / "results" / f"explain_{name}.json").read_text())["check"]
+        for part in (check, check["imputed"]):
+            rows = [f"{stated(curve['deletion_area'])} | {stated(curve['insertion_area'])}" for curve in part["curves"]]
+            beside = next(one for one in part["differences"] if one["baseline"] == "blob")
+            rows.append(f"{stated(beside['deletion'], '+')} | {stated(beside['insertion'], '+')}")
+            missing += [row for row in rows if row not in page]
+        row = f"{stated(check['randomised'][-1]['correlation'], digits=2)} | {stated(check['mirrored'], digits=2)}"
+        missing += [row] * (row not in page)
+    assert missing == []
+
+
+def stated(estimate, sign="", digits=3):
+    """Write a value with its interval as the pages do."""
+    numbers = (round(number, digits) + 0.0 for number in (estimate["value"], *estimate["ci95"]))  # no -0.00
+    value, low, high = (f"{number:{sign}.{digits}f}" for number in numbers)
+    return f"{value} [{low}, {high}]"
