@@ -250,8 +250,8 @@ def _check_yunet(model: Path) -> None:
         raise FerError(f"--detector-model {model}: has tensors in other files; {expected}")
     if len(inputs) != 1 or set(outputs) != OF_YUNET:
         raise FerError(
-            f"--detector-model {model}: has {plural(len(inputs), 'input')} and {plural(len(outputs), 'output')}, not the "
-            f"{len(OF_YUNET)} of YuNet from bbox_8 to obj_32; {expected}"
+            f"--detector-model {model}: has {plural(len(inputs), 'input')} and {plural(len(outputs), 'output')}, not "
+            f"the {len(OF_YUNET)} of YuNet from bbox_8 to obj_32; {expected}"
         )
 
 
