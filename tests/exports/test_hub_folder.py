@@ -113,7 +113,11 @@ def test_a_folder_has_card_description_and_weights_and_is_loaded_again(folder):
 def test_the_card_of_a_run_has_the_values_of_its_test_evaluation(evaluate, share, small_run, monkeypatch):
     monkeypatch.setattr(onnx_file, "check_packages", no_onnx)
     ended = share(str(small_run), "shared/")
-    assert (ended.code, "has not been evaluated" in ended.line, "--split test" in ended.line) == (1, True, True)
+    assert (ended.code, "no evaluation with a model card" in ended.line, "--split test" in ended.line) == (
+        1,
+        True,
+        True,
+    )
     assert not Path("shared").exists()
     assert evaluate(str(small_run), "--split", "test").code == 0
     assert evaluate(str(small_run)).code == 0  # of val, and newer
