@@ -219,6 +219,18 @@ def test_commands_take_it_and_write_nothing_into_the_cache(hub, stored, evaluate
     }
 
 
+def test_a_file_that_was_damaged_in_the_cache_is_refused_and_fetched_again(hub, stored):
+    fer.load(f"hf://{NAME}", download=True)
+    repository = Path(constants.HF_HUB_CACHE) / "models--somebody--faces"
+    (file,) = repository.glob("snapshots/*/model.safetensors")
+    content = file.read_bytes()
+    file.resolve().write_bytes(bytes(len(content)))
+    with pytest.raises(FerError, match=rf"changed or damaged .*remove {repository} and fetch it again"):
+        fer.load(f"hf://{NAME}")
+    shutil.rmtree(repository)
+    assert fer.load(f"hf://{NAME}", download=True).architecture == "resnet9"
+
+
 def test_a_branch_is_fetched_by_its_name(hub, stored):
     stored.branches["wide"] = stored.branches["main"]
     changed(stored, model_safetensors=None)
