@@ -46,7 +46,7 @@ def parser() -> Grammar:
         prog="python -m fer.evaluate",
         description="Evaluate a trained network, or several as an ensemble, on the data and split of its training or "
         "on --data.",
-        epilog="A run may also be a file NAME.safetensors or a folder of fer.share, a file NAME.onnx of fer.export, "
+        epilog="A run may also be a file NAME.safetensors of fer.share or its folder, a file NAME.onnx of fer.export, "
         "hf://owner/name of the hub, or the name of one of the networks of the package: "
         f"{', '.join(networks_of_package())}.",
     )

@@ -17,6 +17,9 @@ from PIL import Image
 
 from fer.config.errors import FerError
 from fer.data.crop import Box, Crop
+from fer.inference import onnx_wire
+from fer.system.files import contents, why
+from fer.system.text import plural
 
 LONGEST = 1280  # pixels, the longer side of the copy that is searched
 SMALLEST = 24  # pixels of the copy, the smallest face that is searched for
@@ -34,6 +37,9 @@ NEAR, NEAR_SIDES, NEAR_SIDE = 1.7, (0.75, 1.33), 96  # of a face that is followe
 CLEARLY = 0.7  # by how much the score of another tilt exceeds that of the known one; scores tremble by half of it
 LEAST_NEAR = 0.2  # overlap of a face with the place where it is expected
 GLANCE_LONGEST, GLANCE_SCALE = 256, 1.2  # of the fast search of videos; finds faces of 8 % of the longer side
+MOST_OF_YUNET = 8 * 2**20  # bytes of its file, which has 0.23 MB
+# outputs of its releases from 2023 on, by strides: https://github.com/opencv/opencv face_detect.cpp
+OF_YUNET = {f"{part}_{stride}" for part in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)}
 INSTALL = "pip install 'opencv-python-headless>=4.10,<5'"
 
 Sides = tuple[int, int]  # pixels: the smallest and the largest face that is searched for; 0 is no bound
@@ -210,8 +216,7 @@ class YuNet:
 
     def __init__(self, model: Path) -> None:
         self.cv2 = opencv()
-        if not model.is_file():
-            raise FerError(f"--detector-model {model}: no such file; expected YuNet's .onnx, of opencv_zoo")
+        _check_yunet(model)
         try:
             self.network = self.cv2.FaceDetectorYN.create(str(model), "", (320, 320), self.sure)
         except (self.cv2.error, AttributeError) as error:
@@ -224,6 +229,30 @@ class YuNet:
         _, rows = self.network.detect(self.cv2.cvtColor(pixels, self.cv2.COLOR_GRAY2BGR))
         found = [Detection(Box(*map(float, row[:4])), float(row[14])) for row in (rows if rows is not None else ())]
         return sorted((_scaled(face, scale) for face in strongest(found)), key=lambda face: -face.box.side)
+
+
+def _check_yunet(model: Path) -> None:
+    """Raise unless a file is an ONNX graph with YuNet's outputs, small, and whole: OpenCV runs what it is given.
+
+    Raises:
+        FerError: naming what is wrong.
+    """
+    expected = "expected YuNet's .onnx, of opencv_zoo"
+    if not model.is_file():
+        raise FerError(f"--detector-model {model}: no such file; {expected}")
+    try:
+        content = contents(model, MOST_OF_YUNET)
+        elsewhere = onnx_wire.names_other_files(content)
+        inputs, outputs = onnx_wire.inputs_and_outputs(content)
+    except (OSError, ValueError) as error:
+        raise FerError(f"--detector-model {model}: cannot be read ({why(error)}); {expected}") from error
+    if elsewhere:
+        raise FerError(f"--detector-model {model}: has tensors in other files; {expected}")
+    if len(inputs) != 1 or set(outputs) != OF_YUNET:
+        raise FerError(
+            f"--detector-model {model}: has {plural(len(inputs), 'input')} and {plural(len(outputs), 'output')}, not "
+            f"the {len(OF_YUNET)} of YuNet from bbox_8 to obj_32; {expected}"
+        )
 
 
 class YuFace:

@@ -1,4 +1,4 @@
-"""A look through the bytes of an ONNX file for tensors that are stored in other files, before anything runs it.
+"""A look through the bytes of an ONNX file before anything runs it: tensors in other files, inputs and outputs.
 
 ONNX Runtime reads the file that such a tensor names, from the current folder too. Only its field numbers tell, so that
 the bytes are walked as Protocol Buffers: https://protobuf.dev/programming-guides/encoding and ``onnx.proto``. The
@@ -11,6 +11,8 @@ MOST_FIELDS = 2_000_000  # of a file; a graph of 1,000 nodes has about 20,000
 DEEPEST = 100  # messages in each other, the limit of Protocol Buffers too
 VARINT, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5  # wire types; groups are no part of ONNX
 EXTERNAL, LOCATION = 13, 14  # fields of a tensor: external_data, and data_location, which is 0 within the file
+GRAPH, WEIGHT, INPUT, OUTPUT = 7, 5, 11, 12  # fields of a model; of a graph: initializer, input, output
+TENSOR_NAME, VALUE_NAME = 8, 1  # fields of a weight; of an input or output
 
 # message -> field -> message in it, of all that lead to a tensor
 HOLDS: Mapping[str, Mapping[int, str]] = {
@@ -48,6 +50,31 @@ def names_other_files(content: bytes) -> bool:
             if kind == BYTES and number in HOLDS[message]:
                 waiting.append((HOLDS[message][number], first, last, depth + 1))
     return False
+
+
+def inputs_and_outputs(content: bytes) -> tuple[list[str], list[str]]:
+    """Return the names of what a graph is given and of what it returns; weights that are listed as inputs are left out.
+
+    Args:
+        content: the bytes of an ONNX file.
+
+    Raises:
+        ValueError: the bytes are no message of Protocol Buffers, or a name is no text.
+    """
+    found: dict[int, list[str]] = {WEIGHT: [], INPUT: [], OUTPUT: []}
+    for number, kind, first, last in _fields(content, 0, len(content)):
+        if (number, kind) != (GRAPH, BYTES):
+            continue
+        for part, its_kind, begin, end in _fields(content, first, last):
+            if part in found and its_kind == BYTES:
+                found[part] += _names(content, begin, end, TENSOR_NAME if part == WEIGHT else VALUE_NAME)
+    weights = set(found[WEIGHT])
+    return [name for name in found[INPUT] if name not in weights], found[OUTPUT]
+
+
+def _names(content: bytes, start: int, end: int, field: int) -> list[str]:
+    fields = _fields(content, start, end)
+    return [content[first:last].decode() for number, kind, first, last in fields if (number, kind) == (field, BYTES)]
 
 
 def _is_elsewhere(content: bytes, number: int, kind: int, first: int, last: int) -> bool:

@@ -51,7 +51,9 @@ def find(path: str | Path, *, download: bool = False) -> Path:
     if hub.is_reference(path):
         return hub_folder.network_file(hub.folder(str(path), download=download))
     if "://" in str(path):
-        raise FerError(f"{path}: checkpoints are read from files or hf://owner/name; download it and give the path")
+        raise FerError(
+            f"{path}: checkpoints are read from files only, or hf://owner/name; download it and give the path"
+        )
     given = Path(path).expanduser()
     if given.is_dir():
         inside = given / "checkpoints" / "best.ckpt"

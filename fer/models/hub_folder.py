@@ -114,5 +114,6 @@ def checked_file(folder: Path, config: HubConfig, name: str) -> Path:
     if recorded is None:
         raise FerError(f"{folder / hub.CONFIG}: states no hash of {name}; share the network again")
     if file.stat().st_size != recorded.bytes or sha256_of(file) != recorded.sha256:
-        raise FerError(f"{file}: changed or damaged (its SHA-256 is not that of {hub.CONFIG}); fetch or share it again")
+        remedy = f"remove {file.parents[2]} and fetch it again" if hub.origin(file) else "share the network again"
+        raise FerError(f"{file}: changed or damaged (its SHA-256 is not that of {hub.CONFIG}); {remedy}")
     return file

@@ -151,7 +151,9 @@ def evaluation_of(given: Path) -> Path:
     found = sorted((given / "evaluations").glob("*/model_card.md"), key=lambda card: card.stat().st_mtime_ns)
     of_test = given / "evaluations" / "test" / "model_card.md"
     if not found:
-        raise FerError(f"{given}: has not been evaluated; python -m fer.evaluate {given} --split test does")
+        raise FerError(
+            f"{given}: has no evaluation with a model card; python -m fer.evaluate {given} --split test writes one"
+        )
     return (of_test if of_test in found else found[-1]).parent
 
 

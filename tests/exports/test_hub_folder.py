@@ -113,7 +113,11 @@ def test_a_folder_has_card_description_and_weights_and_is_loaded_again(folder):
 def test_the_card_of_a_run_has_the_values_of_its_test_evaluation(evaluate, share, small_run, monkeypatch):
     monkeypatch.setattr(onnx_file, "check_packages", no_onnx)
     ended = share(str(small_run), "shared/")
-    assert (ended.code, "has not been evaluated" in ended.line, "--split test" in ended.line) == (1, True, True)
+    assert (ended.code, "no evaluation with a model card" in ended.line, "--split test" in ended.line) == (
+        1,
+        True,
+        True,
+    )
     assert not Path("shared").exists()
     assert evaluate(str(small_run), "--split", "test").code == 0
     assert evaluate(str(small_run)).code == 0  # of val, and newer
@@ -213,6 +217,18 @@ def test_commands_take_it_and_write_nothing_into_the_cache(hub, stored, evaluate
         "model.safetensors",
         "README.md",
     }
+
+
+def test_a_file_that_was_damaged_in_the_cache_is_refused_and_fetched_again(hub, stored):
+    fer.load(f"hf://{NAME}", download=True)
+    repository = Path(constants.HF_HUB_CACHE) / "models--somebody--faces"
+    (file,) = repository.glob("snapshots/*/model.safetensors")
+    content = file.read_bytes()
+    file.resolve().write_bytes(bytes(len(content)))
+    with pytest.raises(FerError, match=rf"changed or damaged .*remove {repository} and fetch it again"):
+        fer.load(f"hf://{NAME}")
+    shutil.rmtree(repository)
+    assert fer.load(f"hf://{NAME}", download=True).architecture == "resnet9"
 
 
 def test_a_branch_is_fetched_by_its_name(hub, stored):

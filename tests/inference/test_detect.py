@@ -96,6 +96,43 @@ def test_yunet_needs_its_model(tmp_path):
         detect.build("yunet", tmp_path / "bad.onnx")
 
 
+def graph_of(outputs, *, elsewhere=False):
+    """An ONNX graph that gives 0 under these names; its weight is listed as an input too, as older files do."""
+    onnx = pytest.importorskip("onnx")
+    value = onnx.helper.make_tensor_value_info
+    weight = onnx.numpy_helper.from_array(np.zeros((1, 3, 1, 1), np.float32), "weight")
+    if elsewhere:
+        onnx.external_data_helper.set_external_data(weight, "passwords")
+        weight.data_location = onnx.TensorProto.EXTERNAL
+    given = [value("input", 1, [1, 3, 320, 320]), value("weight", 1, [1, 3, 1, 1])]
+    nodes = [onnx.helper.make_node("Mul", ["input", "weight"], [name]) for name in outputs]
+    made = onnx.helper.make_graph(nodes, "g", given, [value(name, 1, [1, 3, 320, 320]) for name in outputs], [weight])
+    return onnx.helper.make_model(made).SerializeToString()
+
+
+def test_a_file_that_is_not_yunets_never_reaches_opencv(tmp_path, monkeypatch):
+    given = []
+    network = types.SimpleNamespace(create=lambda file, *_: given.append(file))
+    monkeypatch.setattr(detect, "opencv", lambda: types.SimpleNamespace(FaceDetectorYN=network, error=ValueError))
+    file, outputs = tmp_path / "model.onnx", sorted(detect.OF_YUNET)
+    assert outputs[0] == "bbox_16"
+    file.write_bytes(graph_of(outputs))
+    detect.build("yunet", file)
+    assert given == [str(file)]
+    for content, says in (
+        (graph_of(outputs[:-1]), "1 input and 11 outputs"),
+        (graph_of([*outputs[:-1], "probabilities"]), "1 input and 12 outputs"),
+        (graph_of(outputs, elsewhere=True), "tensors in other files"),
+        (b"nonsense", "cannot be read"),
+        (b"", "0 inputs"),
+        (graph_of(outputs) + bytes(detect.MOST_OF_YUNET), "larger than 8,388,608 bytes"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(FerError, match=rf"--detector-model .*model\.onnx: .*{says}.*expected YuNet's \.onnx"):
+            detect.build("yunet", file)
+    assert len(given) == 1
+
+
 def test_yuface_is_asked_for_a_picture_in_three_channels_of_at_most_960_pixels(monkeypatch):
     """The package exists for few Pythons: one in its place answers as its ``detect`` does, in hundredths."""
     asked = []

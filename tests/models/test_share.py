@@ -215,7 +215,7 @@ def test_weights_that_changed_since_the_evaluation_go_without_its_figures(
 def test_what_cannot_be_shared_is_refused(share, evaluate, small_run, another_run, tmp_path):
     for given, says in (
         (("nowhere", "a.safetensors"), "nowhere: no evaluation"),
-        ((str(small_run), "a.safetensors"), "no evaluation"),
+        ((str(small_run), "a.safetensors"), "no evaluation with a model card; python -m fer.evaluate"),
         (("looked/val", "a.pt"), "a.pt: expected a name that ends in .safetensors"),
         (("both/val", "a.safetensors"), "of 2 networks; expected one"),
         (("bare/val", "a.safetensors"), "has no model_card.md"),

@@ -102,6 +102,8 @@ def test_a_chosen_picture_is_marked_and_described_and_mapped_on_request(opened, 
     tab.run("document.getElementById('maps').click()")
     tab.until("document.querySelector('.map')?.naturalWidth")
     assert tab.run("document.getElementById('maps').getAttribute('aria-pressed')") == "true"
+    # the pressed state says it; a label that changed too would say the opposite
+    assert tab.run("document.getElementById('maps').textContent") == "Show what the network looks at"
     tab.run("document.getElementById('maps').click()")
     tab.until("!document.querySelector('.map')")
 

@@ -116,7 +116,6 @@ function show(answer, maps) {
   $("result-title").textContent = faces.length ? count(faces.length, "face") : "No face found";
   $("maps").hidden = !about.maps || !faces.length;
   $("maps").setAttribute("aria-pressed", String(maps));
-  $("maps").textContent = maps ? "Hide what the network looks at" : "Show what the network looks at";
   $("key").hidden = !maps;
   const names = faces.map((face, index) => `face ${index + 1} ${either(face.emotions.length ? face.emotions : [face.emotion])}`);
   say(faces.length ? `${count(faces.length, "face")} found: ${names.join(", ")}.` : `No face found on this picture. ${HINT}`);
