@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 FORMAT = 2  # raise it when a reader's result or the layout of an entry changes
 STILL_CHANGING_S = 2.0  # a file changed this recently may change again within the clock's resolution
 COLUMNS = ("images", "targets", "official", "given", "rows")
-OPTIONAL = "group"  # a column that an entry has where its faces have groups
+OPTIONAL = ("group", "colour")  # columns that an entry has where its faces have them
+MAPPED = ("images", "colour")  # columns that are not read into memory
 
 
 def default_folder() -> Path:
@@ -111,8 +112,8 @@ def _load(entry: Path) -> Faces:
     """
     about = json.loads((entry / "about.json").read_text())
     columns: dict[str, NDArray[np.generic]] = {}
-    for name in about["checksums"].keys() & {*COLUMNS, OPTIONAL}:
-        column = np.load(entry / f"{name}.npy", mmap_mode="r" if name == "images" else None, allow_pickle=False)
+    for name in about["checksums"].keys() & {*COLUMNS, *OPTIONAL}:
+        column = np.load(entry / f"{name}.npy", mmap_mode="r" if name in MAPPED else None, allow_pickle=False)
         if checksum(column) != about["checksums"][name]:
             raise ValueError(f"checksum of {name}")
         columns[name] = column
@@ -125,7 +126,7 @@ def _store(faces: Faces, entry: Path) -> None:
     """Write an entry without votes; an entry that another process has finished meanwhile is kept."""
     with written_aside(entry) as part:
         part.mkdir()
-        columns = (*COLUMNS, *([] if faces.group is None else [OPTIONAL]))
+        columns = (*COLUMNS, *(name for name in OPTIONAL if getattr(faces, name) is not None))
         for name in columns:
             np.save(part / f"{name}.npy", getattr(faces, name), allow_pickle=False)
         checksums = {name: checksum(getattr(faces, name)) for name in columns}

@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     """B faces.
 
     Args:
-        images: (B, 1, S, S), uint8 until they reach the device, then float in [0, 1].
+        images: (B, 1, S, S), or (B, 3, S, S) in colour, uint8 until they reach the device, then float in [0, 1].
         targets: (B,) int64.
         key: key of the batch's noise: the index of its first face in the split, or a checksum of all indices if faces
             repeat. Unlike the number of the batch, it is the same after a resume.
@@ -85,12 +85,19 @@ class FaceDataset(Dataset[Batch]):
         images: (N, S, S) uint8.
         targets: (N,) class indices.
         soft: (N, C) soft targets, or None.
+        colour: (N, 3, S, S) of the same faces, which are served in place of grey ones, or None.
     """
 
     def __init__(
-        self, images: NDArray[np.uint8], targets: NDArray[np.int8], soft: NDArray[np.float32] | None = None
+        self,
+        images: NDArray[np.uint8],
+        targets: NDArray[np.int8],
+        soft: NDArray[np.float32] | None = None,
+        colour: NDArray[np.uint8] | None = None,
     ) -> None:
-        self.images = torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1)  # (N, 1, S, S)
+        self.grey = np.ascontiguousarray(images)  # (N, S, S), for pictures and for comparing faces
+        grey = torch.from_numpy(self.grey).unsqueeze(1)  # (N, 1, S, S)
+        self.images = grey if colour is None else torch.from_numpy(np.ascontiguousarray(colour))
         self.targets = torch.from_numpy(targets.astype(np.int64))
         self.soft = None if soft is None else torch.from_numpy(np.ascontiguousarray(soft))
         self.features: Features | None = None  # of all faces, in the order of the split
@@ -104,7 +111,8 @@ class FaceDataset(Dataset[Batch]):
         """Return the same faces in a fixed random order."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).numpy()
         soft = None if self.soft is None else self.soft.numpy()[order]
-        return FaceDataset(self.images[:, 0].numpy()[order], self.targets.numpy()[order].astype(np.int8), soft)
+        colour = self.images.numpy()[order] if self.images.shape[1] == 3 else None
+        return FaceDataset(self.grey[order], self.targets.numpy()[order].astype(np.int8), soft, colour)
 
     def keep_on(self, device: torch.device) -> None:
         """Serve batches from a copy of the split on a device."""
@@ -153,6 +161,14 @@ def repeated(batch: Batch, times: int) -> Batch:
     """Return a batch with its labels repeated ``times`` times, one whole set after the other."""
     soft = None if batch.soft is None else batch.soft.repeat(times, 1)
     return batch._replace(targets=batch.targets.repeat(times), soft=soft)
+
+
+def luma(images: Tensor) -> Tensor:
+    """Return grey images (N, S, S) of images (N, 1, S, S), or (N, 3, S, S) red, green and blue (ITU-R 601)."""
+    if images.shape[1] == 1:
+        return images[:, 0]
+    weights = torch.tensor((0.299, 0.587, 0.114), dtype=images.dtype, device=images.device)
+    return torch.einsum("nchw,c->nhw", images, weights)
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
@@ -33,9 +34,14 @@ def read_faces(data: DataSettings) -> Faces:
             raise FerError(
                 f"{setting('data.votes', data.votes)}: drawn faces have no votes; leave it out or name FER2013's table"
             )
+        if data.channels == 3:
+            raise FerError(f"{setting('data.channels', 3)}: drawn faces are grey; set data.channels=1")
         return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
     folder, names = cache.folder_of(data.cache), folder_names(data.class_names or {})
-    faces = readers.read(Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder, names=names)
+    faces = readers.read(
+        Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder, names=names,
+        channels=data.channels,
+    )  # fmt: skip
     if data.votes is not None:
         faces = join_votes(faces, Path(data.votes))
     faces = labelled(faces, data)
@@ -88,8 +94,12 @@ def resized(faces: Faces, side: int) -> Faces:
     import torch
     from torchvision.transforms import v2
 
-    images = np.empty((len(faces), side, side), np.uint8)
-    for start in range(0, len(faces), 1024):
-        block = torch.from_numpy(np.array(faces.images[start : start + 1024]))[:, None]
-        images[start : start + 1024] = v2.functional.resize(block, [side, side], antialias=True)[:, 0].numpy()
-    return replace(faces, images=images)
+    def smaller(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        resampled = np.empty((*images.shape[:-2], side, side), np.uint8)
+        for start in range(0, len(images), 1024):
+            block = torch.from_numpy(np.array(images[start : start + 1024]))
+            resampled[start : start + 1024] = v2.functional.resize(block, [side, side], antialias=True).numpy()
+        return resampled
+
+    grey = smaller(faces.images[:, None])[:, 0]
+    return replace(faces, images=grey, colour=None if faces.colour is None else smaller(faces.colour))

@@ -58,7 +58,13 @@ register_reader("kdef")(kdef.READER)
 
 
 def read(
-    path: Path, *, image_size: int, on_bad: OnBad, cache: Path | None, names: image_folder.Names = image_folder.NO_NAMES
+    path: Path,
+    *,
+    image_size: int,
+    on_bad: OnBad,
+    cache: Path | None,
+    names: image_folder.Names = image_folder.NO_NAMES,
+    channels: int = 1,
 ) -> Faces:
     """Read the faces at ``path`` with the reader that recognises its layout.
 
@@ -68,19 +74,53 @@ def read(
         on_bad: "error" raises on the first bad row or file; "skip" leaves it out, and lists it in ``Source.skipped``.
         cache: folder of the cache, or None to parse the files each time.
         names: class folder, in small letters -> emotion, for folders of other names.
+        channels: 3 keeps the colours of pictures too.
 
     Raises:
-        FerError: ``path`` does not exist, no reader recognises its layout, or the data are bad.
+        FerError: ``path`` does not exist, no reader recognises its layout, the data are bad, or have no colours.
     """
     name, reader, inner = recognise(path, names)
+    if channels == 3:
+        reader = _in_colour(reader, name, path)
     if cache is None or name == "ferplus":  # cache entries have no column for votes
         faces = reader.read(inner, image_size=image_size, on_bad=on_bad)
     else:
-        variant = f"{name} {image_size} {on_bad}{sorted(names.items()) if names else ''}"
+        variant = f"{name} {image_size} {on_bad}{sorted(names.items()) if names else ''}{' RGB' * (channels == 3)}"
         faces = cached(
             reader.files(inner), variant, cache, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad)
         )
     return faces.noted(*([] if inner == path else [f"read from {inner}"]), *_not_read(path, inner, name))
+
+
+class _InColour:
+    """A reader that keeps the colours.
+
+    Args:
+        reader: whose ``read`` takes ``channels``.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self.recognises, self.files = reader.recognises, reader.files
+        self._read = reader.read
+
+    def read(self, path: Path, *, image_size: int, on_bad: OnBad) -> Faces:
+        """Return the faces, with their colours."""
+        faces: Faces = self._read(path, image_size=image_size, on_bad=on_bad, channels=3)
+        return faces
+
+
+def _in_colour(reader: Reader, name: str, path: Path) -> Reader:
+    """Return a reader that keeps the colours.
+
+    Raises:
+        FerError: the layout has none.
+    """
+    if not getattr(reader, "in_colour", False):
+        raise FerError(
+            f"{setting('data.channels', 3)}: {path} (reader {name}) has grey faces alone; set data.channels=1, or name "
+            "pictures in colour"
+        )
+    return _InColour(reader)
 
 
 def _not_read(path: Path, inner: Path, name: str) -> list[str]:

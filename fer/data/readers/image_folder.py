@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some, split_sizes
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, OFFICIAL_SIZES, SPLIT_FOLDERS, USAGES, class_index
-from fer.data.readers.images import LARGE, SUFFIXES, PictureError, photograph_notes, read_picture
+from fer.data.readers.images import LARGE, SUFFIXES, PictureError, photograph_notes, read_coloured, read_picture
 
+in_colour = True  # ``read`` takes ``channels``
 Names = Mapping[str, str]  # folder, in small letters -> emotion, of ``data.class_names``
 NO_NAMES: Names = MappingProxyType({})
 
@@ -58,6 +59,7 @@ class Named:
     """The reader of image folders whose class folders mean what ``names`` says, besides their own names."""
 
     names: Names
+    in_colour = True
 
     def recognises(self, path: Path) -> bool:
         """Return whether ``path`` contains class folders of these names."""
@@ -67,9 +69,9 @@ class Named:
         """Return the files that ``read`` would open."""
         return files(path, self.names)
 
-    def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
+    def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error", channels: int = 1) -> Faces:
         """Read every picture, see ``read`` of the module."""
-        return read(path, image_size=image_size, on_bad=on_bad, names=self.names)
+        return read(path, image_size=image_size, on_bad=on_bad, names=self.names, channels=channels)
 
     def classes_of(self, path: Path) -> set[int]:
         """Return the indices in ``FERPLUS_EMOTIONS`` of the class folders."""
@@ -97,8 +99,12 @@ def files(path: Path, names: Names = NO_NAMES) -> list[Path]:
     return [picture.path for picture in _list(path, names).pictures]
 
 
-def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error", names: Names = NO_NAMES) -> Faces:
+def read(
+    path: Path, *, image_size: int = 48, on_bad: OnBad = "error", names: Names = NO_NAMES, channels: int = 1
+) -> Faces:
     """Read every picture in the class folders as (image_size, image_size) grey; contempt is an eighth class.
+
+    With three ``channels`` the colours are kept too.
 
     Raises:
         FerError: no picture; with ``on_bad="error"`` a class folder with an unknown name or an unreadable picture.
@@ -108,11 +114,15 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error", names: Na
     if not listing.pictures:
         raise FerError(f"{path}: holds no pictures in its class folders")
     images = np.empty((len(listing.pictures), image_size, image_size), np.uint8)
+    colour = np.empty((len(images), 3, image_size, image_size), np.uint8) if channels == 3 else None
     kept: list[int] = []
     sizes: list[tuple[int, int]] = []
     for index, picture in enumerate(listing.pictures):
         try:
-            images[len(kept)], size = read_picture(picture.path, image_size)
+            if colour is None:
+                images[len(kept)], size = read_picture(picture.path, image_size)
+            else:
+                images[len(kept)], colour[len(kept)], size = read_coloured(picture.path, image_size)
         except PictureError as error:
             bad.add(picture.path, str(error))
             continue
@@ -129,6 +139,7 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error", names: Na
         official=official,
         given=np.array([picture.given for picture in pictures], np.int8),
         rows=np.array(kept, np.int64),
+        colour=None if colour is None else colour[: len(kept)],
         classes=FERPLUS_EMOTIONS if (targets >= len(EMOTIONS)).any() else EMOTIONS,
         source=Source(
             name="fer2013" if split_sizes(official) == OFFICIAL_SIZES else path.resolve().name,

@@ -19,7 +19,7 @@ from fer.config.errors import FerError
 from fer.data.crop import Box, Crop
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, emotion_index
-from fer.data.readers.images import LARGE, SUFFIXES, PictureError, photograph_notes, read_grey
+from fer.data.readers.images import LARGE, SUFFIXES, PictureError, photograph_notes, read_colour, read_grey, with_grey
 from fer.system.text import plural
 
 
@@ -78,6 +78,7 @@ class PictureSet:
     layout: str
     recognises: Callable[[Path], bool]
     listed: Callable[[Path], Listing]
+    in_colour = True  # ``read`` takes ``channels``
 
     def files(self, path: Path) -> list[Path]:
         """Return the files that ``read`` would open."""
@@ -90,8 +91,10 @@ class PictureSet:
         found = {emotion_index(label, FERPLUS_EMOTIONS) for label in {one.label for one in self.listed(path).samples}}
         return {index for index in found if index is not None}
 
-    def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
+    def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error", channels: int = 1) -> Faces:
         """Read every face with an emotion as (image_size, image_size) grey; contempt is an eighth class.
+
+        With three ``channels`` the colours are kept too.
 
         Raises:
             FerError: no usable face; with ``on_bad="error"`` a bad row or picture.
@@ -100,7 +103,7 @@ class PictureSet:
         for where, problem in listing.bad:
             bad.add(where, problem)
         source = Source(self.name, self.layout, str(path), labels=self.name, notes=tuple(listing.notes))
-        return read_samples(listing.samples, len(listing.samples), source, image_size, bad)
+        return read_samples(listing.samples, len(listing.samples), source, image_size, bad, channels)
 
 
 @dataclass
@@ -144,7 +147,9 @@ class _Table:
         return [*notes, *photograph_notes(self.large, len(self.rows))]
 
 
-def read_samples(samples: Iterable[Sample], most: int, source: Source, image_size: int, bad: BadRows) -> Faces:
+def read_samples(
+    samples: Iterable[Sample], most: int, source: Source, image_size: int, bad: BadRows, channels: int = 1
+) -> Faces:
     """Return the faces of samples, which may be made one after the other.
 
     Args:
@@ -153,11 +158,13 @@ def read_samples(samples: Iterable[Sample], most: int, source: Source, image_siz
         source: origin; notes and bad rows are added.
         image_size: side of the faces, in pixels.
         bad: rows that are bad already.
+        channels: 3 keeps the colours too.
 
     Raises:
         FerError: no usable face; with ``on_bad="error"`` a bad picture.
     """
     images, table = np.empty((most, image_size, image_size), np.uint8), _Table()
+    colour = np.empty((most, 3, image_size, image_size), np.uint8) if channels == 3 else None
     decoded: tuple[Path | bytes, Image.Image] | None = None
     for row, sample in enumerate(samples):
         target = emotion_index(sample.label, FERPLUS_EMOTIONS)
@@ -166,8 +173,12 @@ def read_samples(samples: Iterable[Sample], most: int, source: Source, image_siz
             continue
         try:
             if decoded is None or decoded[0] != sample.picture:  # several faces of one picture follow each other
-                decoded = sample.picture, read_grey(sample.picture)
-            images[len(table.rows)] = _face(decoded[1], sample.box, image_size)
+                decoded = sample.picture, (read_grey if colour is None else read_colour)(sample.picture)
+            if colour is None:
+                images[len(table.rows)] = _face(decoded[1], sample.box, image_size)
+            else:
+                bands = [_face(band, sample.box, image_size) for band in with_grey(decoded[1])]
+                images[len(table.rows)], colour[len(table.rows)] = bands[0], np.stack(bands[1:])
         except PictureError as error:
             bad.add(_where(sample), str(error))
             continue
@@ -184,6 +195,7 @@ def read_samples(samples: Iterable[Sample], most: int, source: Source, image_siz
         rows=np.array(table.rows, np.int64),
         classes=FERPLUS_EMOTIONS if (targets >= len(EMOTIONS)).any() else EMOTIONS,
         group=numbered(table.groups),
+        colour=None if colour is None else colour[: len(targets)],
         source=Source(
             source.name, source.layout, source.path, source.labels, (*source.notes, *table.notes()), tuple(bad.messages)
         ),
