@@ -12,6 +12,7 @@ import fer
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data import readers
+from fer.data.crop import Box
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import luma
 from fer.data.duplicates import digests
@@ -24,10 +25,10 @@ SIDE = 24
 LUMA = 110  # of every pixel, so that grey faces differ in their noise alone
 
 
-def coloured(red, rng):
-    """Return a picture (S, S, 3) of one luma whose red tells its class."""
-    noise = rng.integers(-6, 7, (SIDE, SIDE))
-    reds = np.clip(red + noise, 0, 255)
+def coloured(number, rng):
+    """Return a picture (S, S, 3) of one luma with a red stripe, whose place tells the class."""
+    reds = 90 + rng.integers(-3, 4, (SIDE, SIDE))
+    reds[3 * number : 3 * number + 3] += 60
     greens = np.full_like(reds, 100)
     blues = np.clip((LUMA - 0.299 * reds - 0.587 * greens) / 0.114, 0, 255)
     return np.stack([reds, greens, blues], -1).astype(np.uint8)
@@ -35,14 +36,14 @@ def coloured(red, rng):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Return class folders of train and val, as PNG; reds from 90 to 150."""
+    """Return class folders of train and val, as PNG."""
     root, rng = tmp_path_factory.mktemp("colour") / "faces", np.random.default_rng(0)
     for split, count in (("train", 12), ("val", 3), ("test", 1)):
         for number, emotion in enumerate(EMOTIONS):
             folder = root / split / emotion
             folder.mkdir(parents=True)
             for index in range(count):
-                Image.fromarray(coloured(90 + 10 * number, rng)).save(folder / f"{index}.png")
+                Image.fromarray(coloured(number, rng)).save(folder / f"{index}.png")
     return root
 
 
@@ -72,8 +73,6 @@ def test_colours_are_cached_and_resized(pictures, tmp_path):
 
 
 def test_a_box_is_cut_out_of_each_colour(pictures, monkeypatch):
-    from fer.data.crop import Box
-
     file = pictures / "test" / EMOTIONS[0] / "0.png"
     sample = Sample(file, "happy", 0, box=Box(2, 2, 12, 12))
     reader = PictureSet("drawn", "drawn", lambda path: True, lambda path: Listing([sample]))
@@ -137,7 +136,7 @@ def test_pretrained_networks_of_timm_take_colour_as_it_is(tmp_path):
 
 def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tmp_path, capfd):
     keys = (*SMALL[3:7], "augment=none", f"data.path={pictures}", "data.split=as_given", f"data.image_size={SIDE}")
-    keys = (*keys, "logger=none", "trainer.max_epochs=8", "optimizer.lr=0.01")
+    keys = (*keys, "logger=none", "trainer.max_epochs=4", "optimizer.lr=0.01")
     for name, channels in (("colour", 3), ("grey", 1)):
         ended = train(*keys, f"data.channels={channels}", f"hydra.run.dir={name}")
         assert ended.code == 0, ended.err
@@ -149,7 +148,7 @@ def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tm
     expected = model.probabilities(
         torch.from_numpy(np.stack([np.asarray(Image.open(file)) for file in files]).transpose(0, 3, 1, 2).copy())
     )
-    boxes = [[fer.inference.predictor.Box(0, 0, SIDE, SIDE)] for _ in files]
+    boxes = [[Box(0, 0, SIDE, SIDE)] for _ in files]
     found = fer.Predictor("colour", detector="none")(files, boxes)
     rows = torch.tensor([[face.probabilities[name] for name in EMOTIONS] for (face,) in found])
     torch.testing.assert_close(rows, expected, atol=1e-5, rtol=1e-4)
@@ -162,3 +161,12 @@ def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tm
     assert "takes 1 channels of a face, colour/checkpoints/best.ckpt 3" in capfd.readouterr().err
     assert export(["colour", "colour.onnx"]) == 1
     assert "takes faces in colour; exported files take grey ones so far" in capfd.readouterr().err
+
+
+def test_a_file_with_other_channels_is_refused(tmp_path):
+    from fer.models.untrusted import check_contract
+
+    check_contract({"in_channels": 3}, tmp_path)
+    for channels in (2, 4, "3", None):
+        with pytest.raises(FerError, match=r"in_channels=.*: expected 1 \(grey\) or 3 \(colour\)"):
+            check_contract({"in_channels": channels}, tmp_path)
