@@ -64,7 +64,7 @@ def seen_in_training(file: Path) -> int | None:
 
 def _without_duplicate(data: FERDataModule, split: str) -> NDArray[np.bool_]:
     """Return a mask (N,) of the faces of a split without an exact duplicate in train."""
-    return without_duplicate(data.load_split(split).pixels, data.hashes("train"))
+    return without_duplicate(data.load_split(split).grey, data.hashes("train"))
 
 
 def candidates_on_val(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Predictions]]:

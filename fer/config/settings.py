@@ -69,6 +69,8 @@ class DataSettings:
         conflicts: exact duplicates in train with different labels: "keep" them, or "drop" all of them, since one label
             at most is right; val and test keep all faces.
         image_size: side of the faces, in pixels.
+        channels: 1 makes faces grey, 3 keeps their colours, of sources that have them; duplicates and overlap with
+            training data are found by the grey pixels in either case.
         crop: side of the square crop that the network takes, in pixels: random at each step of a training, the middle
             in val and in later use; None is the whole face.
         batch_size: faces a step; "auto" is the largest power of two that fits in a GPU's memory and leaves an epoch 50
@@ -96,6 +98,7 @@ class DataSettings:
     exclude: str | None = None
     conflicts: Literal["keep", "drop"] = "keep"
     image_size: Annotated[int, Range(MIN_SIZE, MAX_SIZE)] = 48
+    channels: Literal[1, 3] = 1
     crop: Annotated[int, Range(MIN_SIZE, MAX_SIZE)] | None = None
     batch_size: Literal["auto"] | Positive = BATCH_SIZE
     sampler: Literal["shuffle", "balanced"] = "shuffle"

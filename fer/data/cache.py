@@ -38,7 +38,8 @@ FORMAT = 2  # raise it when a reader's result or the layout of an entry changes
 STILL_CHANGING_S = 2.0  # a file changed this recently may change again within the clock's resolution
 COLUMNS = ("images", "targets", "official", "given", "rows")
 PICTURES = ".pictures"  # ending of an entry that has an index of pictures, and no pixels
-OPTIONAL = "group"  # a column that an entry has where its faces have groups
+OPTIONAL = ("group", "colour")  # columns that an entry has where its faces have them
+MAPPED = ("images", "colour")  # columns that are not read into memory
 
 
 def default_folder() -> Path:
@@ -160,8 +161,8 @@ def _load(entry: Path, room: "Room") -> Faces:
     """
     about = json.loads((entry / "about.json").read_text())
     columns: dict[str, NDArray[np.generic]] = {}
-    for name in about["checksums"].keys() & {*COLUMNS, OPTIONAL}:
-        column = np.load(entry / f"{name}.npy", mmap_mode="r" if name == "images" else None, allow_pickle=False)
+    for name in about["checksums"].keys() & {*COLUMNS, *OPTIONAL}:
+        column = np.load(entry / f"{name}.npy", mmap_mode="r" if name in MAPPED else None, allow_pickle=False)
         if checksum(column) != about["checksums"][name]:
             raise ValueError(f"checksum of {name}")
         columns[name] = column
@@ -176,7 +177,8 @@ def _store(faces: Faces, entry: Path) -> None:
     """Write an entry without votes; an entry that another process has finished meanwhile is kept."""
     with written_aside(entry) as part:
         part.mkdir()
-        columns = {name: getattr(faces, name) for name in (*COLUMNS, *([] if faces.group is None else [OPTIONAL]))}
+        names = (*COLUMNS, *(name for name in OPTIONAL if getattr(faces, name) is not None))
+        columns = {name: getattr(faces, name) for name in names}
         checksums = {}
         if (built := _built_pixels(faces)) is not None:
             built.write(part, faces)

@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data.cache import folder_of
-from fer.data.dataset import Batch, FaceDataset, as_batch, gathered, repeated, to_unit
+from fer.data.dataset import Batch, FaceDataset, as_batch, gathered, luma, repeated, to_unit
 from fer.data.duplicates import digests
 from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, counts
@@ -185,7 +185,12 @@ class FERDataModule(pl.LightningDataModule):
         if split not in self.datasets:
             indices = self.indices(split)
             soft = None if self.faces.soft is None else self.faces.soft[indices]
-            self.datasets[split] = FaceDataset(gathered(self.faces.images, indices), self.faces.targets[indices], soft)
+            images, colour = (
+                None if pixels is None else gathered(pixels, indices)
+                for pixels in (self.faces.images, self.faces.colour)
+            )
+            assert images is not None
+            self.datasets[split] = FaceDataset(images, self.faces.targets[indices], soft, colour)
         return self.datasets[split]
 
     def indices(self, split: str) -> NDArray[np.int64]:
@@ -305,7 +310,7 @@ class FERDataModule(pl.LightningDataModule):
             key: hash of everything that the features depend on, except the faces.
         """
         store = FeatureStore(key, folder_of(self.data.cache))
-        images = {split: np.asarray(self.datasets[split].pixels) for split in splits}
+        images = {split: self.datasets[split].images.numpy() for split in splits}
         names = {split: digests(pixels) for split, pixels in images.items()}
         faces = {name: face for split in splits for name, face in zip(names[split], images[split], strict=True)}
         store.complete(faces, compute)
@@ -329,10 +334,11 @@ class FERDataModule(pl.LightningDataModule):
             variants: augmented variants of each face, M.
         """
         dataset = self.datasets["train"]
-        images = dataset.images[EpochShuffle(len(dataset), self.seed).indices()[:count]]
+        chosen = EpochShuffle(len(dataset), self.seed).indices()[:count]
+        images = dataset.images[chosen]
         repeats = images.repeat_interleave(variants, 0)
         augmented = self._augmented(repeats, noise_seed(self.seed, 0, -2), self.data.image_size)
-        return images[:, 0].numpy(), augmented.reshape(len(images), variants, *augmented.shape[1:])
+        return dataset.grey[chosen.numpy()], augmented.reshape(len(images), variants, *augmented.shape[1:])
 
     def _augmented(self, images: Tensor, seed: int, size: int) -> NDArray[np.uint8]:
         with torch.random.fork_rng(devices=[]):
@@ -341,12 +347,13 @@ class FERDataModule(pl.LightningDataModule):
             changed = self._reduced(changed, size)
             if self.mixing:
                 changed, _ = self.mixing(changed, torch.zeros(len(changed), 1))
-        return changed[:, 0].mul(255).round_().clamp_(0, 255).to(torch.uint8).numpy()
+        return luma(changed).mul(255).round_().clamp_(0, 255).to(torch.uint8).numpy()
 
     def statistics(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training pixels, as values in [0, 1]."""
-        pixels = self.datasets["train"].pixels
-        rows = outside(pixels)
+        train = self.datasets["train"]
+        rows = outside(train.grey)
+        pixels = train.grey if rows is not None else train.images.numpy()
         known = None if rows is None else rows.remembered("histogram", lambda: summed(pixels).tolist())
         histogram = summed(pixels) if known is None else np.array(known)
         values = np.arange(256) / 255

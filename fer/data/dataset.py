@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     """B faces.
 
     Args:
-        images: (B, 1, S, S), uint8 until they reach the device, then float in [0, 1].
+        images: (B, 1, S, S), or (B, 3, S, S) in colour, uint8 until they reach the device, then float in [0, 1].
         targets: (B,) int64.
         key: key of the batch's noise: the index of its first face in the split, or a checksum of all indices if faces
             repeat. Unlike the number of the batch, it is the same after a resume.
@@ -127,14 +127,24 @@ class FaceDataset(Dataset[Batch]):
         images: (N, S, S) uint8, ``Rows`` where they stay outside memory.
         targets: (N,) class indices.
         soft: (N, C) soft targets, or None.
+        colour: (N, 3, S, S) of the same faces, which are served in place of grey ones, or None.
     """
 
     def __init__(
-        self, images: NDArray[np.uint8], targets: NDArray[np.int8], soft: NDArray[np.float32] | None = None
+        self,
+        images: NDArray[np.uint8],
+        targets: NDArray[np.int8],
+        soft: NDArray[np.float32] | None = None,
+        colour: NDArray[np.uint8] | None = None,
     ) -> None:
         rows = outside(images)
-        self.images: Tensor = (  # (N, 1, S, S)
-            torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1) if rows is None else cast(Tensor, Outside(rows))
+        self.grey = np.ascontiguousarray(images) if rows is None else rows.array  # (N, S, S), for comparing faces
+        self.images: Tensor = (  # (N, 1, S, S), or (N, 3, S, S) in colour
+            cast(Tensor, Outside(rows))
+            if rows is not None
+            else torch.from_numpy(self.grey).unsqueeze(1)
+            if colour is None
+            else torch.from_numpy(np.ascontiguousarray(colour))
         )
         self.targets = torch.from_numpy(targets.astype(np.int64))
         self.soft = None if soft is None else torch.from_numpy(np.ascontiguousarray(soft))
@@ -145,16 +155,12 @@ class FaceDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    @property
-    def pixels(self) -> NDArray[np.uint8]:
-        """The faces without a channel, (N, S, S); ``Rows`` where they are outside memory."""
-        return self.images.rows.array if isinstance(self.images, Outside) else self.images[:, 0].numpy()
-
     def mixed(self) -> "FaceDataset":
         """Return the same faces in a fixed random order."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).numpy()
         soft = None if self.soft is None else self.soft.numpy()[order]
-        return FaceDataset(taken(self.pixels, order), self.targets.numpy()[order].astype(np.int8), soft)
+        colour = self.images.numpy()[order] if self.images.shape[1] == 3 else None
+        return FaceDataset(taken(self.grey, order), self.targets.numpy()[order].astype(np.int8), soft, colour)
 
     def keep_on(self, device: torch.device) -> None:
         """Serve batches from a copy of the split on a device."""
@@ -218,6 +224,14 @@ def repeated(batch: Batch, times: int) -> Batch:
     """Return a batch with its labels repeated ``times`` times, one whole set after the other."""
     soft = None if batch.soft is None else batch.soft.repeat(times, 1)
     return batch._replace(targets=batch.targets.repeat(times), soft=soft)
+
+
+def luma(images: Tensor) -> Tensor:
+    """Return grey images (N, S, S) of images (N, 1, S, S), or (N, 3, S, S) red, green and blue (ITU-R 601)."""
+    if images.shape[1] == 1:
+        return images[:, 0]
+    weights = torch.tensor((0.299, 0.587, 0.114), dtype=images.dtype, device=images.device)
+    return torch.einsum("nchw,c->nhw", images, weights)
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -53,6 +53,8 @@ class Faces:
         soft: (N, C) float32 soft targets, rows that sum to 1, or None.
         group: (N,) int32 number of the person, video or picture that a face is from, ``UNKNOWN`` where the source names
             none, or None where it names none at all; faces of one group are kept in one split.
+        colour: (N, 3, S, S) uint8 red, green and blue of the same faces, or None where they are grey; ``images`` is
+            their luma (ITU-R 601).
     """
 
     images: NDArray[np.uint8]
@@ -65,6 +67,7 @@ class Faces:
     classes: tuple[str, ...] = EMOTIONS
     soft: NDArray[np.float32] | None = None
     group: NDArray[np.int32] | None = None
+    colour: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes, types and ranges, since readers of plugins make tables too.
@@ -93,6 +96,9 @@ class Faces:
             raise FerError(f"{self.source.name}: soft targets are {_shape(self.soft)}; expected ({count}, classes)")
         if self.group is not None and (self.group.shape != (count,) or self.group.dtype != np.int32):
             raise FerError(f"{self.source.name}: groups are {_shape(self.group)}; expected ({count},) int32")
+        expected = (count, 3, *self.images.shape[1:])
+        if self.colour is not None and (self.colour.shape != expected or self.colour.dtype != np.uint8):
+            raise FerError(f"{self.source.name}: colours are {_shape(self.colour)}; expected {expected} uint8")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -119,7 +125,7 @@ class Faces:
             digest.update(repr(self.classes).encode())
         for chunk in chunks(images):
             digest.update(np.ascontiguousarray(chunk).data)
-        for column in (self.targets, self.official, self.given, self.soft, self.group):
+        for column in (self.targets, self.official, self.given, self.soft, self.group, self.colour):
             if column is not None:
                 digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()
@@ -136,6 +142,7 @@ class Faces:
             votes=None if self.votes is None else self.votes[indices],
             soft=None if self.soft is None else self.soft[indices],
             group=None if self.group is None else self.group[indices],
+            colour=self.colour if self.colour is None or len(indices) == len(self) else self.colour[indices],
         )
 
     def noted(self, *notes: str) -> "Faces":

@@ -29,7 +29,7 @@ from fer.system.text import clock
 
 log = logging.getLogger(__name__)
 
-Compute = Callable[[Tensor], Tensor]  # faces (BATCH, 1, S, S) uint8 -> their features (BATCH, ...) float32, on the CPU
+Compute = Callable[[Tensor], Tensor]  # faces (BATCH, C, S, S) uint8 -> their features (BATCH, ...) float32, on the CPU
 
 FORMAT = 1  # raise it when the layout of a part, or the result of the same layers, changes
 BATCH = 128  # faces computed at once, never fewer: kernels for small batches round differently
@@ -82,7 +82,7 @@ class FeatureStore:
         """Compute the features of faces that are not in the store, and log the progress.
 
         Args:
-            faces: hash -> (S, S).
+            faces: hash -> (S, S), or (C, S, S).
             compute: maps a batch of faces to features.
         """
         missing = [name for name in faces if name not in self._positions]
@@ -129,11 +129,11 @@ class FeatureStore:
 
 
 def computed(images: NDArray[np.uint8], compute: Compute) -> NDArray[np.float32]:
-    """Return the features (N, ...) of faces (N, S, S).
+    """Return the features (N, ...) of faces (N, S, S), or (N, C, S, S).
 
     The last batch is filled up to ``BATCH`` faces, so that the features of a face do not depend on the other faces.
     """
-    faces = torch.from_numpy(images)[:, None]
+    faces = torch.from_numpy(images if images.ndim == 4 else images[:, None])
     batches = (torch.arange(start, start + BATCH) % len(faces) for start in range(0, len(faces), BATCH))
     features: NDArray[np.float32] = torch.cat([compute(faces[indices]) for indices in batches]).contiguous().numpy()
     return features[: len(faces)]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
@@ -37,11 +38,13 @@ def read_faces(data: DataSettings) -> Faces:
             raise FerError(
                 f"{setting('data.votes', data.votes)}: drawn faces have no votes; leave it out or name FER2013's table"
             )
+        if data.channels == 3:
+            raise FerError(f"{setting('data.channels', 3)}: drawn faces are grey; set data.channels=1")
         return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
     folder, names = cache.folder_of(data.cache), folder_names(data.class_names or {})
     faces = readers.read(
         Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder, names=names,
-        memory_limit_gb=data.memory_limit_gb,
+        memory_limit_gb=data.memory_limit_gb, channels=data.channels,
     )  # fmt: skip
     if data.votes is not None:
         faces = join_votes(faces, Path(data.votes))
@@ -95,10 +98,14 @@ def resized(faces: Faces, side: int) -> Faces:
     import torch
     from torchvision.transforms import v2
 
-    images = np.empty((len(faces), side, side), np.uint8)
+    def smaller(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        resampled = np.empty((len(images), *images.shape[1:-2], side, side), np.uint8)
+        for start in range(0, len(images), 1024):
+            block = torch.from_numpy(np.array(images[start : start + 1024]))
+            resampled[start : start + 1024] = v2.functional.resize(block, [side, side], antialias=True).numpy()
+        return resampled
+
     if outside(faces.images) is not None:
-        log.info("  resized from %d to %d px: %.2f GB in memory", faces.image_size, side, images.nbytes / 1e9)
-    for start in range(0, len(faces), 1024):
-        block = torch.from_numpy(np.array(faces.images[start : start + 1024]))[:, None]
-        images[start : start + 1024] = v2.functional.resize(block, [side, side], antialias=True)[:, 0].numpy()
-    return replace(faces, images=images)
+        size = len(faces) * side**2 / 1e9
+        log.info("  resized from %d to %d px: %.2f GB in memory", faces.image_size, side, size)
+    return replace(faces, images=smaller(faces.images), colour=None if faces.colour is None else smaller(faces.colour))

@@ -94,8 +94,7 @@ class _Evaluation:
     @property
     def images(self) -> NDArray[np.uint8]:
         """The faces, (N, S, S)."""
-        images: NDArray[np.uint8] = self.data.datasets[self.request.split].pixels
-        return images
+        return self.data.datasets[self.request.split].grey
 
     @property
     def of_training(self) -> bool:

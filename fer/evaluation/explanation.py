@@ -132,7 +132,7 @@ def of_split(request: Request, members: Sequence[Member], count: int) -> Given:
     check_classes(members[0], data)
     find_again(members, data)
     split = data.datasets[request.split]
-    images = split.pixels
+    images = split.grey
     if request.split == "test" or TrainingData(members, tables).is_test(images):
         raise FerError(
             f"--split {request.split}: holds test faces, which fer.evaluate alone opens; explain val, from which "
@@ -204,6 +204,9 @@ def explain(
     Raises:
         FerError: the method does not apply to these networks.
     """
+    for member in members:
+        if member.model.in_channels != 1:
+            raise FerError(f"{member.file}: takes faces in colour; maps are made of grey ones so far")
     what = Explained([member.model.eval() for member in members])
     layer = layer_of(what.alone(method)).side if method == "gradcam" else None
     faces = torch.from_numpy(given.images)[:, None]

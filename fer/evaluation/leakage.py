@@ -99,7 +99,7 @@ class TrainingData:
                 network.refuse_other_val(request.views)
         predicted = faces.predicted(given, request)
         dataset = faces.at(first.model.image_size).datasets["val"]
-        return predicted, dataset.targets, self.unseen(dataset.pixels)
+        return predicted, dataset.targets, self.unseen(dataset.grey)
 
     # --- pixels -----------------------------------------------------------------------------------------------------
 

@@ -336,6 +336,13 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
         raise FerError(
             f"--ferplus-rule {request.ferplus_rule}: makes labels of votes; add --labels ferplus and --votes"
         )
+    known["channels"] = members[0].model.in_channels
+    for member in members[1:]:
+        if member.model.in_channels != known["channels"]:
+            raise FerError(
+                f"{member.file}: takes {member.model.in_channels} channels of a face, {members[0].file} "
+                f"{known['channels']}; score them apart"
+            )
     contempt = known["labels"] == "ferplus" or shows_contempt(known)
     known["classes"] = members[0].model.num_classes if contempt else 7
     return known

@@ -53,6 +53,9 @@ class Source:
     card: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
+        for member in self.members:
+            if member.model.in_channels != 1:
+                raise FerError(f"{member.file}: takes faces in colour; exported files take grey ones so far")
         sizes = sorted({member.model.image_size for member in self.members})
         if len(sizes) > 1:
             raise FerError(

@@ -32,6 +32,11 @@ class LoadedNetwork:
         return self.model.image_size
 
     @property
+    def in_channels(self) -> int:
+        """1 for grey faces, 3 for faces in colour."""
+        return self.model.in_channels
+
+    @property
     def cut(self) -> Crop:
         """How faces are cut out of pictures, for boxes like those of ``haar``."""
         return getattr(self.model, "cut", Crop())  # an exported file may ask for another than the library's own

@@ -5,7 +5,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from fer.config.errors import FerError, setting
 from fer.data.crop import Box, Crop
-from fer.data.readers.images import PictureError, read_grey, to_grey
+from fer.data.readers.images import PictureError, read_colour, read_grey, to_colour, to_grey
 from fer.inference import detect
 from fer.inference.network import Network, opened
 from fer.metrics import conformal
@@ -76,7 +76,7 @@ class Answer:
 
     Args:
         faces: largest first.
-        crops: of each face, (S, S) uint8, as the network saw it.
+        crops: of each face, (S, S) uint8 grey, as the network saw it; a network of colour saw its colours too.
         too_small: faces that were found and are below 24 pixels; they are not predicted.
         size: of the upright picture, (width, height) in pixels.
     """
@@ -90,6 +90,7 @@ class Answer:
 class _Found(NamedTuple):
     chosen: Sequence[detect.Detection]
     crops: Sequence[NDArray[np.uint8]]
+    inputs: Sequence[NDArray[np.uint8]]  # of the network: the crops, or (3, S, S) in colour
     too_small: int
     size: tuple[int, int]
 
@@ -141,6 +142,11 @@ class Predictor:
     def image_size(self) -> int:
         """Side of the faces that the network takes, in pixels."""
         return self.network.image_size
+
+    @property
+    def in_colour(self) -> bool:
+        """Whether the network takes faces in colour."""
+        return getattr(self.network, "in_channels", 1) == 3
 
     @property
     def crop(self) -> Crop:
@@ -216,9 +222,10 @@ class Predictor:
     def _found(self, picture: Picture, boxes: Sequence[Box] | None) -> "_Found":
         """Return the faces of a picture, cut out."""
         if boxes is None and self._takes_cut_out_faces and self._is_cut_out(picture):
-            size = (self.image_size, self.image_size)
-            return _Found([detect.Whole.of(*size)], [np.asarray(picture)], 0, size)
-        grey = upright_grey(picture)
+            size, faces = (self.image_size, self.image_size), [np.asarray(picture)]
+            return _Found([detect.Whole.of(*size)], faces, faces, 0, size)
+        colour = upright_colour(picture) if self.in_colour else None
+        grey = upright_grey(picture) if colour is None else colour.convert("L")
         if boxes is None:
             found: Sequence[detect.Detection] = self.detector(grey)
         else:
@@ -226,12 +233,19 @@ class Predictor:
         large = [face for face in found if face.box.side >= LEAST_SIDE]
         chosen = large[:1] if self.largest else large
         crops = [self.crop(grey, face.box, self.image_size, face.tilt) for face in chosen]
-        return _Found(chosen, crops, len(found) - len(large), grey.size)
+        inputs = crops
+        if colour is not None:
+            bands = colour.split()
+            inputs = [
+                np.stack([self.crop(band, face.box, self.image_size, face.tilt) for band in bands]) for face in chosen
+            ]
+        return _Found(chosen, crops, inputs, len(found) - len(large), grey.size)
 
     @cached_property
     def _takes_cut_out_faces(self) -> bool:
         """Whether a grey face of the network's size reaches the network as it is."""
-        return isinstance(self.detector, detect.Whole) and self.crop == Crop() and self.image_size >= LEAST_SIDE
+        as_it_is = isinstance(self.detector, detect.Whole) and self.crop == Crop()
+        return as_it_is and not self.in_colour and self.image_size >= LEAST_SIDE
 
     def _is_cut_out(self, picture: Picture) -> bool:
         size = self.image_size
@@ -239,7 +253,7 @@ class Predictor:
 
     def _answered(self, waiting: Sequence["_Found | PictureError"]) -> Iterator[Answer | PictureError]:
         read = [one for one in waiting if isinstance(one, _Found)]
-        rows = self.probabilities([crop for one in read for crop in one.crops])
+        rows = self.probabilities([given for one in read for given in one.inputs])
         faces = iter(self.faces([face for one in read for face in one.chosen], rows))
         for one in waiting:
             if isinstance(one, _Found):
@@ -248,10 +262,11 @@ class Predictor:
                 yield one
 
     def probabilities(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Return calibrated probabilities (N, C) of N faces, each (S, S) uint8."""
+        """Return calibrated probabilities (N, C) of N faces, each (S, S) uint8 grey, or (3, S, S) in colour."""
         parts = [np.empty((0, len(self.emotions)), np.float32)]
         for start in range(0, len(crops), FACES_AT_ONCE):
-            parts.append(self.network.probabilities(np.stack(crops[start : start + FACES_AT_ONCE])[:, None]))
+            together = np.stack(crops[start : start + FACES_AT_ONCE])
+            parts.append(self.network.probabilities(together if together.ndim == 4 else together[:, None]))
         return np.concatenate(parts)
 
     def faces(self, found: Sequence[detect.Detection], rows: Iterable[NDArray[np.float32]]) -> list[Face]:
@@ -286,7 +301,7 @@ class Predictor:
             "coverage": self.coverage,
             "trained_on": self.network.trained_on,
             "detector": self.detector.name,
-            "crop": self.crop.contract(self.image_size),
+            "crop": self.crop.contract(self.image_size) | ({"colour": "red, green, blue"} if self.in_colour else {}),
         }
 
 
@@ -311,11 +326,28 @@ def upright_grey(picture: Picture) -> Image.Image:
     Raises:
         PictureError: it cannot be read, or is of another shape or type.
     """
+    return _upright(picture, read_grey, to_grey)
+
+
+def upright_colour(picture: Picture) -> Image.Image:
+    """Return a picture in colour (mode "RGB"), upright.
+
+    Raises:
+        PictureError: it cannot be read, or is of another shape or type.
+    """
+    return _upright(picture, read_colour, to_colour)
+
+
+def _upright(
+    picture: Picture,
+    read: Callable[[Path, int], Image.Image],
+    convert: Callable[[Image.Image], Image.Image],
+) -> Image.Image:
     if isinstance(picture, str | Path):
-        return read_grey(Path(picture), MOST_PIXELS)
+        return read(Path(picture), MOST_PIXELS)
     if isinstance(picture, Image.Image):
-        return to_grey(ImageOps.exif_transpose(picture))
+        return convert(ImageOps.exif_transpose(picture))
     shape, kind = getattr(picture, "shape", None), getattr(picture, "dtype", None)
     if kind != np.uint8 or shape is None or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)):
         raise PictureError(f"array {shape} of {kind}; expected uint8, (height, width) or (height, width, 3) RGB")
-    return to_grey(Image.fromarray(picture))
+    return convert(Image.fromarray(picture))

@@ -29,7 +29,7 @@ from fer.models.provenance import Provenance
 
 
 class EmotionClassifier(nn.Module):
-    """A network that predicts the emotion of a grey face.
+    """A network that predicts the emotion of a face, which is grey unless ``in_channels`` is 3.
 
     A network that was trained on crops predicts from crops: ``forward`` takes whole faces and crops their middle,
     ``look`` takes faces that are cropped already. Code that uses a network passes whole faces in either case.
@@ -40,6 +40,7 @@ class EmotionClassifier(nn.Module):
         crop: side of the central square that the network sees, in pixels; None is the whole face.
         mean: mean of the training pixels, of values in [0, 1].
         std: standard deviation of the training pixels.
+        in_channels: 1 for grey faces, 3 for faces in red, green and blue.
     """
 
     architecture = ""  # the name under which a subclass is registered
@@ -50,7 +51,7 @@ class EmotionClassifier(nn.Module):
 
     def __init__(
         self, *, classes: Sequence[str] = EMOTIONS, image_size: int = 48, crop: int | None = None, mean: float = 0.5,
-        std: float = 0.25,
+        std: float = 0.25, in_channels: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
         accepted = {*keyword_parameters(type(self)), *keyword_parameters(EmotionClassifier)}
@@ -86,6 +87,11 @@ class EmotionClassifier(nn.Module):
         return int(self.hparams["image_size"])
 
     @property
+    def in_channels(self) -> int:
+        """1 for grey faces, 3 for faces in colour."""
+        return int(self.hparams.get("in_channels", 1))  # older checkpoints have no such entry
+
+    @property
     def crop(self) -> int | None:
         """Side of the central square that the network sees, in pixels; None for the whole face."""
         crop: int | None = self.hparams.get("crop")  # older checkpoints have no such entry
@@ -115,7 +121,7 @@ class EmotionClassifier(nn.Module):
         return (side - border) >> halvings
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1]."""
+        """Return logits (B, C) of faces (B, 1, S, S), (B, 3, S, S) in colour, uint8 or float in [0, 1]."""
         return self.look(middle(images, self.crop))
 
     def look(self, images: Tensor) -> Tensor:
@@ -133,7 +139,7 @@ class EmotionClassifier(nn.Module):
         Raises:
             FerError: the images are in colour, of another size, or have values outside [0, 1].
         """
-        check_faces(images, self.image_size)
+        check_faces(images, self.image_size, self.in_channels)
         logits: Tensor = self(images)
         return (logits.float() / (self.provenance.temperature or 1.0)).softmax(1)
 
@@ -269,15 +275,18 @@ def arguments_of(instance: object, frame: FrameType | None) -> dict[str, Any]:
     return found
 
 
-def check_faces(images: Tensor, side: int) -> None:
-    """Raise unless images are faces (B, 1, side, side), uint8 or float in [0, 1].
+def check_faces(images: Tensor, side: int, channels: int = 1) -> None:
+    """Raise unless images are faces (B, channels, side, side), uint8 or float in [0, 1].
 
     Raises:
         FerError: naming the shape or type and the range that were passed.
     """
     shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1:] != (1, side, side):
-        raise FerError(f"faces: {shape}; expected a tensor (B, 1, {side}, {side}), grey, each cropped to the face")
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1:] != (channels, side, side):
+        kind = "grey" if channels == 1 else "red, green and blue"
+        raise FerError(
+            f"faces: {shape}; expected a tensor (B, {channels}, {side}, {side}), {kind}, each cropped to the face"
+        )
     if images.dtype == torch.uint8 or not images.numel():
         return
     least, most = (float(value) for value in images.aminmax())

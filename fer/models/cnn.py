@@ -50,7 +50,7 @@ class CNN(EmotionClassifier):
                 f"model.channels={list(channels)}: {self.input_size} pixels cannot be halved {len(channels)} times"
             )
         layers: list[nn.Module] = []
-        for inputs, outputs in pairwise([1, *channels]):
+        for inputs, outputs in pairwise([self.in_channels, *channels]):
             layers += [*block(inputs, outputs, depth), Dropout(dropout)]
         flat = channels[-1] * side**2
         head = [nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), Dropout(head_dropout)]

@@ -54,7 +54,7 @@ class ConvNeXt(EmotionClassifier):
         following = [*channels[1:], None]
         stages = [CNBlockConfig(*stage) for stage in zip(channels, following, depths, strict=True)]
         self.net = Torchvision(stages, stochastic_depth_prob=drop_path, num_classes=self.num_classes)
-        patches = nn.Conv2d(1, channels[0], 2, 2)
+        patches = nn.Conv2d(self.in_channels, channels[0], 2, 2)
         nn.init.trunc_normal_(patches.weight, std=0.02)
         nn.init.zeros_(patches.bias)  # type: ignore[arg-type]
         self.net.set_submodule("features.0.0", patches)

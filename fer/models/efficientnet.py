@@ -69,7 +69,7 @@ class EfficientNet(EmotionClassifier):
             for stage, (widths, depth) in enumerate(zip(pairwise([channels[0], *channels]), depths, strict=True))
         ]
         self.net = Torchvision(stages, dropout, drop_path, self.num_classes, last_channel=last)
-        first = nn.Conv2d(1, channels[0], 3, stride, 1, bias=False)
+        first = nn.Conv2d(self.in_channels, channels[0], 3, stride, 1, bias=False)
         nn.init.kaiming_normal_(first.weight, mode="fan_out")
         self.net.set_submodule("features.0.0", first)
 

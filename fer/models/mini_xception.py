@@ -40,7 +40,7 @@ class MiniXception(EmotionClassifier):
         super().__init__(**contract)
         self.side_after(len(channels), BORDER)
         layers: list[nn.Module] = []
-        for inputs, outputs in pairwise([1, stem, stem]):
+        for inputs, outputs in pairwise([self.in_channels, stem, stem]):
             layers += [nn.Conv2d(inputs, outputs, 3, bias=False), norm(outputs), nn.ReLU(inplace=True)]
         widths = [stem, *channels]
         layers += [block(inputs, outputs) for inputs, outputs in pairwise(widths)]

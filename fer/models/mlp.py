@@ -31,7 +31,7 @@ class MLP(EmotionClassifier):
         self, hidden: Sequence[Positive] = (512, 256), dropout: PartialFraction = 0.2, **contract: Any
     ) -> None:
         super().__init__(**contract)
-        widths = [self.input_size**2, *hidden]
+        widths = [self.in_channels * self.input_size**2, *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(), Dropout(dropout)]

@@ -47,7 +47,7 @@ class PreActResNet(EmotionClassifier):
         super().__init__(**contract)
         refuse_empty(depths=depths)
         self.side_after(len(depths) - 2 + stride)
-        layers: list[nn.Module] = [nn.Conv2d(1, width, 2 + stride, stride, 1, bias=False)]
+        layers: list[nn.Module] = [nn.Conv2d(self.in_channels, width, 2 + stride, stride, 1, bias=False)]
         inputs, rates = width, iter(drop_rates(drop_path, sum(depths)))
         for stage, depth in enumerate(depths):
             outputs = width << stage

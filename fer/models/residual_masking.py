@@ -49,7 +49,7 @@ class ResidualMasking(EmotionClassifier):
         refuse_empty(depths=depths)
         halvings = max(stage + level - 1 for stage, level in enumerate(levels))
         self.side_after(halvings)
-        layers: list[nn.Module] = [*conv_norm(1, width), nn.ReLU(inplace=True)]
+        layers: list[nn.Module] = [*conv_norm(self.in_channels, width), nn.ReLU(inplace=True)]
         inputs = width
         for stage, (depth, level) in enumerate(zip(depths, levels, strict=True)):
             outputs = width << stage

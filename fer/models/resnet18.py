@@ -34,7 +34,7 @@ class ResNet18(EmotionClassifier):
     ) -> None:
         super().__init__(**contract)
         self.side_after(3)
-        layers: list[nn.Module] = [*conv_norm(1, width), nn.ReLU(inplace=True)]
+        layers: list[nn.Module] = [*conv_norm(self.in_channels, width), nn.ReLU(inplace=True)]
         inputs, rates = width, drop_rates(drop_path, 8)
         for index, rate in enumerate(rates):
             stage, later = divmod(index, 2)

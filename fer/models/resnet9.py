@@ -37,7 +37,7 @@ class ResNet9(EmotionClassifier):
         super().__init__(**contract)
         self.side_after(2 + stride)
         self.net = nn.Sequential(
-            *conv_norm(1, width, size=2 + stride, stride=stride), nn.ReLU(inplace=True),
+            *conv_norm(self.in_channels, width, size=2 + stride, stride=stride), nn.ReLU(inplace=True),
             *halved(width, 2 * width), residual(2 * width),
             *halved(2 * width, 4 * width),
             *halved(4 * width, 8 * width), residual(8 * width),

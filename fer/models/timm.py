@@ -39,9 +39,9 @@ HUB_FILE = "model.safetensors"  # file of the weights in a repository of the Hug
 
 @register("timm")
 class Timm(EmotionClassifier):
-    """A network of timm for one grey channel.
+    """A network of timm for one grey channel, or for three of colour.
 
-    With pretrained weights, faces are normalised by the mean over colours of the pretraining's statistics.
+    With pretrained weights, faces are normalised by the pretraining's statistics, for grey by their mean over colours.
 
     Args:
         network: timm's name, with or without the tag of its weights: "resnet18", "resnet18.a1_in1k".
@@ -75,16 +75,21 @@ class Timm(EmotionClassifier):
         self.network, self.weights = network, weights
         rates = {} if freeze else {"drop_rate": dropout, "drop_path_rate": drop_path}
         # without classes timm's network returns the pooled features
-        self.options: dict[str, Any] = {"in_chans": 1, "num_classes": 0 if freeze else self.num_classes}
+        self.options: dict[str, Any] = {"in_chans": self.in_channels, "num_classes": 0 if freeze else self.num_classes}
         self.options |= {name: rate for name, rate in rates.items() if rate}
         made = build(network, self.options)
         if weights is not None:
-            self.mean, self.std = (torch.tensor(made.pretrained_cfg[name]).mean() for name in ("mean", "std"))
+            self.mean, self.std = (self._statistics(made.pretrained_cfg[name]) for name in ("mean", "std"))
         trunk = (Resized(size) if size else nn.Identity(), made)
         head = (Dropout(dropout), nn.Linear(made.head_hidden_size, self.num_classes)) if freeze else ()
         self.net = nn.Sequential(*trunk, *head)
         if freeze:
             self.freeze_first(len(trunk))
+
+    def _statistics(self, of_colours: Sequence[float]) -> Tensor:
+        """Return the statistics of each colour (3, 1, 1), or their mean for grey faces."""
+        values = torch.tensor(of_colours)
+        return values.mean() if self.in_channels == 1 else values.reshape(-1, 1, 1)
 
     @property
     def map_layers(self) -> Sequence[nn.Module]:

@@ -23,7 +23,7 @@ from fer.data.labels import EMOTIONS, LONGEST_CLASS, MOST_CLASSES, are_classes, 
 from fer.models.base import EmotionClassifier
 from fer.models.safetensors import TYPES
 
-CONTRACT = ("classes", "image_size", "crop", "mean", "std")  # arguments of every network
+CONTRACT = ("classes", "image_size", "crop", "mean", "std", "in_channels")  # arguments of every network
 LARGEST = 1_000_000  # of a whole number in a network's arguments, such as its width
 SHARED = 4  # times the file's size that its tensors may have together: some networks share tensors between layers
 ZIP = b"PK\x03\x04"  # the first bytes of a zip archive
@@ -115,6 +115,8 @@ def check_contract(hyper: Mapping[str, Any], path: Path) -> None:
         raise FerError(f"{path}: image_size={size!r}: expected {MIN_SIZE} to {MAX_SIZE} pixels")
     if crop is not None and not _whole(crop, MIN_SIZE, size):
         raise FerError(f"{path}: crop={crop!r}: expected {MIN_SIZE} to {size} pixels, or null")
+    if not _whole(channels := hyper.get("in_channels", 1), 1, 3) or channels == 2:
+        raise FerError(f"{path}: in_channels={channels!r}: expected 1 (grey) or 3 (colour)")
     mean, std = hyper.get("mean", 0.5), hyper.get("std", 0.25)
     numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in (mean, std))
     if not (numbers and 0 <= mean <= 1 and 0 < std <= 1):

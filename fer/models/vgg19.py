@@ -46,7 +46,7 @@ class VGG19(EmotionClassifier):
             raise FerError(f"model.depths={list(depths)}: expected {len(channels)}, one for each of model.channels")
         refuse_empty(channels=channels)
         side = self.side_after(len(channels))
-        planes = pairwise([1, *channels])
+        planes = pairwise([self.in_channels, *channels])
         blocks = [vgg_block(inputs, outputs, depth) for (inputs, outputs), depth in zip(planes, depths, strict=True)]
         layers = [layer for block in blocks for layer in block]
         head = nn.Linear(channels[-1] * side**2, self.num_classes)

@@ -41,7 +41,7 @@ class VGGFER(EmotionClassifier):
     ) -> None:
         super().__init__(**contract)
         side = self.side_after(len(channels))
-        planes = [1, *channels]
+        planes = [self.in_channels, *channels]
         layers = [layer for inputs, outputs in pairwise(planes) for layer in vgg_block(inputs, outputs, 2)]
         widths = [planes[-1] * side**2, *hidden]
         head: list[nn.Module] = []

@@ -53,10 +53,10 @@ def notes(found: Answer, limits: Limits, *, maps: bool) -> list[str]:
 def maps_of(predictor: Predictor, found: Answer, most: int) -> Sequence[str | None]:
     """Return a map of what speaks for the predicted emotion of each face; None beyond the ``most`` largest.
 
-    An exported file has no maps.
+    An exported file has no maps, nor has a network of colour.
     """
     crops, network = list(found.crops[:most]), predictor.network
-    if not crops or not isinstance(network, LoadedNetwork):
+    if not crops or not isinstance(network, LoadedNetwork) or predictor.in_colour:
         return [None] * len(found.faces)
     faces = torch.from_numpy(np.stack(crops)[:, None])  # (N, 1, S, S) uint8
     emotions = torch.tensor([[predictor.emotions.index(face.emotion)] for face in found.faces[:most]])  # (N, 1)

@@ -99,7 +99,7 @@ def trial(model: Trainable, size: int, device: torch.device, *, bf16: bool) -> N
     """Run forward and backward pass of ``size`` black faces on a copy of the network."""
     copied = copy.deepcopy(model).to(device).train()
     side = model.input_size
-    faces: Tensor = torch.zeros(size, 1, side, side, device=device)
+    faces: Tensor = torch.zeros(size, model.in_channels, side, side, device=device)
     targets = torch.zeros(size, dtype=torch.int64, device=device)
     soft = torch.full((size, model.num_classes), 1 / model.num_classes, device=device)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):

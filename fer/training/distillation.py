@@ -220,6 +220,11 @@ def _refuse_unfit(path: Path, teacher: EmotionClassifier, model: EmotionClassifi
     known, classes = list(teacher.hparams["classes"]), list(model.hparams["classes"])
     if known != classes:
         raise FerError(f"distill.teachers: {path}: its classes are {', '.join(known)}; expected {', '.join(classes)}")
+    if teacher.in_channels != model.in_channels:
+        raise FerError(
+            f"distill.teachers: {path}: takes {teacher.in_channels} channels of a face; expected {model.in_channels}, "
+            "as data.channels"
+        )
     for dataset in teacher.provenance.datasets:
         same = dataset.get("fingerprint") == model.provenance.dataset.get("fingerprint")
         if same and _split_settings(dataset) != _split_settings(model.provenance.dataset):

@@ -121,7 +121,7 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
     mean, std = data.statistics()
     model = create(
         settings.model, classes=list(data.faces.classes), image_size=settings.data.image_size, crop=settings.data.crop,
-        mean=mean, std=std,
+        mean=mean, std=std, in_channels=settings.data.channels,
     )  # fmt: skip
     model.prepare(
         loss=settings.loss,
@@ -246,7 +246,9 @@ def keep_features(settings: TrainSettings, data: FERDataModule, model: Trainable
     splits = ["val"] if data.augments else ["train", "val"]
     if data.augments:
         log.info("features of train: computed at each step, since augmentation changes the faces")
-    size = math.prod(model.features(torch.zeros(1, 1, model.image_size, model.image_size)).shape) * 4  # bytes a face
+    size = (
+        math.prod(model.features(torch.zeros(1, model.in_channels, model.image_size, model.image_size)).shape) * 4
+    )  # bytes a face
     total = size * sum(len(data.datasets[split]) for split in splits)
     if total > LARGEST:
         log.info("features: computed at each step; a cache would take %.1f GB, over %.1f", total / 1e9, LARGEST / 1e9)
@@ -267,7 +269,7 @@ def check_output(model: Trainable, size: int) -> None:
     Raises:
         FerError: naming both shapes.
     """
-    faces, expected = torch.zeros(2, 1, size, size), (2, model.num_classes)
+    faces, expected = torch.zeros(2, model.in_channels, size, size), (2, model.num_classes)
     model.eval()
     try:
         shape = tuple(_by_shapes(model, faces).shape)

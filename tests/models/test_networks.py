@@ -122,7 +122,7 @@ def test_a_network_built_on_another_keeps_its_own_arguments_alone():
             super().__init__(hidden=(width,), **contract)
 
     model = create({"name": "narrow", "width": 4}, image_size=16)
-    assert set(model.hparams) == {"width", "classes", "image_size", "crop", "mean", "std"}
+    assert set(model.hparams) == {"width", "classes", "image_size", "crop", "mean", "std", "in_channels"}
     assert Narrow(**model.hparams).net[1].out_features == 4
 
 

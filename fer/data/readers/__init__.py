@@ -66,6 +66,7 @@ def read(
     cache: Path | None,
     names: image_folder.Names = image_folder.NO_NAMES,
     memory_limit_gb: float | None = None,
+    channels: int = 1,
 ) -> Faces:
     """Read the faces at ``path`` with the reader that recognises its layout.
 
@@ -76,17 +77,56 @@ def read(
         cache: folder of the cache, or None to parse the files each time.
         names: class folder, in small letters -> emotion, for folders of other names.
         memory_limit_gb: GB of memory for the pixels; more are memory-mapped or decoded on demand, see ``room``.
+        channels: 3 keeps the colours of pictures too.
 
     Raises:
-        FerError: ``path`` does not exist, no reader recognises its layout, or the data are bad.
+        FerError: ``path`` does not exist, no reader recognises its layout, the data are bad, or have no colours.
     """
     name, reader, inner = recognise(path, names)
+    if channels == 3:
+        reader = _in_colour(reader, name, path, memory_limit_gb)
     own = cache is None or name == "ferplus"  # cache entries have no column for votes
     files = [] if own else reader.files(inner)
-    variant = f"{name} {image_size} {on_bad}{sorted(names.items()) if names else ''}"
+    variant = f"{name} {image_size} {on_bad}{sorted(names.items()) if names else ''}{' RGB' * (channels == 3)}"
     with entered(Room(memory_limit_gb, cache)) as room:
         faces = cached(files, variant, room, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad))
     return faces.noted(*([] if inner == path else [f"read from {inner}"]), *_not_read(path, inner, name))
+
+
+class _InColour:
+    """A reader that keeps the colours.
+
+    Args:
+        reader: whose ``read`` takes ``channels``.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self.recognises, self.files = reader.recognises, reader.files
+        self._read = reader.read
+
+    def read(self, path: Path, *, image_size: int, on_bad: OnBad) -> Faces:
+        """Return the faces, with their colours."""
+        faces: Faces = self._read(path, image_size=image_size, on_bad=on_bad, channels=3)
+        return faces
+
+
+def _in_colour(reader: Reader, name: str, path: Path, memory_limit_gb: float | None) -> Reader:
+    """Return a reader that keeps the colours.
+
+    Raises:
+        FerError: the layout has none, or a limit of memory is given.
+    """
+    if memory_limit_gb is not None:
+        raise FerError(
+            f"{setting('data.memory_limit_gb', memory_limit_gb)}: colours are kept in memory alone; leave it out, or "
+            "set data.channels=1"
+        )
+    if not getattr(reader, "in_colour", False):
+        raise FerError(
+            f"{setting('data.channels', 3)}: {path} (reader {name}) has grey faces alone; set data.channels=1, or name "
+            "pictures in colour"
+        )
+    return _InColour(reader)
 
 
 def _not_read(path: Path, inner: Path, name: str) -> list[str]:

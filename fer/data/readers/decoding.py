@@ -28,7 +28,7 @@ from PIL import Image
 import fer
 from fer.config.errors import FerError
 from fer.data.crop import Box, Crop
-from fer.data.readers.images import PictureError, read_grey, stretched
+from fer.data.readers.images import PictureError, read_colour, read_grey, stretched, with_grey
 from fer.system.slots import usable_cores
 
 CHUNK = 64  # pictures of a request
@@ -44,11 +44,13 @@ class Cut:
         picture: its file, or the bytes of one.
         box: of the face; None is the middle square.
         whole: whether the whole picture is taken, stretched to a square.
+        colour: whether its colours are wanted too.
     """
 
     picture: Path | bytes
     box: Box | None = None
     whole: bool = False
+    colour: bool = False
 
 
 class Face(NamedTuple):
@@ -58,11 +60,13 @@ class Face(NamedTuple):
         pixels: (S, S) uint8; None where there is a problem.
         size: width and height of the picture.
         problem: what is wrong; empty where nothing is.
+        colour: (3, S, S) uint8, where it was wanted.
     """
 
     pixels: NDArray[np.uint8] | None
     size: tuple[int, int]
     problem: str = ""
+    colour: NDArray[np.uint8] | None = None
 
 
 class Decoder:
@@ -75,9 +79,11 @@ class Decoder:
         """Return the face of a cut, (side, side)."""
         try:
             if self._last is None or self._last[0] != cut.picture:
-                self._last = cut.picture, read_grey(cut.picture)
-            grey = self._last[1]
-            return Face(stretched(grey, side) if cut.whole else _square(grey, cut.box, side), grey.size)
+                self._last = cut.picture, (read_colour if cut.colour else read_grey)(cut.picture)
+            picture = self._last[1]
+            bands = with_grey(picture) if cut.colour else [picture]
+            grey, *colours = (stretched(band, side) if cut.whole else _square(band, cut.box, side) for band in bands)
+            return Face(grey, picture.size, colour=np.stack(colours) if colours else None)
         except PictureError as error:
             return Face(None, (0, 0), str(error))
 

@@ -24,6 +24,7 @@ from fer.data.readers import room
 from fer.data.readers.decoding import Cut
 from fer.data.readers.images import LARGE, SUFFIXES, photograph_notes
 
+in_colour = True  # ``read`` takes ``channels``
 Names = Mapping[str, str]  # folder, in small letters -> emotion, of ``data.class_names``
 NO_NAMES: Names = MappingProxyType({})
 FOLDERS = 8  # that are listed at a time: on a disk of the network each answer takes its time
@@ -67,6 +68,7 @@ class Named:
     """The reader of image folders whose class folders mean what ``names`` says, besides their own names."""
 
     names: Names
+    in_colour = True
 
     def recognises(self, path: Path) -> bool:
         """Return whether ``path`` contains class folders of these names."""
@@ -76,9 +78,9 @@ class Named:
         """Return the files that ``read`` would open."""
         return files(path, self.names)
 
-    def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
+    def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error", channels: int = 1) -> Faces:
         """Read every picture, see ``read`` of the module."""
-        return read(path, image_size=image_size, on_bad=on_bad, names=self.names)
+        return read(path, image_size=image_size, on_bad=on_bad, names=self.names, channels=channels)
 
     def classes_of(self, path: Path) -> set[int]:
         """Return the indices in ``FERPLUS_EMOTIONS`` of the class folders."""
@@ -106,8 +108,12 @@ def files(path: Path, names: Names = NO_NAMES) -> list[Path]:
     return [picture.path for picture in _list(path, names).pictures]
 
 
-def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error", names: Names = NO_NAMES) -> Faces:
+def read(
+    path: Path, *, image_size: int = 48, on_bad: OnBad = "error", names: Names = NO_NAMES, channels: int = 1
+) -> Faces:
     """Read every picture in the class folders as (image_size, image_size) grey; contempt is an eighth class.
+
+    With three ``channels`` the colours are kept too.
 
     Raises:
         FerError: no picture; with ``on_bad="error"`` a class folder with an unknown name or an unreadable picture.
@@ -117,7 +123,8 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error", names: Na
     if not listing.pictures:
         raise FerError(f"{path}: holds no pictures in its class folders")
     pixels = room.current().pixels(len(listing.pictures), image_size)
-    cuts = [Cut(picture.path, whole=True) for picture in listing.pictures]
+    colour = np.empty((len(listing.pictures), 3, image_size, image_size), np.uint8) if channels == 3 else None
+    cuts = [Cut(picture.path, whole=True, colour=channels == 3) for picture in listing.pictures]
     kept: list[int] = []
     sizes: list[tuple[int, int]] = []
     for index, face in enumerate(pixels.decoded(cuts)):
@@ -125,6 +132,8 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error", names: Na
             bad.add(cuts[index].picture, face.problem)
             continue
         pixels.add(face.pixels, cuts[index])
+        if colour is not None and face.colour is not None:
+            colour[len(kept)] = face.colour
         kept.append(index)
         sizes.append(face.size)
     if not kept:
@@ -138,6 +147,7 @@ def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error", names: Na
         official=official,
         given=np.array([picture.given for picture in pictures], np.int8),
         rows=np.array(kept, np.int64),
+        colour=None if colour is None else colour[: len(kept)],
         classes=FERPLUS_EMOTIONS if (targets >= len(EMOTIONS)).any() else EMOTIONS,
         source=Source(
             name="fer2013" if split_sizes(official) == OFFICIAL_SIZES else path.resolve().name,
@@ -220,7 +230,7 @@ def _list(path: Path, names: Names) -> Listing:
         elif _named_as_picture(outside.name) and outside.is_file():
             listing.loose.append(outside.name)
     with ThreadPoolExecutor(FOLDERS) as pool:
-        for part in pool.map(lambda folder: _of_class(*folder, names), class_folders(path)):
+        for part in pool.map(lambda folder: _of_class(folder[0], folder[1], names), class_folders(path)):
             listing.add(part)
     return listing
 

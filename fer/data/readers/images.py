@@ -80,6 +80,11 @@ def stretched(grey: Image.Image, image_size: int) -> NDArray[np.uint8]:
     return np.asarray(grey)
 
 
+def with_grey(picture: Image.Image) -> tuple[Image.Image, ...]:
+    """Return a picture of mode "RGB" as grey, red, green and blue; grey is what ``to_grey`` makes of the picture."""
+    return picture.convert("L"), *picture.split()
+
+
 def read_grey(source: Path | bytes, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Return a picture as 8-bit grey (mode "L"), upright; ``source`` is its file, or the contents of one.
 
@@ -92,13 +97,13 @@ def read_grey(source: Path | bytes, most_pixels: int = MOST_PIXELS) -> Image.Ima
     return _decoded(source, most_pixels, to_grey)
 
 
-def read_colour(path: Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
+def read_colour(source: Path | bytes, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Return a picture in colour (mode "RGB"), upright; 16-bit greys and transparency as in ``read_grey``.
 
     Raises:
         PictureError: see ``read_grey``.
     """
-    return _decoded(path, most_pixels, to_colour)
+    return _decoded(source, most_pixels, to_colour)
 
 
 def _decoded(source: Path | bytes, most_pixels: int, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:

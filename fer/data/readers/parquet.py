@@ -48,6 +48,7 @@ class Parquet:
     """The reader; ``names`` has the meaning of labels, by ``data.class_names``."""
 
     names: Names = field(default_factory=dict)
+    in_colour = True  # ``read`` takes ``channels``
 
     def named(self, names: Names) -> "Parquet":
         """Return the reader for these names of labels."""
@@ -68,7 +69,7 @@ class Parquet:
         words = (word for file in self.files(path) for word in self._opened(file)[1].words.values())
         return {index for word in words if (index := emotion_index(word, FERPLUS_EMOTIONS)) is not None}
 
-    def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
+    def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error", channels: int = 1) -> Faces:
         """Read every row with an emotion as (image_size, image_size) grey; contempt is an eighth class.
 
         Raises:
@@ -79,7 +80,8 @@ class Parquet:
         bad, notes = BadRows(on_bad), dict.fromkeys(_meaning(columns) for _, _, columns in files)
         source = Source(path.stem, "parquet", str(path), labels="class names of the files", notes=tuple(notes))
         samples = (sample for file, table, columns in files for sample in _samples(file, table, columns, bad))
-        faces = read_samples(samples, sum(table.metadata.num_rows for _, table, _ in files), source, image_size, bad)
+        rows = sum(table.metadata.num_rows for _, table, _ in files)
+        faces = read_samples(samples, rows, source, image_size, bad, channels)
         return faces.noted(*reshuffled_notes(faces.given))
 
     def _opened(self, file: Path) -> "tuple[ParquetFile, Columns]":

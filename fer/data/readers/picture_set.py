@@ -80,6 +80,7 @@ class PictureSet:
     layout: str
     recognises: Callable[[Path], bool]
     listed: Callable[[Path], Listing]
+    in_colour = True  # ``read`` takes ``channels``
 
     def files(self, path: Path) -> list[Path]:
         """Return the files that ``read`` would open."""
@@ -92,8 +93,10 @@ class PictureSet:
         found = {emotion_index(label, FERPLUS_EMOTIONS) for label in {one.label for one in self.listed(path).samples}}
         return {index for index in found if index is not None}
 
-    def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
+    def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error", channels: int = 1) -> Faces:
         """Read every face with an emotion as (image_size, image_size) grey; contempt is an eighth class.
+
+        With three ``channels`` the colours are kept too.
 
         Raises:
             FerError: no usable face; with ``on_bad="error"`` a bad row or picture.
@@ -102,7 +105,7 @@ class PictureSet:
         for where, problem in listing.bad:
             bad.add(where, problem)
         source = Source(self.name, self.layout, str(path), labels=self.name, notes=tuple(listing.notes))
-        return read_samples(listing.samples, len(listing.samples), source, image_size, bad)
+        return read_samples(listing.samples, len(listing.samples), source, image_size, bad, channels)
 
 
 @dataclass
@@ -146,7 +149,9 @@ class _Table:
         return [*notes, *photograph_notes(self.large, len(self.rows))]
 
 
-def read_samples(samples: Iterable[Sample], most: int, source: Source, image_size: int, bad: BadRows) -> Faces:
+def read_samples(
+    samples: Iterable[Sample], most: int, source: Source, image_size: int, bad: BadRows, channels: int = 1
+) -> Faces:
     """Return the faces of samples, which may be made one after the other.
 
     Args:
@@ -155,19 +160,23 @@ def read_samples(samples: Iterable[Sample], most: int, source: Source, image_siz
         source: origin; notes and bad rows are added.
         image_size: side of the faces, in pixels.
         bad: rows that are bad already.
+        channels: 3 keeps the colours too.
 
     Raises:
         FerError: no usable face; with ``on_bad="error"`` a bad picture.
     """
     pixels, table = room.current().pixels(most, image_size), _Table()
+    colour = np.empty((most, 3, image_size, image_size), np.uint8) if channels == 3 else None
     usable, again = tee(_usable(samples, table))
-    cuts = (Cut(sample.picture, sample.box) for _, _, sample in again)
+    cuts = (Cut(sample.picture, sample.box, colour=channels == 3) for _, _, sample in again)
     for (row, target, sample), face in zip(
         usable, pixels.decoded(cuts, listed=isinstance(samples, Sequence)), strict=True
     ):
         if face.pixels is None:
             bad.add(_where(sample), face.problem)
             continue
+        if colour is not None and face.colour is not None:
+            colour[len(table.rows)] = face.colour
         pixels.add(face.pixels, Cut(sample.picture, sample.box))
         table.add(row, target, sample, face.size)
     if not table.rows:
@@ -182,6 +191,7 @@ def read_samples(samples: Iterable[Sample], most: int, source: Source, image_siz
         rows=np.array(table.rows, np.int64),
         classes=FERPLUS_EMOTIONS if (targets >= len(EMOTIONS)).any() else EMOTIONS,
         group=numbered(table.groups),
+        colour=None if colour is None else colour[: len(targets)],
         source=Source(
             source.name, source.layout, source.path, source.labels, (*source.notes, *table.notes()), tuple(bad.messages)
         ),

@@ -123,7 +123,7 @@ class Dashboard(Callback):
     def _scored(self, dataset: FaceDataset, classes: list[str]) -> Scored:
         probabilities = torch.cat(self._logits).float().softmax(1).cpu().numpy()
         faces = self._faces(len(probabilities))
-        images, targets = dataset.images[faces][:, 0].numpy(), dataset.targets[faces].numpy()
+        images, targets = dataset.grey[faces], dataset.targets[faces].numpy()
         return Scored(images, targets, probabilities, faces, classes)
 
     def _faces(self, count: int) -> NDArray[np.int64]:

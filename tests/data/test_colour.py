@@ -1,0 +1,172 @@
+"""``data.channels=3``: faces that keep their colours, from the picture file to the prediction."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, metrics
+from PIL import Image
+
+import fer
+from fer.config.errors import FerError
+from fer.config.settings import DataSettings
+from fer.data import readers
+from fer.data.crop import Box
+from fer.data.datamodule import FERDataModule
+from fer.data.dataset import luma
+from fer.data.duplicates import digests
+from fer.data.labels import EMOTIONS
+from fer.data.load import read_faces
+from fer.data.readers.picture_set import Listing, PictureSet, Sample
+from fer.models import create
+
+SIDE = 24
+LUMA = 110  # of every pixel, so that grey faces differ in their noise alone
+
+
+def coloured(number, rng):
+    """Return a picture (S, S, 3) of one luma with a red stripe, whose place tells the class."""
+    reds = 90 + rng.integers(-3, 4, (SIDE, SIDE))
+    reds[3 * number : 3 * number + 3] += 60
+    greens = np.full_like(reds, 100)
+    blues = np.clip((LUMA - 0.299 * reds - 0.587 * greens) / 0.114, 0, 255)
+    return np.stack([reds, greens, blues], -1).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Return class folders of train and val, as PNG."""
+    root, rng = tmp_path_factory.mktemp("colour") / "faces", np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 3), ("test", 1)):
+        for number, emotion in enumerate(EMOTIONS):
+            folder = root / split / emotion
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.fromarray(coloured(number, rng)).save(folder / f"{index}.png")
+    return root
+
+
+def settings(path, **keys):
+    return DataSettings(path=str(path), split="as_given", image_size=SIDE, cache=None, **{"channels": 3, **keys})
+
+
+def test_colours_are_kept_beside_the_same_grey(pictures):
+    grey, colour = read_faces(settings(pictures, channels=1)), read_faces(settings(pictures))
+    assert grey.colour is None
+    assert (grey.images == colour.images).all()
+    first = Image.open(pictures / "test" / EMOTIONS[0] / "0.png")
+    row = int(np.flatnonzero(colour.given == 2)[0])
+    assert (colour.colour[row] == np.asarray(first).transpose(2, 0, 1)).all()
+    assert grey.fingerprint() != colour.fingerprint()
+    fewer = colour.taken(np.array([1, 3]))
+    assert (fewer.colour == colour.colour[[1, 3]]).all()
+
+
+def test_colours_are_cached_and_resized(pictures, tmp_path):
+    keys = {"image_size": 16, "on_bad": "error", "cache": tmp_path / "cache"}
+    first, again = (readers.read(pictures, channels=3, **keys) for _ in range(2))
+    assert first.colour.shape == (112, 3, 16, 16)
+    assert isinstance(again.colour, np.memmap)
+    assert (again.colour == first.colour).all()
+    assert readers.read(pictures, **keys).colour is None  # another entry
+
+
+def test_a_box_is_cut_out_of_each_colour(pictures, monkeypatch):
+    file = pictures / "test" / EMOTIONS[0] / "0.png"
+    sample = Sample(file, "happy", 0, box=Box(2, 2, 12, 12))
+    reader = PictureSet("drawn", "drawn", lambda path: True, lambda path: Listing([sample]))
+    faces = reader.read(pictures, image_size=12, channels=3)
+    pixels = np.asarray(Image.open(file))[2:14, 2:14]
+    assert (faces.colour[0] == pixels.transpose(2, 0, 1)).all()
+    assert (faces.images == reader.read(pictures, image_size=12).images).all()
+
+
+def test_batches_and_pictures_of_them(pictures):
+    data = FERDataModule(settings(pictures, batch_size=16))
+    data.setup("fit")
+    dataset = data.datasets["train"]
+    assert dataset[0].images.shape == (1, 3, SIDE, SIDE)
+    assert set(digests(dataset.grey)) == data.hashes("train")
+    assert data.first_batch().shape == (16, SIDE, SIDE)
+    assert data.augmented_samples(2, 3)[1].shape == (2, 3, SIDE, SIDE)
+    shuffled = dataset.mixed()
+    assert np.abs(luma(shuffled.images.float()).numpy() - shuffled.grey).max() <= 1  # colours and grey stay together
+
+
+def test_sources_without_colours_are_refused(tmp_path):
+    table = tmp_path / "fer2013.csv"
+    table.write_text(f"emotion,pixels,Usage\n0,{' '.join(['7'] * 48**2)},Training\n")
+    with pytest.raises(FerError, match=r"data.channels=3: .*fer2013.csv \(reader csv\) has grey faces alone"):
+        read_faces(DataSettings(path=str(table), channels=3, cache=None))
+    with pytest.raises(FerError, match="data.channels=3: drawn faces are grey"):
+        read_faces(DataSettings(path="synthetic", channels=3))
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("cnn", {"channels": [4]}), ("convnext", {"channels": [8], "depths": [2]}), ("mini_xception", {"stem": 4}),
+        ("efficientnet", {"channels": [8, 8], "depths": [1, 1], "last": 8}), ("preact_resnet", {"width": 4}),
+        ("residual_masking", {"width": 4, "depths": [1], "levels": [1]}), ("resnet9", {"width": 4}),
+        ("resnet18", {"width": 4}), ("vgg19", {"channels": [4], "depths": [1]}), ("vgg_fer", {"channels": [4]}),
+    ],
+)  # fmt: skip
+def test_networks_take_three_channels(name, keys):
+    model = create({"name": name, **keys}, image_size=32, in_channels=3).eval()
+    faces = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    assert model.probabilities(faces).shape == (2, 7)
+    with pytest.raises(FerError, match=r"expected a tensor \(B, 3, 32, 32\), red, green and blue"):
+        model.probabilities(faces[:, :1])
+
+
+def test_pretrained_networks_of_timm_take_colour_as_it_is(tmp_path):
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("test_resnet").eval()
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    section = {"name": "timm", "network": "test_resnet", "weights": str(tmp_path / "theirs.pth")}
+    model = create(section, image_size=32, in_channels=3)
+    model.load_pretrained()
+    faces = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        expected = theirs.forward_features((faces - 0.5) / 0.5)
+        found = model.eval().net[1].forward_features(model._normalised(faces))
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tmp_path, capfd):
+    keys = (*SMALL[3:7], "augment=none", f"data.path={pictures}", "data.split=as_given", f"data.image_size={SIDE}")
+    keys = (*keys, "logger=none", "trainer.max_epochs=4", "optimizer.lr=0.01")
+    for name, channels in (("colour", 3), ("grey", 1)):
+        ended = train(*keys, f"data.channels={channels}", f"hydra.run.dir={name}")
+        assert ended.code == 0, ended.err
+    assert metrics(Path("colour"))["accuracy"] > 0.7
+    assert metrics(Path("grey"))["accuracy"] < 0.4  # all have the same luma
+    model = fer.load("colour")
+    assert model.in_channels == 3
+    files = [pictures / "val" / emotion / f"{index}.png" for emotion in EMOTIONS for index in range(3)]
+    expected = model.probabilities(
+        torch.from_numpy(np.stack([np.asarray(Image.open(file)) for file in files]).transpose(0, 3, 1, 2).copy())
+    )
+    boxes = [[Box(0, 0, SIDE, SIDE)] for _ in files]
+    found = fer.Predictor("colour", detector="none")(files, boxes)
+    rows = torch.tensor([[face.probabilities[name] for name in EMOTIONS] for (face,) in found])
+    torch.testing.assert_close(rows, expected, atol=1e-5, rtol=1e-4)
+    from fer.evaluate import main as evaluate
+    from fer.export import main as export
+
+    capfd.readouterr()
+    assert evaluate(["colour", "--data", str(pictures), "--split", "val"]) == 0
+    assert evaluate(["colour", "grey", "--data", str(pictures), "--split", "val"]) == 1
+    assert "takes 1 channels of a face, colour/checkpoints/best.ckpt 3" in capfd.readouterr().err
+    assert export(["colour", "colour.onnx"]) == 1
+    assert "takes faces in colour; exported files take grey ones so far" in capfd.readouterr().err
+
+
+def test_a_file_with_other_channels_is_refused(tmp_path):
+    from fer.models.untrusted import check_contract
+
+    check_contract({"in_channels": 3}, tmp_path)
+    for channels in (2, 4, "3", None):
+        with pytest.raises(FerError, match=r"in_channels=.*: expected 1 \(grey\) or 3 \(colour\)"):
+            check_contract({"in_channels": channels}, tmp_path)
