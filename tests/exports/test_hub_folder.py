@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -177,7 +178,8 @@ def test_a_folder_that_was_changed_is_refused(folder):
 # --- the hub --------------------------------------------------------------------------------------------------------
 
 
-def test_a_network_is_fetched_where_asked_and_read_from_the_cache_ever_after(hub, stored, predict, capfd):
+def test_a_network_is_fetched_where_asked_and_read_from_the_cache_ever_after(hub, stored, caplog, capfd):
+    caplog.set_level(logging.INFO)
     with pytest.raises(FerError, match=f"hf://{NAME}: not in the cache .*--download"):
         fer.load(f"hf://{NAME}")
     assert hub.asked == []
@@ -192,6 +194,7 @@ def test_a_network_is_fetched_where_asked_and_read_from_the_cache_ever_after(hub
         assert fer.load(name).architecture == "resnet9"
     assert hub.asked == []
     assert capfd.readouterr() == ("", "")  # a command's own lines may be JSON
+    assert caplog.records == []
 
 
 @pytest.fixture
