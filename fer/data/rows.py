@@ -210,7 +210,7 @@ class Built:
 
     Args:
         shape: (N, S, S).
-        digests: (N, 16) hashes of the faces.
+        digests: (N, 16) hashes of the faces, where they are known.
         checksums: name of a column of the cache's entry -> its checksum, for what ``write`` writes.
         write: writes the files of the faces into the entry's folder.
     """
@@ -218,7 +218,7 @@ class Built:
     def __init__(
         self,
         shape: tuple[int, int, int],
-        digests: NDArray[np.uint8],
+        digests: NDArray[np.uint8] | None,
         checksums: dict[str, int],
         write: Callable[[Path, Any], None],
     ) -> None:
