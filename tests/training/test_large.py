@@ -46,7 +46,9 @@ def test_weights_and_metrics_equal_those_of_memory_also_after_a_resume(
         expected, stated = found["memory"]
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
         assert weights.keys() == expected.keys()
-        for name in ("accuracy", "loss", "classes", "confusion"):
-            assert results.get(name) == stated.get(name), name
+        besides = {"command", "finished", "images_per_second", "peak_memory_mb", "train_seconds", "wall_seconds"}
+        assert {name: results[name] for name in results.keys() - besides} == {
+            name: stated[name] for name in stated.keys() - besides
+        }
         assert results["dataset"]["fingerprint"] == stated["dataset"]["fingerprint"]
-        assert results["seen_in_training"] == stated["seen_in_training"]
+        assert "accuracy" in results

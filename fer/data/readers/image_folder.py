@@ -220,7 +220,7 @@ def _list(path: Path, names: Names) -> Listing:
         elif _named_as_picture(outside.name) and outside.is_file():
             listing.loose.append(outside.name)
     with ThreadPoolExecutor(FOLDERS) as pool:
-        for part in pool.map(lambda folder: _of_class(*folder, names), class_folders(path)):
+        for part in pool.map(lambda folder: _of_class(folder[0], folder[1], names), class_folders(path)):
             listing.add(part)
     return listing
 

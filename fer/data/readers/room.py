@@ -232,7 +232,9 @@ class Outside:
         missing = [row for row in range(len(self._cuts)) if row not in self._digests]
         for row, face in zip(missing, self.decoded([self._cuts[row] for row in missing]), strict=True):
             if face.pixels is None:
-                raise FerError(f"{self._cuts[row].picture}: {face.problem}")
+                picture = self._cuts[row].picture
+                assert isinstance(picture, Path)
+                raise FerError(f"{picture}: {face.problem}")
             self._digests[row] = digests([face.pixels])[0]
         every = b"".join(self._digests[row] for row in range(len(self._cuts)))
         return np.frombuffer(every, np.uint8).reshape(-1, DIGEST)
