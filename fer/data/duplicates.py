@@ -65,10 +65,12 @@ def digests(images: Iterable[NDArray[np.uint8]]) -> list[bytes]:
 
 
 def _hashes(rows: Rows) -> NDArray[np.uint8]:
-    """Return the hashes (N, DIGEST) of faces outside memory: the known ones, or from a pass over all faces."""
-    if rows.digests is not None:
-        return np.ascontiguousarray(rows.digests)
-    return np.frombuffer(b"".join(digests(iter(rows))), np.uint8).reshape(-1, DIGEST)
+    """Return the hashes (N, DIGEST) of faces outside memory; a first pass over all makes them known."""
+    if rows.digests is None:
+        every = b"".join(digests(iter(Rows(rows.source))))
+        rows.source.digests = np.frombuffer(every, np.uint8).reshape(-1, DIGEST)
+    assert rows.digests is not None
+    return np.ascontiguousarray(rows.digests)
 
 
 def without_duplicate(images: NDArray[np.uint8], known: set[bytes]) -> NDArray[np.bool_]:

@@ -116,7 +116,7 @@ class Faces:
         rows = outside(self.images)
         if rows is None:
             return self._hashed(self.images)
-        others = self._hashed(self.images[:0])  # hash of everything but the pixels
+        others = self._hashed(np.empty((0, *rows.shape[1:]), np.uint8))  # hash of everything but the pixels
         return rows.remembered(f"fingerprint {others}", lambda: self._hashed(self.images))
 
     def _hashed(self, images: NDArray[np.uint8]) -> str:

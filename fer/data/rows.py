@@ -7,13 +7,15 @@ chunks. Values that need such a pass, such as the fingerprint, are stored beside
 import hashlib
 import logging
 import mmap
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import IO, Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fer.config.errors import FerError
 from fer.system.files import UNREADABLE, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -56,15 +58,25 @@ class Mapped:
         self.images, self.folder = images, folder
         self.digests: NDArray[np.uint8] | None = None
         self.shape = (images.shape[0], images.shape[1], images.shape[2])
-        self._taken = 0
+        self._file: IO[bytes] | None = None
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return a copy of the faces at these indices, (K, S, S)."""
-        faces: NDArray[np.uint8] = np.asarray(self.images[indices])
-        self._taken += faces.nbytes
-        if self._taken > CHUNK_BYTES:
-            self._taken = 0
+        if not len(indices) or int(indices[-1]) - int(indices[0]) == len(indices) - 1 or not hasattr(os, "preadv"):
+            faces: NDArray[np.uint8] = np.array(self.images[indices])
             released(self.images)
+            return faces
+        return self._scattered(indices)
+
+    def _scattered(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Read single faces: touching one in the map would map up to 2 MB around it into this process."""
+        file: Any = self.images  # an np.memmap
+        self._file = self._file or open(file.filename, "rb")
+        faces = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        size, descriptor = faces[0].nbytes, self._file.fileno()
+        for face, row in zip(faces, indices.tolist(), strict=True):
+            if os.preadv(descriptor, [face.data], file.offset + row * size) != size:
+                raise FerError(f"{file.filename}: cut short since the start; start again")
         return faces
 
     def ahead(self, indices: NDArray[np.int64]) -> None:
@@ -210,7 +222,7 @@ class Built:
 
     Args:
         shape: (N, S, S).
-        digests: (N, 16) hashes of the faces.
+        digests: (N, 16) hashes of the faces, where they are known.
         checksums: name of a column of the cache's entry -> its checksum, for what ``write`` writes.
         write: writes the files of the faces into the entry's folder.
     """
@@ -218,7 +230,7 @@ class Built:
     def __init__(
         self,
         shape: tuple[int, int, int],
-        digests: NDArray[np.uint8],
+        digests: NDArray[np.uint8] | None,
         checksums: dict[str, int],
         write: Callable[[Path, Any], None],
     ) -> None:

@@ -27,7 +27,8 @@ def probabilities(
         NotFinite: a probability is NaN, so that nothing can be scored.
     """
     model = model.to(device).to(memory_format=torch.channels_last).eval()
-    batches = (faces.on_device(indices) for indices in torch.split(torch.arange(len(faces)), batch_size))
+    starts = range(0, len(faces), batch_size)
+    batches = (faces.on_device(torch.arange(start, min(start + batch_size, len(faces)))) for start in starts)
     parts = []
     for indices in faces.read_ahead(batches):
         batch = move_data_to_device(faces.__getitems__(indices), device)

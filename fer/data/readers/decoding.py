@@ -32,6 +32,7 @@ from fer.data.readers.images import PictureError, read_colour, read_grey, stretc
 from fer.system.slots import usable_cores
 
 CHUNK = 64  # pictures of a request
+PIPE = 1 << 20  # bytes that a pipe holds: a request's faces, so that no process waits within it
 WAITING = 4  # requests for each worker that are under way
 FEW = 1024  # pictures that are decoded sooner than a worker starts
 
@@ -148,7 +149,7 @@ class _Worker:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import work; work()"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, pipesize=PIPE,
         )  # fmt: skip
         weakref.finalize(self, self._process.communicate)
 
@@ -158,18 +159,25 @@ class _Worker:
         Raises:
             FerError: the process has ended.
         """
+        plain = [(_plain(cut.picture), cut.box, cut.whole) for cut in cuts]  # a path takes its time to be pickled
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            pickle.dump((cuts, side), self._process.stdin, pickle.HIGHEST_PROTOCOL)
+            pickle.dump((plain, side), self._process.stdin, pickle.HIGHEST_PROTOCOL)
             self._process.stdin.flush()
-            answer: list[Face] = pickle.load(self._process.stdout)
+            pixels, about = pickle.load(self._process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             raise FerError(
                 f"a process that decodes pictures has ended (exit code {self._process.wait()}), such as for lack of "
                 "memory; start again"
             ) from error
-        return answer
+        return [
+            Face(None if problem else face, size, problem) for face, (size, problem) in zip(pixels, about, strict=True)
+        ]
+
+
+def _plain(picture: Path | bytes) -> str | bytes:
+    return picture if isinstance(picture, bytes) else str(picture)
 
 
 def work() -> None:
@@ -179,8 +187,14 @@ def work() -> None:
     os.dup2(2, 1)  # what a library prints must not get between the answers
     while True:
         try:
-            cuts, side = pickle.load(requests)
-            pickle.dump(list(here(cuts, side)), answers, pickle.HIGHEST_PROTOCOL)
+            plain, side = pickle.load(requests)
+            cuts = (Cut(Path(one) if isinstance(one, str) else one, box, whole) for one, box, whole in plain)
+            pixels, about = np.zeros((len(plain), side, side), np.uint8), []
+            for number, face in enumerate(here(cuts, side)):
+                about.append((face.size, face.problem))
+                if face.pixels is not None:
+                    pixels[number] = face.pixels
+            pickle.dump((pixels, about), answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
         except (EOFError, BrokenPipeError):
             return

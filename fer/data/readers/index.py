@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FILE = "pictures.parquet"
 VERSION = b"1"  # raise it when the meaning of a column changes
 BOX = ("x", "y", "width", "height")
+COMING = 16  # takes that may be under way
 LEAST = 16  # pictures of a request: fewer would cost more on the way than in the decoder
 
 
@@ -72,14 +73,14 @@ def states(files: Sequence[str | Path]) -> State:
     return State(*found)
 
 
-def write(file: Path, faces: Faces, cuts: Sequence[Cut], digests: NDArray[np.uint8]) -> None:
+def write(file: Path, faces: Faces, cuts: Sequence[Cut], digests: NDArray[np.uint8] | None) -> None:
     """Write the index of N faces.
 
     Args:
         file: to write.
         faces: their columns; the pixels are not used.
         cuts: of the faces.
-        digests: (N, 16) hashes of their pixels.
+        digests: (N, 16) hashes of their pixels; None where these are kept beside the index.
 
     Raises:
         OSError: it cannot be written.
@@ -95,7 +96,9 @@ def write(file: Path, faces: Faces, cuts: Sequence[Cut], digests: NDArray[np.uin
         **{side: pa.array([box and getattr(box, side) for box in boxes], pa.float64()) for side in BOX},
         "size": state.size,
         "mtime": state.mtime,
-        "digest": pa.array([digest.tobytes() for digest in digests], pa.binary(DIGEST)),
+        "digest": pa.nulls(len(cuts), pa.binary(DIGEST))
+        if digests is None
+        else pa.array([digest.tobytes() for digest in digests], pa.binary(DIGEST)),
         **{name: getattr(faces, name) for name in ("targets", "official", "given", "rows")},
         "group": pa.nulls(len(cuts), pa.int32()) if faces.group is None else faces.group,
     }
@@ -153,6 +156,8 @@ class Pictures:
         """Begin to decode the faces that the same ``take`` will ask for soon."""
         if len(indices) >= LEAST:
             self._coming.setdefault(indices.tobytes(), self._requests(indices))
+        if len(self._coming) > COMING:  # of a pass that was broken off
+            self._coming.pop(next(iter(self._coming)))
 
     def _requests(self, indices: NDArray[np.int64]) -> "list[Future[list[Face]]]":
         decoders, cuts = decoding.shared(), self._cuts(indices)

@@ -181,7 +181,7 @@ class Outside:
     def __init__(self, most: int, side: int, file: Path | None) -> None:
         self._most, self._side, self._file = most, side, file
         self._cuts: list[Cut] = []
-        self._digests: list[bytes] = []
+        self._digests: dict[int, bytes] = {}  # of faces whose pixels are not kept
         self._checksum = 1  # of no bytes
         self._stream: IO[bytes] | None = None
         if file is not None:
@@ -200,13 +200,14 @@ class Outside:
         Raises:
             FerError: a picture that is no file cannot be decoded on demand, and there is no room for its pixels.
         """
-        contents = pixels.tobytes()
-        self._digests += digests([pixels])
-        self._checksum = zlib.adler32(contents, self._checksum)
         self._cuts.append(cut if isinstance(cut.picture, Path) else Cut(b""))
         if self._stream is not None:
+            contents = np.ascontiguousarray(pixels).data
+            self._checksum = zlib.adler32(contents, self._checksum)
             with self._given_up_when_full():
                 self._stream.write(contents)
+        elif isinstance(cut.picture, Path):
+            self._digests[len(self._cuts) - 1] = digests([pixels])[0]
         if self._stream is None and not isinstance(cut.picture, Path):
             raise FerError(
                 f"{self._most * self._side**2 / 1e9:.1f} GB of faces have no room in the cache's folder, and pictures "
@@ -221,20 +222,29 @@ class Outside:
                 self._stream.seek(0)
                 self._header(len(self._cuts))
                 self._stream.flush()
-                os.fsync(self._stream.fileno())
                 self._stream.close()
+        named = None if self._stream is not None else self._named()
         sums = {} if self._stream is None else {"images": self._checksum}
-        return Rows(Built((len(self._cuts), self._side, self._side), self._named(), sums, self._write)).array
+        return Rows(Built((len(self._cuts), self._side, self._side), named, sums, self._write)).array
 
     def _named(self) -> NDArray[np.uint8]:
-        return np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, DIGEST)
+        """Return the hashes of all faces; those that went into a file which was given up are decoded again."""
+        missing = [row for row in range(len(self._cuts)) if row not in self._digests]
+        for row, face in zip(missing, self.decoded([self._cuts[row] for row in missing]), strict=True):
+            if face.pixels is None:
+                picture = self._cuts[row].picture
+                assert isinstance(picture, Path)
+                raise FerError(f"{picture}: {face.problem}")
+            self._digests[row] = digests([face.pixels])[0]
+        every = b"".join(self._digests[row] for row in range(len(self._cuts)))
+        return np.frombuffer(every, np.uint8).reshape(-1, DIGEST)
 
     def _write(self, folder: Path, faces: Faces) -> None:
         """Write the files of an entry of the cache: the pixels, if they are kept, and the index of picture files."""
         if self._stream is not None and self._file is not None:
             os.replace(self._file, folder / PIXELS)
         if all(isinstance(cut.picture, Path) for cut in self._cuts):
-            index.write(folder / index.FILE, faces, self._cuts, self._named())
+            index.write(folder / index.FILE, faces, self._cuts, None if self._stream is not None else self._named())
 
     def _header(self, count: int) -> None:
         """Write numpy's header; its length is the same for every count that an array may have."""

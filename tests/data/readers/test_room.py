@@ -1,0 +1,342 @@
+"""Larger than memory: a memory-mapped file or decoding on demand gives the bits, the order and the notes of memory."""
+
+import errno
+import logging
+import shutil
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fer.config.errors import FerError
+from fer.config.settings import DataSettings
+from fer.data import cache, readers
+from fer.data.datamodule import FERDataModule
+from fer.data.load import read_faces
+from fer.data.readers import decoding, index, room
+from fer.data.rows import Mapped, outside, taken
+
+MODES = ("memory", "mapped", "on demand")
+COLUMNS = ("targets", "official", "given", "rows")
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch):
+    """Let files count as unchanging at once; decode in this process, where a test does not say otherwise."""
+    monkeypatch.setattr(cache, "STILL_CHANGING_S", -60.0)
+    monkeypatch.setattr(index, "LEAST", 1000)
+
+
+@pytest.fixture
+def tree(tmp_path, drawn, plant, class_name):
+    """70 pictures of several sizes, two of them equal; train has 56."""
+    root = tmp_path / "tree"
+    files = plant(root, drawn, lambda faces, row: f"{'train' if row % 5 else 'val'}/{class_name(faces, row)}/{row}.png")
+    for row in (3, 9):
+        Image.fromarray(drawn.images[row]).resize((30, 61)).save(files[row])
+    shutil.copy(files[1], files[1].with_name("x.png"))
+    return root
+
+
+@pytest.fixture
+def settings(tree, tmp_path, monkeypatch):
+    """Return a function that makes the settings of a mode; the mode is in force from then on."""
+
+    def of(mode, **changes):
+        monkeypatch.setattr(room, "SPARE", 1 << 60 if mode == "on demand" else 0)
+        limit = None if mode == "memory" else 0.00005
+        folder = str(tmp_path / "cache" / mode)
+        common = {"path": str(tree), "image_size": 24, "split": "as_given", "batch_size": 8}
+        return DataSettings(**{**common, "cache": folder, "memory_limit_gb": limit, **changes})
+
+    return of
+
+
+def module(settings, seed=3):
+    made = FERDataModule(settings, seed=seed)
+    made.setup("fit")
+    return made
+
+
+def batches(module, epoch=1):
+    loader = module.train_dataloader()
+    loader.batch_sampler.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def equal_batches(found, expected):
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.targets, other.targets)
+        assert one.key == other.key
+
+
+# --- the same as in memory ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_batches_and_all_that_is_stored_equal_those_of_memory(mode, settings):
+    expected = module(settings("memory"))
+    for start in ("first", "later"):
+        found = module(settings(mode))
+        assert isinstance(outside(found.faces.images).source, Mapped if mode == "mapped" else index.Pictures), start
+        equal_batches(batches(found), batches(expected))
+        equal_batches(list(found.val_dataloader()), list(expected.val_dataloader()))
+        assert found.statistics() == expected.statistics()
+        assert found.describe("val") == expected.describe("val")
+        assert found.hashes("train") == expected.hashes("train")
+        np.testing.assert_array_equal(found.first_batch(), expected.first_batch())
+        np.testing.assert_array_equal(np.asarray(found.faces.images), expected.faces.images)
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+@pytest.mark.parametrize("rule", ["folds", "holdout"])
+def test_drawn_splits_and_conflicts_equal_those_of_memory(mode, rule, settings):
+    expected, found = (module(settings(name, split=rule, conflicts="drop")) for name in ("memory", mode))
+    np.testing.assert_array_equal(found.splits, expected.splits)
+    equal_batches(batches(found), batches(expected))
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_an_epoch_resumes_after_the_batches_served_and_reads_no_face_of_these(mode, settings, monkeypatch):
+    made = module(settings(mode))
+    expected, asked = batches(made), []
+    loader = made.train_dataloader()
+    loader.batch_sampler.sampler.set_epoch(1)
+    loader.load_state_dict({"served": 4})
+    source = made.datasets["train"].images.rows.source
+    take = source.take
+    monkeypatch.setattr(source, "take", lambda indices: asked.append(len(indices)) or take(indices))
+    equal_batches(list(loader), expected[4:])
+    assert sum(asked) == sum(len(batch.targets) for batch in expected[4:])
+    equal_batches(list(loader), expected)
+
+
+def test_boxes_and_groups_go_through_the_index(drawn, tmp_path, settings):
+    scene = np.zeros((60, 120), np.uint8)
+    scene[5:53, 3:51], scene[5:53, 60:108] = drawn.images[0], drawn.images[1]
+    (tmp_path / "e" / "image" / "origin").mkdir(parents=True)
+    for name in ("a.jpg", "b.jpg"):
+        Image.fromarray(scene).save(tmp_path / "e" / "image" / "origin" / name, "PNG")
+    lines = ["a.jpg 0 5 3 51 53 80.1 0", "a.jpg 1 5 60 108 53 70 6", "b.jpg 0 5 60 108 53 70 3"]
+    (tmp_path / "e" / "label.lst").write_text("\n".join(lines))
+    made = {
+        mode: read_faces(replace(settings(mode), path=str(tmp_path / "e"), memory_limit_gb=limit))
+        for mode, limit in zip(MODES, (None, 0.0, 0.0), strict=True)
+    }
+    for mode in MODES[1:]:
+        np.testing.assert_array_equal(made[mode].images[np.arange(3)], made["memory"].images)
+        assert made[mode].group.tolist() == made["memory"].group.tolist() == [0, 0, 1]
+        assert made[mode].fingerprint() == made["memory"].fingerprint()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bad_pictures_are_skipped_and_listed_alike(mode, tree, settings):
+    bad = next((tree / "train" / "happy").iterdir())
+    bad.write_bytes(b"no picture")
+    faces = read_faces(settings(mode, on_bad="skip"))
+    assert len(faces) == 70
+    (line,) = faces.source.skipped
+    assert str(bad) in line
+    with pytest.raises(FerError, match=bad.name):
+        read_faces(settings(mode, on_bad="error"))
+
+
+def test_contempt_is_left_out_without_reading_pixels(tree, settings):
+    (tree / "train" / "contempt").mkdir()
+    shutil.copy(next((tree / "train" / "happy").iterdir()), tree / "train" / "contempt" / "c.png")
+    expected, found = (read_faces(settings(mode)) for mode in ("memory", "mapped"))
+    assert len(found) == len(expected) == 71
+    assert outside(found.images) is not None
+    assert found.fingerprint() == expected.fingerprint()
+
+
+# --- what decides, and the line that states it ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "limit", "words"),
+    [
+        ("mapped", 1.0, "in memory"), ("mapped", 0.00005, "memory-mapped from"),
+        ("on demand", 0.00005, "decoded on demand"), ("on demand", 0.00004, "GB free"),
+    ],
+)  # fmt: skip
+def test_one_line_says_where_the_faces_are_and_why(mode, limit, words, settings, caplog):
+    caplog.set_level(logging.INFO)
+    read_faces(settings(mode, memory_limit_gb=limit))
+    (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("faces:")]
+    assert words in line
+    assert f"data.memory_limit_gb={limit:g}" in line
+    assert "71 of 24 px" in line
+
+
+def test_an_entry_of_a_run_without_a_limit_is_mapped_and_nothing_is_decoded_again(settings, monkeypatch):
+    expected = read_faces(settings("memory"))
+    monkeypatch.setattr(decoding, "here", None)
+    found = read_faces(replace(settings("mapped"), cache=settings("memory").cache))
+    assert outside(found.images) is not None
+    assert found.fingerprint() == expected.fingerprint()
+
+
+def test_later_starts_take_values_of_all_pixels_from_beside_the_index(settings, monkeypatch):
+    first = module(settings("on demand"))
+    values = first.statistics(), first.describe("val"), first.hashes("train")
+    monkeypatch.setattr(decoding, "here", None)
+    later = module(settings("on demand"))
+    assert (later.statistics(), later.describe("val"), later.hashes("train")) == values
+
+
+def test_a_limit_needs_the_cache():
+    with pytest.raises(FerError, match=r"data\.memory_limit_gb=1: .*data\.cache"):
+        DataSettings(path="x", memory_limit_gb=1.0, cache=None)
+
+
+def test_a_limit_needs_pyarrow_where_it_is_exceeded(settings, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    with pytest.raises(FerError, match=r"data\.memory_limit_gb.*pip install 'fer-lightning\[large\]'"):
+        read_faces(settings("mapped"))
+    assert len(read_faces(settings("mapped", memory_limit_gb=1.0))) == 71
+
+
+# --- faults ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_that_vanished_or_changed_since_the_start_is_named(tree, settings):
+    faces = read_faces(settings("on demand"))
+    first, second = sorted((tree / "train" / "angry").iterdir())[:2]
+    first.unlink()
+    with pytest.raises(FerError, match=rf"{first.name}: has gone"):
+        faces.images[0:1]
+    Image.fromarray(np.zeros((24, 24), np.uint8)).save(second)
+    with pytest.raises(FerError, match=rf"{second.name}: has changed"):
+        faces.images[1]
+
+
+def test_a_file_that_was_only_touched_is_found_by_its_contents(tree, settings, monkeypatch):
+    read_faces(settings("on demand")).fingerprint()
+    next((tree / "train" / "angry").iterdir()).touch()
+    monkeypatch.setattr(room.Outside, "add", None)
+    assert read_faces(settings("on demand")).images[0].shape == (24, 24)
+
+
+def test_a_disk_that_fills_up_gives_up_the_file_and_decodes_on_demand(settings, monkeypatch, caplog):
+    expected = read_faces(settings("memory"))
+
+    class Full:
+        def write(self, contents):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    add = room.Outside.add
+
+    def full_after_20(self, pixels, cut):
+        if len(self._cuts) == 20:
+            self._stream = Full()
+        add(self, pixels, cut)
+
+    monkeypatch.setattr(room.Outside, "add", full_after_20)
+    found = read_faces(settings("mapped"))
+    assert isinstance(outside(found.images).source, index.Pictures)
+    assert found.fingerprint() == expected.fingerprint()
+    assert "No space left" in caplog.text
+    assert "on demand" in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["cut short", "another version", "gone"])
+def test_a_damaged_index_is_built_again(fault, settings, tmp_path, monkeypatch, caplog):
+    expected = read_faces(settings("on demand")).fingerprint()
+    (file,) = tmp_path.glob("cache/on demand/*.pictures/pictures.parquet")
+    if fault == "cut short":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif fault == "gone":
+        file.unlink()
+    else:
+        monkeypatch.setattr(index, "VERSION", b"2")
+    faces = read_faces(settings("on demand"))
+    assert "damaged" in caplog.text
+    np.testing.assert_array_equal(np.asarray(faces.images), read_faces(settings("memory")).images)
+    assert faces.fingerprint() == expected
+
+
+def test_a_damaged_file_of_pixels_is_built_again(settings, tmp_path, caplog):
+    expected = read_faces(settings("mapped")).fingerprint()
+    (file,) = tmp_path.glob("cache/mapped/*/images.npy")
+    contents = bytearray(file.read_bytes())
+    contents[-7] ^= 1
+    file.write_bytes(contents)
+    assert read_faces(settings("mapped")).fingerprint() == expected
+    assert "damaged" in caplog.text
+
+
+def test_pictures_within_a_table_are_mapped_and_refused_without_room(drawn, tmp_path, settings):
+    pa = pytest.importorskip("pyarrow")
+    import io
+
+    import pyarrow.parquet as pq
+
+    def png(image):
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "PNG")
+        return stream.getvalue()
+
+    table = pa.table({"image": [png(image) for image in drawn.images[:9]], "label": ["happy"] * 9})
+    pq.write_table(table, tmp_path / "train.parquet")
+    changes = {"path": str(tmp_path / "train.parquet"), "memory_limit_gb": 0.0}
+    with pytest.raises(FerError, match=r"not decoded on demand.*data\.memory_limit_gb"):
+        read_faces(settings("on demand", **changes))
+    faces = read_faces(settings("mapped", **changes))
+    expected = readers.read(tmp_path / "train.parquet", image_size=24, on_bad="error", cache=None)
+    np.testing.assert_array_equal(np.asarray(faces.images), expected.images)
+
+
+def test_two_readers_at_once_decode_once(settings, monkeypatch, caplog):
+    """The second waits for the first, and finds what it has built."""
+    caplog.set_level(logging.INFO)
+    began, go_on, decoded = threading.Event(), threading.Event(), []
+    here = decoding.here
+
+    def slow(cuts, side):
+        decoded.append(side)
+        began.set()
+        go_on.wait(10)
+        return here(cuts, side)
+
+    monkeypatch.setattr(decoding, "here", slow)
+    chosen, found = settings("mapped"), []
+    threads = [threading.Thread(target=lambda: found.append(read_faces(chosen).fingerprint())) for _ in range(2)]
+    threads[0].start()
+    began.wait(10)
+    threads[1].start()
+    while "waiting for it" not in caplog.text and threads[1].is_alive():
+        pass
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert len(decoded) == 1
+    assert len(found) == 2
+    assert found[0] == found[1]
+
+
+def test_what_a_killed_process_left_is_removed(settings, tmp_path):
+    read_faces(settings("mapped"))
+    (entry,) = (path for path in (tmp_path / "cache" / "mapped").iterdir() if len(path.name) == 64)
+    shutil.rmtree(entry)
+    left = entry.with_name(f".building-{entry.name}")
+    left.mkdir()
+    (left / "images.npy").write_bytes(b"x" * 99)
+    read_faces(settings("mapped"))
+    assert entry.is_dir()
+    assert not left.exists()
+
+
+def test_rows_are_indexed_like_an_array(settings):
+    array, rows = (read_faces(settings(mode)).images for mode in ("memory", "mapped"))
+    some = np.array([5, 2, 2, -1])
+    for key in (0, -1, slice(3, 9), slice(None, None, 7), some, np.arange(71) % 3 == 0):
+        np.testing.assert_array_equal(rows[key], array[key])
+        np.testing.assert_array_equal(taken(rows, some)[0], array[5])
+    with pytest.raises(IndexError):
+        rows[np.array([71])]
