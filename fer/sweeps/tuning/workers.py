@@ -25,7 +25,7 @@ class Workers:
 
     def __init__(self, folder: Path) -> None:
         self.search, self.folder = folder, folder / FOLDER
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.number = 0  # of this process
         self._numbers: set[int] = set()  # this process's number, and those that it has taken over
         self._locks = ExitStack()
