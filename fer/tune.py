@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from fer.config.command import command
 from fer.config.conf import conf_folder, plain
@@ -26,7 +26,6 @@ from fer.config.trust import again
 from fer.runs.trials import Trial, counted, counts, ended_in
 from fer.sweeps import jobs
 from fer.system.files import new_folder
-from fer.system.locks import hold
 from fer.system.slots import slots
 from fer.system.terminal import logged, shown
 
@@ -100,36 +99,47 @@ def run(request: "Request", line: str) -> int:
         line: the command line, for the record.
 
     Raises:
-        FerError: no data are found, or another process searches in the same folder.
+        FerError: no data are found, or the storage cannot be used.
         Interrupted: a signal arrived; running trials have saved themselves.
     """
     from fer.sweeps.tuning import outcome, proposals
+    from fer.sweeps.tuning.request import joined
     from fer.sweeps.tuning.search import Search, Task
+    from fer.sweeps.tuning.workers import Workers
 
     environment = jobs.environment(request.config["data"]["path"])
     settings, folder = request.settings, _made(request)
     trainer = request.config["trainer"]
     trial_slots = slots(settings.jobs, settings.trials, {trainer["accelerator"]}, trainer["devices"])
-    with open(folder / "tune.log", "ab") as lock, logged(folder / "tune.log"):
-        _hold(lock, folder)
-        before = request.before
-        task = Task(
-            folder, settings, request.parameters, request.trial_overrides, request.config, environment,
-            trial_slots.environments, spent=before.seconds if before else 0.0,
-        )  # fmt: skip
-        study = proposals.opened(folder, settings, task.monitor, task.most_epochs, task.baseline())
-        search = Search(study, task, lambda: outcome.keep(state))
-        _refuse_forgotten(folder, settings.storage or folder / proposals.JOURNAL, search.trials())
-        state = outcome.Outcome(request, search, folder, before.command if before and before.command else line)
-        outcome.keep(state)
+    workers, storage = Workers(folder), settings.storage or str(folder / proposals.JOURNAL)
+
+    def keep() -> None:
+        with workers.turn():
+            outcome.keep(state)
+
+    with logged(folder / "tune.log"), proposals.reachable(storage):
+        with workers.turn():
+            request = joined(request, folder)
+            before = request.before
+            task = Task(
+                folder, settings, request.parameters, request.trial_overrides, request.config, environment,
+                trial_slots.environments, spent=before.seconds if before else 0.0,
+            )  # fmt: skip
+            study = proposals.opened(workers, settings, task.monitor, task.most_epochs, task.baseline())
+            search = Search(study, task, keep, workers)
+            _refuse_forgotten(folder, storage, search.trials())
+            state = outcome.Outcome(request, search, folder, before.command if before and before.command else line)
+            outcome.keep(state)
         announce(state, trial_slots.description)
         try:
             search.run()
         except Interrupted as error:
-            outcome.conclude(state)
+            with workers.turn():
+                outcome.conclude(state)
             line = f"python -m fer.tune tune.resume={shlex.quote(str(shown(folder)))}{again(request.overrides)}"
             raise Interrupted(f"{error}; resume with: {line}", error.code) from None
-        return outcome.conclude(state)
+        with workers.turn():
+            return outcome.conclude(state)
 
 
 def _made(request: "Request") -> Path:
@@ -138,13 +148,6 @@ def _made(request: "Request") -> Path:
         return new_folder(Path("outputs", "tune").absolute(), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     request.folder.mkdir(parents=True, exist_ok=True)
     return request.folder
-
-
-def _hold(stream: IO[bytes], folder: Path) -> None:
-    try:
-        hold(stream)
-    except BlockingIOError:
-        raise FerError(f"{folder}: a search still runs in it; wait for its end, or stop it") from None
 
 
 def _refuse_forgotten(folder: Path, storage: object, trials: Sequence[Trial]) -> None:

@@ -30,6 +30,12 @@ def hold(file: IO[Any]) -> None:
         raise BlockingIOError(error.errno, "a process still writes it", file.name) from error
 
 
+def waited_for(file: IO[Any]) -> None:
+    """Lock an open file as ``hold`` does, after a process that holds it has released it."""
+    if HELD is not None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def is_held(file: Path) -> bool:
     """Return whether a process holds the lock on a file; False for a missing file, and where there are no locks."""
     if not file.is_file():

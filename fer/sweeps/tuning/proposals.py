@@ -10,7 +10,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -27,6 +28,7 @@ from fer.config.settings import TuneSettings, mode
 from fer.runs.trials import Share, State, Trial
 from fer.sweeps.jobs import MOST_SAID
 from fer.sweeps.tuning.space import Parameter
+from fer.sweeps.tuning.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +46,12 @@ REDUCTION = 3  # hyperband keeps one trial in three, as its authors do (Li et al
 
 
 def opened(
-    folder: Path, settings: TuneSettings, monitor: str, most_epochs: int, baseline: Mapping[str, object]
+    workers: Workers, settings: TuneSettings, monitor: str, most_epochs: int, baseline: Mapping[str, object]
 ) -> optuna.Study:
     """Return the study of a new or resumed search.
 
     Args:
-        folder: folder of the search.
+        workers: processes that work on the search; this one has its turn.
         settings: settings of the search.
         monitor: metric that the search optimises.
         most_epochs: largest number of epochs of a trial.
@@ -58,28 +60,49 @@ def opened(
     Raises:
         FerError: the storage cannot be opened.
     """
-    study = _opened(folder, settings, monitor, pruner(settings, most_epochs))
+    if settings.storage is None and workers.alone():  # another process might be writing the line
+        drop_partial_line(workers.search / JOURNAL)
+    study = _opened(workers, settings, monitor, pruner(settings, most_epochs))
     if baseline and not study.get_trials(deepcopy=False):
         study.enqueue_trial(dict(baseline))
     return study
 
 
-def _opened(folder: Path, settings: TuneSettings, monitor: str, ends: optuna.pruners.BasePruner) -> optuna.Study:
+def _opened(workers: Workers, settings: TuneSettings, monitor: str, ends: optuna.pruners.BasePruner) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     direction = StudyDirection.MINIMIZE if mode(monitor) == "min" else StudyDirection.MAXIMIZE
     if settings.storage is not None:
-        name = f"{STUDY}-{folder.name}"
+        name = f"{STUDY}-{workers.search.name}"
         with _usable(settings.storage):
             return optuna.create_study(
                 storage=settings.storage, study_name=name, direction=direction, pruner=ends, load_if_exists=True
             )
-    file = folder / JOURNAL
-    drop_partial_line(file)
+    file = workers.search / JOURNAL
     with _usable(str(file)):
-        journal = JournalStorage(JournalFileBackend(str(file)))
+        journal = JournalStorage(JournalFileBackend(str(file), JournalLock(workers)))
         return optuna.create_study(
             storage=journal, study_name=STUDY, direction=direction, pruner=ends, load_if_exists=True
         )
+
+
+class JournalLock(BaseJournalFileLock):
+    """The lock of the journal; the system releases it when its process is killed, Optuna's own after 30 seconds.
+
+    Args:
+        workers: processes that work on the search.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        self.workers, self._held = workers, ExitStack()
+
+    def acquire(self) -> bool:
+        """Wait for the lock."""
+        self._held.enter_context(self.workers.locked(JOURNAL))
+        return True
+
+    def release(self) -> None:
+        """Release the lock."""
+        self._held.close()
 
 
 @contextmanager
@@ -92,6 +115,20 @@ def _usable(storage: str) -> Iterator[None]:
     except Exception as error:
         message = " ".join(str(error).split())[:MOST_SAID]
         raise FerError(f"{storage}: no storage for a search ({type(error).__name__}: {message})") from error
+
+
+@contextmanager
+def reachable(storage: str) -> Iterator[None]:
+    """Turn the end of a database's connection during a search into one line.
+
+    Raises:
+        FerError: naming the database.
+    """
+    try:
+        yield
+    except optuna.exceptions.StorageInternalError as error:
+        cause = " ".join(str(error.__cause__ or error).split())[:MOST_SAID]
+        raise FerError(f"{storage}: cannot be reached any more ({cause})") from error
 
 
 def drop_partial_line(journal: Path) -> None:

@@ -1,7 +1,7 @@
 """The command line of ``fer.tune``: parsed, checked, and compared with the search that it resumes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fer.config.conf import plain, search_paths, spelled, unquoted
@@ -14,12 +14,14 @@ from fer.runs.run_folder import SEARCH, computed_settings, with_latest
 from fer.runs.trials import State, Trial
 from fer.sweeps.tuning import space
 from fer.sweeps.tuning.space import Parameter, Ranges
+from fer.sweeps.tuning.workers import FOLDER as WORKERS
 from fer.system import records
 from fer.system.files import read_record
 from fer.system.records import Json
 
 FILE = SEARCH.mark
 SCHEMA = 1  # of tune.json
+BEGUN = {WORKERS, "tune.log", "journal.log"}  # in a folder before tune.json, as another process makes them
 OF_SEARCH = ("tune.", "space=", "space.")  # start of an override that trials do not get
 NOT_HERE = {  # start of an override -> reason why a search refuses it
     "hydra": "a search makes its folders itself; name its folder with --out",
@@ -138,6 +140,19 @@ def read(arguments: Sequence[str]) -> Request:
     return asked
 
 
+def joined(asked: Request, folder: Path) -> Request:
+    """Return the request, after another process has begun the same search in the folder since it was read.
+
+    Raises:
+        FerError: the other process's search has other settings.
+    """
+    if asked.before is not None or not (folder / FILE).exists():
+        return asked
+    before = stored(folder)
+    _refuse_changes(asked, before)
+    return replace(asked, before=before)
+
+
 def _merged(arguments: Sequence[str]) -> list[str]:
     """Return the overrides of the command line, after those stored in a resumed search."""
     given = [text.partition("=")[2] for text in arguments if text.startswith("tune.resume=")]
@@ -169,7 +184,7 @@ def _before(settings: TuneSettings) -> SearchRecord | None:
     if settings.resume is not None:
         return stored(Path(settings.resume).expanduser())
     folder = Path(settings.folder).expanduser() if settings.folder else None
-    if folder is None or not folder.exists() or not any(folder.iterdir()):
+    if folder is None or not folder.exists() or {entry.name for entry in folder.iterdir()} <= BEGUN:
         return None
     if not (folder / FILE).exists():
         raise FerError(f"--out {settings.folder}: is not empty; choose another folder")

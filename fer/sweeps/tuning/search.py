@@ -1,7 +1,8 @@
 """A running search: trials are runs of ``fer.train`` in child processes, and bad ones are ended early.
 
 An interrupted trial stays open in Optuna's storage, and its run continues from its checkpoint. With one trial at a
-time, a resumed search gives the same result as an uninterrupted one.
+time, a resumed search gives the same result as an uninterrupted one. Several processes may work on one search: each
+trial belongs to one of them, and the open trials of a process that has ended are taken over by another.
 """
 
 import logging
@@ -11,13 +12,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from fer.config.conf import plain
-from fer.config.errors import FerError
+from fer.config.errors import FerError, Interrupted
 from fer.config.hydra import composed
 from fer.config.schema import build
 from fer.config.settings import Config, TrainSettings, TuneSettings, mode, worded
@@ -27,6 +29,8 @@ from fer.sweeps import jobs
 from fer.sweeps.jobs import Job, Watch
 from fer.sweeps.tuning.proposals import drawn, sampler, trials
 from fer.sweeps.tuning.space import Parameter, configured
+from fer.sweeps.tuning.workers import Workers
+from fer.system import signals
 from fer.system.files import new_folder, read_history
 from fer.system.terminal import Line, bar, is_live, wide
 from fer.system.text import clock
@@ -36,6 +40,8 @@ log = logging.getLogger(__name__)
 EPOCHS = "trainer.max_epochs"
 MOST_RUNNING = 4  # trials that the live line lists
 BAR = 10  # characters
+WORKER = "worker"  # attribute of a trial: the number of the process that runs it
+LOOK_S = 2.0  # seconds between searches for trials that a process has left
 
 
 @dataclass(frozen=True)
@@ -115,29 +121,45 @@ class Search(Watch):
         study: Optuna's study.
         task: common part of the trials.
         changed: function that is called when a trial has ended.
+        workers: processes that work on the search.
     """
 
-    def __init__(self, study: optuna.Study, task: Task, changed: Callable[[], None]) -> None:
-        self.study, self.task, self.changed = study, task, changed
+    def __init__(self, study: optuna.Study, task: Task, changed: Callable[[], None], workers: Workers) -> None:
+        self.study, self.task, self.changed, self.workers = study, task, changed, workers
         self.line = Line(live=is_live())
         self.stopped = False
         self._waiting: deque[Job] = deque()
         self._attempts: dict[Job, Attempt] = {}
+        self._open: set[int] = set()  # numbers of this process's trials that have not ended
         self._start = time.monotonic()
+        self._looked = -LOOK_S
 
     def run(self) -> None:
-        """Run trials until the budget is spent.
+        """Run trials until the budget is spent, and no other process has an open trial.
 
         Raises:
             Interrupted: a signal arrived; running trials have saved themselves.
         """
         self.line.give_way()
         try:
-            for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                self._resume(frozen)
-            jobs.run(self.next_job, self.task.slots, self)
+            with self.workers.joined():
+                jobs.run(self.next_job, self.task.slots, self)
+                if others := self._running_trials():
+                    log.info("waiting for the trials of other processes: %s", ", ".join(str(t.number) for t in others))
+                while self._running_trials():
+                    self._wait()
+                    jobs.run(self.next_job, self.task.slots, self)
         finally:
             self.line.end()
+
+    def _wait(self) -> None:
+        """Wait for other processes' trials; nothing of this process runs."""
+
+        def receive(number: int, frame: FrameType | None) -> None:
+            raise Interrupted(f"interrupted by {signals.name(number)}", signals.exit_code(number))
+
+        with signals.handled(receive):
+            time.sleep(LOOK_S)
 
     def trials(self) -> list[Trial]:
         """Return all trials so far."""
@@ -151,11 +173,44 @@ class Search(Watch):
 
     def next_job(self) -> Job | None:
         """Return the next run, of a started or a new trial; None if the budget allows none."""
-        while not self._waiting and self.affords_one():
-            number = len(self.trials())
-            self.study.sampler = sampler(self.task.settings, number)
-            self._begin(self.study.ask())
+        self._take_over()
+        while not self._waiting and (trial := self._new_trial()) is not None:
+            self._begin(trial)
         return self._waiting.popleft() if self._waiting else None
+
+    def _new_trial(self) -> optuna.Trial | None:
+        """Return a new trial of this process; None if the budget of all processes together allows none."""
+        if not self.affords_one():
+            return None
+        with self.workers.turn():
+            if not self.affords_one():
+                return None
+            self.study.sampler = sampler(self.task.settings, len(self.trials()))
+            trial = self.study.ask()
+            trial.set_user_attr(WORKER, self.workers.number)
+            return trial
+
+    def _take_over(self) -> None:
+        """Resume the open trials of processes that have ended, from time to time."""
+        if time.monotonic() < self._looked + LOOK_S:
+            return
+        self._looked = time.monotonic()
+        with self.workers.turn():  # no trial is between its start and the number of its process
+            others = [frozen for frozen in self._running_trials() if frozen.number not in self._open]
+            left = [frozen for frozen in others if self._takes(frozen)]
+        for frozen in left:
+            self._resume(frozen)
+
+    def _takes(self, frozen: FrozenTrial) -> bool:
+        """Return whether an open trial's process has ended, and its run too; trials of early searches name none."""
+        worker = frozen.user_attrs.get(WORKER)
+        folders = [self.task.folder / name for name in frozen.user_attrs.get("folders", []) if _is_name(name)]
+        number = worker if isinstance(worker, int) and worker >= 0 else 0
+        return self.workers.takes(number) and not any(map(jobs.lives, folders))
+
+    def _running_trials(self) -> list[FrozenTrial]:
+        """Return the open trials of all processes."""
+        return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def affords_one(self) -> bool:
         """Return whether the budget allows another trial."""
@@ -170,6 +225,7 @@ class Search(Watch):
 
     def _begin(self, trial: optuna.Trial) -> None:
         """Queue a trial's run, or end the trial at once: it is faulty, a repetition, or was cut off at its end."""
+        self._open.add(trial.number)
         texts = drawn(trial, self.task.parameters)
         overrides = [*self.task.trial_overrides, *(f"{key}={text}" for key, text in texts.items())]
         try:
@@ -203,7 +259,7 @@ class Search(Watch):
         """Queue the run of a trial's next seed, new or resumed."""
         index, task = len(attempt.values), self.task
         folders = list(attempt.trial.user_attrs.get("folders", []))
-        begun = index < len(folders) and folders[index] == Path(folders[index]).name  # no path: a journal is a file too
+        begun = index < len(folders) and _is_name(folders[index])
         resume = begun and _resumable(task.folder / folders[index])
         overrides = list(attempt.overrides)
         name = str(attempt.trial.number)
@@ -310,6 +366,7 @@ class Search(Watch):
         trial = attempt.trial
         trial.set_user_attr("seconds", round(attempt.seconds, 1))
         self.study.tell(trial, **result)
+        self._open.discard(trial.number)
         log.info("trial %d (%s)  %s: %s", trial.number, clock(attempt.seconds), attempt.parameters, words)
         self.changed()
 
@@ -366,6 +423,11 @@ class Search(Watch):
         if settings.hours is None:
             return seconds
         return min(seconds, max([*last, 3600 * settings.hours - self.seconds()]))
+
+
+def _is_name(name: str) -> bool:
+    """Return whether a stored name is one of a folder, no path: a journal may be a stranger's, as any file."""
+    return name == Path(name).name
 
 
 def _resumable(folder: Path) -> bool:

@@ -21,6 +21,7 @@ from fer.sweeps.tuning.proposals import (
     trials,
 )
 from fer.sweeps.tuning.space import Parameter, Span, read
+from fer.sweeps.tuning.workers import Workers
 
 SECTION = {
     "optimizer": ["adamw", "sgd"],
@@ -32,7 +33,7 @@ SPACE = read(SECTION, {})
 
 
 def study_in(folder, baseline=None, **settings):
-    return opened(folder, TuneSettings(**settings), "accuracy/val", 10, baseline or {})
+    return opened(Workers(folder), TuneSettings(**settings), "accuracy/val", 10, baseline or {})
 
 
 def ask(study, settings, number, space=SPACE):
@@ -45,7 +46,7 @@ def searched(folder, count, settings):
     """Return what ``count`` trials drew, opening the storage anew before each."""
     told = []
     for number in range(count):
-        trial, texts = ask(study := opened(folder, settings, "accuracy/val", 10, {}), settings, number)
+        trial, texts = ask(study := opened(Workers(folder), settings, "accuracy/val", 10, {}), settings, number)
         study.tell(trial, -abs(float(texts["optimizer.lr"]) - 0.003))
         told.append(texts)
     return told
@@ -169,7 +170,7 @@ def curve(study, settings, values):
 
 def test_median_spares_the_warm_up_and_the_first_trials(tmp_path):
     settings = TuneSettings(startup_trials=2, warmup_epochs=3)
-    study = opened(tmp_path, settings, "accuracy/val", 10, {})
+    study = opened(Workers(tmp_path), settings, "accuracy/val", 10, {})
     good, bad = [0.3 + 0.01 * epoch for epoch in range(10)], [0.1] * 10
     assert curve(study, settings, bad) == 0
     assert curve(study, settings, good) == 0
@@ -180,7 +181,7 @@ def test_median_spares_the_warm_up_and_the_first_trials(tmp_path):
 
 def test_less_is_better_where_a_loss_is_searched_for(tmp_path):
     settings = TuneSettings(startup_trials=1, warmup_epochs=0)
-    study = opened(tmp_path, settings, "loss/val", 10, {})
+    study = opened(Workers(tmp_path), settings, "loss/val", 10, {})
     assert curve(study, settings, [1.0] * 10) == 0
     assert curve(study, settings, [2.0] * 10) == 1
     assert curve(study, settings, [0.5] * 10) == 0
@@ -189,7 +190,7 @@ def test_less_is_better_where_a_loss_is_searched_for(tmp_path):
 
 def test_hyperband_ends_trials_after_the_warm_up(tmp_path):
     settings = TuneSettings(pruner="hyperband", warmup_epochs=1)
-    study = opened(tmp_path, settings, "accuracy/val", 18, {})
+    study = opened(Workers(tmp_path), settings, "accuracy/val", 18, {})
     rng = random.Random(0)
     ends = [curve(study, settings, [rng.random()] * 18) for _ in range(30)]
     assert {0} < set(ends)

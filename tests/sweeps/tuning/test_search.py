@@ -21,6 +21,7 @@ from fer.sweeps.jobs import Job
 from fer.sweeps.tuning.proposals import opened
 from fer.sweeps.tuning.search import Search, Task
 from fer.sweeps.tuning.space import read
+from fer.sweeps.tuning.workers import Workers
 
 # accuracy rises towards optimizer.lr itself; a rate above 0.9 fails, and "slow" takes its time for each epoch
 RUN = """
@@ -73,8 +74,10 @@ def prepared(folder, *, space=None, slots=1, monitor="accuracy/val", told=(), ba
     overrides = [*TOLD, f"monitor={monitor}", *told]
     parameters = read(space or SPACE, {})
     task = Task(folder, chosen, parameters, overrides, plain(composed(overrides)), {}, [{}] * slots)
-    study = opened(folder, chosen, monitor, 6, baseline or {})
-    return Search(study, task, lambda: None)
+    workers = Workers(folder)
+    with workers.turn():
+        study = opened(workers, chosen, monitor, 6, baseline or {})
+    return Search(study, task, lambda: None, workers)
 
 
 def searched(folder, **options):
@@ -142,7 +145,7 @@ def test_a_configuration_that_was_tried_is_not_tried_again(tmp_path, caplog):
         first = trials[trial.same_as]
         assert (trial.value, trial.texts, trial.folders) == (first.value, first.texts, first.folders)
         assert f"the same as trial {first.number}, whose" in caplog.text
-    assert len([entry for entry in tmp_path.iterdir() if entry.is_dir()]) == 2
+    assert len([entry for entry in tmp_path.iterdir() if entry.name.isdecimal()]) == 2
 
 
 def test_several_seeds_are_a_mean(tmp_path):
