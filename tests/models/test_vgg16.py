@@ -266,7 +266,7 @@ def prepare(unfreeze="none", **scheduler):
     )
 
     class Trainer:
-        max_epochs, num_training_batches = 10, 7
+        max_epochs, num_training_batches, accumulate_grad_batches = 10, 7, 1
 
     model._trainer = Trainer()
     return model
