@@ -21,7 +21,7 @@ COMMANDS = {
     "bench": "measure the library's speed against its targets",
     "evaluate": "evaluate a network or an ensemble on val; on test only with --split test",
     "export": "write a network as one ONNX file for use without this library (needs the extra export)",
-    "share": "write an evaluated network as one small file for others, with its card",
+    "share": "write an evaluated network with its card: one file, or a folder for Hugging Face's hub",
     "compare": "compare runs on val: leaderboard, curves, costs, paired tests",
     "study": "the founding study's table beside the results of its experiments here",
     "audit": "inspect a data set: counts, duplicates, pictures without a face, doubtful labels",

@@ -70,7 +70,8 @@ def help_text() -> str:
     keys = filled_section("Keys with their default and their meaning:", listed)
     out = row(
         "--out folder",
-        "folder of the search; default: outputs/tune/<date>_<time>; a folder that holds a search is resumed",
+        "folder of the search; default: outputs/tune/<date>_<time>; a search that is there is resumed, or joined while "
+        "other processes work on it",
     )
     space = "\n".join(f"  {line}" for line in default.splitlines())
     purpose = (__doc__ or "").strip().replace("``", "")

@@ -52,7 +52,7 @@ def test_the_rule_is_named_as_each_command_says(tables, audit, evaluate, train, 
     ):
         said = command(*arguments).line
         assert f": {option}official: " in said
-        assert f"use {option}as_given (its own folders) or {option}holdout (80/20)" in said
+        assert f"use {option}holdout (80/20)" in said  # it has no folders of its own
 
 
 def test_missing_data_are_named_as_each_command_says(audit, evaluate, train, small_run, capfd):

@@ -66,10 +66,10 @@ def assign(
 def _official(faces: Faces) -> NDArray[np.int8]:
     unknown = int((faces.official == UNKNOWN).sum())
     if unknown:
+        folders = f"{setting('data.split', 'as_given')} (its own folders) or " if (faces.given == 0).any() else ""
         raise FerError(
             f"{setting('data.split', 'official')}: {faces.source.path} has no official split (Usage) for "
-            f"{unknown:,} of {len(faces):,} faces; use {setting('data.split', 'as_given')} (its own "
-            f"folders) or {setting('data.split', 'holdout')} (80/20)"
+            f"{unknown:,} of {len(faces):,} faces; use {folders}{setting('data.split', 'holdout')} (80/20)"
         )
     _require(faces.official, "official", faces)
     return faces.official.copy()

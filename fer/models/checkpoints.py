@@ -70,6 +70,9 @@ def find(path: str | Path, *, download: bool = False) -> Path:
     if str(path) in pretrained():
         return PRETRAINED / f"{path}{safetensors.SUFFIX}"
     offered = f"; the package contains {', '.join(pretrained())}" if pretrained() else ""
+    of_hub = f"{hub.PREFIX}{path}"
+    if not given.suffix and not given.parent.exists() and hub.NAMES.fullmatch(of_hub):
+        offered += f"; a network of the hub is named {of_hub}"
     raise FerError(f"{given}: no such checkpoint or run folder{offered}")
 
 

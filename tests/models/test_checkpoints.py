@@ -168,6 +168,7 @@ def test_weights_of_another_shape_say_what_would_fit(file, train):
     [
         ("https://example.org/best.ckpt", "read from files only"),
         ("missing.ckpt", "no such checkpoint or run folder"),
+        ("owner/name", "no such checkpoint or run folder.* hf://owner/name"),
         (".", "no run folder"),
     ],
 )
