@@ -155,7 +155,7 @@ def test_the_table_of_groups_is_that_of_conf():
     assert listed == {
         folder.name: sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
         for folder in CONF.iterdir()
-        if folder.is_dir()
+        if folder.is_dir() and folder.name != "hydra"  # docs/scale.md has its launcher
     }
 
 
