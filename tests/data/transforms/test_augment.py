@@ -143,6 +143,27 @@ def test_each_alone_changes_faces_each_in_its_own_way(name):
 
 
 @pytest.mark.parametrize("name", sorted(ALONE))
+def test_the_channels_of_a_face_change_alike(faces, name):
+    grey = faces.expand(8, 3, 48, 48)
+    torch.manual_seed(5)
+    alone = augment.build(AugmentSettings(**{name: ALONE[name]}))(faces)
+    torch.manual_seed(5)
+    changed = augment.build(AugmentSettings(**{name: ALONE[name]}))(grey)
+    torch.testing.assert_close(changed, alone.expand(8, 3, 48, 48), atol=1e-6, rtol=0)  # a mean of three is rounded
+
+
+def test_a_crop_keeps_its_colours(faces):
+    colour = torch.cat([faces, faces.flip(0), 1 - faces], 1)
+    left, top = torch.arange(8), torch.arange(8).flip(0)
+    cut = augment.crop_flip(colour, 4, 48, left, top, left % 2 == 0)
+    for channel in range(3):
+        assert torch.equal(
+            cut[:, channel : channel + 1],
+            augment.crop_flip(colour[:, channel : channel + 1], 4, 48, left, top, left % 2 == 0),
+        )
+
+
+@pytest.mark.parametrize("name", sorted(ALONE))
 def test_parameters_stay_in_their_range_and_fill_it(name):
     torch.manual_seed(2)
     images = torch.zeros(5000, 1, 24, 24)
