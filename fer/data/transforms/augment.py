@@ -3,7 +3,7 @@
 torchvision's own transforms draw one set of parameters for each call, so that all faces of a batch would turn by one
 angle; a loop over the faces is ten times slower. Here a batch takes one call: all geometry (flip, rotation, zoom,
 shift) is a single ``grid_sample``, crops by whole pixels are a single ``gather``. Random numbers come from torch's
-global generator, which the data module seeds by seed, epoch and batch. Images are (B, 1, S, S) float in [0, 1], before
+global generator, which the data module seeds by seed, epoch and batch. Images are (B, C, S, S) float in [0, 1], before
 and after.
 """
 
@@ -74,7 +74,7 @@ class RandomAffine(v2.Transform):
         }
 
     def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
-        """Return the resampled images, (B, 1, S, S)."""
+        """Return the resampled images, (B, C, S, S)."""
         return affine(inpt, **params)
 
 
@@ -129,7 +129,7 @@ class RandomCropFlip(v2.Transform):
         }
 
     def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
-        """Return the crops, (B, 1, T, T)."""
+        """Return the crops, (B, C, T, T)."""
         return crop_flip(inpt, self.padding, self.crop or inpt.shape[-1], **params)
 
 
@@ -137,7 +137,7 @@ def crop_flip(images: Tensor, padding: int, crop: int, left: Tensor, top: Tensor
     """Add a reflected border to each image, crop a square from it, and mirror the square if ``mirror`` is set.
 
     Args:
-        images: (B, 1, S, S).
+        images: (B, C, S, S).
         padding: width of the border, in pixels.
         crop: side of the square, T.
         left: (B,) 0 to S + 2 * padding - T.
@@ -150,7 +150,9 @@ def crop_flip(images: Tensor, padding: int, crop: int, left: Tensor, top: Tensor
     source = functional.pad(images, (padding,) * 4, mode="reflect") if padding else images
     rows = position + top[:, None]  # (B, T)
     flat = (rows[:, :, None] * source.shape[-1] + columns[:, None, :]).view(count, -1)  # (B, T * T)
-    return source.reshape(count, -1).gather(1, flat).view(count, 1, crop, crop)
+    channels = images.shape[1]
+    pixels = source.reshape(count, channels, -1).gather(2, flat[:, None].expand(-1, channels, -1))
+    return pixels.view(count, channels, crop, crop)
 
 
 class RandomLight(v2.Transform):
@@ -174,7 +176,7 @@ class RandomLight(v2.Transform):
         }
 
     def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
-        """Return the changed images, (B, 1, S, S), limited to [0, 1]."""
+        """Return the changed images, (B, C, S, S), limited to [0, 1]."""
         brightness, contrast = (params[name].view(-1, 1, 1, 1) for name in ("brightness", "contrast"))
         mean = inpt.mean((1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
         return torch.addcmul(mean * brightness * (1 - contrast), inpt, brightness * contrast).clamp_(0, 1)
@@ -209,7 +211,7 @@ class RandomErase(v2.Transform):
         }
 
     def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
-        """Return the images with rectangles, (B, 1, S, S)."""
+        """Return the images with rectangles, (B, C, S, S)."""
         centres = torch.arange(inpt.shape[-1], device=inpt.device) + 0.5  # of pixels
         top, left, height, width = (params[name][:, None] for name in ("top", "left", "height", "width"))
         rows = (centres >= top) & (centres < top + height)  # (B, S)
