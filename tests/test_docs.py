@@ -153,9 +153,11 @@ def test_the_table_of_groups_is_that_of_conf():
     (table,) = re.findall(r"^\| group \| choices \|\n\|---\|---\|\n((?:\|.*\n)+)", text, re.MULTILINE)
     listed = {row[0]: sorted(row[1:]) for row in map(marked, table.splitlines())}
     assert listed == {
-        folder.name: sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
-        for folder in CONF.iterdir()
-        if folder.is_dir()
+        folder.relative_to(CONF).as_posix(): sorted(
+            file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml")
+        )
+        for folder in (*CONF.iterdir(), CONF / "hydra" / "launcher")
+        if folder.is_dir() and folder.name != "hydra"
     }
 
 

@@ -208,3 +208,27 @@ def test_the_same_seed_draws_the_same(faces):
     torch.manual_seed(5)
     assert torch.equal(first, transform(faces))
     assert not torch.equal(first, transform(faces))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"flip": 0.5, "crop_padding": 4},
+        {"flip": 0.5, "rotate_degrees": 15, "zoom": 0.1, "shift": 0.1},
+        {"brightness": 0.3, "contrast": 0.3, "erase": 0.5},
+    ],
+)
+@pytest.mark.parametrize("crop", [None, 40])
+def test_each_colour_is_changed_as_a_grey_face_is(faces, keys, crop):
+    change = augment.build(replace(AugmentSettings(), **keys), crop)
+    torch.manual_seed(5)
+    grey = change(faces)
+    torch.manual_seed(5)
+    colour = change(faces.repeat(1, 3, 1, 1))
+    torch.testing.assert_close(colour, grey.repeat(1, 3, 1, 1))
+    others = torch.rand(8, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    if "crop_padding" in keys:  # colours that differ stay in their places
+        torch.manual_seed(5)
+        together = change(others)
+        torch.manual_seed(5)
+        torch.testing.assert_close(change(others[:, 2:]), together[:, 2:])
