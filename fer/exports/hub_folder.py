@@ -96,10 +96,23 @@ def upload(folder: Path, reference: Reference, *, private: bool) -> tuple[list[s
     """
     hub.check_upload(reference)
     config = config_of(folder)
+    _check_names(folder, config)
     checkpoints.load(network_file(folder))
     files = [checked_file(folder, config, name).name for name in config.files]
     files += [hub.CONFIG, *_card(folder, reference)]
     return files, hub.upload(folder, files, reference, private=private)
+
+
+def _check_names(folder: Path, config: HubConfig) -> None:
+    """Raise unless the files to upload are those of such a folder, and lie in it: a stranger's may name any others."""
+    if others := sorted(set(config.files) - {hub.NETWORK, hub.GRAPH}):
+        raise FerError(
+            f"{folder / hub.CONFIG}: names {others[0]!r}; expected {hub.NETWORK} and {hub.GRAPH} alone; share the "
+            "network again"
+        )
+    for name in (*config.files, hub.CONFIG, hub.CARD):
+        if (folder / name).is_symlink():
+            raise FerError(f"{folder / name}: is a link; an upload takes files alone; put a copy in its place")
 
 
 def _card(folder: Path, reference: Reference) -> Iterable[str]:
@@ -108,7 +121,10 @@ def _card(folder: Path, reference: Reference) -> Iterable[str]:
     if not card.is_file():
         log.warning("%s: has no %s; the repository's page will be empty", folder, hub.CARD)
         return []
-    text = card.read_text(encoding="utf-8")
+    try:
+        text = card.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise FerError(f"{card}: is not UTF-8; save it as that") from error
     if (changed := share.loading(text, _loads(reference))) != text:
         with written_whole(card) as stream:
             stream.write(changed)
@@ -145,7 +161,7 @@ def _write_graph(folder: Path, name: str) -> str | None:
             [str(folder / hub.NETWORK)], folder / hub.GRAPH, int8=False, data=None, speed=False, name=name
         )  # fmt: skip
     except FerError as error:
-        return str(error)
+        return str(error).removeprefix(f"{folder / hub.NETWORK}: ")  # a folder that is renamed
     return None
 
 
@@ -166,7 +182,7 @@ def _config(model: EmotionClassifier, files: Iterable[Path]) -> HubConfig:
         id2label={str(index): label for index, label in enumerate(labels)},
         label2id={label: index for index, label in enumerate(labels)},
         image_size=model.image_size,
-        num_channels=1,
+        num_channels=model.in_channels,
         crop=Crop().contract(model.image_size),
         files={file.name: HubFile(sha256_of(file), file.stat().st_size) for file in files},
     )

@@ -43,7 +43,7 @@ class HubConfig:
         id2label: index of a probability -> emotion.
         label2id: emotion -> index.
         image_size: side of the faces, in pixels.
-        num_channels: of the faces; 1, grey.
+        num_channels: of the faces; 1 is grey, 3 is colour.
         crop: how faces are cut out of pictures, see ``fer.data.crop.Crop.contract``.
         files: name -> hash and size of the weights and of the graph.
     """

@@ -5,6 +5,8 @@ Three files of a repository are of use here, each with a largest size that is ch
 cache and token are those of ``huggingface_hub``: ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN``. No torch here.
 """
 
+import errno
+import json
 import logging
 import re
 import sys
@@ -25,6 +27,7 @@ SECONDS = 10.0  # to wait for an answer about a repository
 NAMES = re.compile(r"hf://(?P<name>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w.-]+(?:/[\w.-]+)*))?", re.ASCII)
 INSTALL = "pip install 'huggingface_hub>=2.4,<3'"
 SIGN_IN = "set HF_TOKEN, or sign in by 'hf auth login'"
+LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)  # of this computer's disk
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Reference:
         """
         found = NAMES.fullmatch(str(given))
         if found is None or re.search(r"\.\.|--|(^|/)[.-]|[.-](/|$)", found["name"]) or ".." in (found[2] or ""):
-            raise FerError(f"{given}: no repository of the hub; expected {PREFIX}owner/name, or with @revision behind")
+            name = " ".join(str(given).split())
+            raise FerError(f"{name}: no repository of the hub; expected {PREFIX}owner/name, or with @revision behind")
         return cls(found["name"], found["revision"])
 
 
@@ -182,9 +186,18 @@ def _explained(reference: Reference, done: str) -> Iterator[None]:
         raise FerError(f"{reference}: no such repository, or a private one; {_about_token()}") from error
     except errors.HfHubHTTPError as error:
         raise FerError(f"{reference}: not {done}, {_answer(error)}") from error
-    except ValueError as error:  # metadata of a card that the hub refuses, or an answer that is no JSON
+    except UnicodeEncodeError:
+        raise FerError(f"{reference}: not {done}, the token is not plain ASCII; {SIGN_IN}") from None
+    except json.JSONDecodeError as error:
+        raise FerError(f"{reference}: not {done}, {_no_hub(error)}") from error
+    except ValueError as error:  # metadata of a card that the hub refuses
         raise FerError(f"{reference}: not {done} ({_in_one_line(error)})") from error
+    except (TypeError, LookupError, AttributeError, errors.FileMetadataError) as error:  # JSON of another meaning
+        raise FerError(f"{reference}: not {done}, {_no_hub(error)}") from error
     except Exception as error:  # those of the HTTP client that this version of huggingface_hub uses
+        if isinstance(error, OSError) and error.errno in LOCAL:
+            where = error.filename or library().constants.HF_HUB_CACHE
+            raise FerError(f"{reference}: not {done}; {where}: {error.strerror}; HF_HOME names another folder") from error
         raise FerError(f"{reference}: not {done}, {_silence(error)}") from error
 
 
@@ -211,19 +224,38 @@ def _answer(error: Any) -> str:
     status = getattr(error.response, "status_code", None)
     if status in (401, 403):
         return f"the token does not allow it ({status})" if library().get_token() else f"no token; {SIGN_IN}"
-    return f"{library().constants.ENDPOINT} answered {status} ({_in_one_line(error.server_message or error)})"
+    return f"{_endpoint()} answered {status} ({_in_one_line(error.server_message or error)})"
 
 
 def _silence(error: Exception) -> str:
     """Return in words why there was no answer."""
-    endpoint = library().constants.ENDPOINT
+    endpoint = _endpoint()
     if "Timeout" in type(error).__name__:
         return f"{endpoint} did not answer in time; try again later"
     return f"{endpoint} could not be reached ({_in_one_line(error)})"
 
 
+def _no_hub(error: Exception) -> str:
+    """Return in words that what answered speaks another language, such as the page on which a network asks to log in."""
+    return f"{_endpoint()} did not answer as the hub does; is HF_ENDPOINT right? ({_in_one_line(error)})"
+
+
+def _endpoint() -> str:
+    """Return the hub's address for messages, without a password in it."""
+    return _without_password(library().constants.ENDPOINT)
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"://[^/@\s]*@", "://", text)
+
+
 def _in_one_line(error: object) -> str:
-    return " ".join(str(error).split())[:150] or type(error).__name__
+    """Return the start of a text without control characters; a token or password that an answer repeats is left out."""
+    text = _without_password(str(error))
+    if (token := library().get_token()) and token in text:
+        text = text.replace(token, "***")
+    text = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    return text[:150] or type(error).__name__
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -266,4 +298,4 @@ def upload(folder: Path, files: Sequence[str], reference: Reference, *, private:
 
 def _address(reference: Reference) -> str:
     tree = f"/tree/{reference.revision}" if reference.revision else ""
-    return f"{library().constants.ENDPOINT}/{reference.name}{tree}"
+    return f"{_endpoint()}/{reference.name}{tree}"

@@ -1,11 +1,13 @@
 """``fer.share`` for the Hugging Face hub: folders, uploads and ``hf://owner/name``, with a server in this process."""
 
+import errno
 import hashlib
 import json
 import logging
 import shutil
 from pathlib import Path
 
+import hub_server
 import pytest
 import torch
 import yaml
@@ -349,6 +351,67 @@ def test_a_token_that_may_not_write_is_one_line(hub, share, folder, monkeypatch)
     monkeypatch.setenv("HF_TOKEN", "hf_of_another")
     ended = share(str(folder), "--upload", NAME)
     assert (ended.code, "the token does not allow it (403)" in ended.line) == (1, True)
+
+
+def test_secrets_never_reach_a_message(hub, stored, share, folder, monkeypatch):
+    def says():
+        with pytest.raises(FerError) as caught:
+            fer.load(f"hf://{NAME}", download=True)
+        return str(caught.value)
+
+    def repeats(self, *_):
+        self._send(400, {"error": f"bad {self.headers.get('Authorization')}\x1b[31m"})
+
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with monkeypatch.context() as patch:
+        patch.setattr(hub_server, "ROUTES", ((hub_server.ROUTES[0][0], repeats),))
+        assert "answered 400 (bad Bearer ***" in (said := says())
+    assert TOKEN not in said
+    assert said.isprintable()
+    monkeypatch.setenv("HF_TOKEN", "hf_ü")
+    assert "the token is not plain ASCII; set HF_TOKEN" in says()
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url.replace("//", "//me:of_mine@"))
+    ended = share(str(folder), "--upload", NAME)
+    assert ended.code == 0, ended.err
+    assert f"{hub.url}/{NAME}" in ended.out
+    assert "of_mine" not in ended.out
+    monkeypatch.setattr(constants, "ENDPOINT", "http://me:of_mine@127.0.0.1:9")
+    assert "http://127.0.0.1:9 could not be reached" in says()
+
+
+def test_an_answer_of_no_hub_names_its_address(hub, stored, monkeypatch):
+    for answer in (b"<html>log in</html>", b"[1]", b"{}", b'{"id": "a/b", "siblings": [1]}'):
+        monkeypatch.setattr(hub_server, "ROUTES", ((".*", lambda self, a=answer: self._send(200, a)),))
+        with pytest.raises(FerError, match=f"{hub.url} did not answer as the hub does; is HF_ENDPOINT right"):
+            fer.load(f"hf://{NAME}", download=True)
+
+
+def test_a_full_disk_is_not_taken_for_a_silent_hub(hub, stored, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "/cache/part")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
+    with pytest.raises(FerError, match=r"/cache/part: No space left on device; HF_HOME names another folder"):
+        fer.load(f"hf://{NAME}", download=True)
+
+
+def test_files_of_others_are_not_uploaded(hub, share, folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    config, card = folder / "config.json", folder / "README.md"
+    about, secret = json.loads(config.read_text()), tmp_path / "secret"
+    secret.write_text("mine")
+    recorded = {"sha256": hashlib.sha256(b"mine").hexdigest(), "bytes": 4}
+    config.write_text(json.dumps({**about, "files": {**about["files"], "../secret": recorded}}))
+    assert "config.json: names '../secret'; expected model.safetensors" in share(str(folder), "--upload", NAME).line
+    config.write_text(json.dumps(about))
+    card.unlink()
+    card.symlink_to(secret)
+    assert "README.md: is a link; an upload takes files alone" in share(str(folder), "--upload", NAME).line
+    card.unlink()
+    card.write_bytes(b"\xff")
+    assert "README.md: is not UTF-8" in share(str(folder), "--upload", NAME).line
+    assert hub.repositories == {}
 
 
 @pytest.mark.slow
