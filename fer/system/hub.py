@@ -197,7 +197,8 @@ def _explained(reference: Reference, done: str) -> Iterator[None]:
     except Exception as error:  # those of the HTTP client that this version of huggingface_hub uses
         if isinstance(error, OSError) and error.errno in LOCAL:
             where = error.filename or library().constants.HF_HUB_CACHE
-            raise FerError(f"{reference}: not {done}; {where}: {error.strerror}; HF_HOME names another folder") from error
+            remedy = "HF_HOME names another folder"
+            raise FerError(f"{reference}: not {done}; {where}: {error.strerror}; {remedy}") from error
         raise FerError(f"{reference}: not {done}, {_silence(error)}") from error
 
 
@@ -236,7 +237,7 @@ def _silence(error: Exception) -> str:
 
 
 def _no_hub(error: Exception) -> str:
-    """Return in words that what answered speaks another language, such as the page on which a network asks to log in."""
+    """Return in words that what answered speaks another language, such as a page that asks to log in."""
     return f"{_endpoint()} did not answer as the hub does; is HF_ENDPOINT right? ({_in_one_line(error)})"
 
 
