@@ -23,7 +23,7 @@ PURPOSE = """python -m fer.train [-m] [group=choice] [key=value]
 Trains a network that predicts the emotion on a face, chooses its best epoch on val, and reports its metrics on val.
 Without FER2013 it trains on drawn faces."""
 OPTIONS = {
-    "-m": "run a sweep: one run for each combination of key=a,b,c; with hydra/launcher=slurm each is a job of a cluster",
+    "-m": "run a sweep: one run for each combination of key=a,b,c; hydra/launcher=slurm makes each a job of SLURM",
     "--info models": "list the networks with their parameters, costs and speed on this machine",
     "--help group": "describe the choices of one group, such as --help model",
     "--help group=choice": "print this help with the keys and defaults of that choice",

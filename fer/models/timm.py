@@ -1,4 +1,4 @@
-"""Any network of timm for one grey channel, with faces resized on the device and optional pretrained weights.
+"""Any network of timm, for grey faces or colours, with faces resized on the device and optional pretrained weights.
 
 Wightman 2019, "PyTorch Image Models", github.com/huggingface/pytorch-image-models; needs pip install
 'fer-lightning[timm]'. Input (B, 1, S, S). ``python -m fer.train --info models model=timm:resnet18`` prints the

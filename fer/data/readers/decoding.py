@@ -45,7 +45,7 @@ class Cut:
         picture: its file, or the bytes of one.
         box: of the face; None is the middle square.
         whole: whether the whole picture is taken, stretched to a square.
-        colour: whether its colours are wanted too.
+        colour: whether its colours are returned too.
     """
 
     picture: Path | bytes
@@ -61,7 +61,7 @@ class Face(NamedTuple):
         pixels: (S, S) uint8; None where there is a problem.
         size: width and height of the picture.
         problem: what is wrong; empty where nothing is.
-        colour: (3, S, S) uint8, where it was wanted.
+        colour: (3, S, S) uint8, where the cut asks for it.
     """
 
     pixels: NDArray[np.uint8] | None

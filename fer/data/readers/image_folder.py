@@ -189,6 +189,16 @@ def _notes(listing: Listing) -> list[str]:
     return [*notes, *reshuffled_notes(np.array([picture.given for picture in listing.pictures], np.int8))]
 
 
+def official_split(stem: str) -> tuple[int, bool]:
+    """Return the split of FER2013 by a file's name without its ending, and whether the name has an addition.
+
+    With an addition, or another name, the split is ``UNKNOWN``.
+    """
+    name = OFFICIAL_NAME.fullmatch(stem)
+    added = name is not None and name["addition"] is not None
+    return USAGES[name[1].lower()] if name and not added else UNKNOWN, added
+
+
 def reshuffled_notes(given: NDArray[np.int8]) -> list[str]:
     """Return a note if splits (N,) have the sizes of a copy of FER2013 with official test images in train."""
     if tuple(size for size in split_sizes(given) if size) != RESHUFFLED:
@@ -269,7 +279,4 @@ def _add(entry: os.DirEntry[str], target: int, split: int, listing: Listing) -> 
     elif not _named_as_picture(entry.name) or not entry.is_file():
         listing.ignored.append(entry.name)
     else:
-        name = OFFICIAL_NAME.fullmatch(path.stem)
-        added = name is not None and name["addition"] is not None
-        official = USAGES[name[1].lower()] if name and not added else UNKNOWN
-        listing.pictures.append(Picture(path, target, split, official, added))
+        listing.pictures.append(Picture(path, target, split, *official_split(path.stem)))

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source
-from fer.data.labels import FERPLUS_EMOTIONS, SPLIT_FOLDERS, USAGES, emotion_index
-from fer.data.readers.image_folder import OFFICIAL_NAME, Names, reshuffled_notes
+from fer.data.labels import FERPLUS_EMOTIONS, SPLIT_FOLDERS, emotion_index
+from fer.data.readers.image_folder import Names, official_split, reshuffled_notes
 from fer.data.readers.picture_set import Sample, read_samples
 
 if TYPE_CHECKING:
@@ -191,8 +191,7 @@ def _sample(picture: object, label: object, words: Mapping[int, str], split: int
     word = words.get(label) if isinstance(label, int) else label
     if not isinstance(word, str):
         return f"label is {label!r}; it is one of {', '.join(map(str, sorted(words))) or 'the emotions'}"
-    match = OFFICIAL_NAME.fullmatch(Path(name).stem)
-    official = USAGES[match[1].lower()] if match and match["addition"] is None else UNKNOWN
+    official, _ = official_split(Path(name).stem)
     return Sample(contents, word, split, official=official, where=where)
 
 
