@@ -167,6 +167,9 @@ def _load(entry: Path, room: "Room") -> Faces:
             raise ValueError(f"checksum of {name}")
         columns[name] = column
     if "images" not in columns:
+        for name, recorded in about.get("files", {}).items():
+            if _sum(entry / name) != recorded:
+                raise ValueError(f"checksum of {name}")
         columns["images"] = room.load(entry)
     source = about["source"]
     source["notes"], source["skipped"] = tuple(source["notes"]), tuple(source["skipped"])
@@ -179,15 +182,16 @@ def _store(faces: Faces, entry: Path) -> None:
         part.mkdir()
         names = (*COLUMNS, *(name for name in OPTIONAL if getattr(faces, name) is not None))
         columns = {name: getattr(faces, name) for name in names}
-        checksums = {}
+        checksums, files = {}, {}
         if (built := _built_pixels(faces)) is not None:
             built.write(part, faces)
+            files = {file.name: _sum(file) for file in part.iterdir() if file.suffix != ".npy"}
             checksums.update(built.checksums)
             del columns["images"]
         for name, column in columns.items():
             np.save(part / f"{name}.npy", column, allow_pickle=False)
             checksums[name] = checksum(column)
-        about = {"source": asdict(faces.source), "classes": faces.classes, "checksums": checksums}
+        about = {"source": asdict(faces.source), "classes": faces.classes, "checksums": checksums, "files": files}
         (part / "about.json").write_text(json.dumps(about, indent=1))
 
 
@@ -195,6 +199,10 @@ def _built_pixels(faces: Faces) -> Built | None:
     """Return the pixels that a reader wrote outside memory; None where they are an array."""
     rows = outside(faces.images)
     return rows.source if rows is not None and isinstance(rows.source, Built) else None
+
+
+def _sum(file: Path) -> int:
+    return zlib.adler32(file.read_bytes())
 
 
 def checksum(column: NDArray[np.generic]) -> int:

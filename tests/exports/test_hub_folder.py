@@ -17,8 +17,8 @@ from hub_server import TOKEN, Repository, running
 import fer
 from fer.config.errors import FerError
 from fer.data.readers.drawing import draw_faces
-from fer.exports import onnx_file
-from fer.models import checkpoints
+from fer.exports import hub_folder, onnx_file
+from fer.models import checkpoints, create
 from fer.system import hub as on_hub
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -175,6 +175,12 @@ def test_a_folder_that_was_changed_is_refused(folder):
         config.write_text(json.dumps(other))
         with pytest.raises(FerError, match=rf"config\.json: {says}"):
             fer.load(folder)
+
+
+def test_a_network_of_colours_is_described_as_one():
+    for channels in (1, 3):
+        model = create({"name": "mlp", "hidden": [4]}, image_size=24, in_channels=channels)
+        assert hub_folder._config(model, []).num_channels == channels
 
 
 # --- the hub --------------------------------------------------------------------------------------------------------

@@ -340,3 +340,16 @@ def test_rows_are_indexed_like_an_array(settings):
         np.testing.assert_array_equal(taken(rows, some)[0], array[5])
     with pytest.raises(IndexError):
         rows[np.array([71])]
+
+
+def test_an_index_of_other_pictures_is_built_again(settings, tmp_path, caplog):
+    from pyarrow import parquet
+
+    expected = np.asarray(read_faces(settings("on demand")).images)
+    (file,) = tmp_path.glob("cache/on demand/*.pictures/pictures.parquet")
+    table = parquet.read_table(file)
+    for rows in (range(10), range(len(table))[::-1]):  # cut off; readable, and in another order
+        parquet.write_table(table.take(list(rows)), file)
+        assert (np.asarray(read_faces(settings("on demand")).images) == expected).all()
+        assert "is damaged (checksum of pictures.parquet); parsing again" in caplog.text
+        caplog.clear()
