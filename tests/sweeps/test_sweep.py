@@ -149,14 +149,6 @@ def test_one_missing_path_fails_one_job(train, tmp_path):
     assert "a sweep is in it already" in again.line
 
 
-@pytest.mark.slow
-def test_a_sweep_of_learning_rate_finders_tells_the_rates(train, tmp_path):
-    ended = train("-m", *SMALL, "lr_finder=true", "seed=0,1", f"hydra.sweep.dir={quoted(HOSTILE)}")
-    assert ended.code == 0, ended.out + ended.err
-    assert len(re.findall(r"^\d +seed=\d +lowest loss at a rate of ", ended.out, re.MULTILINE)) == 2
-    assert (tmp_path / HOSTILE / "1" / "lr_finder.json").exists()
-
-
 def exit_codes(folder: Path) -> list[int | None]:
     files = sorted(folder.glob("*/job.json"), key=lambda file: int(file.parent.name))
     return [json.loads(file.read_text())["exit_code"] for file in files]
