@@ -131,3 +131,17 @@ def part() -> Callable[[Faces, Sequence[int]], Faces]:
 @pytest.fixture
 def class_name() -> Callable[[Faces, int], str]:
     return lambda faces, row: EMOTIONS[faces.targets[row]]
+
+
+@pytest.fixture
+def expw_folder(drawn: Faces, tmp_path: Path) -> Path:
+    """Two pictures in ExpW's layout: two faces of the first, and one of the second."""
+    folder = tmp_path / "e"
+    scene = np.zeros((60, 120), np.uint8)
+    scene[5:53, 3:51], scene[5:53, 60:108] = drawn.images[0], drawn.images[1]
+    (folder / "image" / "origin").mkdir(parents=True)
+    for name in ("a.jpg", "b.jpg"):
+        Image.fromarray(scene).save(folder / "image" / "origin" / name, "PNG")
+    lines = ["a.jpg 0 5 3 51 53 80.1 0", "a.jpg 1 5 60 108 53 70 6", "b.jpg 0 5 60 108 53 70 3"]
+    (folder / "label.lst").write_text("\n".join(lines))
+    return folder

@@ -123,7 +123,7 @@ def read(
     if not listing.pictures:
         raise FerError(f"{path}: holds no pictures in its class folders")
     pixels = room.current().pixels(len(listing.pictures), image_size)
-    colour = np.empty((len(listing.pictures), 3, image_size, image_size), np.uint8) if channels == 3 else None
+    colours = room.Colours(len(listing.pictures), image_size, channels)
     cuts = [Cut(picture.path, whole=True, colour=channels == 3) for picture in listing.pictures]
     kept: list[int] = []
     sizes: list[tuple[int, int]] = []
@@ -132,8 +132,7 @@ def read(
             bad.add(cuts[index].picture, face.problem)
             continue
         pixels.add(face.pixels, cuts[index])
-        if colour is not None and face.colour is not None:
-            colour[len(kept)] = face.colour
+        colours.add(face)
         kept.append(index)
         sizes.append(face.size)
     if not kept:
@@ -147,7 +146,7 @@ def read(
         official=official,
         given=np.array([picture.given for picture in pictures], np.int8),
         rows=np.array(kept, np.int64),
-        colour=None if colour is None else colour[: len(kept)],
+        colour=colours.images(),
         classes=FERPLUS_EMOTIONS if (targets >= len(EMOTIONS)).any() else EMOTIONS,
         source=Source(
             name="fer2013" if split_sizes(official) == OFFICIAL_SIZES else path.resolve().name,

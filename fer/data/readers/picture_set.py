@@ -166,7 +166,7 @@ def read_samples(
         FerError: no usable face; with ``on_bad="error"`` a bad picture.
     """
     pixels, table = room.current().pixels(most, image_size), _Table()
-    colour = np.empty((most, 3, image_size, image_size), np.uint8) if channels == 3 else None
+    colours = room.Colours(most, image_size, channels)
     usable, again = tee(_usable(samples, table))
     cuts = (Cut(sample.picture, sample.box, colour=channels == 3) for _, _, sample in again)
     for (row, target, sample), face in zip(
@@ -175,9 +175,8 @@ def read_samples(
         if face.pixels is None:
             bad.add(_where(sample), face.problem)
             continue
-        if colour is not None and face.colour is not None:
-            colour[len(table.rows)] = face.colour
         pixels.add(face.pixels, Cut(sample.picture, sample.box))
+        colours.add(face)
         table.add(row, target, sample, face.size)
     if not table.rows:
         problems = [*bad.messages[:1], *table.notes()[:1]]
@@ -191,7 +190,7 @@ def read_samples(
         rows=np.array(table.rows, np.int64),
         classes=FERPLUS_EMOTIONS if (targets >= len(EMOTIONS)).any() else EMOTIONS,
         group=numbered(table.groups),
-        colour=None if colour is None else colour[: len(targets)],
+        colour=colours.images(),
         source=Source(
             source.name, source.layout, source.path, source.labels, (*source.notes, *table.notes()), tuple(bad.messages)
         ),

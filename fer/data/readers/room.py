@@ -166,6 +166,30 @@ class InMemory:
         return self._images[: self._count]
 
 
+class Colours:
+    """Colours of a reader's faces, in an array beside their grey pixels.
+
+    Args:
+        most: upper limit of the number of faces.
+        side: of the faces, in pixels.
+        channels: 3 keeps the colours, 1 keeps none.
+    """
+
+    def __init__(self, most: int, side: int, channels: int) -> None:
+        self._images = np.empty((most, 3, side, side), np.uint8) if channels == 3 else None
+        self._count = 0
+
+    def add(self, face: Face) -> None:
+        """Keep the colours of the next face, if they are kept and it has them."""
+        if self._images is not None and face.colour is not None:
+            self._images[self._count] = face.colour
+            self._count += 1
+
+    def images(self) -> NDArray[np.uint8] | None:
+        """Return the colours of all faces that were added, (N, 3, S, S); None where none are kept."""
+        return None if self._images is None else self._images[: self._count]
+
+
 class Outside:
     """Pixels in a file that is written in order, or only their hashes and the cuts that make them again.
 

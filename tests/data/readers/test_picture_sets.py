@@ -156,15 +156,8 @@ def test_affectnet_of_2021_has_numbers_or_texts_of_numbers(face, load, tmp_path)
     assert "1 'none'" in notes(faces)
 
 
-def test_faces_of_one_expw_picture_are_a_group(drawn, load, tmp_path):
-    scene = np.zeros((60, 120), np.uint8)
-    scene[5:53, 3:51], scene[5:53, 60:108] = drawn.images[0], drawn.images[1]
-    (tmp_path / "e" / "image" / "origin").mkdir(parents=True)
-    for name in ("a.jpg", "b.jpg"):
-        Image.fromarray(scene).save(tmp_path / "e" / "image" / "origin" / name, "PNG")
-    lines = ["a.jpg 0 5 3 51 53 80.1 0", "a.jpg 1 5 60 108 53 70 6", "b.jpg 0 5 60 108 53 70 3"]
-    written(tmp_path / "e" / "label.lst", *lines)
-    faces = load(tmp_path / "e")
+def test_faces_of_one_expw_picture_are_a_group(drawn, load, expw_folder):
+    faces = load(expw_folder)
     assert names(faces) == ["angry", "neutral", "happy"]
     np.testing.assert_array_equal(faces.images, drawn.images[[0, 1, 1]])
     assert faces.group.tolist() == [0, 0, 1]

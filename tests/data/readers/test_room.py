@@ -116,16 +116,9 @@ def test_an_epoch_resumes_after_the_batches_served_and_reads_no_face_of_these(mo
     equal_batches(list(loader), expected)
 
 
-def test_boxes_and_groups_go_through_the_index(drawn, tmp_path, settings):
-    scene = np.zeros((60, 120), np.uint8)
-    scene[5:53, 3:51], scene[5:53, 60:108] = drawn.images[0], drawn.images[1]
-    (tmp_path / "e" / "image" / "origin").mkdir(parents=True)
-    for name in ("a.jpg", "b.jpg"):
-        Image.fromarray(scene).save(tmp_path / "e" / "image" / "origin" / name, "PNG")
-    lines = ["a.jpg 0 5 3 51 53 80.1 0", "a.jpg 1 5 60 108 53 70 6", "b.jpg 0 5 60 108 53 70 3"]
-    (tmp_path / "e" / "label.lst").write_text("\n".join(lines))
+def test_boxes_and_groups_go_through_the_index(expw_folder, settings):
     made = {
-        mode: read_faces(replace(settings(mode), path=str(tmp_path / "e"), memory_limit_gb=limit))
+        mode: read_faces(replace(settings(mode), path=str(expw_folder), memory_limit_gb=limit))
         for mode, limit in zip(MODES, (None, 0.0, 0.0), strict=True)
     }
     for mode in MODES[1:]:
