@@ -17,9 +17,10 @@ from fer.campaign.board import Board
 from fer.campaign.closing import Closing, write_results
 from fer.campaign.evaluations import Evaluations
 from fer.campaign.plan import Plan, Speeds, Training
-from fer.campaign.recipes import SMALL, STUDENT, TEACHERS, Roster, rosters
+from fer.campaign.recipes import SLOW, SMALL, STUDENT, TEACHERS, Roster, rosters
 from fer.campaign.record import Clock, Network, Phase, Record, keep
 from fer.campaign.selection import Context, Selection
+from fer.campaign.trainings import Times
 from fer.config.conf import plain, quoted
 from fer.config.errors import FerError
 from fer.config.hydra import composed
@@ -41,7 +42,8 @@ CPU_SLOTS = 4  # trainings side by side on a CPU: as many as there are students 
 GPU_SLOTS = 3  # trainings side by side on each GPU: while one waits for its host, others use the GPU
 OVERTIME = 1.03  # share of the time limit after which unfinished evaluations are stopped
 LATE = 0.35  # delay after which members are stopped, as a share of their planned time
-FIRST = "tiny"  # the package's network, which teaches a CPU's members if it was trained on the same data
+FIRST = "tiny"  # the package's network, which teaches the members if it was trained on the same data
+MINUTES = 900  # s; a shorter campaign on a GPU trains no kinds of ``SLOW``, and does not measure them
 CHOICE = "choice of teachers"  # name of a phase
 
 
@@ -129,8 +131,6 @@ class Campaign:
     @cached_property
     def first_teacher(self) -> str:
         """Name of the package's network if it was trained on this train split; else empty."""
-        if self.on_gpu:
-            return ""
         dataset = checkpoints.load(FIRST).provenance.dataset
         settings = asdict(self.data.data)
         same = dataset.get("fingerprint") == self.data.faces.fingerprint() and same_split(
@@ -153,6 +153,8 @@ class Campaign:
             most = self.rosters()[0]
             members = most.members if "members" in self.record.request.parts else ()
             kinds = {kind.probe: kind for kind in (*members, most.student, most.small) if kind.probe == kind.name}
+            if self.on_gpu and self.deadline < MINUTES:
+                kinds = {probe: kind for probe, kind in kinds.items() if probe not in SLOW}
             self.record.measured = trainings.measured(
                 list(kinds.values()), scratch, [*self.common, "distill.teachers=[]"], self.slots, self.record.faces,
                 on_gpu=self.on_gpu, board=self.board,
@@ -232,10 +234,10 @@ class Campaign:
         """Write ``best.json``."""
         keep(self.record, self.folder, self.clock)
 
-    def train(self, networks: Sequence[Network], deadline: float, after: str, slots: int) -> None:
-        """Train networks side by side in some slots, until a deadline on the campaign's clock."""
+    def train(self, networks: Sequence[Network], times: Times, after: str, slots: int) -> None:
+        """Train networks side by side in some slots."""
         self.board.after = after
-        phase = trainings.Phase(self.record, networks, self.folder, self.clock, deadline, self.board, self.keep)
+        phase = trainings.Phase(self.record, networks, self.folder, self.clock, times, self.board, self.keep)
         phase.run([self.slots[index % len(self.slots)] for index in range(slots)])
 
     def closing(self, speeds: Speeds) -> float:
@@ -268,8 +270,8 @@ class Campaign:
         begins = min(network.planned_begin for network in members)
         last = self.deadline - self.closing(speeds)
         with self.phase("members"):
-            until = min(ends + LATE * (ends - begins), last)
-            self.train(members, until, "teachers chosen on val, then students", speeds.slots)
+            times = Times(min(ends, last), min(ends + LATE * (ends - begins), last))
+            self.train(members, times, "teachers chosen on val, then students", speeds.slots)
 
     def choose_teachers(self) -> None:
         """Choose the teachers on val."""
@@ -303,7 +305,7 @@ class Campaign:
             self.keep()
         with self.phase("students"):
             taught = [*self.record.of_role(STUDENT), *self.record.of_role(SMALL)]
-            self.train(taught, last, "evaluation", speeds.slots_of_taught)
+            self.train(taught, Times(last, last), "evaluation", speeds.slots_of_taught)
 
     def _plan_taught(self, speeds: Speeds, parts: Sequence[str], now: float, last: float) -> list[Training]:
         roster = self._roster()

@@ -6,7 +6,9 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from fer.campaign.board import Board
 from fer.campaign.plan import Pace
@@ -23,8 +25,20 @@ SAVING_S = 20.0  # seconds for a training to save its checkpoint after a deadlin
 QUIET = ("logger=none", "trainer.bar=false")  # the TensorBoard figures of twelve runs would take minutes
 PROBE_STEPS = 8  # steps of an epoch that measures a CPU's speed
 PROBE_EPOCHS = 2  # epochs on a CPU
-PROBE_EPOCHS_GPU = 4  # epochs on a GPU, of seconds each: starts differ by 5 s, and all kinds must train at once
+PROBE_EPOCHS_GPU = 3  # epochs on a GPU, of seconds each: starts differ by 5 s, and all kinds must train at once
 PROBE_VAL = 0.25  # share of val that a CPU scores
+
+
+class Times(NamedTuple):
+    """The times of a phase on the campaign's clock.
+
+    Args:
+        end: time at which the trainings end by themselves: their numbers of epochs follow the speed.
+        deadline: time at which those that still run are stopped.
+    """
+
+    end: float
+    deadline: float
 
 
 class Phase(jobs.Watch):
@@ -35,7 +49,7 @@ class Phase(jobs.Watch):
         networks: trainings of the phase.
         folder: folder of the campaign.
         clock: clock of the campaign.
-        deadline: end of the phase on that clock.
+        times: end and deadline of the phase on that clock.
         board: shows the progress.
         keep: writes the record.
     """
@@ -46,11 +60,11 @@ class Phase(jobs.Watch):
         networks: Sequence[Network],
         folder: Path,
         clock: Clock,
-        deadline: float,
+        times: Times,
         board: Board,
         keep: Callable[[], None],
     ) -> None:
-        self.record, self.clock, self.deadline, self.board, self.keep = record, clock, deadline, board, keep
+        self.record, self.clock, self.times, self.board, self.keep = record, clock, times, board, keep
         self.jobs = {_job(network, folder): network for network in networks if network.state in ("waiting", "running")}
         self.waiting = deque(self.jobs)
         self._kept = clock.now()
@@ -75,7 +89,19 @@ class Phase(jobs.Watch):
         self.keep()
 
     def _next(self) -> Job | None:
-        return self.waiting.popleft() if self.waiting and self.clock.now() < self.deadline else None
+        now = self.clock.now()
+        if not self.waiting or now >= self.times.deadline:
+            return None
+        job = self.waiting.popleft()
+        until = datetime.fromtimestamp(time.time() + self._end_of(self.jobs[job], now) - now)
+        job.overrides = [*job.overrides, f"{jobs.UNTIL}{quoted(until.isoformat(timespec='milliseconds'))}"]
+        return job
+
+    def _end_of(self, network: Network, now: float) -> float:
+        """Return the time at which a training shall end: its planned end if another one follows in its slot."""
+        followed = any(self.jobs[job].planned_begin >= network.planned_end for job in self.waiting)
+        ends = [network.planned_end] * followed + [self.times.end, self.times.deadline]
+        return next((end for end in ends if end > now), ends[-1])
 
     def began(self, job: Job) -> None:
         """Record the start of a training."""
@@ -92,9 +118,9 @@ class Phase(jobs.Watch):
             _note_progress(self.jobs[job], job)
             if self._interrupted:  # the trainings save already, and a second signal would kill them
                 continue
-            if now > self.deadline + SAVING_S:
+            if now > self.times.deadline + SAVING_S:
                 job.terminate(signal.SIGKILL)
-            elif now > self.deadline and self.jobs[job].state != "stopped":
+            elif now > self.times.deadline and self.jobs[job].state != "stopped":
                 self.jobs[job].state = "stopped"
                 job.terminate(signal.SIGINT)
         if now - self._kept > KEEP_S:

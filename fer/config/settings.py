@@ -7,6 +7,7 @@ scheduler are plain mappings here: their keys are the arguments of the registere
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fer.config.errors import FerError
@@ -249,9 +250,28 @@ class BudgetSettings:
     Args:
         hours: train as many epochs as fit into this time, by the speed of some steps measured first, instead of
             ``trainer.max_epochs``; stages keep their shares. None keeps ``trainer.max_epochs``.
+        until: end at this time, such as 2026-12-24T07:00; the number of epochs is planned again after every epoch.
+            None keeps ``trainer.max_epochs``.
     """
 
     hours: Annotated[float, Range(0, 8784, above=True)] | None = None  # a year at most
+    until: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a text that is no time, and two budgets at once."""
+        if self.until is None:
+            return
+        try:
+            datetime.fromisoformat(self.until)
+        except ValueError:
+            raise FerError(f"budget.until={self.until}: no date and time; expected one such as 2026-12-24T07:00") from None
+        if self.hours is not None:
+            raise FerError(f"budget.until={self.until}: budget.hours={self.hours:g} sets another end; leave one out")
+
+    @property
+    def ends(self) -> datetime | None:
+        """The time of ``until``; without a time zone, it is the computer's."""
+        return None if self.until is None else datetime.fromisoformat(self.until)
 
 
 @dataclass(frozen=True)
@@ -486,6 +506,11 @@ class TrainSettings:
 
     def _refuse_together(self) -> None:
         """Refuse ways to save memory or time that do not work with other settings."""
+        if self.budget.until is not None and self.stages:
+            raise FerError(
+                f"budget.until={self.budget.until}: stages have fixed numbers of epochs; leave one out, or set "
+                "budget.hours"
+            )
         if self.trainer.freeze_trunk and self.init_from is None:
             raise FerError("trainer.freeze_trunk=true: random layers would be kept; set init_from to a trained network")
         if self.trainer.gradient_checkpointing and self.trainer.compile:

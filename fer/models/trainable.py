@@ -27,7 +27,7 @@ from fer.models.provenance import Dataset, Provenance
 from fer.optim.losses import LOSSES, disagreement
 from fer.optim.optimizers import OPTIMIZERS
 from fer.optim.sam import frozen_statistics, sharpness_aware
-from fer.optim.schedulers import SCHEDULES, Plateau
+from fer.optim.schedulers import SCHEDULES, Plateau, Timeline
 from fer.system import ranks
 
 LOGGED = ("loss", "accuracy", "macro_f1", "balanced_accuracy")  # each as <name>/train and <name>/val, once an epoch
@@ -67,6 +67,7 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         self.views, self.consistency, self.sam = 1, 0.0, 0.0  # set by ``prepare``
         self.recomputes = False  # whether the backward pass computes blocks again
         self.teachers: Teachers | None = None
+        self.timeline: Timeline | None = None  # of a run whose number of epochs changes, see ``budget.until``
         self._clipped: list[nn.Parameter] = []  # filled at a fit's first step: listing them walks all modules
         self._optimizer: Section = {}
         self._scheduler: Section = {}
@@ -129,8 +130,13 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         schedule = make(self.trainer.max_epochs, **arguments)
         if isinstance(schedule, Plateau):
             return {"optimizer": optimizer, "lr_scheduler": self._plateau(optimizer, schedule)}
-        scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step / self._steps() if step else 0.0))
+        scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: schedule(self._time(step)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _time(self, step: int) -> float:
+        """Return the time of the schedule at a step, in epochs."""
+        epochs = step / self._steps() if step else 0.0
+        return epochs if self.timeline is None else self.timeline.at(epochs)
 
     def _parameters_by_layer(self, optimizer: Section) -> ParamsT:
         """Return the parameters, in groups by layer if the optimizer has a ``layer_decay`` below 1."""

@@ -7,8 +7,9 @@ that a resumed run would differ.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fer.config.errors import FerError
 from fer.config.registry import Registry
@@ -25,6 +26,51 @@ class Plateau:
     factor: float
     patience: int
     min_factor: float
+
+
+class Timeline:
+    """The position in a schedule as a function of the epochs trained, for a run whose number of epochs changes.
+
+    The position moves evenly towards the schedule's end. Where the number of epochs changes, it stays where it is and
+    moves faster or slower from there, so that the learning rate has no jump and always reaches the end.
+
+    Args:
+        epochs: epochs of the schedule, and of the run before any change.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.knots = [(0.0, 0.0), (float(epochs), float(epochs))]  # (epochs trained, position), ascending
+
+    @classmethod
+    def of(cls, knots: Sequence[Sequence[float]]) -> "Timeline":
+        """Return the timeline with these knots."""
+        timeline = cls(1)
+        timeline.knots = [(float(trained), float(position)) for trained, position in knots]
+        return timeline
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs of the run."""
+        return round(self.knots[-1][0])
+
+    def at(self, trained: float) -> float:
+        """Return the position after so many epochs."""
+        for (begin, low), (end, high) in pairwise(self.knots):
+            if trained < end:
+                return low + (trained - begin) / (end - begin) * (high - low)
+        return self.knots[-1][1]
+
+    def end_at(self, trained: int, epochs: int) -> None:
+        """Let a run that has trained some epochs end after ``epochs``, at the end of the schedule.
+
+        Args:
+            trained: finished epochs.
+            epochs: epochs of the whole run; as many as ``trained`` end it here.
+        """
+        if epochs != self.epochs:
+            ahead = [(float(epochs), self.knots[-1][1])] if epochs > trained else []
+            before = [knot for knot in self.knots[:-1] if knot[0] < trained]
+            self.knots = [*before, (float(trained), self.at(trained)), *ahead]
 
 
 @SCHEDULES.register("none")

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.1  # seconds between checks of the processes
 GRACE_S = 120.0  # seconds for a job to save itself after a signal: a batch, or a validation
 MOST_SAID = 400  # characters of a failed job's last line in messages
+UNTIL = "budget.until="  # a resumed job may have another deadline than before
 SAVED = (129, 130, 143)  # exit codes of a run that saved itself after a signal
 WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG: a job ends with the process that started it, even if that is killed
 # becomes a command that ends with its parent; Popen's preexec_fn would do the same, but may deadlock with threads
@@ -193,7 +194,8 @@ class Job:
 
     def _command(self) -> list[str]:
         folder, given = quoted(str(self.folder.absolute())), [*self.overrides, *self.more]
-        arguments = [f"resume={folder}", *named_again(given)] if self.resume else [*given, f"hydra.run.dir={folder}"]
+        again = [*named_again(given), *(text for text in given if text.startswith(UNTIL))]
+        arguments = [f"resume={folder}", *again] if self.resume else [*given, f"hydra.run.dir={folder}"]
         return [sys.executable, "-m", "fer.train", *arguments]
 
 

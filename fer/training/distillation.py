@@ -23,6 +23,7 @@ from fer.data.datamodule import FERDataModule
 from fer.data.dataset import to_unit
 from fer.data.transforms.crop import middle
 from fer.models import EmotionClassifier, checkpoints
+from fer.models.folding import folded
 from fer.models.pretrained import sha256_of
 from fer.models.provenance import Dataset
 from fer.system.files import read_json
@@ -65,7 +66,7 @@ class Teachers:
     ) -> None:
         # on a CPU, kernels in the memory order of convolutions halve the time of a forward pass
         self.networks = [
-            network.eval().requires_grad_(False).to(memory_format=torch.channels_last) for network in networks
+            folded(network).requires_grad_(False).to(memory_format=torch.channels_last) for network in networks
         ]
         self.weights = [file.weight for file in files]
         self.temperatures = [file.temperature for file in files]

@@ -16,6 +16,9 @@ from fer.runs.run_folder import DEFAULTS, configuration_of
 from fer.training.session import refuse_unsaved
 
 
+FREE = ("resume", "budget.until")  # keys that a resumed run may change
+
+
 def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -> tuple[DataSettings, bool]:
     """Return the data settings with absolute paths, and whether faces are drawn in place of FER2013.
 
@@ -79,7 +82,7 @@ def _value(arguments: Sequence[str], key: str) -> str:
 def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
     # an older run does not store every key: it used what is the default now
     before, after = DEFAULTS | dict(leaves(configuration_of(folder))), DEFAULTS | dict(leaves(now))
-    compared = [key for key in sorted(before | after) if key != "resume" and not key.startswith("sweep.")]
+    compared = [key for key in sorted(before | after) if key not in FREE and not key.startswith("sweep.")]
     changed = [key for key in compared if before.get(key) != after.get(key)]
     if changed:
         key = changed[0]

@@ -47,7 +47,7 @@ from fer.system.records import read
 from fer.system.signals import raise_dropped
 from fer.system.terminal import shown
 from fer.system.text import clock
-from fer.training import device, launch, loggers, profiler, time_budget, trainers
+from fer.training import deadline, device, launch, loggers, profiler, time_budget, trainers
 from fer.training.callbacks import checkpointing
 from fer.training.callbacks.checkpointing import Saver, WithinEpochs
 from fer.training.callbacks.early_stopping import Patience
@@ -59,6 +59,7 @@ from fer.training.callbacks.scalars import Scalars
 from fer.training.callbacks.statistics import OneStatistics
 from fer.training.callbacks.tensorboard import Dashboard, hyperparameters
 from fer.training.callbacks.tracking import Tracking
+from fer.training.deadline import Deadline
 from fer.training.session import CHECKPOINTS, ran_out_of_memory, requested
 from fer.training.setup import check_names, keep_features, prepared, resume_from
 from fer.training.time_budget import EpochPlan
@@ -179,6 +180,7 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
         plan = read(EpochPlan, recorded) if recorded else time_budget.planned(settings, data, model, folder)
         settings, data = time_budget.with_plan(settings, data, plan)
         check_names(settings)  # a schedule's arguments must fit the planned epochs
+    ends = deadline.ahead(settings)
     first = sum(epochs for _, epochs in settings.stages[:-1])
     saver, watch = Saver(folder / "checkpoints", settings.monitor, first), Stopwatch()
     finite = FiniteLoss()
@@ -192,6 +194,8 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
     tracking = _tracking(settings, folder, begin, Scalars(saver, watch))
     shown = [tracking, *_callbacks(settings, folder, saver, watch, origin)]
     callbacks = [*graphs, *averaging, finite, signals, watch, *shown]
+    if ends is not None:  # before the checkpoint is written, which holds the new plan
+        callbacks.insert(len(graphs) + len(averaging), Deadline(ends))
     if settings.checkpoint.minutes is not None:
         callbacks.append(WithinEpochs(settings.checkpoint.minutes, saver, finite.check))
     faces = {name: len(held) for name, held in data.datasets.items()}
@@ -326,7 +330,7 @@ def finish(
     if settings.trainer.limit_val != 1 or settings.trainer.overfit_batches:
         log.info("(the epoch was chosen by val metrics over a part of these faces)")
     planned = settings.trainer.max_epochs
-    early = f" (stopped early, {planned} planned)" if epochs < planned else ""
+    early = f" (stopped early, {planned} planned)" if epochs < planned and settings.budget.until is None else ""
     log.info("best epoch %d of %d%s, trained in %s", saver.best_epoch + 1, epochs, early, clock(watch.train_seconds))
     return results, scored
 

@@ -1,0 +1,101 @@
+"""``budget.until``: as many epochs as end at a given time, with the whole schedule of the learning rate.
+
+``budget.hours`` plans epochs once. A machine whose speed changes later, since other trainings begin or end beside this
+one, then misses the time, or a deadline cuts off the low learning rates that improve a network the most. Here the
+number of epochs follows the speed: it is planned again after every epoch, and the rest of the schedule is stretched or
+compressed to the epochs that are left. Such a run depends on the clock, and cannot be repeated to the bit.
+"""
+
+import math
+import time
+from collections import deque
+from datetime import datetime
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from fer.config.errors import FerError
+from fer.config.settings import TrainSettings
+from fer.models.trainable import Trainable
+from fer.optim.schedulers import Timeline
+
+RECENT = 3  # epochs whose mean duration is expected of the next ones
+ENDING = 4.0  # seconds after the last epoch, for checkpoint and results
+FULL_PRECISION = 2.0  # duration of the final val in 32 bits, in times of an epoch's val
+LEAST = 0.3  # part of an epoch that must fit before the deadline; with less the training ends
+
+
+class Deadline(Callback):
+    """Plans the number of epochs again after every epoch.
+
+    Args:
+        until: the time at which the training shall have ended.
+    """
+
+    def __init__(self, until: datetime) -> None:
+        self.until = until.timestamp()
+        self.timeline: Timeline | None = None
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._began: float | None = None  # end of the epoch before, which begins this one
+        self._val_began = self._val = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the network its timeline: a resumed run's own, or one of ``trainer.max_epochs``."""
+        assert isinstance(pl_module, Trainable) and trainer.max_epochs is not None
+        if self.timeline is None:
+            self.timeline = Timeline(trainer.max_epochs)
+        pl_module.timeline = self.timeline
+        trainer.fit_loop.max_epochs = self.timeline.epochs
+        self._began = None  # the first epoch includes compiling and the first use of memory
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock of val."""
+        self._val_began = time.time()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the time of val."""
+        self._val = time.time() - self._val_began
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Plan the epochs that are left."""
+        now, done = time.time(), trainer.current_epoch + 1
+        if self._began is not None:
+            self._recent.append(now - self._began)
+        self._began = now
+        assert self.timeline is not None
+        if self._recent and done < self.timeline.epochs:
+            left = self.until - now - ENDING - FULL_PRECISION * self._val
+            total = done + epochs_left(left, sum(self._recent) / len(self._recent))
+            self.timeline.end_at(done, trainer.strategy.broadcast(total))
+            trainer.fit_loop.max_epochs = self.timeline.epochs
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a resumed run."""
+        return {"knots": [] if self.timeline is None else self.timeline.knots}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the timeline of a resumed run."""
+        if state_dict["knots"]:
+            self.timeline = Timeline.of(state_dict["knots"])
+
+
+def ahead(settings: TrainSettings) -> datetime | None:
+    """Return the time of ``budget.until``; None without one.
+
+    Raises:
+        FerError: it is past.
+    """
+    ends = settings.budget.ends
+    if ends is not None and ends.timestamp() <= time.time():
+        raise FerError(f"budget.until={settings.budget.until}: is past; expected a time after {datetime.now():%Y-%m-%dT%H:%M}")
+    return ends
+
+
+def epochs_left(seconds: float, pace: float) -> int:
+    """Return the number of epochs of ``pace`` seconds to train in the remaining time.
+
+    The last epoch, whose learning rates are the lowest, is trained unless most of it would come after the deadline.
+    """
+    fitting = seconds / pace
+    return max(1, math.floor(fitting)) if fitting >= LEAST else 0
