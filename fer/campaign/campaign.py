@@ -41,6 +41,7 @@ MOST_SLOTS = 64  # trainings side by side at most, on all GPUs together
 CPU_SLOTS = 4  # trainings side by side on a CPU: as many as there are students and small networks
 GPU_SLOTS = 3  # trainings side by side on each GPU: while one waits for its host, others use the GPU
 OVERTIME = 1.03  # share of the time limit after which unfinished evaluations are stopped
+GRACE = 6.0  # seconds after the planned end in which students write their results before they are stopped
 LATE = 0.35  # delay after which members are stopped, as a share of their planned time
 FIRST = "tiny"  # the package's network, which teaches the members if it was trained on the same data
 MINUTES = 900  # s; a shorter campaign on a GPU trains no kinds of ``SLOW``, and does not measure them
@@ -305,7 +306,7 @@ class Campaign:
             self.keep()
         with self.phase("students"):
             taught = [*self.record.of_role(STUDENT), *self.record.of_role(SMALL)]
-            self.train(taught, Times(last, last), "evaluation", speeds.slots_of_taught)
+            self.train(taught, Times(last, last + GRACE), "evaluation", speeds.slots_of_taught)
 
     def _plan_taught(self, speeds: Speeds, parts: Sequence[str], now: float, last: float) -> list[Training]:
         roster = self._roster()

@@ -96,7 +96,11 @@ def rosters(
         kinds = gpu_members() if seconds is None else sorted(gpu_members(), key=seconds)
         return [
             Roster(
-                members, gpu_student(), gpu_small(), max(LEAST_ON_GPU, _least(members, kinds)), MOST_ON_GPU,
+                members,
+                gpu_student(),
+                gpu_small(),
+                max(LEAST_ON_GPU, _least(members, kinds)),
+                MOST_ON_GPU,
                 first_teacher,
             )
             for members in _fewer_and_fewer(kinds, max(2, min(slots, len(kinds))))

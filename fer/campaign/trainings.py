@@ -22,6 +22,7 @@ from fer.system.files import read_history
 
 KEEP_S = 10.0  # seconds between two writings of best.json during training
 SAVING_S = 20.0  # seconds for a training to save its checkpoint after a deadline, before it is killed
+ROUNDING_S = 1e-3  # seconds by which a planned start differs at most from the end that it follows
 QUIET = ("logger=none", "trainer.bar=false")  # the TensorBoard figures of twelve runs would take minutes
 PROBE_STEPS = 8  # steps of an epoch that measures a CPU's speed
 PROBE_EPOCHS = 2  # epochs on a CPU
@@ -99,7 +100,7 @@ class Phase(jobs.Watch):
 
     def _end_of(self, network: Network, now: float) -> float:
         """Return the time at which a training shall end: its planned end if another one follows in its slot."""
-        followed = any(self.jobs[job].planned_begin >= network.planned_end for job in self.waiting)
+        followed = any(self.jobs[job].planned_begin > network.planned_end - ROUNDING_S for job in self.waiting)
         ends = [network.planned_end] * followed + [self.times.end, self.times.deadline]
         return next((end for end in ends if end > now), ends[-1])
 
@@ -147,7 +148,7 @@ class Phase(jobs.Watch):
 
     def _stopped(self, network: Network, has_best: bool) -> None:
         """Record that a training was stopped at the deadline."""
-        network.reason = f"stopped at the deadline after {network.epochs_done} of {network.epochs} epochs"
+        network.reason = f"stopped at the deadline after {network.epochs_done} epochs, {network.epochs} planned"
         network.state = "stopped" if has_best else "left out"
         self.record.note(f"{network.name}: {network.reason}; {'its best epoch is used' if has_best else 'left out'}")
 

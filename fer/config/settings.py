@@ -264,7 +264,9 @@ class BudgetSettings:
         try:
             datetime.fromisoformat(self.until)
         except ValueError:
-            raise FerError(f"budget.until={self.until}: no date and time; expected one such as 2026-12-24T07:00") from None
+            raise FerError(
+                f"budget.until={self.until}: no date and time; expected one such as 2026-12-24T07:00"
+            ) from None
         if self.hours is not None:
             raise FerError(f"budget.until={self.until}: budget.hours={self.hours:g} sets another end; leave one out")
 

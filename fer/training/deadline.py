@@ -42,7 +42,8 @@ class Deadline(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the network its timeline: a resumed run's own, or one of ``trainer.max_epochs``."""
-        assert isinstance(pl_module, Trainable) and trainer.max_epochs is not None
+        assert isinstance(pl_module, Trainable)
+        assert trainer.max_epochs is not None
         if self.timeline is None:
             self.timeline = Timeline(trainer.max_epochs)
         pl_module.timeline = self.timeline
@@ -88,7 +89,9 @@ def ahead(settings: TrainSettings) -> datetime | None:
     """
     ends = settings.budget.ends
     if ends is not None and ends.timestamp() <= time.time():
-        raise FerError(f"budget.until={settings.budget.until}: is past; expected a time after {datetime.now():%Y-%m-%dT%H:%M}")
+        raise FerError(
+            f"budget.until={settings.budget.until}: is past; expected a time after {datetime.now():%Y-%m-%dT%H:%M}"
+        )
     return ends
 
 

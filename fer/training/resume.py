@@ -15,7 +15,6 @@ from fer.runs import stored
 from fer.runs.run_folder import DEFAULTS, configuration_of
 from fer.training.session import refuse_unsaved
 
-
 FREE = ("resume", "budget.until")  # keys that a resumed run may change
 
 
