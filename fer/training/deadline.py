@@ -20,10 +20,11 @@ from fer.config.settings import TrainSettings
 from fer.models.trainable import Trainable
 from fer.optim.schedulers import Timeline
 
-RECENT = 3  # epochs whose mean duration is expected of the next ones
+RECENT = 3  # epochs whose mean duration is expected of the next ones, or that of the last epoch if it was slower
 ENDING = 4.0  # seconds after the last epoch, for checkpoint and results
 FULL_PRECISION = 2.0  # duration of the final val in 32 bits, in times of an epoch's val
-LEAST = 0.3  # part of an epoch that must fit before the deadline; with less the training ends
+FEW = 4  # epochs; if fewer fit, the first epoch's duration is expected of the others too
+LEAST = 0.5  # part of an epoch that must fit before the deadline; with less the training ends
 
 
 class Deadline(Callback):
@@ -37,7 +38,8 @@ class Deadline(Callback):
         self.until = until.timestamp()
         self.timeline: Timeline | None = None
         self._recent: deque[float] = deque(maxlen=RECENT)
-        self._began: float | None = None  # end of the epoch before, which begins this one
+        self._began = 0.0  # end of the epoch before, which begins this one
+        self._warming_up = True  # until the end of the first epoch of this process
         self._val_began = self._val = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -48,7 +50,7 @@ class Deadline(Callback):
             self.timeline = Timeline(trainer.max_epochs)
         pl_module.timeline = self.timeline
         trainer.fit_loop.max_epochs = self.timeline.epochs
-        self._began = None  # the first epoch includes compiling and the first use of memory
+        self._began = time.time()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock of val."""
@@ -60,16 +62,26 @@ class Deadline(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Plan the epochs that are left."""
-        now, done = time.time(), trainer.current_epoch + 1
-        if self._began is not None:
-            self._recent.append(now - self._began)
-        self._began = now
         assert self.timeline is not None
-        if self._recent and done < self.timeline.epochs:
-            left = self.until - now - ENDING - FULL_PRECISION * self._val
-            total = done + epochs_left(left, sum(self._recent) / len(self._recent))
-            self.timeline.end_at(done, trainer.strategy.broadcast(total))
+        done = trainer.current_epoch + 1
+        fitting = trainer.strategy.broadcast(self._fitting(time.time()))
+        if done < self.timeline.epochs and fitting is not None:
+            self.timeline.end_at(done, done + fitting)
             trainer.fit_loop.max_epochs = self.timeline.epochs
+
+    def _fitting(self, now: float) -> int | None:
+        """Return the number of epochs that fit before the deadline; None if it is not known yet.
+
+        The first epoch includes compiling and the first use of memory. It counts only where few epochs fit anyway.
+        """
+        seconds, self._began = now - self._began, now
+        left = self.until - now - ENDING - FULL_PRECISION * self._val
+        if self._warming_up:
+            self._warming_up = False
+            fitting = epochs_left(left, seconds)
+            return fitting if fitting < FEW else None
+        self._recent.append(seconds)
+        return epochs_left(left, max(seconds, sum(self._recent) / len(self._recent)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a resumed run."""

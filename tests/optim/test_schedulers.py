@@ -5,7 +5,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from fer.config.errors import FerError
-from fer.optim.schedulers import SCHEDULES, Plateau
+from fer.optim.schedulers import SCHEDULES, Plateau, Timeline
 
 EPOCHS, STEPS = 10, 20
 
@@ -73,3 +73,16 @@ def test_plateau_is_torchs():
 def test_a_warm_up_as_long_as_the_run_is_refused():
     with pytest.raises(FerError, match="scheduler.warmup_epochs=.*expected less than trainer.max_epochs="):
         factors("cosine", warmup_epochs=EPOCHS)
+
+
+def test_a_timeline_has_no_jump_and_always_reaches_the_end():
+    timeline = Timeline(10)
+    assert [timeline.at(epoch) for epoch in (0, 2.5, 10, 11)] == [0, 2.5, 10, 10]
+    timeline.end_at(4, 6)  # 6 epochs of schedule in 2
+    assert [timeline.at(epoch) for epoch in (2, 4, 5, 6)] == [2, 4, 7, 10]
+    timeline.end_at(5, 8)  # what is left of it in 3
+    assert timeline.epochs == 8
+    assert [timeline.at(epoch) for epoch in (4.5, 5, 6.5, 8)] == [5.5, 7, 8.5, 10]
+    assert Timeline.of(timeline.knots).at(6.5) == 8.5
+    timeline.end_at(6, 6)  # no time is left
+    assert (timeline.epochs, timeline.at(6)) == (6, 8)
