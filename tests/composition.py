@@ -1,23 +1,26 @@
-"""Composing configurations faster in tests: Hydra reads and merges each file of ``conf/`` once a process.
+"""Composing configurations faster in tests: Hydra reads, orders and merges the files of ``conf/`` once a process.
 
-Three quarters of the time of a composition are spent on files that do not change between tests. What Hydra has read
-and merged is kept as bytes and given out as fresh copies; overrides are parsed and applied by Hydra each time. Plugins
-and search paths are composed without any of this.
+Nine tenths of the time of a composition are spent on files that do not change between tests. What Hydra has read,
+ordered and merged is kept as bytes and given out as fresh copies; overrides are parsed and applied by Hydra each time.
+Plugins and search paths are composed without any of this.
 """
 
 import pickle
 from typing import Any
 
 import pytest
+from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.defaults_list import DefaultsList, Overrides, create_defaults_list
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 
 from fer.config.conf import conf_folder
 
 
 def keep_read_files(patch: pytest.MonkeyPatch) -> None:
-    """Let Hydra read and merge each file of ``conf/`` once, until the patch is undone."""
+    """Let Hydra read, order and merge the files of ``conf/`` once, until the patch is undone."""
     read, merge = ConfigRepository.load_config, ConfigLoaderImpl._compose_config_from_defaults_list
     kept: dict[Any, bytes] = {}
 
@@ -31,6 +34,21 @@ def keep_read_files(patch: pytest.MonkeyPatch) -> None:
             return merge(self, defaults, repo)
         return _kept(kept, repr(defaults), lambda: merge(self, defaults, repo))
 
+    def order_once(
+        repo: Any, config_name: str | None, overrides_list: list[Override], prepend_hydra: bool, skip_missing: bool
+    ) -> DefaultsList:
+        if not _of_conf_alone(repo):
+            return create_defaults_list(repo, config_name, overrides_list, prepend_hydra, skip_missing)
+        values = Overrides(repo=repo, overrides_list=overrides_list).config_overrides
+        choices = [one for one in overrides_list if not any(one is value for value in values)]
+        key = (config_name, tuple(one.input_line for one in choices), prepend_hydra, skip_missing)
+        made: DefaultsList = _kept(
+            kept, key, lambda: create_defaults_list(repo, config_name, choices, prepend_hydra, skip_missing)
+        )
+        made.config_overrides = made.overrides.config_overrides = values
+        return made
+
+    patch.setattr(config_loader_impl, "create_defaults_list", order_once)
     patch.setattr(ConfigRepository, "load_config", read_once)
     patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge_once)
 
