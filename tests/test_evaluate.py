@@ -46,19 +46,19 @@ def test_test_is_scored_and_never_overwritten(evaluate, small_run):
         assert metrics(small_run / "evaluations" / folder)["split"] == "test"
 
 
-def test_a_checkpoint_alone_is_enough(evaluate, small_run, tmp_path):
+def test_a_checkpoint_alone_is_enough(scores, small_run, tmp_path):
     alone = tmp_path / "alone" / "net.ckpt"
     alone.parent.mkdir()
     (small_run / "checkpoints" / "best.ckpt").rename(alone)
-    assert evaluate(str(alone), "--split", "val").code == 0
+    assert scores(str(alone), "--split", "val").code == 0
     assert metrics(tmp_path / "alone" / "evaluations" / "val")["accuracy"] == metrics(small_run)["accuracy"]
 
 
-def test_results_go_to_the_folder_that_is_named(evaluate, small_run, tmp_path, monkeypatch):
-    assert evaluate(str(small_run), "--out", str(tmp_path / "elsewhere")).code == 0
+def test_results_go_to_the_folder_that_is_named(scores, small_run, tmp_path, monkeypatch):
+    assert scores(str(small_run), "--out", str(tmp_path / "elsewhere")).code == 0
     assert metrics(tmp_path / "elsewhere" / "val")["n"] == 14
     monkeypatch.chdir(small_run / "checkpoints")
-    assert evaluate("best.ckpt").code == 0
+    assert scores("best.ckpt").code == 0
     assert (small_run / "evaluations" / "val" / "metrics.json").exists()
 
 
@@ -85,9 +85,9 @@ def test_several_data_sets_are_one_table(evaluate, small_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_batch_size_does_not_change_the_figures(evaluate, small_run):
+def test_batch_size_does_not_change_the_figures(scores, small_run):
     for size in ("1", "5", "1000"):
-        assert evaluate(str(small_run), "--split", "test", "--batch-size", size).code == 0
+        assert scores(str(small_run), "--split", "test", "--batch-size", size).code == 0
     first, second, third = (metrics(small_run / "evaluations" / name) for name in ("test", "test_2", "test_3"))
     assert first["confusion"] == second["confusion"] == third["confusion"]
 
@@ -116,20 +116,20 @@ def test_batch_size_does_not_change_the_figures(evaluate, small_run):
         (["{run}", "--against", "{run}/predictions.csv", "--split", "test"], "holds other faces or labels than test"),
     ],
 )
-def test_a_users_mistake_is_one_line(evaluate, small_run, monkeypatch, arguments, says):
+def test_a_users_mistake_is_one_line(scores, small_run, monkeypatch, arguments, says):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    ended = evaluate(*(argument.format(run=small_run) for argument in arguments))
+    ended = scores(*(argument.format(run=small_run) for argument in arguments))
     assert ended.code == 1
     assert says in ended.line
     assert not (small_run / "evaluations").exists()
 
 
-def test_data_that_have_gone_are_never_replaced_by_drawn_faces(train, evaluate, tmp_path, monkeypatch):
+def test_data_that_have_gone_are_never_replaced_by_drawn_faces(train, scores, tmp_path, monkeypatch):
     monkeypatch.setattr("fer.data.locate.data_folders", lambda: [tmp_path / "none"])
     write_csv(tmp_path / "fer2013.csv")
     assert train(*SMALL[2:], "data.path=fer2013.csv", "hydra.run.dir=out").code == 0
     (tmp_path / "fer2013.csv").unlink()
-    ended = evaluate("out", "--split", "test")
+    ended = scores("out", "--split", "test")
     assert ended.code == 1
     assert "fer2013.csv, which is not at hand; name the data with --data" in ended.line
 
@@ -170,11 +170,11 @@ def twins(train, tmp_path):
     return run
 
 
-def test_faces_with_a_twin_in_train_are_left_out_of_the_clean_figures(evaluate, twins):
+def test_faces_with_a_twin_in_train_are_left_out_of_the_clean_figures(scores, twins):
     own = metrics(twins)
     assert (own["n"], own["seen_in_training"], own["clean"]["n"]) == (14, 2, 12)
     assert (own["sets"]["thresholds"]["faces"], own["sets"]["all"]["n"], own["sets"]["clean"]["n"]) == (12, 14, 12)
-    assert evaluate(str(twins), "--split", "test").code == 0
+    assert scores(str(twins), "--split", "test").code == 0
     test = metrics(twins / "evaluations" / "test")
     assert (test["n"], test["seen_in_training"], test["clean"]["n"]) == (14, 1, 13)
     with open(twins / "evaluations" / "test" / "predictions.csv", newline="") as stream:
@@ -184,13 +184,13 @@ def test_faces_with_a_twin_in_train_are_left_out_of_the_clean_figures(evaluate, 
 
 
 @pytest.mark.slow
-def test_faces_that_were_trained_on_are_counted_whatever_they_are_called(evaluate, twins, tmp_path):
-    ended = evaluate(str(twins), "--split", "train")
+def test_faces_that_were_trained_on_are_counted_whatever_they_are_called(scores, twins, tmp_path):
+    ended = scores(str(twins), "--split", "train")
     assert "112 of these 112 faces were trained on" in ended.err + ended.out
     assert metrics(twins / "evaluations" / "train")["clean"] is None
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "fer2013.csv").write_bytes((tmp_path / "fer2013.csv").read_bytes())
-    ended = evaluate(str(twins), "--data", "copy/fer2013.csv", "--rule", "holdout")
+    ended = scores(str(twins), "--data", "copy/fer2013.csv", "--rule", "holdout")
     assert ended.code == 0, ended.err
     found = metrics(twins / "evaluations" / "val")
     assert found["n"] == 28
@@ -199,52 +199,52 @@ def test_faces_that_were_trained_on_are_counted_whatever_they_are_called(evaluat
 
 
 @pytest.mark.slow
-def test_what_was_left_out_of_the_training_was_not_seen(train, evaluate, twins, audit, tmp_path):
+def test_what_was_left_out_of_the_training_was_not_seen(train, scores, twins, audit, tmp_path):
     assert audit("fer2013.csv", "--out", "found").code == 0
     run = tmp_path / "cleaned"
     settings = (*SMALL[2:], "data.path=fer2013.csv", "data.exclude=found/audit.csv", f"hydra.run.dir={run}")
     ended = train(*settings)
     assert ended.code == 0, ended.err
     assert metrics(run)["seen_in_training"] == 0  # the twins of val and test have gone from train
-    assert evaluate(str(run), "--split", "test").code == 0
+    assert scores(str(run), "--split", "test").code == 0
     assert metrics(run / "evaluations" / "test")["seen_in_training"] == 0
-    ended = evaluate(str(run), str(twins), "--split", "test", "--out", "both")  # the other has seen one
+    ended = scores(str(run), str(twins), "--split", "test", "--out", "both")  # the other has seen one
     assert ended.code == 0, ended.err
     assert metrics(Path("both") / "test")["seen_in_training"] == 1
     (tmp_path / "found" / "audit.csv").unlink()
-    ended = evaluate(str(run), "--split", "test")
+    ended = scores(str(run), "--split", "test")
     assert ended.code == 0, ended.err
     assert "no clean metrics: data.exclude=" in ended.err + ended.out
     assert metrics(run / "evaluations" / "test_2")["clean"] is None
 
 
-def test_without_the_training_data_nothing_is_called_clean(evaluate, twins, tmp_path):
+def test_without_the_training_data_nothing_is_called_clean(scores, twins, tmp_path):
     lines = (tmp_path / "fer2013.csv").read_text().splitlines()
     (tmp_path / "fer2013.csv").unlink()
     (tmp_path / "other.csv").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
-    ended = evaluate(str(twins), "--data", "other.csv", "--split", "test")
+    ended = scores(str(twins), "--data", "other.csv", "--split", "test")
     assert ended.code == 0, ended.err
     assert "no clean metrics" in ended.err + ended.out
     found = metrics(twins / "evaluations" / "test")
     assert found["clean"] is None
     assert found["temperature"] == metrics(twins)["temperature"]  # sealed in the checkpoint
-    ended = evaluate(str(twins), "--data", "other.csv", "--split", "test", "--error-rate", "0.5")
+    ended = scores(str(twins), "--data", "other.csv", "--split", "test", "--error-rate", "0.5")
     assert ended.code == 1
     assert "fer2013.csv is not at hand" in ended.line
 
 
-def test_training_data_that_have_moved_are_known_by_their_contents(evaluate, twins, tmp_path):
+def test_training_data_that_have_moved_are_known_by_their_contents(scores, twins, tmp_path):
     (tmp_path / "fer2013.csv").rename(tmp_path / "moved.csv")
-    ended = evaluate(str(twins), "--data", "moved.csv", "--split", "test")
+    ended = scores(str(twins), "--data", "moved.csv", "--split", "test")
     assert ended.code == 0, ended.err
     found = metrics(twins / "evaluations" / "test")
     assert (found["n"], found["seen_in_training"], found["clean"]["n"]) == (14, 1, 13)
 
 
-def test_each_look_at_test_is_counted(evaluate, small_run):
-    assert "opened for the first time" in evaluate(str(small_run), "--split", "test").out
-    assert evaluate(str(small_run), "--split", "val").code == 0
-    ended = evaluate(str(small_run), "--split", "test", "--tta", "flip")
+def test_each_look_at_test_is_counted(scores, small_run):
+    assert "opened for the first time" in scores(str(small_run), "--split", "test").out
+    assert scores(str(small_run), "--split", "val").code == 0
+    ended = scores(str(small_run), "--split", "test", "--tta", "flip")
     assert "test was opened 2 times by now" in ended.out
     test_log = json.loads((small_run / "test_opened.json").read_text())
     assert [look["tta"] for look in test_log] == ["none", "flip"]
@@ -252,31 +252,31 @@ def test_each_look_at_test_is_counted(evaluate, small_run):
     assert "test_opened" not in metrics(small_run / "evaluations" / "val")
     (small_run / "test_opened.json").write_text("[1")
     before = sorted((small_run / "evaluations").rglob("*"))
-    ended = evaluate(str(small_run), "--split", "test", "--tta", "ten_crop")
+    ended = scores(str(small_run), "--split", "test", "--tta", "ten_crop")
     assert ended.code == 1
     assert "test_opened.json: damaged" in ended.line
     assert sorted((small_run / "evaluations").rglob("*")) == before  # nothing was seen of test that is not recorded
 
 
-def test_two_networks_of_one_folder_each_have_their_looks(evaluate, small_run):
+def test_two_networks_of_one_folder_each_have_their_looks(scores, small_run):
     best, last = (str(small_run / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
-    assert evaluate(best, last, "--split", "test", "--out", "both").code == 0
-    assert evaluate(best, "--split", "test", "--against", last).code == 0
+    assert scores(best, last, "--split", "test", "--out", "both").code == 0
+    assert scores(best, "--split", "test", "--against", last).code == 0
     test_log = json.loads((small_run / "test_opened.json").read_text())
     assert sorted(look["checkpoint"] for look in test_log) == ["best.ckpt", "best.ckpt", "last.ckpt", "last.ckpt"]
-    ended = evaluate(best, "--split", "test")
+    ended = scores(best, "--split", "test")
     assert "test was opened 3 times by now" in ended.out
 
 
-def test_a_promise_states_that_duplicates_are_not_known(train, evaluate, tmp_path):
+def test_a_promise_states_that_duplicates_are_not_known(train, scores, tmp_path):
     audited = tmp_path / "audit.csv"
     data = FERDataModule(DataSettings(path="synthetic", synthetic_count=140, image_size=24))
     about = f"fingerprint={exclude.fingerprint(data.faces)} image_size=24 split=official"
     audited.write_text(f"{exclude.PURPOSE} {about}\nrow,reason,suggestion\n0,mine,exclude\n")
     assert train(*SMALL, f"data.exclude={audited}", "hydra.run.dir=run").code == 0
-    assert evaluate("run", "--error-rate", "0.9").code == 0
+    assert scores("run", "--error-rate", "0.9").code == 0
     audited.unlink()
-    ended = evaluate("run", "--error-rate", "0.9")
+    ended = scores("run", "--error-rate", "0.9")
     assert ended.code == 0, ended
     assert "no clean metrics: " in ended.err + ended.out
     assert "all of val, since its duplicates in train are not known" in " ".join(ended.out.split())
@@ -311,16 +311,16 @@ def test_data_that_have_changed_in_place_are_reported(train, evaluate, tmp_path)
     assert "mine.csv has other contents than at the training" in ended.err + ended.out
 
 
-def test_every_face_of_a_folder_without_splits_can_be_scored(evaluate, small_run, tmp_path):
+def test_every_face_of_a_folder_without_splits_can_be_scored(scores, small_run, tmp_path):
     images, targets = draw_faces(21, seed=5, image_size=24)
     for number, (image, target) in enumerate(zip(images, targets, strict=True)):
         folder = tmp_path / "mine" / EMOTIONS[target]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{number}.png")
-    refused = evaluate(str(small_run), "--data", "mine", "--split", "val")
+    refused = scores(str(small_run), "--data", "mine", "--split", "val")
     assert refused.code == 1
     assert "official split" in refused.line
-    ended = evaluate(str(small_run), "--data", "mine", "--split", "all")
+    ended = scores(str(small_run), "--data", "mine", "--split", "all")
     assert ended.code == 0, ended.err
     found = metrics(small_run / "evaluations" / "all")
     assert (found["n"], found["dataset"]["split"]) == (21, "all")
@@ -328,8 +328,8 @@ def test_every_face_of_a_folder_without_splits_can_be_scored(evaluate, small_run
     assert found["temperature_fitted_on"] == "val"
 
 
-def test_an_ensemble_is_the_mean_of_its_networks(evaluate, small_run, another_run):
-    ended = evaluate(str(small_run), str(another_run), "--split", "test", "--out", "both")
+def test_an_ensemble_is_the_mean_of_its_networks(scores, small_run, another_run):
+    ended = scores(str(small_run), str(another_run), "--split", "test", "--out", "both")
     assert ended.code == 0, ended.err
     found = metrics(Path("both") / "test")
     assert [member["weight"] for member in found["members"]] == [0.5, 0.5]
@@ -418,7 +418,7 @@ def test_a_choice_less_accurate_than_its_best_network_is_reported(
 
 
 @pytest.mark.slow
-def test_weights_temperature_and_threshold_are_chosen_on_val(train, evaluate, tmp_path):
+def test_weights_temperature_and_threshold_are_chosen_on_val(train, scores, tmp_path):
     runs = [str(tmp_path / name) for name in ("first", "second")]
     for seed, run in enumerate(runs):
         assert (
@@ -430,7 +430,7 @@ def test_weights_temperature_and_threshold_are_chosen_on_val(train, evaluate, tm
     arguments = ("--weights", "val", "--error-rate", "0.95", "--tta", "flip")
     chosen = []
     for split in ("val", "test"):
-        ended = evaluate(*runs, "--split", split, "--out", "both", *arguments)
+        ended = scores(*runs, "--split", split, "--out", "both", *arguments)
         assert ended.code == 0, ended.err
         chosen.append(metrics(Path("both") / f"{split}_flip"))
     on_val, on_test = chosen
@@ -441,23 +441,23 @@ def test_weights_temperature_and_threshold_are_chosen_on_val(train, evaluate, tm
     assert on_val["answering"]["coverage"] == on_test["answering"]["coverage_there"]
 
 
-def test_networks_of_different_data_make_no_ensemble_unasked(evaluate, small_run, twins):
-    ended = evaluate(str(small_run), str(twins))
+def test_networks_of_different_data_make_no_ensemble_unasked(scores, small_run, twins):
+    ended = scores(str(small_run), str(twins))
     assert ended.code == 1
     assert "was trained on other data or another split" in ended.line
-    ended = evaluate(str(small_run), str(twins), "--data", "fer2013.csv", "--split", "test", "--out", "both")
+    ended = scores(str(small_run), str(twins), "--data", "fer2013.csv", "--split", "test", "--out", "both")
     assert ended.code == 0, ended.err
     assert "no temperature: the networks were chosen on different val faces" in ended.err + ended.out
     assert metrics(Path("both") / "test")["calibrated"] is None
 
 
 @pytest.mark.slow
-def test_against_a_network_its_run_and_its_predictions_is_the_same(evaluate, small_run, another_run):
-    assert evaluate(str(another_run), "--split", "test").code == 0
+def test_against_a_network_its_run_and_its_predictions_is_the_same(scores, small_run, another_run):
+    assert scores(str(another_run), "--split", "test").code == 0
     others = (another_run, another_run / "evaluations" / "test", another_run / "evaluations" / "test/predictions.csv")
     found = []
     for other in others:
-        ended = evaluate(str(small_run), "--split", "test", "--against", str(other))
+        ended = scores(str(small_run), "--split", "test", "--against", str(other))
         assert ended.code == 0, ended.err
         assert "minus" in ended.out
     for name in ("test", "test_2", "test_3"):
@@ -514,29 +514,29 @@ def accesses_of(run):
     return json.loads((run / "test_opened.json").read_text())
 
 
-def test_networks_of_differently_drawn_splits_have_no_val_in_common(train, evaluate, holdout_run):
+def test_networks_of_differently_drawn_splits_have_no_val_in_common(train, scores, holdout_run):
     """The seed of the split is all that differs."""
     settings = ("data.split=holdout", "data.split_seed=2", "trainer.max_epochs=1")
     assert train(*SMALL, *settings, "hydra.run.dir=redrawn").code == 0
-    ended = evaluate(str(holdout_run), "redrawn", "--data", "synthetic", "--split", "val", "--weights", "val")
+    ended = scores(str(holdout_run), "redrawn", "--data", "synthetic", "--split", "val", "--weights", "val")
     assert ended.code == 1
     assert "were chosen on different val faces" in ended.line
 
 
-def test_nothing_is_chosen_on_faces_that_a_member_was_trained_on(evaluate, small_run, holdout_run):
+def test_nothing_is_chosen_on_faces_that_a_member_was_trained_on(scores, small_run, holdout_run):
     both = (str(small_run), str(holdout_run), "--data", "synthetic", "--split", "val")
     for asked in (("--weights", "val"), ("--error-rate", "0.9"), ("--coverage", "0.9")):
-        ended = evaluate(*both, *asked)
+        ended = scores(*both, *asked)
         assert ended.code == 1
         assert "were chosen on different val faces" in ended.line
-    ended = evaluate(*both, "--out", "both")
+    ended = scores(*both, "--out", "both")
     assert ended.code == 0, ended.err
     assert metrics(Path("both") / "val")["calibrated"] is None
 
 
 @pytest.mark.slow
-def test_accesses_and_leakage_of_a_baseline_are_counted(evaluate, small_run, holdout_run):
-    ended = evaluate(str(small_run), "--against", str(holdout_run), "--split", "test")
+def test_accesses_and_leakage_of_a_baseline_are_counted(scores, small_run, holdout_run):
+    ended = scores(str(small_run), "--against", str(holdout_run), "--split", "test")
     assert ended.code == 0, ended.err
     found = metrics(small_run / "evaluations" / "test")
     assert found["seen_in_training"] == 0
@@ -546,14 +546,14 @@ def test_accesses_and_leakage_of_a_baseline_are_counted(evaluate, small_run, hol
 
 
 @pytest.mark.parametrize("arguments", [("--split", "all"), ("--rule", "holdout")])
-def test_test_under_another_name_is_a_look_too(evaluate, small_run, arguments):
-    assert evaluate(str(small_run), "--split", "val").code == 0
+def test_test_under_another_name_is_a_look_too(scores, small_run, arguments):
+    assert scores(str(small_run), "--split", "val").code == 0
     assert not (small_run / "test_opened.json").exists()
-    assert evaluate(str(small_run), *arguments).code == 0
+    assert scores(str(small_run), *arguments).code == 0
     assert len(accesses_of(small_run)) == 1
 
 
-def test_one_of_14_test_faces_in_another_table_is_a_look_and_none_is_not(evaluate, small_run, tmp_path):
+def test_one_of_14_test_faces_in_another_table_is_a_look_and_none_is_not(scores, small_run, tmp_path):
     data = FERDataModule(DataSettings(path="synthetic", synthetic_count=140, image_size=24))
     train, test = (np.flatnonzero(data.splits == SPLITS.index(name)) for name in ("train", "test"))
     for rows, opened in ((train[:40], False), (test[:1], True)):  # then one of test beside those of train
@@ -561,7 +561,7 @@ def test_one_of_14_test_faces_in_another_table_is_a_look_and_none_is_not(evaluat
             file = tmp_path / "faces" / "train" / EMOTIONS[data.faces.targets[row]] / f"{row}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(data.faces.images[row]).save(file)
-        ended = evaluate(str(small_run), "--data", "faces", "--split", "all")
+        ended = scores(str(small_run), "--data", "faces", "--split", "all")
         assert ended.code == 0, ended.err
         assert (small_run / "test_opened.json").exists() == opened
 
@@ -576,19 +576,19 @@ def test_more_than_a_twentieth_of_the_test_faces_is_a_look():
 
 
 @pytest.mark.slow
-def test_looks_count_by_network_and_those_of_before_count(evaluate, small_run):
-    assert evaluate(str(small_run), "--split", "test").code == 0
+def test_looks_count_by_network_and_those_of_before_count(scores, small_run):
+    assert scores(str(small_run), "--split", "test").code == 0
     (small_run / "test_opened.json").unlink()  # as of a version that kept no record
-    ended = evaluate(str(small_run), "--split", "test")
+    ended = scores(str(small_run), "--split", "test")
     assert "opened 2 times by now" in ended.out
-    ended = evaluate(str(small_run / "checkpoints" / "last.ckpt"), "--split", "test")
+    ended = scores(str(small_run / "checkpoints" / "last.ckpt"), "--split", "test")
     assert "opened for the first time" in ended.out
 
 
-def test_what_weights_began_from_was_seen_too(train, evaluate, holdout_run, tmp_path):
+def test_what_weights_began_from_was_seen_too(train, scores, holdout_run, tmp_path):
     run = tmp_path / "fine"
     assert train(*SMALL, f"init_from={holdout_run}", f"hydra.run.dir={run}").code == 0
-    assert evaluate(str(run), "--split", "test").code == 0
+    assert scores(str(run), "--split", "test").code == 0
     assert metrics(run / "evaluations" / "test")["seen_in_training"] > 7
 
 
@@ -606,7 +606,7 @@ def test_an_access_that_cannot_be_recorded_is_reported_and_loses_nothing(evaluat
 
 
 @pytest.mark.slow
-def test_votes_are_found_from_another_folder(train, evaluate, tmp_path, monkeypatch):
+def test_votes_are_found_from_another_folder(train, scores, tmp_path, monkeypatch):
     from data.test_votes_in_runs import VOTED, write_votes
 
     write_votes(tmp_path)
@@ -615,7 +615,7 @@ def test_votes_are_found_from_another_folder(train, evaluate, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path / "run")
     ended = train("resume=.")
     assert ended.code == 0, ended.err
-    assert evaluate(".", "--split", "test").code == 0
+    assert scores(".", "--split", "test").code == 0
 
 
 def test_a_balanced_sampler_and_weights_exclude_each_other(train):
@@ -625,7 +625,7 @@ def test_a_balanced_sampler_and_weights_exclude_each_other(train):
         assert "leave out loss.class_weights" in ended.line
 
 
-def test_ferplus_rules_without_ferplus_labels_are_refused(evaluate, small_run):
-    ended = evaluate(str(small_run), "--ferplus-rule", "soft")
+def test_ferplus_rules_without_ferplus_labels_are_refused(scores, small_run):
+    ended = scores(str(small_run), "--ferplus-rule", "soft")
     assert ended.code == 1
     assert "add --labels ferplus and --votes" in ended.line

@@ -43,7 +43,7 @@ VOTED = (*SMALL[2:], "data.path=fer2013.csv", "data.votes=votes.csv", "data.labe
 
 
 @pytest.mark.parametrize("loss", ["soft_cross_entropy", "label_drawing"])
-def test_soft_targets_of_eight_classes_go_all_the_way(train, evaluate, voted, tmp_path, loss):
+def test_soft_targets_of_eight_classes_go_all_the_way(train, scores, voted, tmp_path, loss):
     ended = train(*VOTED, "data.ferplus_rule=soft", "data.classes=8", f"loss={loss}")
     assert ended.code == 0, ended.err
     assert "7 of 140 faces left out" in ended.out
@@ -60,7 +60,7 @@ def test_soft_targets_of_eight_classes_go_all_the_way(train, evaluate, voted, tm
     ]
     assert sum(float(rows[0][f"t_{name}"]) for name in FERPLUS_EMOTIONS) == pytest.approx(1)
     assert fer.load(tmp_path / "run").num_classes == 8
-    assert evaluate("run", "--split", "test").code == 0
+    assert scores("run", "--split", "test").code == 0
     assert len(metrics(tmp_path / "run" / "evaluations" / "test")["confusion"]) == 8
 
 

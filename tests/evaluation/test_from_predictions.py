@@ -173,11 +173,11 @@ def test_no_predictions_are_one_line():
 
 
 @pytest.fixture
-def stored(evaluate, another_run, tmp_path):
+def stored(scores, another_run, tmp_path):
     """A folder of predictions and metrics laid out as in docs/results, whose network is gone."""
     folder = tmp_path / "stored"
     folder.mkdir()
-    assert evaluate(str(another_run), "--split", "test").code == 0
+    assert scores(str(another_run), "--split", "test").code == 0
     for name, source in (("val", another_run), ("test", another_run / "evaluations" / "test")):
         (folder / f"{name}.csv.gz").write_bytes(gzip.compress((source / "predictions.csv").read_bytes()))
         shutil.copy(source / "metrics.json", folder / f"{name}.json")
@@ -220,9 +220,9 @@ def test_clean_metrics_are_left_out_where_training_data_are_unknown(evaluate, sm
     assert metrics(Path("both") / "test")["clean"] is None
 
 
-def test_predictions_that_cannot_stand_for_a_network_are_one_line(train, evaluate, small_run, stored):
+def test_predictions_that_cannot_stand_for_a_network_are_one_line(train, scores, small_run, stored):
     def refused(*asked, says):
-        ended = evaluate(*map(str, asked), "--out", "both")
+        ended = scores(*map(str, asked), "--out", "both")
         assert (ended.code, says in ended.line) == (1, True), ended.line
 
     refused(stored, says="stored: holds predictions without weights; name a run or checkpoint beside it")

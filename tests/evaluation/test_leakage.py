@@ -19,8 +19,8 @@ def opened(monkeypatch):
     return settings
 
 
-def test_an_evaluation_opens_each_table_once(evaluate, small_run, another_run, opened):
-    ended = evaluate(str(small_run), "--split", "test", "--against", str(another_run), "--batch-size", "32")
+def test_an_evaluation_opens_each_table_once(scores, small_run, another_run, opened):
+    ended = scores(str(small_run), "--split", "test", "--against", str(another_run), "--batch-size", "32")
     assert ended.code == 0, ended.err
     assert len(opened) == len({repr(data) for data in opened})
     assert {data.batch_size for data in opened} == {32}

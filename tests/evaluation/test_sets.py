@@ -158,7 +158,7 @@ def test_a_file_of_before_gets_thresholds_from_an_evaluation(evaluate, share, ol
         (["--coverage", "1"], "--coverage 1: expected"),
     ],
 )
-def test_other_coverages_are_refused(evaluate, small_run, arguments, says):
-    ended = evaluate(str(small_run), *arguments)
+def test_other_coverages_are_refused(scores, small_run, arguments, says):
+    ended = scores(str(small_run), *arguments)
     assert (ended.code, says in ended.line) == (1, True), ended.line
     assert not (small_run / "evaluations").exists()

@@ -129,11 +129,11 @@ def test_a_changed_record_of_the_data_is_refused(file, entry):
         fer.load(file)
 
 
-def test_unknown_data_settings_are_refused_by_evaluate(file, evaluate, small_run):
+def test_unknown_data_settings_are_refused_by_evaluate(file, scores, small_run):
     about = torch.load(file, weights_only=True)["fer"]
     about["dataset"]["settings"]["colour"] = 1
     change(file, fer=about)
-    ended = evaluate(str(small_run))
+    ended = scores(str(small_run))
     assert (ended.code, "colour: no such key" in ended.line) == (1, True)
 
 

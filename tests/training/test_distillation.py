@@ -104,8 +104,8 @@ def test_keys_that_do_not_say_who_is_val_matter_to_no_teacher(train, small_run):
     assert train(*asked, "data.split_seed=1", "data.fold=1").code == 0
 
 
-def test_resumed_with_the_same_weights_of_teachers_alone(train, evaluate, small_run, another_run, tmp_path):
-    assert evaluate(str(small_run), str(another_run), "--out", "both").code == 0
+def test_resumed_with_the_same_weights_of_teachers_alone(train, scores, small_run, another_run, tmp_path):
+    assert scores(str(small_run), str(another_run), "--out", "both").code == 0
     assert train(*SMALL, "distill.teachers=[both/val]", "hydra.run.dir=taught").code == 0
     about = tmp_path / "both" / "val" / "metrics.json"
     contents = json.loads(about.read_text())
@@ -150,9 +150,9 @@ def test_nearer_to_its_teacher_than_without(train, small_run, tmp_path):
     assert away[1] < away[0]
 
 
-def test_an_ensemble_teaches_with_its_weights(train, evaluate, small_run, another_run, tmp_path):
+def test_an_ensemble_teaches_with_its_weights(train, scores, small_run, another_run, tmp_path):
     asked = ("--weights", "val", "--out", "both")
-    assert evaluate(str(small_run), str(another_run), *asked).code == 0
+    assert scores(str(small_run), str(another_run), *asked).code == 0
     expected = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "both" / "val")["members"]}
     assert train(*SMALL, "distill.teachers=[both/val]", "hydra.run.dir=taught").code == 0
     found = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "taught")["teachers"]}
@@ -163,8 +163,8 @@ def test_an_ensemble_teaches_with_its_weights(train, evaluate, small_run, anothe
         assert one["temperature"] == own[one["checkpoint"]]
 
 
-def test_an_evaluation_without_temperatures_teaches_at_one(evaluate, small_run, another_run, tmp_path):
-    assert evaluate(str(small_run), str(another_run), "--weights", "val", "--out", "both").code == 0
+def test_an_evaluation_without_temperatures_teaches_at_one(scores, small_run, another_run, tmp_path):
+    assert scores(str(small_run), str(another_run), "--weights", "val", "--out", "both").code == 0
     about = tmp_path / "both" / "val" / "metrics.json"
     contents = json.loads(about.read_text())
     for one in contents["members"]:
@@ -173,8 +173,8 @@ def test_an_evaluation_without_temperatures_teaches_at_one(evaluate, small_run, 
     assert [one.temperature for one, _ in distillation.members("both/val")] == [1.0, 1.0]
 
 
-def test_resumed_with_the_same_temperatures_of_teachers_alone(train, evaluate, small_run, another_run, tmp_path):
-    assert evaluate(str(small_run), str(another_run), "--out", "both").code == 0
+def test_resumed_with_the_same_temperatures_of_teachers_alone(train, scores, small_run, another_run, tmp_path):
+    assert scores(str(small_run), str(another_run), "--out", "both").code == 0
     assert train(*SMALL, "distill.teachers=[both/val]", "hydra.run.dir=taught").code == 0
     about = tmp_path / "both" / "val" / "metrics.json"
     contents = json.loads(about.read_text())
@@ -196,7 +196,7 @@ def test_resumed_with_the_same_teachers_alone(train, small_run, another_run, tmp
     assert (ended.code, "distill.teachers are other networks or weights" in ended.line) == (1, True), ended.line
 
 
-def test_faces_that_teachers_were_trained_on_are_no_val_at_another_size_either(train, evaluate, tmp_path):
+def test_faces_that_teachers_were_trained_on_are_no_val_at_another_size_either(train, scores, tmp_path):
     """The tables' fingerprints differ, the faces do not."""
     asked = (*SMALL[:2], "data.split=holdout", *SMALL[3:])
     assert train(*asked, "data.split_seed=1", "data.image_size=32", "hydra.run.dir=teacher").code == 0
@@ -206,11 +206,11 @@ def test_faces_that_teachers_were_trained_on_are_no_val_at_another_size_either(t
     assert metrics(tmp_path / "taught")["seen_in_training"] == 0
 
 
-def test_what_a_run_began_from_counts_as_seen(train, evaluate, tmp_path):
+def test_what_a_run_began_from_counts_as_seen(train, scores, tmp_path):
     asked = (*SMALL[:2], "data.split=holdout", *SMALL[3:])
     assert train(*asked, "data.split_seed=1", "hydra.run.dir=before").code == 0
     assert train(*asked, "init_from=before", "hydra.run.dir=after").code == 0
-    assert evaluate("after", "--out", "looked").code == 0
+    assert scores("after", "--out", "looked").code == 0
     own, later = metrics(tmp_path / "after"), metrics(tmp_path / "looked" / "val")
     assert own["seen_in_training"] == later["seen_in_training"] > 0
     assert own["clean"]["n"] == later["clean"]["n"] < own["n"]

@@ -24,18 +24,18 @@ def test_val_and_later_uses_of_the_network_see_the_middle(train, evaluate, tmp_p
     assert (tmp_path / "run" / "report.html").exists()
 
 
-def test_ten_crops_are_a_row_of_their_own(train, evaluate, tmp_path):
+def test_ten_crops_are_a_row_of_their_own(train, scores, tmp_path):
     assert train(*CROPPED, "hydra.run.dir=run").code == 0
-    assert evaluate("run", "--tta", "ten_crop", "--out", "ten").code == 0
+    assert scores("run", "--tta", "ten_crop", "--out", "ten").code == 0
     ten = metrics(tmp_path / "ten" / "val_ten_crop")
     assert ten["tta"] == "ten_crop"
     assert ten["nll"] != metrics(tmp_path / "run")["nll"]
 
 
-def test_a_network_of_one_size_is_built_for_the_crop(train, evaluate, tmp_path):
+def test_a_network_of_one_size_is_built_for_the_crop(train, scores, tmp_path):
     assert train(*SMALL, "data.crop=20", "hydra.run.dir=run").code == 0
     assert fer.load(tmp_path / "run").net.state_dict()["1.weight"].shape == (16, 20 * 20)
-    assert evaluate("run", "--tta", "shifts").code == 0
+    assert scores("run", "--tta", "shifts").code == 0
 
 
 def test_a_stage_reduces_crops_as_it_reduces_faces():

@@ -59,11 +59,11 @@ def test_an_epoch_with_nan_is_never_the_best(tmp_path):
         assert saver.is_better(0.3, epoch=1)
 
 
-def test_a_network_that_predicts_nan_is_not_scored(evaluate, small_run, tmp_path, monkeypatch):
+def test_a_network_that_predicts_nan_is_not_scored(scores, small_run, tmp_path, monkeypatch):
     """In its training val was sound; afterwards the network predicts no number for faces."""
     look = MLP.look
     monkeypatch.setattr(MLP, "look", lambda self, images: look(self, images) * float("nan"))
-    assert "NaN for 14 of 14 faces" in evaluate(str(small_run)).line
+    assert "NaN for 14 of 14 faces" in scores(str(small_run)).line
     assert not list(small_run.rglob("evaluations/*/metrics.json"))
 
 
