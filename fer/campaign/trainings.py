@@ -66,7 +66,9 @@ class Phase(jobs.Watch):
         keep: Callable[[], None],
     ) -> None:
         self.record, self.clock, self.times, self.board, self.keep = record, clock, times, board, keep
-        self.jobs = {_job(network, folder): network for network in networks if network.state in ("waiting", "running")}
+        unfinished = [network for network in networks if network.state in ("waiting", "running")]
+        in_order = sorted(unfinished, key=lambda network: network.planned_begin)
+        self.jobs = {_job(network, folder): network for network in in_order}
         self.waiting = deque(self.jobs)
         self._kept = clock.now()
         self._interrupted = False

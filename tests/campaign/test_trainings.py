@@ -1,8 +1,12 @@
-"""How fast a kind of network is, from its short training."""
+"""How fast a kind of network is, from its short training; the order of trainings and their ends."""
+
+from datetime import datetime
 
 import pytest
 
-from fer.campaign.trainings import _pace
+from fer.campaign.board import Board
+from fer.campaign.record import Clock, Network, Record, Request
+from fer.campaign.trainings import Phase, Times, _pace
 from fer.sweeps.jobs import Job
 
 FACES = {"train": 28_709, "val": 3_589}
@@ -37,3 +41,35 @@ def test_what_failed_or_has_no_second_epoch_has_no_pace(tmp_path):
     assert _pace(job, FACES) is None
     assert _pace(trained(tmp_path, [6.4]), FACES) is None
     assert _pace(Job(tmp_path / "nowhere", [], {}), FACES) is None
+
+
+def phase_of(tmp_path, planned, end=100.0):
+    """A phase of trainings with these planned times, name -> (begin, end), at 10 s of a campaign's clock."""
+    networks = [Network(name, "member", [], 5, *times) for name, times in planned.items()]
+    record = Record(Request(1.0, "synthetic"), "", "")
+    clock = Clock(10.0)
+    board = Board(clock, 200.0)
+    return Phase(record, networks, tmp_path, clock, Times(end, end + 20), board, lambda: None)
+
+
+def ends(phase):
+    """Name -> seconds from now until the time that each training is given, in the order of their starts."""
+    found = {}
+    while job := phase._next():
+        text = job.overrides[-1].removeprefix("budget.until=").strip("'")
+        found[job.folder.name] = (datetime.fromisoformat(text) - datetime.now()).total_seconds()
+    return found
+
+
+def test_trainings_start_as_planned_and_end_when_the_next_begins_or_the_phase_ends(tmp_path):
+    later = 0.1 + 30.2  # the sum is rounded
+    planned = {"last": (later, 70.0), "first": (0.1, 30.3 - 1e-9), "alone": (0.1, 69.0)}
+    found = ends(phase_of(tmp_path, planned))
+    assert list(found) == ["first", "alone", "last"]
+    assert found["first"] == pytest.approx(30.3 - 10, abs=2)  # "last" follows in its slot
+    assert [found["last"], found["alone"]] == pytest.approx([100 - 10] * 2, abs=2)
+
+
+def test_a_training_that_begins_late_ends_with_its_phase(tmp_path):
+    found = ends(phase_of(tmp_path, {"late": (0.0, 5.0), "next": (5.0, 9.0)}))
+    assert found["late"] == pytest.approx(100 - 10, abs=2)
