@@ -174,6 +174,9 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["plugins=[no_such_module]"], "plugins=no_such_module: could not be imported"),
         (["data.path=a,b"], "which needs -m"),
         (["seed=1", "seed"], "seed"),
+        (["hydra/launcher=slurm"], "hydra/launcher=slurm: works only with -m"),
+        (["hydra.launcher.partition=gpu"], "hydra.launcher.partition=gpu: works only with -m"),
+        (["hydra.sweep.dir=elsewhere"], "add -m, or leave it out"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_1(train, tmp_path, arguments, says):
