@@ -169,7 +169,7 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     if settings.lr_finder:
         from fer.training import lr_finder
 
-        log.info("%s", lr_finder.told(lr_finder.find(settings, folder, origin), path))
+        log.info("%s", lr_finder.report(lr_finder.find(settings, folder, origin), path))
         return
     if finished:
         from fer.training.run import show_again
