@@ -118,9 +118,9 @@ def audit(arguments: argparse.Namespace, command: str) -> Audit:
     folder = results_folder(arguments.out, faces.source.name)
     write_json(folder / "audit.json", plain(facts))
     exclude.write(folder / "audit.csv", found, advice)
-    write_twins(folder / "twins.csv", found)
+    write_duplicates(folder / "twins.csv", found)
     if not arguments.quick:
-        write_near_twins(folder / "near_twins.csv", found)
+        write_near_duplicates(folder / "near_twins.csv", found)
         write_extremes(folder / "extremes.csv", found)
     page = report.write(found, facts, folder)
     log.info("%s\n\nresults: %s\npage:    %s", text.summary(facts), folder, page)
@@ -175,7 +175,7 @@ def results_folder(out: Path | None, name: str) -> Path:
 # --- files ------------------------------------------------------------------------------------------
 
 
-def write_twins(file: Path, found: Findings) -> None:
+def write_duplicates(file: Path, found: Findings) -> None:
     """Write a row for each face of each group of exact duplicates."""
     rows = (
         (number, *identified(found, index), int(found.conflicting[number - 1]))
@@ -185,7 +185,7 @@ def write_twins(file: Path, found: Findings) -> None:
     write_rows(file, ("group", "row", "split", "label", "conflict"), rows)
 
 
-def write_near_twins(file: Path, found: Findings) -> None:
+def write_near_duplicates(file: Path, found: Findings) -> None:
     """Write a row for each face of each group of near duplicates, compared with the first face of the group."""
     assert found.near is not None
     near = found.near

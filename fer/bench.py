@@ -2,7 +2,7 @@
 
 Each comparison alternates between its sides and takes medians, so that changes of the machine's speed affect both
 sides alike. Without FER2013 it draws faces in the same layout and number. Writes ``outputs/bench/latest.json``: a list
-of ``{name, value, unit, wanted, ok, note}``, with the machine, versions and complete parts at its end. Each value is
+of ``{name, value, unit, target, ok, note}``, with the machine, versions and complete parts at its end. Each value is
 printed and written as it is measured, so that an interruption loses none.
 """
 
@@ -16,8 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fer.benchmarks.augmenting import augmenting
-from fer.benchmarks.figures import Measurement
 from fer.benchmarks.large import large
+from fer.benchmarks.measurement import Measurement
 from fer.benchmarks.peers import peers
 from fer.benchmarks.predicting import predicting
 from fer.benchmarks.reading import caching, reading
@@ -78,12 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             for part in arguments.parts or PARTS:
                 log.info("measuring: %s, on %s", part, file)
-                for figure in measured(part, file, Path(folder), report.file.parent, arguments):
-                    report.add(figure)
+                for measurement in measured(part, file, Path(folder), report.file.parent, arguments):
+                    report.add(measurement)
                 report.parts.append(part)
         finally:
             report.end()
-    return 0 if all(figure.ok in (True, None) for figure in report.figures) else 1
+    return 0 if all(measurement.ok in (True, None) for measurement in report.measurements) else 1
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -118,7 +118,7 @@ def measured(part: str, file: Path, scratch: Path, out: Path, arguments: argpars
     from fer.benchmarks.training import on_gpu, overhead, side_by_side, starting  # imports torch
 
     measures: dict[str, Callable[[], Iterable[Measurement]]] = {
-        "reading": lambda: (figure for measure in (reading, caching) for figure in measure(file, scratch)),
+        "reading": lambda: (value for measure in (reading, caching) for value in measure(file, scratch)),
         "augmenting": augmenting,
         "predicting": lambda: predicting(scratch),
         "peers": lambda: peers(arguments.python, file, scratch, arguments.rounds),
@@ -158,42 +158,44 @@ class Report:
         from fer.system import machine
 
         self.file = file
-        self.figures: list[Measurement] = []
+        self.measurements: list[Measurement] = []
         self.parts: list[str] = []  # complete parts
         self._about = {"hardware": asdict(machine.hardware()), "versions": machine.versions(), "data": data}
 
-    def add(self, figure: Measurement) -> None:
+    def add(self, measurement: Measurement) -> None:
         """Print a value, and write all values so far."""
-        self.figures.append(figure)
-        name, value, unit, target, met, spread = row(figure)
+        self.measurements.append(measurement)
+        name, value, unit, target, met, spread = row(measurement)
         bound = f"{target}: {met}" if target else ""
         log.info("  %s", f"{name:<{NAME}} {value:>8} {unit:<14}  {bound:<12}  {spread}".rstrip())
         self._write()
 
     def end(self) -> None:
         """Print the table of all measurements, complete or not."""
-        if not self.figures:
+        if not self.measurements:
             return
         self._write()
         heads = ("what", "value", "unit", "target", "met", "spread")
-        log.info("\n%s\n\nwritten: %s", text_table(heads, [row(figure) for figure in self.figures]), self.file)
+        log.info(
+            "\n%s\n\nwritten: %s", text_table(heads, [row(measurement) for measurement in self.measurements]), self.file
+        )
 
     def _write(self) -> None:
         about = {**self._about, "parts": ", ".join(self.parts)}
-        entries = [asdict(figure) for figure in self.figures]
+        entries = [asdict(measurement) for measurement in self.measurements]
         entries += [
-            {"name": name, "value": value, "unit": "", "wanted": "", "ok": None, "note": ""}
+            {"name": name, "value": value, "unit": "", "target": "", "ok": None, "note": ""}
             for name, value in about.items()
         ]
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.file, entries)
 
 
-def row(figure: Measurement) -> tuple[str, ...]:
+def row(measurement: Measurement) -> tuple[str, ...]:
     """Return a measurement as texts: name, value, unit, target, whether it is met, spread."""
-    met = {True: "yes", False: "NO", None: ""}[figure.ok]
-    value = f"{figure.value:,.3g}" if figure.value < 100 else f"{figure.value:,.0f}"
-    return figure.name, value, figure.unit, figure.wanted, met, figure.note
+    met = {True: "yes", False: "NO", None: ""}[measurement.ok]
+    value = f"{measurement.value:,.3g}" if measurement.value < 100 else f"{measurement.value:,.0f}"
+    return measurement.name, value, measurement.unit, measurement.target, met, measurement.note
 
 
 if __name__ == "__main__":

@@ -56,6 +56,14 @@ def parser() -> Grammar:
         "also a folder of predictions such as docs/results has, with <split>[_<tta>].csv.gz and .json",
     )  # fmt: skip
     grammar.add_download()
+    add_faces(grammar)
+    add_choices(grammar)
+    add_handling(grammar)
+    return grammar
+
+
+def add_faces(grammar: Grammar) -> None:
+    """Add the options that name the faces and their labels."""
     grammar.add_argument(
         "--split", choices=["train", "val", "test", "all"], default="val",
         help="split to evaluate; choose on val, report test; all is every labelled face; default: %(default)s",
@@ -79,6 +87,10 @@ def parser() -> Grammar:
         choices=["majority", "argmax", "soft"],
         help="how votes become labels; default: as in training",
     )
+
+
+def add_choices(grammar: Grammar) -> None:
+    """Add the options of the prediction and of what is chosen on val."""
     grammar.add_argument(
         "--tta", choices=["none", "flip", "ten_crop", "shifts"], default="none",
         help="views of each face whose probabilities are averaged; default: %(default)s",
@@ -106,6 +118,10 @@ def parser() -> Grammar:
         help="promised share of the faces whose prediction set holds the label; default: 0.9, of networks that have "
         "thresholds for it; with this option they are calibrated on val for the others",
     )  # fmt: skip
+
+
+def add_handling(grammar: Grammar) -> None:
+    """Add the options of how the faces are read and computed, and of what is written."""
     grammar.add_argument(
         "--on-bad",
         choices=["error", "skip"],
@@ -127,7 +143,6 @@ def parser() -> Grammar:
         help="meaning of class folders of other names, such as 1:surprise,2:fear",
     )  # fmt: skip
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
-    return grammar
 
 
 def networks_of_package() -> list[str]:

@@ -42,6 +42,7 @@ from fer.training.session import working_in
 
 log = logging.getLogger(__name__)
 
+SWEEPS_ALONE = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.", "hydra.sweep.")  # keys of Hydra
 HELP = {"--help", "-h"}
 SHOWING = (
     "--cfg",
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if _several(arguments):
         _refuse_ranks()
         return sweep.run(arguments)
+    refuse_keys_of_sweeps(arguments)
     if launch.PARENT in os.environ:
         end_with_parent()
     with launch.as_rank(arguments) as given:
@@ -167,7 +169,7 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     if settings.lr_finder:
         from fer.training import lr_finder
 
-        log.info("%s", lr_finder.told(lr_finder.find(settings, folder, origin), path))
+        log.info("%s", lr_finder.report(lr_finder.find(settings, folder, origin), path))
         return
     if finished:
         from fer.training.run import show_again
@@ -249,6 +251,17 @@ def list_models(arguments: Sequence[str]) -> None:
 
     for line in listing(settings):
         print(line, flush=True)
+
+
+def refuse_keys_of_sweeps(arguments: Sequence[str]) -> None:
+    """Raise if a single run is given one of Hydra's keys for sweeps, which Hydra itself would ignore.
+
+    Raises:
+        FerError: naming the override.
+    """
+    for text in arguments:
+        if text.lstrip("+").startswith(SWEEPS_ALONE):
+            raise FerError(f"{text}: works only with -m, which runs a sweep; add -m, or leave it out")
 
 
 def _several(arguments: Sequence[str]) -> bool:

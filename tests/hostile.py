@@ -408,6 +408,22 @@ def _checkpoints(run: Path, canary: Path) -> Iterator[Case]:
             "load", f"weights: {name}",
             lambda folder, change=change: saved(folder, lambda held: change(held["state_dict"])),
         )  # fmt: skip
+    yield from _pickles(saved, canary)
+    content = source.read_bytes()
+    for share in range(1, 20):
+        yield Case(
+            "load", f"cut at {share}/20",
+            lambda folder, share=share: (folder / "x.ckpt").write_bytes(content[: len(content) * share // 20]),
+        )  # fmt: skip
+        yield Case("load", f"flipped at {share}/20", lambda folder, share=share: _flipped(folder, content, share))
+    yield Case("load", "deflated", lambda folder: _packed(folder, source, zipfile.ZIP_DEFLATED, 0))
+    yield Case("load", "a zip bomb", lambda folder: _packed(folder, source, zipfile.ZIP_DEFLATED, 1 << 28))
+    yield Case("load", "numbers that claim to be many", lambda folder: _claimed(folder, source))
+    for name, damage in damages(text=False).items():
+        yield Case("load", f"a checkpoint: {name}", lambda folder, damage=damage: damage(folder / "x.ckpt"))
+
+
+def _pickles(saved: Callable[..., None], canary: Path) -> Iterator[Case]:
     for name, payload in {
         "open": Payload(open, str(canary), "a"),
         "a shell": Payload(os.system, f"touch {canary}"),
@@ -425,18 +441,6 @@ def _checkpoints(run: Path, canary: Path) -> Iterator[Case]:
                 folder, lambda held: held.update(x=payload), _use_new_zipfile_serialization=False
             ),
         )  # fmt: skip
-    content = source.read_bytes()
-    for share in range(1, 20):
-        yield Case(
-            "load", f"cut at {share}/20",
-            lambda folder, share=share: (folder / "x.ckpt").write_bytes(content[: len(content) * share // 20]),
-        )  # fmt: skip
-        yield Case("load", f"flipped at {share}/20", lambda folder, share=share: _flipped(folder, content, share))
-    yield Case("load", "deflated", lambda folder: _packed(folder, source, zipfile.ZIP_DEFLATED, 0))
-    yield Case("load", "a zip bomb", lambda folder: _packed(folder, source, zipfile.ZIP_DEFLATED, 1 << 28))
-    yield Case("load", "numbers that claim to be many", lambda folder: _claimed(folder, source))
-    for name, damage in damages(text=False).items():
-        yield Case("load", f"a checkpoint: {name}", lambda folder, damage=damage: damage(folder / "x.ckpt"))
 
 
 def _pickled(folder: Path, payload: Payload) -> None:
@@ -528,10 +532,17 @@ def _header(shape: list[int], end: int) -> bytes:
 
 
 def _pictures(canary: Path) -> Iterator[Case]:
+    yield from _of_postscript(canary)
+    yield from _of_other_formats()
+    yield from _larger_than_allowed()
+    for name, damage in damages(text=False).items():
+        yield Case("picture", name, lambda folder, damage=damage: damage(folder / "x.png"))
+
+
+def _of_postscript(canary: Path) -> Iterator[Case]:
     postscript = (
         f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 48 48\n({canary}) (w) file closefile\nshowpage\n".encode()
     )
-    face = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8))
     for suffix in (".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".pgm"):
         yield Case(
             "picture",
@@ -543,6 +554,10 @@ def _pictures(canary: Path) -> Iterator[Case]:
         "PostScript of DOS",
         lambda folder: (folder / "x.jpg").write_bytes(struct.pack("<II", 0xC6D3D0C5, 32) + bytes(24) + postscript),
     )
+
+
+def _of_other_formats() -> Iterator[Case]:
+    face = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8))
     for format in ("ICO", "PCX", "TGA", "SGI", "DDS", "PDF", "EPS", "IM", "MSP", "XBM", "JPEG2000", "QOI", "ICNS"):
         contents = io.BytesIO()
         try:
@@ -560,6 +575,9 @@ def _pictures(canary: Path) -> Iterator[Case]:
             f"{format} as .jpg",
             lambda folder, contents=contents: (folder / "x.jpg").write_bytes(contents.getvalue()),
         )
+
+
+def _larger_than_allowed() -> Iterator[Case]:
     for name, size in (
         ("a little too large", (8_000, 8_000)),
         ("a bomb", (60_000, 60_000)),
@@ -583,8 +601,6 @@ def _pictures(canary: Path) -> Iterator[Case]:
             b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, 2**30, 2**30, 1, 24, 0, 0, 0, 0, 0, 0)
         ),
     )
-    for name, damage in damages(text=False).items():
-        yield Case("picture", name, lambda folder, damage=damage: damage(folder / "x.png"))
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""``python -m fer.audit`` as a user meets it, on drawn faces with twins and odd ones made by hand."""
+"""``python -m fer.audit`` as a user meets it, on drawn faces with duplicates and odd ones made by hand."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ DARK, BRIGHT, FLAT = 20, 21, 22
 
 
 def odd_faces():
-    """Return (70, 48, 48) drawn faces and their labels, with the twins and odd ones above."""
+    """Return (70, 48, 48) drawn faces and their labels, with the duplicates and odd ones above."""
     images, targets = draw_faces(70, seed=1)
     images, targets = images.copy(), targets.copy()
     images[BLACK] = 0
@@ -84,8 +84,8 @@ def test_it_leaves_what_it_promises(audit, table, tmp_path):
     assert found["split"]["why_not_official"] is None
     assert found["command"] == "python -m fer.audit fer2013.csv"
     for split, places in (("train", slice(0, 50)), ("val", slice(50, 60)), ("test", slice(60, 70))):
-        wanted = np.bincount(targets[places], minlength=7).tolist()
-        assert list(found["counts"][split].values()) == wanted
+        expected = np.bincount(targets[places], minlength=7).tolist()
+        assert list(found["counts"][split].values()) == expected
     assert list(found["counts"]["train"]) == list(EMOTIONS)
     sizes = np.bincount(targets, minlength=7)
     assert found["imbalance"]["total"] == pytest.approx(sizes.max() / sizes.min())
@@ -93,24 +93,29 @@ def test_it_leaves_what_it_promises(audit, table, tmp_path):
         assert said in ended.out
 
 
-def test_twins_are_counted_within_and_across_splits(audit, table, tmp_path):
+def test_duplicates_are_counted_within_and_across_splits(audit, table, tmp_path):
     assert audit("fer2013.csv", "--quick", "--out", "out").code == 0
-    twins = facts(tmp_path / "out")["twins"]
-    assert (twins["groups"], twins["faces"], twins["copies"], twins["conflicting_groups"]) == (4, 9, 5, 1)
-    assert twins["where"] == {
+    duplicates = facts(tmp_path / "out")["twins"]
+    assert (duplicates["groups"], duplicates["faces"], duplicates["copies"], duplicates["conflicting_groups"]) == (
+        4,
+        9,
+        5,
+        1,
+    )
+    assert duplicates["where"] == {
         "within train": {"groups": 1, "faces": 2, "copies": 1, "conflicting_groups": 0},
         "across splits": {"groups": 3, "faces": 7, "copies": 4, "conflicting_groups": 1},
     }
-    assert twins["one_colour"] == {"groups": 1, "faces": 2, "copies": 1, "conflicting_groups": 0}
-    assert twins["sizes"] == {"2": 3, "3": 1}
-    assert twins["splits"] == {
+    assert duplicates["one_colour"] == {"groups": 1, "faces": 2, "copies": 1, "conflicting_groups": 0}
+    assert duplicates["sizes"] == {"2": 3, "3": 1}
+    assert duplicates["splits"] == {
         "train": {"train": 2, "val": 2, "test": 1},
         "val": {"train": 2, "val": 0, "test": 0},
         "test": {"train": 2, "val": 0, "test": 2},
     }
 
 
-def test_twins_csv_lists_every_face_of_every_group(audit, table, tmp_path):
+def test_csv_of_duplicates_lists_every_face_of_every_group(audit, table, tmp_path):
     _, targets = table
     assert audit("fer2013.csv", "--quick", "--out", "out").code == 0
     names = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
@@ -182,7 +187,7 @@ def near_faces():
     return images, targets
 
 
-def test_near_twins_are_counted_listed_and_advised_on(audit, tmp_path):
+def test_near_duplicates_are_counted_listed_and_advised_on(audit, tmp_path):
     images, targets = near_faces()
     write_table(tmp_path / "near.csv", images, targets)
     ended = audit("near.csv", "--out", "out")
@@ -220,9 +225,9 @@ def suggestions(folder):
         return {(int(row["row"]), row["reason"], row["suggestion"]) for row in csv.DictReader(stream)}
 
 
-def test_exact_twins_and_pictures_of_nothing_are_advised_on(audit, table, tmp_path):
+def test_exact_duplicates_and_pictures_of_nothing_are_advised_on(audit, table, tmp_path):
     assert audit("fer2013.csv", "--out", "out").code == 0
-    told = suggestions(tmp_path / "out")
+    advised = suggestions(tmp_path / "out")
     assert {
         (1, "exact duplicate in train", "exclude"),
         (2, "exact duplicate in val", "exclude"),
@@ -232,16 +237,18 @@ def test_exact_twins_and_pictures_of_nothing_are_advised_on(audit, table, tmp_pa
         (11, "one colour", "exclude"),
         (52, "one colour", "look"),
         (FLAT, "nearly one colour", "exclude"),
-    } <= told
-    assert all(row < 50 for row, _, suggestion in told if suggestion == "exclude")
-    assert not [row for row, reason, _ in told if row in BLACK and "duplicate" in reason]
+    } <= advised
+    assert all(row < 50 for row, _, suggestion in advised if suggestion == "exclude")
+    assert not [row for row, reason, _ in advised if row in BLACK and "duplicate" in reason]
     found = facts(tmp_path / "out")
     assert FLAT in found["no_faces"]["flat_rows"]
     assert found["no_faces"]["voted"] is None
-    assert found["advice"]["exclude"]["faces"] == len({row for row, _, suggestion in told if suggestion == "exclude"})
+    assert found["advice"]["exclude"]["faces"] == len(
+        {row for row, _, suggestion in advised if suggestion == "exclude"}
+    )
 
 
-def test_where_no_split_is_told_all_may_be_left_out(audit, tmp_path):
+def test_where_no_split_is_stated_all_may_be_left_out(audit, tmp_path):
     images, targets = (column.copy() for column in draw_faces(14, seed=1))
     images[5], targets[5] = images[2], targets[2]
     images[9], targets[9] = images[8], (targets[8] + 1) % 7
@@ -361,7 +368,7 @@ def test_unlabelled_faces_are_counted(audit, tmp_path):
     assert "6 of 6 faces have no label" in (tmp_path / "out" / "audit.html").read_text()
 
 
-def test_bad_rows_are_skipped_counted_and_told(audit, table, tmp_path):
+def test_bad_rows_are_skipped_counted_and_reported(audit, table, tmp_path):
     lines = (tmp_path / "fer2013.csv").read_text().splitlines()
     lines[5] = "9" + lines[5][1:]
     (tmp_path / "fer2013.csv").write_text("\n".join(lines) + "\n")
@@ -436,7 +443,7 @@ def test_no_earlier_audit_is_overwritten(audit, table, tmp_path):
     assert (tmp_path / "empty_2" / "audit.json").is_file()
 
 
-def test_faces_are_resized_as_told(audit, tmp_path):
+def test_faces_are_resized_as_asked(audit, tmp_path):
     images, targets = draw_faces(14, seed=1, image_size=120)
     write_tree(tmp_path / "mine", images, targets)
     assert audit("mine", "--image-size", "120", "--out", "out").code == 0

@@ -12,8 +12,8 @@ import pytest
 from fer.bench import main
 from fer.benchmarks import growth, margins, peers, tables, training, watching
 from fer.benchmarks.contestants import Imports, Workload, command_line, waits
-from fer.benchmarks.figures import at_least, at_most
 from fer.benchmarks.growth import Series, repeated
+from fer.benchmarks.measurement import at_least, at_most
 from fer.benchmarks.training import interleaved, ratios, waits_of
 from fer.config.errors import FerError
 from fer.data.crop import Box, Crop
@@ -155,7 +155,7 @@ def test_the_parts_are_measured_and_reported(drawn, tmp_path, monkeypatch, capsy
     code = main(["starting", "overhead", "growth", "--data", str(drawn), "--out", str(out), "--rounds", "1"])
     entries = json.loads(out.read_text())
     named = {entry["name"]: entry for entry in entries}
-    bounds = [entry["ok"] for entry in entries if entry["wanted"]]
+    bounds = [entry["ok"] for entry in entries if entry["target"]]
     assert code == (0 if all(bounds) else 1)
     assert len(bounds) == 7
     assert named["start to the first step"]["value"] > named["of it neither imports nor that step"]["value"] > 0
@@ -171,7 +171,7 @@ def test_prediction_is_measured_beside_the_network_and_opencv(drawn, tmp_path, m
     for name in ("predicting.ROUNDS", "predicting.STARTS", "watching.ROUNDS"):
         monkeypatch.setattr(f"fer.benchmarks.{name}", 1)
     assert main(["predicting", "watching", "--data", str(drawn), "--out", str(tmp_path)]) in (0, 1)
-    entries = [entry for entry in json.loads((tmp_path / "latest.json").read_text()) if entry["wanted"]]
+    entries = [entry for entry in json.loads((tmp_path / "latest.json").read_text()) if entry["target"]]
     assert [entry["unit"] for entry in entries] == ["s", "x", "x", "frames/s"]
     assert 1 < entries[0]["value"] < 120  # an import of torch takes a second
     assert all(0.1 < entry["value"] < 1.5 for entry in entries[1:3])  # more than a tenth of what they call, not more

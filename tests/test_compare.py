@@ -21,14 +21,14 @@ def two_runs(small_run, tmp_path):
     """A run, and one that differs from it by its seed and by the first face, which it reads otherwise."""
     other = shutil.copytree(small_run, tmp_path / "other")
     file = other / "metrics.json"
-    told = file.read_text().replace('"seed": 0', '"seed": 1')
+    changed = file.read_text().replace('"seed": 0', '"seed": 1')
     lines = (other / "predictions.csv").read_text().splitlines()
     row, split, target, predicted, *chances = lines[1].split(",")
     swapped = "happy" if predicted == target != "happy" else "sad" if predicted == target else target
     lines[1] = ",".join([row, split, target, swapped, *chances])
     (other / "predictions.csv").write_text("\n".join(lines) + "\n")
     right = sum(line.split(",")[2] == line.split(",")[3] for line in lines[1:])
-    file.write_text(told.replace(f'"accuracy": {metrics(small_run)["accuracy"]}', f'"accuracy": {right / 14}'))
+    file.write_text(changed.replace(f'"accuracy": {metrics(small_run)["accuracy"]}', f'"accuracy": {right / 14}'))
     return small_run, other
 
 
@@ -129,7 +129,7 @@ def test_comparing_needs_no_torch(small_run):
     assert ended.stdout.splitlines()[-1] == "False"
 
 
-def test_test_figures_are_shown_of_one_chosen_run_alone(compare, evaluate, two_runs, tmp_path):
+def test_test_metrics_are_shown_of_one_chosen_run_alone(compare, evaluate, two_runs, tmp_path):
     run = two_runs[0]
     refused = compare(*map(str, two_runs), "--test", str(run), "--out", str(tmp_path / "out"))
     assert refused.code == 1

@@ -183,18 +183,18 @@ def test_precisions_on_the_page_are_those_of_the_predictions():
 
 
 @pytest.mark.parametrize("recipe", ["best/cpu", "best/tiny"])
-def test_the_figures_of_a_recipe_are_of_what_it_is_now(recipe):
+def test_the_metrics_of_a_recipe_are_of_what_it_is_now(recipe):
     """A recipe that is changed has to be measured again, or its figures leave the page."""
-    told = json.loads((DOCS / "results" / recipe.replace("/", "_") / "val.json").read_text())
+    recorded = json.loads((DOCS / "results" / recipe.replace("/", "_") / "val.json").read_text())
     ran, is_now = (
         asdict(settings_of_first_job(arguments))
-        for arguments in (shlex.split(told["command"])[3:], [f"experiment={recipe}"])
+        for arguments in (shlex.split(recorded["command"])[3:], [f"experiment={recipe}"])
     )
     for settings in (ran, is_now):
         settings["trainer"].pop("threads")
-        settings["distill"]["teachers"] = len(settings["distill"]["teachers"] or told.get("teachers", []))
+        settings["distill"]["teachers"] = len(settings["distill"]["teachers"] or recorded.get("teachers", []))
     assert ran == is_now
-    assert told["epochs"] == is_now["trainer"]["max_epochs"]
+    assert recorded["epochs"] == is_now["trainer"]["max_epochs"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -28,7 +28,7 @@ from fer.runs import predictions
 from fer.train import main as train_command
 
 
-def test_val_again_gives_the_runs_own_figures(evaluate, small_run):
+def test_val_again_gives_the_runs_own_metrics(evaluate, small_run):
     ended = evaluate(str(small_run), "--split", "val")
     assert ended.code == 0, ended.err
     own, again = metrics(small_run), metrics(small_run / "evaluations" / "val")
@@ -85,7 +85,7 @@ def test_several_data_sets_are_one_table(evaluate, small_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_batch_size_does_not_change_the_figures(scores, small_run):
+def test_batch_size_does_not_change_the_metrics(scores, small_run):
     for size in ("1", "5", "1000"):
         assert scores(str(small_run), "--split", "test", "--batch-size", size).code == 0
     first, second, third = (metrics(small_run / "evaluations" / name) for name in ("test", "test_2", "test_3"))
@@ -142,12 +142,12 @@ def test_an_emotion_without_faces_is_not_said_to_be_missed(evaluate, small_run, 
         Image.fromarray(images[place]).save(folder / f"{place}.png")
     ended = evaluate(str(small_run), "--data", "photos", "--split", "all", "--out", "looked")
     assert ended.code == 0, ended.err
-    told = "no face of disgust, fear: left out of macro-F1 and balanced accuracy"
-    assert told in ended.out
+    message = "no face of disgust, fear: left out of macro-F1 and balanced accuracy"
+    assert message in ended.out
     assert re.search(r"^disgust +0 +[\d.]+ % +- +-$", ended.out, re.MULTILINE)
     folder = tmp_path / "looked" / "all"
-    assert f"There is {told}." in (folder / "model_card.md").read_text()
-    assert f"N{told[1:]}." in (folder / "report.html").read_text()
+    assert f"There is {message}." in (folder / "model_card.md").read_text()
+    assert f"N{message[1:]}." in (folder / "report.html").read_text()
     f1 = [values["f1"] for values in metrics(folder)["per_class"].values() if values["support"]]
     assert metrics(folder)["macro_f1"] == pytest.approx(sum(f1) / 5)
 
@@ -156,7 +156,7 @@ def test_an_emotion_without_faces_is_not_said_to_be_missed(evaluate, small_run, 
 
 
 @pytest.fixture
-def twins(train, tmp_path):
+def duplicated(train, tmp_path):
     """A run on a table some of whose val and test faces are copies of training faces."""
     write_csv(tmp_path / "fer2013.csv")
     lines = (tmp_path / "fer2013.csv").read_text().splitlines()
@@ -165,50 +165,50 @@ def twins(train, tmp_path):
         label = str((int(label) + 1) % 7) if copy == 113 else label
         lines[1 + copy] = ",".join([label, pixels, lines[1 + copy].split(",")[2]])
     (tmp_path / "fer2013.csv").write_text("\n".join(lines) + "\n")
-    run = tmp_path / "twins"
+    run = tmp_path / "duplicated"
     assert train(*SMALL[2:], "data.path=fer2013.csv", f"hydra.run.dir={run}").code == 0
     return run
 
 
-def test_faces_with_a_twin_in_train_are_left_out_of_the_clean_figures(scores, twins):
-    own = metrics(twins)
+def test_faces_with_a_duplicate_in_train_are_left_out_of_the_clean_metrics(scores, duplicated):
+    own = metrics(duplicated)
     assert (own["n"], own["seen_in_training"], own["clean"]["n"]) == (14, 2, 12)
     assert (own["sets"]["thresholds"]["faces"], own["sets"]["all"]["n"], own["sets"]["clean"]["n"]) == (12, 14, 12)
-    assert scores(str(twins), "--split", "test").code == 0
-    test = metrics(twins / "evaluations" / "test")
+    assert scores(str(duplicated), "--split", "test").code == 0
+    test = metrics(duplicated / "evaluations" / "test")
     assert (test["n"], test["seen_in_training"], test["clean"]["n"]) == (14, 1, 13)
-    with open(twins / "evaluations" / "test" / "predictions.csv", newline="") as stream:
+    with open(duplicated / "evaluations" / "test" / "predictions.csv", newline="") as stream:
         kept = [row for row in csv.DictReader(stream) if row["row"] != "126"]
     right = sum(row["target"] == row["predicted"] for row in kept)
     assert test["clean"]["accuracy"] == pytest.approx(right / 13)
 
 
 @pytest.mark.slow
-def test_faces_that_were_trained_on_are_counted_whatever_they_are_called(scores, twins, tmp_path):
-    ended = scores(str(twins), "--split", "train")
+def test_faces_that_were_trained_on_are_counted_whatever_they_are_called(scores, duplicated, tmp_path):
+    ended = scores(str(duplicated), "--split", "train")
     assert "112 of these 112 faces were trained on" in ended.err + ended.out
-    assert metrics(twins / "evaluations" / "train")["clean"] is None
+    assert metrics(duplicated / "evaluations" / "train")["clean"] is None
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "fer2013.csv").write_bytes((tmp_path / "fer2013.csv").read_bytes())
-    ended = scores(str(twins), "--data", "copy/fer2013.csv", "--rule", "holdout")
+    ended = scores(str(duplicated), "--data", "copy/fer2013.csv", "--rule", "holdout")
     assert ended.code == 0, ended.err
-    found = metrics(twins / "evaluations" / "val")
+    found = metrics(duplicated / "evaluations" / "val")
     assert found["n"] == 28
     assert found["seen_in_training"] > 14  # most of another split's val was trained on
     assert "were trained on" in ended.err + ended.out
 
 
 @pytest.mark.slow
-def test_what_was_left_out_of_the_training_was_not_seen(train, scores, twins, audit, tmp_path):
+def test_what_was_left_out_of_the_training_was_not_seen(train, scores, duplicated, audit, tmp_path):
     assert audit("fer2013.csv", "--out", "found").code == 0
     run = tmp_path / "cleaned"
     settings = (*SMALL[2:], "data.path=fer2013.csv", "data.exclude=found/audit.csv", f"hydra.run.dir={run}")
     ended = train(*settings)
     assert ended.code == 0, ended.err
-    assert metrics(run)["seen_in_training"] == 0  # the twins of val and test have gone from train
+    assert metrics(run)["seen_in_training"] == 0  # the duplicated of val and test have gone from train
     assert scores(str(run), "--split", "test").code == 0
     assert metrics(run / "evaluations" / "test")["seen_in_training"] == 0
-    ended = scores(str(run), str(twins), "--split", "test", "--out", "both")  # the other has seen one
+    ended = scores(str(run), str(duplicated), "--split", "test", "--out", "both")  # the other has seen one
     assert ended.code == 0, ended.err
     assert metrics(Path("both") / "test")["seen_in_training"] == 1
     (tmp_path / "found" / "audit.csv").unlink()
@@ -218,26 +218,26 @@ def test_what_was_left_out_of_the_training_was_not_seen(train, scores, twins, au
     assert metrics(run / "evaluations" / "test_2")["clean"] is None
 
 
-def test_without_the_training_data_nothing_is_called_clean(scores, twins, tmp_path):
+def test_without_the_training_data_nothing_is_called_clean(scores, duplicated, tmp_path):
     lines = (tmp_path / "fer2013.csv").read_text().splitlines()
     (tmp_path / "fer2013.csv").unlink()
     (tmp_path / "other.csv").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
-    ended = scores(str(twins), "--data", "other.csv", "--split", "test")
+    ended = scores(str(duplicated), "--data", "other.csv", "--split", "test")
     assert ended.code == 0, ended.err
     assert "no clean metrics" in ended.err + ended.out
-    found = metrics(twins / "evaluations" / "test")
+    found = metrics(duplicated / "evaluations" / "test")
     assert found["clean"] is None
-    assert found["temperature"] == metrics(twins)["temperature"]  # sealed in the checkpoint
-    ended = scores(str(twins), "--data", "other.csv", "--split", "test", "--error-rate", "0.5")
+    assert found["temperature"] == metrics(duplicated)["temperature"]  # sealed in the checkpoint
+    ended = scores(str(duplicated), "--data", "other.csv", "--split", "test", "--error-rate", "0.5")
     assert ended.code == 1
     assert "fer2013.csv is not at hand" in ended.line
 
 
-def test_training_data_that_have_moved_are_known_by_their_contents(scores, twins, tmp_path):
+def test_training_data_that_have_moved_are_known_by_their_contents(scores, duplicated, tmp_path):
     (tmp_path / "fer2013.csv").rename(tmp_path / "moved.csv")
-    ended = scores(str(twins), "--data", "moved.csv", "--split", "test")
+    ended = scores(str(duplicated), "--data", "moved.csv", "--split", "test")
     assert ended.code == 0, ended.err
-    found = metrics(twins / "evaluations" / "test")
+    found = metrics(duplicated / "evaluations" / "test")
     assert (found["n"], found["seen_in_training"], found["clean"]["n"]) == (14, 1, 13)
 
 
@@ -353,16 +353,16 @@ def test_an_ensembles_networks_are_chosen_on_val(train, evaluate, small_run, ano
     ended = evaluate(*map(str, given), "--choose", "--split", "test", "--out", "both")
     assert ended.code == 0, ended.err
     found = metrics(Path("both") / "test")
-    told, members = found["selection"], [member["checkpoint"] for member in found["members"]]
+    selection, members = found["selection"], [member["checkpoint"] for member in found["members"]]
     files = [str(run / "checkpoints" / "best.ckpt") for run in given]
-    assert sorted(members + told["left_out"]) == sorted(files)
+    assert sorted(members + selection["left_out"]) == sorted(files)
     assert sum(member["weight"] for member in found["members"]) == pytest.approx(1)
     val = [metrics(run)["calibrated"]["nll"] for run in given]  # each at its own temperature
-    assert told["steps"][0]["added"] == files[val.index(min(val))]
-    assert told["steps"][0]["nll_val"] == pytest.approx(min(val), abs=1e-5)
-    assert f"chosen on val: {len(members)} of 3 networks, in {len(told['steps'])} steps" in ended.out
-    assert len(members) > 1 or len(told["steps"]) == 1
-    assert told["best_alone_val"] == pytest.approx(max(metrics(run)["accuracy"] for run in given))
+    assert selection["steps"][0]["added"] == files[val.index(min(val))]
+    assert selection["steps"][0]["nll_val"] == pytest.approx(min(val), abs=1e-5)
+    assert f"chosen on val: {len(members)} of 3 networks, in {len(selection['steps'])} steps" in ended.out
+    assert len(members) > 1 or len(selection["steps"]) == 1
+    assert selection["best_alone_val"] == pytest.approx(max(metrics(run)["accuracy"] for run in given))
     assert "left out: " in (Path("both") / "test" / "report.html").read_text()
     assert (Path("both") / "test" / "figures" / "disagreement.png").exists() == (len(members) > 1)
     for run, file in zip(given, files, strict=True):
@@ -441,11 +441,11 @@ def test_weights_temperature_and_threshold_are_chosen_on_val(train, scores, tmp_
     assert on_val["answering"]["coverage"] == on_test["answering"]["coverage_there"]
 
 
-def test_networks_of_different_data_make_no_ensemble_unasked(scores, small_run, twins):
-    ended = scores(str(small_run), str(twins))
+def test_networks_of_different_data_make_no_ensemble_unasked(scores, small_run, duplicated):
+    ended = scores(str(small_run), str(duplicated))
     assert ended.code == 1
     assert "was trained on other data or another split" in ended.line
-    ended = scores(str(small_run), str(twins), "--data", "fer2013.csv", "--split", "test", "--out", "both")
+    ended = scores(str(small_run), str(duplicated), "--data", "fer2013.csv", "--split", "test", "--out", "both")
     assert ended.code == 0, ended.err
     assert "no temperature: the networks were chosen on different val faces" in ended.err + ended.out
     assert metrics(Path("both") / "test")["calibrated"] is None

@@ -99,7 +99,7 @@ def test_an_ensemble(explain, small_run, another_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "says"),
     [
         ([], "either pictures or --data"),
         (["face.png", "--data", "synthetic"], "either pictures or --data"),
@@ -112,12 +112,12 @@ def test_an_ensemble(explain, small_run, another_run, tmp_path):
         (["--data", "nothing.csv"], "nothing.csv"),
     ],
 )
-def test_faults_are_one_line(explain, arguments, told):
+def test_faults_are_one_line(explain, arguments, says):
     Image.new("L", (60, 60), 90).save("face.png")
     Path("film.mp4").touch()
     ended = explain(*arguments)
     assert ended.code == 1
-    assert told in ended.line
+    assert says in ended.line
 
 
 def test_methods_that_do_not_apply_are_refused(explain, small_run, another_run):

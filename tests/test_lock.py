@@ -28,7 +28,7 @@ def entries():
     return found
 
 
-def wanted():
+def required():
     """The dependencies of the project and of the extra ``dev``, with those extras that it names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found, open_ = list(map(Requirement, project["dependencies"])), ["dev"]
@@ -43,7 +43,7 @@ def wanted():
 
 def test_every_dependency_is_locked_at_an_allowed_version():
     locked = entries()
-    for one in wanted():
+    for one in required():
         versions = locked[canonicalize_name(one.name)]
         assert all(one.specifier.contains(version) for version in versions), (str(one), versions)
 

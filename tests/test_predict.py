@@ -182,7 +182,7 @@ def test_boxes_of_a_table(predict, photos, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "says"),
     [
         (["nothing.jpg"], "nothing.jpg: no such file"),
         (["*.xyz"], "no file fits"),
@@ -200,15 +200,15 @@ def test_boxes_of_a_table(predict, photos, tmp_path):
         ([], "--help"),
     ],
 )
-def test_faults_are_one_line(predict, arguments, told):
+def test_faults_are_one_line(predict, arguments, says):
     if "a.png" in arguments:
         Image.new("L", (50, 50)).save("a.png")
     ended = predict(*arguments)
     assert ended.code == 1
-    assert told in ended.line
+    assert says in ended.line
 
 
-def test_the_exit_code_tells_of_pictures_of_which_none_can_be_read(predict, tmp_path):
+def test_the_exit_code_reports_pictures_of_which_none_can_be_read(predict, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"")
     assert predict("broken.jpg").code == 1
 

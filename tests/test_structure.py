@@ -1,6 +1,7 @@
 """The rooms of the house: imports point only downward, and heavy ones are late."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,18 @@ def test_imports_point_to_rows_above():
             parts = name.split(".")
             if parts[0] == "fer" and len(parts) > 1 and parts[1] in row and parts[1] != room(file):
                 assert row[parts[1]] < row[room(file)], f"{file.relative_to(PACKAGE)} imports {name}"
+
+
+def test_the_files_on_the_way_of_the_data_call_each_other():
+    way = (PACKAGE.parent / "DESIGN.md").read_text().partition("To follow `")[2].partition("[docs/")[0]
+    files = [PACKAGE / f"{name}.py" for name in re.findall(r"`((?:\w+/)*\w+)`", way)]
+    called = set().union(*map(imports, files), imports(PACKAGE / "models" / "__init__.py"))  # it registers networks
+    assert len(files) == 16 + 7
+    for file in files:
+        names = [part for part in file.relative_to(PACKAGE).with_suffix("").parts if part != "__init__"]
+        assert file.stem == "train" or any(f"{name}.".startswith(".".join(["fer", *names, ""])) for name in called), (
+            file
+        )
 
 
 def test_hydra_is_known_to_the_commands_side_alone():

@@ -51,7 +51,7 @@ def last_val(name, folder):
 
 
 @pytest.mark.renders
-def test_the_table_has_the_runs_figures_and_tells_what_is_left_out(several, make, train, study, tmp_path):
+def test_the_table_has_the_runs_metrics_and_reports_what_is_left_out(several, make, train, study, tmp_path):
     assert train(*SMALL, f"hydra.run.dir={tmp_path / 'runs' / 'other'}").code == 0
     make("runs/longer", "mlp", "trainer.max_epochs=3", "model.hidden=[4]")
     ended = study("runs")
@@ -67,9 +67,9 @@ def test_the_table_has_the_runs_figures_and_tells_what_is_left_out(several, make
     ]  # fmt: skip
     accuracies = [100 * metrics(tmp_path / "runs" / name)["accuracy"] for name in ("a0", "a1")]
     page = (tmp_path / "runs" / "study.md").read_text()
-    told = f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f} %"
-    assert told in page
-    assert told in ended.out
+    written = f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f} %"
+    assert written in page
+    assert written in ended.out
     assert f"{np.mean(accuracies) - 63.08:+.2f} [" in page  # to the study
     gained = [100 * metrics(tmp_path / "runs" / name)["accuracy"] for name in ("b0", "b1")]
     assert (
@@ -126,11 +126,11 @@ def test_an_experiment_never_draws_faces_in_place_of_data(train, tmp_path, monke
 
 
 def test_the_baselines_differ_from_the_others_in_what_their_names_say():
-    def told(name: str) -> dict:
+    def settings_of(name: str) -> dict:
         return plain(composed([f"experiment=study/{name}"]))
 
-    base = told("cnn")
-    schedule, augment, both = told("cnn_schedule"), told("cnn_augment"), told("cnn_both")
+    base = settings_of("cnn")
+    schedule, augment, both = settings_of("cnn_schedule"), settings_of("cnn_augment"), settings_of("cnn_both")
     assert {key for key in base if base[key] != schedule[key]} == {"scheduler"}
     assert {key for key in base if base[key] != augment[key]} == {"augment", "trainer"}
     assert {key for key in augment if augment[key] != both[key]} == {"scheduler"}

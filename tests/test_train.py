@@ -25,7 +25,7 @@ NETWORKS = (
     "vgg19, vgg_fer"
 )
 FIELDS = {
-    "schema", "split", "n", *(name for figure in SAMPLED for name in (figure, f"{figure}_ci95")), "ece",
+    "schema", "split", "n", *(name for metric in SAMPLED for name in (metric, f"{metric}_ci95")), "ece",
     "ece_if_calibrated", "ece_if_calibrated_mean", "ece_rms_debiased", "ece_adaptive", "ece_adaptive_if_calibrated",
     "ece_adaptive_if_calibrated_mean", "ece_adaptive_rms_debiased", "per_class", "confusion", "temperature",
     "temperature_fitted_on", "calibrated", "selective", "seen_in_training", "clean", "sets", "best_epoch", "epochs",
@@ -44,12 +44,12 @@ def write_csv(file, count=140, size=48):
 
 
 def test_a_run_leaves_what_it_promises(small_run):
-    figures = metrics(small_run)
-    assert set(figures) == FIELDS
-    assert (figures["split"], figures["n"], figures["epochs"], figures["seed"]) == ("val", 14, 3, 0)
-    assert figures["dataset"]["name"] == "synthetic"
-    assert figures["dataset"]["stand_in"] is False
-    assert figures["dataset"]["counts"]["train"]["angry"] == 16
+    results = metrics(small_run)
+    assert set(results) == FIELDS
+    assert (results["split"], results["n"], results["epochs"], results["seed"]) == ("val", 14, 3, 0)
+    assert results["dataset"]["name"] == "synthetic"
+    assert results["dataset"]["stand_in"] is False
+    assert results["dataset"]["counts"]["train"]["angry"] == 16
     with open(small_run / "history.csv", newline="") as stream:
         history = list(csv.DictReader(stream))
     assert [row["epoch"] for row in history] == ["1", "2", "3"]
@@ -59,7 +59,7 @@ def test_a_run_leaves_what_it_promises(small_run):
     assert len(predictions) == 14
     assert list(predictions[0]) == ["row", "split", "target", "predicted", *(f"p_{name}" for name in EMOTIONS)]
     right = sum(row["target"] == row["predicted"] for row in predictions)
-    assert right / 14 == pytest.approx(figures["accuracy"])
+    assert right / 14 == pytest.approx(results["accuracy"])
     assert sum(float(predictions[0][f"p_{name}"]) for name in EMOTIONS) == pytest.approx(1, abs=1e-4)
     assert {"best.ckpt", "last.ckpt"} == {file.name for file in (small_run / "checkpoints").iterdir()}
     assert [file.name for file in small_run.rglob("*.part")] == []
@@ -174,6 +174,9 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["plugins=[no_such_module]"], "plugins=no_such_module: could not be imported"),
         (["data.path=a,b"], "which needs -m"),
         (["seed=1", "seed"], "seed"),
+        (["hydra/launcher=slurm"], "hydra/launcher=slurm: works only with -m"),
+        (["hydra.launcher.partition=gpu"], "hydra.launcher.partition=gpu: works only with -m"),
+        (["hydra.sweep.dir=elsewhere"], "add -m, or leave it out"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_1(train, tmp_path, arguments, says):
@@ -345,7 +348,7 @@ def test_a_split_by_folders_and_a_size_of_ones_own(train, tmp_path):
     assert "has no official split (Usage) for 70 of 70 faces" in refused.line
 
 
-def test_skipped_rows_are_told_and_listed(train, tmp_path):
+def test_skipped_rows_are_reported_and_listed(train, tmp_path):
     write_csv(tmp_path / "fer2013.csv")
     lines = (tmp_path / "fer2013.csv").read_text().splitlines()
     lines[5] = lines[5].replace(" ", " 999 ", 1)

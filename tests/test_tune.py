@@ -49,7 +49,7 @@ def test_yaml_and_code_agree_on_the_defaults():
     assert plain(composed([], "tune"))["tune"] == asdict(TuneSettings())
 
 
-def test_help_tells_every_key_with_its_meaning(tuned):
+def test_help_lists_every_key_with_its_meaning(tuned):
     ended = tuned("--help")
     assert (ended.code, ended.err) == (0, "")
     for key in asdict(TuneSettings()):
@@ -145,7 +145,7 @@ def test_a_space_of_ones_own_lies_in_a_folder_that_is_named(tmp_path):
     assert asked.paths == [f"hydra.searchpath=['file://{tmp_path / 'mine'}']"]
 
 
-def test_what_the_command_line_sets_is_not_varied_and_told():
+def test_what_the_command_line_sets_is_not_varied_and_reported():
     asked = request.read([*SMALL, "augment=none", "optimizer=sgd", "space=optimizer"])
     assert asked.fixed == ["optimizer"]
     assert [parameter.key for parameter in asked.parameters] == [
@@ -157,8 +157,8 @@ def test_what_the_command_line_sets_is_not_varied_and_told():
 
 
 def test_a_run_as_an_experiment_is_the_same_configuration_on_any_machine(train, tmp_path):
-    told = ("optimizer.lr=0.01234", "augment=basic", "trainer.threads=1", "data.votes=null", "seed=3", "scheduler=step")
-    assert train(*SMALL, *told, "hydra.run.dir=run").code == 0
+    keys = ("optimizer.lr=0.01234", "augment=basic", "trainer.threads=1", "data.votes=null", "seed=3", "scheduler=step")
+    assert train(*SMALL, *keys, "hydra.run.dir=run").code == 0
     beside = experiment.write(tmp_path / "out", Path("run"), [], ["model.dropout"], ["How it was found."])
     assert beside == []
     text = (tmp_path / "out" / "experiment" / "best.yaml").read_text()
@@ -197,7 +197,7 @@ def test_paths_and_plugins_stay_out_of_an_experiment_and_go_beside_it(train, tmp
 
 
 @pytest.mark.slow
-def test_a_search_ends_with_its_best_trial_as_an_experiment_that_trains_to_the_same_figure(tuned, train, tmp_path):
+def test_a_search_ends_with_its_best_trial_as_an_experiment_that_trains_to_the_same_value(tuned, train, tmp_path):
     ended = tuned(*RUN[1:], "tune.trials=3")
     assert ended.code == 0, ended.out + ended.err
     folder = tmp_path / "found"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from fer.benchmarks.figures import ROUNDS, Measurement, at_least, cpu_seconds
+from fer.benchmarks.measurement import ROUNDS, Measurement, at_least, cpu_seconds
 
 
 def augmenting() -> list[Measurement]:

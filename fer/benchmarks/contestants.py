@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from fer.benchmarks.figures import TRAIN_FACES, VAL_FACES
+from fer.benchmarks.measurement import TRAIN_FACES, VAL_FACES
 from fer.system.slots import let_waiting_threads_sleep
 
 UNSETTLED = 5  # first steps of an epoch that are not profiled

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from fer.benchmarks.contestants import Workload
-from fer.benchmarks.figures import Measurement, at_most
+from fer.benchmarks.measurement import Measurement, at_most
 from fer.benchmarks.reading import cost_of_reading
 from fer.benchmarks.training import Turn, interleaved, nano
 

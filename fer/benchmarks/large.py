@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from fer.benchmarks.figures import Measurement, at_least, at_most
+from fer.benchmarks.measurement import Measurement, at_least, at_most
 from fer.data.labels import EMOTIONS
 from fer.data.readers import decoding, image_folder, synthetic
 from fer.data.readers.decoding import Cut

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fer.benchmarks.figures import Measurement, cpu_seconds
+from fer.benchmarks.measurement import Measurement, cpu_seconds
 from fer.benchmarks.watching import hopper, one_thread
 from fer.config.errors import FerError
 from fer.data.crop import Box

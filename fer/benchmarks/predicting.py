@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fer.benchmarks.figures import ROUNDS, Measurement, at_least, at_most, cpu_seconds
+from fer.benchmarks.measurement import ROUNDS, Measurement, at_least, at_most, cpu_seconds
 from fer.benchmarks.watching import hopper, one_thread
 from fer.config.errors import FerError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from fer.benchmarks.figures import ROUNDS, Measurement, at_least, at_most, cpu_seconds
+from fer.benchmarks.measurement import ROUNDS, Measurement, at_least, at_most, cpu_seconds
 
 SAMPLE = 3_000  # rows for torchvision's reader in each round: the whole table would take a minute
 

@@ -46,7 +46,7 @@ class Load:
         return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
     def summary(self) -> dict[str, float]:
-        """Return the figures that are published."""
+        """Return the values that are published."""
         return {
             "clients": self.clients,
             "seconds": self.seconds,
@@ -122,7 +122,7 @@ def astronaut() -> bytes:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Start a server, load it, print the figures, and write them where ``--out`` says."""
+    """Start a server, load it, print the measured values, and write them where ``--out`` says."""
     grammar = argparse.ArgumentParser(prog="python -m fer.benchmarks.serving")
     grammar.add_argument("--clients", type=int, default=50)
     grammar.add_argument("--seconds", type=float, default=60.0)

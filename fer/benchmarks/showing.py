@@ -4,7 +4,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fer.benchmarks.figures import ROUNDS, VAL_FACES, Measurement, at_most, cpu_seconds
+from fer.benchmarks.measurement import ROUNDS, VAL_FACES, Measurement, at_most, cpu_seconds
 from fer.metrics.results import DatasetRecord, Results, TrainingRecord
 
 CURVES = ("loss/train", "loss/val", "accuracy/train", "accuracy/val", "learning_rate", "seconds")

@@ -15,7 +15,7 @@ from statistics import median
 import torch
 
 from fer.benchmarks.contestants import Workload
-from fer.benchmarks.figures import Measurement, at_least, at_most
+from fer.benchmarks.measurement import Measurement, at_least, at_most
 from fer.config.errors import FerError
 from fer.system import machine
 

@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from fer.benchmarks.figures import ROUNDS, Measurement, at_least, cpu_seconds
+from fer.benchmarks.measurement import ROUNDS, Measurement, at_least, cpu_seconds
 from fer.config.errors import FerError
 
 log = logging.getLogger(__name__)

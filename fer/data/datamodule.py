@@ -23,24 +23,28 @@ from torchvision.transforms import v2
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data.cache import folder_of
-from fer.data.dataset import Batch, FaceDataset, as_batch, gathered, luma, repeated, to_unit
+from fer.data.dataset import (
+    Batch,
+    EpochBalance,
+    EpochBatches,
+    EpochShuffle,
+    FaceDataset,
+    ResumableLoader,
+    as_batch,
+    drops_last,
+    gathered,
+    luma,
+    repeated,
+    to_unit,
+)
 from fer.data.duplicates import digests
 from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, counts
 from fer.data.feature_cache import Compute, FeatureStore
 from fer.data.labels import SPLITS
 from fer.data.load import read_faces
-from fer.data.noise import Part, parted, shared
+from fer.data.noise import Part, noise_seed, parted, seed_noise, shared
 from fer.data.rows import chunks, outside, taken
-from fer.data.samplers import (
-    EpochBalance,
-    EpochBatches,
-    EpochShuffle,
-    ResumableLoader,
-    drops_last,
-    noise_seed,
-    seed_noise,
-)
 from fer.data.splits import (
     assigned,
     duplicate_notes,
@@ -49,9 +53,8 @@ from fer.data.splits import (
     official_notes,
     without_conflicts,
 )
-from fer.data.transforms.crop import middle
 from fer.data.transforms.mixup import Mixing, one_hot
-from fer.data.transforms.resize import reduced, stage_size
+from fer.data.transforms.size import middle, reduced, stage_size
 from fer.metrics.results import DatasetRecord, Excluded, MissingClasses
 from fer.system import ranks
 from fer.system.ranks import Rank

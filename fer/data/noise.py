@@ -1,9 +1,11 @@
-"""Random numbers of a batch that several ranks share: each draws those of the whole batch and keeps those of its faces.
+"""The noise of a batch: its seed, and the random numbers that several ranks share.
 
-All ranks seed their generators alike, by seed, epoch and batch. One rank and several therefore draw the same number for
-the same face. Without ranks nothing here changes a draw.
+The seed is a hash of the run's seed, the epoch and the batch's key, so that the noise of a step does not depend on the
+steps before it. All ranks seed their generators alike. Each draws the numbers of the whole batch and keeps those of its
+faces: one rank and several draw the same number for the same face. Without ranks a draw stays as it is.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -18,6 +20,22 @@ IN_PLACE = ("bernoulli_", "uniform_", "exponential_", "normal_", "random_")  # m
 FILLING = {getattr(Tensor, name) for name in IN_PLACE}
 DROPPING = {functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d}
 OF_A_SIZE = {torch.rand, torch.randn}
+
+
+def noise_seed(seed: int, epoch: int, key: int) -> int:
+    """Return the seed for one batch of one epoch, a hash of the arguments, independent of all that ran before."""
+    return int.from_bytes(hashlib.blake2b(f"{seed},{epoch},{key}".encode(), digest_size=8).digest()) >> 1
+
+
+def seed_noise(device: torch.device, seed: int) -> None:
+    """Seed the random generators of the CPU and of a device.
+
+    ``torch.manual_seed`` seeds every kind of accelerator and formats the stack for each kind that is absent. At every
+    step this would take longer than everything else outside the network.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 class Part(NamedTuple):

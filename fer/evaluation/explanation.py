@@ -212,10 +212,10 @@ def explain(
     faces = torch.from_numpy(given.images)[:, None]
     began = time.perf_counter()
     chances = predicted(what, faces)
-    wanted = chances.topk(2).indices  # (N, 2)
+    emotions = chances.topk(2).indices  # (N, 2)
     if given.targets is not None:
-        wanted = torch.cat([wanted, torch.from_numpy(given.targets)[:, None]], 1)
-    maps = torch.cat(list(_in_parts(what, method, faces, wanted, done)))
+        emotions = torch.cat([emotions, torch.from_numpy(given.targets)[:, None]], 1)
+    maps = torch.cat(list(_in_parts(what, method, faces, emotions, done)))
     speed = len(faces) / (time.perf_counter() - began)
     found = _of_faces(what, given, chances)
     arrays = maps.numpy()
@@ -227,7 +227,7 @@ def explain(
         architecture=" + ".join(dict.fromkeys(member.model.architecture for member in members)),
         source=given.source,
         faces=tuple(found),
-        check=check(what, method, faces, wanted[:, 0], maps[:, 0]),
+        check=check(what, method, faces, emotions[:, 0], maps[:, 0]),
         emotions=() if given.targets is None else tuple(of_emotions(found, kept)),
         confusions=() if given.targets is None else tuple(confusions(found)),
         left_out=given.left_out,
@@ -241,12 +241,12 @@ def _called(member: Member) -> str:
 
 
 def _in_parts(
-    what: Explained, method: str, faces: Tensor, wanted: Tensor, done: Callable[[int], None]
+    what: Explained, method: str, faces: Tensor, emotions: Tensor, done: Callable[[int], None]
 ) -> Iterator[Tensor]:
     for start in range(0, len(faces), AT_ONCE):
         done(start)
         rows = slice(start, start + AT_ONCE)
-        yield explained(what, method, faces[rows], wanted[rows])
+        yield explained(what, method, faces[rows], emotions[rows])
 
 
 def _of_faces(what: Explained, given: Given, chances: Tensor) -> list[OfFace]:

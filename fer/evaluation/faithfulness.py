@@ -52,8 +52,8 @@ def check(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps: T
         maps: (N, S, S) of these emotions.
     """
     given = to_unit(faces)
-    rivals = {method: maps, BLOB: blob(given), RANDOM: random_maps(given)}
-    areas = {name: paths(what, given, emotions, ranked) for name, ranked in rivals.items()}
+    compared = {method: maps, BLOB: blob(given), RANDOM: random_maps(given)}
+    areas = {name: paths(what, given, emotions, ranked) for name, ranked in compared.items()}
     differences = _differences(method, areas)
     some = spread(len(faces), MOST_RANDOMISED)
     few = (given[some], emotions[some], maps[some])
@@ -65,14 +65,14 @@ def check(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps: T
         randomised=tuple(cascade(what, method, *few)),
         mirrored=mirrored(what, method, *few),
         verdict=verdict(method, differences, len(faces)),
-        imputed=_imputed(what, method, given, emotions, rivals),
+        imputed=_imputed(what, method, given, emotions, compared),
     )
 
 
-def _imputed(what: Explained, method: str, faces: Tensor, emotions: Tensor, rivals: Mapping[str, Tensor]) -> Imputed:
+def _imputed(what: Explained, method: str, faces: Tensor, emotions: Tensor, compared: Mapping[str, Tensor]) -> Imputed:
     """Return the comparison of maps with removed pixels imputed from their neighbours."""
     some = spread(len(faces), MOST_IMPUTED)
-    areas = {name: paths(what, faces[some], emotions[some], ranked[some], imputed) for name, ranked in rivals.items()}
+    areas = {name: paths(what, faces[some], emotions[some], ranked[some], imputed) for name, ranked in compared.items()}
     differences = _differences(method, areas)
     return Imputed(
         faces=len(some),

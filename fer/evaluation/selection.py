@@ -157,16 +157,12 @@ def chosen(
     Raises:
         FerError: val is needed and cannot be read.
     """
-    alone = len(members) == 1 and request.views == "none"
-    weights = equal_weights(len(members)) if selection is None else selection.weights
-    own = torch.ones_like(weights) if selection is None else selection.temperatures
-    sealed = members[0].model.provenance.temperature if isinstance(members[0], Member) else None
     fitted_on = VAL if scored is None else THESE_FACES
-    sets = _kept_sets(members[0], fitted_on) if alone and sealed is not None else None
+    given = _given(request, members, selection, fitted_on)
     needed = request.weights == "val" or request.error_rate is not None
-    needed = needed or (request.coverage is not None and sets is None)
-    if alone and sealed is not None and not needed:
-        return Chosen(weights, own, sealed, fitted_on, kept=True, sets=sets)
+    needed = needed or (request.coverage is not None and given.sets is None)
+    if given.kept and not needed:
+        return given
     why = "" if training.shared else "the networks were chosen on different val faces"
     why = why or ("" if scored is not None else training.missing)
     if why and needed:
@@ -175,22 +171,38 @@ def chosen(
         )
     if why:
         log.warning("no temperature: %s", why)
-        kept_one = alone and sealed is not None
-        return Chosen(weights, own, sealed if alone else None, VAL if kept_one else "", kept=kept_one, sets=sets)
-    predicted, targets, kept = scored or (selection.on_val if selection else training.val(request, members))
+        return given
+    on_val = scored or (selection.on_val if selection else training.val(request, members))
+    return _on_val(request, given, on_val, fitted_on)
+
+
+def _given(request: Request, members: Sequence[Given], selection: Selection | None, fitted_on: str) -> Chosen:
+    """Return what is known before val is read: of one network, seen as it was in training, what its file has."""
+    weights = equal_weights(len(members)) if selection is None else selection.weights
+    own = torch.ones_like(weights) if selection is None else selection.temperatures
+    alone = len(members) == 1 and request.views == "none"
+    sealed = members[0].model.provenance.temperature if alone and isinstance(members[0], Member) else None
+    if sealed is None:
+        return Chosen(weights, own, None, "")
+    return Chosen(weights, own, sealed, fitted_on, kept=True, sets=_kept_sets(members[0], fitted_on))
+
+
+def _on_val(request: Request, given: Chosen, on_val: OnVal, fitted_on: str) -> Chosen:
+    """Return the choices that val completes."""
+    predicted, targets, unseen = on_val
+    weights, own = given.weights, given.temperatures
     if request.weights == "val":
         own = own_temperatures(predicted, targets)
         weights = fitted_weights(each_tempered(predicted, own), targets)
     chances, labels = mixed(predicted, weights, own).numpy(), targets.numpy()
-    temperature = sealed if alone and sealed is not None else fitted_temperature(chances, labels)
+    temperature = fitted_temperature(chances, labels) if given.temperature is None else given.temperature
     threshold, chosen_on = None, "the faces of val without a duplicate in train"
-    if kept is None:
-        kept, chosen_on = np.ones(len(labels), np.bool_), "all of val, since its duplicates in train are not known"
+    if unseen is None:
+        unseen, chosen_on = np.ones(len(labels), np.bool_), "all of val, since its duplicates in train are not known"
     if request.error_rate is not None:
-        threshold = threshold_for(request.error_rate, tempered(chances[kept], temperature), labels[kept])
-    if sets is None:
-        sets = Calibration(calibrated_sets(chances, labels, kept, temperature), fitted_on, kept=False)
-    return Chosen(weights, own, temperature, fitted_on, threshold, alone and sealed is not None, chosen_on, sets)
+        threshold = threshold_for(request.error_rate, tempered(chances[unseen], temperature), labels[unseen])
+    sets = given.sets or Calibration(calibrated_sets(chances, labels, unseen, temperature), fitted_on, kept=False)
+    return Chosen(weights, own, temperature, fitted_on, threshold, given.kept, chosen_on, sets)
 
 
 def _kept_sets(network: Given, fitted_on: str) -> Calibration | None:

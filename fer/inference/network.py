@@ -26,7 +26,7 @@ class Network(Protocol):
 
     @property
     def emotions(self) -> Sequence[str]:
-        """The emotions that it tells apart, in the order of its probabilities."""
+        """The emotions that it distinguishes, in the order of its probabilities."""
 
     @property
     def image_size(self) -> int:

@@ -1,8 +1,8 @@
-"""A look through the bytes of an ONNX file before anything runs it: tensors in other files, inputs and outputs.
+"""A check of an ONNX file's bytes before anything runs it: tensors in other files, inputs and outputs.
 
-ONNX Runtime reads the file that such a tensor names, from the current folder too. Only its field numbers tell, so that
-the bytes are walked as Protocol Buffers: https://protobuf.dev/programming-guides/encoding and ``onnx.proto``. The
-package ``onnx`` is not needed.
+ONNX Runtime reads the file that such a tensor names, from the current folder too. Such a tensor is known by its field
+numbers alone. The bytes are therefore read as Protocol Buffers (https://protobuf.dev/programming-guides/encoding and
+``onnx.proto``), without the package ``onnx``.
 """
 
 from collections.abc import Iterator, Mapping

@@ -135,7 +135,7 @@ class Predictor:
 
     @cached_property
     def emotions(self) -> tuple[str, ...]:
-        """The emotions that the network tells apart, in the order of its outputs."""
+        """The emotions that the network distinguishes, in the order of its outputs."""
         return tuple(self.network.emotions)
 
     @cached_property

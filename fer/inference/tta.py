@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from fer.data.transforms.crop import middle
+from fer.data.transforms.size import middle
 
 CROP = 11 / 12  # of the side: 44 of 48 pixels, as usual for FER2013
 SHIFT = 1 / 24  # of the side: 2 of 48 pixels

@@ -22,7 +22,7 @@ from fer.config.errors import FerError
 from fer.config.schema import keyword_parameters
 from fer.data.dataset import Batch, to_unit
 from fer.data.labels import EMOTIONS
-from fer.data.transforms.crop import middle
+from fer.data.transforms.size import middle
 from fer.models import blocks
 from fer.models.layers import Residual
 from fer.models.provenance import Provenance

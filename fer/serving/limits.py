@@ -16,7 +16,7 @@ class Limits:
         connections: open at a time.
         head_s: seconds until the head of a request is complete, also between two requests of a connection.
         body_s: seconds until the body is complete.
-        job_s: seconds from the end of the body until there is a prediction; then the client is told so.
+        job_s: seconds from the end of the body until there is a prediction; then the client is informed.
         request_s: seconds until the answer has been taken.
         ending_s: seconds for the requests in hand when the server is stopped.
     """

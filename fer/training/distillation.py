@@ -21,7 +21,7 @@ from fer.config.errors import FerError
 from fer.config.settings import DataSettings, DistillSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import to_unit
-from fer.data.transforms.crop import middle
+from fer.data.transforms.size import middle
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.folding import folded
 from fer.models.pretrained import sha256_of

@@ -191,7 +191,7 @@ def draw(found: Found, folder: Path) -> None:
     save(figure, folder, "lr_finder")
 
 
-def told(found: Found, folder: Path) -> str:
+def report(found: Found, folder: Path) -> str:
     """Return the result in words; ``folder`` as it is to be shown."""
     curve = found.curve
     steps = f"{len(curve.rates)} of {STEPS} steps" + (f": {curve.ended}" if curve.ended else "")

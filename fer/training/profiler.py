@@ -150,7 +150,7 @@ def report(profiler: StepProfiler, folder: Path) -> None:
     rows = step_rows(on_cpu, profiler.seconds, profiler.steps)
     first, last = WARM_UP + 1, WARM_UP + profiler.steps
     write_json(folder / "profile.json", plain(StepTimes((first, last), profiler.seconds, tuple(rows))))
-    part = folder / f".part.{TRACE}"  # its ending tells torch to compress
+    part = folder / f".part.{TRACE}"  # torch compresses by its ending
     profiler.recorded.export_chrome_trace(str(part))
     os.replace(part, folder / TRACE)
     cells = [(row.name, f"{row.ms_per_step:9.3f}", f"{100 * row.share:7.1f} %") for row in rows]

@@ -36,6 +36,7 @@ from fer.metrics.results import (
     TrainingRecord,
 )
 from fer.models import EmotionClassifier, checkpoints
+from fer.models.trainable import Trainable
 from fer.reports.summary import class_table, score_table
 from fer.runs import predictions, status
 from fer.runs.predictions import Scored
@@ -45,9 +46,8 @@ from fer.system import machine, ranks
 from fer.system.files import read_history, why
 from fer.system.records import read
 from fer.system.signals import raise_dropped
-from fer.system.terminal import shown
 from fer.system.text import clock
-from fer.training import deadline, device, launch, loggers, profiler, time_budget, trainers
+from fer.training import deadline, device, launch, loggers, out_of_memory, profiler, time_budget, trainers
 from fer.training.callbacks import checkpointing
 from fer.training.callbacks.checkpointing import Saver, WithinEpochs
 from fer.training.callbacks.early_stopping import Patience
@@ -60,13 +60,12 @@ from fer.training.callbacks.statistics import OneStatistics
 from fer.training.callbacks.tensorboard import Dashboard, hyperparameters
 from fer.training.callbacks.tracking import Tracking
 from fer.training.deadline import Deadline
-from fer.training.session import CHECKPOINTS, ran_out_of_memory, requested
+from fer.training.session import ran_out_of_memory
 from fer.training.setup import check_names, keep_features, prepared, resume_from
 from fer.training.time_budget import EpochPlan
 
 log = logging.getLogger(__name__)
 
-SMALLEST_HALVED = 4  # faces of a batch; batch normalisation needs two
 SAMPLES, VARIANTS = 6, 9  # faces of the report's sheet of augmentation, and augmented versions of each
 
 
@@ -85,7 +84,7 @@ def _attempts(settings: TrainSettings, folder: Path, origin: Origin) -> Results 
         try:
             return attempt(settings, folder, origin)
         except OutOfMemory as error:
-            size = _smaller(settings, folder)
+            size = out_of_memory.halved(settings, folder)
             if size is None:
                 raise
             log.warning("%s; beginning again with data.batch_size=%d", error, size)
@@ -93,50 +92,6 @@ def _attempts(settings: TrainSettings, folder: Path, origin: Origin) -> Results 
         if machine.uses_gpu(settings.trainer):
             torch.cuda.empty_cache()
         settings = replace(settings, data=replace(settings.data, batch_size=size))
-
-
-def _smaller(settings: TrainSettings, folder: Path) -> int | None:
-    """Return half of a run's batch size; None if it keeps its size: by its settings, or since its epochs would go."""
-    size = settings.data.batch_size
-    if not settings.trainer.halve_batch_on_oom or _begun(folder) or size == "auto":
-        return None
-    return size // 2 if size >= SMALLEST_HALVED else None
-
-
-def _begun(folder: Path) -> bool:
-    return any((folder / name).exists() for name in CHECKPOINTS)
-
-
-def _remedy(settings: TrainSettings, folder: Path) -> str:
-    """Return what to do where memory runs out, and why the batch is not halved."""
-    size = settings.data.batch_size
-    lower = f"lower data.batch_size={size}"
-    if not settings.trainer.halve_batch_on_oom:
-        return f"{lower}, or set trainer.halve_batch_on_oom=true"
-    if _begun(folder):
-        resume = resume_line(folder, shown(folder))
-        return (
-            "trainer.halve_batch_on_oom halves only before the first checkpoint, since a run has one batch size; begin "
-            f"a new run with data.batch_size={max(1, int(size) // 2)}, or free memory and {resume}"
-        )
-    return lower
-
-
-@contextmanager
-def _memory(settings: TrainSettings, folder: Path) -> Iterator[None]:
-    """Turn the errors of an exhausted memory into one that names the key to lower.
-
-    Raises:
-        OutOfMemory: naming the batch size and the switch that halves it.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not ran_out_of_memory(error):
-            raise
-        where = "of the GPU" if type(error).__name__ == "OutOfMemoryError" else "of the computer"
-        text = requested(error).replace("out of memory", f"out of memory {where}", 1)
-        raise OutOfMemory(f"{text}; {_remedy(settings, folder)}") from None
 
 
 @contextmanager
@@ -175,41 +130,22 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
     checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
     with ranks.one_first():
         keep_features(settings, data, model)
-    if settings.budget.hours is not None:
-        recorded = model.provenance.plan
-        plan = read(EpochPlan, recorded) if recorded else time_budget.planned(settings, data, model, folder)
-        settings, data = time_budget.with_plan(settings, data, plan)
-        check_names(settings)  # a schedule's arguments must fit the planned epochs
-    ends = deadline.ahead(settings)
-    first = sum(epochs for _, epochs in settings.stages[:-1])
-    saver, watch = Saver(folder / "checkpoints", settings.monitor, first), Stopwatch()
+    settings, data = _planned(settings, data, model, folder)
+    saver, watch = Saver(folder / "checkpoints", settings.monitor, _last_stage(settings)), Stopwatch()
     finite = FiniteLoss()
     signals = Signals(folder, finite, saver)
-    graphs = device.compiled(model, settings, data)
-    device.announce_compiling(settings, data)
-    # first, so that a signal's checkpoint has the step
-    averaging: list[Callback] = [Averaging(settings.ema)] if settings.ema else []
-    if ranks.current().several and not settings.trainer.sync_batchnorm:
-        averaging = [*averaging, OneStatistics()]
+    before_signals = _before_signals(settings)
     tracking = _tracking(settings, folder, begin, Scalars(saver, watch))
-    shown = [tracking, *_callbacks(settings, folder, saver, watch, origin)]
-    callbacks = [*graphs, *averaging, finite, signals, watch, *shown]
-    if ends is not None:  # before the checkpoint is written, which holds the new plan
-        callbacks.insert(len(graphs) + len(averaging), Deadline(ends))
-    if settings.checkpoint.minutes is not None:
-        callbacks.append(WithinEpochs(settings.checkpoint.minutes, saver, finite.check))
-    faces = {name: len(held) for name, held in data.datasets.items()}
+    callbacks = [*device.compiled(model, settings, data), *before_signals, finite, signals, watch, tracking]
+    callbacks += _after_signals(settings, folder, saver, watch, finite, origin)
+    device.announce_compiling(settings, data)
+    faces = {name: len(dataset) for name, dataset in data.datasets.items()}
     steps = profiler.StepProfiler(on_gpu=machine.uses_gpu(settings.trainer)) if settings.trainer.profile else None
     trainer = trainers.build(settings, folder, callbacks, faces, begin, profiler=steps)
-    epochs = settings.trainer.max_epochs
-    log.info(
-        "%s: %s, %d epoch%s of %s faces, %s",
-        settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s",
-        f"{len(data.datasets['train']):,}", _device(settings.trainer),
-    )  # fmt: skip
+    _announce(settings, model, faces["train"])
     _enter(folder, "training")
     with (
-        _memory(settings, folder),
+        out_of_memory.named(settings, folder),
         _restored(checkpoint, signals),
         profiler.measured(steps, folder),
         device.compiling(settings),
@@ -224,6 +160,37 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
     raise_dropped()
     show(settings, folder, data, results, scored, origin.changes)
     return results
+
+
+def _planned(
+    settings: TrainSettings, data: FERDataModule, model: Trainable, folder: Path
+) -> tuple[TrainSettings, FERDataModule]:
+    """Return settings and data with the epochs that ``budget.hours`` leaves time for, of a resumed run those planned.
+
+    Raises:
+        FerError: a schedule's arguments do not fit the planned epochs.
+    """
+    if settings.budget.hours is None:
+        return settings, data
+    recorded = model.provenance.plan
+    plan = read(EpochPlan, recorded) if recorded else time_budget.planned(settings, data, model, folder)
+    settings, data = time_budget.with_plan(settings, data, plan)
+    check_names(settings)
+    return settings, data
+
+
+def _last_stage(settings: TrainSettings) -> int:
+    """Return the first epoch of the last stage, from 0; the best epoch is one of that stage."""
+    return sum(epochs for _, epochs in settings.stages[:-1])
+
+
+def _announce(settings: TrainSettings, model: Trainable, faces: int) -> None:
+    epochs = settings.trainer.max_epochs
+    log.info(
+        "%s: %s, %d epoch%s of %s faces, %s",
+        settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s", f"{faces:,}",
+        _device(settings.trainer),
+    )  # fmt: skip
 
 
 def _enter(folder: Path, phase: Phase) -> None:
@@ -247,19 +214,32 @@ def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
     show(settings, folder, data, metrics_json.read(folder / "metrics.json"), scored, origin.changes)
 
 
-def _callbacks(settings: TrainSettings, folder: Path, saver: Saver, watch: Stopwatch, origin: Origin) -> list[Callback]:
+def _before_signals(settings: TrainSettings) -> list[Callback]:
+    """Return the callbacks that change a step's result, so that the checkpoint which a signal writes has it."""
+    callbacks: list[Callback] = [Averaging(settings.ema)] if settings.ema else []
+    if ranks.current().several and not settings.trainer.sync_batchnorm:
+        callbacks.append(OneStatistics())
+    ends = deadline.ahead(settings)
+    if ends is not None:  # before the checkpoint is written, which holds the new plan
+        callbacks.append(Deadline(ends))
+    return callbacks
+
+
+def _after_signals(
+    settings: TrainSettings, folder: Path, saver: Saver, watch: Stopwatch, finite: FiniteLoss, origin: Origin
+) -> list[Callback]:
+    """Return the callbacks that record, show and end the training."""
     callbacks: list[Callback] = [
         History(folder / "history.csv", watch),
         Progress(saver, watch, stages=settings.stages, live=settings.trainer.bar),
-        *(
-            [Dashboard(hyperparameters(settings, origin), saver, watch, resumed=bool(settings.resume))]
-            if settings.logger.tensorboard and ranks.current().first
-            else []
-        ),
-        saver,
     ]
+    if settings.logger.tensorboard and ranks.current().first:
+        callbacks.append(Dashboard(hyperparameters(settings, origin), saver, watch, resumed=bool(settings.resume)))
+    callbacks.append(saver)
     if settings.early_stopping:
         callbacks.append(Patience(settings.monitor, patience=settings.early_stopping, mode=mode(settings.monitor)))
+    if settings.checkpoint.minutes is not None:
+        callbacks.append(WithinEpochs(settings.checkpoint.minutes, saver, finite.check))
     return callbacks
 
 
@@ -305,17 +285,7 @@ def finish(
         seen_in_training=None if kept is None else int((~kept).sum()),
         clean=None if kept is None else scoring.clean(predicted, targets, kept, classes),
         sets=scoring.prediction_sets(scored, temperature, kept, calibration, COVERAGE),
-        training=TrainingRecord(
-            best_epoch=saver.best_epoch + 1,  # counted from 1, as printed
-            epochs=epochs,
-            wall_seconds=None if settings.resume else round(wall_seconds, 3),
-            train_seconds=round(watch.train_seconds, 3),
-            batch_size=settings.data.faces_a_step,
-            training_precision=machine.chosen_precision(settings.trainer),
-            budget=made.plan or None,
-            images_per_second=round(watch.images_per_second, 1),
-            peak_memory_mb=machine.memory(),
-        ),
+        training=_training_record(settings, saver, watch, epochs, wall_seconds, made.plan),
         parameters=_parameters(model),
         architecture=model.architecture,
         pretrained=None if made.pretrained is None else read(Pretrained, made.pretrained),
@@ -326,13 +296,47 @@ def finish(
         command=command,
     )
     metrics_json.write(folder / "metrics.json", results)
+    _print_scores(settings, results)
+    return results, scored
+
+
+def _training_record(
+    settings: TrainSettings, saver: Saver, watch: Stopwatch, epochs: int, wall_seconds: float, plan: Any
+) -> TrainingRecord:
+    """Return what ``metrics.json`` says about the training.
+
+    Args:
+        settings: settings of the run.
+        saver: callback that knows the best epoch.
+        watch: callback that measured the epochs.
+        epochs: number of trained epochs.
+        wall_seconds: time since the data were loaded; left out of a resumed run's record.
+        plan: of ``budget.hours``, as the checkpoint has it.
+    """
+    return TrainingRecord(
+        best_epoch=saver.best_epoch + 1,  # counted from 1, as printed
+        epochs=epochs,
+        wall_seconds=None if settings.resume else round(wall_seconds, 3),
+        train_seconds=round(watch.train_seconds, 3),
+        batch_size=settings.data.faces_a_step,
+        training_precision=machine.chosen_precision(settings.trainer),
+        budget=plan or None,
+        images_per_second=round(watch.images_per_second, 1),
+        peak_memory_mb=machine.memory(),
+    )
+
+
+def _print_scores(settings: TrainSettings, results: Results) -> None:
+    """Print the metrics of val, and what they are the metrics of."""
     log.info("\n%s\n\n%s\n", class_table(results), score_table(results))
     if settings.trainer.limit_val != 1 or settings.trainer.overfit_batches:
         log.info("(the epoch was chosen by val metrics over a part of these faces)")
-    planned = settings.trainer.max_epochs
-    early = f" (stopped early, {planned} planned)" if epochs < planned and settings.budget.until is None else ""
-    log.info("best epoch %d of %d%s, trained in %s", saver.best_epoch + 1, epochs, early, clock(watch.train_seconds))
-    return results, scored
+    record, planned = results.training, settings.trainer.max_epochs
+    assert record is not None
+    stopped = record.epochs < planned and settings.budget.until is None
+    early = f" (stopped early, {planned} planned)" if stopped else ""
+    seconds = clock(record.train_seconds)
+    log.info("best epoch %d of %d%s, trained in %s", record.best_epoch, record.epochs, early, seconds)
 
 
 def _not_trained_on(

@@ -118,6 +118,34 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
     Raises:
         FerError: the network cannot take the faces of a stage, or loss, weights or teachers do not fit the run.
     """
+    model = _created(settings, data)
+    _check_labels(settings, data, model)
+    model.monitor = settings.monitor
+    if settings.trainer.gradient_checkpointing:
+        model.recompute()
+    recorded = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
+    dataset = {**plain(data.describe()), "settings": recorded, "stand_in": stand_in}
+    model.provenance = replace(model.provenance, dataset=dataset)
+    _check_sizes(settings, model)
+    _load_weights(settings, model)
+    if settings.trainer.freeze_trunk:
+        model.freeze_trunk()
+    if settings.trainer.ranks > 1:
+        share_statistics(settings.trainer, model)
+    if settings.distill.teachers:
+        teach(settings.distill, model, data)
+    elif settings.distill != DistillSettings():
+        log.warning("distill: no teachers are named, so that only the labels are learned; set distill.teachers")
+    if (decay := settings.optimizer.get("layer_decay", 1.0)) < 1:
+        rates = ", ".join(f"{rate:.3g}" for rate in model.layer_rates())
+        log.info(
+            "optimizer.layer_decay=%g: learning rates of the layers, from the faces to the logits: %s", decay, rates
+        )
+    return model.to(memory_format=torch.channels_last) if settings.trainer.channels_last else model
+
+
+def _created(settings: TrainSettings, data: FERDataModule) -> Trainable:
+    """Return the network with random weights, prepared with its loss, optimizer and schedule."""
     mean, std = data.statistics()
     model = create(
         settings.model, classes=list(data.faces.classes), image_size=settings.data.image_size, crop=settings.data.crop,
@@ -132,6 +160,11 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
         consistency=settings.consistency,
         sam=settings.sam,
     )
+    return model
+
+
+def _check_labels(settings: TrainSettings, data: FERDataModule, model: Trainable) -> None:
+    """Raise if the loss needs soft targets that the data lack, or does not take the labels that mixing makes."""
     if model.wants_soft_targets and data.faces.soft is None:
         raise FerError(
             f"loss={settings.loss['name']}: needs soft targets; set data.labels=ferplus data.ferplus_rule=soft and "
@@ -142,39 +175,27 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
             f"loss={settings.loss['name']}: does not accept mixed labels, which augment.mixup and augment.cutmix make; "
             "use loss=cross_entropy, logit_adjusted, soft_cross_entropy or label_drawing"
         )
-    model.monitor = settings.monitor
-    if settings.trainer.gradient_checkpointing:
-        model.recompute()
-    recorded = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
-    dataset = {**plain(data.describe()), "settings": recorded, "stand_in": stand_in}
-    model.provenance = replace(model.provenance, dataset=dataset)
+
+
+def _check_sizes(settings: TrainSettings, model: Trainable) -> None:
+    """Raise if the network cannot take the faces of the run, or those of one of its stages."""
     check_output(model, model.input_size)
     for size in {size for size, _ in settings.stages} - {model.image_size}:
         try:
             check_output(model, settings.data.seen(size))
         except FerError as error:
             raise FerError(f"stages={settings.stages}: {error}") from error
+
+
+def _load_weights(settings: TrainSettings, model: Trainable) -> None:
+    """Load the weights of ``init_from`` or the pretrained ones; a resumed run takes those of its checkpoint later."""
     if settings.init_from is not None and settings.resume is None:
         checkpointing.load_weights(model, settings.init_from)
         log.info("weights from %s", settings.init_from)
     elif settings.resume is None:
         model.provenance = replace(model.provenance, pretrained=model.load_pretrained())
-    if settings.trainer.freeze_trunk:
-        model.freeze_trunk()
     if pretrained := model.provenance.pretrained:
         log.info("pretrained weights: %s from %s", pretrained["name"], pretrained["file"])
-    if settings.trainer.ranks > 1:
-        share_statistics(settings.trainer, model)
-    if settings.distill.teachers:
-        teach(settings.distill, model, data)
-    elif settings.distill != DistillSettings():
-        log.warning("distill: no teachers are named, so that only the labels are learned; set distill.teachers")
-    if (decay := settings.optimizer.get("layer_decay", 1.0)) < 1:
-        rates = ", ".join(f"{rate:.3g}" for rate in model.layer_rates())
-        log.info(
-            "optimizer.layer_decay=%g: learning rates of the layers, from the faces to the logits: %s", decay, rates
-        )
-    return model.to(memory_format=torch.channels_last) if settings.trainer.channels_last else model
 
 
 def share_statistics(settings: TrainerSettings, model: Trainable) -> None:

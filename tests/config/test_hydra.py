@@ -92,7 +92,7 @@ def test_every_key_can_be_set_alone():
         assert plain(composed(["augment=none", f"{key}={value}"]))[section][name] == value
 
 
-def test_the_mlp_brings_its_own_augmentation_unless_told():
+def test_the_mlp_brings_its_own_augmentation_unless_another_is_named():
     assert plain(composed(["model=mlp"]))["augment"]["crop_padding"] == 0
     assert plain(composed(["model=mlp", "augment=basic"]))["augment"]["crop_padding"] == 4
     assert plain(composed(["model=cnn"]))["augment"]["crop_padding"] == 4

@@ -26,7 +26,7 @@ def function(
     """Takes one of each."""
 
 
-def test_good_values_pass_and_whole_numbers_become_floats_where_wanted():
+def test_good_values_pass_and_whole_numbers_become_floats_where_required():
     values = {"count": 3, "share": 1, "rate": 2, "widths": [4, 5], "kind": "b", "flag": True, "mixed": 7}
     checked = check(function, values, "here")
     assert checked == values

@@ -26,7 +26,7 @@ LUMA = 110  # of every pixel, so that grey faces differ in their noise alone
 
 
 def coloured(number, rng):
-    """Return a picture (S, S, 3) of one luma with a red stripe, whose place tells the class."""
+    """Return a picture (S, S, 3) of one luma with a red stripe, whose position gives the class."""
     reds = 90 + rng.integers(-3, 4, (SIDE, SIDE))
     reds[3 * number : 3 * number + 3] += 60
     greens = np.full_like(reds, 100)

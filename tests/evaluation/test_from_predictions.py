@@ -212,8 +212,8 @@ def test_a_report_and_a_card_are_written_of_predictions_too(evaluate, small_run,
 
 
 def test_clean_metrics_are_left_out_where_training_data_are_unknown(evaluate, small_run, stored):
-    told = json.loads((stored / "test.json").read_text())
-    (stored / "test.json").write_text(json.dumps(told | {"seen_in_training": None}))
+    recorded = json.loads((stored / "test.json").read_text())
+    (stored / "test.json").write_text(json.dumps(recorded | {"seen_in_training": None}))
     ended = evaluate(str(small_run), str(stored), "--split", "test", "--out", "both", "--no-report")
     assert ended.code == 0, ended.err
     assert "no clean metrics: which of these faces" in ended.out + ended.err

@@ -43,8 +43,8 @@ def chances(true):
 def finished(folder, faces, given, predicted, rows, **changes):
     """Write what a finished run leaves that predicted some rows."""
     (folder / ".hydra").mkdir(parents=True)
-    told = {"fingerprint": faces, "split": "folds", "folds": 3, "fold": 0} | changes
-    (folder / "metrics.json").write_text(json.dumps({"architecture": "oracle", "epochs": 1, "dataset": told}))
+    recorded = {"fingerprint": faces, "split": "folds", "folds": 3, "fold": 0} | changes
+    (folder / "metrics.json").write_text(json.dumps({"architecture": "oracle", "epochs": 1, "dataset": recorded}))
     with open(folder / "predictions.csv", "w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["row", "split", "target", "predicted", *(f"p_{name}" for name in EMOTIONS)])
@@ -108,7 +108,7 @@ def test_the_least_likely_comes_first(audit, labels, runs, tmp_path):
     assert page.partition('id="suspects"')[2].partition("row ")[2].startswith("190")
 
 
-def test_what_is_not_predicted_is_told_and_not_suspect(audit, runs, tmp_path):
+def test_what_is_not_predicted_is_reported_and_not_suspect(audit, runs, tmp_path):
     ended = audit("fer.csv", "--quick", "--predictions", "runs/0", "--predictions", "runs/2", "--out", "out")
     assert ended.code == 0, ended.err
     found = facts(tmp_path / "out")["suspects"]
@@ -203,17 +203,17 @@ def test_folds_that_were_trained_serve_and_are_not_ranked_together(audit, train,
         asked = ("data.path=fer.csv", "data.split=folds", "data.folds=2", f"data.fold={fold}")
         ended = train(*asked, *QUICK, f"hydra.run.dir=runs/{fold}")
         assert ended.code == 0, ended.err
-        told = metrics(tmp_path / "runs" / str(fold))
-        assert (told["dataset"]["folds"], told["dataset"]["fold"]) == (2, fold)
-        assert abs(told["n"] - COUNT / 2) <= 3
-        assert "test" not in told["dataset"]["counts"]
+        recorded = metrics(tmp_path / "runs" / str(fold))
+        assert (recorded["dataset"]["folds"], recorded["dataset"]["fold"]) == (2, fold)
+        assert abs(recorded["n"] - COUNT / 2) <= 3
+        assert "test" not in recorded["dataset"]["counts"]
     ended = audit("fer.csv", "--predictions", "runs", "--quick", "--out", "audit")
     assert ended.code == 0, ended.err
     found = facts(tmp_path / "audit")["suspects"]
     assert found["covered"] == COUNT
     assert found["settings"] == "mlp, 2 epochs, split folds"
     scored = [metrics(tmp_path / "runs" / str(fold)) for fold in range(2)]
-    assert found["accuracy"] == pytest.approx(sum(told["accuracy"] * told["n"] for told in scored) / COUNT)
+    assert found["accuracy"] == pytest.approx(sum(recorded["accuracy"] * recorded["n"] for recorded in scored) / COUNT)
     text = leaderboard.publish([tmp_path / "runs"], tmp_path / "out").text
     assert f"split folds, fold 0 of 2, {scored[0]['n']} faces of val: 1 configuration, 1 run" in text
     assert "not ranked together" in text

@@ -160,13 +160,13 @@ def _inputs(report: Callable[[str], None], each: Format, base: Path, work: Path,
             tried()
         except BaseException as error:
             for one in getattr(error, "exceptions", (error,)):
-                report("failed " + json.dumps(_told(one)))
+                report("failed " + json.dumps(_described(one)))
     report(f"tried {counts['tried']}\nrefused {counts['refused']}")
     report(f"mb {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024}")
     return 0
 
 
-def _told(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     """Return an error with the last lines of its traceback, and the notes of hypothesis."""
     lines = traceback.format_exception(error)
     return "".join(lines)[-1500:] + "\n".join(getattr(error, "__notes__", []))[:1500]

@@ -89,9 +89,9 @@ def test_wilson_interval_is_the_published_one(hits, count, low, high):
 def test_a_class_without_faces_stays_out_of_the_means():
     confusion = torch.zeros(7, 7, dtype=torch.long)
     confusion[0, 0], confusion[1, 0], confusion[1, 1] = 4, 2, 2
-    figures = running.from_confusion(confusion)
-    assert float(figures["balanced_accuracy"]) == pytest.approx((1 + 0.5) / 2)
-    assert float(figures["macro_f1"]) == pytest.approx((8 / 10 + 4 / 6) / 2)
+    scores = running.from_confusion(confusion)
+    assert float(scores["balanced_accuracy"]) == pytest.approx((1 + 0.5) / 2)
+    assert float(scores["macro_f1"]) == pytest.approx((8 / 10 + 4 / 6) / 2)
 
 
 def test_macro_f1_leaves_out_absent_classes_that_are_predicted_in_every_place():

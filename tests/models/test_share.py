@@ -77,7 +77,7 @@ def kinds():
 
 
 def test_what_is_written_is_loaded_by_the_library_alone(tmp_path):
-    tensors, file, about = kinds(), tmp_path / "ours.safetensors", {"format": "pt", "told": "é"}
+    tensors, file, about = kinds(), tmp_path / "ours.safetensors", {"format": "pt", "note": "é"}
     file.write_bytes(safetensors.to_bytes(tensors, about))
     for found in (load_file(file), safetensors.read(file)[0]):
         assert found.keys() == tensors.keys()
@@ -195,7 +195,7 @@ def test_a_network_of_the_package_is_called_by_its_name(shared, evaluate, tmp_pa
         fer.load("smal")
 
 
-def test_weights_that_changed_since_the_evaluation_go_without_its_figures(
+def test_weights_that_changed_since_the_evaluation_go_without_its_metrics(
     train, evaluate, share, small_run, another_run, tmp_path
 ):
     file = tmp_path / "one.ckpt"
@@ -243,8 +243,8 @@ def damaged(content, how):
     if how == "names":  # the first once more, with fewer values
         name = next(name for name in header if name != "__metadata__")
         again = f', {json.dumps(name)}: {{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}}}'.encode()
-        told = json.dumps(header).encode()[:-1] + again
-        return struct.pack("<Q", len(told)) + told + content[8 + length :]
+        encoded = json.dumps(header).encode()[:-1] + again
+        return struct.pack("<Q", len(encoded)) + encoded + content[8 + length :]
     if how == "header":
         return content[:8] + b"[" + content[9:]
     if how == "overlap":
@@ -339,7 +339,7 @@ def test_a_folder_of_its_name_hides_the_packages_network_and_says_so(tmp_path):
         fer.load("tiny")
 
 
-def test_figures_of_the_packages_network_do_not_go_into_the_package(table, evaluate, tmp_path):
+def test_metrics_of_the_packages_network_do_not_go_into_the_package(table, evaluate, tmp_path):
     before = sorted(checkpoints.PRETRAINED.iterdir())
     assert evaluate("tiny", "--data", str(table), "--split", "test").code == 0
     folder = tmp_path / "outputs" / "pretrained" / "tiny"

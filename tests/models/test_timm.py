@@ -65,12 +65,12 @@ def test_rates_reach_the_network():
     assert max(getattr(layer, "drop_prob", 0) or 0 for layer in made.modules()) == pytest.approx(0.2)
 
 
-def test_a_run_by_its_short_name_is_trained_told_and_loaded_again(train, weights):
+def test_a_run_by_its_short_name_is_trained_reported_and_loaded_again(train, weights):
     ended = train(*FACES, f"model=timm:{TINY}", f"model.weights='{weights}'", "hydra.run.dir=out")
     assert ended.code == 0, ended.err
-    figures = metrics(Path("out"))
-    assert figures["architecture"] == "timm"
-    assert figures["pretrained"]["name"] == weights.name
+    results = metrics(Path("out"))
+    assert results["architecture"] == "timm"
+    assert results["pretrained"]["name"] == weights.name
     model = fer.load("out/checkpoints/best.ckpt")
     assert model.hparams["network"] == TINY
     assert model(torch.zeros(1, 1, 24, 24, dtype=torch.uint8)).shape == (1, 7)
@@ -106,7 +106,7 @@ def failing(error):
     return fail
 
 
-def test_a_hub_out_of_reach_is_told_with_what_to_do_instead(monkeypatch):
+def test_a_hub_out_of_reach_is_reported_with_what_to_do_instead(monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", failing(OSError("no network")))
     model = create({"name": "timm", "network": TINY, "weights": "pretrained"})
     with pytest.raises(FerError) as caught:
@@ -136,7 +136,7 @@ def test_a_network_without_weights_on_the_hub_says_so():
         (["model=timm:test_resnet", "model.size=0"], "model.size=0: out of range"),
     ],
 )
-def test_what_cannot_be_built_is_told_in_a_line(train, arguments, says):
+def test_what_cannot_be_built_is_reported_in_a_line(train, arguments, says):
     ended = train(*FACES, *arguments)
     assert ended.code == 1
     assert says in ended.err

@@ -370,7 +370,7 @@ def test_another_seed_computes_nothing_and_another_split_only_what_is_missing(vg
     assert "computing 140 faces" in ended.out
 
 
-def test_frozen_layers_without_weights_are_told_and_the_same_for_every_seed(vgg_run):
+def test_frozen_layers_without_weights_are_reported_and_the_same_for_every_seed(vgg_run):
     ended, first = vgg_run(file="null")
     assert ended.out.count("model.weights=null: the frozen layers are random") == 1
     assert metrics(first)["pretrained"] is None
@@ -381,7 +381,7 @@ def test_frozen_layers_without_weights_are_told_and_the_same_for_every_seed(vgg_
     assert not torch.equal(one["net.33.weight"], other["net.33.weight"])
 
 
-def test_augmentation_before_the_features_is_told_and_val_alone_is_kept(vgg_run):
+def test_augmentation_before_the_features_is_reported_and_val_alone_is_kept(vgg_run):
     ended, _ = vgg_run("augment=flip")
     assert "features of train: computed at each step" in ended.out
     assert "features of 14 different faces: 14 computed" in ended.out

@@ -80,7 +80,7 @@ def test_a_conflict_is_shown_with_its_labels_and_rows(drawn, tmp_path):
     assert figure.count("<img") == 1
 
 
-def test_near_twins_stand_side_by_side_conflicting_ones_first(drawn, tmp_path):
+def test_near_duplicates_stand_side_by_side_conflicting_ones_first(drawn, tmp_path):
     images, targets = drawn
     happy, sad = np.flatnonzero(targets == 3), np.flatnonzero(targets == 4)
     images[sad[0]] = images[happy[0]] // 2
@@ -96,7 +96,7 @@ def test_near_twins_stand_side_by_side_conflicting_ones_first(drawn, tmp_path):
     assert conflict.count("<img") == equal.count("<img") == 2
 
 
-def test_many_groups_of_near_twins_are_cut_short_and_said_so(tmp_path):
+def test_many_groups_of_near_duplicates_are_cut_short_and_said_so(tmp_path):
     images, targets = (column.copy() for column in draw_faces(140, seed=5))
     images[70:], targets[70:] = images[:70] // 2, (targets[:70] + 1) % 7
     page, facts = audited(tmp_path / "mine", images, targets)
@@ -116,9 +116,9 @@ def test_many_conflicts_are_cut_short_and_said_so(tmp_path):
     targets[70:] = (targets[:70] + 1) % 7
     page, facts = audited(tmp_path / "mine", images, targets, "--quick")
     assert facts["twins"]["conflicting_groups"] == 70
-    twins = section(page, "duplicates")
-    assert "Conflicting labels (the first 60 of 70)" in twins
-    assert twins.count("<figure") == 60 + 24
+    duplicates = section(page, "duplicates")
+    assert "Conflicting labels (the first 60 of 70)" in duplicates
+    assert duplicates.count("<figure") == 60 + 24
 
 
 def test_one_colour_faces_have_a_place_of_their_own(drawn, tmp_path):

@@ -87,8 +87,8 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(page):
     assert len(ours) == len(set(ours))
     links = [address for address in parsed.addresses if not address.startswith("#")]
     assert links == ["runs/3-1/report.html"]  # relative, and only where there is one
-    wanted = ["leaderboard", "curves", "cost", "recall", "differences", "ranking-2", "pairs", "runs", "left-out"]
-    assert [name for name in parsed.ids if name in wanted] == wanted
+    expected = ["leaderboard", "curves", "cost", "recall", "differences", "ranking-2", "pairs", "runs", "left-out"]
+    assert [name for name in parsed.ids if name in expected] == expected
     source = file.read_text()
     assert not re.search(r"@import|url\(\s*['\"]?(?!#)|<script[^>]* src", source)
     assert file.stat().st_size < 2_500_000
@@ -127,7 +127,7 @@ def test_every_pair_of_configurations_has_its_difference(page):
     assert "adjustment for 91 pairs" in source
 
 
-def test_more_configurations_than_a_matrix_holds_are_told(tmp_path):
+def test_more_configurations_than_a_matrix_holds_are_reported(tmp_path):
     shown = comparison(*(made(number, 0) for number in range(22)))
     source = compare_page.differences(shown.rankings[0], 0)
     assert "Shown are the first 20 of 22 configurations" in source
@@ -160,13 +160,13 @@ def test_pairs_are_tested_without_the_script(page):
 def test_the_script_is_given_what_the_runs_answered(page):
     file, shown = page
     (held,) = re.findall(r'<script id="answers" type="application/json">(.*?)</script>', file.read_text(), re.DOTALL)
-    told, runs = json.loads(held), [one.run for one in compare_mcnemar.listed(shown.rankings)]
-    assert len(told["runs"]) == 45
-    assert [one["n"] for one in told["faces"]] == [400, 300]
-    assert told["faces"][0]["quantile"] == pytest.approx(1.96593, abs=1e-4)
-    bits = [np.frombuffer(base64.b64decode(one["bits"]), np.uint8) for one in told["runs"]]
-    for run, one, packed in zip(runs, told["runs"], bits, strict=True):
-        count = told["faces"][one["faces"]]["n"]
+    embedded, runs = json.loads(held), [one.run for one in compare_mcnemar.listed(shown.rankings)]
+    assert len(embedded["runs"]) == 45
+    assert [one["n"] for one in embedded["faces"]] == [400, 300]
+    assert embedded["faces"][0]["quantile"] == pytest.approx(1.96593, abs=1e-4)
+    bits = [np.frombuffer(base64.b64decode(one["bits"]), np.uint8) for one in embedded["runs"]]
+    for run, one, packed in zip(runs, embedded["runs"], bits, strict=True):
+        count = embedded["faces"][one["faces"]]["n"]
         assert np.array_equal(np.unpackbits(packed)[:count].astype(bool), run.correct)
     # what the script counts: ones of a & ~b, the bits beyond the last face being 0 in both
     only_first = int(np.unpackbits(bits[0] & ~bits[1]).sum())

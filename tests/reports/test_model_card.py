@@ -49,9 +49,9 @@ def test_terminal_report_and_card_say_how_it_was_trained_and_what_was_promised(e
     assert ended.code == 0, ended
     folder = small_run / "evaluations" / "test_flip"
     (member,) = metrics(folder)["members"]
-    told = metrics(small_run)
-    trained = f"{told['command']} (seed 0, epoch {told['best_epoch']} of {told['epochs']}"
-    assert member["trained"]["command"] == told["command"]
+    recorded = metrics(small_run)
+    trained = f"{recorded['command']} (seed 0, epoch {recorded['best_epoch']} of {recorded['epochs']}"
+    assert member["trained"]["command"] == recorded["command"]
     report = html.unescape((folder / "report.html").read_text())
     about, text = card(folder)
     measured = [metric["name"] for metric in about["model-index"][0]["results"][0]["metrics"]]

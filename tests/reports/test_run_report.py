@@ -109,16 +109,16 @@ def watched(scored):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def reported(tmp_path_factory):
     """A run with its report."""
-    folder = tmp_path_factory.mktemp("told") / "out"
+    folder = tmp_path_factory.mktemp("reported") / "out"
     settings = ("data.synthetic_count=1400", "logger.report=true")
     assert main([*SMALL, *settings, "augment.flip=0.25", "seed=3", f"hydra.run.dir={folder}"]) == 0
     return folder
 
 
-def test_a_run_explains_itself_on_one_page(told):
-    parsed, figured = outline(told / "report.html"), metrics(told)
+def test_a_run_explains_itself_on_one_page(reported):
+    parsed, figured = outline(reported / "report.html"), metrics(reported)
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in parsed.addresses)
     for section in ("training", "confusion", "emotions", "calibration", "mistakes", "augmented", "provenance"):
         assert section in parsed.ids
@@ -133,7 +133,7 @@ def test_a_run_explains_itself_on_one_page(told):
     assert re.search(r"augment\.flip\s+0\.25\s+0\.5", parsed.text)
     assert re.search(r"model\s+mlp\s+cnn", parsed.text)
     assert "model.dropout" not in parsed.text.split("the whole configuration")[0]  # mlp's own default
-    files = {file.name for file in (told / "figures").iterdir()}
+    files = {file.name for file in (reported / "figures").iterdir()}
     assert files >= {f"{name}.{kind}" for name, kind in itertools.product(NAMES, ("png", "svg"))}
 
 
@@ -164,15 +164,15 @@ def test_a_bar_of_few_faces_is_pale_and_each_has_its_interval():
     assert intervals == [pytest.approx(wilson(hits, count)) for hits, count in ((3, 9), (8, 10))]
 
 
-def test_figures_are_as_wide_as_a_column_and_their_text_is_text(told):
+def test_figures_are_as_wide_as_a_column_and_their_text_is_text(reported):
     for name in NAMES:
-        with Image.open(told / "figures" / f"{name}.png") as picture:
+        with Image.open(reported / "figures" / f"{name}.png") as picture:
             assert picture.width == pytest.approx(plotting.WIDTH * plotting.DPI, abs=1)
             assert picture.getpixel((0, 0))[:3] == (254, 254, 254)  # stands on white, for paper
-        tree = ET.parse(told / "figures" / f"{name}.svg")
+        tree = ET.parse(reported / "figures" / f"{name}.svg")
         words = [element.text for element in tree.iter("{http://www.w3.org/2000/svg}text")]
         assert words, name
-    assert not (told / "tensorboard").exists()
+    assert not (reported / "tensorboard").exists()
 
 
 def test_smoke_and_no_logger_leave_nothing_to_look_at(train, tmp_path):
@@ -198,7 +198,7 @@ def test_a_report_that_could_not_be_written_is_written_on_resume(train, tmp_path
 
 
 @pytest.mark.slow
-def test_a_part_of_val_that_chose_is_told(train, tmp_path):
+def test_a_part_of_val_that_chose_is_reported(train, tmp_path):
     settings = ("data.synthetic_count=700", "trainer.limit_val=0.5", "logger.report=true", "hydra.run.dir=out")
     ended = train(*SMALL, *settings)
     assert "over a part of these faces" in ended.out
@@ -217,7 +217,7 @@ def test_large_faces_are_shrunk_for_the_page():
     assert figures.shrunk(large[:, :48, :48]).shape == (2, 48, 48)
 
 
-def test_an_evaluation_has_its_report_unless_told_otherwise(small_run, evaluate):
+def test_an_evaluation_has_its_report_unless_it_is_refused(small_run, evaluate):
     assert evaluate(str(small_run), "--split", "test").code == 0
     folder = small_run / "evaluations" / "test"
     parsed = outline(folder / "report.html")
@@ -230,8 +230,8 @@ def test_an_evaluation_has_its_report_unless_told_otherwise(small_run, evaluate)
     }
 
 
-def test_names_from_a_strangers_data_are_escaped(told, scored, tmp_path):
-    results = json.loads((told / "metrics.json").read_text())
+def test_names_from_a_strangers_data_are_escaped(reported, scored, tmp_path):
+    results = json.loads((reported / "metrics.json").read_text())
     results["dataset"]["name"] = results["dataset"]["path"] = "<script>alert(1)</script>"
     results["command"] = "x & <b>"
     run.write(run.Report(of(results), scored), tmp_path)
@@ -241,10 +241,10 @@ def test_names_from_a_strangers_data_are_escaped(told, scored, tmp_path):
     outline(tmp_path / "report.html")
 
 
-def test_perfect_predictions_have_no_mistakes_to_show(told, scored, tmp_path):
+def test_perfect_predictions_have_no_mistakes_to_show(reported, scored, tmp_path):
     sure = np.eye(7, dtype=np.float32)[scored.targets]
     perfect = run.Scored(scored.images, scored.targets, sure, scored.rows, scored.classes)
-    results = json.loads((told / "metrics.json").read_text())
+    results = json.loads((reported / "metrics.json").read_text())
     results["confusion"] = (np.eye(7, dtype=int) * 20).tolist()
     run.write(run.Report(of(results), perfect), tmp_path)
     parsed = outline(tmp_path / "report.html")

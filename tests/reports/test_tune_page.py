@@ -1,4 +1,4 @@
-"""``tune.html`` and its figures: what they tell of a search, also of one that says little."""
+"""``tune.html`` and its figures: what they show of a search, also of one with few trials."""
 
 import csv
 import itertools
@@ -84,7 +84,7 @@ def drawn(trials):
 
 
 @pytest.mark.renders
-def test_the_page_tells_of_the_search(tmp_path):
+def test_the_page_describes_the_search(tmp_path):
     page = outline(tuning_page.write(found(made(24)), tmp_path))
     text = " ".join(page.text.split())
     for words in (
@@ -126,7 +126,7 @@ def test_a_search_without_a_complete_trial_has_a_page(tmp_path):
     assert not (tmp_path / "figures").exists()
 
 
-def test_the_configured_values_are_not_told_twice_where_they_are_the_best(tmp_path):
+def test_the_configured_values_are_not_listed_twice_where_they_are_the_best(tmp_path):
     trials = made(8)
     trials[0] = replace(trials[0], value=0.9)
     text = outline(tuning_page.write(found(trials, gain=None), tmp_path)).text

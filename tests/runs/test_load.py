@@ -1,4 +1,4 @@
-"""From run folders to tables: what is read, what is passed over and told, what the files hold."""
+"""From run folders to tables: what is read, what is passed over and reported, what the files hold."""
 
 import csv
 import json
@@ -45,8 +45,8 @@ def edited(file, **figures):
 EXCLUDED = {"fingerprint": "x", "excluded": {"file": 7, "rows_sha256": 7}}
 
 
-def told(*folders):
-    """What the terminal would be told of runs."""
+def printed(*folders):
+    """What the terminal would print about runs."""
     gathered = load.gather(folders)
     return leaderboard.text(rankings(gathered.runs), gathered, ())
 
@@ -58,9 +58,9 @@ def read(folder):
 
 def test_a_run_is_read_as_it_was_written(trained):
     run = load.load(trained / "b0")
-    told = json.loads((trained / "b0" / "metrics.json").read_text())
-    assert (run.seed, run.metrics.accuracy) == (0, told["accuracy"])
-    assert run.correct.mean() == pytest.approx(told["accuracy"])
+    recorded = json.loads((trained / "b0" / "metrics.json").read_text())
+    assert (run.seed, run.metrics.accuracy) == (0, recorded["accuracy"])
+    assert run.correct.mean() == pytest.approx(recorded["accuracy"])
     assert run.choices["scheduler"] == "none"
     assert {"model", "model.hidden", "scheduler", "seed"} <= run.asked
     assert run.settings["model.hidden"] == [8]
@@ -68,7 +68,7 @@ def test_a_run_is_read_as_it_was_written(trained):
     assert not {"seed", "data.path", "data.split", "data.cache", "trainer.threads", "logger.report"} & set(run.settings)
     assert "data.batch_size" in run.settings
     assert len(run.history) == 3
-    assert run.setting.fingerprint == told["dataset"]["fingerprint"]
+    assert run.setting.fingerprint == recorded["dataset"]["fingerprint"]
 
 
 def test_an_older_run_that_does_not_know_a_key_did_what_is_the_default(runs):
@@ -89,14 +89,14 @@ def test_a_leaderboard_is_published(runs, tmp_path):
     assert [(row["ranking"], row["counts"]) for row in rows] == [("1", "1")] * 3 + [("2", "1")]
     assert {row["run"] for row in rows} == {f"../runs/{name}" for name in SETTINGS}
     for row in rows:
-        told = json.loads((tmp_path / "out" / row["run"] / "metrics.json").read_text())
-        assert float(row["accuracy"]) == told["accuracy"]  # to the last digit
-        assert [float(row["accuracy_low"]), float(row["accuracy_high"])] == pytest.approx(told["accuracy_ci95"])
-        assert int(row["seed"]) == told["seed"]
+        recorded = json.loads((tmp_path / "out" / row["run"] / "metrics.json").read_text())
+        assert float(row["accuracy"]) == recorded["accuracy"]  # to the last digit
+        assert [float(row["accuracy_low"]), float(row["accuracy_high"])] == pytest.approx(recorded["accuracy_ci95"])
+        assert int(row["seed"]) == recorded["seed"]
     by_run = {row["run"][-2:]: row for row in rows}
     assert (by_run["a0"]["model.hidden"], by_run["b0"]["model.hidden"]) == ("[16]", "[8]")
     assert (by_run["a0"]["scheduler"], by_run["b0"]["scheduler"]) == ("cosine", "none")
-    assert not {"seed_1", "model.dropout", "optimizer.lr"} & set(rows[0])  # what does not differ is not told
+    assert not {"seed_1", "model.dropout", "optimizer.lr"} & set(rows[0])  # what does not differ is left out
     markdown = (tmp_path / "out" / "leaderboard.md").read_text()
     assert markdown.count("| # |") == 2
     assert "## Not ranked together" in markdown
@@ -104,10 +104,10 @@ def test_a_leaderboard_is_published(runs, tmp_path):
 
 def test_mean_and_spread_are_those_of_the_seeds(runs):
     values = [json.loads((runs / name / "metrics.json").read_text())["accuracy"] for name in ("a0", "a1")]
-    assert f" {100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f} " in told(runs / "a0", runs / "a1")
+    assert f" {100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f} " in printed(runs / "a0", runs / "a1")
 
 
-def test_a_seed_run_twice_counts_once_and_is_told(runs, tmp_path):
+def test_a_seed_run_twice_counts_once_and_is_reported(runs, tmp_path):
     shutil.copytree(runs / "a0", runs / "a0-again")
     edited(runs / "a0-again" / "metrics.json", finished="2999-01-01T00:00:00+00:00")
     shutil.rmtree(runs / "c0")
@@ -170,9 +170,9 @@ def cut(file, lines):
         (lambda run: (run / "metrics.json").unlink(), "not finished (no metrics.json)"),
     ],
 )
-def test_a_damaged_run_is_left_out_and_told(runs, damage, reason):
+def test_a_damaged_run_is_left_out_and_reported(runs, damage, reason):
     damage(runs / "b0")
-    text = told(runs)
+    text = printed(runs)
     assert "Left out: 1\n" in text
     (line,) = [line for line in text.splitlines() if line.startswith(f"  {runs / 'b0'}: ")]
     assert reason in line
@@ -233,7 +233,7 @@ def test_the_terminals_table_fits(runs):
         file = runs / name / ".hydra" / "config.yaml"
         text = file.read_text().replace("label_smoothing: 0.1", f"label_smoothing: 0.{number + 11}")
         file.write_text(text.replace("weight_decay: 0.05", f"weight_decay: 0.0{number + 1}"))
-    text = told(runs)
+    text = printed(runs)
     assert max(map(len, text.splitlines())) <= leaderboard.WIDE
     assert "model" not in text.splitlines()[1]  # it does not differ
     assert "32 configurations, 33 runs, 496 pairs tested" in text
@@ -241,6 +241,6 @@ def test_the_terminals_table_fits(runs):
 
 def test_times_of_different_machines_are_warned_of(runs):
     hardware = json.loads((runs / "a1" / "metrics.json").read_text())["hardware"]
-    assert "machines" not in told(runs)
+    assert "machines" not in printed(runs)
     edited(runs / "a1" / "metrics.json", hardware={**hardware, "gpu": "NVIDIA H200"})
-    assert "Times of different machines are not comparable" in told(runs)
+    assert "Times of different machines are not comparable" in printed(runs)

@@ -1,4 +1,4 @@
-"""What is ranked together, what is one configuration, what is told of the others: on runs that were never trained."""
+"""What is ranked together, what is one configuration, what is reported of the others, on untrained runs."""
 
 from dataclasses import replace
 from itertools import product
@@ -57,7 +57,7 @@ def test_of_a_seed_that_was_run_again_the_later_run_counts():
         assert group.repeats == [early]
         assert group.accuracy.mean == 0.6
     (group,) = groups_of(made(100), late).groups
-    assert group.runs == [late]  # a run of before runs told when they ended
+    assert group.runs == [late]  # a run of a version whose runs did not record when they ended
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_choice_stands_for_the_keys_that_follow_from_it():
     assert columns(groups_of(made(100), made(120, 0, MLP)).groups) == ["model"]
 
 
-def test_what_differs_within_a_choice_is_told_by_its_key():
+def test_what_differs_within_a_choice_is_reported_by_its_key():
     deeper = {**CNN, "model.depth": 2}
     assert columns(groups_of(made(100), made(120, 0, deeper), made(90, 0, MLP)).groups) == ["model", "model.depth"]
     faster = {**CNN, "optimizer.lr": 0.1}
@@ -153,7 +153,7 @@ def test_groups_are_sorted_by_what_is_asked_and_those_without_it_come_last():
     assert [group.runs[0] for group in only.groups] == runs[::-1]
 
 
-def test_a_figure_that_a_seed_does_not_tell_has_no_mean():
+def test_a_metric_that_a_seed_lacks_has_no_mean():
     (group,) = groups_of(made(100, 0, peak_memory_mb=900.0), made(100, 1, peak_memory_mb=None)).groups
     assert group.metric("peak_memory_mb") is None
     assert group.written("peak_memory_mb") == "-"
@@ -173,7 +173,7 @@ def test_differences_of_all_pairs_are_adjusted_together():
     assert only.difference(middle, last)[1] > 0.05
 
 
-def test_machines_are_told_once_each():
+def test_machines_are_named_once_each():
     cpu = {"cpu": "AMD EPYC", "cores": 2, "threads": 1, "gpu": None}
     only = groups_of(made(100, hardware=cpu), made(90, 1, hardware=cpu), made(95, 2, hardware={**cpu, "gpu": "H200"}))
     assert only.machines() == ["AMD EPYC, 1 thread", "H200, 1 thread"]
@@ -189,5 +189,5 @@ def test_runs_share_faces_only_if_rows_labels_and_data_agree():
 
 
 @pytest.mark.parametrize(("p", "words"), [(0, "< 0.0001"), (0.00234, "0.0023"), (0.0512, "0.051"), (0.5, "0.50")])
-def test_p_values_are_told_to_what_matters(p, words):
+def test_p_values_are_rounded_to_what_matters(p, words):
     assert chance(p) == words

@@ -67,7 +67,7 @@ def until(holds, seconds: float = 20) -> None:
         ("raise SystemExit(143)", 143, "interrupted, before its first checkpoint"),
     ],
 )
-def test_every_end_is_recorded_and_told(tmp_path, script, code, words):
+def test_every_end_is_recorded_and_reported(tmp_path, script, code, words):
     one = job(tmp_path / "a, b=c", script)
     run([one])
     assert one.outcome() == words
@@ -75,7 +75,7 @@ def test_every_end_is_recorded_and_told(tmp_path, script, code, words):
     assert kept == {"overrides": ["seed=1"], "identity": "some identity", "exit_code": code, "seconds": kept["seconds"]}
 
 
-def test_a_job_that_ended_well_tells_its_val_accuracy(tmp_path):
+def test_a_job_that_ended_well_reports_its_val_accuracy(tmp_path):
     for name in ("history.csv", "predictions.csv"):
         (tmp_path / name).touch()
     one = job(tmp_path, f"open({str(tmp_path / 'metrics.json')!r}, 'w').write('{{\"accuracy\": 0.5}}')")
@@ -138,15 +138,15 @@ def test_a_job_that_does_not_listen_yet_counts_as_interrupted(tmp_path):
 class Signalled(jobs.Watch):
     """Sends signals to this process once files are there."""
 
-    def __init__(self, *wanted: tuple[Path, int]) -> None:
-        self.wanted, self.told = list(wanted), []
+    def __init__(self, *signals: tuple[Path, int]) -> None:
+        self.signals, self.ended_at = list(signals), []
 
     def polled(self, running):
-        if self.wanted and self.wanted[0][0].exists():
-            os.kill(os.getpid(), self.wanted.pop(0)[1])
+        if self.signals and self.signals[0][0].exists():
+            os.kill(os.getpid(), self.signals.pop(0)[1])
 
     def stopping(self, running, number):
-        self.told.append((len(running), number))
+        self.ended_at.append((len(running), number))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -159,7 +159,7 @@ def test_a_signal_is_passed_on_and_no_next_job_begins(tmp_path, number):
     assert raised.value.code == 128 + number
     passed = 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
     assert [one.code for one in held] == [passed, passed, None]
-    assert watch.told == [(2, number)]
+    assert watch.ended_at == [(2, number)]
     assert not held[2].folder.exists()
     assert signal.getsignal(number) == before
 
@@ -261,11 +261,11 @@ def test_a_resumed_job_appends_and_counts_the_time_before(tmp_path):
 def test_the_command_names_the_folder_whatever_it_is_called(tmp_path):
     from fer.config.conf import unquoted
 
-    told = Job(tmp_path / "a, b=c 'd'", ["seed=1"], {}, more=["hydra.searchpath=[x]"])._command()
-    assert told[3:5] == ["seed=1", "hydra.searchpath=[x]"]
-    assert unquoted(told[5].removeprefix("hydra.run.dir=")) == str(tmp_path / "a, b=c 'd'")
-    told = Job(tmp_path, ["seed=1"], {}, resume=True)._command()
-    assert told[3:] == [f"resume='{tmp_path}'"]
+    command = Job(tmp_path / "a, b=c 'd'", ["seed=1"], {}, more=["hydra.searchpath=[x]"])._command()
+    assert command[3:5] == ["seed=1", "hydra.searchpath=[x]"]
+    assert unquoted(command[5].removeprefix("hydra.run.dir=")) == str(tmp_path / "a, b=c 'd'")
+    command = Job(tmp_path, ["seed=1"], {}, resume=True)._command()
+    assert command[3:] == [f"resume='{tmp_path}'"]
 
 
 def test_data_are_found_once_and_never_drawn(tmp_path, monkeypatch):

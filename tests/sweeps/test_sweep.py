@@ -80,8 +80,8 @@ def test_a_sweep_over_settings_ends_well(train, tmp_path):
     assert "scheduler=plateau" in commands[2]
     assert not any("sweep" in command for command in commands)
     begun = [line for line in ended.out.splitlines() if re.match(r"job \d starts  scheduler=\w+ augment=\w+$", line)]
-    told = [line for line in ended.out.splitlines() if re.match(r"job \d \(\d:\d\d\)  sch.* augm\S+: [\d.]+ %$", line)]
-    assert (len(begun), len(told)) == (4, 4), ended.out
+    lines = [line for line in ended.out.splitlines() if re.match(r"job \d \(\d:\d\d\)  sch.* augm\S+: [\d.]+ %$", line)]
+    assert (len(begun), len(lines)) == (4, 4), ended.out
     for name in ("leaderboard.csv", "leaderboard.md", "compare.html"):
         assert (tmp_path / "s" / name).exists()
         assert f"s/{name}" in ended.out
@@ -225,7 +225,7 @@ def test_an_interrupted_and_a_killed_sweep_go_on_where_they_were(train, tmp_path
 
 
 @pytest.mark.slow
-def test_in_a_terminal_one_line_tells_how_the_sweep_goes(tmp_path):
+def test_in_a_terminal_one_line_shows_how_the_sweep_goes(tmp_path):
     settings = (*SMALL, "trainer.max_epochs=60", "optimizer.lr=0.01,-1,0.02", "hydra.sweep.dir=s")
     code, said = in_a_terminal(80, *COMMAND, *settings)
     assert code == 1

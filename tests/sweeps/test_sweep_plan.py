@@ -17,12 +17,12 @@ from fer.sweeps.plan import expanded, planned, read, stored
 from fer.system import locks
 
 
-def told(*arguments: str) -> list[list[str]]:
+def jobs_of(*arguments: str) -> list[list[str]]:
     return expanded(read(["-m", *arguments]))
 
 
 def test_lists_are_combined_the_last_one_fastest():
-    assert told("model=mlp,cnn", "seed=0,1") == [[f"model={m}", f"seed={s}"] for m in ("mlp", "cnn") for s in (0, 1)]
+    assert jobs_of("model=mlp,cnn", "seed=0,1") == [[f"model={m}", f"seed={s}"] for m in ("mlp", "cnn") for s in (0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_lists_are_combined_the_last_one_fastest():
 )
 def test_what_hydra_writes_as_a_list_is_one(given, values):
     key = given.partition("=")[0]
-    assert told(given) == [[f"{key}={value}"] for value in values]
+    assert jobs_of(given) == [[f"{key}={value}"] for value in values]
 
 
 SCHEDULES, NETWORKS = (
@@ -70,7 +70,7 @@ def test_each_row_of_the_recipes_can_train(tmp_path, train):
     """Composing is not enough: a loss may take no mixed faces."""
     asked = ("experiment=best/tiny", "data=synthetic", "data.synthetic_count=140", "model.width=4")
     asked += ("trainer.max_epochs=1", "trainer.limit_train=1", "trainer.threads=1", "logger=none")
-    rows = told("sweep=recipes")
+    rows = jobs_of("sweep=recipes")
     assert len(rows) == 18
     for number, overrides in enumerate(rows):
         ended = train(*asked, *overrides, f"hydra.run.dir={tmp_path / str(number)}")
@@ -79,19 +79,21 @@ def test_each_row_of_the_recipes_can_train(tmp_path, train):
 
 
 def test_the_schedules_and_architectures_are_all_there_are():
-    assert {text for (text,) in told("sweep=schedules")} == {f"scheduler={name}" for name in SCHEDULES}
-    assert {text for (text,) in told("sweep=architectures")} == {f"model={name}" for name in NETWORKS if name != "timm"}
+    assert {text for (text,) in jobs_of("sweep=schedules")} == {f"scheduler={name}" for name in SCHEDULES}
+    assert {text for (text,) in jobs_of("sweep=architectures")} == {
+        f"model={name}" for name in NETWORKS if name != "timm"
+    }
 
 
 def test_the_augmentations_are_each_alone_each_left_out_none_and_all():
     strong, basic = (plain(composed([f"augment={name}"]))["augment"] for name in ("strong", "basic"))
     off = vars(AugmentSettings())
     flags = {key: value for key, value in strong.items() if value != off[key]} | {"crop_padding": basic["crop_padding"]}
-    wanted = [off, strong, *({**off, key: value} for key, value in flags.items())]
-    wanted += [{**strong, key: 0} for key in flags if strong[key] != off[key]]
-    found = [plain(composed(overrides))["augment"] for overrides in told("sweep=augmentation", "model=cnn")]
+    expected = [off, strong, *({**off, key: value} for key, value in flags.items())]
+    expected += [{**strong, key: 0} for key in flags if strong[key] != off[key]]
+    found = [plain(composed(overrides))["augment"] for overrides in jobs_of("sweep=augmentation", "model=cnn")]
     assert len(found) == 17
-    assert sorted(map(str, map(sorted_items, found))) == sorted(map(str, map(sorted_items, wanted)))
+    assert sorted(map(str, map(sorted_items, found))) == sorted(map(str, map(sorted_items, expected)))
 
 
 def sorted_items(values: dict) -> list:
@@ -99,16 +101,16 @@ def sorted_items(values: dict) -> list:
 
 
 def test_the_command_line_goes_with_a_shipped_sweep_and_before_it():
-    found = told("sweep=schedules", "seed=0,1", "trainer.max_epochs=10")
+    found = jobs_of("sweep=schedules", "seed=0,1", "trainer.max_epochs=10")
     assert len(found) == 12
     assert found[0] == ["scheduler=none", "seed=0", "trainer.max_epochs=10"]
-    assert told("sweep=schedules", "scheduler=cosine") == [["scheduler=cosine"]]
+    assert jobs_of("sweep=schedules", "scheduler=cosine") == [["scheduler=cosine"]]
     assert not any(text.startswith("sweep") for text in itertools.chain(*found))
 
 
 def test_a_key_that_the_alternatives_set_is_not_set_twice():
     with pytest.raises(FerError, match="flip=0.3: this sweep varies augment.flip itself"):
-        told("sweep=augmentation", "augment.flip=0.3")
+        jobs_of("sweep=augmentation", "augment.flip=0.3")
 
 
 OWN = """
@@ -124,7 +126,7 @@ over:
 def test_a_sweep_of_ones_own_is_a_file(tmp_path):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.yaml").write_text(OWN)
-    found = told(*tidied(["--config-dir", str(tmp_path), "sweep=mine", "model=mlp"]))
+    found = jobs_of(*tidied(["--config-dir", str(tmp_path), "sweep=mine", "model=mlp"]))
     ends = itertools.product(["model.hidden=[16]", "model.hidden=[8,8]"], ["data.path='a b'", "data.path=null"])
     assert found == [[*e, "data.on_bad=skip", f"seed={s}", "model=mlp"] for e in ends for s in (3, 4)]
 
@@ -150,7 +152,7 @@ def test_a_sweep_of_ones_own_is_a_file(tmp_path):
 )
 def test_what_cannot_be_swept_is_one_line(tmp_path, given, line):
     with pytest.raises(FerError, match=line):
-        told(*given)
+        jobs_of(*given)
 
 
 def test_jobs_that_compute_the_same_are_done_once():

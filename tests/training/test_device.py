@@ -73,7 +73,7 @@ def test_a_trial_leaves_the_network_as_it_was(loss):
     assert int(model.train_scores.confusion.sum()) == 0
 
 
-def test_what_was_chosen_is_told_and_kept(train, tmp_path):
+def test_what_was_chosen_is_reported_and_kept(train, tmp_path):
     ended = train(*SMALL, "data.batch_size=auto", "hydra.run.dir=run")
     assert ended.code == 0, ended
     assert "data.batch_size=128: the default; on a CPU larger ones are no faster" in ended.out

@@ -132,7 +132,7 @@ def test_a_run_learns_says_so_and_is_known_to_have_seen_what_its_teachers_saw(tr
     assert "Learnt from the answers of 1 other network, beside the labels." in card
 
 
-def test_settings_of_teachers_that_are_not_there_are_told(train):
+def test_settings_of_teachers_that_are_not_there_are_reported(train):
     warning = "no teachers are named"
     assert warning in train(*SMALL, "trainer.max_epochs=1", "distill.weight=0.9").out
     assert warning not in train(*SMALL, "trainer.max_epochs=1").out

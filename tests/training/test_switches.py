@@ -31,11 +31,11 @@ def plain(tmp_path_factory):
 def test_each_trains_and_is_another_training(train, plain, tmp_path, asked):
     ended = train(*NETWORK, *asked, "hydra.run.dir=asked")
     assert ended.code == 0, ended.err
-    same = asked == ("data.conflicts=drop",)  # no drawn face has a twin
-    figures = metrics(tmp_path / "asked")
-    assert (figures["nll"] == plain["nll"]) == same
+    same = asked == ("data.conflicts=drop",)  # no drawn face has a duplicate
+    results = metrics(tmp_path / "asked")
+    assert (results["nll"] == plain["nll"]) == same
     if same:
-        assert "0 faces left out of train by data.conflicts" in " ".join(figures["dataset"]["notes"])
+        assert "0 faces left out of train by data.conflicts" in " ".join(results["dataset"]["notes"])
 
 
 def test_consistency_has_views_of_the_same_face_to_compare(train):

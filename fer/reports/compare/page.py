@@ -155,12 +155,12 @@ def draw(board: Ranking, number: int, folder: Path) -> dict[str, Markup]:
     keyed = [(key(number, rank), rank, group) for rank, group in enumerate(board.groups)]
     made, labels = {}, {}
     with plotting.style():
-        for figure in ("accuracy", "loss"):
-            lines = [Line(name, rank, curve(group, f"{figure}/val")) for name, rank, group in keyed]
-            made[f"{figure}_by_epoch"] = compare_figures.overlaid(
-                f"{figure}{number}", lines, shares=figure == "accuracy"
+        for metric in ("accuracy", "loss"):
+            lines = [Line(name, rank, curve(group, f"{metric}/val")) for name, rank, group in keyed]
+            made[f"{metric}_by_epoch"] = compare_figures.overlaid(
+                f"{metric}{number}", lines, shares=metric == "accuracy"
             )
-            labels[f"{figure}_by_epoch"] = f"val {figure} by epoch"
+            labels[f"{metric}_by_epoch"] = f"val {metric} by epoch"
         for cost in COSTS if len(keyed) > 1 else ():
             label, unit = axis(board, cost)
             known = [(name, rank, group) for name, rank, group in keyed if group.metric(cost)]

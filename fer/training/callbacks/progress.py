@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from fer.data.transforms.resize import stage_size
+from fer.data.transforms.size import stage_size
 from fer.models.trainable import Trainable
 from fer.system.terminal import Line, bar, is_live
 from fer.system.text import clock

@@ -32,7 +32,7 @@ def in_order(paths):
     return sorted(range(len(paths)), key=lambda row: paths[row].parts)
 
 
-def wanted_of(drawn, part, paths, *, official, given):
+def expected_of(drawn, part, paths, *, official, given):
     """Return what reading ``paths`` must give; ``official`` and ``given`` are functions of the drawn split."""
     ordered = part(drawn, in_order(paths))
     return replace(
@@ -55,7 +55,7 @@ def test_official_split_is_recovered_from_file_names(tmp_path, plant, drawn, par
     monkeypatch.setattr(image_folder, "OFFICIAL_SIZES", (56, 7, 7))
     paths = plant(tmp_path / "tree", drawn, official_place)
     faces = load(tmp_path / "tree")
-    equal(faces, wanted_of(drawn, part, paths, official=same, given=lambda split: 0 if split == 0 else 2))
+    equal(faces, expected_of(drawn, part, paths, official=same, given=lambda split: 0 if split == 0 else 2))
     assert (faces.source.name, faces.source.layout, faces.source.notes) == ("fer2013", "image tree", ())
 
 
@@ -76,14 +76,14 @@ def test_split_folders_are_recognised_by_name(layout, tmp_path, plant, drawn, pa
     inside, folders = SPLIT_LAYOUTS[layout]
     paths = plant(tmp_path / "tree" / inside, drawn, split_place(*folders))
     faces = load(tmp_path / "tree")
-    equal(faces, wanted_of(drawn, part, paths, official=unknown, given=same))
+    equal(faces, expected_of(drawn, part, paths, official=unknown, given=same))
     assert any("read from" in note for note in faces.source.notes) == bool(inside)
 
 
 def test_train_and_validation_alone_have_no_test(tmp_path, plant, drawn, part, load, equal):
     paths = plant(tmp_path / "images", drawn, split_place("train", "validation", "validation"))
     faces = load(tmp_path)
-    equal(faces, wanted_of(drawn, part, paths, official=unknown, given=lambda split: min(split, 1)))
+    equal(faces, expected_of(drawn, part, paths, official=unknown, given=lambda split: min(split, 1)))
 
 
 def test_the_reshuffled_copy_is_noted(tmp_path, plant, drawn, load, monkeypatch):
@@ -97,7 +97,7 @@ def test_the_reshuffled_copy_is_noted(tmp_path, plant, drawn, load, monkeypatch)
 def test_class_folders_alone_name_no_split(tmp_path, plant, drawn, part, load, equal, class_name):
     paths = plant(tmp_path / "ck", drawn, lambda faces, row: f"{class_name(faces, row)}/{row:03d}.png")
     faces = load(tmp_path / "ck")
-    equal(faces, wanted_of(drawn, part, paths, official=unknown, given=unknown))
+    equal(faces, expected_of(drawn, part, paths, official=unknown, given=unknown))
     assert faces.source.name == "ck"
 
 
@@ -149,7 +149,7 @@ def test_files_that_are_no_pictures_are_ignored_and_noted(tmp_path, plant, drawn
     (tmp_path / "train" / "happy" / "a folder.png").mkdir()
     (tmp_path / "notes.txt").write_text("x")
     faces = load(tmp_path)
-    equal(faces, wanted_of(drawn, part, paths, official=unknown, given=same))
+    equal(faces, expected_of(drawn, part, paths, official=unknown, given=same))
     assert faces.source.notes == ("2 files are no pictures and were ignored: Thumbs.db, a folder.png",)
 
 
@@ -209,7 +209,7 @@ def test_a_part_of_fer2013_keeps_its_own_name(tmp_path, plant, drawn, load):
 
 def test_numbers_before_a_class_are_ignored(tmp_path, plant, drawn, part, load, equal, class_name):
     paths = plant(tmp_path / "ck", drawn, lambda f, row: f"{f.targets[row]}_{class_name(f, row)}/{row:03d}.png")
-    equal(load(tmp_path / "ck"), wanted_of(drawn, part, paths, official=unknown, given=unknown))
+    equal(load(tmp_path / "ck"), expected_of(drawn, part, paths, official=unknown, given=unknown))
 
 
 @pytest.mark.parametrize("cached", [False, True])

@@ -44,12 +44,12 @@ def ask(study, settings, number, space=SPACE):
 
 def searched(folder, count, settings):
     """Return what ``count`` trials drew, opening the storage anew before each."""
-    told = []
+    proposed = []
     for number in range(count):
         trial, texts = ask(study := opened(Workers(folder), settings, "accuracy/val", 10, {}), settings, number)
         study.tell(trial, -abs(float(texts["optimizer.lr"]) - 0.003))
-        told.append(texts)
-    return told
+        proposed.append(texts)
+    return proposed
 
 
 @pytest.mark.parametrize("name", ["tpe", "random"])
@@ -103,7 +103,7 @@ def test_the_first_trial_has_the_configured_values_and_draws_the_rest(tmp_path):
     assert len(again.get_trials(deepcopy=False)) == 1  # it is put into the queue once
 
 
-def test_an_open_trial_is_found_again_with_what_it_was_told(tmp_path):
+def test_an_open_trial_is_found_again_with_its_values(tmp_path):
     settings = TuneSettings()
     study = study_in(tmp_path)
     trial, texts = ask(study, settings, 0)
@@ -144,13 +144,13 @@ def test_a_data_base_serves_as_storage(tmp_path):
 
 
 @pytest.mark.parametrize("storage", ["nonsense", "postgresql+nosuchdriver://host/name", "sqlite:////nowhere/at/all.db"])
-def test_a_storage_that_cannot_be_used_is_told_in_a_line(tmp_path, storage):
+def test_a_storage_that_cannot_be_used_is_reported_in_a_line(tmp_path, storage):
     with pytest.raises(FerError, match="no storage for a search") as raised:
         study_in(tmp_path, storage=storage)
     assert "\n" not in str(raised.value)
 
 
-def test_a_journal_that_is_none_is_told_in_a_line(tmp_path):
+def test_a_journal_that_is_none_is_reported_in_a_line(tmp_path):
     (tmp_path / JOURNAL).write_text("hello\n")
     with pytest.raises(FerError, match="no storage for a search"):
         study_in(tmp_path)

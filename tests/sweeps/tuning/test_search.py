@@ -26,9 +26,9 @@ from fer.sweeps.tuning.workers import Workers
 # accuracy rises towards optimizer.lr itself; a rate above 0.9 fails, and "slow" takes its time for each epoch
 RUN = """
 import csv, os, pathlib, signal, sys, time
-told = dict(text.partition("=")[::2] for text in sys.argv[1:])
-folder = pathlib.Path(told["hydra.run.dir"].strip("'"))
-rate, epochs, seed = float(told["optimizer.lr"]), int(told["trainer.max_epochs"]), int(told.get("seed", 0))
+given = dict(text.partition("=")[::2] for text in sys.argv[1:])
+folder = pathlib.Path(given["hydra.run.dir"].strip("'"))
+rate, epochs, seed = float(given["optimizer.lr"]), int(given["trainer.max_epochs"]), int(given.get("seed", 0))
 pace = float(os.environ.get("PACE", 0))
 history = folder / "history.csv"
 def save(number, frame):
@@ -54,7 +54,7 @@ for epoch in range(len(rows) + 1, epochs + 1):
 (folder / "predictions.csv").touch()
 (folder / "metrics.json").write_text('{"accuracy": %r}' % max(float(row["accuracy/val"]) for row in rows))
 """
-TOLD = ["model=mlp", "data=synthetic", "trainer.accelerator=cpu", "trainer.max_epochs=6"]
+FIXED = ["model=mlp", "data=synthetic", "trainer.accelerator=cpu", "trainer.max_epochs=6"]
 SPACE = {"optimizer.lr": {"low": 0.1, "high": 0.8}}
 
 
@@ -62,16 +62,16 @@ SPACE = {"optimizer.lr": {"low": 0.1, "high": 0.8}}
 def scripted(monkeypatch):
     def command(job):
         folder = f"hydra.run.dir={job.folder.absolute()}"
-        return [sys.executable, "-c", RUN, *TOLD, *job.overrides, folder]
+        return [sys.executable, "-c", RUN, *FIXED, *job.overrides, folder]
 
     monkeypatch.setattr(Job, "_command", command)
 
 
-def prepared(folder, *, space=None, slots=1, monitor="accuracy/val", told=(), baseline=None, **settings):
+def prepared(folder, *, space=None, slots=1, monitor="accuracy/val", given=(), baseline=None, **settings):
     """Return a search in a folder, new or gone on with."""
     folder.mkdir(exist_ok=True)
     chosen = TuneSettings(**{"trials": 4, "pruner": "none", "sampler": "random", **settings})
-    overrides = [*TOLD, f"monitor={monitor}", *told]
+    overrides = [*FIXED, f"monitor={monitor}", *given]
     parameters = read(space or SPACE, {})
     task = Task(folder, chosen, parameters, overrides, plain(composed(overrides)), {}, [{}] * slots)
     workers = Workers(folder)
@@ -112,8 +112,8 @@ def test_what_is_bad_is_ended_early_and_what_is_pruned_does_not_depend_on_the_pa
     pruned = [trial for trial in slow if trial.state == "pruned"]
     assert pruned
     assert all(trial.epochs == 2 for trial in pruned)
-    told = json.loads((tmp_path / "slow" / pruned[0].folders[0] / "job.json").read_text())
-    assert told["exit_code"] == 143
+    recorded = json.loads((tmp_path / "slow" / pruned[0].folders[0] / "job.json").read_text())
+    assert recorded["exit_code"] == 143
     assert not (tmp_path / "slow" / pruned[0].folders[0] / "metrics.json").exists()
 
 
@@ -128,8 +128,8 @@ def test_a_failed_trial_is_kept_with_its_reason_and_the_search_goes_on(tmp_path)
 def test_values_that_are_good_alone_and_not_together_fail_without_a_run(tmp_path):
     space = {"augment.crop_padding": [0, 24], "data.image_size": [16, 48]}
     first = {"augment.crop_padding": "24", "data.image_size": "16"}
-    told = ["optimizer.lr=0.5"]
-    trials = searched(tmp_path, space=space, told=told, trials=2, baseline=first)
+    given = ["optimizer.lr=0.5"]
+    trials = searched(tmp_path, space=space, given=given, trials=2, baseline=first)
     assert trials[0].state == "failed"
     assert "augment.crop_padding=24: out of range" in trials[0].reason
     assert not (tmp_path / "0").exists()
@@ -149,12 +149,12 @@ def test_a_configuration_that_was_tried_is_not_tried_again(tmp_path, caplog):
 
 
 def test_several_seeds_are_a_mean(tmp_path):
-    trials = searched(tmp_path, seeds=3, trials=2, told=["seed=4"])
+    trials = searched(tmp_path, seeds=3, trials=2, given=["seed=4"])
     for trial in trials:
         rate = float(trial.texts["optimizer.lr"])
-        wanted = [rate * (1 - 0.5**6) + 0.01 * seed for seed in (4, 5, 6)]
-        assert trial.values == pytest.approx(wanted)
-        assert trial.value == pytest.approx(sum(wanted) / 3)
+        expected = [rate * (1 - 0.5**6) + 0.01 * seed for seed in (4, 5, 6)]
+        assert trial.values == pytest.approx(expected)
+        assert trial.value == pytest.approx(sum(expected) / 3)
         assert trial.folders == [f"{trial.number}_seed{seed}" for seed in (4, 5, 6)]
 
 
@@ -255,7 +255,7 @@ def test_the_time_left_is_that_of_the_trials_to_come(tmp_path):
     assert bounded.left(over, [], time.time()) == pytest.approx(60, abs=2)
 
 
-def test_the_live_line_tells_how_it_goes(tmp_path, monkeypatch, capsys):
+def test_the_live_line_shows_how_it_goes(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PACE", "0.1")
     monkeypatch.setenv("COLUMNS", "150")
     search = prepared(tmp_path, trials=3, pruner="median", startup_trials=1, warmup_epochs=1)

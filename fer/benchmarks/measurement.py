@@ -17,7 +17,7 @@ class Measurement:
         name: what was measured.
         value: the result.
         unit: of the value.
-        wanted: the target as text, such as ">= 8"; empty if there is none.
+        target: as text, such as ">= 8"; empty if there is none.
         ok: whether the value meets the target; None if there is none.
         note: further text, such as the spread.
     """
@@ -25,7 +25,7 @@ class Measurement:
     name: str
     value: float
     unit: str
-    wanted: str = ""
+    target: str = ""
     ok: bool | None = None
     note: str = ""
 

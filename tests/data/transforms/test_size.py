@@ -6,7 +6,7 @@ from conftest import SMALL
 
 from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
-from fer.data.transforms.resize import reduced, stage_size
+from fer.data.transforms.size import reduced, stage_size
 from fer.models import MODELS
 
 STAGES = [[16, 2], [20, 1], [24, 2]]

@@ -1,0 +1,61 @@
+"""A training whose memory runs out: the error that names the key to lower, and the batch that is tried next.
+
+It is begun again with half of the batch where ``trainer.halve_batch_on_oom`` allows it. After the first checkpoint it
+is not, since a run has one batch size.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fer.config.errors import OutOfMemory
+from fer.config.settings import TrainSettings
+from fer.runs.stored import resume_line
+from fer.system.terminal import shown
+from fer.training.session import CHECKPOINTS, ran_out_of_memory, requested
+
+SMALLEST_HALVED = 4  # faces of a batch; batch normalisation needs two
+
+
+def halved(settings: TrainSettings, folder: Path) -> int | None:
+    """Return half of a run's batch size; None if it keeps its size: by its settings, or since its epochs would go."""
+    size = settings.data.batch_size
+    if not settings.trainer.halve_batch_on_oom or _begun(folder) or size == "auto":
+        return None
+    return size // 2 if size >= SMALLEST_HALVED else None
+
+
+def _begun(folder: Path) -> bool:
+    return any((folder / name).exists() for name in CHECKPOINTS)
+
+
+def _remedy(settings: TrainSettings, folder: Path) -> str:
+    """Return what to do where memory runs out, and why the batch is not halved."""
+    size = settings.data.batch_size
+    lower = f"lower data.batch_size={size}"
+    if not settings.trainer.halve_batch_on_oom:
+        return f"{lower}, or set trainer.halve_batch_on_oom=true"
+    if _begun(folder):
+        resume = resume_line(folder, shown(folder))
+        return (
+            "trainer.halve_batch_on_oom halves only before the first checkpoint, since a run has one batch size; begin "
+            f"a new run with data.batch_size={max(1, int(size) // 2)}, or free memory and {resume}"
+        )
+    return lower
+
+
+@contextmanager
+def named(settings: TrainSettings, folder: Path) -> Iterator[None]:
+    """Turn the errors of an exhausted memory into one that names the key to lower.
+
+    Raises:
+        OutOfMemory: naming the batch size and the switch that halves it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not ran_out_of_memory(error):
+            raise
+        where = "of the GPU" if type(error).__name__ == "OutOfMemoryError" else "of the computer"
+        text = requested(error).replace("out of memory", f"out of memory {where}", 1)
+        raise OutOfMemory(f"{text}; {_remedy(settings, folder)}") from None
