@@ -7,7 +7,8 @@ steps before it has read the checkpoint: it would build the loader, and the resu
 """
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -59,22 +60,75 @@ class EpochBalance(EpochShuffle):
 
     def __init__(self, targets: Tensor, seed: int) -> None:
         super().__init__(len(targets), seed)
-        self.members = [(targets == label).nonzero()[:, 0] for label in sorted(set(targets.tolist()))]
+        self.members = members_of(targets)
 
     def indices(self) -> Tensor:
         """Return the indices of the epoch's faces, (N,) int64, on the CPU."""
         generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
-        classes = len(self.members)
-        first = torch.randint(classes, (1,), generator=generator).item()  # the remainder goes to the classes from here
-        drawn = []
-        for number, members in enumerate(self.members):
-            share = self.count // classes + ((number - first) % classes < self.count % classes)
-            rounds = [
-                members[torch.randperm(len(members), generator=generator)] for _ in range(-(-share // len(members)))
-            ]
-            drawn.append(torch.cat(rounds)[:share])
-        together = torch.cat(drawn)
+        together = balanced(self.members, self.count, generator)
         return together[torch.randperm(self.count, generator=generator)]
+
+
+class EpochShares(EpochShuffle):
+    """A random order in which each data set has its share; like ``EpochShuffle`` a function of seed and epoch alone.
+
+    The length of an epoch stays the same. Of a set with more faces than its share an epoch holds a part, a different
+    one each time; the faces of a smaller one occur several times, with numbers that differ by at most one.
+
+    Args:
+        numbers: (N,) number of the data set of each face.
+        shares: of the sets, which sum to 1.
+        seed: of the run.
+        targets: (N,) class of each face, if each set is to have equally many faces of its classes; None otherwise.
+    """
+
+    def __init__(self, numbers: Tensor, shares: Sequence[float], seed: int, targets: Tensor | None = None) -> None:
+        super().__init__(len(numbers), seed)
+        sets = [(numbers == number).nonzero()[:, 0] for number in range(len(shares))]
+        self.members = [
+            [of_set] if targets is None else [of_set[each] for each in members_of(targets[of_set])] for of_set in sets
+        ]
+        self.faces = divided(self.count, shares)
+
+    def indices(self) -> Tensor:
+        """Return the indices of the epoch's faces, (N,) int64, on the CPU."""
+        generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
+        sets = zip(self.members, self.faces, strict=True)
+        together = torch.cat([balanced(members, faces, generator) for members, faces in sets])
+        return together[torch.randperm(self.count, generator=generator)]
+
+
+def members_of(targets: Tensor) -> list[Tensor]:
+    """Return the indices of the faces of each class that has some."""
+    return [(targets == label).nonzero()[:, 0] for label in sorted(set(targets.tolist()))]
+
+
+def balanced(members: Sequence[Tensor], count: int, generator: torch.Generator) -> Tensor:
+    """Return ``count`` indices, equally many of each group, each group in whole rounds of a random order.
+
+    Args:
+        members: indices of each group.
+        count: number of indices.
+        generator: of the random order.
+    """
+    groups = len(members)
+    first = torch.randint(groups, (1,), generator=generator).item()  # the remainder goes to the groups from here
+    drawn = []
+    for number, indices in enumerate(members):
+        share = count // groups + ((number - first) % groups < count % groups)
+        rounds = [indices[torch.randperm(len(indices), generator=generator)] for _ in range(-(-share // len(indices)))]
+        drawn.append(torch.cat(rounds)[:share] if rounds else indices[:0])
+    return torch.cat(drawn)
+
+
+def divided(count: int, shares: Sequence[float]) -> list[int]:
+    """Return whole numbers that sum to ``count``, in these shares by the largest remainder; ties go to the first."""
+    exact = [count * share for share in shares]
+    found = [math.floor(each) for each in exact]
+    order = sorted(range(len(shares)), key=lambda index: found[index] - exact[index])
+    for index in order[: count - sum(found)]:
+        found[index] += 1
+    return found
 
 
 class ResumableLoader(DataLoader[Batch]):
