@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fer.config.errors import FerError
-from fer.config.schema import AboveZero, Count, Fraction, NonNegative, Positive, Range, build
+from fer.config.schema import AboveZero, Count, Fraction, NonNegative, Positive, Range, check
 
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # numpy's range
 Section = dict[str, Any]  # {"name": registered name, **arguments}
@@ -74,7 +74,7 @@ class FurtherSet:
             FerError: an unknown key, or a value of another type.
         """
         keys = {"path": given} if isinstance(given, str) else given
-        return build(cls, {"split": None, "class_names": None, **keys}, where)
+        return cls(**check(cls, keys, where))
 
 
 @dataclass(frozen=True)

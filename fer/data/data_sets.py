@@ -84,6 +84,11 @@ class DataSets:
     notes: Sequence[str]
     shares: Sequence[float] | None
 
+    @property
+    def rules(self) -> str:
+        """The split rules of the sets, each once."""
+        return " + ".join(dict.fromkeys(one.data.split for one in self.each))
+
     def records(self, splits: NDArray[np.int8]) -> tuple[DatasetRecord, ...]:
         """Return the description of each set.
 

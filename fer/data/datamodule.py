@@ -422,6 +422,7 @@ class FERDataModule(pl.LightningDataModule):
             missing=self.missing,
             excluded=self.excluded,
             notes=(*self.notes, *duplicate_notes(self.faces, self.splits)),
+            split=self.data.split if self.sets is None else self.sets.rules,
             sets=None if self.sets is None else self.sets.records(self.splits),
         )
 

@@ -331,8 +331,9 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
                 f"score all of them on with --data (what each was trained on is counted)"
             )
     if request.data is not None:
-        known |= {"votes": None, "labels": "fer2013", "class_names": None, **OF_SETS}
-        known["path"], _ = locate(request.data, drawn_faces_allowed=False)
+        path, _ = locate(request.data, drawn_faces_allowed=False)
+        rule = rule_of_set(members[0], path)
+        known |= {"votes": None, "labels": "fer2013", "class_names": None, **OF_SETS, **rule, "path": path}
     elif known["more"] and request.rule is not None:
         raise FerError(f"--rule {request.rule}: each of several data sets has its own; name one of them with --data")
     elif not present(known):
@@ -360,6 +361,16 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
     contempt = known["labels"] == "ferplus" or shows_contempt(known)
     known["classes"] = members[0].model.num_classes if contempt else 7
     return known
+
+
+def rule_of_set(member: Member, path: str) -> DataKeys:
+    """Return split and class names of one of several data sets that a network was trained on; nothing of other data."""
+    sets = member.model.provenance.dataset.get("sets") or ()
+    given = [None, *(one.class_names for one in further(member.trained_with))]
+    for one, names in zip(sets, given, strict=False):
+        if one.get("path") == path:
+            return {"split": one["split"], "class_names": names or None}
+    return {}
 
 
 def found_again(known: DataKeys) -> str:
