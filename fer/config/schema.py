@@ -138,7 +138,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return value
     if origin in (list, tuple, Sequence):
         if not isinstance(value, (list, tuple)):
-            raise FerError(f"{where}={value!r}: expected a list, such as [1, 2]")
+            raise FerError(f"{where}={value!r}: expected a list, such as [{value}]")
         return [_fit(item, get_args(kind)[0], f"{where}[{index}]") for index, item in enumerate(value)]
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
@@ -178,5 +178,13 @@ def _name(kind: Any) -> str:
         return " or ".join(str(choice) for choice in get_args(kind))
     if kind is types.NoneType:
         return "null"
-    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "keys and values"}
+    kind = get_origin(kind) or kind
+    plain = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        dict: "keys and values",
+        list: "a list",
+    }
     return plain.get(kind, str(kind))

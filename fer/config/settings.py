@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fer.config.errors import FerError
-from fer.config.schema import AboveZero, Count, Fraction, NonNegative, Positive, Range
+from fer.config.schema import AboveZero, Count, Fraction, NonNegative, Positive, Range, check
 
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # numpy's range
 Section = dict[str, Any]  # {"name": registered name, **arguments}
@@ -49,11 +49,45 @@ def _has_password(url: str) -> bool:
 
 
 @dataclass(frozen=True)
+class FurtherSet:
+    """A data set of ``data.more``: what may differ from one set to the next.
+
+    Args:
+        path: table, archive or folder.
+        split: its rule; None is its own split (official, or its folders'), else a holdout.
+        class_names: class folder -> emotion, for folders whose names are numbers or other words.
+    """
+
+    path: str
+    split: Literal["official", "as_given", "holdout", "folds"] | None = None
+    class_names: dict[str, str] | None = None
+
+    @classmethod
+    def of(cls, given: "str | Mapping[str, Any]", where: str) -> "FurtherSet":
+        """Return an entry of ``data.more``, which may be a path alone.
+
+        Args:
+            given: the entry.
+            where: its key, for messages.
+
+        Raises:
+            FerError: an unknown key, or a value of another type.
+        """
+        keys = {"path": given} if isinstance(given, str) else given
+        return cls(**check(cls, keys, where))
+
+
+@dataclass(frozen=True)
 class DataSettings:
     """The faces: source, labels, split, batches.
 
     Args:
         path: table, archive or folder; "synthetic" for drawn faces; None is ``$FER_DATA``, then ``data/``.
+        more: further data sets, to be trained on together with ``path``: paths, or mappings with the keys of
+            ``FurtherSet``; None is ``path`` alone.
+        weights: of ``path`` and of each set in ``more``: shares of an epoch's training faces, in any unit; None takes
+            every face once.
+        val_of: whose faces val and test are: of "all" data sets, or of the "first", which is ``path``.
         votes: FER+'s ``fer2013new.csv``, joined by row.
         labels: "fer2013" (the data's own labels) or "ferplus" (made of the votes).
         ferplus_rule: how votes become labels: "majority" (more than half), "argmax" (the most), "soft" (their shares).
@@ -86,6 +120,9 @@ class DataSettings:
     """
 
     path: str | None = None
+    more: list[str | dict[str, Any]] | None = None
+    weights: list[AboveZero] | None = None
+    val_of: Literal["all", "first"] = "all"
     votes: str | None = None
     labels: Literal["fer2013", "ferplus"] = "fer2013"
     ferplus_rule: Literal["majority", "argmax", "soft"] = "majority"
@@ -119,8 +156,14 @@ class DataSettings:
         assert self.batch_size != "auto"
         return self.batch_size
 
+    @property
+    def further(self) -> list[FurtherSet]:
+        """The data sets of ``more``."""
+        return [FurtherSet.of(given, f"data.more[{index}]") for index, given in enumerate(self.more or ())]
+
     def __post_init__(self) -> None:
-        """Refuse a fold out of range, a crop larger than the face, and a limit of memory without a cache."""
+        """Refuse a fold out of range, a crop larger than the face, and keys that contradict each other."""
+        self._check_sets()
         if self.fold >= self.folds:
             raise FerError(f"data.fold={self.fold}: out of range; expected 0 to data.folds - 1 = {self.folds - 1}")
         if self.crop is not None and self.crop > self.image_size:
@@ -129,6 +172,21 @@ class DataSettings:
             raise FerError(
                 f"data.memory_limit_gb={self.memory_limit_gb:g}: needs a folder for the pixels and their index; "
                 "data.cache=auto or data.cache=FOLDER names one"
+            )
+
+    def _check_sets(self) -> None:
+        count = 1 + len(self.further)
+        if self.weights is not None and len(self.weights) != count:
+            raise FerError(
+                f"data.weights={self.weights}: {len(self.weights)} weights for {count} data set{'s' * (count > 1)}; "
+                "expected one for data.path and one for each of data.more"
+            )
+        if self.weights is not None and count == 1:
+            raise FerError(f"data.weights={self.weights}: there is one data set; name further ones with data.more=")
+        if self.more and self.memory_limit_gb is not None:
+            raise FerError(
+                f"data.memory_limit_gb={self.memory_limit_gb:g}: holds for one data set; leave it out, or leave out "
+                "data.more: the pixels of several sets are kept in memory"
             )
 
 

@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +24,7 @@ from torchvision.transforms import v2
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data.cache import folder_of
+from fer.data.data_sets import DataSets, EpochShares, read_sets, record
 from fer.data.dataset import (
     Batch,
     EpochBalance,
@@ -39,13 +41,14 @@ from fer.data.dataset import (
 )
 from fer.data.duplicates import digests
 from fer.data.exclude import leave_out, notes
-from fer.data.faces import UNKNOWN, Faces, counts
+from fer.data.faces import UNKNOWN, Faces
 from fer.data.feature_cache import Compute, FeatureStore
 from fer.data.labels import SPLITS
 from fer.data.load import read_faces
 from fer.data.noise import Part, noise_seed, parted, seed_noise, shared
 from fer.data.rows import chunks, outside, taken
 from fer.data.splits import (
+    RULES,
     assigned,
     duplicate_notes,
     group_notes,
@@ -129,9 +132,14 @@ class FERDataModule(pl.LightningDataModule):
         return module
 
     @cached_property
+    def sets(self) -> DataSets | None:
+        """The data sets, where ``data.more`` names further ones; None where there is one alone."""
+        return read_sets(self.data) if self.data.more else None
+
+    @cached_property
     def faces(self) -> Faces:
-        """All faces of the source."""
-        return read_faces(self.data)
+        """All faces of the source, or of all data sets."""
+        return read_faces(self.data) if self.sets is None else self.sets.faces
 
     @cached_property
     def splits(self) -> NDArray[np.int8]:
@@ -146,6 +154,8 @@ class FERDataModule(pl.LightningDataModule):
     @property
     def notes(self) -> list[str]:
         """Notes on the data: those of the source, and on faces that were left out."""
+        if self.sets is not None:
+            return [*self.sets.notes, *self._splits[2]]
         left_out = notes(self.excluded, self.data.split)
         return [
             *self.faces.source.notes, *official_notes(self.faces, self.data.split),
@@ -155,11 +165,15 @@ class FERDataModule(pl.LightningDataModule):
     @property
     def missing(self) -> MissingClasses | None:
         """The classes without a face in a split; None where every split has all."""
-        return missing_classes(self.faces, self.splits, self.data)
+        others = RULES if self.sets is None else ()
+        return missing_classes(self.faces, self.splits, self.data, others)
 
     @cached_property
     def _splits(self) -> tuple[NDArray[np.int8], Excluded | None, list[str]]:
-        splits, excluded = leave_out(self.faces, assigned(self.faces, self.data), self.data)
+        if self.sets is None:
+            splits, excluded = leave_out(self.faces, assigned(self.faces, self.data), self.data)
+        else:
+            splits, excluded = self.sets.splits, self.sets.each[0].excluded
         if self.data.conflicts == "keep":
             return splits, excluded, []
         kept, count = without_conflicts(self.faces, splits)
@@ -210,10 +224,10 @@ class FERDataModule(pl.LightningDataModule):
         indices = np.flatnonzero(self.splits == SPLITS.index(split))
         if not indices.size:
             existing = [name for index, name in enumerate(SPLITS) if (self.splits == index).any()]
-            raise FerError(
-                f"{self.data.path}: no {split} split under {setting('data.split', self.data.split)}; it has "
-                f"{', '.join(existing)}"
-            )
+            path, rule = self.data.path, f" under {setting('data.split', self.data.split)}"
+            if self.sets is not None:
+                path, rule = self.faces.source.path, ""
+            raise FerError(f"{path}: no {split} split{rule}; it has {', '.join(existing)}")
         return indices
 
     def train_dataloader(self) -> ResumableLoader:
@@ -227,9 +241,13 @@ class FERDataModule(pl.LightningDataModule):
         return self._loader(dataset, self.order())
 
     def order(self) -> EpochShuffle:
-        """Return the sampler of the training faces that ``data.sampler`` names."""
-        dataset = self.datasets["train"]
-        if self.data.sampler == "balanced":
+        """Return the sampler of the training faces that ``data.sampler`` and ``data.weights`` name."""
+        dataset, even = self.datasets["train"], self.data.sampler == "balanced"
+        if self.sets is not None and self.sets.shares is not None:
+            dataset.repeats = True
+            numbers = torch.from_numpy(self.sets.numbers[self.indices("train")].astype(np.int64))
+            return EpochShares(numbers, self.sets.shares, self.seed, dataset.targets if even else None)
+        if even:
             dataset.repeats = True
             return EpochBalance(dataset.targets, self.seed)
         return EpochShuffle(len(dataset), self.seed)
@@ -374,7 +392,21 @@ class FERDataModule(pl.LightningDataModule):
         Raises:
             FerError: the split is empty.
         """
-        return set(digests(taken(self.faces.images, self.indices(split))))
+        return set[bytes]().union(*self.hashes_of_sets(split))
+
+    def hashes_of_sets(self, split: str) -> list[set[bytes]]:
+        """Return the hashes of the pixels of a split's faces, of each data set that has some.
+
+        Raises:
+            FerError: the split is empty.
+        """
+        indices = self.indices(split)
+        numbers = np.zeros(len(indices), np.int8) if self.sets is None else self.sets.numbers[indices]
+        names = digests(taken(self.faces.images, indices))
+        found: dict[int, set[bytes]] = {}
+        for number, name in zip(numbers.tolist(), names, strict=True):
+            found.setdefault(number, set()).add(name)
+        return list(found.values())
 
     def describe(self, split: str | None = None) -> DatasetRecord:
         """Return the description of the data that every result stores.
@@ -382,25 +414,18 @@ class FERDataModule(pl.LightningDataModule):
         Args:
             split: split of the result; with ``EVERY`` the data are not split.
         """
-        source, whole = self.faces.source, split == EVERY
+        whole = split == EVERY
         splits = np.zeros(len(self.faces), np.int8) if whole else self.splits
-        faces = counts(self.faces.targets, splits, self.faces.classes)
-        in_folds = self.data.split == "folds"
-        return DatasetRecord(
-            name=source.name,
-            path=source.path,
-            layout=source.layout,
-            labels=source.labels,
-            split=EVERY if whole else self.data.split,
-            split_seed=self.data.split_seed,
-            folds=self.data.folds if in_folds else None,
-            fold=self.data.fold if in_folds else None,
-            fingerprint=self.faces.fingerprint(),
-            counts={EVERY: faces["train"]} if whole else faces,
-            missing=None if whole else self.missing,
-            excluded=None if whole else self.excluded,
-            notes=tuple(source.notes if whole else [*self.notes, *duplicate_notes(self.faces, self.splits)]),
-            skipped=tuple(source.skipped),
+        found = record(self.faces, self.data, splits, self.faces.fingerprint())
+        if whole:
+            return replace(found, split=EVERY, counts={EVERY: found.counts["train"]}, notes=self.faces.source.notes)
+        return replace(
+            found,
+            missing=self.missing,
+            excluded=self.excluded,
+            notes=(*self.notes, *duplicate_notes(self.faces, self.splits)),
+            split=self.data.split if self.sets is None else self.sets.rules,
+            sets=None if self.sets is None else self.sets.records(self.splits),
         )
 
 

@@ -249,22 +249,36 @@ class EpochBalance(EpochShuffle):
 
     def __init__(self, targets: Tensor, seed: int) -> None:
         super().__init__(len(targets), seed)
-        self.members = [(targets == label).nonzero()[:, 0] for label in sorted(set(targets.tolist()))]
+        self.members = members_of(targets)
 
     def indices(self) -> Tensor:
         """Return the indices of the epoch's faces, (N,) int64, on the CPU."""
         generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
-        classes = len(self.members)
-        first = torch.randint(classes, (1,), generator=generator).item()  # the remainder goes to the classes from here
-        drawn = []
-        for number, members in enumerate(self.members):
-            share = self.count // classes + ((number - first) % classes < self.count % classes)
-            rounds = [
-                members[torch.randperm(len(members), generator=generator)] for _ in range(-(-share // len(members)))
-            ]
-            drawn.append(torch.cat(rounds)[:share])
-        together = torch.cat(drawn)
+        together = balanced(self.members, self.count, generator)
         return together[torch.randperm(self.count, generator=generator)]
+
+
+def members_of(targets: Tensor) -> list[Tensor]:
+    """Return the indices of the faces of each class that has some."""
+    return [(targets == label).nonzero()[:, 0] for label in sorted(set(targets.tolist()))]
+
+
+def balanced(members: Sequence[Tensor], count: int, generator: torch.Generator) -> Tensor:
+    """Return ``count`` indices, equally many of each group, each group in whole rounds of a random order.
+
+    Args:
+        members: indices of each group.
+        count: number of indices.
+        generator: of the random order.
+    """
+    groups = len(members)
+    first = torch.randint(groups, (1,), generator=generator).item()  # the remainder goes to the groups from here
+    drawn = []
+    for number, indices in enumerate(members):
+        share = count // groups + ((number - first) % groups < count % groups)
+        rounds = [indices[torch.randperm(len(indices), generator=generator)] for _ in range(-(-share // len(indices)))]
+        drawn.append(torch.cat(rounds)[:share] if rounds else indices[:0])
+    return torch.cat(drawn)
 
 
 class ResumableLoader(DataLoader[Batch]):

@@ -39,13 +39,26 @@ def copies_of_training(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def _copies(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     shown = np.flatnonzero(images.std(axis=(1, 2)) >= FLAT)
     found = np.zeros(len(images), np.bool_)
-    hashes = hashed(frequencies(images, shown))
-    known = training_hashes()
-    step = max(1, COMPARED // len(known))
-    for start in range(0, len(shown), step):
-        bits = np.bitwise_count(hashes[start : start + step, None] ^ known[None])
-        found[shown[start : start + step]] = (bits <= RADIUS).any(1)
+    first, _ = near(hashed(frequencies(images, shown)), training_hashes())
+    found[shown[first]] = True
     return found
+
+
+def near(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the pairs, as indices in both, of hashes that differ in at most ``RADIUS`` bits.
+
+    Args:
+        hashes: (K,).
+        known: (M,).
+    """
+    step = max(1, COMPARED // max(1, len(known)))
+    firsts, seconds = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for start in range(0, len(hashes), step):
+        bits = np.bitwise_count(hashes[start : start + step, None] ^ known[None])
+        first, second = np.nonzero(bits <= RADIUS)
+        firsts.append(first + start)
+        seconds.append(second)
+    return np.concatenate(firsts), np.concatenate(seconds)
 
 
 @functools.cache

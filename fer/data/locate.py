@@ -36,9 +36,9 @@ def locate(path: str | None, *, drawn_faces_allowed: bool) -> tuple[str, bool]:
     if path == SYNTHETIC:
         return SYNTHETIC, False
     if path is not None:
-        return _existing(path, setting("data.path", path)), False
+        return existing(path, setting("data.path", path)), False
     if os.environ.get(VARIABLE):
-        return _existing(os.environ[VARIABLE], f"${VARIABLE}={os.environ[VARIABLE]}"), False
+        return existing(os.environ[VARIABLE], f"${VARIABLE}={os.environ[VARIABLE]}"), False
     folders = data_folders()
     for folder in folders:
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
@@ -59,8 +59,18 @@ def data_folders() -> list[Path]:
     return [root / "data" for root in dict.fromkeys(roots)]
 
 
-def _existing(path: str, given: str) -> str:
+def existing(path: str, given: str, remedy: str = "") -> str:
+    """Return the absolute path of data that a user has named.
+
+    Args:
+        path: of a file or folder.
+        given: the setting, for the message.
+        remedy: what to do where there is none.
+
+    Raises:
+        FerError: there is none.
+    """
     expanded = Path(path).expanduser()
     if not path or not expanded.exists():  # Path("") is the current folder
-        raise FerError(f"{given}: no such file or folder. {how_to_get()}")
+        raise FerError(f"{given}: no such file or folder. {remedy or how_to_get()}")
     return str(expanded.absolute())  # a run may be resumed or evaluated from another folder

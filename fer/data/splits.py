@@ -246,19 +246,22 @@ def _require(splits: NDArray[np.int8], rule: str, faces: Faces) -> None:
             )
 
 
-def missing_classes(faces: Faces, splits: NDArray[np.int8], data: DataSettings) -> MissingClasses | None:
+def missing_classes(
+    faces: Faces, splits: NDArray[np.int8], data: DataSettings, others: Sequence[Rule] = RULES
+) -> MissingClasses | None:
     """Return the classes without a face in a split that has faces; None where every split has all classes.
 
     Args:
         faces: N faces.
         splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
         data: settings of the data, for the other rules.
+        others: rules that may have all classes.
     """
     by_split = _missing(faces, splits)
     if not by_split:
         return None
     everywhere = _absent(faces, faces.targets)
-    others = (rule for rule in RULES if rule != data.split)
+    others = [rule for rule in others if rule != data.split]
     complete = None if everywhere else next((rule for rule in others if _is_complete(faces, data, rule)), None)
     return MissingClasses(splits=by_split, everywhere=everywhere, complete=complete)
 

@@ -19,6 +19,7 @@ from fer.evaluation.leakage import (
     TrainingData,
     copies_by_content,
     find_again,
+    fingerprints,
     known_of_all,
     not_trained_on,
     overlap,
@@ -179,6 +180,7 @@ def _results(this: _Evaluation, baseline: Baseline | None, command: str) -> tupl
         measured=scoring.measured_split(scored, data, request.split, choice.temperature),
         temperature_fitted_on=choice.fitted_on or None,
         temperature_kept=choice.kept,
+        data_sets=scoring.by_data_set(scored, data, request.split),
         seen_in_training=None if kept is None else int((~kept).sum()),
         seen_by_content=int(copies.sum()) if copies is not None and copies.any() else None,
         seen_in_choice=overlap(images, training.hashes("val", images.shape[-1])),
@@ -231,7 +233,7 @@ def agreement_with_votes(data: FERDataModule, split: str, targets: Tensor, predi
 
 def _announce(this: _Evaluation) -> None:
     trained, here = this.members[0].model.provenance.dataset, this.described
-    if not this.of_training:
+    if here.fingerprint not in fingerprints(trained):
         for name, now, before in (
             ("data", here.path, trained.get("path")),
             ("labels", here.labels, trained.get("labels")),

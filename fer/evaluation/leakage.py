@@ -138,7 +138,11 @@ class TrainingData:
 
     def hashes(self, split: str, image_size: int) -> set[bytes]:
         """Return the hashes of a split's pixels at a size, of all networks; empty where there is no such split."""
-        found: set[bytes] = set()
+        return set[bytes]().union(*self._hashes(split, image_size))
+
+    def _hashes(self, split: str, image_size: int) -> list[set[bytes]]:
+        """Return the hashes of a split's pixels at a size, of each data set of each network."""
+        found: list[set[bytes]] = []
         opened: list[DataKeys] = []
         for member in self.members:
             settings = member.trained_with
@@ -146,15 +150,15 @@ class TrainingData:
                 continue
             opened.append(settings)
             try:
-                found |= self._val(settings).at(image_size).hashes(split)
+                found += self._val(settings).at(image_size).hashes_of_sets(split)
             except FerError:  # no such split, or other data than at the training: ``missing`` says which
                 continue
         return found
 
     def is_test(self, images: NDArray[np.uint8]) -> bool:
         """Return whether scoring these faces opens the networks' test split, under whatever name."""
-        test = self.hashes("test", images.shape[-1])
-        return bool(test) and len(set(digests(images)) & test) > TEST_ACCESS * len(test)
+        names, tests = set(digests(images)), self._hashes("test", images.shape[-1])
+        return any(len(names & test) > TEST_ACCESS * len(test) for test in tests)
 
 
 def _without_votes(settings: DataKeys) -> DataKeys:
@@ -195,7 +199,9 @@ def not_trained_on(
 
 
 def on_fer2013(dataset: Dataset) -> bool:
-    """Return whether a training was on FER2013's Training, or on most of it."""
+    """Return whether a training was on FER2013's Training, or on most of it, or had it among several data sets."""
+    if dataset.get("sets"):
+        return any(on_fer2013(one) for one in dataset["sets"])
     faces = sum((dataset.get("counts", {}).get("train") or {}).values())
     return (dataset.get("name"), dataset.get("split")) == ("fer2013", "official") and faces >= MOST_OF_TRAINING
 
@@ -210,8 +216,13 @@ def copies_by_content(training: TrainingData, images: NDArray[np.uint8], fingerp
         images: (N, S, S).
         fingerprint: of the table of the faces.
     """
-    compared = [dataset for dataset in training.datasets if dataset.get("fingerprint") != fingerprint]
+    compared = [dataset for dataset in training.datasets if fingerprint not in fingerprints(dataset)]
     return copies_of_training(images) if any(on_fer2013(dataset) for dataset in compared) else None
+
+
+def fingerprints(dataset: Dataset) -> list[str]:
+    """Return the fingerprints of a training's data, and of each of several data sets."""
+    return [str(one.get("fingerprint")) for one in (dataset, *(dataset.get("sets") or ()))]
 
 
 def known_of_all(

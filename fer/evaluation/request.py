@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fer.config.errors import FerError
 from fer.config.schema import build
-from fer.config.settings import DataSettings
+from fer.config.settings import DataSettings, FurtherSet
 from fer.data.datamodule import FERDataModule
 from fer.data.load import folder_names
 from fer.data.locate import locate
@@ -27,10 +27,22 @@ from fer.system.files import read_json
 from fer.system.records import read
 
 # data settings that change neither the faces of val and test nor their labels
-BESIDES = ("image_size", "crop", "batch_size", "cache", "memory_limit_gb", "exclude", "conflicts", "sampler", "on_bad")
+BESIDES = (
+    "image_size",
+    "crop",
+    "batch_size",
+    "cache",
+    "memory_limit_gb",
+    "exclude",
+    "conflicts",
+    "sampler",
+    "weights",
+    "on_bad",
+)
 DataKeys = Mapping[str, Any]  # key -> value of ``DataSettings``, of a training
 OF_PACKAGE = Path("outputs/pretrained")  # stands for the run folder of the package's networks
 OF_HUB = Path("outputs/hub")  # and of those in the hub's cache, which nothing is added to
+OF_SETS = {"more": None, "weights": None, "val_of": "all"}  # of several data sets, where one alone is named
 OF_VOTES = ("votes", "ferplus_rule", "classes")  # without effect where labels are not made of votes
 
 
@@ -319,8 +331,11 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
                 f"score all of them on with --data (what each was trained on is counted)"
             )
     if request.data is not None:
-        known |= {"votes": None, "labels": "fer2013", "class_names": None}
-        known["path"], _ = locate(request.data, drawn_faces_allowed=False)
+        path, _ = locate(request.data, drawn_faces_allowed=False)
+        rule = rule_of_set(members[0], path)
+        known |= {"votes": None, "labels": "fer2013", "class_names": None, **OF_SETS, **rule, "path": path}
+    elif known["more"] and request.rule is not None:
+        raise FerError(f"--rule {request.rule}: each of several data sets has its own; name one of them with --data")
     elif not present(known):
         known["path"] = found_again(known)
     changes = {
@@ -348,12 +363,28 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
     return known
 
 
+def rule_of_set(member: Member, path: str) -> DataKeys:
+    """Return split and class names of one of several data sets that a network was trained on; nothing of other data."""
+    sets = member.model.provenance.dataset.get("sets") or ()
+    given = [None, *(one.class_names for one in further(member.trained_with))]
+    for one, names in zip(sets, given, strict=False):
+        if one.get("path") == path:
+            return {"split": one["split"], "class_names": names or None}
+    return {}
+
+
 def found_again(known: DataKeys) -> str:
     """Return the path of the data of a training that are not where they were, searched for as by a training.
 
     Raises:
         FerError: they are not found either.
     """
+    if known["more"]:
+        missing = next(path for path in paths(known) if not Path(path).exists())
+        raise FerError(
+            f"trained on {len(paths(known))} data sets, of which {missing} is not at hand; name one to evaluate on "
+            "with --data"
+        )
     try:
         path, _ = locate(None, drawn_faces_allowed=False)
     except FerError as error:
@@ -365,10 +396,26 @@ def found_again(known: DataKeys) -> str:
 
 def shows_contempt(settings: DataKeys) -> bool:
     """Return whether data settings name a data set that labels contempt."""
-    path = Path(str(settings["path"]))
-    return path.exists() and holds_contempt(path, folder_names(settings["class_names"] or {}))
+    sets = further(settings)
+    named = [(settings["path"], settings["class_names"]), *((one.path, one.class_names) for one in sets)]
+    found = [(Path(str(path)), folder_names(names or {})) for path, names in named]
+    return any(path.exists() and holds_contempt(path, names) for path, names in found)
+
+
+def further(settings: DataKeys) -> list[FurtherSet]:
+    """Return the further data sets of data settings.
+
+    Raises:
+        FerError: they are bad.
+    """
+    return [FurtherSet.of(one, "the checkpoint's data.more") for one in settings["more"] or ()]
+
+
+def paths(settings: DataKeys) -> list[str]:
+    """Return the paths of all data sets of data settings."""
+    return [str(settings.get("path")), *(one.path for one in further(settings))]
 
 
 def present(settings: DataKeys) -> bool:
-    """Return whether the data that settings name exist."""
-    return settings.get("path") == SYNTHETIC or Path(str(settings.get("path"))).exists()
+    """Return whether all data that settings name exist."""
+    return all(path == SYNTHETIC or Path(path).exists() for path in paths(settings))

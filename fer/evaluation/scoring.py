@@ -12,7 +12,7 @@ from torch import Tensor
 from fer.data.datamodule import FERDataModule
 from fer.metrics import classification, conformal
 from fer.metrics.calibration import area_under_risk, risk_by_coverage, tempered
-from fer.metrics.results import Measured, Scores, Selective, SetScores, SetsRecord, Soft
+from fer.metrics.results import Measured, OfDataSet, Scores, Selective, SetScores, SetsRecord, Soft
 from fer.metrics.statistics import Interval, mean_interval, wilson
 from fer.runs.predictions import Scored
 
@@ -64,6 +64,25 @@ def measured(scored: Scored, temperature: float | None) -> Measured:
         temperature=temperature,
         calibrated=calibrated,
         selective=selective(scored, temperature or 1.0),
+    )
+
+
+def by_data_set(scored: Scored, data: FERDataModule, split: str) -> tuple[OfDataSet, ...] | None:
+    """Return the accuracy over the faces of each data set that has some in a split; None where there is one alone.
+
+    Args:
+        scored: the faces of the split.
+        data: they are of.
+        split: its name.
+    """
+    if data.sets is None:
+        return None
+    numbers, right = data.sets.numbers[data.indices(split)], scored.probabilities.argmax(1) == scored.targets
+    found = ((name, right[numbers == number]) for number, name in enumerate(data.sets.names))
+    return tuple(
+        OfDataSet(name, len(each), float(each.mean()), Interval(*wilson(int(each.sum()), len(each))))
+        for name, each in found
+        if len(each)
     )
 
 

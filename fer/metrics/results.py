@@ -515,7 +515,11 @@ class MissingClasses:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRecord:
-    """The data of a result, see ``FERDataModule.describe``."""
+    """The data of a result, see ``FERDataModule.describe``.
+
+    Several data sets have a record each in ``sets``, with their share of an epoch's training faces if it is not that of
+    their faces.
+    """
 
     name: str
     path: str
@@ -531,7 +535,19 @@ class DatasetRecord:
     excluded: Excluded | None = None
     notes: tuple[str, ...] = ()
     skipped: tuple[object, ...] = ()
+    sets: "tuple[DatasetRecord, ...] | None" = field(default=None, metadata=OPTIONAL)
+    share: float | None = field(default=None, metadata=OPTIONAL)
     stand_in: bool | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class OfDataSet:
+    """The accuracy over the N faces of one of several data sets, with its 95 % interval."""
+
+    name: str
+    n: int
+    accuracy: float
+    accuracy_ci95: Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -591,6 +607,7 @@ class Results:
         measured: metrics of all its faces.
         temperature_fitted_on: the faces that it was fitted on, in words.
         temperature_kept: whether it is the one in the checkpoint.
+        data_sets: accuracy over the faces of each of several data sets that were scored together.
         seen_in_training: faces with an exact duplicate, or a copy by content, among those trained on; None where that
             is not known.
         seen_by_content: faces of another table whose content is that of a training face of FER2013; None where there
@@ -621,6 +638,7 @@ class Results:
     measured: Measured = field(metadata=MERGED)
     temperature_fitted_on: str | None = None
     temperature_kept: bool | None = field(default=None, metadata=OPTIONAL)
+    data_sets: tuple[OfDataSet, ...] | None = field(default=None, metadata=OPTIONAL)
     seen_in_training: int | None = None
     seen_by_content: int | None = field(default=None, metadata=OPTIONAL)
     seen_in_choice: int | None = field(default=None, metadata=OPTIONAL)

@@ -241,7 +241,17 @@ def calibrated_sets(entry: Mapping[str, Any], results: Mapping[str, Any]) -> Any
 def without_paths(dataset: Json) -> Json:
     """Return the record of a data set with file names in place of paths."""
     settings = {key: file_name(value) if key in PATHS else value for key, value in dataset.get("settings", {}).items()}
-    return {**dataset, "path": file_name(dataset.get("path")), "settings": settings}
+    if settings.get("more"):
+        settings["more"] = [
+            {**one, "path": file_name(one["path"])} if isinstance(one, Mapping) else file_name(one)
+            for one in settings["more"]
+        ]
+    path = file_name(dataset.get("path"))
+    if not dataset.get("sets"):
+        return {**dataset, "path": path, "settings": settings}
+    sets = [without_paths(one) for one in dataset["sets"]]
+    path = " + ".join(one["path"] or one["name"] for one in sets)
+    return {**dataset, "path": path, "settings": settings, "sets": sets}
 
 
 def file_name(path: Any) -> Any:

@@ -24,10 +24,12 @@ from fer.reports.html import Section, card, joined, paragraph, tag
 from fer.reports.summary import (
     AGREEMENT_HEADS,
     MEMBER_HEADS,
+    OF_DATA_SET_HEADS,
     SET_HEADS,
     absent_in_words,
     agreement_rows,
     answering_in_words,
+    by_data_set_rows,
     calibration_beside,
     calibration_verdict,
     difference_rows,
@@ -259,10 +261,12 @@ def _ece_card(metrics: Values) -> Markup:
 def sections(report: Report, drawn: Mapping[str, str]) -> list[Section]:
     """Return the parts of the page, in order."""
     trained = report.results.training if "curves" in drawn else None
+    of_sets = by_data_set_rows(report.results)
     parts = [
         Section("training", "Training", training(report, trained, drawn)) if trained else None,
         Section("confusion", "Which emotions are confused", confusions(report, drawn)),
         Section("emotions", "Emotion by emotion", emotions(report, drawn)),
+        Section("data-sets", "Data set by data set", html.table(OF_DATA_SET_HEADS, of_sets, (1,))) if of_sets else None,
         Section("metrics", "All metrics", all_metrics(report)),
         Section("ensemble", "The ensemble", networks) if (networks := ensemble(report, drawn)) else None,
         Section("against", "Comparison with a baseline", against(found)) if (found := report.results.against) else None,

@@ -16,6 +16,7 @@ from fer.metrics.results import (
     SetScores,
     SetsRecord,
     Trained,
+    Value,
     Values,
 )
 from fer.metrics.table import METRICS, TEMPERED
@@ -23,6 +24,7 @@ from fer.system.text import plural, text_table
 
 MEMBER_HEADS = ("#", "weight", "temperature", "accuracy alone", "answers differently", "network")
 SET_HEADS = ("prediction sets", "faces", "coverage, 95 %", "mean size, 95 %")
+OF_DATA_SET_HEADS = ("data set", "faces", "accuracy, 95 % interval")
 AGREEMENT_HEADS = ("agreement", "network", "labels", "best possible")
 
 # --- metrics --------------------------------------------------------------------------------------------------------
@@ -55,6 +57,20 @@ def data_set_table(results: Sequence[Results]) -> str:
             )
         )
     return text_table(heads, rows)
+
+
+def by_data_set_table(results: Results) -> list[str]:
+    """Return the table of the accuracy over the faces of each of several data sets; nothing of one alone."""
+    rows = by_data_set_rows(results)
+    return [text_table(OF_DATA_SET_HEADS, rows)] if rows else []
+
+
+def by_data_set_rows(results: Results) -> list[tuple[str, ...]]:
+    """Return a row a data set of several: name, faces, accuracy with its interval."""
+    return [
+        (one.name, f"{one.n:,}", metric_text("accuracy", {"accuracy": Value(one.accuracy, one.accuracy_ci95)}))
+        for one in results.data_sets or ()
+    ]
 
 
 def metric_table(results: Results) -> str:
@@ -357,7 +373,7 @@ def seen_by_content_in_words(results: Results) -> str:
 
 def remarks(results: Results) -> list[str]:
     """Return the tables and sentences that follow the metrics of an evaluation in the terminal."""
-    found = []
+    found = by_data_set_table(results)
     if results.diversity:
         found.append(f"{ensemble_in_words(results)}:\n{text_table(MEMBER_HEADS, member_rows(results))}")
     if results.selection:

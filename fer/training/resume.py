@@ -1,15 +1,15 @@
 """``resume=``: the run to resume, its data, and the refusal of changed settings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from fer.config.conf import plain, quoted, unquoted
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.config.hydra import composed, offer_networks
 from fer.config.settings import DataSettings, TrainSettings, leaves
-from fer.data.locate import locate
+from fer.data.locate import existing, locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.runs import stored
 from fer.runs.run_folder import DEFAULTS, configuration_of
@@ -35,10 +35,25 @@ def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -
         if data.batch_size == "auto" or settings.trainer.halve_batch_on_oom:
             data = replace(data, batch_size=entry["batch_size"])
     data = replace(data, votes=_file(data.votes, known, "votes"), exclude=_file(data.exclude, known, "exclude"))
+    data = replace(data, more=_more(data, known.get("more")))
     if known and (known["path"] == SYNTHETIC or Path(known["path"]).exists()):
         return replace(data, path=known["path"]), stand_in
     path, stand_in = locate(data.path, drawn_faces_allowed=drawn_faces_allowed and not settings.resume)
     return replace(data, path=path), stand_in
+
+
+def _more(data: DataSettings, recorded: list[str | dict[str, Any]] | None) -> list[str | dict[str, Any]] | None:
+    """Return the further data sets with absolute paths: those recorded by a resumed run, if they still exist."""
+    if not data.more:
+        return None
+    known = replace(data, more=recorded, weights=None).further
+    if known and all(Path(one.path).exists() for one in known):
+        return recorded
+    found = ((one, setting("data.more", one.path)) for one in data.further)
+    return [
+        {**asdict(one), "path": existing(one.path, name, "Name the file or folder of each data set.")}
+        for one, name in found
+    ]
 
 
 def _file(given: str | None, known: Mapping[str, Any], key: str) -> str | None:

@@ -37,7 +37,7 @@ from fer.metrics.results import (
 )
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.trainable import Trainable
-from fer.reports.summary import class_table, score_table
+from fer.reports.summary import by_data_set_table, class_table, score_table
 from fer.runs import predictions, status
 from fer.runs.predictions import Scored
 from fer.runs.status import Phase
@@ -282,6 +282,7 @@ def finish(
         split="val",
         measured=scoring.measured_split(scored, data, "val", temperature),
         temperature_fitted_on=THESE_FACES,
+        data_sets=scoring.by_data_set(scored, data, "val"),
         seen_in_training=None if kept is None else int((~kept).sum()),
         clean=None if kept is None else scoring.clean(predicted, targets, kept, classes),
         sets=scoring.prediction_sets(scored, temperature, kept, calibration, COVERAGE),
@@ -328,7 +329,8 @@ def _training_record(
 
 def _print_scores(settings: TrainSettings, results: Results) -> None:
     """Print the metrics of val, and what they are the metrics of."""
-    log.info("\n%s\n\n%s\n", class_table(results), score_table(results))
+    tables = [class_table(results), score_table(results), *by_data_set_table(results)]
+    log.info("\n%s\n", "\n\n".join(tables))
     if settings.trainer.limit_val != 1 or settings.trainer.overfit_batches:
         log.info("(the epoch was chosen by val metrics over a part of these faces)")
     record, planned = results.training, settings.trainer.max_epochs

@@ -23,6 +23,7 @@ from fer.data.transforms import augment
 from fer.data.transforms.mixup import Mixing
 from fer.evaluation.leakage import TrainingData, find_again
 from fer.evaluation.request import Member, Tables
+from fer.metrics.results import DatasetRecord
 from fer.models import MODELS, batchnorm, checkpoints, create
 from fer.models.provenance import Provenance
 from fer.models.trainable import Trainable
@@ -108,8 +109,21 @@ def announce(data: FERDataModule, stand_in: bool) -> None:
         )
     source = data.faces.source
     counts = ", ".join(f"{len(dataset):,} {split}" for split, dataset in data.datasets.items())
-    log.info("data: %s (%s), split %s: %s", source.path, source.layout, data.data.split, counts)
+    if data.sets is None:
+        log.info("data: %s (%s), split %s: %s", source.path, source.layout, data.data.split, counts)
+    else:
+        for one in data.sets.records(data.splits):
+            log.info("data: %s", data_set_in_words(one))
+        log.info("together: %s", counts)
     log_notes(data.notes, source.skipped, data.missing)
+
+
+def data_set_in_words(one: DatasetRecord) -> str:
+    """Return in words what one of several data sets gives to a training."""
+    faces = {split: sum(classes.values()) for split, classes in one.counts.items()}
+    counts = ", ".join(f"{count:,} {split}" for split, count in faces.items())
+    share = "" if one.share is None else f"; {100 * one.share:.1f} % of an epoch's training faces"
+    return f"{one.name}: {one.path} ({one.layout}), split {one.split}: {counts}{share}"
 
 
 def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> Trainable:
