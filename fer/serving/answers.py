@@ -4,20 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from fer.data.readers.images import read_grey
-from fer.inference.explain import Explained, explained
-from fer.inference.loaded import LoadedNetwork
-from fer.inference.predictor import Answer, Predictor
+from fer.inference.explain import OCCLUSION, Explained, explained
+from fer.inference.predictor import Answer, Face, Predictor
 from fer.inference.records import record
 from fer.reports.explanation.overlay import overlay
 from fer.reports.html import data_url
 from fer.serving.limits import Limits
 from fer.serving.upload import Upload
 from fer.system.text import plural
-
-METHOD = "occlusion"  # needs nothing but probabilities
 
 
 def answer(predictor: Predictor, upload: Upload, limits: Limits, *, maps: bool) -> Mapping[str, object]:
@@ -53,13 +50,22 @@ def notes(found: Answer, limits: Limits, *, maps: bool) -> list[str]:
 def maps_of(predictor: Predictor, found: Answer, most: int) -> Sequence[str | None]:
     """Return a map of what speaks for the predicted emotion of each face; None beyond the ``most`` largest.
 
-    An exported file has no maps, nor has a network of colour.
+    A network of colour has no maps.
     """
-    crops, network = list(found.crops[:most]), predictor.network
-    if not crops or not isinstance(network, LoadedNetwork) or predictor.in_colour:
+    if predictor.in_colour:
         return [None] * len(found.faces)
-    faces = torch.from_numpy(np.stack(crops)[:, None])  # (N, 1, S, S) uint8
-    emotions = torch.tensor([[predictor.emotions.index(face.emotion)] for face in found.faces[:most]])  # (N, 1)
-    maps = explained(Explained([network.model]), METHOD, faces, emotions)[:, 0].numpy()  # (N, S, S)
-    drawn = [data_url(overlay(crop, map_, float(np.abs(map_).max()))) for crop, map_ in zip(crops, maps, strict=True)]
+    drawn = [map_of(predictor, *one) for one in zip(found.crops[:most], found.faces[:most], strict=True)]
     return [*drawn, *[None] * (len(found.faces) - len(drawn))]
+
+
+def map_of(predictor: Predictor, crop: NDArray[np.uint8], face: Face) -> str:
+    """Return the map of a face's predicted emotion as a data URL.
+
+    Args:
+        predictor: of grey faces.
+        crop: (S, S) of the face.
+        face: what is predicted for it.
+    """
+    emotions = np.array([[predictor.emotions.index(face.emotion)]])  # (1, 1)
+    ((map_,),) = explained(Explained([predictor.network]), OCCLUSION, crop[None, None], emotions)  # (S, S)
+    return data_url(overlay(crop, map_, float(np.abs(map_).max())))

@@ -18,7 +18,6 @@ from starlette.routing import Route
 
 import fer
 from fer.data.readers.images import PictureError, TooManyPixels
-from fer.inference.loaded import LoadedNetwork
 from fer.inference.predictor import SMALL_SIDE, Predictor
 from fer.serving import answers, page, upload
 from fer.serving.guard import Guard, problem
@@ -115,7 +114,7 @@ class _Server:
                 "card": "card",
                 "coverage": self.predictor.coverage,
                 "limits": {"bytes": self.limits.body, "pixels": self.limits.pixels, "small_side": SMALL_SIDE},
-                "maps": isinstance(self.predictor.network, LoadedNetwork),
+                "maps": not self.predictor.in_colour,
                 "privacy": PRIVACY,
                 "made": f"Network {self.network} ({made['architecture']}, trained on {made['trained_on']}), detector "
                 f"{made['detector']}, fer {fer.__version__}.",
