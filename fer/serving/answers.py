@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,24 +18,41 @@ from fer.serving.upload import Upload
 from fer.system.text import plural
 
 
-def answer(predictor: Predictor, upload: Upload, limits: Limits, *, maps: bool) -> Mapping[str, object]:
+class GivenUp(Exception):
+    """Nobody waits for an answer any more."""
+
+
+def answer(
+    predictor: Predictor, upload: Upload, limits: Limits, *, maps: bool, given_up: Event
+) -> Mapping[str, object]:
     """Return the answer to a picture as plain values.
+
+    A client may leave meanwhile. Then the work ends before its next part: search and prediction, or one face's map.
 
     Args:
         predictor: what predicts.
         upload: the picture.
         limits: of its pixels, and of the faces with a map.
         maps: whether the record of each face gets its ``map``, a PNG as a data URL.
+        given_up: set by another thread where the answer is not needed any more.
 
     Raises:
         PictureError: it cannot be read.
+        GivenUp: nobody waits any more.
     """
-    found = predictor.answer(read_grey(upload.contents, limits.pixels))
+    picture = read_grey(upload.contents, limits.pixels)
+    _go_on(given_up)
+    found = predictor.answer(picture)
     contents = record(Path(upload.name), found)
     if maps:
-        drawn = maps_of(predictor, found, limits.maps)
+        drawn = maps_of(predictor, found, limits.maps, given_up)
         contents["faces"] = [face | {"map": map_} for face, map_ in zip(contents["faces"], drawn, strict=True)]
     return contents | {"notes": notes(found, limits, maps=maps)}
+
+
+def _go_on(given_up: Event) -> None:
+    if given_up.is_set():
+        raise GivenUp
 
 
 def notes(found: Answer, limits: Limits, *, maps: bool) -> list[str]:
@@ -47,14 +65,20 @@ def notes(found: Answer, limits: Limits, *, maps: bool) -> list[str]:
     return words
 
 
-def maps_of(predictor: Predictor, found: Answer, most: int) -> Sequence[str | None]:
+def maps_of(predictor: Predictor, found: Answer, most: int, given_up: Event) -> Sequence[str | None]:
     """Return a map of what speaks for the predicted emotion of each face; None beyond the ``most`` largest.
 
     A network of colour has no maps.
+
+    Raises:
+        GivenUp: nobody waits any more.
     """
     if predictor.in_colour:
         return [None] * len(found.faces)
-    drawn = [map_of(predictor, *one) for one in zip(found.crops[:most], found.faces[:most], strict=True)]
+    drawn = []
+    for crop, face in zip(found.crops[:most], found.faces[:most], strict=True):
+        _go_on(given_up)
+        drawn.append(map_of(predictor, crop, face))
     return [*drawn, *[None] * (len(found.faces) - len(drawn))]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -144,9 +145,10 @@ class _Server:
     async def _answered(self, request: Request, sent: upload.Upload, *, maps: bool) -> Mapping[str, object]:
         """Return the answer to a picture; one whose client has left, or waits too long, loses its place.
 
-        A picture whose turn has come is predicted to its end all the same: a thread cannot be stopped.
+        A thread cannot be stopped: where the picture's turn has come, its work ends before its next part.
         """
-        work = functools.partial(answers.answer, self.predictor, sent, self.limits, maps=maps)
+        given_up = threading.Event()
+        work = functools.partial(answers.answer, self.predictor, sent, self.limits, maps=maps, given_up=given_up)
         job = asyncio.ensure_future(self.worker.run(work))
         leaving = asyncio.ensure_future(_left(request))
         try:
@@ -158,6 +160,7 @@ class _Server:
                 raise ClientDisconnect
             return await job
         finally:
+            given_up.set()
             job.cancel()
             leaving.cancel()
 
