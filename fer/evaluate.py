@@ -252,14 +252,14 @@ def write_report(
     arguments: argparse.Namespace, results: "Results", scored: "Scored", folder: Path, command: str
 ) -> None:
     """Write model card and report, with maps of the surest mistakes where they were asked for and can be made."""
-    from fer.evaluation import explanation
+    from fer.evaluation import explained_split
     from fer.reports import model_card, run
 
     model_card.write(results, folder / "model_card.md")
     mistakes, explained = run.mistakes(scored), None
     if arguments.maps and mistakes.size:
         try:
-            explained = explanation.of_mistakes(arguments.runs, scored, mistakes, command)
+            explained = explained_split.of_mistakes(arguments.runs, scored, mistakes, command)
         except FerError as error:  # the evaluation is made and kept
             log.warning("no maps: %s", error)
     run.write(run.Report(results, scored, explained=explained), folder)

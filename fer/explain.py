@@ -22,7 +22,7 @@ from fer.system.text import clock, plural, text_table
 
 if TYPE_CHECKING:
     from fer.evaluation.explanation import Given
-    from fer.evaluation.request import Member
+    from fer.inference.network import Opened
     from fer.metrics.explanation import Explanation
 
 log = logging.getLogger(__name__)
@@ -86,19 +86,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     let_waiting_threads_sleep()
     arguments, line = parser().begin(argv)
     check(arguments)
-    from fer.evaluation.request import members_of
-    from fer.runs.run_folder import TRAINED, named
+    from fer.inference.network import named
 
     import_plugins(listed(arguments.plugins))
-    networks = arguments.network or ["tiny"]
-    members = members_of([str(named(network, TRAINED, download=arguments.download)) for network in networks])
-    for member in members:
-        member.model.to("cuda" if arguments.device == "gpu" else "cpu")
-    given = of_data(arguments, members) if arguments.data else of_pictures(arguments, members)
+    files = [named(network, download=arguments.download) for network in arguments.network or ["tiny"]]
+    networks, given = of_data(arguments, files) if arguments.data else of_pictures(arguments, files)
     if not len(given.names):
         raise FerError(f"no face to explain: {'; '.join(f'{file}: {why}' for file, why in given.left_out.items())}")
-    explain(arguments, members, given, line)
+    explain(arguments, networks, given, line)
     return 0
+
+
+def device_of(arguments: argparse.Namespace) -> str:
+    """Return where the networks compute."""
+    return "cuda" if arguments.device == "gpu" else "cpu"
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -117,40 +118,42 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError("--split, --rule and --on-bad: are of --data; leave them out for pictures")
 
 
-def of_data(arguments: argparse.Namespace, members: Sequence["Member"]) -> "Given":
-    """Return faces of a split.
+def of_data(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[list[Opened], Given]":
+    """Return the networks, and faces of a split.
 
     Raises:
         FerError: the data are missing or bad, have no such split, or are the networks' test faces.
     """
-    from fer.evaluation.explanation import of_split
-    from fer.evaluation.request import Request
+    from fer.evaluation.explained_split import of_split
+    from fer.evaluation.request import Request, members_of
 
+    members = members_of([str(file) for file in files])
+    for member in members:
+        member.model.to(device_of(arguments))
     request = Request(
         [str(member.file) for member in members], arguments.split, arguments.data, arguments.rule, arguments.on_bad
     )
-    return of_split(request, members, arguments.faces)
+    return [member.opened for member in members], of_split(request, members, arguments.faces)
 
 
-def of_pictures(arguments: argparse.Namespace, members: Sequence["Member"]) -> "Given":
-    """Return the faces of pictures, found as by ``fer.predict``.
+def of_pictures(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[list[Opened], Given]":
+    """Return the networks, and the faces of pictures, found as by ``fer.predict``; exported files need no torch.
 
     Raises:
-        FerError: a name stands for no picture, or the detector cannot be had.
+        FerError: a network or the detector cannot be had, or a name stands for no picture.
     """
     from fer.evaluation import explanation
     from fer.inference import sources
+    from fer.inference.network import opened_together
     from fer.inference.predictor import Predictor
 
-    model = members[0].model
-    files = sources.pictures(arguments.pictures)
-    predictor = Predictor(
-        model, detector=arguments.detector, detector_model=arguments.detector_model, device=model.device
-    )
-    return explanation.of_pictures(files, predictor, arguments.faces)
+    networks = opened_together(files, device_of(arguments))
+    pictures = sources.pictures(arguments.pictures)
+    predictor = Predictor(networks[0].network, detector=arguments.detector, detector_model=arguments.detector_model)
+    return networks, explanation.of_pictures(pictures, predictor, arguments.faces)
 
 
-def explain(arguments: argparse.Namespace, members: Sequence["Member"], given: "Given", command: str) -> "Explanation":
+def explain(arguments: argparse.Namespace, networks: Sequence["Opened"], given: "Given", command: str) -> "Explanation":
     """Explain faces, check the maps, write ``explain.json`` and the page, print the check, and return the explanation.
 
     Raises:
@@ -170,7 +173,7 @@ def explain(arguments: argparse.Namespace, members: Sequence["Member"], given: "
             )
 
     try:
-        found, maps = explanation.explain(members, arguments.method, given, command, progress)
+        found, maps = explanation.explain(networks, arguments.method, given, command, progress)
     finally:
         line.end()
     name = Path(arguments.data).stem if arguments.data else Path(given.names[0]).stem

@@ -6,27 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fer.config.errors import FerError
 from fer.data.readers.images import PictureError
-from fer.evaluation.evaluate import check_classes
 from fer.evaluation.faithfulness import check, rank_correlation
-from fer.evaluation.leakage import TrainingData, find_again
-from fer.evaluation.request import Faces, Member, Request, Tables, members_of, settings_of
-from fer.inference.explain import Explained, explained, layer_of, predicted
+from fer.inference.explain import Explained, explained
+from fer.inference.network import Opened
 from fer.inference.predictor import LEAST_SIDE, Predictor
 from fer.metrics.explanation import Explanation, OfConfusion, OfEmotion, OfFace, means
-from fer.models import checkpoints
-from fer.runs.predictions import Scored
 from fer.system.text import plural
 
 AT_ONCE = 16  # faces between two reports of progress
 MOST_CONFUSIONS = 6
 LEAST_CONFUSED = 3  # faces of a confusion that is shown
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -112,91 +105,17 @@ def _without(given: Given, file: Path, reason: str) -> Given:
     return replace(given, left_out={**given.left_out, str(file): reason})
 
 
-# --- faces of a split -----------------------------------------------------------------------------------------------
-
-
-def of_split(request: Request, members: Sequence[Member], count: int) -> Given:
-    """Return faces of a split: a seeded draw, as many of each emotion as there are, up to equal numbers.
-
-    Args:
-        request: names data and split.
-        members: the networks, of one image size.
-        count: of faces, at most.
-
-    Raises:
-        FerError: the data are missing or bad, have no such split, or are the networks' test faces.
-    """
-    tables = Tables(request.batch_size)
-    faces = Faces(settings_of(request, members), request.split, tables)
-    data = faces.at(members[0].model.image_size)
-    check_classes(members[0], data)
-    find_again(members, data)
-    split = data.datasets[request.split]
-    images = split.grey
-    if request.split == "test" or TrainingData(members, tables).is_test(images):
-        raise FerError(
-            f"--split {request.split}: holds test faces, which fer.evaluate alone opens; explain val, from which "
-            "conclusions may be drawn"
-        )
-    rows = data.faces.rows[data.indices(request.split)]
-    drawn = stratified(split.targets.numpy(), count)
-    return Given(
-        images=images[drawn],
-        names=[f"row {rows[index]}" for index in drawn],
-        boxes=[None] * len(drawn),
-        targets=split.targets.numpy()[drawn],
-        source=f"{len(drawn):,} of {len(images):,} faces of {request.split} of {data.data.path}",
-        left_out={},
-    )
-
-
-def stratified(targets: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return rising indices of at most ``count`` faces, a seeded draw with equal numbers of each emotion if they last.
-
-    Args:
-        targets: (N,) labels.
-        count: of faces.
-    """
-    shuffled = np.random.default_rng(SEED).permutation(len(targets))
-    turn = np.empty(len(targets), np.int64)  # which of its emotion's faces each one is, in the shuffled order
-    for emotion in np.unique(targets):
-        of = shuffled[targets[shuffled] == emotion]
-        turn[of] = np.arange(len(of))
-    return np.sort(shuffled[np.argsort(turn[shuffled], kind="stable")][:count])
-
-
-def of_mistakes(
-    networks: Sequence[str], scored: Scored, rows: NDArray[np.int64], command: str
-) -> tuple[Explanation, Maps]:
-    """Return the explanation of some scored faces, by occlusion.
-
-    Args:
-        networks: those that scored them; several count equally here.
-        scored: the faces.
-        rows: indices of the faces to explain, at least one.
-        command: the command line, for the record.
-
-    Raises:
-        FerError: a network is a folder of predictions, or the networks take faces of different sizes.
-    """
-    names = [f"row {scored.rows[index]}" for index in rows]
-    source = f"{len(rows)} surest mistakes"
-    boxes = [None] * len(rows)
-    given = Given(scored.images[rows], names, boxes, scored.targets[rows], source, {})
-    return explain(members_of(networks), "occlusion", given, command, lambda done: None)
-
-
 # --- explanation ----------------------------------------------------------------------------------------------------
 
 
 def explain(
-    members: Sequence[Member], method: str, given: Given, command: str, done: Callable[[int], None]
+    networks: Sequence[Opened], method: str, given: Given, command: str, done: Callable[[int], None]
 ) -> tuple[Explanation, Maps]:
     """Return the explanation of faces and their maps.
 
     Args:
-        members: the networks.
-        method: a name in ``fer.inference.explain.METHODS``.
+        networks: one, or several as an ensemble.
+        method: see ``fer.inference.explain.explained``.
         given: the faces, at least one.
         command: the command line, for the record.
         done: called with the number of explained faces, as they grow.
@@ -204,27 +123,26 @@ def explain(
     Raises:
         FerError: the method does not apply to these networks.
     """
-    for member in members:
-        if member.model.in_channels != 1:
-            raise FerError(f"{member.file}: takes faces in colour; maps are made of grey ones so far")
-    what = Explained([member.model.eval() for member in members])
-    layer = layer_of(what.alone(method)).side if method == "gradcam" else None
-    faces = torch.from_numpy(given.images)[:, None]
+    for one in networks:
+        if getattr(one.network, "in_channels", 1) != 1:
+            raise FerError(f"{one.file}: takes faces in colour; maps are made of grey ones so far")
+    what = Explained([one.network for one in networks])
+    layer = _layer_side(what) if method == "gradcam" else None
+    faces = given.images[:, None]
     began = time.perf_counter()
-    chances = predicted(what, faces)
-    emotions = chances.topk(2).indices  # (N, 2)
+    chances = what.probabilities(faces)
+    emotions = _two_likeliest(chances)
     if given.targets is not None:
-        emotions = torch.cat([emotions, torch.from_numpy(given.targets)[:, None]], 1)
-    maps = torch.cat(list(_in_parts(what, method, faces, emotions, done)))
+        emotions = np.concatenate([emotions, given.targets[:, None]], 1)
+    maps = np.concatenate(list(_in_parts(what, method, faces, emotions, done)))
     speed = len(faces) / (time.perf_counter() - began)
     found = _of_faces(what, given, chances)
-    arrays = maps.numpy()
-    kept = Maps(given.images, arrays[:, 0], arrays[:, 1], None if given.targets is None else arrays[:, 2])
+    kept = Maps(given.images, maps[:, 0], maps[:, 1], None if given.targets is None else maps[:, 2])
     return Explanation(
         method=method,
         layer=layer,
-        networks=tuple(_called(member) for member in members),
-        architecture=" + ".join(dict.fromkeys(member.model.architecture for member in members)),
+        networks=tuple(one.called for one in networks),
+        architecture=" + ".join(dict.fromkeys(one.network.architecture for one in networks)),
         source=given.source,
         faces=tuple(found),
         check=check(what, method, faces, emotions[:, 0], maps[:, 0]),
@@ -236,21 +154,29 @@ def explain(
     ), kept
 
 
-def _called(member: Member) -> str:
-    return member.file.stem if checkpoints.of_package(member.file) else str(member.file)
+def _layer_side(what: Explained) -> int:
+    model = what.alone("gradcam")
+    from fer.inference.gradients import layer_of  # imports torch
+
+    return layer_of(model).side
+
+
+def _two_likeliest(chances: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the two most probable emotions (N, 2) of probabilities (N, C), the first of equal ones first."""
+    return np.argsort(-chances, axis=1, kind="stable")[:, :2]
 
 
 def _in_parts(
-    what: Explained, method: str, faces: Tensor, emotions: Tensor, done: Callable[[int], None]
-) -> Iterator[Tensor]:
+    what: Explained, method: str, faces: NDArray[np.uint8], emotions: NDArray[np.int64], done: Callable[[int], None]
+) -> Iterator[NDArray[np.float32]]:
     for start in range(0, len(faces), AT_ONCE):
         done(start)
         rows = slice(start, start + AT_ONCE)
         yield explained(what, method, faces[rows], emotions[rows])
 
 
-def _of_faces(what: Explained, given: Given, chances: Tensor) -> list[OfFace]:
-    best = chances.topk(2).indices.tolist()
+def _of_faces(what: Explained, given: Given, chances: NDArray[np.float32]) -> list[OfFace]:
+    best = _two_likeliest(chances).tolist()
     return [
         OfFace(
             name=given.names[index],
@@ -272,9 +198,9 @@ def of_emotions(faces: Sequence[OfFace], maps: Maps) -> list[OfEmotion]:
         if not rows:
             continue
         right = sum(faces[index].predicted == emotion for index in rows)
-        average = torch.from_numpy(maps.predicted[rows].mean(0))[None]
+        average = maps.predicted[rows].mean(0, keepdims=True)
         (left,) = means(left_shares(maps.predicted[rows])[:, None])
-        mirror = float(rank_correlation(average, average.flip(-1))[0])
+        mirror = float(rank_correlation(average, average[..., ::-1])[0])
         found.append(OfEmotion(emotion, right, len(rows) - right, left, mirror))
     return found
 

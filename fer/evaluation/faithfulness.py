@@ -6,19 +6,14 @@ and with random maps. Intervals of the paired differences decide the verdict. A 
 pixels; beside it stand the same curves with pixels imputed from their neighbours, see ``fer.evaluation.imputation``.
 """
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
 
-from fer.data.dataset import to_unit
 from fer.evaluation.imputation import imputed
-from fer.inference.explain import Explained, between, covered, explained, predicted
+from fer.inference.explain import Explained, between, covered, explained, to_unit
 from fer.metrics.explanation import (
     BLOB,
     LEAST_FACES,
@@ -31,17 +26,18 @@ from fer.metrics.explanation import (
     Randomised,
     means,
 )
-from fer.models import EmotionClassifier
+
+Floats = NDArray[np.float32]
+Numbers = NDArray[np.int64]
 
 PARTS = 12  # steps of the curves
 BLUR = 1 / 12  # of the side, the standard deviation of the blur: 4 of 48 pixels
 MOST_IMPUTED = 200  # faces whose curves are drawn again with imputed pixels, which takes a quarter of a second a face
 MOST_RANDOMISED = 64  # faces whose maps are made again with random weights and mirrored
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of the layers that are randomised, after the last one alone
 SEED = 0
 
 
-def check(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps: Tensor) -> Check:
+def check(what: Explained, method: str, faces: NDArray[np.uint8], emotions: Numbers, maps: Floats) -> Check:
     """Return whether maps explain what the networks predict.
 
     Args:
@@ -62,14 +58,14 @@ def check(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps: T
         curves=tuple(_curves(name, *path) for name, path in areas.items()),
         differences=tuple(differences),
         faces_of_randomised=len(some),
-        randomised=tuple(cascade(what, method, *few)),
+        randomised=tuple(_cascade(what, method, *few)),
         mirrored=mirrored(what, method, *few),
         verdict=verdict(method, differences, len(faces)),
         imputed=_imputed(what, method, given, emotions, compared),
     )
 
 
-def _imputed(what: Explained, method: str, faces: Tensor, emotions: Tensor, compared: Mapping[str, Tensor]) -> Imputed:
+def _imputed(what: Explained, method: str, faces: Floats, emotions: Numbers, compared: Mapping[str, Floats]) -> Imputed:
     """Return the comparison of maps with removed pixels imputed from their neighbours."""
     some = spread(len(faces), MOST_IMPUTED)
     areas = {name: paths(what, faces[some], emotions[some], ranked[some], imputed) for name, ranked in compared.items()}
@@ -148,10 +144,10 @@ Paths = tuple[NDArray[np.float64], NDArray[np.float64]]  # (N, PARTS + 1) of del
 
 def paths(
     what: Explained,
-    faces: Tensor,
-    emotions: Tensor,
-    maps: Tensor,
-    keep: Callable[[Tensor, Tensor], Tensor] | None = None,
+    faces: Floats,
+    emotions: Numbers,
+    maps: Floats,
+    keep: Callable[[Floats, NDArray[np.bool_]], Floats] | None = None,
 ) -> Paths:
     """Return the probability of an emotion as its first pixels are removed, and as no others are left.
 
@@ -166,52 +162,55 @@ def paths(
         keep: gives faces with the pixels that are True (N, 1, S, S) kept and the others removed; by default blurred.
     """
     order, away = ranks(maps)[:, None], blurred(faces)
-    keep = keep or (lambda given, kept: torch.where(kept, given, away))
-    counts = [round(part / PARTS * order[0].numel()) for part in range(PARTS + 1)]
+    keep = keep or (lambda given, kept: np.where(kept, given, away))
+    counts = [round(part / PARTS * order[0].size) for part in range(PARTS + 1)]
     found = []
     for kept in ([order >= count for count in counts], [order < count for count in counts]):
         steps = [keep(faces, mask) for mask in kept]
-        chances = [predicted(what, step).gather(1, emotions[:, None])[:, 0] for step in steps]
-        found.append(torch.stack(chances, 1).double().numpy())
+        chances = [np.take_along_axis(what.probabilities(step), emotions[:, None], 1) for step in steps]
+        found.append(np.concatenate(chances, 1).astype(np.float64))
     return found[0], found[1]
 
 
-def ranks(maps: Tensor) -> Tensor:
+def ranks(maps: Floats) -> Numbers:
     """Return the rank of each pixel of maps (N, S, S), 0 for the largest; equal ones in a random order."""
-    flat = maps.flatten(1)
-    shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(SEED))
-    order = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
-    numbers = torch.arange(flat.shape[1]).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, numbers).view(maps.shape)
+    flat = maps.reshape(len(maps), -1)
+    shuffled = np.random.default_rng(SEED).permutation(flat.shape[1])
+    order = shuffled[np.argsort(-flat[:, shuffled], axis=1, kind="stable")]
+    found = np.empty_like(order)
+    np.put_along_axis(found, order, np.arange(flat.shape[1])[None], 1)
+    return found.reshape(maps.shape)
 
 
-def blurred(faces: Tensor) -> Tensor:
+def blurred(faces: Floats) -> Floats:
     """Return faces (N, 1, S, S) in [0, 1], blurred until hardly an emotion is left; the edge is repeated."""
-    spread_ = faces.shape[-1] * BLUR
+    side, spread_ = faces.shape[-1], faces.shape[-1] * BLUR
     reach = math.ceil(3 * spread_)
-    bell = torch.exp(-((torch.arange(-reach, reach + 1) / spread_) ** 2) / 2)
-    bell = bell / bell.sum()
-    wide = functional.pad(faces, [reach] * 4, mode="replicate")
-    return functional.conv2d(functional.conv2d(wide, bell[None, None, :, None]), bell[None, None, None]).clamp(0, 1)
+    away = np.arange(-reach, reach + 1)
+    bell = np.exp(-((away / spread_) ** 2) / 2)
+    weights = np.zeros((side, side))  # of each pixel of a line in each blurred one
+    for offset, weight in zip(away, bell / bell.sum(), strict=True):
+        np.add.at(weights, (np.arange(side), (np.arange(side) + offset).clip(0, side - 1)), weight)
+    return (weights @ faces @ weights.T).clip(0, 1).astype(np.float32)
 
 
-def blob(faces: Tensor) -> Tensor:
+def blob(faces: Floats) -> Floats:
     """Return a map (N, S, S) that falls from the middle of the frame, the same for every face.
 
     Only the order of the pixels counts, so that its width does not matter.
     """
     side = faces.shape[-1]
-    across = (torch.arange(side) - (side - 1) / 2) / side
-    bell: Tensor = torch.exp(-4 * (across[:, None] ** 2 + across**2))
-    return bell.expand(len(faces), side, side)
+    across = (np.arange(side) - (side - 1) / 2) / side
+    bell = np.exp(-4 * (across[:, None] ** 2 + across**2)).astype(np.float32)
+    return np.broadcast_to(bell, (len(faces), side, side))
 
 
-def random_maps(faces: Tensor) -> Tensor:
+def random_maps(faces: Floats) -> Floats:
     """Return random maps (N, S, S), as smooth as those of occlusion: noise for each pixel would be easier to beat."""
-    corners, _ = covered(faces.shape[-1])
-    generator = torch.Generator().manual_seed(SEED)
-    values = torch.rand(len(faces), 1, len(corners), len(corners), generator=generator)
-    return between(values, corners, faces.shape[-1])[:, 0]
+    side = faces.shape[-1]
+    corners, _ = covered(side)
+    values = np.random.default_rng(SEED).random((len(faces), 1, len(corners), len(corners)), np.float32)
+    return between(values, corners, side)[:, 0]
 
 
 def area(curves: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -233,10 +232,8 @@ def _difference(baseline: str, ours: Paths, theirs: Paths) -> Difference:
 # --- random weights, mirrored faces ---------------------------------------------------------------------------------
 
 
-def cascade(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps: Tensor) -> list[Randomised]:
-    """Return how maps change as the networks' layers are randomised, from the last to the first.
-
-    Adebayo et al. 2018, "Sanity Checks for Saliency Maps". A map that stays the same shows the face, not the network.
+def _cascade(what: Explained, method: str, faces: Floats, emotions: Numbers, maps: Floats) -> list[Randomised]:
+    """Return how maps change as the networks' layers are randomised; nothing of exported files, which have no layers.
 
     Args:
         what: the networks.
@@ -244,64 +241,46 @@ def cascade(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps:
         faces: (N, 1, S, S) in [0, 1].
         emotions: (N,) predicted emotions.
         maps: (N, S, S) of these emotions.
-
-    Returns:
-        Nothing of exported files, which have no layers.
     """
-    if not all(map(weighted, what.members)):
+    if len(what.models) < len(what.networks):
         return []
-    of = len(weighted(what.members[0]))
-    found = []
-    for count in sorted({1, *(math.ceil(share * of) for share in SHARES)}):
-        members = [randomised(one, math.ceil(count / of * len(weighted(one)))) for one in what.members]
-        again = explained(Explained(members), method, faces, emotions[:, None])[:, 0]
-        found.append(Randomised(count, of, _agreement(maps, again)))
-    return found
+    from fer.evaluation.randomisation import cascade  # imports torch
+
+    return [
+        Randomised(layers, of, agreement(maps, explained(again, method, faces, emotions[:, None])[:, 0]))
+        for layers, of, again in cascade(what.models)
+    ]
 
 
-def weighted(model: EmotionClassifier) -> list[nn.Module]:
-    """Return the layers that have weights of their own, in their order."""
-    return [layer for layer in model.net.modules() if any(True for _ in layer.parameters(recurse=False))]
-
-
-def randomised(model: EmotionClassifier, count: int) -> EmotionClassifier:
-    """Return a copy of a network whose last ``count`` layers have their weights in a random order.
-
-    The weights keep their distribution, so that the signal neither dies nor explodes.
-    """
-    copied = copy.deepcopy(model)
-    generator = torch.Generator().manual_seed(SEED)
-    with torch.no_grad():
-        for layer in weighted(copied)[::-1][:count]:
-            for weights in layer.parameters(recurse=False):
-                order = torch.randperm(weights.numel(), generator=generator).to(weights.device)
-                weights.copy_(weights.flatten()[order].view(weights.shape))
-    return copied.eval()
-
-
-def mirrored(what: Explained, method: str, faces: Tensor, emotions: Tensor, maps: Tensor) -> Mean:
+def mirrored(what: Explained, method: str, faces: Floats, emotions: Numbers, maps: Floats) -> Mean:
     """Return the rank correlation of maps with those of the mirrored faces, mirrored back."""
-    again = explained(what, method, faces.flip(-1), emotions[:, None])[:, 0].flip(-1)
-    return _agreement(maps, again)
+    again = explained(what, method, np.ascontiguousarray(faces[..., ::-1]), emotions[:, None])[:, 0, :, ::-1]
+    return agreement(maps, again)
 
 
-def _agreement(maps: Tensor, others: Tensor) -> Mean:
+def agreement(maps: Floats, others: Floats) -> Mean:
+    """Return the mean rank correlation of maps (N, S, S) with others."""
     (found,) = means(rank_correlation(maps, others)[:, None])
     return found
 
 
-def rank_correlation(maps: Tensor, others: Tensor) -> NDArray[np.float64]:
+def rank_correlation(maps: Floats, others: Floats) -> NDArray[np.float64]:
     """Return Spearman's rank correlations (N,) over the pixels of maps (N, S, S); 0 where a map is constant."""
-    first, second = (_standardised(one.flatten(1)) for one in (maps, others))
-    correlations: NDArray[np.float64] = (first * second).mean(1).numpy()
+    first, second = (_standardised(one.reshape(len(one), -1)) for one in (maps, others))
+    correlations: NDArray[np.float64] = (first * second).mean(1)
     return correlations
 
 
-def _standardised(values: Tensor) -> Tensor:
+def _standardised(values: Floats) -> NDArray[np.float64]:
     """Return the ranks of values (N, P), equal ones at their mean rank, with mean 0 and standard deviation 1."""
-    values = values.contiguous()
-    ordered = values.sort(1).values
-    below, up_to = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
-    places = (below + up_to).double()  # twice the mean rank
-    middle, spread_ = places.mean(1, keepdim=True), places.std(1, keepdim=True, correction=0)
-    return (places - middle) / spread_.clamp(min=torch.finfo(places.dtype).tiny)
+    places = np.stack([_mean_ranks(row) for row in values])
+    spread_ = places.std(1, keepdims=True)
+    standardised: NDArray[np.float64] = (places - places.mean(1, keepdims=True)) / np.where(spread_ > 0, spread_, 1)
+    return standardised
+
+
+def _mean_ranks(values: Floats) -> NDArray[np.float64]:
+    """Return twice the ranks of values (P,), equal ones at their mean rank."""
+    ordered = np.sort(values)
+    below, up_to = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
+    return (below + up_to).astype(np.float64)

@@ -6,9 +6,8 @@ hides which pixels were filled, since a smooth patch betrays its outline to a ne
 are used; conjugate gradients solve the systems of all faces together.
 """
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+import numpy as np
+from numpy.typing import NDArray
 
 SIDE, CORNER = 1 / 6, 1 / 12  # weights of the neighbours
 NOISE = 0.01  # standard deviation, of pixels in [0, 1]
@@ -17,54 +16,55 @@ EXACT = 1e-6  # largest residual, of pixels in [0, 1]
 SEED = 0
 
 
-def imputed(faces: Tensor, known: Tensor) -> Tensor:
+def imputed(faces: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return faces (N, 1, S, S) in [0, 1] whose unknown pixels are imputed; with none known, from the face's mean.
 
     Args:
         faces: (N, 1, S, S) in [0, 1].
         known: (N, 1, S, S), True where the pixel is kept.
     """
-    unknown = ~known
-    generator = torch.Generator().manual_seed(SEED)
-    noise = NOISE * torch.randn(faces.shape, generator=generator)
-    return torch.where(unknown, linear(faces, unknown) + noise, faces).clamp(0, 1)
+    noise = NOISE * np.random.default_rng(SEED).standard_normal(faces.shape, np.float32)
+    filled: NDArray[np.float32] = np.where(known, faces, linear(faces, ~known) + noise).clip(0, 1)
+    return filled
 
 
-def linear(faces: Tensor, unknown: Tensor) -> Tensor:
+def linear(faces: NDArray[np.float32], unknown: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return faces (N, 1, S, S) whose unknown pixels are the weighted means of their neighbours, without noise."""
-    inside = unknown.double()
-    start = faces.double().mean((1, 2, 3), keepdim=True).expand(faces.shape)  # the answer where nothing is known
-    filled = torch.where(unknown, start, faces.double())
-    shares = _neighbours(torch.ones_like(filled))  # 1, and less at the border
+    given = faces.astype(np.float64)
+    filled = np.where(unknown, given.mean((1, 2, 3), keepdims=True), given)  # the answer where nothing is known
+    shares = _neighbours(np.ones_like(given[:1]))  # 1, and less at the border
 
-    def system(values: Tensor) -> Tensor:
-        return inside * (shares * values - _neighbours(values))
+    def system(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return unknown * (shares * values - _neighbours(values))
 
     residual = -system(filled)
     direction, size = residual, _dot(residual, residual)
     for _ in range(MOST_STEPS):
-        if residual.abs().max() <= EXACT:
+        if np.abs(residual).max() <= EXACT:
             break
         moved = system(direction)
         step = _divided(size, _dot(direction, moved))
         filled, residual = filled + step * direction, residual - step * moved
         before, size = size, _dot(residual, residual)
         direction = residual + _divided(size, before) * direction
-    return filled.to(faces.dtype)
+    return filled.astype(faces.dtype)
 
 
-def _neighbours(values: Tensor) -> Tensor:
+def _neighbours(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the weighted sum of the eight neighbours of each pixel; beyond the border there are none."""
-    row = torch.tensor([CORNER, SIDE, CORNER], dtype=values.dtype)
-    kernel = torch.stack([row, torch.tensor([SIDE, 0, SIDE], dtype=values.dtype), row])
-    return functional.conv2d(values, kernel[None, None], padding=1)
+    wide = np.pad(values, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    beside = wide[..., :-2] + wide[..., 2:]  # left and right, (N, 1, S + 2, S)
+    rows = CORNER * beside + SIDE * wide[..., 1:-1]
+    found: NDArray[np.float64] = rows[..., :-2, :] + rows[..., 2:, :] + SIDE * beside[..., 1:-1, :]
+    return found
 
 
-def _dot(first: Tensor, second: Tensor) -> Tensor:
+def _dot(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the inner product of each face, (N, 1, 1, 1)."""
-    return (first * second).sum((1, 2, 3), keepdim=True)
+    products: NDArray[np.float64] = np.einsum("ncyx,ncyx->n", first, second)[:, None, None, None]
+    return products
 
 
-def _divided(above: Tensor, below: Tensor) -> Tensor:
+def _divided(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a quotient, 0 where a face is solved already."""
-    return torch.where(below > 0, above / below.clamp(min=torch.finfo(below.dtype).tiny), 0.0)
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)

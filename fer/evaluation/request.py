@@ -17,6 +17,8 @@ from fer.data.locate import locate
 from fer.data.readers import holds_contempt
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.inference import exported_model, probabilities
+from fer.inference.loaded import LoadedNetwork
+from fer.inference.network import Opened, check_different, check_emotions
 from fer.metrics.results import Results, Trained
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.provenance import Dataset
@@ -116,6 +118,13 @@ class Member(NamedTuple):
             return None
 
     @property
+    def opened(self) -> Opened:
+        """The network as one that predicts from arrays, on the device where it is."""
+        if isinstance(self.model, exported_model.ExportedModel):
+            return Opened(self.file, self.model.network)
+        return Opened(self.file, LoadedNetwork(self.model, self.model.device))
+
+    @property
     def trained_with(self) -> DataKeys:
         """The data settings of its training."""
         return whole(self.model.provenance.dataset)
@@ -210,19 +219,10 @@ def members_of(networks: Sequence[str]) -> list[Member]:
     Raises:
         FerError: one is bad or given twice, or they name different emotions.
     """
-    members: list[Member] = []
-    for network in networks:
-        file = checkpoints.find(network)
-        if any(file.resolve() == member.file.resolve() for member in members):
-            raise FerError(f"{network}: given twice; name each network once")
-        members.append(Member(file, exported_model.load(file)))
-    first = list(members[0].model.hparams["classes"])
-    for member in members[1:]:
-        if list(member.model.hparams["classes"]) != first:
-            theirs = ", ".join(member.model.hparams["classes"])
-            raise FerError(
-                f"{member.file}: predicts {theirs}; {members[0].file} predicts {', '.join(first)}: no ensemble"
-            )
+    files = [checkpoints.find(network) for network in networks]
+    check_different(files)
+    members = [Member(file, exported_model.load(file)) for file in files]
+    check_emotions((member.file, member.model.hparams["classes"]) for member in members)
     return members
 
 

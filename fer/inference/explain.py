@@ -2,30 +2,28 @@
 
 A map has a value for each pixel: above 0 where the face speaks for the emotion, below 0 where it speaks against it. All
 methods measure changes of a log probability or a logit. The difference of two emotions' maps is therefore the map of
-their log odds: why the network prefers one to the other.
+their log odds: why the network prefers one to the other. Occlusion needs no torch; ``fer.inference.gradients`` has the
+others.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from numpy.typing import NDArray
 
 from fer.config.errors import FerError
-from fer.data.dataset import to_unit
-from fer.inference.exported_model import ExportedModel
-from fer.models import EmotionClassifier
+from fer.inference.exported import Images
+from fer.inference.network import Network
 
+if TYPE_CHECKING:
+    from fer.models import EmotionClassifier
+
+OCCLUSION = "occlusion"  # the method that needs nothing but probabilities
 PATCH = 1 / 6  # of the side: 8 of 48 pixels
 POSITIONS = 11  # of the patch along a side: a step of 4 of 48 pixels
 VIEWS_AT_ONCE = 256  # faces in a batch; more are no faster on a CPU
-STEPS = 16  # of integrated gradients
-WINDOW = 5 / 48  # of the side, over which integrated gradients are averaged: 5 of 48 pixels
-LEAST_SIDE = 6  # pixels of the feature maps that Grad-CAM prefers; smaller ones show hardly more than a quarter
 LEAST_PROBABILITY = 1e-12  # float32 probabilities may be 0
 
 
@@ -34,16 +32,16 @@ class Explained:
     """What is explained: a network, or several whose calibrated probabilities are averaged.
 
     Args:
-        members: one or more networks with the same emotions.
+        networks: one or more networks with the same emotions.
 
     Raises:
         FerError: they take faces of different sizes.
     """
 
-    members: Sequence[EmotionClassifier]
+    networks: Sequence[Network]
 
     def __post_init__(self) -> None:
-        for one in self.members[1:]:
+        for one in self.networks[1:]:
             if one.image_size != self.image_size:
                 sizes = f"{self.image_size} and {one.image_size} pixels"
                 raise FerError(f"the networks take faces of {sizes}; explain networks of one size together")
@@ -51,23 +49,25 @@ class Explained:
     @property
     def emotions(self) -> tuple[str, ...]:
         """The emotions, in the order of the probabilities."""
-        return tuple(self.members[0].hparams["classes"])
+        return tuple(self.networks[0].emotions)
 
     @property
     def image_size(self) -> int:
         """Side of the faces, in pixels."""
-        return self.members[0].image_size
+        return self.networks[0].image_size
 
     @property
-    def device(self) -> torch.device:
-        """Where the networks are."""
-        return self.members[0].device
+    def models(self) -> "list[EmotionClassifier]":
+        """The networks with their weights; exported files have none."""
+        return [one.model for one in self.networks if hasattr(one, "model")]
 
-    def probabilities(self, faces: Tensor) -> Tensor:
-        """Return calibrated probabilities (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1]."""
-        return torch.stack([one.probabilities(faces) for one in self.members]).mean(0)
+    def probabilities(self, faces: Images) -> NDArray[np.float32]:
+        """Return calibrated probabilities (N, C) of faces (N, 1, S, S), uint8 or float in [0, 1]."""
+        parts = [np.empty((0, len(self.emotions)), np.float32)]
+        parts += [np.mean([one.probabilities(part) for one in self.networks], axis=0) for part in _batches(faces)]
+        return np.concatenate(parts)
 
-    def alone(self, method: str) -> EmotionClassifier:
+    def alone(self, method: str) -> "EmotionClassifier":
         """Return the only network.
 
         Args:
@@ -76,83 +76,85 @@ class Explained:
         Raises:
             FerError: there are several, or it is an exported file.
         """
-        if isinstance(self.members[0], ExportedModel):
+        if len(self.models) < len(self.networks):
             raise FerError(
                 f"--method {method}: needs gradients, which an exported file has not; use occlusion, or the network "
                 "that it was made from"
             )
-        if len(self.members) > 1:
+        if len(self.networks) > 1:
             raise FerError(f"--method {method}: needs the gradients of one network; explain an ensemble by occlusion")
-        return self.members[0]
+        return self.models[0]
 
 
-Method = Callable[[Explained, Tensor, Tensor], Tensor]  # (what, faces (N, 1, S, S) in [0, 1], emotions (N, K)) -> maps
-
-
-def explained(what: Explained, method: str, faces: Tensor, emotions: Tensor) -> Tensor:
-    """Return maps (N, K, S, S) float32 on the CPU of N faces and K emotions of each.
+def explained(what: Explained, method: str, faces: Images, emotions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return maps (N, K, S, S) of N faces and K emotions of each.
 
     Args:
         what: the network or networks.
-        method: a name in ``METHODS``.
+        method: "occlusion", or a name in ``fer.inference.gradients.METHODS``.
         faces: (N, 1, S, S), uint8 or float in [0, 1].
         emotions: (N, K) indices of emotions.
 
     Raises:
         FerError: the method does not apply to these networks.
     """
-    device = what.device
-    return METHODS[method](what, to_unit(faces.to(device)), emotions.to(device)).float().cpu()
+    if method == OCCLUSION:
+        return occlusion(what, to_unit(faces), emotions)
+    model = what.alone(method)
+    from fer.inference import gradients
+
+    return gradients.maps(model, method, faces, emotions)
 
 
-def predicted(what: Explained, faces: Tensor) -> Tensor:
-    """Return calibrated probabilities (N, C) float32 on the CPU of N faces, (N, 1, S, S)."""
-    parts = [what.probabilities(part.to(what.device)).float().cpu() for part in _batches(faces)]
-    return torch.cat(parts)
+def to_unit(faces: Images) -> NDArray[np.float32]:
+    """Return uint8 faces as float32 in [0, 1]; float ones unchanged."""
+    return (
+        faces.astype(np.float32) / np.float32(255) if faces.dtype == np.uint8 else faces.astype(np.float32, copy=False)
+    )
 
 
-def _batches(values: Tensor) -> Iterator[Tensor]:
+def _batches(values: Images) -> Iterator[Images]:
     return (values[start : start + VIEWS_AT_ONCE] for start in range(0, len(values), VIEWS_AT_ONCE))
 
 
 # --- occlusion ------------------------------------------------------------------------------------------------------
 
 
-def occlusion(what: Explained, faces: Tensor, emotions: Tensor) -> Tensor:
+def occlusion(what: Explained, faces: NDArray[np.float32], emotions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return how much log probability each region is worth (Zeiler & Fergus 2014): (N, K, S, S).
 
     A patch of the face's mean grey covers one region after the other. The value of a region is the log probability that
     the emotion loses. It needs nothing but probabilities. Values between the patches' middles are interpolated.
     """
     count, side = len(faces), faces.shape[-1]
-    corners, patches = covered(side)
-    patches = patches.to(faces.device)  # (P, 1, S, S)
-    greys = faces.mean((2, 3), keepdim=True)  # (N, 1, 1, 1)
+    corners, patches = covered(side)  # (P, 1, S, S)
+    greys = faces.mean((2, 3), keepdims=True)  # (N, 1, 1, 1)
     covers = len(patches)
     parts = []
-    for index in _batches(torch.arange(count * covers, device=faces.device)):
+    for start in range(0, count * covers, VIEWS_AT_ONCE):
+        index = np.arange(start, min(start + VIEWS_AT_ONCE, count * covers))
         face, patch = index // covers, index % covers
-        views = torch.where(patches[patch], greys[face], faces[face])
-        parts.append(_log(what.probabilities(views)).gather(1, emotions[face]))
-    left = torch.cat(parts).view(count, covers, -1).movedim(1, 2)  # (N, K, P)
-    before = torch.cat([_log(what.probabilities(part)) for part in _batches(faces)]).gather(1, emotions)
-    lost = (before[..., None] - left).view(count, -1, len(corners), len(corners))
+        views = np.where(patches[patch], greys[face], faces[face])
+        parts.append(np.take_along_axis(_log(what.probabilities(views)), emotions[face], 1))
+    left = np.moveaxis(np.concatenate(parts).reshape(count, covers, -1), 1, 2)  # (N, K, P)
+    before = np.take_along_axis(_log(what.probabilities(faces)), emotions, 1)
+    lost = (before[..., None] - left).reshape(count, -1, len(corners), len(corners))
     return between(lost, corners, side)
 
 
-def covered(side: int) -> tuple[list[int], Tensor]:
-    """Return the corners of the patches along a side, and which pixels each patch covers, (P, 1, S, S) bool."""
+def covered(side: int) -> tuple[list[int], NDArray[np.bool_]]:
+    """Return the corners of the patches along a side, and which pixels each patch covers, (P, 1, S, S)."""
     size = round(side * PATCH)
     steps = min(POSITIONS, side - size + 1)
-    corners = torch.linspace(0, side - size, steps).round().long().tolist()
-    covers = torch.zeros(steps, steps, side, side, dtype=torch.bool)
+    corners = np.linspace(0, side - size, steps).round().astype(int).tolist()
+    covers = np.zeros((steps, steps, side, side), bool)
     for row, top in enumerate(corners):
         for column, left in enumerate(corners):
             covers[row, column, top : top + size, left : left + size] = True
-    return corners, covers.view(-1, 1, side, side)
+    return corners, covers.reshape(-1, 1, side, side)
 
 
-def between(values: Tensor, corners: Sequence[int], side: int) -> Tensor:
+def between(values: NDArray[np.float32], corners: Sequence[int], side: int) -> NDArray[np.float32]:
     """Return maps (N, K, S, S) of values (N, K, P, P) at the middles of patches, bilinear between and constant beyond.
 
     Args:
@@ -162,141 +164,11 @@ def between(values: Tensor, corners: Sequence[int], side: int) -> Tensor:
     """
     middles = [corner + (round(side * PATCH) - 1) / 2 for corner in corners]
     columns = [np.interp(np.arange(side), middles, alone) for alone in np.eye(len(corners))]
-    weights = torch.from_numpy(np.stack(columns, 1)).to(values)  # (S, P) of each patch at each pixel
-    return torch.einsum("yp,nkpq,xq->nkyx", weights, values, weights)
+    weights = np.stack(columns, 1).astype(np.float32)  # (S, P) of each patch at each pixel
+    maps: NDArray[np.float32] = np.matmul(np.matmul(weights, values), weights.T)
+    return maps
 
 
-def _log(probabilities: Tensor) -> Tensor:
-    return probabilities.float().clamp(min=LEAST_PROBABILITY).log()
-
-
-# --- Grad-CAM -------------------------------------------------------------------------------------------------------
-
-
-class Layer(NamedTuple):
-    """The layer that Grad-CAM looks at.
-
-    Args:
-        module: whose output is (B, C, s, s).
-        side: s, in pixels.
-    """
-
-    module: nn.Module
-    side: int
-
-
-def layer_of(model: EmotionClassifier) -> Layer:
-    """Return the last of a network's ``map_layers`` whose maps have at least 6x6 pixels, else the last of the largest.
-
-    Raises:
-        FerError: the network names no layer of feature maps.
-    """
-    sides: dict[nn.Module, int] = {}
-
-    def note(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] > 1:
-            sides[module] = int(output.shape[3])
-
-    hooks = [module.register_forward_hook(note) for module in model.map_layers]
-    try:
-        with torch.inference_mode():
-            model(torch.zeros(1, 1, model.image_size, model.image_size, device=model.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not sides:
-        raise FerError(f"--method gradcam: {model.architecture} names no layer of feature maps; use occlusion")
-    least = min(LEAST_SIDE, max(sides.values()))
-    module = [module for module, side in sides.items() if side >= least][-1]
-    return Layer(module, sides[module])
-
-
-def gradcam(what: Explained, faces: Tensor, emotions: Tensor) -> Tensor:
-    """Return the weighted sums of a layer's feature maps (Selvaraju et al. 2017): (N, K, S, S).
-
-    The weight of a feature map is the mean gradient of the emotion's logit by it. Negative sums are kept, so that maps
-    of two emotions can be subtracted; the source sets them to 0. Sums are interpolated to the side of the faces.
-
-    Raises:
-        FerError: there are several networks, or the network names no layer.
-    """
-    model = what.alone("gradcam")
-    layer = layer_of(model).module
-    parts = []
-    for part, of in zip(_batches(faces), _batches(emotions), strict=True):
-        kept: list[Tensor] = []
-
-        def keep(_: nn.Module, __: object, output: Tensor, kept: list[Tensor] = kept) -> Tensor:
-            kept.append(output)
-            return output.clone()  # a ReLU that works in place may follow
-
-        hook = layer.register_forward_hook(keep)
-        try:
-            logits = model(part.clone().requires_grad_())
-        finally:
-            hook.remove()
-        values = kept[-1]  # (B, C, s, s)
-        sums = []
-        for column in of.T:
-            (gradient,) = torch.autograd.grad(logits.gather(1, column[:, None]).sum(), values, retain_graph=True)
-            sums.append((gradient.mean((2, 3), keepdim=True) * values).sum(1).detach())
-        parts.append(_whole(torch.stack(sums, 1), model))
-    return torch.cat(parts)
-
-
-def _whole(maps: Tensor, model: EmotionClassifier) -> Tensor:
-    """Return maps (B, K, s, s) of what a network sees as maps (B, K, S, S) of whole faces; 0 beyond its crop."""
-    seen, side = model.input_size, model.image_size
-    enlarged = functional.interpolate(maps, size=(seen, seen), mode="bilinear", align_corners=False)
-    before = (side - seen) // 2
-    return functional.pad(enlarged, [before, side - seen - before] * 2)
-
-
-# --- integrated gradients -------------------------------------------------------------------------------------------
-
-
-def integrated_gradients(what: Explained, faces: Tensor, emotions: Tensor) -> Tensor:
-    """Return what each region adds to the logit on the way from a face of one grey to this one: (N, K, S, S).
-
-    Integrated gradients (Sundararajan et al. 2017) with the face's mean grey as baseline, averaged over 5 of 48 pixels.
-    A single pixel's value is noise to the eye.
-
-    Raises:
-        FerError: there are several networks.
-    """
-    model = what.alone("integrated_gradients")
-    baseline = faces.mean((2, 3), keepdim=True).expand_as(faces)
-    window = round(faces.shape[-1] * WINDOW) // 2 * 2 + 1
-    found = attributions(model, faces, baseline, emotions, STEPS)
-    return functional.avg_pool2d(found, window, 1, window // 2, count_include_pad=False)
-
-
-def attributions(model: EmotionClassifier, faces: Tensor, baseline: Tensor, emotions: Tensor, steps: int) -> Tensor:
-    """Return the integrated gradients (N, K, S, S) of the emotions' logits, by the midpoint rule.
-
-    Their sum over the pixels is the logit of the face less that of the baseline, up to the error of the rule.
-
-    Args:
-        model: the network.
-        faces: (N, 1, S, S) in [0, 1].
-        baseline: of the same shape.
-        emotions: (N, K) indices.
-        steps: of the rule.
-    """
-    total = torch.zeros(*emotions.shape, *faces.shape[2:], device=faces.device)
-    for step in range(steps):
-        part = (step + 0.5) / steps
-        for start in range(0, len(faces), VIEWS_AT_ONCE):
-            rows = slice(start, start + VIEWS_AT_ONCE)
-            given = (baseline[rows] + part * (faces[rows] - baseline[rows])).requires_grad_()
-            logits = model(given)
-            for column in range(emotions.shape[1]):
-                score = logits.gather(1, emotions[rows, column : column + 1]).sum()
-                (gradient,) = torch.autograd.grad(score, given, retain_graph=column + 1 < emotions.shape[1])
-                total[rows, column] += gradient[:, 0]
-    return total / steps * (faces - baseline)
-
-
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {"occlusion": occlusion, "gradcam": gradcam, "integrated_gradients": integrated_gradients}
-)
+def _log(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    logs: NDArray[np.float32] = np.log(probabilities.clip(min=LEAST_PROBABILITY))
+    return logs

@@ -39,6 +39,8 @@ AT_ONCE = 256  # faces through the graph together
 MOST_OFF, ROUNDING = 1e-3, 1e-6  # of the sum of a face's probabilities from 1; of a probability above 1
 INSTALL = "pip install 'onnxruntime>=1.20,<2'"
 
+Images = NDArray[np.uint8] | NDArray[np.float32]  # faces (N, 1, S, S); floats are in [0, 1]
+
 
 @dataclass(frozen=True)
 class SourceNetwork:
@@ -333,8 +335,8 @@ class ExportedNetwork:
 
         return hashlib.sha256(contents(self.file, MOST_BYTES)).hexdigest()
 
-    def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return calibrated probabilities (N, C) of faces (N, 1, S, S) uint8.
+    def probabilities(self, faces: Images) -> NDArray[np.float32]:
+        """Return calibrated probabilities (N, C) of faces (N, 1, S, S), uint8, or float32 in [0, 1], rounded to bytes.
 
         Raises:
             FerError: the faces are of another shape or type, the graph cannot be computed, or what it gives is no row
@@ -342,13 +344,14 @@ class ExportedNetwork:
             NotFinite: a probability is NaN.
         """
         expected = (1, self.image_size, self.image_size)
-        if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:] != expected:
+        if faces.dtype not in (np.uint8, np.float32) or faces.ndim != 4 or faces.shape[1:] != expected:
             raise FerError(
-                f"faces: {faces.shape} of {faces.dtype}; expected uint8 (N, {', '.join(map(str, expected))})"
+                f"faces: {faces.shape} of {faces.dtype}; expected uint8 (N, {', '.join(map(str, expected))}), or "
+                "float32 in [0, 1]"
             )
         parts = [np.empty((0, len(self.emotions)), np.float32)]
         for start in range(0, len(faces), AT_ONCE):
-            parts.append(self._computed(faces[start : start + AT_ONCE]))
+            parts.append(self._computed(_bytes(faces[start : start + AT_ONCE])))
         return np.concatenate(parts)
 
     def _computed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -370,6 +373,12 @@ class ExportedNetwork:
             )
         checked: NDArray[np.float32] = found
         return checked
+
+
+def _bytes(faces: Images) -> NDArray[np.uint8]:
+    """Return faces as bytes, which the graph takes; values in [0, 1] are rounded."""
+    values = faces if faces.dtype == np.uint8 else (faces * 255).round().clip(0, 255)
+    return values.astype(np.uint8, copy=False)
 
 
 def _reason(error: Exception) -> str:

@@ -58,9 +58,8 @@ class ExportedModel(EmotionClassifier):
         return self.network.about.parameters
 
     def look(self, images: Tensor) -> Tensor:
-        """Return logits (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1], which is rounded to bytes."""
-        bytes_ = images if images.dtype == torch.uint8 else (images * 255).round().clamp(0, 255).byte()
-        chances = torch.from_numpy(self.network.probabilities(bytes_.cpu().numpy())).to(images.device)
+        """Return logits (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1]."""
+        chances = torch.from_numpy(self.network.probabilities(images.cpu().numpy())).to(images.device)
         tiny = torch.finfo(chances.dtype).tiny
         return chances.clamp(min=tiny).log() * self.network.about.temperature
 

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from fer.data.crop import Crop
+from fer.inference.exported import Images
 from fer.metrics.conformal import Thresholds
 from fer.models import EmotionClassifier
 
@@ -61,7 +62,7 @@ class LoadedNetwork:
         """Name of the data set."""
         return self.model.provenance.dataset.get("name")
 
-    def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return calibrated probabilities (N, C) of faces (N, 1, S, S) uint8."""
+    def probabilities(self, faces: Images) -> NDArray[np.float32]:
+        """Return calibrated probabilities (N, C) of faces (N, 1, S, S), uint8 or float32 in [0, 1]."""
         found = self.model.probabilities(torch.from_numpy(faces).to(self.device))
         return found.float().cpu().numpy()

@@ -3,15 +3,15 @@
 ``opened`` is the one function that chooses between the two, by the ending of the file's name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError
-from fer.inference.exported import ExportedNetwork, is_exported
+from fer.inference.exported import ExportedNetwork, Images, is_exported
 from fer.metrics.conformal import Thresholds
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class Network(Protocol):
     def trained_on(self) -> str | None:
         """Name of the data set that it was trained on."""
 
-    def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return calibrated probabilities (N, C) of faces (N, 1, S, S) uint8."""
+    def probabilities(self, faces: Images) -> NDArray[np.float32]:
+        """Return calibrated probabilities (N, C) of faces (N, 1, S, S), uint8 or float32 in [0, 1]."""
 
 
 def opened(network: "str | Path | EmotionClassifier | Network", device: "str | torch.device" = "cpu") -> Network:
@@ -73,6 +73,70 @@ def opened(network: "str | Path | EmotionClassifier | Network", device: "str | t
     from fer.models import checkpoints
 
     return LoadedNetwork(checkpoints.load(network) if isinstance(network, str | Path) else network, device)
+
+
+class Opened(NamedTuple):
+    """A network that is ready to predict, and its file."""
+
+    file: Path
+    network: Network
+
+    @property
+    def called(self) -> str:
+        """The name of a network of the package, else the path of the file."""
+        if isinstance(self.network, ExportedNetwork):
+            return str(self.file)
+        from fer.models import checkpoints
+
+        return self.file.stem if checkpoints.of_package(self.file) else str(self.file)
+
+
+def opened_together(networks: Sequence[Path], device: str = "cpu") -> list[Opened]:
+    """Return networks that predict the same emotions.
+
+    Args:
+        networks: what ``named`` gives.
+        device: to compute on.
+
+    Raises:
+        FerError: one cannot be had or is given twice, or they name different emotions.
+    """
+    files = [given if is_exported(given) else _file_of(given) for given in networks]
+    check_different(files)
+    found = [Opened(file, opened(file, device)) for file in files]
+    check_emotions((one.file, one.network.emotions) for one in found)
+    return found
+
+
+def _file_of(given: Path) -> Path:
+    from fer.models import checkpoints
+
+    return checkpoints.find(given)
+
+
+def check_different(files: Sequence[Path]) -> None:
+    """Raise where a file of an ensemble is given twice.
+
+    Raises:
+        FerError: naming it.
+    """
+    for number, file in enumerate(files):
+        if any(file.resolve() == other.resolve() for other in files[:number]):
+            raise FerError(f"{file}: given twice; name each network once")
+
+
+def check_emotions(networks: Iterable[tuple[Path, Sequence[str]]]) -> None:
+    """Raise unless networks, each a file and its emotions, predict the same emotions in the same order.
+
+    Raises:
+        FerError: naming two of them, and their emotions.
+    """
+    (first, expected), *others = networks
+    for file, emotions in others:
+        if list(emotions) != list(expected):
+            raise FerError(
+                f"{file}: predicts {', '.join(emotions)}; {first} predicts {', '.join(expected)}: no ensemble"
+            )
 
 
 def named(given: str | Path, *, download: bool = False) -> Path:

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Event
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from fer.data.readers.images import read_grey
-from fer.inference.explain import Explained, explained
-from fer.inference.loaded import LoadedNetwork
-from fer.inference.predictor import Answer, Predictor
+from fer.inference.explain import OCCLUSION, Explained, explained
+from fer.inference.predictor import Answer, Face, Predictor
 from fer.inference.records import record
 from fer.reports.explanation.overlay import overlay
 from fer.reports.html import data_url
@@ -17,27 +17,42 @@ from fer.serving.limits import Limits
 from fer.serving.upload import Upload
 from fer.system.text import plural
 
-METHOD = "occlusion"  # needs nothing but probabilities
+
+class GivenUp(Exception):
+    """Nobody waits for an answer any more."""
 
 
-def answer(predictor: Predictor, upload: Upload, limits: Limits, *, maps: bool) -> Mapping[str, object]:
+def answer(
+    predictor: Predictor, upload: Upload, limits: Limits, *, maps: bool, given_up: Event
+) -> Mapping[str, object]:
     """Return the answer to a picture as plain values.
+
+    A client may leave meanwhile. Then the work ends before its next part: search and prediction, or one face's map.
 
     Args:
         predictor: what predicts.
         upload: the picture.
         limits: of its pixels, and of the faces with a map.
         maps: whether the record of each face gets its ``map``, a PNG as a data URL.
+        given_up: set by another thread where the answer is not needed any more.
 
     Raises:
         PictureError: it cannot be read.
+        GivenUp: nobody waits any more.
     """
-    found = predictor.answer(read_grey(upload.contents, limits.pixels))
+    picture = read_grey(upload.contents, limits.pixels)
+    _go_on(given_up)
+    found = predictor.answer(picture)
     contents = record(Path(upload.name), found)
     if maps:
-        drawn = maps_of(predictor, found, limits.maps)
+        drawn = maps_of(predictor, found, limits.maps, given_up)
         contents["faces"] = [face | {"map": map_} for face, map_ in zip(contents["faces"], drawn, strict=True)]
     return contents | {"notes": notes(found, limits, maps=maps)}
+
+
+def _go_on(given_up: Event) -> None:
+    if given_up.is_set():
+        raise GivenUp
 
 
 def notes(found: Answer, limits: Limits, *, maps: bool) -> list[str]:
@@ -50,16 +65,31 @@ def notes(found: Answer, limits: Limits, *, maps: bool) -> list[str]:
     return words
 
 
-def maps_of(predictor: Predictor, found: Answer, most: int) -> Sequence[str | None]:
+def maps_of(predictor: Predictor, found: Answer, most: int, given_up: Event) -> Sequence[str | None]:
     """Return a map of what speaks for the predicted emotion of each face; None beyond the ``most`` largest.
 
-    An exported file has no maps, nor has a network of colour.
+    A network of colour has no maps.
+
+    Raises:
+        GivenUp: nobody waits any more.
     """
-    crops, network = list(found.crops[:most]), predictor.network
-    if not crops or not isinstance(network, LoadedNetwork) or predictor.in_colour:
+    if predictor.in_colour:
         return [None] * len(found.faces)
-    faces = torch.from_numpy(np.stack(crops)[:, None])  # (N, 1, S, S) uint8
-    emotions = torch.tensor([[predictor.emotions.index(face.emotion)] for face in found.faces[:most]])  # (N, 1)
-    maps = explained(Explained([network.model]), METHOD, faces, emotions)[:, 0].numpy()  # (N, S, S)
-    drawn = [data_url(overlay(crop, map_, float(np.abs(map_).max()))) for crop, map_ in zip(crops, maps, strict=True)]
+    drawn = []
+    for crop, face in zip(found.crops[:most], found.faces[:most], strict=True):
+        _go_on(given_up)
+        drawn.append(map_of(predictor, crop, face))
     return [*drawn, *[None] * (len(found.faces) - len(drawn))]
+
+
+def map_of(predictor: Predictor, crop: NDArray[np.uint8], face: Face) -> str:
+    """Return the map of a face's predicted emotion as a data URL.
+
+    Args:
+        predictor: of grey faces.
+        crop: (S, S) of the face.
+        face: what is predicted for it.
+    """
+    emotions = np.array([[predictor.emotions.index(face.emotion)]])  # (1, 1)
+    ((map_,),) = explained(Explained([predictor.network]), OCCLUSION, crop[None, None], emotions)  # (S, S)
+    return data_url(overlay(crop, map_, float(np.abs(map_).max())))

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from starlette.routing import Route
 
 import fer
 from fer.data.readers.images import PictureError, TooManyPixels
-from fer.inference.loaded import LoadedNetwork
 from fer.inference.predictor import SMALL_SIDE, Predictor
 from fer.serving import answers, page, upload
 from fer.serving.guard import Guard, problem
@@ -115,7 +115,7 @@ class _Server:
                 "card": "card",
                 "coverage": self.predictor.coverage,
                 "limits": {"bytes": self.limits.body, "pixels": self.limits.pixels, "small_side": SMALL_SIDE},
-                "maps": isinstance(self.predictor.network, LoadedNetwork),
+                "maps": not self.predictor.in_colour,
                 "privacy": PRIVACY,
                 "made": f"Network {self.network} ({made['architecture']}, trained on {made['trained_on']}), detector "
                 f"{made['detector']}, fer {fer.__version__}.",
@@ -145,9 +145,10 @@ class _Server:
     async def _answered(self, request: Request, sent: upload.Upload, *, maps: bool) -> Mapping[str, object]:
         """Return the answer to a picture; one whose client has left, or waits too long, loses its place.
 
-        A picture whose turn has come is predicted to its end all the same: a thread cannot be stopped.
+        A thread cannot be stopped: where the picture's turn has come, its work ends before its next part.
         """
-        work = functools.partial(answers.answer, self.predictor, sent, self.limits, maps=maps)
+        given_up = threading.Event()
+        work = functools.partial(answers.answer, self.predictor, sent, self.limits, maps=maps, given_up=given_up)
         job = asyncio.ensure_future(self.worker.run(work))
         leaving = asyncio.ensure_future(_left(request))
         try:
@@ -159,6 +160,7 @@ class _Server:
                 raise ClientDisconnect
             return await job
         finally:
+            given_up.set()
             job.cancel()
             leaving.cancel()
 

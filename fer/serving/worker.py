@@ -27,8 +27,8 @@ class Full(Exception):
 class Worker:
     """Runs jobs one after the other in a thread of its own, in the order in which they came.
 
-    A job cannot be stopped once it runs, so the thread is a daemon: the process may end during a job. A pool's threads,
-    in contrast, are waited for.
+    A job cannot be stopped from outside once it runs, so the thread is a daemon: the process may end during a job. A
+    pool's threads, in contrast, are waited for.
 
     Args:
         places: jobs that wait or run at a time.

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fer.evaluation.explanation import Maps, confusions, left_shares, of_emotions, stratified
+from fer.evaluation.explained_split import stratified
+from fer.evaluation.explanation import Maps, confusions, left_shares, of_emotions
 from fer.metrics.explanation import OfFace
 
 

@@ -236,7 +236,9 @@ import fer, fer.predict
 assert fer.predict.main(["photo.png", "--network", "small.onnx", "--detector", "none", "--json"]) == 0
 taken = time.process_time()
 ((face,),) = fer.Predictor("small.onnx", detector="none", coverage=0.8)(["photo.png"])
-left = [name for name in ("torch", "pytorch_lightning", "hydra", "matplotlib") if name in sys.modules]
+import fer.explain
+assert fer.explain.main(["photo.png", "--network", "small.onnx", "--detector", "none", "--out", "explained"]) == 0
+left = [name for name in ("torch", "pytorch_lightning", "hydra") if name in sys.modules]
 print(face.emotion, taken, *left)
 """
 

@@ -1,5 +1,6 @@
 """Exported files of strangers: small graphs, each with one thing wrong, and the line that refuses it."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -55,17 +56,18 @@ def text_of(**changes):
     return json.dumps(ABOUT | changes)
 
 
+def network_of(file, made=None, text=None):
+    """Write a graph with its metadata, and open it."""
+    model = model_of(made or graph())
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "fer", text or text_of()
+    file.write_bytes(model.SerializeToString())
+    return ExportedNetwork(file)
+
+
 @pytest.fixture
 def opened(tmp_path):
-    def opened(made=None, text=None):
-        model = model_of(made or graph())
-        entry = model.metadata_props.add()
-        entry.key, entry.value = "fer", text or text_of()
-        file = tmp_path / "small.onnx"
-        file.write_bytes(model.SerializeToString())
-        return ExportedNetwork(file)
-
-    return opened
+    return functools.partial(network_of, tmp_path / "small.onnx")
 
 
 def refused(opened, *arguments):

@@ -13,9 +13,12 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from inference.test_exported import network_of
 from PIL import Image
 
+from fer.inference.predictor import Predictor
 from fer.inference.records import record
+from fer.serving import answers
 from fer.serving.app import build, description
 from fer.serving.limits import Limits
 from serving.sendable import header_of_png, saved
@@ -249,6 +252,47 @@ def test_who_gives_up_loses_the_place(predictor):
     answers = at_once(build(held, "tiny", "", limits=Limits(places=3)), held, 3, saved(GREY), gone=[1, 2])
     assert answers[0].status_code == 200
     assert held.calls == 1
+
+
+def test_who_gives_up_ends_the_work_before_the_next_map(predictor, two_faces, monkeypatch):
+    held, drawn, make = Held(predictor), [], answers.map_of
+    held.go.set()
+    app = build(held, "tiny", "", limits=Limits(places=1))
+
+    async def left():
+        begun, go = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def slow(*given):
+            drawn.append(given)
+            loop.call_soon_threadsafe(begun.set)
+            assert go.wait(10)
+            return make(*given)
+
+        monkeypatch.setattr("fer.serving.answers.map_of", slow)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            asking = asyncio.create_task(client.post("/predict?maps=true", files={"picture": two_faces}))
+            await asyncio.wait_for(begun.wait(), 10)
+            asking.cancel()
+            await asyncio.wait({asking})
+            go.set()
+            while app.state.worker.running:
+                await asyncio.sleep(0.01)
+            return await client.post("/predict", files={"picture": saved(GREY)})
+
+    assert asyncio.run(left()).status_code == 200  # the only place is free
+    assert len(drawn) == 1  # of two faces
+
+
+def test_an_exported_network_has_maps(two_faces, tmp_path):
+    from starlette.testclient import TestClient
+
+    with TestClient(
+        build(Predictor(network_of(tmp_path / "small.onnx")), "small", ""), base_url="http://localhost"
+    ) as client:
+        assert client.get("/about").json()["maps"] is True
+        found = client.post("/predict?maps=true", files={"picture": two_faces}).json()["faces"]
+    assert [face["map"][:22] for face in found] == ["data:image/png;base64,"] * 2
 
 
 def test_a_prediction_that_takes_too_long_is_answered(predictor):

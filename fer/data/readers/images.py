@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,15 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # the last is all of PNM
 READS = 10_000  # from a file of any size, and one more for each of
 BYTES_A_READ = 64  # bytes of it: decoders read blocks, and parts of the header, each of some bytes
+# a progressive JPEG is decoded scan by scan, each over all pixels; libjpeg's own cjpeg writes at most 100, and libtiff
+# takes no more: 64 megapixels then take some 5 s
+MOST_SCANS = 100
+SCAN, END, ALONE = 0xDA, 0xD9, (0x01, 0xD8)  # markers of a JPEG: start of a scan, end; those without a length
+MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)  # 00 and restarts belong to a scan's data
+PLAIN = (b"P1", b"P2", b"P3")  # PNM in digits, which Pillow reads one by one in Python
+MOST_PLAIN = 2**24  # bytes of a plain file: some 3 s
+MOST_COMMENTS = 1000  # in a plain file: for each, Pillow copies up to a megabyte
+TOO_MANY_PARTS = "not a readable picture (its header has too many parts, comments or fill bytes)"
 HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"))  # from byte 4, of telephones
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd EXIF blocks; once, since a filter for a while is global too
@@ -56,7 +66,7 @@ class _Sparing:
         """
         self._left -= 1
         if self._left < 0:
-            raise PictureError("not a readable picture (its header has too many parts, comments or fill bytes)")
+            raise PictureError(TOO_MANY_PARTS)
         return self._stream.read(size)
 
     def __getattr__(self, name: str) -> Any:
@@ -146,6 +156,44 @@ def _check_header(stream: IO[bytes], most_pixels: int) -> None:
         raise TooManyPixels(f"{picture.width}x{picture.height} pixels; the limit is {most_pixels:,}")
     if picture.format == "PNG":
         picture.verify()  # load() does not check the checksums of the pixels
+    stream.seek(0)
+    if picture.format == "JPEG":
+        _check_scans(stream.read())
+    elif stream.read(2) in PLAIN:
+        _check_plain(stream)
+
+
+def _check_scans(contents: bytes) -> None:
+    """Refuse a JPEG of so many scans that its decoding would not end for minutes.
+
+    Raises:
+        PictureError: stating the limit.
+    """
+    place, parts, scans = 0, 0, 0
+    while (marker := MARKER.search(contents, place)) and marker[1][0] != END:
+        parts += 1
+        scans += marker[1][0] == SCAN
+        if scans > MOST_SCANS:
+            raise PictureError(f"a JPEG of more than {MOST_SCANS} scans; save it again as an ordinary JPEG")
+        if parts > READS:
+            raise PictureError(TOO_MANY_PARTS)
+        place = marker.end()
+        if marker[1][0] not in ALONE:
+            place += max(2, int.from_bytes(contents[place : place + 2], "big"))
+
+
+def _check_plain(stream: IO[bytes]) -> None:
+    """Refuse a plain PNM, whose pixels are digits, that is long or full of comments.
+
+    Raises:
+        PictureError: stating the limit.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    if size > MOST_PLAIN:
+        raise PictureError(f"a plain PNM of {size:,} bytes; the limit is {MOST_PLAIN:,}: save it as binary PNM or PNG")
+    stream.seek(0)
+    if stream.read().count(b"#") > MOST_COMMENTS:
+        raise PictureError(f"a plain PNM of more than {MOST_COMMENTS:,} comments; save it as binary PNM or PNG")
 
 
 def _picture(stream: IO[bytes]) -> ImageFile.ImageFile:

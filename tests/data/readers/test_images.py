@@ -316,3 +316,44 @@ def test_the_limit_of_pixels_is_no_global_setting(tmp_path):
     with pytest.raises(PictureError, match="the limit is 10"):
         read_grey(file, 10)
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+# --- files that are built to be slow --------------------------------------------------------------------------------
+
+
+def with_scans(scans):
+    """A progressive JPEG whose last scan is repeated."""
+    stream = io.BytesIO()
+    Image.new("L", (32, 32), 90).save(stream, "JPEG", progressive=True)
+    whole, marker = stream.getvalue(), b"\xff\xda"
+    last = whole[whole.rindex(marker) : -2]
+    return whole[:-2] + last * (scans - whole.count(marker)) + whole[-2:]
+
+
+def test_a_jpeg_has_at_most_a_hundred_scans():
+    assert read_grey(with_scans(100)).size == (32, 32)
+    for picture in (with_scans(101), with_scans(5000)):
+        with pytest.raises(PictureError, match="more than 100 scans; save it again"):
+            read_grey(picture)
+
+
+def test_marks_outside_the_scans_do_not_count():
+    scans = with_scans(6)
+    held = b"\xff\xe1" + (2 + 2 * 200).to_bytes(2, "big") + b"\xff\xda" * 200  # such as those of a thumbnail
+    for picture in (scans[:2] + held + scans[2:], scans + b"\xff\xda" * 200):
+        assert read_grey(picture).size == (32, 32)
+
+
+def test_a_jpeg_of_a_million_parts_is_refused():
+    with pytest.raises(PictureError, match="too many parts"):
+        read_grey(with_scans(6)[:-2] + b"\xff\xfe\0\2" * 20_000 + b"\xff\xd9")
+
+
+@pytest.mark.parametrize(("kind", "values"), [(b"P1", b"1 0 1 0"), (b"P2", b"9 8 7 6"), (b"P3", b"9 8 7 " * 4)])
+def test_a_plain_pnm_is_short_and_has_few_comments(kind, values):
+    head = kind + b" 2 2 " + (b"" if kind == b"P1" else b"9 ")
+    assert read_grey(head + b"# \n" * 1000 + values).size == (2, 2)
+    with pytest.raises(PictureError, match="more than 1,000 comments; save it as binary PNM or PNG"):
+        read_grey(head + b"# \n" * 1001 + values)
+    with pytest.raises(PictureError, match=r"16,777,251 bytes; the limit is 16,777,216"):
+        read_grey(head + values.ljust(2**24 + 35 - len(head)))

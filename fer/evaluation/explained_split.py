@@ -1,0 +1,88 @@
+"""The faces of a split that are explained: a seeded draw, or the surest mistakes of an evaluation."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer.config.errors import FerError
+from fer.evaluation.evaluate import check_classes
+from fer.evaluation.explanation import Given, Maps, explain
+from fer.evaluation.leakage import TrainingData, find_again
+from fer.evaluation.request import Faces, Member, Request, Tables, members_of, settings_of
+from fer.inference.explain import OCCLUSION
+from fer.metrics.explanation import Explanation
+from fer.runs.predictions import Scored
+
+SEED = 0
+
+
+def of_split(request: Request, members: Sequence[Member], count: int) -> Given:
+    """Return faces of a split: a seeded draw, as many of each emotion as there are, up to equal numbers.
+
+    Args:
+        request: names data and split.
+        members: the networks, of one image size.
+        count: of faces, at most.
+
+    Raises:
+        FerError: the data are missing or bad, have no such split, or are the networks' test faces.
+    """
+    tables = Tables(request.batch_size)
+    faces = Faces(settings_of(request, members), request.split, tables)
+    data = faces.at(members[0].model.image_size)
+    check_classes(members[0], data)
+    find_again(members, data)
+    split = data.datasets[request.split]
+    images = split.grey
+    if request.split == "test" or TrainingData(members, tables).is_test(images):
+        raise FerError(
+            f"--split {request.split}: holds test faces, which fer.evaluate alone opens; explain val, from which "
+            "conclusions may be drawn"
+        )
+    rows = data.faces.rows[data.indices(request.split)]
+    drawn = stratified(split.targets.numpy(), count)
+    return Given(
+        images=images[drawn],
+        names=[f"row {rows[index]}" for index in drawn],
+        boxes=[None] * len(drawn),
+        targets=split.targets.numpy()[drawn],
+        source=f"{len(drawn):,} of {len(images):,} faces of {request.split} of {data.data.path}",
+        left_out={},
+    )
+
+
+def stratified(targets: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return rising indices of at most ``count`` faces, a seeded draw with equal numbers of each emotion if they last.
+
+    Args:
+        targets: (N,) labels.
+        count: of faces.
+    """
+    shuffled = np.random.default_rng(SEED).permutation(len(targets))
+    turn = np.empty(len(targets), np.int64)  # which of its emotion's faces each one is, in the shuffled order
+    for emotion in np.unique(targets):
+        of = shuffled[targets[shuffled] == emotion]
+        turn[of] = np.arange(len(of))
+    return np.sort(shuffled[np.argsort(turn[shuffled], kind="stable")][:count])
+
+
+def of_mistakes(
+    networks: Sequence[str], scored: Scored, rows: NDArray[np.int64], command: str
+) -> tuple[Explanation, Maps]:
+    """Return the explanation of some scored faces, by occlusion.
+
+    Args:
+        networks: those that scored them; several count equally here.
+        scored: the faces.
+        rows: indices of the faces to explain, at least one.
+        command: the command line, for the record.
+
+    Raises:
+        FerError: a network is a folder of predictions, or the networks take faces of different sizes.
+    """
+    names = [f"row {scored.rows[index]}" for index in rows]
+    source = f"{len(rows)} surest mistakes"
+    boxes = [None] * len(rows)
+    given = Given(scored.images[rows], names, boxes, scored.targets[rows], source, {})
+    return explain([member.opened for member in members_of(networks)], OCCLUSION, given, command, lambda done: None)
