@@ -35,10 +35,16 @@ class Child:
     Args:
         act: its work, a function of ``report``, which sends a line to the parent; returns the exit code.
         log: file for its output.
+        heard: is called with each line that it reports, while the parent waits.
     """
 
-    def __init__(self, act: Callable[[Callable[[str], None]], int], log: Path) -> None:
-        self.log, self.began, self.said = log, time.monotonic(), [""]
+    def __init__(
+        self,
+        act: Callable[[Callable[[str], None]], int],
+        log: Path,
+        heard: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.log, self.began, self.said, self.heard = log, time.monotonic(), [""], heard
         self._pipe, theirs = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -61,6 +67,8 @@ class Child:
                 return False
             *whole, rest = (self.said[-1] + read.decode()).split("\n")
             self.said[-1:] = [*whole, rest]
+            for line in whole:
+                self.heard(line)
         return word is not None and word in self.lines()
 
     def lines(self) -> list[str]:
@@ -106,6 +114,11 @@ def _work(act: Callable[[Callable[[str], None]], int], pipe: int, log: Path) -> 
         leave(code)
 
 
-def run(act: Callable[[Callable[[str], None]], int], log: Path, most: float = LONGEST_S) -> Ended:
+def run(
+    act: Callable[[Callable[[str], None]], int],
+    log: Path,
+    most: float = LONGEST_S,
+    heard: Callable[[str], None] = lambda line: None,
+) -> Ended:
     """Fork a child and wait for its end."""
-    return Child(act, log).end(most)
+    return Child(act, log, heard).end(most)

@@ -9,9 +9,11 @@ from pathlib import Path
 from conftest import SMALL
 
 from fer import train
+from fer.sweeps.jobs import Job, recorded
+from fer.sweeps.status import Scoreboard
 
 from .forks import run as forked
-from .table import Row, measured
+from .table import Row, measured, progress
 
 EXPECTED = "the others have results; the table names each failed job and its reason; exit code 1; a rerun does the rest"
 FAILING = 3  # seeds that fail in each way
@@ -21,7 +23,8 @@ WAYS = {  # how a job fails -> what the table says of it
     "kill": "killed by signal 9",
     "memory": "out of memory",
 }
-LONGEST_S = 1800
+LONGEST_S = 3600
+SHOWN_EVERY = 5  # jobs
 PLUGIN = f"""
 import os
 import signal
@@ -61,7 +64,8 @@ def sweep(folder: Path, count: int) -> Iterator[Row]:
     swept = (f"model.way={','.join(ways)}", f"seed={','.join(map(str, range(seeds)))}")
     jobs = [(way, seed) for way in ways for seed in range(seeds)]
     with measured(Row(f"a sweep of {len(jobs)} jobs, of which {len(WAYS) * FAILING} fail", EXPECTED)) as row:
-        ended = forked(_work(folder, ["-m", *fixed, *swept, "hydra.sweep.dir=sweep"]), folder / "sweep.log", LONGEST_S)
+        work = _work(folder, ["-m", *fixed, *swept, "hydra.sweep.dir=sweep"])
+        ended = forked(work, folder / "sweep.log", LONGEST_S, _Shown(len(jobs)))
         for number, (way, seed) in enumerate(jobs):
             fails = way != "none" and seed < FAILING
             row.count(_wrong(folder / "sweep" / str(number), fails, WAYS.get(way, ""), ended.output), f"{way} {seed}")
@@ -70,19 +74,29 @@ def sweep(folder: Path, count: int) -> Iterator[Row]:
             row.failures.append(f"exit code {ended.code}")
     yield row
     with measured(Row("its rerun", "only the failed jobs run; exit code 0")) as row:
-        results = [folder / "sweep" / str(number) / "metrics.json" for number in range(len(jobs))]
-        before = {file: file.stat().st_mtime_ns for file in results if file.exists()}
-        again = forked(
-            _work(folder, ["-m", "sweep.resume=sweep", "plugins=[failing]"], "REPAIRED"),
-            folder / "again.log",
-            LONGEST_S,
-        )
-        for file in results:
-            kept = file.exists() and before.get(file, file.stat().st_mtime_ns) == file.stat().st_mtime_ns
-            row.count("" if kept else f"no result, or a second one: {again.output[-300:]}", file.parent.name)
+        before = _results(folder / "sweep")
+        work = _work(folder, ["-m", "sweep.resume=sweep", "plugins=[failing]"], "REPAIRED")
+        again = forked(work, folder / "again.log", LONGEST_S, _Shown(len(jobs) - len(before)))
+        after = _results(folder / "sweep")
+        for number, (way, seed) in enumerate(jobs):
+            identity = recorded(folder / "sweep" / str(number)).identity
+            kept = len(after.get(identity, [])) == 1 and before.get(identity, after[identity]) == after[identity]
+            row.count("" if kept else f"no result, or a second one: {again.output[-300:]}", f"{way} {seed}")
         if again.code != 0:
             row.failures.append(f"exit code {again.code}: {again.output[-300:]}")
     yield row
+
+
+class _Shown:
+    """Prints how many jobs have ended, as they end."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.ended = count, 0
+
+    def __call__(self, line: str) -> None:
+        self.ended += line == "ended"
+        if line == "ended" and (self.ended % SHOWN_EVERY == 0 or self.ended == self.count):
+            progress(f"{self.ended} of {self.count} jobs have ended")
 
 
 def _work(folder: Path, arguments: list[str], *variables: str) -> Callable[[Callable[[str], None]], int]:
@@ -90,9 +104,29 @@ def _work(folder: Path, arguments: list[str], *variables: str) -> Callable[[Call
         os.chdir(folder)
         sys.path.insert(0, str(folder))
         os.environ |= dict.fromkeys(variables, "1")
+        _watched_jobs(report)
         return train.main(arguments)
 
     return act
+
+
+def _watched_jobs(report: Callable[[str], None]) -> None:
+    ended = Scoreboard.ended
+
+    def reported(self: Scoreboard, job: Job) -> None:
+        ended(self, job)
+        report("ended")
+
+    Scoreboard.ended = reported
+
+
+def _results(folder: Path) -> dict[str, list[tuple[str, int]]]:
+    """Return identity of a job -> folder and time of each result; a job that begins anew has a second folder."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for file in folder.glob("*/metrics.json"):
+        entry = (file.parent.name, file.stat().st_mtime_ns)
+        found.setdefault(recorded(file.parent).identity, []).append(entry)
+    return found
 
 
 def _done(job: Path) -> bool:

@@ -81,6 +81,11 @@ def filled(makers: Iterable[Callable[[], Iterable[Row]]], file: Path, about: dic
     return rows
 
 
+def progress(words: str) -> None:
+    """Print how far a row is that takes minutes."""
+    print(f"{'':>24}{words}", flush=True)
+
+
 def _show(row: Row) -> None:
     facts = ", ".join(f"{name} {number:,g}" for name, number in row.facts.items())
     print(f"{row.tried:>7,} {row.held:>7,} {row.seconds:>6.0f}  {row.fault}" + (f" ({facts})" if facts else ""))
