@@ -165,19 +165,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def evaluate_each(arguments: argparse.Namespace, command: str) -> None:
-    """Evaluate on each data set that is named, and print one table of several.
+    """Evaluate on each data set that is named, and print and write one table of several.
 
     Each has a folder of results, leakage and classes of its own.
 
     Raises:
         FerError: as ``evaluate``; the results on the data sets before are kept.
     """
+    from fer.evaluation import several
     from fer.reports.summary import data_set_table
 
     names = arguments.data or [None]
     found = [evaluate(argparse.Namespace(**{**vars(arguments), "data": name}), command) for name in names]
     if len(found) > 1:
-        log.info("\n%s", data_set_table(found))
+        table = data_set_table([results for results, _ in found])
+        log.info("\n%s\n\ntable:    %s", table, several.write(found))
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -204,8 +206,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError(f"--rule {arguments.rule}: --split all takes every face, whatever its split; leave one out")
 
 
-def evaluate(arguments: argparse.Namespace, command: str) -> "Results":
-    """Evaluate, write the results and the report, print the tables, and return the results.
+def evaluate(arguments: argparse.Namespace, command: str) -> "tuple[Results, Path]":
+    """Evaluate, write the results and the report, print the tables, and return the results and their folder.
 
     Args:
         arguments: parsed command line.
@@ -245,7 +247,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "Results":
     log.info("\n%s\n\nresults:  %s", "\n\n".join(tables), folder)  # before the report, which may fail on a full disk
     if not arguments.no_report:
         write_report(arguments, results, scored, folder, command)
-    return results
+    return results, folder
 
 
 def write_report(

@@ -82,6 +82,13 @@ def test_several_data_sets_are_one_table(evaluate, small_run, tmp_path):
     assert [line.split()[0] for line in table[2:4]] == ["other", "synthetic"]
     for line, folder in zip(table[2:4], ("val", "val_2"), strict=True):
         assert f"{100 * metrics(small_run / 'evaluations' / folder)['accuracy']:.2f} %" in line
+    written = json.loads((small_run / "evaluations" / "data_sets.json").read_text())
+    assert [row["results"] for row in written["data_sets"]] == ["val", "val_2"]
+    for row in written["data_sets"]:
+        found = metrics(small_run / "evaluations" / row["results"])
+        assert (row["n"], row["accuracy"], row["macro_f1"]) == (found["n"], found["accuracy"], found["macro_f1"])
+        assert row["clean"] == {"n": found["clean"]["n"], "accuracy": found["clean"]["accuracy"]}
+    assert str(small_run / "evaluations" / "data_sets.json") in ended.out
 
 
 @pytest.mark.slow

@@ -408,7 +408,7 @@ def further(settings: DataKeys) -> list[FurtherSet]:
     Raises:
         FerError: they are bad.
     """
-    return [FurtherSet.of(one, "the checkpoint's data.more") for one in settings["more"] or ()]
+    return [FurtherSet.of(one, "the checkpoint's data.more") for one in settings.get("more") or ()]
 
 
 def paths(settings: DataKeys) -> list[str]:

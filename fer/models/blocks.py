@@ -37,6 +37,12 @@ def grouped(chain: nn.Sequential) -> list[list[nn.Module]]:
     return blocks
 
 
+def in_parts(net: nn.Module) -> list[nn.Sequential]:
+    """Return the chains of a network of torchvision: those among its ``features``, and its ``classifier``."""
+    parts = (*net.get_submodule("features").children(), net.get_submodule("classifier"))
+    return [part for part in parts if isinstance(part, nn.Sequential)]
+
+
 def layers_of(chains: Sequence[nn.Sequential]) -> list[list[nn.Parameter]]:
     """Return the parameters of each block of some chains, in their order; blocks without parameters are left out."""
     blocks = [block for chain in chains for block in grouped(chain)]

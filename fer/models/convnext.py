@@ -12,6 +12,7 @@ from torch import nn
 
 from fer.config.errors import FerError
 from fer.config.schema import PartialFraction, Positive
+from fer.models import blocks
 from fer.models.base import EmotionClassifier
 from fer.models.factory import register
 
@@ -62,7 +63,7 @@ class ConvNeXt(EmotionClassifier):
     @property
     def chains(self) -> Sequence[nn.Sequential]:
         """The parts of ``features``, each a chain of blocks, and the dense layer."""
-        return [part for part in (*self.net.features, self.net.classifier) if isinstance(part, nn.Sequential)]
+        return blocks.in_parts(self.net)
 
     @property
     def map_layers(self) -> Sequence[nn.Module]:

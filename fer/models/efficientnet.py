@@ -13,6 +13,7 @@ from torch import nn
 
 from fer.config.errors import FerError
 from fer.config.schema import PartialFraction, Positive
+from fer.models import blocks
 from fer.models.base import EmotionClassifier
 from fer.models.factory import register
 from fer.models.layers import refuse_empty
@@ -76,7 +77,7 @@ class EfficientNet(EmotionClassifier):
     @property
     def chains(self) -> Sequence[nn.Sequential]:
         """The parts of ``features``, each a chain of blocks, and the dense layer."""
-        return [part for part in (*self.net.features, self.net.classifier) if isinstance(part, nn.Sequential)]
+        return blocks.in_parts(self.net)
 
     @property
     def map_layers(self) -> Sequence[nn.Module]:

@@ -140,6 +140,9 @@ def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tm
     for name, channels in (("colour", 3), ("grey", 1)):
         ended = train(*keys, f"data.channels={channels}", f"hydra.run.dir={name}")
         assert ended.code == 0, ended.err
+    refused = train(*keys, "data.channels=3", "init_from=grey", "hydra.run.dir=other")
+    assert (refused.code, "set data.channels=1" in refused.line) == (1, True)
+    assert "model." not in refused.line.partition("; set")[2]
     assert metrics(Path("colour"))["accuracy"] > 0.7
     assert metrics(Path("grey"))["accuracy"] < 0.4  # all have the same luma
     model = fer.load("colour")

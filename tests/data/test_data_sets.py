@@ -2,10 +2,12 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL, metrics
 from PIL import Image
 
 from fer.config.errors import FerError
@@ -250,3 +252,30 @@ def test_soft_targets_and_contempt_of_one_set():
     assert faces.soft[1].sum() == 0  # unlabelled, and so in no split
     assert (faces.soft[2:] == soft).all()
     assert FaceDataset(faces.images, faces.targets, faces.soft).soft.shape == (4, 8)
+
+
+# --- a run ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_on_two_sets_resumes_and_is_evaluated_on_each(train, evaluate, interrupt_at, folders):
+    keys = [*SMALL[3:7], "logger=none", "trainer.max_epochs=2", f"data.path={folders[0]}", "data.split=as_given"]
+    keys += [f"data.more=[{folders[1]}]", "data.weights=[1,3]", f"data.image_size={SIDE}"]
+    assert train(*keys, "hydra.run.dir=whole").code == 0
+    interrupt_at(5)
+    assert train(*keys, "hydra.run.dir=cut").code != 0
+    assert train("resume=cut").code == 0
+    first, second = (torch.load(f"{run}/checkpoints/best.ckpt", weights_only=True) for run in ("whole", "cut"))
+    assert all(torch.equal(first["state_dict"][name], second["state_dict"][name]) for name in first["state_dict"])
+    found = metrics(Path("whole"))
+    assert [one["share"] for one in found["dataset"]["sets"]] == [0.25, 0.75]
+    assert sum(one["n"] for one in found["data_sets"]) == found["n"]
+    assert first["fer"]["dataset"]["settings"]["more"][0]["path"] == str(folders[1])
+
+    ended = evaluate("whole", "--data", str(folders[1]), "--no-report")  # its val, by the rule of the training
+    assert ended.code == 0, ended.err
+    alone, expected = metrics(Path("whole/evaluations/val")), found["data_sets"][1]
+    assert (alone["n"], alone["accuracy"]) == (expected["n"], expected["accuracy"])
+    assert alone["seen_in_choice"] == alone["n"]
+    assert alone["seen_in_training"] == 0
+    assert evaluate("whole", "--split", "test", "--no-report").code == 0
+    assert evaluate("whole", "--rule", "holdout").code == 1

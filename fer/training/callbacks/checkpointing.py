@@ -30,7 +30,9 @@ from fer.system.records import plain
 
 log = logging.getLogger(__name__)
 
-DATA_KEYS = ("image_size", "crop")  # arguments of a network that are keys of ``data``
+# argument of a network that is a key of ``data`` -> that key
+OF_DATA = {"image_size": "data.image_size", "crop": "data.crop", "in_channels": "data.channels"}
+MEASURED = ("mean", "std")  # arguments that no key sets, and that change no shape
 WRITE_EVERY = 30.0  # seconds between writings of checkpoints, during which the training stops
 
 
@@ -122,8 +124,9 @@ def _unfit(checkpoint: dict[str, Any], model: Trainable, error: Exception) -> st
     network, stored, hparams = checkpoint["fer"].get("architecture"), checkpoint["hyper_parameters"], model.hparams
     if network != model.architecture:
         return f"holds {network!r}, which does not fit model.name={model.architecture}"
-    keys = [key for key in stored if key in hparams and stored[key] != hparams[key]]
-    fitting = " ".join(f"{'data' if key in DATA_KEYS else 'model'}.{key}={stored[key]}" for key in keys)
+    stored = {"in_channels": 1, **stored}  # older checkpoints have no such entry
+    keys = [key for key in stored if key in hparams and key not in MEASURED and stored[key] != hparams[key]]
+    fitting = " ".join(f"{OF_DATA.get(key, f'model.{key}')}={stored[key]}" for key in keys)
     remedy = f"; set {fitting}" if fitting else f": {' '.join(str(error).split())[:300]}"
     return f"its {network} is of another shape than this one{remedy}"
 
