@@ -108,6 +108,7 @@ class _Server:
     async def about(self, _: Request) -> Response:
         """Return what the page has to know of the network and the limits."""
         made = self.predictor.about()
+        trained_on = made["trained_on"] or "data that its file does not name"
         return JSONResponse(
             {
                 "network": self.network,
@@ -117,7 +118,7 @@ class _Server:
                 "limits": {"bytes": self.limits.body, "pixels": self.limits.pixels, "small_side": SMALL_SIDE},
                 "maps": not self.predictor.in_colour,
                 "privacy": PRIVACY,
-                "made": f"Network {self.network} ({made['architecture']}, trained on {made['trained_on']}), detector "
+                "made": f"Network {self.network} ({made['architecture']}, trained on {trained_on}), detector "
                 f"{made['detector']}, fer {fer.__version__}.",
             }
         )

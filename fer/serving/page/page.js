@@ -52,7 +52,7 @@ function trust(face) {
 
 function promise() {
   if (about.coverage === null) return "This network has no prediction sets. An answer is uncertain where no emotion reaches 50 %.";
-  return `The bold emotions are the likely ones. For faces like those of the network's data set, they include the label that people gave in ${Math.round(1000 * about.coverage) / 10} of 100 cases.`;
+  return `The bold emotions are the likely ones. For faces like those of the validation split, they include the label that people gave in ${Math.round(1000 * about.coverage) / 10} of 100 cases.`;
 }
 
 function bars(face) {
