@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import metrics, runner
+from conftest import metrics
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
@@ -26,18 +26,26 @@ def write_table(file, images, targets):
     file.write_text("emotion,pixels,Usage\n" + "\n".join(rows) + "\n")
 
 
-@pytest.fixture
-def audited(tmp_path, capfd):
-    """140 faces in ``fer.csv``, four of train to be left out, and their ``audit.csv``."""
+@pytest.fixture(scope="module")
+def audited_once(tmp_path_factory):
+    """A folder with 140 faces in ``fer.csv``, four of train to be left out, and their audit in ``audit``."""
     from fer.audit import main
 
+    folder = tmp_path_factory.mktemp("audited")
     images, targets = (column.copy() for column in draw_faces(140, seed=1))
     for copy, original in COPIES.items():
         images[copy], targets[copy] = images[original], targets[original]
     images[BLACK] = 0
-    write_table(tmp_path / "fer.csv", images, targets)
-    assert runner(main, capfd)("fer.csv", "--quick", "--out", "audit").code == 0
-    return shutil.copy(tmp_path / "audit" / "audit.csv", tmp_path / "audit.csv")
+    write_table(folder / "fer.csv", images, targets)
+    assert main([str(folder / "fer.csv"), "--quick", "--out", str(folder / "audit")]) == 0
+    return folder
+
+
+@pytest.fixture
+def audited(audited_once, tmp_path):
+    """``fer.csv`` in the test's folder, and the path of its ``audit.csv``, which a test may change."""
+    shutil.copy(audited_once / "fer.csv", tmp_path)
+    return shutil.copy(audited_once / "audit" / "audit.csv", tmp_path / "audit.csv")
 
 
 def served(**changes):
@@ -181,7 +189,7 @@ def test_a_run_that_goes_on_must_find_the_same_rows(audited, train, tmp_path):
     assert "data.exclude names other rows" in ended.line
 
 
-def test_what_is_suggested_is_in_audit_json(audited, tmp_path):
-    described = json.loads((tmp_path / "audit" / "audit.json").read_text())["advice"]
+def test_what_is_suggested_is_in_audit_json(audited_once):
+    described = json.loads((audited_once / "audit" / "audit.json").read_text())["advice"]
     assert described["exclude"]["faces"] == 4
     assert described["look"] == {"faces": 0, "reasons": {}}
