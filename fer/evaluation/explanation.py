@@ -206,7 +206,10 @@ def explain(
     """
     for member in members:
         if member.model.in_channels != 1:
-            raise FerError(f"{member.file}: takes faces in colour; maps are made of grey ones so far")
+            raise FerError(
+                f"{member.file}: takes faces in colour; maps are made of grey ones; explain a network that "
+                "is trained with data.channels=1"
+            )
     what = Explained([member.model.eval() for member in members])
     layer = layer_of(what.alone(method)).side if method == "gradcam" else None
     faces = torch.from_numpy(given.images)[:, None]

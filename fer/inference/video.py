@@ -187,7 +187,11 @@ def watch(
         VideoError: the video has no frame.
     """
     if predictor.in_colour:
-        raise VideoError(clip.name, "the network takes faces in colour, which are cut out of pictures alone so far")
+        raise VideoError(
+            clip.name,
+            "the network takes faces in colour, and frames give grey ones; save frames as pictures, or name a network "
+            "that is trained with data.channels=1",
+        )
     search = FrameSearch(predictor.detector)
     tracker = Tracker(1 if predictor.detector.name == "none" else HITS)
     detections, samples = Every(1 / PER_SECOND), Every(1 / fps if fps else 0.0)

@@ -162,8 +162,21 @@ def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tm
     assert evaluate(["colour", "--data", str(pictures), "--split", "val"]) == 0
     assert evaluate(["colour", "grey", "--data", str(pictures), "--split", "val"]) == 1
     assert "takes 1 channels of a face, colour/checkpoints/best.ckpt 3" in capfd.readouterr().err
-    assert export(["colour", "colour.onnx"]) == 1
-    assert "takes faces in colour; exported files take grey ones so far" in capfd.readouterr().err
+    pytest.importorskip("onnxruntime")
+    assert export(["colour", "colour.onnx", "--no-timing"]) == 0, capfd.readouterr().err
+    exported = fer.Predictor("colour.onnx", detector="none")
+    assert exported.in_colour
+    again = exported(files, boxes)
+    rows = torch.tensor([[face.probabilities[name] for name in EMOTIONS] for (face,) in again])
+    torch.testing.assert_close(rows, expected, atol=1e-5, rtol=1e-4)
+    assert evaluate(["colour.onnx", "--data", str(pictures), "--split", "val", "--out", "onnx"]) == 0
+    assert metrics(Path("onnx/val"))["accuracy"] == metrics(Path("colour/evaluations/val"))["accuracy"]
+    from fer.exports.web.build import write as write_page
+
+    with pytest.raises(FerError, match=r"takes faces in colour.*\.onnx.*data.channels=1"):
+        write_page(exported.network, "colour", Path("page"))
+    assert export(["colour", "grey", "both.onnx"]) == 1
+    assert "in colour, others grey" in capfd.readouterr().err
 
 
 def test_a_file_with_other_channels_is_refused(tmp_path):
