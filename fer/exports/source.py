@@ -16,7 +16,7 @@ from fer.config.errors import FerError
 from fer.data.crop import Crop
 from fer.evaluation.request import Member, members_of
 from fer.inference.ensemble import mixed
-from fer.inference.exported import FORMAT, IN_COLOUR, About, SourceNetwork, is_exported
+from fer.inference.exported import FORMAT, IN_COLOUR, IN_GREY, About, SourceNetwork, is_exported
 from fer.metrics import results as metrics_json
 from fer.metrics.calibration import tempered
 from fer.metrics.conformal import Thresholds
@@ -114,7 +114,8 @@ class Source:
             precision=precision,
             classes=self.classes,
             size=self.size,
-            **({"channels": 3, "faces": IN_COLOUR} if self.channels == 3 else {}),
+            channels=3 if self.channels == 3 else None,
+            faces=IN_COLOUR if self.channels == 3 else IN_GREY,
             crop=Crop().contract(self.size),
             architecture=" + ".join(dict.fromkeys(member.model.architecture for member in self.members)),
             parameters=self.parameters,

@@ -113,6 +113,7 @@ class Parity:
         return pairs and self.faces >= 0 and all(0 <= one <= 1 for one in shares)
 
 
+IN_GREY = f"{INPUT}: uint8 (batch, 1, size, size), grey, each cropped to the face"
 IN_COLOUR = f"{INPUT}: uint8 (batch, 3, size, size), red, green and blue, each cropped to the face"
 
 
@@ -151,7 +152,7 @@ class About:
     parity: Parity | None = None
     temperature: float = 1.0
     sets: Thresholds | None = None
-    faces: str = f"{INPUT}: uint8 (batch, 1, size, size), grey, each cropped to the face"
+    faces: str = IN_GREY
     probabilities: str = f"{OUTPUT}: float32 (batch, classes), softmax and temperature inside"
     channels: int | None = field(default=None, metadata={"optional": True})
     calibrated_on: str | None = field(default=None, metadata={"optional": True})
