@@ -577,7 +577,8 @@ def test_more_than_a_twentieth_of_the_test_faces_is_a_look():
     faces = draw_faces(40, seed=1)[0]
     test = set(digests(faces))
     assert len(test) == 40
-    networks = SimpleNamespace(_hashes=lambda split, size: [test])
+    many = set(digests(draw_faces(2000, seed=2)[0]))  # test of another data set of the same training
+    networks = SimpleNamespace(hashes_of_sets=lambda split, size: [many, test])
     found = [TrainingData.is_test(networks, faces[:count]) for count in (0, 2, 3, 40)]
     assert found == [False, False, True, True]
 

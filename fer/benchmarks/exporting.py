@@ -90,7 +90,7 @@ def measured(data: str) -> Measured:
     with tempfile.TemporaryDirectory() as held:
         files = {name: Path(held) / f"{name}.onnx" for name in ("float32", "int8")}
         of_32, of_8 = written(files["float32"], eight.in_32_bits()), written(files["int8"], eight)
-        speeds = timed({"PyTorch": source.probabilities, **eight.kinds(files["int8"])}, source.size)
+        speeds = timed({"PyTorch": source.probabilities, **eight.kinds(files["int8"])}, source.shape)
         return Measured(
             NETWORK, {name: file.stat().st_size for name, file in files.items()}, of_32.parity, of_8.parity,
             tuple(speeds), starts(files["float32"]), machine.provenance(),

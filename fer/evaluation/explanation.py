@@ -125,7 +125,10 @@ def explain(
     """
     for one in networks:
         if getattr(one.network, "in_channels", 1) != 1:
-            raise FerError(f"{one.file}: takes faces in colour; maps are made of grey ones so far")
+            raise FerError(
+                f"{one.file}: takes faces in colour; maps are made of grey ones; explain a network that is trained "
+                "with data.channels=1"
+            )
     what = Explained([one.network for one in networks])
     layer = _layer_side(what) if method == "gradcam" else None
     faces = given.images[:, None]

@@ -138,9 +138,9 @@ class TrainingData:
 
     def hashes(self, split: str, image_size: int) -> set[bytes]:
         """Return the hashes of a split's pixels at a size, of all networks; empty where there is no such split."""
-        return set[bytes]().union(*self._hashes(split, image_size))
+        return set[bytes]().union(*self.hashes_of_sets(split, image_size))
 
-    def _hashes(self, split: str, image_size: int) -> list[set[bytes]]:
+    def hashes_of_sets(self, split: str, image_size: int) -> list[set[bytes]]:
         """Return the hashes of a split's pixels at a size, of each data set of each network."""
         found: list[set[bytes]] = []
         opened: list[DataKeys] = []
@@ -157,7 +157,7 @@ class TrainingData:
 
     def is_test(self, images: NDArray[np.uint8]) -> bool:
         """Return whether scoring these faces opens the networks' test split, under whatever name."""
-        names, tests = set(digests(images)), self._hashes("test", images.shape[-1])
+        names, tests = set(digests(images)), self.hashes_of_sets("test", images.shape[-1])
         return any(len(names & test) > TEST_ACCESS * len(test) for test in tests)
 
 

@@ -23,7 +23,7 @@ MOST_DIFFERENCE = 1e-4  # of a probability, in 32 bits
 MOST_LOST, MOST_NLL, LEAST_EQUAL = 0.005, 0.02, 0.97  # of int8 on val: accuracy, NLL, share of equal answers
 SEED = 0
 
-Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # faces (N, 1, S, S) -> probabilities (N, C)
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # faces (N, 1 or 3, S, S) -> probabilities (N, C)
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,18 @@ class Compared:
         return self._faces
 
     def images(self, split: str) -> NDArray[np.uint8]:
-        """Return the faces (N, 1, S, S) of a split.
+        """Return the faces (N, 1, S, S), or (N, 3, S, S) in colour, of a split.
 
         Raises:
             FerError: the data are not at hand or have no such split.
         """
         images: NDArray[np.uint8] = self._needed().at(self.source.size).load_split(split).images.numpy()
         return images
+
+    @property
+    def _val_in_grey(self) -> NDArray[np.uint8]:
+        """The faces (N, S, S) of val, by which duplicates are found."""
+        return self._needed().at(self.source.size).load_split("val").grey
 
     @property
     def targets(self) -> NDArray[np.int64]:
@@ -81,14 +86,15 @@ class Compared:
     @cached_property
     def some(self) -> tuple[NDArray[np.uint8], str]:
         """512 faces (N, 1, S, S), and where they are from: of val where it is at hand, the rest drawn."""
-        held = self.images("val") if self._faces is not None else np.empty((0, 1, *[self.source.size] * 2), np.uint8)
+        held = self.images("val") if self._faces is not None else np.empty((0, *self.source.shape), np.uint8)
         spread = np.unique(np.linspace(0, len(held) - 1, min(COMPARED, len(held))).round().astype(int))
         rest = COMPARED - len(spread)
         words = [f"{plural(len(spread), 'face')} of val"] if len(spread) else []
         if not rest:
             return held[spread], words[0]
         drawn, _ = draw_faces(rest, seed=SEED, image_size=self.source.size)
-        return np.concatenate([held[spread], drawn[:, None]]), " and ".join([*words, plural(rest, "drawn face")])
+        drawn = drawn[:, None].repeat(self.source.channels, 1)
+        return np.concatenate([held[spread], drawn]), " and ".join([*words, plural(rest, "drawn face")])
 
     @cached_property
     def calibrating(self) -> tuple[NDArray[np.uint8], str]:
@@ -133,7 +139,7 @@ class Compared:
     def _sets(self, found: NDArray[np.float32], targets: NDArray[np.int64]) -> Thresholds | None:
         if self.source.sets is None:
             return None
-        kept = TrainingData(self.source.members, self._needed().tables).unseen(self.images("val")[:, 0])
+        kept = TrainingData(self.source.members, self._needed().tables).unseen(self._val_in_grey)
         known = np.ones(len(targets), np.bool_) if kept is None else kept
         return Thresholds.calibrated(found[known], targets[known])
 

@@ -80,7 +80,7 @@ def export(
         raise FerError(f"{file}: could not be written ({why(error)})") from error
     if speed:
         log.info("measuring faces a second ...")
-    speeds = timed({"PyTorch": source.probabilities, **made.kinds(file)}, source.size) if speed else []
+    speeds = timed({"PyTorch": source.probabilities, **made.kinds(file)}, source.shape) if speed else []
     return Outcome(files, about, speeds)
 
 

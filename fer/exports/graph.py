@@ -25,7 +25,7 @@ class Calibrated(nn.Module):
         self.temperature = source.temperature
 
     def forward(self, faces: Tensor) -> Tensor:
-        """Return probabilities (B, C) of faces (B, 1, S, S) uint8."""
+        """Return probabilities (B, C) of faces (B, 1 or 3, S, S) uint8."""
         parts: list[Tensor] = [
             (member(faces).float() / warm).softmax(1)
             for member, warm in zip(self.members, self.temperatures, strict=True)
@@ -40,7 +40,7 @@ class Calibrated(nn.Module):
 
 def traced(source: Source) -> ExportedProgram:
     """Return the graph of networks for any number of faces, without traces of this machine's files."""
-    example = torch.zeros(EXAMPLE, 1, source.size, source.size, dtype=torch.uint8)
+    example = torch.zeros(EXAMPLE, *source.shape, dtype=torch.uint8)
     program = torch.export.export(
         Calibrated(source).eval(), (example,), dynamic_shapes={"faces": {0: Dim("batch", min=1)}}
     )

@@ -16,7 +16,7 @@ from fer.config.errors import FerError
 from fer.data.crop import Crop
 from fer.evaluation.request import Member, members_of
 from fer.inference.ensemble import mixed
-from fer.inference.exported import FORMAT, About, SourceNetwork, is_exported
+from fer.inference.exported import FORMAT, IN_COLOUR, IN_GREY, About, SourceNetwork, is_exported
 from fer.metrics import results as metrics_json
 from fer.metrics.calibration import tempered
 from fer.metrics.conformal import Thresholds
@@ -53,9 +53,11 @@ class Source:
     card: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        for member in self.members:
-            if member.model.in_channels != 1:
-                raise FerError(f"{member.file}: takes faces in colour; exported files take grey ones so far")
+        if len({member.model.in_channels for member in self.members}) > 1:
+            raise FerError(
+                "some of the networks take faces in colour, others grey ones, and one graph takes one kind; export "
+                "them one by one"
+            )
         sizes = sorted({member.model.image_size for member in self.members})
         if len(sizes) > 1:
             raise FerError(
@@ -74,12 +76,22 @@ class Source:
         return self.members[0].model.image_size
 
     @property
+    def channels(self) -> int:
+        """1 for grey faces, 3 for faces in red, green and blue."""
+        return self.members[0].model.in_channels
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, S, S) of a face."""
+        return self.channels, self.size, self.size
+
+    @property
     def parameters(self) -> int:
         """Number of parameters of all networks."""
         return sum(member.model.parameter_count for member in self.members)
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return calibrated probabilities (N, C) of faces (N, 1, S, S), as ``fer.evaluate`` computes them."""
+        """Return calibrated probabilities (N, C) of faces (N, 1 or 3, S, S), as ``fer.evaluate`` computes them."""
         parts = [self._probabilities(faces[start : start + AT_ONCE]) for start in range(0, len(faces), AT_ONCE)]
         return np.concatenate(parts)
 
@@ -102,6 +114,8 @@ class Source:
             precision=precision,
             classes=self.classes,
             size=self.size,
+            channels=3 if self.channels == 3 else None,
+            faces=IN_COLOUR if self.channels == 3 else IN_GREY,
             crop=Crop().contract(self.size),
             architecture=" + ".join(dict.fromkeys(member.model.architecture for member in self.members)),
             parameters=self.parameters,

@@ -33,14 +33,14 @@ class Speed:
     faces_per_second: Mapping[str, float]
 
 
-def timed(kinds: Mapping[str, Predict], size: int) -> list[Speed]:
+def timed(kinds: Mapping[str, Predict], shape: tuple[int, int, int]) -> list[Speed]:
     """Return the speed of each kind at each batch size; kinds take turns, so that a busy machine slows all of them.
 
     Args:
         kinds: name -> what predicts, on one thread.
-        size: side of the faces, in pixels.
+        shape: (C, S, S) of a face.
     """
-    faces = np.random.default_rng(0).integers(0, 256, (max(BATCHES), 1, size, size), np.uint8)
+    faces = np.random.default_rng(0).integers(0, 256, (max(BATCHES), *shape), np.uint8)
     with one_thread():
         return [_at(batch, kinds, faces[:batch]) for batch in BATCHES]
 

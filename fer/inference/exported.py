@@ -115,6 +115,10 @@ class Parity:
         return pairs and self.faces >= 0 and all(0 <= one <= 1 for one in shares)
 
 
+IN_GREY = f"{INPUT}: uint8 (batch, 1, size, size), grey, each cropped to the face"
+IN_COLOUR = f"{INPUT}: uint8 (batch, 3, size, size), red, green and blue, each cropped to the face"
+
+
 @dataclass(frozen=True)
 class About:
     """What an exported file states of itself.
@@ -131,6 +135,7 @@ class About:
         parity: the check that the file passed.
         temperature: by which the logits are divided, of an ensemble those of the mean; the graph has done so.
         sets: thresholds of prediction sets for the file's probabilities; None where there are none.
+        channels: 3 of a network that takes faces in red, green and blue; None of one that takes grey ones.
         faces: input of the graph.
         probabilities: output of the graph, calibrated.
         calibrated_on: of an int8 file the faces that gave the ranges of its activations, in words.
@@ -149,8 +154,9 @@ class About:
     parity: Parity | None = None
     temperature: float = 1.0
     sets: Thresholds | None = None
-    faces: str = f"{INPUT}: uint8 (batch, 1, size, size), grey, each cropped to the face"
+    faces: str = IN_GREY
     probabilities: str = f"{OUTPUT}: float32 (batch, classes), softmax and temperature inside"
+    channels: int | None = field(default=None, metadata={"optional": True})
     calibrated_on: str | None = field(default=None, metadata={"optional": True})
     version: str = "unknown"
     card: str = ""
@@ -194,6 +200,7 @@ class About:
             has_types(self)
             and self.format >= 1
             and self.precision in PRECISIONS
+            and self.channels in (None, 3)
             and MIN_SIZE <= self.size <= MAX_SIZE
             and self.parameters >= 0
             and bool(self.networks)
@@ -289,7 +296,7 @@ class ExportedNetwork:
             raise FerError(f"{self.file}: its graph is for {fixed[0]} faces at a time; expected any number")
         found = [(one.name, one.type, list(one.shape[1:])) for one in (*given, *made)]
         size, count = self.about.size, len(self.about.classes)
-        expected = [(INPUT, "tensor(uint8)", [1, size, size]), (OUTPUT, "tensor(float)", [count])]
+        expected = [(INPUT, "tensor(uint8)", [self.in_channels, size, size]), (OUTPUT, "tensor(float)", [count])]
         if found != expected:
             raise FerError(f"{self.file}: its graph takes and gives {found}; its metadata state {expected}")
 
@@ -302,6 +309,11 @@ class ExportedNetwork:
     def image_size(self) -> int:
         """Side of the faces, in pixels."""
         return self.about.size
+
+    @property
+    def in_channels(self) -> int:
+        """1 for grey faces, 3 for faces in colour."""
+        return self.about.channels or 1
 
     @property
     def cut(self) -> Crop:
@@ -336,14 +348,17 @@ class ExportedNetwork:
         return hashlib.sha256(contents(self.file, MOST_BYTES)).hexdigest()
 
     def probabilities(self, faces: Images) -> NDArray[np.float32]:
-        """Return calibrated probabilities (N, C) of faces (N, 1, S, S), uint8, or float32 in [0, 1], rounded to bytes.
+        """Return calibrated probabilities (N, C) of faces (N, 1, S, S), or (N, 3, S, S) in colour.
+
+        Args:
+            faces: uint8, or float32 in [0, 1], which is rounded to bytes.
 
         Raises:
             FerError: the faces are of another shape or type, the graph cannot be computed, or what it gives is no row
                 of probabilities for each face.
             NotFinite: a probability is NaN.
         """
-        expected = (1, self.image_size, self.image_size)
+        expected = (self.in_channels, self.image_size, self.image_size)
         if faces.dtype not in (np.uint8, np.float32) or faces.ndim != 4 or faces.shape[1:] != expected:
             raise FerError(
                 f"faces: {faces.shape} of {faces.dtype}; expected uint8 (N, {', '.join(map(str, expected))}), or "

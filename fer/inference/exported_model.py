@@ -22,19 +22,22 @@ class ExportedModel(EmotionClassifier):
     Args:
         classes: names, in the order of the probabilities.
         image_size: side of the faces, in pixels.
+        in_channels: 1 for grey faces, 3 for faces in colour.
     """
 
     network: ExportedNetwork
     file: Tensor
 
-    def __init__(self, *, classes: Sequence[str], image_size: int) -> None:
-        super().__init__(classes=classes, image_size=image_size)
+    def __init__(self, *, classes: Sequence[str], image_size: int, in_channels: int = 1) -> None:
+        super().__init__(classes=classes, image_size=image_size, in_channels=in_channels)
         self.net = nn.Identity()
 
     @classmethod
     def of(cls, network: ExportedNetwork) -> "ExportedModel":
         """Return a model that asks an exported network."""
-        model = cls(classes=list(network.emotions), image_size=network.image_size)
+        model = cls(
+            classes=list(network.emotions), image_size=network.image_size, in_channels=network.in_channels
+        )  # fmt: skip
         model.network, model.architecture = network, network.architecture
         # a hash of the weights is a hash of the file
         model.register_buffer("file", torch.frombuffer(bytearray.fromhex(network.sha256), dtype=torch.uint8))
@@ -58,7 +61,7 @@ class ExportedModel(EmotionClassifier):
         return self.network.about.parameters
 
     def look(self, images: Tensor) -> Tensor:
-        """Return logits (B, C) of faces (B, 1, S, S), uint8 or float in [0, 1]."""
+        """Return logits (B, C) of faces (B, 1 or 3, S, S), uint8 or float in [0, 1]."""
         chances = torch.from_numpy(self.network.probabilities(images.cpu().numpy())).to(images.device)
         tiny = torch.finfo(chances.dtype).tiny
         return chances.clamp(min=tiny).log() * self.network.about.temperature

@@ -186,8 +186,6 @@ def watch(
     Raises:
         VideoError: the video has no frame.
     """
-    if predictor.in_colour:
-        raise VideoError(clip.name, "the network takes faces in colour, which are cut out of pictures alone so far")
     search = FrameSearch(predictor.detector)
     tracker = Tracker(1 if predictor.detector.name == "none" else HITS)
     detections, samples = Every(1 / PER_SECOND), Every(1 / fps if fps else 0.0)
@@ -200,7 +198,8 @@ def watch(
             continue
         grey = Image.fromarray(_grey(frame))
         if sampled:
-            held.append(_Held(number, time, grey, frame if pixels else None))
+            colour = _bands(frame) if predictor.in_colour else ()
+            held.append(_Held(number, time, grey, frame if pixels else None, colour))
         if detected:
             tracker.update(time, search(grey, time, tracker.expected(time)))
             waiting.take(held, tracker)
@@ -216,22 +215,29 @@ def _grey(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return grey
 
 
+def _bands(frame: NDArray[np.uint8]) -> tuple[Image.Image, ...]:
+    """Return red, green and blue of a frame."""
+    return tuple(Image.fromarray(np.ascontiguousarray(frame[..., band])) for band in (2, 1, 0))
+
+
 @dataclass(frozen=True)
 class _Held:
-    """A frame whose boxes are not known yet."""
+    """A frame whose boxes are not known yet; ``colour`` has its bands where the network takes colours."""
 
     number: int
     time: float
     grey: Image.Image
     pixels: NDArray[np.uint8] | None
+    colour: Sequence[Image.Image] = ()
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """A frame whose faces are cut out and not yet predicted."""
+    """A frame whose faces are cut out and not yet predicted; ``inputs`` are what the network takes of each."""
 
     frame: Frame
     faces: Sequence[tuple[int, Detection]]
+    inputs: Sequence[NDArray[np.uint8]]
 
 
 @dataclass
@@ -256,10 +262,13 @@ class _Waiting:
             del faces[1:]
         crop, size = self.predictor.crop, self.predictor.image_size
         crops = [crop(held.grey, face.box, size, face.tilt) for _, face in faces]
+        inputs = crops
+        if held.colour:
+            inputs = [np.stack([crop(band, face.box, size, face.tilt) for band in held.colour]) for _, face in faces]
         small = sum(face.box.side < LEAST_SIDE for _, face in inside)
         unconfirmed = tracker.unconfirmed(held.time)
         frame = Frame(held.number, held.time, (), (), crops, small, unconfirmed, held.grey.size, held.pixels)
-        return _Cut(frame, faces)
+        return _Cut(frame, faces, inputs)
 
     def full(self) -> bool:
         """Return whether the frames are to be predicted now."""
@@ -271,7 +280,7 @@ class _Waiting:
     def predicted(self) -> Iterator[Frame]:
         """Give the waiting frames with their predictions."""
         frames, self.frames = self.frames, []
-        rows = iter(self.predictor.probabilities([crop for cut in frames for crop in cut.frame.crops]))
+        rows = iter(self.predictor.probabilities([given for cut in frames for given in cut.inputs]))
         emotions = self.predictor.emotions
         for cut in frames:
             raw = [next(rows) for _ in cut.faces]

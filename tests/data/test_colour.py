@@ -19,6 +19,7 @@ from fer.data.duplicates import digests
 from fer.data.labels import EMOTIONS
 from fer.data.load import read_faces
 from fer.data.readers.picture_set import Listing, PictureSet, Sample
+from fer.inference.video import watch
 from fer.models import create
 
 SIDE = 24
@@ -155,6 +156,7 @@ def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tm
     found = fer.Predictor("colour", detector="none")(files, boxes)
     rows = torch.tensor([[face.probabilities[name] for name in EMOTIONS] for (face,) in found])
     torch.testing.assert_close(rows, expected, atol=1e-5, rtol=1e-4)
+    _check_video(files[:2])
     from fer.evaluate import main as evaluate
     from fer.export import main as export
 
@@ -162,8 +164,42 @@ def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tm
     assert evaluate(["colour", "--data", str(pictures), "--split", "val"]) == 0
     assert evaluate(["colour", "grey", "--data", str(pictures), "--split", "val"]) == 1
     assert "takes 1 channels of a face, colour/checkpoints/best.ckpt 3" in capfd.readouterr().err
-    assert export(["colour", "colour.onnx"]) == 1
-    assert "takes faces in colour; exported files take grey ones so far" in capfd.readouterr().err
+    pytest.importorskip("onnxruntime")
+    assert export(["colour", "colour.onnx", "--no-timing"]) == 0, capfd.readouterr().err
+    exported = fer.Predictor("colour.onnx", detector="none")
+    assert exported.in_colour
+    again = exported(files, boxes)
+    rows = torch.tensor([[face.probabilities[name] for name in EMOTIONS] for (face,) in again])
+    torch.testing.assert_close(rows, expected, atol=1e-5, rtol=1e-4)
+    assert evaluate(["colour.onnx", "--data", str(pictures), "--split", "val", "--out", "onnx"]) == 0
+    assert metrics(Path("onnx/val"))["accuracy"] == metrics(Path("colour/evaluations/val"))["accuracy"]
+    from fer.exports.web.build import write as write_page
+
+    with pytest.raises(FerError, match=r"takes faces in colour.*\.onnx.*data.channels=1"):
+        write_page(exported.network, "colour", Path("page"))
+    assert export(["colour", "grey", "both.onnx"]) == 1
+    assert "in colour, others grey" in capfd.readouterr().err
+
+
+def _check_video(files):
+    """Hold the predictions for the frames of a video to those for the same pictures."""
+    pytest.importorskip("cv2")
+    pictures = [np.asarray(Image.open(file).resize((96, 96))) for file in files]
+
+    class Frames:
+        name, live = "two frames", False
+
+        def __iter__(self):
+            for number, self.shown in enumerate(pictures):
+                yield number, number / 25
+
+        def pixels(self):
+            return self.shown[..., ::-1]  # OpenCV's order
+
+    predictor = fer.Predictor("colour", detector="none")
+    frames = list(watch(predictor, Frames(), half_life=0))
+    for frame, (face,) in zip(frames, predictor(pictures), strict=True):
+        assert frame.raw[0] == pytest.approx(face.probabilities, abs=1e-5)
 
 
 def test_a_file_with_other_channels_is_refused(tmp_path):

@@ -90,9 +90,14 @@ def write(
         given: onnxruntime-web, see ``runtime.files``; None: npm fetches it.
 
     Raises:
-        FerError: the folder holds other files or cannot be written, the network has no thresholds for the coverage,
-            OpenCV is missing, or onnxruntime-web cannot be had.
+        FerError: the network takes faces in colour, the folder holds other files or cannot be written, the
+            network has no thresholds for the coverage, OpenCV is missing, or onnxruntime-web cannot be had.
     """
+    if network.in_channels == 3:
+        raise FerError(
+            f"{name}: takes faces in colour, and the page cuts out grey ones; export it as an .onnx file for "
+            "fer.predict, or train with data.channels=1"
+        )
     folder = folder.absolute()
     _check_free(folder)
     files = _files(network, name, coverage, given)
