@@ -167,7 +167,7 @@ def test_a_folder_that_was_changed_is_refused(folder):
     for other, says in (
         ({**about, "library_name": "transformers"}, "of 'transformers', not of 'fer-lightning'"),
         ({**about, "format": 2}, "of a newer version of fer"),
-        ({**about, "format": -1}, "format -1; expected 1 to 1"),
+        ({**about, "format": -1}, "states format -1; expected 1 to 1"),
         ({**about, "files": {}}, "states no hash of model.safetensors"),
         ({**about, "files": {"model.safetensors": "abc"}}, "damaged, or of another program"),
         ({**about, "image_size": "48"}, "damaged, or of another program"),

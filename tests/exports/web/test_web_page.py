@@ -4,9 +4,12 @@ import base64
 import functools
 import gzip
 import io
+import itertools
 import json
+import os
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,6 +212,73 @@ def test_the_camera_takes_a_picture(tab):
     tab.run("document.getElementById('shoot').click()")
     tab.until(f"{STATUS}.includes('found')")
     assert tab.run("document.querySelector('#faces h3').textContent") == "Face 1: happy"
+
+
+def look(tab, folder):
+    """Keep pictures of the page, to be looked at."""
+    for width, scheme in itertools.product((390, 1280), ("light", "dark")):
+        tab.do("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        tab.do("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        tab.run("new Promise((resolve) => setTimeout(resolve, 300))")
+        tab.screenshot(folder / f"live_{width}_{scheme}.png")
+
+
+LIVE = "document.getElementById('live')"
+FRAMES = "window.frames_seen"
+
+
+def counted(tab):
+    """Count the live answers that reach the page."""
+    tab.run(f"""{FRAMES} = 0; new MutationObserver(() => {FRAMES}++).observe(
+        document.getElementById('live-boxes'), {{childList: true}})""")
+
+
+def test_the_camera_is_predicted_live_until_it_is_stopped(tab):
+    tab.run("document.getElementById('camera').click()")
+    tab.until("document.getElementById('video').videoWidth")
+    counted(tab)
+    tab.do("Page.bringToFront")
+    tab.run(f"{LIVE}.focus()")
+    tab.key("Enter", 13, text="\r")  # by the keyboard
+    tab.until(f"{FRAMES} >= 3")
+    assert tab.run(f"{LIVE}.getAttribute('aria-pressed')") == "true"
+    assert tab.run("document.querySelector('#live-faces h3').textContent") == "Face 1: happy"
+    assert tab.run("document.querySelectorAll('#live-faces .track').length") == 7
+    assert "pictures per second" in tab.run("document.getElementById('rate').textContent")
+    assert tab.run(STATUS) == "1 face: happy."  # once, not with every frame
+    tab.do("HeapProfiler.enable")
+    held = []
+    for _ in range(2):
+        before = tab.run(FRAMES)
+        tab.until(f"{FRAMES} >= {before + 15}")
+        tab.do("HeapProfiler.collectGarbage")
+        held.append((tab.do("Runtime.getHeapUsage")["usedSize"], tab.run("document.querySelectorAll('*').length")))
+    (first, parts), (second, later) = held
+    assert parts == later
+    assert second - first < 300_000, "bytes after 15 more frames"
+    if folder := os.environ.get("FER_SCREENSHOTS"):
+        look(tab, Path(folder))
+    tab.run(f"{LIVE}.click()")
+    assert tab.run(f"[{LIVE}.getAttribute('aria-pressed'), document.getElementById('live-faces').children.length]") == [
+        "false", 0,
+    ]  # fmt: skip
+    stopped = tab.run(FRAMES)
+    tab.run("new Promise((resolve) => setTimeout(resolve, 500))")
+    assert tab.run(FRAMES) == stopped
+
+
+def test_live_predictions_and_the_camera_stop_in_a_hidden_tab(tab):
+    if tab.run("document.getElementById('viewfinder').hidden"):
+        tab.run("document.getElementById('camera').click()")
+    tab.until("document.getElementById('video').videoWidth")
+    tab.run("window.track = document.getElementById('video').srcObject.getTracks()[0]")
+    counted(tab)
+    tab.run(f"{LIVE}.click()")
+    tab.until(f"{FRAMES} >= 2")
+    tab.run("""Object.defineProperty(document, 'hidden', {value: true, configurable: true});
+        document.dispatchEvent(new Event('visibilitychange')); delete document.hidden""")
+    assert tab.run("[track.readyState, document.getElementById('viewfinder').hidden]") == ["ended", True]
+    assert "hidden" in tab.run(STATUS)
 
 
 def test_what_is_no_picture_is_said_and_the_next_one_works(tab, browser):
