@@ -209,6 +209,7 @@ function shoot() {
 async function follow() {
   const mine = (following = { frames: 0, began: performance.now(), said: "", spoken: -Infinity });
   $("live").setAttribute("aria-pressed", "true");
+  $("result").hidden = true; // of the picture before
   report("");
   say("Predicting live.");
   try {
