@@ -14,7 +14,7 @@ from fer.data.crop import Crop
 from fer.exports import onnx_file
 from fer.exports.export import export
 from fer.models import EmotionClassifier, checkpoints, share
-from fer.models.hub_folder import FORMAT, LIBRARY, HubConfig, HubFile, checked_file, config_of, network_file
+from fer.models.hub_folder import FORMAT, LIBRARY, HubConfig, HubFile, checked_file, config_of
 from fer.models.pretrained import sha256_of
 from fer.system import hub
 from fer.system.files import PART, why, write_json, written_whole
@@ -97,8 +97,8 @@ def upload(folder: Path, reference: Reference, *, private: bool) -> tuple[list[s
     hub.check_upload(reference)
     config = config_of(folder)
     _check_names(folder, config)
-    checkpoints.load(network_file(folder))
-    files = [checked_file(folder, config, name).name for name in config.files]
+    files = [checked_file(folder, config, name).name for name in {hub.NETWORK: None, **config.files}]
+    checkpoints.load(folder / hub.NETWORK)
     files += [hub.CONFIG, *_card(folder, reference)]
     return files, hub.upload(folder, files, reference, private=private)
 

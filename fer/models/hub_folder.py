@@ -89,7 +89,7 @@ def config_of(folder: Path) -> HubConfig:
         if not has_types(config):
             raise ValueError("a value has another type")
         if config.format < 1:
-            raise ValueError(f"format {config.format}; expected 1 to {FORMAT}")
+            raise FerError(f"{file}: states format {config.format}; expected 1 to {FORMAT}")
     except UNREADABLE as error:
         raise FerError(f"{file}: damaged, or of another program ({why(error)})") from error
     return config

@@ -143,6 +143,8 @@ def _fetched(reference: Reference) -> Path:
         if config.parent.name != about.sha:
             raise FerError(f"{reference}: was changed while it was fetched; try again")
         for name in sizes.keys() - {CONFIG}:
+            address = hub.hf_hub_url(reference.name, name, revision=about.sha)
+            _check_size(reference, name, hub.get_hf_file_metadata(address, timeout=SECONDS).size)  # of the file itself
             hub.hf_hub_download(reference.name, name, revision=about.sha)
     return config.parent
 
@@ -157,9 +159,18 @@ def _check_sizes(reference: Reference, sizes: dict[str, int | None]) -> None:
         if name not in sizes:
             raise FerError(f"{reference}: has no {name}; expected a repository that fer share has written")
     for name, size in sizes.items():
-        if size is None or not 0 <= size <= OF_USE[name]:
-            held = "an unknown number of" if size is None else f"{size:,}"
-            raise FerError(f"{reference}: {name} has {held} bytes; expected at most {OF_USE[name]:,}")
+        _check_size(reference, name, size)
+
+
+def _check_size(reference: Reference, name: str, size: int | None) -> None:
+    """Raise where a file is too large, or the hub does not say how large it is.
+
+    Raises:
+        FerError: naming the file.
+    """
+    if size is None or not 0 <= size <= OF_USE[name]:
+        held = "an unknown number of" if size is None else f"{size:,}"
+        raise FerError(f"{reference}: {name} has {held} bytes; expected at most {OF_USE[name]:,}")
 
 
 @contextmanager

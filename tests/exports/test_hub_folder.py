@@ -19,6 +19,7 @@ from fer.config.errors import FerError
 from fer.data.readers.drawing import draw_faces
 from fer.exports import hub_folder, onnx_file
 from fer.models import checkpoints, create
+from fer.models import hub_folder as hub_files
 from fer.system import hub as on_hub
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -167,7 +168,7 @@ def test_a_folder_that_was_changed_is_refused(folder):
     for other, says in (
         ({**about, "library_name": "transformers"}, "of 'transformers', not of 'fer-lightning'"),
         ({**about, "format": 2}, "of a newer version of fer"),
-        ({**about, "format": -1}, "format -1; expected 1 to 1"),
+        ({**about, "format": -1}, "states format -1; expected 1 to 1"),
         ({**about, "files": {}}, "states no hash of model.safetensors"),
         ({**about, "files": {"model.safetensors": "abc"}}, "damaged, or of another program"),
         ({**about, "image_size": "48"}, "damaged, or of another program"),
@@ -278,6 +279,14 @@ def test_a_file_that_is_too_large_is_not_fetched(hub, stored):
     assert not any("/resolve/" in line for line in hub.asked)
 
 
+def test_a_file_that_is_larger_than_the_list_says_is_not_fetched(hub, stored, monkeypatch):
+    monkeypatch.setattr(on_hub, "OF_USE", {**on_hub.OF_USE, "model.safetensors": 1000})
+    hub.sizes["model.safetensors"] = 10
+    with pytest.raises(FerError, match=r"model\.safetensors has 840,504 bytes; expected at most 1,000"):
+        fer.load(f"hf://{NAME}", download=True)
+    assert not any(line.startswith("GET") and "model.safetensors" in line for line in hub.asked)
+
+
 def test_a_hub_that_is_down_slow_or_switched_off_is_one_line(hub, stored, monkeypatch):
     def says():
         with pytest.raises(FerError) as caught:
@@ -338,11 +347,14 @@ def test_a_network_is_uploaded_and_fetched_again(hub, share, monkeypatch):
 
 def test_a_folder_with_an_edited_card_is_uploaded_to_a_branch_without_other_files(hub, share, folder, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hashed, sha256_of = [], hub_files.sha256_of
+    monkeypatch.setattr(hub_files, "sha256_of", lambda file: hashed.append(file.name) or sha256_of(file))
     card = folder / "README.md"
     card.write_text(card.read_text() + "\n## By hand\n")
     (folder / "notes.txt").write_text("of the author")
     ended = share(str(folder), "--upload", NAME, "--revision", "trial")
     assert ended.code == 0, ended.err
+    assert hashed == ["model.safetensors"]  # once
     assert f"{hub.url}/{NAME}/tree/trial" in ended.out
     repository = hub.repositories[NAME]
     files = repository.commits[repository.branches["trial"]]

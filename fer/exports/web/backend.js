@@ -1,8 +1,8 @@
 // Who predicts: here this tab, in a worker, so that the page stays responsive. Nothing is sent anywhere: after the files
 // of this folder are loaded, no request is made.
 //
-//   describe() -> {network, classes, card, coverage, limits: {bytes, pixels, small_side}, maps, privacy, made}
-//   predict(blob, {maps, signal}) -> {width, height, faces: [record…], notes: [text…]}
+//   describe() -> {network, classes, card, coverage, limits: {bytes, pixels, small_side}, maps, live, privacy, made}
+//   predict(blob or ImageBitmap, {maps, signal}) -> {width, height, faces: [record…], notes: [text…]}
 //
 // A record has the fields of `fer predict`'s JSON lines, and with maps `map`, a picture as a data URL.
 
@@ -38,6 +38,6 @@ export function predict(blob, { maps = false, signal } = {}) {
       open.delete(number);
       reject(signal.reason);
     });
-    worker.postMessage({ number, blob, maps });
+    worker.postMessage({ number, blob, maps }, blob instanceof ImageBitmap ? [blob] : []);
   });
 }

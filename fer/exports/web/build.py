@@ -185,6 +185,7 @@ def described(network: ExportedNetwork, name: str, coverage: float | None, haar:
             "sure": predictor.SURE,
             "maps": MAPS,
         },
+        "live": True,  # whether frames of the camera are predicted one after the other
         "privacy": PRIVACY,
         "made": f"Network {name} ({about.architecture}, trained on {network.trained_on}), detector {haar.name}, fer "
         f"{fer.__version__}.",

@@ -2,14 +2,18 @@
 
 const ROWS = 512; // that are read from a canvas at a time
 
-// Return the upright grey picture {pixels, width, height} of a file.
+// Return the upright grey picture {pixels, width, height} of a file, or of a bitmap, which is closed.
 // limits: {pixels}, the most that are decoded. Errors are sentences for the page.
 export async function grey(blob, limits) {
+  if (blob instanceof ImageBitmap) return greyOf(blob, limits); // a frame of the camera
   const head = new Uint8Array(await blob.slice(0, 2 ** 18).arrayBuffer());
   if (!head.length) throw new Error("This file is empty.");
   const size = sizeOf(head);
   if (size && size[0] * size[1] > limits.pixels) throw new Error(tooLarge(...size, limits));
-  const bitmap = await decoded(blob, head);
+  return greyOf(await decoded(blob, head), limits);
+}
+
+function greyOf(bitmap, limits) {
   try {
     if (bitmap.width * bitmap.height > limits.pixels) throw new Error(tooLarge(bitmap.width, bitmap.height, limits));
     return luma(bitmap);

@@ -8,6 +8,10 @@ const HINT = "Profiles, masked faces, faces tilted by more than 45 degrees and f
 let about = null; // of the network and its limits
 let shown = null; // {blob, address} of the picture on the page
 let asking = null; // AbortController of the prediction on its way
+let following = null; // {} of the live predictions that run, see `follow`
+
+const LIVE_SIDE = 640; // pixels of the longer side of a live frame
+const SPOKEN_MS = 2000; // between two sentences of a live prediction, for screen readers
 
 // --- parts of the page -------------------------------------------------------------------------------------------
 
@@ -52,7 +56,7 @@ function trust(face) {
 
 function promise() {
   if (about.coverage === null) return "This network has no prediction sets. An answer is uncertain where no emotion reaches 50 %.";
-  return `The bold emotions are the likely ones. For faces like those of the validation split, they include the label that people gave in ${Math.round(1000 * about.coverage) / 10} of 100 cases.`;
+  return `The bold emotions are the likely ones. For faces like those of the data set that the network was trained on, they include the label that people gave in ${Math.round(1000 * about.coverage) / 10} of 100 cases.`;
 }
 
 function bars(face) {
@@ -185,6 +189,7 @@ async function open() {
 }
 
 function close() {
+  unfollow();
   $("video").srcObject?.getTracks().forEach((track) => track.stop());
   $("video").srcObject = null;
   $("viewfinder").hidden = true;
@@ -197,6 +202,63 @@ function shoot() {
   [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
   canvas.getContext("2d").drawImage(video, 0, 0);
   canvas.toBlob(take, "image/jpeg", 0.95);
+}
+
+// --- live: one frame after the other, each as soon as the one before is predicted --------------------------------------
+
+async function follow() {
+  const mine = (following = { frames: 0, began: performance.now(), said: "", spoken: -Infinity });
+  $("live").setAttribute("aria-pressed", "true");
+  $("result").hidden = true; // of the picture before
+  report("");
+  say("Predicting live.");
+  try {
+    while (mine === following) {
+      if ($("video").videoWidth) await frame(mine);
+      await new Promise(requestAnimationFrame);
+    }
+  } catch (error) {
+    if (mine !== following) return;
+    unfollow();
+    report(error.message);
+  }
+}
+
+async function frame(mine) {
+  const { videoWidth: width, videoHeight: height } = $("video");
+  const scale = Math.min(1, LIVE_SIDE / Math.max(width, height));
+  const size = { resizeWidth: Math.round(width * scale), resizeHeight: Math.round(height * scale), resizeQuality: "medium" };
+  const answer = await predict(await createImageBitmap($("video"), size));
+  if (mine !== following) return; // stopped meanwhile
+  mine.frames++;
+  showLive(answer, mine);
+}
+
+function showLive({ width, height, faces }, mine) {
+  $("live-boxes").setAttribute("viewBox", `0 0 ${width} ${height}`);
+  const unit = width / ($("video").clientWidth || width);
+  $("live-boxes").replaceChildren(...faces.map((face, index) => boxed(face, index, unit)));
+  $("live-faces").replaceChildren(...faces.map(described));
+  const now = performance.now();
+  $("rate").textContent = `${((1000 * mine.frames) / (now - mine.began)).toFixed(1)} pictures per second`;
+  const words = faces.length ? `${count(faces.length, "face")}: ${faces.map((face) => either(face.emotions.length ? face.emotions : [face.emotion])).join(", ")}.` : "No face found.";
+  if (words === mine.said || now - mine.spoken < SPOKEN_MS) return;
+  [mine.said, mine.spoken] = [words, now];
+  say(words);
+}
+
+function unfollow() {
+  if (following) say("");
+  following = null;
+  $("live").setAttribute("aria-pressed", "false");
+  for (const part of ["live-boxes", "live-faces", "rate"]) $(part).replaceChildren();
+}
+
+// A tab that nobody sees keeps neither the camera nor the processor.
+function hide() {
+  if (!document.hidden || !following) return;
+  close();
+  say("The camera was closed, since this tab was hidden.");
 }
 
 // --- beginning ---------------------------------------------------------------------------------------------------
@@ -220,6 +282,8 @@ function listen() {
     first(event.dataTransfer.files);
   });
   document.addEventListener("paste", (event) => first(event.clipboardData.files));
+  $("live").addEventListener("click", () => (following ? unfollow() : follow()));
+  document.addEventListener("visibilitychange", hide);
   addEventListener("pagehide", close);
 }
 
@@ -232,6 +296,7 @@ async function begin() {
     return;
   }
   $("card").href = about.card;
+  $("live").hidden = !about.live;
   $("privacy").textContent = about.privacy;
   $("made").textContent = about.made;
   document.documentElement.dataset.ready = "true";

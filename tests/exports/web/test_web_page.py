@@ -203,12 +203,71 @@ def test_a_chosen_picture_is_described_and_mapped(tab, browser):
     assert tab.until("document.querySelector('img.map')?.src").startswith("data:image/png;base64,")
 
 
-def test_the_camera_takes_a_picture(tab):
+def with_camera(tab):
+    """Open the camera, and wait for a frame of it; the first may be black."""
     tab.run("document.getElementById('camera').click()")
-    tab.until("document.getElementById('video').videoWidth")
+    tab.until("document.activeElement.id === 'shoot' && document.getElementById('video').currentTime > 0.3")
+
+
+def test_the_camera_takes_a_picture(tab):
+    with_camera(tab)
     tab.run("document.getElementById('shoot').click()")
     tab.until(f"{STATUS}.includes('found')")
     assert tab.run("document.querySelector('#faces h3').textContent") == "Face 1: happy"
+
+
+LIVE = "document.getElementById('live')"
+FRAMES = "window.frames_seen"
+
+
+def counted(tab):
+    """Count the live answers that reach the page."""
+    tab.run(f"""{FRAMES} = 0; new MutationObserver(() => {FRAMES}++).observe(
+        document.getElementById('live-boxes'), {{childList: true}})""")
+
+
+def test_the_camera_is_predicted_live_until_it_is_stopped(tab):
+    with_camera(tab)
+    counted(tab)
+    tab.do("Page.bringToFront")
+    tab.run(f"{LIVE}.focus()")
+    tab.key("Enter", 13, text="\r")  # by the keyboard
+    tab.until(f"{FRAMES} >= 3")
+    assert tab.run(f"{LIVE}.getAttribute('aria-pressed')") == "true"
+    assert tab.run("document.querySelector('#live-faces h3').textContent") == "Face 1: happy"
+    assert tab.run("document.querySelectorAll('#live-faces .track').length") == 7
+    assert "pictures per second" in tab.run("document.getElementById('rate').textContent")
+    assert tab.run(STATUS) == "1 face: happy."  # once, not with every frame
+    assert tab.run("document.getElementById('result').hidden")  # of the picture before
+    tab.do("HeapProfiler.enable")
+    held = []
+    for _ in range(2):
+        before = tab.run(FRAMES)
+        tab.until(f"{FRAMES} >= {before + 8}")
+        tab.do("HeapProfiler.collectGarbage")
+        held.append((tab.do("Runtime.getHeapUsage")["usedSize"], tab.run("document.querySelectorAll('*').length")))
+    (first, parts), (second, later) = held
+    assert parts == later
+    assert second - first < 300_000, "bytes after 8 more frames"
+    tab.run(f"{LIVE}.click()")
+    assert tab.run(f"[{LIVE}.getAttribute('aria-pressed'), document.getElementById('live-faces').children.length]") == [
+        "false", 0,
+    ]  # fmt: skip
+    stopped = tab.run(FRAMES)
+    tab.run("new Promise((resolve) => setTimeout(resolve, 500))")
+    assert tab.run(FRAMES) == stopped
+
+
+def test_live_predictions_and_the_camera_stop_in_a_hidden_tab(tab):
+    with_camera(tab)
+    tab.run("window.track = document.getElementById('video').srcObject.getTracks()[0]")
+    counted(tab)
+    tab.run(f"{LIVE}.click()")
+    tab.until(f"{FRAMES} >= 2")
+    tab.run("""Object.defineProperty(document, 'hidden', {value: true, configurable: true});
+        document.dispatchEvent(new Event('visibilitychange')); delete document.hidden""")
+    assert tab.run("[track.readyState, document.getElementById('viewfinder').hidden]") == ["ended", True]
+    assert "hidden" in tab.run(STATUS)
 
 
 def test_what_is_no_picture_is_said_and_the_next_one_works(tab, browser):
