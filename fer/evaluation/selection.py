@@ -164,7 +164,9 @@ def chosen(
     fitted_on = VAL if scored is None else THESE_FACES
     sets = _kept_sets(members[0], fitted_on) if alone and sealed is not None else None
     needed = request.weights == "val" or request.error_rate is not None
-    needed = needed or (request.coverage is not None and sets is None)
+    if request.coverage_by == "class" and sets is not None and not sets.thresholds.by_class:
+        sets = None  # of an earlier version
+    needed = needed or (sets is None and (request.coverage is not None or request.coverage_by == "class"))
     if alone and sealed is not None and not needed:
         return Chosen(weights, own, sealed, fitted_on, kept=True, sets=sets)
     why = "" if training.shared else "the networks were chosen on different val faces"
@@ -205,6 +207,7 @@ def _choices_on_val(request: Request) -> str:
         "--weights val": request.weights == "val",
         "--error-rate": request.error_rate is not None,
         "--coverage": request.coverage is not None,
+        "--coverage-by": request.coverage_by == "class",
     }
     return ", ".join(option for option, given in options.items() if given)
 
