@@ -166,7 +166,7 @@ def test_a_promise_for_each_emotion_is_calibrated_kept_and_served(evaluate, shar
     before = without_classes(small_run)
     with pytest.raises(FerError, match=r"coverage_by=class: .*fer\.evaluate .*fer\.share"):
         fer.Predictor(before, detector="none", coverage_by="class")
-    ended = evaluate(str(before), "--coverage", "0.5", "--coverage-by", "class", "--no-report", "--out", "scored")
+    ended = evaluate(str(before), "--coverage", "0.5", "--coverage-by", "class", "--out", "scored")
     assert "for the faces of each emotion" in ended.out
     sets = metrics(tmp_path / "scored" / "val")["sets"]
     assert (sets["by"], sets["kept"], sets["unpromised"]) == ("class", False, [])
