@@ -42,7 +42,7 @@ from fer.data.samplers import (
     seed_noise,
 )
 from fer.data.splits import (
-    assigned,
+    assigned_with_notes,
     duplicate_notes,
     group_notes,
     missing_classes,
@@ -156,12 +156,13 @@ class FERDataModule(pl.LightningDataModule):
 
     @cached_property
     def _splits(self) -> tuple[NDArray[np.int8], Excluded | None, list[str]]:
-        splits, excluded = leave_out(self.faces, assigned(self.faces, self.data), self.data)
+        drawn, told = assigned_with_notes(self.faces, self.data)
+        splits, excluded = leave_out(self.faces, drawn, self.data)
         if self.data.conflicts == "keep":
-            return splits, excluded, []
+            return splits, excluded, told
         kept, count = without_conflicts(self.faces, splits)
         note = f"{count:,} faces left out of train by data.conflicts: exact duplicates with other labels"
-        return kept, excluded, [note]
+        return kept, excluded, [*told, note]
 
     def setup(self, stage: str | None = None) -> None:
         """Load the splits into memory: train and val for "fit", one split for "validate" and "test".
