@@ -36,6 +36,7 @@ OPTIONS = {  # key of fer.train -> option here
     "data.class_names": "--class-names",
     "data.batch_size": "--batch-size",
     "coverage": "--coverage",
+    "coverage_by": "--coverage-by",
     "plugins": "--plugins",
 }
 
@@ -118,6 +119,7 @@ def add_choices(grammar: Grammar) -> None:
         help="promised share of the faces whose prediction set holds the label; default: 0.9, of networks that have "
         "thresholds for it; with this option they are calibrated on val for the others",
     )  # fmt: skip
+    grammar.add_coverage_by()
 
 
 def add_handling(grammar: Grammar) -> None:
@@ -239,6 +241,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "tuple[Results, Pat
         against=arguments.against,
         error_rate=arguments.error_rate,
         coverage=arguments.coverage,
+        coverage_by=arguments.coverage_by,
         batch_size=arguments.batch_size,
         on_gpu=on_gpu,
     )

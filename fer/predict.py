@@ -57,7 +57,7 @@ def parser() -> Grammar:
     return grammar
 
 
-@command("fer.predict", {"plugins": "--plugins", "coverage": "--coverage"})
+@command("fer.predict", {"plugins": "--plugins", "coverage": "--coverage", "coverage_by": "--coverage-by"})
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 1 if no file could be read."""
     arguments, _ = parser().begin(argv)
@@ -145,6 +145,7 @@ def predictor_of(arguments: argparse.Namespace) -> "Predictor":
         network, detector="none" if arguments.boxes else arguments.detector,
         detector_model=arguments.detector_model, largest=arguments.faces == "largest", margin=arguments.margin,
         device="cuda" if arguments.device == "gpu" else "cpu", coverage=arguments.coverage,
+        coverage_by=arguments.coverage_by,
     )  # fmt: skip
     _ = predictor.detector  # a missing OpenCV is reported before the first picture is read
     return predictor

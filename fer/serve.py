@@ -49,7 +49,7 @@ def parser() -> Grammar:
     return grammar
 
 
-@command("fer.serve", {"plugins": "--plugins", "coverage": "--coverage"})
+@command("fer.serve", {"plugins": "--plugins", "coverage": "--coverage", "coverage_by": "--coverage-by"})
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C, and return the exit code."""
     arguments, _ = parser().begin(argv)
@@ -101,6 +101,7 @@ def app_of(arguments: argparse.Namespace) -> "Starlette":
     predictor = Predictor(
         network, detector=arguments.detector, detector_model=arguments.detector_model,
         device="cuda" if arguments.device == "gpu" else "cpu", coverage=arguments.coverage,
+        coverage_by=arguments.coverage_by,
     )  # fmt: skip
     _ = predictor.detector  # a missing OpenCV is reported before the first picture comes
     text = card.text_of(network, predictor.network)

@@ -113,6 +113,8 @@ def test_a_folder_of_results(predict, photos, tmp_path):
     with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["emotion"] for row in rows] == ["happy", "", "", "neutral"]
+    assert [row["annotated"] for row in rows] == [one.get("annotated", "") for one in found]
+    assert [row["annotated"] for row in rows][::3] == ['a, "b" é.jpg', "hopper.jpg"]
     assert sum(float(rows[0][name]) for name in header["emotions"]) == pytest.approx(1, abs=1e-3)
     page = (tmp_path / "out" / "index.html").read_text()
     assert "a, &#34;b&#34; é.png" in page

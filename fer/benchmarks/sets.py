@@ -4,6 +4,9 @@ The faces of an evaluation on val are halved at random, many times: one half cal
 are the sets of ``fer.metrics.conformal``, those of randomised scores (Romano, Sesia & Candès 2020), which may be empty,
 and of penalised ones (RAPS: Angelopoulos et al. 2021), and the plain set: the smallest whose probabilities sum to the
 coverage, which needs no calibration and promises nothing.
+
+``--test`` calibrates on all faces of val and scores those of test, by emotion: with a promise over all faces together,
+and with one for the faces of each emotion. Both are read from files, and no network is run.
 """
 
 import sys
@@ -15,13 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.command import Grammar, command
+from fer.evaluation.scoring import set_scores
 from fer.metrics.calibration import tempered
-from fer.metrics.conformal import quantile, scores
+from fer.metrics.conformal import COVERAGE, WAYS, Thresholds, quantile, scores, sets
+from fer.reports.summary import set_cells
 from fer.runs import predictions
 from fer.system.text import text_table
 
 COVERAGES = (80, 90, 95)  # per cent
 PENALTIES = (0.01, 0.05, 0.2)  # of each emotion in a set beyond the second
+BY_HEADS = ("emotion", "faces of test", "over all: coverage", "size", "by emotion: coverage", "size")
 HEADS = ("promised", "sets", "coverage", "sd of the halves", "mean size")
 
 Probabilities = NDArray[np.float64]  # (N, C)
@@ -40,9 +46,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     grammar = Grammar(prog="python -m fer.benchmarks.sets", description="Coverage and size of prediction sets on val.")
     grammar.add_argument("folder", type=Path, help="run or folder of docs/results, with predictions of val")
     grammar.add_argument("--splits", type=int, default=20, help="halvings; default: %(default)s")
+    grammar.add_argument("--test", action="store_true", help="both promises on the predictions of test, by emotion")
+    grammar.add_argument("--tta", default="none", help="views of the predictions of --test; default: %(default)s")
     arguments, _ = grammar.begin(argv)
-    print(text_table(HEADS, compared(arguments.folder, arguments.splits)))
+    if arguments.test:
+        print(text_table(BY_HEADS, by_emotion(arguments.folder, arguments.tta)))
+    else:
+        print(text_table(HEADS, compared(arguments.folder, arguments.splits)))
     return 0
+
+
+def by_emotion(folder: Path, views: str = "none") -> list[tuple[str, ...]]:
+    """Return a row for all faces of test and for those of each emotion: both promises, calibrated on val.
+
+    Args:
+        folder: with predictions of val and test.
+        views: of the predictions.
+
+    Raises:
+        FerError: they are missing.
+    """
+    (val, labels), (test, targets) = (_read(folder, split, views) for split in ("val", "test"))
+    classes = predictions.read(predictions.recorded(folder, "test", views).file).classes
+    thresholds = Thresholds.calibrated(val, labels)
+    found = [sets(test, thresholds.limits(COVERAGE, way)) for way in WAYS]
+    masks = {"all": targets >= 0} | {name: targets == label for label, name in enumerate(classes)}
+    return [
+        (name, f"{mask.sum():,}", *(cell for one in found for cell in set_cells(set_scores(one[mask], targets[mask]))))
+        for name, mask in masks.items()
+    ]
+
+
+def _read(folder: Path, split: str, views: str) -> tuple[Probabilities, NDArray[np.int64]]:
+    """Return calibrated probabilities (N, C) and labels (N,) of a folder's predictions of a split."""
+    recorded = predictions.recorded(folder, split, views)
+    known = predictions.read(recorded.file)
+    targets = np.array([known.classes.index(name) for name in known.targets])
+    return tempered(known.probabilities, recorded.results.temperature or 1.0), targets
 
 
 def compared(folder: Path, splits: int) -> list[tuple[str, ...]]:
@@ -51,10 +91,7 @@ def compared(folder: Path, splits: int) -> list[tuple[str, ...]]:
     Raises:
         FerError: it has none.
     """
-    recorded = predictions.recorded(folder, "val", "none")
-    known = predictions.read(recorded.file)
-    targets = np.array([known.classes.index(name) for name in known.targets])
-    return table(tempered(known.probabilities, recorded.results.temperature or 1.0), targets, splits)
+    return table(*_read(folder, "val", "none"), splits)
 
 
 def table(probabilities: Probabilities, targets: NDArray[np.int64], splits: int) -> list[tuple[str, ...]]:

@@ -132,6 +132,14 @@ class Grammar(argparse.ArgumentParser):
             help="promised share of faces whose prediction set holds the label; default: 0.9, of networks that have "
             "sets",
         )  # fmt: skip
+        self.add_coverage_by()
+
+    def add_coverage_by(self) -> None:
+        """Add the option that names the faces of the promise."""
+        self.add_argument(
+            "--coverage-by", choices=["all", "class"], default="all",
+            help="all: promised over all faces together; class: for the faces of each emotion; default: all",
+        )  # fmt: skip
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """End after the help; any other exit is not the command's own."""

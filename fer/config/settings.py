@@ -96,6 +96,8 @@ class DataSettings:
         split: "official" (Usage), "as_given" (the folders' own), "holdout" (stratified 80/20 of all faces), "folds"
             (stratified parts of all faces, exact duplicates together: one part is val, the others train, no test).
         split_seed: random seed of every split but "official"; separate from the run's seed, so that seeds share it.
+        keep_duplicates_together: what is drawn ("holdout", "folds", val of "as_given") keeps exact and near duplicates
+            in one split; finding them takes a comparison of all faces.
         val_fraction: share of train that becomes val under "as_given" where val is missing.
         folds: number of parts under "folds".
         fold: the part that is val, from 0.
@@ -130,6 +132,7 @@ class DataSettings:
     class_names: dict[str, str] | None = None
     split: Literal["official", "as_given", "holdout", "folds"] = "official"
     split_seed: Seed = 0
+    keep_duplicates_together: bool = False
     val_fraction: Annotated[float, Range(0.01, 0.9)] = 0.1
     folds: Annotated[int, Range(2, 100)] = 5
     fold: Count = 0

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings, FurtherSet
-from fer.data.audit.inspection import FLAT
-from fer.data.audit.near_duplicates import alike, frequencies, hashed
+from fer.data.audit.near_duplicates import FLAT, alike, frequencies, hashed
 from fer.data.dataset import EpochShuffle, balanced, members_of
 from fer.data.duplicates import digests
 from fer.data.exclude import leave_out, notes
@@ -32,7 +31,7 @@ from fer.data.known_faces import near
 from fer.data.load import folder_names, read_faces
 from fer.data.noise import noise_seed
 from fer.data.readers import holds_contempt
-from fer.data.splits import Rule, assigned, group_notes, missing_classes, official_notes
+from fer.data.splits import Rule, assigned_with_notes, group_notes, missing_classes, official_notes
 from fer.metrics.results import DatasetRecord, Excluded
 from fer.system.text import plural
 
@@ -49,19 +48,21 @@ class DataSet:
         faces: N faces.
         splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
         excluded: record of the faces left out by ``data.exclude``.
+        on_splits: notes on how the splits were drawn.
     """
 
     data: DataSettings
     faces: Faces
     splits: NDArray[np.int8]
     excluded: Excluded | None = None
+    on_splits: Sequence[str] = ()
 
     @property
     def notes(self) -> list[str]:
         """Notes of the source, on the split, and on faces that were left out."""
         return [
             *self.faces.source.notes, *official_notes(self.faces, self.data.split),
-            *group_notes(self.faces, self.splits), *notes(self.excluded, self.data.split),
+            *group_notes(self.faces, self.splits), *notes(self.excluded, self.data.split), *self.on_splits,
         ]  # fmt: skip
 
 
@@ -196,8 +197,9 @@ def _refuse_twice(paths: Sequence[str]) -> None:
 def _read(data: DataSettings) -> DataSet:
     """Return the first data set, by the settings' own rule."""
     faces = read_faces(_with_its_classes(data))
-    splits, excluded = leave_out(faces, assigned(faces, data), data)
-    return DataSet(data, faces, splits, excluded)
+    drawn, said = assigned_with_notes(faces, data)
+    splits, excluded = leave_out(faces, drawn, data)
+    return DataSet(data, faces, splits, excluded, said)
 
 
 def _further(alone: DataSettings, one: FurtherSet) -> DataSet:
@@ -207,7 +209,8 @@ def _further(alone: DataSettings, one: FurtherSet) -> DataSet:
     )  # fmt: skip
     faces = read_faces(_with_its_classes(data))
     data = replace(data, split=one.split or own_rule(faces, alone.split))
-    return DataSet(data, faces, assigned(faces, data))
+    splits, said = assigned_with_notes(faces, data)
+    return DataSet(data, faces, splits, on_splits=said)
 
 
 def _with_its_classes(data: DataSettings) -> DataSettings:

@@ -49,7 +49,7 @@ from fer.data.noise import Part, noise_seed, parted, seed_noise, shared
 from fer.data.rows import chunks, outside, taken
 from fer.data.splits import (
     RULES,
-    assigned,
+    assigned_with_notes,
     duplicate_notes,
     group_notes,
     missing_classes,
@@ -170,15 +170,17 @@ class FERDataModule(pl.LightningDataModule):
 
     @cached_property
     def _splits(self) -> tuple[NDArray[np.int8], Excluded | None, list[str]]:
+        said: list[str] = []
         if self.sets is None:
-            splits, excluded = leave_out(self.faces, assigned(self.faces, self.data), self.data)
+            drawn, said = assigned_with_notes(self.faces, self.data)
+            splits, excluded = leave_out(self.faces, drawn, self.data)
         else:
             splits, excluded = self.sets.splits, self.sets.each[0].excluded
         if self.data.conflicts == "keep":
-            return splits, excluded, []
+            return splits, excluded, said
         kept, count = without_conflicts(self.faces, splits)
         note = f"{count:,} faces left out of train by data.conflicts: exact duplicates with other labels"
-        return kept, excluded, [note]
+        return kept, excluded, [*said, note]
 
     def setup(self, stage: str | None = None) -> None:
         """Load the splits into memory: train and val for "fit", one split for "validate" and "test".

@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.data.audit.inspection import FLAT
-from fer.data.audit.near_duplicates import COMPARED, frequencies, hashed
+from fer.data.audit.near_duplicates import COMPARED, FLAT, frequencies, hashed
 from fer.data.readers import csv_file
 from fer.data.rows import chunks
 

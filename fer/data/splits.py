@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
+from fer.data.audit import near_duplicates
 from fer.data.duplicates import across, conflicts, exact_duplicates
 from fer.data.faces import UNKNOWN, Faces, split_sizes
 from fer.data.labels import OFFICIAL_SIZES, SPLITS
-from fer.data.rows import taken
+from fer.data.rows import chunks, outside, taken
 from fer.metrics.results import MissingClasses
 from fer.system.text import plural
 
@@ -25,9 +26,42 @@ HOLDOUT_FRACTION = 0.2  # 80/20, as in the study that this project began with
 
 def assigned(faces: Faces, data: DataSettings) -> NDArray[np.int8]:
     """Return each face's split by the data settings, see ``assign``."""
-    return assign(
+    return assigned_with_notes(faces, data)[0]
+
+
+def assigned_with_notes(faces: Faces, data: DataSettings) -> tuple[NDArray[np.int8], list[str]]:
+    """Return the same with a note on the near duplicates that were kept together, if any were searched for.
+
+    Raises:
+        FerError: as ``assign`` and ``near_groups`` do.
+    """
+    notes: list[str] = []
+    if data.keep_duplicates_together and data.split != "official":
+        near = near_groups(faces)
+        faces = replace(faces, group=together(faces, near).astype(np.int32))
+        count = sum(map(len, near))
+        words = plural(len(near), "group")
+        notes = [f"{count:,} faces in {words} of near duplicates: each group is in one split, where splits are drawn"]
+    splits = assign(
         faces, data.split, seed=data.split_seed, val_fraction=data.val_fraction, folds=data.folds, fold=data.fold
     )
+    return splits, notes
+
+
+def near_groups(faces: Faces) -> list[NDArray[np.int64]]:
+    """Return the indices of each group of near duplicates, exact copies included, as ``fer.audit`` finds them.
+
+    Raises:
+        FerError: the faces are outside memory.
+    """
+    if outside(faces.images) is not None:
+        raise FerError(
+            f"{setting('data.keep_duplicates_together', 'true')}: needs the pixels of all faces in memory; leave "
+            "data.memory_limit_gb out"
+        )
+    images, least = faces.images, near_duplicates.FLAT
+    flat = np.concatenate([np.empty(0, np.bool_), *(part.std(axis=(1, 2)) < least for part in chunks(images))])
+    return near_duplicates.find_groups(images, exact_duplicates(images), flat).groups
 
 
 def assign(
@@ -152,15 +186,19 @@ def fold_numbers(faces: Faces, folds: int, seed: int) -> NDArray[np.int64]:
     return numbers
 
 
-def together(faces: Faces) -> NDArray[np.int64]:
-    """Return (N,) a number that faces share which must be in one split: of one group, or exact duplicates.
+def together(faces: Faces, near: Sequence[NDArray[np.int64]] = ()) -> NDArray[np.int64]:
+    """Return (N,) a number that faces share which must be in one split: of one group, or duplicates.
 
     It is the index of the first of them, duplicates of members of a group and their groups included.
+
+    Args:
+        faces: N faces.
+        near: indices of the faces of each group of near duplicates.
     """
-    assert faces.group is not None
     own = np.arange(len(faces), dtype=np.int64)
-    groups = np.where(faces.group == UNKNOWN, faces.group.max(initial=0) + 1 + own, faces.group)
-    duplicates = exact_duplicates(faces.images)
+    named = np.full(len(faces), UNKNOWN) if faces.group is None else faces.group
+    groups = np.where(named == UNKNOWN, named.max(initial=0) + 1 + own, named)
+    duplicates = [*exact_duplicates(faces.images), *near]
     first, before = own, None
     while before is None or (first != before).any():
         before, least = first, np.full(int(groups.max(initial=0)) + 1, len(faces))

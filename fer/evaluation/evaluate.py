@@ -206,7 +206,9 @@ def _sets(scored: Scored, choice: Chosen, kept: NDArray[np.bool_] | None, reques
     """Return coverage and size of the prediction sets; None where nothing has calibrated them."""
     if choice.sets is None or choice.temperature is None:
         return None
-    return scoring.prediction_sets(scored, choice.temperature, kept, choice.sets, request.coverage or COVERAGE)
+    return scoring.prediction_sets(
+        scored, choice.temperature, kept, choice.sets, request.coverage or COVERAGE, request.coverage_by
+    )
 
 
 def check_classes(member: Member, data: FERDataModule) -> None:

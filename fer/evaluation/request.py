@@ -19,6 +19,7 @@ from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.inference import exported_model, probabilities
 from fer.inference.loaded import LoadedNetwork
 from fer.inference.network import Opened, check_different, check_emotions
+from fer.metrics.conformal import By
 from fer.metrics.results import Results, Trained
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.provenance import Dataset
@@ -67,6 +68,7 @@ class Request:
         choose: choose the networks of the ensemble and their weights, greedily on val.
         against: run, checkpoint, or folder or file of predictions to compare with.
         error_rate: target share of wrong answers, for which to find the least confidence.
+        coverage_by: whether it is promised over all faces, or for those of each emotion.
         coverage: of the prediction sets; None for the usual one, where no more than was asked for has to be computed.
         batch_size: faces at a time.
         on_gpu: compute on the GPU.
@@ -87,6 +89,7 @@ class Request:
     against: str | None = None
     error_rate: float | None = None
     coverage: float | None = None
+    coverage_by: By = "all"
     batch_size: int = 128
     on_gpu: bool = False
 

@@ -163,7 +163,12 @@ def calibrated_sets(
 
 
 def prediction_sets(
-    scored: Scored, temperature: float, unseen: NDArray[np.bool_] | None, calibration: Calibration, coverage: float
+    scored: Scored,
+    temperature: float,
+    unseen: NDArray[np.bool_] | None,
+    calibration: Calibration,
+    coverage: float,
+    by: conformal.By = "all",
 ) -> SetsRecord:
     """Return coverage and size of the prediction sets of N faces, over all and for each class.
 
@@ -173,24 +178,28 @@ def prediction_sets(
         unseen: (N,) the faces that were not trained on; None where that is not known.
         calibration: the thresholds.
         coverage: that is promised.
+        by: whether it is promised over all faces, or for those of each class.
     """
-    threshold = calibration.thresholds.threshold(coverage)
-    sets = conformal.sets(tempered(scored.probabilities, temperature), threshold)
+    thresholds = calibration.thresholds
+    sets = conformal.sets(tempered(scored.probabilities, temperature), thresholds.limits(coverage, by))
     faces = {name: scored.targets == index for index, name in enumerate(scored.classes)}
-    clean = None if unseen is None or not unseen.any() else _set_scores(sets[unseen], scored.targets[unseen])
+    clean = None if unseen is None or not unseen.any() else set_scores(sets[unseen], scored.targets[unseen])
     return SetsRecord(
         promised=coverage,
-        threshold=threshold,
+        threshold=thresholds.threshold(coverage),
         calibrated_on=calibration.on,
         kept=calibration.kept,
-        thresholds=calibration.thresholds,
-        scores=_set_scores(sets, scored.targets),
+        thresholds=thresholds,
+        scores=set_scores(sets, scored.targets),
         clean=clean,
-        per_class={name: _set_scores(sets[mask], scored.targets[mask]) for name, mask in faces.items()},
+        per_class={name: set_scores(sets[mask], scored.targets[mask]) for name, mask in faces.items()},
+        by=by,
+        unpromised=() if by == "all" else tuple(scored.classes[label] for label in thresholds.unpromised(coverage)),
     )
 
 
-def _set_scores(sets: NDArray[np.bool_], targets: NDArray[np.integer[Any]]) -> SetScores:
+def set_scores(sets: NDArray[np.bool_], targets: NDArray[np.integer[Any]]) -> SetScores:
+    """Return coverage and size of the sets (N, C) of N faces with labels (N,)."""
     count, classes = sets.shape
     covered, size = int(sets[np.arange(count), targets].sum()), sets.sum(1)
     return SetScores(

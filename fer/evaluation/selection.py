@@ -160,7 +160,7 @@ def chosen(
     fitted_on = VAL if scored is None else THESE_FACES
     given = _given(request, members, selection, fitted_on)
     needed = request.weights == "val" or request.error_rate is not None
-    needed = needed or (request.coverage is not None and given.sets is None)
+    needed = needed or (given.sets is None and (request.coverage is not None or request.coverage_by == "class"))
     if given.kept and not needed:
         return given
     why = "" if training.shared else "the networks were chosen on different val faces"
@@ -184,7 +184,10 @@ def _given(request: Request, members: Sequence[Given], selection: Selection | No
     sealed = members[0].model.provenance.temperature if alone and isinstance(members[0], Member) else None
     if sealed is None:
         return Chosen(weights, own, None, "")
-    return Chosen(weights, own, sealed, fitted_on, kept=True, sets=_kept_sets(members[0], fitted_on))
+    sets = _kept_sets(members[0], fitted_on)
+    if request.coverage_by == "class" and sets is not None and not sets.thresholds.by_class:
+        sets = None  # of an earlier version
+    return Chosen(weights, own, sealed, fitted_on, kept=True, sets=sets)
 
 
 def _on_val(request: Request, given: Chosen, on_val: OnVal, fitted_on: str) -> Chosen:
@@ -217,6 +220,7 @@ def _choices_on_val(request: Request) -> str:
         "--weights val": request.weights == "val",
         "--error-rate": request.error_rate is not None,
         "--coverage": request.coverage is not None,
+        "--coverage-by": request.coverage_by == "class",
     }
     return ", ".join(option for option, given in options.items() if given)
 

@@ -110,6 +110,7 @@ class Predictor:
         device: to compute on; exported files are computed on the CPU.
         coverage: promised share of faces whose prediction set holds the label; None for 0.9, of networks that have the
             thresholds for it.
+        coverage_by: "all": it is promised over all faces together; "class": for the faces of each emotion.
 
     Raises:
         FerError: the network or the detector cannot be had; the coverage is out of range, or the network has no
@@ -120,11 +121,13 @@ class Predictor:
         self, network: "str | Path | EmotionClassifier | Network" = "tiny", *, detector: str | detect.Detector = "haar",
         detector_model: str | Path | None = None, largest: bool = False, margin: float | None = None,
         device: "str | torch.device" = "cpu", coverage: float | None = None,
+        coverage_by: conformal.By = "all",
     ) -> None:  # fmt: skip
         self.network = opened(network, device)
         self.largest, self._detector, self._margin = largest, detector, margin
         self._detector_model = None if detector_model is None else Path(detector_model)
-        self.coverage, self._threshold = threshold_of(self.network, coverage)
+        self.coverage_by = coverage_by
+        self.coverage, self._threshold = threshold_of(self.network, coverage, coverage_by)
 
     @cached_property
     def detector(self) -> detect.Detector:
@@ -299,24 +302,32 @@ class Predictor:
             "emotions": list(self.emotions),
             "temperature": self.network.temperature,
             "coverage": self.coverage,
+            **({} if self.coverage_by == "all" else {"coverage_by": self.coverage_by}),
             "trained_on": self.network.trained_on,
             "detector": self.detector.name,
             "crop": self.crop.contract(self.image_size) | ({"colour": "red, green, blue"} if self.in_colour else {}),
         }
 
 
-def threshold_of(network: Network, coverage: float | None) -> tuple[float | None, float | None]:
-    """Return the coverage of a network's prediction sets and their threshold; None where it has none.
+def threshold_of(
+    network: Network, coverage: float | None, by: conformal.By = "all"
+) -> tuple[float | None, NDArray[np.float64] | float | None]:
+    """Return the coverage of a network's prediction sets and their threshold, or (C,) those of the classes.
+
+    Both are None where it has none.
 
     Raises:
-        FerError: a coverage is asked for that is out of range, or of a network without thresholds.
+        FerError: a coverage or a way is asked for that is out of range, or of a network without such thresholds.
     """
+    if by not in conformal.WAYS:
+        raise FerError(f"{setting('coverage_by', by)}: expected all or class")
     thresholds = network.sets
     if thresholds is not None:
         served = conformal.COVERAGE if coverage is None else coverage
-        return served, thresholds.threshold(served)
-    if coverage is not None:
-        raise FerError(f"{setting('coverage', coverage)}: {WITHOUT_SETS}")
+        return served, thresholds.limits(served, by)
+    if coverage is not None or by == "class":
+        asked = setting("coverage_by", by) if coverage is None else setting("coverage", coverage)
+        raise FerError(f"{asked}: {WITHOUT_SETS}")
     return None, None
 
 

@@ -20,6 +20,7 @@ HEADS = (
     "file", "frame", "time", "face", "track", "x", "y", "width", "height", "tilt", "emotion", "probability",
     "emotions", "uncertain",
 )  # fmt: skip
+LAST_HEADS = ("note", "annotated")  # after the probabilities
 
 
 class FaceRecord(TypedDict):
@@ -142,16 +143,17 @@ def rows(found: Record, emotions: Sequence[str]) -> list[list[object]]:
     start = [found["file"], found.get("frame", ""), found.get("time", "")]
     empty = [""] * (len(HEADS) - len(start) + len(emotions))
     if "error" in found:
-        return [[*start, *empty, found["error"]]]
+        return [[*start, *empty, found["error"], ""]]
+    copy = found.get("annotated", "")
     if not found["faces"]:
         counts = ((found.get("too_small"), "too small"), (found.get("unconfirmed"), "not confirmed yet"))
         others = [f", {count} {words}" for count, words in counts if count]
-        return [[*start, *empty, "no face found" + "".join(others)]]
+        return [[*start, *empty, "no face found" + "".join(others), copy]]
     return [
         [
             *start, number, face.get("track", ""), *face["box"], face["tilt"], face["emotion"], face["probability"],
             SEPARATOR.join(face["emotions"]), face["uncertain"],
-            *(face["probabilities"][name] for name in emotions), "",
+            *(face["probabilities"][name] for name in emotions), "", copy,
         ]
         for number, face in enumerate(found["faces"], start=1)
     ]  # fmt: skip
@@ -184,7 +186,7 @@ class Writer:
         folder.mkdir(parents=True, exist_ok=True)
         with written_whole(lines) as stream, written_whole(table) as rows_:  # whole or not: no interruption loses any
             stream.write(_line(self._header))
-            csv.writer(rows_).writerow([*HEADS, *self.emotions, "note"])
+            csv.writer(rows_).writerow([*HEADS, *self.emotions, *LAST_HEADS])
             for found in _kept(lines, self.done) if self.done else ():
                 stream.write(_line(found))
                 csv.writer(rows_).writerows(rows(found, self.emotions))

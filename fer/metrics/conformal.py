@@ -4,7 +4,10 @@ A set holds the most probable emotions of a face, as many as it takes for their 
 threshold is calibrated on val: with probability 0.9, say, the set of a new face then holds its label. The promise needs
 new faces that are exchangeable with those of calibration, and nothing of the network (Vovk, Gammerman & Shafer 2005;
 Romano, Sesia & Candès 2020, "Classification with Valid and Adaptive Coverage"). It is a promise over all faces
-together: the coverage of a single emotion may be lower.
+together: the coverage of a single emotion may be lower. Class-conditional sets promise it for the faces of each
+emotion: an emotion is in a set where its score is at most a threshold of its own, calibrated on the faces of val that
+have this label (Mondrian conformal prediction, Vovk 2012, "Conditional Validity of Inductive Conformal Predictors").
+Where these are too few for the promise, the threshold over all faces stands in, and nothing is promised.
 
 The score of a label is the sum of the probabilities above its own, so that emotions of equal probability enter a set
 together. Romano et al. add a random part of the label's own probability. Here the score is not randomised:
@@ -26,7 +29,7 @@ choice of one epoch and one number leaves little room for that; ``docs/predict.m
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +38,28 @@ from fer.config.errors import FerError, setting
 
 PER_CENT = range(50, 100)  # the coverages that a network's thresholds serve
 COVERAGE = 0.9  # unless asked otherwise
+By = Literal["all", "class"]  # a promise over all faces together, or for the faces of each emotion
+WAYS: tuple[By, ...] = get_args(By)
 CLOSE = 1e-9  # rounding errors of a coverage such as 0.57, which is a little above 57 / 100
+
+
+@dataclass(frozen=True)
+class ClassThresholds:
+    """The thresholds that the faces of one emotion give.
+
+    Args:
+        faces: number of them.
+        at: coverage as text -> threshold; 1 where they are too few for the promise.
+    """
+
+    faces: int
+    at: Mapping[str, float]
+
+    @classmethod
+    def calibrated(cls, of_labels: NDArray[np.float64]) -> "ClassThresholds":
+        """Return the thresholds that the scores (N,) of the labels of N faces give."""
+        ordered = np.sort(of_labels)
+        return cls(len(ordered), {_text(percent): quantile(ordered, percent) for percent in PER_CENT})
 
 
 @dataclass(frozen=True)
@@ -45,10 +69,12 @@ class Thresholds:
     Args:
         faces: number of faces that they were calibrated on.
         at: coverage as text, "0.50" to "0.99" -> threshold; 1 is every emotion.
+        by_class: (C,) of the faces of each class; none in files of earlier versions.
     """
 
     faces: int
     at: Mapping[str, float]
+    by_class: tuple[ClassThresholds, ...] = ()
 
     @classmethod
     def calibrated(cls, probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> "Thresholds":
@@ -58,8 +84,11 @@ class Thresholds:
             probabilities: (N, C), calibrated, of faces outside the training data.
             targets: (N,) class indices.
         """
-        of_labels = np.sort(scores(probabilities)[np.arange(len(targets)), targets])
-        return cls(len(targets), {_text(percent): quantile(of_labels, percent) for percent in PER_CENT})
+        of_labels = scores(probabilities)[np.arange(len(targets)), targets]
+        together = ClassThresholds.calibrated(of_labels)
+        classes = range(probabilities.shape[1])
+        apart = tuple(ClassThresholds.calibrated(of_labels[targets == label]) for label in classes)
+        return cls(together.faces, together.at, apart)
 
     def threshold(self, coverage: float) -> float:
         """Return the threshold of a coverage; between two steps that of the higher one, which keeps the promise.
@@ -67,8 +96,50 @@ class Thresholds:
         Raises:
             FerError: the coverage is outside the range.
         """
-        check(coverage)
-        return self.at[_text(int(np.ceil(100 * coverage - CLOSE)))]
+        return self.at[_text(_percent(coverage))]
+
+    def limits(self, coverage: float, by: By) -> NDArray[np.float64] | float:
+        """Return the threshold of a coverage, or (C,) one for each class; ``unpromised`` names those without a promise.
+
+        Raises:
+            FerError: the coverage is outside the range, or there are no thresholds by class.
+        """
+        if by == "all":
+            return self.threshold(coverage)
+        percent, together = _percent(coverage), self.threshold(coverage)
+        self._require_classes()
+        return np.array([one.at[_text(percent)] if _enough(one.faces, percent) else together for one in self.by_class])
+
+    def unpromised(self, coverage: float) -> list[int]:
+        """Return the indices of the classes with too few faces for the promise.
+
+        Raises:
+            FerError: the coverage is outside the range, or there are no thresholds by class.
+        """
+        percent = _percent(coverage)
+        self._require_classes()
+        return [label for label, one in enumerate(self.by_class) if not _enough(one.faces, percent)]
+
+    def _require_classes(self) -> None:
+        if not self.by_class:
+            raise FerError(
+                f"{setting('coverage_by', 'class')}: the file of this network has thresholds over all faces alone; "
+                "python -m fer.evaluate NETWORK --coverage-by class calibrates those of each emotion on val, and "
+                "python -m fer.share EVALUATION NAME.safetensors writes a file with them"
+            )
+
+
+def _percent(coverage: float) -> int:
+    check(coverage)
+    return int(np.ceil(100 * coverage - CLOSE))
+
+
+def _rank(faces: int, percent: int) -> int:
+    return -(-(faces + 1) * percent // 100)  # rounded up, in whole numbers
+
+
+def _enough(faces: int, percent: int) -> bool:
+    return _rank(faces, percent) <= faces
 
 
 def _text(percent: int) -> str:
@@ -90,6 +161,11 @@ def check(coverage: float) -> None:
 
 def valid(entry: object) -> bool:
     """Return whether an entry of a checkpoint holds the thresholds of prediction sets."""
+    by_class = entry.get("by_class", ()) if isinstance(entry, dict) else None
+    return isinstance(by_class, list | tuple) and all(map(_valid, [entry, *by_class]))
+
+
+def _valid(entry: object) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("faces"), int) or not isinstance(entry.get("at"), dict):
         return False
     values = [entry["at"].get(_text(percent)) for percent in PER_CENT]
@@ -119,23 +195,23 @@ def quantile(ordered: NDArray[np.float64], percent: int) -> float:
         ordered: (n,) scores of the labels, rising.
         percent: the coverage.
     """
-    rank = -(-(len(ordered) + 1) * percent // 100)  # rounded up, in whole numbers
+    rank = _rank(len(ordered), percent)
     return float(ordered[rank - 1]) if rank <= len(ordered) else 1.0
 
 
-def sets(probabilities: NDArray[np.floating[Any]], threshold: float) -> NDArray[np.bool_]:
+def sets(probabilities: NDArray[np.floating[Any]], threshold: NDArray[np.float64] | float) -> NDArray[np.bool_]:
     """Return (N, C) whether each class is in the prediction set of each face.
 
     Args:
         probabilities: (N, C), calibrated as those that gave the threshold.
-        threshold: of ``Thresholds``.
+        threshold: of ``Thresholds``; (C,) one for each class.
     """
     inside: NDArray[np.bool_] = scores(probabilities) <= threshold
     return inside
 
 
 def named_sets(
-    probabilities: NDArray[np.floating[Any]], classes: Sequence[str], threshold: float
+    probabilities: NDArray[np.floating[Any]], classes: Sequence[str], threshold: NDArray[np.float64] | float
 ) -> list[tuple[str, ...]]:
     """Return the names of the prediction set of each face, the most probable first.
 

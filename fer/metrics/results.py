@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fer.config.errors import setting
-from fer.metrics.conformal import Thresholds
+from fer.metrics.conformal import By, Thresholds
 from fer.metrics.statistics import Interval, McNemar
 from fer.metrics.table import METRICS, SAMPLED, TEMPERED
 from fer.system import records
@@ -256,6 +256,8 @@ class SetsRecord:
         scores: of all faces.
         clean: of the faces that were not trained on.
         per_class: class -> of its faces.
+        by: whether the promise is made over all faces, or for the faces of each class.
+        unpromised: classes with too few faces of val for that.
     """
 
     promised: float
@@ -266,6 +268,8 @@ class SetsRecord:
     scores: SetScores = field(metadata={"key": "all"})
     clean: SetScores | None
     per_class: Mapping[str, SetScores]
+    by: By = "all"
+    unpromised: tuple[str, ...] = ()
 
 
 # --- comparisons ----------------------------------------------------------------------------------------------------

@@ -203,7 +203,7 @@ def metadata(checkpoint: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     entry = checkpoint["fer"]
     description = {
         **description_of(checkpoint),
-        "sets": entry.get("sets") or calibrated_sets(entry, results),
+        "sets": sets_of(entry, results),
         "results": {
             **{key: results.get(key) for key in RESULT_KEYS},
             "clean": {key: (results.get("clean") or {}).get(key) for key in ("n", "accuracy", "macro_f1")},
@@ -227,6 +227,12 @@ def description_of(checkpoint: Mapping[str, Any]) -> Json:
 def without_path(teacher: Json) -> Json:
     """Return the record of a teacher with the name of its file in place of the path."""
     return {**teacher, "checkpoint": Path(teacher["checkpoint"]).name}
+
+
+def sets_of(entry: Mapping[str, Any], results: Mapping[str, Any]) -> Any:
+    """Return the thresholds of prediction sets for a file: the network's own, if they serve each class too."""
+    own, measured = entry.get("sets"), calibrated_sets(entry, results)
+    return own if own and (own.get("by_class") or not measured) else measured
 
 
 def calibrated_sets(entry: Mapping[str, Any], results: Mapping[str, Any]) -> Any:

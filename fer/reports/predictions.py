@@ -57,7 +57,7 @@ def lead(about: Json, counts: str) -> Markup:
     )
     limits = (
         "An emotion here is how a face looks to people who label pictures. It is not what a person feels. "
-        f"{_uncertain_in_words(about['coverage'], about['trained_on'])}"
+        f"{_uncertain_in_words(about['coverage'], about['trained_on'], about.get('coverage_by', 'all'))}"
     )
     return joined(paragraph(counts), paragraph(limits), paragraph(made, class_="soft"))
 
@@ -84,15 +84,16 @@ def answer(face: FaceRecord) -> str:
     return " or ".join(face["emotions"] or [face["emotion"]]) + ("?" if face["uncertain"] else "")
 
 
-def _uncertain_in_words(coverage: float | None, trained_on: str | None) -> str:
+def _uncertain_in_words(coverage: float | None, trained_on: str | None, by: str) -> str:
     """Return in words what a question mark stands for, and what the prediction sets promise."""
     small = "or a face of less than 32 pixels"
     if coverage is None:
         return f"A question mark stands for an uncertain answer: a probability below 50 %, {small}."
+    each = " of each emotion" if by == "class" else ""
     return (
         f"The bold emotions below a face are the likely ones. For faces like those of {trained_on or 'its data set'}, "
-        f"they include the label that people gave in {100 * coverage:g} of 100 cases. A question mark stands for an "
-        f"uncertain answer: more than one bold emotion, {small}, for which nothing is promised."
+        f"they include the label that people gave in {100 * coverage:g} of 100 cases{each}. A question mark stands "
+        f"for an uncertain answer: more than one bold emotion, {small}, for which nothing is promised."
     )
 
 

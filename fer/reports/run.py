@@ -392,9 +392,10 @@ def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:
 
 def prediction_sets(found: SetsRecord) -> Markup:
     """Return coverage and size of the prediction sets, and how many emotions they hold."""
+    limit = f"{found.threshold:.3f}" if found.by == "all" else "a threshold of each emotion's own"
     legend = paragraph(
         "A set holds the most probable emotions of a face, until their probabilities together exceed "
-        f"{found.threshold:.3f}. Coverage is the share of the faces whose set holds the label. {sets_in_words(found)}",
+        f"{limit}. Coverage is the share of the faces whose set holds the label. {sets_in_words(found)}",
         class_="soft",
     )
     total = max(1, found.scores.n)

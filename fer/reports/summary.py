@@ -321,9 +321,15 @@ def sets_in_words(sets: SetsRecord) -> str:
         if sets.calibrated_on == THESE_FACES
         else ""
     )
+    if sets.by == "all":
+        scope = "It is made over all faces together; a single emotion may have a lower coverage."
+    else:
+        scope = "It is made for the faces of each emotion."
+    if sets.unpromised:
+        scope += f" Val has too few faces of {', '.join(sets.unpromised)}: nothing is promised for these."
     return (
-        f"The promise: of faces like those of val, {100 * sets.promised:g} % have a set that holds the label. It is "
-        "made over all faces together; a single emotion may have a lower coverage. The sets were calibrated on "
+        f"The promise: of faces like those of val, {100 * sets.promised:g} % have a set that holds the label. {scope} "
+        "The sets were calibrated on "
         f"{plural(sets.thresholds.faces, 'face')} of val.{in_sample}"
     )
 
@@ -332,10 +338,10 @@ def set_rows(sets: SetsRecord) -> list[tuple[str, ...]]:
     """Return a row for all faces, for the clean ones, and for those of each emotion that has any."""
     clean = {"clean": sets.clean} if sets.clean else {}
     groups = {"all": sets.scores, **clean, **sets.per_class}
-    return [(name, f"{one.n:,}", *_set_cells(one)) for name, one in groups.items() if one.n]
+    return [(name, f"{one.n:,}", *set_cells(one)) for name, one in groups.items() if one.n]
 
 
-def _set_cells(one: SetScores) -> tuple[str, str]:
+def set_cells(one: SetScores) -> tuple[str, str]:
     """Return coverage and mean size of the sets of at least one face, with their intervals."""
     coverage, size = one.coverage or 0.0, one.size or 0.0
     covered, sized = f"{100 * coverage:.1f} %", f"{size:.2f}"

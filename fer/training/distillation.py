@@ -29,11 +29,12 @@ from fer.models.provenance import Dataset
 from fer.system.files import read_json
 from fer.system.records import Json
 
+TOGETHER = "keep_duplicates_together"
 SPLIT_KEYS = {  # ``data.split`` -> the other keys that decide which faces are val
     "official": (),
-    "as_given": ("split_seed", "val_fraction"),
-    "holdout": ("split_seed",),
-    "folds": ("split_seed", "folds", "fold"),
+    "as_given": ("split_seed", "val_fraction", TOGETHER),
+    "holdout": ("split_seed", TOGETHER),
+    "folds": ("split_seed", "folds", "fold", TOGETHER),
 }
 
 

@@ -9,7 +9,15 @@ from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data.faces import UNKNOWN, counts
 from fer.data.readers import synthetic
-from fer.data.splits import NOT_OFFICIAL, assign, group_notes, missing_classes, official_notes, without_conflicts
+from fer.data.splits import (
+    NOT_OFFICIAL,
+    assign,
+    assigned_with_notes,
+    group_notes,
+    missing_classes,
+    official_notes,
+    without_conflicts,
+)
 
 
 @pytest.fixture
@@ -236,6 +244,24 @@ def test_holdout_and_folds_keep_people_whole(of_people):
         assert all(len(set(splits[people == person])) == 1 for person in set(people))
         assert of_classes(of_people, splits, 1) == [10] * 7
     np.testing.assert_array_equal(sum((splits == 1).astype(int) for splits in draws[3:]), 1)
+
+
+@pytest.mark.parametrize("settings", [{"split": "holdout"}, *({"split": "folds", "fold": fold} for fold in range(5))])
+def test_near_duplicates_are_kept_together_where_it_is_asked_for(settings):
+    first = synthetic.read(140, seed=3, image_size=48)
+    darker = (first.images * 0.8).astype(np.uint8)[:, :, ::-1]  # mirrored too
+    twice = [np.concatenate([one, one]) for one in (first.targets, first.official, first.given)]
+    faces = replace(
+        first, images=np.concatenate([first.images, darker]), rows=np.arange(280), targets=twice[0],
+        official=twice[1], given=twice[2],
+    )  # fmt: skip
+    apart, no_notes = assigned_with_notes(faces, DataSettings(**settings))
+    assert (apart[:140] != apart[140:]).any()
+    assert no_notes == []
+    kept, (note,) = assigned_with_notes(faces, DataSettings(**settings, keep_duplicates_together=True))
+    assert (kept[:140] == kept[140:]).all()
+    assert (kept == 1).sum() in range(46, 67)  # a fifth is 56
+    assert note.startswith("280 faces in ")
 
 
 def test_val_drawn_from_train_keeps_people_whole(of_people):

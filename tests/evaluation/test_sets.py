@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import metrics, runner
 
 import fer
@@ -15,7 +16,6 @@ from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.labels import EMOTIONS
 from fer.evaluation import scoring
-from fer.metrics.conformal import Thresholds
 from fer.runs.predictions import Scored
 
 FORMAT_1 = Path(__file__).parents[1] / "fixtures" / "format_1"
@@ -53,7 +53,9 @@ def test_a_run_keeps_the_thresholds_that_val_gives(small_run):
     assert kept.at["0.99"] == 1
     sets = recorded["sets"]
     assert (sets["promised"], sets["calibrated_on"], sets["kept"]) == (0.9, "these faces", True)
-    assert sets["thresholds"] == {"faces": 14, "at": dict(kept.at)}
+    assert (sets["thresholds"]["faces"], sets["thresholds"]["at"]) == (14, dict(kept.at))
+    assert [one["at"] for one in sets["thresholds"]["by_class"]] == [dict(one.at) for one in kept.by_class]
+    assert [one.faces for one in kept.by_class] == [2] * 7
     assert sets["all"]["coverage"] >= 0.9
 
 
@@ -144,11 +146,47 @@ def test_a_file_of_before_gets_thresholds_from_an_evaluation(evaluate, share, ol
     assert sets["kept"] is False
     assert share("scored/val", "new.safetensors").code == 0
     kept = fer.load("new.safetensors").provenance.sets
-    assert kept == Thresholds(sets["thresholds"]["faces"], sets["thresholds"]["at"])
+    assert (kept.faces, kept.at) == (sets["thresholds"]["faces"], sets["thresholds"]["at"])
     (face,) = fer.Predictor("new.safetensors", detector="none", coverage=0.9)(np.full((48, 48), 99, np.uint8))[0]
     assert face.emotions[0] == face.emotion
     assert face.uncertain == (len(face.emotions) > 1)
     assert fer.load(FORMAT_1 / "shared.safetensors").provenance.sets is None
+
+
+def without_classes(run):
+    """The run of a version whose sets had one threshold."""
+    file = run / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    del checkpoint["fer"]["sets"]["by_class"]
+    torch.save(checkpoint, file)
+    return run
+
+
+def test_a_promise_for_each_emotion_is_calibrated_kept_and_served(evaluate, share, small_run, tmp_path):
+    before = without_classes(small_run)
+    with pytest.raises(FerError, match=r"coverage_by=class: .*fer\.evaluate .*fer\.share"):
+        fer.Predictor(before, detector="none", coverage_by="class")
+    ended = evaluate(str(before), "--coverage", "0.5", "--coverage-by", "class", "--out", "scored")
+    assert "for the faces of each emotion" in ended.out
+    sets = metrics(tmp_path / "scored" / "val")["sets"]
+    assert (sets["by"], sets["kept"], sets["unpromised"]) == ("class", False, [])
+    assert all(one["coverage"] >= 0.5 for one in sets["per_class"].values())  # scored on the faces that calibrated
+    assert share("scored/val", "by_class.safetensors").code == 0
+    predictor = fer.Predictor("by_class.safetensors", detector="none", coverage=0.5, coverage_by="class")
+    assert predictor.about()["coverage_by"] == "class"
+    (face,) = predictor(np.full((48, 48), 99, np.uint8))[0]
+    limits = predictor.network.sets.limits(0.5, "class")
+    chances = face.probabilities
+    inside = {
+        name for name, limit in zip(chances, limits, strict=True)
+        if sum(other for other in chances.values() if other > chances[name]) <= limit
+    }  # fmt: skip
+    assert set(face.emotions) == inside
+
+
+def test_emotions_with_too_few_faces_for_the_promise_are_named(evaluate, small_run):
+    ended = evaluate(str(small_run), "--coverage-by", "class", "--no-report", "--out", "few")
+    assert "too few faces of angry, disgust" in ended.out
 
 
 @pytest.mark.parametrize(

@@ -142,3 +142,41 @@ def test_what_a_checkpoint_holds_is_checked():
     assert not conformal.valid({"faces": 300, "at": {}})
     assert not conformal.valid({"faces": 300})
     assert not conformal.valid([])
+
+
+# --- a promise for each class ---------------------------------------------------------------------------------------
+
+
+def test_thresholds_by_class_are_those_of_the_faces_of_each_class():
+    chances, targets = drawn(400, 11)
+    found = Thresholds.calibrated(chances, targets)
+    for label, limit in enumerate(found.limits(0.9, "class")):
+        own = targets == label
+        assert limit == pytest.approx(Thresholds.calibrated(chances[own], targets[own]).threshold(0.9)), label
+    assert found.limits(0.9, "all") == found.threshold(0.9)
+
+
+def test_each_class_keeps_the_promise_where_one_threshold_breaks_it():
+    chances, targets = drawn(20_000, 12)
+    chances[:, 1] *= 0.2  # a class that the network underrates
+    chances /= chances.sum(1, keepdims=True)
+    (first, others), (labels, expected) = np.split(chances, 2), np.split(targets, 2)
+    known, rare = Thresholds.calibrated(first, labels), expected == 1
+    held = {way: sets(others, known.limits(0.9, way))[rare, 1].mean() for way in ("all", "class")}
+    assert held["all"] < 0.8
+    assert held["class"] == pytest.approx(0.9, abs=0.03)
+
+
+def test_a_class_with_too_few_faces_has_the_threshold_over_all_faces_and_is_named():
+    chances, targets = drawn(400, 13)
+    nine, eight = np.flatnonzero(targets == 2)[:9], np.flatnonzero(targets == 3)[:8]
+    kept = np.concatenate([np.flatnonzero(~np.isin(targets, (2, 3))), nine, eight])
+    found = Thresholds.calibrated(chances[kept], targets[kept])
+    assert found.unpromised(0.9) == [3]
+    assert found.limits(0.9, "class")[3] == found.threshold(0.9)
+
+
+def test_thresholds_of_earlier_versions_serve_no_class():
+    old = Thresholds(50, Thresholds.calibrated(*drawn(50, 14)).at)
+    with pytest.raises(FerError, match=r"coverage_by=class: .*fer\.evaluate .*--coverage-by class"):
+        old.limits(0.9, "class")

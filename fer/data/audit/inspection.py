@@ -23,9 +23,6 @@ from fer.metrics.results import MissingClasses
 LABELS = np.array([*EMOTIONS, "unlabelled"])  # the target of an unlabelled face is -1, the last index
 SHEET, SHEET_SEED = 24, 0  # number of faces shown of each class, and the seed of their random draw
 EXTREMES = 100  # number of faces listed of each kind
-# Standard deviation of the pixels, in grey levels, below which a picture shows no face. Two images of FER2013 that are
-# not of one colour are below, with 0.7 and 4.1, and show no face; the next, with 9.1, is a dim portrait.
-FLAT = 5.0
 NOT_A_FACE = FERPLUS_COLUMNS.index("NF")
 BLOCK = 1024  # faces converted to float at once: little memory compared with the table
 AS_GIVEN = "as given by the source's own folders or files"
@@ -74,7 +71,7 @@ class NoFaces(NamedTuple):
     Args:
         voted: (N,) whether more than half of the FER+ votes are "not a face"; all False without votes.
         likely: (N,) whether "not a face" is the most frequent FER+ answer.
-        flat: (N,) whether the pixels differ by so little (``FLAT``) that no face can be seen.
+        flat: (N,) whether the pixels differ by so little (``near_duplicates.FLAT``) that no face can be seen.
     """
 
     voted: NDArray[np.bool_]
@@ -234,7 +231,7 @@ def without_face(faces: Faces, light: Light | None, plain: NDArray[np.bool_]) ->
         plain: (N,) whether a picture is of one colour; such pictures do not count as flat.
     """
     none = np.zeros(len(faces), np.bool_)
-    flat = none if light is None else (light.spread < FLAT) & ~plain
+    flat = none if light is None else (light.spread < near_duplicates.FLAT) & ~plain
     if faces.votes is None:
         return NoFaces(none, none, flat)
     total, votes = faces.votes.sum(1, dtype=np.int64), faces.votes[:, NOT_A_FACE].astype(np.int64)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.data.audit import near_duplicates
-from fer.data.audit.inspection import FLAT, LABELS, SHEET_SEED, Findings, Suspects, present
+from fer.data.audit.inspection import LABELS, SHEET_SEED, Findings, Suspects, present
+from fer.data.audit.near_duplicates import FLAT
 from fer.data.audit.results import (
     Answers,
     Audit,

@@ -158,7 +158,7 @@ def _files(network: ExportedNetwork, name: str, coverage: float | None, given: P
 def described(network: ExportedNetwork, name: str, coverage: float | None, haar: detect.Haar) -> Mapping[str, object]:
     """Return what the page's scripts have to know: of the network, the crop, the detector, the maps and the limits."""
     about = network.about
-    coverage, threshold = predictor.threshold_of(network, coverage)
+    coverage, threshold = predictor.threshold_of(network, coverage)  # over all faces: the page has one threshold
     return {
         "network": name,
         "classes": list(about.classes),
