@@ -122,7 +122,7 @@ class DataSettings:
     """
 
     path: str | None = None
-    more: list[str | dict[str, Any]] | None = None
+    more: list[str | Section] | None = None
     weights: list[AboveZero] | None = None
     val_of: Literal["all", "first"] = "all"
     votes: str | None = None

@@ -8,7 +8,7 @@ from typing import Any
 from fer.config.conf import plain, quoted, unquoted
 from fer.config.errors import FerError, setting
 from fer.config.hydra import composed, offer_networks
-from fer.config.settings import DataSettings, TrainSettings, leaves
+from fer.config.settings import DataSettings, Section, TrainSettings, leaves
 from fer.data.locate import existing, locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.runs import stored
@@ -42,7 +42,7 @@ def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -
     return replace(data, path=path), stand_in
 
 
-def _more(data: DataSettings, recorded: list[str | dict[str, Any]] | None) -> list[str | dict[str, Any]] | None:
+def _more(data: DataSettings, recorded: list[str | Section] | None) -> list[str | Section] | None:
     """Return the further data sets with absolute paths: those recorded by a resumed run, if they still exist."""
     if not data.more:
         return None
