@@ -449,8 +449,21 @@ def _pickled(folder: Path, payload: Payload) -> None:
 
 def _flipped(folder: Path, content: bytes, share: int) -> None:
     changed = bytearray(content)
-    changed[len(content) * share // 20] ^= 1 << share % 8
+    changed[_read(content, len(content) * share // 20)] ^= 1 << share % 8
     (folder / "x.ckpt").write_bytes(changed)
+
+
+def _read(content: bytes, at: int) -> int:
+    """Return ``at``, or the next place in a zip file that readers look at: they skip what stands before an entry."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
+            lengths = content[entry.header_offset + 26 : entry.header_offset + 30]  # of its name and what follows it
+            start = (
+                entry.header_offset + 30 + sum(int.from_bytes(part, "little") for part in (lengths[:2], lengths[2:]))
+            )
+            if at < start + entry.compress_size:
+                return max(at, start)
+    return at
 
 
 def _packed(folder: Path, source: Path, method: int, zeros: int) -> None:

@@ -241,6 +241,11 @@ class Campaign:
         phase = trainings.Phase(self.record, networks, self.folder, self.clock, times, self.board, self.keep)
         phase.run([self.slots[index % len(self.slots)] for index in range(slots)])
 
+    def _longest(self, networks: Sequence[Network]) -> list[str]:
+        """Return the names of networks that are planned with the most epochs that make sense."""
+        most = self._roster().most
+        return [one.name for one in networks if one.epochs >= (plan.MOST_SMALL if one.role == SMALL else most)]
+
     def closing(self, speeds: Speeds) -> float:
         """Return the expected seconds of the evaluations at the end."""
         expected = plan.evaluation_seconds(self._roster(), speeds, self.record.request.parts)[1]
@@ -271,7 +276,7 @@ class Campaign:
         begins = min(network.planned_begin for network in members)
         last = self.deadline - self.closing(speeds)
         with self.phase("members"):
-            times = Times(min(ends, last), min(ends + LATE * (ends - begins), last))
+            times = Times(min(ends, last), min(ends + LATE * (ends - begins), last), self._longest(members))
             self.train(members, times, "teachers chosen on val, then students", speeds.slots)
 
     def choose_teachers(self) -> None:
@@ -306,7 +311,7 @@ class Campaign:
             self.keep()
         with self.phase("students"):
             taught = [*self.record.of_role(STUDENT), *self.record.of_role(SMALL)]
-            self.train(taught, Times(last, last + GRACE), "evaluation", speeds.slots_of_taught)
+            self.train(taught, Times(last, last + GRACE, self._longest(taught)), "evaluation", speeds.slots_of_taught)
 
     def _plan_taught(self, speeds: Speeds, parts: Sequence[str], now: float, last: float) -> list[Training]:
         roster = self._roster()

@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -36,10 +36,12 @@ class Times(NamedTuple):
     Args:
         end: time at which the trainings end by themselves: their numbers of epochs follow the speed.
         deadline: time at which those that still run are stopped.
+        fixed: names of trainings whose number of epochs is fixed, since more would improve little.
     """
 
     end: float
     deadline: float
+    fixed: Collection[str] = ()
 
 
 class Phase(jobs.Watch):
@@ -96,8 +98,10 @@ class Phase(jobs.Watch):
         if not self.waiting or now >= self.times.deadline:
             return None
         job = self.waiting.popleft()
-        until = datetime.fromtimestamp(time.time() + self._end_of(self.jobs[job], now) - now)
-        job.overrides = [*job.overrides, f"{jobs.UNTIL}{quoted(until.isoformat(timespec='milliseconds'))}"]
+        network = self.jobs[job]
+        if network.name not in self.times.fixed:
+            until = datetime.fromtimestamp(time.time() + self._end_of(network, now) - now)
+            job.overrides = [*job.overrides, f"{jobs.UNTIL}{quoted(until.isoformat(timespec='milliseconds'))}"]
         return job
 
     def _end_of(self, network: Network, now: float) -> float:

@@ -28,8 +28,9 @@ BESIDES = (
 )  # fmt: skip
 # younger keys: at their defaults no part of the identity, so that those of earlier runs hold
 YOUNGER = (
-    "data.class_names", "data.channels", "data.more", "data.weights", "data.val_of", "trainer.sync_batchnorm",
-    "trainer.lr_scaling", "trainer.accumulate", "trainer.freeze_trunk", "budget.until", *OF_SECTIONS,
+    "data.class_names", "data.channels", "data.more", "data.weights", "data.val_of", "data.keep_duplicates_together",
+    "trainer.sync_batchnorm", "trainer.lr_scaling", "trainer.accumulate", "trainer.freeze_trunk", "budget.until",
+    *OF_SECTIONS,
 )  # fmt: skip
 LATEST = "latest"  # on a command line: the newest folder of its kind
 OUTPUTS = Path("outputs")  # in the current folder; "latest" searches it

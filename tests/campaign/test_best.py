@@ -102,15 +102,17 @@ def test_a_whole_campaign_of_drawn_faces(best, tmp_path, monkeypatch):
         assert {(name, "val", "ten_crop"), (name, "test", "none"), (name, "test", "ten_crop")} <= table
         looks = json.loads((folder / name / "test_opened.json").read_text())
         assert sum(look["networks"] == 1 for look in looks) == 2  # single view and ten crops, once each
-    assert ("ensemble", "test", "ten_crop") in table
-    _is_what_its_members_say(folder, record)
+    has_ensemble = ("ensemble", "test", "ten_crop") in table
+    assert has_ensemble or any("no ensemble: val chose" in note for note in record.notes)  # of one network alone
+    if has_ensemble:
+        _is_what_its_members_say(folder, record)
     page = (folder / "best.html").read_text()
     assert "Plan and actual times" in page
     assert "student_2" in page
     shared = fer.load(folder / "best.safetensors")
     assert shared.hparams["classes"]
     assert shared.provenance.sets.faces > 0
-    for name in ("student_0", "ensemble", "small"):
+    for name in ("student_0", *(["ensemble"] if has_ensemble else []), "small"):
         assert (folder / "results" / name / "test_ten_crop.csv.gz").stat().st_size
     again = best("--resume", str(folder))
     assert again.code == 0

@@ -73,3 +73,11 @@ def test_trainings_start_as_planned_and_end_when_the_next_begins_or_the_phase_en
 def test_a_training_that_begins_late_ends_with_its_phase(tmp_path):
     found = ends(phase_of(tmp_path, {"late": (0.0, 5.0), "next": (5.0, 9.0)}))
     assert found["late"] == pytest.approx(100 - 10, abs=2)
+
+
+def test_a_training_with_the_most_epochs_gets_no_more(tmp_path):
+    phase = phase_of(tmp_path, {"longest": (0.0, 50.0), "other": (0.0, 40.0)})
+    phase.times = phase.times._replace(fixed=["longest"])
+    overrides = {job.folder.name: list(job.overrides) for job in iter(phase._next, None)}
+    assert overrides["longest"] == []
+    assert overrides["other"][0].startswith("budget.until=")

@@ -144,6 +144,14 @@ async function ask(maps) {
   }
 }
 
+// Give up the answer to a picture, shown or still to come.
+function forget() {
+  asking?.abort();
+  asking = null;
+  $("choose").removeAttribute("aria-busy");
+  $("result").hidden = true;
+}
+
 function take(blob) {
   if (!blob || !about) return;
   close();
@@ -209,7 +217,7 @@ function shoot() {
 async function follow() {
   const mine = (following = { frames: 0, began: performance.now(), said: "", spoken: -Infinity });
   $("live").setAttribute("aria-pressed", "true");
-  $("result").hidden = true; // of the picture before
+  forget(); // the picture before
   report("");
   say("Predicting live.");
   try {

@@ -211,6 +211,7 @@ def with_camera(tab):
 
 def test_the_camera_takes_a_picture(tab):
     with_camera(tab)
+    tab.run("document.getElementById('status').textContent = ''")  # of the picture before
     tab.run("document.getElementById('shoot').click()")
     tab.until(f"{STATUS}.includes('found')")
     assert tab.run("document.querySelector('#faces h3').textContent") == "Face 1: happy"
@@ -227,6 +228,9 @@ def counted(tab):
 
 
 def test_the_camera_is_predicted_live_until_it_is_stopped(tab):
+    with_camera(tab)
+    tab.run("document.getElementById('shoot').click()")  # a picture whose answer comes during the live predictions
+    tab.until("document.getElementById('choose').hasAttribute('aria-busy')")
     with_camera(tab)
     counted(tab)
     tab.do("Page.bringToFront")
