@@ -30,6 +30,9 @@ def test_nothing_is_lost(file):
     again = results.plain(results.of(stored))
     if "members" in stored:
         stored["members"] = [completed(member) for member in stored["members"]]
+    if stored.get("sets") and "by" not in stored["sets"]:  # of before there were thresholds for each emotion
+        thresholds = {**stored["sets"]["thresholds"], "by_class": []}
+        stored["sets"] = {**stored["sets"], "thresholds": thresholds, "by": "all", "unpromised": []}
     assert {key: again[key] for key in stored} == stored
     assert all(again[key] in (None, "", 0, "predictions") for key in again.keys() - stored.keys())
 
