@@ -84,7 +84,7 @@ HOURS := 2
 best: $(INSTALLED)  ## train the best networks for HOURS=2: an ensemble, three students, a small network (DATA=path/to/fer2013.csv)
 	$(RUN) -m fer.best --hours $(HOURS) $(if $(DATA),--data "$(DATA)") $(ARGS)
 
-bench: $(INSTALLED)  ## measure speed against its targets; writes outputs/bench/latest.json row by row (DATA=path/to/fer2013.csv)
+bench: $(INSTALLED)  ## measure speed beside its targets; writes outputs/bench/latest.json row by row (DATA=path/to/fer2013.csv)
 	$(RUN) -m fer.bench $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 tensorboard: $(INSTALLED)  ## open all runs in TensorBoard

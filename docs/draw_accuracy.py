@@ -50,8 +50,8 @@ def draw_accuracies(axes: Axes) -> None:
         accuracy, (low, high) = (100 * found["accuracy"], [100 * end for end in found["accuracy_ci95"]])
         error = [[accuracy - low], [high - accuracy]]
         axes.errorbar(found["parameters"], accuracy, error, marker="o", color=BLUE, capsize=2, markersize=5)
-        place = {"xytext": offset, "textcoords": "offset points", "ha": side}
-        axes.annotate(f"{label}: {accuracy:.2f} %", (found["parameters"], accuracy), **place)
+        position = {"xytext": offset, "textcoords": "offset points", "ha": side}
+        axes.annotate(f"{label}: {accuracy:.2f} %", (found["parameters"], accuracy), **position)
     axes.set_xscale("log")
     axes.set(xlim=(2.5e5, 3e7), ylim=(45, 78), xlabel="parameters", ylabel="test accuracy, %")
     axes.set_title("accuracy over size (ten crops; mlp: one view)")

@@ -18,7 +18,7 @@ COMMANDS = {
     "train": "train a network, or sweep over settings with -m; the best epoch is chosen on val",
     "best": "train the best networks for a given time: an ensemble, three students, a small network",
     "tune": "search for good settings; writes the best as an experiment (needs the extra tune)",
-    "bench": "measure the library's speed against its targets",
+    "bench": "measure the library's speed beside its targets",
     "evaluate": "evaluate a network or an ensemble on val; on test only with --split test",
     "export": "write a network as one ONNX file for use without this library (needs the extra export)",
     "share": "write an evaluated network with its card: one file, or a folder for Hugging Face's hub",

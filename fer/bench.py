@@ -1,4 +1,4 @@
-"""``python -m fer.bench [PART ...] [--data fer2013.csv]``: measure the library's speed against its targets.
+"""``python -m fer.bench [PART ...] [--data fer2013.csv]``: measure the library's speed beside its targets.
 
 Each comparison alternates between its sides and takes medians, so that changes of the machine's speed affect both
 sides alike. Without FER2013 it draws faces in the same layout and number. Writes ``outputs/bench/latest.json``: a list
@@ -50,7 +50,7 @@ NAME = 56  # columns of the name of a measurement
 
 def parser() -> Grammar:
     """Return the command line's grammar."""
-    grammar = Grammar(prog="python -m fer.bench", description="Measure the library's speed against its targets.")
+    grammar = Grammar(prog="python -m fer.bench", description="Measure the library's speed beside its targets.")
     grammar.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     grammar.add_argument("--data", type=Path, help="a plain fer2013.csv; default: $FER_DATA or data/, else drawn faces")
     grammar.add_argument(

@@ -81,7 +81,7 @@ def add_faces(grammar: Grammar) -> None:
         "--votes", help="FER+'s fer2013new.csv, joined by row: also report the agreement with its annotators"
     )
     grammar.add_argument(
-        "--labels", choices=["fer2013", "ferplus"], help="labels to evaluate against; default: as in training"
+        "--labels", choices=["fer2013", "ferplus"], help="labels that are the targets; default: as in training"
     )
     grammar.add_argument(
         "--ferplus-rule",
@@ -238,7 +238,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "tuple[Results, Pat
         views=arguments.tta,
         weights=arguments.weights,
         choose=arguments.choose,
-        against=arguments.against,
+        baseline=arguments.against,
         error_rate=arguments.error_rate,
         coverage=arguments.coverage,
         coverage_by=arguments.coverage_by,

@@ -115,8 +115,8 @@ def folder_of(given: Path, arguments: argparse.Namespace, reference: hub.Referen
     if arguments.out is None and is_hub_folder(given):
         yield given
         return
-    with tempfile.TemporaryDirectory() as held:
-        folder = Path(arguments.out) if arguments.out else Path(held) / "network"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(arguments.out) if arguments.out else Path(temporary) / "network"
         made = hub_folder.write(
             given, folder, half=not arguments.full, licence=arguments.license, uploaded_to=reference
         )  # fmt: skip

@@ -147,7 +147,7 @@ def _origin(config: DictConfig, hydra_config: Any) -> Origin:
     return Origin(
         command=shlex.join(["python", "-m", "fer.train", *overrides, *paths]),
         choices=choices,
-        asked=[text.partition("=")[0] for text in overrides],
+        overridden=[text.partition("=")[0] for text in overrides],
         changes=partial(hydra.changes, {**plain(config), "resume": None}, choices, paths),
     )
 

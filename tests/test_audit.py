@@ -16,7 +16,7 @@ from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS
 from fer.data.readers.drawing import draw_faces
 
 USAGES = ["Training"] * 50 + ["PublicTest"] * 10 + ["PrivateTest"] * 10
-# places of the faces that are made alike; the labels of the second group differ, the fourth is black
+# rows of the faces that are made alike; the labels of the second group differ, the fourth is black
 TWINS = [[0, 1], [2, 51], [3, 61, 62], [10, 52]]
 CONFLICT, BLACK, GREY = TWINS[1], TWINS[3], 11
 DARK, BRIGHT, FLAT = 20, 21, 22
@@ -380,7 +380,7 @@ def test_bad_rows_are_skipped_counted_and_reported(audit, table, tmp_path):
     assert len(found["dataset"]["skipped"]) == 1
     assert "line 6" in found["dataset"]["skipped"][0]
     assert "skipped: 1 bad rows or files" in ended.out
-    assert [row["row"] for row in rows_of(tmp_path / "out" / "twins.csv")][4:7] == ["3", "61", "62"]  # rows, not places
+    assert [row["row"] for row in rows_of(tmp_path / "out" / "twins.csv")][4:7] == ["3", "61", "62"]  # rows of the file
 
 
 def test_votes_are_summed_up(audit, table, tmp_path):

@@ -40,7 +40,7 @@ def test_ratios_are_taken_round_by_round():
 
 
 @pytest.mark.parametrize(("values", "ok"), [((1.0, 4.0, 16.0), True), ((1.0, 4.0, 20.0), False), ((1, 4, 8), True)])
-def test_growth_is_held_against_a_straight_line(values, ok):
+def test_growth_is_compared_with_a_straight_line(values, ok):
     *values_measured, last = Series("reading", "rows", (100, 400, 1600), values, "s", linear=True).measurements()
     assert [measurement.name for measurement in values_measured] == [
         "reading, 100 rows",

@@ -252,7 +252,7 @@ def test_every_folder_stands_behind_a_row():
 
 
 @pytest.mark.parametrize("page", WITH_FILES, ids=lambda page: f"{page.parent.name}-{page.stem}")
-def test_one_digit_changed_is_seen(page):
+def test_one_digit_changed_is_reported(page):
     """Each value that has a file, with its last digit changed."""
     text, changed = page.read_text(), 0
     for heads, rows, _ in tables(text):

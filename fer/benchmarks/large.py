@@ -25,7 +25,7 @@ from fer.data.labels import EMOTIONS
 from fer.data.readers import decoding, image_folder, synthetic
 from fer.data.readers.decoding import Cut
 from fer.data.readers.images import read_picture
-from fer.data.readers.room import Room, entered
+from fer.data.readers.pixel_memory import PixelMemory, entered
 from fer.system.slots import usable_cores
 
 PICTURES, DIFFERENT, SIDE = 200_000, 4_000, 112
@@ -78,7 +78,7 @@ def generated(tree: Path, pictures: int) -> Path:
 
 
 def against_bare(tree: Path, files: Sequence[Path], folder: Path) -> Iterator[Measurement]:
-    """Measure reading into the file and decoding on demand against bare decoding of the same pictures, in turn."""
+    """Measure reading into the file and decoding on demand beside bare decoding of the same pictures, in turn."""
     drawn = np.random.default_rng(0).permutation(len(files))
     count, turn = usable_cores(), min(TURN, len(files))
     costs: dict[str, list[float]] = {"bare": [], "file": [], "pillow": []}
@@ -115,8 +115,8 @@ def processor_seconds() -> float:
 
 def into_file(files: Sequence[Path], folder: Path) -> None:
     """Decode pictures as a reader does: in order, hashed, into one file."""
-    with entered(Room(0, folder)) as room, room.building(folder / "turn"):
-        pixels = room.pixels(len(files), SIDE)
+    with entered(PixelMemory(0, folder)) as memory, memory.building(folder / "turn"):
+        pixels = memory.pixels(len(files), SIDE)
         cuts = [Cut(file, whole=True) for file in files]
         for cut, face in zip(cuts, pixels.decoded(cuts), strict=True):
             assert face.pixels is not None
@@ -143,7 +143,7 @@ import torch
 from pathlib import Path
 from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
-from fer.data.readers.room import Outside
+from fer.data.readers.pixel_memory import Outside
 from fer.system.machine import RESIDENT, memory
 before, spent, decoded = memory(RESIDENT) or 0, [0.0], Outside.images
 began = []

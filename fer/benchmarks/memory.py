@@ -81,7 +81,7 @@ def measured(network: str, size: int, batch: int, checkpointed: bool) -> Step:
     if checkpointed:
         model.recompute()
     faces = torch.rand(batch, 1, size, size).to(memory_format=torch.channels_last)
-    model.backward(model.look(faces[:2]).sum())  # kernels are chosen, gradients exist
+    model.backward(model.logits_of_crops(faces[:2]).sum())  # kernels are chosen, gradients exist
     before, start = machine.memory(machine.RESIDENT) or 0.0, time.process_time()
     kept: dict[int, int] = {}
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -93,7 +93,7 @@ def measured(network: str, size: int, batch: int, checkpointed: bool) -> Step:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
-        loss = model.look(faces).sum()
+        loss = model.logits_of_crops(faces).sum()
     model.backward(loss)
     seconds = time.process_time() - start
     return Step(sum(kept.values()) / 2**20, (machine.memory() or 0.0) - before, seconds)

@@ -35,20 +35,20 @@ def watching(folder: Path) -> Iterable[Measurement]:
     except FerError as error:
         log.info("  not measured: %s", error)
         return
-    seen: list[int] = []  # frames with a face, of each round
+    with_face: list[int] = []  # frames with a face, of each round
 
     def once() -> None:
-        writer = Writer(folder / f"watched-{len(seen)}", about, resume=False)
+        writer = Writer(folder / f"watched-{len(with_face)}", about, resume=False)
         frames = 0
         for frame in watch(predictor, Clip(file)):
             writer.write(frame_record(file.name, frame))
             frames += len(frame.faces) == 1
         writer.close()
-        seen.append(frames)
+        with_face.append(frames)
 
     with one_thread():
         seconds = [cpu_seconds(once) for _ in range(ROUNDS + 1)][1:]  # the first warms up
-    note = f"{WIDTH}x{HEIGHT}, {RATE} frames/s, a face in {min(seen)} of {FRAMES} frames"
+    note = f"{WIDTH}x{HEIGHT}, {RATE} frames/s, a face in {min(with_face)} of {FRAMES} frames"
     yield at_least("predicting a video, one face, one thread", FRAMES / median(seconds), "frames/s", LEAST, note)
 
 

@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 
 from fer.campaign import plan, trainings
-from fer.campaign.board import Board
 from fer.campaign.closing import Closing, write_results
 from fer.campaign.evaluations import Evaluations
 from fer.campaign.plan import Plan, Speeds, Training
+from fer.campaign.progress import Progress
 from fer.campaign.recipes import SLOW, SMALL, STUDENT, TEACHERS, Roster, rosters
 from fer.campaign.record import Clock, Network, Phase, Record, keep
 from fer.campaign.selection import Context, Selection
@@ -60,7 +60,7 @@ class Campaign:
         self.record, self.folder = record, folder
         self.clock = Clock(record.spent)
         self.deadline = 3600 * record.request.hours
-        self.board = Board(self.clock, self.deadline)
+        self.progress = Progress(self.clock, self.deadline)
 
     # --- the machine and the data -----------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class Campaign:
         self.record.on_gpu = self.on_gpu
         self.record.provenance = machine.provenance()
         counts = ", ".join(f"{count:,} {split}" for split, count in self.record.faces.items())
-        self.board.report(f"data: {self.record.request.data}, {counts}; trainings {self._where()}")
+        self.progress.report(f"data: {self.record.request.data}, {counts}; trainings {self._where()}")
 
     def _where(self) -> str:
         return self.record.where if self.slots else ""
@@ -158,7 +158,7 @@ class Campaign:
                 kinds = {probe: kind for probe, kind in kinds.items() if probe not in SLOW}
             self.record.measured = trainings.measured(
                 list(kinds.values()), scratch, [*self.common, "distill.teachers=[]"], self.slots, self.record.faces,
-                on_gpu=self.on_gpu, board=self.board,
+                on_gpu=self.on_gpu, progress=self.progress,
             )  # fmt: skip
         return self._speeds()
 
@@ -237,8 +237,8 @@ class Campaign:
 
     def train(self, networks: Sequence[Network], times: Times, after: str, slots: int) -> None:
         """Train networks side by side in some slots."""
-        self.board.after = after
-        phase = trainings.Phase(self.record, networks, self.folder, self.clock, times, self.board, self.keep)
+        self.progress.after = after
+        phase = trainings.Phase(self.record, networks, self.folder, self.clock, times, self.progress, self.keep)
         phase.run([self.slots[index % len(self.slots)] for index in range(slots)])
 
     def _longest(self, networks: Sequence[Network]) -> list[str]:
@@ -286,7 +286,7 @@ class Campaign:
         with self.phase(CHOICE), interruptible(), self.selection.evaluations:
             self.record.chosen_teachers = self.selection.teachers(self._choice_timeout(), TEACHERS)
         if self.record.chosen_teachers:
-            self.board.report(f"teachers, chosen on val: {', '.join(self.record.chosen_teachers)}")
+            self.progress.report(f"teachers, chosen on val: {', '.join(self.record.chosen_teachers)}")
         else:
             self.record.note("no teacher could be chosen: students and the small network learn from the labels alone")
         self.keep()
@@ -335,7 +335,7 @@ class Campaign:
         if not ratios:
             return speeds
         ratio = sum(ratios) / len(ratios)
-        self.board.report(f"epochs took {ratio:.2f} times as long as measured before")
+        self.progress.report(f"epochs took {ratio:.2f} times as long as measured before")
         # fewer members may have shared the GPU than students will, so never assume a faster one: a student that is
         # stopped early misses the low learning rates at the end of its schedule
         return speeds.times(max(ratio, 1.0) if self.on_gpu else ratio)
@@ -347,7 +347,7 @@ class Campaign:
         """The networks to evaluate, and the choices on val."""
         count = plan.GPU_EVALUATIONS if self.on_gpu else len(self.slots)
         processes = [self.slots[index % len(self.slots)] for index in range(count)]
-        context = Context(self.record, self.folder, self.data, self.board, self.seconds_left)
+        context = Context(self.record, self.folder, self.data, self.progress, self.seconds_left)
         return Selection(context, Evaluations(processes, on_gpu=self.on_gpu))
 
     def seconds_left(self) -> float:

@@ -32,7 +32,7 @@ class Closing:
     def evaluate(self, *, with_test: bool) -> None:
         """Evaluate all networks on val, choose the ensemble there, and evaluate on test."""
         selection, left = self.selection, self.selection.context.seconds_left
-        selection.context.board.report("evaluating on val")
+        selection.context.progress.report("evaluating on val")
         networks = self.record.usable("member", STUDENT, SMALL)
         selection.evaluate([selection.of(network.name, "val", VIEWS) for network in networks], left())
         selection.evaluate_earlier("val", left())
@@ -49,7 +49,7 @@ class Closing:
         """
         selection, best = self.selection, self.selection.best_single()
         names = dict.fromkeys([*(one.name for one in self.record.usable(STUDENT, SMALL)), *([best] if best else [])])
-        selection.context.board.report("opening test")
+        selection.context.progress.report("opening test")
         for views in ("none", VIEWS):
             requests = [
                 selection.of(name, "test", views, report=name in (best, SMALL) and views == VIEWS) for name in names
@@ -95,7 +95,7 @@ class Closing:
         }
 
     def _evaluated(self, files: list[Path]) -> dict[Path, float]:
-        """Return the accuracy of shared files on val, single view, against the labels of the data set."""
+        """Return the accuracy of shared files on val, single view, with the labels of the data set."""
         request = self.record.request
         if any(text.startswith(("data.labels=", "data.classes=")) for text in request.settings):
             return {}  # a shared file takes the labels of its training data, whatever the settings

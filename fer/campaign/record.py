@@ -275,9 +275,9 @@ def _refuse_other_keys(contents: Json) -> None:
         (Network, contents["networks"]),
         (Line, contents["lines"]),
     ]
-    for kind, held in parts:
+    for kind, objects in parts:
         known = {one.name for one in fields(kind)}
-        if other := next((key for each in held for key in each if key not in known), None):
+        if other := next((key for each in objects for key in each if key not in known), None):
             raise ValueError(f"{kind.__name__.lower()} has no {other}")
 
 

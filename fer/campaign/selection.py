@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fer.campaign import earlier, lines
-from fer.campaign.board import Board
+from fer.campaign import earlier, ensemble
 from fer.campaign.earlier import VIEWS, Candidate
 from fer.campaign.evaluations import Evaluation, Evaluations
+from fer.campaign.progress import Progress
 from fer.campaign.record import Ensemble, Member, Record
 from fer.config.errors import FerError
 from fer.data.datamodule import FERDataModule
@@ -29,14 +29,14 @@ class Context:
         record: record of the campaign.
         folder: folder of the campaign.
         data: faces.
-        board: shows the progress.
+        progress: shows the progress.
         seconds_left: returns the seconds until the evaluations are stopped.
     """
 
     record: Record
     folder: Path
     data: FERDataModule
-    board: Board
+    progress: Progress
     seconds_left: Callable[[], float]
 
 
@@ -68,7 +68,7 @@ class Selection:
             )
 
     def _report(self, evaluation: Evaluation, reason: str) -> None:
-        self.context.board.report(f"{evaluation.name}, {evaluation.split} ({evaluation.views}): {reason}")
+        self.context.progress.report(f"{evaluation.name}, {evaluation.split} ({evaluation.views}): {reason}")
 
     # --- candidates -------------------------------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Selection:
         """Return the candidates whose predictions can be mixed with the campaign's, and note the others."""
         fitting = []
         for candidate in candidates:
-            if why := lines.mismatch(candidate, self.context.data):
+            if why := ensemble.mismatch(candidate, self.context.data):
                 self._leave_out(f"{candidate.name}: {why}; left out")
             else:
                 fitting.append(candidate)
@@ -144,7 +144,7 @@ class Selection:
         self.evaluate([self.of(candidate.name, "val", VIEWS) for candidate in self.record.usable("member")], seconds)
         self.evaluate_earlier("val", seconds)
         try:
-            return [candidate.name for candidate in lines.teachers(self.candidates("member"), most)]
+            return [candidate.name for candidate in ensemble.teachers(self.candidates("member"), most)]
         except FerError as error:
             self.record.note(f"teachers could not be chosen: {error}")
             return []
@@ -173,7 +173,7 @@ class Selection:
         same = self.record.ensemble is not None and self.record.ensemble.members == about.members
         for split in ("val", "test") if with_test else ("val",):
             if not (same and (out / name_of(split, VIEWS) / "metrics.json").is_file()):  # test is evaluated once
-                lines.write_ensemble(candidates, choice, split, self.context.data, out, self.record.command)
+                ensemble.write(candidates, choice, split, self.context.data, out, self.record.command)
         self.record.ensemble = about
 
     def _choose_ensemble(self, with_test: bool) -> tuple[list[Candidate], PredictionsChoice] | None:
@@ -187,7 +187,7 @@ class Selection:
         excluded: list[str] = []
         while True:
             every = [one for one in self.candidates("member", "student", "small") if one.name not in excluded]
-            candidates, choice = lines.choose(every)
+            candidates, choice = ensemble.chosen(every)
             chosen_names = [one.name for one, weight in zip(candidates, choice.weights, strict=True) if weight > 0]
             if len(chosen_names) < 2:
                 self.record.note(f"no ensemble: val chose {chosen_names[0]} alone")

@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from fer.campaign.board import Board
 from fer.campaign.plan import Pace
+from fer.campaign.progress import Progress
 from fer.campaign.recipes import Kind
 from fer.campaign.record import Clock, Network, Record
 from fer.config.conf import quoted
@@ -53,7 +53,7 @@ class Phase(jobs.Watch):
         folder: folder of the campaign.
         clock: clock of the campaign.
         times: end and deadline of the phase on that clock.
-        board: shows the progress.
+        progress: shows the progress.
         keep: writes the record.
     """
 
@@ -64,10 +64,10 @@ class Phase(jobs.Watch):
         folder: Path,
         clock: Clock,
         times: Times,
-        board: Board,
+        progress: Progress,
         keep: Callable[[], None],
     ) -> None:
-        self.record, self.clock, self.times, self.board, self.keep = record, clock, times, board, keep
+        self.record, self.clock, self.times, self.progress, self.keep = record, clock, times, progress, keep
         unfinished = [network for network in networks if network.state in ("waiting", "running")]
         in_order = sorted(unfinished, key=lambda network: network.planned_begin)
         self.jobs = {_job(network, folder): network for network in in_order}
@@ -84,11 +84,11 @@ class Phase(jobs.Watch):
         Raises:
             Interrupted: a signal arrived; the trainings have saved their checkpoints.
         """
-        self.board.line.give_way()
+        self.progress.line.give_way()
         try:
             jobs.run(self._next, slots, self)
         finally:
-            self.board.line.end()
+            self.progress.line.end()
         for job in self.waiting:  # an interrupted training may have a best epoch
             self._stopped(self.jobs[job], (job.folder / "checkpoints" / "best.ckpt").is_file())
         self.keep()
@@ -115,7 +115,7 @@ class Phase(jobs.Watch):
         network = self.jobs[job]
         network.began = self.clock.now() if network.began is None else network.began
         network.state = "running"
-        self.board.began(network)
+        self.progress.began(network)
         self.keep()
 
     def polled(self, running: Sequence[Job]) -> None:
@@ -133,7 +133,7 @@ class Phase(jobs.Watch):
         if now - self._kept > KEEP_S:
             self._kept = now
             self.keep()
-        self.board.draw([self.jobs[job] for job in running], [self.jobs[job] for job in self.waiting])
+        self.progress.draw([self.jobs[job] for job in running], [self.jobs[job] for job in self.waiting])
 
     def ended(self, job: Job) -> None:
         """Record the end of a training."""
@@ -149,7 +149,7 @@ class Phase(jobs.Watch):
         else:
             network.state, network.reason = "failed", job.outcome()
             self.record.note(f"{network.name} failed: {network.reason}")
-        self.board.ended(network)
+        self.progress.ended(network)
         self.keep()
 
     def _stopped(self, network: Network, has_best: bool) -> None:
@@ -161,7 +161,7 @@ class Phase(jobs.Watch):
     def stopping(self, running: Sequence[Job], number: int) -> None:
         """Report that the trainings save their checkpoints after a signal."""
         self._interrupted = True
-        self.board.stopping(len(running), number)
+        self.progress.stopping(len(running), number)
 
 
 def _job(network: Network, folder: Path) -> Job:
@@ -197,7 +197,7 @@ def measured(
     faces: Mapping[str, int],
     *,
     on_gpu: bool,
-    board: Board,
+    progress: Progress,
 ) -> dict[str, Pace]:
     """Return the pace of each kind from short trainings side by side; kinds that fail are left out.
 
@@ -210,7 +210,7 @@ def measured(
         slots: environment variables of each slot for a training.
         faces: numbers of faces of train and val.
         on_gpu: whether to measure on a GPU, in whole epochs, since they take a second.
-        board: shows the progress.
+        progress: shows the progress.
 
     Raises:
         FerError: all kinds failed; the message has the reason of the first.
@@ -224,7 +224,7 @@ def measured(
         for copy in range(copies)
         for kind in kinds
     }
-    board.measuring(len(kinds))
+    progress.measuring(len(kinds))
     at_once = len(kinds) if on_gpu else len(slots)
     where = [slots[index % len(slots)] for index in range(at_once)]
     jobs.run(jobs.in_order(deque(probes)), where, jobs.Watch())
@@ -233,7 +233,7 @@ def measured(
         raise FerError(f"no network can be trained here: {next(iter(probes)).outcome()}")
     for job, kind in probes.items():
         if kind.probe not in paces:
-            board.report(f"{kind.name} cannot be trained here, and is left out: {job.outcome()}")
+            progress.report(f"{kind.name} cannot be trained here, and is left out: {job.outcome()}")
     shutil.rmtree(folder, ignore_errors=True)
     return paces
 

@@ -149,7 +149,7 @@ class DataSettings:
     synthetic_count: Annotated[int, Range(140, 1_000_000)] = 7000
     synthetic_seed: Seed = 0
 
-    def seen(self, size: int) -> int:
+    def input_side(self, size: int) -> int:
         """Return the side of a network's input, in pixels, for faces that are resized to ``size`` pixels."""
         return size if self.crop is None else round(size * self.crop / self.image_size)
 
@@ -647,7 +647,7 @@ class Origin:
         command: command line that repeats the run.
         stand_in: whether drawn faces replace FER2013, which was not found.
         choices: group -> choice, such as augment -> basic.
-        asked: keys and groups on the command line.
+        overridden: keys and groups on the command line.
         changes: function that returns key -> (value, default) of all differences from the defaults; called when the
             run is over, since composing the defaults takes a while.
     """
@@ -655,5 +655,5 @@ class Origin:
     command: str = ""
     stand_in: bool = False
     choices: Mapping[str, str] = field(default_factory=dict)
-    asked: Sequence[str] = ()
+    overridden: Sequence[str] = ()
     changes: Callable[[], Mapping[str, tuple[Any, Any]]] = dict

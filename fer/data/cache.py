@@ -30,7 +30,7 @@ from fer.data.faces import Faces, Source
 from fer.data.rows import CHUNK_BYTES, Built, outside, released
 
 if TYPE_CHECKING:
-    from fer.data.readers.room import Room
+    from fer.data.readers.pixel_memory import PixelMemory
 
 log = logging.getLogger(__name__)
 
@@ -54,48 +54,48 @@ def folder_of(setting: str | None) -> Path | None:
     return default_folder() if setting == "auto" else Path(setting).expanduser()
 
 
-def cached(files: Sequence[Path], variant: str, room: "Room", read: Callable[[], Faces]) -> Faces:
+def cached(files: Sequence[Path], variant: str, memory: "PixelMemory", read: Callable[[], Faces]) -> Faces:
     """Return ``read()``, or the same table from the cache if these files were read before.
 
     Args:
         files: the files that ``read`` opens.
         variant: text of all other inputs of the result (reader, image size).
-        room: has the folder of the cache, created if necessary, and the limit of memory. If the folder cannot be
+        memory: has the folder of the cache, created if necessary, and the limit of memory. If the folder cannot be
             written, a warning is logged and nothing is cached.
         read: parses the files.
     """
-    folder = room.folder
+    folder = memory.folder
     if not files or folder is None:
-        return room.placed(read(), None)  # no files, no key; the reader reports what is missing
+        return memory.placed(read(), None)  # no files, no key; the reader reports what is missing
     try:
         folder.mkdir(parents=True, exist_ok=True)
         key = _key(files, variant, folder)
     except OSError as error:
         log.warning("no cache: %s (%s); parsing again", error.filename or folder, error.strerror)
-        return room.placed(read(), None)
+        return memory.placed(read(), None)
     entry = folder / key
-    if not room.limited:
-        return _known(entry, room) or _new(entry, room, read)
-    return _known(entry, room) or _alone(entry, room, read)
+    if not memory.limited:
+        return _known(entry, memory) or _new(entry, memory, read)
+    return _known(entry, memory) or _alone(entry, memory, read)
 
 
-def _alone(entry: Path, room: "Room", read: Callable[[], Faces]) -> Faces:
+def _alone(entry: Path, memory: "PixelMemory", read: Callable[[], Faces]) -> Faces:
     """Return faces that one process alone reads, since they may fill the disk; others wait for it."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(room.building(entry))
+            stack.enter_context(memory.building(entry))
         except OSError as error:
             log.warning("no cache: %s (%s)", error.filename or entry, error.strerror)
-        return _known(entry, room) or _new(entry, room, read)
+        return _known(entry, memory) or _new(entry, memory, read)
 
 
-def _known(entry: Path, room: "Room") -> Faces | None:
+def _known(entry: Path, memory: "PixelMemory") -> Faces | None:
     """Return the table of an entry, or of its index where that has to do; None where there is none."""
     for candidate in (entry, entry.with_name(entry.name + PICTURES)):
-        if not candidate.is_dir() or (candidate != entry and not room.limited):
+        if not candidate.is_dir() or (candidate != entry and not memory.limited):
             continue
         try:
-            faces = _load(candidate, room)
+            faces = _load(candidate, memory)
         except FerError:
             raise
         except Exception as error:  # numpy raises nearly anything on a damaged header: EOFError, TokenError, ValueError
@@ -103,16 +103,16 @@ def _known(entry: Path, room: "Room") -> Faces | None:
             shutil.rmtree(candidate, ignore_errors=True)
             continue
         size = faces.images.nbytes
-        if candidate == entry or (room.exceeded(size) and not room.fits_disk(size)):
-            return room.placed(faces, candidate)
+        if candidate == entry or (memory.exceeded(size) and not memory.fits_disk(size)):
+            return memory.placed(faces, candidate)
     return None
 
 
-def _new(entry: Path, room: "Room", read: Callable[[], Faces]) -> Faces:
+def _new(entry: Path, memory: "PixelMemory", read: Callable[[], Faces]) -> Faces:
     """Return ``read()``, after it was stored."""
     faces = read()
     if faces.votes is not None:  # an entry has no column for votes
-        return room.placed(faces, None)
+        return memory.placed(faces, None)
     built = _built_pixels(faces)
     pixels = built is None or "images" in built.checksums
     target = entry if pixels else entry.with_name(entry.name + PICTURES)
@@ -124,10 +124,10 @@ def _new(entry: Path, room: "Room", read: Callable[[], Faces]) -> Faces:
                 f"{error.filename or target}: {error.strerror}; free the disk, or name another data.cache"
             ) from error
         log.warning("could not cache: %s (%s)", error.filename or target, error.strerror)
-        return room.placed(faces, None)
-    if room.limited:
-        faces = _load(target, room)
-    return room.placed(faces, target)
+        return memory.placed(faces, None)
+    if memory.limited:
+        faces = _load(target, memory)
+    return memory.placed(faces, target)
 
 
 def _key(files: Sequence[Path], variant: str, folder: Path) -> str:
@@ -152,7 +152,7 @@ def _key(files: Sequence[Path], variant: str, folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _load(entry: Path, room: "Room") -> Faces:
+def _load(entry: Path, memory: "PixelMemory") -> Faces:
     """Return the table of an entry, its pixels memory-mapped or, where it has none, decoded on demand.
 
     Raises:
@@ -170,7 +170,7 @@ def _load(entry: Path, room: "Room") -> Faces:
         for name, recorded in about.get("files", {}).items():
             if _sum(entry / name) != recorded:
                 raise ValueError(f"checksum of {name}")
-        columns["images"] = room.load(entry)
+        columns["images"] = memory.load(entry)
     source = about["source"]
     source["notes"], source["skipped"] = tuple(source["notes"]), tuple(source["skipped"])
     return Faces(**columns, source=Source(**source), classes=tuple(about["classes"]))  # type: ignore[arg-type]

@@ -221,7 +221,7 @@ class FERDataModule(pl.LightningDataModule):
         if split == EVERY:
             labelled = np.flatnonzero(self.faces.targets != UNKNOWN)
             if not labelled.size:
-                raise FerError(f"{self.data.path}: has no labels to score against")
+                raise FerError(f"{self.data.path}: has no labels to score with")
             return labelled
         indices = np.flatnonzero(self.splits == SPLITS.index(split))
         if not indices.size:
@@ -312,7 +312,7 @@ class FERDataModule(pl.LightningDataModule):
 
     def _reduced(self, images: Tensor, size: int) -> Tensor:
         """Return faces at the size of a stage; crops are reduced by the same factor as whole faces."""
-        return reduced(images, self.data.seen(size))
+        return reduced(images, self.data.input_side(size))
 
     @property
     def augments(self) -> bool:

@@ -14,7 +14,7 @@ from fer.data.datamodule import FERDataModule
 from fer.evaluation.leakage import TrainingData, find_again
 from fer.evaluation.request import Faces, Member, Request, Tables, members_of, of_split
 from fer.metrics import classification
-from fer.metrics.results import Against, Paired
+from fer.metrics.results import BaselineComparison, Paired
 from fer.runs import predictions
 
 
@@ -40,13 +40,13 @@ class Baseline(NamedTuple):
         Raises:
             FerError: it is bad, of other faces, or predicts other emotions.
         """
-        if request.against is None:
+        if request.baseline is None:
             return None
-        given = Path(request.against).expanduser()
+        given = Path(request.baseline).expanduser()
         file = given / "predictions.csv" if given.is_dir() and not (given / "checkpoints").is_dir() else given
         if file.name.endswith((".csv", ".csv.gz")):
             return cls(str(given), read_predictions(file, data, request.split))
-        members = members_of([request.against])
+        members = members_of([request.baseline])
         find_again(members, data)
         return cls(str(given), faces.predicted(members, request)[0], members, request.views)
 
@@ -57,7 +57,7 @@ class Baseline(NamedTuple):
         images: NDArray[np.uint8],
         kept: NDArray[np.bool_] | None,
         tables: Tables,
-    ) -> Against:
+    ) -> BaselineComparison:
         """Return the differences to it; ``clean`` are those on faces that neither network was trained on.
 
         Args:
@@ -75,7 +75,7 @@ class Baseline(NamedTuple):
             raise FerError(f"--against {self.name}: predicts {counts}")
         unseen = TrainingData(self.members, tables).unseen(images) if self.members else None
         both = None if kept is None or unseen is None else torch.from_numpy(kept & unseen)
-        return Against(
+        return BaselineComparison(
             name=self.name,
             tta=self.views,
             seen_by_it=None if unseen is None else int((~unseen).sum()),

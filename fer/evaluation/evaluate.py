@@ -187,7 +187,7 @@ def _results(this: _Evaluation, baseline: Baseline | None, command: str) -> tupl
         clean=None if kept is None else scoring.clean(together, targets, kept, classes),
         answering=None if request.error_rate is None else answering(choice, request.error_rate, scored),
         sets=_sets(scored, choice, kept, request),
-        against=None if baseline is None else baseline.compared(together, targets, images, kept, this.tables),
+        comparison=None if baseline is None else baseline.compared(together, targets, images, kept, this.tables),
         annotators=agreement_with_votes(data, request.split, targets, together),
         architecture=" + ".join(dict.fromkeys(network.architecture for network in networks)),
         parameters=sum(network.parameters for network in networks),

@@ -273,9 +273,9 @@ def rank_correlation(maps: Floats, others: Floats) -> NDArray[np.float64]:
 
 def _standardised(values: Floats) -> NDArray[np.float64]:
     """Return the ranks of values (N, P), equal ones at their mean rank, with mean 0 and standard deviation 1."""
-    places = np.stack([_mean_ranks(row) for row in values])
-    spread_ = places.std(1, keepdims=True)
-    standardised: NDArray[np.float64] = (places - places.mean(1, keepdims=True)) / np.where(spread_ > 0, spread_, 1)
+    ranks = np.stack([_mean_ranks(row) for row in values])
+    spread_ = ranks.std(1, keepdims=True)
+    standardised: NDArray[np.float64] = (ranks - ranks.mean(1, keepdims=True)) / np.where(spread_ > 0, spread_, 1)
     return standardised
 
 

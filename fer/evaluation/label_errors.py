@@ -92,10 +92,10 @@ def described(folder: Path, known: set[str], faces: Faces) -> str:
     file = folder / "metrics.json"
     with readable(file):
         found = read(_Run, read_json(file))
-    seen = found.dataset.fingerprint
-    if seen not in known:
+    fingerprint = found.dataset.fingerprint
+    if fingerprint not in known:
         raise FerError(
-            f"{folder}: is of other data than {faces.source.path} (fingerprint {seen[:12]}, here "
+            f"{folder}: is of other data than {faces.source.path} (fingerprint {fingerprint[:12]}, here "
             f"{faces.fingerprint()[:12]}); audit the data of its training, at its --image-size"
         )
     return f"{found.architecture}, {found.epochs} epochs, split {found.dataset.split}"

@@ -241,12 +241,12 @@ def known_of_all(
     """
     if kept is None:
         return None
-    seen = (described.fingerprint, int((~kept).sum()))
+    expected = (described.fingerprint, int((~kept).sum()))
     for network in given:
         if isinstance(network, Member):
             continue
         stated = network.results(request)
-        if (stated.dataset.fingerprint, stated.seen_in_training) != seen:
+        if (stated.dataset.fingerprint, stated.seen_in_training) != expected:
             log.warning("no clean metrics: which of these faces %s was trained on is not known", network.file)
             return None
     return kept

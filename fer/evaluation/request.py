@@ -61,12 +61,12 @@ class Request:
         on_bad: "error" or "skip" for a bad row or picture, if not as in training.
         class_names: class folder -> emotion, of other data with such folders.
         votes: FER+'s file, to be joined by row.
-        labels: whose labels to score against, "fer2013" or "ferplus", if not as in training.
+        labels: whose labels are the targets, "fer2013" or "ferplus", if not as in training.
         ferplus_rule: how votes become labels, if not as in training.
         views: of each face, a name of ``fer.inference.tta.VIEWS``.
         weights: of an ensemble, "equal" or fitted on "val".
         choose: choose the networks of the ensemble and their weights, greedily on val.
-        against: run, checkpoint, or folder or file of predictions to compare with.
+        baseline: run, checkpoint, or folder or file of predictions to compare with.
         error_rate: target share of wrong answers, for which to find the least confidence.
         coverage_by: whether it is promised over all faces, or for those of each emotion.
         coverage: of the prediction sets; None for the usual one, where no more than was asked for has to be computed.
@@ -86,7 +86,7 @@ class Request:
     views: str = "none"
     weights: str = "equal"
     choose: bool = False
-    against: str | None = None
+    baseline: str | None = None
     error_rate: float | None = None
     coverage: float | None = None
     coverage_by: By = "all"

@@ -33,7 +33,7 @@ def scored_faces(predicted: Tensor, data: FERDataModule, split: str, classes: Se
 
 
 def measured_split(scored: Scored, data: FERDataModule, split: str, temperature: float | None) -> Measured:
-    """Return the metrics of a split, against its soft targets too where it has some.
+    """Return the metrics of a split, with its soft targets too where it has some.
 
     Args:
         scored: its faces.
@@ -58,7 +58,7 @@ def measured(scored: Scored, temperature: float | None) -> Measured:
     calibrated = None
     if temperature is not None:
         warm = torch.from_numpy(tempered(scored.probabilities, temperature))
-        calibrated = classification.proper(warm, targets)
+        calibrated = classification.tempered_metrics(warm, targets)
     return Measured(
         scores=classification.score(predicted, targets, scored.classes),
         temperature=temperature,

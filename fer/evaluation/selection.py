@@ -177,7 +177,7 @@ def chosen(
 
 
 def _given(request: Request, members: Sequence[Given], selection: Selection | None, fitted_on: str) -> Chosen:
-    """Return what is known before val is read: of one network, seen as it was in training, what its file has."""
+    """Return what is known before val is read: of one network with the views of its training, what its file has."""
     weights = equal_weights(len(members)) if selection is None else selection.weights
     own = torch.ones_like(weights) if selection is None else selection.temperatures
     alone = len(members) == 1 and request.views == "none"

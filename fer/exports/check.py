@@ -27,7 +27,7 @@ Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # faces (N, 1 or 3
 
 
 @dataclass(frozen=True)
-class Compared:
+class ParityCheck:
     """The faces that an export is checked on.
 
     Args:
@@ -84,20 +84,20 @@ class Compared:
         return found
 
     @cached_property
-    def some(self) -> tuple[NDArray[np.uint8], str]:
+    def sample(self) -> tuple[NDArray[np.uint8], str]:
         """512 faces (N, 1, S, S), and where they are from: of val where it is at hand, the rest drawn."""
-        held = self.images("val") if self._faces is not None else np.empty((0, *self.source.shape), np.uint8)
-        spread = np.unique(np.linspace(0, len(held) - 1, min(COMPARED, len(held))).round().astype(int))
+        faces = self.images("val") if self._faces is not None else np.empty((0, *self.source.shape), np.uint8)
+        spread = np.unique(np.linspace(0, len(faces) - 1, min(COMPARED, len(faces))).round().astype(int))
         rest = COMPARED - len(spread)
         words = [f"{plural(len(spread), 'face')} of val"] if len(spread) else []
         if not rest:
-            return held[spread], words[0]
+            return faces[spread], words[0]
         drawn, _ = draw_faces(rest, seed=SEED, image_size=self.source.size)
         drawn = drawn[:, None].repeat(self.source.channels, 1)
-        return np.concatenate([held[spread], drawn]), " and ".join([*words, plural(rest, "drawn face")])
+        return np.concatenate([faces[spread], drawn]), " and ".join([*words, plural(rest, "drawn face")])
 
     @cached_property
-    def calibrating(self) -> tuple[NDArray[np.uint8], str]:
+    def calibration_sample(self) -> tuple[NDArray[np.uint8], str]:
         """Faces of train (N, 1, S, S) that give an int8 file its ranges, a seeded draw, and their name."""
         train = self.images("train")
         drawn = np.sort(np.random.default_rng(SEED).permutation(len(train))[:CALIBRATING])
@@ -105,8 +105,8 @@ class Compared:
 
     @cached_property
     def expected(self) -> NDArray[np.float32]:
-        """What the networks predict for ``some``, (N, C)."""
-        return self.source.probabilities(self.some[0])
+        """What the networks predict for ``sample``, (N, C)."""
+        return self.source.probabilities(self.sample[0])
 
     @cached_property
     def expected_on_val(self) -> NDArray[np.float32]:
@@ -115,7 +115,7 @@ class Compared:
 
     def parity(self, predict: Predict) -> Parity:
         """Return the probabilities of a file beside those of the networks."""
-        faces, of = self.some
+        faces, of = self.sample
         found = predict(faces)
         equal = float((found.argmax(1) == self.expected.argmax(1)).mean())
         return Parity(len(faces), of, float(np.abs(found - self.expected).max()), equal)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError
 from fer.exports import onnx_file
-from fer.exports.check import Compared, Predict, refuse
+from fer.exports.check import ParityCheck, Predict, refuse
 from fer.exports.graph import traced
 from fer.exports.source import Source, source_of
 from fer.exports.speed import Speed, timed
@@ -64,14 +64,14 @@ def export(
         FerError: an unknown ending, a bad network, missing data, a package that is missing, a file that cannot be
             written, or one that predicts something else than the network.
     """
-    kind = _kind(file, int8=int8)
+    kind = _format_of(file, int8=int8)
     source = source_of(networks)
     source = replace(source, card=titled(source.card, name or file.stem))
     if kind is Weights and len(source.members) > 1:
         raise FerError(f"{file}: holds the weights of one network; export an ensemble as .onnx or .pt2")
-    compared = Compared(source, data)
-    _ = compared.some  # missing data are reported before the network is traced, which takes long
-    made = kind(source, compared)
+    check = ParityCheck(source, data)
+    _ = check.sample  # missing data are reported before the network is traced, which takes long
+    made = kind(source, check)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         about = written(file, made)
@@ -80,7 +80,7 @@ def export(
         raise FerError(f"{file}: could not be written ({why(error)})") from error
     if speed:
         log.info("measuring faces a second ...")
-    speeds = timed({"PyTorch": source.probabilities, **made.kinds(file)}, source.shape) if speed else []
+    speeds = timed({"PyTorch": source.probabilities, **made.predictors(file)}, source.shape) if speed else []
     return Outcome(files, about, speeds)
 
 
@@ -89,16 +89,16 @@ def _traced(source: Source) -> torch.export.ExportedProgram:
     return traced(source)
 
 
-class Kind:
+class Format:
     """A format of exported files.
 
     Args:
         source: the networks.
-        compared: the faces that the file is checked on.
+        check: the faces that the file is checked on.
     """
 
-    def __init__(self, source: Source, compared: Compared) -> None:
-        self.source, self.compared = source, compared
+    def __init__(self, source: Source, check: ParityCheck) -> None:
+        self.source, self.check = source, check
 
     def about(self) -> About:
         """Return what the file states before its check."""
@@ -114,14 +114,14 @@ class Kind:
 
     def checked(self, file: Path, about: About) -> About:
         """Return what the file states after its check."""
-        return replace(about, parity=self.compared.parity(self.opened(file)))
+        return replace(about, parity=self.check.parity(self.opened(file)))
 
-    def kinds(self, file: Path) -> Mapping[str, Predict]:
+    def predictors(self, file: Path) -> Mapping[str, Predict]:
         """Return name -> what predicts on one thread, of the file and of what it was made of."""
         return {}
 
 
-class Onnx(Kind):
+class Onnx(Format):
     """An ONNX file in 32 bits."""
 
     @cached_property
@@ -142,7 +142,7 @@ class Onnx(Kind):
         """Return what the file predicts, read from the disk."""
         return ExportedNetwork(file).probabilities
 
-    def kinds(self, file: Path) -> Mapping[str, Predict]:
+    def predictors(self, file: Path) -> Mapping[str, Predict]:
         """Return what predicts on one thread."""
         return {"ONNX": ExportedNetwork(file, threads=1).probabilities}
 
@@ -152,7 +152,7 @@ class Int8(Onnx):
 
     @cached_property
     def _model(self) -> Any:
-        return onnx_file.in_8_bits(self.whole, self.compared.calibrating[0])
+        return onnx_file.in_8_bits(self.whole, self.check.calibration_sample[0])
 
     @property
     def model(self) -> Any:
@@ -161,29 +161,29 @@ class Int8(Onnx):
 
     def in_32_bits(self) -> Onnx:
         """Return the same graph in 32 bits."""
-        made = Onnx(self.source, self.compared)
+        made = Onnx(self.source, self.check)
         made.whole = self.whole
         return made
 
     def about(self) -> About:
         """Return what the file states before its check."""
-        return replace(self.source.about("int8"), calibrated_on=self.compared.calibrating[1])
+        return replace(self.source.about("int8"), calibrated_on=self.check.calibration_sample[1])
 
     def checked(self, file: Path, about: About) -> About:
         """Return what the file states after its check on val, with thresholds for its own probabilities."""
-        parity, sets = self.compared.parity_on_val(self.opened(file))
+        parity, sets = self.check.parity_on_val(self.opened(file))
         return replace(about, parity=parity, sets=sets)
 
-    def kinds(self, file: Path) -> Mapping[str, Predict]:
+    def predictors(self, file: Path) -> Mapping[str, Predict]:
         """Return what predicts on one thread: the same graph in 32 bits too."""
-        with tempfile.TemporaryDirectory() as held:
-            whole = Path(held) / f"whole{SUFFIX}"
+        with tempfile.TemporaryDirectory() as temporary:
+            whole = Path(temporary) / f"whole{SUFFIX}"
             made = self.in_32_bits()
             whole.write_bytes(made.content(made.about()))
-            return {**made.kinds(whole), "int8": ExportedNetwork(file, threads=1).probabilities}
+            return {**made.predictors(whole), "int8": ExportedNetwork(file, threads=1).probabilities}
 
 
-class Program(Kind):
+class Program(Format):
     """A program of ``torch.export``."""
 
     @cached_property
@@ -208,12 +208,12 @@ class Program(Kind):
 
         return predict
 
-    def kinds(self, file: Path) -> Mapping[str, Predict]:
+    def predictors(self, file: Path) -> Mapping[str, Predict]:
         """Return what predicts on one thread."""
         return {"torch.export": self.opened(file)}
 
 
-class Weights(Kind):
+class Weights(Format):
     """A safetensors file with the weights in 32 bits, which this library loads too."""
 
     def content(self, about: About) -> bytes:
@@ -232,22 +232,22 @@ class Weights(Kind):
         return LoadedNetwork(checkpoints.rebuild(checkpoints.read_shared(file), file)).probabilities
 
 
-KINDS: Mapping[str, Callable[[Source, Compared], Kind]] = {
+FORMATS: Mapping[str, Callable[[Source, ParityCheck], Format]] = {
     SUFFIX: Onnx,
     PT2: Program,
     safetensors.SUFFIX: Weights,
 }
 
 
-def _kind(file: Path, *, int8: bool) -> Callable[[Source, Compared], Kind]:
+def _format_of(file: Path, *, int8: bool) -> Callable[[Source, ParityCheck], Format]:
     """Return the format of a file, after a check that its packages are here.
 
     Raises:
         FerError: no format has this ending, int8 is not of this format, or a package is missing.
     """
-    kind = KINDS.get(file.suffix)
+    kind = FORMATS.get(file.suffix)
     if kind is None:
-        raise FerError(f"{file}: expected a name that ends in {', '.join(KINDS)}, or FOLDER/ for a page")
+        raise FerError(f"{file}: expected a name that ends in {', '.join(FORMATS)}, or FOLDER/ for a page")
     if int8 and kind is not Onnx:
         raise FerError(f"--int8: is a kind of {SUFFIX} file, not of {file.suffix}; leave it out")
     if kind is Onnx:
@@ -255,7 +255,7 @@ def _kind(file: Path, *, int8: bool) -> Callable[[Source, Compared], Kind]:
     return Int8 if int8 else kind
 
 
-def written(file: Path, made: Kind) -> About:
+def written(file: Path, made: Format) -> About:
     """Write a file, and return what it states. It gets its name after its check alone.
 
     Raises:
@@ -277,7 +277,7 @@ def written(file: Path, made: Kind) -> About:
     return about
 
 
-def _written_beside(file: Path, made: Kind, about: About) -> list[Path]:
+def _written_beside(file: Path, made: Format, about: About) -> list[Path]:
     """Write what the file states beside a file of weights, as JSON, and return that file."""
     if not isinstance(made, Weights):
         return []

@@ -114,8 +114,8 @@ def in_8_bits(model: Any, faces: NDArray[np.uint8]) -> Any:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as held, _quiet():
-        given, prepared, made = (Path(held) / f"{name}.onnx" for name in ("given", "prepared", "made"))
+    with tempfile.TemporaryDirectory() as temporary, _quiet():
+        given, prepared, made = (Path(temporary) / f"{name}.onnx" for name in ("given", "prepared", "made"))
         onnx().save(model, given)
         quant_pre_process(given, prepared)
         quantize_static(

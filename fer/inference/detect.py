@@ -35,7 +35,7 @@ SAME_FACE = 0.4  # overlap from which two boxes are one face
 PATCH = 2.0  # side of the part of a picture in which it is, as a multiple of the box
 NEAR, NEAR_SIDES, NEAR_SIDE = 1.7, (0.75, 1.33), 96  # of a face that is followed: the patch, its sizes, pixels at most
 CLEARLY = 0.7  # by how much the score of another tilt exceeds that of the known one; scores tremble by half of it
-LEAST_NEAR = 0.2  # overlap of a face with the place where it is expected
+LEAST_NEAR = 0.2  # overlap of a face with the box where it is expected
 GLANCE_LONGEST, GLANCE_SCALE = 256, 1.2  # of the fast search of videos; finds faces of 8 % of the longer side
 MOST_OF_YUNET = 8 * 2**20  # bytes of its file, which has 0.23 MB
 # outputs of its releases from 2023 on, by strides: https://github.com/opencv/opencv face_detect.cpp
@@ -130,7 +130,7 @@ class Haar:
         return [_scaled(face, scale) for face in strongest(self._search(pixels, GLANCE_SCALE, NEIGHBOURS, (0, 0)))]
 
     def near(self, pixels: NDArray[np.uint8], known: Detection, *, refined: bool) -> Detection | None:
-        """Return a face whose place and size are known roughly, or None.
+        """Return a face whose position and size are known roughly, or None.
 
         Args:
             pixels: of the picture, (H, W) grey.

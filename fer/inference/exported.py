@@ -176,23 +176,23 @@ class About:
         if len(text) > LONGEST:
             raise FerError(f"{file}: its metadata have {len(text):,} characters; expected at most {LONGEST:,}")
         try:
-            held = json.loads(text)
-            if isinstance(held, dict) and isinstance(held.get("format"), int) and held["format"] > FORMAT:
+            stored = json.loads(text)
+            if isinstance(stored, dict) and isinstance(stored.get("format"), int) and stored["format"] > FORMAT:
                 raise FerError(
-                    f"{file}: exported by a newer version of fer (format {held['format']}, known up to {FORMAT})"
+                    f"{file}: exported by a newer version of fer (format {stored['format']}, known up to {FORMAT})"
                 )
-            if not is_plain(held):
+            if not is_plain(stored):
                 raise _changed(file)
-            json.dumps(held, ensure_ascii=False).encode()  # half a surrogate pair can be neither written nor printed
-            about = read(cls, held)
+            json.dumps(stored, ensure_ascii=False).encode()  # half a surrogate pair can be neither written nor printed
+            about = read(cls, stored)
         except (LookupError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise _changed(file) from error
-        if not about._valid(held):
+        if not about._valid(stored):
             raise _changed(file)
         about._check_crop(file)
         return about
 
-    def _valid(self, held: Json) -> bool:
+    def _valid(self, stored: Json) -> bool:
         """Return whether the values have the types and ranges of an export."""
         names = [self.architecture, *(one.architecture for one in self.networks)]
         names += [one.dataset["name"] for one in self.networks if one.dataset.get("name") is not None]
@@ -206,13 +206,13 @@ class About:
             and bool(self.networks)
             and all(map(_is_name, names))
             and valid_temperature(self.temperature)
-            and (held.get("sets") is None or conformal.valid(held["sets"]))
+            and (stored.get("sets") is None or conformal.valid(stored["sets"]))
             and are_classes(self.classes)
             and (self.parity is None or self.parity._valid())
         )
 
     @property
-    def cut(self) -> Crop:
+    def face_crop(self) -> Crop:
         """How faces are cut out of pictures, for boxes like those of ``haar``."""
         return Crop(self.crop["margin"], self.crop["shift"])
 
@@ -228,7 +228,7 @@ class About:
                 raise FerError(
                     f"{file}: its metadata ask for a crop with {name} {value!r}; expected {low:g} to {high:g}"
                 )
-        for name, value in self.cut.contract(self.size).items():
+        for name, value in self.face_crop.contract(self.size).items():
             asked = self.crop.get(name)
             if asked != value:
                 raise FerError(f"{file}: its metadata ask for a crop with {name} {asked!r}; fer knows {value!r} alone")
@@ -316,9 +316,9 @@ class ExportedNetwork:
         return self.about.channels or 1
 
     @property
-    def cut(self) -> Crop:
+    def face_crop(self) -> Crop:
         """How faces are cut out of pictures, for boxes like those of ``haar``."""
-        return self.about.cut
+        return self.about.face_crop
 
     @property
     def architecture(self) -> str:

@@ -51,16 +51,16 @@ class ExportedModel(EmotionClassifier):
         return model.eval()
 
     @property
-    def cut(self) -> Crop:
+    def face_crop(self) -> Crop:
         """How faces are cut out of pictures, for boxes like those of ``haar``."""
-        return self.network.cut
+        return self.network.face_crop
 
     @property
     def parameter_count(self) -> int:
         """Number of parameters of the network that was exported."""
         return self.network.about.parameters
 
-    def look(self, images: Tensor) -> Tensor:
+    def logits_of_crops(self, images: Tensor) -> Tensor:
         """Return logits (B, C) of faces (B, 1 or 3, S, S), uint8 or float in [0, 1]."""
         chances = torch.from_numpy(self.network.probabilities(images.cpu().numpy())).to(images.device)
         tiny = torch.finfo(chances.dtype).tiny

@@ -1,4 +1,4 @@
-"""Finding the faces of a video's frames: known faces are searched for near their places, the whole frame less often.
+"""Finding the faces of a video's frames: known faces are searched for near their boxes, the whole frame less often.
 
 A search of a whole frame of 640x480 pixels takes some 150 ms of one thread, all else that is done to a frame 2 ms. A
 face that is known is found in a patch around it in 3 ms.

@@ -116,11 +116,11 @@ def gradcam(model: EmotionClassifier, faces: Tensor, emotions: Tensor) -> Tensor
 
 
 def _whole(maps: Tensor, model: EmotionClassifier) -> Tensor:
-    """Return maps (B, K, s, s) of what a network sees as maps (B, K, S, S) of whole faces; 0 beyond its crop."""
-    seen, side = model.input_size, model.image_size
-    enlarged = functional.interpolate(maps, size=(seen, seen), mode="bilinear", align_corners=False)
-    before = (side - seen) // 2
-    return functional.pad(enlarged, [before, side - seen - before] * 2)
+    """Return maps (B, K, s, s) of a network's input as maps (B, K, S, S) of whole faces; 0 beyond its crop."""
+    inner, side = model.input_size, model.image_size
+    enlarged = functional.interpolate(maps, size=(inner, inner), mode="bilinear", align_corners=False)
+    before = (side - inner) // 2
+    return functional.pad(enlarged, [before, side - inner - before] * 2)
 
 
 # --- integrated gradients -------------------------------------------------------------------------------------------

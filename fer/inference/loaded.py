@@ -38,7 +38,7 @@ class LoadedNetwork:
         return self.model.in_channels
 
     @property
-    def cut(self) -> Crop:
+    def face_crop(self) -> Crop:
         """How faces are cut out of pictures, for boxes like those of ``haar``."""
         return getattr(self.model, "cut", Crop())  # an exported file may ask for another than the library's own
 

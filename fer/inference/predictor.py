@@ -154,9 +154,10 @@ class Predictor:
     @property
     def crop(self) -> Crop:
         """How faces are cut out."""
-        own, asked = self.detector.crop, getattr(self.network, "cut", Crop())  # by an exported file, of haar's boxes
-        shift = own.shift + own.margin * asked.shift
-        return Crop(own.margin * asked.margin if self._margin is None else self._margin, shift)
+        own = self.detector.crop
+        of_network = getattr(self.network, "face_crop", Crop())  # by an exported file, of haar's boxes
+        shift = own.shift + own.margin * of_network.shift
+        return Crop(own.margin * of_network.margin if self._margin is None else self._margin, shift)
 
     def __call__(
         self, pictures: Picture | Iterable[Picture], boxes: Sequence[Sequence[Box]] | None = None

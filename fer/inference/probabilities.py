@@ -35,8 +35,8 @@ def probabilities(
         if batch.features is not None and views == "none":
             chances = model.logits(batch).float().softmax(1)
         else:
-            seen = VIEWS[views](to_unit(batch.images), model.crop)
-            chances = torch.stack([model.look(view).float().softmax(1) for view in seen]).mean(0)
+            inputs = VIEWS[views](to_unit(batch.images), model.crop)
+            chances = torch.stack([model.logits_of_crops(view).float().softmax(1) for view in inputs]).mean(0)
         parts.append(chances.cpu())
     predicted = torch.cat(parts)
     if bad := int(predicted.isnan().any(1).sum()):

@@ -34,18 +34,18 @@ def files(names: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            held = list(_below(path))
-            if not held:
+            matching = list(_below(path))
+            if not matching:
                 raise FerError(
                     f"{name}: no picture or video in this folder; expected {', '.join((*SUFFIXES, *VIDEOS))}"
                 )
         elif path.exists():
-            held = [path]
+            matching = [path]
         else:
-            held = [Path(one) for one in sorted(glob.glob(str(path), recursive=True)) if Path(one).is_file()]
-            if not held:
+            matching = [Path(one) for one in sorted(glob.glob(str(path), recursive=True)) if Path(one).is_file()]
+            if not matching:
                 raise FerError(f"{name}: no such file or folder, and no file fits it as a pattern")
-        for one in held:
+        for one in matching:
             found.setdefault(whole_path(one), one)  # each once, whatever it is called
     return list(found.values())
 

@@ -83,21 +83,21 @@ class Tracker:
         """Continue the tracks with what was detected at a time; what continues none begins a new one."""
         self.tracks = [track for track in self.tracks if not _ended(track, time)]
         pairs = sorted(
-            ((track.at(time).box.overlap(face.box), row, place) for row, track in enumerate(self.tracks)
-             for place, face in enumerate(found)),
+            ((track.at(time).box.overlap(face.box), row, index) for row, track in enumerate(self.tracks)
+             for index, face in enumerate(found)),
             key=lambda pair: -pair[0],
         )  # fmt: skip
-        rows: set[int] = set()
-        places: set[int] = set()
-        for overlap, row, place in pairs:
-            if overlap >= LEAST_OVERLAP and row not in rows and place not in places:
+        rows: set[int] = set()  # of tracks that continue
+        used: set[int] = set()
+        for overlap, row, index in pairs:
+            if overlap >= LEAST_OVERLAP and row not in rows and index not in used:
                 rows.add(row)
-                places.add(place)
-                self.tracks[row].add(time, found[place])
+                used.add(index)
+                self.tracks[row].add(time, found[index])
         for row, track in enumerate(self.tracks):
             track.missed = row not in rows
         self.tracks = [track for track in self.tracks if not _ended(track, time)]
-        self.tracks += [Track(time, face) for place, face in enumerate(found) if place not in places]
+        self.tracks += [Track(time, face) for index, face in enumerate(found) if index not in used]
         self._show(time)
 
     def _show(self, time: float) -> None:
@@ -124,7 +124,7 @@ class Tracker:
 def _ended(track: Track, time: float) -> bool:
     """Return whether a second has passed without a detection, and one was looked for in vain.
 
-    In a video of one frame in two seconds, a face that is seen in each of them is one track.
+    In a video of one frame in two seconds, a face that is detected in each of them is one track.
     """
     return track.missed and time - track.last.time > LIVES
 
@@ -160,7 +160,7 @@ class Smoother:
             kept = 0.5 ** ((time - last) / self.half_life)
             logits = kept * mean + (1 - kept) * logits
         self._means[track] = time, logits
-        self._means = {number: held for number, held in self._means.items() if time - held[0] <= LIVES}
+        self._means = {number: pair for number, pair in self._means.items() if time - pair[0] <= LIVES}
         exponentials = np.exp(logits - logits.max())
         smoothed: NDArray[np.float32] = (exponentials / exponentials.sum()).astype(np.float32)
         return smoothed

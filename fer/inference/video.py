@@ -189,23 +189,23 @@ def watch(
     search = FrameSearch(predictor.detector)
     tracker = Tracker(1 if predictor.detector.name == "none" else HITS)
     detections, samples = Every(1 / PER_SECOND), Every(1 / fps if fps else 0.0)
-    held: list[_Held] = []  # since the last detection
+    frames: list[_Uncut] = []  # since the last detection
     waiting = _Waiting(predictor, Smoother(half_life), live=clip.live)
     for number, time in clip:
-        detected, sampled = detections.due(time) or len(held) >= FRAMES_AT_ONCE, samples.due(time)
+        detected, sampled = detections.due(time) or len(frames) >= FRAMES_AT_ONCE, samples.due(time)
         frame = clip.pixels() if detected or sampled else None
         if frame is None:
             continue
         grey = Image.fromarray(_grey(frame))
         if sampled:
             colour = _bands(frame) if predictor.in_colour else ()
-            held.append(_Held(number, time, grey, frame if pixels else None, colour))
+            frames.append(_Uncut(number, time, grey, frame if pixels else None, colour))
         if detected:
             tracker.update(time, search(grey, time, tracker.expected(time)))
-            waiting.take(held, tracker)
+            waiting.take(frames, tracker)
             if waiting.full():
                 yield from waiting.predicted()
-    waiting.take(held, tracker)
+    waiting.take(frames, tracker)
     yield from waiting.predicted()
 
 
@@ -221,7 +221,7 @@ def _bands(frame: NDArray[np.uint8]) -> tuple[Image.Image, ...]:
 
 
 @dataclass(frozen=True)
-class _Held:
+class _Uncut:
     """A frame whose boxes are not known yet; ``colour`` has its bands where the network takes colours."""
 
     number: int
@@ -249,25 +249,25 @@ class _Waiting:
     live: bool
     frames: list[_Cut] = field(default_factory=list)
 
-    def take(self, held: list[_Held], tracker: Tracker) -> None:
+    def take(self, frames: list[_Uncut], tracker: Tracker) -> None:
         """Cut out the faces of the frames up to a detection, and empty their list."""
-        self.frames += [self._cut(frame, tracker) for frame in held]
-        held.clear()
+        self.frames += [self._cut(frame, tracker) for frame in frames]
+        frames.clear()
 
-    def _cut(self, held: _Held, tracker: Tracker) -> _Cut:
-        inside = [(track, face) for track, face in tracker.shown(held.time) if _inside(face.box, held.grey.size)]
+    def _cut(self, given: _Uncut, tracker: Tracker) -> _Cut:
+        inside = [(track, face) for track, face in tracker.shown(given.time) if _inside(face.box, given.grey.size)]
         faces = [(track, face) for track, face in inside if face.box.side >= LEAST_SIDE]
         faces.sort(key=lambda pair: -pair[1].box.side)
         if self.predictor.largest:
             del faces[1:]
         crop, size = self.predictor.crop, self.predictor.image_size
-        crops = [crop(held.grey, face.box, size, face.tilt) for _, face in faces]
+        crops = [crop(given.grey, face.box, size, face.tilt) for _, face in faces]
         inputs = crops
-        if held.colour:
-            inputs = [np.stack([crop(band, face.box, size, face.tilt) for band in held.colour]) for _, face in faces]
+        if given.colour:
+            inputs = [np.stack([crop(band, face.box, size, face.tilt) for band in given.colour]) for _, face in faces]
         small = sum(face.box.side < LEAST_SIDE for _, face in inside)
-        unconfirmed = tracker.unconfirmed(held.time)
-        frame = Frame(held.number, held.time, (), (), crops, small, unconfirmed, held.grey.size, held.pixels)
+        unconfirmed = tracker.unconfirmed(given.time)
+        frame = Frame(given.number, given.time, (), (), crops, small, unconfirmed, given.grey.size, given.pixels)
         return _Cut(frame, faces, inputs)
 
     def full(self) -> bool:

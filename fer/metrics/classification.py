@@ -74,7 +74,7 @@ class Weighted:
 
 
 class _Ranked:
-    """One class against the rest: N faces sorted by the probability of the class, in groups of equal probability.
+    """One-vs-rest: N faces sorted by the probability of the class, in groups of equal probability.
 
     Values are computed at the faces of the class alone; a cumulative sum holds the weights of all faces before them.
 
@@ -201,7 +201,7 @@ def per_class(
     return table
 
 
-def proper(predicted: Tensor, targets: Tensor) -> Calibrated:
+def tempered_metrics(predicted: Tensor, targets: Tensor) -> Calibrated:
     """Return the metrics that a temperature changes: NLL and Brier score with intervals, and the calibration errors.
 
     Args:

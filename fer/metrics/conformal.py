@@ -19,7 +19,7 @@ together. Romano et al. add a random part of the label's own probability. Here t
 - Calibration and prediction use the same score, so that the promise holds without the surplus of the usual
   deterministic variant, which adds the emotion that crosses the threshold at prediction alone.
 
-On val of FER2013, halved at random 20 times, the sets of the package's network for 90 % held 2.19 emotions on average;
+On val of FER2013, halved at random 20 times, the sets of the package's network for 90 % had 2.19 emotions on average;
 those of randomised scores 2.38, some of them none, and the penalised ones of Angelopoulos et al. 2021 (RAPS) 2.20 to
 2.36. So there is no penalty here. ``python -m fer.benchmarks.sets docs/results/tiny`` repeats the comparison.
 

@@ -39,9 +39,9 @@ class Value:
     if_calibrated: float | None = None
 
     @classmethod
-    def of(cls, held: Json, name: str) -> "Value":
+    def of(cls, stored: Json, name: str) -> "Value":
         """Return a metric of an object that has it, its interval and its percentile under keys of one beginning."""
-        return cls(held[name], _interval(held.get(f"{name}_ci95")), held.get(f"{name}_if_calibrated"))
+        return cls(stored[name], _interval(stored.get(f"{name}_ci95")), stored.get(f"{name}_if_calibrated"))
 
     @property
     def number(self) -> float:
@@ -62,9 +62,9 @@ def _interval(ends: Iterable[float] | None) -> Interval | None:
 Values = Mapping[str, Value]  # name of ``METRICS`` -> its value, of those that a file has
 
 
-def values_of(held: Json, names: Iterable[str] = tuple(METRICS)) -> Values:
+def values_of(stored: Json, names: Iterable[str] = tuple(METRICS)) -> Values:
     """Return the metrics that an object has; older files lack some."""
-    return {name: Value.of(held, name) for name in names if name in held}
+    return {name: Value.of(stored, name) for name in names if name in stored}
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,15 @@ class PerClass:
     support: int
 
     @classmethod
-    def of(cls, held: Json) -> "PerClass":
+    def of(cls, stored: Json) -> "PerClass":
         """Return them as ``metrics.json`` holds them of a class."""
         return cls(
-            precision=Value.of(held, "precision"),
-            recall=Value.of(held, "recall"),
-            f1=Value.of(held, "f1"),
-            roc_auc=Value.of(held, "roc_auc") if "roc_auc" in held else None,
-            average_precision=Value.of(held, "average_precision") if "average_precision" in held else None,
-            support=held["support"],
+            precision=Value.of(stored, "precision"),
+            recall=Value.of(stored, "recall"),
+            f1=Value.of(stored, "f1"),
+            roc_auc=Value.of(stored, "roc_auc") if "roc_auc" in stored else None,
+            average_precision=Value.of(stored, "average_precision") if "average_precision" in stored else None,
+            support=stored["support"],
         )
 
     def plain(self) -> Object:
@@ -118,10 +118,10 @@ class Scores:
     confusion: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
-    def of(cls, held: Json) -> "Scores":
+    def of(cls, stored: Json) -> "Scores":
         """Return them as ``metrics.json``, or its ``clean``, holds them."""
-        per_class = {name: PerClass.of(values) for name, values in held.get("per_class", {}).items()}
-        return cls(held["n"], values_of(held), per_class, tuple(tuple(row) for row in held.get("confusion", ())))
+        per_class = {name: PerClass.of(values) for name, values in stored.get("per_class", {}).items()}
+        return cls(stored["n"], values_of(stored), per_class, tuple(tuple(row) for row in stored.get("confusion", ())))
 
     def plain(self) -> Object:
         """Return what ``metrics.json`` holds of them."""
@@ -168,9 +168,9 @@ class Calibrated:
     metrics: Values
 
     @classmethod
-    def of(cls, held: Json) -> "Calibrated":
+    def of(cls, stored: Json) -> "Calibrated":
         """Return them as "calibrated" of ``metrics.json`` holds them."""
-        return cls(values_of(held, TEMPERED))
+        return cls(values_of(stored, TEMPERED))
 
     def plain(self) -> Object:
         """Return what ``metrics.json`` holds of them: intervals after values."""
@@ -298,10 +298,10 @@ class Paired:
     mcnemar: McNemar
 
     @classmethod
-    def of(cls, held: Json) -> "Paired":
+    def of(cls, stored: Json) -> "Paired":
         """Return them as "against" of ``metrics.json``, or its ``clean``, holds them."""
-        differences = {name: records.read(Difference, held[name]) for name in METRICS if name in held}
-        return cls(held["n"], differences, McNemar(**held["mcnemar"]))
+        differences = {name: records.read(Difference, stored[name]) for name in METRICS if name in stored}
+        return cls(stored["n"], differences, McNemar(**stored["mcnemar"]))
 
     def plain(self) -> Object:
         """Return what ``metrics.json`` holds of them."""
@@ -310,7 +310,7 @@ class Paired:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Against:
+class BaselineComparison:
     """The comparison with a baseline.
 
     Args:
@@ -588,7 +588,7 @@ class Measured:
         temperature: that divides the logits, fitted on val; None where there is none.
         calibrated: metrics with it.
         selective: answering only where confident, with it.
-        soft: against soft targets.
+        soft: the metrics with soft targets.
     """
 
     scores: Scores = field(metadata=MERGED)
@@ -620,7 +620,7 @@ class Results:
         clean: scores of the faces that were not trained on.
         answering: from a confidence that keeps a promised error.
         sets: prediction sets with a promised coverage.
-        against: comparison with a baseline.
+        comparison: with a baseline.
         annotators: agreement with FER+'s annotators.
         training: of a training.
         architecture: of the network; several are joined by " + ".
@@ -649,7 +649,7 @@ class Results:
     clean: Scores | None = None
     answering: Answering | None = field(default=None, metadata=OPTIONAL)
     sets: SetsRecord | None = field(default=None, metadata=OPTIONAL)
-    against: Against | None = field(default=None, metadata=OPTIONAL)
+    comparison: BaselineComparison | None = field(default=None, metadata={**OPTIONAL, "key": "against"})
     annotators: Annotators | None = field(default=None, metadata={**OPTIONAL, "key": "crowd"})
     training: TrainingRecord | None = field(default=None, metadata=MERGED)
     architecture: str = "predictions"
@@ -701,13 +701,13 @@ class Results:
         return self.evaluation.tta if self.evaluation else "none"
 
 
-def of(held: Json) -> Results:
+def of(stored: Json) -> Results:
     """Return results as ``metrics.json`` holds them, of whatever version.
 
     Raises:
         KeyError, TypeError, ValueError: they are damaged.
     """
-    return records.read(Results, held)
+    return records.read(Results, stored)
 
 
 def plain(results: Results) -> Object:

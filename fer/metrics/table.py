@@ -49,7 +49,7 @@ METRICS: Mapping[str, Metric] = {  # in the order of files and tables
     "nll": Metric("NLL", rising=False, tempered=True),
     "brier": Metric("Brier score", rising=False, tempered=True),
     "kappa": Metric("Cohen's kappa"),
-    "roc_auc": Metric("ROC AUC, one against the rest"),
+    "roc_auc": Metric("ROC AUC, one-vs-rest"),
     "average_precision": Metric("average precision"),
     "ece": _binned("ECE, 15 bins of equal width", "ECE"),
     "ece_if_calibrated_mean": _binned("... mean of a calibrated network"),

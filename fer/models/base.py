@@ -32,7 +32,7 @@ class EmotionClassifier(nn.Module):
     """A network that predicts the emotion of a face, which is grey unless ``in_channels`` is 3.
 
     A network that was trained on crops predicts from crops: ``forward`` takes whole faces and crops their middle,
-    ``look`` takes faces that are cropped already. Code that uses a network passes whole faces in either case.
+    ``logits_of_crops`` takes faces that are cropped already. Users of a network pass whole faces in either case.
 
     Args:
         classes: names, in the order of the logits.
@@ -122,9 +122,9 @@ class EmotionClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, C) of faces (B, 1, S, S), (B, 3, S, S) in colour, uint8 or float in [0, 1]."""
-        return self.look(middle(images, self.crop))
+        return self.logits_of_crops(middle(images, self.crop))
 
-    def look(self, images: Tensor) -> Tensor:
+    def logits_of_crops(self, images: Tensor) -> Tensor:
         """Return logits (B, C) of faces (B, 1, T, T) that are cropped already, uint8 or float in [0, 1]."""
         logits: Tensor = self.net(self._normalised(images))
         return logits
@@ -148,7 +148,9 @@ class EmotionClassifier(nn.Module):
 
     def logits(self, batch: Batch) -> Tensor:
         """Return logits (B, C) of a batch, from its precomputed features if it has any, else from its cropped faces."""
-        logits: Tensor = self.look(batch.images) if batch.features is None else self._parts()[1](batch.features)
+        logits: Tensor = (
+            self.logits_of_crops(batch.images) if batch.features is None else self._parts()[1](batch.features)
+        )
         return logits
 
     # --- pretrained and frozen layers -------------------------------------------------------------------------------

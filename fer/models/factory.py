@@ -19,13 +19,15 @@ def register(name: str) -> Callable[[type[EmotionClassifier]], type[EmotionClass
     """Return a decorator that registers a network under ``name``, the name that its checkpoints store.
 
     Raises:
-        FerError: the name is taken, or the network overrides ``forward``: training calls ``look`` on cropped faces and
+        FerError: the name is taken, or the network overrides ``forward``: training calls ``logits_of_crops`` and
             would bypass it.
     """
 
     def add(network: type[EmotionClassifier]) -> type[EmotionClassifier]:
         if network.forward is not EmotionClassifier.forward:
-            raise FerError(f"model={name}: {network.__name__} overrides forward; override look, which forward calls")
+            raise FerError(
+                f"model={name}: {network.__name__} overrides forward; override logits_of_crops, which forward calls"
+            )
         network.architecture = name
         MODELS.register(name)(network)
         return network

@@ -79,13 +79,13 @@ def config_of(folder: Path) -> HubConfig:
     file = folder / hub.CONFIG
     try:
         contents(file, hub.NEEDED[hub.CONFIG])  # raises on one that is larger
-        held = read_json(file)
-        library = held.get("library_name")
+        stored = read_json(file)
+        library = stored.get("library_name")
         if library != LIBRARY:
             raise FerError(f"{file}: of {str(library)[:50]!r}, not of {LIBRARY!r}; expected a folder of fer share")
-        if isinstance(held.get("format"), int) and held["format"] > FORMAT:
-            raise FerError(f"{file}: of a newer version of fer (format {held['format']}, known up to {FORMAT})")
-        config = read(HubConfig, held)
+        if isinstance(stored.get("format"), int) and stored["format"] > FORMAT:
+            raise FerError(f"{file}: of a newer version of fer (format {stored['format']}, known up to {FORMAT})")
+        config = read(HubConfig, stored)
         if not has_types(config):
             raise ValueError("a value has another type")
         if config.format < 1:

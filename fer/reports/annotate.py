@@ -26,7 +26,7 @@ def fitted(picture: Image.Image) -> Image.Image:
 def annotated(picture: Image.Image, faces: Sequence[FaceRecord], longer_side: int | None = None) -> Image.Image:
     """Return a copy of a picture with its faces marked, whose longer side has at most ``LONGEST`` pixels.
 
-    Each face has a white box with a dark rim, which is seen on any ground, and a plate with the three most probable
+    Each face has a white box with a dark rim, which is visible on any ground, and a plate with the three most probable
     emotions, each with its probability and a bar; a question mark follows an uncertain one.
 
     Args:
@@ -63,8 +63,8 @@ def _plate(
     left = min(max(0.0, x), max(0.0, size[0] - across))
     top = y + height + letter / 3 if y + height + 3.4 * down < size[1] else max(0.0, y - 3 * down - letter / 3)
     draw.rectangle((left, top, left + across, top + 3 * down), fill=BLACK)
-    for place, (word, (_, value)) in enumerate(zip(words, best, strict=True)):
-        above = top + place * down
+    for index, (word, (_, value)) in enumerate(zip(words, best, strict=True)):
+        above = top + index * down
         bar = (left, above + down - letter / 4, left + across * value, above + down - 1)
         draw.text((left + letter / 2, above), word, WHITE, font)
         draw.rectangle(bar, fill=WHITE)

@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fer.config.conf import as_yaml
-from fer.metrics.results import THESE_FACES, Against, Annotators, PerClass, Results, Scores, SetsRecord, Value
+from fer.metrics.results import (
+    THESE_FACES,
+    Annotators,
+    BaselineComparison,
+    PerClass,
+    Results,
+    Scores,
+    SetsRecord,
+    Value,
+)
 from fer.metrics.table import METRICS, PERCENT, TEMPERED
 from fer.reports.summary import (
     SET_HEADS,
@@ -99,7 +108,7 @@ def body(results: Results) -> str:
         "Calibration": calibration(results),
         "FER+ annotators": annotators(results.annotators) if results.annotators else "",
         "Prediction sets": prediction_sets(results.sets) if results.sets else "",
-        "Comparison with a baseline": against(results.against) if results.against else "",
+        "Comparison with a baseline": comparison(results.comparison) if results.comparison else "",
     }
     texts = [f"{'##' if index else '#'} {title}\n\n{text}" for index, (title, text) in enumerate(parts.items()) if text]
     return "\n".join([*texts, LIMITS.read_text(encoding="utf-8"), f"## How it was made\n\n{provenance(results)}"])
@@ -231,7 +240,7 @@ def annotators(found: Annotators) -> str:
     )
 
 
-def against(found: Against) -> str:
+def comparison(found: BaselineComparison) -> str:
     """Return the paired differences to a baseline."""
     return (
         f"This minus {code_span(found.name)}, on the same faces{same_views(found)}, "

@@ -16,7 +16,15 @@ from fer.data.readers.images import PHOTOGRAPHS
 from fer.data.splits import NOT_OFFICIAL
 from fer.metrics.calibration import tempered
 from fer.metrics.explanation import Explanation
-from fer.metrics.results import Against, Annotators, DatasetRecord, Results, SetsRecord, TrainingRecord, Values
+from fer.metrics.results import (
+    Annotators,
+    BaselineComparison,
+    DatasetRecord,
+    Results,
+    SetsRecord,
+    TrainingRecord,
+    Values,
+)
 from fer.reports import figures, html, plotting
 from fer.reports.explanation import page
 from fer.reports.explanation.page import Maps
@@ -269,7 +277,9 @@ def sections(report: Report, drawn: Mapping[str, str]) -> list[Section]:
         Section("data-sets", "Data set by data set", html.table(OF_DATA_SET_HEADS, of_sets, (1,))) if of_sets else None,
         Section("metrics", "All metrics", all_metrics(report)),
         Section("ensemble", "The ensemble", networks) if (networks := ensemble(report, drawn)) else None,
-        Section("against", "Comparison with a baseline", against(found)) if (found := report.results.against) else None,
+        Section("comparison", "Comparison with a baseline", comparison(found))
+        if (found := report.results.comparison)
+        else None,
         Section("annotators", "FER+ annotators", annotators(votes)) if (votes := report.results.annotators) else None,
         Section("calibration", "Does it know when it is wrong?", calibration(report, drawn)),
         Section("sets", "Prediction sets", prediction_sets(sets)) if (sets := report.results.sets) else None,
@@ -466,7 +476,7 @@ def annotators(found: Annotators) -> Markup:
     return joined(legend, html.columns(html.table(AGREEMENT_HEADS, agreement_rows(found), (1, 2, 3)), errors))
 
 
-def against(found: Against) -> Markup:
+def comparison(found: BaselineComparison) -> Markup:
     """Return the paired differences to a baseline."""
     test = found.paired.mcnemar
     legend = paragraph(

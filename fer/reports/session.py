@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from fer.inference.predictor import Answer, Picture, Predictor
     from fer.inference.records import Record, VideoRecord
     from fer.inference.video import Clip
-    from fer.reports.footage import Footage
     from fer.reports.predictions import Shown
+    from fer.reports.video import VideoReport
 
 log = logging.getLogger(__name__)
 
@@ -155,23 +155,23 @@ class Session:
     def _watched(self, clip: "Clip") -> "Record":
         """Give the records of a video's frames, and return the one that closes it. Ctrl-C ends a camera's in order."""
         from fer.inference.video import watch
-        from fer.reports.footage import Footage
+        from fer.reports.video import VideoReport
 
         options = self.options
-        footage = Footage(clip, self.predictor.emotions, options.annotated, options.fps)
-        with contextlib.closing(footage):
+        report = VideoReport(clip, self.predictor.emotions, options.annotated, options.fps)
+        with contextlib.closing(report):
             began = time.monotonic()
             try:
                 for frame in watch(
                     self.predictor, clip, fps=options.fps, half_life=options.smooth, pixels=bool(options.annotated)
                 ):
-                    self._give(footage.add(frame))
+                    self._give(report.add(frame))
                     if self.line.due():
-                        self.line.draw(progress(footage, time.monotonic() - began))
+                        self.line.draw(progress(report, time.monotonic() - began))
             except KeyboardInterrupt:
                 if not clip.live:
                     raise
-            return footage.finished(options.out, self.about)
+            return report.finished(options.out, self.about)
 
     def _count(self, found: "Record") -> None:
         if "video" in found:
@@ -233,9 +233,9 @@ class Session:
         parts += [f"{plural(self.without, 'picture')} without a face"] if self.without else []
         parts += [f"{plural(self.small, 'face')} below 24 pixels left out"] if self.small else []
         if self.videos:
-            held = [one["video"] for one in self.videos]
-            frames, faces = sum(one["frames"] for one in held), sum(len(one["tracks"]) for one in held)
-            parts.append(f"{plural(len(held), 'video')} of {plural(frames, 'frame')} with {plural(faces, 'face')}")
+            videos = [one["video"] for one in self.videos]
+            frames, faces = sum(one["frames"] for one in videos), sum(len(one["tracks"]) for one in videos)
+            parts.append(f"{plural(len(videos), 'video')} of {plural(frames, 'frame')} with {plural(faces, 'face')}")
         parts += [f"{plural(self.failed, 'file')} could not be read"] if self.failed else []
         return ", ".join(parts)
 
@@ -317,12 +317,12 @@ def video_in_words(name: str, video: "VideoRecord") -> Iterator[str]:
         yield f"{name}: {note}"
 
 
-def progress(footage: "Footage", passed: float) -> list[str]:
+def progress(report: "VideoReport", passed: float) -> list[str]:
     """Return the parts of the progress line of a video, after so many seconds of work."""
-    timeline, length = footage.timeline, footage.clip.seconds
+    timeline, length = report.timeline, report.clip.seconds
     parts = [f"{plural(timeline.frames, 'frame')}, {plural(len(timeline.lanes), 'face')}"]
     parts.append(f"{timeline.frames / max(passed, 1e-3):.0f} frames/s")
     if length and timeline.end > 0:
         share = min(1.0, timeline.end / length)
         parts = [f"{bar(share)} {parts[0]}", parts[1], f"{clock(passed / share * (1 - share))} left"]
-    return [*parts, footage.stem]
+    return [*parts, report.stem]

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fer.metrics.results import (
     THESE_FACES,
-    Against,
     Annotators,
     Answering,
+    BaselineComparison,
     Difference,
     ErrorsByVote,
     Paired,
@@ -195,9 +195,9 @@ def _difference(name: str, found: Difference) -> tuple[str, str]:
     return "none" if found.difference is None else metric.written(found.difference, sign=True), interval
 
 
-def same_views(against: Against) -> str:
+def same_views(comparison: BaselineComparison) -> str:
     """Return in words that the baseline was given the same views, where it was given any."""
-    return f" with the same views ({against.tta})" if against.tta not in (None, "none") else ""
+    return f" with the same views ({comparison.tta})" if comparison.tta not in (None, "none") else ""
 
 
 # --- networks -------------------------------------------------------------------------------------------------------
@@ -384,8 +384,8 @@ def remarks(results: Results) -> list[str]:
         found.append(f"{ensemble_in_words(results)}:\n{text_table(MEMBER_HEADS, member_rows(results))}")
     if results.selection:
         found.append(selection_in_words(results.selection))
-    if results.against:
-        found.append(_comparison(results.against))
+    if results.comparison:
+        found.append(_comparison(results.comparison))
     if results.annotators:
         found.append(annotator_table(results.annotators))
     if results.answering:
@@ -400,10 +400,10 @@ def remarks(results: Results) -> list[str]:
     return found
 
 
-def _comparison(against: Against) -> str:
-    test = against.paired.mcnemar
+def _comparison(comparison: BaselineComparison) -> str:
+    test = comparison.paired.mcnemar
     return (
-        f"minus {against.name}, on the same faces{same_views(against)}:\n{difference_table(against.paired)}\n"
+        f"minus {comparison.name}, on the same faces{same_views(comparison)}:\n{difference_table(comparison.paired)}\n"
         f"only this one is right on {test.first:,} faces, only the other on {test.second:,}: McNemar's exact "
         f"p = {test.p:.3g} (of these networks, not of their seeds)"
     )

@@ -1,4 +1,4 @@
-"""The timeline of a video: the emotions of each face over time, with gaps where it is not seen."""
+"""The timeline of a video: the emotions of each face over time, with gaps where it is not detected."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ MOST_TRACKS = 6  # of a figure and its page, the longest
 MOST_POINTS = 1000  # of a track; beyond, neighbours are averaged, so that memory does not grow with the video
 MOST_FACES = 24  # that are kept of a track
 ON_PAGE = 6  # of them, a row of the page
-UNSEEN = 0.001  # share of the video's length; a shorter gap cannot be seen in the figure
+INVISIBLE = 0.001  # share of the video's length; a shorter gap is invisible in the figure
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)  # seconds between ticks
 COLOURS = ("bad", "good", "test", "train", "val", "ink", "soft", "rule")  # roles of the emotions, in their order
 
@@ -74,7 +74,7 @@ class Lane:
             self.faces.append((time, crop, face))
         self.frames += 1
         if len(self.points) > MOST_POINTS:
-            self.points = _thinned(self.points, UNSEEN * time)
+            self.points = _thinned(self.points, INVISIBLE * time)
         if len(self.faces) > MOST_FACES:
             self.faces, self._every = self.faces[::2], 2 * self._every
 
@@ -99,12 +99,12 @@ class Lane:
         return found
 
 
-def _thinned(points: Sequence[Point], unseen: float) -> list[Point]:
+def _thinned(points: Sequence[Point], invisible: float) -> list[Point]:
     """Return half as many points: neighbours become one, unless there is a visible gap between them."""
     found: list[Point] = []
-    for place, point in enumerate(points):
-        before = found[-1] if found and place % 2 else None
-        if before is not None and (point.first == before.last + 1 or point.start - before.end < unseen):
+    for index, point in enumerate(points):
+        before = found[-1] if found and index % 2 else None
+        if before is not None and (point.first == before.last + 1 or point.start - before.end < invisible):
             found[-1] = before.joined(point)
         else:
             found.append(point)
@@ -150,7 +150,7 @@ def figure(timeline: Timeline) -> Figure:
     """Draw the probabilities of each track over time as stacked areas; call within ``plotting.style``."""
     lanes = timeline.longest()
     drawn, rows = plotting.canvas(1.1 + 0.95 * max(1, len(lanes)), max(1, len(lanes)), sharex=True)
-    colours = [PAPER[COLOURS[place % len(COLOURS)]] for place in range(len(timeline.emotions))]
+    colours = [PAPER[COLOURS[index % len(COLOURS)]] for index in range(len(timeline.emotions))]
     for axes, lane in zip(rows[:, 0], lanes, strict=False):
         _lane(axes, lane, colours, timeline.end)
     last = rows[-1, 0]
@@ -170,7 +170,7 @@ def figure(timeline: Timeline) -> Figure:
 
 
 def _lane(axes: Axes, lane: Lane, colours: Sequence[str], end: float) -> None:
-    width = max(UNSEEN * 2 * end, 1e-3)  # seconds, so that a single frame is seen
+    width = max(INVISIBLE * 2 * end, 1e-3)  # seconds, so that a single frame is visible
     for run in lane.runs():
         middles = [(point.start + point.end) / 2 for point in run]
         times = [run[0].start, *middles, max(run[-1].end, run[0].start + width)]
@@ -218,11 +218,11 @@ def write(folder: Path, name: str, timeline: Timeline, title: str, lead: Markup)
 
 
 def _faces(lane: Lane, timeline: Timeline) -> Section:
-    places = np.linspace(0, len(lane.faces) - 1, min(ON_PAGE, len(lane.faces))).round().astype(int)
+    indices = np.linspace(0, len(lane.faces) - 1, min(ON_PAGE, len(lane.faces))).round().astype(int)
     shown = [
         html.face(crop, [answer(face), _stamp(time, timeline.end)],
                   html.chances(face["probabilities"], {}))
-        for time, crop, face in (lane.faces[place] for place in places)
+        for time, crop, face in (lane.faces[index] for index in indices)
     ]  # fmt: skip
     words = span(lane.start, lane.end, lane.frames)
     return Section(
@@ -231,5 +231,5 @@ def _faces(lane: Lane, timeline: Timeline) -> Section:
 
 
 def span(start: float, end: float, frames: int) -> str:
-    """Return when a track is seen, in words."""
+    """Return the times of a track in words."""
     return f"{start:.1f} to {end:.1f} s, {plural(frames, 'frame')}"

@@ -80,7 +80,7 @@ def load(folder: Path) -> Run:
         FerError: a file is missing or damaged, or its metrics are not those of val.
     """
     metrics = _metrics(folder / "metrics.json")
-    config, choices, asked = _configuration(folder)
+    config, choices, overridden = _configuration(folder)
     # an older run lacks newer keys, whose defaults are what it did
     computed = run_folder.computed_settings(run_folder.DEFAULTS | dict(leaves(config)))
     settings = {key: plain(value) for key, value in computed.items() if key not in APART}
@@ -90,7 +90,7 @@ def load(folder: Path) -> Run:
             settings["data.exclude"] = f"{Path(excluded.file).name}, {excluded.rows_sha256[:8]}"
         digest, correct = _correct(folder / "predictions.csv", metrics)
         setting = _setting(metrics, computed["data.image_size"], digest)
-    return Run(folder, settings, choices, asked, metrics, setting, history, correct)
+    return Run(folder, settings, choices, overridden, metrics, setting, history, correct)
 
 
 def evaluations_on_test(run: Path) -> OnTest:
@@ -172,18 +172,18 @@ def plain(value: Any) -> Any:
 def _metrics(file: Path) -> RunMetrics:
     """Return a run's metrics, after a check of those that every ranking needs."""
     with readable(file):
-        held: Json = read_json(file)
-        for name in (*NEEDED, *(name for name in COSTS if name in held)):
-            if not math.isfinite(held[name]):
-                raise ValueError(f"{name} is {held[name]}")
-        if wrong := next((name for name in SHARES if not 0 <= held[name] <= 1), None):
-            raise ValueError(f"{wrong} is {held[wrong]}, no share from 0 to 1")
-        _check_kinds(held)
-        if not all(math.isfinite(values["recall"]) for values in held["per_class"].values()):
+        contents: Json = read_json(file)
+        for name in (*NEEDED, *(name for name in COSTS if name in contents)):
+            if not math.isfinite(contents[name]):
+                raise ValueError(f"{name} is {contents[name]}")
+        if wrong := next((name for name in SHARES if not 0 <= contents[name] <= 1), None):
+            raise ValueError(f"{wrong} is {contents[wrong]}, no share from 0 to 1")
+        _check_kinds(contents)
+        if not all(math.isfinite(values["recall"]) for values in contents["per_class"].values()):
             raise ValueError("a recall is no number")
-        if "fingerprint" not in held["dataset"]:
+        if "fingerprint" not in contents["dataset"]:
             raise KeyError("fingerprint")
-        metrics = records.read(RunMetrics, held)
+        metrics = records.read(RunMetrics, contents)
     if metrics.split != "val":
         raise FerError(f"{file}: has metrics of {metrics.split}; only metrics of val are compared")
     return metrics
@@ -210,8 +210,8 @@ def _configuration(folder: Path) -> tuple[Config, dict[str, str], frozenset[str]
     """Return a run's configuration, its choices, and the keys and groups on its command line."""
     config = run_folder.configuration_of(folder)
     choices = {group: choice or "none" for group, choice in stored.choices(folder).items() if "/" not in group}
-    asked = frozenset(str(given).partition("=")[0] for given in stored.stored(folder, "overrides.yaml") or ())
-    return config, choices, asked
+    overridden = frozenset(str(given).partition("=")[0] for given in stored.stored(folder, "overrides.yaml") or ())
+    return config, choices, overridden
 
 
 def _history(file: Path) -> list[dict[str, float]]:

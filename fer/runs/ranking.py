@@ -136,7 +136,7 @@ class Run:
         folder: run folder.
         settings: dotted key -> value of the settings that change the result, without the seed and the data.
         choices: group -> choice, such as augment -> basic.
-        asked: keys and groups on the command line.
+        overridden: keys and groups on the command line.
         metrics: of its ``metrics.json``.
         setting: data under which the run may be ranked.
         history: rows of ``history.csv``, one for each epoch.
@@ -146,7 +146,7 @@ class Run:
     folder: Path
     settings: Mapping[str, object]
     choices: Mapping[str, str]
-    asked: frozenset[str]
+    overridden: frozenset[str]
     metrics: RunMetrics
     setting: Setting
     history: Sequence[Mapping[str, float]]
@@ -374,13 +374,13 @@ def columns(groups: Sequence[Group]) -> list[str]:
     keys = list(dict.fromkeys(key for group in groups for key in group.settings))
     differing = [key for key in keys if _varies(spelled(group.settings, key) for group in groups)]
     sections = list(dict.fromkeys(choice for group in groups for run in group.runs for choice in run.choices))
-    asked = {key for group in groups for run in group.runs for key in run.asked}
+    overridden = {key for group in groups for run in group.runs for key in run.overridden}
     chosen: dict[str, None] = {}
     left = []
     for key in differing:
         section = key.partition(".")[0]
         follows = [name for name in (section, EVERYWHERE) if name in sections and _follows(groups, key, name)]
-        if key in asked or not follows:
+        if key in overridden or not follows:
             left.append(key)
         else:
             chosen[follows[0]] = None

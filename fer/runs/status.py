@@ -18,7 +18,7 @@ from fer.system.files import UNREADABLE, write_json
 from fer.system.locks import HELD, is_held
 
 FILE = "status.json"
-LOG = "train.log"  # its lock is held by the process of the run
+LOG = "train.log"  # the process of the run keeps its lock
 MOST_BYTES, MOST_SAID = 65_536, 400  # a larger file is no status; characters of a reason
 
 State = Literal["running", "finished", "interrupted", "failed", "nan", "out of memory"]

@@ -48,7 +48,9 @@ def build(
     server = _Server(predictor, network, limits or Limits())
     contents = dict(page.files()) | {"openapi.json": description(), "card": card.encode(errors="replace")}
     contents[""] = contents["index.html"]
-    routes = [Route(f"/{name}", functools.partial(_static, kind_of(name), held)) for name, held in contents.items()]
+    routes = [
+        Route(f"/{name}", functools.partial(_static, kind_of(name), content)) for name, content in contents.items()
+    ]
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -102,7 +104,7 @@ class _Server:
     limits: Limits
 
     def __post_init__(self) -> None:
-        self.worker = Worker(self.limits.places)
+        self.worker = Worker(self.limits.slots)
         self.memory = upload.Memory(self.limits.bodies)
 
     async def about(self, _: Request) -> Response:
@@ -144,7 +146,7 @@ class _Server:
             raise upload.busy(error.seconds) from error
 
     async def _answered(self, request: Request, sent: upload.Upload, *, maps: bool) -> Mapping[str, object]:
-        """Return the answer to a picture; one whose client has left, or waits too long, loses its place.
+        """Return the answer to a picture; one whose client has left, or waits too long, loses its slot.
 
         A thread cannot be stopped: where the picture's turn has come, its work ends before its next part.
         """

@@ -11,7 +11,7 @@ class Limits:
         body: bytes of a request; a telephone's largest JPEG has about 25 million.
         bodies: bytes of all requests in memory together.
         pixels: of a picture, read from its header before it is decoded; a telephone's 50 megapixels fit.
-        places: pictures that wait or are predicted at a time.
+        slots: pictures that wait or are predicted at a time.
         maps: faces of a picture with a map, the largest; a map takes 121 predictions.
         connections: open at a time.
         head_s: seconds until the head of a request is complete, also between two requests of a connection.
@@ -24,7 +24,7 @@ class Limits:
     body: int = 32 * 2**20
     bodies: int = 256 * 2**20
     pixels: int = 64_000_000
-    places: int = 16
+    slots: int = 16
     maps: int = 8
     connections: int = 256
     head_s: float = 10.0

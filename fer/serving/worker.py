@@ -17,7 +17,7 @@ FIRST_S = 0.2  # seconds of a job, assumed before the first
 
 
 class Full(Exception):
-    """All places are taken; ``seconds`` is when half of them should be free."""
+    """All slots are taken; ``seconds`` is when half of them should be free."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__(f"full for about {seconds} s")
@@ -31,13 +31,13 @@ class Worker:
     pool's threads, in contrast, are waited for.
 
     Args:
-        places: jobs that wait or run at a time.
+        slots: jobs that wait or run at a time.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, slots: int) -> None:
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._waiting: set[Future[object]] = set()
-        self._places, self._free = places, threading.BoundedSemaphore(places)
+        self._slots, self._free = slots, threading.BoundedSemaphore(slots)
         self._mean = FIRST_S
         self._running = threading.Event()
         self._closed = False
@@ -52,13 +52,13 @@ class Worker:
         """Return a job's result; one that is cancelled before its turn never runs.
 
         Raises:
-            Full: all places are taken.
+            Full: all slots are taken.
             CancelledError: the worker is closed.
         """
         if self._closed:
             raise asyncio.CancelledError
         if not self._free.acquire(blocking=False):
-            raise Full(max(1, math.ceil(self._places / 2 * self._mean)))
+            raise Full(max(1, math.ceil(self._slots / 2 * self._mean)))
         future: Future[Result] = Future()
         self._waiting.add(future)  # type: ignore[arg-type]  # it is only cancelled there
         future.add_done_callback(lambda _: self._free.release())

@@ -41,7 +41,7 @@ NO_SWEEPS = {  # key -> message of a sweep that refuses it
 
 
 @dataclass(frozen=True)
-class Asked:
+class SweepRequest:
     """A command line of a sweep.
 
     Args:
@@ -135,7 +135,7 @@ class Plan:
 # --- the command line -----------------------------------------------------------------------------------------------
 
 
-def read(arguments: Sequence[str]) -> Asked:
+def read(arguments: Sequence[str]) -> SweepRequest:
     """Parse the command line of a sweep.
 
     Raises:
@@ -153,18 +153,18 @@ def read(arguments: Sequence[str]) -> Asked:
     texts = [given[0] for given in of_sweep.values()]
     section, folder = composed_sweep(texts)
     _refuse_used(folder, resumed, of_sweep)
-    asked = Asked(
+    request = SweepRequest(
         overrides=[text for text in overrides if not text.startswith("hydra.sweep.dir=")],
         values=values,
         settings=build(SweepSettings, section, "sweep"),
         hydra=[text for text in texts if text.startswith(HYDRAS) and not text.startswith("hydra.sweep.dir=")],
         folder=resumed or folder.absolute(),
     )
-    if asked.foreign and "sweep.jobs" in of_sweep:
+    if request.foreign and "sweep.jobs" in of_sweep:
         raise FerError(
             f"{of_sweep['sweep.jobs'][0]}: a launcher of Hydra has another key for that; --cfg hydra prints its keys"
         )
-    return asked
+    return request
 
 
 def _with_stored(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
@@ -216,22 +216,22 @@ def _refuse_used(folder: Path, resumed: Path | None, of_sweep: dict[str, list[st
         )
 
 
-def expanded(asked: Asked) -> list[list[str]]:
+def expanded(request: SweepRequest) -> list[list[str]]:
     """Return the overrides of every job: each alternative with every combination of values.
 
     Raises:
         FerError: the command line sets a key of the alternatives, or has no job.
     """
-    settings = asked.settings
+    settings = request.settings
     for alternative in settings.each:
         for key in alternatives(alternative):
-            if key in asked.values:
-                raise FerError(f"{asked.values[key][0]}: this sweep varies {key} itself (sweep.each); leave it out")
+            if key in request.values:
+                raise FerError(f"{request.values[key][0]}: this sweep varies {key} itself (sweep.each); leave it out")
     over: dict[str, list[str]] = {}
     for key, values in settings.over.items():
         listed = values if isinstance(values, str) else ",".join(map(spelled, values))
         over |= alternatives([f"{key}={listed}"])
-    combinations = list(itertools.product(*{**over, **asked.values}.values()))
+    combinations = list(itertools.product(*{**over, **request.values}.values()))
     if not combinations:
         raise FerError("a sweep without jobs: a key has no values; list some, such as seed=0,1,2")
     return [[*each, *combination] for each in settings.each or [[]] for combination in combinations]
@@ -253,26 +253,26 @@ class Earlier:
     rank: int
 
 
-def planned(asked: Asked) -> Plan:
+def planned(request: SweepRequest) -> Plan:
     """Compose and check every job, and match it with the jobs in the folder.
 
     Raises:
         FerError: a choice or key does not exist; every job is refused; a job of the folder still runs.
     """
-    earlier, numbers = _earlier(asked.folder), _free_numbers(asked.folder)
+    earlier, numbers = _earlier(request.folder), _free_numbers(request.folder)
     plan, by_identity = Plan(), dict[str, Job]()
-    combinations = expanded(asked)
+    combinations = expanded(request)
     if len(combinations) >= MANY:
         print(f"sweep: composing and checking {len(combinations)} jobs", flush=True)
     for overrides in combinations:
-        config = plain(composed([*overrides, *asked.paths]))
+        config = plain(composed([*overrides, *request.paths]))
         name = identity(config)
         if name in by_identity:
             plan.doubles += 1
             continue
         plan.accelerators.add(config["trainer"]["accelerator"])
         plan.devices = max(plan.devices, config["trainer"]["devices"])
-        by_identity[name] = job = _job(overrides, config, name, asked, earlier.get(name), numbers)
+        by_identity[name] = job = _job(overrides, config, name, request, earlier.get(name), numbers)
         if name in earlier and earlier[name].folder != job.folder:
             plan.again.append((earlier[name].folder, job))
     plan.jobs = list(by_identity.values())
@@ -288,12 +288,12 @@ def _job(
     overrides: Sequence[str],
     config: Config,
     name: str,
-    asked: Asked,
+    request: SweepRequest,
     earlier: Earlier | None,
     numbers: Iterator[int],
 ) -> Job:
     """Return a job in its state: done, to resume, to run, or refused with a reason."""
-    more = asked.paths
+    more = request.paths
     epochs = config["trainer"]["max_epochs"]
     if earlier is not None and earlier.rank == DONE:
         job = Job(earlier.folder, overrides, {}, name, epochs, more)
@@ -307,7 +307,7 @@ def _job(
     resume = earlier is not None and earlier.rank == CUT_OFF and not reason
     refused_again = earlier is not None and bool(reason) and not (earlier.folder / ".hydra").exists()
     same_folder = earlier is not None and (resume or refused_again)
-    folder = earlier.folder if earlier is not None and same_folder else asked.folder / str(next(numbers))
+    folder = earlier.folder if earlier is not None and same_folder else request.folder / str(next(numbers))
     job = Job(folder, overrides, environment, name, epochs, more, resume=resume)
     job.reason = reason
     return job

@@ -21,7 +21,7 @@ from fer.config.trust import again
 from fer.runs.stored import resume_line
 from fer.sweeps import jobs, status
 from fer.sweeps.jobs import Job, JobRecord
-from fer.sweeps.plan import FILE, Asked, Entry, Plan, SweepRecord, continued, finished, planned, read, stored
+from fer.sweeps.plan import FILE, Entry, Plan, SweepRecord, SweepRequest, continued, finished, planned, read, stored
 from fer.system import records
 from fer.system.files import why, write_json
 from fer.system.locks import hold
@@ -38,27 +38,27 @@ def run(arguments: Sequence[str]) -> int:
         FerError: the command line is faulty, all configurations are refused, or no data are found.
         Interrupted: a signal arrived; the jobs have saved themselves.
     """
-    asked = read(arguments)
-    plan = planned(asked)
+    request = read(arguments)
+    plan = planned(request)
     waiting = deque(job for job in plan.jobs if job.code is None and not job.reason)
     # for all jobs, not for the remaining ones: the bits depend on the number of threads
-    job_slots = slots(asked.settings.jobs, len(plan.jobs), plan.accelerators, plan.devices)
+    job_slots = slots(request.settings.jobs, len(plan.jobs), plan.accelerators, plan.devices)
     board = status.Scoreboard(plan.jobs, waiting, len(job_slots.environments))
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    file = asked.folder / "sweep.log"
+    request.folder.mkdir(parents=True, exist_ok=True)
+    file = request.folder / "sweep.log"
     with open(file, "ab") as lock:
         hold(lock)  # one process works on a sweep at a time
-        record = SweepRecord(arguments=tuple(asked.overrides), jobs=tuple(map(Entry.for_job, plan.jobs)))
-        write_json(asked.folder / FILE, records.plain(record))
+        record = SweepRecord(arguments=tuple(request.overrides), jobs=tuple(map(Entry.for_job, plan.jobs)))
+        write_json(request.folder / FILE, records.plain(record))
         with logged(file):
-            where = "by Hydra's launcher" if asked.foreign else job_slots.description
-            announce(plan, asked.folder, len(waiting), where)
-            _work(asked, plan, waiting, job_slots, board)
+            where = "by Hydra's launcher" if request.foreign else job_slots.description
+            announce(plan, request.folder, len(waiting), where)
+            _work(request, plan, waiting, job_slots, board)
         with logged(file):  # Hydra's launchers change the logging
-            return conclude(plan.jobs, board.names, asked)
+            return conclude(plan.jobs, board.names, request)
 
 
-def _work(asked: Asked, plan: Plan, waiting: deque[Job], job_slots: Slots, board: status.Scoreboard) -> None:
+def _work(request: SweepRequest, plan: Plan, waiting: deque[Job], job_slots: Slots, board: status.Scoreboard) -> None:
     """Run the waiting jobs in slots or by Hydra's launcher; refused jobs have failed.
 
     Raises:
@@ -70,14 +70,14 @@ def _work(asked: Asked, plan: Plan, waiting: deque[Job], job_slots: Slots, board
             board.ended(job)
     board.line.give_way()
     try:
-        if asked.foreign:
-            launch(asked, waiting, board)
+        if request.foreign:
+            launch(request, waiting, board)
         else:
             jobs.run(jobs.in_order(waiting), job_slots.environments, board)
     except Interrupted as error:
         board.line.end()
         log.info("\n%s\n", status.job_table(plan.jobs, board.names))
-        raise Interrupted(f"{error}; resume with: {_resume_line(asked)}", error.code) from None
+        raise Interrupted(f"{error}; resume with: {_resume_line(request)}", error.code) from None
     finally:
         board.line.end()
 
@@ -108,7 +108,7 @@ def announce(plan: Plan, folder: Path, waiting: int, where: str) -> None:
 # --- Hydra's other launchers ----------------------------------------------------------------------------------------
 
 
-def launch(asked: Asked, waiting: Sequence[Job], watch: jobs.Watch) -> None:
+def launch(request: SweepRequest, waiting: Sequence[Job], watch: jobs.Watch) -> None:
     """Run the jobs by one of Hydra's launchers, which decides how many run at once, and where.
 
     Raises:
@@ -117,10 +117,10 @@ def launch(asked: Asked, waiting: Sequence[Job], watch: jobs.Watch) -> None:
     """
     if not waiting:
         return
-    folders = [entry.folder for entry in stored(asked.folder).jobs]
+    folders = [entry.folder for entry in stored(request.folder).jobs]
     overrides = [
-        *(text for text in asked.hydra if not text.startswith("hydra.searchpath=")),
-        f"hydra.sweep.dir={quoted(str(asked.folder))}",
+        *(text for text in request.hydra if not text.startswith("hydra.searchpath=")),
+        f"hydra.sweep.dir={quoted(str(request.folder))}",
         "hydra.sweep.subdir='.launcher/${hydra.job.num}'",  # Hydra writes there before a job begins
         "hydra.output_subdir=null",
         f"sweep.job={','.join(str(folders.index(str(job.folder))) for job in waiting)}",
@@ -133,7 +133,7 @@ def launch(asked: Asked, waiting: Sequence[Job], watch: jobs.Watch) -> None:
     except FerError:
         raise
     except Exception as error:  # each launcher has errors of its own
-        raise FerError(f"{_launcher(asked)}: {why(error)}; resume with: {_resume_line(asked)}") from error
+        raise FerError(f"{_launcher(request)}: {why(error)}; resume with: {_resume_line(request)}") from error
     finally:
         for job in waiting:
             record = jobs.recorded(job.folder) or JobRecord()
@@ -156,16 +156,16 @@ def run_one(config: DictConfig) -> int | None:
     return job.code
 
 
-def _launcher(asked: Asked) -> str:
-    return next(text for text in asked.hydra if text.startswith("hydra/launcher="))
+def _launcher(request: SweepRequest) -> str:
+    return next(text for text in request.hydra if text.startswith("hydra/launcher="))
 
 
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
-def conclude(planned_jobs: Sequence[Job], names: dict[Job, str], asked: Asked) -> int:
+def conclude(planned_jobs: Sequence[Job], names: dict[Job, str], request: SweepRequest) -> int:
     """Print the leaderboard, the failures and the paths of the results, and return the exit code."""
-    folder = asked.folder
+    folder = request.folder
     failed = [job for job in planned_jobs if job.code != 0]
     rates = [job for job in planned_jobs if job.code == 0 and status.found_rate(job.folder)]
     if rates:
@@ -184,7 +184,7 @@ def conclude(planned_jobs: Sequence[Job], names: dict[Job, str], asked: Asked) -
     for path in paths:
         log.info("  %s", shown(path))
     if failed:
-        log.info("run the failed jobs again: %s", _resume_line(asked))
+        log.info("run the failed jobs again: %s", _resume_line(request))
     return 1 if failed else 0
 
 
@@ -192,6 +192,6 @@ def _count(counted: Sequence[Job]) -> str:
     return f"{len(counted)} job{'' if len(counted) == 1 else 's'}"
 
 
-def _resume_line(asked: Asked) -> str:
-    folder = shlex.quote(str(shown(asked.folder)))
-    return f"python -m fer.train -m sweep.resume={folder}{again(asked.overrides)}"
+def _resume_line(request: SweepRequest) -> str:
+    folder = shlex.quote(str(shown(request.folder)))
+    return f"python -m fer.train -m sweep.resume={folder}{again(request.overrides)}"

@@ -169,8 +169,8 @@ def _check_size(reference: Reference, name: str, size: int | None) -> None:
         FerError: naming the file.
     """
     if size is None or not 0 <= size <= OF_USE[name]:
-        held = "an unknown number of" if size is None else f"{size:,}"
-        raise FerError(f"{reference}: {name} has {held} bytes; expected at most {OF_USE[name]:,}")
+        count = "an unknown number of" if size is None else f"{size:,}"
+        raise FerError(f"{reference}: {name} has {count} bytes; expected at most {OF_USE[name]:,}")
 
 
 @contextmanager

@@ -123,9 +123,9 @@ def largest(value: int) -> int:
     import torch
     import torch.distributed as dist
 
-    held = torch.tensor([value])
-    dist.all_reduce(held, op=dist.ReduceOp.MAX, group=_hosts())
-    return int(held)
+    tensor = torch.tensor([value])
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=_hosts())
+    return int(tensor)
 
 
 def of_first(text: str) -> str:
@@ -134,9 +134,9 @@ def of_first(text: str) -> str:
         return text
     import torch.distributed as dist
 
-    held = [text]
-    dist.broadcast_object_list(held, src=0, group=_hosts())
-    return held[0]
+    texts = [text]  # the broadcast replaces it
+    dist.broadcast_object_list(texts, src=0, group=_hosts())
+    return texts[0]
 
 
 @functools.cache

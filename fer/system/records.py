@@ -25,24 +25,24 @@ MERGED = {"merged": True}  # its own keys stand among those of the object
 OPTIONAL = {"optional": True}  # its key is left out where it is None
 
 
-def read(kind: type[T], held: Json) -> T:
+def read(kind: type[T], stored: Json) -> T:
     """Return an object of a file as a dataclass. A key that an older file lacks leaves the field at its default.
 
     Raises:
         KeyError: a key without a default is missing.
         TypeError, ValueError: a value is of another kind.
     """
-    if not isinstance(held, Mapping):
+    if not isinstance(stored, Mapping):
         raise TypeError(f"{kind.__name__.lower()} is no mapping")
     if (of := getattr(kind, "of", None)) is not None:
-        made: T = of(held)
+        made: T = of(stored)
         return made
     values = {}
     for name, (key, hint, merged, default) in _entries(cast(Any, kind)).items():
         if merged:
-            values[name] = _merged(hint, held)
-        elif key in held:
-            values[name] = _value(hint, held[key])
+            values[name] = _merged(hint, stored)
+        elif key in stored:
+            values[name] = _value(hint, stored[key])
         elif default is MISSING:
             raise KeyError(key)
     return kind(**values)
@@ -81,12 +81,12 @@ def _entries(kind: type) -> dict[str, tuple[str, Any, bool, Any]]:
     }
 
 
-def _merged(hint: Any, held: Json) -> Any:
+def _merged(hint: Any, stored: Json) -> Any:
     """Return what is merged into an object; None of an optional part that the object has no key of."""
     optional, kind = _without_none(hint)
-    if optional and not any(key in held for key, *_ in _entries(kind).values()):
+    if optional and not any(key in stored for key, *_ in _entries(kind).values()):
         return None
-    return read(kind, held)
+    return read(kind, stored)
 
 
 def _without_none(hint: Any) -> tuple[bool, Any]:

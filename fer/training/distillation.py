@@ -113,7 +113,7 @@ class Teachers:
         for network, weight, temperature in zip(self.networks, self.weights, self.temperatures, strict=True):
             if next(network.parameters()).device != images.device:
                 network.to(images.device)
-            logits = network.look(resized_for(network, images, self.share)).float()
+            logits = network.logits_of_crops(resized_for(network, images, self.share)).float()
             total = total + weight * (logits / (temperature * self.settings.temperature)).softmax(1)
         return total
 

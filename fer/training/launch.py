@@ -62,16 +62,16 @@ def check_ranks(settings: TrainSettings) -> None:
     Raises:
         FerError: naming both numbers, or processes that only torchrun or srun can start.
     """
-    rank, asked = ranks.current(), settings.trainer
-    if rank.several and rank.count != asked.ranks:
+    rank, trainer = ranks.current(), settings.trainer
+    if rank.several and rank.count != trainer.ranks:
         raise FerError(
-            f"torchrun or srun started {rank.count} processes, but trainer.devices={asked.devices} x "
-            f"trainer.nodes={asked.nodes} is {asked.ranks}: set trainer.devices={rank.count} (of each computer), or "
-            "start fer.train without them; several trainings run side by side with -m and sweep.jobs="
+            f"torchrun or srun started {rank.count} processes, but trainer.devices={trainer.devices} x "
+            f"trainer.nodes={trainer.nodes} is {trainer.ranks}: set trainer.devices={rank.count} (of each computer), "
+            "or start fer.train without them; several trainings run side by side with -m and sweep.jobs="
         )
-    if not rank.several and asked.nodes > 1:
+    if not rank.several and trainer.nodes > 1:
         raise FerError(
-            f"trainer.nodes={asked.nodes}: the processes of several computers are started by torchrun or srun; "
+            f"trainer.nodes={trainer.nodes}: the processes of several computers are started by torchrun or srun; "
             "docs/scale.md has the command"
         )
 
@@ -190,10 +190,10 @@ def as_rank(arguments: Sequence[str]) -> Iterator[list[str]]:
 def _agreed(arguments: Sequence[str]) -> list[str]:
     """Return the command line with the folder that rank 0 chose; after a restart it goes on from the checkpoint."""
     rank, store = ranks.current(), _store()
-    held = f"{FOLDER}/{rank.restarts}"
+    key = f"{FOLDER}/{rank.restarts}"
     if rank.first:
-        store.set(held, json.dumps(_on_rank_0(arguments, store)))
-    given: list[str] = json.loads(store.get(held))
+        store.set(key, json.dumps(_on_rank_0(arguments, store)))
+    given: list[str] = json.loads(store.get(key))
     return given if rank.first else [*given, *OF_OTHERS]
 
 

@@ -170,7 +170,7 @@ def measure(settings: TrainSettings, origin: Origin) -> tuple[Curve, int]:
     """
     settings, data, model = setup.prepared(settings, origin.stand_in)
     setup.keep_features(settings, data, model)
-    faces = {name: len(held) for name, held in data.datasets.items()}
+    faces = {name: len(dataset) for name, dataset in data.datasets.items()}
     test = RangeTest()
     size = settings.data.faces_a_step
     log.info("learning-rate range test: from %g to %g in %d steps of %d faces", LOWEST, HIGHEST, STEPS, size)

@@ -88,7 +88,7 @@ def _attempts(settings: TrainSettings, folder: Path, origin: Origin) -> Results 
             if size is None:
                 raise
             log.warning("%s; beginning again with data.batch_size=%d", error, size)
-        gc.collect()  # the tensors of the attempt, which its error held
+        gc.collect()  # the tensors of the attempt, to which its error referred
         if machine.uses_gpu(settings.trainer):
             torch.cuda.empty_cache()
         settings = replace(settings, data=replace(settings.data, batch_size=size))

@@ -29,7 +29,7 @@ from fer.system.terminal import shown
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 0.5  # time for another process that asks for a moment whether the lock is held
+PATIENCE_S = 0.5  # time for another process that asks for a moment whether a lock is taken
 CHECKPOINTS = ("checkpoints/last.ckpt", "checkpoints/best.ckpt")
 USED = (*CHECKPOINTS, "lr_finder.json")  # files of an earlier run
 

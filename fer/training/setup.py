@@ -196,7 +196,7 @@ def _check_sizes(settings: TrainSettings, model: Trainable) -> None:
     check_output(model, model.input_size)
     for size in {size for size, _ in settings.stages} - {model.image_size}:
         try:
-            check_output(model, settings.data.seen(size))
+            check_output(model, settings.data.input_side(size))
         except FerError as error:
             raise FerError(f"stages={settings.stages}: {error}") from error
 
@@ -240,11 +240,11 @@ def _refuse_val(teachers: distillation.Teachers, model: Trainable, data: FERData
     members = [Member(file, network) for file, network in zip(files, teachers.networks, strict=True)]
     find_again(members, data)
     try:
-        seen = TrainingData(members, Tables(data.data.faces_a_step)).trained_on(data.data.image_size)
+        trained_on = TrainingData(members, Tables(data.data.faces_a_step)).trained_on(data.data.image_size)
     except FerError as error:
         log.warning("distill.teachers: could not check whether they were trained on faces that are val here: %s", error)
         return
-    if known := (data.hashes("val") & seen) - data.hashes("train"):
+    if known := (data.hashes("val") & trained_on) - data.hashes("train"):
         raise FerError(
             f"distill.teachers: trained on {len(known):,} of the faces that are val here; use the data.split and "
             "data.split_seed of the teachers"
@@ -310,7 +310,7 @@ def check_output(model: Trainable, size: int) -> None:
         shape = tuple(_by_shapes(model, faces).shape)
     except (RuntimeError, ValueError, TypeError, AssertionError):  # the network reads values
         try:
-            shape = tuple(model.look(faces).shape)
+            shape = tuple(model.logits_of_crops(faces).shape)
         except (RuntimeError, ValueError, AssertionError) as error:  # the last is timm's
             reason = " ".join(str(error).split())[:200]
             raise FerError(
@@ -323,14 +323,14 @@ def check_output(model: Trainable, size: int) -> None:
 
 def _by_shapes(model: Trainable, faces: Tensor) -> Tensor:
     """Return logits without values; computing them would take a fifth of a second of a run's start."""
-    module = _ByLook(model)
+    module = _OfCrops(model)
     weights = {name: tensor.to("meta") for name, tensor in (*module.named_parameters(), *module.named_buffers())}
     logits: Tensor = torch.func.functional_call(module, weights, faces.to("meta"))
     return logits
 
 
-class _ByLook(torch.nn.Module):
-    """A network whose ``forward`` is ``look``, for ``functional_call``."""
+class _OfCrops(torch.nn.Module):
+    """A network whose ``forward`` is ``logits_of_crops``, for ``functional_call``."""
 
     def __init__(self, model: Trainable) -> None:
         super().__init__()
@@ -338,7 +338,7 @@ class _ByLook(torch.nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         """Return the network's logits."""
-        return self.model.look(faces)
+        return self.model.logits_of_crops(faces)
 
 
 def resume_from(folder: Path, model: Trainable) -> tuple[Path, int]:

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from fer.campaign import earlier, lines, results
+from fer.campaign import earlier, ensemble, results
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
@@ -120,16 +120,16 @@ def test_networks_of_other_faces_labels_or_trainings_are_left_out(tmp_path):
     scored(tmp_path / "run", data, "val")
     scored(tmp_path / "run", data, "test")
     (found,), _ = earlier.candidates_of([tmp_path / "run"])
-    assert lines.mismatch(found, data) == ""
+    assert ensemble.mismatch(found, data) == ""
     stated(tmp_path / "run", "test", 5)
-    assert "trained on 5 of the test faces" in lines.mismatch(found, data)
+    assert "trained on 5 of the test faces" in ensemble.mismatch(found, data)
     stated(tmp_path / "run", "test", None)
-    assert "does not state" in lines.mismatch(found, data)
+    assert "does not state" in ensemble.mismatch(found, data)
     stated(tmp_path / "run", "test", 0)
     labels = np.zeros(len(data.indices("val")), np.int64)
     scored(tmp_path / "labels", data, "val", labels)
     (found,), _ = earlier.candidates_of([tmp_path / "labels"])
-    assert "other faces or labels than val" in lines.mismatch(found, data)
+    assert "other faces or labels than val" in ensemble.mismatch(found, data)
     evaluated(tmp_path / "rows", "val")
     (found,), _ = earlier.candidates_of([tmp_path / "rows"])
-    assert "other faces or labels than val" in lines.mismatch(found, data)
+    assert "other faces or labels than val" in ensemble.mismatch(found, data)

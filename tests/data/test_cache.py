@@ -15,7 +15,7 @@ from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data import cache, readers
 from fer.data.readers import csv_file, image_folder
-from fer.data.readers.room import Room
+from fer.data.readers.pixel_memory import PixelMemory
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ def test_any_flipped_bit_of_a_header_gives_the_same_table(place, tmp_path, drawn
     file = tmp_path / "file"
     file.touch()
     shutil.move(tmp_path / "entry", tmp_path / cache._key([file], "", tmp_path))
-    equal(cache.cached([file], "", Room(folder=tmp_path), lambda: drawn), drawn)
+    equal(cache.cached([file], "", PixelMemory(folder=tmp_path), lambda: drawn), drawn)
 
 
 @pytest.mark.parametrize("contents", [b"", bytes(64), b"\xff" * 64, b"../" * 21 + b"x", b"0" * 64])
@@ -323,7 +323,7 @@ def test_the_second_writer_keeps_the_entry_of_the_first(table, folder, drawn, lo
         load(table, cache=folder)  # another process finishes meanwhile
         return csv_file.read(table)
 
-    equal(cache.cached([table], "csv 48 error", Room(folder=folder), read), drawn)
+    equal(cache.cached([table], "csv 48 error", PixelMemory(folder=folder), read), drawn)
     assert len(entries(folder)) == 1
     assert caplog.text == ""
     assert list(folder.glob(".part-*")) == []
@@ -377,5 +377,5 @@ def test_a_table_with_votes_is_not_cached_without_them(tmp_path, folder, drawn):
     file.touch()
     votes = np.ones((70, 10), np.uint8)
     for _ in range(2):
-        faces = cache.cached([file], "mine", Room(folder=folder), lambda: replace(drawn, votes=votes))
+        faces = cache.cached([file], "mine", PixelMemory(folder=folder), lambda: replace(drawn, votes=votes))
         np.testing.assert_array_equal(faces.votes, votes)

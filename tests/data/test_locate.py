@@ -17,7 +17,7 @@ def data(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def places(tmp_path, data, monkeypatch):
+def folders(tmp_path, data, monkeypatch):
     """Data at all three paths."""
     (data / "fer2013.csv").touch()
     for name in ("given", "variable"):
@@ -27,17 +27,17 @@ def places(tmp_path, data, monkeypatch):
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_the_path_given_comes_first(allowed, places):
-    assert locate(str(places / "given"), drawn_faces_allowed=allowed) == (str(places / "given"), False)
+def test_the_path_given_comes_first(allowed, folders):
+    assert locate(str(folders / "given"), drawn_faces_allowed=allowed) == (str(folders / "given"), False)
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_the_variable_comes_second(allowed, places):
-    assert locate(None, drawn_faces_allowed=allowed) == (str(places / "variable"), False)
+def test_the_variable_comes_second(allowed, folders):
+    assert locate(None, drawn_faces_allowed=allowed) == (str(folders / "variable"), False)
 
 
 @pytest.mark.parametrize("variable", [None, ""])
-def test_the_folder_comes_third(variable, places, data, monkeypatch):
+def test_the_folder_comes_third(variable, folders, data, monkeypatch):
     monkeypatch.delenv("FER_DATA")
     if variable is not None:
         monkeypatch.setenv("FER_DATA", variable)
@@ -63,39 +63,39 @@ def test_without_data_and_drawn_faces_there_is_an_error(data):
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_drawn_faces_requested_by_name_replace_nothing(allowed, places):
+def test_drawn_faces_requested_by_name_replace_nothing(allowed, folders):
     assert locate("synthetic", drawn_faces_allowed=allowed) == ("synthetic", False)
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_a_path_given_and_missing_is_an_error_whatever_else_is_there(allowed, places):
+def test_a_path_given_and_missing_is_an_error_whatever_else_is_there(allowed, folders):
     with pytest.raises(FerError, match=r"data.path=.*gone.csv: no such file or folder"):
-        locate(str(places / "gone.csv"), drawn_faces_allowed=allowed)
+        locate(str(folders / "gone.csv"), drawn_faces_allowed=allowed)
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_a_variable_set_and_missing_is_an_error_whatever_else_is_there(allowed, places, monkeypatch):
-    monkeypatch.setenv("FER_DATA", str(places / "gone"))
+def test_a_variable_set_and_missing_is_an_error_whatever_else_is_there(allowed, folders, monkeypatch):
+    monkeypatch.setenv("FER_DATA", str(folders / "gone"))
     with pytest.raises(FerError, match=r"\$FER_DATA=.*gone: no such file or folder"):
         locate(None, drawn_faces_allowed=allowed)
 
 
-def test_an_empty_path_is_an_error(places):
+def test_an_empty_path_is_an_error(folders):
     with pytest.raises(FerError, match=r"data.path=: no such file or folder"):
         locate("", drawn_faces_allowed=True)
 
 
-def test_a_broken_link_is_missing(places):
-    (places / "link").symlink_to(places / "gone")
+def test_a_broken_link_is_missing(folders):
+    (folders / "link").symlink_to(folders / "gone")
     with pytest.raises(FerError, match=r"data.path=.*link: no such file or folder"):
-        locate(str(places / "link"), drawn_faces_allowed=True)
+        locate(str(folders / "link"), drawn_faces_allowed=True)
 
 
-def test_the_home_folder_may_be_abbreviated(places, monkeypatch):
-    monkeypatch.setenv("HOME", str(places))
+def test_the_home_folder_may_be_abbreviated(folders, monkeypatch):
+    monkeypatch.setenv("HOME", str(folders))
     monkeypatch.setenv("FER_DATA", "~/variable")
-    assert locate("~/given", drawn_faces_allowed=False) == (str(places / "given"), False)
-    assert locate(None, drawn_faces_allowed=False) == (str(places / "variable"), False)
+    assert locate("~/given", drawn_faces_allowed=False) == (str(folders / "given"), False)
+    assert locate(None, drawn_faces_allowed=False) == (str(folders / "variable"), False)
 
 
 def test_the_current_folder_is_searched_before_the_checkouts_root(tmp_path, monkeypatch):

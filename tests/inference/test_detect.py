@@ -59,7 +59,7 @@ def test_without_upright_faces_alone_are_found():
 
 
 @pytest.mark.parametrize("tilt", [0, 20, -30])
-def test_a_known_face_is_found_near_its_place_with_its_tilt(haar, tilt):
+def test_a_known_face_is_found_near_its_box_with_its_tilt(haar, tilt):
     picture, box = scene("hopper", 80, tilt)
     known = detect.Detection(detect.Box(box.x + 12, box.y - 8, 76, 76), 56.0, 0.0)
     for refined in (False, True):

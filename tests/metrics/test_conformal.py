@@ -1,4 +1,4 @@
-"""Prediction sets: against a reference written here, on data of which the coverage is known, and at the edges."""
+"""Prediction sets: compared with a reference written here, on data of which the coverage is known, and at the edges."""
 
 from fractions import Fraction
 from itertools import pairwise

@@ -56,7 +56,7 @@ def test_values_have_types():
     assert found.scores.per_class["happy"].recall.ci95.high <= 1
     assert found.metrics["ece"].if_calibrated > 0
     assert found.training.best_epoch <= found.training.epochs
-    assert (found.evaluation, found.against, found.tta, found.members) == (None, None, "none", ())
+    assert (found.evaluation, found.comparison, found.tta, found.members) == (None, None, "none", ())
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_a_class_without_faces_stays_out_of_the_means():
     assert float(scores["macro_f1"]) == pytest.approx((8 / 10 + 4 / 6) / 2)
 
 
-def test_macro_f1_leaves_out_absent_classes_that_are_predicted_in_every_place():
+def test_macro_f1_leaves_out_absent_classes_that_are_predicted_everywhere():
     generator = torch.Generator().manual_seed(3)
     targets = torch.randint(5, (240,), generator=generator)  # no face of 5 and 6
     predicted = torch.where(torch.rand(240, generator=generator) < 0.6, targets, (targets + 3) % 7)

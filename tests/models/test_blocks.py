@@ -48,7 +48,7 @@ def gradients(model, faces=6, part=None):
     images = images if part is None else part.rows(images)
     torch.manual_seed(2)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), shared(part):
-        loss = model.look(images).square().sum()
+        loss = model.logits_of_crops(images).square().sum()
     model.backward(loss)
     taken = {name: weights.grad for name, weights in model.named_parameters() if weights.grad is not None}
     return loss.detach(), taken, dict(model.state_dict()), sum(saved)
@@ -69,7 +69,7 @@ def test_recomputed_blocks_give_the_same_bits_and_keep_less(name):
     assert rekept < kept or name == "mlp"
     blocks.eval()
     with torch.inference_mode():
-        assert blocks.look(torch.rand(1, 1, 32, 32)).shape == (1, 7)
+        assert blocks.logits_of_crops(torch.rand(1, 1, 32, 32)).shape == (1, 7)
 
 
 def test_the_noise_of_a_part_is_drawn_again_for_the_part():
@@ -106,7 +106,7 @@ def test_what_cannot_be_recomputed_is_refused():
     model = made("overwriting")
     model.recompute()
     with pytest.raises(FerError, match=r"trainer.gradient_checkpointing=true: Sequential overwrites .*inplace=False"):
-        model.look(torch.rand(2, 1, 32, 32))
+        model.logits_of_crops(torch.rand(2, 1, 32, 32))
     with pytest.raises(FerError, match="trainer.gradient_checkpointing=true: model=nameless names no blocks"):
         made("nameless").recompute()
 
@@ -169,7 +169,7 @@ def test_muon_keeps_the_layer_of_the_logits_for_adam():
     assert orthogonal == {id(named["net.1.weight"]): 0.2, id(named["net.5.weight"]): 0.4}
     assert others[id(named["net.9.weight"])] == pytest.approx(0.1)
     assert others[id(named["net.2.bias"])] == pytest.approx(0.1 / 4)
-    model.look(torch.rand(4, 1, 32, 32)).sum().backward()
+    model.logits_of_crops(torch.rand(4, 1, 32, 32)).sum().backward()
     make(model._parameters_by_layer(model._optimizer), **arguments).step()
 
 

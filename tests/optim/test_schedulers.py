@@ -58,7 +58,7 @@ def test_warm_up_rises_linearly_and_then_follows():
     assert warm[2 * STEPS :] == plain[2 * STEPS :]
 
 
-def test_a_step_may_be_held_for_a_while():
+def test_a_step_may_begin_after_constant_epochs():
     held = factors("step", step_epochs=2, gamma=0.5, hold_epochs=3)
     by_epoch = [held[epoch * STEPS] for epoch in range(len(held) // STEPS)]
     assert by_epoch == [0.5 ** (max(0, epoch - 3) // 2) for epoch in range(len(by_epoch))]

@@ -121,7 +121,7 @@ def test_many_conflicts_are_cut_short_and_said_so(tmp_path):
     assert duplicates.count("<figure") == 60 + 24
 
 
-def test_one_colour_faces_have_a_place_of_their_own(drawn, tmp_path):
+def test_one_colour_faces_have_a_section_of_their_own(drawn, tmp_path):
     images, targets = drawn
     images[:4] = 0
     images[4] = 90

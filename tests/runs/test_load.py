@@ -62,7 +62,7 @@ def test_a_run_is_read_as_it_was_written(trained):
     assert (run.seed, run.metrics.accuracy) == (0, recorded["accuracy"])
     assert run.correct.mean() == pytest.approx(recorded["accuracy"])
     assert run.choices["scheduler"] == "none"
-    assert {"model", "model.hidden", "scheduler", "seed"} <= run.asked
+    assert {"model", "model.hidden", "scheduler", "seed"} <= run.overridden
     assert run.settings["model.hidden"] == [8]
     assert run.settings["augment.rotate_degrees"] == 0  # 0.0 and 0 are one
     assert not {"seed", "data.path", "data.split", "data.cache", "trainer.threads", "logger.report"} & set(run.settings)

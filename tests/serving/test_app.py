@@ -219,22 +219,22 @@ def at_once(app, held, count, contents, gone=()):
             await asyncio.sleep(0.1)
             for number in gone:
                 tasks[number].cancel()
-            await asyncio.sleep(0.05)  # until the places are given up
+            await asyncio.sleep(0.05)  # until the slots are given up
             held.go.set()
             return await asyncio.gather(*tasks, return_exceptions=True)
 
     return asyncio.run(all_of())
 
 
-def test_who_finds_no_place_is_asked_to_wait(predictor):
+def test_who_finds_no_free_slot_is_asked_to_wait(predictor):
     held = Held(predictor)
-    app = build(held, "tiny", "", limits=Limits(places=3))
+    app = build(held, "tiny", "", limits=Limits(slots=3))
     answers = at_once(app, held, 8, saved(GREY))
     assert sorted(answer.status_code for answer in answers) == [200] * 3 + [503] * 5
     refused = next(answer for answer in answers if answer.status_code == 503)
     assert int(refused.headers["retry-after"]) >= 1
     assert "try again in" in refused.json()["error"]
-    assert {answer.status_code for answer in at_once(app, held, 3, saved(GREY))} == {200}  # the places are free again
+    assert {answer.status_code for answer in at_once(app, held, 3, saved(GREY))} == {200}  # the slots are free again
 
 
 def test_requests_share_the_memory(predictor):
@@ -247,9 +247,9 @@ def test_requests_share_the_memory(predictor):
     assert {answer.status_code for answer in at_once(app, held, 2, contents)} == {200}
 
 
-def test_who_gives_up_loses_the_place(predictor):
+def test_who_gives_up_loses_the_slot(predictor):
     held = Held(predictor)
-    answers = at_once(build(held, "tiny", "", limits=Limits(places=3)), held, 3, saved(GREY), gone=[1, 2])
+    answers = at_once(build(held, "tiny", "", limits=Limits(slots=3)), held, 3, saved(GREY), gone=[1, 2])
     assert answers[0].status_code == 200
     assert held.calls == 1
 
@@ -257,7 +257,7 @@ def test_who_gives_up_loses_the_place(predictor):
 def test_who_gives_up_ends_the_work_before_the_next_map(predictor, two_faces, monkeypatch):
     held, drawn, make = Held(predictor), [], answers.map_of
     held.go.set()
-    app = build(held, "tiny", "", limits=Limits(places=1))
+    app = build(held, "tiny", "", limits=Limits(slots=1))
 
     async def left():
         begun, go = asyncio.Event(), threading.Event()
@@ -280,7 +280,7 @@ def test_who_gives_up_ends_the_work_before_the_next_map(predictor, two_faces, mo
                 await asyncio.sleep(0.01)
             return await client.post("/predict", files={"picture": saved(GREY)})
 
-    assert asyncio.run(left()).status_code == 200  # the only place is free
+    assert asyncio.run(left()).status_code == 200  # the only slot is free
     assert len(drawn) == 1  # of two faces
 
 

@@ -9,7 +9,7 @@ import pytest
 from fer.serving.worker import Full, Worker
 
 
-def test_jobs_run_one_after_the_other_and_the_places_are_bounded():
+def test_jobs_run_one_after_the_other_and_the_slots_are_bounded():
     worker, go, ran = Worker(2), threading.Event(), []
 
     async def jobs():
@@ -27,7 +27,7 @@ def test_jobs_run_one_after_the_other_and_the_places_are_bounded():
     assert ran == [1, 2, 4]
 
 
-def test_a_job_that_is_given_up_never_runs_and_an_error_frees_its_place():
+def test_a_job_that_is_given_up_never_runs_and_an_error_frees_its_slot():
     worker, go, ran = Worker(2), threading.Event(), []
 
     async def jobs():
@@ -42,7 +42,7 @@ def test_a_job_that_is_given_up_never_runs_and_an_error_frees_its_place():
         assert await first is True
         with pytest.raises(ZeroDivisionError):
             await third
-        await asyncio.gather(worker.run(lambda: None), worker.run(lambda: None))  # both places are free
+        await asyncio.gather(worker.run(lambda: None), worker.run(lambda: None))  # both slots are free
 
     asyncio.run(jobs())
     assert ran == []

@@ -75,7 +75,7 @@ def test_a_run_at_the_planned_speed_is_the_run_without(train, tmp_path, clock):
     assert all(torch.equal(first[name], value) for name, value in second.items())
 
 
-def test_a_resumed_run_keeps_its_place_in_the_schedule_and_may_have_another_end(train, tmp_path, clock, interrupt_at):
+def test_a_resumed_run_goes_on_in_the_schedule_and_may_have_another_end(train, tmp_path, clock, interrupt_at):
     interrupt_at(16)  # in the third epoch
     assert train(*RUN, "trainer.max_epochs=8", until(52), "hydra.run.dir=cut").code == 130
     before = rates(tmp_path / "cut")

@@ -116,7 +116,7 @@ def test_resumed_with_the_same_weights_of_teachers_alone(train, scores, small_ru
     assert (ended.code, "other networks or weights" in ended.line) == (1, True), ended.line
 
 
-def test_a_run_learns_says_so_and_is_known_to_have_seen_what_its_teachers_saw(train, evaluate, small_run, tmp_path):
+def test_a_run_learns_says_so_and_counts_its_teachers_training_faces_as_its_own(train, evaluate, small_run, tmp_path):
     ended = train(*SMALL, f"distill.teachers=[{small_run}]", "distill.weight=0.9", "hydra.run.dir=taught")
     assert ended.code == 0, ended.err
     assert "1 network (weight 0.9, temperature 2)" in ended.out

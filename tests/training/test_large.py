@@ -6,7 +6,7 @@ from conftest import SMALL, metrics
 from PIL import Image
 
 from fer.data.labels import EMOTIONS
-from fer.data.readers import room, synthetic
+from fer.data.readers import pixel_memory, synthetic
 from fer.models import checkpoints
 
 NETWORK = (*SMALL[2:], "data.split=as_given", "augment=strong")
@@ -29,7 +29,7 @@ def test_weights_and_metrics_equal_those_of_memory_also_after_a_resume(
 ):
     found = {}
     for mode, limit, spare in (("memory", "null", 0), ("mapped", "1e-5", 0), ("demand", "1e-5", 1 << 60)):
-        monkeypatch.setattr(room, "SPARE", spare)
+        monkeypatch.setattr(pixel_memory, "SPARE", spare)
         run = tmp_path / mode
         data = (f"data.path={tree}", f"data.memory_limit_gb={limit}", f"data.cache={tmp_path / 'cache' / mode}")
         if mode != "memory":

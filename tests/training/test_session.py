@@ -374,6 +374,6 @@ def test_an_override_that_names_no_run_is_refused(train, tmp_path, given):
 
 
 def test_an_exit_within_another_command_is_no_success(scores, small_run, monkeypatch):
-    monkeypatch.setattr(MLP, "look", lambda self, images: sys.exit(0))
+    monkeypatch.setattr(MLP, "logits_of_crops", lambda self, images: sys.exit(0))
     ended = scores(str(small_run))
     assert (ended.code, "ended before its end" in ended.line) == (1, True)

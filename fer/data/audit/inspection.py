@@ -71,7 +71,7 @@ class NoFaces(NamedTuple):
     Args:
         voted: (N,) whether more than half of the FER+ votes are "not a face"; all False without votes.
         likely: (N,) whether "not a face" is the most frequent FER+ answer.
-        flat: (N,) whether the pixels differ by so little (``near_duplicates.FLAT``) that no face can be seen.
+        flat: (N,) whether the pixels differ by so little (``near_duplicates.FLAT``) that no face is visible.
     """
 
     voted: NDArray[np.bool_]

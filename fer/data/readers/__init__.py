@@ -15,7 +15,7 @@ from fer.data.faces import Faces, OnBad, some
 from fer.data.labels import FERPLUS_EMOTIONS
 from fer.data.readers import affectnet, ckplus, csv_file, expw, ferplus, image_folder, jaffe, kdef, parquet, rafdb
 from fer.data.readers.picture_set import PictureSet
-from fer.data.readers.room import Room, entered
+from fer.data.readers.pixel_memory import PixelMemory, entered
 
 CONTEMPT = FERPLUS_EMOTIONS.index("contempt")
 WRAPPERS = 3  # levels of enclosing folders that are searched, as in archive/images/images/train
@@ -76,7 +76,7 @@ def read(
         on_bad: "error" raises on the first bad row or file; "skip" leaves it out, and lists it in ``Source.skipped``.
         cache: folder of the cache, or None to parse the files each time.
         names: class folder, in small letters -> emotion, for folders of other names.
-        memory_limit_gb: GB of memory for the pixels; more are memory-mapped or decoded on demand, see ``room``.
+        memory_limit_gb: GB of memory for the pixels; more are memory-mapped or decoded on demand, see ``pixel_memory``.
         channels: 3 keeps the colours of pictures too.
 
     Raises:
@@ -88,8 +88,8 @@ def read(
     own = cache is None or name == "ferplus"  # cache entries have no column for votes
     files = [] if own else reader.files(inner)
     variant = f"{name} {image_size} {on_bad}{sorted(names.items()) if names else ''}{' RGB' * (channels == 3)}"
-    with entered(Room(memory_limit_gb, cache)) as room:
-        faces = cached(files, variant, room, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad))
+    with entered(PixelMemory(memory_limit_gb, cache)) as memory:
+        faces = cached(files, variant, memory, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad))
     return faces.noted(*([] if inner == path else [f"read from {inner}"]), *_not_read(path, inner, name))
 
 
@@ -172,7 +172,7 @@ def recognise(path: Path, names: image_folder.Names = image_folder.NO_NAMES) -> 
         inner = wrapped
     raise FerError(
         f"{path}: no data set recognised; expected fer2013.csv, icml_face_data.csv or train.csv (also as .gz, .zip, "
-        f".tar.gz), or folders named by emotion, below train/ val/ test/ or alone{_folders_seen(inner)}"
+        f".tar.gz), or folders named by emotion, below train/ val/ test/ or alone{_folders_instead(inner)}"
     )
 
 
@@ -201,17 +201,17 @@ def _reader_of(folder: Path, names: image_folder.Names) -> tuple[str, Reader] | 
     return None
 
 
-def _folders_seen(folder: Path) -> str:
+def _folders_instead(folder: Path) -> str:
     """Return in words which folders there are instead, and how to say what they mean; empty for a file."""
     if not folder.is_dir():
         return ""
-    seen = dict.fromkeys(entry.name for _, entry in image_folder.class_folders(folder))
-    if not seen:
+    names = dict.fromkeys(entry.name for _, entry in image_folder.class_folders(folder))
+    if not names:
         return ""
-    numbered = all(name.strip().isdigit() for name in seen)
-    example = f"{{{','.join(f'{name}:EMOTION' for name in list(seen)[:2])},...}}" if numbered else "{FOLDER:EMOTION}"
+    numbered = all(name.strip().isdigit() for name in names)
+    example = f"{{{','.join(f'{name}:EMOTION' for name in list(names)[:2])},...}}" if numbered else "{FOLDER:EMOTION}"
     return (
-        f"; it holds the folders {some(seen, 10)}. If each is a class, {setting('data.class_names', example)} says "
+        f"; it holds the folders {some(names, 10)}. If each is a class, {setting('data.class_names', example)} says "
         "which; if one is a data set, name it"
     )
 

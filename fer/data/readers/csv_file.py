@@ -303,7 +303,7 @@ def _expected_rows(file: Path) -> int:
 
 
 def _lines(stream: IO[bytes], file: Path) -> Iterator[bytes]:
-    """Yield the lines of a table; of one that is too long to be held the first ``LONGEST`` + 1 bytes.
+    """Yield the lines of a table; of one that is too long for memory the first ``LONGEST`` + 1 bytes.
 
     Raises:
         FerError: the archive unpacks to far more than its size.

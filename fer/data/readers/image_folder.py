@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some, split_sizes
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, OFFICIAL_SIZES, SPLIT_FOLDERS, USAGES, class_index
-from fer.data.readers import room
+from fer.data.readers import pixel_memory
 from fer.data.readers.decoding import Cut
 from fer.data.readers.images import LARGE, SUFFIXES, photograph_notes
 
@@ -122,8 +122,8 @@ def read(
     _report_faults(listing, bad)
     if not listing.pictures:
         raise FerError(f"{path}: holds no pictures in its class folders")
-    pixels = room.current().pixels(len(listing.pictures), image_size)
-    colours = room.Colours(len(listing.pictures), image_size, channels)
+    pixels = pixel_memory.current().pixels(len(listing.pictures), image_size)
+    colours = pixel_memory.Colours(len(listing.pictures), image_size, channels)
     cuts = [Cut(picture.path, whole=True, colour=channels == 3) for picture in listing.pictures]
     kept: list[int] = []
     sizes: list[tuple[int, int]] = []

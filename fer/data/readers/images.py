@@ -169,17 +169,17 @@ def _check_scans(contents: bytes) -> None:
     Raises:
         PictureError: stating the limit.
     """
-    place, parts, scans = 0, 0, 0
-    while (marker := MARKER.search(contents, place)) and marker[1][0] != END:
+    offset, parts, scans = 0, 0, 0
+    while (marker := MARKER.search(contents, offset)) and marker[1][0] != END:
         parts += 1
         scans += marker[1][0] == SCAN
         if scans > MOST_SCANS:
             raise PictureError(f"a JPEG of more than {MOST_SCANS} scans; save it again as an ordinary JPEG")
         if parts > READS:
             raise PictureError(TOO_MANY_PARTS)
-        place = marker.end()
+        offset = marker.end()
         if marker[1][0] not in ALONE:
-            place += max(2, int.from_bytes(contents[place : place + 2], "big"))
+            offset += max(2, int.from_bytes(contents[offset : offset + 2], "big"))
 
 
 def _check_plain(stream: IO[bytes]) -> None:

@@ -19,7 +19,7 @@ from fer.config.errors import FerError
 from fer.data.crop import Box
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, emotion_index
-from fer.data.readers import room
+from fer.data.readers import pixel_memory
 from fer.data.readers.decoding import Cut
 from fer.data.readers.images import LARGE, SUFFIXES, photograph_notes
 from fer.system.text import plural
@@ -36,7 +36,7 @@ class Sample:
         group: name of the person, video or picture; empty where none is named.
         box: of the face in the picture; None is the middle square.
         official: index in ``SPLITS`` by FER2013's own names, or ``UNKNOWN``.
-        where: the face's place, for messages; by default the file.
+        where: file and row of the face, for messages; by default the file.
     """
 
     picture: Path | bytes
@@ -165,8 +165,8 @@ def read_samples(
     Raises:
         FerError: no usable face; with ``on_bad="error"`` a bad picture.
     """
-    pixels, table = room.current().pixels(most, image_size), _Table()
-    colours = room.Colours(most, image_size, channels)
+    pixels, table = pixel_memory.current().pixels(most, image_size), _Table()
+    colours = pixel_memory.Colours(most, image_size, channels)
     usable, again = tee(_usable(samples, table))
     cuts = (Cut(sample.picture, sample.box, colour=channels == 3) for _, _, sample in again)
     for (row, target, sample), face in zip(

@@ -83,7 +83,7 @@ def affine(images: Tensor, angle: Tensor, scale: Tensor, right: Tensor, down: Te
 
     Args:
         images: (B, C, S, S) float.
-        angle: (B,) radians, counter-clockwise as seen.
+        angle: (B,) radians, counter-clockwise in the image.
         scale: (B,) factor; above 1 enlarges.
         right: (B,) shift to the right, as a fraction of the side.
         down: (B,) shift down.

@@ -71,9 +71,9 @@ def export_page(
     _check_free(folder)  # before the work
     runtime.check(given)
     name = " + ".join(Path(network).stem or network for network in networks)
-    with tempfile.TemporaryDirectory() as held:
-        outcome = export(networks, Path(held) / NETWORK, int8=False, data=data, speed=False, name=name)
-        files = write(ExportedNetwork(Path(held) / NETWORK), name, folder, coverage=coverage, given=given)
+    with tempfile.TemporaryDirectory() as temporary:
+        outcome = export(networks, Path(temporary) / NETWORK, int8=False, data=data, speed=False, name=name)
+        files = write(ExportedNetwork(Path(temporary) / NETWORK), name, folder, coverage=coverage, given=given)
     return Written(outcome, files)
 
 
@@ -104,8 +104,8 @@ def write(
     part = folder.with_name(f".{folder.name}.{os.getpid()}{PART}")
     try:
         part.mkdir(parents=True)
-        for entry, held in files.items():
-            (part / entry).write_bytes(held)
+        for entry, content in files.items():
+            (part / entry).write_bytes(content)
         if folder.exists():
             shutil.rmtree(folder)
         part.rename(folder)
@@ -113,7 +113,7 @@ def write(
         raise FerError(f"{folder}: could not be written ({why(error)})") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return {entry: len(held) for entry, held in files.items()}
+    return {entry: len(content) for entry, content in files.items()}
 
 
 def _check_free(folder: Path) -> None:

@@ -3,9 +3,9 @@
 //
 // A picture here is {pixels: Uint8Array of width * height greys, row by row, width, height}.
 
-const NODE = 16; // places of a node in the table of nodes
-const WEIGHT = 12; // place of its first weight; weights are whole, so that the sums below are exact in OpenCV's floats too
-const STEP_BELOW = 2; // of the scale; below it every second window is looked at
+const NODE = 16; // numbers of a node in the table of nodes
+const WEIGHT = 12; // index of its first weight; weights are whole, so that the sums below are exact in OpenCV's floats too
+const STEP_BELOW = 2; // of the scale; below it every second window is searched
 const FLAT = 0.1; // windows of hardly any contrast show no face
 const SAME = 0.2; // of a box's side: how far the sides of boxes of one group lie apart
 const MANY = 3; // members of a group that larger groups around it swallow only if they have more
@@ -60,7 +60,7 @@ export class Cascade {
   search(picture, scale, neighbours, smallest = 0, largest = 0) {
     const { width, height } = picture;
     const columns = width + 1;
-    this.#place(columns);
+    this.#setOffsets(columns);
     const tables = { columns, sums: new Int32Array(columns * (height + 1)), squares: new Int32Array(columns * (height + 1)) };
     const found = [];
     let stripes = 0; // that OpenCV searches side by side, by the largest copy; they decide on a last row
@@ -73,7 +73,7 @@ export class Cascade {
     return clipped(neighbours ? grouped(found, neighbours) : found, width, height);
   }
 
-  // Return how many times smaller the copies are in which windows of one side are looked at.
+  // Return how many times smaller the copies are in which windows of one side are searched.
   #scales(width, height, scale, smallest, largest) {
     const scales = [];
     for (let factor = 1; even(this.side * factor) <= Math.min(largest || Infinity, width, height); factor *= scale) {
@@ -83,7 +83,7 @@ export class Cascade {
   }
 
   // Set the offsets of all rectangles' corners for tables of so many columns.
-  #place(columns) {
+  #setOffsets(columns) {
     const corners = ([x, y, width, height]) => [0, height * columns].flatMap((down) => [0, width].map((across) => x + across + y * columns + down));
     this.inner.set(corners([1, 1, this.side - 2, this.side - 2]));
     this.rectangles.forEach((feature, node) => feature.forEach((one, index) => this.nodes.set(corners(one), NODE * node + 4 * index)));
@@ -109,9 +109,9 @@ export class Cascade {
     }
   }
 
-  // Return how many stages a window passes, -1 for one without contrast; score gets the sum of the last one.
-  #passed(tables, place, score) {
-    const norm = this.#norm(tables, place);
+  // Return how many stages the window at an upper left corner passes, -1 for one without contrast; score gets the sum of the last one.
+  #passed(tables, corner, score) {
+    const norm = this.#norm(tables, corner);
     if (!norm) return -1;
     const { ends, stages, roots, next, thresholds, leaves, nodes } = this;
     const { sums } = tables;
@@ -123,9 +123,9 @@ export class Cascade {
         let node = roots[tree];
         do {
           const at = NODE * node;
-          let value = Math.imul(nodes[at + WEIGHT], area(sums, nodes, at, place)) + Math.imul(nodes[at + WEIGHT + 1], area(sums, nodes, at + 4, place));
+          let value = Math.imul(nodes[at + WEIGHT], area(sums, nodes, at, corner)) + Math.imul(nodes[at + WEIGHT + 1], area(sums, nodes, at + 4, corner));
           const third = nodes[at + WEIGHT + 2];
-          if (third !== 0) value += Math.imul(third, area(sums, nodes, at + 8, place));
+          if (third !== 0) value += Math.imul(third, area(sums, nodes, at + 8, corner));
           node = next[2 * node + (Math.fround(value * norm) < thresholds[node] ? 0 : 1)];
         } while (node >= 0);
         total += leaves[~node];
@@ -137,10 +137,10 @@ export class Cascade {
   }
 
   // Return what makes the values of a window's features independent of its contrast; 0 for a flat window.
-  #norm({ sums, squares }, place) {
+  #norm({ sums, squares }, corner) {
     const count = (this.side - 2) * (this.side - 2);
-    const sum = area(sums, this.inner, 0, place);
-    const square = area(squares, this.inner, 0, place) >>> 0;
+    const sum = area(sums, this.inner, 0, corner);
+    const square = area(squares, this.inner, 0, corner) >>> 0;
     const spread = count * square - sum * sum;
     if (spread <= 0) return 0;
     const norm = Math.fround(1 / Math.sqrt(spread));
@@ -149,8 +149,8 @@ export class Cascade {
 }
 
 // Return the sum of a table's rectangle: at is where its four corners stand in offsets.
-function area(table, offsets, at, place) {
-  return (table[place + offsets[at]] - table[place + offsets[at + 1]] - table[place + offsets[at + 2]] + table[place + offsets[at + 3]]) | 0;
+function area(table, offsets, at, corner) {
+  return (table[corner + offsets[at]] - table[corner + offsets[at + 1]] - table[corner + offsets[at + 2]] + table[corner + offsets[at + 3]]) | 0;
 }
 
 // Return a picture resized by OpenCV's INTER_LINEAR_EXACT: weights of 8 binary digits, nothing rounded in between.
@@ -159,18 +159,18 @@ export function scaled({ pixels, width, height }, newWidth, newHeight) {
   const across = weighted(width, newWidth);
   const down = weighted(height, newHeight);
   const rows = [new Int32Array(newWidth), new Int32Array(newWidth)]; // of the picture, resized to the width
-  const held = [-1, -1];
+  const numbers = [-1, -1]; // of the old rows
   const result = new Uint8Array(newWidth * newHeight);
   const row = (y) => {
-    const place = y & 1;
-    if (held[place] !== y) {
-      held[place] = y;
+    const slot = y & 1;
+    if (numbers[slot] !== y) {
+      numbers[slot] = y;
       for (let x = 0; x < newWidth; x++) {
         const from = y * width + across.first[x];
-        rows[place][x] = across.weight[x] ? pixels[from] * (256 - across.weight[x]) + pixels[from + 1] * across.weight[x] : pixels[from] << 8;
+        rows[slot][x] = across.weight[x] ? pixels[from] * (256 - across.weight[x]) + pixels[from + 1] * across.weight[x] : pixels[from] << 8;
       }
     }
-    return rows[place];
+    return rows[slot];
   };
   for (let y = 0; y < newHeight; y++) {
     const weight = down.weight[y];
@@ -187,10 +187,10 @@ function weighted(size, newSize) {
   const first = new Int32Array(newSize);
   const weight = new Int32Array(newSize);
   for (let index = 0; index < newSize; index++) {
-    const place = scale * (index + 0.5) - 0.5;
-    const whole = Math.floor(place);
+    const position = scale * (index + 0.5) - 0.5;
+    const whole = Math.floor(position);
     first[index] = Math.min(Math.max(whole, 0), size - 1);
-    if (whole >= 0 && whole < size - 1) weight[index] = even((place - whole) * 256);
+    if (whole >= 0 && whole < size - 1) weight[index] = even((position - whole) * 256);
   }
   return { first, weight };
 }
@@ -201,15 +201,15 @@ function integrals({ pixels, width, height }, { sums, squares, columns }) {
   squares.fill(0, 0, width + 1);
   for (let y = 0; y < height; y++) {
     let [sum, square] = [0, 0];
-    let place = (y + 1) * columns;
-    sums[place] = squares[place] = 0;
+    let index = (y + 1) * columns;
+    sums[index] = squares[index] = 0;
     for (let x = 0; x < width; x++) {
       const value = pixels[y * width + x];
-      place++;
+      index++;
       sum += value;
       square = (square + value * value) | 0;
-      sums[place] = sums[place - columns] + sum;
-      squares[place] = squares[place - columns] + square;
+      sums[index] = sums[index - columns] + sum;
+      squares[index] = squares[index - columns] + square;
     }
   }
 }

@@ -19,7 +19,7 @@ RULES = (
     "CONFIRMING", "LEAST_SCORE", "TILT", "REFINED", "SAME_FACE", "PATCH",
 )  # fmt: skip
 NODE = 4  # numbers of a node: left, right, feature, threshold
-WEIGHT = 4  # place of a rectangle's weight
+WEIGHT = 4  # index of a rectangle's weight
 
 
 def rules() -> Mapping[str, float]:

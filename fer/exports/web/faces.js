@@ -2,7 +2,7 @@
 
 import { even } from "./cascade.js";
 import { resized } from "./resample.js";
-import { place, upright } from "./upright.js";
+import { mapped, upright } from "./upright.js";
 
 export class Detector {
   // cascade: of cascade.js. rules: the constants of fer.inference.detect, in small letters.
@@ -23,7 +23,7 @@ export class Detector {
     return sure.map((face) => zoomed(face, factor)).sort((one, other) => side(other.box) - side(one.box));
   }
 
-  // Return the copy of a picture that is searched, and the factor from its places to those of the picture.
+  // Return the copy of a picture that is searched, and the factor from its pixels to those of the picture.
   #searched(grey) {
     const { longest: most } = this.rules;
     const longest = Math.max(grey.width, grey.height);
@@ -44,7 +44,7 @@ export class Detector {
     const boxes = this.cascade.search(picture, scale, neighbours, ...sides).filter((box) => box.score >= this.rules.least_score);
     return boxes.flatMap(({ score, ...box }) => {
       if (!back) return [{ box, score, tilt: 0 }];
-      const [x, y] = place(back, box.x + box.width / 2, box.y + box.height / 2);
+      const [x, y] = mapped(back, box.x + box.width / 2, box.y + box.height / 2);
       if (!(x >= 0 && x < grey.width && y >= 0 && y < grey.height)) return [];
       return [{ box: { ...box, x: x - box.width / 2, y: y - box.height / 2 }, score, tilt: angle }];
     });

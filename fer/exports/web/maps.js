@@ -24,9 +24,9 @@ export async function occlusion(network, crop, row) {
   const rows = await network.probabilities(views);
   const log = (probability) => Math.log(Math.max(probability, LEAST_PROBABILITY));
   const lost = rows.map((one) => log(row[best]) - log(one[best]));
-  const places = Array.from({ length: size }, (_, pixel) => between(corners.map((corner) => corner + (patch - 1) / 2), pixel));
+  const weights = Array.from({ length: size }, (_, pixel) => between(corners.map((corner) => corner + (patch - 1) / 2), pixel));
   return Float64Array.from({ length: size * size }, (_, index) => {
-    const [down, across] = [places[Math.floor(index / size)], places[index % size]];
+    const [down, across] = [weights[Math.floor(index / size)], weights[index % size]];
     const upper = mixed(lost[down.first * steps + across.first], lost[down.first * steps + across.second], across.share);
     const lower = mixed(lost[down.second * steps + across.first], lost[down.second * steps + across.second], across.share);
     return mixed(upper, lower, down.share);
@@ -40,12 +40,12 @@ function covered(crop, size, top, left, patch) {
   return view;
 }
 
-// Return between which two of some places a pixel lies, and its share of the way; constant beyond the outermost.
-function between(places, pixel) {
-  const second = places.findIndex((place) => place >= pixel);
+// Return between which two positions a pixel lies, and its share of the way; constant beyond the outermost.
+function between(positions, pixel) {
+  const second = positions.findIndex((position) => position >= pixel);
   if (second === 0) return { first: 0, second: 0, share: 0 };
-  if (second < 0) return { first: places.length - 1, second: places.length - 1, share: 0 };
-  return { first: second - 1, second, share: (pixel - places[second - 1]) / (places[second] - places[second - 1]) };
+  if (second < 0) return { first: positions.length - 1, second: positions.length - 1, share: 0 };
+  return { first: second - 1, second, share: (pixel - positions[second - 1]) / (positions[second] - positions[second - 1]) };
 }
 
 function mixed(one, other, share) {
@@ -59,7 +59,7 @@ function picture(crop, values, size, { side, tint, colours }) {
   const context = canvas.getContext("2d");
   const image = context.createImageData(side, side);
   for (let index = 0; index < side * side; index++) {
-    const [down, across] = [Math.floor(index / side), index % side].map((place) => Math.floor(((place + 0.5) * size) / side));
+    const [down, across] = [Math.floor(index / side), index % side].map((pixel) => Math.floor(((pixel + 0.5) * size) / side));
     const strength = values[down * size + across] / strongest;
     const colour = strength > 0 ? colours.for : colours.against;
     const share = tint * Math.abs(strength);

@@ -49,8 +49,8 @@ function luma(bitmap) {
     context.fillRect(0, 0, width, rows);
     context.drawImage(bitmap, 0, top, width, rows, 0, 0, width, rows);
     const { data } = context.getImageData(0, 0, width, rows);
-    for (let index = 0, place = top * width; index < data.length; index += 4, place++) {
-      pixels[place] = (data[index] * 19595 + data[index + 1] * 38470 + data[index + 2] * 7471 + 32768) >> 16;
+    for (let index = 0, pixel = top * width; index < data.length; index += 4, pixel++) {
+      pixels[pixel] = (data[index] * 19595 + data[index + 1] * 38470 + data[index + 2] * 7471 + 32768) >> 16;
     }
   }
   return { pixels, width, height };
@@ -69,7 +69,7 @@ function sizeOf(bytes) {
     if (text(bytes, 1, 4) === "PNG") return [view.getUint32(16), view.getUint32(20)];
     if (text(bytes, 0, 3) === "GIF") return [view.getUint16(6, true), view.getUint16(8, true)];
     if (text(bytes, 0, 2) === "BM") return [Math.abs(view.getInt32(18, true)), Math.abs(view.getInt32(22, true))];
-    if (text(bytes, 8, 16) === "WEBPVP8X") return [24, 27].map((place) => (view.getUint32(place, true) & 0xffffff) + 1);
+    if (text(bytes, 8, 16) === "WEBPVP8X") return [24, 27].map((offset) => (view.getUint32(offset, true) & 0xffffff) + 1);
     if (view.getUint16(0) === 0xffd8) return ofJpeg(view);
   } catch {
     return null; // cut off; the decoder reports it
@@ -78,10 +78,10 @@ function sizeOf(bytes) {
 }
 
 function ofJpeg(view) {
-  for (let place = 2; place + 9 < view.byteLength; place += 2 + view.getUint16(place + 2)) {
-    const mark = view.getUint8(place + 1);
+  for (let offset = 2; offset + 9 < view.byteLength; offset += 2 + view.getUint16(offset + 2)) {
+    const mark = view.getUint8(offset + 1);
     const frame = mark >= 0xc0 && mark <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(mark);
-    if (frame) return [view.getUint16(place + 7), view.getUint16(place + 5)];
+    if (frame) return [view.getUint16(offset + 7), view.getUint16(offset + 5)];
   }
   return null;
 }

@@ -26,12 +26,12 @@ export function resized(picture, width, height, box = [0, 0, picture.width, pict
 // Return a new pixel: the weighted mean of old ones that lie a stride apart.
 function weighed(pixels, start, stride, { first, counts, values, most }, index) {
   let sum = PRECISION / 2;
-  let place = start + first[index] * stride;
-  for (let one = index * most; one < index * most + counts[index]; one++, place += stride) sum += pixels[place] * values[one];
+  let position = start + first[index] * stride;
+  for (let one = index * most; one < index * most + counts[index]; one++, position += stride) sum += pixels[position] * values[one];
   return Math.min(Math.max(Math.floor(sum / PRECISION), 0), 255);
 }
 
-// Return of each new pixel along one side: the first old one, how many, and their weights (most places each).
+// Return of each new pixel along one side: the first old one, how many, and their weights (at most `most` each).
 function weights(size, start, end, newSize) {
   const scale = (end - start) / newSize;
   const support = Math.max(scale, 1);
@@ -66,7 +66,7 @@ export function rotated({ pixels, width, height }, degrees, [x, y]) {
   return { pixels: result, width, height };
 }
 
-// Return the matrix from a turned picture's places to the picture's, rounded as Pillow rounds it.
+// Return the matrix from a turned picture's points to the picture's, rounded as Pillow rounds it.
 function turn(degrees, x, y) {
   const angle = -(degrees * (Math.PI / 180));
   const [cosine, sine] = [Number(Math.cos(angle).toFixed(15)), Number(Math.sin(angle).toFixed(15))];

@@ -3,7 +3,7 @@
 import { even } from "./cascade.js";
 
 const GROUND = 127; // grey around a turned picture: flat, so searched at once
-const FINE = 1024; // parts of a pixel in which places are added up
+const FINE = 1024; // parts of a pixel in which positions are added up
 const PARTS = 32; // of a pixel between which greys are interpolated
 
 // Return a picture turned back by an angle in degrees clockwise, whole on a larger ground, and the way back: the matrix
@@ -29,8 +29,8 @@ function inverse([a, b, c, d, e, f]) {
   return [ia, ib, -ia * c - ib * f, id, ie, -id * c - ie * f];
 }
 
-// Return the place to which a matrix takes (x, y).
-export function place([a, b, c, d, e, f], x, y) {
+// Return the point to which a matrix takes (x, y).
+export function mapped([a, b, c, d, e, f], x, y) {
   return [a * x + b * y + c, d * x + e * y + f];
 }
 

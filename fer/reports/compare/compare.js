@@ -1,4 +1,4 @@
-// Highlights all lines, dots and rows of one configuration; tests any two runs against each other.
+// Highlights all lines, dots and rows of one configuration; compares any two runs by a test.
 const parts = key => document.querySelectorAll(`[id$="-${key}"], [data-group="${key}"]`);
 let pinned = null;
 

@@ -18,7 +18,7 @@ from fer.runs import ranking
 from fer.runs.ranking import Ranking, Run
 from fer.system.records import plain
 
-TOP = 5  # best configurations of a ranking whose first seeds are always tested against each other
+TOP = 5  # best configurations of a ranking whose first seeds are always compared by a test
 
 
 class Listed(NamedTuple):

@@ -48,14 +48,14 @@ def randomised(found: Sequence[Randomised]) -> Figure:
     """Draw the rank correlation of the maps with those of networks with more and more random layers."""
     figure, rows = canvas(2.4)
     axes = rows[0, 0]
-    places = np.arange(len(found) + 1)
+    positions = np.arange(len(found) + 1)
     values = [1.0, *(one.correlation.value for one in found)]
-    axes.plot(places, values, color=PAPER["val"], marker="o", markersize=4)
-    for place, one in enumerate(found, start=1):
+    axes.plot(positions, values, color=PAPER["val"], marker="o", markersize=4)
+    for position, one in enumerate(found, start=1):
         if one.correlation.ci95 is not None:
-            axes.vlines(place, *one.correlation.ci95, color=PAPER["val"], linewidth=1.2)
+            axes.vlines(position, *one.correlation.ci95, color=PAPER["val"], linewidth=1.2)
     axes.axhline(0, color=PAPER["soft"], linewidth=0.8)
-    axes.set_xticks(places, ["none", *(str(one.layers) for one in found)])
+    axes.set_xticks(positions, ["none", *(str(one.layers) for one in found)])
     axes.set_ylim(min(-0.2, *values) - 0.05, 1.05)
     axes.set_xlabel(f"random layers, from the last, of {found[0].of}")
     axes.set_ylabel("rank correlation")

@@ -34,4 +34,4 @@ def enlarged(face: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _rgb(role: str) -> NDArray[np.float32]:
-    return np.array([int(PAPER[role][place : place + 2], 16) for place in (1, 3, 5)], np.float32)
+    return np.array([int(PAPER[role][start : start + 2], 16) for start in (1, 3, 5)], np.float32)

@@ -124,7 +124,7 @@ def read(arguments: Sequence[str]) -> Request:
     folder, before = settings.resume or settings.folder, _before(settings)
     parameters = space.read(varied, fixed)
     print("search: checking the space", flush=True)  # composing its corners takes seconds, and so does importing torch
-    asked = Request(
+    request = Request(
         overrides=[text for text in overrides if not text.startswith(("tune.resume=", "tune.folder="))],
         trial_overrides=of_trials,
         config=config,
@@ -136,21 +136,21 @@ def read(arguments: Sequence[str]) -> Request:
         before=before,
     )
     if before is not None:
-        _refuse_changes(asked, before)
-    return asked
+        _refuse_changes(request, before)
+    return request
 
 
-def joined(asked: Request, folder: Path) -> Request:
+def joined(request: Request, folder: Path) -> Request:
     """Return the request, after another process has begun the same search in the folder since it was read.
 
     Raises:
         FerError: the other process's search has other settings.
     """
-    if asked.before is not None or not (folder / FILE).exists():
-        return asked
+    if request.before is not None or not (folder / FILE).exists():
+        return request
     before = stored(folder)
-    _refuse_changes(asked, before)
-    return replace(asked, before=before)
+    _refuse_changes(request, before)
+    return replace(request, before=before)
 
 
 def _merged(arguments: Sequence[str]) -> list[str]:
@@ -209,13 +209,13 @@ def _space(section: Ranges, of_search: Sequence[str]) -> Ranges:
     return {key: values for key, values in changed.items() if values is not None}
 
 
-def _refuse_changes(asked: Request, before: SearchRecord) -> None:
-    now = {**{f"space.{key}": values for key, values in asked.space.items()}, **computed_settings(asked.config)}
+def _refuse_changes(request: Request, before: SearchRecord) -> None:
+    now = {**{f"space.{key}": values for key, values in request.space.items()}, **computed_settings(request.config)}
     then = {**{f"space.{key}": values for key, values in before.space.items()}, **before.config}
-    now["tune.seeds"], then["tune.seeds"] = asked.settings.seeds, before.settings.seeds
+    now["tune.seeds"], then["tune.seeds"] = request.settings.seeds, before.settings.seeds
     for key in sorted(now | then):
         if now.get(key) != then.get(key):
             raise FerError(
-                f"{key}={now.get(key)}: the search in {asked.folder} has {key}={then.get(key)}; leave it out, or start "
-                "another search with --out"
+                f"{key}={now.get(key)}: the search in {request.folder} has {key}={then.get(key)}; leave it out, or "
+                "start another search with --out"
             )

@@ -212,7 +212,7 @@ def _conditioned(parameter: Parameter, known: Mapping[str, Parameter], fixed: Ma
     return replace(parameter, when=when)
 
 
-# --- checks against the configuration -------------------------------------------------------------------------------
+# --- checks with the configuration --------------------------------------------------------------------------------
 
 
 def checked(parameters: Sequence[Parameter], trial_overrides: Sequence[str]) -> list[Parameter]:

@@ -101,9 +101,9 @@ class FiniteLoss(Callback):
 
 def _of_all(value: Tensor) -> Tensor:
     """Return the smallest of the ranks' values, so that all of them end for the same reason."""
-    held = value.long()
-    ranks.least(held)
-    return held
+    smallest = value.long()
+    ranks.least(smallest)
+    return smallest
 
 
 class Signals(Callback):

@@ -197,9 +197,10 @@ def hyperparameters(settings: TrainSettings, origin: Origin) -> dict[str, str | 
     """
     values = dict(leaves(asdict(settings)))
     chosen = {group: origin.choices.get(group) or values[f"{group}.name"] for group in ALWAYS}
-    asked = {key: values.get(key, origin.choices.get(key)) for key in origin.asked if not key.startswith(NEVER)}
+    keys = [key for key in origin.overridden if not key.startswith(NEVER)]
+    overridden = {key: values.get(key, origin.choices.get(key)) for key in keys}
     named = {**chosen, "lr": values["optimizer.lr"], "seed": values["seed"]}
-    for key, value in asked.items():
+    for key, value in overridden.items():
         short = key.rpartition(".")[2]
         named[key if short in named and named[short] != value else short] = value
     return {key: _hyperparameter(value) for key, value in named.items()}

@@ -56,8 +56,8 @@ def test_every_table_is_read_in_every_packing(name, packing, inside, tmp_path, l
     elif name == "test.csv":
         nothing = np.full(20, -1, np.int8)
         reference = replace(reference, targets=nothing, official=nothing, given=np.full(20, 2, np.int8))
-    for place in (path, tmp_path / "root"):
-        faces = load(place)
+    for given in (path, tmp_path / "root"):
+        faces = load(given)
         equal(faces, reference)
         assert (faces.source.layout, faces.source.path) == (f"table {name}", str(path))
 

@@ -20,7 +20,7 @@ def test_val_and_later_uses_of_the_network_see_the_middle(train, evaluate, tmp_p
     assert (model.image_size, model.crop, model.input_size) == (24, 20, 20)
     faces = torch.rand(3, 1, 24, 24)
     with torch.inference_mode():
-        assert torch.equal(model(faces), model.look(faces[..., 2:22, 2:22]))
+        assert torch.equal(model(faces), model.logits_of_crops(faces[..., 2:22, 2:22]))
     assert (tmp_path / "run" / "report.html").exists()
 
 
@@ -40,7 +40,7 @@ def test_a_network_of_one_size_is_built_for_the_crop(train, scores, tmp_path):
 
 def test_a_stage_reduces_crops_as_it_reduces_faces():
     data = FERDataModule(DataSettings(path="synthetic", synthetic_count=140, image_size=24, crop=20))
-    assert [data.data.seen(size) for size in (24, 18)] == [20, 15]
+    assert [data.data.input_side(size) for size in (24, 18)] == [20, 15]
     data.setup("fit")
     data.stages = [[18, 1], [24, 2]]
     data.augment = augment.build(AugmentSettings(), 20)
@@ -79,4 +79,4 @@ def test_a_network_whose_forward_training_would_not_call_is_refused(train, tmp_p
     (tmp_path / "forward_nets.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
     ended = train(*SMALL[:4], "plugins=[forward_nets]", "model=forward", *SMALL[6:])
-    assert (ended.code, "Forward overrides forward; override look" in ended.line) == (1, True), ended.line
+    assert (ended.code, "Forward overrides forward; override logits_of_crops" in ended.line) == (1, True), ended.line

@@ -33,14 +33,14 @@ def test_each_pixel_is_the_mean_of_what_it_covers():
 def test_each_stage_trains_and_is_validated_at_its_size_and_the_last_is_kept(train, tmp_path, monkeypatch):
     seen = []
     network = MODELS.get("resnet9")
-    look = network.look
+    logits_of_crops = network.logits_of_crops
 
     def spy(self, images):
         if getattr(self, "_trainer", None) is not None:
             seen.append((self.trainer.current_epoch, self.training, images.shape[-1]))
-        return look(self, images)
+        return logits_of_crops(self, images)
 
-    monkeypatch.setattr(network, "look", spy)
+    monkeypatch.setattr(network, "logits_of_crops", spy)
     ended = train(*NETWORK, f"stages={STAGES}".replace(" ", ""), "trainer.max_epochs=5", "hydra.run.dir=run")
     assert ended.code == 0, ended
     sizes = {(epoch, training): size for epoch, training, size in seen}

@@ -14,15 +14,15 @@ from fer.training.callbacks.checkpointing import Saver
 @pytest.fixture
 def bad_val(monkeypatch):
     """A function that spoils the predictions of val, not those of train, in an epoch counted from 1."""
-    look = MLP.look
+    logits_of_crops = MLP.logits_of_crops
 
     def spoil(epoch, value=float("nan")):
         def spoilt(self, images):
-            logits = look(self, images)
+            logits = logits_of_crops(self, images)
             bad = not self.training and getattr(self, "_trainer", None) is not None and self.current_epoch + 1 == epoch
             return logits * value if bad else logits
 
-        monkeypatch.setattr(MLP, "look", spoilt)
+        monkeypatch.setattr(MLP, "logits_of_crops", spoilt)
 
     return spoil
 
@@ -61,8 +61,8 @@ def test_an_epoch_with_nan_is_never_the_best(tmp_path):
 
 def test_a_network_that_predicts_nan_is_not_scored(scores, small_run, tmp_path, monkeypatch):
     """In its training val was sound; afterwards the network predicts no number for faces."""
-    look = MLP.look
-    monkeypatch.setattr(MLP, "look", lambda self, images: look(self, images) * float("nan"))
+    logits_of_crops = MLP.logits_of_crops
+    monkeypatch.setattr(MLP, "logits_of_crops", lambda self, images: logits_of_crops(self, images) * float("nan"))
     assert "NaN for 14 of 14 faces" in scores(str(small_run)).line
     assert not list(small_run.rglob("evaluations/*/metrics.json"))
 

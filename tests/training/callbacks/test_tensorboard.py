@@ -184,7 +184,7 @@ def test_a_short_name_that_two_keys_share_keeps_its_section():
         scheduler={"name": "step", "lr": 3},
         augment=AugmentSettings(),
     )
-    shown = hyperparameters(settings, Origin(asked=["scheduler.lr", "optimizer.lr", "data.path"]))
+    shown = hyperparameters(settings, Origin(overridden=["scheduler.lr", "optimizer.lr", "data.path"]))
     assert shown["lr"] == 0.1
     assert shown["scheduler.lr"] == 3
     assert "path" not in shown

@@ -16,7 +16,7 @@ from fer.config.settings import DataSettings
 from fer.data import cache, readers
 from fer.data.datamodule import FERDataModule
 from fer.data.load import read_faces
-from fer.data.readers import decoding, index, room
+from fer.data.readers import decoding, index, pixel_memory
 from fer.data.rows import Mapped, outside, taken
 
 MODES = ("memory", "mapped", "on demand")
@@ -46,7 +46,7 @@ def settings(tree, tmp_path, monkeypatch):
     """Return a function that makes the settings of a mode; the mode is in force from then on."""
 
     def of(mode, **changes):
-        monkeypatch.setattr(room, "SPARE", 1 << 60 if mode == "on demand" else 0)
+        monkeypatch.setattr(pixel_memory, "SPARE", 1 << 60 if mode == "on demand" else 0)
         limit = None if mode == "memory" else 0.00005
         folder = str(tmp_path / "cache" / mode)
         common = {"path": str(tree), "image_size": 24, "split": "as_given", "batch_size": 8}
@@ -212,7 +212,7 @@ def test_a_picture_that_vanished_or_changed_since_the_start_is_named(tree, setti
 def test_a_file_that_was_only_touched_is_found_by_its_contents(tree, settings, monkeypatch):
     read_faces(settings("on demand")).fingerprint()
     next((tree / "train" / "angry").iterdir()).touch()
-    monkeypatch.setattr(room.Outside, "add", None)
+    monkeypatch.setattr(pixel_memory.Outside, "add", None)
     assert read_faces(settings("on demand")).images[0].shape == (24, 24)
 
 
@@ -223,14 +223,14 @@ def test_a_disk_that_fills_up_gives_up_the_file_and_decodes_on_demand(settings, 
         def write(self, contents):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    add = room.Outside.add
+    add = pixel_memory.Outside.add
 
     def full_after_20(self, pixels, cut):
         if len(self._cuts) == 20:
             self._stream = Full()
         add(self, pixels, cut)
 
-    monkeypatch.setattr(room.Outside, "add", full_after_20)
+    monkeypatch.setattr(pixel_memory.Outside, "add", full_after_20)
     found = read_faces(settings("mapped"))
     assert isinstance(outside(found.images).source, index.Pictures)
     assert found.fingerprint() == expected.fingerprint()

@@ -73,7 +73,7 @@ def candidates_on_val(candidates: Sequence[Candidate]) -> tuple[list[Candidate],
     return available, [predictions.read(candidate.val) for candidate in available if candidate.val is not None]
 
 
-def choose(candidates: Sequence[Candidate]) -> tuple[list[Candidate], PredictionsChoice]:
+def chosen(candidates: Sequence[Candidate]) -> tuple[list[Candidate], PredictionsChoice]:
     """Return the candidates with predictions of val, and the ensemble chosen among them.
 
     Raises:
@@ -88,12 +88,12 @@ def teachers(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
     able = [candidate for candidate in candidates if candidate.teaches]
     if not able:
         return []
-    available, choice = choose(able)
+    available, choice = chosen(able)
     order = sorted(range(len(available)), key=lambda index: -choice.weights[index])
     return [available[index] for index in order if choice.weights[index] > 0][:most]
 
 
-def write_ensemble(
+def write(
     candidates: Sequence[Candidate], choice: PredictionsChoice, split: str, data: FERDataModule, out: Path, command: str
 ) -> Path:
     """Write ``metrics.json`` and ``predictions.csv`` of the ensemble on a split, and return their folder.

@@ -33,8 +33,8 @@ SPARE = 1 << 30  # bytes of the disk that are left free
 PIXELS = "images.npy"  # the cache's name of the file
 
 
-class Room:
-    """The room that a reader has for faces.
+class PixelMemory:
+    """The memory and the disk that a reader has for faces.
 
     Args:
         limit_gb: ``data.memory_limit_gb``; None keeps all faces in memory.
@@ -222,7 +222,7 @@ class Outside:
         """Write the pixels of the next face, (S, S).
 
         Raises:
-            FerError: a picture that is no file cannot be decoded on demand, and there is no room for its pixels.
+            FerError: a picture that is no file cannot be decoded on demand, and the disk has no space for its pixels.
         """
         self._cuts.append(cut if isinstance(cut.picture, Path) else Cut(b""))
         if self._stream is not None:
@@ -287,19 +287,19 @@ class Outside:
             self._file.unlink(missing_ok=True)
 
 
-_current: ContextVar[Room] = ContextVar("room", default=Room())  # noqa: B039  # without a limit it has no state
+_current: ContextVar[PixelMemory] = ContextVar("pixel_memory", default=PixelMemory())  # noqa: B039  # without a limit it has no state
 
 
-def current() -> Room:
-    """Return the room of the reading that is under way."""
+def current() -> PixelMemory:
+    """Return that of the reading that is under way."""
     return _current.get()
 
 
 @contextmanager
-def entered(room: Room) -> Iterator[Room]:
-    """Make a room that of the readers within the block; readers are called by their public signature."""
-    token = _current.set(room)
+def entered(memory: PixelMemory) -> Iterator[PixelMemory]:
+    """Let the readers within the block use a memory; readers are called by their public signature."""
+    token = _current.set(memory)
     try:
-        yield room
+        yield memory
     finally:
         _current.reset(token)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PAGES = "videos"  # folder of the pages, within that of the results
 
 
-class Footage:
+class VideoReport:
     """Collects a video's frames, and makes of them what is written.
 
     Args:

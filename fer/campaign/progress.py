@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 BAR = 10  # characters
 
 
-class Board:
+class Progress:
     """Shows the running trainings, the next ones and the time left.
 
     Args:
