@@ -65,11 +65,7 @@ def parser() -> Grammar:
         "--faces", type=int, default=FACES, metavar="N",
         help=f"explain at most N; of --data a seeded draw, equal numbers of each emotion; default: {FACES}",
     )  # fmt: skip
-    grammar.add_argument(
-        "--detector", choices=["haar", "yunet", "none"], default="haar",
-        help="default: haar; none: each picture is a face that was cut out already",
-    )  # fmt: skip
-    grammar.add_argument("--detector-model", type=Path, metavar="FILE", help="YuNet's .onnx, of opencv_zoo")
+    grammar.add_detector()
     grammar.add_argument(
         "--rule", choices=["official", "as_given", "holdout"], help="how --data is split; default: as in training"
     )

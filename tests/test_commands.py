@@ -31,7 +31,7 @@ def test_alone_it_lists_the_commands(run, arguments):
 
 def test_every_command_module_is_listed():
     commands = {file.stem for file in (ROOT / "fer").glob("*.py") if "\n@command(" in file.read_text()}
-    assert commands - {"errors", "__main__"} == set(COMMANDS)
+    assert commands - {"__main__"} == set(COMMANDS), "COMMANDS in fer/__main__.py lists the modules with @command"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -20,6 +20,7 @@ from conftest import settings_of_first_job, training_commands
 from PIL import Image
 
 import fer
+from fer.metrics.table import SAMPLED
 
 DOCS = Path(fer.__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -129,7 +130,7 @@ def test_the_tables_of_keys_are_those_of_conf():
     for group, name in groups.items():
         expected |= {f"{group}.{key}": value for key, value in defaults(f"{group}/{name}.yaml").items()}
     assert len(listed) == len(dict(listed))
-    assert dict(listed) == expected
+    assert dict(listed) == expected, "docs/settings.md has a row for each key of conf/, with its default"
 
 
 @pytest.mark.parametrize("group", ["model", "optimizer", "scheduler", "loss"])
@@ -140,7 +141,21 @@ def test_the_tables_of_named_choices_are_those_of_conf(group):
     expected = {file.stem: defaults(f"{group}/{file.name}") for file in (CONF / group).glob("*.yaml")}
     for name, keys in expected.items():
         assert keys.pop("name") == name
-    assert listed == expected
+    assert listed == expected, f"docs/settings.md has a row for each file of conf/{group}/, with its keys and defaults"
+
+
+@pytest.mark.parametrize(
+    ("names", "page"),
+    [
+        ([file.stem for file in (CONF / "model").glob("*.yaml") if file.stem != "timm"], "recipes.md"),
+        ([*SAMPLED, "ece", "ece_adaptive"], "run-folder.md"),
+    ],
+    ids=["networks", "metrics"],
+)
+def test_every_network_and_metric_has_a_row(names, page):
+    rows = [line for line in (DOCS / page).read_text().splitlines() if line.startswith("| `")]
+    listed = {name for row in rows for name in marked(row.split("|")[1])}
+    assert not set(names) - listed, f"a table of docs/{page} has a row for each"
 
 
 def marked(line):

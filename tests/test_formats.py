@@ -5,6 +5,7 @@
 job is missing, and the run's network as a shared file; all on 210 drawn faces.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import torch
 from conftest import metrics
 
 import fer
+from fer.config.conf import plain
+from fer.config.hydra import composed
+from fer.runs.run_folder import identity
 
 FIXTURES = Path(__file__).parent / "fixtures" / "format_1"
 WRITTEN_IN = "/home/someone/outputs"  # the folder in which the fixtures were made
@@ -52,6 +56,13 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(train, made):
     assert found.keys() == expected.keys()
     assert all(torch.allclose(found[name].float(), expected[name].float(), atol=1e-5) for name in expected)
     assert metrics(made / "interrupted")["accuracy"] == metrics(made / "run")["accuracy"]
+
+
+def test_a_younger_key_changes_no_identity():
+    """A sweep trains a finished job again if its identity changes."""
+    job = json.loads((FIXTURES / "sweep" / "0" / "job.json").read_text())
+    found = identity(plain(composed(job["overrides"])))
+    assert found == job["identity"], "a new key stands in YOUNGER or BESIDES of fer/runs/run_folder.py"
 
 
 @pytest.mark.slow  # a sweep's job is a process

@@ -112,6 +112,10 @@ class Grammar(argparse.ArgumentParser):
             "hub; default: tiny",
         )
         self.add_download()
+        self.add_detector()
+
+    def add_detector(self) -> None:
+        """Add the options of what finds the faces of pictures; ``fer.inference.detect.build`` makes it."""
         self.add_argument(
             "--detector", choices=["haar", "yunet", "yuface", "none"], default="haar",
             help="default: haar; none: each picture is a face that was cut out already",

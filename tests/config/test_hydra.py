@@ -79,11 +79,12 @@ def test_yaml_names_are_the_registered_names_and_hold_all_their_arguments():
     from fer.optim.schedulers import SCHEDULES
 
     for registry in (MODELS, LOSSES, OPTIMIZERS, SCHEDULES):
-        for name in GROUPS["scheduler" if registry is SCHEDULES else registry.kind]:
+        names = set(GROUPS["scheduler" if registry is SCHEDULES else registry.kind])
+        assert names == set(registry.names()), f"conf/{registry.kind}/ has a file for each registered name"
+        for name in names:
             section = OmegaConf.to_container(OmegaConf.load(conf_folder() / registry.kind / f"{name}.yaml"))
             assert section["name"] == name
             assert set(section) - {"name", "defaults"} == set(keyword_parameters(registry.get(name)))
-    assert set(GROUPS["model"]) == set(MODELS.names())
 
 
 def test_every_key_can_be_set_alone():

@@ -13,9 +13,12 @@ from fer.config.errors import FerError
 from fer.config.registry import MODELS
 from fer.data.crop import Crop
 from fer.data.labels import EMOTIONS
+from fer.evaluation.faithfulness import MAPS
+from fer.explain import parser
 from fer.inference.explain import OCCLUSION, Explained, explained
 from fer.inference.gradients import METHODS, attributions, layer_of
 from fer.inference.loaded import LoadedNetwork
+from fer.metrics.explanation import BLOB, RANDOM, TITLES
 from fer.models import create
 
 HAPPY, NEUTRAL = EMOTIONS.index("happy"), EMOTIONS.index("neutral")
@@ -188,6 +191,14 @@ def test_integrated_gradients_are_those_of_captum(tiny, faces):
     )
     found = attributions(tiny, unit, baseline, torch.full((2, 1), HAPPY), 16)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_every_method_is_an_option_and_has_its_words():
+    methods = {OCCLUSION, *METHODS}
+    (option,) = [action for action in parser()._actions if "--method" in action.option_strings]
+    assert set(option.choices) == methods, "the choices of --method in fer/explain.py"
+    assert set(TITLES) - {BLOB, RANDOM} == methods, "TITLES in fer/metrics/explanation.py"
+    assert set(MAPS) == methods, "MAPS in fer/evaluation/faithfulness.py"
 
 
 # --- several networks, several methods --------------------------------------------------------------------------------
