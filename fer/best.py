@@ -1,9 +1,8 @@
 """``python -m fer.best --hours 2``: train the best networks that this machine can train in a given time.
 
-The campaign measures the speed of each kind of network and plans epochs for the time. It trains different networks
-side by side, chooses teachers among them on val, and trains three students and a network below half a million
-parameters with the teachers. Then it chooses an ensemble on val, and opens test at the end. ``best.html`` shows the
-plan and the results.
+The campaign measures the speed of each kind of network and plans epochs for the time. It trains different networks side
+by side, and chooses teachers among them on val. These teach three students and a network below half a million
+parameters. Then it chooses an ensemble on val, and opens test at the end. ``best.html`` shows the plan and the results.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """``python -m fer.evaluate RUN_OR_CHECKPOINT... [--split test] [--data PATH] [--tta flip]``: evaluate on a split.
 
 Only this command and the end of ``fer.best`` open test, and each test evaluation is recorded. Several networks are
-evaluated as an ensemble. Results go to ``<run>/evaluations/<split>/``; for a checkpoint outside a run they go beside
+evaluated as an ensemble. Results go to ``<run>/evaluations/<split>/``. For a checkpoint outside a run they go beside
 it, for a network of the package to ``outputs/pretrained/``, for an ensemble to ``outputs/ensembles/``.
 """
 

@@ -3,8 +3,8 @@
 ``--info models`` lists the networks with their parameters, costs and speed on this machine.
 
 Torch is imported only after the configuration has passed its checks: ``--help``, ``--cfg job`` and a mistyped key
-answer at once. Drawn faces may replace missing data in a plain single run only: a sweep, a resumed run and an
-evaluation never use them in place of other data.
+answer at once. Drawn faces may replace missing data in a plain single run only. A sweep, a resumed run and an
+evaluation never use them instead of other data.
 """
 
 import logging

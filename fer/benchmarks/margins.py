@@ -1,8 +1,9 @@
 """``python -m fer.benchmarks.margins fer2013.csv``: how large a square to cut around a detected face.
 
 FER2013's val faces are enlarged four times, each frame's edges repeated around it, and searched for a face. The faces
-that are found are cut out anew with several margins and classified. The first two rows are the yardstick: the frame as
-the data set has it, and the same frame cut out of the enlarged picture, which states what resampling alone does.
+that are found are cut out anew with several margins and classified. The first two rows are the baseline. One is the
+frame as the data set has it. The other is the same frame cut out of the enlarged picture: the effect of resampling
+alone.
 """
 
 import sys

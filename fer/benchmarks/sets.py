@@ -5,8 +5,8 @@ are the sets of ``fer.metrics.conformal``, those of randomised scores (Romano, S
 and of penalised ones (RAPS: Angelopoulos et al. 2021), and the plain set: the smallest whose probabilities sum to the
 coverage, which needs no calibration and promises nothing.
 
-``--test`` calibrates on all faces of val and scores those of test, by emotion: with a promise over all faces together,
-and with one for the faces of each emotion. Both are read from files, and no network is run.
+``--test`` calibrates on all faces of val and scores those of test, by emotion. One promise is over all faces together,
+another for the faces of each emotion. Both are read from files, and no network is run.
 """
 
 import sys

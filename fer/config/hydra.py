@@ -1,7 +1,7 @@
 """Composing configurations with Hydra and running tasks under it; no other package but ``train`` and ``sweeps`` does.
 
-A run without options is composed once, checked, and given to Hydra's ``run_job``: ``hydra.main`` composes twice and
-makes the run's folder before anything can be refused. Overrides with ``+key`` and ``~key`` are refused, since every
+A run without options is composed once, checked, and given to Hydra's ``run_job``. ``hydra.main`` would compose twice
+and make the run's folder before anything can be refused. Overrides with ``+key`` and ``~key`` are refused, since every
 key has a default. Networks of plugins become choices of ``model`` with the defaults of their own arguments.
 """
 

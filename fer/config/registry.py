@@ -1,6 +1,6 @@
 """Registered names of networks, readers, losses, optimizers and schedules.
 
-A configuration, a checkpoint or a shared file names an entry, never an import path: an untrusted file can therefore
+A configuration, a checkpoint or a shared file names an entry, never an import path. An untrusted file can therefore
 call nothing but registered functions and classes. No ``_target_`` is read from any file.
 """
 

@@ -1,7 +1,7 @@
 """Several data sets that one network is trained on: each is read and split by itself, then all are joined.
 
 A set is read by its own reader, split by its own split and mapped by word onto the same emotions. A training face whose
-picture is in val or test of another set leaves train: otherwise joining would put copies of the scored faces into it.
+picture is in val or test of another set leaves train. Otherwise joining would put copies of the scored faces into it.
 Copies within one set stay, as where it is trained on alone.
 
 Val and test are those of all sets together: DomainBed (Gulrajani and Lopez-Paz 2021) calls this training-domain

@@ -1,10 +1,10 @@
 """One split, in memory or outside, served in whole batches by index; the order of the faces, and the batch itself.
 
-The order of an epoch is a function of seed and epoch, so that a run resumed within an epoch equals an uninterrupted one
-to the bit (on a CPU with the same number of threads). Lightning must not be asked for the number of steps before it has
-read the checkpoint: it would build the loader, and the resumed epoch would start again.
+The order of an epoch is a function of seed and epoch. A run resumed within an epoch therefore equals an uninterrupted
+one to the bit (on a CPU with the same number of threads). Lightning must not be asked for the number of steps before it
+has read the checkpoint. It would build the loader, and the resumed epoch would start again.
 
-Faces lie on a GPU as bytes if they take at most a quarter of its free memory (``keep_on``); the indices of an epoch are
+Faces lie on a GPU as bytes if they take at most a quarter of its free memory (``keep_on``). The indices of an epoch are
 copied there once, so that no step waits for the device.
 """
 

@@ -1,8 +1,8 @@
 """Exact duplicates: faces with equal pixels.
 
 1,514 images of FER2013 occur more than once, with 1,850 copies beyond the first; 56 of them have different labels. A
-copy of a test image in train makes a test score too high. Overlap with training data is found by pixels, not by names:
-another split of the same data, or a copy under another name, cannot pass for new faces.
+copy of a test image in train makes a test score too high. Overlap with training data is found by pixels, not by names.
+Another split of the same data, or a copy under another name, cannot pass for new faces.
 """
 
 import hashlib

@@ -6,7 +6,7 @@ row,reason,suggestion,split,label,group,score
 
 There is one line for each face and reason; the first line identifies the table by its fingerprint. Users may edit
 suggestions, and add or remove rows. A row is left out if any of its lines has the suggestion ``exclude``, and only from
-train: val and test never change, so that metrics stay comparable. Results store a digest of the rows that were left
+train. Val and test never change, so that metrics stay comparable. Results store a digest of the rows that were left
 out; a resumed run must have the same digest, and leaderboards show it.
 """
 

@@ -1,6 +1,6 @@
 """The noise of a batch: its seed, and the random numbers that several ranks share.
 
-The seed is a hash of the run's seed, the epoch and the batch's key, so that the noise of a step does not depend on the
+The seed is a hash of the run's seed, the epoch and the batch's key. The noise of a step thus does not depend on the
 steps before it. All ranks seed their generators alike. Each draws the numbers of the whole batch and keeps those of its
 faces: one rank and several draw the same number for the same face. Without ranks a draw stays as it is.
 """

@@ -1,9 +1,9 @@
 """Suspect labels: labels that networks contradict which were not trained on the face (extra ``labels``).
 
 Out-of-fold predictions come from finished runs, each of which has predicted its own val, such as ``sweep=folds``.
-Suspects are found by confident learning (C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident Learning:
-Estimating Uncertainty in Dataset Labels", JAIR 70, 2021) as cleanlab has it, where both of its ways agree, by class and
-by noise rate. The networks err more often than the labels: a person has to judge each suspect.
+Suspects are found by confident learning (C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident Learning: Estimating
+Uncertainty in Dataset Labels", JAIR 70, 2021) as cleanlab has it. Its two ways, by class and by noise rate, have to
+agree. The networks err more often than the labels: a person has to judge each suspect.
 """
 
 import importlib.util

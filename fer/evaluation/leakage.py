@@ -4,7 +4,7 @@ A face is seen if its pixels are among those of a network's training, or of a tr
 neither another split of the same data nor a copy under another name can pass for new faces. For the same reason,
 scoring the pixels of the training's test split counts as test access, whatever the split is called. The tables of the
 trainings are opened again where they still exist. Faces of another table are also compared by content with FER2013's
-training faces, where a network was trained on these: size and compression change pixels, but not what they show.
+training faces, where a network was trained on these. Size and compression change pixels, but not what they show.
 """
 
 import logging

@@ -2,12 +2,12 @@
 
 A set holds the most probable emotions of a face, as many as it takes for their probabilities to exceed a threshold. The
 threshold is calibrated on val: with probability 0.9, say, the set of a new face then holds its label. The promise needs
-new faces that are exchangeable with those of calibration, and nothing of the network (Vovk, Gammerman & Shafer 2005;
-Romano, Sesia & Candès 2020, "Classification with Valid and Adaptive Coverage"). It is a promise over all faces
+new faces that are exchangeable with those of calibration, and asks nothing of the network (Vovk, Gammerman & Shafer
+2005; Romano, Sesia & Candès 2020, "Classification with Valid and Adaptive Coverage"). It is a promise over all faces
 together: the coverage of a single emotion may be lower. Class-conditional sets promise it for the faces of each
-emotion: an emotion is in a set where its score is at most a threshold of its own, calibrated on the faces of val that
-have this label (Mondrian conformal prediction, Vovk 2012, "Conditional Validity of Inductive Conformal Predictors").
-Where these are too few for the promise, the threshold over all faces stands in, and nothing is promised.
+emotion. An emotion is in a set where its score is at most its own threshold, calibrated on the faces of val with this
+label (Mondrian conformal prediction, Vovk 2012, "Conditional Validity of Inductive Conformal Predictors"). Where these
+are too few for the promise, the threshold over all faces stands in, and nothing is promised.
 
 The score of a label is the sum of the probabilities above its own, so that emotions of equal probability enter a set
 together. Romano et al. add a random part of the label's own probability. Here the score is not randomised:
@@ -19,9 +19,9 @@ together. Romano et al. add a random part of the label's own probability. Here t
 - Calibration and prediction use the same score, so that the promise holds without the surplus of the usual
   deterministic variant, which adds the emotion that crosses the threshold at prediction alone.
 
-On val of FER2013, halved at random 20 times, the sets of the package's network for 90 % had 2.19 emotions on average;
-those of randomised scores 2.38, some of them none, and the penalised ones of Angelopoulos et al. 2021 (RAPS) 2.20 to
-2.36. So there is no penalty here. ``python -m fer.benchmarks.sets docs/results/tiny`` repeats the comparison.
+On val of FER2013, halved at random 20 times, the sets of the package's network for 90 % had 2.19 emotions on average.
+Those of randomised scores had 2.38, some of them none, and the penalised ones of Angelopoulos et al. 2021 (RAPS) 2.20
+to 2.36. So there is no penalty here. ``python -m fer.benchmarks.sets docs/results/tiny`` repeats the comparison.
 
 Val has chosen the epoch and fitted the temperature too, so that its faces are not quite exchangeable with new ones. The
 choice of one epoch and one number leaves little room for that; ``docs/predict.md`` has the coverage measured on test.

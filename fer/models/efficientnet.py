@@ -1,7 +1,7 @@
 """EfficientNet for small images, in less than half a million parameters.
 
-Tan & Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks"; the network is torchvision's,
-cut down from B0: four stages in place of seven, and a first 3x3 convolution with stride 1. Input (B, 1, 48, 48), at
+Tan & Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks". The network is torchvision's,
+cut down from B0: four stages instead of seven, and a first 3x3 convolution with stride 1. Input (B, 1, 48, 48), at
 least 8 pixels. With the defaults at 48 pixels: 418,041 parameters, 38.2 million multiply-adds.
 """
 

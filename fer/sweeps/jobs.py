@@ -1,7 +1,7 @@
 """Jobs: runs of ``python -m fer.train`` as child processes, several side by side.
 
-A job that is killed, calls ``sys.exit`` or runs out of memory does not affect other jobs, and each starts with fresh
-memory and random seeds. Each has its own process group, ends with the process that started it (Linux), and locks its
+A job that is killed, calls ``sys.exit`` or runs out of memory does not affect other jobs. Each starts with fresh memory
+and random seeds. Each has its own process group, ends with the process that started it (Linux), and locks its
 ``console.log``. ``job.json`` records its overrides and its exit code.
 """
 

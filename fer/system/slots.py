@@ -1,6 +1,6 @@
 """Slots for jobs that run side by side: one for each GPU, or for each core as far as memory goes. No torch here.
 
-A sweep computes its slots for all its jobs, also when only some are left: threads follow from the slots, and the bits
+A sweep computes its slots for all its jobs, also when only some are left. Threads follow from the slots, and the bits
 of a result depend on the number of threads.
 """
 

@@ -5,8 +5,8 @@ diverges. The curve goes to ``figures/lr_finder.png`` and ``.svg``, its values t
 and changes nothing.
 
 No rate is suggested. On FER2013 trainings of 4 to 6 epochs did best at 4 to 30 times the rate of the steepest descent,
-up to about the rate at which the smoothed loss was lowest (mlp and a small cnn, adamw and sgd); the latter is stated.
-Lightning's own finder (2.6) is not used: it gives the first losses too little weight, so that the curve begins at half
+up to about the rate at which the smoothed loss was lowest (mlp and a small cnn, adamw and sgd). The latter is stated.
+Lightning's own finder (2.6) is not used. It gives the first losses too little weight, so that the curve begins at half
 its height (its issues 14167 and 21141).
 """
 

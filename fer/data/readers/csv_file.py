@@ -4,8 +4,8 @@ Columns are found by name, in any case and order: ``pixels`` (2,304 numbers 0..2
 ``test.csv``), ``Usage`` (Training, PublicTest, PrivateTest; absent from ``train.csv``). Uncompressed, ``.gz``, ``.zip``
 and ``.tar.gz`` files are read as a stream.
 
-For speed, array operations decode 16 rows at once from ASCII. The fast path accepts a block only if all checks succeed;
-any other block is read again row by row, and the message names the line and the bad value.
+For speed, array operations decode 16 rows at once from ASCII. The fast path accepts a block only if all checks succeed.
+Any other block is read again row by row, and the message names the line and the bad value.
 """
 
 import csv

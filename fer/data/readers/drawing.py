@@ -2,16 +2,16 @@
 
 The faces are drawn from parameters, and nothing has to be downloaded. Each of the seven expressions is a set of facial
 action units (P. Ekman and W. V. Friesen, *Facial Action Coding System*, 1978, and the prototypes of their EMFACS guide,
-1983); each action unit moves brows, lids, cheeks, nose or lips of a face whose identity, pose, lighting, background,
+1983). Each action unit moves brows, lids, cheeks, nose or lips of a face whose identity, pose, lighting, background,
 blur and noise vary from picture to picture. Some expressions are weak, and some faces blend two of them with the label
 drawn from the blend, so that no classifier can be perfect.
 
-The set is for tests, demonstrations and first runs. It rewards the same ideas as photographs: trained on 5,600 faces of
-48 x 48 pixels, a dense network classifies 55 to 60 % of new faces correctly, a convolutional network of three blocks 85
-to 90 %. Accuracies on it do not predict accuracies on real faces.
+The set is for tests, demonstrations and first runs. It rewards the same ideas as photographs. Trained on 5,600 faces of
+48 x 48 pixels, a dense network classifies 55 to 60 % of new faces correctly, and a convolutional network of three
+blocks 85 to 90 %. Accuracies on it do not predict accuracies on real faces.
 
-Lengths are in face units: the origin is the middle of the face, x runs to the right, y down, and the chin is near
-y = 1. Arrays are written with B for the faces drawn together, and H and W (both ``image_size``) for the picture.
+Lengths are in face units. The origin is the middle of the face, x runs to the right, y down. The chin is at about 1.
+Arrays are written with B for the faces drawn together, and H and W (both ``image_size``) for the picture.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 The horizontal axis counts epochs (from 1), so that runs with different batch sizes can be compared. Pictures are drawn
 at most ``PICTURES`` times a run and once in ``DRAW_EVERY`` seconds, and always at the last epoch. They use the logits
-that validation has computed, and draw no random numbers of the run: a run with and without TensorBoard gives the same
+that validation has computed, and draw no random numbers of the run. A run with and without TensorBoard gives the same
 weights to the bit. Only this module writes TensorBoard's files.
 """
 
