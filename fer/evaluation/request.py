@@ -16,7 +16,8 @@ from fer.data.load import folder_names
 from fer.data.locate import locate
 from fer.data.readers import holds_contempt
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.inference import exported_model, probabilities
+from fer.evaluation import scoring
+from fer.inference import exported_model
 from fer.inference.loaded import LoadedNetwork
 from fer.inference.network import Opened, check_different, check_emotions
 from fer.metrics.conformal import By
@@ -306,7 +307,7 @@ class Faces:
         return torch.stack(parts)
 
     def _scored(self, member: Member, request: Request) -> Tensor:
-        return probabilities.probabilities(
+        return scoring.predicted_probabilities(
             member.model, self.at(member.model.image_size).datasets[self.split], batch_size=self.tables.batch_size,
             device=torch.device("cuda" if request.on_gpu else "cpu"), views=request.views,
         )  # fmt: skip

@@ -22,7 +22,6 @@ from fer.data.duplicates import without_duplicate
 from fer.evaluation import scoring
 from fer.evaluation.leakage import TrainingData, find_again, not_trained_on
 from fer.evaluation.request import Member, Tables
-from fer.inference import probabilities
 from fer.metrics import results as metrics_json
 from fer.metrics.calibration import fitted_temperature
 from fer.metrics.conformal import COVERAGE
@@ -359,7 +358,7 @@ def predict_val(settings: TrainSettings, data: FERDataModule, model: EmotionClas
     ):  # the checkpoint does not say which layers were frozen, and features may be cached
         model.freeze_trunk()
     size = settings.data.faces_a_step
-    return probabilities.probabilities(model, data.datasets["val"], batch_size=size, device=device.of(settings))
+    return scoring.predicted_probabilities(model, data.datasets["val"], batch_size=size, device=device.of(settings))
 
 
 @contextmanager
@@ -407,7 +406,7 @@ def show(
 
             model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
             images, size = data.datasets["val"].images, settings.data.faces_a_step
-            embedded = probabilities.embeddings(model, images, batch_size=size, device=device.of(settings))
+            embedded = scoring.embeddings(model, images, batch_size=size, device=device.of(settings))
             logger = trainers.tensorboard_logger(folder, 0)
             left_out = add_projector(
                 logger.experiment, scored, embedded, results.training.best_epoch if results.training else 0

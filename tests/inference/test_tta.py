@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fer.data.dataset import FaceDataset
-from fer.inference import probabilities
+from fer.evaluation import scoring
 from fer.inference.tta import VIEWS
 
 FACES = torch.rand(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
@@ -66,5 +66,5 @@ def test_probabilities_are_averaged_over_the_views(small_run):
     with torch.inference_mode():
         batch = faces.images.float() / 255
         expected = (model(batch).softmax(1) + model(batch.flip(-1)).softmax(1)) / 2
-    found = probabilities.probabilities(model, faces, batch_size=2, device=torch.device("cpu"), views="flip")
+    found = scoring.predicted_probabilities(model, faces, batch_size=2, device=torch.device("cpu"), views="flip")
     assert torch.allclose(found, expected, atol=1e-6)
