@@ -234,7 +234,7 @@ def test_without_the_training_data_nothing_is_called_clean(scores, duplicated, t
     assert "no clean metrics" in ended.err + ended.out
     found = metrics(duplicated / "evaluations" / "test")
     assert found["clean"] is None
-    assert found["temperature"] == metrics(duplicated)["temperature"]  # sealed in the checkpoint
+    assert found["temperature"] == metrics(duplicated)["temperature"]  # stored in the checkpoint
     ended = scores(str(duplicated), "--data", "other.csv", "--split", "test", "--error-rate", "0.5")
     assert ended.code == 1
     assert "fer2013.csv is not at hand" in ended.line
@@ -476,7 +476,7 @@ def test_against_a_network_its_run_and_its_predictions_is_the_same(scores, small
         assert results["against"]["nll"]["difference"] == pytest.approx(nll, abs=1e-4)
 
 
-def test_the_temperature_is_sealed_in_the_checkpoint_and_used_by_probabilities(small_run):
+def test_the_temperature_is_stored_in_the_checkpoint_and_used_by_probabilities(small_run):
     model = fer.load(small_run)
     assert model.provenance.temperature == metrics(small_run)["temperature"]
     faces = torch.randint(256, (4, 1, 24, 24), dtype=torch.uint8)

@@ -475,7 +475,7 @@ def test_a_limited_validation_sees_every_class_of_a_tree(tmp_path):
 
     targets = np.repeat(np.arange(7), 20).astype(np.int8)
     images = np.repeat(targets[:, None, None].astype(np.uint8), 4, axis=1).repeat(4, axis=2)
-    mixed = FaceDataset(images, targets).mixed()
+    mixed = FaceDataset(images, targets).shuffled()
     assert len(set(mixed.targets[:32].tolist())) == 7
     assert torch.equal(mixed.images[:, 0, 0, 0].long(), mixed.targets)
 

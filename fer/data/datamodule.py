@@ -239,7 +239,7 @@ class FERDataModule(pl.LightningDataModule):
         if (
             trainer is not None and trainer.overfit_batches
         ):  # the same few batches each epoch, with faces of every class
-            return self._loader(dataset.mixed())
+            return self._loader(dataset.shuffled())
         return self._loader(dataset, self.order())
 
     def order(self) -> EpochShuffle:
@@ -258,7 +258,7 @@ class FERDataModule(pl.LightningDataModule):
         """Serve val in the order of the source; a part of val in a random order, since folders are listed by class."""
         dataset, trainer = self.datasets["val"], self.trainer
         whole = trainer is None or trainer.limit_val_batches == 1.0
-        return self._loader(dataset if whole else dataset.mixed())
+        return self._loader(dataset if whole else dataset.shuffled())
 
     def test_dataloader(self) -> ResumableLoader:
         """Serve test in the order of the source."""

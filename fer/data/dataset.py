@@ -160,7 +160,7 @@ class FaceDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def mixed(self) -> "FaceDataset":
+    def shuffled(self) -> "FaceDataset":
         """Return the same faces in a fixed random order."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).numpy()
         soft = None if self.soft is None else self.soft.numpy()[order]

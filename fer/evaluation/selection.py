@@ -181,13 +181,13 @@ def _given(request: Request, members: Sequence[Given], selection: Selection | No
     weights = equal_weights(len(members)) if selection is None else selection.weights
     own = torch.ones_like(weights) if selection is None else selection.temperatures
     alone = len(members) == 1 and request.views == "none"
-    sealed = members[0].model.provenance.temperature if alone and isinstance(members[0], Member) else None
-    if sealed is None:
+    recorded = members[0].model.provenance.temperature if alone and isinstance(members[0], Member) else None
+    if recorded is None:
         return Chosen(weights, own, None, "")
     sets = _kept_sets(members[0], fitted_on)
     if request.coverage_by == "class" and sets is not None and not sets.thresholds.by_class:
         sets = None  # of an earlier version
-    return Chosen(weights, own, sealed, fitted_on, kept=True, sets=sets)
+    return Chosen(weights, own, recorded, fitted_on, kept=True, sets=sets)
 
 
 def _on_val(request: Request, given: Chosen, on_val: OnVal, fitted_on: str) -> Chosen:

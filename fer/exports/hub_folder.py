@@ -125,7 +125,7 @@ def _card(folder: Path, reference: Reference) -> Iterable[str]:
         text = card.read_text(encoding="utf-8")
     except ValueError as error:
         raise FerError(f"{card}: is not UTF-8; save it as that") from error
-    if (changed := share.loading(text, _loads(reference))) != text:
+    if (changed := share.with_loading_example(text, _loads(reference))) != text:
         with written_whole(card) as stream:
             stream.write(changed)
     return [hub.CARD]

@@ -35,7 +35,7 @@ class Scores(Metric):
 
     def add_ranks(self) -> None:
         """Add the faces of the other ranks; every rank calls this, before ``compute`` and ``reset``."""
-        ranks.summed(self.confusion, self.loss_sum)
+        ranks.add_up(self.confusion, self.loss_sum)
 
     def compute(self) -> dict[str, Tensor]:
         """Return name -> scalar, "precision", "recall" and "f1" (C,), and "confusion" (C, C)."""

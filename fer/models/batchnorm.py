@@ -19,13 +19,13 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
         total = value.clone()
-        ranks.summed(total)
+        ranks.add_up(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].clone()
-        ranks.summed(total)
+        ranks.add_up(total)
         return total
 
 
@@ -85,5 +85,5 @@ def average(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, _BatchNorm) and layer.running_mean is not None and layer.running_var is not None:
             for statistics in (layer.running_mean, layer.running_var):
-                ranks.summed(statistics)
+                ranks.add_up(statistics)
                 statistics /= ranks.current().count

@@ -71,7 +71,7 @@ class Shareable:
                 stream.write(self.content)
             checkpoints.load(file)  # raises if the written file cannot be read
             with written_whole(card) as stream:
-                stream.write(loading(titled(self.card, name), loads))
+                stream.write(with_loading_example(titled(self.card, name), loads))
         except OSError as error:
             raise FerError(f"{file}: could not be written ({why(error)})") from error
 
@@ -162,7 +162,7 @@ def without_folders(text: str) -> str:
     return FOLDERS.sub("", QUOTED.sub(r"\g<quote>", text))
 
 
-def loading(card: str, loads: str) -> str:
+def with_loading_example(card: str, loads: str) -> str:
     """Return a model card whose example loads the network by these arguments of ``fer.load``."""
     return LOADS.sub(lambda _: f"fer.load({loads})", card)
 

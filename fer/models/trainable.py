@@ -279,7 +279,7 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         """Add the entry that rebuilds the network, and the train metrics of an unfinished epoch."""
         checkpoint["fer"] = {"format": 1, "architecture": self.architecture, **self.provenance.recorded()}
         scores = {name: getattr(self.train_scores, name).clone() for name in ("confusion", "loss_sum")}
-        ranks.summed(*scores.values())
+        ranks.add_up(*scores.values())
         checkpoint["train_scores"] = {name: value.cpu() for name, value in scores.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -154,7 +154,7 @@ def _test_row(name: str, results: Results) -> list[str]:
         results.tta,
         f"{results.scores.n:,}",
         f"{100 * metrics['accuracy'].number:.2f} %",
-        "-" if interval is None else ranking.span(interval),
+        "-" if interval is None else ranking.interval_text(interval),
         f"{100 * clean.accuracy.number:.2f} %" if clean else "-",
         f"{100 * metrics['macro_f1'].number:.2f} %",
         f"{metrics['nll'].number:.4f}",

@@ -288,11 +288,11 @@ class Ranking:
         return labels
 
     def _words(self, group: Group, columns: Sequence[str]) -> str:
-        cells = [(short(column, self.columns), cell(group, column)) for column in columns]
+        cells = [(short_name(column, self.columns), cell(group, column)) for column in columns]
         return ", ".join(text if name == "model" else f"{name} {text}" for name, text in cells)
 
     @cached_property
-    def ahead(self) -> Group:
+    def best(self) -> Group:
         """The group with the highest mean val accuracy."""
         return max(self.groups, key=lambda group: group.accuracy.mean)
 
@@ -422,13 +422,13 @@ def spelled(settings: Mapping[str, object], key: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def short(column: str, columns: Sequence[str]) -> str:
+def short_name(column: str, columns: Sequence[str]) -> str:
     """Return a column's name without its section, unless another column has the same last part."""
     last = column.rpartition(".")[2]
     return last if [name.rpartition(".")[2] for name in columns].count(last) == 1 else column
 
 
-def apart(made: Sequence[Ranking]) -> list[str]:
+def data_differences(made: Sequence[Ranking]) -> list[str]:
     """Return the differences between the data of several rankings, in words."""
     facts = [ranking.setting.facts() for ranking in made]
     differences = []
@@ -447,12 +447,12 @@ def tested(first: Run, second: Run) -> McNemar:
     return mcnemar(first.correct, second.correct)
 
 
-def span(interval: Interval, sign: str = "") -> str:
+def interval_text(interval: Interval, sign: str = "") -> str:
     """Return an interval of shares in per cent as text; ``sign="+"`` for differences."""
     return f"[{100 * interval.low:{sign}.2f}, {100 * interval.high:{sign}.2f}]"
 
 
-def chance(p: float) -> str:
+def p_text(p: float) -> str:
     """Return a p-value as text, with more digits for smaller values."""
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 

@@ -97,12 +97,12 @@ def first_node(nodes: str) -> str:
 # --- between the ranks ----------------------------------------------------------------------------------------------
 
 
-def summed(*values: "Tensor") -> None:
+def add_up(*values: "Tensor") -> None:
     """Add up each tensor over the ranks, in place."""
     _reduced(values, "SUM")
 
 
-def least(*values: "Tensor") -> None:
+def take_smallest(*values: "Tensor") -> None:
     """Replace each tensor by its smallest value among the ranks, in place."""
     _reduced(values, "MIN")
 
@@ -128,7 +128,7 @@ def largest(value: int) -> int:
     return int(tensor)
 
 
-def of_first(text: str) -> str:
+def text_of_first(text: str) -> str:
     """Return the text of rank 0."""
     if not current().several:
         return text

@@ -93,7 +93,7 @@ class Deadline(Callback):
             self.timeline = Timeline.of(state_dict["knots"])
 
 
-def ahead(settings: TrainSettings) -> datetime | None:
+def end_of(settings: TrainSettings) -> datetime | None:
     """Return the time of ``budget.until``; None without one.
 
     Raises:

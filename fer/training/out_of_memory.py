@@ -12,7 +12,7 @@ from fer.config.errors import OutOfMemory
 from fer.config.settings import TrainSettings
 from fer.runs.stored import resume_line
 from fer.system.terminal import shown
-from fer.training.session import CHECKPOINTS, ran_out_of_memory, requested
+from fer.training.session import CHECKPOINTS, memory_in_words, ran_out_of_memory
 
 SMALLEST_HALVED = 4  # faces of a batch; batch normalisation needs two
 
@@ -57,5 +57,5 @@ def named(settings: TrainSettings, folder: Path) -> Iterator[None]:
         if not ran_out_of_memory(error):
             raise
         where = "of the GPU" if type(error).__name__ == "OutOfMemoryError" else "of the computer"
-        text = requested(error).replace("out of memory", f"out of memory {where}", 1)
+        text = memory_in_words(error).replace("out of memory", f"out of memory {where}", 1)
         raise OutOfMemory(f"{text}; {_remedy(settings, folder)}") from None

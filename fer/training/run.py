@@ -218,7 +218,7 @@ def _before_signals(settings: TrainSettings) -> list[Callback]:
     callbacks: list[Callback] = [Averaging(settings.ema)] if settings.ema else []
     if ranks.current().several and not settings.trainer.sync_batchnorm:
         callbacks.append(OneStatistics())
-    ends = deadline.ahead(settings)
+    ends = deadline.end_of(settings)
     if ends is not None:  # before the checkpoint is written, which holds the new plan
         callbacks.append(Deadline(ends))
     return callbacks
@@ -273,7 +273,7 @@ def finish(
     scored = scoring.scored_faces(predicted, data, "val", classes)
     kept = _not_trained_on(model, best, data, scored.images)
     sets = scoring.calibrated_sets(scored.probabilities, scored.targets, kept, temperature)
-    checkpointing.seal(best, temperature, sets)
+    checkpointing.add_calibration(best, temperature, sets)
     predictions.write(folder / "predictions.csv", "val", scored, data.datasets["val"].soft)
     calibration = scoring.Calibration(sets, THESE_FACES, kept=True)
     results = Results(

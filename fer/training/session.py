@@ -191,7 +191,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def requested(error: BaseException) -> str:
+def memory_in_words(error: BaseException) -> str:
     """Return in words that memory ran out, and how much was asked for if the error says so."""
     text = str(error)
     if found := re.search(r"allocate ([\d.]+) ?(bytes|[KMGT]i?B)", text):  # numpy's, and torch's on a CPU and a GPU
@@ -208,7 +208,7 @@ def _translated(error: BaseException, folder: Path) -> BaseException:
             f"remove the call; {remedy(folder)}"
         )
     if ran_out_of_memory(error):
-        return OutOfMemory(f"{requested(error)}; lower data.batch_size")
+        return OutOfMemory(f"{memory_in_words(error)}; lower data.batch_size")
     if isinstance(error, OSError) and error.filename is None and error.errno is not None:  # TensorBoard's thread, logs
         return FerError(f"{shown(folder)}: {error.strerror}; {remedy(folder)}")
     if isinstance(error, KeyboardInterrupt):

@@ -373,10 +373,10 @@ def resume_from(folder: Path, model: Trainable) -> tuple[Path, int]:
 def _newest(folder: Path) -> tuple[Path, Mapping[str, Any]]:
     """Return file and contents of the newest valid checkpoint; of ranks, rank 0 chooses the file."""
     if not ranks.current().first:
-        file = Path(ranks.of_first(""))
+        file = Path(ranks.text_of_first(""))
         return file, checkpoints.read(file)
     file, checkpoint = checkpointing.newest(folder)
-    ranks.of_first(str(file))
+    ranks.text_of_first(str(file))
     return file, checkpoint
 
 

@@ -91,7 +91,7 @@ def test_batches_and_pictures_of_them(pictures):
     assert set(digests(dataset.grey)) == data.hashes("train")
     assert data.first_batch().shape == (16, SIDE, SIDE)
     assert data.augmented_samples(2, 3)[1].shape == (2, 3, SIDE, SIDE)
-    shuffled = dataset.mixed()
+    shuffled = dataset.shuffled()
     assert np.abs(luma(shuffled.images.float()).numpy() - shuffled.grey).max() <= 1  # colours and grey stay together
 
 

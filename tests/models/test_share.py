@@ -201,7 +201,7 @@ def test_weights_that_changed_since_the_evaluation_go_without_its_metrics(
     file = tmp_path / "one.ckpt"
     file.write_bytes((small_run / "checkpoints" / "best.ckpt").read_bytes())
     assert evaluate(str(file), "--split", "test", "--out", "looked").code == 0
-    checkpointing.seal(file, 1.5)  # another temperature, the same weights
+    checkpointing.add_calibration(file, 1.5)  # another temperature, the same weights
     assert share("looked/test", "same.safetensors").code == 0
     file.write_bytes((another_run / "checkpoints" / "best.ckpt").read_bytes())
     for ended in (

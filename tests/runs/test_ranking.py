@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fer.runs.metrics import RunMetrics
-from fer.runs.ranking import Run, Setting, apart, cell, chance, columns, digest, rankings
+from fer.runs.ranking import Run, Setting, cell, columns, data_differences, digest, p_text, rankings
 from fer.system.records import read
 
 FACES = Setting("drawn at 24x24", "f1", "drawn", ("a", "b"), False, "official", "val", 200, "d1")
@@ -44,7 +44,7 @@ def test_seeds_of_one_configuration_are_one_group():
     assert [[run.seed for run in group.runs] for group in only.groups] == [[0], [0, 1, 2]]
     seeds = only.groups[1].accuracy
     assert (seeds.number, seeds.mean, seeds.sd) == (3, pytest.approx(0.5), pytest.approx(0.05))
-    assert only.ahead is only.groups[0]
+    assert only.best is only.groups[0]
     assert only.groups[1].correct.shape == (3, 200)
 
 
@@ -75,7 +75,7 @@ def test_runs_that_cannot_be_compared_are_apart_and_it_says_why(change, reason):
     other = replace(FACES, **change)
     found = rankings([made(100), made(100, 1), made(190, setting=other)])
     assert [len(one.groups[0].runs) for one in found] == [2, 1]  # the larger one first, whoever is ahead
-    assert apart(found) == [reason]
+    assert data_differences(found) == [reason]
 
 
 def test_a_draw_of_the_same_faces_is_the_same_whatever_its_seed():
@@ -84,7 +84,7 @@ def test_a_draw_of_the_same_faces_is_the_same_whatever_its_seed():
         [made(100, setting=replace(split, split_seed=1)), made(90, 1, setting=replace(split, split_seed=2))]
     )
     assert len(found) == 1
-    assert apart(found) == []
+    assert data_differences(found) == []
 
 
 def test_a_choice_stands_for_the_keys_that_follow_from_it():
@@ -148,7 +148,7 @@ def test_groups_are_sorted_by_what_is_asked_and_those_without_it_come_last():
     runs = [made(100, nll=1.0), made(120, 0, MLP, nll=1.5), made(150, 0, {**CNN, "model.depth": 3})]
     (only,) = rankings(runs, by="nll")
     assert [group.runs[0] for group in only.groups] == runs
-    assert only.ahead.runs == [runs[2]]
+    assert only.best.runs == [runs[2]]
     (only,) = rankings(runs)
     assert [group.runs[0] for group in only.groups] == runs[::-1]
 
@@ -190,4 +190,4 @@ def test_runs_share_faces_only_if_rows_labels_and_data_agree():
 
 @pytest.mark.parametrize(("p", "words"), [(0, "< 0.0001"), (0.00234, "0.0023"), (0.0512, "0.051"), (0.5, "0.50")])
 def test_p_values_are_rounded_to_what_matters(p, words):
-    assert chance(p) == words
+    assert p_text(p) == words

@@ -16,7 +16,7 @@ from fer.config.errors import in_one_line
 from fer.metrics.statistics import accuracy_interval, holm
 from fer.runs import ranking
 from fer.runs.load import Gathered, evaluations_on_test, gather, left_out
-from fer.runs.ranking import COLUMNS, Group, OnTest, Ranking, Run, chance, significant
+from fer.runs.ranking import COLUMNS, Group, OnTest, Ranking, Run, p_text, significant
 from fer.system.files import written_whole
 from fer.system.text import in_markdown, markdown_table, plural, text_table
 
@@ -101,11 +101,13 @@ def text(
     test_results: OnTest | None = None,
 ) -> str:
     """Return the rankings and notes as text for a terminal."""
-    parts = [f"{heading(board, by)}\n{text_table(*fitting(board, by))}" for board in rankings]
+    parts = [f"{heading(board, by)}\n{text_table(*fitting_table(board, by))}" for board in rankings]
     if len(rankings) > 1:
-        parts.append("\n".join(["not ranked together:", *(f"  {reason}" for reason in ranking.apart(rankings))]))
+        parts.append(
+            "\n".join(["not ranked together:", *(f"  {reason}" for reason in ranking.data_differences(rankings))])
+        )
     if pairs:
-        parts.append(f"{MCNEMAR}\n{text_table(*tests(pairs))}")
+        parts.append(f"{MCNEMAR}\n{text_table(*mcnemar_table(pairs))}")
     if test_results is not None:
         parts.append(f"{test_results.heading}\n{text_table(*test_results.table)}")
     marks = [textwrap.fill(line, WIDE, subsequent_indent="  ") for line in ranking.MARKS]
@@ -122,11 +124,14 @@ def markdown(
     """Return the rankings and notes as Markdown, with all metrics."""
     parts = ["# Leaderboard"]
     for board in rankings:
-        parts += [f"## {in_markdown(heading(board, by))}", markdown_table(*full(board))]
+        parts += [f"## {in_markdown(heading(board, by))}", markdown_table(*full_table(board))]
     if len(rankings) > 1:
-        parts += ["## Not ranked together", "\n".join(f"- {in_markdown(reason)}" for reason in ranking.apart(rankings))]
+        parts += [
+            "## Not ranked together",
+            "\n".join(f"- {in_markdown(reason)}" for reason in ranking.data_differences(rankings)),
+        ]
     if pairs:
-        parts += [f"## {MCNEMAR}", markdown_table(*tests(pairs))]
+        parts += [f"## {MCNEMAR}", markdown_table(*mcnemar_table(pairs))]
     if test_results is not None:
         parts += [f"## {test_results.heading}", markdown_table(*test_results.table)]
     lines = [
@@ -146,7 +151,7 @@ def heading(board: Ranking, by: str = "accuracy") -> str:
     return f"{board.setting.title}: {counts}{tested}{order}"
 
 
-def full(board: Ranking, *, labelled: bool = False) -> tuple[list[str], list[list[str]]]:
+def full_table(board: Ranking, *, labelled: bool = False) -> tuple[list[str], list[list[str]]]:
     """Return heads and rows of a ranking with all its metrics.
 
     Args:
@@ -154,7 +159,9 @@ def full(board: Ranking, *, labelled: bool = False) -> tuple[list[str], list[lis
         labelled: name configurations in one column, rather than in a column for each differing setting.
     """
     more = [name for name in COLUMNS if name != "accuracy"]
-    differing = ["configuration"] if labelled else [ranking.short(column, board.columns) for column in board.columns]
+    differing = (
+        ["configuration"] if labelled else [ranking.short_name(column, board.columns) for column in board.columns]
+    )
     rows = []
     for rank, group in enumerate(board.groups, start=1):
         cells = [board.label(group)] if labelled else [ranking.cell(group, column) for column in board.columns]
@@ -166,22 +173,22 @@ def accuracies(board: Ranking, group: Group) -> list[str]:
     """Return the cells of a configuration: seeds, accuracy, its two intervals and the difference to the best."""
     seeds = group.accuracy
     sd = "" if seeds.sd is None else f" ± {100 * seeds.sd:.2f}"
-    over_seeds = "-" if seeds.interval is None else ranking.span(seeds.interval)
-    best = "best" if group is board.ahead else behind(board, group)
-    return [str(seeds.number), f"{100 * seeds.mean:.2f}{sd}", over_seeds, ranking.span(group.over_faces), best]
+    over_seeds = "-" if seeds.interval is None else ranking.interval_text(seeds.interval)
+    best = "best" if group is board.best else difference_to_best(board, group)
+    return [str(seeds.number), f"{100 * seeds.mean:.2f}{sd}", over_seeds, ranking.interval_text(group.over_faces), best]
 
 
-def behind(board: Ranking, group: Group) -> str:
+def difference_to_best(board: Ranking, group: Group) -> str:
     """Return the difference to the best with its interval and marks (° faces alone, * significant)."""
-    gain, p = board.difference(group, board.ahead)
+    gain, p = board.difference(group, board.best)
     marks = ("" if gain.seeds else " °") + (" *" if significant(p) else "")
-    return f"{100 * gain.value:+.2f} {ranking.span(gain.interval, '+')}{marks}"
+    return f"{100 * gain.value:+.2f} {ranking.interval_text(gain.interval, '+')}{marks}"
 
 
-def fitting(board: Ranking, by: str = "accuracy") -> tuple[list[str], list[list[str]]]:
+def fitting_table(board: Ranking, by: str = "accuracy") -> tuple[list[str], list[list[str]]]:
     """Return heads and rows of a ranking, without the least important columns if it is too wide for a terminal."""
     for labelled in (False, True):
-        heads, rows = full(board, labelled=labelled)
+        heads, rows = full_table(board, labelled=labelled)
         count = len(heads) - len(COLUMNS) + 1  # without the metrics of COLUMNS
         more = [heads.index(name) for name in ("parameters", "time") if name != COLUMNS[by].head]
         shown = [*range(count), *([] if by == "accuracy" else [heads.index(COLUMNS[by].head)]), *more]
@@ -193,11 +200,11 @@ def fitting(board: Ranking, by: str = "accuracy") -> tuple[list[str], list[list[
     return table
 
 
-def tests(pairs: Sequence[tuple[Run, Run]]) -> tuple[list[str], list[list[str]]]:
+def mcnemar_table(pairs: Sequence[tuple[Run, Run]]) -> tuple[list[str], list[list[str]]]:
     """Return heads and rows of McNemar's tests; p-values of several are adjusted for their number (Holm)."""
     results = [ranking.tested(*pair) for pair in pairs]
     rows = [
-        [str(first.folder), str(second.folder), f"{test.first:,}", f"{test.second:,}", chance(test.p)]
+        [str(first.folder), str(second.folder), f"{test.first:,}", f"{test.second:,}", p_text(test.p)]
         for (first, second), test in zip(pairs, results, strict=True)
     ]
     heads = ["A", "B", "only A right", "only B right", "p"]
@@ -205,7 +212,7 @@ def tests(pairs: Sequence[tuple[Run, Run]]) -> tuple[list[str], list[list[str]]]
         return heads, rows
     adjusted = holm([test.p for test in results])
     return [*heads, f"p, adjusted for {len(pairs)} tests"], [
-        [*row, chance(p)] for row, p in zip(rows, adjusted, strict=True)
+        [*row, p_text(p)] for row, p in zip(rows, adjusted, strict=True)
     ]
 
 

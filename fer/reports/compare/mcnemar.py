@@ -75,7 +75,7 @@ def table(pairs: Sequence[Sequence[tuple[str, Run]]]) -> Markup:
     results = [ranking.tested(first, second) for (_, first), (_, second) in pairs]
     adjusted = holm([test.p for test in results])
     rows = [
-        (a, b, f"{test.first:,}", f"{test.second:,}", ranking.chance(test.p), ranking.chance(p))
+        (a, b, f"{test.first:,}", f"{test.second:,}", ranking.p_text(test.p), ranking.p_text(p))
         for ((a, _), (b, _)), test, p in zip(pairs, results, adjusted, strict=True)
     ]
     heads = ("A", "B", "only A right", "only B right", "exact p", "p, adjusted for all pairs")

@@ -21,7 +21,7 @@ from fer.reports.compare import mcnemar
 from fer.reports.compare.figures import Line, Point, role
 from fer.reports.html import Section, joined, paragraph, tag
 from fer.runs import ranking
-from fer.runs.ranking import COLUMNS, Group, OnTest, Ranking, Run, significant, span
+from fer.runs.ranking import COLUMNS, Group, OnTest, Ranking, Run, interval_text, significant
 from fer.system.text import clock, plural
 
 MOST_IN_MATRIX = 20  # configurations; larger tables are unreadable
@@ -88,7 +88,7 @@ def lead(comparison: Comparison) -> Markup:
     ]
     notes = []
     if len(rankings) > 1:
-        reasons = "; ".join(ranking.apart(rankings))
+        reasons = "; ".join(ranking.data_differences(rankings))
         notes.append(f"{len(rankings)} rankings that are not comparable: {reasons}.")
     if any(board.setting.stand_in for board in rankings):
         notes.append("Some runs used drawn faces, because their data set was not found.")
@@ -105,7 +105,7 @@ def sections(comparison: Comparison, folder: Path) -> list[Section]:
     """Return the sections of the page: those of the largest ranking, one for each other ranking, pairs and runs."""
     first, *others = [parts(board, number, folder, comparison.by) for number, board in enumerate(comparison.rankings)]
     whole = [
-        Section(f"ranking-{number}", board.setting.title, joined(*(inner(part) for part in its_parts)))
+        Section(f"ranking-{number}", board.setting.title, joined(*(subsection(part) for part in its_parts)))
         for number, (board, its_parts) in enumerate(zip(comparison.rankings[1:], others, strict=True), start=2)
     ]
     rest = [
@@ -127,7 +127,7 @@ def sections(comparison: Comparison, folder: Path) -> list[Section]:
     return [*first, *whole, *rest]
 
 
-def inner(part: Section) -> Markup:
+def subsection(part: Section) -> Markup:
     """Return a section as a subsection of another."""
     return joined(tag("h3", part.title), part.body)
 
@@ -164,7 +164,7 @@ def draw(board: Ranking, number: int, folder: Path) -> dict[str, Markup]:
         for cost in COSTS if len(keyed) > 1 else ():
             label, unit = axis(board, cost)
             known = [(name, rank, group) for name, rank, group in keyed if group.metric(cost)]
-            points = [Point(name, rank, *spent(group, cost, unit)) for name, rank, group in known]
+            points = [Point(name, rank, *costs_and_accuracies(group, cost, unit)) for name, rank, group in known]
             if points:
                 made[f"accuracy_by_{cost}"] = compare_figures.accuracy_by_cost(f"{cost}{number}", points, label)
                 labels[f"accuracy_by_{cost}"] = f"val accuracy against {label}"
@@ -189,7 +189,7 @@ def axis(board: Ranking, cost: str) -> tuple[str, float]:
     return f"{COSTS[cost]}, {name}", unit
 
 
-def spent(group: Group, cost: str, unit: float) -> tuple[list[float], list[float]]:
+def costs_and_accuracies(group: Group, cost: str, unit: float) -> tuple[list[float], list[float]]:
     """Return the cost and the accuracy of each seed."""
     return [(run.metrics.number(cost) or 0) / unit for run in group.runs], [run.metrics.accuracy for run in group.runs]
 
@@ -214,10 +214,10 @@ def swatch(number: int, rank: int) -> Markup:
 
 def leaderboard(board: Ranking, number: int, by: str) -> Markup:
     """Return the leaderboard: accuracies with differences to the best, then the other metrics."""
-    low, high = reach(board)
+    low, high = axis_limits(board)
     heads = ["seeds", "val accuracy", scale(low, high), "95 % seeds", "95 % faces", "to the best, 95 %"]
     rows = [
-        [swatch(number, rank), board.label(group), *ahead(board, group, low, high)]
+        [swatch(number, rank), board.label(group), *accuracy_cells(board, group, low, high)]
         for rank, group in enumerate(board.groups)
     ]
     table = html.named(html.table(["", "configuration", *heads], rows, [2, 3, 5, 6, 7]))
@@ -242,7 +242,7 @@ def what_differs(board: Ranking, number: int) -> Markup:
     return html.table(["", *board.columns], rows)
 
 
-def ahead(board: Ranking, group: Group, low: float, high: float) -> list[object]:
+def accuracy_cells(board: Ranking, group: Group, low: float, high: float) -> list[object]:
     """Return the cells of a configuration: seeds, accuracy, bar, intervals and the difference to the best."""
     seeds = group.accuracy
     spread = "" if seeds.sd is None else tag("span", f" ± {100 * seeds.sd:.2f}", class_="soft")
@@ -250,20 +250,20 @@ def ahead(board: Ranking, group: Group, low: float, high: float) -> list[object]
         seeds.number,
         joined(tag("b", in_per_cent(seeds.mean)), spread),
         bar(group, low, high),
-        "–" if seeds.interval is None else span(seeds.interval),
-        span(group.over_faces),
-        "best" if group is board.ahead else behind(board, group),
+        "–" if seeds.interval is None else interval_text(seeds.interval),
+        interval_text(group.over_faces),
+        "best" if group is board.best else difference_to_best(board, group),
     ]
 
 
-def behind(board: Ranking, group: Group) -> Markup:
+def difference_to_best(board: Ranking, group: Group) -> Markup:
     """Return the difference to the best with its interval and marks (° faces alone, * significant)."""
-    gain, p = board.difference(group, board.ahead)
+    gain, p = board.difference(group, board.best)
     marks = ("" if gain.seeds else " °") + (" *" if significant(p) else "")
-    return joined(f"{100 * gain.value:+.2f} ", tag("span", span(gain.interval, "+"), class_="soft"), marks)
+    return joined(f"{100 * gain.value:+.2f} ", tag("span", interval_text(gain.interval, "+"), class_="soft"), marks)
 
 
-def reach(board: Ranking) -> tuple[float, float]:
+def axis_limits(board: Ranking) -> tuple[float, float]:
     """Return the ends of the bars' axis, which holds the faces' intervals and every seed."""
     ends = [end for group in board.groups for end in group.over_faces]
     accuracies = [run.metrics.accuracy for group in board.groups for run in group.runs]
@@ -402,7 +402,7 @@ def differences(board: Ranking, number: int) -> Markup:
         [
             swatch(number, i),
             board.label(group),
-            *(gap(board, group, shown[j]) if j > i else "" for j in range(1, len(shown))),
+            *(difference_cell(board, group, shown[j]) if j > i else "" for j in range(1, len(shown))),
         ]
         for i, group in enumerate(shown[:-1])
     ]
@@ -410,11 +410,11 @@ def differences(board: Ranking, number: int) -> Markup:
     return joined(intro, tag("div", html.table(heads, rows, range(2, 1 + len(shown))), class_="named matrix"))
 
 
-def gap(board: Ranking, first: Group, second: Group) -> Markup:
+def difference_cell(board: Ranking, first: Group, second: Group) -> Markup:
     """Return a cell: a difference with its interval, coloured if significant."""
     gain, p = board.difference(first, second)
-    interval = span(gain.interval, "+")
-    title = f"{interval}, p {ranking.chance(gain.p)}, after Holm's adjustment {ranking.chance(p)}"
+    interval = interval_text(gain.interval, "+")
+    title = f"{interval}, p {ranking.p_text(gain.p)}, after Holm's adjustment {ranking.p_text(p)}"
     kind = ("good" if gain.value > 0 else "bad") if significant(p) else ""
     low, high = (f"{100 * end:+.1f}" for end in gain.interval)
     short = f"{low}, {high}" + ("" if gain.seeds else " °")
@@ -435,20 +435,20 @@ def runs(comparison: Comparison, folder: Path) -> Markup:
         for rank, group in enumerate(board.groups):
             for run in (*group.runs, *group.repeats):
                 label = board.label(group) + ("" if run in group.runs else " (repeated later: does not count)")
-                rows.append([number + 1, swatch(number, rank), label, *about(run, folder)])
+                rows.append([number + 1, swatch(number, rank), label, *run_cells(run, folder)])
     if len(comparison.rankings) == 1:
         heads, rows = heads[1:], [row[1:] for row in rows]
         return html.named(html.table(heads, rows, [2, 3, 4, 5]))
     return html.named(html.table(heads, rows, [0, 3, 4, 5, 6]))
 
 
-def about(run: Run, folder: Path) -> list[object]:
+def run_cells(run: Run, folder: Path) -> list[object]:
     """Return the cells of a run: seed, accuracy, epochs, time, date and folder."""
     metrics = run.metrics
     low, high = wilson(int(run.correct.sum()), len(run.correct))
     return [
         run.seed,
-        joined(in_per_cent(metrics.accuracy), tag("span", f" {span(Interval(low, high))}", class_="soft")),
+        joined(in_per_cent(metrics.accuracy), tag("span", f" {interval_text(Interval(low, high))}", class_="soft")),
         "–" if metrics.epochs is None else f"{metrics.best_epoch} of {metrics.epochs}",
         "–" if metrics.train_seconds is None else clock(metrics.train_seconds),
         (metrics.finished or "–")[:16].replace("T", " "),

@@ -64,7 +64,7 @@ def write(file: Path, found: Explanation, maps: Maps) -> None:
     if left_out:
         rows = html.table(("picture", "why"), left_out, stack=True)
         sections.append(Section("left-out", "Pictures and faces without a map", rows, "Without a map"))
-    sections.append(Section("made", "How this was made", made(found), "How it was made"))
+    sections.append(Section("made", "How this was made", provenance(found), "How it was made"))
     html.write(file, "What the network looks at", lead(found), sections, "Written by fer explain.")
 
 
@@ -300,7 +300,7 @@ def _mean_face(maps: Maps, rows: Sequence[int]) -> NDArray[np.uint8]:
 # --- how ------------------------------------------------------------------------------------------------------------
 
 
-def made(found: Explanation) -> Markup:
+def provenance(found: Explanation) -> Markup:
     """Return how the maps were made, as a table."""
     how = {
         "occlusion": "a patch of 1/6 of the side, in the face's mean grey, at 11 x 11 positions; the log probability "

@@ -15,7 +15,7 @@ from fer.config.errors import FerError
 from fer.config.hydra import composed
 from fer.metrics.statistics import Interval, clipped_to_share, paired_difference, wilson
 from fer.runs.load import APART, gather, left_out
-from fer.runs.ranking import Group, Run, chance, grouped, span
+from fer.runs.ranking import Group, Run, grouped, interval_text, p_text
 from fer.runs.run_folder import computed_settings
 from fer.system.files import written_whole
 from fer.system.text import clock, markdown_table, text_table
@@ -242,14 +242,14 @@ def _cells(result: RowResult | None) -> list[str]:
         return ["0", "-", "-"]
     seeds = result.group.accuracy
     sd = "" if seeds.sd is None else f" ± {100 * seeds.sd:.2f}"
-    return [str(seeds.number), f"{100 * seeds.mean:.2f}{sd} %", span(result.interval)]
+    return [str(seeds.number), f"{100 * seeds.mean:.2f}{sd} %", interval_text(result.interval)]
 
 
 def _difference(result: RowResult | None) -> str:
     if result is None or result.difference is None:
         return "-"
     gap, interval = result.difference
-    return f"{100 * gap:+.2f} {span(interval, '+')}"
+    return f"{100 * gap:+.2f} {interval_text(interval, '+')}"
 
 
 def gains_table(table: Table) -> tuple[list[str], list[list[str]]]:
@@ -265,7 +265,7 @@ def gains_table(table: Table) -> tuple[list[str], list[list[str]]]:
                 mark = "" if gain.seeds else " °"
                 seeds = f"{with_it.group.accuracy.number} and {without_it.group.accuracy.number}"
                 points = f"{100 * gain.value:+.2f}"
-                interval = span(gain.interval, "+") + mark
+                interval = interval_text(gain.interval, "+") + mark
                 lengths = [len(which.group.runs[0].history) for which in (with_it, without_it)]
                 equal = _points(*(_best_until(which, min(lengths)) for which in (with_it, without_it)))
                 last = _points(with_it.last_accuracy, without_it.last_accuracy)
@@ -279,7 +279,7 @@ def gains_table(table: Table) -> tuple[list[str], list[list[str]]]:
                         epochs,
                         points,
                         interval,
-                        chance(gain.p),
+                        p_text(gain.p),
                         equal,
                         last,
                     ]

@@ -83,7 +83,7 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
     raise FerError(f"resume={folder}: no valid checkpoint: {problems[0] if problems else 'it has none'}")
 
 
-def seal(path: Path, temperature: float, sets: Thresholds | None = None) -> None:
+def add_calibration(path: Path, temperature: float, sets: Thresholds | None = None) -> None:
     """Add the temperature that was fitted on val, and the thresholds of the prediction sets with it, to a checkpoint.
 
     Raises:

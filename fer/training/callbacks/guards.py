@@ -102,7 +102,7 @@ class FiniteLoss(Callback):
 def _of_all(value: Tensor) -> Tensor:
     """Return the smallest of the ranks' values, so that all of them end for the same reason."""
     smallest = value.long()
-    ranks.least(smallest)
+    ranks.take_smallest(smallest)
     return smallest
 
 
