@@ -40,7 +40,7 @@ class LoadedNetwork:
     @property
     def face_crop(self) -> Crop:
         """How faces are cut out of pictures, for boxes like those of ``haar``."""
-        return getattr(self.model, "cut", Crop())  # an exported file may ask for another than the library's own
+        return getattr(self.model, "face_crop", Crop())  # an exported file may ask for another than the library's own
 
     @property
     def architecture(self) -> str:

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from fer.campaign.board import Board
+from fer.campaign.progress import Progress
 from fer.campaign.record import Clock, Network, Record, Request
 from fer.campaign.trainings import Phase, Times, _pace
 from fer.sweeps.jobs import Job
@@ -48,8 +48,8 @@ def phase_of(tmp_path, planned, end=100.0):
     networks = [Network(name, "member", [], 5, *times) for name, times in planned.items()]
     record = Record(Request(1.0, "synthetic"), "", "")
     clock = Clock(10.0)
-    board = Board(clock, 200.0)
-    return Phase(record, networks, tmp_path, clock, Times(end, end + 20), board, lambda: None)
+    progress = Progress(clock, 200.0)
+    return Phase(record, networks, tmp_path, clock, Times(end, end + 20), progress, lambda: None)
 
 
 def ends(phase):
