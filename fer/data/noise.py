@@ -103,7 +103,7 @@ def current() -> Part | None:
 
 
 def in_whole(inputs: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return what ``draw`` makes of a tensor, drawn for the whole batch where it is shared.
+    """Return the random numbers of ``draw`` for a tensor, drawn for the whole batch where ranks share it.
 
     For layers that draw otherwise than row by row.
     """

@@ -30,7 +30,7 @@ def assigned(faces: Faces, data: DataSettings) -> NDArray[np.int8]:
 
 
 def assigned_with_notes(faces: Faces, data: DataSettings) -> tuple[NDArray[np.int8], list[str]]:
-    """Return the same with a note on the near duplicates that were kept together, if any were searched for.
+    """Return the splits, and a note on the near duplicates that were kept together, if any were searched for.
 
     Raises:
         FerError: as ``assign`` and ``near_groups`` do.

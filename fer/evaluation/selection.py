@@ -226,7 +226,7 @@ def _choices_on_val(request: Request) -> str:
 
 
 def answering(chosen: Chosen, target_error: float, scored: Scored) -> Answering:
-    """Return what answering only from the chosen confidence does on these faces."""
+    """Return coverage and error on these faces if only answers from the chosen confidence count."""
     threshold = chosen.threshold
     if threshold is None or chosen.temperature is None:
         return Answering(target_error=target_error, threshold=None, chosen_on=chosen.chosen_on)

@@ -143,7 +143,7 @@ class Onnx(Format):
         return ExportedNetwork(file).probabilities
 
     def predictors(self, file: Path) -> Mapping[str, Predict]:
-        """Return what predicts on one thread."""
+        """Return name -> predictor of the file on one thread."""
         return {"ONNX": ExportedNetwork(file, threads=1).probabilities}
 
 
@@ -175,7 +175,7 @@ class Int8(Onnx):
         return replace(about, parity=parity, sets=sets)
 
     def predictors(self, file: Path) -> Mapping[str, Predict]:
-        """Return what predicts on one thread: the same graph in 32 bits too."""
+        """Return name -> predictor on one thread: of the file, and of the same graph in 32 bits."""
         with tempfile.TemporaryDirectory() as temporary:
             whole = Path(temporary) / f"whole{SUFFIX}"
             made = self.in_32_bits()
@@ -209,7 +209,7 @@ class Program(Format):
         return predict
 
     def predictors(self, file: Path) -> Mapping[str, Predict]:
-        """Return what predicts on one thread."""
+        """Return name -> predictor of the file on one thread."""
         return {"torch.export": self.opened(file)}
 
 

@@ -80,7 +80,7 @@ class PerClass:
 
     @classmethod
     def of(cls, stored: Json) -> "PerClass":
-        """Return them as ``metrics.json`` holds them of a class."""
+        """Return the metrics of a class from its object in ``metrics.json``."""
         return cls(
             precision=Value.of(stored, "precision"),
             recall=Value.of(stored, "recall"),
@@ -91,7 +91,7 @@ class PerClass:
         )
 
     def plain(self) -> Object:
-        """Return what ``metrics.json`` holds of them."""
+        """Return the object for ``metrics.json``."""
         named = vars(self).items()
         pairs = {name: _pair(name, value) for name, value in named if isinstance(value, Value)}
         return {key: value for pair in pairs.values() for key, value in pair.items()} | {"support": self.support}
@@ -119,12 +119,12 @@ class Scores:
 
     @classmethod
     def of(cls, stored: Json) -> "Scores":
-        """Return them as ``metrics.json``, or its ``clean``, holds them."""
+        """Return the scores from ``metrics.json``, or from its ``clean``."""
         per_class = {name: PerClass.of(values) for name, values in stored.get("per_class", {}).items()}
         return cls(stored["n"], values_of(stored), per_class, tuple(tuple(row) for row in stored.get("confusion", ())))
 
     def plain(self) -> Object:
-        """Return what ``metrics.json`` holds of them."""
+        """Return the object for ``metrics.json``."""
         return {
             "n": self.n,
             **_sampled(self.metrics),
@@ -169,11 +169,11 @@ class Calibrated:
 
     @classmethod
     def of(cls, stored: Json) -> "Calibrated":
-        """Return them as "calibrated" of ``metrics.json`` holds them."""
+        """Return the metrics from "calibrated" of ``metrics.json``."""
         return cls(values_of(stored, TEMPERED))
 
     def plain(self) -> Object:
-        """Return what ``metrics.json`` holds of them: intervals after values."""
+        """Return the object for ``metrics.json``: intervals after values."""
         pairs = _sampled(self.metrics)
         values = {key: value for key, value in pairs.items() if key in METRICS}
         return {**values, **pairs, **_binned(self.metrics)}
@@ -299,12 +299,12 @@ class Paired:
 
     @classmethod
     def of(cls, stored: Json) -> "Paired":
-        """Return them as "against" of ``metrics.json``, or its ``clean``, holds them."""
+        """Return the differences from "against" of ``metrics.json``, or from its ``clean``."""
         differences = {name: records.read(Difference, stored[name]) for name in METRICS if name in stored}
         return cls(stored["n"], differences, McNemar(**stored["mcnemar"]))
 
     def plain(self) -> Object:
-        """Return what ``metrics.json`` holds of them."""
+        """Return the object for ``metrics.json``."""
         differences = {name: records.plain(value) for name, value in self.differences.items()}
         return {"n": self.n, **differences, "mcnemar": self.mcnemar._asdict()}
 
@@ -702,7 +702,7 @@ class Results:
 
 
 def of(stored: Json) -> Results:
-    """Return results as ``metrics.json`` holds them, of whatever version.
+    """Return results from the object of a ``metrics.json`` of any version.
 
     Raises:
         KeyError, TypeError, ValueError: they are damaged.
@@ -711,7 +711,7 @@ def of(stored: Json) -> Results:
 
 
 def plain(results: Results) -> Object:
-    """Return what ``metrics.json`` holds of results."""
+    """Return the object of a ``metrics.json``."""
     found = records.plain(results)
     if results.training is None:
         return found

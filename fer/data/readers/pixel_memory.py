@@ -291,7 +291,7 @@ _current: ContextVar[PixelMemory] = ContextVar("pixel_memory", default=PixelMemo
 
 
 def current() -> PixelMemory:
-    """Return that of the reading that is under way."""
+    """Return the pixel memory of the reading under way."""
     return _current.get()
 
 
