@@ -1,4 +1,4 @@
-"""The rooms of the house: imports point only downward, and heavy ones are late."""
+"""The order of the packages: imports point only downward, and heavy ones are late."""
 
 import ast
 import re
@@ -33,7 +33,7 @@ WITHOUT_TORCH = {"config", "runs", "reports", "sweeps", *COMMANDS}  # --help and
 HEAVY = {"torch", "torchvision", "pytorch_lightning", "torchmetrics", "tensorboard"}
 
 
-def room(file: Path) -> str:
+def package(file: Path) -> str:
     parts = file.relative_to(PACKAGE).with_suffix("").parts
     return parts[0]
 
@@ -55,7 +55,7 @@ def modules() -> list[Path]:
 
 
 def test_every_module_has_a_row():
-    assert {room(file) for file in modules()} == set().union(*ORDER), "ORDER above has a row for each package"
+    assert {package(file) for file in modules()} == set().union(*ORDER), "ORDER above has a row for each package"
 
 
 def test_the_root_holds_commands_and_packages_alone():
@@ -67,8 +67,8 @@ def test_imports_point_to_rows_above():
     for file in modules():
         for name in imports(file):
             parts = name.split(".")
-            if parts[0] == "fer" and len(parts) > 1 and parts[1] in row and parts[1] != room(file):
-                assert row[parts[1]] < row[room(file)], f"{file.relative_to(PACKAGE)} imports {name}"
+            if parts[0] == "fer" and len(parts) > 1 and parts[1] in row and parts[1] != package(file):
+                assert row[parts[1]] < row[package(file)], f"{file.relative_to(PACKAGE)} imports {name}"
 
 
 def test_the_files_on_the_way_of_the_data_call_each_other():
@@ -87,12 +87,12 @@ def test_hydra_is_known_to_the_commands_side_alone():
     allowed = {"config", "train", "sweeps"}
     for file in modules():
         if any(name.split(".")[0] in ("hydra", "omegaconf") for name in imports(file)):
-            assert room(file) in allowed, file.name
+            assert package(file) in allowed, file.name
 
 
 def test_packages_without_torch_import_nothing_heavy_at_their_tops():
     for file in modules():
-        if room(file) in WITHOUT_TORCH:
+        if package(file) in WITHOUT_TORCH:
             tops = {entry.split(".")[0] for entry in imports(file, top_level=True)}
             assert not tops & HEAVY, file.relative_to(PACKAGE)
 
@@ -101,7 +101,7 @@ def test_importing_what_is_without_torch_imports_no_torch():
     names = [
         ".".join(("fer", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         for file in modules()
-        if room(file) in WITHOUT_TORCH
+        if package(file) in WITHOUT_TORCH
     ]
     code = f"""
 import importlib, sys

@@ -1,1 +1,1 @@
-"""What ``fer.bench`` measures, a room each."""
+"""What ``fer.bench`` measures, a module each."""

@@ -78,19 +78,19 @@ def of_pictures(files: Sequence[Path], predictor: Predictor, count: int) -> Give
     return replace(given, source=f"{plural(len(given.names), 'face')} of {plural(len(files), 'picture')}")
 
 
-def _with_picture(given: Given, file: Path, predictor: Predictor, room: int) -> Given:
+def _with_picture(given: Given, file: Path, predictor: Predictor, most: int) -> Given:
     """Return the faces so far and those of one more picture."""
-    if room <= 0:
+    if most <= 0:
         return _without(given, file, "not opened: as many faces as --faces allows were found before")
     try:
         answer = predictor.answer(file)
     except PictureError as error:
         return _without(given, file, str(error))
-    boxes = [face.box for face in answer.faces[:room]]
+    boxes = [face.box for face in answer.faces[:most]]
     several = len(answer.faces) > 1
     with_faces = replace(
         given,
-        images=np.concatenate([given.images, *(crop[None] for crop in answer.crops[:room])]),
+        images=np.concatenate([given.images, *(crop[None] for crop in answer.crops[:most])]),
         names=[*given.names, *(f"{file}, face {at}" if several else str(file) for at in range(1, len(boxes) + 1))],
         boxes=[*given.boxes, *((box.x, box.y, box.width, box.height) for box in boxes)],
     )

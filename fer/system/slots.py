@@ -56,10 +56,10 @@ def _on_gpus(number: Literal["auto"] | int, jobs: int, gpus: Sequence[str], devi
 
 def _on_cores(number: Literal["auto"] | int, jobs: int, devices: int) -> Slots:
     cores, memory = usable_cores(), free_memory_gb()
-    room = cores if memory is None else max(1, min(cores, int(memory / MEMORY_GB)))
-    room = max(1, room // devices)
-    count = max(1, min(jobs, room if number == "auto" else number))
-    short = f", {memory:.1f} GB of memory free" if number == "auto" and room < cores // devices and room <= jobs else ""
+    most = cores if memory is None else max(1, min(cores, int(memory / MEMORY_GB)))
+    most = max(1, most // devices)
+    count = max(1, min(jobs, most if number == "auto" else number))
+    short = f", {memory:.1f} GB of memory free" if number == "auto" and most < cores // devices and most <= jobs else ""
     description = f"{_side_by_side(count)} on {cores} core{'' if cores == 1 else 's'}{short}"
     limits, threads = _shared_cores(count * devices, cores)
     return Slots([limits] * count, description + threads)

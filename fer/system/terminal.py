@@ -80,8 +80,8 @@ class Line:
             if len(text) + 2 + len(part) > width:
                 break
             text, shown = f"{text}  {part}", shown + 1
-        if rest and shown == len(parts) and (room := width - len(text) - 2) >= LEAST_CUT:
-            text += "  " + (rest if len(rest) <= room else rest[: room - 3] + "...")
+        if rest and shown == len(parts) and (columns := width - len(text) - 2) >= LEAST_CUT:
+            text += "  " + (rest if len(rest) <= columns else rest[: columns - 3] + "...")
         self._drawn_at, self._there = time.perf_counter(), True
         self._write(CLEAR + text[:width])
 

@@ -132,9 +132,9 @@ def _widen(plot: Axes) -> None:
 def _mark_ends(plot: Axes, lines: Sequence[Line], name: str) -> None:
     """Write each line's mark at the right of the axes, as close to the height of its end as the other marks allow."""
     low, high = plot.get_ylim()
-    room = 0.055 * (high - low)
+    distance = 0.055 * (high - low)
     ends = sorted((line.mean[-1], number) for number, line in enumerate(lines))
-    heights = list(_apart([end for end, _ in ends], room))
+    heights = list(_apart([end for end, _ in ends], distance))
     for (_, number), height in zip(ends, heights, strict=True):
         line = lines[number]
         text = plot.annotate(line.mark, (1, height), xycoords=("axes fraction", "data"), xytext=(3, 0),
@@ -143,18 +143,18 @@ def _mark_ends(plot: Axes, lines: Sequence[Line], name: str) -> None:
         text.set_gid(f"end-{line.role}-{name}-{line.key}")
 
 
-def _apart(values: Sequence[float], room: float) -> Iterator[float]:
-    """Yield rising values moved so that neighbours are at least ``room`` apart; the middle of a cluster is kept."""
+def _apart(values: Sequence[float], distance: float) -> Iterator[float]:
+    """Yield rising values moved so that neighbours are at least ``distance`` apart; the middle of a cluster is kept."""
     clusters: list[tuple[float, int]] = []  # the middle and the size of each
     for value in values:
         clusters.append((value, 1))
         while len(clusters) > 1:
             (below, few), (above, more) = clusters[-2:]
-            if above - below >= room * (few + more) / 2:
+            if above - below >= distance * (few + more) / 2:
                 break
             clusters[-2:] = [((below * few + above * more) / (few + more), few + more)]
     for middle, count in clusters:
-        yield from (middle + room * (number - (count - 1) / 2) for number in range(count))
+        yield from (middle + distance * (number - (count - 1) / 2) for number in range(count))
 
 
 def accuracy_by_cost(name: str, points: Sequence[Point], label: str) -> Figure:

@@ -17,7 +17,7 @@ from fer.reports.plotting import WIDTH, PerCent, canvas
 from fer.reports.theme import PAPER
 from fer.runs.trials import Share, Trial, best
 
-ROOM = 0.12  # margin above and below the complete trials, as a share of their range
+MARGIN = 0.12  # margin above and below the complete trials, as a share of their range
 BELOW = 0.8  # share of that range by which the axis extends for worse trials; those beyond are drawn at the edge
 NARROW = 30  # ratio of the ends of a logarithmic axis below which it has ticks within its decades
 CHARACTERS = 13  # in a line of a choice's name on an axis
@@ -76,7 +76,7 @@ def limits(trials: Sequence[Trial], monitor: str) -> tuple[float, float]:
     span = max(top - worst, 0.02 * abs(top), 1e-4)
     low = min([worst, *(max(value, worst - BELOW * span) for value in others)])
     high = max([top, *(min(value, top + BELOW * span) for value in others)])
-    return low - ROOM * span, high + ROOM * span
+    return low - MARGIN * span, high + MARGIN * span
 
 
 def _dots(
