@@ -41,6 +41,8 @@ OPTIONS = {  # key of fer.train that the campaign sets itself -> option that con
     "trainer.accelerator": "--device",
     "seed": "--seed",
     "trainer.max_epochs": "--hours",
+    "budget.hours": "--hours",
+    "budget.until": "--hours",
     "distill.teachers": "--with",
     "experiment": "--parts",
 }

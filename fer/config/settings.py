@@ -323,8 +323,8 @@ class BudgetSettings:
         if self.until is None:
             return
         try:
-            datetime.fromisoformat(self.until)
-        except ValueError:
+            datetime.fromisoformat(self.until).timestamp()  # the years 1 and 9999 may have none
+        except (ValueError, OverflowError):
             raise FerError(
                 f"budget.until={self.until}: no date and time; expected one such as 2026-12-24T07:00"
             ) from None

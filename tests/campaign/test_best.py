@@ -49,6 +49,7 @@ def best(capfd):
         (("--hours", "1", "--data", "synthetic", "--with", "nowhere"), ("--with", "nowhere", "no such folder")),
         (("--hours", "1", "--data", "synthetic", "--set", "seed=5"), ("--set seed=5", "--seed")),
         (("--hours", "1", "--data", "synthetic", "--set", "trainer.max_epochs=5"), ("trainer.max_epochs", "--hours")),
+        (("--hours", "1", "--data", "synthetic", "--set", "budget.hours=1"), ("--set budget.hours=1", "use --hours")),
         (("--hours", "1", "--data", "synthetic", "--out", "full"), ("--out full", "not empty")),
         (("--resume", "nowhere", "--no-test"), ("--no-test", "--resume")),
         (("--resume", "nowhere"), ("nowhere", FILE)),

@@ -1,5 +1,6 @@
 """``data.more``: several data sets, each read and split by itself, joined, weighted, and scored set by set."""
 
+import copy
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings, FurtherSet
-from fer.data.data_sets import EpochShares, copies_across, divided, joined
+from fer.data.data_sets import EpochShares, _names, copies_across, divided, in_shares, joined
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import EpochBalance, EpochBatches, EpochShuffle, FaceDataset
 from fer.data.duplicates import digests
@@ -127,6 +128,10 @@ def test_one_set_is_as_before(folders):
     assert "sets" not in plain(data.describe())
 
 
+def test_names_of_sets_differ():
+    assert _names(["a", "a", "a (2)", "a"]) == ["a", "a (2)", "a (2) (2)", "a (3)"]
+
+
 def test_records_state_every_set(folders, both):
     held = plain(both.describe())
     assert held["name"] == "first + expw"
@@ -182,6 +187,39 @@ def test_shares_with_balanced_classes():
 def test_whole_numbers_of_shares():
     assert divided(10, [1 / 3, 1 / 3, 1 / 3]) == [4, 3, 3]
     assert divided(7, [0.1, 0.9]) == [1, 6]
+    assert in_shares([1.0, 3.0]) == [0.25, 0.75]
+    assert in_shares([1.5e308, 1.5e308]) == [0.5, 0.5]
+
+
+def test_classes_are_counted_as_an_epoch_has_them(both):
+    weighted, train = both.replaced(), copy.copy(both.datasets["train"])
+    weighted.sets = replace(both.sets, shares=[0.25, 0.75])
+    of_second = torch.from_numpy(both.sets.numbers[both.indices("train")]) == 1
+    train.targets = torch.where(of_second, 0, train.targets)  # the second set shows one emotion alone
+    weighted.datasets = {"train": train}
+    order, drawn = weighted.order(), torch.zeros(7)
+    for epoch in range(200):
+        order.set_epoch(epoch)
+        drawn += torch.bincount(train.targets[order.indices()], minlength=7) / 200
+    assert weighted.class_counts().tolist() == pytest.approx(drawn.tolist(), abs=0.3)
+
+
+def test_a_weight_that_shows_no_face_is_refused(folders, both):
+    weighted = both.replaced()
+    weighted.sets = replace(both.sets, shares=in_shares([1.0, 1e-6]))
+    with pytest.raises(FerError, match=r"data\.weights.*expw.* none of the .* faces of an epoch"):
+        weighted.class_counts()
+
+
+def test_a_set_that_loses_all_training_faces_to_conflicts_is_refused(tmp_path):
+    pictures = noise(42, 3)
+    words = ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+    first = tree(tmp_path / "first", pictures, ["train"] * 28 + ["val"] * 14, words)
+    others, splits = np.concatenate([pictures[:14], noise(14, 4)]), ["train"] * 14 + ["val"] * 14
+    second = tree(tmp_path / "second", others, splits, words[1:] + words[:1])
+    data = FERDataModule(settings([first, second], conflicts="drop", weights=[1.0, 1.0]))
+    with pytest.raises(FerError, match=r"second.*data\.conflicts=keep"):
+        data.setup("fit")
 
 
 def test_ranks_share_each_weighted_batch(both):
@@ -192,6 +230,22 @@ def test_ranks_share_each_weighted_batch(both):
     whole_batches = [batch.host for batch in EpochBatches(dataset, 16, sampler)]
     parts = [[batch.host for batch in EpochBatches(dataset, 16, sampler, rank=Rank(number, 2))] for number in (0, 1)]
     assert all(torch.equal(torch.cat(halves), batch) for *halves, batch in zip(*parts, whole_batches, strict=True))
+
+
+def test_an_epoch_has_the_same_faces_with_one_and_two_ranks(folders):
+    from fer.system.ranks import Rank
+
+    def served(rank):
+        data = FERDataModule(settings(folders, weights=[1.0, 2.0], batch_size=16), seed=5, rank=rank)
+        data.setup("fit")
+        loader = data.train_dataloader()
+        loader.batch_sampler.sampler.set_epoch(3)
+        return [(batch.key, batch.targets) for batch in loader]
+
+    alone, *parts = served(Rank()), served(Rank(0, 2)), served(Rank(1, 2))
+    for (key, whole_batch), *halves in zip(alone, *parts, strict=True):
+        assert [other for other, _ in halves] == [key, key]  # of the noise
+        assert torch.equal(torch.cat([targets for _, targets in halves]), whole_batch)
 
 
 def test_settings_choose_the_sampler(folders, both):
@@ -279,3 +333,12 @@ def test_a_run_on_two_sets_resumes_and_is_evaluated_on_each(train, evaluate, int
     assert alone["seen_in_training"] == 0
     assert evaluate("whole", "--split", "test", "--no-report").code == 0
     assert evaluate("whole", "--rule", "holdout").code == 1
+
+    # a data set that was moved since: known by its name, its split is that of the training, and overlap is counted
+    kept = torch.load("whole/checkpoints/best.ckpt", weights_only=True)
+    kept["fer"]["dataset"]["settings"]["more"][0]["path"] = "gone/expw"
+    torch.save(kept, "whole/checkpoints/best.ckpt")
+    ended = evaluate("whole", "--data", str(folders[1]), "--no-report", "--out", "moved")
+    assert ended.code == 0, ended.err
+    again = metrics(Path("moved/val"))
+    assert (again["n"], again["accuracy"], again["seen_in_training"]) == (alone["n"], alone["accuracy"], 0)

@@ -21,8 +21,12 @@ def clock(monkeypatch):
     class Clock:
         now = NOW.timestamp()
         seconds = (10.0,)  # of each epoch; the last value holds for all later ones
+        set_by = 0.0  # seconds by which somebody sets the computer's clock in the third epoch
 
         def time(self):
+            return self.now + self.set_by * (self.now > NOW.timestamp() + 25)
+
+        def monotonic(self):
             return self.now
 
     made, real = Clock(), Deadline.on_train_epoch_end
@@ -65,6 +69,13 @@ def test_a_run_ends_in_time_at_the_end_of_its_schedule(train, tmp_path, clock, s
         assert rates(tmp_path / "timed")[-1] == pytest.approx(rates(tmp_path / "whole")[-1], rel=0.3, abs=1e-5)
 
 
+def test_a_clock_that_is_set_back_moves_the_end_and_not_the_speed(train, tmp_path, clock):
+    clock.set_by = -30.0
+    assert train(*RUN, "trainer.max_epochs=6", until(62), "hydra.run.dir=timed").code == 0
+    assert metrics(tmp_path / "timed")["epochs"] == 9
+    assert clock.time() == NOW.timestamp() + 60
+
+
 def test_a_run_at_the_planned_speed_is_the_run_without(train, tmp_path, clock):
     assert train(*RUN, "trainer.max_epochs=3", until(31), "hydra.run.dir=timed").code == 0
     assert train(*RUN, "trainer.max_epochs=3", "hydra.run.dir=whole").code == 0
@@ -83,6 +94,9 @@ def test_a_resumed_run_keeps_its_place_in_the_schedule_and_may_have_another_end(
     ended = train("resume=cut")
     assert ended.code == 1
     assert "budget.until=2030-01-01T12:00:56: is past" in ended.err
+    ended = train("resume=cut", "budget.until=null")
+    assert ended.code == 1
+    assert "resume=cut: the run has budget.until=2030-01-01T12:00:56" in ended.err
     ended = train("resume=cut", until(1062))
     assert ended.code == 0, ended.err
     after = rates(tmp_path / "cut")
@@ -96,6 +110,8 @@ def test_a_resumed_run_keeps_its_place_in_the_schedule_and_may_have_another_end(
     [
         (["budget.until=tomorrow"], ("budget.until=tomorrow", "2026-12-24T07:00")),
         (["budget.until=2020-01-01T00:00"], ("budget.until=2020-01-01T00:00", "is past")),
+        (["budget.until='2020-01-01T00:00+02:00'"], ("budget.until=2020-01-01T00:00+02:00", "is past", ":", "+02:00")),
+        (["budget.until=0001-01-01T00:00"], ("budget.until=0001-01-01T00:00", "2026-12-24T07:00")),
         (["budget.until=2090-01-01T00:00", "budget.hours=1"], ("budget.until=2090-01-01T00:00", "budget.hours=1")),
         (
             ["budget.until=2090-01-01T00:00", "stages=[[24,2]]", "trainer.max_epochs=2"],
