@@ -200,7 +200,7 @@ def read_sets(data: DataSettings) -> DataSets:
     splits = np.concatenate([one.splits for one in each])
     copies = copies_across(faces.images, splits, numbers)
     said = [f"{name}: {note}" for name, one in zip(names, each, strict=True) for note in one.notes]
-    said += _left_out(copies, splits, numbers, names)
+    said += [*_of_first_alone(data, names[0]), *_left_out(copies, splits, numbers, names)]
     splits = np.where(copies, np.int8(UNKNOWN), splits)
     if data.val_of == "first":
         splits, note = _val_of_first(splits, numbers, names[0])
@@ -210,6 +210,14 @@ def read_sets(data: DataSettings) -> DataSets:
     sets = DataSets(each, names, fingerprints, faces, splits, numbers, said, shares)
     sets.require_train(splits, "that is not a copy of one in val or test of another data set; leave it out")
     return sets
+
+
+def _of_first_alone(data: DataSettings, name: str) -> list[str]:
+    """Return a note on the settings that concern the first data set alone, if there are any."""
+    given = {"votes": data.votes is not None, "labels": data.labels != "fer2013", "exclude": data.exclude is not None}
+    keys = ", ".join(f"data.{key}" for key, is_set in given.items() if is_set)
+    votes = "; agreement with the annotators is not computed" if data.votes is not None else ""
+    return [f"{keys}: of {name} alone; the others keep their own labels and all faces{votes}"] if keys else []
 
 
 def in_shares(weights: Sequence[float]) -> list[float]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings, FurtherSet
-from fer.data.data_sets import EpochShares, _names, copies_across, divided, in_shares, joined
+from fer.data.data_sets import EpochShares, _names, _of_first_alone, copies_across, divided, in_shares, joined
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import EpochBalance, EpochBatches, EpochShuffle, FaceDataset
 from fer.data.duplicates import digests
@@ -27,6 +27,7 @@ from fer.metrics.results import DatasetRecord
 from fer.models.share import without_paths
 from fer.runs.predictions import Scored
 from fer.system.records import plain, read
+from fer.training.resume import _more
 
 SIDE = 24
 
@@ -202,6 +203,17 @@ def test_classes_are_counted_as_an_epoch_has_them(both):
         order.set_epoch(epoch)
         drawn += torch.bincount(train.targets[order.indices()], minlength=7) / 200
     assert weighted.class_counts().tolist() == pytest.approx(drawn.tolist(), abs=0.3)
+
+
+def test_settings_of_the_first_set_alone_are_noted():
+    (note,) = _of_first_alone(DataSettings(votes="votes.csv", labels="ferplus"), "fer2013")
+    assert all(word in note for word in ("data.votes, data.labels", "fer2013", "agreement with the annotators"))
+    assert _of_first_alone(DataSettings(), "fer2013") == []
+
+
+def test_a_resumed_run_states_how_a_moved_set_is_found_again():
+    with pytest.raises(FerError, match=r"data\.more.*nowhere.*link"):
+        _more(DataSettings(path="x", more=["nowhere"]), [{"path": "nowhere"}], resumed=True)
 
 
 def test_a_weight_that_shows_no_face_is_refused(folders, both):
