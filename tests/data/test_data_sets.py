@@ -4,6 +4,7 @@ import copy
 import io
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from fer.evaluation.request import whole
 from fer.evaluation.scoring import by_data_set
 from fer.metrics.results import DatasetRecord
 from fer.models.share import without_paths
+from fer.runs.load import _setting
 from fer.runs.predictions import Scored
 from fer.system.records import plain, read
 from fer.training.resume import _more
@@ -119,6 +121,15 @@ def test_val_of_first_is_val_of_the_first_set_alone(folders, both):
     assert data.hashes("train") == both.hashes("train")
     left_out = sum((both.splits[84:] > 0).tolist())
     assert any("data.val_of=first" in note and f"{left_out} faces" in note for note in data.notes)
+
+
+def test_runs_with_val_of_the_first_set_are_ranked_with_those_on_it_alone(folders):
+    def facts(**keys):
+        dataset = FERDataModule(settings(folders, **keys)).describe()
+        metrics = SimpleNamespace(dataset=dataset, scores=SimpleNamespace(per_class={}, n=14), split="val")
+        return _setting(metrics, SIDE, "digest", of_first="val_of" in keys)
+
+    assert facts(val_of="first") == facts(more=None) != facts()
 
 
 def test_one_set_is_as_before(folders):
@@ -284,6 +295,7 @@ def test_a_balanced_order_of_one_set_is_as_before():
     [
         ({"weights": [1.0]}, ("data.weights", "data.path", "data.more")),
         ({"memory_limit_gb": 1.0, "cache": "auto"}, ("data.memory_limit_gb", "data.more")),
+        ({"more": ["x"] * 127}, ("data.more", "at most 126")),
         ({"more": [{"pth": "x"}]}, ("data.more[0].pth", "path, split, class_names")),
         ({"more": [{"path": "x", "split": "half"}]}, ("data.more[0].split", "holdout")),
     ],
