@@ -89,7 +89,7 @@ def load(folder: Path) -> Run:
         if excluded := metrics.dataset.excluded:  # compared by the excluded rows, not by the file's name only
             settings["data.exclude"] = f"{Path(excluded.file).name}, {excluded.rows_sha256[:8]}"
         digest, correct = _correct(folder / "predictions.csv", metrics)
-        of_first = computed["data.val_of"] == "first"
+        of_first = computed.get("data.val_of") == "first"  # missing at its default
         setting = _setting(metrics, computed["data.image_size"], digest, of_first=of_first)
     return Run(folder, settings, choices, asked, metrics, setting, history, correct)
 

@@ -34,6 +34,7 @@ from fer.runs import status
 from fer.system import machine, ranks
 from fer.system.files import readable
 from fer.system.records import plain
+from fer.system.text import plural
 from fer.training import device, distillation
 from fer.training.callbacks import checkpointing
 
@@ -170,7 +171,8 @@ def laid_out(model: Trainable, settings: TrainerSettings) -> Trainable:
         return model
     narrow = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d) and _overruns(layer)]
     if narrow and not machine.uses_gpu(settings) and _largest_side(model, narrow) >= LEAST_OVERRUN:
-        log.info("trainer.channels_last=false: torch's CPU kernels would overrun %d narrow layers' memory", len(narrow))
+        layers = plural(len(narrow), "narrow layer")
+        log.info("trained as with trainer.channels_last=false: torch would crash in the backward pass of %s", layers)
         return model
     return model.to(memory_format=torch.channels_last)
 
