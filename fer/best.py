@@ -10,17 +10,18 @@ import logging
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fer.campaign.record import FILE, PARTS, Record, Request, read
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError, Interrupted
+from fer.config.settings import DataSettings
 from fer.config.trust import runs_nothing
-from fer.data.locate import locate
+from fer.data.locate import existing, locate
 from fer.runs.run_folder import CAMPAIGN, named
 from fer.system.files import new_folder
 from fer.system.locks import hold
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CAMPAIGNS = Path("outputs/best")
+MISSING = "Name a file or folder that exists."
 ONCE = ("data", "rule", "set", "parts", "earlier", "seed", "no_test", "device", "jobs", "out", "dry_run")  # not resumed
 OPTIONS = {  # key of fer.train that the campaign sets itself -> option that controls it
     "data.path": "--data",
@@ -40,6 +42,8 @@ OPTIONS = {  # key of fer.train that the campaign sets itself -> option that con
     "trainer.accelerator": "--device",
     "seed": "--seed",
     "trainer.max_epochs": "--hours",
+    "budget.hours": "--hours",
+    "budget.until": "--hours",
     "distill.teachers": "--with",
     "experiment": "--parts",
 }
@@ -148,16 +152,17 @@ def request_of(arguments: argparse.Namespace) -> Request:
     Raises:
         FerError: no data are found, or a setting is no key of ``fer.train``.
     """
+    from fer.config.conf import plain
     from fer.config.hydra import composed
 
     data, _ = locate(arguments.data, drawn_faces_allowed=False)
     # refuses a mistyped key before anything is measured
-    composed(["experiment=best/cpu", "stages=[]", *(arguments.set or ())])
+    config = plain(composed(["experiment=best/cpu", "stages=[]", *(arguments.set or ())]))
     return Request(
         hours=arguments.hours,
         data=data,
         rule=arguments.rule or "official",
-        settings=tuple(arguments.set or ()),
+        settings=tuple(_from_anywhere(text, config["data"]) for text in arguments.set or ()),
         device=arguments.device or "auto",
         slots=arguments.jobs,
         parts=tuple(part for part in PARTS if part in (arguments.parts or PARTS)),
@@ -165,6 +170,28 @@ def request_of(arguments: argparse.Namespace) -> Request:
         seed=arguments.seed or 0,
         test=not arguments.no_test,
     )
+
+
+def _from_anywhere(text: str, data: Mapping[str, Any]) -> str:
+    """Return a setting of ``--set`` with absolute paths: a campaign may be resumed from another folder.
+
+    Args:
+        text: KEY=VALUE.
+        data: section ``data`` of the composed configuration.
+
+    Raises:
+        FerError: a file or folder is missing.
+    """
+    from fer.config.conf import spelled
+
+    key = text.partition("=")[0]
+    value = data.get(key.removeprefix("data."))
+    if key in ("data.votes", "data.exclude") and value is not None:
+        return f"{key}={spelled(existing(value, f'--set {text}', MISSING))}"
+    if key != "data.more" or not value:
+        return text
+    sets = [asdict(one) for one in DataSettings(more=value).further]
+    return f"{key}={spelled([{**one, 'path': existing(one['path'], f'--set {text}', MISSING)} for one in sets])}"
 
 
 def dry_run(record: Record) -> int:

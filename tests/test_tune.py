@@ -186,11 +186,12 @@ def test_paths_and_plugins_stay_out_of_an_experiment_and_go_beside_it(train, tmp
     assert experiment.composes_again(tmp_path / "out", Path("run"), [], beside)
     config = configuration_of(Path("run"))
     config["data"]["path"], config["init_from"] = "/faces/fer 2013.csv", "/elsewhere/run"
+    config["data"]["more"], config["data"]["weights"] = [{"path": "/faces/more"}], [1, 2]
     text = experiment.text(Path("run"), config, [], [], [])
     assert "/faces" not in text
     assert "/elsewhere" not in text
     named = [one.partition("=")[0] for one in experiment.beside(config)]
-    assert named == ["data.path", "init_from", "plugins"]
+    assert named == ["data.path", "data.more", "init_from", "plugins"]
 
 
 # --- whole searches -------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from fer.runs.predictions import name_of
 
 RESULTS = "results"
 SHARED = "shared"  # folder of the evaluations of shared files
+OTHER_VAL = ("data.labels=", "data.classes=", "data.more=")  # settings with which val has other faces or labels
 
 
 class Closing:
@@ -97,8 +98,8 @@ class Closing:
     def _evaluated(self, files: list[Path]) -> dict[Path, float]:
         """Return the accuracy of shared files on val, single view, with the labels of the data set."""
         request = self.record.request
-        if any(text.startswith(("data.labels=", "data.classes=")) for text in request.settings):
-            return {}  # a shared file takes the labels of its training data, whatever the settings
+        if any(text.startswith(OTHER_VAL) for text in request.settings):
+            return {}  # val of ``--data`` alone, with its own labels, is not val of the campaign
         requests = {
             file: Evaluation(
                 file.name, file, "val", "none", request.data, request.rule, self.folder / SHARED / file.stem

@@ -6,7 +6,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from fer.system.files import read_history
 
 KEEP_S = 10.0  # seconds between two writings of best.json during training
 SAVING_S = 20.0  # seconds for a training to save its checkpoint after a deadline, before it is killed
+STARTING_S = 5.0  # seconds of a training before its first step at least: one that must end sooner would fail
 ROUNDING_S = 1e-3  # seconds by which a planned start differs at most from the end that it follows
 QUIET = ("logger=none", "trainer.bar=false")  # the TensorBoard figures of twelve runs would take minutes
 PROBE_STEPS = 8  # steps of an epoch that measures a CPU's speed
@@ -95,12 +96,13 @@ class Phase(jobs.Watch):
 
     def _next(self) -> Job | None:
         now = self.clock.now()
-        if not self.waiting or now >= self.times.deadline:
+        if not self.waiting or now >= self.times.deadline - STARTING_S:
             return None
         job = self.waiting.popleft()
         network = self.jobs[job]
         if network.name not in self.times.fixed:
-            until = datetime.fromtimestamp(time.time() + self._end_of(network, now) - now)
+            # with its time zone: an hour occurs twice where summer time ends
+            until = datetime.fromtimestamp(time.time() + self._end_of(network, now) - now, UTC)
             job.overrides = [*job.overrides, f"{jobs.UNTIL}{quoted(until.isoformat(timespec='milliseconds'))}"]
         return job
 
@@ -108,7 +110,7 @@ class Phase(jobs.Watch):
         """Return the time at which a training shall end: its planned end if another one follows in its slot."""
         followed = any(self.jobs[job].planned_begin > network.planned_end - ROUNDING_S for job in self.waiting)
         ends = [network.planned_end] * followed + [self.times.end, self.times.deadline]
-        return next((end for end in ends if end > now), ends[-1])
+        return next((end for end in ends if end > now + STARTING_S), ends[-1])
 
     def began(self, job: Job) -> None:
         """Record the start of a training."""

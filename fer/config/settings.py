@@ -18,6 +18,7 @@ Section = dict[str, Any]  # {"name": registered name, **arguments}
 Config = Mapping[str, Any]  # a composed configuration as plain values: section -> key -> value
 MIN_SIZE, MAX_SIZE = 16, 512  # side of a face in pixels
 BATCH_SIZE = 128  # default, in faces a step
+MOST_SETS = 127  # data sets at most: each face has the number of its own in one byte
 MOST_CHANGE = {  # augmentation -> its largest value
     "rotate_degrees": 180.0, "zoom": 0.9, "shift": 0.9, "crop_padding": 24, "brightness": 1.0, "contrast": 1.0,
     "erase": 1.0,
@@ -179,6 +180,8 @@ class DataSettings:
 
     def _check_sets(self) -> None:
         count = 1 + len(self.further)
+        if count > MOST_SETS:
+            raise FerError(f"data.more: names {count - 1} data sets; expected at most {MOST_SETS - 1}")
         if self.weights is not None and len(self.weights) != count:
             raise FerError(
                 f"data.weights={self.weights}: {len(self.weights)} weights for {count} data set{'s' * (count > 1)}; "
@@ -323,8 +326,8 @@ class BudgetSettings:
         if self.until is None:
             return
         try:
-            datetime.fromisoformat(self.until)
-        except ValueError:
+            datetime.fromisoformat(self.until).timestamp()  # the years 1 and 9999 may have none
+        except (ValueError, OverflowError):
             raise FerError(
                 f"budget.until={self.until}: no date and time; expected one such as 2026-12-24T07:00"
             ) from None

@@ -9,6 +9,7 @@ validation. ``data.val_of=first`` keeps those of ``data.path``, so that metrics 
 alone.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -95,6 +96,38 @@ class DataSets:
         """The split rules of the sets, each once."""
         return " + ".join(dict.fromkeys(one.data.split for one in self.each))
 
+    def in_an_epoch(self, splits: NDArray[np.int8]) -> list[int]:
+        """Return how many faces of each set an epoch has.
+
+        Args:
+            splits: (N,) final split of each face of all sets.
+
+        Raises:
+            FerError: a set has none, since its weight is too small.
+        """
+        faces: list[int] = np.bincount(self.numbers[splits == 0], minlength=len(self.each)).tolist()
+        if self.shares is None:
+            return faces
+        found = divided(sum(faces), self.shares)
+        if 0 in found:
+            path = self.each[found.index(0)].faces.source.path
+            raise FerError(
+                f"data.weights: gives {path} none of the {sum(faces):,} faces of an epoch; raise its weight, or leave "
+                "the data set out"
+            )
+        return found
+
+    def require_train(self, splits: NDArray[np.int8], remedy: str) -> None:
+        """Raise unless each set has a face for train.
+
+        Args:
+            splits: (N,) split of each face of all sets.
+            remedy: why there may be none, and what to do.
+        """
+        for number, one in enumerate(self.each):
+            if not (splits[self.numbers == number] == 0).any():
+                raise FerError(f"data.more: {one.faces.source.path} has no face for train {remedy}")
+
     def records(self, splits: NDArray[np.int8]) -> tuple[DatasetRecord, ...]:
         """Return the description of each set.
 
@@ -167,24 +200,31 @@ def read_sets(data: DataSettings) -> DataSets:
     splits = np.concatenate([one.splits for one in each])
     copies = copies_across(faces.images, splits, numbers)
     said = [f"{name}: {note}" for name, one in zip(names, each, strict=True) for note in one.notes]
-    said += _left_out(copies, splits, numbers, names)
+    said += [*_of_first_alone(data, names[0]), *_left_out(copies, splits, numbers, names)]
     splits = np.where(copies, np.int8(UNKNOWN), splits)
-    _require_train(splits, numbers, each)
     if data.val_of == "first":
         splits, note = _val_of_first(splits, numbers, names[0])
         said.append(note)
     each = [replace(one, faces=_without_pixels(one.faces)) for one in each]
-    weights = None if data.weights is None else [weight / sum(data.weights) for weight in data.weights]
-    return DataSets(each, names, fingerprints, faces, splits, numbers, said, weights)
+    shares = None if data.weights is None else in_shares(data.weights)
+    sets = DataSets(each, names, fingerprints, faces, splits, numbers, said, shares)
+    sets.require_train(splits, "that is not a copy of one in val or test of another data set; leave it out")
+    return sets
 
 
-def _require_train(splits: NDArray[np.int8], numbers: NDArray[np.int8], each: Sequence[DataSet]) -> None:
-    for number, one in enumerate(each):
-        if not (splits[numbers == number] == 0).any():
-            raise FerError(
-                f"data.more: {one.faces.source.path} has no face for train that is not a copy of one in val or test of "
-                "another data set; leave it out"
-            )
+def _of_first_alone(data: DataSettings, name: str) -> list[str]:
+    """Return a note on the settings that concern the first data set alone, if there are any."""
+    given = {"votes": data.votes is not None, "labels": data.labels != "fer2013", "exclude": data.exclude is not None}
+    keys = ", ".join(f"data.{key}" for key, is_set in given.items() if is_set)
+    votes = "; agreement with the annotators is not computed" if data.votes is not None else ""
+    return [f"{keys}: of {name} alone; the others keep their own labels and all faces{votes}"] if keys else []
+
+
+def in_shares(weights: Sequence[float]) -> list[float]:
+    """Return weights in any unit as shares, which sum to 1."""
+    exponent = math.frexp(max(weights))[1]  # the sum of large weights would be infinite; powers of 2 change no bit
+    scaled = [math.ldexp(weight, -exponent) for weight in weights]
+    return [weight / sum(scaled) for weight in scaled]
 
 
 def _refuse_twice(paths: Sequence[str]) -> None:
@@ -240,8 +280,8 @@ def _names(names: Sequence[str]) -> list[str]:
     """Return different names; a name that occurs again is numbered."""
     found: list[str] = []
     for name in names:
-        others = sum(other == name for other in names[: len(found)])
-        found.append(name if not others else f"{name} ({others + 1})")
+        numbered = (f"{name} ({number})" for number in itertools.count(2))
+        found.append(name if name not in found else next(other for other in numbered if other not in found))
     return found
 
 

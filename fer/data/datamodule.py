@@ -179,6 +179,8 @@ class FERDataModule(pl.LightningDataModule):
         if self.data.conflicts == "keep":
             return splits, excluded, said
         kept, count = without_conflicts(self.faces, splits)
+        if self.sets is not None:
+            self.sets.require_train(kept, "that data.conflicts=drop keeps; leave it out, or set data.conflicts=keep")
         note = f"{count:,} faces left out of train by data.conflicts: exact duplicates with other labels"
         return kept, excluded, [*said, note]
 
@@ -385,8 +387,16 @@ class FERDataModule(pl.LightningDataModule):
         return mean, max(variance**0.5, 1 / 255)  # never 0, also for all-black faces: normalisation divides by it
 
     def class_counts(self) -> Tensor:
-        """Return the number of training faces of each class, (C,)."""
-        return torch.bincount(self.datasets["train"].targets, minlength=len(self.faces.classes))
+        """Return the number of training faces of each class, (C,); with ``data.weights`` the mean of an epoch's."""
+        targets, classes = self.datasets["train"].targets, len(self.faces.classes)
+        if self.sets is None or self.sets.shares is None:
+            return torch.bincount(targets, minlength=classes)
+        numbers = torch.from_numpy(self.sets.numbers[self.indices("train")])
+        of_sets = [
+            torch.bincount(targets[numbers == number], minlength=classes) for number in range(len(self.sets.each))
+        ]
+        drawn = zip(of_sets, self.sets.in_an_epoch(self.splits), strict=True)
+        return torch.stack([counts * (faces / counts.sum()) for counts, faces in drawn]).sum(0)
 
     def hashes(self, split: str) -> set[bytes]:
         """Return the hashes of the pixels of a split's faces.

@@ -8,8 +8,8 @@ training faces, where a network was trained on these. Size and compression chang
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,7 @@ from fer.data.duplicates import digests, without_duplicate
 from fer.data.known_faces import copies_of_training
 from fer.data.locate import locate
 from fer.evaluation.request import (
+    OF_SETS,
     DataKeys,
     Faces,
     Given,
@@ -29,6 +30,9 @@ from fer.evaluation.request import (
     PredictionsMember,
     Request,
     Tables,
+    further,
+    is_at_hand,
+    paths,
     present,
     same_split,
     whole,
@@ -184,7 +188,7 @@ def not_trained_on(
     try:
         kept = without_duplicate(images, training.trained_on(images.shape[-1]))
     except FerError as error:
-        if copies is None or not all(on_fer2013(dataset) for dataset in training.datasets):
+        if copies is None or not all(on_fer2013(one) and not one.get("sets") for one in training.datasets):
             log.warning("no clean metrics: %s", error)
             return None
         kept = np.ones(len(images), np.bool_)
@@ -257,16 +261,29 @@ def find_again(members: Sequence[Member], data: FERDataModule) -> None:
 
     A shared network knows its data by name and contents alone.
     """
+    at_hand = {data.faces.fingerprint(): str(data.data.path)}
+    if data.sets is not None:
+        at_hand = dict(zip(data.sets.fingerprints, paths(asdict(data.data)), strict=True))
 
     def found(dataset: Dataset) -> Dataset:
-        if present(whole(dataset)) or dataset.get("fingerprint") != data.faces.fingerprint():
-            return dataset
-        return {**dataset, "settings": {**dataset.get("settings", {}), "path": data.data.path}}
+        return dataset if present(whole(dataset)) else _moved(dataset, at_hand)
 
     for member in members:
         made = member.model.provenance
         ancestors = [found(dataset) for dataset in made.ancestors]
         member.model.provenance = replace(made, dataset=found(made.dataset), ancestors=ancestors)
+
+
+def _moved(dataset: Dataset, at_hand: Mapping[str, str]) -> Dataset:
+    """Return a training's data with the paths of those of its data sets that are at hand, fingerprint -> path."""
+    settings = whole(dataset)
+    before, sets = paths(settings), dataset.get("sets") or [dataset]
+    found = [str(one.get("fingerprint")) for one in sets]
+    if len(found) != len(before) or not at_hand.keys() & found:
+        return dataset
+    now = [path if is_at_hand(path) else at_hand.get(known, path) for path, known in zip(before, found, strict=True)]
+    more = [{**asdict(one), "path": path} for one, path in zip(further(settings), now[1:], strict=True)]
+    return {**dataset, "settings": {**dataset.get("settings", {}), "path": now[0], "more": more or None}}
 
 
 def search_again(members: Sequence[Member], tables: Tables) -> None:
@@ -277,6 +294,7 @@ def search_again(members: Sequence[Member], tables: Tables) -> None:
         return
     try:
         path, _ = locate(None, drawn_faces_allowed=False)
-        find_again(members, tables.at(_without_votes({**moved[0], "path": path}), moved[0]["image_size"]))
+        alone = _without_votes({**moved[0], **OF_SETS, "path": path})
+        find_again(members, tables.at(alone, moved[0]["image_size"]))
     except FerError:  # there are none, or they are of another kind: what is missing is reported where it is needed
         return

@@ -368,13 +368,20 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
 
 
 def rule_of_set(member: Member, path: str) -> DataKeys:
-    """Return split and class names of one of several data sets that a network was trained on; nothing of other data."""
-    sets = member.model.provenance.dataset.get("sets") or ()
-    given = [None, *(one.class_names for one in further(member.trained_with))]
-    for one, names in zip(sets, given, strict=False):
-        if one.get("path") == path:
-            return {"split": one["split"], "class_names": names or None}
-    return {}
+    """Return how one of several data sets that a network was trained on was read and split; nothing of other data.
+
+    A set that was moved since is known by the name of its file or folder.
+    """
+    sets, known = member.model.provenance.dataset.get("sets") or (), member.trained_with
+    before = [Path(one) for one in paths(known)][: len(sets)]
+    equal = [one.resolve() == Path(path).resolve() for one in before]
+    named = [not one.exists() and one.name == Path(path).name for one in before]
+    index = next((matches.index(True) for matches in (equal, named) if True in matches), None)
+    if index is None:
+        return {}
+    of_first = {key: known[key] for key in ("votes", "labels", "ferplus_rule", "class_names")}
+    keys = of_first if index == 0 else {"class_names": further(known)[index - 1].class_names}
+    return {"split": sets[index]["split"], **keys}
 
 
 def found_again(known: DataKeys) -> str:
@@ -422,4 +429,9 @@ def paths(settings: DataKeys) -> list[str]:
 
 def present(settings: DataKeys) -> bool:
     """Return whether all data that settings name exist."""
-    return all(path == SYNTHETIC or Path(path).exists() for path in paths(settings))
+    return all(map(is_at_hand, paths(settings)))
+
+
+def is_at_hand(path: str) -> bool:
+    """Return whether a data set exists; drawn faces always do."""
+    return path == SYNTHETIC or Path(path).exists()

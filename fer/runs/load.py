@@ -89,7 +89,8 @@ def load(folder: Path) -> Run:
         if excluded := metrics.dataset.excluded:  # compared by the excluded rows, not by the file's name only
             settings["data.exclude"] = f"{Path(excluded.file).name}, {excluded.rows_sha256[:8]}"
         digest, correct = _correct(folder / "predictions.csv", metrics)
-        setting = _setting(metrics, computed["data.image_size"], digest)
+        of_first = computed.get("data.val_of") == "first"  # missing at its default
+        setting = _setting(metrics, computed["data.image_size"], digest, of_first=of_first)
     return Run(folder, settings, choices, overridden, metrics, setting, history, correct)
 
 
@@ -237,16 +238,25 @@ def _correct(file: Path, metrics: RunMetrics) -> tuple[str, NDArray[np.bool_]]:
     return ranking.digest(predicted.rows[order], targets[order].tolist()), correct
 
 
-def _setting(metrics: RunMetrics, size: int, digest: str) -> Setting:
-    """Return the facts that two runs must share to be ranked together."""
+def _setting(metrics: RunMetrics, size: int, digest: str, *, of_first: bool = False) -> Setting:
+    """Return the facts that two runs must share to be ranked together.
+
+    Args:
+        metrics: of the run.
+        size: side of the faces in pixels.
+        digest: of the rows and labels of the scored faces.
+        of_first: whether val is that of the first of several data sets alone, as of a run on that set alone.
+    """
     dataset = metrics.dataset
+    if of_first and dataset.sets:
+        dataset = dataset.sets[0]
     rule = dataset.split
     return Setting(
         data=f"{dataset.name} at {size}x{size}",
         fingerprint=dataset.fingerprint,
         labels=dataset.labels,
         classes=tuple(metrics.scores.per_class),
-        stand_in=bool(dataset.stand_in),
+        stand_in=bool(metrics.dataset.stand_in),
         split=f"folds, fold {dataset.fold} of {dataset.folds}" if rule == "folds" else rule,
         scored=metrics.split,
         faces=metrics.scores.n,

@@ -24,6 +24,7 @@ RECENT = 3  # epochs whose mean duration is expected of the next ones, or that o
 ENDING = 4.0  # seconds after the last epoch, for checkpoint and results
 FULL_PRECISION = 2.0  # duration of the final val in 32 bits, in times of an epoch's val
 FEW = 4  # epochs; if fewer fit, the first epoch's duration is expected of the others too
+SHORTEST = 1e-3  # seconds of an epoch at least; a clock's steps may be longer than the epoch of a few faces
 LEAST = 0.5  # part of an epoch that must fit before the deadline; with less the training ends
 
 
@@ -50,32 +51,36 @@ class Deadline(Callback):
             self.timeline = Timeline(trainer.max_epochs)
         pl_module.timeline = self.timeline
         trainer.fit_loop.max_epochs = self.timeline.epochs
-        self._began = time.time()
+        self._began = time.monotonic()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock of val."""
-        self._val_began = time.time()
+        self._val_began = time.monotonic()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the time of val."""
-        self._val = time.time() - self._val_began
+        self._val = time.monotonic() - self._val_began
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Plan the epochs that are left."""
         assert self.timeline is not None
         done = trainer.current_epoch + 1
-        fitting = trainer.strategy.broadcast(self._fitting(time.time()))
+        fitting = trainer.strategy.broadcast(self._fitting(self.until - time.time(), time.monotonic()))
         if done < self.timeline.epochs and fitting is not None:
             self.timeline.end_at(done, done + fitting)
             trainer.fit_loop.max_epochs = self.timeline.epochs
 
-    def _fitting(self, now: float) -> int | None:
+    def _fitting(self, left: float, now: float) -> int | None:
         """Return the number of epochs that fit before the deadline; None if it is not known yet.
 
         The first epoch includes compiling and the first use of memory. It counts only where few epochs fit anyway.
+
+        Args:
+            left: seconds until the deadline.
+            now: end of the epoch, on a clock that nobody sets: an epoch takes no less because the computer's was set.
         """
         seconds, self._began = now - self._began, now
-        left = self.until - now - ENDING - FULL_PRECISION * self._val
+        left -= ENDING + FULL_PRECISION * self._val
         if self._warming_up:
             self._warming_up = False
             fitting = epochs_left(left, seconds)
@@ -101,9 +106,8 @@ def end_of(settings: TrainSettings) -> datetime | None:
     """
     ends = settings.budget.ends
     if ends is not None and ends.timestamp() <= time.time():
-        raise FerError(
-            f"budget.until={settings.budget.until}: is past; expected a time after {datetime.now():%Y-%m-%dT%H:%M}"
-        )
+        now = datetime.now(ends.tzinfo).isoformat(timespec="minutes")
+        raise FerError(f"budget.until={settings.budget.until}: is past; expected a time after {now}")
     return ends
 
 
@@ -112,5 +116,5 @@ def epochs_left(seconds: float, pace: float) -> int:
 
     The last epoch, whose learning rates are the lowest, is trained unless most of it would come after the deadline.
     """
-    fitting = seconds / pace
+    fitting = seconds / max(pace, SHORTEST)
     return max(1, math.floor(fitting)) if fitting >= LEAST else 0

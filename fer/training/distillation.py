@@ -238,4 +238,7 @@ def _refuse_unfit(path: Path, teacher: EmotionClassifier, model: EmotionClassifi
 
 def _split_settings(dataset: Dataset) -> list[Any]:
     settings = asdict(DataSettings()) | (dataset.get("settings") or {})  # older checkpoints lack some keys
-    return [settings["split"], *(settings[key] for key in SPLIT_KEYS.get(settings["split"], settings))]
+    if not settings["more"]:
+        return [settings["split"], *(settings[key] for key in SPLIT_KEYS.get(settings["split"], settings))]
+    keys = dict.fromkeys(key for each in SPLIT_KEYS.values() for key in each)  # each data set has a rule of its own
+    return [*(one.get("split") for one in dataset.get("sets") or ()), *(settings[key] for key in keys)]

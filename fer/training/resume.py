@@ -15,7 +15,8 @@ from fer.runs import stored
 from fer.runs.run_folder import DEFAULTS, configuration_of
 from fer.training.session import refuse_unsaved
 
-FREE = ("resume", "budget.until")  # keys that a resumed run may change
+UNTIL = "budget.until"
+FREE = ("resume", UNTIL)  # keys that a resumed run may change
 
 
 def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -> tuple[DataSettings, bool]:
@@ -35,25 +36,23 @@ def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -
         if data.batch_size == "auto" or settings.trainer.halve_batch_on_oom:
             data = replace(data, batch_size=entry["batch_size"])
     data = replace(data, votes=_file(data.votes, known, "votes"), exclude=_file(data.exclude, known, "exclude"))
-    data = replace(data, more=_more(data, known.get("more")))
+    data = replace(data, more=_more(data, known.get("more"), resumed=bool(settings.resume)))
     if known and (known["path"] == SYNTHETIC or Path(known["path"]).exists()):
         return replace(data, path=known["path"]), stand_in
     path, stand_in = locate(data.path, drawn_faces_allowed=drawn_faces_allowed and not settings.resume)
     return replace(data, path=path), stand_in
 
 
-def _more(data: DataSettings, recorded: list[str | Section] | None) -> list[str | Section] | None:
+def _more(data: DataSettings, recorded: list[str | Section] | None, *, resumed: bool) -> list[str | Section] | None:
     """Return the further data sets with absolute paths: those recorded by a resumed run, if they still exist."""
     if not data.more:
         return None
     known = replace(data, more=recorded, weights=None).further
     if known and all(Path(one.path).exists() for one in known):
         return recorded
+    remedy = "Put it back, or a link to where it is now." if resumed else "Name the file or folder of each data set."
     found = ((one, setting("data.more", one.path)) for one in data.further)
-    return [
-        {**asdict(one), "path": existing(one.path, name, "Name the file or folder of each data set.")}
-        for one, name in found
-    ]
+    return [{**asdict(one), "path": existing(one.path, name, remedy)} for one, name in found]
 
 
 def _file(given: str | None, known: Mapping[str, Any], key: str) -> str | None:
@@ -96,6 +95,11 @@ def _value(arguments: Sequence[str], key: str) -> str:
 def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
     # an older run does not store every key: it used what is the default now
     before, after = DEFAULTS | dict(leaves(configuration_of(folder))), DEFAULTS | dict(leaves(now))
+    if before[UNTIL] is not None and after[UNTIL] is None:
+        raise FerError(
+            f"resume={path}: the run has {UNTIL}={before[UNTIL]}, and without an end its learning rate would jump; set "
+            f"another time: {UNTIL}="
+        )
     compared = [key for key in sorted(before | after) if key not in FREE and not key.startswith("sweep.")]
     changed = [key for key in compared if before.get(key) != after.get(key)]
     if changed:

@@ -12,9 +12,10 @@ import pytest
 from conftest import metrics, runner
 
 import fer
-from fer.best import main
+from fer.best import main, parser, request_of
 from fer.campaign import recipes
 from fer.campaign.record import FILE, read
+from fer.config.conf import spelled
 from fer.runs import predictions
 
 HOURS = "0.07"  # twice what 120 epochs of every network take on two quiet cores
@@ -49,6 +50,8 @@ def best(capfd):
         (("--hours", "1", "--data", "synthetic", "--with", "nowhere"), ("--with", "nowhere", "no such folder")),
         (("--hours", "1", "--data", "synthetic", "--set", "seed=5"), ("--set seed=5", "--seed")),
         (("--hours", "1", "--data", "synthetic", "--set", "trainer.max_epochs=5"), ("trainer.max_epochs", "--hours")),
+        (("--hours", "1", "--data", "synthetic", "--set", "budget.hours=1"), ("--set budget.hours=1", "use --hours")),
+        (("--hours", "1", "--data", "synthetic", "--set", "data.more=[nowhere]"), ("data.more=[nowhere]", "no such")),
         (("--hours", "1", "--data", "synthetic", "--out", "full"), ("--out full", "not empty")),
         (("--resume", "nowhere", "--no-test"), ("--no-test", "--resume")),
         (("--resume", "nowhere"), ("nowhere", FILE)),
@@ -63,6 +66,16 @@ def test_what_is_wrong_is_one_line(best, arguments, said, tmp_path):
     assert ended.code == 1
     for word in said:
         assert word in ended.line
+
+
+def test_files_of_settings_are_found_from_another_folder(tmp_path):
+    (tmp_path / "more").mkdir()
+    given = ("--hours", "1", "--data", "synthetic", "--set", "data.more=[{path:more,split:folds}]", "seed=1")
+    settings = request_of(parser().begin(given)[0]).settings
+    assert settings == (
+        f"data.more=[{{path:{spelled(str(tmp_path / 'more'))},split:folds,class_names:null}}]",
+        "seed=1",
+    )
 
 
 def test_help_needs_no_torch():

@@ -1,6 +1,6 @@
 """How fast a kind of network is, from its short training; the order of trainings and their ends."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 
@@ -43,11 +43,11 @@ def test_what_failed_or_has_no_second_epoch_has_no_pace(tmp_path):
     assert _pace(Job(tmp_path / "nowhere", [], {}), FACES) is None
 
 
-def phase_of(tmp_path, planned, end=100.0):
-    """A phase of trainings with these planned times, name -> (begin, end), at 10 s of a campaign's clock."""
+def phase_of(tmp_path, planned, end=100.0, now=10.0):
+    """A phase of trainings with these planned times, name -> (begin, end), at ``now`` of a campaign's clock."""
     networks = [Network(name, "member", [], 5, *times) for name, times in planned.items()]
     record = Record(Request(1.0, "synthetic"), "", "")
-    clock = Clock(10.0)
+    clock = Clock(now)
     progress = Progress(clock, 200.0)
     return Phase(record, networks, tmp_path, clock, Times(end, end + 20), progress, lambda: None)
 
@@ -57,7 +57,7 @@ def ends(phase):
     found = {}
     while job := phase._next():
         text = job.overrides[-1].removeprefix("budget.until=").strip("'")
-        found[job.folder.name] = (datetime.fromisoformat(text) - datetime.now()).total_seconds()
+        found[job.folder.name] = (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds()
     return found
 
 
@@ -73,6 +73,20 @@ def test_trainings_start_as_planned_and_end_when_the_next_begins_or_the_phase_en
 def test_a_training_that_begins_late_ends_with_its_phase(tmp_path):
     found = ends(phase_of(tmp_path, {"late": (0.0, 5.0), "next": (5.0, 9.0)}))
     assert found["late"] == pytest.approx(100 - 10, abs=2)
+
+
+def test_no_training_is_given_an_end_before_it_can_start(tmp_path):
+    planned = {"one": (0.0, 5.0)}
+    assert ends(phase_of(tmp_path, planned, now=97.0))["one"] == pytest.approx(120 - 97, abs=2)
+    late = phase_of(tmp_path, planned, now=117.0)
+    assert ends(late) == {}
+    late.run([{}])
+    assert [network.state for network in late.jobs.values()] == ["left out"]  # and not failed
+
+
+def test_an_end_is_a_time_of_one_meaning_where_summer_time_ends(tmp_path):
+    job = phase_of(tmp_path, {"one": (0.0, 5.0)})._next()
+    assert datetime.fromisoformat(job.overrides[-1].removeprefix("budget.until=").strip("'")).tzinfo is not None
 
 
 def test_a_training_with_the_most_epochs_gets_no_more(tmp_path):

@@ -1,8 +1,10 @@
 """``data.more``: several data sets, each read and split by itself, joined, weighted, and scored set by set."""
 
+import copy
 import io
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings, FurtherSet
-from fer.data.data_sets import EpochShares, copies_across, divided, joined
+from fer.data.data_sets import EpochShares, _names, _of_first_alone, copies_across, divided, in_shares, joined
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import EpochBalance, EpochBatches, EpochShuffle, FaceDataset
 from fer.data.duplicates import digests
@@ -24,8 +26,10 @@ from fer.evaluation.request import whole
 from fer.evaluation.scoring import by_data_set
 from fer.metrics.results import DatasetRecord
 from fer.models.share import without_paths
+from fer.runs.load import _setting
 from fer.runs.predictions import Scored
 from fer.system.records import plain, read
+from fer.training.resume import _more
 
 SIDE = 24
 
@@ -119,12 +123,25 @@ def test_val_of_first_is_val_of_the_first_set_alone(folders, both):
     assert any("data.val_of=first" in note and f"{left_out} faces" in note for note in data.notes)
 
 
+def test_runs_with_val_of_the_first_set_are_ranked_with_those_on_it_alone(folders):
+    def facts(**keys):
+        dataset = FERDataModule(settings(folders, **keys)).describe()
+        metrics = SimpleNamespace(dataset=dataset, scores=SimpleNamespace(per_class={}, n=14), split="val")
+        return _setting(metrics, SIDE, "digest", of_first="val_of" in keys)
+
+    assert facts(val_of="first") == facts(more=None) != facts()
+
+
 def test_one_set_is_as_before(folders):
     data = FERDataModule(settings([folders[0]], more=None))
     faces = read_faces(data.data)
     assert data.sets is None
     assert data.faces.fingerprint() == faces.fingerprint()
     assert "sets" not in plain(data.describe())
+
+
+def test_names_of_sets_differ():
+    assert _names(["a", "a", "a (2)", "a"]) == ["a", "a (2)", "a (2) (2)", "a (3)"]
 
 
 def test_records_state_every_set(folders, both):
@@ -182,6 +199,50 @@ def test_shares_with_balanced_classes():
 def test_whole_numbers_of_shares():
     assert divided(10, [1 / 3, 1 / 3, 1 / 3]) == [4, 3, 3]
     assert divided(7, [0.1, 0.9]) == [1, 6]
+    assert in_shares([1.0, 3.0]) == [0.25, 0.75]
+    assert in_shares([1.5e308, 1.5e308]) == [0.5, 0.5]
+
+
+def test_classes_are_counted_as_an_epoch_has_them(both):
+    weighted, train = both.replaced(), copy.copy(both.datasets["train"])
+    weighted.sets = replace(both.sets, shares=[0.25, 0.75])
+    of_second = torch.from_numpy(both.sets.numbers[both.indices("train")]) == 1
+    train.targets = torch.where(of_second, 0, train.targets)  # the second set shows one emotion alone
+    weighted.datasets = {"train": train}
+    order, drawn = weighted.order(), torch.zeros(7)
+    for epoch in range(200):
+        order.set_epoch(epoch)
+        drawn += torch.bincount(train.targets[order.indices()], minlength=7) / 200
+    assert weighted.class_counts().tolist() == pytest.approx(drawn.tolist(), abs=0.3)
+
+
+def test_settings_of_the_first_set_alone_are_noted():
+    (note,) = _of_first_alone(DataSettings(votes="votes.csv", labels="ferplus"), "fer2013")
+    assert all(word in note for word in ("data.votes, data.labels", "fer2013", "agreement with the annotators"))
+    assert _of_first_alone(DataSettings(), "fer2013") == []
+
+
+def test_a_resumed_run_states_how_a_moved_set_is_found_again():
+    with pytest.raises(FerError, match=r"data\.more.*nowhere.*link"):
+        _more(DataSettings(path="x", more=["nowhere"]), [{"path": "nowhere"}], resumed=True)
+
+
+def test_a_weight_that_shows_no_face_is_refused(folders, both):
+    weighted = both.replaced()
+    weighted.sets = replace(both.sets, shares=in_shares([1.0, 1e-6]))
+    with pytest.raises(FerError, match=r"data\.weights.*expw.* none of the .* faces of an epoch"):
+        weighted.class_counts()
+
+
+def test_a_set_that_loses_all_training_faces_to_conflicts_is_refused(tmp_path):
+    pictures = noise(42, 3)
+    words = ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+    first = tree(tmp_path / "first", pictures, ["train"] * 28 + ["val"] * 14, words)
+    others, splits = np.concatenate([pictures[:14], noise(14, 4)]), ["train"] * 14 + ["val"] * 14
+    second = tree(tmp_path / "second", others, splits, words[1:] + words[:1])
+    data = FERDataModule(settings([first, second], conflicts="drop", weights=[1.0, 1.0]))
+    with pytest.raises(FerError, match=r"second.*data\.conflicts=keep"):
+        data.setup("fit")
 
 
 def test_ranks_share_each_weighted_batch(both):
@@ -192,6 +253,22 @@ def test_ranks_share_each_weighted_batch(both):
     whole_batches = [batch.host for batch in EpochBatches(dataset, 16, sampler)]
     parts = [[batch.host for batch in EpochBatches(dataset, 16, sampler, rank=Rank(number, 2))] for number in (0, 1)]
     assert all(torch.equal(torch.cat(halves), batch) for *halves, batch in zip(*parts, whole_batches, strict=True))
+
+
+def test_an_epoch_has_the_same_faces_with_one_and_two_ranks(folders):
+    from fer.system.ranks import Rank
+
+    def served(rank):
+        data = FERDataModule(settings(folders, weights=[1.0, 2.0], batch_size=16), seed=5, rank=rank)
+        data.setup("fit")
+        loader = data.train_dataloader()
+        loader.batch_sampler.sampler.set_epoch(3)
+        return [(batch.key, batch.targets) for batch in loader]
+
+    alone, *parts = served(Rank()), served(Rank(0, 2)), served(Rank(1, 2))
+    for (key, whole_batch), *halves in zip(alone, *parts, strict=True):
+        assert [other for other, _ in halves] == [key, key]  # of the noise
+        assert torch.equal(torch.cat([targets for _, targets in halves]), whole_batch)
 
 
 def test_settings_choose_the_sampler(folders, both):
@@ -218,6 +295,7 @@ def test_a_balanced_order_of_one_set_is_as_before():
     [
         ({"weights": [1.0]}, ("data.weights", "data.path", "data.more")),
         ({"memory_limit_gb": 1.0, "cache": "auto"}, ("data.memory_limit_gb", "data.more")),
+        ({"more": ["x"] * 127}, ("data.more", "at most 126")),
         ({"more": [{"pth": "x"}]}, ("data.more[0].pth", "path, split, class_names")),
         ({"more": [{"path": "x", "split": "half"}]}, ("data.more[0].split", "holdout")),
     ],
@@ -279,3 +357,12 @@ def test_a_run_on_two_sets_resumes_and_is_evaluated_on_each(train, evaluate, int
     assert alone["seen_in_training"] == 0
     assert evaluate("whole", "--split", "test", "--no-report").code == 0
     assert evaluate("whole", "--rule", "holdout").code == 1
+
+    # a data set that was moved since: known by its name, its split is that of the training, and overlap is counted
+    kept = torch.load("whole/checkpoints/best.ckpt", weights_only=True)
+    kept["fer"]["dataset"]["settings"]["more"][0]["path"] = "gone/expw"
+    torch.save(kept, "whole/checkpoints/best.ckpt")
+    ended = evaluate("whole", "--data", str(folders[1]), "--no-report", "--out", "moved")
+    assert ended.code == 0, ended.err
+    again = metrics(Path("moved/val"))
+    assert (again["n"], again["accuracy"], again["seen_in_training"]) == (alone["n"], alone["accuracy"], 0)

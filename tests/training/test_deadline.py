@@ -1,11 +1,14 @@
 """``budget.until``: the epochs and the schedule follow the speed, so that a run ends in time at its lowest rate."""
 
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import SMALL, metrics
 
+from fer.config.errors import FerError
+from fer.config.settings import BudgetSettings
 from fer.system.files import read_history
 from fer.training import deadline
 from fer.training.deadline import ENDING, Deadline, epochs_left
@@ -21,8 +24,12 @@ def clock(monkeypatch):
     class Clock:
         now = NOW.timestamp()
         seconds = (10.0,)  # of each epoch; the last value holds for all later ones
+        set_by = 0.0  # seconds by which somebody sets the computer's clock in the third epoch
 
         def time(self):
+            return self.now + self.set_by * (self.now > NOW.timestamp() + 25)
+
+        def monotonic(self):
             return self.now
 
     made, real = Clock(), Deadline.on_train_epoch_end
@@ -65,6 +72,13 @@ def test_a_run_ends_in_time_at_the_end_of_its_schedule(train, tmp_path, clock, s
         assert rates(tmp_path / "timed")[-1] == pytest.approx(rates(tmp_path / "whole")[-1], rel=0.3, abs=1e-5)
 
 
+def test_a_clock_that_is_set_back_moves_the_end_and_not_the_speed(train, tmp_path, clock):
+    clock.set_by = -30.0
+    assert train(*RUN, "trainer.max_epochs=6", until(62), "hydra.run.dir=timed").code == 0
+    assert metrics(tmp_path / "timed")["epochs"] == 9
+    assert clock.time() == NOW.timestamp() + 60
+
+
 def test_a_run_at_the_planned_speed_is_the_run_without(train, tmp_path, clock):
     assert train(*RUN, "trainer.max_epochs=3", until(31), "hydra.run.dir=timed").code == 0
     assert train(*RUN, "trainer.max_epochs=3", "hydra.run.dir=whole").code == 0
@@ -83,6 +97,9 @@ def test_a_resumed_run_goes_on_in_the_schedule_and_may_have_another_end(train, t
     ended = train("resume=cut")
     assert ended.code == 1
     assert "budget.until=2030-01-01T12:00:56: is past" in ended.err
+    ended = train("resume=cut", "budget.until=null")
+    assert ended.code == 1
+    assert "resume=cut: the run has budget.until=2030-01-01T12:00:56" in ended.err
     ended = train("resume=cut", until(1062))
     assert ended.code == 0, ended.err
     after = rates(tmp_path / "cut")
@@ -96,6 +113,7 @@ def test_a_resumed_run_goes_on_in_the_schedule_and_may_have_another_end(train, t
     [
         (["budget.until=tomorrow"], ("budget.until=tomorrow", "2026-12-24T07:00")),
         (["budget.until=2020-01-01T00:00"], ("budget.until=2020-01-01T00:00", "is past")),
+        (["budget.until=0001-01-01T00:00"], ("budget.until=0001-01-01T00:00", "2026-12-24T07:00")),
         (["budget.until=2090-01-01T00:00", "budget.hours=1"], ("budget.until=2090-01-01T00:00", "budget.hours=1")),
         (
             ["budget.until=2090-01-01T00:00", "stages=[[24,2]]", "trainer.max_epochs=2"],
@@ -108,6 +126,12 @@ def test_bad_times_are_refused(train, tmp_path, given, says):
     assert ended.code == 1
     assert all(part in ended.err for part in says)
     assert not (tmp_path / "refused").exists()
+
+
+def test_a_time_that_is_past_is_compared_in_its_own_zone():
+    settings = SimpleNamespace(budget=BudgetSettings(until="2020-01-01T00:00+02:00"))
+    with pytest.raises(FerError, match=r"is past; expected a time after 20.*\+02:00$"):
+        deadline.ahead(settings)
 
 
 def test_an_epoch_begins_if_a_part_of_it_fits():

@@ -251,3 +251,14 @@ def test_teachers_lie_in_memory_as_convolutions_read_them():
     kernels = [value for value in network.parameters() if value.ndim == 4 and value.shape[1] > 1]
     assert kernels
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+
+
+def test_splits_of_several_data_sets_differ_by_the_keys_of_each_rule():
+    def named(rule, **keys):
+        sets = [{"split": "official"}, {"split": rule}]
+        return {"sets": sets, "settings": {"split": "official", "more": [{"path": "b"}], **keys}}
+
+    first = distillation._split_settings(named("holdout"))
+    assert first == distillation._split_settings(named("holdout", weights=[1, 2], val_of="first"))
+    assert first != distillation._split_settings(named("holdout", split_seed=1))
+    assert first != distillation._split_settings(named("folds"))

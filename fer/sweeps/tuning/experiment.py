@@ -16,7 +16,7 @@ from fer.runs.run_folder import computed_settings, configuration_of, identity
 from fer.system.files import written_whole
 
 FOLDER, NAME = "experiment", "best"
-ONE_MACHINE = ("data.path", "data.votes", "init_from")  # keys with paths of one machine
+ONE_MACHINE = ("data.path", "data.more", "data.votes", "data.exclude", "init_from")  # keys with paths of one machine
 THREADS = "trainer.threads"  # changes only the last bits
 EARLY = "plugins"  # must be known before Hydra reads an experiment
 
@@ -74,7 +74,8 @@ def nested(values: Mapping[str, object]) -> Section:
 def _apart(config: Config) -> list[str]:
     """Return the keys that an experiment leaves to the command line."""
     values = computed_settings(config)
-    of_machine = [key for key in ONE_MACHINE if values[key] is not None and values[key] != SYNTHETIC]
+    # younger keys are missing at their defaults
+    of_machine = [key for key in ONE_MACHINE if values.get(key) is not None and values[key] != SYNTHETIC]
     return [*of_machine, *([EARLY] if values[EARLY] else [])]
 
 
