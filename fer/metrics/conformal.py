@@ -167,8 +167,9 @@ def check(coverage: float) -> None:
 def valid(entry: object, classes: int) -> bool:
     """Return whether an entry of a checkpoint holds the thresholds of prediction sets of so many classes."""
     by_class = entry.get("by_class", ()) if isinstance(entry, dict) else None
-    known = isinstance(by_class, list | tuple) and len(by_class) in (0, classes)
-    return known and all(map(_valid, [entry, *by_class]))
+    if not isinstance(by_class, list | tuple) or len(by_class) not in (0, classes):
+        return False
+    return all(map(_valid, [entry, *by_class]))
 
 
 def _valid(entry: object) -> bool:

@@ -142,6 +142,9 @@ def test_what_a_checkpoint_holds_is_checked():
     assert not conformal.valid({"faces": 300, "at": {}}, 7)
     assert not conformal.valid({"faces": 300}, 7)
     assert not conformal.valid([], 7)
+    assert conformal.valid({**good, "by_class": [good] * 7}, 7)
+    for bad in ([good] * 6, [good] * 8, [{**good, "at": {}}] * 7, "seven", None):
+        assert not conformal.valid({**good, "by_class": bad}, 7)
 
 
 # --- a promise for each class ---------------------------------------------------------------------------------------
