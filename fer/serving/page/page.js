@@ -14,7 +14,6 @@ let following = null; // {} of the live predictions that run, see `follow`
 
 const LIVE_SIDE = 640; // pixels of the longer side of a live frame
 const RATED = 20; // answers, of which the rate of live predictions is
-const PLAYS = 2; // readyState of a video that has a picture
 const SPOKEN_MS = 2000; // between two sentences of a live prediction, for screen readers
 
 // --- parts of the page -------------------------------------------------------------------------------------------
@@ -238,9 +237,14 @@ function lose(stream) {
   report("The camera was lost. Connect it, or allow it for this page, then try again.");
 }
 
+// Whether a video has a picture; its size is known earlier, and the time runs from its first picture on.
+function playing(video) {
+  return video.readyState >= video.HAVE_CURRENT_DATA && video.currentTime > 0;
+}
+
 function shoot() {
   const video = $("video");
-  if (video.readyState < PLAYS) return say("The camera has no picture yet.");
+  if (!playing(video)) return say("The camera has no picture yet.");
   const canvas = element("canvas");
   [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
   canvas.getContext("2d").drawImage(video, 0, 0);
@@ -257,7 +261,7 @@ async function follow() {
   say("Predicting live.");
   try {
     while (mine === following) {
-      if ($("video").readyState >= PLAYS) await frame(mine);
+      if (playing($("video"))) await frame(mine);
       await new Promise(requestAnimationFrame);
     }
   } catch (error) {
@@ -284,6 +288,7 @@ function showLive({ width, height, faces }, mine) {
   const now = performance.now();
   mine.times = [...mine.times.slice(-RATED), now];
   const rate = (1000 * (mine.times.length - 1)) / (now - mine.times[0]);
+  $("live-promise").textContent = faces.length ? promise() : "";
   if (mine.times.length > 1) $("rate").textContent = `${rate.toFixed(1)} pictures per second`;
   const words = faces.length ? `${count(faces.length, "face")}: ${faces.map((face) => either(face.emotions.length ? face.emotions : [face.emotion])).join(", ")}.` : "No face found.";
   if (words === mine.said || now - mine.spoken < SPOKEN_MS) return;
@@ -295,7 +300,7 @@ function unfollow() {
   if (following) say("");
   following = null;
   $("live").setAttribute("aria-pressed", "false");
-  for (const part of ["live-boxes", "live-faces", "rate"]) $(part).replaceChildren();
+  for (const part of ["live-boxes", "live-faces", "live-promise", "rate"]) $(part).replaceChildren();
 }
 
 // A tab that nobody sees keeps neither the camera nor the processor.
