@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OPTIONS = {  # key of a message -> option here
+    "data.path": "--data",
+    "plugins": "--plugins",
+    "coverage": "--coverage",
+    "coverage_by": "--coverage-by",
+}
+
 
 def parser() -> Grammar:
     """Return the command line's grammar."""
@@ -57,6 +64,7 @@ def parser() -> Grammar:
         "--coverage", type=float, metavar="SHARE",
         help="of a page: promised share of faces whose prediction set holds the label; default: 0.9",
     )  # fmt: skip
+    grammar.add_coverage_by("of a page just opened: ")
     grammar.add_argument(
         "--runtime", type=Path, metavar="FILE_OR_FOLDER",
         help="of a page: onnxruntime-web, fetched before; default: npm fetches it",
@@ -66,7 +74,7 @@ def parser() -> Grammar:
     return grammar
 
 
-@command("fer.export", {"data.path": "--data", "plugins": "--plugins"})
+@command("fer.export", OPTIONS)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     let_waiting_threads_sleep()
@@ -94,7 +102,12 @@ def is_page(arguments: argparse.Namespace) -> bool:
         FerError: options of the other kind are given.
     """
     pages: bool = arguments.out.endswith(("/", os.sep))
-    others = {"--int8": arguments.int8} if pages else {"--coverage": arguments.coverage, "--runtime": arguments.runtime}
+    of_pages = {
+        "--coverage": arguments.coverage,
+        "--coverage-by": arguments.coverage_by != "all",
+        "--runtime": arguments.runtime,
+    }
+    others = {"--int8": arguments.int8} if pages else of_pages
     for name, value in others.items():
         if value:
             kind = "a page, which needs 32 bits" if pages else "a file; it belongs to a page, OUT/ with a slash"
@@ -108,7 +121,8 @@ def page(networks: Sequence[str], arguments: argparse.Namespace) -> str:
 
     folder = Path(arguments.out)
     written = export_page(
-        networks, folder, data=arguments.data, coverage=arguments.coverage, given=arguments.runtime
+        networks, folder, data=arguments.data, coverage=arguments.coverage, by=arguments.coverage_by,
+        given=arguments.runtime,
     )  # fmt: skip
     lines = [
         *checked(written.outcome),

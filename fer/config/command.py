@@ -138,11 +138,11 @@ class Grammar(argparse.ArgumentParser):
         )  # fmt: skip
         self.add_coverage_by()
 
-    def add_coverage_by(self) -> None:
-        """Add the option that names the faces of the promise."""
+    def add_coverage_by(self, of: str = "") -> None:
+        """Add the option that names the faces of the promise; its help begins with what it is of."""
         self.add_argument(
             "--coverage-by", choices=["all", "class"], default="all",
-            help="all: promised over all faces together; class: for the faces of each emotion; default: all",
+            help=f"{of}all: promised over all faces together; class: for the faces of each emotion; default: all",
         )  # fmt: skip
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:

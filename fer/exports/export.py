@@ -263,6 +263,7 @@ def written(file: Path, made: Format) -> About:
         OSError: it cannot be written.
     """
     about = made.about()
+    log.info("checking %s ...", file.name)
     with written_whole(file, binary=True) as stream:
         part = Path(stream.name)
         for _ in range(2):  # the second time with the outcome of the check in it
@@ -270,7 +271,6 @@ def written(file: Path, made: Format) -> About:
             stream.truncate()
             stream.write(made.content(about))
             stream.flush()
-            log.info("checking %s ...", file.name)
             about = made.checked(part, about)
             assert about.parity is not None
             refuse(file.name, about.parity)

@@ -6,7 +6,9 @@ by 30 degrees to either side. Profiles, masked faces and faces tilted by more th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +44,9 @@ MOST_OF_YUNET = 8 * 2**20  # bytes of its file, which has 0.23 MB
 OF_YUNET = {f"{part}_{stride}" for part in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)}
 INSTALL = "pip install 'opencv-python-headless>=4.10,<5'"
 
+# what is called before each search of a picture or a part of it; an exception of its own ends the work
+_BEFORE: ContextVar[Callable[[], None]] = ContextVar("before_each_search", default=lambda: None)
+
 Sides = tuple[int, int]  # pixels: the smallest and the largest face that is searched for; 0 is no bound
 
 
@@ -58,6 +63,16 @@ class Detection:
     box: Box
     score: float
     tilt: float = 0.0
+
+
+@contextmanager
+def before_each_search(check: Callable[[], None]) -> Iterator[None]:
+    """Call a function before each search by ``Haar`` of a picture or of a part of it; what it raises ends the work."""
+    before = _BEFORE.set(check)
+    try:
+        yield
+    finally:
+        _BEFORE.reset(before)
 
 
 class Detector(Protocol):
@@ -159,6 +174,7 @@ class Haar:
         return sorted(same, key=lambda face: -face.box.overlap(box))[:1]
 
     def _search(self, pixels: NDArray[np.uint8], scale: float, neighbours: int, sides: Sides) -> list[Detection]:
+        _BEFORE.get()()
         boxes, _, weights = self.cascade.detectMultiScale3(
             pixels, scaleFactor=scale, minNeighbors=neighbours, minSize=(sides[0],) * 2, maxSize=(sides[1],) * 2,
             outputRejectLevels=True,

@@ -206,8 +206,8 @@ class About:
             and bool(self.networks)
             and all(map(_is_name, names))
             and valid_temperature(self.temperature)
-            and (stored.get("sets") is None or conformal.valid(stored["sets"]))
             and are_classes(self.classes)
+            and (stored.get("sets") is None or conformal.valid(stored["sets"], len(self.classes)))
             and (self.parity is None or self.parity._valid())
         )
 

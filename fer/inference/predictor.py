@@ -111,6 +111,7 @@ class Predictor:
         coverage: promised share of faces whose prediction set holds the label; None for 0.9, of networks that have the
             thresholds for it.
         coverage_by: "all": it is promised over all faces together; "class": for the faces of each emotion.
+            ``unpromised`` names the emotions for which it is not, since val had too few of their faces.
 
     Raises:
         FerError: the network or the detector cannot be had; the coverage is out of range, or the network has no
@@ -128,6 +129,7 @@ class Predictor:
         self._detector_model = None if detector_model is None else Path(detector_model)
         self.coverage_by = coverage_by
         self.coverage, self._threshold = threshold_of(self.network, coverage, coverage_by)
+        self.unpromised = unpromised(self.network, self.coverage, coverage_by)
 
     @cached_property
     def detector(self) -> detect.Detector:
@@ -303,7 +305,7 @@ class Predictor:
             "emotions": list(self.emotions),
             "temperature": self.network.temperature,
             "coverage": self.coverage,
-            **({} if self.coverage_by == "all" else {"coverage_by": self.coverage_by}),
+            **({} if self.coverage_by == "all" else {"coverage_by": "class", "unpromised": list(self.unpromised)}),
             "trained_on": self.network.trained_on,
             "detector": self.detector.name,
             "crop": self.crop.contract(self.image_size) | ({"colour": "red, green, blue"} if self.in_colour else {}),
@@ -330,6 +332,13 @@ def threshold_of(
         asked = setting("coverage_by", by) if coverage is None else setting("coverage", coverage)
         raise FerError(f"{asked}: {WITHOUT_SETS}")
     return None, None
+
+
+def unpromised(network: Network, coverage: float | None, by: conformal.By) -> tuple[str, ...]:
+    """Return the emotions for whose faces nothing is promised, since val has too few of them."""
+    if by == "all" or network.sets is None or coverage is None:
+        return ()
+    return tuple(network.emotions[label] for label in network.sets.unpromised(coverage))
 
 
 def upright_grey(picture: Picture) -> Image.Image:

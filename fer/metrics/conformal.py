@@ -146,6 +146,11 @@ def _text(percent: int) -> str:
     return f"{percent / 100:.2f}"
 
 
+def without_promise(classes: Sequence[str]) -> str:
+    """Return in words that nothing is promised for some classes; an empty text where there are none."""
+    return f"Val has too few faces of {', '.join(classes)}: nothing is promised for these." if classes else ""
+
+
 def check(coverage: float) -> None:
     """Raise unless a coverage can be promised.
 
@@ -159,10 +164,12 @@ def check(coverage: float) -> None:
         )
 
 
-def valid(entry: object) -> bool:
-    """Return whether an entry of a checkpoint holds the thresholds of prediction sets."""
+def valid(entry: object, classes: int) -> bool:
+    """Return whether an entry of a checkpoint holds the thresholds of prediction sets of so many classes."""
     by_class = entry.get("by_class", ()) if isinstance(entry, dict) else None
-    return isinstance(by_class, list | tuple) and all(map(_valid, [entry, *by_class]))
+    if not isinstance(by_class, list | tuple) or len(by_class) not in (0, classes):
+        return False
+    return all(map(_valid, [entry, *by_class]))
 
 
 def _valid(entry: object) -> bool:

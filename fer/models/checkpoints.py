@@ -152,7 +152,7 @@ def _check_contents(checkpoint: Any, path: Path) -> None:
         raise FerError(f"{path}: written by a newer version of fer (format {version}, known up to {FORMAT})")
     tensors, hyper = checkpoint.get("state_dict"), checkpoint.get("hyper_parameters")
     valid = isinstance(tensors, dict) and isinstance(hyper, dict) and is_plain([entry, dict(hyper)])
-    valid = valid and _valid_entry(entry)
+    valid = valid and _valid_entry(entry, hyper.get("classes"))
     if version != FORMAT or not valid:
         raise FerError(f"{path}: not in the format of a checkpoint of fer; it was changed, or another program wrote it")
     if "_instantiator" in hyper:
@@ -163,8 +163,9 @@ def _check_contents(checkpoint: Any, path: Path) -> None:
     untrusted.check_contract(hyper, path)
 
 
-def _valid_entry(entry: Mapping[str, Any]) -> bool:
+def _valid_entry(entry: Mapping[str, Any], classes: object) -> bool:
     """Return whether the values of an entry "fer" have the types of this version's format."""
+    number = len(classes) if isinstance(classes, list | tuple) else 0
     pretrained, temperature = entry.get("pretrained"), entry.get("temperature")
     ancestors, teachers = entry.get("ancestors", []), entry.get("teachers") or []
     return (
@@ -175,7 +176,7 @@ def _valid_entry(entry: Mapping[str, Any]) -> bool:
         and _all_dicts(teachers)
         and all(teacher.keys() >= TEACHER_KEYS for teacher in teachers)
         and (temperature is None or valid_temperature(temperature))
-        and (entry.get("sets") is None or conformal.valid(entry["sets"]))
+        and (entry.get("sets") is None or conformal.valid(entry["sets"], number))
     )
 
 

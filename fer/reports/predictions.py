@@ -10,6 +10,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fer.inference.records import FaceRecord, Record
+from fer.metrics.conformal import without_promise
 from fer.reports import html
 from fer.reports.html import Section, joined, paragraph, tag
 from fer.system.records import Json
@@ -57,8 +58,9 @@ def lead(about: Json, counts: str) -> Markup:
     )
     limits = (
         "An emotion here is how a face looks to people who label pictures. It is not what a person feels. "
-        f"{_uncertain_in_words(about['coverage'], about['trained_on'], about.get('coverage_by', 'all'))}"
-    )
+        f"{_uncertain_in_words(about['coverage'], about['trained_on'], about.get('coverage_by', 'all'))} "
+        f"{without_promise(about.get('unpromised', ()))}"
+    ).strip()
     return joined(paragraph(counts), paragraph(limits), paragraph(made, class_="soft"))
 
 

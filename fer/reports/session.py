@@ -67,6 +67,7 @@ class Session:
     def __init__(self, options: Options, predictor: "Predictor", count: int, *, videos: bool = False) -> None:
         from fer.inference.predictor import WITHOUT_SETS
         from fer.inference.records import Writer
+        from fer.metrics.conformal import without_promise
 
         self.options, self.predictor, self.count = options, predictor, count
         self.coverage = predictor.coverage
@@ -78,6 +79,8 @@ class Session:
         self.done = {} if self.writer is None else self.writer.done
         if self.coverage is None:
             print(WITHOUT_SETS, file=sys.stderr)
+        if predictor.unpromised:
+            print(without_promise(predictor.unpromised), file=sys.stderr)
         self.line = Line(live=is_live() and (self.writer is not None or (videos and not options.json)))
         self.began = time.monotonic()
         self.pictures = self.faces = self.without = self.small = 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from fer.metrics.conformal import without_promise
 from fer.metrics.results import (
     THESE_FACES,
     Annotators,
@@ -324,9 +325,7 @@ def sets_in_words(sets: SetsRecord) -> str:
     if sets.by == "all":
         scope = "It is made over all faces together; a single emotion may have a lower coverage."
     else:
-        scope = "It is made for the faces of each emotion."
-    if sets.unpromised:
-        scope += f" Val has too few faces of {', '.join(sets.unpromised)}: nothing is promised for these."
+        scope = f"It is made for the faces of each emotion. {without_promise(sets.unpromised)}".strip()
     return (
         f"The promise: of faces like those of val, {100 * sets.promised:g} % have a set that holds the label. {scope} "
         "The sets were calibrated on "

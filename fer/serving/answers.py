@@ -7,7 +7,8 @@ from threading import Event
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.data.readers.images import read_grey
+from fer.data.readers.images import read_colour, read_grey
+from fer.inference import detect
 from fer.inference.explain import OCCLUSION, Explained, explained
 from fer.inference.predictor import Answer, Face, Predictor
 from fer.inference.records import record
@@ -27,7 +28,8 @@ def answer(
 ) -> Mapping[str, object]:
     """Return the answer to a picture as plain values.
 
-    A client may leave meanwhile. Then the work ends before its next part: search and prediction, or one face's map.
+    A client may leave meanwhile. Then the work ends before its next part: a search of the picture or of the
+    surroundings of a face, or one face's map.
 
     Args:
         predictor: what predicts.
@@ -40,9 +42,10 @@ def answer(
         PictureError: it cannot be read.
         GivenUp: nobody waits any more.
     """
-    picture = read_grey(upload.contents, limits.pixels)
+    picture = (read_colour if predictor.in_colour else read_grey)(upload.contents, limits.pixels)
     _go_on(given_up)
-    found = predictor.answer(picture)
+    with detect.before_each_search(lambda: _go_on(given_up)):
+        found = predictor.answer(picture)
     contents = record(Path(upload.name), found)
     if maps:
         drawn = maps_of(predictor, found, limits.maps, given_up)

@@ -117,6 +117,8 @@ class _Server:
                 "classes": list(self.predictor.emotions),
                 "card": "card",
                 "coverage": self.predictor.coverage,
+                "coverage_by": self.predictor.coverage_by,
+                "unpromised": list(self.predictor.unpromised),
                 "limits": {"bytes": self.limits.body, "pixels": self.limits.pixels, "small_side": SMALL_SIDE},
                 "maps": not self.predictor.in_colour,
                 "privacy": PRIVACY,

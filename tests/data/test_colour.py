@@ -1,6 +1,7 @@
 """``data.channels=3``: faces that keep their colours, from the picture file to the prediction."""
 
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -21,6 +22,9 @@ from fer.data.load import read_faces
 from fer.data.readers.picture_set import Listing, PictureSet, Sample
 from fer.inference.video import watch
 from fer.models import create
+from fer.serving.answers import answer
+from fer.serving.limits import Limits
+from fer.serving.upload import Upload
 
 SIDE = 24
 LUMA = 110  # of every pixel, so that grey faces differ in their noise alone
@@ -156,6 +160,11 @@ def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tm
     found = fer.Predictor("colour", detector="none")(files, boxes)
     rows = torch.tensor([[face.probabilities[name] for name in EMOTIONS] for (face,) in found])
     torch.testing.assert_close(rows, expected, atol=1e-5, rtol=1e-4)
+    served = answer(
+        fer.Predictor("colour", detector="none"), Upload("a.png", files[0].read_bytes()), Limits(), maps=False,
+        given_up=Event(),
+    )  # fmt: skip
+    assert served["faces"][0]["probabilities"] == pytest.approx(found[0][0].probabilities, abs=1e-4)
     _check_video(files[:2])
     from fer.evaluate import main as evaluate
     from fer.export import main as export

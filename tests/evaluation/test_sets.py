@@ -16,6 +16,7 @@ from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.labels import EMOTIONS
 from fer.evaluation import scoring
+from fer.reports.session import Options, Session
 from fer.runs.predictions import Scored
 
 FORMAT_1 = Path(__file__).parents[1] / "fixtures" / "format_1"
@@ -187,6 +188,30 @@ def test_a_promise_for_each_emotion_is_calibrated_kept_and_served(evaluate, shar
 def test_emotions_with_too_few_faces_for_the_promise_are_named(evaluate, small_run):
     ended = evaluate(str(small_run), "--coverage-by", "class", "--no-report", "--out", "few")
     assert "too few faces of angry, disgust" in ended.out
+
+
+def test_a_file_with_thresholds_of_another_number_of_emotions_is_refused(small_run):
+    file = small_run / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    checkpoint["fer"]["sets"]["by_class"].pop()
+    torch.save(checkpoint, file)
+    with pytest.raises(FerError, match="not in the format of a checkpoint"):
+        fer.load(small_run)
+
+
+def test_the_network_of_the_package_serves_both_promises(capsys, tmp_path):
+    sets = fer.load("tiny").provenance.sets
+    assert sum(one.faces for one in sets.by_class) == sets.faces == 3309
+    predictor = fer.Predictor("tiny", detector="none", coverage=0.98, coverage_by="class")
+    assert predictor.unpromised == ("disgust",)  # 41 faces of val without a duplicate in train: enough up to 0.97
+    assert predictor.about()["unpromised"] == ["disgust"]
+    assert fer.Predictor("tiny", detector="none", coverage=0.97, coverage_by="class").unpromised == ()
+    assert fer.Predictor("tiny", detector="none", coverage=0.98).unpromised == ()
+    session = Session(Options(out=tmp_path / "out"), predictor, 0)
+    session.close()
+    session.closing()
+    for text in (capsys.readouterr().err, (tmp_path / "out" / "index.html").read_text()):
+        assert "too few faces of disgust" in text
 
 
 @pytest.mark.parametrize(

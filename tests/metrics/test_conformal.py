@@ -133,15 +133,18 @@ def test_other_coverages_are_refused_with_the_range(coverage):
 def test_what_a_checkpoint_holds_is_checked():
     known = Thresholds.calibrated(*drawn(300, 9))
     good = {"faces": 300, "at": dict(known.at)}
-    assert conformal.valid(good)
+    assert conformal.valid(good, 7)
     for bad in (
         {"at": {"0.90": float("nan")}}, {"at": {"0.90": -0.1}}, {"at": {"0.90": 1.5}}, {"at": {"0.90": "0.5"}},
         {"at": {"0.50": 1.0}}, {"faces": None},
     ):  # fmt: skip
-        assert not conformal.valid({**good, **bad, "at": {**good["at"], **bad.get("at", {})}})
-    assert not conformal.valid({"faces": 300, "at": {}})
-    assert not conformal.valid({"faces": 300})
-    assert not conformal.valid([])
+        assert not conformal.valid({**good, **bad, "at": {**good["at"], **bad.get("at", {})}}, 7)
+    assert not conformal.valid({"faces": 300, "at": {}}, 7)
+    assert not conformal.valid({"faces": 300}, 7)
+    assert not conformal.valid([], 7)
+    assert conformal.valid({**good, "by_class": [good] * 7}, 7)
+    for bad in ([good] * 6, [good] * 8, [{**good, "at": {}}] * 7, "seven", None):
+        assert not conformal.valid({**good, "by_class": bad}, 7)
 
 
 # --- a promise for each class ---------------------------------------------------------------------------------------

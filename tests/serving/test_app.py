@@ -16,6 +16,7 @@ import pytest
 from inference.test_exported import network_of
 from PIL import Image
 
+from fer.inference import detect
 from fer.inference.predictor import Predictor
 from fer.inference.records import record
 from fer.serving import answers
@@ -282,6 +283,32 @@ def test_who_gives_up_ends_the_work_before_the_next_map(predictor, two_faces, mo
 
     assert asyncio.run(left()).status_code == 200  # the only slot is free
     assert len(drawn) == 1  # of two faces
+
+
+def test_who_gives_up_ends_the_search_for_faces(predictor, monkeypatch):
+    given_up, searched, turn = threading.Event(), [], detect.upright
+
+    def turned(*given):
+        searched.append(given)
+        given_up.set()  # during the first search for tilted faces
+        return turn(*given)
+
+    monkeypatch.setattr(detect, "upright", turned)
+    sent = answers.Upload("grey.jpg", saved(GREY))
+    with pytest.raises(answers.GivenUp):
+        answers.answer(predictor, sent, Limits(), maps=False, given_up=given_up)
+    assert len(searched) == 1  # of two
+    predictor.answer(GREY)  # nobody else is bound by it
+    assert len(searched) == 3
+
+
+def test_the_page_knows_which_promise_is_kept():
+    from starlette.testclient import TestClient
+
+    served = build(Predictor("tiny", coverage=0.98, coverage_by="class"), "tiny", "")
+    with TestClient(served, base_url="http://localhost") as client:
+        about = client.get("/about").json()
+    assert (about["coverage"], about["coverage_by"], about["unpromised"]) == (0.98, "class", ["disgust"])
 
 
 def test_an_exported_network_has_maps(two_faces, tmp_path):

@@ -28,7 +28,8 @@ BYTES_A_READ = 64  # bytes of it: decoders read blocks, and parts of the header,
 # takes no more: 64 megapixels then take some 5 s
 MOST_SCANS = 100
 SCAN, END, ALONE = 0xDA, 0xD9, (0x01, 0xD8)  # markers of a JPEG: start of a scan, end; those without a length
-MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)  # 00 and restarts belong to a scan's data
+# 00 and restarts belong to a scan's data; of fill bytes the last one alone, since a search of all takes quadratic time
+MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 PLAIN = (b"P1", b"P2", b"P3")  # PNM in digits, which Pillow reads one by one in Python
 MOST_PLAIN = 2**24  # bytes of a plain file: some 3 s
 MOST_COMMENTS = 1000  # in a plain file: for each, Pillow copies up to a megabyte

@@ -1,8 +1,9 @@
 // Who predicts: here this tab, in a worker, so that the page stays responsive. Nothing is sent anywhere: after the files
 // of this folder are loaded, no request is made.
 //
-//   describe() -> {network, classes, card, coverage, limits: {bytes, pixels, small_side}, maps, live, privacy, made}
-//   predict(blob or ImageBitmap, {maps, signal}) -> {width, height, faces: [record…], notes: [text…]}
+//   describe() -> {network, classes, card, coverage, coverage_by, unpromised, limits: {bytes, pixels, small_side}, maps,
+//     live, thresholds, privacy, made}
+//   predict(blob or ImageBitmap, {maps, by, signal}) -> {width, height, faces: [record…], notes: [text…]}
 //
 // A record has the fields of `fer predict`'s JSON lines, and with maps `map`, a picture as a data URL.
 
@@ -11,6 +12,7 @@ const start = new Blob([`import ${JSON.stringify(new URL("./worker.js", import.m
 const worker = new Worker(URL.createObjectURL(start), { type: "module" });
 const open = new Map(); // number of a picture -> its promise's {resolve, reject}
 let last = 0;
+let broken = null; // Error of a worker that does not run
 
 worker.addEventListener("message", ({ data: { number, answer, error } }) => {
   const promise = open.get(number);
@@ -19,7 +21,8 @@ worker.addEventListener("message", ({ data: { number, answer, error } }) => {
   else promise?.reject(new Error(error));
 });
 worker.addEventListener("error", (event) => {
-  for (const promise of open.values()) promise.reject(new Error(`This browser cannot run the page's scripts (${event.message}).`));
+  broken = new Error(`The page's scripts do not run (${event.message || "one is missing"}). Is the folder complete, and the browser of 2023 or later?`);
+  for (const promise of open.values()) promise.reject(broken);
   open.clear();
 });
 
@@ -29,15 +32,16 @@ export async function describe() {
   return response.json();
 }
 
-export function predict(blob, { maps = false, signal } = {}) {
+export function predict(blob, { maps = false, by = "all", signal } = {}) {
+  if (broken) return Promise.reject(broken);
   const number = ++last;
   return new Promise((resolve, reject) => {
     open.set(number, { resolve, reject });
     signal?.addEventListener("abort", () => {
+      if (!open.delete(number)) return; // it is answered
       worker.postMessage({ dropped: number });
-      open.delete(number);
       reject(signal.reason);
     });
-    worker.postMessage({ number, blob, maps }, blob instanceof ImageBitmap ? [blob] : []);
+    worker.postMessage({ number, blob, maps, by }, blob instanceof ImageBitmap ? [blob] : []);
   });
 }

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 import fer
 from fer.config.errors import FerError
 from fer.exports.export import Outcome, export
@@ -16,6 +18,7 @@ from fer.exports.web import runtime
 from fer.exports.web.detector import cascade_json, rules
 from fer.inference import detect, explain, predictor
 from fer.inference.exported import MOST_BYTES, ExportedNetwork
+from fer.metrics.conformal import By
 from fer.reports.explanation import overlay
 from fer.reports.theme import PAPER
 from fer.serving import card, page
@@ -54,8 +57,9 @@ class Written:
 
 
 def export_page(
-    networks: Sequence[str], folder: Path, *, data: str | None, coverage: float | None = None, given: Path | None = None
-) -> Written:
+    networks: Sequence[str], folder: Path, *, data: str | None, coverage: float | None = None, by: By = "all",
+    given: Path | None = None,
+) -> Written:  # fmt: skip
     """Export networks as one, and write the folder of a page that predicts with it.
 
     Args:
@@ -63,6 +67,7 @@ def export_page(
         folder: to write, see ``write``.
         data: other data than those of the training, for the check of the export.
         coverage: see ``write``.
+        by: see ``write``.
         given: see ``write``.
 
     Raises:
@@ -73,13 +78,15 @@ def export_page(
     name = " + ".join(Path(network).stem or network for network in networks)
     with tempfile.TemporaryDirectory() as temporary:
         outcome = export(networks, Path(temporary) / NETWORK, int8=False, data=data, speed=False, name=name)
-        files = write(ExportedNetwork(Path(temporary) / NETWORK), name, folder, coverage=coverage, given=given)
+        network = ExportedNetwork(Path(temporary) / NETWORK)
+        files = write(network, name, folder, coverage=coverage, by=by, given=given)
     return Written(outcome, files)
 
 
 def write(
-    network: ExportedNetwork, name: str, folder: Path, *, coverage: float | None = None, given: Path | None = None
-) -> Mapping[str, int]:
+    network: ExportedNetwork, name: str, folder: Path, *, coverage: float | None = None, by: By = "all",
+    given: Path | None = None,
+) -> Mapping[str, int]:  # fmt: skip
     """Write a folder that any static host serves, and return the bytes of its files by their names.
 
     Args:
@@ -87,11 +94,12 @@ def write(
         name: of the network, on the page.
         folder: to write; one that an earlier export has written is replaced.
         coverage: promised share of faces whose prediction set holds the label; None for 0.9 where there are thresholds.
+        by: the promise of a page just opened, "all" or "class"; visitors choose where there are thresholds by class.
         given: onnxruntime-web, see ``runtime.files``; None: npm fetches it.
 
     Raises:
         FerError: the network takes faces in colour, the folder holds other files or cannot be written, the
-            network has no thresholds for the coverage, OpenCV is missing, or onnxruntime-web cannot be had.
+            network has no thresholds for the promise, OpenCV is missing, or onnxruntime-web cannot be had.
     """
     if network.in_channels == 3:
         raise FerError(
@@ -100,7 +108,8 @@ def write(
         )
     folder = folder.absolute()
     _check_free(folder)
-    files = _files(network, name, coverage, given)
+    about = described(network, name, coverage, by, detect.Haar())
+    files = _files(network, about, given)
     part = folder.with_name(f".{folder.name}.{os.getpid()}{PART}")
     try:
         part.mkdir(parents=True)
@@ -136,16 +145,14 @@ def _written_before(folder: Path) -> set[str]:
         return set()
 
 
-def _files(network: ExportedNetwork, name: str, coverage: float | None, given: Path | None) -> Mapping[str, bytes]:
-    """Return the contents of all files by their names."""
-    haar = detect.Haar()
-    about = described(network, name, coverage, haar)
+def _files(network: ExportedNetwork, about: Mapping[str, object], given: Path | None) -> Mapping[str, bytes]:
+    """Return the contents of all files by their names; ``about`` is that of ``described``."""
     script, wasm = (runtime.files(given)[file] for file in (runtime.SCRIPT, runtime.WASM))
     files = dict(page.files()) | {file: contents(HERE / file) for file in SCRIPTS}
     files |= {
         "index.html": _guarded(_decodable(files["index.html"].decode()), '<script src="opened.js"></script>'),
         "card.html": _guarded(card.page(network.about.card or card.without_card(network))),
-        "cascade.json": cascade_json(haar.file).encode(),
+        "cascade.json": cascade_json(detect.Haar().file).encode(),
         NETWORK: contents(network.file, MOST_BYTES),
         SCRIPT: script,
         WASM: gzip.compress(wasm, mtime=0),  # not every host compresses, and every browser can unpack
@@ -155,10 +162,14 @@ def _files(network: ExportedNetwork, name: str, coverage: float | None, given: P
     return files
 
 
-def described(network: ExportedNetwork, name: str, coverage: float | None, haar: detect.Haar) -> Mapping[str, object]:
+def described(
+    network: ExportedNetwork, name: str, coverage: float | None, by: By, haar: detect.Haar
+) -> Mapping[str, object]:
     """Return what the page's scripts have to know: of the network, the crop, the detector, the maps and the limits."""
     about = network.about
-    coverage, threshold = predictor.threshold_of(network, coverage)  # over all faces: the page has one threshold
+    coverage, threshold = predictor.threshold_of(network, coverage)
+    choice = by == "class" or (network.sets is not None and bool(network.sets.by_class))
+    limits = predictor.threshold_of(network, coverage, "class")[1] if choice else None
     return {
         "network": name,
         "classes": list(about.classes),
@@ -167,7 +178,10 @@ def described(network: ExportedNetwork, name: str, coverage: float | None, haar:
         "runtime": WASM,
         "card": "card.html",
         "coverage": coverage,
+        "coverage_by": by,
         "threshold": threshold,
+        "thresholds": None if limits is None else np.ravel(limits).tolist(),  # of each class, for the other promise
+        "unpromised": predictor.unpromised(network, coverage, "class") if choice else (),
         "crop": {"margin": haar.crop.margin, "shift": haar.crop.shift},
         "search": rules(),
         "maps": {

@@ -34,10 +34,11 @@ export class Network {
   }
 
   // Return the record of a face: the fields of fer predict's JSON lines.
-  record({ box, score, tilt }, row) {
+  // by: whose coverage the set promises, "all" or "class".
+  record({ box, score, tilt }, row, by) {
     const { classes, limits } = this.about;
     const best = row.indexOf(Math.max(...row));
-    const emotions = this.#set(row);
+    const emotions = this.#set(row, by);
     const unsure = emotions.length ? emotions.length > 1 : row[best] < limits.sure;
     return {
       box: [box.x, box.y, box.width, box.height].map((value) => rounded(value, 2)),
@@ -52,11 +53,12 @@ export class Network {
   }
 
   // Return the emotions of the prediction set, the most probable first: those with at most the threshold above them.
-  #set(row) {
-    const { classes, threshold } = this.about;
+  #set(row, by) {
+    const { classes, threshold, thresholds } = this.about;
     if (threshold === null) return [];
+    const limits = by === "class" ? thresholds : classes.map(() => threshold);
     const above = (value) => Math.min(row.reduce((sum, other) => (other > value ? sum + other : sum), 0), 1);
-    const inside = [...row.keys()].filter((index) => above(row[index]) <= threshold);
+    const inside = [...row.keys()].filter((index) => above(row[index]) <= limits[index]);
     return inside.sort((one, other) => row[other] - row[one]).map((index) => classes[index]);
   }
 }

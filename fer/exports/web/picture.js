@@ -1,16 +1,38 @@
 // A file as grey pixels, as fer.data.readers.images.to_grey makes them; the browser decodes it.
 
 const ROWS = 512; // that are read from a canvas at a time
+const ORDERS = { RGBA: [0, 1, 2], RGBX: [0, 1, 2], BGRA: [2, 1, 0], BGRX: [2, 1, 0] }; // of a frame's red, green and blue
+let bytes = new Uint8Array(0); // of the frame before
 
 // Return the upright grey picture {pixels, width, height} of a file, or of a bitmap, which is closed.
 // limits: {pixels}, the most that are decoded. Errors are sentences for the page.
 export async function grey(blob, limits) {
-  if (blob instanceof ImageBitmap) return greyOf(blob, limits); // a frame of the camera
+  if (blob instanceof ImageBitmap) return (await ofFrame(blob)) ?? greyOf(blob, limits);
   const head = new Uint8Array(await blob.slice(0, 2 ** 18).arrayBuffer());
   if (!head.length) throw new Error("This file is empty.");
   const size = sizeOf(head);
   if (size && size[0] * size[1] > limits.pixels) throw new Error(tooLarge(...size, limits));
   return greyOf(await decoded(blob, head), limits);
+}
+
+// Return the greys of a frame of the camera, or null where the browser cannot copy it. What a canvas gives would stay in
+// memory until the browser collects it, at 1 MB a frame up to 1 GB; these bytes are used again.
+async function ofFrame(bitmap) {
+  if (!globalThis.VideoFrame) return null; // in Firefox since 2024
+  const frame = new VideoFrame(bitmap, { timestamp: 0 });
+  try {
+    const { width, height } = bitmap;
+    const order = ORDERS[frame.format];
+    if (!order || frame.allocationSize() !== 4 * width * height) return null;
+    if (bytes.length !== 4 * width * height) bytes = new Uint8Array(4 * width * height);
+    await frame.copyTo(bytes);
+    const pixels = new Uint8Array(width * height);
+    weigh(bytes, pixels, 0, order);
+    bitmap.close();
+    return { pixels, width, height };
+  } finally {
+    frame.close();
+  }
 }
 
 function greyOf(bitmap, limits) {
@@ -49,11 +71,16 @@ function luma(bitmap) {
     context.fillRect(0, 0, width, rows);
     context.drawImage(bitmap, 0, top, width, rows, 0, 0, width, rows);
     const { data } = context.getImageData(0, 0, width, rows);
-    for (let index = 0, pixel = top * width; index < data.length; index += 4, pixel++) {
-      pixels[pixel] = (data[index] * 19595 + data[index + 1] * 38470 + data[index + 2] * 7471 + 32768) >> 16;
-    }
+    weigh(data, pixels, top * width, ORDERS.RGBA);
   }
   return { pixels, width, height };
+}
+
+// Write the greys of colours, four bytes each, into pixels from an index on.
+function weigh(data, pixels, place, [red, green, blue]) {
+  for (let index = 0; index < data.length; index += 4, place++) {
+    pixels[place] = (data[index + red] * 19595 + data[index + green] * 38470 + data[index + blue] * 7471 + 32768) >> 16;
+  }
 }
 
 // --- width and height by a file's header: a small file may hold more pixels than there is memory for ----------------

@@ -28,28 +28,38 @@ async function json(file) {
   return response.json();
 }
 
-async function handled({ number, blob, maps }) {
+async function handled({ number, blob, maps, by }) {
   if (dropped.delete(number)) return;
   try {
-    postMessage({ number, answer: await answered(await ready, blob, maps) });
+    const answer = await answered(await ready, number, blob, maps, by);
+    if (answer) postMessage({ number, answer });
   } catch (error) {
     postMessage({ number, error: error.message || String(error) });
   }
 }
 
-async function answered({ about, detector, network }, blob, maps) {
+// Whether nobody waits for a picture any more; messages arrive in between the parts of the work alone.
+async function left(number) {
+  await new Promise((resolve) => setTimeout(resolve));
+  return dropped.delete(number);
+}
+
+// Return the answer to a picture, or null once nobody waits for it.
+async function answered({ about, detector, network }, number, blob, maps, by) {
   const began = performance.now();
   const picture = await grey(blob, about.limits);
   const decoded = performance.now();
+  if (await left(number)) return null;
   const found = detector.faces(picture);
   const large = found.filter((face) => side(face.box) >= about.limits.least_side);
   const searched = performance.now();
   const crops = large.map((face) => cropped(picture, face.box, about.size, about.crop, face.tilt).pixels);
   const rows = await network.probabilities(crops);
   const predicted = performance.now();
-  const faces = large.map((face, index) => network.record(face, rows[index]));
+  const faces = large.map((face, index) => network.record(face, rows[index], by));
   const mapCount = maps ? Math.min(faces.length, about.limits.maps) : 0;
   for (let index = 0; index < mapCount; index++) {
+    if (await left(number)) return null;
     faces[index].map = await mapped(network, crops[index], rows[index]);
   }
   const milliseconds = { decode: decoded - began, search: searched - decoded, predict: predicted - searched };

@@ -1,9 +1,12 @@
 // Who predicts: here `fer serve`, over HTTP. A folder for static hosting replaces this file by one that predicts in the
 // tab; page.js knows the two functions alone.
 //
-//   describe() -> {network, classes, card, coverage, limits: {bytes, pixels, small_side}, maps, live, privacy, made}
-//   predict(blob, {maps, signal, waiting}) -> {width, height, faces: [record…], notes: [text…]}
+//   describe() -> {network, classes, card, coverage, coverage_by, unpromised, limits: {bytes, pixels, small_side}, maps,
+//     live, thresholds, privacy, made}
+//   predict(blob, {maps, by, signal, waiting}) -> {width, height, faces: [record…], notes: [text…]}
 //
+// `live`: frames of the camera may follow each other. `thresholds`: `by` may be "all" or "class". Both are missing here:
+// each answer is one request, and the server was started with one promise.
 // A record has the fields of `fer predict`'s JSON lines, and with maps `map`, a picture as a data URL.
 
 const TRIES = 8; // of a picture while the server is busy

@@ -7,10 +7,13 @@ const SVG = "http://www.w3.org/2000/svg";
 const HINT = "Profiles, masked faces, faces tilted by more than 45 degrees and faces below 24 pixels are not found.";
 let about = null; // of the network and its limits
 let shown = null; // {blob, address} of the picture on the page
+let by = "all"; // whose coverage the sets promise: that of all faces together, or of the faces of each class
 let asking = null; // AbortController of the prediction on its way
+let opening = null; // {} of the camera that the browser was asked for
 let following = null; // {} of the live predictions that run, see `follow`
 
 const LIVE_SIDE = 640; // pixels of the longer side of a live frame
+const RATED = 20; // answers, of which the rate of live predictions is
 const SPOKEN_MS = 2000; // between two sentences of a live prediction, for screen readers
 
 // --- parts of the page -------------------------------------------------------------------------------------------
@@ -56,7 +59,10 @@ function trust(face) {
 
 function promise() {
   if (about.coverage === null) return "This network has no prediction sets. An answer is uncertain where no emotion reaches 50 %.";
-  return `The bold emotions are the likely ones. For faces like those of the data set that the network was trained on, they include the label that people gave in ${Math.round(1000 * about.coverage) / 10} of 100 cases.`;
+  const scope = by === "class"
+    ? [`cases of each emotion.`, about.unpromised.length ? ` Nothing is promised for ${either(about.unpromised)}: there were too few faces to calibrate on.` : ""].join("")
+    : "cases, over all faces together. Of a single emotion it may be fewer.";
+  return `The bold emotions are the likely ones. For faces like those of the data set that the network was trained on, they include the label that people gave in ${Math.round(1000 * about.coverage) / 10} of 100 ${scope}`;
 }
 
 function bars(face) {
@@ -133,7 +139,7 @@ async function ask(maps) {
   $("choose").setAttribute("aria-busy", "true");
   try {
     const waiting = (seconds) => say(`The server is busy. Trying again in ${count(seconds, "second")}.`);
-    const answer = await predict(shown.blob, { maps, signal: mine.signal, waiting });
+    const answer = await predict(shown.blob, { maps, by, signal: mine.signal, waiting });
     if (mine === asking) show(answer, maps);
   } catch (error) {
     if (mine !== asking) return; // another picture has come meanwhile
@@ -155,9 +161,9 @@ function forget() {
 function take(blob) {
   if (!blob || !about) return;
   close();
+  forget(); // the picture before
   if (shown) URL.revokeObjectURL(shown.address);
   shown = { blob, address: URL.createObjectURL(blob) };
-  $("result").hidden = true;
   if (blob.size > about.limits.bytes) {
     say("");
     report(`This file has ${Math.ceil(blob.size / 2 ** 20)} MB; the limit is ${Math.floor(about.limits.bytes / 2 ** 20)} MB.`);
@@ -166,6 +172,12 @@ function take(blob) {
   unseen(false);
   $("image").src = shown.address;
   ask(false);
+}
+
+// Another promise gives other sets: of the picture that is shown or still to come, and of the live frames from now on.
+function choose() {
+  by = $("each").checked ? "class" : "all";
+  if (asking || !$("result").hidden) ask($("maps").getAttribute("aria-pressed") === "true");
 }
 
 // Whether the browser cannot show the picture, of which there are the boxes all the same.
@@ -182,30 +194,57 @@ function first(files) {
 // --- camera ------------------------------------------------------------------------------------------------------
 
 async function open() {
+  if ($("video").srcObject) return $("shoot").focus();
+  if (opening) return; // the browser is asking already
   report("");
   if (!navigator.mediaDevices) {
     report("Browsers give the camera to pages of this machine or over HTTPS alone. Open http://127.0.0.1 on this machine.");
     return;
   }
+  const mine = (opening = {});
   try {
-    $("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 } } });
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 } } });
+    if (mine !== opening) return stop(stream); // another picture has come meanwhile, or the tab was hidden
+    for (const track of stream.getTracks()) track.addEventListener("ended", () => lose(stream));
+    $("video").srcObject = stream;
     $("viewfinder").hidden = false;
     $("shoot").focus();
   } catch (error) {
-    report(error.name === "NotAllowedError" ? "The browser refuses the camera. Allow it for this page, then try again." : `No camera can be used (${error.name}).`);
+    if (mine === opening) report(error.name === "NotAllowedError" ? "The browser refuses the camera. Allow it for this page, then try again." : `No camera can be used (${error.name}).`);
+  } finally {
+    if (mine === opening) opening = null;
   }
 }
 
+function stop(stream) {
+  stream?.getTracks().forEach((track) => track.stop());
+}
+
 function close() {
+  opening = null;
   unfollow();
-  $("video").srcObject?.getTracks().forEach((track) => track.stop());
+  stop($("video").srcObject);
   $("video").srcObject = null;
+  const focused = $("viewfinder").contains(document.activeElement); // which would be lost with it
   $("viewfinder").hidden = true;
+  if (focused) $("camera").focus({ preventScroll: true });
+}
+
+// A camera that was unplugged, or taken away by the browser: its last picture would be predicted for ever.
+function lose(stream) {
+  if ($("video").srcObject !== stream) return;
+  close();
+  report("The camera was lost. Connect it, or allow it for this page, then try again.");
+}
+
+// Whether a video has a picture; its size is known earlier, and the time runs from its first picture on.
+function playing(video) {
+  return video.readyState >= video.HAVE_CURRENT_DATA && video.currentTime > 0;
 }
 
 function shoot() {
   const video = $("video");
-  if (!video.videoWidth) return say("The camera has no picture yet.");
+  if (!playing(video)) return say("The camera has no picture yet.");
   const canvas = element("canvas");
   [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
   canvas.getContext("2d").drawImage(video, 0, 0);
@@ -215,14 +254,14 @@ function shoot() {
 // --- live: one frame after the other, each as soon as the one before is predicted --------------------------------------
 
 async function follow() {
-  const mine = (following = { frames: 0, began: performance.now(), said: "", spoken: -Infinity });
+  const mine = (following = { times: [], said: "", spoken: -Infinity });
   $("live").setAttribute("aria-pressed", "true");
   forget(); // the picture before
   report("");
   say("Predicting live.");
   try {
     while (mine === following) {
-      if ($("video").videoWidth) await frame(mine);
+      if (playing($("video"))) await frame(mine);
       await new Promise(requestAnimationFrame);
     }
   } catch (error) {
@@ -236,9 +275,8 @@ async function frame(mine) {
   const { videoWidth: width, videoHeight: height } = $("video");
   const scale = Math.min(1, LIVE_SIDE / Math.max(width, height));
   const size = { resizeWidth: Math.round(width * scale), resizeHeight: Math.round(height * scale), resizeQuality: "medium" };
-  const answer = await predict(await createImageBitmap($("video"), size));
+  const answer = await predict(await createImageBitmap($("video"), size), { by });
   if (mine !== following) return; // stopped meanwhile
-  mine.frames++;
   showLive(answer, mine);
 }
 
@@ -248,7 +286,10 @@ function showLive({ width, height, faces }, mine) {
   $("live-boxes").replaceChildren(...faces.map((face, index) => boxed(face, index, unit)));
   $("live-faces").replaceChildren(...faces.map(described));
   const now = performance.now();
-  $("rate").textContent = `${((1000 * mine.frames) / (now - mine.began)).toFixed(1)} pictures per second`;
+  mine.times = [...mine.times.slice(-RATED), now];
+  const rate = (1000 * (mine.times.length - 1)) / (now - mine.times[0]);
+  $("live-promise").textContent = faces.length ? promise() : "";
+  if (mine.times.length > 1) $("rate").textContent = `${rate.toFixed(1)} pictures per second`;
   const words = faces.length ? `${count(faces.length, "face")}: ${faces.map((face) => either(face.emotions.length ? face.emotions : [face.emotion])).join(", ")}.` : "No face found.";
   if (words === mine.said || now - mine.spoken < SPOKEN_MS) return;
   [mine.said, mine.spoken] = [words, now];
@@ -259,12 +300,12 @@ function unfollow() {
   if (following) say("");
   following = null;
   $("live").setAttribute("aria-pressed", "false");
-  for (const part of ["live-boxes", "live-faces", "rate"]) $(part).replaceChildren();
+  for (const part of ["live-boxes", "live-faces", "live-promise", "rate"]) $(part).replaceChildren();
 }
 
 // A tab that nobody sees keeps neither the camera nor the processor.
 function hide() {
-  if (!document.hidden || !following) return;
+  if (!document.hidden || !(opening || $("video").srcObject)) return;
   close();
   say("The camera was closed, since this tab was hidden.");
 }
@@ -279,8 +320,9 @@ function listen() {
   });
   $("camera").addEventListener("click", open);
   $("shoot").addEventListener("click", shoot);
-  $("stop").addEventListener("click", () => { close(); $("camera").focus(); });
+  $("stop").addEventListener("click", close);
   $("maps").addEventListener("click", () => ask($("maps").getAttribute("aria-pressed") !== "true"));
+  $("each").addEventListener("change", choose);
   $("image").addEventListener("error", () => unseen(true));
   document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("over"); });
   document.addEventListener("dragleave", () => document.body.classList.remove("over"));
@@ -305,6 +347,9 @@ async function begin() {
   }
   $("card").href = about.card;
   $("live").hidden = !about.live;
+  by = about.coverage_by;
+  $("each").checked = by === "class";
+  $("promise").hidden = !about.thresholds;
   $("privacy").textContent = about.privacy;
   $("made").textContent = about.made;
   document.documentElement.dataset.ready = "true";

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -342,6 +343,13 @@ def test_marks_outside_the_scans_do_not_count():
     held = b"\xff\xe1" + (2 + 2 * 200).to_bytes(2, "big") + b"\xff\xda" * 200  # such as those of a thumbnail
     for picture in (scans[:2] + held + scans[2:], scans + b"\xff\xda" * 200):
         assert read_grey(picture).size == (32, 32)
+
+
+def test_fill_bytes_between_the_scans_take_no_quadratic_time():
+    whole = with_scans(6)
+    began = time.process_time()
+    assert read_grey(whole[:-2] + b"\xff" * 30_000 + b"\0" + whole[-2:]).size == (32, 32)
+    assert time.process_time() - began < 1  # seconds; 6 where the search goes on from each fill byte to the last
 
 
 def test_a_jpeg_of_a_million_parts_is_refused():

@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ from fer.export import main
 from fer.exports.web import build, runtime
 from fer.inference import detect
 from fer.inference.exported import FORMAT, About, ExportedNetwork, SourceNetwork
-from fer.metrics.conformal import PER_CENT, Thresholds
+from fer.metrics.conformal import PER_CENT, ClassThresholds, Thresholds
 
 SIZE = 24
 
@@ -100,6 +101,21 @@ def test_the_page_knows_the_network_and_the_rules_of_fer_predict(page, network):
     assert "A card" in (page / "card.html").read_text()
 
 
+def test_a_page_has_the_thresholds_of_each_emotion_where_there_are_some(page, network, fetched):
+    about = json.loads((page / "network.json").read_text())
+    assert (about["coverage_by"], about["thresholds"], about["unpromised"]) == ("all", None, [])
+    with pytest.raises(FerError, match=r"coverage_by=class: .*--coverage-by class"):
+        build.write(network, "again", page, by="class")
+    classes = [ClassThresholds(100, {key: value / 2 for key, value in network.sets.at.items()}) for _ in EMOTIONS]
+    classes[1] = replace(classes[1], faces=8)  # nine are needed for 90 %
+    both = replace(network.about, sets=replace(network.sets, by_class=tuple(classes)))
+    write(network.file, both)
+    build.write(ExportedNetwork(network.file), "again", page, by="class")
+    about = json.loads((page / "network.json").read_text())
+    assert (about["coverage_by"], about["threshold"], about["unpromised"]) == ("class", 0.9, ["disgust"])
+    assert about["thresholds"] == [0.45, 0.9, 0.45, 0.45, 0.45, 0.45, 0.45]
+
+
 def test_every_page_keeps_its_scripts_from_other_hosts(page):
     for file in page.glob("*.html"):
         policy = re.search(r'Content-Security-Policy" content="([^"]+)"', file.read_text())[1]
@@ -146,6 +162,7 @@ def test_a_folder_that_cannot_be_finished_leaves_none(network, fetched, tmp_path
     [
         (["tiny", "page/", "--int8"], ("--int8", "32 bits")),
         (["tiny", "page.onnx", "--coverage", "0.8"], ("--coverage", "OUT/")),
+        (["tiny", "page.onnx", "--coverage-by", "class"], ("--coverage-by", "OUT/")),
         (["tiny", "page.onnx", "--runtime", "x.tgz"], ("--runtime", "OUT/")),
         (["tiny", "page/", "--runtime", "none.tgz"], ("none.tgz", runtime.PACKAGE)),
         (["tiny", "taken/"], ("taken", "notes.txt", "empty")),

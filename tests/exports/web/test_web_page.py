@@ -5,6 +5,7 @@ import functools
 import gzip
 import io
 import json
+import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -262,14 +263,93 @@ def test_the_camera_is_predicted_live_until_it_is_stopped(tab):
     assert tab.run(FRAMES) == stopped
 
 
+HIDE = """Object.defineProperty(document, 'hidden', {value: true, configurable: true});
+    document.dispatchEvent(new Event('visibilitychange')); delete document.hidden;"""
+TAKEN = """window.streams = []; window.asked ??= navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = (what) => asked(what).then((one) => { streams.push(one); return one; });"""
+ENDED = "streams.map((one) => one.getTracks()[0].readyState)"
+
+
+def test_a_camera_is_opened_once_and_never_stays_open_unseen(tab):
+    tab.run("document.getElementById('stop').click()")  # of the test before
+    tab.run(f"{TAKEN} camera.click(); camera.click()")  # ids of elements are names in scripts
+    tab.until("document.activeElement.id === 'shoot'")
+    tab.run("camera.click(); camera.focus()")
+    tab.run("document.getElementById('stop').click()")
+    assert tab.run(ENDED) == ["ended"]
+    tab.run(f"camera.click(); {HIDE}")  # while the browser still asks
+    tab.until("streams.length === 2")
+    assert tab.until(f"{ENDED}.every((state) => state === 'ended')")
+    assert tab.run("viewfinder.hidden")
+    with_camera(tab)
+    tab.run(HIDE)  # not live
+    assert tab.run("[viewfinder.hidden, document.activeElement.id]") == [True, "camera"]
+    assert "hidden" in tab.run(STATUS)
+
+
+def test_a_camera_that_is_lost_is_reported(tab):
+    with_camera(tab)
+    counted(tab)
+    tab.run(f"{LIVE}.click()")
+    tab.until(f"{FRAMES} >= 1")
+    tab.run("streams.at(-1).getTracks()[0].dispatchEvent(new Event('ended'))")  # as when it is unplugged
+    assert "lost" in tab.until(PROBLEM)
+    assert tab.run(f"[viewfinder.hidden, {LIVE}.getAttribute('aria-pressed'), document.activeElement.id]") == [
+        True, "false", "camera",
+    ]  # fmt: skip
+
+
+def test_live_predictions_wait_for_the_first_picture(tab):
+    tab.run("camera.click()")
+    tab.until("!!video.srcObject")
+    counted(tab)
+    tab.run(f"{LIVE}.click()")
+    tab.until(f"{FRAMES} >= 1 || {PROBLEM}")
+    assert tab.run(PROBLEM) == ""
+    tab.run("document.getElementById('stop').click()")
+
+
+def test_the_greys_of_a_frame_are_those_of_a_picture(tab):
+    assert tab.run("""import("./picture.js").then(async ({grey}) => {
+      const canvas = Object.assign(document.createElement("canvas"), {width: 70, height: 50});
+      const context = canvas.getContext("2d");
+      for (let index = 0; index < 3500; index++) {
+        context.fillStyle = `rgb(${(7 * index) % 256} ${(11 * index) % 256} ${(13 * index) % 256})`;
+        context.fillRect(index % 70, Math.floor(index / 70), 1, 1);
+      }
+      const file = await new Promise((done) => canvas.toBlob(done));
+      const limits = {pixels: 1e6};
+      const [frame, picture] = [await grey(await createImageBitmap(canvas), limits), await grey(file, limits)];
+      return [frame.width, frame.height, frame.pixels.every((value, index) => value === picture.pixels[index])];
+    })""") == [70, 50, True]
+
+
+def test_the_visitor_chooses_the_promise(tab, browser):
+    (browser.folder / "hopper.png").write_bytes(saved(hopper(), "PNG"))
+    (browser.folder / "heavy.png").write_bytes(bytes(65 * 2**20))
+    tab.choose(browser.folder / "hopper.png")
+    tab.until(f"{STATUS}.includes('found')")
+    assert "over all faces together" in tab.run("notes.textContent")
+    for way, words in (("class", "100 cases of each emotion"), ("all", "over all faces together")):
+        tab.run("each.click()")
+        tab.until(f"notes.textContent.includes({words!r})")
+        bold = tab.run("[...document.querySelectorAll('#faces .in-set th')].map((cell) => cell.textContent)")
+        predictor = fer.Predictor("tiny", coverage_by=way)
+        assert bold == list(predictor(hopper())[0][0].emotions)
+    tab.choose(browser.folder / "hopper.png")
+    tab.choose(browser.folder / "heavy.png")  # while the answer to the picture before is on its way
+    assert "limit is 64 MB" in tab.until(PROBLEM)
+    tab.run("new Promise((resolve) => setTimeout(resolve, 1500))")
+    assert tab.run(f"[result.hidden, {STATUS}, choose.hasAttribute('aria-busy')]") == [True, "", False]
+
+
 def test_live_predictions_and_the_camera_stop_in_a_hidden_tab(tab):
     with_camera(tab)
     tab.run("window.track = document.getElementById('video').srcObject.getTracks()[0]")
     counted(tab)
     tab.run(f"{LIVE}.click()")
     tab.until(f"{FRAMES} >= 2")
-    tab.run("""Object.defineProperty(document, 'hidden', {value: true, configurable: true});
-        document.dispatchEvent(new Event('visibilitychange')); delete document.hidden""")
+    tab.run(HIDE)
     assert tab.run("[track.readyState, document.getElementById('viewfinder').hidden]") == ["ended", True]
     assert "hidden" in tab.run(STATUS)
 
@@ -325,6 +405,19 @@ def test_opened_from_the_disk_it_says_what_to_do(browser, folder):
     tab = browser.tab((folder / "index.html").as_uri())
     assert "http.server" in tab.until("document.getElementById('problem')?.textContent")
     tab.close()
+
+
+def test_a_folder_that_lacks_a_script_says_so(browser, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "page")
+    (tmp_path / "page" / "faces.js").unlink()
+    server, address = served(functools.partial(Quiet, directory=tmp_path / "page"))
+    tab = browser.tab(address)
+    tab.until("document.documentElement?.dataset.ready")
+    tab.run("new Promise((resolve) => setTimeout(resolve, 500))")  # the worker has failed before there is a picture
+    tab.choose(browser.folder / "astronaut.png")
+    assert "folder complete" in tab.until(PROBLEM)
+    tab.close()
+    server.shutdown()
 
 
 def test_the_first_load_is_small(folder):
