@@ -129,6 +129,7 @@ def test_comparing_needs_no_torch(small_run):
     assert ended.stdout.splitlines()[-1] == "False"
 
 
+@pytest.mark.slow
 def test_test_metrics_are_shown_of_one_chosen_run_alone(compare, evaluate, two_runs, tmp_path):
     run = two_runs[0]
     refused = compare(*map(str, two_runs), "--test", str(run), "--out", str(tmp_path / "out"))

@@ -351,6 +351,7 @@ def test_an_ensemble_is_the_mean_of_its_networks(scores, small_run, another_run)
         assert json.loads((run / "test_opened.json").read_text())[0]["networks"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.renders  # the figures of an ensemble too
 def test_an_ensembles_networks_are_chosen_on_val(train, evaluate, small_run, another_run, tmp_path):
     untrained = tmp_path / "untrained"

@@ -23,6 +23,7 @@ def result(folder):
     return read(Explanation, json.loads((folder / "explain.json").read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.renders
 def test_portraits(explain, photos, tmp_path):  # noqa: F811
     ended = explain(str(photos), "--out", "out")
@@ -49,6 +50,7 @@ def test_portraits(explain, photos, tmp_path):  # noqa: F811
     assert "no face found" in page
 
 
+@pytest.mark.slow
 def test_faces_that_are_cut_out_already(explain, tmp_path):
     for number in range(3):
         noise = np.random.default_rng(number).integers(0, 255, (60, 60)).astype(np.uint8)
@@ -136,6 +138,7 @@ def test_test_faces_are_refused_by_their_pixels(explain, small_run):
     assert "test faces" in ended.line
 
 
+@pytest.mark.slow
 def test_the_report_of_an_evaluation_shows_maps_where_asked(evaluate, small_run, tmp_path):
     ended = evaluate(str(small_run), "--maps", "--out", "evaluated")
     assert ended.code == 0, ended.err

@@ -69,6 +69,7 @@ def test_answers_are_printed(predict, photos):
     assert any("broken.jpg" in line and "not a readable picture" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_photograph_waits_for_no_training_and_no_page(photos):
     """A process that predicts imports nothing of these, which takes seconds."""
     code = (
@@ -295,6 +296,7 @@ def frames(file):
         yield frame
 
 
+@pytest.mark.slow
 def test_an_interrupted_video_is_predicted_anew_and_finished_ones_are_not(predict, clip, tmp_path, monkeypatch):
     second = tmp_path / "second.avi"
     second.write_bytes(clip.read_bytes())

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import fer.__main__
 
 PACKAGE = Path(fer.__file__).parent
@@ -97,6 +99,7 @@ def test_packages_without_torch_import_nothing_heavy_at_their_tops():
             assert not tops & HEAVY, file.relative_to(PACKAGE)
 
 
+@pytest.mark.slow
 def test_importing_what_is_without_torch_imports_no_torch():
     names = [
         ".".join(("fer", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")

@@ -318,6 +318,7 @@ def test_overfitting_one_batch_learns_it_by_heart(train, tmp_path):
         assert float(list(csv.DictReader(stream))[-1]["accuracy/train"]) == 1.0
 
 
+@pytest.mark.slow
 def test_tensorboard_lays_train_and_val_over_each_other(train, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -447,6 +448,7 @@ def test_a_face_left_alone_in_the_last_batch_does_not_stop_the_run(train, tmp_pa
     assert ended.code == 0, ended.err
 
 
+@pytest.mark.slow
 def test_options_may_stand_anywhere_and_a_folder_of_ones_own_is_named_again(train, tmp_path):
     (tmp_path / "mine" / "optimizer").mkdir(parents=True)
     (tmp_path / "mine" / "optimizer" / "slow.yaml").write_text("name: sgd\nlr: 0.001\n")

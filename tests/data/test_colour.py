@@ -139,6 +139,7 @@ def test_pretrained_networks_of_timm_take_colour_as_it_is(tmp_path):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tmp_path, capfd):
     keys = (*SMALL[3:7], "augment=flip", f"data.path={pictures}", "data.split=as_given", f"data.image_size={SIDE}")
     keys = (*keys, "logger=none", "trainer.max_epochs=4", "optimizer.lr=0.01")

@@ -73,6 +73,7 @@ def test_a_run_with_soft_targets_resumes_to_the_bit(train, voted, tmp_path):
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_network_is_compared_with_the_annotators(train, evaluate, voted, tmp_path):
     assert train(*SMALL[2:], "data.path=fer2013.csv", "hydra.run.dir=plain").code == 0
     ended = evaluate("plain", "--votes", "votes.csv")

@@ -198,6 +198,7 @@ def test_without_cleanlab_it_says_how_to_get_it(audit, runs, monkeypatch):
     assert "pip install 'fer-lightning[labels]'" in ended.line
 
 
+@pytest.mark.slow
 def test_folds_that_were_trained_serve_and_are_not_ranked_together(audit, train, labels, tmp_path):
     for fold in range(2):
         asked = ("data.path=fer.csv", "data.split=folds", "data.folds=2", f"data.fold={fold}")

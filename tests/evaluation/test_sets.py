@@ -130,6 +130,7 @@ def test_views_and_ensembles_are_calibrated_for_themselves(evaluate, share, smal
     assert (sets["kept"], sets["thresholds"]["faces"]) == (False, 14)
 
 
+@pytest.mark.slow
 def test_a_file_of_before_gets_thresholds_from_an_evaluation(evaluate, share, old_run, tmp_path):
     assert fer.load(old_run).provenance.sets is None
     (face,) = fer.Predictor(old_run, detector="none")(np.full((48, 48), 99, np.uint8))[0]

@@ -58,6 +58,7 @@ def test_a_picture_turned_by_its_camera_gives_the_same(predictor, tmp_path):
     assert face == upright
 
 
+@pytest.mark.slow
 def test_an_enlarged_picture_gives_nearly_the_same(predictor):
     ((face,),), ((large,),) = predictor(astronaut()), predictor(astronaut().resize((2048, 2048)))
     assert max(abs(face.probabilities[name] - large.probabilities[name]) for name in face.probabilities) < 0.05

@@ -109,6 +109,7 @@ def test_risk_by_coverage_by_hand():
     assert area_under_risk(risk) == pytest.approx(0.375)
 
 
+@pytest.mark.slow
 def test_the_bound_of_the_error_rate_holds_on_other_faces():
     """At most 5 of 100 thresholds may fail on average, and a few more by chance."""
     others, labels = drawn(100_000, 999)

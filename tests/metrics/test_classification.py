@@ -77,7 +77,7 @@ def test_the_ece_by_chance_equals_that_of_samples_of_calibrated_networks():
     assert found["ece"].if_calibrated == pytest.approx(np.quantile(shown, 0.95), rel=0.06)
 
 
-@pytest.mark.parametrize("sharpness", [1.0, 0.9, 1.15])
+@pytest.mark.parametrize("sharpness", [0.9, *(pytest.param(one, marks=pytest.mark.slow) for one in (1.0, 1.15))])
 def test_the_debiased_error_is_nearer_the_true_one(sharpness):
     """It is 0 on average for calibrated networks, and otherwise nearer to the value of a million faces than the ECE."""
 

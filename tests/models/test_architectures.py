@@ -532,6 +532,7 @@ def test_learns_to_read_drawn_faces(train, name, narrow):
     assert results["accuracy"] > 0.3
 
 
+@pytest.mark.slow
 def test_convnext_learns_faces_by_heart():
     """Without batch normalisation it is slow to generalise from few faces: 1,400 drawn ones leave it at chance."""
     torch.manual_seed(0)

@@ -159,6 +159,7 @@ def test_every_command_takes_it(shared, train, evaluate, tmp_path):
     assert train(*SMALL, f"distill.teachers=[{shared}]", "hydra.run.dir=taught").code == 0
 
 
+@pytest.mark.slow
 def test_data_that_lie_elsewhere_are_known_by_their_contents(evaluate, share, train, table, tmp_path):
     """Anyone who has the same data can evaluate a shared network on clean faces."""
     assert train(*SMALL[2:], f"data.path={table}", "hydra.run.dir=real").code == 0
@@ -173,6 +174,7 @@ def test_data_that_lie_elsewhere_are_known_by_their_contents(evaluate, share, tr
     assert after["seen_in_training"] == before["seen_in_training"]
 
 
+@pytest.mark.slow
 def test_shared_networks_are_chosen_among_on_data_that_lie_elsewhere(evaluate, share, train, table, tmp_path):
     for seed in (0, 1):
         assert train(*SMALL[2:], f"data.path={table}", f"seed={seed}", f"hydra.run.dir=run{seed}").code == 0
@@ -363,7 +365,10 @@ def test_each_network_of_the_package_is_small_loads_and_has_its_card():
         assert f"{sum(value.numel() for value in model.parameters()):,}" in table
 
 
-@pytest.mark.parametrize("begun", ["distill.teachers=[small.safetensors]", "init_from=small.safetensors"])
+@pytest.mark.parametrize(
+    "begun",
+    ["distill.teachers=[small.safetensors]", pytest.param("init_from=small.safetensors", marks=pytest.mark.slow)],
+)
 def test_a_run_that_begins_with_a_shared_network_knows_its_data_by_their_contents(begun, table, train, evaluate, share):
     asked = (f"data.path={table}", *SMALL[1:])
     assert train(*asked, "hydra.run.dir=before").code == 0

@@ -185,6 +185,7 @@ def test_frozen_layers_return_the_pooled_features_of_timms_own(theirs, weights):
     assert again.features_key() == model.features_key()  # another head: the same cached features
 
 
+@pytest.mark.slow
 def test_a_run_with_frozen_layers_trains_on_cached_features(train, weights, monkeypatch):
     if weights.suffix != ".safetensors":
         pytest.skip("the other format is read by the test above")

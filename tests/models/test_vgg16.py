@@ -345,7 +345,7 @@ def trains_alike(run, settings, request):
         torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("unfreeze", ["none", "last_block"])
+@pytest.mark.parametrize("unfreeze", ["none", pytest.param("last_block", marks=pytest.mark.slow)])
 def test_features_computed_once_train_as_faces_do(vgg_run, request, unfreeze):
     trains_alike(vgg_run, (f"model.unfreeze={unfreeze}", "trainer.max_epochs=3"), request)
 

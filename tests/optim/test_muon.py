@@ -243,14 +243,14 @@ def gpu_operations(name, **changes):
     [  # one matrix at a time: 275, 1,208, 3,448
         ("resnet9", 120),
         ("preact_resnet", 270),
-        ("residual_masking", 280),
+        pytest.param("residual_masking", 280, marks=pytest.mark.slow),
     ],
 )
 def test_a_step_takes_few_gpu_operations_for_any_number_of_kernels(name, most):
     assert 50 < gpu_operations(name) <= most
 
 
-@pytest.mark.parametrize("name", ["resnet9", "preact_resnet"])
+@pytest.mark.parametrize("name", ["resnet9", pytest.param("preact_resnet", marks=pytest.mark.slow)])
 def test_steps_in_bf16_take_no_more(name):
     assert gpu_operations(name, bf16=True) == gpu_operations(name)  # the conversion needs no operation of its own
 

@@ -300,6 +300,7 @@ def test_no_text_sticks_out_of_a_figure_or_lies_on_another(scored, history):
             assert not (over[0] > 2 and over[1] > 2), f"{name}: {one!r} lies on {other!r}"
 
 
+@pytest.mark.slow
 @pytest.mark.renders
 def test_every_colour_of_a_figure_follows_the_theme(scored, history):
     for name, figure in drawn(scored, history).items():

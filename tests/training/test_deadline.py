@@ -55,9 +55,9 @@ def rates(folder):
     ("seconds", "epochs"),
     [
         ((10.0,), 6),  # as planned
-        ((15.0, 10.0), 5),  # the first epoch is slower
+        pytest.param((15.0, 10.0), 5, marks=pytest.mark.slow),  # the first epoch is slower
         ((10.0, 10.0, 16.0), 4),  # others begin beside it
-        ((10.0, 10.0, 5.0), 10),  # others end
+        pytest.param((10.0, 10.0, 5.0), 10, marks=pytest.mark.slow),  # others end
         ((70.0,), 1),
     ],
 )

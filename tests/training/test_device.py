@@ -81,6 +81,7 @@ def test_what_was_chosen_is_reported_and_kept(train, tmp_path):
     assert checkpoints.read(tmp_path / "run" / "checkpoints" / "last.ckpt")["fer"]["batch_size"] == 128
 
 
+@pytest.mark.slow
 def test_a_run_resumed_twice_keeps_the_batch_size_that_was_found(train, tmp_path, monkeypatch, interrupt_at):
     monkeypatch.setattr(device, "BATCH_SIZE", 16)
     interrupt_at(9)
@@ -198,6 +199,7 @@ def test_teachers_are_compiled_too(train, graphs):
     assert graphs == [(15, 1, 24, 24)] * 2
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_leaves_compiling_as_it_was(train, graphs, monkeypatch):
     def fail(*arguments):
         raise FerError("val failed")

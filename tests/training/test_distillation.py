@@ -196,6 +196,7 @@ def test_resumed_with_the_same_teachers_alone(train, small_run, another_run, tmp
     assert (ended.code, "distill.teachers are other networks or weights" in ended.line) == (1, True), ended.line
 
 
+@pytest.mark.slow
 def test_faces_that_teachers_were_trained_on_are_no_val_at_another_size_either(train, scores, tmp_path):
     """The tables' fingerprints differ, the faces do not."""
     asked = (*SMALL[:2], "data.split=holdout", *SMALL[3:])

@@ -32,6 +32,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_several_loggers_get_the_same_numbers_and_change_no_weight(train, trained_once):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

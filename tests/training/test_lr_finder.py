@@ -158,7 +158,7 @@ def ending(tmp_path, monkeypatch):
     return (*TEST[:4], "plugins=[ending]", "model=ends", *TEST[6:])
 
 
-@pytest.mark.parametrize("at_step", [0, 1, 9, 60])
+@pytest.mark.parametrize("at_step", [0, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 9)), 60])
 def test_a_loss_that_is_no_number_ends_it_in_words(train, tmp_path, ending, at_step):
     ended = train(*ending, f"model.at_step={at_step}")
     assert (ended.code, ended.err) == (0, "")

@@ -103,7 +103,9 @@ class Ends(EmotionClassifier):
 """
 
 
-@pytest.mark.parametrize(("how", "code"), [("bad", 1), ("signal", 130), ("error", None)])
+@pytest.mark.parametrize(
+    ("how", "code"), [("bad", 1), ("signal", 130), pytest.param("error", None, marks=pytest.mark.slow)]
+)
 def test_a_run_that_is_cut_short_is_reported_too(train, tmp_path, monkeypatch, how, code):
     (tmp_path / "ending.py").write_text(ENDS)
     monkeypatch.syspath_prepend(tmp_path)

@@ -73,11 +73,11 @@ def history(folder: Path) -> list[str]:
 PLATEAU = ("scheduler=plateau", "scheduler.patience=0", "monitor=loss/val", "optimizer.lr=0.05")
 # 7 steps an epoch, 3 epochs: within an epoch, at its last step, in validation after an epoch, in the last validation
 CASES = [
-    ("train 9", signal.SIGINT, ()),
     ("val 14", signal.SIGTERM, ()),
     ("val 14", signal.SIGINT, PLATEAU),
 ]
 MORE_CASES = [
+    ("train 9", signal.SIGINT, ()),
     *((moment, signal.SIGINT, ()) for moment in ("train 0", "train 3", "train 13", "val 7", "val 14", "val 21")),
     ("train 9", signal.SIGTERM, ()),
     ("train 9", signal.SIGINT, PLATEAU),
@@ -206,6 +206,7 @@ def test_damaged_last_checkpoint_falls_back_to_the_best_and_says_so(train, unint
     assert same_weights(whole, interrupted_run)
 
 
+@pytest.mark.slow
 def test_a_run_that_had_stopped_early_does_not_train_on(train, tmp_path):
     folder = tmp_path / "early"
     settings = (*NETWORK, "early_stopping=1", "trainer.max_epochs=12", "optimizer.lr=1e-9")
@@ -242,6 +243,7 @@ def test_a_refused_run_leaves_the_other_runs_configuration_alone(train, interrup
     assert (interrupted_run / ".hydra" / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_two_damaged_checkpoints_are_an_error(train, interrupted_run):
     for file in (interrupted_run / "checkpoints").glob("*.ckpt"):
         file.write_bytes(file.read_bytes()[:1000])

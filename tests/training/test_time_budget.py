@@ -82,6 +82,7 @@ def test_stages_keep_their_shares(train, tmp_path, a_second_an_epoch):
     assert found["best_epoch"] > 2  # of the last stage
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_plan(train, tmp_path, monkeypatch, a_second_an_epoch, interrupt_at):
     assert train(*SMALL, hours(3.5), "hydra.run.dir=whole").code == 0
     interrupt_at(9)
@@ -147,6 +148,7 @@ def test_val_at_the_end_is_given_its_time(train, tmp_path, monkeypatch):
     assert metrics(tmp_path / "run")["epochs"] == 3  # twice its time, of 32 bits, is no epoch's
 
 
+@pytest.mark.slow
 def test_the_reserve_is_smaller_without_pictures_and_report(train, tmp_path, a_second_an_epoch):
     assert WITHOUT_REPORT.share < WITH_REPORT.share
     assert WITHOUT_REPORT.end < WITH_REPORT.end

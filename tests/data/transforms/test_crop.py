@@ -12,6 +12,7 @@ from fer.data.transforms import augment
 CROPPED = (*SMALL[:4], "model=resnet9", "model.width=4", *SMALL[6:], "data.crop=20")
 
 
+@pytest.mark.slow
 def test_val_and_later_uses_of_the_network_see_the_middle(train, evaluate, tmp_path):
     assert train(*CROPPED, "logger.report=true", "hydra.run.dir=run").code == 0
     assert evaluate("run", "--out", "again").code == 0

@@ -91,7 +91,11 @@ def test_losses_that_take_shares_give_for_one_class_what_they_give_for_its_numbe
 
 
 @pytest.mark.parametrize(
-    "flags", [("augment.mixup=0.2",), ("augment.cutmix=1",), ("augment.mixup=0.2", "augment.cutmix=1")]
+    "flags",
+    [
+        *(pytest.param((flag,), marks=pytest.mark.slow) for flag in ("augment.mixup=0.2", "augment.cutmix=1")),
+        ("augment.mixup=0.2", "augment.cutmix=1"),
+    ],
 )
 def test_a_run_trains_on_mixed_faces_and_is_repeatable(train, tmp_path, flags):
     for folder in ("one", "again"):

@@ -99,6 +99,7 @@ def searched_by_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: 
     assert [set(trial.intermediate_values) for trial in study.trials] == [set(range(1, 7))] * TRIALS
 
 
+@pytest.mark.slow
 def test_processes_share_the_journal_of_a_search(tmp_path, monkeypatch):
     searched_by_three(tmp_path, monkeypatch, None)
 

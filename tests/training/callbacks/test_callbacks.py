@@ -37,6 +37,7 @@ def history(folder, name="accuracy/val"):
     return [float(row.split(",")[header.split(",").index(name)]) for row in rows]
 
 
+@pytest.mark.slow
 def test_short_epochs_are_written_every_30_seconds_and_at_the_end(train, tmp_path, epochs_take, written):
     epochs_take(0.625)
     assert train(*SMALL, "trainer.max_epochs=60", "hydra.run.dir=out").code == 0

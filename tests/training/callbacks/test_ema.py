@@ -85,7 +85,7 @@ def test_a_decay_is_between_0_and_1(train, value):
     assert "ema=" in ended.line
 
 
-@pytest.mark.parametrize("stop_at", [None, "9"])
+@pytest.mark.parametrize("stop_at", [pytest.param(None, marks=pytest.mark.slow), "9"])
 def test_the_average_is_the_one_of_a_walk_at_each_step_to_the_bit(train, tmp_path, monkeypatch, stop_at):
     """Counters, a buffer that the network replaces at each step, and a checkpoint within an epoch included."""
     (tmp_path / "counting_plugin.py").write_text(PLUGIN)

@@ -141,6 +141,7 @@ def test_long_runs_draw_now_and_then(train, tmp_path, monkeypatch):
     assert steps == [2, 3]  # every second, and the last
 
 
+@pytest.mark.slow
 def test_short_epochs_are_drawn_once_in_20_seconds(train, tmp_path, epochs_take):
     epochs_take(8.0)
     assert train(*LOGGED, "trainer.max_epochs=5", "hydra.run.dir=out").code == 0
