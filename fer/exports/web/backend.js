@@ -1,7 +1,7 @@
 // Who predicts: here this tab, in a worker, so that the page stays responsive. Nothing is sent anywhere: after the files
 // of this folder are loaded, no request is made.
 //
-//   describe() -> {network, classes, card, coverage, limits: {bytes, pixels, small_side}, maps, live, privacy, made}
+//   describe() -> {network, classes, card, coverage, limits: {bytes, pixels, small_side}, live, privacy, made}
 //   predict(blob or ImageBitmap, {maps, signal}) -> {width, height, faces: [record…], notes: [text…]}
 //
 // A record has the fields of `fer predict`'s JSON lines, and with maps `map`, a picture as a data URL.

@@ -90,14 +90,9 @@ def write(
         given: onnxruntime-web, see ``runtime.files``; None: npm fetches it.
 
     Raises:
-        FerError: the network takes faces in colour, the folder holds other files or cannot be written, the
-            network has no thresholds for the coverage, OpenCV is missing, or onnxruntime-web cannot be had.
+        FerError: the folder holds other files or cannot be written, the network has no thresholds for the coverage,
+            OpenCV is missing, or onnxruntime-web cannot be had.
     """
-    if network.in_channels == 3:
-        raise FerError(
-            f"{name}: takes faces in colour, and the page cuts out grey ones; export it as an .onnx file for "
-            "fer.predict, or train with data.channels=1"
-        )
     folder = folder.absolute()
     _check_free(folder)
     files = _files(network, name, coverage, given)
@@ -163,6 +158,7 @@ def described(network: ExportedNetwork, name: str, coverage: float | None, haar:
         "network": name,
         "classes": list(about.classes),
         "size": about.size,
+        "channels": network.in_channels,
         "file": NETWORK,
         "runtime": WASM,
         "card": "card.html",

@@ -1,22 +1,23 @@
-// A file as grey pixels, as fer.data.readers.images.to_grey makes them; the browser decodes it.
+// A file as pixels, as fer.data.readers.images.to_grey and to_colour make them; the browser decodes it.
 
 const ROWS = 512; // that are read from a canvas at a time
 
-// Return the upright grey picture {pixels, width, height} of a file, or of a bitmap, which is closed.
+// Return the upright picture {pixels, width, height, bands} of a file, or of a bitmap, which is closed.
+// pixels: its greys. bands: red, green and blue; undefined unless colour is true.
 // limits: {pixels}, the most that are decoded. Errors are sentences for the page.
-export async function grey(blob, limits) {
-  if (blob instanceof ImageBitmap) return greyOf(blob, limits); // a frame of the camera
+export async function read(blob, limits, colour = false) {
+  if (blob instanceof ImageBitmap) return pixelsOf(blob, limits, colour); // a frame of the camera
   const head = new Uint8Array(await blob.slice(0, 2 ** 18).arrayBuffer());
   if (!head.length) throw new Error("This file is empty.");
   const size = sizeOf(head);
   if (size && size[0] * size[1] > limits.pixels) throw new Error(tooLarge(...size, limits));
-  return greyOf(await decoded(blob, head), limits);
+  return pixelsOf(await decoded(blob, head), limits, colour);
 }
 
-function greyOf(bitmap, limits) {
+function pixelsOf(bitmap, limits, colour) {
   try {
     if (bitmap.width * bitmap.height > limits.pixels) throw new Error(tooLarge(bitmap.width, bitmap.height, limits));
-    return luma(bitmap);
+    return drawn(bitmap, colour);
   } finally {
     bitmap.close();
   }
@@ -38,12 +39,13 @@ function tooLarge(width, height, limits) {
   return `This picture has ${width}x${height} pixels; the limit is ${limits.pixels / 1e6} million.`;
 }
 
-// Return the ITU-R 601 greys of a bitmap; transparent pixels are black.
-function luma(bitmap) {
+// Return the ITU-R 601 greys of a bitmap, and its colours where asked for; transparent pixels are black.
+function drawn(bitmap, colour) {
   const { width, height } = bitmap;
   const canvas = new OffscreenCanvas(width, Math.min(ROWS, height));
   const context = canvas.getContext("2d", { willReadFrequently: true });
   const pixels = new Uint8Array(width * height);
+  const bands = colour ? [0, 1, 2].map(() => new Uint8Array(width * height)) : undefined;
   for (let top = 0; top < height; top += ROWS) {
     const rows = Math.min(ROWS, height - top);
     context.fillRect(0, 0, width, rows);
@@ -51,9 +53,10 @@ function luma(bitmap) {
     const { data } = context.getImageData(0, 0, width, rows);
     for (let index = 0, place = top * width; index < data.length; index += 4, place++) {
       pixels[place] = (data[index] * 19595 + data[index + 1] * 38470 + data[index + 2] * 7471 + 32768) >> 16;
+      bands?.forEach((band, channel) => (band[place] = data[index + channel]));
     }
   }
-  return { pixels, width, height };
+  return { pixels, width, height, bands };
 }
 
 // --- width and height by a file's header: a small file may hold more pixels than there is memory for ----------------

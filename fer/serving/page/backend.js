@@ -1,7 +1,7 @@
 // Who predicts: here `fer serve`, over HTTP. A folder for static hosting replaces this file by one that predicts in the
 // tab; page.js knows the two functions alone.
 //
-//   describe() -> {network, classes, card, coverage, limits: {bytes, pixels, small_side}, maps, live, privacy, made}
+//   describe() -> {network, classes, card, coverage, limits: {bytes, pixels, small_side}, live, privacy, made}
 //   predict(blob, {maps, signal, waiting}) -> {width, height, faces: [record…], notes: [text…]}
 //
 // A record has the fields of `fer predict`'s JSON lines, and with maps `map`, a picture as a data URL.
