@@ -164,8 +164,21 @@ class FaceDataset(Dataset[Batch]):
         """Return the same faces in a fixed random order."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).numpy()
         soft = None if self.soft is None else self.soft.numpy()[order]
-        colour = self.images.numpy()[order] if self.images.shape[1] == 3 else None
+        colour = None if self.colour is None else self.colour[order]
         return FaceDataset(taken(self.grey, order), self.targets.numpy()[order].astype(np.int8), soft, colour)
+
+    @property
+    def colour(self) -> NDArray[np.uint8] | None:
+        """The faces (N, 3, S, S) in colour; None where they are grey."""
+        return self.images.numpy() if self.images.shape[1] == 3 else None
+
+    def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return faces as networks take them, (K, 1, S, S), in colour (K, 3, S, S).
+
+        Args:
+            indices: (K,) of the split.
+        """
+        return self.grey[indices][:, None] if self.colour is None else self.colour[indices]
 
     def keep_on(self, device: torch.device) -> None:
         """Serve batches from a copy of the split on a device."""

@@ -44,6 +44,7 @@ def of_split(request: Request, members: Sequence[Member], count: int) -> Given:
     drawn = stratified(split.targets.numpy(), count)
     return Given(
         images=images[drawn],
+        inputs=split.pixels(drawn),
         names=[f"row {rows[index]}" for index in drawn],
         boxes=[None] * len(drawn),
         targets=split.targets.numpy()[drawn],
@@ -79,10 +80,12 @@ def of_mistakes(
         command: the command line, for the record.
 
     Raises:
-        FerError: a network is a folder of predictions, or the networks take faces of different sizes.
+        FerError: a network is a folder of predictions, or the networks take faces of different sizes or colours.
     """
     names = [f"row {scored.rows[index]}" for index in rows]
     source = f"{len(rows)} surest mistakes"
     boxes = [None] * len(rows)
-    given = Given(scored.images[rows], names, boxes, scored.targets[rows], source, {})
+    images = scored.images[rows]
+    inputs = images[:, None] if scored.colour is None else scored.colour[rows]
+    given = Given(images, inputs, names, boxes, scored.targets[rows], source, {})
     return explain([member.opened for member in members_of(networks)], OCCLUSION, given, command, lambda done: None)

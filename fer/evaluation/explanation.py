@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError
 from fer.data.readers.images import PictureError
 from fer.evaluation.faithfulness import check, rank_correlation
 from fer.inference.explain import Explained, explained
@@ -27,7 +26,8 @@ class Given:
     """N faces to explain.
 
     Args:
-        images: (N, S, S) uint8.
+        images: (N, S, S) uint8 grey, as they are shown.
+        inputs: (N, 1, S, S), in colour (N, 3, S, S), uint8, as the networks take them.
         names: of the faces.
         boxes: of the faces in their pictures, x, y, width, height; None of faces that were cut out already.
         targets: (N,) label indices; None without labels.
@@ -36,6 +36,7 @@ class Given:
     """
 
     images: NDArray[np.uint8]
+    inputs: NDArray[np.uint8]
     names: Sequence[str]
     boxes: Sequence[tuple[float, float, float, float] | None]
     targets: NDArray[np.int64] | None
@@ -48,7 +49,7 @@ class Maps:
     """The maps of N faces.
 
     Args:
-        images: (N, S, S) uint8.
+        images: (N, S, S) uint8 grey.
         predicted: (N, S, S) float32, of the predicted emotion.
         second: (N, S, S), of the next one.
         label: (N, S, S), of the label; None without labels.
@@ -72,7 +73,9 @@ def of_pictures(files: Sequence[Path], predictor: Predictor, count: int) -> Give
         count: of faces, at most.
     """
     side = predictor.image_size
-    given = Given(np.empty((0, side, side), np.uint8), [], [], None, "", {})
+    none = np.empty((0, side, side), np.uint8)
+    channels = 3 if predictor.in_colour else 1
+    given = Given(none, np.empty((0, channels, side, side), np.uint8), [], [], None, "", {})
     for file in files:
         given = _with_picture(given, file, predictor, count - len(given.names))
     return replace(given, source=f"{plural(len(given.names), 'face')} of {plural(len(files), 'picture')}")
@@ -91,6 +94,7 @@ def _with_picture(given: Given, file: Path, predictor: Predictor, most: int) -> 
     with_faces = replace(
         given,
         images=np.concatenate([given.images, *(crop[None] for crop in answer.crops[:most])]),
+        inputs=np.concatenate([given.inputs, *(taken[None] for taken in answer.inputs[:most])]),
         names=[*given.names, *(f"{file}, face {at}" if several else str(file) for at in range(1, len(boxes) + 1))],
         boxes=[*given.boxes, *((box.x, box.y, box.width, box.height) for box in boxes)],
     )
@@ -123,15 +127,9 @@ def explain(
     Raises:
         FerError: the method does not apply to these networks.
     """
-    for one in networks:
-        if getattr(one.network, "in_channels", 1) != 1:
-            raise FerError(
-                f"{one.file}: takes faces in colour; maps are made of grey ones; explain a network that is trained "
-                "with data.channels=1"
-            )
     what = Explained([one.network for one in networks])
     layer = _layer_side(what) if method == "gradcam" else None
-    faces = given.images[:, None]
+    faces = given.inputs
     began = time.perf_counter()
     chances = what.probabilities(faces)
     emotions = _two_likeliest(chances)

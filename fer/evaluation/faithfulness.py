@@ -43,7 +43,7 @@ def check(what: Explained, method: str, faces: NDArray[np.uint8], emotions: Numb
     Args:
         what: the networks.
         method: of the maps.
-        faces: (N, 1, S, S) uint8.
+        faces: (N, 1, S, S), in colour (N, 3, S, S), uint8.
         emotions: (N,) predicted emotions.
         maps: (N, S, S) of these emotions.
     """
@@ -156,7 +156,7 @@ def paths(
 
     Args:
         what: the networks.
-        faces: (N, 1, S, S) in [0, 1].
+        faces: (N, 1, S, S), in colour (N, 3, S, S), in [0, 1].
         emotions: (N,) indices.
         maps: (N, S, S), whose largest values come first.
         keep: gives faces with the pixels that are True (N, 1, S, S) kept and the others removed; by default blurred.
@@ -183,7 +183,7 @@ def ranks(maps: Floats) -> Numbers:
 
 
 def blurred(faces: Floats) -> Floats:
-    """Return faces (N, 1, S, S) in [0, 1], blurred until hardly an emotion is left; the edge is repeated."""
+    """Return faces (N, C, S, S) in [0, 1], blurred until hardly an emotion is left; the edge is repeated."""
     side, spread_ = faces.shape[-1], faces.shape[-1] * BLUR
     reach = math.ceil(3 * spread_)
     away = np.arange(-reach, reach + 1)
@@ -238,7 +238,7 @@ def _cascade(what: Explained, method: str, faces: Floats, emotions: Numbers, map
     Args:
         what: the networks.
         method: of the maps.
-        faces: (N, 1, S, S) in [0, 1].
+        faces: (N, C, S, S) in [0, 1].
         emotions: (N,) predicted emotions.
         maps: (N, S, S) of these emotions.
     """

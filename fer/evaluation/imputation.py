@@ -17,10 +17,10 @@ SEED = 0
 
 
 def imputed(faces: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return faces (N, 1, S, S) in [0, 1] whose unknown pixels are imputed; with none known, from the face's mean.
+    """Return faces (N, C, S, S) in [0, 1] whose unknown pixels are imputed; with none known, from the face's mean.
 
     Args:
-        faces: (N, 1, S, S) in [0, 1].
+        faces: (N, C, S, S) in [0, 1]; each channel is filled from itself.
         known: (N, 1, S, S), True where the pixel is kept.
     """
     noise = NOISE * np.random.default_rng(SEED).standard_normal(faces.shape, np.float32)
@@ -29,9 +29,9 @@ def imputed(faces: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.
 
 
 def linear(faces: NDArray[np.float32], unknown: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return faces (N, 1, S, S) whose unknown pixels are the weighted means of their neighbours, without noise."""
+    """Return faces (N, C, S, S), their unknown pixels (N, 1, S, S) weighted means of the neighbours, without noise."""
     given = faces.astype(np.float64)
-    filled = np.where(unknown, given.mean((1, 2, 3), keepdims=True), given)  # the answer where nothing is known
+    filled = np.where(unknown, given.mean((2, 3), keepdims=True), given)  # the answer where nothing is known
     shares = _neighbours(np.ones_like(given[:1]))  # 1, and less at the border
 
     def system(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -60,11 +60,11 @@ def _neighbours(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _dot(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the inner product of each face, (N, 1, 1, 1)."""
-    products: NDArray[np.float64] = np.einsum("ncyx,ncyx->n", first, second)[:, None, None, None]
+    """Return the inner product of each channel of each face, (N, C, 1, 1)."""
+    products: NDArray[np.float64] = np.einsum("ncyx,ncyx->nc", first, second)[..., None, None]
     return products
 
 
 def _divided(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a quotient, 0 where a face is solved already."""
+    """Return a quotient, 0 where a channel is solved already."""
     return np.divide(above, below, out=np.zeros_like(above), where=below > 0)

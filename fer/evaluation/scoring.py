@@ -100,7 +100,7 @@ def scored_faces(predicted: Tensor, data: FERDataModule, split: str, classes: Se
         classes: C names.
     """
     dataset, rows = data.datasets[split], data.faces.rows[data.indices(split)]
-    return Scored(dataset.grey, dataset.targets.numpy(), predicted.numpy(), rows, classes)
+    return Scored(dataset.grey, dataset.targets.numpy(), predicted.numpy(), rows, classes, dataset.colour)
 
 
 def measured_split(scored: Scored, data: FERDataModule, split: str, temperature: float | None) -> Measured:

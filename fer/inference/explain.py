@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError
 from fer.inference.exported import Images
-from fer.inference.network import Network
+from fer.inference.network import Network, channels
 
 if TYPE_CHECKING:
     from fer.models import EmotionClassifier
@@ -35,7 +35,7 @@ class Explained:
         networks: one or more networks with the same emotions.
 
     Raises:
-        FerError: they take faces of different sizes.
+        FerError: they take faces of different sizes, or some take colours.
     """
 
     networks: Sequence[Network]
@@ -45,6 +45,10 @@ class Explained:
             if one.image_size != self.image_size:
                 sizes = f"{self.image_size} and {one.image_size} pixels"
                 raise FerError(f"the networks take faces of {sizes}; explain networks of one size together")
+            if channels(one) != self.in_channels:
+                raise FerError(
+                    "some networks take faces in colour, others grey ones; explain networks of one kind together"
+                )
 
     @property
     def emotions(self) -> tuple[str, ...]:
@@ -57,12 +61,17 @@ class Explained:
         return self.networks[0].image_size
 
     @property
+    def in_channels(self) -> int:
+        """1 of grey faces, 3 of faces in colour."""
+        return channels(self.networks[0])
+
+    @property
     def models(self) -> "list[EmotionClassifier]":
         """The networks with their weights; exported files have none."""
         return [one.model for one in self.networks if hasattr(one, "model")]
 
     def probabilities(self, faces: Images) -> NDArray[np.float32]:
-        """Return calibrated probabilities (N, C) of faces (N, 1, S, S), uint8 or float in [0, 1]."""
+        """Return calibrated probabilities (N, C) of N faces, uint8 or float in [0, 1]; see ``explained``."""
         parts = [np.empty((0, len(self.emotions)), np.float32)]
         parts += [np.mean([one.probabilities(part) for one in self.networks], axis=0) for part in _batches(faces)]
         return np.concatenate(parts)
@@ -92,7 +101,7 @@ def explained(what: Explained, method: str, faces: Images, emotions: NDArray[np.
     Args:
         what: the network or networks.
         method: "occlusion", or a name in ``fer.inference.gradients.METHODS``.
-        faces: (N, 1, S, S), uint8 or float in [0, 1].
+        faces: (N, 1, S, S), in colour (N, 3, S, S), uint8 or float in [0, 1].
         emotions: (N, K) indices of emotions.
 
     Raises:
@@ -123,18 +132,19 @@ def _batches(values: Images) -> Iterator[Images]:
 def occlusion(what: Explained, faces: NDArray[np.float32], emotions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return how much log probability each region is worth (Zeiler & Fergus 2014): (N, K, S, S).
 
-    A patch of the face's mean grey covers one region after the other. The value of a region is the log probability that
-    the emotion loses. It needs nothing but probabilities. Values between the patches' middles are interpolated.
+    A patch of the face's mean grey, or mean colour, covers one region after the other. The value of a region is the
+    log probability that the emotion loses. It needs nothing but probabilities. Values between the patches' middles are
+    interpolated.
     """
     count, side = len(faces), faces.shape[-1]
     corners, patches = covered(side)  # (P, 1, S, S)
-    greys = faces.mean((2, 3), keepdims=True)  # (N, 1, 1, 1)
+    means = faces.mean((2, 3), keepdims=True)  # (N, C, 1, 1)
     covers = len(patches)
     parts = []
     for start in range(0, count * covers, VIEWS_AT_ONCE):
         index = np.arange(start, min(start + VIEWS_AT_ONCE, count * covers))
         face, patch = index // covers, index % covers
-        views = np.where(patches[patch], greys[face], faces[face])
+        views = np.where(patches[patch], means[face], faces[face])
         parts.append(np.take_along_axis(_log(what.probabilities(views)), emotions[face], 1))
     left = np.moveaxis(np.concatenate(parts).reshape(count, covers, -1), 1, 2)  # (N, K, P)
     before = np.take_along_axis(_log(what.probabilities(faces)), emotions, 1)

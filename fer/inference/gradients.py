@@ -27,7 +27,7 @@ def maps(model: EmotionClassifier, method: str, faces: Images, emotions: NDArray
     Args:
         model: the network, in evaluation mode.
         method: a name in ``METHODS``.
-        faces: (N, 1, S, S), uint8 or float in [0, 1].
+        faces: (N, 1, S, S), in colour (N, 3, S, S), uint8 or float in [0, 1].
         emotions: (N, K) indices of emotions.
 
     Raises:
@@ -72,7 +72,7 @@ def layer_of(model: EmotionClassifier) -> Layer:
     hooks = [module.register_forward_hook(note) for module in model.map_layers]
     try:
         with torch.inference_mode():
-            model(torch.zeros(1, 1, model.image_size, model.image_size, device=model.device))
+            model(torch.zeros(1, model.in_channels, model.image_size, model.image_size, device=model.device))
     finally:
         for hook in hooks:
             hook.remove()
@@ -127,10 +127,10 @@ def _whole(maps: Tensor, model: EmotionClassifier) -> Tensor:
 
 
 def integrated_gradients(model: EmotionClassifier, faces: Tensor, emotions: Tensor) -> Tensor:
-    """Return what each region adds to the logit on the way from a face of one grey to this one: (N, K, S, S).
+    """Return what each region adds to the logit on the way from a face of one colour to this one: (N, K, S, S).
 
-    Integrated gradients (Sundararajan et al. 2017) with the face's mean grey as baseline, averaged over 5 of 48 pixels.
-    A single pixel's value is noise to the eye.
+    Integrated gradients (Sundararajan et al. 2017) with the face's mean colour as baseline, averaged over 5 of 48
+    pixels. A single pixel's value is noise to the eye.
     """
     baseline = faces.mean((2, 3), keepdim=True).expand_as(faces)
     window = round(faces.shape[-1] * WINDOW) // 2 * 2 + 1
@@ -141,16 +141,17 @@ def integrated_gradients(model: EmotionClassifier, faces: Tensor, emotions: Tens
 def attributions(model: EmotionClassifier, faces: Tensor, baseline: Tensor, emotions: Tensor, steps: int) -> Tensor:
     """Return the integrated gradients (N, K, S, S) of the emotions' logits, by the midpoint rule.
 
-    Their sum over the pixels is the logit of the face less that of the baseline, up to the error of the rule.
+    The channels of a pixel are added. The sum over the pixels is the logit of the face less that of the baseline, up to
+    the error of the rule.
 
     Args:
         model: the network.
-        faces: (N, 1, S, S) in [0, 1].
+        faces: (N, 1, S, S), in colour (N, 3, S, S), in [0, 1].
         baseline: of the same shape.
         emotions: (N, K) indices.
         steps: of the rule.
     """
-    total = torch.zeros(*emotions.shape, *faces.shape[2:], device=faces.device)
+    total = torch.zeros(*emotions.shape, *faces.shape[1:], device=faces.device)  # (N, K, C, S, S)
     for step in range(steps):
         part = (step + 0.5) / steps
         for start in range(0, len(faces), FACES_AT_ONCE):
@@ -160,9 +161,9 @@ def attributions(model: EmotionClassifier, faces: Tensor, baseline: Tensor, emot
             for column in range(emotions.shape[1]):
                 score = logits.gather(1, emotions[rows, column : column + 1]).sum()
                 (gradient,) = torch.autograd.grad(score, given, retain_graph=column + 1 < emotions.shape[1])
-                total[rows, column] += gradient[:, 0]
-    return total / steps * (faces - baseline)
+                total[rows, column] += gradient
+    return (total / steps * (faces - baseline)[:, None]).sum(2)
 
 
-Method = Callable[[EmotionClassifier, Tensor, Tensor], Tensor]  # (model, faces (N, 1, S, S) in [0, 1], emotions (N, K))
+Method = Callable[[EmotionClassifier, Tensor, Tensor], Tensor]  # (model, faces (N, C, S, S) in [0, 1], emotions (N, K))
 METHODS: Mapping[str, Method] = MappingProxyType({"gradcam": gradcam, "integrated_gradients": integrated_gradients})

@@ -52,6 +52,11 @@ class Network(Protocol):
         """Return calibrated probabilities (N, C) of faces (N, 1, S, S), uint8 or float32 in [0, 1]."""
 
 
+def channels(network: Network) -> int:
+    """Return 3 of a network that takes faces (N, 3, S, S) in colour, 1 of others; one of your own need not state it."""
+    return int(getattr(network, "in_channels", 1))
+
+
 def opened(network: "str | Path | EmotionClassifier | Network", device: "str | torch.device" = "cpu") -> Network:
     """Return a network that is ready to predict.
 

@@ -19,7 +19,7 @@ from fer.config.errors import FerError, setting
 from fer.data.crop import Box, Crop
 from fer.data.readers.images import PictureError, read_colour, read_grey, to_colour, to_grey
 from fer.inference import detect
-from fer.inference.network import Network, opened
+from fer.inference.network import Network, channels, opened
 from fer.metrics import conformal
 from fer.system.records import Object
 
@@ -76,13 +76,15 @@ class Answer:
 
     Args:
         faces: largest first.
-        crops: of each face, (S, S) uint8 grey, as the network saw it; a network of colour saw its colours too.
+        crops: of each face, (S, S) uint8 grey.
+        inputs: of each face, (1, S, S) or in colour (3, S, S) uint8, as the network takes it.
         too_small: faces that were found and are below 24 pixels; they are not predicted.
         size: of the upright picture, (width, height) in pixels.
     """
 
     faces: Sequence[Face]
     crops: Sequence[NDArray[np.uint8]]
+    inputs: Sequence[NDArray[np.uint8]]
     too_small: int
     size: tuple[int, int]
 
@@ -151,7 +153,7 @@ class Predictor:
     @property
     def in_colour(self) -> bool:
         """Whether the network takes faces in colour."""
-        return getattr(self.network, "in_channels", 1) == 3
+        return channels(self.network) == 3
 
     @property
     def crop(self) -> Crop:
@@ -263,7 +265,9 @@ class Predictor:
         faces = iter(self.faces([face for one in read for face in one.chosen], rows))
         for one in waiting:
             if isinstance(one, _Found):
-                yield Answer(list(itertools.islice(faces, len(one.chosen))), one.crops, one.too_small, one.size)
+                of_picture = list(itertools.islice(faces, len(one.chosen)))
+                inputs = [given if given.ndim == 3 else given[None] for given in one.inputs]
+                yield Answer(of_picture, one.crops, inputs, one.too_small, one.size)
             else:
                 yield one
 

@@ -26,11 +26,12 @@ class Scored:
     """N faces of a split with a network's probabilities.
 
     Args:
-        images: (N, S, S) uint8.
+        images: (N, S, S) uint8 grey.
         targets: (N,) class indices.
         probabilities: (N, C) of the classes.
         rows: (N,) row in the source.
         classes: C names.
+        colour: (N, 3, S, S) uint8 of the same faces, of networks that take colours; None of others.
     """
 
     images: NDArray[np.uint8]
@@ -38,6 +39,7 @@ class Scored:
     probabilities: NDArray[np.float32]
     rows: NDArray[np.int64]
     classes: Sequence[str]
+    colour: NDArray[np.uint8] | None = None
 
 
 class Predictions(NamedTuple):

@@ -71,28 +71,25 @@ def notes(found: Answer, limits: Limits, *, maps: bool) -> list[str]:
 def maps_of(predictor: Predictor, found: Answer, most: int, given_up: Event) -> Sequence[str | None]:
     """Return a map of what speaks for the predicted emotion of each face; None beyond the ``most`` largest.
 
-    A network of colour has no maps.
-
     Raises:
         GivenUp: nobody waits any more.
     """
-    if predictor.in_colour:
-        return [None] * len(found.faces)
     drawn = []
-    for crop, face in zip(found.crops[:most], found.faces[:most], strict=True):
+    for crop, inputs, face in zip(found.crops[:most], found.inputs, found.faces, strict=False):
         _go_on(given_up)
-        drawn.append(map_of(predictor, crop, face))
+        drawn.append(map_of(predictor, crop, inputs, face))
     return [*drawn, *[None] * (len(found.faces) - len(drawn))]
 
 
-def map_of(predictor: Predictor, crop: NDArray[np.uint8], face: Face) -> str:
+def map_of(predictor: Predictor, crop: NDArray[np.uint8], inputs: NDArray[np.uint8], face: Face) -> str:
     """Return the map of a face's predicted emotion as a data URL.
 
     Args:
-        predictor: of grey faces.
-        crop: (S, S) of the face.
+        predictor: of the face.
+        crop: (S, S) of the face, grey.
+        inputs: (1, S, S), in colour (3, S, S), as the network takes it.
         face: what is predicted for it.
     """
     emotions = np.array([[predictor.emotions.index(face.emotion)]])  # (1, 1)
-    ((map_,),) = explained(Explained([predictor.network]), OCCLUSION, crop[None, None], emotions)  # (S, S)
+    ((map_,),) = explained(Explained([predictor.network]), OCCLUSION, inputs[None], emotions)  # (S, S)
     return data_url(overlay(crop, map_, float(np.abs(map_).max())))

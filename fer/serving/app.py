@@ -120,7 +120,6 @@ class _Server:
                 "coverage_by": self.predictor.coverage_by,
                 "unpromised": list(self.predictor.unpromised),
                 "limits": {"bytes": self.limits.body, "pixels": self.limits.pixels, "small_side": SMALL_SIDE},
-                "maps": not self.predictor.in_colour,
                 "privacy": PRIVACY,
                 "made": f"Network {self.network} ({made['architecture']}, trained on {trained_on}), detector "
                 f"{made['detector']}, fer {fer.__version__}.",

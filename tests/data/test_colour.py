@@ -97,6 +97,7 @@ def test_batches_and_pictures_of_them(pictures):
     assert data.augmented_samples(2, 3)[1].shape == (2, 3, SIDE, SIDE)
     shuffled = dataset.shuffled()
     assert np.abs(luma(shuffled.images.float()).numpy() - shuffled.grey).max() <= 1  # colours and grey stay together
+    assert (dataset.pixels(np.array([5, 2])) == dataset.images.numpy()[[5, 2]]).all()
 
 
 def test_sources_without_colours_are_refused(tmp_path):
@@ -174,6 +175,13 @@ def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tm
     assert evaluate(["colour", "--data", str(pictures), "--split", "val"]) == 0
     assert evaluate(["colour", "grey", "--data", str(pictures), "--split", "val"]) == 1
     assert "takes 1 channels of a face, colour/checkpoints/best.ckpt 3" in capfd.readouterr().err
+    from fer.explain import main as explain
+
+    assert explain([str(files[0]), "--network", "colour", "--detector", "none", "--out", "maps"]) == 0
+    assert explain([str(files[0]), "--network", "colour", "--network", "grey", "--detector", "none"]) == 1
+    assert "grey ones; explain networks of one kind together" in capfd.readouterr().err
+    assert evaluate(["colour", "--data", str(pictures), "--split", "val", "--maps", "--out", "mapped"]) == 0
+    assert "no maps" not in capfd.readouterr().err
     pytest.importorskip("onnxruntime")
     assert export(["colour", "colour.onnx", "--no-timing"]) == 0, capfd.readouterr().err
     exported = fer.Predictor("colour.onnx", detector="none")
@@ -183,10 +191,6 @@ def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tm
     torch.testing.assert_close(rows, expected, atol=1e-5, rtol=1e-4)
     assert evaluate(["colour.onnx", "--data", str(pictures), "--split", "val", "--out", "onnx"]) == 0
     assert metrics(Path("onnx/val"))["accuracy"] == metrics(Path("colour/evaluations/val"))["accuracy"]
-    from fer.exports.web.build import write as write_page
-
-    with pytest.raises(FerError, match=r"takes faces in colour.*\.onnx.*data.channels=1"):
-        write_page(exported.network, "colour", Path("page"))
     assert export(["colour", "grey", "both.onnx"]) == 1
     assert "in colour, others grey" in capfd.readouterr().err
 

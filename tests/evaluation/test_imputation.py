@@ -42,6 +42,13 @@ def test_it_is_a_sparse_direct_solution(share):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_each_channel_is_filled_from_itself():
+    generator = np.random.default_rng(0)
+    faces, unknown = generator.random((2, 3, 16, 16)), generator.random((2, 1, 16, 16)) < 0.5
+    alone = [linear(faces[:, [channel]], unknown) for channel in range(3)]
+    np.testing.assert_allclose(linear(faces, unknown), np.concatenate(alone, 1), atol=1e-5)
+
+
 def test_a_slope_is_continued_and_known_pixels_stay():
     slope = np.broadcast_to(np.linspace(0.2, 0.8, 48, dtype=np.float32), (1, 1, 48, 48))
     known = np.ones((1, 1, 48, 48), bool)

@@ -97,6 +97,30 @@ def test_occlusion_equals_a_loop(tiny, faces):
                 assert float((happy - neutral)[row, column]) == pytest.approx(odds, abs=1e-4)
 
 
+def test_a_patch_has_the_mean_colour_of_its_face():
+    model = create({"name": "mlp", "hidden": []}, image_size=48, in_channels=3).eval()
+    face = torch.rand(1, 3, 48, 48) * torch.tensor([0.2, 1.0, 0.6])[:, None, None]
+    covered = face.clone()
+    covered[..., :8, :8] = face.mean((2, 3), keepdim=True)
+    expected = (model.probabilities(face).log() - model.probabilities(covered).log())[0, HAPPY]
+    found = maps([model], "occlusion", face, torch.tensor([[HAPPY]]))
+    assert float(found[0, 0, 0, 0]) == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["occlusion", *METHODS])
+def test_a_grey_face_in_colour_has_the_maps_of_the_grey_network(faces, method):
+    """The network of colours has a third of the first layer's weights in each channel."""
+    grey, colour = (create({"name": "resnet9", "width": 4}, in_channels=channels).eval() for channels in (1, 3))
+    weights = grey.net.state_dict()
+    (first,) = (name for name, value in weights.items() if value.ndim == 4 and value.shape[1] == 1)
+    colour.net.load_state_dict({**weights, first: weights[first].expand(-1, 3, -1, -1) / 3})
+    emotions = torch.tensor([[HAPPY, NEUTRAL]] * 2)
+    found = maps([colour], method, faces.expand(-1, 3, -1, -1).contiguous(), emotions)
+    expected = maps([grey], method, faces, emotions)
+    assert float(expected.abs().max()) > 1e-4
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("side", [8, 24, 47, 64])
 def test_occlusion_takes_faces_of_any_size(side):
     model = create({"name": "mlp", "hidden": []}, image_size=side).eval()

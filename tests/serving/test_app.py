@@ -19,6 +19,7 @@ from PIL import Image
 from fer.inference import detect
 from fer.inference.predictor import Predictor
 from fer.inference.records import record
+from fer.models import create
 from fer.serving import answers
 from fer.serving.app import build, description
 from fer.serving.limits import Limits
@@ -317,9 +318,22 @@ def test_an_exported_network_has_maps(two_faces, tmp_path):
     with TestClient(
         build(Predictor(network_of(tmp_path / "small.onnx")), "small", ""), base_url="http://localhost"
     ) as client:
-        assert client.get("/about").json()["maps"] is True
         found = client.post("/predict?maps=true", files={"picture": two_faces}).json()["faces"]
     assert [face["map"][:22] for face in found] == ["data:image/png;base64,"] * 2
+
+
+def test_a_network_of_colours_sees_them_and_has_maps(two_faces, tmp_path):
+    from starlette.testclient import TestClient
+
+    predictor = Predictor(create({"name": "mlp", "hidden": []}, image_size=48, in_channels=3))
+    (tmp_path / "a.png").write_bytes(two_faces)
+    expected = record(Path("a.jpg"), predictor.answer(tmp_path / "a.png"))
+    with TestClient(build(predictor, "colour", ""), base_url="http://localhost") as client:
+        answer = client.post("/predict?maps=true", files={"picture": ("a.jpg", two_faces)}).json()
+    assert [face.pop("map")[:22] for face in answer["faces"]] == ["data:image/png;base64,"] * 2
+    assert answer == expected | {"notes": []}
+    grey = predictor.answer(Image.open(io.BytesIO(two_faces)).convert("L"))
+    assert record(Path("a.jpg"), grey)["faces"][0]["probabilities"] != expected["faces"][0]["probabilities"]
 
 
 def test_a_prediction_that_takes_too_long_is_answered(predictor):

@@ -1,8 +1,8 @@
 // Who predicts: here this tab, in a worker, so that the page stays responsive. Nothing is sent anywhere: after the files
 // of this folder are loaded, no request is made.
 //
-//   describe() -> {network, classes, card, coverage, coverage_by, unpromised, limits: {bytes, pixels, small_side}, maps,
-//     live, thresholds, privacy, made}
+//   describe() -> {network, classes, card, coverage, coverage_by, unpromised, limits: {bytes, pixels, small_side}, live,
+//     thresholds, privacy, made}
 //   predict(blob or ImageBitmap, {maps, by, signal}) -> {width, height, faces: [record…], notes: [text…]}
 //
 // A record has the fields of `fer predict`'s JSON lines, and with maps `map`, a picture as a data URL.

@@ -98,14 +98,9 @@ def write(
         given: onnxruntime-web, see ``runtime.files``; None: npm fetches it.
 
     Raises:
-        FerError: the network takes faces in colour, the folder holds other files or cannot be written, the
-            network has no thresholds for the promise, OpenCV is missing, or onnxruntime-web cannot be had.
+        FerError: the folder holds other files or cannot be written, the network has no thresholds for the promise,
+            OpenCV is missing, or onnxruntime-web cannot be had.
     """
-    if network.in_channels == 3:
-        raise FerError(
-            f"{name}: takes faces in colour, and the page cuts out grey ones; export it as an .onnx file for "
-            "fer.predict, or train with data.channels=1"
-        )
     folder = folder.absolute()
     _check_free(folder)
     about = described(network, name, coverage, by, detect.Haar())
@@ -174,6 +169,7 @@ def described(
         "network": name,
         "classes": list(about.classes),
         "size": about.size,
+        "channels": network.in_channels,
         "file": NETWORK,
         "runtime": WASM,
         "card": "card.html",

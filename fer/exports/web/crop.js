@@ -18,6 +18,17 @@ export function cropped(grey, box, size, { margin, shift }, tilt = 0) {
   return resized(region, size, size, corners);
 }
 
+// Return what the network is given of a face: its channels one after the other, size * size values each.
+// crop: the face's greys. picture: grey, in colour with its bands red, green and blue, each a Uint8Array.
+export function input(crop, picture, box, size, how, tilt = 0) {
+  if (!picture.bands) return crop;
+  const { width, height, bands } = picture;
+  const channels = bands.map((pixels) => cropped({ pixels, width, height }, box, size, how, tilt).pixels);
+  const together = new Uint8Array(channels.length * size * size);
+  channels.forEach((channel, index) => together.set(channel, index * size * size));
+  return together;
+}
+
 // Return the part of a picture around a rectangle, its edges repeated where the picture ends, and its corner.
 function surrounding(grey, left, top, right, bottom) {
   const [x, y] = [Math.floor(left) - SPARE, Math.floor(top) - SPARE];

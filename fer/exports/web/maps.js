@@ -6,21 +6,22 @@ import { resized } from "./resample.js";
 const LEAST_PROBABILITY = 1e-12;
 
 // Return a tinted face as the data URL of a PNG.
-// crop: its greys. row: its probabilities.
-export async function mapped(network, crop, row) {
+// crop: its greys. input: of crop.js. row: its probabilities.
+export async function mapped(network, crop, input, row) {
   const { size, maps } = network.about;
-  const values = await occlusion(network, crop, row);
+  const values = await occlusion(network, input, row);
   return picture(crop, values, size, maps);
 }
 
-// Return of each pixel how much log probability the predicted emotion loses where a patch of the mean grey covers it.
-export async function occlusion(network, crop, row) {
+// Return of each pixel how much log probability the predicted emotion loses where a patch of the mean grey, or mean colour, covers
+// it.
+export async function occlusion(network, input, row) {
   const { size, maps } = network.about;
   const patch = even(size * maps.patch);
   const steps = Math.min(maps.positions, size - patch + 1);
   const corners = Array.from({ length: steps }, (_, step) => even(((size - patch) * step) / (steps - 1)));
   const best = row.indexOf(Math.max(...row));
-  const views = corners.flatMap((top) => corners.map((left) => covered(crop, size, top, left, patch)));
+  const views = corners.flatMap((top) => corners.map((left) => covered(input, size, top, left, patch)));
   const rows = await network.probabilities(views);
   const log = (probability) => Math.log(Math.max(probability, LEAST_PROBABILITY));
   const lost = rows.map((one) => log(row[best]) - log(one[best]));
@@ -33,10 +34,13 @@ export async function occlusion(network, crop, row) {
   });
 }
 
-function covered(crop, size, top, left, patch) {
-  const view = crop.slice();
-  const mean = even(crop.reduce((sum, value) => sum + value, 0) / crop.length);
-  for (let row = top; row < top + patch; row++) view.fill(mean, row * size + left, row * size + left + patch);
+function covered(input, size, top, left, patch) {
+  const view = input.slice();
+  for (let start = 0; start < input.length; start += size * size) {
+    const channel = view.subarray(start, start + size * size);
+    const mean = even(channel.reduce((sum, value) => sum + value, 0) / channel.length);
+    for (let row = top; row < top + patch; row++) channel.fill(mean, row * size + left, row * size + left + patch);
+  }
   return view;
 }
 

@@ -18,15 +18,16 @@ export class Network {
     return new Network(about, session);
   }
 
-  // Return the probabilities, one Float32Array a face, of crops: Uint8Arrays of size * size greys.
-  async probabilities(crops) {
-    const { size, classes } = this.about;
+  // Return the probabilities, one Float32Array a face, of faces: Uint8Arrays of channels * size * size values.
+  async probabilities(inputs) {
+    const { size, channels, classes } = this.about;
+    const length = channels * size * size;
     const rows = [];
-    for (let start = 0; start < crops.length; start += AT_ONCE) {
-      const some = crops.slice(start, start + AT_ONCE);
-      const faces = new Uint8Array(some.length * size * size);
-      some.forEach((crop, index) => faces.set(crop, index * size * size));
-      const answer = await this.session.run({ faces: new ort.Tensor("uint8", faces, [some.length, 1, size, size]) });
+    for (let start = 0; start < inputs.length; start += AT_ONCE) {
+      const some = inputs.slice(start, start + AT_ONCE);
+      const faces = new Uint8Array(some.length * length);
+      some.forEach((input, index) => faces.set(input, index * length));
+      const answer = await this.session.run({ faces: new ort.Tensor("uint8", faces, [some.length, channels, size, size]) });
       const { data } = answer.probabilities;
       some.forEach((_, index) => rows.push(data.slice(index * classes.length, (index + 1) * classes.length)));
     }

@@ -1,23 +1,24 @@
-// A file as grey pixels, as fer.data.readers.images.to_grey makes them; the browser decodes it.
+// A file as pixels, as fer.data.readers.images.to_grey and to_colour make them; the browser decodes it.
 
 const ROWS = 512; // that are read from a canvas at a time
 const ORDERS = { RGBA: [0, 1, 2], RGBX: [0, 1, 2], BGRA: [2, 1, 0], BGRX: [2, 1, 0] }; // of a frame's red, green and blue
 let bytes = new Uint8Array(0); // of the frame before
 
-// Return the upright grey picture {pixels, width, height} of a file, or of a bitmap, which is closed.
+// Return the upright picture {pixels, width, height, bands} of a file, or of a bitmap, which is closed.
+// pixels: its greys. bands: red, green and blue; undefined unless colour is true.
 // limits: {pixels}, the most that are decoded. Errors are sentences for the page.
-export async function grey(blob, limits) {
-  if (blob instanceof ImageBitmap) return (await ofFrame(blob)) ?? greyOf(blob, limits);
+export async function read(blob, limits, colour = false) {
+  if (blob instanceof ImageBitmap) return (await ofFrame(blob, colour)) ?? pixelsOf(blob, limits, colour);
   const head = new Uint8Array(await blob.slice(0, 2 ** 18).arrayBuffer());
   if (!head.length) throw new Error("This file is empty.");
   const size = sizeOf(head);
   if (size && size[0] * size[1] > limits.pixels) throw new Error(tooLarge(...size, limits));
-  return greyOf(await decoded(blob, head), limits);
+  return pixelsOf(await decoded(blob, head), limits, colour);
 }
 
-// Return the greys of a frame of the camera, or null where the browser cannot copy it. What a canvas gives would stay in
-// memory until the browser collects it, at 1 MB a frame up to 1 GB; these bytes are used again.
-async function ofFrame(bitmap) {
+// Return a frame of the camera, or null where the browser cannot copy it. What a canvas gives would stay in memory until
+// the browser collects it, at 1 MB a frame up to 1 GB; these bytes are used again.
+async function ofFrame(bitmap, colour) {
   if (!globalThis.VideoFrame) return null; // in Firefox since 2024
   const frame = new VideoFrame(bitmap, { timestamp: 0 });
   try {
@@ -26,19 +27,19 @@ async function ofFrame(bitmap) {
     if (!order || frame.allocationSize() !== 4 * width * height) return null;
     if (bytes.length !== 4 * width * height) bytes = new Uint8Array(4 * width * height);
     await frame.copyTo(bytes);
-    const pixels = new Uint8Array(width * height);
-    weigh(bytes, pixels, 0, order);
+    const picture = empty(width, height, colour);
+    fill(picture, bytes, 0, order);
     bitmap.close();
-    return { pixels, width, height };
+    return picture;
   } finally {
     frame.close();
   }
 }
 
-function greyOf(bitmap, limits) {
+function pixelsOf(bitmap, limits, colour) {
   try {
     if (bitmap.width * bitmap.height > limits.pixels) throw new Error(tooLarge(bitmap.width, bitmap.height, limits));
-    return luma(bitmap);
+    return drawn(bitmap, colour);
   } finally {
     bitmap.close();
   }
@@ -60,27 +61,36 @@ function tooLarge(width, height, limits) {
   return `This picture has ${width}x${height} pixels; the limit is ${limits.pixels / 1e6} million.`;
 }
 
-// Return the ITU-R 601 greys of a bitmap; transparent pixels are black.
-function luma(bitmap) {
+// Return a bitmap as a picture; transparent pixels are black.
+function drawn(bitmap, colour) {
   const { width, height } = bitmap;
   const canvas = new OffscreenCanvas(width, Math.min(ROWS, height));
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  const pixels = new Uint8Array(width * height);
+  const picture = empty(width, height, colour);
   for (let top = 0; top < height; top += ROWS) {
     const rows = Math.min(ROWS, height - top);
     context.fillRect(0, 0, width, rows);
     context.drawImage(bitmap, 0, top, width, rows, 0, 0, width, rows);
     const { data } = context.getImageData(0, 0, width, rows);
-    weigh(data, pixels, top * width, ORDERS.RGBA);
+    fill(picture, data, top * width, ORDERS.RGBA);
   }
-  return { pixels, width, height };
+  return picture;
 }
 
-// Write the greys of colours, four bytes each, into pixels from an index on.
-function weigh(data, pixels, place, [red, green, blue]) {
-  for (let index = 0; index < data.length; index += 4, place++) {
-    pixels[place] = (data[index + red] * 19595 + data[index + green] * 38470 + data[index + blue] * 7471 + 32768) >> 16;
+function empty(width, height, colour) {
+  const plane = () => new Uint8Array(width * height);
+  return { pixels: plane(), width, height, bands: colour ? [plane(), plane(), plane()] : undefined };
+}
+
+// Write colours, four bytes each, into a picture from an index on: as greys (ITU-R 601), and where it has bands as colours.
+function fill({ pixels, bands }, data, start, order) {
+  const [red, green, blue] = order;
+  for (let index = 0, pixel = start; index < data.length; index += 4, pixel++) {
+    pixels[pixel] = (data[index + red] * 19595 + data[index + green] * 38470 + data[index + blue] * 7471 + 32768) >> 16;
   }
+  bands?.forEach((band, channel) => {
+    for (let index = order[channel], pixel = start; index < data.length; index += 4, pixel++) band[pixel] = data[index];
+  });
 }
 
 // --- width and height by a file's header: a small file may hold more pixels than there is memory for ----------------

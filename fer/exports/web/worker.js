@@ -1,11 +1,11 @@
 // Pictures one after the other, outside the page's own thread: decoded, searched for faces, predicted.
 
 import { Cascade } from "./cascade.js";
-import { cropped } from "./crop.js";
+import { cropped, input } from "./crop.js";
 import { Detector, side } from "./faces.js";
 import { mapped } from "./maps.js";
 import { Network } from "./network.js";
-import { grey } from "./picture.js";
+import { read } from "./picture.js";
 
 const dropped = new Set(); // numbers of pictures that nobody waits for any more
 const ready = load();
@@ -47,20 +47,21 @@ async function left(number) {
 // Return the answer to a picture, or null once nobody waits for it.
 async function answered({ about, detector, network }, number, blob, maps, by) {
   const began = performance.now();
-  const picture = await grey(blob, about.limits);
+  const picture = await read(blob, about.limits, about.channels === 3);
   const decoded = performance.now();
   if (await left(number)) return null;
   const found = detector.faces(picture);
   const large = found.filter((face) => side(face.box) >= about.limits.least_side);
   const searched = performance.now();
   const crops = large.map((face) => cropped(picture, face.box, about.size, about.crop, face.tilt).pixels);
-  const rows = await network.probabilities(crops);
+  const inputs = large.map((face, index) => input(crops[index], picture, face.box, about.size, about.crop, face.tilt));
+  const rows = await network.probabilities(inputs);
   const predicted = performance.now();
   const faces = large.map((face, index) => network.record(face, rows[index], by));
   const mapCount = maps ? Math.min(faces.length, about.limits.maps) : 0;
   for (let index = 0; index < mapCount; index++) {
     if (await left(number)) return null;
-    faces[index].map = await mapped(network, crops[index], rows[index]);
+    faces[index].map = await mapped(network, crops[index], inputs[index], rows[index]);
   }
   const milliseconds = { decode: decoded - began, search: searched - decoded, predict: predicted - searched };
   const tooSmall = found.length - large.length;

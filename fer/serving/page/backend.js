@@ -1,8 +1,8 @@
 // Who predicts: here `fer serve`, over HTTP. A folder for static hosting replaces this file by one that predicts in the
 // tab; page.js knows the two functions alone.
 //
-//   describe() -> {network, classes, card, coverage, coverage_by, unpromised, limits: {bytes, pixels, small_side}, maps,
-//     live, thresholds, privacy, made}
+//   describe() -> {network, classes, card, coverage, coverage_by, unpromised, limits: {bytes, pixels, small_side}, live,
+//     thresholds, privacy, made}
 //   predict(blob, {maps, by, signal, waiting}) -> {width, height, faces: [record…], notes: [text…]}
 //
 // `live`: frames of the camera may follow each other. `thresholds`: `by` may be "all" or "class". Both are missing here:

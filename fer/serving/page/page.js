@@ -124,7 +124,7 @@ function show(answer, maps) {
   const words = faces.length ? [promise(), ...notes] : notes;
   $("notes").replaceChildren(...words.map((text) => element("p", { class: "soft" }, text)));
   $("result-title").textContent = faces.length ? count(faces.length, "face") : "No face found";
-  $("maps").hidden = !about.maps || !faces.length;
+  $("maps").hidden = !faces.length;
   $("maps").setAttribute("aria-pressed", String(maps));
   $("key").hidden = !maps;
   const names = faces.map((face, index) => `face ${index + 1} ${either(face.emotions.length ? face.emotions : [face.emotion])}`);

@@ -24,9 +24,9 @@ from fer.metrics.conformal import PER_CENT, ClassThresholds, Thresholds
 SIZE = 24
 
 
-def write(file, about):
+def write(file, about, channels=1):
     """Write a softmax regression on pixels as an exported file."""
-    weights = np.random.default_rng(0).normal(0, 1e-3, (SIZE * SIZE, len(about.classes))).astype(np.float32)
+    weights = np.random.default_rng(0).normal(0, 1e-3, (channels * SIZE * SIZE, len(about.classes))).astype(np.float32)
     nodes = [
         helper.make_node("Cast", ["faces"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["floats"], ["flat"]),
@@ -34,7 +34,7 @@ def write(file, about):
         helper.make_node("Softmax", ["logits"], ["probabilities"]),
     ]
     graph = helper.make_graph(
-        nodes, "drawn", [helper.make_tensor_value_info("faces", TensorProto.UINT8, ["batch", 1, SIZE, SIZE])],
+        nodes, "drawn", [helper.make_tensor_value_info("faces", TensorProto.UINT8, ["batch", channels, SIZE, SIZE])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(about.classes)])],
         [numpy_helper.from_array(weights, "weights")],
     )  # fmt: skip
@@ -94,7 +94,7 @@ def test_the_folder_holds_all_that_its_files_name(page, network):
 def test_the_page_knows_the_network_and_the_rules_of_fer_predict(page, network):
     about = json.loads((page / "network.json").read_text())
     assert about["classes"] == list(network.emotions)
-    assert (about["size"], about["coverage"], about["threshold"]) == (24, 0.9, 0.9)
+    assert (about["size"], about["channels"], about["coverage"], about["threshold"]) == (24, 1, 0.9, 0.9)
     assert about["search"]["least_score"] == detect.LEAST_SCORE
     assert about["crop"] == {"margin": 1.0, "shift": 0.0}
     assert "trained on drawn" in about["made"]

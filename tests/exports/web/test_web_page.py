@@ -7,12 +7,14 @@ import io
 import json
 import shutil
 import threading
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
+from exports.web.test_web_build import SIZE, write
 from inference.portraits import astronaut, hopper, scene
 from PIL import Image
 from serving.browser import INSTALL, PROGRAM, Browser, Tab
@@ -20,9 +22,12 @@ from serving.sendable import header_of_png, saved
 
 import fer
 from fer.config.errors import FerError
+from fer.data.crop import Crop
+from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
 from fer.export import main
-from fer.exports.web import runtime
+from fer.exports.web import build, runtime
+from fer.inference.exported import FORMAT, IN_COLOUR, About, ExportedNetwork, SourceNetwork
 from fer.inference.records import record
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROGRAM is None, reason=INSTALL)]
@@ -193,6 +198,32 @@ def test_probabilities_are_those_of_torch_at_50_ms_a_face(tab, predictor):
     assert np.abs(np.array(found["rows"]) - expected).max() <= MOST_DIFFERENCE
     assert (np.array(found["rows"]).argmax(1) == expected.argmax(1)).all()
     assert found["ms"] <= MOST_MS
+
+
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory, folder):
+    """The page of a network that takes faces in colour, and that network."""
+    made = SourceNetwork("drawn.ckpt", "0" * 64, "1" * 64, "mlp", 1.0, 1.0, {"name": "drawn"})
+    root = tmp_path_factory.mktemp("colour")
+    about = About(FORMAT, "float32", tuple(EMOTIONS), SIZE, Crop(1.0).contract(SIZE), "mlp", 12096, (made,))
+    write(root / "colour.onnx", replace(about, channels=3, faces=IN_COLOUR), channels=3)
+    network = ExportedNetwork(root / "colour.onnx")
+    build.write(network, "colour", root / "page", given=folder.parent / "runtime")
+    return root / "page", fer.Predictor(network)
+
+
+def test_faces_in_colour_have_the_answers_of_fer_predict(browser, colour):
+    folder, predictor = colour
+    server, address = served(functools.partial(Quiet, directory=folder))
+    tab = browser.tab(address, kind=Watched)
+    tab.until("document.documentElement?.dataset.ready")
+    (ours,) = predicted(tab, saved(astronaut(), "PNG"))["faces"]
+    tab.close()
+    server.shutdown()
+    (theirs,) = record("picture", predictor.answer(astronaut()))["faces"]
+    assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=2e-3)
+    (grey,) = record("picture", predictor.answer(astronaut().convert("L")))["faces"]
+    assert max(abs(grey["probabilities"][name] - chance) for name, chance in ours["probabilities"].items()) > 0.02
 
 
 def test_a_chosen_picture_is_described_and_mapped(tab, browser):
