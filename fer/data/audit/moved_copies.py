@@ -298,8 +298,8 @@ def _step(pairs: _Pairs, transforms: Floats) -> Floats:
 
 def _inside(points: Floats) -> Floats:
     """Return 1 for each of the points (K, P, 2) that lies in the frame, and 0 for the others."""
-    inside: NDArray[np.bool_] = (np.abs(points) <= 0.5).all(-1)
-    return inside.astype(np.float32)
+    across, down = np.moveaxis(np.abs(points) <= 0.5, -1, 0)
+    return (across & down).astype(np.float32)
 
 
 def _centred(values: Floats, inside: Floats) -> Floats:
