@@ -1,9 +1,10 @@
 """``python -m fer.audit [DATA] [--quick] [--votes CSV] [--predictions RUNS]``: inspect a data set.
 
-Counts classes by split, finds exact duplicates, near duplicates and pictures without a face, and shows random, dark,
-bright and flat faces. With out-of-fold predictions it also lists the labels that they contradict. Writes
+Counts classes by split, finds exact duplicates, near duplicates, moved copies and pictures without a face, and shows
+random, dark, bright and flat faces. With out-of-fold predictions it also lists the labels that they contradict. Writes
 ``audit.html``, ``audit.json``, ``audit.csv`` (suggestions; ``data.exclude`` applies them to train), ``twins.csv``,
-``near_twins.csv``, ``extremes.csv`` and pictures to ``outputs/audit/<name>/``. The data are not changed.
+``near_twins.csv``, ``moved_copies.csv``, ``extremes.csv`` and pictures to ``outputs/audit/<name>/``. The data are not
+changed.
 """
 
 import argparse
@@ -51,7 +52,9 @@ def parser() -> Grammar:
     grammar.add_argument(
         "data", nargs="?", help="table, archive, folder or 'synthetic'; default: $FER_DATA, then data/"
     )
-    grammar.add_argument("--quick", action="store_true", help="leave out near duplicates, brightness and contrast")
+    grammar.add_argument(
+        "--quick", action="store_true", help="leave out near duplicates, moved copies, brightness and contrast"
+    )
     grammar.add_argument(
         "--rule",
         choices=["official", "as_given", "holdout"],  # no folds: an audit would show only one of them
@@ -121,6 +124,7 @@ def audit(arguments: argparse.Namespace, command: str) -> Audit:
     write_duplicates(folder / "twins.csv", found)
     if not arguments.quick:
         write_near_duplicates(folder / "near_twins.csv", found)
+        write_moved_copies(folder / "moved_copies.csv", found)
         write_extremes(folder / "extremes.csv", found)
     page = report.write(found, facts, folder)
     log.info("%s\n\nresults: %s\npage:    %s", text.summary(facts), folder, page)
@@ -202,6 +206,20 @@ def write_near_duplicates(file: Path, found: Findings) -> None:
         for index in group.tolist()
     )
     write_rows(file, ("group", "row", "split", "label", "conflict", "correlation", "distance", "mirrored"), rows)
+
+
+def write_moved_copies(file: Path, found: Findings) -> None:
+    """Write a row for each face of val or test with a moved copy in train; no file if they were not searched for."""
+    moved = found.moved
+    if moved is None:
+        return
+    changes = zip(moved.correlation, moved.turn, moved.across, moved.down, moved.zoom, strict=True)
+    rows = (
+        (*identified(found, int(first)), *identified(found, int(second)), *(f"{value:.4f}" for value in values))
+        for first, second, values in zip(moved.first, moved.second, changes, strict=True)
+    )
+    heads = ("row", "split", "label", "copy_row", "copy_split", "copy_label")
+    write_rows(file, (*heads, "correlation", "turn", "across", "down", "zoom"), rows)
 
 
 def write_extremes(file: Path, found: Findings) -> None:

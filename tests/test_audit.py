@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import metrics
+from data.audit.test_moved_copies import blotches, changed
 from PIL import Image
 
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS
@@ -65,13 +66,37 @@ def rows_of(file):
         return list(csv.DictReader(stream))
 
 
+def test_moved_copies_of_train_are_counted_and_shown(audit, tmp_path):
+    originals = blotches(6, 48, 0)
+    faces = [(0, "Training", one) for one in originals]
+    faces += [(4, "PrivateTest", changed(one, turn=10, across=3)) for one in originals[:2]]
+    faces += [(0, "PublicTest", changed(originals[2], zoom=1.1)), (0, "PublicTest", originals[3])]
+    lines = [f"{label},{' '.join(map(str, pixels.ravel()))},{usage}" for label, usage, pixels in faces]
+    (tmp_path / "moved.csv").write_text("\n".join(["emotion,pixels,Usage", *lines]))
+    ended = audit("moved.csv", "--out", "out")
+    assert ended.code == 0, ended.err
+    assert "2 of 2 test faces have one in train, and no exact or near one" in ended.out
+    assert facts(tmp_path / "out")["moved_copies"] | {"least_correlation": 0, "least_detail": 0} == {
+        "least_correlation": 0, "least_detail": 0, "pairs": 3, "conflicting": 2, "splits": {"val": 1, "test": 2},
+    }  # fmt: skip
+    first = rows_of(tmp_path / "out" / "moved_copies.csv")[0]
+    assert [first[name] for name in ("row", "split", "label")] == ["6", "test", "sad"]
+    assert [first[name] for name in ("copy_row", "copy_split", "copy_label")] == ["0", "train", "angry"]
+    assert float(first["turn"]) == pytest.approx(10, abs=0.5)
+    assert 48 * float(first["across"]) == pytest.approx(3, abs=0.5)
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert "Different labels (2)" in page
+    assert "have an exact, near or moved copy in train" in page
+
+
 def test_it_leaves_what_it_promises(audit, table, tmp_path):
     _, targets = table
     ended = audit("fer2013.csv")
     assert ended.code == 0, ended.err
     folder = tmp_path / "outputs" / "audit" / "fer2013"
     assert {file.name for file in folder.iterdir()} == {
-        "audit.html", "audit.json", "audit.csv", "twins.csv", "near_twins.csv", "extremes.csv", "faces", "figures",
+        "audit.html", "audit.json", "audit.csv", "twins.csv", "near_twins.csv", "moved_copies.csv", "extremes.csv",
+        "faces", "figures",
     }  # fmt: skip
     assert {file.stem for file in (folder / "faces").iterdir()} == set(EMOTIONS)
     figures = {"classes", "twins", "conflicts", "light", "darkest", "brightest", "flattest"}

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
-from fer.data.audit import near_duplicates
+from fer.data.audit import moved_copies, near_duplicates
+from fer.data.audit.moved_copies import Moved
 from fer.data.audit.near_duplicates import NearDuplicates
 from fer.data.duplicates import conflicts, exact_duplicates, one_colour
 from fer.data.faces import UNKNOWN, Faces
@@ -116,6 +117,7 @@ class Findings:
         one_colour: (N,) whether all pixels of a face are equal.
         near: groups of near duplicates; None in a quick audit.
         near_conflicting: whether the labels within each near group differ; empty in a quick audit.
+        moved: faces of val and test with a moved copy in train; None in a quick audit, or without these splits.
         no_faces: pictures without a face, other than those of one colour.
         suspects: labels that predictions contradict; None without predictions.
         light: brightness and contrast; None in a quick audit.
@@ -132,6 +134,7 @@ class Findings:
     one_colour: NDArray[np.bool_]
     near: NearDuplicates | None
     near_conflicting: NDArray[np.bool_]
+    moved: Moved | None
     no_faces: NoFaces
     suspects: Suspects | None
     light: Light | None
@@ -174,12 +177,13 @@ def meaning(faces: Faces, rule: Rule) -> str:
 
 
 def examine(faces: Faces, split: Split, *, quick: bool, suspects: Suspects | None = None) -> Findings:
-    """Inspect the faces; ``quick`` leaves out near duplicates, brightness and contrast."""
+    """Inspect the faces; ``quick`` leaves out near and moved copies, brightness and contrast."""
     groups = exact_duplicates(faces.images)
     labels, plain = LABELS[faces.targets], one_colour(faces.images)
     light = None if quick else brightness_and_contrast(faces.images)
     no_faces = without_face(faces, light, plain)
-    near = None if quick else near_duplicates.find_groups(faces.images, groups, plain | no_faces.flat)
+    unclear = plain | no_faces.flat
+    near = None if quick else near_duplicates.find_groups(faces.images, groups, unclear)
     return Findings(
         faces=faces,
         split=split,
@@ -191,6 +195,7 @@ def examine(faces: Faces, split: Split, *, quick: bool, suspects: Suspects | Non
         one_colour=plain,
         near=near,
         near_conflicting=conflicts(near.groups if near else [], faces.targets),
+        moved=moved_copies.of_train(faces.images, split.splits, [groups, near.groups], unclear) if near else None,
         no_faces=no_faces,
         suspects=suspects,
         light=light,

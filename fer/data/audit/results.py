@@ -165,6 +165,25 @@ class Near:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MovedCopies:
+    """Faces of val and test whose photograph is in train too, turned, moved or enlarged.
+
+    Args:
+        least_correlation: of the pixels, once the faces lie on each other.
+        least_detail: least correlation of the fine details.
+        pairs: of such a face and one of train.
+        conflicting: pairs whose labels differ.
+        splits: split -> faces with such a copy, and with neither an exact nor a near duplicate in train.
+    """
+
+    least_correlation: float
+    least_detail: float
+    pairs: int
+    conflicting: int
+    splits: Counts
+
+
+@dataclass(frozen=True, kw_only=True)
 class WithoutFace:
     """Pictures without a face.
 
@@ -289,6 +308,7 @@ class Audit:
         sheets: faces shown of each class.
         duplicates: exact ones.
         near_duplicates: None in a quick audit.
+        moved_copies: None in a quick audit, of data without train, val or test, and in files of earlier versions.
         no_faces: pictures without a face.
         one_colour: pictures of a single level of grey.
         votes: answers of FER+'s annotators; None without votes.
@@ -307,6 +327,7 @@ class Audit:
     sheets: Sheets
     duplicates: Duplicates = field(metadata={"key": "twins"})
     near_duplicates: Near | None = field(metadata={"key": "near_twins"})
+    moved_copies: MovedCopies | None = field(default=None, metadata={"optional": True})
     no_faces: WithoutFace
     one_colour: OneColour
     votes: Votes | None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.data.audit import near_duplicates
+from fer.data.audit import moved_copies, near_duplicates
 from fer.data.audit.inspection import LABELS, SHEET_SEED, Findings, Suspects, present
 from fer.data.audit.near_duplicates import FLAT
 from fer.data.audit.results import (
@@ -21,6 +21,7 @@ from fer.data.audit.results import (
     Duplicates,
     Groups,
     LightSpan,
+    MovedCopies,
     Near,
     NearGroups,
     OneColour,
@@ -67,6 +68,7 @@ def counted(findings: Findings, advice: Sequence[Advice], machine: MachineRecord
         sheets=Sheets(SHEET_SEED, {name: rows_of(faces, indices) for name, indices in findings.sheets.items()}),
         duplicates=duplicate_counts(findings),
         near_duplicates=near_duplicate_counts(findings),
+        moved_copies=moved_copy_counts(findings),
         no_faces=no_face_counts(findings),
         one_colour=OneColour(int(findings.one_colour.sum()), rows_of(faces, findings.one_colour)),
         votes=vote_counts(faces),
@@ -199,6 +201,21 @@ def near_duplicate_counts(findings: Findings) -> Near | None:
         where={name: tallied(numbers) for name, numbers in by_split(findings, groups).items()},
         sizes={str(size): count for size, count in sorted(Counter(pictures).items())},
         splits=named(findings, across([*groups, *apart], splits) - across(findings.groups, splits)),
+    )
+
+
+def moved_copy_counts(findings: Findings) -> MovedCopies | None:
+    """Return the numbers of faces of val and test with a moved copy in train; None if they were not searched for."""
+    if findings.moved is None:
+        return None
+    first, second = findings.moved.first, findings.moved.second
+    faces = np.unique(first)
+    return MovedCopies(
+        least_correlation=moved_copies.LEAST,
+        least_detail=moved_copies.LEAST_DETAIL,
+        pairs=len(first),
+        conflicting=int((findings.labels[first] != findings.labels[second]).sum()),
+        splits={name: int((findings.splits[faces] == name).sum()) for name in SPLITS[1:] if name in findings.splits},
     )
 
 

@@ -1,4 +1,4 @@
-"""The sections of an audit's page on exact duplicates and near duplicates."""
+"""The sections of an audit's page on exact duplicates, near duplicates and moved copies."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from fer.data.audit import moved_copies as search
 from fer.data.audit.inspection import Findings, present
 from fer.data.audit.near_duplicates import LIMIT
 from fer.data.audit.results import Audit, Classes, Counts, Duplicates, Near
@@ -152,6 +153,56 @@ def near_card(found: Findings, number: int) -> Markup:
         for image, p in zip(shrunk(found, chosen), chosen, strict=True)
     ]
     return html.side_by_side(images, [labels, f"group {number + 1}: {', '.join(correlations)}{more}", *lines])
+
+
+def moved_copies(found: Findings, facts: Audit) -> Markup:
+    """Return the section on copies in train that were turned, moved or enlarged: counts and pairs."""
+    counts, moved = facts.moved_copies, found.moved
+    assert counts is not None
+    assert moved is not None
+    if not counts.pairs:
+        return paragraph(f"No face of val or test has a moved copy in train; {search.LIMIT}.")
+    intro = paragraph(
+        "Faces of val and test whose photograph is in train too, turned, moved or enlarged, and which have no exact or "
+        "near duplicate there. Two faces are such a pair if, laid on each other, their pixels correlate by at least "
+        f"{counts.least_correlation} and their fine details by at least {counts.least_detail}. Photographs taken in "
+        "one sitting may be among them. Below the pictures: correlation, turn, shift in pixels and size of the first, "
+        f"labels and rows; moved_copies.csv lists all pairs. The search has a limit: {search.LIMIT}.",
+        class_="soft",
+    )
+    sizes = facts.classes.sizes
+    shares = {name: count_with_share(count, sizes[name]) for name, count in counts.splits.items()}
+    rows = [(f"{sizes[name]:,} of {name}", cell) for name, cell in shares.items()]
+    different = found.labels[moved.first] != found.labels[moved.second]
+    return joined(
+        intro,
+        html.table(("faces", "only a moved copy in train"), rows, (1,)),
+        *moved_shown(found, "Different labels", np.flatnonzero(different).tolist()),
+        *moved_shown(found, "Equal labels", np.flatnonzero(~different).tolist()),
+    )
+
+
+def moved_shown(found: Findings, title: str, numbers: Sequence[int]) -> list[Markup]:
+    """Return a title with the number of pairs, and the first of them side by side."""
+    if not numbers:
+        return []
+    shown = [moved_card(found, number) for number in numbers[:SHOWN]]
+    return [tag("h3", f"{title} ({cut_short(len(numbers), SHOWN)})"), tag("div", *shown, class_="faces beside")]
+
+
+def moved_card(found: Findings, number: int) -> Markup:
+    """Return the card of a face and its moved copy."""
+    moved = found.moved
+    assert moved is not None
+    pair, side = [int(moved.first[number]), int(moved.second[number])], found.faces.images.shape[-1]
+    lines = [f"{found.labels[index]}: {rows_in_words(found, np.array([index]))}" for index in pair]
+    shift = " and ".join(f"{side * values[number]:+.1f}" for values in (moved.across, moved.down))
+    change = f"{round(float(moved.turn[number])):+d}°, {shift} pixels, {moved.zoom[number]:.2f} times"
+    images = [
+        html.picture(image, f"row {found.faces.rows[index]}")
+        for image, index in zip(shrunk(found, pair), pair, strict=True)
+    ]
+    return html.side_by_side(images, [f"{moved.correlation[number]:.2f}", change, *lines])
 
 
 def correlation_in_words(found: Findings, index: int) -> str:

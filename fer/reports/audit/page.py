@@ -231,14 +231,21 @@ def near_copies(facts: Audit) -> list[Markup]:
 
 
 def seen_in_training(facts: Audit) -> list[Markup]:
-    """Return the card of the val and test faces with an exact duplicate in train; none without a train split."""
-    matrix, sizes = facts.duplicates.splits, facts.classes.sizes
-    known = [(name, matrix[name]["train"]) for name in ("test", "val") if name in matrix and "train" in matrix]
+    """Return the card of the val and test faces with a copy in train of any kind; none without a train split."""
+    exact, sizes = facts.duplicates.splits, facts.classes.sizes
+    near = facts.near_duplicates.splits if facts.near_duplicates else {}
+    moved = facts.moved_copies.splits if facts.moved_copies else {}
+    known = [
+        (name, exact[name]["train"] + near.get(name, {}).get("train", 0) + moved.get(name, 0))
+        for name in ("test", "val")
+        if name in exact and "train" in exact
+    ]
     if not known:
         return []
     value = " + ".join(f"{count:,}" for _, count in known)
     of = " + ".join(f"{share(count, sizes[name])} of {name}" for name, count in known)
-    return [card("Overlap with train", value, of, "have an exact duplicate in train, which inflates accuracy")]
+    kinds = "an exact, near or moved copy" if moved else "an exact or near duplicate" if near else "an exact duplicate"
+    return [card("Overlap with train", value, of, f"have {kinds} in train, which inflates accuracy")]
 
 
 def sections(found: Findings, facts: Audit, drawn: Mapping[str, str]) -> list[Section]:
@@ -248,6 +255,7 @@ def sections(found: Findings, facts: Audit, drawn: Mapping[str, str]) -> list[Se
         Section("faces", "A sample of each class", sheets(found, facts)),
         Section("duplicates", "Exact duplicates", duplicates.exact_duplicates(found, facts)),
         Section("near-duplicates", "Near duplicates", duplicates.near_duplicates(found, facts)) if found.near else None,
+        Section("moved-copies", "Moved copies", duplicates.moved_copies(found, facts)) if found.moved else None,
         Section("one-colour", "One-colour faces", one_colour(found)) if found.one_colour.any() else None,
         Section("no-faces", "Pictures without a face", doubtful.no_faces(found, facts))
         if doubtful.faceless(found)

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Mapping
 
+from fer.data.audit import moved_copies
 from fer.data.audit.near_duplicates import LIMIT
 from fer.data.audit.results import Audit, Classes, Counts, LightSpan, Percentiles, Suggested, WithoutFace
 from fer.data.audit.suggestions import EXCLUDE
@@ -47,7 +48,7 @@ def count_table(classes: Classes) -> str:
 
 def findings(facts: Audit) -> list[str]:
     """Return the findings of an audit, a line or more for each kind."""
-    lines = [*exact_findings(facts), *near_findings(facts)]
+    lines = [*exact_findings(facts), *near_findings(facts), *moved_findings(facts)]
     if one_colour := facts.one_colour.faces:
         lines.append(f"one colour:  {one_colour:,} faces; those of the same grey count as exact duplicates")
     lines += without_face(facts.no_faces)
@@ -105,6 +106,22 @@ def near_findings(facts: Audit) -> list[str]:
         f"{near.all.conflicting_groups:,} groups the labels conflict",
         *(f"{INDENT}{line} have one in train, and no exact one" for line in overlaps(facts, near.splits)),
         f"{INDENT}{LIMIT}",
+    ]
+
+
+def moved_findings(facts: Audit) -> list[str]:
+    """Return the lines on copies in train that were turned, moved or enlarged; none if they were not searched for."""
+    if (moved := facts.moved_copies) is None:
+        return []
+    if not moved.pairs:
+        return [f"moved copies: no face of val or test has one in train; {moved_copies.LIMIT}"]
+    sizes = facts.classes.sizes
+    found = [f"{count:,} of {sizes[name]:,} {name} faces" for name, count in moved.splits.items() if count]
+    return [
+        f"moved copies: turned, moved or enlarged, in train; of {moved.pairs:,} pairs {moved.conflicting:,} have "
+        "different labels",
+        *(f"{INDENT}{line} have one in train, and no exact or near one" for line in found),
+        f"{INDENT}{moved_copies.LIMIT}",
     ]
 
 
