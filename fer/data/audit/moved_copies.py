@@ -298,8 +298,8 @@ def _step(pairs: _Pairs, transforms: Floats) -> Floats:
 
 def _inside(points: Floats) -> Floats:
     """Return 1 for each of the points (K, P, 2) that lies in the frame, and 0 for the others."""
-    across, down = np.moveaxis(np.abs(points) <= 0.5, -1, 0)
-    return (across & down).astype(np.float32)
+    inside: Floats = (np.abs(points).max(-1) <= 0.5).astype(np.float32)
+    return inside
 
 
 def _centred(values: Floats, inside: Floats) -> Floats:
