@@ -164,10 +164,15 @@ def check(coverage: float) -> None:
         )
 
 
-def valid(entry: object, classes: int) -> bool:
-    """Return whether an entry of a checkpoint holds the thresholds of prediction sets of so many classes."""
+def valid(entry: object, classes: int | None) -> bool:
+    """Return whether an entry of a checkpoint holds the thresholds of prediction sets.
+
+    Args:
+        entry: the values of ``Thresholds``.
+        classes: number of the network's classes; None where that is not known.
+    """
     by_class = entry.get("by_class", ()) if isinstance(entry, dict) else None
-    if not isinstance(by_class, list | tuple) or len(by_class) not in (0, classes):
+    if not isinstance(by_class, list | tuple) or (by_class and classes not in (None, len(by_class))):
         return False
     return all(map(_valid, [entry, *by_class]))
 

@@ -165,7 +165,7 @@ def _check_contents(checkpoint: Any, path: Path) -> None:
 
 def _valid_entry(entry: Mapping[str, Any], classes: object) -> bool:
     """Return whether the values of an entry "fer" have the types of this version's format."""
-    number = len(classes) if isinstance(classes, list | tuple) else 0
+    number = len(classes) if isinstance(classes, list | tuple) else None  # then the contract is refused
     pretrained, temperature = entry.get("pretrained"), entry.get("temperature")
     ancestors, teachers = entry.get("ancestors", []), entry.get("teachers") or []
     return (

@@ -139,7 +139,7 @@ def test_pasted(opened, pictures, address):
 def test_the_camera_takes_a_picture_and_is_released(opened):
     tab = opened()
     tab.run("document.getElementById('camera').click()")
-    tab.until("document.getElementById('video').videoWidth")
+    tab.until("document.getElementById('video').currentTime > 0")  # its first picture
     tab.run("window.track = document.getElementById('video').srcObject.getTracks()[0]")
     assert tab.run("document.activeElement.id") == "shoot"
     tab.run("document.getElementById('shoot').click()")
@@ -291,7 +291,7 @@ def test_the_card_and_the_law_are_one_click_away(opened, address):
     assert "Article 5(1)(f)" in tab.run(
         "document.querySelector(document.querySelector('[href=\"#law\"]').hash).innerText"
     )
-    tab.run("location.href = document.getElementById('card').href")
+    tab.do("Page.navigate", url=f"{address}card")
     assert tab.until("document.querySelector('.text h1')?.textContent").startswith("resnet9")
 
 

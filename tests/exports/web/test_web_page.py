@@ -323,7 +323,7 @@ def test_a_camera_that_is_lost_is_reported(tab):
     counted(tab)
     tab.run(f"{LIVE}.click()")
     tab.until(f"{FRAMES} >= 1")
-    tab.run("streams.at(-1).getTracks()[0].dispatchEvent(new Event('ended'))")  # as when it is unplugged
+    tab.run("video.srcObject.getTracks()[0].dispatchEvent(new Event('ended'))")  # as when it is unplugged
     assert "lost" in tab.until(PROBLEM)
     assert tab.run(f"[viewfinder.hidden, {LIVE}.getAttribute('aria-pressed'), document.activeElement.id]") == [
         True, "false", "camera",
