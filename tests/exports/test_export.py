@@ -311,7 +311,7 @@ def foreign(file, monkeypatch):
 
 
 def of_other_classes(file, monkeypatch):
-    restated(file, classes=["yes", "no"])
+    restated(file, classes=["yes", "no"], sets=None)
 
 
 def of_another_size(file, monkeypatch):

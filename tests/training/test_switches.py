@@ -75,5 +75,5 @@ def test_a_network_keeps_the_order_of_memory_in_which_torch_can_train_it(side, c
     model = create({"name": "mini_xception"}, classes=EMOTIONS, image_size=side)
     model = laid_out(model.train(), TrainerSettings(accelerator="cpu"))
     assert any(not weights.is_contiguous() for weights in model.parameters()) == channels_last
-    model.look(torch.rand(2, 1, side, side)).sum().backward()
+    model.logits_of_crops(torch.rand(2, 1, side, side)).sum().backward()
     assert model.training
