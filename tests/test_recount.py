@@ -267,3 +267,26 @@ def test_one_digit_changed_is_reported(page):
                         assert row_complaints(dict(zip(heads, row, strict=True)) | {head: wrong}, page), wrong
                         changed += 1
     assert changed
+
+
+def test_the_table_of_copies_is_that_of_the_predictions():
+    rows = json.loads((RESULTS / "copies_in_train.json").read_text())
+    text = (ROOT / "docs" / "fer2013.md").read_text()
+    for split in ("val", "test"):
+        counts = [len(rows[split][kind]) for kind in ("exact", "near", "moved")]
+        stated = [f"{count:,} ({100 * count / 3589:.1f} %)" for count in (*counts, sum(counts))]
+        assert f"| {split}, 3,589 faces | {' | '.join(stated)} |" in text
+    kinds = [set(rows["test"][kind]) for kind in ("exact", "near", "moved")]
+    assert sum(map(len, kinds)) == len(set().union(*kinds))
+    files = {
+        "`mlp`, seed 0": "mlp_seed0/test",
+        "`tiny`, ten crops": "tiny/test_ten_crop",
+        "`best/cpu`, seed 0": "best_cpu/test",
+        "`best/cpu`, seed 0, ten crops": "best_cpu/test_ten_crop",
+    }
+    for name, file in files.items():
+        with gzip.open(RESULTS / f"{file}.csv.gz", "rt", newline="") as stream:
+            right = {int(row["row"]): row["target"] == row["predicted"] for row in csv.DictReader(stream)}
+        parts = [right.keys(), *kinds, right.keys() - set().union(*kinds)]
+        shares = [f"{100 * np.mean([right[row] for row in part]):.2f} %" for part in parts]
+        assert f"| {name} | {' | '.join(shares)} |" in text
