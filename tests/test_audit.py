@@ -84,6 +84,9 @@ def test_moved_copies_of_train_are_counted_and_shown(audit, tmp_path):
     assert [first[name] for name in ("copy_row", "copy_split", "copy_label")] == ["0", "train", "angry"]
     assert float(first["turn"]) == pytest.approx(10, abs=0.5)
     assert 48 * float(first["across"]) == pytest.approx(3, abs=0.5)
+    advised = suggestions(tmp_path / "out")
+    assert {(0, "moved copy in test", "exclude"), (1, "moved copy in test", "exclude")} < advised
+    assert (2, "moved copy in val", "exclude") in advised
     page = (tmp_path / "out" / "audit.html").read_text()
     assert "Different labels (2)" in page
     assert "have an exact, near or moved copy in train" in page

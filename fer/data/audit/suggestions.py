@@ -4,8 +4,9 @@ advise(findings)
 
 - ``exclude`` is suggested for faces of train alone, so that metrics on val and test stay comparable;
   ``data.exclude=audit.csv`` removes these faces. They are: pictures without a face (by more than half of FER+'s votes,
-  of one colour, or nearly so); faces with an exact or near duplicate in val or test; of duplicates within train with
-  equal labels, all but the first; of duplicates with conflicting labels, all, since the true label is unknown.
+  of one colour, or nearly so); faces with an exact or near duplicate or a moved copy in val or test; of duplicates
+  within train with equal labels, all but the first; of duplicates with conflicting labels, all, since the true label is
+  unknown.
 - ``relabel:<emotion>`` and ``look`` change nothing by themselves. For a suspect label, ``relabel`` names the network's
   prediction. ``look`` is suggested instead if FER+'s votes are joined and their most frequent answer is another one.
 """
@@ -32,9 +33,9 @@ class Advice(NamedTuple):
         face: index of the face in the table.
         reason: short text of the problem, one of a few kinds.
         suggestion: ``exclude``, ``look`` or ``relabel:<emotion>``.
-        first: index of the first face of its group of duplicates; None for other problems.
+        first: index of the first face of its group of duplicates, or of the moved copy; None for other problems.
         score: share of the votes for "not a face"; standard deviation of a flat picture; correlation of a near
-            duplicate with the first of its group; probability of a suspect label; else None.
+            duplicate with the first of its group, or with the moved copy; probability of a suspect label; else None.
     """
 
     face: int
@@ -46,7 +47,8 @@ class Advice(NamedTuple):
 
 def advise(findings: Findings) -> list[Advice]:
     """Return the suggestions for all problems findings, in the order of the table."""
-    return sorted([*_no_faces(findings), *_duplicates(findings), *_suspects(findings)], key=lambda advice: advice.face)
+    problems = (*_no_faces(findings), *_duplicates(findings), *_moved_copies(findings), *_suspects(findings))
+    return sorted(problems, key=lambda advice: advice.face)
 
 
 def trained(findings: Findings) -> NDArray[np.bool_]:
@@ -113,7 +115,11 @@ def _leak(findings: Findings, exact: NDArray[np.int64], index: int, scored: NDAr
     """Return the reason for a face with duplicates in val or test: their kind (exact first) and their splits."""
     same = scored[exact[scored] == exact[index]]
     splits = set(findings.splits[same if same.size else scored].tolist())
-    return f"{_kind(same.size > 0)} duplicate in {' and '.join(name for name in SCORED if name in splits)}"
+    return f"{_kind(same.size > 0)} duplicate in {_named(splits)}"
+
+
+def _named(splits: set[str]) -> str:
+    return " and ".join(name for name in SCORED if name in splits)
 
 
 def _contradicted(findings: Findings, exact: NDArray[np.int64], index: int, group: NDArray[np.int64]) -> str:
@@ -129,6 +135,25 @@ def _kind(exact: bool | np.bool_) -> str:
 def differ(targets: NDArray[np.int8]) -> bool:
     """Return whether labels conflict; unknown labels conflict with none."""
     return len(set(targets.tolist()) - {UNKNOWN}) > 1
+
+
+def _moved_copies(findings: Findings) -> Iterator[Advice]:
+    """Yield suggestions for faces of train with a moved copy in val or test, and for duplicates of these faces."""
+    if (moved := findings.moved) is None:
+        return
+    groups = [*(findings.near.groups if findings.near else []), *findings.groups]
+    group_of = {
+        int(index): group for group in groups[::-1] for index in group
+    }  # the near one, which has the exact ones
+    inside, pairs = trained(findings), dict[int, list[int]]()
+    for number, second in enumerate(moved.second.tolist()):
+        for index in group_of.get(second, np.array([second])):
+            if inside[index]:
+                pairs.setdefault(int(index), []).append(number)
+    for index, numbers in pairs.items():
+        likest = max(numbers, key=lambda number: float(moved.correlation[number]))
+        reason = f"moved copy in {_named(set(findings.splits[moved.first[numbers]].tolist()))}"
+        yield Advice(index, reason, EXCLUDE, int(moved.first[likest]), float(moved.correlation[likest]))
 
 
 def _suspects(findings: Findings) -> Iterator[Advice]:
