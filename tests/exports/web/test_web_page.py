@@ -340,8 +340,8 @@ def test_live_predictions_wait_for_the_first_picture(tab):
     tab.run("document.getElementById('stop').click()")
 
 
-def test_the_greys_of_a_frame_are_those_of_a_picture(tab):
-    assert tab.run("""import("./picture.js").then(async ({grey}) => {
+def test_greys_and_colours_of_a_frame_are_those_of_a_picture(tab):
+    assert tab.run("""import("./picture.js").then(async ({read}) => {
       const canvas = Object.assign(document.createElement("canvas"), {width: 70, height: 50});
       const context = canvas.getContext("2d");
       for (let index = 0; index < 3500; index++) {
@@ -350,9 +350,11 @@ def test_the_greys_of_a_frame_are_those_of_a_picture(tab):
       }
       const file = await new Promise((done) => canvas.toBlob(done));
       const limits = {pixels: 1e6};
-      const [frame, picture] = [await grey(await createImageBitmap(canvas), limits), await grey(file, limits)];
-      return [frame.width, frame.height, frame.pixels.every((value, index) => value === picture.pixels[index])];
-    })""") == [70, 50, True]
+      const [frame, picture] = [await read(await createImageBitmap(canvas), limits, true), await read(file, limits, true)];
+      const planes = [[frame.pixels, picture.pixels], ...frame.bands.map((band, index) => [band, picture.bands[index]])];
+      const same = planes.map(([one, other]) => one.every((value, index) => value === other[index]));
+      return [frame.width, frame.height, ...same, frame.bands[0].join() === frame.bands[1].join()];
+    })""") == [70, 50, True, True, True, True, False]
 
 
 def test_the_visitor_chooses_the_promise(tab, browser):
