@@ -350,9 +350,10 @@ def test_greys_and_colours_of_a_frame_are_those_of_a_picture(tab):
       }
       const file = await new Promise((done) => canvas.toBlob(done));
       const limits = {pixels: 1e6};
-      const [frame, picture] = [await read(await createImageBitmap(canvas), limits, true), await read(file, limits, true)];
-      const planes = [[frame.pixels, picture.pixels], ...frame.bands.map((band, index) => [band, picture.bands[index]])];
-      const same = planes.map(([one, other]) => one.every((value, index) => value === other[index]));
+      const frame = await read(await createImageBitmap(canvas), limits, true);
+      const picture = await read(file, limits, true);
+      const [first, second] = [frame, picture].map(({pixels, bands}) => [pixels, ...bands]);
+      const same = first.map((plane, number) => plane.every((value, index) => value === second[number][index]));
       return [frame.width, frame.height, ...same, frame.bands[0].join() === frame.bands[1].join()];
     })""") == [70, 50, True, True, True, True, False]
 
