@@ -24,6 +24,7 @@ from fer.models.base import EmotionClassifier
 from fer.models.safetensors import TYPES
 
 CONTRACT = ("classes", "image_size", "crop", "mean", "std", "in_channels")  # arguments of every network
+LEAST_STD = 0.001  # of pixels in [0, 1]; a training writes at least 1/255, and 1e-320 is 0 in 32 bits
 LARGEST = 1_000_000  # of a whole number in a network's arguments, such as its width
 SHARED = 4  # times the file's size that its tensors may have together: some networks share tensors between layers
 ZIP = b"PK\x03\x04"  # the first bytes of a zip archive
@@ -119,8 +120,10 @@ def check_contract(hyper: Mapping[str, Any], path: Path) -> None:
         raise FerError(f"{path}: in_channels={channels!r}: expected 1 (grey) or 3 (colour)")
     mean, std = hyper.get("mean", 0.5), hyper.get("std", 0.25)
     numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in (mean, std))
-    if not (numbers and 0 <= mean <= 1 and 0 < std <= 1):
-        raise FerError(f"{path}: mean={mean!r}, std={std!r}: expected values of pixels in [0, 1], std above 0")
+    if not (numbers and 0 <= mean <= 1 and LEAST_STD <= std <= 1):
+        raise FerError(
+            f"{path}: mean={mean!r}, std={std!r}: expected values of pixels, mean 0 to 1, std {LEAST_STD} to 1"
+        )
 
 
 def _whole(value: Any, low: int, high: int) -> bool:
