@@ -50,14 +50,33 @@ def from_yaml(text: str) -> Any:
     """Return a YAML text, such as a stored configuration, as plain values; interpolations stay as they are.
 
     Raises:
-        ValueError: it has aliases, of which ten lines can grow to a billion entries, or too many levels.
+        ValueError: it has aliases, of which ten lines can grow to a billion entries, too many levels, or a key that is
+            no text.
         yaml.YAMLError, OmegaConfBaseException: it is no configuration.
     """
     for event in yaml.parse(text, LOADER):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"line {event.start_mark.line + 1}: aliases are refused")
     _check_size(text)
-    return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+    values = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+    _check_keys(values)
+    return values
+
+
+def _check_keys(values: Any) -> None:
+    """Raise unless all keys of nested values are texts; YAML has numbers and empty keys too.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r} is no text")
+            _check_keys(value)
+    elif isinstance(values, list):
+        for value in values:
+            _check_keys(value)
 
 
 def _check_size(text: str) -> None:

@@ -33,7 +33,7 @@ def changed(trained_once, tmp_path):
         ({"hidden": [1] * 50_000}, "has many more layers"),
         ({"dropout": 2.0}, "model.dropout=2.0: out of range"),
         ({"std": 0.0}, "std=0.0"),
-        ({"std": 1e-320}, "std=1e-320.*std 0.001 to 1"),
+        ({"std": 1e-320}, "std=1e-320.*std from 0.001 to 1"),
         ({"mean": float("nan")}, "mean=nan"),
         ({"classes": ["angry"] * 7}, "7 classes; expected 2 to 1,000 different names"),
         ({"classes": [*"abcdef", "\x1b[2J"]}, "printable"),

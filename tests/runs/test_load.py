@@ -165,6 +165,10 @@ def cut(file, lines):
         (lambda run: cut(run / "history.csv", 1), "history.csv: has no epoch"),
         (lambda run: (run / "history.csv").write_text("epoch\n1\n"), "history.csv: cannot be read (no 'accuracy/val')"),
         (lambda run: (run / ".hydra" / "config.yaml").write_text("a: [1"), ".hydra/config.yaml: cannot be read"),
+        (
+            lambda run: (run / ".hydra" / "config.yaml").write_text("loss: {1e999: null}"),
+            ".hydra/config.yaml: cannot be read (the key inf is no text)",
+        ),
         (lambda run: (run / ".hydra" / "hydra.yaml").write_text("{}"), ".hydra/hydra.yaml: cannot be read (no choices"),
         (lambda run: (run / ".hydra" / "overrides.yaml").unlink(), ".hydra/overrides.yaml: cannot be read"),
         (lambda run: (run / "metrics.json").unlink(), "not finished (no metrics.json)"),
