@@ -121,9 +121,7 @@ def check_contract(hyper: Mapping[str, Any], path: Path) -> None:
     mean, std = hyper.get("mean", 0.5), hyper.get("std", 0.25)
     numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in (mean, std))
     if not (numbers and 0 <= mean <= 1 and LEAST_STD <= std <= 1):
-        raise FerError(
-            f"{path}: mean={mean!r}, std={std!r}: expected values of pixels, mean 0 to 1, std {LEAST_STD} to 1"
-        )
+        raise FerError(f"{path}: mean={mean!r}, std={std!r}: expected a mean from 0 to 1, a std from {LEAST_STD} to 1")
 
 
 def _whole(value: Any, low: int, high: int) -> bool:
