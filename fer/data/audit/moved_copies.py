@@ -13,7 +13,9 @@ The limits were chosen on FER2013, for the faces of val and test with a copy in 
 - Changes: of 300 faces of PrivateTest, each changed and sought among 3,300 faces, all were found that were turned by 5,
   10, 15 and 18 degrees, moved by 3 pixels, or made larger or smaller by a tenth. Turned by 22 degrees 229 were found,
   moved by 5 and 6 pixels 290 and 104, larger by 20 and 30 % 164 and 33, smaller by 20 % 72. With a random turn of up to
-  15 degrees, shift of up to 4 pixels to each side and size of up to a tenth together, 299 were found.
+  15 degrees, shift of up to 4 pixels to each side and size of up to a tenth together, 299 were found. What lay beyond
+  the edge was repeated from it. Where it was black, of 100 faces turned by 10 degrees 93 were found, and of 100 moved
+  by 3 pixels to the left and up 82; of 100 that were larger by a sixth 93.
 """
 
 from collections.abc import Iterator, Sequence
