@@ -76,6 +76,10 @@ class Moved(NamedTuple):
     down: Floats
     zoom: Floats
 
+    def taken(self, rows: Numbers) -> "Moved":
+        """Return the pairs at some indices."""
+        return self._replace(**{name: values[rows] for name, values in self._asdict().items()})
+
 
 def of_train(
     images: NDArray[np.uint8],
@@ -119,12 +123,14 @@ def moved_copies(images: NDArray[np.uint8], sought: Numbers, among: Numbers) -> 
     views = _Views(images)
     sought, among = views.of(sought), views.of(among)
     known = np.concatenate([np.empty((0, POINTS**2), np.float32), *_described(views, among)])
-    found = [_none()]
+    none = np.empty(0, np.int64)
+    found = [_accepted(views, none, none, np.empty((0, 4), np.float32))]
     for rows in _blocks(len(sought), QUERIES):
         first, second, start = _proposed(views, sought[rows], known)
         for part in _blocks(len(first), FITTED):
             found.append(_accepted(views, sought[rows][first[part]], among[second[part]], start[part]))
-    return _once(Moved(*(np.concatenate(column) for column in zip(*found, strict=True))), len(images))
+    pairs = {name: np.concatenate([getattr(one, name) for one in found]) for name in Moved._fields}
+    return _once(Moved(**pairs), len(images))
 
 
 def _accepted(views: "_Views", first: Numbers, second: Numbers, start: Floats) -> Moved:
@@ -135,20 +141,15 @@ def _accepted(views: "_Views", first: Numbers, second: Numbers, start: Floats) -
     accepted &= (np.abs(turn) <= MOST_TURN) & (np.abs(np.log(zoom)) <= np.log(MOST_ZOOM))
     accepted &= np.abs(fitted[:, 2:]).max(1, initial=0) <= MOST_SHIFT
     pairs = Moved(first, second, correlation, turn, fitted[:, 2], fitted[:, 3], zoom)
-    return Moved(*(values[accepted] for values in pairs))
-
-
-def _none() -> Moved:
-    return Moved(*[np.empty(0, np.int64)] * 2, *[np.empty(0, np.float32)] * 5)
+    return pairs.taken(np.flatnonzero(accepted))
 
 
 def _once(pairs: Moved, count: int) -> Moved:
     """Return pairs of ``count`` faces in place of pairs of views; of several views of a pair, the one most alike."""
-    first, second = pairs.first % count, pairs.second % count
-    order = np.lexsort((-pairs.correlation, second, first))
-    first, second = first[order], second[order]
-    new = np.append(True, (np.diff(first) != 0) | (np.diff(second) != 0))[: len(order)]
-    return Moved(first[new], second[new], *(values[order][new] for values in pairs[2:]))
+    pairs = pairs._replace(first=pairs.first % count, second=pairs.second % count)
+    pairs = pairs.taken(np.lexsort((-pairs.correlation, pairs.second, pairs.first)))
+    again = (np.diff(pairs.first) == 0) & (np.diff(pairs.second) == 0)
+    return pairs.taken(np.delete(np.arange(len(pairs.first)), np.flatnonzero(again) + 1))
 
 
 class _Views:
@@ -180,22 +181,22 @@ def _blank(faces: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return which pixels of faces (K, S, S) are black, as are all between them and an edge to the left or right."""
     black = faces <= BLACK
     right = np.logical_and.accumulate(black[..., ::-1], axis=2)[..., ::-1]
-    return np.logical_and.accumulate(black, axis=2) | right
+    blank: NDArray[np.bool_] = np.logical_and.accumulate(black, axis=2) | right
+    return blank
 
 
 def _with_blank_edges(faces: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return which of the faces (K, S, S) have enough blank pixels to be filled, and enough others."""
-    blank = _blank(faces).mean((1, 2))
-    return (blank >= LEAST_BLANK) & (blank <= MOST_BLANK)
+    share = _blank(faces).mean((1, 2))
+    enough: NDArray[np.bool_] = (share >= LEAST_BLANK) & (share <= MOST_BLANK)
+    return enough
 
 
 def _with_repeated_edges(faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return faces (K, S, S) with the nearest pixel of the row, or the nearest row, in place of blank pixels."""
     shown = ~_blank(faces)
-    columns = _nearest(shown)
-    rows = _nearest(shown.any(2))
-    filled = np.take_along_axis(faces, columns, 2)
-    return np.take_along_axis(filled, rows[..., None], 1)
+    filled = np.take_along_axis(faces, _nearest(shown), 2)
+    return np.take_along_axis(filled, _nearest(np.any(shown, axis=2))[..., None], 1)
 
 
 def _nearest(shown: NDArray[np.bool_]) -> Numbers:
