@@ -318,6 +318,7 @@ class Campaign:
         speeds = self._corrected(speeds, roster)
         known = {kind.name: speeds.of(kind, roster).train for kind in roster.members}
         slowest = max(known.values(), default=0.0)
+        known[self.record.first_teacher] = speeds.measured[SMALL].train
         teaching = sum(known.get(name, slowest) for name in self.record.chosen_teachers)
         build = plan.students_of(roster, speeds, teaching, parts)
         return plan.students_within(build, (last - now) * (1 - plan.SLACK), now)

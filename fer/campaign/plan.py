@@ -336,6 +336,7 @@ def _teaching(roster: Roster, speeds: Speeds) -> float:
 def evaluation_seconds(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> tuple[float, float]:
     """Return the expected seconds of the evaluations that choose teachers, and of those at the end."""
     members = [speeds.evaluation(speeds.of(kind, roster)) for kind in roster.members] if "members" in parts else []
+    first = [speeds.evaluation(speeds.of(roster.small, roster))] if roster.first_teacher else []
     taught = [roster.student] * len(roster.seeds) * ("students" in parts) + [roster.small] * ("small" in parts)
     ends = []
     for kind in taught:
@@ -343,7 +344,7 @@ def evaluation_seconds(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> 
         ends += [speeds.evaluation(pace), speeds.evaluation(pace), speeds.evaluation(pace, 1)]  # val, test, single view
     best = speeds.of(roster.student, roster)  # for a member as the best network, and for the two shared files on val
     ends += [speeds.evaluation(best, 1), speeds.evaluation(best, 1), speeds.evaluation(best, 1)]
-    choosing = speeds.start + _spread(members, speeds.evaluating) if members else 0.0
+    choosing = speeds.start + _spread([*members, *first], speeds.evaluating) if members else 0.0
     return choosing, speeds.start + _spread([*members, *ends], speeds.evaluating) + CLOSING
 
 

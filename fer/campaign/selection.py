@@ -137,17 +137,30 @@ class Selection:
     def teachers(self, seconds: float, most: int) -> list[str]:
         """Return the names of the teachers, chosen on val; none if the choice fails.
 
+        They are chosen among the members, the network that taught these, and the networks of earlier folders.
+
         Args:
             seconds: time limit of the evaluations.
             most: largest number of teachers.
         """
-        self.evaluate([self.of(candidate.name, "val", VIEWS) for candidate in self.record.usable("member")], seconds)
+        members = [self.of(network.name, "val", VIEWS) for network in self.record.usable("member")]
+        first = self._of_first_teacher()
+        self.evaluate([*members, *first], seconds)
         self.evaluate_earlier("val", seconds)
+        files = [(one, one.folder / "predictions.csv") for one in first]
+        firsts = self._fitting([Candidate(one.name, one.network, file, None) for one, file in files if file.is_file()])
         try:
-            return [candidate.name for candidate in ensemble.teachers(self.candidates("member"), most)]
+            chosen = ensemble.teachers([*self.candidates("member"), *firsts], most)
+            return [candidate.name for candidate in chosen]
         except FerError as error:
             self.record.note(f"teachers could not be chosen: {error}")
             return []
+
+    def _of_first_teacher(self) -> list[Evaluation]:
+        """Return the evaluation on val of the network that taught the members, in the campaign's folder; if any."""
+        name, request = self.record.first_teacher, self.record.request
+        out = self.folder / name / "evaluations"
+        return [Evaluation(name, Path(name), "val", VIEWS, request.data, request.rule, out)] if name else []
 
     def best_single(self) -> str | None:
         """Return the name of the best network on val with ten crops, the small one excluded; None if there is none."""
