@@ -1,7 +1,8 @@
-"""``python -m fer.explain PICTURE ...`` or ``--data PATH --split val``: what a network looks at, and whether it does.
+"""``python -m fer.explain PICTURE ...``: what a network looks at, and whether that explains it.
 
-Each face gets a map of what speaks for the predicted emotion, and of why it was preferred to the next one. A page shows
-the maps below a check: whether they explain the network better than a blob in the middle of the frame does.
+``--data PATH --split val`` explains the faces of a split instead. Each face gets a map of what speaks for the predicted
+emotion, and of why it was preferred to the next one. A page shows the maps below a check: whether they explain the
+network better than a blob in the middle of the frame does.
 """
 
 import argparse

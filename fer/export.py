@@ -1,6 +1,7 @@
-"""``python -m fer.export RUN_OR_NETWORK ... OUT.onnx``: a network as one file for use without this library.
+"""``python -m fer.export RUN_OR_NETWORK ... OUT.onnx``: a network as one file.
 
-With ``FOLDER/`` in place of the file: a page for any static host, which predicts in the visitor's tab.
+The file is used without this library. With ``FOLDER/`` in place of the file: a page for any static host, which predicts
+in the visitor's tab.
 
 The file takes faces as bytes and gives calibrated probabilities. Its metadata state classes, crop, prediction sets and
 provenance. It is opened again and compared with the network before it gets its name.

@@ -1,4 +1,4 @@
-"""``python -m fer.predict PHOTO FOLDER 'PATTERN' VIDEO ...``: the emotions on the faces of pictures and videos.
+"""``python -m fer.predict PHOTO FOLDER 'PATTERN' VIDEO ...``: the emotions on pictures and videos.
 
 Faces are found, cut out and classified by a network, by default that of the package. Without ``--out`` the answers are
 printed. With it the folder gets a JSON line a picture or frame, a CSV row a face, and a page with all faces. A video

@@ -1,4 +1,7 @@
-"""Speed and memory of reading ``fer2013.csv``, compared with torchvision's reader, and of loading it from the cache."""
+"""Speed and memory of reading ``fer2013.csv`` and of loading it from the cache.
+
+Reading is compared with torchvision's reader.
+"""
 
 import json
 import subprocess

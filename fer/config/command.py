@@ -1,4 +1,7 @@
-"""Command lines: the argument parser of all commands, and a wrapper of each main that prints errors in one line."""
+"""The argument parser of all commands, and the wrapper of their ``main``.
+
+The wrapper prints a user's error in one line.
+"""
 
 import argparse
 import functools

@@ -1,4 +1,7 @@
-"""The configuration's files and its values as text: where ``conf/`` is, YAML, quoting for Hydra's grammar."""
+"""The files of the configuration, and its values as text.
+
+It finds ``conf/``, writes YAML, and quotes values for Hydra's grammar.
+"""
 
 import io
 import os

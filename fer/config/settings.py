@@ -116,8 +116,8 @@ class DataSettings:
         sampler: "shuffle" takes each training face once an epoch, "balanced" equally many of each class.
         on_bad: "error" stops at the first bad row or picture, "skip" counts and lists it.
         cache: folder of parsed tables and features of frozen layers; "auto" is the user's cache; None keeps none.
-        memory_limit_gb: GB of memory for the pixels of all splits; larger data are memory-mapped from the cache or,
-            where the disk has no room, decoded on demand, with the same batches; None keeps all in memory.
+        memory_limit_gb: GB of memory for the pixels of all splits; None keeps all in memory. Larger data are
+            memory-mapped from the cache, or decoded on demand where the disk has no room. Batches are the same.
         synthetic_count: number of drawn faces.
         synthetic_seed: random seed of the drawn faces.
     """
@@ -256,15 +256,15 @@ class TrainerSettings:
         overfit_batches: train and validate on this many batches only, for debugging; 0 is off.
         deterministic: repeat the same bits in every run, as far as the GPU's kernels allow; off, a GPU takes its
             fastest kernels.
-        compile: compile the network and its teachers by torch for training, into CUDA graphs on a GPU; the first step
-            of each stage takes up to a minute, and an epoch drops an incomplete last batch.
+        compile: compile the network and its teachers by torch for training, into CUDA graphs on a GPU. The first step
+            of each stage takes up to a minute. An epoch drops an incomplete last batch.
         channels_last: store images with channels innermost, which convolutions prefer.
         allocator: keep freed memory instead of returning it to the system (Linux, glibc, CPU).
         bar: show a live bar in a terminal; each epoch prints a line in any case.
         halve_batch_on_oom: where memory runs out before the first checkpoint, begin again with half of
             ``data.batch_size``, as often as it takes.
         profile: record where the time of steps 6 to 15 goes, by ``torch.profiler``.
-        devices: devices of each computer: GPUs, or processes on its CPU. they share each batch.
+        devices: devices of each computer: GPUs, or processes on its CPU. They share each batch.
         nodes: computers; with several, torchrun or srun starts the processes.
         sync_batchnorm: batch normalisation over the whole batch of all devices; off, each uses its part alone.
         lr_scaling: factor on ``optimizer.lr`` for steps of other than 128 faces: "linear" is faces / 128, "sqrt" its

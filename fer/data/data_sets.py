@@ -1,8 +1,9 @@
-"""Several data sets that one network is trained on: each is read and split by itself, then all are joined.
+"""Several data sets that one network is trained on.
 
-A set is read by its own reader, split by its own split and mapped by word onto the same emotions. A training face whose
-picture is in val or test of another set leaves train. Otherwise joining would put copies of the scored faces into it.
-Copies within one set stay, as where it is trained on alone.
+Each is read and split by itself, then all are joined. A set is read by its own reader, split by its own split and
+mapped by word onto the same emotions. A training face whose picture is in val or test of another set leaves train.
+Otherwise joining would put copies of the scored faces into it. Copies within one set stay, as where it is trained on
+alone.
 
 Val and test are those of all sets together: DomainBed (Gulrajani and Lopez-Paz 2021) calls this training-domain
 validation. ``data.val_of=first`` keeps those of ``data.path``, so that metrics stay comparable with a training on it
@@ -410,8 +411,8 @@ def _left_out(
 class EpochShares(EpochShuffle):
     """A random order in which each data set has its share; like ``EpochShuffle`` a function of seed and epoch alone.
 
-    The length of an epoch stays the same. Of a set with more faces than its share an epoch holds a part, a different
-    one each time; the faces of a smaller one occur several times, with numbers that differ by at most one.
+    The length of an epoch stays the same. A set with more faces than its share gives a part of them to an epoch, each
+    time a different part. The faces of a smaller set occur several times. Their counts differ by at most one.
 
     Args:
         numbers: (N,) number of the data set of each face.

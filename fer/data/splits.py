@@ -1,4 +1,7 @@
-"""Assignment of faces to train, val and test: official split, the source's folders, 80/20 holdout, or folds."""
+"""Assignment of faces to train, val and test.
+
+The rules: the official split, the source's folders, an 80/20 holdout, or folds.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -71,9 +74,10 @@ def assign(
 
     Args:
         faces: N faces.
-        rule: "official" (column Usage); "as_given" (the source's folders; without a val folder, val is drawn from
-            train); "holdout" (stratified 80/20 of all faces, no test); "folds" (val is one of several stratified parts
-            of all faces, train is the rest, no test). What is drawn keeps groups of faces whole, where there are any.
+        rule: "official" is the column Usage. "as_given" is the source's folders; without a val folder, val is drawn
+            from train. "holdout" is a stratified 80/20 of all faces, without test. "folds" makes stratified parts of
+            all faces: one is val, the others are train, and there is no test. What is drawn keeps groups of faces
+            whole, where there are any.
         seed: of the random draw of "as_given", "holdout" and "folds".
         val_fraction: share of train that "as_given" draws for val.
         folds: number of parts of "folds".

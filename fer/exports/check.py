@@ -1,4 +1,7 @@
-"""The check of a file before it gets its name: opened again, and compared with the network that was exported."""
+"""The check of an exported file, before it gets its name.
+
+The file is opened again and compared with the network that was exported.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

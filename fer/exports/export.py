@@ -1,4 +1,7 @@
-"""One export: networks traced, written in the format that the file's ending names, opened again, checked, timed."""
+"""One export, from networks to a file.
+
+Networks are traced, written in the format of the file's ending, opened again, checked and timed.
+"""
 
 import io
 import json

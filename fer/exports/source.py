@@ -1,4 +1,7 @@
-"""What is exported: one network, several whose calibrated probabilities are averaged, or an evaluated ensemble."""
+"""The networks of an export.
+
+They are one network, several whose calibrated probabilities are averaged, or an evaluated ensemble.
+"""
 
 import json
 import logging

@@ -1,6 +1,7 @@
-"""What predicts: a network with its weights, by torch, or an exported file, by ONNX Runtime. No torch is imported here.
+"""The network that predicts: with its weights by torch, or exported by ONNX Runtime.
 
-``opened`` is the one function that chooses between the two, by the ending of the file's name.
+No torch is imported here. ``opened`` is the one function that chooses between the two, by the ending of the file's
+name.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,6 @@
-"""From pictures to emotions: faces are found, cut out and classified; ``fer predict`` and ``fer.Predictor`` are this.
+"""The way from pictures to emotions.
+
+Faces are found, cut out and classified. ``fer predict`` and ``fer.Predictor`` use it.
 
 ``fer.Predictor("tiny")(["photo.jpg", an_array])`` returns a list of faces for each picture.
 """

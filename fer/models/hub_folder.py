@@ -1,7 +1,8 @@
-"""A folder as the Hugging Face hub expects it: ``model.safetensors``, ``config.json`` and ``README.md``, its card.
+"""The folder of a network, as the Hugging Face hub expects it.
 
-``config.json`` describes the network for other programs and has the SHA-256 of the files, which is checked whenever the
-folder is loaded. The card has none, since authors edit it on the hub. ``fer.exports.hub_folder`` writes such folders.
+Its files are ``model.safetensors``, ``config.json``, and ``README.md``, the card. ``config.json`` describes the network
+for other programs and has the SHA-256 of the files, which is checked whenever the folder is loaded. The card has none,
+since authors edit it on the hub. ``fer.exports.hub_folder`` writes such folders.
 """
 
 from collections.abc import Mapping

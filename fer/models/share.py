@@ -100,8 +100,8 @@ def shareable(given: Path, *, half: bool) -> Shareable:
     """Return a network as it is shared.
 
     Args:
-        given: folder of the evaluation of one network; a run, of which the test evaluation is taken, else the newest;
-            or what was shared before, such as a network of the package, whose weights stay as they are.
+        given: folder of the evaluation of one network, a run, or what was shared before, such as a network of the
+            package. Of a run the test evaluation is taken, else the newest. Weights that were shared stay as they are.
         half: round kernels and matrices to half precision.
 
     Raises:

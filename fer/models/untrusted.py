@@ -1,7 +1,8 @@
-"""Checks of a checkpoint's or shared file's contents before a network is built from them: the file may be a stranger's.
+"""Checks of a checkpoint or shared file before a network is built from it.
 
-Values are plain, tensors dense and finite, sizes those of a network that the file's own weights fill. Nothing is
-allocated that is larger than the file, and a network is built without memory (on torch's device "meta") first.
+The file may be a stranger's. Values are plain, tensors dense and finite, sizes those of a network that the file's own
+weights fill. Nothing is allocated that is larger than the file, and a network is built without memory (on torch's
+device "meta") first.
 """
 
 import math

@@ -1,9 +1,10 @@
-"""Learning-rate schedules by name: ``scheduler.name`` and the arguments of the function registered under it.
+"""Learning-rate schedules by name.
 
-A schedule is a factor on the learning rate as a function of time in epochs, evaluated at every step. It has no state,
-so that a resumed run continues it exactly. ``plateau`` alone depends on val: it is torch's ``ReduceLROnPlateau``. It is
-stepped at an epoch's last step, after validation. Lightning's stepping by epoch comes after checkpoints are written, so
-that a resumed run would differ.
+``scheduler.name`` names a registered function; the other keys of the group are its arguments. A schedule is a factor on
+the learning rate as a function of time in epochs, evaluated at every step. It has no state, so that a resumed run
+continues it exactly. ``plateau`` alone depends on val: it is torch's ``ReduceLROnPlateau``. It is stepped at an epoch's
+last step, after validation. Lightning's stepping by epoch comes after checkpoints are written, so that a resumed run
+would differ.
 """
 
 import math

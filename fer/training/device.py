@@ -1,9 +1,10 @@
-"""Preparation of a run for its device: faces in its memory, a batch size that fits, a compiled network.
+"""Preparation of a run for its device.
 
-No step waits for the device. Faces are on a GPU as bytes, and an epoch's order is drawn on the CPU and moved once.
-Losses and metrics stay on the device for an epoch. ``tests/training/test_waiting.py`` runs a step on the device "meta",
-where reading a value fails. ``trainer.deterministic=false`` lets a GPU use its fastest kernels,
-``trainer.compile=true`` compiles the network; both are off by default.
+It concerns faces in the device's memory, a batch size that fits, and a compiled network. No step waits for the device.
+Faces are on a GPU as bytes, and an epoch's order is drawn on the CPU and moved once. Losses and metrics stay on the
+device for an epoch. ``tests/training/test_waiting.py`` runs a step on the device "meta", where reading a value fails.
+``trainer.deterministic=false`` lets a GPU use its fastest kernels, ``trainer.compile=true`` compiles the network; both
+are off by default.
 """
 
 import copy

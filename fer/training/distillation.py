@@ -1,7 +1,8 @@
-"""Distillation (Hinton et al. 2015): predictions of other networks, the teachers, are soft targets beside the labels.
+"""Distillation (Hinton et al. 2015): a network that learns from other networks.
 
-At each step the teachers predict the same augmented and mixed faces that the student sees. Predictions computed once,
-for faces that the teachers were trained on, teach little (Beyer et al. 2022).
+The predictions of these teachers are soft targets beside the labels. At each step the teachers predict the same
+augmented and mixed faces that the student sees. Predictions computed once, for faces that the teachers were trained on,
+teach little (Beyer et al. 2022).
 
 A resumed run needs the same teachers: hashes of their files are recorded. Their training data count as training data
 of the student, and a teacher that was trained on the student's val faces is refused.

@@ -1,8 +1,9 @@
-"""Several processes for one run: this computer's are started by torchrun's own engine, those of others joined.
+"""Several processes for one run.
 
-``fer.train`` with ``trainer.devices=2`` is the engine's process. It checks the command line and chooses the folder. It
-starts ``python -m fer.train`` with the same arguments once for each device, and passes signals on. It trains nothing
-itself. Processes that torchrun or srun has started join each other by the variables of their environment.
+Those of this computer are started by torchrun's own engine; those of other computers are joined. ``fer.train`` with
+``trainer.devices=2`` is the engine's process. It checks the command line and chooses the folder. It starts ``python -m
+fer.train`` with the same arguments once for each device, and passes signals on. It trains nothing itself. Processes
+that torchrun or srun has started join each other by the variables of their environment.
 """
 
 import json

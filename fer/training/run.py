@@ -1,4 +1,7 @@
-"""One training: fit, evaluation of the best epoch on val, and its report. Takes plain settings, without Hydra."""
+"""One training: the fit, the evaluation of the best epoch on val, and the report.
+
+It takes plain settings, without Hydra.
+"""
 
 import gc
 import logging

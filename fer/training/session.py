@@ -1,7 +1,8 @@
-"""The work of one process in a run's folder: its lock, ``status.json``, signals, and what a failure leaves. No torch.
+"""The work of one process in a run's folder.
 
-A signal during the training is handled by ``fer.training.callbacks.guards``; before and after it there is nothing to
-finish first, and the process ends at once.
+It covers the lock, ``status.json``, the signals, and what a failure leaves. No torch. A signal during the training is
+handled by ``fer.training.callbacks.guards``; before and after it there is nothing to finish first, and the process ends
+at once.
 """
 
 import io

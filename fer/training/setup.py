@@ -1,4 +1,7 @@
-"""Preparation of a training: network, data, teachers and resumed state, all checked before the first step."""
+"""Preparation of a training: network, data, teachers and resumed state.
+
+All are checked before the first step.
+"""
 
 import hashlib
 import logging

@@ -1,7 +1,8 @@
-"""Readers: one for each layout of the data, all returning ``Faces``. The path alone decides which reader is used.
+"""Readers: one for each layout of the data, all returning ``Faces``.
 
-A plugin adds a reader by registering a class with the three functions of ``Reader`` (docs/extend.md). The reader
-registered last is asked first, so that a plugin can take over a layout of the package.
+The path alone decides which reader is used. A plugin adds a reader by registering a class with the three functions of
+``Reader`` (docs/extend.md). The reader registered last is asked first, so that a plugin can take over a layout of the
+package.
 """
 
 from collections.abc import Callable

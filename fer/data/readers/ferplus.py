@@ -1,8 +1,9 @@
-"""Reader of FER+ (Barsoum et al. 2016): ten votes for each image, from ``fer2013new.csv`` or its generator's folders.
+"""Reader of FER+ (Barsoum et al. 2016): ten votes for each image.
 
-``fer2013new.csv`` has one row for each row of ``fer2013.csv``, in the same order, and is joined by row. The numbers in
-its column ``Image name`` are not row numbers throughout. The generator's folders ``FER2013Train|Valid|Test`` contain
-PNG files and a ``label.csv`` with votes but without FER2013's labels; ``fer.data.votes`` derives labels from the votes.
+Votes come from ``fer2013new.csv`` or from the folders of its generator. ``fer2013new.csv`` has one row for each row of
+``fer2013.csv``, in the same order, and is joined by row. The numbers in its column ``Image name`` are not row numbers
+throughout. The generator's folders ``FER2013Train|Valid|Test`` contain PNG files and a ``label.csv`` with votes but
+without FER2013's labels; ``fer.data.votes`` derives labels from the votes.
 """
 
 import csv

@@ -1,8 +1,9 @@
-"""The index of a data set of pictures: one parquet file with a row for each face; the pictures stay where they are.
+"""The index of a data set of pictures: a parquet file with a row for each face.
 
-A row has everything but the pixels: file, box, labels, splits, group, size and time of the file, and the hash of the
-face's pixels. By the hash, duplicates and leakage are found without decoding. It lies in an entry of the cache, so that
-its key is the contents of the pictures. With it faces are decoded on demand, each time that they are asked for.
+The pictures stay where they are. A row has everything but the pixels: file, box, labels, splits, group, size and time
+of the file, and the hash of the face's pixels. By the hash, duplicates and leakage are found without decoding. The
+index lies in an entry of the cache, so that its key is the contents of the pictures. With the index, faces are decoded
+on demand, each time that they are asked for.
 """
 
 import os

@@ -1,9 +1,10 @@
-"""Reader of parquet files with pictures and labels, as mirrors of FER2013 and others have on the hub of data sets.
+"""Reader of parquet files with pictures and labels.
 
-A row has a picture (its bytes, or a struct of bytes and path) and a label. Numbers get their words from the class names
-in the files' own schema, which differ among mirrors: neutral is 6 in FER2013's order, and 4 in the alphabetical one. A
-file without class names is refused, unless ``data.class_names={0:angry,...}`` gives them. The split is that of the file
-names, such as ``train-00000-of-00001.parquet``.
+Mirrors of FER2013 and of other data sets on the hub have such files. A row has a picture (its bytes, or a struct of
+bytes and path) and a label. Numbers get their words from the class names in the files' own schema. Mirrors differ
+there: neutral is 6 in FER2013's order, and 4 in the alphabetical one. A file without class names is refused, unless
+``data.class_names={0:angry,...}`` gives them. The split is that of the file names, such as
+``train-00000-of-00001.parquet``.
 """
 
 import json

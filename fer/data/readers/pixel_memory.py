@@ -1,7 +1,8 @@
-"""Where faces are kept while a reader decodes them: in memory, in one file that is then mapped, or nowhere.
+"""The memory of the faces that a reader decodes.
 
-``data.memory_limit_gb`` decides between memory and the rest, the free space of the disk between file and nowhere. In
-the last case an index is all that is written, and faces are decoded on demand. The bits are the same in each.
+Faces are kept in memory, in one file that is then mapped, or nowhere. ``data.memory_limit_gb`` decides between memory
+and the rest, the free space of the disk between file and nowhere. In the last case an index is all that is written, and
+faces are decoded on demand. The bits are the same in each.
 """
 
 import logging
