@@ -100,10 +100,10 @@ def cost_of_reading(file: Path) -> Cost:
 
 def caching(file: Path, folder: Path) -> list[Measurement]:
     """Measure the first load and later loads from the cache, the search for the entry included."""
-    from fer.data import readers
+    from fer.data.load import read_path
 
     def load() -> None:
-        readers.read(file, image_size=48, on_bad="error", cache=folder / "cache")
+        read_path(file, image_size=48, on_bad="error", cache=folder / "cache")
 
     start = time.perf_counter()
     load()

@@ -30,9 +30,8 @@ from fer.data.duplicates import digests
 from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, Source, counts
 from fer.data.known_faces import near
-from fer.data.load import folder_names, read_faces
+from fer.data.load import folder_names, holds_contempt, read_faces
 from fer.data.noise import noise_seed
-from fer.data.readers import holds_contempt
 from fer.data.splits import Rule, assigned_with_notes, group_notes, missing_classes, official_notes
 from fer.metrics.results import DatasetRecord, Excluded
 from fer.system.text import plural
