@@ -111,8 +111,8 @@ def is_page(arguments: argparse.Namespace) -> bool:
     others = {"--int8": arguments.int8} if pages else of_pages
     for name, value in others.items():
         if value:
-            kind = "a page, which needs 32 bits" if pages else "a file; it belongs to a page, OUT/ with a slash"
-            raise FerError(f"{name}: leave it out: {arguments.out} is {kind}")
+            kind = "a page, which needs 32 bits" if pages else "a file, and only a page (OUT/ with a slash) takes it"
+            raise FerError(f"{name}: {arguments.out} is {kind}; leave the option out")
     return pages
 
 

@@ -45,7 +45,7 @@ def command(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Cal
             except Shown:
                 raise
             except SystemExit as error:
-                return _print_error(name, f"ended before its end: a network or plugin called exit({error.code})", 1)
+                return _print_error(name, f"ended early: a network or plugin called exit({error.code})", 1)
             except FerError as error:
                 return _print_error(name, str(error), 1)
             except Interrupted as error:

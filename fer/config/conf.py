@@ -145,7 +145,7 @@ def quoted(value: str) -> str:
         FerError: the text ends in a backslash, which the grammar cannot quote.
     """
     if value.endswith("\\"):
-        raise FerError(f"{value}: a path that ends in a backslash cannot be passed to Hydra")
+        raise FerError(f"{value}: ends in a backslash, which Hydra takes in no path; remove it")
     return "'" + value.replace("'", "\\'") + "'"
 
 

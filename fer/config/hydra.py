@@ -177,7 +177,8 @@ def _refuse_foreign(config: DictConfig, overrides: Sequence[str]) -> None:
     changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
     if changed:
         raise FerError(
-            f"hydra.{changed[0]}: a file of the search path sets it; settings of Hydra are taken from the command line"
+            f"hydra.{changed[0]}: a file of the search path sets it; settings of Hydra are taken from the command line "
+            "alone"
         )
 
 

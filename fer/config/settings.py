@@ -191,8 +191,8 @@ class DataSettings:
             raise FerError(f"data.weights={self.weights}: there is one data set; name further ones with data.more=")
         if self.more and self.memory_limit_gb is not None:
             raise FerError(
-                f"data.memory_limit_gb={self.memory_limit_gb:g}: holds for one data set; leave it out, or leave out "
-                "data.more: the pixels of several sets are kept in memory"
+                f"data.memory_limit_gb={self.memory_limit_gb:g}: several data sets are kept in memory as a whole; "
+                "leave it out, or leave out data.more"
             )
 
 
@@ -399,7 +399,7 @@ class LoggerSettings:
             raise FerError("logger.projector=true: the projector needs TensorBoard; set logger.tensorboard=true")
         if self.mlflow_uri is not None and _has_password(self.mlflow_uri):
             raise FerError(
-                "logger.mlflow_uri: the run's folder would keep the password in it; set the variables "
+                "logger.mlflow_uri: contains a password, which the run's folder would store; set the variables "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
 
@@ -470,7 +470,8 @@ class TuneSettings:
         """Refuse a password in the storage's URL, which ``tune.json`` would keep, and two folders."""
         if self.storage is not None and _has_password(self.storage):
             raise FerError(
-                "tune.storage: tune.json would keep the password in it; put it into the database client's own file"
+                "tune.storage: contains a password, which tune.json would store; put it into the database client's own "
+                "file"
             )
         if self.folder is not None and self.resume is not None:
             raise FerError("tune.resume continues in the search's folder; leave out --out (tune.folder)")
@@ -560,7 +561,7 @@ class TrainSettings:
             raise FerError("early_stopping and trainer.overfit_batches exclude each other")
         if self.budget.hours is not None and self.trainer.profile:
             raise FerError(
-                f"budget.hours={self.budget.hours:g}: speed is measured without trainer.profile; leave it out, or set "
+                f"budget.hours={self.budget.hours:g}: speed is measured without trainer.profile; leave one out, or set "
                 "trainer.max_epochs instead"
             )
         if self.lr_finder and self.resume:
@@ -578,7 +579,7 @@ class TrainSettings:
                 "budget.hours"
             )
         if self.trainer.freeze_trunk and self.init_from is None:
-            raise FerError("trainer.freeze_trunk=true: random layers would be kept; set init_from to a trained network")
+            raise FerError("trainer.freeze_trunk=true: would freeze random layers; set init_from to a trained network")
         if self.trainer.gradient_checkpointing and self.trainer.compile:
             raise FerError(
                 "trainer.gradient_checkpointing=true: trainer.compile=true chooses what it keeps by itself; leave one "

@@ -223,7 +223,7 @@ class FERDataModule(pl.LightningDataModule):
         if split == EVERY:
             labelled = np.flatnonzero(self.faces.targets != UNKNOWN)
             if not labelled.size:
-                raise FerError(f"{self.data.path}: has no labels to score with")
+                raise FerError(f"{self.data.path}: has no labels, so that nothing can be scored on it")
             return labelled
         indices = np.flatnonzero(self.splits == SPLITS.index(split))
         if not indices.size:

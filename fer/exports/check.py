@@ -61,8 +61,8 @@ class ParityCheck:
         if self._faces is None:
             path = self.source.members[0].model.provenance.dataset.get("path")
             raise FerError(
-                f"--int8: is calibrated on train and checked on val of the training, and {path} is not at hand; name "
-                "the data with --data"
+                f"--int8: needs the network's training data, train for calibration and val for the check, and {path} "
+                "is missing; name the data with --data"
             )
         return self._faces
 

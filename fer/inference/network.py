@@ -141,7 +141,8 @@ def check_emotions(networks: Iterable[tuple[Path, Sequence[str]]]) -> None:
     for file, emotions in others:
         if list(emotions) != list(expected):
             raise FerError(
-                f"{file}: predicts {', '.join(emotions)}; {first} predicts {', '.join(expected)}: no ensemble"
+                f"{file}: predicts {', '.join(emotions)}; {first} predicts {', '.join(expected)}. The networks of an "
+                "ensemble have the same emotions in the same order"
             )
 
 

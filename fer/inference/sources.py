@@ -44,7 +44,7 @@ def files(names: Sequence[str]) -> list[Path]:
         else:
             matching = [Path(one) for one in sorted(glob.glob(str(path), recursive=True)) if Path(one).is_file()]
             if not matching:
-                raise FerError(f"{name}: no such file or folder, and no file fits it as a pattern")
+                raise FerError(f"{name}: no such file or folder, and no file matches it as a pattern")
         for one in matching:
             found.setdefault(whole_path(one), one)  # each once, whatever it is called
     return list(found.values())

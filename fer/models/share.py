@@ -189,7 +189,7 @@ def read_evaluation(evaluation: Path) -> dict[str, Any]:
             "wrote, such as <run>/evaluations/val"
         ) from error
     if len(members) != 1:
-        raise FerError(f"{evaluation}: of {len(members)} networks; expected one, evaluated alone")
+        raise FerError(f"{evaluation}: evaluates {len(members)} networks together; expected one, evaluated alone")
     return results
 
 

@@ -71,7 +71,7 @@ class Timm(EmotionClassifier):
     ) -> None:
         super().__init__(**contract)
         if freeze and weights is None:
-            raise FerError(f"model.freeze=true: random layers would be kept; set {KEY}=pretrained, or a file")
+            raise FerError(f"model.freeze=true: would freeze random layers; set {KEY}=pretrained, or a file")
         self.network, self.weights = network, weights
         rates = {} if freeze else {"drop_rate": dropout, "drop_path_rate": drop_path}
         # without classes timm's network returns the pooled features

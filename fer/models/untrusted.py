@@ -80,7 +80,7 @@ def check_tensors(tensors: Mapping[str, Any], path: Path) -> None:
             raise FerError(f"{path}: {str(name)[:LONGEST_CLASS]!r} is no dense tensor of numbers")
         total += value.numel() * value.element_size()
         if total > SHARED * size:
-            raise FerError(f"{path}: its tensors have more numbers than the file")
+            raise FerError(f"{path}: its tensors have more numbers than the file can hold")
     bad = [name for name, value in tensors.items() if not _finite(name, value)]
     if bad:
         raise FerError(f"{path}: {bad[0]} holds NaN or infinite weights")

@@ -232,8 +232,8 @@ def _refuse_unfit(path: Path, teacher: EmotionClassifier, model: EmotionClassifi
         same = dataset.get("fingerprint") == model.provenance.dataset.get("fingerprint")
         if same and _split_settings(dataset) != _split_settings(model.provenance.dataset):
             raise FerError(
-                f"distill.teachers: {path} was trained on data.split={dataset.get('split')} of the same faces; some of "
-                f"them are val in data.split={data.data.split} with the settings of this run"
+                f"distill.teachers: {path} was trained on data.split={dataset.get('split')} of the same faces. Some of "
+                f"its training faces are val here, by data.split={data.data.split}; use the split of the teacher"
             )
 
 

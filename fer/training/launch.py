@@ -67,8 +67,8 @@ def check_ranks(settings: TrainSettings) -> None:
     if rank.several and rank.count != trainer.ranks:
         raise FerError(
             f"torchrun or srun started {rank.count} processes, but trainer.devices={trainer.devices} x "
-            f"trainer.nodes={trainer.nodes} is {trainer.ranks}: set trainer.devices={rank.count} (of each computer), "
-            "or start fer.train without them; several trainings run side by side with -m and sweep.jobs="
+            f"trainer.nodes={trainer.nodes} is {trainer.ranks}; set trainer.devices={rank.count} (of each computer), "
+            "or start fer.train by itself: with -m and sweep.jobs= it runs several trainings side by side"
         )
     if not rank.several and trainer.nodes > 1:
         raise FerError(

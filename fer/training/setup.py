@@ -76,7 +76,7 @@ def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FE
             "processes; expected two faces each: lower trainer.devices"
         )
     if len(data.datasets["train"]) < 2:
-        raise FerError(f"{settings.data.path}: one training face; batch normalisation cannot train on it alone")
+        raise FerError(f"{settings.data.path}: has one training face; batch normalisation needs two")
     announce(data, stand_in)
     model = classifier(settings, data, stand_in)
     if settings.data.batch_size == "auto":
@@ -388,7 +388,9 @@ def resume_from(folder: Path, model: Trainable) -> tuple[Path, int]:
     recorded = Provenance.of(checkpoint["fer"])
     before, now = recorded.dataset, model.provenance.dataset
     if before.get("fingerprint") != now["fingerprint"]:
-        raise FerError(f"resume={folder}: its data were {before.get('path')} with other contents than {now['path']}")
+        raise FerError(
+            f"resume={folder}: its data were {before.get('path')}; {now['path']} has other contents; restore the data"
+        )
     excluded = [(dataset.get("excluded") or {}).get("rows_sha256") for dataset in (before, now)]
     if excluded[0] != excluded[1]:
         raise FerError(f"resume={folder}: data.exclude names other rows than when the run began; restore its file")

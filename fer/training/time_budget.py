@@ -169,8 +169,8 @@ def planned(settings: TrainSettings, data: FERDataModule, model: Trainable, fold
         total -= 1  # each stage has at least one epoch, which may be more than its share
     if total < len(stages):
         raise FerError(
-            f"budget.hours={hours:g}: set more; measuring took {measuring:.0f} s, the end needs {end:.0f} s, an epoch "
-            f"takes {mean:.1f} s"
+            f"budget.hours={hours:g}: too short for an epoch of each stage; measuring took {measuring:.0f} s, the end "
+            f"needs {end:.0f} s, an epoch takes {mean:.1f} s; set more"
         )
     parts = divided(total, shares)
     pace = ", ".join(f"{seconds[size]:.1f} s at {size} pixels" for size in sorted(seconds))

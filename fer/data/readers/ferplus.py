@@ -132,7 +132,11 @@ def join_votes(faces: Faces, file: Path) -> Faces:
     if not faces.source.layout.startswith("table"):
         raise FerError(f"{given}: votes are joined by row and need the CSV table, not {faces.source.layout}")
     if faces.rows.max() >= len(votes):
-        raise FerError(f"{given}: has {len(votes):,} rows, {faces.source.path} at least {faces.rows.max() + 1:,}")
+        least = f"{faces.rows.max() + 1:,}"
+        raise FerError(
+            f"{given}: has {len(votes):,} rows, but {faces.source.path} has at least {least}; expected the votes of "
+            "this table"
+        )
     joined, usage = votes[faces.rows], usages[faces.rows]
     different = np.flatnonzero((usage != faces.official) & (faces.official != UNKNOWN))
     if different.size:

@@ -68,7 +68,9 @@ def states(files: Sequence[str | Path]) -> State:
         try:
             stat = os.stat(file)
         except OSError as error:
-            raise FerError(f"{file}: has gone since the folder was scanned ({error.strerror}); start again") from error
+            raise FerError(
+                f"{file}: was removed since the folder was scanned ({error.strerror}); start again"
+            ) from error
         found[:, index] = stat.st_size, stat.st_mtime_ns
     return State(*found)
 

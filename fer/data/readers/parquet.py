@@ -129,8 +129,8 @@ def _columns(file: Path, schema: "pa.Schema", names: Names) -> Columns:
     if not any(emotion_index(word, FERPLUS_EMOTIONS) is not None for word in words.values()):
         example = setting("data.class_names", "{0:angry,1:disgust,...}")
         raise FerError(
-            f"{file}: its labels are numbers, and its schema does not name their emotions; their order differs among "
-            f"copies of the same data set, so that none is assumed: {example} states it"
+            f"{file}: its labels are numbers, and its schema does not name their emotions. Copies of a data set differ "
+            f"in their order; state it with {example}"
         )
     return Columns(picture, label, words)
 

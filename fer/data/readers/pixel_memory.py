@@ -71,8 +71,8 @@ class PixelMemory:
         index.required()
         if self.scratch is None:
             raise FerError(
-                f"data.memory_limit_gb={self.limit_gb:g}: {size / 1e9:.1f} GB of faces need a folder of the cache that "
-                f"can be written; data.cache={self.folder} cannot"
+                f"data.memory_limit_gb={self.limit_gb:g}: {size / 1e9:.1f} GB of faces need a folder for the cache, "
+                f"and data.cache={self.folder} cannot be written; name another"
             )
         return Outside(most, side, self.scratch / PIXELS if self.fits_disk(size) else None)
 

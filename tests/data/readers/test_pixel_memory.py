@@ -202,7 +202,7 @@ def test_a_picture_that_vanished_or_changed_since_the_start_is_named(tree, setti
     faces = read_faces(settings("on demand"))
     first, second = sorted((tree / "train" / "angry").iterdir())[:2]
     first.unlink()
-    with pytest.raises(FerError, match=rf"{first.name}: has gone"):
+    with pytest.raises(FerError, match=rf"{first.name}: was removed"):
         faces.images[0:1]
     Image.fromarray(np.zeros((24, 24), np.uint8)).save(second)
     with pytest.raises(FerError, match=rf"{second.name}: has changed"):
