@@ -1,7 +1,7 @@
-"""The configuration as dataclasses: every key with its type, range and unit. No torch here.
+"""The configuration as dataclasses: every key with its type, range and unit.
 
-``conf/`` holds the same keys for Hydra; a test compares both defaults. The sections model, loss, optimizer and
-scheduler are plain mappings here: their keys are the arguments of the registered function or class.
+No torch here. ``conf/`` holds the same keys for Hydra; a test compares both defaults. The sections model, loss,
+optimizer and scheduler are plain mappings here: their keys are the arguments of the registered function or class.
 """
 
 import re

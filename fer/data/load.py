@@ -1,6 +1,6 @@
-"""Loading of the faces that the data settings name: read or drawn, labelled, resized.
+"""Loading of the faces that the data settings name.
 
-The path alone decides which reader is used. Only resizing imports torch.
+Faces are read or drawn, labelled and resized. The path alone decides which reader is used. Only resizing imports torch.
 """
 
 import logging

@@ -1,4 +1,7 @@
-"""Which pictures and videos are predicted: files, folders, patterns; and boxes from a table."""
+"""The pictures and videos to predict.
+
+Files, folders and patterns name them; a table may give boxes.
+"""
 
 import csv
 import glob

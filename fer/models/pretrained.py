@@ -1,4 +1,7 @@
-"""Pretrained weights: downloaded or read from an untrusted file, with their names and shapes checked."""
+"""Pretrained weights, downloaded or read from a file.
+
+The file is not trusted: names and shapes are checked.
+"""
 
 import hashlib
 import logging

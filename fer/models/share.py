@@ -1,8 +1,9 @@
-"""Share an evaluated network with others: the contents of one safetensors file, and its model card.
+"""The shared form of an evaluated network.
 
-Kernels and matrices are stored in half precision, vectors in full. The file records the training data by name and
-fingerprint, so that others who have the same data can evaluate the network on clean faces. A network whose file has no
-thresholds of prediction sets gets those that the evaluation calibrated on val.
+It is one safetensors file, with a model card beside it. Kernels and matrices are stored in half precision, vectors in
+full. The file records the training data by name and fingerprint, so that others who have the same data can evaluate the
+network on clean faces. A network whose file has no thresholds of prediction sets gets those that the evaluation
+calibrated on val.
 """
 
 import json

@@ -1,8 +1,9 @@
-"""``budget.hours``: plan as many epochs as fit into a time, from the measured speed of each stage.
+"""``budget.hours``: as many epochs as fit into a time.
 
-The plan is a number of epochs and not a clock. Lightning's own loop measures some steps of each stage, and the schedule
-then counts epochs as in any run. The run can be repeated (``trainer.max_epochs=`` and ``stages=`` of the plan) and
-resumed to the bit; a machine that slows down later exceeds the time. Measuring, compiling included, counts as time.
+They are planned from the measured speed of each stage. The plan is a number of epochs and not a clock. Lightning's own
+loop measures some steps of each stage, and the schedule then counts epochs as in any run. The run can be repeated
+(``trainer.max_epochs=`` and ``stages=`` of the plan) and resumed to the bit; a machine that slows down later exceeds
+the time. Measuring, compiling included, counts as time.
 """
 
 import copy

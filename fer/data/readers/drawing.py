@@ -1,10 +1,10 @@
-"""Drawn faces: a small built-in data set of grey cartoon faces with the seven expressions of FER2013.
+"""Drawn faces: a small data set that is built in.
 
-The faces are drawn from parameters, and nothing has to be downloaded. Each of the seven expressions is a set of facial
-action units (P. Ekman and W. V. Friesen, *Facial Action Coding System*, 1978, and the prototypes of their EMFACS guide,
-1983). Each action unit moves brows, lids, cheeks, nose or lips. Identity, pose, lighting, background, blur and noise
-vary from picture to picture. Some expressions are weak. Some faces blend two of them, with the label drawn from the
-blend, so that no classifier can be perfect.
+It has grey cartoon faces with the seven expressions of FER2013. The faces are drawn from parameters, and nothing has to
+be downloaded. Each of the seven expressions is a set of facial action units (P. Ekman and W. V. Friesen, *Facial Action
+Coding System*, 1978, and the prototypes of their EMFACS guide, 1983). Each action unit moves brows, lids, cheeks, nose
+or lips. Identity, pose, lighting, background, blur and noise vary from picture to picture. Some expressions are weak.
+Some faces blend two of them, with the label drawn from the blend, so that no classifier can be perfect.
 
 The set is for tests, demonstrations and first runs. It rewards the same ideas as photographs. Networks were trained on
 5,600 faces of 48 x 48 pixels. A dense one classifies 55 to 60 % of new faces correctly, a convolutional one of three

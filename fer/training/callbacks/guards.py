@@ -1,4 +1,7 @@
-"""Callbacks that end a run safely: on values that are NaN or infinite, and on a signal."""
+"""Callbacks that end a run safely.
+
+They act on values that are NaN or infinite, and on a signal.
+"""
 
 import logging
 import math
