@@ -2,8 +2,8 @@
 
 The copies differ in crop, compression, light or a watermark, or are mirrored. A 64-bit perceptual hash of each face
 proposes pairs (C. Zauner, *Implementation and Benchmarking of Perceptual Image Hash Functions*, 2010). It compares the
-lowest frequencies of the cosine transform with their median. Two conditions accept a pair. Its pixels correlate, which
-ignores brightness and contrast. Its details correlate at the best small shift.
+lowest frequencies of the cosine transform with their median. A pair has to meet two conditions. Its pixels correlate,
+which ignores brightness and contrast. Its details correlate at the best small shift.
 
 The limits were chosen on FER2013 by viewing pairs side by side.
 

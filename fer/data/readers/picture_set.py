@@ -1,4 +1,4 @@
-"""Data sets of pictures whose labels are their own words.
+"""Data sets of pictures with labels of their own.
 
 A layout lists ``Sample``s: a picture, the word of its label, a box, a split, a person. Labels map by word alone; a
 number has a meaning in the table of its data set only. All that is left out is counted. The face of a box is cut out by
