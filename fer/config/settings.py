@@ -94,8 +94,9 @@ class DataSettings:
         ferplus_rule: how votes become labels: "majority" (more than half), "argmax" (the most), "soft" (their shares).
         classes: 7 emotions, or 8 with contempt, of FER+ or of class folders.
         class_names: class folder -> emotion, for folders whose names are numbers or other words, see ``labels``.
-        split: "official" (Usage), "as_given" (the folders' own), "holdout" (stratified 80/20 of all faces), "folds"
-            (stratified parts of all faces, exact duplicates together: one part is val, the others train, no test).
+        split: "official" (Usage), "as_given" (the folders' own), "holdout" (stratified 80/20 of all faces) or "folds".
+            Folds are stratified parts of all faces, exact duplicates together: one part is val, the others are train,
+            and there is no test.
         split_seed: random seed of every split but "official"; separate from the run's seed, so that seeds share it.
         keep_duplicates_together: what is drawn ("holdout", "folds", val of "as_given") keeps exact and near duplicates
             in one split; finding them takes a comparison of all faces.
@@ -109,8 +110,8 @@ class DataSettings:
         image_size: side of the faces, in pixels.
         channels: 1 makes faces grey, 3 keeps their colours, of sources that have them; duplicates and overlap with
             training data are found by the grey pixels in either case.
-        crop: side of the square crop that the network takes, in pixels: random at each step of a training, the middle
-            in val and in later use; None is the whole face.
+        crop: side of the square crop that the network takes, in pixels; None is the whole face. A training draws a
+            random crop at each step; val and later use take the middle.
         batch_size: faces a step; "auto" is the largest power of two that fits in a GPU's memory and leaves an epoch 50
             steps, and 128 on a CPU.
         sampler: "shuffle" takes each training face once an epoch, "balanced" equally many of each class.
@@ -210,8 +211,8 @@ class AugmentSettings:
         contrast: largest relative change about the face's mean.
         erase: probability that a rectangle becomes grey.
         erase_area: largest share of the face that is erased.
-        mixup: alpha of MixUp, which blends faces and labels in pairs by a share from Beta(alpha, alpha): most shares
-            are near 0 or 1 at 0.2, all are equally likely at 1.
+        mixup: alpha of MixUp, which blends faces and labels in pairs by a share from Beta(alpha, alpha). At 0.2 most
+            shares are near 0 or 1, at 1 all are equally likely.
         cutmix: alpha of CutMix, which pastes a square of another face; with both set, each face gets one of the two.
         strength: factor on rotation, zoom, shift, crop padding and light, and on the probability of erasing; 0 leaves
             flips and mixing only.
@@ -360,8 +361,8 @@ class CheckpointSettings:
     """When ``last.ckpt`` is written besides the ends of epochs.
 
     Args:
-        minutes: write it within an epoch too, each time so many minutes have passed since the last writing; None writes
-            at the ends of epochs and at a signal alone.
+        minutes: write it within an epoch too, so many minutes after the last writing. None writes at the ends of epochs
+            and at a signal alone.
     """
 
     minutes: AboveZero | None = None

@@ -218,8 +218,8 @@ def whole_units(
 ) -> NDArray[np.int64]:
     """Assign units of faces to parts so that each part has nearly its share of every class; return (N,) the part.
 
-    The largest units come first, equal ones in a seeded order. Each goes where the sum over parts and classes of
-    faces ** 2 / (share * faces of the class) grows least; its minimum is the exact share of every class.
+    The largest units come first, equal ones in a seeded order. Each goes where a sum over parts and classes grows
+    least: that of faces ** 2 / (share * faces of the class). The sum's minimum is the exact share of every class.
 
     Args:
         units: (N,) number of the unit of each face.

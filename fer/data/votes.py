@@ -140,9 +140,9 @@ def agreement(
 ) -> Annotators:
     """Return the agreement of labels and predictions with the annotators, and the annotators' view of the errors.
 
-    ``annotator`` is the probability that a random annotator gives the same answer, for the network, for the labels, and
-    for the most frequent answer, which is the upper limit. ``majority`` is on the faces with a majority for one of the
-    emotions. ``errors`` are the network's, by the majority's answer.
+    ``annotator`` is the probability that a random annotator gives the same answer. It is given for the network, for the
+    labels, and for the most frequent answer, which is the upper limit. ``majority`` is on the faces with a majority for
+    one of the emotions. ``errors`` are the network's, by the majority's answer.
 
     Args:
         votes: (N, 10), in the order of ``FERPLUS_COLUMNS``.

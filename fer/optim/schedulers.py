@@ -32,8 +32,8 @@ class Plateau:
 class Timeline:
     """The position in a schedule as a function of the epochs trained, for a run whose number of epochs changes.
 
-    The position moves evenly towards the schedule's end. Where the number of epochs changes, it stays where it is and
-    moves faster or slower from there, so that the learning rate has no jump and always reaches the end.
+    The position moves evenly towards the schedule's end. Where the number of epochs changes, it moves faster or slower
+    from the position reached. The learning rate therefore has no jump and always reaches the end.
 
     Args:
         epochs: epochs of the schedule, and of the run before any change.

@@ -114,7 +114,7 @@ def trial(model: Trainable, size: int, device: torch.device, *, bf16: bool) -> N
 class Steps(Callback):
     """Marks the steps of a compiled network, and runs val without compiled graphs.
 
-    Val is a small part of an epoch, and its two shapes, whole batches and the last one, would each take as long to
+    Val is a small part of an epoch. It has two shapes, whole batches and the last one. Each would take as long to
     compile as the single shape of the training.
     """
 

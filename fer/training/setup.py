@@ -166,9 +166,9 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
 def laid_out(model: Trainable, settings: TrainerSettings) -> Trainable:
     """Return the network with channels innermost if ``trainer.channels_last`` asks for it and the CPU can train it so.
 
-    Measured with torch 2.14.1 (oneDNN) and AVX-512: in this order the backward pass of a narrow 1x1 convolution with a
-    stride of 2 ends the process by a segmentation fault. It needs 2 to 15 input channels, at most 16 output channels,
-    32 bits, two or more faces, and an even side of 46 pixels or more; up to 45 nothing is wrong.
+    In this order the backward pass of a narrow 1x1 convolution with a stride of 2 ends the process by a segmentation
+    fault, measured with torch 2.14.1 (oneDNN) and AVX-512. The fault needs 2 to 15 input channels, at most 16 output
+    channels, 32 bits, and two or more faces. Their side is even and 46 pixels or more; up to 45 nothing is wrong.
     """
     if not settings.channels_last:
         return model
