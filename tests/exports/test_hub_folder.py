@@ -166,8 +166,8 @@ def test_a_folder_that_was_changed_is_refused(folder):
         fer.load(folder)
     file.write_bytes(content)
     for other, says in (
-        ({**about, "library_name": "transformers"}, "by 'transformers', not by 'fer-lightning'"),
-        ({**about, "format": 2}, "by a newer version of fer"),
+        ({**about, "library_name": "transformers"}, "written by 'transformers', not by 'fer-lightning'"),
+        ({**about, "format": 2}, "written by a newer version of fer"),
         ({**about, "format": -1}, "states format -1; expected 1 to 1"),
         ({**about, "files": {}}, "states no hash of model.safetensors"),
         ({**about, "files": {"model.safetensors": "abc"}}, "damaged, or written by another program"),
