@@ -1,6 +1,7 @@
-"""``fer COMMAND ...`` or ``python -m fer COMMAND ...``: all commands under one name; without COMMAND, their list.
+"""``fer COMMAND ...`` or ``python -m fer COMMAND ...``: all commands under one name.
 
-``fer train model=cnn`` is ``python -m fer.train model=cnn``. Only the called command is imported.
+Without COMMAND their list is printed. ``fer train model=cnn`` is ``python -m fer.train model=cnn``. Only the called
+command is imported.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""``python -m fer.bench [PART ...] [--data fer2013.csv]``: measure the library's speed beside its targets.
+"""``python -m fer.bench [PART ...] [--data fer2013.csv]``: the library's speed beside its targets.
 
 Each comparison alternates between its sides and takes medians, so that changes of the machine's speed affect both
 sides alike. Without FER2013 it draws faces in the same layout and number. Writes ``outputs/bench/latest.json``: a list

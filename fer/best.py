@@ -1,4 +1,4 @@
-"""``python -m fer.best --hours 2``: train the best networks that this machine can train in a given time.
+"""``python -m fer.best --hours 2``: the best networks that this machine can train in a given time.
 
 The campaign measures the speed of each kind of network and plans epochs for the time. It trains different networks side
 by side, and chooses teachers among them on val. These teach three students and a network below half a million

@@ -1,8 +1,9 @@
-"""``python -m fer.evaluate RUN_OR_CHECKPOINT... [--split test] [--data PATH] [--tta flip]``: evaluate on a split.
+"""``python -m fer.evaluate RUN_OR_CHECKPOINT...``: networks evaluated on a split.
 
-Only this command and the end of ``fer.best`` open test, and each test evaluation is recorded. Several networks are
-evaluated as an ensemble. Results go to ``<run>/evaluations/<split>/``. For a checkpoint outside a run they go beside
-it, for a network of the package to ``outputs/pretrained/``, for an ensemble to ``outputs/ensembles/``.
+Options are ``--split test``, ``--data PATH``, ``--tta flip`` and more. Only this command and the end of ``fer.best``
+open test, and each test evaluation is recorded. Several networks are evaluated as an ensemble. Results go to
+``<run>/evaluations/<split>/``. For a checkpoint outside a run they go beside it, for a network of the package to
+``outputs/pretrained/``, for an ensemble to ``outputs/ensembles/``.
 """
 
 import argparse

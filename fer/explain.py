@@ -1,7 +1,8 @@
-"""``python -m fer.explain PICTURE ...`` or ``--data PATH --split val``: what a network looks at, and whether it does.
+"""``python -m fer.explain PICTURE ...``: what a network looks at, and whether that explains it.
 
-Each face gets a map of what speaks for the predicted emotion, and of why it was preferred to the next one. A page shows
-the maps below a check: whether they explain the network better than a blob in the middle of the frame does.
+``--data PATH --split val`` explains the faces of a split instead. Each face gets a map of what speaks for the predicted
+emotion, and of why it was preferred to the next one. A page shows the maps below a check: whether they explain the
+network better than a blob in the middle of the frame does.
 """
 
 import argparse
@@ -105,13 +106,13 @@ def check(arguments: argparse.Namespace) -> None:
         FerError: naming the option.
     """
     if bool(arguments.pictures) == bool(arguments.data):
-        raise FerError("expected either pictures or --data PATH; --help has both")
+        raise FerError("name either pictures or --data PATH; --help describes both")
     if arguments.faces < 1:
         raise FerError(f"--faces {arguments.faces}: expected at least 1")
     if arguments.split == "test":
         raise FerError("--split test: test is opened by fer.evaluate alone; explain val, or train")
     if arguments.pictures and (arguments.split != "val" or arguments.rule or arguments.on_bad):
-        raise FerError("--split, --rule and --on-bad: are of --data; leave them out for pictures")
+        raise FerError("--split, --rule and --on-bad: belong to --data; leave them out for pictures")
 
 
 def of_data(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[list[Opened], Given]":

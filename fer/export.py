@@ -1,6 +1,7 @@
-"""``python -m fer.export RUN_OR_NETWORK ... OUT.onnx``: a network as one file for use without this library.
+"""``python -m fer.export RUN_OR_NETWORK ... OUT.onnx``: a network as one file.
 
-With ``FOLDER/`` in place of the file: a page for any static host, which predicts in the visitor's tab.
+The file is used without this library. With ``FOLDER/`` in place of the file: a page for any static host, which predicts
+in the visitor's tab.
 
 The file takes faces as bytes and gives calibrated probabilities. Its metadata state classes, crop, prediction sets and
 provenance. It is opened again and compared with the network before it gets its name.
@@ -110,8 +111,8 @@ def is_page(arguments: argparse.Namespace) -> bool:
     others = {"--int8": arguments.int8} if pages else of_pages
     for name, value in others.items():
         if value:
-            kind = "a page, which needs 32 bits" if pages else "a file; it belongs to a page, OUT/ with a slash"
-            raise FerError(f"{name}: leave it out: {arguments.out} is {kind}")
+            kind = "a page, which needs 32 bits" if pages else "a file, and only a page (OUT/ with a slash) takes it"
+            raise FerError(f"{name}: {arguments.out} is {kind}; leave the option out")
     return pages
 
 

@@ -1,4 +1,4 @@
-"""``python -m fer.predict PHOTO FOLDER 'PATTERN' VIDEO ...``: the emotions on the faces of pictures and videos.
+"""``python -m fer.predict PHOTO FOLDER 'PATTERN' VIDEO ...``: the emotions on pictures and videos.
 
 Faces are found, cut out and classified by a network, by default that of the package. Without ``--out`` the answers are
 printed. With it the folder gets a JSON line a picture or frame, a CSV row a face, and a page with all faces. A video
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     boxes = None if arguments.boxes is None else sources.boxes(arguments.boxes)
     videos = arguments.webcam is not None or any(map(sources.is_video, files))
     if boxes is not None and videos:
-        raise FerError("--boxes: names boxes of pictures; leave out the videos, whose faces are searched for")
+        raise FerError("--boxes: serves pictures alone; leave out the videos")
     camera = None if arguments.webcam is None else Clip(arguments.webcam)  # before any file is written
     session = Session(options_of(arguments), predictor_of(arguments), len(files), videos=videos)
     try:
@@ -101,7 +101,7 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.webcam is not None and arguments.webcam < 0:
         raise FerError(f"--webcam {arguments.webcam}: expected the number of a camera, from 0")
     if arguments.webcam is not None and arguments.resume:
-        raise FerError("--resume: a camera cannot go on where it ended; leave it out")
+        raise FerError("--resume: a camera has nothing to resume; leave it out")
     if arguments.fps is not None and not 0.01 <= arguments.fps <= 1000:
         raise FerError(f"--fps {arguments.fps:g}: expected 0.01 to 1000")
     if not 0 <= arguments.smooth <= 60:
@@ -113,7 +113,7 @@ def check(arguments: argparse.Namespace) -> None:
 
         conformal.check(arguments.coverage)
     if arguments.resume and arguments.out is None:
-        raise FerError("--resume: names no folder; add --out FOLDER")
+        raise FerError("--resume: needs the folder to continue; add --out FOLDER")
     if arguments.boxes is not None and not arguments.boxes.is_file():
         raise FerError(f"--boxes {arguments.boxes}: no such file; expected a table with file, x, y, width and height")
     if arguments.boxes is not None and arguments.detector_model is not None:

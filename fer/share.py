@@ -1,11 +1,11 @@
-"""``python -m fer.share RUN NAME.safetensors``: write a network as one small file for others, with its card.
+"""``python -m fer.share RUN NAME.safetensors``: a network as one small file for others, with its card.
 
 With ``FOLDER/`` in place of the file: a folder as the Hugging Face hub expects it. ``--upload owner/name`` writes it
 there, which needs the extra ``hub`` and a token.
 
 RUN is a run that was evaluated, or the folder of an evaluation, whose metrics the card states. The weights are in half
-precision (normalisation and biases in full), with the network's arguments, its metrics, and its training data without
-paths of this machine. ``fer.load`` and every command take the file, the folder and ``hf://owner/name``.
+precision, normalisation and biases in full. The network's arguments, its metrics and its training data go with them,
+without paths of this machine. ``fer.load`` and every command take the file, the folder and ``hf://owner/name``.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""``python -m fer.study [RUN_OR_SWEEP ...]``: the founding study's table beside the results of its experiments here.
+"""``python -m fer.study [RUN_OR_SWEEP ...]``: the founding study's table beside our results.
 
 Takes the runs of ``experiment=study/...`` (``make study`` makes them) and writes ``study.md``, ``study.csv`` and
 ``figures/``. All accuracies are of val, on which the epoch is chosen too, as in the study.

@@ -1,4 +1,6 @@
-"""``python -m fer.train [-m] [group=name] [key=value]``: train a network, or sweep over settings with ``-m``.
+"""``python -m fer.train [-m] [group=name] [key=value]``: train a network.
+
+With ``-m`` a sweep over settings is run.
 
 ``--info models`` lists the networks with their parameters, costs and speed on this machine.
 

@@ -1,4 +1,6 @@
-"""``python -m fer.tune [space=name] [tune.key=value] [group=name] [key=value]``: search for good settings.
+"""``python -m fer.tune [space=name] [tune.key=value] [key=value]``: search for good settings.
+
+A group and its choice are written like a key, as in ``model=cnn``.
 
 The space lists the settings that vary; all other keys of ``fer.train`` are the same for all trials. Each trial is a
 run of ``fer.train``, and bad trials are ended early. The best trial is chosen on val and written as an experiment for

@@ -19,7 +19,7 @@ from fer import best, train, tune
 from fer.campaign.plan import Training
 from fer.campaign.record import Clock, Network, Record, Request, keep
 from fer.config.errors import FerError
-from fer.data.readers import read
+from fer.data.load import read_path
 from fer.data.readers.images import PictureError, read_grey
 from fer.runs import load
 
@@ -105,7 +105,7 @@ def outcome(case: Case, folder: Path, run: Path, capfd) -> str:
         return raised(FerError, fer.load, folder / ("x.ckpt" if kind == "load" else "x.safetensors"))
     if kind == "picture":
         return raised(PictureError, read_grey, next(folder.iterdir()))
-    return raised(FerError, lambda: read(folder, image_size=48, on_bad="error", cache=None))
+    return raised(FerError, lambda: read_path(folder, image_size=48, on_bad="error", cache=None))
 
 
 @pytest.fixture

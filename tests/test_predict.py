@@ -188,7 +188,7 @@ def test_boxes_of_a_table(predict, photos, tmp_path):
     ("arguments", "says"),
     [
         (["nothing.jpg"], "nothing.jpg: no such file"),
-        (["*.xyz"], "no file fits"),
+        (["*.xyz"], "no file matches"),
         (["."], "no picture or video in this folder"),
         (["a.png", "--network", "none"], "none"),
         (["a.png", "--margin", "0"], "--margin 0: expected 0.1 to 10"),

@@ -1,1 +1,1 @@
-"""What ``fer.bench`` measures, a module each."""
+"""The measurements of ``fer.bench``, a module each."""

@@ -1,10 +1,11 @@
-"""Three loops that train the same network, each in a separate process; the processes take turns, one epoch each.
+"""Three training loops that are compared, each in a process of its own.
 
-``plain`` is the usual loop of public repositories: torchvision's reader, Pillow for each face, a DataLoader, loss and
-accuracy fetched at every step. ``bare`` is the lower limit: all faces in memory, whole batches, no metrics. ``ours`` is
-the command ``fer.train`` with everything that it does. Taking turns spreads the changing load of the machine over all
-loops alike; targets are ratios or differences within one run. Usage: ``python -m fer.benchmarks.contestants NAME
-WORKLOAD``; each line on stdin starts an epoch, and its times are printed on stdout.
+All train the same network and take turns, one epoch each. ``plain`` is the usual loop of public repositories:
+torchvision's reader, Pillow for each face, a DataLoader, loss and accuracy fetched at every step. ``bare`` is the lower
+limit: all faces in memory, whole batches, no metrics. ``ours`` is the command ``fer.train`` with everything that it
+does. Taking turns spreads the changing load of the machine over all loops alike; targets are ratios or differences
+within one run. Usage: ``python -m fer.benchmarks.contestants NAME WORKLOAD``; each line on stdin starts an epoch, and
+its times are printed on stdout.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""``python -m fer.benchmarks.exporting fer2013.csv``: the package's network exported, compared, and timed.
+"""``python -m fer.benchmarks.exporting fer2013.csv``: accuracy and speed of exported files.
 
 The network is written in 32 and in 8 bits and checked on val. Then PyTorch and both files predict in turn, on one
 thread. Last, the time from the command ``fer predict`` to the answer for one photograph is taken, with the network and

@@ -1,4 +1,7 @@
-"""Growth of time and memory with the number of faces, the batch size and the number of threads."""
+"""Growth of time and memory.
+
+They grow with the number of faces, the batch size and the number of threads.
+"""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,9 +1,10 @@
-"""Data larger than memory: 200,000 generated pictures, decoded, memory-mapped, and served again from the map.
+"""Speed of reading data that are larger than memory.
 
-The pictures are drawn faces as JPEG and PNG in turn. A few thousand differ; the others are hard links to them. Their
-files are therefore in the system's cache, and the processor's work is measured, not a disk's. Bare decoding is our
-decoder in as many processes, which throw the faces away. It alternates with the reader on the same pictures. The two
-are compared by processor time, that of all processes: the images/s are those of all cores with nothing else to do.
+200,000 generated pictures are decoded, memory-mapped, and served again from the map. The pictures are drawn faces as
+JPEG and PNG in turn. A few thousand differ; the others are hard links to them. Their files are therefore in the
+system's cache, and the processor's work is measured, not a disk's. Bare decoding is our decoder in as many processes,
+which throw the faces away. It alternates with the reader on the same pictures. The two are compared by processor time,
+that of all processes: the images/s are those of all cores with nothing else to do.
 """
 
 import json

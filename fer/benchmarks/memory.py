@@ -1,9 +1,9 @@
-"""``python -m fer.benchmarks.memory NETWORK [...] [--size 112] [--batch 32]``: memory of a training step.
+"""``python -m fer.benchmarks.memory NETWORK [...]``: the memory of a training step.
 
-A step of a network (``resnet18``, ``timm:resnet50``) runs in a process of its own, without and with
-``trainer.gradient_checkpointing``. "kept" is the memory of all values that the forward pass keeps for the backward
-pass, each storage counted once, weights left out. "peak" is the growth of the process's peak memory over a second step
-(Linux), weights and optimizer excluded. Times are of that step.
+Options are ``--size 112`` and ``--batch 32``. A step of a network (``resnet18``, ``timm:resnet50``) runs in a process
+of its own, without and with ``trainer.gradient_checkpointing``. "kept" is the memory of all values that the forward
+pass keeps for the backward pass, each storage counted once, weights left out. "peak" is the growth of the process's
+peak memory over a second step (Linux), weights and optimizer excluded. Times are of that step.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""Runs a peer package in an interpreter of its own: ``PYTHON -I peer_worker.py JOB.json ANSWER.json``.
+"""A peer package, run in an interpreter of its own.
 
-The job names the package, pictures, and a file of cut-out faces with their box. The answer has versions, boxes,
-emotions and times, or the reason why there are none. Nothing of this library is imported here: a peer has its name.
+The command is ``PYTHON -I peer_worker.py JOB.json ANSWER.json``. The job names the package, pictures, and a file of
+cut-out faces with their box. The answer has versions, boxes, emotions and times, or the reason why there are none.
+Nothing of this library is imported here: a peer has its name.
 """
 
 import importlib

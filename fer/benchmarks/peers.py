@@ -1,8 +1,9 @@
-"""``fer predict`` beside the packages ``fer`` and ``deepface`` of the package index, on the same pictures.
+"""``fer predict`` beside two packages of the package index, ``fer`` and ``deepface``.
 
-A peer runs in an interpreter of its own (``--python``), since one of them has this library's name. Both sides get one
-thread, and their turns alternate. The faces are those of FER2013's val, enlarged; never those of test. The index's
-``fer`` was trained on FER2013 itself, perhaps on these faces, so that the comparison of accuracies favours it.
+All predict the same pictures. A peer runs in an interpreter of its own (``--python``), since one of them has this
+library's name. Both sides get one thread, and their turns alternate. The faces are those of FER2013's val, enlarged;
+never those of test. The index's ``fer`` was trained on FER2013 itself, perhaps on these faces, so that the comparison
+of accuracies favours it.
 """
 
 import logging

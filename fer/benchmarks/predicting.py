@@ -1,4 +1,7 @@
-"""Speed of ``fer predict`` on photographs: the start, faces a second, and the search for faces beside bare OpenCV."""
+"""Speed of ``fer predict`` on photographs.
+
+Measured are the start, the faces a second, and the search for faces beside bare OpenCV.
+"""
 
 import logging
 import subprocess

@@ -1,4 +1,7 @@
-"""Speed and memory of reading ``fer2013.csv``, compared with torchvision's reader, and of loading it from the cache."""
+"""Speed and memory of reading ``fer2013.csv`` and of loading it from the cache.
+
+Reading is compared with torchvision's reader.
+"""
 
 import json
 import subprocess
@@ -97,10 +100,10 @@ def cost_of_reading(file: Path) -> Cost:
 
 def caching(file: Path, folder: Path) -> list[Measurement]:
     """Measure the first load and later loads from the cache, the search for the entry included."""
-    from fer.data import readers
+    from fer.data.load import read_path
 
     def load() -> None:
-        readers.read(file, image_size=48, on_bad="error", cache=folder / "cache")
+        read_path(file, image_size=48, on_bad="error", cache=folder / "cache")
 
     start = time.perf_counter()
     load()

@@ -1,9 +1,12 @@
-"""``python -m fer.benchmarks.sets docs/results/tiny``: do prediction sets keep their promise, and which are smallest?
+"""``python -m fer.benchmarks.sets docs/results/tiny``: coverage and size of prediction sets.
 
-The faces of an evaluation on val are halved at random, many times: one half calibrates, the other is scored. Compared
-are the sets of ``fer.metrics.conformal``, those of randomised scores (Romano, Sesia & Candès 2020), which may be empty,
-and of penalised ones (RAPS: Angelopoulos et al. 2021), and the plain set: the smallest whose probabilities sum to the
-coverage, which needs no calibration and promises nothing.
+It answers two questions. Do prediction sets keep their promise? Which sets are smallest? The faces of an evaluation on
+val are halved at random, many times: one half calibrates, the other is scored. The sets compared are
+
+- those of ``fer.metrics.conformal``,
+- those of randomised scores, which may be empty (Romano, Sesia & Candès 2020),
+- those of penalised scores (RAPS: Angelopoulos et al. 2021),
+- the plain set, the smallest whose probabilities sum to the coverage. It needs no calibration and promises nothing.
 
 ``--test`` calibrates on all faces of val and scores those of test, by emotion. One promise is over all faces together,
 another for the faces of each emotion. Both are read from files, and no network is run.

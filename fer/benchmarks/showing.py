@@ -1,4 +1,7 @@
-"""Cost of the displays: TensorBoard's pictures of an epoch, and the report at the end of a run."""
+"""Cost of the displays of a run.
+
+They are TensorBoard's pictures of an epoch, and the report at the end.
+"""
 
 from pathlib import Path
 from statistics import median

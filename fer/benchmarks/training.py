@@ -1,4 +1,7 @@
-"""Speed of ``fer.train`` compared with a plain and a bare loop, its overhead in a step, and its start-up time."""
+"""Speed of ``fer.train`` beside a plain and a bare loop.
+
+Its overhead in a step and its start-up time are measured too.
+"""
 
 import json
 import logging

@@ -1,4 +1,7 @@
-"""Speed of ``fer predict`` on a video: 640x480, one face that moves over a textured ground, one thread."""
+"""Speed of ``fer predict`` on a video.
+
+The video has 640x480 pixels and one face that moves over a textured ground. One thread works.
+"""
 
 import logging
 import math

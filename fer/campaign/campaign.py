@@ -1,7 +1,8 @@
-"""A campaign from request to page: measure, plan, train, choose teachers, train students, evaluate, share.
+"""A campaign, from the request to the page.
 
-A campaign plans epochs from measured speeds. A deadline that cut trainings short would cut off the low learning rates
-at the end of their schedule, which improve a network the most.
+Its steps: measure, plan, train, choose teachers, train students, evaluate, share. A campaign plans epochs from measured
+speeds. A deadline that cut trainings short would cut off the low learning rates at the end of their schedule, which
+improve a network the most.
 """
 
 import logging

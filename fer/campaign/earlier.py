@@ -1,4 +1,7 @@
-"""Networks of earlier campaigns, runs and results, which may join an ensemble by their predictions. No torch here."""
+"""Networks of earlier campaigns, runs and results, as candidates for an ensemble.
+
+They join by their predictions. No torch here.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

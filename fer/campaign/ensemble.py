@@ -1,4 +1,7 @@
-"""Predictions of a campaign: which networks can be mixed, the choices on val, and the ensemble's results."""
+"""The ensemble of a campaign, made from predictions.
+
+It finds the networks that can be mixed, chooses among them on val, and gives the ensemble's results.
+"""
 
 import logging
 from collections.abc import Sequence

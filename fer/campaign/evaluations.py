@@ -1,4 +1,7 @@
-"""The evaluations of a campaign, side by side in a few processes that import torch once each."""
+"""The evaluations of a campaign, side by side in a few processes.
+
+Each process imports torch once.
+"""
 
 import logging
 import multiprocessing

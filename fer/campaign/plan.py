@@ -1,8 +1,8 @@
-"""The plan of a campaign: the epochs, order and times of trainings, from measured speeds. No torch here.
+"""The plan of a campaign: the epochs, order and times of its trainings.
 
-Times are in seconds; a plan starts at 0. Trainings of a phase run side by side, the longest first, each in the slot
-that becomes free first. Of several rosters the plan takes the most ambitious one whose networks are trained long
-enough. All members get equal epochs.
+It is made from measured speeds. No torch here. Times are in seconds; a plan starts at 0. Trainings of a phase run side
+by side, the longest first, each in the slot that becomes free first. Of several rosters the plan takes the most
+ambitious one whose networks are trained long enough. All members get equal epochs.
 """
 
 import heapq

@@ -1,4 +1,7 @@
-"""The progress of a campaign: a live line in a terminal, elsewhere a line whenever a training begins or ends."""
+"""The progress of a campaign on the terminal.
+
+A terminal shows a live line. Elsewhere a line is printed whenever a training begins or ends.
+"""
 
 import logging
 import signal

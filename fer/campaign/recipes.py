@@ -1,7 +1,7 @@
-"""The kinds of network that a campaign trains, on a GPU and on a CPU. No torch here.
+"""The kinds of network that a campaign trains, on a GPU and on a CPU.
 
-On a GPU, kinds differ in network, crop and seed, as in published recipes, because an ensemble gains from differences.
-On a CPU, all kinds are one network at different widths, since depthwise and deep networks are slow there
+No torch here. On a GPU, kinds differ in network, crop and seed, as in published recipes, because an ensemble gains from
+differences. On a CPU, all kinds are one network at different widths, since depthwise and deep networks are slow there
 (docs/recipes.md).
 """
 

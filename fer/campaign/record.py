@@ -1,4 +1,7 @@
-"""``best.json``: the request, plan, measurements, trainings and results of a campaign. No torch here."""
+"""``best.json``: the record of a campaign.
+
+It has the request, plan, measurements, trainings and results. No torch here.
+"""
 
 import time
 from dataclasses import dataclass, field, fields

@@ -1,4 +1,7 @@
-"""``results/``: the results of a campaign, small enough for a paper or a repository, as in docs/results."""
+"""``results/``: the results of a campaign in small files.
+
+They fit into a paper or a repository, as those in docs/results do.
+"""
 
 import gzip
 import json

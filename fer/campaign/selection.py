@@ -1,4 +1,7 @@
-"""The networks of a campaign to evaluate, and the choices among them on val: teachers and the ensemble."""
+"""The networks of a campaign that are evaluated, and the choices among them on val.
+
+The choices are the teachers and the ensemble.
+"""
 
 import logging
 from collections.abc import Callable, Sequence

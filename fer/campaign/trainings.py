@@ -1,4 +1,7 @@
-"""The trainings of a phase, side by side until a deadline, and the short trainings that measure speed. No torch."""
+"""The trainings of a campaign's phase, side by side until a deadline.
+
+Short trainings that measure speed are here too. No torch.
+"""
 
 import csv
 import shutil

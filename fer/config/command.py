@@ -1,4 +1,7 @@
-"""Command lines: the argument parser of all commands, and a wrapper of each main that prints errors in one line."""
+"""The argument parser of all commands, and the wrapper of their ``main``.
+
+The wrapper prints a user's error in one line.
+"""
 
 import argparse
 import functools
@@ -42,7 +45,7 @@ def command(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Cal
             except Shown:
                 raise
             except SystemExit as error:
-                return _print_error(name, f"ended before its end: a network or plugin called exit({error.code})", 1)
+                return _print_error(name, f"ended early: a network or plugin called exit({error.code})", 1)
             except FerError as error:
                 return _print_error(name, str(error), 1)
             except Interrupted as error:

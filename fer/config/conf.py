@@ -1,4 +1,7 @@
-"""The configuration's files and its values as text: where ``conf/`` is, YAML, quoting for Hydra's grammar."""
+"""The files of the configuration, and its values as text.
+
+It finds ``conf/``, writes YAML, and quotes values for Hydra's grammar.
+"""
 
 import io
 import os
@@ -142,7 +145,7 @@ def quoted(value: str) -> str:
         FerError: the text ends in a backslash, which the grammar cannot quote.
     """
     if value.endswith("\\"):
-        raise FerError(f"{value}: a path that ends in a backslash cannot be passed to Hydra")
+        raise FerError(f"{value}: ends in a backslash, which Hydra takes in no path; remove it")
     return "'" + value.replace("'", "\\'") + "'"
 
 

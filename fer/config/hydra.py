@@ -1,8 +1,9 @@
-"""Composing configurations with Hydra and running tasks under it; no other package but ``train`` and ``sweeps`` does.
+"""Configurations composed with Hydra, and tasks run under it.
 
-A run without options is composed once, checked, and given to Hydra's ``run_job``. ``hydra.main`` would compose twice
-and make the run's folder before anything can be refused. Overrides with ``+key`` and ``~key`` are refused, since every
-key has a default. Networks of plugins become choices of ``model`` with the defaults of their own arguments.
+Besides this package only ``train`` and ``sweeps`` know Hydra. A run without options is composed once, checked, and
+given to Hydra's ``run_job``. ``hydra.main`` would compose twice and make the run's folder before anything can be
+refused. Overrides with ``+key`` and ``~key`` are refused, since every key has a default. Networks of plugins become
+choices of ``model`` with the defaults of their own arguments.
 """
 
 import argparse
@@ -176,7 +177,8 @@ def _refuse_foreign(config: DictConfig, overrides: Sequence[str]) -> None:
     changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
     if changed:
         raise FerError(
-            f"hydra.{changed[0]}: a file of the search path sets it; settings of Hydra are taken from the command line"
+            f"hydra.{changed[0]}: a file of the search path sets it; settings of Hydra are taken from the command line "
+            "alone"
         )
 
 

@@ -1,6 +1,7 @@
-"""The help of ``fer.train``: every key with its meaning, read from the comments of ``conf/*.yaml``. No torch here.
+"""The help of ``fer.train``: every key with its meaning.
 
-The comment beside a key is its meaning. The comment at the top of a file describes that choice of its group.
+Meanings are read from the comments of ``conf/*.yaml``. No torch here. The comment beside a key is its meaning. The
+comment at the top of a file describes that choice of its group.
 """
 
 import re

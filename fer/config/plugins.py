@@ -1,4 +1,7 @@
-"""Modules of the user that register networks, readers and losses; no Hydra here, whose import takes a while."""
+"""The user's modules that register networks, readers and losses.
+
+No Hydra here, whose import takes a while.
+"""
 
 import importlib
 import os

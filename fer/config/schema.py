@@ -1,8 +1,9 @@
-"""A check of keyword arguments against a signature: unknown names, missing names, types, ranges.
+"""A check of keyword arguments against a signature.
 
-The signature is the schema: ``Annotated[float, Range(0, 1)]`` states type and range. One check serves the dataclasses
-of the configuration and every registered network, loss, optimizer and schedule, plugins' too. Its messages name key,
-value and remedy. No torch here, so that a faulty configuration is refused before anything heavy is imported.
+It finds unknown names, missing names, wrong types, and values out of range. The signature is the schema:
+``Annotated[float, Range(0, 1)]`` states type and range. One check serves the dataclasses of the configuration and every
+registered network, loss, optimizer and schedule, plugins' too. Its messages name key, value and remedy. No torch here,
+so that a faulty configuration is refused before anything heavy is imported.
 """
 
 import inspect

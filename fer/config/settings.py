@@ -1,7 +1,7 @@
-"""The configuration as dataclasses: every key with its type, range and unit. No torch here.
+"""The configuration as dataclasses: every key with its type, range and unit.
 
-``conf/`` holds the same keys for Hydra; a test compares both defaults. The sections model, loss, optimizer and
-scheduler are plain mappings here: their keys are the arguments of the registered function or class.
+No torch here. ``conf/`` holds the same keys for Hydra; a test compares both defaults. The sections model, loss,
+optimizer and scheduler are plain mappings here: their keys are the arguments of the registered function or class.
 """
 
 import re
@@ -94,8 +94,9 @@ class DataSettings:
         ferplus_rule: how votes become labels: "majority" (more than half), "argmax" (the most), "soft" (their shares).
         classes: 7 emotions, or 8 with contempt, of FER+ or of class folders.
         class_names: class folder -> emotion, for folders whose names are numbers or other words, see ``labels``.
-        split: "official" (Usage), "as_given" (the folders' own), "holdout" (stratified 80/20 of all faces), "folds"
-            (stratified parts of all faces, exact duplicates together: one part is val, the others train, no test).
+        split: "official" (Usage), "as_given" (the folders' own), "holdout" (stratified 80/20 of all faces) or "folds".
+            Folds are stratified parts of all faces, exact duplicates together: one part is val, the others are train,
+            and there is no test.
         split_seed: random seed of every split but "official"; separate from the run's seed, so that seeds share it.
         keep_duplicates_together: what is drawn ("holdout", "folds", val of "as_given") keeps exact and near duplicates
             in one split; finding them takes a comparison of all faces.
@@ -109,15 +110,15 @@ class DataSettings:
         image_size: side of the faces, in pixels.
         channels: 1 makes faces grey, 3 keeps their colours, of sources that have them; duplicates and overlap with
             training data are found by the grey pixels in either case.
-        crop: side of the square crop that the network takes, in pixels: random at each step of a training, the middle
-            in val and in later use; None is the whole face.
+        crop: side of the square crop that the network takes, in pixels; None is the whole face. A training draws a
+            random crop at each step; val and later use take the middle.
         batch_size: faces a step; "auto" is the largest power of two that fits in a GPU's memory and leaves an epoch 50
             steps, and 128 on a CPU.
         sampler: "shuffle" takes each training face once an epoch, "balanced" equally many of each class.
         on_bad: "error" stops at the first bad row or picture, "skip" counts and lists it.
         cache: folder of parsed tables and features of frozen layers; "auto" is the user's cache; None keeps none.
-        memory_limit_gb: GB of memory for the pixels of all splits; larger data are memory-mapped from the cache or,
-            where the disk has no room, decoded on demand, with the same batches; None keeps all in memory.
+        memory_limit_gb: GB of memory for the pixels of all splits; None keeps all in memory. Larger data are
+            memory-mapped from the cache, or decoded on demand where the disk has no room. Batches are the same.
         synthetic_count: number of drawn faces.
         synthetic_seed: random seed of the drawn faces.
     """
@@ -191,8 +192,8 @@ class DataSettings:
             raise FerError(f"data.weights={self.weights}: there is one data set; name further ones with data.more=")
         if self.more and self.memory_limit_gb is not None:
             raise FerError(
-                f"data.memory_limit_gb={self.memory_limit_gb:g}: holds for one data set; leave it out, or leave out "
-                "data.more: the pixels of several sets are kept in memory"
+                f"data.memory_limit_gb={self.memory_limit_gb:g}: several data sets are kept in memory as a whole; "
+                "leave it out, or leave out data.more"
             )
 
 
@@ -210,8 +211,8 @@ class AugmentSettings:
         contrast: largest relative change about the face's mean.
         erase: probability that a rectangle becomes grey.
         erase_area: largest share of the face that is erased.
-        mixup: alpha of MixUp, which blends faces and labels in pairs by a share from Beta(alpha, alpha): most shares
-            are near 0 or 1 at 0.2, all are equally likely at 1.
+        mixup: alpha of MixUp, which blends faces and labels in pairs by a share from Beta(alpha, alpha). At 0.2 most
+            shares are near 0 or 1, at 1 all are equally likely.
         cutmix: alpha of CutMix, which pastes a square of another face; with both set, each face gets one of the two.
         strength: factor on rotation, zoom, shift, crop padding and light, and on the probability of erasing; 0 leaves
             flips and mixing only.
@@ -256,15 +257,15 @@ class TrainerSettings:
         overfit_batches: train and validate on this many batches only, for debugging; 0 is off.
         deterministic: repeat the same bits in every run, as far as the GPU's kernels allow; off, a GPU takes its
             fastest kernels.
-        compile: compile the network and its teachers by torch for training, into CUDA graphs on a GPU; the first step
-            of each stage takes up to a minute, and an epoch drops an incomplete last batch.
+        compile: compile the network and its teachers by torch for training, into CUDA graphs on a GPU. The first step
+            of each stage takes up to a minute. An epoch drops an incomplete last batch.
         channels_last: store images with channels innermost, which convolutions prefer.
         allocator: keep freed memory instead of returning it to the system (Linux, glibc, CPU).
         bar: show a live bar in a terminal; each epoch prints a line in any case.
         halve_batch_on_oom: where memory runs out before the first checkpoint, begin again with half of
             ``data.batch_size``, as often as it takes.
         profile: record where the time of steps 6 to 15 goes, by ``torch.profiler``.
-        devices: devices of each computer: GPUs, or processes on its CPU. they share each batch.
+        devices: devices of each computer: GPUs, or processes on its CPU. They share each batch.
         nodes: computers; with several, torchrun or srun starts the processes.
         sync_batchnorm: batch normalisation over the whole batch of all devices; off, each uses its part alone.
         lr_scaling: factor on ``optimizer.lr`` for steps of other than 128 faces: "linear" is faces / 128, "sqrt" its
@@ -360,8 +361,8 @@ class CheckpointSettings:
     """When ``last.ckpt`` is written besides the ends of epochs.
 
     Args:
-        minutes: write it within an epoch too, each time so many minutes have passed since the last writing; None writes
-            at the ends of epochs and at a signal alone.
+        minutes: write it within an epoch too, so many minutes after the last writing. None writes at the ends of epochs
+            and at a signal alone.
     """
 
     minutes: AboveZero | None = None
@@ -399,7 +400,7 @@ class LoggerSettings:
             raise FerError("logger.projector=true: the projector needs TensorBoard; set logger.tensorboard=true")
         if self.mlflow_uri is not None and _has_password(self.mlflow_uri):
             raise FerError(
-                "logger.mlflow_uri: the run's folder would keep the password in it; set the variables "
+                "logger.mlflow_uri: contains a password, which the run's folder would store; set the variables "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
 
@@ -470,7 +471,8 @@ class TuneSettings:
         """Refuse a password in the storage's URL, which ``tune.json`` would keep, and two folders."""
         if self.storage is not None and _has_password(self.storage):
             raise FerError(
-                "tune.storage: tune.json would keep the password in it; put it into the database client's own file"
+                "tune.storage: contains a password, which tune.json would store; put it into the database client's own "
+                "file"
             )
         if self.folder is not None and self.resume is not None:
             raise FerError("tune.resume continues in the search's folder; leave out --out (tune.folder)")
@@ -560,7 +562,7 @@ class TrainSettings:
             raise FerError("early_stopping and trainer.overfit_batches exclude each other")
         if self.budget.hours is not None and self.trainer.profile:
             raise FerError(
-                f"budget.hours={self.budget.hours:g}: speed is measured without trainer.profile; leave it out, or set "
+                f"budget.hours={self.budget.hours:g}: speed is measured without trainer.profile; leave one out, or set "
                 "trainer.max_epochs instead"
             )
         if self.lr_finder and self.resume:
@@ -578,7 +580,7 @@ class TrainSettings:
                 "budget.hours"
             )
         if self.trainer.freeze_trunk and self.init_from is None:
-            raise FerError("trainer.freeze_trunk=true: random layers would be kept; set init_from to a trained network")
+            raise FerError("trainer.freeze_trunk=true: would freeze random layers; set init_from to a trained network")
         if self.trainer.gradient_checkpointing and self.trainer.compile:
             raise FerError(
                 "trainer.gradient_checkpointing=true: trainer.compile=true chooses what it keeps by itself; leave one "

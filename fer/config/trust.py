@@ -1,11 +1,11 @@
-"""Which overrides are taken from a command line, and which from files, since a folder may be a stranger's.
+"""The check of overrides: which may come from the command line, and which from files.
 
-Run folders, sweeps, searches and campaigns store the overrides of their command line. Hydra would import and call what
-some of its own keys name, so that a resumed folder could run any code:
+A folder may be a stranger's. Run folders, sweeps, searches and campaigns store the overrides of their command line.
+Some of Hydra's own keys name code that it would import and call. A resumed folder could thus run any code. Therefore
 
 - ``hydra.callbacks``, both keys of logging and every ``_target_`` are taken from nowhere;
-- Hydra's other keys, search paths, plugins, a search's database, MLflow's address and interpolations
-  (``${oc.env:NAME}``) are taken from a file only if the command line names them again;
+- a few keys are taken from a file only if the command line names them again. They are Hydra's other keys, search
+  paths, plugins, a search's database, MLflow's address and interpolations (``${oc.env:NAME}``);
 - of the rest, only keys of the settings and groups of ``conf/`` are taken.
 """
 

@@ -1,10 +1,10 @@
-"""The cache of parsed tables, memory-mapped: the second start takes a fraction of a second.
+"""The cache of parsed tables, memory-mapped.
 
-The key of an entry is the contents of its source files. Hashing 300 MB at every start would take longer than all other
-steps. A small index therefore maps the data of ``stat`` (name, size, time of change) to the hash of the contents, as
-git's index does. A file that was touched, copied or changed is hashed again. An entry is written under a temporary name
-and renamed: no process sees half an entry, and two writers never mix. A damaged entry is detected by its checksum and
-rebuilt.
+With it the second start takes a fraction of a second. The key of an entry is the contents of its source files. Hashing
+300 MB at every start would take longer than all other steps. A small index therefore maps the data of ``stat`` (name,
+size, time of change) to the hash of the contents, as git's index does. A file that was touched, copied or changed is
+hashed again. An entry is written under a temporary name and renamed: no process sees half an entry, and two writers
+never mix. A damaged entry is detected by its checksum and rebuilt.
 """
 
 import hashlib

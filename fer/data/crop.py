@@ -1,9 +1,9 @@
-"""From a face's box in a picture to the square that a network is given: one contract for every use.
+"""The square around a face's box that a network is given: one contract for every use.
 
-A square of side ``margin * sqrt(width * height)`` around the middle of the box is cut from the grey picture, with real
-numbers for its corners. Pillow's bilinear filter, which antialiases, resizes it; the readers of data sets use the same.
-What lies outside the picture repeats its edge. A face is never clipped, stretched or rounded to whole pixels. FER2013's
-own frame is the box of OpenCV's cascade, hence a margin of 1 for it.
+The square has the side ``margin * sqrt(width * height)`` and lies around the middle of the box. Its corners are real
+numbers. It is cut from the grey picture and resized by Pillow's bilinear filter, which antialiases. The readers of data
+sets use the same filter. What lies outside the picture repeats its edge. A face is never clipped, stretched or rounded
+to whole pixels. FER2013's own frame is the box of OpenCV's cascade, hence a margin of 1 for it.
 """
 
 import math

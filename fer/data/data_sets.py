@@ -1,8 +1,9 @@
-"""Several data sets that one network is trained on: each is read and split by itself, then all are joined.
+"""Several data sets that one network is trained on.
 
-A set is read by its own reader, split by its own split and mapped by word onto the same emotions. A training face whose
-picture is in val or test of another set leaves train. Otherwise joining would put copies of the scored faces into it.
-Copies within one set stay, as where it is trained on alone.
+Each is read and split by itself, then all are joined. A set is read by its own reader, split by its own split and
+mapped by word onto the same emotions. A training face whose picture is in val or test of another set leaves train.
+Otherwise joining would put copies of the scored faces into it. Copies within one set stay, as where it is trained on
+alone.
 
 Val and test are those of all sets together: DomainBed (Gulrajani and Lopez-Paz 2021) calls this training-domain
 validation. ``data.val_of=first`` keeps those of ``data.path``, so that metrics stay comparable with a training on it
@@ -29,9 +30,8 @@ from fer.data.duplicates import digests
 from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, Source, counts
 from fer.data.known_faces import near
-from fer.data.load import folder_names, read_faces
+from fer.data.load import folder_names, holds_contempt, read_faces
 from fer.data.noise import noise_seed
-from fer.data.readers import holds_contempt
 from fer.data.splits import Rule, assigned_with_notes, group_notes, missing_classes, official_notes
 from fer.metrics.results import DatasetRecord, Excluded
 from fer.system.text import plural
@@ -410,8 +410,8 @@ def _left_out(
 class EpochShares(EpochShuffle):
     """A random order in which each data set has its share; like ``EpochShuffle`` a function of seed and epoch alone.
 
-    The length of an epoch stays the same. Of a set with more faces than its share an epoch holds a part, a different
-    one each time; the faces of a smaller one occur several times, with numbers that differ by at most one.
+    The length of an epoch stays the same. A set with more faces than its share gives a part of them to an epoch, each
+    time a different part. The faces of a smaller set occur several times. Their counts differ by at most one.
 
     Args:
         numbers: (N,) number of the data set of each face.

@@ -1,7 +1,8 @@
-"""FERDataModule: faces from any layout, served as whole uint8 batches and augmented on the device.
+"""FERDataModule: faces from any layout, served as batches.
 
-FER2013 fits in memory, so that no worker processes are needed: a batch is one index into a tensor (405,000 faces/s). It
-is copied to the device as bytes, and converted to float and augmented there, with parameters drawn for each face.
+Batches are whole, of uint8, and augmented on the device. FER2013 fits in memory, so that no worker processes are
+needed: a batch is one index into a tensor (405,000 faces/s). It is copied to the device as bytes, and converted to
+float and augmented there, with parameters drawn for each face.
 """
 
 import copy
@@ -223,7 +224,7 @@ class FERDataModule(pl.LightningDataModule):
         if split == EVERY:
             labelled = np.flatnonzero(self.faces.targets != UNKNOWN)
             if not labelled.size:
-                raise FerError(f"{self.data.path}: has no labels to score with")
+                raise FerError(f"{self.data.path}: has no labels, so that nothing can be scored on it")
             return labelled
         indices = np.flatnonzero(self.splits == SPLITS.index(split))
         if not indices.size:

@@ -1,8 +1,9 @@
-"""One split, in memory or outside, served in whole batches by index; the order of the faces, and the batch itself.
+"""One split, served in whole batches by index: the batch, and the order of the faces.
 
-The order of an epoch is a function of seed and epoch. A run resumed within an epoch therefore equals an uninterrupted
-one to the bit (on a CPU with the same number of threads). Lightning must not be asked for the number of steps before it
-has read the checkpoint. It would build the loader, and the resumed epoch would start again.
+Its faces are in memory or outside. The order of an epoch is a function of seed and epoch. A run resumed within an epoch
+therefore equals an uninterrupted one to the bit (on a CPU with the same number of threads). Lightning must not be asked
+for the number of steps before it has read the checkpoint. It would build the loader, and the resumed epoch would start
+again.
 
 Faces lie on a GPU as bytes if they take at most a quarter of its free memory (``keep_on``). The indices of an epoch are
 copied there once, so that no step waits for the device.

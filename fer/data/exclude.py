@@ -1,4 +1,6 @@
-"""``audit.csv``, the suggestions of an audit, and ``data.exclude``, which leaves its rows out of train.
+"""``audit.csv`` and ``data.exclude``, which leaves faces out of train.
+
+The file has the suggestions of an audit. The key removes the faces for which it suggests ``exclude``.
 
 # python -m fer.audit: ... fingerprint=<of the table> image_size=48 split=official
 row,reason,suggestion,split,label,group,score

@@ -52,7 +52,7 @@ class Faces:
         classes: C names of the classes.
         soft: (N, C) float32 soft targets, rows that sum to 1, or None.
         group: (N,) int32 number of the person, video or picture that a face is from, ``UNKNOWN`` where the source names
-            none, or None where it names none at all; faces of one group are kept in one split.
+            none. None where it names none at all. Faces of one group are kept in one split.
         colour: (N, 3, S, S) uint8 red, green and blue of the same faces, or None where they are grey; ``images`` is
             their luma (ITU-R 601).
     """

@@ -1,11 +1,12 @@
-"""The cache of features: outputs of a network's frozen layers, computed once, stored on disk, memory-mapped.
+"""The cache of features, the outputs of a network's frozen layers.
 
-Frozen layers give the same output for a face in every epoch, run and split. Features are found by the pixels of a face,
-not by its index in a table. Their key is everything else that they depend on (layers, weights, normalisation, size,
-torch, device, memory format). Other seeds, splits and layouts of the same faces therefore compute nothing again. Exact
-duplicates are computed once, and no test face is computed by ``fer.train``. Features are stored in parts of ``PART``
-faces; each part is written under a temporary name and renamed as soon as it is computed. An interrupted computation
-continues with the missing parts, and a damaged part is detected by its checksum and computed again.
+They are computed once, stored on disk and memory-mapped. Frozen layers give the same output for a face in every epoch,
+run and split. Features are found by the pixels of a face, not by its index in a table. Their key is everything else
+that they depend on (layers, weights, normalisation, size, torch, device, memory format). Other seeds, splits and
+layouts of the same faces therefore compute nothing again. Exact duplicates are computed once, and no test face is
+computed by ``fer.train``. Features are stored in parts of ``PART`` faces; each part is written under a temporary name
+and renamed as soon as it is computed. An interrupted computation continues with the missing parts, and a damaged part
+is detected by its checksum and computed again.
 """
 
 import hashlib

@@ -4,8 +4,8 @@ The package carries a 64-bit perceptual hash of each face of Training (``fer2013
 the hash of ``fer.data.audit.near_duplicates``. A face whose hash differs from one of them in at most ``RADIUS`` bits is
 a copy. It may be enlarged, reduced or compressed, but not turned, moved or mirrored.
 
-Measured on FER2013. Of 600 training faces, changed in eight ways (48 to 224 pixels, JPEG of quality 40 to 80), between
-598 and 600 are found for each way. Of the 3,589 faces of PrivateTest, 404 are found: 288 have an exact copy in
+Measured on FER2013: 600 training faces were changed in eight ways (48 to 224 pixels, JPEG of quality 40 to 80). Of each
+way, between 598 and 600 are found. Of the 3,589 faces of PrivateTest, 404 are found: 288 have an exact copy in
 Training, most others are other copies of a photograph. The pixels of 12 correlate with the nearest face by less than
 0.9, those of 3 by less than 0.8. Of PublicTest these are 374, 6 and 1.
 

@@ -1,8 +1,9 @@
-"""Search for the data: the given path, ``$FER_DATA``, ``data/`` here, ``data/`` at the checkout's root, drawn faces.
+"""The search for the data.
 
-Only a single plain ``fer.train`` may draw faces if no data are named. A sweep, a resumed run and an evaluation never
-replace data by drawn faces. The configuration keeps ``data.path: null``; the path in use is stored in ``metrics.json``
-and in the checkpoint.
+Its order: the given path, ``$FER_DATA``, ``data/`` here, ``data/`` at the checkout's root, drawn faces. Only a single
+plain ``fer.train`` may draw faces if no data are named. A sweep, a resumed run and an evaluation never replace data by
+drawn faces. The configuration keeps ``data.path: null``; the path in use is stored in ``metrics.json`` and in the
+checkpoint.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 The seed is a hash of the run's seed, the epoch and the batch's key. The noise of a step thus does not depend on the
 steps before it. All ranks seed their generators alike. Each draws the numbers of the whole batch and keeps those of its
-faces: one rank and several draw the same number for the same face. Without ranks a draw stays as it is.
+faces. One rank and several thus draw the same number for the same face. Without ranks a draw stays as it is.
 """
 
 import hashlib

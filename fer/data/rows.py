@@ -1,7 +1,8 @@
-"""Faces that stay outside this process's memory: rows of a memory-mapped file, or of pictures decoded on demand.
+"""Faces outside this process's memory.
 
-``Rows`` stands where an array of faces stands otherwise. An index gives an array; a pass over all of them goes in
-chunks. Values that need such a pass, such as the fingerprint, are stored beside the faces once they are known.
+They are rows of a memory-mapped file, or of pictures that are decoded on demand. ``Rows`` stands where an array of
+faces stands otherwise. An index gives an array; a pass over all of them goes in chunks. Values that need such a pass,
+such as the fingerprint, are stored beside the faces once they are known.
 """
 
 import hashlib

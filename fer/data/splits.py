@@ -1,4 +1,7 @@
-"""Assignment of faces to train, val and test: official split, the source's folders, 80/20 holdout, or folds."""
+"""Assignment of faces to train, val and test.
+
+The rules: the official split, the source's folders, an 80/20 holdout, or folds.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -71,9 +74,10 @@ def assign(
 
     Args:
         faces: N faces.
-        rule: "official" (column Usage); "as_given" (the source's folders; without a val folder, val is drawn from
-            train); "holdout" (stratified 80/20 of all faces, no test); "folds" (val is one of several stratified parts
-            of all faces, train is the rest, no test). What is drawn keeps groups of faces whole, where there are any.
+        rule: "official" is the column Usage. "as_given" is the source's folders; without a val folder, val is drawn
+            from train. "holdout" is a stratified 80/20 of all faces, without test. "folds" makes stratified parts of
+            all faces: one is val, the others are train, and there is no test. What is drawn keeps groups of faces
+            whole, where there are any.
         seed: of the random draw of "as_given", "holdout" and "folds".
         val_fraction: share of train that "as_given" draws for val.
         folds: number of parts of "folds".
@@ -214,8 +218,8 @@ def whole_units(
 ) -> NDArray[np.int64]:
     """Assign units of faces to parts so that each part has nearly its share of every class; return (N,) the part.
 
-    The largest units come first, equal ones in a seeded order. Each goes where the sum over parts and classes of
-    faces ** 2 / (share * faces of the class) grows least; its minimum is the exact share of every class.
+    The largest units come first, equal ones in a seeded order. Each goes where a sum over parts and classes grows
+    least: that of faces ** 2 / (share * faces of the class). The sum's minimum is the exact share of every class.
 
     Args:
         units: (N,) number of the unit of each face.

@@ -31,9 +31,9 @@ def relabelled(faces: Faces, rule: Rule, classes: int) -> Faces:
 
     Args:
         faces: faces with votes.
-        rule: "majority": an emotion with more than half of the votes, without answers given once; "argmax": the answer
-            with the most votes (the first of equal ones), if it is an emotion; "soft": as "argmax", with the
-            distribution of the emotions' votes, without answers given once, as soft targets.
+        rule: "majority" takes an emotion with more than half of the votes; answers given once do not count. "argmax"
+            takes the answer with the most votes (the first of equal ones), if it is an emotion. "soft" is "argmax" with
+            soft targets: the distribution of the emotions' votes, without answers given once.
         classes: 7, or 8 with contempt.
 
     Raises:
@@ -140,9 +140,9 @@ def agreement(
 ) -> Annotators:
     """Return the agreement of labels and predictions with the annotators, and the annotators' view of the errors.
 
-    ``annotator`` is the probability that a random annotator gives the same answer, for the network, for the labels, and
-    for the most frequent answer, which is the upper limit. ``majority`` is on the faces with a majority for one of the
-    emotions. ``errors`` are the network's, by the majority's answer.
+    ``annotator`` is the probability that a random annotator gives the same answer. It is given for the network, for the
+    labels, and for the most frequent answer, which is the upper limit. ``majority`` is on the faces with a majority for
+    one of the emotions. ``errors`` are the network's, by the majority's answer.
 
     Args:
         votes: (N, 10), in the order of ``FERPLUS_COLUMNS``.

@@ -12,9 +12,8 @@ from fer.config.errors import FerError
 from fer.config.schema import build
 from fer.config.settings import DataSettings, FurtherSet
 from fer.data.datamodule import FERDataModule
-from fer.data.load import folder_names
+from fer.data.load import folder_names, holds_contempt
 from fer.data.locate import locate
-from fer.data.readers import holds_contempt
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.evaluation import scoring
 from fer.inference import exported_model

@@ -1,1 +1,4 @@
-"""Export of networks for use without this library: ONNX, int8, torch.export, safetensors; checked and timed."""
+"""Export of networks for use without this library.
+
+The formats are ONNX, int8, torch.export and safetensors. Files are checked and timed.
+"""

@@ -1,4 +1,7 @@
-"""The check of a file before it gets its name: opened again, and compared with the network that was exported."""
+"""The check of an exported file, before it gets its name.
+
+The file is opened again and compared with the network that was exported.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -58,8 +61,8 @@ class ParityCheck:
         if self._faces is None:
             path = self.source.members[0].model.provenance.dataset.get("path")
             raise FerError(
-                f"--int8: is calibrated on train and checked on val of the training, and {path} is not at hand; name "
-                "the data with --data"
+                f"--int8: needs the network's training data, train for calibration and val for the check, and {path} "
+                "is missing; name the data with --data"
             )
         return self._faces
 

@@ -1,4 +1,7 @@
-"""One export: networks traced, written in the format that the file's ending names, opened again, checked, timed."""
+"""One export, from networks to a file.
+
+Networks are traced, written in the format of the file's ending, opened again, checked and timed.
+"""
 
 import io
 import json
@@ -249,7 +252,7 @@ def _format_of(file: Path, *, int8: bool) -> Callable[[Source, ParityCheck], For
     if kind is None:
         raise FerError(f"{file}: expected a name that ends in {', '.join(FORMATS)}, or FOLDER/ for a page")
     if int8 and kind is not Onnx:
-        raise FerError(f"--int8: is a kind of {SUFFIX} file, not of {file.suffix}; leave it out")
+        raise FerError(f"--int8: applies to {SUFFIX} files, not to {file.suffix}; leave it out")
     if kind is Onnx:
         onnx_file.check_packages()
     return Int8 if int8 else kind

@@ -1,4 +1,7 @@
-"""Networks as one graph: bytes in, calibrated probabilities out. Every format but safetensors is made of it."""
+"""Networks as one graph: bytes in, calibrated probabilities out.
+
+Every format but safetensors is made of it.
+"""
 
 from __future__ import annotations
 

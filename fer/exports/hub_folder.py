@@ -1,4 +1,7 @@
-"""Writes a network as the folder that the Hugging Face hub expects: weights, graph, description and card."""
+"""A network as the folder that the Hugging Face hub expects.
+
+Written are weights, graph, description and card.
+"""
 
 import logging
 import os

@@ -1,4 +1,7 @@
-"""The graph as the bytes of an ONNX file, in 32 bits, or in 8 bits with the ranges that faces of train give."""
+"""The graph as the bytes of an ONNX file, in 32 or 8 bits.
+
+The ranges of 8 bits come from faces of train.
+"""
 
 import logging
 import tempfile

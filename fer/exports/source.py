@@ -1,4 +1,7 @@
-"""What is exported: one network, several whose calibrated probabilities are averaged, or an evaluated ensemble."""
+"""The networks of an export.
+
+They are one network, several whose calibrated probabilities are averaged, or an evaluated ensemble.
+"""
 
 import json
 import logging
@@ -198,7 +201,7 @@ def _evaluated(folder: Path) -> Source:
             f"{folder}: evaluated with --tta {results.tta}, and a graph sees each face once; evaluate without --tta"
         )
     if results.temperature is None:
-        raise FerError(f"{folder}: has no temperature, since val was not at hand; evaluate again with --data")
+        raise FerError(f"{folder}: has no temperature, since val was missing; evaluate again with --data")
     opened = [
         _member(member.checkpoint, member.network.weights_sha256 if member.network else None) for member in members
     ]

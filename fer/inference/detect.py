@@ -115,7 +115,7 @@ class Haar:
         self.cv2, self.tilted = opencv(), tilted
         if not hasattr(self.cv2, "CascadeClassifier") or not hasattr(self.cv2, "data"):
             version = getattr(self.cv2, "__version__", "?")
-            raise FerError(f"OpenCV {version} has no cascades (version 5 took them away): {INSTALL}")
+            raise FerError(f"OpenCV {version} has no cascades (version 5 removed them): {INSTALL}")
         self.file = Path(self.cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml"
         self.cascade = self.cv2.CascadeClassifier(str(self.file))
         if self.cascade.empty():
@@ -288,7 +288,7 @@ class YuFace:
             import yuface
         except ImportError as error:
             raise FerError(
-                "--detector yuface: pip install yuface, which has wheels for Python up to 3.11; or take haar"
+                "--detector yuface: needs a package: pip install yuface (wheels for Python up to 3.11), or take haar"
             ) from error
         self.detect = yuface.detect
 

@@ -1,9 +1,9 @@
-"""Maps of what speaks for an emotion on a face: by occlusion, by Grad-CAM, by integrated gradients.
+"""Maps of what speaks for an emotion on a face.
 
-A map has a value for each pixel: above 0 where the face speaks for the emotion, below 0 where it speaks against it. All
-methods measure changes of a log probability or a logit. The difference of two emotions' maps is therefore the map of
-their log odds: why the network prefers one to the other. Occlusion needs no torch; ``fer.inference.gradients`` has the
-others.
+They are made by occlusion, Grad-CAM or integrated gradients. A map has a value for each pixel: above 0 where the face
+speaks for the emotion, below 0 where it speaks against it. All methods measure changes of a log probability or a logit.
+The difference of two emotions' maps is therefore the map of their log odds: why the network prefers one to the other.
+Occlusion needs no torch; ``fer.inference.gradients`` has the others.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,9 +1,9 @@
 """An exported network: one ONNX file that ONNX Runtime runs, without torch.
 
-The file's metadata hold a JSON text under the key ``fer``: classes, size, crop, thresholds of prediction sets, and how
-the network was made and checked. ``fer.exports`` writes such files. A file may be a stranger's. It is read whole; its
-metadata and each answer are checked; one with tensors in other files is refused. ONNX Runtime runs nothing but the
-operators of its graph.
+The file's metadata hold a JSON text under the key ``fer``. It has classes, size, crop, thresholds of prediction sets,
+and how the network was made and checked. ``fer.exports`` writes such files. A file may be a stranger's. It is read
+whole; its metadata and each answer are checked; one with tensors in other files is refused. ONNX Runtime runs nothing
+but the operators of its graph.
 """
 
 import json

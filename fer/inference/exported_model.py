@@ -1,7 +1,8 @@
-"""An exported file in place of a network with weights, for evaluations and maps, whose metrics need torch.
+"""An exported file in the role of a network with weights.
 
-The graph gives calibrated probabilities. Their logarithms times the temperature are logits whose softmax is what the
-network predicts without its temperature, up to rounding; evaluations compute with that.
+It serves evaluations and maps, whose metrics need torch. The graph gives calibrated probabilities. Their logarithms
+times the temperature are logits whose softmax is what the network predicts without its temperature, up to rounding;
+evaluations compute with that.
 """
 
 from collections.abc import Sequence

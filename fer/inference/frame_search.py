@@ -1,7 +1,8 @@
-"""Finding the faces of a video's frames: known faces are searched for near their boxes, the whole frame less often.
+"""The search for faces in the frames of a video.
 
-A search of a whole frame of 640x480 pixels takes some 150 ms of one thread, all else that is done to a frame 2 ms. A
-face that is known is found in a patch around it in 3 ms.
+Known faces are searched for near their boxes, the whole frame less often. A search of a whole frame of 640x480 pixels
+takes some 150 ms of one thread. All else that is done to a frame takes 2 ms. A face that is known is found in a patch
+around it in 3 ms.
 """
 
 import math

@@ -1,4 +1,7 @@
-"""Maps by the gradients of one network, by torch: Grad-CAM and integrated gradients. See ``fer.inference.explain``."""
+"""Maps by the gradients of one network: Grad-CAM and integrated gradients.
+
+torch computes them; see ``fer.inference.explain``.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType

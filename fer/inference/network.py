@@ -1,6 +1,7 @@
-"""What predicts: a network with its weights, by torch, or an exported file, by ONNX Runtime. No torch is imported here.
+"""The network that predicts: with its weights by torch, or exported by ONNX Runtime.
 
-``opened`` is the one function that chooses between the two, by the ending of the file's name.
+No torch is imported here. ``opened`` is the one function that chooses between the two, by the ending of the file's
+name.
 """
 
 from collections.abc import Iterable, Sequence
@@ -140,7 +141,8 @@ def check_emotions(networks: Iterable[tuple[Path, Sequence[str]]]) -> None:
     for file, emotions in others:
         if list(emotions) != list(expected):
             raise FerError(
-                f"{file}: predicts {', '.join(emotions)}; {first} predicts {', '.join(expected)}: no ensemble"
+                f"{file}: predicts {', '.join(emotions)}; {first} predicts {', '.join(expected)}. The networks of an "
+                "ensemble have the same emotions in the same order"
             )
 
 

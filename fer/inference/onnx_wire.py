@@ -1,8 +1,8 @@
-"""A check of an ONNX file's bytes before anything runs it: tensors in other files, inputs and outputs.
+"""A check of an ONNX file's bytes before anything runs it.
 
-ONNX Runtime reads the file that such a tensor names, from the current folder too. Such a tensor is known by its field
-numbers alone. The bytes are therefore read as Protocol Buffers (https://protobuf.dev/programming-guides/encoding and
-``onnx.proto``), without the package ``onnx``.
+It finds tensors in other files, inputs and outputs. ONNX Runtime reads the file that such a tensor names, from the
+current folder too. Such a tensor is known by its field numbers alone. The bytes are therefore read as Protocol Buffers
+(https://protobuf.dev/programming-guides/encoding and ``onnx.proto``), without the package ``onnx``.
 """
 
 from collections.abc import Iterator, Mapping

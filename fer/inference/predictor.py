@@ -1,4 +1,6 @@
-"""From pictures to emotions: faces are found, cut out and classified; ``fer predict`` and ``fer.Predictor`` are this.
+"""The way from pictures to emotions.
+
+Faces are found, cut out and classified. ``fer predict`` and ``fer.Predictor`` use it.
 
 ``fer.Predictor("tiny")(["photo.jpg", an_array])`` returns a list of faces for each picture.
 """
@@ -177,7 +179,7 @@ class Predictor:
         """
         many = [pictures] if isinstance(pictures, str | Path | Image.Image | np.ndarray) else list(pictures)
         if boxes is not None and len(boxes) != len(many):
-            raise FerError(f"boxes: of {len(boxes)} pictures; expected those of {len(many)}")
+            raise FerError(f"boxes: {len(boxes)} lists; expected {len(many)}, one for each picture")
         found = []
         for number, answer in enumerate(self.answers(many, boxes)):
             if isinstance(answer, PictureError):

@@ -1,4 +1,7 @@
-"""What is predicted, written as it is found: a JSON line a picture or frame of a video, a CSV row a face."""
+"""Files of predictions, written one answer after the other.
+
+They are a JSON line a picture or frame of a video, and a CSV row a face.
+"""
 
 import csv
 import json

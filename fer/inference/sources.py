@@ -1,4 +1,7 @@
-"""Which pictures and videos are predicted: files, folders, patterns; and boxes from a table."""
+"""The pictures and videos to predict.
+
+Files, folders and patterns name them; a table may give boxes.
+"""
 
 import csv
 import glob
@@ -44,7 +47,7 @@ def files(names: Sequence[str]) -> list[Path]:
         else:
             matching = [Path(one) for one in sorted(glob.glob(str(path), recursive=True)) if Path(one).is_file()]
             if not matching:
-                raise FerError(f"{name}: no such file or folder, and no file fits it as a pattern")
+                raise FerError(f"{name}: no such file or folder, and no file matches it as a pattern")
         for one in matching:
             found.setdefault(whole_path(one), one)  # each once, whatever it is called
     return list(found.values())

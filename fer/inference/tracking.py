@@ -1,8 +1,9 @@
-"""Which faces of a video are the same: boxes that follow each other, and nothing else.
+"""The tracks of faces in a video.
 
-A detection continues the track whose box, moved on with constant velocity, it overlaps most. A track ends after a
-second without a detection, and its number is never given again. A face that leaves and returns has a new number: to
-know it again would be face recognition, which this library does not do.
+Boxes that follow each other are one face; nothing else is compared. A detection continues the track whose box, moved on
+with constant velocity, it overlaps most. A track ends after a second without a detection, and its number is never given
+again. A face that leaves and returns has a new number: to know it again would be face recognition, which this library
+does not do.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
-"""Emotions over a video: frames are read one after the other, faces are followed, and predictions are smoothed.
+"""Emotions over a video.
 
-Faces are searched for ten times a second. In between, boxes are interpolated, so that every frame has its predictions.
-Nothing grows with the length of the video: ``watch`` yields frame after frame.
+Frames are read one after the other, faces are followed, and predictions are smoothed. Faces are searched for ten times
+a second. In between, boxes are interpolated, so that every frame has its predictions. Nothing grows with the length of
+the video: ``watch`` yields frame after frame.
 """
 
 import os

@@ -1,11 +1,12 @@
-"""EmotionClassifier: the base class of all networks. A subclass builds ``self.net`` and nothing else.
+"""EmotionClassifier: the base class of all networks.
 
-The classifier contains its preprocessing: it takes faces in [0, 1] (or uint8), crops and normalises them itself. Wrong
-preprocessing at inference is a common mistake; here training, evaluation and later use cannot differ. Hyperparameters
-are plain values, so that a checkpoint loads with ``weights_only=True`` and rebuilds the network without other files.
+A subclass builds ``self.net`` and nothing else. The classifier contains its preprocessing: it takes faces in [0, 1] (or
+uint8), crops and normalises them itself. Wrong preprocessing at inference is a common mistake; here training,
+evaluation and later use cannot differ. Hyperparameters are plain values, so that a checkpoint loads with
+``weights_only=True`` and rebuilds the network without other files.
 
-A network may begin with pretrained layers: ``load_pretrained`` loads their weights, ``freeze_first`` keeps some of
-them fixed, and ``parameter_groups`` gives the trainable ones a learning rate of their own.
+A network may begin with pretrained layers. ``load_pretrained`` loads their weights, and ``freeze_first`` keeps some of
+them fixed. ``parameter_groups`` gives the trainable ones a learning rate of their own.
 """
 
 import hashlib

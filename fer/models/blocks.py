@@ -1,9 +1,9 @@
-"""The blocks of a network, in the order of the computation: gradient checkpointing, and the layers of separate rates.
+"""The blocks of a network, in the order of the computation.
 
-Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost": the forward pass keeps the input of each block alone,
-and the backward pass computes the block again. The gradients are those of the ordinary backward pass to the bit. Random
-numbers are drawn from the same state, and ``Trainable.backward`` keeps the running statistics of batch normalisation
-from being updated twice.
+Gradient checkpointing and the layers of separate rates use them. With checkpointing (Chen et al. 2016, "Training Deep
+Nets with Sublinear Memory Cost") the forward pass keeps the input of each block alone. The backward pass computes the
+block again. The gradients are those of the ordinary backward pass to the bit. Random numbers are drawn from the same
+state, and ``Trainable.backward`` keeps the running statistics of batch normalisation from being updated twice.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
-"""A folder as the Hugging Face hub expects it: ``model.safetensors``, ``config.json`` and ``README.md``, its card.
+"""The folder of a network, as the Hugging Face hub expects it.
 
-``config.json`` describes the network for other programs and has the SHA-256 of the files, which is checked whenever the
-folder is loaded. The card has none, since authors edit it on the hub. ``fer.exports.hub_folder`` writes such folders.
+Its files are ``model.safetensors``, ``config.json``, and ``README.md``, the card. ``config.json`` describes the network
+for other programs and has the SHA-256 of the files, which is checked whenever the folder is loaded. The card has none,
+since authors edit it on the hub. ``fer.exports.hub_folder`` writes such folders.
 """
 
 from collections.abc import Mapping
@@ -82,16 +83,20 @@ def config_of(folder: Path) -> HubConfig:
         stored = read_json(file)
         library = stored.get("library_name")
         if library != LIBRARY:
-            raise FerError(f"{file}: of {str(library)[:50]!r}, not of {LIBRARY!r}; expected a folder of fer share")
+            raise FerError(
+                f"{file}: written by {str(library)[:50]!r}, not by {LIBRARY!r}; expected a folder of fer share"
+            )
         if isinstance(stored.get("format"), int) and stored["format"] > FORMAT:
-            raise FerError(f"{file}: of a newer version of fer (format {stored['format']}, known up to {FORMAT})")
+            raise FerError(
+                f"{file}: written by a newer version of fer (format {stored['format']}, known up to {FORMAT})"
+            )
         config = read(HubConfig, stored)
         if not has_types(config):
             raise ValueError("a value has another type")
         if config.format < 1:
             raise FerError(f"{file}: states format {config.format}; expected 1 to {FORMAT}")
     except UNREADABLE as error:
-        raise FerError(f"{file}: damaged, or of another program ({why(error)})") from error
+        raise FerError(f"{file}: damaged, or written by another program ({why(error)})") from error
     return config
 
 

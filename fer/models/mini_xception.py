@@ -1,10 +1,10 @@
-"""mini-Xception: residual depthwise-separable convolutions; the best-known small network for FER2013.
+"""mini-Xception, the best-known small network for FER2013.
 
-Arriaga, Valdenegro-Toro & Plöger 2017, "Real-time Convolutional Neural Networks for Emotion and Gender Classification",
-after Chollet 2017, "Xception"; layers, padding and initial weights are those of the authors' Keras code,
-github.com/oarriaga/face_classification. Input (B, 1, 64, 64) in the source, at least 20 pixels here. With the defaults
-at 48 pixels: 56,951 parameters, 5.5 million multiply-adds. Keras counts 58,423 parameters, which include the 1,472
-running statistics of batch normalisation.
+It has residual depthwise-separable convolutions. Sources: Arriaga, Valdenegro-Toro & Plöger 2017, "Real-time
+Convolutional Neural Networks for Emotion and Gender Classification", after Chollet 2017, "Xception". Layers, padding
+and initial weights are those of the authors' Keras code, github.com/oarriaga/face_classification. Input (B, 1, 64, 64)
+in the source, at least 20 pixels here. With the defaults at 48 pixels: 56,951 parameters, 5.5 million multiply-adds.
+Keras counts 58,423 parameters, which include the 1,472 running statistics of batch normalisation.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Pre-activation ResNet with squeeze and excitation, for small images.
 
-He et al. 2016, "Identity Mappings in Deep Residual Networks"; each branch ends in a gate, torchvision's squeeze and
-excitation (Hu et al. 2018, "Squeeze-and-Excitation Networks"). Input (B, 1, 48, 48), at least 8 pixels. With the
+Source: He et al. 2016, "Identity Mappings in Deep Residual Networks". Each branch ends in a gate, torchvision's squeeze
+and excitation (Hu et al. 2018, "Squeeze-and-Excitation Networks"). Input (B, 1, 48, 48), at least 8 pixels. With the
 defaults at 48 pixels: 11,258,559 parameters, 1,247.1 million multiply-adds; with a width of 32 a quarter of both.
 """
 

@@ -1,4 +1,7 @@
-"""Pretrained weights: downloaded or read from an untrusted file, with their names and shapes checked."""
+"""Pretrained weights, downloaded or read from a file.
+
+The file is not trusted: names and shapes are checked.
+"""
 
 import hashlib
 import logging
@@ -106,4 +109,4 @@ def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor],
             raise FerError(f"{source}: {name} holds NaN or infinite weights")
     unknown = [name for name in tensors if name not in expected]
     if unknown:
-        raise FerError(f"{source}: {unknown[0]} does not belong; the last expected name is {list(expected)[-1]}")
+        raise FerError(f"{source}: has the unknown entry {unknown[0]}; the last expected one is {list(expected)[-1]}")

@@ -1,8 +1,9 @@
-"""ResNet-18 for small images: a first 3x3 convolution in place of ImageNet's 7x7 one with max-pooling.
+"""ResNet-18 for small images.
 
-He, Zhang, Ren & Sun 2016, "Deep Residual Learning for Image Recognition"; beyond the first layers it is torchvision's
-``resnet18``, initial weights included. Input (B, 1, 48, 48), at least 8 pixels. With the defaults at 48 pixels:
-11,171,271 parameters, 1,247.0 million multiply-adds; with a width of 16 about a sixteenth of both.
+A first 3x3 convolution replaces ImageNet's 7x7 one with max-pooling. He, Zhang, Ren & Sun 2016, "Deep Residual Learning
+for Image Recognition"; beyond the first layers it is torchvision's ``resnet18``, initial weights included. Input (B, 1,
+48, 48), at least 8 pixels. With the defaults at 48 pixels: 11,171,271 parameters, 1,247.0 million multiply-adds; with a
+width of 16 about a sixteenth of both.
 """
 
 from typing import Any

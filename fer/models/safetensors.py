@@ -1,7 +1,8 @@
-"""Weights as safetensors (github.com/huggingface/safetensors): plain bytes behind a header, nothing in them can run.
+"""Weights as safetensors (github.com/huggingface/safetensors).
 
-The library checks the header: sizes, offsets without gap or overlap, shapes, types. Types that no network of this
-library has (8 bits and fewer of float, complex) are refused here.
+A file is plain bytes behind a header, and nothing in it can run. The library checks the header: sizes, offsets without
+gap or overlap, shapes, types. Types that no network of this library has (8 bits and fewer of float, complex) are
+refused here.
 """
 
 from collections.abc import Mapping

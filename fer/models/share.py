@@ -1,8 +1,9 @@
-"""Share an evaluated network with others: the contents of one safetensors file, and its model card.
+"""The shared form of an evaluated network.
 
-Kernels and matrices are stored in half precision, vectors in full. The file records the training data by name and
-fingerprint, so that others who have the same data can evaluate the network on clean faces. A network whose file has no
-thresholds of prediction sets gets those that the evaluation calibrated on val.
+It is one safetensors file, with a model card beside it. Kernels and matrices are stored in half precision, vectors in
+full. The file records the training data by name and fingerprint, so that others who have the same data can evaluate the
+network on clean faces. A network whose file has no thresholds of prediction sets gets those that the evaluation
+calibrated on val.
 """
 
 import json
@@ -100,8 +101,8 @@ def shareable(given: Path, *, half: bool) -> Shareable:
     """Return a network as it is shared.
 
     Args:
-        given: folder of the evaluation of one network; a run, of which the test evaluation is taken, else the newest;
-            or what was shared before, such as a network of the package, whose weights stay as they are.
+        given: folder of the evaluation of one network, a run, or what was shared before, such as a network of the
+            package. Of a run the test evaluation is taken, else the newest. Weights that were shared stay as they are.
         half: round kernels and matrices to half precision.
 
     Raises:
@@ -189,7 +190,7 @@ def read_evaluation(evaluation: Path) -> dict[str, Any]:
             "wrote, such as <run>/evaluations/val"
         ) from error
     if len(members) != 1:
-        raise FerError(f"{evaluation}: of {len(members)} networks; expected one, evaluated alone")
+        raise FerError(f"{evaluation}: evaluates {len(members)} networks together; expected one, evaluated alone")
     return results
 
 

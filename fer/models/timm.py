@@ -1,8 +1,8 @@
-"""Any network of timm, for grey faces or colours, with faces resized on the device and optional pretrained weights.
+"""Any network of timm, for grey faces or colours.
 
-Wightman 2019, "PyTorch Image Models", github.com/huggingface/pytorch-image-models; needs pip install
-'fer-lightning[timm]'. Input (B, 1, S, S). ``python -m fer.train --info models model=timm:resnet18`` prints the
-parameters and the cost of a network.
+Faces are resized on the device; pretrained weights are optional. Source: Wightman 2019, "PyTorch Image Models",
+github.com/huggingface/pytorch-image-models. It needs pip install 'fer-lightning[timm]'. Input (B, 1, S, S). ``python -m
+fer.train --info models model=timm:resnet18`` prints the parameters and the cost of a network.
 
 ``timm:<name>`` is one registered network with an argument, not a thousand names. Weights are read as safetensors or
 with ``weights_only``.
@@ -71,7 +71,7 @@ class Timm(EmotionClassifier):
     ) -> None:
         super().__init__(**contract)
         if freeze and weights is None:
-            raise FerError(f"model.freeze=true: random layers would be kept; set {KEY}=pretrained, or a file")
+            raise FerError(f"model.freeze=true: would freeze random layers; set {KEY}=pretrained, or a file")
         self.network, self.weights = network, weights
         rates = {} if freeze else {"drop_rate": dropout, "drop_path_rate": drop_path}
         # without classes timm's network returns the pooled features

@@ -120,8 +120,8 @@ class Trainable(EmotionClassifier, pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the schedule in Lightning's form.
 
-        The number of steps in an epoch is read later, in the schedule: reading it here would make Lightning build the
-        loader before it reads the checkpoint, and a resumed loader would start its epoch again from the first batch.
+        The number of steps in an epoch is read later, in the schedule. Read here, it would make Lightning build the
+        loader before it reads the checkpoint. A resumed loader would start its epoch again from the first batch.
         """
         self._clipped = []
         make, arguments = OPTIMIZERS.arguments(self._optimizer)

@@ -1,7 +1,8 @@
-"""Checks of a checkpoint's or shared file's contents before a network is built from them: the file may be a stranger's.
+"""Checks of a checkpoint or shared file before a network is built from it.
 
-Values are plain, tensors dense and finite, sizes those of a network that the file's own weights fill. Nothing is
-allocated that is larger than the file, and a network is built without memory (on torch's device "meta") first.
+The file may be a stranger's. Values are plain, tensors dense and finite, sizes those of a network that the file's own
+weights fill. Nothing is allocated that is larger than the file, and a network is built without memory (on torch's
+device "meta") first.
 """
 
 import math
@@ -79,7 +80,7 @@ def check_tensors(tensors: Mapping[str, Any], path: Path) -> None:
             raise FerError(f"{path}: {str(name)[:LONGEST_CLASS]!r} is no dense tensor of numbers")
         total += value.numel() * value.element_size()
         if total > SHARED * size:
-            raise FerError(f"{path}: its tensors have more numbers than the file")
+            raise FerError(f"{path}: its tensors have more numbers than the file can hold")
     bad = [name for name, value in tensors.items() if not _finite(name, value)]
     if bad:
         raise FerError(f"{path}: {bad[0]} holds NaN or infinite weights")

@@ -1,10 +1,10 @@
 """VGG-19 for small images: batch normalisation, and one linear layer in place of three.
 
-Simonyan & Zisserman 2015, "Very Deep Convolutional Networks", configuration E; with batch normalisation and this head
-it is the network of github.com/WuJie1010/Facial-Expression-Recognition.Pytorch: 73.11 % on PrivateTest, at the epoch
-with the best value there. Input (B, 3, 44, 44) in the source: crops of 48 pixels, grey repeated as three channels. Here
-one grey channel of at least 32 pixels. With the defaults at 48 pixels: 20,032,327 parameters, 893.1 million
-multiply-adds.
+Source: Simonyan & Zisserman 2015, "Very Deep Convolutional Networks", configuration E. With batch normalisation and
+this head it is the network of github.com/WuJie1010/Facial-Expression-Recognition.Pytorch. That has 73.11 % on
+PrivateTest, at the epoch with the best value there. Input (B, 3, 44, 44) in the source: crops of 48 pixels, grey
+repeated as three channels. Here one grey channel of at least 32 pixels. With the defaults at 48 pixels: 20,032,327
+parameters, 893.1 million multiply-adds.
 """
 
 from collections.abc import Sequence

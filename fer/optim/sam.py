@@ -1,7 +1,8 @@
-"""Sharpness-aware minimisation (Foret et al. 2021): the gradient is taken at a nearby point with a higher loss.
+"""Sharpness-aware minimisation (Foret et al. 2021).
 
-It wraps any optimizer and is none itself. Each step takes two passes. Loss and metrics come from the first pass, which
-alone updates the running statistics of batch normalisation.
+The gradient is taken at a nearby point with a higher loss. The method wraps any optimizer and is none itself. Each step
+takes two passes. Loss and metrics come from the first pass, which alone updates the running statistics of batch
+normalisation.
 """
 
 from collections.abc import Callable, Iterator

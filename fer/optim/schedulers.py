@@ -1,9 +1,10 @@
-"""Learning-rate schedules by name: ``scheduler.name`` and the arguments of the function registered under it.
+"""Learning-rate schedules by name.
 
-A schedule is a factor on the learning rate as a function of time in epochs, evaluated at every step. It has no state,
-so that a resumed run continues it exactly. ``plateau`` alone depends on val: it is torch's ``ReduceLROnPlateau``. It is
-stepped at an epoch's last step, after validation. Lightning's stepping by epoch comes after checkpoints are written, so
-that a resumed run would differ.
+``scheduler.name`` names a registered function; the other keys of the group are its arguments. A schedule is a factor on
+the learning rate as a function of time in epochs, evaluated at every step. It has no state, so that a resumed run
+continues it exactly. ``plateau`` alone depends on val: it is torch's ``ReduceLROnPlateau``. It is stepped at an epoch's
+last step, after validation. Lightning's stepping by epoch comes after checkpoints are written, so that a resumed run
+would differ.
 """
 
 import math
@@ -31,8 +32,8 @@ class Plateau:
 class Timeline:
     """The position in a schedule as a function of the epochs trained, for a run whose number of epochs changes.
 
-    The position moves evenly towards the schedule's end. Where the number of epochs changes, it stays where it is and
-    moves faster or slower from there, so that the learning rate has no jump and always reaches the end.
+    The position moves evenly towards the schedule's end. Where the number of epochs changes, it moves faster or slower
+    from the position reached. The learning rate therefore has no jump and always reaches the end.
 
     Args:
         epochs: epochs of the schedule, and of the run before any change.

@@ -1,1 +1,4 @@
-"""Figures and pages, from plain values and arrays; knows nothing of training."""
+"""Figures and pages, from plain values and arrays.
+
+Nothing here knows of training.
+"""

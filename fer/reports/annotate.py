@@ -26,8 +26,8 @@ def fitted(picture: Image.Image) -> Image.Image:
 def annotated(picture: Image.Image, faces: Sequence[FaceRecord], longer_side: int | None = None) -> Image.Image:
     """Return a copy of a picture with its faces marked, whose longer side has at most ``LONGEST`` pixels.
 
-    Each face has a white box with a dark rim, which is visible on any ground, and a plate with the three most probable
-    emotions, each with its probability and a bar; a question mark follows an uncertain one.
+    Each face has a white box with a dark rim, which is visible on any ground. A plate has the three most probable
+    emotions, each with its probability and a bar. A question mark follows an uncertain one.
 
     Args:
         picture: upright, mode "RGB".

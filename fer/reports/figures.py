@@ -1,7 +1,7 @@
-"""The figures of a result: curves, confusion matrix, reliability diagram, figures per class, sheets of faces.
+"""The figures of a result.
 
-Each function takes plain values and returns a ``matplotlib.figure.Figure``; call them, and save, within
-``fer.reports.plotting.style``.
+They are curves, confusion matrix, reliability diagram, figures per class, and sheets of faces. Each function takes
+plain values and returns a ``matplotlib.figure.Figure``; call them, and save, within ``fer.reports.plotting.style``.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
-"""``model_card.md`` beside an evaluation: a network, its data, its metrics, and the uses to keep away from.
+"""``model_card.md``, the model card of a network beside its evaluation.
 
-The file opens with Hugging Face's metadata (``model-index``), so that it serves as a repository's README.md there
-(https://huggingface.co/docs/hub/model-cards). Its parts follow Mitchell et al. 2019, "Model Cards for Model Reporting".
+It has the network, its data, its metrics, and the uses to keep away from. The file opens with Hugging Face's metadata
+(``model-index``), so that it serves as a repository's README.md there (https://huggingface.co/docs/hub/model-cards).
+Its parts follow Mitchell et al. 2019, "Model Cards for Model Reporting".
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,9 @@
-"""Figures with matplotlib: no pyplot state, one theme, saved as PNG and SVG or put into a page.
+"""Figures with matplotlib, in one theme and without pyplot's state.
 
-A figure is drawn once, in the colours of one theme. It is saved as it is for a paper, and with CSS variables for its
-colours in a page. It is one text column wide (4.6 inches, 9 points): two fit side by side on a screen, one fills a
-phone. ``tests/reports`` checks that no text overlaps or sticks out and that every colour is in the theme.
+They are saved as PNG and SVG, or put into a page. A figure is drawn once, in the colours of one theme. It is saved as
+it is for a paper, and with CSS variables for its colours in a page. It is one text column wide (4.6 inches, 9 points):
+two fit side by side on a screen, one fills a phone. ``tests/reports`` checks that no text overlaps or sticks out and
+that every colour is in the theme.
 """
 
 import io

@@ -1,4 +1,7 @@
-"""The page of predicted pictures and videos: every face with its emotions, and what was left out."""
+"""The page of predicted pictures and videos.
+
+It has every face with its emotions, and what was left out.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

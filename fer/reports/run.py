@@ -1,4 +1,7 @@
-"""The report of a run: ``report.html``, one page that explains it, and ``figures/``: the same, fit for papers."""
+"""The report of a run: ``report.html`` and ``figures/``.
+
+One page explains the run. The folder has the same figures, fit for papers.
+"""
 
 import json
 from collections.abc import Mapping, Sequence

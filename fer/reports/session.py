@@ -1,4 +1,7 @@
-"""One call of ``fer predict``: pictures and videos are predicted in turn, each written or printed at once."""
+"""One call of ``fer predict``.
+
+Pictures and videos are predicted in turn, and each answer is written or printed at once.
+"""
 
 import contextlib
 import logging

@@ -1,4 +1,7 @@
-"""The timeline of a video: the emotions of each face over time, with gaps where it is not detected."""
+"""The timeline of a video: the emotions of each face over time.
+
+It has gaps where a face is not detected.
+"""
 
 import math
 from collections.abc import Sequence

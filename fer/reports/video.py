@@ -1,4 +1,7 @@
-"""What is made of one video: its records, its timeline and page, and its annotated copy."""
+"""The files that are made of one video.
+
+They are its records, its timeline and page, and its annotated copy.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -233,7 +233,7 @@ def _correct(file: Path, metrics: RunMetrics) -> tuple[str, NDArray[np.bool_]]:
     correct = (targets == np.array(predicted.answers))[order]
     expected = round(metrics.accuracy * count)
     if len(correct) != count or int(correct.sum()) != expected:
-        recorded = f"metrics.json {expected:,} of {count:,}"
+        recorded = f"but metrics.json has {expected:,} of {count:,}"
         raise FerError(f"{file}: has {int(correct.sum()):,} of {len(correct):,} faces right, {recorded}")
     return ranking.digest(predicted.rows[order], targets[order].tolist()), correct
 

@@ -1,4 +1,7 @@
-"""What comparisons of runs read of a ``metrics.json``, of whatever version."""
+"""The part of a ``metrics.json`` that comparisons of runs read.
+
+Files of any version are read.
+"""
 
 from dataclasses import dataclass, field
 

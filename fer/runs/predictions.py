@@ -1,4 +1,7 @@
-"""``predictions.csv``: the prediction of a network for each face; writing, finding and reading it."""
+"""``predictions.csv``: the prediction of a network for each face.
+
+It is written, found and read here.
+"""
 
 import csv
 import gzip

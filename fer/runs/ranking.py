@@ -1,8 +1,9 @@
-"""Rankings of runs on val: groups of seeds, comparable groups, their differing settings, tests of their differences.
+"""Rankings of runs on val.
 
-A group is the runs of one configuration with different seeds. Groups are ranked together if the same faces were scored
-under the same labels after training on the same data (fingerprint, split, labels, classes, digest of the scored rows).
-Keys that only name data do not count. Differing keys of a choice such as ``model=mlp`` appear as the choice, unless a
+A group is the runs of one configuration with different seeds. Groups are ranked together if they are comparable: the
+same faces were scored under the same labels after training on the same data. Fingerprint, split, labels, classes and
+the digest of the scored rows decide it. Keys that only name data do not count. Each group shows the settings that
+differ, and tests compare the groups. Differing keys of a choice such as ``model=mlp`` appear as the choice, unless a
 command line named the key.
 """
 

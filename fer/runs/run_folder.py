@@ -1,4 +1,7 @@
-"""Run folders as data: finding them, their configurations, and a name for what a configuration computes."""
+"""Run folders as data.
+
+The functions find run folders and their configurations, and name what a configuration computes.
+"""
 
 import hashlib
 import json

@@ -1,1 +1,4 @@
-"""A local page and an HTTP interface for pictures: ``fer serve``. Nothing here writes or logs a picture."""
+"""``fer serve``: a local page and an HTTP interface for pictures.
+
+Nothing here writes or logs a picture.
+"""

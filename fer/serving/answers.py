@@ -1,4 +1,7 @@
-"""What is answered to a picture: the record of ``fer predict``, notes in words, and on request a map of each face."""
+"""The answer to a picture.
+
+The answer is the record of ``fer predict``, notes in words, and on request a map of each face.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

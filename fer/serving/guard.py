@@ -1,8 +1,9 @@
-"""Who may ask: requests by a foreign name or from a foreign page are refused, and every answer has its policy.
+"""The check of who asks, and the policy that every answer has.
 
-A page of another site can send requests to a server on this machine. Its ``Origin`` gives it away. By DNS rebinding it
-can even name itself like this server; then its ``Host`` is a name that is not this machine's
-(https://owasp.org/www-community/attacks/DNS_Rebinding). An address of digits cannot be rebound.
+Requests by a foreign name or from a foreign page are refused. A page of another site can send requests to a server on
+this machine. Its ``Origin`` gives it away. By DNS rebinding it can even name itself like this server; then its ``Host``
+is a name that is not this machine's (https://owasp.org/www-community/attacks/DNS_Rebinding). An address of digits
+cannot be rebound.
 """
 
 import asyncio

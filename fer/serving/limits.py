@@ -1,4 +1,4 @@
-"""What one client may ask of the server, and all of them together."""
+"""The limits on the requests of one client, and of all together."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,7 @@
-"""The files of the page, by name: its own in ``page/``, and the theme of the reports.
+"""The files of the page, by name.
 
-A folder for static hosting takes the same files, with another ``backend.js``.
+They are its own in ``page/``, and the theme of the reports. A folder for static hosting takes the same files, with
+another ``backend.js``.
 """
 
 from collections.abc import Mapping

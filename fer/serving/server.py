@@ -1,4 +1,7 @@
-"""The application on a port: a bound address, patience with slow clients, and an end in order."""
+"""The application on a port.
+
+It has a bound address, patience with slow clients, and an end in order.
+"""
 
 import asyncio
 import errno

@@ -1,6 +1,7 @@
-"""The picture in the body of a request, kept in memory: as bytes, within limits of size and time.
+"""The picture in the body of a request.
 
-Starlette spools a part of more than 1 MB to a temporary file. Here no part ever leaves memory.
+It is kept in memory as bytes, within limits of size and time. Starlette spools a part of more than 1 MB to a temporary
+file. Here no part ever leaves memory.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""The status of a running sweep: a live line in a terminal, a line for each job's end, and the closing tables."""
+"""The status of a running sweep.
+
+It is a live line in a terminal, a line for each job's end, and the closing tables.
+"""
 
 import heapq
 import logging

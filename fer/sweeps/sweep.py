@@ -1,7 +1,7 @@
-"""A sweep: one command line, several runs, each a child process; at the end a leaderboard and the failures.
+"""A sweep: one command line, several runs.
 
-A terminal shows a live line; elsewhere each job's start and end is a line. ``sweep.json`` keeps the command line and
-the jobs, ``sweep.log`` the output.
+Each run is a child process. A leaderboard and the failures close the sweep. A terminal shows a live line; elsewhere
+each job's start and end is a line. ``sweep.json`` keeps the command line and the jobs, ``sweep.log`` the output.
 """
 
 import logging

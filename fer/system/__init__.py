@@ -1,1 +1,1 @@
-"""Files, text, the terminal, this machine and its slots for jobs."""
+"""The system: files, text, the terminal, this machine, slots for jobs."""

@@ -1,4 +1,7 @@
-"""Files: written whole or not at all, read with errors of one line. No torch here."""
+"""Files, written whole or not at all, and read with errors of one line.
+
+No torch here.
+"""
 
 import csv
 import errno

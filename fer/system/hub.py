@@ -1,8 +1,9 @@
-"""Networks on the Hugging Face hub: ``hf://owner/name[@revision]``, by ``huggingface_hub`` (extra ``hub``).
+"""Networks on the Hugging Face hub: ``hf://owner/name[@revision]``.
 
-A network is read from the hub's cache. The network of computers is used where the caller allows it, and for uploads.
-Three files of a repository are of use here, each with a largest size that is checked before it is fetched. Address,
-cache and token are those of ``huggingface_hub``: ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN``. No torch here.
+The package ``huggingface_hub`` (extra ``hub``) fetches and uploads them. A network is read from the hub's cache. The
+internet is used where the caller allows it, and for uploads. Three files of a repository are of use here, each with a
+largest size that is checked before it is fetched. Address, cache and token are those of ``huggingface_hub``:
+``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN``. No torch here.
 """
 
 import errno

@@ -1,4 +1,7 @@
-"""Locks on open files: one process at a time works in a folder. The system releases a lock when its process ends."""
+"""Locks on open files: one process at a time works in a folder.
+
+The system releases a lock when its process ends.
+"""
 
 import logging
 from collections.abc import Iterator

@@ -1,6 +1,7 @@
-"""This machine: hardware, versions and commit for the record, threads, allocator and precision for a training.
+"""This machine, for the record and for a training.
 
-torch is imported where it is used: the types of records stand here too.
+The record has hardware, versions and commit. A training gets threads, allocator and precision. torch is imported where
+it is used, since the types of records stand here too.
 """
 
 import ctypes

@@ -1,7 +1,8 @@
-"""Ranks: the processes that share one run, each with a device of its own. torch is imported where it is used.
+"""Ranks: the processes that share one run, each with a device of its own.
 
-torchrun, srun and ``fer.training.launch`` state in the environment which rank a process is. Rank 0 alone writes, logs
-and prints. Without ranks every function here returns its argument, so that callers need no second path.
+torch is imported where it is used. torchrun, srun and ``fer.training.launch`` state in the environment which rank a
+process is. Rank 0 alone writes, logs and prints. Without ranks every function here returns its argument, so that
+callers need no second path.
 """
 
 import functools

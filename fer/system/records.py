@@ -1,8 +1,8 @@
 """Dataclasses as JSON objects: the fields of a class are the keys of its object, in their order.
 
-One definition reads and writes. A field may be merged (its own fields stand among the keys of the object that has it),
-optional (not written where it is None) or stored under another key. A class whose keys are no fields has ``of`` and
-``plain`` of its own.
+One definition reads and writes. A merged field has no key: its own fields stand among the keys of the object that has
+it. An optional field is not written where it is None. A field may be stored under another key. A class whose keys are
+no fields has ``of`` and ``plain`` of its own.
 """
 
 import collections.abc

@@ -1,4 +1,4 @@
-"""Signals that end a process: which they are, their handlers, their exit codes."""
+"""Signals that end a process, their handlers and their exit codes."""
 
 import signal
 import threading

@@ -1,7 +1,8 @@
-"""Slots for jobs that run side by side: one for each GPU, or for each core as far as memory goes. No torch here.
+"""Slots for jobs that run side by side.
 
-A sweep computes its slots for all its jobs, also when only some are left. Threads follow from the slots, and the bits
-of a result depend on the number of threads.
+There is one for each GPU, or for each core as far as memory goes. No torch here. A sweep computes its slots for all its
+jobs, also when only some are left. Threads follow from the slots, and the bits of a result depend on the number of
+threads.
 """
 
 import os

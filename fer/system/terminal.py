@@ -1,4 +1,7 @@
-"""The terminal: one live line that is redrawn below the log messages. No torch here."""
+"""The terminal: one live line that is redrawn below the log messages.
+
+No torch here.
+"""
 
 import logging
 import os

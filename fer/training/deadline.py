@@ -1,9 +1,10 @@
-"""``budget.until``: as many epochs as end at a given time, with the whole schedule of the learning rate.
+"""``budget.until``: as many epochs as end at a given time.
 
-``budget.hours`` plans epochs once. The speed may change later, since other trainings begin or end beside this one. Such
-a run misses the time, or a deadline cuts off the low learning rates that improve a network the most. Here the number of
-epochs follows the speed. It is planned again after every epoch; the rest of the schedule is stretched or compressed to
-the epochs that are left. Such a run depends on the clock, and cannot be repeated to the bit.
+The learning rate runs through its whole schedule. ``budget.hours`` plans epochs once. The speed may change later, since
+other trainings begin or end beside this one. Such a run misses the time, or a deadline cuts off the low learning rates
+that improve a network the most. Here the number of epochs follows the speed. It is planned again after every epoch; the
+rest of the schedule is stretched or compressed to the epochs that are left. Such a run depends on the clock, and cannot
+be repeated to the bit.
 """
 
 import math

@@ -1,9 +1,10 @@
-"""Preparation of a run for its device: faces in its memory, a batch size that fits, a compiled network.
+"""Preparation of a run for its device.
 
-No step waits for the device. Faces are on a GPU as bytes, and an epoch's order is drawn on the CPU and moved once.
-Losses and metrics stay on the device for an epoch. ``tests/training/test_waiting.py`` runs a step on the device "meta",
-where reading a value fails. ``trainer.deterministic=false`` lets a GPU use its fastest kernels,
-``trainer.compile=true`` compiles the network; both are off by default.
+It concerns faces in the device's memory, a batch size that fits, and a compiled network. No step waits for the device.
+Faces are on a GPU as bytes, and an epoch's order is drawn on the CPU and moved once. Losses and metrics stay on the
+device for an epoch. ``tests/training/test_waiting.py`` runs a step on the device "meta", where reading a value fails.
+``trainer.deterministic=false`` lets a GPU use its fastest kernels, ``trainer.compile=true`` compiles the network; both
+are off by default.
 """
 
 import copy
@@ -113,7 +114,7 @@ def trial(model: Trainable, size: int, device: torch.device, *, bf16: bool) -> N
 class Steps(Callback):
     """Marks the steps of a compiled network, and runs val without compiled graphs.
 
-    Val is a small part of an epoch, and its two shapes, whole batches and the last one, would each take as long to
+    Val is a small part of an epoch. It has two shapes, whole batches and the last one. Each would take as long to
     compile as the single shape of the training.
     """
 

@@ -1,7 +1,8 @@
-"""Distillation (Hinton et al. 2015): predictions of other networks, the teachers, are soft targets beside the labels.
+"""Distillation (Hinton et al. 2015): a network that learns from other networks.
 
-At each step the teachers predict the same augmented and mixed faces that the student sees. Predictions computed once,
-for faces that the teachers were trained on, teach little (Beyer et al. 2022).
+The predictions of these teachers are soft targets beside the labels. At each step the teachers predict the same
+augmented and mixed faces that the student sees. Predictions computed once, for faces that the teachers were trained on,
+teach little (Beyer et al. 2022).
 
 A resumed run needs the same teachers: hashes of their files are recorded. Their training data count as training data
 of the student, and a teacher that was trained on the student's val faces is refused.
@@ -231,8 +232,8 @@ def _refuse_unfit(path: Path, teacher: EmotionClassifier, model: EmotionClassifi
         same = dataset.get("fingerprint") == model.provenance.dataset.get("fingerprint")
         if same and _split_settings(dataset) != _split_settings(model.provenance.dataset):
             raise FerError(
-                f"distill.teachers: {path} was trained on data.split={dataset.get('split')} of the same faces; some of "
-                f"them are val in data.split={data.data.split} with the settings of this run"
+                f"distill.teachers: {path} was trained on data.split={dataset.get('split')} of the same faces. Some of "
+                f"its training faces are val here, by data.split={data.data.split}; use the split of the teacher"
             )
 
 

@@ -1,8 +1,9 @@
-"""Several processes for one run: this computer's are started by torchrun's own engine, those of others joined.
+"""Several processes for one run.
 
-``fer.train`` with ``trainer.devices=2`` is the engine's process. It checks the command line and chooses the folder. It
-starts ``python -m fer.train`` with the same arguments once for each device, and passes signals on. It trains nothing
-itself. Processes that torchrun or srun has started join each other by the variables of their environment.
+Those of this computer are started by torchrun's own engine; those of other computers are joined. ``fer.train`` with
+``trainer.devices=2`` is the engine's process. It checks the command line and chooses the folder. It starts ``python -m
+fer.train`` with the same arguments once for each device, and passes signals on. It trains nothing itself. Processes
+that torchrun or srun has started join each other by the variables of their environment.
 """
 
 import json
@@ -66,8 +67,8 @@ def check_ranks(settings: TrainSettings) -> None:
     if rank.several and rank.count != trainer.ranks:
         raise FerError(
             f"torchrun or srun started {rank.count} processes, but trainer.devices={trainer.devices} x "
-            f"trainer.nodes={trainer.nodes} is {trainer.ranks}: set trainer.devices={rank.count} (of each computer), "
-            "or start fer.train without them; several trainings run side by side with -m and sweep.jobs="
+            f"trainer.nodes={trainer.nodes} is {trainer.ranks}; set trainer.devices={rank.count} (of each computer), "
+            "or start fer.train by itself: with -m and sweep.jobs= it runs several trainings side by side"
         )
     if not rank.several and trainer.nodes > 1:
         raise FerError(

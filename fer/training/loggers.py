@@ -1,7 +1,7 @@
-"""Lightning's loggers besides TensorBoard's: a CSV file, MLflow, Weights & Biases. No torch here until they are made.
+"""Lightning's loggers besides TensorBoard's: a CSV file, MLflow, Weights & Biases.
 
-``logger=[tensorboard,csv]`` chooses several. A resumed run goes on in the same run of MLflow and of Weights & Biases,
-whose names ``loggers.json`` keeps.
+No torch here until they are made. ``logger=[tensorboard,csv]`` chooses several. A resumed run goes on in the same run
+of MLflow and of Weights & Biases, whose names ``loggers.json`` keeps.
 """
 
 import csv

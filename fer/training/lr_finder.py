@@ -1,11 +1,11 @@
-"""``python -m fer.train lr_finder=true``: a learning-rate range test (Smith 2017) in place of a training.
+"""``python -m fer.train lr_finder=true``: a learning-rate range test (Smith 2017).
 
-Everything is prepared as for a training. Then the rate rises from step to step, evenly in its logarithm, until the loss
-diverges. The curve goes to ``figures/lr_finder.png`` and ``.svg``, its values to ``lr_finder.json``. The run ends there
-and changes nothing.
+It runs in place of a training. Everything is prepared as for a training. Then the rate rises from step to step, evenly
+in its logarithm, until the loss diverges. The curve goes to ``figures/lr_finder.png`` and ``.svg``, its values to
+``lr_finder.json``. The run ends there and changes nothing.
 
-No rate is suggested. On FER2013 trainings of 4 to 6 epochs did best at 4 to 30 times the rate of the steepest descent,
-up to about the rate at which the smoothed loss was lowest (mlp and a small cnn, adamw and sgd). The latter is stated.
+No rate is suggested. On FER2013, mlp and a small cnn were trained for 4 to 6 epochs with adamw and sgd. The best rates
+were 4 to 30 times that of the steepest descent, up to about the rate of the lowest smoothed loss. The latter is stated.
 Lightning's own finder (2.6) is not used. It gives the first losses too little weight, so that the curve begins at half
 its height (its issues 14167 and 21141).
 """

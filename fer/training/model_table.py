@@ -1,8 +1,8 @@
-"""``python -m fer.train --info models [key=value]``: a table of all registered networks with cost and speed here.
+"""``python -m fer.train --info models [key=value]``: a table of all registered networks.
 
-Networks of ``plugins=[...]`` are listed too. A network has its default arguments; the network of ``model=`` has the
-arguments of the command line (``model=cnn model.depth=2``). ``data.image_size=``, ``trainer.threads=`` and
-``trainer.accelerator=`` apply to all.
+It states their cost and their speed on this machine. Networks of ``plugins=[...]`` are listed too. A network has its
+default arguments; the network of ``model=`` has the arguments of the command line (``model=cnn model.depth=2``).
+``data.image_size=``, ``trainer.threads=`` and ``trainer.accelerator=`` apply to all.
 """
 
 import os

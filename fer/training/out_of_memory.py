@@ -1,7 +1,7 @@
-"""A training whose memory runs out: the error that names the key to lower, and the batch that is tried next.
+"""A training whose memory runs out.
 
-It is begun again with half of the batch where ``trainer.halve_batch_on_oom`` allows it. After the first checkpoint it
-is not, since a run has one batch size.
+The error names the key to lower; a smaller batch may be tried next. The training is begun again with half of the batch
+where ``trainer.halve_batch_on_oom`` allows it. After the first checkpoint it is not, since a run has one batch size.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
-"""``trainer.profile=true``: where a training step's time goes, as a table, ``profile.json`` and a trace.
+"""``trainer.profile=true``: where a training step's time goes.
 
-``torch.profiler`` records the 6th to the 15th step; Lightning's names for what it does become labels in its events.
-The table's rows add up to the steps' wall time. The trace opens in https://ui.perfetto.dev or chrome://tracing.
+The answer is a table, ``profile.json`` and a trace. ``torch.profiler`` records the 6th to the 15th step; Lightning's
+names for what it does become labels in its events. The table's rows add up to the steps' wall time. The trace opens in
+https://ui.perfetto.dev or chrome://tracing.
 """
 
 import logging

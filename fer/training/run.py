@@ -1,4 +1,7 @@
-"""One training: fit, evaluation of the best epoch on val, and its report. Takes plain settings, without Hydra."""
+"""One training: the fit, the evaluation of the best epoch on val, and the report.
+
+It takes plain settings, without Hydra.
+"""
 
 import gc
 import logging
@@ -106,8 +109,8 @@ def _restored(checkpoint: Path | None, signals: Signals) -> Iterator[None]:
         if checkpoint is None or signals.began or ran_out_of_memory(error):
             raise
         raise FerError(
-            f"{checkpoint}: its state of the training cannot be restored ({why(error)}); if it is damaged, remove it: "
-            "best.ckpt beside it is then resumed; or train anew from its weights: init_from="
+            f"{checkpoint}: its state of the training cannot be restored ({why(error)}). If it is damaged, remove it, "
+            "and best.ckpt beside it is resumed; or train anew from its weights: init_from="
         ) from error
 
 

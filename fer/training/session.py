@@ -1,7 +1,8 @@
-"""The work of one process in a run's folder: its lock, ``status.json``, signals, and what a failure leaves. No torch.
+"""The work of one process in a run's folder.
 
-A signal during the training is handled by ``fer.training.callbacks.guards``; before and after it there is nothing to
-finish first, and the process ends at once.
+It covers the lock, ``status.json``, the signals, and what a failure leaves. No torch. A signal during the training is
+handled by ``fer.training.callbacks.guards``; before and after it there is nothing to finish first, and the process ends
+at once.
 """
 
 import io
@@ -204,8 +205,8 @@ def _translated(error: BaseException, folder: Path) -> BaseException:
     """Return the error that is reported in place of an error of Python."""
     if isinstance(error, SystemExit):
         return FerError(
-            f"the run ended before its end: exit({error.code}) was called, by the network, a plugin or a library; "
-            f"remove the call; {remedy(folder)}"
+            f"the run ended early: the network, a plugin or a library called exit({error.code}); remove the call; "
+            f"{remedy(folder)}"
         )
     if ran_out_of_memory(error):
         return OutOfMemory(f"{memory_in_words(error)}; lower data.batch_size")

@@ -1,4 +1,7 @@
-"""Preparation of a training: network, data, teachers and resumed state, all checked before the first step."""
+"""Preparation of a training: network, data, teachers and resumed state.
+
+All are checked before the first step.
+"""
 
 import hashlib
 import logging
@@ -73,7 +76,7 @@ def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FE
             "processes; expected two faces each: lower trainer.devices"
         )
     if len(data.datasets["train"]) < 2:
-        raise FerError(f"{settings.data.path}: one training face; batch normalisation cannot train on it alone")
+        raise FerError(f"{settings.data.path}: has one training face; batch normalisation needs two")
     announce(data, stand_in)
     model = classifier(settings, data, stand_in)
     if settings.data.batch_size == "auto":
@@ -163,9 +166,9 @@ def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> 
 def laid_out(model: Trainable, settings: TrainerSettings) -> Trainable:
     """Return the network with channels innermost if ``trainer.channels_last`` asks for it and the CPU can train it so.
 
-    Measured with torch 2.14.1 (oneDNN) and AVX-512: in this order the backward pass of a narrow 1x1 convolution with a
-    stride of 2 ends the process by a segmentation fault. It needs 2 to 15 input channels, at most 16 output channels,
-    32 bits, two or more faces, and an even side of 46 pixels or more; up to 45 nothing is wrong.
+    In this order the backward pass of a narrow 1x1 convolution with a stride of 2 ends the process by a segmentation
+    fault, measured with torch 2.14.1 (oneDNN) and AVX-512. The fault needs 2 to 15 input channels, at most 16 output
+    channels, 32 bits, and two or more faces. Their side is even and 46 pixels or more; up to 45 nothing is wrong.
     """
     if not settings.channels_last:
         return model
@@ -385,7 +388,9 @@ def resume_from(folder: Path, model: Trainable) -> tuple[Path, int]:
     recorded = Provenance.of(checkpoint["fer"])
     before, now = recorded.dataset, model.provenance.dataset
     if before.get("fingerprint") != now["fingerprint"]:
-        raise FerError(f"resume={folder}: its data were {before.get('path')} with other contents than {now['path']}")
+        raise FerError(
+            f"resume={folder}: its data were {before.get('path')}; {now['path']} has other contents; restore the data"
+        )
     excluded = [(dataset.get("excluded") or {}).get("rows_sha256") for dataset in (before, now)]
     if excluded[0] != excluded[1]:
         raise FerError(f"resume={folder}: data.exclude names other rows than when the run began; restore its file")

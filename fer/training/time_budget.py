@@ -1,8 +1,9 @@
-"""``budget.hours``: plan as many epochs as fit into a time, from the measured speed of each stage.
+"""``budget.hours``: as many epochs as fit into a time.
 
-The plan is a number of epochs and not a clock. Lightning's own loop measures some steps of each stage, and the schedule
-then counts epochs as in any run. The run can be repeated (``trainer.max_epochs=`` and ``stages=`` of the plan) and
-resumed to the bit; a machine that slows down later exceeds the time. Measuring, compiling included, counts as time.
+They are planned from the measured speed of each stage. The plan is a number of epochs and not a clock. Lightning's own
+loop measures some steps of each stage, and the schedule then counts epochs as in any run. The run can be repeated
+(``trainer.max_epochs=`` and ``stages=`` of the plan) and resumed to the bit; a machine that slows down later exceeds
+the time. Measuring, compiling included, counts as time.
 """
 
 import copy
@@ -169,8 +170,8 @@ def planned(settings: TrainSettings, data: FERDataModule, model: Trainable, fold
         total -= 1  # each stage has at least one epoch, which may be more than its share
     if total < len(stages):
         raise FerError(
-            f"budget.hours={hours:g}: set more; measuring took {measuring:.0f} s, the end needs {end:.0f} s, an epoch "
-            f"takes {mean:.1f} s"
+            f"budget.hours={hours:g}: too short for an epoch of each stage; measuring took {measuring:.0f} s, the end "
+            f"needs {end:.0f} s, an epoch takes {mean:.1f} s; set more"
         )
     parts = divided(total, shares)
     pace = ", ".join(f"{seconds[size]:.1f} s at {size} pixels" for size in sorted(seconds))

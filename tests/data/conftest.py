@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.data import readers
 from fer.data.faces import Faces
 from fer.data.labels import EMOTIONS
+from fer.data.load import read_path
 from fer.data.readers import synthetic
 
 USAGE_NAMES = ("Training", "PublicTest", "PrivateTest")
@@ -69,10 +69,10 @@ def written(path: Path, table_lines: Sequence[str]) -> Path:
 
 @pytest.fixture
 def load() -> Load:
-    """Return ``fer.data.readers.read`` with the defaults of the configuration, but no cache."""
+    """Return ``fer.data.load.read_path`` with the defaults of the configuration, but no cache."""
 
     def read(path: Path, *, image_size: int = 48, on_bad: str = "error", cache: Path | None = None) -> Faces:
-        return readers.read(path, image_size=image_size, on_bad=on_bad, cache=cache)  # type: ignore[arg-type]
+        return read_path(path, image_size=image_size, on_bad=on_bad, cache=cache)  # type: ignore[arg-type]
 
     return read
 

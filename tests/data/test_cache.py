@@ -13,7 +13,8 @@ import pytest
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
-from fer.data import cache, readers
+from fer.data import cache
+from fer.data.load import read_faces, read_path
 from fer.data.readers import csv_file, image_folder
 from fer.data.readers.pixel_memory import PixelMemory
 
@@ -299,7 +300,7 @@ def test_an_interrupted_write_leaves_no_entry(table, folder, load, monkeypatch):
 
 def _load_at_once(table, folder, barrier, results):
     barrier.wait(60)
-    results.put(readers.read(table, image_size=48, on_bad="error", cache=folder).fingerprint())
+    results.put(read_path(table, image_size=48, on_bad="error", cache=folder).fingerprint())
 
 
 def test_two_processes_at_once_both_get_the_table(table, folder, drawn, load, equal, no_parsing):
@@ -351,8 +352,6 @@ def test_a_full_disk_is_reported_and_not_used(kept, table, folder, drawn, load, 
 
 
 def test_no_cache_leaves_nothing(table, tmp_path, load):
-    from fer.data.load import read_faces  # not above: the processes of the race above need no torch
-
     load(table, cache=None)
     read_faces(DataSettings(path=str(table), cache=None))
     assert not (tmp_path / "cache" / "fer").exists()
@@ -360,8 +359,6 @@ def test_no_cache_leaves_nothing(table, tmp_path, load):
 
 
 def test_auto_is_the_users_cache_folder(table, tmp_path):
-    from fer.data.load import read_faces
-
     read_faces(DataSettings(path=str(table), cache="auto"))
     assert len(entries(tmp_path / "cache" / "fer")) == 1
 

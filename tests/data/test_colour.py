@@ -12,13 +12,12 @@ from PIL import Image
 import fer
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
-from fer.data import readers
 from fer.data.crop import Box
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import luma
 from fer.data.duplicates import digests
 from fer.data.labels import EMOTIONS
-from fer.data.load import read_faces
+from fer.data.load import read_faces, read_path
 from fer.data.readers.picture_set import Listing, PictureSet, Sample
 from fer.inference.video import watch
 from fer.models import create
@@ -70,11 +69,11 @@ def test_colours_are_kept_beside_the_same_grey(pictures):
 
 def test_colours_are_cached_and_resized(pictures, tmp_path):
     keys = {"image_size": 16, "on_bad": "error", "cache": tmp_path / "cache"}
-    first, again = (readers.read(pictures, channels=3, **keys) for _ in range(2))
+    first, again = (read_path(pictures, channels=3, **keys) for _ in range(2))
     assert first.colour.shape == (112, 3, 16, 16)
     assert isinstance(again.colour, np.memmap)
     assert (again.colour == first.colour).all()
-    assert readers.read(pictures, **keys).colour is None  # another entry
+    assert read_path(pictures, **keys).colour is None  # another entry
 
 
 def test_a_box_is_cut_out_of_each_colour(pictures, monkeypatch):

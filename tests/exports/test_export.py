@@ -205,7 +205,7 @@ def test_eight_bits_that_lose_too_much_get_no_name(export, small_run, graph_agai
     ("arguments", "words"),
     [
         (["{run}", "small.tflite"], "expected a name that ends in .onnx, .pt2, .safetensors"),
-        (["{run}", "small.pt2", "--int8"], "a kind of .onnx file"),
+        (["{run}", "small.pt2", "--int8"], "--int8: applies to .onnx files"),
         (["{run}", "{other}", "both.safetensors"], "export an ensemble as .onnx or .pt2"),
         (["{run}", "{run}", "both.onnx"], "given twice"),
         (["{file}", "again.onnx"], "it was made from"),

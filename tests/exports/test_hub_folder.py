@@ -166,13 +166,13 @@ def test_a_folder_that_was_changed_is_refused(folder):
         fer.load(folder)
     file.write_bytes(content)
     for other, says in (
-        ({**about, "library_name": "transformers"}, "of 'transformers', not of 'fer-lightning'"),
-        ({**about, "format": 2}, "of a newer version of fer"),
+        ({**about, "library_name": "transformers"}, "written by 'transformers', not by 'fer-lightning'"),
+        ({**about, "format": 2}, "written by a newer version of fer"),
         ({**about, "format": -1}, "states format -1; expected 1 to 1"),
         ({**about, "files": {}}, "states no hash of model.safetensors"),
-        ({**about, "files": {"model.safetensors": "abc"}}, "damaged, or of another program"),
-        ({**about, "image_size": "48"}, "damaged, or of another program"),
-        ([], "damaged, or of another program"),
+        ({**about, "files": {"model.safetensors": "abc"}}, "damaged, or written by another program"),
+        ({**about, "image_size": "48"}, "damaged, or written by another program"),
+        ([], "damaged, or written by another program"),
     ):
         config.write_text(json.dumps(other))
         with pytest.raises(FerError, match=rf"config\.json: {says}"):
@@ -258,7 +258,7 @@ def test_a_branch_is_fetched_by_its_name(hub, stored):
         (f"{NAME}@gone", {}, "has no revision 'gone'"),
         (NAME, {"model_safetensors": None}, "has no model.safetensors; expected a repository that fer share"),
         (NAME, {"model_safetensors": b"another"}, "model.safetensors: changed or damaged"),
-        (NAME, {"config_json": b'{"model_type": "vit"}'}, "of 'None', not of 'fer-lightning'"),
+        (NAME, {"config_json": b'{"model_type": "vit"}'}, "by 'None', not by 'fer-lightning'"),
         (NAME, {"config_json": b"<html>"}, "config.json: damaged"),
         ("a", {}, "no repository of the hub; expected hf://owner/name"),
         ("a/b@../../c", {}, "no repository of the hub"),

@@ -34,8 +34,8 @@ from fer.config.errors import FerError
 from fer.data import exclude
 from fer.data.faces import Faces
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS
+from fer.data.load import read_path
 from fer.data.readers import ferplus
-from fer.data.readers import read as read_faces
 from fer.metrics import results
 from fer.models import checkpoints
 from fer.runs import load, predictions, stored
@@ -225,8 +225,8 @@ def _faces(path: Path) -> object:
     """Read faces in both ways, and check them."""
     skipped = None
     with contextlib.suppress(FerError):
-        skipped = _checked(read_faces(path, image_size=SIDE, on_bad="skip", cache=None))
-    whole = _checked(read_faces(path, image_size=SIDE, on_bad="error", cache=None))
+        skipped = _checked(read_path(path, image_size=SIDE, on_bad="skip", cache=None))
+    whole = _checked(read_path(path, image_size=SIDE, on_bad="error", cache=None))
     assert skipped is not None
     assert len(whole) == len(skipped)
     return whole
@@ -352,7 +352,7 @@ _kept: dict[str, Faces] = {}
 def _cached_faces(file: Path) -> Faces:
     """Return the faces of the sound table, read once in a process."""
     if "faces" not in _kept:
-        _kept["faces"] = read_faces(file, image_size=SIDE, on_bad="error", cache=None)
+        _kept["faces"] = read_path(file, image_size=SIDE, on_bad="error", cache=None)
     return _kept["faces"]
 
 

@@ -68,7 +68,7 @@ def test_boxes_replace_the_detector(predictor):
     box = Box(177, 66, 97, 97)
     ((face,),) = predictor([astronaut()], boxes=[[box]])
     assert (face.box, face.detector_score, face.emotion) == (box, None, "happy")
-    with pytest.raises(FerError, match="expected those of 1"):
+    with pytest.raises(FerError, match="boxes: 0 lists; expected 1"):
         predictor([astronaut()], boxes=[])
 
 

@@ -219,7 +219,7 @@ def test_what_cannot_be_shared_is_refused(share, evaluate, small_run, another_ru
         (("nowhere", "a.safetensors"), "nowhere: no evaluation"),
         ((str(small_run), "a.safetensors"), "no evaluation with a model card; python -m fer.evaluate"),
         (("looked/val", "a.pt"), "a.pt: expected a name that ends in .safetensors"),
-        (("both/val", "a.safetensors"), "of 2 networks; expected one"),
+        (("both/val", "a.safetensors"), "2 networks together; expected one"),
         (("bare/val", "a.safetensors"), "has no model_card.md"),
     ):
         if given[0] == "looked/val":

@@ -209,7 +209,7 @@ def test_a_run_with_frozen_layers_trains_on_cached_features(train, weights, monk
 
 
 def test_random_layers_are_not_frozen():
-    with pytest.raises(FerError, match="model.freeze=true: random layers would be kept; set model.weights=pretrained"):
+    with pytest.raises(FerError, match="model.freeze=true: would freeze random layers; set model.weights=pretrained"):
         create({"name": "timm", "network": TINY, "freeze": True})
 
 

@@ -158,7 +158,7 @@ def cut(file, lines):
             lambda run: edited(run / "metrics.json", dataset=EXCLUDED),
             "metrics.json: cannot be read",
         ),
-        (lambda run: edited(run / "metrics.json", accuracy=0.0), "faces right, metrics.json 0 of 14"),
+        (lambda run: edited(run / "metrics.json", accuracy=0.0), "faces right, but metrics.json has 0 of 14"),
         (lambda run: cut(run / "predictions.csv", 9), "of 8 faces right"),
         (lambda run: (run / "predictions.csv").unlink(), "predictions.csv: cannot be read (No such file or directory)"),
         (lambda run: (run / "predictions.csv").write_bytes(b"\xff\xfe\x00"), "predictions.csv: cannot be read"),

@@ -58,8 +58,8 @@ def test_a_sweep_runs_every_job_whatever_happens_to_one(train, tmp_path, monkeyp
     assert ended.code == 1
     assert "5 jobs, 4 failed" in ended.out
     assert "killed by signal 9" in ended.out
-    assert "the run ended before its end: exit(3)" in ended.out
-    assert "the run ended before its end: exit(0)" in ended.out
+    assert "called exit(3)" in ended.out
+    assert "called exit(0)" in ended.out
     assert "RuntimeError: out of something" in ended.out
     codes = [json.loads((tmp_path / "sweep" / str(job) / "job.json").read_text())["exit_code"] for job in range(5)]
     assert codes[1:] == [1, -9, 1, 0]

@@ -67,7 +67,7 @@ def test_an_exit_within_a_run_is_no_success(train, tmp_path, monkeypatch, leave,
     acting(monkeypatch, lambda: getattr(sys if leave is sys.exit else os, leave.__name__)(code))
     ended = train(*SMALL, "hydra.run.dir=out")
     assert ended.code == 1
-    assert all(text in ended.line for text in ("ended before its end", f"exit({code})", "resume=out"))
+    assert all(text in ended.line for text in ("ended early", f"exit({code})", "resume=out"))
     assert (held(tmp_path / "out")["state"], held(tmp_path / "out")["phase"]) == ("failed", "training")
     assert checkpoints.read(tmp_path / "out" / "checkpoints" / "last.ckpt")["epoch"] == 0
     assert os._exit.__name__ == "_exit"
@@ -376,4 +376,4 @@ def test_an_override_that_names_no_run_is_refused(train, tmp_path, given):
 def test_an_exit_within_another_command_is_no_success(scores, small_run, monkeypatch):
     monkeypatch.setattr(MLP, "logits_of_crops", lambda self, images: sys.exit(0))
     ended = scores(str(small_run))
-    assert (ended.code, "ended before its end" in ended.line) == (1, True)
+    assert (ended.code, "ended early" in ended.line) == (1, True)

@@ -103,7 +103,7 @@ def test_a_resumed_run_keeps_its_plan(train, tmp_path, monkeypatch, a_second_an_
         ("budget.hours=0", "budget.hours=0"),
         ("budget.hours=-1", "budget.hours=-1"),
         ("budget.hours=1e8", "budget.hours=100000000.0"),
-        ("budget.hours=0.001", "budget.hours=0.001: set more; measuring took 0 s"),
+        ("budget.hours=0.001", "budget.hours=0.001: too short"),
     ],
 )
 def test_a_budget_that_cannot_be_is_one_line(train, asked, says):
@@ -125,7 +125,7 @@ def test_an_epoch_that_each_stage_has_at_least_does_not_break_the_budget(train, 
     network = (*SMALL[:4], *SMALL[6:], "model=resnet9", "model.width=2", "stages=[[16,9],[24,1]]")
     ended = train(*network, "trainer.max_epochs=10", hours(3))
     assert ended.code == 1
-    assert "set more; measuring took" in ended.line
+    assert "set more" in ended.line
     assert train(*network, "trainer.max_epochs=10", hours(5.5), "hydra.run.dir=two").code == 0
     assert metrics(tmp_path / "two")["budget"]["stages"] == [[16, 1], [24, 1]]
 

@@ -1,4 +1,6 @@
-"""The inspection of an audit: splits, duplicates, near duplicates, pictures without a face, brightness, contrast.
+"""The inspection of a data set for an audit.
+
+It covers splits, duplicates, near duplicates, pictures without a face, brightness and contrast.
 
 findings = examine(faces, split_of(faces, None, settings), quick=False)
 """

@@ -1,24 +1,28 @@
-"""Near duplicates: copies of one photograph that differ in crop, compression, light or a watermark, or are mirrored.
+"""Near duplicates: altered copies of one photograph.
 
-A 64-bit perceptual hash of each face proposes pairs (C. Zauner, *Implementation and Benchmarking of Perceptual Image
-Hash Functions*, 2010: the lowest frequencies of the cosine transform, compared with their median). A pair is accepted
-if its pixels correlate, which ignores brightness and contrast, and if its details correlate at the best small shift.
+The copies differ in crop, compression, light or a watermark, or are mirrored. A 64-bit perceptual hash of each face
+proposes pairs (C. Zauner, *Implementation and Benchmarking of Perceptual Image Hash Functions*, 2010). It compares the
+lowest frequencies of the cosine transform with their median. A pair has to meet two conditions. Its pixels correlate,
+which ignores brightness and contrast. Its details correlate at the best small shift.
 
 The limits were chosen on FER2013 by viewing pairs side by side.
 
-- Correlation: of 48 pairs at distances 8 and 10 with 0.88 to 0.90, just accepted, all showed the same photograph; of 48
-  pairs with 0.85 to 0.88, just rejected, 43 did.
-- Details: of the 96 among 2,277 pairs with the lowest correlation of details, a dozen showed different people before a
-  dark background or the same person with another expression, nearly all below 0.56, as were about fifteen copies.
-- Groups: the 72 faces with the lowest correlation of details to any other face of their group were viewed; at most two
+- Correlation, just accepted: of 48 pairs at distances 8 and 10 with 0.88 to 0.90, all showed the same photograph.
+- Correlation, just rejected: of 48 pairs with 0.85 to 0.88, 43 showed the same photograph.
+- Details: the 96 of 2,277 pairs with the lowest correlation of details were viewed. A dozen showed different people
+  before a dark background, or the same person with another expression. Nearly all of these were below 0.56. So were
+  about fifteen copies.
+- Groups: the 72 faces with the lowest correlation of details to any other face of their group were viewed. At most two
   showed another moment of the same sitting.
-- Mirrored copies are rare, so that chance matches have a larger share: at distance 10 some showed different people, at
+- Mirrored copies are rare, so that chance matches have a larger share. At distance 10 some showed different people, at
   8 and below none.
-- Misses: of all pairs of FER2013, compared one by one, the hash proposes 90 % of those with a correlation of 0.90 or
-  more, and 98 % of those with 0.95 or more. Copies with very different crops do not correlate and are not found.
-- Changes: of 300 faces of PrivateTest, each beside a changed copy, all were found that were mirrored, darker by 30 % or
-  turned by 1 degree, and 299 in JPEG of quality 20; turned by 2, 3, 5 and 10 degrees 219, 135, 29 and 0; moved along a
-  row by 1, 2 and 3 pixels 110, 4 and 0; enlarged by 4, 8 and 12 % 276, 30 and 1. ``LIMIT`` states it beside a result.
+- Misses: all pairs of FER2013 were compared one by one. Of those with a correlation of 0.90 or more the hash proposes
+  90 %, of those with 0.95 or more 98 %. Copies with very different crops do not correlate and are not found.
+- Changes: 300 faces of PrivateTest stood each beside a changed copy, and the copies found were counted.
+  Mirrored, darker by 30 %, or turned by 1 degree: all. JPEG of quality 20: 299.
+  Turned by 2, 3, 5 and 10 degrees: 219, 135, 29 and 0.
+  Moved along a row by 1, 2 and 3 pixels: 110, 4 and 0.
+  Enlarged by 4, 8 and 12 %: 276, 30 and 1. ``LIMIT`` states it beside a result.
 """
 
 from collections.abc import Iterator, Sequence

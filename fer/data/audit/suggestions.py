@@ -1,14 +1,17 @@
-"""Suggestions of an audit, a line of ``audit.csv`` for each face and reason.
+"""Suggestions of an audit: a line of ``audit.csv`` for each face and reason.
 
 advise(findings)
 
-- ``exclude`` is suggested for faces of train alone, so that metrics on val and test stay comparable;
-  ``data.exclude=audit.csv`` removes these faces. They are: pictures without a face (by more than half of FER+'s votes,
-  of one colour, or nearly so); faces with an exact or near duplicate or a moved copy in val or test; of duplicates
-  within train with equal labels, all but the first; of duplicates with conflicting labels, all, since the true label is
-  unknown.
-- ``relabel:<emotion>`` and ``look`` change nothing by themselves. For a suspect label, ``relabel`` names the network's
-  prediction. ``look`` is suggested instead if FER+'s votes are joined and their most frequent answer is another one.
+``exclude`` is suggested for faces of train alone, so that metrics on val and test stay comparable.
+``data.exclude=audit.csv`` removes these faces:
+
+- pictures without a face: by more than half of FER+'s votes, of one colour, or nearly so;
+- faces with an exact or near duplicate or a moved copy in val or test;
+- of duplicates within train with equal labels, all but the first;
+- of duplicates with conflicting labels, all, since the true label is unknown.
+
+``relabel:<emotion>`` and ``look`` change nothing by themselves. For a suspect label, ``relabel`` names the network's
+prediction. ``look`` is suggested instead if FER+'s votes are joined and their most frequent answer is another one.
 """
 
 from collections.abc import Iterator
@@ -34,8 +37,9 @@ class Advice(NamedTuple):
         reason: short text of the problem, one of a few kinds.
         suggestion: ``exclude``, ``look`` or ``relabel:<emotion>``.
         first: index of the first face of its group of duplicates, or of the moved copy; None for other problems.
-        score: share of the votes for "not a face"; standard deviation of a flat picture; correlation of a near
-            duplicate with the first of its group, or with the moved copy; probability of a suspect label; else None.
+        score: depends on the problem. It is the share of the votes for "not a face", the standard deviation of a flat
+            picture, or the probability of a suspect label. Of a near duplicate it is the correlation with the first of
+            its group, of a moved copy that with the other face. Else None.
     """
 
     face: int

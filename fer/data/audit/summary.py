@@ -236,8 +236,8 @@ def no_face_counts(findings: Findings) -> WithoutFace:
 def suspect_counts(findings: Findings) -> SuspectLabels | None:
     """Return the numbers of suspect labels; None without predictions.
 
-    If FER+'s votes are joined, ``votes`` counts how often their most frequent answer is the given label and how often
-    the predicted one, for suspects and for all other predicted faces.
+    If FER+'s votes are joined, ``votes`` compares their most frequent answer with the given and the predicted label. It
+    counts agreements for suspects and for all other predicted faces.
     """
     if (suspects := findings.suspects) is None:
         return None

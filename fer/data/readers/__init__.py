@@ -1,24 +1,18 @@
-"""Readers: one for each layout of the data, all returning ``Faces``. The path alone decides which reader is used.
+"""Readers: one for each layout of the data, all returning ``Faces``.
 
-A plugin adds a reader by registering a class with the three functions of ``Reader`` (docs/extend.md). The reader
-registered last is asked first, so that a plugin can take over a layout of the package.
+``fer.data.load`` asks them which of them recognises a path. The reader registered last is asked first, so that a plugin
+can take over a layout of the package. A plugin adds a reader by registering a class with the three functions of
+``Reader`` (docs/extend.md).
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from fer.config.errors import FerError, setting
 from fer.config.registry import Registry
-from fer.data.cache import cached
-from fer.data.faces import Faces, OnBad, some
-from fer.data.labels import FERPLUS_EMOTIONS
+from fer.data.faces import Faces, OnBad
 from fer.data.readers import affectnet, ckplus, csv_file, expw, ferplus, image_folder, jaffe, kdef, parquet, rafdb
-from fer.data.readers.picture_set import PictureSet
-from fer.data.readers.pixel_memory import PixelMemory, entered
 
-CONTEMPT = FERPLUS_EMOTIONS.index("contempt")
-WRAPPERS = 3  # levels of enclosing folders that are searched, as in archive/images/images/train
 READERS: Registry[Any] = Registry("reader")  # classes and modules with the functions of Reader
 
 
@@ -56,170 +50,3 @@ register_reader("expw")(expw.READER)
 register_reader("ckplus")(ckplus.READER)
 register_reader("jaffe")(jaffe.READER)
 register_reader("kdef")(kdef.READER)
-
-
-def read(
-    path: Path,
-    *,
-    image_size: int,
-    on_bad: OnBad,
-    cache: Path | None,
-    names: image_folder.Names = image_folder.NO_NAMES,
-    memory_limit_gb: float | None = None,
-    channels: int = 1,
-) -> Faces:
-    """Read the faces at ``path`` with the reader that recognises its layout.
-
-    Args:
-        path: a table, an archive of one, or a folder.
-        image_size: side of the faces, in pixels.
-        on_bad: "error" raises on the first bad row or file; "skip" leaves it out, and lists it in ``Source.skipped``.
-        cache: folder of the cache, or None to parse the files each time.
-        names: class folder, in small letters -> emotion, for folders of other names.
-        memory_limit_gb: GB of memory for the pixels; more are memory-mapped or decoded on demand, see ``pixel_memory``.
-        channels: 3 keeps the colours of pictures too.
-
-    Raises:
-        FerError: ``path`` does not exist, no reader recognises its layout, the data are bad, or have no colours.
-    """
-    name, reader, inner = recognise(path, names)
-    if channels == 3:
-        reader = _in_colour(reader, name, path, memory_limit_gb)
-    own = cache is None or name == "ferplus"  # cache entries have no column for votes
-    files = [] if own else reader.files(inner)
-    variant = f"{name} {image_size} {on_bad}{sorted(names.items()) if names else ''}{' RGB' * (channels == 3)}"
-    with entered(PixelMemory(memory_limit_gb, cache)) as memory:
-        faces = cached(files, variant, memory, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad))
-    return faces.noted(*([] if inner == path else [f"read from {inner}"]), *_not_read(path, inner, name))
-
-
-class _InColour:
-    """A reader that keeps the colours.
-
-    Args:
-        reader: whose ``read`` takes ``channels``.
-    """
-
-    def __init__(self, reader: Any) -> None:
-        self.recognises, self.files = reader.recognises, reader.files
-        self._read = reader.read
-
-    def read(self, path: Path, *, image_size: int, on_bad: OnBad) -> Faces:
-        """Return the faces, with their colours."""
-        faces: Faces = self._read(path, image_size=image_size, on_bad=on_bad, channels=3)
-        return faces
-
-
-def _in_colour(reader: Reader, name: str, path: Path, memory_limit_gb: float | None) -> Reader:
-    """Return a reader that keeps the colours.
-
-    Raises:
-        FerError: the layout has none, or a limit of memory is given.
-    """
-    if memory_limit_gb is not None:
-        raise FerError(
-            f"{setting('data.memory_limit_gb', memory_limit_gb)}: colours are kept in memory alone; leave it out, or "
-            "set data.channels=1"
-        )
-    if not getattr(reader, "in_colour", False):
-        raise FerError(
-            f"{setting('data.channels', 3)}: {path} (reader {name}) has grey faces alone; set data.channels=1, or name "
-            "pictures in colour"
-        )
-    return _InColour(reader)
-
-
-def _not_read(path: Path, inner: Path, name: str) -> list[str]:
-    """Return notes on what lies beside the data that are read: tables without faces, and other data sets."""
-    if not path.is_dir():
-        return []
-    notes = [f"no faces in a table beside the class folders: {problem}" for problem in _lists_beside(inner, name)]
-    own = name == "image_tree" or isinstance(READERS.get(name), PictureSet)
-    others = [inner] if not own and image_folder.recognises(inner) else []
-    for folder in (path, *(parent for parent in inner.parents if path in parent.parents)):
-        if folder != inner:
-            inside = (entry for entry in image_folder.subfolders(folder) if entry != inner)
-            others += [entry for entry in inside if entry not in inner.parents and _holds_data(entry)]
-    if others:
-        shown = some("its class folders" if other == inner else other for other in others)
-        notes.append(f"other data sets there are not read: {shown}; {setting('data.path')} names one of them")
-    return notes
-
-
-def _lists_beside(inner: Path, name: str) -> list[str]:
-    return csv_file.without_pixels(inner) if name == "image_tree" else []
-
-
-def _holds_data(folder: Path) -> bool:
-    return any(reader.recognises(folder) for _, reader in READERS.newest_first())
-
-
-def recognise(path: Path, names: image_folder.Names = image_folder.NO_NAMES) -> tuple[str, Reader, Path]:
-    """Return the reader's name, the reader, and the folder inside ``path`` that it reads.
-
-    Raises:
-        FerError: ``path`` does not exist, or no reader recognises its layout.
-    """
-    if not path.exists():
-        raise FerError(f"{path}: no such file or folder; expected FER2013 as CSV, archive or folders of pictures")
-    inner = path
-    for _ in range(WRAPPERS + 1):
-        if found := _reader_of(inner, names):
-            return *found, inner
-        wrapped = _wrapped(inner)
-        if wrapped is None:
-            break
-        inner = wrapped
-    raise FerError(
-        f"{path}: no data set recognised; expected fer2013.csv, icml_face_data.csv or train.csv (also as .gz, .zip, "
-        f".tar.gz), or folders named by emotion, below train/ val/ test/ or alone{_folders_instead(inner)}"
-    )
-
-
-def holds_contempt(path: Path, names: image_folder.Names) -> bool:
-    """Return whether ``path`` holds class folders of which one means contempt, or a data set that labels it."""
-    _, reader, inner = recognise(path, names)
-    classes_of = getattr(reader, "classes_of", None)
-    return classes_of is not None and CONTEMPT in classes_of(inner)
-
-
-def _reader_of(folder: Path, names: image_folder.Names) -> tuple[str, Reader] | None:
-    """Return the newest reader that recognises a folder or file, and its name.
-
-    Class folders are read in place of tables that hold no faces.
-    """
-    trees = image_folder.named(names)
-    for name, reader in READERS.newest_first():
-        reader = reader.named(names) if hasattr(reader, "named") else reader
-        if not reader.recognises(folder):
-            continue
-        if names and isinstance(reader, PictureSet) and trees.recognises(folder):
-            continue  # what the user says about class folders comes first
-        if reader is csv_file and folder.is_dir() and trees.recognises(folder) and csv_file.without_pixels(folder):
-            continue
-        return name, reader
-    return None
-
-
-def _folders_instead(folder: Path) -> str:
-    """Return in words which folders there are instead, and how to say what they mean; empty for a file."""
-    if not folder.is_dir():
-        return ""
-    names = dict.fromkeys(entry.name for _, entry in image_folder.class_folders(folder))
-    if not names:
-        return ""
-    numbered = all(name.strip().isdigit() for name in names)
-    example = f"{{{','.join(f'{name}:EMOTION' for name in list(names)[:2])},...}}" if numbered else "{FOLDER:EMOTION}"
-    return (
-        f"; it holds the folders {some(names, 10)}. If each is a class, {setting('data.class_names', example)} says "
-        "which; if one is a data set, name it"
-    )
-
-
-def _wrapped(folder: Path) -> Path | None:
-    """Return the subfolder that may hold the data, or None if no single one qualifies."""
-    if not folder.is_dir():
-        return None
-    folders = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
-    named = [entry for entry in folders if entry.name.lower() in ("images", "fer2013", "data")]
-    return named[0] if named else folders[0] if len(folders) == 1 else None

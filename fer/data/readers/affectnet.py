@@ -1,9 +1,9 @@
-"""Readers of AffectNet (Mollahosseini et al. 2017): the tables of 2017, and the folders of 2021.
+"""Readers of AffectNet (Mollahosseini et al. 2017).
 
-2017: ``training.csv`` and ``validation.csv`` name pictures of ``Manually_Annotated_Images``, with the face's box and
-the emotion's number. 2021: ``train_set/images/0.jpg`` is a cut-out face, and ``train_set/annotations/0_exp.npy`` its
-number; likewise ``val_set``. Numbers have AffectNet's own meaning in these two layouts alone: copies under the same
-name have other orders.
+One reads the tables of 2017, another the folders of 2021. 2017: ``training.csv`` and ``validation.csv`` name pictures
+of ``Manually_Annotated_Images``, with the face's box and the emotion's number. 2021: ``train_set/images/0.jpg`` is a
+cut-out face, and ``train_set/annotations/0_exp.npy`` its number; likewise ``val_set``. Numbers have AffectNet's own
+meaning in these two layouts alone: copies under the same name have other orders.
 """
 
 import csv

@@ -1,5 +1,6 @@
-"""Reader of CK+ (Lucey et al. 2010): sequences from a neutral face to an expression, or folders of their last frames.
+"""Reader of CK+ (Lucey et al. 2010).
 
+It reads sequences from a neutral face to an expression, or folders of their last frames.
 ``cohn-kanade-images/S005/001/*.png`` are the frames of a sequence of person S005. ``Emotion/S005/001/*_emotion.txt``
 has the label, such as ``3.0000000e+00``; most sequences without one are of no basic emotion. The last three frames have
 the label, and the first is neutral, as is usual. A common copy has class folders of the last three frames; its file

@@ -1,8 +1,11 @@
-"""Reader of FER2013 as CSV: ``fer2013.csv``, ``icml_face_data.csv``, the challenge's ``train.csv`` and ``test.csv``.
+"""Reader of FER2013 as CSV.
 
-Columns are found by name, in any case and order: ``pixels`` (2,304 numbers 0..255), ``emotion`` (0..6, absent from
-``test.csv``), ``Usage`` (Training, PublicTest, PrivateTest; absent from ``train.csv``). Uncompressed, ``.gz``, ``.zip``
-and ``.tar.gz`` files are read as a stream.
+The files are ``fer2013.csv``, ``icml_face_data.csv``, and the challenge's ``train.csv`` and ``test.csv``. Uncompressed,
+``.gz``, ``.zip`` and ``.tar.gz`` files are read as a stream. Columns are found by name, in any case and order:
+
+- ``pixels``: 2,304 numbers 0..255;
+- ``emotion``: 0..6, absent from ``test.csv``;
+- ``Usage``: Training, PublicTest or PrivateTest, absent from ``train.csv``.
 
 For speed, array operations decode 16 rows at once from ASCII. The fast path accepts a block only if all checks succeed.
 Any other block is read again row by row, and the message names the line and the bad value.

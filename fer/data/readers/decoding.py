@@ -1,8 +1,8 @@
-"""Decoding of many pictures: here, one after the other, or by processes; the same bits in the same order.
+"""Decoding of many pictures, in this process or in several.
 
-Threads would wait for each other: half of the time that a small picture takes is Python's. A worker is a plain
-interpreter that reads pickled requests from its parent, so that a script without a main guard can start it too. It ends
-when its parent does.
+The bits and their order are the same in both cases. Threads would wait for each other: half of the time that a small
+picture takes is Python's. A worker is a plain interpreter that reads pickled requests from its parent, so that a script
+without a main guard can start it too. It ends when its parent does.
 """
 
 import os

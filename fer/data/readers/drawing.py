@@ -1,13 +1,13 @@
-"""Drawn faces: a small built-in data set of grey cartoon faces with the seven expressions of FER2013.
+"""Drawn faces: a small data set that is built in.
 
-The faces are drawn from parameters, and nothing has to be downloaded. Each of the seven expressions is a set of facial
-action units (P. Ekman and W. V. Friesen, *Facial Action Coding System*, 1978, and the prototypes of their EMFACS guide,
-1983). Each action unit moves brows, lids, cheeks, nose or lips of a face whose identity, pose, lighting, background,
-blur and noise vary from picture to picture. Some expressions are weak, and some faces blend two of them with the label
-drawn from the blend, so that no classifier can be perfect.
+It has grey cartoon faces with the seven expressions of FER2013. The faces are drawn from parameters, and nothing has to
+be downloaded. Each of the seven expressions is a set of facial action units (P. Ekman and W. V. Friesen, *Facial Action
+Coding System*, 1978, and the prototypes of their EMFACS guide, 1983). Each action unit moves brows, lids, cheeks, nose
+or lips. Identity, pose, lighting, background, blur and noise vary from picture to picture. Some expressions are weak.
+Some faces blend two of them, with the label drawn from the blend, so that no classifier can be perfect.
 
-The set is for tests, demonstrations and first runs. It rewards the same ideas as photographs. Trained on 5,600 faces of
-48 x 48 pixels, a dense network classifies 55 to 60 % of new faces correctly, and a convolutional network of three
+The set is for tests, demonstrations and first runs. It rewards the same ideas as photographs. Networks were trained on
+5,600 faces of 48 x 48 pixels. A dense one classifies 55 to 60 % of new faces correctly, a convolutional one of three
 blocks 85 to 90 %. Accuracies on it do not predict accuracies on real faces.
 
 Lengths are in face units. The origin is the middle of the face, x runs to the right, y down. The chin is at about 1.
@@ -87,9 +87,10 @@ TRAITS: Final[dict[str, tuple[float, float]]] = {
 class Canvas:
     """A batch of pictures being painted, with the face coordinates of every pixel.
 
-    ``head_x`` and ``y`` follow the outline of the head, ``x`` the features, which yaw moves sideways; ``side`` is the
-    sign of ``x`` and ``reach`` its size, since most features come in mirrored pairs; ``bulge`` is how far the head
-    stands out of the picture plane. All are (B, H, W), but ``pixel``, the width of a pixel in face units, is (B, 1, 1).
+    ``head_x`` and ``y`` follow the outline of the head. ``x`` follows the features, which yaw moves sideways. ``side``
+    is the sign of ``x`` and ``reach`` its size, since most features come in mirrored pairs. ``bulge`` is how far the
+    head stands out of the picture plane. All are (B, H, W), but ``pixel``, the width of a pixel in face units, is
+    (B, 1, 1).
     """
 
     grey: Floats

@@ -1,8 +1,8 @@
 """Reader of ExpW (Zhang et al. 2018): ``label.lst`` and the photographs in ``image/origin``.
 
-A line has the picture, the number of the face in it, the box as top, left, right, bottom, the detector's confidence,
-and the emotion, in FER2013's order. Several faces of one picture are a group, which holdout and folds keep together.
-ExpW has no split.
+A line has the picture, the number of the face in it, and the box as top, left, right, bottom. The detector's confidence
+and the emotion, in FER2013's order, follow. Several faces of one picture are a group, which holdout and folds keep
+together. ExpW has no split.
 """
 
 from pathlib import Path

@@ -1,8 +1,9 @@
-"""Reader of FER+ (Barsoum et al. 2016): ten votes for each image, from ``fer2013new.csv`` or its generator's folders.
+"""Reader of FER+ (Barsoum et al. 2016): ten votes for each image.
 
-``fer2013new.csv`` has one row for each row of ``fer2013.csv``, in the same order, and is joined by row. The numbers in
-its column ``Image name`` are not row numbers throughout. The generator's folders ``FER2013Train|Valid|Test`` contain
-PNG files and a ``label.csv`` with votes but without FER2013's labels; ``fer.data.votes`` derives labels from the votes.
+Votes come from ``fer2013new.csv`` or from the folders of its generator. ``fer2013new.csv`` has one row for each row of
+``fer2013.csv``, in the same order, and is joined by row. The numbers in its column ``Image name`` are not row numbers
+throughout. The generator's folders ``FER2013Train|Valid|Test`` contain PNG files and a ``label.csv`` with votes but
+without FER2013's labels; ``fer.data.votes`` derives labels from the votes.
 """
 
 import csv
@@ -131,7 +132,11 @@ def join_votes(faces: Faces, file: Path) -> Faces:
     if not faces.source.layout.startswith("table"):
         raise FerError(f"{given}: votes are joined by row and need the CSV table, not {faces.source.layout}")
     if faces.rows.max() >= len(votes):
-        raise FerError(f"{given}: has {len(votes):,} rows, {faces.source.path} at least {faces.rows.max() + 1:,}")
+        least = f"{faces.rows.max() + 1:,}"
+        raise FerError(
+            f"{given}: has {len(votes):,} rows, but {faces.source.path} has at least {least}; expected the votes of "
+            "this table"
+        )
     joined, usage = votes[faces.rows], usages[faces.rows]
     different = np.flatnonzero((usage != faces.official) & (faces.official != UNKNOWN))
     if different.size:

@@ -1,8 +1,9 @@
-"""The index of a data set of pictures: one parquet file with a row for each face; the pictures stay where they are.
+"""The index of a data set of pictures: a parquet file with a row for each face.
 
-A row has everything but the pixels: file, box, labels, splits, group, size and time of the file, and the hash of the
-face's pixels. By the hash, duplicates and leakage are found without decoding. It lies in an entry of the cache, so that
-its key is the contents of the pictures. With it faces are decoded on demand, each time that they are asked for.
+The pictures stay where they are. A row has everything but the pixels: file, box, labels, splits, group, size and time
+of the file, and the hash of the face's pixels. By the hash, duplicates and leakage are found without decoding. The
+index lies in an entry of the cache, so that its key is the contents of the pictures. With the index, faces are decoded
+on demand, each time that they are asked for.
 """
 
 import os
@@ -67,7 +68,9 @@ def states(files: Sequence[str | Path]) -> State:
         try:
             stat = os.stat(file)
         except OSError as error:
-            raise FerError(f"{file}: has gone since the folder was scanned ({error.strerror}); start again") from error
+            raise FerError(
+                f"{file}: was removed since the folder was scanned ({error.strerror}); start again"
+            ) from error
         found[:, index] = stat.st_size, stat.st_mtime_ns
     return State(*found)
 

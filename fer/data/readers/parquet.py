@@ -1,9 +1,10 @@
-"""Reader of parquet files with pictures and labels, as mirrors of FER2013 and others have on the hub of data sets.
+"""Reader of parquet files with pictures and labels.
 
-A row has a picture (its bytes, or a struct of bytes and path) and a label. Numbers get their words from the class names
-in the files' own schema, which differ among mirrors: neutral is 6 in FER2013's order, and 4 in the alphabetical one. A
-file without class names is refused, unless ``data.class_names={0:angry,...}`` gives them. The split is that of the file
-names, such as ``train-00000-of-00001.parquet``.
+Mirrors of FER2013 and of other data sets on the hub have such files. A row has a picture (its bytes, or a struct of
+bytes and path) and a label. Numbers get their words from the class names in the files' own schema. Mirrors differ
+there: neutral is 6 in FER2013's order, and 4 in the alphabetical one. A file without class names is refused, unless
+``data.class_names={0:angry,...}`` gives them. The split is that of the file names, such as
+``train-00000-of-00001.parquet``.
 """
 
 import json
@@ -128,8 +129,8 @@ def _columns(file: Path, schema: "pa.Schema", names: Names) -> Columns:
     if not any(emotion_index(word, FERPLUS_EMOTIONS) is not None for word in words.values()):
         example = setting("data.class_names", "{0:angry,1:disgust,...}")
         raise FerError(
-            f"{file}: its labels are numbers, and its schema does not name their emotions; their order differs among "
-            f"copies of the same data set, so that none is assumed: {example} states it"
+            f"{file}: its labels are numbers, and its schema does not name their emotions. Copies of a data set differ "
+            f"in their order; state it with {example}"
         )
     return Columns(picture, label, words)
 

@@ -1,8 +1,8 @@
-"""Data sets of pictures with labels of their own: listed by layout, mapped by word, all that is left out counted.
+"""Data sets of pictures with labels of their own.
 
-A layout gives ``Sample``s: a picture, the word of its label, a box, a split, a person. Labels map by word alone;
-a number has a meaning in the table of its data set only. The face of a box is cut out by the contract of
-``fer.data.crop``; a picture without one gives its middle square, so that no face is stretched.
+A layout lists ``Sample``s: a picture, the word of its label, a box, a split, a person. Labels map by word alone; a
+number has a meaning in the table of its data set only. All that is left out is counted. The face of a box is cut out by
+the contract of ``fer.data.crop``. A picture without a box gives its middle square, so that no face is stretched.
 """
 
 import os

@@ -1,7 +1,8 @@
-"""Where faces are kept while a reader decodes them: in memory, in one file that is then mapped, or nowhere.
+"""The memory of the faces that a reader decodes.
 
-``data.memory_limit_gb`` decides between memory and the rest, the free space of the disk between file and nowhere. In
-the last case an index is all that is written, and faces are decoded on demand. The bits are the same in each.
+Faces are kept in memory, in one file that is then mapped, or nowhere. ``data.memory_limit_gb`` decides between memory
+and the rest, the free space of the disk between file and nowhere. In the last case an index is all that is written, and
+faces are decoded on demand. The bits are the same in each.
 """
 
 import logging
@@ -70,8 +71,8 @@ class PixelMemory:
         index.required()
         if self.scratch is None:
             raise FerError(
-                f"data.memory_limit_gb={self.limit_gb:g}: {size / 1e9:.1f} GB of faces need a folder of the cache that "
-                f"can be written; data.cache={self.folder} cannot"
+                f"data.memory_limit_gb={self.limit_gb:g}: {size / 1e9:.1f} GB of faces need a folder for the cache, "
+                f"and data.cache={self.folder} cannot be written; name another"
             )
         return Outside(most, side, self.scratch / PIXELS if self.fits_disk(size) else None)
 

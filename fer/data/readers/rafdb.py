@@ -1,8 +1,9 @@
-"""Reader of RAF-DB, basic emotions (Li et al. 2017): ``EmoLabel`` and ``Image/aligned``, or class folders 1 to 7.
+"""Reader of RAF-DB, basic emotions (Li et al. 2017).
 
-``EmoLabel/list_patition_label.txt`` (so spelt) has a line ``train_00001.jpg 5`` for each picture; the aligned picture
-is ``Image/aligned/train_00001_aligned.jpg``. A common copy has ``train/5/train_00001_aligned.jpg`` instead. Digits
-mean RAF-DB's emotions only in these two layouts, where file names are RAF-DB's own.
+It reads ``EmoLabel`` with ``Image/aligned``, or class folders 1 to 7. ``EmoLabel/list_patition_label.txt`` (so spelt)
+has a line ``train_00001.jpg 5`` for each picture; the aligned picture is ``Image/aligned/train_00001_aligned.jpg``. A
+common copy has ``train/5/train_00001_aligned.jpg`` instead. Digits mean RAF-DB's emotions only in these two layouts,
+where file names are RAF-DB's own.
 """
 
 import re

@@ -1,1 +1,4 @@
-"""Augmentation, MixUp and CutMix, crops and progressive resizing of whole batches, on any device."""
+"""Changes of whole batches on any device.
+
+They are augmentation, MixUp and CutMix, crops, and progressive resizing.
+"""

@@ -1,10 +1,11 @@
-"""Augmentation: torchvision v2 transforms with parameters drawn for each face of a whole batch, on its device.
+"""Augmentation of whole batches on their device.
 
-torchvision's own transforms draw one set of parameters for each call, so that all faces of a batch would turn by one
-angle. A loop over the faces is ten times slower. Here a batch takes one call: all geometry (flip, rotation, zoom,
-shift) is a single ``grid_sample``, crops by whole pixels are a single ``gather``. Random numbers come from torch's
-global generator, which the data module seeds by seed, epoch and batch. Images are (B, C, S, S) float in [0, 1], before
-and after. C is 1, or 3 in colour; all channels of a face change alike.
+Transforms of torchvision v2 get parameters that are drawn for each face. Those of torchvision itself draw one set of
+parameters for each call, so that all faces of a batch would turn by one angle. A loop over the faces is ten times
+slower. Here a batch takes one call: all geometry (flip, rotation, zoom, shift) is a single ``grid_sample``, crops by
+whole pixels are a single ``gather``. Random numbers come from torch's global generator, which the data module seeds by
+seed, epoch and batch. Images are (B, C, S, S) float in [0, 1], before and after. C is 1, or 3 in colour; all channels
+of a face change alike.
 """
 
 import math

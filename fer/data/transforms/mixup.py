@@ -1,7 +1,8 @@
-"""MixUp and CutMix: each face of a batch is mixed with another one, and so are the labels, in the same shares.
+"""MixUp and CutMix.
 
-Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"; Yun et al. 2019, "CutMix". The papers draw one share for
-a batch; here every face has a separate share and partner.
+Each face of a batch is mixed with another one. Their labels are mixed in the same shares. Sources: Zhang et al. 2018,
+"mixup: Beyond Empirical Risk Minimization"; Yun et al. 2019, "CutMix". The papers draw one share for a batch; here
+every face has a separate share and partner.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""What the page's face detector shares with ``fer predict``: OpenCV's cascade, and the constants of the search.
+"""The parts of ``fer predict``'s face detector that the page shares.
 
-The cascade is the XML of the installed OpenCV, as the JSON that ``cascade.js`` reads. Its licence text is kept, as the
-licence asks.
+They are OpenCV's cascade and the constants of the search. The cascade is the XML of the installed OpenCV, as the JSON
+that ``cascade.js`` reads. Its licence text is kept, as the licence asks.
 """
 
 import json
@@ -30,9 +30,9 @@ def rules() -> Mapping[str, float]:
 def cascade_json(file: Path) -> str:
     """Return a cascade of OpenCV as JSON in one line.
 
-    The entries: ``licence``; ``side`` of a window in pixels; ``stages`` with their ``threshold`` and ``trees``, which
-    have ``nodes`` ``[left, right, feature, threshold]`` and ``leaves``; ``features``, lists of up to three rectangles
-    ``[x, y, width, height, weight]``. Numbers are those of the XML.
+    Its entries are ``licence``, ``side`` (of a window in pixels), ``stages`` and ``features``. A stage has a
+    ``threshold`` and ``trees``. A tree has ``nodes`` ``[left, right, feature, threshold]`` and ``leaves``. A feature is
+    a list of up to three rectangles ``[x, y, width, height, weight]``. Numbers are those of the XML.
 
     Raises:
         FerError: the file is missing, or is no cascade of upright Haar features.

@@ -1,6 +1,7 @@
-"""onnxruntime-web, which runs the network in the tab. npm fetches it; version and hashes are pinned here.
+"""onnxruntime-web, which runs the network in the tab.
 
-It is no part of the wheel: the WebAssembly has 14 MB, and 3.7 MB as the folder keeps it.
+npm fetches it; version and hashes are pinned here. It is no part of the wheel. The WebAssembly has 14 MB, and 3.7 MB as
+the folder keeps it.
 """
 
 import hashlib

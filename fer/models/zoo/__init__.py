@@ -1,1 +1,4 @@
-"""Trained networks that the package contains; README.md lists them."""
+"""Trained networks that the package contains.
+
+README.md lists them.
+"""

@@ -1,4 +1,7 @@
-"""The sections of an audit's page on doubtful faces: pictures without a face, and suspect labels."""
+"""The sections of an audit's page on doubtful faces.
+
+They show pictures without a face, and suspect labels.
+"""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,7 @@
-"""The report of an audit: ``audit.html``, ``faces/`` with a sheet of faces for each class, and ``figures/``.
+"""The report of an audit.
 
-``write(found, facts, folder)`` writes all of them.
+The report is ``audit.html``, ``faces/`` with a sheet of faces for each class, and ``figures/``. ``write(found, facts,
+folder)`` writes all of them.
 """
 
 from collections.abc import Mapping, Sequence

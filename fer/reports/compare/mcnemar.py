@@ -1,4 +1,7 @@
-"""McNemar's test on the page: any two runs, by the page's script, and some pairs without it."""
+"""McNemar's test on the page that compares runs.
+
+The page's script tests any two runs; some pairs are there without it.
+"""
 
 import base64
 import json

@@ -1,7 +1,7 @@
-"""Figures of an explanation: deletion and insertion curves, and what random weights leave of the maps.
+"""Figures of an explanation.
 
-Each function takes plain values and returns a ``matplotlib.figure.Figure``; call them, and save, within
-``fer.reports.plotting.style``.
+They are deletion and insertion curves, and what random weights leave of the maps. Each function takes plain values and
+returns a ``matplotlib.figure.Figure``; call them, and save, within ``fer.reports.plotting.style``.
 """
 
 from collections.abc import Sequence

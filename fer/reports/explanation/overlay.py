@@ -1,4 +1,7 @@
-"""Maps as pictures: a grey face, tinted where it speaks for an emotion and where it speaks against it."""
+"""Maps as pictures.
+
+A grey face is tinted where it speaks for an emotion, and where it speaks against it.
+"""
 
 import numpy as np
 from numpy.typing import NDArray

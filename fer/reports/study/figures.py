@@ -1,7 +1,7 @@
-"""The figures of the founding study's replication: its accuracies beside ours, and accuracy by epoch.
+"""The figures of the founding study's replication.
 
-Each function takes plain values and returns a ``matplotlib.figure.Figure``; call them, and save, within
-``fer.reports.plotting.style``.
+They are its accuracies beside ours, and accuracy by epoch. Each function takes plain values and returns a
+``matplotlib.figure.Figure``; call them, and save, within ``fer.reports.plotting.style``.
 """
 
 from collections.abc import Mapping, Sequence

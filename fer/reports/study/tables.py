@@ -171,8 +171,8 @@ def table_of(paths: Sequence[Path]) -> Table:
     runs = [run for run in gathered.runs if run.choices.get("experiment") in known]
     if not runs:
         raise FerError(
-            f"{', '.join(map(str, paths))}: holds no run of the study; make study, or python -m fer.train "
-            f"experiment={CNN.experiment}"
+            f"{', '.join(map(str, paths))}: holds no run of the study; make study trains all of them, python -m "
+            f"fer.train experiment={CNN.experiment} trains one"
         )
     notes = list(left_out(gathered))
     if len(runs) < len(gathered.runs):

@@ -1,7 +1,7 @@
-"""Figures of a search: its history, the importance of each parameter, the metric by each parameter.
+"""Figures of a search.
 
-Each function takes plain values and returns a ``matplotlib.figure.Figure``; call them, and save, within
-``fer.reports.plotting.style``.
+They are its history, the importance of each parameter, and the metric by each parameter. Each function takes plain
+values and returns a ``matplotlib.figure.Figure``; call them, and save, within ``fer.reports.plotting.style``.
 """
 
 import textwrap

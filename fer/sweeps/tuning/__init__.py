@@ -1,1 +1,4 @@
-"""A search for good settings: what varies, what is proposed, how trials run, and the best one as an experiment."""
+"""A search for good settings.
+
+The modules hold what varies, what is proposed, how trials run, and the best trial as an experiment.
+"""

@@ -1,7 +1,8 @@
-"""A run's configuration as an experiment: a YAML file for ``fer.train`` without paths of this machine.
+"""A run's configuration as an experiment.
 
-The groups of an experiment are overridden from the root (``override /model: cnn``), since Hydra reads a relative name
-differently when another experiment inherits the file.
+An experiment is a YAML file for ``fer.train``; it has no paths of this machine. The groups of an experiment are
+overridden from the root (``override /model: cnn``). A relative name would change its meaning for Hydra when another
+experiment inherits the file.
 """
 
 from collections.abc import Mapping, Sequence

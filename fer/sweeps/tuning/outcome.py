@@ -1,4 +1,7 @@
-"""The results of a search: its record, the table of trials, the best trial as an experiment, the page."""
+"""The results of a search.
+
+They are its record, the table of trials, the best trial as an experiment, and the page.
+"""
 
 import logging
 import shlex

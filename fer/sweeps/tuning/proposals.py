@@ -1,9 +1,9 @@
-"""Optuna's part of a search: its storage, sampler and pruner, importances, and its trials as plain values.
+"""Optuna's part of a search.
 
-The drawn values depend on the seed, the trial's number and the trials before it. A resumed search with one trial at a
-time equals an uninterrupted one. Optuna is used directly: Hydra's Optuna plugin pins optuna<3, cannot prune and breaks
-with sqlalchemy 2. Importance is PED-ANOVA with intervals over samples of the trials: it needs no scikit-learn, and few
-trials give wide intervals.
+It has the storage, the sampler and the pruner, importances, and the trials as plain values. The drawn values depend on
+the seed, the trial's number and the trials before it. A resumed search with one trial at a time equals an uninterrupted
+one. Optuna is used directly: Hydra's Optuna plugin pins optuna<3, cannot prune and breaks with sqlalchemy 2. Importance
+is PED-ANOVA with intervals over samples of the trials: it needs no scikit-learn, and few trials give wide intervals.
 """
 
 import logging

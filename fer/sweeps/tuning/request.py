@@ -1,4 +1,7 @@
-"""The command line of ``fer.tune``: parsed, checked, and compared with the search that it resumes."""
+"""The command line of ``fer.tune``.
+
+It is parsed, checked, and compared with the search that it resumes.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

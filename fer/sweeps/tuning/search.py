@@ -1,8 +1,9 @@
-"""A running search: trials are runs of ``fer.train`` in child processes, and bad ones are ended early.
+"""A running search.
 
-An interrupted trial stays open in Optuna's storage, and its run continues from its checkpoint. With one trial at a
-time, a resumed search gives the same result as an uninterrupted one. Several processes may work on one search. Each
-trial belongs to one of them; the open trials of a process that has ended are taken over by another.
+Its trials are runs of ``fer.train`` in child processes, and bad ones are ended early. An interrupted trial stays open
+in Optuna's storage, and its run continues from its checkpoint. With one trial at a time, a resumed search gives the
+same result as an uninterrupted one. Several processes may work on one search. Each trial belongs to one of them; the
+open trials of a process that has ended are taken over by another.
 """
 
 import logging

@@ -1,4 +1,7 @@
-"""The space of a search: its parameters over keys of ``fer.train``, checked before the first trial."""
+"""The space of a search: its parameters over keys of ``fer.train``.
+
+It is checked before the first trial.
+"""
 
 import functools
 import itertools

@@ -1,8 +1,9 @@
-"""The processes that work on one search, on one computer or on several that share its folder.
+"""The processes that work on one search.
 
-Each has a number, whose file in ``workers/`` it keeps locked. The system releases the lock when the process ends, also
-if it is killed. Another process may then take the number, and with it the trials that were left open. A second lock
-lets one process at a time begin or take over trials and write the files of the search.
+They are on one computer, or on several that share its folder. Each has a number, whose file in ``workers/`` it keeps
+locked. The system releases the lock when the process ends, also if it is killed. Another process may then take the
+number, and with it the trials that were left open. A second lock lets one process at a time begin or take over trials
+and write the files of the search.
 """
 
 import itertools

@@ -1,4 +1,7 @@
-"""Writing checkpoints whole, the best and the last; the newest one for a resumed run; weights for fine-tuning."""
+"""The checkpoints of a run, the best and the last, written whole.
+
+The newest one is found for a resumed run, and weights are loaded for fine-tuning.
+"""
 
 import copy
 import logging

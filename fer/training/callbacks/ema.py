@@ -13,7 +13,7 @@ Slot = tuple[dict[str, Any], str]  # a dictionary of a module's tensors, and a n
 class Averaging(WeightAveraging):
     """Keeps an exponential moving average of the weights, which val evaluates; checkpoints hold it and the raw weights.
 
-    The decay has a warm-up, since the average would otherwise keep the untrained weights for long: after n steps it is
+    The decay has a warm-up, since the average would otherwise keep the untrained weights for long. After n steps it is
     at most (1 + n) / (10 + n), as in TensorFlow's ``ExponentialMovingAverage``.
 
     The modules are walked once, and a step updates all weights in one call. Counters (``num_batches_tracked``) are

@@ -1,4 +1,7 @@
-"""Callbacks that end a run safely: on values that are NaN or infinite, and on a signal."""
+"""Callbacks that end a run safely.
+
+They act on values that are NaN or infinite, and on a signal.
+"""
 
 import logging
 import math
@@ -27,8 +30,8 @@ CHECK_EVERY = 50  # steps between readings of values on the device, each of whic
 class FiniteLoss(Callback):
     """Ends a run whose loss or val predictions are NaN or infinite, before a checkpoint of that epoch is written.
 
-    Values are compared on the device. Those of the training are read every 50 steps on a CPU and at an epoch's end on a
-    GPU, those of val after its last batch, so that no step waits for the device.
+    Values are compared on the device, and no step waits for it. Those of the training are read every 50 steps on a CPU
+    and at an epoch's end on a GPU. Those of val are read after its last batch.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
-"""The progress of a run in the terminal: a live line that is redrawn, and a line for each epoch that stays.
+"""The progress of a run in the terminal.
 
-If the output is no terminal (a file, a pipe), only the lines of the epochs are printed.
+A live line is redrawn, and a line for each epoch stays. If the output is no terminal (a file, a pipe), only the lines
+of the epochs are printed.
 """
 
 import logging

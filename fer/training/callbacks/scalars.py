@@ -1,4 +1,7 @@
-"""The numbers of an epoch that loggers get: metrics of train and val, recalls, speed, the best epoch so far."""
+"""The numbers of an epoch that loggers get.
+
+They are metrics of train and val, recalls, speed, and the best epoch so far.
+"""
 
 import pytorch_lightning as pl
 

@@ -1,4 +1,7 @@
-"""One set of running statistics for all ranks, where ranks normalise apart (``trainer.sync_batchnorm=false``)."""
+"""One set of running statistics for all ranks.
+
+It is needed where ranks normalise apart (``trainer.sync_batchnorm=false``).
+"""
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback

@@ -1,9 +1,10 @@
-"""A run in TensorBoard: curves of train and val, pictures, precision-recall curves, HPARAMS and the projector.
+"""A run in TensorBoard.
 
-The horizontal axis counts epochs (from 1), so that runs with different batch sizes can be compared. Pictures are drawn
-at most ``PICTURES`` times a run and once in ``DRAW_EVERY`` seconds, and always at the last epoch. They use the logits
-that validation has computed, and draw no random numbers of the run. A run with and without TensorBoard gives the same
-weights to the bit. Only this module writes TensorBoard's files.
+Shown are curves of train and val, pictures, precision-recall curves, HPARAMS and the projector. The horizontal axis
+counts epochs (from 1), so that runs with different batch sizes can be compared. Pictures are drawn at most ``PICTURES``
+times a run and once in ``DRAW_EVERY`` seconds, and always at the last epoch. They use the logits that validation has
+computed, and draw no random numbers of the run. A run with and without TensorBoard gives the same weights to the bit.
+Only this module writes TensorBoard's files.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""A run in the loggers besides TensorBoard's: its settings once, and the numbers of each epoch.
+"""A run in the loggers besides TensorBoard's.
 
-An error of a logger never ends a run: the logger is left out from then on, with a warning. Lightning's trainer does
-not get these loggers, since an error of theirs would end it.
+They get its settings once, and the numbers of each epoch. An error of a logger never ends a run: the logger is left out
+from then on, with a warning. Lightning's trainer does not get these loggers, since an error of theirs would end it.
 """
 
 import logging

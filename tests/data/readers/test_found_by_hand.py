@@ -8,7 +8,7 @@ from PIL import Image
 
 from fer.config.errors import FerError
 from fer.data.labels import EMOTIONS
-from fer.data.readers import read
+from fer.data.load import read_path
 from fer.data.readers.drawing import draw_faces
 
 
@@ -20,7 +20,7 @@ def text():
 
 
 def load(path):
-    return read(path, image_size=48, on_bad="error", cache=None)
+    return read_path(path, image_size=48, on_bad="error", cache=None)
 
 
 @pytest.mark.parametrize("name", ["archive.zip", "challenges-in-representation-learning.zip"])

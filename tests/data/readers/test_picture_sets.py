@@ -11,8 +11,8 @@ from PIL import Image
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS
-from fer.data.load import read_faces
-from fer.data.readers import expw, holds_contempt, read
+from fer.data.load import holds_contempt, read_faces, read_path
+from fer.data.readers import expw
 from fer.evaluation.request import shows_contempt
 
 
@@ -210,7 +210,7 @@ def test_parquet_without_class_names_is_refused_unless_they_are_given(hub, load,
     with pytest.raises(FerError, match="do(es)? not name.*data.class_names"):
         load(folder)
     given = {str(number): name for number, name in enumerate(EMOTIONS)}
-    faces = read(folder, image_size=48, on_bad="error", cache=None, names=given)
+    faces = read_path(folder, image_size=48, on_bad="error", cache=None, names=given)
     np.testing.assert_array_equal(faces.targets, drawn.targets[:10])
     assert not holds_contempt(folder, given)
 

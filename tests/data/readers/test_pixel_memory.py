@@ -13,9 +13,9 @@ from PIL import Image
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
-from fer.data import cache, readers
+from fer.data import cache
 from fer.data.datamodule import FERDataModule
-from fer.data.load import read_faces
+from fer.data.load import read_faces, read_path
 from fer.data.readers import decoding, index, pixel_memory
 from fer.data.rows import Mapped, outside, taken
 
@@ -202,7 +202,7 @@ def test_a_picture_that_vanished_or_changed_since_the_start_is_named(tree, setti
     faces = read_faces(settings("on demand"))
     first, second = sorted((tree / "train" / "angry").iterdir())[:2]
     first.unlink()
-    with pytest.raises(FerError, match=rf"{first.name}: has gone"):
+    with pytest.raises(FerError, match=rf"{first.name}: was removed"):
         faces.images[0:1]
     Image.fromarray(np.zeros((24, 24), np.uint8)).save(second)
     with pytest.raises(FerError, match=rf"{second.name}: has changed"):
@@ -281,7 +281,7 @@ def test_pictures_within_a_table_are_mapped_and_refused_without_room(drawn, tmp_
     with pytest.raises(FerError, match=r"not decoded on demand.*data\.memory_limit_gb"):
         read_faces(settings("on demand", **changes))
     faces = read_faces(settings("mapped", **changes))
-    expected = readers.read(tmp_path / "train.parquet", image_size=24, on_bad="error", cache=None)
+    expected = read_path(tmp_path / "train.parquet", image_size=24, on_bad="error", cache=None)
     np.testing.assert_array_equal(np.asarray(faces.images), expected.images)
 
 
