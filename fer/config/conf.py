@@ -22,7 +22,8 @@ VERSION_BASE = "1.3"
 DEEPEST = 50  # levels of a configuration in YAML; a run's has five
 MOST_VALUES, MOST_BYTES, MOST_FILES = 100_000, 2**20, 1000  # of a file, aliases replaced; of a file; of a folder
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-PLAIN_WORD = r"(?!(?:null|true|false|on|off|yes|no|nan|inf)$)[A-Za-z_][A-Za-z0-9_./-]*"  # text without need of quotes
+RESERVED = "null|true|false|on|off|yes|no|nan|inf"
+PLAIN_WORD = rf"(?!(?:{RESERVED})$)(?:\.{{0,2}}/)?[A-Za-z_][A-Za-z0-9_./-]*"  # text without need of quotes, or a path
 FAULTS = (HydraException, OmegaConfBaseException, ValueError)  # Hydra's exceptions for a faulty command line
 
 

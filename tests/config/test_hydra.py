@@ -9,9 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from fer.config.command import class_names
-from fer.config.conf import conf_folder, plain
+from fer.config.conf import conf_folder, plain, spelled
 from fer.config.errors import FerError
-from fer.config.hydra import composed
+from fer.config.hydra import composed, value_of
 from fer.config.schema import build, keyword_parameters
 from fer.config.settings import AugmentSettings, DataSettings, LoggerSettings, TrainerSettings, TrainSettings
 
@@ -121,3 +121,14 @@ def test_meanings_of_class_folders_are_options(text, found):
     assert class_names(text) == found
     with pytest.raises(argparse.ArgumentTypeError, match="FOLDER:EMOTION"):
         class_names("1,2")
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [("/home/me/fer2013.csv", True), ("./a-b.csv", True), ("../x/y", True), ("data/faces", True), ("/null", True)]
+    + [(text, False) for text in (".5", "1e3", "null", "true", "a b", "/a:b", "/a,b", "it's", "/", "/12/x", "~/x")],
+)
+def test_a_text_of_an_override_is_quoted_where_hydra_needs_it(text, bare):
+    assert value_of(f"data.path={spelled(text)}") == text
+    assert value_of(f"data.more=[{{path:{spelled(text)}}},{spelled(text)}]") == [{"path": text}, text]
+    assert bare == (spelled(text) == text)
