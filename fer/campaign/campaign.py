@@ -188,6 +188,8 @@ class Campaign:
         now = self.clock.now()
         record = self.record
         record.width, record.first_teacher = made.roster.width, made.roster.first_teacher
+        if record.first_teacher and not made.members and not self.selection.before:
+            record.chosen_teachers = [record.first_teacher]  # no other one to choose from
         for training in made.members:
             record.networks.append(self._network(training, now, [made.roster.first_teacher]))
         ends = [training.end for training in made.members]
@@ -257,7 +259,9 @@ class Campaign:
         for phase in self.record.phases:
             if phase.name == CHOICE and phase.began is not None and phase.ended is not None:
                 expected = phase.planned_end - phase.planned_begin
-                return min(max((phase.ended - phase.began) / max(expected, 1e-9), 0.5), 3.0)
+                if expected < 1:  # none were planned
+                    return 1.0
+                return min(max((phase.ended - phase.began) / expected, 0.5), 3.0)
         return 1.0
 
     def _roster(self) -> Roster:
@@ -400,7 +404,8 @@ def plan_text(record: Record, made: Plan, zero: float) -> str:
         zero: time on the campaign's clock at which the plan begins.
     """
     width = f", networks of width {made.roster.width}" if made.roster.width else ""
-    first = f", members taught by {made.roster.first_teacher}" if made.roster.first_teacher else ""
+    taught = "members" if made.members else "students"
+    first = f", {taught} taught by {made.roster.first_teacher}" if made.roster.first_teacher else ""
     rows = [("0:00", worded(zero), "speed measured", "")]
     rows += [_planned_row(one, zero) for one in sorted(made.members, key=lambda one: one.begin)]
     if made.members:

@@ -275,6 +275,7 @@ def planned(rosters: Sequence[Roster], speeds: Speeds, seconds: float, parts: Se
     Raises:
         FerError: the time is too short for one epoch of the least ambitious roster.
     """
+    rosters = [roster for roster in rosters if roster.members or set(parts) - {"members"}]
     plans = [plan for roster in rosters if (plan := _plan(roster, speeds, seconds, parts)) is not None]
     if not plans:
         needed = _least_seconds(rosters[-1], speeds, parts)
@@ -292,7 +293,8 @@ def _epochs(made: Plan) -> int:
 def _phases(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> tuple[list[Build], list[Build]]:
     """Return the builders of both phases, members and students; an empty list for a phase without trainings."""
     taught = students_of(roster, speeds, _teaching(roster, speeds), parts)
-    return [members_of(roster, speeds)] if "members" in parts else [], [taught] if taught.rows else []
+    first = [members_of(roster, speeds)] if "members" in parts and roster.members else []
+    return first, [taught] if taught.rows else []
 
 
 def _plan(roster: Roster, speeds: Speeds, seconds: float, parts: Sequence[str]) -> Plan | None:
@@ -328,9 +330,10 @@ def students_within(build: Build, seconds: float, begin: float) -> list[Training
 
 
 def _teaching(roster: Roster, speeds: Speeds) -> float:
-    """Return the seconds of a training epoch of all teachers, assuming that the slowest members are chosen."""
-    costs = sorted((speeds.of(kind, roster).train for kind in roster.members), reverse=True)
-    return sum(costs[:TEACHERS])
+    """Return the seconds of a training epoch of all teachers, assuming that the slowest ones are chosen."""
+    costs = [speeds.of(kind, roster).train for kind in roster.members]
+    costs += [speeds.measured[SMALL].train] if roster.first_teacher else []  # the package's network is of this size
+    return sum(sorted(costs, reverse=True)[:TEACHERS])
 
 
 def evaluation_seconds(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> tuple[float, float]:

@@ -14,6 +14,7 @@ SMALL_WIDTH = 16  # width of the network below half a million parameters
 WIDTHS = (64, 48, 32, 24, SMALL_WIDTH)  # widths of a CPU's networks, the widest first
 LEAST = 20  # epochs of each network; if they do not fit, fewer or narrower networks are trained
 LEAST_ON_GPU = 40  # the same on a GPU, where students of 26 epochs were worse than a CPU's of 58
+LEAST_TAUGHT = 40  # the same on a CPU before members are trained, where the package's network can teach in their place
 LEAST_OF_MANY = 60  # epochs of each network, required before a kind is trained with two seeds
 MOST_ON_GPU = 200  # epochs of each network of a GPU; more improve little
 MOST_ON_CPU = 120  # epochs of each network of a CPU; more improve little
@@ -49,12 +50,13 @@ class Roster:
     """The networks that a campaign trains.
 
     Args:
-        members: kinds trained first.
+        members: kinds trained first; none where the first teacher alone teaches the students.
         student: kind trained with each of ``seeds``, taught by the best members.
         small: kind below half a million parameters, taught like the students.
         least: epochs below which a smaller roster is better.
         most: epochs above which more improve little.
-        first_teacher: network that teaches the members in addition to the labels; empty for none.
+        first_teacher: network that teaches the members in addition to the labels, and may teach the students; empty for
+            none.
         width: width of a CPU's networks; 0 on a GPU.
         seeds: seeds of the students.
     """
@@ -106,13 +108,27 @@ def rosters(
             for members in _fewer_and_fewer(kinds, max(2, min(slots, len(kinds))))
             if _fills(len(members), slots, len(kinds))
         ]
-    kinds = cpu_members(WIDTHS[0], bf16)[: max(2, slots)]
+    return _cpu_rosters(max(2, slots), bf16, first_teacher)
+
+
+def _cpu_rosters(count: int, bf16: bool, first_teacher: str) -> list[Roster]:
+    """Return the rosters of a CPU; with a first teacher, students have all of the time until members fit too.
+
+    Args:
+        count: kinds of members.
+        bf16: whether there are instructions for bfloat16.
+        first_teacher: network that teaches the members; empty for none.
+    """
+    kinds = cpu_members(WIDTHS[0], bf16)[:count]
     many = [
         _cpu_roster(WIDTHS[0], members, bf16, first_teacher, _least(members, kinds))
         for members in _fewer_and_fewer(kinds, len(kinds) + 1)
     ]
-    each = [_cpu_roster(width, cpu_members(width, bf16)[: len(kinds)], bf16, first_teacher, LEAST) for width in WIDTHS]
-    return [*many, *each]
+    if not first_teacher:
+        widths = [(width, cpu_members(width, bf16)[:count], LEAST) for width in WIDTHS]
+    else:
+        widths = [(WIDTHS[0], kinds, LEAST_TAUGHT), *((width, (), LEAST_TAUGHT) for width in WIDTHS)]
+    return [*many, *(_cpu_roster(width, members, bf16, first_teacher, least) for width, members, least in widths)]
 
 
 def _fills(members: int, slots: int, kinds: int) -> bool:

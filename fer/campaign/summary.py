@@ -123,12 +123,19 @@ def _lead(record: Record) -> list[str]:
         if record.width
         else ""
     )
-    first = f" The package's network {record.first_teacher} taught the members." if record.first_teacher else ""
-    taught = ", ".join(record.chosen_teachers)
-    teachers = f" Teachers of the students, chosen on val: {taught}." if taught else ""
     return [
-        f"{data}, split {record.request.rule}: {counts} faces. Trainings ran {record.where}.{width}{first}{teachers}"
+        f"{data}, split {record.request.rule}: {counts} faces. Trainings ran {record.where}.{width}{_teaching(record)}"
     ]
+
+
+def _teaching(record: Record) -> str:
+    """Return the sentences on who taught the members and the students, each after a space."""
+    chosen, first = record.chosen_teachers, record.first_teacher
+    if first and chosen == [first]:
+        taught = "members and the students" if record.of_role("member") else "students"
+        return f" The package's network {first} taught the {taught}."
+    members = f" The package's network {first} taught the members." if first else ""
+    return f"{members} Teachers of the students, chosen on val: {', '.join(chosen)}." if chosen else members
 
 
 def _spans(record: Record) -> list[Span]:

@@ -65,7 +65,7 @@ def test_a_plan_fits_its_time_and_uses_it(on_gpu, slots, hours):
 
 @pytest.mark.parametrize(("on_gpu", "slots"), [(True, 3), (False, 2)])
 def test_trainings_wait_for_their_slots_and_teachers(on_gpu, slots):
-    made, _ = plan_of(2, on_gpu=on_gpu, slots=slots)
+    made, _ = plan_of(2, on_gpu=on_gpu, slots=slots, first_teacher="")
     every = [*made.members, *made.taught]
     for moment in [one.begin for one in every]:
         assert sum(one.begin <= moment < one.end for one in made.members) <= slots
@@ -84,6 +84,24 @@ def test_more_time_trains_wider_networks_on_a_cpu_and_more_of_them_on_a_gpu():
     again = [one for one in plan_of(2, on_gpu=True, slots=3)[0].members if one.name.endswith("_2")]
     assert len({one.overrides[-1] for one in again}) == 6  # other seeds than the first time
     assert not {one.overrides[-1] for one in again} & {f"seed={seed}" for seed in range(6)}
+
+
+def test_the_package_s_network_teaches_the_students_of_a_cpu_until_there_is_time_for_members():
+    """Members and students of 20 epochs each are worse than students of all the time."""
+    made, speeds = plan_of(2)
+    assert not made.members
+    assert made.choosing == 0
+    assert min(one.epochs for one in made.taught) >= 40
+    others, _ = plan_of(2, first_teacher="")
+    assert others.members
+    assert min(one.epochs for one in others.taught) < min(one.epochs for one in made.taught)
+    long, _ = plan_of(48)
+    assert long.members
+    assert min(one.epochs for one in (*long.members, *long.taught)) >= 40
+    assert plan_of(0.5, parts=("members",))[0].members  # as asked for
+    student = next(one for one in made.taught if one.role == STUDENT)  # its teacher costs a third of its own step
+    pace = speeds.of(made.roster.student, made.roster).taught(speeds.measured[SMALL].train)
+    assert student.seconds == pytest.approx(pace.fixed + student.epochs * pace.epoch)
 
 
 def test_networks_are_trained_long_enough_before_there_are_more_of_them():
