@@ -14,7 +14,7 @@ SMALL_WIDTH = 16  # width of the network below half a million parameters
 WIDTHS = (64, 48, 32, 24, SMALL_WIDTH)  # widths of a CPU's networks, the widest first
 LEAST = 20  # epochs of each network; if they do not fit, fewer or narrower networks are trained
 LEAST_ON_GPU = 40  # the same on a GPU, where students of 26 epochs were worse than a CPU's of 58
-LEAST_TAUGHT = 40  # the same on a CPU before members are trained, where the package's network can teach in their place
+LEAST_TAUGHT = 40  # the same on a CPU where the package's network can teach in place of members
 LEAST_OF_MANY = 60  # epochs of each network, required before a kind is trained with two seeds
 MOST_ON_GPU = 200  # epochs of each network of a GPU; more improve little
 MOST_ON_CPU = 120  # epochs of each network of a CPU; more improve little
@@ -96,19 +96,21 @@ def rosters(
     """
     if on_gpu:
         kinds = gpu_members() if seconds is None else sorted(gpu_members(), key=seconds)
-        return [
-            Roster(
-                members,
-                gpu_student(),
-                gpu_small(),
-                max(LEAST_ON_GPU, _least(members, kinds)),
-                MOST_ON_GPU,
-                first_teacher,
-            )
-            for members in _fewer_and_fewer(kinds, max(2, min(slots, len(kinds))))
-            if _fills(len(members), slots, len(kinds))
-        ]
+        return _gpu_rosters(kinds, slots, first_teacher)
     return _cpu_rosters(max(2, slots), bf16, first_teacher)
+
+
+def _gpu_rosters(kinds: Sequence[Kind], slots: int, first_teacher: str) -> list[Roster]:
+    """Return the rosters of a GPU; the last has no members where the first teacher can teach the students."""
+    each = [
+        members
+        for members in _fewer_and_fewer(kinds, max(2, min(slots, len(kinds))))
+        if _fills(len(members), slots, len(kinds))
+    ]
+    return [
+        Roster(members, gpu_student(), gpu_small(), max(LEAST_ON_GPU, least), MOST_ON_GPU, first_teacher)
+        for members, least in [(one, _least(one, kinds)) for one in each] + [((), LEAST)] * bool(first_teacher)
+    ]
 
 
 def _cpu_rosters(count: int, bf16: bool, first_teacher: str) -> list[Roster]:

@@ -42,8 +42,8 @@ FACES = 3589
 
 def plan_of(hours, *, on_gpu=False, slots=2, parts=PARTS, first_teacher="tiny", measured=None):
     speeds = Speeds(measured or (GPU if on_gpu else CPU), slots, FACES, on_gpu=on_gpu)
-    first, seconds = ("", speeds.epoch) if on_gpu else (first_teacher, None)
-    held = rosters(on_gpu=on_gpu, slots=slots, first_teacher=first, seconds=seconds)
+    seconds = speeds.epoch if on_gpu else None
+    held = rosters(on_gpu=on_gpu, slots=slots, first_teacher=first_teacher, seconds=seconds)
     return planned(held, speeds, 3600 * hours, parts), speeds
 
 
@@ -129,7 +129,7 @@ def test_parts_are_planned_alone():
 
 
 def test_teachers_cost_a_third_of_their_own_steps():
-    made, speeds = plan_of(0.15, on_gpu=True, slots=3)
+    made, speeds = plan_of(0.15, on_gpu=True, slots=3, first_teacher="")
     student = next(one for one in made.taught if one.role == STUDENT)
     slowest = sorted((speeds.of(kind, made.roster).train for kind in made.roster.members), reverse=True)[:TEACHERS]
     pace = GPU[STUDENT]
@@ -140,7 +140,7 @@ def test_teachers_cost_a_third_of_their_own_steps():
 @pytest.mark.parametrize("slots", [1, 2, 3, 4, 5, 8])
 @pytest.mark.parametrize("hours", [0.1, 0.14, 0.2, 0.5, 2])
 def test_no_slot_of_a_gpu_is_left_empty(hours, slots):
-    made, speeds = plan_of(hours, on_gpu=True, slots=slots, measured=H100)
+    made, speeds = plan_of(hours, on_gpu=True, slots=slots, measured=H100, first_teacher="")
     count = len(made.members)
     assert count % slots == 0 or count in (6, 12) or 2 <= count < slots
     if count < 6:  # the slowest kinds are those that are missing
@@ -150,9 +150,13 @@ def test_no_slot_of_a_gpu_is_left_empty(hours, slots):
 
 
 def test_eight_minutes_of_an_h100_train_three_fast_members_and_not_the_slowest():
-    made, _ = plan_of((504 - 105) / 3600, on_gpu=True, slots=3, measured=H100)  # 105 s had gone into measuring
+    hours = (504 - 105) / 3600  # 105 s had gone into measuring
+    made, _ = plan_of(hours, on_gpu=True, slots=3, measured=H100, first_teacher="")
     assert {one.name for one in made.members} == {"vgg19", "resnet9", "resnet9_crop40"}
     assert min(one.epochs for one in made.members) >= 28  # 21, of preact_resnet and resnet9, were planned that day
+    alone, _ = plan_of(hours, on_gpu=True, slots=3, measured=H100)  # taught by the package's network
+    assert not alone.members
+    assert min(one.epochs for one in alone.taught) > 2 * max(one.epochs for one in made.taught if one.role == STUDENT)
 
 
 def test_a_kind_that_cannot_be_trained_is_the_first_to_be_left_out():
