@@ -188,8 +188,9 @@ class Campaign:
         now = self.clock.now()
         record = self.record
         record.width, record.first_teacher = made.roster.width, made.roster.first_teacher
-        if record.first_teacher and not made.members and not self.selection.before:
-            record.chosen_teachers = [record.first_teacher]  # no other one to choose from
+        others = bool(made.members) or any(candidate.teaches for candidate in self.selection.before)
+        if record.first_teacher and not others:
+            record.chosen_teachers = [record.first_teacher]
         for training in made.members:
             record.networks.append(self._network(training, now, [made.roster.first_teacher]))
         ends = [training.end for training in made.members]
