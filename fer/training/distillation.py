@@ -25,7 +25,7 @@ from fer.data.transforms.size import middle
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.folding import folded
 from fer.models.pretrained import sha256_of
-from fer.models.provenance import Dataset
+from fer.runs.provenance import Dataset
 from fer.system.files import read_json
 from fer.system.records import Json
 

@@ -42,7 +42,9 @@ def test_arrays_have_the_metrics_of_tensors():
     ):
         expected, found = (leaves(plain(compute(*each))) for each in (tensors, arrays))
         assert len(found) == len(expected) > 10
-        assert found == [one if one is None or isinstance(one, str) else pytest.approx(one, abs=2e-6) for one in expected]
+        assert found == [
+            one if one is None or isinstance(one, str) else pytest.approx(one, abs=2e-6) for one in expected
+        ]
 
 
 def test_a_metric_that_is_undefined_for_arrays_is_null():
