@@ -1,7 +1,4 @@
-"""Read or draw the faces that the data settings name, join votes, choose labels and resize.
-
-Only resizing imports torch.
-"""
+"""Read or draw the faces that the data settings name, join votes, choose labels and resize."""
 
 import logging
 from collections.abc import Mapping
@@ -13,7 +10,7 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
-from fer.data import cache, readers
+from fer.data import cache, readers, resize
 from fer.data.faces import Faces
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, emotion_index
 from fer.data.readers import synthetic
@@ -95,14 +92,11 @@ def folder_names(given: Mapping[str, str]) -> dict[str, str]:
 
 def resized(faces: Faces, side: int) -> Faces:
     """Return the faces resampled to ``side`` x ``side`` pixels, with antialiasing."""
-    import torch
-    from torchvision.transforms import v2
 
     def smaller(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         resampled = np.empty((len(images), *images.shape[1:-2], side, side), np.uint8)
         for start in range(0, len(images), 1024):
-            block = torch.from_numpy(np.array(images[start : start + 1024]))
-            resampled[start : start + 1024] = v2.functional.resize(block, [side, side], antialias=True).numpy()
+            resampled[start : start + 1024] = resize.resized(np.array(images[start : start + 1024]), side)
         return resampled
 
     if outside(faces.images) is not None:
