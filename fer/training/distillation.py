@@ -146,7 +146,8 @@ def resized_for(network: EmotionClassifier, images: Tensor, share: float) -> Ten
         share: part of a face's side that the images show.
     """
     scaled = max(network.input_size, round(network.image_size * share))
-    return middle(resized(images, scaled), network.input_size)
+    cropped: Tensor = middle(resized(images, scaled), network.input_size)
+    return cropped
 
 
 def resized(images: Tensor, side: int) -> Tensor:
