@@ -18,6 +18,7 @@ from fer.config.errors import FerError
 from fer.config.plugins import import_plugins, listed
 from fer.metrics import conformal
 from fer.reports.summary import remarks
+from fer.runs import zoo
 from fer.runs.run_folder import TRAINED, named
 from fer.system.slots import let_waiting_threads_sleep
 
@@ -50,7 +51,7 @@ def parser() -> Grammar:
         "on --data.",
         epilog="A run may also be a file NAME.safetensors of fer.share or its folder, a file NAME.onnx of fer.export, "
         "hf://owner/name of the hub, or the name of one of the networks of the package: "
-        f"{', '.join(networks_of_package())}.",
+        f"{', '.join(zoo.pretrained())}.",
     )
     grammar.add_argument(
         "runs", nargs="+", metavar="run",
@@ -148,11 +149,6 @@ def add_handling(grammar: Grammar) -> None:
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
 
 
-def networks_of_package() -> list[str]:
-    """Return the names of the networks in the package, without torch, so that ``--help`` answers at once."""
-    return sorted(file.stem for file in (Path(__file__).parent / "models" / "zoo").glob("*.safetensors"))
-
-
 @command("fer.evaluate", OPTIONS)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
@@ -219,13 +215,10 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "tuple[Results, Pat
     Raises:
         FerError: a checkpoint is bad, or the data are missing, bad or without the split.
     """
-    from fer.config.settings import TrainerSettings
     from fer.evaluation.evaluate import evaluate as scored_by
     from fer.evaluation.request import Request
     from fer.reports.summary import class_table, metric_table
-    from fer.system import machine
 
-    on_gpu = machine.uses_gpu(TrainerSettings(accelerator=arguments.device), "--device")
     request = Request(
         networks=arguments.runs,
         split=arguments.split,
@@ -244,7 +237,7 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "tuple[Results, Pat
         coverage=arguments.coverage,
         coverage_by=arguments.coverage_by,
         batch_size=arguments.batch_size,
-        on_gpu=on_gpu,
+        on_gpu=uses_gpu(arguments),
     )
     results, scored, folder = scored_by(request, arguments.out, command)
     tables = [class_table(results), metric_table(results), *remarks(results)]
@@ -252,6 +245,23 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "tuple[Results, Pat
     if not arguments.no_report:
         write_report(arguments, results, scored, folder, command)
     return results, folder
+
+
+def uses_gpu(arguments: argparse.Namespace) -> bool:
+    """Return whether networks are computed on a GPU; of exported files alone none is, and torch is not asked.
+
+    Raises:
+        FerError: a GPU is required and torch finds none, or exported files would be computed there.
+    """
+    from fer.config.settings import TrainerSettings
+    from fer.inference.exported import is_exported
+    from fer.system import machine
+
+    if not all(map(is_exported, arguments.runs)):
+        return machine.uses_gpu(TrainerSettings(accelerator=arguments.device), "--device")
+    if arguments.device == "gpu":
+        raise FerError("--device gpu: exported files are computed on the CPU; leave it out")
+    return False
 
 
 def write_report(

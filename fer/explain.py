@@ -126,7 +126,7 @@ def of_data(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[list
 
     members = members_of([str(file) for file in files])
     for member in members:
-        member.model.to(device_of(arguments))
+        member.model.computed_on(device_of(arguments))
     request = Request(
         [str(member.file) for member in members], arguments.split, arguments.data, arguments.rule, arguments.on_bad
     )

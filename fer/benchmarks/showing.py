@@ -68,7 +68,7 @@ def finished(scored: Any) -> Results:
     clean = scoring.clean(predicted, targets, np.ones(len(targets), bool), scored.classes)
     return Results(
         split="val",
-        measured=scoring.measured(scored, 1.1),
+        measured=scoring.measured(predicted, scored.targets, scored.classes, 1.1),
         clean=clean,
         training=TrainingRecord(best_epoch=30, epochs=30, train_seconds=1.0, images_per_second=1.0),
         architecture="bench",

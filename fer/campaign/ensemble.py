@@ -43,7 +43,6 @@ def mismatch(candidate: Candidate, data: FERDataModule) -> str:
             predicted = predictions.read(file)
             if predicted.classes != tuple(data.faces.classes):
                 return f"predicts {', '.join(predicted.classes)}"
-            data.load_split(split)
             of_split(predicted, str(file), data, split)
         except FerError as error:
             return str(error)
@@ -67,7 +66,7 @@ def seen_in_training(file: Path) -> int | None:
 
 def _without_duplicate(data: FERDataModule, split: str) -> NDArray[np.bool_]:
     """Return a mask (N,) of the faces of a split without an exact duplicate in train."""
-    return without_duplicate(data.load_split(split).grey, data.hashes("train"))
+    return without_duplicate(data.split(split).grey, data.hashes("train"))
 
 
 def candidates_on_val(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Predictions]]:
@@ -119,7 +118,6 @@ def write(
     predicted = [predictions.read(file) for file in files if file is not None]
     results = results_from(choice, predicted, split)
     fitted_on = results["temperature_fitted_on"] = THESE_FACES if split == "val" else VAL
-    data.load_split(split)
     together = predicted[0]._replace(probabilities=mixed_from(choice, predicted))
     scored = scoring.scored_faces(of_split(together, "ensemble", data, split), data, split, list(together.classes))
     results["members"] = [
@@ -142,10 +140,10 @@ def write(
 def _thresholds(candidates: Sequence[Candidate], choice: PredictionsChoice, data: FERDataModule) -> Thresholds:
     """Return the thresholds of the ensemble's prediction sets, calibrated on val as those of a single network."""
     (_, (first, *_)) = candidates_on_val(candidates)  # whose order of faces that of the mixture is
-    dataset = data.load_split("val")
+    faces = data.split("val")
     together = of_split(first._replace(probabilities=choice.probabilities), "ensemble", data, "val")
     unseen = _without_duplicate(data, "val")
-    return scoring.calibrated_sets(together.numpy(), dataset.targets.numpy(), unseen, choice.temperature)
+    return scoring.calibrated_sets(together, faces.targets, unseen, choice.temperature)
 
 
 def _checkpoint(candidate: Candidate) -> Path | None:

@@ -18,20 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings, FurtherSet
 from fer.data.audit.near_duplicates import FLAT, alike, frequencies, hashed
-from fer.data.dataset import EpochShuffle, balanced, members_of
 from fer.data.duplicates import digests
 from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, Source, counts
 from fer.data.known_faces import near
 from fer.data.load import folder_names, holds_contempt, read_faces
-from fer.data.noise import noise_seed
 from fer.data.splits import Rule, assigned_with_notes, group_notes, missing_classes, official_notes
 from fer.metrics.results import DatasetRecord, Excluded
 from fer.system.text import plural
@@ -405,35 +401,6 @@ def _left_out(
         for name, count in zip(names, lost, strict=True)
         if count
     ]
-
-
-class EpochShares(EpochShuffle):
-    """A random order in which each data set has its share; like ``EpochShuffle`` a function of seed and epoch alone.
-
-    The length of an epoch stays the same. A set with more faces than its share gives a part of them to an epoch, each
-    time a different part. The faces of a smaller set occur several times. Their counts differ by at most one.
-
-    Args:
-        numbers: (N,) number of the data set of each face.
-        shares: of the sets, which sum to 1.
-        seed: of the run.
-        targets: (N,) class of each face, if each set is to have equally many faces of its classes; None otherwise.
-    """
-
-    def __init__(self, numbers: Tensor, shares: Sequence[float], seed: int, targets: Tensor | None = None) -> None:
-        super().__init__(len(numbers), seed)
-        sets = [(numbers == number).nonzero()[:, 0] for number in range(len(shares))]
-        self.members = [
-            [of_set] if targets is None else [of_set[each] for each in members_of(targets[of_set])] for of_set in sets
-        ]
-        self.faces = divided(self.count, shares)
-
-    def indices(self) -> Tensor:
-        """Return the indices of the epoch's faces, (N,) int64, on the CPU."""
-        generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
-        sets = zip(self.members, self.faces, strict=True)
-        together = torch.cat([balanced(members, faces, generator) for members, faces in sets])
-        return together[torch.randperm(self.count, generator=generator)]
 
 
 def divided(count: int, shares: Sequence[float]) -> list[int]:

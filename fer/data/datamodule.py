@@ -6,12 +6,9 @@ float and augmented there, with parameters drawn for each face.
 """
 
 import copy
-import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,65 +19,35 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torchvision.transforms import v2
 
-from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data.cache import folder_of
-from fer.data.data_sets import DataSets, EpochShares, read_sets, record
 from fer.data.dataset import (
     Batch,
     EpochBalance,
     EpochBatches,
+    EpochShares,
     EpochShuffle,
     FaceDataset,
     ResumableLoader,
     as_batch,
     drops_last,
-    gathered,
     luma,
     repeated,
     to_unit,
 )
 from fer.data.duplicates import digests
-from fer.data.exclude import leave_out, notes
-from fer.data.faces import UNKNOWN, Faces
 from fer.data.feature_cache import Compute, FeatureStore
-from fer.data.labels import SPLITS
-from fer.data.load import read_faces
 from fer.data.noise import Part, noise_seed, parted, seed_noise, shared
-from fer.data.rows import chunks, outside, taken
-from fer.data.splits import (
-    RULES,
-    assigned_with_notes,
-    duplicate_notes,
-    group_notes,
-    missing_classes,
-    official_notes,
-    without_conflicts,
-)
+from fer.data.rows import chunks, outside
+from fer.data.table import Table
 from fer.data.transforms.mixup import Mixing, one_hot
 from fer.data.transforms.size import middle, reduced, stage_size
-from fer.metrics.results import DatasetRecord, Excluded, MissingClasses
 from fer.system import ranks
 from fer.system.ranks import Rank
 
-log = logging.getLogger(__name__)
 
-EVERY = "all"  # name for all labelled faces, used like the name of a split
-
-
-def log_notes(notes: Sequence[str], skipped: Sequence[str], missing: MissingClasses | None) -> None:
-    """Log the notes on the data, the number of bad rows or files that were skipped, and classes without faces."""
-    for note in notes:
-        log.info("  %s", note)
-    if skipped:
-        message = "  %d bad rows or files were skipped: listed in metrics.json, first: %s"
-        log.warning(message, len(skipped), skipped[0])
-    for words in missing.in_words() if missing else []:
-        log.warning("  *** %s ***", words)
-
-
-class FERDataModule(pl.LightningDataModule):
-    """Reads faces, splits them, and serves them in augmented batches.
+class FERDataModule(Table, pl.LightningDataModule):
+    """Reads faces, splits them (``Table``), and serves them in augmented batches.
 
     Args:
         data: the data settings; ``data.path`` must be set ("synthetic" for drawn faces).
@@ -105,9 +72,10 @@ class FERDataModule(pl.LightningDataModule):
         even: bool = False,
         rank: Rank | None = None,
     ) -> None:
-        super().__init__()
+        pl.LightningDataModule.__init__(self)
+        Table.__init__(self, data)
         self.rank = ranks.current() if rank is None else rank
-        self.data, self.augment, self.seed, self.stages = data, augment, seed, stages
+        self.augment, self.seed, self.stages = augment, seed, stages
         self.mixing, self.views, self.even = mixing or Mixing(), views, even
         self.datasets: dict[str, FaceDataset] = {}
         self.loaded_at = math.inf  # time at which the faces were in memory, by ``time.perf_counter``
@@ -132,59 +100,6 @@ class FERDataModule(pl.LightningDataModule):
         module.mixing = self.mixing if mixing is None else mixing
         return module
 
-    @cached_property
-    def sets(self) -> DataSets | None:
-        """The data sets, where ``data.more`` names further ones; None where there is one alone."""
-        return read_sets(self.data) if self.data.more else None
-
-    @cached_property
-    def faces(self) -> Faces:
-        """All faces of the source, or of all data sets."""
-        return read_faces(self.data) if self.sets is None else self.sets.faces
-
-    @cached_property
-    def splits(self) -> NDArray[np.int8]:
-        """(N,) index in ``SPLITS`` of each face; ``UNKNOWN`` for faces left out by ``data.exclude``."""
-        return self._splits[0]
-
-    @property
-    def excluded(self) -> Excluded | None:
-        """Record of the faces left out by ``data.exclude``, see ``leave_out``."""
-        return self._splits[1]
-
-    @property
-    def notes(self) -> list[str]:
-        """Notes on the data: those of the source, and on faces that were left out."""
-        if self.sets is not None:
-            return [*self.sets.notes, *self._splits[2]]
-        left_out = notes(self.excluded, self.data.split)
-        return [
-            *self.faces.source.notes, *official_notes(self.faces, self.data.split),
-            *group_notes(self.faces, self.splits), *left_out, *self._splits[2],
-        ]  # fmt: skip
-
-    @property
-    def missing(self) -> MissingClasses | None:
-        """The classes without a face in a split; None where every split has all."""
-        others = RULES if self.sets is None else ()
-        return missing_classes(self.faces, self.splits, self.data, others)
-
-    @cached_property
-    def _splits(self) -> tuple[NDArray[np.int8], Excluded | None, list[str]]:
-        said: list[str] = []
-        if self.sets is None:
-            drawn, said = assigned_with_notes(self.faces, self.data)
-            splits, excluded = leave_out(self.faces, drawn, self.data)
-        else:
-            splits, excluded = self.sets.splits, self.sets.each[0].excluded
-        if self.data.conflicts == "keep":
-            return splits, excluded, said
-        kept, count = without_conflicts(self.faces, splits)
-        if self.sets is not None:
-            self.sets.require_train(kept, "that data.conflicts=drop keeps; leave it out, or set data.conflicts=keep")
-        note = f"{count:,} faces left out of train by data.conflicts: exact duplicates with other labels"
-        return kept, excluded, [*said, note]
-
     def setup(self, stage: str | None = None) -> None:
         """Load the splits into memory: train and val for "fit", one split for "validate" and "test".
 
@@ -196,44 +111,17 @@ class FERDataModule(pl.LightningDataModule):
         self.loaded_at = min(self.loaded_at, time.perf_counter())
 
     def load_split(self, split: str) -> FaceDataset:
-        """Return a split in memory, loaded at the first call.
+        """Return a split that serves batches, loaded at the first call.
 
         Args:
-            split: name in ``SPLITS``, or ``EVERY`` for all labelled faces.
+            split: as ``Table.split`` takes it.
 
         Raises:
             FerError: the data are missing or bad, or have no such split.
         """
         if split not in self.datasets:
-            indices = self.indices(split)
-            soft = None if self.faces.soft is None else self.faces.soft[indices]
-            images, colour = (
-                None if pixels is None else gathered(pixels, indices)
-                for pixels in (self.faces.images, self.faces.colour)
-            )
-            assert images is not None
-            self.datasets[split] = FaceDataset(images, self.faces.targets[indices], soft, colour)
+            self.datasets[split] = FaceDataset.of(self.split(split))
         return self.datasets[split]
-
-    def indices(self, split: str) -> NDArray[np.int64]:
-        """Return the indices of a split's faces in ``faces``, rising.
-
-        Raises:
-            FerError: the split is empty.
-        """
-        if split == EVERY:
-            labelled = np.flatnonzero(self.faces.targets != UNKNOWN)
-            if not labelled.size:
-                raise FerError(f"{self.data.path}: has no labels, so that nothing can be scored on it")
-            return labelled
-        indices = np.flatnonzero(self.splits == SPLITS.index(split))
-        if not indices.size:
-            existing = [name for index, name in enumerate(SPLITS) if (self.splits == index).any()]
-            path, rule = self.data.path, f" under {setting('data.split', self.data.split)}"
-            if self.sets is not None:
-                path, rule = self.faces.source.path, ""
-            raise FerError(f"{path}: no {split} split{rule}; it has {', '.join(existing)}")
-        return indices
 
     def train_dataloader(self) -> ResumableLoader:
         """Serve train in a new order each epoch; faces of a batch that is left out are used in other epochs."""
@@ -398,48 +286,6 @@ class FERDataModule(pl.LightningDataModule):
         ]
         drawn = zip(of_sets, self.sets.in_an_epoch(self.splits), strict=True)
         return torch.stack([counts * (faces / counts.sum()) for counts, faces in drawn]).sum(0)
-
-    def hashes(self, split: str) -> set[bytes]:
-        """Return the hashes of the pixels of a split's faces.
-
-        Raises:
-            FerError: the split is empty.
-        """
-        return set[bytes]().union(*self.hashes_of_sets(split))
-
-    def hashes_of_sets(self, split: str) -> list[set[bytes]]:
-        """Return the hashes of the pixels of a split's faces, of each data set that has some.
-
-        Raises:
-            FerError: the split is empty.
-        """
-        indices = self.indices(split)
-        numbers = np.zeros(len(indices), np.int8) if self.sets is None else self.sets.numbers[indices]
-        names = digests(taken(self.faces.images, indices))
-        found: dict[int, set[bytes]] = {}
-        for number, name in zip(numbers.tolist(), names, strict=True):
-            found.setdefault(number, set()).add(name)
-        return list(found.values())
-
-    def describe(self, split: str | None = None) -> DatasetRecord:
-        """Return the description of the data that every result stores.
-
-        Args:
-            split: split of the result; with ``EVERY`` the data are not split.
-        """
-        whole = split == EVERY
-        splits = np.zeros(len(self.faces), np.int8) if whole else self.splits
-        found = record(self.faces, self.data, splits, self.faces.fingerprint())
-        if whole:
-            return replace(found, split=EVERY, counts={EVERY: found.counts["train"]}, notes=self.faces.source.notes)
-        return replace(
-            found,
-            missing=self.missing,
-            excluded=self.excluded,
-            notes=(*self.notes, *duplicate_notes(self.faces, self.splits)),
-            split=self.data.split if self.sets is None else self.sets.rules,
-            sets=None if self.sets is None else self.sets.records(self.splits),
-        )
 
 
 def summed(images: NDArray[np.uint8]) -> NDArray[np.int64]:

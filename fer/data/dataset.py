@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fer.data.data_sets import divided
 from fer.data.feature_cache import Features
 from fer.data.noise import Part, noise_seed, parted
 from fer.data.rows import Rows, chunks, outside, taken
+from fer.data.table import Split
 from fer.system.ranks import Rank
 
 AHEAD = 4  # batches
@@ -139,7 +141,7 @@ class FaceDataset(Dataset[Batch]):
     def __init__(
         self,
         images: NDArray[np.uint8],
-        targets: NDArray[np.int8],
+        targets: NDArray[np.integer[Any]],
         soft: NDArray[np.float32] | None = None,
         colour: NDArray[np.uint8] | None = None,
     ) -> None:
@@ -158,6 +160,11 @@ class FaceDataset(Dataset[Batch]):
         self._served = (self.images, self.targets, self.soft)
         self.repeats = False  # whether a face may occur twice in an epoch: its index is then no key of a batch
 
+    @classmethod
+    def of(cls, split: Split) -> "FaceDataset":
+        """Return a split of a table, with the same pixels in memory."""
+        return cls(split.grey, split.targets, split.soft, split.colour)
+
     def __len__(self) -> int:
         return len(self.targets)
 
@@ -172,14 +179,6 @@ class FaceDataset(Dataset[Batch]):
     def colour(self) -> NDArray[np.uint8] | None:
         """The faces (N, 3, S, S) in colour; None where they are grey."""
         return self.images.numpy() if self.images.shape[1] == 3 else None
-
-    def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return faces as networks take them, (K, 1, S, S), in colour (K, 3, S, S).
-
-        Args:
-            indices: (K,) of the split.
-        """
-        return self.grey[indices][:, None] if self.colour is None else self.colour[indices]
 
     def keep_on(self, device: torch.device) -> None:
         """Serve batches from a copy of the split on a device."""
@@ -269,6 +268,35 @@ class EpochBalance(EpochShuffle):
         """Return the indices of the epoch's faces, (N,) int64, on the CPU."""
         generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
         together = balanced(self.members, self.count, generator)
+        return together[torch.randperm(self.count, generator=generator)]
+
+
+class EpochShares(EpochShuffle):
+    """A random order in which each data set has its share; like ``EpochShuffle`` a function of seed and epoch alone.
+
+    The length of an epoch stays the same. A set with more faces than its share gives a part of them to an epoch, each
+    time a different part. The faces of a smaller set occur several times. Their counts differ by at most one.
+
+    Args:
+        numbers: (N,) number of the data set of each face.
+        shares: of the sets, which sum to 1.
+        seed: of the run.
+        targets: (N,) class of each face, if each set is to have equally many faces of its classes; None otherwise.
+    """
+
+    def __init__(self, numbers: Tensor, shares: Sequence[float], seed: int, targets: Tensor | None = None) -> None:
+        super().__init__(len(numbers), seed)
+        sets = [(numbers == number).nonzero()[:, 0] for number in range(len(shares))]
+        self.members = [
+            [of_set] if targets is None else [of_set[each] for each in members_of(targets[of_set])] for of_set in sets
+        ]
+        self.faces = divided(self.count, shares)
+
+    def indices(self) -> Tensor:
+        """Return the indices of the epoch's faces, (N,) int64, on the CPU."""
+        generator = torch.Generator().manual_seed(noise_seed(self.seed, self.epoch, -1))
+        sets = zip(self.members, self.faces, strict=True)
+        together = torch.cat([balanced(members, faces, generator) for members, faces in sets])
         return together[torch.randperm(self.count, generator=generator)]
 
 
@@ -384,20 +412,6 @@ def drops_last(faces: int, size: int, *, even: bool, ranks: int = 1) -> bool:
 def as_batch(batch: Any) -> Any:
     """Return the batch unchanged: ``__getitems__`` has collated it already."""
     return batch
-
-
-def gathered(column: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:
-    """Return a copy (K, ...) of a column (N, ...) at rising indices; consecutive indices are copied as one slice.
-
-    Gathering FER2013's training faces one by one takes a tenth of a second on fresh memory.
-    """
-    if outside(column) is not None:
-        return taken(column, indices)
-    first, count = int(indices[0]), len(indices)
-    if int(indices[-1]) - first == count - 1:
-        return np.array(column[first : first + count])
-    rows: NDArray[Any] = column[indices]
-    return rows
 
 
 def repeated(batch: Batch, times: int) -> Batch:

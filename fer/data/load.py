@@ -1,6 +1,6 @@
 """Loading of the faces that the data settings name.
 
-Faces are read or drawn, labelled and resized. The path alone decides which reader is used. Only resizing imports torch.
+Faces are read or drawn, labelled and resized. The path alone decides which reader is used.
 """
 
 import logging
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
+from fer.data import resize
 from fer.data.cache import cached, folder_of
 from fer.data.faces import Faces, OnBad, some
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, emotion_index
@@ -268,14 +269,11 @@ def without_contempt(faces: Faces) -> Faces:
 
 def resized(faces: Faces, side: int) -> Faces:
     """Return the faces resampled to ``side`` x ``side`` pixels, with antialiasing."""
-    import torch
-    from torchvision.transforms import v2
 
     def smaller(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         resampled = np.empty((len(images), *images.shape[1:-2], side, side), np.uint8)
         for start in range(0, len(images), 1024):
-            block = torch.from_numpy(np.array(images[start : start + 1024]))
-            resampled[start : start + 1024] = v2.functional.resize(block, [side, side], antialias=True).numpy()
+            resampled[start : start + 1024] = resize.resized(np.array(images[start : start + 1024]), side)
         return resampled
 
     if outside(faces.images) is not None:

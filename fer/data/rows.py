@@ -218,6 +218,20 @@ def taken(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.u
     return images[indices] if rows is None else rows.taken(indices).array
 
 
+def gathered(column: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:
+    """Return a copy (K, ...) of a column (N, ...) at rising indices; consecutive indices are copied as one slice.
+
+    Gathering FER2013's training faces one by one takes a tenth of a second on fresh memory.
+    """
+    if outside(column) is not None:
+        return taken(column, indices)
+    first, count = int(indices[0]), len(indices)
+    if int(indices[-1]) - first == count - 1:
+        return np.array(column[first : first + count])
+    rows: NDArray[Any] = column[indices]
+    return rows
+
+
 class Built:
     """Faces that a reader has just decoded and that no entry of the cache holds yet; they cannot be read before.
 

@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fer.config.errors import FerError
-from fer.data.datamodule import FERDataModule
+from fer.data.table import Table
 from fer.evaluation.leakage import TrainingData, find_again
 from fer.evaluation.request import Faces, Member, Request, Tables, members_of, of_split
 from fer.metrics import classification
+from fer.metrics.arrays import Array, like
 from fer.metrics.results import BaselineComparison, Paired
 from fer.runs import predictions
 
@@ -29,12 +28,12 @@ class Baseline(NamedTuple):
     """
 
     name: str
-    probabilities: Tensor
+    probabilities: Array
     members: Sequence[Member] = ()
     views: str | None = None
 
     @classmethod
-    def of(cls, request: Request, faces: Faces, data: FERDataModule) -> "Baseline | None":
+    def of(cls, request: Request, faces: Faces, data: Table) -> "Baseline | None":
         """Return the baseline that was asked for, predicted with the same views or read from its predictions.
 
         Raises:
@@ -52,8 +51,8 @@ class Baseline(NamedTuple):
 
     def compared(
         self,
-        predicted: Tensor,
-        targets: Tensor,
+        predicted: Array,
+        targets: Array,
         images: NDArray[np.uint8],
         kept: NDArray[np.bool_] | None,
         tables: Tables,
@@ -74,7 +73,7 @@ class Baseline(NamedTuple):
             counts = f"{self.probabilities.shape[1]} emotions, not {predicted.shape[1]}"
             raise FerError(f"--against {self.name}: predicts {counts}")
         unseen = TrainingData(self.members, tables).unseen(images) if self.members else None
-        both = None if kept is None or unseen is None else torch.from_numpy(kept & unseen)
+        both = None if kept is None or unseen is None else kept & unseen
         return BaselineComparison(
             name=self.name,
             tta=self.views,
@@ -83,13 +82,14 @@ class Baseline(NamedTuple):
             clean=None if both is None or not both.any() else self._paired(predicted, targets, both),
         )
 
-    def _paired(self, predicted: Tensor, targets: Tensor, kept: Tensor | None = None) -> Paired:
+    def _paired(self, predicted: Array, targets: Array, kept: NDArray[np.bool_] | None = None) -> Paired:
         """Return the differences on all N faces, or on those kept, (N,)."""
-        whole = (predicted, self.probabilities, targets)
-        return classification.paired(*(whole if kept is None else (part[kept] for part in whole)))
+        whole = (predicted, like(predicted, self.probabilities), targets)
+        chosen = None if kept is None else like(predicted, kept)
+        return classification.paired(*(whole if chosen is None else (part[chosen] for part in whole)))
 
 
-def read_predictions(file: Path, data: FERDataModule, split: str) -> Tensor:
+def read_predictions(file: Path, data: Table, split: str) -> NDArray[np.float32]:
     """Return the probabilities (N, C) that a ``predictions.csv`` holds of a split's faces, in their order.
 
     Raises:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fer.config.errors import FerError
-from fer.data.datamodule import FERDataModule, log_notes
+from fer.data.table import Table, log_notes
 from fer.data.votes import agreement
 from fer.evaluation import scoring, test_log
 from fer.evaluation.comparison import Baseline
@@ -39,6 +38,7 @@ from fer.evaluation.request import (
 from fer.evaluation.selection import Chosen, Selection, answering, chosen, selected
 from fer.inference.ensemble import disagreement, mixed
 from fer.metrics import results as metrics_json
+from fer.metrics.arrays import Array, doubled, like
 from fer.metrics.conformal import COVERAGE
 from fer.metrics.results import (
     SCHEMA,
@@ -53,7 +53,6 @@ from fer.metrics.results import (
     SetsRecord,
     Teacher,
 )
-from fer.models import checkpoints
 from fer.runs import predictions
 from fer.runs.predictions import Scored
 from fer.system import machine
@@ -83,7 +82,7 @@ class _Evaluation:
     given: Sequence[Given]
     selection: Selection | None
     faces: Faces
-    data: FERDataModule
+    data: Table
     described: DatasetRecord
     tables: Tables
 
@@ -95,7 +94,7 @@ class _Evaluation:
     @property
     def images(self) -> NDArray[np.uint8]:
         """The faces, (N, S, S)."""
-        return self.data.datasets[self.request.split].grey
+        return self.data.split(self.request.split).grey
 
     @property
     def of_training(self) -> bool:
@@ -128,7 +127,7 @@ def evaluate(request: Request, out: Path | None, command: str) -> tuple[Results,
     at_test = request.split == "test" or TrainingData(networks, this.tables).is_test(this.images)
     before = test_log.so_far(networks) if at_test else {}
     folder = results_folder(out, this.given, request)
-    predictions.write(folder / "predictions.csv", request.split, scored, this.data.datasets[request.split].soft)
+    predictions.write(folder / "predictions.csv", request.split, scored, this.data.split(request.split).soft)
     if at_test and networks:  # counted once predictions show something of test
         results = replace(results, test_opened=test_log.record(networks, results, before))
     metrics_json.write(folder / "metrics.json", results)
@@ -167,7 +166,8 @@ def _results(this: _Evaluation, baseline: Baseline | None, command: str) -> tupl
     request, data, images = this.request, this.data, this.images
     training = TrainingData(this.members, this.tables)
     classes = list(this.members[0].model.hparams["classes"])
-    predicted, targets = this.faces.predicted(this.given, request), data.datasets[request.split].targets
+    predicted = this.faces.predicted(this.given, request)
+    targets = like(predicted, data.split(request.split).targets)
     copies = copies_by_content(training, images, this.described.fingerprint)
     kept = known_of_all(not_trained_on(training, images, copies), request, this.given, this.described)
     choice = chosen(request, this.given, training, (predicted, targets, kept) if this.on_val else None, this.selection)
@@ -177,7 +177,7 @@ def _results(this: _Evaluation, baseline: Baseline | None, command: str) -> tupl
     return Results(
         schema=SCHEMA,
         split=request.split,
-        measured=scoring.measured_split(scored, data, request.split, choice.temperature),
+        measured=scoring.measured_split(together, data, request.split, classes, choice.temperature),
         temperature_fitted_on=choice.fitted_on or None,
         temperature_kept=choice.kept,
         data_sets=scoring.by_data_set(scored, data, request.split),
@@ -211,7 +211,7 @@ def _sets(scored: Scored, choice: Chosen, kept: NDArray[np.bool_] | None, reques
     )
 
 
-def check_classes(member: Member, data: FERDataModule) -> None:
+def check_classes(member: Member, data: Table) -> None:
     """Raise unless the emotions of the labels are those that a network predicts, or the first of them.
 
     Raises:
@@ -224,13 +224,13 @@ def check_classes(member: Member, data: FERDataModule) -> None:
         )
 
 
-def agreement_with_votes(data: FERDataModule, split: str, targets: Tensor, predicted: Tensor) -> Annotators | None:
+def agreement_with_votes(data: Table, split: str, targets: Array, predicted: Array) -> Annotators | None:
     """Return how labels and network agree with the annotators of FER+; None where their votes are not known."""
     if data.faces.votes is None:
         return None
     votes = data.faces.votes[data.indices(split)]
-    answers = predicted.argmax(1).numpy()
-    return agreement(votes, targets.numpy(), answers, predicted.shape[1])
+    answers = np.asarray(predicted.argmax(1))
+    return agreement(votes, np.asarray(targets), answers, predicted.shape[1])
 
 
 def _announce(this: _Evaluation) -> None:
@@ -272,9 +272,7 @@ def _network(given: Given, request: Request) -> _Network:
         model, made = given.model, given.model.provenance
         return _Network(
             str(given.file),
-            NetworkRecord(
-                weights_sha256=checkpoints.weights_sha256(model), architecture=model.architecture, trained=given.trained
-            ),
+            NetworkRecord(weights_sha256=model.weights_sha256, architecture=model.architecture, trained=given.trained),
             model.architecture,
             model.parameter_count,
             None if made.pretrained is None else read(Pretrained, made.pretrained),
@@ -314,11 +312,11 @@ def _record(request: Request, networks: Sequence[_Network], choice: Chosen) -> E
     )
 
 
-def diversity(predicted: Tensor, targets: Tensor) -> Diversity | None:
+def diversity(predicted: Array, targets: Array) -> Diversity | None:
     """Return the accuracies and the disagreement of the networks (M, N, C) of an ensemble; None of a single one."""
     if len(predicted) == 1:
         return None
-    alone = (predicted.argmax(2) == targets).double().mean(1)
+    alone = doubled(predicted.argmax(2) == targets).mean(1)
     matrix = disagreement(predicted).tolist()
     return Diversity(accuracy=tuple(alone.tolist()), disagreement=tuple(tuple(row) for row in matrix))
 

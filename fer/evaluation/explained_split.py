@@ -33,7 +33,7 @@ def of_split(request: Request, members: Sequence[Member], count: int) -> Given:
     data = faces.at(members[0].model.image_size)
     check_classes(members[0], data)
     find_again(members, data)
-    split = data.datasets[request.split]
+    split = data.split(request.split)
     images = split.grey
     if request.split == "test" or TrainingData(members, tables).is_test(images):
         raise FerError(
@@ -41,13 +41,13 @@ def of_split(request: Request, members: Sequence[Member], count: int) -> Given:
             "conclusions may be drawn"
         )
     rows = data.faces.rows[data.indices(request.split)]
-    drawn = stratified(split.targets.numpy(), count)
+    drawn = stratified(split.targets, count)
     return Given(
         images=images[drawn],
         inputs=split.pixels(drawn),
         names=[f"row {rows[index]}" for index in drawn],
         boxes=[None] * len(drawn),
-        targets=split.targets.numpy()[drawn],
+        targets=split.targets[drawn],
         source=f"{len(drawn):,} of {len(images):,} faces of {request.split} of {data.data.path}",
         left_out={},
     )

@@ -14,7 +14,7 @@ from fer.evaluation.selection import selection_report
 from fer.inference.ensemble import Pick, chosen_greedily, mixed
 from fer.metrics.calibration import fitted_temperature
 from fer.metrics.results import SCHEMA, VAL, SelectionRecord
-from fer.runs.predictions import Predictions, Scored
+from fer.runs.predictions import Predictions
 from fer.system.records import Object, plain
 
 
@@ -57,8 +57,8 @@ def chosen_from(val: Sequence[Predictions], names: Sequence[str] = ()) -> Predic
     together = mixed(predicted, choice.weights, choice.temperatures).numpy()
     return PredictionsChoice(
         tuple(names),
-        choice.weights.numpy(),
-        choice.temperatures.numpy(),
+        np.asarray(choice.weights),
+        choice.temperatures,
         choice.picks,
         fitted_temperature(together, targets.numpy()),
         together,
@@ -96,13 +96,12 @@ def results_from(choice: PredictionsChoice, test: Sequence[Predictions], split: 
         FerError: as in ``mixed_from``.
     """
     together, first = mixed_from(choice, test), _of_chosen(choice, test)[0]
-    faces = np.empty((len(first.rows), 0, 0), np.uint8)  # no metric needs the pixels
-    scored = Scored(faces, _labels(first), together.astype(np.float32), first.rows, first.classes)
+    predicted = torch.from_numpy(together.astype(np.float32))
     values = zip(choice.names, choice.weights.tolist(), choice.temperatures.tolist(), strict=True)
     return {
         "schema": SCHEMA,
         "split": split,
-        **plain(scoring.measured(scored, choice.temperature)),
+        **plain(scoring.measured(predicted, _labels(first), first.classes, choice.temperature)),
         "temperature_fitted_on": VAL,
         "members": [
             {"checkpoint": name, "weight": weight, "temperature": temperature}

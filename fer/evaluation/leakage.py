@@ -14,13 +14,12 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fer.config.errors import FerError
-from fer.data.datamodule import FERDataModule
 from fer.data.duplicates import digests, without_duplicate
 from fer.data.known_faces import copies_of_training
 from fer.data.locate import locate
+from fer.data.table import Table
 from fer.evaluation.request import (
     OF_SETS,
     DataKeys,
@@ -37,8 +36,9 @@ from fer.evaluation.request import (
     same_split,
     whole,
 )
+from fer.metrics.arrays import Array, like
 from fer.metrics.results import DatasetRecord
-from fer.models.provenance import Dataset
+from fer.runs.provenance import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class TrainingData:
         """Whether all networks were chosen on the same val."""
         return all(same_split(member.trained_with, self.members[0].trained_with) for member in self.members)
 
-    def val(self, request: Request, given: Sequence[Given]) -> tuple[Tensor, Tensor, NDArray[np.bool_] | None]:
+    def val(self, request: Request, given: Sequence[Given]) -> tuple[Array, Array, NDArray[np.bool_] | None]:
         """Return probabilities (M, N, C) of val by the given networks, its labels, and (N,) those not trained on.
 
         Raises:
@@ -102,8 +102,8 @@ class TrainingData:
             if isinstance(network, PredictionsMember):
                 network.refuse_other_val(request.views)
         predicted = faces.predicted(given, request)
-        dataset = faces.at(first.model.image_size).datasets["val"]
-        return predicted, dataset.targets, self.unseen(dataset.grey)
+        val = faces.at(first.model.image_size).split("val")
+        return predicted, like(predicted, val.targets), self.unseen(val.grey)
 
     # --- pixels -----------------------------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ def known_of_all(
     return kept
 
 
-def find_again(members: Sequence[Member], data: FERDataModule) -> None:
+def find_again(members: Sequence[Member], data: Table) -> None:
     """Let networks whose training data have moved find them in these data, if the contents are the same.
 
     A shared network knows its data by name and contents alone.

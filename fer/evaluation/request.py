@@ -3,31 +3,32 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fer.config.errors import FerError
 from fer.config.schema import build
 from fer.config.settings import DataSettings, FurtherSet
-from fer.data.datamodule import FERDataModule
 from fer.data.load import folder_names, holds_contempt
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.evaluation import scoring
-from fer.inference import exported_model
-from fer.inference.loaded import LoadedNetwork
-from fer.inference.network import Opened, check_different, check_emotions
+from fer.data.table import Table
+from fer.inference.exported_model import ExportedModel, load
+from fer.inference.network import Opened, check_different, check_emotions, file_of, opened
+from fer.metrics.arrays import Array, together
 from fer.metrics.conformal import By
 from fer.metrics.results import Results, Trained
-from fer.models import EmotionClassifier, checkpoints
-from fer.models.provenance import Dataset
-from fer.runs import predictions
+from fer.runs import predictions, zoo
 from fer.runs.predictions import Predictions
+from fer.runs.provenance import Dataset
 from fer.system import hub
 from fer.system.files import read_json
 from fer.system.records import read
+
+if TYPE_CHECKING:
+    from fer.models import EmotionClassifier
 
 # data settings that change neither the faces of val and test nor their labels
 BESIDES = (
@@ -95,17 +96,17 @@ class Request:
 
 
 class Member(NamedTuple):
-    """A network and the file that it came from."""
+    """A network, with weights or of an exported file, and the file that it came from."""
 
     file: Path
-    model: EmotionClassifier
+    model: "EmotionClassifier | ExportedModel"
 
     @property
     def run(self) -> Path:
         """The folder of its run; of a checkpoint outside a run, the checkpoint's; one in outputs/ of others' ones."""
         if origin := hub.origin(self.file):
             return OF_HUB / origin.name
-        if checkpoints.of_package(self.file):
+        if zoo.of_package(self.file):
             return OF_PACKAGE / self.file.stem
         folder = self.file.resolve().parent
         return folder.parent if folder.name == "checkpoints" else folder
@@ -123,9 +124,20 @@ class Member(NamedTuple):
     @property
     def opened(self) -> Opened:
         """The network as one that predicts from arrays, on the device where it is."""
-        if isinstance(self.model, exported_model.ExportedModel):
+        if isinstance(self.model, ExportedModel):
             return Opened(self.file, self.model.network)
-        return Opened(self.file, LoadedNetwork(self.model, self.model.device))
+        return Opened(self.file, opened(self.model, self.model.device))
+
+    @property
+    def weighted(self) -> "EmotionClassifier":
+        """The network with its weights.
+
+        Raises:
+            FerError: it is an exported file, which has none.
+        """
+        if isinstance(self.model, ExportedModel):
+            raise FerError(f"{self.file}: is an exported file; name the run or network that it was made from")
+        return self.model
 
     @property
     def trained_with(self) -> DataKeys:
@@ -164,7 +176,7 @@ class PredictionsMember(NamedTuple):
         if here != tuple(theirs.get(key) for key in ("fingerprint", "split", "labels")):
             raise FerError(f"{self.file}: its val is of other data or another split than that of {self.beside.file}")
 
-    def probabilities(self, data: FERDataModule, split: str, views: str) -> Tensor:
+    def probabilities(self, data: Table, split: str, views: str) -> NDArray[np.float32]:
         """Return its probabilities (N, C) of a split's faces, in their order.
 
         Raises:
@@ -177,26 +189,26 @@ class PredictionsMember(NamedTuple):
 Given = Member | PredictionsMember  # of an ensemble
 
 
-def of_split(table: Predictions, name: str, data: FERDataModule, split: str) -> Tensor:
+def of_split(table: Predictions, name: str, data: Table, split: str) -> NDArray[np.float32]:
     """Return the probabilities (N, C) that predictions hold of a split's faces, in their order.
 
     Args:
         table: predictions, as read.
         name: of their file, for messages.
-        data: set up for the split.
+        data: the table of the faces.
         split: its name.
 
     Raises:
         FerError: they are of other faces.
     """
     index_of = {row: index for index, row in enumerate(table.rows.tolist())}
-    rows, targets = data.faces.rows[data.indices(split)].tolist(), data.datasets[split].targets.tolist()
+    rows, targets = data.faces.rows[data.indices(split)].tolist(), data.split(split).targets.tolist()
     labels = {row: table.targets[index] for row, index in index_of.items()}
     names = dict(enumerate(table.classes))  # they may be fewer than here
     expected = {row: names.get(target) for row, target in zip(rows, targets, strict=True)}
     if labels != expected:
         raise FerError(f"{name}: holds other faces or labels than {split} here; score both on the same")
-    return torch.from_numpy(table.probabilities[[index_of[row] for row in rows]]).float()
+    return table.probabilities[[index_of[row] for row in rows]].astype(np.float32)
 
 
 def with_weights(given: Sequence[Given]) -> list[Member]:
@@ -222,9 +234,9 @@ def members_of(networks: Sequence[str]) -> list[Member]:
     Raises:
         FerError: one is bad or given twice, or they name different emotions.
     """
-    files = [checkpoints.find(network) for network in networks]
+    files = [file_of(network) for network in networks]
     check_different(files)
-    members = [Member(file, exported_model.load(file)) for file in files]
+    members = [Member(file, load(file)) for file in files]
     check_emotions((member.file, member.model.hparams["classes"]) for member in members)
     return members
 
@@ -254,9 +266,9 @@ class Tables:
     """
 
     batch_size: int
-    _opened: dict[str, FERDataModule] = field(default_factory=dict)
+    _opened: dict[str, Table] = field(default_factory=dict)
 
-    def at(self, settings: DataKeys, image_size: int) -> FERDataModule:
+    def at(self, settings: DataKeys, image_size: int) -> Table:
         """Return the data of settings at a size in pixels.
 
         Raises:
@@ -265,7 +277,7 @@ class Tables:
         keys = {**settings, "image_size": image_size, "batch_size": self.batch_size, "cache": "auto"}
         data = build(DataSettings, keys, "the checkpoint's data settings")
         if repr(data) not in self._opened:
-            self._opened[repr(data)] = FERDataModule(data)
+            self._opened[repr(data)] = Table(data)
         return self._opened[repr(data)]
 
 
@@ -283,17 +295,17 @@ class Faces:
     split: str
     tables: Tables
 
-    def at(self, image_size: int) -> FERDataModule:
-        """Return the faces at a size in pixels, their split in memory.
+    def at(self, image_size: int) -> Table:
+        """Return the table of the faces at a size in pixels, their split in memory.
 
         Raises:
             FerError: the data are missing or bad, or have no such split.
         """
         data = self.tables.at(self.settings, image_size)
-        data.load_split(self.split)
+        data.split(self.split)
         return data
 
-    def predicted(self, given: Sequence[Given], request: Request) -> Tensor:
+    def predicted(self, given: Sequence[Given], request: Request) -> Array:
         """Return the probabilities of each network, (M, N, C).
 
         Raises:
@@ -303,15 +315,18 @@ class Faces:
             self._scored(one, request) if isinstance(one, Member) else self._recorded(one, request.views)
             for one in given
         ]
-        return torch.stack(parts)
+        return together(parts)
 
-    def _scored(self, member: Member, request: Request) -> Tensor:
-        return scoring.predicted_probabilities(
-            member.model, self.at(member.model.image_size).datasets[self.split], batch_size=self.tables.batch_size,
-            device=torch.device("cuda" if request.on_gpu else "cpu"), views=request.views,
-        )  # fmt: skip
+    def _scored(self, member: Member, request: Request) -> Array:
+        faces, size = self.at(member.model.image_size).split(self.split), self.tables.batch_size
+        if isinstance(member.model, ExportedModel):
+            parts = [faces.pixels(slice(start, start + size)) for start in range(0, len(faces), size)]
+            return np.concatenate([member.model.uncalibrated(part, request.views) for part in parts])
+        from fer.evaluation.forward import probabilities_of_split  # here alone: exported files need no torch
 
-    def _recorded(self, member: PredictionsMember, views: str) -> Tensor:
+        return probabilities_of_split(member.model, faces, batch_size=size, on_gpu=request.on_gpu, views=request.views)
+
+    def _recorded(self, member: PredictionsMember, views: str) -> NDArray[np.float32]:
         network = member.beside.model
         found = member.probabilities(self.at(network.image_size), self.split, views)
         if found.shape[1] != network.num_classes:

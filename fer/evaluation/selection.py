@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fer.config.errors import FerError
 from fer.evaluation.leakage import TrainingData
@@ -27,6 +25,7 @@ from fer.inference.ensemble import (
     mixed,
     own_temperatures,
 )
+from fer.metrics.arrays import Array, doubled
 from fer.metrics.calibration import Threshold, at_threshold, fitted_temperature, tempered, threshold_for
 from fer.metrics.results import THESE_FACES, VAL, Answered, Answering, SelectionRecord, Step
 from fer.metrics.statistics import Interval, wilson
@@ -35,7 +34,7 @@ from fer.runs.predictions import Scored
 log = logging.getLogger(__name__)
 
 # probabilities (M, N, C), labels (N,), which have no duplicate in train; None where that is not known
-OnVal = tuple[Tensor, Tensor, NDArray[np.bool_] | None]
+OnVal = tuple[Array, Array, NDArray[np.bool_] | None]
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class Chosen:
         sets: thresholds of the prediction sets; None where the network's file has none and val was not read.
     """
 
-    weights: Tensor
-    temperatures: Tensor
+    weights: Array
+    temperatures: NDArray[np.float64]
     temperature: float | None
     fitted_on: str
     threshold: Threshold | None = None
@@ -76,8 +75,8 @@ class Selection:
     """
 
     members: list[Given]
-    weights: Tensor
-    temperatures: Tensor
+    weights: NDArray[np.float64]
+    temperatures: NDArray[np.float64]
     on_val: OnVal
     report: SelectionRecord
 
@@ -94,7 +93,7 @@ def selected(request: Request, given: Sequence[Given], tables: Tables) -> Select
         raise FerError(f"--choose chooses on the val split of the training, but {why}")
     predicted, targets, unseen = training.val(request, given)
     choice = chosen_greedily(predicted, targets)
-    kept = choice.weights.nonzero().flatten().tolist()
+    kept = np.flatnonzero(choice.weights).tolist()
     report = selection_report([str(member.file) for member in given], choice, predicted, targets)
     return Selection(
         [given[index] for index in kept],
@@ -105,7 +104,7 @@ def selected(request: Request, given: Sequence[Given], tables: Tables) -> Select
     )
 
 
-def selection_report(names: Sequence[str], choice: Choice, predicted: Tensor, targets: Tensor) -> SelectionRecord:
+def selection_report(names: Sequence[str], choice: Choice, predicted: Array, targets: Array) -> SelectionRecord:
     """Return the report of a choice among M networks, and log its outcome.
 
     Args:
@@ -116,7 +115,7 @@ def selection_report(names: Sequence[str], choice: Choice, predicted: Tensor, ta
     """
     steps, given = choice.picks, len(names)
     left_out = tuple(name for name, weight in zip(names, choice.weights.tolist(), strict=True) if not weight)
-    best = float((predicted.argmax(2) == targets).double().mean(1).max())
+    best = float(doubled(predicted.argmax(2) == targets).mean(1).max())
     log.info("chosen on val: %d of %d networks, in %d steps", given - len(left_out), given, len(steps))
     if steps[-1].accuracy < best:
         log.warning(
@@ -128,7 +127,7 @@ def selection_report(names: Sequence[str], choice: Choice, predicted: Tensor, ta
         left_out=left_out,
         steps=tuple(Step(names[pick.member], pick.nll, pick.accuracy) for pick in steps),
         best_alone_val=best,
-        all_equal_val=float((predicted.mean(0).argmax(1) == targets).double().mean()),
+        all_equal_val=float(doubled(predicted.mean(0).argmax(1) == targets).mean()),
     )
 
 
@@ -179,7 +178,7 @@ def chosen(
 def _given(request: Request, members: Sequence[Given], selection: Selection | None, fitted_on: str) -> Chosen:
     """Return what is known before val is read: of one network with the views of its training, what its file has."""
     weights = equal_weights(len(members)) if selection is None else selection.weights
-    own = torch.ones_like(weights) if selection is None else selection.temperatures
+    own = np.ones(len(members)) if selection is None else selection.temperatures
     alone = len(members) == 1 and request.views == "none"
     recorded = members[0].model.provenance.temperature if alone and isinstance(members[0], Member) else None
     if recorded is None:
@@ -197,7 +196,7 @@ def _on_val(request: Request, given: Chosen, on_val: OnVal, fitted_on: str) -> C
     if request.weights == "val":
         own = own_temperatures(predicted, targets)
         weights = fitted_weights(each_tempered(predicted, own), targets)
-    chances, labels = mixed(predicted, weights, own).numpy(), targets.numpy()
+    chances, labels = np.asarray(mixed(predicted, weights, own)), np.asarray(targets)
     temperature = fitted_temperature(chances, labels) if given.temperature is None else given.temperature
     threshold, chosen_on = None, "the faces of val without a duplicate in train"
     if unseen is None:

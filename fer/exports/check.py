@@ -72,19 +72,17 @@ class ParityCheck:
         Raises:
             FerError: the data are not at hand or have no such split.
         """
-        images: NDArray[np.uint8] = self._needed().at(self.source.size).load_split(split).images.numpy()
-        return images
+        return self._needed().at(self.source.size).split(split).pixels(slice(None))
 
     @property
     def _val_in_grey(self) -> NDArray[np.uint8]:
         """The faces (N, S, S) of val, by which duplicates are found."""
-        return self._needed().at(self.source.size).load_split("val").grey
+        return self._needed().at(self.source.size).split("val").grey
 
     @property
     def targets(self) -> NDArray[np.int64]:
         """The labels (N,) of val."""
-        found: NDArray[np.int64] = self._needed().at(self.source.size).load_split("val").targets.numpy()
-        return found
+        return self._needed().at(self.source.size).split("val").targets
 
     @cached_property
     def sample(self) -> tuple[NDArray[np.uint8], str]:

@@ -228,7 +228,7 @@ class Weights(Format):
             "sets": None if about.sets is None else plain(about.sets),
         }
         text = without_folders(json.dumps(description))
-        return safetensors.to_bytes(member.model.state_dict(), {"format": "pt", checkpoints.METADATA: text})
+        return safetensors.to_bytes(member.weighted.state_dict(), {"format": "pt", checkpoints.METADATA: text})
 
     def opened(self, file: Path) -> Predict:
         """Return what the file predicts, read from the disk."""

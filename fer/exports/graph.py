@@ -23,7 +23,7 @@ class Calibrated(nn.Module):
 
     def __init__(self, source: Source) -> None:
         super().__init__()
-        self.members = nn.ModuleList(member.model for member in source.members)
+        self.members = nn.ModuleList(member.weighted for member in source.members)
         self.weights, self.temperatures = tuple(source.weights), tuple(source.temperatures)
         self.temperature = source.temperature
 

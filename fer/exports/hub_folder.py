@@ -19,6 +19,7 @@ from fer.exports.export import export
 from fer.models import EmotionClassifier, checkpoints, share
 from fer.models.hub_folder import FORMAT, LIBRARY, HubConfig, HubFile, checked_file, config_of
 from fer.models.pretrained import sha256_of
+from fer.runs import zoo
 from fer.system import hub
 from fer.system.files import PART, why, write_json, written_whole
 from fer.system.hub import Reference
@@ -65,7 +66,7 @@ def write(
     """
     folder = folder.expanduser().absolute()
     _check_free(folder)
-    stated = _checked(licence) if licence else OF_PACKAGE if str(given) in checkpoints.pretrained() else UNKNOWN
+    stated = _checked(licence) if licence else OF_PACKAGE if str(given) in zoo.pretrained() else UNKNOWN
     made = share.shareable(given, half=half)
     name = uploaded_to.name.rpartition("/")[2] if uploaded_to else folder.name
     part = folder.with_name(f".{folder.name}.{os.getpid()}{PART}")

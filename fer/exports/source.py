@@ -19,7 +19,7 @@ from fer.config.errors import FerError
 from fer.data.crop import Crop
 from fer.evaluation.request import Member, members_of
 from fer.inference.ensemble import mixed
-from fer.inference.exported import FORMAT, IN_COLOUR, IN_GREY, About, SourceNetwork, is_exported
+from fer.inference.exported import FORMAT, IN_COLOUR, IN_GREY, About, SourceNetwork
 from fer.metrics import results as metrics_json
 from fer.metrics.calibration import tempered
 from fer.metrics.conformal import Thresholds
@@ -101,7 +101,7 @@ class Source:
     @torch.inference_mode()
     def _probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         given = torch.from_numpy(faces)
-        logits: list[Tensor] = [member.model(given).float() for member in self.members]
+        logits: list[Tensor] = [member.weighted(given).float() for member in self.members]
         if len(logits) == 1:
             alone: NDArray[np.float32] = (logits[0] / self.temperatures[0]).softmax(1).numpy()
             return alone
@@ -136,7 +136,7 @@ def _network(member: Member, weight: float, temperature: float) -> SourceNetwork
     return SourceNetwork(
         file=member.file.name,
         sha256=sha256_of(member.file),
-        weights_sha256=checkpoints.weights_sha256(member.model),
+        weights_sha256=member.model.weights_sha256,
         architecture=member.model.architecture,
         weight=weight,
         temperature=temperature,
@@ -170,10 +170,7 @@ def source_of(networks: Sequence[str]) -> Source:
     if len(networks) == 1 and (folder / "metrics.json").is_file() and not (folder / "checkpoints").is_dir():
         return _evaluated(folder)
     members = members_of(networks)
-    for member in members:
-        if is_exported(member.file):
-            raise FerError(f"{member.file}: is an exported file; name the run or network that it was made from")
-    own = [member.model.provenance.temperature or 1.0 for member in members]
+    own = [member.weighted.provenance.temperature or 1.0 for member in members]
     if len(members) == 1:
         return Source(members, (1.0,), own, sets=members[0].model.provenance.sets, card=_card(members[0]))
     log.warning(

@@ -1,11 +1,15 @@
-"""Several networks as one: a weighted mean of their probabilities."""
+"""Several networks as one: a weighted mean of their probabilities.
+
+Probabilities and labels are arrays of NumPy or tensors of torch (``fer.metrics.arrays``), both of one kind.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+from fer.metrics.arrays import TINY, Array, doubled, library
 from fer.metrics.calibration import fitted_temperature, tempered
 
 PICKS = 50  # steps of a greedy choice, of which the best beginning is kept
@@ -13,7 +17,7 @@ CONVERGED = 1e-9  # gain of the mean log-likelihood below which weights stay as 
 MOST_STEPS = 10_000
 
 
-def mixed(predicted: Tensor, weights: Tensor, temperatures: Tensor | None = None) -> Tensor:
+def mixed(predicted: Array, weights: Array, temperatures: Array | None = None) -> Array:
     """Return the probabilities (N, C) of an ensemble of M networks.
 
     Args:
@@ -23,23 +27,27 @@ def mixed(predicted: Tensor, weights: Tensor, temperatures: Tensor | None = None
     """
     if temperatures is not None:
         predicted = each_tempered(predicted, temperatures)
-    return torch.einsum("m,mnc->nc", weights.to(predicted), predicted)
+    lib = library(predicted)
+    return lib.einsum("m,mnc->nc", lib.asarray(weights, dtype=predicted.dtype), predicted)
 
 
-def each_tempered(predicted: Tensor, temperatures: Tensor) -> Tensor:
+def each_tempered(predicted: Array, temperatures: Array) -> Array:
     """Return (M, N, C) probabilities, each network's at its own temperature; 1 changes no bit.
 
     Args:
         predicted: (M, N, C).
         temperatures: (M,).
     """
-    members = zip(predicted, temperatures.tolist(), strict=True)
-    return torch.stack(
-        [each if by == 1 else torch.from_numpy(tempered(each.numpy(), by)).to(predicted) for each, by in members]
+    lib, members = library(predicted), zip(predicted, temperatures.tolist(), strict=True)
+    return lib.stack(
+        [
+            each if by == 1 else lib.asarray(tempered(np.asarray(each), by), dtype=predicted.dtype)
+            for each, by in members
+        ]
     )
 
 
-def own_temperatures(predicted: Tensor, targets: Tensor) -> Tensor:
+def own_temperatures(predicted: Array, targets: Array) -> NDArray[np.float64]:
     """Return (M,) temperatures, float64: each minimises the NLL of one network.
 
     In a mean of probabilities an overconfident network counts for more than its weight, an underconfident one for less.
@@ -49,16 +57,15 @@ def own_temperatures(predicted: Tensor, targets: Tensor) -> Tensor:
         predicted: (M, N, C), on val, which has chosen nothing but the epochs of the members.
         targets: (N,) true classes.
     """
-    fitted = [fitted_temperature(one.numpy(), targets.numpy()) for one in predicted]
-    return torch.tensor(fitted, dtype=torch.float64)
+    return np.array([fitted_temperature(np.asarray(one), np.asarray(targets)) for one in predicted])
 
 
-def equal_weights(members: int) -> Tensor:
+def equal_weights(members: int) -> NDArray[np.float64]:
     """Return (M,) weights 1 / M, float64."""
-    return torch.full((members,), 1 / members, dtype=torch.float64)
+    return np.full(members, 1 / members)
 
 
-def fitted_weights(predicted: Tensor, targets: Tensor) -> Tensor:
+def fitted_weights(predicted: Array, targets: Array) -> Array:
     """Return the (M,) weights under which the ensemble's likelihood of the labels is largest, float64.
 
     Expectation maximisation for the weights of a mixture (Dempster, Laird & Rubin 1977); the likelihood is concave in
@@ -68,11 +75,12 @@ def fitted_weights(predicted: Tensor, targets: Tensor) -> Tensor:
         predicted: (M, N, C), on val, which has chosen nothing but the epochs of the members.
         targets: (N,) true classes.
     """
-    chances = predicted[:, torch.arange(len(targets)), targets].double().clamp(min=torch.finfo(torch.float32).tiny)
-    weights, before = equal_weights(len(chances)), -torch.inf
+    lib = library(predicted)
+    chances = doubled(predicted[:, lib.arange(len(targets)), targets]).clip(TINY)
+    weights, before = lib.asarray(equal_weights(len(chances))), -np.inf
     for _ in range(MOST_STEPS):
         together = weights @ chances  # (N,)
-        likelihood = float(together.log().mean())
+        likelihood = float(lib.log(together).mean())
         if likelihood - before < CONVERGED:
             break
         before = likelihood
@@ -94,7 +102,7 @@ class Pick(NamedTuple):
     accuracy: float
 
 
-def greedy(predicted: Tensor, targets: Tensor) -> list[Pick]:
+def greedy(predicted: Array, targets: Array) -> list[Pick]:
     """Return the networks to add to the best one, step by step.
 
     Ensemble selection with replacement (Caruana et al. 2004, "Ensemble Selection from Libraries of Models"): one added
@@ -105,16 +113,16 @@ def greedy(predicted: Tensor, targets: Tensor) -> list[Pick]:
         predicted: (M, N, C), on val, which has chosen nothing but the epochs of the members.
         targets: (N,) true classes.
     """
-    tiny = torch.finfo(torch.float32).tiny
-    own = torch.arange(len(targets))
-    total = torch.zeros_like(predicted[0])  # (N, C), the sum over the picks
+    lib = library(predicted)
+    own = lib.arange(len(targets))
+    total = lib.zeros_like(predicted[0])  # (N, C), the sum over the picks
     picks: list[Pick] = []
     while len(picks) < PICKS:
         tried = total[own, targets] + predicted[:, own, targets]  # (M, N)
-        nll = -(tried.double() / (len(picks) + 1)).clamp(min=tiny).log().mean(1)
+        nll = -lib.log((doubled(tried) / (len(picks) + 1)).clip(TINY)).mean(1)
         best = int(nll.argmin())
         total = total + predicted[best]
-        right = (total.argmax(1) == targets).double().mean()
+        right = doubled(total.argmax(1) == targets).mean()
         picks.append(Pick(best, float(nll[best]), float(right)))
     least = min(pick.nll for pick in picks)
     return picks[: 1 + next(index for index, pick in enumerate(picks) if pick.nll < least + CONVERGED)]
@@ -130,12 +138,12 @@ class Choice(NamedTuple):
         picks: the steps.
     """
 
-    weights: Tensor
-    temperatures: Tensor
+    weights: NDArray[np.float64]
+    temperatures: NDArray[np.float64]
     picks: list[Pick]
 
 
-def chosen_greedily(predicted: Tensor, targets: Tensor) -> Choice:
+def chosen_greedily(predicted: Array, targets: Array) -> Choice:
     """Return the ensemble that ``greedy`` chooses among networks, each at its own temperature.
 
     Args:
@@ -143,24 +151,23 @@ def chosen_greedily(predicted: Tensor, targets: Tensor) -> Choice:
         targets: (N,) true classes.
     """
     temperatures = own_temperatures(predicted, targets)
-    picks = greedy(each_tempered(predicted.double(), temperatures), targets)
+    picks = greedy(each_tempered(doubled(predicted), temperatures), targets)
     weights = picked_weights(picks, len(predicted))
-    if weights.count_nonzero() == 1:
-        temperatures = torch.ones_like(temperatures)
+    if np.count_nonzero(weights) == 1:
+        temperatures = np.ones_like(temperatures)
     return Choice(weights, temperatures, picks)
 
 
-def picked_weights(picks: Sequence[Pick], members: int) -> Tensor:
-    """Return the (M,) weights of a greedy choice, float64: how often each was picked."""
-    counts = torch.bincount(torch.tensor([pick.member for pick in picks]), minlength=members)
-    return counts.double() / len(picks)
+def picked_weights(picks: Sequence[Pick], members: int) -> NDArray[np.float64]:
+    """Return the (M,) weights of a greedy choice: how often each was picked."""
+    return np.bincount([pick.member for pick in picks], minlength=members) / len(picks)
 
 
-def disagreement(predicted: Tensor) -> Tensor:
+def disagreement(predicted: Array) -> Array:
     """Return (M, M) shares of the faces that two of M networks answer differently, float64.
 
     Args:
         predicted: (M, N, C).
     """
     answers = predicted.argmax(2)  # (M, N)
-    return (answers[:, None] != answers[None]).double().mean(2)
+    return doubled(answers[:, None] != answers[None]).mean(2)

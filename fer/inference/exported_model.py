@@ -1,77 +1,115 @@
-"""An exported file in the role of a network with weights.
+"""An exported file in place of a network with weights, for evaluations.
 
-It serves evaluations and maps, whose metrics need torch. The graph gives calibrated probabilities. Their logarithms
-times the temperature are logits whose softmax is what the network predicts without its temperature, up to rounding;
-evaluations compute with that.
+No torch is imported here. The graph gives calibrated probabilities. Evaluations compute with those that the network
+predicts without its temperature, which are the same up to rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
-from fer.data.crop import Crop
+from fer.config.errors import FerError
 from fer.inference.exported import ExportedNetwork, is_exported
-from fer.models import EmotionClassifier, checkpoints
-from fer.models.provenance import Provenance
+from fer.inference.tta import VIEWS
+from fer.metrics.calibration import tempered
+from fer.runs.provenance import Provenance
+
+if TYPE_CHECKING:
+    from fer.models import EmotionClassifier
 
 
-class ExportedModel(EmotionClassifier):
-    """A network that is known by its graph alone; it has neither weights nor gradients.
+class ExportedModel:
+    """What evaluations ask of a network, answered by an exported file, which has neither weights nor gradients.
 
     Args:
-        classes: names, in the order of the probabilities.
-        image_size: side of the faces, in pixels.
-        in_channels: 1 for grey faces, 3 for faces in colour.
+        network: the file, opened.
     """
 
-    network: ExportedNetwork
-    file: Tensor
-
-    def __init__(self, *, classes: Sequence[str], image_size: int, in_channels: int = 1) -> None:
-        super().__init__(classes=classes, image_size=image_size, in_channels=in_channels)
-        self.net = nn.Identity()
-
-    @classmethod
-    def of(cls, network: ExportedNetwork) -> "ExportedModel":
-        """Return a model that asks an exported network."""
-        model = cls(
-            classes=list(network.emotions), image_size=network.image_size, in_channels=network.in_channels
-        )  # fmt: skip
-        model.network, model.architecture = network, network.architecture
-        # a hash of the weights is a hash of the file
-        model.register_buffer("file", torch.frombuffer(bytearray.fromhex(network.sha256), dtype=torch.uint8))
+    def __init__(self, network: ExportedNetwork) -> None:
+        self.network = network
         first, *others = network.about.networks
         every = [*first.ancestors, *(part for one in others for part in (one.dataset, *one.ancestors))]
-        model.provenance = Provenance(
+        self.provenance = Provenance(
             dataset=first.dataset, ancestors=[part for part in every if part != first.dataset],
             pretrained=first.pretrained, teachers=first.teachers, temperature=network.about.temperature,
             sets=network.about.sets,
         )  # fmt: skip
-        return model.eval()
 
     @property
-    def face_crop(self) -> Crop:
-        """How faces are cut out of pictures, for boxes like those of ``haar``."""
-        return self.network.face_crop
+    def hparams(self) -> Mapping[str, Sequence[str]]:
+        """The entry of a network's arguments that evaluations ask for: names, in the order of the probabilities."""
+        return {"classes": self.network.emotions}
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, C."""
+        return len(self.network.emotions)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the faces, in pixels."""
+        return self.network.image_size
+
+    @property
+    def in_channels(self) -> int:
+        """1 for grey faces, 3 for faces in colour."""
+        return self.network.in_channels
+
+    @property
+    def architecture(self) -> str:
+        """Name of the network."""
+        return self.network.architecture
 
     @property
     def parameter_count(self) -> int:
         """Number of parameters of the network that was exported."""
         return self.network.about.parameters
 
-    def logits_of_crops(self, images: Tensor) -> Tensor:
-        """Return logits (B, C) of faces (B, 1 or 3, S, S), uint8 or float in [0, 1]."""
-        chances = torch.from_numpy(self.network.probabilities(images.cpu().numpy())).to(images.device)
-        tiny = torch.finfo(chances.dtype).tiny
-        return chances.clamp(min=tiny).log() * self.network.about.temperature
+    @property
+    def weights_sha256(self) -> str:
+        """The sha256 of the file, which stands for one of the weights."""
+        return self.network.sha256
+
+    def computed_on(self, device: str) -> None:
+        """Raise unless the device is the CPU, which computes exported files.
+
+        Raises:
+            FerError: naming the file and the device.
+        """
+        if device != "cpu":
+            raise FerError(
+                f"{self.network.file}: an exported file is computed on the CPU; leave out the device {device}"
+            )
+
+    def uncalibrated(self, faces: NDArray[np.uint8], views: str = "none") -> NDArray[np.float32]:
+        """Return probabilities (N, C) without the temperature, averaged over views.
+
+        Args:
+            faces: (N, 1, S, S), in colour (N, 3, S, S).
+            views: of each face, a name of ``fer.inference.tta.VIEWS``.
+
+        Raises:
+            FerError: the graph cannot be computed.
+            NotFinite: a probability is NaN.
+        """
+        units = faces.astype(np.float32) / np.float32(255)
+        given = [self.network.probabilities(np.ascontiguousarray(view)) for view in VIEWS[views](units, None)]
+        cooled = [tempered(chances, 1 / self.network.about.temperature).astype(np.float32) for chances in given]
+        found: NDArray[np.float32] = np.mean(cooled, axis=0)
+        return found
 
 
-def load(path: str | Path) -> EmotionClassifier:
-    """Return the network of an exported file, or of whatever else ``fer.load`` takes.
+def load(file: Path) -> "EmotionClassifier | ExportedModel":
+    """Return the network of a file: an exported one, or one with weights, which ``fer.load`` takes.
 
     Raises:
         FerError: it cannot be had.
     """
-    return ExportedModel.of(ExportedNetwork(path)) if is_exported(path) else checkpoints.load(path)
+    if is_exported(file):
+        return ExportedModel(ExportedNetwork(file))
+    from fer.models import checkpoints
+
+    return checkpoints.load(file)

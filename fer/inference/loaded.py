@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fer.data.crop import Crop
 from fer.inference.exported import Images
 from fer.metrics.conformal import Thresholds
 from fer.models import EmotionClassifier
@@ -36,11 +35,6 @@ class LoadedNetwork:
     def in_channels(self) -> int:
         """1 for grey faces, 3 for faces in colour."""
         return self.model.in_channels
-
-    @property
-    def face_crop(self) -> Crop:
-        """How faces are cut out of pictures, for boxes like those of ``haar``."""
-        return getattr(self.model, "face_crop", Crop())  # an exported file may ask for another than the library's own
 
     @property
     def architecture(self) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError
 from fer.inference.exported import ExportedNetwork, Images, is_exported
 from fer.metrics.conformal import Thresholds
+from fer.runs import zoo
 
 if TYPE_CHECKING:
     import torch
@@ -92,9 +93,7 @@ class Opened(NamedTuple):
         """The name of a network of the package, else the path of the file."""
         if isinstance(self.network, ExportedNetwork):
             return str(self.file)
-        from fer.models import checkpoints
-
-        return self.file.stem if checkpoints.of_package(self.file) else str(self.file)
+        return self.file.stem if zoo.of_package(self.file) else str(self.file)
 
 
 def opened_together(networks: Sequence[Path], device: str = "cpu") -> list[Opened]:
@@ -107,14 +106,21 @@ def opened_together(networks: Sequence[Path], device: str = "cpu") -> list[Opene
     Raises:
         FerError: one cannot be had or is given twice, or they name different emotions.
     """
-    files = [given if is_exported(given) else _file_of(given) for given in networks]
+    files = [file_of(given) for given in networks]
     check_different(files)
     found = [Opened(file, opened(file, device)) for file in files]
     check_emotions((one.file, one.network.emotions) for one in found)
     return found
 
 
-def _file_of(given: Path) -> Path:
+def file_of(given: str | Path) -> Path:
+    """Return the file of a network: an exported file itself, else what ``fer.load`` would open.
+
+    Raises:
+        FerError: it cannot be had.
+    """
+    if is_exported(given):
+        return Path(given).expanduser()
     from fer.models import checkpoints
 
     return checkpoints.find(given)

@@ -4,16 +4,17 @@ Each metric but the calibration errors is a function of weights of the faces. Al
 for a bootstrap sample a weight counts how often the face was drawn. One definition therefore serves the metric, its
 interval and paired differences. Metrics by rank are sums over sorted scores, so that 1,000 samples of 3,589 faces take
 0.8 s. Tests compare all with scikit-learn to 1e-6.
+
+Probabilities and labels are arrays of NumPy or tensors of torch (``arrays``), both of one kind.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
+from numpy.typing import NDArray
 
+from fer.metrics.arrays import TINY, Array, doubled, drawn_counts, drawn_shares, generator, largest_two, library
 from fer.metrics.calibration import (
     BINS,
     adaptive_error,
@@ -23,8 +24,8 @@ from fer.metrics.calibration import (
     debiased_error,
     expected_error,
 )
+from fer.metrics.confusion import from_confusion
 from fer.metrics.results import Calibrated, Difference, Paired, PerClass, Scores, Value
-from fer.metrics.running import from_confusion
 from fer.metrics.statistics import Interval, mcnemar, wilson
 from fer.metrics.table import METRICS, SAMPLED
 
@@ -42,22 +43,23 @@ class Weighted:
         targets: (N,) true classes.
     """
 
-    def __init__(self, predicted: Tensor, targets: Tensor) -> None:
+    def __init__(self, predicted: Array, targets: Array) -> None:
         self.classes = predicted.shape[1]
-        self.sums = sums_of(predicted.double(), targets)  # (N, C * C + 3)
+        self.sums = sums_of(doubled(predicted), targets)  # (N, C * C + 3)
         self.ranked = [_Ranked(predicted[:, label], targets == label) for label in range(self.classes)]
 
-    def __call__(self, weights: Tensor) -> dict[str, Tensor]:
+    def __call__(self, weights: Array) -> dict[str, Array]:
         """Return each metric of ``SAMPLED``, (K,), and of the classes, (K, C), for K sets of weights (K, N).
 
         A class that holds no face or every face has no ROC curve: its ROC AUC is NaN and is left out of the mean.
         """
-        sums = weights @ self.sums.to(weights.dtype)
-        confusion = sums[:, : self.classes**2].view(-1, self.classes, self.classes)
+        lib = library(weights)
+        sums = weights @ lib.asarray(self.sums, dtype=weights.dtype)
+        confusion = sums[:, : self.classes**2].reshape(-1, self.classes, self.classes)
         total = weights.sum(1)
-        nll, brier, top2 = (sums[:, self.classes**2 :] / total[:, None]).unbind(1)
+        nll, brier, top2 = (sums[:, self.classes**2 :] / total[:, None]).T
         curves = [ranked(weights) for ranked in self.ranked]
-        roc_auc, precision = (torch.stack(values, 1) for values in zip(*curves, strict=True))
+        roc_auc, precision = (lib.stack(values, 1) for values in zip(*curves, strict=True))
         counted = from_confusion(confusion)
         return {
             **{name: counted[name] for name in ("accuracy", "macro_f1", "balanced_accuracy")},
@@ -65,8 +67,8 @@ class Weighted:
             "nll": nll,
             "brier": brier,
             "kappa": kappa(confusion),
-            "roc_auc": roc_auc.nanmean(1),
-            "average_precision": precision.nanmean(1),
+            "roc_auc": mean_of_known(roc_auc),
+            "average_precision": mean_of_known(precision),
             **{f"class_{name}": counted[name] for name in ("precision", "recall", "f1")},
             "class_roc_auc": roc_auc,
             "class_average_precision": precision,
@@ -83,21 +85,23 @@ class _Ranked:
         positive: (N,) whether a face is of the class.
     """
 
-    def __init__(self, scores: Tensor, positive: Tensor) -> None:
-        ordered, self.order = scores.sort(stable=True)
-        steps = ordered[1:] != ordered[:-1]
-        group = torch.cat([torch.zeros(1, dtype=torch.long), steps.long().cumsum(0)])  # (N,) of equal scores
-        sizes = torch.bincount(group)
+    def __init__(self, scores: Array, positive: Array) -> None:
+        lib = library(scores)
+        self.order = lib.argsort(scores, stable=True)
+        ordered = scores[self.order]
+        group = with_zero((ordered[1:] != ordered[:-1]).cumsum(0), 0)  # (N,) of equal scores
+        sizes = lib.bincount(group)
         ends = sizes.cumsum(0)  # faces up to the end of each group
         sorted_positive = positive[self.order]
-        positive_ends = torch.bincount(group, sorted_positive.double(), minlength=len(sizes)).cumsum(0).long()
-        self.positives = sorted_positive.nonzero()[:, 0]
+        counted = lib.bincount(group, doubled(sorted_positive), len(sizes))
+        positive_ends = lib.asarray(counted.cumsum(0), dtype=lib.int64)
+        self.positives = lib.argwhere(sorted_positive)[:, 0]
         groups = group[self.positives]  # (P,) of each positive
         self.end, self.start = ends[groups], (ends - sizes)[groups]  # of that group, among all faces
         self.positive_end = positive_ends[groups]  # and among the positives
-        self.positive_start = torch.cat([torch.zeros(1, dtype=torch.long), positive_ends])[groups]
+        self.positive_start = with_zero(positive_ends, 0)[groups]
 
-    def __call__(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, weights: Array) -> tuple[Array, Array]:
         """Return ROC AUC and average precision, (K,) each, for weights (K, N); NaN if there is no curve.
 
         ROC AUC is the probability that a face of the class has a higher score than another face, with a half for ties
@@ -105,51 +109,72 @@ class _Ranked:
         recall, without interpolation.
         """
         ordered = weights[:, self.order]  # (K, N), the least probable first
-        faces = functional.pad(ordered.cumsum(1), (1, 0))  # before each position
+        faces = with_zero(ordered.cumsum(1), 1)  # before each position
         positive = ordered[:, self.positives]  # (K, P)
-        hits = functional.pad(positive.cumsum(1), (1, 0))
+        hits = with_zero(positive.cumsum(1), 1)
         before, after = hits[:, self.positive_start], hits[:, self.positive_end]
         below = faces[:, self.start] - before  # negatives with a lower score than each positive
         tied = faces[:, self.end] - faces[:, self.start] - (after - before)
         total, positives = faces[:, -1:], hits[:, -1:]
-        area = (positive * (below + tied / 2)).sum(1) / (positives * (total - positives))[:, 0]
-        above = (total - faces[:, self.start]).clamp(min=1e-9)  # 0 for a group that was not drawn
-        precision = (positive * (positives - before) / above).sum(1) / positives[:, 0]
-        return area, torch.where(total[:, 0] > positives[:, 0], precision, torch.nan)
+        above = (total - faces[:, self.start]).clip(1e-9)  # 0 for a group that was not drawn
+        with np.errstate(divide="ignore", invalid="ignore"):  # NaN where there is no curve
+            area = (positive * (below + tied / 2)).sum(1) / (positives * (total - positives))[:, 0]
+            precision = (positive * (positives - before) / above).sum(1) / positives[:, 0]
+        return area, library(weights).where(total[:, 0] > positives[:, 0], precision, np.nan)
 
 
-def sums_of(predicted: Tensor, targets: Tensor) -> Tensor:
+def with_zero(sums: Array, axis: int) -> Array:
+    """Return running sums along an axis with a 0 before the first."""
+    lib = library(sums)
+    shape = list(sums.shape)
+    shape[axis] = 1
+    return lib.concat([lib.zeros(shape, dtype=sums.dtype), sums], axis)
+
+
+def mean_of_known(values: Array) -> Array:
+    """Return the mean (K,) of the values (K, C) of each row that are not NaN; NaN where all are."""
+    lib = library(values)
+    known = lib.asarray((~lib.isnan(values)).sum(1), dtype=values.dtype)
+    with np.errstate(invalid="ignore"):
+        return lib.nansum(values, 1) / known
+
+
+def sums_of(predicted: Array, targets: Array) -> Array:
     """Return the terms of each face in the sums behind the metrics, (N, C * C + 3).
 
     The columns are the cells of the confusion matrix, the loss, the Brier score, and 1 if the true class is among the
     two most probable.
     """
     count, classes = predicted.shape
-    cells = predicted.new_zeros(count, classes**2)
-    cells[torch.arange(count), targets * classes + predicted.argmax(1)] = 1
-    squares = (predicted - functional.one_hot(targets, classes)).square().sum(1)
-    second = (predicted.topk(2, 1).indices == targets[:, None]).any(1).to(predicted)
-    return torch.cat([cells, losses(predicted, targets)[:, None], squares[:, None], second[:, None]], 1)
+    lib = library(predicted)
+    cells = lib.zeros((count, classes**2), dtype=predicted.dtype)
+    cells[lib.arange(count), targets * classes + predicted.argmax(1)] = 1
+    own = lib.asarray(targets[:, None] == lib.arange(classes), dtype=predicted.dtype)
+    squares = lib.square(predicted - own).sum(1)
+    second = lib.asarray((largest_two(predicted) == targets[:, None]).any(1), dtype=predicted.dtype)
+    return lib.concat([cells, losses(predicted, targets)[:, None], squares[:, None], second[:, None]], 1)
 
 
-def losses(predicted: Tensor, targets: Tensor) -> Tensor:
+def losses(predicted: Array, targets: Array) -> Array:
     """Return the negative logarithm of the probability of each face's class, (N,)."""
-    chosen = predicted.gather(1, targets[:, None])[:, 0]
-    return -chosen.clamp(min=torch.finfo(torch.float32).tiny).log()
+    lib = library(predicted)
+    chosen = predicted[lib.arange(len(targets)), targets]
+    return -lib.log(chosen.clip(TINY))
 
 
-def kappa(confusion: Tensor) -> Tensor:
+def kappa(confusion: Array) -> Array:
     """Return Cohen's kappa (1960), (K,), of matrices (K, C, C): agreement beyond the agreement by chance."""
     total = confusion.sum((1, 2))
-    agreement = confusion.diagonal(dim1=1, dim2=2).sum(1) / total
+    lib = library(confusion)
+    agreement = lib.diagonal(confusion, 0, 1, 2).sum(1) / total
     chance = (confusion.sum(1) * confusion.sum(2)).sum(1) / total**2
-    return torch.where(chance < 1, (agreement - chance) / (1 - chance).clamp(min=1e-12), 0.0)
+    return lib.where(chance < 1, (agreement - chance) / (1 - chance).clip(1e-12), 0.0)
 
 
 # --- one network ----------------------------------------------------------------------------------------------------
 
 
-def score(predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> Scores:
+def score(predicted: Array, targets: Array, classes: Sequence[str]) -> Scores:
     """Return the metrics of N predictions with their 95 % intervals.
 
     Intervals of proportions are Wilson's, the others come from a bootstrap. Calibration errors come with the values of
@@ -162,9 +187,10 @@ def score(predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> Scores:
     """
     count = len(targets)
     metrics = Weighted(predicted, targets)
-    whole = {name: values[0] for name, values in metrics(torch.ones(1, count, dtype=torch.float64)).items()}
+    whole = {name: values[0] for name, values in metrics(_once(predicted)).items()}
     bootstrap = intervals(metrics, targets, int((predicted.argmax(1) == targets).sum()))
-    confusion = metrics.sums[:, : metrics.classes**2].sum(0).long().view(metrics.classes, -1)
+    cells = np.asarray(metrics.sums[:, : metrics.classes**2].sum(0))
+    confusion = cells.astype(np.int64).reshape(metrics.classes, -1)
     overall = {}
     for name in SAMPLED:
         value = float(whole[name])
@@ -179,7 +205,7 @@ def score(predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> Scores:
 
 
 def per_class(
-    whole: Mapping[str, Tensor], bootstrap: "Intervals", confusion: Tensor, classes: Sequence[str]
+    whole: Mapping[str, Array], bootstrap: "Intervals", confusion: NDArray[np.int64], classes: Sequence[str]
 ) -> dict[str, PerClass]:
     """Return class -> its metrics with intervals; those of recall and precision are Wilson's."""
 
@@ -201,7 +227,7 @@ def per_class(
     return table
 
 
-def tempered_metrics(predicted: Tensor, targets: Tensor) -> Calibrated:
+def tempered_metrics(predicted: Array, targets: Array) -> Calibrated:
     """Return the metrics that a temperature changes: NLL and Brier score with intervals, and the calibration errors.
 
     Args:
@@ -209,19 +235,20 @@ def tempered_metrics(predicted: Tensor, targets: Tensor) -> Calibrated:
         targets: (N,) true classes.
     """
     count, classes = predicted.shape
-    sums = sums_of(predicted.double(), targets)[:, classes**2 : classes**2 + 2]  # (N, 2)
+    sums = sums_of(doubled(predicted), targets)[:, classes**2 : classes**2 + 2]  # (N, 2)
 
-    def means(weights: Tensor) -> dict[str, Tensor]:
-        return dict(zip(("nll", "brier"), (weights @ sums.to(weights.dtype) / count).unbind(1), strict=True))
+    def means(weights: Array) -> dict[str, Array]:
+        typed = library(weights).asarray(sums, dtype=weights.dtype)
+        return dict(zip(("nll", "brier"), (weights @ typed / count).T, strict=True))
 
-    whole = {name: float(values[0]) for name, values in means(torch.ones(1, count, dtype=torch.float64)).items()}
+    whole = {name: float(values[0]) for name, values in means(_once(predicted)).items()}
     correct = int((predicted.argmax(1) == targets).sum())
-    samples = _bootstrapped(count, means) if min(correct, count - correct) >= LEAST else None
+    samples = _bootstrapped(predicted, means) if min(correct, count - correct) >= LEAST else None
     found = {name: Value(value, _percentiles(samples[name]) if samples else None) for name, value in whole.items()}
     return Calibrated({**found, **calibration(predicted, targets)})
 
 
-def calibration(predicted: Tensor, targets: Tensor) -> dict[str, Value]:
+def calibration(predicted: Array, targets: Array) -> dict[str, Value]:
     """Return the expected calibration error in bins of equal width and in bins of equal numbers of faces.
 
     Each has the 95th percentile of the error that a calibrated network with these confidences has on as many faces. The
@@ -231,7 +258,7 @@ def calibration(predicted: Tensor, targets: Tensor) -> dict[str, Value]:
         predicted: (N, C) probabilities.
         targets: (N,) true classes.
     """
-    probabilities, labels = predicted.numpy(), targets.numpy()
+    probabilities, labels = np.asarray(predicted), np.asarray(targets)
     confidence = probabilities.max(1)
     gaps = confidence.astype(np.float64) - (probabilities.argmax(1) == labels)
     errors: dict[str, Value] = {}
@@ -239,7 +266,7 @@ def calibration(predicted: Tensor, targets: Tensor) -> dict[str, Value]:
         ("ece", expected_error(bins_of(probabilities, labels)), bin_indices(confidence)),
         ("ece_adaptive", adaptive_error(probabilities, labels), bin_indices_by_rank(confidence)),
     ):
-        mean, high = errors_if_calibrated(predicted, torch.from_numpy(indices))
+        mean, high = errors_if_calibrated(predicted, indices)
         errors |= {
             name: Value(error, if_calibrated=high),
             f"{name}_if_calibrated_mean": Value(mean),
@@ -250,6 +277,12 @@ def calibration(predicted: Tensor, targets: Tensor) -> dict[str, Value]:
 
 def _wilson(hits: int, count: int) -> Interval:
     return Interval(*wilson(hits, count))
+
+
+def _once(predicted: Array) -> Array:
+    """Return weights (1, N) with which each of N faces counts once."""
+    lib = library(predicted)
+    return lib.ones((1, len(predicted)), dtype=lib.float64)
 
 
 def none_for_nan(value: float) -> float | None:
@@ -268,7 +301,7 @@ class Intervals:
     classes: Mapping[str, Sequence[Interval | None]]
 
 
-def intervals(metrics: Weighted, targets: Tensor, correct: int) -> Intervals:
+def intervals(metrics: Weighted, targets: Array, correct: int) -> Intervals:
     """Return the 95 % intervals of the metrics of ``SAMPLED``, and of ``CLASS_SAMPLED`` for each class.
 
     Percentiles of a seeded bootstrap over the faces (Efron 1979). An interval is None if fewer than ``LEAST`` faces are
@@ -276,31 +309,34 @@ def intervals(metrics: Weighted, targets: Tensor, correct: int) -> Intervals:
     """
     if min(correct, len(targets) - correct) < LEAST:
         return Intervals(dict.fromkeys(SAMPLED), dict.fromkeys(CLASS_SAMPLED, [None] * metrics.classes))
-    samples = _bootstrapped(len(targets), metrics)
+    samples = _bootstrapped(targets, metrics)
     return Intervals(
         {name: _percentiles(samples[name]) for name in SAMPLED},
-        {name: [_percentiles(one) for one in samples[f"class_{name}"].unbind(1)] for name in CLASS_SAMPLED},
+        {name: [_percentiles(one) for one in samples[f"class_{name}"].T] for name in CLASS_SAMPLED},
     )
 
 
-def _bootstrapped(count: int, metrics: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the metrics of ``DRAWS`` samples of N faces with replacement, (DRAWS,) or (DRAWS, C) each."""
-    generator = torch.Generator().manual_seed(0)
-    parts = []
-    for _ in range(DRAWS // CHUNK):
-        drawn = torch.randint(count, (CHUNK, count), generator=generator)
-        parts.append(metrics(torch.zeros(CHUNK, count).scatter_add_(1, drawn, torch.ones(CHUNK, count))))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+def _bootstrapped(faces: Array, metrics: Callable[[Array], dict[str, Array]]) -> dict[str, Array]:
+    """Return the metrics of ``DRAWS`` samples of N faces with replacement, (DRAWS,) or (DRAWS, C) each.
+
+    Args:
+        faces: an array (N, ...) of them, whose library computes.
+        metrics: a function of weights (K, N).
+    """
+    lib, source = library(faces), generator()
+    parts = [metrics(lib.asarray(drawn_counts(source, CHUNK, len(faces)))) for _ in range(DRAWS // CHUNK)]
+    return {name: lib.concat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _percentiles(samples: Tensor) -> Interval | None:
+def _percentiles(samples: Array) -> Interval | None:
     """Return the 2.5th and the 97.5th percentile of samples (DRAWS,); None if a sample is NaN."""
-    if samples.isnan().any():
+    lib = library(samples)
+    if lib.isnan(samples).any():
         return None
-    return Interval(*samples.quantile(torch.tensor([0.025, 0.975], dtype=samples.dtype)).tolist())
+    return Interval(*lib.quantile(samples, lib.asarray([0.025, 0.975], dtype=samples.dtype)).tolist())
 
 
-def errors_if_calibrated(predicted: Tensor, indices: Tensor) -> tuple[float, float]:
+def errors_if_calibrated(predicted: Array, indices: NDArray[np.int64]) -> tuple[float, float]:
     """Return mean and 95th percentile of the calibration error of a perfectly calibrated network of these confidences.
 
     A binned error is above 0 in every sample, and a bootstrap interval near 0 contains the true value half the time.
@@ -310,21 +346,23 @@ def errors_if_calibrated(predicted: Tensor, indices: Tensor) -> tuple[float, flo
         predicted: (N, C) probabilities.
         indices: (N,) bin of each face.
     """
-    confidence = predicted.max(1).values.float()
-    generator = torch.Generator().manual_seed(0)
+    lib, source = library(predicted), generator()
+    confidence = np.asarray(predicted).max(1).astype(np.float32)
+    cells = indices + BINS * np.arange(CHUNK)[:, None]
     parts = []
     for _ in range(DRAWS // CHUNK):
-        correct = torch.rand(CHUNK, len(confidence), generator=generator) < confidence
-        bins = torch.zeros(CHUNK, BINS).index_add_(1, indices, confidence - correct.float())
-        parts.append(bins.abs().sum(1) / len(confidence))
-    errors = torch.cat(parts)
-    return float(errors.mean()), float(errors.quantile(0.95))
+        correct = drawn_shares(source, CHUNK, len(confidence)) < confidence
+        bins = np.zeros(CHUNK * BINS, np.float32)
+        np.add.at(bins, cells.ravel(), (confidence - correct.astype(np.float32)).ravel())  # face after face
+        parts.append(lib.abs(lib.asarray(bins.reshape(CHUNK, BINS))).sum(1) / len(confidence))
+    errors = lib.concat(parts)
+    return float(errors.mean()), float(lib.quantile(errors, 0.95))
 
 
 # --- two networks ---------------------------------------------------------------------------------------------------
 
 
-def paired(first: Tensor, second: Tensor, targets: Tensor) -> Paired:
+def paired(first: Array, second: Array, targets: Array) -> Paired:
     """Return the difference, first minus second, in each metric on the same faces, with intervals for other faces.
 
     Both networks are evaluated on the same bootstrap samples, so that faces that are hard for both do not widen the
@@ -338,16 +376,16 @@ def paired(first: Tensor, second: Tensor, targets: Tensor) -> Paired:
     count = len(targets)
     networks = [Weighted(predicted, targets) for predicted in (first, second)]
 
-    def gaps(weights: Tensor) -> dict[str, Tensor]:
+    def gaps(weights: Array) -> dict[str, Array]:
         minuend, subtrahend = (metrics(weights) for metrics in networks)
         return {name: minuend[name] - subtrahend[name] for name in SAMPLED}
 
-    whole = gaps(torch.ones(1, count, dtype=torch.float64))
-    correct = [(predicted.argmax(1) == targets).numpy() for predicted in (first, second)]
+    whole = gaps(_once(first))
+    correct = [np.asarray(predicted.argmax(1) == targets) for predicted in (first, second)]
     test = mcnemar(*correct)
-    samples = _bootstrapped(count, gaps) if test.first + test.second >= LEAST else None
+    samples = _bootstrapped(first, gaps) if test.first + test.second >= LEAST else None
     differences = {
-        name: Difference(none_for_nan(float(whole[name])), _percentiles(samples[name]) if samples else None)
+        name: Difference(none_for_nan(float(whole[name][0])), _percentiles(samples[name]) if samples else None)
         for name in SAMPLED
     }
     return Paired(count, differences, test)

@@ -519,7 +519,7 @@ class MissingClasses:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRecord:
-    """The data of a result, see ``FERDataModule.describe``.
+    """The data of a result, see ``fer.data.table.Table.describe``.
 
     Several data sets have a record each in ``sets``, with their share of an epoch's training faces if it is not that of
     their faces.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from fer.metrics.confusion import from_confusion
 from fer.system import ranks
 
 
@@ -54,27 +55,3 @@ def confusion_of(scores: Tensor, targets: Tensor) -> Tensor:
     cells = targets * classes + scores.argmax(1)
     every = torch.arange(classes * classes, device=scores.device)
     return (cells[:, None] == every).sum(0).view(classes, classes)
-
-
-def from_confusion(confusion: Tensor) -> dict[str, Tensor]:
-    """Return accuracy, macro-F1, balanced accuracy (...) and precision, recall, F1 (..., C) of matrices (..., C, C).
-
-    All in float64. A class that was never predicted has precision 0. A class without faces has recall and F1 0, and
-    both means leave it out, predicted or not: a face predicted as absent lowers the recall of its own class.
-    Macro-F1 is scikit-learn's ``f1_score(labels=present, average="macro")``.
-    """
-    hits = confusion.diagonal(dim1=-2, dim2=-1).double()  # (..., C)
-    support, predicted = confusion.sum(-1).double(), confusion.sum(-2).double()
-    recall = hits / support.clamp(min=1)
-    precision = hits / predicted.clamp(min=1)
-    f1 = 2 * hits / (support + predicted).clamp(min=1)
-    present = (support > 0).double()
-    classes = present.sum(-1).clamp(min=1)  # classes with faces
-    return {
-        "accuracy": hits.sum(-1) / support.sum(-1).clamp(min=1),
-        "macro_f1": (f1 * present).sum(-1) / classes,
-        "balanced_accuracy": (recall * present).sum(-1) / classes,
-        "precision": precision,
-        "recall": recall,
-        "f1": f1,
-    }

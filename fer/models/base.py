@@ -26,7 +26,7 @@ from fer.data.labels import EMOTIONS
 from fer.data.transforms.size import middle
 from fer.models import blocks
 from fer.models.layers import Residual
-from fer.models.provenance import Provenance
+from fer.runs.provenance import Provenance
 
 
 class EmotionClassifier(nn.Module):
@@ -81,6 +81,19 @@ class EmotionClassifier(nn.Module):
     def parameter_count(self) -> int:
         """Number of parameters."""
         return sum(weights.numel() for weights in self.parameters())
+
+    @property
+    def weights_sha256(self) -> str:
+        """A sha256 of the weights alone: networks with equal weights have equal hashes."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def computed_on(self, device: str) -> None:
+        """Move the network to a device."""
+        self.to(device)
 
     @property
     def image_size(self) -> int:

@@ -8,7 +8,6 @@ otherwise a flipped byte in the weights would not be noticed. No second file wit
 ``fer.training.callbacks.checkpointing`` writes checkpoints.
 """
 
-import hashlib
 import json
 import logging
 import pickle
@@ -23,14 +22,14 @@ from fer.config.errors import FerError, setting
 from fer.metrics import conformal
 from fer.metrics.calibration import valid_temperature
 from fer.models import MODELS, EmotionClassifier, hub_folder, safetensors, untrusted
-from fer.models.provenance import Provenance
+from fer.runs import zoo
+from fer.runs.provenance import Provenance
 from fer.system import hub
 from fer.system.files import POINTER, is_pointer, why
 from fer.system.records import is_plain
 
 log = logging.getLogger(__name__)
 
-PRETRAINED = Path(__file__).with_name("zoo")
 EXPORTED = (".onnx", ".pt2")  # endings of files of fer.export that hold a graph
 METADATA = "fer"  # key of a safetensors file's metadata that describes the network
 TEACHER_KEYS = {"checkpoint", "sha256", "architecture", "weight"}  # of the record of each teacher
@@ -60,41 +59,25 @@ def find(path: str | Path, *, download: bool = False) -> Path:
         if not inside.is_file() and hub_folder.is_hub_folder(given):
             return hub_folder.network_file(given)
         if not inside.is_file():
-            hidden = "; it hides the package's network of that name" if str(path) in pretrained() else ""
+            hidden = "; it hides the package's network of that name" if str(path) in zoo.pretrained() else ""
             raise FerError(f"{given}: no run folder (it has no checkpoints/best.ckpt){hidden}")
         return inside
     if given.is_file():
         if is_pointer(given):
             raise FerError(f"{given}: {POINTER}")
         return given
-    if str(path) in pretrained():
-        return PRETRAINED / f"{path}{safetensors.SUFFIX}"
-    offered = f"; the package contains {', '.join(pretrained())}" if pretrained() else ""
+    if str(path) in zoo.pretrained():
+        return zoo.PRETRAINED / f"{path}{safetensors.SUFFIX}"
+    offered = f"; the package contains {', '.join(zoo.pretrained())}" if zoo.pretrained() else ""
     of_hub = f"{hub.PREFIX}{path}"
     if not given.suffix and not given.parent.exists() and hub.NAMES.fullmatch(of_hub):
         offered += f"; a network of the hub is named {of_hub}"
     raise FerError(f"{given}: no such checkpoint or run folder{offered}")
 
 
-def pretrained() -> list[str]:
-    """Return the names of the package's networks, which ``load`` takes in place of a path."""
-    return sorted(file.stem for file in PRETRAINED.glob(f"*{safetensors.SUFFIX}"))
-
-
-def of_package(file: Path) -> bool:
-    """Return whether a file is one of the package's networks."""
-    return file.resolve().parent == PRETRAINED.resolve()
-
-
 def is_shared(file: Path) -> bool:
     """Return whether a file has the ending of one of ``fer.share``."""
     return file.suffix == safetensors.SUFFIX
-
-
-def called(file: Path) -> str:
-    """Return the argument of ``load`` for a file in the current folder: its name, or that of the package or the hub."""
-    origin = hub.origin(file)
-    return str(hub.Reference(origin.name)) if origin else file.stem if of_package(file) else file.name
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -196,15 +179,6 @@ def _valid_dataset(dataset: dict[str, Any]) -> bool:
     return paths and lists and isinstance(counts, dict) and all(isinstance(each, dict) for each in counts.values())
 
 
-def weights_sha256(model: EmotionClassifier) -> str:
-    """Return a sha256 of a network's weights alone: networks with equal weights have equal hashes."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def evaluated(member: Mapping[str, Any]) -> tuple[Path, EmotionClassifier]:
     """Return the file and the network of a member of an evaluation.
 
@@ -217,7 +191,7 @@ def evaluated(member: Mapping[str, Any]) -> tuple[Path, EmotionClassifier]:
     file = find(member["checkpoint"])
     model = load(file)
     recorded = member.get("weights_sha256")  # older evaluations lack it
-    if recorded is not None and recorded != weights_sha256(model):
+    if recorded is not None and recorded != model.weights_sha256:
         raise FerError(f"{file}: its weights have changed since the evaluation; evaluate it again")
     return file, model
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.config.errors import FerError
+from fer.runs import zoo
 from fer.system import hub
 from fer.system.files import contents, read_json, why, written_whole
 from fer.system.records import Json
@@ -88,12 +89,12 @@ def share(given: Path, file: Path, *, half: bool) -> int:
     Raises:
         FerError: there is no evaluated network, the network is bad, or a file cannot be written.
     """
-    from fer.models import checkpoints, safetensors
+    from fer.models import safetensors
 
     if file.suffix != safetensors.SUFFIX:
         raise FerError(f"{file}: expected a name that ends in {safetensors.SUFFIX}, or FOLDER/ for the hub")
     made = shareable(given, half=half)
-    made.write(file, file.with_suffix(".md"), name=file.stem, loads=f'"{checkpoints.called(file)}"')
+    made.write(file, file.with_suffix(".md"), name=file.stem, loads=f'"{zoo.called(file)}"')
     return len(made.content)
 
 

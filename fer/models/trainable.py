@@ -23,11 +23,11 @@ from fer.data.noise import shared
 from fer.metrics.running import Scores
 from fer.models.base import EmotionClassifier
 from fer.models.blocks import by_layer
-from fer.models.provenance import Dataset, Provenance
 from fer.optim.losses import LOSSES, disagreement
 from fer.optim.optimizers import OPTIMIZERS
 from fer.optim.sam import frozen_statistics, sharpness_aware
 from fer.optim.schedulers import SCHEDULES, Plateau, Timeline
+from fer.runs.provenance import Dataset, Provenance
 from fer.system import ranks
 
 LOGGED = ("loss", "accuracy", "macro_f1", "balanced_accuracy")  # each as <name>/train and <name>/val, once an epoch

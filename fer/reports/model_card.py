@@ -38,6 +38,7 @@ from fer.reports.summary import (
     teachers_in_words,
     training_in_words,
 )
+from fer.runs import zoo
 from fer.system.files import CHANCE, written_whole
 from fer.system.text import code_span, in_markdown, markdown_table, sentence, times
 
@@ -117,13 +118,11 @@ def body(results: Results) -> str:
 
 def about(results: Results) -> str:
     """Return what the network is, in a few lines."""
-    from fer.models.checkpoints import called  # torch comes in here
-
     classes = list(results.scores.per_class)
     ensemble = ensemble_in_words(results)
     several = f"{sentence(ensemble)} " if ensemble else ""
     views = "" if results.tta == "none" else f" Test-time augmentation: {results.tta}."
-    network = called(Path(results.evaluation.checkpoint if results.evaluation else ""))
+    network = zoo.called(Path(results.evaluation.checkpoint if results.evaluation else ""))
     use = (
         "```python\nimport fer\n\n"
         f'model = fer.load("{network}")              # faces (B, 1, 48, 48), uint8 or float in [0, 1]\n'

@@ -589,5 +589,7 @@ def pretrained_in_words(results: Results) -> str:
 
 def _machine(results: Results) -> str:
     about = results.machine.hardware
+    if about.threads is None:  # torch was not there to count them
+        return f"{about.cpu}, {about.cores} cores"
     threads = f"{about.threads} thread{'' if about.threads == 1 else 's'} on {about.cores} cores"
     return f"{about.gpu} ({about.cpu})" if about.gpu else f"{about.cpu}, {threads}, no GPU"

@@ -35,7 +35,7 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """The machine of a result: threads are those in use, ``gpu`` is None where torch finds none."""
+    """The machine of a result: threads are torch's, ``gpu`` is None where torch finds none; both without torch."""
 
     cpu: str = "unknown"
     cores: int | None = None
@@ -158,14 +158,13 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> Hardware:
-    """Return the processor, its cores, the threads in use and the GPU."""
-    import torch
-
+    """Return the processor, its cores, and of a process that computes with torch the threads in use and the GPU."""
+    torch = sys.modules.get("torch")  # exported files are computed without it
     return Hardware(
         cpu=_processor(),
         cores=os.cpu_count(),
-        threads=torch.get_num_threads(),
-        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        threads=torch.get_num_threads() if torch else None,
+        gpu=torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
         system=f"{platform.system()} {platform.machine()}",
     )
 

@@ -26,7 +26,7 @@ from fer.data.transforms.size import middle
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.folding import folded
 from fer.models.pretrained import sha256_of
-from fer.models.provenance import Dataset
+from fer.runs.provenance import Dataset
 from fer.system.files import read_json
 from fer.system.records import Json
 
@@ -147,7 +147,8 @@ def resized_for(network: EmotionClassifier, images: Tensor, share: float) -> Ten
         share: part of a face's side that the images show.
     """
     scaled = max(network.input_size, round(network.image_size * share))
-    return middle(resized(images, scaled), network.input_size)
+    cropped: Tensor = middle(resized(images, scaled), network.input_size)
+    return cropped
 
 
 def resized(images: Tensor, side: int) -> Tensor:

@@ -22,7 +22,7 @@ from fer.config.errors import FerError, OutOfMemory
 from fer.config.settings import Origin, TrainerSettings, TrainSettings, leaves, mode
 from fer.data.datamodule import FERDataModule
 from fer.data.duplicates import without_duplicate
-from fer.evaluation import scoring
+from fer.evaluation import forward, scoring
 from fer.evaluation.leakage import TrainingData, find_again, not_trained_on
 from fer.evaluation.request import Member, Tables
 from fer.metrics import results as metrics_json
@@ -282,7 +282,7 @@ def finish(
     results = Results(
         schema=SCHEMA,
         split="val",
-        measured=scoring.measured_split(scored, data, "val", temperature),
+        measured=scoring.measured_split(predicted, data, "val", classes, temperature),
         temperature_fitted_on=THESE_FACES,
         data_sets=scoring.by_data_set(scored, data, "val"),
         seen_in_training=None if kept is None else int((~kept).sum()),
@@ -361,7 +361,7 @@ def predict_val(settings: TrainSettings, data: FERDataModule, model: EmotionClas
     ):  # the checkpoint does not say which layers were frozen, and features may be cached
         model.freeze_trunk()
     size = settings.data.faces_a_step
-    return scoring.predicted_probabilities(model, data.datasets["val"], batch_size=size, device=device.of(settings))
+    return forward.predicted_probabilities(model, data.datasets["val"], batch_size=size, device=device.of(settings))
 
 
 @contextmanager
@@ -409,7 +409,7 @@ def show(
 
             model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
             images, size = data.datasets["val"].images, settings.data.faces_a_step
-            embedded = scoring.embeddings(model, images, batch_size=size, device=device.of(settings))
+            embedded = forward.embeddings(model, images, batch_size=size, device=device.of(settings))
             logger = trainers.tensorboard_logger(folder, 0)
             left_out = add_projector(
                 logger.experiment, scored, embedded, results.training.best_epoch if results.training else 0

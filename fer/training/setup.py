@@ -19,21 +19,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fer.config.errors import FerError
 from fer.config.settings import DistillSettings, Section, TrainerSettings, TrainSettings
-from fer.data.datamodule import FERDataModule, log_notes
+from fer.data.datamodule import FERDataModule
 from fer.data.feature_cache import LARGEST
 from fer.data.locate import how_to_get
+from fer.data.table import log_notes
 from fer.data.transforms import augment
 from fer.data.transforms.mixup import Mixing
 from fer.evaluation.leakage import TrainingData, find_again
 from fer.evaluation.request import Member, Tables
 from fer.metrics.results import DatasetRecord
 from fer.models import MODELS, batchnorm, checkpoints, create
-from fer.models.provenance import Provenance
 from fer.models.trainable import Trainable
 from fer.optim.losses import LOSSES
 from fer.optim.optimizers import OPTIMIZERS
 from fer.optim.schedulers import SCHEDULES
 from fer.runs import status
+from fer.runs.provenance import Provenance
 from fer.system import machine, ranks
 from fer.system.files import readable
 from fer.system.records import plain

@@ -96,7 +96,7 @@ def test_batches_and_pictures_of_them(pictures):
     assert data.augmented_samples(2, 3)[1].shape == (2, 3, SIDE, SIDE)
     shuffled = dataset.shuffled()
     assert np.abs(luma(shuffled.images.float()).numpy() - shuffled.grey).max() <= 1  # colours and grey stay together
-    assert (dataset.pixels(np.array([5, 2])) == dataset.images.numpy()[[5, 2]]).all()
+    assert (data.split("train").pixels(np.array([5, 2])) == dataset.images.numpy()[[5, 2]]).all()
 
 
 def test_sources_without_colours_are_refused(tmp_path):

@@ -14,9 +14,9 @@ from PIL import Image
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings, FurtherSet
-from fer.data.data_sets import EpochShares, _names, _of_first_alone, copies_across, divided, in_shares, joined
+from fer.data.data_sets import _names, _of_first_alone, copies_across, divided, in_shares, joined
 from fer.data.datamodule import FERDataModule
-from fer.data.dataset import EpochBalance, EpochBatches, EpochShuffle, FaceDataset
+from fer.data.dataset import EpochBalance, EpochBatches, EpochShares, EpochShuffle, FaceDataset
 from fer.data.duplicates import digests
 from fer.data.faces import Faces, Source
 from fer.data.labels import EMOTIONS

@@ -10,7 +10,7 @@ from fer.data import known_faces
 from fer.data.audit.near_duplicates import frequencies, hashed
 from fer.evaluation.leakage import TrainingData, copies_by_content, not_trained_on
 from fer.evaluation.request import Member, Tables
-from fer.models.provenance import Provenance
+from fer.runs.provenance import Provenance
 
 WHOLE = {"name": "fer2013", "split": "official", "fingerprint": "a", "counts": {"train": {"happy": 28_709}}}
 

@@ -16,12 +16,12 @@ def opened(monkeypatch):
     """The data settings of each table that is opened."""
     settings = []
 
-    class Counted(request.FERDataModule):
+    class Counted(request.Table):
         def __init__(self, data):
             settings.append(data)
             super().__init__(data)
 
-    monkeypatch.setattr(request, "FERDataModule", Counted)
+    monkeypatch.setattr(request, "Table", Counted)
     return settings
 
 

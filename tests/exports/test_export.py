@@ -120,7 +120,7 @@ def test_the_file_states_what_its_users_need(exported_once, trained_once, networ
     assert about["temperature"] == network.provenance.temperature != 1
     assert about["sets"]["at"] == dict(network.provenance.sets.at)
     (made,) = about["networks"]
-    assert made["weights_sha256"] == checkpoints.weights_sha256(network)
+    assert made["weights_sha256"] == network.weights_sha256
     digest = subprocess.run(
         ["sha256sum", trained_once / "checkpoints" / "best.ckpt"], capture_output=True, text=True, check=True
     )
@@ -149,7 +149,7 @@ def test_the_file_is_printed_with_its_check_and_speed(export, small_run, graph_a
 def test_weights_with_their_description_beside(export, small_run, network, tmp_path):
     assert export(str(small_run), "small.safetensors", "--no-timing").code == 0
     loaded = fer.load("small.safetensors")
-    assert checkpoints.weights_sha256(loaded) == checkpoints.weights_sha256(network)
+    assert loaded.weights_sha256 == network.weights_sha256
     assert (loaded.provenance.temperature, loaded.provenance.sets) == (
         network.provenance.temperature, network.provenance.sets,
     )  # fmt: skip
@@ -239,6 +239,10 @@ taken = time.process_time()
 import fer.explain
 assert fer.explain.main(["photo.png", "--network", "small.onnx", "--detector", "none", "--out", "explained"]) == 0
 left = [name for name in ("torch", "pytorch_lightning", "hydra") if name in sys.modules]
+assert fer.explain.main(["--data", "synthetic", "--network", "small.onnx", "--faces", "7", "--out", "of_val"]) == 0
+import fer.evaluate
+assert fer.evaluate.main(["small.onnx", "--data", "synthetic", "--tta", "ten_crop", "--out", "evaluated"]) == 0
+left += [name for name in ("torch", "torchvision", "torchmetrics", "pytorch_lightning") if name in sys.modules]
 print(face.emotion, taken, *left)
 """
 
@@ -255,6 +259,13 @@ def test_torch_is_not_imported(small, photo, network):
     found = json.loads(record)["faces"][0]
     assert found["emotions"] == list(face.emotions)
     assert found["probabilities"] == pytest.approx(face.probabilities, abs=1e-4)
+    assert Path("of_val", "index.html").is_file()
+    assert Path("evaluated", "val_ten_crop", "report.html").is_file()
+
+
+def test_a_file_is_evaluated_on_the_cpu(small, evaluate):
+    ended = evaluate("small.onnx", "--data", "synthetic", "--device", "gpu")
+    assert (ended.code, "--device gpu" in ended.line) == (1, True)
 
 
 def test_an_evaluation_has_the_networks_metrics(small, small_run, tmp_path):

@@ -20,6 +20,7 @@ from fer.data.readers.drawing import draw_faces
 from fer.exports import hub_folder, onnx_file
 from fer.models import checkpoints, create
 from fer.models import hub_folder as hub_files
+from fer.runs import zoo
 from fer.system import hub as on_hub
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -106,7 +107,7 @@ def test_a_folder_has_card_description_and_weights_and_is_loaded_again(folder):
     assert about["files"] == {
         "model.safetensors": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     }
-    assert content == (checkpoints.PRETRAINED / "tiny.safetensors").read_bytes()
+    assert content == (zoo.PRETRAINED / "tiny.safetensors").read_bytes()
     assert torch.equal(model.probabilities(FACES), fer.load("tiny").probabilities(FACES))
     head, text = card_of(folder / "README.md")
     assert (head["license"], head["model-index"][0]["name"]) == ("apache-2.0", "mine")

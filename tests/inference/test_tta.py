@@ -1,10 +1,11 @@
 """Views of a face: what they hold, and that a network's probabilities are averaged over them."""
 
+import numpy as np
 import pytest
 import torch
 
 from fer.data.dataset import FaceDataset
-from fer.evaluation import scoring
+from fer.evaluation import forward
 from fer.inference.tta import VIEWS
 
 FACES = torch.rand(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
@@ -19,6 +20,13 @@ def test_views_are_as_many_as_promised_at_the_faces_size(name, count):
     mirrored = {view.flip(-1).numpy().tobytes() for view in VIEWS[name](FACES.flip(-1), None)}
     if name in ("flip", "shifts"):  # crops are resampled, which rounds differently from left and right
         assert {view.numpy().tobytes() for view in views} == mirrored
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_views_of_arrays_are_those_of_tensors(name):
+    pairs = zip(VIEWS[name](FACES.numpy(), None), VIEWS[name](FACES, None), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-5)  # a byte is 4e-3
 
 
 def test_a_crop_of_the_whole_face_is_none():
@@ -66,5 +74,5 @@ def test_probabilities_are_averaged_over_the_views(small_run):
     with torch.inference_mode():
         batch = faces.images.float() / 255
         expected = (model(batch).softmax(1) + model(batch.flip(-1)).softmax(1)) / 2
-    found = scoring.predicted_probabilities(model, faces, batch_size=2, device=torch.device("cpu"), views="flip")
+    found = forward.predicted_probabilities(model, faces, batch_size=2, device=torch.device("cpu"), views="flip")
     assert torch.allclose(found, expected, atol=1e-6)

@@ -16,9 +16,10 @@ from fer.compare import main as compare_command
 from fer.config.errors import FerError
 from fer.data.readers.drawing import draw_faces
 from fer.metrics import results
-from fer.models import checkpoints, safetensors
+from fer.models import safetensors
 from fer.models.share import ROUNDED, without_folders
 from fer.reports import model_card
+from fer.runs import zoo
 from fer.training.callbacks import checkpointing
 
 
@@ -189,8 +190,8 @@ def test_shared_networks_are_chosen_among_on_data_that_lie_elsewhere(evaluate, s
 
 
 def test_a_network_of_the_package_is_called_by_its_name(shared, evaluate, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "PRETRAINED", shared.parent)
-    assert checkpoints.pretrained() == ["small"]
+    monkeypatch.setattr(zoo, "PRETRAINED", shared.parent)
+    assert zoo.pretrained() == ["small"]
     assert fer.load("small").architecture == "mlp"
     assert evaluate("small", "--out", "called").code == 0
     with pytest.raises(FerError, match="smal: no such checkpoint or run folder; the package contains small"):
@@ -342,20 +343,20 @@ def test_a_folder_of_its_name_hides_the_packages_network_and_says_so(tmp_path):
 
 
 def test_metrics_of_the_packages_network_do_not_go_into_the_package(table, evaluate, tmp_path):
-    before = sorted(checkpoints.PRETRAINED.iterdir())
+    before = sorted(zoo.PRETRAINED.iterdir())
     assert evaluate("tiny", "--data", str(table), "--split", "test").code == 0
     folder = tmp_path / "outputs" / "pretrained" / "tiny"
     assert metrics(folder / "evaluations" / "test")["test_opened"] == 1
     assert (folder / "test_opened.json").is_file()
     assert 'fer.load("tiny")' in (folder / "evaluations" / "test" / "model_card.md").read_text()
-    assert sorted(checkpoints.PRETRAINED.iterdir()) == before
+    assert sorted(zoo.PRETRAINED.iterdir()) == before
 
 
 def test_each_network_of_the_package_is_small_loads_and_has_its_card():
-    assert "tiny" in checkpoints.pretrained()
-    table = (checkpoints.PRETRAINED / "README.md").read_text()
-    for name in checkpoints.pretrained():
-        file = checkpoints.PRETRAINED / f"{name}.safetensors"
+    assert "tiny" in zoo.pretrained()
+    table = (zoo.PRETRAINED / "README.md").read_text()
+    for name in zoo.pretrained():
+        file = zoo.PRETRAINED / f"{name}.safetensors"
         assert file.stat().st_size <= 3 * 2**20
         model = fer.load(name)
         answers = model.probabilities(torch.zeros(2, 1, 48, 48, dtype=torch.uint8))

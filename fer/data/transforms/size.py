@@ -10,12 +10,15 @@ and the best epoch is one of the last stage.
 
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-from torch.nn import functional
+from fer.metrics.arrays import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def middle(faces: Tensor, crop: int | None) -> Tensor:
+def middle(faces: Array, crop: int | None) -> Array:
     """Return the central square of T = ``crop`` pixels of faces (B, 1, S, S), (B, 1, T, T); None for whole faces."""
     if crop is None or crop == faces.shape[-1]:
         return faces
@@ -34,6 +37,8 @@ def stage_size(stages: Sequence[Sequence[int]], epoch: int) -> int:
     return next((size for (size, _), end in zip(stages, ends, strict=True) if epoch < end), stages[-1][0])
 
 
-def reduced(images: Tensor, size: int) -> Tensor:
+def reduced(images: "Tensor", size: int) -> "Tensor":
     """Return (B, 1, S, S) float faces reduced to (B, 1, size, size); each pixel is the mean of the area it covers."""
+    from torch.nn import functional  # here alone: exported files need ``middle`` without torch
+
     return images if images.shape[-1] == size else functional.interpolate(images, size=(size, size), mode="area")

@@ -25,8 +25,8 @@ from fer.config.settings import mode
 from fer.data.labels import EMOTIONS
 from fer.metrics.conformal import Thresholds
 from fer.models.checkpoints import find, read
-from fer.models.provenance import Provenance
 from fer.models.trainable import Trainable
+from fer.runs.provenance import Provenance
 from fer.system import ranks
 from fer.system.files import written_whole
 from fer.system.records import plain

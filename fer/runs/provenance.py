@@ -7,7 +7,7 @@ from typing import Any
 from fer.metrics.conformal import Thresholds
 from fer.system.records import read
 
-Dataset = Mapping[str, Any]  # see ``FERDataModule.describe``
+Dataset = Mapping[str, Any]  # see ``fer.data.table.Table.describe``
 
 
 @dataclass(frozen=True)
