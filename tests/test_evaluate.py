@@ -138,7 +138,7 @@ def test_data_that_have_gone_are_never_replaced_by_drawn_faces(train, scores, tm
     (tmp_path / "fer2013.csv").unlink()
     ended = scores("out", "--split", "test")
     assert ended.code == 1
-    assert "fer2013.csv, which is not at hand; name the data with --data" in ended.line
+    assert "fer2013.csv, which was not found; name the data with --data" in ended.line
 
 
 def test_an_emotion_without_faces_is_not_said_to_be_missed(evaluate, small_run, tmp_path):
@@ -237,7 +237,7 @@ def test_without_the_training_data_nothing_is_called_clean(scores, duplicated, t
     assert found["temperature"] == metrics(duplicated)["temperature"]  # stored in the checkpoint
     ended = scores(str(duplicated), "--data", "other.csv", "--split", "test", "--error-rate", "0.5")
     assert ended.code == 1
-    assert "fer2013.csv is not at hand" in ended.line
+    assert "fer2013.csv was not found" in ended.line
 
 
 def test_training_data_that_have_moved_are_known_by_their_contents(scores, duplicated, tmp_path):

@@ -73,7 +73,7 @@ class TrainingData:
         """Return why the data of a training cannot be read as they were; empty where they can."""
         settings = whole(dataset)
         if not present(settings):
-            return f"{dataset.get('path')} is not at hand"
+            return f"{dataset.get('path')} was not found"
         try:
             data = self._val(settings).at(settings["image_size"])
         except FerError as error:

@@ -407,14 +407,14 @@ def found_again(known: DataKeys) -> str:
     if known["more"]:
         missing = next(path for path in paths(known) if not Path(path).exists())
         raise FerError(
-            f"trained on {len(paths(known))} data sets, of which {missing} is not at hand; name one to evaluate on "
+            f"trained on {len(paths(known))} data sets, of which {missing} was not found; name one to evaluate on "
             "with --data"
         )
     try:
         path, _ = locate(None, drawn_faces_allowed=False)
     except FerError as error:
         raise FerError(
-            f"trained on {known.get('path')}, which is not at hand; name the data with --data ({error})"
+            f"trained on {known.get('path')}, which was not found; name the data with --data ({error})"
         ) from error
     return path
 

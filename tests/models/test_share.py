@@ -183,7 +183,7 @@ def test_shared_networks_are_chosen_among_on_data_that_lie_elsewhere(evaluate, s
         assert share(f"looked{seed}/val", f"{seed}.safetensors").code == 0
     asked = ("0.safetensors", "1.safetensors", "--choose")
     ended = evaluate(*asked, "--out", "without")
-    assert (ended.code, "fer2013.csv is not at hand" in ended.line) == (1, True), ended.line
+    assert (ended.code, "fer2013.csv was not found" in ended.line) == (1, True), ended.line
     moved = table.rename(tmp_path / "faces.csv")
     assert evaluate(*asked, "--data", str(moved), "--out", "with").code == 0
     assert metrics(tmp_path / "with" / "val")["selection"]["given"] == 2
