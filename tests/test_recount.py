@@ -133,7 +133,8 @@ def test_coverage_and_size_of_sets_are_those_of_the_predictions(file):
         assert one["size"] == pytest.approx(sizes[mask].mean(), abs=slack), name
         assert one["coverage_ci95"] == pytest.approx(wilson(round(one["coverage"] * one["n"]), one["n"]))
     assert sets["threshold"] == sets["thresholds"]["at"][f"{sets['promised']:.2f}"]
-    assert fer.load("tiny").provenance.sets.at == sets["thresholds"]["at"]
+    if file.parent.name == "tiny":
+        assert fer.load("tiny").provenance.sets.at == sets["thresholds"]["at"]
 
 
 def test_what_the_page_on_predictions_states_of_sets_is_in_the_files():
