@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from fer.config.conf import conf_folder, plain
 from fer.config.keys import flat, groups, meanings, summary
 from fer.config.settings import leaves
-from fer.models.checkpoints import pretrained
+from fer.runs.zoo import pretrained
 
 
 def test_help_prints_every_key_with_its_comment(train, monkeypatch):
