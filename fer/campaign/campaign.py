@@ -325,7 +325,7 @@ class Campaign:
         speeds = self._corrected(speeds, roster)
         known = {kind.name: speeds.of(kind, roster).train for kind in roster.members}
         slowest = max(known.values(), default=0.0)
-        known[self.record.first_teacher] = speeds.measured[SMALL].train
+        known[self.record.first_teacher] = speeds.first_teacher(roster)
         teaching = sum(known.get(name, slowest) for name in self.record.chosen_teachers)
         build = plan.students_of(roster, speeds, teaching, parts)
         return plan.students_within(build, (last - now) * (1 - plan.SLACK), now)
@@ -337,8 +337,7 @@ class Campaign:
             network = next((one for one in self.record.usable("member") if one.name == kind.name), None)
             if network is None or not network.epochs_done or network.began is None or network.ended is None:
                 continue
-            taught = speeds.measured[SMALL].train if roster.first_teacher else 0.0
-            pace = speeds.of(kind, roster).taught(taught)
+            pace = speeds.of(kind, roster).taught(speeds.first_teacher(roster))
             ratios.append((network.ended - network.began) / (pace.fixed + network.epochs_done * pace.epoch))
         if not ratios:
             return speeds

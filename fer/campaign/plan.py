@@ -154,6 +154,13 @@ class Speeds:
         pace = self.measured[kind.probe].times(kind.ratio)
         return pace.times(self._narrower(roster.width)) if roster.width and kind.probe == STUDENT else pace
 
+    def first_teacher(self, roster: Roster) -> float:
+        """Return the seconds of a training epoch of the package's network as a teacher; 0 where it does not teach.
+
+        It is of the size of the small network.
+        """
+        return self.measured[SMALL].train if roster.first_teacher else 0.0
+
     def _narrower(self, width: int) -> float:
         """Return the time of a step at a width, as a share of that at the largest."""
         wide, small = self.measured[STUDENT].train, self.measured[SMALL].train
@@ -231,7 +238,7 @@ class Build:
 
 def members_of(roster: Roster, speeds: Speeds) -> Build:
     """Return the builder of the members' trainings."""
-    first = speeds.measured[SMALL].train if roster.first_teacher else 0.0  # the package's network is of the same size
+    first = speeds.first_teacher(roster)
     rows = [
         (kind.name, "member", (*kind.overrides, f"seed={kind.seed}"), speeds.of(kind, roster).taught(first))
         for kind in roster.members
@@ -331,8 +338,7 @@ def students_within(build: Build, seconds: float, begin: float) -> list[Training
 
 def _teaching(roster: Roster, speeds: Speeds) -> float:
     """Return the seconds of a training epoch of all teachers, assuming that the slowest ones are chosen."""
-    costs = [speeds.of(kind, roster).train for kind in roster.members]
-    costs += [speeds.measured[SMALL].train] if roster.first_teacher else []  # the package's network is of this size
+    costs = [speeds.first_teacher(roster), *(speeds.of(kind, roster).train for kind in roster.members)]
     return sum(sorted(costs, reverse=True)[:TEACHERS])
 
 
