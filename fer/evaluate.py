@@ -269,16 +269,16 @@ def write_report(
 ) -> None:
     """Write model card and report, with maps of the surest mistakes where they were asked for and can be made."""
     from fer.evaluation import explained_split
-    from fer.reports import model_card, run
+    from fer.reports import model_card, run, run_sections
 
     model_card.write(results, folder / "model_card.md")
-    mistakes, explained = run.mistakes(scored), None
+    mistakes, explained = run_sections.mistakes(scored), None
     if arguments.maps and mistakes.size:
         try:
             explained = explained_split.of_mistakes(arguments.runs, scored, mistakes, command)
         except FerError as error:  # the evaluation is made and kept
             log.warning("no maps: %s", error)
-    run.write(run.Report(results, scored, explained=explained), folder)
+    run.write(run_sections.Report(results, scored, explained=explained), folder)
     log.info("report:   %s\ncard:     %s", folder / "report.html", folder / "model_card.md")
 
 

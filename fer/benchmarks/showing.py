@@ -20,6 +20,7 @@ def showing(folder: Path) -> list[Measurement]:
 
     from fer.metrics.running import confusion_of
     from fer.reports import run
+    from fer.reports.run_sections import Report
     from fer.training.callbacks.tensorboard import draw_epoch
 
     scored = guesses(VAL_FACES)
@@ -30,7 +31,7 @@ def showing(folder: Path) -> list[Measurement]:
     epoch_times, end_times = [], []
     for round_ in range(ROUNDS + 1):  # the first warms up: fonts are read then
         epoch_times.append(cpu_seconds(lambda: draw_epoch(writer, scored, confusion, round_ + 1)))  # noqa: B023
-        end_times.append(cpu_seconds(lambda: run.write(run.Report(finished(scored), scored, history, samples), folder)))
+        end_times.append(cpu_seconds(lambda: run.write(Report(finished(scored), scored, history, samples), folder)))
     writer.close()
     return [
         at_most(

@@ -187,7 +187,7 @@ def _evaluate(evaluation: Evaluation, on_gpu: bool) -> None:
     )  # fmt: skip
     results, scored, folder = evaluate(request, evaluation.out, evaluation.command)
     if evaluation.report:
-        from fer.reports import run
+        from fer.reports import run, run_sections
 
         model_card.write(results, folder / "model_card.md")
-        run.write(run.Report(results, scored), folder)
+        run.write(run_sections.Report(results, scored), folder)

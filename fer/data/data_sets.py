@@ -28,7 +28,8 @@ from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, Source, counts
 from fer.data.known_faces import near
 from fer.data.load import folder_names, holds_contempt, read_faces
-from fer.data.splits import Rule, assigned_with_notes, group_notes, missing_classes, official_notes
+from fer.data.split_notes import group_notes, missing_classes, official_notes
+from fer.data.splits import Rule, assigned_with_notes
 from fer.metrics.results import DatasetRecord, Excluded
 from fer.system.text import plural
 

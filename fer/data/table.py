@@ -20,15 +20,8 @@ from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import SPLITS
 from fer.data.load import read_faces
 from fer.data.rows import gathered, taken
-from fer.data.splits import (
-    RULES,
-    assigned_with_notes,
-    duplicate_notes,
-    group_notes,
-    missing_classes,
-    official_notes,
-    without_conflicts,
-)
+from fer.data.split_notes import RULES, duplicate_notes, group_notes, missing_classes, official_notes
+from fer.data.splits import assigned_with_notes, without_conflicts
 from fer.metrics.results import DatasetRecord, Excluded, MissingClasses
 
 log = logging.getLogger(__name__)

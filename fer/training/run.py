@@ -399,11 +399,11 @@ def show(
     """
     with _results_are_safe(folder):
         if settings.logger.report:
-            from fer.reports import run  # matplotlib takes half a second to import
+            from fer.reports import run, run_sections  # matplotlib takes half a second to import
 
             samples = data.augmented_samples(SAMPLES, VARIANTS)
             history = read_history(folder / "history.csv")
-            run.write(run.Report(results, scored, history, samples, asdict(settings), changes()), folder)
+            run.write(run_sections.Report(results, scored, history, samples, asdict(settings), changes()), folder)
         if settings.logger.projector:
             from fer.training.callbacks.tensorboard import add_projector
 

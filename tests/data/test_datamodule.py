@@ -16,7 +16,7 @@ from fer.data.dataset import Batch, EpochBalance, EpochShuffle
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS
 from fer.data.noise import noise_seed
 from fer.data.readers import csv_file, synthetic
-from fer.data.splits import NOT_OFFICIAL
+from fer.data.split_notes import NOT_OFFICIAL
 from fer.training.trainers import steps_an_epoch
 
 SMALL = DataSettings(path="synthetic", synthetic_count=140, image_size=16, batch_size=10, cache=None)

@@ -7,7 +7,7 @@ import pytest
 
 from fer.data.duplicates import across, conflicts, exact_duplicates, one_colour
 from fer.data.faces import UNKNOWN
-from fer.data.splits import duplicate_notes
+from fer.data.split_notes import duplicate_notes
 
 
 def copied(images, *pairs):

@@ -9,15 +9,8 @@ from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data.faces import UNKNOWN, counts
 from fer.data.readers import synthetic
-from fer.data.splits import (
-    NOT_OFFICIAL,
-    assign,
-    assigned_with_notes,
-    group_notes,
-    missing_classes,
-    official_notes,
-    without_conflicts,
-)
+from fer.data.split_notes import NOT_OFFICIAL, group_notes, missing_classes, official_notes
+from fer.data.splits import assign, assigned_with_notes, without_conflicts
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
 from fer.metrics.results import PerClass, Value, of
 from fer.metrics.statistics import Interval, wilson
-from fer.reports import figures, html, plotting, run, timeline
+from fer.reports import figures, html, plotting, run, run_sections, timeline
 from fer.reports.summary import calibration_beside, calibration_verdict
 from fer.reports.theme import DARK, PAPER, themed
+from fer.runs.predictions import Scored
 from fer.train import main
 
 NAMES = {"curves", "confusion", "reliability", "per_class", "mistakes", "doubtful", "augmented"}
@@ -63,12 +64,12 @@ def outline(file) -> Outline:
 
 
 @pytest.fixture(scope="module")
-def scored() -> run.Scored:
+def scored() -> Scored:
     images, targets = draw_faces(140, seed=3)
     logits = np.random.default_rng(0).normal(size=(140, 7))
     logits[np.arange(140), targets] += 1.5
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    return run.Scored(images, targets.astype(np.int64), chances.astype(np.float32), np.arange(140) + 1000, EMOTIONS)
+    return Scored(images, targets.astype(np.int64), chances.astype(np.float32), np.arange(140) + 1000, EMOTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def drawn(scored, history):
             "confusion": figures.confusion((np.eye(7, dtype=int) * 9000 + 1111).tolist(), EMOTIONS),
             "reliability": figures.reliability(scored.probabilities, scored.targets, (0.123, 0.456)),
             "per_class": figures.per_class(per_class),
-            "faces": figures.faces(scored.images[:18], [run.caption(scored, place) for place in range(18)]),
+            "faces": figures.faces(scored.images[:18], [run_sections.caption(scored, place) for place in range(18)]),
             "augmented": figures.augmented(scored.images[:6], variants),
             "timeline": timeline.figure(watched(scored)),
         }
@@ -234,7 +235,7 @@ def test_names_from_a_strangers_data_are_escaped(reported, scored, tmp_path):
     results = json.loads((reported / "metrics.json").read_text())
     results["dataset"]["name"] = results["dataset"]["path"] = "<script>alert(1)</script>"
     results["command"] = "x & <b>"
-    run.write(run.Report(of(results), scored), tmp_path)
+    run.write(run_sections.Report(of(results), scored), tmp_path)
     source = (tmp_path / "report.html").read_text()
     assert source.count("<script>") == 1  # the page's own
     assert "x &amp; &lt;b&gt;" in source
@@ -243,25 +244,25 @@ def test_names_from_a_strangers_data_are_escaped(reported, scored, tmp_path):
 
 def test_perfect_predictions_have_no_mistakes_to_show(reported, scored, tmp_path):
     sure = np.eye(7, dtype=np.float32)[scored.targets]
-    perfect = run.Scored(scored.images, scored.targets, sure, scored.rows, scored.classes)
+    perfect = Scored(scored.images, scored.targets, sure, scored.rows, scored.classes)
     results = json.loads((reported / "metrics.json").read_text())
     results["confusion"] = (np.eye(7, dtype=int) * 20).tolist()
-    run.write(run.Report(of(results), perfect), tmp_path)
+    run.write(run_sections.Report(of(results), perfect), tmp_path)
     parsed = outline(tmp_path / "report.html")
     assert "mistakes" not in parsed.ids
     assert "Nothing is confused" in parsed.text
 
 
 def test_mistakes_come_surest_first_and_doubtful_faces_nearest_first(scored):
-    chosen = run.mistakes(scored, 10)
+    chosen = run_sections.mistakes(scored, 10)
     sure = scored.probabilities.max(1)
     wrong = scored.probabilities.argmax(1) != scored.targets
     assert wrong[chosen].all()
     assert sure[chosen].tolist() == sorted(sure[wrong].tolist(), reverse=True)[:10]
     ranked = np.sort(scored.probabilities, 1)
     gaps = ranked[:, -1] - ranked[:, -2]
-    assert gaps[run.doubtful(scored, 10)].tolist() == sorted(gaps.tolist())[:10]
-    assert run.caption(scored, 0)[1:] == [f"label: {EMOTIONS[scored.targets[0]]}", "row 1000"]
+    assert gaps[run_sections.doubtful(scored, 10)].tolist() == sorted(gaps.tolist())[:10]
+    assert run_sections.caption(scored, 0)[1:] == [f"label: {EMOTIONS[scored.targets[0]]}", "row 1000"]
 
 
 @pytest.mark.renders

@@ -20,7 +20,8 @@ from fer.data.duplicates import conflicts, exact_duplicates, one_colour
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.data.splits import Rule, assigned, missing_classes, official_notes
+from fer.data.split_notes import missing_classes, official_notes
+from fer.data.splits import Rule, assigned
 from fer.metrics.results import MissingClasses
 
 LABELS = np.array([*EMOTIONS, "unlabelled"])  # the target of an unlabelled face is -1, the last index

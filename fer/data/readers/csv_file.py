@@ -12,15 +12,8 @@ Any other block is read again row by row, and the message names the line and the
 """
 
 import csv
-import gzip
-import io
-import lzma
-import struct
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,21 +25,23 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some, split_sizes
 from fer.data.labels import EMOTIONS, OFFICIAL_SIZES, USAGES
-from fer.system.files import POINTER, is_pointer, opened
+from fer.data.readers.table_file import (
+    LONGEST,
+    PRECEDENCE,
+    NoFaces,
+    chosen,
+    is_table,
+    lines_of,
+    open_table,
+    sound,
+    tables_in,
+)  # fmt: skip
 
 SIDE = 48  # pixels; FER2013's images are 48x48
 PIXELS = SIDE * SIDE
 BLOCK = 16  # rows decoded at once: 130 kB of text, which fits in the processor's cache
-SUFFIXES = (".csv", ".csv.gz", ".zip", ".tar.gz", ".tgz")
-PRECEDENCE = ("fer2013.csv", "icml_face_data.csv", "train.csv", "test.csv")
-LONGEST = 100_000  # bytes of a line
 MOST_BLANK = 1_000_000  # blank lines; they are skipped, but a packed file can hold a billion
 TOO_LONG = f"is longer than {LONGEST:,} bytes; the pixels of a face take 9,216 at most"
-RATIO, SPARE = 100, 1 << 27  # most that an archive may unpack to: a hundredfold and 128 MiB; FER2013 takes a third
-DAMAGED = (
-    EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, NotImplementedError,
-    struct.error, ValueError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,10 +66,6 @@ class Row:
     usage: bytes
 
 
-class NoFaces(FerError):
-    """A file that is no table of faces, such as a list of pictures."""
-
-
 class Table:
     """The columns read so far; the array of pixels grows in place, so that the peak memory is near its final size."""
 
@@ -97,22 +88,22 @@ class Table:
 
 def recognises(path: Path) -> bool:
     """Return whether ``path`` is a table, or a folder with one."""
-    return _is_table(path) if path.is_file() else path.is_dir() and bool(_tables_in(path))
+    return is_table(path) if path.is_file() else path.is_dir() and bool(tables_in(path))
 
 
 def files(path: Path) -> list[Path]:
     """Return the files that ``read`` would open."""
-    return [_choose(path)[0]]
+    return [chosen(path)[0]]
 
 
 def without_pixels(folder: Path) -> list[str]:
     """Return the problems of a folder's tables if none of them holds faces, such as lists of pictures; else nothing."""
     problems = []
-    for file in _tables_in(folder):
+    for file in tables_in(folder):
         try:
-            with ExitStack() as stack, _sound(file):
-                stream, _ = _open(file, stack)
-                _header(next(_lines(stream, file), b""), file)
+            with ExitStack() as stack, sound(file):
+                stream, _ = open_table(file, stack)
+                _header(next(lines_of(stream, file), b""), file)
         except NoFaces as problem:
             problems.append(str(problem))
         except FerError:
@@ -128,28 +119,15 @@ def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Face
     Raises:
         FerError: no table, a damaged file, or with ``on_bad="error"`` a bad row (with file, line and value).
     """
-    file, note = _choose(path)
+    file, note = chosen(path)
     bad = BadRows(on_bad)
-    with ExitStack() as stack, _sound(file):
-        stream, member = _open(file, stack)
+    with ExitStack() as stack, sound(file):
+        stream, member = open_table(file, stack)
         return _read_stream(stream, file, member, bad, [note] if note else [])
 
 
-@contextmanager
-def _sound(file: Path) -> Iterator[None]:
-    """Turn the errors of a damaged archive into one line that names the file."""
-    try:
-        yield
-    except DAMAGED as error:
-        raise FerError(f"{file}: damaged or incomplete ({error}); download it again") from error
-    except OSError as error:
-        if error.errno is not None:  # of the file system, not of a decoder such as bzip2's
-            raise
-        raise FerError(f"{file}: damaged or incomplete ({error}); download it again") from error
-
-
 def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes: list[str]) -> Faces:
-    text = _lines(stream, file)
+    text = lines_of(stream, file)
     columns = _header(next(text, b""), file)
     table = Table(_expected_rows(file))
     lines = _rows(text, columns, file, bad)
@@ -191,138 +169,9 @@ def _given_by_name(member: str, count: int) -> NDArray[np.int8]:
     return np.full(count, split, np.int8)
 
 
-# --- finding and opening -------------------------------------------------------------------------------------------
-
-
-def _is_table(path: Path) -> bool:
-    return path.name.lower().endswith(SUFFIXES)
-
-
-def _tables_in(folder: Path) -> list[Path]:
-    """Return the tables in a folder with a name of FER2013's, in order of precedence, then archives with a table."""
-    tables = [path for path in folder.iterdir() if path.is_file() and _is_table(path)]
-    named = [path for path in tables if _rank(path.name) is not None]
-    archives = [path for path in tables if path not in named and _contains_table(path)]
-    return [*sorted(named, key=lambda path: (_rank(path.name), path.name)), *sorted(archives)]
-
-
-def _contains_table(file: Path) -> bool:
-    """Return whether a zip of any name, such as Kaggle's archive.zip, contains a table or an archive of one."""
-    if not zipfile.is_zipfile(file):
-        return False
-    with _sound(file), zipfile.ZipFile(file) as archive:
-        return any(_rank(Path(name).name) is not None for name in archive.namelist())
-
-
-def _rank(name: str) -> int | None:
-    """Return a file's rank in ``PRECEDENCE``, or None; an archive has the rank of its table."""
-    stem = name.lower()
-    for suffix in (".gz", ".zip", ".tar", ".tgz"):
-        stem = stem.removesuffix(suffix)
-    stem = stem if stem.endswith(".csv") else stem + ".csv"
-    return PRECEDENCE.index(stem) if stem in PRECEDENCE else None
-
-
-def _choose(path: Path) -> tuple[Path, str]:
-    """Return the table to read, and a note if the folder contains several."""
-    if path.is_file():
-        return path, ""
-    tables = _tables_in(path)
-    if not tables:
-        raise FerError(f"{path}: holds none of {', '.join(PRECEDENCE)}")
-    unused = some(table.name for table in tables[1:])
-    return tables[0], f"{tables[0].name} is read; also in the folder: {unused}" if unused else ""
-
-
-def _open(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
-    """Return a binary stream of the table, and the table's name.
-
-    Raises:
-        FerError: the contents do not match the suffix of the file, or an archive contains no table.
-    """
-    raw = stack.enter_context(opened(file))
-    name, magic = file.name.lower(), raw.read(4)
-    raw.seek(0)
-    if is_pointer(file):
-        raise NoFaces(f"{file}: {POINTER}")
-    kind = "zip" if magic[:2] == b"PK" else "gzip" if magic[:2] == b"\x1f\x8b" else "text"
-    expected = "zip" if name.endswith(".zip") else "gzip" if name.endswith((".gz", ".tgz")) else "text"
-    if not magic:
-        raise FerError(f"{file}: is empty (0 bytes)")
-    if kind != expected:
-        raise FerError(f"{file}: is named as {expected} but holds {kind}; rename it to the suffix of its contents")
-    if kind == "text":
-        return raw, file.name
-    if kind == "zip":
-        return _open_zip(file, stack)
-    if name.endswith((".tar.gz", ".tgz")):
-        return _open_tar(raw, file, stack)
-    return io.BufferedReader(stack.enter_context(gzip.open(raw))), file.name[: -len(".gz")]
-
-
-def _open_zip(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
-    try:
-        archive = stack.enter_context(zipfile.ZipFile(file))
-        member = _best_member([entry for entry in archive.namelist() if not entry.endswith("/")], file)
-        opened = stack.enter_context(archive.open(member))
-    except RuntimeError as error:  # encrypted, or an unknown compression
-        raise FerError(f"{file}: cannot be unpacked ({error}); unpack it by hand") from error
-    except OSError as error:  # the directory at the end of the file has a bad offset
-        raise zipfile.BadZipFile(str(error)) from error
-    stream = io.BufferedReader(opened, 1 << 20)  # type: ignore[type-var]
-    if member.lower().endswith(".tar.gz"):  # Kaggle's archive contains fer2013.tar.gz and other tables
-        return _open_tar(stream, file, stack)
-    return stream, Path(member).name
-
-
-def _open_tar(stream: IO[bytes], file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
-    unpacked = stack.enter_context(gzip.open(stream))
-    while unpacked.read(1 << 20):  # to the end, where gzip checks its checksum; tarfile stops before it
-        _refuse_bomb(unpacked.tell(), file)
-    unpacked.seek(0)
-    archive = stack.enter_context(tarfile.open(fileobj=unpacked, mode="r:"))
-    member = _best_member([entry.name for entry in archive.getmembers() if entry.isfile()], file)
-    extracted = archive.extractfile(member)
-    assert extracted is not None  # a plain file, by the filter above
-    return stack.enter_context(extracted), Path(member).name
-
-
-def _best_member(names: Sequence[str], file: Path) -> str:
-    ranked = [(rank, name) for name in names if (rank := _rank(Path(name).name)) is not None]
-    if ranked:
-        return min(ranked)[1]
-    tables = [name for name in names if name.lower().endswith(".csv")]
-    if len(tables) == 1:
-        return tables[0]
-    raise FerError(f"{file}: holds none of {', '.join(PRECEDENCE)}; it holds {some(names) or 'nothing'}")
-
-
 def _expected_rows(file: Path) -> int:
     """Return an upper limit of the rows in an uncompressed file; unused rows take address space but no memory."""
     return file.stat().st_size // (2 * PIXELS) + 1 if file.name.lower().endswith(".csv") else 4096
-
-
-# --- lines ---------------------------------------------------------------------------------------------------------
-
-
-def _lines(stream: IO[bytes], file: Path) -> Iterator[bytes]:
-    """Yield the lines of a table; of one that is too long for memory the first ``LONGEST`` + 1 bytes.
-
-    Raises:
-        FerError: the archive unpacks to far more than its size.
-    """
-    count, inside = 0, False  # bytes so far; whether the next bytes belong to a line that is too long
-    while line := stream.readline(LONGEST + 1):
-        count += len(line)
-        _refuse_bomb(count, file)
-        if not inside:
-            yield line
-        inside = (inside or len(line) > LONGEST) and not line.endswith(b"\n")
-
-
-def _refuse_bomb(unpacked: int, file: Path) -> None:
-    if unpacked > SPARE and unpacked > RATIO * file.stat().st_size + SPARE:
-        raise FerError(f"{file}: refused, it unpacks to more than {RATIO} times its size, which no table of faces does")
 
 
 def _header(line: bytes, file: Path) -> Columns:

@@ -26,7 +26,7 @@ from fer.data.dataset import FaceDataset
 from fer.data.noise import Part
 from fer.models.trainable import LOGGED, Trainable
 from fer.reports import figures, plotting
-from fer.reports.run import caption
+from fer.reports.run_sections import caption
 from fer.runs.predictions import Scored
 from fer.training.callbacks.checkpointing import Pause, Saver
 from fer.training.callbacks.history import Stopwatch
