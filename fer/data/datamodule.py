@@ -21,24 +21,12 @@ from torchvision.transforms import v2
 
 from fer.config.settings import DataSettings
 from fer.data.cache import folder_of
-from fer.data.dataset import (
-    Batch,
-    EpochBalance,
-    EpochBatches,
-    EpochShares,
-    EpochShuffle,
-    FaceDataset,
-    ResumableLoader,
-    as_batch,
-    drops_last,
-    luma,
-    repeated,
-    to_unit,
-)
+from fer.data.dataset import Batch, FaceDataset, as_batch, luma, repeated, to_unit
 from fer.data.duplicates import digests
 from fer.data.feature_cache import Compute, FeatureStore
 from fer.data.noise import Part, noise_seed, parted, seed_noise, shared
 from fer.data.rows import chunks, outside
+from fer.data.samplers import EpochBalance, EpochBatches, EpochShares, EpochShuffle, ResumableLoader, drops_last
 from fer.data.table import Table
 from fer.data.transforms.mixup import Mixing, one_hot
 from fer.data.transforms.size import middle, reduced, stage_size

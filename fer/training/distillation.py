@@ -8,6 +8,7 @@ A resumed run needs the same teachers: hashes of their files are recorded. Their
 of the student, and a teacher that was trained on the student's val faces is refused.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,12 +24,17 @@ from fer.config.settings import DataSettings, DistillSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import to_unit
 from fer.data.transforms.size import middle
+from fer.evaluation.leakage import TrainingData, find_again
+from fer.evaluation.request import Member, Tables
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.folding import folded
 from fer.models.pretrained import sha256_of
+from fer.models.trainable import Trainable
 from fer.runs.provenance import Dataset
 from fer.system.files import read_json
 from fer.system.records import Json
+
+log = logging.getLogger(__name__)
 
 TOGETHER = "keep_duplicates_together"
 SPLIT_KEYS = {  # ``data.split`` -> the other keys that decide which faces are val
@@ -244,3 +250,34 @@ def _split_settings(dataset: Dataset) -> list[Any]:
         return [settings["split"], *(settings[key] for key in SPLIT_KEYS.get(settings["split"], settings))]
     keys = dict.fromkeys(key for each in SPLIT_KEYS.values() for key in each)  # each data set has a rule of its own
     return [*(one.get("split") for one in dataset.get("sets") or ()), *(settings[key] for key in keys)]
+
+
+def _refuse_val(teachers: Teachers, model: Trainable, data: FERDataModule) -> None:
+    """Raise if teachers were trained on faces that are val here; faces are compared by pixels across tables."""
+    if all(dataset.get("fingerprint") == model.provenance.dataset.get("fingerprint") for dataset in teachers.datasets):
+        return  # the same table, whose split settings were compared already
+    files = [Path(str(record["checkpoint"])) for record in teachers.records]
+    members = [Member(file, network) for file, network in zip(files, teachers.networks, strict=True)]
+    find_again(members, data)
+    try:
+        trained_on = TrainingData(members, Tables(data.data.faces_a_step)).trained_on(data.data.image_size)
+    except FerError as error:
+        log.warning("distill.teachers: could not check whether they were trained on faces that are val here: %s", error)
+        return
+    if known := (data.hashes("val") & trained_on) - data.hashes("train"):
+        raise FerError(
+            f"distill.teachers: trained on {len(known):,} of the faces that are val here; use the data.split and "
+            "data.split_seed of the teachers"
+        )
+
+
+def teach(settings: DistillSettings, model: Trainable, data: FERDataModule) -> None:
+    """Load the teachers, check them, and add them to the network."""
+    teachers = load(settings, model, data)
+    _refuse_val(teachers, model, data)
+    model.learn_from(teachers)
+    count = len(teachers.networks)
+    log.info(
+        "distill.teachers: learning from the predictions of %d network%s (weight %g, temperature %g)",
+        count, "" if count == 1 else "s", settings.weight, settings.temperature,
+    )  # fmt: skip

@@ -18,9 +18,9 @@ from fer.config.errors import FerError
 from fer.config.schema import REQUIRED, keyword_parameters
 from fer.config.settings import Section, TrainSettings
 from fer.models import MODELS, EmotionClassifier, create
+from fer.models.output_check import check_output
 from fer.system import machine
 from fer.system.text import plural
-from fer.training.setup import check_output
 
 BATCHES = (1, 128)  # batch sizes: a single face for the latency, many for the throughput
 WARM_UP = 3  # first passes, not timed, fewer of a slow network: they choose kernels and fill the allocator

@@ -62,8 +62,9 @@ from fer.training.callbacks.statistics import OneStatistics
 from fer.training.callbacks.tensorboard import Dashboard, hyperparameters
 from fer.training.callbacks.tracking import Tracking
 from fer.training.deadline import Deadline
+from fer.training.restore import resume_from
 from fer.training.session import ran_out_of_memory
-from fer.training.setup import check_names, keep_features, prepared, resume_from
+from fer.training.setup import check_names, keep_features, prepared
 from fer.training.time_budget import EpochPlan
 
 log = logging.getLogger(__name__)

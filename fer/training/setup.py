@@ -7,14 +7,11 @@ import hashlib
 import logging
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fer.config.errors import FerError
@@ -25,22 +22,19 @@ from fer.data.locate import how_to_get
 from fer.data.table import log_notes
 from fer.data.transforms import augment
 from fer.data.transforms.mixup import Mixing
-from fer.evaluation.leakage import TrainingData, find_again
-from fer.evaluation.request import Member, Tables
 from fer.metrics.results import DatasetRecord
-from fer.models import MODELS, batchnorm, checkpoints, create
+from fer.models import MODELS, batchnorm, create
+from fer.models.output_check import check_output
 from fer.models.trainable import Trainable
 from fer.optim.losses import LOSSES
 from fer.optim.optimizers import OPTIMIZERS
 from fer.optim.schedulers import SCHEDULES
-from fer.runs import status
-from fer.runs.provenance import Provenance
 from fer.system import machine, ranks
-from fer.system.files import readable
 from fer.system.records import plain
 from fer.system.text import plural
-from fer.training import device, distillation
+from fer.training import device
 from fer.training.callbacks import checkpointing
+from fer.training.distillation import teach
 
 log = logging.getLogger(__name__)
 
@@ -270,37 +264,6 @@ def scaled(settings: TrainSettings) -> Section:
     return settings.optimizer | rates
 
 
-def _refuse_val(teachers: distillation.Teachers, model: Trainable, data: FERDataModule) -> None:
-    """Raise if teachers were trained on faces that are val here; faces are compared by pixels across tables."""
-    if all(dataset.get("fingerprint") == model.provenance.dataset.get("fingerprint") for dataset in teachers.datasets):
-        return  # the same table, whose split settings were compared already
-    files = [Path(str(record["checkpoint"])) for record in teachers.records]
-    members = [Member(file, network) for file, network in zip(files, teachers.networks, strict=True)]
-    find_again(members, data)
-    try:
-        trained_on = TrainingData(members, Tables(data.data.faces_a_step)).trained_on(data.data.image_size)
-    except FerError as error:
-        log.warning("distill.teachers: could not check whether they were trained on faces that are val here: %s", error)
-        return
-    if known := (data.hashes("val") & trained_on) - data.hashes("train"):
-        raise FerError(
-            f"distill.teachers: trained on {len(known):,} of the faces that are val here; use the data.split and "
-            "data.split_seed of the teachers"
-        )
-
-
-def teach(settings: DistillSettings, model: Trainable, data: FERDataModule) -> None:
-    """Load the teachers, check them, and add them to the network."""
-    teachers = distillation.load(settings, model, data)
-    _refuse_val(teachers, model, data)
-    model.learn_from(teachers)
-    count = len(teachers.networks)
-    log.info(
-        "distill.teachers: learning from the predictions of %d network%s (weight %g, temperature %g)",
-        count, "" if count == 1 else "s", settings.weight, settings.temperature,
-    )  # fmt: skip
-
-
 def keep_features(settings: TrainSettings, data: FERDataModule, model: Trainable) -> None:
     """Compute the output of frozen layers once for all faces, if it is the same at every step, and log the decision.
 
@@ -331,98 +294,6 @@ def keep_features(settings: TrainSettings, data: FERDataModule, model: Trainable
     rounding = (torch.__version__, where.type, chosen.channels_last)  # what changes the last bits
     key = hashlib.sha256(repr((model.features_key(), rounding)).encode()).hexdigest()
     data.keep_features(splits, lambda faces: model.features(faces.to(where)).cpu(), key)
-
-
-@torch.no_grad()
-def check_output(model: Trainable, size: int) -> None:
-    """Raise before a training begins if a network cannot take faces of a size, or does not return a logit a class.
-
-    The shapes are computed on the device "meta", without values. A network that reads values is computed instead.
-
-    Raises:
-        FerError: naming both shapes.
-    """
-    faces, expected = torch.zeros(2, model.in_channels, size, size), (2, model.num_classes)
-    model.eval()
-    try:
-        shape = tuple(_by_shapes(model, faces).shape)
-    except (RuntimeError, ValueError, TypeError, AssertionError):  # the network reads values
-        try:
-            shape = tuple(model.logits_of_crops(faces).shape)
-        except (RuntimeError, ValueError, AssertionError) as error:  # the last is timm's
-            reason = " ".join(str(error).split())[:200]
-            raise FerError(
-                f"model={model.architecture}: cannot take faces of shape {tuple(faces.shape)}: {reason}"
-            ) from error
-    if shape != expected:
-        raise FerError(f"model={model.architecture}: returns {shape} for 2 faces; expected {expected}, a logit a class")
-    model.train()
-
-
-def _by_shapes(model: Trainable, faces: Tensor) -> Tensor:
-    """Return logits without values; computing them would take a fifth of a second of a run's start."""
-    module = _OfCrops(model)
-    weights = {name: tensor.to("meta") for name, tensor in (*module.named_parameters(), *module.named_buffers())}
-    logits: Tensor = torch.func.functional_call(module, weights, faces.to("meta"))
-    return logits
-
-
-class _OfCrops(torch.nn.Module):
-    """A network whose ``forward`` is ``logits_of_crops``, for ``functional_call``."""
-
-    def __init__(self, model: Trainable) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, faces: Tensor) -> Tensor:
-        """Return the network's logits."""
-        return self.model.logits_of_crops(faces)
-
-
-def resume_from(folder: Path, model: Trainable) -> tuple[Path, int]:
-    """Load the newest valid checkpoint of a run; return its file and the number of finished epochs.
-
-    Raises:
-        FerError: there is no valid checkpoint, or data or teachers have changed since.
-    """
-    file, checkpoint = _newest(folder)
-    recorded = Provenance.of(checkpoint["fer"])
-    before, now = recorded.dataset, model.provenance.dataset
-    if before.get("fingerprint") != now["fingerprint"]:
-        raise FerError(
-            f"resume={folder}: its data were {before.get('path')}; {now['path']} has other contents; restore the data"
-        )
-    excluded = [(dataset.get("excluded") or {}).get("rows_sha256") for dataset in (before, now)]
-    if excluded[0] != excluded[1]:
-        raise FerError(f"resume={folder}: data.exclude names other rows than when the run began; restore its file")
-    if _identities(recorded.teachers) != _identities(model.provenance.teachers):
-        raise FerError(
-            f"resume={folder}: distill.teachers are other networks or weights than when the run began; restore them"
-        )
-    model.load_state_dict(checkpoint["state_dict"])
-    model.provenance = replace(model.provenance, plan=recorded.plan)
-    latest = status.read(folder)
-    earlier = f"; before: {latest.before}" if latest and latest.before else ""
-    with readable(file):
-        epoch, step = int(checkpoint["epoch"]) + 1, int(checkpoint["global_step"])
-        done = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-    log.info("resuming from epoch %d, step %d%s", epoch, step, earlier)
-    return file, done
-
-
-def _newest(folder: Path) -> tuple[Path, Mapping[str, Any]]:
-    """Return file and contents of the newest valid checkpoint; of ranks, rank 0 chooses the file."""
-    if not ranks.current().first:
-        file = Path(ranks.text_of_first(""))
-        return file, checkpoints.read(file)
-    file, checkpoint = checkpointing.newest(folder)
-    ranks.text_of_first(str(file))
-    return file, checkpoint
-
-
-def _identities(teachers: Sequence[Mapping[str, Any]] | None) -> list[tuple[Any, ...]]:
-    """Return hash, weight and temperature of each teacher's record."""
-    return [(record["sha256"], record["weight"], record.get("temperature", 1.0)) for record in teachers or []]
 
 
 def _quieten() -> None:

@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from fer.config.errors import Interrupted
 from fer.config.settings import TrainSettings
-from fer.data.dataset import drops_last
+from fer.data.samplers import drops_last
 from fer.system import machine, ranks, signals
 from fer.training import launch
 from fer.training.callbacks import checkpointing

@@ -16,11 +16,12 @@ from fer.config.errors import FerError
 from fer.config.settings import DataSettings, FurtherSet
 from fer.data.data_sets import _names, _of_first_alone, copies_across, divided, in_shares, joined
 from fer.data.datamodule import FERDataModule
-from fer.data.dataset import EpochBalance, EpochBatches, EpochShares, EpochShuffle, FaceDataset
+from fer.data.dataset import FaceDataset
 from fer.data.duplicates import digests
 from fer.data.faces import Faces, Source
 from fer.data.labels import EMOTIONS
 from fer.data.load import read_faces
+from fer.data.samplers import EpochBalance, EpochBatches, EpochShares, EpochShuffle
 from fer.evaluation.leakage import fingerprints, on_fer2013
 from fer.evaluation.request import whole
 from fer.evaluation.scoring import by_data_set

@@ -12,10 +12,11 @@ from fer.config.errors import FerError
 from fer.config.settings import DataSettings, TrainerSettings, TrainSettings
 from fer.data import readers
 from fer.data.datamodule import FERDataModule
-from fer.data.dataset import Batch, EpochBalance, EpochShuffle
+from fer.data.dataset import Batch
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS
 from fer.data.noise import noise_seed
 from fer.data.readers import csv_file, synthetic
+from fer.data.samplers import EpochBalance, EpochShuffle
 from fer.data.split_notes import NOT_OFFICIAL
 from fer.training.trainers import steps_an_epoch
 

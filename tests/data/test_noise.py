@@ -9,8 +9,8 @@ from torchvision.ops import StochasticDepth
 
 from fer.config.settings import AugmentSettings, DataSettings
 from fer.data.datamodule import FERDataModule
-from fer.data.dataset import EpochBatches, drops_last
 from fer.data.noise import Part, parted, shared
+from fer.data.samplers import EpochBatches, drops_last
 from fer.data.transforms import augment
 from fer.data.transforms.mixup import Mixing
 from fer.models import create
