@@ -1,8 +1,8 @@
 """Files of earlier versions: what version 1 of the formats wrote is loaded, evaluated, resumed and gone on with.
 
 
-``fixtures/format_1`` holds a run of two epochs, the same run interrupted in its second epoch, a sweep whose second
-job is missing, and the run's network as a shared file; all on 210 drawn faces.
+``fixtures/format_1`` holds a run of two epochs, and the same run interrupted in its second epoch. It also holds a sweep
+whose second job is missing, and the run's network as a shared file. All are on 210 drawn faces.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Every number that README and docs state about a network is counted again from its files, or is marked as having none.
 
-A table of results has a column ``files``, whose cells link to folders of ``docs/results/`` (several: seeds, as mean ±
-sd) or hold a †; a value followed by † has no file of its own. A table without that column says † beneath it.
+A table of results has a column ``files``. Its cells link to folders of ``docs/results/`` (several: seeds, as mean ± sd)
+or hold a †. A value followed by † has no file of its own. A table without that column says † beneath it.
 """
 
 import csv

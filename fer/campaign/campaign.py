@@ -343,8 +343,8 @@ class Campaign:
             return speeds
         ratio = sum(ratios) / len(ratios)
         self.progress.report(f"epochs took {ratio:.2f} times as long as measured before")
-        # fewer members may have shared the GPU than students will, so never assume a faster one: a student that is
-        # stopped early misses the low learning rates at the end of its schedule
+        # Fewer members may have shared the GPU than students will, so a higher speed is never assumed. A student that
+        # is stopped early misses the low learning rates at the end of its schedule
         return speeds.times(max(ratio, 1.0) if self.on_gpu else ratio)
 
     # --- evaluation -------------------------------------------------------------------------------------------------

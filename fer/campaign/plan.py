@@ -113,8 +113,8 @@ class Speeds:
     """The paces of all kinds of network, from those that were measured.
 
     Args:
-        measured: name of a probe -> its pace. A CPU's student is measured at the largest of ``WIDTHS``, the small
-            network has width ``SMALL_WIDTH``; the time of widths in between is a power of the width.
+        measured: name of a probe -> its pace. A CPU's student is measured at the largest of ``WIDTHS``. The small
+            network has width ``SMALL_WIDTH``. The time of widths in between is a power of the width.
         slots: trainings side by side.
         faces: faces of an evaluation.
         on_gpu: whether the networks are trained on a GPU.

@@ -1,7 +1,7 @@
 """Faces resampled to another size, to the byte as torchvision does on processors with AVX2, without torch.
 
-The bilinear filter with antialiasing is that of Pillow. Each axis is filtered on its own, the rows first, with shares
-that are rounded to 16 bits, and each result is rounded to a byte. Sums of such shares and bytes are exact in float32.
+The bilinear filter with antialiasing is that of Pillow. Each axis is filtered on its own, the rows first. The shares
+are rounded to 16 bits, and each result is rounded to a byte. Sums of such shares and bytes are exact in float32.
 """
 
 import functools

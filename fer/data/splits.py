@@ -159,8 +159,8 @@ def fold_numbers(faces: Faces, folds: int, seed: int) -> NDArray[np.int64]:
     """Return the fold, from 0, of each face, (N,); ``UNKNOWN`` for unlabelled faces.
 
     Every labelled face is in exactly one fold. All folds hold nearly equal numbers of each class. Exact duplicates stay
-    in one fold, since a network would remember the label of a copy in train; duplicates count for the class of the
-    first. Faces of one person, video or picture stay in one fold too, where the source names these.
+    in one fold, since a network would remember the label of a copy in train. They count for the class of the first.
+    Faces of one person, video or picture stay in one fold too, where the source names these.
 
     Args:
         faces: N faces.

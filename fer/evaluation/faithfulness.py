@@ -1,8 +1,8 @@
 """Whether maps explain a network: deletion and insertion, random weights, mirrored faces.
 
-A map is worth something if the pixels that it ranks first matter more to the network than the middle of the frame,
-where every face has its eyes, nose and mouth. So the maps compete with a blob in the middle, the same for every face,
-and with random maps. Intervals of the paired differences decide the verdict. A blurred face is one way to remove
+Every face has its eyes, nose and mouth in the middle of the frame. A map is worth something if the pixels that it ranks
+first matter more to the network than this middle. So the maps compete with a blob in the middle, the same for every
+face, and with random maps. Intervals of the paired differences decide the verdict. A blurred face is one way to remove
 pixels; beside it stand the same curves with pixels imputed from their neighbours, see ``fer.evaluation.imputation``.
 """
 

@@ -140,10 +140,10 @@ def chosen(
 ) -> Chosen:
     """Return weights, temperatures, threshold of confidence and thresholds of prediction sets.
 
-    Weights that are fitted on val weigh networks whose logits are divided by their own temperatures, fitted there too;
-    equal weights need no val and take the networks as they are.
+    Fitted weights weigh networks whose logits are divided by their own temperatures. Both are fitted on val. Equal
+    weights need no val and take the networks as they are.
 
-    The threshold is chosen on the faces of val without a duplicate in train: on the others networks are right more
+    The threshold is chosen on the faces of val without a duplicate in train. On the others networks are right more
     often than they will be on new faces.
 
     Args:

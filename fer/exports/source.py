@@ -160,7 +160,7 @@ def source_of(networks: Sequence[str]) -> Source:
     """Return the networks that a command line names.
 
     Args:
-        networks: run folders, checkpoints, shared files or names of the package's networks; or one folder of an
+        networks: run folders, checkpoints, shared files or names of the package's networks. Or one folder of an
             evaluation, whose weights, temperature and thresholds are exported with its networks.
 
     Raises:

@@ -170,8 +170,8 @@ class About:
         """Return what a file states, after a check.
 
         Raises:
-            FerError: it is damaged, of a newer version, describes no network of this library, or asks for faces that
-                are cut out in another way than this library can.
+            FerError: it is damaged, of a newer version, or describes no network of this library. Or it asks for faces
+                that are cut out in another way than this library can.
         """
         if len(text) > LONGEST:
             raise FerError(f"{file}: its metadata have {len(text):,} characters; expected at most {LONGEST:,}")

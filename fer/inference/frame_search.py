@@ -45,8 +45,8 @@ class FrameSearch:
     """Finds the faces of frames that follow each other.
 
     Args:
-        detector: the cascade is asked near known faces, and now and then for the whole frame; any other detector is
-            asked for the whole frame each time.
+        detector: the cascade searches near known faces, and now and then the whole frame. Any other detector searches
+            the whole frame each time.
     """
 
     def __init__(self, detector: Detector) -> None:

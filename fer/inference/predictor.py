@@ -54,7 +54,7 @@ class Face:
         probabilities: emotion -> probability, calibrated; they sum to 1.
         emotions: of the prediction set, the most probable first: with the promised probability one of them is the
             label. Empty where the network has no thresholds of such sets.
-        uncertain: the set holds more than one emotion (without a set, the probability is below 0.5), or the face is
+        uncertain: the set holds more than one emotion (without a set, the probability is below 0.5). Or the face is
             smaller than 32 pixels, for which nothing is promised.
         detector_score: of the detector; no probability. None where the box was given.
         tilt: by how many degrees the face is turned clockwise.
@@ -103,14 +103,14 @@ class Predictor:
     """Predicts the emotions on the faces of pictures.
 
     Args:
-        network: name of a network of the package, a run folder, a checkpoint, a shared file, an exported file
-            (``.onnx``, for which torch is not imported), or a loaded network.
+        network: name of a network of the package, a run folder, a checkpoint, a shared or exported file, or a loaded
+            network. An exported file (``.onnx``) is read without torch.
         detector: "haar" (needs the extra ``faces``), "yunet", "none" for pictures that are faces already, or an object
             like ``fer.inference.detect.Haar``.
         detector_model: file of "yunet".
         largest: predict the largest face of each picture alone.
-        margin: side of the square that is cut out, as a multiple of that of the box; default: the detector's, times
-            what an exported file asks for.
+        margin: side of the square that is cut out, as a multiple of the box's side. The default is the detector's
+            multiple, times what an exported file asks for.
         device: to compute on; exported files are computed on the CPU.
         coverage: promised share of faces whose prediction set holds the label; None for 0.9, of networks that have the
             thresholds for it.

@@ -104,7 +104,7 @@ class _Ranked:
     def __call__(self, weights: Array) -> tuple[Array, Array]:
         """Return ROC AUC and average precision, (K,) each, for weights (K, N); NaN if there is no curve.
 
-        ROC AUC is the probability that a face of the class has a higher score than another face, with a half for ties
+        ROC AUC is the probability that a face of the class has a higher score than another face. A tie counts as a half
         (Mann & Whitney 1947). Average precision is the sum of the precisions at each threshold, weighted by the gain in
         recall, without interpolation.
         """
@@ -142,8 +142,8 @@ def mean_of_known(values: Array) -> Array:
 def sums_of(predicted: Array, targets: Array) -> Array:
     """Return the terms of each face in the sums behind the metrics, (N, C * C + 3).
 
-    The columns are the cells of the confusion matrix, the loss, the Brier score, and 1 if the true class is among the
-    two most probable.
+    The columns are the cells of the confusion matrix, the loss and the Brier score. The last column is 1 if the true
+    class is among the two most probable.
     """
     count, classes = predicted.shape
     lib = library(predicted)

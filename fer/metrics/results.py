@@ -614,8 +614,8 @@ class Results:
         data_sets: accuracy over the faces of each of several data sets that were scored together.
         seen_in_training: faces with an exact duplicate, or a copy by content, among those trained on; None where that
             is not known.
-        seen_by_content: faces of another table whose content is that of a training face of FER2013; None where there
-            is none, or no network was trained on these.
+        seen_by_content: faces of another table whose content is that of a training face of FER2013. None where there
+            are no such faces, or no network was trained on FER2013's.
         seen_in_choice: faces with an exact duplicate in val, which chose the epoch.
         clean: scores of the faces that were not trained on.
         answering: from a confidence that keeps a promised error.
