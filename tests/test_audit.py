@@ -43,9 +43,9 @@ def write_table(file, images, targets, usages=USAGES):
     file.write_text("emotion,pixels,Usage\n" + "\n".join(rows) + "\n")
 
 
-def write_tree(root, images, targets, split=lambda place: ""):
-    for place, (image, target) in enumerate(zip(images, targets, strict=True)):
-        file = root / split(place) / EMOTIONS[target] / f"{place:03}.png"
+def write_tree(root, images, targets, split=lambda row: ""):
+    for row, (image, target) in enumerate(zip(images, targets, strict=True)):
+        file = root / split(row) / EMOTIONS[target] / f"{row:03}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)
 
@@ -111,8 +111,8 @@ def test_it_leaves_what_it_promises(audit, table, tmp_path):
     assert found["split"]["rule"] == "official"
     assert found["split"]["why_not_official"] is None
     assert found["command"] == "python -m fer.audit fer2013.csv"
-    for split, places in (("train", slice(0, 50)), ("val", slice(50, 60)), ("test", slice(60, 70))):
-        expected = np.bincount(targets[places], minlength=7).tolist()
+    for split, rows in (("train", slice(0, 50)), ("val", slice(50, 60)), ("test", slice(60, 70))):
+        expected = np.bincount(targets[rows], minlength=7).tolist()
         assert list(found["counts"][split].values()) == expected
     assert list(found["counts"]["train"]) == list(EMOTIONS)
     sizes = np.bincount(targets, minlength=7)
@@ -150,13 +150,13 @@ def test_csv_of_duplicates_lists_every_face_of_every_group(audit, table, tmp_pat
     assert rows_of(tmp_path / "out" / "twins.csv") == [
         {
             "group": str(number),
-            "row": str(place),
-            "split": names[USAGES[place]],
-            "label": EMOTIONS[targets[place]],
+            "row": str(row),
+            "split": names[USAGES[row]],
+            "label": EMOTIONS[targets[row]],
             "conflict": str(int(group == CONFLICT)),
         }
         for number, group in enumerate(TWINS, start=1)
-        for place in group
+        for row in group
     ]
 
 
@@ -183,10 +183,10 @@ def test_extremes_are_ranked_and_measured(audit, table, tmp_path):
     assert audit("fer2013.csv", "--out", "out").code == 0
     rows = rows_of(tmp_path / "out" / "extremes.csv")
     first = {row["kind"]: row for row in rows if row["rank"] == "1"}
-    for kind, place in (("darkest", DARK), ("brightest", BRIGHT), ("flattest", FLAT)):
-        assert int(first[kind]["row"]) == place
-        assert float(first[kind]["mean"]) == pytest.approx(images[place].mean(), abs=0.006)
-        assert float(first[kind]["sd"]) == pytest.approx(images[place].std(), abs=0.006)
+    for kind, index in (("darkest", DARK), ("brightest", BRIGHT), ("flattest", FLAT)):
+        assert int(first[kind]["row"]) == index
+        assert float(first[kind]["mean"]) == pytest.approx(images[index].mean(), abs=0.006)
+        assert float(first[kind]["sd"]) == pytest.approx(images[index].std(), abs=0.006)
     for kind, column, sign in (("darkest", "mean", 1), ("brightest", "mean", -1), ("flattest", "sd", 1)):
         values = [sign * float(row[column]) for row in rows if row["kind"] == kind]
         assert values == sorted(values)
@@ -224,7 +224,7 @@ def test_near_duplicates_are_counted_listed_and_advised_on(audit, tmp_path):
     groups = [[1, 12], [2, 55], [3, 13], [5, 14, 15], [6, 65], [56, 66]]
     assert (near["groups"], near["pictures"], near["faces"], near["mirrored"]) == (6, 12, 13, 1)
     assert near["conflicting_groups"] == 2
-    assert {name: held["groups"] for name, held in near["where"].items()} == {"within train": 3, "across splits": 3}
+    assert {name: part["groups"] for name, part in near["where"].items()} == {"within train": 3, "across splits": 3}
     assert near["splits"]["val"] == {"train": 1, "val": 0, "test": 1}
     assert near["splits"]["train"] == {"train": 5, "val": 1, "test": 1}  # 14 and 15 have each other
     rows = rows_of(tmp_path / "out" / "near_twins.csv")
@@ -291,12 +291,12 @@ def test_pictures_that_votes_call_no_face_are_advised_on(audit, table, tmp_path)
     _, targets = table
     columns = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
     lines = ["Usage,Image name," + ",".join(FERPLUS_COLUMNS)]
-    for place, usage in enumerate(USAGES):
-        nobody = {30: 8, 31: 4, 60: 10}.get(place, 0)
-        held = dict.fromkeys(FERPLUS_COLUMNS, 0) | {columns[targets[place]]: 10 - nobody, "NF": nobody}
-        if place == 31:
-            held |= {"neutral": 3, "unknown": 3, columns[targets[place]]: 0, "NF": 4}
-        lines.append(f"{usage},x.png," + ",".join(str(held[name]) for name in FERPLUS_COLUMNS))
+    for row, usage in enumerate(USAGES):
+        nobody = {30: 8, 31: 4, 60: 10}.get(row, 0)
+        votes = dict.fromkeys(FERPLUS_COLUMNS, 0) | {columns[targets[row]]: 10 - nobody, "NF": nobody}
+        if row == 31:
+            votes |= {"neutral": 3, "unknown": 3, columns[targets[row]]: 0, "NF": 4}
+        lines.append(f"{usage},x.png," + ",".join(str(votes[name]) for name in FERPLUS_COLUMNS))
     (tmp_path / "votes.csv").write_text("\n".join(lines) + "\n")
     ended = audit("fer2013.csv", "--votes", "votes.csv", "--quick", "--out", "out")
     assert ended.code == 0, ended.err
@@ -343,13 +343,13 @@ def test_a_tree_is_counted_by_its_own_folders_and_says_so(audit, tmp_path):
     images[1] = images[0]
     targets = targets.copy()
     targets[1] = targets[0]
-    write_tree(tmp_path / "mine", images, targets, lambda place: "test" if place % 3 == 0 else "train")
+    write_tree(tmp_path / "mine", images, targets, lambda row: "test" if row % 3 == 0 else "train")
     ended = audit("mine", "--quick")
     assert ended.code == 0, ended.err
     found = facts(tmp_path / "outputs" / "audit" / "mine")
     assert found["split"]["rule"] == "as_given"
     assert "has no official split (Usage) for 42 of 42 faces" in found["split"]["why_not_official"]
-    assert {name: sum(held.values()) for name, held in found["counts"].items()} == {"train": 28, "test": 14}
+    assert {name: sum(by_label.values()) for name, by_label in found["counts"].items()} == {"train": 28, "test": 14}
     assert found["twins"]["splits"] == {"train": {"train": 0, "test": 1}, "test": {"train": 1, "test": 0}}
     assert "the official split does not apply" in ended.out
     assert "The official split does not apply" in (tmp_path / "outputs/audit/mine/audit.html").read_text()
@@ -357,15 +357,19 @@ def test_a_tree_is_counted_by_its_own_folders_and_says_so(audit, tmp_path):
 
 def test_a_rule_that_was_asked_for_is_as_in_training(audit, tmp_path):
     images, targets = draw_faces(140, seed=1, image_size=48)
-    write_tree(tmp_path / "mine", images, targets, lambda place: "test" if place < 70 else "train")
+    write_tree(tmp_path / "mine", images, targets, lambda row: "test" if row < 70 else "train")
     ended = audit("mine", "--quick", "--rule", "as_given", "--out", "out")
     assert ended.code == 0, ended.err
     found = facts(tmp_path / "out")
-    assert {name: sum(held.values()) for name, held in found["counts"].items()} == {"train": 63, "val": 7, "test": 70}
+    assert {name: sum(part.values()) for name, part in found["counts"].items()} == {
+        "train": 63,
+        "val": 7,
+        "test": 70,
+    }
     assert "val drawn from train" in found["split"]["meaning"]
     assert audit("mine", "--quick", "--rule", "holdout", "--out", "out").code == 0
     counts = facts(tmp_path / "out_2")["counts"]
-    assert {name: sum(held.values()) for name, held in counts.items()} == {"train": 112, "val": 28}
+    assert {name: sum(part.values()) for name, part in counts.items()} == {"train": 112, "val": 28}
 
 
 def test_class_folders_alone_are_one_column(audit, tmp_path):
@@ -415,12 +419,12 @@ def test_votes_are_summed_up(audit, table, tmp_path):
     _, targets = table
     columns = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
     lines = ["Usage,Image name," + ",".join(FERPLUS_COLUMNS)]
-    for place, (target, usage) in enumerate(zip(targets, USAGES, strict=True)):
-        answer = "contempt" if place < 7 else columns[target]
-        held = [6 if name == answer else 4 if name == "NF" and place % 2 else 0 for name in FERPLUS_COLUMNS]
-        if place == 69:
-            held = [5 if name in (answer, "NF") else 0 for name in FERPLUS_COLUMNS]
-        lines.append(f"{usage},x.png," + ",".join(map(str, held)))
+    for row, (target, usage) in enumerate(zip(targets, USAGES, strict=True)):
+        answer = "contempt" if row < 7 else columns[target]
+        answers = [6 if name == answer else 4 if name == "NF" and row % 2 else 0 for name in FERPLUS_COLUMNS]
+        if row == 69:
+            answers = [5 if name in (answer, "NF") else 0 for name in FERPLUS_COLUMNS]
+        lines.append(f"{usage},x.png," + ",".join(map(str, answers)))
     (tmp_path / "votes.csv").write_text("\n".join(lines) + "\n")
     ended = audit("fer2013.csv", "--votes", "votes.csv", "--quick", "--out", "out")
     assert ended.code == 0, ended.err
@@ -428,7 +432,7 @@ def test_votes_are_summed_up(audit, table, tmp_path):
     assert (votes["agreeing"], votes["outside_the_seven"], votes["without_majority"]) == (63, 7, 1)
     assert votes["votes_per_face"] == [6, 10]
     assert votes["answers"]["happy"]["happiness"] == int((targets[7:] == 3).sum())
-    assert sum(held["contempt"] for held in votes["answers"].values()) == 7
+    assert sum(answers["contempt"] for answers in votes["answers"].values()) == 7
     assert "equals the label of 90.0 % of the faces" in ended.out
 
 
@@ -439,20 +443,20 @@ def test_the_data_are_found_where_training_finds_them(audit, table, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("beside", "asked"),
+    ("beside", "expected"),
     [
         ((), ["data.split=official"]),
         (("--rule", "holdout", "--on-bad", "skip"), ["data.split=holdout", "data.on_bad=skip"]),
     ],
 )
-def test_the_next_command_runs_as_it_is_printed(audit, table, train, beside, asked):
+def test_the_next_command_runs_as_it_is_printed(audit, table, train, beside, expected):
     Path("fer2013.csv").rename("my faces.csv")
     ended = audit("my faces.csv", "--quick", "--out", "a b=c,é", *beside)
     assert ended.code == 0, ended.err
     (line,) = [line for line in ended.out.splitlines() if line.startswith("next:")]
     program, *overrides = shlex.split(line.removeprefix("next:    python -m "))
     assert program == "fer.train"
-    assert set(asked) <= set(overrides)
+    assert set(expected) <= set(overrides)
     trained = train(
         *overrides, "model=mlp", "model.hidden=[4]", "trainer=smoke", "--out", "run"
     )  # as pasted, but short

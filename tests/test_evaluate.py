@@ -143,10 +143,10 @@ def test_data_that_have_gone_are_never_replaced_by_drawn_faces(train, scores, tm
 
 def test_an_emotion_without_faces_is_not_said_to_be_missed(evaluate, small_run, tmp_path):
     images, targets = draw_faces(40, seed=3, image_size=24)
-    for place in np.flatnonzero(~np.isin(targets, (1, 2))):
-        folder = tmp_path / "photos" / EMOTIONS[targets[place]]
+    for row in np.flatnonzero(~np.isin(targets, (1, 2))):
+        folder = tmp_path / "photos" / EMOTIONS[targets[row]]
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(images[place]).save(folder / f"{place}.png")
+        Image.fromarray(images[row]).save(folder / f"{row}.png")
     ended = evaluate(str(small_run), "--data", "photos", "--split", "all", "--out", "looked")
     assert ended.code == 0, ended.err
     message = "no face of disgust, fear: left out of macro-F1 and balanced accuracy"
@@ -386,10 +386,10 @@ def chances_of(run, temperature, file):
         return (fer.load(run)(faces) / temperature).softmax(1)
 
 
-@pytest.mark.parametrize("asked", [["--choose"], ["--weights", "val"]])
-def test_weights_of_val_are_of_networks_at_their_own_temperatures(evaluate, small_run, another_run, monkeypatch, asked):
+@pytest.mark.parametrize("flags", [["--choose"], ["--weights", "val"]])
+def test_weights_of_val_are_of_networks_at_their_own_temperatures(evaluate, small_run, another_run, monkeypatch, flags):
     monkeypatch.setattr(ensemble, "greedy", lambda predicted, targets: [Pick(0, 1.5, 0.5), Pick(1, 1.4, 0.9)])
-    ended = evaluate(str(small_run), str(another_run), *asked, "--split", "test", "--out", "both")
+    ended = evaluate(str(small_run), str(another_run), *flags, "--split", "test", "--out", "both")
     assert ended.code == 0, ended.err
     folder = Path("both") / "test"
     members, own = metrics(folder)["members"], [metrics(run)["temperature"] for run in (small_run, another_run)]
@@ -533,8 +533,8 @@ def test_networks_of_differently_drawn_splits_have_no_val_in_common(train, score
 
 def test_nothing_is_chosen_on_faces_that_a_member_was_trained_on(scores, small_run, holdout_run):
     both = (str(small_run), str(holdout_run), "--data", "synthetic", "--split", "val")
-    for asked in (("--weights", "val"), ("--error-rate", "0.9"), ("--coverage", "0.9")):
-        ended = scores(*both, *asked)
+    for options in (("--weights", "val"), ("--error-rate", "0.9"), ("--coverage", "0.9")):
+        ended = scores(*both, *options)
         assert ended.code == 1
         assert "were chosen on different val faces" in ended.line
     ended = scores(*both, "--out", "both")

@@ -137,8 +137,8 @@ def test_an_interrupted_prediction_goes_on(predict, photos, tmp_path):
     assert ended.code == 0, ended.err
     assert file.read_text() == "".join(lines)
     assert len((tmp_path / "whole" / "predictions.csv").read_text().splitlines()) == 5
-    for asked in (("--margin", "1.3"), ("--coverage", "0.8")):
-        other = predict(str(photos), "--out", "whole", "--resume", *asked).line
+    for options in (("--margin", "1.3"), ("--coverage", "0.8")):
+        other = predict(str(photos), "--out", "whole", "--resume", *options).line
         assert "another network, detector, crop or coverage" in other
 
 

@@ -106,16 +106,16 @@ SETS = {"all": lambda targets: targets >= 0} | {
 def sets_of(folder, name):
     """(N,) whether the prediction set of each face holds the label, its size, and the labels: counted by hand."""
     kept = json.loads((RESULTS / folder / f"{name}.json").read_text())
-    held, sizes, labels = [], [], []
+    covered, sizes, labels = [], [], []
     with gzip.open(RESULTS / folder / f"{name}.csv.gz", "rt", newline="") as stream:
         for row in csv.DictReader(stream):
             powers = {label: float(row[f"p_{label}"]) ** (1 / kept["temperature"]) for label in EMOTIONS}
             limit = kept["sets"]["threshold"] * sum(powers.values())
             inside = [label for label in EMOTIONS if sum(v for v in powers.values() if v > powers[label]) <= limit]
-            held.append(row["target"] in inside)
+            covered.append(row["target"] in inside)
             sizes.append(len(inside))
             labels.append(EMOTIONS.index(row["target"]))
-    return np.array(held), np.array(sizes), np.array(labels)
+    return np.array(covered), np.array(sizes), np.array(labels)
 
 
 WITH_SETS = [file for file in FILES if "sets" in json.loads(file.read_text())]
@@ -124,12 +124,12 @@ WITH_SETS = [file for file in FILES if "sets" in json.loads(file.read_text())]
 @pytest.mark.parametrize("file", WITH_SETS, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_coverage_and_size_of_sets_are_those_of_the_predictions(file):
     sets = json.loads(file.read_text())["sets"]
-    held, sizes, labels = sets_of(file.parent.name, file.stem)
+    covered, sizes, labels = sets_of(file.parent.name, file.stem)
     for name, of in SETS.items():
         one, mask = sets["all"] if name == "all" else sets["per_class"][name], of(labels)
         slack = 1.5 / mask.sum()  # six digits: a face at the threshold may change sides
         assert one["n"] == mask.sum()
-        assert one["coverage"] == pytest.approx(held[mask].mean(), abs=slack), name
+        assert one["coverage"] == pytest.approx(covered[mask].mean(), abs=slack), name
         assert one["size"] == pytest.approx(sizes[mask].mean(), abs=slack), name
         assert one["coverage_ci95"] == pytest.approx(wilson(round(one["coverage"] * one["n"]), one["n"]))
     assert sets["threshold"] == sets["thresholds"]["at"][f"{sets['promised']:.2f}"]

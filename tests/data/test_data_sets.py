@@ -146,17 +146,17 @@ def test_names_of_sets_differ():
 
 
 def test_records_state_every_set(folders, both):
-    held = plain(both.describe())
-    assert held["name"] == "first + expw"
-    known = read(DatasetRecord, held)
+    record = plain(both.describe())
+    assert record["name"] == "first + expw"
+    known = read(DatasetRecord, record)
     assert known.sets[0].path == str(folders[0])
-    assert fingerprints(held) == [both.faces.fingerprint(), *(one.fingerprint for one in known.sets)]
-    shared = without_paths({**held, "settings": {"path": str(folders[0]), "more": [{"path": str(folders[1])}]}})
+    assert fingerprints(record) == [both.faces.fingerprint(), *(one.fingerprint for one in known.sets)]
+    shared = without_paths({**record, "settings": {"path": str(folders[0]), "more": [{"path": str(folders[1])}]}})
     assert str(folders[0].parent) not in str({**shared, "notes": []})
     assert whole(shared)["more"] == [{"path": "expw"}]
     official = {"name": "fer2013", "split": "official", "counts": {"train": {"happy": 28_709}}}
-    assert on_fer2013({"name": "fer2013 + expw", "sets": [official, held["sets"][1]]})
-    assert not on_fer2013(held)
+    assert on_fer2013({"name": "fer2013 + expw", "sets": [official, record["sets"][1]]})
+    assert not on_fer2013(record)
 
 
 def test_accuracy_of_each_set(both):

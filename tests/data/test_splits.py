@@ -51,7 +51,7 @@ def test_duplicates_with_conflicting_labels_leave_train_and_nothing_else(faces):
     targets[[5, 76]] = (targets[[5, 76]] + 1) % 7
     targets[283] = (targets[283] + 1) % 7
     kept, count = without_conflicts(replace(faces, targets=targets), splits)
-    gone = [place + copy for place in (5, 6) for copy in (0, 70, 140, 210)]
+    gone = [index + copy for index in (5, 6) for copy in (0, 70, 140, 210)]
     assert count == 8
     assert np.flatnonzero(kept == UNKNOWN).tolist() == sorted(gone)
     assert (kept[kept != UNKNOWN] == splits[kept != UNKNOWN]).all()
@@ -147,7 +147,7 @@ def test_a_draw_does_not_take_neighbours(faces):
 
 def test_counts_name_splits_and_emotions(drawn):
     table = counts(drawn.targets, drawn.official)
-    assert {split: sum(held.values()) for split, held in table.items()} == {"train": 56, "val": 7, "test": 7}
+    assert {split: sum(by_label.values()) for split, by_label in table.items()} == {"train": 56, "val": 7, "test": 7}
     assert table["val"] == dict.fromkeys(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"), 1)
     assert "test" not in counts(drawn.targets[drawn.official < 2], drawn.official[drawn.official < 2])
 

@@ -185,11 +185,11 @@ def stored(scores, another_run, tmp_path):
 
 
 def test_predictions_stand_for_a_network(evaluate, small_run, another_run, stored):
-    for asked in (["--choose"], ["--weights", "val"], []):
+    for options in (["--choose"], ["--weights", "val"], []):
         found = []
         for name, second in (("whole", another_run), ("stored", stored)):
-            out = f"{name}{len(asked)}"
-            ended = evaluate(str(small_run), str(second), *asked, "--split", "test", "--out", out, "--no-report")
+            out = f"{name}{len(options)}"
+            ended = evaluate(str(small_run), str(second), *options, "--split", "test", "--out", out, "--no-report")
             assert ended.code == 0, ended.err
             found.append((metrics(Path(out) / "test"), predictions.read(Path(out) / "test" / "predictions.csv")))
         (whole, expected), (results, said) = found
@@ -221,8 +221,8 @@ def test_clean_metrics_are_left_out_where_training_data_are_unknown(evaluate, sm
 
 
 def test_predictions_that_cannot_stand_for_a_network_are_one_line(train, scores, small_run, stored):
-    def refused(*asked, says):
-        ended = scores(*map(str, asked), "--out", "both")
+    def refused(*arguments, says):
+        ended = scores(*map(str, arguments), "--out", "both")
         assert (ended.code, says in ended.line) == (1, True), ended.line
 
     refused(stored, says="stored: holds predictions without weights; name a run or checkpoint beside it")

@@ -15,7 +15,7 @@ WEIGHTS = {  # of ROAD's authors
 
 def solved(face, unknown):
     """The same system, pixel by pixel, with scipy's sparse LU."""
-    numbers = {place: number for number, place in enumerate(zip(*np.nonzero(unknown), strict=True))}
+    numbers = {pixel: number for number, pixel in enumerate(zip(*np.nonzero(unknown), strict=True))}
     matrix, right = scipy.sparse.lil_matrix((len(numbers), len(numbers))), np.zeros(len(numbers))
     for (y, x), number in numbers.items():
         for (down, across), weight in WEIGHTS.items():

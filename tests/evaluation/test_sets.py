@@ -72,9 +72,9 @@ def test_coverage_and_sizes_are_counted_over_all_clean_faces_and_classes():
     found = scoring.prediction_sets(scored, 1.3, unseen, scoring.Calibration(known, "val", kept=False), 0.85)
     warm = chances.astype(float) ** (1 / 1.3)
     warm /= warm.sum(1, keepdims=True)
-    held = [{k for k in range(4) if sum(v for v in row if v > row[k]) <= found.threshold + 1e-9} for row in warm]
-    hits = np.array([target in one for target, one in zip(targets, held, strict=True)])
-    sizes = np.array([len(one) for one in held])
+    sets = [{k for k in range(4) if sum(v for v in row if v > row[k]) <= found.threshold + 1e-9} for row in warm]
+    hits = np.array([target in one for target, one in zip(targets, sets, strict=True)])
+    sizes = np.array([len(one) for one in sets])
     for one, mask in ((found.scores, targets >= 0), (found.clean, unseen), (found.per_class["b"], targets == 1)):
         assert one.n == mask.sum()
         assert one.coverage == pytest.approx(hits[mask].mean())

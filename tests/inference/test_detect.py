@@ -135,15 +135,15 @@ def test_a_file_that_is_not_yunets_never_reaches_opencv(tmp_path, monkeypatch):
 
 def test_yuface_is_asked_for_a_picture_in_three_channels_of_at_most_960_pixels(monkeypatch):
     """The package exists for few Pythons: one in its place answers as its ``detect`` does, in hundredths."""
-    asked = []
+    inputs = []
 
     def answer(picture, least):
-        asked.append((picture.shape, picture.dtype.name, picture.flags["C_CONTIGUOUS"], least))
+        inputs.append((picture.shape, picture.dtype.name, picture.flags["C_CONTIGUOUS"], least))
         return [99, 60], [[96, 192, 48, 60], [600, 96, 24, 30]], [[0] * 10] * 2
 
     monkeypatch.setitem(sys.modules, "yuface", types.SimpleNamespace(detect=answer))
     large, small = detect.build("yuface")(Image.new("L", (1920, 960)))
-    assert asked == [((480, 960, 3), "uint8", True, 0.5)]
+    assert inputs == [((480, 960, 3), "uint8", True, 0.5)]
     assert (large.box, large.score) == (detect.Box(192, 384, 96, 120), 0.99)
     assert (small.box, small.score) == (detect.Box(1200, 192, 48, 60), 0.6)
     monkeypatch.setitem(sys.modules, "yuface", None)

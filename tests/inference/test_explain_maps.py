@@ -136,10 +136,10 @@ def test_occlusion_takes_faces_of_any_size(side):
 def test_gradcam_equals_the_gradients_of_a_network_cut_in_two(tiny, faces):
     layer = layer_of(tiny)
     assert layer.side == 6
-    place = list(tiny.net).index(layer.module) + 1
+    depth = list(tiny.net).index(layer.module) + 1
     unit = faces.float() / 255
-    values = tiny.net[:place]((unit - tiny.mean) / tiny.std).detach().requires_grad_()
-    logits = tiny.net[place:](values.clone())
+    values = tiny.net[:depth]((unit - tiny.mean) / tiny.std).detach().requires_grad_()
+    logits = tiny.net[depth:](values.clone())
     found = maps([tiny], "gradcam", faces, torch.tensor([[HAPPY, NEUTRAL]] * 2))
     for index, emotion in enumerate((HAPPY, NEUTRAL)):
         (gradient,) = torch.autograd.grad(logits[:, emotion].sum(), values, retain_graph=True)

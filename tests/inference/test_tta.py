@@ -39,8 +39,8 @@ def test_a_ten_crop_shows_the_corners():
     """A bright corner of 2 pixels is in two of the ten views: its own corner's, and that one's mirror image."""
     face = torch.zeros(1, 1, 48, 48)
     face[..., :2, :2] = 1
-    held = [float(view.max()) > 0.5 for view in VIEWS["ten_crop"](face, None)]
-    assert sum(held) == 2
+    bright = [float(view.max()) > 0.5 for view in VIEWS["ten_crop"](face, None)]
+    assert sum(bright) == 2
 
 
 def test_shifts_move_by_two_pixels_and_reflect_the_border():

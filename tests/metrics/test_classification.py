@@ -105,10 +105,10 @@ def test_the_debiased_error_is_nearer_the_true_one(sharpness):
 def test_few_errors_or_few_hits_have_no_interval():
     targets = torch.arange(210) % 7
     right = torch.eye(7)[targets]
-    for wrong, held in ((0, False), (9, False), (10, True), (201, False)):
+    for wrong, has_interval in ((0, False), (9, False), (10, True), (201, False)):
         chances = right.clone()
         chances[:wrong] = right[:wrong].roll(1, 1)
-        assert (classification.score(chances, targets, NAMES).metrics["macro_f1"].ci95 is not None) == held
+        assert (classification.score(chances, targets, NAMES).metrics["macro_f1"].ci95 is not None) == has_interval
 
 
 def test_intervals_are_the_same_every_time():

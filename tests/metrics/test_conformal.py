@@ -165,9 +165,9 @@ def test_each_class_keeps_the_promise_where_one_threshold_breaks_it():
     chances /= chances.sum(1, keepdims=True)
     (first, others), (labels, expected) = np.split(chances, 2), np.split(targets, 2)
     known, rare = Thresholds.calibrated(first, labels), expected == 1
-    held = {way: sets(others, known.limits(0.9, way))[rare, 1].mean() for way in ("all", "class")}
-    assert held["all"] < 0.8
-    assert held["class"] == pytest.approx(0.9, abs=0.03)
+    coverage = {way: sets(others, known.limits(0.9, way))[rare, 1].mean() for way in ("all", "class")}
+    assert coverage["all"] < 0.8
+    assert coverage["class"] == pytest.approx(0.9, abs=0.03)
 
 
 def test_a_class_with_too_few_faces_has_the_threshold_over_all_faces_and_is_named():

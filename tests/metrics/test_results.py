@@ -62,9 +62,9 @@ def test_values_have_types():
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda held: held.pop("split"), "no 'split'"),
-        (lambda held: held.update(dataset=[]), "no mapping"),
-        (lambda held: held["per_class"]["happy"].pop("recall"), "no 'recall'"),
+        (lambda record: record.pop("split"), "no 'split'"),
+        (lambda record: record.update(dataset=[]), "no mapping"),
+        (lambda record: record["per_class"]["happy"].pop("recall"), "no 'recall'"),
     ],
 )
 def test_damage_is_named_with_its_file(spoil, words, tmp_path):

@@ -134,12 +134,12 @@ def test_a_difference_with_exchanged_arguments_has_the_opposite_sign():
 
 def test_p_is_below_5_percent_exactly_if_the_interval_leaves_out_0():
     generator = np.random.default_rng(2)
-    seen = set()
+    outcomes = set()
     for share in np.linspace(0.5, 0.65, 40):
         found = paired_difference(generator.random((3, 400)) < share, generator.random((3, 400)) < 0.5)
         assert (found.p < 0.05) == (not found.interval.low <= 0 <= found.interval.high)
-        seen.add(found.p < 0.05)
-    assert seen == {True, False}
+        outcomes.add(found.p < 0.05)
+    assert outcomes == {True, False}
 
 
 def coverage(seeds: tuple[int, int], faces: int, seed_noise: float, times: int) -> float:
@@ -164,15 +164,15 @@ def coverage(seeds: tuple[int, int], faces: int, seed_noise: float, times: int) 
         weight * (share(first + seed_noise * shift) - share(second + seed_noise * shift)).mean()
         for weight, shift in zip(weights, shifts, strict=True)
     )
-    held = 0
+    covered = 0
     for _ in range(times):
         answers = [
             generator.random((count, faces)) < share(own + generator.normal(0, seed_noise, (count, 1)))
             for count, own in zip(seeds, logits(faces), strict=True)
         ]
         low, high = paired_difference(*answers).interval
-        held += low <= truth <= high
-    return held / times
+        covered += low <= truth <= high
+    return covered / times
 
 
 def test_the_interval_of_a_difference_contains_the_truth():

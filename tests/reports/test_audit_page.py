@@ -15,8 +15,8 @@ from fer.reports.theme import PAPER
 
 def audited(root, images, targets, *options):
     """Write the faces as a tree below ``root``, every second one as train, audit it, and return page and facts."""
-    for place, (image, target) in enumerate(zip(images, targets, strict=True)):
-        file = root / ("train", "test")[place % 2] / EMOTIONS[target] / f"{place:03}.png"
+    for row, (image, target) in enumerate(zip(images, targets, strict=True)):
+        file = root / ("train", "test")[row % 2] / EMOTIONS[target] / f"{row:03}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)
     out = root.parent / "out"

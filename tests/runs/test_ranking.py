@@ -17,21 +17,21 @@ MLP = {"model.name": "mlp", "model.hidden": [16], "optimizer.lr": 0.001, "augmen
 CHOICES = {"model": "cnn", "optimizer": "adamw", "augment": "flip", "trainer": "cpu", "experiment": "none"}
 
 
-def made(right, seed=0, settings=CNN, asked=(), setting=FACES, choices=None, **figures):
+def made(right, seed=0, settings=CNN, overridden=(), setting=FACES, choices=None, **figures):
     """A run that is right on the first ``right`` of its 200 faces."""
     correct = np.arange(200) < right
     dataset = {"name": "drawn", "path": "synthetic", "split": "official"}
-    held = {
+    values = {
         "accuracy": right / 200,
         "seed": seed,
         "architecture": settings["model.name"],
         "dataset": dataset,
         **figures,
     }
-    metrics = read(RunMetrics, {"split": "val", "n": 200, "best_epoch": 1, **held})
+    metrics = read(RunMetrics, {"split": "val", "n": 200, "best_epoch": 1, **values})
     chosen = {**CHOICES, "model": settings["model.name"], **(choices or {})}
     folder = Path(f"{right}-{seed}")
-    return Run(folder, settings, chosen, frozenset(asked), metrics, setting, [], correct)
+    return Run(folder, settings, chosen, frozenset(overridden), metrics, setting, [], correct)
 
 
 def groups_of(*runs):
@@ -99,7 +99,7 @@ def test_what_differs_within_a_choice_is_reported_by_its_key():
 
 
 def test_a_key_that_the_command_line_named_does_not_hide_behind_a_choice():
-    only = groups_of(made(100), made(120, 0, MLP, asked=["model", "model.hidden"]))
+    only = groups_of(made(100), made(120, 0, MLP, overridden=["model", "model.hidden"]))
     assert only.columns == ["model", "model.hidden"]
     assert [cell(group, "model.hidden") for group in only.groups] == ["[16]", "-"]
 
@@ -131,7 +131,7 @@ def test_labels_are_short_and_tell_groups_apart():
     settings = [
         {**CNN, **dict(zip(keys, values, strict=True))} for values in product((0.001, 1), (0, 1), (0, 9), (3, 9))
     ]
-    only = groups_of(*(made(100 + place, 0, one) for place, one in enumerate([*settings, MLP])))
+    only = groups_of(*(made(100 + index, 0, one) for index, one in enumerate([*settings, MLP])))
     labels = [only.label(group) for group in only.groups]
     assert len(set(labels)) == 17
     assert labels[0] == "mlp"

@@ -68,12 +68,12 @@ def test_each_shipped_sweep_composes_to_different_jobs(name, beside, count):
 @pytest.mark.slow
 def test_each_row_of_the_recipes_can_train(tmp_path, train):
     """Composing is not enough: a loss may take no mixed faces."""
-    asked = ("experiment=best/tiny", "data=synthetic", "data.synthetic_count=140", "model.width=4")
-    asked += ("trainer.max_epochs=1", "trainer.limit_train=1", "trainer.threads=1", "logger=none")
+    settings = ("experiment=best/tiny", "data=synthetic", "data.synthetic_count=140", "model.width=4")
+    settings += ("trainer.max_epochs=1", "trainer.limit_train=1", "trainer.threads=1", "logger=none")
     rows = jobs_of("sweep=recipes")
     assert len(rows) == 18
     for number, overrides in enumerate(rows):
-        ended = train(*asked, *overrides, f"hydra.run.dir={tmp_path / str(number)}")
+        ended = train(*settings, *overrides, f"hydra.run.dir={tmp_path / str(number)}")
         assert ended.code == 0, (overrides, ended.err)
         assert (tmp_path / str(number) / "metrics.json").is_file()
 
@@ -185,13 +185,13 @@ def known(seed: int) -> str:
 
 def hold(folder: Path, number: int, seed: int, code: int | None, *files: str) -> None:
     """Make a job's folder as a sweep leaves it."""
-    place = folder / str(number)
-    place.mkdir(parents=True)
+    path = folder / str(number)
+    path.mkdir(parents=True)
     record = {"overrides": [*SMALL, f"seed={seed}"], "identity": known(seed), "exit_code": code, "seconds": 7.5}
-    (place / "job.json").write_text(json.dumps(record))
+    (path / "job.json").write_text(json.dumps(record))
     for file in ("console.log", *files):
-        (place / file).parent.mkdir(exist_ok=True)
-        (place / file).write_text("{}" if file.endswith(".json") else "")
+        (path / file).parent.mkdir(exist_ok=True)
+        (path / file).write_text("{}" if file.endswith(".json") else "")
 
 
 RESULT = ("metrics.json", "history.csv", "predictions.csv")

@@ -98,7 +98,7 @@ def test_a_resumed_run_keeps_its_plan(train, tmp_path, monkeypatch, a_second_an_
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("override", "says"),
     [
         ("budget.hours=0", "budget.hours=0"),
         ("budget.hours=-1", "budget.hours=-1"),
@@ -106,8 +106,8 @@ def test_a_resumed_run_keeps_its_plan(train, tmp_path, monkeypatch, a_second_an_
         ("budget.hours=0.001", "budget.hours=0.001: too short"),
     ],
 )
-def test_a_budget_that_cannot_be_is_one_line(train, asked, says):
-    ended = train(*SMALL, asked)
+def test_a_budget_that_cannot_be_is_one_line(train, override, says):
+    ended = train(*SMALL, override)
     assert ended.code == 1
     assert says in ended.line
 

@@ -195,14 +195,14 @@ BAD_LABELS = {
 
 @pytest.mark.parametrize("fault", BAD_LABELS)
 def test_bad_labels_are_named_and_only_that_row_is_skipped(fault, bad_table, drawn, load, equal, part):
-    place, value = BAD_LABELS[fault]
+    column, value = BAD_LABELS[fault]
 
     def bad_line(line):
         fields = line.split(",")
-        fields[place] = value
+        fields[column] = value
         return ",".join(fields)
 
-    problem = f"{('emotion', '', 'Usage')[place]} is {value!r}"
+    problem = f"{('emotion', '', 'Usage')[column]} is {value!r}"
     _refused_and_skipped(bad_table(bad_line), problem, drawn, load, equal, part)
 
 
@@ -375,8 +375,8 @@ def test_flipped_bytes_in_archives_never_change_a_pixel(kind, table, drawn, load
     path = ARCHIVES[kind](table)
     whole = path.read_bytes()
     refused = 0
-    for place in np.linspace(4, len(whole) - 1, 24).astype(int):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+    for position in np.linspace(4, len(whole) - 1, 24).astype(int):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x10]) + whole[position + 1 :])
         try:
             np.testing.assert_array_equal(load(path).images, drawn.images)
         except FerError:
@@ -387,8 +387,8 @@ def test_flipped_bytes_in_archives_never_change_a_pixel(kind, table, drawn, load
 def test_a_zip_whose_directory_points_nowhere_is_named(table, load):
     path = _zip(table)
     contents = bytearray(path.read_bytes())
-    place = contents.rindex(b"PK\x05\x06") + 16  # where the directory begins
-    struct.pack_into("<I", contents, place, struct.unpack_from("<I", contents, place)[0] + 10_000_000)
+    offset = contents.rindex(b"PK\x05\x06") + 16  # where the directory begins
+    struct.pack_into("<I", contents, offset, struct.unpack_from("<I", contents, offset)[0] + 10_000_000)
     path.write_bytes(contents)
     with pytest.raises(FerError, match="damaged or incomplete"):
         load(path)

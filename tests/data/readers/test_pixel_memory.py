@@ -104,15 +104,15 @@ def test_drawn_splits_and_conflicts_equal_those_of_memory(mode, rule, settings):
 @pytest.mark.parametrize("mode", MODES[1:])
 def test_an_epoch_resumes_after_the_batches_served_and_reads_no_face_of_these(mode, settings, monkeypatch):
     made = module(settings(mode))
-    expected, asked = batches(made), []
+    expected, sizes = batches(made), []
     loader = made.train_dataloader()
     loader.batch_sampler.sampler.set_epoch(1)
     loader.load_state_dict({"served": 4})
     source = made.datasets["train"].images.rows.source
     take = source.take
-    monkeypatch.setattr(source, "take", lambda indices: asked.append(len(indices)) or take(indices))
+    monkeypatch.setattr(source, "take", lambda indices: sizes.append(len(indices)) or take(indices))
     equal_batches(list(loader), expected[4:])
-    assert sum(asked) == sum(len(batch.targets) for batch in expected[4:])
+    assert sum(sizes) == sum(len(batch.targets) for batch in expected[4:])
     equal_batches(list(loader), expected)
 
 

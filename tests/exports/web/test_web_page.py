@@ -276,13 +276,13 @@ def test_the_camera_is_predicted_live_until_it_is_stopped(tab):
     assert tab.run(STATUS) == "1 face: happy."  # once, not with every frame
     assert tab.run("document.getElementById('result').hidden")  # of the picture before
     tab.do("HeapProfiler.enable")
-    held = []
+    measured = []
     for _ in range(2):
         before = tab.run(FRAMES)
         tab.until(f"{FRAMES} >= {before + 8}")
         tab.do("HeapProfiler.collectGarbage")
-        held.append((tab.do("Runtime.getHeapUsage")["usedSize"], tab.run("document.querySelectorAll('*').length")))
-    (first, parts), (second, later) = held
+        measured.append((tab.do("Runtime.getHeapUsage")["usedSize"], tab.run("document.querySelectorAll('*').length")))
+    (first, parts), (second, later) = measured
     assert parts == later
     assert second - first < 300_000, "bytes after 8 more frames"
     tab.run(f"{LIVE}.click()")
@@ -402,9 +402,9 @@ def test_what_is_no_picture_is_said_and_the_next_one_works(tab, browser):
 
 
 def test_the_page_asks_its_host_alone_and_cannot_ask_another(tab, host):
-    asked = [event["request"]["url"] for event in tab.events("Network.requestWillBeSent")]
-    assert any(url.endswith("onnxruntime.wasm.gz") for url in asked)  # asked by the worker: it is watched
-    assert not [url for url in asked if not url.startswith((host[1], "blob:", "data:"))]
+    requested = [event["request"]["url"] for event in tab.events("Network.requestWillBeSent")]
+    assert any(url.endswith("onnxruntime.wasm.gz") for url in requested)  # asked by the worker: it is watched
+    assert not [url for url in requested if not url.startswith((host[1], "blob:", "data:"))]
     reached = []
 
     class Foreign(Quiet):

@@ -11,8 +11,8 @@ SPACES = sorted(file.stem for file in (conf_folder() / "space").glob("*.yaml"))
 MLP = ["model=mlp", "data=synthetic", "trainer.accelerator=cpu"]
 
 
-def one(held, key="optimizer.lr", fixed=None):
-    (parameter,) = read({key: held}, fixed or {})
+def one(entry, key="optimizer.lr", fixed=None):
+    (parameter,) = read({key: entry}, fixed or {})
     return parameter
 
 
@@ -33,7 +33,7 @@ def test_a_list_is_choices_and_a_section_is_a_range():
 
 
 @pytest.mark.parametrize(
-    ("held", "said"),
+    ("entry", "said"),
     [
         ({"low": 2, "high": 1}, "low=2 must be below high=1"),
         ({"low": 1, "high": 1}, "low=1 must be below high=1"),
@@ -52,9 +52,9 @@ def test_a_list_is_choices_and_a_section_is_a_range():
         ({"low": 0, "high": 1, "when": {"optimizer": "sgd"}}, "expected a key of this space with choices"),
     ],
 )
-def test_a_faulty_entry_is_refused_in_words(held, said):
+def test_a_faulty_entry_is_refused_in_words(entry, said):
     with pytest.raises(FerError, match="space.optimizer.lr") as raised:
-        one(held)
+        one(entry)
     assert said in str(raised.value)
 
 
