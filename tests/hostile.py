@@ -158,7 +158,7 @@ def _copied(source: Path, folder: Path, file: str, change: Callable[[Any], Any])
 
 def damages(*, text: bool = True) -> dict[str, Callable[[Path], Any]]:
     """Return what may lie in place of any file, such as a pipe."""
-    found: dict[str, Callable[[Path], Any]] = {
+    writers: dict[str, Callable[[Path], Any]] = {
         "empty": lambda file: file.write_bytes(b""),
         "random bytes": lambda file: file.write_bytes(np.random.default_rng(0).bytes(5000)),
         "a pipe": os.mkfifo,
@@ -169,14 +169,14 @@ def damages(*, text: bool = True) -> dict[str, Callable[[Path], Any]]:
         "a huge hole": _hole,
     }
     if text:
-        found |= {
+        writers |= {
             "a list": lambda file: file.write_text("[]"),
             "a number": lambda file: file.write_text("1e999"),
             "nested deeply": lambda file: file.write_text("[" * 200_000),
             "an alias bomb": lambda file: file.write_text(BOMB),
             "a Python object": lambda file: file.write_text("!!python/object/apply:os.system ['true']\n"),
         }
-    return found
+    return writers
 
 
 def _hole(file: Path) -> None:

@@ -89,13 +89,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _repository(self, name):
         """Return a repository, or None after an answer that does not tell a missing one from a private one."""
-        found = self.hub.repositories.get(name)
-        if found is None or (found.private and not self._may_write()):
+        repository = self.hub.repositories.get(name)
+        if repository is None or (repository.private and not self._may_write()):
             self._send(
                 404 if self._may_write() else 401, {"error": "Repository not found"}, X_Error_Code="RepoNotFound"
             )
             return None
-        return found
+        return repository
 
     def _commit_of(self, name, revision):
         repository = self._repository(name)

@@ -106,17 +106,17 @@ def test_it_leaves_what_it_promises(audit, table, tmp_path):
     assert {file.name for file in (folder / "figures").iterdir()} == {
         f"{name}.{kind}" for name in figures for kind in ("png", "svg")
     }
-    found = facts(folder)
-    assert (found["schema"], found["quick"], found["n"]) == (1, False, 70)
-    assert found["split"]["rule"] == "official"
-    assert found["split"]["why_not_official"] is None
-    assert found["command"] == "python -m fer.audit fer2013.csv"
+    report = facts(folder)
+    assert (report["schema"], report["quick"], report["n"]) == (1, False, 70)
+    assert report["split"]["rule"] == "official"
+    assert report["split"]["why_not_official"] is None
+    assert report["command"] == "python -m fer.audit fer2013.csv"
     for split, rows in (("train", slice(0, 50)), ("val", slice(50, 60)), ("test", slice(60, 70))):
         expected = np.bincount(targets[rows], minlength=7).tolist()
-        assert list(found["counts"][split].values()) == expected
-    assert list(found["counts"]["train"]) == list(EMOTIONS)
+        assert list(report["counts"][split].values()) == expected
+    assert list(report["counts"]["train"]) == list(EMOTIONS)
     sizes = np.bincount(targets, minlength=7)
-    assert found["imbalance"]["total"] == pytest.approx(sizes.max() / sizes.min())
+    assert report["imbalance"]["total"] == pytest.approx(sizes.max() / sizes.min())
     for said in ("fer2013.csv", "audit.html", "5 copies beyond the first, in 4 groups of 9 faces"):
         assert said in ended.out
 
@@ -268,10 +268,10 @@ def test_exact_duplicates_and_pictures_of_nothing_are_advised_on(audit, table, t
     } <= advised
     assert all(row < 50 for row, _, suggestion in advised if suggestion == "exclude")
     assert not [row for row, reason, _ in advised if row in BLACK and "duplicate" in reason]
-    found = facts(tmp_path / "out")
-    assert FLAT in found["no_faces"]["flat_rows"]
-    assert found["no_faces"]["voted"] is None
-    assert found["advice"]["exclude"]["faces"] == len(
+    report = facts(tmp_path / "out")
+    assert FLAT in report["no_faces"]["flat_rows"]
+    assert report["no_faces"]["voted"] is None
+    assert report["advice"]["exclude"]["faces"] == len(
         {row for row, _, suggestion in advised if suggestion == "exclude"}
     )
 
@@ -346,11 +346,11 @@ def test_a_tree_is_counted_by_its_own_folders_and_says_so(audit, tmp_path):
     write_tree(tmp_path / "mine", images, targets, lambda row: "test" if row % 3 == 0 else "train")
     ended = audit("mine", "--quick")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "outputs" / "audit" / "mine")
-    assert found["split"]["rule"] == "as_given"
-    assert "has no official split (Usage) for 42 of 42 faces" in found["split"]["why_not_official"]
-    assert {name: sum(by_label.values()) for name, by_label in found["counts"].items()} == {"train": 28, "test": 14}
-    assert found["twins"]["splits"] == {"train": {"train": 0, "test": 1}, "test": {"train": 1, "test": 0}}
+    report = facts(tmp_path / "outputs" / "audit" / "mine")
+    assert report["split"]["rule"] == "as_given"
+    assert "has no official split (Usage) for 42 of 42 faces" in report["split"]["why_not_official"]
+    assert {name: sum(by_label.values()) for name, by_label in report["counts"].items()} == {"train": 28, "test": 14}
+    assert report["twins"]["splits"] == {"train": {"train": 0, "test": 1}, "test": {"train": 1, "test": 0}}
     assert "the official split does not apply" in ended.out
     assert "The official split does not apply" in (tmp_path / "outputs/audit/mine/audit.html").read_text()
 
@@ -360,13 +360,13 @@ def test_a_rule_that_was_asked_for_is_as_in_training(audit, tmp_path):
     write_tree(tmp_path / "mine", images, targets, lambda row: "test" if row < 70 else "train")
     ended = audit("mine", "--quick", "--rule", "as_given", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")
-    assert {name: sum(part.values()) for name, part in found["counts"].items()} == {
+    report = facts(tmp_path / "out")
+    assert {name: sum(part.values()) for name, part in report["counts"].items()} == {
         "train": 63,
         "val": 7,
         "test": 70,
     }
-    assert "val drawn from train" in found["split"]["meaning"]
+    assert "val drawn from train" in report["split"]["meaning"]
     assert audit("mine", "--quick", "--rule", "holdout", "--out", "out").code == 0
     counts = facts(tmp_path / "out_2")["counts"]
     assert {name: sum(part.values()) for name, part in counts.items()} == {"train": 112, "val": 28}
@@ -377,10 +377,10 @@ def test_class_folders_alone_are_one_column(audit, tmp_path):
     write_tree(tmp_path / "mine", images, targets)
     ended = audit("mine", "--quick", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")
-    assert found["split"]["rule"] == "all"
-    assert list(found["counts"]) == ["all"]
-    assert found["imbalance"]["all"] == 1
+    report = facts(tmp_path / "out")
+    assert report["split"]["rule"] == "all"
+    assert list(report["counts"]) == ["all"]
+    assert report["imbalance"]["all"] == 1
     assert not rows_of(tmp_path / "out" / "twins.csv")
     assert "exact duplicates: none" in ended.out
 
@@ -391,11 +391,11 @@ def test_unlabelled_faces_are_counted(audit, tmp_path):
     (tmp_path / "test.csv").write_text("pixels\n" + "\n".join(lines) + "\n")
     ended = audit("test.csv", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")
-    assert found["total"] == {**dict.fromkeys(EMOTIONS, 0), "unlabelled": 6}
-    assert found["imbalance"]["total"] is None
-    assert found["twins"]["conflicting_groups"] == 0
-    assert found["twins"]["splits"] == {"test": {"test": 2}}
+    report = facts(tmp_path / "out")
+    assert report["total"] == {**dict.fromkeys(EMOTIONS, 0), "unlabelled": 6}
+    assert report["imbalance"]["total"] is None
+    assert report["twins"]["conflicting_groups"] == 0
+    assert report["twins"]["splits"] == {"test": {"test": 2}}
     assert [file.name for file in (tmp_path / "out" / "faces").iterdir()] == ["unlabelled.png"]
     assert "6 of 6 faces have no label" in (tmp_path / "out" / "audit.html").read_text()
 
@@ -407,10 +407,10 @@ def test_bad_rows_are_skipped_counted_and_reported(audit, table, tmp_path):
     assert "line 6: emotion is '9'" in audit("fer2013.csv").line
     ended = audit("fer2013.csv", "--on-bad", "skip", "--quick", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")
-    assert found["n"] == 69
-    assert len(found["dataset"]["skipped"]) == 1
-    assert "line 6" in found["dataset"]["skipped"][0]
+    report = facts(tmp_path / "out")
+    assert report["n"] == 69
+    assert len(report["dataset"]["skipped"]) == 1
+    assert "line 6" in report["dataset"]["skipped"][0]
     assert "skipped: 1 bad rows or files" in ended.out
     assert [row["row"] for row in rows_of(tmp_path / "out" / "twins.csv")][4:7] == ["3", "61", "62"]  # rows of the file
 
@@ -547,6 +547,6 @@ def test_help_needs_no_torch():
 def test_the_drawn_faces_can_be_audited(audit, tmp_path):
     ended = audit("synthetic", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")
-    assert (found["n"], found["twins"]["groups"], found["imbalance"]["total"]) == (7000, 0, 1)
-    assert found["split"]["meaning"] == "official"
+    report = facts(tmp_path / "out")
+    assert (report["n"], report["twins"]["groups"], report["imbalance"]["total"]) == (7000, 0, 1)
+    assert report["split"]["meaning"] == "official"

@@ -92,9 +92,9 @@ def test_fer_train_is_measured_in_bf16_where_the_processor_multiplies_it(multipl
 
     monkeypatch.setattr("fer.system.machine.multiplies_bf16", lambda: multiplies)
     monkeypatch.setattr(training, "interleaved", measured)
-    found = {measurement.name: measurement for measurement in training.side_by_side(Path("fer2013.csv"), 1, 1, None)}
-    assert not found["plain loop's time / ours, by the clock"].ok  # twice as fast, and three times is the target
-    half = found.get("plain loop's time / ours in bf16, by the clock")
+    by_name = {measurement.name: measurement for measurement in training.side_by_side(Path("fer2013.csv"), 1, 1, None)}
+    assert not by_name["plain loop's time / ours, by the clock"].ok  # twice as fast, and three times is the target
+    half = by_name.get("plain loop's time / ours in bf16, by the clock")
     assert (half is not None) == bool(multiplies) == ("bf16" in compared)
     if half is not None:
         assert (half.value, half.ok) == (3.0, True)
@@ -107,10 +107,10 @@ def test_fer_train_is_measured_in_bf16_where_the_processor_multiplies_it(multipl
 def test_steps_do_not_wait(drawn):
     """A CPU never waits: the test covers the profile and the count of the steps."""
     workload = Workload(str(drawn), "", batch_size=32, model="mlp", arguments={"hidden": [8]}, cache="null")
-    found = waits_of(workload)
-    assert found.name.startswith("waits of the host in ")
-    assert found.value == 0
-    assert found.ok
+    waits = waits_of(workload)
+    assert waits.name.startswith("waits of the host in ")
+    assert waits.value == 0
+    assert waits.ok
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,8 @@ def test_a_peer_stands_beside_ours_on_the_same_faces(tmp_path, monkeypatch):
     answer = peers.PeerAnswer("1.0", ((peers.PeerFace((1, 2, 3, 4), scores),),), (scores,) * 4, seconds=2.0)
     monkeypatch.setattr(peers, "asked", lambda *given: answer)
     job = peers.Job("fer", (str(file),), "faces.npy", (left, top, side, side))
-    found = list(peers.beside(Path("python"), job, np.stack([picture] * 4), ["neutral"] * 4, tmp_path, 2))
-    speed, _, theirs, ours, *portraits = found
+    rows = list(peers.beside(Path("python"), job, np.stack([picture] * 4), ["neutral"] * 4, tmp_path, 2))
+    speed, _, theirs, ours, *portraits = rows
     assert (speed.value, theirs.value, ours.value) == (2.0, 0.0, 100.0)
     assert "trained on FER2013" in theirs.name
     assert [one.value for one in portraits] == [1, 1]

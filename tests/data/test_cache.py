@@ -309,10 +309,10 @@ def test_two_processes_at_once_both_get_the_table(table, folder, drawn, load, eq
     workers = [context.Process(target=_load_at_once, args=(table, folder, barrier, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    found = [results.get(timeout=60) for _ in workers]
+    answers = [results.get(timeout=60) for _ in workers]
     for worker in workers:
         worker.join(60)
-    assert found == [drawn.fingerprint()] * 2
+    assert answers == [drawn.fingerprint()] * 2
     assert len(entries(folder)) == 1
     assert list(folder.glob(".part-*")) == []
     no_parsing()

@@ -110,8 +110,8 @@ def test_copies_of_another_compression_are_found_and_other_faces_stay(drawn):
     Image.fromarray(drawn.images[0]).resize((96, 96)).save(stream, "JPEG", quality=70)
     copy = np.asarray(Image.open(stream).resize((48, 48)))
     images = np.stack([copy, noise(1, 5)[0].repeat(2, 0).repeat(2, 1), drawn.images[0], drawn.images[0]])
-    found = copies_across(images, np.array([0, 0, 2, 0], np.int8), np.array([0, 0, 1, 1], np.int8))
-    assert found.tolist() == [True, False, False, False]  # the last is of the same set as its copy
+    copies = copies_across(images, np.array([0, 0, 2, 0], np.int8), np.array([0, 0, 1, 1], np.int8))
+    assert copies.tolist() == [True, False, False, False]  # the last is of the same set as its copy
 
 
 def test_val_of_first_is_val_of_the_first_set_alone(folders, both):
@@ -345,14 +345,14 @@ def test_a_run_on_two_sets_resumes_and_is_evaluated_on_each(train, evaluate, int
     assert train("resume=cut").code == 0
     first, second = (torch.load(f"{run}/checkpoints/best.ckpt", weights_only=True) for run in ("whole", "cut"))
     assert all(torch.equal(first["state_dict"][name], second["state_dict"][name]) for name in first["state_dict"])
-    found = metrics(Path("whole"))
-    assert [one["share"] for one in found["dataset"]["sets"]] == [0.25, 0.75]
-    assert sum(one["n"] for one in found["data_sets"]) == found["n"]
+    results = metrics(Path("whole"))
+    assert [one["share"] for one in results["dataset"]["sets"]] == [0.25, 0.75]
+    assert sum(one["n"] for one in results["data_sets"]) == results["n"]
     assert first["fer"]["dataset"]["settings"]["more"][0]["path"] == str(folders[1])
 
     ended = evaluate("whole", "--data", str(folders[1]), "--no-report")  # its val, by the rule of the training
     assert ended.code == 0, ended.err
-    alone, expected = metrics(Path("whole/evaluations/val")), found["data_sets"][1]
+    alone, expected = metrics(Path("whole/evaluations/val")), results["data_sets"][1]
     assert (alone["n"], alone["accuracy"]) == (expected["n"], expected["accuracy"])
     assert alone["seen_in_choice"] == alone["n"]
     assert alone["seen_in_training"] == 0

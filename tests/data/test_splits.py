@@ -286,10 +286,10 @@ def test_classes_missing_from_a_split_are_named_with_a_rule_that_has_them(drawn)
     official = drawn.official.copy()
     official[(official == 1) & (drawn.targets > 1)] = 0
     faces = replace(drawn, official=official, given=drawn.official)
-    found = missing_classes(faces, official, DataSettings(split="official"))
-    assert found.splits == {"val": drawn.classes[2:]}
-    assert (found.everywhere, found.complete) == ((), "as_given")
-    words = found.in_words()
+    missing = missing_classes(faces, official, DataSettings(split="official"))
+    assert missing.splits == {"val": drawn.classes[2:]}
+    assert (missing.everywhere, missing.complete) == ((), "as_given")
+    words = missing.in_words()
     assert "val has no face of fear" in words[0]
     assert "data.split=as_given" in words[1]
     assert missing_classes(drawn, drawn.official, DataSettings(split="official")) is None
@@ -297,9 +297,9 @@ def test_classes_missing_from_a_split_are_named_with_a_rule_that_has_them(drawn)
 
 def test_a_class_that_the_data_lack_has_no_remedy(drawn):
     faces = replace(drawn, targets=np.where(drawn.targets == 6, 0, drawn.targets).astype(np.int8))
-    found = missing_classes(faces, faces.official, DataSettings(split="official"))
-    assert set(found.splits) == {"train", "val", "test"}
-    assert (found.everywhere, found.complete) == (("neutral",), None)
+    missing = missing_classes(faces, faces.official, DataSettings(split="official"))
+    assert set(missing.splits) == {"train", "val", "test"}
+    assert (missing.everywhere, missing.complete) == (("neutral",), None)
 
 
 def test_a_part_of_fer2013_is_not_its_official_split(drawn):

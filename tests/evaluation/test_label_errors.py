@@ -79,10 +79,10 @@ def test_wrong_labels_are_found_and_what_they_may_be(audit, labels, runs, tmp_pa
     true, given = labels
     ended = audit("fer.csv", "--quick", "--predictions", "runs", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")["suspects"]
-    assert (found["covered"], found["suspects"], len(found["runs"])) == (COUNT, len(WRONG), 3)
-    assert found["accuracy"] == pytest.approx(1 - len(WRONG) / COUNT)
-    assert found["by_split"] == {"train": 2, "val": 1, "test": 1}
+    suspects = facts(tmp_path / "out")["suspects"]
+    assert (suspects["covered"], suspects["suspects"], len(suspects["runs"])) == (COUNT, len(WRONG), 3)
+    assert suspects["accuracy"] == pytest.approx(1 - len(WRONG) / COUNT)
+    assert suspects["by_split"] == {"train": 2, "val": 1, "test": 1}
     rows = advised(tmp_path / "out")
     assert {int(row["row"]): row["suggestion"] for row in rows} == {
         index: f"relabel:{EMOTIONS[true[index]]}" for index in WRONG
@@ -111,8 +111,8 @@ def test_the_least_likely_comes_first(audit, labels, runs, tmp_path):
 def test_what_is_not_predicted_is_reported_and_not_suspect(audit, runs, tmp_path):
     ended = audit("fer.csv", "--quick", "--predictions", "runs/0", "--predictions", "runs/2", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")["suspects"]
-    assert (found["covered"], found["suspects"]) == (140, len([row for row in WRONG if row % 3 != 1]))
+    suspects = facts(tmp_path / "out")["suspects"]
+    assert (suspects["covered"], suspects["suspects"]) == (140, len([row for row in WRONG if row % 3 != 1]))
     assert "of 140 predicted faces are suspect (210 faces in all); 2 runs" in ended.out
 
 
@@ -210,11 +210,13 @@ def test_folds_that_were_trained_serve_and_are_not_ranked_together(audit, train,
         assert "test" not in recorded["dataset"]["counts"]
     ended = audit("fer.csv", "--predictions", "runs", "--quick", "--out", "audit")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "audit")["suspects"]
-    assert found["covered"] == COUNT
-    assert found["settings"] == "mlp, 2 epochs, split folds"
+    suspects = facts(tmp_path / "audit")["suspects"]
+    assert suspects["covered"] == COUNT
+    assert suspects["settings"] == "mlp, 2 epochs, split folds"
     scored = [metrics(tmp_path / "runs" / str(fold)) for fold in range(2)]
-    assert found["accuracy"] == pytest.approx(sum(recorded["accuracy"] * recorded["n"] for recorded in scored) / COUNT)
+    assert suspects["accuracy"] == pytest.approx(
+        sum(recorded["accuracy"] * recorded["n"] for recorded in scored) / COUNT
+    )
     text = leaderboard.publish([tmp_path / "runs"], tmp_path / "out").text
     assert f"split folds, fold 0 of 2, {scored[0]['n']} faces of val: 1 configuration, 1 run" in text
     assert "not ranked together" in text
@@ -257,5 +259,5 @@ def test_a_sweep_over_the_folds_finds_wrong_labels(tmp_path):
     ended = subprocess.run(line, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     suspects = {int(row["row"]) for row in advised(tmp_path / "out")}
-    found = len(suspects & set(wrong.tolist()))
-    assert found / len(wrong) > 2 * len(suspects) / 1400  # far more often than a face at random (measured: 2.9 times)
+    hits = len(suspects & set(wrong.tolist()))
+    assert hits / len(wrong) > 2 * len(suspects) / 1400  # far more often than a face at random (measured: 2.9 times)

@@ -132,9 +132,9 @@ def test_the_card_of_a_run_has_the_values_of_its_test_evaluation(evaluate, share
     assert "--license" in ended.out
     head, _ = card_of(Path("shared/README.md"))
     result = head["model-index"][0]["results"][0]
-    found = {one["name"]: one["value"] for one in result["metrics"]}
+    values = {one["name"]: one["value"] for one in result["metrics"]}
     assert result["dataset"]["split"] == "test"
-    assert found["accuracy"] == round(metrics(small_run / "evaluations" / "test")["accuracy"], 4)
+    assert values["accuracy"] == round(metrics(small_run / "evaluations" / "test")["accuracy"], 4)
     assert head["license"] == "unknown"
     ended = share(str(small_run), "shared/")  # an author may have edited its card
     assert (ended.code, "shared: is no new or empty folder" in ended.line) == (1, True)

@@ -368,9 +368,9 @@ def _suggestions(folder: Path) -> None:
 
 
 def _use_suggestions(folder: Path) -> object:
-    found = exclude.read(folder / "audit.csv")
-    assert (found.rows >= 0).all()
-    return found
+    excluded = exclude.read(folder / "audit.csv")
+    assert (excluded.rows >= 0).all()
+    return excluded
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
@@ -415,9 +415,9 @@ def _run(run: Path) -> Callable[[Path], None]:
 
 def _use_predictions(folder: Path) -> object:
     (file,) = folder.glob("predictions.csv*")
-    found = predictions.read(file)
-    assert found.probabilities.shape == (len(found.rows), len(found.classes))
-    return found
+    stored = predictions.read(file)
+    assert stored.probabilities.shape == (len(stored.rows), len(stored.classes))
+    return stored
 
 
 def _damage_predictions(data: st.DataObject, folder: Path) -> None:

@@ -72,5 +72,5 @@ def test_a_network_that_only_harms_is_not_chosen():
 
 def test_disagreement_counts_different_answers():
     answers = torch.tensor([[0, 1, 2, 0], [0, 1, 1, 1], [0, 1, 2, 0]])
-    found = disagreement(torch.nn.functional.one_hot(answers, 3).double())
-    assert found.tolist() == [[0, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0]]
+    shares = disagreement(torch.nn.functional.one_hot(answers, 3).double())
+    assert shares.tolist() == [[0, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0]]

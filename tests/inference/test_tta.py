@@ -74,5 +74,5 @@ def test_probabilities_are_averaged_over_the_views(small_run):
     with torch.inference_mode():
         batch = faces.images.float() / 255
         expected = (model(batch).softmax(1) + model(batch.flip(-1)).softmax(1)) / 2
-    found = forward.predicted_probabilities(model, faces, batch_size=2, device=torch.device("cpu"), views="flip")
-    assert torch.allclose(found, expected, atol=1e-6)
+    actual = forward.predicted_probabilities(model, faces, batch_size=2, device=torch.device("cpu"), views="flip")
+    assert torch.allclose(actual, expected, atol=1e-6)

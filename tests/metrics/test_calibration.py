@@ -115,10 +115,10 @@ def test_the_bound_of_the_error_rate_holds_on_other_faces():
     others, labels = drawn(100_000, 999)
     broken = met = 0
     for seed in range(100):
-        found = threshold_for(0.2, *drawn(2000, seed))
-        if found is not None:
+        threshold = threshold_for(0.2, *drawn(2000, seed))
+        if threshold is not None:
             met += 1
-            answered, wrong = at_threshold(found.confidence, others, labels)
+            answered, wrong = at_threshold(threshold.confidence, others, labels)
             broken += wrong > 0.2 * answered
     assert met > 90
     assert broken <= 10
@@ -127,6 +127,6 @@ def test_the_bound_of_the_error_rate_holds_on_other_faces():
 def test_an_error_rate_that_no_threshold_meets_gives_none():
     chances, targets = drawn(200, 2)
     assert threshold_for(0.0001, chances, targets) is None
-    found = threshold_for(0.9999, chances, targets)
-    assert found is not None
-    assert found.coverage == 1
+    threshold = threshold_for(0.9999, chances, targets)
+    assert threshold is not None
+    assert threshold.coverage == 1

@@ -80,10 +80,10 @@ def kinds():
 def test_what_is_written_is_loaded_by_the_library_alone(tmp_path):
     tensors, file, about = kinds(), tmp_path / "ours.safetensors", {"format": "pt", "note": "é"}
     file.write_bytes(safetensors.to_bytes(tensors, about))
-    for found in (load_file(file), safetensors.read(file)[0]):
-        assert found.keys() == tensors.keys()
+    for stored in (load_file(file), safetensors.read(file)[0]):
+        assert stored.keys() == tensors.keys()
         assert all(
-            found[name].dtype == value.dtype and torch.equal(found[name], value) for name, value in tensors.items()
+            stored[name].dtype == value.dtype and torch.equal(stored[name], value) for name, value in tensors.items()
         )
     assert safetensors.read(file)[1] == about
 

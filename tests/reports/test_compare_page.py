@@ -150,8 +150,8 @@ def test_pairs_are_tested_without_the_script(page):
     file, shown = page
     source = section(file.read_text(), "pairs")
     first, second = shown.pairs[0]
-    found = mcnemar(first.correct, second.correct)
-    assert f">{found.first}</td>" in source
+    result = mcnemar(first.correct, second.correct)
+    assert f">{result.first}</td>" in source
     assert "Requested pairs" in source
     assert "The first seeds of the best 5 configurations" in source
     assert source.count("<tr>") == 3 + 1 + 10 + 3  # heads; the requested pair, five, three of the other ranking

@@ -73,18 +73,18 @@ def test_of_a_seed_that_was_run_again_the_later_run_counts():
 )
 def test_runs_that_cannot_be_compared_are_apart_and_it_says_why(change, reason):
     other = replace(FACES, **change)
-    found = rankings([made(100), made(100, 1), made(190, setting=other)])
-    assert [len(one.groups[0].runs) for one in found] == [2, 1]  # the larger one first, whoever is ahead
-    assert data_differences(found) == [reason]
+    ranked = rankings([made(100), made(100, 1), made(190, setting=other)])
+    assert [len(one.groups[0].runs) for one in ranked] == [2, 1]  # the larger one first, whoever is ahead
+    assert data_differences(ranked) == [reason]
 
 
 def test_a_draw_of_the_same_faces_is_the_same_whatever_its_seed():
     split = replace(FACES, split="as_given")
-    found = rankings(
+    ranked = rankings(
         [made(100, setting=replace(split, split_seed=1)), made(90, 1, setting=replace(split, split_seed=2))]
     )
-    assert len(found) == 1
-    assert data_differences(found) == []
+    assert len(ranked) == 1
+    assert data_differences(ranked) == []
 
 
 def test_a_choice_stands_for_the_keys_that_follow_from_it():

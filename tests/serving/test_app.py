@@ -47,8 +47,8 @@ def test_a_turned_photograph_is_upright(send, astronaut):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM"])
 def test_seven_formats_are_taken_whatever_their_name(send, kind):
-    found = send(saved(GREY, kind), name="x.exe").json()
-    assert (found["width"], found["height"], found["faces"], found["file"]) == (60, 40, [], "x.exe")
+    answer = send(saved(GREY, kind), name="x.exe").json()
+    assert (answer["width"], answer["height"], answer["faces"], answer["file"]) == (60, 40, [], "x.exe")
 
 
 def test_maps_are_pictures_of_the_largest_faces(predictor, two_faces):
@@ -70,9 +70,9 @@ def test_maps_are_pictures_of_the_largest_faces(predictor, two_faces):
 
 def test_faces_that_are_too_small_are_counted_in_words(send, astronaut, monkeypatch):
     monkeypatch.setattr("fer.inference.predictor.LEAST_SIDE", 500)
-    found = send(astronaut).json()
-    assert (found["faces"], found["too_small"]) == ([], 1)
-    assert found["notes"] == ["1 face below 24 pixels left out."]
+    answer = send(astronaut).json()
+    assert (answer["faces"], answer["too_small"]) == ([], 1)
+    assert answer["notes"] == ["1 face below 24 pixels left out."]
 
 
 def damaged(contents):
@@ -318,8 +318,8 @@ def test_an_exported_network_has_maps(two_faces, tmp_path):
     with TestClient(
         build(Predictor(network_of(tmp_path / "small.onnx")), "small", ""), base_url="http://localhost"
     ) as client:
-        found = client.post("/predict?maps=true", files={"picture": two_faces}).json()["faces"]
-    assert [face["map"][:22] for face in found] == ["data:image/png;base64,"] * 2
+        faces = client.post("/predict?maps=true", files={"picture": two_faces}).json()["faces"]
+    assert [face["map"][:22] for face in faces] == ["data:image/png;base64,"] * 2
 
 
 def test_a_network_of_colours_sees_them_and_has_maps(two_faces, tmp_path):

@@ -84,10 +84,10 @@ def test_a_face_is_shown_at_the_teachers_size(small_run):
 def test_a_teacher_is_shown_the_part_and_scale_that_it_was_trained_at(crop, size, share, shown, middle):
     network = SimpleNamespace(image_size=24, input_size=crop or 24)
     faces = torch.rand(2, 1, size, size)
-    found = distillation.resized_for(network, faces, share)
+    resized = distillation.resized_for(network, faces, share)
     expected = distillation.resized(faces, shown)
     edge = (shown - middle) // 2
-    assert torch.equal(found, expected[..., edge : edge + middle, edge : edge + middle])
+    assert torch.equal(resized, expected[..., edge : edge + middle, edge : edge + middle])
 
 
 def test_a_teacher_of_crops_answers_a_learner_of_whole_faces_as_it_answers_users(train, tmp_path):
@@ -155,8 +155,8 @@ def test_an_ensemble_teaches_with_its_weights(train, scores, small_run, another_
     assert scores(str(small_run), str(another_run), *options).code == 0
     expected = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "both" / "val")["members"]}
     assert train(*SMALL, "distill.teachers=[both/val]", "hydra.run.dir=taught").code == 0
-    found = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "taught")["teachers"]}
-    assert found == pytest.approx({name: weight for name, weight in expected.items() if weight > 0})
+    weights = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "taught")["teachers"]}
+    assert weights == pytest.approx({name: weight for name, weight in expected.items() if weight > 0})
     own = {one["checkpoint"]: one["temperature"] for one in metrics(tmp_path / "both" / "val")["members"]}
     assert 1 not in own.values()
     for one in metrics(tmp_path / "taught")["teachers"]:

@@ -445,10 +445,10 @@ def test_the_real_table_has_the_published_counts(load):
     faces = load(Path(os.environ["FER2013_CSV"]))
     splits = assign(faces, "official", seed=0, val_fraction=0.1)
     assert np.bincount(splits).tolist() == [28_709, 3_589, 3_589]
-    found = {split: tuple(table.values()) for split, table in counts(faces.targets, splits).items()}
+    actual = {split: tuple(table.values()) for split, table in counts(faces.targets, splits).items()}
     for split in ("val", "test"):
-        assert found[split] == OFFICIAL_COUNTS[split]
-    difference = np.abs(np.subtract(found["train"], OFFICIAL_COUNTS["train"]))
+        assert actual[split] == OFFICIAL_COUNTS[split]
+    difference = np.abs(np.subtract(actual["train"], OFFICIAL_COUNTS["train"]))
     assert difference.sum() <= 4  # some copies differ in two labels of train
     assert replace(faces.source, notes=()).skipped == ()
 

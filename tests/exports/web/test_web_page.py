@@ -162,13 +162,13 @@ def pictures():
 
 def test_the_tab_answers_what_fer_predict_answers(tab, predictor):
     for name, (contents, most) in pictures().items():
-        found = predicted(tab, contents)
+        page_faces = predicted(tab, contents)
         expected = record("picture", predictor.answer(Image.open(io.BytesIO(contents))))
-        assert [found[key] for key in ("width", "height", "too_small")] == [
+        assert [page_faces[key] for key in ("width", "height", "too_small")] == [
             expected[key] for key in ("width", "height", "too_small")
         ], name
-        assert len(found["faces"]) == len(expected["faces"]), name
-        for ours, theirs in zip(found["faces"], expected["faces"], strict=True):
+        assert len(page_faces["faces"]) == len(expected["faces"]), name
+        for ours, theirs in zip(page_faces["faces"], expected["faces"], strict=True):
             assert ours.keys() == theirs.keys()
             same = ("emotion", "emotions", "uncertain", "tilt")
             assert [ours[key] for key in same] == [theirs[key] for key in same], name
@@ -193,11 +193,11 @@ def test_probabilities_are_those_of_torch_at_50_ms_a_face(tab, predictor):
         }
         return { rows: rows.map((row) => [...row]), ms: times.sort((one, other) => one - other)[10] };
       })"""
-    found = tab.run(script.replace("GIVEN", encoded(faces.tobytes())))
+    actual = tab.run(script.replace("GIVEN", encoded(faces.tobytes())))
     expected = predictor.network.model.probabilities(torch.from_numpy(faces[:, None])).numpy()
-    assert np.abs(np.array(found["rows"]) - expected).max() <= MOST_DIFFERENCE
-    assert (np.array(found["rows"]).argmax(1) == expected.argmax(1)).all()
-    assert found["ms"] <= MOST_MS
+    assert np.abs(np.array(actual["rows"]) - expected).max() <= MOST_DIFFERENCE
+    assert (np.array(actual["rows"]).argmax(1) == expected.argmax(1)).all()
+    assert actual["ms"] <= MOST_MS
 
 
 @pytest.fixture(scope="module")

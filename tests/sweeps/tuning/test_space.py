@@ -175,5 +175,5 @@ def test_the_configured_values_are_known_where_the_space_holds_them():
         "model.hidden": [[16], [512, 256]],
         "optimizer.beta1": [0.8, 0.95],
     }
-    found = configured(checked(read(section, {}), MLP), MLP)
-    assert found == {"augment": "flip", "optimizer.lr": 0.002, "model.hidden": "[512,256]"}
+    configured_values = configured(checked(read(section, {}), MLP), MLP)
+    assert configured_values == {"augment": "flip", "optimizer.lr": 0.002, "model.hidden": "[512,256]"}
