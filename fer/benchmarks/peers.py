@@ -218,7 +218,7 @@ def beside(
                 log.info("  %s: not measured: %s", package, theirs[-1].reason)
                 return
             ours.append(cpu_seconds(lambda: predictor(list(faces), boxes)))
-        found = [one[0].emotion for one in predictor(list(faces), boxes)]
+        predicted = [one[0].emotion for one in predictor(list(faces), boxes)]
     times = [one.seconds for one in theirs]
     note = f"with the box given; version {theirs[0].version}"
     yield Measurement(f"faces a second, {package}", len(faces) / median(times), "faces/s", note=note)
@@ -228,7 +228,7 @@ def beside(
     yield accuracy(
         f"{package} (trained on FER2013, perhaps on these faces)", [best(one) for one in theirs[0].faces], labels
     )
-    yield accuracy("ours", found, labels)
+    yield accuracy("ours", predicted, labels)
     yield from answers(package, theirs[0], [Path(file) for file in job.pictures])
 
 

@@ -189,8 +189,8 @@ class Campaign:
         now = self.clock.now()
         record = self.record
         record.width, record.first_teacher = made.roster.width, made.roster.first_teacher
-        others = bool(made.members) or any(candidate.teaches for candidate in self.selection.before)
-        if record.first_teacher and not others:
+        other_teachers = bool(made.members) or any(candidate.teaches for candidate in self.selection.before)
+        if record.first_teacher and not other_teachers:
             record.chosen_teachers = [record.first_teacher]
         for training in made.members:
             record.networks.append(self._network(training, now, [made.roster.first_teacher]))

@@ -280,8 +280,8 @@ def _refuse_other_keys(contents: Json) -> None:
     ]
     for kind, objects in parts:
         known = {one.name for one in fields(kind)}
-        if other := next((key for each in objects for key in each if key not in known), None):
-            raise ValueError(f"{kind.__name__.lower()} has no {other}")
+        if unknown := next((key for each in objects for key in each if key not in known), None):
+            raise ValueError(f"{kind.__name__.lower()} has no {unknown}")
 
 
 def _sound(record: Record) -> bool:

@@ -190,8 +190,8 @@ def _calibration(record: Record, folder: Path) -> tuple[Any, str]:
     targets = np.array([index_of[name] for name in predicted.targets], np.int64)
     temperature = results.temperature or 1.0
     calibrated = tempered(predicted.probabilities, temperature)
-    found = _calibrated(results)["ece"]
-    ece = found.number, found.if_calibrated or 0.0
+    error = _calibrated(results)["ece"]
+    ece = error.number, error.if_calibrated or 0.0
     subject = f"{line.name.capitalize()} on {line.split} with ten crops, after temperature scaling."
     return (calibrated, targets, ece, temperature), subject
 

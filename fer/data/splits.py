@@ -195,11 +195,11 @@ def together(faces: Faces, near: Sequence[NDArray[np.int64]] = ()) -> NDArray[np
         faces: N faces.
         near: indices of the faces of each group of near duplicates.
     """
-    own = np.arange(len(faces), dtype=np.int64)
+    rows = np.arange(len(faces), dtype=np.int64)
     named = np.full(len(faces), UNKNOWN) if faces.group is None else faces.group
-    groups = np.where(named == UNKNOWN, named.max(initial=0) + 1 + own, named)
+    groups = np.where(named == UNKNOWN, named.max(initial=0) + 1 + rows, named)
     duplicates = [*exact_duplicates(faces.images), *near]
-    first, before = own, None
+    first, before = rows, None
     while before is None or (first != before).any():
         before, least = first, np.full(int(groups.max(initial=0)) + 1, len(faces))
         np.minimum.at(least, groups, first)

@@ -110,9 +110,9 @@ def verdict(method: str, differences: Sequence[Difference], faces: int) -> str:
             f"{count} too few to say whether {maps} explain this network; {LEAST_FACES} are needed, and "
             "fer explain --data checks as many as asked for."
         )
-    found = {one.baseline: outcome(one) for one in differences}
+    outcomes = {one.baseline: outcome(one) for one in differences}
     subject = f"{maps[0].upper()}{maps[1:]} of this network"
-    beside_blob, beside_random = found[BLOB], found[RANDOM]
+    beside_blob, beside_random = outcomes[BLOB], outcomes[RANDOM]
     first = {"better": "explain it better than", "worse": "explain it worse than"}.get(
         beside_blob, "are not better than"
     )
@@ -164,12 +164,12 @@ def paths(
     order, away = ranks(maps)[:, None], blurred(faces)
     keep = keep or (lambda given, kept: np.where(kept, given, away))
     counts = [round(part / PARTS * order[0].size) for part in range(PARTS + 1)]
-    found = []
+    curves = []
     for kept in ([order >= count for count in counts], [order < count for count in counts]):
         steps = [keep(faces, mask) for mask in kept]
         chances = [np.take_along_axis(what.probabilities(step), emotions[:, None], 1) for step in steps]
-        found.append(np.concatenate(chances, 1).astype(np.float64))
-    return found[0], found[1]
+        curves.append(np.concatenate(chances, 1).astype(np.float64))
+    return curves[0], curves[1]
 
 
 def ranks(maps: Floats) -> Numbers:
@@ -177,9 +177,9 @@ def ranks(maps: Floats) -> Numbers:
     flat = maps.reshape(len(maps), -1)
     shuffled = np.random.default_rng(SEED).permutation(flat.shape[1])
     order = shuffled[np.argsort(-flat[:, shuffled], axis=1, kind="stable")]
-    found = np.empty_like(order)
-    np.put_along_axis(found, order, np.arange(flat.shape[1])[None], 1)
-    return found.reshape(maps.shape)
+    ranked = np.empty_like(order)
+    np.put_along_axis(ranked, order, np.arange(flat.shape[1])[None], 1)
+    return ranked.reshape(maps.shape)
 
 
 def blurred(faces: Floats) -> Floats:
@@ -260,8 +260,8 @@ def mirrored(what: Explained, method: str, faces: Floats, emotions: Numbers, map
 
 def agreement(maps: Floats, others: Floats) -> Mean:
     """Return the mean rank correlation of maps (N, S, S) with others."""
-    (found,) = means(rank_correlation(maps, others)[:, None])
-    return found
+    (mean,) = means(rank_correlation(maps, others)[:, None])
+    return mean
 
 
 def rank_correlation(maps: Floats, others: Floats) -> NDArray[np.float64]:

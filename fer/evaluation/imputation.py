@@ -55,8 +55,8 @@ def _neighbours(values: NDArray[np.float64]) -> NDArray[np.float64]:
     wide = np.pad(values, ((0, 0), (0, 0), (1, 1), (1, 1)))
     beside = wide[..., :-2] + wide[..., 2:]  # left and right, (N, 1, S + 2, S)
     rows = CORNER * beside + SIDE * wide[..., 1:-1]
-    found: NDArray[np.float64] = rows[..., :-2, :] + rows[..., 2:, :] + SIDE * beside[..., 1:-1, :]
-    return found
+    sums: NDArray[np.float64] = rows[..., :-2, :] + rows[..., 2:, :] + SIDE * beside[..., 1:-1, :]
+    return sums
 
 
 def _dot(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

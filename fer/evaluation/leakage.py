@@ -118,10 +118,10 @@ class TrainingData:
     @property
     def datasets(self) -> list[Dataset]:
         """The different data of the trainings, those of the networks' ancestors included."""
-        found: list[Dataset] = []
+        listed: list[Dataset] = []
         for member in self.members:
-            found += [dataset for dataset in member.model.provenance.datasets if dataset not in found]
-        return found
+            listed += [dataset for dataset in member.model.provenance.datasets if dataset not in listed]
+        return listed
 
     def _trained_on(self, dataset: Dataset, image_size: int) -> set[bytes]:
         if why := self._gone(dataset):
@@ -146,7 +146,7 @@ class TrainingData:
 
     def hashes_of_sets(self, split: str, image_size: int) -> list[set[bytes]]:
         """Return the hashes of a split's pixels at a size, of each data set of each network."""
-        found: list[set[bytes]] = []
+        hashes: list[set[bytes]] = []
         opened: list[DataKeys] = []
         for member in self.members:
             settings = member.trained_with
@@ -154,10 +154,10 @@ class TrainingData:
                 continue
             opened.append(settings)
             try:
-                found += self._val(settings).at(image_size).hashes_of_sets(split)
+                hashes += self._val(settings).at(image_size).hashes_of_sets(split)
             except FerError:  # no such split, or other data than at the training: ``missing`` says which
                 continue
-        return found
+        return hashes
 
     def is_test(self, images: NDArray[np.uint8]) -> bool:
         """Return whether scoring these faces opens the networks' test split, under whatever name."""
@@ -278,10 +278,10 @@ def _moved(dataset: Dataset, at_hand: Mapping[str, str]) -> Dataset:
     """Return a training's data with the paths of those of its data sets that are at hand, fingerprint -> path."""
     settings = whole(dataset)
     before, sets = paths(settings), dataset.get("sets") or [dataset]
-    found = [str(one.get("fingerprint")) for one in sets]
-    if len(found) != len(before) or not at_hand.keys() & found:
+    saved = [str(one.get("fingerprint")) for one in sets]
+    if len(saved) != len(before) or not at_hand.keys() & saved:
         return dataset
-    now = [path if is_at_hand(path) else at_hand.get(known, path) for path, known in zip(before, found, strict=True)]
+    now = [path if is_at_hand(path) else at_hand.get(known, path) for path, known in zip(before, saved, strict=True)]
     more = [{**asdict(one), "path": path} for one, path in zip(further(settings), now[1:], strict=True)]
     return {**dataset, "settings": {**dataset.get("settings", {}), "path": now[0], "more": more or None}}
 

@@ -328,11 +328,11 @@ class Faces:
 
     def _recorded(self, member: PredictionsMember, views: str) -> NDArray[np.float32]:
         network = member.beside.model
-        found = member.probabilities(self.at(network.image_size), self.split, views)
-        if found.shape[1] != network.num_classes:
-            counts = f"{found.shape[1]} emotions, {member.beside.file} predicts {network.num_classes}"
+        predicted = member.probabilities(self.at(network.image_size), self.split, views)
+        if predicted.shape[1] != network.num_classes:
+            counts = f"{predicted.shape[1]} emotions, {member.beside.file} predicts {network.num_classes}"
             raise FerError(f"{member.file}: predicts {counts}")
-        return found
+        return predicted
 
 
 def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
@@ -423,8 +423,8 @@ def shows_contempt(settings: DataKeys) -> bool:
     """Return whether data settings name a data set that labels contempt."""
     sets = further(settings)
     named = [(settings["path"], settings["class_names"]), *((one.path, one.class_names) for one in sets)]
-    found = [(Path(str(path)), folder_names(names or {})) for path, names in named]
-    return any(path.exists() and holds_contempt(path, names) for path, names in found)
+    folders = [(Path(str(path)), folder_names(names or {})) for path, names in named]
+    return any(path.exists() and holds_contempt(path, names) for path, names in folders)
 
 
 def further(settings: DataKeys) -> list[FurtherSet]:

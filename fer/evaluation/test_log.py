@@ -49,7 +49,7 @@ def accesses(member: Member) -> list[Access]:
 
 def _unrecorded(member: Member) -> list[Access]:
     """Return the accesses of evaluations that were made before accesses were recorded."""
-    found = []
+    accesses = []
     for file in sorted((member.run / "evaluations").glob("*/metrics.json")):
         try:
             evaluated = results.of(read_json(file))
@@ -57,8 +57,8 @@ def _unrecorded(member: Member) -> list[Access]:
             continue  # another file of that name
         checkpoint = evaluated.evaluation.checkpoint if evaluated.evaluation else ""
         if evaluated.split == "test" and Path(checkpoint).name == member.file.name:
-            found.append(access(member, evaluated))
-    return found
+            accesses.append(access(member, evaluated))
+    return accesses
 
 
 def access(member: Member, evaluated: Results) -> Access:

@@ -206,8 +206,8 @@ class Program(Format):
 
         @torch.inference_mode()
         def predict(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-            found: NDArray[np.float32] = module(torch.from_numpy(faces)).numpy()
-            return found
+            predicted: NDArray[np.float32] = module(torch.from_numpy(faces)).numpy()
+            return predicted
 
         return predict
 

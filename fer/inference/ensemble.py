@@ -114,11 +114,11 @@ def greedy(predicted: Array, targets: Array) -> list[Pick]:
         targets: (N,) true classes.
     """
     lib = library(predicted)
-    own = lib.arange(len(targets))
+    rows = lib.arange(len(targets))
     total = lib.zeros_like(predicted[0])  # (N, C), the sum over the picks
     picks: list[Pick] = []
     while len(picks) < PICKS:
-        tried = total[own, targets] + predicted[:, own, targets]  # (M, N)
+        tried = total[rows, targets] + predicted[:, rows, targets]  # (M, N)
         nll = -lib.log((doubled(tried) / (len(picks) + 1)).clip(TINY)).mean(1)
         best = int(nll.argmin())
         total = total + predicted[best]

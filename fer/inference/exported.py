@@ -229,9 +229,9 @@ class About:
                     f"{file}: its metadata ask for a crop with {name} {value!r}; expected {low:g} to {high:g}"
                 )
         for name, value in self.face_crop.contract(self.size).items():
-            asked = self.crop.get(name)
-            if asked != value:
-                raise FerError(f"{file}: its metadata ask for a crop with {name} {asked!r}; fer knows {value!r} alone")
+            stated = self.crop.get(name)
+            if stated != value:
+                raise FerError(f"{file}: its metadata ask for a crop with {name} {stated!r}; fer knows {value!r} alone")
 
 
 def _is_name(value: object) -> bool:
@@ -294,11 +294,11 @@ class ExportedNetwork:
         fixed = [one.shape[0] for one in (*given, *made) if one.shape and isinstance(one.shape[0], int)]
         if fixed:
             raise FerError(f"{self.file}: its graph is for {fixed[0]} faces at a time; expected any number")
-        found = [(one.name, one.type, list(one.shape[1:])) for one in (*given, *made)]
+        actual = [(one.name, one.type, list(one.shape[1:])) for one in (*given, *made)]
         size, count = self.about.size, len(self.about.classes)
         expected = [(INPUT, "tensor(uint8)", [self.in_channels, size, size]), (OUTPUT, "tensor(float)", [count])]
-        if found != expected:
-            raise FerError(f"{self.file}: its graph takes and gives {found}; its metadata state {expected}")
+        if actual != expected:
+            raise FerError(f"{self.file}: its graph takes and gives {actual}; its metadata state {expected}")
 
     @property
     def emotions(self) -> tuple[str, ...]:
@@ -372,21 +372,21 @@ class ExportedNetwork:
     def _computed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return what the graph gives for faces, after a check that each row holds probabilities."""
         try:
-            (found,) = self._session.run([OUTPUT], {INPUT: faces})
+            (rows,) = self._session.run([OUTPUT], {INPUT: faces})
         except Exception as error:  # ONNX Runtime's own classes, and MemoryError
             raise FerError(f"{self.file}: its graph cannot be computed ({_reason(error)})") from error
         expected = (len(faces), len(self.emotions))
-        if found.shape != expected:
-            raise FerError(f"{self.file}: its graph gives {found.shape} for {len(faces)} faces; expected {expected}")
-        if not np.isfinite(found).all():
+        if rows.shape != expected:
+            raise FerError(f"{self.file}: its graph gives {rows.shape} for {len(faces)} faces; expected {expected}")
+        if not np.isfinite(rows).all():
             raise NotFinite(f"{self.file}: predicts values that are not finite; export the network again")
-        sums = found.sum(1, dtype=np.float64)
-        if found.min() < 0 or found.max() > 1 + ROUNDING or np.abs(sums - 1).max() > MOST_OFF:
+        sums = rows.sum(1, dtype=np.float64)
+        if rows.min() < 0 or rows.max() > 1 + ROUNDING or np.abs(sums - 1).max() > MOST_OFF:
             raise FerError(
-                f"{self.file}: predicts no probabilities: values from {found.min():.4g} to {found.max():.4g}, sums of "
+                f"{self.file}: predicts no probabilities: values from {rows.min():.4g} to {rows.max():.4g}, sums of "
                 f"a face from {sums.min():.4g} to {sums.max():.4g}; expected 0 to 1, and sums of 1"
             )
-        checked: NDArray[np.float32] = found
+        checked: NDArray[np.float32] = rows
         return checked
 
 

@@ -66,12 +66,12 @@ class FrameSearch:
             return haar(grey)
         pixels, glance = np.asarray(grey), time - self._glanced > GLANCES - EARLY
         tried = [haar.near(pixels, face, refined=glance) for face in known]
-        found = strongest([face for face in tried if face is not None])
+        near = strongest([face for face in tried if face is not None])
         whole: list[Detection] = []
-        if time - self._searched > (THOROUGH if found else THOROUGH_ALONE) - EARLY:
+        if time - self._searched > (THOROUGH if near else THOROUGH_ALONE) - EARLY:
             self._searched = self._glanced = time
             whole = haar(grey, LONGEST)
-        elif glance or not found:
+        elif glance or not near:
             self._glanced = time
             whole = haar.glance(grey)
-        return found + [face for face in whole if all(face.box.overlap(other.box) <= SAME_FACE for other in found)]
+        return near + [face for face in whole if all(face.box.overlap(other.box) <= SAME_FACE for other in near)]

@@ -149,8 +149,8 @@ def sums_of(predicted: Array, targets: Array) -> Array:
     lib = library(predicted)
     cells = lib.zeros((count, classes**2), dtype=predicted.dtype)
     cells[lib.arange(count), targets * classes + predicted.argmax(1)] = 1
-    own = lib.asarray(targets[:, None] == lib.arange(classes), dtype=predicted.dtype)
-    squares = lib.square(predicted - own).sum(1)
+    one_hot = lib.asarray(targets[:, None] == lib.arange(classes), dtype=predicted.dtype)
+    squares = lib.square(predicted - one_hot).sum(1)
     second = lib.asarray((largest_two(predicted) == targets[:, None]).any(1), dtype=predicted.dtype)
     return lib.concat([cells, losses(predicted, targets)[:, None], squares[:, None], second[:, None]], 1)
 
@@ -244,8 +244,8 @@ def tempered_metrics(predicted: Array, targets: Array) -> Calibrated:
     whole = {name: float(values[0]) for name, values in means(_once(predicted)).items()}
     correct = int((predicted.argmax(1) == targets).sum())
     samples = _bootstrapped(predicted, means) if min(correct, count - correct) >= LEAST else None
-    found = {name: Value(value, _percentiles(samples[name]) if samples else None) for name, value in whole.items()}
-    return Calibrated({**found, **calibration(predicted, targets)})
+    metrics = {name: Value(value, _percentiles(samples[name]) if samples else None) for name, value in whole.items()}
+    return Calibrated({**metrics, **calibration(predicted, targets)})
 
 
 def calibration(predicted: Array, targets: Array) -> dict[str, Value]:

@@ -92,8 +92,8 @@ class Session:
         self.shown: list[Shown] = []
         self.copies: dict[Path, Image] = {}  # of pictures that wait for their answer, to be marked
         self.left_out: list[tuple[str, str]] = []
-        for found in self.done.values():
-            self._count(found)
+        for stored in self.done.values():
+            self._count(stored)
         if self.done:
             log.info("resumed: %s of %s files are done", f"{len(self.done):,}", f"{count:,}")
 
@@ -110,11 +110,11 @@ class Session:
         if self.options.annotated is not None:
             pictures, together = self._decoded(files), min(together, COPIES_AT_ONCE)
         for file, answer in zip(files, self.predictor.answers(pictures, known, together), strict=True):
-            found = record(file, str(answer) if isinstance(answer, PictureError) else answer)
-            self._count(found)
+            entry = record(file, str(answer) if isinstance(answer, PictureError) else answer)
+            self._count(entry)
             if not isinstance(answer, PictureError):
-                self._keep(file, answer, found)
-            self._give(found)
+                self._keep(file, answer, entry)
+            self._give(entry)
             self._progress()
 
     def _decoded(self, files: Sequence[Path]) -> "Iterator[Picture]":
@@ -152,11 +152,11 @@ class Session:
         from fer.inference.video import Clip, VideoError
 
         try:
-            found = self._watched(Clip(source) if isinstance(source, Path) else source)
+            entry = self._watched(Clip(source) if isinstance(source, Path) else source)
         except VideoError as error:
-            found = record(Path(error.name), error.reason)
-        self._count(found)
-        self._give(found)
+            entry = record(Path(error.name), error.reason)
+        self._count(entry)
+        self._give(entry)
 
     def _watched(self, clip: "Clip") -> "Record":
         """Give the records of a video's frames, and return the one that closes it. Ctrl-C ends a camera's in order."""

@@ -104,9 +104,9 @@ def _locked(folder: Path) -> Iterator[io.RawIOBase]:
 
 
 def _occupied(folder: Path) -> str:
-    other = status.in_words(folder) or "its process has not said which it is"
+    state = status.in_words(folder) or "its process has not said which it is"
     path = shown(folder)
-    return f"{path}: another process works in this folder ({other}); wait for its end, or choose another folder"
+    return f"{path}: another process works in this folder ({state}); wait for its end, or choose another folder"
 
 
 def refuse_unsaved(folder: Path, given: str) -> None:
@@ -195,8 +195,8 @@ def ran_out_of_memory(error: BaseException) -> bool:
 def memory_in_words(error: BaseException) -> str:
     """Return in words that memory ran out, and how much was asked for if the error says so."""
     text = str(error)
-    if found := re.search(r"allocate ([\d.]+) ?(bytes|[KMGT]i?B)", text):  # numpy's, and torch's on a CPU and a GPU
-        amount, unit = found.groups()
+    if match := re.search(r"allocate ([\d.]+) ?(bytes|[KMGT]i?B)", text):  # numpy's, and torch's on a CPU and a GPU
+        amount, unit = match.groups()
         return f"out of memory: {float(amount) / 1e9:,.1f} GB" if unit == "bytes" else f"out of memory: {amount} {unit}"
     return f"out of memory{': ' if text else ''}{' '.join(text.split())[:200]}"
 
