@@ -117,8 +117,8 @@ def recognise(path: Path, names: image_folder.Names = image_folder.NO_NAMES) -> 
         raise FerError(f"{path}: no such file or folder; expected FER2013 as CSV, archive or folders of pictures")
     inner = path
     for _ in range(WRAPPERS + 1):
-        if reader := _reader_of(inner, names):
-            return *reader, inner
+        if recognised := _reader_of(inner, names):
+            return *recognised, inner
         wrapped = _wrapped(inner)
         if wrapped is None:
             break
