@@ -275,7 +275,7 @@ class Campaign:
         return replace(roster, members=tuple(kind for kind in roster.members if kind.name in planned or not planned))
 
     def train_members(self, speeds: Speeds) -> None:
-        """Train the members; those that are later than ``LATE`` are stopped."""
+        """Train the members; those that exceed their planned time by more than the share ``LATE`` are stopped."""
         members = self.record.of_role("member")
         if not members:
             return

@@ -212,7 +212,7 @@ def _sets(scored: Scored, choice: Chosen, kept: NDArray[np.bool_] | None, reques
 
 
 def check_classes(member: Member, data: Table) -> None:
-    """Raise unless the emotions of the labels are those that a network predicts, or the first of them.
+    """Raise unless the labels' emotions are all those that a network predicts, or the first of these.
 
     Raises:
         FerError: naming both.
@@ -313,7 +313,7 @@ def _record(request: Request, networks: Sequence[_Network], choice: Chosen) -> E
 
 
 def diversity(predicted: Array, targets: Array) -> Diversity | None:
-    """Return the accuracies and the disagreement of the networks (M, N, C) of an ensemble; None of a single one."""
+    """Return the accuracies and the disagreement of an ensemble's M networks (M, N, C); None for one network."""
     if len(predicted) == 1:
         return None
     alone = doubled(predicted.argmax(2) == targets).mean(1)

@@ -65,7 +65,7 @@ class Maps:
 
 
 def of_pictures(files: Sequence[Path], predictor: Predictor, count: int) -> Given:
-    """Return the faces of pictures; what has no face, or one too many, is listed with the reason.
+    """Return the faces of pictures, and list the reason where a picture has no face or more than are explained.
 
     Args:
         files: the pictures.
@@ -122,7 +122,7 @@ def explain(
         method: see ``fer.inference.explain.explained``.
         given: the faces, at least one.
         command: the command line, for the record.
-        done: called with the number of explained faces, as they grow.
+        done: called with the number of faces that are explained so far.
 
     Raises:
         FerError: the method does not apply to these networks.

@@ -100,8 +100,8 @@ MAPS = {
 def verdict(method: str, differences: Sequence[Difference], faces: int) -> str:
     """Return one sentence: whether the maps explain the network better than each baseline.
 
-    Better means that both intervals leave out 0 on the right side, worse that both leave it out on the other. Both have
-    to agree, so that two measures are no two chances.
+    Maps are better if the intervals of both areas lie on their side of 0, and worse if both lie on the other side.
+    Deletion and insertion have to agree, so that two measures are no two chances.
     """
     maps = MAPS[method]
     if faces < LEAST_FACES:
@@ -149,17 +149,18 @@ def paths(
     maps: Floats,
     keep: Callable[[Floats, NDArray[np.bool_]], Floats] | None = None,
 ) -> Paths:
-    """Return the probability of an emotion as its first pixels are removed, and as no others are left.
+    """Return the probabilities of an emotion while its first pixels are removed, and while they alone are shown.
 
-    Deletion and insertion of Petsiuk, Das & Saenko 2018, "RISE", towards a blurred face. A blurred face is nearer to
-    the faces that a network knows than a grey one.
+    These are deletion and insertion (Petsiuk, Das & Saenko 2018, "RISE"), towards a blurred face. A blurred face is
+    nearer to the faces that a network knows than a grey one.
 
     Args:
         what: the networks.
         faces: (N, 1, S, S), in colour (N, 3, S, S), in [0, 1].
         emotions: (N,) indices.
         maps: (N, S, S), whose largest values come first.
-        keep: gives faces with the pixels that are True (N, 1, S, S) kept and the others removed; by default blurred.
+        keep: function of faces and a mask (N, 1, S, S). It keeps the pixels that are True and removes the others; by
+            default these are blurred.
     """
     order, away = ranks(maps)[:, None], blurred(faces)
     keep = keep or (lambda given, kept: np.where(kept, given, away))

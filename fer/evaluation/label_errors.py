@@ -1,4 +1,4 @@
-"""Suspect labels: labels that networks contradict which were not trained on the face (extra ``labels``).
+"""Suspect labels: labels contradicted by networks that were not trained on the face (extra ``labels``).
 
 Out-of-fold predictions come from finished runs, each of which has predicted its own val, such as ``sweep=folds``.
 Suspects are found by confident learning (C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident Learning: Estimating

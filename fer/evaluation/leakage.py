@@ -1,6 +1,6 @@
 """Leakage: which faces networks were trained and chosen on, found by their pixels.
 
-A face is seen if its pixels are among those of a network's training, or of a training that its weights began from. So
+A face counts as seen if its pixels were in a network's training, or in a training that its weights began from. So
 neither another split of the same data nor a copy under another name can pass for new faces. For the same reason,
 scoring the pixels of the training's test split counts as test access, whatever the split is called. The tables of the
 trainings are opened again where they still exist. Faces of another table are also compared by content with FER2013's
@@ -91,10 +91,10 @@ class TrainingData:
         return all(same_split(member.trained_with, self.members[0].trained_with) for member in self.members)
 
     def val(self, request: Request, given: Sequence[Given]) -> tuple[Array, Array, NDArray[np.bool_] | None]:
-        """Return probabilities (M, N, C) of val by the given networks, its labels, and (N,) those not trained on.
+        """Return the networks' probabilities (M, N, C) of val, its labels, and (N,) which faces were not trained on.
 
         Raises:
-            FerError: predictions that replace a network are of another val, or there are none of it.
+            FerError: predictions that replace a network are of another val, or there are none of val.
         """
         first = self.members[0]
         faces = self._val(first.trained_with)
@@ -234,8 +234,8 @@ def known_of_all(
 ) -> NDArray[np.bool_] | None:
     """Return (N,) which faces no network was trained on; None where predictions without weights leave that open.
 
-    A network without weights was trained on the same faces as the others where its metrics, of the same data, count as
-    many of them.
+    A network without weights counts as trained on the same faces as the others if its metrics say so. They have to be
+    of the same data, and to state the same number of faces seen in training.
 
     Args:
         kept: (N,) which faces those with weights were not trained on; None where that is not known.
@@ -257,7 +257,7 @@ def known_of_all(
 
 
 def find_again(members: Sequence[Member], data: Table) -> None:
-    """Let networks whose training data have moved find them in these data, if the contents are the same.
+    """Take these data for the training data of networks whose own have moved, if the contents are the same.
 
     A shared network knows its data by name and contents alone.
     """

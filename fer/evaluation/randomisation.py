@@ -23,7 +23,7 @@ class Randomisation(NamedTuple):
     """Networks with random layers.
 
     Args:
-        layers: number of layers of the first network that are random, from the last.
+        layers: number of random layers of the first network, counted from the last.
         of: number of its layers with weights.
         networks: with random weights.
     """

@@ -69,8 +69,9 @@ class Request:
         choose: choose the networks of the ensemble and their weights, greedily on val.
         baseline: run, checkpoint, or folder or file of predictions to compare with.
         error_rate: target share of wrong answers, for which to find the least confidence.
-        coverage_by: whether it is promised over all faces, or for those of each emotion.
-        coverage: of the prediction sets; None for the usual one, where no more than was asked for has to be computed.
+        coverage_by: whether the coverage is promised over all faces, or for those of each emotion.
+        coverage: promised share of faces whose prediction set holds the label. None is the usual share, and val is not
+            predicted for it alone.
         batch_size: faces at a time.
         on_gpu: compute on the GPU.
     """
@@ -103,7 +104,7 @@ class Member(NamedTuple):
 
     @property
     def run(self) -> Path:
-        """The folder of its run; of a checkpoint outside a run, the checkpoint's; one in outputs/ of others' ones."""
+        """The folder of its run or checkpoint; networks of the package and of the hub have one in outputs/."""
         if origin := hub.origin(self.file):
             return OF_HUB / origin.name
         if zoo.of_package(self.file):
@@ -165,10 +166,10 @@ class PredictionsMember(NamedTuple):
         return predictions.recorded(self.file, request.split, request.views).results
 
     def refuse_other_val(self, views: str) -> None:
-        """Raise unless its val is that of the network beside it, which was not trained on it.
+        """Raise unless its val is that of the network beside it, which was not trained on these faces.
 
         Raises:
-            FerError: it is another, or nothing is recorded of it with these views.
+            FerError: its val is another one, or no predictions of it with these views are recorded.
         """
         dataset = predictions.recorded(self.file, "val", views).results.dataset
         theirs = self.beside.model.provenance.dataset
@@ -382,7 +383,7 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
 
 
 def rule_of_set(member: Member, path: str) -> DataKeys:
-    """Return how one of several data sets that a network was trained on was read and split; nothing of other data.
+    """Return how a network's training read and split one of its several data sets; empty for other data.
 
     A set that was moved since is known by the name of its file or folder.
     """
@@ -399,10 +400,10 @@ def rule_of_set(member: Member, path: str) -> DataKeys:
 
 
 def found_again(known: DataKeys) -> str:
-    """Return the path of the data of a training that are not where they were, searched for as by a training.
+    """Return the path of a training's data that have moved, searched for where a training would search.
 
     Raises:
-        FerError: they are not found either.
+        FerError: they are not found.
     """
     if known["more"]:
         missing = next(path for path in paths(known) if not Path(path).exists())

@@ -104,7 +104,7 @@ def soft_metrics(predicted: Array, soft: Array) -> Soft:
 
 
 def clean(predicted: Array, targets: Array, kept: NDArray[np.bool_], classes: Sequence[str]) -> Scores | None:
-    """Return the metrics over the faces without an exact duplicate among those trained on; None where there is none.
+    """Return the metrics over the faces without an exact duplicate in the training; None without such faces.
 
     Args:
         predicted: (N, C) probabilities.
@@ -156,7 +156,7 @@ def calibrated_sets(
     unseen: NDArray[np.bool_] | None,
     temperature: float,
 ) -> conformal.Thresholds:
-    """Return the thresholds of prediction sets that val gives, of its faces without a duplicate in train.
+    """Calibrate the thresholds of prediction sets on the faces of val without a duplicate in train.
 
     Args:
         probabilities: (N, C) of val, before the temperature.

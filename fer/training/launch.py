@@ -61,7 +61,7 @@ def check_ranks(settings: TrainSettings) -> None:
     """Raise if the processes that were started are not those that the settings name.
 
     Raises:
-        FerError: naming both numbers, or processes that only torchrun or srun can start.
+        FerError: the numbers differ, or only torchrun or srun can start such processes.
     """
     rank, trainer = ranks.current(), settings.trainer
     if rank.several and rank.count != trainer.ranks:

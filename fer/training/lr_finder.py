@@ -166,7 +166,7 @@ def find(settings: TrainSettings, folder: Path, origin: Origin) -> Found:
 def measure(settings: TrainSettings, origin: Origin) -> tuple[Curve, int]:
     """Return the curve of a short pass with a rising rate, and the faces a step.
 
-    Few batches are gone through again and again.
+    A small number of batches is gone through several times.
     """
     settings, data, model = setup.prepared(settings, origin.stand_in)
     setup.keep_features(settings, data, model)

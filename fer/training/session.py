@@ -37,7 +37,7 @@ USED = (*CHECKPOINTS, "lr_finder.json")  # files of an earlier run
 
 @contextmanager
 def working_in(folder: Path, *, resumed: bool) -> Iterator[None]:
-    """Work in a run's folder, alone: record beginning and end, and turn every end without a result into an error.
+    """Work alone in a run's folder: record begin and end, and raise for every end without a result.
 
     A folder that this call made is removed if the run is refused before its training.
 
@@ -46,7 +46,7 @@ def working_in(folder: Path, *, resumed: bool) -> Iterator[None]:
         resumed: whether the folder holds a run to go on with.
 
     Raises:
-        FerError: another process works in the folder, or it holds another run, or the run ended before its end.
+        FerError: another process works in the folder, or it holds another run, or the run stopped before its end.
         Interrupted: a signal arrived outside the training.
     """
     if not ranks.current().first:

@@ -246,7 +246,7 @@ def _load_weights(settings: TrainSettings, model: Trainable) -> None:
 
 
 def share_statistics(settings: TrainerSettings, model: Trainable) -> None:
-    """Make batch normalisation that of all ranks, or log that it is not."""
+    """Let batch normalisation use the batches of all ranks, or log that it does not."""
     layers = sum(isinstance(layer, _BatchNorm) for layer in model.modules())
     if settings.sync_batchnorm:
         batchnorm.share(model)
