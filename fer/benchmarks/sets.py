@@ -145,7 +145,7 @@ def _outcome(inside: NDArray[np.bool_], targets: NDArray[np.int64]) -> Outcome:
 
 
 def _row(percent: int, name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    covered = 100 * np.array([one.coverage for one in outcomes])
+    covered = 100 * np.array([outcome.coverage for outcome in outcomes])
     spread = f"{covered.std(ddof=1):.2f}" if len(outcomes) > 1 else ""
     return f"{percent} %", name, f"{covered.mean():.2f} %", spread, f"{np.mean([one.size for one in outcomes]):.2f}"
 

@@ -314,7 +314,7 @@ def _plan(roster: Roster, speeds: Speeds, seconds: float, parts: Sequence[str]) 
         return None
     members = [training for build in first for training in build.scheduled(epochs)]
     begin = end_of(members) + choosing if members else 0.0
-    taught = [one for build in second for one in students_within(build, left + choosing - begin, begin)]
+    taught = [training for build in second for training in students_within(build, left + choosing - begin, begin)]
     return Plan(roster, members, taught, choosing, closing)
 
 

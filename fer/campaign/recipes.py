@@ -109,7 +109,7 @@ def _gpu_rosters(kinds: Sequence[Kind], slots: int, first_teacher: str) -> list[
     ]
     return [
         Roster(members, gpu_student(), gpu_small(), max(LEAST_ON_GPU, least), MOST_ON_GPU, first_teacher)
-        for members, least in [(one, _least(one, kinds)) for one in each] + [((), LEAST)] * bool(first_teacher)
+        for members, least in [(choice, _least(choice, kinds)) for choice in each] + [((), LEAST)] * bool(first_teacher)
     ]
 
 

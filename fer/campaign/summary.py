@@ -35,7 +35,7 @@ def summary_of(record: Record, folder: Path) -> Summary:
         curves=_curves(record, folder),
         roles={network.name: network.role for network in record.networks},
         selection=ensemble.selection if ensemble else None,
-        weights={one.name: (one.weight, one.temperature) for one in ensemble.members} if ensemble else {},
+        weights={member.name: (member.weight, member.temperature) for member in ensemble.members} if ensemble else {},
         calibration=calibration,
         calibrated=whose,
         cost=_cost(record),

@@ -91,7 +91,7 @@ class DataSets:
     @property
     def rules(self) -> str:
         """The split rules of the sets, each once."""
-        return " + ".join(dict.fromkeys(one.data.split for one in self.each))
+        return " + ".join(dict.fromkeys(part.data.split for part in self.each))
 
     def in_an_epoch(self, splits: NDArray[np.int8]) -> list[int]:
         """Return how many faces of each set an epoch has.
@@ -182,27 +182,27 @@ def read_sets(data: DataSettings) -> DataSets:
             ``data.classes=8``.
     """
     alone = replace(data, more=None, weights=None, val_of="all", conflicts="keep")
-    _refuse_twice([str(data.path), *(one.path for one in data.further)])
-    each = [_read(alone), *(_further(alone, one) for one in data.further)]
-    if data.classes == 8 and all(len(one.faces.classes) < 8 for one in each):
+    _refuse_twice([str(data.path), *(part.path for part in data.further)])
+    each = [_read(alone), *(_further(alone, part) for part in data.further)]
+    if data.classes == 8 and all(len(part.faces.classes) < 8 for part in each):
         raise FerError(f"data.classes=8: none of {len(each)} data sets labels a face as contempt; set data.classes=7")
-    fingerprints = [one.faces.fingerprint() for one in each]
-    names = _names([one.faces.source.name for one in each])
+    fingerprints = [part.faces.fingerprint() for part in each]
+    names = _names([part.faces.source.name for part in each])
     for number, fingerprint in enumerate(fingerprints):
         if (first := fingerprints.index(fingerprint)) < number:
             paths = each[first].faces.source.path, each[number].faces.source.path
             raise FerError(f"data.more: {paths[1]} holds the same faces as {paths[0]}; name each data set once")
-    faces = joined([one.faces for one in each], names)
-    numbers = np.repeat(np.arange(len(each), dtype=np.int8), [len(one.faces) for one in each])
-    splits = np.concatenate([one.splits for one in each])
+    faces = joined([part.faces for part in each], names)
+    numbers = np.repeat(np.arange(len(each), dtype=np.int8), [len(part.faces) for part in each])
+    splits = np.concatenate([part.splits for part in each])
     copies = copies_across(faces.images, splits, numbers)
-    said = [f"{name}: {note}" for name, one in zip(names, each, strict=True) for note in one.notes]
+    said = [f"{name}: {note}" for name, part in zip(names, each, strict=True) for note in part.notes]
     said += [*_of_first_alone(data, names[0]), *_left_out(copies, splits, numbers, names)]
     splits = np.where(copies, np.int8(UNKNOWN), splits)
     if data.val_of == "first":
         splits, note = _val_of_first(splits, numbers, names[0])
         said.append(note)
-    each = [replace(one, faces=_without_pixels(one.faces)) for one in each]
+    each = [replace(part, faces=_without_pixels(part.faces)) for part in each]
     shares = None if data.weights is None else in_shares(data.weights)
     sets = DataSets(each, names, fingerprints, faces, splits, numbers, said, shares)
     sets.require_train(splits, "that is not a copy of one in val or test of another data set; leave it out")

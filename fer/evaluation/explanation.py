@@ -127,7 +127,7 @@ def explain(
     Raises:
         FerError: the method does not apply to these networks.
     """
-    what = Explained([one.network for one in networks])
+    what = Explained([member.network for member in networks])
     layer = _layer_side(what) if method == "gradcam" else None
     faces = given.inputs
     began = time.perf_counter()
@@ -142,8 +142,8 @@ def explain(
     return Explanation(
         method=method,
         layer=layer,
-        networks=tuple(one.called for one in networks),
-        architecture=" + ".join(dict.fromkeys(one.network.architecture for one in networks)),
+        networks=tuple(member.called for member in networks),
+        architecture=" + ".join(dict.fromkeys(member.network.architecture for member in networks)),
         source=given.source,
         faces=tuple(explanations),
         check=check(what, method, faces, emotions[:, 0], maps[:, 0]),

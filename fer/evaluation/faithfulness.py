@@ -110,7 +110,7 @@ def verdict(method: str, differences: Sequence[Difference], faces: int) -> str:
             f"{count} too few to say whether {maps} explain this network; {LEAST_FACES} are needed, and "
             "fer explain --data checks as many as asked for."
         )
-    outcomes = {one.baseline: outcome(one) for one in differences}
+    outcomes = {difference.baseline: outcome(difference) for difference in differences}
     subject = f"{maps[0].upper()}{maps[1:]} of this network"
     beside_blob, beside_random = outcomes[BLOB], outcomes[RANDOM]
     first = {"better": "explain it better than", "worse": "explain it worse than"}.get(
@@ -267,7 +267,7 @@ def agreement(maps: Floats, others: Floats) -> Mean:
 
 def rank_correlation(maps: Floats, others: Floats) -> NDArray[np.float64]:
     """Return Spearman's rank correlations (N,) over the pixels of maps (N, S, S); 0 where a map is constant."""
-    first, second = (_standardised(one.reshape(len(one), -1)) for one in (maps, others))
+    first, second = (_standardised(part.reshape(len(part), -1)) for part in (maps, others))
     correlations: NDArray[np.float64] = (first * second).mean(1)
     return correlations
 

@@ -188,7 +188,7 @@ def not_trained_on(
     try:
         kept = without_duplicate(images, training.trained_on(images.shape[-1]))
     except FerError as error:
-        if copies is None or not all(on_fer2013(one) and not one.get("sets") for one in training.datasets):
+        if copies is None or not all(on_fer2013(dataset) and not dataset.get("sets") for dataset in training.datasets):
             log.warning("no clean metrics: %s", error)
             return None
         kept = np.ones(len(images), np.bool_)
@@ -205,7 +205,7 @@ def not_trained_on(
 def on_fer2013(dataset: Dataset) -> bool:
     """Return whether a training was on FER2013's Training, or on most of it, or had it among several data sets."""
     if dataset.get("sets"):
-        return any(on_fer2013(one) for one in dataset["sets"])
+        return any(on_fer2013(part) for part in dataset["sets"])
     faces = sum((dataset.get("counts", {}).get("train") or {}).values())
     return (dataset.get("name"), dataset.get("split")) == ("fer2013", "official") and faces >= MOST_OF_TRAINING
 
@@ -226,7 +226,7 @@ def copies_by_content(training: TrainingData, images: NDArray[np.uint8], fingerp
 
 def fingerprints(dataset: Dataset) -> list[str]:
     """Return the fingerprints of a training's data, and of each of several data sets."""
-    return [str(one.get("fingerprint")) for one in (dataset, *(dataset.get("sets") or ()))]
+    return [str(part.get("fingerprint")) for part in (dataset, *(dataset.get("sets") or ()))]
 
 
 def known_of_all(
@@ -278,11 +278,11 @@ def _moved(dataset: Dataset, at_hand: Mapping[str, str]) -> Dataset:
     """Return a training's data with the paths of those of its data sets that are at hand, fingerprint -> path."""
     settings = whole(dataset)
     before, sets = paths(settings), dataset.get("sets") or [dataset]
-    saved = [str(one.get("fingerprint")) for one in sets]
+    saved = [str(part.get("fingerprint")) for part in sets]
     if len(saved) != len(before) or not at_hand.keys() & saved:
         return dataset
     now = [path if is_at_hand(path) else at_hand.get(known, path) for path, known in zip(before, saved, strict=True)]
-    more = [{**asdict(one), "path": path} for one, path in zip(further(settings), now[1:], strict=True)]
+    more = [{**asdict(part), "path": path} for part, path in zip(further(settings), now[1:], strict=True)]
     return {**dataset, "settings": {**dataset.get("settings", {}), "path": now[0], "more": more or None}}
 
 

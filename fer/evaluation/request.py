@@ -214,8 +214,8 @@ def of_split(table: Predictions, name: str, data: Table, split: str) -> NDArray[
 
 def with_weights(given: Sequence[Given]) -> list[Member]:
     """Return the networks of an ensemble that have weights; where none has, the one that stands beside them."""
-    members = [one for one in given if isinstance(one, Member)]
-    return members or [one.beside for one in given[:1] if isinstance(one, PredictionsMember)]
+    members = [network for network in given if isinstance(network, Member)]
+    return members or [network.beside for network in given[:1] if isinstance(network, PredictionsMember)]
 
 
 def whole(dataset: Dataset) -> DataKeys:
@@ -388,9 +388,9 @@ def rule_of_set(member: Member, path: str) -> DataKeys:
     A set that was moved since is known by the name of its file or folder.
     """
     sets, known = member.model.provenance.dataset.get("sets") or (), member.trained_with
-    before = [Path(one) for one in paths(known)][: len(sets)]
-    equal = [one.resolve() == Path(path).resolve() for one in before]
-    named = [not one.exists() and one.name == Path(path).name for one in before]
+    before = [Path(name) for name in paths(known)][: len(sets)]
+    equal = [file.resolve() == Path(path).resolve() for file in before]
+    named = [not file.exists() and file.name == Path(path).name for file in before]
     index = next((matches.index(True) for matches in (equal, named) if True in matches), None)
     if index is None:
         return {}
@@ -423,7 +423,7 @@ def found_again(known: DataKeys) -> str:
 def shows_contempt(settings: DataKeys) -> bool:
     """Return whether data settings name a data set that labels contempt."""
     sets = further(settings)
-    named = [(settings["path"], settings["class_names"]), *((one.path, one.class_names) for one in sets)]
+    named = [(settings["path"], settings["class_names"]), *((part.path, part.class_names) for part in sets)]
     folders = [(Path(str(path)), folder_names(names or {})) for path, names in named]
     return any(path.exists() and holds_contempt(path, names) for path, names in folders)
 
@@ -434,12 +434,12 @@ def further(settings: DataKeys) -> list[FurtherSet]:
     Raises:
         FerError: they are bad.
     """
-    return [FurtherSet.of(one, "the checkpoint's data.more") for one in settings.get("more") or ()]
+    return [FurtherSet.of(part, "the checkpoint's data.more") for part in settings.get("more") or ()]
 
 
 def paths(settings: DataKeys) -> list[str]:
     """Return the paths of all data sets of data settings."""
-    return [str(settings.get("path")), *(one.path for one in further(settings))]
+    return [str(settings.get("path")), *(part.path for part in further(settings))]
 
 
 def present(settings: DataKeys) -> bool:

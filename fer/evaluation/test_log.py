@@ -44,7 +44,7 @@ def accesses(member: Member) -> list[Access]:
         FerError: the record is damaged.
     """
     file = member.run / FILE
-    return [records.read(Access, one) for one in read_list(file)] if file.exists() else _unrecorded(member)
+    return [records.read(Access, entry) for entry in read_list(file)] if file.exists() else _unrecorded(member)
 
 
 def _unrecorded(member: Member) -> list[Access]:

@@ -57,7 +57,7 @@ def own_temperatures(predicted: Array, targets: Array) -> NDArray[np.float64]:
         predicted: (M, N, C), on val, which has chosen nothing but the epochs of the members.
         targets: (N,) true classes.
     """
-    return np.array([fitted_temperature(np.asarray(one), np.asarray(targets)) for one in predicted])
+    return np.array([fitted_temperature(np.asarray(probabilities), np.asarray(targets)) for probabilities in predicted])
 
 
 def equal_weights(members: int) -> NDArray[np.float64]:

@@ -109,10 +109,10 @@ class Parity:
     def _valid(self) -> bool:
         """Return whether the counts and shares are in their ranges, and two of each metric of val."""
         pairs = self.val is None or (
-            len(self.val.accuracy) == len(self.val.nll) == 2 and all(0 <= one <= 1 for one in self.val.accuracy)
+            len(self.val.accuracy) == len(self.val.nll) == 2 and all(0 <= share <= 1 for share in self.val.accuracy)
         )
         shares = [self.equal, self.largest_difference, *([] if self.val is None else [self.val.equal])]
-        return pairs and self.faces >= 0 and all(0 <= one <= 1 for one in shares)
+        return pairs and self.faces >= 0 and all(0 <= share <= 1 for share in shares)
 
 
 IN_GREY = f"{INPUT}: uint8 (batch, 1, size, size), grey, each cropped to the face"
@@ -194,8 +194,8 @@ class About:
 
     def _valid(self, stored: Json) -> bool:
         """Return whether the values have the types and ranges of an export."""
-        names = [self.architecture, *(one.architecture for one in self.networks)]
-        names += [one.dataset["name"] for one in self.networks if one.dataset.get("name") is not None]
+        names = [self.architecture, *(network.architecture for network in self.networks)]
+        names += [network.dataset["name"] for network in self.networks if network.dataset.get("name") is not None]
         return (
             has_types(self)
             and self.format >= 1
@@ -291,10 +291,10 @@ class ExportedNetwork:
             FerError: naming both, or the graph has a fixed number of faces.
         """
         given, made = self._session.get_inputs(), self._session.get_outputs()
-        fixed = [one.shape[0] for one in (*given, *made) if one.shape and isinstance(one.shape[0], int)]
+        fixed = [value.shape[0] for value in (*given, *made) if value.shape and isinstance(value.shape[0], int)]
         if fixed:
             raise FerError(f"{self.file}: its graph is for {fixed[0]} faces at a time; expected any number")
-        actual = [(one.name, one.type, list(one.shape[1:])) for one in (*given, *made)]
+        actual = [(value.name, value.type, list(value.shape[1:])) for value in (*given, *made)]
         size, count = self.about.size, len(self.about.classes)
         expected = [(INPUT, "tensor(uint8)", [self.in_channels, size, size]), (OUTPUT, "tensor(float)", [count])]
         if actual != expected:

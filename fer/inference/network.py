@@ -109,7 +109,7 @@ def opened_together(networks: Sequence[Path], device: str = "cpu") -> list[Opene
     files = [file_of(given) for given in networks]
     check_different(files)
     loaded = [Opened(file, opened(file, device)) for file in files]
-    check_emotions((one.file, one.network.emotions) for one in loaded)
+    check_emotions((member.file, member.network.emotions) for member in loaded)
     return loaded
 
 

@@ -289,7 +289,7 @@ class Predictor:
         threshold = self._threshold
         sets = [()] * len(found) if threshold is None else conformal.named_sets(together, self.emotions, threshold)
         given = zip(found, together.tolist(), together.argmax(1).tolist(), sets, strict=True)
-        return [self._face(*one) for one in given]
+        return [self._face(*parts) for parts in given]
 
     def _face(self, found: detect.Detection, row: list[float], best: int, emotions: tuple[str, ...]) -> Face:
         unsure = len(emotions) > 1 if emotions else row[best] < SURE

@@ -45,7 +45,7 @@ def files(names: Sequence[str]) -> list[Path]:
         elif path.exists():
             matching = [path]
         else:
-            matching = [Path(one) for one in sorted(glob.glob(str(path), recursive=True)) if Path(one).is_file()]
+            matching = [Path(file) for file in sorted(glob.glob(str(path), recursive=True)) if Path(file).is_file()]
             if not matching:
                 raise FerError(f"{name}: no such file or folder, and no file matches it as a pattern")
         for one in matching:
@@ -73,7 +73,7 @@ def pictures(names: Sequence[str]) -> list[Path]:
 
 def _below(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         for file in sorted(names):
             if file.lower().endswith((*SUFFIXES, *APPLE, *VIDEOS)) and not file.startswith("."):
                 yield Path(parent) / file

@@ -312,7 +312,7 @@ def intervals(metrics: Weighted, targets: Array, correct: int) -> Intervals:
     samples = _bootstrapped(targets, metrics)
     return Intervals(
         {name: _percentiles(samples[name]) for name in SAMPLED},
-        {name: [_percentiles(one) for one in samples[f"class_{name}"].T] for name in CLASS_SAMPLED},
+        {name: [_percentiles(values) for values in samples[f"class_{name}"].T] for name in CLASS_SAMPLED},
     )
 
 

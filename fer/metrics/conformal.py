@@ -119,7 +119,7 @@ class Thresholds:
         """
         percent = _percent(coverage)
         self._require_classes()
-        return [label for label, one in enumerate(self.by_class) if not _enough(one.faces, percent)]
+        return [label for label, thresholds in enumerate(self.by_class) if not _enough(thresholds.faces, percent)]
 
     def _require_classes(self) -> None:
         if not self.by_class:

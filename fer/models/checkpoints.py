@@ -174,7 +174,7 @@ def _valid_dataset(dataset: dict[str, Any]) -> bool:
         return False
     paths = all(isinstance(settings.get(key), str | None) for key in ("path", "votes", "exclude"))
     lists = all(isinstance(dataset.get(key, []), list | tuple) for key in ("notes", "skipped"))
-    if not all(isinstance(one, dict) and _valid_dataset(one) for one in dataset.get("sets") or ()):
+    if not all(isinstance(part, dict) and _valid_dataset(part) for part in dataset.get("sets") or ()):
         return False
     return paths and lists and isinstance(counts, dict) and all(isinstance(each, dict) for each in counts.values())
 

@@ -257,8 +257,8 @@ def without_paths(dataset: Json) -> Json:
     path = file_name(dataset.get("path"))
     if not dataset.get("sets"):
         return {**dataset, "path": path, "settings": settings}
-    sets = [without_paths(one) for one in dataset["sets"]]
-    path = " + ".join(one["path"] or one["name"] for one in sets)
+    sets = [without_paths(part) for part in dataset["sets"]]
+    path = " + ".join(part["path"] or part["name"] for part in sets)
     return {**dataset, "path": path, "settings": settings, "sets": sets}
 
 

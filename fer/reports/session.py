@@ -239,8 +239,8 @@ class Session:
         parts += [f"{plural(self.without, 'picture')} without a face"] if self.without else []
         parts += [f"{plural(self.small, 'face')} below 24 pixels left out"] if self.small else []
         if self.videos:
-            videos = [one["video"] for one in self.videos]
-            frames, faces = sum(one["frames"] for one in videos), sum(len(one["tracks"]) for one in videos)
+            videos = [clip["video"] for clip in self.videos]
+            frames, faces = sum(video["frames"] for video in videos), sum(len(video["tracks"]) for video in videos)
             parts.append(f"{plural(len(videos), 'video')} of {plural(frames, 'frame')} with {plural(faces, 'face')}")
         parts += [f"{plural(self.failed, 'file')} could not be read"] if self.failed else []
         return ", ".join(parts)
@@ -259,7 +259,7 @@ class Session:
             log.info("%s", self.counts())
             if self.unread:
                 log.info("could not be read: %s; index.html says why", some(self.unread))
-            for name in (LINES, ROWS, *(one["video"]["page"] for one in self.videos), "index.html"):
+            for name in (LINES, ROWS, *(clip["video"]["page"] for clip in self.videos), "index.html"):
                 log.info("  %s", shown(out / name))
             if self.options.annotated is not None:
                 log.info("  %s", shown(self.options.annotated))

@@ -337,7 +337,7 @@ def set_rows(sets: SetsRecord) -> list[tuple[str, ...]]:
     """Return a row for all faces, for the clean ones, and for those of each emotion that has any."""
     clean = {"clean": sets.clean} if sets.clean else {}
     groups = {"all": sets.scores, **clean, **sets.per_class}
-    return [(name, f"{one.n:,}", *set_cells(one)) for name, one in groups.items() if one.n]
+    return [(name, f"{scores.n:,}", *set_cells(scores)) for name, scores in groups.items() if scores.n]
 
 
 def set_cells(one: SetScores) -> tuple[str, str]:

@@ -267,7 +267,7 @@ def _in_one_line(error: object) -> str:
     text = _without_password(str(error))
     if (token := library().get_token()) and token in text:
         text = text.replace(token, "***")
-    text = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return text[:150] or type(error).__name__
 
 

@@ -144,7 +144,7 @@ def _faces_of(count: int) -> str:
 
 def _areas(method: str, curves: Sequence[Curves], differences: Sequence[Difference]) -> Markup:
     name = TITLES[method]
-    rows = [(TITLES[one.map], _mean_cell(one.deletion_area), _mean_cell(one.insertion_area)) for one in curves]
+    rows = [(TITLES[curve.map], _mean_cell(curve.deletion_area), _mean_cell(curve.insertion_area)) for curve in curves]
     rows += [
         (
             f"{name} minus {'blob' if one.baseline == BLOB else 'random'}",
