@@ -115,18 +115,18 @@ def audit(arguments: argparse.Namespace, command: str) -> Audit:
     faces = read_faces(settings)
     split = split_of(faces, arguments.rule, settings)
     doubted = label_errors.find(faces, arguments.predictions) if arguments.predictions else None
-    found = examine(faces, split, quick=arguments.quick, suspects=doubted)
-    advice = advise(found)
-    facts = counted(found, advice, machine.provenance(), command)
+    audited = examine(faces, split, quick=arguments.quick, suspects=doubted)
+    advice = advise(audited)
+    facts = counted(audited, advice, machine.provenance(), command)
     folder = results_folder(arguments.out, faces.source.name)
     write_json(folder / "audit.json", plain(facts))
-    exclude.write(folder / "audit.csv", found, advice)
-    write_duplicates(folder / "twins.csv", found)
+    exclude.write(folder / "audit.csv", audited, advice)
+    write_duplicates(folder / "twins.csv", audited)
     if not arguments.quick:
-        write_near_duplicates(folder / "near_twins.csv", found)
-        write_moved_copies(folder / "moved_copies.csv", found)
-        write_extremes(folder / "extremes.csv", found)
-    page = report.write(found, facts, folder)
+        write_near_duplicates(folder / "near_twins.csv", audited)
+        write_moved_copies(folder / "moved_copies.csv", audited)
+        write_extremes(folder / "extremes.csv", audited)
+    page = report.write(audited, facts, folder)
     log.info("%s\n\nresults: %s\npage:    %s", text.summary(facts), folder, page)
     if facts.advice[EXCLUDE].faces:
         log.info("next:    %s", training_without(folder / "audit.csv", settings, split.rule, arguments.plugins))
@@ -164,11 +164,11 @@ def data_settings(arguments: argparse.Namespace) -> DataSettings:
     from fer.config.schema import check
 
     path, _ = locate(arguments.data, drawn_faces_allowed=False)
-    asked = {
+    given = {
         "path": path, "votes": arguments.votes, "image_size": arguments.image_size, "on_bad": arguments.on_bad,
         "class_names": arguments.class_names,
     }  # fmt: skip
-    return DataSettings(**check(DataSettings, asked, "data"))
+    return DataSettings(**check(DataSettings, given, "data"))
 
 
 def results_folder(out: Path | None, name: str) -> Path:

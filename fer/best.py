@@ -190,7 +190,7 @@ def _from_anywhere(text: str, data: Mapping[str, Any]) -> str:
         return f"{key}={spelled(existing(value, f'--set {text}', MISSING))}"
     if key != "data.more" or not value:
         return text
-    sets = [asdict(one) for one in DataSettings(more=value).further]
+    sets = [asdict(part) for part in DataSettings(more=value).further]
     return f"{key}={spelled([{**one, 'path': existing(one['path'], f'--set {text}', MISSING)} for one in sets])}"
 
 

@@ -175,10 +175,10 @@ def evaluate_each(arguments: argparse.Namespace, command: str) -> None:
     from fer.reports.summary import data_set_table
 
     names = arguments.data or [None]
-    found = [evaluate(argparse.Namespace(**{**vars(arguments), "data": name}), command) for name in names]
-    if len(found) > 1:
-        table = data_set_table([results for results, _ in found])
-        log.info("\n%s\n\ntable:    %s", table, several.write(found))
+    evaluations = [evaluate(argparse.Namespace(**{**vars(arguments), "data": name}), command) for name in names]
+    if len(evaluations) > 1:
+        table = data_set_table([results for results, _ in evaluations])
+        log.info("\n%s\n\ntable:    %s", table, several.write(evaluations))
 
 
 def check(arguments: argparse.Namespace) -> None:

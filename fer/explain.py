@@ -200,7 +200,7 @@ def in_words(found: "Explanation") -> list[str]:
     areas = [
         text_table(
             ["maps", "deletion (small is good)", "insertion (large is good)"],
-            [[TITLES[one.map], one.deletion_area.written(), one.insertion_area.written()] for one in curves],
+            [[TITLES[curve.map], curve.deletion_area.written(), curve.insertion_area.written()] for curve in curves],
         )
         for curves in (check.curves, check.imputed.curves)
     ]

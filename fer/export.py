@@ -89,10 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if is_page(arguments):
         log.info("%s", page(networks, arguments))
         return 0
-    found = export(
+    exported = export(
         networks, Path(arguments.out), int8=arguments.int8, data=arguments.data, speed=not arguments.no_timing
     )  # fmt: skip
-    log.info("%s", "\n".join(in_words(found)))
+    log.info("%s", "\n".join(in_words(exported)))
     return 0
 
 
@@ -108,8 +108,8 @@ def is_page(arguments: argparse.Namespace) -> bool:
         "--coverage-by": arguments.coverage_by != "all",
         "--runtime": arguments.runtime,
     }
-    others = {"--int8": arguments.int8} if pages else of_pages
-    for name, value in others.items():
+    refused = {"--int8": arguments.int8} if pages else of_pages
+    for name, value in refused.items():
         if value:
             kind = "a page, which needs 32 bits" if pages else "a file, and only a page (OUT/ with a slash) takes it"
             raise FerError(f"{name}: {arguments.out} is {kind}; leave the option out")

@@ -1,8 +1,8 @@
 """Composing configurations faster in tests: Hydra reads, orders and merges the files of ``conf/`` once a process.
 
 Nine tenths of the time of a composition are spent on files that do not change between tests. What Hydra has read,
-ordered and merged is kept as bytes and given out as fresh copies; overrides are parsed and applied by Hydra each time.
-Plugins and search paths are composed without any of this.
+ordered and merged is kept as bytes and given out as fresh copies. Hydra parses and applies overrides each time. Plugins
+and search paths are composed without any of this.
 """
 
 import pickle

@@ -108,7 +108,7 @@ def sketched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Leave figures unrendered, which takes most of an evaluation's time, where a quick test is about something else.
 
     The figures are composed all the same, and their files are written. Tests marked ``renders`` render them, each
-    figure of a report in one at least, and so do slow tests and the fixtures that several tests share.
+    figure of a report in one at least. So do slow tests and the fixtures that several tests share.
     """
     if any(map(request.node.get_closest_marker, ("slow", "renders"))):
         return

@@ -116,14 +116,14 @@ def _overrides(run: Path, sweep: Path, search: Path, campaign: Path, canary: Pat
                 kind,
                 name,
                 lambda folder, text=text, source=source, file=file: _copied(
-                    source, folder, file, lambda held: held["arguments"].append(text)
+                    source, folder, file, lambda stored: stored["arguments"].append(text)
                 ),
             )
         yield Case(
             "best",
             name,
             lambda folder, text=text: _copied(
-                campaign, folder, "best.json", lambda held: held["networks"][0]["overrides"].append(text)
+                campaign, folder, "best.json", lambda stored: stored["networks"][0]["overrides"].append(text)
             ),
         )
 
@@ -136,9 +136,9 @@ def _with_overrides(run: Path, folder: Path, text: str) -> None:
         file.write_text(yaml.safe_dump([*yaml.safe_load(file.read_text()), text]))
         return
     file = folder / ".hydra" / "hydra.yaml"
-    held = yaml.safe_load(file.read_text())
-    held["hydra"]["overrides"]["hydra"].append(text)
-    file.write_text(yaml.safe_dump(held))
+    config = yaml.safe_load(file.read_text())
+    config["hydra"]["overrides"]["hydra"].append(text)
+    file.write_text(yaml.safe_dump(config))
 
 
 def _copy_run(run: Path, folder: Path) -> None:
@@ -148,9 +148,9 @@ def _copy_run(run: Path, folder: Path) -> None:
 
 def _copied(source: Path, folder: Path, file: str, change: Callable[[Any], Any]) -> None:
     shutil.copytree(source, folder, dirs_exist_ok=True)
-    held = json.loads((folder / file).read_text())
-    change(held)
-    (folder / file).write_text(json.dumps(held))
+    contents = json.loads((folder / file).read_text())
+    change(contents)
+    (folder / file).write_text(json.dumps(contents))
 
 
 # --- damaged records ------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def _copied(source: Path, folder: Path, file: str, change: Callable[[Any], Any])
 
 def damages(*, text: bool = True) -> dict[str, Callable[[Path], Any]]:
     """Return what may lie in place of any file, such as a pipe."""
-    found: dict[str, Callable[[Path], Any]] = {
+    writers: dict[str, Callable[[Path], Any]] = {
         "empty": lambda file: file.write_bytes(b""),
         "random bytes": lambda file: file.write_bytes(np.random.default_rng(0).bytes(5000)),
         "a pipe": os.mkfifo,
@@ -169,14 +169,14 @@ def damages(*, text: bool = True) -> dict[str, Callable[[Path], Any]]:
         "a huge hole": _hole,
     }
     if text:
-        found |= {
+        writers |= {
             "a list": lambda file: file.write_text("[]"),
             "a number": lambda file: file.write_text("1e999"),
             "nested deeply": lambda file: file.write_text("[" * 200_000),
             "an alias bomb": lambda file: file.write_text(BOMB),
             "a Python object": lambda file: file.write_text("!!python/object/apply:os.system ['true']\n"),
         }
-    return found
+    return writers
 
 
 def _hole(file: Path) -> None:
@@ -231,19 +231,19 @@ def _results(run: Path) -> Iterator[Case]:
                 ),
             )
     for what, change in {
-        "accuracy is NaN": lambda held: held.update(accuracy=float("nan")),
-        "accuracy is 1e999": lambda held: held.update(accuracy=float("inf")),
-        "accuracy is a text": lambda held: held.update(accuracy="high"),
-        "n is negative": lambda held: held.update(n=-1),
-        "n is huge": lambda held: held.update(n=10**30),
-        "no data set": lambda held: held.update(dataset=None),
-        "classes are numbers": lambda held: held.update(per_class=[1, 2]),
-        "hardware is a list": lambda held: held.update(hardware=[1]),
-        "hardware of lists": lambda held: held["hardware"].update(gpu=[1], cpu={}),
-        "the seed is a list": lambda held: held.update(seed=[0]),
-        "the fingerprint is a list": lambda held: held["dataset"].update(fingerprint=[1]),
-        "the split rule is a list": lambda held: held["dataset"].update(split=["official"]),
-        "finished is a number": lambda held: held.update(finished=7),
+        "accuracy is NaN": lambda metrics: metrics.update(accuracy=float("nan")),
+        "accuracy is 1e999": lambda metrics: metrics.update(accuracy=float("inf")),
+        "accuracy is a text": lambda metrics: metrics.update(accuracy="high"),
+        "n is negative": lambda metrics: metrics.update(n=-1),
+        "n is huge": lambda metrics: metrics.update(n=10**30),
+        "no data set": lambda metrics: metrics.update(dataset=None),
+        "classes are numbers": lambda metrics: metrics.update(per_class=[1, 2]),
+        "hardware is a list": lambda metrics: metrics.update(hardware=[1]),
+        "hardware of lists": lambda metrics: metrics["hardware"].update(gpu=[1], cpu={}),
+        "the seed is a list": lambda metrics: metrics.update(seed=[0]),
+        "the fingerprint is a list": lambda metrics: metrics["dataset"].update(fingerprint=[1]),
+        "the split rule is a list": lambda metrics: metrics["dataset"].update(split=["official"]),
+        "finished is a number": lambda metrics: metrics.update(finished=7),
     }.items():
         yield Case("compare", f"metrics.json: {what}", lambda folder, change=change: _metrics(run, folder, change))
     for what, text in {
@@ -264,9 +264,9 @@ def _results(run: Path) -> Iterator[Case]:
 
 def _metrics(run: Path, folder: Path, change: Callable[[Any], Any]) -> None:
     shutil.copytree(run, folder, dirs_exist_ok=True)
-    held = json.loads((folder / "metrics.json").read_text())
-    change(held)
-    (folder / "metrics.json").write_text(json.dumps(held))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    change(metrics)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
 # --- networks -------------------------------------------------------------------------------------------------------
@@ -284,16 +284,16 @@ class Payload:
 
 def _nested(levels: int, width: int = 10) -> list[Any]:
     """Return lists that name each other: few objects, but width ** levels mentions."""
-    held: list[Any] = ["x"] * width
+    nested: list[Any] = ["x"] * width
     for _ in range(levels):
-        held = [held] * width
-    return held
+        nested = [nested] * width
+    return nested
 
 
 def _endless() -> list[Any]:
-    held: list[Any] = []
-    held.append(held)
-    return held
+    circular: list[Any] = []
+    circular.append(circular)
+    return circular
 
 
 def _hypers() -> dict[str, dict[str, Any]]:
@@ -360,28 +360,28 @@ def _tensors() -> dict[str, Callable[[dict[str, Any]], Any]]:
     first = "net.1.weight"
     index = torch.tensor([[0], [0]])
     return {
-        "NaN": lambda held: held[first].fill_(float("nan")),
-        "beyond 32 bits": lambda held: held.update({first: torch.full((16, 576), 1e300, dtype=torch.float64)}),
-        "another shape": lambda held: held.update({first: torch.zeros(17, 576)}),
-        "a view of one number": lambda held: held.update({first: torch.zeros(1, 1).expand(16, 576)}),
-        "a view of a terabyte": lambda held: held.update({first: torch.zeros(1).expand(2**38)}),
-        "sparse": lambda held: held.update({first: torch.sparse_coo_tensor(index, torch.ones(1), (16, 576))}),
-        "sparse and huge": lambda held: held.update(
+        "NaN": lambda weights: weights[first].fill_(float("nan")),
+        "beyond 32 bits": lambda weights: weights.update({first: torch.full((16, 576), 1e300, dtype=torch.float64)}),
+        "another shape": lambda weights: weights.update({first: torch.zeros(17, 576)}),
+        "a view of one number": lambda weights: weights.update({first: torch.zeros(1, 1).expand(16, 576)}),
+        "a view of a terabyte": lambda weights: weights.update({first: torch.zeros(1).expand(2**38)}),
+        "sparse": lambda weights: weights.update({first: torch.sparse_coo_tensor(index, torch.ones(1), (16, 576))}),
+        "sparse and huge": lambda weights: weights.update(
             {first: torch.sparse_coo_tensor(index, torch.ones(1), (2**30,) * 2)}
         ),
-        "complex": lambda held: held.update({first: torch.zeros(16, 576, dtype=torch.complex64)}),
-        "eight bits of float": lambda held: held.update({first: torch.zeros(16, 576).to(torch.float8_e5m2)}),
-        "quantised": lambda held: held.update(
+        "complex": lambda weights: weights.update({first: torch.zeros(16, 576, dtype=torch.complex64)}),
+        "eight bits of float": lambda weights: weights.update({first: torch.zeros(16, 576).to(torch.float8_e5m2)}),
+        "quantised": lambda weights: weights.update(
             {first: torch.quantize_per_tensor(torch.zeros(16, 576), 1.0, 0, torch.qint8)}
         ),
-        "whole numbers": lambda held: held.update({first: torch.zeros(16, 576, dtype=torch.int64)}),
-        "nowhere": lambda held: held.update({first: torch.zeros(16, 576, device="meta")}),
-        "a text": lambda held: held.update({first: "x"}),
-        "a list": lambda held: held.update({first: [0.0] * 9}),
-        "a number as name": lambda held: held.update({7: torch.zeros(1)}),
-        "a missing layer": lambda held: held.pop(first),
-        "one layer too many": lambda held: held.update({"net.9.weight": torch.zeros(4, 4)}),
-        "no number": lambda held: held.update({first: torch.zeros(0)}),
+        "whole numbers": lambda weights: weights.update({first: torch.zeros(16, 576, dtype=torch.int64)}),
+        "nowhere": lambda weights: weights.update({first: torch.zeros(16, 576, device="meta")}),
+        "a text": lambda weights: weights.update({first: "x"}),
+        "a list": lambda weights: weights.update({first: [0.0] * 9}),
+        "a number as name": lambda weights: weights.update({7: torch.zeros(1)}),
+        "a missing layer": lambda weights: weights.pop(first),
+        "one layer too many": lambda weights: weights.update({"net.9.weight": torch.zeros(4, 4)}),
+        "no number": lambda weights: weights.update({first: torch.zeros(0)}),
     }
 
 
@@ -396,17 +396,17 @@ def _checkpoints(run: Path, canary: Path) -> Iterator[Case]:
     for name, hyper in _hypers().items():
         yield Case(
             "load", f"arguments: {name}",
-            lambda folder, hyper=hyper: saved(folder, lambda held: held["hyper_parameters"].update(hyper)),
+            lambda folder, hyper=hyper: saved(folder, lambda contents: contents["hyper_parameters"].update(hyper)),
         )  # fmt: skip
     for name, entry in _entries().items():
         yield Case(
             "load", f"description: {name}",
-            lambda folder, entry=entry: saved(folder, lambda held: held["fer"].update(entry)),
+            lambda folder, entry=entry: saved(folder, lambda contents: contents["fer"].update(entry)),
         )  # fmt: skip
     for name, change in _tensors().items():
         yield Case(
             "load", f"weights: {name}",
-            lambda folder, change=change: saved(folder, lambda held: change(held["state_dict"])),
+            lambda folder, change=change: saved(folder, lambda contents: change(contents["state_dict"])),
         )  # fmt: skip
     yield from _pickles(saved, canary)
     content = source.read_bytes()
@@ -438,7 +438,7 @@ def _pickles(saved: Callable[..., None], canary: Path) -> Iterator[Case]:
         yield Case(
             "load", f"pickle of old: {name}",
             lambda folder, payload=payload: saved(
-                folder, lambda held: held.update(x=payload), _use_new_zipfile_serialization=False
+                folder, lambda checkpoint: checkpoint.update(x=payload), _use_new_zipfile_serialization=False
             ),
         )  # fmt: skip
 

@@ -89,13 +89,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _repository(self, name):
         """Return a repository, or None after an answer that does not tell a missing one from a private one."""
-        found = self.hub.repositories.get(name)
-        if found is None or (found.private and not self._may_write()):
+        repository = self.hub.repositories.get(name)
+        if repository is None or (repository.private and not self._may_write()):
             self._send(
                 404 if self._may_write() else 401, {"error": "Repository not found"}, X_Error_Code="RepoNotFound"
             )
             return None
-        return found
+        return repository
 
     def _commit_of(self, name, revision):
         repository = self._repository(name)
@@ -111,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
         if found := self._commit_of(name, revision or "main"):
             commit, files = found
             siblings = [
-                {"rfilename": file, "size": self.hub.sizes.get(file, len(held))} for file, held in files.items()
+                {"rfilename": file, "size": self.hub.sizes.get(file, len(contents))} for file, contents in files.items()
             ]
             self._send(200, {"id": name, "modelId": name, "sha": commit, "siblings": siblings})
 
@@ -125,14 +125,14 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(200, files[file], X_Repo_Commit=commit, ETag=etag)
 
     def create(self):
-        asked = json.loads(self.body)
-        name = f"{asked['organization']}/{asked['name']}"
+        body = json.loads(self.body)
+        name = f"{body['organization']}/{body['name']}"
         if not self._may_write():
             return self._send(403, {"error": "forbidden"})
         url = f"{self.hub.url}/{name}"
         if name in self.hub.repositories:
             return self._send(409, {"error": "exists", "url": url})
-        repository = self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
+        repository = self.hub.repositories[name] = Repository(private=body.get("visibility") == "private")
         repository.commit("main", {})
         return self._send(200, {"url": url})
 

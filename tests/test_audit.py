@@ -43,9 +43,9 @@ def write_table(file, images, targets, usages=USAGES):
     file.write_text("emotion,pixels,Usage\n" + "\n".join(rows) + "\n")
 
 
-def write_tree(root, images, targets, split=lambda place: ""):
-    for place, (image, target) in enumerate(zip(images, targets, strict=True)):
-        file = root / split(place) / EMOTIONS[target] / f"{place:03}.png"
+def write_tree(root, images, targets, split=lambda row: ""):
+    for row, (image, target) in enumerate(zip(images, targets, strict=True)):
+        file = root / split(row) / EMOTIONS[target] / f"{row:03}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)
 
@@ -106,17 +106,17 @@ def test_it_leaves_what_it_promises(audit, table, tmp_path):
     assert {file.name for file in (folder / "figures").iterdir()} == {
         f"{name}.{kind}" for name in figures for kind in ("png", "svg")
     }
-    found = facts(folder)
-    assert (found["schema"], found["quick"], found["n"]) == (1, False, 70)
-    assert found["split"]["rule"] == "official"
-    assert found["split"]["why_not_official"] is None
-    assert found["command"] == "python -m fer.audit fer2013.csv"
-    for split, places in (("train", slice(0, 50)), ("val", slice(50, 60)), ("test", slice(60, 70))):
-        expected = np.bincount(targets[places], minlength=7).tolist()
-        assert list(found["counts"][split].values()) == expected
-    assert list(found["counts"]["train"]) == list(EMOTIONS)
+    report = facts(folder)
+    assert (report["schema"], report["quick"], report["n"]) == (1, False, 70)
+    assert report["split"]["rule"] == "official"
+    assert report["split"]["why_not_official"] is None
+    assert report["command"] == "python -m fer.audit fer2013.csv"
+    for split, rows in (("train", slice(0, 50)), ("val", slice(50, 60)), ("test", slice(60, 70))):
+        expected = np.bincount(targets[rows], minlength=7).tolist()
+        assert list(report["counts"][split].values()) == expected
+    assert list(report["counts"]["train"]) == list(EMOTIONS)
     sizes = np.bincount(targets, minlength=7)
-    assert found["imbalance"]["total"] == pytest.approx(sizes.max() / sizes.min())
+    assert report["imbalance"]["total"] == pytest.approx(sizes.max() / sizes.min())
     for said in ("fer2013.csv", "audit.html", "5 copies beyond the first, in 4 groups of 9 faces"):
         assert said in ended.out
 
@@ -150,13 +150,13 @@ def test_csv_of_duplicates_lists_every_face_of_every_group(audit, table, tmp_pat
     assert rows_of(tmp_path / "out" / "twins.csv") == [
         {
             "group": str(number),
-            "row": str(place),
-            "split": names[USAGES[place]],
-            "label": EMOTIONS[targets[place]],
+            "row": str(row),
+            "split": names[USAGES[row]],
+            "label": EMOTIONS[targets[row]],
             "conflict": str(int(group == CONFLICT)),
         }
         for number, group in enumerate(TWINS, start=1)
-        for place in group
+        for row in group
     ]
 
 
@@ -183,10 +183,10 @@ def test_extremes_are_ranked_and_measured(audit, table, tmp_path):
     assert audit("fer2013.csv", "--out", "out").code == 0
     rows = rows_of(tmp_path / "out" / "extremes.csv")
     first = {row["kind"]: row for row in rows if row["rank"] == "1"}
-    for kind, place in (("darkest", DARK), ("brightest", BRIGHT), ("flattest", FLAT)):
-        assert int(first[kind]["row"]) == place
-        assert float(first[kind]["mean"]) == pytest.approx(images[place].mean(), abs=0.006)
-        assert float(first[kind]["sd"]) == pytest.approx(images[place].std(), abs=0.006)
+    for kind, index in (("darkest", DARK), ("brightest", BRIGHT), ("flattest", FLAT)):
+        assert int(first[kind]["row"]) == index
+        assert float(first[kind]["mean"]) == pytest.approx(images[index].mean(), abs=0.006)
+        assert float(first[kind]["sd"]) == pytest.approx(images[index].std(), abs=0.006)
     for kind, column, sign in (("darkest", "mean", 1), ("brightest", "mean", -1), ("flattest", "sd", 1)):
         values = [sign * float(row[column]) for row in rows if row["kind"] == kind]
         assert values == sorted(values)
@@ -224,7 +224,7 @@ def test_near_duplicates_are_counted_listed_and_advised_on(audit, tmp_path):
     groups = [[1, 12], [2, 55], [3, 13], [5, 14, 15], [6, 65], [56, 66]]
     assert (near["groups"], near["pictures"], near["faces"], near["mirrored"]) == (6, 12, 13, 1)
     assert near["conflicting_groups"] == 2
-    assert {name: held["groups"] for name, held in near["where"].items()} == {"within train": 3, "across splits": 3}
+    assert {name: part["groups"] for name, part in near["where"].items()} == {"within train": 3, "across splits": 3}
     assert near["splits"]["val"] == {"train": 1, "val": 0, "test": 1}
     assert near["splits"]["train"] == {"train": 5, "val": 1, "test": 1}  # 14 and 15 have each other
     rows = rows_of(tmp_path / "out" / "near_twins.csv")
@@ -268,10 +268,10 @@ def test_exact_duplicates_and_pictures_of_nothing_are_advised_on(audit, table, t
     } <= advised
     assert all(row < 50 for row, _, suggestion in advised if suggestion == "exclude")
     assert not [row for row, reason, _ in advised if row in BLACK and "duplicate" in reason]
-    found = facts(tmp_path / "out")
-    assert FLAT in found["no_faces"]["flat_rows"]
-    assert found["no_faces"]["voted"] is None
-    assert found["advice"]["exclude"]["faces"] == len(
+    report = facts(tmp_path / "out")
+    assert FLAT in report["no_faces"]["flat_rows"]
+    assert report["no_faces"]["voted"] is None
+    assert report["advice"]["exclude"]["faces"] == len(
         {row for row, _, suggestion in advised if suggestion == "exclude"}
     )
 
@@ -291,12 +291,12 @@ def test_pictures_that_votes_call_no_face_are_advised_on(audit, table, tmp_path)
     _, targets = table
     columns = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
     lines = ["Usage,Image name," + ",".join(FERPLUS_COLUMNS)]
-    for place, usage in enumerate(USAGES):
-        nobody = {30: 8, 31: 4, 60: 10}.get(place, 0)
-        held = dict.fromkeys(FERPLUS_COLUMNS, 0) | {columns[targets[place]]: 10 - nobody, "NF": nobody}
-        if place == 31:
-            held |= {"neutral": 3, "unknown": 3, columns[targets[place]]: 0, "NF": 4}
-        lines.append(f"{usage},x.png," + ",".join(str(held[name]) for name in FERPLUS_COLUMNS))
+    for row, usage in enumerate(USAGES):
+        nobody = {30: 8, 31: 4, 60: 10}.get(row, 0)
+        votes = dict.fromkeys(FERPLUS_COLUMNS, 0) | {columns[targets[row]]: 10 - nobody, "NF": nobody}
+        if row == 31:
+            votes |= {"neutral": 3, "unknown": 3, columns[targets[row]]: 0, "NF": 4}
+        lines.append(f"{usage},x.png," + ",".join(str(votes[name]) for name in FERPLUS_COLUMNS))
     (tmp_path / "votes.csv").write_text("\n".join(lines) + "\n")
     ended = audit("fer2013.csv", "--votes", "votes.csv", "--quick", "--out", "out")
     assert ended.code == 0, ended.err
@@ -343,29 +343,33 @@ def test_a_tree_is_counted_by_its_own_folders_and_says_so(audit, tmp_path):
     images[1] = images[0]
     targets = targets.copy()
     targets[1] = targets[0]
-    write_tree(tmp_path / "mine", images, targets, lambda place: "test" if place % 3 == 0 else "train")
+    write_tree(tmp_path / "mine", images, targets, lambda row: "test" if row % 3 == 0 else "train")
     ended = audit("mine", "--quick")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "outputs" / "audit" / "mine")
-    assert found["split"]["rule"] == "as_given"
-    assert "has no official split (Usage) for 42 of 42 faces" in found["split"]["why_not_official"]
-    assert {name: sum(held.values()) for name, held in found["counts"].items()} == {"train": 28, "test": 14}
-    assert found["twins"]["splits"] == {"train": {"train": 0, "test": 1}, "test": {"train": 1, "test": 0}}
+    report = facts(tmp_path / "outputs" / "audit" / "mine")
+    assert report["split"]["rule"] == "as_given"
+    assert "has no official split (Usage) for 42 of 42 faces" in report["split"]["why_not_official"]
+    assert {name: sum(by_label.values()) for name, by_label in report["counts"].items()} == {"train": 28, "test": 14}
+    assert report["twins"]["splits"] == {"train": {"train": 0, "test": 1}, "test": {"train": 1, "test": 0}}
     assert "the official split does not apply" in ended.out
     assert "The official split does not apply" in (tmp_path / "outputs/audit/mine/audit.html").read_text()
 
 
 def test_a_rule_that_was_asked_for_is_as_in_training(audit, tmp_path):
     images, targets = draw_faces(140, seed=1, image_size=48)
-    write_tree(tmp_path / "mine", images, targets, lambda place: "test" if place < 70 else "train")
+    write_tree(tmp_path / "mine", images, targets, lambda row: "test" if row < 70 else "train")
     ended = audit("mine", "--quick", "--rule", "as_given", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")
-    assert {name: sum(held.values()) for name, held in found["counts"].items()} == {"train": 63, "val": 7, "test": 70}
-    assert "val drawn from train" in found["split"]["meaning"]
+    report = facts(tmp_path / "out")
+    assert {name: sum(part.values()) for name, part in report["counts"].items()} == {
+        "train": 63,
+        "val": 7,
+        "test": 70,
+    }
+    assert "val drawn from train" in report["split"]["meaning"]
     assert audit("mine", "--quick", "--rule", "holdout", "--out", "out").code == 0
     counts = facts(tmp_path / "out_2")["counts"]
-    assert {name: sum(held.values()) for name, held in counts.items()} == {"train": 112, "val": 28}
+    assert {name: sum(part.values()) for name, part in counts.items()} == {"train": 112, "val": 28}
 
 
 def test_class_folders_alone_are_one_column(audit, tmp_path):
@@ -373,10 +377,10 @@ def test_class_folders_alone_are_one_column(audit, tmp_path):
     write_tree(tmp_path / "mine", images, targets)
     ended = audit("mine", "--quick", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")
-    assert found["split"]["rule"] == "all"
-    assert list(found["counts"]) == ["all"]
-    assert found["imbalance"]["all"] == 1
+    report = facts(tmp_path / "out")
+    assert report["split"]["rule"] == "all"
+    assert list(report["counts"]) == ["all"]
+    assert report["imbalance"]["all"] == 1
     assert not rows_of(tmp_path / "out" / "twins.csv")
     assert "exact duplicates: none" in ended.out
 
@@ -387,11 +391,11 @@ def test_unlabelled_faces_are_counted(audit, tmp_path):
     (tmp_path / "test.csv").write_text("pixels\n" + "\n".join(lines) + "\n")
     ended = audit("test.csv", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")
-    assert found["total"] == {**dict.fromkeys(EMOTIONS, 0), "unlabelled": 6}
-    assert found["imbalance"]["total"] is None
-    assert found["twins"]["conflicting_groups"] == 0
-    assert found["twins"]["splits"] == {"test": {"test": 2}}
+    report = facts(tmp_path / "out")
+    assert report["total"] == {**dict.fromkeys(EMOTIONS, 0), "unlabelled": 6}
+    assert report["imbalance"]["total"] is None
+    assert report["twins"]["conflicting_groups"] == 0
+    assert report["twins"]["splits"] == {"test": {"test": 2}}
     assert [file.name for file in (tmp_path / "out" / "faces").iterdir()] == ["unlabelled.png"]
     assert "6 of 6 faces have no label" in (tmp_path / "out" / "audit.html").read_text()
 
@@ -403,10 +407,10 @@ def test_bad_rows_are_skipped_counted_and_reported(audit, table, tmp_path):
     assert "line 6: emotion is '9'" in audit("fer2013.csv").line
     ended = audit("fer2013.csv", "--on-bad", "skip", "--quick", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")
-    assert found["n"] == 69
-    assert len(found["dataset"]["skipped"]) == 1
-    assert "line 6" in found["dataset"]["skipped"][0]
+    report = facts(tmp_path / "out")
+    assert report["n"] == 69
+    assert len(report["dataset"]["skipped"]) == 1
+    assert "line 6" in report["dataset"]["skipped"][0]
     assert "skipped: 1 bad rows or files" in ended.out
     assert [row["row"] for row in rows_of(tmp_path / "out" / "twins.csv")][4:7] == ["3", "61", "62"]  # rows of the file
 
@@ -415,12 +419,12 @@ def test_votes_are_summed_up(audit, table, tmp_path):
     _, targets = table
     columns = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
     lines = ["Usage,Image name," + ",".join(FERPLUS_COLUMNS)]
-    for place, (target, usage) in enumerate(zip(targets, USAGES, strict=True)):
-        answer = "contempt" if place < 7 else columns[target]
-        held = [6 if name == answer else 4 if name == "NF" and place % 2 else 0 for name in FERPLUS_COLUMNS]
-        if place == 69:
-            held = [5 if name in (answer, "NF") else 0 for name in FERPLUS_COLUMNS]
-        lines.append(f"{usage},x.png," + ",".join(map(str, held)))
+    for row, (target, usage) in enumerate(zip(targets, USAGES, strict=True)):
+        answer = "contempt" if row < 7 else columns[target]
+        answers = [6 if name == answer else 4 if name == "NF" and row % 2 else 0 for name in FERPLUS_COLUMNS]
+        if row == 69:
+            answers = [5 if name in (answer, "NF") else 0 for name in FERPLUS_COLUMNS]
+        lines.append(f"{usage},x.png," + ",".join(map(str, answers)))
     (tmp_path / "votes.csv").write_text("\n".join(lines) + "\n")
     ended = audit("fer2013.csv", "--votes", "votes.csv", "--quick", "--out", "out")
     assert ended.code == 0, ended.err
@@ -428,7 +432,7 @@ def test_votes_are_summed_up(audit, table, tmp_path):
     assert (votes["agreeing"], votes["outside_the_seven"], votes["without_majority"]) == (63, 7, 1)
     assert votes["votes_per_face"] == [6, 10]
     assert votes["answers"]["happy"]["happiness"] == int((targets[7:] == 3).sum())
-    assert sum(held["contempt"] for held in votes["answers"].values()) == 7
+    assert sum(answers["contempt"] for answers in votes["answers"].values()) == 7
     assert "equals the label of 90.0 % of the faces" in ended.out
 
 
@@ -439,20 +443,20 @@ def test_the_data_are_found_where_training_finds_them(audit, table, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("beside", "asked"),
+    ("beside", "expected"),
     [
         ((), ["data.split=official"]),
         (("--rule", "holdout", "--on-bad", "skip"), ["data.split=holdout", "data.on_bad=skip"]),
     ],
 )
-def test_the_next_command_runs_as_it_is_printed(audit, table, train, beside, asked):
+def test_the_next_command_runs_as_it_is_printed(audit, table, train, beside, expected):
     Path("fer2013.csv").rename("my faces.csv")
     ended = audit("my faces.csv", "--quick", "--out", "a b=c,é", *beside)
     assert ended.code == 0, ended.err
     (line,) = [line for line in ended.out.splitlines() if line.startswith("next:")]
     program, *overrides = shlex.split(line.removeprefix("next:    python -m "))
     assert program == "fer.train"
-    assert set(asked) <= set(overrides)
+    assert set(expected) <= set(overrides)
     trained = train(
         *overrides, "model=mlp", "model.hidden=[4]", "trainer=smoke", "--out", "run"
     )  # as pasted, but short
@@ -543,6 +547,6 @@ def test_help_needs_no_torch():
 def test_the_drawn_faces_can_be_audited(audit, tmp_path):
     ended = audit("synthetic", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")
-    assert (found["n"], found["twins"]["groups"], found["imbalance"]["total"]) == (7000, 0, 1)
-    assert found["split"]["meaning"] == "official"
+    report = facts(tmp_path / "out")
+    assert (report["n"], report["twins"]["groups"], report["imbalance"]["total"]) == (7000, 0, 1)
+    assert report["split"]["meaning"] == "official"

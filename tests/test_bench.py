@@ -82,23 +82,23 @@ def test_waits_are_counted_among_other_events():
 @pytest.mark.parametrize("multiplies", [True, False, None])
 def test_fer_train_is_measured_in_bf16_where_the_processor_multiplies_it(multiplies, monkeypatch):
     seconds = {"plain": 9.0, "bare": 4.0, "ours": 4.5, "bf16": 3.0}
-    asked = {}
+    compared = {}
 
     def measured(contestants, rounds):
-        asked.update(contestants)
+        compared.update(contestants)
         return {
             label: [{"seconds": seconds[label], "processor": 1.0, "images": 9, "memory": 0.0}] for label in contestants
         }
 
     monkeypatch.setattr("fer.system.machine.multiplies_bf16", lambda: multiplies)
     monkeypatch.setattr(training, "interleaved", measured)
-    found = {measurement.name: measurement for measurement in training.side_by_side(Path("fer2013.csv"), 1, 1, None)}
-    assert not found["plain loop's time / ours, by the clock"].ok  # twice as fast, and three times is the target
-    half = found.get("plain loop's time / ours in bf16, by the clock")
-    assert (half is not None) == bool(multiplies) == ("bf16" in asked)
+    by_name = {measurement.name: measurement for measurement in training.side_by_side(Path("fer2013.csv"), 1, 1, None)}
+    assert not by_name["plain loop's time / ours, by the clock"].ok  # twice as fast, and three times is the target
+    half = by_name.get("plain loop's time / ours in bf16, by the clock")
+    assert (half is not None) == bool(multiplies) == ("bf16" in compared)
     if half is not None:
         assert (half.value, half.ok) == (3.0, True)
-        name, order = asked["bf16"]
+        name, order = compared["bf16"]
         assert name == "ours"
         assert "trainer.precision=bf16" in command_line(order, 1)
 
@@ -107,10 +107,10 @@ def test_fer_train_is_measured_in_bf16_where_the_processor_multiplies_it(multipl
 def test_steps_do_not_wait(drawn):
     """A CPU never waits: the test covers the profile and the count of the steps."""
     workload = Workload(str(drawn), "", batch_size=32, model="mlp", arguments={"hidden": [8]}, cache="null")
-    found = waits_of(workload)
-    assert found.name.startswith("waits of the host in ")
-    assert found.value == 0
-    assert found.ok
+    waits = waits_of(workload)
+    assert waits.name.startswith("waits of the host in ")
+    assert waits.value == 0
+    assert waits.ok
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,8 @@ def test_a_peer_stands_beside_ours_on_the_same_faces(tmp_path, monkeypatch):
     answer = peers.PeerAnswer("1.0", ((peers.PeerFace((1, 2, 3, 4), scores),),), (scores,) * 4, seconds=2.0)
     monkeypatch.setattr(peers, "asked", lambda *given: answer)
     job = peers.Job("fer", (str(file),), "faces.npy", (left, top, side, side))
-    found = list(peers.beside(Path("python"), job, np.stack([picture] * 4), ["neutral"] * 4, tmp_path, 2))
-    speed, _, theirs, ours, *portraits = found
+    rows = list(peers.beside(Path("python"), job, np.stack([picture] * 4), ["neutral"] * 4, tmp_path, 2))
+    speed, _, theirs, ours, *portraits = rows
     assert (speed.value, theirs.value, ours.value) == (2.0, 0.0, 100.0)
     assert "trained on FER2013" in theirs.name
     assert [one.value for one in portraits] == [1, 1]
@@ -217,17 +217,17 @@ def test_a_peer_stands_beside_ours_on_the_same_faces(tmp_path, monkeypatch):
 
 def test_rows_are_printed_and_written_as_they_are_measured(drawn, tmp_path, monkeypatch, capsys):
     """An interruption in the second part leaves the first in the file."""
-    seen = []
+    written_at_end = []
 
     def broken(file, rounds):
-        seen.append((capsys.readouterr().out, json.loads((tmp_path / "out" / "latest.json").read_text())))
+        written_at_end.append((capsys.readouterr().out, json.loads((tmp_path / "out" / "latest.json").read_text())))
         yield at_least("speed", 5.0, "images/s", 2)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fer.bench.augmenting", lambda: [at_most("time", 0.5, "ms", 0.7, "0.4 to 0.6")])
     monkeypatch.setattr("fer.benchmarks.training.starting", broken)
     code = main(["augmenting", "starting", "--data", str(drawn), "--out", str(tmp_path / "out")])
-    ((printed, written),) = seen
+    ((printed, written),) = written_at_end
     assert re.search(r"^  time +0\.5 ms +<= 0\.7: yes +0\.4 to 0\.6$", printed, re.MULTILINE)
     assert written[0]["name"] == "time"
     assert code == 130

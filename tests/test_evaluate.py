@@ -85,9 +85,9 @@ def test_several_data_sets_are_one_table(evaluate, small_run, tmp_path):
     written = json.loads((small_run / "evaluations" / "data_sets.json").read_text())
     assert [row["results"] for row in written["data_sets"]] == ["val", "val_2"]
     for row in written["data_sets"]:
-        found = metrics(small_run / "evaluations" / row["results"])
-        assert (row["n"], row["accuracy"], row["macro_f1"]) == (found["n"], found["accuracy"], found["macro_f1"])
-        assert row["clean"] == {"n": found["clean"]["n"], "accuracy": found["clean"]["accuracy"]}
+        results = metrics(small_run / "evaluations" / row["results"])
+        assert (row["n"], row["accuracy"], row["macro_f1"]) == (results["n"], results["accuracy"], results["macro_f1"])
+        assert row["clean"] == {"n": results["clean"]["n"], "accuracy": results["clean"]["accuracy"]}
     assert str(small_run / "evaluations" / "data_sets.json") in ended.out
 
 
@@ -143,10 +143,10 @@ def test_data_that_have_gone_are_never_replaced_by_drawn_faces(train, scores, tm
 
 def test_an_emotion_without_faces_is_not_said_to_be_missed(evaluate, small_run, tmp_path):
     images, targets = draw_faces(40, seed=3, image_size=24)
-    for place in np.flatnonzero(~np.isin(targets, (1, 2))):
-        folder = tmp_path / "photos" / EMOTIONS[targets[place]]
+    for row in np.flatnonzero(~np.isin(targets, (1, 2))):
+        folder = tmp_path / "photos" / EMOTIONS[targets[row]]
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(images[place]).save(folder / f"{place}.png")
+        Image.fromarray(images[row]).save(folder / f"{row}.png")
     ended = evaluate(str(small_run), "--data", "photos", "--split", "all", "--out", "looked")
     assert ended.code == 0, ended.err
     message = "no face of disgust, fear: left out of macro-F1 and balanced accuracy"
@@ -199,9 +199,9 @@ def test_faces_that_were_trained_on_are_counted_whatever_they_are_called(scores,
     (tmp_path / "copy" / "fer2013.csv").write_bytes((tmp_path / "fer2013.csv").read_bytes())
     ended = scores(str(duplicated), "--data", "copy/fer2013.csv", "--rule", "holdout")
     assert ended.code == 0, ended.err
-    found = metrics(duplicated / "evaluations" / "val")
-    assert found["n"] == 28
-    assert found["seen_in_training"] > 14  # most of another split's val was trained on
+    results = metrics(duplicated / "evaluations" / "val")
+    assert results["n"] == 28
+    assert results["seen_in_training"] > 14  # most of another split's val was trained on
     assert "were trained on" in ended.err + ended.out
 
 
@@ -232,9 +232,9 @@ def test_without_the_training_data_nothing_is_called_clean(scores, duplicated, t
     ended = scores(str(duplicated), "--data", "other.csv", "--split", "test")
     assert ended.code == 0, ended.err
     assert "no clean metrics" in ended.err + ended.out
-    found = metrics(duplicated / "evaluations" / "test")
-    assert found["clean"] is None
-    assert found["temperature"] == metrics(duplicated)["temperature"]  # stored in the checkpoint
+    results = metrics(duplicated / "evaluations" / "test")
+    assert results["clean"] is None
+    assert results["temperature"] == metrics(duplicated)["temperature"]  # stored in the checkpoint
     ended = scores(str(duplicated), "--data", "other.csv", "--split", "test", "--error-rate", "0.5")
     assert ended.code == 1
     assert "fer2013.csv was not found" in ended.line
@@ -244,8 +244,8 @@ def test_training_data_that_have_moved_are_known_by_their_contents(scores, dupli
     (tmp_path / "fer2013.csv").rename(tmp_path / "moved.csv")
     ended = scores(str(duplicated), "--data", "moved.csv", "--split", "test")
     assert ended.code == 0, ended.err
-    found = metrics(duplicated / "evaluations" / "test")
-    assert (found["n"], found["seen_in_training"], found["clean"]["n"]) == (14, 1, 13)
+    results = metrics(duplicated / "evaluations" / "test")
+    assert (results["n"], results["seen_in_training"], results["clean"]["n"]) == (14, 1, 13)
 
 
 def test_each_look_at_test_is_counted(scores, small_run):
@@ -329,17 +329,17 @@ def test_every_face_of_a_folder_without_splits_can_be_scored(scores, small_run, 
     assert "official split" in refused.line
     ended = scores(str(small_run), "--data", "mine", "--split", "all")
     assert ended.code == 0, ended.err
-    found = metrics(small_run / "evaluations" / "all")
-    assert (found["n"], found["dataset"]["split"]) == (21, "all")
-    assert sum(found["dataset"]["counts"]["all"].values()) == 21
-    assert found["temperature_fitted_on"] == "val"
+    results = metrics(small_run / "evaluations" / "all")
+    assert (results["n"], results["dataset"]["split"]) == (21, "all")
+    assert sum(results["dataset"]["counts"]["all"].values()) == 21
+    assert results["temperature_fitted_on"] == "val"
 
 
 def test_an_ensemble_is_the_mean_of_its_networks(scores, small_run, another_run):
     ended = scores(str(small_run), str(another_run), "--split", "test", "--out", "both")
     assert ended.code == 0, ended.err
-    found = metrics(Path("both") / "test")
-    assert [member["weight"] for member in found["members"]] == [0.5, 0.5]
+    results = metrics(Path("both") / "test")
+    assert [member["weight"] for member in results["members"]] == [0.5, 0.5]
     with open(Path("both") / "test" / "predictions.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     faces = torch.from_numpy(draw_faces(140, seed=0, image_size=24)[0])[[int(row["row"]) for row in rows], None]
@@ -360,11 +360,11 @@ def test_an_ensembles_networks_are_chosen_on_val(train, evaluate, small_run, ano
     given = [small_run, another_run, untrained]
     ended = evaluate(*map(str, given), "--choose", "--split", "test", "--out", "both")
     assert ended.code == 0, ended.err
-    found = metrics(Path("both") / "test")
-    selection, members = found["selection"], [member["checkpoint"] for member in found["members"]]
+    results = metrics(Path("both") / "test")
+    selection, members = results["selection"], [member["checkpoint"] for member in results["members"]]
     files = [str(run / "checkpoints" / "best.ckpt") for run in given]
     assert sorted(members + selection["left_out"]) == sorted(files)
-    assert sum(member["weight"] for member in found["members"]) == pytest.approx(1)
+    assert sum(member["weight"] for member in results["members"]) == pytest.approx(1)
     val = [metrics(run)["calibrated"]["nll"] for run in given]  # each at its own temperature
     assert selection["steps"][0]["added"] == files[val.index(min(val))]
     assert selection["steps"][0]["nll_val"] == pytest.approx(min(val), abs=1e-5)
@@ -386,10 +386,10 @@ def chances_of(run, temperature, file):
         return (fer.load(run)(faces) / temperature).softmax(1)
 
 
-@pytest.mark.parametrize("asked", [["--choose"], ["--weights", "val"]])
-def test_weights_of_val_are_of_networks_at_their_own_temperatures(evaluate, small_run, another_run, monkeypatch, asked):
+@pytest.mark.parametrize("flags", [["--choose"], ["--weights", "val"]])
+def test_weights_of_val_are_of_networks_at_their_own_temperatures(evaluate, small_run, another_run, monkeypatch, flags):
     monkeypatch.setattr(ensemble, "greedy", lambda predicted, targets: [Pick(0, 1.5, 0.5), Pick(1, 1.4, 0.9)])
-    ended = evaluate(str(small_run), str(another_run), *asked, "--split", "test", "--out", "both")
+    ended = evaluate(str(small_run), str(another_run), *flags, "--split", "test", "--out", "both")
     assert ended.code == 0, ended.err
     folder = Path("both") / "test"
     members, own = metrics(folder)["members"], [metrics(run)["temperature"] for run in (small_run, another_run)]
@@ -408,9 +408,9 @@ def test_a_single_network_that_is_chosen_is_said_to_be(evaluate, small_run, anot
     monkeypatch.setattr(ensemble, "greedy", lambda predicted, targets: [Pick(1, 1.5, 0.5)])
     ended = evaluate(str(small_run), str(another_run), "--choose", "--out", "one")
     assert ended.code == 0, ended.err
-    found = metrics(Path("one") / "val")
-    assert [member["weight"] for member in found["members"]] == [1.0]
-    assert found["accuracy"] == metrics(another_run)["accuracy"]
+    results = metrics(Path("one") / "val")
+    assert [member["weight"] for member in results["members"]] == [1.0]
+    assert results["accuracy"] == metrics(another_run)["accuracy"]
     for page in ("report.html", "model_card.md"):
         assert "he one network that val chose among 2" in (Path("one") / "val" / page).read_text()
 
@@ -463,16 +463,16 @@ def test_networks_of_different_data_make_no_ensemble_unasked(scores, small_run, 
 def test_against_a_network_its_run_and_its_predictions_is_the_same(scores, small_run, another_run):
     assert scores(str(another_run), "--split", "test").code == 0
     others = (another_run, another_run / "evaluations" / "test", another_run / "evaluations" / "test/predictions.csv")
-    found = []
+    evaluations = []
     for other in others:
         ended = scores(str(small_run), "--split", "test", "--against", str(other))
         assert ended.code == 0, ended.err
         assert "minus" in ended.out
     for name in ("test", "test_2", "test_3"):
-        found.append(metrics(small_run / "evaluations" / name))
-    gap = found[0]["accuracy"] - metrics(another_run / "evaluations" / "test")["accuracy"]
-    nll = found[0]["against"]["nll"]["difference"]
-    for results in found:
+        evaluations.append(metrics(small_run / "evaluations" / name))
+    gap = evaluations[0]["accuracy"] - metrics(another_run / "evaluations" / "test")["accuracy"]
+    nll = evaluations[0]["against"]["nll"]["difference"]
+    for results in evaluations:
         assert results["against"]["accuracy"]["difference"] == pytest.approx(gap)
         assert results["against"]["nll"]["difference"] == pytest.approx(nll, abs=1e-4)
 
@@ -533,8 +533,8 @@ def test_networks_of_differently_drawn_splits_have_no_val_in_common(train, score
 
 def test_nothing_is_chosen_on_faces_that_a_member_was_trained_on(scores, small_run, holdout_run):
     both = (str(small_run), str(holdout_run), "--data", "synthetic", "--split", "val")
-    for asked in (("--weights", "val"), ("--error-rate", "0.9"), ("--coverage", "0.9")):
-        ended = scores(*both, *asked)
+    for options in (("--weights", "val"), ("--error-rate", "0.9"), ("--coverage", "0.9")):
+        ended = scores(*both, *options)
         assert ended.code == 1
         assert "were chosen on different val faces" in ended.line
     ended = scores(*both, "--out", "both")
@@ -546,10 +546,10 @@ def test_nothing_is_chosen_on_faces_that_a_member_was_trained_on(scores, small_r
 def test_accesses_and_leakage_of_a_baseline_are_counted(scores, small_run, holdout_run):
     ended = scores(str(small_run), "--against", str(holdout_run), "--split", "test")
     assert ended.code == 0, ended.err
-    found = metrics(small_run / "evaluations" / "test")
-    assert found["seen_in_training"] == 0
-    assert found["against"]["seen_by_it"] > 7
-    assert (found["against"]["clean"] or {"n": 0})["n"] == 14 - found["against"]["seen_by_it"]
+    results = metrics(small_run / "evaluations" / "test")
+    assert results["seen_in_training"] == 0
+    assert results["against"]["seen_by_it"] > 7
+    assert (results["against"]["clean"] or {"n": 0})["n"] == 14 - results["against"]["seen_by_it"]
     assert len(accesses_of(holdout_run)) == len(accesses_of(small_run)) == 1
 
 
@@ -580,8 +580,8 @@ def test_more_than_a_twentieth_of_the_test_faces_is_a_look():
     assert len(test) == 40
     many = set(digests(draw_faces(2000, seed=2)[0]))  # test of another data set of the same training
     networks = SimpleNamespace(hashes_of_sets=lambda split, size: [many, test])
-    found = [TrainingData.is_test(networks, faces[:count]) for count in (0, 2, 3, 40)]
-    assert found == [False, False, True, True]
+    answers = [TrainingData.is_test(networks, faces[:count]) for count in (0, 2, 3, 40)]
+    assert answers == [False, False, True, True]
 
 
 @pytest.mark.slow

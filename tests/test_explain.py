@@ -28,23 +28,23 @@ def result(folder):
 def test_portraits(explain, photos, tmp_path):  # noqa: F811
     ended = explain(str(photos), "--out", "out")
     assert ended.code == 0, ended.err
-    found = result(tmp_path / "out")
-    assert [(face.predicted, face.label) for face in found.faces] == [("happy", None), ("neutral", None)]
-    assert found.networks == ("tiny",)
-    assert all(face.probabilities[face.predicted] > face.probabilities[face.second] > 0 for face in found.faces)
-    assert {why.split("; ")[0] for why in found.left_out.values()} == {"no face found", "not a readable picture"}
-    assert "2 faces are too few" in found.check.verdict
-    assert found.check.verdict in ended.out
-    assert [one.map for one in found.check.curves] == ["occlusion", "blob", "random"]
-    assert all(len(one.deletion) == len(one.insertion) == 13 for one in found.check.curves)
-    assert all(one.deletion_area.ci95 is None for one in found.check.curves)
-    assert found.check.imputed.verdict in ended.out
-    occlusion, blob, _ = found.check.imputed.curves
+    record = result(tmp_path / "out")
+    assert [(face.predicted, face.label) for face in record.faces] == [("happy", None), ("neutral", None)]
+    assert record.networks == ("tiny",)
+    assert all(face.probabilities[face.predicted] > face.probabilities[face.second] > 0 for face in record.faces)
+    assert {why.split("; ")[0] for why in record.left_out.values()} == {"no face found", "not a readable picture"}
+    assert "2 faces are too few" in record.check.verdict
+    assert record.check.verdict in ended.out
+    assert [one.map for one in record.check.curves] == ["occlusion", "blob", "random"]
+    assert all(len(one.deletion) == len(one.insertion) == 13 for one in record.check.curves)
+    assert all(one.deletion_area.ci95 is None for one in record.check.curves)
+    assert record.check.imputed.verdict in ended.out
+    occlusion, blob, _ = record.check.imputed.curves
     assert occlusion.deletion[1].value < 0.9 * occlusion.deletion[0].value  # a twelfth of the pixels, imputed
-    occlusion, blob, _ = found.check.curves
+    occlusion, blob, _ = record.check.curves
     assert occlusion.deletion_area.value < blob.deletion_area.value
     page = (tmp_path / "out" / "index.html").read_text()
-    assert page.index(found.check.verdict) < page.index("Faces</h2>")
+    assert page.index(record.check.verdict) < page.index("Faces</h2>")
     assert "why happy, not" in page
     assert "a, &#34;b&#34; é.png" in page
     assert "no face found" in page
@@ -57,9 +57,9 @@ def test_faces_that_are_cut_out_already(explain, tmp_path):
         Image.fromarray(noise).save(f"{number}.png")
     ended = explain("0.png", "1.png", "2.png", "--detector", "none", "--faces", "2", "--method", "gradcam")
     assert ended.code == 0, ended.err
-    found = result(tmp_path / "outputs" / "explain" / "0")
-    assert (len(found.faces), found.layer) == (2, 6)
-    assert list(found.left_out) == ["2.png"]
+    record = result(tmp_path / "outputs" / "explain" / "0")
+    assert (len(record.faces), record.layer) == (2, 6)
+    assert list(record.left_out) == ["2.png"]
     explain("0.png", "--detector", "none", "--method", "gradcam")
     assert (tmp_path / "outputs" / "explain" / "0_2" / "index.html").exists()
 
@@ -74,19 +74,19 @@ def of_split(trained_once, tmp_path_factory):
 
 
 def test_faces_of_a_split(of_split):
-    found = result(of_split)
-    assert len(found.faces) == found.check.faces == 42
-    labels = [face.label for face in found.faces]
-    assert {labels.count(one.emotion) for one in found.emotions} == {6}
-    assert all(one.right + one.wrong == 6 for one in found.emotions)
-    assert all(0 <= one.left_share.value <= 1 for one in found.emotions)
-    assert all(one.label != one.predicted and one.faces >= 3 for one in found.confusions)
-    assert all(one.deletion.ci95 is not None for one in found.check.differences)
-    assert found.check.verdict.startswith("Occlusion maps of this network ")
-    assert found.check.randomised[-1].layers == found.check.randomised[-1].of
-    assert found.check.mirrored.ci95 is not None
+    record = result(of_split)
+    assert len(record.faces) == record.check.faces == 42
+    labels = [face.label for face in record.faces]
+    assert {labels.count(one.emotion) for one in record.emotions} == {6}
+    assert all(one.right + one.wrong == 6 for one in record.emotions)
+    assert all(0 <= one.left_share.value <= 1 for one in record.emotions)
+    assert all(one.label != one.predicted and one.faces >= 3 for one in record.confusions)
+    assert all(one.deletion.ci95 is not None for one in record.check.differences)
+    assert record.check.verdict.startswith("Occlusion maps of this network ")
+    assert record.check.randomised[-1].layers == record.check.randomised[-1].of
+    assert record.check.mirrored.ci95 is not None
     page = (of_split / "index.html").read_text()
-    assert page.index(found.check.verdict) < page.index("Each emotion")
+    assert page.index(record.check.verdict) < page.index("Each emotion")
     for emotion in labels:
         assert emotion in page
 

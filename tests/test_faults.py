@@ -10,7 +10,7 @@ import pytest
 from faults import fuzz
 
 
-def held(rows):
+def checked(rows):
     """Return the rows after a check that each try held."""
     rows = list(rows)
     assert [failure for row in rows for failure in row.failures] == []
@@ -18,20 +18,20 @@ def held(rows):
 
 
 def test_damaged_inputs_are_refused_in_one_line(tmp_path, trained_once):
-    rows = held(fuzz.fuzzed(tmp_path, trained_once, 4, seed=7))
+    rows = checked(fuzz.fuzzed(tmp_path, trained_once, 4, seed=7))
     assert [row.tried for row in rows] == [4] * 10
     assert all(row.facts["refused"] > 0 for row in rows)
 
 
 @pytest.mark.slow
 def test_more_damaged_inputs_are_refused_in_one_line(tmp_path, trained_once):
-    held(fuzz.fuzzed(tmp_path, trained_once, 40, seed=8))
+    checked(fuzz.fuzzed(tmp_path, trained_once, 40, seed=8))
 
 
 @pytest.mark.slow
 def test_no_kill_and_no_signal_loses_a_checkpoint(tmp_path):
     """In a process of its own: it forks, which torch forbids where a test has computed gradients before."""
-    asked = (
+    arguments = (
         "kills",
         "two",
         "signals",
@@ -48,7 +48,7 @@ def test_no_kill_and_no_signal_loses_a_checkpoint(tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
     ended = subprocess.run(
-        [sys.executable, "-m", "faults", *asked], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-m", "faults", *arguments], capture_output=True, text=True, env=environment, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     rows = json.loads((tmp_path / "t.json").read_text())["rows"]

@@ -1,8 +1,8 @@
 """Files of earlier versions: what version 1 of the formats wrote is loaded, evaluated, resumed and gone on with.
 
 
-``fixtures/format_1`` holds a run of two epochs, the same run interrupted in its second epoch, a sweep whose second
-job is missing, and the run's network as a shared file; all on 210 drawn faces.
+``fixtures/format_1`` holds a run of two epochs, and the same run interrupted in its second epoch. It also holds a sweep
+whose second job is missing, and the run's network as a shared file. All are on 210 drawn faces.
 """
 
 import json
@@ -52,17 +52,17 @@ def test_a_shared_network_is_that_of_its_run(made):
 
 def test_an_interrupted_run_ends_as_if_it_had_not_been(train, made):
     assert train(f"resume={made / 'interrupted'}").code == 0
-    expected, found = (fer.load(made / name).state_dict() for name in ("run", "interrupted"))
-    assert found.keys() == expected.keys()
-    assert all(torch.allclose(found[name].float(), expected[name].float(), atol=1e-5) for name in expected)
+    expected, actual = (fer.load(made / name).state_dict() for name in ("run", "interrupted"))
+    assert actual.keys() == expected.keys()
+    assert all(torch.allclose(actual[name].float(), expected[name].float(), atol=1e-5) for name in expected)
     assert metrics(made / "interrupted")["accuracy"] == metrics(made / "run")["accuracy"]
 
 
 def test_a_younger_key_changes_no_identity():
     """A sweep trains a finished job again if its identity changes."""
     job = json.loads((FIXTURES / "sweep" / "0" / "job.json").read_text())
-    found = identity(plain(composed(job["overrides"])))
-    assert found == job["identity"], "a new key stands in YOUNGER or BESIDES of fer/runs/run_folder.py"
+    actual = identity(plain(composed(job["overrides"])))
+    assert actual == job["identity"], "a new key stands in YOUNGER or BESIDES of fer/runs/run_folder.py"
 
 
 @pytest.mark.slow  # a sweep's job is a process

@@ -52,8 +52,8 @@ def sound(tmp_path):
         folder.mkdir()
     given = [*SMALL, "optimizer.lr=-1"]
     (sweep / "sweep.json").write_text(json.dumps({"schema": 1, "arguments": given, "jobs": []}))
-    held = {"schema": 1, "arguments": given, "config": {}, "space": {}, "settings": {"seeds": 1}}
-    (search / "tune.json").write_text(json.dumps(held))
+    stored = {"schema": 1, "arguments": given, "config": {}, "space": {}, "settings": {"seeds": 1}}
+    (search / "tune.json").write_text(json.dumps(stored))
     record = Record(Request(0.5, "faces.csv"), "python -m fer.best --hours 0.5", "2026-11-26T17:00:00+00:00")
     record.networks = [
         Network.planned(Training("student_0", "student", ("seed=0",), 12, 60.0, 5.0), ["seed=0"], ["tiny"])

@@ -18,14 +18,14 @@ pytestmark = pytest.mark.skipif(not LOCK.exists(), reason="runs from a checkout"
 
 def entries():
     """Name -> locked versions; several where Pythons or platforms differ."""
-    found = {}
+    versions = {}
     for block in re.split(r"\n(?=[a-z])", re.sub(r"^\s*#.*\n", "", LOCK.read_text(), flags=re.MULTILINE)):
         requirement, *hashes = (line.strip().rstrip("\\").strip() for line in block.strip().splitlines())
         assert hashes, requirement
         assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", text) for text in hashes), requirement
         name, version = re.fullmatch(r"([a-z0-9-]+)==([^ ;]+).*", requirement).groups()
-        found.setdefault(name, []).append(version)
-    return found
+        versions.setdefault(name, []).append(version)
+    return versions
 
 
 def required():

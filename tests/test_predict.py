@@ -89,11 +89,11 @@ def test_a_picture_is_decoded_once_to_be_marked(predict, photos, monkeypatch, tm
     decode = images._decoded
     monkeypatch.setattr(images, "_decoded", lambda path, *given: opened.append(path.name) or decode(path, *given))
     marked = predict(str(photos), "--json", "--annotated", "marked")
-    found = [json.loads(line) for line in marked.out.splitlines()]
-    copies = {one.pop("annotated") for one in found if "annotated" in one}
+    rows = [json.loads(line) for line in marked.out.splitlines()]
+    copies = {one.pop("annotated") for one in rows if "annotated" in one}
     assert copies == {file.name for file in Path("marked").iterdir()}
     # the grey of the colours is the file's, to the bit
-    assert found == [json.loads(line) for line in plain.out.splitlines()]
+    assert rows == [json.loads(line) for line in plain.out.splitlines()]
     assert sorted(opened) == ['a, "b" é.png', "broken.jpg", "broken.jpg", "empty.png", "hopper.jpg"]
     assert len(list((tmp_path / "marked").iterdir())) == 3
 
@@ -108,13 +108,13 @@ def test_json_lines(predict, photos):
 def test_a_folder_of_results(predict, photos, tmp_path):
     ended = predict(str(photos), "--out", "out", "--annotated", "marked")
     assert ended.code == 0, ended.err
-    header, *found = records(tmp_path / "out")
+    header, *faces = records(tmp_path / "out")
     assert header["crop"]["margin"] == 1
-    assert [Path(one["file"]).name for one in found] == ['a, "b" é.png', "broken.jpg", "empty.png", "hopper.jpg"]
+    assert [Path(one["file"]).name for one in faces] == ['a, "b" é.png', "broken.jpg", "empty.png", "hopper.jpg"]
     with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["emotion"] for row in rows] == ["happy", "", "", "neutral"]
-    assert [row["annotated"] for row in rows] == [one.get("annotated", "") for one in found]
+    assert [row["annotated"] for row in rows] == [one.get("annotated", "") for one in faces]
     assert [row["annotated"] for row in rows][::3] == ['a, "b" é.jpg', "hopper.jpg"]
     assert sum(float(rows[0][name]) for name in header["emotions"]) == pytest.approx(1, abs=1e-3)
     page = (tmp_path / "out" / "index.html").read_text()
@@ -137,8 +137,8 @@ def test_an_interrupted_prediction_goes_on(predict, photos, tmp_path):
     assert ended.code == 0, ended.err
     assert file.read_text() == "".join(lines)
     assert len((tmp_path / "whole" / "predictions.csv").read_text().splitlines()) == 5
-    for asked in (("--margin", "1.3"), ("--coverage", "0.8")):
-        other = predict(str(photos), "--out", "whole", "--resume", *asked).line
+    for options in (("--margin", "1.3"), ("--coverage", "0.8")):
+        other = predict(str(photos), "--out", "whole", "--resume", *options).line
         assert "another network, detector, crop or coverage" in other
 
 
@@ -146,9 +146,9 @@ def test_prediction_sets_are_printed_written_and_shown(predict, photos, tmp_path
     assert "; 90 % set: happy; box" in predict(str(photos / 'a, "b" é.png')).out
     ended = predict(str(photos), "--coverage", "0.99", "--out", "sets")
     assert (ended.code, ended.err) == (0, "")
-    header, *found = records(tmp_path / "sets")
+    header, *rows = records(tmp_path / "sets")
     assert header["coverage"] == 0.99
-    faces = [face for one in found for face in one.get("faces", ())]
+    faces = [face for one in rows for face in one.get("faces", ())]
     assert all(len(face["emotions"]) > 1 and face["uncertain"] for face in faces)
     assert [face["emotions"][0] for face in faces] == ["happy", "neutral"]
     with (tmp_path / "sets" / "predictions.csv").open(newline="") as stream:
@@ -164,9 +164,9 @@ def test_a_network_without_sets_is_reported_once(predict, photos, tmp_path):
     ended = predict(str(photos), "--network", str(old), "--out", "old")
     assert ended.code == 0
     assert "fer.share" in ended.line
-    header, *found = records(tmp_path / "old")
+    header, *rows = records(tmp_path / "old")
     assert header["coverage"] is None
-    for face in (face for one in found for face in one.get("faces", ())):
+    for face in (face for one in rows for face in one.get("faces", ())):
         assert face["emotions"] == []
         assert face["uncertain"] == (face["probability"] < 0.5)
     assert "a probability below 50 %" in (tmp_path / "old" / "index.html").read_text()
@@ -229,12 +229,12 @@ def test_odd_files_of_a_folder_are_recorded_and_the_rest_goes_on(predict, tmp_pa
         Image.new("L", (50, 50)).save(odd / name, "PNG")
     ended = predict(str(odd), "--json", "--detector", "none")
     assert ended.code == 0, ended.err
-    found = [json.loads(line) for line in ended.out.splitlines()]
-    errors = {Path(one["file"]).name: one["error"] for one in found if "error" in one}
+    rows = [json.loads(line) for line in ended.out.splitlines()]
+    errors = {Path(one["file"]).name: one["error"] for one in rows if "error" in one}
     assert errors.keys() == {"c.jpg", "gone.jpg", "empty.jpg", "pipe.jpg"}
     assert errors["c.jpg"] == errors["gone.jpg"] == "is a broken link or a loop of links"
     assert ("0 bytes" in errors["empty.jpg"], "pipe" in errors["pipe.jpg"]) == (True, True)
-    assert [Path(one["file"]).name for one in found if "faces" in one] == sorted(good)
+    assert [Path(one["file"]).name for one in rows if "faces" in one] == sorted(good)
 
 
 def test_patterns_are_found_by_the_command_too(predict, photos, tmp_path):
@@ -248,9 +248,9 @@ def test_a_video_beside_pictures(predict, photos, clip, tmp_path):
     assert (ended.code, ended.err) == (0, "")
     assert "1 video of 50 frames with 1 face" in ended.out
     assert "2 files could not be read" in ended.out  # the broken picture and the cut video
-    header, *found = records(tmp_path / "out")
+    header, *faces = records(tmp_path / "out")
     assert header["video"] == {"fps": None, "half_life_s": 0.5}
-    frames, (closing,) = found[:50], [one for one in found if "video" in one]
+    frames, (closing,) = faces[:50], [one for one in faces if "video" in one]
     assert [frame["frame"] for frame in frames] == list(range(50))
     assert frames[30]["time"] == pytest.approx(1.2, abs=1e-3)
     (face,) = frames[30]["faces"]
@@ -330,8 +330,8 @@ def test_what_is_printed_of_a_video(predict, clip):
     ended = predict(str(clip))
     (line,) = ended.out.splitlines()
     assert re.search(r"face 1, 0\.6 to 1\.\d s, \d\d frames: on average happy \d\d %", line)
-    found = [json.loads(line) for line in predict(str(clip), "--json", "--fps", "1").out.splitlines()]
-    assert [one.get("frame") for one in found] == [0, 25, None]
+    rows = [json.loads(line) for line in predict(str(clip), "--json", "--fps", "1").out.splitlines()]
+    assert [one.get("frame") for one in rows] == [0, 25, None]
 
 
 def test_videos_that_cannot_be_read_alone_are_an_error(predict, tmp_path):

@@ -31,7 +31,7 @@ def lines(command: str) -> list[str]:
 
 def commands() -> list[list[str]]:
     """The arguments of each ``python -m fer.train`` in README, but for those that compose nothing."""
-    return [found for found in training_commands(README) if "--help" not in found]
+    return [line for line in training_commands(README) if "--help" not in line]
 
 
 def test_readme_is_short():

@@ -1,7 +1,7 @@
 """Every number that README and docs state about a network is counted again from its files, or is marked as having none.
 
-A table of results has a column ``files``, whose cells link to folders of ``docs/results/`` (several: seeds, as mean ±
-sd) or hold a †; a value followed by † has no file of its own. A table without that column says † beneath it.
+A table of results has a column ``files``. Its cells link to folders of ``docs/results/`` (several: seeds, as mean ± sd)
+or hold a †. A value followed by † has no file of its own. A table without that column says † beneath it.
 """
 
 import csv
@@ -88,14 +88,14 @@ def scored(chances, targets):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_metrics_are_those_of_the_predictions(file):
-    found = counted(file.parent.name, file.stem)
-    kept = found["kept"]
-    assert found["n"] == kept["n"] == 3589
+    counts_again = counted(file.parent.name, file.stem)
+    kept = counts_again["kept"]
+    assert counts_again["n"] == kept["n"] == 3589
     assert file.stem == kept["split"] + ("" if kept.get("tta", "none") == "none" else f"_{kept['tta']}")
     for name in ("accuracy", "macro_f1", "balanced_accuracy", "nll", "ece"):
-        assert found[name] == pytest.approx(kept[name], abs=2e-6), name
+        assert counts_again[name] == pytest.approx(kept[name], abs=2e-6), name
     for name, slack in (("nll", 2e-6), ("ece", 2 / 3589)):  # six digits: a face at the edge of a bin may change sides
-        assert found["calibrated"][name] == pytest.approx(kept["calibrated"][name], abs=slack), name
+        assert counts_again["calibrated"][name] == pytest.approx(kept["calibrated"][name], abs=slack), name
 
 
 SETS = {"all": lambda targets: targets >= 0} | {
@@ -106,16 +106,16 @@ SETS = {"all": lambda targets: targets >= 0} | {
 def sets_of(folder, name):
     """(N,) whether the prediction set of each face holds the label, its size, and the labels: counted by hand."""
     kept = json.loads((RESULTS / folder / f"{name}.json").read_text())
-    held, sizes, labels = [], [], []
+    covered, sizes, labels = [], [], []
     with gzip.open(RESULTS / folder / f"{name}.csv.gz", "rt", newline="") as stream:
         for row in csv.DictReader(stream):
             powers = {label: float(row[f"p_{label}"]) ** (1 / kept["temperature"]) for label in EMOTIONS}
             limit = kept["sets"]["threshold"] * sum(powers.values())
             inside = [label for label in EMOTIONS if sum(v for v in powers.values() if v > powers[label]) <= limit]
-            held.append(row["target"] in inside)
+            covered.append(row["target"] in inside)
             sizes.append(len(inside))
             labels.append(EMOTIONS.index(row["target"]))
-    return np.array(held), np.array(sizes), np.array(labels)
+    return np.array(covered), np.array(sizes), np.array(labels)
 
 
 WITH_SETS = [file for file in FILES if "sets" in json.loads(file.read_text())]
@@ -124,12 +124,12 @@ WITH_SETS = [file for file in FILES if "sets" in json.loads(file.read_text())]
 @pytest.mark.parametrize("file", WITH_SETS, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_coverage_and_size_of_sets_are_those_of_the_predictions(file):
     sets = json.loads(file.read_text())["sets"]
-    held, sizes, labels = sets_of(file.parent.name, file.stem)
+    covered, sizes, labels = sets_of(file.parent.name, file.stem)
     for name, of in SETS.items():
         one, mask = sets["all"] if name == "all" else sets["per_class"][name], of(labels)
         slack = 1.5 / mask.sum()  # six digits: a face at the threshold may change sides
         assert one["n"] == mask.sum()
-        assert one["coverage"] == pytest.approx(held[mask].mean(), abs=slack), name
+        assert one["coverage"] == pytest.approx(covered[mask].mean(), abs=slack), name
         assert one["size"] == pytest.approx(sizes[mask].mean(), abs=slack), name
         assert one["coverage_ci95"] == pytest.approx(wilson(round(one["coverage"] * one["n"]), one["n"]))
     assert sets["threshold"] == sets["thresholds"]["at"][f"{sets['promised']:.2f}"]
@@ -190,7 +190,7 @@ def row_complaints(row, page):
     if not folders:
         return [] if row["files"] == "†" else [f"no files and no †: {row}"]
     view = "_ten_crop" if "ten crops" in row.values() or any("ten crops" in cell for cell in row.values()) else ""
-    found = []
+    differences = []
     for head, cell in row.items():
         stated = cell.replace("**", "")
         if head not in HEADS or not stated or stated.endswith("†"):
@@ -199,8 +199,8 @@ def row_complaints(row, page):
         name = split + (view if fixed is None else fixed)
         expected = in_words([counted(folder.name, name) for folder in folders], metric, stated)
         if stated != expected:
-            found.append(f"{head}: {stated!r}, counted {expected!r}")
-    return found
+            differences.append(f"{head}: {stated!r}, counted {expected!r}")
+    return differences
 
 
 def in_words(evaluations, metric, stated):
@@ -210,7 +210,7 @@ def in_words(evaluations, metric, stated):
         return "a number"
     digits = len(shape["value"].partition(".")[2])
     scale, unit = (1, "") if metric in ("nll", "ece") else (100, " %")
-    kept = [found["kept"] for found in evaluations]
+    kept = [record["kept"] for record in evaluations]
     values = [one["clean"]["accuracy"] for one in kept] if metric == "clean" else [one[metric] for one in evaluations]
     text = f"{scale * np.mean(values):.{digits}f}"
     if shape["sd"]:
@@ -225,8 +225,8 @@ def in_words(evaluations, metric, stated):
 
 def verdict(evaluations):
     """Whether chance alone explains the ECE, of each evaluation."""
-    highs = [found["kept"]["ece_if_calibrated"] for found in evaluations]
-    above = [found["ece"] > high for found, high in zip(evaluations, highs, strict=True)]
+    highs = [record["kept"]["ece_if_calibrated"] for record in evaluations]
+    above = [record["ece"] > high for record, high in zip(evaluations, highs, strict=True)]
     ends = ", ".join(sorted({f"{high:.3f}" for high in highs}))
     many = "" if len(above) == 1 or all(above) or not any(above) else f" in {sum(above)} of {len(above)}"
     return f", {'above' if any(above) else 'within'} chance{many} ({ends})"

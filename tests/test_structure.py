@@ -43,13 +43,13 @@ def package(file: Path) -> str:
 def imports(file: Path, *, top_level: bool = False) -> set[str]:
     tree = ast.parse(file.read_text())
     nodes = tree.body if top_level else ast.walk(tree)
-    found = set()
+    imported = set()
     for node in nodes:
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return imported
 
 
 def modules() -> list[Path]:

@@ -147,5 +147,5 @@ def test_every_experiment_of_the_study_is_in_the_table():
 
 
 def test_the_arms_of_independent_intervals_add_by_squares():
-    found = of_sum(0.5, [Interval(0.47, 0.53), Interval(0.46, 0.54)])
-    assert found == pytest.approx((0.45, 0.55))
+    gain = of_sum(0.5, [Interval(0.47, 0.53), Interval(0.46, 0.54)])
+    assert gain == pytest.approx((0.45, 0.55))

@@ -34,7 +34,7 @@ def tuned(capfd):
     return runner(tune.main, capfd)
 
 
-def held(folder) -> dict:
+def record_of(folder) -> dict:
     return json.loads((folder / "tune.json").read_text())
 
 
@@ -133,22 +133,22 @@ def test_a_space_of_ones_own_lies_in_a_folder_that_is_named(tmp_path):
     )
     from fer.config.hydra import tidied
 
-    asked = request.read(
+    search = request.read(
         tidied([*SMALL, "--config-dir", "mine", "space=rates", "space.loss.label_smoothing=[0.0,0.1]"])
     )
-    words = {parameter.key: str(parameter) for parameter in asked.parameters}
+    words = {parameter.key: str(parameter) for parameter in search.parameters}
     assert words == {
         "optimizer.lr": "0.001 to 0.1, evenly in the logarithm",
         "optimizer.weight_decay": "0.001 to 0.3, evenly in the logarithm",
         "loss.label_smoothing": "0.0, 0.1",
     }
-    assert asked.paths == [f"hydra.searchpath=['file://{tmp_path / 'mine'}']"]
+    assert search.paths == [f"hydra.searchpath=['file://{tmp_path / 'mine'}']"]
 
 
 def test_what_the_command_line_sets_is_not_varied_and_reported():
-    asked = request.read([*SMALL, "augment=none", "optimizer=sgd", "space=optimizer"])
-    assert asked.fixed == ["optimizer"]
-    assert [parameter.key for parameter in asked.parameters] == [
+    search = request.read([*SMALL, "augment=none", "optimizer=sgd", "space=optimizer"])
+    assert search.fixed == ["optimizer"]
+    assert [parameter.key for parameter in search.parameters] == [
         "optimizer.lr", "optimizer.weight_decay", "optimizer.momentum", "scheduler",
     ]  # fmt: skip
 
@@ -202,7 +202,7 @@ def test_a_search_ends_with_its_best_trial_as_an_experiment_that_trains_to_the_s
     ended = tuned(*RUN[1:], "tune.trials=3")
     assert ended.code == 0, ended.out + ended.err
     folder = tmp_path / "found"
-    record = held(folder)
+    record = record_of(folder)
     assert record["trials"] == {"complete": 3, "pruned": 0, "failed": 0, "running": 0}
     assert record["settings"]["trials"] == 3
     assert set(record["space"]) == {"optimizer.lr", "augment", "model.dropout"}

@@ -43,9 +43,9 @@ def large(folder: Path, pictures: int = PICTURES) -> Iterator[Measurement]:
     """
     tree = generated(folder / "tree", pictures)
     start = time.perf_counter()
-    found = image_folder.files(tree)
-    yield Measurement("large: scan of the folders", time.perf_counter() - start, "s", note=f"{len(found):,} pictures")
-    yield from against_bare(tree, found, folder)
+    files = image_folder.files(tree)
+    yield Measurement("large: scan of the folders", time.perf_counter() - start, "s", note=f"{len(files):,} pictures")
+    yield from against_bare(tree, files, folder)
     first, second = (started(tree, folder / "cache") for _ in range(2))
     yield Measurement("large: first start, to the first batch", first["first_batch"], "s", note="every picture decoded")
     yield Measurement("large: later start, to the first batch", second["first_batch"], "s")

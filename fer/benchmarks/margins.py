@@ -56,8 +56,8 @@ def table(images: NDArray[np.uint8], targets: NDArray[np.int64], network: str | 
     predictor, detector = Predictor(network, detector="none"), Haar()
     side = images.shape[1]
     enlarged = [_enlarged(image) for image in images]
-    found = [detector(picture) for picture in enlarged]
-    kept = [index for index, faces in enumerate(found) if faces]
+    detected = [detector(picture) for picture in enlarged]
+    kept = [index for index, faces in enumerate(detected) if faces]
     whole = Box(ENLARGED * RIM, ENLARGED * RIM, ENLARGED * side, ENLARGED * side)
     crops = {
         "frame": [images[index] for index in kept],
@@ -66,7 +66,7 @@ def table(images: NDArray[np.uint8], targets: NDArray[np.int64], network: str | 
     for margin in MARGINS:
         crop = Crop(margin)
         crops[f"{margin:g}"] = [
-            crop(enlarged[index], found[index][0].box, side, found[index][0].tilt) for index in kept
+            crop(enlarged[index], detected[index][0].box, side, detected[index][0].tilt) for index in kept
         ]
     return [_row(name, predictor.probabilities(faces), targets[kept]) for name, faces in crops.items()]
 

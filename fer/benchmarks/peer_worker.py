@@ -23,8 +23,8 @@ def peer_fer() -> Answer:
     detector = importlib.import_module("fer.fer").FER()
 
     def answer(picture: Any, box: Any = None) -> list[Any]:
-        found = detector.detect_emotions(picture, None if box is None else [tuple(box)])
-        return [{"box": [int(value) for value in face["box"]], "emotions": face["emotions"]} for face in found]
+        faces = detector.detect_emotions(picture, None if box is None else [tuple(box)])
+        return [{"box": [int(value) for value in face["box"]], "emotions": face["emotions"]} for face in faces]
 
     return answer
 
@@ -38,13 +38,13 @@ def peer_deepface() -> Answer:
             x, y, width, height = box
             picture = picture[y : y + height, x : x + width]
         search = "opencv" if box is None else "skip"
-        found = analyze(picture, actions=["emotion"], detector_backend=search, enforce_detection=False, silent=True)
+        faces = analyze(picture, actions=["emotion"], detector_backend=search, enforce_detection=False, silent=True)
         return [
             {
                 "box": [face["region"][key] for key in "xywh"],
                 "emotions": {name: value / 100 for name, value in face["emotion"].items()},
             }
-            for face in found
+            for face in faces
         ]
 
     return answer
@@ -56,7 +56,7 @@ def work(job: Mapping[str, Any]) -> Mapping[str, Any]:
 
     cv2.setNumThreads(1)
     answer = {"fer": peer_fer, "deepface": peer_deepface}[job["package"]]()
-    found: Any = {
+    measured: Any = {
         "version": importlib.metadata.version(job["package"]),
         "pictures": [answer(cv2.imread(picture)) for picture in job["pictures"]],
     }
@@ -65,9 +65,9 @@ def work(job: Mapping[str, Any]) -> Mapping[str, Any]:
         pictures = [cv2.cvtColor(face, cv2.COLOR_GRAY2BGR) for face in faces]
         answer(pictures[0], box)  # warms up
         began = time.process_time()
-        found["faces"] = [answer(picture, box)[0]["emotions"] for picture in pictures]
-        found["seconds"] = time.process_time() - began
-    answered: Mapping[str, Any] = found
+        measured["faces"] = [answer(picture, box)[0]["emotions"] for picture in pictures]
+        measured["seconds"] = time.process_time() - began
+    answered: Mapping[str, Any] = measured
     return answered
 
 

@@ -218,17 +218,17 @@ def beside(
                 log.info("  %s: not measured: %s", package, theirs[-1].reason)
                 return
             ours.append(cpu_seconds(lambda: predictor(list(faces), boxes)))
-        found = [one[0].emotion for one in predictor(list(faces), boxes)]
-    times = [one.seconds for one in theirs]
+        predicted = [one[0].emotion for one in predictor(list(faces), boxes)]
+    times = [answer.seconds for answer in theirs]
     note = f"with the box given; version {theirs[0].version}"
     yield Measurement(f"faces a second, {package}", len(faces) / median(times), "faces/s", note=note)
     ratio = [their / own for their, own in zip(times, ours, strict=True)]
     note = f"{median(ratio):.2f} times theirs, {min(ratio):.2f} to {max(ratio):.2f}"
     yield Measurement("faces a second, ours", len(faces) / median(ours), "faces/s", note=note)
     yield accuracy(
-        f"{package} (trained on FER2013, perhaps on these faces)", [best(one) for one in theirs[0].faces], labels
+        f"{package} (trained on FER2013, perhaps on these faces)", [best(scores) for scores in theirs[0].faces], labels
     )
-    yield accuracy("ours", found, labels)
+    yield accuracy("ours", predicted, labels)
     yield from answers(package, theirs[0], [Path(file) for file in job.pictures])
 
 
@@ -236,7 +236,7 @@ def accuracy(name: str, found: Sequence[str], labels: Sequence[str]) -> Measurem
     """Return the share of faces whose answer is the label, with its 95 % interval."""
     from fer.metrics.statistics import wilson
 
-    right = sum(one == label for one, label in zip(found, labels, strict=True))
+    right = sum(emotion == label for emotion, label in zip(found, labels, strict=True))
     low, high = wilson(right, len(labels))
     note = f"95 % interval {100 * low:.1f} to {100 * high:.1f}, {len(labels):,} faces of val"
     return Measurement(f"accuracy, {name}", 100 * right / len(labels), "%", note=note)

@@ -72,10 +72,10 @@ def by_emotion(folder: Path, views: str = "none") -> list[tuple[str, ...]]:
     (val, labels), (test, targets) = (_read(folder, split, views) for split in ("val", "test"))
     classes = predictions.read(predictions.recorded(folder, "test", views).file).classes
     thresholds = Thresholds.calibrated(val, labels)
-    found = [sets(test, thresholds.limits(COVERAGE, way)) for way in WAYS]
+    by_way = [sets(test, thresholds.limits(COVERAGE, way)) for way in WAYS]
     masks = {"all": targets >= 0} | {name: targets == label for label, name in enumerate(classes)}
     return [
-        (name, f"{mask.sum():,}", *(cell for one in found for cell in set_cells(set_scores(one[mask], targets[mask]))))
+        (name, f"{mask.sum():,}", *(cell for one in by_way for cell in set_cells(set_scores(one[mask], targets[mask]))))
         for name, mask in masks.items()
     ]
 
@@ -112,8 +112,8 @@ def table(probabilities: Probabilities, targets: NDArray[np.int64], splits: int)
     }
     rows = []
     for percent in COVERAGES:
-        for name, found in kinds.items():
-            outcomes = [_halved(found, targets, percent, seed) for seed in range(splits)]
+        for name, predicted in kinds.items():
+            outcomes = [_halved(predicted, targets, percent, seed) for seed in range(splits)]
             rows.append(_row(percent, name, outcomes))
         plain = scores(probabilities) < percent / 100
         rows.append(_row(percent, "plain, all faces", [_outcome(plain, targets)]))
@@ -145,7 +145,7 @@ def _outcome(inside: NDArray[np.bool_], targets: NDArray[np.int64]) -> Outcome:
 
 
 def _row(percent: int, name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    covered = 100 * np.array([one.coverage for one in outcomes])
+    covered = 100 * np.array([outcome.coverage for outcome in outcomes])
     spread = f"{covered.std(ddof=1):.2f}" if len(outcomes) > 1 else ""
     return f"{percent} %", name, f"{covered.mean():.2f} %", spread, f"{np.mean([one.size for one in outcomes]):.2f}"
 

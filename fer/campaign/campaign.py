@@ -189,8 +189,8 @@ class Campaign:
         now = self.clock.now()
         record = self.record
         record.width, record.first_teacher = made.roster.width, made.roster.first_teacher
-        others = bool(made.members) or any(candidate.teaches for candidate in self.selection.before)
-        if record.first_teacher and not others:
+        other_teachers = bool(made.members) or any(candidate.teaches for candidate in self.selection.before)
+        if record.first_teacher and not other_teachers:
             record.chosen_teachers = [record.first_teacher]
         for training in made.members:
             record.networks.append(self._network(training, now, [made.roster.first_teacher]))
@@ -201,7 +201,7 @@ class Campaign:
                 Phase(CHOICE, now + max(ends), now + max(ends) + made.choosing),
             ]
         if made.taught:
-            begin, end = min(one.begin for one in made.taught), plan.end_of(made.taught)
+            begin, end = min(training.begin for training in made.taught), plan.end_of(made.taught)
             record.phases.append(Phase("students", now + begin, now + end))
         record.phases.append(Phase("evaluation", now + made.seconds - made.closing, now + made.seconds))
 
@@ -270,12 +270,12 @@ class Campaign:
         """Return the roster of the plan."""
         planned = {network.name for network in self.record.of_role("member")}
         fitting = [roster for roster in self.rosters() if roster.width == self.record.width]
-        holds_plan = (one for one in reversed(fitting) if planned <= {kind.name for kind in one.members})
+        holds_plan = (roster for roster in reversed(fitting) if planned <= {kind.name for kind in roster.members})
         roster = next(holds_plan, fitting[0])
         return replace(roster, members=tuple(kind for kind in roster.members if kind.name in planned or not planned))
 
     def train_members(self, speeds: Speeds) -> None:
-        """Train the members; those that are later than ``LATE`` are stopped."""
+        """Train the members; those that exceed their planned time by more than the share ``LATE`` are stopped."""
         members = self.record.of_role("member")
         if not members:
             return
@@ -314,7 +314,7 @@ class Campaign:
             if not made:
                 self.record.note("no time was left for students and the small network")
                 return
-            self.record.networks += [self._network(one, 0.0, self.record.chosen_teachers) for one in made]
+            self.record.networks += [self._network(training, 0.0, self.record.chosen_teachers) for training in made]
             self.keep()
         with self.phase("students"):
             taught = [*self.record.of_role(STUDENT), *self.record.of_role(SMALL)]
@@ -334,7 +334,7 @@ class Campaign:
         """Return the speeds multiplied by the ratio of the members' actual to their measured time per epoch."""
         ratios = []
         for kind in roster.members:
-            network = next((one for one in self.record.usable("member") if one.name == kind.name), None)
+            network = next((member for member in self.record.usable("member") if member.name == kind.name), None)
             if network is None or not network.epochs_done or network.began is None or network.ended is None:
                 continue
             pace = speeds.of(kind, roster).taught(speeds.first_teacher(roster))
@@ -343,8 +343,8 @@ class Campaign:
             return speeds
         ratio = sum(ratios) / len(ratios)
         self.progress.report(f"epochs took {ratio:.2f} times as long as measured before")
-        # fewer members may have shared the GPU than students will, so never assume a faster one: a student that is
-        # stopped early misses the low learning rates at the end of its schedule
+        # Fewer members may have shared the GPU than students will, so a higher speed is never assumed. A student that
+        # is stopped early misses the low learning rates at the end of its schedule
         return speeds.times(max(ratio, 1.0) if self.on_gpu else ratio)
 
     # --- evaluation -------------------------------------------------------------------------------------------------
@@ -408,11 +408,11 @@ def plan_text(record: Record, made: Plan, zero: float) -> str:
     taught = "members" if made.members else "students"
     first = f", {taught} taught by {made.roster.first_teacher}" if made.roster.first_teacher else ""
     rows = [("0:00", worded(zero), "speed measured", "")]
-    rows += [_planned_row(one, zero) for one in sorted(made.members, key=lambda one: one.begin)]
+    rows += [_planned_row(training, zero) for training in sorted(made.members, key=lambda training: training.begin)]
     if made.members:
         end = zero + plan.end_of(made.members)
         rows.append((worded(end), worded(end + made.choosing), "teachers chosen on val", ""))
-    rows += [_planned_row(one, zero) for one in sorted(made.taught, key=lambda one: one.begin)]
+    rows += [_planned_row(training, zero) for training in sorted(made.taught, key=lambda training: training.begin)]
     whole = zero + made.seconds
     rows.append((worded(whole - made.closing), worded(whole), "evaluations, page, shared files", ""))
     table = text_table(("from", "to", "network or step", "epochs"), rows)

@@ -60,7 +60,7 @@ class Closing:
     def _lines(self) -> list[Line]:
         """Return the lines of the table: all finished evaluations."""
         lines = []
-        rows = [(one.name, one.role) for one in self.record.usable(STUDENT, SMALL, "member")]
+        rows = [(network.name, network.role) for network in self.record.usable(STUDENT, SMALL, "member")]
         ensemble = [(ENSEMBLE, ENSEMBLE)] if self.record.ensemble else []
         for name, role in [*rows, *ensemble]:
             for split, views in results.EVALUATIONS:
@@ -79,7 +79,7 @@ class Closing:
         Half precision may change a prediction, so the accuracy of a file is measured again.
         """
         shutil.rmtree(self.folder / SHARED, ignore_errors=True)
-        names = {one.name for one in self.record.usable(STUDENT, SMALL, "member")}
+        names = {network.name for network in self.record.usable(STUDENT, SMALL, "member")}
         split = "test" if with_test else "val"
         made = {}
         for name, stem in ((self.selection.best_single(), "best"), (SMALL, SMALL)):

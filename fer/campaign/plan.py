@@ -113,8 +113,8 @@ class Speeds:
     """The paces of all kinds of network, from those that were measured.
 
     Args:
-        measured: name of a probe -> its pace. A CPU's student is measured at the largest of ``WIDTHS``, the small
-            network has width ``SMALL_WIDTH``; the time of widths in between is a power of the width.
+        measured: name of a probe -> its pace. A CPU's student is measured at the largest of ``WIDTHS``. The small
+            network has width ``SMALL_WIDTH``. The time of widths in between is a power of the width.
         slots: trainings side by side.
         faces: faces of an evaluation.
         on_gpu: whether the networks are trained on a GPU.
@@ -314,7 +314,7 @@ def _plan(roster: Roster, speeds: Speeds, seconds: float, parts: Sequence[str]) 
         return None
     members = [training for build in first for training in build.scheduled(epochs)]
     begin = end_of(members) + choosing if members else 0.0
-    taught = [one for build in second for one in students_within(build, left + choosing - begin, begin)]
+    taught = [training for build in second for training in students_within(build, left + choosing - begin, begin)]
     return Plan(roster, members, taught, choosing, closing)
 
 

@@ -31,7 +31,7 @@ class Kind:
         overrides: overrides of ``fer.train``, without data, seed, epochs and teachers.
         seed: seed of its training.
         probe: name of the kind whose measured speed it uses.
-        ratio: seconds of its epoch by those of the probe.
+        ratio: seconds of its epoch, divided by those of the probe's.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Kind:
     ratio: float = 1.0
 
     def again(self, turn: int, others: int) -> "Kind":
-        """Return the same kind with the seed of a later turn through all ``others`` kinds; itself for turn 0."""
+        """Return the kind of a later turn through all ``others`` kinds, with a seed of its own; itself for turn 0."""
         return self if turn == 0 else replace(self, name=f"{self.name}_{turn + 1}", seed=self.seed + turn * others)
 
 
@@ -109,7 +109,7 @@ def _gpu_rosters(kinds: Sequence[Kind], slots: int, first_teacher: str) -> list[
     ]
     return [
         Roster(members, gpu_student(), gpu_small(), max(LEAST_ON_GPU, least), MOST_ON_GPU, first_teacher)
-        for members, least in [(one, _least(one, kinds)) for one in each] + [((), LEAST)] * bool(first_teacher)
+        for members, least in [(choice, _least(choice, kinds)) for choice in each] + [((), LEAST)] * bool(first_teacher)
     ]
 
 
@@ -152,7 +152,7 @@ def _fewer_and_fewer(kinds: Sequence[Kind], least: int) -> list[tuple[Kind, ...]
 
 
 def gpu_members() -> tuple[Kind, ...]:
-    """Return six different networks, those that help an ensemble the most first."""
+    """Return six different networks, the one that helps an ensemble the most first."""
 
     def kind(name: str, seed: int, *overrides: str, probe: str = "", ratio: float = 1.0) -> Kind:
         return Kind(name, ("experiment=best/member", *overrides), seed, probe or name, ratio)

@@ -268,7 +268,7 @@ def _record(contents: Json) -> Record:
 
 def _refuse_other_keys(contents: Json) -> None:
     """Raise unless a file has all keys of a record, and its requests, networks, phases and lines no others."""
-    missing = [one.name for one in fields(Record) if one.name not in contents]
+    missing = [item.name for item in fields(Record) if item.name not in contents]
     if missing:
         raise KeyError(missing[0])
     parts = [
@@ -279,9 +279,9 @@ def _refuse_other_keys(contents: Json) -> None:
         (Line, contents["lines"]),
     ]
     for kind, objects in parts:
-        known = {one.name for one in fields(kind)}
-        if other := next((key for each in objects for key in each if key not in known), None):
-            raise ValueError(f"{kind.__name__.lower()} has no {other}")
+        known = {item.name for item in fields(kind)}
+        if unknown := next((key for each in objects for key in each if key not in known), None):
+            raise ValueError(f"{kind.__name__.lower()} has no {unknown}")
 
 
 def _sound(record: Record) -> bool:
@@ -298,7 +298,7 @@ def _sound(record: Record) -> bool:
         numbers += [pace.train, pace.val, pace.fixed]
     overrides = [text for network in record.networks for text in network.overrides]
     allowed = all(map(settable, (*overrides, *record.request.settings)))
-    sound = all(isinstance(number, int | float) for number in numbers) and all(isinstance(one, str) for one in texts)
+    sound = all(isinstance(number, int | float) for number in numbers) and all(isinstance(text, str) for text in texts)
     return sound and allowed and record.request.hours > 0
 
 

@@ -132,7 +132,7 @@ class Selection:
         """Return the campaign's networks of some roles, and those of earlier folders, with their predictions."""
         networks = [Candidate(one.name, self.folder / one.name, None, None) for one in self.record.usable(*roles)]
         for split in ("val", "test"):
-            networks = [self._with_predictions(one, split) for one in networks]
+            networks = [self._with_predictions(network, split) for network in networks]
         return [*networks, *self.before]
 
     # --- choices on val ---------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class Selection:
         first = self._of_first_teacher()
         self.evaluate([*members, *first], seconds)
         self.evaluate_earlier("val", seconds)
-        files = [(one, one.folder / "predictions.csv") for one in first]
+        files = [(evaluation, evaluation.folder / "predictions.csv") for evaluation in first]
         firsts = self._fitting([Candidate(one.name, one.network, file, None) for one, file in files if file.is_file()])
         try:
             chosen = ensemble.teachers([*self.candidates("member"), *firsts], most)
@@ -229,5 +229,5 @@ class Selection:
 
 def _about(candidates: Sequence[Candidate], choice: PredictionsChoice) -> Ensemble:
     weights = zip(candidates, choice.weights.tolist(), choice.temperatures.tolist(), strict=True)
-    members = [Member(one.name, weight, temperature) for one, weight, temperature in weights if weight > 0]
+    members = [Member(candidate.name, weight, temperature) for candidate, weight, temperature in weights if weight > 0]
     return Ensemble(tuple(members), choice.temperature, choice.report)

@@ -35,7 +35,7 @@ def summary_of(record: Record, folder: Path) -> Summary:
         curves=_curves(record, folder),
         roles={network.name: network.role for network in record.networks},
         selection=ensemble.selection if ensemble else None,
-        weights={one.name: (one.weight, one.temperature) for one in ensemble.members} if ensemble else {},
+        weights={member.name: (member.weight, member.temperature) for member in ensemble.members} if ensemble else {},
         calibration=calibration,
         calibrated=whose,
         cost=_cost(record),
@@ -190,8 +190,8 @@ def _calibration(record: Record, folder: Path) -> tuple[Any, str]:
     targets = np.array([index_of[name] for name in predicted.targets], np.int64)
     temperature = results.temperature or 1.0
     calibrated = tempered(predicted.probabilities, temperature)
-    found = _calibrated(results)["ece"]
-    ece = found.number, found.if_calibrated or 0.0
+    error = _calibrated(results)["ece"]
+    ece = error.number, error.if_calibrated or 0.0
     subject = f"{line.name.capitalize()} on {line.split} with ten crops, after temperature scaling."
     return (calibrated, targets, ece, temperature), subject
 

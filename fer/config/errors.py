@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-# control characters, which move the cursor or set a terminal's title, marks that turn the direction of writing, and
-# bytes of names that are no UTF-8, which no file of text can hold
+# Control characters move the cursor or set a terminal's title. Marks turn the direction of writing. Bytes of names that
+# are no UTF-8 can stand in no file of text.
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

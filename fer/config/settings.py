@@ -106,14 +106,14 @@ class DataSettings:
         exclude: ``audit.csv`` of ``fer.audit``: its rows with the suggestion "exclude" leave train; val and test keep
             all faces, so that metrics stay comparable.
         conflicts: exact duplicates in train with different labels: "keep" them, or "drop" all of them, since one label
-            at most is right; val and test keep all faces.
+            at most is right. Val and test keep all faces.
         image_size: side of the faces, in pixels.
-        channels: 1 makes faces grey, 3 keeps their colours, of sources that have them; duplicates and overlap with
+        channels: 1 makes faces grey, 3 keeps their colours, of sources that have them. Duplicates and overlap with
             training data are found by the grey pixels in either case.
         crop: side of the square crop that the network takes, in pixels; None is the whole face. A training draws a
             random crop at each step; val and later use take the middle.
-        batch_size: faces a step; "auto" is the largest power of two that fits in a GPU's memory and leaves an epoch 50
-            steps, and 128 on a CPU.
+        batch_size: faces a step. "auto" is 128 on a CPU. On a GPU it is the largest power of two that fits in its
+            memory and leaves an epoch 50 steps.
         sampler: "shuffle" takes each training face once an epoch, "balanced" equally many of each class.
         on_bad: "error" stops at the first bad row or picture, "skip" counts and lists it.
         cache: folder of parsed tables and features of frozen layers; "auto" is the user's cache; None keeps none.
@@ -246,7 +246,7 @@ class TrainerSettings:
 
     Args:
         accelerator: "auto" is a GPU where there is one.
-        precision: "auto" is bf16 on a GPU and 32 bits on a CPU; on a CPU bf16 is only faster for wide networks on new
+        precision: "auto" is bf16 on a GPU and 32 bits on a CPU. On a CPU bf16 is only faster for wide networks on new
             processors (docs/performance.md).
         max_epochs: passes over the training faces.
         threads: threads of the processor; None is the cores that torch finds, at most a container's quota.
@@ -272,7 +272,7 @@ class TrainerSettings:
             square root, "none" keeps the rate. The number of devices changes neither batch nor rate.
         restarts: how often all processes begin again from the checkpoint after one was killed.
         gradient_checkpointing: keep the inputs of the network's blocks alone for the backward pass, which computes the
-            blocks again: less memory, a third more work, the same result.
+            blocks again. It takes less memory and a third more work, and the result is the same.
         accumulate: batches whose gradients are added up for one step of the optimizer, weighted by their faces.
         freeze_trunk: train the last layer of ``init_from``'s network alone, on cached features if nothing is random.
     """

@@ -91,7 +91,7 @@ class DataSets:
     @property
     def rules(self) -> str:
         """The split rules of the sets, each once."""
-        return " + ".join(dict.fromkeys(one.data.split for one in self.each))
+        return " + ".join(dict.fromkeys(part.data.split for part in self.each))
 
     def in_an_epoch(self, splits: NDArray[np.int8]) -> list[int]:
         """Return how many faces of each set an epoch has.
@@ -105,14 +105,14 @@ class DataSets:
         faces: list[int] = np.bincount(self.numbers[splits == 0], minlength=len(self.each)).tolist()
         if self.shares is None:
             return faces
-        found = divided(sum(faces), self.shares)
-        if 0 in found:
-            path = self.each[found.index(0)].faces.source.path
+        counts = divided(sum(faces), self.shares)
+        if 0 in counts:
+            path = self.each[counts.index(0)].faces.source.path
             raise FerError(
                 f"data.weights: gives {path} none of the {sum(faces):,} faces of an epoch; raise its weight, or leave "
                 "the data set out"
             )
-        return found
+        return counts
 
     def require_train(self, splits: NDArray[np.int8], remedy: str) -> None:
         """Raise unless each set has a face for train.
@@ -182,27 +182,27 @@ def read_sets(data: DataSettings) -> DataSets:
             ``data.classes=8``.
     """
     alone = replace(data, more=None, weights=None, val_of="all", conflicts="keep")
-    _refuse_twice([str(data.path), *(one.path for one in data.further)])
-    each = [_read(alone), *(_further(alone, one) for one in data.further)]
-    if data.classes == 8 and all(len(one.faces.classes) < 8 for one in each):
+    _refuse_twice([str(data.path), *(part.path for part in data.further)])
+    each = [_read(alone), *(_further(alone, part) for part in data.further)]
+    if data.classes == 8 and all(len(part.faces.classes) < 8 for part in each):
         raise FerError(f"data.classes=8: none of {len(each)} data sets labels a face as contempt; set data.classes=7")
-    fingerprints = [one.faces.fingerprint() for one in each]
-    names = _names([one.faces.source.name for one in each])
+    fingerprints = [part.faces.fingerprint() for part in each]
+    names = _names([part.faces.source.name for part in each])
     for number, fingerprint in enumerate(fingerprints):
         if (first := fingerprints.index(fingerprint)) < number:
             paths = each[first].faces.source.path, each[number].faces.source.path
             raise FerError(f"data.more: {paths[1]} holds the same faces as {paths[0]}; name each data set once")
-    faces = joined([one.faces for one in each], names)
-    numbers = np.repeat(np.arange(len(each), dtype=np.int8), [len(one.faces) for one in each])
-    splits = np.concatenate([one.splits for one in each])
+    faces = joined([part.faces for part in each], names)
+    numbers = np.repeat(np.arange(len(each), dtype=np.int8), [len(part.faces) for part in each])
+    splits = np.concatenate([part.splits for part in each])
     copies = copies_across(faces.images, splits, numbers)
-    said = [f"{name}: {note}" for name, one in zip(names, each, strict=True) for note in one.notes]
+    said = [f"{name}: {note}" for name, part in zip(names, each, strict=True) for note in part.notes]
     said += [*_of_first_alone(data, names[0]), *_left_out(copies, splits, numbers, names)]
     splits = np.where(copies, np.int8(UNKNOWN), splits)
     if data.val_of == "first":
         splits, note = _val_of_first(splits, numbers, names[0])
         said.append(note)
-    each = [replace(one, faces=_without_pixels(one.faces)) for one in each]
+    each = [replace(part, faces=_without_pixels(part.faces)) for part in each]
     shares = None if data.weights is None else in_shares(data.weights)
     sets = DataSets(each, names, fingerprints, faces, splits, numbers, said, shares)
     sets.require_train(splits, "that is not a copy of one in val or test of another data set; leave it out")
@@ -275,11 +275,11 @@ def own_rule(faces: Faces, rule: Rule) -> Rule:
 
 def _names(names: Sequence[str]) -> list[str]:
     """Return different names; a name that occurs again is numbered."""
-    found: list[str] = []
+    unique: list[str] = []
     for name in names:
         numbered = (f"{name} ({number})" for number in itertools.count(2))
-        found.append(name if name not in found else next(other for other in numbered if other not in found))
-    return found
+        unique.append(name if name not in unique else next(other for other in numbered if other not in unique))
+    return unique
 
 
 def _without_pixels(faces: Faces) -> Faces:
@@ -291,10 +291,10 @@ def _without_pixels(faces: Faces) -> Faces:
 
 def _val_of_first(splits: NDArray[np.int8], numbers: NDArray[np.int8], name: str) -> tuple[NDArray[np.int8], str]:
     """Return splits without val and test of the further data sets, and a note that counts these faces."""
-    others = (splits > 0) & (numbers > 0)
-    left_out = f"{plural(int(others.sum()), 'face')} of val and test of the others left out"
+    of_others = (splits > 0) & (numbers > 0)
+    left_out = f"{plural(int(of_others.sum()), 'face')} of val and test of the others left out"
     return np.where(
-        others, np.int8(UNKNOWN), splits
+        of_others, np.int8(UNKNOWN), splits
     ), f"val and test are those of {name} (data.val_of=first): {left_out}"
 
 
@@ -335,11 +335,11 @@ def joined(each: Sequence[Faces], names: Sequence[str]) -> Faces:
 
 def _numbered_on(columns: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
     """Return numbers of several sets, those of each set after the ones before; ``UNKNOWN`` stays."""
-    first, found = 0, []
+    first, moved = 0, []
     for column in columns:
-        found.append(np.where(column == UNKNOWN, UNKNOWN, column.astype(np.int64) + first))
+        moved.append(np.where(column == UNKNOWN, UNKNOWN, column.astype(np.int64) + first))
         first += int(column.max(initial=-1)) + 1
-    return np.concatenate(found)
+    return np.concatenate(moved)
 
 
 def _groups(faces: Faces) -> NDArray[np.int32]:
@@ -376,7 +376,7 @@ def copies_across(images: NDArray[np.uint8], splits: NDArray[np.int8], numbers: 
         splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
         numbers: (N,) number of the data set.
     """
-    found = np.zeros(len(images), np.bool_)
+    copied = np.zeros(len(images), np.bool_)
     names = np.array(digests(images))
     shown = images.std(axis=(1, 2)) >= FLAT
     hashes = np.zeros(len(images), np.uint64)
@@ -384,12 +384,12 @@ def copies_across(images: NDArray[np.uint8], splits: NDArray[np.int8], numbers: 
     for number in np.unique(numbers).tolist():
         train = np.flatnonzero((splits == 0) & (numbers == number))
         scored = np.flatnonzero((splits > 0) & (numbers != number))
-        found[train] = np.isin(names[train], names[scored])
-        train, scored = train[shown[train] & ~found[train]], scored[shown[scored]]
+        copied[train] = np.isin(names[train], names[scored])
+        train, scored = train[shown[train] & ~copied[train]], scored[shown[scored]]
         first, second = near(hashes[train], hashes[scored])
         same = alike(images, train[first], scored[second], turned=False)
-        found[train[first[same]]] = True
-    return found
+        copied[train[first[same]]] = True
+    return copied
 
 
 def _left_out(
@@ -407,8 +407,8 @@ def _left_out(
 def divided(count: int, shares: Sequence[float]) -> list[int]:
     """Return whole numbers that sum to ``count``, in these shares by the largest remainder; ties go to the first."""
     exact = [count * share for share in shares]
-    found = [math.floor(each) for each in exact]
-    order = sorted(range(len(shares)), key=lambda index: found[index] - exact[index])
-    for index in order[: count - sum(found)]:
-        found[index] += 1
-    return found
+    counts = [math.floor(each) for each in exact]
+    order = sorted(range(len(shares)), key=lambda index: counts[index] - exact[index])
+    for index in order[: count - sum(counts)]:
+        counts[index] += 1
+    return counts

@@ -116,8 +116,8 @@ class Faces:
         rows = outside(self.images)
         if rows is None:
             return self._hashed(self.images)
-        others = self._hashed(np.empty((0, *rows.shape[1:]), np.uint8))  # hash of everything but the pixels
-        return rows.remembered(f"fingerprint {others}", lambda: self._hashed(self.images))
+        rest = self._hashed(np.empty((0, *rows.shape[1:]), np.uint8))  # hash of everything but the pixels
+        return rows.remembered(f"fingerprint {rest}", lambda: self._hashed(self.images))
 
     def _hashed(self, images: NDArray[np.uint8]) -> str:
         digest = hashlib.sha256(str(images.shape).encode())

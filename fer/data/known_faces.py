@@ -37,10 +37,10 @@ def copies_of_training(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def _copies(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     shown = np.flatnonzero(images.std(axis=(1, 2)) >= FLAT)
-    found = np.zeros(len(images), np.bool_)
+    copied = np.zeros(len(images), np.bool_)
     first, _ = near(hashed(frequencies(images, shown)), training_hashes())
-    found[shown[first]] = True
-    return found
+    copied[shown[first]] = True
+    return copied
 
 
 def near(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

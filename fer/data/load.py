@@ -99,8 +99,8 @@ def read_path(
     name, reader, inner = recognise(path, names)
     if channels == 3:
         reader = _in_colour(reader, name, path, memory_limit_gb)
-    own = cache is None or name == "ferplus"  # cache entries have no column for votes
-    files = [] if own else reader.files(inner)
+    uncached = cache is None or name == "ferplus"  # cache entries have no column for votes
+    files = [] if uncached else reader.files(inner)
     variant = f"{name} {image_size} {on_bad}{sorted(names.items()) if names else ''}{' RGB' * (channels == 3)}"
     with entered(PixelMemory(memory_limit_gb, cache)) as memory:
         faces = cached(files, variant, memory, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad))
@@ -117,8 +117,8 @@ def recognise(path: Path, names: image_folder.Names = image_folder.NO_NAMES) -> 
         raise FerError(f"{path}: no such file or folder; expected FER2013 as CSV, archive or folders of pictures")
     inner = path
     for _ in range(WRAPPERS + 1):
-        if found := _reader_of(inner, names):
-            return *found, inner
+        if recognised := _reader_of(inner, names):
+            return *recognised, inner
         wrapped = _wrapped(inner)
         if wrapped is None:
             break
@@ -212,14 +212,14 @@ def _not_read(path: Path, inner: Path, name: str) -> list[str]:
     if not path.is_dir():
         return []
     notes = [f"no faces in a table beside the class folders: {problem}" for problem in _lists_beside(inner, name)]
-    own = name == "image_tree" or isinstance(READERS.get(name), PictureSet)
-    others = [inner] if not own and image_folder.recognises(inner) else []
+    folder_reader = name == "image_tree" or isinstance(READERS.get(name), PictureSet)
+    unread = [inner] if not folder_reader and image_folder.recognises(inner) else []
     for folder in (path, *(parent for parent in inner.parents if path in parent.parents)):
         if folder != inner:
             inside = (entry for entry in image_folder.subfolders(folder) if entry != inner)
-            others += [entry for entry in inside if entry not in inner.parents and _holds_data(entry)]
-    if others:
-        shown = some("its class folders" if other == inner else other for other in others)
+            unread += [entry for entry in inside if entry not in inner.parents and _holds_data(entry)]
+    if unread:
+        shown = some("its class folders" if other == inner else other for other in unread)
         notes.append(f"other data sets there are not read: {shown}; {setting('data.path')} names one of them")
     return notes
 

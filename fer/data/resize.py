@@ -1,7 +1,7 @@
 """Faces resampled to another size, to the byte as torchvision does on processors with AVX2, without torch.
 
-The bilinear filter with antialiasing is that of Pillow. Each axis is filtered on its own, the rows first, with shares
-that are rounded to 16 bits, and each result is rounded to a byte. Sums of such shares and bytes are exact in float32.
+The bilinear filter with antialiasing is that of Pillow. Each axis is filtered on its own, the rows first. The shares
+are rounded to 16 bits, and each result is rounded to a byte. Sums of such shares and bytes are exact in float32.
 """
 
 import functools
@@ -22,8 +22,8 @@ def resized(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def _filtered(values: NDArray[np.float32], shares: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     """Return whole numbers (..., T) in place of (..., S) by shares (T, S) in units of 2 to the power of -bits."""
     unit = np.float32(1 << bits)
-    found: NDArray[np.float32] = np.floor((values @ shares.T + unit / 2) / unit).clip(0, 255)
-    return found
+    rounded: NDArray[np.float32] = np.floor((values @ shares.T + unit / 2) / unit).clip(0, 255)
+    return rounded
 
 
 @functools.cache

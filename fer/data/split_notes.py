@@ -91,8 +91,8 @@ def missing_classes(
 
 def _missing(faces: Faces, splits: NDArray[np.int8]) -> dict[str, tuple[str, ...]]:
     members = {name: faces.targets[splits == index] for index, name in enumerate(SPLITS)}
-    found = {name: _absent(faces, targets) for name, targets in members.items() if (targets != UNKNOWN).any()}
-    return {name: absent for name, absent in found.items() if absent}
+    classes = {name: _absent(faces, targets) for name, targets in members.items() if (targets != UNKNOWN).any()}
+    return {name: absent for name, absent in classes.items() if absent}
 
 
 def _absent(faces: Faces, targets: NDArray[np.int8]) -> tuple[str, ...]:

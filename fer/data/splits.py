@@ -159,8 +159,8 @@ def fold_numbers(faces: Faces, folds: int, seed: int) -> NDArray[np.int64]:
     """Return the fold, from 0, of each face, (N,); ``UNKNOWN`` for unlabelled faces.
 
     Every labelled face is in exactly one fold. All folds hold nearly equal numbers of each class. Exact duplicates stay
-    in one fold, since a network would remember the label of a copy in train; duplicates count for the class of the
-    first. Faces of one person, video or picture stay in one fold too, where the source names these.
+    in one fold, since a network would remember the label of a copy in train. They count for the class of the first.
+    Faces of one person, video or picture stay in one fold too, where the source names these.
 
     Args:
         faces: N faces.
@@ -195,11 +195,11 @@ def together(faces: Faces, near: Sequence[NDArray[np.int64]] = ()) -> NDArray[np
         faces: N faces.
         near: indices of the faces of each group of near duplicates.
     """
-    own = np.arange(len(faces), dtype=np.int64)
+    rows = np.arange(len(faces), dtype=np.int64)
     named = np.full(len(faces), UNKNOWN) if faces.group is None else faces.group
-    groups = np.where(named == UNKNOWN, named.max(initial=0) + 1 + own, named)
+    groups = np.where(named == UNKNOWN, named.max(initial=0) + 1 + rows, named)
     duplicates = [*exact_duplicates(faces.images), *near]
-    first, before = own, None
+    first, before = rows, None
     while before is None or (first != before).any():
         before, least = first, np.full(int(groups.max(initial=0)) + 1, len(faces))
         np.minimum.at(least, groups, first)

@@ -186,10 +186,10 @@ class Table:
         indices = self.indices(split)
         numbers = np.zeros(len(indices), np.int8) if self.sets is None else self.sets.numbers[indices]
         names = digests(taken(self.faces.images, indices))
-        found: dict[int, set[bytes]] = {}
+        hashes: dict[int, set[bytes]] = {}
         for number, name in zip(numbers.tolist(), names, strict=True):
-            found.setdefault(number, set()).add(name)
-        return list(found.values())
+            hashes.setdefault(number, set()).add(name)
+        return list(hashes.values())
 
     def describe(self, split: str | None = None) -> DatasetRecord:
         """Return the description of the data that every result stores.
@@ -199,11 +199,11 @@ class Table:
         """
         whole = split == EVERY
         splits = np.zeros(len(self.faces), np.int8) if whole else self.splits
-        found = record(self.faces, self.data, splits, self.faces.fingerprint())
+        entry = record(self.faces, self.data, splits, self.faces.fingerprint())
         if whole:
-            return replace(found, split=EVERY, counts={EVERY: found.counts["train"]}, notes=self.faces.source.notes)
+            return replace(entry, split=EVERY, counts={EVERY: entry.counts["train"]}, notes=self.faces.source.notes)
         return replace(
-            found,
+            entry,
             missing=self.missing,
             excluded=self.excluded,
             notes=(*self.notes, *duplicate_notes(self.faces, self.splits)),

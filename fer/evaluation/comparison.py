@@ -34,7 +34,7 @@ class Baseline(NamedTuple):
 
     @classmethod
     def of(cls, request: Request, faces: Faces, data: Table) -> "Baseline | None":
-        """Return the baseline that was asked for, predicted with the same views or read from its predictions.
+        """Return the requested baseline, predicted with the same views or read from its stored predictions.
 
         Raises:
             FerError: it is bad, of other faces, or predicts other emotions.
@@ -63,7 +63,7 @@ class Baseline(NamedTuple):
             predicted: (N, C) probabilities of the evaluated network.
             targets: (N,) labels.
             images: (N, S, S) faces.
-            kept: (N,), which of them it was not trained on; None where that is not known.
+            kept: (N,) True for faces that the network was not trained on; None where that is not known.
             tables: of the evaluation.
 
         Raises:
@@ -90,7 +90,7 @@ class Baseline(NamedTuple):
 
 
 def read_predictions(file: Path, data: Table, split: str) -> NDArray[np.float32]:
-    """Return the probabilities (N, C) that a ``predictions.csv`` holds of a split's faces, in their order.
+    """Return the probabilities (N, C) of a split's faces from a ``predictions.csv``, in the order of the faces.
 
     Raises:
         FerError: it is missing, damaged, or of other faces.

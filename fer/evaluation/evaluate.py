@@ -173,7 +173,7 @@ def _results(this: _Evaluation, baseline: Baseline | None, command: str) -> tupl
     choice = chosen(request, this.given, training, (predicted, targets, kept) if this.on_val else None, this.selection)
     together = mixed(predicted, choice.weights, choice.temperatures)
     scored = scoring.scored_faces(together, data, request.split, classes)
-    networks = [_network(one, request) for one in this.given]
+    networks = [_network(network, request) for network in this.given]
     return Results(
         schema=SCHEMA,
         split=request.split,
@@ -212,7 +212,7 @@ def _sets(scored: Scored, choice: Chosen, kept: NDArray[np.bool_] | None, reques
 
 
 def check_classes(member: Member, data: Table) -> None:
-    """Raise unless the emotions of the labels are those that a network predicts, or the first of them.
+    """Raise unless the labels' emotions are all those that a network predicts, or the first of these.
 
     Raises:
         FerError: naming both.
@@ -249,7 +249,7 @@ def _announce(this: _Evaluation) -> None:
         architecture = network.model.architecture if isinstance(network, Member) else "predictions"
         log.info("network: %s from %s", architecture, network.file)
     log.info("data:    %s, split %s: %s", here.path, here.split, this.request.split)
-    log_notes(here.notes, [str(one) for one in here.skipped], here.missing)
+    log_notes(here.notes, [str(row) for row in here.skipped], here.missing)
 
 
 # --- records of the networks ----------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def _network(given: Given, request: Request) -> _Network:
             model.architecture,
             model.parameter_count,
             None if made.pretrained is None else read(Pretrained, made.pretrained),
-            [read(Teacher, one) for one in made.teachers or ()],
+            [read(Teacher, teacher) for teacher in made.teachers or ()],
         )
     stated = given.results(request)
     return _Network(
@@ -294,7 +294,7 @@ def _pretrained(networks: Sequence[_Network]) -> Pretrained | None:
     begun = [network.pretrained for network in networks if network.pretrained]
     if not begun:
         return None
-    columns = ([one.name for one in begun], [one.file for one in begun], [one.sha256 for one in begun])
+    columns = ([part.name for part in begun], [part.file for part in begun], [part.sha256 for part in begun])
     name, file, sha256 = (", ".join(dict.fromkeys(column)) for column in columns)
     return Pretrained(name=name, file=file, sha256=sha256)
 
@@ -313,7 +313,7 @@ def _record(request: Request, networks: Sequence[_Network], choice: Chosen) -> E
 
 
 def diversity(predicted: Array, targets: Array) -> Diversity | None:
-    """Return the accuracies and the disagreement of the networks (M, N, C) of an ensemble; None of a single one."""
+    """Return the accuracies and the disagreement of an ensemble's M networks (M, N, C); None for one network."""
     if len(predicted) == 1:
         return None
     alone = doubled(predicted.argmax(2) == targets).mean(1)

@@ -18,7 +18,7 @@ SEED = 0
 
 
 def of_split(request: Request, members: Sequence[Member], count: int) -> Given:
-    """Return faces of a split: a seeded draw, as many of each emotion as there are, up to equal numbers.
+    """Return a seeded draw of a split's faces, with equal numbers of each emotion as far as they last.
 
     Args:
         request: names data and split.
@@ -54,7 +54,7 @@ def of_split(request: Request, members: Sequence[Member], count: int) -> Given:
 
 
 def stratified(targets: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return rising indices of at most ``count`` faces, a seeded draw with equal numbers of each emotion if they last.
+    """Return sorted indices of at most ``count`` faces: a seeded draw, equally many of each emotion if they last.
 
     Args:
         targets: (N,) labels.
@@ -74,7 +74,7 @@ def of_mistakes(
     """Return the explanation of some scored faces, by occlusion.
 
     Args:
-        networks: those that scored them; several count equally here.
+        networks: the networks that scored the faces; several count equally here.
         scored: the faces.
         rows: indices of the faces to explain, at least one.
         command: the command line, for the record.

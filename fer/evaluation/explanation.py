@@ -65,7 +65,7 @@ class Maps:
 
 
 def of_pictures(files: Sequence[Path], predictor: Predictor, count: int) -> Given:
-    """Return the faces of pictures; what has no face, or one too many, is listed with the reason.
+    """Return the faces of pictures, and list the reason where a picture has no face or more than are explained.
 
     Args:
         files: the pictures.
@@ -122,12 +122,12 @@ def explain(
         method: see ``fer.inference.explain.explained``.
         given: the faces, at least one.
         command: the command line, for the record.
-        done: called with the number of explained faces, as they grow.
+        done: called with the number of faces that are explained so far.
 
     Raises:
         FerError: the method does not apply to these networks.
     """
-    what = Explained([one.network for one in networks])
+    what = Explained([member.network for member in networks])
     layer = _layer_side(what) if method == "gradcam" else None
     faces = given.inputs
     began = time.perf_counter()
@@ -137,18 +137,18 @@ def explain(
         emotions = np.concatenate([emotions, given.targets[:, None]], 1)
     maps = np.concatenate(list(_in_parts(what, method, faces, emotions, done)))
     speed = len(faces) / (time.perf_counter() - began)
-    found = _of_faces(what, given, chances)
+    explanations = _of_faces(what, given, chances)
     kept = Maps(given.images, maps[:, 0], maps[:, 1], None if given.targets is None else maps[:, 2])
     return Explanation(
         method=method,
         layer=layer,
-        networks=tuple(one.called for one in networks),
-        architecture=" + ".join(dict.fromkeys(one.network.architecture for one in networks)),
+        networks=tuple(member.called for member in networks),
+        architecture=" + ".join(dict.fromkeys(member.network.architecture for member in networks)),
         source=given.source,
-        faces=tuple(found),
+        faces=tuple(explanations),
         check=check(what, method, faces, emotions[:, 0], maps[:, 0]),
-        emotions=() if given.targets is None else tuple(of_emotions(found, kept)),
-        confusions=() if given.targets is None else tuple(confusions(found)),
+        emotions=() if given.targets is None else tuple(of_emotions(explanations, kept)),
+        confusions=() if given.targets is None else tuple(confusions(explanations)),
         left_out=given.left_out,
         faces_per_second=speed,
         command=command,
@@ -193,7 +193,7 @@ def _of_faces(what: Explained, given: Given, chances: NDArray[np.float32]) -> li
 
 def of_emotions(faces: Sequence[OfFace], maps: Maps) -> list[OfEmotion]:
     """Return what the maps of each label's faces show, in the order of the emotions."""
-    found = []
+    emotions = []
     for emotion in faces[0].probabilities:
         rows = [index for index, face in enumerate(faces) if face.label == emotion]
         if not rows:
@@ -202,8 +202,8 @@ def of_emotions(faces: Sequence[OfFace], maps: Maps) -> list[OfEmotion]:
         average = maps.predicted[rows].mean(0, keepdims=True)
         (left,) = means(left_shares(maps.predicted[rows])[:, None])
         mirror = float(rank_correlation(average, average[..., ::-1])[0])
-        found.append(OfEmotion(emotion, right, len(rows) - right, left, mirror))
-    return found
+        emotions.append(OfEmotion(emotion, right, len(rows) - right, left, mirror))
+    return emotions
 
 
 def left_shares(maps: NDArray[np.float32]) -> NDArray[np.float64]:

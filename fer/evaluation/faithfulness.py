@@ -1,8 +1,8 @@
 """Whether maps explain a network: deletion and insertion, random weights, mirrored faces.
 
-A map is worth something if the pixels that it ranks first matter more to the network than the middle of the frame,
-where every face has its eyes, nose and mouth. So the maps compete with a blob in the middle, the same for every face,
-and with random maps. Intervals of the paired differences decide the verdict. A blurred face is one way to remove
+Every face has its eyes, nose and mouth in the middle of the frame. A map is worth something if the pixels that it ranks
+first matter more to the network than this middle. So the maps compete with a blob in the middle, the same for every
+face, and with random maps. Intervals of the paired differences decide the verdict. A blurred face is one way to remove
 pixels; beside it stand the same curves with pixels imputed from their neighbours, see ``fer.evaluation.imputation``.
 """
 
@@ -100,8 +100,8 @@ MAPS = {
 def verdict(method: str, differences: Sequence[Difference], faces: int) -> str:
     """Return one sentence: whether the maps explain the network better than each baseline.
 
-    Better means that both intervals leave out 0 on the right side, worse that both leave it out on the other. Both have
-    to agree, so that two measures are no two chances.
+    Maps are better if the intervals of both areas lie on their side of 0, and worse if both lie on the other side.
+    Deletion and insertion have to agree, so that two measures are no two chances.
     """
     maps = MAPS[method]
     if faces < LEAST_FACES:
@@ -110,9 +110,9 @@ def verdict(method: str, differences: Sequence[Difference], faces: int) -> str:
             f"{count} too few to say whether {maps} explain this network; {LEAST_FACES} are needed, and "
             "fer explain --data checks as many as asked for."
         )
-    found = {one.baseline: outcome(one) for one in differences}
+    outcomes = {difference.baseline: outcome(difference) for difference in differences}
     subject = f"{maps[0].upper()}{maps[1:]} of this network"
-    beside_blob, beside_random = found[BLOB], found[RANDOM]
+    beside_blob, beside_random = outcomes[BLOB], outcomes[RANDOM]
     first = {"better": "explain it better than", "worse": "explain it worse than"}.get(
         beside_blob, "are not better than"
     )
@@ -149,27 +149,28 @@ def paths(
     maps: Floats,
     keep: Callable[[Floats, NDArray[np.bool_]], Floats] | None = None,
 ) -> Paths:
-    """Return the probability of an emotion as its first pixels are removed, and as no others are left.
+    """Return the probabilities of an emotion while its first pixels are removed, and while they alone are shown.
 
-    Deletion and insertion of Petsiuk, Das & Saenko 2018, "RISE", towards a blurred face. A blurred face is nearer to
-    the faces that a network knows than a grey one.
+    These are deletion and insertion (Petsiuk, Das & Saenko 2018, "RISE"), towards a blurred face. A blurred face is
+    nearer to the faces that a network knows than a grey one.
 
     Args:
         what: the networks.
         faces: (N, 1, S, S), in colour (N, 3, S, S), in [0, 1].
         emotions: (N,) indices.
         maps: (N, S, S), whose largest values come first.
-        keep: gives faces with the pixels that are True (N, 1, S, S) kept and the others removed; by default blurred.
+        keep: function of faces and a mask (N, 1, S, S). It keeps the pixels that are True and removes the others; by
+            default these are blurred.
     """
     order, away = ranks(maps)[:, None], blurred(faces)
     keep = keep or (lambda given, kept: np.where(kept, given, away))
     counts = [round(part / PARTS * order[0].size) for part in range(PARTS + 1)]
-    found = []
+    curves = []
     for kept in ([order >= count for count in counts], [order < count for count in counts]):
         steps = [keep(faces, mask) for mask in kept]
         chances = [np.take_along_axis(what.probabilities(step), emotions[:, None], 1) for step in steps]
-        found.append(np.concatenate(chances, 1).astype(np.float64))
-    return found[0], found[1]
+        curves.append(np.concatenate(chances, 1).astype(np.float64))
+    return curves[0], curves[1]
 
 
 def ranks(maps: Floats) -> Numbers:
@@ -177,9 +178,9 @@ def ranks(maps: Floats) -> Numbers:
     flat = maps.reshape(len(maps), -1)
     shuffled = np.random.default_rng(SEED).permutation(flat.shape[1])
     order = shuffled[np.argsort(-flat[:, shuffled], axis=1, kind="stable")]
-    found = np.empty_like(order)
-    np.put_along_axis(found, order, np.arange(flat.shape[1])[None], 1)
-    return found.reshape(maps.shape)
+    ranked = np.empty_like(order)
+    np.put_along_axis(ranked, order, np.arange(flat.shape[1])[None], 1)
+    return ranked.reshape(maps.shape)
 
 
 def blurred(faces: Floats) -> Floats:
@@ -260,13 +261,13 @@ def mirrored(what: Explained, method: str, faces: Floats, emotions: Numbers, map
 
 def agreement(maps: Floats, others: Floats) -> Mean:
     """Return the mean rank correlation of maps (N, S, S) with others."""
-    (found,) = means(rank_correlation(maps, others)[:, None])
-    return found
+    (mean,) = means(rank_correlation(maps, others)[:, None])
+    return mean
 
 
 def rank_correlation(maps: Floats, others: Floats) -> NDArray[np.float64]:
     """Return Spearman's rank correlations (N,) over the pixels of maps (N, S, S); 0 where a map is constant."""
-    first, second = (_standardised(one.reshape(len(one), -1)) for one in (maps, others))
+    first, second = (_standardised(part.reshape(len(part), -1)) for part in (maps, others))
     correlations: NDArray[np.float64] = (first * second).mean(1)
     return correlations
 

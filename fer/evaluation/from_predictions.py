@@ -42,14 +42,14 @@ class PredictionsChoice:
 
 
 def chosen_from(val: Sequence[Predictions], names: Sequence[str] = ()) -> PredictionsChoice:
-    """Return the ensemble that val chooses among M networks, greedily and each at its own temperature.
+    """Choose an ensemble among M networks on val, greedily and with each network at its own temperature.
 
     Args:
         val: predictions of the same faces of val by each network, with the same views.
         names: M, for messages and the report; by default "predictions 1"...
 
     Raises:
-        FerError: there are none, or they are of other faces, labels or classes than the first.
+        FerError: there are no predictions, or some are of other faces, labels or classes than the first.
     """
     names = _named(val, names)
     predicted, targets = _aligned(val, names)
@@ -71,7 +71,8 @@ def mixed_from(choice: PredictionsChoice, test: Sequence[Predictions]) -> NDArra
 
     Args:
         choice: of ``chosen_from``.
-        test: predictions of the same faces by all M networks, or by those alone that have a weight, in val's order.
+        test: predictions of the same faces, in the order of val's networks: of all M, or of those alone that have a
+            weight.
 
     Raises:
         FerError: they are of another number of networks, or of other faces, labels or classes than the first.

@@ -1,9 +1,9 @@
 """Removed pixels of a face, filled from the others: ROAD's noisy linear imputation.
 
 Rong et al. 2022, "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ROAD). A removed pixel is
-the weighted mean of its eight neighbours, of which others may be removed too: one linear system a face. A little noise
-hides which pixels were filled, since a smooth patch betrays its outline to a network. The authors' weights and noise
-are used; conjugate gradients solve the systems of all faces together.
+the weighted mean of its eight neighbours. Some of these may be removed too, so that each face is one linear system. A
+little noise hides which pixels were filled, since a smooth patch betrays its outline to a network. The authors' weights
+and noise are used; conjugate gradients solve the systems of all faces together.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ SEED = 0
 
 
 def imputed(faces: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return faces (N, C, S, S) in [0, 1] whose unknown pixels are imputed; with none known, from the face's mean.
+    """Return faces (N, C, S, S) in [0, 1] with the unknown pixels imputed; a face without known pixels gets its mean.
 
     Args:
         faces: (N, C, S, S) in [0, 1]; each channel is filled from itself.
@@ -29,7 +29,7 @@ def imputed(faces: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.
 
 
 def linear(faces: NDArray[np.float32], unknown: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return faces (N, C, S, S), their unknown pixels (N, 1, S, S) weighted means of the neighbours, without noise."""
+    """Return faces (N, C, S, S); unknown pixels (N, 1, S, S) are weighted means of their neighbours, without noise."""
     given = faces.astype(np.float64)
     filled = np.where(unknown, given.mean((2, 3), keepdims=True), given)  # the answer where nothing is known
     shares = _neighbours(np.ones_like(given[:1]))  # 1, and less at the border
@@ -55,8 +55,8 @@ def _neighbours(values: NDArray[np.float64]) -> NDArray[np.float64]:
     wide = np.pad(values, ((0, 0), (0, 0), (1, 1), (1, 1)))
     beside = wide[..., :-2] + wide[..., 2:]  # left and right, (N, 1, S + 2, S)
     rows = CORNER * beside + SIDE * wide[..., 1:-1]
-    found: NDArray[np.float64] = rows[..., :-2, :] + rows[..., 2:, :] + SIDE * beside[..., 1:-1, :]
-    return found
+    sums: NDArray[np.float64] = rows[..., :-2, :] + rows[..., 2:, :] + SIDE * beside[..., 1:-1, :]
+    return sums
 
 
 def _dot(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

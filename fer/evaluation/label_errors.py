@@ -1,4 +1,4 @@
-"""Suspect labels: labels that networks contradict which were not trained on the face (extra ``labels``).
+"""Suspect labels: labels contradicted by networks that were not trained on the face (extra ``labels``).
 
 Out-of-fold predictions come from finished runs, each of which has predicted its own val, such as ``sweep=folds``.
 Suspects are found by confident learning (C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident Learning: Estimating
@@ -91,14 +91,14 @@ def described(folder: Path, known: set[str], faces: Faces) -> str:
     """
     file = folder / "metrics.json"
     with readable(file):
-        found = read(_Run, read_json(file))
-    fingerprint = found.dataset.fingerprint
+        run = read(_Run, read_json(file))
+    fingerprint = run.dataset.fingerprint
     if fingerprint not in known:
         raise FerError(
             f"{folder}: is of other data than {faces.source.path} (fingerprint {fingerprint[:12]}, here "
             f"{faces.fingerprint()[:12]}); audit the data of its training, at its --image-size"
         )
-    return f"{found.architecture}, {found.epochs} epochs, split {found.dataset.split}"
+    return f"{run.architecture}, {run.epochs} epochs, split {run.dataset.split}"
 
 
 def predicted(file: Path, faces: Faces) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

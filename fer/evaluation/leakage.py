@@ -1,6 +1,6 @@
 """Leakage: which faces networks were trained and chosen on, found by their pixels.
 
-A face is seen if its pixels are among those of a network's training, or of a training that its weights began from. So
+A face counts as seen if its pixels were in a network's training, or in a training that its weights began from. So
 neither another split of the same data nor a copy under another name can pass for new faces. For the same reason,
 scoring the pixels of the training's test split counts as test access, whatever the split is called. The tables of the
 trainings are opened again where they still exist. Faces of another table are also compared by content with FER2013's
@@ -91,10 +91,10 @@ class TrainingData:
         return all(same_split(member.trained_with, self.members[0].trained_with) for member in self.members)
 
     def val(self, request: Request, given: Sequence[Given]) -> tuple[Array, Array, NDArray[np.bool_] | None]:
-        """Return probabilities (M, N, C) of val by the given networks, its labels, and (N,) those not trained on.
+        """Return the networks' probabilities (M, N, C) of val, its labels, and (N,) which faces were not trained on.
 
         Raises:
-            FerError: predictions that replace a network are of another val, or there are none of it.
+            FerError: predictions that replace a network are of another val, or there are none of val.
         """
         first = self.members[0]
         faces = self._val(first.trained_with)
@@ -118,10 +118,10 @@ class TrainingData:
     @property
     def datasets(self) -> list[Dataset]:
         """The different data of the trainings, those of the networks' ancestors included."""
-        found: list[Dataset] = []
+        listed: list[Dataset] = []
         for member in self.members:
-            found += [dataset for dataset in member.model.provenance.datasets if dataset not in found]
-        return found
+            listed += [dataset for dataset in member.model.provenance.datasets if dataset not in listed]
+        return listed
 
     def _trained_on(self, dataset: Dataset, image_size: int) -> set[bytes]:
         if why := self._gone(dataset):
@@ -146,7 +146,7 @@ class TrainingData:
 
     def hashes_of_sets(self, split: str, image_size: int) -> list[set[bytes]]:
         """Return the hashes of a split's pixels at a size, of each data set of each network."""
-        found: list[set[bytes]] = []
+        hashes: list[set[bytes]] = []
         opened: list[DataKeys] = []
         for member in self.members:
             settings = member.trained_with
@@ -154,10 +154,10 @@ class TrainingData:
                 continue
             opened.append(settings)
             try:
-                found += self._val(settings).at(image_size).hashes_of_sets(split)
+                hashes += self._val(settings).at(image_size).hashes_of_sets(split)
             except FerError:  # no such split, or other data than at the training: ``missing`` says which
                 continue
-        return found
+        return hashes
 
     def is_test(self, images: NDArray[np.uint8]) -> bool:
         """Return whether scoring these faces opens the networks' test split, under whatever name."""
@@ -188,7 +188,7 @@ def not_trained_on(
     try:
         kept = without_duplicate(images, training.trained_on(images.shape[-1]))
     except FerError as error:
-        if copies is None or not all(on_fer2013(one) and not one.get("sets") for one in training.datasets):
+        if copies is None or not all(on_fer2013(dataset) and not dataset.get("sets") for dataset in training.datasets):
             log.warning("no clean metrics: %s", error)
             return None
         kept = np.ones(len(images), np.bool_)
@@ -205,7 +205,7 @@ def not_trained_on(
 def on_fer2013(dataset: Dataset) -> bool:
     """Return whether a training was on FER2013's Training, or on most of it, or had it among several data sets."""
     if dataset.get("sets"):
-        return any(on_fer2013(one) for one in dataset["sets"])
+        return any(on_fer2013(part) for part in dataset["sets"])
     faces = sum((dataset.get("counts", {}).get("train") or {}).values())
     return (dataset.get("name"), dataset.get("split")) == ("fer2013", "official") and faces >= MOST_OF_TRAINING
 
@@ -226,7 +226,7 @@ def copies_by_content(training: TrainingData, images: NDArray[np.uint8], fingerp
 
 def fingerprints(dataset: Dataset) -> list[str]:
     """Return the fingerprints of a training's data, and of each of several data sets."""
-    return [str(one.get("fingerprint")) for one in (dataset, *(dataset.get("sets") or ()))]
+    return [str(part.get("fingerprint")) for part in (dataset, *(dataset.get("sets") or ()))]
 
 
 def known_of_all(
@@ -234,8 +234,8 @@ def known_of_all(
 ) -> NDArray[np.bool_] | None:
     """Return (N,) which faces no network was trained on; None where predictions without weights leave that open.
 
-    A network without weights was trained on the same faces as the others where its metrics, of the same data, count as
-    many of them.
+    A network without weights counts as trained on the same faces as the others if its metrics say so. They have to be
+    of the same data, and to state the same number of faces seen in training.
 
     Args:
         kept: (N,) which faces those with weights were not trained on; None where that is not known.
@@ -257,7 +257,7 @@ def known_of_all(
 
 
 def find_again(members: Sequence[Member], data: Table) -> None:
-    """Let networks whose training data have moved find them in these data, if the contents are the same.
+    """Take these data for the training data of networks whose own have moved, if the contents are the same.
 
     A shared network knows its data by name and contents alone.
     """
@@ -278,11 +278,11 @@ def _moved(dataset: Dataset, at_hand: Mapping[str, str]) -> Dataset:
     """Return a training's data with the paths of those of its data sets that are at hand, fingerprint -> path."""
     settings = whole(dataset)
     before, sets = paths(settings), dataset.get("sets") or [dataset]
-    found = [str(one.get("fingerprint")) for one in sets]
-    if len(found) != len(before) or not at_hand.keys() & found:
+    saved = [str(part.get("fingerprint")) for part in sets]
+    if len(saved) != len(before) or not at_hand.keys() & saved:
         return dataset
-    now = [path if is_at_hand(path) else at_hand.get(known, path) for path, known in zip(before, found, strict=True)]
-    more = [{**asdict(one), "path": path} for one, path in zip(further(settings), now[1:], strict=True)]
+    now = [path if is_at_hand(path) else at_hand.get(known, path) for path, known in zip(before, saved, strict=True)]
+    more = [{**asdict(part), "path": path} for part, path in zip(further(settings), now[1:], strict=True)]
     return {**dataset, "settings": {**dataset.get("settings", {}), "path": now[0], "more": more or None}}
 
 

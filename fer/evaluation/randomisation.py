@@ -23,7 +23,7 @@ class Randomisation(NamedTuple):
     """Networks with random layers.
 
     Args:
-        layers: number of layers of the first network that are random, from the last.
+        layers: number of random layers of the first network, counted from the last.
         of: number of its layers with weights.
         networks: with random weights.
     """
@@ -37,8 +37,8 @@ def cascade(models: Sequence[EmotionClassifier]) -> Iterator[Randomisation]:
     """Give networks with more and more random layers, from the last to the first."""
     of = len(weighted(models[0]))
     for count in sorted({1, *(math.ceil(share * of) for share in SHARES)}):
-        again = [randomised(one, math.ceil(count / of * len(weighted(one)))) for one in models]
-        yield Randomisation(count, of, Explained([LoadedNetwork(one, one.device) for one in again]))
+        again = [randomised(model, math.ceil(count / of * len(weighted(model)))) for model in models]
+        yield Randomisation(count, of, Explained([LoadedNetwork(model, model.device) for model in again]))
 
 
 def weighted(model: EmotionClassifier) -> list[nn.Module]:

@@ -69,8 +69,9 @@ class Request:
         choose: choose the networks of the ensemble and their weights, greedily on val.
         baseline: run, checkpoint, or folder or file of predictions to compare with.
         error_rate: target share of wrong answers, for which to find the least confidence.
-        coverage_by: whether it is promised over all faces, or for those of each emotion.
-        coverage: of the prediction sets; None for the usual one, where no more than was asked for has to be computed.
+        coverage_by: whether the coverage is promised over all faces, or for those of each emotion.
+        coverage: promised share of faces whose prediction set holds the label. None is the usual share, and val is not
+            predicted for it alone.
         batch_size: faces at a time.
         on_gpu: compute on the GPU.
     """
@@ -103,7 +104,7 @@ class Member(NamedTuple):
 
     @property
     def run(self) -> Path:
-        """The folder of its run; of a checkpoint outside a run, the checkpoint's; one in outputs/ of others' ones."""
+        """The folder of its run or checkpoint; networks of the package and of the hub have one in outputs/."""
         if origin := hub.origin(self.file):
             return OF_HUB / origin.name
         if zoo.of_package(self.file):
@@ -165,10 +166,10 @@ class PredictionsMember(NamedTuple):
         return predictions.recorded(self.file, request.split, request.views).results
 
     def refuse_other_val(self, views: str) -> None:
-        """Raise unless its val is that of the network beside it, which was not trained on it.
+        """Raise unless its val is that of the network beside it, which was not trained on these faces.
 
         Raises:
-            FerError: it is another, or nothing is recorded of it with these views.
+            FerError: its val is another one, or no predictions of it with these views are recorded.
         """
         dataset = predictions.recorded(self.file, "val", views).results.dataset
         theirs = self.beside.model.provenance.dataset
@@ -213,8 +214,8 @@ def of_split(table: Predictions, name: str, data: Table, split: str) -> NDArray[
 
 def with_weights(given: Sequence[Given]) -> list[Member]:
     """Return the networks of an ensemble that have weights; where none has, the one that stands beside them."""
-    members = [one for one in given if isinstance(one, Member)]
-    return members or [one.beside for one in given[:1] if isinstance(one, PredictionsMember)]
+    members = [network for network in given if isinstance(network, Member)]
+    return members or [network.beside for network in given[:1] if isinstance(network, PredictionsMember)]
 
 
 def whole(dataset: Dataset) -> DataKeys:
@@ -328,11 +329,11 @@ class Faces:
 
     def _recorded(self, member: PredictionsMember, views: str) -> NDArray[np.float32]:
         network = member.beside.model
-        found = member.probabilities(self.at(network.image_size), self.split, views)
-        if found.shape[1] != network.num_classes:
-            counts = f"{found.shape[1]} emotions, {member.beside.file} predicts {network.num_classes}"
+        predicted = member.probabilities(self.at(network.image_size), self.split, views)
+        if predicted.shape[1] != network.num_classes:
+            counts = f"{predicted.shape[1]} emotions, {member.beside.file} predicts {network.num_classes}"
             raise FerError(f"{member.file}: predicts {counts}")
-        return found
+        return predicted
 
 
 def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
@@ -382,14 +383,14 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
 
 
 def rule_of_set(member: Member, path: str) -> DataKeys:
-    """Return how one of several data sets that a network was trained on was read and split; nothing of other data.
+    """Return how a network's training read and split one of its several data sets; empty for other data.
 
     A set that was moved since is known by the name of its file or folder.
     """
     sets, known = member.model.provenance.dataset.get("sets") or (), member.trained_with
-    before = [Path(one) for one in paths(known)][: len(sets)]
-    equal = [one.resolve() == Path(path).resolve() for one in before]
-    named = [not one.exists() and one.name == Path(path).name for one in before]
+    before = [Path(name) for name in paths(known)][: len(sets)]
+    equal = [file.resolve() == Path(path).resolve() for file in before]
+    named = [not file.exists() and file.name == Path(path).name for file in before]
     index = next((matches.index(True) for matches in (equal, named) if True in matches), None)
     if index is None:
         return {}
@@ -399,10 +400,10 @@ def rule_of_set(member: Member, path: str) -> DataKeys:
 
 
 def found_again(known: DataKeys) -> str:
-    """Return the path of the data of a training that are not where they were, searched for as by a training.
+    """Return the path of a training's data that have moved, searched for where a training would search.
 
     Raises:
-        FerError: they are not found either.
+        FerError: they are not found.
     """
     if known["more"]:
         missing = next(path for path in paths(known) if not Path(path).exists())
@@ -422,9 +423,9 @@ def found_again(known: DataKeys) -> str:
 def shows_contempt(settings: DataKeys) -> bool:
     """Return whether data settings name a data set that labels contempt."""
     sets = further(settings)
-    named = [(settings["path"], settings["class_names"]), *((one.path, one.class_names) for one in sets)]
-    found = [(Path(str(path)), folder_names(names or {})) for path, names in named]
-    return any(path.exists() and holds_contempt(path, names) for path, names in found)
+    named = [(settings["path"], settings["class_names"]), *((part.path, part.class_names) for part in sets)]
+    folders = [(Path(str(path)), folder_names(names or {})) for path, names in named]
+    return any(path.exists() and holds_contempt(path, names) for path, names in folders)
 
 
 def further(settings: DataKeys) -> list[FurtherSet]:
@@ -433,12 +434,12 @@ def further(settings: DataKeys) -> list[FurtherSet]:
     Raises:
         FerError: they are bad.
     """
-    return [FurtherSet.of(one, "the checkpoint's data.more") for one in settings.get("more") or ()]
+    return [FurtherSet.of(part, "the checkpoint's data.more") for part in settings.get("more") or ()]
 
 
 def paths(settings: DataKeys) -> list[str]:
     """Return the paths of all data sets of data settings."""
-    return [str(settings.get("path")), *(one.path for one in further(settings))]
+    return [str(settings.get("path")), *(part.path for part in further(settings))]
 
 
 def present(settings: DataKeys) -> bool:

@@ -44,10 +44,10 @@ def measured_split(
         temperature: fitted on val; None where there is none.
     """
     faces = data.split(split)
-    found = measured(predicted, faces.targets, classes, temperature)
+    scores = measured(predicted, faces.targets, classes, temperature)
     if faces.soft is None:
-        return found
-    return replace(found, soft=soft_metrics(predicted[:, : faces.soft.shape[1]], like(predicted, faces.soft)))
+        return scores
+    return replace(scores, soft=soft_metrics(predicted[:, : faces.soft.shape[1]], like(predicted, faces.soft)))
 
 
 def measured(
@@ -83,10 +83,10 @@ def by_data_set(scored: Scored, data: Table, split: str) -> tuple[OfDataSet, ...
     if data.sets is None:
         return None
     numbers, right = data.sets.numbers[data.indices(split)], scored.probabilities.argmax(1) == scored.targets
-    found = ((name, right[numbers == number]) for number, name in enumerate(data.sets.names))
+    by_set = ((name, right[numbers == number]) for number, name in enumerate(data.sets.names))
     return tuple(
         OfDataSet(name, len(each), float(each.mean()), Interval(*wilson(int(each.sum()), len(each))))
-        for name, each in found
+        for name, each in by_set
         if len(each)
     )
 
@@ -104,7 +104,7 @@ def soft_metrics(predicted: Array, soft: Array) -> Soft:
 
 
 def clean(predicted: Array, targets: Array, kept: NDArray[np.bool_], classes: Sequence[str]) -> Scores | None:
-    """Return the metrics over the faces without an exact duplicate among those trained on; None where there is none.
+    """Return the metrics over the faces without an exact duplicate in the training; None without such faces.
 
     Args:
         predicted: (N, C) probabilities.
@@ -156,7 +156,7 @@ def calibrated_sets(
     unseen: NDArray[np.bool_] | None,
     temperature: float,
 ) -> conformal.Thresholds:
-    """Return the thresholds of prediction sets that val gives, of its faces without a duplicate in train.
+    """Calibrate the thresholds of prediction sets on the faces of val without a duplicate in train.
 
     Args:
         probabilities: (N, C) of val, before the temperature.

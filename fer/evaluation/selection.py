@@ -140,10 +140,10 @@ def chosen(
 ) -> Chosen:
     """Return weights, temperatures, threshold of confidence and thresholds of prediction sets.
 
-    Weights that are fitted on val weigh networks whose logits are divided by their own temperatures, fitted there too;
-    equal weights need no val and take the networks as they are.
+    Fitted weights weigh networks whose logits are divided by their own temperatures. Both are fitted on val. Equal
+    weights need no val and take the networks as they are.
 
-    The threshold is chosen on the faces of val without a duplicate in train: on the others networks are right more
+    The threshold is chosen on the faces of val without a duplicate in train. On the others networks are right more
     often than they will be on new faces.
 
     Args:
@@ -178,25 +178,25 @@ def chosen(
 def _given(request: Request, members: Sequence[Given], selection: Selection | None, fitted_on: str) -> Chosen:
     """Return what is known before val is read: of one network with the views of its training, what its file has."""
     weights = equal_weights(len(members)) if selection is None else selection.weights
-    own = np.ones(len(members)) if selection is None else selection.temperatures
+    temperatures = np.ones(len(members)) if selection is None else selection.temperatures
     alone = len(members) == 1 and request.views == "none"
     recorded = members[0].model.provenance.temperature if alone and isinstance(members[0], Member) else None
     if recorded is None:
-        return Chosen(weights, own, None, "")
+        return Chosen(weights, temperatures, None, "")
     sets = _kept_sets(members[0], fitted_on)
     if request.coverage_by == "class" and sets is not None and not sets.thresholds.by_class:
         sets = None  # of an earlier version
-    return Chosen(weights, own, recorded, fitted_on, kept=True, sets=sets)
+    return Chosen(weights, temperatures, recorded, fitted_on, kept=True, sets=sets)
 
 
 def _on_val(request: Request, given: Chosen, on_val: OnVal, fitted_on: str) -> Chosen:
     """Return the choices that val completes."""
     predicted, targets, unseen = on_val
-    weights, own = given.weights, given.temperatures
+    weights, temperatures = given.weights, given.temperatures
     if request.weights == "val":
-        own = own_temperatures(predicted, targets)
-        weights = fitted_weights(each_tempered(predicted, own), targets)
-    chances, labels = np.asarray(mixed(predicted, weights, own)), np.asarray(targets)
+        temperatures = own_temperatures(predicted, targets)
+        weights = fitted_weights(each_tempered(predicted, temperatures), targets)
+    chances, labels = np.asarray(mixed(predicted, weights, temperatures)), np.asarray(targets)
     temperature = fitted_temperature(chances, labels) if given.temperature is None else given.temperature
     threshold, chosen_on = None, "the faces of val without a duplicate in train"
     if unseen is None:
@@ -204,7 +204,7 @@ def _on_val(request: Request, given: Chosen, on_val: OnVal, fitted_on: str) -> C
     if request.error_rate is not None:
         threshold = threshold_for(request.error_rate, tempered(chances[unseen], temperature), labels[unseen])
     sets = given.sets or Calibration(calibrated_sets(chances, labels, unseen, temperature), fitted_on, kept=False)
-    return Chosen(weights, own, temperature, fitted_on, threshold, given.kept, chosen_on, sets)
+    return Chosen(weights, temperatures, temperature, fitted_on, threshold, given.kept, chosen_on, sets)
 
 
 def _kept_sets(network: Given, fitted_on: str) -> Calibration | None:

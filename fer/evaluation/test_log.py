@@ -44,12 +44,12 @@ def accesses(member: Member) -> list[Access]:
         FerError: the record is damaged.
     """
     file = member.run / FILE
-    return [records.read(Access, one) for one in read_list(file)] if file.exists() else _unrecorded(member)
+    return [records.read(Access, entry) for entry in read_list(file)] if file.exists() else _unrecorded(member)
 
 
 def _unrecorded(member: Member) -> list[Access]:
     """Return the accesses of evaluations that were made before accesses were recorded."""
-    found = []
+    accesses = []
     for file in sorted((member.run / "evaluations").glob("*/metrics.json")):
         try:
             evaluated = results.of(read_json(file))
@@ -57,8 +57,8 @@ def _unrecorded(member: Member) -> list[Access]:
             continue  # another file of that name
         checkpoint = evaluated.evaluation.checkpoint if evaluated.evaluation else ""
         if evaluated.split == "test" and Path(checkpoint).name == member.file.name:
-            found.append(access(member, evaluated))
-    return found
+            accesses.append(access(member, evaluated))
+    return accesses
 
 
 def access(member: Member, evaluated: Results) -> Access:

@@ -117,9 +117,9 @@ class ParityCheck:
     def parity(self, predict: Predict) -> Parity:
         """Return the probabilities of a file beside those of the networks."""
         faces, of = self.sample
-        found = predict(faces)
-        equal = float((found.argmax(1) == self.expected.argmax(1)).mean())
-        return Parity(len(faces), of, float(np.abs(found - self.expected).max()), equal)
+        predicted = predict(faces)
+        equal = float((predicted.argmax(1) == self.expected.argmax(1)).mean())
+        return Parity(len(faces), of, float(np.abs(predicted - self.expected).max()), equal)
 
     def parity_on_val(self, predict: Predict) -> tuple[Parity, Thresholds | None]:
         """Return the same with metrics of val, and thresholds of prediction sets for the file's own probabilities.
@@ -127,15 +127,15 @@ class ParityCheck:
         The thresholds of the networks hold for their probabilities alone. They are calibrated on the faces of val
         without a duplicate in train, where these are known.
         """
-        found, expected, targets = predict(self.images("val")), self.expected_on_val, self.targets
-        both = (expected, found)
+        predicted, expected, targets = predict(self.images("val")), self.expected_on_val, self.targets
+        both = (expected, predicted)
         on_val = OnVal(
             len(targets),
             tuple(float((each.argmax(1) == targets).mean()) for each in both),
             tuple(_nll(each, targets) for each in both),
-            float((found.argmax(1) == expected.argmax(1)).mean()),
+            float((predicted.argmax(1) == expected.argmax(1)).mean()),
         )
-        return replace(self.parity(predict), val=on_val), self._sets(found, targets)
+        return replace(self.parity(predict), val=on_val), self._sets(predicted, targets)
 
     def _sets(self, found: NDArray[np.float32], targets: NDArray[np.int64]) -> Thresholds | None:
         if self.source.sets is None:
@@ -146,8 +146,8 @@ class ParityCheck:
 
 
 def _nll(probabilities: NDArray[np.float32], targets: NDArray[np.int64]) -> float:
-    own = probabilities[np.arange(len(targets)), targets].astype(np.float64)
-    return float(-np.log(own.clip(min=np.finfo(np.float32).tiny)).mean())
+    of_label = probabilities[np.arange(len(targets)), targets].astype(np.float64)
+    return float(-np.log(of_label.clip(min=np.finfo(np.float32).tiny)).mean())
 
 
 def refuse(name: str, parity: Parity) -> None:

@@ -64,8 +64,8 @@ def export(
         name: of the network in its card; None for that of the file.
 
     Raises:
-        FerError: an unknown ending, a bad network, missing data, a package that is missing, a file that cannot be
-            written, or one that predicts something else than the network.
+        FerError: the ending is unknown, a network is bad, or data or a package are missing. Or the file cannot be
+            written, or predicts something else than the network.
     """
     kind = _format_of(file, int8=int8)
     source = source_of(networks)
@@ -206,8 +206,8 @@ class Program(Format):
 
         @torch.inference_mode()
         def predict(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-            found: NDArray[np.float32] = module(torch.from_numpy(faces)).numpy()
-            return found
+            predicted: NDArray[np.float32] = module(torch.from_numpy(faces)).numpy()
+            return predicted
 
         return predict
 

@@ -149,8 +149,8 @@ def _network(member: Member, weight: float, temperature: float) -> SourceNetwork
 
 def _without_folders(record: Json) -> Json:
     """Return a record whose notes name files without their folders."""
-    found: Json = json.loads(without_folders(json.dumps(record)))
-    return found
+    cleaned: Json = json.loads(without_folders(json.dumps(record)))
+    return cleaned
 
 
 # --- what a command line names --------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def source_of(networks: Sequence[str]) -> Source:
     """Return the networks that a command line names.
 
     Args:
-        networks: run folders, checkpoints, shared files or names of the package's networks; or one folder of an
+        networks: run folders, checkpoints, shared files or names of the package's networks. Or one folder of an
             evaluation, whose weights, temperature and thresholds are exported with its networks.
 
     Raises:
@@ -170,14 +170,14 @@ def source_of(networks: Sequence[str]) -> Source:
     if len(networks) == 1 and (folder / "metrics.json").is_file() and not (folder / "checkpoints").is_dir():
         return _evaluated(folder)
     members = members_of(networks)
-    own = [member.weighted.provenance.temperature or 1.0 for member in members]
+    temperatures = [member.weighted.provenance.temperature or 1.0 for member in members]
     if len(members) == 1:
-        return Source(members, (1.0,), own, sets=members[0].model.provenance.sets, card=_card(members[0]))
+        return Source(members, (1.0,), temperatures, sets=members[0].model.provenance.sets, card=_card(members[0]))
     log.warning(
         "the networks count equally, and no prediction sets are exported; name the folder of their evaluation by "
         "python -m fer.evaluate for its weights, temperature and sets"
     )
-    return Source(members, [1 / len(members)] * len(members), own)
+    return Source(members, [1 / len(members)] * len(members), temperatures)
 
 
 def _evaluated(folder: Path) -> Source:
@@ -221,6 +221,6 @@ def _member(checkpoint: str, weights_sha256: str | None) -> Member:
 def _card(member: Member) -> str:
     """Return the model card of a network: beside its file, or that of the newest evaluation of its run; else empty."""
     beside = hub_folder.card_beside(member.file)
-    found = sorted((member.run / "evaluations").glob(f"*/{CARD}"), key=lambda file: file.stat().st_mtime_ns)
-    cards = [beside] if beside.is_file() else found
+    evaluated = sorted((member.run / "evaluations").glob(f"*/{CARD}"), key=lambda file: file.stat().st_mtime_ns)
+    cards = [beside] if beside.is_file() else evaluated
     return contents(cards[-1]).decode("utf-8", "replace") if cards else ""

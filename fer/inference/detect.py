@@ -130,11 +130,11 @@ class Haar:
         """
         pixels, scale = searched(grey, longest)
         sides = (smallest(max(pixels.shape)), 0)  # 0: up to the whole picture
-        found = self._search(pixels, SCALE, NEIGHBOURS, sides)
-        if not found and self.tilted:
+        hits = self._search(pixels, SCALE, NEIGHBOURS, sides)
+        if not hits and self.tilted:
             for angle in (-TILT, TILT):
-                found += self._turned(pixels, angle, TURNED_SCALE, NEIGHBOURS, sides)
-        faces = strongest(found)
+                hits += self._turned(pixels, angle, TURNED_SCALE, NEIGHBOURS, sides)
+        faces = strongest(hits)
         if self.tilted:
             faces = [sure for face in faces if (sure := self._confirmed(pixels, face)) is not None]
         return sorted((_scaled(face, scale) for face in faces), key=lambda face: -face.box.side)
@@ -155,9 +155,9 @@ class Haar:
         best = next(iter(self._near(pixels, known.box, known.tilt)), None)
         if self.tilted and (refined or best is None):
             turns = (known.tilt + turn for turn in (-REFINED, REFINED) if abs(known.tilt + turn) <= TILT)
-            others = [face for tilt in turns for face in self._near(pixels, known.box, tilt)]
+            tried = [face for tilt in turns for face in self._near(pixels, known.box, tilt)]
             least = float("-inf") if best is None else best.score + CLEARLY
-            best = max((face for face in others if face.score > least), key=lambda face: face.score, default=best)
+            best = max((face for face in tried if face.score > least), key=lambda face: face.score, default=best)
         return best
 
     def _near(self, pixels: NDArray[np.uint8], box: Box, tilt: float) -> list[Detection]:
@@ -179,8 +179,8 @@ class Haar:
             pixels, scaleFactor=scale, minNeighbors=neighbours, minSize=(sides[0],) * 2, maxSize=(sides[1],) * 2,
             outputRejectLevels=True,
         )  # fmt: skip
-        found = zip(boxes, np.ravel(weights), strict=True)
-        return [Detection(Box(*map(float, box)), float(weight)) for box, weight in found if weight >= LEAST_SCORE]
+        hits = zip(boxes, np.ravel(weights), strict=True)
+        return [Detection(Box(*map(float, box)), float(weight)) for box, weight in hits if weight >= LEAST_SCORE]
 
     def _turned(
         self, pixels: NDArray[np.uint8], angle: float, scale: float, neighbours: int, sides: Sides
@@ -189,13 +189,13 @@ class Haar:
         if not angle:
             return self._search(pixels, scale, neighbours, sides)
         turned, back = upright(self.cv2, pixels, angle)
-        found = []
+        faces = []
         for face in self._search(turned, scale, neighbours, sides):
             x, y = back @ (*face.box.centre, 1.0)
             box = replace(face.box, x=float(x) - face.box.width / 2, y=float(y) - face.box.height / 2)
             if 0 <= x < pixels.shape[1] and 0 <= y < pixels.shape[0]:
-                found.append(Detection(box, face.score, angle))
-        return found
+                faces.append(Detection(box, face.score, angle))
+        return faces
 
     def _confirmed(self, pixels: NDArray[np.uint8], face: Detection) -> Detection | None:
         """Return a face at the tilt at which the cascade is surest, or None where one tilt alone shows a tilted face.
@@ -243,8 +243,8 @@ class YuNet:
         pixels, scale = searched(grey)
         self.network.setInputSize(pixels.shape[::-1])
         _, rows = self.network.detect(self.cv2.cvtColor(pixels, self.cv2.COLOR_GRAY2BGR))
-        found = [Detection(Box(*map(float, row[:4])), float(row[14])) for row in (rows if rows is not None else ())]
-        return sorted((_scaled(face, scale) for face in strongest(found)), key=lambda face: -face.box.side)
+        faces = [Detection(Box(*map(float, row[:4])), float(row[14])) for row in (rows if rows is not None else ())]
+        return sorted((_scaled(face, scale) for face in strongest(faces)), key=lambda face: -face.box.side)
 
 
 def _check_yunet(model: Path) -> None:
@@ -297,8 +297,8 @@ class YuFace:
         pixels, scale = searched(grey, self.longest)
         scores, boxes, _ = self.detect(np.ascontiguousarray(np.repeat(pixels[..., None], 3, axis=2)), self.sure)
         rows = zip(boxes, scores, strict=True)
-        found = [Detection(Box(*map(float, box)), float(score) / 100) for box, score in rows]
-        return sorted((_scaled(face, scale) for face in strongest(found)), key=lambda face: -face.box.side)
+        faces = [Detection(Box(*map(float, box)), float(score) / 100) for box, score in rows]
+        return sorted((_scaled(face, scale) for face in strongest(faces)), key=lambda face: -face.box.side)
 
 
 class Whole:

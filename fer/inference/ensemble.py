@@ -57,7 +57,7 @@ def own_temperatures(predicted: Array, targets: Array) -> NDArray[np.float64]:
         predicted: (M, N, C), on val, which has chosen nothing but the epochs of the members.
         targets: (N,) true classes.
     """
-    return np.array([fitted_temperature(np.asarray(one), np.asarray(targets)) for one in predicted])
+    return np.array([fitted_temperature(np.asarray(probabilities), np.asarray(targets)) for probabilities in predicted])
 
 
 def equal_weights(members: int) -> NDArray[np.float64]:
@@ -114,11 +114,11 @@ def greedy(predicted: Array, targets: Array) -> list[Pick]:
         targets: (N,) true classes.
     """
     lib = library(predicted)
-    own = lib.arange(len(targets))
+    rows = lib.arange(len(targets))
     total = lib.zeros_like(predicted[0])  # (N, C), the sum over the picks
     picks: list[Pick] = []
     while len(picks) < PICKS:
-        tried = total[own, targets] + predicted[:, own, targets]  # (M, N)
+        tried = total[rows, targets] + predicted[:, rows, targets]  # (M, N)
         nll = -lib.log((doubled(tried) / (len(picks) + 1)).clip(TINY)).mean(1)
         best = int(nll.argmin())
         total = total + predicted[best]

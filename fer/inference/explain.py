@@ -68,7 +68,7 @@ class Explained:
     @property
     def models(self) -> "list[EmotionClassifier]":
         """The networks with their weights; exported files have none."""
-        return [one.model for one in self.networks if hasattr(one, "model")]
+        return [network.model for network in self.networks if hasattr(network, "model")]
 
     def probabilities(self, faces: Images) -> NDArray[np.float32]:
         """Return calibrated probabilities (N, C) of N faces, uint8 or float in [0, 1]; see ``explained``."""

@@ -109,10 +109,10 @@ class Parity:
     def _valid(self) -> bool:
         """Return whether the counts and shares are in their ranges, and two of each metric of val."""
         pairs = self.val is None or (
-            len(self.val.accuracy) == len(self.val.nll) == 2 and all(0 <= one <= 1 for one in self.val.accuracy)
+            len(self.val.accuracy) == len(self.val.nll) == 2 and all(0 <= share <= 1 for share in self.val.accuracy)
         )
         shares = [self.equal, self.largest_difference, *([] if self.val is None else [self.val.equal])]
-        return pairs and self.faces >= 0 and all(0 <= one <= 1 for one in shares)
+        return pairs and self.faces >= 0 and all(0 <= share <= 1 for share in shares)
 
 
 IN_GREY = f"{INPUT}: uint8 (batch, 1, size, size), grey, each cropped to the face"
@@ -170,8 +170,8 @@ class About:
         """Return what a file states, after a check.
 
         Raises:
-            FerError: it is damaged, of a newer version, describes no network of this library, or asks for faces that
-                are cut out in another way than this library can.
+            FerError: it is damaged, of a newer version, or describes no network of this library. Or it asks for faces
+                that are cut out in another way than this library can.
         """
         if len(text) > LONGEST:
             raise FerError(f"{file}: its metadata have {len(text):,} characters; expected at most {LONGEST:,}")
@@ -194,8 +194,8 @@ class About:
 
     def _valid(self, stored: Json) -> bool:
         """Return whether the values have the types and ranges of an export."""
-        names = [self.architecture, *(one.architecture for one in self.networks)]
-        names += [one.dataset["name"] for one in self.networks if one.dataset.get("name") is not None]
+        names = [self.architecture, *(network.architecture for network in self.networks)]
+        names += [network.dataset["name"] for network in self.networks if network.dataset.get("name") is not None]
         return (
             has_types(self)
             and self.format >= 1
@@ -229,9 +229,9 @@ class About:
                     f"{file}: its metadata ask for a crop with {name} {value!r}; expected {low:g} to {high:g}"
                 )
         for name, value in self.face_crop.contract(self.size).items():
-            asked = self.crop.get(name)
-            if asked != value:
-                raise FerError(f"{file}: its metadata ask for a crop with {name} {asked!r}; fer knows {value!r} alone")
+            stated = self.crop.get(name)
+            if stated != value:
+                raise FerError(f"{file}: its metadata ask for a crop with {name} {stated!r}; fer knows {value!r} alone")
 
 
 def _is_name(value: object) -> bool:
@@ -291,14 +291,14 @@ class ExportedNetwork:
             FerError: naming both, or the graph has a fixed number of faces.
         """
         given, made = self._session.get_inputs(), self._session.get_outputs()
-        fixed = [one.shape[0] for one in (*given, *made) if one.shape and isinstance(one.shape[0], int)]
+        fixed = [value.shape[0] for value in (*given, *made) if value.shape and isinstance(value.shape[0], int)]
         if fixed:
             raise FerError(f"{self.file}: its graph is for {fixed[0]} faces at a time; expected any number")
-        found = [(one.name, one.type, list(one.shape[1:])) for one in (*given, *made)]
+        actual = [(value.name, value.type, list(value.shape[1:])) for value in (*given, *made)]
         size, count = self.about.size, len(self.about.classes)
         expected = [(INPUT, "tensor(uint8)", [self.in_channels, size, size]), (OUTPUT, "tensor(float)", [count])]
-        if found != expected:
-            raise FerError(f"{self.file}: its graph takes and gives {found}; its metadata state {expected}")
+        if actual != expected:
+            raise FerError(f"{self.file}: its graph takes and gives {actual}; its metadata state {expected}")
 
     @property
     def emotions(self) -> tuple[str, ...]:
@@ -372,21 +372,21 @@ class ExportedNetwork:
     def _computed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return what the graph gives for faces, after a check that each row holds probabilities."""
         try:
-            (found,) = self._session.run([OUTPUT], {INPUT: faces})
+            (rows,) = self._session.run([OUTPUT], {INPUT: faces})
         except Exception as error:  # ONNX Runtime's own classes, and MemoryError
             raise FerError(f"{self.file}: its graph cannot be computed ({_reason(error)})") from error
         expected = (len(faces), len(self.emotions))
-        if found.shape != expected:
-            raise FerError(f"{self.file}: its graph gives {found.shape} for {len(faces)} faces; expected {expected}")
-        if not np.isfinite(found).all():
+        if rows.shape != expected:
+            raise FerError(f"{self.file}: its graph gives {rows.shape} for {len(faces)} faces; expected {expected}")
+        if not np.isfinite(rows).all():
             raise NotFinite(f"{self.file}: predicts values that are not finite; export the network again")
-        sums = found.sum(1, dtype=np.float64)
-        if found.min() < 0 or found.max() > 1 + ROUNDING or np.abs(sums - 1).max() > MOST_OFF:
+        sums = rows.sum(1, dtype=np.float64)
+        if rows.min() < 0 or rows.max() > 1 + ROUNDING or np.abs(sums - 1).max() > MOST_OFF:
             raise FerError(
-                f"{self.file}: predicts no probabilities: values from {found.min():.4g} to {found.max():.4g}, sums of "
+                f"{self.file}: predicts no probabilities: values from {rows.min():.4g} to {rows.max():.4g}, sums of "
                 f"a face from {sums.min():.4g} to {sums.max():.4g}; expected 0 to 1, and sums of 1"
             )
-        checked: NDArray[np.float32] = found
+        checked: NDArray[np.float32] = rows
         return checked
 
 

@@ -98,8 +98,8 @@ class ExportedModel:
         units = faces.astype(np.float32) / np.float32(255)
         given = [self.network.probabilities(np.ascontiguousarray(view)) for view in VIEWS[views](units, None)]
         cooled = [tempered(chances, 1 / self.network.about.temperature).astype(np.float32) for chances in given]
-        found: NDArray[np.float32] = np.mean(cooled, axis=0)
-        return found
+        mean: NDArray[np.float32] = np.mean(cooled, axis=0)
+        return mean
 
 
 def load(file: Path) -> "EmotionClassifier | ExportedModel":

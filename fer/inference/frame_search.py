@@ -45,8 +45,8 @@ class FrameSearch:
     """Finds the faces of frames that follow each other.
 
     Args:
-        detector: the cascade is asked near known faces, and now and then for the whole frame; any other detector is
-            asked for the whole frame each time.
+        detector: the cascade searches near known faces, and now and then the whole frame. Any other detector searches
+            the whole frame each time.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -66,12 +66,12 @@ class FrameSearch:
             return haar(grey)
         pixels, glance = np.asarray(grey), time - self._glanced > GLANCES - EARLY
         tried = [haar.near(pixels, face, refined=glance) for face in known]
-        found = strongest([face for face in tried if face is not None])
+        near = strongest([face for face in tried if face is not None])
         whole: list[Detection] = []
-        if time - self._searched > (THOROUGH if found else THOROUGH_ALONE) - EARLY:
+        if time - self._searched > (THOROUGH if near else THOROUGH_ALONE) - EARLY:
             self._searched = self._glanced = time
             whole = haar(grey, LONGEST)
-        elif glance or not found:
+        elif glance or not near:
             self._glanced = time
             whole = haar.glance(grey)
-        return found + [face for face in whole if all(face.box.overlap(other.box) <= SAME_FACE for other in found)]
+        return near + [face for face in whole if all(face.box.overlap(other.box) <= SAME_FACE for other in near)]

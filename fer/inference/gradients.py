@@ -37,8 +37,8 @@ def maps(model: EmotionClassifier, method: str, faces: Images, emotions: NDArray
         FerError: the method does not apply to this network.
     """
     unit = to_unit(torch.from_numpy(faces).to(model.device))
-    found = METHODS[method](model, unit, torch.from_numpy(emotions).to(model.device))
-    return found.detach().float().cpu().numpy()
+    values = METHODS[method](model, unit, torch.from_numpy(emotions).to(model.device))
+    return values.detach().float().cpu().numpy()
 
 
 def _batches(values: Tensor) -> Iterator[Tensor]:
@@ -137,8 +137,8 @@ def integrated_gradients(model: EmotionClassifier, faces: Tensor, emotions: Tens
     """
     baseline = faces.mean((2, 3), keepdim=True).expand_as(faces)
     window = round(faces.shape[-1] * WINDOW) // 2 * 2 + 1
-    found = attributions(model, faces, baseline, emotions, STEPS)
-    return functional.avg_pool2d(found, window, 1, window // 2, count_include_pad=False)
+    values = attributions(model, faces, baseline, emotions, STEPS)
+    return functional.avg_pool2d(values, window, 1, window // 2, count_include_pad=False)
 
 
 def attributions(model: EmotionClassifier, faces: Tensor, baseline: Tensor, emotions: Tensor, steps: int) -> Tensor:

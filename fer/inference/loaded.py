@@ -58,5 +58,5 @@ class LoadedNetwork:
 
     def probabilities(self, faces: Images) -> NDArray[np.float32]:
         """Return calibrated probabilities (N, C) of faces (N, 1, S, S), uint8 or float32 in [0, 1]."""
-        found = self.model.probabilities(torch.from_numpy(faces).to(self.device))
-        return found.float().cpu().numpy()
+        predicted = self.model.probabilities(torch.from_numpy(faces).to(self.device))
+        return predicted.float().cpu().numpy()

@@ -108,9 +108,9 @@ def opened_together(networks: Sequence[Path], device: str = "cpu") -> list[Opene
     """
     files = [file_of(given) for given in networks]
     check_different(files)
-    found = [Opened(file, opened(file, device)) for file in files]
-    check_emotions((one.file, one.network.emotions) for one in found)
-    return found
+    loaded = [Opened(file, opened(file, device)) for file in files]
+    check_emotions((member.file, member.network.emotions) for member in loaded)
+    return loaded
 
 
 def file_of(given: str | Path) -> Path:

@@ -61,15 +61,15 @@ def inputs_and_outputs(content: bytes) -> tuple[list[str], list[str]]:
     Raises:
         ValueError: the bytes are no message of Protocol Buffers, or a name is no text.
     """
-    found: dict[int, list[str]] = {WEIGHT: [], INPUT: [], OUTPUT: []}
+    names: dict[int, list[str]] = {WEIGHT: [], INPUT: [], OUTPUT: []}
     for number, kind, first, last in _fields(content, 0, len(content)):
         if (number, kind) != (GRAPH, BYTES):
             continue
         for part, its_kind, begin, end in _fields(content, first, last):
-            if part in found and its_kind == BYTES:
-                found[part] += _names(content, begin, end, TENSOR_NAME if part == WEIGHT else VALUE_NAME)
-    weights = set(found[WEIGHT])
-    return [name for name in found[INPUT] if name not in weights], found[OUTPUT]
+            if part in names and its_kind == BYTES:
+                names[part] += _names(content, begin, end, TENSOR_NAME if part == WEIGHT else VALUE_NAME)
+    weights = set(names[WEIGHT])
+    return [name for name in names[INPUT] if name not in weights], names[OUTPUT]
 
 
 def _names(content: bytes, start: int, end: int, field: int) -> list[str]:

@@ -54,7 +54,7 @@ class Face:
         probabilities: emotion -> probability, calibrated; they sum to 1.
         emotions: of the prediction set, the most probable first: with the promised probability one of them is the
             label. Empty where the network has no thresholds of such sets.
-        uncertain: the set holds more than one emotion (without a set, the probability is below 0.5), or the face is
+        uncertain: the set holds more than one emotion (without a set, the probability is below 0.5). Or the face is
             smaller than 32 pixels, for which nothing is promised.
         detector_score: of the detector; no probability. None where the box was given.
         tilt: by how many degrees the face is turned clockwise.
@@ -103,14 +103,14 @@ class Predictor:
     """Predicts the emotions on the faces of pictures.
 
     Args:
-        network: name of a network of the package, a run folder, a checkpoint, a shared file, an exported file
-            (``.onnx``, for which torch is not imported), or a loaded network.
+        network: name of a network of the package, a run folder, a checkpoint, a shared or exported file, or a loaded
+            network. An exported file (``.onnx``) is read without torch.
         detector: "haar" (needs the extra ``faces``), "yunet", "none" for pictures that are faces already, or an object
             like ``fer.inference.detect.Haar``.
         detector_model: file of "yunet".
         largest: predict the largest face of each picture alone.
-        margin: side of the square that is cut out, as a multiple of that of the box; default: the detector's, times
-            what an exported file asks for.
+        margin: side of the square that is cut out, as a multiple of the box's side. The default is the detector's
+            multiple, times what an exported file asks for.
         device: to compute on; exported files are computed on the CPU.
         coverage: promised share of faces whose prediction set holds the label; None for 0.9, of networks that have the
             thresholds for it.
@@ -160,10 +160,10 @@ class Predictor:
     @property
     def crop(self) -> Crop:
         """How faces are cut out."""
-        own = self.detector.crop
+        of_detector = self.detector.crop
         of_network = getattr(self.network, "face_crop", Crop())  # by an exported file, of haar's boxes
-        shift = own.shift + own.margin * of_network.shift
-        return Crop(own.margin * of_network.margin if self._margin is None else self._margin, shift)
+        shift = of_detector.shift + of_detector.margin * of_network.shift
+        return Crop(of_detector.margin * of_network.margin if self._margin is None else self._margin, shift)
 
     def __call__(
         self, pictures: Picture | Iterable[Picture], boxes: Sequence[Sequence[Box]] | None = None
@@ -180,13 +180,13 @@ class Predictor:
         many = [pictures] if isinstance(pictures, str | Path | Image.Image | np.ndarray) else list(pictures)
         if boxes is not None and len(boxes) != len(many):
             raise FerError(f"boxes: {len(boxes)} lists; expected {len(many)}, one for each picture")
-        found = []
+        faces = []
         for number, answer in enumerate(self.answers(many, boxes)):
             if isinstance(answer, PictureError):
                 name = many[number] if isinstance(many[number], str | Path) else f"picture {number}"
                 raise FerError(f"{name}: {answer}") from answer
-            found.append(list(answer.faces))
-        return found
+            faces.append(list(answer.faces))
+        return faces
 
     def answer(self, picture: Picture, boxes: Sequence[Box] | None = None) -> Answer:
         """Return what is predicted for one picture.
@@ -237,10 +237,10 @@ class Predictor:
         colour = upright_colour(picture) if self.in_colour else None
         grey = upright_grey(picture) if colour is None else colour.convert("L")
         if boxes is None:
-            found: Sequence[detect.Detection] = self.detector(grey)
+            detected: Sequence[detect.Detection] = self.detector(grey)
         else:
-            found = [detect.Detection(box, float("nan")) for box in boxes]
-        large = [face for face in found if face.box.side >= LEAST_SIDE]
+            detected = [detect.Detection(box, float("nan")) for box in boxes]
+        large = [face for face in detected if face.box.side >= LEAST_SIDE]
         chosen = large[:1] if self.largest else large
         crops = [self.crop(grey, face.box, self.image_size, face.tilt) for face in chosen]
         inputs = crops
@@ -249,7 +249,7 @@ class Predictor:
             inputs = [
                 np.stack([self.crop(band, face.box, self.image_size, face.tilt) for band in bands]) for face in chosen
             ]
-        return _Found(chosen, crops, inputs, len(found) - len(large), grey.size)
+        return _Found(chosen, crops, inputs, len(detected) - len(large), grey.size)
 
     @cached_property
     def _takes_cut_out_faces(self) -> bool:
@@ -289,7 +289,7 @@ class Predictor:
         threshold = self._threshold
         sets = [()] * len(found) if threshold is None else conformal.named_sets(together, self.emotions, threshold)
         given = zip(found, together.tolist(), together.argmax(1).tolist(), sets, strict=True)
-        return [self._face(*one) for one in given]
+        return [self._face(*parts) for parts in given]
 
     def _face(self, found: detect.Detection, row: list[float], best: int, emotions: tuple[str, ...]) -> Face:
         unsure = len(emotions) > 1 if emotions else row[best] < SURE
@@ -335,8 +335,8 @@ def threshold_of(
         served = conformal.COVERAGE if coverage is None else coverage
         return served, thresholds.limits(served, by)
     if coverage is not None or by == "class":
-        asked = setting("coverage_by", by) if coverage is None else setting("coverage", coverage)
-        raise FerError(f"{asked}: {WITHOUT_SETS}")
+        option = setting("coverage_by", by) if coverage is None else setting("coverage", coverage)
+        raise FerError(f"{option}: {WITHOUT_SETS}")
     return None, None
 
 

@@ -190,9 +190,9 @@ class Writer:
         with written_whole(lines) as stream, written_whole(table) as rows_:  # whole or not: no interruption loses any
             stream.write(_line(self._header))
             csv.writer(rows_).writerow([*HEADS, *self.emotions, *LAST_HEADS])
-            for found in _kept(lines, self.done) if self.done else ():
-                stream.write(_line(found))
-                csv.writer(rows_).writerows(rows(found, self.emotions))
+            for entry in _kept(lines, self.done) if self.done else ():
+                stream.write(_line(entry))
+                csv.writer(rows_).writerows(rows(entry, self.emotions))
         self._lines: IO[str] = lines.open("a", encoding="utf-8")
         self._rows: IO[str] = table.open("a", encoding="utf-8", newline="")
 
@@ -231,13 +231,13 @@ def _done(file: Path, header: Object) -> dict[str, Record]:
         if videos[0] is not None:
             header["video"] = videos[0]
         records = (record for line in stream if (record := _parsed(line)) is not None)
-        return {found["file"]: found for found in records if "frame" not in found}
+        return {entry["file"]: entry for entry in records if "frame" not in entry}
 
 
 def _finished(file: Path) -> int:
     """Return the number of pictures and videos that a file of records has finished."""
     with file.open(encoding="utf-8") as stream:
-        return len({found["file"] for line in stream if (found := _parsed(line)) is not None and "frame" not in found})
+        return len({entry["file"] for line in stream if (entry := _parsed(line)) is not None and "frame" not in entry})
 
 
 def _kept(file: Path, done: Mapping[str, Record]) -> Iterator[Record]:
@@ -245,15 +245,15 @@ def _kept(file: Path, done: Mapping[str, Record]) -> Iterator[Record]:
     with file.open(encoding="utf-8") as stream:
         stream.readline()
         for line in stream:
-            found = _parsed(line)
-            if found is not None and found["file"] in done:
-                yield found
+            entry = _parsed(line)
+            if entry is not None and entry["file"] in done:
+                yield entry
 
 
 def _parsed(line: str, key: str = "file") -> Any:
     """Return a line's record, or None for one that a kill has cut off; ``key`` stands in each whole one."""
     try:
-        found = json.loads(line)
-        return found if isinstance(found, dict) and key in found else None
+        entry = json.loads(line)
+        return entry if isinstance(entry, dict) and key in entry else None
     except ValueError:
         return None

@@ -33,7 +33,7 @@ def files(names: Sequence[str]) -> list[Path]:
     Raises:
         FerError: a name stands for nothing.
     """
-    found: dict[Path, Path] = {}
+    by_path: dict[Path, Path] = {}
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
@@ -45,12 +45,12 @@ def files(names: Sequence[str]) -> list[Path]:
         elif path.exists():
             matching = [path]
         else:
-            matching = [Path(one) for one in sorted(glob.glob(str(path), recursive=True)) if Path(one).is_file()]
+            matching = [Path(file) for file in sorted(glob.glob(str(path), recursive=True)) if Path(file).is_file()]
             if not matching:
                 raise FerError(f"{name}: no such file or folder, and no file matches it as a pattern")
         for one in matching:
-            found.setdefault(whole_path(one), one)  # each once, whatever it is called
-    return list(found.values())
+            by_path.setdefault(whole_path(one), one)  # each once, whatever it is called
+    return list(by_path.values())
 
 
 def whole_path(file: Path) -> Path:
@@ -64,16 +64,16 @@ def pictures(names: Sequence[str]) -> list[Path]:
     Raises:
         FerError: a name stands for nothing, or all are videos.
     """
-    found = files(names)
-    kept = [file for file in found if not is_video(file)]
+    listed = files(names)
+    kept = [file for file in listed if not is_video(file)]
     if not kept:
-        raise FerError(f"{found[0]}: is a video; expected a picture")
+        raise FerError(f"{listed[0]}: is a video; expected a picture")
     return kept
 
 
 def _below(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         for file in sorted(names):
             if file.lower().endswith((*SUFFIXES, *APPLE, *VIDEOS)) and not file.startswith("."):
                 yield Path(parent) / file
@@ -87,7 +87,7 @@ def boxes(table: Path) -> Mapping[Path, Sequence[Box]]:
     Raises:
         FerError: the table cannot be read, lacks a column, or has a bad row.
     """
-    found: dict[Path, list[Box]] = {}
+    by_file: dict[Path, list[Box]] = {}
     try:
         with opened_text(table) as stream:
             reader = csv.DictReader(stream)
@@ -98,10 +98,10 @@ def boxes(table: Path) -> Mapping[Path, Sequence[Box]]:
                 )
             for row in reader:
                 file = whole_path(table.parent / row["file"])
-                found.setdefault(file, []).append(_box(row, table, reader.line_num))
+                by_file.setdefault(file, []).append(_box(row, table, reader.line_num))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FerError(f"--boxes {table}: cannot be read ({error})") from error
-    return found
+    return by_file
 
 
 def _box(row: Mapping[str, str], table: Path, line: int) -> Box:

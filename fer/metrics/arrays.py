@@ -31,10 +31,10 @@ def like(array: Array, values: object) -> Array:
 
 def together(arrays: Sequence[Array]) -> Array:
     """Return arrays (M, ...) of one shape; tensors where one of them is a tensor."""
-    tensors = [one for one in arrays if not isinstance(one, np.ndarray)]
+    tensors = [array for array in arrays if not isinstance(array, np.ndarray)]
     if not tensors:
         return np.stack(arrays)
-    return library(tensors[0]).stack([like(tensors[0], one) for one in arrays])
+    return library(tensors[0]).stack([like(tensors[0], array) for array in arrays])
 
 
 def doubled(values: Array) -> Array:

@@ -92,9 +92,9 @@ def debiased_error(gaps: NDArray[np.floating[Any]], indices: NDArray[np.integer[
     """Return the root mean square, over faces, of the gaps between confidence and accuracy in bins, debiased.
 
     The square of a bin's mean gap is too large by the variance of that mean. The mean product of the gaps of two
-    different faces is an unbiased estimate of the square; its expectation for a calibrated network is 0 (Bröcker 2012;
+    different faces is an unbiased estimate of the square. Its expectation for a calibrated network is 0 (Bröcker 2012;
     Ferro & Fricker 2012; Kumar, Liang & Ma 2019, "Verified Uncertainty Calibration"). The mean absolute gap, the ECE,
-    has no unbiased estimate. The estimate of the square may be negative, often so for calibrated networks; the root
+    has no unbiased estimate. The estimate of the square may be negative, often so for calibrated networks. The root
     keeps its sign, so that the mean over networks stays near the true value.
 
     Args:

@@ -104,7 +104,7 @@ class _Ranked:
     def __call__(self, weights: Array) -> tuple[Array, Array]:
         """Return ROC AUC and average precision, (K,) each, for weights (K, N); NaN if there is no curve.
 
-        ROC AUC is the probability that a face of the class has a higher score than another face, with a half for ties
+        ROC AUC is the probability that a face of the class has a higher score than another face. A tie counts as a half
         (Mann & Whitney 1947). Average precision is the sum of the precisions at each threshold, weighted by the gain in
         recall, without interpolation.
         """
@@ -142,15 +142,15 @@ def mean_of_known(values: Array) -> Array:
 def sums_of(predicted: Array, targets: Array) -> Array:
     """Return the terms of each face in the sums behind the metrics, (N, C * C + 3).
 
-    The columns are the cells of the confusion matrix, the loss, the Brier score, and 1 if the true class is among the
-    two most probable.
+    The columns are the cells of the confusion matrix, the loss and the Brier score. The last column is 1 if the true
+    class is among the two most probable.
     """
     count, classes = predicted.shape
     lib = library(predicted)
     cells = lib.zeros((count, classes**2), dtype=predicted.dtype)
     cells[lib.arange(count), targets * classes + predicted.argmax(1)] = 1
-    own = lib.asarray(targets[:, None] == lib.arange(classes), dtype=predicted.dtype)
-    squares = lib.square(predicted - own).sum(1)
+    one_hot = lib.asarray(targets[:, None] == lib.arange(classes), dtype=predicted.dtype)
+    squares = lib.square(predicted - one_hot).sum(1)
     second = lib.asarray((largest_two(predicted) == targets[:, None]).any(1), dtype=predicted.dtype)
     return lib.concat([cells, losses(predicted, targets)[:, None], squares[:, None], second[:, None]], 1)
 
@@ -244,8 +244,8 @@ def tempered_metrics(predicted: Array, targets: Array) -> Calibrated:
     whole = {name: float(values[0]) for name, values in means(_once(predicted)).items()}
     correct = int((predicted.argmax(1) == targets).sum())
     samples = _bootstrapped(predicted, means) if min(correct, count - correct) >= LEAST else None
-    found = {name: Value(value, _percentiles(samples[name]) if samples else None) for name, value in whole.items()}
-    return Calibrated({**found, **calibration(predicted, targets)})
+    metrics = {name: Value(value, _percentiles(samples[name]) if samples else None) for name, value in whole.items()}
+    return Calibrated({**metrics, **calibration(predicted, targets)})
 
 
 def calibration(predicted: Array, targets: Array) -> dict[str, Value]:
@@ -312,7 +312,7 @@ def intervals(metrics: Weighted, targets: Array, correct: int) -> Intervals:
     samples = _bootstrapped(targets, metrics)
     return Intervals(
         {name: _percentiles(samples[name]) for name in SAMPLED},
-        {name: [_percentiles(one) for one in samples[f"class_{name}"].T] for name in CLASS_SAMPLED},
+        {name: [_percentiles(values) for values in samples[f"class_{name}"].T] for name in CLASS_SAMPLED},
     )
 
 

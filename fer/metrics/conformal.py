@@ -2,12 +2,13 @@
 
 A set holds the most probable emotions of a face, as many as it takes for their probabilities to exceed a threshold. The
 threshold is calibrated on val: with probability 0.9, say, the set of a new face then holds its label. The promise needs
-new faces that are exchangeable with those of calibration, and asks nothing of the network (Vovk, Gammerman & Shafer
+new faces that are exchangeable with those of calibration. It asks nothing of the network (Vovk, Gammerman & Shafer
 2005; Romano, Sesia & Candès 2020, "Classification with Valid and Adaptive Coverage"). It is a promise over all faces
 together: the coverage of a single emotion may be lower. Class-conditional sets promise it for the faces of each
 emotion. An emotion is in a set where its score is at most its own threshold, calibrated on the faces of val with this
-label (Mondrian conformal prediction, Vovk 2012, "Conditional Validity of Inductive Conformal Predictors"). Where these
-are too few for the promise, the threshold over all faces stands in, and nothing is promised.
+label. This is Mondrian conformal prediction (Vovk 2012, "Conditional Validity of Inductive Conformal Predictors").
+Where val has too few faces of the label for the promise, the threshold over all faces stands in, and nothing is
+promised.
 
 The score of a label is the sum of the probabilities above its own, so that emotions of equal probability enter a set
 together. Romano et al. add a random part of the label's own probability. Here the score is not randomised:
@@ -16,8 +17,8 @@ together. Romano et al. add a random part of the label's own probability. Here t
   one pixel would get different sets.
 - A set is never empty, since the most probable emotion has a score of 0. The price: where the promise is below the
   accuracy, the set is the predicted emotion and covers more than promised.
-- Calibration and prediction use the same score, so that the promise holds without the surplus of the usual
-  deterministic variant, which adds the emotion that crosses the threshold at prediction alone.
+- Calibration and prediction use the same score, so that the promise holds without a surplus. The usual deterministic
+  variant has one: it adds the emotion that crosses the threshold at prediction alone.
 
 On val of FER2013, halved at random 20 times, the sets of the package's network for 90 % had 2.19 emotions on average.
 Those of randomised scores had 2.38, some of them none, and the penalised ones of Angelopoulos et al. 2021 (RAPS) 2.20
@@ -118,7 +119,7 @@ class Thresholds:
         """
         percent = _percent(coverage)
         self._require_classes()
-        return [label for label, one in enumerate(self.by_class) if not _enough(one.faces, percent)]
+        return [label for label, thresholds in enumerate(self.by_class) if not _enough(thresholds.faces, percent)]
 
     def _require_classes(self) -> None:
         if not self.by_class:

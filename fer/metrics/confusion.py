@@ -7,7 +7,7 @@ def from_confusion(confusion: Array) -> dict[str, Array]:
     """Return accuracy, macro-F1, balanced accuracy (...) and precision, recall, F1 (..., C) of matrices (..., C, C).
 
     All in float64. A class that was never predicted has precision 0. A class without faces has recall and F1 0, and
-    both means leave it out, predicted or not: a face predicted as absent lowers the recall of its own class.
+    both means leave it out, predicted or not. A face predicted as an absent class lowers the recall of its own class.
     Macro-F1 is scikit-learn's ``f1_score(labels=present, average="macro")``.
     """
     lib = library(confusion)

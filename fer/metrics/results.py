@@ -152,13 +152,13 @@ def _sampled(metrics: Values) -> Object:
 
 def _binned(metrics: Values) -> Object:
     """Return the calibration errors, the percentile of a calibrated network behind each that has one."""
-    found: Object = {}
+    entries: Object = {}
     for name, value in metrics.items():
         if METRICS[name].binned:
-            found[name] = value.value
+            entries[name] = value.value
             if value.if_calibrated is not None:
-                found[f"{name}_if_calibrated"] = value.if_calibrated
-    return found
+                entries[f"{name}_if_calibrated"] = value.if_calibrated
+    return entries
 
 
 @dataclass(frozen=True)
@@ -506,15 +506,15 @@ class MissingClasses:
         """Return a sentence for each split that misses classes, and one on the rule that would have them."""
         effects = {"train": "no network learns them", "val": "the epoch is chosen without them"}
         usual = "means over classes leave them out"
-        found = [
+        sentences = [
             f"{split} has no face of {', '.join(names)}: {effects.get(split, usual)}"
             for split, names in self.splits.items()
         ]
         if self.everywhere:
-            found.append(f"the data have no face of {', '.join(self.everywhere)} in any split")
+            sentences.append(f"the data have no face of {', '.join(self.everywhere)} in any split")
         elif self.complete:
-            found.append(f"{setting('data.split', self.complete)} has every class in each of its splits")
-        return found
+            sentences.append(f"{setting('data.split', self.complete)} has every class in each of its splits")
+        return sentences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -614,8 +614,8 @@ class Results:
         data_sets: accuracy over the faces of each of several data sets that were scored together.
         seen_in_training: faces with an exact duplicate, or a copy by content, among those trained on; None where that
             is not known.
-        seen_by_content: faces of another table whose content is that of a training face of FER2013; None where there
-            is none, or no network was trained on these.
+        seen_by_content: faces of another table whose content is that of a training face of FER2013. None where there
+            are no such faces, or no network was trained on FER2013's.
         seen_in_choice: faces with an exact duplicate in val, which chose the epoch.
         clean: scores of the faces that were not trained on.
         answering: from a confidence that keeps a promised error.
@@ -712,13 +712,13 @@ def of(stored: Json) -> Results:
 
 def plain(results: Results) -> Object:
     """Return the object of a ``metrics.json``."""
-    found = records.plain(results)
+    contents = records.plain(results)
     if results.training is None:
-        return found
-    order = list(found)
+        return contents
+    order = list(contents)
     first = order.index("architecture")
     order[first : first + 2] = "parameters", "architecture"  # a training's file has them so
-    return {name: found[name] for name in order}
+    return {name: contents[name] for name in order}
 
 
 def read(file: Path) -> Results:

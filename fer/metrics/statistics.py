@@ -163,7 +163,7 @@ def accuracy_interval(correct: NDArray[np.bool_]) -> Interval:
     """Return the 95 % interval of the mean accuracy of these networks over other faces.
 
     One network: Wilson's interval. Several networks err on different faces, so that their mean varies less, as if there
-    were more faces: Wilson's interval with that effective number (Korn & Graubard 1998, "Confidence intervals for
+    were more faces. That effective number enters Wilson's interval (Korn & Graubard 1998, "Confidence intervals for
     proportions with small expected number of positive counts estimated from survey data").
 
     Args:
@@ -179,8 +179,8 @@ def accuracy_interval(correct: NDArray[np.bool_]) -> Interval:
 def bootstrapped_means(values: NDArray[np.floating[Any]]) -> list[Interval]:
     """Return the 95 % intervals of K means over N faces: percentiles of a seeded bootstrap of the faces (Efron 1979).
 
-    It covers the sampling of the faces. All means share their samples. With few faces the intervals are too narrow:
-    with 20 values of a normal distribution they contain the mean in 93 % of cases, with 64 in 94 %.
+    It covers the sampling of the faces. All means share their samples. With few faces the intervals are too narrow.
+    With 20 values of a normal distribution they contain the mean in 93 % of cases, with 64 in 94 %.
 
     Args:
         values: (N, K), of each face.
@@ -198,14 +198,14 @@ def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Di
     """Return the difference in accuracy of two configurations on the same N faces, with interval and p-value.
 
     Networks and faces are both samples. The variance is that of the mean difference over the faces, plus the part that
-    the seeds add to it, as in studies where several readers judge the same cases (Obuchowski & Rockette 1995,
+    the seeds add to it. Studies do so where several readers judge the same cases (Obuchowski & Rockette 1995,
     "Hypothesis testing of diagnostic accuracy for multiple readers and multiple tests"). Degrees of freedom are
     Satterthwaite's (Hillis 2007, "A comparison of denominator degrees of freedom methods for multiple observer ROC
-    analysis"). One face is added for each configuration, which only that one classifies correctly: the interval then
-    keeps its coverage if the two hardly differ (Bonett & Price 2012, "Adjusted Wald confidence interval for a
-    difference of binomial proportions based on paired data"). A bootstrap over two or three seeds contained the true
-    difference in 88 to 90 % of simulations where seeds vary much, this interval in 95 to 96 %;
-    ``tests/metrics/test_statistics.py`` simulates the latter.
+    analysis"). One face is added for each configuration, which only that one classifies correctly. So the interval
+    keeps its coverage if the two hardly differ. The addition is that of Bonett & Price (2012, "Adjusted Wald confidence
+    interval for a difference of binomial proportions based on paired data"). In simulations where seeds vary much, this
+    interval contained the true difference in 95 to 96 % of cases (``tests/metrics/test_statistics.py`` repeats them). A
+    bootstrap over two or three seeds contained it in 88 to 90 %.
 
     Args:
         first: (K, N), whether each of K networks, one for each seed, is right on each face.

@@ -281,14 +281,14 @@ def arguments_of(instance: object, frame: FrameType | None) -> dict[str, Any]:
         instance: the object under construction.
         frame: of its innermost constructor.
     """
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     while frame is not None and frame.f_code.co_name == "__init__":
         names, _, keywords, values = inspect.getargvalues(frame)
         if not names or values[names[0]] is not instance:
             break
-        found |= {name: values[name] for name in names[1:]} | (values[keywords] if keywords else {})
+        arguments |= {name: values[name] for name in names[1:]} | (values[keywords] if keywords else {})
         frame = frame.f_back
-    return found
+    return arguments
 
 
 def check_faces(images: Tensor, side: int, channels: int = 1) -> None:

@@ -41,17 +41,17 @@ class SharedBatchNorm(_BatchNorm):
         """Return the normalised inputs (B, C, ...), of any number of dimensions."""
         if not self.training or not ranks.current().several:
             return super().forward(inputs)
-        others = [dimension for dimension in range(inputs.ndim) if dimension != 1]
+        dimensions = [dimension for dimension in range(inputs.ndim) if dimension != 1]
         values = inputs.float()
         count = values.new_full((1,), inputs.numel() / inputs.shape[1])
-        sums = torch.cat([values.sum(others), count])
+        sums = torch.cat([values.sum(dimensions), count])
         total = _total(sums)
         count = total[-1].detach()
         shape = [1, -1, *([1] * (inputs.ndim - 2))]
         mean = (total[:-1] / count).view(shape)
         centred = values - mean
         # the sum of squared differences, in a second round: a difference of large sums would lose digits
-        variance = _total(centred.square().sum(others)) / count
+        variance = _total(centred.square().sum(dimensions)) / count
         self._follow(mean.detach().flatten(), variance.detach(), count)
         normal = centred * (variance.view(shape) + self.eps).rsqrt()
         if self.weight is not None:

@@ -84,7 +84,7 @@ def read(path: Path) -> dict[str, Any]:
     """Return a checkpoint's contents as plain values and tensors; nothing in it is executed.
 
     Raises:
-        FerError: the file is damaged, no checkpoint of this library, or written by a newer version; it holds objects
+        FerError: the file is damaged, no checkpoint of this library, or written by a newer version. Or it holds objects
             other than plain values, or weights that are not finite.
     """
     if is_shared(path):
@@ -174,7 +174,7 @@ def _valid_dataset(dataset: dict[str, Any]) -> bool:
         return False
     paths = all(isinstance(settings.get(key), str | None) for key in ("path", "votes", "exclude"))
     lists = all(isinstance(dataset.get(key, []), list | tuple) for key in ("notes", "skipped"))
-    if not all(isinstance(one, dict) and _valid_dataset(one) for one in dataset.get("sets") or ()):
+    if not all(isinstance(part, dict) and _valid_dataset(part) for part in dataset.get("sets") or ()):
         return False
     return paths and lists and isinstance(counts, dict) and all(isinstance(each, dict) for each in counts.values())
 
@@ -225,12 +225,12 @@ def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
 def load(path: str | Path, *, download: bool = False) -> EmotionClassifier:
     """Return the network of a checkpoint or run folder (its best epoch), ready to predict, on the CPU.
 
-    The network takes faces (B, 1, S, S), uint8 or float in [0, 1], and returns logits (B, C) in the order of
-    ``model.hparams["classes"]``; ``model.probabilities`` returns calibrated probabilities. Only the file is needed,
-    and nothing in it is executed. The network of a plugin needs its module to be imported first.
+    The network takes faces (B, 1, S, S), uint8 or float in [0, 1]. It returns logits (B, C) in the order of
+    ``model.hparams["classes"]``. ``model.probabilities`` returns calibrated probabilities. Only the file is needed, and
+    nothing in it is executed. The network of a plugin needs its module to be imported first.
 
     Args:
-        path: checkpoint, run folder, file or folder of ``fer.share``, name of one of the package's networks, or
+        path: checkpoint, run folder, file or folder of ``fer.share``, or name of one of the package's networks. Or
             ``hf://owner/name`` of the Hugging Face hub, whose cache is read.
         download: ask the hub for its newest files, and fetch what the cache lacks.
 

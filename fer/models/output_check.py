@@ -9,7 +9,7 @@ from fer.models.trainable import Trainable
 
 @torch.no_grad()
 def check_output(model: Trainable, size: int) -> None:
-    """Raise before a training begins if a network cannot take faces of a size, or does not return a logit a class.
+    """Raise before a training begins if a network cannot take faces of a size, or returns other than one logit a class.
 
     The shapes are computed on the device "meta", without values. A network that reads values is computed instead.
 

@@ -150,13 +150,13 @@ def evaluation_of(given: Path) -> Path:
     """
     if not (given / "checkpoints" / "best.ckpt").is_file():
         return given
-    found = sorted((given / "evaluations").glob("*/model_card.md"), key=lambda card: card.stat().st_mtime_ns)
+    cards = sorted((given / "evaluations").glob("*/model_card.md"), key=lambda card: card.stat().st_mtime_ns)
     of_test = given / "evaluations" / "test" / "model_card.md"
-    if not found:
+    if not cards:
         raise FerError(
             f"{given}: has no evaluation with a model card; python -m fer.evaluate {given} --split test writes one"
         )
-    return (of_test if of_test in found else found[-1]).parent
+    return (of_test if of_test in cards else cards[-1]).parent
 
 
 def without_folders(text: str) -> str:
@@ -233,8 +233,8 @@ def without_path(teacher: Json) -> Json:
 
 def sets_of(entry: Mapping[str, Any], results: Mapping[str, Any]) -> Any:
     """Return the thresholds of prediction sets for a file: the network's own, if they serve each class too."""
-    own, measured = entry.get("sets"), calibrated_sets(entry, results)
-    return own if own and (own.get("by_class") or not measured) else measured
+    stored, measured = entry.get("sets"), calibrated_sets(entry, results)
+    return stored if stored and (stored.get("by_class") or not measured) else measured
 
 
 def calibrated_sets(entry: Mapping[str, Any], results: Mapping[str, Any]) -> Any:
@@ -257,8 +257,8 @@ def without_paths(dataset: Json) -> Json:
     path = file_name(dataset.get("path"))
     if not dataset.get("sets"):
         return {**dataset, "path": path, "settings": settings}
-    sets = [without_paths(one) for one in dataset["sets"]]
-    path = " + ".join(one["path"] or one["name"] for one in sets)
+    sets = [without_paths(part) for part in dataset["sets"]]
+    path = " + ".join(part["path"] or part["name"] for part in sets)
     return {**dataset, "path": path, "settings": settings, "sets": sets}
 
 

@@ -95,8 +95,8 @@ class Timm(EmotionClassifier):
     def map_layers(self) -> Sequence[nn.Module]:
         """The stages that timm names for detectors; a transformer's have no feature maps."""
         names = [stage["module"] for stage in getattr(self.net[1], "feature_info", ()) if stage.get("module")]
-        found = dict(self.net[1].named_modules())
-        return [found[name] for name in names if name in found]
+        modules = dict(self.net[1].named_modules())
+        return [modules[name] for name in names if name in modules]
 
     def layers(self) -> list[list[nn.Parameter]]:
         """Return the parameters of each layer, as timm orders them for rates by layer."""

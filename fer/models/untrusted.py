@@ -136,13 +136,13 @@ def checked_arguments(network: type[EmotionClassifier], hyper: Mapping[str, Any]
         FerError: the message names the argument.
     """
     check_contract(hyper, path)
-    own = {key: value for key, value in hyper.items() if key not in CONTRACT or key in keyword_parameters(network)}
-    for key, value in own.items():
+    given = {key: value for key, value in hyper.items() if key not in CONTRACT or key in keyword_parameters(network)}
+    for key, value in given.items():
         numbers = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(number, int | float) and not abs(number) <= LARGEST for number in numbers):
             raise FerError(f"{path}: model.{key}: out of range; expected at most {LARGEST:,}")
     try:
-        checked = check(network, own, "model")
+        checked = check(network, given, "model")
     except FerError as error:
         raise FerError(f"{path}: {error}") from error
     return {**hyper, **checked}

@@ -184,8 +184,8 @@ def side_by_side(pictures: Sequence[Markup], lines: Sequence[str]) -> Markup:
 
 def caption(lines: Sequence[str]) -> list[Markup]:
     """Return the lines of a caption, the first one bold."""
-    first, *others = lines
-    return [tag("div", first, class_="caption"), *(tag("div", line, class_="label") for line in others)]
+    first, *labels = lines
+    return [tag("div", first, class_="caption"), *(tag("div", line, class_="label") for line in labels)]
 
 
 def chances(probabilities: Mapping[str, float], marks: Mapping[str, str]) -> Markup:

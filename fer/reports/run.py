@@ -132,32 +132,32 @@ def lead(report: Report) -> Markup:
 def warnings(report: Report) -> list[str]:
     """Return the warnings that a reader of the metrics needs first."""
     dataset = report.results.dataset
-    found = _of_split(dataset)
+    notes = _of_split(dataset)
     part = [f"{key}={value}" for key, value in _limits(report.settings) if report.history]
     if part:
-        found.append(
+        notes.append(
             f"The epoch was chosen by val metrics over a part of the faces ({', '.join(part)}); "
             "all other metrics are over all faces."
         )
     copies = seen_by_content_in_words(report.results), seen_in_choice_in_words(report.results)
-    found += [words for words in copies if words]
+    notes += [words for words in copies if words]
     telling = (f"{report.results.split} faces have an exact", NOT_OFFICIAL, PHOTOGRAPHS)
-    found += [note for note in dataset.notes if any(words in note for words in telling)]
+    notes += [note for note in dataset.notes if any(words in note for words in telling)]
     if dataset.skipped:
-        found.append(f"{len(dataset.skipped)} bad rows or files were skipped; metrics.json lists them.")
-    return found
+        notes.append(f"{len(dataset.skipped)} bad rows or files were skipped; metrics.json lists them.")
+    return notes
 
 
 def _of_split(dataset: DatasetRecord) -> list[str]:
     """Return why metrics of this data and split cannot be compared with those of PrivateTest."""
-    found = []
+    notes = []
     if dataset.stand_in:
-        found.append("Drawn faces replaced FER2013, which was not found: these metrics say nothing about photographs.")
+        notes.append("Drawn faces replaced FER2013, which was not found: these metrics say nothing about photographs.")
     if dataset.split == "holdout":
-        found.append("The split is a seeded 80/20 of all faces: do not compare with metrics on PrivateTest.")
+        notes.append("The split is a seeded 80/20 of all faces: do not compare with metrics on PrivateTest.")
     if dataset.split == "folds":
-        found.append("Val is one of several folds of all faces: do not compare with metrics on PrivateTest.")
-    return found + [sentence(words) for words in (dataset.missing.in_words() if dataset.missing else [])]
+        notes.append("Val is one of several folds of all faces: do not compare with metrics on PrivateTest.")
+    return notes + [sentence(words) for words in (dataset.missing.in_words() if dataset.missing else [])]
 
 
 def _limits(settings: Config) -> list[tuple[str, object]]:

@@ -110,8 +110,8 @@ def sections(report: Report, drawn: Mapping[str, str]) -> list[Section]:
         Section("data-sets", "Data set by data set", html.table(OF_DATA_SET_HEADS, of_sets, (1,))) if of_sets else None,
         Section("metrics", "All metrics", all_metrics(report)),
         Section("ensemble", "The ensemble", networks) if (networks := ensemble(report, drawn)) else None,
-        Section("comparison", "Comparison with a baseline", comparison(found))
-        if (found := report.results.comparison)
+        Section("comparison", "Comparison with a baseline", comparison(compared))
+        if (compared := report.results.comparison)
         else None,
         Section("annotators", "FER+ annotators", annotators(votes)) if (votes := report.results.annotators) else None,
         Section("calibration", "Does it know when it is wrong?", calibration(report, drawn)),

@@ -92,8 +92,8 @@ class Session:
         self.shown: list[Shown] = []
         self.copies: dict[Path, Image] = {}  # of pictures that wait for their answer, to be marked
         self.left_out: list[tuple[str, str]] = []
-        for found in self.done.values():
-            self._count(found)
+        for stored in self.done.values():
+            self._count(stored)
         if self.done:
             log.info("resumed: %s of %s files are done", f"{len(self.done):,}", f"{count:,}")
 
@@ -110,11 +110,11 @@ class Session:
         if self.options.annotated is not None:
             pictures, together = self._decoded(files), min(together, COPIES_AT_ONCE)
         for file, answer in zip(files, self.predictor.answers(pictures, known, together), strict=True):
-            found = record(file, str(answer) if isinstance(answer, PictureError) else answer)
-            self._count(found)
+            entry = record(file, str(answer) if isinstance(answer, PictureError) else answer)
+            self._count(entry)
             if not isinstance(answer, PictureError):
-                self._keep(file, answer, found)
-            self._give(found)
+                self._keep(file, answer, entry)
+            self._give(entry)
             self._progress()
 
     def _decoded(self, files: Sequence[Path]) -> "Iterator[Picture]":
@@ -152,11 +152,11 @@ class Session:
         from fer.inference.video import Clip, VideoError
 
         try:
-            found = self._watched(Clip(source) if isinstance(source, Path) else source)
+            entry = self._watched(Clip(source) if isinstance(source, Path) else source)
         except VideoError as error:
-            found = record(Path(error.name), error.reason)
-        self._count(found)
-        self._give(found)
+            entry = record(Path(error.name), error.reason)
+        self._count(entry)
+        self._give(entry)
 
     def _watched(self, clip: "Clip") -> "Record":
         """Give the records of a video's frames, and return the one that closes it. Ctrl-C ends a camera's in order."""
@@ -239,8 +239,8 @@ class Session:
         parts += [f"{plural(self.without, 'picture')} without a face"] if self.without else []
         parts += [f"{plural(self.small, 'face')} below 24 pixels left out"] if self.small else []
         if self.videos:
-            videos = [one["video"] for one in self.videos]
-            frames, faces = sum(one["frames"] for one in videos), sum(len(one["tracks"]) for one in videos)
+            videos = [clip["video"] for clip in self.videos]
+            frames, faces = sum(video["frames"] for video in videos), sum(len(video["tracks"]) for video in videos)
             parts.append(f"{plural(len(videos), 'video')} of {plural(frames, 'frame')} with {plural(faces, 'face')}")
         parts += [f"{plural(self.failed, 'file')} could not be read"] if self.failed else []
         return ", ".join(parts)
@@ -259,7 +259,7 @@ class Session:
             log.info("%s", self.counts())
             if self.unread:
                 log.info("could not be read: %s; index.html says why", some(self.unread))
-            for name in (LINES, ROWS, *(one["video"]["page"] for one in self.videos), "index.html"):
+            for name in (LINES, ROWS, *(clip["video"]["page"] for clip in self.videos), "index.html"):
                 log.info("  %s", shown(out / name))
             if self.options.annotated is not None:
                 log.info("  %s", shown(self.options.annotated))

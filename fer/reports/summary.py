@@ -337,7 +337,7 @@ def set_rows(sets: SetsRecord) -> list[tuple[str, ...]]:
     """Return a row for all faces, for the clean ones, and for those of each emotion that has any."""
     clean = {"clean": sets.clean} if sets.clean else {}
     groups = {"all": sets.scores, **clean, **sets.per_class}
-    return [(name, f"{one.n:,}", *set_cells(one)) for name, one in groups.items() if one.n]
+    return [(name, f"{scores.n:,}", *set_cells(scores)) for name, scores in groups.items() if scores.n]
 
 
 def set_cells(one: SetScores) -> tuple[str, str]:
@@ -378,25 +378,25 @@ def seen_by_content_in_words(results: Results) -> str:
 
 def remarks(results: Results) -> list[str]:
     """Return the tables and sentences that follow the metrics of an evaluation in the terminal."""
-    found = by_data_set_table(results)
+    lines = by_data_set_table(results)
     if results.diversity:
-        found.append(f"{ensemble_in_words(results)}:\n{text_table(MEMBER_HEADS, member_rows(results))}")
+        lines.append(f"{ensemble_in_words(results)}:\n{text_table(MEMBER_HEADS, member_rows(results))}")
     if results.selection:
-        found.append(selection_in_words(results.selection))
+        lines.append(selection_in_words(results.selection))
     if results.comparison:
-        found.append(_comparison(results.comparison))
+        lines.append(_comparison(results.comparison))
     if results.annotators:
-        found.append(annotator_table(results.annotators))
+        lines.append(annotator_table(results.annotators))
     if results.answering:
-        found.append(answering_in_words(results.answering))
+        lines.append(answering_in_words(results.answering))
     if results.sets:
-        found.append(sets_table(results.sets))
-    found += [words for words in (seen_by_content_in_words(results), seen_in_choice_in_words(results)) if words]
+        lines.append(sets_table(results.sets))
+    lines += [words for words in (seen_by_content_in_words(results), seen_in_choice_in_words(results)) if words]
     if (count := results.test_opened) is not None:
         times = "for the first time" if count == 1 else f"{count} times by now"
         warning = "" if count == 1 else ": whatever is chosen from now on is chosen on test"
-        found.append(f"test was opened {times}{warning}")
-    return found
+        lines.append(f"test was opened {times}{warning}")
+    return lines
 
 
 def _comparison(comparison: BaselineComparison) -> str:

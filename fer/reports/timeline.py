@@ -93,25 +93,25 @@ class Lane:
 
     def runs(self) -> list[list[Point]]:
         """Return the points without a gap between them, run by run."""
-        found: list[list[Point]] = []
+        pieces: list[list[Point]] = []
         for point in self.points:
-            if found and point.first == found[-1][-1].last + 1:
-                found[-1].append(point)
+            if pieces and point.first == pieces[-1][-1].last + 1:
+                pieces[-1].append(point)
             else:
-                found.append([point])
-        return found
+                pieces.append([point])
+        return pieces
 
 
 def _thinned(points: Sequence[Point], invisible: float) -> list[Point]:
     """Return half as many points: neighbours become one, unless there is a visible gap between them."""
-    found: list[Point] = []
+    thinned: list[Point] = []
     for index, point in enumerate(points):
-        before = found[-1] if found and index % 2 else None
+        before = thinned[-1] if thinned and index % 2 else None
         if before is not None and (point.first == before.last + 1 or point.start - before.end < invisible):
-            found[-1] = before.joined(point)
+            thinned[-1] = before.joined(point)
         else:
-            found.append(point)
-    return found
+            thinned.append(point)
+    return thinned
 
 
 class Timeline:

@@ -48,13 +48,13 @@ class VideoReport:
         """Take a frame, and return its record."""
         from fer.inference.records import frame_record
 
-        found = frame_record(self.clip.name, frame)
-        self.timeline.add(frame.time, frame.crops, found["faces"])
+        entry = frame_record(self.clip.name, frame)
+        self.timeline.add(frame.time, frame.crops, entry["faces"])
         self.faces += len(frame.faces)
         self._small += bool(frame.too_small)
         if self._copy is not None and frame.pixels is not None:
-            self._copy.add(frame.pixels, frame.time, found["faces"])
-        return found
+            self._copy.add(frame.pixels, frame.time, entry["faces"])
+        return entry
 
     def finished(self, out: Path | None, about: Json) -> "Record":
         """Write the page and the timeline, if there is a folder for them, and return the record that closes the video.

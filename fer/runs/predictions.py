@@ -167,7 +167,7 @@ def recorded(folder: Path, split: str, views: str) -> Recorded:
     Raises:
         FerError: the folder has no predictions of this split with these views, or the results are damaged.
     """
-    name, others = name_of(split, views), []
+    name, stored = name_of(split, views), []
     inside = folder / "evaluations" / name
     for file, beside in (
         (folder / f"{name}.csv.gz", folder / f"{name}.json"),
@@ -181,5 +181,5 @@ def recorded(folder: Path, split: str, views: str) -> Recorded:
         stated = (results.split, results.tta)
         if stated == (split, views):
             return Recorded(file, results)
-        others.append(f"; {file.name} is of {stated[0]} with --tta {stated[1]}")
-    raise FerError(f"{folder}: no predictions of {split} with --tta {views}{''.join(others)}")
+        stored.append(f"; {file.name} is of {stated[0]} with --tta {stated[1]}")
+    raise FerError(f"{folder}: no predictions of {split} with --tta {views}{''.join(stored)}")

@@ -39,10 +39,10 @@ def choices(folder: Path) -> dict[str, str | None]:
     Raises:
         FerError: ``.hydra/hydra.yaml`` is missing or damaged.
     """
-    found = _of_hydra(folder, "runtime", "choices")
-    if not isinstance(found, dict) or not all(isinstance(choice, str | None) for choice in found.values()):
+    mapping = _of_hydra(folder, "runtime", "choices")
+    if not isinstance(mapping, dict) or not all(isinstance(choice, str | None) for choice in mapping.values()):
         raise FerError(f"{folder / '.hydra' / 'hydra.yaml'}: cannot be read (no choices of groups)")
-    return found
+    return mapping
 
 
 def overrides(folder: Path, given: Sequence[str]) -> list[str]:
@@ -75,14 +75,14 @@ def resume_line(folder: Path, shown: Path) -> str:
 def _all_overrides(folder: Path) -> list[str]:
     of_run, of_hydra = stored(folder, "overrides.yaml"), _of_hydra(folder, "overrides", "hydra")
     if not all(
-        isinstance(found, list) and all(isinstance(text, str) for text in found) for found in (of_run, of_hydra)
+        isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in (of_run, of_hydra)
     ):
         raise FerError(f"{folder / '.hydra'}: damaged; expected lists of key=value as overrides")
     return [*of_run, *search_paths(of_hydra)]
 
 
 def _of_hydra(folder: Path, *keys: str) -> Any:
-    found = stored(folder, "hydra.yaml")
+    entry = stored(folder, "hydra.yaml")
     for key in ("hydra", *keys):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
+        entry = entry.get(key) if isinstance(entry, dict) else None
+    return entry

@@ -14,5 +14,5 @@ FOLDER = Path(__file__).with_name("page")
 
 def files() -> Mapping[str, bytes]:
     """Return the contents of the page's files by name; ``index.html`` names the others relative to itself."""
-    own = {file.name: file.read_bytes() for file in sorted(FOLDER.iterdir()) if file.is_file()}
-    return own | {"theme.css": html.stylesheet().encode(), "theme.js": html.SWITCH.encode()}
+    read = {file.name: file.read_bytes() for file in sorted(FOLDER.iterdir()) if file.is_file()}
+    return read | {"theme.css": html.stylesheet().encode(), "theme.js": html.SWITCH.encode()}

@@ -276,9 +276,9 @@ def planned(request: SweepRequest) -> Plan:
         if name in earlier and earlier[name].folder != job.folder:
             plan.again.append((earlier[name].folder, job))
     plan.jobs = list(by_identity.values())
-    others = [before for name, before in earlier.items() if name not in by_identity]
-    plan.unasked = sum(before.rank == DONE for before in others)
-    plan.saved = [before.folder for before in others if before.rank == CUT_OFF]
+    left = [before for name, before in earlier.items() if name not in by_identity]
+    plan.unasked = sum(before.rank == DONE for before in left)
+    plan.saved = [before.folder for before in left if before.rank == CUT_OFF]
     if all(job.reason for job in plan.jobs):
         raise FerError(plan.jobs[0].reason)
     return plan

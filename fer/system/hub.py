@@ -53,11 +53,11 @@ class Reference:
         Raises:
             FerError: it names none.
         """
-        found = NAMES.fullmatch(str(given))
-        if found is None or re.search(r"\.\.|--|(^|/)[.-]|[.-](/|$)", found["name"]) or ".." in (found[2] or ""):
+        match = NAMES.fullmatch(str(given))
+        if match is None or re.search(r"\.\.|--|(^|/)[.-]|[.-](/|$)", match["name"]) or ".." in (match[2] or ""):
             name = " ".join(str(given).split())
             raise FerError(f"{name}: no repository of the hub; expected {PREFIX}owner/name, or with @revision behind")
-        return cls(found["name"], found["revision"])
+        return cls(match["name"], match["revision"])
 
 
 def is_reference(given: object) -> bool:
@@ -267,7 +267,7 @@ def _in_one_line(error: object) -> str:
     text = _without_password(str(error))
     if (token := library().get_token()) and token in text:
         text = text.replace(token, "***")
-    text = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return text[:150] or type(error).__name__
 
 

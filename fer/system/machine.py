@@ -25,8 +25,8 @@ from fer.system.slots import usable_cores
 
 log = logging.getLogger(__name__)
 
-# glibc's mallopt: parameter -> value (malloc.h). By default blocks above 32 MB return to the system at once, and at
-# batch 128 a fifth of the processor's time goes into getting them again, page by page.
+# glibc's mallopt: parameter -> value (malloc.h). By default blocks above 32 MB return to the system at once. At batch
+# 128 a fifth of the processor's time goes into getting them again, page by page.
 ALLOCATOR = {-3: 1 << 30, -1: 2**31 - 1, -2: 256 << 20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
 
 PEAK, RESIDENT = "VmHWM", "VmRSS"  # Linux's names of the peak memory and of the memory in use
@@ -121,8 +121,8 @@ def provenance() -> MachineRecord:
 def commit() -> str | None:
     """Return the commit of the checkout that this code runs from, with a mark if files differ from it.
 
-    Without a checkout, such as in a copy of the files, the commit in ``FER_COMMIT``, with a mark that the environment
-    states it; None without both. The first answer holds for the process: the checkout may change during a run.
+    Without a checkout, such as in a copy of the files, it is the commit in ``FER_COMMIT``, marked as stated by the
+    environment. Without both it is None. The first answer holds for the process: the checkout may change during a run.
     """
     return _of_checkout(Path(__file__).resolve().parents[2]) or _of_environment()
 

@@ -91,8 +91,8 @@ def adopt_slurm(environment: "os._Environ[str] | dict[str, str]") -> None:
 
 def first_node(nodes: str) -> str:
     """Return the first name in SLURM's list, such as "gpu03" of "gpu[03-05,9],cpu1"."""
-    found = re.match(r"([^\[,]+)(?:\[([^\],-]+)[^\]]*\]([^,]*))?", nodes)
-    return nodes if found is None else "".join(part or "" for part in found.groups())
+    match = re.match(r"([^\[,]+)(?:\[([^\],-]+)[^\]]*\]([^,]*))?", nodes)
+    return nodes if match is None else "".join(part or "" for part in match.groups())
 
 
 # --- between the ranks ----------------------------------------------------------------------------------------------

@@ -53,13 +53,13 @@ def plain(record: Any) -> Object:
     if hasattr(record, "plain"):
         written: Object = record.plain()
         return written
-    found: Object = {}
+    entries: Object = {}
     for one in fields(record):
         value = getattr(record, one.name)
         if value is None and (one.metadata.get("merged") or one.metadata.get("optional")):
             continue
-        found |= plain(value) if one.metadata.get("merged") else {_key(one): _as_json(value)}
-    return found
+        entries |= plain(value) if one.metadata.get("merged") else {_key(one): _as_json(value)}
+    return entries
 
 
 def _key(one: Any) -> str:

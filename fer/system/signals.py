@@ -43,8 +43,8 @@ def handled(receive: Receive) -> Iterator[None]:
 def kept() -> Iterator[None]:
     """Keep the ``Interrupted`` that a handler raises within a block.
 
-    A handler runs between any two lines, also in those of a library that makes another error of every exception, as
-    torch's writer of archives does.
+    A handler runs between any two lines, also in those of a library. Some libraries make another error of every
+    exception, as torch's writer of archives does.
     """
     earlier = len(_raised)
     try:

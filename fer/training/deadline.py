@@ -45,7 +45,7 @@ class Deadline(Callback):
         self._val_began = self._val = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the network its timeline: a resumed run's own, or one of ``trainer.max_epochs``."""
+        """Set the network's timeline: that of a resumed run, or a new one of ``trainer.max_epochs`` epochs."""
         assert isinstance(pl_module, Trainable)
         assert trainer.max_epochs is not None
         if self.timeline is None:

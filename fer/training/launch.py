@@ -61,7 +61,7 @@ def check_ranks(settings: TrainSettings) -> None:
     """Raise if the processes that were started are not those that the settings name.
 
     Raises:
-        FerError: naming both numbers, or processes that only torchrun or srun can start.
+        FerError: the numbers differ, or only torchrun or srun can start such processes.
     """
     rank, trainer = ranks.current(), settings.trainer
     if rank.several and rank.count != trainer.ranks:
@@ -124,10 +124,10 @@ def _refuse_missing(devices: int, *, on_gpu: bool) -> None:
     """Raise if this computer has fewer GPUs than the run needs."""
     import torch
 
-    if on_gpu and (found := torch.cuda.device_count()) < devices:
+    if on_gpu and (count := torch.cuda.device_count()) < devices:
         raise FerError(
-            f"trainer.devices={devices}: torch finds {found} GPU{'' if found == 1 else 's'}; set trainer.devices="
-            f"{found}, or trainer.accelerator=cpu"
+            f"trainer.devices={devices}: torch finds {count} GPU{'' if count == 1 else 's'}; set trainer.devices="
+            f"{count}, or trainer.accelerator=cpu"
         )
 
 

@@ -146,7 +146,7 @@ def find(settings: TrainSettings, folder: Path, origin: Origin) -> Found:
     setup.check_names(settings)  # the schedule too, which takes no part in the test
     unscheduled = replace(settings, scheduler={"name": "none"}, logger=LoggerSettings(False, False, False))
     curve, size = measure(unscheduled, origin)
-    found = Found(
+    result = Found(
         lowest_loss_at=curve.rates[curve.lowest()] if curve.rates else None,
         configured=settings.optimizer["lr"],
         curve=curve,
@@ -157,16 +157,16 @@ def find(settings: TrainSettings, folder: Path, origin: Origin) -> Found:
         command=origin.command,
         machine=machine.provenance(),
     )
-    write_json(folder / "lr_finder.json", plain(found))
+    write_json(folder / "lr_finder.json", plain(result))
     if len(curve.rates) > 1:
-        draw(found, folder / "figures")
-    return found
+        draw(result, folder / "figures")
+    return result
 
 
 def measure(settings: TrainSettings, origin: Origin) -> tuple[Curve, int]:
     """Return the curve of a short pass with a rising rate, and the faces a step.
 
-    Few batches are gone through again and again.
+    A small number of batches is gone through several times.
     """
     settings, data, model = setup.prepared(settings, origin.stand_in)
     setup.keep_features(settings, data, model)

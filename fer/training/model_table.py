@@ -114,8 +114,8 @@ def measured(section: Section, image_size: int, devices: Sequence[str], purpose:
 def multiply_adds(model: EmotionClassifier) -> int:
     """Return the multiply-adds of one face in convolutions, matrix products and attention.
 
-    torch counts floating-point operations, two for a multiply-add. It does not count attention's fused kernels (the one
-    for inference in no release, those of a CPU before torch 2.15), so they are turned off.
+    torch counts floating-point operations, two for a multiply-add. It does not count attention's fused kernels, so they
+    are turned off. It counts the one for inference in no release, and those of a CPU only from torch 2.15 on.
     """
     faces = torch.zeros(1, 1, model.image_size, model.image_size)
     fused = torch.backends.mha.get_fastpath_enabled()

@@ -18,7 +18,7 @@ SMALLEST_HALVED = 4  # faces of a batch; batch normalisation needs two
 
 
 def halved(settings: TrainSettings, folder: Path) -> int | None:
-    """Return half of a run's batch size; None if it keeps its size: by its settings, or since its epochs would go."""
+    """Return half of a run's batch size; None if the settings keep it, or finished epochs would be lost."""
     size = settings.data.batch_size
     if not settings.trainer.halve_batch_on_oom or _begun(folder) or size == "auto":
         return None

@@ -63,7 +63,7 @@ class StepProfiler(Profiler):
     """Lightning's side of ``torch.profiler``: its actions become labels, its fetching counts the steps.
 
     Args:
-        on_gpu: record kernels, and wait for the GPU at every label, so that its work counts where it was asked for.
+        on_gpu: record kernels, and wait for the GPU at every label, so that its work counts under its own label.
     """
 
     def __init__(self, *, on_gpu: bool = False) -> None:
@@ -127,7 +127,7 @@ class StepProfiler(Profiler):
 
 @contextmanager
 def measured(profiler: StepProfiler | None, folder: Path) -> Iterator[None]:
-    """Report what was recorded within, whatever ends it.
+    """Report what was recorded within the block, however it ends.
 
     Args:
         profiler: given to Lightning's trainer; None measures nothing.

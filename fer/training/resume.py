@@ -48,11 +48,11 @@ def _more(data: DataSettings, recorded: list[str | Section] | None, *, resumed: 
     if not data.more:
         return None
     known = replace(data, more=recorded, weights=None).further
-    if known and all(Path(one.path).exists() for one in known):
+    if known and all(Path(part.path).exists() for part in known):
         return recorded
     remedy = "Put it back, or a link to where it is now." if resumed else "Name the file or folder of each data set."
-    found = ((one, setting("data.more", one.path)) for one in data.further)
-    return [{**asdict(one), "path": existing(one.path, name, remedy)} for one, name in found]
+    named = ((one, setting("data.more", one.path)) for one in data.further)
+    return [{**asdict(one), "path": existing(one.path, name, remedy)} for one, name in named]
 
 
 def _file(given: str | None, known: Mapping[str, Any], key: str) -> str | None:

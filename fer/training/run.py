@@ -293,7 +293,7 @@ def finish(
         parameters=_parameters(model),
         architecture=model.architecture,
         pretrained=None if made.pretrained is None else read(Pretrained, made.pretrained),
-        teachers=tuple(read(Teacher, one) for one in made.teachers or ()) or None,
+        teachers=tuple(read(Teacher, teacher) for teacher in made.teachers or ()) or None,
         seed=settings.seed,
         dataset=read(DatasetRecord, made.dataset),
         machine=machine.provenance(),

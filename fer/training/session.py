@@ -37,7 +37,7 @@ USED = (*CHECKPOINTS, "lr_finder.json")  # files of an earlier run
 
 @contextmanager
 def working_in(folder: Path, *, resumed: bool) -> Iterator[None]:
-    """Work in a run's folder, alone: record beginning and end, and turn every end without a result into an error.
+    """Work alone in a run's folder: record begin and end, and raise for every end without a result.
 
     A folder that this call made is removed if the run is refused before its training.
 
@@ -46,7 +46,7 @@ def working_in(folder: Path, *, resumed: bool) -> Iterator[None]:
         resumed: whether the folder holds a run to go on with.
 
     Raises:
-        FerError: another process works in the folder, or it holds another run, or the run ended before its end.
+        FerError: another process works in the folder, or it holds another run, or the run stopped before its end.
         Interrupted: a signal arrived outside the training.
     """
     if not ranks.current().first:
@@ -104,9 +104,9 @@ def _locked(folder: Path) -> Iterator[io.RawIOBase]:
 
 
 def _occupied(folder: Path) -> str:
-    other = status.in_words(folder) or "its process has not said which it is"
+    state = status.in_words(folder) or "its process has not said which it is"
     path = shown(folder)
-    return f"{path}: another process works in this folder ({other}); wait for its end, or choose another folder"
+    return f"{path}: another process works in this folder ({state}); wait for its end, or choose another folder"
 
 
 def refuse_unsaved(folder: Path, given: str) -> None:
@@ -195,8 +195,8 @@ def ran_out_of_memory(error: BaseException) -> bool:
 def memory_in_words(error: BaseException) -> str:
     """Return in words that memory ran out, and how much was asked for if the error says so."""
     text = str(error)
-    if found := re.search(r"allocate ([\d.]+) ?(bytes|[KMGT]i?B)", text):  # numpy's, and torch's on a CPU and a GPU
-        amount, unit = found.groups()
+    if match := re.search(r"allocate ([\d.]+) ?(bytes|[KMGT]i?B)", text):  # numpy's, and torch's on a CPU and a GPU
+        amount, unit = match.groups()
         return f"out of memory: {float(amount) / 1e9:,.1f} GB" if unit == "bytes" else f"out of memory: {amount} {unit}"
     return f"out of memory{': ' if text else ''}{' '.join(text.split())[:200]}"
 

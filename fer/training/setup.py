@@ -162,8 +162,9 @@ def laid_out(model: Trainable, settings: TrainerSettings) -> Trainable:
     """Return the network with channels innermost if ``trainer.channels_last`` asks for it and the CPU can train it so.
 
     In this order the backward pass of a narrow 1x1 convolution with a stride of 2 ends the process by a segmentation
-    fault, measured with torch 2.14.1 (oneDNN) and AVX-512. The fault needs 2 to 15 input channels, at most 16 output
-    channels, 32 bits, and two or more faces. Their side is even and 46 pixels or more; up to 45 nothing is wrong.
+    fault. That was measured with torch 2.14.1 (oneDNN) and AVX-512. The fault needs 2 to 15 input channels, at most 16
+    output channels, 32 bits, and two or more faces. Their side is even and 46 pixels or more; up to 45 nothing is
+    wrong.
     """
     if not settings.channels_last:
         return model
@@ -245,7 +246,7 @@ def _load_weights(settings: TrainSettings, model: Trainable) -> None:
 
 
 def share_statistics(settings: TrainerSettings, model: Trainable) -> None:
-    """Make batch normalisation that of all ranks, or log that it is not."""
+    """Let batch normalisation use the batches of all ranks, or log that it does not."""
     layers = sum(isinstance(layer, _BatchNorm) for layer in model.modules())
     if settings.sync_batchnorm:
         batchnorm.share(model)
@@ -267,8 +268,8 @@ def scaled(settings: TrainSettings) -> Section:
 def keep_features(settings: TrainSettings, data: FERDataModule, model: Trainable) -> None:
     """Compute the output of frozen layers once for all faces, if it is the same at every step, and log the decision.
 
-    The cache is keyed by a face's pixels and by everything else that the output depends on, so that runs with other
-    seeds and splits share it.
+    The cache is keyed by a face's pixels and by everything else that the output depends on. So runs with other seeds
+    and splits share it.
     """
     chosen = settings.trainer
     if not model.frozen:

@@ -113,13 +113,13 @@ class Pace(Callback):
         self.val = _now(pl_module) - self._began
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write a checkpoint, and take the time of it."""
+        """Write a checkpoint, and measure the time of writing."""
         self._began = _now(pl_module)
         trainer.save_checkpoint(self.file)
         self.write = _now(pl_module) - self._began
 
     def epoch(self, steps: int) -> Epoch:
-        """Return what an epoch of so many steps takes, its part in the writing of checkpoints included."""
+        """Return the duration of an epoch of so many steps, its share of the time to write checkpoints included."""
         computing = steps * self.step + self.val
         return Epoch(computing + WRITES * self.write * min(1.0, computing / WRITE_EVERY), self.val)
 

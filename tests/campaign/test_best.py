@@ -142,11 +142,11 @@ def _is_what_its_members_say(folder, record):
         total = total + one.weight * warm / warm.sum(1, keepdims=True)
     written = predictions.read(folder / "ensemble" / "evaluations" / "test_ten_crop" / "predictions.csv")
     assert abs(written.probabilities - total).max() < 1e-4
-    found = metrics(folder / "ensemble" / "evaluations" / "test_ten_crop")
+    results = metrics(folder / "ensemble" / "evaluations" / "test_ten_crop")
     right = [said == label for said, label in zip(written.answers, written.targets, strict=True)]
-    assert found["accuracy"] == pytest.approx(sum(right) / len(right))
+    assert results["accuracy"] == pytest.approx(sum(right) / len(right))
     on_val = metrics(folder / "ensemble" / "evaluations" / "val_ten_crop")
-    sets = found["sets"]
+    sets = results["sets"]
     assert sets["thresholds"] == on_val["sets"]["thresholds"]
     assert sets["thresholds"]["faces"] == on_val["n"] - on_val["seen_in_training"]
     assert (sets["calibrated_on"], on_val["sets"]["calibrated_on"]) == ("val", "these faces")

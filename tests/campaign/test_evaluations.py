@@ -15,8 +15,8 @@ SLOTS = [{"OMP_NUM_THREADS": "1"}]
 
 @pytest.fixture(scope="module")  # a process of it takes seconds to start
 def evaluations():
-    with Evaluations(SLOTS, on_gpu=False) as held:
-        yield held
+    with Evaluations(SLOTS, on_gpu=False) as opened:
+        yield opened
 
 
 @pytest.mark.slow  # starts a process

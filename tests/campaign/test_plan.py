@@ -43,8 +43,8 @@ FACES = 3589
 def plan_of(hours, *, on_gpu=False, slots=2, parts=PARTS, first_teacher="tiny", measured=None):
     speeds = Speeds(measured or (GPU if on_gpu else CPU), slots, FACES, on_gpu=on_gpu)
     seconds = speeds.epoch if on_gpu else None
-    held = rosters(on_gpu=on_gpu, slots=slots, first_teacher=first_teacher, seconds=seconds)
-    return planned(held, speeds, 3600 * hours, parts), speeds
+    every_roster = rosters(on_gpu=on_gpu, slots=slots, first_teacher=first_teacher, seconds=seconds)
+    return planned(every_roster, speeds, 3600 * hours, parts), speeds
 
 
 def h100_roster(speeds, *names):

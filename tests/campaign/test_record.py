@@ -65,28 +65,28 @@ def test_the_clock_stands_still_between_an_interruption_and_resume():
 @pytest.mark.parametrize(
     "change",
     [
-        lambda held: held.update(schema=2),
-        lambda held: held.pop("networks"),
-        lambda held: held["networks"][0].update(name="../elsewhere"),
-        lambda held: held["networks"][0].update(unknown=1),
-        lambda held: held["request"].update(hours="many"),
-        lambda held: held.update(request=None),
-        lambda held: held.update(measured=[]),
-        lambda held: held.update(notes=None),
-        lambda held: held.update(ensemble={"members": 3}),
-        lambda held: held.update(spent="abc"),
-        lambda held: held["networks"][0].update(state="strange"),
-        lambda held: held["networks"][0].update(overrides=["+hydra.callbacks.x={_target_:os.mkdir,path:made}"]),
-        lambda held: held["networks"][0].update(overrides=["hydra/launcher=basic"]),
-        lambda held: held["networks"][0].update(overrides=["plugins=[elsewhere]"]),
-        lambda held: held["request"].update(settings=["--config-dir=elsewhere"]),
+        lambda record: record.update(schema=2),
+        lambda record: record.pop("networks"),
+        lambda record: record["networks"][0].update(name="../elsewhere"),
+        lambda record: record["networks"][0].update(unknown=1),
+        lambda record: record["request"].update(hours="many"),
+        lambda record: record.update(request=None),
+        lambda record: record.update(measured=[]),
+        lambda record: record.update(notes=None),
+        lambda record: record.update(ensemble={"members": 3}),
+        lambda record: record.update(spent="abc"),
+        lambda record: record["networks"][0].update(state="strange"),
+        lambda record: record["networks"][0].update(overrides=["+hydra.callbacks.x={_target_:os.mkdir,path:made}"]),
+        lambda record: record["networks"][0].update(overrides=["hydra/launcher=basic"]),
+        lambda record: record["networks"][0].update(overrides=["plugins=[elsewhere]"]),
+        lambda record: record["request"].update(settings=["--config-dir=elsewhere"]),
     ],
 )
 def test_a_damaged_record_is_named(folder, change):
     path, _ = folder
-    held = json.loads((path / FILE).read_text())
-    change(held)
-    (path / FILE).write_text(json.dumps(held))
+    record = json.loads((path / FILE).read_text())
+    change(record)
+    (path / FILE).write_text(json.dumps(record))
     with pytest.raises(FerError, match=rf"{FILE}: damaged"):
         read(path)
 

@@ -54,25 +54,25 @@ def phase_of(tmp_path, planned, end=100.0, now=10.0):
 
 def ends(phase):
     """Name -> seconds from now until the time that each training is given, in the order of their starts."""
-    found = {}
+    seconds = {}
     while job := phase._next():
         text = job.overrides[-1].removeprefix("budget.until=").strip("'")
-        found[job.folder.name] = (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds()
-    return found
+        seconds[job.folder.name] = (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds()
+    return seconds
 
 
 def test_trainings_start_as_planned_and_end_when_the_next_begins_or_the_phase_ends(tmp_path):
     later = 0.1 + 30.2  # the sum is rounded
     planned = {"last": (later, 70.0), "first": (0.1, 30.3 - 1e-9), "alone": (0.1, 69.0)}
-    found = ends(phase_of(tmp_path, planned))
-    assert list(found) == ["first", "alone", "last"]
-    assert found["first"] == pytest.approx(30.3 - 10, abs=2)  # "last" follows in its slot
-    assert [found["last"], found["alone"]] == pytest.approx([100 - 10] * 2, abs=2)
+    epochs = ends(phase_of(tmp_path, planned))
+    assert list(epochs) == ["first", "alone", "last"]
+    assert epochs["first"] == pytest.approx(30.3 - 10, abs=2)  # "last" follows in its slot
+    assert [epochs["last"], epochs["alone"]] == pytest.approx([100 - 10] * 2, abs=2)
 
 
 def test_a_training_that_begins_late_ends_with_its_phase(tmp_path):
-    found = ends(phase_of(tmp_path, {"late": (0.0, 5.0), "next": (5.0, 9.0)}))
-    assert found["late"] == pytest.approx(100 - 10, abs=2)
+    epochs = ends(phase_of(tmp_path, {"late": (0.0, 5.0), "next": (5.0, 9.0)}))
+    assert epochs["late"] == pytest.approx(100 - 10, abs=2)
 
 
 def test_no_training_is_given_an_end_before_it_can_start(tmp_path):

@@ -85,7 +85,7 @@ def test_a_resumed_run_imports_its_plugin_once_it_is_named(train, small_run, mon
     monkeypatch.syspath_prepend(Path.cwd())
     Path("a_plugin.py").write_text("open('made', 'a')\n")
     (small_run / "metrics.json").unlink()
-    for name, change in (("overrides", lambda held: [*held, "plugins=[a_plugin]"]), ("config", _with_plugin)):
+    for name, change in (("overrides", lambda stored: [*stored, "plugins=[a_plugin]"]), ("config", _with_plugin)):
         file = small_run / ".hydra" / f"{name}.yaml"
         file.write_text(yaml.safe_dump(change(yaml.safe_load(file.read_text()))))
     refused = train(f"resume={small_run}")

@@ -79,10 +79,10 @@ def load() -> Load:
 
 @pytest.fixture
 def plant() -> Callable[..., list[Path]]:
-    """Return a function that writes faces as PNG files at the paths of ``place``, and returns these paths."""
+    """Return a function that writes faces as PNG files at the paths of ``path_of``, and returns these paths."""
 
-    def write_tree(root: Path, faces: Faces, place: Callable[[Faces, int], str]) -> list[Path]:
-        paths = [root / place(faces, row) for row in range(len(faces))]
+    def write_tree(root: Path, faces: Faces, path_of: Callable[[Faces, int], str]) -> list[Path]:
+        paths = [root / path_of(faces, row) for row in range(len(faces))]
         for path, image in zip(paths, faces.images, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(path)

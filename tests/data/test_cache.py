@@ -47,15 +47,15 @@ def no_parsing(monkeypatch):
 @pytest.fixture
 def hashed(monkeypatch):
     """Return a list that grows with every file hashed."""
-    seen = []
+    opened = []
     digest = cache.hashlib.file_digest
 
     def counting(stream, *arguments):
-        seen.append(stream.name)
+        opened.append(stream.name)
         return digest(stream, *arguments)
 
     monkeypatch.setattr(cache.hashlib, "file_digest", counting)
-    return seen
+    return opened
 
 
 def entries(folder):
@@ -128,10 +128,10 @@ def test_each_image_size_has_its_own_entry(tmp_path, folder, plant, drawn, load,
 def change_one_pixel(table):
     """Change the first pixel of the first row, size unchanged, and return its new value."""
     contents = table.read_bytes()
-    place = contents.index(b"\n") + len("\n0,")
-    old = contents[place : contents.index(b" ", place)]
+    start = contents.index(b"\n") + len("\n0,")
+    old = contents[start : contents.index(b" ", start)]
     new = b"1" * len(old) if old != b"1" * len(old) else b"2" * len(old)
-    table.write_bytes(contents[:place] + new + contents[place + len(old) :])
+    table.write_bytes(contents[:start] + new + contents[start + len(old) :])
     return int(new)
 
 
@@ -214,9 +214,9 @@ def test_two_names_of_one_file_are_two_entries(tmp_path, folder, lines, write, l
 # --- damage --------------------------------------------------------------------------------------------------------
 
 
-def flip(path, place):
+def flip(path, position):
     contents = bytearray(path.read_bytes())
-    contents[place] ^= 1
+    contents[position] ^= 1
     path.write_bytes(contents)
 
 
@@ -254,10 +254,10 @@ def test_a_damaged_entry_is_reported_and_rebuilt(kind, table, folder, drawn, loa
     equal(load(table, cache=folder), drawn)
 
 
-@pytest.mark.parametrize("place", range(0, 128, 3))
-def test_any_flipped_bit_of_a_header_gives_the_same_table(place, tmp_path, drawn, equal):
+@pytest.mark.parametrize("position", range(0, 128, 3))
+def test_any_flipped_bit_of_a_header_gives_the_same_table(position, tmp_path, drawn, equal):
     cache._store(drawn, tmp_path / "entry")
-    flip(tmp_path / "entry" / "images.npy", place)
+    flip(tmp_path / "entry" / "images.npy", position)
     file = tmp_path / "file"
     file.touch()
     shutil.move(tmp_path / "entry", tmp_path / cache._key([file], "", tmp_path))
@@ -309,10 +309,10 @@ def test_two_processes_at_once_both_get_the_table(table, folder, drawn, load, eq
     workers = [context.Process(target=_load_at_once, args=(table, folder, barrier, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    found = [results.get(timeout=60) for _ in workers]
+    answers = [results.get(timeout=60) for _ in workers]
     for worker in workers:
         worker.join(60)
-    assert found == [drawn.fingerprint()] * 2
+    assert answers == [drawn.fingerprint()] * 2
     assert len(entries(folder)) == 1
     assert list(folder.glob(".part-*")) == []
     no_parsing()

@@ -135,8 +135,8 @@ def test_pretrained_networks_of_timm_take_colour_as_it_is(tmp_path):
     faces = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         expected = theirs.forward_features((faces - 0.5) / 0.5)
-        found = model.eval().net[1].forward_features(model._normalised(faces))
-    torch.testing.assert_close(found, expected)
+        features = model.eval().net[1].forward_features(model._normalised(faces))
+    torch.testing.assert_close(features, expected)
 
 
 @pytest.mark.slow
@@ -158,14 +158,14 @@ def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tm
         torch.from_numpy(np.stack([np.asarray(Image.open(file)) for file in files]).transpose(0, 3, 1, 2).copy())
     )
     boxes = [[Box(0, 0, SIDE, SIDE)] for _ in files]
-    found = fer.Predictor("colour", detector="none")(files, boxes)
-    rows = torch.tensor([[face.probabilities[name] for name in EMOTIONS] for (face,) in found])
+    faces = fer.Predictor("colour", detector="none")(files, boxes)
+    rows = torch.tensor([[face.probabilities[name] for name in EMOTIONS] for (face,) in faces])
     torch.testing.assert_close(rows, expected, atol=1e-5, rtol=1e-4)
     served = answer(
         fer.Predictor("colour", detector="none"), Upload("a.png", files[0].read_bytes()), Limits(), maps=False,
         given_up=Event(),
     )  # fmt: skip
-    assert served["faces"][0]["probabilities"] == pytest.approx(found[0][0].probabilities, abs=1e-4)
+    assert served["faces"][0]["probabilities"] == pytest.approx(faces[0][0].probabilities, abs=1e-4)
     _check_video(files[:2])
     from fer.evaluate import main as evaluate
     from fer.export import main as export

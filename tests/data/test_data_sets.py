@@ -110,8 +110,8 @@ def test_copies_of_another_compression_are_found_and_other_faces_stay(drawn):
     Image.fromarray(drawn.images[0]).resize((96, 96)).save(stream, "JPEG", quality=70)
     copy = np.asarray(Image.open(stream).resize((48, 48)))
     images = np.stack([copy, noise(1, 5)[0].repeat(2, 0).repeat(2, 1), drawn.images[0], drawn.images[0]])
-    found = copies_across(images, np.array([0, 0, 2, 0], np.int8), np.array([0, 0, 1, 1], np.int8))
-    assert found.tolist() == [True, False, False, False]  # the last is of the same set as its copy
+    copies = copies_across(images, np.array([0, 0, 2, 0], np.int8), np.array([0, 0, 1, 1], np.int8))
+    assert copies.tolist() == [True, False, False, False]  # the last is of the same set as its copy
 
 
 def test_val_of_first_is_val_of_the_first_set_alone(folders, both):
@@ -146,17 +146,17 @@ def test_names_of_sets_differ():
 
 
 def test_records_state_every_set(folders, both):
-    held = plain(both.describe())
-    assert held["name"] == "first + expw"
-    known = read(DatasetRecord, held)
+    record = plain(both.describe())
+    assert record["name"] == "first + expw"
+    known = read(DatasetRecord, record)
     assert known.sets[0].path == str(folders[0])
-    assert fingerprints(held) == [both.faces.fingerprint(), *(one.fingerprint for one in known.sets)]
-    shared = without_paths({**held, "settings": {"path": str(folders[0]), "more": [{"path": str(folders[1])}]}})
+    assert fingerprints(record) == [both.faces.fingerprint(), *(one.fingerprint for one in known.sets)]
+    shared = without_paths({**record, "settings": {"path": str(folders[0]), "more": [{"path": str(folders[1])}]}})
     assert str(folders[0].parent) not in str({**shared, "notes": []})
     assert whole(shared)["more"] == [{"path": "expw"}]
     official = {"name": "fer2013", "split": "official", "counts": {"train": {"happy": 28_709}}}
-    assert on_fer2013({"name": "fer2013 + expw", "sets": [official, held["sets"][1]]})
-    assert not on_fer2013(held)
+    assert on_fer2013({"name": "fer2013 + expw", "sets": [official, record["sets"][1]]})
+    assert not on_fer2013(record)
 
 
 def test_accuracy_of_each_set(both):
@@ -345,14 +345,14 @@ def test_a_run_on_two_sets_resumes_and_is_evaluated_on_each(train, evaluate, int
     assert train("resume=cut").code == 0
     first, second = (torch.load(f"{run}/checkpoints/best.ckpt", weights_only=True) for run in ("whole", "cut"))
     assert all(torch.equal(first["state_dict"][name], second["state_dict"][name]) for name in first["state_dict"])
-    found = metrics(Path("whole"))
-    assert [one["share"] for one in found["dataset"]["sets"]] == [0.25, 0.75]
-    assert sum(one["n"] for one in found["data_sets"]) == found["n"]
+    results = metrics(Path("whole"))
+    assert [one["share"] for one in results["dataset"]["sets"]] == [0.25, 0.75]
+    assert sum(one["n"] for one in results["data_sets"]) == results["n"]
     assert first["fer"]["dataset"]["settings"]["more"][0]["path"] == str(folders[1])
 
     ended = evaluate("whole", "--data", str(folders[1]), "--no-report")  # its val, by the rule of the training
     assert ended.code == 0, ended.err
-    alone, expected = metrics(Path("whole/evaluations/val")), found["data_sets"][1]
+    alone, expected = metrics(Path("whole/evaluations/val")), results["data_sets"][1]
     assert (alone["n"], alone["accuracy"]) == (expected["n"], expected["accuracy"])
     assert alone["seen_in_choice"] == alone["n"]
     assert alone["seen_in_training"] == 0

@@ -73,20 +73,20 @@ def test_batches_are_whole_and_stay_bytes_until_they_are_moved(module):
 
 def test_a_batch_is_one_index_into_the_split(module, monkeypatch):
     made = module()
-    asked = []
+    sizes = []
     fetch = made.datasets["train"].__getitems__
     monkeypatch.setattr(
-        made.datasets["train"], "__getitems__", lambda places: asked.append(len(places)) or fetch(places)
+        made.datasets["train"], "__getitems__", lambda indices: sizes.append(len(indices)) or fetch(indices)
     )
     monkeypatch.setattr(type(made.datasets["train"]), "__getitem__", None)
-    assert len(list(made.train_dataloader())) == len(asked) == 12
-    assert sum(asked) == 112
+    assert len(list(made.train_dataloader())) == len(sizes) == 12
+    assert sum(sizes) == 112
 
 
 def test_an_epoch_serves_every_training_face_once_with_its_own_label(module, faces):
     images, targets = joined(epoch_of(module(), 3))
     order = [image.numpy().tobytes() for image in images]
-    expected = {faces.images[place].tobytes(): faces.targets[place] for place in np.flatnonzero(faces.official == 0)}
+    expected = {faces.images[index].tobytes(): faces.targets[index] for index in np.flatnonzero(faces.official == 0)}
     assert len(order) == len(set(order)) == len(expected) == 112
     assert [expected[image] for image in order] == targets.tolist()
 
@@ -198,20 +198,20 @@ def test_order_does_not_draw_from_the_global_noise(module):
 def test_a_balanced_epoch_holds_as_many_of_every_class():
     targets = torch.tensor([0] * 60 + [1] * 33 + [2] * 7)
     order = EpochBalance(targets, seed=3)
-    seen = []
+    epochs = []
     for epoch in range(4):
         order.set_epoch(epoch)
-        places = list(order)
-        assert places == list(order)
-        held = torch.bincount(targets[places])
-        assert held.sum() == 100
-        assert int(held.max() - held.min()) <= 1
-        times = torch.bincount(torch.tensor(places), minlength=100)
+        indices = list(order)
+        assert indices == list(order)
+        counts = torch.bincount(targets[indices])
+        assert counts.sum() == 100
+        assert int(counts.max() - counts.min()) <= 1
+        times = torch.bincount(torch.tensor(indices), minlength=100)
         assert times[:60].max() == 1  # of a large class no face twice
         assert set(times[60:93].tolist()) <= {1, 2}
         assert set(times[93:].tolist()) <= {4, 5}
-        seen.append(set(places))
-    assert len(set.union(*seen)) > 90  # other faces of the large class in other epochs
+        epochs.append(set(indices))
+    assert len(set.union(*epochs)) > 90  # other faces of the large class in other epochs
     assert list(EpochBalance(targets, seed=4)) != list(EpochBalance(targets, seed=3))
 
 
@@ -268,10 +268,10 @@ def test_a_finished_epoch_counts_as_not_begun(module):
 
 
 @pytest.mark.parametrize(
-    ("stage", "held"), [("fit", {"train", "val"}), (None, {"train", "val"}), ("validate", {"val"}), ("test", {"test"})]
+    ("stage", "sets"), [("fit", {"train", "val"}), (None, {"train", "val"}), ("validate", {"val"}), ("test", {"test"})]
 )
-def test_a_stage_loads_only_its_own_splits(stage, held, module):
-    assert set(module(stage=stage).datasets) == held
+def test_a_stage_loads_only_its_own_splits(stage, sets, module):
+    assert set(module(stage=stage).datasets) == sets
 
 
 def test_the_test_split_is_out_of_reach_in_training(module):
@@ -315,8 +315,8 @@ def test_split_seed_and_fraction_reach_the_draw(table, lines, tmp_path, write):
 
 
 def test_the_runs_seed_does_not_move_the_split(module):
-    held = [module(seed=seed, split="holdout").indices("val").tolist() for seed in (0, 1)]
-    assert held[0] == held[1]
+    val_faces = [module(seed=seed, split="holdout").indices("val").tolist() for seed in (0, 1)]
+    assert val_faces[0] == val_faces[1]
 
 
 # --- description of the data ----------------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def test_description_says_what_a_result_rests_on(tmp_path, lines, write):
     assert described.notes[0] == "columns ignored: extra"
     assert NOT_OFFICIAL in described.notes[1]  # 69 faces
     assert len(described.skipped) == 1
-    assert sum(sum(held.values()) for held in described.counts.values()) == 69
+    assert sum(sum(by_label.values()) for by_label in described.counts.values()) == 69
     assert set(described.counts["train"]) == set(EMOTIONS)
     assert described.fingerprint == module.faces.fingerprint()
 
@@ -434,9 +434,9 @@ def test_views_of_a_face_stand_one_set_after_the_other_each_changed_differently(
 
 
 def test_noise_is_a_function_of_seed_epoch_and_batch(module):
-    def noise(seed, epoch, place, before):
+    def noise(seed, epoch, index, before):
         made = module(seed=seed, augment=noisy, trainer=stub_trainer(current_epoch=epoch))
-        batch = made.datasets["train"].__getitems__([place, place + 1])
+        batch = made.datasets["train"].__getitems__([index, index + 1])
         torch.manual_seed(before)
         moved = made.on_after_batch_transfer(batch, 0)
         dropout = torch.rand(1)  # what the step that follows draws

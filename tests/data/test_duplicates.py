@@ -50,7 +50,7 @@ def test_a_table_of_one_face_and_one_of_none(drawn):
 
 def test_labels_conflict_where_two_are_known_and_differ():
     targets = np.array([0, 0, 3, UNKNOWN, 4, 4, UNKNOWN, UNKNOWN], np.int8)
-    groups = [np.array(places) for places in ([0, 1], [1, 2], [2, 3], [2, 3, 4], [6, 7])]
+    groups = [np.array(members) for members in ([0, 1], [1, 2], [2, 3], [2, 3, 4], [6, 7])]
     assert conflicts(groups, targets).tolist() == [False, True, False, True, False]
     assert conflicts([], targets).tolist() == []
 

@@ -159,12 +159,12 @@ def test_a_missing_file_and_other_data_are_refused_in_a_line(audited, train):
 
 @pytest.mark.slow
 def test_a_run_reports_the_rows_left_out_and_is_ranked_with_one_of_all_rows(audited, train, evaluate, tmp_path):
-    asked = ("data.path=fer.csv", *QUICK)
-    ended = train(*asked, f"data.exclude={audited}", "hydra.run.dir=runs/clean")
+    settings = ("data.path=fer.csv", *QUICK)
+    ended = train(*settings, f"data.exclude={audited}", "hydra.run.dir=runs/clean")
     assert ended.code == 0, ended.err
     assert "96 train, 20 val" in ended.out
     assert "4 faces left out of train by" in ended.out
-    assert train(*asked, "hydra.run.dir=runs/all").code == 0
+    assert train(*settings, "hydra.run.dir=runs/all").code == 0
     described = metrics(tmp_path / "runs" / "clean")["dataset"]
     assert described["excluded"]["faces"] == 4
     assert metrics(tmp_path / "runs" / "all")["dataset"]["excluded"] is None

@@ -53,8 +53,8 @@ def taken(found, count):
 def test_a_second_start_computes_nothing_and_maps_the_parts_on_disk(pictures, tmp_path):
     first, layers = kept(pictures, tmp_path)
     assert layers.batches == [BATCH] * 3  # parts of 30, 30 and 10 faces
-    second, asked = kept(pictures, tmp_path)
-    assert asked.batches == []
+    second, unused = kept(pictures, tmp_path)
+    assert unused.batches == []
     np.testing.assert_allclose(taken(first, 70), expected(pictures), rtol=1e-6)
     np.testing.assert_array_equal(taken(second, 70), taken(first, 70))
     assert all(isinstance(part, np.memmap) for part in second.parts)
@@ -62,9 +62,9 @@ def test_a_second_start_computes_nothing_and_maps_the_parts_on_disk(pictures, tm
 
 def test_a_batch_is_gathered_across_parts_in_its_own_order(pictures, tmp_path):
     found, _ = kept(pictures, tmp_path)
-    places = [69, 3, 31, 3, 60]
-    np.testing.assert_allclose(found.take(places).numpy(), expected(pictures)[places], rtol=1e-6)
-    assert found.take(places).dtype == torch.float32
+    indices = [69, 3, 31, 3, 60]
+    np.testing.assert_allclose(found.take(indices).numpy(), expected(pictures)[indices], rtol=1e-6)
+    assert found.take(indices).dtype == torch.float32
 
 
 def test_other_faces_of_the_same_table_are_added_and_duplicates_are_computed_once(pictures, tmp_path, caplog):

@@ -32,9 +32,9 @@ def changed(face, side, quality):
 @pytest.mark.parametrize(("side", "quality"), [(224, 75), (96, 50), (48, 60)])
 def test_copies_of_another_size_and_compression_are_found(known, side, quality):
     copies = np.stack([changed(face, side, quality) for face in known])
-    found = known_faces.copies_of_training(copies)
-    assert found[:35].mean() >= 0.9
-    assert found[35:].mean() <= 0.1
+    copies_in_train = known_faces.copies_of_training(copies)
+    assert copies_in_train[:35].mean() >= 0.9
+    assert copies_in_train[35:].mean() <= 0.1
 
 
 def test_pictures_of_one_colour_are_no_copies(known):

@@ -80,8 +80,8 @@ def test_the_ranks_batches_and_gradients_are_those_of_one_process(given):
         whole, *parts = [data.on_after_batch_transfer(batch, 0) for data, batch in zip(processes, served, strict=True)]
         for name in ("images", "targets", "soft"):
             if getattr(whole, name) is not None:
-                held = [getattr(part, name).unflatten(0, (views, -1)) for part in parts]
-                assert torch.equal(torch.cat(held, 1).flatten(0, 1), getattr(whole, name))
+                drawn = [getattr(part, name).unflatten(0, (views, -1)) for part in parts]
+                assert torch.equal(torch.cat(drawn, 1).flatten(0, 1), getattr(whole, name))
         assert {batch.key for batch in parts} == {whole.key}
         mean = sum(gradient(model, part) for part in parts) / len(parts)
         assert torch.allclose(mean, gradient(model, whole), atol=1e-6)
@@ -108,8 +108,8 @@ def test_a_part_has_its_rows_of_the_whole_batchs_noise(layer, order):
         part = Part(*parted(7, rank, 2), 7, 2)
         torch.manual_seed(1)
         with shared(part):
-            held = layer(part.rows(inputs).contiguous(memory_format=order))
-        assert torch.allclose(held, part.rows(whole), rtol=1e-6)
+            output = layer(part.rows(inputs).contiguous(memory_format=order))
+        assert torch.allclose(output, part.rows(whole), rtol=1e-6)
         assert torch.equal(torch.rand(3), after)  # what is drawn next is the same too
 
 

@@ -51,7 +51,7 @@ def test_duplicates_with_conflicting_labels_leave_train_and_nothing_else(faces):
     targets[[5, 76]] = (targets[[5, 76]] + 1) % 7
     targets[283] = (targets[283] + 1) % 7
     kept, count = without_conflicts(replace(faces, targets=targets), splits)
-    gone = [place + copy for place in (5, 6) for copy in (0, 70, 140, 210)]
+    gone = [index + copy for index in (5, 6) for copy in (0, 70, 140, 210)]
     assert count == 8
     assert np.flatnonzero(kept == UNKNOWN).tolist() == sorted(gone)
     assert (kept[kept != UNKNOWN] == splits[kept != UNKNOWN]).all()
@@ -147,7 +147,7 @@ def test_a_draw_does_not_take_neighbours(faces):
 
 def test_counts_name_splits_and_emotions(drawn):
     table = counts(drawn.targets, drawn.official)
-    assert {split: sum(held.values()) for split, held in table.items()} == {"train": 56, "val": 7, "test": 7}
+    assert {split: sum(by_label.values()) for split, by_label in table.items()} == {"train": 56, "val": 7, "test": 7}
     assert table["val"] == dict.fromkeys(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"), 1)
     assert "test" not in counts(drawn.targets[drawn.official < 2], drawn.official[drawn.official < 2])
 
@@ -286,10 +286,10 @@ def test_classes_missing_from_a_split_are_named_with_a_rule_that_has_them(drawn)
     official = drawn.official.copy()
     official[(official == 1) & (drawn.targets > 1)] = 0
     faces = replace(drawn, official=official, given=drawn.official)
-    found = missing_classes(faces, official, DataSettings(split="official"))
-    assert found.splits == {"val": drawn.classes[2:]}
-    assert (found.everywhere, found.complete) == ((), "as_given")
-    words = found.in_words()
+    missing = missing_classes(faces, official, DataSettings(split="official"))
+    assert missing.splits == {"val": drawn.classes[2:]}
+    assert (missing.everywhere, missing.complete) == ((), "as_given")
+    words = missing.in_words()
     assert "val has no face of fear" in words[0]
     assert "data.split=as_given" in words[1]
     assert missing_classes(drawn, drawn.official, DataSettings(split="official")) is None
@@ -297,9 +297,9 @@ def test_classes_missing_from_a_split_are_named_with_a_rule_that_has_them(drawn)
 
 def test_a_class_that_the_data_lack_has_no_remedy(drawn):
     faces = replace(drawn, targets=np.where(drawn.targets == 6, 0, drawn.targets).astype(np.int8))
-    found = missing_classes(faces, faces.official, DataSettings(split="official"))
-    assert set(found.splits) == {"train", "val", "test"}
-    assert (found.everywhere, found.complete) == (("neutral",), None)
+    missing = missing_classes(faces, faces.official, DataSettings(split="official"))
+    assert set(missing.splits) == {"train", "val", "test"}
+    assert (missing.everywhere, missing.complete) == (("neutral",), None)
 
 
 def test_a_part_of_fer2013_is_not_its_official_split(drawn):

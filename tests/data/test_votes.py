@@ -56,16 +56,16 @@ def faces():
     ],
 )
 def test_rules_by_hand(faces, rule, classes, kept):
-    found = data_votes.relabelled(faces, rule, classes)
-    assert {int(r): found.classes[t] for r, t in zip(found.rows, found.targets, strict=True)} == kept
-    assert found.images[:, 0, 0].tolist() == [row - 10 for row in kept]
-    assert found.source.labels == f"ferplus {rule}, {classes} classes"
-    assert f"{8 - len(kept)} of 8 faces left out" in found.source.notes[-1]
-    ties = sum(sorted(votes)[-1] == sorted(votes)[-2] for votes in found.votes.tolist())
-    noted = [note for note in found.source.notes if "several most frequent answers" in note]
+    relabelled = data_votes.relabelled(faces, rule, classes)
+    assert {int(r): relabelled.classes[t] for r, t in zip(relabelled.rows, relabelled.targets, strict=True)} == kept
+    assert relabelled.images[:, 0, 0].tolist() == [row - 10 for row in kept]
+    assert relabelled.source.labels == f"ferplus {rule}, {classes} classes"
+    assert f"{8 - len(kept)} of 8 faces left out" in relabelled.source.notes[-1]
+    ties = sum(sorted(votes)[-1] == sorted(votes)[-2] for votes in relabelled.votes.tolist())
+    noted = [note for note in relabelled.source.notes if "several most frequent answers" in note]
     assert noted == [] if rule == "majority" or not ties else noted[0].startswith(f"{ties} faces ")
-    assert len(found.classes) == classes
-    assert (found.soft is None) == (rule != "soft")
+    assert len(relabelled.classes) == classes
+    assert (relabelled.soft is None) == (rule != "soft")
 
 
 def test_soft_targets_are_the_shares_of_the_votes(faces):
@@ -96,12 +96,12 @@ def test_agreement_by_hand():
     index = EMOTIONS.index
     targets = np.array([index(name) for name in ("happy", "sad", "angry", "neutral", "fear", "sad", "fear", "angry")])
     answers = np.array([index(name) for name in ("happy", "happy", "sad", "sad", "sad", "happy", "sad", "happy")])
-    found = data_votes.agreement(TABLE, targets, answers, 7)
-    assert found.annotator.network == pytest.approx(np.mean([0.9, 0.5, 0.1, 0, 0, 0, 0, 0]))
-    assert found.annotator.labels == pytest.approx(np.mean([0.9, 0.5, 0.5, 0.2, 0.4, 0, 0.4, 0.4]))
-    assert found.annotator.best == pytest.approx(np.mean([0.9, 0.5, 0.5, 0.2, 0.4, 0, 0.4, 0.4]))
-    assert found.majority == Majority(faces=2, network=0.5, labels=1.0)
-    assert plain(found.errors) == {
+    agreement = data_votes.agreement(TABLE, targets, answers, 7)
+    assert agreement.annotator.network == pytest.approx(np.mean([0.9, 0.5, 0.1, 0, 0, 0, 0, 0]))
+    assert agreement.annotator.labels == pytest.approx(np.mean([0.9, 0.5, 0.5, 0.2, 0.4, 0, 0.4, 0.4]))
+    assert agreement.annotator.best == pytest.approx(np.mean([0.9, 0.5, 0.5, 0.2, 0.4, 0, 0.4, 0.4]))
+    assert agreement.majority == Majority(faces=2, network=0.5, labels=1.0)
+    assert plain(agreement.errors) == {
         "all": 7,
         "crowd_agrees_with_the_label": 1,
         "crowd_agrees_with_the_network": 0,

@@ -47,11 +47,11 @@ def test_soft_targets_of_eight_classes_go_all_the_way(train, scores, voted, tmp_
     ended = train(*VOTED, "data.ferplus_rule=soft", "data.classes=8", f"loss={loss}")
     assert ended.code == 0, ended.err
     assert "7 of 140 faces left out" in ended.out
-    found = metrics(tmp_path / "run")
-    assert found["dataset"]["labels"] == "ferplus soft, 8 classes"
-    assert list(found["per_class"]) == list(FERPLUS_EMOTIONS)
-    assert found["dataset"]["counts"]["train"]["contempt"] == 12
-    assert found["soft"]["cross_entropy"] > found["soft"]["entropy"] > 0
+    results = metrics(tmp_path / "run")
+    assert results["dataset"]["labels"] == "ferplus soft, 8 classes"
+    assert list(results["per_class"]) == list(FERPLUS_EMOTIONS)
+    assert results["dataset"]["counts"]["train"]["contempt"] == 12
+    assert results["soft"]["cross_entropy"] > results["soft"]["entropy"] > 0
     with open(tmp_path / "run" / "predictions.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [name for name in rows[0] if name.startswith(("p_", "t_"))] == [
@@ -80,21 +80,22 @@ def test_a_network_is_compared_with_the_annotators(train, evaluate, voted, tmp_p
     assert ended.code == 0, ended.err
     assert "these are not the data" not in ended.err + ended.out  # votes change no label
     assert "annotators agree with the label" in ended.out
-    found = metrics(tmp_path / "plain" / "evaluations" / "val")
-    assert found["accuracy"] == metrics(tmp_path / "plain")["accuracy"]
-    assert found["crowd"]["faces"] == 14
-    assert found["crowd"]["annotator"]["labels"] > 0.5
+    results = metrics(tmp_path / "plain" / "evaluations" / "val")
+    assert results["accuracy"] == metrics(tmp_path / "plain")["accuracy"]
+    assert results["crowd"]["faces"] == 14
+    assert results["crowd"]["annotator"]["labels"] > 0.5
     assert (
-        sum(value for key, value in found["crowd"]["errors"].items() if key != "all") == found["crowd"]["errors"]["all"]
+        sum(value for key, value in results["crowd"]["errors"].items() if key != "all")
+        == results["crowd"]["errors"]["all"]
     )
     assert "FER+ annotators" in (tmp_path / "plain" / "evaluations" / "val" / "report.html").read_text()
     ended = evaluate(
         "plain", "--votes", "votes.csv", "--labels", "ferplus", "--ferplus-rule", "argmax", "--split", "test"
     )
     assert ended.code == 0, ended.err
-    found = metrics(tmp_path / "plain" / "evaluations" / "test")
-    assert found["dataset"]["labels"] == "ferplus argmax, 7 classes"
-    assert found["n"] == 14 - sum(row % 10 == 1 or row % 20 == 3 for row in range(126, 140))
+    results = metrics(tmp_path / "plain" / "evaluations" / "test")
+    assert results["dataset"]["labels"] == "ferplus argmax, 7 classes"
+    assert results["n"] == 14 - sum(row % 10 == 1 or row % 20 == 3 for row in range(126, 140))
 
 
 @pytest.mark.parametrize(

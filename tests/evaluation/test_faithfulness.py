@@ -104,18 +104,18 @@ def difference(baseline, deletion, insertion):
     ],
 )
 def test_both_intervals_decide(beside_blob, beside_random, words):
-    found = verdict("gradcam", [difference(BLOB, *beside_blob), difference(RANDOM, *beside_random)], 500)
-    assert found.startswith("Grad-CAM maps of this network")
+    decision = verdict("gradcam", [difference(BLOB, *beside_blob), difference(RANDOM, *beside_random)], 500)
+    assert decision.startswith("Grad-CAM maps of this network")
     for part in words:
-        assert part in found
+        assert part in decision
 
 
 @pytest.mark.parametrize("faces", [1, 19])
 def test_few_faces_get_no_verdict(faces):
-    found = verdict("occlusion", [Difference(name, Mean(-0.5), Mean(0.5)) for name in (BLOB, RANDOM)], faces)
-    assert f"{faces} face" in found
-    assert "too few" in found
-    assert "20 are needed" in found
+    decision = verdict("occlusion", [Difference(name, Mean(-0.5), Mean(0.5)) for name in (BLOB, RANDOM)], faces)
+    assert f"{faces} face" in decision
+    assert "too few" in decision
+    assert "20 are needed" in decision
 
 
 def test_ranks_put_the_largest_first_and_break_ties_at_random():

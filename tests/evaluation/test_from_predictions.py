@@ -27,11 +27,11 @@ def drawn(seed, sureness=(1.0, 4.0, 0.3), first_row=100):
     """Predictions of networks about as good as each other, right in different places, and far from equally sure."""
     random = np.random.default_rng(seed)
     targets = random.integers(7, size=COUNT)
-    found = []
+    networks = []
     for sure in sureness:
         logits = random.normal(size=(COUNT, 7)) + 1.5 * np.eye(7)[targets]
-        found.append(said(softmax(sure * logits), targets, first_row + np.arange(COUNT)))
-    return found
+        networks.append(said(softmax(sure * logits), targets, first_row + np.arange(COUNT)))
+    return networks
 
 
 def said(probabilities, targets, rows):
@@ -185,14 +185,14 @@ def stored(scores, another_run, tmp_path):
 
 
 def test_predictions_stand_for_a_network(evaluate, small_run, another_run, stored):
-    for asked in (["--choose"], ["--weights", "val"], []):
-        found = []
+    for options in (["--choose"], ["--weights", "val"], []):
+        pairs = []
         for name, second in (("whole", another_run), ("stored", stored)):
-            out = f"{name}{len(asked)}"
-            ended = evaluate(str(small_run), str(second), *asked, "--split", "test", "--out", out, "--no-report")
+            out = f"{name}{len(options)}"
+            ended = evaluate(str(small_run), str(second), *options, "--split", "test", "--out", out, "--no-report")
             assert ended.code == 0, ended.err
-            found.append((metrics(Path(out) / "test"), predictions.read(Path(out) / "test" / "predictions.csv")))
-        (whole, expected), (results, said) = found
+            pairs.append((metrics(Path(out) / "test"), predictions.read(Path(out) / "test" / "predictions.csv")))
+        (whole, expected), (results, said) = pairs
         assert np.allclose(said.probabilities, expected.probabilities, atol=1e-5)
         for key in ("weight", "temperature"):
             values = [[one[key] for one in one_of["members"]] for one_of in (results, whole)]
@@ -221,8 +221,8 @@ def test_clean_metrics_are_left_out_where_training_data_are_unknown(evaluate, sm
 
 
 def test_predictions_that_cannot_stand_for_a_network_are_one_line(train, scores, small_run, stored):
-    def refused(*asked, says):
-        ended = scores(*map(str, asked), "--out", "both")
+    def refused(*arguments, says):
+        ended = scores(*map(str, arguments), "--out", "both")
         assert (ended.code, says in ended.line) == (1, True), ended.line
 
     refused(stored, says="stored: holds predictions without weights; name a run or checkpoint beside it")

@@ -15,7 +15,7 @@ WEIGHTS = {  # of ROAD's authors
 
 def solved(face, unknown):
     """The same system, pixel by pixel, with scipy's sparse LU."""
-    numbers = {place: number for number, place in enumerate(zip(*np.nonzero(unknown), strict=True))}
+    numbers = {pixel: number for number, pixel in enumerate(zip(*np.nonzero(unknown), strict=True))}
     matrix, right = scipy.sparse.lil_matrix((len(numbers), len(numbers))), np.zeros(len(numbers))
     for (y, x), number in numbers.items():
         for (down, across), weight in WEIGHTS.items():
@@ -37,9 +37,9 @@ def test_it_is_a_sparse_direct_solution(share):
     generator = np.random.default_rng(int(100 * share))
     faces, unknown = generator.random((3, 16, 16)), generator.random((3, 16, 16)) < share
     unknown[0, :5] = True  # a region that reaches the border
-    found = linear(faces[:, None], unknown[:, None])[:, 0]
+    filled = linear(faces[:, None], unknown[:, None])[:, 0]
     expected = [solved(*one) for one in zip(faces, unknown, strict=True)]
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(filled, expected, atol=1e-4)
 
 
 def test_each_channel_is_filled_from_itself():
@@ -53,14 +53,14 @@ def test_a_slope_is_continued_and_known_pixels_stay():
     slope = np.broadcast_to(np.linspace(0.2, 0.8, 48, dtype=np.float32), (1, 1, 48, 48))
     known = np.ones((1, 1, 48, 48), bool)
     known[..., 10:30, 12:30] = False
-    found = imputed(slope, known)
-    assert np.array_equal(found[known], slope[known])
-    error = (found - slope)[~known]
+    filled = imputed(slope, known)
+    assert np.array_equal(filled[known], slope[known])
+    error = (filled - slope)[~known]
     assert float(error.std()) == pytest.approx(NOISE, rel=0.2)
     assert abs(float(error.mean())) < NOISE / 5
 
 
 def test_with_nothing_known_a_face_is_its_mean():
     faces = np.random.default_rng(0).random((2, 1, 12, 12), np.float32)
-    found = linear(faces, np.ones(faces.shape, bool))
-    np.testing.assert_allclose(found, np.broadcast_to(faces.mean((2, 3), keepdims=True), found.shape), atol=1e-6)
+    filled = linear(faces, np.ones(faces.shape, bool))
+    np.testing.assert_allclose(filled, np.broadcast_to(faces.mean((2, 3), keepdims=True), filled.shape), atol=1e-6)

@@ -26,8 +26,8 @@ def labels(tmp_path):
     """Write ``fer.csv`` with some labels wrong; return the true ones and those that are given."""
     images, true = draw_faces(COUNT, seed=1)
     given = true.copy()
-    for place, by in WRONG.items():
-        given[place] = (true[place] + 1 + by) % 7
+    for row, by in WRONG.items():
+        given[row] = (true[row] + 1 + by) % 7
     rows = (f"{t},{' '.join(map(str, i.ravel()))},{u}" for i, t, u in zip(images, given, USAGES, strict=True))
     (tmp_path / "fer.csv").write_text("emotion,pixels,Usage\n" + "\n".join(rows) + "\n")
     return true, given
@@ -79,21 +79,21 @@ def test_wrong_labels_are_found_and_what_they_may_be(audit, labels, runs, tmp_pa
     true, given = labels
     ended = audit("fer.csv", "--quick", "--predictions", "runs", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")["suspects"]
-    assert (found["covered"], found["suspects"], len(found["runs"])) == (COUNT, len(WRONG), 3)
-    assert found["accuracy"] == pytest.approx(1 - len(WRONG) / COUNT)
-    assert found["by_split"] == {"train": 2, "val": 1, "test": 1}
+    suspects = facts(tmp_path / "out")["suspects"]
+    assert (suspects["covered"], suspects["suspects"], len(suspects["runs"])) == (COUNT, len(WRONG), 3)
+    assert suspects["accuracy"] == pytest.approx(1 - len(WRONG) / COUNT)
+    assert suspects["by_split"] == {"train": 2, "val": 1, "test": 1}
     rows = advised(tmp_path / "out")
     assert {int(row["row"]): row["suggestion"] for row in rows} == {
-        place: f"relabel:{EMOTIONS[true[place]]}" for place in WRONG
+        index: f"relabel:{EMOTIONS[true[index]]}" for index in WRONG
     }
     assert all(row["label"] == EMOTIONS[given[int(row["row"])]] for row in rows)
     assert all(float(row["score"]) == pytest.approx(0.01, abs=1e-4) for row in rows)
     assert f"{len(WRONG)} of {COUNT} predicted faces are suspect" in ended.out
     assert facts(tmp_path / "out")["advice"]["exclude"]["faces"] == 0  # a suspect label is not left out
     page = (tmp_path / "out" / "audit.html").read_text()
-    for place in WRONG:
-        assert f"{EMOTIONS[given[place]]}, or {EMOTIONS[true[place]]}?" in page
+    for index in WRONG:
+        assert f"{EMOTIONS[given[index]]}, or {EMOTIONS[true[index]]}?" in page
 
 
 def test_the_least_likely_comes_first(audit, labels, runs, tmp_path):
@@ -111,8 +111,8 @@ def test_the_least_likely_comes_first(audit, labels, runs, tmp_path):
 def test_what_is_not_predicted_is_reported_and_not_suspect(audit, runs, tmp_path):
     ended = audit("fer.csv", "--quick", "--predictions", "runs/0", "--predictions", "runs/2", "--out", "out")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "out")["suspects"]
-    assert (found["covered"], found["suspects"]) == (140, len([place for place in WRONG if place % 3 != 1]))
+    suspects = facts(tmp_path / "out")["suspects"]
+    assert (suspects["covered"], suspects["suspects"]) == (140, len([row for row in WRONG if row % 3 != 1]))
     assert "of 140 predicted faces are suspect (210 faces in all); 2 runs" in ended.out
 
 
@@ -120,8 +120,8 @@ def test_votes_that_side_with_the_label_make_it_a_face_to_look_at(audit, labels,
     true, given = labels
     columns = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
     lines = ["Usage,Image name," + ",".join(FERPLUS_COLUMNS)]
-    for place, usage in enumerate(USAGES):
-        answer = columns[given[place] if place == 60 else true[place]]
+    for index, usage in enumerate(USAGES):
+        answer = columns[given[index] if index == 60 else true[index]]
         lines.append(f"{usage},x.png," + ",".join("9" if name == answer else "0" for name in FERPLUS_COLUMNS))
     (tmp_path / "votes.csv").write_text("\n".join(lines) + "\n")
     ended = audit("fer.csv", "--quick", "--votes", "votes.csv", "--predictions", "runs", "--out", "out")
@@ -201,8 +201,8 @@ def test_without_cleanlab_it_says_how_to_get_it(audit, runs, monkeypatch):
 @pytest.mark.slow
 def test_folds_that_were_trained_serve_and_are_not_ranked_together(audit, train, labels, tmp_path):
     for fold in range(2):
-        asked = ("data.path=fer.csv", "data.split=folds", "data.folds=2", f"data.fold={fold}")
-        ended = train(*asked, *QUICK, f"hydra.run.dir=runs/{fold}")
+        settings = ("data.path=fer.csv", "data.split=folds", "data.folds=2", f"data.fold={fold}")
+        ended = train(*settings, *QUICK, f"hydra.run.dir=runs/{fold}")
         assert ended.code == 0, ended.err
         recorded = metrics(tmp_path / "runs" / str(fold))
         assert (recorded["dataset"]["folds"], recorded["dataset"]["fold"]) == (2, fold)
@@ -210,11 +210,13 @@ def test_folds_that_were_trained_serve_and_are_not_ranked_together(audit, train,
         assert "test" not in recorded["dataset"]["counts"]
     ended = audit("fer.csv", "--predictions", "runs", "--quick", "--out", "audit")
     assert ended.code == 0, ended.err
-    found = facts(tmp_path / "audit")["suspects"]
-    assert found["covered"] == COUNT
-    assert found["settings"] == "mlp, 2 epochs, split folds"
+    suspects = facts(tmp_path / "audit")["suspects"]
+    assert suspects["covered"] == COUNT
+    assert suspects["settings"] == "mlp, 2 epochs, split folds"
     scored = [metrics(tmp_path / "runs" / str(fold)) for fold in range(2)]
-    assert found["accuracy"] == pytest.approx(sum(recorded["accuracy"] * recorded["n"] for recorded in scored) / COUNT)
+    assert suspects["accuracy"] == pytest.approx(
+        sum(recorded["accuracy"] * recorded["n"] for recorded in scored) / COUNT
+    )
     text = leaderboard.publish([tmp_path / "runs"], tmp_path / "out").text
     assert f"split folds, fold 0 of 2, {scored[0]['n']} faces of val: 1 configuration, 1 run" in text
     assert "not ranked together" in text
@@ -230,7 +232,7 @@ def test_a_sweep_over_the_folds_finds_wrong_labels(tmp_path):
     rows = (f"{t},{' '.join(map(str, i.ravel()))},Training" for i, t in zip(images, given, strict=True))
     (tmp_path / "fer.csv").write_text("emotion,pixels,Usage\n" + "\n".join(rows) + "\n")
     network = ("model=resnet9", "model.width=8", "model.stride=2", "optimizer=muon", "scheduler=onecycle")
-    asked = ("data.path=fer.csv", "data.batch_size=32", "augment=none", "trainer.max_epochs=8", *network)
+    settings = ("data.path=fer.csv", "data.batch_size=32", "augment=none", "trainer.max_epochs=8", *network)
     where = (
         "trainer.threads=1",
         "trainer.accelerator=cpu",
@@ -238,7 +240,7 @@ def test_a_sweep_over_the_folds_finds_wrong_labels(tmp_path):
         "hydra.sweep.dir=folds",
         "data.image_size=24",
     )
-    line = [sys.executable, "-m", "fer.train", "-m", "sweep=folds", *asked, *where]
+    line = [sys.executable, "-m", "fer.train", "-m", "sweep=folds", *settings, *where]
     ended = subprocess.run(line, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
     line = [
@@ -257,5 +259,5 @@ def test_a_sweep_over_the_folds_finds_wrong_labels(tmp_path):
     ended = subprocess.run(line, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     suspects = {int(row["row"]) for row in advised(tmp_path / "out")}
-    found = len(suspects & set(wrong.tolist()))
-    assert found / len(wrong) > 2 * len(suspects) / 1400  # far more often than a face at random (measured: 2.9 times)
+    hits = len(suspects & set(wrong.tolist()))
+    assert hits / len(wrong) > 2 * len(suspects) / 1400  # far more often than a face at random (measured: 2.9 times)

@@ -33,8 +33,8 @@ def test_an_evaluation_opens_each_table_once(scores, small_run, another_run, ope
 
 
 def test_a_choice_among_networks_opens_each_table_once(evaluate, small_run, another_run, opened):
-    asked = ("--choose", "--error-rate", "0.9", "--no-report", "--out", "out")
-    ended = evaluate(str(small_run), str(another_run), *asked)
+    options = ("--choose", "--error-rate", "0.9", "--no-report", "--out", "out")
+    ended = evaluate(str(small_run), str(another_run), *options)
     assert ended.code == 0, ended.err
     assert len(opened) == len({repr(data) for data in opened})
 

@@ -69,20 +69,20 @@ def test_coverage_and_sizes_are_counted_over_all_clean_faces_and_classes():
     scored = Scored(np.empty((300, 0, 0), np.uint8), targets, chances, np.arange(300), names)
     known = scoring.calibrated_sets(chances, targets, unseen, 1.3)
     assert known.faces == unseen.sum()
-    found = scoring.prediction_sets(scored, 1.3, unseen, scoring.Calibration(known, "val", kept=False), 0.85)
+    result = scoring.prediction_sets(scored, 1.3, unseen, scoring.Calibration(known, "val", kept=False), 0.85)
     warm = chances.astype(float) ** (1 / 1.3)
     warm /= warm.sum(1, keepdims=True)
-    held = [{k for k in range(4) if sum(v for v in row if v > row[k]) <= found.threshold + 1e-9} for row in warm]
-    hits = np.array([target in one for target, one in zip(targets, held, strict=True)])
-    sizes = np.array([len(one) for one in held])
-    for one, mask in ((found.scores, targets >= 0), (found.clean, unseen), (found.per_class["b"], targets == 1)):
+    sets = [{k for k in range(4) if sum(v for v in row if v > row[k]) <= result.threshold + 1e-9} for row in warm]
+    hits = np.array([target in one for target, one in zip(targets, sets, strict=True)])
+    sizes = np.array([len(one) for one in sets])
+    for one, mask in ((result.scores, targets >= 0), (result.clean, unseen), (result.per_class["b"], targets == 1)):
         assert one.n == mask.sum()
         assert one.coverage == pytest.approx(hits[mask].mean())
         assert one.size == pytest.approx(sizes[mask].mean())
         assert list(one.sizes) == [(sizes[mask] == size).sum() for size in (1, 2, 3, 4)]
         assert one.coverage_ci95.low < one.coverage < one.coverage_ci95.high
         assert one.size_ci95.low < one.size < one.size_ci95.high
-    assert (found.per_class["d"].n, found.per_class["d"].coverage, found.per_class["d"].size_ci95) == (0, None, None)
+    assert (result.per_class["d"].n, result.per_class["d"].coverage, result.per_class["d"].size_ci95) == (0, None, None)
     assert scoring.prediction_sets(
         scored, 1.3, np.zeros(300, bool), scoring.Calibration(known, "val", kept=False), 0.85
     ).clean is None  # fmt: skip

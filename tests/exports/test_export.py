@@ -256,9 +256,9 @@ def test_torch_is_not_imported(small, photo, network):
     assert not left
     assert emotion == face.emotion
     assert float(seconds) < 1.5, "of a core, from the start to the answer for one picture"
-    found = json.loads(record)["faces"][0]
-    assert found["emotions"] == list(face.emotions)
-    assert found["probabilities"] == pytest.approx(face.probabilities, abs=1e-4)
+    listed = json.loads(record)["faces"][0]
+    assert listed["emotions"] == list(face.emotions)
+    assert listed["probabilities"] == pytest.approx(face.probabilities, abs=1e-4)
     assert Path("of_val", "index.html").is_file()
     assert Path("evaluated", "val_ten_crop", "report.html").is_file()
 

@@ -84,8 +84,8 @@ def stored(hub, folder):
 
 def changed(stored, **files):
     """Make the newest commit of a repository one with other files; None takes a file out."""
-    held = {**stored.commits[stored.branches["main"]], **{name.replace("_", "."): file for name, file in files.items()}}
-    return stored.commit("main", {name: file for name, file in held.items() if file is not None})
+    tree = {**stored.commits[stored.branches["main"]], **{name.replace("_", "."): file for name, file in files.items()}}
+    return stored.commit("main", {name: file for name, file in tree.items() if file is not None})
 
 
 def card_of(file):
@@ -132,9 +132,9 @@ def test_the_card_of_a_run_has_the_values_of_its_test_evaluation(evaluate, share
     assert "--license" in ended.out
     head, _ = card_of(Path("shared/README.md"))
     result = head["model-index"][0]["results"][0]
-    found = {one["name"]: one["value"] for one in result["metrics"]}
+    values = {one["name"]: one["value"] for one in result["metrics"]}
     assert result["dataset"]["split"] == "test"
-    assert found["accuracy"] == round(metrics(small_run / "evaluations" / "test")["accuracy"], 4)
+    assert values["accuracy"] == round(metrics(small_run / "evaluations" / "test")["accuracy"], 4)
     assert head["license"] == "unknown"
     ended = share(str(small_run), "shared/")  # an author may have edited its card
     assert (ended.code, "shared: is no new or empty folder" in ended.line) == (1, True)
@@ -220,10 +220,10 @@ def test_commands_take_it_and_write_nothing_into_the_cache(hub, stored, evaluate
     rows = zip(targets, images, strict=True)
     lines = [f"{target},{' '.join(map(str, image.ravel()))},PublicTest" for target, image in rows]
     Path("faces.csv").write_text("\n".join(["emotion,pixels,Usage", *lines]))
-    asked = (f"hf://{NAME}", "--data", "faces.csv", "--split", "all", "--no-report")
-    ended = evaluate(*asked)
+    arguments = (f"hf://{NAME}", "--data", "faces.csv", "--split", "all", "--no-report")
+    ended = evaluate(*arguments)
     assert (ended.code, "not in the cache" in ended.line, hub.asked) == (1, True, [])
-    ended = evaluate(*asked, "--download")
+    ended = evaluate(*arguments, "--download")
     assert ended.code == 0, ended.err
     assert Path("outputs/hub/somebody/faces/evaluations/all/metrics.json").is_file()
     assert {file.name for file in Path("hub").rglob("snapshots/*/*")} == {

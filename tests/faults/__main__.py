@@ -25,8 +25,8 @@ from .table import Row, filled
 
 def main() -> int:
     """Try the faults that are asked for; return 0 if all held."""
-    asked = _arguments().parse_args()
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments = _arguments().parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends with the rows so far
     folder = Path(tempfile.mkdtemp(prefix="faults_"))
     quick = Path(tempfile.mkdtemp(prefix="faults_", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
@@ -34,14 +34,14 @@ def main() -> int:
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     whole = trainings.whole(folder)
     parts: dict[str, Callable[[], Iterable[Row]]] = {
-        "kills": partial(kills.kills, folder, whole, asked.kills, asked.seed),
-        "two": partial(kills.two_processes, folder, whole, asked.two, asked.seed),
-        "signals": partial(stops.stops, folder, whole, asked.signals, asked.seed),
-        "fuzz": partial(fuzz.fuzzed, quick, whole.folder, asked.inputs, asked.seed, tuple(asked.formats)),
-        "sweep": partial(sweeps.sweep, folder, asked.jobs),
-        "long": partial(endurance.endurance, folder, asked.epochs),
+        "kills": partial(kills.kills, folder, whole, arguments.kills, arguments.seed),
+        "two": partial(kills.two_processes, folder, whole, arguments.two, arguments.seed),
+        "signals": partial(stops.stops, folder, whole, arguments.signals, arguments.seed),
+        "fuzz": partial(fuzz.fuzzed, quick, whole.folder, arguments.inputs, arguments.seed, tuple(arguments.formats)),
+        "sweep": partial(sweeps.sweep, folder, arguments.jobs),
+        "long": partial(endurance.endurance, folder, arguments.epochs),
     }
-    chosen = [make for name, make in parts.items() if not asked.only or name in asked.only]
+    chosen = [make for name, make in parts.items() if not arguments.only or name in arguments.only]
     about = {
         "command": f"python -m faults {' '.join(sys.argv[1:])}".strip(),
         "commit": str(commit()),
@@ -49,16 +49,16 @@ def main() -> int:
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
-        rows = filled(chosen, asked.out, about)
+        rows = filled(chosen, arguments.out, about)
     except KeyboardInterrupt:
-        print(f"interrupted; the rows so far are in {asked.out}")
+        print(f"interrupted; the rows so far are in {arguments.out}")
         return 130
     finally:
         shutil.rmtree(quick, ignore_errors=True)
     failed = sum(len(row.failures) for row in rows)
     if not failed:
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"{failed} failures; the table is in {asked.out}" + (f", the runs are in {folder}" if failed else ""))
+    print(f"{failed} failures; the table is in {arguments.out}" + (f", the runs are in {folder}" if failed else ""))
     return int(failed > 0)
 
 

@@ -289,12 +289,12 @@ KINDS = (("png", "L"), ("jpeg", "RGB"), ("bmp", "L"), ("gif", "P"), ("webp", "RG
 def _tree(folder: Path) -> None:
     draw = np.random.default_rng(0)
     for index, (kind, mode) in enumerate(KINDS):
-        place = folder / ("train", "test")[index % 2] / EMOTIONS[index]
-        place.mkdir(parents=True)
+        path = folder / ("train", "test")[index % 2] / EMOTIONS[index]
+        path.mkdir(parents=True)
         picture = Image.fromarray(draw.integers(0, 256, (SIDE, SIDE), np.uint8)).convert(
             "I;16" if mode == "I;16" else mode
         )
-        picture.save(place / f"{index}.{kind}", kind)
+        picture.save(path / f"{index}.{kind}", kind)
 
 
 def _damage_tree(data: st.DataObject, folder: Path) -> None:
@@ -368,9 +368,9 @@ def _suggestions(folder: Path) -> None:
 
 
 def _use_suggestions(folder: Path) -> object:
-    found = exclude.read(folder / "audit.csv")
-    assert (found.rows >= 0).all()
-    return found
+    excluded = exclude.read(folder / "audit.csv")
+    assert (excluded.rows >= 0).all()
+    return excluded
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
@@ -404,10 +404,10 @@ def _run(run: Path) -> Callable[[Path], None]:
     def base(folder: Path) -> None:
         _copied(run, *OF_RUN)(folder)
         config, hydra = (folder / ".hydra" / name for name in ("config.yaml", "hydra.yaml"))
-        held = yaml.load(config.read_bytes(), yaml.CSafeLoader)
-        config.write_text(yaml.safe_dump({name: held[name] for name in SECTIONS}))
-        held = yaml.load(hydra.read_bytes(), yaml.CSafeLoader)["hydra"]
-        short = {"overrides": held["overrides"], "runtime": {"choices": held["runtime"]["choices"]}}
+        stored = yaml.load(config.read_bytes(), yaml.CSafeLoader)
+        config.write_text(yaml.safe_dump({name: stored[name] for name in SECTIONS}))
+        stored = yaml.load(hydra.read_bytes(), yaml.CSafeLoader)["hydra"]
+        short = {"overrides": stored["overrides"], "runtime": {"choices": stored["runtime"]["choices"]}}
         hydra.write_text(yaml.safe_dump({"hydra": short}))
 
     return base
@@ -415,9 +415,9 @@ def _run(run: Path) -> Callable[[Path], None]:
 
 def _use_predictions(folder: Path) -> object:
     (file,) = folder.glob("predictions.csv*")
-    found = predictions.read(file)
-    assert found.probabilities.shape == (len(found.rows), len(found.classes))
-    return found
+    stored = predictions.read(file)
+    assert stored.probabilities.shape == (len(stored.rows), len(stored.classes))
+    return stored
 
 
 def _damage_predictions(data: st.DataObject, folder: Path) -> None:

@@ -122,11 +122,11 @@ def _watched_jobs(report: Callable[[str], None]) -> None:
 
 def _results(folder: Path) -> dict[str, list[tuple[str, int]]]:
     """Return identity of a job -> folder and time of each result; a job that begins anew has a second folder."""
-    found: dict[str, list[tuple[str, int]]] = {}
+    runs: dict[str, list[tuple[str, int]]] = {}
     for file in folder.glob("*/metrics.json"):
         entry = (file.parent.name, file.stat().st_mtime_ns)
-        found.setdefault(recorded(file.parent).identity, []).append(entry)
-    return found
+        runs.setdefault(recorded(file.parent).identity, []).append(entry)
+    return runs
 
 
 def _done(job: Path) -> bool:

@@ -37,12 +37,12 @@ def scene(name: str, side: int, tilt: float) -> tuple[Image.Image, Box]:
     return ground, Box(middle - side / 2, middle - side / 2, side, side)
 
 
-def video(file, places, rate=25, size=(320, 240), side=64):
+def video(file, middles, rate=25, size=(320, 240), side=64):
     """Write a video of heads that move over a wall of bricks, and return the file.
 
     Args:
         file: to write; its ending names the container.
-        places: of each frame, name of a portrait -> middle of its face.
+        middles: of each frame, name of a portrait -> middle of its face.
         rate: frames per second.
         size: of a frame, (width, height).
         side: of the faces, in pixels.
@@ -56,7 +56,7 @@ def video(file, places, rate=25, size=(320, 240), side=64):
     with quiet(cv2):  # FFmpeg asks once in a process how loud it may be
         writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
     assert writer.isOpened()
-    for frame in places:
+    for frame in middles:
         picture = ground.copy()
         for name, (x, y) in frame.items():
             head, mask, (left, top) = heads[name]

@@ -36,12 +36,12 @@ def test_tilted_faces_are_found_and_nothing_else(haar):
     missed, false = [], []
     for name, side, tilt in product(("astronaut", "hopper"), (24, 40, 80, 160), (0, 10, -20, 30, -45)):
         picture, box = scene(name, side, tilt)
-        found = haar(picture)
-        right = [face for face in found if face.box.overlap(box) > 0.3]
-        false += [(name, side, tilt)] * (len(found) - len(right))
+        faces = haar(picture)
+        right = [face for face in faces if face.box.overlap(box) > 0.3]
+        false += [(name, side, tilt)] * (len(faces) - len(right))
         if side >= 40 and abs(tilt) <= 30:
             missed += [] if right else [(name, side, tilt)]
-            assert all(abs(face.tilt - tilt) <= 15 for face in right), (name, side, tilt, found)
+            assert all(abs(face.tilt - tilt) <= 15 for face in right), (name, side, tilt, faces)
     assert false == []
     assert len(missed) <= 1, missed  # recall of at least 0.95 of the 24
 
@@ -65,9 +65,9 @@ def test_a_known_face_is_found_near_its_box_with_its_tilt(haar, tilt):
     for refined in (False, True):
         known = haar.near(np.asarray(picture), known, refined=refined) or known
         known = detect.replace(known, box=detect.Box(known.box.x + 5, known.box.y, 80, 80))
-    found = haar.near(np.asarray(picture), known, refined=True)
-    assert found.box.overlap(box) > 0.7
-    assert abs(found.tilt - tilt) <= 15
+    faces = haar.near(np.asarray(picture), known, refined=True)
+    assert faces.box.overlap(box) > 0.7
+    assert abs(faces.tilt - tilt) <= 15
     assert haar.near(np.asarray(picture), detect.replace(known, box=detect.Box(500, 20, 80, 80)), refined=True) is None
 
 
@@ -135,15 +135,15 @@ def test_a_file_that_is_not_yunets_never_reaches_opencv(tmp_path, monkeypatch):
 
 def test_yuface_is_asked_for_a_picture_in_three_channels_of_at_most_960_pixels(monkeypatch):
     """The package exists for few Pythons: one in its place answers as its ``detect`` does, in hundredths."""
-    asked = []
+    inputs = []
 
     def answer(picture, least):
-        asked.append((picture.shape, picture.dtype.name, picture.flags["C_CONTIGUOUS"], least))
+        inputs.append((picture.shape, picture.dtype.name, picture.flags["C_CONTIGUOUS"], least))
         return [99, 60], [[96, 192, 48, 60], [600, 96, 24, 30]], [[0] * 10] * 2
 
     monkeypatch.setitem(sys.modules, "yuface", types.SimpleNamespace(detect=answer))
     large, small = detect.build("yuface")(Image.new("L", (1920, 960)))
-    assert asked == [((480, 960, 3), "uint8", True, 0.5)]
+    assert inputs == [((480, 960, 3), "uint8", True, 0.5)]
     assert (large.box, large.score) == (detect.Box(192, 384, 96, 120), 0.99)
     assert (small.box, small.score) == (detect.Box(1200, 192, 48, 60), 0.6)
     monkeypatch.setitem(sys.modules, "yuface", None)

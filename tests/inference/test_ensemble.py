@@ -28,12 +28,12 @@ def test_fitted_weights_are_the_likeliest():
     assert weights[0] > weights[1] > weights[2]
     best = likelihood(predicted, targets, weights)
     assert best > likelihood(predicted, targets, equal_weights(3))
-    for place in range(3):
+    for index in range(3):
         for other in range(3):
             moved = weights.clone()
-            moved[place] += 0.01
+            moved[index] += 0.01
             moved[other] -= 0.01
-            if (moved >= 0).all() and place != other:
+            if (moved >= 0).all() and index != other:
                 assert likelihood(predicted, targets, moved) < best
 
 
@@ -55,10 +55,10 @@ def test_a_greedy_choice_takes_the_likeliest_step_until_none_helps():
     reached = likelihood(predicted, targets, weights)
     assert abs(reached + picks[-1].nll) < 1e-9
     assert abs(float((mixed(predicted, weights).argmax(1) == targets).double().mean()) - picks[-1].accuracy) < 1e-9
-    for place in range(3):
-        more = sum(pick.member == place for pick in picks) + 1
+    for index in range(3):
+        more = sum(pick.member == index for pick in picks) + 1
         moved = weights * len(picks)
-        moved[place] = more
+        moved[index] = more
         assert likelihood(predicted, targets, moved / moved.sum()) <= reached + 1e-8
 
 
@@ -72,5 +72,5 @@ def test_a_network_that_only_harms_is_not_chosen():
 
 def test_disagreement_counts_different_answers():
     answers = torch.tensor([[0, 1, 2, 0], [0, 1, 1, 1], [0, 1, 2, 0]])
-    found = disagreement(torch.nn.functional.one_hot(answers, 3).double())
-    assert found.tolist() == [[0, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0]]
+    shares = disagreement(torch.nn.functional.one_hot(answers, 3).double())
+    assert shares.tolist() == [[0, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0]]

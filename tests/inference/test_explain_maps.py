@@ -79,8 +79,8 @@ def test_occlusion_finds_what_a_network_looks_at(watcher):
 
 def test_occlusion_equals_a_loop(tiny, faces):
     """Also: the difference of two emotions' maps is the map of their log odds."""
-    found = maps([tiny], "occlusion", faces, torch.tensor([[HAPPY, NEUTRAL]] * 2))
-    for face, (happy, neutral) in zip(faces, found, strict=True):
+    values = maps([tiny], "occlusion", faces, torch.tensor([[HAPPY, NEUTRAL]] * 2))
+    for face, (happy, neutral) in zip(faces, values, strict=True):
         unit = face.float() / 255
         before = tiny.probabilities(unit[None])[0].log()
 
@@ -103,8 +103,8 @@ def test_a_patch_has_the_mean_colour_of_its_face():
     covered = face.clone()
     covered[..., :8, :8] = face.mean((2, 3), keepdim=True)
     expected = (model.probabilities(face).log() - model.probabilities(covered).log())[0, HAPPY]
-    found = maps([model], "occlusion", face, torch.tensor([[HAPPY]]))
-    assert float(found[0, 0, 0, 0]) == pytest.approx(float(expected), abs=1e-5)
+    values = maps([model], "occlusion", face, torch.tensor([[HAPPY]]))
+    assert float(values[0, 0, 0, 0]) == pytest.approx(float(expected), abs=1e-5)
 
 
 @pytest.mark.parametrize("method", ["occlusion", *METHODS])
@@ -115,19 +115,19 @@ def test_a_grey_face_in_colour_has_the_maps_of_the_grey_network(faces, method):
     (first,) = (name for name, value in weights.items() if value.ndim == 4 and value.shape[1] == 1)
     colour.net.load_state_dict({**weights, first: weights[first].expand(-1, 3, -1, -1) / 3})
     emotions = torch.tensor([[HAPPY, NEUTRAL]] * 2)
-    found = maps([colour], method, faces.expand(-1, 3, -1, -1).contiguous(), emotions)
+    values = maps([colour], method, faces.expand(-1, 3, -1, -1).contiguous(), emotions)
     expected = maps([grey], method, faces, emotions)
     assert float(expected.abs().max()) > 1e-4
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(values, expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("side", [8, 24, 47, 64])
 def test_occlusion_takes_faces_of_any_size(side):
     model = create({"name": "mlp", "hidden": []}, image_size=side).eval()
-    found = maps([model], "occlusion", torch.rand(3, 1, side, side), torch.tensor([[0, 1, 2]] * 3))
-    assert found.shape == (3, 3, side, side)
-    assert found.isfinite().all()
-    assert found.flatten(2).std(2).min() > 0
+    values = maps([model], "occlusion", torch.rand(3, 1, side, side), torch.tensor([[0, 1, 2]] * 3))
+    assert values.shape == (3, 3, side, side)
+    assert values.isfinite().all()
+    assert values.flatten(2).std(2).min() > 0
 
 
 # --- Grad-CAM ---------------------------------------------------------------------------------------------------------
@@ -136,17 +136,17 @@ def test_occlusion_takes_faces_of_any_size(side):
 def test_gradcam_equals_the_gradients_of_a_network_cut_in_two(tiny, faces):
     layer = layer_of(tiny)
     assert layer.side == 6
-    place = list(tiny.net).index(layer.module) + 1
+    depth = list(tiny.net).index(layer.module) + 1
     unit = faces.float() / 255
-    values = tiny.net[:place]((unit - tiny.mean) / tiny.std).detach().requires_grad_()
-    logits = tiny.net[place:](values.clone())
-    found = maps([tiny], "gradcam", faces, torch.tensor([[HAPPY, NEUTRAL]] * 2))
+    values = tiny.net[:depth]((unit - tiny.mean) / tiny.std).detach().requires_grad_()
+    logits = tiny.net[depth:](values.clone())
+    drawn = maps([tiny], "gradcam", faces, torch.tensor([[HAPPY, NEUTRAL]] * 2))
     for index, emotion in enumerate((HAPPY, NEUTRAL)):
         (gradient,) = torch.autograd.grad(logits[:, emotion].sum(), values, retain_graph=True)
         sums = torch.einsum("nc,ncyx->nyx", gradient.mean((2, 3)), values)
         expected = functional.interpolate(sums[:, None], (48, 48), mode="bilinear")[:, 0]
-        torch.testing.assert_close(found[:, index], expected, rtol=1e-4, atol=1e-5)
-    assert found.std((2, 3)).min() > 0
+        torch.testing.assert_close(drawn[:, index], expected, rtol=1e-4, atol=1e-5)
+    assert drawn.std((2, 3)).min() > 0
 
 
 SMALL = {
@@ -200,10 +200,10 @@ def test_what_a_crop_leaves_out_gets_no_gradient():
 def test_integrated_gradients_add_up_to_the_change_of_the_logit(tiny, faces):
     unit, emotions = faces[:1].float() / 255, torch.tensor([[HAPPY, NEUTRAL]])
     baseline = unit.mean((2, 3), keepdim=True).expand_as(unit)
-    found = attributions(tiny, unit, baseline, emotions, 128).sum((2, 3))
+    values = attributions(tiny, unit, baseline, emotions, 128).sum((2, 3))
     with torch.no_grad():
         change = (tiny(unit) - tiny(baseline)).gather(1, emotions)
-    torch.testing.assert_close(found, change, rtol=0, atol=0.05 * float(change.abs().max()))
+    torch.testing.assert_close(values, change, rtol=0, atol=0.05 * float(change.abs().max()))
 
 
 def test_integrated_gradients_are_those_of_captum(tiny, faces):
@@ -213,8 +213,8 @@ def test_integrated_gradients_are_those_of_captum(tiny, faces):
     expected = captum.IntegratedGradients(tiny).attribute(
         unit, baseline, target=HAPPY, n_steps=16, method="riemann_middle"
     )
-    found = attributions(tiny, unit, baseline, torch.full((2, 1), HAPPY), 16)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    values = attributions(tiny, unit, baseline, torch.full((2, 1), HAPPY), 16)
+    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_every_method_is_an_option_and_has_its_words():

@@ -234,13 +234,13 @@ def test_a_graph_of_a_fixed_number_of_faces_is_refused(opened):
     ],
 )  # fmt: skip
 def test_what_is_no_row_of_probabilities_for_each_face_is_refused(opened, tail, constants, words):
-    held = [numpy_helper.from_array(np.array(value), name) for name, value in constants.items()]
+    initializers = [numpy_helper.from_array(np.array(value), name) for name, value in constants.items()]
     if tail[0] is SOFTMAX:
         _, operator, value = tail
-        held.append(numpy_helper.from_array(np.float32(value), "by"))
+        initializers.append(numpy_helper.from_array(np.float32(value), "by"))
         softmax = helper.make_node("Softmax", ["logits"], ["soft"], axis=1)
         tail = [softmax, helper.make_node(operator, ["soft", "by"], ["probabilities"])]
-    network = opened(graph(*tail, constants=held, rows="rows"))
+    network = opened(graph(*tail, constants=initializers, rows="rows"))
     assert words in refused(network.probabilities, FACES)
 
 

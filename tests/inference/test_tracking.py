@@ -18,45 +18,45 @@ def face(x, y=100.0, side=50.0, tilt=0.0):
 
 def tracked(scenes):
     """Return, for each detection, track -> middle of its face, rounded."""
-    tracker, found = Tracker(), []
+    tracker, frames = Tracker(), []
     for number, faces in enumerate(scenes):
         tracker.update(number * STEP, faces)
-        found.append({track: round(one.box.centre[0]) for track, one in tracker.shown(number * STEP)})
-    return found
+        frames.append({track: round(one.box.centre[0]) for track, one in tracker.shown(number * STEP)})
+    return frames
 
 
 def test_two_faces_that_cross_keep_their_numbers():
     scenes = [[face(100 + 10 * step), face(400 - 10 * step)] for step in range(31)]
     for step in (14, 15, 16):  # one hides the other
         scenes[step] = scenes[step][:1]
-    found = tracked(scenes)
-    assert found[2] == {1: 120, 2: 380}
-    assert found[-1] == {1: 400, 2: 100}
-    assert set().union(*found) == {1, 2}
-    assert all(len(shown) == 2 for shown in found[2:16])  # the hidden one is carried on for two detections
+    frames = tracked(scenes)
+    assert frames[2] == {1: 120, 2: 380}
+    assert frames[-1] == {1: 400, 2: 100}
+    assert set().union(*frames) == {1, 2}
+    assert all(len(shown) == 2 for shown in frames[2:16])  # the hidden one is carried on for two detections
 
 
 def test_a_face_that_returns_within_a_second_keeps_its_number():
-    found = tracked([[face(100)]] * 5 + [[]] * 9 + [[face(100)]] * 3)
-    assert found[4] == found[6] == found[14] == {1: 100}
-    assert found[7] == found[13] == {}  # a gap, in place of guesses
+    frames = tracked([[face(100)]] * 5 + [[]] * 9 + [[face(100)]] * 3)
+    assert frames[4] == frames[6] == frames[14] == {1: 100}
+    assert frames[7] == frames[13] == {}  # a gap, in place of guesses
 
 
 def test_a_face_that_leaves_and_returns_has_a_new_number():
-    found = tracked([[face(100), face(300)]] * 5 + [[face(300)]] * 11 + [[face(100), face(300)]] * 3)
-    assert found[4] == {1: 100, 2: 300}
-    assert found[-1] == {2: 300, 3: 100}
+    frames = tracked([[face(100), face(300)]] * 5 + [[face(300)]] * 11 + [[face(100), face(300)]] * 3)
+    assert frames[4] == {1: 100, 2: 300}
+    assert frames[-1] == {2: 300, 3: 100}
 
 
 def test_a_face_is_shown_from_its_third_detection_on():
-    found = tracked([[face(100)], [face(101)], [face(102)], [face(103)]])
-    assert found == [{}, {}, {1: 102}, {1: 103}]
+    frames = tracked([[face(100)], [face(101)], [face(102)], [face(103)]])
+    assert frames == [{}, {}, {1: 102}, {1: 103}]
     assert tracked([[face(100)], [face(500)], [face(100)], []]) == [{}] * 4
 
 
 def test_one_missed_detection_is_bridged_with_the_same_velocity():
-    found = tracked([[face(100 + 20 * step)] for step in range(5)] + [[]] + [[face(220)]])
-    assert found[5:] == [{1: 200}, {1: 220}]
+    frames = tracked([[face(100 + 20 * step)] for step in range(5)] + [[]] + [[face(220)]])
+    assert frames[5:] == [{1: 200}, {1: 220}]
 
 
 def test_a_fast_face_is_followed_by_its_velocity():

@@ -39,8 +39,8 @@ def test_a_ten_crop_shows_the_corners():
     """A bright corner of 2 pixels is in two of the ten views: its own corner's, and that one's mirror image."""
     face = torch.zeros(1, 1, 48, 48)
     face[..., :2, :2] = 1
-    held = [float(view.max()) > 0.5 for view in VIEWS["ten_crop"](face, None)]
-    assert sum(held) == 2
+    bright = [float(view.max()) > 0.5 for view in VIEWS["ten_crop"](face, None)]
+    assert sum(bright) == 2
 
 
 def test_shifts_move_by_two_pixels_and_reflect_the_border():
@@ -74,5 +74,5 @@ def test_probabilities_are_averaged_over_the_views(small_run):
     with torch.inference_mode():
         batch = faces.images.float() / 255
         expected = (model(batch).softmax(1) + model(batch.flip(-1)).softmax(1)) / 2
-    found = forward.predicted_probabilities(model, faces, batch_size=2, device=torch.device("cpu"), views="flip")
-    assert torch.allclose(found, expected, atol=1e-6)
+    actual = forward.predicted_probabilities(model, faces, batch_size=2, device=torch.device("cpu"), views="flip")
+    assert torch.allclose(actual, expected, atol=1e-6)

@@ -43,14 +43,14 @@ def test_every_frame_has_its_faces(watched):
     assert [frame.number for frame in watched] == list(range(75))
     assert [frame.time for frame in watched] == pytest.approx([number / 25 for number in range(75)], abs=1e-3)
     assert watched[0].size == (320, 240)
-    seen = [{face.track: face for face in frame.faces} for frame in watched]
-    assert set().union(*seen) == {1, 2, 3}
-    assert all(1 in faces and faces[1].emotion == "happy" for faces in seen[6:])
-    for number, faces in enumerate(seen[6:], start=6):
+    by_frame = [{face.track: face for face in frame.faces} for frame in watched]
+    assert set().union(*by_frame) == {1, 2, 3}
+    assert all(1 in faces and faces[1].emotion == "happy" for faces in by_frame[6:])
+    for number, faces in enumerate(by_frame[6:], start=6):
         assert faces[1].box.overlap(Box(70 + number - 32, 68, 64, 64)) > 0.7, number
-    assert [number for number, faces in enumerate(seen) if 2 in faces][-1] <= 21 + 0.25 * 25
-    assert min(number for number, faces in enumerate(seen) if 3 in faces) >= 52
-    assert {seen[20][2].emotion, seen[74][3].emotion} == {"neutral"}
+    assert [number for number, faces in enumerate(by_frame) if 2 in faces][-1] <= 21 + 0.25 * 25
+    assert min(number for number, faces in enumerate(by_frame) if 3 in faces) >= 52
+    assert {by_frame[20][2].emotion, by_frame[74][3].emotion} == {"neutral"}
 
 
 def test_a_frame_has_smoothed_and_raw_probabilities(watched, predictor):

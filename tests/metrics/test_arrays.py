@@ -40,9 +40,9 @@ def test_arrays_have_the_metrics_of_tensors():
         lambda first, _, targets: classification.tempered_metrics(first, targets),
         classification.paired,
     ):
-        expected, found = (leaves(plain(compute(*each))) for each in (tensors, arrays))
-        assert len(found) == len(expected) > 10
-        assert found == [
+        expected, actual = (leaves(plain(compute(*each))) for each in (tensors, arrays))
+        assert len(actual) == len(expected) > 10
+        assert actual == [
             one if one is None or isinstance(one, str) else pytest.approx(one, abs=2e-6) for one in expected
         ]
 

@@ -58,8 +58,8 @@ def test_equal_numbers_by_hand():
     assert bin_indices_by_rank(np.array([0.9, 0.1, 0.5, 0.3]), 2).tolist() == [1, 0, 1, 0]
     chances = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3]] * 15)
     targets = np.array([0, 1, 0, 1] * 15)
-    held = np.bincount(bin_indices_by_rank(chances.max(1)))
-    assert held.tolist() == [4] * 15
+    sizes = np.bincount(bin_indices_by_rank(chances.max(1)))
+    assert sizes.tolist() == [4] * 15
     order = np.argsort(chances.max(1), kind="stable")
     gaps = (chances.max(1) - (targets == 0))[order].reshape(15, 4)
     assert adaptive_error(chances, targets) == pytest.approx(np.abs(gaps.mean(1)).mean())
@@ -67,9 +67,9 @@ def test_equal_numbers_by_hand():
 
 def test_the_debiased_error_by_hand():
     """The mean product of the gaps of two different faces in each bin; a single face has no pair."""
-    gaps, place = np.array([0.1, -0.9, 0.2, 0.6, 0.5]), np.array([2, 2, 2, 4, 0])
+    gaps, bins = np.array([0.1, -0.9, 0.2, 0.6, 0.5]), np.array([2, 2, 2, 4, 0])
     pairs = np.mean([0.1 * -0.9, 0.1 * 0.2, -0.9 * 0.2])
-    assert debiased_error(gaps, place) == pytest.approx(-math.sqrt(3 / 5 * -pairs))
+    assert debiased_error(gaps, bins) == pytest.approx(-math.sqrt(3 / 5 * -pairs))
     assert debiased_error(np.full(10, 0.3), np.repeat([1, 2], 5)) == pytest.approx(0.3)
     assert debiased_error(np.array([0.4]), np.array([3])) == 0
 
@@ -115,10 +115,10 @@ def test_the_bound_of_the_error_rate_holds_on_other_faces():
     others, labels = drawn(100_000, 999)
     broken = met = 0
     for seed in range(100):
-        found = threshold_for(0.2, *drawn(2000, seed))
-        if found is not None:
+        threshold = threshold_for(0.2, *drawn(2000, seed))
+        if threshold is not None:
             met += 1
-            answered, wrong = at_threshold(found.confidence, others, labels)
+            answered, wrong = at_threshold(threshold.confidence, others, labels)
             broken += wrong > 0.2 * answered
     assert met > 90
     assert broken <= 10
@@ -127,6 +127,6 @@ def test_the_bound_of_the_error_rate_holds_on_other_faces():
 def test_an_error_rate_that_no_threshold_meets_gives_none():
     chances, targets = drawn(200, 2)
     assert threshold_for(0.0001, chances, targets) is None
-    found = threshold_for(0.9999, chances, targets)
-    assert found is not None
-    assert found.coverage == 1
+    threshold = threshold_for(0.9999, chances, targets)
+    assert threshold is not None
+    assert threshold.coverage == 1

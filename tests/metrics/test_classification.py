@@ -46,9 +46,9 @@ def test_intervals_contain_the_values_of_a_large_sample():
     truth = classification.score(*predictions(100_000, 99), NAMES).metrics
     samples = [classification.score(*predictions(800, seed), NAMES).metrics for seed in range(20)]
     for name in SAMPLED:
-        found = [sample[name] for sample in samples]
-        assert all(one.ci95[0] <= one.value <= one.ci95[1] for one in found)
-        assert sum(one.ci95[0] <= truth[name].value <= one.ci95[1] for one in found) >= 16, name
+        estimates = [sample[name] for sample in samples]
+        assert all(one.ci95[0] <= one.value <= one.ci95[1] for one in estimates)
+        assert sum(one.ci95[0] <= truth[name].value <= one.ci95[1] for one in estimates) >= 16, name
 
 
 def sharpened(count, seed):
@@ -60,8 +60,8 @@ def test_the_ece_of_a_calibrated_network_is_below_the_limit_of_chance():
     """Of 60 samples of a calibrated network 95 % are below the limit; of an overconfident one none is."""
     cases = [predictions(500, seed) for seed in range(60)]
     for name in ("ece", "ece_adaptive"):
-        found = [classification.calibration(*case)[name] for case in cases]
-        assert sum(error.value > error.if_calibrated for error in found) <= 8
+        errors = [classification.calibration(*case)[name] for case in cases]
+        assert sum(error.value > error.if_calibrated for error in errors) <= 8
         surer = classification.calibration(*sharpened(500, 0))[name]
         assert surer.value > surer.if_calibrated
 
@@ -72,9 +72,9 @@ def test_the_ece_by_chance_equals_that_of_samples_of_calibrated_networks():
     generator = torch.Generator().manual_seed(1)
     labels = torch.multinomial(chances, 600, replacement=True, generator=generator)  # (500, 600)
     shown = np.array([expected_error(bins_of(chances.numpy(), column.numpy())) for column in labels.T])
-    found = classification.calibration(chances, labels[:, 0])
-    assert found["ece_if_calibrated_mean"].value == pytest.approx(shown.mean(), abs=4 * shown.std() / 600**0.5)
-    assert found["ece"].if_calibrated == pytest.approx(np.quantile(shown, 0.95), rel=0.06)
+    values = classification.calibration(chances, labels[:, 0])
+    assert values["ece_if_calibrated_mean"].value == pytest.approx(shown.mean(), abs=4 * shown.std() / 600**0.5)
+    assert values["ece"].if_calibrated == pytest.approx(np.quantile(shown, 0.95), rel=0.06)
 
 
 @pytest.mark.parametrize("sharpness", [0.9, *(pytest.param(one, marks=pytest.mark.slow) for one in (1.0, 1.15))])
@@ -105,10 +105,10 @@ def test_the_debiased_error_is_nearer_the_true_one(sharpness):
 def test_few_errors_or_few_hits_have_no_interval():
     targets = torch.arange(210) % 7
     right = torch.eye(7)[targets]
-    for wrong, held in ((0, False), (9, False), (10, True), (201, False)):
+    for wrong, has_interval in ((0, False), (9, False), (10, True), (201, False)):
         chances = right.clone()
         chances[:wrong] = right[:wrong].roll(1, 1)
-        assert (classification.score(chances, targets, NAMES).metrics["macro_f1"].ci95 is not None) == held
+        assert (classification.score(chances, targets, NAMES).metrics["macro_f1"].ci95 is not None) == has_interval
 
 
 def test_intervals_are_the_same_every_time():
@@ -154,12 +154,12 @@ def test_metrics_equal_those_of_scikit_learn(seed):
     }
     if seed % 2 == 0:  # with ties the two most probable classes are not unique
         expected["top2"] = theirs.top_k_accuracy_score(y, p, k=2)
-    found = classification.score(chances, targets, NAMES)
+    scores = classification.score(chances, targets, NAMES)
     for name, value in expected.items():
-        assert found.metrics[name].value == pytest.approx(value, abs=1e-6), name
+        assert scores.metrics[name].value == pytest.approx(value, abs=1e-6), name
     precision, recall, f1, _ = theirs.precision_recall_fscore_support(y, guess, zero_division=0)
     for label, name in enumerate(NAMES):
-        own = found.per_class[name]
+        own = scores.per_class[name]
         assert [own.precision.value, own.recall.value, own.f1.value] == pytest.approx(
             [precision[label], recall[label], f1[label]], abs=1e-6
         )
@@ -194,19 +194,19 @@ def test_a_paired_difference_is_that_of_the_metrics_and_narrower_than_both():
     first, targets = predictions(1500, 5)
     second = (first.log() + 0.3 * torch.randn(first.shape, generator=torch.Generator().manual_seed(6))).softmax(1)
     one, other = (classification.score(p, targets, NAMES).metrics for p in (first, second))
-    found = classification.paired(first, second, targets)
+    result = classification.paired(first, second, targets)
     for name in SAMPLED:
-        gap, (low, high) = found.differences[name].difference, found.differences[name].ci95
+        gap, (low, high) = result.differences[name].difference, result.differences[name].ci95
         assert gap == pytest.approx(one[name].value - other[name].value, abs=1e-6), name
         assert low <= gap <= high
         assert high - low < one[name].ci95.high - one[name].ci95.low, name
     right = [(p.argmax(1) == targets) for p in (first, second)]
-    assert found.mcnemar.first == int((right[0] & ~right[1]).sum())
+    assert result.mcnemar.first == int((right[0] & ~right[1]).sum())
 
 
 def test_a_network_differs_from_itself_in_nothing():
     chances, targets = predictions(300, 7)
-    found = classification.paired(chances, chances, targets)
-    assert {found.differences[name].difference for name in SAMPLED} == {0.0}
-    assert found.differences["accuracy"].ci95 is None
-    assert found.mcnemar.p == 1
+    result = classification.paired(chances, chances, targets)
+    assert {result.differences[name].difference for name in SAMPLED} == {0.0}
+    assert result.differences["accuracy"].ci95 is None
+    assert result.mcnemar.p == 1

@@ -50,8 +50,8 @@ def test_sets_are_those_of_the_reference(count, coverage):
     chances = np.round(chances, 2) + 0.001  # with ties
     others, _ = drawn(60, 1)
     expected = reference_threshold(chances, targets, coverage)
-    found = sets(others, Thresholds.calibrated(chances, targets).threshold(coverage))
-    for row, inside in zip(others.tolist(), found, strict=True):
+    held_sets = sets(others, Thresholds.calibrated(chances, targets).threshold(coverage))
+    for row, inside in zip(others.tolist(), held_sets, strict=True):
         levels = smallest_levels(row)
         assert inside.tolist() == [levels[index] <= expected + 1e-12 for index in range(7)]
 
@@ -64,8 +64,8 @@ def test_the_coverage_is_that_of_the_theory(sharpened):
     """Over calibrations on n faces it is ⌈(n + 1) c⌉ / (n + 1), whatever the network (Vovk et al. 2005)."""
     trials, n, new = 3000, 20, 20
     chances, targets = drawn(trials * (n + new), 2, sharpened=sharpened)
-    found = scores(chances).reshape(trials, n + new, 7)
-    own = np.take_along_axis(found, targets.reshape(trials, n + new, 1), 2)[:, :, 0]
+    values = scores(chances).reshape(trials, n + new, 7)
+    own = np.take_along_axis(values, targets.reshape(trials, n + new, 1), 2)[:, :, 0]
     thresholds = np.array([quantile(np.sort(row), 90) for row in own[:, :n]])
     covered = (own[:, n:] <= thresholds[:, None]).mean()
     assert covered == pytest.approx(19 / 21, abs=0.005)  # not the 18 / 21 of the plain quantile
@@ -152,11 +152,11 @@ def test_what_a_checkpoint_holds_is_checked():
 
 def test_thresholds_by_class_are_those_of_the_faces_of_each_class():
     chances, targets = drawn(400, 11)
-    found = Thresholds.calibrated(chances, targets)
-    for label, limit in enumerate(found.limits(0.9, "class")):
+    thresholds = Thresholds.calibrated(chances, targets)
+    for label, limit in enumerate(thresholds.limits(0.9, "class")):
         own = targets == label
         assert limit == pytest.approx(Thresholds.calibrated(chances[own], targets[own]).threshold(0.9)), label
-    assert found.limits(0.9, "all") == found.threshold(0.9)
+    assert thresholds.limits(0.9, "all") == thresholds.threshold(0.9)
 
 
 def test_each_class_keeps_the_promise_where_one_threshold_breaks_it():
@@ -165,18 +165,18 @@ def test_each_class_keeps_the_promise_where_one_threshold_breaks_it():
     chances /= chances.sum(1, keepdims=True)
     (first, others), (labels, expected) = np.split(chances, 2), np.split(targets, 2)
     known, rare = Thresholds.calibrated(first, labels), expected == 1
-    held = {way: sets(others, known.limits(0.9, way))[rare, 1].mean() for way in ("all", "class")}
-    assert held["all"] < 0.8
-    assert held["class"] == pytest.approx(0.9, abs=0.03)
+    coverage = {way: sets(others, known.limits(0.9, way))[rare, 1].mean() for way in ("all", "class")}
+    assert coverage["all"] < 0.8
+    assert coverage["class"] == pytest.approx(0.9, abs=0.03)
 
 
 def test_a_class_with_too_few_faces_has_the_threshold_over_all_faces_and_is_named():
     chances, targets = drawn(400, 13)
     nine, eight = np.flatnonzero(targets == 2)[:9], np.flatnonzero(targets == 3)[:8]
     kept = np.concatenate([np.flatnonzero(~np.isin(targets, (2, 3))), nine, eight])
-    found = Thresholds.calibrated(chances[kept], targets[kept])
-    assert found.unpromised(0.9) == [3]
-    assert found.limits(0.9, "class")[3] == found.threshold(0.9)
+    thresholds = Thresholds.calibrated(chances[kept], targets[kept])
+    assert thresholds.unpromised(0.9) == [3]
+    assert thresholds.limits(0.9, "class")[3] == thresholds.threshold(0.9)
 
 
 def test_thresholds_of_earlier_versions_serve_no_class():

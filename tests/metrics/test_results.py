@@ -50,21 +50,21 @@ def test_a_training_of_today_is_written_as_it_was(tmp_path):
 
 
 def test_values_have_types():
-    found = results.of(contents(ROOT / "tests" / "fixtures" / "format_1" / "run" / "metrics.json"))
-    accuracy = found.scores.accuracy
+    stored = results.of(contents(ROOT / "tests" / "fixtures" / "format_1" / "run" / "metrics.json"))
+    accuracy = stored.scores.accuracy
     assert accuracy.ci95.low < accuracy.value < accuracy.ci95.high
-    assert found.scores.per_class["happy"].recall.ci95.high <= 1
-    assert found.metrics["ece"].if_calibrated > 0
-    assert found.training.best_epoch <= found.training.epochs
-    assert (found.evaluation, found.comparison, found.tta, found.members) == (None, None, "none", ())
+    assert stored.scores.per_class["happy"].recall.ci95.high <= 1
+    assert stored.metrics["ece"].if_calibrated > 0
+    assert stored.training.best_epoch <= stored.training.epochs
+    assert (stored.evaluation, stored.comparison, stored.tta, stored.members) == (None, None, "none", ())
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda held: held.pop("split"), "no 'split'"),
-        (lambda held: held.update(dataset=[]), "no mapping"),
-        (lambda held: held["per_class"]["happy"].pop("recall"), "no 'recall'"),
+        (lambda record: record.pop("split"), "no 'split'"),
+        (lambda record: record.update(dataset=[]), "no mapping"),
+        (lambda record: record["per_class"]["happy"].pop("recall"), "no 'recall'"),
     ],
 )
 def test_damage_is_named_with_its_file(spoil, words, tmp_path):

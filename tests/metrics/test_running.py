@@ -101,11 +101,11 @@ def test_macro_f1_leaves_out_absent_classes_that_are_predicted_everywhere():
     truth, guess = targets.numpy(), predicted.numpy()
     expected = f1_score(truth, guess, labels=np.unique(truth), average="macro")
     chances = torch.nn.functional.one_hot(predicted, 7).float()
-    found = score(chances, targets, EMOTIONS)
-    column = [values.f1.value for values in found.per_class.values() if values.support]
-    assert found.metrics["macro_f1"].value == pytest.approx(expected, abs=1e-6)
-    assert found.metrics["macro_f1"].value == pytest.approx(sum(column) / 5)  # the mean of the printed column
-    assert found.plain()["means_over"] == list(EMOTIONS[:5])
+    scores = score(chances, targets, EMOTIONS)
+    column = [values.f1.value for values in scores.per_class.values() if values.support]
+    assert scores.metrics["macro_f1"].value == pytest.approx(expected, abs=1e-6)
+    assert scores.metrics["macro_f1"].value == pytest.approx(sum(column) / 5)  # the mean of the printed column
+    assert scores.plain()["means_over"] == list(EMOTIONS[:5])
     monitored = running.Scores(7)
     monitored.update(chances, targets, torch.tensor(1.0))
     assert float(monitored.compute()["macro_f1"]) == pytest.approx(expected, abs=1e-6)

@@ -51,15 +51,15 @@ def test_mcnemar_counts_the_faces_that_one_network_alone_has_right(first, second
     """The last: SciPy 1.17, ``binomtest(430, 930).pvalue``."""
     one = np.array([True] * first + [False] * second + [True] * 7 + [False] * 3)
     other = np.array([False] * first + [True] * second + [True] * 7 + [False] * 3)
-    found = mcnemar(one, other)
-    assert (found.first, found.second) == (first, second)
-    assert found.p == pytest.approx(p, rel=1e-5)
+    result = mcnemar(one, other)
+    assert (result.first, result.second) == (first, second)
+    assert result.p == pytest.approx(p, rel=1e-5)
 
 
 def test_thousands_of_faces_have_a_p_value_too():
-    found = mcnemar(np.arange(28709) % 3 > 0, np.arange(28709) % 3 == 0)
-    assert found.first + found.second == 28709
-    assert 0 <= found.p < 1e-300
+    result = mcnemar(np.arange(28709) % 3 > 0, np.arange(28709) % 3 == 0)
+    assert result.first + result.second == 28709
+    assert 0 <= result.p < 1e-300
 
 
 def test_holm_is_his_procedure():
@@ -104,22 +104,22 @@ def test_over_faces_one_network_has_wilsons_interval_and_several_a_narrower_one(
 
 def test_perfect_networks_are_not_certain():
     assert accuracy_interval(np.ones((3, 20), bool)) == pytest.approx((0.8389, 1), abs=1e-4)  # Wilson's of 20 in 20
-    found = paired_difference(np.ones((3, 20), bool), np.ones((3, 20), bool))
-    assert found.interval.low < -0.05
-    assert found.interval.high > 0.05
-    assert (found.value, found.p) == (0, 1)
+    result = paired_difference(np.ones((3, 20), bool), np.ones((3, 20), bool))
+    assert result.interval.low < -0.05
+    assert result.interval.high > 0.05
+    assert (result.value, result.p) == (0, 1)
 
 
 def test_two_networks_have_bonett_and_prices_interval():
     """24 faces, 7 of which only the first has right and 2 only the second: (b - c) / (n + 2) and its error by hand."""
     first = np.array([True] * 7 + [False] * 2 + [True] * 15)
     second = np.array([False] * 7 + [True] * 2 + [True] * 15)
-    found = paired_difference(first[None], second[None])
+    result = paired_difference(first[None], second[None])
     middle, error = 5 / 26, math.sqrt((11 / 26 - (5 / 26) ** 2) / 26)
     half = 2.068658 * error  # Student's quantile of 23
-    assert found.value == pytest.approx(5 / 24)
-    assert found.interval == pytest.approx((middle - half, middle + half), rel=1e-6)
-    assert not found.seeds
+    assert result.value == pytest.approx(5 / 24)
+    assert result.interval == pytest.approx((middle - half, middle + half), rel=1e-6)
+    assert not result.seeds
 
 
 def test_a_difference_with_exchanged_arguments_has_the_opposite_sign():
@@ -134,12 +134,12 @@ def test_a_difference_with_exchanged_arguments_has_the_opposite_sign():
 
 def test_p_is_below_5_percent_exactly_if_the_interval_leaves_out_0():
     generator = np.random.default_rng(2)
-    seen = set()
+    outcomes = set()
     for share in np.linspace(0.5, 0.65, 40):
-        found = paired_difference(generator.random((3, 400)) < share, generator.random((3, 400)) < 0.5)
-        assert (found.p < 0.05) == (not found.interval.low <= 0 <= found.interval.high)
-        seen.add(found.p < 0.05)
-    assert seen == {True, False}
+        result = paired_difference(generator.random((3, 400)) < share, generator.random((3, 400)) < 0.5)
+        assert (result.p < 0.05) == (not result.interval.low <= 0 <= result.interval.high)
+        outcomes.add(result.p < 0.05)
+    assert outcomes == {True, False}
 
 
 def coverage(seeds: tuple[int, int], faces: int, seed_noise: float, times: int) -> float:
@@ -164,15 +164,15 @@ def coverage(seeds: tuple[int, int], faces: int, seed_noise: float, times: int) 
         weight * (share(first + seed_noise * shift) - share(second + seed_noise * shift)).mean()
         for weight, shift in zip(weights, shifts, strict=True)
     )
-    held = 0
+    covered = 0
     for _ in range(times):
         answers = [
             generator.random((count, faces)) < share(own + generator.normal(0, seed_noise, (count, 1)))
             for count, own in zip(seeds, logits(faces), strict=True)
         ]
         low, high = paired_difference(*answers).interval
-        held += low <= truth <= high
-    return held / times
+        covered += low <= truth <= high
+    return covered / times
 
 
 def test_the_interval_of_a_difference_contains_the_truth():

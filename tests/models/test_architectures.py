@@ -149,9 +149,9 @@ def shaped(size, stride, **changed):
 def test_resnet9_sees_the_edges_of_faces_of_any_size(size, stride):
     faces = torch.rand(2, 1, size, size, requires_grad=True)
     model = shaped(size, stride)
-    seen = [layer for layer in model.net if isinstance(layer, torch.nn.MaxPool2d)]
+    pools = [layer for layer in model.net if isinstance(layer, torch.nn.MaxPool2d)]
     sides = []
-    for layer in seen:
+    for layer in pools:
         layer.register_forward_hook(lambda layer, given, made: sides.append((given[0].shape[-1], made.shape[-1])))
     model(faces)
     assert any(side % 2 for side, _ in sides)

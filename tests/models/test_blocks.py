@@ -146,8 +146,8 @@ def rates(model, **optimizer):
     make, arguments = OPTIMIZERS.arguments(model._optimizer)
     groups = make(model._parameters_by_layer(model._optimizer), **arguments).param_groups
     assert groups[0]["lr"] == 0.8  # the logged one
-    found = {id(weights): group["lr"] for group in groups for weights in group["params"]}
-    return {name: found[id(weights)] for name, weights in model.named_parameters() if id(weights) in found}
+    lr_of = {id(weights): group["lr"] for group in groups for weights in group["params"]}
+    return {name: lr_of[id(weights)] for name, weights in model.named_parameters() if id(weights) in lr_of}
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
@@ -174,24 +174,24 @@ def test_muon_keeps_the_layer_of_the_logits_for_adam():
 
 
 def test_trained_convolutions_of_vgg16_have_both_factors():
-    found = rates(made("vgg16", weights=None, unfreeze="last_block", hidden=8), name="adamw")
-    last, dense = found["net.28.weight"], found["net.33.weight"]
+    lrs = rates(made("vgg16", weights=None, unfreeze="last_block", hidden=8), name="adamw")
+    last, dense = lrs["net.28.weight"], lrs["net.33.weight"]
     assert dense == pytest.approx(0.8 * 0.5)
     assert last == pytest.approx(0.8 * 0.1 * 0.5**2)
-    assert "net.0.weight" not in found  # frozen
+    assert "net.0.weight" not in lrs  # frozen
 
 
 def test_timms_layers_have_the_rates_of_timms_own_function():
     timm_optim = pytest.importorskip("timm.optim")
     model = made("timm", network="test_vit", size=160)
-    found = rates(model, name="adamw")
+    lrs = rates(model, name="adamw")
     theirs = timm_optim.param_groups_layer_decay(model.net[1], layer_decay=0.5)
     scales = {id(weights): group["lr_scale"] for group in theirs for weights in group["params"]}
     assert len(set(scales.values())) > 3
-    assert found == {
-        name: pytest.approx(0.8 * scales[id(weights)]) for name, weights in model.named_parameters() if name in found
+    assert lrs == {
+        name: pytest.approx(0.8 * scales[id(weights)]) for name, weights in model.named_parameters() if name in lrs
     }
-    assert len(found) == len(scales)
+    assert len(lrs) == len(scales)
 
 
 def test_a_network_without_named_layers_is_refused():

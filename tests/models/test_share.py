@@ -80,10 +80,10 @@ def kinds():
 def test_what_is_written_is_loaded_by_the_library_alone(tmp_path):
     tensors, file, about = kinds(), tmp_path / "ours.safetensors", {"format": "pt", "note": "é"}
     file.write_bytes(safetensors.to_bytes(tensors, about))
-    for found in (load_file(file), safetensors.read(file)[0]):
-        assert found.keys() == tensors.keys()
+    for stored in (load_file(file), safetensors.read(file)[0]):
+        assert stored.keys() == tensors.keys()
         assert all(
-            found[name].dtype == value.dtype and torch.equal(found[name], value) for name, value in tensors.items()
+            stored[name].dtype == value.dtype and torch.equal(stored[name], value) for name, value in tensors.items()
         )
     assert safetensors.read(file)[1] == about
 
@@ -181,11 +181,11 @@ def test_shared_networks_are_chosen_among_on_data_that_lie_elsewhere(evaluate, s
         assert train(*SMALL[2:], f"data.path={table}", f"seed={seed}", f"hydra.run.dir=run{seed}").code == 0
         assert evaluate(f"run{seed}", "--out", f"looked{seed}").code == 0
         assert share(f"looked{seed}/val", f"{seed}.safetensors").code == 0
-    asked = ("0.safetensors", "1.safetensors", "--choose")
-    ended = evaluate(*asked, "--out", "without")
+    options = ("0.safetensors", "1.safetensors", "--choose")
+    ended = evaluate(*options, "--out", "without")
     assert (ended.code, "fer2013.csv was not found" in ended.line) == (1, True), ended.line
     moved = table.rename(tmp_path / "faces.csv")
-    assert evaluate(*asked, "--data", str(moved), "--out", "with").code == 0
+    assert evaluate(*options, "--data", str(moved), "--out", "with").code == 0
     assert metrics(tmp_path / "with" / "val")["selection"]["given"] == 2
 
 
@@ -371,11 +371,11 @@ def test_each_network_of_the_package_is_small_loads_and_has_its_card():
     ["distill.teachers=[small.safetensors]", pytest.param("init_from=small.safetensors", marks=pytest.mark.slow)],
 )
 def test_a_run_that_begins_with_a_shared_network_knows_its_data_by_their_contents(begun, table, train, evaluate, share):
-    asked = (f"data.path={table}", *SMALL[1:])
-    assert train(*asked, "hydra.run.dir=before").code == 0
+    settings = (f"data.path={table}", *SMALL[1:])
+    assert train(*settings, "hydra.run.dir=before").code == 0
     assert evaluate("before", "--split", "test", "--out", "looked").code == 0
     assert share("looked/test", "small.safetensors").code == 0
-    ended = train(*asked, begun, "hydra.run.dir=after")
+    ended = train(*settings, begun, "hydra.run.dir=after")
     assert ended.code == 0, ended.err
     assert "no clean metrics" not in ended.out + ended.err
     assert metrics(Path("after"))["seen_in_training"] == metrics(Path("before"))["seen_in_training"]

@@ -84,10 +84,10 @@ def test_networks_of_timm_are_swept_by_their_short_names(train):
 
 
 def test_pretrained_is_the_hubs_file(monkeypatch, weights):
-    asked = []
+    downloads = []
 
     def download(name, file):
-        asked.append((name, file))
+        downloads.append((name, file))
         return str(weights)
 
     if weights.suffix != ".safetensors":
@@ -95,7 +95,7 @@ def test_pretrained_is_the_hubs_file(monkeypatch, weights):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     model = create({"name": "timm", "network": TINY, "weights": "pretrained"})
     record = model.load_pretrained()
-    assert asked == [("timm/test_resnet.r160_in1k", "model.safetensors")]
+    assert downloads == [("timm/test_resnet.r160_in1k", "model.safetensors")]
     assert record["name"] == "timm/test_resnet.r160_in1k"
 
 

@@ -45,14 +45,14 @@ def changed(trained_once, tmp_path):
 def test_arguments_that_no_training_writes_are_refused_before_anything_is_built(changed, hyper, says):
     begin = time.monotonic()
     with pytest.raises(FerError, match=says):
-        changed(lambda held: held["hyper_parameters"].update(hyper))
+        changed(lambda checkpoint: checkpoint["hyper_parameters"].update(hyper))
     assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 0.04, 21.0, float("nan"), float("inf"), "warm", True])
 def test_temperatures_that_no_fit_gives_are_refused(changed, value):
     with pytest.raises(FerError, match="not in the format"):
-        changed(lambda held: held["fer"].update(temperature=value))
+        changed(lambda checkpoint: checkpoint["fer"].update(temperature=value))
 
 
 @pytest.mark.parametrize(
@@ -70,15 +70,15 @@ def test_temperatures_that_no_fit_gives_are_refused(changed, value):
 )
 def test_tensors_that_no_network_has_are_refused(changed, value, says):
     with pytest.raises(FerError, match=f"net.1.weight.*{says}"):
-        changed(lambda held: held["state_dict"].update({"net.1.weight": value}))
+        changed(lambda checkpoint: checkpoint["state_dict"].update({"net.1.weight": value}))
 
 
 def test_lists_that_name_each_other_have_an_end(changed):
-    held = ["x"] * 10
+    nested = ["x"] * 10
     for _ in range(12):
-        held = [held] * 10
+        nested = [nested] * 10
     with pytest.raises(FerError, match="not in the format"):
-        changed(lambda checkpoint: checkpoint["fer"]["dataset"].update(notes=held))
+        changed(lambda checkpoint: checkpoint["fer"]["dataset"].update(notes=nested))
 
 
 def test_a_packed_checkpoint_is_refused_before_it_is_unpacked(trained_once, tmp_path):

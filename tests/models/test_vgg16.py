@@ -214,10 +214,10 @@ def test_another_file_in_the_place_of_imagenets_is_refused(thin, tmp_path, hub):
 
 
 def test_imagenets_weights_are_downloaded_once(thin, tmp_path, hub, monkeypatch):
-    asked = []
+    downloads = []
 
     def download(url, target, beginning, progress):
-        asked.append((url, beginning))
+        downloads.append((url, beginning))
         shutil.copy(tmp_path / "mine.pth", target)
 
     monkeypatch.setattr("torch.hub.download_url_to_file", download)
@@ -226,7 +226,7 @@ def test_imagenets_weights_are_downloaded_once(thin, tmp_path, hub, monkeypatch)
         model = VGG16(image_size=32)
         about = model.load_pretrained()
         assert torch.equal(model.net[0].weight, thin["features.0.weight"])
-    assert asked == [("https://download.pytorch.org/models/vgg16-397923af.pth", "397923af")]
+    assert downloads == [("https://download.pytorch.org/models/vgg16-397923af.pth", "397923af")]
     assert about["name"] == "VGG16_Weights.IMAGENET1K_V1"
 
 
@@ -483,16 +483,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, thin, tmp_path, monkey
 
 
 def test_the_learning_rate_finder_uses_them_and_keeps_the_proportion_of_the_rates(vgg_run, monkeypatch):
-    seen = []
+    rates_by_step = []
 
     def measured(self, trainer, pl_module, *_):
-        seen.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+        rates_by_step.append([group["lr"] for group in trainer.optimizers[0].param_groups])
 
     monkeypatch.setattr("fer.training.lr_finder.STEPS", 4)
     monkeypatch.setattr("fer.training.lr_finder.RangeTest.on_before_zero_grad", measured, raising=False)
     ended, _ = vgg_run("lr_finder=true", "model.unfreeze=last_block")
     assert ended.code == 0, ended.err
     assert "features of 126 different faces" in ended.out
-    assert len(seen) >= 4
-    assert all(rates == pytest.approx([rates[0], rates[0], 0.1 * rates[0], 0.1 * rates[0]]) for rates in seen)
-    assert len({rates[0] for rates in seen}) == 4
+    assert len(rates_by_step) >= 4
+    assert all(rates == pytest.approx([rates[0], rates[0], 0.1 * rates[0], 0.1 * rates[0]]) for rates in rates_by_step)
+    assert len({rates[0] for rates in rates_by_step}) == 4

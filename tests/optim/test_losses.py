@@ -140,9 +140,9 @@ def test_weighted_losses_weigh_each_face_by_its_class():
     weight = weights(COUNTS, "balanced")
     chances = logits.double().softmax(1)[torch.arange(64), targets]
     expected = (weight[targets] * (1 - chances) ** 2 * -chances.log()).mean()
-    found = named("focal", class_weights="balanced")
-    assert float(found(logits, targets)) == pytest.approx(float(expected), rel=1e-5)
-    assert found.state_dict() == {}
+    focal = named("focal", class_weights="balanced")
+    assert float(focal(logits, targets)) == pytest.approx(float(expected), rel=1e-5)
+    assert focal.state_dict() == {}
 
 
 @pytest.mark.parametrize(

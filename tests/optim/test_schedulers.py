@@ -59,8 +59,8 @@ def test_warm_up_rises_linearly_and_then_follows():
 
 
 def test_a_step_may_begin_after_constant_epochs():
-    held = factors("step", step_epochs=2, gamma=0.5, hold_epochs=3)
-    by_epoch = [held[epoch * STEPS] for epoch in range(len(held) // STEPS)]
+    by_step = factors("step", step_epochs=2, gamma=0.5, hold_epochs=3)
+    by_epoch = [by_step[epoch * STEPS] for epoch in range(len(by_step) // STEPS)]
     assert by_epoch == [0.5 ** (max(0, epoch - 3) // 2) for epoch in range(len(by_epoch))]
     assert by_epoch[:6] == [1, 1, 1, 1, 1, 0.5]
 

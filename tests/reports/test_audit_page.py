@@ -15,8 +15,8 @@ from fer.reports.theme import PAPER
 
 def audited(root, images, targets, *options):
     """Write the faces as a tree below ``root``, every second one as train, audit it, and return page and facts."""
-    for place, (image, target) in enumerate(zip(images, targets, strict=True)):
-        file = root / ("train", "test")[place % 2] / EMOTIONS[target] / f"{place:03}.png"
+    for row, (image, target) in enumerate(zip(images, targets, strict=True)):
+        file = root / ("train", "test")[row % 2] / EMOTIONS[target] / f"{row:03}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)
     out = root.parent / "out"
@@ -87,9 +87,9 @@ def test_near_duplicates_stand_side_by_side_conflicting_ones_first(drawn, tmp_pa
     images[happy[2]] = images[happy[1]][:, ::-1] // 2
     page, facts = audited(tmp_path / "mine", images, targets)
     assert facts["near_twins"]["groups"] == 2
-    found = section(page, "near-duplicates")
-    conflict, equal = re.findall(r"<figure.*?</figure>", found)
-    assert found.index("Conflicting labels (1)") < found.index(conflict) < found.index("Equal labels (1)")
+    part = section(page, "near-duplicates")
+    conflict, equal = re.findall(r"<figure.*?</figure>", part)
+    assert part.index("Conflicting labels (1)") < part.index(conflict) < part.index("Equal labels (1)")
     assert "1 happy, 1 sad" in conflict
     assert "2 happy" in equal
     assert "mirrored" in equal
@@ -102,8 +102,8 @@ def test_many_groups_of_near_duplicates_are_cut_short_and_said_so(tmp_path):
     page, facts = audited(tmp_path / "mine", images, targets)
     conflicting = facts["near_twins"]["conflicting_groups"]
     assert conflicting > 65
-    found = section(page, "near-duplicates")
-    assert f"Conflicting labels (the first 60 of {conflicting})" in found
+    part = section(page, "near-duplicates")
+    assert f"Conflicting labels (the first 60 of {conflicting})" in part
     reasons = facts["advice"]["exclude"]["reasons"]  # of the 70 pairs half are in train
     assert reasons == {"near duplicate of another label": 2 * 35}
     assert "near duplicate of another label" in section(page, "advice")

@@ -68,8 +68,8 @@ def page(tmp_path_factory):
     other = replace(FACES, split="holdout", digest="d2", faces=300, split_seed=0)
     runs = [*many(), *(made(number, 0, other) for number in range(3))]
     runs = [replace(run, folder=folder / run.folder) for run in runs]
-    asked = [(runs[0], runs[3])]
-    shown = comparison(*runs, skipped={Path("lost & found"): "no <metrics>"}, pairs=asked)
+    pairs = [(runs[0], runs[3])]
+    shown = comparison(*runs, skipped={Path("lost & found"): "no <metrics>"}, pairs=pairs)
     compare_page.write(shown, folder)
     return folder / "compare.html", shown
 
@@ -150,8 +150,8 @@ def test_pairs_are_tested_without_the_script(page):
     file, shown = page
     source = section(file.read_text(), "pairs")
     first, second = shown.pairs[0]
-    found = mcnemar(first.correct, second.correct)
-    assert f">{found.first}</td>" in source
+    result = mcnemar(first.correct, second.correct)
+    assert f">{result.first}</td>" in source
     assert "Requested pairs" in source
     assert "The first seeds of the best 5 configurations" in source
     assert source.count("<tr>") == 3 + 1 + 10 + 3  # heads; the requested pair, five, three of the other ranking
@@ -159,8 +159,8 @@ def test_pairs_are_tested_without_the_script(page):
 
 def test_the_script_is_given_what_the_runs_answered(page):
     file, shown = page
-    (held,) = re.findall(r'<script id="answers" type="application/json">(.*?)</script>', file.read_text(), re.DOTALL)
-    embedded, runs = json.loads(held), [one.run for one in compare_mcnemar.listed(shown.rankings)]
+    (answers,) = re.findall(r'<script id="answers" type="application/json">(.*?)</script>', file.read_text(), re.DOTALL)
+    embedded, runs = json.loads(answers), [one.run for one in compare_mcnemar.listed(shown.rankings)]
     assert len(embedded["runs"]) == 45
     assert [one["n"] for one in embedded["faces"]] == [400, 300]
     assert embedded["faces"][0]["quantile"] == pytest.approx(1.96593, abs=1e-4)
@@ -178,8 +178,8 @@ def test_the_script_is_given_what_the_runs_answered(page):
 def test_every_line_and_dot_can_be_picked_out(page):
     source = page[0].read_text()
     curves = section(source, "curves")
-    for place in range(1, CONFIGURATIONS + 1):
-        key = f"r1g{place}"
+    for number in range(1, CONFIGURATIONS + 1):
+        key = f"r1g{number}"
         ids = re.findall(rf'<g id="([^"]*)-{key}">', curves)
         assert len([name for name in ids if name.startswith("mean-")]) == 2  # accuracy, loss
         assert len([name for name in ids if name.startswith("seed")]) == 6

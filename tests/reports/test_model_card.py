@@ -24,17 +24,17 @@ def card(folder):
 def test_a_card_states_metrics_limits_and_law(evaluate, small_run):
     assert evaluate(str(small_run), "--split", "test").code == 0
     folder = small_run / "evaluations" / "test"
-    found = metrics(folder)
+    results = metrics(folder)
     about, text = card(folder)
     (entry,) = about["model-index"]
     (result,) = entry["results"]
     assert about["pipeline_tag"] == "image-classification"
     assert result["dataset"]["split"] == "test"
     measured = {metric["name"]: metric["value"] for metric in result["metrics"]}
-    assert measured["accuracy"] == pytest.approx(found["accuracy"], abs=1e-4)
-    assert f"{100 * found['accuracy']:.2f} %" in text
+    assert measured["accuracy"] == pytest.approx(results["accuracy"], abs=1e-4)
+    assert f"{100 * results['accuracy']:.2f} %" in text
     for words in ("what a person feels", "Article 5(1)(f)", "2 February 2025", "Rhue 2018", "opened once for",
-                  f"temperature {found['temperature']:.3f}", found["dataset"]["fingerprint"]):  # fmt: skip
+                  f"temperature {results['temperature']:.3f}", results["dataset"]["fingerprint"]):  # fmt: skip
         assert words in text, words
     assert text.startswith("# mlp, facial-emotion recognition\n")
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [

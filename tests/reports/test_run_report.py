@@ -277,7 +277,7 @@ def test_the_confusion_figure_says_what_the_matrix_says(scored, history):
 
 def unseen(figure):
     """The labels of ticks that lie beyond an axis, or on axes that are off: never drawn."""
-    axes = [axis for place in figure.axes for axis in (place.xaxis, place.yaxis)]
+    axes = [axis for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)]
     shown = {axis: {*axis._update_ticks()} if axis.axes.axison else set() for axis in axes}
     ticks = [tick for axis in axes for tick in {*axis.majorTicks, *axis.minorTicks} - shown[axis]]
     return {label for tick in ticks for label in (tick.label1, tick.label2)}
@@ -316,7 +316,7 @@ def test_text_can_be_read_on_its_ground(colours):
     """WCAG 2.2, 1.4.3: a contrast of at least 4.5."""
 
     def luminance(colour):
-        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

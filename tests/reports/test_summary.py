@@ -16,20 +16,20 @@ SCORES = {
 
 @pytest.mark.parametrize(("ece", "verdict"), [(0.0246, "above chance"), (0.0245, "within chance")])
 def test_an_ece_stands_beside_the_ece_of_chance(ece, verdict):
-    found = results.of({**SCORES, "ece": ece, "ece_if_calibrated_mean": 0.0176, "ece_rms_debiased": -0.0031})
+    made = results.of({**SCORES, "ece": ece, "ece_if_calibrated_mean": 0.0176, "ece_rms_debiased": -0.0031})
     text = f"{ece:.4f}  {verdict} (95th percentile 0.0245)"
-    assert metric_text("ece", found.metrics) == text
-    assert text in score_table(found)
-    assert calibration_beside(found.metrics) == "mean of a calibrated network 0.0176; debiased, RMS -0.0031"
-    rows = [line.split("  ")[0] for line in metric_table(found).splitlines()]
+    assert metric_text("ece", made.metrics) == text
+    assert text in score_table(made)
+    assert calibration_beside(made.metrics) == "mean of a calibrated network 0.0176; debiased, RMS -0.0031"
+    rows = [line.split("  ")[0] for line in metric_table(made).splitlines()]
     assert rows[-3:] == ["ECE, 15 bins of equal width", "... mean of a calibrated network", "... debiased, RMS"]
 
 
 def test_metrics_of_before_have_the_percentile_alone():
-    found = results.of({**SCORES, "ece": 0.03})
-    assert metric_text("ece", found.metrics) == "0.0300  above chance (95th percentile 0.0245)"
-    assert "(95th percentile 0.0245)\n" in score_table(found) + "\n"
-    assert "calibrated network" not in metric_table(found)
+    made = results.of({**SCORES, "ece": 0.03})
+    assert metric_text("ece", made.metrics) == "0.0300  above chance (95th percentile 0.0245)"
+    assert "(95th percentile 0.0245)\n" in score_table(made) + "\n"
+    assert "calibrated network" not in metric_table(made)
     assert metric_text("ece", results.values_of({"ece": 0.03})) == "0.0300"
-    assert calibration_verdict("nll", found.metrics) == ""
-    assert calibration_beside(found.metrics) == ""
+    assert calibration_verdict("nll", made.metrics) == ""
+    assert calibration_beside(made.metrics) == ""

@@ -19,11 +19,11 @@ def face(track, share=0.5):
     return {"track": track, "emotion": "happy", "uncertain": False, "emotions": [], "probabilities": probabilities}
 
 
-def filled(frames, seen, rate=25):
-    """Return a timeline; ``seen`` gives the tracks of a frame's number."""
+def filled(frames, tracks_of, rate=25):
+    """Return a timeline; ``tracks_of`` gives the tracks of a frame's number."""
     made = Timeline(EMOTIONS)
     for number in range(frames):
-        tracks = seen(number)
+        tracks = tracks_of(number)
         made.add(number / rate, [CROP] * len(tracks), [face(track, 0.2 + 0.6 * number / frames) for track in tracks])
     return made
 

@@ -26,7 +26,7 @@ AXES = {
     "augment": Axis(["none", "flip", "basic", "strong"]),
     "model.dropout": Axis(),
 }
-SHARES = {key: Share(0.9 / (2 + place), 0.01, 0.99) for place, key in enumerate(AXES)}
+SHARES = {key: Share(0.9 / (2 + index), 0.01, 0.99) for index, key in enumerate(AXES)}
 
 
 def made(count, rates=(0.0003, 0.1)):

@@ -75,8 +75,8 @@ def test_an_older_run_that_does_not_know_a_key_did_what_is_the_default(runs):
     file = runs / "a1" / ".hydra" / "config.yaml"
     lines = [line for line in file.read_text().splitlines() if not line.startswith(("early_stopping", "lr_finder"))]
     file.write_text("\n".join(lines))
-    found = load.gather([runs / "a0", runs / "a1"]).runs
-    assert found[0].configuration == found[1].configuration
+    loaded = load.gather([runs / "a0", runs / "a1"]).runs
+    assert loaded[0].configuration == loaded[1].configuration
 
 
 def test_a_leaderboard_is_published(runs, tmp_path):
@@ -121,8 +121,8 @@ def test_a_seed_run_twice_counts_once_and_is_reported(runs, tmp_path):
 
 def test_a_run_named_twice_is_one_run(runs, monkeypatch):
     monkeypatch.chdir(runs.parent)
-    found = load.gather([runs, runs / "a0", runs.relative_to(runs.parent) / "a0"])
-    assert len(found.runs) == 4
+    loaded = load.gather([runs, runs / "a0", runs.relative_to(runs.parent) / "a0"])
+    assert len(loaded.runs) == 4
 
 
 def cut(file, lines):

@@ -11,17 +11,17 @@ LATER = ("parameters", "train_seconds", "images_per_second", "peak_memory_mb", "
 
 
 def test_every_number_of_a_leaderboard_is_that_of_the_file():
-    held = json.loads(FIXTURE.read_text())
-    found = read(RunMetrics, held)
+    stored = json.loads(FIXTURE.read_text())
+    metrics = read(RunMetrics, stored)
     for name in ("accuracy", "macro_f1", "ece", "parameters", "train_seconds", "images_per_second", "best_epoch"):
-        assert found.number(name) == held[name], name
-    hardware = held["hardware"]
-    assert found.machine.startswith(f"{hardware['gpu'] or hardware['cpu']}, {hardware['threads']} thread")
+        assert metrics.number(name) == stored[name], name
+    hardware = stored["hardware"]
+    assert metrics.machine.startswith(f"{hardware['gpu'] or hardware['cpu']}, {hardware['threads']} thread")
 
 
 def test_a_run_of_before_lacks_its_cost_and_its_machine():
-    held = {key: value for key, value in json.loads(FIXTURE.read_text()).items() if key not in LATER}
-    found = read(RunMetrics, held)
-    assert [found.number(name) for name in LATER[:4]] == [None] * 4
-    assert found.machine == "an unknown machine"
-    assert read(RunMetrics, {**held, "hardware": {}}).machine == "an unknown machine"
+    stored = {key: value for key, value in json.loads(FIXTURE.read_text()).items() if key not in LATER}
+    metrics = read(RunMetrics, stored)
+    assert [metrics.number(name) for name in LATER[:4]] == [None] * 4
+    assert metrics.machine == "an unknown machine"
+    assert read(RunMetrics, {**stored, "hardware": {}}).machine == "an unknown machine"

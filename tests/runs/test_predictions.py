@@ -27,7 +27,7 @@ def test_what_is_written_is_read_back(tmp_path, classes):
     assert said.classes == classes
     assert said.rows.tolist() == faces.rows.tolist()
     assert said.targets == [classes[target] for target in faces.targets]
-    assert said.answers == [classes[place] for place in faces.probabilities.argmax(1)]
+    assert said.answers == [classes[index] for index in faces.probabilities.argmax(1)]
     assert np.allclose(said.probabilities, faces.probabilities, rtol=1e-5, atol=0)
 
 

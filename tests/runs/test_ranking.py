@@ -17,21 +17,21 @@ MLP = {"model.name": "mlp", "model.hidden": [16], "optimizer.lr": 0.001, "augmen
 CHOICES = {"model": "cnn", "optimizer": "adamw", "augment": "flip", "trainer": "cpu", "experiment": "none"}
 
 
-def made(right, seed=0, settings=CNN, asked=(), setting=FACES, choices=None, **figures):
+def made(right, seed=0, settings=CNN, overridden=(), setting=FACES, choices=None, **figures):
     """A run that is right on the first ``right`` of its 200 faces."""
     correct = np.arange(200) < right
     dataset = {"name": "drawn", "path": "synthetic", "split": "official"}
-    held = {
+    values = {
         "accuracy": right / 200,
         "seed": seed,
         "architecture": settings["model.name"],
         "dataset": dataset,
         **figures,
     }
-    metrics = read(RunMetrics, {"split": "val", "n": 200, "best_epoch": 1, **held})
+    metrics = read(RunMetrics, {"split": "val", "n": 200, "best_epoch": 1, **values})
     chosen = {**CHOICES, "model": settings["model.name"], **(choices or {})}
     folder = Path(f"{right}-{seed}")
-    return Run(folder, settings, chosen, frozenset(asked), metrics, setting, [], correct)
+    return Run(folder, settings, chosen, frozenset(overridden), metrics, setting, [], correct)
 
 
 def groups_of(*runs):
@@ -73,18 +73,18 @@ def test_of_a_seed_that_was_run_again_the_later_run_counts():
 )
 def test_runs_that_cannot_be_compared_are_apart_and_it_says_why(change, reason):
     other = replace(FACES, **change)
-    found = rankings([made(100), made(100, 1), made(190, setting=other)])
-    assert [len(one.groups[0].runs) for one in found] == [2, 1]  # the larger one first, whoever is ahead
-    assert data_differences(found) == [reason]
+    ranked = rankings([made(100), made(100, 1), made(190, setting=other)])
+    assert [len(one.groups[0].runs) for one in ranked] == [2, 1]  # the larger one first, whoever is ahead
+    assert data_differences(ranked) == [reason]
 
 
 def test_a_draw_of_the_same_faces_is_the_same_whatever_its_seed():
     split = replace(FACES, split="as_given")
-    found = rankings(
+    ranked = rankings(
         [made(100, setting=replace(split, split_seed=1)), made(90, 1, setting=replace(split, split_seed=2))]
     )
-    assert len(found) == 1
-    assert data_differences(found) == []
+    assert len(ranked) == 1
+    assert data_differences(ranked) == []
 
 
 def test_a_choice_stands_for_the_keys_that_follow_from_it():
@@ -99,7 +99,7 @@ def test_what_differs_within_a_choice_is_reported_by_its_key():
 
 
 def test_a_key_that_the_command_line_named_does_not_hide_behind_a_choice():
-    only = groups_of(made(100), made(120, 0, MLP, asked=["model", "model.hidden"]))
+    only = groups_of(made(100), made(120, 0, MLP, overridden=["model", "model.hidden"]))
     assert only.columns == ["model", "model.hidden"]
     assert [cell(group, "model.hidden") for group in only.groups] == ["[16]", "-"]
 
@@ -131,7 +131,7 @@ def test_labels_are_short_and_tell_groups_apart():
     settings = [
         {**CNN, **dict(zip(keys, values, strict=True))} for values in product((0.001, 1), (0, 1), (0, 9), (3, 9))
     ]
-    only = groups_of(*(made(100 + place, 0, one) for place, one in enumerate([*settings, MLP])))
+    only = groups_of(*(made(100 + index, 0, one) for index, one in enumerate([*settings, MLP])))
     labels = [only.label(group) for group in only.groups]
     assert len(set(labels)) == 17
     assert labels[0] == "mlp"

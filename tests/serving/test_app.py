@@ -47,8 +47,8 @@ def test_a_turned_photograph_is_upright(send, astronaut):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM"])
 def test_seven_formats_are_taken_whatever_their_name(send, kind):
-    found = send(saved(GREY, kind), name="x.exe").json()
-    assert (found["width"], found["height"], found["faces"], found["file"]) == (60, 40, [], "x.exe")
+    answer = send(saved(GREY, kind), name="x.exe").json()
+    assert (answer["width"], answer["height"], answer["faces"], answer["file"]) == (60, 40, [], "x.exe")
 
 
 def test_maps_are_pictures_of_the_largest_faces(predictor, two_faces):
@@ -70,9 +70,9 @@ def test_maps_are_pictures_of_the_largest_faces(predictor, two_faces):
 
 def test_faces_that_are_too_small_are_counted_in_words(send, astronaut, monkeypatch):
     monkeypatch.setattr("fer.inference.predictor.LEAST_SIDE", 500)
-    found = send(astronaut).json()
-    assert (found["faces"], found["too_small"]) == ([], 1)
-    assert found["notes"] == ["1 face below 24 pixels left out."]
+    answer = send(astronaut).json()
+    assert (answer["faces"], answer["too_small"]) == ([], 1)
+    assert answer["notes"] == ["1 face below 24 pixels left out."]
 
 
 def damaged(contents):
@@ -208,7 +208,7 @@ class Held:
         return self.predictor.answer(picture)
 
 
-def at_once(app, held, count, contents, gone=()):
+def at_once(app, waiting, count, contents, gone=()):
     """Return the answers to requests sent together; those in ``gone`` are given up before the network goes on."""
 
     async def all_of():
@@ -216,50 +216,50 @@ def at_once(app, held, count, contents, gone=()):
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             files = {"picture": contents}
             tasks = [asyncio.create_task(client.post("/predict", files=files)) for _ in range(count)]
-            while not held.calls:
+            while not waiting.calls:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
             for number in gone:
                 tasks[number].cancel()
             await asyncio.sleep(0.05)  # until the slots are given up
-            held.go.set()
+            waiting.go.set()
             return await asyncio.gather(*tasks, return_exceptions=True)
 
     return asyncio.run(all_of())
 
 
 def test_who_finds_no_free_slot_is_asked_to_wait(predictor):
-    held = Held(predictor)
-    app = build(held, "tiny", "", limits=Limits(slots=3))
-    answers = at_once(app, held, 8, saved(GREY))
+    waiting = Held(predictor)
+    app = build(waiting, "tiny", "", limits=Limits(slots=3))
+    answers = at_once(app, waiting, 8, saved(GREY))
     assert sorted(answer.status_code for answer in answers) == [200] * 3 + [503] * 5
     refused = next(answer for answer in answers if answer.status_code == 503)
     assert int(refused.headers["retry-after"]) >= 1
     assert "try again in" in refused.json()["error"]
-    assert {answer.status_code for answer in at_once(app, held, 3, saved(GREY))} == {200}  # the slots are free again
+    assert {answer.status_code for answer in at_once(app, waiting, 3, saved(GREY))} == {200}  # the slots are free again
 
 
 def test_requests_share_the_memory(predictor):
-    held = Held(predictor)
+    waiting = Held(predictor)
     contents = saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 90), np.uint8)), "PNG")
-    app = build(held, "tiny", "", limits=Limits(bodies=25_000))
+    app = build(waiting, "tiny", "", limits=Limits(bodies=25_000))
     assert len(contents) > 8_400
-    answers = at_once(app, held, 5, contents)
+    answers = at_once(app, waiting, 5, contents)
     assert sorted(answer.status_code for answer in answers) == [200, 200, 503, 503, 503]
-    assert {answer.status_code for answer in at_once(app, held, 2, contents)} == {200}
+    assert {answer.status_code for answer in at_once(app, waiting, 2, contents)} == {200}
 
 
 def test_who_gives_up_loses_the_slot(predictor):
-    held = Held(predictor)
-    answers = at_once(build(held, "tiny", "", limits=Limits(slots=3)), held, 3, saved(GREY), gone=[1, 2])
+    waiting = Held(predictor)
+    answers = at_once(build(waiting, "tiny", "", limits=Limits(slots=3)), waiting, 3, saved(GREY), gone=[1, 2])
     assert answers[0].status_code == 200
-    assert held.calls == 1
+    assert waiting.calls == 1
 
 
 def test_who_gives_up_ends_the_work_before_the_next_map(predictor, two_faces, monkeypatch):
-    held, drawn, make = Held(predictor), [], answers.map_of
-    held.go.set()
-    app = build(held, "tiny", "", limits=Limits(slots=1))
+    waiting, drawn, make = Held(predictor), [], answers.map_of
+    waiting.go.set()
+    app = build(waiting, "tiny", "", limits=Limits(slots=1))
 
     async def left():
         begun, go = asyncio.Event(), threading.Event()
@@ -318,8 +318,8 @@ def test_an_exported_network_has_maps(two_faces, tmp_path):
     with TestClient(
         build(Predictor(network_of(tmp_path / "small.onnx")), "small", ""), base_url="http://localhost"
     ) as client:
-        found = client.post("/predict?maps=true", files={"picture": two_faces}).json()["faces"]
-    assert [face["map"][:22] for face in found] == ["data:image/png;base64,"] * 2
+        faces = client.post("/predict?maps=true", files={"picture": two_faces}).json()["faces"]
+    assert [face["map"][:22] for face in faces] == ["data:image/png;base64,"] * 2
 
 
 def test_a_network_of_colours_sees_them_and_has_maps(two_faces, tmp_path):
@@ -339,10 +339,10 @@ def test_a_network_of_colours_sees_them_and_has_maps(two_faces, tmp_path):
 def test_a_prediction_that_takes_too_long_is_answered(predictor):
     from starlette.testclient import TestClient
 
-    held = Held(predictor)
-    with TestClient(build(held, "tiny", "", limits=Limits(job_s=0.2)), base_url="http://localhost") as client:
+    waiting = Held(predictor)
+    with TestClient(build(waiting, "tiny", "", limits=Limits(job_s=0.2)), base_url="http://localhost") as client:
         answer = client.post("/predict", files={"picture": saved(GREY)})
-    held.go.set()
+    waiting.go.set()
     assert answer.status_code == 503
     assert "longer than 0.2 s" in answer.json()["error"]
 

@@ -65,9 +65,9 @@ def opened(browser, address):
 
     yield opened
     for tab in tabs:
-        asked = [event["request"]["url"] for event in tab.events("Network.requestWillBeSent")]
-        assert asked
-        assert not [url for url in asked if not url.startswith((address, "blob:", "data:"))]
+        requested = [event["request"]["url"] for event in tab.events("Network.requestWillBeSent")]
+        assert requested
+        assert not [url for url in requested if not url.startswith((address, "blob:", "data:"))]
         assert tab.events("Runtime.exceptionThrown") == []
         blocked = [event["entry"]["text"] for event in tab.events("Log.entryAdded")]
         assert not [text for text in blocked if "Content Security Policy" in text]
@@ -176,13 +176,13 @@ def test_the_keyboard_alone_reaches_everything(opened, pictures, address):
     tab.choose(pictures / "astronaut.jpg")
     answered(tab)
     tab.do("Page.bringToFront")
-    seen = []
+    focused = []
     for _ in range(9):
         tab.key("Tab", 9)
-        seen.append(tab.run("document.activeElement.id || document.activeElement.textContent"))
-        if seen[-1] == "maps":
+        focused.append(tab.run("document.activeElement.id || document.activeElement.textContent"))
+        if focused[-1] == "maps":
             break
-    assert seen == ["Picture", "card", "EU AI Act", "light", "open", "camera", "maps"]
+    assert focused == ["Picture", "card", "EU AI Act", "light", "open", "camera", "maps"]
     assert tab.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     tab.key("Enter", 13, text="\r")
     assert tab.until("!!document.querySelector('.map')")
@@ -247,9 +247,9 @@ def test_contrast_and_width_of_screens(opened, pictures, tmp_path, dark):
     grounds = set()
     for width in (1280, 390):
         tab.look(width, 844, dark=dark)
-        seen, bad = tab.run(CONTRAST)
+        counted, bad = tab.run(CONTRAST)
         assert bad == []
-        assert seen > 30
+        assert counted > 30
         assert tab.run("document.documentElement.scrollWidth") <= width
         small = (
             "[...document.querySelectorAll('main button')].filter(b => b.offsetParent && b.offsetHeight < 44).length"

@@ -80,9 +80,9 @@ def test_junk_on_the_line_is_refused(port):
 
 
 def test_connections_are_bounded(port):
-    held = [socket.create_connection(("127.0.0.1", port)) for _ in range(SHORT.connections)]
+    connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(SHORT.connections)]
     answer, _ = read(port, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-    for connection in held:
+    for connection in connections:
         connection.close()
     assert answer.startswith(b"HTTP/1.1 503")
 

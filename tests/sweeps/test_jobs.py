@@ -46,8 +46,8 @@ def job(folder: Path, script: str, **more: object) -> Scripted:
     return Scripted(folder, ["seed=1"], {}, "some identity", script=script, **more)  # type: ignore[arg-type]
 
 
-def run(held: list[Scripted], slots: int = 1, watch: jobs.Watch | None = None) -> None:
-    jobs.run(jobs.in_order(deque(held)), [{"SLOT": str(slot)} for slot in range(slots)], watch or jobs.Watch())
+def run(waiting: list[Scripted], slots: int = 1, watch: jobs.Watch | None = None) -> None:
+    jobs.run(jobs.in_order(deque(waiting)), [{"SLOT": str(slot)} for slot in range(slots)], watch or jobs.Watch())
 
 
 def until(holds, seconds: float = 20) -> None:
@@ -90,9 +90,9 @@ def test_jobs_run_side_by_side_each_in_a_slot(tmp_path):
         time.sleep(0.6)
         print(os.environ["SLOT"], begin, time.time())
     """
-    held = [job(tmp_path / str(number), script) for number in range(5)]
-    run(held, slots=2)
-    spans = [(one.folder / "console.log").read_text().split() for one in held]
+    scripted = [job(tmp_path / str(number), script) for number in range(5)]
+    run(scripted, slots=2)
+    spans = [(one.folder / "console.log").read_text().split() for one in scripted]
     assert {slot for slot, _, _ in spans} == {"0", "1"}
     moments = [float(begin) for _, begin, _ in spans]
     at_once = [sum(float(begin) <= moment < float(end) for _, begin, end in spans) for moment in moments]
@@ -152,15 +152,15 @@ class Signalled(jobs.Watch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_passed_on_and_no_next_job_begins(tmp_path, number):
     before = signal.getsignal(number)
-    held = [job(tmp_path / str(n), SAVES.format(ready=tmp_path / f"ready{n}")) for n in range(3)]
+    scripted = [job(tmp_path / str(n), SAVES.format(ready=tmp_path / f"ready{n}")) for n in range(3)]
     watch = _after(tmp_path / "ready0", Signalled((tmp_path / "ready1", number)))
     with pytest.raises(Interrupted, match=number.name) as raised:
-        run(held, slots=2, watch=watch)
+        run(scripted, slots=2, watch=watch)
     assert raised.value.code == 128 + number
     passed = 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
-    assert [one.code for one in held] == [passed, passed, None]
+    assert [one.code for one in scripted] == [passed, passed, None]
     assert watch.ended_at == [(2, number)]
-    assert not held[2].folder.exists()
+    assert not scripted[2].folder.exists()
     assert signal.getsignal(number) == before
 
 
@@ -220,10 +220,10 @@ run([job(Path({str(tmp_path / "0")!r}), SAVES.format(ready={str(tmp_path / "read
 @pytest.mark.skipif(sys.platform != "linux", reason="others do not end a process with its parent")
 def test_a_job_whose_sweep_has_gone_before_it_began_does_not_begin(tmp_path):
     command = jobs.with_parent([sys.executable, "-c", f"open({str(tmp_path / 'begun')!r}, 'w')"])
-    place = command.index(str(os.getpid()))
+    index = command.index(str(os.getpid()))
     assert subprocess.run(command).returncode == 0
     (tmp_path / "begun").unlink()
-    assert subprocess.run([*command[:place], "1", *command[place + 1 :]]).returncode == 143
+    assert subprocess.run([*command[:index], "1", *command[index + 1 :]]).returncode == 143
     assert not (tmp_path / "begun").exists()
 
 

@@ -60,20 +60,20 @@ SCHEDULES, NETWORKS = (
     ],
 )
 def test_each_shipped_sweep_composes_to_different_jobs(name, beside, count):
-    found = planned(read(["-m", *beside, f"sweep={name}", "data=synthetic", "hydra.sweep.dir=s"]))
-    assert (len(found.jobs), found.doubles) == (count, 0)
-    assert not any(job.reason for job in found.jobs)
+    plan = planned(read(["-m", *beside, f"sweep={name}", "data=synthetic", "hydra.sweep.dir=s"]))
+    assert (len(plan.jobs), plan.doubles) == (count, 0)
+    assert not any(job.reason for job in plan.jobs)
 
 
 @pytest.mark.slow
 def test_each_row_of_the_recipes_can_train(tmp_path, train):
     """Composing is not enough: a loss may take no mixed faces."""
-    asked = ("experiment=best/tiny", "data=synthetic", "data.synthetic_count=140", "model.width=4")
-    asked += ("trainer.max_epochs=1", "trainer.limit_train=1", "trainer.threads=1", "logger=none")
+    settings = ("experiment=best/tiny", "data=synthetic", "data.synthetic_count=140", "model.width=4")
+    settings += ("trainer.max_epochs=1", "trainer.limit_train=1", "trainer.threads=1", "logger=none")
     rows = jobs_of("sweep=recipes")
     assert len(rows) == 18
     for number, overrides in enumerate(rows):
-        ended = train(*asked, *overrides, f"hydra.run.dir={tmp_path / str(number)}")
+        ended = train(*settings, *overrides, f"hydra.run.dir={tmp_path / str(number)}")
         assert ended.code == 0, (overrides, ended.err)
         assert (tmp_path / str(number) / "metrics.json").is_file()
 
@@ -91,9 +91,9 @@ def test_the_augmentations_are_each_alone_each_left_out_none_and_all():
     flags = {key: value for key, value in strong.items() if value != off[key]} | {"crop_padding": basic["crop_padding"]}
     expected = [off, strong, *({**off, key: value} for key, value in flags.items())]
     expected += [{**strong, key: 0} for key in flags if strong[key] != off[key]]
-    found = [plain(composed(overrides))["augment"] for overrides in jobs_of("sweep=augmentation", "model=cnn")]
-    assert len(found) == 17
-    assert sorted(map(str, map(sorted_items, found))) == sorted(map(str, map(sorted_items, expected)))
+    augments = [plain(composed(overrides))["augment"] for overrides in jobs_of("sweep=augmentation", "model=cnn")]
+    assert len(augments) == 17
+    assert sorted(map(str, map(sorted_items, augments))) == sorted(map(str, map(sorted_items, expected)))
 
 
 def sorted_items(values: dict) -> list:
@@ -101,11 +101,11 @@ def sorted_items(values: dict) -> list:
 
 
 def test_the_command_line_goes_with_a_shipped_sweep_and_before_it():
-    found = jobs_of("sweep=schedules", "seed=0,1", "trainer.max_epochs=10")
-    assert len(found) == 12
-    assert found[0] == ["scheduler=none", "seed=0", "trainer.max_epochs=10"]
+    jobs = jobs_of("sweep=schedules", "seed=0,1", "trainer.max_epochs=10")
+    assert len(jobs) == 12
+    assert jobs[0] == ["scheduler=none", "seed=0", "trainer.max_epochs=10"]
     assert jobs_of("sweep=schedules", "scheduler=cosine") == [["scheduler=cosine"]]
-    assert not any(text.startswith("sweep") for text in itertools.chain(*found))
+    assert not any(text.startswith("sweep") for text in itertools.chain(*jobs))
 
 
 def test_a_key_that_the_alternatives_set_is_not_set_twice():
@@ -126,9 +126,9 @@ over:
 def test_a_sweep_of_ones_own_is_a_file(tmp_path):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.yaml").write_text(OWN)
-    found = jobs_of(*tidied(["--config-dir", str(tmp_path), "sweep=mine", "model=mlp"]))
+    jobs = jobs_of(*tidied(["--config-dir", str(tmp_path), "sweep=mine", "model=mlp"]))
     ends = itertools.product(["model.hidden=[16]", "model.hidden=[8,8]"], ["data.path='a b'", "data.path=null"])
-    assert found == [[*e, "data.on_bad=skip", f"seed={s}", "model=mlp"] for e in ends for s in (3, 4)]
+    assert jobs == [[*e, "data.on_bad=skip", f"seed={s}", "model=mlp"] for e in ends for s in (3, 4)]
 
 
 @pytest.mark.parametrize(
@@ -156,14 +156,14 @@ def test_what_cannot_be_swept_is_one_line(tmp_path, given, line):
 
 
 def test_jobs_that_compute_the_same_are_done_once():
-    found = planned(read(["-m", "data=synthetic", "seed=0,1,0", "logger=none,tensorboard", "hydra.sweep.dir=s"]))
-    assert (len(found.jobs), found.doubles) == (2, 4)
+    plan = planned(read(["-m", "data=synthetic", "seed=0,1,0", "logger=none,tensorboard", "hydra.sweep.dir=s"]))
+    assert (len(plan.jobs), plan.doubles) == (2, 4)
 
 
 def test_a_configuration_that_is_refused_is_one_job_and_all_of_them_an_error():
-    found = planned(read(["-m", "data=synthetic", "data.image_size=24,8", "hydra.sweep.dir=s"]))
-    assert [bool(job.reason) for job in found.jobs] == [False, True]
-    assert "image_size=8: out of range" in found.jobs[1].reason
+    plan = planned(read(["-m", "data=synthetic", "data.image_size=24,8", "hydra.sweep.dir=s"]))
+    assert [bool(job.reason) for job in plan.jobs] == [False, True]
+    assert "image_size=8: out of range" in plan.jobs[1].reason
     with pytest.raises(FerError, match="seed=-1: out of range"):
         planned(read(["-m", "data=synthetic", "seed=-1", "model=mlp,cnn", "hydra.sweep.dir=s"]))
 
@@ -171,8 +171,8 @@ def test_a_configuration_that_is_refused_is_one_job_and_all_of_them_an_error():
 def test_data_are_looked_for_once_before_the_first_job(tmp_path, monkeypatch):
     (tmp_path / "faces.csv").touch()
     monkeypatch.setenv("FER_DATA", "faces.csv")
-    found = planned(read(["-m", "seed=0,1", "hydra.sweep.dir=s"]))
-    assert [job.environment for job in found.jobs] == [{"FER_DATA": str(tmp_path / "faces.csv")}] * 2
+    plan = planned(read(["-m", "seed=0,1", "hydra.sweep.dir=s"]))
+    assert [job.environment for job in plan.jobs] == [{"FER_DATA": str(tmp_path / "faces.csv")}] * 2
 
 
 # --- going on -------------------------------------------------------------------------------------------------------
@@ -185,13 +185,13 @@ def known(seed: int) -> str:
 
 def hold(folder: Path, number: int, seed: int, code: int | None, *files: str) -> None:
     """Make a job's folder as a sweep leaves it."""
-    place = folder / str(number)
-    place.mkdir(parents=True)
+    path = folder / str(number)
+    path.mkdir(parents=True)
     record = {"overrides": [*SMALL, f"seed={seed}"], "identity": known(seed), "exit_code": code, "seconds": 7.5}
-    (place / "job.json").write_text(json.dumps(record))
+    (path / "job.json").write_text(json.dumps(record))
     for file in ("console.log", *files):
-        (place / file).parent.mkdir(exist_ok=True)
-        (place / file).write_text("{}" if file.endswith(".json") else "")
+        (path / file).parent.mkdir(exist_ok=True)
+        (path / file).write_text("{}" if file.endswith(".json") else "")
 
 
 RESULT = ("metrics.json", "history.csv", "predictions.csv")
@@ -213,8 +213,8 @@ def before(tmp_path):
 
 
 def test_what_is_done_stays_what_was_cut_off_goes_on_and_the_rest_is_new(before):
-    found = planned(read(["-m", f"sweep.resume={before}"]))
-    assert [(job.folder.name, job.code, job.resume) for job in found.jobs] == [
+    plan = planned(read(["-m", f"sweep.resume={before}"]))
+    assert [(job.folder.name, job.code, job.resume) for job in plan.jobs] == [
         ("0", 0, False),
         ("1", None, True),
         ("11", None, False),
@@ -222,15 +222,15 @@ def test_what_is_done_stays_what_was_cut_off_goes_on_and_the_rest_is_new(before)
         ("12", None, False),
         ("13", None, False),
     ]
-    assert found.jobs[0].seconds == 7.5
-    assert [(folder.name, job.folder.name) for folder, job in found.again] == [("2", "11"), ("4", "12")]
-    assert found.unasked == 0
+    assert plan.jobs[0].seconds == 7.5
+    assert [(folder.name, job.folder.name) for folder, job in plan.again] == [("2", "11"), ("4", "12")]
+    assert plan.unasked == 0
 
 
 def test_further_overrides_replace_those_of_the_sweep(before):
-    found = planned(read(["-m", f"sweep.resume={before}", "seed=1,7"]))
-    assert [(job.folder.name, job.resume) for job in found.jobs] == [("1", True), ("11", False)]
-    assert found.unasked == 1
+    plan = planned(read(["-m", f"sweep.resume={before}", "seed=1,7"]))
+    assert [(job.folder.name, job.resume) for job in plan.jobs] == [("1", True), ("11", False)]
+    assert plan.unasked == 1
     other = planned(read(["-m", f"sweep.resume={before}", "trainer.max_epochs=4"]))
     assert not any(job.resume or job.code == 0 for job in other.jobs)
     assert [folder.name for folder in other.saved] == ["1", "3"]
@@ -239,14 +239,14 @@ def test_further_overrides_replace_those_of_the_sweep(before):
 def test_jobs_are_known_by_their_configuration_and_not_by_their_number(before):
     (before / "0").rename(before / "100")
     (before / "1").rename(before / "101")
-    found = planned(read(["-m", f"sweep.resume={before}", "seed=0,1"]))
-    assert [(job.folder.name, job.code, job.resume) for job in found.jobs] == [("100", 0, False), ("101", None, True)]
+    plan = planned(read(["-m", f"sweep.resume={before}", "seed=0,1"]))
+    assert [(job.folder.name, job.code, job.resume) for job in plan.jobs] == [("100", 0, False), ("101", None, True)]
 
 
 def test_a_folder_of_any_name_is_gone_on_with(before, tmp_path):
     moved = before.rename(tmp_path / "a, b=c 'd' [e]")
-    found = planned(read(["-m", f"sweep.resume={moved}"]))
-    assert [job.folder.parent for job in found.jobs] == [moved] * 6
+    plan = planned(read(["-m", f"sweep.resume={moved}"]))
+    assert [job.folder.parent for job in plan.jobs] == [moved] * 6
 
 
 def test_a_sweep_that_still_runs_is_left_alone(before, monkeypatch):
@@ -268,8 +268,8 @@ def test_a_damaged_sweep_is_one_line(before, contents):
 def test_damaged_records_of_jobs_are_jobs_that_are_missing(before):
     (before / "0" / "job.json").write_text("{")
     (before / "1" / "checkpoints" / "last.ckpt").unlink()
-    found = planned(read(["-m", f"sweep.resume={before}", "seed=0,1"]))
-    assert [(job.folder.name, job.resume) for job in found.jobs] == [("11", False), ("12", False)]
+    plan = planned(read(["-m", f"sweep.resume={before}", "seed=0,1"]))
+    assert [(job.folder.name, job.resume) for job in plan.jobs] == [("11", False), ("12", False)]
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,9 @@ def machine(monkeypatch):
 )
 def test_cores_and_memory_say_how_many(machine, number, jobs, has, threads, description):
     machine(**has)
-    found = slots(number, jobs, {"cpu", "auto"})
-    assert [slot.get("OMP_NUM_THREADS") for slot in found.environments] == threads
-    assert found.description == description
+    result = slots(number, jobs, {"cpu", "auto"})
+    assert [slot.get("OMP_NUM_THREADS") for slot in result.environments] == threads
+    assert result.description == description
 
 
 def test_threads_that_the_user_has_set_stay(machine, monkeypatch):
@@ -63,9 +63,9 @@ def test_threads_that_the_user_has_set_stay(machine, monkeypatch):
 )
 def test_each_gpu_is_a_slot(machine, number, jobs, gpus, visible, description):
     machine(cores=16, gpus=gpus)
-    found = slots(number, jobs, {"auto"})
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in found.environments] == visible
-    assert found.description == description
+    result = slots(number, jobs, {"auto"})
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in result.environments] == visible
+    assert result.description == description
 
 
 @pytest.mark.parametrize("gpus", [[], ["0"]])
@@ -111,9 +111,9 @@ def test_a_container_has_limits_of_its_own(monkeypatch, tmp_path):
 
 def test_a_job_on_several_devices_has_as_many_gpus_or_cores(machine):
     machine(gpus=("0", "1", "2", "3", "4"), cores=8)
-    found = slots("auto", 9, {"auto"}, devices=2)
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in found.environments] == ["0,1", "2,3"]
-    assert {slot["OMP_NUM_THREADS"] for slot in found.environments} == {"2"}
+    result = slots("auto", 9, {"auto"}, devices=2)
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in result.environments] == ["0,1", "2,3"]
+    assert {slot["OMP_NUM_THREADS"] for slot in result.environments} == {"2"}
     machine(cores=4)
-    found = slots("auto", 9, {"cpu"}, devices=2)
-    assert [slot["OMP_NUM_THREADS"] for slot in found.environments] == ["1", "1"]
+    result = slots("auto", 9, {"cpu"}, devices=2)
+    assert [slot["OMP_NUM_THREADS"] for slot in result.environments] == ["1", "1"]

@@ -85,13 +85,13 @@ def test_a_smaller_last_batch_counts_by_its_faces(faces, tmp_path):
 
 
 def test_a_checkpoint_within_an_epoch_is_written_between_steps(faces, tmp_path):
-    _, seen, _ = trained(faces, tmp_path, 16, 3)  # 7 batches
-    assert seen.ended[:7] == [False, False, True, False, False, True, False]
+    _, recorder, _ = trained(faces, tmp_path, 16, 3)  # 7 batches
+    assert recorder.ended[:7] == [False, False, True, False, False, True, False]
 
 
 def test_a_limited_epoch_ends_with_a_smaller_step(faces, tmp_path):
-    _, seen, steps = trained(faces, tmp_path, 16, 3, limit=0.6)  # 4 batches
-    assert len(seen.rates) == 8
+    _, recorder, steps = trained(faces, tmp_path, 16, 3, limit=0.6)  # 4 batches
+    assert len(recorder.rates) == 8
     assert steps.global_step == 4
 
 

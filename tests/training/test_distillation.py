@@ -84,10 +84,10 @@ def test_a_face_is_shown_at_the_teachers_size(small_run):
 def test_a_teacher_is_shown_the_part_and_scale_that_it_was_trained_at(crop, size, share, shown, middle):
     network = SimpleNamespace(image_size=24, input_size=crop or 24)
     faces = torch.rand(2, 1, size, size)
-    found = distillation.resized_for(network, faces, share)
+    resized = distillation.resized_for(network, faces, share)
     expected = distillation.resized(faces, shown)
     edge = (shown - middle) // 2
-    assert torch.equal(found, expected[..., edge : edge + middle, edge : edge + middle])
+    assert torch.equal(resized, expected[..., edge : edge + middle, edge : edge + middle])
 
 
 def test_a_teacher_of_crops_answers_a_learner_of_whole_faces_as_it_answers_users(train, tmp_path):
@@ -100,8 +100,8 @@ def test_a_teacher_of_crops_answers_a_learner_of_whole_faces_as_it_answers_users
 
 def test_keys_that_do_not_say_who_is_val_matter_to_no_teacher(train, small_run):
     """The official split does not depend on the seed of the other splits."""
-    asked = (*SMALL, "trainer.max_epochs=1", f"distill.teachers=[{small_run}]")
-    assert train(*asked, "data.split_seed=1", "data.fold=1").code == 0
+    settings = (*SMALL, "trainer.max_epochs=1", f"distill.teachers=[{small_run}]")
+    assert train(*settings, "data.split_seed=1", "data.fold=1").code == 0
 
 
 def test_resumed_with_the_same_weights_of_teachers_alone(train, scores, small_run, another_run, tmp_path):
@@ -141,8 +141,8 @@ def test_settings_of_teachers_that_are_not_there_are_reported(train):
 def test_nearer_to_its_teacher_than_without(train, small_run, tmp_path):
     """After the same number of steps from the same weights, predictions differ less from the teacher's."""
     assert train(*SMALL, "seed=5", "hydra.run.dir=alone").code == 0
-    asked = (f"distill.teachers=[{small_run}]", "distill.weight=1", "distill.temperature=1")
-    assert train(*SMALL, "seed=5", *asked, "hydra.run.dir=taught").code == 0
+    settings = (f"distill.teachers=[{small_run}]", "distill.weight=1", "distill.temperature=1")
+    assert train(*SMALL, "seed=5", *settings, "hydra.run.dir=taught").code == 0
     faces = torch.rand(64, 1, 24, 24, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         taught_by = fer.load(small_run)(faces).softmax(1)
@@ -151,12 +151,12 @@ def test_nearer_to_its_teacher_than_without(train, small_run, tmp_path):
 
 
 def test_an_ensemble_teaches_with_its_weights(train, scores, small_run, another_run, tmp_path):
-    asked = ("--weights", "val", "--out", "both")
-    assert scores(str(small_run), str(another_run), *asked).code == 0
+    options = ("--weights", "val", "--out", "both")
+    assert scores(str(small_run), str(another_run), *options).code == 0
     expected = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "both" / "val")["members"]}
     assert train(*SMALL, "distill.teachers=[both/val]", "hydra.run.dir=taught").code == 0
-    found = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "taught")["teachers"]}
-    assert found == pytest.approx({name: weight for name, weight in expected.items() if weight > 0})
+    weights = {one["checkpoint"]: one["weight"] for one in metrics(tmp_path / "taught")["teachers"]}
+    assert weights == pytest.approx({name: weight for name, weight in expected.items() if weight > 0})
     own = {one["checkpoint"]: one["temperature"] for one in metrics(tmp_path / "both" / "val")["members"]}
     assert 1 not in own.values()
     for one in metrics(tmp_path / "taught")["teachers"]:
@@ -186,10 +186,10 @@ def test_resumed_with_the_same_temperatures_of_teachers_alone(train, scores, sma
 
 
 def test_resumed_with_the_same_teachers_alone(train, small_run, another_run, tmp_path):
-    asked = (*SMALL, f"distill.teachers=[{tmp_path / 'teacher.ckpt'}]")
+    settings = (*SMALL, f"distill.teachers=[{tmp_path / 'teacher.ckpt'}]")
     file = tmp_path / "teacher.ckpt"
     file.write_bytes((small_run / "checkpoints" / "best.ckpt").read_bytes())
-    assert train(*asked, "hydra.run.dir=taught").code == 0
+    assert train(*settings, "hydra.run.dir=taught").code == 0
     file.write_bytes((another_run / "checkpoints" / "best.ckpt").read_bytes())
     (tmp_path / "taught" / "metrics.json").unlink()
     ended = train("resume=taught")
@@ -199,18 +199,18 @@ def test_resumed_with_the_same_teachers_alone(train, small_run, another_run, tmp
 @pytest.mark.slow
 def test_faces_that_teachers_were_trained_on_are_no_val_at_another_size_either(train, scores, tmp_path):
     """The tables' fingerprints differ, the faces do not."""
-    asked = (*SMALL[:2], "data.split=holdout", *SMALL[3:])
-    assert train(*asked, "data.split_seed=1", "data.image_size=32", "hydra.run.dir=teacher").code == 0
-    ended = train(*asked, "distill.teachers=[teacher]", "hydra.run.dir=taught")
+    settings = (*SMALL[:2], "data.split=holdout", *SMALL[3:])
+    assert train(*settings, "data.split_seed=1", "data.image_size=32", "hydra.run.dir=teacher").code == 0
+    ended = train(*settings, "distill.teachers=[teacher]", "hydra.run.dir=taught")
     assert (ended.code, "of the faces that are val here" in ended.line) == (1, True), ended.line
-    assert train(*asked, "data.split_seed=1", "distill.teachers=[teacher]", "hydra.run.dir=taught").code == 0
+    assert train(*settings, "data.split_seed=1", "distill.teachers=[teacher]", "hydra.run.dir=taught").code == 0
     assert metrics(tmp_path / "taught")["seen_in_training"] == 0
 
 
 def test_what_a_run_began_from_counts_as_seen(train, scores, tmp_path):
-    asked = (*SMALL[:2], "data.split=holdout", *SMALL[3:])
-    assert train(*asked, "data.split_seed=1", "hydra.run.dir=before").code == 0
-    assert train(*asked, "init_from=before", "hydra.run.dir=after").code == 0
+    settings = (*SMALL[:2], "data.split=holdout", *SMALL[3:])
+    assert train(*settings, "data.split_seed=1", "hydra.run.dir=before").code == 0
+    assert train(*settings, "init_from=before", "hydra.run.dir=after").code == 0
     assert scores("after", "--out", "looked").code == 0
     own, later = metrics(tmp_path / "after"), metrics(tmp_path / "looked" / "val")
     assert own["seen_in_training"] == later["seen_in_training"] > 0

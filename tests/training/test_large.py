@@ -27,7 +27,7 @@ def tree(tmp_path):
 def test_weights_and_metrics_equal_those_of_memory_also_after_a_resume(
     tree, tmp_path, train, interrupt_at, monkeypatch
 ):
-    found = {}
+    values = {}
     for mode, limit, spare in (("memory", "null", 0), ("mapped", "1e-5", 0), ("demand", "1e-5", 1 << 60)):
         monkeypatch.setattr(pixel_memory, "SPARE", spare)
         run = tmp_path / mode
@@ -40,10 +40,10 @@ def test_weights_and_metrics_equal_those_of_memory_also_after_a_resume(
             ended = train(*NETWORK, *data, f"hydra.run.dir={run}")
         assert ended.code == 0, ended.err
         assert {"memory": "data:", "mapped": "memory-mapped from", "demand": "on demand"}[mode] in ended.out + ended.err
-        found[mode] = checkpoints.read(run / "checkpoints" / "last.ckpt")["state_dict"], metrics(run)
+        values[mode] = checkpoints.read(run / "checkpoints" / "last.ckpt")["state_dict"], metrics(run)
     for mode in ("mapped", "demand"):
-        weights, results = found[mode]
-        expected, stated = found["memory"]
+        weights, results = values[mode]
+        expected, stated = values["memory"]
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
         assert weights.keys() == expected.keys()
         besides = {"command", "finished", "images_per_second", "peak_memory_mb", "train_seconds", "wall_seconds"}

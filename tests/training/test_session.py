@@ -24,7 +24,7 @@ from fer.system.locks import hold
 from fer.training import run as training
 
 
-def held(folder):
+def status_of(folder):
     return json.loads((folder / "status.json").read_text())
 
 
@@ -54,7 +54,7 @@ def test_a_finished_run_says_so(train, tmp_path):
     assert str(tmp_path / "out" / "train.log") not in [
         os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()
     ]
-    now = held(tmp_path / "out")
+    now = status_of(tmp_path / "out")
     assert (now["state"], now["phase"], now["host"], now["pid"]) == (
         "finished", "scoring", socket.gethostname(), os.getpid(),
     )  # fmt: skip
@@ -68,7 +68,7 @@ def test_an_exit_within_a_run_is_no_success(train, tmp_path, monkeypatch, leave,
     ended = train(*SMALL, "hydra.run.dir=out")
     assert ended.code == 1
     assert all(text in ended.line for text in ("ended early", f"exit({code})", "resume=out"))
-    assert (held(tmp_path / "out")["state"], held(tmp_path / "out")["phase"]) == ("failed", "training")
+    assert (status_of(tmp_path / "out")["state"], status_of(tmp_path / "out")["phase"]) == ("failed", "training")
     assert checkpoints.read(tmp_path / "out" / "checkpoints" / "last.ckpt")["epoch"] == 0
     assert os._exit.__name__ == "_exit"
 
@@ -108,7 +108,7 @@ def test_an_end_without_success_is_recorded_and_compared(
     acting(monkeypatch, act)
     with contextlib.suppress(RuntimeError):  # a plugin's own fault keeps its traceback
         assert train(*SMALL, "hydra.run.dir=out").code in (1, 143)
-    assert held(tmp_path / "out")["state"] == state
+    assert status_of(tmp_path / "out")["state"] == state
     assert words in (tmp_path / "out" / "train.log").read_text().splitlines()[-1]
     compared = runner(compare.main, capfd)(str(tmp_path), "--out", "compared")
     assert compared.code == 0
@@ -118,7 +118,7 @@ def test_an_end_without_success_is_recorded_and_compared(
 
 
 def test_a_second_process_is_refused(train, small_run, tmp_path):
-    before = held(small_run)
+    before = status_of(small_run)
     with open(small_run / "train.log", "ab") as log:
         hold(log)
         status.write(small_run, status.running())
@@ -126,7 +126,7 @@ def test_a_second_process_is_refused(train, small_run, tmp_path):
             ended = train(*arguments)
             assert ended.code == 1
             assert all(text in ended.line for text in (str(os.getpid()), socket.gethostname(), "another"))
-        assert held(small_run) != before
+        assert status_of(small_run) != before
         assert status.in_words(small_run).startswith("running (preparing), process")
     assert "ended without a word while preparing" in status.in_words(small_run)
     status.write(small_run, status.Status("running", "training", "elsewhere", 5, "2026-01-01T00:00:00+00:00"))
@@ -138,18 +138,18 @@ def test_a_second_process_is_refused(train, small_run, tmp_path):
 def test_two_new_runs_with_one_folder_do_not_mix(train, tmp_path):
     """The second one is a process of its own, in the middle of the first one's training."""
     command = [sys.executable, "-m", "fer.train", *SMALL, "seed=5", "hydra.run.dir=out"]
-    seen = []
+    processes = []
 
     def second():
-        seen.append(subprocess.run(command, capture_output=True, text=True, check=False))
+        processes.append(subprocess.run(command, capture_output=True, text=True, check=False))
 
     with pytest.MonkeyPatch.context() as patch:
         acting(patch, second)
         assert train(*SMALL, "hydra.run.dir=out").code == 0
-    assert seen[0].returncode == 1
-    assert "another process works in this folder (running (training)" in seen[0].stderr
+    assert processes[0].returncode == 1
+    assert "another process works in this folder (running (training)" in processes[0].stderr
     assert "seed=5" not in (tmp_path / "out" / ".hydra" / "overrides.yaml").read_text()
-    assert held(tmp_path / "out")["state"] == "finished"
+    assert status_of(tmp_path / "out")["state"] == "finished"
 
 
 @pytest.mark.parametrize(
@@ -167,10 +167,10 @@ def test_a_refused_resume_keeps_the_status(train, small_run):
     for file in (small_run / "checkpoints").iterdir():
         file.unlink()
     status.write(small_run, status.running().after("nan", "in epoch 1"))
-    before = held(small_run)
+    before = status_of(small_run)
     ended = train(f"resume={small_run}")
     assert all(text in ended.line for text in ("no checkpoint was written", "NaN", "in epoch 1", "begin again"))
-    assert held(small_run) == before
+    assert status_of(small_run) == before
 
 
 def test_a_run_that_ended_as_its_folder_was_made_says_to_begin_again(train, small_run):
@@ -196,7 +196,7 @@ def test_a_signal_that_a_library_turns_into_another_error_ends_the_run(train, tm
     monkeypatch.setattr(training, "fitted_temperature", interrupted)
     ended = train(*SMALL, "trainer.max_epochs=1", "hydra.run.dir=out")
     assert (ended.code, "interrupted by SIGTERM; resume with" in ended.line) == (143, True)
-    assert held(tmp_path / "out")["state"] == "interrupted"
+    assert status_of(tmp_path / "out")["state"] == "interrupted"
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_a_damaged_status_is_none(small_run, contents):
 def test_a_status_does_not_reach_the_terminal_as_it_is(small_run):
     status.write(small_run, status.running().after("failed", "red \x1b[31m\nline"))
     assert status.in_words(small_run) == "failed while preparing: red [31m line"
-    contents = held(small_run) | {"reason": "a\x1b]0;b\x07" + "c" * 5000}
+    contents = status_of(small_run) | {"reason": "a\x1b]0;b\x07" + "c" * 5000}
     (small_run / "status.json").write_text(json.dumps(contents))
     words = status.in_words(small_run)
     assert words.isprintable()
@@ -250,7 +250,7 @@ def test_a_signal_within_a_step_saves(train, tmp_path, monkeypatch, name):
     ended = train(*SMALL, "hydra.run.dir=out")
     assert (ended.code, f"interrupted by {name}, saved; resume with" in ended.line) == (SIGNALS[name], True)
     assert checkpoints.read(tmp_path / "out" / "checkpoints" / "last.ckpt")["global_step"] == 10
-    assert held(tmp_path / "out")["state"] == "interrupted"
+    assert status_of(tmp_path / "out")["state"] == "interrupted"
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_a_signal_outside_the_training_loses_nothing(train, tmp_path, monkeypatc
         ended = train(*SMALL, "logger.report=true", "trainer.max_epochs=2", "hydra.run.dir=out")
     assert (ended.code, f"interrupted by {name}" in ended.line) == (SIGNALS[name], True)
     out = tmp_path / "out"
-    assert held(out)["state"] == "interrupted"
+    assert status_of(out)["state"] == "interrupted"
     assert [signal.getsignal(getattr(signal, other)) for other in SIGNALS] == handlers
     if where == "prepared":
         assert "begin again" in ended.line
@@ -287,7 +287,7 @@ def test_a_signal_outside_the_training_loses_nothing(train, tmp_path, monkeypatc
     assert train("resume=out").code == 0
     assert (out / "metrics.json").exists()
     assert (out / "report.html").exists()
-    assert held(out)["before"].startswith("interrupted while scoring")
+    assert status_of(out)["before"].startswith("interrupted while scoring")
 
 
 def test_memory_that_runs_out_is_one_line_with_the_key(train, tmp_path, monkeypatch):
@@ -299,7 +299,7 @@ def test_memory_that_runs_out_is_one_line_with_the_key(train, tmp_path, monkeypa
         text in ended.line
         for text in ("17,592.2 GB", "of the computer", "data.batch_size=16", "trainer.halve_batch_on_oom=true")
     )
-    assert held(tmp_path / "out")["state"] == "out of memory"
+    assert status_of(tmp_path / "out")["state"] == "out of memory"
     gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has 79 GiB")
     acting(monkeypatch, fail(gpu))
     ended = train(*SMALL, "hydra.run.dir=gpu")
@@ -344,7 +344,7 @@ def test_a_full_disk_is_one_line_and_the_status_says_it(train, tmp_path, monkeyp
     ended = train(*SMALL, "hydra.run.dir=out")
     assert ended.code == 1
     assert all(text in ended.line for text in ("out", "No space left", "resume=out"))
-    assert (held(tmp_path / "out")["state"], held(tmp_path / "out")["reason"]) == ("failed", ended.line[11:])
+    assert (status_of(tmp_path / "out")["state"], status_of(tmp_path / "out")["reason"]) == ("failed", ended.line[11:])
 
 
 @pytest.mark.parametrize("key", ["epoch", "callbacks", "optimizer_states"])

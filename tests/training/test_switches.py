@@ -22,7 +22,7 @@ def plain(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "overrides",
     [
         ("augment=strong", "augment.strength=0.5"),
         ("augment.views=2",),
@@ -33,19 +33,19 @@ def plain(tmp_path_factory):
         ("data.conflicts=drop",),
     ],
 )
-def test_each_trains_and_is_another_training(train, plain, tmp_path, asked):
-    ended = train(*NETWORK, *asked, "hydra.run.dir=asked")
+def test_each_trains_and_is_another_training(train, plain, tmp_path, overrides):
+    ended = train(*NETWORK, *overrides, "hydra.run.dir=changed")
     assert ended.code == 0, ended.err
-    same = asked == ("data.conflicts=drop",)  # no drawn face has a duplicate
-    results = metrics(tmp_path / "asked")
+    same = overrides == ("data.conflicts=drop",)  # no drawn face has a duplicate
+    results = metrics(tmp_path / "changed")
     assert (results["nll"] == plain["nll"]) == same
     if same:
         assert "0 faces left out of train by data.conflicts" in " ".join(results["dataset"]["notes"])
 
 
 def test_consistency_has_views_of_the_same_face_to_compare(train):
-    for asked in (("consistency=1",), ("consistency=1", "augment.views=2", "augment.mixup=0.2")):
-        ended = train(*NETWORK, *asked)
+    for overrides in (("consistency=1",), ("consistency=1", "augment.views=2", "augment.mixup=0.2")):
+        ended = train(*NETWORK, *overrides)
         assert (ended.code, "consistency=1: compares views of the same face" in ended.line) == (1, True), ended.line
 
 

@@ -59,8 +59,8 @@ def test_as_many_epochs_as_fit_and_the_same_network_as_without(train, tmp_path, 
     ended = train(*SMALL[:-2], SMALL[-1], *more, hours(3.5), "hydra.run.dir=planned")
     assert ended.code == 0, ended.err
     assert 0 < measured[0].seconds < 20  # of 7 small steps
-    found = metrics(tmp_path / "planned")
-    assert (found["epochs"], found["budget"]["epochs"]) == (3, 3)
+    results = metrics(tmp_path / "planned")
+    assert (results["epochs"], results["budget"]["epochs"]) == (3, 3)
     assert "3 epochs (1.0 s at 24 pixels), until about 20" in ended.out
     assert train(*SMALL, *more[::2], "hydra.run.dir=given").code == 0
     first, second = weights(tmp_path / "planned"), weights(tmp_path / "given")
@@ -76,10 +76,10 @@ def test_stages_keep_their_shares(train, tmp_path, a_second_an_epoch):
     network = ("model=resnet9", "model.width=2", "stages=[[16,1],[24,2]]")
     ended = train(*SMALL[:4], *SMALL[6:], *network, "trainer.max_epochs=3", hours(6.5), "hydra.run.dir=staged")
     assert ended.code == 0, ended.err
-    found = metrics(tmp_path / "staged")
-    assert found["budget"]["stages"] == [[16, 2], [24, 4]]
-    assert found["epochs"] == 6
-    assert found["best_epoch"] > 2  # of the last stage
+    results = metrics(tmp_path / "staged")
+    assert results["budget"]["stages"] == [[16, 2], [24, 4]]
+    assert results["epochs"] == 6
+    assert results["best_epoch"] > 2  # of the last stage
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_a_resumed_run_keeps_its_plan(train, tmp_path, monkeypatch, a_second_an_
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("override", "says"),
     [
         ("budget.hours=0", "budget.hours=0"),
         ("budget.hours=-1", "budget.hours=-1"),
@@ -106,8 +106,8 @@ def test_a_resumed_run_keeps_its_plan(train, tmp_path, monkeypatch, a_second_an_
         ("budget.hours=0.001", "budget.hours=0.001: too short"),
     ],
 )
-def test_a_budget_that_cannot_be_is_one_line(train, asked, says):
-    ended = train(*SMALL, asked)
+def test_a_budget_that_cannot_be_is_one_line(train, override, says):
+    ended = train(*SMALL, override)
     assert ended.code == 1
     assert says in ended.line
 

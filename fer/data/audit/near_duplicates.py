@@ -41,7 +41,7 @@ LIMIT = (
     "of FER2013 each, 29, 4 and 30 were found)"
 )
 # Standard deviation of the pixels, in grey levels, below which a picture shows no face. Two images of FER2013 that are
-# not of one colour are below, with 0.7 and 4.1, and show no face; the next, with 9.1, is a dim portrait.
+# not of one colour are below, with 0.7 and 4.1, and show no face. The next, with 9.1, is a dim portrait.
 FLAT = 5.0
 SMALLEST = 48  # pixels; pictures with twice this side or more are averaged in squares first
 COMPARED = 2**21  # hashes compared at once, 16 MB
@@ -129,8 +129,8 @@ def joined(
 ) -> list[NDArray[np.int64]]:
     """Return the indices of the faces of each connected group of two or more near duplicates.
 
-    Pairs within one group are not compared again, so that a thousand copies of a face take a thousand comparisons of
-    pixels, not half a million.
+    Pairs within one group are not compared again. So a thousand copies of a face take a thousand comparisons of pixels,
+    not half a million.
 
     Args:
         images: (N, S, S).

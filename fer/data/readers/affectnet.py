@@ -35,9 +35,9 @@ def has_tables(path: Path) -> bool:
 
 
 def _tables(path: Path) -> list[tuple[int, Path, int]]:
-    found = ((split, first_of(path / name, path / "Manually_Annotated_file_lists" / name), published)
+    tables = ((split, first_of(path / name, path / "Manually_Annotated_file_lists" / name), published)
              for split, name, published in FILES)  # fmt: skip
-    return [(split, table, published) for split, table, published in found if table is not None]
+    return [(split, table, published) for split, table, published in tables if table is not None]
 
 
 def _is_table(table: Path) -> bool:
@@ -63,8 +63,8 @@ def listed_tables(path: Path) -> Listing:
                     listing.bad.append((where, sample))
                 else:
                     listing.samples.append(sample)
-        found = sum(sample.label in EMOTIONS for sample in listing.samples[before:])
-        listing.notes.append(published_note(found, published, f"faces of seven emotions in {table.name}"))
+        count = sum(sample.label in EMOTIONS for sample in listing.samples[before:])
+        listing.notes.append(published_note(count, published, f"faces of seven emotions in {table.name}"))
     return listing
 
 

@@ -99,8 +99,8 @@ def recognises(path: Path, names: Names = NO_NAMES) -> bool:
 
 def classes_of(path: Path, names: Names) -> set[int]:
     """Return the indices in ``FERPLUS_EMOTIONS`` of the class folders in a folder, directly or in split folders."""
-    found = (class_index(folder.name, names) for _, folder in class_folders(path))
-    return {index for index in found if index is not None}
+    indices = (class_index(folder.name, names) for _, folder in class_folders(path))
+    return {index for index in indices if index is not None}
 
 
 def files(path: Path, names: Names = NO_NAMES) -> list[Path]:

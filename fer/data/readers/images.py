@@ -24,8 +24,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # the last is all of PNM
 READS = 10_000  # from a file of any size, and one more for each of
 BYTES_A_READ = 64  # bytes of it: decoders read blocks, and parts of the header, each of some bytes
-# a progressive JPEG is decoded scan by scan, each over all pixels; libjpeg's own cjpeg writes at most 100, and libtiff
-# takes no more: 64 megapixels then take some 5 s
+# A progressive JPEG is decoded scan by scan, each over all pixels. libjpeg's own cjpeg writes at most 100, and libtiff
+# takes no more. 64 megapixels then take some 5 s.
 MOST_SCANS = 100
 SCAN, END, ALONE = 0xDA, 0xD9, (0x01, 0xD8)  # markers of a JPEG: start of a scan, end; those without a length
 # 00 and restarts belong to a scan's data; of fill bytes the last one alone, since a search of all takes quadratic time

@@ -63,7 +63,7 @@ def states(files: Sequence[str | Path]) -> State:
     Raises:
         FerError: one is gone.
     """
-    found = np.empty((2, len(files)), np.int64)
+    numbers = np.empty((2, len(files)), np.int64)
     for index, file in enumerate(files):
         try:
             stat = os.stat(file)
@@ -71,8 +71,8 @@ def states(files: Sequence[str | Path]) -> State:
             raise FerError(
                 f"{file}: was removed since the folder was scanned ({error.strerror}); start again"
             ) from error
-        found[:, index] = stat.st_size, stat.st_mtime_ns
-    return State(*found)
+        numbers[:, index] = stat.st_size, stat.st_mtime_ns
+    return State(*numbers)
 
 
 def write(file: Path, faces: Faces, cuts: Sequence[Cut], digests: NDArray[np.uint8] | None) -> None:

@@ -128,8 +128,8 @@ def _check_free(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise FerError(f"{folder}: is a file; expected a folder that is new or empty")
-    found = {file.name for file in folder.iterdir()} if folder.exists() else set()
-    if others := sorted(found - _written_before(folder)):
+    names = {file.name for file in folder.iterdir()} if folder.exists() else set()
+    if others := sorted(names - _written_before(folder)):
         raise FerError(f"{folder}: holds {others[0]!r}, which no export has written; choose a new or empty folder")
 
 

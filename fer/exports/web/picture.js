@@ -16,8 +16,8 @@ export async function read(blob, limits, colour = false) {
   return pixelsOf(await decoded(blob, head), limits, colour);
 }
 
-// Return a frame of the camera, or null where the browser cannot copy it. What a canvas gives would stay in memory until
-// the browser collects it, at 1 MB a frame up to 1 GB; these bytes are used again.
+// Return a frame of the camera, or null where the browser cannot copy it. What a canvas gives would stay in memory
+// until the browser collects it, at 1 MB a frame up to 1 GB. These bytes are used again.
 async function ofFrame(bitmap, colour) {
   if (!globalThis.VideoFrame) return null; // in Firefox since 2024
   const frame = new VideoFrame(bitmap, { timestamp: 0 });

@@ -85,9 +85,9 @@ def _fetched(folder: Path) -> Path:
 def _of_package(file: Path) -> Mapping[str, bytes]:
     with readable(file):
         packed = contents(file, MOST_BYTES)
-    found = "sha512-" + b64encode(hashlib.sha512(packed).digest()).decode()
-    if found != INTEGRITY:
-        raise FerError(f"{file}: is not {PACKAGE}: its hash is {found}; expected {INTEGRITY}")
+    integrity = "sha512-" + b64encode(hashlib.sha512(packed).digest()).decode()
+    if integrity != INTEGRITY:
+        raise FerError(f"{file}: is not {PACKAGE}: its hash is {integrity}; expected {INTEGRITY}")
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         return {name: _member(archive, f"package/dist/{name}") for name in SHA256}
 
@@ -99,14 +99,14 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
 
 
 def _of_folder(folder: Path) -> Mapping[str, bytes]:
-    found = {}
+    files = {}
     for name, expected in SHA256.items():
         file = next((one for part in ("dist", "package/dist", "") if (one := folder / part / name).is_file()), None)
         if file is None:
             raise FerError(f"--runtime {folder}: has no {name}; expected the contents of {PACKAGE}")
         with readable(file):
-            found[name] = contents(file, MOST_BYTES)
-        actual = hashlib.sha256(found[name]).hexdigest()
+            files[name] = contents(file, MOST_BYTES)
+        actual = hashlib.sha256(files[name]).hexdigest()
         if actual != expected:
             raise FerError(f"{file}: is not of {PACKAGE}: its sha256 is {actual}; expected {expected}")
-    return found
+    return files

@@ -6,8 +6,8 @@ const GROUND = 127; // grey around a turned picture: flat, so searched at once
 const FINE = 1024; // parts of a pixel in which positions are added up
 const PARTS = 32; // of a pixel between which greys are interpolated
 
-// Return a picture turned back by an angle in degrees clockwise, whole on a larger ground, and the way back: the matrix
-// [a, b, c, d, e, f] that takes (x, y) of the turned picture to (ax + by + c, dx + ey + f) of the picture.
+// Return a picture turned back by an angle in degrees clockwise, whole on a larger ground, and the way back. That is
+// the matrix [a, b, c, d, e, f]. It takes (x, y) of the turned picture to (ax + by + c, dx + ey + f) of the picture.
 export function upright(grey, tilt) {
   const { width, height } = grey;
   const angle = (tilt * Math.PI) / 180;

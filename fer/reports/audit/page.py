@@ -196,18 +196,18 @@ def warnings(facts: Audit) -> list[str]:
 
 def headline(facts: Audit) -> Markup:
     """Return the headline cards: faces, imbalance, duplicates, overlap with train, conflicts."""
-    classes, found = facts.classes, facts.duplicates.all
+    classes, exact = facts.classes, facts.duplicates.all
     splits = " · ".join(f"{name} {classes.sizes[name]:,}" for name in classes.counts if name != "all")
-    groups = f"in {found.groups:,} groups of {found.faces:,} faces"
+    groups = f"in {exact.groups:,} groups of {exact.faces:,} faces"
     meaning = "the same picture under different labels"
     return html.cards(
         [
             card("Faces", f"{classes.n:,}", splits, ""),
             *imbalance(classes),
-            card("Exact duplicates", f"{found.copies:,}", groups, "the same pixels as an earlier face"),
+            card("Exact duplicates", f"{exact.copies:,}", groups, "the same pixels as an earlier face"),
             *near_copies(facts),
             *seen_in_training(facts),
-            card("Conflicts", f"{found.conflicting_groups:,}", f"of {found.groups:,} groups", meaning),
+            card("Conflicts", f"{exact.conflicting_groups:,}", f"of {exact.groups:,} groups", meaning),
         ]
     )
 
@@ -226,9 +226,9 @@ def near_copies(facts: Audit) -> list[Markup]:
     """Return the card of the near duplicates; none if the audit did not search for them."""
     if facts.near_duplicates is None:
         return []
-    found = facts.near_duplicates.all
-    groups = f"of {found.groups:,} photographs; labels conflict in {found.conflicting_groups:,}"
-    return [card("Near duplicates", f"{found.pictures:,}", groups, "different pictures of the same photograph")]
+    near = facts.near_duplicates.all
+    groups = f"of {near.groups:,} photographs; labels conflict in {near.conflicting_groups:,}"
+    return [card("Near duplicates", f"{near.pictures:,}", groups, "different pictures of the same photograph")]
 
 
 def seen_in_training(facts: Audit) -> list[Markup]:

@@ -76,12 +76,12 @@ def spread(values: Percentiles) -> str:
 
 def exact_findings(facts: Audit) -> list[str]:
     """Return the lines on exact duplicates: how many, and how many val and test faces have one in train."""
-    found = facts.duplicates.all
-    if not found.groups:
+    exact = facts.duplicates.all
+    if not exact.groups:
         return ["exact duplicates: none"]
     lines = [
-        f"exact duplicates: {found.copies:,} copies beyond the first, in {found.groups:,} groups of "
-        f"{found.faces:,} faces; in {found.conflicting_groups:,} groups the labels conflict"
+        f"exact duplicates: {exact.copies:,} copies beyond the first, in {exact.groups:,} groups of "
+        f"{exact.faces:,} faces; in {exact.conflicting_groups:,} groups the labels conflict"
     ]
     return [*lines, *(f"{INDENT}{line} have one in train" for line in overlaps(facts, facts.duplicates.splits))]
 
@@ -116,11 +116,11 @@ def moved_findings(facts: Audit) -> list[str]:
     if not moved.pairs:
         return [f"moved copies: no face of val or test has one in train; {moved_copies.LIMIT}"]
     sizes = facts.classes.sizes
-    found = [f"{count:,} of {sizes[name]:,} {name} faces" for name, count in moved.splits.items() if count]
+    lines = [f"{count:,} of {sizes[name]:,} {name} faces" for name, count in moved.splits.items() if count]
     return [
         f"moved copies: turned, moved or enlarged, in train; of {moved.pairs:,} pairs {moved.conflicting:,} have "
         "different labels",
-        *(f"{INDENT}{line} have one in train, and no exact or near one" for line in found),
+        *(f"{INDENT}{line} have one in train, and no exact or near one" for line in lines),
         f"{INDENT}{moved_copies.LIMIT}",
     ]
 

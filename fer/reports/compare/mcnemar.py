@@ -87,10 +87,10 @@ def table(pairs: Sequence[Sequence[tuple[str, Run]]]) -> Markup:
 
 def menus(runs: Sequence[Listed]) -> Markup:
     """Return two menus of all runs and an element for their test; the page's script shows them."""
-    other = next((number for number, entry in enumerate(runs) if entry.rank > 1), len(runs) - 1)
+    second = next((number for number, entry in enumerate(runs) if entry.rank > 1), len(runs) - 1)
     labels = [
         tag("label", f"{letter} ", tag("select", *options(runs, chosen), name_=name))
-        for letter, name, chosen in (("A", "first", 0), ("B", "second", other))
+        for letter, name, chosen in (("A", "first", 0), ("B", "second", second))
     ]
     data = json.dumps(plain(answers([entry.run for entry in runs]))).replace("<", "\\u003c")
     data_element = Markup(f'<script id="answers" type="application/json">{data}</script>')

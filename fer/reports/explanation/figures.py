@@ -37,8 +37,8 @@ def curves(found: Sequence[Curves]) -> Figure:
 
 def _band(axes: Axes, means: Sequence[Mean], colour: str, dashes: str, label: str) -> None:
     shares = np.linspace(0, 1, len(means))
-    axes.plot(shares, [one.value for one in means], color=colour, linestyle=dashes, label=label)
-    intervals = [one.ci95 for one in means if one.ci95 is not None]
+    axes.plot(shares, [mean.value for mean in means], color=colour, linestyle=dashes, label=label)
+    intervals = [mean.ci95 for mean in means if mean.ci95 is not None]
     if len(intervals) == len(means):
         low, high = zip(*intervals, strict=True)
         axes.fill_between(shares, low, high, color=colour, alpha=0.16, linewidth=0)

@@ -144,7 +144,7 @@ def _faces_of(count: int) -> str:
 
 def _areas(method: str, curves: Sequence[Curves], differences: Sequence[Difference]) -> Markup:
     name = TITLES[method]
-    rows = [(TITLES[one.map], _mean_cell(one.deletion_area), _mean_cell(one.insertion_area)) for one in curves]
+    rows = [(TITLES[curve.map], _mean_cell(curve.deletion_area), _mean_cell(curve.insertion_area)) for curve in curves]
     rows += [
         (
             f"{name} minus {'blob' if one.baseline == BLOB else 'random'}",
@@ -185,10 +185,10 @@ def faces(found: Explanation, maps: Maps) -> Markup:
 def _face(face: OfFace, maps: Maps, index: int) -> Markup:
     """Return a face, the maps of its two likeliest emotions, of a mistake the label's, and their difference."""
     image, first, second = maps.images[index], maps.predicted[index], maps.second[index]
-    other = face.second
+    second_name = face.second
     if maps.label is not None and face.label not in (None, face.predicted):
-        other, second = str(face.label), maps.label[index]
-    pictures = [Shown(enlarged(image), "face"), *_two(image, (face.predicted, first), (other, second))]
+        second_name, second = str(face.label), maps.label[index]
+    pictures = [Shown(enlarged(image), "face"), *_two(image, (face.predicted, first), (second_name, second))]
     likely = [f"{name} {100 * face.probabilities[name]:.0f} %" for name in (face.predicted, face.second)]
     label = [] if face.label is None else [f"labelled {face.label}"]
     return _row(pictures, [", ".join(likely), *label, Path(face.name).name])

@@ -71,11 +71,11 @@ def history(trials: Sequence[Trial], monitor: str, *, baseline: bool) -> Figure:
 def limits(trials: Sequence[Trial], monitor: str) -> tuple[float, float]:
     """Return the ends of the metric's axis, which holds all complete trials and others that are not far worse."""
     complete = [trial.value for trial in trials if trial.state == "complete" and trial.value is not None]
-    others = [trial.value for trial in trials if trial.state != "complete" and trial.value is not None]
+    unfinished = [trial.value for trial in trials if trial.state != "complete" and trial.value is not None]
     worst, top = min(complete), max(complete)
     span = max(top - worst, 0.02 * abs(top), 1e-4)
-    low = min([worst, *(max(value, worst - BELOW * span) for value in others)])
-    high = max([top, *(min(value, top + BELOW * span) for value in others)])
+    low = min([worst, *(max(value, worst - BELOW * span) for value in unfinished)])
+    high = max([top, *(min(value, top + BELOW * span) for value in unfinished)])
     return low - MARGIN * span, high + MARGIN * span
 
 

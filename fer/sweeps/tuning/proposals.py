@@ -185,9 +185,9 @@ def _value(trial: optuna.Trial, parameter: Parameter) -> Any:
 def importances(study: optuna.Study) -> tuple[dict[str, Share], int]:
     """Return each parameter's importance for being among the best trials, and the number of those trials.
 
-    PED-ANOVA (Watanabe et al. 2023, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary
-    Subspaces"), with at least five trials among the best, as its authors advise, and at most half. The interval is the
-    middle 95 % over samples of the trials, drawn with replacement.
+    The method is PED-ANOVA (Watanabe et al. 2023, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
+    Arbitrary Subspaces"). At least five trials count as the best, as its authors advise, and at most half. The interval
+    is the middle 95 % over samples of the trials, drawn with replacement.
     """
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     complete = [trial for trial in ended if "same_as" not in trial.user_attrs]

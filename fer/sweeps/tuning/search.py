@@ -145,8 +145,8 @@ class Search(Watch):
         try:
             with self.workers.joined():
                 jobs.run(self.next_job, self.task.slots, self)
-                if others := self._running_trials():
-                    log.info("waiting for the trials of other processes: %s", ", ".join(str(t.number) for t in others))
+                if running := self._running_trials():
+                    log.info("waiting for the trials of other processes: %s", ", ".join(str(t.number) for t in running))
                 while self._running_trials():
                     self._wait()
                     jobs.run(self.next_job, self.task.slots, self)
@@ -197,8 +197,8 @@ class Search(Watch):
             return
         self._looked = time.monotonic()
         with self.workers.turn():  # no trial is between its start and the number of its process
-            others = [frozen for frozen in self._running_trials() if frozen.number not in self._open]
-            left = [frozen for frozen in others if self._takes(frozen)]
+            running = [frozen for frozen in self._running_trials() if frozen.number not in self._open]
+            left = [frozen for frozen in running if self._takes(frozen)]
         for frozen in left:
             self._resume(frozen)
 

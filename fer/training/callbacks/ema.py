@@ -100,8 +100,8 @@ class Averaging(WeightAveraging):
 class Tensors:
     """Parameters and buffers of a module, found by one walk through it.
 
-    The dictionaries that hold the tensors are kept, not the tensors: moving a module to a device replaces them, and
-    some networks replace them at each step.
+    The dictionaries that hold the tensors are kept, not the tensors. Moving a module to a device replaces the tensors,
+    and some networks replace them at each step.
 
     Args:
         module: the module; shared tensors are listed once.

@@ -112,10 +112,10 @@ def _of_all(value: Tensor) -> Tensor:
 class Signals(Callback):
     """Ends a run on SIGINT, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 after the current step, with ``last.ckpt`` written.
 
-    The handler only sets a flag. A best epoch that is not written yet is written first. A signal during validation
-    lets it finish, and the epoch's own checkpoint is the last one. A second signal ends the run at once; but SLURM
-    signals every process of a job, and the process that started the run passes its signal on. Ranks agree at each step
-    whether one of them has received a signal, and end after the same one.
+    The handler only sets a flag. A best epoch that is not written yet is written first. A signal during validation lets
+    it finish, and the epoch's own checkpoint is the last one. A second signal ends the run at once. But SLURM signals
+    every process of a job, and the process that started the run passes its signal on. Ranks agree at each step whether
+    one of them has received a signal, and end after the same one.
 
     Args:
         folder: folder of the run.

@@ -127,7 +127,7 @@ class Progress(Callback):
     def _later(self, trainer: pl.Trainer, guess: float = 0.0) -> float:
         """Return the estimated seconds of the epochs after this one, with everything between them.
 
-        An epoch is expected to take the mean of the latest epochs at its size: the first one also compiles, and other
+        An epoch is expected to take the mean of the latest epochs at its size. The first one also compiles, and other
         programs come and go. Without one at its size, the mean at the latest size is scaled by the number of pixels.
 
         Args:

@@ -80,7 +80,7 @@ class Tracking(Callback):
                 self._try(name, lambda logger, name=name: loggers.close(name, logger, complete=complete))  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, dict[str, float]]:
-        """Return the state for a resumed run; nothing without loggers, as before there were any."""
+        """Return the state for a resumed run; empty without loggers, as in runs older than these loggers."""
         return {"best": self.scalars.best} if self.opened else {}
 
     def load_state_dict(self, state_dict: dict[str, dict[str, float]]) -> None:

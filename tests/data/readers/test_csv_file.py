@@ -195,14 +195,14 @@ BAD_LABELS = {
 
 @pytest.mark.parametrize("fault", BAD_LABELS)
 def test_bad_labels_are_named_and_only_that_row_is_skipped(fault, bad_table, drawn, load, equal, part):
-    place, value = BAD_LABELS[fault]
+    column, value = BAD_LABELS[fault]
 
     def bad_line(line):
         fields = line.split(",")
-        fields[place] = value
+        fields[column] = value
         return ",".join(fields)
 
-    problem = f"{('emotion', '', 'Usage')[place]} is {value!r}"
+    problem = f"{('emotion', '', 'Usage')[column]} is {value!r}"
     _refused_and_skipped(bad_table(bad_line), problem, drawn, load, equal, part)
 
 
@@ -375,8 +375,8 @@ def test_flipped_bytes_in_archives_never_change_a_pixel(kind, table, drawn, load
     path = ARCHIVES[kind](table)
     whole = path.read_bytes()
     refused = 0
-    for place in np.linspace(4, len(whole) - 1, 24).astype(int):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+    for position in np.linspace(4, len(whole) - 1, 24).astype(int):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x10]) + whole[position + 1 :])
         try:
             np.testing.assert_array_equal(load(path).images, drawn.images)
         except FerError:
@@ -387,8 +387,8 @@ def test_flipped_bytes_in_archives_never_change_a_pixel(kind, table, drawn, load
 def test_a_zip_whose_directory_points_nowhere_is_named(table, load):
     path = _zip(table)
     contents = bytearray(path.read_bytes())
-    place = contents.rindex(b"PK\x05\x06") + 16  # where the directory begins
-    struct.pack_into("<I", contents, place, struct.unpack_from("<I", contents, place)[0] + 10_000_000)
+    offset = contents.rindex(b"PK\x05\x06") + 16  # where the directory begins
+    struct.pack_into("<I", contents, offset, struct.unpack_from("<I", contents, offset)[0] + 10_000_000)
     path.write_bytes(contents)
     with pytest.raises(FerError, match="damaged or incomplete"):
         load(path)
@@ -445,10 +445,10 @@ def test_the_real_table_has_the_published_counts(load):
     faces = load(Path(os.environ["FER2013_CSV"]))
     splits = assign(faces, "official", seed=0, val_fraction=0.1)
     assert np.bincount(splits).tolist() == [28_709, 3_589, 3_589]
-    found = {split: tuple(table.values()) for split, table in counts(faces.targets, splits).items()}
+    actual = {split: tuple(table.values()) for split, table in counts(faces.targets, splits).items()}
     for split in ("val", "test"):
-        assert found[split] == OFFICIAL_COUNTS[split]
-    difference = np.abs(np.subtract(found["train"], OFFICIAL_COUNTS["train"]))
+        assert actual[split] == OFFICIAL_COUNTS[split]
+    difference = np.abs(np.subtract(actual["train"], OFFICIAL_COUNTS["train"]))
     assert difference.sum() <= 4  # some copies differ in two labels of train
     assert replace(faces.source, notes=()).skipped == ()
 

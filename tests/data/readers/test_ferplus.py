@@ -98,10 +98,10 @@ def test_votes_of_another_order_are_refused(join, vote_lines, drawn):
     """The usages still fit; only the agreement with the labels differs."""
     rows = vote_lines[1:]
     for split in range(3):
-        places = np.flatnonzero(drawn.official == split)
-        moved = [vote_lines[1 + place].split(",", 1)[1] for place in np.roll(places, 1)]
-        for place, votes in zip(places, moved, strict=True):
-            rows[place] = f"{USAGE_NAMES[split]},{votes}"
+        indices = np.flatnonzero(drawn.official == split)
+        moved = [vote_lines[1 + index].split(",", 1)[1] for index in np.roll(indices, 1)]
+        for index, votes in zip(indices, moved, strict=True):
+            rows[index] = f"{USAGE_NAMES[split]},{votes}"
     with pytest.raises(FerError, match=r"agrees with the labels of .* on only \d+% of the rows"):
         join([HEADER, *rows])
 

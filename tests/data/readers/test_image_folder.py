@@ -260,10 +260,10 @@ def test_a_pointer_of_git_lfs_is_named_with_its_remedy(tree, load):
     _named_and_skipped(picture, tree, load, "git lfs pull")
 
 
-@pytest.mark.parametrize("place", ["train/happy/link.png", "train/disgusted", "val"])
+@pytest.mark.parametrize("name", ["train/happy/link.png", "train/disgusted", "val"])
 @pytest.mark.parametrize("kind", ["broken", "loop"])
-def test_broken_links_are_named(place, kind, tree, load):
-    link = tree / place
+def test_broken_links_are_named(name, kind, tree, load):
+    link = tree / name
     if link.exists():  # the whole split moved away, a link left behind
         link = tree / "validation"
     link.symlink_to(link if kind == "loop" else tree / "gone")

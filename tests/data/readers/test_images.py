@@ -210,8 +210,8 @@ def huge_png(side):
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
 
 
-def flipped(contents, place):
-    return contents[:place] + bytes([contents[place] ^ 1]) + contents[place + 1 :]
+def flipped(contents, position):
+    return contents[:position] + bytes([contents[position] ^ 1]) + contents[position + 1 :]
 
 
 PNG = encoded("PNG")
@@ -262,9 +262,9 @@ def test_bad_pictures_are_skipped_alone(kind, one_picture, tmp_path):
 def test_no_flipped_bit_of_a_png_changes_a_pixel(tmp_path, one_picture):
     whole = np.asarray(Image.open(io.BytesIO(PNG)))
     refused = 0
-    for place in range(8, len(PNG), 3):
+    for position in range(8, len(PNG), 3):
         try:
-            faces = one_picture(lambda path, place=place: path.write_bytes(flipped(PNG, place)))
+            faces = one_picture(lambda path, position=position: path.write_bytes(flipped(PNG, position)))
             np.testing.assert_array_equal(faces.images[0], whole)
         except FerError:
             refused += 1
@@ -340,8 +340,8 @@ def test_a_jpeg_has_at_most_a_hundred_scans():
 
 def test_marks_outside_the_scans_do_not_count():
     scans = with_scans(6)
-    held = b"\xff\xe1" + (2 + 2 * 200).to_bytes(2, "big") + b"\xff\xda" * 200  # such as those of a thumbnail
-    for picture in (scans[:2] + held + scans[2:], scans + b"\xff\xda" * 200):
+    segment = b"\xff\xe1" + (2 + 2 * 200).to_bytes(2, "big") + b"\xff\xda" * 200  # such as those of a thumbnail
+    for picture in (scans[:2] + segment + scans[2:], scans + b"\xff\xda" * 200):
         assert read_grey(picture).size == (32, 32)
 
 

@@ -82,37 +82,37 @@ def equal_batches(found, expected):
 def test_batches_and_all_that_is_stored_equal_those_of_memory(mode, settings):
     expected = module(settings("memory"))
     for start in ("first", "later"):
-        found = module(settings(mode))
-        assert isinstance(outside(found.faces.images).source, Mapped if mode == "mapped" else index.Pictures), start
-        equal_batches(batches(found), batches(expected))
-        equal_batches(list(found.val_dataloader()), list(expected.val_dataloader()))
-        assert found.statistics() == expected.statistics()
-        assert found.describe("val") == expected.describe("val")
-        assert found.hashes("train") == expected.hashes("train")
-        np.testing.assert_array_equal(found.first_batch(), expected.first_batch())
-        np.testing.assert_array_equal(np.asarray(found.faces.images), expected.faces.images)
+        actual = module(settings(mode))
+        assert isinstance(outside(actual.faces.images).source, Mapped if mode == "mapped" else index.Pictures), start
+        equal_batches(batches(actual), batches(expected))
+        equal_batches(list(actual.val_dataloader()), list(expected.val_dataloader()))
+        assert actual.statistics() == expected.statistics()
+        assert actual.describe("val") == expected.describe("val")
+        assert actual.hashes("train") == expected.hashes("train")
+        np.testing.assert_array_equal(actual.first_batch(), expected.first_batch())
+        np.testing.assert_array_equal(np.asarray(actual.faces.images), expected.faces.images)
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
 @pytest.mark.parametrize("rule", ["folds", "holdout"])
 def test_drawn_splits_and_conflicts_equal_those_of_memory(mode, rule, settings):
-    expected, found = (module(settings(name, split=rule, conflicts="drop")) for name in ("memory", mode))
-    np.testing.assert_array_equal(found.splits, expected.splits)
-    equal_batches(batches(found), batches(expected))
+    expected, actual = (module(settings(name, split=rule, conflicts="drop")) for name in ("memory", mode))
+    np.testing.assert_array_equal(actual.splits, expected.splits)
+    equal_batches(batches(actual), batches(expected))
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
 def test_an_epoch_resumes_after_the_batches_served_and_reads_no_face_of_these(mode, settings, monkeypatch):
     made = module(settings(mode))
-    expected, asked = batches(made), []
+    expected, sizes = batches(made), []
     loader = made.train_dataloader()
     loader.batch_sampler.sampler.set_epoch(1)
     loader.load_state_dict({"served": 4})
     source = made.datasets["train"].images.rows.source
     take = source.take
-    monkeypatch.setattr(source, "take", lambda indices: asked.append(len(indices)) or take(indices))
+    monkeypatch.setattr(source, "take", lambda indices: sizes.append(len(indices)) or take(indices))
     equal_batches(list(loader), expected[4:])
-    assert sum(asked) == sum(len(batch.targets) for batch in expected[4:])
+    assert sum(sizes) == sum(len(batch.targets) for batch in expected[4:])
     equal_batches(list(loader), expected)
 
 
@@ -142,10 +142,10 @@ def test_bad_pictures_are_skipped_and_listed_alike(mode, tree, settings):
 def test_contempt_is_left_out_without_reading_pixels(tree, settings):
     (tree / "train" / "contempt").mkdir()
     shutil.copy(next((tree / "train" / "happy").iterdir()), tree / "train" / "contempt" / "c.png")
-    expected, found = (read_faces(settings(mode)) for mode in ("memory", "mapped"))
-    assert len(found) == len(expected) == 71
-    assert outside(found.images) is not None
-    assert found.fingerprint() == expected.fingerprint()
+    expected, actual = (read_faces(settings(mode)) for mode in ("memory", "mapped"))
+    assert len(actual) == len(expected) == 71
+    assert outside(actual.images) is not None
+    assert actual.fingerprint() == expected.fingerprint()
 
 
 # --- what decides, and the line that states it ----------------------------------------------------------------------
@@ -170,9 +170,9 @@ def test_one_line_says_where_the_faces_are_and_why(mode, limit, words, settings,
 def test_an_entry_of_a_run_without_a_limit_is_mapped_and_nothing_is_decoded_again(settings, monkeypatch):
     expected = read_faces(settings("memory"))
     monkeypatch.setattr(decoding, "here", None)
-    found = read_faces(replace(settings("mapped"), cache=settings("memory").cache))
-    assert outside(found.images) is not None
-    assert found.fingerprint() == expected.fingerprint()
+    actual = read_faces(replace(settings("mapped"), cache=settings("memory").cache))
+    assert outside(actual.images) is not None
+    assert actual.fingerprint() == expected.fingerprint()
 
 
 def test_later_starts_take_values_of_all_pixels_from_beside_the_index(settings, monkeypatch):
@@ -231,9 +231,9 @@ def test_a_disk_that_fills_up_gives_up_the_file_and_decodes_on_demand(settings, 
         add(self, pixels, cut)
 
     monkeypatch.setattr(pixel_memory.Outside, "add", full_after_20)
-    found = read_faces(settings("mapped"))
-    assert isinstance(outside(found.images).source, index.Pictures)
-    assert found.fingerprint() == expected.fingerprint()
+    actual = read_faces(settings("mapped"))
+    assert isinstance(outside(actual.images).source, index.Pictures)
+    assert actual.fingerprint() == expected.fingerprint()
     assert "No space left" in caplog.text
     assert "on demand" in caplog.text
 
@@ -298,8 +298,8 @@ def test_two_readers_at_once_decode_once(settings, monkeypatch, caplog):
         return here(cuts, side)
 
     monkeypatch.setattr(decoding, "here", slow)
-    chosen, found = settings("mapped"), []
-    threads = [threading.Thread(target=lambda: found.append(read_faces(chosen).fingerprint())) for _ in range(2)]
+    chosen, fingerprints = settings("mapped"), []
+    threads = [threading.Thread(target=lambda: fingerprints.append(read_faces(chosen).fingerprint())) for _ in range(2)]
     threads[0].start()
     began.wait(10)
     threads[1].start()
@@ -309,8 +309,8 @@ def test_two_readers_at_once_decode_once(settings, monkeypatch, caplog):
     for thread in threads:
         thread.join(10)
     assert len(decoded) == 1
-    assert len(found) == 2
-    assert found[0] == found[1]
+    assert len(fingerprints) == 2
+    assert fingerprints[0] == fingerprints[1]
 
 
 def test_what_a_killed_process_left_is_removed(settings, tmp_path):

@@ -35,9 +35,9 @@ def test_classes_are_balanced_up_to_one_face(count):
     images, targets = draw_faces(count, image_size=16)
     assert images.shape == (count, 16, 16)
     assert images.dtype == np.uint8
-    held = np.bincount(targets, minlength=7)
-    assert held.max() - held.min() <= 1
-    assert held.sum() == count
+    counts = np.bincount(targets, minlength=7)
+    assert counts.max() - counts.min() <= 1
+    assert counts.sum() == count
 
 
 @pytest.mark.parametrize("image_size", [16, 48, 64])

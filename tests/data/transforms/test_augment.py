@@ -93,8 +93,8 @@ def test_a_crop_is_a_part_of_the_face_as_it_is(faces):
     many = faces[:1].expand(400, 1, 48, 48)
     cut = augment.build(AugmentSettings(flip=0.5), 44)(many)
     assert cut.shape == (400, 1, 44, 44)
-    places = [faces[0, 0, top : top + 44, left : left + 44] for top in range(5) for left in range(5)]
-    expected = {place.numpy().tobytes() for one in places for place in (one, one.flip(-1))}
+    crops = [faces[0, 0, top : top + 44, left : left + 44] for top in range(5) for left in range(5)]
+    expected = {crop.numpy().tobytes() for one in crops for crop in (one, one.flip(-1))}
     assert {image.numpy().tobytes() for image in cut} == expected  # every position, mirrored or not, and nothing else
 
 
@@ -187,13 +187,13 @@ def test_parameters_stay_in_their_range_and_fill_it(name):
 
 
 def test_strength_is_one_number_for_the_whole_augmentation():
-    asked = AugmentSettings(flip=0.5, rotate_degrees=10, zoom=0.1, shift=0.08, crop_padding=4, brightness=0.2,
+    settings = AugmentSettings(flip=0.5, rotate_degrees=10, zoom=0.1, shift=0.08, crop_padding=4, brightness=0.2,
                             contrast=0.2, erase=0.5, mixup=0.2)  # fmt: skip
-    half = replace(asked, strength=0.5).at_strength()
+    half = replace(settings, strength=0.5).at_strength()
     assert half == AugmentSettings(flip=0.5, rotate_degrees=5, zoom=0.05, shift=0.04, crop_padding=2, brightness=0.1,
                                    contrast=0.1, erase=0.25, mixup=0.2)  # fmt: skip
-    assert replace(asked, strength=0.0).at_strength() == AugmentSettings(flip=0.5, mixup=0.2)
-    most = replace(asked, strength=100.0).at_strength()
+    assert replace(settings, strength=0.0).at_strength() == AugmentSettings(flip=0.5, mixup=0.2)
+    most = replace(settings, strength=100.0).at_strength()
     assert (most.erase, most.zoom, most.rotate_degrees, most.crop_padding, most.flip) == (1, 0.9, 180, 24, 0.5)
 
 

@@ -49,20 +49,20 @@ def test_a_stage_reduces_crops_as_it_reduces_faces():
 
 
 def test_stages_and_crops_together(train, tmp_path):
-    asked = ("stages=[[18,1],[24,2]]", "trainer.max_epochs=3", "hydra.run.dir=run")
-    assert train(*CROPPED, *asked).code == 0
+    settings = ("stages=[[18,1],[24,2]]", "trainer.max_epochs=3", "hydra.run.dir=run")
+    assert train(*CROPPED, *settings).code == 0
     assert fer.load(tmp_path / "run").input_size == 20
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("override", "says"),
     [
         ("data.crop=25", "data.crop=25: expected at most data.image_size=24"),
         ("data.crop=8", "data.crop=8: out of range; it must be at least 16 and at most 512"),
     ],
 )
-def test_a_crop_that_cannot_be_is_refused(train, asked, says):
-    ended = train(*SMALL, asked)
+def test_a_crop_that_cannot_be_is_refused(train, override, says):
+    ended = train(*SMALL, override)
     assert (ended.code, says in ended.line) == (1, True), ended.line
 
 

@@ -69,9 +69,9 @@ def test_shares_are_betas(alpha, middle):
 
 def test_squares_have_their_area_where_they_fit():
     boxes = rectangles(torch.full((2000,), 0.25), 40)
-    held = boxes.float().mean((1, 2))
-    assert held.max().item() == pytest.approx(0.25, abs=0.03)
-    assert held.min().item() < 0.15  # some reach over the edge
+    shares = boxes.float().mean((1, 2))
+    assert shares.max().item() == pytest.approx(0.25, abs=0.03)
+    assert shares.min().item() < 0.15  # some reach over the edge
     assert not rectangles(torch.zeros(5), 40).any()
 
 

@@ -31,21 +31,21 @@ def test_each_pixel_is_the_mean_of_what_it_covers():
 
 
 def test_each_stage_trains_and_is_validated_at_its_size_and_the_last_is_kept(train, tmp_path, monkeypatch):
-    seen = []
+    batches = []
     network = MODELS.get("resnet9")
     logits_of_crops = network.logits_of_crops
 
     def spy(self, images):
         if getattr(self, "_trainer", None) is not None:
-            seen.append((self.trainer.current_epoch, self.training, images.shape[-1]))
+            batches.append((self.trainer.current_epoch, self.training, images.shape[-1]))
         return logits_of_crops(self, images)
 
     monkeypatch.setattr(network, "logits_of_crops", spy)
     ended = train(*NETWORK, f"stages={STAGES}".replace(" ", ""), "trainer.max_epochs=5", "hydra.run.dir=run")
     assert ended.code == 0, ended
-    sizes = {(epoch, training): size for epoch, training, size in seen}
+    sizes = {(epoch, training): size for epoch, training, size in batches}
     assert sizes == {(epoch, mode): stage_size(STAGES, epoch) for epoch in range(5) for mode in (True, False)}
-    assert len({(epoch, size) for epoch, _, size in seen}) == 5
+    assert len({(epoch, size) for epoch, _, size in batches}) == 5
     epochs = [row for row in ended.out.splitlines() if row.startswith("epoch ")]
     assert not any("* best" in row for row in epochs[:3])
     assert "* best" in epochs[3]

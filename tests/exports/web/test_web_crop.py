@@ -33,14 +33,14 @@ def drawn_boxes():
 def test_crops_and_copies_are_pillows_to_one_grey(tmp_path):
     picture = astronaut().convert("L").reduce(2)
     cases = list(drawn_boxes())
-    found = node.run(tmp_path, CROP, {"astronaut": picture}, crops=cases, sizes_of_copies=COPIES)
+    actual = node.run(tmp_path, CROP, {"astronaut": picture}, crops=cases, sizes_of_copies=COPIES)
     differences = []
-    for (x, y, width, height, size, margin, shift, tilt), pixels in zip(cases, found["crops"], strict=True):
+    for (x, y, width, height, size, margin, shift, tilt), pixels in zip(cases, actual["crops"], strict=True):
         expected = Crop(margin, shift)(picture, Box(x, y, width, height), size, tilt)
         differences.append(np.abs(expected.ravel().astype(int) - pixels))
     assert max(one.max() for one in differences) <= 1
     assert np.concatenate(differences).mean() < 1e-3  # nearly all are equal
-    for size, pixels in zip(COPIES, found["copies"], strict=True):
+    for size, pixels in zip(COPIES, actual["copies"], strict=True):
         assert np.abs(np.asarray(picture.resize(size, Image.Resampling.BILINEAR), int).ravel() - pixels).max() <= 1
 
 
@@ -56,11 +56,11 @@ console.log(JSON.stringify([...found]));
 
 def test_each_colour_is_cut_out_as_by_fer_predict(tmp_path):
     bands = dict(zip(("red", "green", "blue"), astronaut().reduce(2).split(), strict=True))
-    found = np.array(node.run(tmp_path, INPUT, bands, box=(90.5, 20.0, 60.0, 66.0, 48, 1.0, 0.0, 15))).reshape(
+    actual = np.array(node.run(tmp_path, INPUT, bands, box=(90.5, 20.0, 60.0, 66.0, 48, 1.0, 0.0, 15))).reshape(
         3, 48, 48
     )
     expected = [Crop(1.0, 0.0)(band, Box(90.5, 20.0, 60.0, 66.0), 48, 15) for band in bands.values()]
-    assert np.abs(np.stack(expected).astype(int) - found).max() <= 1
+    assert np.abs(np.stack(expected).astype(int) - actual).max() <= 1
 
 
 OCCLUSION = """
@@ -91,8 +91,8 @@ def test_maps_are_those_of_fer_explain_in_colour_too(tmp_path):
         ((expected,),) = explain.explained(explain.Explained([regression]), explain.OCCLUSION, face[None], best)
         given = {"size": 24, "weights": weights.tolist(), "face": face.ravel().tolist()}
         rules = {"patch": explain.PATCH, "positions": explain.POSITIONS}
-        found = np.array(node.run(tmp_path / str(channels), OCCLUSION, {}, maps=rules, **given)).reshape(24, 24)
-        assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()
+        actual = np.array(node.run(tmp_path / str(channels), OCCLUSION, {}, maps=rules, **given)).reshape(24, 24)
+        assert np.abs(actual - expected).max() <= 0.02 * np.abs(expected).max()
 
 
 class Regression:

@@ -112,10 +112,10 @@ def test_the_page_turns_a_picture_as_opencv_does(pictures, found):
 def test_whole_photographs_have_opencvs_boxes_too(tmp_path, haar):
     pictures = {"astronaut": astronaut().convert("L"), "hopper": hopper().convert("L")}
     pictures["large"] = pictures["astronaut"].resize((1500, 601))  # searched in a smaller copy
-    found = search(tmp_path, haar, pictures)
+    boxes = search(tmp_path, haar, pictures)
     for name, picture in pictures.items():
-        assert sorted_boxes(found[name]["raw"][0]) == opencvs(haar, picture, *SEARCHES[0]), name
-        assert faces_of(found[name]["faces"]) == expected_faces(haar, picture), name
+        assert sorted_boxes(boxes[name]["raw"][0]) == opencvs(haar, picture, *SEARCHES[0]), name
+        assert faces_of(boxes[name]["faces"]) == expected_faces(haar, picture), name
 
 
 def test_a_cascade_keeps_its_licence_and_another_file_is_named(tmp_path, haar):

@@ -162,13 +162,13 @@ def pictures():
 
 def test_the_tab_answers_what_fer_predict_answers(tab, predictor):
     for name, (contents, most) in pictures().items():
-        found = predicted(tab, contents)
+        page_faces = predicted(tab, contents)
         expected = record("picture", predictor.answer(Image.open(io.BytesIO(contents))))
-        assert [found[key] for key in ("width", "height", "too_small")] == [
+        assert [page_faces[key] for key in ("width", "height", "too_small")] == [
             expected[key] for key in ("width", "height", "too_small")
         ], name
-        assert len(found["faces"]) == len(expected["faces"]), name
-        for ours, theirs in zip(found["faces"], expected["faces"], strict=True):
+        assert len(page_faces["faces"]) == len(expected["faces"]), name
+        for ours, theirs in zip(page_faces["faces"], expected["faces"], strict=True):
             assert ours.keys() == theirs.keys()
             same = ("emotion", "emotions", "uncertain", "tilt")
             assert [ours[key] for key in same] == [theirs[key] for key in same], name
@@ -193,11 +193,11 @@ def test_probabilities_are_those_of_torch_at_50_ms_a_face(tab, predictor):
         }
         return { rows: rows.map((row) => [...row]), ms: times.sort((one, other) => one - other)[10] };
       })"""
-    found = tab.run(script.replace("GIVEN", encoded(faces.tobytes())))
+    actual = tab.run(script.replace("GIVEN", encoded(faces.tobytes())))
     expected = predictor.network.model.probabilities(torch.from_numpy(faces[:, None])).numpy()
-    assert np.abs(np.array(found["rows"]) - expected).max() <= MOST_DIFFERENCE
-    assert (np.array(found["rows"]).argmax(1) == expected.argmax(1)).all()
-    assert found["ms"] <= MOST_MS
+    assert np.abs(np.array(actual["rows"]) - expected).max() <= MOST_DIFFERENCE
+    assert (np.array(actual["rows"]).argmax(1) == expected.argmax(1)).all()
+    assert actual["ms"] <= MOST_MS
 
 
 @pytest.fixture(scope="module")
@@ -276,13 +276,13 @@ def test_the_camera_is_predicted_live_until_it_is_stopped(tab):
     assert tab.run(STATUS) == "1 face: happy."  # once, not with every frame
     assert tab.run("document.getElementById('result').hidden")  # of the picture before
     tab.do("HeapProfiler.enable")
-    held = []
+    measured = []
     for _ in range(2):
         before = tab.run(FRAMES)
         tab.until(f"{FRAMES} >= {before + 8}")
         tab.do("HeapProfiler.collectGarbage")
-        held.append((tab.do("Runtime.getHeapUsage")["usedSize"], tab.run("document.querySelectorAll('*').length")))
-    (first, parts), (second, later) = held
+        measured.append((tab.do("Runtime.getHeapUsage")["usedSize"], tab.run("document.querySelectorAll('*').length")))
+    (first, parts), (second, later) = measured
     assert parts == later
     assert second - first < 300_000, "bytes after 8 more frames"
     tab.run(f"{LIVE}.click()")
@@ -402,9 +402,9 @@ def test_what_is_no_picture_is_said_and_the_next_one_works(tab, browser):
 
 
 def test_the_page_asks_its_host_alone_and_cannot_ask_another(tab, host):
-    asked = [event["request"]["url"] for event in tab.events("Network.requestWillBeSent")]
-    assert any(url.endswith("onnxruntime.wasm.gz") for url in asked)  # asked by the worker: it is watched
-    assert not [url for url in asked if not url.startswith((host[1], "blob:", "data:"))]
+    requested = [event["request"]["url"] for event in tab.events("Network.requestWillBeSent")]
+    assert any(url.endswith("onnxruntime.wasm.gz") for url in requested)  # asked by the worker: it is watched
+    assert not [url for url in requested if not url.startswith((host[1], "blob:", "data:"))]
     reached = []
 
     class Foreign(Quiet):

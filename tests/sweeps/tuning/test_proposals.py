@@ -82,16 +82,16 @@ def test_every_kind_of_value_is_drawn_as_an_override_spells_it(tmp_path):
         Parameter("model.hidden", [[16], [32, 16]]),
         Parameter("trainer.gradient_clip", [None, 1.0]),
     ]
-    study, seen = study_in(tmp_path), []
+    study, proposed = study_in(tmp_path), []
     for number in range(30):
         trial, texts = ask(study, TuneSettings(sampler="random"), number, space)
         study.tell(trial, 0.0)
-        seen.append(texts)
-    assert {texts["model.depth"] for texts in seen} == {"1", "2", "3"}
-    assert {texts["data.batch_size"] for texts in seen} == {"16", "32", "48", "64"}
-    assert {texts["model.hidden"] for texts in seen} == {"[16]", "[32,16]"}
-    assert {texts["trainer.gradient_clip"] for texts in seen} == {"null", "1.0"}
-    assert [dict(trial.texts) for trial in trials(study, space)] == seen
+        proposed.append(texts)
+    assert {texts["model.depth"] for texts in proposed} == {"1", "2", "3"}
+    assert {texts["data.batch_size"] for texts in proposed} == {"16", "32", "48", "64"}
+    assert {texts["model.hidden"] for texts in proposed} == {"[16]", "[32,16]"}
+    assert {texts["trainer.gradient_clip"] for texts in proposed} == {"null", "1.0"}
+    assert [dict(trial.texts) for trial in trials(study, space)] == proposed
 
 
 def test_the_first_trial_has_the_configured_values_and_draws_the_rest(tmp_path):
@@ -113,8 +113,8 @@ def test_an_open_trial_is_found_again_with_its_values(tmp_path):
     (frozen,) = later.get_trials(states=(TrialState.RUNNING,))
     again = optuna.Trial(later, frozen._trial_id)
     assert drawn(again, SPACE) == texts
-    (seen,) = trials(later, SPACE)
-    assert (seen.state, seen.value, seen.epochs, seen.folders) == ("running", 0.3, 1, ["0"])
+    (loaded,) = trials(later, SPACE)
+    assert (loaded.state, loaded.value, loaded.epochs, loaded.folders) == ("running", 0.3, 1, ["0"])
     again.report(0.4, 2)
     later.tell(again, state=TrialState.PRUNED)
     assert trials(study_in(tmp_path), SPACE)[0].state == "pruned"

@@ -208,8 +208,8 @@ def test_a_search_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path, monk
     epochs = int((tmp_path / "cut" / "2" / "checkpoints" / "last.ckpt").read_text())
     assert epochs < 6
     after = searched(tmp_path / "cut", random_trials=2, **settings)
-    seen = [(trial.number, trial.state, trial.value, trial.epochs, trial.texts, trial.folders) for trial in after]
-    assert seen == [(t.number, t.state, t.value, t.epochs, t.texts, t.folders) for t in whole]
+    resumed = [(trial.number, trial.state, trial.value, trial.epochs, trial.texts, trial.folders) for trial in after]
+    assert resumed == [(t.number, t.state, t.value, t.epochs, t.texts, t.folders) for t in whole]
     assert "pruned" in {trial.state for trial in whole}
 
 

@@ -11,8 +11,8 @@ SPACES = sorted(file.stem for file in (conf_folder() / "space").glob("*.yaml"))
 MLP = ["model=mlp", "data=synthetic", "trainer.accelerator=cpu"]
 
 
-def one(held, key="optimizer.lr", fixed=None):
-    (parameter,) = read({key: held}, fixed or {})
+def one(entry, key="optimizer.lr", fixed=None):
+    (parameter,) = read({key: entry}, fixed or {})
     return parameter
 
 
@@ -33,7 +33,7 @@ def test_a_list_is_choices_and_a_section_is_a_range():
 
 
 @pytest.mark.parametrize(
-    ("held", "said"),
+    ("entry", "said"),
     [
         ({"low": 2, "high": 1}, "low=2 must be below high=1"),
         ({"low": 1, "high": 1}, "low=1 must be below high=1"),
@@ -52,9 +52,9 @@ def test_a_list_is_choices_and_a_section_is_a_range():
         ({"low": 0, "high": 1, "when": {"optimizer": "sgd"}}, "expected a key of this space with choices"),
     ],
 )
-def test_a_faulty_entry_is_refused_in_words(held, said):
+def test_a_faulty_entry_is_refused_in_words(entry, said):
     with pytest.raises(FerError, match="space.optimizer.lr") as raised:
-        one(held)
+        one(entry)
     assert said in str(raised.value)
 
 
@@ -175,5 +175,5 @@ def test_the_configured_values_are_known_where_the_space_holds_them():
         "model.hidden": [[16], [512, 256]],
         "optimizer.beta1": [0.8, 0.95],
     }
-    found = configured(checked(read(section, {}), MLP), MLP)
-    assert found == {"augment": "flip", "optimizer.lr": 0.002, "model.hidden": "[512,256]"}
+    configured_values = configured(checked(read(section, {}), MLP), MLP)
+    assert configured_values == {"augment": "flip", "optimizer.lr": 0.002, "model.hidden": "[512,256]"}

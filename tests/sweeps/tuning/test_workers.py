@@ -26,9 +26,9 @@ UNPRIVILEGED = {"user": "nobody", "group": "nogroup", "extra_groups": ()} if AS_
 
 def programs() -> Path | None:
     """Return the folder of PostgreSQL's programs, which distributions keep off the path."""
-    found = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((folder for folder in found if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
+    folders = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((folder for folder in folders if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
 
 
 @pytest.fixture
@@ -61,12 +61,12 @@ def database() -> Iterator[str]:
 
 def work(folder: Path, storage: str | None, number: int) -> None:
     """Search in a process of its own, and write which runs began here and what the study says at the end."""
-    found = prepared(folder, trials=TRIALS, storage=storage)
+    search = prepared(folder, trials=TRIALS, storage=storage)
     began = []
-    found.began = lambda job: began.append(job.folder.name)
-    found.run()
-    best = max(found.trials(), key=lambda trial: trial.value)
-    states = [trial.state for trial in found.trials()]
+    search.began = lambda job: began.append(job.folder.name)
+    search.run()
+    best = max(search.trials(), key=lambda trial: trial.value)
+    states = [trial.state for trial in search.trials()]
     (folder.parent / f"ended{number}.json").write_text(json.dumps([began, states, best.number, best.value]))
 
 
