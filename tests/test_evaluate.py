@@ -543,13 +543,17 @@ def test_nothing_is_chosen_on_faces_that_a_member_was_trained_on(scores, small_r
 
 
 @pytest.mark.slow
-def test_accesses_and_leakage_of_a_baseline_are_counted(scores, small_run, holdout_run):
-    ended = scores(str(small_run), "--against", str(holdout_run), "--split", "test")
+def test_accesses_and_leakage_of_a_baseline_are_counted_and_stated(evaluate, small_run, holdout_run):
+    ended = evaluate(str(small_run), "--against", str(holdout_run), "--split", "test")
     assert ended.code == 0, ended.err
     results = metrics(small_run / "evaluations" / "test")
     assert results["seen_in_training"] == 0
     assert results["against"]["seen_by_it"] > 7
     assert (results["against"]["clean"] or {"n": 0})["n"] == 14 - results["against"]["seen_by_it"]
+    stated = f"The baseline was trained on {results['against']['seen_by_it']} of these 14 faces"
+    assert stated in ended.out
+    for page in ("report.html", "model_card.md"):
+        assert stated in (small_run / "evaluations" / "test" / page).read_text()
     assert len(accesses_of(holdout_run)) == len(accesses_of(small_run)) == 1
 
 

@@ -4,6 +4,7 @@ It finds ``conf/``, writes YAML, and quotes values for Hydra's grammar.
 """
 
 import io
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ def choices_of(overrides: Sequence[str]) -> dict[str, str | None]:
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """Return a configuration as plain values, interpolations resolved."""
-    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    values: dict[str, Any] = _with_texts_as_keys(OmegaConf.to_container(config, resolve=True))
     return values
 
 
@@ -55,32 +56,31 @@ def from_yaml(text: str) -> Any:
 
     Raises:
         ValueError: it has aliases, of which ten lines can grow to a billion entries, too many levels, or a key that is
-            no text.
+            neither a text nor a number.
         yaml.YAMLError, OmegaConfBaseException: it is no configuration.
     """
     for event in yaml.parse(text, LOADER):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"line {event.start_mark.line + 1}: aliases are refused")
     _check_size(text)
-    values = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
-    _check_keys(values)
-    return values
+    return _with_texts_as_keys(OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False))
 
 
-def _check_keys(values: Any) -> None:
-    """Raise unless all keys of nested values are texts; YAML has numbers and empty keys too.
+def _with_texts_as_keys(values: Any) -> Any:
+    """Return nested values with texts as keys: Hydra and YAML take the key of ``{1:happy}`` as a number.
 
     Raises:
-        ValueError: naming the key.
+        ValueError: a key is neither a text nor a finite number, such as YAML's empty key.
     """
     if isinstance(values, dict):
-        for key, value in values.items():
-            if not isinstance(key, str):
-                raise ValueError(f"the key {key!r} is no text")
-            _check_keys(value)
-    elif isinstance(values, list):
-        for value in values:
-            _check_keys(value)
+        return {_as_text(key): _with_texts_as_keys(value) for key, value in values.items()}
+    return [_with_texts_as_keys(value) for value in values] if isinstance(values, list) else values
+
+
+def _as_text(key: Any) -> str:
+    if isinstance(key, str | int) or (isinstance(key, float) and math.isfinite(key)):
+        return str(key)
+    raise ValueError(f"the key {key!r} is no text")
 
 
 def _check_size(text: str) -> None:

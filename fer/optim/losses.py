@@ -263,8 +263,12 @@ def disagreement(logits: Tensor, views: int) -> Tensor:
 
 
 def weights(counts: Tensor, rule: ClassWeights) -> Tensor | None:
-    """Return (C,) class weights whose mean over the training faces is 1, or None for equal weights."""
+    """Return (C,) class weights whose mean over the training faces is 1, or None for equal weights.
+
+    A class without training faces weighs 1, as without weights. Label smoothing also moves probability to such a class;
+    the inverse of its count would make this part the larger one of the loss.
+    """
     if rule == "none":
         return None
     inverse = counts.clamp(min=1).float() ** (-1.0 if rule == "balanced" else -0.5)
-    return inverse * counts.sum() / (inverse * counts).sum()
+    return torch.where(counts > 0, inverse * counts.sum() / (inverse * counts).sum(), 1.0)

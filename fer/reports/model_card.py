@@ -31,6 +31,7 @@ from fer.reports.summary import (
     metric_rows,
     metric_text,
     same_views,
+    seen_by_baseline,
     seen_in_choice_in_words,
     set_rows,
     sets_in_words,
@@ -246,6 +247,7 @@ def comparison(found: BaselineComparison) -> str:
         f"This minus {code_span(found.name)}, on the same faces{same_views(found)}, "
         f"in points for {', '.join(PERCENT)}.\n\n"
         f"{markdown_table(['metric', 'difference', '95 %'], difference_rows(found.paired))}\n"
+        + (f"\n{seen}\n" if (seen := seen_by_baseline(found)) else "")
     )
 
 

@@ -39,6 +39,7 @@ from fer.reports.summary import (
     member_rows,
     metric_rows,
     same_views,
+    seen_by_baseline,
     selection_in_words,
     set_rows,
     sets_in_words,
@@ -315,7 +316,8 @@ def comparison(found: BaselineComparison) -> Markup:
     legend = paragraph(
         "This minus ", tag("code", found.name), f", on the same faces{same_views(found)}, with 95 % intervals "
         f"for other faces. Only this one is right on {test.first:,} faces, only the other on {test.second:,}: "
-        f"McNemar's exact p = {test.p:.3g}. Of these two networks, not of their seeds.", class_="soft",
+        f"McNemar's exact p = {test.p:.3g}. Of these two networks, not of their seeds. ", seen_by_baseline(found),
+        class_="soft",
     )  # fmt: skip
     return joined(legend, html.table(("", "difference", "95 %"), difference_rows(found.paired), (1, 2)))
 

@@ -201,6 +201,18 @@ def same_views(comparison: BaselineComparison) -> str:
     return f" with the same views ({comparison.tta})" if comparison.tta not in (None, "none") else ""
 
 
+def seen_by_baseline(comparison: BaselineComparison) -> str:
+    """Return in words how many faces the baseline was trained on, and the difference without; empty where on none."""
+    if not comparison.seen_by_it:
+        return ""
+    seen = f"The baseline was trained on {comparison.seen_by_it:,} of these {comparison.paired.n:,} faces"
+    if comparison.clean is None:
+        return f"{seen}; no comparison on faces that are new to both is possible."
+    difference, interval = _difference("accuracy", comparison.clean.differences["accuracy"])
+    unit = f"{METRICS['accuracy'].title} {difference}, 95 %: {interval}"
+    return f"{seen}; on the {comparison.clean.n:,} faces that are new to both: {unit}."
+
+
 # --- networks -------------------------------------------------------------------------------------------------------
 
 
@@ -405,4 +417,5 @@ def _comparison(comparison: BaselineComparison) -> str:
         f"minus {comparison.name}, on the same faces{same_views(comparison)}:\n{difference_table(comparison.paired)}\n"
         f"only this one is right on {test.first:,} faces, only the other on {test.second:,}: McNemar's exact "
         f"p = {test.p:.3g} (of these networks, not of their seeds)"
+        + (f"\n{seen}" if (seen := seen_by_baseline(comparison)) else "")
     )

@@ -36,6 +36,18 @@ def test_balanced_weights_give_every_class_the_same_influence():
     assert weights(COUNTS, "none") is None
 
 
+@pytest.mark.parametrize("rule", ["balanced", "sqrt"])
+def test_a_class_without_training_faces_is_not_learned_through_label_smoothing(rule):
+    counts = torch.tensor([40, 30, 20, 10, 0])
+    assert float(weights(counts, rule)[4]) == 1
+    builder, arguments = LOSSES.arguments({"name": "cross_entropy", "label_smoothing": 0.1, "class_weights": rule})
+    logits = torch.zeros(100, 5, requires_grad=True)
+    builder(counts, **arguments)(logits, torch.repeat_interleave(torch.arange(5), counts)).backward()
+    slopes = logits.grad.sum(0)
+    assert slopes[4] > 0  # descent lowers the logit of the class that no face has
+    assert slopes.argmax() == 4
+
+
 def test_weights_stay_out_of_the_checkpoint_and_follow_the_network():
     loss = build(class_weights="balanced")
     assert loss.state_dict() == {}

@@ -1,5 +1,6 @@
 """A resumed run has the weights of an uninterrupted one, to the bit."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL, metrics
+from PIL import Image
 
 from fer.models import checkpoints
+from fer.runs import load
 from fer.training.callbacks import checkpointing
 
 PLUGIN = """
@@ -174,6 +177,21 @@ def test_resume_with_another_configuration_is_refused_and_names_the_key(train, i
     assert ended.code == 1
     assert "augment.flip=0.5, now it is 0.25" in ended.line
     assert "init_from=" in ended.line
+
+
+def test_numbers_as_names_of_class_folders_are_resumed_and_compared(train, tmp_path):
+    settings = [*SMALL[2:], "data.cache=null", "data.split=holdout", "data.class_names={1:happy,2:sad}"]
+    for name in ("photos", "more"):
+        for face in range(24):
+            picture = tmp_path / name / str(1 + face % 2) / f"{face}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.effect_noise((24, 24), 50 + face).save(picture)
+    more = f"data.more=[{{path:'{tmp_path / 'more'}',class_names:{{1:happy,2:sad}}}}]"
+    assert train(*settings, f"data.path={tmp_path / 'photos'}", more, f"hydra.run.dir={tmp_path / 'run'}").code == 0
+    (tmp_path / "run" / "metrics.json").rename(tmp_path / "metrics.json")
+    assert train(f"resume={tmp_path / 'run'}").code == 0
+    assert metrics(tmp_path / "run")["accuracy"] == json.loads((tmp_path / "metrics.json").read_text())["accuracy"]
+    assert load.gather([tmp_path / "run"]).skipped == {}
 
 
 def test_resume_of_a_finished_run_changes_nothing(train, small_run):
