@@ -94,9 +94,16 @@ def read_path(
         channels: 3 keeps the colours of pictures too.
 
     Raises:
-        FerError: ``path`` does not exist, no reader recognises its layout, the data are bad, or have no colours.
+        FerError: ``path`` does not exist, no reader recognises its layout, the data are bad or have no colours,
+            or ``names`` are given for labels that state their own meaning.
     """
     name, reader, inner = recognise(path, names)
+    if names and not hasattr(READERS.get(name), "named"):
+        given = setting("data.class_names", f"{{{','.join(f'{key}:{emotion}' for key, emotion in names.items())}}}")
+        raise FerError(
+            f"{given}: names class folders, or the numbers of parquet files; {path} states what its own labels mean "
+            f"({_meaning(name)}); leave it out"
+        )
     if channels == 3:
         reader = _in_colour(reader, name, path, memory_limit_gb)
     uncached = cache is None or name == "ferplus"  # cache entries have no column for votes
@@ -105,6 +112,13 @@ def read_path(
     with entered(PixelMemory(memory_limit_gb, cache)) as memory:
         faces = cached(files, variant, memory, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad))
     return faces.noted(*([] if inner == path else [f"read from {inner}"]), *_not_read(path, inner, name))
+
+
+def _meaning(name: str) -> str:
+    """Return in words what the labels of a reader without ``data.class_names`` mean."""
+    if READERS.get(name) is not csv_file:
+        return f"layout {name}"
+    return f"numbers as in FER2013: {', '.join(f'{number} {emotion}' for number, emotion in enumerate(EMOTIONS))}"
 
 
 def recognise(path: Path, names: image_folder.Names = image_folder.NO_NAMES) -> tuple[str, Reader, Path]:

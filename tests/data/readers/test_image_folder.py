@@ -246,6 +246,12 @@ def test_numbered_folders_mean_what_class_names_says(tmp_path, plant, drawn):
         read_tree(tmp_path / "raf", class_names={"1": "bored"})
 
 
+def test_names_for_a_table_that_states_its_own_numbers_are_refused(table):
+    assert len(read_tree(table)) == 70
+    with pytest.raises(FerError, match=r"class_names=\{0:surprise\}.*numbers as in FER2013: 0 angry, .*; leave it out"):
+        read_tree(table, class_names={"0": "surprise"})
+
+
 def test_pictures_that_may_be_photographs_are_counted(tree, load):
     for number, side in enumerate(((400, 400), (640, 480), (640, 399))):
         Image.new("L", side, 100).save(tree / "train" / "sad" / f"large{number}.png")
