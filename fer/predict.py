@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer.config.command import Grammar, command
-from fer.config.errors import FerError
+from fer.config.errors import FerError, visible
 from fer.config.plugins import import_plugins, listed
 
 if TYPE_CHECKING:
@@ -71,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     videos = arguments.webcam is not None or any(map(sources.is_video, files))
     if boxes is not None and videos:
         raise FerError("--boxes: serves pictures alone; leave out the videos")
+    unmatched = None if boxes is None else sources.compared(arguments.boxes, boxes, files)
+    if unmatched is not None:
+        print(visible(unmatched), file=sys.stderr)
     camera = None if arguments.webcam is None else Clip(arguments.webcam)  # before any file is written
     session = Session(options_of(arguments), predictor_of(arguments), len(files), videos=videos)
     try:
@@ -98,7 +101,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError("--webcam: takes no files beside it; leave one out")
     if not arguments.files and arguments.webcam is None:
         raise FerError("no FILE: name pictures, videos or folders, or give --webcam 0; --help lists the options")
-    if arguments.webcam is not None and arguments.webcam < 0:
+    if arguments.webcam is not None and not 0 <= arguments.webcam < 2**31:
         raise FerError(f"--webcam {arguments.webcam}: expected the number of a camera, from 0")
     if arguments.webcam is not None and arguments.resume:
         raise FerError("--resume: a camera has nothing to resume; leave it out")

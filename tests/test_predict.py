@@ -7,14 +7,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import runner
 from PIL import Image
 
+from fer.config.errors import FerError
 from fer.data.readers import images
 from fer.predict import main
+from fer.reports.annotate import AnnotatedVideo
 from fer.reports.session import Session
 
 
@@ -142,6 +145,80 @@ def test_an_interrupted_prediction_goes_on(predict, photos, tmp_path):
         assert "another network, detector, crop or coverage" in other
 
 
+def test_the_page_of_a_resumed_prediction_has_all_faces(predict, photos, tmp_path):
+    assert predict(str(photos), "--out", "whole").code == 0
+    page = tmp_path / "whole" / "index.html"
+    before = page.read_text()
+    assert predict(str(photos), "--out", "whole", "--resume").code == 0
+    assert page.read_text().count("<figure") == before.count("<figure") == 2
+    (photos / "more" / "hopper.jpg").unlink()
+    assert predict(str(photos), "--out", "whole", "--resume").code == 0
+    assert "1 of 2 faces. The pictures of the others have gone" in page.read_text()
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "index.html"])
+def test_files_of_something_else_are_not_overwritten(predict, photos, tmp_path, name):
+    """A run, for one, has a predictions.csv of its own."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("precious")
+    ended = predict(str(photos), "--out", "run")
+    assert ended.code == 1
+    assert f"--out run: has a {name}" in ended.line
+    assert [file.name for file in (tmp_path / "run").iterdir()] == [name]
+    assert (tmp_path / "run" / name).read_text() == "precious"
+
+
+def in_latin_1(folder, suffix):
+    """Return a path whose name is no UTF-8, as old archives have them."""
+    file = Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9" + suffix))
+    try:
+        file.write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    return file
+
+
+def test_names_that_are_no_utf_8(predict, photos, tmp_path):
+    (photos / "more" / "hopper.jpg").rename(in_latin_1(photos, b".jpg"))
+    assert predict(str(photos), "--out", "out", "--annotated", "marked").code == 0
+    assert predict(str(photos), "--out", "out", "--resume").code == 0
+    _, *found = records(tmp_path / "out")
+    assert sum(one["file"].endswith("caf\udce9.jpg") for one in found) == 1
+    with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["emotion"] for row in rows if row["file"].endswith("caf\\udce9.jpg")] == ["neutral"]
+
+
+def test_a_video_whose_name_is_no_utf_8_is_reported(predict, clip, tmp_path):
+    """OpenCV would end the process with a segmentation fault."""
+    file = in_latin_1(tmp_path, b".mp4")
+    file.write_bytes(clip.read_bytes())
+    code = "import sys\nfrom fer.predict import main\nsys.exit(main(sys.argv[1:]))"
+    ended = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    assert "caf\\udce9.mp4: OpenCV takes only names in UTF-8" in ended.stdout
+
+
+def test_a_folder_that_cannot_be_listed_is_counted(predict, photos, monkeypatch):
+    listed = os.scandir
+
+    def refused(path):
+        if os.fspath(path).endswith("more"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    ended = predict(str(photos))
+    assert "2 files could not be read" in ended.out
+    assert any("more: not a readable picture" in line for line in ended.out.splitlines())
+
+
+def test_a_name_that_begins_with_a_tilde(predict, photos, tmp_path):
+    (photos / "more" / "hopper.jpg").rename(tmp_path / "~hopper.jpg")
+    assert "~hopper.jpg: neutral" in predict("~hopper.jpg").out
+    assert "no such file" in predict("~nobody_of_this_name/a.jpg").line
+
+
 def test_prediction_sets_are_printed_written_and_shown(predict, photos, tmp_path):
     assert "; 90 % set: happy; box" in predict(str(photos / 'a, "b" é.png')).out
     ended = predict(str(photos), "--coverage", "0.99", "--out", "sets")
@@ -180,14 +257,42 @@ def test_boxes_of_a_table(predict, photos, tmp_path):
     assert json.loads(ended.out)["faces"][0]["detector_score"] is None
     table.write_text("file,x,y,width,height\na.png,1,2,0,5\n")
     assert "line 2" in predict(str(photos), "--boxes", str(table)).line
+    table.write_text("x,y,width,height,file\n1,2,3,4\n")
+    assert "line 2: names no file" in predict(str(photos), "--boxes", str(table)).line
     table.write_text("file,x,y\n")
     assert "height, width" in predict(str(photos), "--boxes", str(table)).line
+
+
+def test_boxes_and_pictures_that_do_not_match_are_reported(predict, photos, tmp_path):
+    table = tmp_path / "boxes.csv"  # files are named from its folder
+    table.write_text("file,x,y,width,height\nempty.png,1,2,50,50\n")
+    assert (
+        f"names none of the pictures; its first is {tmp_path / 'empty.png'}"
+        in predict(str(photos), "--boxes", str(table)).line
+    )
+    table.write_text("file,x,y,width,height\nmy photos/empty.png,1,2,50,50\nother.png,1,2,50,50\n")
+    ended = predict(str(photos), "--boxes", str(table))
+    assert ended.code == 0
+    assert "no boxes for 3 of 4 pictures, 1 file of it not among the pictures" in ended.err
+
+
+@pytest.mark.parametrize("box", ["500,20,50,50", "20,-1e9,50,50", "1e300,0,50,50", "0,0,1e7,1e7", "0,0,1e300,1e300"])
+def test_a_box_outside_its_picture_is_the_reason_of_its_record(predict, photos, box):
+    table = photos / "boxes.csv"
+    table.write_text(f"file,x,y,width,height\nempty.png,{box}\nmore/hopper.jpg,145,99,239,239\n")
+    ended = predict(str(photos / "empty.png"), str(photos / "more"), "--boxes", str(table))
+    assert ended.code == 0
+    first, second, _ = ended.out.splitlines()
+    assert "expected one whose middle lies in the picture of 100x100 pixels" in first
+    assert "hopper.jpg: neutral" in second
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["nothing.jpg"], "nothing.jpg: no such file"),
+        ([""], "an empty name"),
+        (["--webcam", "99999999999"], "--webcam 99999999999: expected"),
         (["*.xyz"], "no file matches"),
         (["."], "no picture or video in this folder"),
         (["a.png", "--network", "none"], "none"),
@@ -296,6 +401,18 @@ def frames(file):
         yield frame
 
 
+def test_a_video_that_a_full_disk_cuts_gets_no_name(tmp_path):
+    """OpenCV's writer reports nothing."""
+    video = AnnotatedVideo(tmp_path / "copy.mp4", 25)
+    for frame in range(25):
+        video.add(np.random.default_rng(frame).integers(0, 256, (64, 64, 3), np.uint8), frame / 25, [])
+    release = video._writer.release
+    video._writer = SimpleNamespace(release=lambda: (release(), os.truncate(video._part, 9000)))
+    with pytest.raises(FerError, match=r"copy\.mp4: cannot be written whole"):
+        video.close(complete=True)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_an_interrupted_video_is_predicted_anew_and_finished_ones_are_not(predict, clip, tmp_path, monkeypatch):
     second = tmp_path / "second.avi"
@@ -304,7 +421,8 @@ def test_an_interrupted_video_is_predicted_anew_and_finished_ones_are_not(predic
     files = [tmp_path / "out" / name for name in ("predictions.jsonl", "predictions.csv")]
     whole = [file.read_text() for file in files]
     lines = whole[0].splitlines(keepends=True)
-    (tmp_path / "out" / "videos" / "second.html").unlink()  # it is written at the video's end
+    for page in (tmp_path / "out" / "videos").glob("second.*"):  # written at the video's end
+        page.unlink()
     files[0].write_text("".join(lines[:80]) + lines[80][:30])
     watched = []
     monkeypatch.setattr("fer.reports.session.Session._watched", noting(watched, Session._watched))

@@ -27,7 +27,7 @@ from fer.inference.exported import KEY, SUFFIX, About, ExportedNetwork
 from fer.inference.loaded import LoadedNetwork
 from fer.models import checkpoints, safetensors
 from fer.models.share import description_of, titled, without_folders
-from fer.system.files import why, written_whole
+from fer.system.files import check_beside, why, written_whole
 from fer.system.records import plain
 
 log = logging.getLogger(__name__)
@@ -65,9 +65,11 @@ def export(
 
     Raises:
         FerError: the ending is unknown, a network is bad, or data or a package are missing. Or the file cannot be
-            written, or predicts something else than the network.
+            written, would replace another one, or predicts something else than the network.
     """
     kind = _format_of(file, int8=int8)
+    if kind is Weights:
+        check_beside(file, _beside(file))
     source = source_of(networks)
     source = replace(source, card=titled(source.card, name or file.stem))
     if kind is Weights and len(source.members) > 1:
@@ -280,11 +282,15 @@ def written(file: Path, made: Format) -> About:
     return about
 
 
+def _beside(file: Path) -> Path:
+    return file.with_suffix(".json")
+
+
 def _written_beside(file: Path, made: Format, about: About) -> list[Path]:
     """Write what the file states beside a file of weights, as JSON, and return that file."""
     if not isinstance(made, Weights):
         return []
-    beside = file.with_suffix(".json")
+    beside = _beside(file)
     with written_whole(beside) as stream:
         json.dump(plain(about), stream, ensure_ascii=False, indent=1)
     return [beside]

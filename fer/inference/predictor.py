@@ -239,6 +239,8 @@ class Predictor:
         if boxes is None:
             detected: Sequence[detect.Detection] = self.detector(grey)
         else:
+            for box in boxes:
+                check_box(box, grey.size)
             detected = [detect.Detection(box, float("nan")) for box in boxes]
         large = [face for face in detected if face.box.side >= LEAST_SIDE]
         chosen = large[:1] if self.largest else large
@@ -316,6 +318,24 @@ class Predictor:
             "detector": self.detector.name,
             "crop": self.crop.contract(self.image_size) | ({"colour": "red, green, blue"} if self.in_colour else {}),
         }
+
+
+def check_box(box: Box, size: tuple[int, int]) -> None:
+    """Raise where a box cannot be that of a face in a picture: its answer would be about the picture's repeated edge.
+
+    Args:
+        box: that was given.
+        size: of the picture, (width, height) in pixels.
+
+    Raises:
+        PictureError: its middle lies outside the picture, or it is larger than twice the picture.
+    """
+    (x, y), (width, height) = box.centre, size
+    if not (0 <= x <= width and 0 <= y <= height and 0 < box.width <= 2 * width and 0 < box.height <= 2 * height):
+        raise PictureError(
+            f"box {box.width:g}x{box.height:g} at {box.x:g}, {box.y:g}: expected one whose middle lies in the picture "
+            f"of {width}x{height} pixels, and no larger than twice the picture"
+        )
 
 
 def threshold_of(

@@ -14,11 +14,11 @@ from fer.inference.predictor import Answer, Face
 from fer.inference.video import Frame
 from fer.system.files import written_whole
 from fer.system.records import Json, Object
-from fer.system.text import plural
+from fer.system.text import in_utf8, json_line, plural
 
 SCHEMA = 1
 SEPARATOR = ";"  # of the emotions of a prediction set, in a table
-LINES, ROWS = "predictions.jsonl", "predictions.csv"
+LINES, ROWS, PAGE = "predictions.jsonl", "predictions.csv", "index.html"
 HEADS = (
     "file", "frame", "time", "face", "track", "x", "y", "width", "height", "tilt", "emotion", "probability",
     "emotions", "uncertain",
@@ -143,11 +143,11 @@ def rows(found: Record, emotions: Sequence[str]) -> list[list[object]]:
     """
     if "video" in found:
         return []
-    start = [found["file"], found.get("frame", ""), found.get("time", "")]
+    start = [in_utf8(found["file"]), found.get("frame", ""), found.get("time", "")]
     empty = [""] * (len(HEADS) - len(start) + len(emotions))
     if "error" in found:
         return [[*start, *empty, found["error"], ""]]
-    copy = found.get("annotated", "")
+    copy = in_utf8(found.get("annotated", ""))
     if not found["faces"]:
         counts = ((found.get("too_small"), "too small"), (found.get("unconfirmed"), "not confirmed yet"))
         others = [f", {count} {words}" for count, words in counts if count]
@@ -171,7 +171,8 @@ class Writer:
         resume: go on after the records that are there.
 
     Raises:
-        FerError: there are records already, or those are of another network or crop.
+        FerError: there are records already, or those are of another network or crop; or there are files of something
+            else, such as a run's, which would be overwritten.
     """
 
     def __init__(self, folder: Path, about: Json, *, resume: bool) -> None:
@@ -186,6 +187,8 @@ class Writer:
                     "--resume to go on with the others, or choose another folder"
                 )
             self.done = _done(lines, self._header)
+        else:
+            _check_unused(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with written_whole(lines) as stream, written_whole(table) as rows_:  # whole or not: no interruption loses any
             stream.write(_line(self._header))
@@ -209,8 +212,17 @@ class Writer:
         self._rows.close()
 
 
+def _check_unused(folder: Path) -> None:
+    """Raise where a folder without records has files of their names: a run, for one, has a ``predictions.csv``."""
+    for name in (ROWS, PAGE):
+        if (folder / name).exists():
+            raise FerError(f"--out {folder}: has a {name} that is not of fer predict; choose another folder")
+
+
 def _line(contents: Mapping[str, Any]) -> str:
-    return json.dumps(contents, ensure_ascii=False) + "\n"
+    return (
+        json_line(contents) + "\n"
+    )  # a name may have bytes that are no UTF-8; their escapes are read back as they were
 
 
 def _done(file: Path, header: Object) -> dict[str, Record]:

@@ -3,6 +3,7 @@
 Files, folders and patterns name them; a table may give boxes.
 """
 
+import contextlib
 import csv
 import glob
 import os
@@ -13,6 +14,7 @@ from fer.config.errors import FerError
 from fer.data.crop import Box
 from fer.data.readers.images import SUFFIXES
 from fer.system.files import opened_text
+from fer.system.text import plural
 
 APPLE = (".heic", ".heif")  # Pillow reads them with a plug-in alone
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
@@ -28,14 +30,14 @@ def files(names: Sequence[str]) -> list[Path]:
     """Return the pictures and videos that names stand for, each once.
 
     A name is a file, a folder with all below it, or a pattern such as ``*.jpg``. Hidden files and folders are passed
-    over, and so are links to folders.
+    over, and so are links to folders. A folder that cannot be listed stands for itself: whoever reads it says why not.
 
     Raises:
         FerError: a name stands for nothing.
     """
     by_path: dict[Path, Path] = {}
     for name in names:
-        path = Path(name).expanduser()
+        path = _path(name)
         if path.is_dir():
             matching = list(_below(path))
             if not matching:
@@ -51,6 +53,16 @@ def files(names: Sequence[str]) -> list[Path]:
         for one in matching:
             by_path.setdefault(whole_path(one), one)  # each once, whatever it is called
     return list(by_path.values())
+
+
+def _path(name: str) -> Path:
+    if not name:  # would stand for the current folder; such is a variable of a script that was not set
+        raise FerError("an empty name; expected a picture, a video, a folder or a pattern")
+    path = Path(name)
+    if name.startswith("~") and not os.path.lexists(path):  # a file may have such a name too
+        with contextlib.suppress(RuntimeError):  # no user of this name
+            return path.expanduser()
+    return path
 
 
 def whole_path(file: Path) -> Path:
@@ -72,11 +84,13 @@ def pictures(names: Sequence[str]) -> list[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+    closed: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         for file in sorted(names):
             if file.lower().endswith((*SUFFIXES, *APPLE, *VIDEOS)) and not file.startswith("."):
                 yield Path(parent) / file
+    yield from closed
 
 
 def boxes(table: Path) -> Mapping[Path, Sequence[Box]]:
@@ -97,8 +111,8 @@ def boxes(table: Path) -> Mapping[Path, Sequence[Box]]:
                     f"--boxes {table}: no column {', '.join(sorted(missing))}; expected file, {', '.join(BOX)}"
                 )
             for row in reader:
-                file = whole_path(table.parent / row["file"])
-                by_file.setdefault(file, []).append(_box(row, table, reader.line_num))
+                box = _box(row, table, reader.line_num)
+                by_file.setdefault(whole_path(table.parent / row["file"]), []).append(box)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FerError(f"--boxes {table}: cannot be read ({error})") from error
     return by_file
@@ -109,8 +123,32 @@ def _box(row: Mapping[str, str], table: Path, line: int) -> Box:
         box = Box(*(float(row[name]) for name in BOX))
     except (TypeError, ValueError) as error:
         raise FerError(f"--boxes {table}, line {line}: expected numbers for {', '.join(BOX)}") from error
+    if not row["file"]:
+        raise FerError(f"--boxes {table}, line {line}: names no file")
     if not (0 < box.width < float("inf") and 0 < box.height < float("inf") and abs(box.x) + abs(box.y) < float("inf")):
         raise FerError(
             f"--boxes {table}, line {line}: width and height are {box.width:g} and {box.height:g}; expected more than 0"
         )
     return box
+
+
+def compared(table: Path, given: Mapping[Path, Sequence[Box]], files: Sequence[Path]) -> str | None:
+    """Return in words for how many pictures a table has no boxes, and how many of its files are no such picture.
+
+    Args:
+        table: that gives the boxes.
+        given: picture -> boxes.
+        files: the pictures.
+
+    Raises:
+        FerError: it names none of the pictures.
+    """
+    pictures = {whole_path(file) for file in files}
+    others = [file for file in given if file not in pictures]
+    without = len(pictures - given.keys())
+    if without == len(pictures):
+        first = f"; its first is {others[0]}" if others else ""
+        raise FerError(f"--boxes {table}: names none of the pictures{first}; files are named from the table's folder")
+    parts = [f"no boxes for {without:,} of {plural(len(pictures), 'picture')}"] if without else []
+    parts += [f"{plural(len(others), 'file')} of it not among the pictures, such as {others[0]}"] if others else []
+    return f"--boxes {table}: {', '.join(parts)}" if parts else None

@@ -126,7 +126,20 @@ class Clip:
         self._capture.release()
 
 
+def check_name(file: Path) -> None:
+    """Raise where a path has bytes that are no UTF-8: OpenCV would end the process.
+
+    Raises:
+        VideoError: naming the file.
+    """
+    try:
+        str(file).encode()
+    except UnicodeEncodeError as error:
+        raise VideoError(str(file), "OpenCV takes only names in UTF-8; rename it") from error
+
+
 def _check(file: Path) -> None:
+    check_name(file)
     if not file.is_file():
         raise VideoError(str(file), "no such file")
     if not file.stat().st_size:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fer.config.errors import FerError
 from fer.runs import zoo
 from fer.system import hub
-from fer.system.files import contents, read_json, why, written_whole
+from fer.system.files import check_beside, contents, read_json, why, written_whole
 from fer.system.records import Json
 from fer.system.text import in_markdown
 
@@ -87,14 +87,17 @@ def share(given: Path, file: Path, *, half: bool) -> int:
         half: round kernels and matrices to half precision.
 
     Raises:
-        FerError: there is no evaluated network, the network is bad, or a file cannot be written.
+        FerError: there is no evaluated network, the network is bad, or a file cannot be written or would replace
+            another one.
     """
     from fer.models import safetensors
 
     if file.suffix != safetensors.SUFFIX:
         raise FerError(f"{file}: expected a name that ends in {safetensors.SUFFIX}, or FOLDER/ for the hub")
+    card = file.with_suffix(".md")
+    check_beside(file, card)
     made = shareable(given, half=half)
-    made.write(file, file.with_suffix(".md"), name=file.stem, loads=f'"{zoo.called(file)}"')
+    made.write(file, card, name=file.stem, loads=f'"{zoo.called(file)}"')
     return len(made.content)
 
 

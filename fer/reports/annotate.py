@@ -79,10 +79,16 @@ class AnnotatedVideo:
     Args:
         file: to write, ``.mp4``.
         rate: frames per second.
+
+    Raises:
+        FerError: OpenCV cannot write a file of this name.
     """
 
     def __init__(self, file: Path, rate: float) -> None:
         from fer.inference.detect import opencv
+        from fer.inference.video import check_name
+
+        check_name(file)
 
         self._cv2, self._file, self._rate = opencv(), file, rate
         self._part = file.with_name(f".{file.stem}.part.mp4")
@@ -117,9 +123,27 @@ class AnnotatedVideo:
             raise FerError(f"{self._file}: cannot be written; expected a folder with write permission and space")
 
     def close(self, *, complete: bool) -> None:
-        """Close the file; one that is not complete is removed."""
+        """Close the file; one that is not complete is removed.
+
+        Raises:
+            FerError: it could not be written whole.
+        """
         if self._writer is not None:
             self._writer.release()
-        if complete and self._part.exists():
-            os.replace(self._part, self._file)
-        self._part.unlink(missing_ok=True)
+        try:
+            if complete and self._writer is not None:
+                self._check()
+                os.replace(self._part, self._file)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def _check(self) -> None:
+        """Raise where a part of the file is missing: OpenCV's writer does not report a full disk."""
+        from fer.inference.video import quiet
+
+        with quiet(self._cv2):
+            capture = self._cv2.VideoCapture(str(self._part), self._cv2.CAP_FFMPEG)
+            frames = capture.get(self._cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+            capture.release()
+        if frames != self._written:
+            raise FerError(f"{self._file}: cannot be written whole; expected space on the disk")

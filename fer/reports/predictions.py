@@ -32,21 +32,22 @@ class Shown(NamedTuple):
 
 def write(
     file: Path, about: Json, faces: Sequence[Shown], left_out: Iterable[tuple[str, str]], counts: str,
-    videos: Sequence[Record] = (),
+    videos: Sequence[Record] = (), count: int | None = None,
 ) -> None:  # fmt: skip
     """Write the page.
 
     Args:
         file: to write.
         about: of the network, detector and crop.
-        faces: to show; the first 500 are.
+        faces: to show; the first 500 are shown.
         left_out: pictures without a prediction, and why.
         counts: of pictures and faces, in words.
         videos: the closing record of each video.
+        count: of all faces on pictures, also those that cannot be shown; default: of ``faces``.
     """
     sections = [Section("videos", "Videos", _videos(videos))] if videos else []
-    if faces or not videos:
-        sections.append(Section("faces", "Faces on pictures" if videos else "Faces", _faces(faces)))
+    if faces or count or not videos:
+        sections.append(Section("faces", "Faces on pictures" if videos else "Faces", _faces(faces, count)))
     if rows := list(left_out):
         sections.append(Section("left-out", "Without a prediction", html.table(("file", "why"), rows, stack=True)))
     html.write(file, "Predicted emotions", lead(about, counts), sections, "Written by fer predict.")
@@ -102,8 +103,9 @@ def _uncertain_in_words(coverage: float | None, trained_on: str | None, by: str)
     )
 
 
-def _faces(faces: Sequence[Shown]) -> Markup:
-    if not faces:
+def _faces(faces: Sequence[Shown], count: int | None = None) -> Markup:
+    count = len(faces) if count is None else count
+    if not count:
         return paragraph("No face was found.")
     shown = [
         html.face(
@@ -114,4 +116,9 @@ def _faces(faces: Sequence[Shown]) -> Markup:
         for one in faces[:MOST]
     ]
     grid = tag("div", *shown, class_="faces")
-    return joined(grid, html.note(f"The first {MOST} of {len(faces):,} faces.")) if len(faces) > MOST else grid
+    if len(faces) > MOST:
+        return joined(grid, html.note(f"The first {MOST} of {count:,} faces."))
+    if len(shown) < count:
+        lost = f"{len(shown):,} of {count:,} faces. The pictures of the others have gone since they were predicted."
+        return joined(grid, html.note(lost))
+    return grid

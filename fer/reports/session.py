@@ -221,6 +221,26 @@ class Session:
             pairs = zip(answer.crops, found["faces"], strict=True)
             self.shown += [Shown(str(file), crop, face) for crop, face in pairs]
 
+    def _cut_again(self) -> "list[Shown]":
+        """Return the faces that a resumed session found before, for the page; those of a file that is gone are lost."""
+        from fer.data.crop import Box
+        from fer.data.readers.images import PictureError
+        from fer.inference.predictor import upright_grey
+        from fer.reports.predictions import MOST, Shown
+
+        found: list[Shown] = []
+        for name, one in self.done.items():
+            if not one.get("faces") or len(found) > MOST:
+                continue
+            try:
+                grey = upright_grey(name)
+            except PictureError:
+                continue
+            size = self.predictor.image_size
+            crops = [self.predictor.crop(grey, Box(*face["box"]), size, face["tilt"]) for face in one["faces"]]
+            found += [Shown(name, crop, face) for crop, face in zip(crops, one["faces"], strict=True)]
+        return found
+
     def _progress(self) -> None:
         if self.line.due():
             left = (time.monotonic() - self.began) / max(self.files - len(self.done), 1) * (self.count - self.files)
@@ -249,17 +269,17 @@ class Session:
         """Write the page, print the counts, and return the exit code: 1 if no file could be read."""
         out = self.options.out
         if out is not None:
-            from fer.inference.records import LINES, ROWS
+            from fer.inference.records import LINES, PAGE, ROWS
             from fer.reports import predictions
 
             predictions.write(
-                out / "index.html", self.about, self.shown, self.left_out[: predictions.MOST], self.counts(),
-                self.videos,
+                out / PAGE, self.about, [*self._cut_again(), *self.shown], self.left_out[: predictions.MOST],
+                self.counts(), self.videos, self.faces,
             )  # fmt: skip
             log.info("%s", self.counts())
             if self.unread:
                 log.info("could not be read: %s; index.html says why", some(self.unread))
-            for name in (LINES, ROWS, *(clip["video"]["page"] for clip in self.videos), "index.html"):
+            for name in (LINES, ROWS, *(clip["video"]["page"] for clip in self.videos), PAGE):
                 log.info("  %s", shown(out / name))
             if self.options.annotated is not None:
                 log.info("  %s", shown(self.options.annotated))

@@ -78,7 +78,7 @@ class VideoReport:
 
     def _page(self, folder: Path, about: Json, notes: Sequence[str]) -> str:
         folder.mkdir(parents=True, exist_ok=True)
-        file = new_file(folder, self.stem, ".html")
+        file = new_file(folder, self.stem, ".html", ".png", ".svg")
         lead = predictions.lead(about, "; ".join([self.counts(), *notes]))
         timeline.write(folder, file.stem, self.timeline, Path(self.clip.name).name, lead)
         return f"{PAGES}/{file.name}"

@@ -207,13 +207,30 @@ def new_folder(parent: Path, name: str) -> Path:
         return folder
 
 
-def new_file(folder: Path, stem: str, suffix: str) -> Path:
-    """Return the first path of ``<stem><suffix>``, ``<stem>_2<suffix>``, ... in a folder at which there is no file."""
-    file, number = folder / f"{stem}{suffix}", 1
-    while file.exists():
+def check_beside(file: Path, beside: Path) -> None:
+    """Raise where a file that is written beside another one would replace something else.
+
+    An earlier file of the same name may be replaced together with what lies beside it.
+
+    Raises:
+        FerError: there is a file beside, but not the other one.
+    """
+    if beside.exists() and not file.exists():
+        raise FerError(
+            f"{file}: {beside.name} is written beside it, and there is such a file already; move or rename it"
+        )
+
+
+def new_file(folder: Path, stem: str, suffix: str, *beside: str) -> Path:
+    """Return the first path of ``<stem><suffix>``, ``<stem>_2<suffix>``, ... in a folder at which there is no file.
+
+    Nor is there one of the same name with a suffix of ``beside``.
+    """
+    number, name = 1, stem
+    while any((folder / f"{name}{one}").exists() for one in (suffix, *beside)):
         number += 1
-        file = folder / f"{stem}_{number}{suffix}"
-    return file
+        name = f"{stem}_{number}"
+    return folder / f"{name}{suffix}"
 
 
 def unused_folder(folder: Path) -> Path:

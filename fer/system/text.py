@@ -45,8 +45,15 @@ def code_span(text: str) -> str:
     return f"`{in_one_line(text).replace('`', chr(39))}`"
 
 
+def in_utf8(text: str) -> str:
+    """Return a text that a file in UTF-8 can hold: bytes of a name that are no UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def json_line(value: object) -> str:
-    """Return plain values as JSON for a terminal: in one line, with hidden characters as escapes of JSON."""
+    """Return plain values as JSON in one line that a terminal and a file in UTF-8 can hold: with hidden characters as
+    escapes of JSON.
+    """
     return HIDDEN.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 

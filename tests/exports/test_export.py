@@ -157,6 +157,12 @@ def test_weights_with_their_description_beside(export, small_run, network, tmp_p
     assert str(small_run.parent).encode() not in (tmp_path / "small.safetensors").read_bytes()
 
 
+def test_the_description_replaces_no_other_file(export, tmp_path):
+    (tmp_path / "config.json").write_text("precious")
+    assert "config.json is written beside it" in export("tiny", "config.safetensors").line
+    assert [(file.name, file.read_text()) for file in tmp_path.glob("config*")] == [("config.json", "precious")]
+
+
 def test_eight_bits_are_calibrated_on_train_and_checked_on_val(export, small_run, graph_again, network, faces):
     assert export(str(small_run), "small.onnx", "--int8", "--no-timing").code == 0
     session, about = stated(Path("small.onnx"))

@@ -234,6 +234,13 @@ def test_what_cannot_be_shared_is_refused(share, evaluate, small_run, another_ru
     assert not list(tmp_path.glob("a.*"))
 
 
+def test_a_card_replaces_no_other_file(share, tmp_path):
+    (tmp_path / "README.md").write_text("precious")
+    assert "README.md is written beside it" in share("tiny", "README.safetensors").line
+    assert [(file.name, file.read_text()) for file in tmp_path.glob("README*")] == [("README.md", "precious")]
+    assert share("tiny", "other.safetensors").code == share("tiny", "other.safetensors").code == 0
+
+
 def damaged(content, how):
     length = struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8 : 8 + length])
