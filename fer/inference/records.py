@@ -220,9 +220,7 @@ def _check_unused(folder: Path) -> None:
 
 
 def _line(contents: Mapping[str, Any]) -> str:
-    return (
-        json_line(contents) + "\n"
-    )  # a name may have bytes that are no UTF-8; their escapes are read back as they were
+    return json_line(contents) + "\n"  # bytes of a name that are no UTF-8 are escaped, and read back as they were
 
 
 def _done(file: Path, header: Object) -> dict[str, Record]:
