@@ -4,6 +4,7 @@ Short trainings that measure speed are here too. No torch.
 """
 
 import csv
+import math
 import shutil
 import signal
 import time
@@ -78,6 +79,8 @@ class Phase(jobs.Watch):
         self.waiting = deque(self.jobs)
         self._kept = clock.now()
         self._interrupted = False
+        self._ends: dict[Job, float] = {}  # the end of each training that was given one, on the campaign's clock
+        self._done_before: dict[Job, int] = {}  # epochs of each training before this process of it
 
     def run(self, slots: Sequence[Mapping[str, str]]) -> None:
         """Run the trainings.
@@ -105,7 +108,8 @@ class Phase(jobs.Watch):
         network = self.jobs[job]
         if network.name not in self.times.fixed:
             # with its time zone: an hour occurs twice where summer time ends
-            until = datetime.fromtimestamp(time.time() + self._end_of(network, now) - now, UTC)
+            self._ends[job] = self._end_of(network, now)
+            until = datetime.fromtimestamp(time.time() + self._ends[job] - now, UTC)
             job.overrides = [*job.overrides, f"{jobs.UNTIL}{quoted(until.isoformat(timespec='milliseconds'))}"]
         return job
 
@@ -120,6 +124,7 @@ class Phase(jobs.Watch):
         network = self.jobs[job]
         network.began = self.clock.now() if network.began is None else network.began
         network.state = "running"
+        self._done_before[job] = network.epochs_done
         self.progress.began(network)
         self.keep()
 
@@ -149,13 +154,21 @@ class Phase(jobs.Watch):
             network.state = "done"
         elif self._interrupted:
             network.state = "waiting"  # its checkpoint is saved; the resumed campaign resumes it
-        elif network.state == "stopped":
+        elif network.state == "stopped" or self._began_too_late(job):
             self._stopped(network, (job.folder / "checkpoints" / "best.ckpt").is_file())
         else:
             network.state, network.reason = "failed", job.outcome()
             self.record.note(f"{network.name} failed: {network.reason}")
         self.progress.ended(network)
         self.keep()
+
+    def _began_too_late(self, job: Job) -> bool:
+        """Return whether a training's end passed before its first epoch ended: a busy machine may start it that slowly.
+
+        ``fer.train`` refuses a ``budget.until`` that is past. A resumed training may have a best epoch all the same.
+        """
+        no_epoch = self.jobs[job].epochs_done <= self._done_before.get(job, 0)
+        return no_epoch and self.clock.now() >= self._ends.get(job, math.inf)
 
     def _stopped(self, network: Network, has_best: bool) -> None:
         """Record that a training was stopped at the deadline."""

@@ -84,6 +84,26 @@ def test_no_training_is_given_an_end_before_it_can_start(tmp_path):
     assert [network.state for network in late.jobs.values()] == ["left out"]  # and not failed
 
 
+@pytest.mark.parametrize(
+    ("now", "epochs", "best", "state"),
+    [(100.5, 1, True, "stopped"), (100.5, 0, False, "left out"), (100.5, 2, True, "failed"), (60.0, 1, True, "failed")],
+)
+def test_a_training_whose_end_passes_before_its_first_epoch_has_not_failed(tmp_path, now, epochs, best, state):
+    """It had one epoch before it was interrupted, or none; another epoch, or an end to come, shows a real failure."""
+    phase = phase_of(tmp_path, {"one": (0.0, 5.0)})
+    job = phase._next()
+    network = phase.jobs[job]
+    network.epochs_done = min(epochs, 1)
+    phase.began(job)
+    (job.folder / "checkpoints").mkdir(parents=True)
+    if best:
+        (job.folder / "checkpoints" / "best.ckpt").touch()
+    network.epochs_done, job.code = epochs, 1
+    phase.clock = Clock(now)
+    phase.ended(job)
+    assert network.state == state
+
+
 def test_an_end_is_a_time_of_one_meaning_where_summer_time_ends(tmp_path):
     job = phase_of(tmp_path, {"one": (0.0, 5.0)})._next()
     assert datetime.fromisoformat(job.overrides[-1].removeprefix("budget.until=").strip("'")).tzinfo is not None
