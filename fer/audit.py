@@ -74,7 +74,7 @@ def parser() -> Grammar:
         help="error stops at a bad row or picture, skip counts and lists it; default: %(default)s",
     )  # fmt: skip
     grammar.add_argument("--image-size", type=int, default=48, help="side of the faces in pixels; default: %(default)s")
-    grammar.add_argument("--out", type=Path, help="folder for the results; default: outputs/audit/<name>")
+    grammar.add_folder("--out", "folder for the results; default: outputs/audit/<name>")
     grammar.add_argument(
         "--class-names", type=class_names, metavar="FOLDER:EMOTION,...",
         help="meaning of class folders of other names, such as 1:surprise,2:fear",

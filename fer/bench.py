@@ -53,9 +53,7 @@ def parser() -> Grammar:
     grammar = Grammar(prog="python -m fer.bench", description="Measure the library's speed beside its targets.")
     grammar.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     grammar.add_argument("--data", type=Path, help="a plain fer2013.csv; default: $FER_DATA or data/, else drawn faces")
-    grammar.add_argument(
-        "--out", type=Path, default=Path("outputs/bench"), help="folder for the results; default: %(default)s"
-    )
+    grammar.add_folder("--out", "folder for the results; default: %(default)s", Path("outputs/bench"))
     grammar.add_argument(
         "--rounds", type=int, default=3, help="measured epochs of each loop (training, overhead); default: %(default)s"
     )

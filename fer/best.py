@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fer.campaign.record import FILE, PARTS, Record, Request, read
 from fer.config.command import Grammar, command
 from fer.config.errors import FerError, Interrupted
+from fer.config.paths import expand_home
 from fer.config.settings import DataSettings
 from fer.config.trust import runs_nothing
 from fer.data.locate import existing, locate
@@ -87,7 +88,7 @@ def parser() -> Grammar:
         metavar="N",
         help="trainings side by side; default: three on each GPU, or one on each core, four at most",
     )
-    grammar.add_argument("--out", type=Path, help=f"folder of the campaign; default: {CAMPAIGNS}/<date>_<time>")
+    grammar.add_folder("--out", f"folder of the campaign; default: {CAMPAIGNS}/<date>_<time>")
     grammar.add_argument("--dry-run", action="store_true", default=None, help="measure the speed and print the plan")
     grammar.add_argument(
         "--resume",
@@ -209,7 +210,7 @@ def dry_run(record: Record) -> int:
 
 def resume(arguments: argparse.Namespace) -> int:
     """Resume a campaign."""
-    folder = named(arguments.resume, CAMPAIGN).expanduser().absolute()
+    folder = expand_home(named(arguments.resume, CAMPAIGN)).absolute()
     record = read(folder)
     if record.finished and arguments.hours is None and (folder / "best.html").is_file():
         log.info("finished already: %s", shown(folder / "best.html"))

@@ -26,7 +26,7 @@ def parser() -> Grammar:
         description="Compare finished runs: leaderboard, curves, costs, paired tests. All metrics are of val.",
     )
     grammar.add_argument("runs", nargs="+", type=Path, help="run folders, sweeps, folders that hold them, or latest")
-    grammar.add_argument("--out", type=Path, help="folder for the results; default: outputs/compare/<date>_<time>")
+    grammar.add_folder("--out", "folder for the results; default: outputs/compare/<date>_<time>")
     grammar.add_argument("--sort", choices=SORTS, default="accuracy", help="order of the rows; default: %(default)s")
     grammar.add_argument(
         "--pair", nargs=2, action="append", type=Path, metavar=("A", "B"), default=[],

@@ -23,6 +23,7 @@ from fer.runs.run_folder import TRAINED, named
 from fer.system.slots import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
+    from fer.evaluation.request import Request
     from fer.metrics.results import Results
     from fer.runs.predictions import Scored
 
@@ -136,7 +137,7 @@ def add_handling(grammar: Grammar) -> None:
     grammar.add_argument(
         "--device", choices=["auto", "cpu", "gpu"], default="auto", help="where to compute; default: %(default)s"
     )
-    grammar.add_argument("--out", type=Path, help="folder for the results; default: evaluations/ in the run's folder")
+    grammar.add_folder("--out", "folder for the results; default: evaluations/ in the run's folder")
     grammar.add_argument(
         "--maps", action="store_true",
         help="show in the report what the network looked at in its surest mistakes, by occlusion, as fer.explain does",
@@ -172,10 +173,13 @@ def evaluate_each(arguments: argparse.Namespace, command: str) -> None:
         FerError: as ``evaluate``; the results on the data sets before are kept.
     """
     from fer.evaluation import several
+    from fer.evaluation.evaluate import check_readable
     from fer.reports.summary import data_set_table
 
-    names = arguments.data or [None]
-    evaluations = [evaluate(argparse.Namespace(**{**vars(arguments), "data": name}), command) for name in names]
+    requests = [request_of(arguments, data) for data in arguments.data or [None]]
+    if len(requests) > 1:  # test of one set stays closed if another set cannot be read
+        check_readable(requests)
+    evaluations = [evaluate(request, arguments, command) for request in requests]
     if len(evaluations) > 1:
         table = data_set_table([results for results, _ in evaluations])
         log.info("\n%s\n\ntable:    %s", table, several.write(evaluations))
@@ -201,28 +205,25 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError("--choose --weights val: --choose fits the weights too; leave one out")
     if arguments.maps and arguments.no_report:
         raise FerError("--maps --no-report: maps are part of the report; leave one out")
+    names = arguments.data or []
+    if twice := next((name for index, name in enumerate(names) if name in names[:index]), None):
+        raise FerError(f"--data {twice}: is given twice; name each data set once")
     if arguments.rule is not None and arguments.split == "all":
         raise FerError(f"--rule {arguments.rule}: --split all takes every face, whatever its split; leave one out")
 
 
-def evaluate(arguments: argparse.Namespace, command: str) -> "tuple[Results, Path]":
-    """Evaluate, write the results and the report, print the tables, and return the results and their folder.
-
-    Args:
-        arguments: parsed command line.
-        command: the command line, for the record.
+def request_of(arguments: argparse.Namespace, data: str | None) -> "Request":
+    """Return what is to be evaluated on a data set; None is that of the training.
 
     Raises:
-        FerError: a checkpoint is bad, or the data are missing, bad or without the split.
+        FerError: a GPU is required but missing.
     """
-    from fer.evaluation.evaluate import evaluate as scored_by
     from fer.evaluation.request import Request
-    from fer.reports.summary import class_table, metric_table
 
-    request = Request(
+    return Request(
         networks=arguments.runs,
         split=arguments.split,
-        data=arguments.data,
+        data=data,
         rule=arguments.rule,
         on_bad=arguments.on_bad,
         class_names=arguments.class_names,
@@ -239,6 +240,22 @@ def evaluate(arguments: argparse.Namespace, command: str) -> "tuple[Results, Pat
         batch_size=arguments.batch_size,
         on_gpu=uses_gpu(arguments),
     )
+
+
+def evaluate(request: "Request", arguments: argparse.Namespace, command: str) -> "tuple[Results, Path]":
+    """Evaluate, write the results and the report, print the tables, and return the results and their folder.
+
+    Args:
+        request: what is to be evaluated.
+        arguments: parsed command line.
+        command: the command line, for the record.
+
+    Raises:
+        FerError: a checkpoint is bad, or the data are missing, bad or without the split.
+    """
+    from fer.evaluation.evaluate import evaluate as scored_by
+    from fer.reports.summary import class_table, metric_table
+
     results, scored, folder = scored_by(request, arguments.out, command)
     tables = [class_table(results), metric_table(results), *remarks(results)]
     log.info("\n%s\n\nresults:  %s", "\n\n".join(tables), folder)  # before the report, which may fail on a full disk

@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ def parser() -> Grammar:
         "--rule", choices=["official", "as_given", "holdout"], help="how --data is split; default: as in training"
     )
     grammar.add_argument("--on-bad", choices=["error", "skip"], help="what a bad row or picture of --data does")
-    grammar.add_argument("--out", type=Path, metavar="FOLDER", help=f"for the results; default: {FOLDER}/<name>")
+    grammar.add_folder("--out", f"for the results; default: {FOLDER}/<name>")
     grammar.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
     return grammar
@@ -145,9 +146,12 @@ def of_pictures(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[
     from fer.inference.predictor import Predictor
 
     networks = opened_together(files, device_of(arguments))
-    pictures = sources.pictures(arguments.pictures)
+    listed = sources.files(arguments.pictures)
+    videos = {str(file): "is a video; fer.explain takes pictures" for file in listed if sources.is_video(file)}
+    pictures = [file for file in listed if str(file) not in videos]
     predictor = Predictor(networks[0].network, detector=arguments.detector, detector_model=arguments.detector_model)
-    return networks, explanation.of_pictures(pictures, predictor, arguments.faces)
+    given = explanation.of_pictures(pictures, predictor, arguments.faces)
+    return networks, replace(given, left_out={**given.left_out, **videos})
 
 
 def explain(arguments: argparse.Namespace, networks: Sequence["Opened"], given: "Given", command: str) -> "Explanation":

@@ -46,10 +46,8 @@ def parser() -> Grammar:
         "--margin", type=float, help="side of the square that is cut out, as a multiple of the box; default: 1 for haar"
     )
     grammar.add_coverage()
-    grammar.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="for predictions.jsonl, predictions.csv and index.html"
-    )
-    grammar.add_argument("--annotated", type=Path, metavar="FOLDER", help="for copies with their faces marked")
+    grammar.add_folder("--out", "for predictions.jsonl, predictions.csv and index.html")
+    grammar.add_folder("--annotated", "for copies with their faces marked")
     grammar.add_argument("--resume", action="store_true", help="go on with an interrupted --out")
     grammar.add_argument("--json", action="store_true", help="print a JSON line a picture in place of text")
     grammar.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
@@ -75,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unmatched is not None:
         print(visible(unmatched), file=sys.stderr)
     camera = None if arguments.webcam is None else Clip(arguments.webcam)  # before any file is written
-    session = Session(options_of(arguments), predictor_of(arguments), len(files), videos=videos)
+    if arguments.fps is not None and not videos:
+        print(f"--fps {arguments.fps:g}: none of the files is a video; not used", file=sys.stderr)
+    session = Session(options_of(arguments), predictor_of(arguments), [str(file) for file in files], videos=videos)
     try:
         if camera is not None:
             session.watch(camera)
@@ -117,6 +117,8 @@ def check(arguments: argparse.Namespace) -> None:
         conformal.check(arguments.coverage)
     if arguments.resume and arguments.out is None:
         raise FerError("--resume: needs the folder to continue; add --out FOLDER")
+    if arguments.json and arguments.out is not None:
+        raise FerError("--json and --out: the folder has the same lines, in predictions.jsonl; leave --json out")
     if arguments.boxes is not None and not arguments.boxes.is_file():
         raise FerError(f"--boxes {arguments.boxes}: no such file; expected a table with file, x, y, width and height")
     if arguments.boxes is not None and arguments.detector_model is not None:

@@ -27,7 +27,7 @@ def parser() -> Grammar:
         default=[Path("outputs/study")],
         help="runs, sweeps, or latest; default: outputs/study",
     )
-    grammar.add_argument("--out", type=Path, help="folder for the results; default: the first of the folders above")
+    grammar.add_folder("--out", "folder for the results; default: the first of the folders above")
     return grammar
 
 

@@ -91,6 +91,16 @@ def test_several_data_sets_are_one_table(evaluate, small_run, tmp_path):
     assert str(small_run / "evaluations" / "data_sets.json") in ended.out
 
 
+def test_one_set_without_the_split_leaves_test_of_the_others_closed(scores, small_run, tmp_path):
+    table = tmp_path / "short.csv"
+    write_csv(table)
+    table.write_text("".join(line for line in table.open() if "PrivateTest" not in line))
+    ended = scores(str(small_run), "--data", "synthetic", "--data", "short.csv", "--split", "test")
+    assert ended.code == 1
+    assert "no test" in ended.line
+    assert not (small_run / "test_opened.json").exists()
+
+
 @pytest.mark.slow
 def test_batch_size_does_not_change_the_metrics(scores, small_run):
     for size in ("1", "5", "1000"):
@@ -111,6 +121,8 @@ def test_batch_size_does_not_change_the_metrics(scores, small_run):
         (["{run}", "--split", "tset"], "--split"),
         (["{run}", "--colour"], "--colour"),
         (["{run}", "{run}"], "given twice"),
+        (["{run}", "--data", "synthetic", "--data", "synthetic"], "--data synthetic: is given twice"),
+        ([""], "empty name"),
         (["{run}", "--weights", "val"], "name more than one"),
         (["{run}", "--choose"], "--choose: needs several networks; name more than one"),
         (["{run}", "other", "--choose", "--weights", "val"], "leave one out"),

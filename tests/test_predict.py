@@ -140,7 +140,7 @@ def test_an_interrupted_prediction_goes_on(predict, photos, tmp_path):
     assert ended.code == 0, ended.err
     assert file.read_text() == "".join(lines)
     assert len((tmp_path / "whole" / "predictions.csv").read_text().splitlines()) == 5
-    for options in (("--margin", "1.3"), ("--coverage", "0.8")):
+    for options in (("--margin", "1.3"), ("--coverage", "0.8"), ("--faces", "largest")):
         other = predict(str(photos), "--out", "whole", "--resume", *options).line
         assert "another network, detector, crop or coverage" in other
 
@@ -154,6 +154,27 @@ def test_the_page_of_a_resumed_prediction_has_all_faces(predict, photos, tmp_pat
     (photos / "more" / "hopper.jpg").unlink()
     assert predict(str(photos), "--out", "whole", "--resume").code == 0
     assert "1 of 2 faces. The pictures of the others have gone" in page.read_text()
+
+
+def test_a_resumed_prediction_takes_other_files_and_those_that_could_not_be_read(predict, photos, tmp_path):
+    assert predict(str(photos), "--out", "whole").code == 0
+    (photos / "broken.jpg").write_bytes((photos / "more" / "hopper.jpg").read_bytes())
+    other = tmp_path / "other.jpg"
+    other.write_bytes(b"")
+    names = [str(photos / "broken.jpg"), str(other)]
+    ended = predict(*names, "--out", "whole", "--resume")
+    assert ended.code == 0, ended.err
+    assert "3 files done before; 2 of 2 left" in ended.out
+    found = {Path(one["file"]).name: one for one in records(tmp_path / "whole")[1:]}
+    assert list(found)[-2:] == ["broken.jpg", "other.jpg"]
+    assert found["broken.jpg"]["faces"][0]["emotion"] == "neutral"
+    assert "error" in found["other.jpg"]
+    assert predict(str(photos), "--out", "whole", "--resume").code == 0
+    assert "error" in records(tmp_path / "whole")[-1]  # the one that was not named is kept
+
+
+def test_a_video_s_option_without_a_video_is_reported(predict, photos):
+    assert "--fps 5" in predict(str(photos), "--fps", "5").err
 
 
 @pytest.mark.parametrize("name", ["predictions.csv", "index.html"])
@@ -296,13 +317,17 @@ def test_a_box_outside_its_picture_is_the_reason_of_its_record(predict, photos, 
         (["*.xyz"], "no file matches"),
         (["."], "no picture or video in this folder"),
         (["a.png", "--network", "none"], "none"),
+        (["a.png", "--network", ""], "empty name"),
+        (["a.png", "--network", "~nobody-here/x"], "~nobody-here/x"),
+        (["a.png", "--json", "--out", "out"], "leave --json out"),
+        (["a.png", "--detector-model", "yunet.onnx"], "add --detector yunet"),
         (["a.png", "--margin", "0"], "--margin 0: expected 0.1 to 10"),
         (["a.png", "--coverage", "90"], "--coverage 90: expected a share of the faces from 0.5 to 0.99"),
         (["a.png", "--resume"], "--out"),
         (["a.png", "--fps", "0"], "--fps 0: expected 0.01 to 1000"),
         (["a.png", "--smooth", "-1"], "--smooth -1: expected 0 to 60"),
         (["a.png", "--webcam", "0"], "--webcam: takes no files"),
-        (["a.png", "--annotated", "a.png"], "--annotated a.png: no folder"),
+        (["a.png", "--annotated", "a.png"], "--annotated: a.png: no folder"),
         (["--webcam", "97", "--out", "out"], "camera 97: no such camera"),
         (["--webcam", "0", "--resume"], "--resume"),
         ([], "--help"),
@@ -428,7 +453,7 @@ def test_an_interrupted_video_is_predicted_anew_and_finished_ones_are_not(predic
     monkeypatch.setattr("fer.reports.session.Session._watched", noting(watched, Session._watched))
     ended = predict(str(clip), str(second), "--out", "out", "--resume")
     assert ended.code == 0, ended.err
-    assert "1 of 2 files are done" in ended.out
+    assert "1 file done before; 1 of 2 left" in ended.out
     assert watched == [str(second)]
     assert [file.read_text() for file in files] == whole
     assert "second.html" in (tmp_path / "out" / "index.html").read_text()

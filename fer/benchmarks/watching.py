@@ -41,7 +41,7 @@ def watching(folder: Path) -> Iterable[Measurement]:
     with_face: list[int] = []  # frames with a face, of each round
 
     def once() -> None:
-        writer = Writer(folder / f"watched-{len(with_face)}", about, resume=False)
+        writer = Writer(folder / f"watched-{len(with_face)}", about)
         frames = 0
         for frame in watch(predictor, Clip(file)):
             writer.write(frame_record(file.name, frame))

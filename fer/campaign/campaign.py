@@ -177,8 +177,8 @@ class Campaign:
         usable = [roster for roster in usable if roster.student.probe in known and roster.small.probe in known]
         if not usable:
             raise FerError("the student or the small network cannot be trained here; the lines above state the reason")
-        left = self.deadline - self.clock.now()
-        return plan.planned(usable, speeds, left, self.record.request.parts)
+        spent = self.clock.now()
+        return plan.planned(usable, speeds, self.deadline - spent, self.record.request.parts, spent)
 
     def plan_text(self, made: Plan) -> str:
         """Return a plan that starts now, as lines of text."""

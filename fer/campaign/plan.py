@@ -15,6 +15,7 @@ from fer.config.errors import FerError
 from fer.system.text import clock
 
 SLACK = 0.05  # share of the training time reserved for epochs that take longer than measured
+AGAIN = 1.1  # by which another measurement of the same machine may be slower
 TEN_VIEWS = 10.0  # views of a face in an evaluation with ten crops
 IN_32_BITS = 1.6  # time of a forward pass in 32 bits by that in half precision, on a CPU that has it
 OPENING = 2.5  # s of an evaluation besides forward passes and intervals: checkpoint, table, files
@@ -270,7 +271,9 @@ def students_of(roster: Roster, speeds: Speeds, teachers: float, parts: Sequence
     return Build(rows, most, speeds.slots_of_taught)
 
 
-def planned(rosters: Sequence[Roster], speeds: Speeds, seconds: float, parts: Sequence[str]) -> Plan:
+def planned(
+    rosters: Sequence[Roster], speeds: Speeds, seconds: float, parts: Sequence[str], spent: float = 0.0
+) -> Plan:
     """Return the plan of the most ambitious roster whose networks are trained long enough.
 
     Args:
@@ -278,6 +281,7 @@ def planned(rosters: Sequence[Roster], speeds: Speeds, seconds: float, parts: Se
         speeds: measured speeds.
         seconds: time for everything.
         parts: any of "members", "students", "small".
+        spent: seconds of the campaign so far; the message about too short a time counts them.
 
     Raises:
         FerError: the time is too short for one epoch of the least ambitious roster.
@@ -286,9 +290,10 @@ def planned(rosters: Sequence[Roster], speeds: Speeds, seconds: float, parts: Se
     plans = [plan for roster in rosters if (plan := _plan(roster, speeds, seconds, parts)) is not None]
     if not plans:
         needed = _least_seconds(rosters[-1], speeds, parts)
+        enough = (spent + needed) * AGAIN / 3600
         raise FerError(
             f"{clock(seconds)} are left, but one epoch of every network with its evaluation takes about "
-            f"{clock(needed)} here: give --hours {math.ceil(100 * needed / 3600) / 100:g} or more"
+            f"{clock(needed)} here: give --hours {math.ceil(100 * enough) / 100:g} or more"
         )
     return next((plan for plan in plans if _epochs(plan) >= plan.roster.least), plans[-1])
 

@@ -10,11 +10,13 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
 
 from fer.config.errors import FerError, Interrupted, visible, with_options
+from fer.config.paths import expand_home
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -85,6 +87,30 @@ def class_names(text: str) -> dict[str, str]:
     return {name.strip(): emotion.strip() for name, _, emotion in pairs}
 
 
+def writable_folder(text: str) -> Path:
+    """Return the folder of an option for results; what is wrong with it is found before any work is done.
+
+    Raises:
+        argparse.ArgumentTypeError: it has no name, cannot be made, or cannot be written to.
+    """
+    if not text:  # would stand for the current folder; such is a variable of a script that was not set
+        raise argparse.ArgumentTypeError("an empty name; expected a folder")
+    folder = expand_home(text)
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: no folder can be made there ({error.strerror})") from error
+    finally:
+        for part in missing:  # made again by whoever writes: a refused command leaves none
+            with suppress(OSError):
+                part.rmdir()
+    if not writable:
+        raise argparse.ArgumentTypeError(f"{text}: without write permission; choose another folder")
+    return folder
+
+
 class Visible(logging.LogRecord):
     """A log message whose names, which files state, cannot control the terminal."""
 
@@ -105,6 +131,10 @@ class Grammar(argparse.ArgumentParser):
         arguments = self.parse_args(argv)
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
         return arguments, f"{self.prog} {shlex.join(sys.argv[1:] if argv is None else argv)}".strip()
+
+    def add_folder(self, name: str, meaning: str, default: Path | None = None) -> None:
+        """Add the option of a folder for results."""
+        self.add_argument(name, type=writable_folder, metavar="FOLDER", help=meaning, default=default)
 
     def add_network_and_detector(self) -> None:
         """Add the options of what predicts the faces of pictures."""

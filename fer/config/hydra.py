@@ -34,6 +34,7 @@ from fer.config.command import Shown
 from fer.config.conf import FAULTS, VERSION_BASE, check_yaml, conf_folder, plain, quoted
 from fer.config.errors import FerError
 from fer.config.explain import explain, nearest
+from fer.config.paths import expand_home
 from fer.config.plugins import import_plugins
 from fer.config.schema import REQUIRED, keyword_parameters
 from fer.config.settings import leaves
@@ -313,7 +314,7 @@ def tidied(arguments: Sequence[str]) -> list[str]:
         return [*rest, *overrides]
     index = next(index for index, option in enumerate(rest) if option.startswith(("--config-dir", "-cd")))
     del rest[index : index + (1 if "=" in rest[index] else 2)]
-    folder = Path(parsed.config_dir).expanduser().absolute()
+    folder = expand_home(parsed.config_dir).absolute()
     if not folder.is_dir():
         raise FerError(f"--config-dir {parsed.config_dir}: no such folder")
     check_yaml(folder)

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError
+from fer.config.paths import expand_home
 from fer.data.faces import Faces, Source
 from fer.data.rows import CHUNK_BYTES, Built, outside, released
 
@@ -51,7 +52,7 @@ def folder_of(setting: str | None) -> Path | None:
     """Return the folder for a value of ``data.cache``; None turns the cache off."""
     if not setting:
         return None
-    return default_folder() if setting == "auto" else Path(setting).expanduser()
+    return default_folder() if setting == "auto" else expand_home(setting)
 
 
 def cached(files: Sequence[Path], variant: str, memory: "PixelMemory", read: Callable[[], Faces]) -> Faces:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError
+from fer.config.paths import expand_home
 from fer.config.settings import DataSettings, FurtherSet
 from fer.data.audit.near_duplicates import FLAT, alike, frequencies, hashed
 from fer.data.duplicates import digests
@@ -225,7 +226,7 @@ def in_shares(weights: Sequence[float]) -> list[float]:
 
 
 def _refuse_twice(paths: Sequence[str]) -> None:
-    resolved = [Path(path).expanduser().resolve() for path in paths]
+    resolved = [expand_home(path).resolve() for path in paths]
     for index, path in enumerate(resolved):
         if path in resolved[:index]:
             raise FerError(f"data.more: {paths[index]} is given twice; name each data set once")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fer.config.conf import spelled
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data import resize
@@ -41,13 +42,7 @@ def read_faces(data: DataSettings) -> Faces:
     if data.path is None:
         raise FerError("data.path is not set; give a table, an archive, a folder or 'synthetic'")
     if data.path == synthetic.NAME:
-        if data.votes is not None:
-            raise FerError(
-                f"{setting('data.votes', data.votes)}: drawn faces have no votes; leave it out or name FER2013's table"
-            )
-        if data.channels == 3:
-            raise FerError(f"{setting('data.channels', 3)}: drawn faces are grey; set data.channels=1")
-        return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
+        return _drawn(data)
     folder, names = folder_of(data.cache), folder_names(data.class_names or {})
     faces = read_path(
         Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder, names=names,
@@ -57,6 +52,25 @@ def read_faces(data: DataSettings) -> Faces:
         faces = join_votes(faces, Path(data.votes))
     faces = labelled(faces, data)
     return faces if faces.image_size == data.image_size else resized(faces, data.image_size)
+
+
+def _drawn(data: DataSettings) -> Faces:
+    """Return drawn faces.
+
+    Raises:
+        FerError: the settings ask for votes, labels, classes or colours that drawn faces do not have.
+    """
+    drawn_as = {
+        "votes": (None, "drawn faces have no votes; leave it out or name FER2013's table"),
+        "labels": ("fer2013", "drawn faces have no votes to make labels of; leave it out"),
+        "classes": (len(EMOTIONS), "no drawn face shows contempt; leave it out"),
+        "class_names": (None, "drawn faces are in no folders of classes; leave it out"),
+        "channels": (1, "drawn faces are grey; leave it out"),
+    }
+    for key, (only, remedy) in drawn_as.items():
+        if (value := getattr(data, key)) not in (only, {}):
+            raise FerError(f"{setting(f'data.{key}', spelled(value))}: {remedy}")
+    return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
 
 
 def folder_names(given: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from fer.config.errors import FerError, setting
+from fer.config.paths import expand_home
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 
 VARIABLE = "FER_DATA"
@@ -71,7 +72,7 @@ def existing(path: str, given: str, remedy: str = "") -> str:
     Raises:
         FerError: there is none.
     """
-    expanded = Path(path).expanduser()
-    if not path or not expanded.exists():  # Path("") is the current folder
+    whole = expand_home(path)
+    if not path or not whole.exists():  # Path("") is the current folder
         raise FerError(f"{given}: no such file or folder. {remedy or how_to_get()}")
-    return str(expanded.absolute())  # a run may be resumed or evaluated from another folder
+    return str(whole.absolute())  # a run may be resumed or evaluated from another folder

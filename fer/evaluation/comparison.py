@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError
+from fer.config.paths import expand_home
 from fer.data.table import Table
 from fer.evaluation.leakage import TrainingData, find_again
 from fer.evaluation.request import Faces, Member, Request, Tables, members_of, of_split
@@ -41,7 +42,7 @@ class Baseline(NamedTuple):
         """
         if request.baseline is None:
             return None
-        given = Path(request.baseline).expanduser()
+        given = expand_home(request.baseline)
         file = given / "predictions.csv" if given.is_dir() and not (given / "checkpoints").is_dir() else given
         if file.name.endswith((".csv", ".csv.gz")):
             return cls(str(given), read_predictions(file, data, request.split))

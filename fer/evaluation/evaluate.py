@@ -134,6 +134,17 @@ def evaluate(request: Request, out: Path | None, command: str) -> tuple[Results,
     return results, scored, folder
 
 
+def check_readable(requests: Sequence[Request]) -> None:
+    """Raise unless the faces of all requests can be read, for the same networks.
+
+    Raises:
+        FerError: as ``evaluate``, for networks and data.
+    """
+    members = with_weights(given_of(requests[0].networks))
+    for request in requests:
+        check_classes(members[0], _faces(request, members, Tables(request.batch_size)).at(members[0].model.image_size))
+
+
 def _opened(request: Request) -> _Evaluation:
     """Return the networks and the faces, the choice among networks made.
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError
+from fer.config.paths import expand_home
 from fer.config.schema import build
 from fer.config.settings import DataSettings, FurtherSet
 from fer.data.load import folder_names, holds_contempt
@@ -248,8 +249,8 @@ def given_of(networks: Sequence[str]) -> list[Given]:
     Raises:
         FerError: as in ``members_of``; or none has weights, and so none states which faces to score.
     """
-    folders = [Path(name).expanduser() for name in networks if predictions.holds_predictions(Path(name).expanduser())]
-    others = [name for name in networks if Path(name).expanduser() not in folders]
+    folders = [expand_home(name) for name in networks if predictions.holds_predictions(expand_home(name))]
+    others = [name for name in networks if expand_home(name) not in folders]
     if not others:
         raise FerError(f"{folders[0]}: holds predictions without weights; name a run or checkpoint beside it")
     if len({folder.resolve() for folder in folders}) < len(folders):

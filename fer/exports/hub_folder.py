@@ -13,6 +13,7 @@ from pathlib import Path
 
 import fer
 from fer.config.errors import FerError
+from fer.config.paths import expand_home
 from fer.data.crop import Crop
 from fer.exports import onnx_file
 from fer.exports.export import export
@@ -64,7 +65,7 @@ def write(
     Raises:
         FerError: the network is bad or has no card, the licence is no identifier, or the folder cannot be written.
     """
-    folder = folder.expanduser().absolute()
+    folder = expand_home(folder).absolute()
     _check_free(folder)
     stated = _checked(licence) if licence else OF_PACKAGE if str(given) in zoo.pretrained() else UNKNOWN
     made = share.shareable(given, half=half)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import fer
 from fer.config.errors import FerError
+from fer.config.paths import expand_home
 from fer.data.crop import Crop
 from fer.evaluation.request import Member, members_of
 from fer.inference.ensemble import mixed
@@ -166,7 +167,7 @@ def source_of(networks: Sequence[str]) -> Source:
     Raises:
         FerError: one is bad, given twice, of other emotions or another size; or an evaluation cannot be exported.
     """
-    folder = Path(networks[0]).expanduser()
+    folder = expand_home(networks[0])
     if len(networks) == 1 and (folder / "metrics.json").is_file() and not (folder / "checkpoints").is_dir():
         return _evaluated(folder)
     members = members_of(networks)

@@ -321,8 +321,10 @@ def build(name: str, model: Path | None = None, *, tilted: bool = True) -> Detec
     """Return a detector by its name: "haar", "yunet", "yuface" or "none".
 
     Raises:
-        FerError: it is none of these, it has no model file, or OpenCV is missing.
+        FerError: it is none of these, it needs a model file or takes none, or OpenCV is missing.
     """
+    if name in ("haar", "none", "yuface") and model is not None:
+        raise FerError(f"--detector-model {model}: is of the detector yunet; add --detector yunet, or leave it out")
     if name == "haar":
         return Haar(tilted=tilted)
     if name == "none":

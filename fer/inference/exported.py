@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError, NotFinite
+from fer.config.paths import expand_home
 from fer.config.settings import MAX_SIZE, MIN_SIZE
 from fer.data.crop import Crop
 from fer.data.labels import are_classes
@@ -273,7 +274,7 @@ class ExportedNetwork:
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
-        self.file = Path(path).expanduser()
+        self.file = expand_home(path)
         self._session = session(self.file, threads)
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         if text is None:

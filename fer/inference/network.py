@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError
+from fer.config.paths import expand_home
 from fer.inference.exported import ExportedNetwork, Images, is_exported
 from fer.metrics.conformal import Thresholds
 from fer.runs import zoo
@@ -120,7 +121,7 @@ def file_of(given: str | Path) -> Path:
         FerError: it cannot be had.
     """
     if is_exported(given):
-        return Path(given).expanduser()
+        return expand_home(given)
     from fer.models import checkpoints
 
     return checkpoints.find(given)
@@ -163,7 +164,7 @@ def named(given: str | Path, *, download: bool = False) -> Path:
         FerError: there is no such run or exported file, or the network of the hub cannot be had.
     """
     if is_exported(given):
-        if not Path(given).expanduser().is_file():
+        if not expand_home(given).is_file():
             raise FerError(
                 f"{given}: no such file; a network is a run, a checkpoint, a file that ends in .safetensors or "
                 ".onnx, latest, a network of the package (tiny), or hf://owner/name of the hub"

@@ -316,6 +316,7 @@ class Predictor:
             **({} if self.coverage_by == "all" else {"coverage_by": "class", "unpromised": list(self.unpromised)}),
             "trained_on": self.network.trained_on,
             "detector": self.detector.name,
+            **({"faces": "largest"} if self.largest else {}),
             "crop": self.crop.contract(self.image_size) | ({"colour": "red, green, blue"} if self.in_colour else {}),
         }
 

@@ -5,7 +5,7 @@ They are a JSON line a picture or frame of a video, and a CSV row a face.
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NotRequired, Required, TypedDict, cast
 
@@ -168,25 +168,27 @@ class Writer:
     Args:
         folder: for ``predictions.jsonl`` and ``predictions.csv``.
         about: of the network, the detector and the crop; the first line.
-        resume: go on after the records that are there.
+        again: files that are predicted again if they could not be read before; None refuses a folder that has records.
 
     Raises:
         FerError: there are records already, or those are of another network or crop; or there are files of something
             else, such as a run's, which would be overwritten.
     """
 
-    def __init__(self, folder: Path, about: Json, *, resume: bool) -> None:
+    def __init__(self, folder: Path, about: Json, again: Collection[str] | None = None) -> None:
         self.emotions: Sequence[str] = about["emotions"]
         self.done: dict[str, Record] = {}  # file -> its record; of a video the one that closes it
         self._header = {"schema": SCHEMA, **about}
         lines, table = folder / LINES, folder / ROWS
         if lines.exists():
-            if not resume:
+            if again is None:
                 raise FerError(
                     f"--out {folder}: holds the predictions of {plural(_finished(lines), 'file')} already; add "
                     "--resume to go on with the others, or choose another folder"
                 )
             self.done = _done(lines, self._header)
+            for name in [name for name in again if "error" in self.done.get(name, {})]:
+                del self.done[name]
         else:
             _check_unused(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -227,7 +229,8 @@ def _done(file: Path, header: Object) -> dict[str, Record]:
     """Return file name -> record of what an interrupted prediction finished; of a video the record that closes it.
 
     Raises:
-        FerError: the records are of another network, detector, crop or coverage, or videos of other settings.
+        FerError: the records are of another network, detector, crop or coverage, of other faces, or videos of
+            other settings.
     """
     with file.open(encoding="utf-8") as stream:
         before = _parsed(stream.readline(), "schema") or {}
@@ -235,8 +238,8 @@ def _done(file: Path, header: Object) -> dict[str, Record]:
         videos = before.pop("video", None), expected.pop("video", None)
         if before != expected or (None not in videos and videos[0] != videos[1]):
             raise FerError(
-                f"--out {file.parent}: its predictions are of another network, detector, crop or coverage, or its "
-                "videos of other --fps or --smooth; choose another folder"
+                f"--out {file.parent}: its predictions are of another network, detector, crop or coverage, of "
+                "other --faces, or its videos of other --fps or --smooth; choose another folder"
             )
         if videos[0] is not None:
             header["video"] = videos[0]

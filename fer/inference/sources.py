@@ -3,7 +3,6 @@
 Files, folders and patterns name them; a table may give boxes.
 """
 
-import contextlib
 import csv
 import glob
 import os
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fer.config.errors import FerError
+from fer.config.paths import expand_home
 from fer.data.crop import Box
 from fer.data.readers.images import SUFFIXES
 from fer.system.files import opened_text
@@ -60,27 +60,13 @@ def _path(name: str) -> Path:
         raise FerError("an empty name; expected a picture, a video, a folder or a pattern")
     path = Path(name)
     if name.startswith("~") and not os.path.lexists(path):  # a file may have such a name too
-        with contextlib.suppress(RuntimeError):  # no user of this name
-            return path.expanduser()
+        return expand_home(path)
     return path
 
 
 def whole_path(file: Path) -> Path:
     """Return the path of a file without links; of a loop of links its own path, and whoever opens it says why not."""
     return Path(os.path.realpath(file))  # Path.resolve raises RuntimeError or OSError at a loop
-
-
-def pictures(names: Sequence[str]) -> list[Path]:
-    """Return the pictures that names stand for, without the videos among them.
-
-    Raises:
-        FerError: a name stands for nothing, or all are videos.
-    """
-    listed = files(names)
-    kept = [file for file in listed if not is_video(file)]
-    if not kept:
-        raise FerError(f"{listed[0]}: is a video; expected a picture")
-    return kept
 
 
 def _below(folder: Path) -> Iterator[Path]:

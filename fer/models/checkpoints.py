@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from fer.config.errors import FerError, setting
+from fer.config.paths import expand_home
 from fer.metrics import conformal
 from fer.metrics.calibration import valid_temperature
 from fer.models import MODELS, EmotionClassifier, hub_folder, safetensors, untrusted
@@ -53,7 +54,7 @@ def find(path: str | Path, *, download: bool = False) -> Path:
         raise FerError(
             f"{path}: checkpoints are read from files only, or hf://owner/name; download it and give the path"
         )
-    given = Path(path).expanduser()
+    given = expand_home(path)
     if given.is_dir():
         inside = given / "checkpoints" / "best.ckpt"
         if not inside.is_file() and hub_folder.is_hub_folder(given):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, hub
 
 from fer.config.errors import FerError
+from fer.config.paths import expand_home
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def local(path: str, key: str) -> Path:
     """
     if "://" in path:
         raise FerError(f"{key}={path}: weights are read from files only; download it and give the path")
-    file = Path(path).expanduser().absolute()
+    file = expand_home(path).absolute()
     if not file.is_file():
         raise FerError(f"{key}={path}: no such file")
     return file

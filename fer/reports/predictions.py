@@ -55,10 +55,11 @@ def write(
 
 def lead(about: Json, counts: str) -> Markup:
     """Return what stands above a page's sections: counts, how to understand the answers, how they were made."""
+    largest = "Of each picture the largest face alone is predicted. " if about.get("faces") == "largest" else ""
     made = (
         f"Network {about['architecture']}, trained on {about['trained_on']}; detector {about['detector']}. "
-        f"Each face is cut out as a square with {_side_in_words(about['crop']['margin'])}the side of its box, and "
-        f"resized to {about['crop']['size']} x {about['crop']['size']} pixels."
+        f"{largest}Each face is cut out as a square with {_side_in_words(about['crop']['margin'])}the side of its box, "
+        f"and resized to {about['crop']['size']} x {about['crop']['size']} pixels."
     )
     limits = (
         "An emotion here is how a face looks to people who label pictures. It is not what a person feels. "

@@ -5,7 +5,6 @@ Pictures and videos are predicted in turn, and each answer is written or printed
 
 import contextlib
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.config.errors import FerError, in_one_line
+from fer.config.errors import in_one_line
 from fer.system.files import new_file
 from fer.system.terminal import Line, bar, is_live, shown
 from fer.system.text import clock, json_line, plural
@@ -63,23 +62,26 @@ class Session:
     Args:
         options: what is written and printed.
         predictor: what predicts.
-        count: of the files.
+        files: names of the pictures and videos; a camera has none.
         videos: whether there are any among them.
     """
 
-    def __init__(self, options: Options, predictor: "Predictor", count: int, *, videos: bool = False) -> None:
+    def __init__(self, options: Options, predictor: "Predictor", files: Sequence[str], *, videos: bool = False) -> None:
         from fer.inference.predictor import WITHOUT_SETS
         from fer.inference.records import Writer
         from fer.metrics.conformal import without_promise
 
-        self.options, self.predictor, self.count = options, predictor, count
+        self.options, self.predictor = options, predictor
         self.coverage = predictor.coverage
         self.about = predictor.about() | ({"detector": "boxes"} if options.boxes else {})
         self.about |= {"video": {"fps": options.fps, "half_life_s": options.smooth}} if videos else {}
         if options.annotated is not None:
-            make_folder(options.annotated)
-        self.writer = None if options.out is None else Writer(options.out, self.about, resume=options.resume)
+            options.annotated.mkdir(parents=True, exist_ok=True)
+        self.writer = None
+        if options.out is not None:
+            self.writer = Writer(options.out, self.about, files if options.resume else None)
         self.done = {} if self.writer is None else self.writer.done
+        self.left = sum(name not in self.done for name in files)
         if self.coverage is None:
             print(WITHOUT_SETS, file=sys.stderr)
         if predictor.unpromised:
@@ -95,7 +97,8 @@ class Session:
         for stored in self.done.values():
             self._count(stored)
         if self.done:
-            log.info("resumed: %s of %s files are done", f"{len(self.done):,}", f"{count:,}")
+            before = plural(len(self.done), "file")
+            log.info("resumed: %s done before; %s of %s left", before, f"{self.left:,}", f"{len(files):,}")
 
     def add(self, files: Sequence[Path], boxes: "Mapping[Path, Sequence[Box]] | None") -> None:
         """Predict pictures; one that cannot be read is counted and recorded."""
@@ -243,9 +246,9 @@ class Session:
 
     def _progress(self) -> None:
         if self.line.due():
-            left = (time.monotonic() - self.began) / max(self.files - len(self.done), 1) * (self.count - self.files)
-            share = self.files / self.count
-            self.line.draw([f"{bar(share)} {self.files:,} of {self.count:,} files", f"{clock(left)} left"])
+            new = self.files - len(self.done)
+            seconds = (time.monotonic() - self.began) / max(new, 1) * (self.left - new)
+            self.line.draw([f"{bar(new / self.left)} {new:,} of {self.left:,} files", f"{clock(seconds)} left"])
 
     def close(self) -> None:
         """Close what is open."""
@@ -283,7 +286,7 @@ class Session:
                 log.info("  %s", shown(out / name))
             if self.options.annotated is not None:
                 log.info("  %s", shown(self.options.annotated))
-        elif not self.options.json and self.count > 1:
+        elif not self.options.json and self.files > 1:
             log.info("%s", self.counts())
         return 1 if self.failed == self.files else 0
 
@@ -292,20 +295,6 @@ def some(files: Sequence[str]) -> str:
     """Return the names of the first three files, and how many more there are."""
     more = f" and {len(files) - NAMED:,} more" if len(files) > NAMED else ""
     return in_one_line(", ".join(files[:NAMED]) + more)
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of ``--annotated``, before anything is predicted.
-
-    Raises:
-        FerError: it cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FerError(f"--annotated {folder}: no folder can be made there ({error.strerror})") from error
-    if not os.access(folder, os.W_OK):
-        raise FerError(f"--annotated {folder}: without write permission; choose another folder")
 
 
 def in_words(found: "Record", coverage: float | None) -> Iterator[str]:

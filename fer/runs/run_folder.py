@@ -84,8 +84,10 @@ def named(given: str | Path, kind: Kind, *, download: bool = False) -> Path:
     cache of the hub; with ``download`` the hub is asked.
 
     Raises:
-        FerError: ``outputs/`` has no folder of this kind, or the network of the hub cannot be had.
+        FerError: the name is empty, ``outputs/`` has no folder of this kind, or the network of the hub cannot be had.
     """
+    if not str(given):  # would stand for the current folder; such is a variable of a script that was not set
+        raise FerError(f"an empty name; expected a {kind.name}")
     if hub.is_reference(given):
         return hub.folder(str(given), download=download)
     if str(given) != LATEST or Path(LATEST).exists():

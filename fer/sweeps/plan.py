@@ -15,6 +15,7 @@ from pathlib import Path
 from fer.config.conf import plain, search_paths, spelled, unquoted
 from fer.config.errors import FerError
 from fer.config.hydra import alternatives, composed, composed_sweep, offer_networks
+from fer.config.paths import expand_home
 from fer.config.schema import build
 from fer.config.settings import Config, SweepSettings, TrainSettings
 from fer.config.trust import taken
@@ -187,7 +188,7 @@ def _with_stored(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
 def _resumed(overrides: Sequence[str]) -> Path | None:
     """Return the folder of the sweep to resume; None for a new sweep."""
     given = [text.partition("=")[2] for text in overrides if text.startswith("sweep.resume=")]
-    return Path(unquoted(given[-1])).expanduser().absolute() if given and given[-1] not in ("", "null") else None
+    return expand_home(unquoted(given[-1])).absolute() if given and given[-1] not in ("", "null") else None
 
 
 def stored(folder: Path) -> SweepRecord:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from fer.config.errors import FerError
+from fer.config.paths import expand_home
 from fer.system.records import Json
 
 T = TypeVar("T")
@@ -235,7 +236,7 @@ def new_file(folder: Path, stem: str, suffix: str, *beside: str) -> Path:
 
 def unused_folder(folder: Path) -> Path:
     """Make and return a folder; in place of one that holds files, a new one beside it with a number."""
-    folder = folder.expanduser().absolute()
+    folder = expand_home(folder).absolute()
     return folder if folder.is_dir() and not any(folder.iterdir()) else new_folder(folder.parent, folder.name)
 
 

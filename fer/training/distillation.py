@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fer.config.errors import FerError
+from fer.config.paths import expand_home
 from fer.config.settings import DataSettings, DistillSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import to_unit
@@ -193,7 +194,7 @@ def members(name: str) -> list[tuple[TeacherFile, EmotionClassifier]]:
     Raises:
         FerError: it is none of these, or a network has changed since the evaluation.
     """
-    metrics = Path(name).expanduser() / "metrics.json"
+    metrics = expand_home(name) / "metrics.json"
     if (metrics.parent / "checkpoints").is_dir() or not metrics.is_file():
         path = checkpoints.find(name)
         return [(TeacherFile(path, 1.0), checkpoints.load(path))]

@@ -8,6 +8,7 @@ from typing import Any
 from fer.config.conf import plain, quoted, unquoted
 from fer.config.errors import FerError, setting
 from fer.config.hydra import composed, offer_networks
+from fer.config.paths import expand_home
 from fer.config.settings import DataSettings, Section, TrainSettings, leaves
 from fer.data.locate import existing, locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
@@ -60,7 +61,7 @@ def _file(given: str | None, known: Mapping[str, Any], key: str) -> str | None:
     recorded = known.get(key)
     if given is not None and recorded is not None and Path(recorded).exists():
         return str(recorded)
-    return None if given is None else str(Path(given).expanduser().absolute())
+    return None if given is None else str(expand_home(given).absolute())
 
 
 def resuming(arguments: list[str]) -> list[str]:
@@ -71,7 +72,7 @@ def resuming(arguments: list[str]) -> list[str]:
             defaults would change the run.
     """
     path = _value(arguments, "resume")
-    folder = Path(path).expanduser().resolve()
+    folder = expand_home(path).resolve()
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise FerError(f"resume={path}: no run folder (it has no .hydra/config.yaml)")
     if _value(arguments, "hydra.run.dir"):

@@ -1,7 +1,6 @@
 """``python -m fer.best``: a whole campaign on drawn faces, and what it refuses."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from fer.campaign.record import FILE, read
 from fer.config.conf import spelled
 from fer.runs import predictions
 
-HOURS = "0.07"  # twice what 120 epochs of every network take on two quiet cores
+HOURS = "0.5"  # much longer than a slow machine takes for the epochs of a test: none depends on the machine's speed
 SMALL = (
     "--data",
     "synthetic",
@@ -94,14 +93,11 @@ except SystemExit:
 
 @pytest.mark.slow
 def test_a_whole_campaign_of_drawn_faces(best, tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes, "MOST_ON_CPU", 30)  # all parts in less time
-    begun = time.monotonic()
+    monkeypatch.setattr(recipes, "MOST_ON_CPU", 20)
     ended = best("--hours", HOURS, *SMALL, "--out", str(tmp_path / "one"))
-    took = time.monotonic() - begun
     assert ended.code == 0, ended.out + ended.err
     folder, record = tmp_path / "one", read(tmp_path / "one")
-    assert took < 1.05 * 3600 * float(HOURS) + 20  # the start of Python and its modules is not on the campaign's clock
-    assert {network.state for network in record.networks} <= {"done", "stopped"}
+    assert {network.state for network in record.networks} == {"done"}
     assert [network.name for network in record.of_role("student")] == ["student_0", "student_1", "student_2"]
     assert record.chosen_teachers
     assert all(
@@ -153,23 +149,20 @@ def _is_what_its_members_say(folder, record):
     assert on_val["sets"]["clean"]["coverage"] >= 0.9  # of the faces that calibrated it
 
 
+def best_of(epochs, *arguments):
+    """The command line of a campaign whose networks of a CPU get these epochs at most."""
+    code = (
+        f"import sys; from fer.campaign import recipes; recipes.MOST_ON_CPU = {epochs}; "
+        "from fer.best import main; sys.exit(main())"
+    )
+    return [sys.executable, "-c", code, *arguments]
+
+
 @pytest.mark.slow
 def test_an_interrupted_campaign_goes_on(tmp_path):
     folder = tmp_path / "one"
-    line = [
-        sys.executable,
-        "-m",
-        "fer.best",
-        "--hours",
-        "0.04",
-        *SMALL,
-        "--parts",
-        "members",
-        "small",
-        "--out",
-        str(folder),
-    ]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    line = best_of(20, "--hours", HOURS, *SMALL, "--parts", "members", "small", "--out", str(folder))
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
     while not (folder / "mixup_cutmix" / "history.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -179,7 +172,7 @@ def test_an_interrupted_campaign_goes_on(tmp_path):
     assert f"--resume {folder}" in err or re.search(r"--resume \S+", err)
     before = read(folder)
     ended = subprocess.run(
-        [sys.executable, "-m", "fer.best", "--resume", str(folder), "--hours", "0.14"], capture_output=True, text=True
+        best_of(20, "--resume", str(folder), "--hours", "0.6"), capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     after = read(folder)
@@ -188,13 +181,13 @@ def test_an_interrupted_campaign_goes_on(tmp_path):
         network.epochs for network in before.of_role("member")
     ]
     assert "measuring the speed" not in ended.stdout
-    assert {network.state for network in after.networks} <= {"done", "stopped"}
+    assert {network.state for network in after.networks} == {"done"}
 
 
 @pytest.mark.slow
 def test_a_plan_is_printed_and_nothing_is_left(best, tmp_path):
-    ended = best("--hours", "0.2", *SMALL, "--dry-run")
+    ended = best("--hours", HOURS, *SMALL, "--dry-run")
     assert ended.code == 0, ended.out + ended.err
-    for word in ("plan for 12:00", "student_2", "mixup_cutmix", "teachers chosen on val", "epochs"):
+    for word in ("plan for 30:00", "student_2", "mixup_cutmix", "teachers chosen on val", "epochs"):
         assert word in ended.out
     assert not (tmp_path / "outputs").exists()

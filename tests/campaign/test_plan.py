@@ -40,11 +40,11 @@ H100 = {  # as a campaign on one measured them, all four side by side (docs/reci
 FACES = 3589
 
 
-def plan_of(hours, *, on_gpu=False, slots=2, parts=PARTS, first_teacher="tiny", measured=None):
+def plan_of(hours, *, on_gpu=False, slots=2, parts=PARTS, first_teacher="tiny", measured=None, spent=0):
     speeds = Speeds(measured or (GPU if on_gpu else CPU), slots, FACES, on_gpu=on_gpu)
     seconds = speeds.epoch if on_gpu else None
     every_roster = rosters(on_gpu=on_gpu, slots=slots, first_teacher=first_teacher, seconds=seconds)
-    return planned(every_roster, speeds, 3600 * hours, parts), speeds
+    return planned(every_roster, speeds, 3600 * hours - spent, parts, spent), speeds
 
 
 def h100_roster(speeds, *names):
@@ -110,11 +110,12 @@ def test_networks_are_trained_long_enough_before_there_are_more_of_them():
         assert min(one.epochs for one in made.members) >= made.roster.least
 
 
-def test_too_little_time_names_what_would_do():
+@pytest.mark.parametrize("spent", [0, 300])
+def test_too_little_time_names_what_would_do(spent):
     with pytest.raises(FerError, match=r"--hours 0\.\d+ or more") as caught:
-        plan_of(0.02)
+        plan_of(0.02 + spent / 3600, spent=spent)
     needed = float(str(caught.value).split("--hours ")[1].split()[0])
-    made, _ = plan_of(needed + 0.01)
+    made, _ = plan_of(needed, spent=1.05 * spent)  # the next measurement may take longer
     assert min(one.epochs for one in (*made.members, *made.taught)) >= 1
 
 

@@ -208,7 +208,7 @@ def test_the_network_of_the_package_serves_both_promises(capsys, tmp_path):
     assert predictor.about()["unpromised"] == ["disgust"]
     assert fer.Predictor("tiny", detector="none", coverage=0.97, coverage_by="class").unpromised == ()
     assert fer.Predictor("tiny", detector="none", coverage=0.98).unpromised == ()
-    session = Session(Options(out=tmp_path / "out"), predictor, 0)
+    session = Session(Options(out=tmp_path / "out"), predictor, [])
     session.close()
     session.closing()
     for text in (capsys.readouterr().err, (tmp_path / "out" / "index.html").read_text()):

@@ -19,7 +19,7 @@ LARGE = 400  # pixels; the shorter side of a picture that is rarely a cut-out fa
 PHOTOGRAPHS = "are so large that they may be photographs, not faces"
 MOST_PIXELS = 50_000_000  # larger than any face crop of a camera; Pillow only warns below 179 million
 STRIP = 256  # rows of a picture that are converted at a time
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 # what is decoded, whatever a file's name says: PostScript, for one, would start Ghostscript
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # the last is all of PNM
 READS = 10_000  # from a file of any size, and one more for each of

@@ -10,6 +10,7 @@ from pathlib import Path
 from fer.config.conf import plain, search_paths, spelled, unquoted
 from fer.config.errors import FerError
 from fer.config.hydra import alternatives, composed, offer_networks, refuse_additions, value_of
+from fer.config.paths import expand_home
 from fer.config.schema import build
 from fer.config.settings import Config, TrainSettings, TuneSettings
 from fer.config.trust import taken
@@ -135,7 +136,7 @@ def read(arguments: Sequence[str]) -> Request:
         space=varied,
         parameters=space.checked(parameters, of_trials),
         fixed=[key for key in varied if key in fixed],
-        folder=Path(folder).expanduser().absolute() if folder else None,
+        folder=expand_home(folder).absolute() if folder else None,
         before=before,
     )
     if before is not None:
@@ -162,7 +163,7 @@ def _merged(arguments: Sequence[str]) -> list[str]:
     path = unquoted(given[-1]) if given else ""
     if path in ("", "null"):
         return list(arguments)
-    folder = Path(path).expanduser()
+    folder = expand_home(path)
     before = taken(stored(folder).arguments, folder / FILE, arguments)
     return list({text.partition("=")[0]: text for text in (*before, *arguments)}.values())
 
@@ -185,8 +186,8 @@ def stored(folder: Path) -> SearchRecord:
 def _before(settings: TuneSettings) -> SearchRecord | None:
     """Return the record of the search in the folder; None for a new search, which needs an empty folder."""
     if settings.resume is not None:
-        return stored(Path(settings.resume).expanduser())
-    folder = Path(settings.folder).expanduser() if settings.folder else None
+        return stored(expand_home(settings.resume))
+    folder = expand_home(settings.folder) if settings.folder else None
     if folder is None or not folder.exists() or {entry.name for entry in folder.iterdir()} <= BEGUN:
         return None
     if not (folder / FILE).exists():

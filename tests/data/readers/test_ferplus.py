@@ -154,11 +154,6 @@ def test_votes_need_the_table_not_pictures(tmp_path, plant, drawn, join, vote_li
         join(vote_lines, path=tmp_path / "tree")
 
 
-def test_votes_for_drawn_faces_are_refused(join, vote_lines):
-    with pytest.raises(FerError, match="drawn faces have no votes"):
-        join(vote_lines, path="synthetic")
-
-
 # --- the generator's folders ---------------------------------------------------------------------------------------
 
 FOLDERS = ("FER2013Train", "FER2013Valid", "FER2013Test")

@@ -5,6 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
+from fer.config.errors import FerError
+from fer.config.settings import DataSettings
+from fer.data.load import read_faces
 from fer.data.readers import synthetic
 from fer.data.readers.drawing import draw_faces
 from fer.data.splits import assign
@@ -79,3 +82,20 @@ def test_the_official_split_is_80_10_10_of_every_class():
     for label in range(7):
         assert np.bincount(splits[faces.targets == label]).tolist() == [24, 3, 3]
     np.testing.assert_array_equal(splits, assign(faces, "as_given", seed=9, val_fraction=0.5))
+
+
+@pytest.mark.parametrize(
+    ("given", "spelled"),
+    [
+        ({"votes": "fer2013new.csv"}, "data.votes=fer2013new.csv"),
+        ({"labels": "ferplus"}, "data.labels=ferplus"),
+        ({"classes": 8}, "data.classes=8"),
+        ({"class_names": {"froh": "happy"}}, "data.class_names={froh:happy}"),
+        ({"channels": 3}, "data.channels=3"),
+    ],
+)
+def test_what_drawn_faces_do_not_have_is_refused(given, spelled):
+    with pytest.raises(FerError) as refused:
+        read_faces(DataSettings(path=synthetic.NAME, **given))
+    assert spelled in str(refused.value)
+    assert "leave it out" in str(refused.value)
