@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fer.campaign.record import Clock, Network
 from fer.system.terminal import Line, bar, is_live, wide
-from fer.system.text import clock
+from fer.system.text import clock, plural
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +41,13 @@ class Progress:
         """Report that a training began, unless a live line shows it."""
         if not self.line.live:
             taught = f", taught by {', '.join(network.teachers)}" if network.teachers else ""
-            self.report(f"{network.name} begins: {network.epochs} epochs{taught}")
+            self.report(f"{network.name} begins: {plural(network.epochs, 'epoch')}{taught}")
 
     def ended(self, network: Network) -> None:
         """Report how a training ended."""
         took = clock((network.ended or 0.0) - (network.began or 0.0))
         best = "" if network.accuracy_val is None else f", val {100 * network.accuracy_val:.2f} %"
-        outcome = network.reason or f"{network.epochs_done} epochs"
+        outcome = network.reason or plural(network.epochs_done, "epoch")
         self.report(f"{network.name} {network.state} ({took}): {outcome}{best}")
 
     def stopping(self, count: int, number: int) -> None:

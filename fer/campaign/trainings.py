@@ -23,6 +23,7 @@ from fer.config.errors import FerError
 from fer.sweeps import jobs
 from fer.sweeps.jobs import Job
 from fer.system.files import read_history
+from fer.system.text import plural
 
 KEEP_S = 10.0  # seconds between two writings of best.json during training
 SAVING_S = 20.0  # seconds for a training to save its checkpoint after a deadline, before it is killed
@@ -172,7 +173,9 @@ class Phase(jobs.Watch):
 
     def _stopped(self, network: Network, has_best: bool) -> None:
         """Record that a training was stopped at the deadline."""
-        network.reason = f"stopped at the deadline after {network.epochs_done} epochs, {network.epochs} planned"
+        network.reason = (
+            f"stopped at the deadline after {plural(network.epochs_done, 'epoch')} of {network.epochs}"
+        )
         network.state = "stopped" if has_best else "left out"
         self.record.note(f"{network.name}: {network.reason}; {'its best epoch is used' if has_best else 'left out'}")
 

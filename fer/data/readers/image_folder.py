@@ -23,6 +23,7 @@ from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, OFFICIAL_SIZES, SPLIT_FO
 from fer.data.readers import pixel_memory
 from fer.data.readers.decoding import Cut
 from fer.data.readers.images import LARGE, SUFFIXES, photograph_notes
+from fer.system.text import plural
 
 in_colour = True  # ``read`` takes ``channels``
 Names = Mapping[str, str]  # folder, in small letters -> emotion, of ``data.class_names``
@@ -175,15 +176,14 @@ def _report_faults(listing: Listing, bad: BadRows) -> None:
 def _notes(listing: Listing) -> list[str]:
     notes = []
     if listing.ignored:
-        notes.append(f"{len(listing.ignored)} files are no pictures and were ignored: {some(listing.ignored)}")
+        notes.append(f"{plural(len(listing.ignored), 'file')} ignored, no pictures: {some(listing.ignored)}")
     if listing.loose:
-        notes.append(
-            f"{len(listing.loose)} pictures are outside the class folders and were ignored: {some(listing.loose)}"
-        )
+        count = plural(len(listing.loose), "picture")
+        notes.append(f"{count} ignored, outside the class folders: {some(listing.loose)}")
     if added := [picture.path.name for picture in listing.pictures if picture.added]:
         notes.append(
-            f"{len(added):,} files have an official name with an addition, as changed copies have: {some(added, 2)}; "
-            "they have no official split"
+            f"{plural(len(added), 'file')} with an addition to an official name, as changed copies have: "
+            f"{some(added, 2)}; without an official split"
         )
     return [*notes, *reshuffled_notes(np.array([picture.given for picture in listing.pictures], np.int8))]
 
@@ -209,7 +209,7 @@ def _size_notes(pictures: list[Picture], sizes: list[tuple[int, int]]) -> list[s
     """Return notes on the pictures that were stretched, and on those so large that they may be whole photographs."""
     notes = []
     if stretched := sum(width != height for width, height in sizes):
-        notes.append(f"{stretched} pictures are not square and were stretched")
+        notes.append(f"{plural(stretched, 'picture')} stretched, not square")
     large = [picture.path for picture, size in zip(pictures, sizes, strict=True) if min(size) >= LARGE]
     return [*notes, *photograph_notes(large, len(pictures))]
 

@@ -23,7 +23,7 @@ from fer.reports.audit import doubtful, duplicates
 from fer.reports.audit.duplicates import by_label, conflicts, count_with_share, largest, rows_in_words, share, shrunk
 from fer.reports.html import Section, card, joined, paragraph, tag
 from fer.reports.theme import PAPER
-from fer.system.text import sentence
+from fer.system.text import plural, sentence
 
 ACROSS = 8  # faces in a row of a class's sheet
 ENLARGED = 2  # factor by which a sheet's file enlarges each pixel
@@ -198,7 +198,7 @@ def headline(facts: Audit) -> Markup:
     """Return the headline cards: faces, imbalance, duplicates, overlap with train, conflicts."""
     classes, exact = facts.classes, facts.duplicates.all
     splits = " · ".join(f"{name} {classes.sizes[name]:,}" for name in classes.counts if name != "all")
-    groups = f"in {exact.groups:,} groups of {exact.faces:,} faces"
+    groups = f"in {plural(exact.groups, 'group')} of {plural(exact.faces, 'face')}"
     meaning = "the same picture under different labels"
     return html.cards(
         [
@@ -207,7 +207,7 @@ def headline(facts: Audit) -> Markup:
             card("Exact duplicates", f"{exact.copies:,}", groups, "the same pixels as an earlier face"),
             *near_copies(facts),
             *seen_in_training(facts),
-            card("Conflicts", f"{exact.conflicting_groups:,}", f"of {exact.groups:,} groups", meaning),
+            card("Conflicts", f"{exact.conflicting_groups:,}", f"of {plural(exact.groups, 'group')}", meaning),
         ]
     )
 

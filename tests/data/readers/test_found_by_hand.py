@@ -57,4 +57,4 @@ def test_pictures_outside_class_folders_are_counted(tmp_path):
     Image.fromarray(images[1]).save(tmp_path / "train" / "b.png")
     faces = load(tmp_path)
     assert len(faces) == 1
-    assert any("1 pictures are outside the class folders" in note for note in faces.source.notes)
+    assert any("1 picture ignored, outside the class folders" in note for note in faces.source.notes)

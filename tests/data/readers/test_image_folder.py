@@ -150,7 +150,7 @@ def test_files_that_are_no_pictures_are_ignored_and_noted(tmp_path, plant, drawn
     (tmp_path / "notes.txt").write_text("x")
     faces = load(tmp_path)
     equal(faces, expected_of(drawn, part, paths, official=unknown, given=same))
-    assert faces.source.notes == ("2 files are no pictures and were ignored: Thumbs.db, a folder.png",)
+    assert faces.source.notes == ("2 files ignored, no pictures: Thumbs.db, a folder.png",)
 
 
 # --- faults --------------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_an_official_name_with_an_addition_has_no_official_split(addition, tmp_p
     Image.new("L", (48, 48), 9).save(path.with_name(f"{path.stem} (1).png"))
     faces = load(tmp_path / "mine")
     assert (faces.source.name, int((faces.official == UNKNOWN).sum())) == ("mine", 1)
-    assert "1 files have an official name with an addition" in faces.source.notes[0]
+    assert "1 file with an addition to an official name" in faces.source.notes[0]
 
 
 def test_a_part_of_fer2013_keeps_its_own_name(tmp_path, plant, drawn, load):

@@ -187,7 +187,7 @@ def test_oblong_pictures_are_stretched_and_noted(one_picture):
     faces = one_picture(Image.fromarray(np.repeat(stripes([0, 200]), 2, axis=1)).save)
     assert set(faces.images[0, :, :22].ravel()) == {0}
     assert set(faces.images[0, :, 26:].ravel()) == {200}
-    assert faces.source.notes == ("1 pictures are not square and were stretched",)
+    assert faces.source.notes == ("1 picture stretched, not square",)
 
 
 # --- bad files -----------------------------------------------------------------------------------------------------
