@@ -173,9 +173,7 @@ class Phase(jobs.Watch):
 
     def _stopped(self, network: Network, has_best: bool) -> None:
         """Record that a training was stopped at the deadline."""
-        network.reason = (
-            f"stopped at the deadline after {plural(network.epochs_done, 'epoch')} of {network.epochs}"
-        )
+        network.reason = f"stopped at the deadline after {plural(network.epochs_done, 'epoch')} of {network.epochs}"
         network.state = "stopped" if has_best else "left out"
         self.record.note(f"{network.name}: {network.reason}; {'its best epoch is used' if has_best else 'left out'}")
 

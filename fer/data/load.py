@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.conf import spelled
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data import resize
@@ -69,7 +68,9 @@ def _drawn(data: DataSettings) -> Faces:
     }
     for key, (only, remedy) in drawn_as.items():
         if (value := getattr(data, key)) not in (only, {}):
-            raise FerError(f"{setting(f'data.{key}', spelled(value))}: {remedy}")
+            raise FerError(
+                f"{setting(f'data.{key}', _in_braces(value) if isinstance(value, dict) else value)}: {remedy}"
+            )
     return synthetic.read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
 
 
@@ -113,7 +114,7 @@ def read_path(
     """
     name, reader, inner = recognise(path, names)
     if names and not hasattr(READERS.get(name), "named"):
-        given = setting("data.class_names", f"{{{','.join(f'{key}:{emotion}' for key, emotion in names.items())}}}")
+        given = setting("data.class_names", _in_braces(names))
         raise FerError(
             f"{given}: names class folders, or the numbers of parquet files; {path} states what its own labels mean "
             f"({_meaning(name)}); leave it out"
@@ -126,6 +127,10 @@ def read_path(
     with entered(PixelMemory(memory_limit_gb, cache)) as memory:
         faces = cached(files, variant, memory, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad))
     return faces.noted(*([] if inner == path else [f"read from {inner}"]), *_not_read(path, inner, name))
+
+
+def _in_braces(names: Mapping[str, str]) -> str:
+    return f"{{{','.join(f'{folder}:{emotion}' for folder, emotion in names.items())}}}"
 
 
 def _meaning(name: str) -> str:
