@@ -283,7 +283,8 @@ class Campaign:
         begins = min(network.planned_begin for network in members)
         last = self.deadline - self.closing(speeds)
         with self.phase("members"):
-            times = Times(min(ends, last), min(ends + LATE * (ends - begins), last), self._longest(members))
+            until = min(ends + LATE * (ends - begins), last)
+            times = Times(min(ends, last), until, self._longest(members), _start(speeds))
             self.train(members, times, "teachers chosen on val, then students", speeds.slots)
 
     def choose_teachers(self) -> None:
@@ -318,7 +319,8 @@ class Campaign:
             self.keep()
         with self.phase("students"):
             taught = [*self.record.of_role(STUDENT), *self.record.of_role(SMALL)]
-            self.train(taught, Times(last, last + GRACE, self._longest(taught)), "evaluation", speeds.slots_of_taught)
+            times = Times(last, last + GRACE, self._longest(taught), _start(speeds))
+            self.train(taught, times, "evaluation", speeds.slots_of_taught)
 
     def _plan_taught(self, speeds: Speeds, parts: Sequence[str], now: float, last: float) -> list[Training]:
         roster = self._roster()
@@ -394,6 +396,11 @@ class Campaign:
         self.record.finished = datetime.now(UTC).isoformat(timespec="seconds")
         write_results(self.record, self.folder)
         self.keep()
+
+
+def _start(speeds: Speeds) -> float:
+    """Return the seconds of a training before its first step, as measured on this machine."""
+    return max(trainings.STARTING_S, speeds.start)
 
 
 def plan_text(record: Record, made: Plan, zero: float) -> str:

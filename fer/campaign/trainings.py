@@ -27,7 +27,7 @@ from fer.system.text import plural
 
 KEEP_S = 10.0  # seconds between two writings of best.json during training
 SAVING_S = 20.0  # seconds for a training to save its checkpoint after a deadline, before it is killed
-STARTING_S = 5.0  # seconds of a training before its first step at least: one that must end sooner would fail
+STARTING_S = 5.0  # seconds of a training before its first step at least
 ROUNDING_S = 1e-3  # seconds by which a planned start differs at most from the end that it follows
 QUIET = ("logger=none", "trainer.bar=false")  # the TensorBoard figures of twelve runs would take minutes
 PROBE_STEPS = 8  # steps of an epoch that measures a CPU's speed
@@ -43,11 +43,13 @@ class Times(NamedTuple):
         end: time at which the trainings end by themselves: their numbers of epochs follow the speed.
         deadline: time at which those that still run are stopped.
         fixed: names of trainings whose number of epochs is fixed, since more would improve little.
+        start: seconds of a training before its first step: one that must end sooner would fail.
     """
 
     end: float
     deadline: float
     fixed: Collection[str] = ()
+    start: float = STARTING_S
 
 
 class Phase(jobs.Watch):
@@ -103,7 +105,7 @@ class Phase(jobs.Watch):
 
     def _next(self) -> Job | None:
         now = self.clock.now()
-        if not self.waiting or now >= self.times.deadline - STARTING_S:
+        if not self.waiting or now >= self.times.deadline - self.times.start:
             return None
         job = self.waiting.popleft()
         network = self.jobs[job]
@@ -118,7 +120,7 @@ class Phase(jobs.Watch):
         """Return the time at which a training shall end: its planned end if another one follows in its slot."""
         followed = any(self.jobs[job].planned_begin > network.planned_end - ROUNDING_S for job in self.waiting)
         ends = [network.planned_end] * followed + [self.times.end, self.times.deadline]
-        return next((end for end in ends if end > now + STARTING_S), ends[-1])
+        return next((end for end in ends if end > now + self.times.start), ends[-1])
 
     def began(self, job: Job) -> None:
         """Record the start of a training."""

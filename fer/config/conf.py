@@ -55,8 +55,8 @@ def from_yaml(text: str) -> Any:
     """Return a YAML text, such as a stored configuration, as plain values; interpolations stay as they are.
 
     Raises:
-        ValueError: it has aliases, of which ten lines can grow to a billion entries, too many levels, or a key that is
-            neither a text nor a number.
+        ValueError: it has aliases, too many levels, or a key that is neither a text nor a number. Ten lines of aliases
+            can grow to a billion entries.
         yaml.YAMLError, OmegaConfBaseException: it is no configuration.
     """
     for event in yaml.parse(text, LOADER):

@@ -109,8 +109,8 @@ def read_path(
         channels: 3 keeps the colours of pictures too.
 
     Raises:
-        FerError: ``path`` does not exist, no reader recognises its layout, the data are bad or have no colours,
-            or ``names`` are given for labels that state their own meaning.
+        FerError: ``path`` does not exist, or no reader recognises its layout; the data are bad or have no colours;
+            ``names`` are given for labels that state their own meaning.
     """
     name, reader, inner = recognise(path, names)
     if names and not hasattr(READERS.get(name), "named"):

@@ -78,6 +78,9 @@ def test_a_training_that_begins_late_ends_with_its_phase(tmp_path):
 def test_no_training_is_given_an_end_before_it_can_start(tmp_path):
     planned = {"one": (0.0, 5.0)}
     assert ends(phase_of(tmp_path, planned, now=97.0))["one"] == pytest.approx(120 - 97, abs=2)
+    slow = phase_of(tmp_path, planned, now=105.0)
+    slow.times = slow.times._replace(start=16.0)  # of a slow machine
+    assert ends(slow) == {}
     late = phase_of(tmp_path, planned, now=117.0)
     assert ends(late) == {}
     late.run([{}])
