@@ -275,7 +275,10 @@ class Campaign:
         return replace(roster, members=tuple(kind for kind in roster.members if kind.name in planned or not planned))
 
     def train_members(self, speeds: Speeds) -> None:
-        """Train the members; those that exceed their planned time by more than the share ``LATE`` are stopped."""
+        """Train the members; those that exceed their planned time by much are stopped.
+
+        That is by the share ``LATE``, by the time to start a process, or by the time for which nothing is planned.
+        """
         members = self.record.of_role("member")
         if not members:
             return
@@ -283,8 +286,10 @@ class Campaign:
         begins = min(network.planned_begin for network in members)
         last = self.deadline - self.closing(speeds)
         with self.phase("members"):
-            until = min(ends + LATE * (ends - begins), last)
-            times = Times(min(ends, last), until, self._longest(members), _start(speeds))
+            start = _start(speeds)
+            spare = self.deadline - max(phase.planned_end for phase in self.record.phases)  # no step is planned then
+            until = ends + max(LATE * (ends - begins), start, spare)
+            times = Times(min(ends, last), min(until, last), self._longest(members), start)
             self.train(members, times, "teachers chosen on val, then students", speeds.slots)
 
     def choose_teachers(self) -> None:

@@ -12,7 +12,7 @@ from conftest import metrics, runner
 
 import fer
 from fer.best import main, parser, request_of
-from fer.campaign import recipes
+from fer.campaign import plan, recipes
 from fer.campaign.record import FILE, read
 from fer.config.conf import spelled
 from fer.runs import predictions
@@ -93,7 +93,8 @@ except SystemExit:
 
 @pytest.mark.slow
 def test_a_whole_campaign_of_drawn_faces(best, tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes, "MOST_ON_CPU", 20)
+    monkeypatch.setattr(recipes, "MOST_ON_CPU", 4)
+    monkeypatch.setattr(plan, "MOST_SMALL", 6)
     ended = best("--hours", HOURS, *SMALL, "--out", str(tmp_path / "one"))
     assert ended.code == 0, ended.out + ended.err
     folder, record = tmp_path / "one", read(tmp_path / "one")
@@ -150,9 +151,9 @@ def _is_what_its_members_say(folder, record):
 
 
 def best_of(epochs, *arguments):
-    """The command line of a campaign whose networks of a CPU get these epochs at most."""
+    """The command line of a campaign whose networks get these epochs at most."""
     code = (
-        f"import sys; from fer.campaign import recipes; recipes.MOST_ON_CPU = {epochs}; "
+        f"import sys; from fer.campaign import plan, recipes; recipes.MOST_ON_CPU = plan.MOST_SMALL = {epochs}; "
         "from fer.best import main; sys.exit(main())"
     )
     return [sys.executable, "-c", code, *arguments]
@@ -161,7 +162,7 @@ def best_of(epochs, *arguments):
 @pytest.mark.slow
 def test_an_interrupted_campaign_goes_on(tmp_path):
     folder = tmp_path / "one"
-    line = best_of(20, "--hours", HOURS, *SMALL, "--parts", "members", "small", "--out", str(folder))
+    line = best_of(8, "--hours", HOURS, *SMALL, "--parts", "members", "small", "--out", str(folder))
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
     while not (folder / "mixup_cutmix" / "history.csv").exists() and time.monotonic() < deadline:
@@ -172,7 +173,7 @@ def test_an_interrupted_campaign_goes_on(tmp_path):
     assert f"--resume {folder}" in err or re.search(r"--resume \S+", err)
     before = read(folder)
     ended = subprocess.run(
-        best_of(20, "--resume", str(folder), "--hours", "0.6"), capture_output=True, text=True, check=False
+        best_of(8, "--resume", str(folder), "--hours", "0.6"), capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     after = read(folder)
