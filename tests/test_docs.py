@@ -221,10 +221,10 @@ def test_every_training_command_composes(page):
 
 
 def shortened(line):
-    """A command line with fewer faces and epochs, and smaller faces where all networks are measured."""
-    less = {"data.synthetic_count": 350, "trainer.max_epochs": 2}
+    """A command line with fewer faces, epochs and seeds, and smaller faces where no network is trained."""
+    less = {"data.synthetic_count": 350, "trainer.max_epochs": 2, "seed": 0}
     parts = [(text, text.partition("=")[0]) for text in line]
-    smaller = ["data.image_size=32"] if "--info" in line else []
+    smaller = ["data.image_size=24"] if {"--info", "lr_finder=true"} & set(line) else []
     return [f"{key}={less[key]}" if key in less else text for text, key in parts] + smaller
 
 
@@ -275,6 +275,92 @@ def test_the_values_of_the_check_of_maps_are_those_that_were_measured():
         row = f"{stated(check['randomised'][-1]['correlation'], digits=2)} | {stated(check['mirrored'], digits=2)}"
         missing += [row] * (row not in page)
     assert missing == []
+
+
+WHOLE_TABLE = {  # row of docs/evaluation.md -> metric, whether it is a percentage
+    "accuracy": ("accuracy", True),
+    "macro-F1": ("macro_f1", True),
+    "balanced accuracy": ("balanced_accuracy", True),
+    "top-2 accuracy": ("top2", True),
+    "Cohen's kappa": ("kappa", False),
+    "ROC AUC, one-vs-rest": ("roc_auc", False),
+    "average precision": ("average_precision", False),
+    "NLL": ("nll", False),
+    "Brier score": ("brier", False),
+    "ECE, 15 bins": ("ece", False),
+}
+ERRORS = {  # row of docs/evaluation.md -> count of the annotators
+    "annotators agree with the label: the network's": "crowd_agrees_with_the_label",
+    "annotators agree with the network: the label's": "crowd_agrees_with_the_network",
+    "annotators choose a third emotion: both": "crowd_says_another_emotion",
+    "annotators are divided, or see none: nobody's": "crowd_is_divided",
+}
+
+
+def kept_of_cnn(name):
+    """An evaluation of the three seeds of the default cnn, and of their ensemble."""
+    folders = [*(f"cnn_seed{seed}" for seed in range(3)), "cnn_ensemble"]
+    return [json.loads((DOCS / "results" / folder / f"{name}.json").read_text()) for folder in folders]
+
+
+def whole_table():
+    """The rows of the table of all metrics."""
+    *seeds, ensemble = kept_of_cnn("test")
+    flip = json.loads((DOCS / "results" / "cnn_ensemble" / "test_flip.json").read_text())
+    columns = [[one] for one in (ensemble, ensemble["clean"], flip, flip["clean"])]
+    columns = [seeds, [one["clean"] for one in seeds], *columns]
+    for row, (metric, percent) in WHOLE_TABLE.items():
+        yield row, [spread([one[metric] for one in column], percent=percent) for column in columns]
+    tempered = [[one["calibrated"]["ece"] for one in column] for column in columns[::2]]
+    yield "ECE with temperature", [cell for values in tempered for cell in (spread(values, percent=False), "")]
+
+
+def spread(values, *, percent):
+    """Values of several seeds as mean ± standard deviation, one value as it is."""
+    scale, digits, unit = (100, 2, " %") if percent else (1, 3, "")
+    numbers = [mean(values), *([stdev(values)] if len(values) > 1 else [])]
+    return " ± ".join(f"{scale * number:.{digits}f}" for number in numbers) + unit
+
+
+VIEWS = {  # row of docs/evaluation.md -> --tta
+    "`none`": "none",
+    "`flip`: 2 views": "flip",
+    "`shifts`: the face shifted by two pixels or not, each way, mirrored too: 18 views": "shifts",
+    "`ten_crop`: five crops, enlarged, mirrored too": "ten_crop",
+}
+
+
+def views_table():
+    """The rows of the table of views: accuracies on val of the seeds and of their ensemble."""
+    kept = json.loads((DOCS / "results" / "cnn_views.json").read_text())["accuracy"]
+    for row, view in VIEWS.items():
+        yield row, [f"{100 * value:.2f} %" for value in kept[view]]
+
+
+def tables_of_annotators():
+    """The rows of both tables of FER+'s annotators."""
+    crowd = [one["crowd"] for one in kept_of_cnn("test")]
+    for row, part in (
+        ("with one annotator, drawn at random", "annotator"),
+        ("with the majority, where there is one (3,137 faces)", "majority"),
+    ):
+        *seeds, ensemble = (f"{100 * one[part]['network']:.1f}" for one in crowd)
+        best = 100 * crowd[0][part].get("best", 1)
+        labels = f"{100 * crowd[0][part]['labels']:.1f} %"
+        yield row, [labels, f"{', '.join(seeds)} %", f"{ensemble} %", f"{best:.1f} %" if best < 100 else "100 %"]
+    errors = [one["errors"] for one in crowd]
+    yield "together", [f"{one['all']:,}" for one in errors]
+    for row, key in ERRORS.items():
+        yield row, [f"{one[key]} ({100 * one[key] / one['all']:.1f} %)" for one in errors]
+
+
+def test_the_values_of_the_evaluation_are_those_that_were_measured():
+    page = (DOCS / "evaluation.md").read_text()
+    lines = [line.replace("| |", "|  |") for line in page.splitlines()]
+    rows = [*whole_table(), *views_table(), *tables_of_annotators()]
+    assert [row for row, cells in rows if f"| {row} | {' | '.join(cells)} |" not in lines] == []
+    alone = json.loads((DOCS / "results" / "cnn_views.json").read_text())["accuracy"]["none"]
+    assert alone == [one["accuracy"] for one in kept_of_cnn("val")]
 
 
 def stated(estimate, sign="", digits=3):
