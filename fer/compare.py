@@ -58,15 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def results_folder(out: Path | None) -> Path:
-    """Return the folder for the results; in place of a used folder a new one with a number.
-
-    Raises:
-        FerError: ``out`` is a file.
-    """
+    """Return the folder for the results; in place of a used folder a new one with a number."""
     if out is None:
         return new_folder(Path("outputs/compare"), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    if out.is_file():
-        raise FerError(f"--out {out}: is a file; name a folder")
     taken = any((out / name).exists() for name in ("leaderboard.csv", "leaderboard.md", "compare.html"))
     return new_folder(out.parent, out.name) if taken else out
 

@@ -99,7 +99,7 @@ def test_rows_are_sorted_as_asked(compare, two_runs, tmp_path):
         ((), "the following arguments are required: runs"),
         (("nowhere",), "nowhere: no such folder"),
         ((".",), ".: no finished run"),
-        (("run", "--out", "taken"), "--out taken: is a file; name a folder"),
+        (("run", "--out", "taken"), "--out: taken: is a file; name a folder"),
         (("run", "--pair", "run", "nowhere"), "nowhere"),
         (("run", "--pair", "run", "run"), "the same run twice; name two"),
         (("taken",), "taken: is a file, no folder"),

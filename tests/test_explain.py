@@ -110,7 +110,7 @@ def test_an_ensemble(explain, small_run, another_run, tmp_path):
         (["face.png", "--detector", "haar"], "no face to explain: face.png: no face found"),
         (["nothing.png"], "nothing.png: no such file"),
         (["film.mp4"], "film.mp4: is a video"),
-        (["face.png", "film.mp4", "--out", "face.png"], "--out: face.png: no folder"),
+        (["face.png", "film.mp4", "--out", "face.png"], "--out: face.png: is a file"),
         (["--data", "synthetic", "--split", "test"], "fer.evaluate"),
         (["--data", "nothing.csv"], "nothing.csv"),
     ],

@@ -96,6 +96,8 @@ def writable_folder(text: str) -> Path:
     if not text:  # would stand for the current folder; such is a variable of a script that was not set
         raise argparse.ArgumentTypeError("an empty name; expected a folder")
     folder = expand_home(text)
+    if folder.is_file():
+        raise argparse.ArgumentTypeError(f"{text}: is a file; name a folder")
     missing = [part for part in (folder, *folder.parents) if not part.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
