@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 
 from fer.config.command import Grammar, command
-from fer.config.errors import FerError
 from fer.system.files import new_folder
 
 log = logging.getLogger(__name__)
