@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer.config.command import Grammar, command
-from fer.config.errors import FerError
+from fer.config.errors import FerError, visible
 from fer.config.plugins import import_plugins, listed
 from fer.system.files import new_folder, unused_folder
 from fer.system.slots import let_waiting_threads_sleep
@@ -146,11 +146,13 @@ def of_pictures(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[
     from fer.inference.predictor import Predictor
 
     networks = opened_together(files, device_of(arguments))
-    listed = sources.files(arguments.pictures)
-    videos = {str(file): "is a video; fer.explain takes pictures" for file in listed if sources.is_video(file)}
-    pictures = [file for file in listed if str(file) not in videos]
+    listing = sources.files(arguments.pictures)
+    videos = {str(file): "is a video; fer.explain takes pictures" for file in listing.files if sources.is_video(file)}
+    pictures = [file for file in listing.files if str(file) not in videos]
     predictor = Predictor(networks[0].network, detector=arguments.detector, detector_model=arguments.detector_model)
     given = explanation.of_pictures(pictures, predictor, arguments.faces)
+    if listing.note is not None:
+        print(visible(listing.note), file=sys.stderr)
     return networks, replace(given, left_out={**given.left_out, **videos})
 
 

@@ -9,13 +9,12 @@ provenance. It is opened again and compared with the network before it gets its 
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.config.command import Grammar, command
+from fer.config.command import Grammar, command, names_folder, writable_output
 from fer.config.errors import FerError
 from fer.config.plugins import import_plugins, listed
 from fer.system.slots import let_waiting_threads_sleep
@@ -51,7 +50,7 @@ def parser() -> Grammar:
     )  # fmt: skip
     grammar.add_download()
     grammar.add_argument(
-        "out", metavar="OUT",
+        "out", type=writable_output, metavar="OUT",
         help="file to write: NAME.onnx, NAME.pt2, NAME.safetensors; or FOLDER/, with a slash, for a page",
     )  # fmt: skip
     grammar.add_argument(
@@ -102,7 +101,7 @@ def is_page(arguments: argparse.Namespace) -> bool:
     Raises:
         FerError: options of the other kind are given.
     """
-    pages: bool = arguments.out.endswith(("/", os.sep))
+    pages = names_folder(arguments.out)
     of_pages = {
         "--coverage": arguments.coverage,
         "--coverage-by": arguments.coverage_by != "all",

@@ -64,18 +64,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fer.inference.video import Clip
     from fer.reports.session import Session
 
-    files = [] if arguments.webcam is not None else sources.files(arguments.files)
+    listing = sources.files(arguments.files)
+    files = listing.files
     boxes = None if arguments.boxes is None else sources.boxes(arguments.boxes)
     videos = arguments.webcam is not None or any(map(sources.is_video, files))
     if boxes is not None and videos:
         raise FerError("--boxes: serves pictures alone; leave out the videos")
     unmatched = None if boxes is None else sources.compared(arguments.boxes, boxes, files)
-    if unmatched is not None:
-        print(visible(unmatched), file=sys.stderr)
     camera = None if arguments.webcam is None else Clip(arguments.webcam)  # before any file is written
-    if arguments.fps is not None and not videos:
-        print(f"--fps {arguments.fps:g}: none of the files is a video; not used", file=sys.stderr)
     session = Session(options_of(arguments), predictor_of(arguments), [str(file) for file in files], videos=videos)
+    unused = arguments.fps is not None and not videos
+    fps = f"--fps {arguments.fps:g}: none of the files is a video; not used" if unused else None
+    for note in filter(None, (listing.note, unmatched, fps)):
+        print(visible(note), file=sys.stderr)
     try:
         if camera is not None:
             session.watch(camera)

@@ -10,14 +10,13 @@ without paths of this machine. ``fer.load`` and every command take the file, the
 
 import argparse
 import logging
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from fer.config.command import Grammar, command
+from fer.config.command import Grammar, command, names_folder, writable_output
 from fer.config.errors import FerError
 from fer.config.plugins import import_plugins, listed
 from fer.system import hub
@@ -39,8 +38,9 @@ def parser() -> Grammar:
         "(tiny), or latest; for --upload alone also a folder that was written before",
     )  # fmt: skip
     grammar.add_argument(
-        "out", nargs="?", metavar="OUT", help="file to write, NAME.safetensors; or FOLDER/, with a slash, for the hub"
-    )
+        "out", nargs="?", type=writable_output, metavar="OUT",
+        help="file to write, NAME.safetensors; or FOLDER/, with a slash, for the hub",
+    )  # fmt: skip
     grammar.add_argument("--full", action="store_true", help="weights in full precision; default: half")
     grammar.add_argument(
         "--license", metavar="ID",
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import_plugins(listed(arguments.plugins))
     given = named(str(arguments.run) if arguments.out is None else arguments.run, EVALUATION)
-    if reference is None and not is_folder(arguments.out):
+    if reference is None and not names_folder(arguments.out):
         write_file(given, Path(arguments.out), half=not arguments.full)
         return 0
     with folder_of(given, arguments, reference) as folder:
@@ -80,22 +80,17 @@ def check(arguments: argparse.Namespace) -> hub.Reference | None:
     out, name = arguments.out, arguments.upload
     if out is None and name is None:
         raise FerError("no OUT: name a file NAME.safetensors, a FOLDER/ with a slash, or --upload OWNER/NAME")
-    if name is not None and out is not None and not is_folder(out):
+    if name is not None and out is not None and not names_folder(out):
         raise FerError(f"--upload: uploads a folder; end {out} in a slash, or leave it out")
     if name is None and (arguments.revision or arguments.private):
         raise FerError("--revision and --private: belong to --upload; leave them out")
-    if name is None and arguments.license and not is_folder(out):
+    if name is None and arguments.license and not names_folder(out):
         raise FerError("--license: belongs to a FOLDER/ with a slash; leave it out")
     if name is None:
         return None
     reference = hub.Reference.of(f"{hub.PREFIX}{name}{f'@{arguments.revision}' if arguments.revision else ''}")
     hub.check_upload(reference)  # before the work
     return reference
-
-
-def is_folder(out: str) -> bool:
-    """Return whether a folder is to be written, not a file."""
-    return out.endswith(("/", os.sep))
 
 
 def write_file(given: Path, file: Path, *, half: bool) -> None:

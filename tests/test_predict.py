@@ -45,7 +45,6 @@ def photos(tmp_path, portraits_module):
     portraits_module.hopper().save(folder / "more" / "hopper.jpg", quality=95)
     Image.fromarray(np.full((100, 100, 3), 90, np.uint8)).save(folder / "empty.png")
     (folder / "broken.jpg").write_bytes(b"nonsense")
-    (folder / "notes.txt").write_text("no picture")
     (folder / ".hidden.png").write_bytes(b"")
     (folder / "circle").symlink_to(folder)
     return folder
@@ -63,6 +62,8 @@ def records(folder):
 
 
 def test_answers_are_printed(predict, photos):
+    (photos / "notes.txt").write_text("no picture")
+    (photos / "more" / "README").write_text("no picture")
     ended = predict(str(photos))
     assert ended.code == 0, ended.err
     lines = ended.out.splitlines()
@@ -70,6 +71,8 @@ def test_answers_are_printed(predict, photos):
     assert sum("neutral" in line and "hopper.jpg" in line for line in lines) == 1
     assert any("empty.png" in line and "no face found" in line for line in lines)
     assert any("broken.jpg" in line and "not a readable picture" in line for line in lines)
+    assert "passed over 2 files" in ended.err
+    assert "no ending 1, .txt 1" in ended.err
 
 
 @pytest.mark.slow

@@ -44,7 +44,6 @@ CPU_SLOTS = 4  # trainings side by side on a CPU: as many as there are students 
 GPU_SLOTS = 3  # trainings side by side on each GPU: while one waits for its host, others use the GPU
 OVERTIME = 1.03  # share of the time limit after which unfinished evaluations are stopped
 GRACE = 6.0  # seconds after the planned end in which students write their results before they are stopped
-LATE = 0.35  # delay after which members are stopped, as a share of their planned time
 FIRST = "tiny"  # the package's network, which teaches the members if it was trained on the same data
 MINUTES = 900  # s; a shorter campaign on a GPU trains no kinds of ``SLOW``, and does not measure them
 CHOICE = "choice of teachers"  # name of a phase
@@ -275,21 +274,14 @@ class Campaign:
         return replace(roster, members=tuple(kind for kind in roster.members if kind.name in planned or not planned))
 
     def train_members(self, speeds: Speeds) -> None:
-        """Train the members; those that exceed their planned time by much are stopped.
-
-        That is by the share ``LATE``, by the time to start a process, or by the time for which nothing is planned.
-        """
+        """Train the members; those that exceed their planned time by much are stopped."""
         members = self.record.of_role("member")
         if not members:
             return
-        ends = max(network.planned_end for network in members)
-        begins = min(network.planned_begin for network in members)
         last = self.deadline - self.closing(speeds)
+        unplanned = self.deadline - max(phase.planned_end for phase in self.record.phases)
         with self.phase("members"):
-            start = _start(speeds)
-            spare = self.deadline - max(phase.planned_end for phase in self.record.phases)  # no step is planned then
-            until = ends + max(LATE * (ends - begins), start, spare)
-            times = Times(min(ends, last), min(until, last), self._longest(members), start)
+            times = Times.of_members(members, unplanned, last, self._longest(members), _start(speeds))
             self.train(members, times, "teachers chosen on val, then students", speeds.slots)
 
     def choose_teachers(self) -> None:
@@ -387,6 +379,7 @@ class Campaign:
             self.selection.read_earlier()
             self.keep()
             speeds = self.measure(self.folder / "speed")
+            self.keep()  # a campaign whose time is too short may be resumed with more
         if not self.record.phases:
             made = self.plan(speeds)
             log.info("%s", self.plan_text(made))

@@ -27,6 +27,7 @@ from fer.system.text import plural
 
 KEEP_S = 10.0  # seconds between two writings of best.json during training
 SAVING_S = 20.0  # seconds for a training to save its checkpoint after a deadline, before it is killed
+LATE = 0.35  # delay after which members are stopped, as a share of their planned time
 STARTING_S = 5.0  # seconds of a training before its first step at least
 ROUNDING_S = 1e-3  # seconds by which a planned start differs at most from the end that it follows
 QUIET = ("logger=none", "trainer.bar=false")  # the TensorBoard figures of twelve runs would take minutes
@@ -50,6 +51,27 @@ class Times(NamedTuple):
     deadline: float
     fixed: Collection[str] = ()
     start: float = STARTING_S
+
+    @classmethod
+    def of_members(
+        cls, members: Sequence[Network], unplanned: float, last: float, fixed: Collection[str], start: float
+    ) -> "Times":
+        """Return the times of the members' phase.
+
+        Late members may exceed their planned time by the share ``LATE``, by the time to start a process, or by the
+        time for which nothing is planned, whichever is longest.
+
+        Args:
+            members: trainings of the phase.
+            unplanned: seconds of the campaign for which nothing is planned.
+            last: time at which all trainings must have ended.
+            fixed: as in ``Times``.
+            start: as in ``Times``.
+        """
+        end = max(network.planned_end for network in members)
+        begin = min(network.planned_begin for network in members)
+        delay = max(LATE * (end - begin), start, unplanned)
+        return cls(min(end, last), min(end + delay, last), fixed, start)
 
 
 class Phase(jobs.Watch):

@@ -113,6 +113,29 @@ def writable_folder(text: str) -> Path:
     return folder
 
 
+def writable_output(text: str) -> str:
+    """Return the file of an option for a result, or the folder where it ends in a slash, checked before any work.
+
+    Raises:
+        argparse.ArgumentTypeError: it has no name, is of the other kind, or cannot be written.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name; expected a file, or a folder that ends in a slash")
+    output = str(expand_home(text))
+    if names_folder(text):
+        writable_folder(text)
+        return output + os.sep  # which Path drops
+    if Path(output).is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: is a folder; name a file, or end it in a slash")
+    writable_folder(str(Path(output).parent))
+    return output
+
+
+def names_folder(output: str) -> bool:
+    """Return whether an output is a folder: its name ends in a slash."""
+    return output.endswith(("/", os.sep))
+
+
 class Visible(logging.LogRecord):
     """A log message whose names, which files state, cannot control the terminal."""
 

@@ -7,6 +7,7 @@ import csv
 import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fer.config.errors import FerError
@@ -26,8 +27,29 @@ def is_video(file: Path) -> bool:
     return file.suffix.lower() in VIDEOS
 
 
-def files(names: Sequence[str]) -> list[Path]:
-    """Return the pictures and videos that names stand for, each once.
+@dataclass(frozen=True)
+class Listing:
+    """The files that names stand for.
+
+    Args:
+        files: pictures and videos, each once.
+        others: ending -> number of the files in the folders that are neither.
+    """
+
+    files: list[Path]
+    others: Mapping[str, int]
+
+    @property
+    def note(self) -> str | None:
+        """How many files of the folders were passed over, in words."""
+        if not self.others:
+            return None
+        endings = ", ".join(f"{ending or 'no ending'} {count:,}" for ending, count in sorted(self.others.items()))
+        return f"passed over {plural(sum(self.others.values()), 'file')}, neither picture nor video: {endings}"
+
+
+def files(names: Sequence[str]) -> Listing:
+    """Return the pictures and videos that names stand for, each once, and what else lies in the folders.
 
     A name is a file, a folder with all below it, or a pattern such as ``*.jpg``. Hidden files and folders are passed
     over, and so are links to folders. A folder that cannot be listed stands for itself: whoever reads it says why not.
@@ -36,10 +58,16 @@ def files(names: Sequence[str]) -> list[Path]:
         FerError: a name stands for nothing.
     """
     by_path: dict[Path, Path] = {}
+    others: dict[str, set[Path]] = {}
     for name in names:
         path = _path(name)
         if path.is_dir():
-            matching = list(_below(path))
+            matching = []
+            for file in _below(path):
+                if _is_known(file):
+                    matching.append(file)
+                else:
+                    others.setdefault(file.suffix.lower(), set()).add(whole_path(file))
             if not matching:
                 raise FerError(
                     f"{name}: no picture or video in this folder; expected {', '.join((*SUFFIXES, *VIDEOS))}"
@@ -52,7 +80,12 @@ def files(names: Sequence[str]) -> list[Path]:
                 raise FerError(f"{name}: no such file or folder, and no file matches it as a pattern")
         for one in matching:
             by_path.setdefault(whole_path(one), one)  # each once, whatever it is called
-    return list(by_path.values())
+    return Listing(list(by_path.values()), {ending: len(paths) for ending, paths in others.items()})
+
+
+def _is_known(file: Path) -> bool:
+    """Return whether a file's name is that of a picture or video; a folder is one that could not be listed."""
+    return file.name.lower().endswith((*SUFFIXES, *APPLE, *VIDEOS)) or file.is_dir()
 
 
 def _path(name: str) -> Path:
@@ -74,7 +107,7 @@ def _below(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         for file in sorted(names):
-            if file.lower().endswith((*SUFFIXES, *APPLE, *VIDEOS)) and not file.startswith("."):
+            if not file.startswith("."):
                 yield Path(parent) / file
     yield from closed
 

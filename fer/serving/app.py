@@ -65,6 +65,7 @@ def build(
         exception_handlers={HTTPException: _refusal},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # /predict/ is 404 with its reason, not an empty answer
     app.state.worker = server.worker
     return app
 

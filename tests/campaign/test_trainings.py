@@ -112,6 +112,22 @@ def test_an_end_is_a_time_of_one_meaning_where_summer_time_ends(tmp_path):
     assert datetime.fromisoformat(job.overrides[-1].removeprefix("budget.until=").strip("'")).tzinfo is not None
 
 
+@pytest.mark.parametrize(
+    ("unplanned", "start", "last", "deadline"),
+    [
+        (0, 5, 1000, 235),  # 35 % of 100 s
+        (0, 60, 1000, 260),  # a process that starts slowly
+        (300, 5, 1000, 500),  # nothing is planned for 300 s
+        (300, 5, 400, 400),  # but for the evaluations
+    ],
+)
+def test_late_members_may_use_the_time_for_which_nothing_is_planned(unplanned, start, last, deadline):
+    members = [Network("a", "member", [], 5, 100, 180), Network("b", "member", [], 5, 110, 200)]
+    times = Times.of_members(members, unplanned, last, ("a",), start)
+    assert times == (200, deadline, ("a",), start)
+    assert Times.of_members(members, unplanned, 150, (), start)[:2] == (150, 150)
+
+
 def test_a_training_with_the_most_epochs_gets_no_more(tmp_path):
     phase = phase_of(tmp_path, {"longest": (0.0, 50.0), "other": (0.0, 40.0)})
     phase.times = phase.times._replace(fixed=["longest"])

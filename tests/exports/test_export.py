@@ -218,6 +218,10 @@ def test_eight_bits_that_lose_too_much_get_no_name(export, small_run, graph_agai
         (["tiny", "{run}", "both.onnx"], "24 and 48 pixels"),
         (["tiny", "tiny.onnx", "--int8"], "--data"),
         (["tiny", "tiny.onnx", "--data", "nowhere.csv"], "nowhere.csv"),
+        (["tiny", ""], "argument OUT: an empty name"),
+        (["tiny", "."], "argument OUT: .: is a folder; name a file"),
+        (["tiny", "{file}/"], ".onnx/: is a file; name a folder"),
+        (["tiny", "{file}/tiny.onnx"], ".onnx: is a file; name a folder"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_exported(export, small, trained_once, another_trained_once, arguments, words):

@@ -151,6 +151,7 @@ def test_the_card_of_a_run_has_the_values_of_its_test_evaluation(evaluate, share
         (["tiny", "--upload", "../faces"], "hf://../faces: no repository of the hub; expected hf://owner/name"),
         (["gone", "a/"], "gone: no evaluation"),
         (["tiny", "a"], "expected a name that ends in .safetensors, or FOLDER/"),
+        (["tiny", "."], "argument OUT: .: is a folder; name a file"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_in_one_line(share, arguments, says):

@@ -149,6 +149,8 @@ def test_addresses_and_methods(client):
     assert client.get("/predict").headers["allow"] == "POST"
     assert client.post("/").status_code == 405
     assert client.get("/../app.py").status_code == 404
+    slash = client.post("/predict/", content=b"", follow_redirects=False)
+    assert (slash.status_code, "/predict/: nothing is here" in slash.json()["error"]) == (404, True)
     error = client.get("/nothing").json()["error"]
     assert "/nothing" in error
     assert "/openapi.json" in error
