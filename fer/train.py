@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asks_for_help:
         print(training_help([text for text in arguments if not text.startswith("-")]))
         return 0
-    if not _shows(arguments):
+    if not _shows(arguments) or _value(arguments, "resume"):
         arguments = with_latest(arguments)
     if _shows(arguments):
         hydra.run(task, resuming(arguments) if _value(arguments, "resume") else arguments, settings_of)
@@ -109,7 +109,8 @@ def train(arguments: Sequence[str]) -> None:
         loggers.require_packages(checked[0].logger)
 
     def within(folder: Path) -> AbstractContextManager[None]:
-        if checked and checked[0].trainer.ranks > 1 and not ranks.current().several:
+        finished = resumed and (folder / "metrics.json").exists()  # one process writes the missing files
+        if checked and checked[0].trainer.ranks > 1 and not ranks.current().several and not finished:
             raise launch.Needed(checked[0], folder)
         return working_in(folder, resumed=resumed)
 

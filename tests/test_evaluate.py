@@ -25,6 +25,7 @@ from fer.evaluation.leakage import TrainingData
 from fer.inference import ensemble
 from fer.inference.ensemble import Pick
 from fer.runs import predictions
+from fer.runs.load import evaluations_on_test
 from fer.train import main as train_command
 
 
@@ -285,6 +286,21 @@ def test_two_networks_of_one_folder_each_have_their_looks(scores, small_run):
     assert sorted(look["checkpoint"] for look in test_log) == ["best.ckpt", "best.ckpt", "last.ckpt", "last.ckpt"]
     ended = scores(best, "--split", "test")
     assert "test was opened 3 times by now" in ended.out
+
+
+def test_a_baseline_s_access_has_its_own_accuracy_and_an_evaluated_network_has_one(scores, small_run, another_run):
+    assert scores(str(small_run), "--split", "test", "--against", str(another_run)).code == 0
+    results = metrics(small_run / "evaluations" / "test")
+    own = results["accuracy"] - results["against"]["accuracy"]["difference"]
+    (access,) = json.loads((another_run / "test_opened.json").read_text())
+    assert (access["accuracy"], access["networks"], access["as_baseline"]) == (pytest.approx(own), 1, True)
+    (access,) = json.loads((small_run / "test_opened.json").read_text())
+    assert (access["accuracy"], "as_baseline" in access) == (pytest.approx(results["accuracy"]), False)
+    both = (str(small_run), str(another_run), "--split", "test", "--against", str(another_run))
+    assert scores(*both, "--out", "both").code == 0
+    assert len(json.loads((another_run / "test_opened.json").read_text())) == 2
+    _, rows = evaluations_on_test(another_run).table
+    assert [row[0] for row in rows] == ["as a baseline", "of 2 networks"]
 
 
 def test_a_promise_states_that_duplicates_are_not_known(train, scores, tmp_path):

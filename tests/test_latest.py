@@ -39,6 +39,7 @@ def test_the_newest_run_is_evaluated_compared_with_and_shared(evaluate, two, tmp
 def test_the_newest_run_is_resumed_begun_from_and_a_teacher(train, two):
     old, new = two
     assert "finished already, nothing to resume: outputs/day/a_new" in train("resume=latest").out
+    assert train("--cfg", "job", "resume=latest").code == 0
     ended = train(*SMALL, "trainer.max_epochs=1", "init_from=latest", "distill.teachers=[latest]", "--out", "taught")
     assert ended.code == 0, ended.err
     assert metrics(Path("taught"))["teachers"][0]["checkpoint"] == "outputs/day/a_new/checkpoints/best.ckpt"

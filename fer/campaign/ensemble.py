@@ -169,4 +169,5 @@ def _recorded(kept: Sequence[Candidate], results: Results) -> int:
         if candidate.network is not None:
             file = checkpoints.find(candidate.network)
             members.append(Member(file, checkpoints.load(file)))
-    return test_log.record(members, results, test_log.so_far(members)) if members else 1
+    opened = [(member, test_log.access(member, results)) for member in members]
+    return test_log.record(opened, test_log.so_far(members)) if members else 1

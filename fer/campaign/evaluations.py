@@ -142,7 +142,7 @@ class Evaluations:
             slots = context.SimpleQueue()
             for slot in self.slots:
                 slots.put(dict(slot))
-            self._pool = ProcessPoolExecutor(min(len(evaluations), len(self.slots)), context, _begin, (slots,))
+            self._pool = ProcessPoolExecutor(len(self.slots), context, _begin, (slots,))
         try:
             return {self._pool.submit(_evaluate, evaluation, self.on_gpu): evaluation for evaluation in evaluations}
         except BrokenProcessPool:  # a process was killed while idle

@@ -214,6 +214,10 @@ class Record:
         if text not in self.notes:
             self.notes.append(text)
 
+    def forget(self, network: str) -> None:
+        """Remove the notes on a training that did not end well, after another try did."""
+        self.notes = [text for text in self.notes if not text.startswith((f"{network}: ", f"{network} failed: "))]
+
 
 class Clock:
     """The campaign's clock, which stops between an interruption and ``--resume``.

@@ -176,7 +176,8 @@ class Phase(jobs.Watch):
         _note_progress(network, job)
         network.ended = self.clock.now()
         if job.code == 0:
-            network.state = "done"
+            network.state, network.reason = "done", ""
+            self.record.forget(network.name)
         elif self._interrupted:
             network.state = "waiting"  # its checkpoint is saved; the resumed campaign resumes it
         elif network.state == "stopped" or self._began_too_late(job):

@@ -17,7 +17,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,9 +147,10 @@ def _key(files: Sequence[Path], variant: str, folder: Path) -> str:
         with open(file, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     if max(max(stat.st_mtime, stat.st_ctime) for stat in stats) < time.time() - STILL_CHANGING_S:
-        index.parent.mkdir(exist_ok=True)
-        with written_aside(index) as part:
-            part.write_text(digest.hexdigest())
+        with suppress(OSError):  # it saves the next start time; a cache that cannot be written can still be read
+            index.parent.mkdir(exist_ok=True)
+            with written_aside(index) as part:
+                part.write_text(digest.hexdigest())
     return digest.hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError
 from fer.config.paths import expand_home
 from fer.data.table import Table
-from fer.evaluation.leakage import TrainingData, find_again
+from fer.evaluation.leakage import TrainingData, find_again, search_again
 from fer.evaluation.request import Faces, Member, Request, Tables, members_of, of_split
 from fer.metrics import classification
 from fer.metrics.arrays import Array, like
@@ -48,7 +48,17 @@ class Baseline(NamedTuple):
             return cls(str(given), read_predictions(file, data, request.split))
         members = members_of([request.baseline])
         find_again(members, data)
+        search_again(members, faces.tables)
         return cls(str(given), faces.predicted(members, request)[0], members, request.views)
+
+    def besides(self, evaluated: Sequence[Member]) -> list[Member]:
+        """Return its networks that are not evaluated themselves."""
+        files = {member.file for member in evaluated}
+        return [member for member in self.members if member.file not in files]
+
+    def accuracy(self, targets: NDArray[np.integer[Any]]) -> float:
+        """Return its accuracy on the evaluated faces, labels (N,)."""
+        return float((np.asarray(self.probabilities).argmax(1) == targets).mean())
 
     def compared(
         self,

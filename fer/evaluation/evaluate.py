@@ -123,13 +123,19 @@ def evaluate(request: Request, out: Path | None, command: str) -> tuple[Results,
     _announce(this)
     baseline = Baseline.of(request, this.faces, this.data)
     results, scored = _results(this, baseline, command)
-    networks = [*(one for one in this.given if isinstance(one, Member)), *(baseline.members if baseline else ())]
+    evaluated = [one for one in this.given if isinstance(one, Member)]
+    compared = baseline.besides(evaluated) if baseline else []
+    networks = [*evaluated, *compared]
     at_test = request.split == "test" or TrainingData(networks, this.tables).is_test(this.images)
     before = test_log.so_far(networks) if at_test else {}
     folder = results_folder(out, this.given, request)
     predictions.write(folder / "predictions.csv", request.split, scored, this.data.split(request.split).soft)
     if at_test and networks:  # counted once predictions show something of test
-        results = replace(results, test_opened=test_log.record(networks, results, before))
+        opened = [(member, test_log.access(member, results)) for member in evaluated]
+        if baseline:
+            accuracy = baseline.accuracy(scored.targets)
+            opened += [(member, test_log.access_as_baseline(member, results, accuracy)) for member in compared]
+        results = replace(results, test_opened=test_log.record(opened, before))
     metrics_json.write(folder / "metrics.json", results)
     return results, scored, folder
 

@@ -227,7 +227,7 @@ def whole(dataset: Dataset) -> DataKeys:
 def same_split(settings: DataKeys, other: DataKeys) -> bool:
     """Return whether two data settings give the same faces, splits and labels."""
     besides = {*BESIDES, *(() if "ferplus" in (settings["labels"], other["labels"]) else OF_VOTES)}
-    return all(settings[key] == other[key] for key in settings.keys() - besides)
+    return all(settings[key] == other.get(key) for key in settings.keys() - besides)
 
 
 def members_of(networks: Sequence[str]) -> list[Member]:
@@ -265,9 +265,11 @@ class Tables:
 
     Args:
         batch_size: faces at a time.
+        cache: as ``data.cache``.
     """
 
     batch_size: int
+    cache: str | None = "auto"
     _opened: dict[str, Table] = field(default_factory=dict)
 
     def at(self, settings: DataKeys, image_size: int) -> Table:
@@ -276,7 +278,7 @@ class Tables:
         Raises:
             FerError: a setting is bad.
         """
-        keys = {**settings, "image_size": image_size, "batch_size": self.batch_size, "cache": "auto"}
+        keys = {**settings, "image_size": image_size, "batch_size": self.batch_size, "cache": self.cache}
         data = build(DataSettings, keys, "the checkpoint's data settings")
         if repr(data) not in self._opened:
             self._opened[repr(data)] = Table(data)

@@ -5,7 +5,7 @@ A metric on test is worth most the first time: whatever is chosen after it is ch
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fer.evaluation.request import Member
@@ -21,7 +21,10 @@ FILE = "test_opened.json"
 
 @dataclass(frozen=True)
 class Access:
-    """An evaluation on test: its time, checkpoint, data, accuracy, views, number of networks and command."""
+    """An evaluation on test: its time, checkpoint, data, accuracy, views, number of networks and command.
+
+    ``as_baseline`` is True where another network was evaluated, and compared with this one.
+    """
 
     when: str | None = None
     checkpoint: str | None = None
@@ -32,6 +35,7 @@ class Access:
     tta: str | None = None
     networks: int | None = None
     command: str | None = None
+    as_baseline: bool | None = field(default=None, metadata=records.OPTIONAL)
 
 
 Accesses = dict[Path, list[Access]]  # run folder -> its accesses; networks of one folder share a record
@@ -77,6 +81,17 @@ def access(member: Member, evaluated: Results) -> Access:
     )
 
 
+def access_as_baseline(member: Member, evaluated: Results, accuracy: float) -> Access:
+    """Return the record of a network with which an evaluation on test compared its own.
+
+    Args:
+        member: the baseline.
+        evaluated: the evaluation of the other network.
+        accuracy: of the baseline on the same faces.
+    """
+    return replace(access(member, evaluated), accuracy=accuracy, networks=1, as_baseline=True)
+
+
 def so_far(members: Sequence[Member]) -> Accesses:
     """Return the accesses of these networks to test; called before the current evaluation writes anything.
 
@@ -90,22 +105,21 @@ def so_far(members: Sequence[Member]) -> Accesses:
     return known
 
 
-def record(members: Sequence[Member], evaluated: Results, known: Mapping[Path, list[Access]]) -> int:
-    """Record an access for each network, and return the largest number of accesses of a network.
+def record(opened: Sequence[tuple[Member, Access]], known: Mapping[Path, list[Access]]) -> int:
+    """Record an access of each network, and return the largest number of accesses of a network.
 
     Where a folder may not be written, a warning names it, and its earlier accesses are counted.
 
     Args:
-        members: the networks.
-        evaluated: the current evaluation.
-        known: the accesses before, to which the current one is added.
+        opened: the networks and their accesses by the current evaluation.
+        known: the accesses before, to which the current ones are added.
     """
-    for member in members:
-        known[member.run].append(access(member, evaluated))
+    for member, entry in opened:
+        known[member.run].append(entry)
     for folder, entries in known.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / FILE, [records.plain(entry) for entry in entries])
         except OSError as error:
             log.warning("this test evaluation could not be recorded: %s (%s)", folder / FILE, error.strerror)
-    return max(sum(entry.checkpoint == member.file.name for entry in known[member.run]) for member in members)
+    return max(sum(entry.checkpoint == member.file.name for entry in known[member.run]) for member, _ in opened)

@@ -129,6 +129,7 @@ class _Opened:
     networks: int | None = None
     tta: str = "-"
     accuracy: float = math.nan
+    as_baseline: bool | None = None
 
 
 def _recorded_elsewhere(run: Path, here: set[str]) -> list[list[str]]:
@@ -141,6 +142,7 @@ def _recorded_elsewhere(run: Path, here: set[str]) -> list[list[str]]:
             accuracy = "-" if math.isnan(opened.accuracy) else f"{100 * opened.accuracy:.2f} %"
         if str(opened.when) not in here:
             where = "in another folder" if opened.networks == 1 else f"of {opened.networks} networks"
+            where = "as a baseline" if opened.as_baseline else where
             rows.append([where, str(number), opened.tta, "-", accuracy, *["-"] * 5])
     return rows
 

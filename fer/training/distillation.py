@@ -261,7 +261,8 @@ def _refuse_val(teachers: Teachers, model: Trainable, data: FERDataModule) -> No
     members = [Member(file, network) for file, network in zip(files, teachers.networks, strict=True)]
     find_again(members, data)
     try:
-        trained_on = TrainingData(members, Tables(data.data.faces_a_step)).trained_on(data.data.image_size)
+        tables = Tables(data.data.faces_a_step, data.data.cache)
+        trained_on = TrainingData(members, tables).trained_on(data.data.image_size)
     except FerError as error:
         log.warning("distill.teachers: could not check whether they were trained on faces that are val here: %s", error)
         return

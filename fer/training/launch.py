@@ -255,7 +255,7 @@ def joined(settings: TrainSettings, folder: Path) -> Iterator[None]:
 
     on_gpu = machine.uses_gpu(settings.trainer)
     if on_gpu:
-        _refuse_missing(rank.local + 1, on_gpu=True)
+        _refuse_missing(settings.trainer.devices, on_gpu=True)
         torch.cuda.set_device(rank.local)
     from torch._C._distributed_c10d import PrefixStore
 

@@ -18,8 +18,13 @@ from fer.training.callbacks import checkpointing
 log = logging.getLogger(__name__)
 
 
-def resume_from(folder: Path, model: Trainable) -> tuple[Path, int]:
+def resume_from(folder: Path, model: Trainable, *, trains: bool = True) -> tuple[Path, int]:
     """Load the newest valid checkpoint of a run; return its file and the number of finished epochs.
+
+    Args:
+        folder: folder of the run.
+        model: network of its settings.
+        trains: whether the training goes on, which is then logged.
 
     Raises:
         FerError: there is no valid checkpoint, or data or teachers have changed since.
@@ -40,12 +45,13 @@ def resume_from(folder: Path, model: Trainable) -> tuple[Path, int]:
         )
     model.load_state_dict(checkpoint["state_dict"])
     model.provenance = replace(model.provenance, plan=recorded.plan)
-    latest = status.read(folder)
-    earlier = f"; before: {latest.before}" if latest and latest.before else ""
     with readable(file):
         epoch, step = int(checkpoint["epoch"]) + 1, int(checkpoint["global_step"])
         done = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-    log.info("resuming from epoch %d, step %d%s", epoch, step, earlier)
+    if trains:
+        latest = status.read(folder)
+        earlier = f"; before: {latest.before}" if latest and latest.before else ""
+        log.info("resuming from epoch %d, step %d%s", epoch, step, earlier)
     return file, done
 
 

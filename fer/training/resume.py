@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,18 @@ def resuming(arguments: list[str]) -> list[str]:
     if _value(arguments, "hydra.run.dir"):
         raise FerError(f"resume={path} writes to the run's own folder; leave out --out (hydra.run.dir)")
     refuse_unsaved(folder, path)
-    texts = (*stored.overrides(folder, arguments), *arguments)
+    options = list(takewhile(_is_option, arguments))
+    texts = (*stored.overrides(folder, arguments), *arguments[len(options) :])
     merged = {text.partition("=")[0]: text for text in texts if not text.startswith("resume=")}
-    overrides = [text for key, text in merged.items() if not key.startswith("-")]
+    overrides = list(merged.values())
     offer_networks(overrides)
     _refuse_changes(folder, path, plain(composed(overrides)))
-    flags = [text for text in arguments if text.startswith("-")]
-    return [*flags, *overrides, f"resume={quoted(str(folder))}", f"hydra.run.dir={quoted(str(folder))}"]
+    return [*options, *overrides, f"resume={quoted(str(folder))}", f"hydra.run.dir={quoted(str(folder))}"]
+
+
+def _is_option(text: str) -> bool:
+    """Return whether an argument at the beginning of a command line is an option, or its value as in ``--cfg job``."""
+    return text.startswith("-") or ("=" not in text and not text.startswith("~"))
 
 
 def _value(arguments: Sequence[str], key: str) -> str:

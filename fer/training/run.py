@@ -208,7 +208,7 @@ def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
         FerError: the data have changed.
     """
     settings, data, resumed = prepared(settings, origin.stand_in)
-    resume_from(folder, resumed)
+    resume_from(folder, resumed, trains=False)
     if resumed.provenance.plan:
         settings, data = time_budget.with_plan(settings, data, read(EpochPlan, resumed.provenance.plan))
     model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
@@ -352,7 +352,7 @@ def _not_trained_on(
         return without_duplicate(images, data.hashes("train"))
     member = Member(file, model)
     find_again([member], data)
-    return not_trained_on(TrainingData([member], Tables(data.data.faces_a_step)), images)
+    return not_trained_on(TrainingData([member], Tables(data.data.faces_a_step, data.data.cache)), images)
 
 
 def predict_val(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier) -> Tensor:

@@ -107,6 +107,18 @@ def test_a_training_whose_end_passes_before_its_first_epoch_has_not_failed(tmp_p
     assert network.state == state
 
 
+def test_a_training_that_ends_well_at_its_second_try_has_no_reason_and_no_note(tmp_path):
+    phase = phase_of(tmp_path, {"one": (0.0, 5.0)})
+    job = phase._next()
+    network = phase.jobs[job]
+    phase._stopped(network, has_best=False)
+    phase.record.note("one_more: stopped at the deadline")
+    assert network.reason
+    job.code = 0
+    phase.ended(job)
+    assert (network.state, network.reason, phase.record.notes) == ("done", "", ["one_more: stopped at the deadline"])
+
+
 def test_an_end_is_a_time_of_one_meaning_where_summer_time_ends(tmp_path):
     job = phase_of(tmp_path, {"one": (0.0, 5.0)})._next()
     assert datetime.fromisoformat(job.overrides[-1].removeprefix("budget.until=").strip("'")).tzinfo is not None

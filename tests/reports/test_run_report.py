@@ -193,6 +193,7 @@ def test_a_report_that_could_not_be_written_is_written_on_resume(train, tmp_path
     again = train("resume=out")
     assert again.code == 0, again.err
     assert "writing the missing files: report.html" in again.out
+    assert "resuming from epoch" not in again.out
     assert before["command"] in outline(tmp_path / "out" / "report.html").text
     assert metrics(tmp_path / "out") == before
     assert "nothing to resume" in train("resume=out").out
