@@ -273,6 +273,17 @@ def test_a_damaged_index_gives_the_same_table(contents, table, folder, drawn, lo
     assert {path.parent for path in folder.rglob("images.npy")} <= set(entries(folder))
 
 
+def test_an_index_that_cannot_be_written_keeps_no_entry_from_being_read(
+    table, folder, drawn, load, equal, settled, no_parsing, caplog
+):
+    load(table, cache=folder)
+    shutil.rmtree(folder / "index")
+    (folder / "index").touch()  # in the place of its folder: as a full disk or a read-only folder, no file is written
+    no_parsing()
+    equal(load(table, cache=folder), drawn)
+    assert "no cache" not in caplog.text
+
+
 def test_half_written_folders_are_ignored(table, folder, drawn, load, equal):
     """What a kill in the midst of writing leaves behind."""
     load(table, cache=folder)
