@@ -189,6 +189,24 @@ def test_an_interrupted_campaign_goes_on(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_campaign_that_has_only_just_enough_time_ends_in_it(best, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "MOST_SMALL", 5000)  # the time is the limit, whatever the speed of this machine
+    folder = tmp_path / "one"
+    refused = best("--hours", "0.0001", *SMALL, "--parts", "small", "--out", str(folder))
+    assert refused.code == 1
+    hours = re.search(r"give --hours (\S+) or more", refused.line).group(1)
+    spent, begun = read(folder).spent, time.monotonic()
+    ended = best("--resume", str(folder), "--hours", hours)
+    assert ended.code == 0, ended.out + ended.err
+    assert spent + time.monotonic() - begun < 1.05 * 3600 * float(hours)
+    assert "measuring the speed" not in ended.out
+    record = read(folder)
+    (small,) = record.networks
+    assert small.epochs < plan.MOST_SMALL
+    assert (small.state in ("done", "stopped"), record.finished is not None) == (True, True)
+
+
+@pytest.mark.slow
 def test_a_plan_is_printed_and_nothing_is_left(best, tmp_path):
     ended = best("--hours", HOURS, *SMALL, "--dry-run")
     assert ended.code == 0, ended.out + ended.err
