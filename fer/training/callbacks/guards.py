@@ -23,7 +23,7 @@ from fer.training.session import remedy
 
 log = logging.getLogger(__name__)
 
-ECHO_S = 1.0  # seconds in which the signals of a batch system count as one
+ECHO_S = 5.0  # seconds in which signals count as one: the process that started the run passes its own on
 CHECK_EVERY = 50  # steps between readings of values on the device, each of which waits for it
 
 
@@ -114,8 +114,9 @@ class Signals(Callback):
 
     The handler only sets a flag. A best epoch that is not written yet is written first. A signal during validation lets
     it finish, and the epoch's own checkpoint is the last one. A second signal ends the run at once. But SLURM signals
-    every process of a job, and the process that started the run passes its signal on. Ranks agree at each step whether
-    one of them has received a signal, and end after the same one.
+    every process of a job, and the process that started the run passes its signal on, later on a busy machine: after
+    SIGUSR1 or SIGUSR2 only Ctrl-C ends the run at once. Ranks agree at each step whether one of them has received a
+    signal, and end after the same one.
 
     Args:
         folder: folder of the run.
@@ -137,12 +138,17 @@ class Signals(Callback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         name = signals.name(number)
-        if self.received is not None and number != signal.SIGINT and time.monotonic() < self._first + ECHO_S:
+        if self.received is not None and self._is_echo(number):
             return
         if self.received is not None:
             raise Interrupted(f"ended at once by a second {name}; {remedy(self.folder)}", signals.exit_code(number))
         self.received, self._first = number, time.monotonic()
         log.warning("%s: finishing this batch, then saving; a second signal ends at once", name)
+
+    def _is_echo(self, number: int) -> bool:
+        """Return whether a later signal means the same end; Ctrl-C never does."""
+        announced = any(signals.name(each) in signals.OF_BATCH_SYSTEMS for each in (number, self.received or number))
+        return number != signal.SIGINT and (announced or time.monotonic() < self._first + ECHO_S)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

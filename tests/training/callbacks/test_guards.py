@@ -1,13 +1,18 @@
-"""NaN in validation ends a run before anything of that epoch is saved or scored."""
+"""NaN in validation ends a run before anything of that epoch is saved or scored; signals end it after a step."""
 
 import json
+import signal
+from types import SimpleNamespace
 
 import pytest
 from conftest import SMALL, metrics
 
+from fer.config.errors import Interrupted
 from fer.models import checkpoints
 from fer.models.mlp import MLP
+from fer.system import signals
 from fer.system.files import write_json
+from fer.training.callbacks import guards
 from fer.training.callbacks.checkpointing import Saver
 
 
@@ -71,3 +76,36 @@ def test_no_nan_in_json(tmp_path):
     write_json(tmp_path / "a.json", {"bad": float("nan"), "worse": [1.5, (float("-inf"), 2)], "good": 0.25})
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail) == {"bad": None, "worse": [1.5, [None, 2]], "good": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "saved"),
+    [
+        ("SIGUSR2", "SIGTERM", True),
+        ("SIGTERM", "SIGUSR2", True),
+        ("SIGUSR1", "SIGUSR1", True),
+        ("SIGTERM", "SIGTERM", False),
+        ("SIGUSR2", "SIGINT", False),
+    ],
+)
+def test_after_a_batch_systems_signal_only_ctrl_c_ends_at_once(tmp_path, monkeypatch, first, second, saved):
+    """A minute apart, as on a busy node: SLURM signals each process, and the parent passes its own signal on."""
+    now = [100.0]
+    monkeypatch.setattr(guards, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    callback = guards.Signals(tmp_path, None, None)
+    callback._receive(getattr(signal, first), None)
+    now[0] += 60
+    if saved:
+        callback._receive(getattr(signal, second), None)
+    else:
+        with pytest.raises(Interrupted, match=f"ended at once by a second {second}"):
+            callback._receive(getattr(signal, second), None)
+    assert signals.name(callback.received) == first
+
+
+def test_signals_within_seconds_are_one(tmp_path):
+    callback = guards.Signals(tmp_path, None, None)
+    for _ in range(2):
+        callback._receive(signal.SIGTERM, None)
+    with pytest.raises(Interrupted):
+        callback._receive(signal.SIGINT, None)
