@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from types import FrameType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from fer.config.errors import FerError, did_you_mean, setting
@@ -88,6 +89,23 @@ def build(settings: type[T], values: Mapping[str, Any], where: str = "") -> T:
             filled[field.name] = _fit(value, kind, path)
     _refuse_unknown(values, filled, where)
     return settings(**filled)
+
+
+def constructor_arguments(instance: object, frame: FrameType | None) -> dict[str, Any]:
+    """Return the arguments of the constructors of ``instance`` that are running; the outermost has the last word.
+
+    Args:
+        instance: the object under construction.
+        frame: of its innermost constructor.
+    """
+    arguments: dict[str, Any] = {}
+    while frame is not None and frame.f_code.co_name == "__init__":
+        names, _, keywords, values = inspect.getargvalues(frame)
+        if not names or values[names[0]] is not instance:
+            break
+        arguments |= {name: values[name] for name in names[1:]} | (values[keywords] if keywords else {})
+        frame = frame.f_back
+    return arguments
 
 
 def keyword_parameters(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:

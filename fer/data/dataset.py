@@ -46,6 +46,13 @@ class Batch(NamedTuple):
     mixed: bool = False
     part: Part | None = None
 
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        soft = None if self.soft is None else self.soft.to(device)
+        features = None if self.features is None else self.features.to(device)
+        images, targets = self.images.to(device), self.targets.to(device)
+        return self._replace(images=images, targets=targets, features=features, soft=soft)
+
     def of_part(self, part: Part) -> "Batch":
         """Return the part's faces of a whole batch."""
         soft = None if self.soft is None else part.rows(self.soft)

@@ -15,7 +15,7 @@ from fer.config.settings import DataSettings, FurtherSet
 from fer.data.load import folder_names, holds_contempt
 from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.data.table import Table
+from fer.data.table import Split, Table
 from fer.inference.exported_model import ExportedModel, load
 from fer.inference.network import Opened, check_different, check_emotions, file_of, opened
 from fer.metrics.arrays import Array, together
@@ -326,9 +326,7 @@ class Faces:
         if isinstance(member.model, ExportedModel):
             parts = [faces.pixels(slice(start, start + size)) for start in range(0, len(faces), size)]
             return np.concatenate([member.model.uncalibrated(part, request.views) for part in parts])
-        from fer.evaluation.forward import probabilities_of_split  # here alone: exported files need no torch
-
-        return probabilities_of_split(member.model, faces, batch_size=size, on_gpu=request.on_gpu, views=request.views)
+        return _predicted(member.model, faces, size, request)
 
     def _recorded(self, member: PredictionsMember, views: str) -> NDArray[np.float32]:
         network = member.beside.model
@@ -337,6 +335,17 @@ class Faces:
             counts = f"{predicted.shape[1]} emotions, {member.beside.file} predicts {network.num_classes}"
             raise FerError(f"{member.file}: predicts {counts}")
         return predicted
+
+
+def _predicted(model: "EmotionClassifier", faces: Split, size: int, request: Request) -> Array:
+    import torch  # here alone: exported files need none of these
+
+    from fer.data.dataset import FaceDataset
+    from fer.inference.tta import VIEWS
+    from fer.models.base import predicted_probabilities
+
+    views, device = VIEWS[request.views], torch.device("cuda" if request.on_gpu else "cpu")
+    return predicted_probabilities(model, FaceDataset.of(faces), batch_size=size, device=device, views=views)
 
 
 def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:

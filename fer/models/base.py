@@ -11,22 +11,23 @@ them fixed. ``parameter_groups`` gives the trainable ones a learning rate of the
 
 import hashlib
 import inspect
-from collections.abc import Sequence
-from types import FrameType
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
-from fer.config.errors import FerError
-from fer.config.schema import keyword_parameters
-from fer.data.dataset import Batch, to_unit
+from fer.config.errors import FerError, NotFinite
+from fer.config.schema import constructor_arguments, keyword_parameters
+from fer.data.dataset import Batch, FaceDataset, to_unit
 from fer.data.labels import EMOTIONS
 from fer.data.transforms.size import middle
 from fer.models import blocks
 from fer.models.layers import Residual
 from fer.runs.provenance import Provenance
+
+Views = Callable[[Tensor, int | None], Sequence[Tensor]]  # of faces (B, 1, S, S) and a crop: crops (B, 1, T, T)
 
 
 class EmotionClassifier(nn.Module):
@@ -56,7 +57,7 @@ class EmotionClassifier(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         accepted = {*keyword_parameters(type(self)), *keyword_parameters(EmotionClassifier)}
-        given = arguments_of(self, inspect.currentframe())  # less those that a subclass of a network fixes
+        given = constructor_arguments(self, inspect.currentframe())  # less those that a subclass of a network fixes
         self._arguments = {name: value for name, value in given.items() if name in accepted}
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
@@ -274,23 +275,6 @@ class EmotionClassifier(nn.Module):
         return [layer for layer in self.net if isinstance(layer, (nn.ReLU, nn.Sequential, Residual))]
 
 
-def arguments_of(instance: object, frame: FrameType | None) -> dict[str, Any]:
-    """Return the arguments of the constructors of ``instance`` that are running; the outermost has the last word.
-
-    Args:
-        instance: the object under construction.
-        frame: of its innermost constructor.
-    """
-    arguments: dict[str, Any] = {}
-    while frame is not None and frame.f_code.co_name == "__init__":
-        names, _, keywords, values = inspect.getargvalues(frame)
-        if not names or values[names[0]] is not instance:
-            break
-        arguments |= {name: values[name] for name in names[1:]} | (values[keywords] if keywords else {})
-        frame = frame.f_back
-    return arguments
-
-
 def check_faces(images: Tensor, side: int, channels: int = 1) -> None:
     """Raise unless images are faces (B, channels, side, side), uint8 or float in [0, 1].
 
@@ -308,3 +292,41 @@ def check_faces(images: Tensor, side: int, channels: int = 1) -> None:
     least, most = (float(value) for value in images.aminmax())
     if not images.is_floating_point() or not 0 <= least <= most <= 1:
         raise FerError(f"faces: {images.dtype} from {least:g} to {most:g}; expected uint8, or float from 0 to 1")
+
+
+@torch.inference_mode()
+def predicted_probabilities(
+    model: EmotionClassifier, faces: FaceDataset, *, batch_size: int, device: torch.device, views: Views | None = None
+) -> Tensor:
+    """Return (N, C) float32 probabilities on the CPU, computed in full precision whatever the training's was.
+
+    Args:
+        model: the network; it is moved to ``device`` and left there, in evaluation mode.
+        faces: N faces; where their features are cached, the layers before them are not run again.
+        batch_size: faces at a time.
+        device: to compute on.
+        views: function that returns views of faces for a crop, over which probabilities are averaged, such as those of
+            ``fer.inference.tta.VIEWS``; None is the faces as they are.
+
+    Raises:
+        NotFinite: a probability is NaN, so that nothing can be scored.
+    """
+    model = model.to(device).to(memory_format=torch.channels_last).eval()
+    starts = range(0, len(faces), batch_size)
+    batches = (faces.on_device(torch.arange(start, min(start + batch_size, len(faces)))) for start in starts)
+    parts = []
+    for indices in faces.read_ahead(batches):
+        batch = faces.__getitems__(indices).to(device)
+        parts.append(_chances(model, batch, views).cpu())
+    predicted = torch.cat(parts)
+    if bad := int(predicted.isnan().any(1).sum()):
+        raise NotFinite(f"the network predicts NaN for {bad:,} of {len(predicted):,} faces; nothing is scored")
+    return predicted
+
+
+def _chances(model: EmotionClassifier, batch: Batch, views: Views | None) -> Tensor:
+    if views is not None:
+        crops = views(to_unit(batch.images), model.crop)
+        return torch.stack([model.logits_of_crops(crop).float().softmax(1) for crop in crops]).mean(0)
+    logits: Tensor = model(to_unit(batch.images)) if batch.features is None else model.logits(batch)
+    return logits.float().softmax(1)

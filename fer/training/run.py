@@ -22,7 +22,7 @@ from fer.config.errors import FerError, OutOfMemory
 from fer.config.settings import Origin, TrainerSettings, TrainSettings, leaves, mode
 from fer.data.datamodule import FERDataModule
 from fer.data.duplicates import without_duplicate
-from fer.evaluation import forward, scoring
+from fer.evaluation import scoring
 from fer.evaluation.leakage import TrainingData, find_again, not_trained_on
 from fer.evaluation.request import Member, Tables
 from fer.metrics import results as metrics_json
@@ -38,6 +38,7 @@ from fer.metrics.results import (
     TrainingRecord,
 )
 from fer.models import EmotionClassifier, checkpoints
+from fer.models.base import predicted_probabilities
 from fer.models.trainable import Trainable
 from fer.reports.summary import by_data_set_table, class_table, score_table
 from fer.runs import predictions, status
@@ -362,7 +363,7 @@ def predict_val(settings: TrainSettings, data: FERDataModule, model: EmotionClas
     ):  # the checkpoint does not say which layers were frozen, and features may be cached
         model.freeze_trunk()
     size = settings.data.faces_a_step
-    return forward.predicted_probabilities(model, data.datasets["val"], batch_size=size, device=device.of(settings))
+    return predicted_probabilities(model, data.datasets["val"], batch_size=size, device=device.of(settings))
 
 
 @contextmanager
@@ -406,11 +407,11 @@ def show(
             history = read_history(folder / "history.csv")
             run.write(run_sections.Report(results, scored, history, samples, asdict(settings), changes()), folder)
         if settings.logger.projector:
-            from fer.training.callbacks.tensorboard import add_projector
+            from fer.training.callbacks.tensorboard import add_projector, embeddings_of
 
             model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
             images, size = data.datasets["val"].images, settings.data.faces_a_step
-            embedded = forward.embeddings(model, images, batch_size=size, device=device.of(settings))
+            embedded = embeddings_of(model, images, batch_size=size, device=device.of(settings))
             logger = trainers.tensorboard_logger(folder, 0)
             left_out = add_projector(
                 logger.experiment, scored, embedded, results.training.best_epoch if results.training else 0

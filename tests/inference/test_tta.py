@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fer.data.dataset import FaceDataset
-from fer.evaluation import forward
 from fer.inference.tta import VIEWS
+from fer.models.base import predicted_probabilities
 
 FACES = torch.rand(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
 
@@ -74,5 +74,6 @@ def test_probabilities_are_averaged_over_the_views(small_run):
     with torch.inference_mode():
         batch = faces.images.float() / 255
         expected = (model(batch).softmax(1) + model(batch.flip(-1)).softmax(1)) / 2
-    actual = forward.predicted_probabilities(model, faces, batch_size=2, device=torch.device("cpu"), views="flip")
+    device = torch.device("cpu")
+    actual = predicted_probabilities(model, faces, batch_size=2, device=device, views=VIEWS["flip"])
     assert torch.allclose(actual, expected, atol=1e-6)

@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import Tensor
+from torch import Tensor, nn
 
 from fer.config.settings import Origin, TrainSettings, leaves
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import FaceDataset
 from fer.data.noise import Part
+from fer.models.base import EmotionClassifier
 from fer.models.trainable import LOGGED, Trainable
 from fer.reports import figures, plotting
 from fer.reports.run_sections import caption
@@ -209,6 +210,35 @@ def hyperparameters(settings: TrainSettings, origin: Origin) -> dict[str, str | 
 
 def _hyperparameter(value: Any) -> str | float | bool:
     return value if isinstance(value, bool | int | float | str) else "none" if value is None else str(value)
+
+
+@torch.inference_mode()
+def embeddings_of(model: EmotionClassifier, images: Tensor, *, batch_size: int, device: torch.device) -> Tensor:
+    """Return the inputs of the last linear layer, (N, D) float32 on the CPU; without such a layer, the logits.
+
+    Args:
+        model: the network; moved to ``device`` and left there, in evaluation mode.
+        images: (N, 1, S, S) uint8.
+        batch_size: faces at a time.
+        device: to compute on.
+    """
+    given: list[Tensor] = []
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0])) for layer in layers]
+    model = model.to(device).to(memory_format=torch.channels_last).eval()
+    parts = []
+    try:
+        for start in range(0, len(images), batch_size):
+            given.clear()
+            logits = model(images[start : start + batch_size].to(device))
+            last = (
+                given[-1] if given and len(given[-1]) == len(logits) else logits
+            )  # logits where it has not a row a face
+            parts.append(last.flatten(1).float().cpu())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat(parts)
 
 
 def add_projector(writer: "SummaryWriter", scored: Scored, embeddings: Tensor, epoch: int) -> str | None:

@@ -2,8 +2,8 @@
 
 import torch
 
-from fer.evaluation import forward
 from fer.models import EmotionClassifier
+from fer.training.callbacks.tensorboard import embeddings_of
 
 
 def test_embeddings_are_what_the_last_linear_layer_is_given(small_run):
@@ -11,7 +11,7 @@ def test_embeddings_are_what_the_last_linear_layer_is_given(small_run):
 
     model = fer.load(small_run)
     faces = torch.randint(256, (9, 1, 24, 24), dtype=torch.uint8)
-    given = forward.embeddings(model, faces, batch_size=4, device=torch.device("cpu"))
+    given = embeddings_of(model, faces, batch_size=4, device=torch.device("cpu"))
     last = [module for module in model.net.modules() if isinstance(module, torch.nn.Linear)][-1]
     with torch.inference_mode():
         expected = model(faces)
@@ -34,6 +34,6 @@ class Twice(EmotionClassifier):
 def test_embeddings_are_those_of_the_layer_that_runs_last():
     model = Twice()
     faces = torch.randint(256, (9, 1, 24, 24), dtype=torch.uint8)
-    given = forward.embeddings(model, faces, batch_size=4, device=torch.device("cpu"))
+    given = embeddings_of(model, faces, batch_size=4, device=torch.device("cpu"))
     with torch.inference_mode():
         assert torch.allclose(given, model.head(model.tokens(faces[:, 0].float()).mean(1)), atol=1e-5)
