@@ -16,7 +16,9 @@ ROOT = Path(fer.__file__).parents[1]
 README = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if README else []
 EXTEND = ROOT / "docs" / "extend.md"
-OTHER_PAGES = [ROOT / name for name in ("CONTRIBUTING.md", "DESIGN.md", "outputs/README.md")]
+OTHER_PAGES = [
+    ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "DESIGN.md", "outputs/README.md")
+]
 OTHER_PAGES += sorted((ROOT / "fer").rglob("README.md"))
 
 pytestmark = pytest.mark.skipif(not EXTEND.exists(), reason="runs from a checkout")
