@@ -11,7 +11,7 @@ from pathlib import Path
 from fer.evaluation.request import Member
 from fer.metrics import results
 from fer.metrics.results import Results
-from fer.system import records
+from fer.system import locks, records
 from fer.system.files import read_json, read_list, write_json
 
 log = logging.getLogger(__name__)
@@ -105,21 +105,34 @@ def so_far(members: Sequence[Member]) -> Accesses:
     return known
 
 
-def record(opened: Sequence[tuple[Member, Access]], known: Mapping[Path, list[Access]]) -> int:
+def record(opened: Sequence[tuple[Member, Access]], known: Mapping[Path, Sequence[Access]]) -> int:
     """Record an access of each network, and return the largest number of accesses of a network.
 
     Where a folder may not be written, a warning names it, and its earlier accesses are counted.
 
     Args:
         opened: the networks and their accesses by the current evaluation.
-        known: the accesses before, to which the current ones are added.
+        known: the accesses before it, see ``so_far``.
+
+    Raises:
+        FerError: a record was damaged in the meantime.
     """
+    current: Accesses = {}
     for member, entry in opened:
-        known[member.run].append(entry)
-    for folder, entries in known.items():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / FILE, [records.plain(entry) for entry in entries])
-        except OSError as error:
-            log.warning("this test evaluation could not be recorded: %s (%s)", folder / FILE, error.strerror)
-    return max(sum(entry.checkpoint == member.file.name for entry in known[member.run]) for member, _ in opened)
+        current.setdefault(member.run, []).append(entry)
+    recorded = {folder: _add(folder, known[folder], entries) for folder, entries in current.items()}
+    return max(sum(entry.checkpoint == member.file.name for entry in recorded[member.run]) for member, _ in opened)
+
+
+def _add(folder: Path, known: Sequence[Access], entries: Sequence[Access]) -> list[Access]:
+    """Add accesses to a run's record, to those of evaluations that ran at the same time too; return all of them."""
+    file, before = folder / FILE, known
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locks.of_folder(folder):
+            if file.exists():
+                before = [records.read(Access, entry) for entry in read_list(file)]
+            write_json(file, [records.plain(entry) for entry in (*before, *entries)])
+    except OSError as error:
+        log.warning("this test evaluation could not be recorded: %s (%s)", file, error.strerror)
+    return [*before, *entries]

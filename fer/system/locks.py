@@ -4,8 +4,9 @@ The system releases a lock when its process ends.
 """
 
 import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,3 +72,22 @@ def waiting(file: Path, reason: str) -> Iterator[None]:
         except OSError as error:  # a file system without locks: two processes then work side by side
             log.debug("%s: no locks (%s)", file, error.strerror)
         yield
+
+
+@contextmanager
+def of_folder(folder: Path) -> Iterator[None]:
+    """Hold the lock on a folder, after a process that holds it has released it; it leaves no file.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    if HELD is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks: two processes then work side by side
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
