@@ -23,7 +23,7 @@ from fer.system.terminal import Line, bar, is_live, shown
 from fer.system.text import clock, plural, text_table
 
 if TYPE_CHECKING:
-    from fer.evaluation.explanation import Given
+    from fer.evaluation.explanation import ExplainedFaces
     from fer.inference.network import Opened
     from fer.metrics.explanation import Explanation
 
@@ -116,7 +116,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError("--split, --rule and --on-bad: belong to --data; leave them out for pictures")
 
 
-def of_data(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[list[Opened], Given]":
+def of_data(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[list[Opened], ExplainedFaces]":
     """Return the networks, and faces of a split.
 
     Raises:
@@ -134,7 +134,7 @@ def of_data(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[list
     return [member.opened for member in members], of_split(request, members, arguments.faces)
 
 
-def of_pictures(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[list[Opened], Given]":
+def of_pictures(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[list[Opened], ExplainedFaces]":
     """Return the networks, and the faces of pictures, found as by ``fer.predict``; exported files need no torch.
 
     Raises:
@@ -156,7 +156,9 @@ def of_pictures(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[
     return networks, replace(given, left_out={**given.left_out, **videos})
 
 
-def explain(arguments: argparse.Namespace, networks: Sequence["Opened"], given: "Given", command: str) -> "Explanation":
+def explain(
+    arguments: argparse.Namespace, networks: Sequence["Opened"], given: "ExplainedFaces", command: str
+) -> "Explanation":
     """Explain faces, check the maps, write ``explain.json`` and the page, print the check, and return the explanation.
 
     Raises:

@@ -242,7 +242,7 @@ class Campaign:
     def train(self, networks: Sequence[Network], times: Times, after: str, slots: int) -> None:
         """Train networks side by side in some slots."""
         self.progress.after = after
-        phase = trainings.Phase(self.record, networks, self.folder, self.clock, times, self.progress, self.keep)
+        phase = trainings.PhaseWatch(self.record, networks, self.folder, self.clock, times, self.progress, self.keep)
         phase.run([self.slots[index % len(self.slots)] for index in range(slots)])
 
     def _longest(self, networks: Sequence[Network]) -> list[str]:

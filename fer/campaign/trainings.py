@@ -74,7 +74,7 @@ class Times(NamedTuple):
         return cls(min(end, last), min(end + delay, last), fixed, start)
 
 
-class Phase(jobs.Watch):
+class PhaseWatch(jobs.Watch):
     """Runs the trainings of a phase; those that still run at the deadline are stopped, and their best epoch is used.
 
     Args:

@@ -11,7 +11,7 @@ from fer.config.errors import FerError
 from fer.config.paths import expand_home
 from fer.data.table import Table
 from fer.evaluation.leakage import TrainingData, find_again, search_again
-from fer.evaluation.request import Faces, Member, Request, Tables, members_of, of_split
+from fer.evaluation.request import FacesBySize, Member, Request, Tables, members_of, of_split
 from fer.metrics import classification
 from fer.metrics.arrays import Array, like
 from fer.metrics.results import BaselineComparison, Paired
@@ -34,7 +34,7 @@ class Baseline(NamedTuple):
     views: str | None = None
 
     @classmethod
-    def of(cls, request: Request, faces: Faces, data: Table) -> "Baseline | None":
+    def of(cls, request: Request, faces: FacesBySize, data: Table) -> "Baseline | None":
         """Return the requested baseline, predicted with the same views or read from its stored predictions.
 
         Raises:

@@ -25,12 +25,12 @@ from fer.evaluation.leakage import (
     search_again,
 )
 from fer.evaluation.request import (
-    Faces,
-    Given,
+    EnsembleMember,
+    FacesBySize,
     Member,
     Request,
     Tables,
-    given_of,
+    ensemble_members,
     same_split,
     settings_of,
     with_weights,
@@ -79,9 +79,9 @@ class _Evaluation:
     """
 
     request: Request
-    given: Sequence[Given]
+    given: Sequence[EnsembleMember]
     selection: Selection | None
-    faces: Faces
+    faces: FacesBySize
     data: Table
     described: DatasetRecord
     tables: Tables
@@ -146,7 +146,7 @@ def check_readable(requests: Sequence[Request]) -> None:
     Raises:
         FerError: as ``evaluate``, for networks and data.
     """
-    members = with_weights(given_of(requests[0].networks))
+    members = with_weights(ensemble_members(requests[0].networks))
     for request in requests:
         check_classes(members[0], _faces(request, members, Tables(request.batch_size)).at(members[0].model.image_size))
 
@@ -158,7 +158,7 @@ def _opened(request: Request) -> _Evaluation:
         FerError: as ``evaluate``, for networks and data.
     """
     tables = Tables(request.batch_size)
-    given = given_of(request.networks)
+    given = ensemble_members(request.networks)
     members = with_weights(given)
     if request.choose and request.data:  # among shared networks too, whose val is known by its contents
         find_again(members, _faces(request, members, tables).at(members[0].model.image_size))
@@ -174,8 +174,8 @@ def _opened(request: Request) -> _Evaluation:
     return _Evaluation(request, given, selection, faces, data, described, tables)
 
 
-def _faces(request: Request, members: Sequence[Member], tables: Tables) -> Faces:
-    return Faces(settings_of(request, members), request.split, tables)
+def _faces(request: Request, members: Sequence[Member], tables: Tables) -> FacesBySize:
+    return FacesBySize(settings_of(request, members), request.split, tables)
 
 
 def _results(this: _Evaluation, baseline: Baseline | None, command: str) -> tuple[Results, Scored]:
@@ -284,7 +284,7 @@ class _Network:
     teachers: Sequence[Teacher]
 
 
-def _network(given: Given, request: Request) -> _Network:
+def _network(given: EnsembleMember, request: Request) -> _Network:
     if isinstance(given, Member):
         model, made = given.model, given.model.provenance
         return _Network(
@@ -338,7 +338,7 @@ def diversity(predicted: Array, targets: Array) -> Diversity | None:
     return Diversity(accuracy=tuple(alone.tolist()), disagreement=tuple(tuple(row) for row in matrix))
 
 
-def results_folder(out: Path | None, given: Sequence[Given], request: Request) -> Path:
+def results_folder(out: Path | None, given: Sequence[EnsembleMember], request: Request) -> Path:
     """Make and return the folder for the results; no earlier one is overwritten."""
     name = predictions.name_of(request.split, request.views)
     if out is not None:

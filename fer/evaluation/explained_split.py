@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError
 from fer.evaluation.evaluate import check_classes
-from fer.evaluation.explanation import Given, Maps, explain
+from fer.evaluation.explanation import ExplainedFaces, Maps, explain
 from fer.evaluation.leakage import TrainingData, find_again
-from fer.evaluation.request import Faces, Member, Request, Tables, members_of, settings_of
+from fer.evaluation.request import FacesBySize, Member, Request, Tables, members_of, settings_of
 from fer.inference.explain import OCCLUSION
 from fer.metrics.explanation import Explanation
 from fer.runs.predictions import Scored
@@ -17,7 +17,7 @@ from fer.runs.predictions import Scored
 SEED = 0
 
 
-def of_split(request: Request, members: Sequence[Member], count: int) -> Given:
+def of_split(request: Request, members: Sequence[Member], count: int) -> ExplainedFaces:
     """Return a seeded draw of a split's faces, with equal numbers of each emotion as far as they last.
 
     Args:
@@ -29,7 +29,7 @@ def of_split(request: Request, members: Sequence[Member], count: int) -> Given:
         FerError: the data are missing or bad, have no such split, or are the networks' test faces.
     """
     tables = Tables(request.batch_size)
-    faces = Faces(settings_of(request, members), request.split, tables)
+    faces = FacesBySize(settings_of(request, members), request.split, tables)
     data = faces.at(members[0].model.image_size)
     check_classes(members[0], data)
     find_again(members, data)
@@ -42,7 +42,7 @@ def of_split(request: Request, members: Sequence[Member], count: int) -> Given:
         )
     rows = data.faces.rows[data.indices(request.split)]
     drawn = stratified(split.targets, count)
-    return Given(
+    return ExplainedFaces(
         images=images[drawn],
         inputs=split.pixels(drawn),
         names=[f"row {rows[index]}" for index in drawn],
@@ -87,5 +87,5 @@ def of_mistakes(
     boxes = [None] * len(rows)
     images = scored.images[rows]
     inputs = images[:, None] if scored.colour is None else scored.colour[rows]
-    given = Given(images, inputs, names, boxes, scored.targets[rows], source, {})
+    given = ExplainedFaces(images, inputs, names, boxes, scored.targets[rows], source, {})
     return explain([member.opened for member in members_of(networks)], OCCLUSION, given, command, lambda done: None)

@@ -22,7 +22,7 @@ LEAST_CONFUSED = 3  # faces of a confusion that is shown
 
 
 @dataclass(frozen=True)
-class Given:
+class ExplainedFaces:
     """N faces to explain.
 
     Args:
@@ -64,7 +64,7 @@ class Maps:
 # --- faces of pictures ----------------------------------------------------------------------------------------------
 
 
-def of_pictures(files: Sequence[Path], predictor: Predictor, count: int) -> Given:
+def of_pictures(files: Sequence[Path], predictor: Predictor, count: int) -> ExplainedFaces:
     """Return the faces of pictures, and list the reason where a picture has no face or more than are explained.
 
     Args:
@@ -75,13 +75,13 @@ def of_pictures(files: Sequence[Path], predictor: Predictor, count: int) -> Give
     side = predictor.image_size
     none = np.empty((0, side, side), np.uint8)
     channels = 3 if predictor.in_colour else 1
-    given = Given(none, np.empty((0, channels, side, side), np.uint8), [], [], None, "", {})
+    given = ExplainedFaces(none, np.empty((0, channels, side, side), np.uint8), [], [], None, "", {})
     for file in files:
         given = _with_picture(given, file, predictor, count - len(given.names))
     return replace(given, source=f"{plural(len(given.names), 'face')} of {plural(len(files), 'picture')}")
 
 
-def _with_picture(given: Given, file: Path, predictor: Predictor, most: int) -> Given:
+def _with_picture(given: ExplainedFaces, file: Path, predictor: Predictor, most: int) -> ExplainedFaces:
     """Return the faces so far and those of one more picture."""
     if most <= 0:
         return _without(given, file, "not opened: as many faces as --faces allows were found before")
@@ -105,7 +105,7 @@ def _with_picture(given: Given, file: Path, predictor: Predictor, most: int) -> 
     return _without(with_faces, file, ", ".join(reasons)) if reasons else with_faces
 
 
-def _without(given: Given, file: Path, reason: str) -> Given:
+def _without(given: ExplainedFaces, file: Path, reason: str) -> ExplainedFaces:
     return replace(given, left_out={**given.left_out, str(file): reason})
 
 
@@ -113,7 +113,7 @@ def _without(given: Given, file: Path, reason: str) -> Given:
 
 
 def explain(
-    networks: Sequence[Opened], method: str, given: Given, command: str, done: Callable[[int], None]
+    networks: Sequence[Opened], method: str, given: ExplainedFaces, command: str, done: Callable[[int], None]
 ) -> tuple[Explanation, Maps]:
     """Return the explanation of faces and their maps.
 
@@ -176,7 +176,7 @@ def _in_parts(
         yield explained(what, method, faces[rows], emotions[rows])
 
 
-def _of_faces(what: Explained, given: Given, chances: NDArray[np.float32]) -> list[OfFace]:
+def _of_faces(what: Explained, given: ExplainedFaces, chances: NDArray[np.float32]) -> list[OfFace]:
     best = _two_likeliest(chances).tolist()
     return [
         OfFace(

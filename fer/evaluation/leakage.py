@@ -23,8 +23,8 @@ from fer.data.table import Table
 from fer.evaluation.request import (
     OF_SETS,
     DataKeys,
-    Faces,
-    Given,
+    EnsembleMember,
+    FacesBySize,
     Member,
     PredictionsMember,
     Request,
@@ -81,16 +81,16 @@ class TrainingData:
         changed = data.faces.fingerprint() != dataset.get("fingerprint")
         return f"{dataset.get('path')} has other contents than at the training" if changed else ""
 
-    def _val(self, settings: DataKeys) -> Faces:
+    def _val(self, settings: DataKeys) -> FacesBySize:
         """Return val of data settings; ``exclude`` concerns train alone."""
-        return Faces({**_without_votes(settings), "exclude": None}, "val", self.tables)
+        return FacesBySize({**_without_votes(settings), "exclude": None}, "val", self.tables)
 
     @property
     def shared(self) -> bool:
         """Whether all networks were chosen on the same val."""
         return all(same_split(member.trained_with, self.members[0].trained_with) for member in self.members)
 
-    def val(self, request: Request, given: Sequence[Given]) -> tuple[Array, Array, NDArray[np.bool_] | None]:
+    def val(self, request: Request, given: Sequence[EnsembleMember]) -> tuple[Array, Array, NDArray[np.bool_] | None]:
         """Return the networks' probabilities (M, N, C) of val, its labels, and (N,) which faces were not trained on.
 
         Raises:
@@ -127,7 +127,7 @@ class TrainingData:
         if why := self._gone(dataset):
             raise FerError(why)
         settings = _without_votes(whole(dataset))
-        data = Faces(settings, "val", self.tables).at(image_size)
+        data = FacesBySize(settings, "val", self.tables).at(image_size)
         rows = data.excluded.rows_sha256 if data.excluded else None
         if rows != (dataset.get("excluded") or {}).get("rows_sha256"):
             raise FerError(f"{settings['exclude']} leaves out other faces than at the training")
@@ -230,7 +230,7 @@ def fingerprints(dataset: Dataset) -> list[str]:
 
 
 def known_of_all(
-    kept: NDArray[np.bool_] | None, request: Request, given: Sequence[Given], described: DatasetRecord
+    kept: NDArray[np.bool_] | None, request: Request, given: Sequence[EnsembleMember], described: DatasetRecord
 ) -> NDArray[np.bool_] | None:
     """Return (N,) which faces no network was trained on; None where predictions without weights leave that open.
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fer.models import EmotionClassifier
 
 # data settings that change neither the faces of val and test nor their labels
-BESIDES = (
+NO_EFFECT_ON_FACES = (
     "image_size",
     "crop",
     "batch_size",
@@ -188,7 +188,7 @@ class PredictionsMember(NamedTuple):
         return of_split(predictions.read(file), str(file), data, split)
 
 
-Given = Member | PredictionsMember  # of an ensemble
+EnsembleMember = Member | PredictionsMember  # of an ensemble
 
 
 def of_split(table: Predictions, name: str, data: Table, split: str) -> NDArray[np.float32]:
@@ -213,7 +213,7 @@ def of_split(table: Predictions, name: str, data: Table, split: str) -> NDArray[
     return table.probabilities[[index_of[row] for row in rows]].astype(np.float32)
 
 
-def with_weights(given: Sequence[Given]) -> list[Member]:
+def with_weights(given: Sequence[EnsembleMember]) -> list[Member]:
     """Return the networks of an ensemble that have weights; where none has, the one that stands beside them."""
     members = [network for network in given if isinstance(network, Member)]
     return members or [network.beside for network in given[:1] if isinstance(network, PredictionsMember)]
@@ -226,7 +226,7 @@ def whole(dataset: Dataset) -> DataKeys:
 
 def same_split(settings: DataKeys, other: DataKeys) -> bool:
     """Return whether two data settings give the same faces, splits and labels."""
-    besides = {*BESIDES, *(() if "ferplus" in (settings["labels"], other["labels"]) else OF_VOTES)}
+    besides = {*NO_EFFECT_ON_FACES, *(() if "ferplus" in (settings["labels"], other["labels"]) else OF_VOTES)}
     return all(settings[key] == other.get(key) for key in settings.keys() - besides)
 
 
@@ -243,7 +243,7 @@ def members_of(networks: Sequence[str]) -> list[Member]:
     return members
 
 
-def given_of(networks: Sequence[str]) -> list[Given]:
+def ensemble_members(networks: Sequence[str]) -> list[EnsembleMember]:
     """Return the networks of run folders and checkpoints, and after them those of folders of predictions.
 
     Raises:
@@ -286,7 +286,7 @@ class Tables:
 
 
 @dataclass
-class Faces:
+class FacesBySize:
     """Faces at the size of each network.
 
     Args:
@@ -309,7 +309,7 @@ class Faces:
         data.split(self.split)
         return data
 
-    def predicted(self, given: Sequence[Given], request: Request) -> Array:
+    def predicted(self, given: Sequence[EnsembleMember], request: Request) -> Array:
         """Return the probabilities of each network, (M, N, C).
 
         Raises:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError
 from fer.evaluation.leakage import TrainingData
-from fer.evaluation.request import Given, Member, Request, Tables, with_weights
+from fer.evaluation.request import EnsembleMember, Member, Request, Tables, with_weights
 from fer.evaluation.scoring import Calibration, calibrated_sets
 from fer.inference.ensemble import (
     Choice,
@@ -74,14 +74,14 @@ class Selection:
         report: networks given and left out, and the metrics of each step on val.
     """
 
-    members: list[Given]
+    members: list[EnsembleMember]
     weights: NDArray[np.float64]
     temperatures: NDArray[np.float64]
     on_val: OnVal
     report: SelectionRecord
 
 
-def selected(request: Request, given: Sequence[Given], tables: Tables) -> Selection:
+def selected(request: Request, given: Sequence[EnsembleMember], tables: Tables) -> Selection:
     """Return the networks that val of the training chooses among those given, and a report of the choice.
 
     Raises:
@@ -133,7 +133,7 @@ def selection_report(names: Sequence[str], choice: Choice, predicted: Array, tar
 
 def chosen(
     request: Request,
-    members: Sequence[Given],
+    members: Sequence[EnsembleMember],
     training: TrainingData,
     scored: OnVal | None,
     selection: Selection | None = None,
@@ -175,7 +175,7 @@ def chosen(
     return _on_val(request, given, on_val, fitted_on)
 
 
-def _given(request: Request, members: Sequence[Given], selection: Selection | None, fitted_on: str) -> Chosen:
+def _given(request: Request, members: Sequence[EnsembleMember], selection: Selection | None, fitted_on: str) -> Chosen:
     """Return what is known before val is read: of one network with the views of its training, what its file has."""
     weights = equal_weights(len(members)) if selection is None else selection.weights
     temperatures = np.ones(len(members)) if selection is None else selection.temperatures
@@ -207,7 +207,7 @@ def _on_val(request: Request, given: Chosen, on_val: OnVal, fitted_on: str) -> C
     return Chosen(weights, temperatures, temperature, fitted_on, threshold, given.kept, chosen_on, sets)
 
 
-def _kept_sets(network: Given, fitted_on: str) -> Calibration | None:
+def _kept_sets(network: EnsembleMember, fitted_on: str) -> Calibration | None:
     """Return the thresholds of prediction sets that a network's file has."""
     kept = network.model.provenance.sets if isinstance(network, Member) else None
     return None if kept is None else Calibration(kept, fitted_on, kept=True)

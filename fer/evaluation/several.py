@@ -54,7 +54,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class DataSetTable:
     """The command, and what it found on each data set, in its order."""
 
     command: str
@@ -70,7 +70,7 @@ def write(found: Sequence[tuple[Results, Path]]) -> Path:
     parent = found[-1][1].parent
     rows = tuple(_row(results, folder, parent) for results, folder in found)
     file = new_file(parent, STEM, ".json")
-    write_json(file, plain(Table(found[0][0].command, rows)))
+    write_json(file, plain(DataSetTable(found[0][0].command, rows)))
     return file
 
 

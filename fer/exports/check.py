@@ -14,7 +14,7 @@ from fer.config.errors import FerError
 from fer.data.readers.drawing import draw_faces
 from fer.evaluation.evaluate import check_classes
 from fer.evaluation.leakage import TrainingData, find_again
-from fer.evaluation.request import Faces, Request, Tables, settings_of
+from fer.evaluation.request import FacesBySize, Request, Tables, settings_of
 from fer.exports.source import Source
 from fer.inference.exported import OnVal, Parity
 from fer.metrics.conformal import Thresholds
@@ -42,12 +42,12 @@ class ParityCheck:
     data: str | None = None
 
     @cached_property
-    def _faces(self) -> Faces | None:
+    def _faces(self) -> FacesBySize | None:
         """The data at hand; None where there are none and none were named."""
         members = self.source.members
         request = Request([str(member.file) for member in members], "val", self.data)
         try:
-            faces = Faces(settings_of(request, members), "val", Tables(request.batch_size))
+            faces = FacesBySize(settings_of(request, members), "val", Tables(request.batch_size))
             data = faces.at(self.source.size)
         except FerError:
             if self.data is not None:
@@ -57,7 +57,7 @@ class ParityCheck:
         find_again(members, data)
         return faces
 
-    def _needed(self) -> Faces:
+    def _needed(self) -> FacesBySize:
         if self._faces is None:
             path = self.source.members[0].model.provenance.dataset.get("path")
             raise FerError(

@@ -6,7 +6,7 @@ import pytest
 
 from fer.campaign.progress import Progress
 from fer.campaign.record import Clock, Network, Record, Request
-from fer.campaign.trainings import Phase, Times, _pace
+from fer.campaign.trainings import PhaseWatch, Times, _pace
 from fer.sweeps.jobs import Job
 
 FACES = {"train": 28_709, "val": 3_589}
@@ -49,7 +49,7 @@ def phase_of(tmp_path, planned, end=100.0, now=10.0):
     record = Record(Request(1.0, "synthetic"), "", "")
     clock = Clock(now)
     progress = Progress(clock, 200.0)
-    return Phase(record, networks, tmp_path, clock, Times(end, end + 20), progress, lambda: None)
+    return PhaseWatch(record, networks, tmp_path, clock, Times(end, end + 20), progress, lambda: None)
 
 
 def ends(phase):

@@ -142,7 +142,7 @@ def of_sum(middle: float, intervals: Sequence[Interval]) -> Interval:
 
 
 @dataclass(frozen=True)
-class Table:
+class StudyTable:
     """The results of the study's runs.
 
     Args:
@@ -160,7 +160,7 @@ class Table:
         return next((result for result in self.results if result.row is row and result.protocol == protocol), None)
 
 
-def table_of(paths: Sequence[Path]) -> Table:
+def table_of(paths: Sequence[Path]) -> StudyTable:
     """Read the study's runs at or below ``paths``.
 
     Raises:
@@ -184,7 +184,7 @@ def table_of(paths: Sequence[Path]) -> Table:
     for name, count in unexpected.items():
         notes.append(f"{count} runs that started from weights {name}, not ImageNet's, are left out")
     runs = [run for run in runs if changes(run) == kept]
-    return Table(_rows(runs, notes), kept, notes)
+    return StudyTable(_rows(runs, notes), kept, notes)
 
 
 def _rows(runs: Sequence[Run], notes: list[str]) -> list[RowResult]:
@@ -226,7 +226,7 @@ def changes(run: Run) -> str:
     return " ".join([*drawn, *differing])
 
 
-def main_table(table: Table) -> tuple[list[str], list[list[str]]]:
+def main_table(table: StudyTable) -> tuple[list[str], list[list[str]]]:
     """Return heads and rows of the main table: the study's accuracy, and that of the runs under each protocol."""
     heads = ["", "the study", "seeds", "holdout", "95 %", "minus the study, points", "seeds", "official", "95 %"]
     rows = []
@@ -252,7 +252,7 @@ def _difference(result: RowResult | None) -> str:
     return f"{100 * gap:+.2f} {interval_text(interval, '+')}"
 
 
-def gains_table(table: Table) -> tuple[list[str], list[list[str]]]:
+def gains_table(table: StudyTable) -> tuple[list[str], list[list[str]]]:
     """Return heads and rows of the gains by the schedule and by augmentation, alone and together, on the same faces."""
     heads = ["added", "to", "protocol", "seeds", "epochs", "gain, points", "95 %", "p"]
     heads += ["gain in equal epochs", "gain at the last epoch"]
@@ -291,7 +291,7 @@ def _points(with_it: float | None, without_it: float | None) -> str:
     return "-" if with_it is None or without_it is None else f"{100 * (with_it - without_it):+.2f}"
 
 
-def details_table(table: Table) -> tuple[list[str], list[list[str]]]:
+def details_table(table: StudyTable) -> tuple[list[str], list[list[str]]]:
     """Return heads and rows of the details: parameters, chosen epoch, accuracies and time of each row."""
     heads = ["", "protocol", "seeds", "parameters", "chosen epoch", "train accuracy there", "val accuracy at the end",
              "time per run"]  # fmt: skip
@@ -309,7 +309,7 @@ def details_table(table: Table) -> tuple[list[str], list[list[str]]]:
     return heads, rows
 
 
-def lengths_table(table: Table) -> tuple[list[str], list[list[str]]]:
+def lengths_table(table: StudyTable) -> tuple[list[str], list[list[str]]]:
     """Return heads and rows of the best val accuracy within the first 3, 6, ... epochs."""
     heads = ["best within", "protocol", *(f"{length} epochs" for length in LENGTHS)]
     rows = []
@@ -330,7 +330,7 @@ def _best_until(result: RowResult, length: int) -> float | None:
     return fmean(max(row["accuracy/val"] for row in run.history[:length]) for run in runs)
 
 
-def markdown(table: Table) -> str:
+def markdown(table: StudyTable) -> str:
     """Return all tables as Markdown."""
     parts = ["# Replication of the founding study"]
     parts += [f"**Not the experiments as published: {table.changes}.**"] if table.changes else []
@@ -344,7 +344,7 @@ def markdown(table: Table) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def text(table: Table) -> str:
+def text(table: StudyTable) -> str:
     """Return all tables as text for a terminal."""
     parts = [f"*** not the experiments as published: {table.changes} ***"] if table.changes else []
     parts += [text_table(*main_table(table))]
@@ -354,7 +354,7 @@ def text(table: Table) -> str:
     return "\n\n".join([*parts, text_table(*details_table(table)), "\n".join([*EXPLAINED, *table.notes])])
 
 
-def write_csv(file: Path, table: Table) -> None:
+def write_csv(file: Path, table: StudyTable) -> None:
     """Write a row for each run, in full precision."""
     with written_whole(file) as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -369,7 +369,7 @@ def write_csv(file: Path, table: Table) -> None:
                 writer.writerow([result.row.experiment, run.pretrained, result.protocol, run.seed, *scores, *more])
 
 
-def drawable(table: Table) -> list[str]:
+def drawable(table: StudyTable) -> list[str]:
     """Return the protocols with a CNN whose accuracy by epoch can be drawn."""
     return [protocol for protocol in PROTOCOLS if any(_is_cnn(result, protocol) for result in table.results)]
 
@@ -378,7 +378,7 @@ def _is_cnn(result: RowResult, protocol: str) -> bool:
     return result.protocol == protocol and result.row in CNNS
 
 
-def draw(table: Table, folder: Path) -> None:
+def draw(table: StudyTable, folder: Path) -> None:
     """Write ``study.png``, ``courses_<protocol>.png`` and the same as SVG.
 
     Raises:
