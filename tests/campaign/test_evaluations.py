@@ -4,10 +4,12 @@ import os
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import metrics
 
+from fer.campaign import evaluations as evaluations_module
 from fer.campaign.evaluations import Evaluation, Evaluations
 
 SLOTS = [{"OMP_NUM_THREADS": "1"}]
@@ -44,6 +46,20 @@ def test_a_process_that_died_and_a_cut_off_evaluation_are_made_good(small_run, e
     assert evaluations.run([one], 120, lambda *_: None) == {}
     assert metrics(one.folder)["n"]
     assert not (small_run / "evaluations" / "val_2").exists()
+
+
+def test_a_short_first_evaluation_leaves_all_processes_for_the_next(small_run, monkeypatch):
+    class Pool(ThreadPoolExecutor):
+        _processes: dict = {}
+
+        def __init__(self, processes, *arguments):
+            super().__init__(processes)
+
+    monkeypatch.setattr(evaluations_module, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(evaluations_module, "_evaluate", lambda evaluation, on_gpu: None)
+    with Evaluations([{}] * 3, on_gpu=False) as opened:
+        opened.run([Evaluation("one", small_run / "absent", "val", "none")], 5, lambda *_: None)
+        assert opened._pool._max_workers == 3
 
 
 def test_what_is_not_done_in_time_is_given_up(small_run):

@@ -6,9 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import SMALL, metrics
+from PIL import Image
 
 import fer
 from fer.config.settings import DistillSettings
+from fer.data.labels import EMOTIONS
+from fer.data.readers.drawing import draw_faces
 from fer.training import distillation
 from fer.training.distillation import TeacherFile, Teachers
 
@@ -205,6 +208,18 @@ def test_faces_that_teachers_were_trained_on_are_no_val_at_another_size_either(t
     assert (ended.code, "of the faces that are val here" in ended.line) == (1, True), ended.line
     assert train(*settings, "data.split_seed=1", "distill.teachers=[teacher]", "hydra.run.dir=taught").code == 0
     assert metrics(tmp_path / "taught")["seen_in_training"] == 0
+
+
+def test_data_of_teachers_are_read_without_a_cache_where_the_run_has_none(train, tmp_path):
+    pixels, emotion = draw_faces(140, image_size=24, seed=1)
+    for index, (face, label) in enumerate(zip(pixels, emotion, strict=True)):
+        folder = tmp_path / "faces" / EMOTIONS[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(face).save(folder / f"{index}.png")
+    settings = ("data.path=faces", "data.cache=null", "data.split=holdout", *SMALL[2:])
+    assert train(*settings, "hydra.run.dir=teacher").code == 0
+    assert train(*settings, "distill.teachers=[teacher]", "hydra.run.dir=taught").code == 0
+    assert not (tmp_path / "cache").exists()
 
 
 def test_what_a_run_began_from_counts_as_seen(train, scores, tmp_path):

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fer.config.errors import FerError
+from fer.config.settings import TrainerSettings
 from fer.models.batchnorm import SharedBatchNorm, share
 from fer.models.layers import Dropout
 from fer.runs import status
@@ -64,7 +66,7 @@ def test_two_processes_interrupted_resumed_killed_and_restarted_equal_one(train,
         )
 
     ended = two(*RUN, "trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=3", "trainer.restarts=1",
-                "--out", "two")  # fmt: skip
+                "logger.report=true", "--out", "two")  # fmt: skip
     assert ended.returncode == 143, ended.stderr
     assert status.read(Path("two")).state == "interrupted"
     assert "SIGTERM" in ended.stderr
@@ -78,6 +80,12 @@ def test_two_processes_interrupted_resumed_killed_and_restarted_equal_one(train,
     one, both = [torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True) for name in ("one", "two")]
     for name, value in one["state_dict"].items():
         assert torch.allclose(both["state_dict"][name], value, atol=1e-5), name
+    before = Path("two/metrics.json").read_bytes()
+    Path("two/report.html").unlink()
+    ended = two("resume=two", "plugins=[frail]")  # one process draws what is missing
+    assert ended.returncode == 0, ended.stderr
+    assert Path("two/report.html").exists()
+    assert Path("two/metrics.json").read_bytes() == before
     rows = [list(csv.DictReader(open(f"{name}/history.csv"))) for name in ("one", "two")]
     assert [len(row) for row in rows] == [3, 3]
     for first, second in zip(*rows, strict=True):
@@ -153,6 +161,17 @@ def test_what_one_device_alone_can_do_is_refused(train, tmp_path, alone):
     ended = train(*SMALL, "trainer.devices=2", alone, "hydra.run.dir=out")
     assert (ended.code, (tmp_path / "out").exists()) == (1, False)
     assert alone.partition("=")[0] in ended.line
+
+
+def test_missing_gpus_are_named_by_what_the_settings_ask_for(as_rank, monkeypatch, tmp_path):
+    """Not by the rank that finds it first."""
+    as_rank(Rank(1, 4))
+    monkeypatch.setattr("fer.system.machine.uses_gpu", lambda settings: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    settings = SimpleNamespace(trainer=TrainerSettings(devices=4))
+    said = r"trainer\.devices=4: torch finds 1 GPU; set trainer\.devices=1"
+    with pytest.raises(FerError, match=said), launch.joined(settings, tmp_path):
+        pytest.fail("joined")
 
 
 def test_one_process_starts_no_others(train, monkeypatch):
