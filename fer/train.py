@@ -39,7 +39,7 @@ from fer.system import ranks
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import shown
 from fer.training import launch, loggers
-from fer.training.resume import _data, _value, resuming
+from fer.training.resume import resumable_data, resuming, value_given, write_report_again
 from fer.training.session import working_in
 
 log = logging.getLogger(__name__)
@@ -74,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asks_for_help:
         print(training_help([text for text in arguments if not text.startswith("-")]))
         return 0
-    if not _shows(arguments) or _value(arguments, "resume"):
+    if not _shows(arguments) or value_given(arguments, "resume"):
         arguments = with_latest(arguments)
     if _shows(arguments):
-        hydra.run(task, resuming(arguments) if _value(arguments, "resume") else arguments, settings_of)
+        hydra.run(task, resuming(arguments) if value_given(arguments, "resume") else arguments, settings_of)
         return 0
     if _several(arguments):
         _refuse_ranks()
@@ -99,7 +99,7 @@ def train(arguments: Sequence[str]) -> None:
     Raises:
         Needed: several processes are to share it.
     """
-    resumed = bool(_value(arguments, "resume"))
+    resumed = bool(value_given(arguments, "resume"))
     arguments = resuming(list(arguments)) if resumed else arguments
     checked: list[TrainSettings] = []
 
@@ -165,7 +165,7 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
         log.info("finished already, nothing to resume: %s", path)
         return
     import_plugins(settings.plugins)
-    data, stand_in = _data(settings, folder, drawn_faces_allowed=not origin.choices.get("experiment"))
+    data, stand_in = resumable_data(settings, folder, drawn_faces_allowed=not origin.choices.get("experiment"))
     from fer.training.run import fit  # imports torch, after all checks that need none
 
     settings, origin = replace(settings, data=data), replace(origin, stand_in=stand_in)
@@ -175,10 +175,8 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
         log.info("%s", lr_finder.report(lr_finder.find(settings, folder, origin), path))
         return
     if finished:
-        from fer.training.run import show_again
-
         log.info("finished already; writing the missing files: %s", ", ".join(missing))
-        show_again(settings, folder, origin)
+        write_report_again(settings, folder, origin)
         return
     results = fit(settings, folder, origin)
     if results is None:  # rank 0 prints them

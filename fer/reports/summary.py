@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from fer.config.settings import TrainSettings
 from fer.metrics.conformal import without_promise
 from fer.metrics.results import (
     THESE_FACES,
@@ -21,7 +22,7 @@ from fer.metrics.results import (
     Values,
 )
 from fer.metrics.table import METRICS, TEMPERED
-from fer.system.text import plural, text_table
+from fer.system.text import clock, plural, text_table
 
 MEMBER_HEADS = ("#", "weight", "temperature", "accuracy alone", "answers differently", "network")
 SET_HEADS = ("prediction sets", "faces", "coverage, 95 %", "mean size, 95 %")
@@ -145,6 +146,25 @@ def calibration_beside(metrics: Values, digits: int = 4) -> str:
         return ""
     mean, debiased = metrics["ece_if_calibrated_mean"].number, metrics["ece_rms_debiased"].number
     return f"mean of a calibrated network {mean:.{digits}f}; debiased, RMS {debiased:.{digits}f}"
+
+
+def scores_of_training(settings: TrainSettings, results: Results) -> list[str]:
+    """Return the tables of val's metrics that end a training, what they are metrics of, and the best epoch.
+
+    Args:
+        settings: of the run.
+        results: of its best epoch.
+    """
+    tables = [class_table(results), score_table(results), *by_data_set_table(results)]
+    lines = ["\n{}\n".format("\n\n".join(tables))]
+    if settings.trainer.limit_val != 1 or settings.trainer.overfit_batches:
+        lines.append("(the epoch was chosen by val metrics over a part of these faces)")
+    record, planned = results.training, settings.trainer.max_epochs
+    assert record is not None
+    stopped = record.epochs < planned and settings.budget.until is None
+    early = f" (stopped early, {planned} planned)" if stopped else ""
+    seconds = clock(record.train_seconds)
+    return [*lines, f"best epoch {record.best_epoch} of {record.epochs}{early}, trained in {seconds}"]
 
 
 # --- classes --------------------------------------------------------------------------------------------------------

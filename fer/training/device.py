@@ -17,11 +17,11 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from fer.config.errors import FerError
-from fer.config.settings import BATCH_SIZE, TrainSettings
+from fer.config.settings import BATCH_SIZE, TrainerSettings, TrainSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import Batch
 from fer.models.trainable import Trainable
-from fer.system import machine
+from fer.system import machine, ranks
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,36 @@ def keep_faces(data: FERDataModule, device: torch.device) -> None:
         return
     for dataset in data.datasets.values():
         dataset.keep_on(device)
+
+
+def announce(settings: TrainSettings, model: Trainable, faces: int) -> None:
+    """Log the network, the length of its training and the hardware."""
+    epochs = settings.trainer.max_epochs
+    log.info(
+        "%s: %s, %d epoch%s of %s faces, %s",
+        settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s", f"{faces:,}",
+        in_words(settings.trainer),
+    )  # fmt: skip
+
+
+def _sizes(model: Trainable) -> str:
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    count = model.parameter_count
+    return f"{count:,} parameters" + (f", of which {trained:,} are trained" if trained < count else "")
+
+
+def in_words(settings: TrainerSettings) -> str:
+    """Return device, threads and precision in words."""
+    half = machine.chosen_precision(settings) == "bf16"
+    bits = "bf16" if half else "32 bits"
+    count = ranks.current().count
+    together = f"{count} processes, each " if count > 1 else ""
+    if machine.uses_gpu(settings):
+        return f"{together}on {torch.cuda.get_device_name()}, {bits}"
+    threads, slow = torch.get_num_threads(), half and machine.multiplies_bf16() is False
+    return f"{together}on the CPU with {threads} thread{'' if threads == 1 else 's'}, {bits}" + (
+        " (this processor has no bf16 instructions: trainer.precision=32 is faster here)" if slow else ""
+    )
 
 
 # --- data.batch_size=auto -------------------------------------------------------------------------------------------
