@@ -104,7 +104,7 @@ def measured(section: Section, image_size: int, devices: Sequence[str], purpose:
     return Entry(
         section["name"],
         purpose,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=model.parameter_count,
         multiply_adds=multiply_adds(model),
         times={(device, batch): seconds_a_face(model, device, batch) for device in devices for batch in BATCHES},
     )

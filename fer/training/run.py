@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -162,7 +161,7 @@ def write_results(
         clean=None if kept is None else scoring.clean(predicted, targets, kept, classes),
         sets=scoring.prediction_sets(scored, temperature, kept, calibration, COVERAGE),
         training=_training_record(settings, saver, watch, epochs, wall_seconds, made.plan),
-        parameters=_parameters(model),
+        parameters=model.parameter_count,
         architecture=model.architecture,
         pretrained=None if made.pretrained is None else read(Pretrained, made.pretrained),
         teachers=tuple(read(Teacher, teacher) for teacher in made.teachers or ()) or None,
@@ -277,7 +276,3 @@ def write_report(
             logger.experiment.close()
             if left_out:
                 log.warning("%s", left_out)
-
-
-def _parameters(model: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
