@@ -26,7 +26,7 @@ from fer.system import machine
 from fer.system.files import write_json
 from fer.system.machine import MachineRecord
 from fer.system.records import MERGED, plain
-from fer.training import setup, trainers
+from fer.training import device, setup, trainers
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def measure(settings: TrainSettings, origin: Origin) -> tuple[Curve, int]:
     A small number of batches is gone through several times.
     """
     settings, data, model = setup.prepared(settings, origin.stand_in)
-    setup.keep_features(settings, data, model)
+    device.keep_features(settings, data, model)
     faces = {name: len(dataset) for name, dataset in data.datasets.items()}
     test = RangeTest()
     size = settings.data.faces_a_step

@@ -44,7 +44,7 @@ from fer.training.callbacks.guards import FiniteLoss, Signals
 from fer.training.callbacks.history import Stopwatch
 from fer.training.callbacks.scalars import Scalars
 from fer.training.restore import restoring, resume_from
-from fer.training.setup import check_names, keep_features, prepared
+from fer.training.setup import check_names, prepared
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
     settings, data, model = prepared(settings, origin.stand_in)
     checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
     with ranks.one_first():
-        keep_features(settings, data, model)
+        device.keep_features(settings, data, model)
     if settings.budget.hours is not None:
         settings, data = time_budget.within_budget(settings, data, model, folder)
         check_names(settings)  # the schedule's arguments may not fit the planned epochs

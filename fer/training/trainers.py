@@ -2,6 +2,7 @@
 
 import logging
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -33,6 +34,18 @@ from fer.training.callbacks.tracking import Tracking
 from fer.training.deadline import Deadline
 
 log = logging.getLogger(__name__)
+
+
+def quieten() -> None:
+    """Silence warnings of libraries that a user of this command cannot act on."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # batches come from memory
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen layers are
+    warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")  # its successor is not in every version of torch
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # metrics are summed before they are logged
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
 
 
 def build(
