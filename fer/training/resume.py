@@ -54,9 +54,9 @@ def write_report_again(settings: TrainSettings, folder: Path, origin: Origin) ->
     """
     from fer.evaluation import scoring  # these import torch
     from fer.models import checkpoints
-    from fer.training import restore, run, setup, time_budget
+    from fer.training import restore, run, time_budget
 
-    settings, data, resumed = setup.prepared(settings, origin.stand_in)
+    settings, data, resumed = run.prepared(settings, origin.stand_in)
     restore.resume_from(folder, resumed, trains=False)
     if resumed.provenance.plan:
         settings, data = time_budget.within_budget(settings, data, resumed, folder)
