@@ -13,7 +13,6 @@ from fer.config.paths import expand_home
 from fer.config.settings import DataSettings, Origin, Section, TrainSettings, leaves
 from fer.data.locate import existing, locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
-from fer.metrics import results as metrics_json
 from fer.runs import stored
 from fer.runs.run_folder import DEFAULTS, configuration_of
 from fer.training.session import refuse_unsaved
@@ -53,6 +52,7 @@ def write_report_again(settings: TrainSettings, folder: Path, origin: Origin) ->
         FerError: the data have changed.
     """
     from fer.evaluation import scoring  # these import torch
+    from fer.metrics import results as metrics_json
     from fer.models import checkpoints
     from fer.training import restore, run, time_budget
 
