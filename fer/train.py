@@ -27,8 +27,8 @@ from fer.config import hydra
 from fer.config.command import command
 from fer.config.conf import plain, search_paths
 from fer.config.errors import FerError
-from fer.config.hydra import composed, offer_networks, refuse_additions, tidied, with_folder
-from fer.config.keys import training_help
+from fer.config.hydra import offer_networks, refuse_additions, refuse_keys_of_sweeps, tidied, with_folder
+from fer.config.keys import settings_of_info_models, training_help
 from fer.config.plugins import import_plugins
 from fer.config.schema import build
 from fer.config.settings import Origin, SweepSettings, TrainSettings
@@ -39,12 +39,11 @@ from fer.system import ranks
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import shown
 from fer.training import launch, loggers
-from fer.training.resume import _data, _value, resuming
+from fer.training.resume import resumable_data, resuming, value_given, write_report_again
 from fer.training.session import working_in
 
 log = logging.getLogger(__name__)
 
-SWEEPS_ALONE = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.", "hydra.sweep.")  # keys of Hydra
 HELP = {"--help", "-h"}
 SHOWING = (
     "--cfg",
@@ -63,8 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     let_waiting_threads_sleep()
     given = sys.argv[1:] if argv is None else list(argv)
-    if (beside := beside_info_models(given)) is not None:
-        list_models(beside)
+    if (settings := settings_of_info_models(given)) is not None:
+        from fer.training.model_table import print_table  # imports torch
+
+        print_table(settings)
         return 0
     asks_for_help = not HELP.isdisjoint(given)
     given = with_folder(given, "hydra.sweep.dir" if _several(given) else "hydra.run.dir")
@@ -74,13 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asks_for_help:
         print(training_help([text for text in arguments if not text.startswith("-")]))
         return 0
-    if not _shows(arguments) or _value(arguments, "resume"):
+    if not _shows(arguments) or value_given(arguments, "resume"):
         arguments = with_latest(arguments)
     if _shows(arguments):
-        hydra.run(task, resuming(arguments) if _value(arguments, "resume") else arguments, settings_of)
+        hydra.run(task, resuming(arguments) if value_given(arguments, "resume") else arguments, settings_of)
         return 0
     if _several(arguments):
-        _refuse_ranks()
         return sweep.run(arguments)
     refuse_keys_of_sweeps(arguments)
     if launch.PARENT in os.environ:
@@ -99,7 +99,7 @@ def train(arguments: Sequence[str]) -> None:
     Raises:
         Needed: several processes are to share it.
     """
-    resumed = bool(_value(arguments, "resume"))
+    resumed = bool(value_given(arguments, "resume"))
     arguments = resuming(list(arguments)) if resumed else arguments
     checked: list[TrainSettings] = []
 
@@ -115,12 +115,6 @@ def train(arguments: Sequence[str]) -> None:
         return working_in(folder, resumed=resumed)
 
     hydra.run(task, arguments, check, within)
-
-
-def _refuse_ranks() -> None:
-    """Raise if several processes were started for a sweep, each of which would run all of it."""
-    if ranks.current().several:
-        raise FerError("-m: a sweep starts the processes of its runs itself; start it without torchrun or srun")
 
 
 def task(config: DictConfig) -> None:
@@ -156,7 +150,7 @@ def _origin(config: DictConfig, hydra_config: Any) -> Origin:
 
 
 def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
-    """Train one run in ``folder``, and print the paths of its results and the next commands."""
+    """Train one run in ``folder``, and log the paths of its results and the next commands."""
     path = shown(folder)
     optional = {"report.html": settings.logger.report, "tensorboard/projector_config.pbtxt": settings.logger.projector}
     missing = [name for name, required in optional.items() if required and not (folder / name).exists()]
@@ -165,7 +159,7 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
         log.info("finished already, nothing to resume: %s", path)
         return
     import_plugins(settings.plugins)
-    data, stand_in = _data(settings, folder, drawn_faces_allowed=not origin.choices.get("experiment"))
+    data, stand_in = resumable_data(settings, folder, drawn_faces_allowed=not origin.choices.get("experiment"))
     from fer.training.run import fit  # imports torch, after all checks that need none
 
     settings, origin = replace(settings, data=data), replace(origin, stand_in=stand_in)
@@ -175,96 +169,15 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
         log.info("%s", lr_finder.report(lr_finder.find(settings, folder, origin), path))
         return
     if finished:
-        from fer.training.run import show_again
-
         log.info("finished already; writing the missing files: %s", ", ".join(missing))
-        show_again(settings, folder, origin)
+        write_report_again(settings, folder, origin)
         return
     results = fit(settings, folder, origin)
-    if results is None:  # rank 0 prints them
-        return
-    print_results(settings, path, test="test" in results.dataset.counts)
+    if results is not None:  # of several ranks, rank 0 has them
+        from fer.reports.summary import files_and_commands
 
-
-def print_results(settings: TrainSettings, path: Path, *, test: bool) -> None:
-    """Print the files of a finished run, and the commands that evaluate it.
-
-    Args:
-        settings: of the run.
-        path: run folder.
-        test: whether its data have a test split.
-    """
-    log.info("results:  %s", path)
-    for name, purpose in (
-        ("report.html", "report of the run on one page; its figures as PNG and SVG in figures/"),
-        ("tensorboard/", f"tensorboard --logdir {_log_folder(path)}"),
-        ("csv/metrics.csv", "a row for each epoch, recalls included"),
-        ("mlruns/", "MLflow's files"),
-        ("wandb/", f"wandb sync {shlex.quote(str(path))}/wandb/offline-run-*"),
-        ("profile.json", "time of each part of a step; profile_trace.json.gz opens in ui.perfetto.dev"),
-        ("metrics.json", "the metrics"),
-        ("predictions.csv", "a row for each face"),
-        ("history.csv", "a row for each epoch"),
-        ("checkpoints/best.ckpt", "the network: fer.load(path)"),
-    ):
-        if (path / name).exists():
-            log.info("  %-22s %s", name, purpose)
-    if (path / "report.html").exists():
-        log.info("report:   %s", path / "report.html")
-    plugins = f" --plugins {','.join(settings.plugins)}" if settings.plugins else ""
-    log.info("next:     python -m fer.evaluate %s --tta ten_crop%s", shlex.quote(str(path)), plugins)
-    if test:
-        log.info("last:     once, when everything is chosen on val: the same command with --split test")
-
-
-def _log_folder(path: Path) -> str:
-    """Return the folder for TensorBoard: all of ``outputs`` if the run is in it, else the run."""
-    return "outputs" if path.parts[:1] == ("outputs",) else shlex.quote(str(path))
-
-
-# --- parsing before Hydra, which makes folders ----------------------------------------------------------------------
-
-
-def beside_info_models(arguments: Sequence[str]) -> list[str] | None:
-    """Return the command line without ``--info models``; None if it has none (Hydra handles any other ``--info``)."""
-    rest = list(arguments)
-    for index, argument in enumerate(rest):
-        if argument in ("--info=models", "-i=models"):
-            return rest[:index] + rest[index + 1 :]
-        if argument in ("--info", "-i") and rest[index + 1 : index + 2] == ["models"]:
-            return rest[:index] + rest[index + 2 :]
-    return None
-
-
-def list_models(arguments: Sequence[str]) -> None:
-    """Print every network, plugins' networks too, with its costs and times.
-
-    Raises:
-        FerError: the arguments are faulty.
-    """
-    overrides = tidied(arguments)
-    options = [text for text in overrides if text.startswith("-")]
-    if options:
-        raise FerError(f"--info models takes only key=value; leave out {options[0]}")
-    refuse_additions(overrides)
-    offer_networks(overrides)
-    settings = build(TrainSettings, plain(composed(overrides)))
-    import_plugins(settings.plugins)
-    from fer.training.model_table import listing
-
-    for line in listing(settings):
-        print(line, flush=True)
-
-
-def refuse_keys_of_sweeps(arguments: Sequence[str]) -> None:
-    """Raise if a single run is given one of Hydra's keys for sweeps, which Hydra itself would ignore.
-
-    Raises:
-        FerError: naming the override.
-    """
-    for text in arguments:
-        if text.lstrip("+").startswith(SWEEPS_ALONE):
-            raise FerError(f"{text}: works only with -m, which runs a sweep; add -m, or leave it out")
+        for line in files_and_commands(settings, path, test="test" in results.dataset.counts):
+            log.info("%s", line)
 
 
 def _several(arguments: Sequence[str]) -> bool:

@@ -77,7 +77,7 @@ def test_the_files_on_the_way_of_the_data_call_each_other():
     way = (PACKAGE.parent / "DESIGN.md").read_text().partition("To follow `")[2].partition("[docs/")[0]
     files = [PACKAGE / f"{name}.py" for name in re.findall(r"`((?:\w+/)*\w+)`", way)]
     called = set().union(*map(imports, files), imports(PACKAGE / "models" / "__init__.py"))  # it registers networks
-    assert len(files) == 14 + 7
+    assert len(files) == 13 + 7
     for file in files:
         names = [part for part in file.relative_to(PACKAGE).with_suffix("").parts if part != "__init__"]
         assert file.stem == "train" or any(f"{name}.".startswith(".".join(["fer", *names, ""])) for name in called), (

@@ -27,8 +27,8 @@ from fer.config.errors import FerError
 from fer.config.hydra import composed
 from fer.config.schema import build
 from fer.config.settings import TrainSettings
+from fer.data.announce import log_notes
 from fer.data.datamodule import FERDataModule
-from fer.data.table import log_notes
 from fer.evaluation.request import same_split, whole
 from fer.models import checkpoints
 from fer.system import machine

@@ -41,6 +41,7 @@ from fer.config.settings import leaves
 from fer.config.trust import refuse_code
 
 HYDRAS_OWN = ("hydra._internal.core_plugins.", "hydra_plugins.")  # packages of launchers and sweepers
+SWEEPS_ALONE = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.", "hydra.sweep.")  # keys of Hydra
 OF_A_RUN = (
     "overrides.",
     "runtime.",
@@ -374,6 +375,17 @@ def refuse_additions(arguments: Sequence[str]) -> None:
             raise FerError(f"{argument}: keys cannot be added; every key has a default{nearest(key, ())}")
         if argument.startswith("~"):
             raise FerError(f"{argument}: keys cannot be deleted; set another value instead")
+
+
+def refuse_keys_of_sweeps(arguments: Sequence[str]) -> None:
+    """Raise if a single run is given one of Hydra's keys for sweeps, which Hydra itself would ignore.
+
+    Raises:
+        FerError: naming the override.
+    """
+    for text in arguments:
+        if text.lstrip("+").startswith(SWEEPS_ALONE):
+            raise FerError(f"{text}: works only with -m, which runs a sweep; add -m, or leave it out")
 
 
 def offer_networks(arguments: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The help of ``fer.train``: every key with its meaning.
+"""The help of ``fer.train``: every key with its meaning; the command line of ``--info models``.
 
 Meanings are read from the comments of ``conf/*.yaml``. No torch here. The comment beside a key is its meaning. The
 comment at the top of a file describes that choice of its group.
@@ -13,7 +13,9 @@ from typing import Any
 
 from fer.config.conf import choices_of, conf_folder, plain, spelled
 from fer.config.errors import FerError, did_you_mean
-from fer.config.hydra import composed
+from fer.config.hydra import composed, offer_networks, refuse_additions, tidied
+from fer.config.schema import build
+from fer.config.settings import TrainSettings
 
 COLUMNS = 100  # longest line; a narrower terminal gets narrower lines
 LEFT = 32  # columns of "key=value" before its meaning; the meaning of a longer one starts on the next line
@@ -155,6 +157,38 @@ def summary(file: Path) -> str:
     text = file.read_text(encoding="utf-8").removeprefix("# @package _global_\n")
     top = " ".join(line[2:] for line in re.match(r"(?:#.*\n)*", text)[0].splitlines() if not line.startswith("#  "))  # type: ignore[index]
     return re.split(r"(?<=\.)(?<! al\.) (?=[A-Z\d])", top)[0]
+
+
+# --- --info models --------------------------------------------------------------------------------------------------
+
+
+def settings_of_info_models(arguments: Sequence[str]) -> TrainSettings | None:
+    """Return the settings of a command line with ``--info models``; None if it has none.
+
+    Raises:
+        FerError: the arguments are faulty.
+    """
+    rest = _beside_info_models(arguments)
+    if rest is None:
+        return None
+    overrides = tidied(rest)
+    options = [text for text in overrides if text.startswith("-")]
+    if options:
+        raise FerError(f"--info models takes only key=value; leave out {options[0]}")
+    refuse_additions(overrides)
+    offer_networks(overrides)
+    return build(TrainSettings, plain(composed(overrides)))
+
+
+def _beside_info_models(arguments: Sequence[str]) -> list[str] | None:
+    """Return the command line without ``--info models``; None if it has none (Hydra handles any other ``--info``)."""
+    rest = list(arguments)
+    for index, argument in enumerate(rest):
+        if argument in ("--info=models", "-i=models"):
+            return rest[:index] + rest[index + 1 :]
+        if argument in ("--info", "-i") and rest[index + 1 : index + 2] == ["models"]:
+            return rest[:index] + rest[index + 2 :]
+    return None
 
 
 # --- lines ----------------------------------------------------------------------------------------------------------

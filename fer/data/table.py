@@ -3,8 +3,6 @@
 ``FERDataModule`` adds to it what a training needs; evaluations use the table alone.
 """
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,20 +22,7 @@ from fer.data.split_notes import RULES, duplicate_notes, group_notes, missing_cl
 from fer.data.splits import assigned_with_notes, without_conflicts
 from fer.metrics.results import DatasetRecord, Excluded, MissingClasses
 
-log = logging.getLogger(__name__)
-
 EVERY = "all"  # name for all labelled faces, used like the name of a split
-
-
-def log_notes(notes: Sequence[str], skipped: Sequence[str], missing: MissingClasses | None) -> None:
-    """Log the notes on the data, the number of bad rows or files that were skipped, and classes without faces."""
-    for note in notes:
-        log.info("  %s", note)
-    if skipped:
-        message = "  %d bad rows or files were skipped: listed in metrics.json, first: %s"
-        log.warning(message, len(skipped), skipped[0])
-    for words in missing.in_words() if missing else []:
-        log.warning("  *** %s ***", words)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError
-from fer.data.table import Table, log_notes
+from fer.data.announce import log_notes
+from fer.data.table import Table
 from fer.data.votes import agreement
 from fer.evaluation import scoring, test_log
 from fer.evaluation.comparison import Baseline

@@ -4,13 +4,17 @@
 through them. Names and values in a checkpoint are those of ordinary batch normalisation.
 """
 
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fer.config.settings import TrainerSettings
 from fer.system import ranks
+
+log = logging.getLogger(__name__)
 
 
 class _Total(torch.autograd.Function):
@@ -70,6 +74,15 @@ class SharedBatchNorm(_BatchNorm):
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Accept any number of dimensions: the layer replaces one that was built for its inputs."""
+
+
+def share_statistics(settings: TrainerSettings, model: nn.Module) -> None:
+    """Let batch normalisation use the batches of all ranks, or log that it does not."""
+    layers = sum(isinstance(layer, _BatchNorm) for layer in model.modules())
+    if settings.sync_batchnorm:
+        share(model)
+    elif layers:
+        log.info("trainer.sync_batchnorm=false: %d layers normalise each process's part of a batch apart", layers)
 
 
 def share(model: nn.Module) -> int:

@@ -5,6 +5,7 @@ Parameters may come in groups with separate learning rates, as in torch. The fus
 call, on CPU and GPU.
 """
 
+import logging
 from typing import Annotated, Any
 
 import torch
@@ -14,10 +15,25 @@ from torch.optim.optimizer import ParamsT
 from fer.config.errors import FerError
 from fer.config.registry import Registry
 from fer.config.schema import AboveZero, LayerDecay, NonNegative, PartialFraction, Range
+from fer.config.settings import Section, TrainSettings
 from fer.optim.muon import MOST_IN_BF16, MOST_ITERATIONS, Muon
+
+log = logging.getLogger(__name__)
 
 OPTIMIZERS: Registry = Registry("optimizer")  # type: ignore[type-arg]
 DISTANCE = "distance"  # entry of a parameter group: layers between it and the layer of the logits
+RATES = ("lr", "adam_lr")  # keys of ``optimizer`` that are learning rates
+
+
+def with_scaled_rates(settings: TrainSettings) -> Section:
+    """Return the section ``optimizer`` with its rates scaled by ``trainer.lr_scaling``."""
+    factor = settings.lr_factor
+    if factor == 1:
+        return settings.optimizer
+    rates = {key: value * factor for key, value in settings.optimizer.items() if key in RATES}
+    shown = ", ".join(f"optimizer.{key}={value:.3g}" for key, value in rates.items())
+    log.info("trainer.lr_scaling=%s: %s for %d faces", settings.trainer.lr_scaling, shown, settings.data.faces_a_step)
+    return settings.optimizer | rates
 
 
 def listed(parameters: ParamsT) -> list[dict[str, Any]]:

@@ -1,7 +1,10 @@
 """The metrics of an evaluation in tables and sentences, for the terminal and the pages."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
+from fer.config.settings import TrainSettings
 from fer.metrics.conformal import without_promise
 from fer.metrics.results import (
     THESE_FACES,
@@ -21,7 +24,7 @@ from fer.metrics.results import (
     Values,
 )
 from fer.metrics.table import METRICS, TEMPERED
-from fer.system.text import plural, text_table
+from fer.system.text import clock, plural, text_table
 
 MEMBER_HEADS = ("#", "weight", "temperature", "accuracy alone", "answers differently", "network")
 SET_HEADS = ("prediction sets", "faces", "coverage, 95 %", "mean size, 95 %")
@@ -145,6 +148,64 @@ def calibration_beside(metrics: Values, digits: int = 4) -> str:
         return ""
     mean, debiased = metrics["ece_if_calibrated_mean"].number, metrics["ece_rms_debiased"].number
     return f"mean of a calibrated network {mean:.{digits}f}; debiased, RMS {debiased:.{digits}f}"
+
+
+# --- the end of a training ------------------------------------------------------------------------------------------
+
+
+def scores_of_training(settings: TrainSettings, results: Results) -> list[str]:
+    """Return the tables of val's metrics that end a training, what they are metrics of, and the best epoch.
+
+    Args:
+        settings: of the run.
+        results: of its best epoch.
+    """
+    tables = [class_table(results), score_table(results), *by_data_set_table(results)]
+    lines = ["\n{}\n".format("\n\n".join(tables))]
+    if settings.trainer.limit_val != 1 or settings.trainer.overfit_batches:
+        lines.append("(the epoch was chosen by val metrics over a part of these faces)")
+    record, planned = results.training, settings.trainer.max_epochs
+    assert record is not None
+    stopped = record.epochs < planned and settings.budget.until is None
+    early = f" (stopped early, {planned} planned)" if stopped else ""
+    seconds = clock(record.train_seconds)
+    return [*lines, f"best epoch {record.best_epoch} of {record.epochs}{early}, trained in {seconds}"]
+
+
+def files_and_commands(settings: TrainSettings, path: Path, *, test: bool) -> Iterator[str]:
+    """Give the lines that end a training: the files of the run, and the commands that evaluate it.
+
+    Args:
+        settings: of the run.
+        path: run folder.
+        test: whether its data have a test split.
+    """
+    yield f"results:  {path}"
+    for name, purpose in (
+        ("report.html", "report of the run on one page; its figures as PNG and SVG in figures/"),
+        ("tensorboard/", f"tensorboard --logdir {_log_folder(path)}"),
+        ("csv/metrics.csv", "a row for each epoch, recalls included"),
+        ("mlruns/", "MLflow's files"),
+        ("wandb/", f"wandb sync {shlex.quote(str(path))}/wandb/offline-run-*"),
+        ("profile.json", "time of each part of a step; profile_trace.json.gz opens in ui.perfetto.dev"),
+        ("metrics.json", "the metrics"),
+        ("predictions.csv", "a row for each face"),
+        ("history.csv", "a row for each epoch"),
+        ("checkpoints/best.ckpt", "the network: fer.load(path)"),
+    ):
+        if (path / name).exists():
+            yield f"  {name:<22} {purpose}"
+    if (path / "report.html").exists():
+        yield f"report:   {path / 'report.html'}"
+    plugins = f" --plugins {','.join(settings.plugins)}" if settings.plugins else ""
+    yield f"next:     python -m fer.evaluate {shlex.quote(str(path))} --tta ten_crop{plugins}"
+    if test:
+        yield "last:     once, when everything is chosen on val: the same command with --split test"
+
+
+def _log_folder(path: Path) -> str:
+    """Return the folder for TensorBoard: all of ``outputs`` if the run is in it, else the run."""
+    return "outputs" if path.parts[:1] == ("outputs",) else shlex.quote(str(path))
 
 
 # --- classes --------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from fer.runs.stored import resume_line
 from fer.sweeps import jobs, status
 from fer.sweeps.jobs import Job, JobRecord
 from fer.sweeps.plan import FILE, Entry, Plan, SweepRecord, SweepRequest, continued, finished, planned, read, stored
-from fer.system import records
+from fer.system import ranks, records
 from fer.system.files import why, write_json
 from fer.system.locks import hold
 from fer.system.slots import Slots, slots
@@ -35,9 +35,12 @@ def run(arguments: Sequence[str]) -> int:
     """Run the sweep of a command line, and return the exit code: 1 if any job failed.
 
     Raises:
-        FerError: the command line is faulty, all configurations are refused, or no data are found.
+        FerError: several processes were started, the command line is faulty, all configurations are refused, or no
+            data are found.
         Interrupted: a signal arrived; the jobs have saved themselves.
     """
+    if ranks.current().several:  # each process would run all of it
+        raise FerError("-m: a sweep starts the processes of its runs itself; start it without torchrun or srun")
     request = read(arguments)
     plan = planned(request)
     waiting = deque(job for job in plan.jobs if job.code is None and not job.reason)

@@ -1,15 +1,18 @@
 """Preparation of a run for its device.
 
-It concerns faces in the device's memory, a batch size that fits, and a compiled network. No step waits for the device.
-Faces are on a GPU as bytes, and an epoch's order is drawn on the CPU and moved once. Losses and metrics stay on the
-device for an epoch. ``tests/training/test_waiting.py`` runs a step on the device "meta", where reading a value fails.
+It concerns faces in the device's memory, features that are computed once, the order of the weights in memory, a batch
+size that fits, and a compiled network. No step waits for the device. Faces are on a GPU as bytes, and an epoch's order
+is drawn on the CPU and moved once. Losses and metrics stay on the device for an epoch.
+``tests/training/test_waiting.py`` runs a step on the device "meta", where reading a value fails.
 ``trainer.deterministic=false`` lets a GPU use its fastest kernels, ``trainer.compile=true`` compiles the network; both
 are off by default.
 """
 
 import copy
+import hashlib
 import logging
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -17,11 +20,14 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from fer.config.errors import FerError
-from fer.config.settings import BATCH_SIZE, TrainSettings
+from fer.config.settings import BATCH_SIZE, TrainerSettings, TrainSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import Batch
+from fer.data.feature_cache import LARGEST
+from fer.models.output_check import check_output
 from fer.models.trainable import Trainable
-from fer.system import machine
+from fer.system import machine, ranks
+from fer.system.text import plural
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +35,7 @@ LEAST = 32  # smallest batch size of ``data.batch_size=auto``, in faces
 STEPS = 50  # least number of steps in an epoch, however large the memory: fewer would hardly train
 KEPT = 0.25  # largest fraction of a GPU's free memory for the faces
 FULL = 0.9  # largest fraction of a GPU's memory for a trial: optimizers and other batches need memory too
+SIMD, LEAST_OVERRUN = 16, 46  # numbers of 32 bits in a register of AVX-512; side in pixels, see ``laid_out``
 GRAPHS = 64  # largest number of compiled graphs: one for each stage, of the network and of each teacher
 
 
@@ -48,6 +55,101 @@ def keep_faces(data: FERDataModule, device: torch.device) -> None:
         return
     for dataset in data.datasets.values():
         dataset.keep_on(device)
+
+
+def announce(settings: TrainSettings, model: Trainable, faces: int) -> None:
+    """Log the network, the length of its training and the hardware."""
+    epochs = settings.trainer.max_epochs
+    log.info(
+        "%s: %s, %d epoch%s of %s faces, %s",
+        settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s", f"{faces:,}",
+        in_words(settings.trainer),
+    )  # fmt: skip
+
+
+def _sizes(model: Trainable) -> str:
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    count = model.parameter_count
+    return f"{count:,} parameters" + (f", of which {trained:,} are trained" if trained < count else "")
+
+
+def in_words(settings: TrainerSettings) -> str:
+    """Return device, threads and precision in words."""
+    half = machine.chosen_precision(settings) == "bf16"
+    bits = "bf16" if half else "32 bits"
+    count = ranks.current().count
+    together = f"{count} processes, each " if count > 1 else ""
+    if machine.uses_gpu(settings):
+        return f"{together}on {torch.cuda.get_device_name()}, {bits}"
+    threads, slow = torch.get_num_threads(), half and machine.multiplies_bf16() is False
+    return f"{together}on the CPU with {threads} thread{'' if threads == 1 else 's'}, {bits}" + (
+        " (this processor has no bf16 instructions: trainer.precision=32 is faster here)" if slow else ""
+    )
+
+
+def keep_features(settings: TrainSettings, data: FERDataModule, model: Trainable) -> None:
+    """Compute the output of frozen layers once for all faces, if it is the same at every step, and log the decision.
+
+    The cache is keyed by a face's pixels and by everything else that the output depends on. So runs with other seeds
+    and splits share it.
+    """
+    chosen = settings.trainer
+    if not model.frozen:
+        return
+    if chosen.limit_train < 1 or chosen.limit_val < 1 or chosen.overfit_batches:
+        log.info("features: computed at each step, since only a part of the faces is used")
+        return
+    if settings.stages:
+        log.info("features: computed at each step, since stages resize the faces")
+        return
+    splits = ["val"] if data.augments else ["train", "val"]
+    if data.augments:
+        log.info("features of train: computed at each step, since augmentation changes the faces")
+    size = (
+        math.prod(model.features(torch.zeros(1, model.in_channels, model.image_size, model.image_size)).shape) * 4
+    )  # bytes a face
+    total = size * sum(len(data.datasets[split]) for split in splits)
+    if total > LARGEST:
+        log.info("features: computed at each step; a cache would take %.1f GB, over %.1f", total / 1e9, LARGEST / 1e9)
+        return
+    where = of(settings)
+    model.to(where)
+    rounding = (torch.__version__, where.type, chosen.channels_last)  # what changes the last bits
+    key = hashlib.sha256(repr((model.features_key(), rounding)).encode()).hexdigest()
+    data.keep_features(splits, lambda faces: model.features(faces.to(where)).cpu(), key)
+
+
+def laid_out(model: Trainable, settings: TrainerSettings) -> Trainable:
+    """Return the network with channels innermost if ``trainer.channels_last`` asks for it and the CPU can train it so.
+
+    In this order the backward pass of a narrow 1x1 convolution with a stride of 2 ends the process by a segmentation
+    fault. That was measured with torch 2.14.1 (oneDNN) and AVX-512. The fault needs 2 to 15 input channels, at most 16
+    output channels, 32 bits, and two or more faces. Their side is even and 46 pixels or more; up to 45 nothing is
+    wrong.
+    """
+    if not settings.channels_last:
+        return model
+    narrow = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d) and _overruns(layer)]
+    if narrow and not machine.uses_gpu(settings) and _largest_side(model, narrow) >= LEAST_OVERRUN:
+        layers = plural(len(narrow), "narrow layer")
+        log.info("trained as with trainer.channels_last=false: torch would crash in the backward pass of %s", layers)
+        return model
+    return model.to(memory_format=torch.channels_last)
+
+
+def _overruns(layer: torch.nn.Conv2d) -> bool:
+    strided = layer.kernel_size == (1, 1) and layer.stride != (1, 1)
+    return strided and layer.in_channels < SIMD and layer.out_channels <= SIMD
+
+
+def _largest_side(model: Trainable, layers: Sequence[torch.nn.Module]) -> int:
+    """Return the largest side of what layers take, for faces of the full size."""
+    sides = [0]
+    hooks = [layer.register_forward_pre_hook(lambda _, given: sides.append(given[0].shape[-1])) for layer in layers]
+    check_output(model, model.input_size)
+    for hook in hooks:
+        hook.remove()
+    return max(sides)
 
 
 # --- data.batch_size=auto -------------------------------------------------------------------------------------------

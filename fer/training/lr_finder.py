@@ -26,7 +26,7 @@ from fer.system import machine
 from fer.system.files import write_json
 from fer.system.machine import MachineRecord
 from fer.system.records import MERGED, plain
-from fer.training import setup, trainers
+from fer.training import device, run, trainers
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def find(settings: TrainSettings, folder: Path, origin: Origin) -> Found:
         FerError: as a training would, before its first step.
         Interrupted: a signal came.
     """
-    setup.check_names(settings)  # the schedule too, which takes no part in the test
+    run.check_names(settings)  # the schedule too, which takes no part in the test
     unscheduled = replace(settings, scheduler={"name": "none"}, logger=LoggerSettings(False, False, False))
     curve, size = measure(unscheduled, origin)
     result = Found(
@@ -168,8 +168,8 @@ def measure(settings: TrainSettings, origin: Origin) -> tuple[Curve, int]:
 
     A small number of batches is gone through several times.
     """
-    settings, data, model = setup.prepared(settings, origin.stand_in)
-    setup.keep_features(settings, data, model)
+    settings, data, model = run.prepared(settings, origin.stand_in)
+    device.keep_features(settings, data, model)
     faces = {name: len(dataset) for name, dataset in data.datasets.items()}
     test = RangeTest()
     size = settings.data.faces_a_step

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer.config.errors import FerError
+from fer.config.plugins import import_plugins
 from fer.config.schema import REQUIRED, keyword_parameters
 from fer.config.settings import Section, TrainSettings
 from fer.models import MODELS, EmotionClassifier, create
@@ -48,6 +49,17 @@ class Entry:
     multiply_adds: int = 0
     times: dict[tuple[str, int], float] = field(default_factory=dict)
     note: str = ""
+
+
+def print_table(settings: TrainSettings) -> None:
+    """Print the table of all networks, those of plugins too.
+
+    Raises:
+        FerError: ``trainer.accelerator=gpu`` without a GPU.
+    """
+    import_plugins(settings.plugins)
+    for line in listing(settings):
+        print(line, flush=True)
 
 
 def listing(settings: TrainSettings) -> Iterator[str]:
@@ -104,7 +116,7 @@ def measured(section: Section, image_size: int, devices: Sequence[str], purpose:
     return Entry(
         section["name"],
         purpose,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=model.parameter_count,
         multiply_adds=multiply_adds(model),
         times={(device, batch): seconds_a_face(model, device, batch) for device in devices for batch in BATCHES},
     )

@@ -4,17 +4,53 @@ The error names the key to lower; a smaller batch may be tried next. The trainin
 where ``trainer.halve_batch_on_oom`` allows it. After the first checkpoint it is not, since a run has one batch size.
 """
 
-from collections.abc import Iterator
+import gc
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
+
+import torch
 
 from fer.config.errors import OutOfMemory
 from fer.config.settings import TrainSettings
 from fer.runs.stored import resume_line
+from fer.system import machine
 from fer.system.terminal import shown
 from fer.training.session import CHECKPOINTS, memory_in_words, ran_out_of_memory
 
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
 SMALLEST_HALVED = 4  # faces of a batch; batch normalisation needs two
+
+
+def halving(attempt: Callable[[TrainSettings], Result], settings: TrainSettings, folder: Path) -> Result:
+    """Return the result of a training, begun again with half of the batch as long as memory runs out.
+
+    Args:
+        attempt: function that trains with the given settings.
+        settings: settings of the run.
+        folder: folder of the run.
+
+    Raises:
+        OutOfMemory: memory ran out, and ``halved`` gives no smaller batch.
+    """
+    while True:
+        try:
+            return attempt(settings)
+        except OutOfMemory as error:
+            size = halved(settings, folder)
+            if size is None:
+                raise
+            log.warning("%s; beginning again with data.batch_size=%d", error, size)
+        gc.collect()  # the tensors of the attempt, to which its error referred
+        if machine.uses_gpu(settings.trainer):
+            torch.cuda.empty_cache()
+        settings = replace(settings, data=replace(settings.data, batch_size=size))
 
 
 def halved(settings: TrainSettings, folder: Path) -> int | None:

@@ -1,7 +1,8 @@
 """The state of a resumed run: its newest valid checkpoint, if data and teachers are those of its beginning."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from fer.models.trainable import Trainable
 from fer.runs import status
 from fer.runs.provenance import Provenance
 from fer.system import ranks
-from fer.system.files import readable
+from fer.system.files import readable, why
 from fer.training.callbacks import checkpointing
+from fer.training.callbacks.guards import Signals
+from fer.training.session import ran_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -68,3 +71,21 @@ def _newest(folder: Path) -> tuple[Path, Mapping[str, Any]]:
 def _identities(teachers: Sequence[Mapping[str, Any]] | None) -> list[tuple[Any, ...]]:
     """Return hash, weight and temperature of each teacher's record."""
     return [(record["sha256"], record["weight"], record.get("temperature", 1.0)) for record in teachers or []]
+
+
+@contextmanager
+def restoring(checkpoint: Path | None, signals: Signals) -> Iterator[None]:
+    """Turn the errors of restoring a damaged state of a training into one line.
+
+    Raises:
+        FerError: naming the checkpoint.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if checkpoint is None or signals.began or ran_out_of_memory(error):
+            raise
+        raise FerError(
+            f"{checkpoint}: its state of the training cannot be restored ({why(error)}). If it is damaged, remove it, "
+            "and best.ckpt beside it is resumed; or train anew from its weights: init_from="
+        ) from error

@@ -1,4 +1,4 @@
-"""``resume=``: the run to resume, its data, and the refusal of changed settings."""
+"""``resume=``: the run to resume, its data, the refusal of changed settings, and a report that is missing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -10,7 +10,7 @@ from fer.config.conf import plain, quoted, unquoted
 from fer.config.errors import FerError, setting
 from fer.config.hydra import composed, offer_networks
 from fer.config.paths import expand_home
-from fer.config.settings import DataSettings, Section, TrainSettings, leaves
+from fer.config.settings import DataSettings, Origin, Section, TrainSettings, leaves
 from fer.data.locate import existing, locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.runs import stored
@@ -21,7 +21,7 @@ UNTIL = "budget.until"
 FREE = ("resume", UNTIL)  # keys that a resumed run may change
 
 
-def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -> tuple[DataSettings, bool]:
+def resumable_data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -> tuple[DataSettings, bool]:
     """Return the data settings with absolute paths, and whether faces are drawn in place of FER2013.
 
     Absolute paths allow resuming and evaluating a run from another folder. A resumed run keeps the files of its
@@ -43,6 +43,27 @@ def _data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -
         return replace(data, path=known["path"]), stand_in
     path, stand_in = locate(data.path, drawn_faces_allowed=drawn_faces_allowed and not settings.resume)
     return replace(data, path=path), stand_in
+
+
+def write_report_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
+    """Write the report and the projector of a finished run again, after their writing was interrupted.
+
+    Raises:
+        FerError: the data have changed.
+    """
+    from fer.evaluation import scoring  # these import torch
+    from fer.metrics import results as metrics_json
+    from fer.models import checkpoints
+    from fer.training import restore, run, time_budget
+
+    settings, data, resumed = run.prepared(settings, origin.stand_in)
+    restore.resume_from(folder, resumed, trains=False)
+    if resumed.provenance.plan:
+        settings, data = time_budget.within_budget(settings, data, resumed, folder)
+    model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
+    predicted, classes = run.predict_val(settings, data, model), list(model.hparams["classes"])
+    scored = scoring.scored_faces(predicted, data, "val", classes)
+    run.write_report(settings, folder, data, metrics_json.read(folder / "metrics.json"), scored, origin.changes)
 
 
 def _more(data: DataSettings, recorded: list[str | Section] | None, *, resumed: bool) -> list[str | Section] | None:
@@ -72,11 +93,11 @@ def resuming(arguments: list[str]) -> list[str]:
         FerError: the folder holds no run, or stores what only a command line may; other arguments or the library's
             defaults would change the run.
     """
-    path = _value(arguments, "resume")
+    path = value_given(arguments, "resume")
     folder = expand_home(path).resolve()
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise FerError(f"resume={path}: no run folder (it has no .hydra/config.yaml)")
-    if _value(arguments, "hydra.run.dir"):
+    if value_given(arguments, "hydra.run.dir"):
         raise FerError(f"resume={path} writes to the run's own folder; leave out --out (hydra.run.dir)")
     refuse_unsaved(folder, path)
     options = list(takewhile(_is_option, arguments))
@@ -93,7 +114,7 @@ def _is_option(text: str) -> bool:
     return text.startswith("-") or ("=" not in text and not text.startswith("~"))
 
 
-def _value(arguments: Sequence[str], key: str) -> str:
+def value_given(arguments: Sequence[str], key: str) -> str:
     """Return the last value given for a key, unquoted; empty if none, or null, is given."""
     given = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
     return "" if not given or given[-1] == "null" else unquoted(given[-1])

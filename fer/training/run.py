@@ -1,72 +1,60 @@
-"""One training: the fit, the evaluation of the best epoch on val, and the report.
+"""One training: its preparation, the fit, the evaluation of the best epoch on val, and the report.
 
 It takes plain settings, without Hydra.
 """
 
-import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import pytorch_lightning as pl
 from numpy.typing import NDArray
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from fer.config.errors import FerError, OutOfMemory
-from fer.config.settings import Origin, TrainerSettings, TrainSettings, leaves, mode
+from fer.config.errors import FerError
+from fer.config.settings import DistillSettings, Origin, TrainSettings
+from fer.data.announce import announce
 from fer.data.datamodule import FERDataModule
 from fer.data.duplicates import without_duplicate
+from fer.data.transforms import augment
+from fer.data.transforms.mixup import Mixing
 from fer.evaluation import scoring
 from fer.evaluation.leakage import TrainingData, find_again, not_trained_on
 from fer.evaluation.request import Member, Tables
 from fer.metrics import results as metrics_json
 from fer.metrics.calibration import fitted_temperature
 from fer.metrics.conformal import COVERAGE
-from fer.metrics.results import (
-    SCHEMA,
-    THESE_FACES,
-    DatasetRecord,
-    Pretrained,
-    Results,
-    Teacher,
-    TrainingRecord,
-)
-from fer.models import EmotionClassifier, checkpoints
+from fer.metrics.results import SCHEMA, THESE_FACES, DatasetRecord, Pretrained, Results, Teacher, TrainingRecord
+from fer.models import MODELS, EmotionClassifier, batchnorm, checkpoints, create
 from fer.models.base import predicted_probabilities
+from fer.models.output_check import check_output
 from fer.models.trainable import Trainable
-from fer.reports.summary import by_data_set_table, class_table, score_table
+from fer.optim.losses import LOSSES
+from fer.optim.optimizers import OPTIMIZERS, with_scaled_rates
+from fer.optim.schedulers import SCHEDULES
+from fer.reports.summary import scores_of_training
 from fer.runs import predictions, status
 from fer.runs.predictions import Scored
 from fer.runs.status import Phase
 from fer.runs.stored import resume_line
 from fer.system import machine, ranks
-from fer.system.files import read_history, why
-from fer.system.records import read
+from fer.system.files import read_history
+from fer.system.records import plain, read
 from fer.system.signals import raise_dropped
-from fer.system.text import clock
-from fer.training import deadline, device, launch, loggers, out_of_memory, profiler, time_budget, trainers
+from fer.training import device, launch, out_of_memory, profiler, time_budget, trainers
 from fer.training.callbacks import checkpointing
-from fer.training.callbacks.checkpointing import Saver, WithinEpochs
-from fer.training.callbacks.early_stopping import Patience
-from fer.training.callbacks.ema import Averaging
+from fer.training.callbacks.checkpointing import Saver
 from fer.training.callbacks.guards import FiniteLoss, Signals
-from fer.training.callbacks.history import History, Stopwatch
-from fer.training.callbacks.progress import Progress
+from fer.training.callbacks.history import Stopwatch
 from fer.training.callbacks.scalars import Scalars
-from fer.training.callbacks.statistics import OneStatistics
-from fer.training.callbacks.tensorboard import Dashboard, hyperparameters
-from fer.training.callbacks.tracking import Tracking
-from fer.training.deadline import Deadline
-from fer.training.restore import resume_from
-from fer.training.session import ran_out_of_memory
-from fer.training.setup import check_names, keep_features, prepared
-from fer.training.time_budget import EpochPlan
+from fer.training.distillation import teach
+from fer.training.restore import restoring, resume_from
 
 log = logging.getLogger(__name__)
 
@@ -80,40 +68,7 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results | None
     ranks, rank 0 alone scores; None is returned to the others.
     """
     with launch.joined(settings, folder):
-        return _attempts(settings, folder, origin)
-
-
-def _attempts(settings: TrainSettings, folder: Path, origin: Origin) -> Results | None:
-    while True:
-        try:
-            return attempt(settings, folder, origin)
-        except OutOfMemory as error:
-            size = out_of_memory.halved(settings, folder)
-            if size is None:
-                raise
-            log.warning("%s; beginning again with data.batch_size=%d", error, size)
-        gc.collect()  # the tensors of the attempt, to which its error referred
-        if machine.uses_gpu(settings.trainer):
-            torch.cuda.empty_cache()
-        settings = replace(settings, data=replace(settings.data, batch_size=size))
-
-
-@contextmanager
-def _restored(checkpoint: Path | None, signals: Signals) -> Iterator[None]:
-    """Turn the errors of restoring a damaged state of a training into one line.
-
-    Raises:
-        FerError: naming the checkpoint.
-    """
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        if checkpoint is None or signals.began or ran_out_of_memory(error):
-            raise
-        raise FerError(
-            f"{checkpoint}: its state of the training cannot be restored ({why(error)}). If it is damaged, remove it, "
-            "and best.ckpt beside it is resumed; or train anew from its weights: init_from="
-        ) from error
+        return out_of_memory.halving(partial(attempt, folder=folder, origin=origin), settings, folder)
 
 
 def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | None:
@@ -133,24 +88,28 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
     settings, data, model = prepared(settings, origin.stand_in)
     checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
     with ranks.one_first():
-        keep_features(settings, data, model)
-    settings, data = _planned(settings, data, model, folder)
+        device.keep_features(settings, data, model)
+    if settings.budget.hours is not None:
+        settings, data = time_budget.within_budget(settings, data, model, folder)
+        check_names(settings)  # the schedule's arguments may not fit the planned epochs
     saver, watch = Saver(folder / "checkpoints", settings.monitor, _last_stage(settings)), Stopwatch()
     finite = FiniteLoss()
     signals = Signals(folder, finite, saver)
-    before_signals = _before_signals(settings)
-    tracking = _tracking(settings, folder, begin, Scalars(saver, watch))
-    callbacks = [*device.compiled(model, settings, data), *before_signals, finite, signals, watch, tracking]
-    callbacks += _after_signals(settings, folder, saver, watch, finite, origin)
+    before_signals = trainers.before_signals(settings)
+    tracking = trainers.tracking(settings, folder, begin, Scalars(saver, watch))
+    callbacks = [
+        *device.compiled(model, settings, data), *before_signals, finite, signals, watch, tracking,
+        *trainers.after_signals(settings, folder, saver, watch, finite, origin),
+    ]  # fmt: skip
     device.announce_compiling(settings, data)
     faces = {name: len(dataset) for name, dataset in data.datasets.items()}
     steps = profiler.StepProfiler(on_gpu=machine.uses_gpu(settings.trainer)) if settings.trainer.profile else None
     trainer = trainers.build(settings, folder, callbacks, faces, begin, profiler=steps)
-    _announce(settings, model, faces["train"])
+    device.announce(settings, model, faces["train"])
     _enter(folder, "training")
     with (
         out_of_memory.named(settings, folder),
-        _restored(checkpoint, signals),
+        restoring(checkpoint, signals),
         profiler.measured(steps, folder),
         device.compiling(settings),
         tracking.closed(),
@@ -160,27 +119,12 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
         return None
     signals.stop()
     _enter(folder, "scoring")
-    results, scored = finish(settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=origin.command)
+    results, scored = write_results(
+        settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=origin.command
+    )
     raise_dropped()
-    show(settings, folder, data, results, scored, origin.changes)
+    write_report(settings, folder, data, results, scored, origin.changes)
     return results
-
-
-def _planned(
-    settings: TrainSettings, data: FERDataModule, model: Trainable, folder: Path
-) -> tuple[TrainSettings, FERDataModule]:
-    """Return settings and data with the epochs that ``budget.hours`` leaves time for, of a resumed run those planned.
-
-    Raises:
-        FerError: a schedule's arguments do not fit the planned epochs.
-    """
-    if settings.budget.hours is None:
-        return settings, data
-    recorded = model.provenance.plan
-    plan = read(EpochPlan, recorded) if recorded else time_budget.planned(settings, data, model, folder)
-    settings, data = time_budget.with_plan(settings, data, plan)
-    check_names(settings)
-    return settings, data
 
 
 def _last_stage(settings: TrainSettings) -> int:
@@ -188,76 +132,163 @@ def _last_stage(settings: TrainSettings) -> int:
     return sum(epochs for _, epochs in settings.stages[:-1])
 
 
-def _announce(settings: TrainSettings, model: Trainable, faces: int) -> None:
-    epochs = settings.trainer.max_epochs
-    log.info(
-        "%s: %s, %d epoch%s of %s faces, %s",
-        settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s", f"{faces:,}",
-        _device(settings.trainer),
-    )  # fmt: skip
-
-
 def _enter(folder: Path, phase: Phase) -> None:
     if ranks.current().first:
         status.enter(folder, phase)
 
 
-def show_again(settings: TrainSettings, folder: Path, origin: Origin) -> None:
-    """Write the report and the projector of a finished run again, after their writing was interrupted.
+# --- preparation, checked before the first step -----------------------------------------------------------------------
+
+
+def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FERDataModule, Trainable]:
+    """Return the settings with a batch size for ``auto``, the data and the network of a training.
+
+    Args:
+        settings: settings of the run, ``data.path`` resolved.
+        stand_in: the faces are drawn in place of FER2013, which was not found.
 
     Raises:
-        FerError: the data have changed.
+        FerError: an unknown name or argument, bad data, or a network that cannot take the faces.
     """
-    settings, data, resumed = prepared(settings, origin.stand_in)
-    resume_from(folder, resumed, trains=False)
-    if resumed.provenance.plan:
-        settings, data = time_budget.with_plan(settings, data, read(EpochPlan, resumed.provenance.plan))
-    model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
-    predicted, classes = predict_val(settings, data, model), list(model.hparams["classes"])
-    scored = scoring.scored_faces(predicted, data, "val", classes)
-    show(settings, folder, data, metrics_json.read(folder / "metrics.json"), scored, origin.changes)
+    check_names(settings)
+    machine.commit()  # cached now: the checkout may change before the run ends
+    trainers.quieten()
+    machine.prepare(settings.trainer)
+    pl.seed_everything(settings.seed, verbose=False)
+    mixing = Mixing(settings.augment.mixup, settings.augment.cutmix)
+    changes = augment.build(settings.augment.at_strength(), settings.data.crop)
+    data = FERDataModule(
+        settings.data, changes, settings.seed, settings.stages, mixing, settings.augment.views,
+        even=settings.trainer.compile,
+    )  # fmt: skip
+    with ranks.one_first():
+        data.setup("fit")
+    if len(data.datasets["train"]) < 2 * settings.trainer.ranks > 2:
+        raise FerError(
+            f"{settings.data.path}: {len(data.datasets['train'])} training faces for {settings.trainer.ranks} "
+            "processes; expected two faces each: lower trainer.devices"
+        )
+    if len(data.datasets["train"]) < 2:
+        raise FerError(f"{settings.data.path}: has one training face; batch normalisation needs two")
+    announce(data, stand_in)
+    model = classifier(settings, data, stand_in)
+    if settings.data.batch_size == "auto":
+        size, reason = device.batch_size(settings, model, len(data.datasets["train"]))
+        log.info("data.batch_size=%d: %s", size, reason)
+        model.provenance = replace(model.provenance, batch_size=size)
+        settings = replace(settings, data=replace(settings.data, batch_size=size))
+    elif settings.trainer.halve_batch_on_oom:  # a resumed run keeps the size that fitted
+        model.provenance = replace(model.provenance, batch_size=settings.data.batch_size)
+    device.keep_faces(data, device.of(settings))
+    mixing = replace(mixing, soft=model.wants_soft_targets)
+    return settings, data.replaced(data=settings.data, mixing=mixing), model
 
 
-def _before_signals(settings: TrainSettings) -> list[Callback]:
-    """Return the callbacks that change a step's result, so that the checkpoint which a signal writes has it."""
-    callbacks: list[Callback] = [Averaging(settings.ema)] if settings.ema else []
-    if ranks.current().several and not settings.trainer.sync_batchnorm:
-        callbacks.append(OneStatistics())
-    ends = deadline.end_of(settings)
-    if ends is not None:  # before the checkpoint is written, which holds the new plan
-        callbacks.append(Deadline(ends))
-    return callbacks
+def check_names(settings: TrainSettings) -> None:
+    """Raise before data are read if a section has an unknown name or argument, or a value out of range.
+
+    Raises:
+        FerError: naming the key and the choices.
+    """
+    MODELS.arguments(settings.model)
+    LOSSES.arguments(settings.loss)
+    OPTIMIZERS.arguments(settings.optimizer)
+    builder, arguments = SCHEDULES.arguments(settings.scheduler)
+    if settings.budget.hours is None:  # with a budget the epochs are planned later
+        builder(settings.trainer.max_epochs, **arguments)
+    machine.uses_gpu(settings.trainer)
 
 
-def _after_signals(
-    settings: TrainSettings, folder: Path, saver: Saver, watch: Stopwatch, finite: FiniteLoss, origin: Origin
-) -> list[Callback]:
-    """Return the callbacks that record, show and end the training."""
-    callbacks: list[Callback] = [
-        History(folder / "history.csv", watch),
-        Progress(saver, watch, stages=settings.stages, live=settings.trainer.bar),
-    ]
-    if settings.logger.tensorboard and ranks.current().first:
-        callbacks.append(Dashboard(hyperparameters(settings, origin), saver, watch, resumed=bool(settings.resume)))
-    callbacks.append(saver)
-    if settings.early_stopping:
-        callbacks.append(Patience(settings.monitor, patience=settings.early_stopping, mode=mode(settings.monitor)))
-    if settings.checkpoint.minutes is not None:
-        callbacks.append(WithinEpochs(settings.checkpoint.minutes, saver, finite.check))
-    return callbacks
+def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> Trainable:
+    """Return the network, ready for the first step.
+
+    Raises:
+        FerError: the network cannot take the faces of a stage, or loss, weights or teachers do not fit the run.
+    """
+    model = _created(settings, data)
+    _check_labels(settings, data, model)
+    model.monitor = settings.monitor
+    if settings.trainer.gradient_checkpointing:
+        model.recompute()
+    recorded = {key: value for key, value in asdict(settings.data).items() if key not in ("cache", "batch_size")}
+    dataset = {**plain(data.describe()), "settings": recorded, "stand_in": stand_in}
+    model.provenance = replace(model.provenance, dataset=dataset)
+    _check_sizes(settings, model)
+    _load_weights(settings, model)
+    if settings.trainer.freeze_trunk:
+        model.freeze_trunk()
+    if settings.trainer.ranks > 1:
+        batchnorm.share_statistics(settings.trainer, model)
+    if settings.distill.teachers:
+        teach(settings.distill, model, data)
+    elif settings.distill != DistillSettings():
+        log.warning("distill: no teachers are named, so that only the labels are learned; set distill.teachers")
+    if (decay := settings.optimizer.get("layer_decay", 1.0)) < 1:
+        rates = ", ".join(f"{rate:.3g}" for rate in model.layer_rates())
+        log.info(
+            "optimizer.layer_decay=%g: learning rates of the layers, from the faces to the logits: %s", decay, rates
+        )
+    return device.laid_out(model, settings.trainer)
 
 
-def _tracking(settings: TrainSettings, folder: Path, begin: int, scalars: Scalars) -> Tracking:
-    """Return the callback that writes to the loggers besides TensorBoard's; on ranks other than 0 there are none."""
-    resumed, opened = bool(settings.resume), {}
-    if ranks.current().first:
-        opened = loggers.opened(settings.logger, folder, begin, resumed=resumed)
-    if opened and not settings.logger.tensorboard:
-        log.info("%s: %s: logger=[tensorboard,%s]", ", ".join(opened), loggers.LEFT_OUT, ",".join(opened))
-    return Tracking(opened, dict(leaves(asdict(settings))), scalars, resumed=resumed)
+def _created(settings: TrainSettings, data: FERDataModule) -> Trainable:
+    """Return the network with random weights, prepared with its loss, optimizer and schedule."""
+    mean, std = data.statistics()
+    model = create(
+        settings.model, classes=list(data.faces.classes), image_size=settings.data.image_size, crop=settings.data.crop,
+        mean=mean, std=std, in_channels=settings.data.channels,
+    )  # fmt: skip
+    model.prepare(
+        loss=settings.loss,
+        optimizer=with_scaled_rates(settings),
+        scheduler=settings.scheduler,
+        class_counts=data.class_counts(),
+        views=settings.augment.views,
+        consistency=settings.consistency,
+        sam=settings.sam,
+    )
+    return model
 
 
-def finish(
+def _check_labels(settings: TrainSettings, data: FERDataModule, model: Trainable) -> None:
+    """Raise if the loss needs soft targets that the data lack, or does not take the labels that mixing makes."""
+    if model.wants_soft_targets and data.faces.soft is None:
+        raise FerError(
+            f"loss={settings.loss['name']}: needs soft targets; set data.labels=ferplus data.ferplus_rule=soft and "
+            f"name FER+'s file with data.votes="
+        )
+    if data.mixing and not model.takes_shares:
+        raise FerError(
+            f"loss={settings.loss['name']}: does not accept mixed labels, which augment.mixup and augment.cutmix make; "
+            "use loss=cross_entropy, logit_adjusted, soft_cross_entropy or label_drawing"
+        )
+
+
+def _check_sizes(settings: TrainSettings, model: Trainable) -> None:
+    """Raise if the network cannot take the faces of the run, or those of one of its stages."""
+    check_output(model, model.input_size)
+    for size in {size for size, _ in settings.stages} - {model.image_size}:
+        try:
+            check_output(model, settings.data.input_side(size))
+        except FerError as error:
+            raise FerError(f"stages={settings.stages}: {error}") from error
+
+
+def _load_weights(settings: TrainSettings, model: Trainable) -> None:
+    """Load the weights of ``init_from`` or the pretrained ones; a resumed run takes those of its checkpoint later."""
+    if settings.init_from is not None and settings.resume is None:
+        checkpointing.load_weights(model, settings.init_from)
+        log.info("weights from %s", settings.init_from)
+    elif settings.resume is None:
+        model.provenance = replace(model.provenance, pretrained=model.load_pretrained())
+    if pretrained := model.provenance.pretrained:
+        log.info("pretrained weights: %s from %s", pretrained["name"], pretrained["file"])
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def write_results(
     settings: TrainSettings,
     folder: Path,
     data: FERDataModule,
@@ -291,7 +322,7 @@ def finish(
         clean=None if kept is None else scoring.clean(predicted, targets, kept, classes),
         sets=scoring.prediction_sets(scored, temperature, kept, calibration, COVERAGE),
         training=_training_record(settings, saver, watch, epochs, wall_seconds, made.plan),
-        parameters=_parameters(model),
+        parameters=model.parameter_count,
         architecture=model.architecture,
         pretrained=None if made.pretrained is None else read(Pretrained, made.pretrained),
         teachers=tuple(read(Teacher, teacher) for teacher in made.teachers or ()) or None,
@@ -301,7 +332,8 @@ def finish(
         command=command,
     )
     metrics_json.write(folder / "metrics.json", results)
-    _print_scores(settings, results)
+    for words in scores_of_training(settings, results):
+        log.info("%s", words)
     return results, scored
 
 
@@ -329,20 +361,6 @@ def _training_record(
         images_per_second=round(watch.images_per_second, 1),
         peak_memory_mb=machine.memory(),
     )
-
-
-def _print_scores(settings: TrainSettings, results: Results) -> None:
-    """Print the metrics of val, and what they are the metrics of."""
-    tables = [class_table(results), score_table(results), *by_data_set_table(results)]
-    log.info("\n%s\n", "\n\n".join(tables))
-    if settings.trainer.limit_val != 1 or settings.trainer.overfit_batches:
-        log.info("(the epoch was chosen by val metrics over a part of these faces)")
-    record, planned = results.training, settings.trainer.max_epochs
-    assert record is not None
-    stopped = record.epochs < planned and settings.budget.until is None
-    early = f" (stopped early, {planned} planned)" if stopped else ""
-    seconds = clock(record.train_seconds)
-    log.info("best epoch %d of %d%s, trained in %s", record.best_epoch, record.epochs, early, seconds)
 
 
 def _not_trained_on(
@@ -378,7 +396,7 @@ def _results_are_safe(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def show(
+def write_report(
     settings: TrainSettings,
     folder: Path,
     data: FERDataModule,
@@ -419,27 +437,3 @@ def show(
             logger.experiment.close()
             if left_out:
                 log.warning("%s", left_out)
-
-
-def _parameters(model: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _sizes(model: torch.nn.Module) -> str:
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    count = _parameters(model)
-    return f"{count:,} parameters" + (f", of which {trained:,} are trained" if trained < count else "")
-
-
-def _device(settings: TrainerSettings) -> str:
-    """Return device, threads and precision in words."""
-    half = machine.chosen_precision(settings) == "bf16"
-    bits = "bf16" if half else "32 bits"
-    count = ranks.current().count
-    together = f"{count} processes, each " if count > 1 else ""
-    if machine.uses_gpu(settings):
-        return f"{together}on {torch.cuda.get_device_name()}, {bits}"
-    threads, slow = torch.get_num_threads(), half and machine.multiplies_bf16() is False
-    return f"{together}on the CPU with {threads} thread{'' if threads == 1 else 's'}, {bits}" + (
-        " (this processor has no bf16 instructions: trainer.precision=32 is faster here)" if slow else ""
-    )

@@ -25,7 +25,7 @@ from fer.config.errors import FerError
 from fer.config.settings import BudgetSettings, LoggerSettings, TrainSettings
 from fer.data.datamodule import FERDataModule
 from fer.models.trainable import Trainable
-from fer.system.records import OPTIONAL, plain
+from fer.system.records import OPTIONAL, plain, read
 from fer.training import device, trainers
 from fer.training.callbacks.checkpointing import WRITE_EVERY
 from fer.training.callbacks.ema import Averaging
@@ -138,6 +138,15 @@ def reserve(settings: TrainSettings) -> Reserve:
 def spent(data: FERDataModule) -> float:
     """Return the seconds since the faces were loaded, as ``wall_seconds`` counts them."""
     return time.perf_counter() - data.loaded_at
+
+
+def within_budget(
+    settings: TrainSettings, data: FERDataModule, model: Trainable, folder: Path
+) -> tuple[TrainSettings, FERDataModule]:
+    """Return settings and data with the epochs that ``budget.hours`` allows, in a resumed run those planned before."""
+    recorded = model.provenance.plan
+    plan = read(EpochPlan, recorded) if recorded else planned(settings, data, model, folder)
+    return with_plan(settings, data, plan)
 
 
 def planned(settings: TrainSettings, data: FERDataModule, model: Trainable, folder: Path) -> EpochPlan:

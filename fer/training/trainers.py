@@ -1,8 +1,11 @@
-"""Construction of Lightning's trainer from the settings."""
+"""Construction of Lightning's trainer and its callbacks from the settings."""
 
+import logging
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,11 +16,36 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from fer.config.errors import Interrupted
-from fer.config.settings import TrainSettings
+from fer.config.settings import Origin, TrainSettings, leaves, mode
 from fer.data.samplers import drops_last
 from fer.system import machine, ranks, signals
-from fer.training import launch
+from fer.training import deadline, launch, loggers
 from fer.training.callbacks import checkpointing
+from fer.training.callbacks.checkpointing import Saver, WithinEpochs
+from fer.training.callbacks.early_stopping import Patience
+from fer.training.callbacks.ema import Averaging
+from fer.training.callbacks.guards import FiniteLoss
+from fer.training.callbacks.history import History, Stopwatch
+from fer.training.callbacks.progress import Progress
+from fer.training.callbacks.scalars import Scalars
+from fer.training.callbacks.statistics import OneStatistics
+from fer.training.callbacks.tensorboard import Dashboard, hyperparameters
+from fer.training.callbacks.tracking import Tracking
+from fer.training.deadline import Deadline
+
+log = logging.getLogger(__name__)
+
+
+def quieten() -> None:
+    """Silence warnings of libraries that a user of this command cannot act on."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # batches come from memory
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen layers are
+    warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")  # its successor is not in every version of torch
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # metrics are summed before they are logged
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
 
 
 def build(
@@ -87,6 +115,45 @@ def steps_an_epoch(settings: TrainSettings, faces: int) -> int:
     dropped = drops_last(faces, size, even=settings.trainer.compile, ranks=settings.trainer.ranks)
     every = faces // size if dropped else math.ceil(faces / size)
     return settings.trainer.overfit_batches or (every if limited == 1.0 else int(limited))
+
+
+def before_signals(settings: TrainSettings) -> list[Callback]:
+    """Return the callbacks that change a step's result, so that the checkpoint which a signal writes has it."""
+    callbacks: list[Callback] = [Averaging(settings.ema)] if settings.ema else []
+    if ranks.current().several and not settings.trainer.sync_batchnorm:
+        callbacks.append(OneStatistics())
+    ends = deadline.end_of(settings)
+    if ends is not None:  # before the checkpoint is written, which holds the new plan
+        callbacks.append(Deadline(ends))
+    return callbacks
+
+
+def after_signals(
+    settings: TrainSettings, folder: Path, saver: Saver, watch: Stopwatch, finite: FiniteLoss, origin: Origin
+) -> list[Callback]:
+    """Return the callbacks that record, show and end the training."""
+    callbacks: list[Callback] = [
+        History(folder / "history.csv", watch),
+        Progress(saver, watch, stages=settings.stages, live=settings.trainer.bar),
+    ]
+    if settings.logger.tensorboard and ranks.current().first:
+        callbacks.append(Dashboard(hyperparameters(settings, origin), saver, watch, resumed=bool(settings.resume)))
+    callbacks.append(saver)
+    if settings.early_stopping:
+        callbacks.append(Patience(settings.monitor, patience=settings.early_stopping, mode=mode(settings.monitor)))
+    if settings.checkpoint.minutes is not None:
+        callbacks.append(WithinEpochs(settings.checkpoint.minutes, saver, finite.check))
+    return callbacks
+
+
+def tracking(settings: TrainSettings, folder: Path, begin: int, scalars: Scalars) -> Tracking:
+    """Return the callback that writes to the loggers besides TensorBoard's; on ranks other than 0 there are none."""
+    resumed, opened = bool(settings.resume), {}
+    if ranks.current().first:
+        opened = loggers.opened(settings.logger, folder, begin, resumed=resumed)
+    if opened and not settings.logger.tensorboard:
+        log.info("%s: %s: logger=[tensorboard,%s]", ", ".join(opened), loggers.LEFT_OUT, ",".join(opened))
+    return Tracking(opened, dict(leaves(asdict(settings))), scalars, resumed=resumed)
 
 
 @contextmanager

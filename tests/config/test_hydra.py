@@ -38,7 +38,7 @@ CHOICES = [(group, name) for group, names in GROUPS.items() for name in names]
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_yaml_composes_and_builds(group, name):
-    from fer.training.setup import check_names
+    from fer.training.run import check_names
 
     needed = ["model.network=resnet18"] if (group, name) == ("model", "timm") else []  # the one file without a default
     check_names(build(TrainSettings, plain(composed([f"{group}={name}", *needed, "trainer.accelerator=cpu"]))))

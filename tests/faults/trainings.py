@@ -77,7 +77,7 @@ def _unrendered() -> None:
 
 
 def _watched_phases(report: Callable[[str], None]) -> None:
-    enter, show, within = status.enter, run.show, train.working_in
+    enter, show, within = status.enter, run.write_report, train.working_in
 
     def entered(folder: Path, phase: status.Phase) -> None:
         enter(folder, phase)
@@ -91,7 +91,7 @@ def _watched_phases(report: Callable[[str], None]) -> None:
         report("preparing")
         return within(*arguments, **named)
 
-    status.enter, run.show, train.working_in = entered, shown, working
+    status.enter, run.write_report, train.working_in = entered, shown, working
 
 
 def _watched_writing(report: Callable[[str], None], moments: Moments) -> None:

@@ -200,7 +200,7 @@ def test_a_run_with_frozen_layers_trains_on_cached_features(train, weights, monk
     assert stated in ended.out
     augmented = train(*keys, "augment=basic", "augment.flip=0.5", "hydra.run.dir=augmented")
     assert "features of train: computed at each step, since augmentation changes the faces" in augmented.out
-    monkeypatch.setattr("fer.training.run.keep_features", lambda *_: None)
+    monkeypatch.setattr("fer.training.device.keep_features", lambda *_: None)
     assert train(*keys, "augment=none", "hydra.run.dir=computed").code == 0
     cached, computed = (
         fer.load(f"{name}/checkpoints/best.ckpt").state_dict()["net.3.weight"] for name in ("cached", "computed")

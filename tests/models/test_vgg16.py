@@ -88,7 +88,7 @@ def history(folder):
 @pytest.fixture
 def without_cache(monkeypatch):
     """Compute all layers at every step, without cached features."""
-    monkeypatch.setattr("fer.training.run.keep_features", lambda *_: None)
+    monkeypatch.setattr("fer.training.device.keep_features", lambda *_: None)
 
 
 # --- the network and its weights -----------------------------------------------------------------------------------
@@ -395,7 +395,7 @@ def test_a_part_of_the_faces_is_not_worth_computing_all(vgg_run, part):
 
 
 def test_features_that_would_fill_the_disk_are_not_kept(vgg_run, monkeypatch, tmp_path):
-    monkeypatch.setattr("fer.training.setup.LARGEST", 1e4)
+    monkeypatch.setattr("fer.training.device.LARGEST", 1e4)
     ended, _ = vgg_run("model.unfreeze=last_block")
     assert "features: computed at each step; a cache would take" in ended.out
     assert not (tmp_path / "cache" / "fer" / "features").exists()

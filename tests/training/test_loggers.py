@@ -114,11 +114,11 @@ def test_a_password_in_the_address_of_mlflow_is_refused():
 def test_rank_0_alone_has_loggers(monkeypatch, tmp_path, number):
     from conftest import settings_of_first_job
 
-    from fer.training import run
+    from fer.training import trainers
 
-    monkeypatch.setattr(run.ranks, "current", lambda: Rank(number, count=2))
+    monkeypatch.setattr(trainers.ranks, "current", lambda: Rank(number, count=2))
     settings = settings_of_first_job([*SMALL[:-1], "logger=csv"])
-    tracking = run._tracking(settings, tmp_path, 0, Scalars(SimpleNamespace(), SimpleNamespace()))
+    tracking = trainers.tracking(settings, tmp_path, 0, Scalars(SimpleNamespace(), SimpleNamespace()))
     assert list(tracking.opened) == ([] if number else ["csv"])
 
 

@@ -9,7 +9,7 @@ from fer.data.labels import EMOTIONS
 from fer.models import create
 from fer.train import main
 from fer.training.callbacks.history import Stopwatch
-from fer.training.setup import laid_out
+from fer.training.device import laid_out
 
 NETWORK = (*SMALL[:4], "model=resnet9", "model.width=4", *SMALL[6:], "trainer.max_epochs=1")
 

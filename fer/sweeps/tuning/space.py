@@ -326,7 +326,7 @@ def _is_whole(parameter: Parameter, configs: Sequence[Config]) -> bool:
 def _check_names(settings: Sequence[tuple[str, TrainSettings]], plugins: Sequence[str]) -> None:
     """Check the arguments of networks, losses, optimizers and schedules, which needs torch."""
     import_plugins(plugins)
-    from fer.training.setup import check_names
+    from fer.training.run import check_names
 
     for where, tried in settings:
         with _prefixed(where):

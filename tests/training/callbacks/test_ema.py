@@ -94,7 +94,7 @@ def test_the_average_is_the_one_of_a_walk_at_each_step_to_the_bit(train, tmp_pat
         monkeypatch.setenv("STOP_AT", stop_at)
     code = 130 if stop_at else 0
     assert train(*COUNTING, "hydra.run.dir=kept").code == code
-    monkeypatch.setattr("fer.training.run.Averaging", Walking)
+    monkeypatch.setattr("fer.training.trainers.Averaging", Walking)
     assert train(*COUNTING, "hydra.run.dir=walked").code == code
     kept, walked = (checkpoints.read(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("kept", "walked"))
     assert kept["state_dict"]["net.1.num_batches_tracked"] == (10 if stop_at else 21)
