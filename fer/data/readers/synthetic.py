@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from fer.data.draws import stratified
 from fer.data.faces import Faces, Source
 from fer.data.readers.drawing import draw_faces
-from fer.data.splits import stratified
 
 NAME = "synthetic"  # value of data.path and --data
 HELD_OUT = 0.2  # share of val and test together, half each
