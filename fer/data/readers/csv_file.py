@@ -96,23 +96,6 @@ def files(path: Path) -> list[Path]:
     return [chosen(path)[0]]
 
 
-def without_pixels(folder: Path) -> list[str]:
-    """Return the problems of a folder's tables if none of them holds faces, such as lists of pictures; else nothing."""
-    problems = []
-    for file in tables_in(folder):
-        try:
-            with ExitStack() as stack, sound(file):
-                stream, _ = open_table(file, stack)
-                _header(next(lines_of(stream, file), b""), file)
-        except NoFaces as problem:
-            problems.append(str(problem))
-        except FerError:
-            return []  # damaged, which its reader reports
-        else:
-            return []
-    return problems
-
-
 def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Faces:
     """Read a table; ``image_size`` is not used, since FER2013's images are 48x48.
 
@@ -128,7 +111,7 @@ def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Face
 
 def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes: list[str]) -> Faces:
     text = lines_of(stream, file)
-    columns = _header(next(text, b""), file)
+    columns = header(next(text, b""), file)
     table = Table(_expected_rows(file))
     lines = _rows(text, columns, file, bad)
     while block := list(islice(lines, BLOCK)):
@@ -174,7 +157,7 @@ def _expected_rows(file: Path) -> int:
     return file.stat().st_size // (2 * PIXELS) + 1 if file.name.lower().endswith(".csv") else 4096
 
 
-def _header(line: bytes, file: Path) -> Columns:
+def header(line: bytes, file: Path) -> Columns:
     """Return the columns by the header line.
 
     Raises:
