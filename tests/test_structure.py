@@ -78,7 +78,7 @@ def test_the_files_on_the_way_of_the_data_call_each_other():
     files = [PACKAGE / f"{name}.py" for name in re.findall(r"`((?:\w+/)*\w+)`", way)]
     registering = [PACKAGE / name / "__init__.py" for name in ("models", "data/readers")]  # networks, readers
     called = set().union(*map(imports, [*files, *registering]))
-    assert len(files) == 15 + 7
+    assert len(files) == 14 + 7
     for file in files:
         names = [part for part in file.relative_to(PACKAGE).with_suffix("").parts if part != "__init__"]
         assert file.stem == "train" or any(f"{name}.".startswith(".".join(["fer", *names, ""])) for name in called), (

@@ -30,10 +30,9 @@ from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, Source, counts
 from fer.data.known_faces import near
 from fer.data.labels import folder_names
-from fer.data.load import read_faces
+from fer.data.load import assigned_with_notes, read_faces
 from fer.data.locate import holds_contempt
 from fer.data.split_notes import group_notes, missing_classes, official_notes
-from fer.data.splits import assigned_with_notes
 from fer.metrics.results import DatasetRecord, Excluded
 from fer.system.text import plural
 

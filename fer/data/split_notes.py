@@ -12,7 +12,7 @@ from fer.data.draws import Rule
 from fer.data.duplicates import across, exact_duplicates
 from fer.data.faces import UNKNOWN, Faces, split_sizes
 from fer.data.labels import OFFICIAL_SIZES, SPLITS
-from fer.data.splits import assigned
+from fer.data.load import assigned
 from fer.metrics.results import MissingClasses
 from fer.system.text import plural
 

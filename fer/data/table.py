@@ -18,10 +18,9 @@ from fer.data.duplicates import digests, without_conflicts
 from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import SPLITS
-from fer.data.load import read_faces
+from fer.data.load import assigned_with_notes, read_faces
 from fer.data.rows import gathered, taken
 from fer.data.split_notes import RULES, duplicate_notes, group_notes, missing_classes, official_notes
-from fer.data.splits import assigned_with_notes
 from fer.metrics.results import DatasetRecord, Excluded, MissingClasses
 
 log = logging.getLogger(__name__)

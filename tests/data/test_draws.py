@@ -8,8 +8,8 @@ import pytest
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data.faces import UNKNOWN
+from fer.data.load import assign
 from fer.data.readers import synthetic
-from fer.data.splits import assign
 
 
 def test_holdout_is_a_stratified_80_20_of_everything(faces, of_classes):

@@ -9,9 +9,9 @@ from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data.duplicates import across, conflicts, exact_duplicates, one_colour, without_conflicts
 from fer.data.faces import UNKNOWN
+from fer.data.load import assigned_with_notes
 from fer.data.readers import synthetic
 from fer.data.split_notes import duplicate_notes
-from fer.data.splits import assigned_with_notes
 
 
 def copied(images, *pairs):

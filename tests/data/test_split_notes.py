@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from fer.config.settings import DataSettings
+from fer.data.load import assign
 from fer.data.split_notes import NOT_OFFICIAL, group_notes, missing_classes, official_notes
-from fer.data.splits import assign
 
 
 def test_shared_people_are_counted(of_people):

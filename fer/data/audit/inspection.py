@@ -20,9 +20,9 @@ from fer.data.draws import Rule
 from fer.data.duplicates import conflicts, exact_duplicates, one_colour
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
+from fer.data.load import assigned
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.data.split_notes import missing_classes, official_notes
-from fer.data.splits import assigned
 from fer.metrics.results import MissingClasses
 
 LABELS = np.array([*EMOTIONS, "unlabelled"])  # the target of an unlabelled face is -1, the last index

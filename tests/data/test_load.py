@@ -1,4 +1,4 @@
-"""Splits: those of the source are used, and missing ones are refused."""
+"""Splits of loaded faces: those of the source are used, and missing ones are refused."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 
 from fer.config.errors import FerError
 from fer.data.faces import UNKNOWN
-from fer.data.splits import assign
+from fer.data.load import assign
 
 
 def given(faces, *sizes):
