@@ -223,14 +223,6 @@ def repeated(batch: Batch, times: int) -> Batch:
     return batch._replace(targets=batch.targets.repeat(times), soft=soft)
 
 
-def luma(images: Tensor) -> Tensor:
-    """Return grey images (N, S, S) of images (N, 1, S, S), or (N, 3, S, S) red, green and blue (ITU-R 601)."""
-    if images.shape[1] == 1:
-        return images[:, 0]
-    weights = torch.tensor((0.299, 0.587, 0.114), dtype=images.dtype, device=images.device)
-    return torch.einsum("nchw,c->nhw", images, weights)
-
-
 def to_unit(images: Tensor) -> Tensor:
     """Return uint8 images as float32 in [0, 1]; float images unchanged."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images

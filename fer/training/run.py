@@ -22,6 +22,7 @@ from fer.config.errors import FerError, OutOfMemory
 from fer.config.settings import Origin, TrainerSettings, TrainSettings, leaves, mode
 from fer.data.datamodule import FERDataModule
 from fer.data.duplicates import without_duplicate
+from fer.data.samples import augmented_samples
 from fer.evaluation import forward, scoring
 from fer.evaluation.leakage import TrainingData, find_again, not_trained_on
 from fer.evaluation.request import Member, Tables
@@ -402,7 +403,7 @@ def show(
         if settings.logger.report:
             from fer.reports import run, run_sections  # matplotlib takes half a second to import
 
-            samples = data.augmented_samples(SAMPLES, VARIANTS)
+            samples = augmented_samples(data, SAMPLES, VARIANTS)
             history = read_history(folder / "history.csv")
             run.write(run_sections.Report(results, scored, history, samples, asdict(settings), changes()), folder)
         if settings.logger.projector:

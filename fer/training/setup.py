@@ -16,8 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fer.config.errors import FerError
 from fer.config.settings import DistillSettings, Section, TrainerSettings, TrainSettings
+from fer.data.cache import folder_of
 from fer.data.datamodule import FERDataModule
-from fer.data.feature_cache import LARGEST
+from fer.data.feature_cache import LARGEST, FeatureStore
 from fer.data.locate import how_to_get
 from fer.data.table import log_notes
 from fer.data.transforms import augment
@@ -294,7 +295,8 @@ def keep_features(settings: TrainSettings, data: FERDataModule, model: Trainable
     model.to(where)
     rounding = (torch.__version__, where.type, chosen.channels_last)  # what changes the last bits
     key = hashlib.sha256(repr((model.features_key(), rounding)).encode()).hexdigest()
-    data.keep_features(splits, lambda faces: model.features(faces.to(where)).cpu(), key)
+    store = FeatureStore(key, folder_of(data.data.cache))
+    store.serve([data.datasets[split] for split in splits], lambda faces: model.features(faces.to(where)).cpu())
 
 
 def _quieten() -> None:
