@@ -27,7 +27,7 @@ VALUES = "values.json"  # beside the faces: name -> value that needed a pass ove
 Key = int | np.integer[Any] | slice | NDArray[Any]
 
 
-class Source(Protocol):
+class PixelSource(Protocol):
     """Where rows come from.
 
     Args:
@@ -52,7 +52,7 @@ class Mapped:
 
     Args:
         images: (N, S, S), an ``np.memmap``.
-        folder: see ``Source``.
+        folder: see ``PixelSource``.
     """
 
     def __init__(self, images: NDArray[np.uint8], folder: Path | None = None) -> None:
@@ -101,7 +101,7 @@ class Rows:
 
     dtype, ndim = np.dtype(np.uint8), 3
 
-    def __init__(self, source: Source, indices: NDArray[np.int64] | None = None) -> None:
+    def __init__(self, source: PixelSource, indices: NDArray[np.int64] | None = None) -> None:
         self.source, self.indices = source, indices
         self.shape = (source.shape[0] if indices is None else len(indices), *source.shape[1:])
 

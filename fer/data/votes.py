@@ -18,7 +18,7 @@ from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, FERPLUS_EMOTIONS, SPLITS,
 from fer.metrics.results import Annotators, ErrorsByVote, Majority, Shares
 from fer.system.text import plural
 
-Rule = Literal["majority", "argmax", "soft"]
+VoteRule = Literal["majority", "argmax", "soft"]
 OUTLIER = 1  # votes: an answer of a single annotator is treated as a slip
 
 # vote column -> index in FERPLUS_EMOTIONS; UNKNOWN for the answers "unknown" and "NF" (not a face)
@@ -27,7 +27,7 @@ COLUMNS = np.array(
 )
 
 
-def relabelled(faces: Faces, rule: Rule, classes: int) -> Faces:
+def relabelled(faces: Faces, rule: VoteRule, classes: int) -> Faces:
     """Return the faces that have a label by a rule; a note counts the faces that were left out.
 
     Args:

@@ -66,7 +66,7 @@ class Row:
     usage: bytes
 
 
-class Table:
+class Decoded:
     """The columns read so far; the array of pixels grows in place, so that the peak memory is near its final size."""
 
     def __init__(self, rows: int) -> None:
@@ -112,7 +112,7 @@ def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Face
 def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes: list[str]) -> Faces:
     text = lines_of(stream, file)
     columns = header(next(text, b""), file)
-    table = Table(_expected_rows(file))
+    table = Decoded(_expected_rows(file))
     lines = _rows(text, columns, file, bad)
     while block := list(islice(lines, BLOCK)):
         _decode(block, columns, table, file, bad)
@@ -225,7 +225,7 @@ def _split(line: str) -> list[str]:
 # --- numbers -------------------------------------------------------------------------------------------------------
 
 
-def _decode(block: list[Row], columns: Columns, table: Table, file: Path, bad: BadRows) -> None:
+def _decode(block: list[Row], columns: Columns, table: Decoded, file: Path, bad: BadRows) -> None:
     """Append a block of rows to the table: all at once if all are good, otherwise one by one."""
     images = decode_pixels([row.pixels for row in block])
     if images is None and len(block) > 1:
