@@ -144,11 +144,11 @@ import torch
 from pathlib import Path
 from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
-from fer.data.readers.pixel_memory import Outside
+from fer.data.readers.pixel_memory import OutsideMemory
 from fer.system.machine import RESIDENT, memory
-before, spent, decoded = memory(RESIDENT) or 0, [0.0], Outside.images
+before, spent, decoded = memory(RESIDENT) or 0, [0.0], OutsideMemory.images
 began = []
-pixels = Outside.decoded
+pixels = OutsideMemory.decoded
 def begin(self, cuts, **named):
     began.append(time.perf_counter())
     return pixels(self, cuts, **named)
@@ -156,7 +156,7 @@ def end(self):
     result = decoded(self)
     spent[0] = time.perf_counter() - began[0]
     return result
-Outside.decoded, Outside.images = begin, end
+OutsideMemory.decoded, OutsideMemory.images = begin, end
 start = time.perf_counter()
 data = FERDataModule(DataSettings(path=sys.argv[1], image_size=int(sys.argv[2]), split="as_given", cache=sys.argv[3],
                                   memory_limit_gb=0.0))

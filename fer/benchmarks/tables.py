@@ -16,8 +16,7 @@ def table(given: Path | None, folder: Path) -> Path:
     Raises:
         FerError: ``given`` is not an uncompressed CSV table.
     """
-    from fer.data.load import recognise
-    from fer.data.locate import locate
+    from fer.data.locate import locate, recognise
     from fer.data.readers.synthetic import NAME
 
     path, _ = locate(str(given) if given else None, drawn_faces_allowed=given is None)

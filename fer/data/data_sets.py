@@ -24,13 +24,15 @@ from fer.config.errors import FerError
 from fer.config.paths import expand_home
 from fer.config.settings import DataSettings, FurtherSet
 from fer.data.audit.near_duplicates import FLAT, alike, frequencies, hashed
+from fer.data.draws import Rule
 from fer.data.duplicates import digests
 from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, Source, counts
 from fer.data.known_faces import near
-from fer.data.load import folder_names, holds_contempt, read_faces
+from fer.data.labels import folder_names
+from fer.data.load import assigned_with_notes, read_faces
+from fer.data.locate import holds_contempt
 from fer.data.split_notes import group_notes, missing_classes, official_notes
-from fer.data.splits import Rule, assigned_with_notes
 from fer.metrics.results import DatasetRecord, Excluded
 from fer.system.text import plural
 

@@ -14,18 +14,14 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from numpy.typing import NDArray
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torchvision.transforms import v2
 
 from fer.config.settings import DataSettings
-from fer.data.cache import folder_of
-from fer.data.dataset import Batch, FaceDataset, as_batch, luma, repeated, to_unit
-from fer.data.duplicates import digests
-from fer.data.feature_cache import Compute, FeatureStore
+from fer.data.dataset import Batch, FaceDataset, as_batch, repeated, to_unit
 from fer.data.noise import Part, noise_seed, parted, seed_noise, shared
-from fer.data.rows import chunks, outside
+from fer.data.rows import outside, statistics
 from fer.data.samplers import EpochBalance, EpochBatches, EpochShares, EpochShuffle, ResumableLoader, drops_last
 from fer.data.table import Table
 from fer.data.transforms.mixup import Mixing, one_hot
@@ -44,7 +40,7 @@ class FERDataModule(Table, pl.LightningDataModule):
         stages: [size, epochs] of each stage of progressive resizing; empty for the full size throughout.
         mixing: mixes the faces of a training batch, and their labels.
         views: number of augmented copies of each training face in its batch, one whole set after the other.
-        even: whether an incomplete last training batch is left out: a compiled network would be compiled again for it.
+        drop_last: whether an incomplete last training batch is left out; a compiled network would compile for it again.
         rank: this process among those that share the batches; None is ``fer.system.ranks.current()``.
     """
 
@@ -57,14 +53,14 @@ class FERDataModule(Table, pl.LightningDataModule):
         mixing: Mixing | None = None,
         views: int = 1,
         *,
-        even: bool = False,
+        drop_last: bool = False,
         rank: Rank | None = None,
     ) -> None:
         pl.LightningDataModule.__init__(self)
         Table.__init__(self, data)
         self.rank = ranks.current() if rank is None else rank
         self.augment, self.seed, self.stages = augment, seed, stages
-        self.mixing, self.views, self.even = mixing or Mixing(), views, even
+        self.mixing, self.views, self.drop_last = mixing or Mixing(), views, drop_last
         self.datasets: dict[str, FaceDataset] = {}
         self.loaded_at = math.inf  # time at which the faces were in memory, by ``time.perf_counter``
 
@@ -89,46 +85,32 @@ class FERDataModule(Table, pl.LightningDataModule):
         return module
 
     def setup(self, stage: str | None = None) -> None:
-        """Load the splits into memory: train and val for "fit", one split for "validate" and "test".
+        """Load train and val into memory; test is read by evaluations alone.
 
         Raises:
             FerError: the data are missing or bad, or the split rule does not apply to them.
         """
-        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage or "fit", ()):
-            self.load_split(split)
+        for split in ("train", "val"):
+            if split not in self.datasets:
+                self.datasets[split] = FaceDataset.of(self.split(split))
         self.loaded_at = min(self.loaded_at, time.perf_counter())
-
-    def load_split(self, split: str) -> FaceDataset:
-        """Return a split that serves batches, loaded at the first call.
-
-        Args:
-            split: as ``Table.split`` takes it.
-
-        Raises:
-            FerError: the data are missing or bad, or have no such split.
-        """
-        if split not in self.datasets:
-            self.datasets[split] = FaceDataset.of(self.split(split))
-        return self.datasets[split]
 
     def train_dataloader(self) -> ResumableLoader:
         """Serve train in a new order each epoch; faces of a batch that is left out are used in other epochs."""
         dataset = self.datasets["train"]
         trainer: Any = self.trainer
-        if (
-            trainer is not None and trainer.overfit_batches
-        ):  # the same few batches each epoch, with faces of every class
+        if trainer is not None and trainer.overfit_batches:  # the same few each epoch, with faces of every class
             return self._loader(dataset.shuffled())
         return self._loader(dataset, self.order())
 
     def order(self) -> EpochShuffle:
         """Return the sampler of the training faces that ``data.sampler`` and ``data.weights`` name."""
-        dataset, even = self.datasets["train"], self.data.sampler == "balanced"
+        dataset, balanced = self.datasets["train"], self.data.sampler == "balanced"
         if self.sets is not None and self.sets.shares is not None:
             dataset.repeats = True
             numbers = torch.from_numpy(self.sets.numbers[self.indices("train")].astype(np.int64))
-            return EpochShares(numbers, self.sets.shares, self.seed, dataset.targets if even else None)
-        if even:
+            return EpochShares(numbers, self.sets.shares, self.seed, dataset.targets if balanced else None)
+        if balanced:
             dataset.repeats = True
             return EpochBalance(dataset.targets, self.seed)
         return EpochShuffle(len(dataset), self.seed)
@@ -139,13 +121,9 @@ class FERDataModule(Table, pl.LightningDataModule):
         whole = trainer is None or trainer.limit_val_batches == 1.0
         return self._loader(dataset if whole else dataset.shuffled())
 
-    def test_dataloader(self) -> ResumableLoader:
-        """Serve test in the order of the source."""
-        return self._loader(self.datasets["test"])
-
     def _loader(self, dataset: FaceDataset, sampler: EpochShuffle | None = None) -> ResumableLoader:
         size = self.data.faces_a_step
-        drop = sampler is not None and drops_last(len(dataset), size, even=self.even, ranks=self.rank.count)
+        drop = sampler is not None and drops_last(len(dataset), size, drop_last=self.drop_last, ranks=self.rank.count)
         # mixing needs the whole batch: partners may be faces of other ranks
         whole = sampler is not None and self._mixes_whole
         batches = EpochBatches(dataset, size, sampler, drop_last=drop, rank=Rank() if whole else self.rank)
@@ -180,7 +158,8 @@ class FERDataModule(Table, pl.LightningDataModule):
         if trainer is not None and not trainer.training:
             images = middle(images, self.data.crop)
         if trainer is not None and self.stages and trainer.state.fn == TrainerFn.FITTING:
-            images = self._reduced(images, stage_size(self.stages, trainer.current_epoch))
+            size = stage_size(self.stages, trainer.current_epoch)
+            images = reduced(images, self.data.input_side(size))  # crops are reduced as whole faces are
         if trainer is not None and trainer.training and self.mixing and batch.features is None:
             soft = batch.soft if self.mixing.soft else None
             shares = one_hot(batch.targets, len(self.faces.classes)) if soft is None else soft
@@ -189,10 +168,6 @@ class FERDataModule(Table, pl.LightningDataModule):
             return batch.of_part(self._part_of(batch)) if self._mixes_whole else batch
         return batch._replace(images=images)
 
-    def _reduced(self, images: Tensor, size: int) -> Tensor:
-        """Return faces at the size of a stage; crops are reduced by the same factor as whole faces."""
-        return reduced(images, self.data.input_side(size))
-
     @property
     def augments(self) -> bool:
         """Whether training faces are changed at random: augmented, mixed or repeated."""
@@ -200,68 +175,13 @@ class FERDataModule(Table, pl.LightningDataModule):
 
     @property
     def keeps_features(self) -> bool:
-        """Whether batches contain cached features, see ``keep_features``."""
+        """Whether batches contain cached features, see ``FeatureStore.serve``."""
         return any(dataset.features is not None for dataset in self.datasets.values())
-
-    def keep_features(self, splits: Sequence[str], compute: Compute, key: str) -> None:
-        """Serve the faces of these splits with cached features, after computing those that are missing.
-
-        Args:
-            splits: splits whose faces are not changed at random.
-            compute: maps faces to features.
-            key: hash of everything that the features depend on, except the faces.
-        """
-        store = FeatureStore(key, folder_of(self.data.cache))
-        images = {split: self.datasets[split].images.numpy() for split in splits}
-        names = {split: digests(pixels) for split, pixels in images.items()}
-        faces = {name: face for split in splits for name, face in zip(names[split], images[split], strict=True)}
-        store.complete(faces, compute)
-        for split in splits:
-            self.datasets[split].features = store.of(names[split])
-
-    def first_batch(self) -> NDArray[np.uint8]:
-        """Return the first augmented training batch, (B, T, T), without a change to the noise of the run."""
-        dataset = self.datasets["train"]
-        indices = self.order().indices()[: self.data.faces_a_step]
-        size = stage_size(self.stages, 0) if self.stages else self.data.image_size
-        return self._augmented(dataset.images[indices], noise_seed(self.seed, 0, dataset.key(indices)), size)
-
-    def augmented_samples(self, count: int, variants: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return random training faces (K, S, S), and augmented variants of each (K, M, T, T).
-
-        The noise is separate from that of the training, so that a run with and without samples has the same weights.
-
-        Args:
-            count: number of faces, K.
-            variants: augmented variants of each face, M.
-        """
-        dataset = self.datasets["train"]
-        chosen = EpochShuffle(len(dataset), self.seed).indices()[:count]
-        images = dataset.images[chosen]
-        repeats = images.repeat_interleave(variants, 0)
-        augmented = self._augmented(repeats, noise_seed(self.seed, 0, -2), self.data.image_size)
-        return dataset.grey[chosen.numpy()], augmented.reshape(len(images), variants, *augmented.shape[1:])
-
-    def _augmented(self, images: Tensor, seed: int, size: int) -> NDArray[np.uint8]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            changed = to_unit(images) if self.augment is None else self.augment(to_unit(images))
-            changed = self._reduced(changed, size)
-            if self.mixing:
-                changed, _ = self.mixing(changed, torch.zeros(len(changed), 1))
-        return luma(changed).mul(255).round_().clamp_(0, 255).to(torch.uint8).numpy()
 
     def statistics(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training pixels, as values in [0, 1]."""
         train = self.datasets["train"]
-        rows = outside(train.grey)
-        pixels = train.grey if rows is not None else train.images.numpy()
-        known = None if rows is None else rows.remembered("histogram", lambda: summed(pixels).tolist())
-        histogram = summed(pixels) if known is None else np.array(known)
-        values = np.arange(256) / 255
-        mean = float((histogram * values).sum() / histogram.sum())
-        variance = float((histogram * (values - mean) ** 2).sum() / histogram.sum())
-        return mean, max(variance**0.5, 1 / 255)  # never 0, also for all-black faces: normalisation divides by it
+        return statistics(train.images.numpy() if outside(train.grey) is None else train.grey)
 
     def class_counts(self) -> Tensor:
         """Return the number of training faces of each class, (C,); with ``data.weights`` the mean of an epoch's."""
@@ -274,23 +194,3 @@ class FERDataModule(Table, pl.LightningDataModule):
         ]
         drawn = zip(of_sets, self.sets.in_an_epoch(self.splits), strict=True)
         return torch.stack([counts * (faces / counts.sum()) for counts, faces in drawn]).sum(0)
-
-
-def summed(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return how often each value occurs among the pixels of faces (N, S, S), (256,)."""
-    counted = np.zeros(256, np.int64)
-    for chunk in chunks(images):
-        counted += value_counts(chunk.reshape(-1))
-    return counted
-
-
-def value_counts(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return how often each value occurs among pixels (N,), (256,)."""
-    pairs = pixels[: pixels.size // 2 * 2].view(np.uint16)  # pairs of pixels: half as many values to count
-    counted = np.zeros(1 << 16, np.int64)
-    for start in range(0, len(pairs), 1 << 20):  # in parts: bincount copies its input as int64
-        counted += np.bincount(pairs[start : start + (1 << 20)], minlength=1 << 16)
-    table = counted.reshape(256, 256)  # counts by the two pixels of a pair
-    single = np.bincount(pixels[pairs.size * 2 :], minlength=256)
-    values: NDArray[np.int64] = table.sum(0) + table.sum(1) + single
-    return values

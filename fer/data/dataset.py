@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 
 from fer.data.feature_cache import Features
 from fer.data.noise import Part
-from fer.data.rows import Rows, chunks, outside, taken
+from fer.data.row_tensor import RowTensor
+from fer.data.rows import outside, taken
 from fer.data.table import Split
 
 AHEAD = 4  # batches
@@ -90,44 +91,6 @@ class Indices:
         return Indices(self.host[within], self.device[within], self.host, part)
 
 
-class Outside:
-    """Faces outside memory, used like the tensor (N, 1, S, S) that they would be: an index gives a tensor.
-
-    Args:
-        rows: the faces.
-    """
-
-    device = torch.device("cpu")
-
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
-        self.shape = torch.Size((len(rows), 1, *rows.shape[1:]))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the tensor would take."""
-        return self.rows.nbytes
-
-    def __getitem__(self, key: Tensor | slice | NDArray[np.int64] | list[int]) -> Tensor:
-        faces = self.rows[key if isinstance(key, slice) else np.asarray(key)]
-        return torch.from_numpy(faces).unsqueeze(1)
-
-    def to(self, device: torch.device) -> Tensor:
-        """Return all faces on a device."""
-        copied, start = torch.empty(self.shape, dtype=torch.uint8, device=device), 0
-        for chunk in chunks(self.rows.array):
-            copied[start : start + len(chunk), 0] = torch.from_numpy(chunk)
-            start += len(chunk)
-        return copied
-
-    def numpy(self) -> NDArray[np.uint8]:
-        """Return all faces in memory, (N, 1, S, S)."""
-        return np.asarray(self.rows)[:, None]
-
-
 class FaceDataset(Dataset[Batch]):
     """One split; several indices give one batch.
 
@@ -148,7 +111,7 @@ class FaceDataset(Dataset[Batch]):
         rows = outside(images)
         self.grey = np.ascontiguousarray(images) if rows is None else rows.array  # (N, S, S), for comparing faces
         self.images: Tensor = (  # (N, 1, S, S), or (N, 3, S, S) in colour
-            cast(Tensor, Outside(rows))
+            cast(Tensor, RowTensor(rows))
             if rows is not None
             else torch.from_numpy(self.grey).unsqueeze(1)
             if colour is None
@@ -199,7 +162,7 @@ class FaceDataset(Dataset[Batch]):
 
     def read_ahead(self, batches: Iterator[Indices]) -> Iterator[Indices]:
         """Yield batches; faces outside memory begin to be read ``AHEAD`` batches before they are served."""
-        if not isinstance(self._served[0], Outside):
+        if not isinstance(self._served[0], RowTensor):
             yield from batches
             return
         waiting: deque[Indices] = deque()
@@ -228,14 +191,6 @@ def repeated(batch: Batch, times: int) -> Batch:
     """Return a batch with its labels repeated ``times`` times, one whole set after the other."""
     soft = None if batch.soft is None else batch.soft.repeat(times, 1)
     return batch._replace(targets=batch.targets.repeat(times), soft=soft)
-
-
-def luma(images: Tensor) -> Tensor:
-    """Return grey images (N, S, S) of images (N, 1, S, S), or (N, 3, S, S) red, green and blue (ITU-R 601)."""
-    if images.shape[1] == 1:
-        return images[:, 0]
-    weights = torch.tensor((0.299, 0.587, 0.114), dtype=images.dtype, device=images.device)
-    return torch.einsum("nchw,c->nhw", images, weights)
 
 
 def to_unit(images: Tensor) -> Tensor:

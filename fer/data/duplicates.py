@@ -1,4 +1,4 @@
-"""Exact duplicates: faces with equal pixels.
+"""Exact duplicates, which are faces with equal pixels, and what splits do with them.
 
 1,514 images of FER2013 occur more than once, with 1,850 copies beyond the first; 56 of them have different labels. A
 copy of a test image in train makes a test score too high. Overlap with training data is found by pixels, not by names.
@@ -12,9 +12,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.data.faces import UNKNOWN
+from fer.config.errors import FerError, setting
+from fer.data.audit import near_duplicates
+from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import SPLITS
-from fer.data.rows import Rows, outside
+from fer.data.rows import Rows, chunks, outside, taken
 
 SAMPLED = 16  # pixels of a face that are compared first; they differ for most faces
 DIGEST = 16  # bytes of a hash: two different images collide once in 10^29 data sets of FER2013's size
@@ -120,3 +122,68 @@ def one_colour(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """
     same: NDArray[np.bool_] = images.min(axis=(1, 2)) == images.max(axis=(1, 2))
     return same
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
+
+
+def together(faces: Faces, near: Sequence[NDArray[np.int64]] = ()) -> NDArray[np.int64]:
+    """Return (N,) a number that faces share which must be in one split: of one group, or duplicates.
+
+    It is the index of the first of them, duplicates of members of a group and their groups included.
+
+    Args:
+        faces: N faces.
+        near: indices of the faces of each group of near duplicates.
+    """
+    rows = np.arange(len(faces), dtype=np.int64)
+    named = np.full(len(faces), UNKNOWN) if faces.group is None else faces.group
+    groups = np.where(named == UNKNOWN, named.max(initial=0) + 1 + rows, named)
+    duplicates = [*exact_duplicates(faces.images), *near]
+    first, before = rows, None
+    while before is None or (first != before).any():
+        before, least = first, np.full(int(groups.max(initial=0)) + 1, len(faces))
+        np.minimum.at(least, groups, first)
+        first = least[groups]
+        for copies in duplicates:
+            first[copies] = first[copies].min()
+    return first
+
+
+def near_groups(faces: Faces) -> list[NDArray[np.int64]]:
+    """Return the indices of each group of near duplicates, exact copies included, as ``fer.audit`` finds them.
+
+    Raises:
+        FerError: the faces are outside memory.
+    """
+    if outside(faces.images) is not None:
+        raise FerError(
+            f"{setting('data.keep_duplicates_together', 'true')}: needs the pixels of all faces in memory; leave "
+            "data.memory_limit_gb out"
+        )
+    images, least = faces.images, near_duplicates.FLAT
+    flat = np.concatenate([np.empty(0, np.bool_), *(part.std(axis=(1, 2)) < least for part in chunks(images))])
+    return near_duplicates.find_groups(images, exact_duplicates(images), flat).groups
+
+
+def without_conflicts(faces: Faces, splits: NDArray[np.int8]) -> tuple[NDArray[np.int8], int]:
+    """Remove faces of train that have an exact duplicate in train with another label; return splits and their number.
+
+    Duplicates in val and test are not compared, since a training must not use their labels.
+
+    Args:
+        faces: N faces.
+        splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
+
+    Raises:
+        FerError: no face of train would remain.
+    """
+    train = np.flatnonzero(splits == 0)
+    groups = [train[group] for group in exact_duplicates(taken(faces.images, train))]
+    conflicting = conflicts(groups, faces.targets)
+    removed = np.concatenate([group for group, bad in zip(groups, conflicting, strict=True) if bad] or [train[:0]])
+    if len(removed) == len(train):
+        raise FerError("data.conflicts=drop: leaves no face in train; use data.conflicts=keep")
+    kept = splits.copy()
+    kept[removed] = UNKNOWN
+    return kept, len(removed)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,8 +26,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fer.data.cache import checksum, written_aside
-from fer.data.duplicates import DIGEST
+from fer.data.duplicates import DIGEST, digests
 from fer.system.text import clock
+
+if TYPE_CHECKING:
+    from fer.data.dataset import FaceDataset
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +78,20 @@ class FeatureStore:
         self._positions: dict[bytes, tuple[int, int]] = {}  # hash -> part, row
         if self.folder is not None and self.folder.is_dir():
             self._load(self.folder)
+
+    def serve(self, datasets: Sequence["FaceDataset"], compute: Compute) -> None:
+        """Let splits serve their faces with features, after computing those that are missing.
+
+        Args:
+            datasets: splits whose faces are not changed at random.
+            compute: maps a batch of faces to features.
+        """
+        images = [dataset.images.numpy() for dataset in datasets]
+        names = [digests(faces) for faces in images]
+        splits = zip(names, images, strict=True)
+        self.complete({name: face for split in splits for name, face in zip(*split, strict=True)}, compute)
+        for dataset, of_split in zip(datasets, names, strict=True):
+            dataset.features = self.of(of_split)
 
     def of(self, names: Sequence[bytes]) -> Features:
         """Return the features of the faces with these hashes, which must be known."""

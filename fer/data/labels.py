@@ -7,6 +7,8 @@ never by the order of sorted folders, in which neutral has the index 4. FER+ has
 import re
 from collections.abc import Mapping, Sequence
 
+from fer.config.errors import FerError, setting
+
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 FERPLUS_EMOTIONS = (*EMOTIONS, "contempt")  # FER+'s eight, FER2013's seven first
 SPLITS = ("train", "val", "test")
@@ -71,3 +73,21 @@ def class_index(folder: str, names: Mapping[str, str]) -> int | None:
         names: folder -> emotion, of ``data.class_names``; other folders are known by their names.
     """
     return emotion_index(names.get(folder.strip().lower(), folder), FERPLUS_EMOTIONS)
+
+
+def folder_names(given: Mapping[str, str]) -> dict[str, str]:
+    """Return class folder, in small letters -> emotion, from ``data.class_names``.
+
+    Raises:
+        FerError: a value is no emotion.
+    """
+    for folder, emotion in given.items():
+        if emotion_index(str(emotion), FERPLUS_EMOTIONS) is None:
+            named = setting("data.class_names", in_braces({folder: emotion}))
+            raise FerError(f"{named}: {str(emotion)!r} is no emotion; expected one of {', '.join(FERPLUS_EMOTIONS)}")
+    return {str(folder).strip().lower(): emotion for folder, emotion in given.items()}
+
+
+def in_braces(names: Mapping[str, str]) -> str:
+    """Return a value of ``data.class_names`` as it is written on a command line."""
+    return f"{{{','.join(f'{folder}:{emotion}' for folder, emotion in names.items())}}}"

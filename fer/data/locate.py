@@ -1,19 +1,27 @@
-"""The search for the data.
+"""The search for the data, and for the reader of their layout.
 
-Its order: the given path, ``$FER_DATA``, ``data/`` here, ``data/`` at the checkout's root, drawn faces. Only a single
-plain ``fer.train`` may draw faces if no data are named. A sweep, a resumed run and an evaluation never replace data by
-drawn faces. The configuration keeps ``data.path: null``; the path in use is stored in ``metrics.json`` and in the
-checkpoint.
+Data are searched in this order: the given path, ``$FER_DATA``, ``data/`` here, ``data/`` at the checkout's root, drawn
+faces. Only a single plain ``fer.train`` may draw faces if no data are named. A sweep, a resumed run and an evaluation
+never replace data by drawn faces. The configuration keeps ``data.path: null``; the path in use is stored in
+``metrics.json`` and in the checkpoint.
 """
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from fer.config.errors import FerError, setting
 from fer.config.paths import expand_home
+from fer.data.faces import some
+from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, in_braces
+from fer.data.readers import READERS, Reader, csv_file, image_folder
+from fer.data.readers.picture_set import PictureSet
 from fer.data.readers.synthetic import NAME as SYNTHETIC
+from fer.data.readers.table_file import NoFaces, lines_of, open_table, sound, tables_in
 
 VARIABLE = "FER_DATA"
+CONTEMPT = FERPLUS_EMOTIONS.index("contempt")
+WRAPPERS = 3  # levels of enclosing folders that are searched, as in archive/images/images/train
 
 
 def how_to_get() -> str:
@@ -76,3 +84,139 @@ def existing(path: str, given: str, remedy: str = "") -> str:
     if not path or not whole.exists():  # Path("") is the current folder
         raise FerError(f"{given}: no such file or folder. {remedy or how_to_get()}")
     return str(whole.absolute())  # a run may be resumed or evaluated from another folder
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+def recognise(path: Path, names: image_folder.Names = image_folder.NO_NAMES) -> tuple[str, Reader, Path]:
+    """Return the reader's name, the reader, and the folder inside ``path`` that it reads.
+
+    Raises:
+        FerError: ``path`` does not exist, or no reader recognises its layout.
+    """
+    if not path.exists():
+        raise FerError(f"{path}: no such file or folder; expected FER2013 as CSV, archive or folders of pictures")
+    inner = path
+    for _ in range(WRAPPERS + 1):
+        if recognised := _reader_of(inner, names):
+            return *recognised, inner
+        wrapped = _wrapped(inner)
+        if wrapped is None:
+            break
+        inner = wrapped
+    raise FerError(
+        f"{path}: no data set recognised; expected fer2013.csv, icml_face_data.csv or train.csv (also as .gz, .zip, "
+        f".tar.gz), or folders named by emotion, below train/ val/ test/ or alone{_folders_instead(inner)}"
+    )
+
+
+def _reader_of(folder: Path, names: image_folder.Names) -> tuple[str, Reader] | None:
+    """Return the newest reader that recognises a folder or file, and its name.
+
+    Class folders are read in place of tables that hold no faces.
+    """
+    trees = image_folder.named(names)
+    for name, reader in READERS.newest_first():
+        reader = reader.named(names) if hasattr(reader, "named") else reader
+        if not reader.recognises(folder):
+            continue
+        if names and isinstance(reader, PictureSet) and trees.recognises(folder):
+            continue  # what the user says about class folders comes first
+        if reader is csv_file and folder.is_dir() and trees.recognises(folder) and _tables_without_faces(folder):
+            continue
+        return name, reader
+    return None
+
+
+def _tables_without_faces(folder: Path) -> list[str]:
+    """Return the problems of a folder's tables if none of them holds faces, such as lists of pictures; else nothing."""
+    problems = []
+    for file in tables_in(folder):
+        try:
+            with ExitStack() as stack, sound(file):
+                stream, _ = open_table(file, stack)
+                csv_file.header(next(lines_of(stream, file), b""), file)
+        except NoFaces as problem:
+            problems.append(str(problem))
+        except FerError:
+            return []  # damaged, which its reader reports
+        else:
+            return []
+    return problems
+
+
+def _wrapped(folder: Path) -> Path | None:
+    """Return the subfolder that may hold the data, or None if no single one qualifies."""
+    if not folder.is_dir():
+        return None
+    folders = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+    named = [entry for entry in folders if entry.name.lower() in ("images", "fer2013", "data")]
+    return named[0] if named else folders[0] if len(folders) == 1 else None
+
+
+def _folders_instead(folder: Path) -> str:
+    """Return in words which folders there are instead, and how to say what they mean; empty for a file."""
+    if not folder.is_dir():
+        return ""
+    names = dict.fromkeys(entry.name for _, entry in image_folder.class_folders(folder))
+    if not names:
+        return ""
+    numbered = all(name.strip().isdigit() for name in names)
+    example = f"{{{','.join(f'{name}:EMOTION' for name in list(names)[:2])},...}}" if numbered else "{FOLDER:EMOTION}"
+    return (
+        f"; it holds the folders {some(names, 10)}. If each is a class, {setting('data.class_names', example)} says "
+        "which; if one is a data set, name it"
+    )
+
+
+def refuse_names(names: image_folder.Names, name: str, path: Path) -> None:
+    """Raise where ``data.class_names`` is given for a layout whose labels state their own meaning.
+
+    Args:
+        names: class folder -> emotion.
+        name: of the reader.
+        path: of the data.
+
+    Raises:
+        FerError: the names are given, and the reader takes none.
+    """
+    if not names or hasattr(READERS.get(name), "named"):
+        return
+    meaning = f"layout {name}"
+    if READERS.get(name) is csv_file:
+        numbers = ", ".join(f"{number} {emotion}" for number, emotion in enumerate(EMOTIONS))
+        meaning = f"numbers as in FER2013: {numbers}"
+    raise FerError(
+        f"{setting('data.class_names', in_braces(names))}: names class folders, or the numbers of parquet files; "
+        f"{path} states what its own labels mean ({meaning}); leave it out"
+    )
+
+
+def not_read(path: Path, inner: Path, name: str) -> list[str]:
+    """Return notes on what lies beside the data that are read: tables without faces, and other data sets."""
+    if not path.is_dir():
+        return []
+    problems = _tables_without_faces(inner) if name == "image_tree" else []
+    notes = [f"no faces in a table beside the class folders: {problem}" for problem in problems]
+    folder_reader = name == "image_tree" or isinstance(READERS.get(name), PictureSet)
+    unread = [inner] if not folder_reader and image_folder.recognises(inner) else []
+    for folder in (path, *(parent for parent in inner.parents if path in parent.parents)):
+        if folder != inner:
+            inside = (entry for entry in image_folder.subfolders(folder) if entry != inner)
+            unread += [entry for entry in inside if entry not in inner.parents and _holds_data(entry)]
+    if unread:
+        shown = some("its class folders" if other == inner else other for other in unread)
+        notes.append(f"other data sets there are not read: {shown}; {setting('data.path')} names one of them")
+    return notes
+
+
+def _holds_data(folder: Path) -> bool:
+    return any(reader.recognises(folder) for _, reader in READERS.newest_first())
+
+
+def holds_contempt(path: Path, names: image_folder.Names) -> bool:
+    """Return whether ``path`` holds class folders of which one means contempt, or a data set that labels it."""
+    _, reader, inner = recognise(path, names)
+    classes_of = getattr(reader, "classes_of", None)
+    return classes_of is not None and CONTEMPT in classes_of(inner)

@@ -5,14 +5,37 @@ are rounded to 16 bits, and each result is rounded to a byte. Sums of such share
 """
 
 import functools
+import logging
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fer.data.faces import Faces
+from fer.data.rows import outside
+
+log = logging.getLogger(__name__)
+
+PART = 1024  # faces that are converted to float at once
 MOST_BITS = 15  # of a share, which is a signed number of 16 bits
 
 
-def resized(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def resized(faces: Faces, side: int) -> Faces:
+    """Return the faces resampled to ``side`` x ``side`` pixels, with antialiasing."""
+
+    def smaller(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        made = np.empty((len(images), *images.shape[1:-2], side, side), np.uint8)
+        for start in range(0, len(images), PART):
+            made[start : start + PART] = resampled(np.array(images[start : start + PART]), side)
+        return made
+
+    if outside(faces.images) is not None:
+        size = len(faces) * side**2 / 1e9
+        log.info("  resized from %d to %d px: %.2f GB in memory", faces.image_size, side, size)
+    return replace(faces, images=smaller(faces.images), colour=None if faces.colour is None else smaller(faces.colour))
+
+
+def resampled(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Return images (..., S, S) as (..., side, side)."""
     shares, bits = _shares(images.shape[-1], side)
     rows = _filtered(images.astype(np.float32), shares, bits)

@@ -27,7 +27,7 @@ VALUES = "values.json"  # beside the faces: name -> value that needed a pass ove
 Key = int | np.integer[Any] | slice | NDArray[Any]
 
 
-class Source(Protocol):
+class PixelSource(Protocol):
     """Where rows come from.
 
     Args:
@@ -52,7 +52,7 @@ class Mapped:
 
     Args:
         images: (N, S, S), an ``np.memmap``.
-        folder: see ``Source``.
+        folder: see ``PixelSource``.
     """
 
     def __init__(self, images: NDArray[np.uint8], folder: Path | None = None) -> None:
@@ -101,7 +101,7 @@ class Rows:
 
     dtype, ndim = np.dtype(np.uint8), 3
 
-    def __init__(self, source: Source, indices: NDArray[np.int64] | None = None) -> None:
+    def __init__(self, source: PixelSource, indices: NDArray[np.int64] | None = None) -> None:
         self.source, self.indices = source, indices
         self.shape = (source.shape[0] if indices is None else len(indices), *source.shape[1:])
 
@@ -230,6 +230,40 @@ def gathered(column: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:
         return np.array(column[first : first + count])
     rows: NDArray[Any] = column[indices]
     return rows
+
+
+def statistics(images: NDArray[np.uint8]) -> tuple[float, float]:
+    """Return mean and standard deviation of the pixels of faces (N, ...), as values in [0, 1].
+
+    The deviation is never 0, also for black faces: normalisation divides by it.
+    """
+    rows = outside(images)
+    known = None if rows is None else rows.remembered("histogram", lambda: _histogram(images).tolist())
+    histogram = _histogram(images) if known is None else np.array(known)
+    values = np.arange(256) / 255
+    mean = float((histogram * values).sum() / histogram.sum())
+    variance = float((histogram * (values - mean) ** 2).sum() / histogram.sum())
+    return mean, max(variance**0.5, 1 / 255)
+
+
+def _histogram(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return how often each value occurs among the pixels of faces (N, ...), (256,)."""
+    counted = np.zeros(256, np.int64)
+    for chunk in chunks(images):
+        counted += _value_counts(chunk.reshape(-1))
+    return counted
+
+
+def _value_counts(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return how often each value occurs among pixels (N,), (256,)."""
+    pairs = pixels[: pixels.size // 2 * 2].view(np.uint16)  # pairs of pixels: half as many values to count
+    counted = np.zeros(1 << 16, np.int64)
+    for start in range(0, len(pairs), 1 << 20):  # in parts: bincount copies its input as int64
+        counted += np.bincount(pairs[start : start + (1 << 20)], minlength=1 << 16)
+    table = counted.reshape(256, 256)  # counts by the two pixels of a pair
+    single = np.bincount(pixels[pairs.size * 2 :], minlength=256)
+    values: NDArray[np.int64] = table.sum(0) + table.sum(1) + single
+    return values
 
 
 class Built:

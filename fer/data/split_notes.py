@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
+from fer.data.draws import Rule
 from fer.data.duplicates import across, exact_duplicates
 from fer.data.faces import UNKNOWN, Faces, split_sizes
 from fer.data.labels import OFFICIAL_SIZES, SPLITS
-from fer.data.splits import Rule, assigned
+from fer.data.load import assigned
 from fer.metrics.results import MissingClasses
 from fer.system.text import plural
 

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data.data_sets import DataSets, read_sets, record
-from fer.data.duplicates import digests
+from fer.data.duplicates import digests, without_conflicts
 from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import SPLITS
-from fer.data.load import read_faces
+from fer.data.load import assigned_with_notes, read_faces
 from fer.data.rows import gathered, taken
 from fer.data.split_notes import RULES, duplicate_notes, group_notes, missing_classes, official_notes
-from fer.data.splits import assigned_with_notes, without_conflicts
 from fer.metrics.results import DatasetRecord, Excluded, MissingClasses
 
 EVERY = "all"  # name for all labelled faces, used like the name of a split

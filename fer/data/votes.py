@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, Faces
-from fer.data.labels import FERPLUS_COLUMNS, FERPLUS_EMOTIONS, SPLITS, emotion_index
+from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, FERPLUS_EMOTIONS, SPLITS, emotion_index
 from fer.metrics.results import Annotators, ErrorsByVote, Majority, Shares
+from fer.system.text import plural
 
-Rule = Literal["majority", "argmax", "soft"]
+VoteRule = Literal["majority", "argmax", "soft"]
 OUTLIER = 1  # votes: an answer of a single annotator is treated as a slip
 
 # vote column -> index in FERPLUS_EMOTIONS; UNKNOWN for the answers "unknown" and "NF" (not a face)
@@ -26,7 +27,7 @@ COLUMNS = np.array(
 )
 
 
-def relabelled(faces: Faces, rule: Rule, classes: int) -> Faces:
+def relabelled(faces: Faces, rule: VoteRule, classes: int) -> Faces:
     """Return the faces that have a label by a rule; a note counts the faces that were left out.
 
     Args:
@@ -66,6 +67,16 @@ def relabelled(faces: Faces, rule: Rule, classes: int) -> Faces:
     return relabelled.noted(
         f"FER+ {rule}, {classes} classes: {left_out.size:,} of {len(faces):,} faces left out{splits}, since the "
         f"votes give them none of these labels"
+    )
+
+
+def without_contempt(faces: Faces) -> Faces:
+    """Return the faces of FER2013's seven emotions; a note counts those that were left out."""
+    kept = np.flatnonzero(faces.targets < len(EMOTIONS))
+    if not kept.size:
+        raise FerError(f"{faces.source.path}: has pictures of contempt alone; data.classes=8 takes them")
+    return replace(faces.taken(kept), classes=EMOTIONS).noted(
+        f"{plural(len(faces) - len(kept), 'image')} of contempt left out (data.classes=8 takes them)"
     )
 
 

@@ -12,8 +12,8 @@ from fer.config.errors import FerError
 from fer.config.paths import expand_home
 from fer.config.schema import build
 from fer.config.settings import DataSettings, FurtherSet
-from fer.data.load import folder_names, holds_contempt
-from fer.data.locate import locate
+from fer.data.labels import folder_names
+from fer.data.locate import holds_contempt, locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.data.table import Split, Table
 from fer.inference.exported_model import ExportedModel, load

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from fer.config.errors import FerError
 from fer.config.settings import BATCH_SIZE, TrainerSettings, TrainSettings
+from fer.data.cache import folder_of
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import Batch
-from fer.data.feature_cache import LARGEST
+from fer.data.feature_cache import LARGEST, FeatureStore
 from fer.models.output_check import check_output
 from fer.models.trainable import Trainable
 from fer.system import machine, ranks
@@ -116,7 +117,8 @@ def keep_features(settings: TrainSettings, data: FERDataModule, model: Trainable
     model.to(where)
     rounding = (torch.__version__, where.type, chosen.channels_last)  # what changes the last bits
     key = hashlib.sha256(repr((model.features_key(), rounding)).encode()).hexdigest()
-    data.keep_features(splits, lambda faces: model.features(faces.to(where)).cpu(), key)
+    store = FeatureStore(key, folder_of(data.data.cache))
+    store.serve([data.datasets[split] for split in splits], lambda faces: model.features(faces.to(where)).cpu())
 
 
 def laid_out(model: Trainable, settings: TrainerSettings) -> Trainable:
@@ -240,7 +242,7 @@ class Steps(Callback):
 def compiled(model: Trainable, settings: TrainSettings, data: FERDataModule) -> list[Callback]:
     """Let torch compile the network and its teachers at their first step; return the callbacks for it.
 
-    One graph is compiled for each stage and network, since all training batches are whole (``FERDataModule.even``);
+    One graph is compiled for each stage and network, since all training batches are whole (``FERDataModule.drop_last``);
     val is not compiled. On a GPU the network's graph becomes a CUDA graph. Teachers need none: they have no backward
     pass, and fused kernels are enough.
 

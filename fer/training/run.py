@@ -22,6 +22,7 @@ from fer.config.settings import DistillSettings, Origin, TrainSettings
 from fer.data.announce import announce
 from fer.data.datamodule import FERDataModule
 from fer.data.duplicates import without_duplicate
+from fer.data.samples import augmented_samples
 from fer.data.transforms import augment
 from fer.data.transforms.mixup import Mixing
 from fer.evaluation import scoring
@@ -159,7 +160,7 @@ def prepared(settings: TrainSettings, stand_in: bool) -> tuple[TrainSettings, FE
     changes = augment.build(settings.augment.at_strength(), settings.data.crop)
     data = FERDataModule(
         settings.data, changes, settings.seed, settings.stages, mixing, settings.augment.views,
-        even=settings.trainer.compile,
+        drop_last=settings.trainer.compile,
     )  # fmt: skip
     with ranks.one_first():
         data.setup("fit")
@@ -421,7 +422,7 @@ def write_report(
         if settings.logger.report:
             from fer.reports import run, run_sections  # matplotlib takes half a second to import
 
-            samples = data.augmented_samples(SAMPLES, VARIANTS)
+            samples = augmented_samples(data, SAMPLES, VARIANTS)
             history = read_history(folder / "history.csv")
             run.write(run_sections.Report(results, scored, history, samples, asdict(settings), changes()), folder)
         if settings.logger.projector:

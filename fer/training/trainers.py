@@ -112,7 +112,7 @@ def steps_an_epoch(settings: TrainSettings, faces: int) -> int:
     """Return the number of steps in an epoch, with ``trainer.limit_train`` and ``overfit_batches``."""
     size = settings.data.faces_a_step
     limited = limit(settings.trainer.limit_train, faces, size)
-    dropped = drops_last(faces, size, even=settings.trainer.compile, ranks=settings.trainer.ranks)
+    dropped = drops_last(faces, size, drop_last=settings.trainer.compile, ranks=settings.trainer.ranks)
     every = faces // size if dropped else math.ceil(faces / size)
     return settings.trainer.overfit_batches or (every if limited == 1.0 else int(limited))
 

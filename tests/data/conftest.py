@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from fer.data.faces import Faces
+from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS
 from fer.data.load import read_path
 from fer.data.readers import synthetic
@@ -26,6 +27,44 @@ def drawn() -> Faces:
     for column in (faces.images, faces.targets, faces.official, faces.given, faces.rows):
         column.setflags(write=False)
     return faces
+
+
+@pytest.fixture
+def faces(drawn: Faces) -> Faces:
+    """350 faces, 50 of each class, without any split."""
+    index = np.tile(np.arange(70), 5)
+    nothing = np.full(350, UNKNOWN, np.int8)
+    return replace(
+        drawn,
+        images=drawn.images[index],
+        targets=drawn.targets[index],
+        official=nothing,
+        given=nothing,
+        rows=np.arange(350),
+    )
+
+
+@pytest.fixture
+def of_people(faces: Faces) -> Faces:
+    """The 350 faces as 25 people with two faces of every class each; 0 and 24 share a picture, all others differ."""
+    order = np.argsort(faces.targets, kind="stable").reshape(7, 25, 2)
+    group = np.empty(350, np.int32)
+    group[order] = np.arange(25, dtype=np.int32)[:, None]
+    images = faces.images.copy()
+    images[:, 0, 0], images[:, 0, 1] = np.arange(350) % 256, np.arange(350) // 256
+    images[order[0, 0, 0]] = images[order[0, 24, 0]]
+    return replace(faces, images=images, group=group)
+
+
+@pytest.fixture
+def of_classes() -> Callable[[Faces, NDArray[np.int8], int], list[int]]:
+    """Return a function that counts the faces of each class in a split."""
+
+    def count(faces: Faces, splits: NDArray[np.int8], split: int) -> list[int]:
+        counted: list[int] = np.bincount(faces.targets[splits == split], minlength=7).tolist()
+        return counted
+
+    return count
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data.crop import Box
 from fer.data.datamodule import FERDataModule
-from fer.data.dataset import luma
 from fer.data.duplicates import digests
 from fer.data.labels import EMOTIONS
 from fer.data.load import read_faces, read_path
 from fer.data.readers.picture_set import Listing, PictureSet, Sample
+from fer.data.samples import augmented_samples, first_batch, luma
 from fer.inference.video import watch
 from fer.models import create
 from fer.serving.answers import answer
@@ -92,8 +92,8 @@ def test_batches_and_pictures_of_them(pictures):
     dataset = data.datasets["train"]
     assert dataset[0].images.shape == (1, 3, SIDE, SIDE)
     assert set(digests(dataset.grey)) == data.hashes("train")
-    assert data.first_batch().shape == (16, SIDE, SIDE)
-    assert data.augmented_samples(2, 3)[1].shape == (2, 3, SIDE, SIDE)
+    assert first_batch(data).shape == (16, SIDE, SIDE)
+    assert augmented_samples(data, 2, 3)[1].shape == (2, 3, SIDE, SIDE)
     shuffled = dataset.shuffled()
     assert np.abs(luma(shuffled.images.float()).numpy() - shuffled.grey).max() <= 1  # colours and grey stay together
     assert (data.split("train").pixels(np.array([5, 2])) == dataset.images.numpy()[[5, 2]]).all()

@@ -33,10 +33,10 @@ def faces():
 def module():
     """Return a function that makes a module with train and val in memory."""
 
-    def make(seed=0, stage="fit", augment=None, trainer=None, **changes):
+    def make(seed=0, augment=None, trainer=None, **changes):
         made = FERDataModule(replace(SMALL, **changes), augment=augment, seed=seed)
         made.trainer = trainer
-        made.setup(stage)
+        made.setup("fit")
         return made
 
     return make
@@ -91,13 +91,11 @@ def test_an_epoch_serves_every_training_face_once_with_its_own_label(module, fac
     assert [expected[image] for image in order] == targets.tolist()
 
 
-@pytest.mark.parametrize(("split", "index"), [("val", 1), ("test", 2)])
-def test_val_and_test_are_served_in_the_tables_order(split, index, module, faces):
-    made = module(stage="validate" if split == "val" else "test")
-    loader = getattr(made, f"{split}_dataloader")()
+def test_val_is_served_in_the_tables_order(module, faces):
+    loader = module().val_dataloader()
     images, targets = joined(loader)
-    np.testing.assert_array_equal(images[:, 0].numpy(), faces.images[faces.official == index])
-    np.testing.assert_array_equal(targets.numpy(), faces.targets[faces.official == index])
+    np.testing.assert_array_equal(images[:, 0].numpy(), faces.images[faces.official == 1])
+    np.testing.assert_array_equal(targets.numpy(), faces.targets[faces.official == 1])
     assert [batch.key for batch in loader] == [0, 10]
 
 
@@ -176,7 +174,7 @@ def test_faces_on_a_device_are_asked_for_by_one_copy_an_epoch(sampler, module):
 )
 def test_where_a_network_is_compiled_all_training_batches_are_whole(size, even, lengths, module):
     made = module(batch_size=size)
-    made.even = even
+    made.drop_last = even
     loader = made.train_dataloader()
     assert [len(batch.targets) for batch in loader] == lengths
     assert len(loader) == len(lengths)
@@ -267,16 +265,8 @@ def test_a_finished_epoch_counts_as_not_begun(module):
 # --- splits in memory -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("stage", "sets"), [("fit", {"train", "val"}), (None, {"train", "val"}), ("validate", {"val"}), ("test", {"test"})]
-)
-def test_a_stage_loads_only_its_own_splits(stage, sets, module):
-    assert set(module(stage=stage).datasets) == sets
-
-
 def test_the_test_split_is_out_of_reach_in_training(module):
-    with pytest.raises(KeyError):
-        module().test_dataloader()
+    assert set(module().datasets) == {"train", "val"}
 
 
 def test_the_table_is_read_once(table, monkeypatch):
@@ -284,22 +274,23 @@ def test_the_table_is_read_once(table, monkeypatch):
     read = csv_file.read
     monkeypatch.setattr(readers.READERS.get("csv"), "read", lambda *a, **k: calls.append(a) or read(*a, **k))
     made = FERDataModule(DataSettings(path=str(table), cache=None))
-    for stage in ("fit", "validate", "test", "fit"):
-        made.setup(stage)
+    for _ in range(2):
+        made.setup("fit")
+        assert len(made.split("test")) == 7
     assert len(calls) == 1
-    assert set(made.datasets) == {"train", "val", "test"}
 
 
 def test_a_split_that_is_not_there_is_named(module):
     with pytest.raises(FerError, match=r"no test split under data.split=holdout; it has train, val"):
-        module(stage="test", split="holdout")
+        module(split="holdout").split("test")
 
 
 def test_unlabelled_faces_are_refused(tmp_path, lines, write):
     path = write(tmp_path / "test.csv", lines(("pixels",), count=20))
-    for stage in ("fit", "test"):
+    data = FERDataModule(DataSettings(path=str(path), cache=None))
+    for read in (data.setup, lambda: data.split("test")):
         with pytest.raises(FerError, match="has no labels"):
-            FERDataModule(DataSettings(path=str(path), cache=None)).setup(stage)
+            read()
 
 
 def test_split_seed_and_fraction_reach_the_draw(table, lines, tmp_path, write):

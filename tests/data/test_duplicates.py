@@ -5,8 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fer.data.duplicates import across, conflicts, exact_duplicates, one_colour
+from fer.config.errors import FerError
+from fer.config.settings import DataSettings
+from fer.data.duplicates import across, conflicts, exact_duplicates, one_colour, without_conflicts
 from fer.data.faces import UNKNOWN
+from fer.data.load import assigned_with_notes
+from fer.data.readers import synthetic
 from fer.data.split_notes import duplicate_notes
 
 
@@ -89,3 +93,41 @@ def test_the_notes_of_a_run_count_what_train_shares(drawn):
         "2 of 7 test faces have an exact duplicate in train",
     ]
     assert duplicate_notes(drawn, drawn.official) == []
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
+
+
+def test_duplicates_with_conflicting_labels_leave_train_and_nothing_else(faces):
+    """Copies are 70 rows apart: labels of three are changed, one of them in val, which is not compared."""
+    splits = np.repeat(np.array([0, 0, 0, 0, 1], np.int8), 70)
+    targets = faces.targets.copy()
+    targets[[5, 76]] = (targets[[5, 76]] + 1) % 7
+    targets[283] = (targets[283] + 1) % 7
+    kept, count = without_conflicts(replace(faces, targets=targets), splits)
+    gone = [index + copy for index in (5, 6) for copy in (0, 70, 140, 210)]
+    assert count == 8
+    assert np.flatnonzero(kept == UNKNOWN).tolist() == sorted(gone)
+    assert (kept[kept != UNKNOWN] == splits[kept != UNKNOWN]).all()
+    assert without_conflicts(faces, splits)[1] == 0
+    alone = np.where(np.isin(np.arange(350), gone), splits, np.int8(UNKNOWN))
+    with pytest.raises(FerError, match="leaves no face in train"):
+        without_conflicts(replace(faces, targets=targets), alone)
+
+
+@pytest.mark.parametrize("settings", [{"split": "holdout"}, *({"split": "folds", "fold": fold} for fold in range(5))])
+def test_near_duplicates_are_kept_together_where_it_is_asked_for(settings):
+    first = synthetic.read(140, seed=3, image_size=48)
+    darker = (first.images * 0.8).astype(np.uint8)[:, :, ::-1]  # mirrored too
+    twice = [np.concatenate([one, one]) for one in (first.targets, first.official, first.given)]
+    faces = replace(
+        first, images=np.concatenate([first.images, darker]), rows=np.arange(280), targets=twice[0],
+        official=twice[1], given=twice[2],
+    )  # fmt: skip
+    apart, no_notes = assigned_with_notes(faces, DataSettings(**settings))
+    assert (apart[:140] != apart[140:]).any()
+    assert no_notes == []
+    kept, (note,) = assigned_with_notes(faces, DataSettings(**settings, keep_duplicates_together=True))
+    assert (kept[:140] == kept[140:]).all()
+    assert (kept == 1).sum() in range(46, 67)  # a fifth is 56
+    assert note.startswith("280 faces in ")

@@ -124,5 +124,10 @@ def test_val_is_split_without_repeated_faces():
 
 
 def test_a_last_batch_with_less_than_two_faces_a_rank_is_left_out():
-    assert [drops_last(100 + rest, 50, even=False, ranks=4) for rest in (0, 1, 7, 8)] == [False, True, True, False]
-    assert [drops_last(100 + rest, 50, even=False) for rest in (0, 1, 2)] == [False, True, False]
+    assert [drops_last(100 + rest, 50, drop_last=False, ranks=4) for rest in (0, 1, 7, 8)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert [drops_last(100 + rest, 50, drop_last=False) for rest in (0, 1, 2)] == [False, True, False]

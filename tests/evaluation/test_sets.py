@@ -13,8 +13,8 @@ from conftest import metrics, runner
 import fer
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
-from fer.data.datamodule import FERDataModule
 from fer.data.labels import EMOTIONS
+from fer.data.table import Table
 from fer.evaluation import scoring
 from fer.reports.session import Options, Session
 from fer.runs.predictions import Scored
@@ -102,9 +102,8 @@ def test_from_a_checkpoint_to_a_shared_file_to_a_prediction(evaluate, share, sma
     assert fer.load("shared.safetensors").provenance.sets == fer.load(small_run).provenance.sets
     predictor = fer.Predictor("shared.safetensors", detector="none", coverage=0.6)
     assert predictor.about()["coverage"] == 0.6
-    data = FERDataModule(DataSettings(path="synthetic", synthetic_count=140, image_size=24))
-    test = data.load_split("test")
-    faces = [one for (one,) in predictor(list(test.images[:, 0].numpy()))]
+    test = Table(DataSettings(path="synthetic", synthetic_count=140, image_size=24)).split("test")
+    faces = [one for (one,) in predictor(list(test.grey))]
     pairs = [(face, EMOTIONS[label]) for face, label in zip(faces, test.targets.tolist(), strict=True)]
     assert sum(label in face.emotions for face, label in pairs) == round(14 * sets["all"]["coverage"])
     assert [sum(len(face.emotions) == size for face in faces) for size in range(1, 8)] == sets["all"]["sizes"]

@@ -13,6 +13,7 @@ from torch import Tensor
 from fer.config.settings import AugmentSettings, DataSettings
 from fer.data import datamodule
 from fer.data.datamodule import FERDataModule
+from fer.data.samples import augmented_samples, first_batch
 from fer.data.transforms import mixup
 from fer.data.transforms.augment import build
 from fer.data.transforms.mixup import Mixing
@@ -119,8 +120,8 @@ def test_a_step_that_looks_is_found(monkeypatch):
 def test_pictures_of_a_batch_are_drawn_of_faces_that_lie_on_the_device(monkeypatch):
     data, batch = served(monkeypatch)
     data.mixing = MIXING
-    assert data.first_batch().shape == tuple(batch.images[:, 0].shape)
-    assert data.augmented_samples(2, 3)[1].shape == (2, 3, 24, 24)
+    assert first_batch(data).shape == tuple(batch.images[:, 0].shape)
+    assert augmented_samples(data, 2, 3)[1].shape == (2, 3, 24, 24)
 
 
 def test_faces_are_served_from_where_they_are_kept():

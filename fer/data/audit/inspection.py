@@ -16,12 +16,13 @@ from fer.config.settings import DataSettings
 from fer.data.audit import moved_copies, near_duplicates
 from fer.data.audit.moved_copies import Moved
 from fer.data.audit.near_duplicates import NearDuplicates
+from fer.data.draws import Rule
 from fer.data.duplicates import conflicts, exact_duplicates, one_colour
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
+from fer.data.load import assigned
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.data.split_notes import missing_classes, official_notes
-from fer.data.splits import Rule, assigned
 from fer.metrics.results import MissingClasses
 
 LABELS = np.array([*EMOTIONS, "unlabelled"])  # the target of an unlabelled face is -1, the last index

@@ -1,7 +1,7 @@
 """Readers: one for each layout of the data, all returning ``Faces``.
 
-``fer.data.load`` asks them which of them recognises a path. The reader registered last is asked first, so that a plugin
-can take over a layout of the package. A plugin adds a reader by registering a class with the three functions of
+``fer.data.locate`` asks them which of them recognises a path. The reader registered last is asked first, so that a
+plugin can take over a layout of the package. A plugin adds a reader by registering a class with the three functions of
 ``Reader`` (docs/extend.md).
 """
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from fer.config.errors import FerError, setting
 from fer.config.registry import Registry
 from fer.data.faces import Faces, OnBad
 from fer.data.readers import affectnet, ckplus, csv_file, expw, ferplus, image_folder, jaffe, kdef, parquet, rafdb
@@ -50,3 +51,39 @@ register_reader("expw")(expw.READER)
 register_reader("ckplus")(ckplus.READER)
 register_reader("jaffe")(jaffe.READER)
 register_reader("kdef")(kdef.READER)
+
+
+def with_colours(reader: Reader, name: str, path: Path, memory_limit_gb: float | None) -> Reader:
+    """Return a reader that keeps the colours.
+
+    Raises:
+        FerError: the layout has none, or a limit of memory is given.
+    """
+    if memory_limit_gb is not None:
+        raise FerError(
+            f"{setting('data.memory_limit_gb', memory_limit_gb)}: colours are kept in memory alone; leave it out, or "
+            "set data.channels=1"
+        )
+    if not getattr(reader, "in_colour", False):
+        raise FerError(
+            f"{setting('data.channels', 3)}: {path} (reader {name}) has grey faces alone; set data.channels=1, or name "
+            "pictures in colour"
+        )
+    return _InColour(reader)
+
+
+class _InColour:
+    """A reader that keeps the colours.
+
+    Args:
+        reader: whose ``read`` takes ``channels``.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self.recognises, self.files = reader.recognises, reader.files
+        self._read = reader.read
+
+    def read(self, path: Path, *, image_size: int, on_bad: OnBad) -> Faces:
+        """Return the faces, with their colours."""
+        faces: Faces = self._read(path, image_size=image_size, on_bad=on_bad, channels=3)
+        return faces

@@ -66,7 +66,7 @@ class Row:
     usage: bytes
 
 
-class Table:
+class Decoded:
     """The columns read so far; the array of pixels grows in place, so that the peak memory is near its final size."""
 
     def __init__(self, rows: int) -> None:
@@ -96,23 +96,6 @@ def files(path: Path) -> list[Path]:
     return [chosen(path)[0]]
 
 
-def without_pixels(folder: Path) -> list[str]:
-    """Return the problems of a folder's tables if none of them holds faces, such as lists of pictures; else nothing."""
-    problems = []
-    for file in tables_in(folder):
-        try:
-            with ExitStack() as stack, sound(file):
-                stream, _ = open_table(file, stack)
-                _header(next(lines_of(stream, file), b""), file)
-        except NoFaces as problem:
-            problems.append(str(problem))
-        except FerError:
-            return []  # damaged, which its reader reports
-        else:
-            return []
-    return problems
-
-
 def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Faces:
     """Read a table; ``image_size`` is not used, since FER2013's images are 48x48.
 
@@ -128,8 +111,8 @@ def read(path: Path, *, image_size: int = SIDE, on_bad: OnBad = "error") -> Face
 
 def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes: list[str]) -> Faces:
     text = lines_of(stream, file)
-    columns = _header(next(text, b""), file)
-    table = Table(_expected_rows(file))
+    columns = header(next(text, b""), file)
+    table = Decoded(_expected_rows(file))
     lines = _rows(text, columns, file, bad)
     while block := list(islice(lines, BLOCK)):
         _decode(block, columns, table, file, bad)
@@ -174,7 +157,7 @@ def _expected_rows(file: Path) -> int:
     return file.stat().st_size // (2 * PIXELS) + 1 if file.name.lower().endswith(".csv") else 4096
 
 
-def _header(line: bytes, file: Path) -> Columns:
+def header(line: bytes, file: Path) -> Columns:
     """Return the columns by the header line.
 
     Raises:
@@ -242,7 +225,7 @@ def _split(line: str) -> list[str]:
 # --- numbers -------------------------------------------------------------------------------------------------------
 
 
-def _decode(block: list[Row], columns: Columns, table: Table, file: Path, bad: BadRows) -> None:
+def _decode(block: list[Row], columns: Columns, table: Decoded, file: Path, bad: BadRows) -> None:
     """Append a block of rows to the table: all at once if all are good, otherwise one by one."""
     images = decode_pixels([row.pixels for row in block])
     if images is None and len(block) > 1:

@@ -74,7 +74,7 @@ class PixelMemory:
                 f"data.memory_limit_gb={self.limit_gb:g}: {size / 1e9:.1f} GB of faces need a folder for the cache, "
                 f"and data.cache={self.folder} cannot be written; name another"
             )
-        return Outside(most, side, self.scratch / PIXELS if self.fits_disk(size) else None)
+        return OutsideMemory(most, side, self.scratch / PIXELS if self.fits_disk(size) else None)
 
     @contextmanager
     def building(self, entry: Path) -> Iterator[None]:
@@ -191,7 +191,7 @@ class Colours:
         return None if self._images is None else self._images[: self._count]
 
 
-class Outside:
+class OutsideMemory:
     """Pixels in a file that is written in order, or only their hashes and the cuts that make them again.
 
     A file is not mapped while it is written: on a full disk a write fails with an error, a mapped page kills the

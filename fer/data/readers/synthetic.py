@@ -2,12 +2,36 @@
 
 import numpy as np
 
+from fer.config.errors import FerError, setting
+from fer.config.settings import DataSettings
+from fer.data.draws import stratified
 from fer.data.faces import Faces, Source
+from fer.data.labels import EMOTIONS, in_braces
 from fer.data.readers.drawing import draw_faces
-from fer.data.splits import stratified
 
 NAME = "synthetic"  # value of data.path and --data
 HELD_OUT = 0.2  # share of val and test together, half each
+
+
+def drawn(data: DataSettings) -> Faces:
+    """Return drawn faces.
+
+    Raises:
+        FerError: the settings ask for votes, labels, classes or colours that drawn faces do not have.
+    """
+    drawn_as = {
+        "votes": (None, "drawn faces have no votes; leave it out or name FER2013's table"),
+        "labels": ("fer2013", "drawn faces have no votes to make labels of; leave it out"),
+        "classes": (len(EMOTIONS), "no drawn face shows contempt; leave it out"),
+        "class_names": (None, "drawn faces are in no folders of classes; leave it out"),
+        "channels": (1, "drawn faces are grey; leave it out"),
+    }
+    for key, (only, remedy) in drawn_as.items():
+        if (value := getattr(data, key)) not in (only, {}):
+            raise FerError(
+                f"{setting(f'data.{key}', in_braces(value) if isinstance(value, dict) else value)}: {remedy}"
+            )
+    return read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
 
 
 def read(count: int, *, seed: int, image_size: int) -> Faces:

@@ -24,6 +24,7 @@ from fer.config.settings import Origin, TrainSettings, leaves
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import FaceDataset
 from fer.data.noise import Part
+from fer.data.samples import first_batch
 from fer.models.base import EmotionClassifier
 from fer.models.trainable import LOGGED, Trainable
 from fer.reports import figures, plotting
@@ -93,7 +94,7 @@ class Dashboard(Callback):
         writer = trainer.logger.experiment
         writer.add_custom_scalars(layout(pl_module.hparams["classes"]))
         data: FERDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        sheet = figures.mosaic(data.first_batch()[:FIRST_FACES], columns=16)
+        sheet = figures.mosaic(first_batch(data)[:FIRST_FACES], columns=16)
         writer.add_image("train/first batch, augmented", sheet, 0, dataformats="HWC")
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

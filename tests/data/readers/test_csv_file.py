@@ -13,7 +13,7 @@ import pytest
 
 from fer.config.errors import FerError
 from fer.data.faces import UNKNOWN, counts
-from fer.data.splits import assign
+from fer.data.load import assign
 
 BAD = 20  # the row that is made bad: the middle of the second block of 16
 COUNT = 40  # rows of the tables with a bad row: two whole blocks and a part of one

@@ -11,7 +11,8 @@ from PIL import Image
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS
-from fer.data.load import holds_contempt, read_faces, read_path
+from fer.data.load import read_faces, read_path
+from fer.data.locate import holds_contempt
 from fer.data.readers import expw
 from fer.evaluation.request import shows_contempt
 

@@ -18,6 +18,7 @@ from fer.data.datamodule import FERDataModule
 from fer.data.load import read_faces, read_path
 from fer.data.readers import decoding, index, pixel_memory
 from fer.data.rows import Mapped, outside, taken
+from fer.data.samples import first_batch
 
 MODES = ("memory", "mapped", "on demand")
 COLUMNS = ("targets", "official", "given", "rows")
@@ -89,7 +90,7 @@ def test_batches_and_all_that_is_stored_equal_those_of_memory(mode, settings):
         assert actual.statistics() == expected.statistics()
         assert actual.describe("val") == expected.describe("val")
         assert actual.hashes("train") == expected.hashes("train")
-        np.testing.assert_array_equal(actual.first_batch(), expected.first_batch())
+        np.testing.assert_array_equal(first_batch(actual), first_batch(expected))
         np.testing.assert_array_equal(np.asarray(actual.faces.images), expected.faces.images)
 
 
@@ -212,7 +213,7 @@ def test_a_picture_that_vanished_or_changed_since_the_start_is_named(tree, setti
 def test_a_file_that_was_only_touched_is_found_by_its_contents(tree, settings, monkeypatch):
     read_faces(settings("on demand")).fingerprint()
     next((tree / "train" / "angry").iterdir()).touch()
-    monkeypatch.setattr(pixel_memory.Outside, "add", None)
+    monkeypatch.setattr(pixel_memory.OutsideMemory, "add", None)
     assert read_faces(settings("on demand")).images[0].shape == (24, 24)
 
 
@@ -223,14 +224,14 @@ def test_a_disk_that_fills_up_gives_up_the_file_and_decodes_on_demand(settings, 
         def write(self, contents):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    add = pixel_memory.Outside.add
+    add = pixel_memory.OutsideMemory.add
 
     def full_after_20(self, pixels, cut):
         if len(self._cuts) == 20:
             self._stream = Full()
         add(self, pixels, cut)
 
-    monkeypatch.setattr(pixel_memory.Outside, "add", full_after_20)
+    monkeypatch.setattr(pixel_memory.OutsideMemory, "add", full_after_20)
     actual = read_faces(settings("mapped"))
     assert isinstance(outside(actual.images).source, index.Pictures)
     assert actual.fingerprint() == expected.fingerprint()

@@ -7,10 +7,9 @@ import pytest
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
-from fer.data.load import read_faces
+from fer.data.load import assign, read_faces
 from fer.data.readers import synthetic
 from fer.data.readers.drawing import draw_faces
-from fer.data.splits import assign
 
 
 def test_the_same_arguments_give_the_same_bytes(drawn, equal):

@@ -7,6 +7,7 @@ from conftest import SMALL, metrics
 import fer
 from fer.config.settings import AugmentSettings, DataSettings
 from fer.data.datamodule import FERDataModule
+from fer.data.samples import first_batch
 from fer.data.transforms import augment
 
 CROPPED = (*SMALL[:4], "model=resnet9", "model.width=4", *SMALL[6:], "data.crop=20")
@@ -45,7 +46,7 @@ def test_a_stage_reduces_crops_as_it_reduces_faces():
     data.setup("fit")
     data.stages = [[18, 1], [24, 2]]
     data.augment = augment.build(AugmentSettings(), 20)
-    assert data.first_batch().shape == (112, 15, 15)
+    assert first_batch(data).shape == (112, 15, 15)
 
 
 def test_stages_and_crops_together(train, tmp_path):
