@@ -196,7 +196,7 @@ class EpochBatches(Sampler[Indices]):
 def drops_last(faces: int, size: int, *, drop_last: bool, ranks: int = 1) -> bool:
     """Return whether the last batch of a training epoch is left out.
 
-    A batch with one face for a rank is: batch normalisation cannot train on it. With ``drop_last`` every incomplete last
-    batch is, unless it is the only one.
+    A batch with one face for a rank is: batch normalisation cannot train on it. With ``drop_last`` every incomplete
+    last batch is, unless it is the only one.
     """
     return 0 < faces % size < 2 * ranks or (drop_last and faces > size)

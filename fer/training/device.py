@@ -242,8 +242,8 @@ class Steps(Callback):
 def compiled(model: Trainable, settings: TrainSettings, data: FERDataModule) -> list[Callback]:
     """Let torch compile the network and its teachers at their first step; return the callbacks for it.
 
-    One graph is compiled for each stage and network, since all training batches are whole (``FERDataModule.drop_last``);
-    val is not compiled. On a GPU the network's graph becomes a CUDA graph. Teachers need none: they have no backward
+    One graph is compiled for each stage and network, since all training batches are whole (``drop_last`` of
+    ``FERDataModule``); val is not compiled. On a GPU the network's graph becomes a CUDA graph. Teachers need none: they have no backward
     pass, and fused kernels are enough.
 
     Args:
