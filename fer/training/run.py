@@ -67,7 +67,7 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results | None
     ranks, rank 0 alone scores; None is returned to the others.
     """
     with launch.joined(settings, folder):
-        return out_of_memory.halving(partial(attempt, folder=folder, origin=origin), settings, folder)
+        return out_of_memory.halving(partial(attempt, folder=folder, origin=origin), settings)
 
 
 def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | None:
@@ -89,7 +89,8 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
     with ranks.one_first():
         device.keep_features(settings, data, model)
     if settings.budget.hours is not None:
-        settings, data = time_budget.within_budget(settings, data, model, folder)
+        with out_of_memory.named(settings, folder):
+            settings, data = time_budget.within_budget(settings, data, model, folder)
         check_names(settings)  # the schedule's arguments may not fit the planned epochs
     saver, watch = Saver(folder / "checkpoints", settings.monitor, _last_stage(settings)), Stopwatch()
     finite = FiniteLoss()
