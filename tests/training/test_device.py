@@ -121,6 +121,14 @@ def test_threads_are_no_more_than_the_cores_that_a_container_may_use(
     assert torch.get_num_threads() == threads_used
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("cores", "said"), [(1, True), (2, False)])
+def test_more_threads_than_cores_are_reported(train, monkeypatch, cores, said):
+    monkeypatch.setattr(device, "usable_cores", lambda: cores)
+    ended = train(*SMALL, "trainer.max_epochs=1", "trainer.threads=2", "trainer.accelerator=cpu")
+    assert ("with 2 threads, 32 bits (this process may use 1 core: lower trainer.threads=2)" in ended.out) == said
+
+
 @pytest.mark.slow  # starts a process each
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP, which torch brings on Linux")
 @pytest.mark.parametrize(
