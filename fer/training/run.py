@@ -37,6 +37,8 @@ from fer.models.trainable import Trainable
 from fer.optim.losses import LOSSES
 from fer.optim.optimizers import OPTIMIZERS, with_scaled_rates
 from fer.optim.schedulers import SCHEDULES
+from fer.reports import run as report
+from fer.reports.run_sections import Report
 from fer.reports.summary import scores_of_training
 from fer.runs import predictions, status
 from fer.runs.predictions import Scored
@@ -52,6 +54,7 @@ from fer.training.callbacks.checkpointing import Saver
 from fer.training.callbacks.guards import FiniteLoss, Signals
 from fer.training.callbacks.history import Stopwatch
 from fer.training.callbacks.scalars import Scalars
+from fer.training.callbacks.tensorboard import add_projector
 from fer.training.distillation import teach
 from fer.training.restore import restoring, resume_from
 
@@ -419,14 +422,10 @@ def write_report(
     """
     with _results_are_safe(folder):
         if settings.logger.report:
-            from fer.reports import run, run_sections  # matplotlib takes half a second to import
-
             samples = data.augmented_samples(SAMPLES, VARIANTS)
             history = read_history(folder / "history.csv")
-            run.write(run_sections.Report(results, scored, history, samples, asdict(settings), changes()), folder)
+            report.write(Report(results, scored, history, samples, asdict(settings), changes()), folder)
         if settings.logger.projector:
-            from fer.training.callbacks.tensorboard import add_projector
-
             model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
             images, size = data.datasets["val"].images, settings.data.faces_a_step
             embedded = forward.embeddings(model, images, batch_size=size, device=device.of(settings))
