@@ -13,6 +13,7 @@ from conftest import SMALL, metrics
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings, TrainerSettings, TrainSettings
+from fer.data.labels import EMOTIONS
 from fer.models import checkpoints, create
 from fer.models.trainable import Trainable
 from fer.optim.losses import LOSSES
@@ -151,6 +152,19 @@ def test_threads_that_wait_sleep_unless_the_user_says_otherwise(module, environm
         check=False,
     )
     assert re.findall(r"GOMP_SPINCOUNT = '(\d+)'", ended.stderr) == [str(spins)]
+
+
+# --- the order of the weights in memory -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("side", "channels_last"), [(48, True), (64, False)])
+def test_a_network_keeps_the_order_of_memory_in_which_torch_can_train_it(side, channels_last):
+    """The shortcut of 8 to 16 channels takes a side of 44, and of 60, where the process would end."""
+    model = create({"name": "mini_xception"}, classes=EMOTIONS, image_size=side)
+    model = device.laid_out(model.train(), TrainerSettings(accelerator="cpu"))
+    assert any(not weights.is_contiguous() for weights in model.parameters()) == channels_last
+    model.logits_of_crops(torch.rand(2, 1, side, side)).sum().backward()
+    assert model.training
 
 
 # --- trainer.compile ------------------------------------------------------------------------------------------------
