@@ -39,7 +39,7 @@ from fer.system import ranks
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import shown
 from fer.training import launch, loggers
-from fer.training.resume import resumable_data, resuming, value_given, write_report_again
+from fer.training.resume import located_data, resuming, value_given, write_report_again
 from fer.training.session import working_in
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def run(settings: TrainSettings, folder: Path, origin: Origin) -> None:
         log.info("finished already, nothing to resume: %s", path)
         return
     import_plugins(settings.plugins)
-    data, stand_in = resumable_data(settings, folder, drawn_faces_allowed=not origin.choices.get("experiment"))
+    data, stand_in = located_data(settings, folder, drawn_faces_allowed=not origin.choices.get("experiment"))
     from fer.training.run import fit  # imports torch, after all checks that need none
 
     settings, origin = replace(settings, data=data), replace(origin, stand_in=stand_in)

@@ -164,6 +164,7 @@ def test_fer_data_is_found_and_trained_on(train, tmp_path, monkeypatch):
         (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
         (["trainer.plugins=2"], "trainer.plugins: no such key"),
         (["trainer.max_epochs=0"], "out of range"),
+        (["trainer.threads=20000"], "trainer.threads=20000: out of range; it must be at least 1 and at most 1024"),
         (
             ["model.name=vgg"],
             f"model 'vgg' is not registered; use one of {NETWORKS}",

@@ -33,7 +33,16 @@ class NotFinite(FerError):
 
 
 class OutOfMemory(FerError):
-    """The memory of the computer or of the GPU is exhausted."""
+    """The memory of the computer or of the GPU is exhausted.
+
+    Args:
+        message: of one line.
+        smaller_batch: ``data.batch_size`` with which the training may begin again; None if it may not.
+    """
+
+    def __init__(self, message: str, smaller_batch: int | None = None) -> None:
+        super().__init__(message)
+        self.smaller_batch = smaller_batch
 
 
 class Interrupted(BaseException):

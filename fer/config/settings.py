@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from fer.config.errors import FerError
 from fer.config.schema import AboveZero, Count, Fraction, NonNegative, Positive, Range, check
 
+MOST_THREADS = 1024  # machines have fewer cores; where OpenMP cannot start so many threads, it ends the process
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # numpy's range
 Section = dict[str, Any]  # {"name": registered name, **arguments}
 Config = Mapping[str, Any]  # a composed configuration as plain values: section -> key -> value
@@ -280,7 +281,7 @@ class TrainerSettings:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["auto", "bf16", 32] = "auto"
     max_epochs: Positive = 30
-    threads: Positive | None = None
+    threads: Annotated[int, Range(1, MOST_THREADS)] | None = None
     gradient_clip: AboveZero | None = None
     gradient_clip_by: Literal["norm", "value"] = "norm"
     limit_train: Annotated[float, Range(0, 1, above=True)] = 1.0

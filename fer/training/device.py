@@ -28,6 +28,7 @@ from fer.data.feature_cache import LARGEST, FeatureStore
 from fer.models.output_check import check_output
 from fer.models.trainable import Trainable
 from fer.system import machine, ranks
+from fer.system.slots import usable_cores
 from fer.system.text import plural
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def announce(settings: TrainSettings, model: Trainable, faces: int) -> None:
     log.info(
         "%s: %s, %d epoch%s of %s faces, %s",
         settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s", f"{faces:,}",
-        in_words(settings.trainer),
+        _hardware(settings.trainer),
     )  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def _sizes(model: Trainable) -> str:
     return f"{count:,} parameters" + (f", of which {trained:,} are trained" if trained < count else "")
 
 
-def in_words(settings: TrainerSettings) -> str:
+def _hardware(settings: TrainerSettings) -> str:
     """Return device, threads and precision in words."""
     half = machine.chosen_precision(settings) == "bf16"
     bits = "bf16" if half else "32 bits"
@@ -82,10 +83,13 @@ def in_words(settings: TrainerSettings) -> str:
     together = f"{count} processes, each " if count > 1 else ""
     if machine.uses_gpu(settings):
         return f"{together}on {torch.cuda.get_device_name()}, {bits}"
-    threads, slow = torch.get_num_threads(), half and machine.multiplies_bf16() is False
-    return f"{together}on the CPU with {threads} thread{'' if threads == 1 else 's'}, {bits}" + (
-        " (this processor has no bf16 instructions: trainer.precision=32 is faster here)" if slow else ""
-    )
+    threads, cores = torch.get_num_threads(), usable_cores()
+    notes = []
+    if half and machine.multiplies_bf16() is False:
+        notes.append(" (this processor has no bf16 instructions: trainer.precision=32 is faster here)")
+    if settings.threads and settings.threads > cores:
+        notes.append(f" (this process may use {plural(cores, 'core')}: lower trainer.threads={settings.threads})")
+    return f"{together}on the CPU with {plural(threads, 'thread')}, {bits}{''.join(notes)}"
 
 
 def keep_features(settings: TrainSettings, data: FERDataModule, model: Trainable) -> None:
@@ -243,8 +247,8 @@ def compiled(model: Trainable, settings: TrainSettings, data: FERDataModule) -> 
     """Let torch compile the network and its teachers at their first step; return the callbacks for it.
 
     One graph is compiled for each stage and network, since all training batches are whole (``drop_last`` of
-    ``FERDataModule``); val is not compiled. On a GPU the network's graph becomes a CUDA graph. Teachers need none: they have no backward
-    pass, and fused kernels are enough.
+    ``FERDataModule``); val is not compiled. On a GPU the network's graph becomes a CUDA graph. Teachers need none: they
+    have no backward pass, and fused kernels are enough.
 
     Args:
         model: the network.

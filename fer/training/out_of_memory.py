@@ -28,22 +28,21 @@ log = logging.getLogger(__name__)
 SMALLEST_HALVED = 4  # faces of a batch; batch normalisation needs two
 
 
-def halving(attempt: Callable[[TrainSettings], Result], settings: TrainSettings, folder: Path) -> Result:
+def halving(attempt: Callable[[TrainSettings], Result], settings: TrainSettings) -> Result:
     """Return the result of a training, begun again with half of the batch as long as memory runs out.
 
     Args:
-        attempt: function that trains with the given settings.
+        attempt: function that trains with the given settings, under ``named``.
         settings: settings of the run.
-        folder: folder of the run.
 
     Raises:
-        OutOfMemory: memory ran out, and ``halved`` gives no smaller batch.
+        OutOfMemory: memory ran out, and no smaller batch may be tried.
     """
     while True:
         try:
             return attempt(settings)
         except OutOfMemory as error:
-            size = halved(settings, folder)
+            size = error.smaller_batch
             if size is None:
                 raise
             log.warning("%s; beginning again with data.batch_size=%d", error, size)
@@ -53,10 +52,10 @@ def halving(attempt: Callable[[TrainSettings], Result], settings: TrainSettings,
         settings = replace(settings, data=replace(settings.data, batch_size=size))
 
 
-def halved(settings: TrainSettings, folder: Path) -> int | None:
+def _halved(settings: TrainSettings, folder: Path) -> int | None:
     """Return half of a run's batch size; None if the settings keep it, or finished epochs would be lost."""
-    size = settings.data.batch_size
-    if not settings.trainer.halve_batch_on_oom or _begun(folder) or size == "auto":
+    size = settings.data.faces_a_step
+    if not settings.trainer.halve_batch_on_oom or _begun(folder):
         return None
     return size // 2 if size >= SMALLEST_HALVED else None
 
@@ -67,7 +66,7 @@ def _begun(folder: Path) -> bool:
 
 def _remedy(settings: TrainSettings, folder: Path) -> str:
     """Return what to do where memory runs out, and why the batch is not halved."""
-    size = settings.data.batch_size
+    size = settings.data.faces_a_step
     lower = f"lower data.batch_size={size}"
     if not settings.trainer.halve_batch_on_oom:
         return f"{lower}, or set trainer.halve_batch_on_oom=true"
@@ -75,7 +74,7 @@ def _remedy(settings: TrainSettings, folder: Path) -> str:
         resume = resume_line(folder, shown(folder))
         return (
             "trainer.halve_batch_on_oom halves only before the first checkpoint, since a run has one batch size; begin "
-            f"a new run with data.batch_size={max(1, int(size) // 2)}, or free memory and {resume}"
+            f"a new run with data.batch_size={max(1, size // 2)}, or free memory and {resume}"
         )
     return lower
 
@@ -83,6 +82,10 @@ def _remedy(settings: TrainSettings, folder: Path) -> str:
 @contextmanager
 def named(settings: TrainSettings, folder: Path) -> Iterator[None]:
     """Turn the errors of an exhausted memory into one that names the key to lower.
+
+    Args:
+        settings: settings of the run, with a number of faces for ``data.batch_size=auto``.
+        folder: folder of the run.
 
     Raises:
         OutOfMemory: naming the batch size and the switch that halves it.
@@ -94,4 +97,4 @@ def named(settings: TrainSettings, folder: Path) -> Iterator[None]:
             raise
         where = "of the GPU" if type(error).__name__ == "OutOfMemoryError" else "of the computer"
         text = memory_in_words(error).replace("out of memory", f"out of memory {where}", 1)
-        raise OutOfMemory(f"{text}; {_remedy(settings, folder)}") from None
+        raise OutOfMemory(f"{text}; {_remedy(settings, folder)}", _halved(settings, folder)) from None

@@ -21,7 +21,7 @@ UNTIL = "budget.until"
 FREE = ("resume", UNTIL)  # keys that a resumed run may change
 
 
-def resumable_data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -> tuple[DataSettings, bool]:
+def located_data(settings: TrainSettings, folder: Path, *, drawn_faces_allowed: bool) -> tuple[DataSettings, bool]:
     """Return the data settings with absolute paths, and whether faces are drawn in place of FER2013.
 
     Absolute paths allow resuming and evaluating a run from another folder. A resumed run keeps the files of its

@@ -39,6 +39,8 @@ from fer.models.trainable import Trainable
 from fer.optim.losses import LOSSES
 from fer.optim.optimizers import OPTIMIZERS, with_scaled_rates
 from fer.optim.schedulers import SCHEDULES
+from fer.reports import run as report
+from fer.reports.run_sections import Report
 from fer.reports.summary import scores_of_training
 from fer.runs import predictions, status
 from fer.runs.predictions import Scored
@@ -54,6 +56,7 @@ from fer.training.callbacks.checkpointing import Saver
 from fer.training.callbacks.guards import FiniteLoss, Signals
 from fer.training.callbacks.history import Stopwatch
 from fer.training.callbacks.scalars import Scalars
+from fer.training.callbacks.tensorboard import add_projector, embeddings_of
 from fer.training.distillation import teach
 from fer.training.restore import restoring, resume_from
 
@@ -69,7 +72,7 @@ def fit(settings: TrainSettings, folder: Path, origin: Origin) -> Results | None
     ranks, rank 0 alone scores; None is returned to the others.
     """
     with launch.joined(settings, folder):
-        return out_of_memory.halving(partial(attempt, folder=folder, origin=origin), settings, folder)
+        return out_of_memory.halving(partial(attempt, folder=folder, origin=origin), settings)
 
 
 def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | None:
@@ -91,7 +94,8 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
     with ranks.one_first():
         device.keep_features(settings, data, model)
     if settings.budget.hours is not None:
-        settings, data = time_budget.within_budget(settings, data, model, folder)
+        with out_of_memory.named(settings, folder):
+            settings, data = time_budget.within_budget(settings, data, model, folder)
         check_names(settings)  # the schedule's arguments may not fit the planned epochs
     saver, watch = Saver(folder / "checkpoints", settings.monitor, _last_stage(settings)), Stopwatch()
     finite = FiniteLoss()
@@ -420,14 +424,10 @@ def write_report(
     """
     with _results_are_safe(folder):
         if settings.logger.report:
-            from fer.reports import run, run_sections  # matplotlib takes half a second to import
-
             samples = augmented_samples(data, SAMPLES, VARIANTS)
             history = read_history(folder / "history.csv")
-            run.write(run_sections.Report(results, scored, history, samples, asdict(settings), changes()), folder)
+            report.write(Report(results, scored, history, samples, asdict(settings), changes()), folder)
         if settings.logger.projector:
-            from fer.training.callbacks.tensorboard import add_projector, embeddings_of
-
             model = checkpoints.load(folder / "checkpoints" / "best.ckpt")
             images, size = data.datasets["val"].images, settings.data.faces_a_step
             embedded = embeddings_of(model, images, batch_size=size, device=device.of(settings))

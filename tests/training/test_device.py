@@ -13,6 +13,7 @@ from conftest import SMALL, metrics
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings, TrainerSettings, TrainSettings
+from fer.data.labels import EMOTIONS
 from fer.models import checkpoints, create
 from fer.models.trainable import Trainable
 from fer.optim.losses import LOSSES
@@ -121,6 +122,14 @@ def test_threads_are_no_more_than_the_cores_that_a_container_may_use(
     assert torch.get_num_threads() == threads_used
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("cores", "said"), [(1, True), (2, False)])
+def test_more_threads_than_cores_are_reported(train, monkeypatch, cores, said):
+    monkeypatch.setattr(device, "usable_cores", lambda: cores)
+    ended = train(*SMALL, "trainer.max_epochs=1", "trainer.threads=2", "trainer.accelerator=cpu")
+    assert ("with 2 threads, 32 bits (this process may use 1 core: lower trainer.threads=2)" in ended.out) == said
+
+
 @pytest.mark.slow  # starts a process each
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP, which torch brings on Linux")
 @pytest.mark.parametrize(
@@ -143,6 +152,19 @@ def test_threads_that_wait_sleep_unless_the_user_says_otherwise(module, environm
         check=False,
     )
     assert re.findall(r"GOMP_SPINCOUNT = '(\d+)'", ended.stderr) == [str(spins)]
+
+
+# --- the order of the weights in memory -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("side", "channels_last"), [(48, True), (64, False)])
+def test_a_network_keeps_the_order_of_memory_in_which_torch_can_train_it(side, channels_last):
+    """The shortcut of 8 to 16 channels takes a side of 44, and of 60, where the process would end."""
+    model = create({"name": "mini_xception"}, classes=EMOTIONS, image_size=side)
+    model = device.laid_out(model.train(), TrainerSettings(accelerator="cpu"))
+    assert any(not weights.is_contiguous() for weights in model.parameters()) == channels_last
+    model.logits_of_crops(torch.rand(2, 1, side, side)).sum().backward()
+    assert model.training
 
 
 # --- trainer.compile ------------------------------------------------------------------------------------------------

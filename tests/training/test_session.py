@@ -333,6 +333,25 @@ def test_a_batch_that_is_too_large_is_halved(train, tmp_path, monkeypatch, inter
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_batch_size_that_was_found_is_halved_too(train, tmp_path, monkeypatch):
+    step = Trainable.training_step
+
+    def hungry(self, batch, batch_idx):
+        if len(batch.targets) > 64:
+            raise MemoryError
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Trainable, "training_step", hungry)
+    found = [*SMALL, "trainer.max_epochs=1", "data.batch_size=auto"]
+    ended = train(*found, "hydra.run.dir=whole")
+    assert "lower data.batch_size=128, or set trainer.halve_batch_on_oom=true" in ended.line
+    ended = train(*found, "trainer.halve_batch_on_oom=true", "hydra.run.dir=out")
+    assert ended.code == 0
+    assert "lower data.batch_size=128; beginning again with data.batch_size=64" in ended.out
+    assert metrics(tmp_path / "out")["batch_size"] == 64
+    assert checkpoints.read(tmp_path / "out" / "checkpoints" / "last.ckpt")["fer"]["batch_size"] == 64
+
+
 def test_a_full_disk_is_one_line_and_the_status_says_it(train, tmp_path, monkeypatch):
     """As TensorBoard's thread reports it: the error names no file."""
 

@@ -1,15 +1,10 @@
 """Switches of a training that go through the command: views, consistency, strength, conflicts."""
 
 import pytest
-import torch
 from conftest import SMALL, metrics
 
-from fer.config.settings import TrainerSettings
-from fer.data.labels import EMOTIONS
-from fer.models import create
 from fer.train import main
 from fer.training.callbacks.history import Stopwatch
-from fer.training.device import laid_out
 
 NETWORK = (*SMALL[:4], "model=resnet9", "model.width=4", *SMALL[6:], "trainer.max_epochs=1")
 
@@ -67,13 +62,3 @@ def test_views_leave_val_and_the_number_of_steps_as_they_are(train, tmp_path):
     assert metrics(tmp_path / "run")["n"] == 14
     rows = (tmp_path / "run" / "history.csv").read_text().splitlines()
     assert len(rows) == 2
-
-
-@pytest.mark.parametrize(("side", "channels_last"), [(48, True), (64, False)])
-def test_a_network_keeps_the_order_of_memory_in_which_torch_can_train_it(side, channels_last):
-    """The shortcut of 8 to 16 channels takes a side of 44, and of 60, where the process would end."""
-    model = create({"name": "mini_xception"}, classes=EMOTIONS, image_size=side)
-    model = laid_out(model.train(), TrainerSettings(accelerator="cpu"))
-    assert any(not weights.is_contiguous() for weights in model.parameters()) == channels_last
-    model.logits_of_crops(torch.rand(2, 1, side, side)).sum().backward()
-    assert model.training

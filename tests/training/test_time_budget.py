@@ -37,6 +37,20 @@ def test_measuring_at_a_size_does_not_change_the_runs_data():
     assert at_size.faces is data.faces
 
 
+def test_memory_that_runs_out_while_the_speed_is_measured_halves_the_batch(train, tmp_path, monkeypatch):
+    def measured_epoch(settings, *others):
+        if settings.data.batch_size > 64:
+            raise MemoryError
+        return Epoch(1.0, 0.0)
+
+    monkeypatch.setattr(time_budget, "measured_epoch", measured_epoch)
+    options = [*SMALL, "data.batch_size=auto", "trainer.halve_batch_on_oom=true", hours(1.5)]
+    ended = train(*options, "hydra.run.dir=out")
+    assert ended.code == 0, ended.err
+    assert "beginning again with data.batch_size=64" in ended.out
+    assert (metrics(tmp_path / "out")["batch_size"], metrics(tmp_path / "out")["epochs"]) == (64, 1)
+
+
 def weights(folder):
     return checkpoints.read(folder / "checkpoints" / "last.ckpt")["state_dict"]
 
