@@ -13,11 +13,10 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +27,8 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError
 from fer.config.paths import expand_home
 from fer.data.faces import Faces, Source
-from fer.data.rows import CHUNK_BYTES, Built, outside, released
+from fer.data.rows import built, checksum
+from fer.system.files import written_aside
 
 if TYPE_CHECKING:
     from fer.data.readers.pixel_memory import PixelMemory
@@ -114,13 +114,13 @@ def _new(entry: Path, memory: "PixelMemory", read: Callable[[], Faces]) -> Faces
     faces = read()
     if faces.votes is not None:  # an entry has no column for votes
         return memory.placed(faces, None)
-    built = _built_pixels(faces)
-    pixels = built is None or "images" in built.checksums
+    unwritten = built(faces.images)
+    pixels = unwritten is None or "images" in unwritten.checksums
     target = entry if pixels else entry.with_name(entry.name + PICTURES)
     try:
         _store(faces, target)
     except OSError as error:
-        if built is not None:
+        if unwritten is not None:
             raise FerError(
                 f"{error.filename or target}: {error.strerror}; free the disk, or name another data.cache"
             ) from error
@@ -185,10 +185,10 @@ def _store(faces: Faces, entry: Path) -> None:
         names = (*COLUMNS, *(name for name in OPTIONAL if getattr(faces, name) is not None))
         columns = {name: getattr(faces, name) for name in names}
         checksums, files = {}, {}
-        if (built := _built_pixels(faces)) is not None:
-            built.write(part, faces)
+        if (unwritten := built(faces.images)) is not None:
+            unwritten.write(part, faces)
             files = {file.name: _sum(file) for file in part.iterdir() if file.suffix != ".npy"}
-            checksums.update(built.checksums)
+            checksums.update(unwritten.checksums)
             del columns["images"]
         for name, column in columns.items():
             np.save(part / f"{name}.npy", column, allow_pickle=False)
@@ -197,35 +197,5 @@ def _store(faces: Faces, entry: Path) -> None:
         (part / "about.json").write_text(json.dumps(about, indent=1))
 
 
-def _built_pixels(faces: Faces) -> Built | None:
-    """Return the pixels that a reader wrote outside memory; None where they are an array."""
-    rows = outside(faces.images)
-    return rows.source if rows is not None and isinstance(rows.source, Built) else None
-
-
 def _sum(file: Path) -> int:
     return zlib.adler32(file.read_bytes())
-
-
-def checksum(column: NDArray[np.generic]) -> int:
-    """Return a checksum that changes with nearly any damage; pages of a mapped file are given back on the way."""
-    value, step = 1, max(1, CHUNK_BYTES * len(column) // max(1, column.nbytes))
-    for start in range(0, len(column), step):
-        # adler32 reads 2 to 3 GB/s, several times crc32, and finds any flipped byte
-        value = zlib.adler32(np.ascontiguousarray(column[start : start + step]).data, value)
-        released(column)
-    return value
-
-
-@contextmanager
-def written_aside(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``target``, and rename it to ``target`` if the block succeeds."""
-    scratch = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
-    try:
-        yield scratch / target.name
-        os.replace(scratch / target.name, target)
-    except OSError:
-        if not target.exists():  # otherwise another process has written the same contents first
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

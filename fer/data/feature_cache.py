@@ -25,8 +25,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fer.data.cache import checksum, written_aside
 from fer.data.duplicates import DIGEST, digests
+from fer.data.rows import checksum
+from fer.system.files import written_aside
 from fer.system.text import clock
 
 if TYPE_CHECKING:

@@ -114,7 +114,7 @@ def assigned(faces: Faces, data: DataSettings) -> NDArray[np.int8]:
 
 
 def assigned_with_notes(faces: Faces, data: DataSettings) -> tuple[NDArray[np.int8], list[str]]:
-    """Return the splits, and a note on the near duplicates that were kept together, if any were searched for.
+    """Return the splits, and notes on near duplicates that were kept together and on faces without a label.
 
     Raises:
         FerError: as ``assign`` and ``near_groups`` do.
@@ -126,6 +126,8 @@ def assigned_with_notes(faces: Faces, data: DataSettings) -> tuple[NDArray[np.in
         count = sum(map(len, near))
         words = plural(len(near), "group")
         notes = [f"{count:,} faces in {words} of near duplicates: each group is in one split, where splits are drawn"]
+    if unlabelled := int((faces.targets == UNKNOWN).sum()):
+        notes.append(f"{plural(unlabelled, 'face')} without a label left out: in no split")
     splits = assign(
         faces, data.split, seed=data.split_seed, val_fraction=data.val_fraction, folds=data.folds, fold=data.fold
     )
@@ -135,7 +137,7 @@ def assigned_with_notes(faces: Faces, data: DataSettings) -> tuple[NDArray[np.in
 def assign(
     faces: Faces, rule: Rule, *, seed: int, val_fraction: float, folds: int = 5, fold: int = 0
 ) -> NDArray[np.int8]:
-    """Return each face's split, (N,) int8 index in ``SPLITS``, ``UNKNOWN`` for faces in no split.
+    """Return each face's split, (N,) int8 index in ``SPLITS``, ``UNKNOWN`` for faces in no split, as those unlabelled.
 
     Args:
         faces: N faces.
@@ -156,25 +158,28 @@ def assign(
             f"{faces.source.path}: has no labels (no column 'emotion'), so that nothing can be trained or scored on it"
         )
     if rule == "official":
-        return _official(faces)
-    if rule == "holdout":
+        splits = _official(faces)
+    elif rule == "holdout":
         splits = np.zeros(len(faces), np.int8)
         splits[drawn_share(faces, np.arange(len(faces)), HOLDOUT_FRACTION, seed, rule)] = 1
-        return splits
-    if rule == "folds":
-        return drawn_folds(faces, folds, fold, seed)
-    return _as_given(faces, seed, val_fraction)
+    elif rule == "folds":
+        splits = drawn_folds(faces, folds, fold, seed)
+    else:
+        splits = _as_given(faces, seed, val_fraction)
+    splits[faces.targets == UNKNOWN] = UNKNOWN
+    if rule in ("official", "as_given"):
+        _require(splits, rule, faces)
+    return splits
 
 
 def _official(faces: Faces) -> NDArray[np.int8]:
-    unknown = int((faces.official == UNKNOWN).sum())
+    unknown = int(((faces.official == UNKNOWN) & (faces.targets != UNKNOWN)).sum())
     if unknown:
         folders = f"{setting('data.split', 'as_given')} (its own folders) or " if (faces.given == 0).any() else ""
         raise FerError(
             f"{setting('data.split', 'official')}: {faces.source.path} has no official split (Usage) for "
             f"{unknown:,} of {len(faces):,} faces; use {folders}{setting('data.split', 'holdout')} (80/20)"
         )
-    _require(faces.official, "official", faces)
     return faces.official.copy()
 
 
@@ -188,7 +193,6 @@ def _as_given(faces: Faces, seed: int, val_fraction: float) -> NDArray[np.int8]:
     if not (splits == 1).any():
         train = np.flatnonzero(splits == 0)
         splits[drawn_share(faces, train, val_fraction, seed, "as_given")] = 1
-    _require(splits, "as_given", faces)
     return splits
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError
 from fer.config.paths import expand_home
 from fer.data.table import Table
-from fer.evaluation.leakage import TrainingData, find_again, search_again
+from fer.evaluation.leakage import TrainingData, search_moved_data, use_data_at_hand
 from fer.evaluation.request import FacesBySize, Member, Request, Tables, members_of, of_split
 from fer.metrics import classification
 from fer.metrics.arrays import Array, like
@@ -47,8 +47,8 @@ class Baseline(NamedTuple):
         if file.name.endswith((".csv", ".csv.gz")):
             return cls(str(given), read_predictions(file, data, request.split))
         members = members_of([request.baseline])
-        find_again(members, data)
-        search_again(members, faces.tables)
+        use_data_at_hand(members, data)
+        search_moved_data(members, faces.tables)
         return cls(str(given), faces.predicted(members, request)[0], members, request.views)
 
     def besides(self, evaluated: Sequence[Member]) -> list[Member]:

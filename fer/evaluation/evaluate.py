@@ -18,12 +18,12 @@ from fer.evaluation.comparison import Baseline
 from fer.evaluation.leakage import (
     TrainingData,
     copies_by_content,
-    find_again,
     fingerprints,
     known_of_all,
     not_trained_on,
     overlap,
-    search_again,
+    search_moved_data,
+    use_data_at_hand,
 )
 from fer.evaluation.request import (
     EnsembleMember,
@@ -162,7 +162,7 @@ def _opened(request: Request) -> _Evaluation:
     given = ensemble_members(request.networks)
     members = with_weights(given)
     if request.choose and request.data:  # among shared networks too, whose val is known by its contents
-        find_again(members, _faces(request, members, tables).at(members[0].model.image_size))
+        use_data_at_hand(members, _faces(request, members, tables).at(members[0].model.image_size))
     selection = selected(request, given, tables) if request.choose else None
     given = selection.members if selection else given
     members = with_weights(given)
@@ -170,8 +170,8 @@ def _opened(request: Request) -> _Evaluation:
     data = faces.at(members[0].model.image_size)
     described = data.describe(request.split)
     check_classes(members[0], data)
-    find_again(members, data)
-    search_again(members, tables)
+    use_data_at_hand(members, data)
+    search_moved_data(members, tables)
     return _Evaluation(request, given, selection, faces, data, described, tables)
 
 

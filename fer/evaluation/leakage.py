@@ -256,7 +256,7 @@ def known_of_all(
     return kept
 
 
-def find_again(members: Sequence[Member], data: Table) -> None:
+def use_data_at_hand(members: Sequence[Member], data: Table) -> None:
     """Take these data for the training data of networks whose own have moved, if the contents are the same.
 
     A shared network knows its data by name and contents alone.
@@ -286,7 +286,7 @@ def _moved(dataset: Dataset, at_hand: Mapping[str, str]) -> Dataset:
     return {**dataset, "settings": {**dataset.get("settings", {}), "path": now[0], "more": more or None}}
 
 
-def search_again(members: Sequence[Member], tables: Tables) -> None:
+def search_moved_data(members: Sequence[Member], tables: Tables) -> None:
     """Let networks whose training data have moved find them where a training would search, see ``fer.data.locate``."""
     moved = [whole(dataset) for member in members for dataset in member.model.provenance.datasets]
     moved = [settings for settings in moved if not present(settings)]
@@ -295,6 +295,6 @@ def search_again(members: Sequence[Member], tables: Tables) -> None:
     try:
         path, _ = locate(None, drawn_faces_allowed=False)
         alone = _without_votes({**moved[0], **OF_SETS, "path": path})
-        find_again(members, tables.at(alone, moved[0]["image_size"]))
+        use_data_at_hand(members, tables.at(alone, moved[0]["image_size"]))
     except FerError:  # there are none, or they are of another kind: what is missing is reported where it is needed
         return

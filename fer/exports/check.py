@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError
 from fer.data.readers.drawing import draw_faces
 from fer.evaluation.evaluate import check_classes
-from fer.evaluation.leakage import TrainingData, find_again
+from fer.evaluation.leakage import TrainingData, use_data_at_hand
 from fer.evaluation.request import FacesBySize, Request, Tables, settings_of
 from fer.exports.source import Source
 from fer.inference.exported import OnVal, Parity
@@ -54,7 +54,7 @@ class ParityCheck:
                 raise
             return None
         check_classes(members[0], data)
-        find_again(members, data)
+        use_data_at_hand(members, data)
         return faces
 
     def _needed(self) -> FacesBySize:

@@ -9,7 +9,9 @@ import io
 import json
 import math
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +120,20 @@ def written_whole(file: Path, *, binary: bool = False, flushed: bool = False) ->
         raise OSError(error.errno, error.strerror, str(file)) from error  # the error of a full disk names no file
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_aside(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside a file or folder, and rename it to ``target`` if the block succeeds."""
+    scratch = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+    try:
+        yield scratch / target.name
+        os.replace(scratch / target.name, target)
+    except OSError:
+        if not target.exists():  # otherwise another process has written the same contents first
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def remove_parts(folder: Path) -> None:

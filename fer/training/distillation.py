@@ -25,7 +25,7 @@ from fer.config.settings import DataSettings, DistillSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import to_unit
 from fer.data.transforms.size import middle
-from fer.evaluation.leakage import TrainingData, find_again
+from fer.evaluation.leakage import TrainingData, use_data_at_hand
 from fer.evaluation.request import Member, Tables
 from fer.models import EmotionClassifier, checkpoints
 from fer.models.folding import folded
@@ -259,7 +259,7 @@ def _refuse_val(teachers: Teachers, model: Trainable, data: FERDataModule) -> No
         return  # the same table, whose split settings were compared already
     files = [Path(str(record["checkpoint"])) for record in teachers.records]
     members = [Member(file, network) for file, network in zip(files, teachers.networks, strict=True)]
-    find_again(members, data)
+    use_data_at_hand(members, data)
     try:
         tables = Tables(data.data.faces_a_step, data.data.cache)
         trained_on = TrainingData(members, tables).trained_on(data.data.image_size)

@@ -26,7 +26,7 @@ from fer.data.samples import augmented_samples
 from fer.data.transforms import augment
 from fer.data.transforms.mixup import Mixing
 from fer.evaluation import scoring
-from fer.evaluation.leakage import TrainingData, find_again, not_trained_on
+from fer.evaluation.leakage import TrainingData, not_trained_on, use_data_at_hand
 from fer.evaluation.request import Member, Tables
 from fer.metrics import results as metrics_json
 from fer.metrics.calibration import fitted_temperature
@@ -375,7 +375,7 @@ def _not_trained_on(
     if not model.provenance.ancestors:
         return without_duplicate(images, data.hashes("train"))
     member = Member(file, model)
-    find_again([member], data)
+    use_data_at_hand([member], data)
     return not_trained_on(TrainingData([member], Tables(data.data.faces_a_step, data.data.cache)), images)
 
 

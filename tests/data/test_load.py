@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import SMALL, metrics
 
 from fer.config.errors import FerError
+from fer.config.settings import DataSettings
 from fer.data.faces import UNKNOWN
-from fer.data.load import assign
+from fer.data.load import assign, assigned_with_notes
+from fer.data.readers import READERS
 
 
 def given(faces, *sizes):
@@ -73,3 +76,55 @@ def test_as_given_is_refused_where_val_would_be_empty(faces):
     few = given(faces, 7, 0, 343)
     with pytest.raises(FerError, match="has no face for val"):
         assign(few, "as_given", seed=0, val_fraction=0.1)
+
+
+# --- faces without a label ------------------------------------------------------------------------------------------
+
+
+def without_labels(faces, *rows):
+    targets = faces.targets.copy()
+    targets[list(rows)] = UNKNOWN
+    return replace(faces, targets=targets)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("rule", ["official", "as_given", "holdout", "folds"])
+def test_faces_without_a_label_are_in_no_split_and_are_counted(rule, grouped, drawn):
+    faces = replace(drawn, group=np.arange(70, dtype=np.int32) // 2) if grouped else drawn
+    splits, (note,) = assigned_with_notes(without_labels(faces, 3, 4, 40), DataSettings(split=rule))
+    assert np.flatnonzero(splits == UNKNOWN).tolist() == [3, 4, 40]
+    assert {0, 1} <= set(splits[splits != UNKNOWN].tolist())
+    assert note == "3 faces without a label left out: in no split"
+
+
+def test_holdout_draws_the_labelled_faces_as_if_they_were_alone(faces, part):
+    labelled = [row for row in range(350) if row % 9]
+    splits = assign(without_labels(faces, *range(0, 350, 9)), "holdout", seed=0, val_fraction=0.1)
+    alone = assign(part(faces, labelled), "holdout", seed=0, val_fraction=0.1)
+    np.testing.assert_array_equal(splits[labelled], alone)
+
+
+def test_a_face_without_a_label_needs_no_official_split(drawn):
+    official = drawn.official.copy()
+    official[3] = UNKNOWN
+    splits = assign(without_labels(replace(drawn, official=official), 3), "official", seed=0, val_fraction=0.1)
+    np.testing.assert_array_equal(splits, official)
+
+
+@pytest.mark.parametrize(("split", "missing"), [(0, "train"), (1, "val")])
+def test_a_split_of_faces_without_labels_is_no_split(split, missing, drawn):
+    unlabelled = without_labels(drawn, *np.flatnonzero(drawn.official == split))
+    for rule in ("official", "as_given"):
+        with pytest.raises(FerError, match=f"has no face for {missing}"):
+            assign(unlabelled, rule, seed=0, val_fraction=0.1)
+
+
+def test_training_leaves_out_the_faces_to_which_a_reader_gives_no_label(train, table, monkeypatch):
+    csv = READERS.get("csv")
+    read = csv.read
+    monkeypatch.setattr(csv, "read", lambda *given, **named: without_labels(read(*given, **named), 3, 4, 40))
+    ended = train(*SMALL[3:], f"data.path={table}", "data.split=holdout", "data.cache=null", "hydra.run.dir=out")
+    assert ended.code == 0, ended.err
+    dataset = metrics(table.parent / "out")["dataset"]
+    assert "3 faces without a label left out: in no split" in dataset["notes"]
+    assert sum(sum(counts.values()) for counts in dataset["counts"].values()) == 67
