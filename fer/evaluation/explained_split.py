@@ -41,7 +41,7 @@ def of_split(request: Request, members: Sequence[Member], count: int) -> Explain
             "conclusions may be drawn"
         )
     rows = data.faces.rows[data.indices(request.split)]
-    drawn = stratified(split.targets, count)
+    drawn = evenly_drawn(split.targets, count)
     return ExplainedFaces(
         images=images[drawn],
         inputs=split.pixels(drawn),
@@ -53,7 +53,7 @@ def of_split(request: Request, members: Sequence[Member], count: int) -> Explain
     )
 
 
-def stratified(targets: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def evenly_drawn(targets: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return sorted indices of at most ``count`` faces: a seeded draw, equally many of each emotion if they last.
 
     Args:

@@ -21,6 +21,7 @@ from fer.metrics.results import (
 )
 from fer.metrics.table import METRICS, PERCENT, TEMPERED
 from fer.reports.summary import (
+    CHANCE,
     SET_HEADS,
     absent_in_words,
     answering_in_words,
@@ -40,7 +41,7 @@ from fer.reports.summary import (
     training_in_words,
 )
 from fer.runs import zoo
-from fer.system.files import CHANCE, written_whole
+from fer.system.files import written_whole
 from fer.system.text import code_span, in_markdown, markdown_table, sentence, times
 
 # metric of Hugging Face's hub -> metric of metrics.json

@@ -24,6 +24,7 @@ from fer.reports.explanation.page import Maps
 from fer.reports.html import Section, joined, paragraph, tag
 from fer.reports.summary import (
     AGREEMENT_HEADS,
+    CHANCE,
     MEMBER_HEADS,
     OF_DATA_SET_HEADS,
     SET_HEADS,
@@ -47,7 +48,6 @@ from fer.reports.summary import (
     training_in_words,
 )
 from fer.runs.predictions import Scored
-from fer.system.files import CHANCE
 from fer.system.text import sentence
 
 NO_INTERVAL = "too few faces for an interval"

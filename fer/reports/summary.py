@@ -26,6 +26,11 @@ from fer.metrics.results import (
 from fer.metrics.table import METRICS, TEMPERED
 from fer.system.text import clock, plural, text_table
 
+CHANCE = (
+    "Chance: the error of a perfectly calibrated network with the same confidences on as many faces; it is never 0. "
+    "Debiased: the root mean square of the bins' gaps without chance (Kumar, Liang & Ma 2019); a calibrated network "
+    "has about 0."
+)
 MEMBER_HEADS = ("#", "weight", "temperature", "accuracy alone", "answers differently", "network")
 SET_HEADS = ("prediction sets", "faces", "coverage, 95 %", "mean size, 95 %")
 OF_DATA_SET_HEADS = ("data set", "faces", "accuracy, 95 % interval")

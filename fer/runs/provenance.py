@@ -19,7 +19,7 @@ class Provenance:
         ancestors: data sets of earlier trainings that its weights began from, and of its teachers' trainings.
         pretrained: name, file and SHA-256 of pretrained weights.
         teachers: networks whose predictions were soft targets, with checkpoint, weight and SHA-256.
-        batch_size: faces a step, if ``data.batch_size=auto`` chose it.
+        batch_size: faces a step, if ``data.batch_size=auto`` chose it, or memory may halve it.
         plan: epochs and stages, if ``budget.hours`` chose them.
         temperature: divisor of the logits, fitted on val at the end of a run.
         sets: thresholds of the prediction sets, calibrated there with the temperature; older files have none.

@@ -26,11 +26,6 @@ T = TypeVar("T")
 # errors of reading a damaged file, such as a row number of twenty digits or brackets a thousand deep
 UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error)
 PART = ".part"  # ending of a temporary file; a killed process leaves it
-CHANCE = (
-    "Chance: the error of a perfectly calibrated network with the same confidences on as many faces; it is never 0. "
-    "Debiased: the root mean square of the bins' gaps without chance (Kumar, Liang & Ma 2019); a calibrated network "
-    "has about 0."
-)
 LFS = b"version https://git-lfs.github.com/spec/"  # the beginning of a pointer of Git LFS, in place of a file
 POINTER = "is a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'"
 MOST_BYTES = 64 * 2**20  # of a file that is read whole; the largest of this library's has 3 MB

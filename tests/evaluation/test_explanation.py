@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from fer.evaluation.explained_split import stratified
+from fer.evaluation.explained_split import evenly_drawn
 from fer.evaluation.explanation import Maps, confusions, left_shares, of_emotions
 from fer.metrics.explanation import OfFace
 
 
 def test_a_draw_has_equal_numbers_of_each_emotion_while_they_last():
     targets = np.repeat([0, 1, 2], [100, 4, 50])
-    drawn = stratified(targets, 40)
+    drawn = evenly_drawn(targets, 40)
     assert np.bincount(targets[drawn]).tolist() == [18, 4, 18]
     assert (np.diff(drawn) > 0).all()
-    assert np.array_equal(drawn, stratified(targets, 40))
-    assert len(stratified(targets, 1000)) == 154
+    assert np.array_equal(drawn, evenly_drawn(targets, 40))
+    assert len(evenly_drawn(targets, 1000)) == 154
     assert drawn[-1] > 110  # not the first of each
 
 
