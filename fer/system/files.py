@@ -12,8 +12,9 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 # errors of reading a damaged file, such as a row number of twenty digits or brackets a thousand deep
 UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error)
+ASIDE = ".part-"  # beginning of a temporary folder's name
+LEFT_S = 2 * 24 * 3600.0  # age of a temporary folder that no process writes any more
 PART = ".part"  # ending of a temporary file; a killed process leaves it
 LFS = b"version https://git-lfs.github.com/spec/"  # the beginning of a pointer of Git LFS, in place of a file
 POINTER = "is a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'"
@@ -119,8 +122,15 @@ def written_whole(file: Path, *, binary: bool = False, flushed: bool = False) ->
 
 @contextmanager
 def written_aside(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside a file or folder, and rename it to ``target`` if the block succeeds."""
-    scratch = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+    """Yield a temporary path beside a file or folder, and rename it to ``target`` if the block succeeds.
+
+    What killed processes left beside it more than two days ago is removed.
+    """
+    for left in target.parent.glob(f"{ASIDE}*"):
+        with suppress(OSError):  # another process removes it
+            if time.time() - left.stat().st_mtime > LEFT_S:
+                shutil.rmtree(left)
+    scratch = Path(tempfile.mkdtemp(prefix=ASIDE, dir=target.parent))
     try:
         yield scratch / target.name
         os.replace(scratch / target.name, target)
