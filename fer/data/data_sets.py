@@ -270,8 +270,8 @@ def own_rule(faces: Faces, rule: Rule) -> Rule:
     """
     known = faces.targets != UNKNOWN
     for column, own in zip((faces.official, faces.given), OWN, strict=True):
-        whole = own == "as_given" or ((column[known] != UNKNOWN).all() and (column == 1).any())
-        if (column == 0).any() and whole:
+        whole = own == "as_given" or ((column[known] != UNKNOWN).all() and (column[known] == 1).any())
+        if (column[known] == 0).any() and whole:
             return own
     return rule if rule in DRAWN else "holdout"
 

@@ -109,16 +109,28 @@ def labelled(faces: Faces, data: DataSettings) -> Faces:
 
 
 def assigned(faces: Faces, data: DataSettings) -> NDArray[np.int8]:
-    """Return each face's split by the data settings, see ``assign``."""
-    return assigned_with_notes(faces, data)[0]
+    """Return each face's split by the data settings, see ``assign``; also of faces without a label, as audits need."""
+    return _with_duplicates_together(faces, data)[0]
 
 
 def assigned_with_notes(faces: Faces, data: DataSettings) -> tuple[NDArray[np.int8], list[str]]:
-    """Return the splits, and notes on near duplicates that were kept together and on faces without a label.
+    """Return the splits to train and score on, and notes on near duplicates and on faces without a label.
+
+    Faces without a label are in no split.
 
     Raises:
-        FerError: as ``assign`` and ``near_groups`` do.
+        FerError: as ``assign`` and ``near_groups`` do, or train or val has no face with a label.
     """
+    splits, notes = _with_duplicates_together(faces, data)
+    unlabelled = faces.targets == UNKNOWN
+    if count := int(unlabelled.sum()):
+        notes.append(f"{plural(count, 'face')} without a label left out: in no split")
+        splits[unlabelled] = UNKNOWN
+        _require(splits, data.split, faces)
+    return splits, notes
+
+
+def _with_duplicates_together(faces: Faces, data: DataSettings) -> tuple[NDArray[np.int8], list[str]]:
     notes: list[str] = []
     if data.keep_duplicates_together and data.split != "official":
         near = near_groups(faces)
@@ -126,8 +138,6 @@ def assigned_with_notes(faces: Faces, data: DataSettings) -> tuple[NDArray[np.in
         count = sum(map(len, near))
         words = plural(len(near), "group")
         notes = [f"{count:,} faces in {words} of near duplicates: each group is in one split, where splits are drawn"]
-    if unlabelled := int((faces.targets == UNKNOWN).sum()):
-        notes.append(f"{plural(unlabelled, 'face')} without a label left out: in no split")
     splits = assign(
         faces, data.split, seed=data.split_seed, val_fraction=data.val_fraction, folds=data.folds, fold=data.fold
     )
@@ -137,7 +147,7 @@ def assigned_with_notes(faces: Faces, data: DataSettings) -> tuple[NDArray[np.in
 def assign(
     faces: Faces, rule: Rule, *, seed: int, val_fraction: float, folds: int = 5, fold: int = 0
 ) -> NDArray[np.int8]:
-    """Return each face's split, (N,) int8 index in ``SPLITS``, ``UNKNOWN`` for faces in no split, as those unlabelled.
+    """Return each face's split, (N,) int8 index in ``SPLITS``, ``UNKNOWN`` for faces in no split.
 
     Args:
         faces: N faces.
@@ -158,18 +168,14 @@ def assign(
             f"{faces.source.path}: has no labels (no column 'emotion'), so that nothing can be trained or scored on it"
         )
     if rule == "official":
-        splits = _official(faces)
-    elif rule == "holdout":
+        return _official(faces)
+    if rule == "holdout":
         splits = np.zeros(len(faces), np.int8)
         splits[drawn_share(faces, np.arange(len(faces)), HOLDOUT_FRACTION, seed, rule)] = 1
-    elif rule == "folds":
-        splits = drawn_folds(faces, folds, fold, seed)
-    else:
-        splits = _as_given(faces, seed, val_fraction)
-    splits[faces.targets == UNKNOWN] = UNKNOWN
-    if rule in ("official", "as_given"):
-        _require(splits, rule, faces)
-    return splits
+        return splits
+    if rule == "folds":
+        return drawn_folds(faces, folds, fold, seed)
+    return _as_given(faces, seed, val_fraction)
 
 
 def _official(faces: Faces) -> NDArray[np.int8]:
@@ -180,6 +186,7 @@ def _official(faces: Faces) -> NDArray[np.int8]:
             f"{setting('data.split', 'official')}: {faces.source.path} has no official split (Usage) for "
             f"{unknown:,} of {len(faces):,} faces; use {folders}{setting('data.split', 'holdout')} (80/20)"
         )
+    _require(faces.official, "official", faces)
     return faces.official.copy()
 
 
@@ -193,13 +200,15 @@ def _as_given(faces: Faces, seed: int, val_fraction: float) -> NDArray[np.int8]:
     if not (splits == 1).any():
         train = np.flatnonzero(splits == 0)
         splits[drawn_share(faces, train, val_fraction, seed, "as_given")] = 1
+    _require(splits, "as_given", faces)
     return splits
 
 
 def _require(splits: NDArray[np.int8], rule: str, faces: Faces) -> None:
+    kind = "face" if (faces.targets != UNKNOWN).all() else "labelled face"
     for index in (0, 1):
         if not (splits == index).any():
             raise FerError(
-                f"{setting('data.split', rule)}: {faces.source.path} has no face for {SPLITS[index]}; use "
+                f"{setting('data.split', rule)}: {faces.source.path} has no {kind} for {SPLITS[index]}; use "
                 f"{setting('data.split', 'holdout')}"
             )

@@ -1,6 +1,6 @@
 """Training faces as pictures, for TensorBoard and the report: shown, and not trained on.
 
-Their noise is separate from that of the training, so that a run with and without them has the same weights.
+The state of the training's random numbers stays as it is, so that a run with and without them has the same weights.
 """
 
 import numpy as np

@@ -8,6 +8,7 @@ from conftest import SMALL, metrics
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
+from fer.data.audit.inspection import split_of
 from fer.data.faces import UNKNOWN
 from fer.data.load import assign, assigned_with_notes
 from fer.data.readers import READERS
@@ -115,8 +116,16 @@ def test_a_face_without_a_label_needs_no_official_split(drawn):
 def test_a_split_of_faces_without_labels_is_no_split(split, missing, drawn):
     unlabelled = without_labels(drawn, *np.flatnonzero(drawn.official == split))
     for rule in ("official", "as_given"):
-        with pytest.raises(FerError, match=f"has no face for {missing}"):
-            assign(unlabelled, rule, seed=0, val_fraction=0.1)
+        with pytest.raises(FerError, match=f"has no labelled face for {missing}"):
+            assigned_with_notes(unlabelled, DataSettings(split=rule))
+
+
+def test_an_audit_sees_the_split_of_faces_without_labels(drawn):
+    """Their copies in train matter once the labels are there."""
+    hidden = np.flatnonzero(drawn.official == 2)
+    for faces in (drawn, replace(drawn, official=np.full(70, UNKNOWN, np.int8))):
+        audited = split_of(without_labels(faces, *hidden), None, DataSettings())
+        assert (audited.splits[hidden] == 2).all()
 
 
 def test_training_leaves_out_the_faces_to_which_a_reader_gives_no_label(train, table, monkeypatch):

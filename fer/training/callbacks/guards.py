@@ -143,7 +143,8 @@ class Signals(Callback):
         if self.received is not None:
             raise Interrupted(f"ended at once by a second {name}; {remedy(self.folder)}", signals.exit_code(number))
         self.received, self._first = number, time.monotonic()
-        log.warning("%s: finishing this batch, then saving; a second signal ends at once", name)
+        ending = "Ctrl-C" if name in signals.OF_BATCH_SYSTEMS else "a second signal"
+        log.warning("%s: finishing this batch, then saving; %s ends at once", name, ending)
 
     def _is_echo(self, number: int) -> bool:
         """Return whether a later signal means the same end; Ctrl-C never does."""
@@ -168,7 +169,11 @@ class Signals(Callback):
         self.stop()
 
     def _agree(self) -> None:
-        self.received = ranks.largest(self.received or 0) or None
+        before, self.received = self.received, ranks.largest(self.received or 0) or None
+        if (
+            before is None and self.received is not None
+        ):  # another rank's, which the common parent may pass on to this one
+            self._first = time.monotonic()
 
     def stop(self) -> None:
         """Raise if the process received a signal.
