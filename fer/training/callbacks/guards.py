@@ -170,10 +170,8 @@ class Signals(Callback):
 
     def _agree(self) -> None:
         before, self.received = self.received, ranks.largest(self.received or 0) or None
-        if (
-            before is None and self.received is not None
-        ):  # another rank's, which the common parent may pass on to this one
-            self._first = time.monotonic()
+        if before is None and self.received is not None:
+            self._first = time.monotonic()  # another rank's signal, which the common parent may pass on to this one
 
     def stop(self) -> None:
         """Raise if the process received a signal.
