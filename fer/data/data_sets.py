@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.config.paths import expand_home
 from fer.config.settings import DataSettings, FurtherSet
 from fer.data.audit.near_duplicates import FLAT, alike, frequencies, hashed
@@ -243,13 +243,20 @@ def _read(data: DataSettings) -> DataSet:
 
 
 def _further(alone: DataSettings, one: FurtherSet) -> DataSet:
-    """Return a further data set, by its own split where it names none."""
-    data = replace(
-        alone, path=one.path, class_names=one.class_names, votes=None, labels="fer2013", exclude=None
-    )  # fmt: skip
+    """Return a further data set, by its own split where it names none.
+
+    Raises:
+        FerError: it is missing or bad, or its split rule does not apply to it.
+    """
+    data = replace(alone, path=one.path, class_names=one.class_names, votes=None, labels="fer2013", exclude=None)
     faces = read_faces(_with_its_classes(data))
     data = replace(data, split=one.split or own_rule(faces, alone.split))
-    splits, said = assigned_with_notes(faces, data)
+    try:
+        splits, said = assigned_with_notes(faces, data)
+    except FerError as error:
+        of_first = setting("data.split", "?")[:-1]  # "data.split=", or a command's "--split "
+        reason = str(error).replace(of_first, "split=")
+        raise FerError(f"data.more: {reason}, in the entry of this data set") from error
     return DataSet(data, faces, splits, on_splits=said)
 
 

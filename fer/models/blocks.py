@@ -8,7 +8,6 @@ state, and ``Trainable.backward`` keeps the running statistics of batch normalis
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 from torch import Tensor, is_grad_enabled, nn
 from torch.optim.optimizer import ParamsT
@@ -16,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fer.config.errors import FerError
 from fer.data.noise import current, shared
+from fer.optim.muon import Group
 from fer.optim.optimizers import DISTANCE, is_vector, listed
 
 KEY = "trainer.gradient_checkpointing=true"
@@ -50,7 +50,7 @@ def layers_of(chains: Sequence[nn.Sequential]) -> list[list[nn.Parameter]]:
     return [layer for layer in layers if layer]
 
 
-def by_layer(parameters: ParamsT, layers: Sequence[Sequence[nn.Parameter]]) -> list[dict[str, Any]]:
+def by_layer(parameters: ParamsT, layers: Sequence[Sequence[nn.Parameter]]) -> list[Group]:
     """Split parameter groups by layer, each with its ``DISTANCE`` to the last layer, which comes first.
 
     Args:

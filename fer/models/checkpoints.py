@@ -27,9 +27,11 @@ from fer.runs import zoo
 from fer.runs.provenance import Provenance
 from fer.system import hub
 from fer.system.files import POINTER, is_pointer, why
-from fer.system.records import is_plain
+from fer.system.records import Json, is_plain
 
 log = logging.getLogger(__name__)
+
+Contents = dict[str, Any]  # of a checkpoint: "fer", "state_dict", "hyper_parameters", and what resuming needs
 
 EXPORTED = (".onnx", ".pt2")  # endings of files of fer.export that hold a graph
 METADATA = "fer"  # key of a safetensors file's metadata that describes the network
@@ -81,7 +83,7 @@ def is_shared(file: Path) -> bool:
     return file.suffix == safetensors.SUFFIX
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Contents:
     """Return a checkpoint's contents as plain values and tensors; nothing in it is executed.
 
     Raises:
@@ -97,7 +99,7 @@ def read(path: Path) -> dict[str, Any]:
         )
     untrusted.check_archive(path)
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: Contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise FerError(f"{path}: refused, it holds objects other than weights and plain values") from error
     except Exception as error:  # a changed file makes torch's reader raise a dozen classes, MemoryError too
@@ -106,7 +108,7 @@ def read(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def read_shared(path: Path) -> dict[str, Any]:
+def read_shared(path: Path) -> Contents:
     """Return the contents of a file of ``fer.share`` in the form of a checkpoint, weights in 32 bits.
 
     Raises:
@@ -168,7 +170,7 @@ def _all_dicts(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, dict) for value in values)
 
 
-def _valid_dataset(dataset: dict[str, Any]) -> bool:
+def _valid_dataset(dataset: Json) -> bool:
     """Return whether the entries of a data set's record have the right types."""
     settings, counts = dataset.get("settings", {}), dataset.get("counts", {})
     if not isinstance(settings, dict) or not isinstance(dataset.get("excluded") or {}, dict):
@@ -197,7 +199,7 @@ def evaluated(member: Mapping[str, Any]) -> tuple[Path, EmotionClassifier]:
     return file, model
 
 
-def rebuild(checkpoint: dict[str, Any], path: Path) -> EmotionClassifier:
+def rebuild(checkpoint: Contents, path: Path) -> EmotionClassifier:
     """Return the network that a checkpoint describes, with its weights, in evaluation mode.
 
     Raises:

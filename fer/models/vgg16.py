@@ -20,6 +20,7 @@ from fer.models.base import EmotionClassifier
 from fer.models.factory import register
 from fer.models.layers import Dropout
 from fer.models.pretrained import check_tensors, fetched, hash_beginning, local, read_tensors, sha256_of
+from fer.optim.muon import Group
 
 if TYPE_CHECKING:
     from torchvision.models import VGG16_Weights
@@ -110,7 +111,7 @@ class VGG16(EmotionClassifier):
     def parameter_groups(self, lr: float) -> ParamsT:
         """Return the head, and the trained convolutions with a learning rate of their own."""
         trunk = [parameter for parameter in self.net[: self.trunk].parameters() if parameter.requires_grad]
-        head: list[dict[str, Any]] = [{"params": list(self.net[self.trunk :].parameters())}]
+        head: list[Group] = [{"params": list(self.net[self.trunk :].parameters())}]
         return [*head, {"params": trunk, "lr": lr * self.trunk_lr_factor}] if trunk else head
 
 

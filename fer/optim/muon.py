@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
+Group = dict[str, Any]  # parameters ("params"), and an optimizer's options for them
+
 MOST_ITERATIONS = 5  # more do not help, and each multiplies the rounding error of the square by 12
 MOST_IN_BF16 = 3  # with 5 a step with nearly one direction came out 600 times too long, with 3 at most 1.2 times
 POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # of x, x^3, x^5: brings singular values from 0.001 upwards to about 1
@@ -30,7 +32,7 @@ class Muon(optim.AdamW):
 
     def __init__(
         self,
-        groups: list[dict[str, Any]],
+        groups: list[Group],
         betas: tuple[float, float],
         iterations: int,
         dtype: torch.dtype = torch.float32,
@@ -57,7 +59,7 @@ class Muon(optim.AdamW):
             self.param_groups = all_groups
         return loss
 
-    def _orthogonal_step(self, group: dict[str, Any]) -> None:
+    def _orthogonal_step(self, group: Group) -> None:
         weights = [weight for weight in group["params"] if weight.grad is not None]
         if not weights:
             return

@@ -16,7 +16,7 @@ from fer.config.errors import FerError
 from fer.config.registry import Registry
 from fer.config.schema import AboveZero, LayerDecay, NonNegative, PartialFraction, Range
 from fer.config.settings import Section, TrainSettings
-from fer.optim.muon import MOST_IN_BF16, MOST_ITERATIONS, Muon
+from fer.optim.muon import MOST_IN_BF16, MOST_ITERATIONS, Group, Muon
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +36,13 @@ def with_scaled_rates(settings: TrainSettings) -> Section:
     return settings.optimizer | rates
 
 
-def listed(parameters: ParamsT) -> list[dict[str, Any]]:
+def listed(parameters: ParamsT) -> list[Group]:
     """Return parameter groups; parameters without groups are one group."""
     whole: list[Any] = list(parameters)
     return whole if whole and isinstance(whole[0], dict) else [{"params": whole}]
 
 
-def slowed(parameters: ParamsT, lr: float, layer_decay: float) -> list[dict[str, Any]]:
+def slowed(parameters: ParamsT, lr: float, layer_decay: float) -> list[Group]:
     """Return parameter groups with the rates of their layers (Clark et al. 2020, "ELECTRA").
 
     Args:
@@ -58,7 +58,7 @@ def slowed(parameters: ParamsT, lr: float, layer_decay: float) -> list[dict[str,
     return rates
 
 
-def groups(parameters: ParamsT, weight_decay: float) -> list[dict[str, Any]]:
+def groups(parameters: ParamsT, weight_decay: float) -> list[Group]:
     """Split each parameter group in two: matrices and kernels with weight decay, vectors without."""
     split = []
     for group in listed(parameters):

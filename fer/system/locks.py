@@ -34,8 +34,8 @@ def hold(file: IO[Any]) -> None:
         raise BlockingIOError(error.errno, "a process still writes it", file.name) from error
 
 
-def waited_for(file: IO[Any]) -> None:
-    """Lock an open file as ``hold`` does, after a process that holds it has released it."""
+def waited_for(file: IO[Any] | int) -> None:
+    """Lock an open file, or its descriptor, as ``hold`` does, after a process that holds it has released it."""
     if HELD is not None:
         fcntl.flock(file, fcntl.LOCK_EX)
 
@@ -68,7 +68,7 @@ def waiting(file: Path, reason: str) -> Iterator[None]:
             hold(stream)
         except BlockingIOError:
             log.info("%s; waiting for it", reason)
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            waited_for(stream)
         except OSError as error:  # a file system without locks: two processes then work side by side
             log.debug("%s: no locks (%s)", file, error.strerror)
         yield
@@ -87,7 +87,7 @@ def of_folder(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks: two processes then work side by side
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            waited_for(descriptor)
         yield
     finally:
         os.close(descriptor)

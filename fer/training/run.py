@@ -381,9 +381,7 @@ def _not_trained_on(
 
 def predict_val(settings: TrainSettings, data: FERDataModule, model: EmotionClassifier) -> Tensor:
     """Return the probabilities (N, C) of the val faces."""
-    if (
-        settings.trainer.freeze_trunk
-    ):  # the checkpoint does not say which layers were frozen, and features may be cached
+    if settings.trainer.freeze_trunk:  # no checkpoint says which layers were frozen; features may be cached
         model.freeze_trunk()
     size = settings.data.faces_a_step
     return predicted_probabilities(model, data.datasets["val"], batch_size=size, device=device.of(settings))

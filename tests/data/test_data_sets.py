@@ -312,6 +312,17 @@ def test_a_set_is_given_once(folders):
         _ = FERDataModule(settings([folders[0], folders[0]])).faces
 
 
+def test_a_refused_split_is_named_as_the_entry_has_it(folders):
+    more = [{"path": str(folders[1]), "split": "official"}]
+    with pytest.raises(FerError) as caught:
+        _ = FERDataModule(settings(folders, more=more)).faces
+    words = str(caught.value)
+    assert words.startswith("data.more: split=official: ")
+    assert str(folders[1]) in words
+    assert "split=holdout" in words
+    assert "data.split" not in words
+
+
 def test_an_entry_may_be_a_path_or_a_mapping(folders):
     assert FurtherSet.of("a", "x") == FurtherSet.of({"path": "a"}, "x")
     data = FERDataModule(settings(folders, more=[{"path": str(folders[1]), "split": "folds"}], folds=7, fold=6))

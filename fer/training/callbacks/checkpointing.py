@@ -24,7 +24,7 @@ from fer.config.errors import FerError
 from fer.config.settings import mode
 from fer.data.labels import EMOTIONS
 from fer.metrics.conformal import Thresholds
-from fer.models.checkpoints import find, read
+from fer.models.checkpoints import Contents, find, read
 from fer.models.trainable import Trainable
 from fer.runs.provenance import Provenance
 from fer.system import ranks
@@ -45,7 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Lightning writes through ``$TMPDIR``, which may be on another disk, where moving is copying.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: Contents, path: Any, storage_options: Any = None) -> None:
         """Write ``checkpoint`` to ``path``.
 
         Raises:
@@ -63,7 +63,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise FerError(f"{target}: could not be written ({reason}); {previous}") from error
 
 
-def newest(folder: Path) -> tuple[Path, dict[str, Any]]:
+def newest(folder: Path) -> tuple[Path, Contents]:
     """Return file and contents of a run's newest valid checkpoint: the last, or the best if the last is damaged.
 
     Noise is keyed by seed and epoch, so that a run resumed from either gives the same result.
@@ -122,7 +122,7 @@ def load_weights(model: Trainable, path: str | Path) -> None:
     model.provenance = replace(model.provenance, pretrained=source.pretrained, ancestors=ancestors)
 
 
-def _unfit(checkpoint: dict[str, Any], model: Trainable, error: Exception) -> str:
+def _unfit(checkpoint: Contents, model: Trainable, error: Exception) -> str:
     """Return in words why a checkpoint's weights do not fit a network, and the settings that would fit."""
     network, stored, hparams = checkpoint["fer"].get("architecture"), checkpoint["hyper_parameters"], model.hparams
     if network != model.architecture:
@@ -153,7 +153,7 @@ class Saver(Checkpoint):
         self.best_value: float | None = None
         self.best_epoch = -1
         self.pause = Pause(WRITE_EVERY)
-        self._pending: dict[str, dict[str, Any]] = {}  # "best", "last" -> checkpoint to write
+        self._pending: dict[str, Contents] = {}  # "best", "last" -> checkpoint to write
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write or copy the state after an epoch, whose metrics are known by now."""
@@ -281,7 +281,7 @@ def _timed(trainer: pl.Trainer) -> AbstractContextManager[None]:
     return profiler.profile("save_checkpoint")
 
 
-def _copied(state: dict[str, Any]) -> dict[str, Any] | None:
+def _copied(state: Contents) -> Contents | None:
     """Return a deep copy of a checkpoint, or None if its device has no memory for it."""
     try:
         clones = {id(value): value.detach().clone() for value in _tensors(state)}  # deepcopy alone takes longer
@@ -302,6 +302,6 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _state(trainer: pl.Trainer) -> dict[str, Any]:
+def _state(trainer: pl.Trainer) -> Contents:
     """Return a checkpoint of the current state, which shares its tensors and lists."""
     return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)

@@ -232,9 +232,8 @@ def embeddings_of(model: EmotionClassifier, images: Tensor, *, batch_size: int, 
         for start in range(0, len(images), batch_size):
             given.clear()
             logits = model(images[start : start + batch_size].to(device))
-            last = (
-                given[-1] if given and len(given[-1]) == len(logits) else logits
-            )  # logits where it has not a row a face
+            a_row_a_face = given and len(given[-1]) == len(logits)
+            last = given[-1] if a_row_a_face else logits
             parts.append(last.flatten(1).float().cpu())
     finally:
         for hook in hooks:
