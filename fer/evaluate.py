@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from fer.config.command import Grammar, class_names, command
 from fer.config.errors import FerError
+from fer.config.paths import expand_home
 from fer.config.plugins import import_plugins, listed
 from fer.metrics import conformal
 from fer.reports.summary import remarks
@@ -140,7 +141,7 @@ def add_handling(grammar: Grammar) -> None:
     grammar.add_folder("--out", "folder for the results; default: evaluations/ in the run's folder")
     grammar.add_argument(
         "--maps", action="store_true",
-        help="show in the report what the network looked at in its surest mistakes, by occlusion, as fer.explain does",
+        help="show in the report what the network looked at in its most confident mistakes, by occlusion",
     )  # fmt: skip
     grammar.add_argument("--no-report", action="store_true", help="write neither report nor model card")
     grammar.add_argument(
@@ -206,7 +207,8 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.maps and arguments.no_report:
         raise FerError("--maps --no-report: maps are part of the report; leave one out")
     names = arguments.data or []
-    if twice := next((name for index, name in enumerate(names) if name in names[:index]), None):
+    files = [expand_home(name).resolve() for name in names]
+    if twice := next((name for index, name in enumerate(names) if files[index] in files[:index]), None):
         raise FerError(f"--data {twice}: is given twice; name each data set once")
     if arguments.rule is not None and arguments.split == "all":
         raise FerError(f"--rule {arguments.rule}: --split all takes every face, whatever its split; leave one out")
@@ -284,7 +286,7 @@ def uses_gpu(arguments: argparse.Namespace) -> bool:
 def write_report(
     arguments: argparse.Namespace, results: "Results", scored: "Scored", folder: Path, command: str
 ) -> None:
-    """Write model card and report, with maps of the surest mistakes where they were asked for and can be made."""
+    """Write model card and report, with maps of the most confident mistakes if asked for and possible."""
     from fer.evaluation import explained_split
     from fer.reports import model_card, run, run_sections
 

@@ -27,7 +27,7 @@ from fer.config import hydra
 from fer.config.command import command
 from fer.config.conf import plain, search_paths
 from fer.config.errors import FerError
-from fer.config.hydra import offer_networks, refuse_additions, refuse_keys_of_sweeps, tidied, with_folder
+from fer.config.hydra import offer_registered, refuse_additions, refuse_keys_of_sweeps, tidied, with_folder
 from fer.config.keys import settings_of_info_models, training_help
 from fer.config.plugins import import_plugins
 from fer.config.schema import build
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = with_folder(given, "hydra.sweep.dir" if _several(given) else "hydra.run.dir")
     arguments = tidied([text for text in given if text not in HELP])
     refuse_additions(arguments)
-    offer_networks(arguments)
+    offer_registered(arguments)
     if asks_for_help:
         print(training_help([text for text in arguments if not text.startswith("-")]))
         return 0

@@ -224,12 +224,12 @@ def settings_of_first_job(arguments: Sequence[str]) -> Any:
         FerError: a setting is not valid.
     """
     from fer.config.conf import plain
-    from fer.config.hydra import composed, offer_networks
+    from fer.config.hydra import composed, offer_registered
     from fer.config.schema import build
     from fer.config.settings import TrainSettings
 
     overrides = [text for text in arguments if text != "-m" and not text.startswith("resume=")]
-    offer_networks([text for text in overrides if text.startswith("model=")])
+    offer_registered([text for text in overrides if text.startswith("model=")])
     choices = [re.sub(r"^([^=\[]+=[^,\[]+),[^\[]*$", r"\1", text) for text in overrides]
     return build(TrainSettings, plain(composed(choices)))
 

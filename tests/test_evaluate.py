@@ -123,6 +123,7 @@ def test_batch_size_does_not_change_the_metrics(scores, small_run):
         (["{run}", "--colour"], "--colour"),
         (["{run}", "{run}"], "given twice"),
         (["{run}", "--data", "synthetic", "--data", "synthetic"], "--data synthetic: is given twice"),
+        (["{run}", "--data", "photos", "--data", "./photos/"], "--data ./photos/: is given twice"),
         ([""], "empty name"),
         (["{run}", "--weights", "val"], "name more than one"),
         (["{run}", "--choose"], "--choose: needs several networks; name more than one"),

@@ -11,6 +11,8 @@ from conftest import SMALL, metrics, settings_of_first_job, training_commands
 
 import fer
 from fer.data.readers.drawing import draw_faces
+from fer.optim.losses import LOSSES
+from fer.optim.optimizers import OPTIMIZERS
 
 ROOT = Path(fer.__file__).parents[1]
 README = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
@@ -64,6 +66,30 @@ def test_the_plugin_trains(train, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     ended = train(*SMALL[:4], "plugins=[my_nets]", "model=mine", "model.width=4", *SMALL[6:], "hydra.run.dir=out")
     assert ended.code == 0, ended.err
+
+
+def test_the_loss_trains_without_a_yaml_file(train, tmp_path, monkeypatch):
+    (source,) = re.findall(r"```python\n(# my_loss.py\n.*?)```", EXTEND.read_text(), re.DOTALL)
+    (tmp_path / "my_loss.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(LOSSES, "_entries", LOSSES._entries.copy())
+    keys = ("plugins=[my_loss]", "loss=squared", "augment.mixup=0.2")
+    ended = train(*SMALL, *keys, "loss.scale=2", "hydra.run.dir=out")
+    assert ended.code == 0, ended.err
+    refused = train(*SMALL, *keys, "loss.scale=-1", "hydra.run.dir=refused")
+    assert (refused.code, "loss.scale=-1" in refused.line) == (1, True), refused.err
+
+
+def test_an_optimizer_of_a_plugin_needs_a_learning_rate(train, tmp_path, monkeypatch):
+    (tmp_path / "my_optimizer.py").write_text(
+        "from torch import optim\nfrom fer.optim.optimizers import OPTIMIZERS\n\n"
+        "@OPTIMIZERS.register('mine')\ndef mine(parameters, /, *, rate: float = 0.1):\n"
+        "    return optim.SGD(parameters, lr=rate)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(OPTIMIZERS, "_entries", OPTIMIZERS._entries.copy())
+    ended = train(*SMALL, "plugins=[my_optimizer]", "optimizer=mine")
+    assert (ended.code, "optimizer=mine: has no argument lr" in ended.line) == (1, True), ended.err
 
 
 def test_the_reader_reads(train, tmp_path, monkeypatch):

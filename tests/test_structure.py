@@ -1,4 +1,4 @@
-"""The order of the packages: imports point only downward, and heavy ones are late."""
+"""The order of the packages: each imports from those above it alone, and heavy imports are late."""
 
 import ast
 import re

@@ -36,6 +36,7 @@ from fer.config.errors import FerError
 from fer.config.explain import explain, nearest
 from fer.config.paths import expand_home
 from fer.config.plugins import import_plugins
+from fer.config.registry import GROUPS, REGISTRIES
 from fer.config.schema import REQUIRED, keyword_parameters
 from fer.config.settings import leaves
 from fer.config.trust import refuse_code
@@ -388,10 +389,10 @@ def refuse_keys_of_sweeps(arguments: Sequence[str]) -> None:
             raise FerError(f"{text}: works only with -m, which runs a sweep; add -m, or leave it out")
 
 
-def offer_networks(arguments: Sequence[str]) -> None:
-    """Make plugins' networks choices as ``model=<name>`` and timm's networks as ``model=timm:<name>``.
+def offer_registered(arguments: Sequence[str]) -> None:
+    """Make what plugins register choices, such as ``model=<name>`` and ``loss=<name>``; also ``model=timm:<name>``.
 
-    Keys and defaults of a plugin's network are its arguments and their defaults, so that it needs no YAML.
+    Keys and defaults are the arguments of the registered function and their defaults, so that it needs no YAML.
 
     Raises:
         FerError: a plugin cannot be imported.
@@ -407,16 +408,16 @@ def offer_networks(arguments: Sequence[str]) -> None:
     if not isinstance(names, list):
         raise FerError(f"{given[-1]}: expected a list, such as plugins=[my_nets]")
     import_plugins([str(name) for name in names])
-    from fer.config.registry import MODELS
-
-    for name in MODELS.names():
-        if not (conf_folder() / "model" / f"{name}.yaml").exists():
-            defaults = {"name": name, **_defaults(MODELS.get(name))}
-            ConfigStore.instance().store(group="model", name=name, node=defaults, provider="plugins")
+    for group in sorted(GROUPS & REGISTRIES.keys()):
+        entries = REGISTRIES[group]
+        for name in entries.names():
+            if not (conf_folder() / group / f"{name}.yaml").exists():
+                defaults = {"name": name, **_defaults(entries.get(name))}
+                ConfigStore.instance().store(group=group, name=name, node=defaults, provider="plugins")
 
 
 def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return argument -> default of a network, without defaults that YAML cannot hold."""
+    """Return argument -> default of a registered function or class, without defaults that YAML cannot hold."""
     defaults = {name: default for name, (_, default) in keyword_parameters(function).items()}
     values = {name: REQUIRED if value is MISSING else value for name, value in defaults.items()}
     kinds = (bool, int, float, str, list, tuple, dict, type(None))

@@ -13,7 +13,7 @@ from typing import Any
 
 from fer.config.conf import choices_of, conf_folder, plain, spelled
 from fer.config.errors import FerError, did_you_mean
-from fer.config.hydra import composed, offer_networks, refuse_additions, tidied
+from fer.config.hydra import composed, offer_registered, refuse_additions, tidied
 from fer.config.schema import build
 from fer.config.settings import TrainSettings
 
@@ -176,7 +176,7 @@ def settings_of_info_models(arguments: Sequence[str]) -> TrainSettings | None:
     if options:
         raise FerError(f"--info models takes only key=value; leave out {options[0]}")
     refuse_additions(overrides)
-    offer_networks(overrides)
+    offer_registered(overrides)
     return build(TrainSettings, plain(composed(overrides)))
 
 

@@ -11,6 +11,8 @@ from fer.config.errors import FerError, did_you_mean
 from fer.config.schema import check
 
 T = TypeVar("T", bound=Callable[..., Any])
+GROUPS = {"model", "loss", "optimizer", "scheduler"}  # kinds whose entries are choices of a group of the same name
+REGISTRIES: "dict[str, Registry[Any]]" = {}  # by kind; those of modules that are imported
 
 
 class Registry(Generic[T]):
@@ -23,6 +25,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, T] = {}
+        REGISTRIES.setdefault(kind, self)
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that registers a function or class under ``name``.

@@ -117,8 +117,9 @@ class FERDataModule(Table, pl.LightningDataModule):
 
     def val_dataloader(self) -> ResumableLoader:
         """Serve val in the order of the source; a part of val in a random order, since folders are listed by class."""
-        dataset, trainer = self.datasets["val"], self.trainer
-        whole = trainer is None or trainer.limit_val_batches == 1.0
+        dataset = self.datasets["val"]
+        limit = 1.0 if self.trainer is None else self.trainer.limit_val_batches
+        whole = isinstance(limit, float) and limit == 1  # the integer 1 is one batch
         return self._loader(dataset if whole else dataset.shuffled())
 
     def _loader(self, dataset: FaceDataset, sampler: EpochShuffle | None = None) -> ResumableLoader:

@@ -3,7 +3,7 @@
 A draw is a function of its seed, and takes every class alike. Faces that belong together are drawn whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,15 @@ from fer.data.duplicates import exact_duplicates, together
 from fer.data.faces import UNKNOWN, Faces
 
 Rule = Literal["official", "as_given", "holdout", "folds"]
+
+TOGETHER = "keep_duplicates_together"
+SPLIT_KEYS: Mapping[str, Sequence[str]] = {  # ``data.split`` -> the other keys that decide which faces are val
+    "official": (),
+    "as_given": ("split_seed", "val_fraction", TOGETHER),
+    "holdout": ("split_seed", TOGETHER),
+    "folds": ("split_seed", "folds", "fold", TOGETHER),
+}
+ALL_SPLIT_KEYS = tuple(dict.fromkeys(key for keys in SPLIT_KEYS.values() for key in keys))
 
 
 def drawn_share(faces: Faces, members: NDArray[np.int64], fraction: float, seed: int, rule: Rule) -> NDArray[np.int64]:
@@ -73,8 +82,8 @@ def fold_numbers(faces: Faces, folds: int, seed: int) -> NDArray[np.int64]:
     """Return the fold, from 0, of each face, (N,); ``UNKNOWN`` for unlabelled faces.
 
     Every labelled face is in exactly one fold. All folds hold nearly equal numbers of each class. Exact duplicates stay
-    in one fold, since a network would remember the label of a copy in train. They count for the class of the first.
-    Faces of one person, video or picture stay in one fold too, where the source names these.
+    in one fold, since a network would remember the label of a copy in train. They count for the class of the first
+    labelled one. Faces of one person, video or picture stay in one fold too, where the source names these.
 
     Args:
         faces: N faces.
@@ -85,19 +94,19 @@ def fold_numbers(faces: Faces, folds: int, seed: int) -> NDArray[np.int64]:
         numbers = whole_units(together(faces), faces.targets, [1 / folds] * folds, seed)
         numbers[faces.targets == UNKNOWN] = UNKNOWN
         return numbers
-    first_of = np.arange(len(faces))  # index of the first duplicate of each face
+    labelled = faces.targets != UNKNOWN
+    first_of = np.arange(len(faces))  # index of the first labelled duplicate of each face
     for group in exact_duplicates(faces.images):
-        first_of[group] = group[0]
-    firsts, sizes = np.unique(first_of, return_counts=True)
+        if (known := group[labelled[group]]).size:
+            first_of[known] = known[0]
+    firsts, sizes = np.unique(first_of[labelled], return_counts=True)
     generator = np.random.default_rng(seed)
     numbers = np.full(len(faces), UNKNOWN, np.int64)
     for label in range(int(faces.targets.max(initial=0)) + 1):
         groups = generator.permutation(np.flatnonzero(faces.targets[firsts] == label))
         groups = groups[np.argsort(-sizes[groups], kind="stable")]  # large groups first: single faces then balance them
         numbers[firsts[groups]] = dealt(sizes[groups], generator.permutation(folds))
-    numbers = numbers[first_of]
-    numbers[faces.targets == UNKNOWN] = UNKNOWN
-    return numbers
+    return numbers[first_of]
 
 
 def dealt(sizes: NDArray[np.int64], order: NDArray[np.int64]) -> list[int]:

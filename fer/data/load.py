@@ -206,9 +206,10 @@ def _as_given(faces: Faces, seed: int, val_fraction: float) -> NDArray[np.int8]:
 
 def _require(splits: NDArray[np.int8], rule: str, faces: Faces) -> None:
     kind = "face" if (faces.targets != UNKNOWN).all() else "labelled face"
+    drawn = rule in ("holdout", "folds")
+    remedy = "it needs more of them" if drawn else f"use {setting('data.split', 'holdout')}"
     for index in (0, 1):
         if not (splits == index).any():
             raise FerError(
-                f"{setting('data.split', rule)}: {faces.source.path} has no {kind} for {SPLITS[index]}; use "
-                f"{setting('data.split', 'holdout')}"
+                f"{setting('data.split', rule)}: {faces.source.path} has no {kind} for {SPLITS[index]}; {remedy}"
             )

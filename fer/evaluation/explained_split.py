@@ -1,4 +1,4 @@
-"""The faces of a split that are explained: a seeded draw, or the surest mistakes of an evaluation."""
+"""The faces of a split that are explained: a seeded draw, or the most confident mistakes of an evaluation."""
 
 from collections.abc import Sequence
 
@@ -83,7 +83,7 @@ def of_mistakes(
         FerError: a network is a folder of predictions, or the networks take faces of different sizes or colours.
     """
     names = [f"row {scored.rows[index]}" for index in rows]
-    source = f"{len(rows)} surest mistakes"
+    source = f"{len(rows)} most confident mistakes"
     boxes = [None] * len(rows)
     images = scored.images[rows]
     inputs = images[:, None] if scored.colour is None else scored.colour[rows]

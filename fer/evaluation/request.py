@@ -12,6 +12,7 @@ from fer.config.errors import FerError
 from fer.config.paths import expand_home
 from fer.config.schema import build
 from fer.config.settings import DataSettings, FurtherSet
+from fer.data.draws import ALL_SPLIT_KEYS, SPLIT_KEYS
 from fer.data.labels import folder_names
 from fer.data.locate import holds_contempt, locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
@@ -227,6 +228,8 @@ def whole(dataset: Dataset) -> DataKeys:
 def same_split(settings: DataKeys, other: DataKeys) -> bool:
     """Return whether two data settings give the same faces, splits and labels."""
     besides = {*NO_EFFECT_ON_FACES, *(() if "ferplus" in (settings["labels"], other["labels"]) else OF_VOTES)}
+    if not (settings["more"] or other.get("more")):  # further data sets may have other rules
+        besides |= {*ALL_SPLIT_KEYS} - {*SPLIT_KEYS.get(settings["split"], ALL_SPLIT_KEYS)}
     return all(settings[key] == other.get(key) for key in settings.keys() - besides)
 
 
@@ -355,7 +358,13 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
         FerError: the data are not found (drawn faces never replace them), or differ among the networks.
     """
     known = dict(members[0].trained_with)
+    channels = members[0].model.in_channels
     for member in members[1:]:
+        if member.model.in_channels != channels:
+            raise FerError(
+                f"{member.file}: takes {member.model.in_channels} channels of a face, {members[0].file} {channels}; "
+                "score them apart"
+            )
         if request.data is None and not same_split(member.trained_with, known):
             raise FerError(
                 f"{member.file}: was trained on other data or another split than {members[0].file}; name the data to "
@@ -382,13 +391,7 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
         raise FerError(
             f"--ferplus-rule {request.ferplus_rule}: makes labels of votes; add --labels ferplus and --votes"
         )
-    known["channels"] = members[0].model.in_channels
-    for member in members[1:]:
-        if member.model.in_channels != known["channels"]:
-            raise FerError(
-                f"{member.file}: takes {member.model.in_channels} channels of a face, {members[0].file} "
-                f"{known['channels']}; score them apart"
-            )
+    known["channels"] = channels
     contempt = known["labels"] == "ferplus" or shows_contempt(known)
     known["classes"] = members[0].model.num_classes if contempt else 7
     return known
@@ -426,9 +429,9 @@ def found_again(known: DataKeys) -> str:
     try:
         path, _ = locate(None, drawn_faces_allowed=False)
     except FerError as error:
-        raise FerError(
-            f"trained on {known.get('path')}, which was not found; name the data with --data ({error})"
-        ) from error
+        before = known["path"]
+        reason = f"trained on {before}, which was not found" if before else "its file does not name its training data"
+        raise FerError(f"{reason}; name the data with --data ({error})") from error
     return path
 
 
@@ -456,7 +459,7 @@ def paths(settings: DataKeys) -> list[str]:
 
 def present(settings: DataKeys) -> bool:
     """Return whether all data that settings name exist."""
-    return all(map(is_at_hand, paths(settings)))
+    return settings["path"] is not None and all(map(is_at_hand, paths(settings)))
 
 
 def is_at_hand(path: str) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.optim.optimizer import ParamsT
 
+from fer.config.errors import FerError
 from fer.config.settings import Section, mode
 from fer.data.dataset import Batch
 from fer.data.noise import shared
@@ -99,7 +100,8 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         """
         builder, arguments = LOSSES.arguments(loss)
         self.loss = builder(class_counts, **arguments)
-        OPTIMIZERS.arguments(optimizer)
+        if "lr" not in OPTIMIZERS.arguments(optimizer)[1]:
+            raise FerError(f"optimizer={optimizer['name']}: has no argument lr, which every optimizer needs")
         SCHEDULES.arguments(scheduler)
         self._optimizer, self._scheduler = optimizer, scheduler
         self.views, self.consistency, self.sam = views, consistency, sam
@@ -125,7 +127,7 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         """
         self._clipped = []
         make, arguments = OPTIMIZERS.arguments(self._optimizer)
-        optimizer = make(self._parameters_by_layer(self._optimizer), **arguments)
+        optimizer = make(self._parameters_by_layer(arguments), **arguments)
         make, arguments = SCHEDULES.arguments(self._scheduler)
         schedule = make(self.trainer.max_epochs, **arguments)
         if isinstance(schedule, Plateau):
@@ -138,15 +140,15 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         epochs = step / self._steps() if step else 0.0
         return epochs if self.timeline is None else self.timeline.at(epochs)
 
-    def _parameters_by_layer(self, optimizer: Section) -> ParamsT:
-        """Return the parameters, in groups by layer if the optimizer has a ``layer_decay`` below 1."""
-        parameters = self.parameter_groups(optimizer["lr"])
-        return by_layer(parameters, self.layers()) if optimizer.get("layer_decay", 1.0) < 1 else parameters
+    def _parameters_by_layer(self, arguments: Section) -> ParamsT:
+        """Return the parameters, in groups by layer if the optimizer's arguments have a ``layer_decay`` below 1."""
+        parameters = self.parameter_groups(arguments["lr"])
+        return by_layer(parameters, self.layers()) if arguments.get("layer_decay", 1.0) < 1 else parameters
 
     def layer_rates(self) -> list[float]:
         """Return the learning rates of the trained layers before the schedule, from the faces to the logits."""
         make, arguments = OPTIMIZERS.arguments(self._optimizer)
-        made = make(self._parameters_by_layer(self._optimizer), **arguments)
+        made = make(self._parameters_by_layer(arguments), **arguments)
         rates = {id(weights): group["lr"] for group in made.param_groups for weights in group["params"]}
         layers = [[weights for weights in layer if id(weights) in rates] for layer in self.layers()]
         return [max(rates[id(weights)] for weights in layer) for layer in layers if layer]

@@ -65,7 +65,7 @@ class Report:
         augmented: (K, S, S) faces as they are and (K, M, S, S) as training sees them, uint8.
         settings: the whole configuration.
         changes: key -> (value, default), of the settings that differ from the defaults.
-        explained: the surest mistakes with their maps, in the order of ``mistakes``; None where none were asked for.
+        explained: the most confident mistakes with their maps, in the order of ``mistakes``; None if not asked for.
     """
 
     results: Results
@@ -339,7 +339,7 @@ def _faces_section(report: Report, name: str, title: str, indices: NDArray[np.in
 
 
 def _maps(found: Explanation, maps: Maps) -> Markup:
-    """Return the maps of the surest mistakes, below the verdict of their check."""
+    """Return the maps of the most confident mistakes, below the verdict of their check."""
     meaning = "One view of each face; an ensemble's networks count equally."
     return joined(
         tag("h3", "What the network looked at"), html.note(found.check.verdict), page.key(),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fer.config.conf import plain, search_paths, spelled, unquoted
 from fer.config.errors import FerError
-from fer.config.hydra import alternatives, composed, composed_sweep, offer_networks
+from fer.config.hydra import alternatives, composed, composed_sweep, offer_registered
 from fer.config.paths import expand_home
 from fer.config.schema import build
 from fer.config.settings import Config, SweepSettings, TrainSettings
@@ -181,7 +181,7 @@ def _with_stored(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     kept = taken(stored(resumed).arguments, resumed / FILE, overrides)
     before = {text.partition("=")[0]: text for text in kept}
     overrides = list((before | {text.partition("=")[0]: text for text in overrides}).values())
-    offer_networks(overrides)
+    offer_registered(overrides)
     return overrides, resumed
 
 

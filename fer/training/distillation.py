@@ -24,6 +24,7 @@ from fer.config.paths import expand_home
 from fer.config.settings import DataSettings, DistillSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import to_unit
+from fer.data.draws import ALL_SPLIT_KEYS, SPLIT_KEYS
 from fer.data.transforms.size import middle
 from fer.evaluation.leakage import TrainingData, use_data_at_hand
 from fer.evaluation.request import Member, Tables
@@ -36,14 +37,6 @@ from fer.system.files import read_json
 from fer.system.records import Json
 
 log = logging.getLogger(__name__)
-
-TOGETHER = "keep_duplicates_together"
-SPLIT_KEYS = {  # ``data.split`` -> the other keys that decide which faces are val
-    "official": (),
-    "as_given": ("split_seed", "val_fraction", TOGETHER),
-    "holdout": ("split_seed", TOGETHER),
-    "folds": ("split_seed", "folds", "fold", TOGETHER),
-}
 
 
 class TeacherFile(NamedTuple):
@@ -249,8 +242,8 @@ def _split_settings(dataset: Dataset) -> list[Any]:
     settings = asdict(DataSettings()) | (dataset.get("settings") or {})  # older checkpoints lack some keys
     if not settings["more"]:
         return [settings["split"], *(settings[key] for key in SPLIT_KEYS.get(settings["split"], settings))]
-    keys = dict.fromkeys(key for each in SPLIT_KEYS.values() for key in each)  # each data set has a rule of its own
-    return [*(one.get("split") for one in dataset.get("sets") or ()), *(settings[key] for key in keys)]
+    rules = [one.get("split") for one in dataset.get("sets") or ()]  # each data set has its own
+    return [*rules, *(settings[key] for key in ALL_SPLIT_KEYS)]
 
 
 def _refuse_val(teachers: Teachers, model: Trainable, data: FERDataModule) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fer.config.conf import plain, quoted, unquoted
 from fer.config.errors import FerError, setting
-from fer.config.hydra import composed, offer_networks
+from fer.config.hydra import composed, offer_registered
 from fer.config.paths import expand_home
 from fer.config.settings import DataSettings, Origin, Section, TrainSettings, leaves
 from fer.data.locate import existing, locate
@@ -104,7 +104,7 @@ def resuming(arguments: list[str]) -> list[str]:
     texts = (*stored.overrides(folder, arguments), *arguments[len(options) :])
     merged = {text.partition("=")[0]: text for text in texts if not text.startswith("resume=")}
     overrides = list(merged.values())
-    offer_networks(overrides)
+    offer_registered(overrides)
     _refuse_changes(folder, path, plain(composed(overrides)))
     return [*options, *overrides, f"resume={quoted(str(folder))}", f"hydra.run.dir={quoted(str(folder))}"]
 

@@ -97,6 +97,36 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
         with out_of_memory.named(settings, folder):
             settings, data = time_budget.within_budget(settings, data, model, folder)
         check_names(settings)  # the schedule's arguments may not fit the planned epochs
+    saver, watch, epochs = _fitted(settings, folder, origin, data, model, checkpoint, begin)
+    if not ranks.current().first:
+        return None
+    _enter(folder, "scoring")
+    results, scored = write_results(settings, folder, data, saver, watch, epochs=epochs, command=origin.command)
+    raise_dropped()
+    write_report(settings, folder, data, results, scored, origin.changes)
+    return results
+
+
+def _fitted(
+    settings: TrainSettings,
+    folder: Path,
+    origin: Origin,
+    data: FERDataModule,
+    model: Trainable,
+    checkpoint: Path | None,
+    begin: int,
+) -> tuple[Saver, Stopwatch, int]:
+    """Train, and return the callbacks that know the best epoch and the times, and the number of epochs.
+
+    Args:
+        settings: settings of the run, its epochs planned.
+        folder: folder of the run.
+        origin: command line and choices of the run.
+        data: its faces, in the order of the run.
+        model: its network, ready for the first step.
+        checkpoint: to go on from; None for a new run.
+        begin: number of finished epochs, 0 for a new run.
+    """
     saver, watch = Saver(folder / "checkpoints", settings.monitor, _last_stage(settings)), Stopwatch()
     finite = FiniteLoss()
     signals = Signals(folder, finite, saver)
@@ -120,16 +150,9 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
         tracking.closed(),
     ):
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if not ranks.current().first:
-        return None
-    signals.stop()
-    _enter(folder, "scoring")
-    results, scored = write_results(
-        settings, folder, data, saver, watch, epochs=trainer.current_epoch, command=origin.command
-    )
-    raise_dropped()
-    write_report(settings, folder, data, results, scored, origin.changes)
-    return results
+    if ranks.current().first:
+        signals.stop()
+    return saver, watch, trainer.current_epoch
 
 
 def _last_stage(settings: TrainSettings) -> int:
@@ -263,9 +286,10 @@ def _check_labels(settings: TrainSettings, data: FERDataModule, model: Trainable
             f"name FER+'s file with data.votes="
         )
     if data.mixing and not model.takes_shares:
+        choices = "cross_entropy" if data.faces.soft is None else "soft_cross_entropy"
         raise FerError(
             f"loss={settings.loss['name']}: does not accept mixed labels, which augment.mixup and augment.cutmix make; "
-            "use loss=cross_entropy, logit_adjusted, soft_cross_entropy or label_drawing"
+            f"set both to 0, or use another loss, such as loss={choices}"
         )
 
 

@@ -111,10 +111,12 @@ def limit(fraction: float, faces: int, batch_size: int) -> int | float:
 def steps_an_epoch(settings: TrainSettings, faces: int) -> int:
     """Return the number of steps in an epoch, with ``trainer.limit_train`` and ``overfit_batches``."""
     size = settings.data.faces_a_step
-    limited = limit(settings.trainer.limit_train, faces, size)
+    if settings.trainer.overfit_batches:
+        return settings.trainer.overfit_batches
+    if settings.trainer.limit_train < 1:
+        return int(limit(settings.trainer.limit_train, faces, size))
     dropped = drops_last(faces, size, drop_last=settings.trainer.compile, ranks=settings.trainer.ranks)
-    every = faces // size if dropped else math.ceil(faces / size)
-    return settings.trainer.overfit_batches or (every if limited == 1.0 else int(limited))
+    return faces // size if dropped else math.ceil(faces / size)
 
 
 def before_signals(settings: TrainSettings) -> list[Callback]:

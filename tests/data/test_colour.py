@@ -102,7 +102,7 @@ def test_batches_and_pictures_of_them(pictures):
 def test_sources_without_colours_are_refused(tmp_path):
     table = tmp_path / "fer2013.csv"
     table.write_text(f"emotion,pixels,Usage\n0,{' '.join(['7'] * 48**2)},Training\n")
-    with pytest.raises(FerError, match=r"data.channels=3: .*fer2013.csv \(reader csv\) has grey faces alone"):
+    with pytest.raises(FerError, match=r"data.channels=3: .*fer2013.csv is read by csv, which serves grey faces alone"):
         read_faces(DataSettings(path=str(table), channels=3, cache=None))
 
 

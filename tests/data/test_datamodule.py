@@ -185,6 +185,23 @@ def test_where_a_network_is_compiled_all_training_batches_are_whole(size, even, 
     assert steps_an_epoch(settings, 112) == len(lengths)
 
 
+@pytest.mark.parametrize(("share", "faces", "steps"), [(0.01, 12800, 1), (0.02, 12800, 2), (0.01, 100, 1)])
+def test_a_part_of_the_faces_has_its_own_number_of_steps(share, faces, steps):
+    settings = TrainSettings(
+        data=DataSettings(batch_size=128), model={}, loss={}, optimizer={}, scheduler={},
+        trainer=TrainerSettings(limit_train=share),
+    )  # fmt: skip
+    assert steps_an_epoch(settings, faces) == steps
+
+
+@pytest.mark.parametrize(("limit", "in_order"), [(1.0, True), (1, False), (2, False), (0.5, False)])
+def test_val_is_in_order_only_where_all_of_it_is_used(limit, in_order, module):
+    """A source of folders lists its faces by class: its first batch would lack most of them."""
+    made = module(trainer=stub_trainer(limit_val_batches=limit))
+    images, _ = joined(made.val_dataloader())
+    assert torch.equal(images, made.datasets["val"].images) == in_order
+
+
 def test_order_does_not_draw_from_the_global_noise(module):
     torch.manual_seed(0)
     expected = torch.rand(3)

@@ -56,6 +56,15 @@ def strangers():
     return synthetic.read(350, seed=4, image_size=24)
 
 
+def test_a_labelled_copy_of_an_unlabelled_face_is_in_a_fold(strangers):
+    images, targets = strangers.images.copy(), strangers.targets.copy()
+    images[5], targets[0] = images[0], UNKNOWN
+    copied = replace(strangers, images=images, targets=targets)
+    folds = np.array(folds_of(copied, 5))
+    assert (folds[:, 0] == UNKNOWN).all()
+    assert ((folds[:, 1:] == 1).sum(0) == 1).all()
+
+
 @pytest.mark.parametrize("number", [2, 5, 7])
 def test_every_face_is_val_of_one_fold_and_train_of_the_others(strangers, number, of_classes):
     made = folds_of(strangers, number)

@@ -120,6 +120,14 @@ def test_a_split_of_faces_without_labels_is_no_split(split, missing, drawn):
             assigned_with_notes(unlabelled, DataSettings(split=rule))
 
 
+@pytest.mark.parametrize("rule", ["holdout", "folds"])
+def test_too_few_labelled_faces_for_a_draw_are_not_sent_to_another_draw(rule, drawn):
+    few = without_labels(drawn, *range(1, 70))
+    with pytest.raises(FerError) as caught:
+        assigned_with_notes(few, DataSettings(split=rule))
+    assert "use data.split" not in str(caught.value)
+
+
 def test_an_audit_sees_the_split_of_faces_without_labels(drawn):
     """Their copies in train matter once the labels are there."""
     hidden = np.flatnonzero(drawn.official == 2)

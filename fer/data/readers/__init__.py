@@ -66,8 +66,8 @@ def with_colours(reader: Reader, name: str, path: Path, memory_limit_gb: float |
         )
     if not getattr(reader, "in_colour", False):
         raise FerError(
-            f"{setting('data.channels', 3)}: {path} (reader {name}) has grey faces alone; set data.channels=1, or name "
-            "pictures in colour"
+            f"{setting('data.channels', 3)}: {path} is read by {name}, which serves grey faces alone; set "
+            "data.channels=1, or name pictures in colour"
         )
     return _InColour(reader)
 

@@ -221,7 +221,7 @@ def _of_split(found: Explanation, maps: Maps) -> list[Section]:
         pages.append(Section("confusions", "The largest confusions", confusions(found, maps), "Confusions"))
     for name, title, right in (("right", "Right answers", True), ("wrong", "Wrong answers", False)):
         if rows := surest(found.faces, right=right):
-            note = paragraph("The surest ones of these faces.", class_="soft")
+            note = paragraph("The most confident predictions of these faces.", class_="soft")
             shown = [_face(found.faces[index], maps, index) for index in rows]
             pages.append(Section(name, title, joined(note, tag("div", *shown, class_="explained"))))
     return pages

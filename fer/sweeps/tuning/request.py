@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fer.config.conf import plain, search_paths, spelled, unquoted
 from fer.config.errors import FerError
-from fer.config.hydra import alternatives, composed, offer_networks, refuse_additions, value_of
+from fer.config.hydra import alternatives, composed, offer_registered, refuse_additions, value_of
 from fer.config.paths import expand_home
 from fer.config.schema import build
 from fer.config.settings import Config, TrainSettings, TuneSettings
@@ -114,7 +114,7 @@ def read(arguments: Sequence[str]) -> Request:
         raise FerError(f"{options[0]}: a search takes only key=value and --config-dir; --help lists its keys")
     refuse_additions(arguments)
     overrides = _merged(with_latest(arguments))
-    offer_networks(overrides)
+    offer_registered(overrides)
     of_search = [text for text in overrides if text.startswith(OF_SEARCH)]
     of_trials = [text for text in overrides if text not in of_search]
     paths = search_paths(of_trials)

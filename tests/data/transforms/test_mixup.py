@@ -1,5 +1,7 @@
 """MixUp and CutMix: a partner and a share for each face, labels in the same shares, bits that a resumed run has too."""
 
+import re
+
 import pytest
 import torch
 from conftest import SMALL, metrics
@@ -114,3 +116,5 @@ def test_a_loss_that_takes_no_shares_is_refused(train):
     ended = train(*SMALL, "augment.mixup=0.2", "loss=focal")
     assert ended.code == 1
     assert "loss=focal: does not accept mixed labels" in ended.line
+    (other,) = re.findall(r"loss=(?!focal)\w+", ended.line)
+    assert train(*SMALL, "augment.mixup=0.2", other, "hydra.run.dir=other").code == 0
