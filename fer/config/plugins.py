@@ -1,4 +1,4 @@
-"""The user's modules that register networks, readers and losses.
+"""The user's modules that register networks, losses, optimizers, schedules and readers.
 
 No Hydra here, whose import takes a while.
 """
@@ -17,7 +17,7 @@ def listed(names: str | None) -> list[str]:
 
 
 def import_plugins(names: Sequence[str]) -> None:
-    """Import modules that register networks and readers, from the current folder or Python's path.
+    """Import modules that register networks, losses, readers and the like, from the current folder or Python's path.
 
     Raises:
         FerError: a module cannot be imported.

@@ -489,7 +489,7 @@ class TrainSettings:
         early_stopping: epochs without a better ``monitor`` before the run stops; None never stops early.
         init_from: checkpoint, run or shared file whose weights are the start.
         resume: run folder to continue.
-        plugins: modules to import first; they register networks and readers.
+        plugins: modules to import first; they register networks, losses, readers and the like.
         ema: decay of a moving average of the weights; the average is evaluated and kept. None is off.
         sam: step size of sharpness-aware minimisation, such as 0.05; doubles the work; 0 is off.
         consistency: weight of the difference between predictions for views of one face; needs ``augment.views``.

@@ -39,7 +39,7 @@ def refuse_code(overrides: Sequence[str]) -> None:
     for text in overrides:
         if not text.startswith("-") and CODE.match(text):
             raise FerError(
-                f"{text[:SHOWN]}: refused, Hydra would run the code that it names; networks and readers of your own "
+                f"{text[:SHOWN]}: refused, Hydra would run the code that it names; networks, losses and readers of your own "
                 f"are plugins: plugins=[MODULE]"
             )
 
