@@ -39,8 +39,8 @@ def refuse_code(overrides: Sequence[str]) -> None:
     for text in overrides:
         if not text.startswith("-") and CODE.match(text):
             raise FerError(
-                f"{text[:SHOWN]}: refused, Hydra would run the code that it names; networks, losses and readers of your own "
-                f"are plugins: plugins=[MODULE]"
+                f"{text[:SHOWN]}: refused, Hydra would run the code that it names; networks, losses and readers of "
+                "your own are plugins: plugins=[MODULE]"
             )
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # raise it when a reader's result or the layout of an entry changes
+FORMAT = 3  # raise it when a reader's result or the layout of an entry changes
 STILL_CHANGING_S = 2.0  # a file changed this recently may change again within the clock's resolution
 COLUMNS = ("images", "targets", "official", "given", "rows")
 PICTURES = ".pictures"  # ending of an entry that has an index of pictures, and no pixels

@@ -2,7 +2,7 @@
 
 The file has the suggestions of an audit. The key removes the faces for which it suggests ``exclude``.
 
-# python -m fer.audit: ... fingerprint=<of the table> image_size=48 split=official
+# python -m fer.audit: ... fingerprint=<of the table> image_size=48 split=official splits=<of the faces>
 row,reason,suggestion,split,label,group,score
 59,near duplicate in test,exclude,train,sad,59,1.0000
 
@@ -32,6 +32,7 @@ from fer.data.labels import EMOTIONS
 from fer.data.load import read_faces
 from fer.metrics.results import Excluded
 from fer.system.files import opened_text, written_whole
+from fer.system.text import plural
 
 HEADS = ("row", "reason", "suggestion", "split", "label", "group", "score")
 REQUIRED = HEADS[:3]
@@ -48,6 +49,7 @@ class Exclusions(NamedTuple):
         fingerprint: fingerprint of the audited faces.
         image_size: side of the audited faces, in pixels.
         split: split rule of the audit.
+        splits: digest of the splits of its faces; empty in older files.
     """
 
     rows: NDArray[np.int64]
@@ -55,6 +57,7 @@ class Exclusions(NamedTuple):
     fingerprint: str
     image_size: int
     split: str
+    splits: str = ""
 
 
 def fingerprint(faces: Faces) -> str:
@@ -62,10 +65,20 @@ def fingerprint(faces: Faces) -> str:
     return replace(faces, votes=None).fingerprint()
 
 
+def digest_of(faces: Faces, splits: NDArray[np.int8]) -> str:
+    """Return a digest of the splits (N,) of the faces with a label; those without one are in no split of a training."""
+    labelled = faces.targets != UNKNOWN
+    contents = faces.rows[labelled].astype("<i8").tobytes() + splits[labelled].tobytes()
+    return hashlib.sha256(contents).hexdigest()[:16]
+
+
 def write(file: Path, findings: Findings, advice: Sequence[Advice]) -> None:
     """Write ``audit.csv``, a line for each face and reason."""
     faces = findings.faces
-    identity = f"fingerprint={fingerprint(faces)} image_size={faces.image_size} split={findings.split.rule}"
+    identity = (
+        f"fingerprint={fingerprint(faces)} image_size={faces.image_size} split={findings.split.rule} "
+        f"splits={digest_of(faces, findings.split.splits)}"
+    )
     with written_whole(file) as stream:
         stream.write(f"{PURPOSE} {identity}\n")
         writer = csv.writer(stream, lineterminator="\n")
@@ -88,8 +101,9 @@ def read(file: Path) -> Exclusions:
         raise FerError(f"{name}: no such file; expected an audit.csv written by python -m fer.audit")
     try:
         with opened_text(file) as stream:
-            identity = dict(re.findall(r"\b(fingerprint|image_size|split)=(\w+)", stream.readline()))
-            if len(identity) < 3 or not re.fullmatch("[0-9]{1,4}", identity["image_size"]):
+            identity = dict(re.findall(r"\b(fingerprint|image_size|splits?)=(\w+)", stream.readline()))
+            stated = {"fingerprint", "image_size", "split"} <= identity.keys()
+            if not stated or not re.fullmatch("[0-9]{1,4}", identity["image_size"]):
                 raise FerError(
                     f"{name}, line 1: names no fingerprint, image_size and split; expected fer.audit's audit.csv"
                 )
@@ -97,7 +111,10 @@ def read(file: Path) -> Exclusions:
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise FerError(f"{name}: is no CSV file ({error})") from error
     rows = np.unique(np.array([row for listed in reasons.values() for row in listed], np.int64))
-    return Exclusions(rows, reasons, identity["fingerprint"], int(identity["image_size"]), identity["split"])
+    return Exclusions(
+        rows, reasons, identity["fingerprint"], int(identity["image_size"]), identity["split"],
+        identity.get("splits", ""),
+    )  # fmt: skip
 
 
 def _reasons(lines: "csv.DictReader[str]", name: str) -> dict[str, list[int]]:
@@ -146,6 +163,8 @@ def leave_out(faces: Faces, splits: NDArray[np.int8], data: DataSettings) -> tup
         raise FerError(f"data.exclude={data.exclude}: leaves no face in train; remove rows from it")
     rows = faces.rows[removed]
     kept = np.where(removed, np.int8(UNKNOWN), splits)
+    same_faces = data.labels == "fer2013" and data.classes == 7
+    comparable = same_faces and exclusions.splits and data.split == exclusions.split
     reasons = {reason: int(np.isin(rows, listed).sum()) for reason, listed in exclusions.reasons.items()}
     return kept, Excluded(
         file=data.exclude,
@@ -155,6 +174,7 @@ def leave_out(faces: Faces, splits: NDArray[np.int8], data: DataSettings) -> tup
         outside_train=int(named.sum()) - len(rows),
         emptied=_emptied(faces, splits == 0, kept == 0),
         audited_split=exclusions.split,
+        drawn_otherwise=True if comparable and digest_of(faces, splits) != exclusions.splits else None,
     )
 
 
@@ -167,11 +187,12 @@ def _emptied(faces: Faces, before: NDArray[np.bool_], after: NDArray[np.bool_]) 
 def _require_same_data(exclusions: Exclusions, faces: Faces, data: DataSettings) -> None:
     """Raise if ``audit.csv`` belongs to other data.
 
-    Faces of another size than the audit's have other pixels, and faces labelled by votes have other rows. The data are
-    then read again with the settings of the audit.
+    Faces of another size than the audit's have other pixels, faces labelled by votes have other rows, and audits read
+    seven classes in grey. The data are then read again with the settings of the audit.
     """
-    audited = replace(data, image_size=exclusions.image_size, votes=None, labels="fer2013", classes=7)
-    equal = data.labels == "fer2013" and exclusions.image_size == data.image_size
+    size = exclusions.image_size
+    audited = replace(data, image_size=size, votes=None, labels="fer2013", classes=7, channels=1)
+    equal = audited == replace(data, votes=None)
     table = faces if equal else read_faces(audited)
     if exclusions.fingerprint != fingerprint(table):
         raise FerError(
@@ -191,15 +212,15 @@ def notes(excluded: Excluded | None, split: str) -> list[str]:
     """
     if excluded is None:
         return []
-    lines = [f"{excluded.faces:,} faces left out of train by {excluded.file}{_in_words(excluded.by_reason)}"]
+    lines = [f"{plural(excluded.faces, 'face')} left out of train by {excluded.file}{_in_words(excluded.by_reason)}"]
     if excluded.emptied:
         lines.append(f"NO face of {', '.join(excluded.emptied)} remains in train")
     if excluded.outside_train:
-        lines.append(f"{excluded.outside_train:,} more faces of it are not in train, and stay")
-    if excluded.audited_split != split:
-        lines.append(
-            f"it was made for split {excluded.audited_split}, not {split}: duplicates across these splits may stay"
-        )
+        lines.append(f"{plural(excluded.outside_train, 'more face')} of it not in train, and kept")
+    if excluded.audited_split != split or excluded.drawn_otherwise:
+        audited = "without a split" if excluded.audited_split == "all" else f"for split {excluded.audited_split}"
+        here = f"not {split}" if excluded.audited_split != split else "with other faces in val than here"
+        lines.append(f"it was made {audited}, {here}: duplicates across the splits may stay")
     return lines
 
 

@@ -477,6 +477,7 @@ class Excluded:
         outside_train: faces of the file that are not in train, and stay.
         emptied: classes without a face in train since.
         audited_split: rule of the split that was audited.
+        drawn_otherwise: True where that rule drew other faces for val than here.
     """
 
     file: str
@@ -486,6 +487,7 @@ class Excluded:
     outside_train: int = 0
     emptied: tuple[str, ...] = ()
     audited_split: str = ""
+    drawn_otherwise: bool | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)

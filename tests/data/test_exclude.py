@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import metrics
+from PIL import Image
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
@@ -89,6 +90,35 @@ def test_another_split_keeps_val_whole_and_says_so(audited):
     assert excluded.faces == len(gone)
     assert excluded.outside_train == 4 - len(gone)
     assert any("it was made for split official, not holdout" in note for note in notes)
+
+
+def test_a_rule_that_draws_other_faces_for_val_is_said_too(tmp_path, audited_once, monkeypatch):
+    from fer.audit import main
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(audited_once / "fer.csv", tmp_path)
+    assert main(["fer.csv", "--quick", "--rule", "holdout", "--out", "audit"]) == 0
+    of_same, of_other = (
+        served(split="holdout", split_seed=seed, exclude="audit/audit.csv")[0].describe().notes for seed in (0, 7)
+    )
+    assert not any("duplicates across" in note for note in of_same)
+    assert any("split holdout, with other faces in val than here" in note for note in of_other)
+
+
+@pytest.mark.parametrize("changes", [{"channels": 3}, {"classes": 8}, {"classes": 8, "image_size": 24}])
+def test_an_audit_serves_a_training_in_colour_or_with_contempt(changes, tmp_path, monkeypatch):
+    from fer.audit import main
+
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (40, 48, 48, 3), np.uint8)
+    images[1] = images[0]
+    for row, image in enumerate(images):
+        file = tmp_path / "faces" / ("angry", "happy", "sad", "contempt")[row // 2 % 4] / f"{row}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    assert main(["faces", "--quick", "--rule", "holdout", "--out", "audit"]) == 0
+    settings = DataSettings(path="faces", split="holdout", exclude="audit/audit.csv", cache=None, **changes)
+    assert FERDataModule(settings).describe().excluded.file == "audit/audit.csv"
 
 
 def test_the_same_rows_are_meant_at_another_size_and_with_votes_or_without(audited):

@@ -58,11 +58,7 @@ def listed_tables(path: Path) -> Listing:
             heads = [head.lower() for head in split_line(next(stream, ""))]
             for number, line in enumerate(stream, start=2):
                 where = f"{table}, line {number}"
-                sample = _sample(dict(zip(heads, split_line(line), strict=False)), pictures, split, where)
-                if isinstance(sample, str):
-                    listing.bad.append((where, sample))
-                else:
-                    listing.samples.append(sample)
+                listing.add(where, _sample(dict(zip(heads, split_line(line), strict=False)), pictures, split, where))
         count = sum(sample.label in EMOTIONS for sample in listing.samples[before:])
         listing.notes.append(published_note(count, published, f"faces of seven emotions in {table.name}"))
     return listing
@@ -119,13 +115,11 @@ def listed_folders(path: Path) -> Listing:
             try:  # a number, or a text of one
                 word = _word(str(np.load(file, allow_pickle=False).item()))
             except (OSError, ValueError, EOFError) as error:
-                listing.bad.append((file, f"holds no emotion's number ({why(error)})"))
+                listing.add(file, f"holds no emotion's number ({why(error)})")
                 continue
             picture = path / name / "images" / f"{file.name.removesuffix('_exp.npy')}.jpg"
-            if word is None:
-                listing.bad.append((file, f"expected an emotion's number, 0 to {len(WORDS) - 1}"))
-            else:
-                listing.samples.append(Sample(picture, word, split))
+            problem = f"expected an emotion's number, 0 to {len(WORDS) - 1}"
+            listing.add(file, problem if word is None else Sample(picture, word, split))
     return listing
 
 

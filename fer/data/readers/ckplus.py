@@ -66,12 +66,13 @@ def _of_sequences(frames: Path, labels: Path) -> Listing:
 
 def _add_sequence(listing: Listing, file: Path, frames: list[Path], person: str) -> None:
     listing.tables.append(file)
-    with opened_text(file) as stream:
-        text = stream.read(100).strip()
-    try:
+    text, number = "", -1.0
+    try:  # a text that is not in UTF-8 is a ValueError too
+        with opened_text(file) as stream:
+            text = stream.read(100).strip()
         number = float(text)
     except ValueError:
-        number = -1.0
+        pass
     if number not in range(len(EMOTIONS)):
         listing.bad.append((file, f"holds {text[:20]!r}; expected an emotion's number, 0 to {len(EMOTIONS) - 1}"))
         return

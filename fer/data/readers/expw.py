@@ -9,8 +9,7 @@ from pathlib import Path
 
 from fer.data.crop import Box
 from fer.data.labels import EMOTIONS
-from fer.data.readers.picture_set import Listing, PictureSet, Sample, first_of, published_note
-from fer.system.files import opened_text
+from fer.data.readers.picture_set import Listing, PictureSet, Sample, first_of, lines_of, published_note
 
 FIELDS = 8
 PUBLISHED = 91_793  # faces
@@ -35,16 +34,8 @@ def listed(path: Path) -> Listing:
     assert table is not None  # as recognised
     assert pictures is not None
     listing = Listing(tables=[table])
-    with opened_text(table) as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            where = f"{table}, line {number}"
-            sample = _sample(line.split(), pictures, where)
-            if isinstance(sample, str):
-                listing.bad.append((where, sample))
-            else:
-                listing.samples.append(sample)
+    for where, line in lines_of(table):
+        listing.add(where, _sample(line.split(), pictures, where))
     listing.notes.append(published_note(len(listing.samples), PUBLISHED, "faces"))
     return listing
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source
-from fer.data.labels import FERPLUS_COLUMNS, SPLITS, USAGES, emotion_index
+from fer.data.labels import FERPLUS_COLUMNS, FERPLUS_EMOTIONS, SPLITS, USAGES, emotion_index
 from fer.data.readers.images import PictureError, read_picture
 from fer.system.files import opened_text
 
@@ -45,6 +45,11 @@ def files(path: Path) -> list[Path]:
         if (path / folder).is_dir():
             paths += sorted(Path(entry.path) for entry in os.scandir(path / folder) if entry.is_file())
     return paths
+
+
+def classes_of(path: Path) -> set[int]:
+    """Return the indices in ``FERPLUS_EMOTIONS`` of the classes that votes may give, contempt included."""
+    return set(range(len(FERPLUS_EMOTIONS)))
 
 
 def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:
@@ -143,13 +148,15 @@ def join_votes(faces: Faces, file: Path) -> Faces:
         row = int(faces.rows[different[0]])
         names = [SPLITS[int(split)] for split in (usage[different[0]], faces.official[different[0]])]
         raise FerError(f"{given}: row {row} is in {names[0]}, but in {faces.source.path} it is in {names[1]}")
-    agreement = float((COLUMN_EMOTIONS[joined.argmax(1)] == faces.targets).mean())
+    joined_faces, labelled = replace(faces, votes=joined), faces.targets != UNKNOWN
+    if not labelled.any():
+        return joined_faces.noted("FER+ votes joined by row; there are no labels to check them against")
+    agreement = float((COLUMN_EMOTIONS[joined.argmax(1)] == faces.targets)[labelled].mean())
     if agreement < LEAST_AGREEMENT:
         raise FerError(
             f"{given}: agrees with the labels of {faces.source.path} on only {agreement:.0%} of the rows; "
             f"expected the votes of this table, in the order of its rows"
         )
-    joined_faces = replace(faces, votes=joined)
     return joined_faces.noted(f"FER+ votes joined by row; their arg-max agrees with the labels on {agreement:.1%}")
 
 

@@ -54,9 +54,10 @@ class Listing:
 
     pictures: list[Picture] = field(default_factory=list)
     links: list[Path] = field(default_factory=list)  # broken, or loops
-    ignored: list[str] = field(default_factory=list)  # files that are no pictures
+    ignored: list[Path] = field(default_factory=list)  # files that are no pictures
     unknown: list[Path] = field(default_factory=list)  # pictures in folders whose name is no emotion
-    loose: list[str] = field(default_factory=list)  # pictures outside the class folders, without a label
+    loose: list[Path] = field(default_factory=list)  # pictures outside the class folders, without a label
+    nested: list[Path] = field(default_factory=list)  # pictures in folders inside class folders
 
     def add(self, other: "Listing") -> None:
         """Append the files and folders of another listing."""
@@ -105,8 +106,10 @@ def classes_of(path: Path, names: Names) -> set[int]:
 
 
 def files(path: Path, names: Names = NO_NAMES) -> list[Path]:
-    """Return the files that ``read`` would open."""
-    return [picture.path for picture in _list(path, names).pictures]
+    """Return the files that ``read`` would open, and those that it would report."""
+    listing = _list(path, names)
+    reported = (*listing.unknown, *listing.loose, *listing.nested, *listing.ignored)
+    return [*(picture.path for picture in listing.pictures), *filter(Path.is_file, reported)]
 
 
 def read(
@@ -176,10 +179,15 @@ def _report_faults(listing: Listing, bad: BadRows) -> None:
 def _notes(listing: Listing) -> list[str]:
     notes = []
     if listing.ignored:
-        notes.append(f"{plural(len(listing.ignored), 'file')} ignored, no pictures: {some(listing.ignored)}")
+        names = (file.name for file in listing.ignored)
+        notes.append(f"{plural(len(listing.ignored), 'file')} ignored, no pictures: {some(names)}")
     if listing.loose:
-        count = plural(len(listing.loose), "picture")
-        notes.append(f"{count} ignored, outside the class folders: {some(listing.loose)}")
+        count, names = plural(len(listing.loose), "picture"), (file.name for file in listing.loose)
+        notes.append(f"{count} ignored, outside the class folders: {some(names)}")
+    if listing.nested:
+        count = plural(len(listing.nested), "picture")
+        folders = dict.fromkeys(f"{file.parent.parent.name}/{file.parent.name}" for file in listing.nested)
+        notes.append(f"{count} ignored, in folders inside class folders: {some(folders)}; move them up")
     if added := [picture.path.name for picture in listing.pictures if picture.added]:
         notes.append(
             f"{plural(len(added), 'file')} with an addition to an official name, as changed copies have: "
@@ -237,7 +245,7 @@ def _list(path: Path, names: Names) -> Listing:
         if _is_broken_link(outside):
             listing.links.append(outside)
         elif _named_as_picture(outside.name) and outside.is_file():
-            listing.loose.append(outside.name)
+            listing.loose.append(outside)
     with ThreadPoolExecutor(FOLDERS) as pool:
         for part in pool.map(lambda folder: _of_class(folder[0], folder[1], names), class_folders(path)):
             listing.add(part)
@@ -275,7 +283,9 @@ def _add(entry: os.DirEntry[str], target: int, split: int, listing: Listing) -> 
     path = Path(entry.path)
     if _is_broken_link(path):
         listing.links.append(path)
+    elif entry.is_dir() and (inside := [file for file in sorted(path.iterdir()) if _named_as_picture(file.name)]):
+        listing.nested += inside
     elif not _named_as_picture(entry.name) or not entry.is_file():
-        listing.ignored.append(entry.name)
+        listing.ignored.append(path)
     else:
         listing.pictures.append(Picture(path, target, split, *official_split(path.stem)))

@@ -10,7 +10,8 @@ there: neutral is 6 in FER2013's order, and 4 in the alphabetical one. A file wi
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -80,8 +81,9 @@ class Parquet:
         files = [(file, *self._opened(file)) for file in self.files(path)]
         bad, notes = BadRows(on_bad), dict.fromkeys(_meaning(columns) for _, _, columns in files)
         source = Source(path.stem, "parquet", str(path), labels="class names of the files", notes=tuple(notes))
-        samples = (sample for file, table, columns in files for sample in _samples(file, table, columns, bad))
-        rows = sum(table.metadata.num_rows for _, table, _ in files)
+        first = accumulate((table.metadata.num_rows for _, table, _ in files), initial=0)
+        parts = (_samples(*opened, bad, row) for opened, row in zip(files, first, strict=False))
+        samples, rows = chain.from_iterable(parts), sum(table.metadata.num_rows for _, table, _ in files)
         faces = read_samples(samples, rows, source, image_size, bad, channels)
         return faces.noted(*reshuffled_notes(faces.given))
 
@@ -160,8 +162,8 @@ def _meaning(columns: Columns) -> str:
     return f"labels mean {', '.join(f'{number} {word}' for number, word in sorted(columns.words.items()))}"
 
 
-def _samples(file: Path, table: "ParquetFile", columns: Columns, bad: BadRows) -> Iterator[Sample]:
-    """Yield the faces of a file.
+def _samples(file: Path, table: "ParquetFile", columns: Columns, bad: BadRows, first: int) -> Iterator[Sample]:
+    """Yield the faces of a file whose rows are counted from ``first``.
 
     Raises:
         FerError: it is damaged.
@@ -178,7 +180,7 @@ def _samples(file: Path, table: "ParquetFile", columns: Columns, bad: BadRows) -
                 if isinstance(sample, str):
                     bad.add(where, sample)
                 else:
-                    yield sample
+                    yield replace(sample, row=first + row - 1)
     except (ArrowException, OSError) as error:
         raise FerError(f"{file}: damaged ({error}); download it again") from error
 

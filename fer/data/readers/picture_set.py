@@ -8,7 +8,7 @@ the contract of ``fer.data.crop``. A picture without a box gives its middle squa
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import tee
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, emotion_index
 from fer.data.readers import pixel_memory
 from fer.data.readers.decoding import Cut
 from fer.data.readers.images import LARGE, SUFFIXES, photograph_notes
+from fer.system.files import opened_text
 from fer.system.text import plural
 
 
@@ -37,6 +38,7 @@ class Sample:
         box: of the face in the picture; None is the middle square.
         official: index in ``SPLITS`` by FER2013's own names, or ``UNKNOWN``.
         where: file and row of the face, for messages; by default the file.
+        row: in the source, counted from 0; None is the number of samples before it.
     """
 
     picture: Path | bytes
@@ -46,6 +48,7 @@ class Sample:
     box: Box | None = None
     official: int = UNKNOWN
     where: str = ""
+    row: int | None = None
 
 
 @dataclass
@@ -63,6 +66,14 @@ class Listing:
     tables: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     bad: list[tuple[object, str]] = field(default_factory=list)
+
+    def add(self, where: object, sample: Sample | str) -> None:
+        """Append the face of the next row, or the problem of a bad row."""
+        row = len(self.samples) + len(self.bad)
+        if isinstance(sample, str):
+            self.bad.append((where, sample))
+        else:
+            self.samples.append(replace(sample, row=row))
 
 
 @dataclass(frozen=True)
@@ -199,7 +210,8 @@ def read_samples(
 
 def _usable(samples: Iterable[Sample], table: _Table) -> Iterator[tuple[int, int, Sample]]:
     """Yield row, class and sample of the samples with an emotion; count the others."""
-    for row, sample in enumerate(samples):
+    for index, sample in enumerate(samples):
+        row = index if sample.row is None else sample.row
         target = emotion_index(sample.label, FERPLUS_EMOTIONS)
         if target is None:
             table.left_out[sample.label] += 1
@@ -209,6 +221,21 @@ def _usable(samples: Iterable[Sample], table: _Table) -> Iterator[tuple[int, int
 
 def _where(sample: Sample) -> object:
     return sample.where or sample.picture
+
+
+def lines_of(table: Path) -> Iterator[tuple[str, str]]:
+    """Yield file and number, for messages, and text of each line of a table that is not empty.
+
+    Raises:
+        FerError: it is no text in UTF-8.
+    """
+    try:
+        with opened_text(table) as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield f"{table}, line {number}", line.strip()
+    except UnicodeDecodeError as error:
+        raise FerError(f"{table}: is no text in UTF-8 ({error}); expected the table of the data set") from error
 
 
 def numbered(groups: list[str]) -> NDArray[np.int32] | None:

@@ -12,8 +12,16 @@ from pathlib import Path
 from fer.data.faces import UNKNOWN
 from fer.data.labels import SPLIT_FOLDERS
 from fer.data.readers.image_folder import class_folders
-from fer.data.readers.picture_set import Listing, PictureSet, Sample, a_picture, first_of, pictures_in, published_note
-from fer.system.files import opened_text
+from fer.data.readers.picture_set import (
+    Listing,
+    PictureSet,
+    Sample,
+    a_picture,
+    first_of,
+    lines_of,
+    pictures_in,
+    published_note,
+)  # fmt: skip
 
 EMOTIONS = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")  # RAF-DB's 1 to 7
 TABLES = ("EmoLabel/list_patition_label.txt", "EmoLabel/list_partition_label.txt")
@@ -34,7 +42,7 @@ def _table(path: Path) -> Path | None:
 def _is_copy(path: Path) -> bool:
     """Return whether all class folders are named 1 to 7, and their pictures as RAF-DB's are."""
     folders = list(class_folders(path))
-    if not folders or any(split == UNKNOWN or folder.name not in "1234567" for split, folder in folders):
+    if not folders or any(split == UNKNOWN or folder.name not in tuple("1234567") for split, folder in folders):
         return False
     return ALIGNED.fullmatch(a_picture(folders[0][1])) is not None
 
@@ -50,17 +58,18 @@ def listed(path: Path) -> Listing:
 
 def _of_table(table: Path) -> Listing:
     listing, pictures = Listing(tables=[table]), table.parent.parent / "Image" / "aligned"
-    with opened_text(table) as stream:
-        for number, line in enumerate(stream, start=1):
-            match = LINE.fullmatch(line.strip())
-            if match:
-                name, split, digit = match.groups()
-                picture = pictures / f"{name}_aligned.jpg"
-                listing.samples.append(Sample(picture, EMOTIONS[int(digit) - 1], SPLIT_FOLDERS[split]))
-            elif line.strip():
-                problem = f"{line.strip()[:40]!r}; expected a line such as train_00001.jpg 5"
-                listing.bad.append((f"{table}, line {number}", problem))
+    for where, line in lines_of(table):
+        listing.add(where, _sample(line, pictures))
     return listing
+
+
+def _sample(line: str, pictures: Path) -> Sample | str:
+    """Return the face of a line, or its problem."""
+    match = LINE.fullmatch(line)
+    if match is None:
+        return f"{line[:40]!r}; expected a line such as train_00001.jpg 5"
+    name, split, digit = match.groups()
+    return Sample(pictures / f"{name}_aligned.jpg", EMOTIONS[int(digit) - 1], SPLIT_FOLDERS[split])
 
 
 def _of_copy(path: Path) -> Listing:

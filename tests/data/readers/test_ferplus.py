@@ -9,6 +9,7 @@ from PIL import Image
 
 from fer.config.errors import FerError
 from fer.config.settings import DataSettings
+from fer.data.data_sets import read_sets
 from fer.data.faces import UNKNOWN
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS
 from fer.data.load import read_faces
@@ -67,6 +68,13 @@ def test_votes_are_joined_by_row_and_leave_the_labels(join, vote_lines, votes, d
     np.testing.assert_array_equal(faces.votes, votes)
     np.testing.assert_array_equal(faces.targets, drawn.targets)
     assert "agrees with the labels on 100.0%" in faces.source.notes[-1]
+
+
+def test_votes_may_be_the_only_labels(join, vote_lines, votes, lines, write, tmp_path):
+    unlabelled = write(tmp_path / "test.csv", lines(("pixels", "Usage")))
+    faces = join(vote_lines, path=unlabelled)
+    np.testing.assert_array_equal(faces.votes, votes)
+    assert "no labels to check them against" in faces.source.notes[-1]
 
 
 def test_votes_stay_with_their_rows_where_rows_are_skipped(join, vote_lines, votes, lines, write, tmp_path):
@@ -184,6 +192,17 @@ def test_generated_folders_are_read_with_their_votes(generated, drawn, votes, pa
         np.testing.assert_array_equal(faces.given, reference.official)
         np.testing.assert_array_equal(faces.votes, votes[order])
         assert (faces.source.name, faces.source.labels) == ("ferplus", "ferplus argmax, 7 classes")
+
+
+def test_generated_folders_have_contempt_beside_another_set(generated, tmp_path):
+    for row in range(10):
+        file = tmp_path / "other" / ("angry", "happy")[row % 2] / f"{row}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(row).integers(0, 256, (48, 48), np.uint8)).save(file)
+    for first, second in (("other", generated), (generated, tmp_path / "other")):
+        first = tmp_path / first
+        data = DataSettings(path=str(first), more=[{"path": str(second)}], classes=8, split="holdout", cache=None)
+        assert len(read_sets(data).faces.classes) == 8
 
 
 def test_generated_folders_keep_their_votes_with_a_cache(generated, tmp_path, load):

@@ -153,6 +153,26 @@ def test_files_that_are_no_pictures_are_ignored_and_noted(tmp_path, plant, drawn
     assert faces.source.notes == ("2 files ignored, no pictures: Thumbs.db, a folder.png",)
 
 
+def test_pictures_in_folders_inside_class_folders_are_counted(tmp_path, plant, drawn, load):
+    plant(tmp_path, drawn, split_place("train", "val", "test"))
+    inner = tmp_path / "train" / "happy" / "more"
+    inner.mkdir()
+    Image.new("L", (48, 48)).save(inner / "1.png")
+    (note,) = load(tmp_path).source.notes
+    assert note.startswith("1 picture ignored, in folders inside class folders: happy/more")
+
+
+@pytest.mark.parametrize("name", ["joyful/1.png", "happy/inner/1.png", "1.png", "happy/notes.txt"])
+def test_the_cache_hides_nothing_that_is_reported(name, tmp_path, plant, drawn, load):
+    place, cache = tmp_path / "tree", tmp_path / "cache"
+    plant(place, drawn, lambda faces, row: f"{EMOTIONS[faces.targets[row]]}/{row}.png")
+    before = load(place, on_bad="skip", cache=cache).source
+    (place / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (48, 48)).save(place / name, "PNG")
+    fresh, cached = (load(place, on_bad="skip", cache=folder).source for folder in (None, cache))
+    assert (cached.notes, cached.skipped) == (fresh.notes, fresh.skipped) != (before.notes, before.skipped)
+
+
 # --- faults --------------------------------------------------------------------------------------------------------
 
 

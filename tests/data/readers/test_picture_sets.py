@@ -66,6 +66,33 @@ def test_rafdb_has_its_own_digits(face, load, tmp_path, equal):
     assert copy.source.name == faces.source.name == "rafdb"
 
 
+def test_a_folder_of_several_digits_is_none_of_rafdbs(face, load, tmp_path):
+    for digits in ("1", "12"):
+        face(tmp_path / "set" / "train" / digits / "train_00001_aligned.jpg")
+    with pytest.raises(FerError, match=re.escape("data.class_names")):
+        load(tmp_path / "set")
+
+
+def test_a_table_that_is_no_utf8_is_one_line(expw_folder, load, face, tmp_path):
+    table = expw_folder / "label.lst"
+    table.write_bytes(table.read_bytes() + b"\n\xff\xfe.jpg 0 0 0 48 48 99 3\n")
+    with pytest.raises(FerError, match=r"label.lst: is no text in UTF-8"):
+        load(expw_folder)
+    face(tmp_path / "ck" / "cohn-kanade-images" / "S005" / "001" / "S005_001_00000001.png")
+    label = tmp_path / "ck" / "Emotion" / "S005" / "001" / "S005_001_00000001_emotion.txt"
+    label.parent.mkdir(parents=True)
+    label.write_bytes(b"\xff\xfe")
+    with pytest.raises(FerError, match="expected an emotion's number"):
+        load(tmp_path / "ck")
+
+
+def test_rows_are_those_of_the_table_whatever_is_bad(expw_folder, load):
+    table = expw_folder / "label.lst"
+    table.write_text("a.jpg 0 no box\n\n" + table.read_text())
+    faces = load(expw_folder, on_bad="skip")
+    assert faces.rows.tolist() == [1, 2, 3]
+
+
 def test_digits_of_other_folders_are_never_guessed(face, load, tmp_path):
     for digit in range(1, 8):
         face(tmp_path / "set" / "train" / str(digit) / "a.png")
@@ -204,6 +231,18 @@ def test_parquet_takes_class_names_from_the_schema(hub, load, drawn):
     np.testing.assert_array_equal(faces.targets, drawn.targets[in_order])
     assert faces.given.tolist() == [2] * 10 + [0] * 10
     assert "4 neutral" in notes(faces)
+
+
+@pytest.mark.parametrize("bad", [None, b"no picture"])
+def test_rows_of_parquet_are_counted_over_the_files_whatever_is_bad(bad, tmp_path, load, drawn):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    for name, first in (("a", bad), ("b", png(drawn.images[0]))):
+        images = [first, *(png(drawn.images[row]) for row in (1, 2))]
+        table = pa.table({"image": pa.array(images, pa.binary()), "label": ["happy", "sad", "fear"]})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    assert load(tmp_path, on_bad="skip").rows.tolist() == [1, 2, 3, 4, 5]
 
 
 def test_parquet_without_class_names_is_refused_unless_they_are_given(hub, load, drawn):
