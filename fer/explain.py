@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.config.command import Grammar, command
+from fer.config.command import DETECTOR, Grammar, command
 from fer.config.errors import FerError, visible
 from fer.config.plugins import import_plugins, listed
 from fer.system.files import new_folder, unused_folder
@@ -114,6 +114,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError("--split test: test is opened by fer.evaluate alone; explain val, or train")
     if arguments.pictures and (arguments.split != "val" or arguments.rule or arguments.on_bad):
         raise FerError("--split, --rule and --on-bad: belong to --data; leave them out for pictures")
+    if arguments.data and (arguments.detector or arguments.detector_model):
+        raise FerError("--detector and --detector-model: belong to pictures; leave them out with --data")
 
 
 def of_data(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[list[Opened], ExplainedFaces]":
@@ -149,7 +151,8 @@ def of_pictures(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[
     listing = sources.files(arguments.pictures)
     videos = {str(file): "is a video; fer.explain takes pictures" for file in listing.files if sources.is_video(file)}
     pictures = [file for file in listing.files if str(file) not in videos]
-    predictor = Predictor(networks[0].network, detector=arguments.detector, detector_model=arguments.detector_model)
+    detector, model = arguments.detector or DETECTOR, arguments.detector_model
+    predictor = Predictor(networks[0].network, detector=detector, detector_model=model)
     given = explanation.of_pictures(pictures, predictor, arguments.faces)
     if listing.note is not None:
         print(visible(listing.note), file=sys.stderr)

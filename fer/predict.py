@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.config.command import Grammar, command
+from fer.config.command import DETECTOR, Grammar, command
 from fer.config.errors import FerError, visible
 from fer.config.plugins import import_plugins, listed
 
@@ -122,8 +122,10 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError("--json and --out: the folder has the same lines, in predictions.jsonl; leave --json out")
     if arguments.boxes is not None and not arguments.boxes.is_file():
         raise FerError(f"--boxes {arguments.boxes}: no such file; expected a table with file, x, y, width and height")
-    if arguments.boxes is not None and arguments.detector_model is not None:
-        raise FerError("--boxes and --detector-model: boxes replace the detector; leave one out")
+    for option in ("detector", "detector_model"):
+        if arguments.boxes is not None and getattr(arguments, option) is not None:
+            name = f"--{option.replace('_', '-')}"
+            raise FerError(f"--boxes and {name}: boxes replace the detector; leave one out")
 
 
 def options_of(arguments: argparse.Namespace) -> "Options":
@@ -148,7 +150,7 @@ def predictor_of(arguments: argparse.Namespace) -> "Predictor":
     import_plugins(listed(arguments.plugins))
     network = named(arguments.network, download=arguments.download)
     predictor = Predictor(
-        network, detector="none" if arguments.boxes else arguments.detector,
+        network, detector="none" if arguments.boxes else arguments.detector or DETECTOR,
         detector_model=arguments.detector_model, largest=arguments.faces == "largest", margin=arguments.margin,
         device="cuda" if arguments.device == "gpu" else "cpu", coverage=arguments.coverage,
         coverage_by=arguments.coverage_by,

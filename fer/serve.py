@@ -6,12 +6,13 @@ Pictures stay in memory and are never written or logged. Without ``--host`` only
 import argparse
 import importlib
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.config.command import Grammar, command
+from fer.config.command import DETECTOR, Grammar, command
 from fer.config.errors import FerError
 from fer.config.plugins import import_plugins, listed
 from fer.system.hub import is_reference
@@ -75,6 +76,9 @@ def check(arguments: argparse.Namespace) -> None:
     """
     if not 0 <= arguments.port <= 65535:
         raise FerError(f"--port {arguments.port}: expected 0 to 65535")
+    for name in arguments.name:
+        if re.fullmatch(r"[A-Za-z0-9._-]+", name) is None:
+            raise FerError(f"--name {name}: expected a host's name alone, such as {name_in(name)}")
     if arguments.coverage is not None:
         from fer.metrics import conformal
 
@@ -99,7 +103,7 @@ def app_of(arguments: argparse.Namespace) -> "Starlette":
     import_plugins(listed(arguments.plugins))
     network = named(arguments.network, download=arguments.download)
     predictor = Predictor(
-        network, detector=arguments.detector, detector_model=arguments.detector_model,
+        network, detector=arguments.detector or DETECTOR, detector_model=arguments.detector_model,
         device="cuda" if arguments.device == "gpu" else "cpu", coverage=arguments.coverage,
         coverage_by=arguments.coverage_by,
     )  # fmt: skip
@@ -111,7 +115,14 @@ def app_of(arguments: argparse.Namespace) -> "Starlette":
 
 def title(given: str, network: Path) -> str:
     """Return the name of the network on the page: the hub's, else that of its file or folder."""
-    return given if is_reference(given) else network.stem or str(network)
+    if is_reference(given):
+        return given
+    return (network.name if network.is_dir() else network.stem) or str(network)
+
+
+def name_in(text: str) -> str:
+    """Return the host's name in an address, such as ``example.com`` of ``https://example.com:8000/``."""
+    return re.sub(r"^\w*:?//|[:/].*$", "", text) or "example.com"
 
 
 if __name__ == "__main__":

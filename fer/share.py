@@ -108,6 +108,11 @@ def folder_of(given: Path, arguments: argparse.Namespace, reference: hub.Referen
     from fer.models.hub_folder import is_hub_folder
 
     if arguments.out is None and is_hub_folder(given):
+        if option := "--license" if arguments.license else "--full" if arguments.full else "":
+            raise FerError(
+                f"{option}: {given} is uploaded as it is; leave it out, or share the run again. The licence stands in "
+                f"{given / 'README.md'}"
+            )
         yield given
         return
     with tempfile.TemporaryDirectory() as temporary:

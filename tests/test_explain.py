@@ -132,6 +132,11 @@ def test_methods_that_do_not_apply_are_refused(explain, small_run, another_run):
     assert "occlusion" in several
 
 
+def test_a_detector_is_of_no_effect_on_the_faces_of_a_data_set(explain):
+    for option in (["--detector", "yuface"], ["--detector-model", "a.onnx"]):
+        assert "leave them out with --data" in explain("--data", "synthetic", *option).line
+
+
 def test_test_faces_are_refused_by_their_pixels(explain, small_run):
     """Under the name of another split too."""
     ended = explain("--data", "synthetic", "--network", str(small_run), "--split", "all")

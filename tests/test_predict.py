@@ -287,6 +287,21 @@ def test_boxes_of_a_table(predict, photos, tmp_path):
     assert "height, width" in predict(str(photos), "--boxes", str(table)).line
 
 
+def test_a_box_of_a_small_face_is_counted(predict, photos):
+    table = photos / "boxes.csv"
+    table.write_text("file,x,y,width,height\nempty.png,1,2,20,20\n")
+    ended = predict(str(photos / "empty.png"), "--boxes", str(table))
+    assert "no face found, 1 too small" in ended.out
+
+
+def test_boxes_leave_a_detector_nothing_to_do(predict, photos):
+    table = photos / "boxes.csv"
+    table.write_text("file,x,y,width,height\nempty.png,1,2,50,50\n")
+    for option in (["--detector", "yuface"], ["--detector-model", "a.onnx"]):
+        line = predict(str(photos / "empty.png"), "--boxes", str(table), *option).line
+        assert f"--boxes and {option[0]}: " in line
+
+
 def test_boxes_and_pictures_that_do_not_match_are_reported(predict, photos, tmp_path):
     table = tmp_path / "boxes.csv"  # files are named from its folder
     table.write_text("file,x,y,width,height\nempty.png,1,2,50,50\n")

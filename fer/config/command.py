@@ -148,6 +148,9 @@ class Shown(SystemExit):
     """Ends a command that has printed what it was asked to, such as its help."""
 
 
+DETECTOR = "haar"  # where no option names another
+
+
 class Grammar(argparse.ArgumentParser):
     """An argument parser whose errors are one line and exit code 1, like every other error."""
 
@@ -173,9 +176,12 @@ class Grammar(argparse.ArgumentParser):
         self.add_detector()
 
     def add_detector(self) -> None:
-        """Add the options of what finds the faces of pictures; ``fer.inference.detect.build`` makes it."""
+        """Add the options of what finds the faces of pictures; ``fer.inference.detect.build`` makes it.
+
+        Without the option its value is None, which stands for ``DETECTOR``.
+        """
         self.add_argument(
-            "--detector", choices=["haar", "yunet", "yuface", "none"], default="haar",
+            "--detector", choices=["haar", "yunet", "yuface", "none"],
             help="default: haar; none: each picture is a face that was cut out already",
         )  # fmt: skip
         self.add_argument("--detector-model", type=Path, metavar="FILE", help="YuNet's .onnx, of opencv_zoo")

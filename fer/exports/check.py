@@ -41,30 +41,36 @@ class ParityCheck:
     source: Source
     data: str | None = None
 
-    @cached_property
+    @property
     def _faces(self) -> FacesBySize | None:
         """The data at hand; None where there are none and none were named."""
+        found = self._searched
+        return None if isinstance(found, FerError) else found
+
+    @cached_property
+    def _searched(self) -> FacesBySize | FerError:
+        """The data at hand; where none were named, the reason why there are none."""
         members = self.source.members
         request = Request([str(member.file) for member in members], "val", self.data)
         try:
             faces = FacesBySize(settings_of(request, members), "val", Tables(request.batch_size))
             data = faces.at(self.source.size)
-        except FerError:
+        except FerError as error:
             if self.data is not None:
                 raise
-            return None
+            return error
         check_classes(members[0], data)
         use_data_at_hand(members, data)
         return faces
 
     def _needed(self) -> FacesBySize:
-        if self._faces is None:
-            path = self.source.members[0].model.provenance.dataset.get("path")
+        found = self._searched
+        if isinstance(found, FerError):
             raise FerError(
-                f"--int8: needs the network's training data, train for calibration and val for the check, and {path} "
-                "is missing; name the data with --data"
+                "--int8: needs the network's training data, train for calibration and val for the check; name the data "
+                f"with --data ({found})"
             )
-        return self._faces
+        return found
 
     def images(self, split: str) -> NDArray[np.uint8]:
         """Return the faces (N, 1, S, S), or (N, 3, S, S) in colour, of a split.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.config.paths import expand_home
 from fer.inference.exported import ExportedNetwork, Images, is_exported
 from fer.metrics.conformal import Thresholds
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import torch
 
     from fer.models import EmotionClassifier
+
+
+UNNAMED = "data that its file does not name"  # where ``trained_on`` is None
 
 
 @runtime_checkable
@@ -69,7 +72,7 @@ def opened(network: "str | Path | EmotionClassifier | Network", device: "str | t
         device: to compute on; an exported file is computed on the CPU.
 
     Raises:
-        FerError: it cannot be had, or an exported file is to be computed elsewhere.
+        FerError: it cannot be had, an exported file is to be computed elsewhere, or torch finds no GPU.
     """
     if isinstance(network, str | Path) and is_exported(network):
         if str(device) != "cpu":
@@ -77,9 +80,13 @@ def opened(network: "str | Path | EmotionClassifier | Network", device: "str | t
         return ExportedNetwork(network)
     if isinstance(network, Network):
         return network
+    import torch
+
     from fer.inference.loaded import LoadedNetwork
     from fer.models import checkpoints
 
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise FerError(f"{setting('device', 'gpu')}: torch finds no GPU on this machine; use the CPU")
     return LoadedNetwork(checkpoints.load(network) if isinstance(network, str | Path) else network, device)
 
 

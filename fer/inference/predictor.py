@@ -23,6 +23,7 @@ from fer.data.readers.images import PictureError, read_colour, read_grey, to_col
 from fer.inference import detect
 from fer.inference.network import Network, channels, opened
 from fer.metrics import conformal
+from fer.system.files import why
 from fer.system.records import Object
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Answer:
     """What is predicted for one picture.
 
     Args:
-        faces: largest first.
+        faces: largest first; where boxes were given, in their order.
         crops: of each face, (S, S) uint8 grey.
         inputs: of each face, (1, S, S) or in colour (3, S, S) uint8, as the network takes it.
         too_small: faces that were found and are below 24 pixels; they are not predicted.
@@ -168,7 +169,7 @@ class Predictor:
     def __call__(
         self, pictures: Picture | Iterable[Picture], boxes: Sequence[Sequence[Box]] | None = None
     ) -> list[list[Face]]:
-        """Return the faces of each picture, largest first.
+        """Return the faces of each picture, largest first, or in the order of the boxes.
 
         Args:
             pictures: paths, PIL images, or uint8 arrays (height, width) grey or (height, width, 3) RGB; or one of them.
@@ -243,7 +244,7 @@ class Predictor:
                 check_box(box, grey.size)
             detected = [detect.Detection(box, float("nan")) for box in boxes]
         large = [face for face in detected if face.box.side >= LEAST_SIDE]
-        chosen = large[:1] if self.largest else large
+        chosen = sorted(large, key=lambda face: -face.box.side)[:1] if self.largest else large
         crops = [self.crop(grey, face.box, self.image_size, face.tilt) for face in chosen]
         inputs = crops
         if colour is not None:
@@ -394,7 +395,10 @@ def _upright(
     if isinstance(picture, str | Path):
         return read(Path(picture), MOST_PIXELS)
     if isinstance(picture, Image.Image):
-        return convert(ImageOps.exif_transpose(picture))
+        try:
+            return convert(ImageOps.exif_transpose(picture))
+        except (OSError, SyntaxError, ValueError) as error:  # of a file that is decoded only now
+            raise PictureError(f"picture cannot be decoded ({why(error)})") from error
     shape, kind = getattr(picture, "shape", None), getattr(picture, "dtype", None)
     if kind != np.uint8 or shape is None or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)):
         raise PictureError(f"array {shape} of {kind}; expected uint8, (height, width) or (height, width, 3) RGB")

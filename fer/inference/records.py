@@ -149,9 +149,7 @@ def rows(found: Record, emotions: Sequence[str]) -> list[list[object]]:
         return [[*start, *empty, found["error"], ""]]
     copy = in_utf8(found.get("annotated", ""))
     if not found["faces"]:
-        counts = ((found.get("too_small"), "too small"), (found.get("unconfirmed"), "not confirmed yet"))
-        others = [f", {count} {words}" for count, words in counts if count]
-        return [[*start, *empty, "no face found" + "".join(others), copy]]
+        return [[*start, *empty, no_face(found), copy]]
     return [
         [
             *start, number, face.get("track", ""), *face["box"], face["tilt"], face["emotion"], face["probability"],
@@ -160,6 +158,12 @@ def rows(found: Record, emotions: Sequence[str]) -> list[list[object]]:
         ]
         for number, face in enumerate(found["faces"], start=1)
     ]  # fmt: skip
+
+
+def no_face(found: Record) -> str:
+    """Return in words why a picture or frame has no faces."""
+    counts = ((found.get("too_small"), "too small"), (found.get("unconfirmed"), "not confirmed yet"))
+    return "no face found" + "".join(f", {count} {words}" for count, words in counts if count)
 
 
 class Writer:

@@ -7,6 +7,7 @@ calibrated on val.
 """
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from fer.system.text import in_markdown
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 RESULT_KEYS = (  # values of the evaluation's metrics.json that the file repeats
     "split", "n", "accuracy", "accuracy_ci95", "macro_f1", "nll", "ece", "ece_if_calibrated", "ece_if_calibrated_mean",
@@ -126,6 +129,8 @@ def shareable(given: Path, *, half: bool) -> Shareable:
     card = hub_folder.card_beside(file)
     if not card.is_file() or not checkpoints.is_shared(file):
         raise FerError(f"{given}: has no model card; name the folder that python -m fer.evaluate {given} writes")
+    if not half:
+        log.warning("--full: %s was shared before, and keeps the precision that it has", given)
     return Shareable(contents(file, hub.NEEDED[hub.NETWORK]), card.read_text(encoding="utf-8"))
 
 

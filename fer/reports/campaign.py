@@ -160,10 +160,9 @@ def write(summary: Summary, folder: Path) -> Path:
     """
     file = folder / "best.html"
     drawn = draw(summary, folder / "figures")
-    foot = (
-        "Everything was chosen on val. Test was evaluated at the end, once for each view of each network and of the "
-        "ensemble."
-    )
+    opened = any(row.split == "test" for row in summary.rows)
+    test = "evaluated at the end, once for each view of each network and of the ensemble" if opened else "not opened"
+    foot = f"Everything was chosen on val. Test was {test}."
     html.write(file, summary.title, lead(summary), sections(summary, drawn), foot)
     return file
 

@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from fer.inference.network import UNNAMED
 from fer.inference.records import FaceRecord, Record
 from fer.metrics.conformal import without_promise
 from fer.reports import html
@@ -57,7 +58,7 @@ def lead(about: Json, counts: str) -> Markup:
     """Return what stands above a page's sections: counts, how to understand the answers, how they were made."""
     largest = "Of each picture the largest face alone is predicted. " if about.get("faces") == "largest" else ""
     made = (
-        f"Network {about['architecture']}, trained on {about['trained_on']}; detector {about['detector']}. "
+        f"Network {about['architecture']}, trained on {about['trained_on'] or UNNAMED}; detector {about['detector']}. "
         f"{largest}Each face is cut out as a square with {_side_in_words(about['crop']['margin'])}the side of its box, "
         f"and resized to {about['crop']['size']} x {about['crop']['size']} pixels."
     )

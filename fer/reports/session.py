@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer.config.errors import in_one_line
+from fer.inference.records import no_face
 from fer.system.files import new_file
 from fer.system.terminal import Line, bar, is_live, shown
 from fer.system.text import clock, json_line, plural
@@ -115,7 +116,9 @@ class Session:
         for file, answer in zip(files, self.predictor.answers(pictures, known, together), strict=True):
             entry = record(file, str(answer) if isinstance(answer, PictureError) else answer)
             self._count(entry)
-            if not isinstance(answer, PictureError):
+            if isinstance(answer, PictureError):
+                self.copies.pop(file, None)
+            else:
                 self._keep(file, answer, entry)
             self._give(entry)
             self._progress()
@@ -193,7 +196,7 @@ class Session:
         self.pictures += "error" not in found
         self.without += "error" not in found and not faces
         if not faces:
-            self.left_out.append((found["file"], found.get("error", "no face found")))
+            self.left_out.append((found["file"], found.get("error") or no_face(found)))
 
     @property
     def failed(self) -> int:
@@ -244,6 +247,13 @@ class Session:
             found += [Shown(name, crop, face) for crop, face in zip(crops, one["faces"], strict=True)]
         return found
 
+    def _left_out(self, most: int) -> list[tuple[str, str]]:
+        """Return the files without a prediction and why, unreadable ones first; at most ``most``, then their number."""
+        unread = set(self.unread)
+        ordered = sorted(self.left_out, key=lambda pair: pair[0] not in unread)
+        more = len(ordered) - most
+        return [*ordered[:most], *([(f"{more:,} more", "listed in predictions.csv")] if more > 0 else [])]
+
     def _progress(self) -> None:
         if self.line.due():
             new = self.files - len(self.done)
@@ -276,7 +286,7 @@ class Session:
             from fer.reports import predictions
 
             predictions.write(
-                out / PAGE, self.about, [*self._cut_again(), *self.shown], self.left_out[: predictions.MOST],
+                out / PAGE, self.about, [*self._cut_again(), *self.shown], self._left_out(predictions.MOST),
                 self.counts(), self.videos, self.faces,
             )  # fmt: skip
             log.info("%s", self.counts())
@@ -306,7 +316,7 @@ def in_words(found: "Record", coverage: float | None) -> Iterator[str]:
         yield from video_in_words(found["file"], found["video"])
         return
     if not found["faces"]:
-        yield f"{found['file']}: no face found"
+        yield f"{found['file']}: {no_face(found)}"
     for face in found["faces"]:
         best = sorted(face["probabilities"].items(), key=lambda item: -item[1])[1:3]
         rest = ", ".join(f"{name} {100 * value:.0f} %" for name, value in best)

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 import fer
 from fer.data.readers.images import PictureError, TooManyPixels
+from fer.inference.network import UNNAMED
 from fer.inference.predictor import SMALL_SIDE, Predictor
 from fer.serving import answers, page, upload
 from fer.serving.guard import Guard, problem
@@ -111,7 +112,7 @@ class _Server:
     async def about(self, _: Request) -> Response:
         """Return what the page has to know of the network and the limits."""
         made = self.predictor.about()
-        trained_on = made["trained_on"] or "data that its file does not name"
+        trained_on = made["trained_on"] or UNNAMED
         return JSONResponse(
             {
                 "network": self.network,

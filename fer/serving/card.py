@@ -11,7 +11,7 @@ import markdown.util
 from markupsafe import Markup
 
 from fer.inference.exported import ExportedNetwork
-from fer.inference.network import Network
+from fer.inference.network import UNNAMED, Network
 from fer.models import checkpoints, hub_folder
 from fer.reports import html, model_card
 from fer.reports.html import joined, tag
@@ -41,7 +41,7 @@ def text_of(path: str | Path, network: Network) -> str:
 
 def without_card(network: Network) -> str:
     """Return what is known of a network without a card."""
-    trained = network.trained_on or "data that its file does not name"
+    trained = network.trained_on or UNNAMED
     return (
         f"# {network.architecture}, facial-emotion recognition\n\nTrained on {trained}. It has no card: `python -m "
         f"fer.evaluate NETWORK` measures it and writes one.\n\n{model_card.LIMITS.read_text(encoding='utf-8')}"

@@ -78,7 +78,8 @@ class Guard:
         """Return the refusal of a foreign request."""
         host = headers.get("host", "")
         if not is_own(host, self.names):
-            return problem(421, f"Host {host!r} is no name of this server; fer serve --name NAME adds one")
+            name = host.rpartition(":")[0] or host
+            return problem(421, f"Host {name!r} is no name of this server; fer serve --name NAME adds one")
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in {f"{kind}://{host.lower()}" for kind in ("http", "https")}:
             return problem(403, f"Origin {origin!r}: pages of other sites get no answers")

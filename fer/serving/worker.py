@@ -60,14 +60,20 @@ class Worker:
         if not self._free.acquire(blocking=False):
             raise Full(max(1, math.ceil(self._slots / 2 * self._mean)))
         future: Future[Result] = Future()
+        task = [(job, future)]  # emptied when the job is done or given up, so that the queue holds no picture of it
         self._waiting.add(future)  # type: ignore[arg-type]  # it is only cancelled there
+        future.add_done_callback(lambda _: task.clear())
         future.add_done_callback(lambda _: self._free.release())
         future.add_done_callback(self._waiting.discard)
-        self._tasks.put(lambda: self._do(job, future))
+        self._tasks.put(lambda: self._do(task))
         return await asyncio.wrap_future(future)
 
-    def _do(self, job: Callable[[], Result], future: "Future[Result]") -> None:
+    def _do(self, task: list[tuple[Callable[[], Result], "Future[Result]"]]) -> None:
         """Do a job, unless it was given up."""
+        try:
+            ((job, future),) = task
+        except ValueError:
+            return
         if not future.set_running_or_notify_cancel():
             return
         self._running.set()

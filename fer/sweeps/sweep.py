@@ -97,7 +97,9 @@ def announce(plan: Plan, folder: Path, waiting: int, where: str) -> None:
         log.info("  %d more jobs compute the same as others, and run once", plan.doubles)
     for before, job in plan.again:
         log.info(
-            "  job %s has no checkpoint: it starts anew as job %s; its old folder is kept", before.name, job.folder.name
+            "  job %s failed or has no checkpoint: it starts anew as job %s; its old folder is kept",
+            before.name,
+            job.folder.name,
         )
     if plan.unasked:
         log.info("  %d finished jobs are not on this command line; they stay in the leaderboard", plan.unasked)

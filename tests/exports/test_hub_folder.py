@@ -354,6 +354,10 @@ def test_a_folder_with_an_edited_card_is_uploaded_to_a_branch_without_other_file
     card = folder / "README.md"
     card.write_text(card.read_text() + "\n## By hand\n")
     (folder / "notes.txt").write_text("of the author")
+    for option in (["--license", "mit"], ["--full"]):  # of no effect on a folder that is written already
+        refused = share(str(folder), "--upload", NAME, *option)
+        assert (refused.code, f"{option[0]}: " in refused.line) == (1, True), refused.err
+    hashed.clear()
     ended = share(str(folder), "--upload", NAME, "--revision", "trial")
     assert ended.code == 0, ended.err
     assert hashed == ["model.safetensors"]  # once

@@ -1,5 +1,7 @@
 """From pictures to emotions in Python."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,28 @@ def test_boxes_replace_the_detector(predictor):
     assert (face.box, face.detector_score, face.emotion) == (box, None, "happy")
     with pytest.raises(FerError, match="boxes: 0 lists; expected 1"):
         predictor([astronaut()], boxes=[])
+
+
+def test_the_largest_of_given_boxes_is_taken_whatever_their_order():
+    small, large = Box(0, 0, 30, 30), Box(100, 100, 200, 200)
+    for boxes in ([small, large], [large, small]):
+        ((face,),) = fer.Predictor(detector="none", largest=True)([astronaut()], boxes=[boxes])
+        assert face.box == large
+
+
+def test_a_damaged_picture_in_memory_is_named_and_the_others_are_predicted():
+    stream = io.BytesIO()
+    astronaut().save(stream, "JPEG")
+    damaged = Image.open(io.BytesIO(stream.getvalue()[:9000]))
+    first, second = fer.Predictor(detector="none").answers([damaged, astronaut()])
+    assert "cannot be decoded" in str(first)
+    assert len(second.faces) == 1
+
+
+def test_a_gpu_that_torch_does_not_find_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(FerError, match="finds no GPU"):
+        fer.Predictor(device="cuda")
 
 
 def test_faces_that_are_cut_out_already_need_no_opencv():

@@ -11,7 +11,7 @@ import pytest
 from conftest import runner
 
 from fer.config.errors import FerError
-from fer.serve import main
+from fer.serve import main, title
 from fer.serving import server
 from fer.serving.app import build
 from fer.serving.limits import Limits
@@ -115,12 +115,19 @@ def test_a_port_in_use_is_one_line(serve):
         (["--port", "0", "--network", "nowhere"], "nowhere: no such checkpoint"),
         (["--port", "0", "--coverage", "2"], "coverage"),
         (["--port", "0", "--detector", "yunet"], "--detector-model"),
+        (["--port", "0", "--name", "https://lab.example:8000/"], "such as lab.example"),
     ],
 )
 def test_a_wrong_option_is_one_line(serve, arguments, words):
     ended = serve(*arguments)
     assert ended.code == 1
     assert words in ended.line
+
+
+def test_the_name_of_a_run_keeps_its_dots(tmp_path):
+    (tmp_path / "cnn-lr0.05").mkdir()
+    assert title("outputs/cnn-lr0.05", tmp_path / "cnn-lr0.05") == "cnn-lr0.05"
+    assert title("a.onnx", tmp_path / "a.onnx") == "a"
 
 
 def test_a_missing_package_is_named(serve, monkeypatch):

@@ -1,7 +1,10 @@
 """One thread for the network: order, bound, and what is given up."""
 
 import asyncio
+import gc
 import threading
+import weakref
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +49,32 @@ def test_a_job_that_is_given_up_never_runs_and_an_error_frees_its_slot():
 
     asyncio.run(jobs())
     assert ran == []
+
+
+def test_what_a_job_holds_is_freed_when_it_is_given_up_though_its_turn_has_not_come():
+    class Picture:
+        """Something that a weak reference can name."""
+
+    worker, go = Worker(2), threading.Event()
+
+    async def jobs():
+        first = asyncio.create_task(worker.run(lambda: go.wait(10)))
+        picture = Picture()
+        held = weakref.ref(picture)
+        second = asyncio.create_task(worker.run(partial(id, picture)))
+        del picture
+        await asyncio.sleep(0.01)
+        assert held() is not None
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        del second
+        await asyncio.sleep(0.01)  # for the callbacks of the cancelled future
+        gc.collect()
+        assert held() is None
+        go.set()
+        assert await first is True
+
+    asyncio.run(jobs())
 
 
 def test_waiting_takes_longer_where_jobs_do(monkeypatch):

@@ -18,6 +18,7 @@ from fer.exports.web import runtime
 from fer.exports.web.detector import cascade_json, rules
 from fer.inference import detect, explain, predictor
 from fer.inference.exported import MOST_BYTES, ExportedNetwork
+from fer.inference.network import UNNAMED
 from fer.metrics.conformal import By
 from fer.reports.explanation import overlay
 from fer.reports.theme import PAPER
@@ -75,7 +76,8 @@ def export_page(
     """
     _check_free(folder)  # before the work
     runtime.check(given)
-    name = " + ".join(Path(network).stem or network for network in networks)
+    paths = {network: Path(network) for network in networks}
+    name = " + ".join((path.name if path.is_dir() else path.stem) or network for network, path in paths.items())
     with tempfile.TemporaryDirectory() as temporary:
         outcome = export(networks, Path(temporary) / NETWORK, int8=False, data=data, speed=False, name=name)
         network = ExportedNetwork(Path(temporary) / NETWORK)
@@ -197,8 +199,8 @@ def described(
         },
         "live": True,  # whether frames of the camera are predicted one after the other
         "privacy": PRIVACY,
-        "made": f"Network {name} ({about.architecture}, trained on {network.trained_on}), detector {haar.name}, fer "
-        f"{fer.__version__}.",
+        "made": f"Network {name} ({about.architecture}, trained on {network.trained_on or UNNAMED}), detector "
+        f"{haar.name}, fer {fer.__version__}.",
     }
 
 

@@ -21,8 +21,8 @@ export async function predict(blob, { maps = false, signal, waiting = () => {} }
     const form = new FormData();
     form.append("picture", blob, blob.name || "picture");
     const response = await reached(`predict?maps=${maps}`, { method: "POST", body: form, signal });
-    if (response.status !== 503 || tried === TRIES) return answered(response);
-    const seconds = Number(response.headers.get("Retry-After")) || 1;
+    const seconds = Number(response.headers.get("Retry-After")); // of a busy server alone; other failures have none
+    if (response.status !== 503 || !seconds || tried === TRIES) return answered(response);
     waiting(seconds);
     await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
     signal?.throwIfAborted();

@@ -53,7 +53,7 @@ function trust(face) {
   const fits = either(face.emotions.length ? face.emotions : [face.emotion]);
   if (Math.sqrt(width * height) < about.limits.small_side)
     return ["unsure", `Uncertain: the face is smaller than ${about.limits.small_side} pixels. It may be ${fits}; nothing is promised.`];
-  if (!face.uncertain) return ["sure", `Only ${fits} fits.`];
+  if (!face.uncertain) return ["sure", face.emotions.length ? `Only ${fits} fits.` : `Most probable: ${fits}.`];
   return ["unsure", face.emotions.length > 1 ? `Uncertain: it may be ${fits}.` : "Uncertain: no emotion reaches 50 %."];
 }
 

@@ -105,11 +105,19 @@ class Parameter:
     def holds(self, value: Any) -> bool:
         """Return whether a plain value lies in the space."""
         if self.choices:
-            return spelled(value) in self.texts
+            return self.choice(value) is not None
         span = self.span
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not span.low <= value <= span.high:
             return False
         return span.step is None or _on_grid(value - span.low, span.step)
+
+    def choice(self, value: Any) -> str | None:
+        """Return the text of the choice that equals a plain value, however it is spelled; None where none does."""
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        for choice, text in zip(self.choices, self.texts, strict=True):
+            if text == spelled(value) or (number and not isinstance(choice, bool) and choice == value):
+                return text
+        return None
 
     def __str__(self) -> str:
         if self.choices:
@@ -262,7 +270,7 @@ def configured(parameters: Sequence[Parameter], trial_overrides: Sequence[str]) 
     values = dict(leaves(plain(composed(trial_overrides)))) | choices_of(trial_overrides)
     known = {parameter.key: parameter for parameter in parameters if parameter.key in values}
     return {
-        key: spelled(values[key]) if parameter.choices else values[key]
+        key: parameter.choice(values[key]) if parameter.choices else values[key]
         for key, parameter in known.items()
         if parameter.holds(values[key])
     }

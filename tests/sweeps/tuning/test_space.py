@@ -166,6 +166,13 @@ def test_a_loss_cannot_be_searched_and_compare_the_trials():
     assert checked(read({"optimizer.lr": [0.1, 0.2]}, {}), [*MLP, "monitor=loss/val"])
 
 
+@pytest.mark.parametrize("choices", [[0, 0.5], [0.0, 0.5]])
+def test_a_choice_is_a_value_however_it_is_spelled(choices):
+    parameters = checked(read({"model.dropout": choices}, {}), [*MLP, "model.dropout=0.0"])
+    (text,) = configured(parameters, [*MLP, "model.dropout=0.0"]).values()
+    assert text == parameters[0].texts[0]
+
+
 def test_the_configured_values_are_known_where_the_space_holds_them():
     section = {
         "augment": ["none", "flip"],
