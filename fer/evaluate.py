@@ -294,7 +294,8 @@ def write_report(
     mistakes, explained = run_sections.mistakes(scored), None
     if arguments.maps and mistakes.size:
         try:
-            explained = explained_split.of_mistakes(arguments.runs, scored, mistakes, command)
+            chosen = [member.checkpoint for member in results.members]
+            explained = explained_split.of_mistakes(chosen, scored, mistakes, command)
         except FerError as error:  # the evaluation is made and kept
             log.warning("no maps: %s", error)
     run.write(run_sections.Report(results, scored, explained=explained), folder)

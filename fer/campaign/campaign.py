@@ -375,6 +375,7 @@ class Campaign:
             Interrupted: a signal arrived; finished steps are kept.
         """
         with interruptible():
+            self.record.forget_retried()
             self.begin()
             self.selection.read_earlier()
             self.keep()

@@ -17,7 +17,12 @@ from fer.runs.predictions import name_of
 
 RESULTS = "results"
 SHARED = "shared"  # folder of the evaluations of shared files
-OTHER_VAL = ("data.labels=", "data.classes=", "data.more=")  # settings with which val has other faces or labels
+OTHER_VAL = (
+    "data.labels=",
+    "data.classes=",
+    "data.class_names=",
+    "data.more=",
+)  # settings with which val has other faces or labels
 
 
 class Closing:

@@ -24,6 +24,7 @@ ROLES = ("member", "student", "small")
 State = Literal["waiting", "running", "done", "stopped", "failed", "left out"]
 STATES: tuple[State, ...] = ("waiting", "running", "done", "stopped", "failed", "left out")
 USABLE: tuple[State, ...] = ("done", "stopped")  # states of networks that have a best epoch
+RETRIED = ("no time was left", "no ensemble: ", "no predictions on test")  # in notes on steps that --resume repeats
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,10 @@ class Record:
         """Add a note, unless it is there already."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def forget_retried(self) -> None:
+        """Remove the notes on steps that a resumed campaign tries again."""
+        self.notes = [text for text in self.notes if not any(words in text for words in RETRIED)]
 
     def forget(self, network: str) -> None:
         """Remove the notes on a training that did not end well, after another try did."""

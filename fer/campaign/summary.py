@@ -180,7 +180,8 @@ def _calibration(record: Record, folder: Path) -> tuple[Any, str]:
         (probabilities, targets, ECE, temperature) as in ``Summary.calibration``, None without evaluations; the name.
     """
     shown = [line for line in record.lines if line.views == "ten_crop"]
-    shown.sort(key=lambda line: (ORDER.index(line.role), line.split != "test"))
+    on_val = {line.name: _accuracy(folder, line) for line in shown if line.split == "val"}
+    shown.sort(key=lambda line: (ORDER.index(line.role), -on_val.get(line.name, 0.0), line.split != "test"))
     if not shown:
         return None, ""
     line = shown[0]
@@ -192,8 +193,13 @@ def _calibration(record: Record, folder: Path) -> tuple[Any, str]:
     calibrated = tempered(predicted.probabilities, temperature)
     error = _calibrated(results)["ece"]
     ece = error.number, error.if_calibrated or 0.0
-    subject = f"{line.name.capitalize()} on {line.split} with ten crops, after temperature scaling."
+    after = "" if results.temperature is None else ", after temperature scaling"
+    subject = f"{line.name.capitalize()} on {line.split} with ten crops{after}."
     return (calibrated, targets, ece, temperature), subject
+
+
+def _accuracy(folder: Path, line: Line) -> float:
+    return metrics_json.read(folder / line.folder / "metrics.json").scores.accuracy.number
 
 
 def _cost(record: Record) -> dict[str, str]:

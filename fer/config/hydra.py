@@ -339,7 +339,12 @@ def with_folder(arguments: Sequence[str], key: str) -> list[str]:
         return rest
     if override := next((text for text in rest if text.startswith(f"{key}=")), None):
         raise FerError(f"--out {parsed.out}: {override} names the folder too; leave one out")
-    return [*rest, f"{key}={quoted(parsed.out)}"]
+    if not parsed.out:  # would stand for the current folder; such is a variable of a script that was not set
+        raise FerError("--out: an empty name; expected a folder for the results, such as --out outputs/first")
+    folder = expand_home(parsed.out)
+    if in_the_way := next((part for part in (folder, *folder.parents) if part.is_file()), None):
+        raise FerError(f"--out {parsed.out}: {in_the_way} is a file; name a folder")
+    return [*rest, f"{key}={quoted(str(folder))}"]
 
 
 def _end_shown(status: int = 0, message: str | None = None) -> NoReturn:

@@ -149,7 +149,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return _first_fit(value, get_args(kind), where)
     if origin is Literal:
-        if value not in get_args(kind):
+        if not any(type(choice) is type(value) and choice == value for choice in get_args(kind)):  # True equals 1
             choices = [str(choice) for choice in get_args(kind)]
             raise FerError(
                 f"{setting(where, value)}: expected one of {', '.join(choices)}{did_you_mean(str(value), choices)}"

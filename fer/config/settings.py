@@ -568,6 +568,10 @@ class TrainSettings:
             )
         if self.lr_finder and self.resume:
             raise FerError(f"resume={self.resume}: lr_finder=true trains nothing that could be resumed; leave one out")
+        if self.lr_finder and (self.budget.hours is not None or self.budget.until is not None):
+            raise FerError(
+                "lr_finder=true: trains nothing that a budget could end; leave out budget.hours and budget.until"
+            )
         if self.lr_finder and self.trainer.profile:
             raise FerError("trainer.profile=true: lr_finder=true ends without a training to measure; leave one out")
         self._refuse_together()

@@ -16,6 +16,7 @@ from fer.metrics import classification
 from fer.metrics.arrays import Array, like
 from fer.metrics.results import BaselineComparison, Paired
 from fer.runs import predictions
+from fer.system import hub
 
 
 class Baseline(NamedTuple):
@@ -43,7 +44,8 @@ class Baseline(NamedTuple):
         if request.baseline is None:
             return None
         given = expand_home(request.baseline)
-        file = given / "predictions.csv" if given.is_dir() and not (given / "checkpoints").is_dir() else given
+        weights = (given / "checkpoints").is_dir() or (given / hub.NETWORK).is_file()
+        file = given / "predictions.csv" if given.is_dir() and not weights else given
         if file.name.endswith((".csv", ".csv.gz")):
             return cls(str(given), read_predictions(file, data, request.split))
         members = members_of([request.baseline])

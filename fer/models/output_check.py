@@ -19,11 +19,11 @@ def check_output(model: Trainable, size: int) -> None:
     faces, expected = torch.zeros(2, model.in_channels, size, size), (2, model.num_classes)
     model.eval()
     try:
-        shape = tuple(_by_shapes(model, faces).shape)
+        shape = _shape(model, _by_shapes(model, faces))
     except (RuntimeError, ValueError, TypeError, AssertionError):  # the network reads values
         try:
-            shape = tuple(model.logits_of_crops(faces).shape)
-        except (RuntimeError, ValueError, AssertionError) as error:  # the last is timm's
+            shape = _shape(model, model.logits_of_crops(faces))
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # the last is timm's
             reason = " ".join(str(error).split())[:200]
             raise FerError(
                 f"model={model.architecture}: cannot take faces of shape {tuple(faces.shape)}: {reason}"
@@ -31,6 +31,18 @@ def check_output(model: Trainable, size: int) -> None:
     if shape != expected:
         raise FerError(f"model={model.architecture}: returns {shape} for 2 faces; expected {expected}, a logit a class")
     model.train()
+
+
+def _shape(model: Trainable, logits: object) -> tuple[int, ...]:
+    """Return the shape of what a network returns.
+
+    Raises:
+        FerError: it is no tensor.
+    """
+    if not isinstance(logits, Tensor):
+        kind = type(logits).__name__
+        raise FerError(f"model={model.architecture}: returns a {kind}; expected a tensor of logits (B, C)")
+    return tuple(logits.shape)
 
 
 def _by_shapes(model: Trainable, faces: Tensor) -> Tensor:

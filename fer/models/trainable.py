@@ -68,6 +68,7 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         self.views, self.consistency, self.sam = 1, 0.0, 0.0  # set by ``prepare``
         self.recomputes = False  # whether the backward pass computes blocks again
         self.teachers: Teachers | None = None
+        self.schedule_epochs: int | None = None  # None: as many as the trainer has
         self.timeline: Timeline | None = None  # of a run whose number of epochs changes, see ``budget.until``
         self._clipped: list[nn.Parameter] = []  # filled at a fit's first step: listing them walks all modules
         self._optimizer: Section = {}
@@ -129,7 +130,7 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         make, arguments = OPTIMIZERS.arguments(self._optimizer)
         optimizer = make(self._parameters_by_layer(arguments), **arguments)
         make, arguments = SCHEDULES.arguments(self._scheduler)
-        schedule = make(self.trainer.max_epochs, **arguments)
+        schedule = make(self.schedule_epochs or self.trainer.max_epochs, **arguments)
         if isinstance(schedule, Plateau):
             return {"optimizer": optimizer, "lr_scheduler": self._plateau(optimizer, schedule)}
         scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: schedule(self._time(step)))
@@ -144,6 +145,11 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         """Return the parameters, in groups by layer if the optimizer's arguments have a ``layer_decay`` below 1."""
         parameters = self.parameter_groups(arguments["lr"])
         return by_layer(parameters, self.layers()) if arguments.get("layer_decay", 1.0) < 1 else parameters
+
+    @property
+    def base_rate(self) -> float:
+        """The optimizer's argument ``lr``, to which the rates of all groups are in proportion."""
+        return float(OPTIMIZERS.arguments(self._optimizer)[1]["lr"])
 
     def layer_rates(self) -> list[float]:
         """Return the learning rates of the trained layers before the schedule, from the faces to the logits."""

@@ -33,6 +33,7 @@ from fer.reports.summary import (
     metric_text,
     same_views,
     seen_by_baseline,
+    seen_by_content_in_words,
     seen_in_choice_in_words,
     set_rows,
     sets_in_words,
@@ -126,14 +127,15 @@ def about(results: Results) -> str:
     views = "" if results.tta == "none" else f" Test-time augmentation: {results.tta}."
     network = zoo.called(Path(results.evaluation.checkpoint if results.evaluation else ""))
     use = (
-        "```python\nimport fer\n\n"
-        f'model = fer.load("{network}")              # faces (B, 1, 48, 48), uint8 or float in [0, 1]\n'
+        f'```python\nimport fer\n\nmodel = fer.load("{network}")\n'
+        "# faces (B, model.in_channels, model.image_size, model.image_size), uint8 or float in [0, 1]\n"
         'probabilities = model.probabilities(faces) # (B, C), in the order of model.hparams["classes"]\n```\n'
     )
+    alone = results.members[0].network if len(results.members) == 1 else None
     return (
-        f"{several}Predicts one of {len(classes)} labels ({in_markdown(', '.join(classes))}) from a grey face. "
+        f"{several}Predicts one of {len(classes)} labels ({in_markdown(', '.join(classes))}) from a face. "
         f"Network: {in_markdown(results.architecture)}, {results.parameters:,} parameters.{views}\n\n"
-        f"{'' if len(results.members) > 1 else use}"
+        f"{use if alone and alone.weights_sha256 else ''}"
     )
 
 
@@ -148,7 +150,7 @@ def metrics(results: Results) -> str:
 def _protocol(results: Results) -> list[str]:
     """Return in words the data, the split and the clean faces."""
     dataset = results.dataset
-    clean = "without the faces that have an exact duplicate among those trained on"
+    clean = "without the faces that were trained on, which are found by exact duplicates and by content"
     if not results.clean:
         clean = "not known" if results.seen_in_training is None else "none, all were trained on"
     notes = [
@@ -169,8 +171,7 @@ def _choices(results: Results) -> list[str]:
     if results.test_opened:
         network = "this network" if len(results.members) == 1 else "at least one of these networks"
         notes.append(f"The test split had been opened {times(results.test_opened)} for {network} by then.")
-    if copies := seen_in_choice_in_words(results):
-        notes.append(copies)
+    notes += [copies for words in (seen_by_content_in_words, seen_in_choice_in_words) if (copies := words(results))]
     if teachers := teachers_in_words(results):
         notes.append(f"Learnt from {teachers}.")
     return [*notes, f"Pretrained weights: {results.pretrained.name if results.pretrained else 'none'}."]

@@ -214,7 +214,9 @@ def ensemble(report: Report, drawn: Mapping[str, str]) -> Markup:
 def calibration(report: Report, drawn: Mapping[str, str]) -> Markup:
     """Return the reliability diagrams, and the error where only confident answers count."""
     results = report.results
-    uncalibrated = paragraph("No temperature is known: the val split of the training could not be read.", class_="soft")
+    uncalibrated = paragraph(
+        "No temperature is known: no val split on which all networks were chosen could be read.", class_="soft"
+    )
     surest = results.selective.error_at_coverage if results.selective else {}
     rows = [(f"{100 * float(coverage):.0f} %", f"{100 * error:.1f} %") for coverage, error in surest.items()]
     return joined(
@@ -292,9 +294,9 @@ def all_metrics(report: Report) -> Markup:
     results, clean = report.results, report.results.clean
     heads = ["", f"{results.split}, {results.scores.n:,} faces", *([f"clean, {clean.n:,} faces"] if clean else [])]
     legend = paragraph(
-        "With 95 % intervals for other faces. Clean: without the faces that have an exact duplicate among those "
-        "trained on. A calibration error has no honest interval near 0; what chance makes it is given instead. "
-        f"{CHANCE}",
+        "With 95 % intervals for other faces. Clean: without the faces that were trained on, which are found by exact "
+        "duplicates and by content. A calibration error has no honest interval near 0; what chance makes it is given "
+        f"instead. {CHANCE}",
         class_="soft",
     )
     return joined(legend, html.table(heads, metric_rows(results), stack=True))

@@ -117,7 +117,7 @@ def evaluations_on_test(run: Path) -> OnTest:
         with readable(file):
             rows.append(_test_row(file.parent.name, results))
     rows += elsewhere
-    heads = ["evaluation", "number", "views", "faces", "accuracy", "95 %", "clean", "macro-F1", "NLL", "ECE"]
+    heads = ["evaluation", "number", "data", "views", "faces", "accuracy", "95 %", "clean", "macro-F1", "NLL", "ECE"]
     return OnTest(f"Test evaluations of the chosen run {run}", (heads, rows))
 
 
@@ -126,6 +126,8 @@ class _Opened:
     """The part of an entry of ``test_opened.json`` that is read here."""
 
     when: str | None = None
+    data: str | None = None
+    labels: str | None = None
     networks: int | None = None
     tta: str = "-"
     accuracy: float = math.nan
@@ -143,8 +145,15 @@ def _recorded_elsewhere(run: Path, here: set[str]) -> list[list[str]]:
         if str(opened.when) not in here:
             where = "in another folder" if opened.networks == 1 else f"of {opened.networks} networks"
             where = "as a baseline" if opened.as_baseline else where
-            rows.append([where, str(number), opened.tta, "-", accuracy, *["-"] * 5])
+            data = _data_in_words(opened.data, opened.labels)
+            rows.append([where, str(number), data, opened.tta, "-", accuracy, *["-"] * 5])
     return rows
+
+
+def _data_in_words(path: str | None, labels: str | None) -> str:
+    """Return the name of a data set's file or folder, and its labels where they are not of the same name."""
+    name = Path(path).name if path else "-"
+    return name if labels in (None, Path(name).stem) else f"{name}, {labels}"
 
 
 def _test_row(name: str, results: Results) -> list[str]:
@@ -154,6 +163,7 @@ def _test_row(name: str, results: Results) -> list[str]:
     return [
         name,
         "-" if results.test_opened is None else str(results.test_opened),
+        _data_in_words(results.dataset.path or results.dataset.name, results.dataset.labels),
         results.tta,
         f"{results.scores.n:,}",
         f"{100 * metrics['accuracy'].number:.2f} %",

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from fer.config.errors import FerError
 from fer.metrics import results as metrics_json
 from fer.metrics.results import Results
+from fer.system import hub
 from fer.system.files import MOST_BYTES, contents, readable, written_whole
 
 FILE = "predictions.csv"
@@ -148,8 +149,8 @@ def name_of(split: str, views: str) -> str:
 
 
 def holds_predictions(folder: Path) -> bool:
-    """Return whether a folder without checkpoints has predictions of any split."""
-    if not folder.is_dir() or (folder / "checkpoints").is_dir():
+    """Return whether a folder without checkpoints or shared weights has predictions of any split."""
+    if not folder.is_dir() or (folder / "checkpoints").is_dir() or (folder / hub.NETWORK).is_file():
         return False
     named = [file for split in ("train", "val", "test", "all") for file in folder.glob(f"{split}*.csv*")]
     return bool(named) or (folder / FILE).is_file() or any(folder.glob(f"evaluations/*/{FILE}"))

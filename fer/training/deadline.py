@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import Callback
 
 from fer.config.errors import FerError
 from fer.config.settings import TrainSettings
+from fer.models.checkpoints import Contents
 from fer.models.trainable import Trainable
 from fer.optim.schedulers import Timeline
 
@@ -44,6 +45,16 @@ class Deadline(Callback):
         self._warming_up = True  # until the end of the first epoch of this process
         self._val_began = self._val = 0.0
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let the schedule have ``trainer.max_epochs`` epochs, whatever number the run has when it is resumed."""
+        assert isinstance(pl_module, Trainable)
+        pl_module.schedule_epochs = trainer.max_epochs
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Contents) -> None:
+        """Let a resumed run have the epochs of its plan, before Lightning compares them with those done."""
+        if knots := checkpoint["callbacks"].get(self.state_key, {}).get("knots"):
+            trainer.fit_loop.max_epochs = Timeline.of(knots).epochs
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the network's timeline: that of a resumed run, or a new one of ``trainer.max_epochs`` epochs."""
         assert isinstance(pl_module, Trainable)
@@ -66,12 +77,13 @@ class Deadline(Callback):
         """Plan the epochs that are left."""
         assert self.timeline is not None
         done = trainer.current_epoch + 1
-        fitting = trainer.strategy.broadcast(self._fitting(self.until - time.time(), time.monotonic()))
+        last = done + 1 >= self.timeline.epochs  # no other epoch's end to plan at
+        fitting = trainer.strategy.broadcast(self._fitting(self.until - time.time(), time.monotonic(), last))
         if done < self.timeline.epochs and fitting is not None:
             self.timeline.end_at(done, done + fitting)
             trainer.fit_loop.max_epochs = self.timeline.epochs
 
-    def _fitting(self, left: float, now: float) -> int | None:
+    def _fitting(self, left: float, now: float, last: bool = False) -> int | None:
         """Return the number of epochs that fit before the deadline; None if it is not known yet.
 
         The first epoch includes compiling and the first use of memory. It counts only where few epochs fit anyway.
@@ -79,13 +91,14 @@ class Deadline(Callback):
         Args:
             left: seconds until the deadline.
             now: end of the epoch, on a clock that nobody sets: an epoch takes no less because the computer's was set.
+            last: the next epoch is the last planned one, so that the first one has to count.
         """
         seconds, self._began = now - self._began, now
         left -= ENDING + FULL_PRECISION * self._val
         if self._warming_up:
             self._warming_up = False
             fitting = epochs_left(left, seconds)
-            return fitting if fitting < FEW else None
+            return fitting if fitting < FEW or last else None
         self._recent.append(seconds)
         return epochs_left(left, max(seconds, sum(self._recent) / len(self._recent)))
 

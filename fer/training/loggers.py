@@ -101,7 +101,11 @@ def _usable(name: str, settings: LoggerSettings, make: "Callable[[], Logger]") -
     try:
         return make()
     except Exception as error:  # each package has errors of its own
-        where = f"logger.mlflow_uri={settings.mlflow_uri}" if name == "mlflow" else f"logger.{name}=true"
+        where = f"logger.{name}=true"
+        if name == "mlflow" and settings.mlflow_uri:
+            where = f"logger.mlflow_uri={settings.mlflow_uri}"
+        elif name == "mlflow" and os.environ.get("MLFLOW_TRACKING_URI"):  # it may hold a password
+            where = "logger.mlflow=true, with MLFLOW_TRACKING_URI"
         remedy = " wandb login, or logger.wandb_mode=offline;" if name == "wandb" else ""
         raise FerError(f"{where}: cannot be used ({why(error)});{remedy} logger=tensorboard does without it") from error
 

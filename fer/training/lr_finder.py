@@ -22,6 +22,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from fer.config.settings import LoggerSettings, Origin, TrainSettings
+from fer.models.trainable import Trainable
 from fer.system import machine
 from fer.system.files import write_json
 from fer.system.machine import MachineRecord
@@ -117,17 +118,21 @@ class RangeTest(Callback):
     def __init__(self) -> None:
         self.curve = Curve()
         self._rate = LOWEST  # of the step in hand: by its end the schedule has set another
+        self._loss, self._steps = 0.0, 0  # sum of the parts of the step in hand; steps before it
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Set the step's rate."""
         self._rate = rate_at(trainer.global_step)
-        groups = trainer.optimizers[0].param_groups
-        for group in groups:  # a pretrained trunk's rate keeps its proportion
-            group["lr"] = self._rate * group["initial_lr"] / groups[0]["initial_lr"]
+        assert isinstance(pl_module, Trainable)
+        for group in trainer.optimizers[0].param_groups:  # a pretrained trunk's rate keeps its proportion
+            group["lr"] = self._rate * group["initial_lr"] / pl_module.base_rate
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Take the loss, and end where it diverges."""
-        self.curve.add(self._rate, float(args[0]["loss"]))
+        self._loss += float(args[0]["loss"])  # with trainer.accumulate a share of the step's
+        if trainer.global_step > self._steps:
+            self.curve.add(self._rate, self._loss)
+            self._loss, self._steps = 0.0, trainer.global_step
         trainer.should_stop = bool(self.curve.ended)
 
 

@@ -85,7 +85,9 @@ def restoring(checkpoint: Path | None, signals: Signals) -> Iterator[None]:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if checkpoint is None or signals.began or ran_out_of_memory(error):
             raise
+        best = checkpoint.with_name("best.ckpt")
+        other = f"remove it, and {best.name} is resumed; or " if checkpoint != best and best.exists() else ""
         raise FerError(
-            f"{checkpoint}: its state of the training cannot be restored ({why(error)}). If it is damaged, remove it, "
-            "and best.ckpt beside it is resumed; or train anew from its weights: init_from="
+            f"{checkpoint}: its state of the training cannot be restored ({why(error)}); {other}train anew from its "
+            f"weights: init_from={checkpoint}"
         ) from error

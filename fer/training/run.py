@@ -50,7 +50,7 @@ from fer.system import machine, ranks
 from fer.system.files import read_history
 from fer.system.records import plain, read
 from fer.system.signals import raise_dropped
-from fer.training import device, launch, out_of_memory, profiler, time_budget, trainers
+from fer.training import deadline, device, launch, out_of_memory, profiler, time_budget, trainers
 from fer.training.callbacks import checkpointing
 from fer.training.callbacks.checkpointing import Saver
 from fer.training.callbacks.guards import FiniteLoss, Signals
@@ -225,6 +225,7 @@ def check_names(settings: TrainSettings) -> None:
     if settings.budget.hours is None:  # with a budget the epochs are planned later
         builder(settings.trainer.max_epochs, **arguments)
     machine.uses_gpu(settings.trainer)
+    deadline.end_of(settings)
 
 
 def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> Trainable:

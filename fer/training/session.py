@@ -128,11 +128,10 @@ def refuse_unsaved(folder: Path, given: str) -> None:
 
 def _refuse_used(folder: Path) -> None:
     if any((folder / name).exists() for name in USED):
-        path = shown(folder)
-        raise FerError(
-            f"--out {path}: holds a run already; choose another folder, or resume it with "
-            f"resume={shlex.quote(str(path))}"
-        )
+        path, remedy = shown(folder), "choose another folder"
+        if any((folder / name).exists() for name in CHECKPOINTS):
+            remedy += f", or resume it with resume={shlex.quote(str(path))}"
+        raise FerError(f"--out {path}: holds a run already; {remedy}")
 
 
 # --- ends -----------------------------------------------------------------------------------------------------------

@@ -62,6 +62,18 @@ def test_faults_are_named(values, says):
         check(function, values, "here")
 
 
+@pytest.mark.parametrize("value", [True, 1.0, "1"])
+def test_a_choice_has_its_own_type(value):
+    """Python holds 1, 1.0 and True equal; a network would be stored with a value that no reader takes."""
+
+    def chosen(*, channels: Literal[1, 3] = 1):
+        """Take a choice."""
+
+    assert check(chosen, {"channels": 3}, "data") == {"channels": 3}
+    with pytest.raises(FerError, match="channels"):
+        check(chosen, {"channels": value}, "data")
+
+
 def test_positional_and_catch_all_parameters_are_no_keys():
     assert set(keyword_parameters(function)) == {"count", "share", "rate", "widths", "kind", "flag", "mixed"}
 

@@ -72,6 +72,25 @@ def test_a_run_ends_in_time_at_the_end_of_its_schedule(train, tmp_path, clock, s
         assert rates(tmp_path / "timed")[-1] == pytest.approx(rates(tmp_path / "whole")[-1], rel=0.3, abs=1e-5)
 
 
+def test_a_run_with_more_epochs_than_first_guessed_is_resumed(train, tmp_path, clock, interrupt_at):
+    settings = (*RUN, "trainer.max_epochs=3", "hydra.run.dir=long")
+    interrupt_at(7 * 5 + 2)
+    assert train(*settings, until(300)).code == 130
+    assert len(rates(tmp_path / "long")) == 5
+    clock.now = NOW.timestamp() + 100
+    ended = train("resume=long", until(160))
+    assert ended.code == 0, ended.err
+    learned = rates(tmp_path / "long")
+    assert len(learned) > 6
+    assert train(*RUN, "trainer.max_epochs=3", "hydra.run.dir=whole").code == 0
+    assert learned[-1] == pytest.approx(rates(tmp_path / "whole")[-1], rel=0.5, abs=2e-5)  # the schedule's end
+
+
+def test_two_epochs_are_planned_from_the_first(train, tmp_path, clock):
+    assert train(*RUN, "trainer.max_epochs=2", until(62), "hydra.run.dir=out").code == 0
+    assert len(rates(tmp_path / "out")) == 6
+
+
 def test_a_clock_that_is_set_back_moves_the_end_and_not_the_speed(train, tmp_path, clock):
     clock.set_by = -30.0
     assert train(*RUN, "trainer.max_epochs=6", until(62), "hydra.run.dir=timed").code == 0

@@ -13,7 +13,7 @@ import pytest
 from conftest import SMALL
 
 from fer.reports.theme import PAPER
-from fer.training.lr_finder import HIGHEST, LOWEST, SKIPPED, STEPS, Curve, rate_at, smoothed_last
+from fer.training.lr_finder import HIGHEST, LOWEST, SKIPPED, STEPS, Curve, RangeTest, rate_at, smoothed_last
 
 TEST = (*SMALL, "lr_finder=true", "hydra.run.dir=out")
 
@@ -85,6 +85,33 @@ def test_it_draws_says_writes_and_trains_nothing(train, tmp_path):
     assert "out\n" in ended.out
     names = {file.name for file in (tmp_path / "out").rglob("*") if file.is_file()} - {"train.log", "status.json"}
     assert names == {"lr_finder.json", "lr_finder.png", "lr_finder.svg", "config.yaml", "overrides.yaml", "hydra.yaml"}
+
+
+def test_accumulated_batches_are_one_point_with_the_loss_of_the_step(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("fer.training.lr_finder.STEPS", 12)
+    curves = []
+    for number, keys in enumerate((("data.batch_size=56",), ("data.batch_size=28", "trainer.accumulate=2"))):
+        assert train(*TEST[:-1], *keys, "augment=none", f"hydra.run.dir=out{number}").code == 0
+        curves.append(found(tmp_path / f"out{number}"))
+    assert len(set(curves[1]["rates"])) == len(curves[1]["rates"]) == 12
+    assert curves[1]["losses"][0] == pytest.approx(curves[0]["losses"][0], rel=0.3)  # about log(7), not a half
+
+
+def test_the_rate_is_the_optimizers_whatever_group_comes_first(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("fer.training.lr_finder.STEPS", 3)
+    seen = []
+    real = RangeTest.on_train_batch_start
+
+    def noted(self, trainer, module, *args):
+        real(self, trainer, module, *args)
+        seen.append({group["initial_lr"]: group["lr"] for group in trainer.optimizers[0].param_groups})
+
+    monkeypatch.setattr(RangeTest, "on_train_batch_start", noted)
+    keys = ("optimizer=muon", "optimizer.layer_decay=0.75", "model.hidden=[16]")
+    assert train(*TEST[:-1], *keys, "hydra.run.dir=out").code == 0
+    rate = found(tmp_path / "out")["rates"][1]
+    assert all(lr == pytest.approx(rate * initial / 0.02) for initial, lr in seen[1].items())
+    assert len(seen[1]) > 1
 
 
 @pytest.mark.slow

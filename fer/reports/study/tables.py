@@ -18,7 +18,7 @@ from fer.runs.load import APART, gather, left_out
 from fer.runs.ranking import Group, Run, grouped, interval_text, p_text
 from fer.runs.run_folder import computed_settings
 from fer.system.files import written_whole
-from fer.system.text import clock, markdown_table, text_table
+from fer.system.text import clock, markdown_table, plural, text_table
 
 STUDY_FACES = 7178  # a fifth of FER2013's 35,887: the study had "about 36,000" faces, split 80/20
 PROTOCOLS = ("holdout", "official")  # the split of the study, and that of FER2013
@@ -176,13 +176,13 @@ def table_of(paths: Sequence[Path]) -> StudyTable:
         )
     notes = list(left_out(gathered))
     if len(runs) < len(gathered.runs):
-        notes.append(f"{len(gathered.runs) - len(runs)} other runs, of no experiment of the study, are left out")
+        notes.append(f"{plural(len(gathered.runs) - len(runs), 'other run')} of no experiment of the study left out")
     changed = Counter(changes(run) for run in runs)
     kept = "" if "" in changed else changed.most_common(1)[0][0]  # prefer runs without changes
-    notes += [f"{count} runs with {what} are left out" for what, count in changed.items() if what != kept]
+    notes += [f"{plural(count, 'run')} with {what} left out" for what, count in changed.items() if what != kept]
     unexpected = Counter(run.pretrained for run in runs if not any(belongs(run, row) for row in ROWS))
     for name, count in unexpected.items():
-        notes.append(f"{count} runs that started from weights {name}, not ImageNet's, are left out")
+        notes.append(f"{plural(count, 'run')} from weights {name}, not ImageNet's, left out")
     runs = [run for run in runs if changes(run) == kept]
     return StudyTable(_rows(runs, notes), kept, notes)
 
@@ -193,13 +193,13 @@ def _rows(runs: Sequence[Run], notes: list[str]) -> list[RowResult]:
         of_protocol = [run for run in runs if run.setting.split == protocol]
         settings = Counter(run.setting for run in of_protocol)
         for setting, count in settings.most_common()[1:]:
-            notes.append(f"{count} runs on other faces ({setting.title}) are left out")
+            notes.append(f"{plural(count, 'run')} on other faces ({setting.title}) left out")
         for row in ROWS:
             of_row = [run for run in of_protocol if belongs(run, row) and run.setting == settings.most_common(1)[0][0]]
             groups = sorted(grouped(_without_free(run) for run in of_row), key=lambda group: -len(group.runs))
             results += [RowResult(row, protocol, group) for group in groups[:1]]
             surplus = sum(len(group.runs) for group in groups[1:])
-            notes += [f"{surplus} runs of {row.experiment} with other settings are left out"] if surplus else []
+            notes += [f"{plural(surplus, 'run')} of {row.experiment} with other settings left out"] if surplus else []
     return results
 
 
