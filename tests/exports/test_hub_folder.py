@@ -234,6 +234,19 @@ def test_commands_take_it_and_write_nothing_into_the_cache(hub, stored, evaluate
     }
 
 
+def test_a_shared_folder_is_evaluated_again_and_serves_as_a_baseline(folder, evaluate):
+    images, targets = draw_faces(21, seed=1, image_size=48)
+    rows = zip(targets, images, strict=True)
+    lines = [f"{target},{' '.join(map(str, image.ravel()))},PublicTest" for target, image in rows]
+    Path("faces.csv").write_text("\n".join(["emotion,pixels,Usage", *lines]))
+    arguments = ("--data", "faces.csv", "--split", "all", "--no-report")
+    for _ in range(2):
+        ended = evaluate(str(folder), *arguments)
+        assert ended.code == 0, ended.err
+    ended = evaluate("tiny", *arguments, "--against", str(folder), "--out", "compared")
+    assert ended.code == 0, ended.err
+
+
 def test_a_file_that_was_damaged_in_the_cache_is_refused_and_fetched_again(hub, stored):
     fer.load(f"hf://{NAME}", download=True)
     repository = Path(constants.HF_HUB_CACHE) / "models--somebody--faces"

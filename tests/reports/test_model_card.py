@@ -37,6 +37,7 @@ def test_a_card_states_metrics_limits_and_law(evaluate, small_run):
                   f"temperature {results['temperature']:.3f}", results["dataset"]["fingerprint"]):  # fmt: skip
         assert words in text, words
     assert text.startswith("# mlp, facial-emotion recognition\n")
+    assert "48" not in text.partition("## Metrics")[0]  # the network takes faces of 24 pixels
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
         "Metrics", "Emotion by emotion", "Calibration", "Prediction sets", "What it is not", "Bias",
         "Law, and uses to keep away from", "How it was made",
