@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 FACES = 200  # explained by default; about 20 s for the package's network on one core
 FOLDER = Path("outputs/explain")
 OPTIONS = {  # key of fer.train -> option here
+    "device": "--device",
     "data.path": "--data",
     "data.split": "--rule",
     "data.on_bad": "--on-bad",

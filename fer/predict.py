@@ -55,7 +55,10 @@ def parser() -> Grammar:
     return grammar
 
 
-@command("fer.predict", {"plugins": "--plugins", "coverage": "--coverage", "coverage_by": "--coverage-by"})
+@command(
+    "fer.predict",
+    {"device": "--device", "plugins": "--plugins", "coverage": "--coverage", "coverage_by": "--coverage-by"},
+)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 1 if no file could be read."""
     arguments, _ = parser().begin(argv)

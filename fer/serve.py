@@ -50,7 +50,10 @@ def parser() -> Grammar:
     return grammar
 
 
-@command("fer.serve", {"plugins": "--plugins", "coverage": "--coverage", "coverage_by": "--coverage-by"})
+@command(
+    "fer.serve",
+    {"device": "--device", "plugins": "--plugins", "coverage": "--coverage", "coverage_by": "--coverage-by"},
+)
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C, and return the exit code."""
     arguments, _ = parser().begin(argv)

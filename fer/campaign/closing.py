@@ -17,12 +17,8 @@ from fer.runs.predictions import name_of
 
 RESULTS = "results"
 SHARED = "shared"  # folder of the evaluations of shared files
-OTHER_VAL = (
-    "data.labels=",
-    "data.classes=",
-    "data.class_names=",
-    "data.more=",
-)  # settings with which val has other faces or labels
+# settings with which val has other faces or labels, or its folders need their meanings
+OTHER_VAL = ("data.labels=", "data.classes=", "data.class_names=", "data.more=")
 
 
 class Closing:

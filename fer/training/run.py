@@ -89,6 +89,7 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
         FerError: bad data, a checkpoint that does not fit, or a loss or prediction that is NaN or infinite.
         Interrupted: the process received a signal; the run is saved.
     """
+    deadline.end_of(settings)  # before the data are read
     settings, data, model = prepared(settings, origin.stand_in)
     checkpoint, begin = resume_from(folder, model) if settings.resume else (None, 0)
     with ranks.one_first():
@@ -225,7 +226,6 @@ def check_names(settings: TrainSettings) -> None:
     if settings.budget.hours is None:  # with a budget the epochs are planned later
         builder(settings.trainer.max_epochs, **arguments)
     machine.uses_gpu(settings.trainer)
-    deadline.end_of(settings)
 
 
 def classifier(settings: TrainSettings, data: FERDataModule, stand_in: bool) -> Trainable:

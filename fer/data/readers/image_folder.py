@@ -283,9 +283,19 @@ def _add(entry: os.DirEntry[str], target: int, split: int, listing: Listing) -> 
     path = Path(entry.path)
     if _is_broken_link(path):
         listing.links.append(path)
-    elif entry.is_dir() and (inside := [file for file in sorted(path.iterdir()) if _named_as_picture(file.name)]):
+    elif inside := _nested(entry):
         listing.nested += inside
     elif not _named_as_picture(entry.name) or not entry.is_file():
         listing.ignored.append(path)
     else:
         listing.pictures.append(Picture(path, target, split, *official_split(path.stem)))
+
+
+def _nested(entry: os.DirEntry[str]) -> list[Path]:
+    """Return the pictures in a folder that is not hidden; none of a file, or where the folder may not be read."""
+    if entry.name.startswith(".") or not entry.is_dir():
+        return []
+    try:
+        return [file for file in sorted(Path(entry.path).iterdir()) if _named_as_picture(file.name)]
+    except OSError:
+        return []

@@ -21,7 +21,7 @@ from fer.data.readers.picture_set import (
     lines_of,
     pictures_in,
     published_note,
-)  # fmt: skip
+)
 
 EMOTIONS = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")  # RAF-DB's 1 to 7
 TABLES = ("EmoLabel/list_patition_label.txt", "EmoLabel/list_partition_label.txt")
