@@ -145,7 +145,8 @@ def test_test_metrics_are_shown_of_one_chosen_run_alone(compare, evaluate, two_r
     assert ended.code == 0, ended.err
     assert f"Test evaluations of the chosen run {run}" in ended.out
     looks = [line.split() for line in ended.out.splitlines() if line.startswith(("test ", "test_flip "))]
-    assert [line[:3] for line in looks] == [["test", "1", "none"], ["test_flip", "2", "flip"]]
+    data = ["synthetic,", "drawn"]
+    assert [line[:5] for line in looks] == [["test", "1", *data, "none"], ["test_flip", "2", *data, "flip"]]
     for name in ("leaderboard.md", "compare.html"):
         page = (tmp_path / "out" / name).read_text()
         assert page.count("test_flip") == 1, name

@@ -207,7 +207,7 @@ def test_an_interrupted_and_a_killed_sweep_go_on_where_they_were(train, tmp_path
     ended = train("-m", f"sweep.resume={folder}", "sweep.jobs=2")
     assert ended.code == 1, ended.out + ended.err
     assert "4 jobs: 1 done, 1 to resume, 2 to run" in ended.out
-    assert "job 1 has no checkpoint: it starts anew as job 3" in ended.out
+    assert "job 1 failed or has no checkpoint: it starts anew as job 3" in ended.out
     assert "4 jobs, 2 failed" in ended.out
     assert [metrics(folder / job)["epochs"] for job in ("0", "2")] == [100] * 2
     assert "resuming from" in (folder / "0" / "console.log").read_text()
