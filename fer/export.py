@@ -79,14 +79,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     let_waiting_threads_sleep()
     arguments, _ = parser().begin(argv)
-    from fer.inference.network import named
+    from fer.inference.network import named, title
 
     import_plugins(listed(arguments.plugins))
     from fer.exports.export import export  # imports torch
 
-    networks = [str(named(network, download=arguments.download)) for network in arguments.networks]
+    paths = [named(network, download=arguments.download) for network in arguments.networks]
+    networks = [str(path) for path in paths]
     if is_page(arguments):
-        log.info("%s", page(networks, arguments))
+        name = " + ".join(map(title, arguments.networks, paths))
+        log.info("%s", page(networks, name, arguments))
         return 0
     exported = export(
         networks, Path(arguments.out), int8=arguments.int8, data=arguments.data, speed=not arguments.no_timing
@@ -115,13 +117,13 @@ def is_page(arguments: argparse.Namespace) -> bool:
     return pages
 
 
-def page(networks: Sequence[str], arguments: argparse.Namespace) -> str:
-    """Write a page, and return the lines that are printed."""
+def page(networks: Sequence[str], name: str, arguments: argparse.Namespace) -> str:
+    """Write a page with the name of the network on it, and return the lines that are printed."""
     from fer.exports.web.build import export_page
 
     folder = Path(arguments.out)
     written = export_page(
-        networks, folder, data=arguments.data, coverage=arguments.coverage, by=arguments.coverage_by,
+        networks, name, folder, data=arguments.data, coverage=arguments.coverage, by=arguments.coverage_by,
         given=arguments.runtime,
     )  # fmt: skip
     lines = [

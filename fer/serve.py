@@ -9,13 +9,11 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer.config.command import DETECTOR, Grammar, command
 from fer.config.errors import FerError
 from fer.config.plugins import import_plugins, listed
-from fer.system.hub import is_reference
 from fer.system.slots import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
@@ -99,7 +97,7 @@ def app_of(arguments: argparse.Namespace) -> "Starlette":
     Raises:
         FerError: the network or the detector cannot be had.
     """
-    from fer.inference.network import named
+    from fer.inference.network import named, title
     from fer.inference.predictor import Predictor
     from fer.serving import app, card
 
@@ -114,13 +112,6 @@ def app_of(arguments: argparse.Namespace) -> "Starlette":
     text = card.text_of(network, predictor.network)
     names = [arguments.host, *arguments.name]
     return app.build(predictor, title(arguments.network, network), card.page(text), names=names)
-
-
-def title(given: str, network: Path) -> str:
-    """Return the name of the network on the page: the hub's, else that of its file or folder."""
-    if is_reference(given):
-        return given
-    return (network.name if network.is_dir() else network.stem) or str(network)
 
 
 def name_in(text: str) -> str:

@@ -87,17 +87,28 @@ def class_names(text: str) -> dict[str, str]:
     return {name.strip(): emotion.strip() for name, _, emotion in pairs}
 
 
+def folder_named(text: str) -> Path:
+    """Return the folder of an option, which may be missing; nothing is written.
+
+    Raises:
+        argparse.ArgumentTypeError: it has no name, or a file is in its way.
+    """
+    if not text:  # would stand for the current folder; such is a variable of a script that was not set
+        raise argparse.ArgumentTypeError("an empty name; expected a folder")
+    folder = expand_home(text)
+    if in_the_way := next((part for part in (folder, *folder.parents) if part.is_file()), None):
+        file = "" if in_the_way == folder else f"{in_the_way} "
+        raise argparse.ArgumentTypeError(f"{text}: {file}is a file; name a folder")
+    return folder
+
+
 def writable_folder(text: str) -> Path:
     """Return the folder of an option for results; what is wrong with it is found before any work is done.
 
     Raises:
         argparse.ArgumentTypeError: it has no name, cannot be made, or cannot be written to.
     """
-    if not text:  # would stand for the current folder; such is a variable of a script that was not set
-        raise argparse.ArgumentTypeError("an empty name; expected a folder")
-    folder = expand_home(text)
-    if folder.is_file():
-        raise argparse.ArgumentTypeError(f"{text}: is a file; name a folder")
+    folder = folder_named(text)
     missing = [part for part in (folder, *folder.parents) if not part.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

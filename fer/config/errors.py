@@ -7,7 +7,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 # Control characters move the cursor or set a terminal's title. Marks turn the direction of writing. Bytes of names that
 # are no UTF-8 can stand in no file of text.
@@ -94,3 +94,8 @@ def with_options(options: Mapping[str, str]) -> Iterator[None]:
     finally:
         _options.clear()
         _options.update(before)
+
+
+def with_option(key: str, option: str) -> AbstractContextManager[None]:
+    """Make ``setting`` name another option for one key, and those of the running command for the others."""
+    return with_options({**_options, key: option})

@@ -30,7 +30,7 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from fer.config.command import Shown
+from fer.config.command import Shown, folder_named
 from fer.config.conf import FAULTS, VERSION_BASE, check_yaml, conf_folder, plain, quoted
 from fer.config.errors import FerError
 from fer.config.explain import explain, nearest
@@ -330,21 +330,16 @@ def with_folder(arguments: Sequence[str], key: str) -> list[str]:
         FerError: ``--out`` has no folder, or ``key`` is set as well.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--out")
+    parser.add_argument("--out", type=folder_named)
     try:
         parsed, rest = parser.parse_known_args(list(arguments))
-    except argparse.ArgumentError:
-        raise FerError("--out: expected a folder for the results, such as --out outputs/first") from None
+    except argparse.ArgumentError as error:
+        raise FerError(f"--out: {error.message}; such as --out outputs/first") from None
     if parsed.out is None:
         return rest
     if override := next((text for text in rest if text.startswith(f"{key}=")), None):
         raise FerError(f"--out {parsed.out}: {override} names the folder too; leave one out")
-    if not parsed.out:  # would stand for the current folder; such is a variable of a script that was not set
-        raise FerError("--out: an empty name; expected a folder for the results, such as --out outputs/first")
-    folder = expand_home(parsed.out)
-    if in_the_way := next((part for part in (folder, *folder.parents) if part.is_file()), None):
-        raise FerError(f"--out {parsed.out}: {in_the_way} is a file; name a folder")
-    return [*rest, f"{key}={quoted(str(folder))}"]
+    return [*rest, f"{key}={quoted(str(parsed.out))}"]
 
 
 def _end_shown(status: int = 0, message: str | None = None) -> NoReturn:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError, setting
+from fer.config.errors import FerError, with_option
 from fer.config.paths import expand_home
 from fer.config.settings import DataSettings, FurtherSet
 from fer.data.audit.near_duplicates import FLAT, alike, frequencies, hashed
@@ -252,11 +252,10 @@ def _further(alone: DataSettings, one: FurtherSet) -> DataSet:
     faces = read_faces(_with_its_classes(data))
     data = replace(data, split=one.split or own_rule(faces, alone.split))
     try:
-        splits, said = assigned_with_notes(faces, data)
+        with with_option("data.split", "split="):
+            splits, said = assigned_with_notes(faces, data)
     except FerError as error:
-        of_first = setting("data.split", "?")[:-1]  # "data.split=", or a command's "--split "
-        reason = str(error).replace(of_first, "split=")
-        raise FerError(f"data.more: {reason}, in the entry of this data set") from error
+        raise FerError(f"data.more: {error}, in the entry of this data set") from error
     return DataSet(data, faces, splits, on_splits=said)
 
 

@@ -16,7 +16,6 @@ from fer.metrics import classification
 from fer.metrics.arrays import Array, like
 from fer.metrics.results import BaselineComparison, Paired
 from fer.runs import predictions
-from fer.system import hub
 
 
 class Baseline(NamedTuple):
@@ -44,8 +43,7 @@ class Baseline(NamedTuple):
         if request.baseline is None:
             return None
         given = expand_home(request.baseline)
-        weights = (given / "checkpoints").is_dir() or (given / hub.NETWORK).is_file()
-        file = given / "predictions.csv" if given.is_dir() and not weights else given
+        file = given / "predictions.csv" if given.is_dir() and not predictions.holds_weights(given) else given
         if file.name.endswith((".csv", ".csv.gz")):
             return cls(str(given), read_predictions(file, data, request.split))
         members = members_of([request.baseline])

@@ -16,6 +16,7 @@ from fer.config.paths import expand_home
 from fer.inference.exported import ExportedNetwork, Images, is_exported
 from fer.metrics.conformal import Thresholds
 from fer.runs import zoo
+from fer.system.hub import is_reference
 
 if TYPE_CHECKING:
     import torch
@@ -180,3 +181,15 @@ def named(given: str | Path, *, download: bool = False) -> Path:
     from fer.runs import run_folder  # imports Hydra
 
     return run_folder.named(given, run_folder.TRAINED, download=download)
+
+
+def title(given: str, network: Path) -> str:
+    """Return the name of a network on a page: the hub's, else that of its file or folder.
+
+    Args:
+        given: what the command line has.
+        network: what ``named`` gives for it.
+    """
+    if is_reference(given):
+        return given
+    return (network.name if expand_home(network).is_dir() else network.stem) or str(network)

@@ -148,9 +148,14 @@ def name_of(split: str, views: str) -> str:
     return split if views == "none" else f"{split}_{views}"
 
 
+def holds_weights(folder: Path) -> bool:
+    """Return whether a folder has a network: the checkpoints of a run, or shared weights."""
+    return (folder / "checkpoints").is_dir() or (folder / hub.NETWORK).is_file()
+
+
 def holds_predictions(folder: Path) -> bool:
-    """Return whether a folder without checkpoints or shared weights has predictions of any split."""
-    if not folder.is_dir() or (folder / "checkpoints").is_dir() or (folder / hub.NETWORK).is_file():
+    """Return whether a folder without a network has predictions of any split."""
+    if not folder.is_dir() or holds_weights(folder):
         return False
     named = [file for split in ("train", "val", "test", "all") for file in folder.glob(f"{split}*.csv*")]
     return bool(named) or (folder / FILE).is_file() or any(folder.glob(f"evaluations/*/{FILE}"))

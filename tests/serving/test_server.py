@@ -11,7 +11,7 @@ import pytest
 from conftest import runner
 
 from fer.config.errors import FerError
-from fer.serve import main, title
+from fer.serve import main
 from fer.serving import server
 from fer.serving.app import build
 from fer.serving.limits import Limits
@@ -122,12 +122,6 @@ def test_a_wrong_option_is_one_line(serve, arguments, words):
     ended = serve(*arguments)
     assert ended.code == 1
     assert words in ended.line
-
-
-def test_the_name_of_a_run_keeps_its_dots(tmp_path):
-    (tmp_path / "cnn-lr0.05").mkdir()
-    assert title("outputs/cnn-lr0.05", tmp_path / "cnn-lr0.05") == "cnn-lr0.05"
-    assert title("a.onnx", tmp_path / "a.onnx") == "a"
 
 
 def test_a_missing_package_is_named(serve, monkeypatch):

@@ -58,13 +58,14 @@ class Written:
 
 
 def export_page(
-    networks: Sequence[str], folder: Path, *, data: str | None, coverage: float | None = None, by: By = "all",
-    given: Path | None = None,
+    networks: Sequence[str], name: str, folder: Path, *, data: str | None, coverage: float | None = None,
+    by: By = "all", given: Path | None = None,
 ) -> Written:  # fmt: skip
     """Export networks as one, and write the folder of a page that predicts with it.
 
     Args:
         networks: see ``fer.exports.source.source_of``.
+        name: of the network, on the page.
         folder: to write, see ``write``.
         data: other data than those of the training, for the check of the export.
         coverage: see ``write``.
@@ -76,8 +77,6 @@ def export_page(
     """
     _check_free(folder)  # before the work
     runtime.check(given)
-    paths = {network: Path(network) for network in networks}
-    name = " + ".join((path.name if path.is_dir() else path.stem) or network for network, path in paths.items())
     with tempfile.TemporaryDirectory() as temporary:
         outcome = export(networks, Path(temporary) / NETWORK, int8=False, data=data, speed=False, name=name)
         network = ExportedNetwork(Path(temporary) / NETWORK)
