@@ -146,7 +146,7 @@ def add_handling(grammar: Grammar) -> None:
     grammar.add_argument("--no-report", action="store_true", help="write neither report nor model card")
     grammar.add_argument(
         "--class-names", type=class_names, metavar="FOLDER:EMOTION,...",
-        help="meaning of class folders of other names, such as 1:surprise,2:fear",
+        help="meaning of class folders of other names in --data, such as 1:surprise,2:fear",
     )  # fmt: skip
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
 
@@ -207,6 +207,8 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.maps and arguments.no_report:
         raise FerError("--maps --no-report: maps are part of the report; leave one out")
     names = arguments.data or []
+    if arguments.class_names is not None and not names:
+        raise FerError("--class-names: names the folders of other data; add --data, or leave it out")
     files = [expand_home(name).resolve() for name in names]
     if twice := next((name for index, name in enumerate(names) if files[index] in files[:index]), None):
         raise FerError(f"--data {twice}: is given twice; name each data set once")

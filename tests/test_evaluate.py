@@ -124,6 +124,7 @@ def test_batch_size_does_not_change_the_metrics(scores, small_run):
         (["{run}", "{run}"], "given twice"),
         (["{run}", "--data", "synthetic", "--data", "synthetic"], "--data synthetic: is given twice"),
         (["{run}", "--data", "photos", "--data", "./photos/"], "--data ./photos/: is given twice"),
+        (["{run}", "--class-names", "1:surprise"], "--class-names: names the folders of other data; add --data"),
         ([""], "empty name"),
         (["{run}", "--weights", "val"], "name more than one"),
         (["{run}", "--choose"], "--choose: needs several networks; name more than one"),
