@@ -24,6 +24,7 @@ from fer.data.readers.drawing import draw_faces
 from fer.evaluation.leakage import TrainingData
 from fer.inference import ensemble
 from fer.inference.ensemble import Pick
+from fer.metrics.statistics import wilson
 from fer.runs import predictions
 from fer.runs.load import evaluations_on_test
 from fer.train import main as train_command
@@ -166,7 +167,7 @@ def test_an_emotion_without_faces_is_not_said_to_be_missed(evaluate, small_run, 
     assert ended.code == 0, ended.err
     message = "no face of disgust, fear: left out of macro-F1 and balanced accuracy"
     assert message in ended.out
-    assert re.search(r"^disgust +0 +[\d.]+ % +- +-$", ended.out, re.MULTILINE)
+    assert re.search(r"^disgust +0 +(-|[\d.]+ %) +- +-$", ended.out, re.MULTILINE)
     folder = tmp_path / "looked" / "all"
     assert f"There is {message}." in (folder / "model_card.md").read_text()
     assert f"N{message[1:]}." in (folder / "report.html").read_text()
@@ -672,3 +673,22 @@ def test_ferplus_rules_without_ferplus_labels_are_refused(scores, small_run):
     ended = scores(str(small_run), "--ferplus-rule", "soft")
     assert ended.code == 1
     assert "add --labels ferplus and --votes" in ended.line
+
+
+def test_intervals_of_people_are_for_other_people(small_run, evaluate, tmp_path):
+    """Twelve people of JAFFE's layout with seven drawn faces each."""
+    codes = dict(zip(EMOTIONS, ("AN", "DI", "FE", "HA", "SA", "SU", "NE"), strict=True))
+    images, labels = draw_faces(84, seed=5)
+    (tmp_path / "jaffe").mkdir()
+    for person in range(12):
+        for label, emotion in enumerate(EMOTIONS):
+            name = f"{chr(65 + person)}{'AM'[person % 2]}.{codes[emotion]}1.{label}.png"
+            Image.fromarray(images[labels == label][person]).save(tmp_path / "jaffe" / name)
+    ended = evaluate(str(small_run), "--data", str(tmp_path / "jaffe"), "--split", "all", "--out", "of_people")
+    assert ended.code == 0
+    assert "these 84 faces are of 12" in ended.out
+    results = metrics(Path("of_people/all"))
+    assert results["groups"] == 12
+    low, high = results["accuracy_ci95"]
+    assert high - low > np.subtract(*wilson(round(84 * results["accuracy"]), 84)[::-1])  # Student's for twelve
+    assert "are of 12" in Path("of_people/all/report.html").read_text()

@@ -131,7 +131,9 @@ def whole_units(
     """Assign units of faces to parts so that each part has nearly its share of every class; return (N,) the part.
 
     The largest units come first, equal ones in a seeded order. Each goes where a sum over parts and classes grows
-    least: that of faces ** 2 / (share * faces of the class). The sum's minimum is the exact share of every class.
+    least: that of faces ** 2 / (share * faces of the class). The sum's minimum is the exact share of every class. All
+    faces together count as a further class. Otherwise units of one class each would fill the same part first, class
+    after class.
 
     Args:
         units: (N,) number of the unit of each face.
@@ -143,10 +145,11 @@ def whole_units(
     faces = np.zeros((int(unit_of.max(initial=-1)) + 1, int(targets.max(initial=0)) + 1))
     labelled = targets != UNKNOWN
     np.add.at(faces, (unit_of[labelled], targets[labelled]), 1)
+    faces = np.concatenate([faces, faces.sum(1, keepdims=True)], 1)
     of_class = np.maximum(faces.sum(0), 1)
     generator = np.random.default_rng(seed)
     units_in_order = generator.permutation(len(faces))
-    units_in_order = units_in_order[np.argsort(-faces[units_in_order].sum(1), kind="stable")]
+    units_in_order = units_in_order[np.argsort(-faces[units_in_order, -1], kind="stable")]
     parts = generator.permutation(len(shares))  # ties go to the first of them
     filled, share = np.zeros((len(shares), faces.shape[1])), np.array(shares)
     part_of = np.empty(len(faces), np.int64)

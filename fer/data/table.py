@@ -19,6 +19,7 @@ from fer.data.labels import SPLITS
 from fer.data.load import assigned_with_notes, read_faces
 from fer.data.rows import gathered, taken
 from fer.data.split_notes import RULES, duplicate_notes, group_notes, missing_classes, official_notes
+from fer.metrics.groups import numbered
 from fer.metrics.results import DatasetRecord, Excluded, MissingClasses
 
 EVERY = "all"  # name for all labelled faces, used like the name of a split
@@ -33,12 +34,15 @@ class Split:
         targets: (N,) class indices.
         soft: (N, C) soft targets, or None.
         colour: (N, 3, S, S) of the same faces, or None where they are grey.
+        groups: (N,) number, from 0, of the person, video or picture that a face is of; None where no two faces share
+            one.
     """
 
     grey: NDArray[np.uint8]
     targets: NDArray[np.int64]
     soft: NDArray[np.float32] | None = None
     colour: NDArray[np.uint8] | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -130,7 +134,8 @@ class Table:
             soft = None if self.faces.soft is None else np.ascontiguousarray(self.faces.soft[indices])
             colour = None if self.faces.colour is None else gathered(self.faces.colour, indices)
             targets = self.faces.targets[indices].astype(np.int64)
-            self._of_split[split] = Split(gathered(self.faces.images, indices), targets, soft, colour)
+            groups = None if self.faces.group is None else numbered(self.faces.group[indices], UNKNOWN)
+            self._of_split[split] = Split(gathered(self.faces.images, indices), targets, soft, colour, groups)
         return self._of_split[split]
 
     def indices(self, split: str) -> NDArray[np.int64]:

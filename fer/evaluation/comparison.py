@@ -14,6 +14,7 @@ from fer.evaluation.leakage import TrainingData, search_moved_data, use_data_at_
 from fer.evaluation.request import FacesBySize, Member, Request, Tables, members_of, of_split
 from fer.metrics import classification
 from fer.metrics.arrays import Array, like
+from fer.metrics.groups import Groups, of_part
 from fer.metrics.results import BaselineComparison, Paired
 from fer.runs import predictions
 
@@ -67,6 +68,7 @@ class Baseline(NamedTuple):
         images: NDArray[np.uint8],
         kept: NDArray[np.bool_] | None,
         tables: Tables,
+        groups: Groups | None,
     ) -> BaselineComparison:
         """Return the differences to it; ``clean`` are those on faces that neither network was trained on.
 
@@ -76,6 +78,7 @@ class Baseline(NamedTuple):
             images: (N, S, S) faces.
             kept: (N,) True for faces that the network was not trained on; None where that is not known.
             tables: of the evaluation.
+            groups: of the faces.
 
         Raises:
             FerError: the baseline predicts other emotions.
@@ -89,15 +92,19 @@ class Baseline(NamedTuple):
             name=self.name,
             tta=self.views,
             seen_by_it=None if unseen is None else int((~unseen).sum()),
-            paired=self._paired(predicted, targets),
-            clean=None if both is None or not both.any() else self._paired(predicted, targets, both),
+            paired=self._paired(predicted, targets, groups),
+            clean=None if both is None or not both.any() else self._paired(predicted, targets, groups, both),
         )
 
-    def _paired(self, predicted: Array, targets: Array, kept: NDArray[np.bool_] | None = None) -> Paired:
+    def _paired(
+        self, predicted: Array, targets: Array, groups: Groups | None, kept: NDArray[np.bool_] | None = None
+    ) -> Paired:
         """Return the differences on all N faces, or on those kept, (N,)."""
-        whole = (predicted, like(predicted, self.probabilities), targets)
-        chosen = None if kept is None else like(predicted, kept)
-        return classification.paired(*(whole if chosen is None else (part[chosen] for part in whole)))
+        own = like(predicted, self.probabilities)
+        if kept is None:
+            return classification.paired(predicted, own, targets, groups)
+        chosen = like(predicted, kept)
+        return classification.paired(predicted[chosen], own[chosen], targets[chosen], of_part(groups, kept))
 
 
 def read_predictions(file: Path, data: Table, split: str) -> NDArray[np.float32]:

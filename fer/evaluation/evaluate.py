@@ -202,10 +202,12 @@ def _results(this: _Evaluation, baseline: Baseline | None, command: str) -> tupl
         seen_in_training=None if kept is None else int((~kept).sum()),
         seen_by_content=int(copies.sum()) if copies is not None and copies.any() else None,
         seen_in_choice=overlap(images, training.hashes("val", images.shape[-1])),
-        clean=None if kept is None else scoring.clean(together, targets, kept, classes),
+        clean=None if kept is None else scoring.clean(together, targets, kept, classes, scored.groups),
         answering=None if request.error_rate is None else answering(choice, request.error_rate, scored),
         sets=_sets(scored, choice, kept, request),
-        comparison=None if baseline is None else baseline.compared(together, targets, images, kept, this.tables),
+        comparison=None
+        if baseline is None
+        else baseline.compared(together, targets, images, kept, this.tables, scored.groups),
         annotators=agreement_with_votes(data, request.split, targets, together),
         architecture=" + ".join(dict.fromkeys(network.architecture for network in networks)),
         parameters=sum(network.parameters for network in networks),

@@ -11,8 +11,8 @@ from fer.data.table import Table
 from fer.metrics import classification, conformal
 from fer.metrics.arrays import TINY, Array, library, like
 from fer.metrics.calibration import area_under_risk, risk_by_coverage, tempered
+from fer.metrics.groups import Groups, mean_interval_of, of_part, share_interval
 from fer.metrics.results import Measured, OfDataSet, Scores, Selective, SetScores, SetsRecord, Soft
-from fer.metrics.statistics import Interval, mean_interval, wilson
 from fer.runs.predictions import Scored
 
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # shares of the faces, the most confident first, whose error is reported
@@ -28,7 +28,7 @@ def scored_faces(predicted: Array, data: Table, split: str, classes: Sequence[st
         classes: C names.
     """
     faces, rows = data.split(split), data.faces.rows[data.indices(split)]
-    return Scored(faces.grey, faces.targets, np.asarray(predicted), rows, classes, faces.colour)
+    return Scored(faces.grey, faces.targets, np.asarray(predicted), rows, classes, faces.colour, faces.groups)
 
 
 def measured_split(
@@ -44,14 +44,18 @@ def measured_split(
         temperature: fitted on val; None where there is none.
     """
     faces = data.split(split)
-    scores = measured(predicted, faces.targets, classes, temperature)
+    scores = measured(predicted, faces.targets, classes, temperature, faces.groups)
     if faces.soft is None:
         return scores
     return replace(scores, soft=soft_metrics(predicted[:, : faces.soft.shape[1]], like(predicted, faces.soft)))
 
 
 def measured(
-    predicted: Array, targets: NDArray[np.int64], classes: Sequence[str], temperature: float | None
+    predicted: Array,
+    targets: NDArray[np.int64],
+    classes: Sequence[str],
+    temperature: float | None,
+    groups: Groups | None = None,
 ) -> Measured:
     """Return the metrics of predictions, and with a temperature those that it changes.
 
@@ -60,12 +64,13 @@ def measured(
         targets: (N,) true classes.
         classes: C names.
         temperature: None where there is none.
+        groups: of the faces.
     """
     chances, labels, calibrated = np.asarray(predicted), like(predicted, targets), None
     if temperature is not None:
-        calibrated = classification.tempered_metrics(like(predicted, tempered(chances, temperature)), labels)
+        calibrated = classification.tempered_metrics(like(predicted, tempered(chances, temperature)), labels, groups)
     return Measured(
-        scores=classification.score(predicted, labels, classes),
+        scores=classification.score(predicted, labels, classes, groups),
         temperature=temperature,
         calibrated=calibrated,
         selective=selective(chances, targets, temperature or 1.0),
@@ -83,11 +88,16 @@ def by_data_set(scored: Scored, data: Table, split: str) -> tuple[OfDataSet, ...
     if data.sets is None:
         return None
     numbers, right = data.sets.numbers[data.indices(split)], scored.probabilities.argmax(1) == scored.targets
-    by_set = ((name, right[numbers == number]) for number, name in enumerate(data.sets.names))
+    by_set = ((name, numbers == number) for number, name in enumerate(data.sets.names))
     return tuple(
-        OfDataSet(name, len(each), float(each.mean()), Interval(*wilson(int(each.sum()), len(each))))
-        for name, each in by_set
-        if len(each)
+        OfDataSet(
+            name,
+            int(own.sum()),
+            float(right[own].mean()),
+            share_interval(right[own], of_part(scored.groups, own)),
+        )
+        for name, own in by_set
+        if own.any()
     )
 
 
@@ -103,7 +113,13 @@ def soft_metrics(predicted: Array, soft: Array) -> Soft:
     return Soft(float(crosses[0]), float(crosses[1]))
 
 
-def clean(predicted: Array, targets: Array, kept: NDArray[np.bool_], classes: Sequence[str]) -> Scores | None:
+def clean(
+    predicted: Array,
+    targets: Array,
+    kept: NDArray[np.bool_],
+    classes: Sequence[str],
+    groups: Groups | None = None,
+) -> Scores | None:
     """Return the metrics over the faces without an exact duplicate in the training; None without such faces.
 
     Args:
@@ -111,11 +127,12 @@ def clean(predicted: Array, targets: Array, kept: NDArray[np.bool_], classes: Se
         targets: (N,) true classes.
         kept: (N,), whether a face has no such duplicate.
         classes: C names.
+        groups: of the faces.
     """
     if not kept.any():
         return None
     indices = like(predicted, kept)
-    return classification.score(predicted[indices], targets[indices], classes)
+    return classification.score(predicted[indices], targets[indices], classes, of_part(groups, kept))
 
 
 def selective(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int64], temperature: float) -> Selective:
@@ -189,30 +206,33 @@ def prediction_sets(
     thresholds = calibration.thresholds
     sets = conformal.sets(tempered(scored.probabilities, temperature), thresholds.limits(coverage, by))
     faces = {name: scored.targets == index for index, name in enumerate(scored.classes)}
-    clean = None if unseen is None or not unseen.any() else set_scores(sets[unseen], scored.targets[unseen])
+
+    def of_some(chosen: NDArray[np.bool_]) -> SetScores:
+        return set_scores(sets[chosen], scored.targets[chosen], of_part(scored.groups, chosen))
+
     return SetsRecord(
         promised=coverage,
         threshold=thresholds.threshold(coverage),
         calibrated_on=calibration.on,
         kept=calibration.kept,
         thresholds=thresholds,
-        scores=set_scores(sets, scored.targets),
-        clean=clean,
-        per_class={name: set_scores(sets[mask], scored.targets[mask]) for name, mask in faces.items()},
+        scores=set_scores(sets, scored.targets, scored.groups),
+        clean=None if unseen is None or not unseen.any() else of_some(unseen),
+        per_class={name: of_some(own) for name, own in faces.items()},
         by=by,
         unpromised=() if by == "all" else tuple(scored.classes[label] for label in thresholds.unpromised(coverage)),
     )
 
 
-def set_scores(sets: NDArray[np.bool_], targets: NDArray[np.integer[Any]]) -> SetScores:
-    """Return coverage and size of the sets (N, C) of N faces with labels (N,)."""
+def set_scores(sets: NDArray[np.bool_], targets: NDArray[np.integer[Any]], groups: Groups | None = None) -> SetScores:
+    """Return coverage and size of the sets (N, C) of N faces with labels (N,), of these groups."""
     count, classes = sets.shape
-    covered, size = int(sets[np.arange(count), targets].sum()), sets.sum(1)
+    covered, size = sets[np.arange(count), targets], sets.sum(1)
     return SetScores(
         n=count,
-        coverage=covered / count if count else None,
-        coverage_ci95=Interval(*wilson(covered, count)) if count else None,
+        coverage=float(covered.mean()) if count else None,
+        coverage_ci95=share_interval(covered, groups) if count else None,
         size=float(size.mean()) if count else None,
-        size_ci95=mean_interval(size),
+        size_ci95=mean_interval_of(size, groups),
         sizes=tuple(np.bincount(size, minlength=classes + 1)[1:].tolist()),
     )

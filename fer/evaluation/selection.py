@@ -27,8 +27,8 @@ from fer.inference.ensemble import (
 )
 from fer.metrics.arrays import Array, doubled
 from fer.metrics.calibration import Threshold, at_threshold, fitted_temperature, tempered, threshold_for
+from fer.metrics.groups import of_part, share_interval
 from fer.metrics.results import THESE_FACES, VAL, Answered, Answering, SelectionRecord, Step
-from fer.metrics.statistics import Interval, wilson
 from fer.runs.predictions import Scored
 
 log = logging.getLogger(__name__)
@@ -231,13 +231,14 @@ def answering(chosen: Chosen, target_error: float, scored: Scored) -> Answering:
         return Answering(target_error=target_error, threshold=None, chosen_on=chosen.chosen_on)
     warm = tempered(scored.probabilities, chosen.temperature)
     answered, wrong = at_threshold(threshold.confidence, warm, scored.targets)
+    groups = of_part(scored.groups, answered)
     outcome = Answered(
         coverage_there=threshold.coverage,
         error_there=threshold.error,
         bound_there=threshold.bound,
-        coverage=answered / len(scored.targets),
-        error=wrong / answered if answered else None,
-        error_ci95=Interval(*wilson(wrong, answered)),
+        coverage=float(answered.mean()),
+        error=float(wrong.mean()) if wrong.size else None,
+        error_ci95=share_interval(wrong, groups),
     )
     return Answering(
         target_error=target_error, threshold=threshold.confidence, chosen_on=chosen.chosen_on, answered=outcome

@@ -63,9 +63,15 @@ def bin_indices(confidence: NDArray[np.floating[Any]], bins: int = BINS) -> NDAr
 
 
 def bin_indices_by_rank(confidence: NDArray[np.floating[Any]], bins: int = BINS) -> NDArray[np.int64]:
-    """Return the bin of each confidence (N,), as (N,), in bins whose numbers of faces differ by at most one."""
-    indices = np.empty(len(confidence), np.int64)
-    indices[np.argsort(confidence, kind="stable")] = np.arange(len(confidence)) * bins // max(1, len(confidence))
+    """Return the bin of each confidence (N,), as (N,), in bins whose numbers of faces differ by at most one.
+
+    Faces of equal confidence are dealt in a seeded random order: tables list faces by class, and a bin of one class
+    alone would have a gap of its own.
+    """
+    count = len(confidence)
+    shuffled = np.random.default_rng(0).permutation(count)
+    indices = np.empty(count, np.int64)
+    indices[shuffled[np.argsort(confidence[shuffled], kind="stable")]] = np.arange(count) * bins // max(1, count)
     return indices
 
 
@@ -123,7 +129,9 @@ def tempered(probabilities: NDArray[np.floating[Any]], temperature: float) -> ND
 def fitted_temperature(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> float:
     """Return the temperature that minimises the NLL of the labels, between ``COLDEST`` and ``HOTTEST``.
 
-    The NLL is convex in the inverse temperature: bisection finds the point where its slope is 0.
+    The NLL is convex in the inverse temperature: bisection finds the point where its slope is 0. Where it falls all the
+    way to ``COLDEST``, as without an error among few faces, the labels say only that confidences may be larger; where
+    all classes are equally probable, they say nothing. The temperature is 1 then.
 
     Args:
         probabilities: (N, C), of faces outside the training data, such as val.
@@ -136,6 +144,8 @@ def fitted_temperature(probabilities: NDArray[np.floating[Any]], targets: NDArra
         return float(((_softmax(inverse * logits) * logits).sum(1) - chosen).mean())
 
     low, high = 1 / HOTTEST, 1 / COLDEST
+    if slope(high) <= 0:
+        return 1.0
     for _ in range(60):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
@@ -238,8 +248,8 @@ def threshold_for(
 
 def at_threshold(
     confidence: float, probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]
-) -> tuple[int, int]:
-    """Return the number of faces at or above a confidence threshold, and the number of wrong predictions among them.
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which of N faces are at or above a confidence threshold, (N,), and which of these are wrong, (covered,).
 
     Args:
         confidence: the threshold.
@@ -247,4 +257,4 @@ def at_threshold(
         targets: (N,) class indices.
     """
     covered = probabilities.max(1) >= confidence
-    return int(covered.sum()), int((covered & (probabilities.argmax(1) != targets)).sum())
+    return covered, (probabilities.argmax(1) != targets)[covered]

@@ -10,6 +10,7 @@ Probabilities and labels are arrays of NumPy or tensors of torch (``arrays``), b
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +26,15 @@ from fer.metrics.calibration import (
     expected_error,
 )
 from fer.metrics.confusion import from_confusion
+from fer.metrics.groups import Groups, mcnemar_of, number_of, of_part, share_interval
 from fer.metrics.results import Calibrated, Difference, Paired, PerClass, Scores, Value
-from fer.metrics.statistics import Interval, mcnemar, wilson
-from fer.metrics.table import METRICS, SAMPLED
+from fer.metrics.statistics import Interval
+from fer.metrics.table import SAMPLED
 
 DRAWS = 1000  # bootstrap samples of the faces
 CHUNK = 50  # samples computed at once: 50 x 28,709 counts are 6 MB
-LEAST = 10  # least number of correct and of wrong faces for a bootstrap interval; of faces of a class for the class's
+LEAST = 10  # least number of correct and of wrong faces for a bootstrap interval; of faces of a class for those of it
+OVER_CLASSES = ("macro_f1", "balanced_accuracy", "roc_auc", "average_precision")  # means over the classes
 CLASS_SAMPLED = ("f1", "roc_auc", "average_precision")  # metrics of a class with a bootstrap interval
 
 
@@ -163,87 +166,104 @@ def losses(predicted: Array, targets: Array) -> Array:
 
 
 def kappa(confusion: Array) -> Array:
-    """Return Cohen's kappa (1960), (K,), of matrices (K, C, C): agreement beyond the agreement by chance."""
+    """Return Cohen's kappa (1960), (K,), of matrices (K, C, C): agreement beyond the agreement by chance.
+
+    It is NaN where chance alone agrees always, as on faces of one class that are all predicted so.
+    """
     total = confusion.sum((1, 2))
     lib = library(confusion)
     agreement = lib.diagonal(confusion, 0, 1, 2).sum(1) / total
     chance = (confusion.sum(1) * confusion.sum(2)).sum(1) / total**2
-    return lib.where(chance < 1, (agreement - chance) / (1 - chance).clip(1e-12), 0.0)
+    return lib.where(chance < 1, (agreement - chance) / (1 - chance).clip(1e-12), np.nan)
 
 
 # --- one network ----------------------------------------------------------------------------------------------------
 
 
-def score(predicted: Array, targets: Array, classes: Sequence[str]) -> Scores:
+def score(predicted: Array, targets: Array, classes: Sequence[str], groups: Groups | None = None) -> Scores:
     """Return the metrics of N predictions with their 95 % intervals.
 
-    Intervals of proportions are Wilson's, the others come from a bootstrap. Calibration errors come with the values of
+    Intervals of shares are Wilson's, the others come from a bootstrap. Means over classes have none where a class
+    has fewer than ``LEAST`` faces. Calibration errors come with the values of
     a calibrated network instead (``calibration``). A metric that is undefined for these faces is None.
 
     Args:
         predicted: (N, C) probabilities.
         targets: (N,) true classes.
         classes: C names.
+        groups: of the faces; intervals are for other groups then.
     """
     count = len(targets)
     metrics = Weighted(predicted, targets)
     whole = {name: values[0] for name, values in metrics(_once(predicted)).items()}
-    bootstrap = intervals(metrics, targets, int((predicted.argmax(1) == targets).sum()))
+    labels, answers = np.asarray(targets), np.asarray(predicted.argmax(1))
+    bootstrap = intervals(metrics, targets, answers == labels, groups)
     cells = np.asarray(metrics.sums[:, : metrics.classes**2].sum(0))
     confusion = cells.astype(np.int64).reshape(metrics.classes, -1)
-    overall = {}
-    for name in SAMPLED:
-        value = float(whole[name])
-        ends = _wilson(round(value * count), count) if METRICS[name].binomial else bootstrap.overall[name]
-        overall[name] = Value(none_for_nan(value), ends)
+    hits = {"accuracy": answers == labels, "top2": np.asarray(metrics.sums[:, -1]) > 0}
+    ends = {**bootstrap.overall, **{name: share_interval(each, groups) for name, each in hits.items()}}
+    overall = {name: Value(none_for_nan(float(whole[name])), ends[name]) for name in SAMPLED}
     return Scores(
         count,
         {**overall, **calibration(predicted, targets)},
-        per_class(whole, bootstrap, confusion, classes),
+        per_class(whole, bootstrap, answers, labels, classes, groups),
         tuple(map(tuple, confusion.tolist())),
+        None if groups is None else int(groups.max()) + 1,
     )
 
 
 def per_class(
-    whole: Mapping[str, Array], bootstrap: "Intervals", confusion: NDArray[np.int64], classes: Sequence[str]
+    whole: Mapping[str, Array],
+    bootstrap: "Intervals",
+    answers: NDArray[np.integer[Any]],
+    labels: NDArray[np.integer[Any]],
+    classes: Sequence[str],
+    groups: Groups | None,
 ) -> dict[str, PerClass]:
-    """Return class -> its metrics with intervals; those of recall and precision are Wilson's."""
+    """Return class -> its metrics with intervals; those of recall and precision are of shares."""
 
     def measured(metric: str, label: int, interval: Interval | None) -> Value:
         return Value(none_for_nan(float(whole[f"class_{metric}"][label])), interval)
 
     table = {}
     for label, name in enumerate(classes):
-        hits, support, predicted = (
-            int(n) for n in (confusion[label, label], confusion[label].sum(), confusion[:, label].sum())
+        own, predicted = labels == label, answers == label
+        recall, precision = (
+            share_interval((own & predicted)[faces], of_part(groups, faces)) for faces in (own, predicted)
         )
         sampled = {
-            metric: measured(metric, label, bootstrap.classes[metric][label] if support >= LEAST else None)
+            metric: measured(
+                metric, label, bootstrap.classes[metric][label] if number_of(groups, own) >= LEAST else None
+            )
             for metric in CLASS_SAMPLED
         }
-        precision = measured("precision", label, _wilson(hits, predicted))
-        recall = measured("recall", label, _wilson(hits, support))
-        table[name] = PerClass(precision=precision, recall=recall, **sampled, support=support)
+        table[name] = PerClass(
+            precision=measured("precision", label, precision),
+            recall=measured("recall", label, recall),
+            **sampled,
+            support=int(own.sum()),
+        )
     return table
 
 
-def tempered_metrics(predicted: Array, targets: Array) -> Calibrated:
+def tempered_metrics(predicted: Array, targets: Array, groups: Groups | None = None) -> Calibrated:
     """Return the metrics that a temperature changes: NLL and Brier score with intervals, and the calibration errors.
 
     Args:
         predicted: (N, C) probabilities.
         targets: (N,) true classes.
+        groups: of the faces; intervals are for other groups then.
     """
-    count, classes = predicted.shape
+    classes = predicted.shape[1]
     sums = sums_of(doubled(predicted), targets)[:, classes**2 : classes**2 + 2]  # (N, 2)
 
     def means(weights: Array) -> dict[str, Array]:
         typed = library(weights).asarray(sums, dtype=weights.dtype)
-        return dict(zip(("nll", "brier"), (weights @ typed / count).T, strict=True))
+        return dict(zip(("nll", "brier"), (weights @ typed / weights.sum(1)[:, None]).T, strict=True))
 
     whole = {name: float(values[0]) for name, values in means(_once(predicted)).items()}
-    correct = int((predicted.argmax(1) == targets).sum())
-    samples = _bootstrapped(predicted, means) if min(correct, count - correct) >= LEAST else None
+    right = np.asarray(predicted.argmax(1) == targets)
+    samples = _bootstrapped(predicted, means, groups) if _enough(right, groups) else None
     metrics = {name: Value(value, _percentiles(samples[name]) if samples else None) for name, value in whole.items()}
     return Calibrated({**metrics, **calibration(predicted, targets)})
 
@@ -275,10 +295,6 @@ def calibration(predicted: Array, targets: Array) -> dict[str, Value]:
     return errors
 
 
-def _wilson(hits: int, count: int) -> Interval:
-    return Interval(*wilson(hits, count))
-
-
 def _once(predicted: Array) -> Array:
     """Return weights (1, N) with which each of N faces counts once."""
     lib = library(predicted)
@@ -301,30 +317,66 @@ class Intervals:
     classes: Mapping[str, Sequence[Interval | None]]
 
 
-def intervals(metrics: Weighted, targets: Array, correct: int) -> Intervals:
+def intervals(metrics: Weighted, targets: Array, right: NDArray[np.bool_], groups: Groups | None = None) -> Intervals:
     """Return the 95 % intervals of the metrics of ``SAMPLED``, and of ``CLASS_SAMPLED`` for each class.
 
-    Percentiles of a seeded bootstrap over the faces (Efron 1979). An interval is None if fewer than ``LEAST`` faces are
-    classified correctly, or fewer are wrong: the bootstrap is unreliable then.
+    Percentiles of a seeded bootstrap over the faces (Efron 1979), or over their groups. An interval is None if fewer
+    than ``LEAST`` faces are classified correctly, fewer are wrong, or there are fewer groups: the bootstrap is
+    unreliable then. Those of means over the classes are None too if one of the classes is rare.
+
+    Args:
+        metrics: of N predictions.
+        targets: (N,) true classes.
+        right: (N,) whether a prediction is correct.
+        groups: of the faces.
     """
-    if min(correct, len(targets) - correct) < LEAST:
+    if not _enough(right, groups):
         return Intervals(dict.fromkeys(SAMPLED), dict.fromkeys(CLASS_SAMPLED, [None] * metrics.classes))
-    samples = _bootstrapped(targets, metrics)
+    samples = _bootstrapped(targets, metrics, groups)
+    rare = has_rare_class(targets, groups)
     return Intervals(
-        {name: _percentiles(samples[name]) for name in SAMPLED},
+        {name: None if rare and name in OVER_CLASSES else _percentiles(samples[name]) for name in SAMPLED},
         {name: [_percentiles(values) for values in samples[f"class_{name}"].T] for name in CLASS_SAMPLED},
     )
 
 
-def _bootstrapped(faces: Array, metrics: Callable[[Array], dict[str, Array]]) -> dict[str, Array]:
+def has_rare_class(targets: Array, groups: Groups | None) -> bool:
+    """Return whether a class has faces, but fewer than ``LEAST``, or of fewer groups.
+
+    Bootstrap samples without it are means over fewer classes, which is another metric.
+
+    Args:
+        targets: (N,) true classes.
+        groups: of the faces.
+    """
+    labels = np.asarray(targets)
+    return any(number_of(groups, labels == label) < LEAST for label in np.unique(labels))
+
+
+def _enough(telling: NDArray[np.bool_], groups: Groups | None) -> bool:
+    """Return whether N faces, True and False (N,), are enough of both, and of enough groups, for a bootstrap."""
+    count = int(telling.sum())
+    return min(count, len(telling) - count, number_of(groups, np.ones_like(telling))) >= LEAST
+
+
+def _bootstrapped(
+    faces: Array, metrics: Callable[[Array], dict[str, Array]], groups: Groups | None
+) -> dict[str, Array]:
     """Return the metrics of ``DRAWS`` samples of N faces with replacement, (DRAWS,) or (DRAWS, C) each.
 
     Args:
         faces: an array (N, ...) of them, whose library computes.
         metrics: a function of weights (K, N).
+        groups: of the faces, drawn whole; None if each is drawn alone.
     """
     lib, source = library(faces), generator()
-    parts = [metrics(lib.asarray(drawn_counts(source, CHUNK, len(faces)))) for _ in range(DRAWS // CHUNK)]
+
+    def drawn() -> NDArray[np.float32]:
+        if groups is None:
+            return drawn_counts(source, CHUNK, len(faces))
+        return drawn_counts(source, CHUNK, int(groups.max()) + 1)[:, groups]
+
+    parts = [metrics(lib.asarray(drawn())) for _ in range(DRAWS // CHUNK)]
     return {name: lib.concat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -362,7 +414,7 @@ def errors_if_calibrated(predicted: Array, indices: NDArray[np.int64]) -> tuple[
 # --- two networks ---------------------------------------------------------------------------------------------------
 
 
-def paired(first: Array, second: Array, targets: Array) -> Paired:
+def paired(first: Array, second: Array, targets: Array, groups: Groups | None = None) -> Paired:
     """Return the difference, first minus second, in each metric on the same faces, with intervals for other faces.
 
     Both networks are evaluated on the same bootstrap samples, so that faces that are hard for both do not widen the
@@ -372,6 +424,7 @@ def paired(first: Array, second: Array, targets: Array) -> Paired:
         first: (N, C) probabilities.
         second: (N, C) probabilities.
         targets: (N,) true classes.
+        groups: of the faces; intervals and test are for other groups then.
     """
     count = len(targets)
     networks = [Weighted(predicted, targets) for predicted in (first, second)]
@@ -381,11 +434,14 @@ def paired(first: Array, second: Array, targets: Array) -> Paired:
         return {name: minuend[name] - subtrahend[name] for name in SAMPLED}
 
     whole = gaps(_once(first))
-    correct = [np.asarray(predicted.argmax(1) == targets) for predicted in (first, second)]
-    test = mcnemar(*correct)
-    samples = _bootstrapped(first, gaps) if test.first + test.second >= LEAST else None
+    right, other = (np.asarray(predicted.argmax(1) == targets) for predicted in (first, second))
+    test = mcnemar_of(right, other, groups)
+    different = test.first + test.second >= LEAST and number_of(groups, np.ones_like(right)) >= LEAST
+    samples = _bootstrapped(first, gaps, groups) if different else {}
+    if has_rare_class(targets, groups):
+        samples = {name: values for name, values in samples.items() if name not in OVER_CLASSES}
     differences = {
-        name: Difference(none_for_nan(float(whole[name][0])), _percentiles(samples[name]) if samples else None)
+        name: Difference(none_for_nan(float(whole[name][0])), _percentiles(samples[name]) if name in samples else None)
         for name in SAMPLED
     }
     return Paired(count, differences, test)

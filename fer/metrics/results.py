@@ -78,6 +78,11 @@ class PerClass:
     average_precision: Value | None
     support: int
 
+    @property
+    def predicted(self) -> bool:
+        """Whether any face was predicted as the class; without one its precision is stored as 0, from 0 to 1."""
+        return self.precision.value != 0 or self.precision.ci95 != (0.0, 1.0)
+
     @classmethod
     def of(cls, stored: Json) -> "PerClass":
         """Return the metrics of a class from its object in ``metrics.json``."""
@@ -110,23 +115,28 @@ class Scores:
         metrics: of all classes together.
         per_class: class -> its metrics.
         confusion: (C, C) counts, rows labelled, columns predicted.
+        groups: number of people, videos or pictures that the faces are of, for others of which the intervals are; None
+            where each face is of its own.
     """
 
     n: int
     metrics: Values
     per_class: Mapping[str, PerClass] = field(default_factory=dict)
     confusion: tuple[tuple[int, ...], ...] = ()
+    groups: int | None = None
 
     @classmethod
     def of(cls, stored: Json) -> "Scores":
         """Return the scores from ``metrics.json``, or from its ``clean``."""
         per_class = {name: PerClass.of(values) for name, values in stored.get("per_class", {}).items()}
-        return cls(stored["n"], values_of(stored), per_class, tuple(tuple(row) for row in stored.get("confusion", ())))
+        confusion = tuple(tuple(row) for row in stored.get("confusion", ()))
+        return cls(stored["n"], values_of(stored), per_class, confusion, stored.get("groups"))
 
     def plain(self) -> Object:
         """Return the object for ``metrics.json``."""
         return {
             "n": self.n,
+            **({} if self.groups is None else {"groups": self.groups}),
             **_sampled(self.metrics),
             **_binned(self.metrics),
             **({"means_over": [name for name in self.per_class if name not in self.absent]} if self.absent else {}),

@@ -84,10 +84,11 @@ def wilson(hits: int, count: int) -> list[float]:
     """
     if count == 0:
         return [0.0, 1.0]
-    return list(_wilson(hits / count, count))
+    return list(wilson_of_share(hits / count, count))
 
 
-def _wilson(share: float, count: float) -> Interval:
+def wilson_of_share(share: float, count: float) -> Interval:
+    """Return Wilson's 95 % interval of a share of ``count`` faces, which need not be a whole number."""
     z2 = Z95**2
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = Z95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
@@ -173,7 +174,28 @@ def accuracy_interval(correct: NDArray[np.bool_]) -> Interval:
     shares = correct.mean(0)  # (N,) share of the networks that classify each face correctly
     mean, spread = float(shares.mean()), float(shares.var())
     gain = mean * (1 - mean) / spread if spread > 0 else 1.0  # effective faces for each real one
-    return _wilson(mean, faces * min(gain, networks))
+    return wilson_of_share(mean, faces * min(gain, networks))
+
+
+def accuracy_interval_with_seeds(correct: NDArray[np.bool_]) -> Interval:
+    """Return the 95 % interval of the accuracy over other faces and, with several networks, over other seeds.
+
+    The variance is that of ``accuracy_interval``, plus the part that the seeds add to it, as in ``paired_difference``.
+    Adding the whole spread of the seeds would count the sampling of the faces twice.
+
+    Args:
+        correct: (K, N), whether each of K networks, one for each seed, is right on each of N faces.
+    """
+    faces = accuracy_interval(correct)
+    if len(correct) < 2:
+        return faces
+    mean = float(correct.mean())
+    of_faces = ((faces.high - faces.low) / (2 * Z95)) ** 2
+    added, observed, degrees = _of_training(correct)
+    variance, least = of_faces + added, max(1, correct.shape[1] - 1)
+    freedom = variance**2 / (of_faces**2 / least + observed**2 / degrees)
+    wider = student_quantile(max(freedom, min(least, degrees))) * math.sqrt(variance / of_faces) / Z95
+    return clipped_to_share(Interval(mean - wider * (mean - faces.low), mean + wider * (faces.high - mean)))
 
 
 def bootstrapped_means(values: NDArray[np.floating[Any]]) -> list[Interval]:

@@ -13,7 +13,6 @@ class Metric:
         head: of a narrow column; empty if the title is short enough.
         percent: whether the value is a proportion, written in per cent, and its differences in percentage points.
         rising: whether higher is better.
-        binomial: whether the value is a share of the faces, so that its interval is Wilson's.
         binned: whether the value is a calibration error in bins, or belongs to one; it has no bootstrap interval.
         tempered: whether the temperature changes the value.
     """
@@ -22,7 +21,6 @@ class Metric:
     head: str = ""
     percent: bool = False
     rising: bool = True
-    binomial: bool = False
     binned: bool = False
     tempered: bool = False
 
@@ -42,10 +40,10 @@ def _binned(title: str, head: str = "") -> Metric:
 
 
 METRICS: Mapping[str, Metric] = {  # in the order of files and tables
-    "accuracy": Metric("accuracy", percent=True, binomial=True),
+    "accuracy": Metric("accuracy", percent=True),
     "macro_f1": Metric("macro-F1", percent=True),
     "balanced_accuracy": Metric("balanced accuracy", "balanced", percent=True),
-    "top2": Metric("top-2 accuracy", percent=True, binomial=True),
+    "top2": Metric("top-2 accuracy", percent=True),
     "nll": Metric("NLL", rising=False, tempered=True),
     "brier": Metric("Brier score", rising=False, tempered=True),
     "kappa": Metric("Cohen's kappa"),

@@ -22,7 +22,7 @@ Factor = Callable[[float], float]  # epochs since the start, fractional -> facto
 
 @dataclass(frozen=True)
 class Plateau:
-    """Multiply the learning rate by ``factor`` after ``patience`` epochs without a better monitored value."""
+    """Multiply the learning rate by ``factor`` after more than ``patience`` epochs without a better monitored value."""
 
     factor: float
     patience: int

@@ -29,8 +29,10 @@ from fer.reports.summary import (
     ensemble_in_words,
     errors_by_vote,
     if_any,
+    if_predicted,
     metric_rows,
     metric_text,
+    others,
     same_views,
     seen_by_baseline,
     seen_by_content_in_words,
@@ -157,7 +159,7 @@ def _protocol(results: Results) -> list[str]:
         f"Data: {dataset.name} ({dataset.layout}), labels: {dataset.labels}, split: {dataset.split}; "
         f"scored: {results.split}.",
         "Whatever was chosen (epoch, temperature, weights of an ensemble) was chosen on val.",
-        f"95 % intervals are for other faces, not for other seeds. Clean: {clean}. {CHANCE}",
+        f"95 % intervals are not for other seeds, but for {others(results.scores)}. Clean: {clean}. {CHANCE}",
         *(f"Of the data: {note}." for note in dataset.notes),
     ]
     return [*notes, f"{len(dataset.skipped):,} bad rows or files were skipped."] if dataset.skipped else notes
@@ -190,7 +192,7 @@ def _class_row(name: str, values: PerClass) -> list[str]:
     return [
         name,
         f"{values.support:,}",
-        _with_ends(values.precision),
+        if_predicted(values, _with_ends(values.precision)),
         if_any(values, _with_ends(values.recall)),
         if_any(values, f"{100 * values.f1.number:.1f} %"),
         "none" if area is None else f"{area:.3f}",

@@ -37,8 +37,10 @@ from fer.reports.summary import (
     difference_rows,
     errors_by_vote,
     if_any,
+    if_predicted,
     member_rows,
     metric_rows,
+    others,
     same_views,
     seen_by_baseline,
     selection_in_words,
@@ -111,7 +113,7 @@ def sections(report: Report, drawn: Mapping[str, str]) -> list[Section]:
         Section("data-sets", "Data set by data set", html.table(OF_DATA_SET_HEADS, of_sets, (1,))) if of_sets else None,
         Section("metrics", "All metrics", all_metrics(report)),
         Section("ensemble", "The ensemble", networks) if (networks := ensemble(report, drawn)) else None,
-        Section("comparison", "Comparison with a baseline", comparison(compared))
+        Section("comparison", "Comparison with a baseline", comparison(report.results, compared))
         if (compared := report.results.comparison)
         else None,
         Section("annotators", "FER+ annotators", annotators(votes)) if (votes := report.results.annotators) else None,
@@ -177,7 +179,7 @@ def emotions(report: Report, drawn: Mapping[str, str]) -> Markup:
     rows = [
         (
             name,
-            f"{100 * values.precision.number:.1f}",
+            if_predicted(values, f"{100 * values.precision.number:.1f}"),
             if_any(values, f"{100 * values.recall.number:.1f}"),
             if_any(values, "{:.0f} – {:.0f}".format(*(100 * end for end in values.recall.ci95 or (0, 1)))),
             if_any(values, f"{100 * values.f1.number:.1f}"),
@@ -294,9 +296,9 @@ def all_metrics(report: Report) -> Markup:
     results, clean = report.results, report.results.clean
     heads = ["", f"{results.split}, {results.scores.n:,} faces", *([f"clean, {clean.n:,} faces"] if clean else [])]
     legend = paragraph(
-        "With 95 % intervals for other faces. Clean: without the faces that were trained on, which are found by exact "
-        "duplicates and by content. A calibration error has no honest interval near 0; what chance makes it is given "
-        f"instead. {CHANCE}",
+        f"With 95 % intervals for {others(results.scores)}. Clean: without the faces that were trained on, which are "
+        "found by exact duplicates and by content. A calibration error has no honest interval near 0; what chance "
+        f"makes it is given instead. {CHANCE}",
         class_="soft",
     )
     return joined(legend, html.table(heads, metric_rows(results), stack=True))
@@ -312,13 +314,14 @@ def annotators(found: Annotators) -> Markup:
     return joined(legend, html.columns(html.table(AGREEMENT_HEADS, agreement_rows(found), (1, 2, 3)), errors))
 
 
-def comparison(found: BaselineComparison) -> Markup:
+def comparison(results: Results, found: BaselineComparison) -> Markup:
     """Return the paired differences to a baseline."""
     test = found.paired.mcnemar
     legend = paragraph(
         "This minus ", tag("code", found.name), f", on the same faces{same_views(found)}, with 95 % intervals "
-        f"for other faces. Only this one is right on {test.first:,} faces, only the other on {test.second:,}: "
-        f"McNemar's exact p = {test.p:.3g}. Of these two networks, not of their seeds. ", seen_by_baseline(found),
+        f"for {others(results.scores)}. Only this one is right on {test.first:,} faces, only the other on "
+        f"{test.second:,}: McNemar's exact p = {test.p:.3g}. Of these two networks, not of their seeds. ",
+        seen_by_baseline(found),
         class_="soft",
     )  # fmt: skip
     return joined(legend, html.table(("", "difference", "95 %"), difference_rows(found.paired), (1, 2)))

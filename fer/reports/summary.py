@@ -1,5 +1,6 @@
 """The metrics of an evaluation in tables and sentences, for the terminal and the pages."""
 
+import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from fer.metrics.results import (
     Paired,
     PerClass,
     Results,
+    Scores,
     SelectionRecord,
     SetScores,
     SetsRecord,
@@ -225,14 +227,27 @@ def class_table(results: Results) -> str:
             f"{100 * value.number:5.1f} %" for value in (values.precision, values.recall, values.f1)
         )
         of_faces = (if_any(values, f"{recall}  [{low:.1f}, {high:.1f}]"), if_any(values, f1))
-        rows.append((name, f"{values.support:>6,}", precision, *of_faces))
+        rows.append((name, f"{values.support:>6,}", if_predicted(values, precision), *of_faces))
     table = text_table(("emotion", " faces", "precision", "recall, 95 % interval", "F1"), rows)
-    return "\n".join([table, *absent_in_words(results)])
+    of_groups = [] if results.scores.groups is None else [f"95 % intervals are for {others(results.scores)}"]
+    return "\n".join([table, *absent_in_words(results), *of_groups])
+
+
+def others(scores: Scores) -> str:
+    """Return in words for what else the intervals are: other faces, or other people, videos or pictures."""
+    if scores.groups is None:
+        return "other faces"
+    return f"other people, videos or pictures; these {scores.n:,} faces are of {scores.groups:,}"
 
 
 def if_any(values: PerClass, text: str) -> str:
     """Return the text of a metric over a class's faces; a dash where the class has none."""
     return text if values.support else "-"
+
+
+def if_predicted(values: PerClass, text: str) -> str:
+    """Return the text of a metric over the faces predicted as a class; a dash where there are none."""
+    return text if values.predicted else "-"
 
 
 def absent_in_words(results: Results) -> list[str]:
@@ -379,10 +394,15 @@ def answering_in_words(answering: Answering) -> str:
         low, high = (100 * end for end in answered.error_ci95)
         error = f"{100 * answered.error:.2f} % [{low:.2f}, {high:.2f}]"
     return (
-        f"{promise}: answer from a confidence of {answering.threshold:.3f}, chosen on {answering.chosen_on}, where it "
-        f"answers {100 * answered.coverage_there:.1f} % of the faces; here it answers "
+        f"{promise}: answer from a confidence of {rounded_up(answering.threshold)}, chosen on {answering.chosen_on}, "
+        f"where it answers {100 * answered.coverage_there:.1f} % of the faces; here it answers "
         f"{100 * answered.coverage:.1f} %, wrong among them: {error}."
     )
+
+
+def rounded_up(threshold: float) -> str:
+    """Return a threshold with three digits, not below it: the promise holds from the threshold on."""
+    return f"{math.ceil(1000 * threshold) / 1000:.3f}"
 
 
 # --- prediction sets ------------------------------------------------------------------------------------------------

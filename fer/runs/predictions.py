@@ -36,6 +36,7 @@ class Scored:
         rows: (N,) row in the source.
         classes: C names.
         colour: (N, 3, S, S) uint8 of the same faces, of networks that take colours; None of others.
+        groups: (N,) number, from 0, of the person, video or picture that a face is of; None where no two share one.
     """
 
     images: NDArray[np.uint8]
@@ -44,6 +45,7 @@ class Scored:
     rows: NDArray[np.int64]
     classes: Sequence[str]
     colour: NDArray[np.uint8] | None = None
+    groups: NDArray[np.int64] | None = None
 
 
 class Predictions(NamedTuple):

@@ -349,7 +349,7 @@ def write_results(
         temperature_fitted_on=THESE_FACES,
         data_sets=scoring.by_data_set(scored, data, "val"),
         seen_in_training=None if kept is None else int((~kept).sum()),
-        clean=None if kept is None else scoring.clean(predicted, targets, kept, classes),
+        clean=None if kept is None else scoring.clean(predicted, targets, kept, classes, scored.groups),
         sets=scoring.prediction_sets(scored, temperature, kept, calibration, COVERAGE),
         training=_training_record(settings, saver, watch, epochs, wall_seconds, made.plan),
         parameters=model.parameter_count,

@@ -137,6 +137,21 @@ def test_val_drawn_from_train_keeps_people_whole(of_people, of_classes):
     assert (splits[of_people.group >= 20] == 2).all()
 
 
+@pytest.mark.parametrize("videos", [2, 4, 6])
+def test_videos_of_one_emotion_each_fill_all_parts(of_people, videos):
+    emotions = np.repeat(np.arange(7, dtype=np.int8), videos * 8)[:350]
+    units = np.repeat(np.arange(7 * videos, dtype=np.int32), 8)[: len(emotions)]
+    clips = of_people.taken(np.arange(len(emotions)))
+    clips = replace(clips, images=np.random.default_rng(0).integers(0, 256, clips.images.shape, np.uint8))
+    clips = replace(clips, targets=emotions, group=units)
+    share = (assign(clips, "holdout", seed=42, val_fraction=0.1) == 1).mean()
+    assert 0.1 < share < 0.3
+    folds = [assign(clips, "folds", seed=42, val_fraction=0.1, folds=5, fold=fold) == 1 for fold in range(5)]
+    counts = [int(val.sum()) // 8 for val in folds]
+    assert max(counts) - min(counts) <= 1
+    assert sum(counts) == 7 * videos
+
+
 def test_one_person_alone_cannot_be_drawn_from(of_people):
     with pytest.raises(FerError, match="one person"):
         assign(replace(of_people, group=np.zeros(350, np.int32)), "holdout", seed=0, val_fraction=0.1)

@@ -113,6 +113,23 @@ def test_few_errors_or_few_hits_have_no_interval():
         assert (classification.score(chances, targets, NAMES).metrics["macro_f1"].ci95 is not None) == has_interval
 
 
+@pytest.mark.parametrize(("faces", "has_interval"), [(1, False), (9, False), (10, True)])
+def test_means_over_the_classes_have_no_interval_where_a_class_is_rare(faces, has_interval):
+    """In a sample without the class the mean would be over the others."""
+    chances, targets = predictions(400, 8)
+    kept = torch.cat([(targets != 6).nonzero()[:, 0], (targets == 6).nonzero()[:faces, 0]])
+    metrics = classification.score(chances[kept], targets[kept], NAMES).metrics
+    of_classes = ("macro_f1", "balanced_accuracy", "roc_auc", "average_precision")
+    assert {name for name in SAMPLED if metrics[name].ci95 is None} == (set() if has_interval else set(of_classes))
+    gaps = classification.paired(chances[kept], chances[kept].roll(1, 0), targets[kept]).differences
+    assert {name for name in SAMPLED if gaps[name].ci95 is None} == (set() if has_interval else set(of_classes))
+
+
+def test_agreement_beyond_chance_is_unknown_where_chance_always_agrees():
+    right = torch.eye(7)[torch.zeros(30, dtype=torch.long)]
+    assert classification.score(right, torch.zeros(30, dtype=torch.long), NAMES).metrics["kappa"].value is None
+
+
 def test_intervals_are_the_same_every_time():
     chances, targets = predictions(300, 4)
     state = torch.random.get_rng_state()

@@ -9,6 +9,7 @@ from scipy import stats
 from fer.metrics import statistics
 from fer.metrics.statistics import (
     accuracy_interval,
+    accuracy_interval_with_seeds,
     bootstrapped_means,
     holm,
     mcnemar,
@@ -191,6 +192,26 @@ def test_the_interval_of_a_difference_contains_the_truth_for_all_kinds_of_noise(
 def test_one_seed_each_covers_the_faces_and_cannot_cover_the_seeds():
     assert coverage((1, 1), 3589, 0.0, 800) >= 0.93
     assert coverage((1, 1), 3589, 0.1, 800) < 0.8  # why the difference says whether seeds are covered
+
+
+@pytest.mark.parametrize(("seeds", "noise"), [(2, 0.0), (2, 0.1), (3, 0.0), (3, 0.1)])
+def test_the_interval_over_faces_and_seeds_contains_the_accuracy_and_counts_the_faces_once(seeds, noise):
+    generator, contained, widths = np.random.default_rng(7), 0, []
+    faces = generator.normal(0.9, 1.5, 200_000)
+    truth = np.mean([(1 / (1 + np.exp(-faces - noise * shift))).mean() for shift in generator.normal(size=40)])
+    for _ in range(300):
+        logits = generator.choice(faces, 500) + generator.normal(0, noise, (seeds, 1))
+        correct = generator.random((seeds, 500)) < 1 / (1 + np.exp(-logits))
+        low, high = accuracy_interval_with_seeds(correct)
+        contained += low <= truth <= high
+        widths.append((high - low) / np.subtract(*accuracy_interval(correct)[::-1]))
+    assert contained / 300 > 0.92
+    assert np.median(widths) < 1.5  # adding the whole spread of two seeds makes it 4 times as wide
+
+
+def test_one_seed_has_the_interval_over_faces():
+    correct = np.arange(60)[None] % 3 > 0
+    assert accuracy_interval_with_seeds(correct) == accuracy_interval(correct)
 
 
 def test_the_interval_of_a_mean_is_students():

@@ -3,7 +3,16 @@
 import pytest
 
 from fer.metrics import results
-from fer.reports.summary import calibration_beside, calibration_verdict, metric_table, metric_text, score_table
+from fer.reports.summary import (
+    calibration_beside,
+    calibration_verdict,
+    class_table,
+    metric_table,
+    metric_text,
+    others,
+    rounded_up,
+    score_table,
+)
 
 SCORES = {
     "split": "val", "n": 3589, "accuracy": 0.7, "accuracy_ci95": [0.6, 0.8], "macro_f1": 0.6, "balanced_accuracy": 0.6,
@@ -23,6 +32,27 @@ def test_an_ece_stands_beside_the_ece_of_chance(ece, verdict):
     assert calibration_beside(made.metrics) == "mean of a calibrated network 0.0176; debiased, RMS -0.0031"
     rows = [line.split("  ")[0] for line in metric_table(made).splitlines()]
     assert rows[-3:] == ["ECE, 15 bins of equal width", "... mean of a calibrated network", "... debiased, RMS"]
+
+
+def test_a_class_that_is_never_predicted_has_no_precision():
+    shares = {"precision": 0.0, "precision_ci95": [0.0, 1.0], "recall": 0.0, "recall_ci95": [0.0, 0.3], "f1": 0.0}
+    seen = {**shares, "precision_ci95": [0.0, 0.9], "support": 9}
+    made = results.of({**SCORES, "per_class": {"fear": {**shares, "support": 9}, "sad": seen}})
+    fear, sad = (line.split() for line in class_table(made).splitlines()[-2:])
+    assert fear[:3] == ["fear", "9", "-"]
+    assert sad[:4] == ["sad", "9", "0.0", "%"]
+
+
+def test_intervals_for_other_people_say_of_how_many():
+    assert "these 3,589 faces are of 24" in class_table(results.of({**SCORES, "groups": 24}))
+    assert others(results.of(SCORES).scores) == "other faces"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "text"), [(0.62249, "0.623"), (0.6225, "0.623"), (0.623, "0.623"), (1.0, "1.000")]
+)
+def test_a_threshold_is_shown_no_lower_than_it_is(threshold, text):
+    assert rounded_up(threshold) == text
 
 
 def test_metrics_of_before_have_the_percentile_alone():

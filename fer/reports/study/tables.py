@@ -13,7 +13,7 @@ from typing import Any
 from fer.config.conf import plain
 from fer.config.errors import FerError
 from fer.config.hydra import composed
-from fer.metrics.statistics import Interval, clipped_to_share, paired_difference, wilson
+from fer.metrics.statistics import Interval, accuracy_interval_with_seeds, paired_difference, wilson
 from fer.runs.load import APART, gather, left_out
 from fer.runs.ranking import Group, Run, grouped, interval_text, p_text
 from fer.runs.run_folder import computed_settings
@@ -106,9 +106,7 @@ class RowResult:
     @cached_property
     def interval(self) -> Interval:
         """95 % interval of the accuracy, for other faces and, with two seeds or more, for other seeds."""
-        seeds = self.group.accuracy.interval
-        faces = self.group.over_faces
-        return faces if seeds is None else clipped_to_share(of_sum(self.accuracy, [faces, seeds]))
+        return accuracy_interval_with_seeds(self.group.correct)
 
     @property
     def difference(self) -> tuple[float, Interval] | None:
