@@ -23,6 +23,7 @@ from fer.data.audit.inspection import Findings, examine, split_of
 from fer.data.audit.results import Audit
 from fer.data.audit.suggestions import EXCLUDE, advise
 from fer.data.audit.summary import counted
+from fer.data.labels import folder_names, in_braces
 from fer.data.locate import locate
 from fer.reports.audit import page as report
 from fer.reports.audit import text
@@ -147,12 +148,12 @@ def training_without(file: Path, settings: DataSettings, rule: str, plugins: str
     keys: dict[str, object] = {"data.path": settings.path, "data.split": "holdout" if rule == "all" else rule}
     if settings.on_bad != "error":
         keys["data.on_bad"] = settings.on_bad
-    if settings.class_names:
-        keys["data.class_names"] = settings.class_names
+    names = [f"data.class_names={in_braces(folder_names(settings.class_names))}"] if settings.class_names else []
     if plugins:
         keys["plugins"] = listed(plugins)
     keys["data.exclude"] = str(file)
-    return shlex.join(["python", "-m", "fer.train", *(f"{key}={spelled(value)}" for key, value in keys.items())])
+    overrides = [*(f"{key}={spelled(value)}" for key, value in keys.items()), *names]
+    return shlex.join(["python", "-m", "fer.train", *overrides])
 
 
 def data_settings(arguments: argparse.Namespace) -> DataSettings:

@@ -62,6 +62,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+PLACE = "<value>"  # in the text of a setting
 _options: dict[str, str] = {}  # key of fer.train -> option of the running command; empty in fer.train itself
 
 
@@ -73,9 +74,9 @@ def setting(key: str, value: object = "") -> str:
         value: value of the key; empty where the user has to fill it in.
     """
     option = _options.get(key)
-    if option is None:
-        text = f"{key}={value}"
-        return shlex.quote(text) if "{" in text else text  # a shell would expand the braces
+    if option is None or PLACE in option:
+        text = f"{key}={value}" if option is None else option.replace(PLACE, str(value))
+        return shlex.quote(text) if "{" in text or "'" in text else text  # a shell would expand braces, drop quotes
     return f"{option}{'' if option.endswith('=') else ' '}{str(value).strip('[]{}')}".rstrip()
 
 
@@ -96,6 +97,10 @@ def with_options(options: Mapping[str, str]) -> Iterator[None]:
         _options.update(before)
 
 
-def with_option(key: str, option: str) -> AbstractContextManager[None]:
-    """Make ``setting`` name another option for one key, and those of the running command for the others."""
-    return with_options({**_options, key: option})
+def with_settings(settings: Mapping[str, str]) -> AbstractContextManager[None]:
+    """Make ``setting`` write other settings for some keys, and those of the running command for the others.
+
+    Args:
+        settings: key -> the setting, with ``PLACE`` where the value stands.
+    """
+    return with_options({**_options, **settings})

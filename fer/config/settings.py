@@ -16,6 +16,7 @@ from fer.config.schema import AboveZero, Count, Fraction, NonNegative, Positive,
 MOST_THREADS = 1024  # machines have fewer cores; where OpenMP cannot start so many threads, it ends the process
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # numpy's range
 Section = dict[str, Any]  # {"name": registered name, **arguments}
+ClassNames = dict[str, str] | list[str] | None  # class folder -> emotion, or "FOLDER:EMOTION" for names of any letters
 Config = Mapping[str, Any]  # a composed configuration as plain values: section -> key -> value
 MIN_SIZE, MAX_SIZE = 16, 512  # side of a face in pixels
 BATCH_SIZE = 128  # default, in faces a step
@@ -62,7 +63,7 @@ class FurtherSet:
 
     path: str
     split: Literal["official", "as_given", "holdout", "folds"] | None = None
-    class_names: dict[str, str] | None = None
+    class_names: ClassNames = None
 
     @classmethod
     def of(cls, given: "str | Mapping[str, Any]", where: str) -> "FurtherSet":
@@ -132,7 +133,7 @@ class DataSettings:
     labels: Literal["fer2013", "ferplus"] = "fer2013"
     ferplus_rule: Literal["majority", "argmax", "soft"] = "majority"
     classes: Literal[7, 8] = 7
-    class_names: dict[str, str] | None = None
+    class_names: ClassNames = None
     split: Literal["official", "as_given", "holdout", "folds"] = "official"
     split_seed: Seed = 0
     keep_duplicates_together: bool = False

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError, with_option
+from fer.config.conf import spelled
+from fer.config.errors import PLACE, FerError, with_settings
 from fer.config.paths import expand_home
 from fer.config.settings import DataSettings, FurtherSet
 from fer.data.audit.near_duplicates import FLAT, alike, frequencies, hashed
@@ -249,13 +250,13 @@ def _further(alone: DataSettings, one: FurtherSet) -> DataSet:
         FerError: it is missing or bad, or its split rule does not apply to it.
     """
     data = replace(alone, path=one.path, class_names=one.class_names, votes=None, labels="fer2013", exclude=None)
-    faces = read_faces(_with_its_classes(data))
-    data = replace(data, split=one.split or own_rule(faces, alone.split))
-    try:
-        with with_option("data.split", "split="):
-            splits, said = assigned_with_notes(faces, data)
-    except FerError as error:
-        raise FerError(f"data.more: {error}, in the entry of this data set") from error
+    entry = {
+        f"data.{key}": f"data.more=[{{path:{spelled(one.path)},{key}:{PLACE}}}]" for key in ("split", "class_names")
+    }
+    with with_settings(entry):
+        faces = read_faces(_with_its_classes(data))
+        data = replace(data, split=one.split or own_rule(faces, alone.split))
+        splits, said = assigned_with_notes(faces, data)
     return DataSet(data, faces, splits, on_splits=said)
 
 
@@ -263,7 +264,7 @@ def _with_its_classes(data: DataSettings) -> DataSettings:
     """Return settings with eight classes only where the data set labels contempt: one of several has to."""
     if data.classes == 7 or data.labels == "ferplus" or not Path(str(data.path)).exists():
         return data
-    contempt = holds_contempt(Path(str(data.path)), folder_names(data.class_names or {}))
+    contempt = holds_contempt(Path(str(data.path)), folder_names(data.class_names))
     return data if contempt else replace(data, classes=7)
 
 

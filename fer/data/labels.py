@@ -18,6 +18,10 @@ MOST_CLASSES, LONGEST_CLASS = 1000, 60  # of a network; characters of a name
 USAGES = {"training": 0, "publictest": 1, "privatetest": 2}
 OFFICIAL_SIZES = (28_709, 3_589, 3_589)  # faces of FER2013's Training, PublicTest and PrivateTest
 
+# what Hydra's grammar takes as a key, and reads as a text or a whole number
+KEY = re.compile(r"(?:0|[1-9]\d*|[A-Za-z_][\w.+-]*(?: [\w.+-]+)*)", re.ASCII)
+VALUES = ("null", "true", "false", "nan", "inf")  # words that it reads as values
+
 # FER+ vote columns, in the order of fer2013new.csv (Barsoum et al. 2016)
 FERPLUS_COLUMNS = (
     "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF",
@@ -75,12 +79,17 @@ def class_index(folder: str, names: Mapping[str, str]) -> int | None:
     return emotion_index(names.get(folder.strip().lower(), folder), FERPLUS_EMOTIONS)
 
 
-def folder_names(given: Mapping[str, str]) -> dict[str, str]:
+def folder_names(given: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
     """Return class folder, in small letters -> emotion, from ``data.class_names``.
 
     Raises:
-        FerError: a value is no emotion.
+        FerError: a value is no emotion, or an entry of a list is no "FOLDER:EMOTION".
     """
+    if not isinstance(given, Mapping):
+        pairs = [text.rpartition(":") for text in given or ()]
+        if given and not all(folder for folder, _, _ in pairs):
+            raise FerError(f"{setting('data.class_names', [*given])}: expected FOLDER:EMOTION in each entry")
+        given = {folder: emotion for folder, _, emotion in pairs}
     for folder, emotion in given.items():
         if emotion_index(str(emotion), FERPLUS_EMOTIONS) is None:
             named = setting("data.class_names", in_braces({folder: emotion}))
@@ -89,5 +98,13 @@ def folder_names(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def in_braces(names: Mapping[str, str]) -> str:
-    """Return a value of ``data.class_names`` as it is written on a command line."""
-    return f"{{{','.join(f'{folder}:{emotion}' for folder, emotion in names.items())}}}"
+    """Return a value of ``data.class_names`` as it is written on a command line.
+
+    Hydra's grammar takes few characters in keys. Other names are written as a list of quoted texts.
+    """
+    pairs = [f"{folder}:{emotion}" for folder, emotion in names.items()]
+    if all(KEY.fullmatch(folder) and folder.lower() not in VALUES for folder in names):
+        return f"{{{','.join(pairs)}}}"
+    from fer.config.conf import quoted  # imports Hydra
+
+    return f"[{','.join(map(quoted, pairs))}]"

@@ -39,7 +39,7 @@ def read_faces(data: DataSettings) -> Faces:
         raise FerError("data.path is not set; give a table, an archive, a folder or 'synthetic'")
     if data.path == synthetic.NAME:
         return synthetic.drawn(data)
-    folder, names = folder_of(data.cache), folder_names(data.class_names or {})
+    folder, names = folder_of(data.cache), folder_names(data.class_names)
     faces = read_path(
         Path(data.path), image_size=data.image_size, on_bad=data.on_bad, cache=folder, names=names,
         memory_limit_gb=data.memory_limit_gb, channels=data.channels,

@@ -439,7 +439,7 @@ def shows_contempt(settings: DataKeys) -> bool:
     """Return whether data settings name a data set that labels contempt."""
     sets = further(settings)
     named = [(settings["path"], settings["class_names"]), *((part.path, part.class_names) for part in sets)]
-    folders = [(Path(str(path)), folder_names(names or {})) for path, names in named]
+    folders = [(Path(str(path)), folder_names(names)) for path, names in named]
     return any(path.exists() and holds_contempt(path, names) for path, names in folders)
 
 

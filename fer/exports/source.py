@@ -201,7 +201,8 @@ def _evaluated(folder: Path) -> Source:
     if results.temperature is None:
         raise FerError(f"{folder}: has no temperature, since val was missing; evaluate again with --data")
     opened = [
-        _member(member.checkpoint, member.network.weights_sha256 if member.network else None) for member in members
+        _member(member.checkpoint, member.network.weights_sha256 if member.network else None, folder)
+        for member in members
     ]
     card = folder / CARD
     single = len(opened) == 1
@@ -215,8 +216,8 @@ def _evaluated(folder: Path) -> Source:
     )
 
 
-def _member(checkpoint: str, weights_sha256: str | None) -> Member:
-    return Member(*checkpoints.evaluated({"checkpoint": checkpoint, "weights_sha256": weights_sha256}))
+def _member(checkpoint: str, weights_sha256: str | None, evaluation: Path) -> Member:
+    return Member(*checkpoints.evaluated({"checkpoint": checkpoint, "weights_sha256": weights_sha256}, evaluation))
 
 
 def _card(member: Member) -> str:

@@ -182,21 +182,41 @@ def _valid_dataset(dataset: Json) -> bool:
     return paths and lists and isinstance(counts, dict) and all(isinstance(each, dict) for each in counts.values())
 
 
-def evaluated(member: Mapping[str, Any]) -> tuple[Path, EmotionClassifier]:
+def evaluated(member: Mapping[str, Any], evaluation: Path) -> tuple[Path, EmotionClassifier]:
     """Return the file and the network of a member of an evaluation.
+
+    Its path may be relative to the folder in which ``fer.evaluate`` ran, and its run may have been moved. A file of
+    that name in the run of the evaluation comes first, if it has the weights that were evaluated.
 
     Args:
         member: its record in ``members`` of the evaluation's ``metrics.json``.
+        evaluation: folder of that file.
 
     Raises:
-        FerError: the checkpoint is bad, or its weights have changed since the evaluation.
+        FerError: the checkpoint is missing or bad, or its weights have changed since the evaluation.
     """
-    file = find(member["checkpoint"])
+    stated, weights = member["checkpoint"], member.get("weights_sha256")  # older evaluations lack the weights
+    around = evaluation.absolute().parent.parent
+    own = [around / folder / Path(stated).name for folder in ("checkpoints", ".")]
+    files = [file for file in own if file.is_file()]
+    for file in files:
+        model = load(file)
+        if weights in (None, model.weights_sha256):
+            return file, model
+    try:
+        file = find(stated)
+    except FerError as error:
+        if files:
+            raise _changed(files[0]) from error
+        raise FerError(f"{error}; {evaluation} names it from the folder of that command: evaluate again") from error
     model = load(file)
-    recorded = member.get("weights_sha256")  # older evaluations lack it
-    if recorded is not None and recorded != model.weights_sha256:
-        raise FerError(f"{file}: its weights have changed since the evaluation; evaluate it again")
+    if weights not in (None, model.weights_sha256):
+        raise _changed(file)
     return file, model
+
+
+def _changed(file: Path) -> FerError:
+    return FerError(f"{file}: its weights have changed since the evaluation; evaluate it again")
 
 
 def rebuild(checkpoint: Contents, path: Path) -> EmotionClassifier:

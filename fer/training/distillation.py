@@ -191,7 +191,8 @@ def members(name: str) -> list[tuple[TeacherFile, EmotionClassifier]]:
     if (metrics.parent / "checkpoints").is_dir() or not metrics.is_file():
         path = checkpoints.find(name)
         return [(TeacherFile(path, 1.0), checkpoints.load(path))]
-    loaded = [(checkpoints.evaluated(record), file) for record, file in _listed(metrics) if file.weight > 0]
+    used = [(record, file) for record, file in _listed(metrics) if file.weight > 0]
+    loaded = [(checkpoints.evaluated(record, metrics.parent), file) for record, file in used]
     return [(file._replace(path=path), network) for (path, network), file in loaded]
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some, split_sizes
-from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, OFFICIAL_SIZES, SPLIT_FOLDERS, USAGES, class_index
+from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, OFFICIAL_SIZES, SPLIT_FOLDERS, USAGES, class_index, in_braces
 from fer.data.readers import pixel_memory
 from fer.data.readers.decoding import Cut
 from fer.data.readers.images import LARGE, SUFFIXES, photograph_notes
@@ -157,7 +157,7 @@ def read(
             layout="image tree",
             path=str(path),
             labels="folder names",
-            notes=(*_notes(listing), *_size_notes(pictures, sizes)),
+            notes=(*_notes(listing), *_unused_names(path, names), *_size_notes(pictures, sizes)),
             skipped=tuple(bad.messages),
         ),
     )
@@ -168,7 +168,7 @@ def _report_faults(listing: Listing, bad: BadRows) -> None:
         bad.add(link, "is a broken link or a loop of links")
     for picture in listing.unknown:
         folder = picture.parent.name
-        naming = setting("data.class_names", f"{{{folder}:happy}}")
+        naming = setting("data.class_names", in_braces({folder: "happy"}))
         bad.add(
             picture,
             f"is in {folder!r}, no emotion's folder; expected names such as angry, disgust, fear, happy, sad, or "
@@ -194,6 +194,13 @@ def _notes(listing: Listing) -> list[str]:
             f"{some(added, 2)}; without an official split"
         )
     return [*notes, *reshuffled_notes(np.array([picture.given for picture in listing.pictures], np.int8))]
+
+
+def _unused_names(path: Path, names: Names) -> list[str]:
+    """Return a note on names of ``data.class_names`` that no class folder has."""
+    found = {folder.name.strip().lower() for _, folder in class_folders(path)}
+    unused = sorted(set(names) - found)
+    return [f"no class folder is named {some(unused)}, as data.class_names says"] if unused else []
 
 
 def official_split(stem: str) -> tuple[int, bool]:

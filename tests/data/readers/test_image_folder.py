@@ -1,6 +1,8 @@
 """Trees of pictures: every layout that is met, the official split by file name, links that lead nowhere."""
 
 import os
+import re
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +10,14 @@ import pytest
 from PIL import Image
 
 from fer.config.errors import FerError
+from fer.config.hydra import value_of
+from fer.config.schema import check
 from fer.config.settings import DataSettings
 from fer.data.faces import UNKNOWN
 from fer.data.labels import EMOTIONS
 from fer.data.load import read_faces
 from fer.data.readers import image_folder, images
+from fer.data.table import Table
 
 USAGE_NAMES = ("Training", "PublicTest", "PrivateTest")
 
@@ -264,6 +269,40 @@ def test_numbered_folders_mean_what_class_names_says(tmp_path, plant, drawn):
     np.testing.assert_array_equal(faces.targets, drawn.targets[rows])
     with pytest.raises(FerError, match=r"data.class_names=\{1:bored\}'?: 'bored' is no emotion"):
         read_tree(tmp_path / "raf", class_names={"1": "bored"})
+
+
+@pytest.mark.parametrize(
+    "folder", ["fröhlich", "x,y", "a=b", "it's", "[hap]", "null", "1e5", "007", "Happy :)", "a: b", "12", "Glad face"]
+)
+def test_the_remedy_for_a_folder_of_any_name_works(folder, tree):
+    """As a user pastes it into a shell, and Hydra reads it."""
+    (tree / "train" / "happy").rename(tree / "train" / folder)
+    with pytest.raises(FerError) as caught:
+        read_tree(tree)
+    (remedy,) = shlex.split(re.search(r"or (\S.*) where it means happy", str(caught.value))[1])
+    assert remedy.startswith("data.class_names=")
+    names = check(DataSettings, {"class_names": value_of(remedy)}, "data")
+    assert np.bincount(read_tree(tree, **names).targets).tolist() == [10] * 7
+
+
+def test_the_remedy_for_a_further_data_set_is_its_own(tree, table):
+    (tree / "train" / "happy").rename(tree / "train" / "froh")
+    with pytest.raises(FerError) as caught:
+        _ = Table(DataSettings(path=str(table), cache=None, more=[str(tree)])).faces
+    (remedy,) = shlex.split(re.search(r"or (\S.*) where it means happy", str(caught.value))[1])
+    more = check(DataSettings, {"more": value_of(remedy)}, "data")
+    assert more["more"] == [{"path": str(tree), "class_names": {"froh": "happy"}}]
+    assert len(Table(DataSettings(path=str(table), cache=None, **more)).sets.each) == 2
+
+
+def test_a_name_that_no_folder_has_is_noted(tree):
+    notes = read_tree(tree, class_names={"hapy": "happy", "sad": "sad"}).source.notes
+    assert "no class folder is named hapy, as data.class_names says" in notes
+
+
+def test_a_list_of_names_has_pairs(tree):
+    with pytest.raises(FerError, match="class_names=.*expected FOLDER:EMOTION"):
+        read_tree(tree, class_names=["happy"])
 
 
 def test_names_for_a_table_that_states_its_own_numbers_are_refused(table):
