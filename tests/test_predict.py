@@ -281,10 +281,20 @@ def test_boxes_of_a_table(predict, photos, tmp_path):
     assert json.loads(ended.out)["faces"][0]["detector_score"] is None
     table.write_text("file,x,y,width,height\na.png,1,2,0,5\n")
     assert "line 2" in predict(str(photos), "--boxes", str(table)).line
+    table.write_text("file,x,y,width,height\na.png,1,,,\n")
+    assert "line 2: expected numbers" in predict(str(photos), "--boxes", str(table)).line
     table.write_text("x,y,width,height,file\n1,2,3,4\n")
     assert "line 2: names no file" in predict(str(photos), "--boxes", str(table)).line
     table.write_text("file,x,y\n")
     assert "height, width" in predict(str(photos), "--boxes", str(table)).line
+
+
+def test_predictions_may_give_the_boxes_of_a_later_prediction(predict, photos):
+    """A picture without a face has a row without numbers."""
+    table = photos / "boxes.csv"
+    table.write_text("file,x,y,width,height\nempty.png,,,,\n")
+    ended = predict(str(photos / "empty.png"), "--boxes", str(table))
+    assert (ended.code, "no face found" in ended.out) == (0, True)
 
 
 def test_a_box_of_a_small_face_is_counted(predict, photos):

@@ -4,9 +4,11 @@ The wrapper prints a user's error in one line.
 """
 
 import argparse
+import errno
 import functools
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +60,8 @@ def command(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Cal
                 sys.stdout = open(os.devnull, "w")  # else Python prints an error when it flushes at exit
                 return 0
             except OSError as error:  # a full disk, a folder without write permission
-                return _print_error(name, f"{error.filename or 'file system'}: {error.strerror or error}", 1)
+                elsewhere = "; name a folder elsewhere with --out" if error.errno == errno.EROFS else ""
+                return _print_error(name, f"{error.filename or 'file system'}: {error.strerror or error}{elsewhere}", 1)
 
         return guarded
 
@@ -226,7 +229,9 @@ class Grammar(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the error that argparse would print after the usage."""
-        raise FerError(f"{message}; --help lists the options")
+        dashed = re.search(r"unrecognized arguments: (?:.* )?(-[^-= ][^= ]*)", message)
+        file = f"; a file of that name is ./{dashed[1]}" if dashed and Path(dashed[1]).exists() else ""
+        raise FerError(f"{message}; --help lists the options{file}")
 
 
 def _print_error(name: str, message: str, code: int) -> int:

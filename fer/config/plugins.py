@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from fer.config.errors import FerError, setting
 
@@ -28,6 +29,14 @@ def import_plugins(names: Sequence[str]) -> None:
         try:
             importlib.import_module(name)
         except (Exception, SystemExit) as error:  # a plugin is the user's code and may raise anything, or exit
-            raise FerError(
-                f"{setting('plugins', name)}: could not be imported ({type(error).__name__}: {error})"
-            ) from error
+            found = f"{setting('plugins', name)}: could not be imported ({type(error).__name__}: {error})"
+            raise FerError(f"{found}{_advice(name, error)}") from error
+
+
+def _advice(name: str, error: BaseException) -> str:
+    """Return what would be right where the module itself was not found; empty where something in it failed."""
+    if os.sep in name or name.endswith(".py"):
+        return f"; name a module, not a file: {Path(name).stem}, from the folder that it is in"
+    if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
+        return f"; modules are searched for in the current folder, {os.getcwd()}, and in PYTHONPATH"
+    return ""

@@ -77,7 +77,8 @@ def files(names: Sequence[str]) -> Listing:
         else:
             matching = [Path(file) for file in sorted(glob.glob(str(path), recursive=True)) if Path(file).is_file()]
             if not matching:
-                raise FerError(f"{name}: no such file or folder, and no file matches it as a pattern")
+                piped = "; pictures are read from files, not from a pipe" if str(name) == "-" else ""
+                raise FerError(f"{name}: no such file or folder, and no file matches it as a pattern{piped}")
         for one in matching:
             by_path.setdefault(whole_path(one), one)  # each once, whatever it is called
     return Listing(list(by_path.values()), {ending: len(paths) for ending, paths in others.items()})
@@ -115,7 +116,8 @@ def _below(folder: Path) -> Iterator[Path]:
 def boxes(table: Path) -> Mapping[Path, Sequence[Box]]:
     """Return picture -> boxes of its faces, from a CSV with the columns file, x, y, width, height.
 
-    Files are named from the table's folder. Pixels are those of the upright picture.
+    A row without numbers is a picture without a face. Files are named from the table's folder. Pixels are those of
+    the upright picture.
 
     Raises:
         FerError: the table cannot be read, lacks a column, or has a bad row.
@@ -130,8 +132,10 @@ def boxes(table: Path) -> Mapping[Path, Sequence[Box]]:
                     f"--boxes {table}: no column {', '.join(sorted(missing))}; expected file, {', '.join(BOX)}"
                 )
             for row in reader:
-                box = _box(row, table, reader.line_num)
-                by_file.setdefault(whole_path(table.parent / row["file"]), []).append(box)
+                of_file = by_file.setdefault(whole_path(table.parent / (row["file"] or "")), [])
+                if row["file"] and not any(row[name] for name in BOX):  # a picture without a face, as predictions.csv
+                    continue
+                of_file.append(_box(row, table, reader.line_num))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FerError(f"--boxes {table}: cannot be read ({error})") from error
     return by_file

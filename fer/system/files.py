@@ -217,7 +217,11 @@ def read_record(file: Path, kind: str, missing: str, of: Callable[[Json], T]) ->
 
 
 def new_folder(parent: Path, name: str) -> Path:
-    """Make and return the first free folder of ``<name>``, ``<name>_2``, ... in ``parent``; overwrites nothing."""
+    """Make and return the first free folder of ``<name>``, ``<name>_2``, ... in ``parent``; overwrites nothing.
+
+    Raises:
+        FerError: no folder can be made there.
+    """
     number = 1
     while True:
         folder = parent / (name if number == 1 else f"{name}_{number}")
@@ -226,6 +230,10 @@ def new_folder(parent: Path, name: str) -> Path:
         except FileExistsError:
             number += 1
             continue
+        except PermissionError as error:
+            raise FerError(
+                f"{folder}: no folder can be made there ({error.strerror}); name another with --out"
+            ) from error
         return folder
 
 

@@ -1,12 +1,13 @@
 """``resume=``: the run to resume, its data, the refusal of changed settings, and a report that is missing."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from fer.config.conf import plain, quoted, unquoted
+from fer.config.conf import plain, quoted, spelled, unquoted
 from fer.config.errors import FerError, setting
 from fer.config.hydra import composed, offer_registered
 from fer.config.paths import expand_home
@@ -135,5 +136,6 @@ def _refuse_changes(folder: Path, path: str, now: Mapping[str, Any]) -> None:
         more = f" (and {len(changed) - 1} more keys)" if len(changed) > 1 else ""
         raise FerError(
             f"resume={path}: the run has {key}={before.get(key)}, now it is {after.get(key)}{more}; a resumed run "
-            f"keeps its settings. To train with other settings from its weights: init_from={path}"
+            "keeps its settings. To train with other settings from its weights: "
+            f"{shlex.quote(f'init_from={spelled(str(path))}')}"
         )

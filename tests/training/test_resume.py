@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import torch
 from conftest import SMALL, metrics
 from PIL import Image
 
+from fer.config.conf import quoted
+from fer.config.hydra import value_of
 from fer.models import checkpoints
 from fer.runs import load
 from fer.training.callbacks import checkpointing
@@ -176,7 +179,10 @@ def test_resume_with_another_configuration_is_refused_and_names_the_key(train, i
     ended = train(AGAIN, f"resume={interrupted_run}", "augment.flip=0.25")
     assert ended.code == 1
     assert "augment.flip=0.5, now it is 0.25" in ended.line
-    assert "init_from=" in ended.line
+    odd = interrupted_run.rename(interrupted_run.with_name("dir=1 [x]"))
+    ended = train(AGAIN, f"resume={quoted(str(odd))}", "augment.flip=0.25")
+    (remedy,) = shlex.split(ended.line.split("from its weights: ")[1])
+    assert value_of(remedy) == str(odd)
 
 
 def test_numbers_as_names_of_class_folders_are_resumed_and_compared(train, tmp_path):
