@@ -365,6 +365,36 @@ def test_the_values_of_the_evaluation_are_those_that_were_measured():
     assert alone == [one["accuracy"] for one in kept_of_cnn("val")]
 
 
+def test_the_values_of_another_network_are_those_that_were_measured():
+    page = (DOCS / "evaluation.md").read_text()
+    test = json.loads((DOCS / "results" / "resnet18" / "test.json").read_text())
+    for title, name, share in (
+        ("accuracy", "accuracy", True),
+        ("macro-F1", "macro_f1", True),
+        ("balanced accuracy", "balanced_accuracy", True),
+        ("top-2 accuracy", "top2", True),
+        ("Cohen's kappa", "kappa", False),
+        ("ROC AUC, one-vs-rest", "roc_auc", False),
+        ("average precision", "average_precision", False),
+        ("NLL", "nll", False),
+        ("Brier score", "brier", False),
+    ):
+        cells = [with_interval(part[name], part[f"{name}_ci95"], share) for part in (test, test["clean"])]
+        assert f"| {title} | {' | '.join(cells)} |" in page, title
+    views = json.loads((DOCS / "results" / "resnet18_views.json").read_text())["accuracy"]
+    paragraph = " ".join(page[page.index("On val (") :].split("## ")[0].split())
+    assert [f"{100 * value:.2f} %" in paragraph for (value,) in views.values()] == [True] * 4
+    val = json.loads((DOCS / "results" / "resnet18" / "val.json").read_text())
+    assert [val["accuracy"]] == views["none"]
+
+
+def with_interval(value, interval, share):
+    """Write a metric with its interval as the table does: shares in per cent."""
+    factor, digits = (100, 2) if share else (1, 3)
+    number, low, high = (f"{factor * each:.{digits}f}" for each in (value, *interval))
+    return f"{number}{' %' if share else ''} [{low}, {high}]"
+
+
 def stated(estimate, sign="", digits=3):
     """Write a value with its interval as the pages do."""
     numbers = (round(number, digits) + 0.0 for number in (estimate["value"], *estimate["ci95"]))  # no -0.00
