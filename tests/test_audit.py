@@ -465,6 +465,22 @@ def test_the_next_command_runs_as_it_is_printed(audit, table, train, beside, exp
     assert metrics(Path("run"))["dataset"]["path"] == str(Path("my faces.csv").absolute())
 
 
+def test_the_next_command_of_folders_without_val_trains_on_the_audited_split(audit, train, tmp_path):
+    """The audit draws val as the training does; its folders may have names of any letters."""
+    images, targets = draw_faces(140, seed=1)
+    images[100:103] = images[0]
+    write_tree(tmp_path / "mine", images, targets, lambda row: "test" if row >= 120 else "train")
+    for split in ("train", "test"):
+        (tmp_path / "mine" / split / "happy").rename(tmp_path / "mine" / split / "fröhlich")
+    ended = audit("mine", "--quick", "--class-names", "fröhlich:happy", "--out", "out")
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("next:")]
+    _, *overrides = shlex.split(line.removeprefix("next:    python -m "))
+    trained = train(*overrides, "model=mlp", "model.hidden=[4]", "trainer=smoke", "--out", "run")
+    assert trained.code == 0, trained
+    assert "left out of train by" in trained.out
+    assert "made for split" not in trained.out
+
+
 def test_no_earlier_audit_is_overwritten(audit, table, tmp_path):
     (tmp_path / "empty").mkdir()
     for _ in range(2):

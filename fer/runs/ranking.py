@@ -88,7 +88,7 @@ class Setting:
     """The data of a run; two runs are ranked together if these are equal.
 
     Args:
-        data: name of the data set, and size of its faces.
+        data: name of the data set, and size of its faces; shown only, since a copy may have another name.
         fingerprint: digest of pixels, labels and splits.
         labels: source of the labels.
         classes: emotions in order.
@@ -100,7 +100,7 @@ class Setting:
         split_seed: seed of a random split; shown only, since the digest compares the scored faces themselves.
     """
 
-    data: str
+    data: str = field(compare=False)
     fingerprint: str
     labels: str
     classes: tuple[str, ...]
@@ -433,7 +433,10 @@ def data_differences(made: Sequence[Ranking]) -> list[str]:
     """Return the differences between the data of several rankings, in words."""
     facts = [ranking.setting.facts() for ranking in made]
     differences = []
+    same_data = len({ranking.setting.fingerprint for ranking in made}) == 1
     for name in facts[0] if len(facts) > 1 else ():
+        if name == "data" and same_data:  # copies of other names
+            continue
         values = list(dict.fromkeys(fact[name] for fact in facts))
         if len(values) > 1:
             differences.append(f"different {name}: {'; '.join(values)}")

@@ -104,8 +104,9 @@ def test_many_groups_of_near_duplicates_are_cut_short_and_said_so(tmp_path):
     assert conflicting > 65
     part = section(page, "near-duplicates")
     assert f"Conflicting labels (the first 60 of {conflicting})" in part
-    reasons = facts["advice"]["exclude"]["reasons"]  # of the 70 pairs half are in train
-    assert reasons == {"near duplicate of another label": 2 * 35}
+    reasons = facts["advice"]["exclude"]["reasons"]  # of the 140 faces half are in train, of which val takes a tenth
+    assert set(reasons) == {"near duplicate of another label", "near duplicate in val"}
+    assert sum(reasons.values()) == 63
     assert "near duplicate of another label" in section(page, "advice")
 
 

@@ -87,6 +87,13 @@ def test_a_draw_of_the_same_faces_is_the_same_whatever_its_seed():
     assert data_differences(ranked) == []
 
 
+def test_a_copy_of_another_name_has_the_same_data():
+    copy = replace(FACES, data="copy at 24x24")
+    assert len(rankings([made(100), made(90, 1, setting=copy)])) == 1
+    apart = rankings([made(100), made(90, 1, setting=replace(copy, digest="d2"))])
+    assert data_differences(apart) == ["different faces scored: 200 of val (d1); 200 of val (d2)"]
+
+
 def test_a_choice_stands_for_the_keys_that_follow_from_it():
     assert columns(groups_of(made(100), made(120, 0, MLP)).groups) == ["model"]
 

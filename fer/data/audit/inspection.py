@@ -5,6 +5,7 @@ It covers splits, duplicates, near duplicates, pictures without a face, brightne
 findings = examine(faces, split_of(faces, None, settings), quick=False)
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -163,8 +164,10 @@ def split_of(faces: Faces, rule: Rule | None, settings: DataSettings) -> Split:
         problem = str(error).partition(";")[0]  # the rest is advice for training
         why = problem.removeprefix(f"{setting('data.split', 'official')}: ")
     if (faces.given != UNKNOWN).any():
-        missing = missing_classes(faces, faces.given, replace(settings, split="as_given"))
-        return Split(faces.given, "as_given", AS_GIVEN, why, missing)  # unchanged: no val is drawn from train
+        settings, meant, splits = replace(settings, split="as_given"), AS_GIVEN, faces.given
+        with suppress(FerError):  # as a training would draw val; the folders alone where it cannot
+            meant, splits = meaning(faces, "as_given"), assigned(faces, settings)
+        return Split(splits, "as_given", meant, why, missing_classes(faces, splits, settings))
     return Split(faces.given, "all", "none, the source has no split", why)
 
 
