@@ -25,7 +25,7 @@ from fer.metrics.running import Scores
 from fer.models.base import EmotionClassifier
 from fer.models.blocks import by_layer
 from fer.optim.losses import LOSSES, disagreement
-from fer.optim.optimizers import OPTIMIZERS
+from fer.optim.optimizers import OPTIMIZERS, largest_rate
 from fer.optim.sam import frozen_statistics, sharpness_aware
 from fer.optim.schedulers import SCHEDULES, Plateau, Timeline
 from fer.runs.provenance import Dataset, Provenance
@@ -273,7 +273,7 @@ class Trainable(EmotionClassifier, pl.LightningModule):
         self._log_scores(self.val_scores, "val")
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self._log_scores(self.train_scores, "train")
-            self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], logger=False)
+            self.log("learning_rate", largest_rate(self.trainer.optimizers[0]), logger=False)
 
     def _log_scores(self, scores: Scores, split: str) -> None:
         """Log metrics for callbacks that monitor or print them; the callback ``Dashboard`` writes TensorBoard's."""

@@ -70,6 +70,12 @@ def groups(parameters: ParamsT, weight_decay: float) -> list[Group]:
     return split
 
 
+def largest_rate(optimizer: optim.Optimizer) -> float:
+    """Return the current learning rate of the layer that has the largest; of Muon's own matrices where it has some."""
+    own = [group for group in optimizer.param_groups if group.get("orthogonal")]
+    return max(float(group["lr"]) for group in own or optimizer.param_groups)
+
+
 def is_vector(parameter: Tensor) -> bool:
     """Return whether a parameter has one number for each channel, in any number of dimensions: a bias or a scale."""
     return parameter.ndim == 0 or parameter.numel() == parameter.shape[0]

@@ -145,7 +145,7 @@ def rates(model, **optimizer):
     prepared(model, **optimizer)
     make, arguments = OPTIMIZERS.arguments(model._optimizer)
     groups = make(model._parameters_by_layer(model._optimizer), **arguments).param_groups
-    assert groups[0]["lr"] == 0.8  # the logged one
+    assert max(group["lr"] for group in groups) == 0.8  # the logged one
     lr_of = {id(weights): group["lr"] for group in groups for weights in group["params"]}
     return {name: lr_of[id(weights)] for name, weights in model.named_parameters() if id(weights) in lr_of}
 

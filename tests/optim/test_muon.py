@@ -10,9 +10,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fer.config.errors import FerError
 from fer.models import create
+from fer.models.blocks import by_layer
 from fer.optim import muon
 from fer.optim.muon import MOST_IN_BF16
-from fer.optim.optimizers import OPTIMIZERS
+from fer.optim.optimizers import OPTIMIZERS, largest_rate
 
 
 def network():
@@ -265,3 +266,13 @@ def test_matrices_are_divided_in_their_own_precision(dtype):
         assert torch.allclose(found.float(), one / norm, rtol=0.005 if dtype == torch.bfloat16 else 1e-5, atol=1e-7)
         kept = one / (torch.linalg.vector_norm(one, dim=(-2, -1), keepdim=True) + 1e-7)
         assert torch.equal(found, kept.to(dtype))  # to the last bit
+
+
+def test_the_rate_that_is_logged_is_the_largest_of_muons_own():
+    net = network()
+    assert largest_rate(made(net.parameters(), lr=0.1, adam_lr=0.01)) == 0.1
+    layers = [[*part.parameters()] for part in net if [*part.parameters()]]
+    slowed = made(by_layer(net.parameters(), layers), layer_decay=0.5)
+    assert slowed.param_groups[0]["lr"] == 0.01  # of the last layer, by AdamW
+    assert largest_rate(slowed) == 0.1 * 0.5  # of the last kernel, a layer before the logits
+    assert largest_rate(torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))], "lr": 0.3}])) == 0.3

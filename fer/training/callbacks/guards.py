@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from fer.config.errors import Interrupted, NotFinite
+from fer.optim.optimizers import largest_rate
 from fer.system import ranks, signals
 from fer.training.callbacks.checkpointing import Saver, between_steps
 from fer.training.session import remedy
@@ -94,7 +95,7 @@ class FiniteLoss(Callback):
         """
         if self._finite is not None and self._steps is not None and not bool(_of_all(self._finite)):
             step = self._checked + int(_of_all(self._steps)) + 1
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            rate = largest_rate(trainer.optimizers[0])
             raise NotFinite(
                 f"the loss became NaN or infinite at step {step} (epoch {trainer.current_epoch + 1}, learning "
                 f"rate about {rate:.3g}); its weights were not saved: lower optimizer.lr or set trainer.gradient_clip"
