@@ -289,8 +289,8 @@ def test_boxes_of_a_table(predict, photos, tmp_path):
     assert "height, width" in predict(str(photos), "--boxes", str(table)).line
 
 
-def test_predictions_may_give_the_boxes_of_a_later_prediction(predict, photos):
-    """A picture without a face has a row without numbers."""
+def test_a_row_without_numbers_is_a_picture_without_a_face(predict, photos):
+    """As in the predictions of ``fer predict``."""
     table = photos / "boxes.csv"
     table.write_text("file,x,y,width,height\nempty.png,,,,\n")
     ended = predict(str(photos / "empty.png"), "--boxes", str(table))

@@ -4,7 +4,6 @@ The wrapper prints a user's error in one line.
 """
 
 import argparse
-import errno
 import functools
 import logging
 import os
@@ -60,8 +59,7 @@ def command(name: str, options: Mapping[str, str] = MappingProxyType({})) -> Cal
                 sys.stdout = open(os.devnull, "w")  # else Python prints an error when it flushes at exit
                 return 0
             except OSError as error:  # a full disk, a folder without write permission
-                elsewhere = "; name a folder elsewhere with --out" if error.errno == errno.EROFS else ""
-                return _print_error(name, f"{error.filename or 'file system'}: {error.strerror or error}{elsewhere}", 1)
+                return _print_error(name, f"{error.filename or 'file system'}: {error.strerror or error}", 1)
 
         return guarded
 
@@ -84,7 +82,13 @@ def class_names(text: str) -> dict[str, str]:
     Raises:
         argparse.ArgumentTypeError: it has another form.
     """
-    pairs = [pair.partition(":") for pair in text.strip("{} ").split(",")]
+    parts: list[str] = []
+    for part in text.strip("{} ").split(","):
+        if parts and ":" not in parts[-1]:  # the comma is of a folder's name
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    pairs = [part.rpartition(":") for part in parts]
     if not all(name.strip() and emotion.strip() for name, _, emotion in pairs):
         raise argparse.ArgumentTypeError(f"{text!r}: expected FOLDER:EMOTION pairs, such as 1:surprise,2:fear")
     return {name.strip(): emotion.strip() for name, _, emotion in pairs}

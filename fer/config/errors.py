@@ -66,18 +66,20 @@ PLACE = "<value>"  # in the text of a setting
 _options: dict[str, str] = {}  # key of fer.train -> option of the running command; empty in fer.train itself
 
 
-def setting(key: str, value: object = "") -> str:
+def setting(key: str, value: object = "", plain: str | None = None) -> str:
     """Return a setting as the running command takes it: ``data.on_bad=skip``, or ``--on-bad skip``.
 
     Args:
         key: key of ``fer.train``.
         value: value of the key; empty where the user has to fill it in.
+        plain: the value as an option takes it; None is ``value`` without brackets.
     """
     option = _options.get(key)
     if option is None or PLACE in option:
         text = f"{key}={value}" if option is None else option.replace(PLACE, str(value))
         return shlex.quote(text) if "{" in text or "'" in text else text  # a shell would expand braces, drop quotes
-    return f"{option}{'' if option.endswith('=') else ' '}{str(value).strip('[]{}')}".rstrip()
+    text = str(value).strip("[]{}") if plain is None else shlex.quote(plain)
+    return f"{option}{'' if option.endswith('=') else ' '}{text}".rstrip()
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from fer.data.duplicates import digests
 from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, Source, counts
 from fer.data.known_faces import near
-from fer.data.labels import folder_names
+from fer.data.labels import folder_names, in_braces
 from fer.data.load import assigned_with_notes, read_faces
 from fer.data.locate import holds_contempt
 from fer.data.split_notes import group_notes, missing_classes, official_notes
@@ -187,7 +187,7 @@ def read_sets(data: DataSettings) -> DataSets:
     """
     alone = replace(data, more=None, weights=None, val_of="all", conflicts="keep")
     _refuse_twice([str(data.path), *(part.path for part in data.further)])
-    each = [_read(alone), *(_further(alone, part) for part in data.further)]
+    each = [_read(alone), *(_further(alone, data.further, index) for index in range(len(data.further)))]
     if data.classes == 8 and all(len(part.faces.classes) < 8 for part in each):
         raise FerError(f"data.classes=8: none of {len(each)} data sets labels a face as contempt; set data.classes=7")
     fingerprints = [part.faces.fingerprint() for part in each]
@@ -243,21 +243,38 @@ def _read(data: DataSettings) -> DataSet:
     return DataSet(data, faces, splits, excluded, said)
 
 
-def _further(alone: DataSettings, one: FurtherSet) -> DataSet:
+def _further(alone: DataSettings, sets: Sequence[FurtherSet], index: int) -> DataSet:
     """Return a further data set, by its own split where it names none.
+
+    Args:
+        alone: settings of the first data set.
+        sets: entries of ``data.more``.
+        index: of the one to read.
 
     Raises:
         FerError: it is missing or bad, or its split rule does not apply to it.
     """
+    one = sets[index]
     data = replace(alone, path=one.path, class_names=one.class_names, votes=None, labels="fer2013", exclude=None)
-    entry = {
-        f"data.{key}": f"data.more=[{{path:{spelled(one.path)},{key}:{PLACE}}}]" for key in ("split", "class_names")
-    }
-    with with_settings(entry):
+    with with_settings({f"data.{key}": _with_place(sets, index, key) for key in ("split", "class_names")}):
         faces = read_faces(_with_its_classes(data))
         data = replace(data, split=one.split or own_rule(faces, alone.split))
         splits, said = assigned_with_notes(faces, data)
     return DataSet(data, faces, splits, on_splits=said)
+
+
+def _with_place(sets: Sequence[FurtherSet], index: int, key: str) -> str:
+    """Return the setting ``data.more`` with ``PLACE`` for the value of a key of one of its entries."""
+    entries = []
+    for number, one in enumerate(sets):
+        values: dict[str, str] = {} if one.split is None else {"split": one.split}
+        if names := folder_names(one.class_names):
+            values["class_names"] = in_braces(names)
+        if number == index:
+            values[key] = PLACE
+        pairs = ",".join(f"{name}:{value}" for name, value in values.items())
+        entries.append(f"{{path:{spelled(one.path)},{pairs}}}" if pairs else spelled(one.path))
+    return f"data.more=[{','.join(entries)}]"
 
 
 def _with_its_classes(data: DataSettings) -> DataSettings:

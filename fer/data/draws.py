@@ -131,9 +131,9 @@ def whole_units(
     """Assign units of faces to parts so that each part has nearly its share of every class; return (N,) the part.
 
     The largest units come first, equal ones in a seeded order. Each goes where a sum over parts and classes grows
-    least: that of faces ** 2 / (share * faces of the class). The sum's minimum is the exact share of every class. All
-    faces together count as a further class. Otherwise units of one class each would fill the same part first, class
-    after class.
+    least: that of faces ** 2 / (share * faces of the class). The sum's minimum is the exact share of every class. Few
+    units of one class each fill the same part first, class after class. Where a part gets less than half its share of
+    all faces so, these count as a further class.
 
     Args:
         units: (N,) number of the unit of each face.
@@ -145,11 +145,20 @@ def whole_units(
     faces = np.zeros((int(unit_of.max(initial=-1)) + 1, int(targets.max(initial=0)) + 1))
     labelled = targets != UNKNOWN
     np.add.at(faces, (unit_of[labelled], targets[labelled]), 1)
-    faces = np.concatenate([faces, faces.sum(1, keepdims=True)], 1)
+    part_of = _filled(faces, shares, seed)
+    whole = faces.sum(1, keepdims=True)
+    of_parts = np.bincount(part_of, whole[:, 0], minlength=len(shares))
+    if (of_parts < np.array(shares) * whole.sum() / 2).any():
+        part_of = _filled(np.concatenate([faces, whole], 1), shares, seed)
+    return part_of[unit_of]
+
+
+def _filled(faces: NDArray[np.float64], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
+    """Return the part of each of U units, (U,), by their faces of each class (U, C), see ``whole_units``."""
     of_class = np.maximum(faces.sum(0), 1)
     generator = np.random.default_rng(seed)
     units_in_order = generator.permutation(len(faces))
-    units_in_order = units_in_order[np.argsort(-faces[units_in_order, -1], kind="stable")]
+    units_in_order = units_in_order[np.argsort(-faces[units_in_order].sum(1), kind="stable")]
     parts = generator.permutation(len(shares))  # ties go to the first of them
     filled, share = np.zeros((len(shares), faces.shape[1])), np.array(shares)
     part_of = np.empty(len(faces), np.int64)
@@ -157,4 +166,4 @@ def whole_units(
         growth = ((2 * filled + faces[unit]) * faces[unit] / of_class).sum(1) / share
         part_of[unit] = parts[growth[parts].argmin()]
         filled[part_of[unit]] += faces[unit]
-    return part_of[unit_of]
+    return part_of

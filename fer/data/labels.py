@@ -92,9 +92,15 @@ def folder_names(given: Mapping[str, str] | Sequence[str] | None) -> dict[str, s
         given = {folder: emotion for folder, _, emotion in pairs}
     for folder, emotion in given.items():
         if emotion_index(str(emotion), FERPLUS_EMOTIONS) is None:
-            named = setting("data.class_names", in_braces({folder: emotion}))
-            raise FerError(f"{named}: {str(emotion)!r} is no emotion; expected one of {', '.join(FERPLUS_EMOTIONS)}")
+            known = ", ".join(FERPLUS_EMOTIONS)
+            raise FerError(f"{naming({folder: emotion})}: {str(emotion)!r} is no emotion; expected one of {known}")
     return {str(folder).strip().lower(): emotion for folder, emotion in given.items()}
+
+
+def naming(names: Mapping[str, str]) -> str:
+    """Return the setting that says what class folders mean, as the running command takes it."""
+    plain = ",".join(f"{folder}:{emotion}" for folder, emotion in names.items())
+    return setting("data.class_names", in_braces(names), plain)
 
 
 def in_braces(names: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from fer.config.errors import FerError, setting
 from fer.config.paths import expand_home
 from fer.data.faces import some
-from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, in_braces
+from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, naming
 from fer.data.readers import READERS, Reader, csv_file, image_folder
 from fer.data.readers.picture_set import PictureSet
 from fer.data.readers.synthetic import NAME as SYNTHETIC
@@ -188,7 +188,7 @@ def refuse_names(names: image_folder.Names, name: str, path: Path) -> None:
         numbers = ", ".join(f"{number} {emotion}" for number, emotion in enumerate(EMOTIONS))
         meaning = f"numbers as in FER2013: {numbers}"
     raise FerError(
-        f"{setting('data.class_names', in_braces(names))}: names class folders, or the numbers of parquet files; "
+        f"{naming(names)}: names class folders, or the numbers of parquet files; "
         f"{path} states what its own labels mean ({meaning}); leave it out"
     )
 

@@ -129,9 +129,9 @@ def tempered(probabilities: NDArray[np.floating[Any]], temperature: float) -> ND
 def fitted_temperature(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> float:
     """Return the temperature that minimises the NLL of the labels, between ``COLDEST`` and ``HOTTEST``.
 
-    The NLL is convex in the inverse temperature: bisection finds the point where its slope is 0. Where it falls all the
-    way to ``COLDEST``, as without an error among few faces, the labels say only that confidences may be larger; where
-    all classes are equally probable, they say nothing. The temperature is 1 then.
+    The NLL is convex in the inverse temperature: bisection finds the point where its slope is 0. Without an error, as
+    among few faces, the labels say only that confidences may be larger; where all classes are equally probable, they
+    say nothing. The temperature is 1 then.
 
     Args:
         probabilities: (N, C), of faces outside the training data, such as val.
@@ -144,7 +144,7 @@ def fitted_temperature(probabilities: NDArray[np.floating[Any]], targets: NDArra
         return float(((_softmax(inverse * logits) * logits).sum(1) - chosen).mean())
 
     low, high = 1 / HOTTEST, 1 / COLDEST
-    if slope(high) <= 0:
+    if (chosen == 0).all() or not logits.any():  # no error, or equal probabilities
         return 1.0
     for _ in range(60):
         middle = math.sqrt(low * high)

@@ -21,6 +21,7 @@ from fer.metrics.statistics import (
     wilson_of_share,
 )
 
+LEAST = 10  # groups with a hit, and with a miss, from which the spread between groups is trusted
 Groups = NDArray[np.int64]  # (N,) number of the group of each face, from 0 without gaps
 
 
@@ -39,8 +40,8 @@ def numbered(group: NDArray[np.integer[Any]], unknown: int) -> Groups | None:
 
 
 def of_part(groups: Groups | None, chosen: NDArray[np.bool_]) -> Groups | None:
-    """Return the groups of some of N faces, (N,) True, numbered anew."""
-    return None if groups is None else np.unique(groups[chosen], return_inverse=True)[1].astype(np.int64)
+    """Return the groups of some of N faces, (N,) True, numbered anew; None where no two of these share one."""
+    return None if groups is None else numbered(groups[chosen], unknown=-1)
 
 
 def share_interval(hits: NDArray[np.bool_], groups: Groups | None) -> Interval:
@@ -48,7 +49,8 @@ def share_interval(hits: NDArray[np.bool_], groups: Groups | None) -> Interval:
 
     With groups, Wilson's interval has the number of independent faces that would vary as much, in place of N, made
     smaller for few groups by Student's quantile (Korn & Graubard 1998, "Confidence intervals for proportions with small
-    expected number of positive counts estimated from survey data").
+    expected number of positive counts estimated from survey data"). Where few groups have a hit, or few a miss, that
+    number is uncertain, and the groups are its limit.
 
     Args:
         hits: (N,).
@@ -59,8 +61,9 @@ def share_interval(hits: NDArray[np.bool_], groups: Groups | None) -> Interval:
     share, variance, count = _mean(hits, groups)
     if count < 2:
         return Interval(0.0, 1.0)
-    alike = share in (0, 1)  # nothing varies: no more than the groups are known to be independent
-    independent = count if alike else min(len(hits), share * (1 - share) / max(variance, 1e-12))
+    sure = min(number_of(groups, hits), number_of(groups, ~hits)) >= LEAST
+    varying = share * (1 - share) / variance if variance > 0 else math.inf
+    independent = min(varying, len(hits) if sure else count)
     return wilson_of_share(share, independent * (Z95 / student_quantile(count - 1)) ** 2)
 
 

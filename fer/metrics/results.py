@@ -78,11 +78,6 @@ class PerClass:
     average_precision: Value | None
     support: int
 
-    @property
-    def predicted(self) -> bool:
-        """Whether any face was predicted as the class; without one its precision is stored as 0, from 0 to 1."""
-        return self.precision.value != 0 or self.precision.ci95 != (0.0, 1.0)
-
     @classmethod
     def of(cls, stored: Json) -> "PerClass":
         """Return the metrics of a class from its object in ``metrics.json``."""
@@ -148,6 +143,12 @@ class Scores:
     def accuracy(self) -> Value:
         """The share of right predictions."""
         return self.metrics["accuracy"]
+
+    @property
+    def unpredicted(self) -> list[str]:
+        """The classes that no face was predicted as, whose precision is stored as 0; none where that is not known."""
+        columns = zip(self.per_class, zip(*self.confusion, strict=True), strict=False)
+        return [name for name, counts in columns if not any(counts)]
 
     @property
     def absent(self) -> list[str]:

@@ -12,6 +12,7 @@ import json
 import logging
 import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,27 +197,28 @@ def evaluated(member: Mapping[str, Any], evaluation: Path) -> tuple[Path, Emotio
         FerError: the checkpoint is missing or bad, or its weights have changed since the evaluation.
     """
     stated, weights = member["checkpoint"], member.get("weights_sha256")  # older evaluations lack the weights
-    around = evaluation.absolute().parent.parent
-    own = [around / folder / Path(stated).name for folder in ("checkpoints", ".")]
-    files = [file for file in own if file.is_file()]
-    for file in files:
-        model = load(file)
-        if weights in (None, model.weights_sha256):
-            return file, model
+    for file in _of_its_run(evaluation, Path(stated).name):
+        with suppress(FerError):  # the stated file says what is wrong
+            model = load(file)
+            if weights == model.weights_sha256:
+                return file, model
     try:
         file = find(stated)
     except FerError as error:
-        if files:
-            raise _changed(files[0]) from error
         raise FerError(f"{error}; {evaluation} names it from the folder of that command: evaluate again") from error
     model = load(file)
     if weights not in (None, model.weights_sha256):
-        raise _changed(file)
+        raise FerError(f"{file}: its weights have changed since the evaluation; evaluate it again")
     return file, model
 
 
-def _changed(file: Path) -> FerError:
-    return FerError(f"{file}: its weights have changed since the evaluation; evaluate it again")
+def _of_its_run(evaluation: Path, name: str) -> list[Path]:
+    """Return the files of a name in the run or folder whose ``evaluations/`` an evaluation is in."""
+    parent = evaluation.absolute().parent
+    if parent.name != "evaluations":
+        return []
+    files = [parent.parent / "checkpoints" / name, parent.parent / name]
+    return [file for file in files if file.is_file()]
 
 
 def rebuild(checkpoint: Contents, path: Path) -> EmotionClassifier:

@@ -13,7 +13,6 @@ from fer.metrics.results import (
     THESE_FACES,
     Annotators,
     BaselineComparison,
-    PerClass,
     Results,
     Scores,
     SetsRecord,
@@ -182,17 +181,18 @@ def _choices(results: Results) -> list[str]:
 def by_emotion(results: Results) -> str:
     """Return the table of the classes."""
     heads = ["emotion", "faces", "precision", "recall", "F1", "ROC AUC"]
-    rows = [_class_row(name, values) for name, values in results.scores.per_class.items()]
+    rows = [_class_row(results.scores, name) for name in results.scores.per_class]
     absent = [f"There is {words}." for words in absent_in_words(results)]
     return "\n\n".join([markdown_table(heads, rows), *absent]) + "\n"
 
 
-def _class_row(name: str, values: PerClass) -> list[str]:
+def _class_row(scores: Scores, name: str) -> list[str]:
+    values = scores.per_class[name]
     area = values.roc_auc.value if values.roc_auc else None
     return [
         name,
         f"{values.support:,}",
-        if_predicted(values, _with_ends(values.precision)),
+        if_predicted(scores, name, _with_ends(values.precision)),
         if_any(values, _with_ends(values.recall)),
         if_any(values, f"{100 * values.f1.number:.1f} %"),
         "none" if area is None else f"{area:.3f}",

@@ -179,7 +179,7 @@ def emotions(report: Report, drawn: Mapping[str, str]) -> Markup:
     rows = [
         (
             name,
-            if_predicted(values, f"{100 * values.precision.number:.1f}"),
+            if_predicted(report.results.scores, name, f"{100 * values.precision.number:.1f}"),
             if_any(values, f"{100 * values.recall.number:.1f}"),
             if_any(values, "{:.0f} – {:.0f}".format(*(100 * end for end in values.recall.ci95 or (0, 1)))),
             if_any(values, f"{100 * values.f1.number:.1f}"),

@@ -227,7 +227,7 @@ def class_table(results: Results) -> str:
             f"{100 * value.number:5.1f} %" for value in (values.precision, values.recall, values.f1)
         )
         of_faces = (if_any(values, f"{recall}  [{low:.1f}, {high:.1f}]"), if_any(values, f1))
-        rows.append((name, f"{values.support:>6,}", if_predicted(values, precision), *of_faces))
+        rows.append((name, f"{values.support:>6,}", if_predicted(results.scores, name, precision), *of_faces))
     table = text_table(("emotion", " faces", "precision", "recall, 95 % interval", "F1"), rows)
     of_groups = [] if results.scores.groups is None else [f"95 % intervals are for {others(results.scores)}"]
     return "\n".join([table, *absent_in_words(results), *of_groups])
@@ -245,9 +245,9 @@ def if_any(values: PerClass, text: str) -> str:
     return text if values.support else "-"
 
 
-def if_predicted(values: PerClass, text: str) -> str:
+def if_predicted(scores: Scores, name: str, text: str) -> str:
     """Return the text of a metric over the faces predicted as a class; a dash where there are none."""
-    return text if values.predicted else "-"
+    return "-" if name in scores.unpredicted else text
 
 
 def absent_in_words(results: Results) -> list[str]:
@@ -273,7 +273,7 @@ def difference_rows(paired: Paired) -> list[list[str]]:
 def _difference(name: str, found: Difference) -> tuple[str, str]:
     """Return the difference of a metric and its interval as text, in points where it is a share."""
     metric, ends = METRICS[name], found.ci95
-    interval = "[{}, {}]".format(*(metric.written(end, sign=True) for end in ends)) if ends else "too few differ"
+    interval = "[{}, {}]".format(*(metric.written(end, sign=True) for end in ends)) if ends else "too few faces"
     return "none" if found.difference is None else metric.written(found.difference, sign=True), interval
 
 

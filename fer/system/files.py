@@ -230,7 +230,9 @@ def new_folder(parent: Path, name: str) -> Path:
         except FileExistsError:
             number += 1
             continue
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
             raise FerError(
                 f"{folder}: no folder can be made there ({error.strerror}); name another with --out"
             ) from error

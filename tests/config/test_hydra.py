@@ -116,7 +116,14 @@ def test_the_advice_for_a_path_that_is_refused_works(path):
     assert composed([word]).data.path == path
 
 
-@pytest.mark.parametrize(("text", "found"), [("1:fear,b:sad", {"1": "fear", "b": "sad"}), ("{1:fear}", {"1": "fear"})])
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1:fear,b:sad", {"1": "fear", "b": "sad"}),
+        ("{1:fear}", {"1": "fear"}),
+        ("x,y:fear,a: b:sad", {"x,y": "fear", "a: b": "sad"}),
+    ],
+)
 def test_meanings_of_class_folders_are_options(text, found):
     assert class_names(text) == found
     with pytest.raises(argparse.ArgumentTypeError, match="FOLDER:EMOTION"):

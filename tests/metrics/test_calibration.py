@@ -107,6 +107,9 @@ def test_labels_that_say_nothing_of_the_confidence_leave_it():
     sure = np.full((30, 7), 0.01) + 0.93 * np.eye(7)[np.arange(30) % 7]
     assert fitted_temperature(sure, np.arange(30) % 7) == 1  # no error: confidences may be as large as they are
     assert fitted_temperature(np.full((30, 7), 1 / 7), np.arange(30) % 7) == 1
+    flat = np.full((30, 7), 0.13) + 0.09 * np.eye(7)[np.arange(30) % 7]
+    one_wrong = np.where(np.arange(30) == 4, 0, np.arange(30) % 7)
+    assert fitted_temperature(flat, one_wrong) < 0.5
     assert fitted_temperature(sure, (np.arange(30) + 1) % 7) == pytest.approx(20, rel=1e-3)
     zeros = np.eye(7)[np.arange(30) % 7]  # a softmax rounded to 0 and 1
     assert np.isfinite(tempered(zeros, 3.0)).all()

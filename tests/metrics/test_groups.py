@@ -30,7 +30,8 @@ def test_groups_are_numbered_and_single_faces_are_groups_of_their_own():
     assert numbered(np.array([7, 8, UNKNOWN], np.int32), UNKNOWN) is None
     assert numbered(np.full(3, UNKNOWN, np.int32), UNKNOWN) is None
     groups = np.array([0, 0, 1, 2])
-    assert of_part(groups, np.array([False, True, False, True])).tolist() == [0, 1]
+    assert of_part(groups, np.array([True, True, False, True])).tolist() == [0, 0, 1]
+    assert of_part(groups, np.array([False, True, False, True])) is None  # no two of one group
     assert of_part(None, np.ones(4, bool)) is None
     assert (number_of(groups, groups < 2), number_of(None, groups < 2)) == (2, 3)
 
@@ -49,6 +50,21 @@ def test_the_interval_of_a_share_contains_it_in_simulated_people():
             found.append(interval.low <= 4 / 6 <= interval.high)
     assert np.mean(of_groups) > 0.92
     assert np.mean(of_faces) < 0.8  # why the groups matter
+
+
+@pytest.mark.parametrize("shares", [(7, 3), (2, 0.2), (1, 0.05)])  # with hits of 70 %, 91 % and 95 %
+def test_the_interval_of_a_share_near_1_contains_it_too(shares):
+    generator, found = np.random.default_rng(8), []
+    for _ in range(400):
+        low, high = share_interval(*people(30, 20, generator, shares))
+        found.append(low <= shares[0] / sum(shares) <= high)
+    assert np.mean(found) > 0.91
+
+
+def test_a_single_error_makes_an_interval_no_narrower_than_none():
+    groups = np.repeat(np.arange(12), 7)
+    none, one = (share_interval(np.arange(84) >= wrong, groups) for wrong in (0, 1))
+    assert one.low < none.low < none.high == 1
 
 
 def test_independent_faces_in_groups_have_nearly_their_own_interval():
@@ -107,4 +123,7 @@ def test_metrics_of_groups_have_wider_intervals_and_equal_values():
     assert np.subtract(*recalls[1]) < np.subtract(*recalls[0])
     few = classification.score(chances, labels, NAMES, groups // 8)  # five groups
     assert few.metrics["macro_f1"].ci95 is None
-    assert classification.paired(chances, chances[::-1], labels, groups).mcnemar.p > 0
+    right, other = chances.argmax(1) == labels, chances[::-1].argmax(1) == labels
+    found = classification.paired(chances, chances[::-1], labels, groups).mcnemar
+    assert found == mcnemar_of(right, other, groups)
+    assert found.p > mcnemar(right, other).p

@@ -198,6 +198,25 @@ def test_a_network_of_the_package_is_called_by_its_name(shared, evaluate, tmp_pa
         fer.load("smal")
 
 
+def test_the_evaluation_of_a_run_that_was_moved_finds_its_network(
+    evaluate, share, small_run, another_run, tmp_path, monkeypatch
+):
+    """The path in ``metrics.json`` is relative to the folder of the command, and a run takes its evaluations along."""
+    assert evaluate("run", "--split", "test").code == 0
+    small_run.rename(tmp_path / "moved")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert share("../moved", "same.safetensors").code == 0
+    shutil.copytree(another_run, "run")  # another network at the old path
+    assert share("../moved/evaluations/test", "again.safetensors").code == 0
+    assert fer.load("again.safetensors").weights_sha256 == fer.load("same.safetensors").weights_sha256
+    shutil.copytree("../moved/evaluations/test", "alone/test")
+    Path("best.ckpt").write_text("no network")  # beside the evaluation, and not of its run
+    shutil.rmtree("run")
+    ended = share("alone/test", "lost.safetensors")
+    assert (ended.code, "run/checkpoints/best.ckpt" in ended.line, "evaluate again" in ended.line) == (1, True, True)
+
+
 def test_weights_that_changed_since_the_evaluation_go_without_its_metrics(
     train, evaluate, share, small_run, another_run, tmp_path
 ):

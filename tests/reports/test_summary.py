@@ -35,12 +35,15 @@ def test_an_ece_stands_beside_the_ece_of_chance(ece, verdict):
 
 
 def test_a_class_that_is_never_predicted_has_no_precision():
-    shares = {"precision": 0.0, "precision_ci95": [0.0, 1.0], "recall": 0.0, "recall_ci95": [0.0, 0.3], "f1": 0.0}
-    seen = {**shares, "precision_ci95": [0.0, 0.9], "support": 9}
-    made = results.of({**SCORES, "per_class": {"fear": {**shares, "support": 9}, "sad": seen}})
+    """One that is predicted, and never rightly, has a precision of 0, whatever its interval."""
+    values = {"precision": 0.0, "precision_ci95": [0.0, 1.0], "recall": 0.0, "recall_ci95": [0.0, 0.3], "f1": 0.0}
+    per_class = {name: {**values, "support": 9} for name in ("fear", "sad")}
+    made = results.of({**SCORES, "per_class": per_class, "confusion": [[0, 9], [0, 0]]})
     fear, sad = (line.split() for line in class_table(made).splitlines()[-2:])
     assert fear[:3] == ["fear", "9", "-"]
     assert sad[:4] == ["sad", "9", "0.0", "%"]
+    older = results.of({**SCORES, "per_class": per_class})
+    assert older.scores.unpredicted == []
 
 
 def test_intervals_for_other_people_say_of_how_many():

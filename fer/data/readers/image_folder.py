@@ -17,9 +17,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError, setting
+from fer.config.errors import FerError
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some, split_sizes
-from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, OFFICIAL_SIZES, SPLIT_FOLDERS, USAGES, class_index, in_braces
+from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, OFFICIAL_SIZES, SPLIT_FOLDERS, USAGES, class_index, naming
 from fer.data.readers import pixel_memory
 from fer.data.readers.decoding import Cut
 from fer.data.readers.images import LARGE, SUFFIXES, photograph_notes
@@ -123,7 +123,7 @@ def read(
         FerError: no picture; with ``on_bad="error"`` a class folder with an unknown name or an unreadable picture.
     """
     listing, bad = _list(path, names), BadRows(on_bad)
-    _report_faults(listing, bad)
+    _report_faults(listing, bad, names)
     if not listing.pictures:
         raise FerError(f"{path}: holds no pictures in its class folders")
     pixels = pixel_memory.current().pixels(len(listing.pictures), image_size)
@@ -163,16 +163,15 @@ def read(
     )
 
 
-def _report_faults(listing: Listing, bad: BadRows) -> None:
+def _report_faults(listing: Listing, bad: BadRows, names: Names) -> None:
     for link in listing.links:
         bad.add(link, "is a broken link or a loop of links")
     for picture in listing.unknown:
         folder = picture.parent.name
-        naming = setting("data.class_names", in_braces({folder: "happy"}))
         bad.add(
             picture,
             f"is in {folder!r}, no emotion's folder; expected names such as angry, disgust, fear, happy, sad, or "
-            f"{naming} where it means happy",
+            f"{naming({**names, folder: 'happy'})} where it means happy",
         )
 
 

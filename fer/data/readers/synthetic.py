@@ -6,7 +6,7 @@ from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data.draws import stratified
 from fer.data.faces import Faces, Source
-from fer.data.labels import EMOTIONS, folder_names, in_braces
+from fer.data.labels import EMOTIONS, folder_names, naming
 from fer.data.readers.drawing import draw_faces
 
 NAME = "synthetic"  # value of data.path and --data
@@ -28,8 +28,8 @@ def drawn(data: DataSettings) -> Faces:
     }
     for key, (only, remedy) in drawn_as.items():
         if (value := getattr(data, key)) not in (only, {}):
-            text = in_braces(folder_names(value)) if key == "class_names" else value
-            raise FerError(f"{setting(f'data.{key}', text)}: {remedy}")
+            given = naming(folder_names(value)) if key == "class_names" else setting(f"data.{key}", value)
+            raise FerError(f"{given}: {remedy}")
     return read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)
 
 

@@ -3,13 +3,15 @@
 import os
 import re
 import shlex
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fer.config.errors import FerError
+from fer.config.command import class_names
+from fer.config.errors import FerError, with_options
 from fer.config.hydra import value_of
 from fer.config.schema import check
 from fer.config.settings import DataSettings
@@ -283,6 +285,11 @@ def test_the_remedy_for_a_folder_of_any_name_works(folder, tree):
     assert remedy.startswith("data.class_names=")
     names = check(DataSettings, {"class_names": value_of(remedy)}, "data")
     assert np.bincount(read_tree(tree, **names).targets).tolist() == [10] * 7
+    with with_options({"data.class_names": "--class-names"}), pytest.raises(FerError) as caught:
+        read_tree(tree)
+    option, text = shlex.split(re.search(r"or (\S.*) where it means happy", str(caught.value))[1])
+    assert option == "--class-names"
+    assert np.bincount(read_tree(tree, class_names=class_names(text)).targets).tolist() == [10] * 7
 
 
 def test_the_remedy_for_a_further_data_set_is_its_own(tree, table):
@@ -293,6 +300,18 @@ def test_the_remedy_for_a_further_data_set_is_its_own(tree, table):
     more = check(DataSettings, {"more": value_of(remedy)}, "data")
     assert more["more"] == [{"path": str(tree), "class_names": {"froh": "happy"}}]
     assert len(Table(DataSettings(path=str(table), cache=None, **more)).sets.each) == 2
+
+
+def test_the_remedy_for_a_further_data_set_keeps_what_is_there(tree, table, tmp_path):
+    shutil.copytree(tree, tmp_path / "other")
+    for name in ("happy", "sad"):
+        (tree / "train" / name).rename(tree / "train" / f"{name}_ones")
+    given = [str(tmp_path / "other"), {"path": str(tree), "split": "holdout", "class_names": {"happy_ones": "happy"}}]
+    with pytest.raises(FerError) as caught:
+        _ = Table(DataSettings(path=str(table), cache=None, more=given)).faces
+    (remedy,) = shlex.split(re.search(r"or (\S.*) where it means happy", str(caught.value))[1])
+    names = {"happy_ones": "happy", "sad_ones": "happy"}
+    assert value_of(remedy) == [given[0], {"path": str(tree), "split": "holdout", "class_names": names}]
 
 
 def test_a_name_that_no_folder_has_is_noted(tree):
