@@ -88,7 +88,7 @@ def test_the_folder_of_results_is_out_for_a_run_a_sweep_and_a_search(train, tmp_
     assert (tmp_path / "sweep" / "0" / "metrics.json").exists()
     refused = train("--out", "one", "hydra.run.dir=two", *SMALL)
     assert refused.line == "fer.train: --out one: hydra.run.dir=two names the folder too; leave one out"
-    assert train(*SMALL, "--out").line.startswith("fer.train: --out: expected a folder")
+    assert train(*SMALL, "--out").line.startswith("fer.train: --out: an empty name; expected a folder")
     assert train("resume='a b'", "--out", "c").line.endswith("leave out --out (hydra.run.dir)")
     assert not (tmp_path / "outputs").exists()
 

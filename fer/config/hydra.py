@@ -330,16 +330,17 @@ def with_folder(arguments: Sequence[str], key: str) -> list[str]:
         FerError: ``--out`` has no folder, or ``key`` is set as well.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--out", type=folder_named)
-    try:
-        parsed, rest = parser.parse_known_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise FerError(f"--out: {error.message}; such as --out outputs/first") from None
+    parser.add_argument("--out", nargs="?", const="")
+    parsed, rest = parser.parse_known_args(list(arguments))
     if parsed.out is None:
         return rest
     if override := next((text for text in rest if text.startswith(f"{key}=")), None):
         raise FerError(f"--out {parsed.out}: {override} names the folder too; leave one out")
-    return [*rest, f"{key}={quoted(str(parsed.out))}"]
+    try:
+        folder = folder_named(parsed.out)
+    except argparse.ArgumentTypeError as error:
+        raise FerError(f"--out: {error}; such as --out outputs/first") from error
+    return [*rest, f"{key}={quoted(str(folder))}"]
 
 
 def _end_shown(status: int = 0, message: str | None = None) -> NoReturn:
