@@ -233,6 +233,6 @@ def set_scores(sets: NDArray[np.bool_], targets: NDArray[np.integer[Any]], group
         coverage=float(covered.mean()) if count else None,
         coverage_ci95=share_interval(covered, groups) if count else None,
         size=float(size.mean()) if count else None,
-        size_ci95=mean_interval_of(size, groups),
+        size_ci95=mean_interval_of(size, groups, classes),
         sizes=tuple(np.bincount(size, minlength=classes + 1)[1:].tolist()),
     )

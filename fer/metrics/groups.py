@@ -67,15 +67,21 @@ def share_interval(hits: NDArray[np.bool_], groups: Groups | None) -> Interval:
     return wilson_of_share(share, independent * (Z95 / student_quantile(count - 1)) ** 2)
 
 
-def mean_interval_of(values: NDArray[np.integer[Any]], groups: Groups | None) -> Interval | None:
-    """Return Student's 95 % interval of the mean of N values; None for fewer than two faces or groups."""
+def mean_interval_of(values: NDArray[np.integer[Any]], groups: Groups | None, most: int) -> Interval | None:
+    """Return Student's 95 % interval of the mean of N values; None for fewer than two faces or groups.
+
+    Args:
+        values: (N,) from 0 to ``most``, which limit the interval.
+        groups: of the faces; None if each is a group of its own.
+        most: largest possible value.
+    """
     if groups is None or not len(values):
-        return mean_interval(values)
-    mean, variance, count = _mean(values, groups)
-    if count < 2:
-        return None
-    half = student_quantile(count - 1) * math.sqrt(variance)
-    return Interval(mean - half, mean + half)
+        found = mean_interval(values)
+    else:
+        mean, variance, count = _mean(values, groups)
+        half = student_quantile(count - 1) * math.sqrt(variance) if count > 1 else 0.0
+        found = Interval(mean - half, mean + half) if count > 1 else None
+    return None if found is None else Interval(max(0.0, found.low), min(float(most), found.high))
 
 
 def _mean(values: NDArray[Any], groups: Groups) -> tuple[float, float, int]:

@@ -39,7 +39,7 @@ def test_groups_are_numbered_and_single_faces_are_groups_of_their_own():
 def test_without_groups_intervals_are_those_of_independent_faces():
     hits = np.arange(50) % 3 > 0
     assert share_interval(hits, None) == pytest.approx(tuple(wilson(33, 50)))
-    assert mean_interval_of(hits * 1, None) == mean_interval(hits * 1)
+    assert mean_interval_of(hits * 1, None, 1) == mean_interval(hits * 1)
 
 
 def test_the_interval_of_a_share_contains_it_in_simulated_people():
@@ -77,9 +77,11 @@ def test_few_groups_are_not_certain():
     assert share_interval(np.ones(40, bool), np.zeros(40, int)) == (0, 1)
     of_two = share_interval(np.ones(40, bool), np.repeat([0, 1], 20))
     assert of_two.low < 0.1
-    assert mean_interval_of(np.arange(40), np.zeros(40, int)) is None
+    assert mean_interval_of(np.arange(40), np.zeros(40, int), 40) is None
+    assert mean_interval_of(np.repeat([5, 7], 20), np.repeat([0, 1], 20), 7) == (0, 7)  # Student's reaches to 18.7
     hits, groups = people(12, 5, np.random.default_rng(2), (4, 2))
-    assert mean_interval_of(hits * 1, groups).low < hits.mean() < mean_interval_of(hits * 1, groups).high
+    low, high = mean_interval_of(hits * 1, groups, 1)
+    assert low < hits.mean() < high
 
 
 @pytest.mark.parametrize(("values", "p"), [([1, 1, 1, -1, -1], 1.0), ([1] * 5, 2 / 32), ([2, -1], 1.0), ([3, 1], 0.5)])
