@@ -388,6 +388,26 @@ def test_the_values_of_another_network_are_those_that_were_measured():
     assert [val["accuracy"]] == views["none"]
 
 
+def test_the_values_of_training_on_ferplus_are_those_that_were_measured():
+    page = (DOCS / "evaluation.md").read_text()
+    plain, by_fer2013 = (
+        json.loads((DOCS / "results" / name / "test.json").read_text())
+        for name in ("cnn_seed0", "cnn_ferplus_by_fer2013")
+    )
+    for row, value in (
+        ("FER2013's label (3,589 faces)", lambda one: one["accuracy"]),
+        (
+            "one of FER+'s annotators, drawn at random (best possible 73.3 %)",
+            lambda one: one["crowd"]["annotator"]["network"],
+        ),
+        ("the majority of them (3,137 faces)", lambda one: one["crowd"]["majority"]["network"]),
+    ):
+        assert f"| {row} | {100 * value(plain):.1f} % | {100 * value(by_fer2013):.1f} % |" in page
+    fear = by_fer2013["per_class"]["fear"]
+    assert f"finds {100 * fear['recall']:.0f} % of FER2013's fear" in page
+    assert f"where FER2013 has {fear['support']} of {by_fer2013['n']:,}" in page
+
+
 def with_interval(value, interval, share):
     """Write a metric with its interval as the table does: shares in per cent."""
     factor, digits = (100, 2) if share else (1, 3)

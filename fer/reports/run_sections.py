@@ -119,7 +119,7 @@ def sections(report: Report, drawn: Mapping[str, str]) -> list[Section]:
         Section("annotators", "FER+ annotators", annotators(votes)) if (votes := report.results.annotators) else None,
         Section("calibration", "Does it know when it is wrong?", calibration(report, drawn)),
         Section("sets", "Prediction sets", prediction_sets(sets)) if (sets := report.results.sets) else None,
-        _faces_section(report, "mistakes", "Surest mistakes", mistakes(report.scored)),
+        _faces_section(report, "mistakes", "Most confident mistakes", mistakes(report.scored)),
         _faces_section(report, "doubtful", "Most doubtful faces", doubtful(report.scored)),
         Section("augmented", "Augmentation", augmentation(report, drawn)) if "augmented" in drawn else None,
         Section("configuration", "Configuration", configuration(report)) if report.settings else None,
