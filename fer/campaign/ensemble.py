@@ -120,6 +120,9 @@ def write(
     fitted_on = results["temperature_fitted_on"] = THESE_FACES if split == "val" else VAL
     together = predicted[0]._replace(probabilities=mixed_from(choice, predicted))
     scored = scoring.scored_faces(of_split(together, "ensemble", data, split), data, split, list(together.classes))
+    if scored.groups is not None:  # which predictions do not name
+        chances = torch.from_numpy(scored.probabilities)
+        results |= plain(scoring.measured(chances, scored.targets, scored.classes, choice.temperature, scored.groups))
     results["members"] = [
         {**member, "name": candidate.name, "checkpoint": str(_checkpoint(candidate) or file)}
         for member, candidate, file in zip(results["members"], kept, files, strict=True)
@@ -154,7 +157,7 @@ def _about(scored: predictions.Scored, data: FERDataModule, split: str) -> Objec
     """Return the metrics over the faces without an exact duplicate in train, and the description of the data."""
     kept = _without_duplicate(data, split)
     predicted, targets = torch.from_numpy(scored.probabilities), torch.from_numpy(scored.targets)
-    clean = scoring.clean(predicted, targets, kept, scored.classes)
+    clean = scoring.clean(predicted, targets, kept, scored.classes, scored.groups)
     return {
         "seen_in_training": int((~kept).sum()),
         "clean": None if clean is None else plain(clean),

@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.labels import EMOTIONS
+from fer.metrics.statistics import wilson
 from fer.runs import predictions
 
 
@@ -133,3 +135,28 @@ def test_networks_of_other_faces_labels_or_trainings_are_left_out(tmp_path):
     evaluated(tmp_path / "rows", "val")
     (found,), _ = earlier.candidates_of([tmp_path / "rows"])
     assert "other faces or labels than val" in ensemble.mismatch(found, data)
+
+
+def test_an_ensemble_on_faces_of_people_has_intervals_for_other_people(tmp_path):
+    """The predictions of its networks name no people; the data do."""
+    data = FERDataModule(DataSettings(path="synthetic", synthetic_count=700, image_size=24, split="holdout"))
+    people = np.arange(700, dtype=np.int32) % 100
+    data.__dict__["faces"] = replace(data.faces, group=people)
+    data.setup("fit")
+    val, rows = data.split("val"), data.faces.rows[data.indices("val")]
+    candidates = []
+    for name, seed in (("one", 0), ("two", 1)):
+        right = np.random.default_rng(seed).random(len(val)) < 0.5 + 0.4 * (val.groups % 2)
+        chances = np.full((len(val), 7), 0.05, np.float32)
+        chances[np.arange(len(val)), np.where(right, val.targets, (val.targets + 1) % 7)] = 0.7
+        file = tmp_path / name / "predictions.csv"
+        file.parent.mkdir()
+        scored = predictions.Scored(val.grey, val.targets, chances, rows, list(EMOTIONS))
+        predictions.write(file, "val", scored)
+        candidates.append(earlier.Candidate(name, None, file, None))
+    kept, choice = ensemble.chosen(candidates)
+    folder = ensemble.write(kept, choice, "val", data, tmp_path / "ensemble", "fer best")
+    results = json.loads((folder / "metrics.json").read_text())
+    assert results["groups"] == 20
+    low, high = results["accuracy_ci95"]
+    assert high - low > np.subtract(*wilson(round(results["accuracy"] * results["n"]), results["n"])[::-1])
