@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer.campaign.record import FILE, PARTS, Record, Request, read
 from fer.config.command import Grammar, command
-from fer.config.errors import FerError, Interrupted
+from fer.config.errors import PLACE, FerError, Interrupted
 from fer.config.paths import expand_home
 from fer.config.settings import DataSettings
 from fer.config.trust import runs_nothing
@@ -100,7 +100,7 @@ def parser() -> Grammar:
     return grammar
 
 
-@command("fer.best", {**OPTIONS, "data.on_bad": "--set data.on_bad="})
+@command("fer.best", {**OPTIONS, "data.on_bad": f"--set data.on_bad={PLACE}"})
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     let_waiting_threads_sleep()

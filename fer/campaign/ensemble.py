@@ -17,7 +17,7 @@ from fer.data.datamodule import FERDataModule
 from fer.data.duplicates import without_duplicate
 from fer.data.labels import SPLITS
 from fer.evaluation import scoring, test_log
-from fer.evaluation.from_predictions import PredictionsChoice, chosen_from, mixed_from, results_from
+from fer.evaluation.from_predictions import PredictionsChoice, chosen_from, mixed_from, results_of
 from fer.evaluation.request import Member, of_split
 from fer.metrics.conformal import COVERAGE, Thresholds
 from fer.metrics.results import THESE_FACES, VAL, Results, of
@@ -116,13 +116,12 @@ def write(
     kept = [candidate for candidate, weight in zip(candidates, choice.weights, strict=True) if weight > 0]
     files = [candidate.val if split == "val" else candidate.test for candidate in kept]
     predicted = [predictions.read(file) for file in files if file is not None]
-    results = results_from(choice, predicted, split)
-    fitted_on = results["temperature_fitted_on"] = THESE_FACES if split == "val" else VAL
     together = predicted[0]._replace(probabilities=mixed_from(choice, predicted))
     scored = scoring.scored_faces(of_split(together, "ensemble", data, split), data, split, list(together.classes))
-    if scored.groups is not None:  # which predictions do not name
-        chances = torch.from_numpy(scored.probabilities)
-        results |= plain(scoring.measured(chances, scored.targets, scored.classes, choice.temperature, scored.groups))
+    chances = torch.from_numpy(scored.probabilities)
+    measured = scoring.measured(chances, scored.targets, scored.classes, choice.temperature, scored.groups)
+    results = results_of(choice, measured, split)
+    fitted_on = results["temperature_fitted_on"] = THESE_FACES if split == "val" else VAL
     results["members"] = [
         {**member, "name": candidate.name, "checkpoint": str(_checkpoint(candidate) or file)}
         for member, candidate, file in zip(results["members"], kept, files, strict=True)

@@ -79,7 +79,7 @@ def setting(key: str, value: object = "", plain: str | None = None) -> str:
         text = f"{key}={value}" if option is None else option.replace(PLACE, str(value))
         return shlex.quote(text) if "{" in text or "'" in text else text  # a shell would expand braces, drop quotes
     text = str(value).strip("[]{}") if plain is None else shlex.quote(plain)
-    return f"{option}{'' if option.endswith('=') else ' '}{text}".rstrip()
+    return f"{option} {text}".rstrip()
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def with_options(options: Mapping[str, str]) -> Iterator[None]:
     """Make ``setting`` name these options while a command runs.
 
     Args:
-        options: key of ``fer.train`` -> the command's option.
+        options: key of ``fer.train`` -> the command's option, with ``PLACE`` where the value stands if not at its end.
     """
     before = dict(_options)
     _options.clear()

@@ -13,7 +13,7 @@ from fer.evaluation import scoring
 from fer.evaluation.selection import selection_report
 from fer.inference.ensemble import Pick, chosen_greedily, mixed
 from fer.metrics.calibration import fitted_temperature
-from fer.metrics.results import SCHEMA, VAL, SelectionRecord
+from fer.metrics.results import SCHEMA, VAL, Measured, SelectionRecord
 from fer.runs.predictions import Predictions
 from fer.system.records import Object, plain
 
@@ -96,13 +96,23 @@ def results_from(choice: PredictionsChoice, test: Sequence[Predictions], split: 
     Raises:
         FerError: as in ``mixed_from``.
     """
-    together, first = mixed_from(choice, test), _of_chosen(choice, test)[0]
-    predicted = torch.from_numpy(together.astype(np.float32))
+    first, predicted = _of_chosen(choice, test)[0], torch.from_numpy(mixed_from(choice, test).astype(np.float32))
+    return results_of(choice, scoring.measured(predicted, _labels(first), first.classes, choice.temperature), split)
+
+
+def results_of(choice: PredictionsChoice, measured: Measured, split: str) -> Object:
+    """Return the metrics of a chosen ensemble, already computed, as ``results_from`` does.
+
+    Args:
+        choice: of ``chosen_from``.
+        measured: metrics of the mixture at the temperature of the choice.
+        split: name of the split that was measured.
+    """
     values = zip(choice.names, choice.weights.tolist(), choice.temperatures.tolist(), strict=True)
     return {
         "schema": SCHEMA,
         "split": split,
-        **plain(scoring.measured(predicted, _labels(first), first.classes, choice.temperature)),
+        **plain(measured),
         "temperature_fitted_on": VAL,
         "members": [
             {"checkpoint": name, "weight": weight, "temperature": temperature}

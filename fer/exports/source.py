@@ -200,9 +200,10 @@ def _evaluated(folder: Path) -> Source:
         )
     if results.temperature is None:
         raise FerError(f"{folder}: has no temperature, since val was missing; evaluate again with --data")
+    hashes = [member.network.weights_sha256 if member.network else None for member in members]
     opened = [
-        _member(member.checkpoint, member.network.weights_sha256 if member.network else None, folder)
-        for member in members
+        Member(*checkpoints.evaluated(member.checkpoint, weights, folder))
+        for member, weights in zip(members, hashes, strict=True)
     ]
     card = folder / CARD
     single = len(opened) == 1
@@ -214,10 +215,6 @@ def _evaluated(folder: Path) -> Source:
         results.sets.thresholds if results.sets else opened[0].model.provenance.sets if single else None,
         card.read_text(encoding="utf-8") if card.is_file() else "",
     )
-
-
-def _member(checkpoint: str, weights_sha256: str | None, evaluation: Path) -> Member:
-    return Member(*checkpoints.evaluated({"checkpoint": checkpoint, "weights_sha256": weights_sha256}, evaluation))
 
 
 def _card(member: Member) -> str:

@@ -26,7 +26,7 @@ from fer.metrics.calibration import (
     expected_error,
 )
 from fer.metrics.confusion import from_confusion
-from fer.metrics.groups import Groups, mcnemar_of, number_of, of_part, share_interval
+from fer.metrics.groups import Groups, mcnemar_of, number_in_all, number_of, of_part, share_interval
 from fer.metrics.results import Calibrated, Difference, Paired, PerClass, Scores, Value
 from fer.metrics.statistics import Interval
 from fer.metrics.table import SAMPLED
@@ -356,7 +356,7 @@ def has_rare_class(targets: Array, groups: Groups | None) -> bool:
 def _enough(telling: NDArray[np.bool_], groups: Groups | None) -> bool:
     """Return whether N faces, True and False (N,), are enough of both, and of enough groups, for a bootstrap."""
     count = int(telling.sum())
-    return min(count, len(telling) - count, number_of(groups, np.ones_like(telling))) >= LEAST
+    return min(count, len(telling) - count, number_in_all(groups, len(telling))) >= LEAST
 
 
 def _bootstrapped(
@@ -372,9 +372,8 @@ def _bootstrapped(
     lib, source = library(faces), generator()
 
     def drawn() -> NDArray[np.float32]:
-        if groups is None:
-            return drawn_counts(source, CHUNK, len(faces))
-        return drawn_counts(source, CHUNK, int(groups.max()) + 1)[:, groups]
+        counts = drawn_counts(source, CHUNK, number_in_all(groups, len(faces)))
+        return counts if groups is None else counts[:, groups]
 
     parts = [metrics(lib.asarray(drawn())) for _ in range(DRAWS // CHUNK)]
     return {name: lib.concat([part[name] for part in parts]) for name in parts[0]}
@@ -436,7 +435,7 @@ def paired(first: Array, second: Array, targets: Array, groups: Groups | None = 
     whole = gaps(_once(first))
     right, other = (np.asarray(predicted.argmax(1) == targets) for predicted in (first, second))
     test = mcnemar_of(right, other, groups)
-    different = test.first + test.second >= LEAST and number_of(groups, np.ones_like(right)) >= LEAST
+    different = test.first + test.second >= LEAST and number_in_all(groups, len(right)) >= LEAST
     samples = _bootstrapped(first, gaps, groups) if different else {}
     if has_rare_class(targets, groups):
         samples = {name: values for name, values in samples.items() if name not in OVER_CLASSES}

@@ -129,6 +129,11 @@ def random_signs_p(values: NDArray[np.int64]) -> float:
     return float(min(1.0, 2 * chances[seen : most + 1].sum()))
 
 
+def number_in_all(groups: Groups | None, count: int) -> int:
+    """Return the number of groups of N faces; without groups that of the faces."""
+    return count if groups is None else int(groups.max(initial=-1)) + 1
+
+
 def number_of(groups: Groups | None, positive: NDArray[np.bool_]) -> int:
     """Return the number of groups with a face among those that are True, (N,); without groups that of the faces."""
     return int(positive.sum()) if groups is None else len(np.unique(groups[positive]))

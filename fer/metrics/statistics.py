@@ -191,10 +191,8 @@ def accuracy_interval_with_seeds(correct: NDArray[np.bool_]) -> Interval:
         return faces
     mean = float(correct.mean())
     of_faces = ((faces.high - faces.low) / (2 * Z95)) ** 2
-    added, observed, degrees = _of_training(correct)
-    variance, least = of_faces + added, max(1, correct.shape[1] - 1)
-    freedom = variance**2 / (of_faces**2 / least + observed**2 / degrees)
-    wider = student_quantile(max(freedom, min(least, degrees))) * math.sqrt(variance / of_faces) / Z95
+    variance, freedom = _sum([(of_faces, of_faces, max(1, correct.shape[1] - 1)), _of_training(correct)])
+    wider = student_quantile(freedom) * math.sqrt(variance / of_faces) / Z95
     return clipped_to_share(Interval(mean - wider * (mean - faces.low), mean + wider * (faces.high - mean)))
 
 
@@ -239,14 +237,23 @@ def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Di
     of_gaps = (float((gaps**2).sum()) + 2) / (faces + 2) - middle**2
     parts = [(of_gaps / (faces + 2), of_gaps / (faces + 2), max(1, faces - 1))]
     parts += [_of_training(correct) for correct in (first, second) if len(correct) > 1]
-    variance = sum(added for added, _, _ in parts)
-    freedom = variance**2 / sum(observed**2 / degrees for _, observed, degrees in parts)
-    freedom = max(freedom, min(degrees for _, _, degrees in parts))
+    variance, freedom = _sum(parts)
     error = math.sqrt(variance)
     half = student_quantile(freedom) * error
     interval = Interval(max(-1.0, middle - half), min(1.0, middle + half))
     p = student_p(middle / error, freedom)
     return Difference(float(gaps.mean()), interval, p, min(len(first), len(second)) > 1)
+
+
+def _sum(parts: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
+    """Return the sum of independent variances, and its degrees of freedom by Satterthwaite's formula.
+
+    Args:
+        parts: variance, its observed value, and its degrees of freedom, of each.
+    """
+    variance = sum(added for added, _, _ in parts)
+    freedom = variance**2 / sum(observed**2 / degrees for _, observed, degrees in parts)
+    return variance, max(freedom, min(degrees for _, _, degrees in parts))
 
 
 def _of_training(correct: NDArray[np.bool_]) -> tuple[float, float, int]:

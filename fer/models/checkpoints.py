@@ -183,31 +183,31 @@ def _valid_dataset(dataset: Json) -> bool:
     return paths and lists and isinstance(counts, dict) and all(isinstance(each, dict) for each in counts.values())
 
 
-def evaluated(member: Mapping[str, Any], evaluation: Path) -> tuple[Path, EmotionClassifier]:
+def evaluated(stated: str | Path, weights_sha256: str | None, evaluation: Path) -> tuple[Path, EmotionClassifier]:
     """Return the file and the network of a member of an evaluation.
 
     Its path may be relative to the folder in which ``fer.evaluate`` ran, and its run may have been moved. A file of
     that name in the run of the evaluation comes first, if it has the weights that were evaluated.
 
     Args:
-        member: its record in ``members`` of the evaluation's ``metrics.json``.
+        stated: its path in the evaluation's ``metrics.json``.
+        weights_sha256: digest of its weights there; None if an older version wrote the file.
         evaluation: folder of that file.
 
     Raises:
         FerError: the checkpoint is missing or bad, or its weights have changed since the evaluation.
     """
-    stated, weights = member["checkpoint"], member.get("weights_sha256")  # older evaluations lack the weights
     for file in _of_its_run(evaluation, Path(stated).name):
         with suppress(FerError):  # the stated file says what is wrong
             model = load(file)
-            if weights == model.weights_sha256:
+            if weights_sha256 == model.weights_sha256:
                 return file, model
     try:
         file = find(stated)
     except FerError as error:
         raise FerError(f"{error}; {evaluation} names it from the folder of that command: evaluate again") from error
     model = load(file)
-    if weights not in (None, model.weights_sha256):
+    if weights_sha256 not in (None, model.weights_sha256):
         raise FerError(f"{file}: its weights have changed since the evaluation; evaluate it again")
     return file, model
 

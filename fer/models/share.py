@@ -141,7 +141,9 @@ def _evaluated(evaluation: Path, *, half: bool) -> Shareable:
     results, card = read_evaluation(evaluation), evaluation / "model_card.md"
     if not card.is_file():
         raise FerError(f"{evaluation}: has no model_card.md; evaluate again without --no-report")
-    checkpoint = checkpoints.read(checkpoints.evaluated(results["members"][0], evaluation)[0])
+    member = results["members"][0]
+    file, _ = checkpoints.evaluated(member["checkpoint"], member.get("weights_sha256"), evaluation)
+    checkpoint = checkpoints.read(file)
     weights = checkpoint["state_dict"]
     tensors = {name: rounded(value, half) for name, value in weights.items()}
     lossy = any(not tensors[name].to(value.dtype).equal(value) for name, value in weights.items())

@@ -290,8 +290,8 @@ def paired(first: Path, second: Path) -> tuple[Run, Run]:
         raise FerError(f"--pair {first} {second}: the same run twice; name two")
     runs = load(first), load(second)
     if not runs[0].same_faces(runs[1]):
-        a, b = runs[0].setting.facts(), runs[1].setting.facts()
-        differences = "; ".join(f"{name}: {a[name]} and {b[name]}" for name in a if a[name] != b[name])
+        facts = ranking.differing([run.setting for run in runs])
+        differences = "; ".join(f"{name}: {' and '.join(texts)}" for name, texts in facts.items())
         raise FerError(f"--pair {first} {second}: a paired test needs runs scored on the same faces ({differences})")
     return runs
 

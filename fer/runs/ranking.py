@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -431,16 +431,16 @@ def short_name(column: str, columns: Sequence[str]) -> str:
 
 def data_differences(made: Sequence[Ranking]) -> list[str]:
     """Return the differences between the data of several rankings, in words."""
-    facts = [ranking.setting.facts() for ranking in made]
-    differences = []
-    same_data = len({ranking.setting.fingerprint for ranking in made}) == 1
-    for name in facts[0] if len(facts) > 1 else ():
-        if name == "data" and same_data:  # copies of other names
-            continue
-        values = list(dict.fromkeys(fact[name] for fact in facts))
-        if len(values) > 1:
-            differences.append(f"different {name}: {'; '.join(values)}")
-    return differences
+    facts = differing([ranking.setting for ranking in made])
+    return [f"different {name}: {'; '.join(texts)}" for name, texts in facts.items()]
+
+
+def differing(settings: Sequence[Setting]) -> dict[str, list[str]]:
+    """Return name -> distinct texts of the facts in which settings differ; data of one fingerprint are the same."""
+    names = {setting.fingerprint: setting.data for setting in settings}  # a copy may have another name
+    facts = [replace(setting, data=names[setting.fingerprint]).facts() for setting in settings]
+    texts = {name: list(dict.fromkeys(fact[name] for fact in facts)) for name in (facts[0] if facts else ())}
+    return {name: distinct for name, distinct in texts.items() if len(distinct) > 1}
 
 
 # --- two runs -------------------------------------------------------------------------------------------------------

@@ -34,7 +34,6 @@ from fer.models.pretrained import sha256_of
 from fer.models.trainable import Trainable
 from fer.runs.provenance import Dataset
 from fer.system.files import read_json
-from fer.system.records import Json
 
 log = logging.getLogger(__name__)
 
@@ -191,24 +190,24 @@ def members(name: str) -> list[tuple[TeacherFile, EmotionClassifier]]:
     if (metrics.parent / "checkpoints").is_dir() or not metrics.is_file():
         path = checkpoints.find(name)
         return [(TeacherFile(path, 1.0), checkpoints.load(path))]
-    used = [(record, file) for record, file in _listed(metrics) if file.weight > 0]
-    loaded = [(checkpoints.evaluated(record, metrics.parent), file) for record, file in used]
+    used = [(file, weights) for file, weights in _listed(metrics) if file.weight > 0]
+    loaded = [(checkpoints.evaluated(file.path, weights, metrics.parent), file) for file, weights in used]
     return [(file._replace(path=path), network) for (path, network), file in loaded]
 
 
-def _listed(metrics: Path) -> list[tuple[Json, TeacherFile]]:
-    """Return the records of an evaluation's networks in ``metrics.json``, with their weights and temperatures.
+def _listed(metrics: Path) -> list[tuple[TeacherFile, str | None]]:
+    """Return the networks of an evaluation in ``metrics.json``, each with the digest of its weights, if it has one.
 
     Raises:
         FerError: the file lists no networks, or a weight or temperature is not valid.
     """
     try:
         listed = read_json(metrics)["members"]
-        records = [{**record, "checkpoint": Path(record["checkpoint"])} for record in listed]
-        files = [  # evaluations of older versions have no temperatures
-            TeacherFile(record["checkpoint"], float(record["weight"]), float(record.get("temperature", 1.0)))
-            for record in records
+        files = [  # evaluations of older versions have no temperatures and no digests
+            TeacherFile(Path(record["checkpoint"]), float(record["weight"]), float(record.get("temperature", 1.0)))
+            for record in listed
         ]
+        hashes = [record.get("weights_sha256") for record in listed]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise FerError(
             f"distill.teachers: {metrics}: lists no networks with weights; name the folder of an evaluation"
@@ -217,7 +216,7 @@ def _listed(metrics: Path) -> list[tuple[Json, TeacherFile]]:
         raise FerError(f"distill.teachers: {metrics}: weights of networks are numbers from 0, and not all 0")
     if not all(0 < file.temperature < math.inf for file in files):
         raise FerError(f"distill.teachers: {metrics}: temperatures of networks are numbers above 0")
-    return list(zip(records, files, strict=True))
+    return list(zip(files, hashes, strict=True))
 
 
 def _refuse_unfit(path: Path, teacher: EmotionClassifier, model: EmotionClassifier, data: FERDataModule) -> None:
