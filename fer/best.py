@@ -7,6 +7,7 @@ parameters. Then it chooses an ensemble on val, and opens test at the end. ``bes
 
 import argparse
 import logging
+import math
 import shlex
 import sys
 import tempfile
@@ -48,6 +49,8 @@ OPTIONS = {  # key of fer.train that the campaign sets itself -> option that con
     "distill.teachers": "--with",
     "experiment": "--parts",
 }
+OWN = ("logger", "trainer.bar", "resume", "lr_finder", "sweep")  # other keys that a campaign sets, or cannot use
+RESUMED = ", resumed with --hours "  # in the command line of the record
 
 
 def parser() -> Grammar:
@@ -143,6 +146,8 @@ def check(arguments: argparse.Namespace) -> None:
             raise FerError(f"--set {text}: expected KEY=VALUE of fer.train, such as data.on_bad=skip")
         if (key := text.partition("=")[0]) in OPTIONS:
             raise FerError(f"--set {text}: a campaign sets {key} itself; use {OPTIONS[key]}")
+        if key in OWN or key.startswith("sweep."):
+            raise FerError(f"--set {text}: a campaign sets {key} itself; leave it out")
     if arguments.seed is not None and arguments.seed < 0:
         raise FerError(f"--seed {arguments.seed}: expected at least 0")
 
@@ -216,7 +221,11 @@ def resume(arguments: argparse.Namespace) -> int:
         log.info("finished already: %s", shown(folder / "best.html"))
         return 0
     if arguments.hours is not None:
+        if 3600 * arguments.hours <= record.spent:
+            more = math.ceil(record.spent / 36) / 100
+            raise FerError(f"--hours {arguments.hours:g}: the campaign has used {more:g} hours already; give more")
         record.request, record.finished = replace(record.request, hours=arguments.hours), None
+        record.command = f"{record.command.partition(RESUMED)[0]}{RESUMED}{arguments.hours:g}"
         for network in record.networks:  # with a new time, failed and left-out networks get another try
             network.state = "waiting" if network.state in ("failed", "left out") else network.state
     return run(record, folder)

@@ -177,7 +177,8 @@ class Campaign:
         if not usable:
             raise FerError("the student or the small network cannot be trained here; the lines above state the reason")
         spent = self.clock.now()
-        return plan.planned(usable, speeds, self.deadline - spent, self.record.request.parts, spent)
+        earlier = sum(candidate.teaches for candidate in self.selection.before)
+        return plan.planned(usable, speeds, self.deadline - spent, self.record.request.parts, spent, earlier)
 
     def plan_text(self, made: Plan) -> str:
         """Return a plan that starts now, as lines of text."""
@@ -223,12 +224,15 @@ class Campaign:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Record the begin and the end of a phase."""
+        """Record the begin and the end of a phase; one that goes on later keeps the time it took so far."""
         current = next((phase for phase in self.record.phases if phase.name == name), None)
         if current is None:
             current = Phase(name, self.clock.now(), self.clock.now())
             self.record.phases.append(current)
-        current.began = self.clock.now() if current.began is None else current.began
+        if current.began is None:
+            current.began = self.clock.now()
+        elif current.ended is not None:
+            current.began += self.clock.now() - current.ended
         try:
             yield
         finally:
@@ -276,7 +280,7 @@ class Campaign:
     def train_members(self, speeds: Speeds) -> None:
         """Train the members; those that exceed their planned time by much are stopped."""
         members = self.record.of_role("member")
-        if not members:
+        if not self.record.unfinished("member"):
             return
         last = self.deadline - self.closing(speeds)
         unplanned = self.deadline - max(phase.planned_end for phase in self.record.phases)
@@ -286,7 +290,7 @@ class Campaign:
 
     def choose_teachers(self) -> None:
         """Choose the teachers on val."""
-        if self.record.chosen_teachers:
+        if self.record.chosen_teachers or self.record.of_role(STUDENT) or self.record.of_role(SMALL):
             return
         with self.phase(CHOICE), interruptible(), self.selection.evaluations:
             self.record.chosen_teachers = self.selection.teachers(self._choice_timeout(), TEACHERS)
@@ -314,6 +318,8 @@ class Campaign:
                 return
             self.record.networks += [self._network(training, 0.0, self.record.chosen_teachers) for training in made]
             self.keep()
+        if not self.record.unfinished(STUDENT, SMALL):
+            return
         with self.phase("students"):
             taught = [*self.record.of_role(STUDENT), *self.record.of_role(SMALL)]
             times = Times(last, last + GRACE, self._longest(taught), _start(speeds))
@@ -410,7 +416,8 @@ def plan_text(record: Record, made: Plan, zero: float) -> str:
         made: the plan.
         zero: time on the campaign's clock at which the plan begins.
     """
-    width = f", networks of width {made.roster.width}" if made.roster.width else ""
+    wide = bool(made.members) or any(training.role == STUDENT for training in made.taught)
+    width = f", networks of width {made.roster.width}" if made.roster.width and wide else ""
     taught = "members" if made.members else "students"
     first = f", {taught} taught by {made.roster.first_teacher}" if made.roster.first_teacher else ""
     rows = [("0:00", worded(zero), "speed measured", "")]

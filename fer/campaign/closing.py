@@ -13,6 +13,7 @@ from fer.campaign.selection import ENSEMBLE, Selection
 from fer.config.errors import FerError
 from fer.metrics import results as metrics_json
 from fer.models import share
+from fer.models.pretrained import sha256_of
 from fer.runs.predictions import name_of
 
 RESULTS = "results"
@@ -79,19 +80,22 @@ class Closing:
 
         Half precision may change a prediction, so the accuracy of a file is measured again.
         """
-        shutil.rmtree(self.folder / SHARED, ignore_errors=True)
         names = {network.name for network in self.record.usable(STUDENT, SMALL, "member")}
         splits = ("test", "val") if with_test else ("val",)  # the card states val where no time was left for test
         made = {}
         for name, stem in ((self.selection.best_single(), "best"), (SMALL, SMALL)):
             if name in names and name is not None:
                 file = self.folder / f"{stem}.safetensors"
+                before = _digest(file)
                 try:
                     folders = [self.folder / name / "evaluations" / name_of(split, VIEWS) for split in splits]
                     size = _share(next((one for one in folders if (one / "metrics.json").is_file()), folders[0]), file)
                     made[file] = SharedFile(name, size, None)
                 except FerError as error:
                     self.record.note(f"{name} could not be shared: {error}")
+                    continue
+                if _digest(file) != before:
+                    shutil.rmtree(self.folder / SHARED / stem, ignore_errors=True)  # evaluations of another network
         accuracies = self._evaluated(list(made))
         self.record.shared = {
             file.name: replace(about, accuracy_val=accuracies.get(file)) for file, about in made.items()
@@ -113,6 +117,10 @@ class Closing:
         return {
             file: metrics_json.read(folder / "metrics.json").scores.accuracy.number for file, folder in finished.items()
         }
+
+
+def _digest(file: Path) -> str:
+    return sha256_of(file) if file.is_file() else ""
 
 
 def _share(evaluation: Path, file: Path) -> int:

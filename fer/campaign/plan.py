@@ -272,7 +272,12 @@ def students_of(roster: Roster, speeds: Speeds, teachers: float, parts: Sequence
 
 
 def planned(
-    rosters: Sequence[Roster], speeds: Speeds, seconds: float, parts: Sequence[str], spent: float = 0.0
+    rosters: Sequence[Roster],
+    speeds: Speeds,
+    seconds: float,
+    parts: Sequence[str],
+    spent: float = 0.0,
+    earlier: int = 0,
 ) -> Plan:
     """Return the plan of the most ambitious roster whose networks are trained long enough.
 
@@ -282,14 +287,15 @@ def planned(
         seconds: time for everything.
         parts: any of "members", "students", "small".
         spent: seconds of the campaign so far; the message about too short a time counts them.
+        earlier: number of networks of earlier campaigns that may teach.
 
     Raises:
         FerError: the time is too short for one epoch of the least ambitious roster.
     """
     rosters = [roster for roster in rosters if roster.members or set(parts) - {"members"}]
-    plans = [plan for roster in rosters if (plan := _plan(roster, speeds, seconds, parts)) is not None]
+    plans = [plan for roster in rosters if (plan := _plan(roster, speeds, seconds, parts, earlier)) is not None]
     if not plans:
-        needed = _least_seconds(rosters[-1], speeds, parts)
+        needed = _least_seconds(rosters[-1], speeds, parts, earlier)
         enough = (spent + needed) * AGAIN / 3600
         raise FerError(
             f"{clock(seconds)} are left, but one epoch of every network with its evaluation takes about "
@@ -302,16 +308,16 @@ def _epochs(made: Plan) -> int:
     return min(training.epochs for training in (*made.members, *made.taught))
 
 
-def _phases(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> tuple[list[Build], list[Build]]:
+def _phases(roster: Roster, speeds: Speeds, parts: Sequence[str], earlier: int) -> tuple[list[Build], list[Build]]:
     """Return the builders of both phases, members and students; an empty list for a phase without trainings."""
-    taught = students_of(roster, speeds, _teaching(roster, speeds), parts)
+    taught = students_of(roster, speeds, _teaching(roster, speeds, parts, earlier), parts)
     first = [members_of(roster, speeds)] if "members" in parts and roster.members else []
     return first, [taught] if taught.rows else []
 
 
-def _plan(roster: Roster, speeds: Speeds, seconds: float, parts: Sequence[str]) -> Plan | None:
+def _plan(roster: Roster, speeds: Speeds, seconds: float, parts: Sequence[str], earlier: int) -> Plan | None:
     """Return a roster's plan; None if one epoch is too long."""
-    first, second = _phases(roster, speeds, parts)
+    first, second = _phases(roster, speeds, parts, earlier)
     choosing, closing = evaluation_seconds(roster, speeds, parts)
     left = (seconds - choosing - closing) * (1 - SLACK)
     epochs = most_epochs([*first, *second], left, roster.most)
@@ -341,9 +347,14 @@ def students_within(build: Build, seconds: float, begin: float) -> list[Training
     return side_by_side(trainings, build.slots, begin)
 
 
-def _teaching(roster: Roster, speeds: Speeds) -> float:
-    """Return the seconds of a training epoch of all teachers, assuming that the slowest ones are chosen."""
-    costs = [speeds.first_teacher(roster), *(speeds.of(kind, roster).train for kind in roster.members)]
+def _teaching(roster: Roster, speeds: Speeds, parts: Sequence[str], earlier: int) -> float:
+    """Return the seconds of a training epoch of all teachers, assuming that the slowest ones are chosen.
+
+    A network of an earlier campaign is taken to be as slow as the slowest kind here.
+    """
+    kinds = [speeds.of(kind, roster).train for kind in (roster.student, *roster.members)]
+    members = kinds[1:] if "members" in parts else []
+    costs = [speeds.first_teacher(roster), *members, *[max(kinds)] * min(earlier, TEACHERS)]
     return sum(sorted(costs, reverse=True)[:TEACHERS])
 
 
@@ -366,9 +377,9 @@ def _spread(seconds: Sequence[float], slots: int) -> float:
     return max([sum(seconds) / slots, *seconds]) if seconds else 0.0
 
 
-def _least_seconds(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> float:
+def _least_seconds(roster: Roster, speeds: Speeds, parts: Sequence[str], earlier: int) -> float:
     """Return the seconds of a plan with one epoch of every network."""
     choosing, closing = evaluation_seconds(roster, speeds, parts)
-    builds = [build for phase in _phases(roster, speeds, parts) for build in phase]
+    builds = [build for phase in _phases(roster, speeds, parts, earlier) for build in phase]
     trained = sum(end_of(build.scheduled(1)) for build in builds)
     return choosing + closing + trained / (1 - SLACK)

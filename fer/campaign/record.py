@@ -23,6 +23,7 @@ PARTS = ("members", "students", "small")
 ROLES = ("member", "student", "small")
 State = Literal["waiting", "running", "done", "stopped", "failed", "left out"]
 STATES: tuple[State, ...] = ("waiting", "running", "done", "stopped", "failed", "left out")
+UNFINISHED: tuple[State, ...] = ("waiting", "running")
 USABLE: tuple[State, ...] = ("done", "stopped")  # states of networks that have a best epoch
 RETRIED = ("no time was left", "no ensemble: ", "no predictions on test")  # in notes on steps that --resume repeats
 
@@ -209,6 +210,10 @@ class Record:
     def usable(self, *roles: str) -> list[Network]:
         """Return the networks of some roles with a best epoch."""
         return [network for network in self.networks if network.role in roles and network.state in USABLE]
+
+    def unfinished(self, *roles: str) -> list[Network]:
+        """Return the networks of some roles that wait, or whose training was interrupted."""
+        return [network for network in self.networks if network.role in roles and network.state in UNFINISHED]
 
     def note(self, text: str) -> None:
         """Add a note, unless it is there already."""

@@ -4,6 +4,7 @@ The choices are the teachers and the ensemble.
 """
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -180,15 +181,17 @@ class Selection:
             chosen = self._choose_ensemble(with_test)
         except FerError as error:
             self.record.note(f"no ensemble: {error}")
-            return
+            chosen = None
+        about, before = None if chosen is None else _about(*chosen), self.record.ensemble
+        out = self.folder / ENSEMBLE / "evaluations"
+        if about is None or before is None or about.members != before.members:
+            shutil.rmtree(out, ignore_errors=True)  # of the choice before --resume
+            self.record.ensemble = None
         if chosen is None:
             return
         candidates, choice = chosen
-        about = _about(candidates, choice)
-        out = self.folder / ENSEMBLE / "evaluations"
-        same = self.record.ensemble is not None and self.record.ensemble.members == about.members
         for split in ("val", "test") if with_test else ("val",):
-            if not (same and (out / name_of(split, VIEWS) / "metrics.json").is_file()):  # test is evaluated once
+            if not (out / name_of(split, VIEWS) / "metrics.json").is_file():  # test is evaluated once
                 ensemble.write(candidates, choice, split, self.context.data, out, self.record.command)
         self.record.ensemble = about
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fer.campaign.recipes import STUDENT
+from fer.campaign.recipes import SMALL, STUDENT
 from fer.campaign.record import Line, Record
 from fer.metrics import results as metrics_json
 from fer.metrics.calibration import tempered
@@ -118,11 +118,8 @@ def _mean(rows: Sequence[Row]) -> Row | None:
 def _lead(record: Record) -> list[str]:
     data, faces = Path(record.request.data).name, record.faces
     counts = ", ".join(f"{count:,} {split}" for split, count in faces.items())
-    width = (
-        f" Networks have width {record.width}, the largest that trains long enough in this time."
-        if record.width
-        else ""
-    )
+    wide = record.width and (record.of_role("member") or record.of_role(STUDENT))
+    width = f" Members and students have width {record.width}." if wide else ""
     return [
         f"{data}, split {record.request.rule}: {counts} faces. Trainings ran {record.where}.{width}{_teaching(record)}"
     ]
@@ -130,12 +127,15 @@ def _lead(record: Record) -> list[str]:
 
 def _teaching(record: Record) -> str:
     """Return the sentences on who taught the members and the students, each after a space."""
-    chosen, first = record.chosen_teachers, record.first_teacher
+    first = record.first_teacher
+    taught = [*record.of_role(STUDENT), *record.of_role(SMALL)]
+    chosen = taught[0].teachers if taught else []
+    learners = "students" if record.of_role(STUDENT) else "small network"
     if first and chosen == [first]:
-        taught = "members and the students" if record.of_role("member") else "students"
-        return f" The package's network {first} taught the {taught}."
+        everyone = f"members and the {learners}" if record.of_role("member") else learners
+        return f" The package's network {first} taught the {everyone}."
     members = f" The package's network {first} taught the members." if first else ""
-    return f"{members} Teachers of the students, chosen on val: {', '.join(chosen)}." if chosen else members
+    return f"{members} Teachers of the {learners}, chosen on val: {', '.join(chosen)}." if chosen else members
 
 
 def _spans(record: Record) -> list[Span]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from fer.campaign.plan import Pace
 from fer.campaign.progress import Progress
 from fer.campaign.recipes import Kind
-from fer.campaign.record import Clock, Network, Record
+from fer.campaign.record import UNFINISHED, Clock, Network, Record
 from fer.config.conf import quoted
 from fer.config.errors import FerError
 from fer.sweeps import jobs
@@ -98,7 +98,7 @@ class PhaseWatch(jobs.Watch):
         keep: Callable[[], None],
     ) -> None:
         self.record, self.clock, self.times, self.progress, self.keep = record, clock, times, progress, keep
-        unfinished = [network for network in networks if network.state in ("waiting", "running")]
+        unfinished = [network for network in networks if network.state in UNFINISHED]
         in_order = sorted(unfinished, key=lambda network: network.planned_begin)
         self.jobs = {_job(network, folder): network for network in in_order}
         self.waiting = deque(self.jobs)

@@ -9,6 +9,7 @@ calibrated on val.
 import json
 import logging
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,9 @@ def shareable(given: Path, *, half: bool) -> Shareable:
         raise
     card = hub_folder.card_beside(file)
     if not card.is_file() or not checkpoints.is_shared(file):
-        raise FerError(f"{given}: has no model card; name the folder that python -m fer.evaluate {given} writes")
+        raise FerError(
+            f"{given}: has no model card; name the folder that python -m fer.evaluate {shlex.quote(str(given))} writes"
+        )
     if not half:
         log.warning("--full: %s was shared before, and keeps the precision that it has", given)
     return Shareable(contents(file, hub.NEEDED[hub.NETWORK]), card.read_text(encoding="utf-8"))
@@ -163,9 +166,8 @@ def evaluation_of(given: Path) -> Path:
     cards = sorted((given / "evaluations").glob("*/model_card.md"), key=lambda card: card.stat().st_mtime_ns)
     of_test = given / "evaluations" / "test" / "model_card.md"
     if not cards:
-        raise FerError(
-            f"{given}: has no evaluation with a model card; python -m fer.evaluate {given} --split test writes one"
-        )
+        remedy = f"python -m fer.evaluate {shlex.quote(str(given))} --split test writes one"
+        raise FerError(f"{given}: has no evaluation with a model card; {remedy}")
     return (of_test if of_test in cards else cards[-1]).parent
 
 

@@ -161,7 +161,7 @@ def write(summary: Summary, folder: Path) -> Path:
     file = folder / "best.html"
     drawn = draw(summary, folder / "figures")
     opened = any(row.split == "test" for row in summary.rows)
-    test = "evaluated at the end, once for each view of each network and of the ensemble" if opened else "not opened"
+    test = "evaluated at the end, once for each network and view of the table" if opened else "not opened"
     foot = f"Everything was chosen on val. Test was {test}."
     html.write(file, summary.title, lead(summary), sections(summary, drawn), foot)
     return file

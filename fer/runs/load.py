@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,9 @@ def evaluations_on_test(run: Path) -> OnTest:
     evaluations.sort(key=lambda pair: (pair[1].test_opened or 0, str(pair[1].machine.finished), pair[0]))
     elsewhere = _recorded_elsewhere(run, {str(results.machine.finished) for _, results in evaluations})
     if not evaluations and not elsewhere:
-        raise FerError(f"--test {run}: its test split was not opened; python -m fer.evaluate {run} --split test")
+        raise FerError(
+            f"--test {run}: its test split was not opened; python -m fer.evaluate {shlex.quote(str(run))} --split test"
+        )
     rows = []
     for file, results in evaluations:
         with readable(file):

@@ -19,7 +19,7 @@ from fer.config.paths import expand_home
 from fer.config.schema import build
 from fer.config.settings import Config, SweepSettings, TrainSettings
 from fer.config.trust import taken
-from fer.runs.run_folder import SWEEP, identity
+from fer.runs.run_folder import SWEEP, configuration_of, identity
 from fer.sweeps import jobs
 from fer.sweeps.jobs import Job, JobRecord
 from fer.system import records
@@ -122,6 +122,7 @@ class Plan:
         again: (old folder, job) of jobs that start anew, since they left no checkpoint.
         unasked: number of finished jobs in the folder that the command line does not name.
         saved: folders of interrupted jobs that the command line does not name.
+        unreadable: folders whose job is unknown, since ``job.json`` and the configuration are missing or damaged.
     """
 
     jobs: list[Job] = field(default_factory=list)
@@ -131,6 +132,7 @@ class Plan:
     again: list[tuple[Path, Job]] = field(default_factory=list)
     unasked: int = 0
     saved: list[Path] = field(default_factory=list)
+    unreadable: list[Path] = field(default_factory=list)
 
 
 # --- the command line -----------------------------------------------------------------------------------------------
@@ -280,6 +282,7 @@ def planned(request: SweepRequest) -> Plan:
     left = [before for name, before in earlier.items() if name not in by_identity]
     plan.unasked = sum(before.rank == DONE for before in left)
     plan.saved = [before.folder for before in left if before.rank == CUT_OFF]
+    plan.unreadable = [entry for entry in _folders(request.folder) if _record(entry) is None]
     if all(job.reason for job in plan.jobs):
         raise FerError(plan.jobs[0].reason)
     return plan
@@ -322,7 +325,21 @@ def _folders(folder: Path) -> list[Path]:
 
 def finished(folder: Path) -> list[Path]:
     """Return the folders of a sweep's successful jobs, by number."""
-    return [entry for entry in _folders(folder) if _rank(entry, jobs.recorded(entry) or JobRecord()) == DONE]
+    return [entry for entry in _folders(folder) if _rank(entry, _record(entry) or JobRecord()) == DONE]
+
+
+def _record(folder: Path) -> JobRecord | None:
+    """Return the record of a job: of its ``job.json``, or of its configuration and results where that is damaged.
+
+    None if neither can be read.
+    """
+    if (record := jobs.recorded(folder)) is not None:
+        return record
+    try:
+        name = identity(configuration_of(folder))
+    except FerError:
+        return None
+    return JobRecord(identity=name, exit_code=0 if jobs.has_result(folder) else None)
 
 
 def _free_numbers(folder: Path) -> Iterator[int]:
@@ -338,7 +355,7 @@ def _earlier(folder: Path) -> dict[str, Earlier]:
     """
     by_identity: dict[str, Earlier] = {}
     for entry in _folders(folder):
-        record = jobs.recorded(entry)
+        record = _record(entry)
         if record is None:
             continue
         if record.exit_code is None and jobs.lives(entry):

@@ -90,8 +90,10 @@ def announce(plan: Plan, folder: Path, waiting: int, where: str) -> None:
     done = sum(job.code == 0 for job in plan.jobs)
     resumed = sum(job.resume for job in plan.jobs)
     counts = _count(plan.jobs)
-    if done or resumed or plan.again:
+    refused = sum(bool(job.reason) for job in plan.jobs)
+    if done or resumed or refused or plan.again:
         counts += f": {done} done, {resumed} to resume, {waiting - resumed} to run"
+        counts += f", {refused} refused" if refused else ""
     log.info("sweep: %s%s: %s", counts, f", {where}" if waiting else "", shown(folder))
     if plan.doubles:
         log.info("  %d more jobs compute the same as others, and run once", plan.doubles)
@@ -100,6 +102,11 @@ def announce(plan: Plan, folder: Path, waiting: int, where: str) -> None:
             "  job %s failed or has no checkpoint: it starts anew as job %s; its old folder is kept",
             before.name,
             job.folder.name,
+        )
+    for unknown in plan.unreadable:
+        log.warning(
+            "  %s: no known job, since job.json and .hydra/config.yaml are missing or damaged; not counted, and kept",
+            shown(unknown),
         )
     if plan.unasked:
         log.info("  %d finished jobs are not on this command line; they stay in the leaderboard", plan.unasked)

@@ -13,9 +13,11 @@ from conftest import metrics, runner
 import fer
 from fer.best import main, parser, request_of
 from fer.campaign import plan, recipes
-from fer.campaign.record import FILE, read
+from fer.campaign.record import FILE, Record, Request, read
 from fer.config.conf import spelled
 from fer.runs import predictions
+from fer.system import records
+from fer.system.files import write_json
 
 HOURS = "0.5"  # much longer than a slow machine takes for the epochs of a test: none depends on the machine's speed
 SMALL = (
@@ -50,6 +52,8 @@ def best(capfd):
         (("--hours", "1", "--data", "synthetic", "--set", "seed=5"), ("--set seed=5", "--seed")),
         (("--hours", "1", "--data", "synthetic", "--set", "trainer.max_epochs=5"), ("trainer.max_epochs", "--hours")),
         (("--hours", "1", "--data", "synthetic", "--set", "budget.hours=1"), ("--set budget.hours=1", "use --hours")),
+        (("--hours", "1", "--data", "synthetic", "--set", "logger=csv"), ("--set logger=csv", "leave it out")),
+        (("--hours", "1", "--data", "synthetic", "--set", "sweep.jobs=2"), ("--set sweep.jobs=2", "leave it out")),
         (("--hours", "1", "--data", "synthetic", "--set", "data.more=[nowhere]"), ("data.more=[nowhere]", "no such")),
         (("--hours", "1", "--data", "synthetic", "--out", "full"), ("--out full", "not empty")),
         (("--resume", "nowhere", "--no-test"), ("--no-test", "--resume")),
@@ -65,6 +69,17 @@ def test_what_is_wrong_is_one_line(best, arguments, said, tmp_path):
     assert ended.code == 1
     for word in said:
         assert word in ended.line
+
+
+def test_a_campaign_is_not_resumed_with_less_time_than_it_has_used(best, tmp_path):
+    record = Record(Request(1.0, "synthetic"), "fer best", "2026-01-01T00:00:00+00:00", spent=500.0)
+    write_json(tmp_path / FILE, {"schema": 1, **records.plain(record)})
+    before = (tmp_path / FILE).read_bytes()
+    ended = best("--resume", str(tmp_path), "--hours", "0.1")
+    assert ended.code == 1
+    for word in ("--hours 0.1", "0.14 hours", "give more"):
+        assert word in ended.line
+    assert (tmp_path / FILE).read_bytes() == before
 
 
 def test_files_of_settings_are_found_from_another_folder(tmp_path):

@@ -129,6 +129,17 @@ def test_parts_are_planned_alone():
     assert made.seconds >= 0.75 * 540
 
 
+def test_teachers_are_planned_only_where_there_can_be_some():
+    alone, speeds = plan_of(2, parts=("small",), first_teacher="")
+    pace = speeds.of(alone.roster.small, alone.roster)
+    (small,) = alone.taught
+    assert small.seconds == pytest.approx(pace.fixed + small.epochs * pace.epoch)
+    earlier = planned([alone.roster], speeds, 7200, ("small",), earlier=1).taught[0]
+    assert earlier.seconds == pytest.approx(
+        pace.fixed + earlier.epochs * (pace.epoch + speeds.of(alone.roster.student, alone.roster).train / 3)
+    )
+
+
 def test_teachers_cost_a_third_of_their_own_steps():
     made, speeds = plan_of(0.15, on_gpu=True, slots=3, first_teacher="")
     student = next(one for one in made.taught if one.role == STUDENT)

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fer.campaign.record import Network, Record, Request
+from fer.campaign.record import Ensemble, Member, Network, Record, Request
 from fer.campaign.selection import Context, Selection
+from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.labels import SPLITS
+from fer.metrics.results import SelectionRecord
 from fer.runs import predictions
 
 
@@ -58,6 +60,25 @@ def choose(tmp_path):
         return Selection(context, evaluations).teachers(60.0, 3), record, evaluations
 
     return choose
+
+
+@pytest.mark.parametrize("now", [None, "refused"])
+def test_an_ensemble_that_is_no_longer_chosen_leaves_the_record(now, tmp_path, monkeypatch):
+    record = Record(Request(1.0, "synthetic"), "fer best", "")
+    report = SelectionRecord(given=2, left_out=(), steps=(), best_alone_val=0.5, all_equal_val=0.6)
+    record.ensemble = Ensemble((Member("mixup", 0.5, 1.0), Member("cutmix", 0.5, 1.0)), 1.0, report)
+    left = tmp_path / "ensemble" / "evaluations" / "test_ten_crop" / "metrics.json"
+    left.parent.mkdir(parents=True)
+    left.touch()
+
+    def choose(self, with_test):
+        if now == "refused":
+            raise FerError("predictions are damaged")
+
+    monkeypatch.setattr(Selection, "_choose_ensemble", choose)
+    Selection(Context(record, tmp_path, None, None, None), None).ensemble(with_test=True)
+    assert record.ensemble is None
+    assert not left.exists()
 
 
 def test_the_network_that_taught_the_members_may_teach_the_students_too(choose, tmp_path):

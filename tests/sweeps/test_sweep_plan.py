@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL
+from omegaconf import OmegaConf
 
 from fer.config.conf import conf_folder, plain
 from fer.config.errors import FerError
 from fer.config.hydra import composed, tidied
 from fer.config.settings import AugmentSettings
 from fer.runs.run_folder import identity
-from fer.sweeps.plan import expanded, planned, read, stored
+from fer.sweeps.plan import expanded, finished, planned, read, stored
 from fer.system import locks
 
 
@@ -270,6 +271,18 @@ def test_damaged_records_of_jobs_are_jobs_that_are_missing(before):
     (before / "1" / "checkpoints" / "last.ckpt").unlink()
     plan = planned(read(["-m", f"sweep.resume={before}", "seed=0,1"]))
     assert [(job.folder.name, job.resume) for job in plan.jobs] == [("11", False), ("12", False)]
+    assert [folder.name for folder in plan.unreadable] == ["0"]
+
+
+def test_a_job_without_its_record_is_known_by_its_configuration(before):
+    for number, seed in ((0, 0), (1, 1)):
+        OmegaConf.save(composed([*SMALL, f"seed={seed}"]), before / str(number) / ".hydra" / "config.yaml")
+    (before / "0" / "job.json").write_text("{")
+    (before / "1" / "job.json").unlink()
+    plan = planned(read(["-m", f"sweep.resume={before}", "seed=0,1"]))
+    assert [(job.folder.name, job.code, job.resume) for job in plan.jobs] == [("0", 0, False), ("1", None, True)]
+    assert not plan.unreadable
+    assert [folder.name for folder in finished(before)] == ["0"]
 
 
 @pytest.mark.parametrize(
