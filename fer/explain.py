@@ -149,14 +149,14 @@ def of_pictures(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[
     from fer.inference.predictor import Predictor
 
     networks = opened_together(files, device_of(arguments))
-    listing = sources.files(arguments.pictures)
+    listing = sources.files(arguments.pictures, [arguments.out] if arguments.out else [])
     videos = {str(file): "is a video; fer.explain takes pictures" for file in listing.files if sources.is_video(file)}
     pictures = [file for file in listing.files if str(file) not in videos]
     detector, model = arguments.detector or DETECTOR, arguments.detector_model
     predictor = Predictor(networks[0].network, detector=detector, detector_model=model)
     given = explanation.of_pictures(pictures, predictor, arguments.faces)
-    if listing.note is not None:
-        print(visible(listing.note), file=sys.stderr)
+    for note in listing.notes:
+        print(visible(note), file=sys.stderr)
     return networks, replace(given, left_out={**given.left_out, **videos})
 
 

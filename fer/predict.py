@@ -55,10 +55,13 @@ def parser() -> Grammar:
     return grammar
 
 
-@command(
-    "fer.predict",
-    {"device": "--device", "plugins": "--plugins", "coverage": "--coverage", "coverage_by": "--coverage-by"},
-)
+OPTIONS = {
+    "device": "--device", "plugins": "--plugins", "coverage": "--coverage", "coverage_by": "--coverage-by",
+    "margin": "--margin", "fps": "--fps", "half_life": "--smooth",
+}  # fmt: skip
+
+
+@command("fer.predict", OPTIONS)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 1 if no file could be read."""
     arguments, _ = parser().begin(argv)
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fer.inference.video import Clip
     from fer.reports.session import Session
 
-    listing = sources.files(arguments.files)
+    listing = sources.files(arguments.files, [folder for folder in (arguments.out, arguments.annotated) if folder])
     files = listing.files
     boxes = None if arguments.boxes is None else sources.boxes(arguments.boxes)
     videos = arguments.webcam is not None or any(map(sources.is_video, files))
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     session = Session(options_of(arguments), predictor_of(arguments), [str(file) for file in files], videos=videos)
     unused = arguments.fps is not None and not videos
     fps = f"--fps {arguments.fps:g}: none of the files is a video; not used" if unused else None
-    for note in filter(None, (listing.note, unmatched, fps)):
+    for note in filter(None, (*listing.notes, unmatched, fps)):
         print(visible(note), file=sys.stderr)
     try:
         if camera is not None:
@@ -109,16 +112,9 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError(f"--webcam {arguments.webcam}: expected the number of a camera, from 0")
     if arguments.webcam is not None and arguments.resume:
         raise FerError("--resume: a camera has nothing to resume; leave it out")
-    if arguments.fps is not None and not 0.01 <= arguments.fps <= 1000:
-        raise FerError(f"--fps {arguments.fps:g}: expected 0.01 to 1000")
-    if not 0 <= arguments.smooth <= 60:
-        raise FerError(f"--smooth {arguments.smooth:g}: expected 0 to 60 seconds")
-    if arguments.margin is not None and not 0.1 <= arguments.margin <= 10:
-        raise FerError(f"--margin {arguments.margin:g}: expected 0.1 to 10")
-    if arguments.coverage is not None:
-        from fer.metrics import conformal
+    from fer.inference.video import check_times
 
-        conformal.check(arguments.coverage)
+    check_times(arguments.fps, arguments.smooth)
     if arguments.resume and arguments.out is None:
         raise FerError("--resume: needs the folder to continue; add --out FOLDER")
     if arguments.json and arguments.out is not None:

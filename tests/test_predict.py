@@ -425,6 +425,7 @@ def test_a_video_beside_pictures(predict, photos, clip, tmp_path):
     assert (rows[50]["frame"], rows[50]["track"]) == ("", "")  # of a picture
     page = (tmp_path / "out" / "index.html").read_text()
     assert closing["video"]["page"] == 'videos/my "clip", é.html'
+    assert closing["video"]["annotated"] == 'my "clip", é.mp4'
     assert 'href="videos/my%20%22clip%22%2C%20%C3%A9.html"' in page
     assert "cut.mp4" in page
     assert (tmp_path / "out" / "videos" / 'my "clip", é.png').exists()
@@ -452,6 +453,36 @@ def frames(file):
         if not good:
             return
         yield frame
+
+
+def test_own_results_within_a_folder_are_passed_over(predict, photos):
+    for resume in ((), ("--resume",)):
+        ended = predict(str(photos), "--out", str(photos / "out"), "--annotated", str(photos / "marked"), *resume)
+        assert ended.code == 0
+    assert "passed over 2 folders of results" in ended.err
+    assert "0 of 4 left" in ended.out or "1 of 4 left" in ended.out  # the broken picture is tried again
+    assert len(list((photos / "marked").iterdir())) == 3
+    again = predict(str(photos), "--out", str(photos / "other"))
+    assert "passed over 1 folder of results: " in again.err
+
+
+def test_a_short_video_says_why_it_has_no_faces(predict, tmp_path, portraits_module):
+    short = portraits_module.video(tmp_path / "short.mp4", [{"astronaut": (100, 100)}] * 3)
+    ended = predict(str(short))
+    assert "no face predicted in 3 frames" in ended.out
+    assert "fewer than three times left out in 3 frames" in ended.out
+
+
+def test_frames_of_which_no_copy_can_be_written_are_a_note(tmp_path):
+    video = AnnotatedVideo(tmp_path / "copy.mp4", 25)
+    for frame in range(3):
+        video.add(np.zeros((1, 1, 3), np.uint8), frame / 25, [])
+    video.close(complete=True)
+    assert "1x1 pixels" in video.refused
+    assert not list(tmp_path.iterdir())
+    missing = AnnotatedVideo(tmp_path / "gone" / "copy.mp4", 25)
+    with pytest.raises(FerError, match="cannot be written"):
+        missing.add(np.zeros((64, 64, 3), np.uint8), 0.0, [])
 
 
 def test_a_video_that_a_full_disk_cuts_gets_no_name(tmp_path):

@@ -82,6 +82,17 @@ def setting(key: str, value: object = "", plain: str | None = None) -> str:
     return f"{option} {text}".rstrip()
 
 
+def check_number(key: str, value: object, low: float, high: float, words: str = "{} to {}") -> None:
+    """Raise unless a setting is a number in a range, which ``words`` states.
+
+    Raises:
+        FerError: naming the setting and the range.
+    """
+    if not isinstance(value, int | float) or not low <= value <= high:
+        shown = f"{value:g}" if isinstance(value, int | float) else repr(value)
+        raise FerError(f"{setting(key, shown)}: expected {words.format(f'{low:g}', f'{high:g}')}")
+
+
 @contextmanager
 def with_options(options: Mapping[str, str]) -> Iterator[None]:
     """Make ``setting`` name these options while a command runs.

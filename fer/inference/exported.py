@@ -40,7 +40,7 @@ AT_ONCE = 256  # faces through the graph together
 MOST_OFF, ROUNDING = 1e-3, 1e-6  # of the sum of a face's probabilities from 1; of a probability above 1
 INSTALL = "pip install 'onnxruntime>=1.20,<2'"
 
-Images = NDArray[np.uint8] | NDArray[np.float32]  # faces (N, 1, S, S); floats are in [0, 1]
+Images = NDArray[np.uint8] | NDArray[np.floating[Any]]  # faces (N, 1, S, S); floats are in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -352,7 +352,7 @@ class ExportedNetwork:
         """Return calibrated probabilities (N, C) of faces (N, 1, S, S), or (N, 3, S, S) in colour.
 
         Args:
-            faces: uint8, or float32 in [0, 1], which is rounded to bytes.
+            faces: uint8, or floats in [0, 1], which are rounded to bytes.
 
         Raises:
             FerError: the faces are of another shape or type, the graph cannot be computed, or what it gives is no row
@@ -360,10 +360,11 @@ class ExportedNetwork:
             NotFinite: a probability is NaN.
         """
         expected = (self.in_channels, self.image_size, self.image_size)
-        if faces.dtype not in (np.uint8, np.float32) or faces.ndim != 4 or faces.shape[1:] != expected:
+        known = faces.dtype == np.uint8 or np.issubdtype(faces.dtype, np.floating)
+        if not known or faces.ndim != 4 or faces.shape[1:] != expected:
             raise FerError(
                 f"faces: {faces.shape} of {faces.dtype}; expected uint8 (N, {', '.join(map(str, expected))}), or "
-                "float32 in [0, 1]"
+                "floats in [0, 1]"
             )
         parts = [np.empty((0, len(self.emotions)), np.float32)]
         for start in range(0, len(faces), AT_ONCE):

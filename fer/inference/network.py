@@ -86,7 +86,11 @@ def opened(network: "str | Path | EmotionClassifier | Network", device: "str | t
     from fer.inference.loaded import LoadedNetwork
     from fer.models import checkpoints
 
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise FerError(f"{setting('device', device)}: torch knows no such device; expected cpu or cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
         raise FerError(f"{setting('device', 'gpu')}: torch finds no GPU on this machine; use the CPU")
     return LoadedNetwork(checkpoints.load(network) if isinstance(network, str | Path) else network, device)
 

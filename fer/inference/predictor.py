@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from fer.config.errors import FerError, setting
+from fer.config.errors import FerError, check_number, setting
 from fer.data.crop import Box, Crop
 from fer.data.readers.images import PictureError, read_colour, read_grey, to_colour, to_grey
 from fer.inference import detect
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 
 MOST_PIXELS = 200_000_000  # of a picture; today's telephones take that many
+MARGINS = 0.1, 10  # multiples of a box's side
 LEAST_SIDE = 24  # pixels of a box's side; of val faces shrunk to it `tiny` predicts 52 % right, of whole ones 68
 SMALL_SIDE = 32  # pixels, below which an answer counts as uncertain
 SURE = 0.5  # least probability of an answer that is not uncertain, of a network without prediction sets
@@ -110,8 +111,8 @@ class Predictor:
             like ``fer.inference.detect.Haar``.
         detector_model: file of "yunet".
         largest: predict the largest face of each picture alone.
-        margin: side of the square that is cut out, as a multiple of the box's side. The default is the detector's
-            multiple, times what an exported file asks for.
+        margin: side of the square that is cut out, as a multiple of the box's side, 0.1 to 10. The default is the
+            detector's multiple, times what an exported file asks for.
         device: to compute on; exported files are computed on the CPU.
         coverage: promised share of faces whose prediction set holds the label; None for 0.9, of networks that have the
             thresholds for it.
@@ -119,8 +120,8 @@ class Predictor:
             ``unpromised`` names the emotions for which it is not, since val had too few of their faces.
 
     Raises:
-        FerError: the network or the detector cannot be had; the coverage is out of range, or the network has no
-            thresholds for it.
+        FerError: the network or the detector cannot be had; the margin or the coverage is out of range, or the network
+            has no thresholds for it.
     """
 
     def __init__(
@@ -129,6 +130,10 @@ class Predictor:
         device: "str | torch.device" = "cpu", coverage: float | None = None,
         coverage_by: conformal.By = "all",
     ) -> None:  # fmt: skip
+        if margin is not None:
+            check_number("margin", margin, *MARGINS)
+        if coverage is not None:
+            conformal.check(coverage)
         self.network = opened(network, device)
         self.largest, self._detector, self._margin = largest, detector, margin
         self._detector_model = None if detector_model is None else Path(detector_model)
@@ -240,6 +245,8 @@ class Predictor:
         if boxes is None:
             detected: Sequence[detect.Detection] = self.detector(grey)
         else:
+            if isinstance(boxes, Box):
+                raise PictureError("boxes: expected a list of boxes for each picture, got one box")
             for box in boxes:
                 check_box(box, grey.size)
             detected = [detect.Detection(box, float("nan")) for box in boxes]
@@ -330,8 +337,10 @@ def check_box(box: Box, size: tuple[int, int]) -> None:
         size: of the picture, (width, height) in pixels.
 
     Raises:
-        PictureError: its middle lies outside the picture, or it is larger than twice the picture.
+        PictureError: it is no ``Box``, its middle lies outside the picture, or it is larger than twice the picture.
     """
+    if not isinstance(box, Box):
+        raise PictureError(f"box {box!r}: expected fer.data.crop.Box(x, y, width, height)")
     (x, y), (width, height) = box.centre, size
     if not (0 <= x <= width and 0 <= y <= height and 0 < box.width <= 2 * width and 0 < box.height <= 2 * height):
         raise PictureError(
@@ -399,7 +408,9 @@ def _upright(
             return convert(ImageOps.exif_transpose(picture))
         except (OSError, SyntaxError, ValueError) as error:  # of a file that is decoded only now
             raise PictureError(f"picture cannot be decoded ({why(error)})") from error
-    shape, kind = getattr(picture, "shape", None), getattr(picture, "dtype", None)
-    if kind != np.uint8 or shape is None or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)):
+    shape: tuple[int, ...] = getattr(picture, "shape", ())
+    kind = getattr(picture, "dtype", None)
+    known = kind == np.uint8 and len(shape) in (2, 3)
+    if not known or 0 in shape or (len(shape) == 3 and shape[2] not in (3, 4)):
         raise PictureError(f"array {shape} of {kind}; expected uint8, (height, width) or (height, width, 3) RGB")
     return convert(Image.fromarray(picture))

@@ -11,6 +11,7 @@ from typing import IO, Any, NotRequired, Required, TypedDict, cast
 
 from fer.config.errors import FerError
 from fer.inference.predictor import Answer, Face
+from fer.inference.sources import LINES
 from fer.inference.video import Frame
 from fer.system.files import written_whole
 from fer.system.records import Json, Object
@@ -18,7 +19,7 @@ from fer.system.text import in_utf8, json_line, plural
 
 SCHEMA = 1
 SEPARATOR = ";"  # of the emotions of a prediction set, in a table
-LINES, ROWS, PAGE = "predictions.jsonl", "predictions.csv", "index.html"
+ROWS, PAGE = "predictions.csv", "index.html"
 HEADS = (
     "file", "frame", "time", "face", "track", "x", "y", "width", "height", "tilt", "emotion", "probability",
     "emotions", "uncertain",
@@ -60,6 +61,7 @@ class VideoRecord(TypedDict):
     tracks: list[TrackRecord]
     notes: list[str]
     page: NotRequired[str]
+    annotated: NotRequired[str]  # name of the copy with its faces marked
 
 
 class Record(TypedDict, total=False):

@@ -6,17 +6,20 @@ Files, folders and patterns name them; a table may give boxes.
 import csv
 import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fer.config.errors import FerError
 from fer.config.paths import expand_home
 from fer.data.crop import Box
+from fer.data.faces import some
 from fer.data.readers.images import SUFFIXES
 from fer.system.files import opened_text
 from fer.system.text import plural
 
+LINES = "predictions.jsonl"  # of fer.predict
+RESULTS = (LINES, "explain.json")  # a folder with one of them is one of results
 APPLE = (".heic", ".heif")  # Pillow reads them with a plug-in alone
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 BOX = ("x", "y", "width", "height")
@@ -34,36 +37,51 @@ class Listing:
     Args:
         files: pictures and videos, each once.
         others: ending -> number of the files in the folders that are neither.
+        results: folders within the folders that hold what this command wrote.
     """
 
     files: list[Path]
     others: Mapping[str, int]
+    results: Sequence[Path] = ()
 
     @property
-    def note(self) -> str | None:
-        """How many files of the folders were passed over, in words."""
-        if not self.others:
-            return None
+    def notes(self) -> list[str]:
+        """What was passed over within the folders, in words."""
+        results = f"passed over {plural(len(self.results), 'folder')} of results: {some(self.results, 3)}"
+        return [*([self._others] if self.others else []), *([results] if self.results else [])]
+
+    @property
+    def _others(self) -> str:
         endings = ", ".join(f"{ending or 'no ending'} {count:,}" for ending, count in sorted(self.others.items()))
         return f"passed over {plural(sum(self.others.values()), 'file')}, neither picture nor video: {endings}"
 
 
-def files(names: Sequence[str]) -> Listing:
+def files(names: Sequence[str], results: Sequence[Path] = ()) -> Listing:
     """Return the pictures and videos that names stand for, each once, and what else lies in the folders.
 
     A name is a file, a folder with all below it, or a pattern such as ``*.jpg``. Hidden files and folders are passed
     over, and so are links to folders. A folder that cannot be listed stands for itself: whoever reads it says why not.
+    Folders of results within a named one are passed over: their pictures are copies and timelines.
+
+    Args:
+        names: of a command line.
+        results: folders that the command writes to.
 
     Raises:
         FerError: a name stands for nothing.
     """
     by_path: dict[Path, Path] = {}
     others: dict[str, set[Path]] = {}
+    written, passed = {whole_path(folder) for folder in results}, dict[Path, None]()
+
+    def is_of_results(folder: Path) -> bool:
+        return whole_path(folder) in written or any((folder / name).is_file() for name in RESULTS)
+
     for name in names:
         path = _path(name)
         if path.is_dir():
             matching = []
-            for file in _below(path):
+            for file in _below(path, is_of_results, passed):
                 if _is_known(file):
                     matching.append(file)
                 else:
@@ -81,7 +99,7 @@ def files(names: Sequence[str]) -> Listing:
                 raise FerError(f"{name}: no such file or folder, and no file matches it as a pattern{piped}")
         for one in matching:
             by_path.setdefault(whole_path(one), one)  # each once, whatever it is called
-    return Listing(list(by_path.values()), {ending: len(paths) for ending, paths in others.items()})
+    return Listing(list(by_path.values()), {ending: len(paths) for ending, paths in others.items()}, list(passed))
 
 
 def _is_known(file: Path) -> bool:
@@ -103,10 +121,13 @@ def whole_path(file: Path) -> Path:
     return Path(os.path.realpath(file))  # Path.resolve raises RuntimeError or OSError at a loop
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _below(folder: Path, passed_over: Callable[[Path], bool], passed: dict[Path, None]) -> Iterator[Path]:
+    """Give the files below a folder, by name; folders that are passed over are added to ``passed``."""
     closed: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        inside = [Path(parent) / name for name in sorted(folders) if not name.startswith(".")]
+        passed |= dict.fromkeys(filter(passed_over, inside))
+        folders[:] = [one.name for one in inside if one not in passed]
         for file in sorted(names):
             if not file.startswith("."):
                 yield Path(parent) / file

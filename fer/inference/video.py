@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, check_number
 from fer.data.crop import Box
 from fer.inference.detect import Detection, opencv
 from fer.inference.frame_search import PER_SECOND, Every, FrameSearch
@@ -28,7 +28,9 @@ HALF_LIFE = 0.5  # seconds, of the smoothing
 CROPS_AT_ONCE = 32  # through the network; more are not faster on a CPU
 FRAMES_AT_ONCE = 64
 BYTES_AT_ONCE = 100_000_000  # of frames that wait for the network
-RATES = 1, 240  # frames per second that a container may state; some state 90,000
+RATES = 0.01, 240  # frames per second that a container may state; some state 90,000
+PREDICTED = 0.01, 1000  # frames per second that may be asked for
+HALF_LIVES = 0, 60  # seconds
 USUAL_RATE = 25.0  # frames per second, where the container states none
 MISSING = 1.0, 0.05  # seconds, and share of the stated length, that may be missing at the end without a note
 
@@ -50,14 +52,15 @@ class Clip:
         source: a file, or the number of a camera.
 
     Raises:
-        VideoError: it cannot be opened.
+        VideoError: it is missing or cannot be opened.
         FerError: OpenCV is missing.
     """
 
-    def __init__(self, source: Path | int) -> None:
+    def __init__(self, source: str | Path | int) -> None:
+        source = source if isinstance(source, int) else Path(source)
         self.name, self.live = (f"camera {source}", True) if isinstance(source, int) else (str(source), False)
         self._cv2 = opencv()
-        if isinstance(source, Path):
+        if not isinstance(source, int):
             _check(source)
         with quiet(self._cv2):
             self._capture = self._cv2.VideoCapture(
@@ -79,7 +82,7 @@ class Clip:
         Raises:
             VideoError: there is no frame.
         """
-        number, time, first = 0, float("-inf"), 0.0
+        number, time, first, lasted = 0, float("-inf"), 0.0, 0.0
         while self._grab():
             clock = self._clock()
             if number == 0:
@@ -87,12 +90,13 @@ class Clip:
             if clock - first <= time:
                 self.guessed += 1
                 clock = first + time + 1 / self.rate
+            lasted = clock - first - time if number else 1 / self.rate
             time = clock - first
             yield number, time
             number += 1
         if not number:
             raise VideoError(self.name, "has no frame that can be read")
-        self._ended = time + 1 / self.rate
+        self._ended = time + lasted  # the last frame is taken to last as long as the one before
 
     def _grab(self) -> bool:
         with quiet(self._cv2):
@@ -114,7 +118,10 @@ class Clip:
         """Return what was missing or replaced, after the last frame."""
         parts = []
         if self.seconds is not None and self.seconds - self._ended > max(MISSING[0], MISSING[1] * self.seconds):
-            parts.append(f"ends after {self._ended:.1f} of the {self.seconds:.1f} seconds that it states")
+            parts.append(
+                f"its frames end after {self._ended:.1f} of the {self.seconds:.1f} seconds that it states: it may be "
+                "cut short, begin late or have longer sound"
+            )
         if self.damaged:
             parts.append(f"frames that cannot be decoded: {self.damaged:,}")
         if self.guessed:
@@ -193,13 +200,16 @@ def watch(
     Args:
         predictor: that finds, cuts out and classifies faces.
         clip: the video; it is read to its end.
-        fps: frames per second that are predicted; default: all.
-        half_life: seconds after which a frame counts half in the smoothed logits of its track; 0 smooths nothing.
+        fps: frames per second that are predicted, 0.01 to 1000; default: all.
+        half_life: seconds after which a frame counts half in the smoothed logits of its track, 0 to 60; 0 smooths
+            nothing.
         pixels: keep the frames themselves.
 
     Raises:
         VideoError: the video has no frame.
+        FerError: a value is out of range.
     """
+    check_times(fps, half_life)
     search = FrameSearch(predictor.detector)
     tracker = Tracker(1 if predictor.detector.name == "none" else HITS)
     detections, samples = Every(1 / PER_SECOND), Every(1 / fps if fps else 0.0)
@@ -221,6 +231,17 @@ def watch(
                 yield from waiting.predicted()
     waiting.take(frames, tracker)
     yield from waiting.predicted()
+
+
+def check_times(fps: float | None, half_life: float) -> None:
+    """Raise where the rate of the predicted frames, or the half-life of their smoothing, is out of range.
+
+    Raises:
+        FerError: naming the setting and the range.
+    """
+    if fps is not None:
+        check_number("fps", fps, *PREDICTED)
+    check_number("half_life", half_life, *HALF_LIVES, "{} to {} seconds")
 
 
 def _grey(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -35,7 +35,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError, setting
+from fer.config.errors import FerError, check_number, setting
 
 PER_CENT = range(50, 100)  # the coverages that a network's thresholds serve
 COVERAGE = 0.9  # unless asked otherwise
@@ -158,11 +158,7 @@ def check(coverage: float) -> None:
     Raises:
         FerError: naming the range.
     """
-    low, high = PER_CENT[0] / 100, PER_CENT[-1] / 100
-    if not low <= coverage <= high:
-        raise FerError(
-            f"{setting('coverage', f'{coverage:g}')}: expected a share of the faces from {low:g} to {high:g}"
-        )
+    check_number("coverage", coverage, PER_CENT[0] / 100, PER_CENT[-1] / 100, "a share of the faces from {} to {}")
 
 
 def valid(entry: object, classes: int | None) -> bool:

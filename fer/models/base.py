@@ -155,7 +155,7 @@ class EmotionClassifier(nn.Module):
             FerError: the images are in colour, of another size, or have values outside [0, 1].
         """
         check_faces(images, self.image_size, self.in_channels)
-        logits: Tensor = self(images)
+        logits: Tensor = self(images.to(self.mean.dtype) if images.is_floating_point() else images)
         return (logits.float() / (self.provenance.temperature or 1.0)).softmax(1)
 
     def _normalised(self, images: Tensor) -> Tensor:

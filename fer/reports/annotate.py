@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fer.config.errors import FerError
 from fer.inference.records import FaceRecord
+from fer.system.files import why
 
 LONGEST = 2048  # pixels of the annotated picture's longer side
 WHITE, BLACK = (255, 255, 255), (20, 20, 20)
@@ -90,7 +91,8 @@ class AnnotatedVideo:
 
         check_name(file)
 
-        self._cv2, self._file, self._rate = opencv(), file, rate
+        self._cv2, self.file, self._rate = opencv(), file, rate
+        self.refused = ""  # why OpenCV writes no copy of these frames
         self._part = file.with_name(f".{file.stem}.part.mp4")
         self._writer: Any = None
         self._written = 0  # frames
@@ -104,11 +106,13 @@ class AnnotatedVideo:
             faces: of its record.
 
         Raises:
-            FerError: the file cannot be written.
+            FerError: the folder cannot be written to.
         """
         marked = np.asarray(annotated(Image.fromarray(pixels[..., ::-1]), faces))[..., ::-1]
-        if self._writer is None:
+        if self._writer is None and not self.refused:
             self._open(marked)
+        if self.refused:
+            return
         if marked.shape[1::-1] != self._size:
             marked = self._cv2.resize(np.ascontiguousarray(marked), self._size)
         while self._written <= round(time * self._rate):
@@ -120,7 +124,14 @@ class AnnotatedVideo:
         fourcc = self._cv2.VideoWriter_fourcc(*"mp4v")
         self._writer = self._cv2.VideoWriter(str(self._part), fourcc, self._rate, self._size)
         if not self._writer.isOpened():
-            raise FerError(f"{self._file}: cannot be written; expected a folder with write permission and space")
+            self._writer = None
+            self.refused = f"no marked copy: OpenCV writes no video of {self._size[0]}x{self._size[1]} pixels"
+            try:
+                self._part.touch()
+            except OSError as error:
+                raise FerError(
+                    f"{self.file}: cannot be written ({why(error)}); expected a folder with write permission and space"
+                ) from error
 
     def close(self, *, complete: bool) -> None:
         """Close the file; one that is not complete is removed.
@@ -133,7 +144,7 @@ class AnnotatedVideo:
         try:
             if complete and self._writer is not None:
                 self._check()
-                os.replace(self._part, self._file)
+                os.replace(self._part, self.file)
         finally:
             self._part.unlink(missing_ok=True)
 
@@ -146,4 +157,4 @@ class AnnotatedVideo:
             frames = capture.get(self._cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
             capture.release()
         if frames != self._written:
-            raise FerError(f"{self._file}: cannot be written whole; expected space on the disk")
+            raise FerError(f"{self.file}: cannot be written whole; expected space on the disk")

@@ -282,7 +282,8 @@ class Session:
         """Write the page, print the counts, and return the exit code: 1 if no file could be read."""
         out = self.options.out
         if out is not None:
-            from fer.inference.records import LINES, PAGE, ROWS
+            from fer.inference.records import PAGE, ROWS
+            from fer.inference.sources import LINES
             from fer.reports import predictions
 
             predictions.write(
@@ -333,7 +334,7 @@ def video_in_words(name: str, video: "VideoRecord") -> Iterator[str]:
     from fer.reports.timeline import span
 
     if not video["tracks"]:
-        yield f"{name}: no face found in {plural(video['frames'], 'frame')}"
+        yield f"{name}: no face predicted in {plural(video['frames'], 'frame')}"
     for one in video["tracks"]:
         best = sorted(one["probabilities"].items(), key=lambda item: -item[1])[:3]
         words = ", ".join(f"{emotion} {100 * value:.0f} %" for emotion, value in best)

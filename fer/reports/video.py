@@ -32,7 +32,7 @@ class VideoReport:
 
     def __init__(self, clip: "Clip", emotions: Sequence[str], annotated: Path | None, fps: float | None) -> None:
         self.clip, self.timeline = clip, timeline.Timeline(emotions)
-        self.faces = self._small = 0  # predicted faces; frames with faces that are too small
+        self.faces = self._small = self._unconfirmed = 0  # predicted faces; frames with faces of no prediction
         self._complete = False
         self._copy: AnnotatedVideo | None = None
         if annotated is not None:
@@ -52,6 +52,7 @@ class VideoReport:
         self.timeline.add(frame.time, frame.crops, entry["faces"])
         self.faces += len(frame.faces)
         self._small += bool(frame.too_small)
+        self._unconfirmed += bool(frame.unconfirmed)
         if self._copy is not None and frame.pixels is not None:
             self._copy.add(frame.pixels, frame.time, entry["faces"])
         return entry
@@ -65,12 +66,19 @@ class VideoReport:
         """
         notes = self.clip.notes()
         notes += [f"faces below 24 pixels left out in {plural(self._small, 'frame')}"] if self._small else []
+        if self._unconfirmed and not self.timeline.lanes:
+            frames = plural(self._unconfirmed, "frame")
+            notes.append(f"faces that were detected fewer than three times left out in {frames}")
+        if self._copy is not None and self._copy.refused:
+            notes.append(self._copy.refused)
         closing: VideoRecord = {
             "frames": self.timeline.frames,
             "seconds": round(self.timeline.end, 4),
             "tracks": self.timeline.tracks(),
             "notes": notes,
         }
+        if self._copy is not None and not self._copy.refused:
+            closing["annotated"] = self._copy.file.name
         if out is not None:
             closing["page"] = self._page(out / PAGES, about, notes)
         self._complete = True

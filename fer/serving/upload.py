@@ -117,7 +117,7 @@ async def read(request: Request, limits: Limits, share: Share) -> Upload:
         async with asyncio.timeout(limits.body_s):
             form = await parser.parse()
     except MultiPartException as error:
-        raise HTTPException(400, f"{error.message} {EXPECTED}") from error
+        raise HTTPException(400, f"{error.message.rstrip('.')}; {EXPECTED}") from error
     except (ValueError, LookupError, AssertionError) as error:  # of odd headers
         raise HTTPException(400, f"the form cannot be read; {EXPECTED}") from error
     except TimeoutError as error:

@@ -79,6 +79,7 @@ def test_a_whole_file_predicts(opened):
     logits = FACES.reshape(3, -1).astype(np.float64) @ numpy_helper.to_array(WEIGHTS).astype(np.float64)
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(opened().probabilities(FACES), expected, atol=1e-6)
+    np.testing.assert_allclose(opened().probabilities(np.float64(FACES) / 255), expected, atol=1e-6)
 
 
 # --- tensors in other files -----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from portraits import astronaut, hopper
+from portraits import BOXES, astronaut, hopper
 
 import fer
 from fer.config.errors import FerError
@@ -122,8 +122,42 @@ def test_the_largest_alone():
 
 
 @pytest.mark.parametrize(
-    "bad", [np.zeros((4, 4), np.float32), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((4, 4, 2), np.uint8)]
+    "bad",
+    [
+        np.zeros((4, 4), np.float32),
+        np.zeros((2, 4, 4, 3), np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((0, 0), np.uint8),
+        np.zeros((4, 0, 3), np.uint8),
+    ],
 )
 def test_other_arrays_are_refused(predictor, bad):
     with pytest.raises(FerError, match="expected uint8"):
         predictor([bad])
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"margin": 0}, "margin=0: expected 0.1 to 10"),
+        ({"margin": float("nan")}, "margin=nan: expected 0.1 to 10"),
+        ({"margin": "1"}, "margin=.*'1'.*: expected 0.1 to 10"),
+        ({"coverage": "0.9"}, "coverage=.*'0.9'.*: expected a share of the faces"),
+        ({"device": "tpu"}, "device=tpu: .* expected cpu or cuda"),
+    ],
+)
+def test_values_out_of_range_are_refused(keys, words):
+    with pytest.raises(FerError, match=words):
+        fer.Predictor(**keys)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        ([[(177, 66, 97, 97)]], r"box \(177, 66, 97, 97\): expected fer.data.crop.Box"),
+        ([BOXES["astronaut"]], "expected a list of boxes for each picture"),
+    ],
+)
+def test_what_is_no_list_of_boxes_is_refused(predictor, boxes, words):
+    with pytest.raises(FerError, match=words):
+        predictor([astronaut()], boxes)

@@ -8,6 +8,7 @@ import pytest
 from portraits import video
 
 import fer
+from fer.config.errors import FerError
 from fer.data.crop import Box
 from fer.inference import video as videos
 from fer.inference.detect import Detection
@@ -199,3 +200,26 @@ def test_a_frame_is_grey_as_a_picture_is(moving, predictor):
     grey = np.asarray(videos._grey(frame), int)
     picture = np.asarray(fer.inference.predictor.upright_grey(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)), int)
     assert abs(grey - picture).max() <= 1
+
+
+def test_a_complete_video_of_few_frames_a_second_has_no_note(folder):
+    clip = Clip(video(folder / "slow.mp4", [{}] * 4, rate=0.5))
+    assert [time for _, time in clip] == pytest.approx([0, 2, 4, 6])
+    assert clip.notes() == []
+
+
+def test_a_clip_takes_a_name_as_text(moving):
+    clip = Clip(str(moving))
+    assert next(iter(clip)) == (0, 0.0)
+    for name, reason in (("nowhere.mp4", "no such file"), ("a\udcff.mp4", "UTF-8")):
+        with pytest.raises(VideoError, match=reason):
+            Clip(name)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [({"fps": -5}, "fps=-5: expected 0.01 to 1000"), ({"half_life": -1}, "half_life=-1: expected 0 to 60 seconds")],
+)
+def test_rates_and_half_lives_out_of_range_are_refused(predictor, moving, keys, words):
+    with pytest.raises(FerError, match=words):
+        next(watch(predictor, Clip(moving), **keys))

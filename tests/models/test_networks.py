@@ -210,3 +210,10 @@ def test_faces_get_probabilities_whatever_their_number():
     model = create({"name": "mlp"}).eval()
     for faces in (torch.zeros(0, 1, 48, 48), torch.ones(2, 1, 48, 48), torch.ones(3, 1, 48, 48, dtype=torch.uint8)):
         assert model.probabilities(faces).shape == (len(faces), 7)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_faces_of_other_floats_get_the_same_probabilities(kind):
+    model, faces = create({"name": "mlp"}).eval(), torch.rand(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    given = model.probabilities(faces.to(kind))
+    torch.testing.assert_close(given, model.probabilities(faces.to(kind).float()), rtol=0, atol=0)

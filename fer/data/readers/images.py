@@ -6,11 +6,11 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
 from fer.data.faces import some
 from fer.system.files import LFS, POINTER, opened, why
@@ -33,6 +33,11 @@ MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 PLAIN = (b"P1", b"P2", b"P3")  # PNM in digits, which Pillow reads one by one in Python
 MOST_PLAIN = 2**24  # bytes of a plain file: some 3 s
 MOST_COMMENTS = 1000  # in a plain file: for each, Pillow copies up to a megabyte
+STRIP_BYTES, TILE_BYTES, TILE_SIDES = 279, 325, (322, 323)  # tags of a TIFF
+PARTS = (STRIP_BYTES, TILE_BYTES, *TILE_SIDES)
+BIG_TIFF = 43  # version of a TIFF with 64-bit offsets
+MOST_TAGS = 65_535  # of a picture, also in a TIFF with 64-bit offsets
+TILE_STEP, MOST_TILE = 15, 4096  # pixels: tiles have multiples of 16; a side that any picture's tiles may have
 TOO_MANY_PARTS = "not a readable picture (its header has too many parts, comments or fill bytes)"
 HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"))  # from byte 4, of telephones
 
@@ -158,7 +163,9 @@ def _check_header(stream: IO[bytes], most_pixels: int) -> None:
     if picture.format == "PNG":
         picture.verify()  # load() does not check the checksums of the pixels
     stream.seek(0)
-    if picture.format == "JPEG":
+    if picture.format == "TIFF":
+        _check_parts(cast(TiffImagePlugin.TiffImageFile, picture), stream)
+    elif picture.format == "JPEG":
         _check_scans(stream.read())
     elif stream.read(2) in PLAIN:
         _check_plain(stream)
@@ -181,6 +188,42 @@ def _check_scans(contents: bytes) -> None:
         offset = marker.end()
         if marker[1][0] not in ALONE:
             offset += max(2, int.from_bytes(contents[offset : offset + 2], "big"))
+
+
+def _check_parts(picture: TiffImagePlugin.TiffImageFile, stream: IO[bytes]) -> None:
+    """Refuse a TIFF whose strips or tiles share bytes, which libtiff would read for each, or are huge tiles.
+
+    Raises:
+        PictureError: stating what was found.
+    """
+    tags = _tags(stream)
+    if twice := sorted(tag for tag in PARTS if tags.count(tag) > 1):  # Pillow takes the last, libtiff the first
+        raise PictureError(f"a damaged TIFF: it has tag {twice[0]} twice")
+    size = stream.seek(0, io.SEEK_END)
+    for tag in (STRIP_BYTES, TILE_BYTES):
+        counts = picture.tag_v2.get(tag, ())
+        if isinstance(counts, tuple) and len(counts) > 1 and not 0 <= min(counts) <= sum(counts) <= size:
+            raise PictureError(f"a TIFF whose {len(counts):,} parts share bytes; save it again as an ordinary TIFF")
+    sides = [picture.tag_v2.get(tag, 0) for tag in TILE_SIDES]
+    if any(side > max(whole + TILE_STEP, MOST_TILE) for side, whole in zip(sides, picture.size, strict=True)):
+        raise PictureError(
+            f"a TIFF of {picture.width}x{picture.height} pixels with tiles of {sides[0]}x{sides[1]}; save it again as "
+            "an ordinary TIFF"
+        )
+
+
+def _tags(stream: IO[bytes]) -> list[int]:
+    """Return the tags of a TIFF's first picture, in the order of the file."""
+    stream.seek(0)
+    head = stream.read(16)
+    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+    big = int.from_bytes(head[2:4], order) == BIG_TIFF
+    offset = int.from_bytes(head[8:16] if big else head[4:8], order)
+    counted, entry = (8, 20) if big else (2, 12)  # bytes
+    stream.seek(offset)
+    count = int.from_bytes(stream.read(counted), order)
+    entries = stream.read(min(count, MOST_TAGS) * entry)
+    return [int.from_bytes(entries[start : start + 2], order) for start in range(0, len(entries), entry)]
 
 
 def _check_plain(stream: IO[bytes]) -> None:

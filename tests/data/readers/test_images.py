@@ -357,6 +357,54 @@ def test_a_jpeg_of_a_million_parts_is_refused():
         read_grey(with_scans(6)[:-2] + b"\xff\xfe\0\2" * 20_000 + b"\xff\xd9")
 
 
+def tiff(*tags, data=b"", size=(4, 6)):
+    """A grey TIFF of 8 bits, as (tag, type 3 or 4, values) state it; "data" is the offset of the pixels."""
+    width, height = size
+    usual = ((256, 4, [width]), (257, 4, [height]), (258, 3, [8]), (259, 3, [1]), (262, 3, [1]), (277, 3, [1]))
+    entries = sorted((*usual, *tags), key=lambda entry: entry[0])
+    longer = 8 + 2 + 12 * len(entries) + 4  # offset of the values that do not fit into their entry
+    begin = longer + sum(4 * len(values) for _, _, values in entries if len(values) > 1)
+    head, beside = struct.pack("<2sHIH", b"II", 42, 8, len(entries)), b""
+    for tag, kind, values in entries:
+        numbers = [begin + number if tag in (273, 324) else number for number in values]
+        packed = struct.pack(f"<{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
+        if len(numbers) > 1:
+            beside += packed
+            packed = struct.pack("<I", longer + len(beside) - len(packed))
+        head += struct.pack("<HHI", tag, kind, len(numbers)) + packed.ljust(4, b"\0")
+    return head + struct.pack("<I", 0) + beside + data
+
+
+PIXELS = bytes(range(24))  # of 4 x 6
+
+
+def test_a_tiff_whose_strips_share_bytes_is_refused():
+    rows = (278, 4, [1])
+    apart = tiff((273, 4, [0, 4, 8, 12, 16, 20]), rows, (279, 4, [4] * 6), data=PIXELS)
+    np.testing.assert_array_equal(np.asarray(read_grey(apart)).ravel(), list(PIXELS))
+    for counts in ([1000] * 6, [2**32 - 1, 1, 1, 1, 1, 1]):
+        with pytest.raises(PictureError, match=r"6 parts share bytes; save it again"):
+            read_grey(tiff((273, 4, [0] * 6), rows, (279, 4, counts), data=PIXELS))
+    with pytest.raises(PictureError, match="tag 279 twice"):
+        read_grey(tiff((273, 4, [0] * 6), rows, (279, 4, [9] * 6), (279, 4, [1] * 6), data=PIXELS))
+
+
+def test_a_tiff_with_tiles_much_larger_than_its_picture_is_refused():
+    def tiled(side):
+        return tiff((322, 4, [side]), (323, 4, [side]), (324, 4, [0]), (325, 4, [side * side]), data=bytes(side * side))
+
+    assert read_grey(tiled(32)).size == (4, 6)
+    with pytest.raises(PictureError, match=r"4x6 pixels with tiles of 8192x8192"):
+        read_grey(tiled(8192))
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"compression": "jpeg"}, {"big_tiff": True}])
+def test_ordinary_tiffs_of_many_strips_are_read(options):
+    stream = io.BytesIO()
+    Image.effect_noise((300, 900), 60).save(stream, "TIFF", **options)
+    assert read_grey(stream.getvalue()).size == (300, 900)
+
+
 @pytest.mark.parametrize(("kind", "values"), [(b"P1", b"1 0 1 0"), (b"P2", b"9 8 7 6"), (b"P3", b"9 8 7 " * 4)])
 def test_a_plain_pnm_is_short_and_has_few_comments(kind, values):
     head = kind + b" 2 2 " + (b"" if kind == b"P1" else b"9 ")
