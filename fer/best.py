@@ -147,7 +147,7 @@ def check(arguments: argparse.Namespace) -> None:
         if (key := text.partition("=")[0]) in OPTIONS:
             raise FerError(f"--set {text}: a campaign sets {key} itself; use {OPTIONS[key]}")
         if key in OWN or key.startswith("sweep."):
-            raise FerError(f"--set {text}: a campaign sets {key} itself; leave it out")
+            raise FerError(f"--set {text}: a campaign sets {key} itself or has no use for it; leave it out")
     if arguments.seed is not None and arguments.seed < 0:
         raise FerError(f"--seed {arguments.seed}: expected at least 0")
 

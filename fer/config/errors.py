@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from numbers import Real
 
 # Control characters move the cursor or set a terminal's title. Marks turn the direction of writing. Bytes of names that
 # are no UTF-8 can stand in no file of text.
@@ -88,8 +89,9 @@ def check_number(key: str, value: object, low: float, high: float, words: str = 
     Raises:
         FerError: naming the setting and the range.
     """
-    if not isinstance(value, int | float) or not low <= value <= high:
-        shown = f"{value:g}" if isinstance(value, int | float) else repr(value)
+    number = float(value) if isinstance(value, Real) else None
+    if number is None or not low <= number <= high:
+        shown = repr(value) if number is None else f"{number:g}"
         raise FerError(f"{setting(key, shown)}: expected {words.format(f'{low:g}', f'{high:g}')}")
 
 
