@@ -50,7 +50,6 @@ OPTIONS = {  # key of fer.train that the campaign sets itself -> option that con
     "experiment": "--parts",
 }
 OWN = ("logger", "trainer.bar", "resume", "lr_finder", "sweep")  # other keys that a campaign sets, or cannot use
-RESUMED = ", resumed with --hours "  # in the command line of the record
 
 
 def parser() -> Grammar:
@@ -225,7 +224,7 @@ def resume(arguments: argparse.Namespace) -> int:
             more = math.ceil(record.spent / 36) / 100
             raise FerError(f"--hours {arguments.hours:g}: the campaign has used {more:g} hours already; give more")
         record.request, record.finished = replace(record.request, hours=arguments.hours), None
-        record.command = f"{record.command.partition(RESUMED)[0]}{RESUMED}{arguments.hours:g}"
+        record.note(f"resumed with --hours {arguments.hours:g}, in place of the hours of the command line")
         for network in record.networks:  # with a new time, failed and left-out networks get another try
             network.state = "waiting" if network.state in ("failed", "left out") else network.state
     return run(record, folder)

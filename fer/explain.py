@@ -149,7 +149,7 @@ def of_pictures(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[
     from fer.inference.predictor import Predictor
 
     networks = opened_together(files, device_of(arguments))
-    listing = sources.files(arguments.pictures, [arguments.out] if arguments.out else [])
+    listing = sources.files(arguments.pictures)
     videos = {str(file): "is a video; fer.explain takes pictures" for file in listing.files if sources.is_video(file)}
     pictures = [file for file in listing.files if str(file) not in videos]
     detector, model = arguments.detector or DETECTOR, arguments.detector_model

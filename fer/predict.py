@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fer.inference.video import Clip
     from fer.reports.session import Session
 
-    listing = sources.files(arguments.files, [folder for folder in (arguments.out, arguments.annotated) if folder])
+    listing = sources.files(arguments.files, [arguments.annotated] if arguments.annotated else [])
     files = listing.files
     boxes = None if arguments.boxes is None else sources.boxes(arguments.boxes)
     videos = arguments.webcam is not None or any(map(sources.is_video, files))

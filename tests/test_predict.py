@@ -456,14 +456,20 @@ def frames(file):
 
 
 def test_own_results_within_a_folder_are_passed_over(predict, photos):
+    out, marked = str(photos / "more"), str(photos / "marked")
     for resume in ((), ("--resume",)):
-        ended = predict(str(photos), "--out", str(photos / "out"), "--annotated", str(photos / "marked"), *resume)
+        ended = predict(str(photos), "--out", out, "--annotated", marked, *resume)
         assert ended.code == 0
-    assert "passed over 2 folders of results" in ended.err
-    assert "0 of 4 left" in ended.out or "1 of 4 left" in ended.out  # the broken picture is tried again
+    assert "passed over 1 folder of results" in ended.err
+    assert "1 of 4 left" in ended.out  # the broken picture is tried again
     assert len(list((photos / "marked").iterdir())) == 3
-    again = predict(str(photos), "--out", str(photos / "other"))
-    assert "passed over 1 folder of results: " in again.err
+    (photos / "more" / "annotated").mkdir()
+    (photos / "more" / "annotated" / "copy.png").touch()
+    again = predict(str(photos), str(photos / "more" / ".."), "--json", "--annotated", marked)
+    assert "passed over 2 folders of results: " in again.err
+    assert any("hopper.jpg" in line for line in again.out.splitlines())  # a picture of its own beside results
+    (photos / "more" / "hopper.jpg").unlink()
+    assert "besides results in" in predict(str(photos / "more")).line
 
 
 def test_a_short_video_says_why_it_has_no_faces(predict, tmp_path, portraits_module):
@@ -479,6 +485,7 @@ def test_frames_of_which_no_copy_can_be_written_are_a_note(tmp_path):
         video.add(np.zeros((1, 1, 3), np.uint8), frame / 25, [])
     video.close(complete=True)
     assert "1x1 pixels" in video.refused
+    assert not video.begun
     assert not list(tmp_path.iterdir())
     missing = AnnotatedVideo(tmp_path / "gone" / "copy.mp4", 25)
     with pytest.raises(FerError, match="cannot be written"):

@@ -19,7 +19,7 @@ from fer.campaign.evaluations import Evaluations
 from fer.campaign.plan import Plan, Speeds, Training
 from fer.campaign.progress import Progress
 from fer.campaign.recipes import SLOW, SMALL, STUDENT, TEACHERS, Roster, rosters
-from fer.campaign.record import Clock, Network, Phase, Record, keep
+from fer.campaign.record import Clock, Network, Phase, Record, called, keep
 from fer.campaign.selection import Context, Selection
 from fer.campaign.trainings import Times
 from fer.config.conf import plain, quoted
@@ -232,7 +232,7 @@ class Campaign:
         if current.began is None:
             current.began = self.clock.now()
         elif current.ended is not None:
-            current.began += self.clock.now() - current.ended
+            current.began, current.ended = current.began + self.clock.now() - current.ended, None
         try:
             yield
         finally:
@@ -328,8 +328,7 @@ class Campaign:
     def _plan_taught(self, speeds: Speeds, parts: Sequence[str], now: float, last: float) -> list[Training]:
         roster = self._roster()
         speeds = self._corrected(speeds, roster)
-        known = {kind.name: speeds.of(kind, roster).train for kind in roster.members}
-        slowest = max(known.values(), default=0.0)
+        known, slowest = plan.teaching_costs(roster, speeds)
         known[self.record.first_teacher] = speeds.first_teacher(roster)
         teaching = sum(known.get(name, slowest) for name in self.record.chosen_teachers)
         build = plan.students_of(roster, speeds, teaching, parts)
@@ -416,9 +415,10 @@ def plan_text(record: Record, made: Plan, zero: float) -> str:
         made: the plan.
         zero: time on the campaign's clock at which the plan begins.
     """
-    wide = bool(made.members) or any(training.role == STUDENT for training in made.taught)
-    width = f", networks of width {made.roster.width}" if made.roster.width and wide else ""
-    taught = "members" if made.members else "students"
+    members, students = bool(made.members), any(training.role == STUDENT for training in made.taught)
+    wide = made.roster.width and (members or students)
+    width = f", {called(members, students)} of width {made.roster.width}" if wide else ""
+    taught = called(members, students and not members)
     first = f", {taught} taught by {made.roster.first_teacher}" if made.roster.first_teacher else ""
     rows = [("0:00", worded(zero), "speed measured", "")]
     rows += [_planned_row(training, zero) for training in sorted(made.members, key=lambda training: training.begin)]

@@ -12,9 +12,9 @@ from fer.campaign.record import Line, Record, SharedFile
 from fer.campaign.selection import ENSEMBLE, Selection
 from fer.config.errors import FerError
 from fer.metrics import results as metrics_json
-from fer.models import share
-from fer.models.pretrained import sha256_of
+from fer.models import checkpoints, share
 from fer.runs.predictions import name_of
+from fer.system.files import UNREADABLE, read_json
 
 RESULTS = "results"
 SHARED = "shared"  # folder of the evaluations of shared files
@@ -86,7 +86,6 @@ class Closing:
         for name, stem in ((self.selection.best_single(), "best"), (SMALL, SMALL)):
             if name in names and name is not None:
                 file = self.folder / f"{stem}.safetensors"
-                before = _digest(file)
                 try:
                     folders = [self.folder / name / "evaluations" / name_of(split, VIEWS) for split in splits]
                     size = _share(next((one for one in folders if (one / "metrics.json").is_file()), folders[0]), file)
@@ -94,8 +93,8 @@ class Closing:
                 except FerError as error:
                     self.record.note(f"{name} could not be shared: {error}")
                     continue
-                if _digest(file) != before:
-                    shutil.rmtree(self.folder / SHARED / stem, ignore_errors=True)  # evaluations of another network
+                if not _is_of(self.folder / SHARED / stem / name_of("val", "none"), file):
+                    shutil.rmtree(self.folder / SHARED / stem, ignore_errors=True)
         accuracies = self._evaluated(list(made))
         self.record.shared = {
             file.name: replace(about, accuracy_val=accuracies.get(file)) for file, about in made.items()
@@ -119,8 +118,14 @@ class Closing:
         }
 
 
-def _digest(file: Path) -> str:
-    return sha256_of(file) if file.is_file() else ""
+def _is_of(evaluation: Path, file: Path) -> bool:
+    """Return whether an evaluation is of the weights that a shared file holds now."""
+    try:
+        (member,) = read_json(evaluation / "metrics.json")["members"]
+        same: bool = member["weights_sha256"] == checkpoints.load(file).weights_sha256
+    except (*UNREADABLE, FerError):
+        return False
+    return same
 
 
 def _share(evaluation: Path, file: Path) -> int:

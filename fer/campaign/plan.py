@@ -352,10 +352,16 @@ def _teaching(roster: Roster, speeds: Speeds, parts: Sequence[str], earlier: int
 
     A network of an earlier campaign is taken to be as slow as the slowest kind here.
     """
-    kinds = [speeds.of(kind, roster).train for kind in (roster.student, *roster.members)]
-    members = kinds[1:] if "members" in parts else []
-    costs = [speeds.first_teacher(roster), *members, *[max(kinds)] * min(earlier, TEACHERS)]
+    known, slowest = teaching_costs(roster, speeds)
+    members = known.values() if "members" in parts else ()
+    costs: list[float] = [speeds.first_teacher(roster), *members, *[slowest] * min(earlier, TEACHERS)]
     return sum(sorted(costs, reverse=True)[:TEACHERS])
+
+
+def teaching_costs(roster: Roster, speeds: Speeds) -> tuple[dict[str, float], float]:
+    """Return member -> seconds of its training epoch, and those of the slowest kind, for networks of unknown cost."""
+    known = {kind.name: speeds.of(kind, roster).train for kind in roster.members}
+    return known, max([speeds.of(roster.student, roster).train, *known.values()])
 
 
 def evaluation_seconds(roster: Roster, speeds: Speeds, parts: Sequence[str]) -> tuple[float, float]:

@@ -229,6 +229,12 @@ class Record:
         self.notes = [text for text in self.notes if not text.startswith((f"{network}: ", f"{network} failed: "))]
 
 
+def called(members: bool, students: bool) -> str:
+    """Return the trainings of a campaign in words; the small network is named only where there are no others."""
+    words = [word for word, some in (("members", members), ("students", students)) if some]
+    return " and ".join(words) or "small network"
+
+
 class Clock:
     """The campaign's clock, which stops between an interruption and ``--resume``.
 

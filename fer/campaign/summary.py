@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fer.campaign.recipes import SMALL, STUDENT
-from fer.campaign.record import Line, Record
+from fer.campaign.record import Line, Record, called
 from fer.metrics import results as metrics_json
 from fer.metrics.calibration import tempered
 from fer.metrics.results import Results, Values
@@ -118,8 +118,9 @@ def _mean(rows: Sequence[Row]) -> Row | None:
 def _lead(record: Record) -> list[str]:
     data, faces = Path(record.request.data).name, record.faces
     counts = ", ".join(f"{count:,} {split}" for split, count in faces.items())
-    wide = record.width and (record.of_role("member") or record.of_role(STUDENT))
-    width = f" Members and students have width {record.width}." if wide else ""
+    members, students = bool(record.of_role("member")), bool(record.of_role(STUDENT))
+    wide = record.width and (members or students)
+    width = f" {called(members, students).capitalize()} have width {record.width}." if wide else ""
     return [
         f"{data}, split {record.request.rule}: {counts} faces. Trainings ran {record.where}.{width}{_teaching(record)}"
     ]
@@ -130,12 +131,15 @@ def _teaching(record: Record) -> str:
     first = record.first_teacher
     taught = [*record.of_role(STUDENT), *record.of_role(SMALL)]
     chosen = taught[0].teachers if taught else []
-    learners = "students" if record.of_role(STUDENT) else "small network"
+    students = bool(record.of_role(STUDENT))
     if first and chosen == [first]:
-        everyone = f"members and the {learners}" if record.of_role("member") else learners
-        return f" The package's network {first} taught the {everyone}."
+        return f" The package's network {first} taught the {called(bool(record.of_role('member')), students)}."
     members = f" The package's network {first} taught the members." if first else ""
-    return f"{members} Teachers of the {learners}, chosen on val: {', '.join(chosen)}." if chosen else members
+    return (
+        f"{members} Teachers of the {called(False, students)}, chosen on val: {', '.join(chosen)}."
+        if chosen
+        else members
+    )
 
 
 def _spans(record: Record) -> list[Span]:

@@ -89,10 +89,11 @@ def check_number(key: str, value: object, low: float, high: float, words: str = 
     Raises:
         FerError: naming the setting and the range.
     """
-    number = float(value) if isinstance(value, Real) else None
-    if number is None or not low <= number <= high:
-        shown = repr(value) if number is None else f"{number:g}"
-        raise FerError(f"{setting(key, shown)}: expected {words.format(f'{low:g}', f'{high:g}')}")
+    expected = f"expected {words.format(f'{low:g}', f'{high:g}')}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise FerError(f"{key}: got {value!r}, which is no number; {expected}")
+    if not low <= float(value) <= high:
+        raise FerError(f"{setting(key, f'{float(value):g}')}: {expected}")
 
 
 @contextmanager

@@ -355,8 +355,8 @@ class ExportedNetwork:
             faces: uint8, or floats in [0, 1], which are rounded to bytes.
 
         Raises:
-            FerError: the faces are of another shape or type, the graph cannot be computed, or what it gives is no row
-                of probabilities for each face.
+            FerError: the faces are of another shape, type or range, the graph cannot be computed, or it gives no row of
+                probabilities for each face.
             NotFinite: a probability is NaN.
         """
         expected = (self.in_channels, self.image_size, self.image_size)
@@ -365,6 +365,10 @@ class ExportedNetwork:
             raise FerError(
                 f"faces: {faces.shape} of {faces.dtype}; expected uint8 (N, {', '.join(map(str, expected))}), or "
                 "floats in [0, 1]"
+            )
+        if faces.dtype != np.uint8 and faces.size and not 0 <= faces.min() <= faces.max() <= 1:
+            raise FerError(
+                f"faces: {faces.dtype} from {faces.min():g} to {faces.max():g}; expected uint8, or floats from 0 to 1"
             )
         parts = [np.empty((0, len(self.emotions)), np.float32)]
         for start in range(0, len(faces), AT_ONCE):

@@ -57,6 +57,6 @@ class LoadedNetwork:
         return self.model.provenance.dataset.get("name")
 
     def probabilities(self, faces: Images) -> NDArray[np.float32]:
-        """Return calibrated probabilities (N, C) of faces (N, 1, S, S), uint8 or float32 in [0, 1]."""
+        """Return calibrated probabilities (N, C) of faces (N, 1, S, S), uint8 or floats in [0, 1]."""
         predicted = self.model.probabilities(torch.from_numpy(faces).to(self.device))
         return predicted.float().cpu().numpy()

@@ -19,7 +19,7 @@ from fer.system.files import opened_text
 from fer.system.text import plural
 
 LINES = "predictions.jsonl"  # of fer.predict
-RESULTS = (LINES, "explain.json")  # a folder with one of them is one of results
+PAGES, COPIES = "videos", "annotated"  # folders within those of its results: of the videos' pages; the usual one
 APPLE = (".heic", ".heif")  # Pillow reads them with a plug-in alone
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 BOX = ("x", "y", "width", "height")
@@ -37,7 +37,7 @@ class Listing:
     Args:
         files: pictures and videos, each once.
         others: ending -> number of the files in the folders that are neither.
-        results: folders within the folders that hold what this command wrote.
+        results: folders within the folders with pictures that ``fer.predict`` wrote.
     """
 
     files: list[Path]
@@ -61,21 +61,23 @@ def files(names: Sequence[str], results: Sequence[Path] = ()) -> Listing:
 
     A name is a file, a folder with all below it, or a pattern such as ``*.jpg``. Hidden files and folders are passed
     over, and so are links to folders. A folder that cannot be listed stands for itself: whoever reads it says why not.
-    Folders of results within a named one are passed over: their pictures are copies and timelines.
+    The pictures that ``fer.predict`` wrote are passed over: ``results``, and in folders with its records the pages of
+    videos and the folder "annotated".
 
     Args:
         names: of a command line.
-        results: folders that the command writes to.
+        results: folders of marked copies, which the command writes.
 
     Raises:
         FerError: a name stands for nothing.
     """
     by_path: dict[Path, Path] = {}
     others: dict[str, set[Path]] = {}
-    written, passed = {whole_path(folder) for folder in results}, dict[Path, None]()
+    written, passed = {whole_path(folder) for folder in results}, dict[Path, Path]()
 
     def is_of_results(folder: Path) -> bool:
-        return whole_path(folder) in written or any((folder / name).is_file() for name in RESULTS)
+        named = folder.name in (PAGES, COPIES) and (folder.parent / LINES).is_file()
+        return named or whole_path(folder) in written
 
     for name in names:
         path = _path(name)
@@ -87,8 +89,9 @@ def files(names: Sequence[str], results: Sequence[Path] = ()) -> Listing:
                 else:
                     others.setdefault(file.suffix.lower(), set()).add(whole_path(file))
             if not matching:
+                besides = f" besides results in {some(passed.values(), 3)}" if passed else ""
                 raise FerError(
-                    f"{name}: no picture or video in this folder; expected {', '.join((*SUFFIXES, *VIDEOS))}"
+                    f"{name}: no picture or video in this folder{besides}; expected {', '.join((*SUFFIXES, *VIDEOS))}"
                 )
         elif path.exists():
             matching = [path]
@@ -99,7 +102,9 @@ def files(names: Sequence[str], results: Sequence[Path] = ()) -> Listing:
                 raise FerError(f"{name}: no such file or folder, and no file matches it as a pattern{piped}")
         for one in matching:
             by_path.setdefault(whole_path(one), one)  # each once, whatever it is called
-    return Listing(list(by_path.values()), {ending: len(paths) for ending, paths in others.items()}, list(passed))
+    return Listing(
+        list(by_path.values()), {ending: len(paths) for ending, paths in others.items()}, list(passed.values())
+    )
 
 
 def _is_known(file: Path) -> bool:
@@ -121,13 +126,15 @@ def whole_path(file: Path) -> Path:
     return Path(os.path.realpath(file))  # Path.resolve raises RuntimeError or OSError at a loop
 
 
-def _below(folder: Path, passed_over: Callable[[Path], bool], passed: dict[Path, None]) -> Iterator[Path]:
+def _below(folder: Path, passed_over: Callable[[Path], bool], passed: dict[Path, Path]) -> Iterator[Path]:
     """Give the files below a folder, by name; folders that are passed over are added to ``passed``."""
     closed: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
         inside = [Path(parent) / name for name in sorted(folders) if not name.startswith(".")]
-        passed |= dict.fromkeys(filter(passed_over, inside))
-        folders[:] = [one.name for one in inside if one not in passed]
+        left_out = list(filter(passed_over, inside))
+        for one in left_out:
+            passed.setdefault(whole_path(one), one)
+        folders[:] = [one.name for one in inside if one not in left_out]
         for file in sorted(names):
             if not file.startswith("."):
                 yield Path(parent) / file

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fer.config.errors import FerError
 from fer.inference.records import FaceRecord
-from fer.system.files import why
 
 LONGEST = 2048  # pixels of the annotated picture's longer side
+SIDES = 2, 8191  # pixels of the frames of MPEG-4
 WHITE, BLACK = (255, 255, 255), (20, 20, 20)
 
 
@@ -92,10 +92,15 @@ class AnnotatedVideo:
         check_name(file)
 
         self._cv2, self.file, self._rate = opencv(), file, rate
-        self.refused = ""  # why OpenCV writes no copy of these frames
+        self.refused = ""  # why there is no copy of these frames
         self._part = file.with_name(f".{file.stem}.part.mp4")
         self._writer: Any = None
         self._written = 0  # frames
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has a frame."""
+        return self._written > 0
 
     def add(self, pixels: NDArray[np.uint8], time: float, faces: Sequence[FaceRecord]) -> None:
         """Write a frame.
@@ -106,12 +111,12 @@ class AnnotatedVideo:
             faces: of its record.
 
         Raises:
-            FerError: the folder cannot be written to.
+            FerError: the file cannot be written.
         """
-        marked = np.asarray(annotated(Image.fromarray(pixels[..., ::-1]), faces))[..., ::-1]
-        if self._writer is None and not self.refused:
-            self._open(marked)
         if self.refused:
+            return
+        marked = np.asarray(annotated(Image.fromarray(pixels[..., ::-1]), faces))[..., ::-1]
+        if self._writer is None and not self._opened(marked):
             return
         if marked.shape[1::-1] != self._size:
             marked = self._cv2.resize(np.ascontiguousarray(marked), self._size)
@@ -119,19 +124,17 @@ class AnnotatedVideo:
             self._writer.write(np.ascontiguousarray(marked))
             self._written += 1
 
-    def _open(self, frame: NDArray[np.uint8]) -> None:
+    def _opened(self, frame: NDArray[np.uint8]) -> bool:
+        """Open the file, and return whether it can hold frames of this size."""
         self._size = frame.shape[1], frame.shape[0]
+        if not SIDES[0] <= min(self._size) <= max(self._size) <= SIDES[1]:
+            self.refused = f"no marked copy: MPEG-4 has no frames of {self._size[0]}x{self._size[1]} pixels"
+            return False
         fourcc = self._cv2.VideoWriter_fourcc(*"mp4v")
         self._writer = self._cv2.VideoWriter(str(self._part), fourcc, self._rate, self._size)
         if not self._writer.isOpened():
-            self._writer = None
-            self.refused = f"no marked copy: OpenCV writes no video of {self._size[0]}x{self._size[1]} pixels"
-            try:
-                self._part.touch()
-            except OSError as error:
-                raise FerError(
-                    f"{self.file}: cannot be written ({why(error)}); expected a folder with write permission and space"
-                ) from error
+            raise FerError(f"{self.file}: cannot be written; expected a folder with write permission and space")
+        return True
 
     def close(self, *, complete: bool) -> None:
         """Close the file; one that is not complete is removed.

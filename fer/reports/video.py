@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fer.inference.sources import PAGES
 from fer.reports import predictions, timeline
 from fer.reports.annotate import AnnotatedVideo
 from fer.system.files import new_file
@@ -16,8 +17,6 @@ from fer.system.text import clock, plural
 if TYPE_CHECKING:
     from fer.inference.records import Record, VideoRecord
     from fer.inference.video import Clip, Frame
-
-PAGES = "videos"  # folder of the pages, within that of the results
 
 
 class VideoReport:
@@ -77,7 +76,7 @@ class VideoReport:
             "tracks": self.timeline.tracks(),
             "notes": notes,
         }
-        if self._copy is not None and not self._copy.refused:
+        if self._copy is not None and self._copy.begun:
             closing["annotated"] = self._copy.file.name
         if out is not None:
             closing["page"] = self._page(out / PAGES, about, notes)

@@ -282,7 +282,7 @@ def planned(request: SweepRequest) -> Plan:
     left = [before for name, before in earlier.items() if name not in by_identity]
     plan.unasked = sum(before.rank == DONE for before in left)
     plan.saved = [before.folder for before in left if before.rank == CUT_OFF]
-    plan.unreadable = [entry for entry in _folders(request.folder) if _record(entry) is None]
+    plan.unreadable = [entry for entry in _folders(request.folder) if record_of(entry) is None]
     if all(job.reason for job in plan.jobs):
         raise FerError(plan.jobs[0].reason)
     return plan
@@ -325,10 +325,10 @@ def _folders(folder: Path) -> list[Path]:
 
 def finished(folder: Path) -> list[Path]:
     """Return the folders of a sweep's successful jobs, by number."""
-    return [entry for entry in _folders(folder) if _rank(entry, _record(entry) or JobRecord()) == DONE]
+    return [entry for entry in _folders(folder) if _rank(entry, record_of(entry) or JobRecord()) == DONE]
 
 
-def _record(folder: Path) -> JobRecord | None:
+def record_of(folder: Path) -> JobRecord | None:
     """Return the record of a job: of its ``job.json``, or of its configuration and results where that is damaged.
 
     None if neither can be read.
@@ -355,7 +355,7 @@ def _earlier(folder: Path) -> dict[str, Earlier]:
     """
     by_identity: dict[str, Earlier] = {}
     for entry in _folders(folder):
-        record = _record(entry)
+        record = record_of(entry)
         if record is None:
             continue
         if record.exit_code is None and jobs.lives(entry):
@@ -368,7 +368,7 @@ def _earlier(folder: Path) -> dict[str, Earlier]:
 
 def continued(job: Job) -> bool:
     """Let a job resume that was begun and cut off; return whether it is done already."""
-    record = jobs.recorded(job.folder)
+    record = record_of(job.folder)
     rank = 0 if record is None else _rank(job.folder, record)
     job.resume = job.resume or rank == CUT_OFF
     return rank == DONE

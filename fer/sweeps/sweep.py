@@ -21,7 +21,19 @@ from fer.config.trust import again
 from fer.runs.stored import resume_line
 from fer.sweeps import jobs, status
 from fer.sweeps.jobs import Job, JobRecord
-from fer.sweeps.plan import FILE, Entry, Plan, SweepRecord, SweepRequest, continued, finished, planned, read, stored
+from fer.sweeps.plan import (
+    FILE,
+    Entry,
+    Plan,
+    SweepRecord,
+    SweepRequest,
+    continued,
+    finished,
+    planned,
+    read,
+    record_of,
+    stored,
+)
 from fer.system import ranks, records
 from fer.system.files import why, write_json
 from fer.system.locks import hold
@@ -148,7 +160,7 @@ def launch(request: SweepRequest, waiting: Sequence[Job], watch: jobs.Watch) -> 
         raise FerError(f"{_launcher(request)}: {why(error)}; resume with: {_resume_line(request)}") from error
     finally:
         for job in waiting:
-            record = jobs.recorded(job.folder) or JobRecord()
+            record = record_of(job.folder) or JobRecord()
             job.code, job.seconds = record.exit_code, float(record.seconds or 0)
             watch.ended(job)
 

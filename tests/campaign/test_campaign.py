@@ -30,6 +30,7 @@ def test_a_phase_that_goes_on_after_others_keeps_its_time(record, tmp_path):
         campaign.clock.time = 70.0
     campaign.clock.time = 300.0
     with campaign.phase("members"):
+        assert record.phases[0].ended is None  # a campaign that is killed now has begun the phase
         campaign.clock.time = 320.0
     (phase,) = record.phases
     assert (phase.ended - phase.began, phase.ended) == (80.0, 320.0)
@@ -54,7 +55,7 @@ def test_the_page_names_the_teachers_of_the_students_and_the_width_of_wide_netwo
     record.width, record.chosen_teachers = 48, ["mixup"]
     record.networks = [Network("student_0", "student", [], 1, 0.0, 1.0, teachers=[])]
     (lead,) = summary_of(record, tmp_path).lead
-    assert "width 48" in lead
+    assert "Students have width 48." in lead
     assert "eachers" not in lead  # chosen after the student's training began
     record.networks[0].teachers = ["mixup"]
     assert "Teachers of the students, chosen on val: mixup." in summary_of(record, tmp_path).lead[0]

@@ -80,6 +80,9 @@ def test_a_whole_file_predicts(opened):
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(opened().probabilities(FACES), expected, atol=1e-6)
     np.testing.assert_allclose(opened().probabilities(np.float64(FACES) / 255), expected, atol=1e-6)
+    for wrong in (np.float64(FACES), np.full(FACES.shape, np.nan, np.float32), FACES.astype(np.float32) / 255 - 0.5):
+        with pytest.raises(FerError, match="expected uint8, or floats from 0 to 1"):
+            opened().probabilities(wrong)
 
 
 # --- tensors in other files -----------------------------------------------------------------------------------------

@@ -141,8 +141,9 @@ def test_other_arrays_are_refused(predictor, bad):
     [
         ({"margin": 0}, "margin=0: expected 0.1 to 10"),
         ({"margin": float("nan")}, "margin=nan: expected 0.1 to 10"),
-        ({"margin": "1"}, "margin=.*'1'.*: expected 0.1 to 10"),
-        ({"coverage": "0.9"}, "coverage=.*'0.9'.*: expected a share of the faces"),
+        ({"margin": "1"}, "margin: got '1', which is no number; expected 0.1 to 10"),
+        ({"margin": True}, "margin: got True, which is no number"),
+        ({"coverage": "0.9"}, "coverage: got '0.9', which is no number; expected a share of the faces"),
         ({"device": "tpu"}, "device=tpu: .* expected cpu or cuda"),
     ],
 )

@@ -33,8 +33,8 @@ MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 PLAIN = (b"P1", b"P2", b"P3")  # PNM in digits, which Pillow reads one by one in Python
 MOST_PLAIN = 2**24  # bytes of a plain file: some 3 s
 MOST_COMMENTS = 1000  # in a plain file: for each, Pillow copies up to a megabyte
-STRIP_BYTES, TILE_BYTES, TILE_SIDES = 279, 325, (322, 323)  # tags of a TIFF
-PARTS = (STRIP_BYTES, TILE_BYTES, *TILE_SIDES)
+STRIP_BYTES, TILE_BYTES, TILE_SIDES, SIDES = 279, 325, (322, 323), (256, 257)  # tags of a TIFF
+PARTS = (STRIP_BYTES, TILE_BYTES, *TILE_SIDES, *SIDES)
 BIG_TIFF = 43  # version of a TIFF with 64-bit offsets
 MOST_TAGS = 65_535  # of a picture, also in a TIFF with 64-bit offsets
 TILE_STEP, MOST_TILE = 15, 4096  # pixels: tiles have multiples of 16; a side that any picture's tiles may have
@@ -200,14 +200,14 @@ def _check_parts(picture: TiffImagePlugin.TiffImageFile, stream: IO[bytes]) -> N
     if twice := sorted(tag for tag in PARTS if tags.count(tag) > 1):  # Pillow takes the last, libtiff the first
         raise PictureError(f"a damaged TIFF: it has tag {twice[0]} twice")
     size = stream.seek(0, io.SEEK_END)
-    for tag in (STRIP_BYTES, TILE_BYTES):
+    for tag in (STRIP_BYTES, TILE_BYTES) if picture.use_load_libtiff else ():  # Pillow's own decoder passes them by
         counts = picture.tag_v2.get(tag, ())
         if isinstance(counts, tuple) and len(counts) > 1 and not 0 <= min(counts) <= sum(counts) <= size:
             raise PictureError(f"a TIFF whose {len(counts):,} parts share bytes; save it again as an ordinary TIFF")
-    sides = [picture.tag_v2.get(tag, 0) for tag in TILE_SIDES]
-    if any(side > max(whole + TILE_STEP, MOST_TILE) for side, whole in zip(sides, picture.size, strict=True)):
+    sides, whole = ([picture.tag_v2.get(tag, 0) for tag in tags] for tags in (TILE_SIDES, SIDES))  # before it is turned
+    if any(side > max(most + TILE_STEP, MOST_TILE) for side, most in zip(sides, whole, strict=True)):
         raise PictureError(
-            f"a TIFF of {picture.width}x{picture.height} pixels with tiles of {sides[0]}x{sides[1]}; save it again as "
+            f"a TIFF of {whole[0]}x{whole[1]} pixels with tiles of {sides[0]}x{sides[1]}; save it again as "
             "an ordinary TIFF"
         )
 

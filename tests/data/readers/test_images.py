@@ -358,9 +358,9 @@ def test_a_jpeg_of_a_million_parts_is_refused():
 
 
 def tiff(*tags, data=b"", size=(4, 6)):
-    """A grey TIFF of 8 bits, as (tag, type 3 or 4, values) state it; "data" is the offset of the pixels."""
+    """A grey TIFF of 8 bits, as (tag, type 3 or 4, values) state it; offsets count from the pixels."""
     width, height = size
-    usual = ((256, 4, [width]), (257, 4, [height]), (258, 3, [8]), (259, 3, [1]), (262, 3, [1]), (277, 3, [1]))
+    usual = ((256, 4, [width]), (257, 4, [height]), (258, 3, [8]), (262, 3, [1]), (277, 3, [1]))
     entries = sorted((*usual, *tags), key=lambda entry: entry[0])
     longer = 8 + 2 + 12 * len(entries) + 4  # offset of the values that do not fit into their entry
     begin = longer + sum(4 * len(values) for _, _, values in entries if len(values) > 1)
@@ -379,23 +379,37 @@ PIXELS = bytes(range(24))  # of 4 x 6
 
 
 def test_a_tiff_whose_strips_share_bytes_is_refused():
-    rows = (278, 4, [1])
-    apart = tiff((273, 4, [0, 4, 8, 12, 16, 20]), rows, (279, 4, [4] * 6), data=PIXELS)
+    packed = [zlib.compress(PIXELS[start : start + 4]) for start in range(0, 24, 4)]
+    kind = ((259, 3, [8]), (278, 4, [1]))
+    offsets = (273, 4, [sum(map(len, packed[:row])) for row in range(6)])
+    counts = [len(row) for row in packed]
+    apart = tiff(*kind, offsets, (279, 4, counts), data=b"".join(packed))
     np.testing.assert_array_equal(np.asarray(read_grey(apart)).ravel(), list(PIXELS))
-    for counts in ([1000] * 6, [2**32 - 1, 1, 1, 1, 1, 1]):
+    for shared in ([1000] * 6, [2**32 - 1, 1, 1, 1, 1, 1]):
         with pytest.raises(PictureError, match=r"6 parts share bytes; save it again"):
-            read_grey(tiff((273, 4, [0] * 6), rows, (279, 4, counts), data=PIXELS))
+            read_grey(tiff(*kind, (273, 4, [0] * 6), (279, 4, shared), data=packed[0]))
     with pytest.raises(PictureError, match="tag 279 twice"):
-        read_grey(tiff((273, 4, [0] * 6), rows, (279, 4, [9] * 6), (279, 4, [1] * 6), data=PIXELS))
+        read_grey(tiff(*kind, offsets, (279, 4, [1000] * 6), (279, 4, counts), data=b"".join(packed)))
+
+
+def test_an_uncompressed_tiff_with_wrong_counts_is_read():
+    """Pillow's own decoder needs none of them."""
+    offsets, rows = (273, 4, [0, 16]), (278, 4, [4])
+    picture = tiff((259, 3, [1]), offsets, rows, (279, 4, [1000, 1000]), data=PIXELS)
+    np.testing.assert_array_equal(np.asarray(read_grey(picture)).ravel(), list(PIXELS))
 
 
 def test_a_tiff_with_tiles_much_larger_than_its_picture_is_refused():
-    def tiled(side):
-        return tiff((322, 4, [side]), (323, 4, [side]), (324, 4, [0]), (325, 4, [side * side]), data=bytes(side * side))
+    def tiled(across, down, *more, size=(4, 6)):
+        tile = zlib.compress(bytes(across * down))
+        sides = ((322, 4, [across]), (323, 4, [down]))
+        return tiff((259, 3, [8]), *sides, (324, 4, [0]), (325, 4, [len(tile)]), *more, data=tile, size=size)
 
-    assert read_grey(tiled(32)).size == (4, 6)
+    assert read_grey(tiled(32, 32)).size == (4, 6)
     with pytest.raises(PictureError, match=r"4x6 pixels with tiles of 8192x8192"):
-        read_grey(tiled(8192))
+        read_grey(tiled(8192, 8192))
+    turned = tiled(6000, 16, (274, 3, [6]), size=(6000, 16))  # by its orientation, once it is read
+    assert read_grey(turned).size == (16, 6000)
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"compression": "jpeg"}, {"big_tiff": True}])
