@@ -10,22 +10,31 @@ import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import asdict
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import settings_of_first_job, training_commands
 from PIL import Image
+from sklearn.metrics import balanced_accuracy_score, f1_score
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 import fer
 from fer.config.hydra import with_folder
+from fer.data.labels import EMOTIONS
+from fer.metrics.statistics import holm, paired_difference, wilson
 from fer.metrics.table import SAMPLED
 
 DOCS = Path(fer.__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 CONF = DOCS.parent / "conf"
+macro_f1_score = partial(f1_score, average="macro", zero_division=0)
 
 pytestmark = pytest.mark.skipif(not PAGES, reason="runs from a checkout")
 
@@ -196,6 +205,47 @@ def test_precisions_on_the_page_are_those_of_the_predictions():
             f"{mean(gaps):+.2f} ± {stdev(gaps):.2f}",
         ]
         assert f"| {' | '.join(columns)} |" in page
+
+
+def losses():
+    """The classes of the faces of val, and each run of the losses' sweep -> its probabilities."""
+    folder = DOCS / "results" / "losses"
+    with gzip.open(folder / "predicted.csv.gz", "rt", newline="") as stream:
+        faces = list(csv.DictReader(stream))
+    runs = list(csv.DictReader((folder / "runs.csv").read_text().splitlines()))
+    chances = {
+        run["run"]: np.array([[float(face[f"{run['run']}_{label}"]) for label in EMOTIONS] for face in faces])
+        for run in runs
+    }
+    return np.array([EMOTIONS.index(face["target"]) for face in faces]), runs, chances
+
+
+def test_losses_on_the_page_are_those_of_the_predictions():
+    labels, runs, chances = losses()
+    right = {name: (each.argmax(1) == labels)[None] for name, each in chances.items()}
+    best = max(right, key=lambda name: right[name].mean())
+    pairs = list(combinations(right, 2))
+    tests = [paired_difference(right[one], right[other]).p for one, other in pairs]
+    adjusted = {frozenset(pair): p for pair, p in zip(pairs, holm(tests), strict=True)}
+    page = (DOCS / "evaluation.md").read_text()
+    for run in runs:
+        name, answers = run["run"], chances[run["run"]].argmax(1)
+        cells = [f"{100 * right[name].mean():.2f} %", ""]
+        if name != best:
+            gap = paired_difference(right[name], right[best])
+            star = " *" if adjusted[frozenset((name, best))] < 0.05 else ""
+            low, high = (100 * end for end in gap.interval)
+            cells[1] = f"{100 * gap.value:+.2f} [{low:+.2f}, {high:+.2f}]{star}"
+        cells += [f"{100 * metric(labels, answers):.2f} %" for metric in (macro_f1_score, balanced_accuracy_score)]
+        own, said = labels == EMOTIONS.index("disgust"), answers == EMOTIONS.index("disgust")
+        hits = int((own & said).sum())
+        low, high = wilson(hits, int(own.sum()))
+        cells.append(f"{100 * hits / own.sum():.1f} % [{100 * low:.0f}, {100 * high:.0f}]")
+        cells.append(f"{100 * hits / said.sum():.1f} %" if said.any() else "-")
+        ece = multiclass_calibration_error(torch.from_numpy(chances[name]), torch.from_numpy(labels), 7, n_bins=15)
+        cells.append(f"{float(ece):.3f}")
+        assert f"| {' | '.join(cells)} |" in page, run["settings"]
+        assert float(run["accuracy"]) == pytest.approx(right[name].mean(), abs=1e-6)
 
 
 @pytest.mark.parametrize("recipe", ["best/cpu", "best/tiny"])

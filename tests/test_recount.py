@@ -166,7 +166,7 @@ def test_both_promises_on_the_page_are_counted_from_the_predictions():
 
 
 def test_no_file_lacks_its_predictions_and_no_path_is_absolute():
-    # what twelve short runs predicted lies in one file, which tests/test_docs.py counts
+    # what the short runs of a sweep predicted lies in one file, which tests/test_docs.py counts
     packed = [file for file in sorted(RESULTS.glob("*/*.csv.gz")) if file.name != "predicted.csv.gz"]
     assert [file.with_suffix("").with_suffix("") for file in packed] == [file.with_suffix("") for file in FILES]
     for file in FILES:
