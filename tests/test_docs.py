@@ -28,8 +28,13 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 import fer
 from fer.config.hydra import with_folder
 from fer.data.labels import EMOTIONS
+from fer.inference.ensemble import fitted_weights
+from fer.metrics.classification import paired
 from fer.metrics.statistics import holm, paired_difference, wilson
 from fer.metrics.table import SAMPLED
+from fer.models import MODELS, create
+from fer.runs.predictions import read as read_predictions
+from fer.training.model_table import multiply_adds
 
 DOCS = Path(fer.__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -220,6 +225,30 @@ def losses():
     return np.array([EMOTIONS.index(face["target"]) for face in faces]), runs, chances
 
 
+def test_an_ensemble_on_the_page_is_that_of_its_networks_predictions():
+    names = [f"cnn_seed{seed}" for seed in range(3)]
+    kept = [read_predictions(DOCS / "results" / name / "val.csv.gz") for name in names]
+    predicted, labels = (
+        np.stack([each.probabilities for each in kept]),
+        np.array([EMOTIONS.index(name) for name in kept[0].targets]),
+    )
+    page = (DOCS / "evaluation.md").read_text()
+    gains = [paired(predicted.mean(0), alone, labels, None) for alone in predicted]
+    for seed, gain in enumerate(gains):
+        cells = [
+            f"{100 * each.difference:+.2f} [{100 * each.ci95.low:+.2f}, {100 * each.ci95.high:+.2f}]"
+            for each in (gain.differences[name] for name in ("accuracy", "macro_f1"))
+        ]
+        assert f"| seed {seed} | {cells[0]} | {gain.mcnemar.p:.3f} | {cells[1]} |" in page
+    losses = [gain.differences["nll"] for gain in gains]
+    assert f"{-max(each.difference for each in losses):.3f} to\n{-min(each.difference for each in losses):.3f}" in page
+    assert all(each.ci95.high < 0 for each in losses)
+    weights = fitted_weights(predicted, labels)
+    right = (np.tensordot(weights, predicted, 1).argmax(1) == labels).mean()
+    assert f"{100 * right:.2f} % for the ensemble's" in page
+    assert "{:.2f}, {:.2f} and {:.2f}".format(*weights) in page
+
+
 def test_losses_on_the_page_are_those_of_the_predictions():
     labels, runs, chances = losses()
     right = {name: (each.argmax(1) == labels)[None] for name, each in chances.items()}
@@ -246,6 +275,32 @@ def test_losses_on_the_page_are_those_of_the_predictions():
         cells.append(f"{float(ece):.3f}")
         assert f"| {' | '.join(cells)} |" in page, run["settings"]
         assert float(run["accuracy"]) == pytest.approx(right[name].mean(), abs=1e-6)
+
+
+def test_the_costs_of_networks_on_the_pages_are_counted():
+    page = (DOCS / "recipes.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \| ([\d,.]+) \|", page, re.MULTILINE)
+    assert {name for name, _, _ in rows} == set(MODELS.names()) - {"timm"}
+    for name, *stated in rows:
+        network = create({"name": name}, image_size=48)
+        assert stated == [f"{network.parameter_count:,}", f"{multiply_adds(network) / 1e6:,.1f}"], name
+        summary = " ".join(sys.modules[type(network).__module__].__doc__.split())
+        if "multiply-adds" in summary:
+            assert f"{stated[1]} million multiply-adds" in summary or f"{float(stated[1]):.1f} million" in summary, name
+    recipes = ("best/cpu", "best/tiny", "speedrun/70", "best/single")
+    networks = [create(settings_of_first_job([f"experiment={name}"]).model, image_size=48) for name in recipes]
+    costs = " | ".join(f"{multiply_adds(network) / 1e6:,.0f}" for network in networks)
+    assert f"| multiply-adds a face, million | {costs} |" in page
+
+
+def test_an_ensemble_of_files_is_as_the_page_makes_it(monkeypatch):
+    monkeypatch.chdir(DOCS.parent)
+    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "recipes.md").read_text(), re.DOTALL)
+    made: dict = {}
+    exec(block, made)  # a reader pastes it
+    kept = json.loads((DOCS / "results" / "cpu_ensemble" / "test_ten_crop.json").read_text())
+    assert made["results"]["accuracy"] == kept["accuracy"]
+    assert [each["weight"] for each in made["results"]["members"]] == [each["weight"] for each in kept["members"]]
 
 
 @pytest.mark.parametrize("recipe", ["best/cpu", "best/tiny"])
