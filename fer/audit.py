@@ -19,7 +19,7 @@ from fer.config.command import Grammar, class_names, command
 from fer.config.plugins import import_plugins, listed
 from fer.config.settings import DataSettings
 from fer.data import exclude
-from fer.data.audit.inspection import Findings, examine, split_of
+from fer.data.audit.inspection import Findings, Split, examine, split_of
 from fer.data.audit.results import Audit
 from fer.data.audit.suggestions import EXCLUDE, advise
 from fer.data.audit.summary import counted
@@ -130,22 +130,22 @@ def audit(arguments: argparse.Namespace, command: str) -> Audit:
     page = report.write(audited, facts, folder)
     log.info("%s\n\nresults: %s\npage:    %s", text.summary(facts), folder, page)
     if facts.advice[EXCLUDE].faces:
-        log.info("next:    %s", training_without(folder / "audit.csv", settings, split.rule, arguments.plugins))
+        log.info("next:    %s", training_without(folder / "audit.csv", settings, split, arguments.plugins))
     return facts
 
 
-def training_without(file: Path, settings: DataSettings, rule: str, plugins: str) -> str:
+def training_without(file: Path, settings: DataSettings, split: Split, plugins: str) -> str:
     """Return the command that trains on the audited faces without the ones that the audit suggests to exclude.
 
     Args:
         file: ``audit.csv``.
         settings: settings of the audited data.
-        rule: rule of the split; "all" for data without one.
+        split: of the audit; ``holdout`` replaces one that no training can use.
         plugins: modules to import first, separated by commas.
     """
     from fer.config.conf import spelled
 
-    keys: dict[str, object] = {"data.path": settings.path, "data.split": "holdout" if rule == "all" else rule}
+    keys: dict[str, object] = {"data.path": settings.path, "data.split": split.rule if split.trains else "holdout"}
     if settings.on_bad != "error":
         keys["data.on_bad"] = settings.on_bad
     names = [f"data.class_names={in_braces(folder_names(settings.class_names))}"] if settings.class_names else []

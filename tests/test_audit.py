@@ -411,7 +411,7 @@ def test_bad_rows_are_skipped_counted_and_reported(audit, table, tmp_path):
     assert report["n"] == 69
     assert len(report["dataset"]["skipped"]) == 1
     assert "line 6" in report["dataset"]["skipped"][0]
-    assert "skipped: 1 bad rows or files" in ended.out
+    assert "skipped: 1 bad row or file," in ended.out
     assert [row["row"] for row in rows_of(tmp_path / "out" / "twins.csv")][4:7] == ["3", "61", "62"]  # rows of the file
 
 
@@ -479,6 +479,20 @@ def test_the_next_command_of_folders_without_val_trains_on_the_audited_split(aud
     assert trained.code == 0, trained
     assert "left out of train by" in trained.out
     assert "made for split" not in trained.out
+
+
+def test_the_next_command_never_names_a_split_that_cannot_train(audit, train, tmp_path):
+    """Too few faces of a class to draw val from the train folder; the audit shows the folders all the same."""
+    images, targets = draw_faces(35, seed=1)
+    images[20:23] = images[0]
+    write_tree(tmp_path / "mine", images, targets, lambda row: "test" if row >= 14 else "train")
+    ended = audit("mine", "--quick", "--out", "out")
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("next:")]
+    _, *overrides = shlex.split(line.removeprefix("next:    python -m "))
+    assert "data.split=holdout" in overrides
+    assert facts(tmp_path / "out")["split"]["rule"] == "as_given"
+    trained = train(*overrides, "model=mlp", "model.hidden=[4]", "trainer=smoke", "--out", "run")
+    assert trained.code == 0, trained
 
 
 def test_no_earlier_audit_is_overwritten(audit, table, tmp_path):

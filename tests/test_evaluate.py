@@ -329,9 +329,9 @@ def test_skipped_rows_are_reported(evaluate, small_run, tmp_path):
     (tmp_path / "mine.csv").write_text("\n".join(["emotion,pixels,Usage", *rows, "9,1 2 3,PrivateTest"]) + "\n")
     ended = evaluate(str(small_run), "--data", "mine.csv", "--split", "all", "--on-bad", "skip")
     assert ended.code == 0, ended
-    assert "1 bad rows or files were skipped" in ended.err + ended.out
+    assert "skipped: 1 bad row or file" in ended.err + ended.out
     card = (small_run / "evaluations" / "all" / "model_card.md").read_text()
-    assert "1 bad rows or files were skipped." in card
+    assert "Skipped: 1 bad row or file." in card
 
 
 def test_data_that_have_changed_in_place_are_reported(train, evaluate, tmp_path):

@@ -359,7 +359,7 @@ def test_skipped_rows_are_reported_and_listed(train, tmp_path):
     assert "fer2013.csv, line 6: pixel 2 is '999'" in refused.line
     ended = train(*SMALL[2:], "data.path=fer2013.csv", "data.on_bad=skip", "hydra.run.dir=out")
     assert ended.code == 0, ended.err
-    assert "1 bad rows or files were skipped" in ended.out
+    assert "kipped: 1 bad row or file" in ended.out
     assert "line 6" in metrics(tmp_path / "out")["dataset"]["skipped"][0]
 
 

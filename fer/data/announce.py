@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+from fer.data.faces import bad_rows_in_words
 from fer.data.labels import SPLITS
 from fer.data.locate import how_to_get
 from fer.data.table import Table
@@ -41,7 +42,6 @@ def log_notes(notes: Sequence[str], skipped: Sequence[str], missing: MissingClas
     for note in notes:
         log.info("  %s", note)
     if skipped:
-        message = "  %d bad rows or files were skipped: listed in metrics.json, first: %s"
-        log.warning(message, len(skipped), skipped[0])
+        log.warning("  skipped: %s, listed in metrics.json; first: %s", bad_rows_in_words(skipped), skipped[0])
     for words in missing.in_words() if missing else []:
         log.warning("  *** %s ***", words)

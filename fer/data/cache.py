@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # raise it when a reader's result or the layout of an entry changes
+FORMAT = 4  # raise it when a reader's result or the layout of an entry changes
 STILL_CHANGING_S = 2.0  # a file changed this recently may change again within the clock's resolution
 COLUMNS = ("images", "targets", "official", "given", "rows")
 PICTURES = ".pictures"  # ending of an entry that has an index of pictures, and no pixels
@@ -59,7 +60,7 @@ def cached(files: Sequence[Path], variant: str, memory: "PixelMemory", read: Cal
     """Return ``read()``, or the same table from the cache if these files were read before.
 
     Args:
-        files: the files that ``read`` opens.
+        files: the files that ``read`` opens. Of links that lead nowhere, and of folders, the name counts alone.
         variant: text of all other inputs of the result (reader, image size).
         memory: has the folder of the cache, created if necessary, and the limit of memory. If the folder cannot be
             written, a warning is logged and nothing is cached.
@@ -133,25 +134,38 @@ def _new(entry: Path, memory: "PixelMemory", read: Callable[[], Faces]) -> Faces
 
 def _key(files: Sequence[Path], variant: str, folder: Path) -> str:
     """Return the entry's name: a hash over contents, file names and variant."""
-    stats = [file.stat() for file in files]
+    stats = [_stat(file) for file in files]
     names = [str(file.absolute()) for file in files]  # unresolved: the folder of a link may name its label
     states = [
-        (name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-        for name, stat in zip(names, stats, strict=True)
+        (name, known and (known.st_size, known.st_mtime_ns, known.st_ctime_ns, known.st_ino))
+        for name, known in zip(names, stats, strict=True)
     ]
     index = folder / "index" / hashlib.sha256(repr((FORMAT, variant, states)).encode()).hexdigest()
     if index.is_file() and re.fullmatch("[0-9a-f]{64}", key := index.read_text(errors="replace")):
         return key
     digest = hashlib.sha256(repr((FORMAT, variant, names)).encode())
-    for file in files:
+    for file, known in zip(files, stats, strict=True):
+        if known is None:
+            digest.update(b"no file")
+            continue
         with open(file, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    if max(max(stat.st_mtime, stat.st_ctime) for stat in stats) < time.time() - STILL_CHANGING_S:
+    newest = max((max(known.st_mtime, known.st_ctime) for known in stats if known), default=0)
+    if newest < time.time() - STILL_CHANGING_S:
         with suppress(OSError):  # it saves the next start time; a cache that cannot be written can still be read
             index.parent.mkdir(exist_ok=True)
             with written_aside(index) as part:
                 part.write_text(digest.hexdigest())
     return digest.hexdigest()
+
+
+def _stat(file: Path) -> os.stat_result | None:
+    """Return the size and times of a file; None of a link that leads nowhere, a folder or a pipe."""
+    try:
+        found = file.stat()
+    except OSError:  # such as of a link that leads to itself
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
 
 
 def _load(entry: Path, memory: "PixelMemory") -> Faces:

@@ -1,7 +1,7 @@
 """Faces: the table that every reader returns, for every layout of the source."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -21,7 +21,7 @@ class Source:
     """The origin of a table, and the reader's decisions.
 
     Args:
-        name: the data set's short name; "fer2013" is FER2013 whole, or a file of its with one of its usual names.
+        name: the data set's short name; "fer2013" is FER2013 whole, a file of the challenge, or a table of this name.
         layout: description of the layout that was recognised.
         path: the file or folder; empty for drawn faces.
         labels: origin of the labels ("fer2013", "ferplus argmax", "drawn").
@@ -179,6 +179,11 @@ def split_sizes(splits: NDArray[np.int8]) -> tuple[int, ...]:
         splits: (N,) index in ``SPLITS`` or ``UNKNOWN``.
     """
     return tuple(int((splits == index).sum()) for index in range(len(SPLITS)))
+
+
+def bad_rows_in_words(skipped: Sized) -> str:
+    """Return the number of rows or files that were skipped, in words: "1 bad row or file"."""
+    return f"{len(skipped):,} bad {'row or file' if len(skipped) == 1 else 'rows or files'}"
 
 
 @dataclass

@@ -5,6 +5,7 @@ never by the order of sorted folders, in which neutral has the index 4. FER+ has
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 from fer.config.errors import FerError, setting
@@ -17,6 +18,7 @@ MOST_CLASSES, LONGEST_CLASS = 1000, 60  # of a network; characters of a name
 # FER2013's column "Usage" -> index in SPLITS
 USAGES = {"training": 0, "publictest": 1, "privatetest": 2}
 OFFICIAL_SIZES = (28_709, 3_589, 3_589)  # faces of FER2013's Training, PublicTest and PrivateTest
+CHALLENGE_TEST = sum(OFFICIAL_SIZES[1:])  # rows of the challenge's test.csv, which has no labels
 
 # what Hydra's grammar takes as a key, and reads as a text or a whole number
 KEY = re.compile(r"(?:0|[1-9]\d*|[A-Za-z_][\w.+-]*(?: [\w.+-]+)*)", re.ASCII)
@@ -76,7 +78,15 @@ def class_index(folder: str, names: Mapping[str, str]) -> int | None:
         folder: its name.
         names: folder -> emotion, of ``data.class_names``; other folders are known by their names.
     """
-    return emotion_index(names.get(folder.strip().lower(), folder), FERPLUS_EMOTIONS)
+    return emotion_index(names.get(folder_key(folder), folder), FERPLUS_EMOTIONS)
+
+
+def folder_key(folder: str) -> str:
+    """Return the name by which a class folder is known: in small letters, with an accent and its letter as one.
+
+    macOS stores both apart, while keyboards type them as one.
+    """
+    return unicodedata.normalize("NFC", folder).strip().lower()
 
 
 def folder_names(given: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
@@ -94,7 +104,7 @@ def folder_names(given: Mapping[str, str] | Sequence[str] | None) -> dict[str, s
         if emotion_index(str(emotion), FERPLUS_EMOTIONS) is None:
             known = ", ".join(FERPLUS_EMOTIONS)
             raise FerError(f"{naming({folder: emotion})}: {str(emotion)!r} is no emotion; expected one of {known}")
-    return {str(folder).strip().lower(): emotion for folder, emotion in given.items()}
+    return {folder_key(str(folder)): emotion for folder, emotion in given.items()}
 
 
 def naming(names: Mapping[str, str]) -> str:

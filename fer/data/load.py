@@ -76,7 +76,7 @@ def read_path(
             ``names`` are given for labels that state their own meaning.
     """
     name, reader, inner = recognise(path, names)
-    refuse_names(names, name, path)
+    refuse_names(names, name, reader, path)
     if channels == 3:
         reader = with_colours(reader, name, path, memory_limit_gb)
     uncached = cache is None or name == "ferplus"  # cache entries have no column for votes
@@ -114,15 +114,17 @@ def assigned(faces: Faces, data: DataSettings) -> NDArray[np.int8]:
 
 
 def assigned_with_notes(faces: Faces, data: DataSettings) -> tuple[NDArray[np.int8], list[str]]:
-    """Return the splits to train and score on, and notes on near duplicates and on faces without a label.
+    """Return the splits to train and score on, and notes on near duplicates and on faces that are left out.
 
-    Faces without a label are in no split.
+    Faces without a label are in no split, nor are those that the source's own splits leave out.
 
     Raises:
         FerError: as ``assign`` and ``near_groups`` do, or train or val has no face with a label.
     """
     splits, notes = _with_duplicates_together(faces, data)
     unlabelled = faces.targets == UNKNOWN
+    if count := int(((splits == UNKNOWN) & ~unlabelled).sum()):
+        notes.append(f"{plural(count, 'face')} left out: outside the folders or files of the splits")
     if count := int(unlabelled.sum()):
         notes.append(f"{plural(count, 'face')} without a label left out: in no split")
         splits[unlabelled] = UNKNOWN

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fer.config.errors import FerError, setting
 from fer.config.paths import expand_home
-from fer.data.faces import some
+from fer.data.faces import UNKNOWN, some
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, naming
 from fer.data.readers import READERS, Reader, csv_file, image_folder
 from fer.data.readers.picture_set import PictureSet
@@ -118,11 +118,14 @@ def _reader_of(folder: Path, names: image_folder.Names) -> tuple[str, Reader] | 
     """
     trees = image_folder.named(names)
     for name, reader in READERS.newest_first():
-        reader = reader.named(names) if hasattr(reader, "named") else reader
+        of_pictures = isinstance(reader, PictureSet)
+        reader = reader.named(names) if hasattr(reader, "named") and not of_pictures else reader
         if not reader.recognises(folder):
             continue
-        if names and isinstance(reader, PictureSet) and trees.recognises(folder):
-            continue  # what the user says about class folders comes first
+        if names and of_pictures and trees.recognises(folder):
+            reader = reader.named(names)
+            if not reader.has_named(folder):
+                continue  # what the user says about class folders comes first
         if reader is csv_file and folder.is_dir() and trees.recognises(folder) and _tables_without_faces(folder):
             continue
         return name, reader
@@ -170,18 +173,20 @@ def _folders_instead(folder: Path) -> str:
     )
 
 
-def refuse_names(names: image_folder.Names, name: str, path: Path) -> None:
+def refuse_names(names: image_folder.Names, name: str, reader: Reader, path: Path) -> None:
     """Raise where ``data.class_names`` is given for a layout whose labels state their own meaning.
 
     Args:
         names: class folder -> emotion.
         name: of the reader.
+        reader: for these names, if it takes any.
         path: of the data.
 
     Raises:
         FerError: the names are given, and the reader takes none.
     """
-    if not names or hasattr(READERS.get(name), "named"):
+    takes_names = reader.names == names if isinstance(reader, PictureSet) else hasattr(READERS.get(name), "named")
+    if not names or takes_names:
         return
     meaning = f"layout {name}"
     if READERS.get(name) is csv_file:
@@ -201,6 +206,10 @@ def not_read(path: Path, inner: Path, name: str) -> list[str]:
     notes = [f"no faces in a table beside the class folders: {problem}" for problem in problems]
     folder_reader = name == "image_tree" or isinstance(READERS.get(name), PictureSet)
     unread = [inner] if not folder_reader and image_folder.recognises(inner) else []
+    if name == "image_tree":
+        unread += [
+            folder for split, folder in image_folder.class_folders(inner) if split == UNKNOWN and _holds_data(folder)
+        ]
     for folder in (path, *(parent for parent in inner.parents if path in parent.parents)):
         if folder != inner:
             inside = (entry for entry in image_folder.subfolders(folder) if entry != inner)

@@ -73,7 +73,7 @@ def opened(network: "str | Path | EmotionClassifier | Network", device: "str | t
         device: to compute on; an exported file is computed on the CPU.
 
     Raises:
-        FerError: it cannot be had, an exported file is to be computed elsewhere, or torch finds no GPU.
+        FerError: it cannot be had, an exported file is to be computed elsewhere, or torch cannot use the device.
     """
     if isinstance(network, str | Path) and is_exported(network):
         if str(device) != "cpu":
@@ -81,18 +81,31 @@ def opened(network: "str | Path | EmotionClassifier | Network", device: "str | t
         return ExportedNetwork(network)
     if isinstance(network, Network):
         return network
-    import torch
-
     from fer.inference.loaded import LoadedNetwork
     from fer.models import checkpoints
 
+    _check_device(device)
+    return LoadedNetwork(checkpoints.load(network) if isinstance(network, str | Path) else network, device)
+
+
+def _check_device(device: "str | torch.device") -> None:
+    """Refuse a device on which torch cannot compute.
+
+    Raises:
+        FerError: torch does not know it, finds no such device here, or keeps no values on it.
+    """
+    import torch
+
     try:
         kind = torch.device(device).type
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise FerError(f"{setting('device', device)}: torch knows no such device; expected cpu or cuda") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise FerError(f"{setting('device', 'gpu')}: torch finds no GPU on this machine; use the CPU")
-    return LoadedNetwork(checkpoints.load(network) if isinstance(network, str | Path) else network, device)
+    try:
+        torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError) as error:  # an assertion: this torch was built without that kind
+        raise FerError(f"{setting('device', device)}: torch cannot compute on it here; expected cpu or cuda") from error
 
 
 class Opened(NamedTuple):

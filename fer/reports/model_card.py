@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fer.config.conf import as_yaml
+from fer.data.faces import bad_rows_in_words
 from fer.metrics.results import (
     THESE_FACES,
     Annotators,
@@ -161,7 +162,7 @@ def _protocol(results: Results) -> list[str]:
         f"95 % intervals are not for other seeds, but for {others(results.scores)}. Clean: {clean}. {CHANCE}",
         *(f"Of the data: {note}." for note in dataset.notes),
     ]
-    return [*notes, f"{len(dataset.skipped):,} bad rows or files were skipped."] if dataset.skipped else notes
+    return [*notes, f"Skipped: {bad_rows_in_words(dataset.skipped)}."] if dataset.skipped else notes
 
 
 def _choices(results: Results) -> list[str]:

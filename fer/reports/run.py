@@ -10,6 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fer.config.settings import Config
+from fer.data.faces import bad_rows_in_words
 from fer.data.readers.images import PHOTOGRAPHS
 from fer.data.split_notes import NOT_OFFICIAL
 from fer.metrics.calibration import tempered
@@ -144,7 +145,7 @@ def warnings(report: Report) -> list[str]:
     telling = (f"{report.results.split} faces have an exact", NOT_OFFICIAL, PHOTOGRAPHS)
     notes += [note for note in dataset.notes if any(words in note for words in telling)]
     if dataset.skipped:
-        notes.append(f"{len(dataset.skipped)} bad rows or files were skipped; metrics.json lists them.")
+        notes.append(f"Skipped: {bad_rows_in_words(dataset.skipped)}, listed in metrics.json.")
     return notes
 
 

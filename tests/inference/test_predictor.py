@@ -145,6 +145,8 @@ def test_other_arrays_are_refused(predictor, bad):
         ({"margin": True}, "margin: got True, which is no number"),
         ({"coverage": "0.9"}, "coverage: got '0.9', which is no number; expected a share of the faces"),
         ({"device": "tpu"}, "device=tpu: .* expected cpu or cuda"),
+        ({"device": "meta"}, "device=meta: .* expected cpu or cuda"),
+        ({"device": []}, "device=\\[\\]: .* expected cpu or cuda"),
     ],
 )
 def test_values_out_of_range_are_refused(keys, words):

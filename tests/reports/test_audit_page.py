@@ -144,5 +144,5 @@ def test_skipped_files_are_listed(drawn, tmp_path):
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"not a picture")
     page, _ = audited(tmp_path / "mine", *drawn, "--quick", "--on-bad", "skip")
-    assert "1 bad rows or files were skipped" in page.partition("<nav>")[0]
+    assert "kipped: 1 bad row or file" in page.partition("<nav>")[0]
     assert "broken.png" in section(page, "provenance").partition("<details>")[2]

@@ -44,6 +44,7 @@ class Split(NamedTuple):
         why: reason why the official rule, the default, does not apply; else empty.
         missing: classes without a face in a split.
         cautions: what makes results on these splits incomparable.
+        trains: whether a training can use the rule.
     """
 
     splits: NDArray[np.int8]
@@ -52,6 +53,7 @@ class Split(NamedTuple):
     why: str = ""
     missing: MissingClasses | None = None
     cautions: tuple[str, ...] = ()
+    trains: bool = True
 
     def names(self) -> NDArray[np.str_]:
         """Return the name of each face's split, (N,)."""
@@ -164,11 +166,11 @@ def split_of(faces: Faces, rule: Rule | None, settings: DataSettings) -> Split:
         problem = str(error).partition(";")[0]  # the rest is advice for training
         why = problem.removeprefix(f"{setting('data.split', 'official')}: ")
     if (faces.given != UNKNOWN).any():
-        settings, meant, splits = replace(settings, split="as_given"), AS_GIVEN, faces.given
+        settings, meant, splits, trains = replace(settings, split="as_given"), AS_GIVEN, faces.given, False
         with suppress(FerError):  # as a training would draw val; the folders alone where it cannot
-            meant, splits = meaning(faces, "as_given"), assigned(faces, settings)
-        return Split(splits, "as_given", meant, why, missing_classes(faces, splits, settings))
-    return Split(faces.given, "all", "none, the source has no split", why)
+            meant, splits, trains = meaning(faces, "as_given"), assigned(faces, settings), True
+        return Split(splits, "as_given", meant, why, missing_classes(faces, splits, settings), trains=trains)
+    return Split(faces.given, "all", "none, the source has no split", why, trains=False)
 
 
 def meaning(faces: Faces, rule: Rule) -> str:

@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some, split_sizes
-from fer.data.labels import EMOTIONS, OFFICIAL_SIZES, USAGES
+from fer.data.labels import CHALLENGE_TEST, EMOTIONS, OFFICIAL_SIZES, USAGES
 from fer.data.readers.table_file import (
     LONGEST,
-    PRECEDENCE,
     NoFaces,
     chosen,
     is_table,
@@ -119,7 +118,7 @@ def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes
     if not table.rows:
         raise FerError(f"{file}: holds no usable row{f' ({len(bad.messages)} bad ones)' if bad.messages else ''}")
     if columns.ignored:
-        notes.append(f"columns ignored: {', '.join(columns.ignored)}")
+        notes.append(f"columns ignored: {', '.join(name or 'one without a name' for name in columns.ignored)}")
     table.images.resize((len(table.rows), PIXELS), refcheck=False)
     official = np.array(table.official, np.int8)
     source = Source(
@@ -141,9 +140,10 @@ def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes
 
 
 def _name(member: str, official: NDArray[np.int8]) -> str:
-    """Return the data set's name: "fer2013" for a table with its split sizes or with one of its usual names."""
-    whole = split_sizes(official) == OFFICIAL_SIZES
-    return "fer2013" if whole or Path(member).name.lower() in PRECEDENCE else Path(member).stem
+    """Return the data set's name: "fer2013" for a table of its size or a file of the challenge, else the table's."""
+    parts = {"icml_face_data.csv": sum(OFFICIAL_SIZES), "train.csv": OFFICIAL_SIZES[0], "test.csv": CHALLENGE_TEST}
+    whole = split_sizes(official) == OFFICIAL_SIZES or parts.get(Path(member).name.lower()) == len(official)
+    return "fer2013" if whole else Path(member).stem
 
 
 def _given_by_name(member: str, count: int) -> NDArray[np.int8]:

@@ -19,10 +19,19 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some, split_sizes
-from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, OFFICIAL_SIZES, SPLIT_FOLDERS, USAGES, class_index, naming
+from fer.data.labels import (
+    EMOTIONS,
+    FERPLUS_EMOTIONS,
+    OFFICIAL_SIZES,
+    SPLIT_FOLDERS,
+    USAGES,
+    class_index,
+    folder_key,
+    naming,
+)
 from fer.data.readers import pixel_memory
 from fer.data.readers.decoding import Cut
-from fer.data.readers.images import LARGE, SUFFIXES, photograph_notes
+from fer.data.readers.images import LARGE, named_as_picture, photograph_notes
 from fer.system.text import plural
 
 in_colour = True  # ``read`` takes ``channels``
@@ -48,6 +57,14 @@ class Picture:
     added: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A picture in a folder whose name is no emotion."""
+
+    path: Path
+    folder: Path  # that stands where class folders do
+
+
 @dataclass
 class Listing:
     """The files and folders below the data folder, by kind."""
@@ -55,7 +72,7 @@ class Listing:
     pictures: list[Picture] = field(default_factory=list)
     links: list[Path] = field(default_factory=list)  # broken, or loops
     ignored: list[Path] = field(default_factory=list)  # files that are no pictures
-    unknown: list[Path] = field(default_factory=list)  # pictures in folders whose name is no emotion
+    unknown: list[Unknown] = field(default_factory=list)
     loose: list[Path] = field(default_factory=list)  # pictures outside the class folders, without a label
     nested: list[Path] = field(default_factory=list)  # pictures in folders inside class folders
 
@@ -106,10 +123,11 @@ def classes_of(path: Path, names: Names) -> set[int]:
 
 
 def files(path: Path, names: Names = NO_NAMES) -> list[Path]:
-    """Return the files that ``read`` would open, and those that it would report."""
+    """Return the files that ``read`` would open, and the files, folders and links that it would report."""
     listing = _list(path, names)
-    reported = (*listing.unknown, *listing.loose, *listing.nested, *listing.ignored)
-    return [*(picture.path for picture in listing.pictures), *filter(Path.is_file, reported)]
+    unknown = (picture.path for picture in listing.unknown)
+    reported = (*listing.links, *unknown, *listing.loose, *listing.nested, *listing.ignored)
+    return [*(picture.path for picture in listing.pictures), *reported]
 
 
 def read(
@@ -157,7 +175,7 @@ def read(
             layout="image tree",
             path=str(path),
             labels="folder names",
-            notes=(*_notes(listing), *_unused_names(path, names), *_size_notes(pictures, sizes)),
+            notes=(*_notes(listing, path), *unused_names(path, names), *_size_notes(pictures, sizes)),
             skipped=tuple(bad.messages),
         ),
     )
@@ -167,25 +185,31 @@ def _report_faults(listing: Listing, bad: BadRows, names: Names) -> None:
     for link in listing.links:
         bad.add(link, "is a broken link or a loop of links")
     for picture in listing.unknown:
-        folder = picture.parent.name
-        bad.add(
-            picture,
-            f"is in {folder!r}, no emotion's folder; expected names such as angry, disgust, fear, happy, sad, or "
-            f"{naming({**names, folder: 'happy'})} where it means happy",
-        )
+        bad.add(picture.path, _why_unknown(picture, names))
 
 
-def _notes(listing: Listing) -> list[str]:
+def _why_unknown(picture: Unknown, names: Names) -> str:
+    """Return in words what is wrong with the name of a folder, and what would be right."""
+    folder = picture.folder.name
+    if class_index(picture.path.parent.name, names) is not None:  # such as dev/angry/1.png
+        return f"is in a class folder of {folder!r}, no split's folder; expected train, val or test"
+    return (
+        f"is in {folder!r}, no emotion's folder; expected names such as angry, disgust, fear, happy, sad, or "
+        f"{naming({**names, folder: 'happy'})} where it means happy"
+    )
+
+
+def _notes(listing: Listing, path: Path) -> list[str]:
     notes = []
     if listing.ignored:
         names = (file.name for file in listing.ignored)
-        notes.append(f"{plural(len(listing.ignored), 'file')} ignored, no pictures: {some(names)}")
+        notes.append(f"{len(listing.ignored):,} ignored, neither pictures nor folders of pictures: {some(names)}")
     if listing.loose:
         count, names = plural(len(listing.loose), "picture"), (file.name for file in listing.loose)
         notes.append(f"{count} ignored, outside the class folders: {some(names)}")
     if listing.nested:
         count = plural(len(listing.nested), "picture")
-        folders = dict.fromkeys(f"{file.parent.parent.name}/{file.parent.name}" for file in listing.nested)
+        folders = dict.fromkeys(str(file.parent.relative_to(path)) for file in listing.nested)
         notes.append(f"{count} ignored, in folders inside class folders: {some(folders)}; move them up")
     if added := [picture.path.name for picture in listing.pictures if picture.added]:
         notes.append(
@@ -195,9 +219,9 @@ def _notes(listing: Listing) -> list[str]:
     return [*notes, *reshuffled_notes(np.array([picture.given for picture in listing.pictures], np.int8))]
 
 
-def _unused_names(path: Path, names: Names) -> list[str]:
-    """Return a note on names of ``data.class_names`` that no class folder has."""
-    found = {folder.name.strip().lower() for _, folder in class_folders(path)}
+def unused_names(path: Path, names: Names) -> list[str]:
+    """Return a note on names of ``data.class_names`` that no class folder in a data folder has, if there are any."""
+    found = {folder_key(folder.name) for _, folder in class_folders(path)}
     unused = sorted(set(names) - found)
     return [f"no class folder is named {some(unused)}, as data.class_names says"] if unused else []
 
@@ -250,7 +274,7 @@ def _list(path: Path, names: Names) -> Listing:
     for outside in sorted(entry for parent in parents for entry in parent.iterdir()):
         if _is_broken_link(outside):
             listing.links.append(outside)
-        elif _named_as_picture(outside.name) and outside.is_file():
+        elif named_as_picture(outside.name) and outside.is_file():
             listing.loose.append(outside)
     with ThreadPoolExecutor(FOLDERS) as pool:
         for part in pool.map(lambda folder: _of_class(folder[0], folder[1], names), class_folders(path)):
@@ -262,7 +286,11 @@ def _of_class(split: int, folder: Path, names: Names) -> Listing:
     """List one class folder."""
     listing, target = Listing(), class_index(folder.name, names)
     if target is None:
-        listing.unknown += _pictures_in(folder)
+        for picture in _pictures_in(folder):
+            if len(picture.relative_to(folder).parts) <= 2:
+                listing.unknown.append(Unknown(picture, folder))
+            else:
+                listing.loose.append(picture)
         return listing
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
@@ -271,14 +299,16 @@ def _of_class(split: int, folder: Path, names: Names) -> Listing:
     return listing
 
 
-def _named_as_picture(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
-
-
 def _pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures in a folder and its subfolders."""
-    inside = (entry for inner in (folder, *subfolders(folder)) for entry in sorted(inner.iterdir()))
-    return [entry for entry in inside if _named_as_picture(entry.name)]
+    """Return the pictures in a folder and below it, but for hidden folders and those that may not be read.
+
+    Links to folders are not followed, so that a loop of them cannot trap the search.
+    """
+    pictures: list[Path] = []
+    for here, inside, files in os.walk(folder):
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        pictures += (Path(here, name) for name in sorted(files) if named_as_picture(name))
+    return pictures
 
 
 def _is_broken_link(path: Path) -> bool:
@@ -287,21 +317,13 @@ def _is_broken_link(path: Path) -> bool:
 
 def _add(entry: os.DirEntry[str], target: int, split: int, listing: Listing) -> None:
     path = Path(entry.path)
+    if entry.name.startswith("."):
+        return
     if _is_broken_link(path):
         listing.links.append(path)
-    elif inside := _nested(entry):
+    elif entry.is_dir() and (inside := _pictures_in(path)):
         listing.nested += inside
-    elif not _named_as_picture(entry.name) or not entry.is_file():
+    elif not named_as_picture(entry.name) or not entry.is_file():
         listing.ignored.append(path)
     else:
         listing.pictures.append(Picture(path, target, split, *official_split(path.stem)))
-
-
-def _nested(entry: os.DirEntry[str]) -> list[Path]:
-    """Return the pictures in a folder that is not hidden; none of a file, or where the folder may not be read."""
-    if entry.name.startswith(".") or not entry.is_dir():
-        return []
-    try:
-        return [file for file in sorted(Path(entry.path).iterdir()) if _named_as_picture(file.name)]
-    except OSError:
-        return []

@@ -318,6 +318,11 @@ def _in_strips(picture: Image.Image, convert: Callable[[Image.Image], Image.Imag
     return grey
 
 
+def named_as_picture(name: str) -> bool:
+    """Return whether a file's name is that of a picture; hidden files, such as macOS's ``._1.png``, are none."""
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+
+
 def photograph_notes(large: Sequence[object], total: int) -> list[str]:
     """Return a note on the pictures that are so large that they may be whole photographs, if there are any.
 

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError
 from fer.data.crop import Box
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some
-from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, emotion_index
+from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, emotion_index, folder_key
 from fer.data.readers import pixel_memory
 from fer.data.readers.decoding import Cut
-from fer.data.readers.images import LARGE, SUFFIXES, photograph_notes
+from fer.data.readers.image_folder import Names, unused_names
+from fer.data.readers.images import LARGE, named_as_picture, photograph_notes
 from fer.system.files import opened_text
 from fer.system.text import plural
 
@@ -85,23 +86,44 @@ class PictureSet:
         layout: in words.
         recognises: whether a path has this layout; quick, since every folder is asked.
         listed: returns the contents.
+        names: class folder -> emotion, of ``data.class_names``; they replace the labels of the pictures in it.
     """
 
     name: str
     layout: str
     recognises: Callable[[Path], bool]
     listed: Callable[[Path], Listing]
+    names: Names = field(default_factory=dict)
     in_colour = True  # ``read`` takes ``channels``
+
+    def named(self, names: Names) -> "PictureSet":
+        """Return the reader for these names of class folders."""
+        return replace(self, names=names)
+
+    def has_named(self, path: Path) -> bool:
+        """Return whether some of its pictures are in class folders that ``names`` has."""
+        return any(_class_folder(sample) in self.names for sample in self.listed(path).samples)
+
+    def _listing(self, path: Path) -> Listing:
+        listing = self.listed(path)
+        if self.names:
+            listing.notes += unused_names(path, self.names)
+            listing.samples = [
+                replace(sample, label=self.names.get(_class_folder(sample), sample.label)) for sample in listing.samples
+            ]
+        return listing
 
     def files(self, path: Path) -> list[Path]:
         """Return the files that ``read`` would open."""
-        listing = self.listed(path)
+        listing = self._listing(path)
         pictures = dict.fromkeys(sample.picture for sample in listing.samples)
         return [file for file in (*listing.tables, *pictures) if isinstance(file, Path) and file.is_file()]
 
     def classes_of(self, path: Path) -> set[int]:
         """Return the indices in ``FERPLUS_EMOTIONS`` of the labels."""
-        indices = {emotion_index(label, FERPLUS_EMOTIONS) for label in {one.label for one in self.listed(path).samples}}
+        indices = {
+            emotion_index(label, FERPLUS_EMOTIONS) for label in {one.label for one in self._listing(path).samples}
+        }
         return {index for index in indices if index is not None}
 
     def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error", channels: int = 1) -> Faces:
@@ -112,7 +134,7 @@ class PictureSet:
         Raises:
             FerError: no usable face; with ``on_bad="error"`` a bad row or picture.
         """
-        listing, bad = self.listed(path), BadRows(on_bad)
+        listing, bad = self._listing(path), BadRows(on_bad)
         for where, problem in listing.bad:
             bad.add(where, problem)
         source = Source(self.name, self.layout, str(path), labels=self.name, notes=tuple(listing.notes))
@@ -219,6 +241,11 @@ def _usable(samples: Iterable[Sample], table: _Table) -> Iterator[tuple[int, int
             yield row, target, sample
 
 
+def _class_folder(sample: Sample) -> str:
+    """Return the folder of a picture as ``data.class_names`` knows it; empty for a picture that is no file."""
+    return folder_key(sample.picture.parent.name) if isinstance(sample.picture, Path) else ""
+
+
 def _where(sample: Sample) -> object:
     return sample.where or sample.picture
 
@@ -257,13 +284,13 @@ def pictures_in(folder: Path) -> list[Path]:
     """Return the pictures directly in a folder, sorted; none where it is missing."""
     if not folder.is_dir():
         return []
-    return sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and entry.name[0] != ".")
+    return sorted(entry for entry in folder.iterdir() if named_as_picture(entry.name))
 
 
 def a_picture(folder: Path) -> str:
     """Return the name of any picture directly in a folder, without listing the others; empty where there is none."""
     with os.scandir(folder) as entries:
-        return next((entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES)), "")
+        return next((entry.name for entry in entries if named_as_picture(entry.name)), "")
 
 
 def first_of(*paths: Path) -> Path | None:

@@ -27,7 +27,7 @@ DAMAGED = (
 
 
 class NoFaces(FerError):
-    """A file that is no table of faces, such as a list of pictures."""
+    """A file that is no table of faces: a list of pictures, an archive of them, or an empty file."""
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def open_table(file: Path, stack: ExitStack) -> tuple[IO[bytes], str]:
     kind = "zip" if magic[:2] == b"PK" else "gzip" if magic[:2] == b"\x1f\x8b" else "text"
     expected = "zip" if name.endswith(".zip") else "gzip" if name.endswith((".gz", ".tgz")) else "text"
     if not magic:
-        raise FerError(f"{file}: is empty (0 bytes)")
+        raise NoFaces(f"{file}: is empty (0 bytes)")
     if kind != expected:
         raise FerError(f"{file}: is named as {expected} but holds {kind}; rename it to the suffix of its contents")
     if kind == "text":
@@ -144,7 +144,7 @@ def _best_member(names: Sequence[str], file: Path) -> str:
     tables = [name for name in names if name.lower().endswith(".csv")]
     if len(tables) == 1:
         return tables[0]
-    raise FerError(f"{file}: holds none of {', '.join(PRECEDENCE)}; it holds {some(names) or 'nothing'}")
+    raise NoFaces(f"{file}: holds none of {', '.join(PRECEDENCE)}; it holds {some(names) or 'nothing'}")
 
 
 def lines_of(stream: IO[bytes], file: Path) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from fer.data.audit.inspection import Findings, Light, present
 from fer.data.audit.results import Audit, Classes
+from fer.data.faces import bad_rows_in_words
 from fer.data.labels import EMOTIONS, SPLITS
 from fer.data.readers.images import PHOTOGRAPHS
 from fer.reports import figures, html, plotting
@@ -190,7 +191,7 @@ def warnings(facts: Audit) -> list[str]:
     if empty and len(empty) < len(EMOTIONS):
         messages.append(f"No face is labelled {' or '.join(empty)}.")
     if dataset.skipped:
-        messages.append(f"{len(dataset.skipped):,} bad rows or files were skipped; they are listed below.")
+        messages.append(f"Skipped: {bad_rows_in_words(dataset.skipped)}, listed below.")
     return messages
 
 
@@ -401,7 +402,7 @@ def provenance(facts: Audit) -> Markup:
         ("row", "index from 0 in the data set's file; in a folder of pictures, the index in its sorted listing"),
         ("fingerprint", tag("code", dataset.fingerprint)),
         ("notes", "; ".join(dataset.notes) or "none"),
-        ("skipped", f"{len(dataset.skipped):,} bad rows or files"),
+        ("skipped", bad_rows_in_words(dataset.skipped)),
         ("command", tag("code", facts.command)),
         ("written", machine.finished),
         ("versions", ", ".join(f"{name} {version}" for name, version in machine.versions.items())),

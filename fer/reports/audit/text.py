@@ -7,7 +7,8 @@ from fer.data.audit import moved_copies
 from fer.data.audit.near_duplicates import LIMIT
 from fer.data.audit.results import Audit, Classes, Counts, LightSpan, Percentiles, Suggested, WithoutFace
 from fer.data.audit.suggestions import EXCLUDE
-from fer.system.text import text_table
+from fer.data.faces import bad_rows_in_words
+from fer.system.text import plural, text_table
 
 WIDE = 120  # characters of a terminal
 INDENT = " " * 13  # of the lines that continue a finding
@@ -26,7 +27,7 @@ def summary(facts: Audit) -> str:
     lines += [f"*** {warning} ***" for warning in split.warnings()]
     lines += [f"note:  {note}" for note in dataset.notes]
     if dataset.skipped:
-        lines.append(f"skipped: {len(dataset.skipped):,} bad rows or files, listed in audit.json")
+        lines.append(f"skipped: {bad_rows_in_words(dataset.skipped)}, listed in audit.json")
     return "\n".join([*lines, "", count_table(facts.classes), "", *findings(facts)])
 
 
@@ -102,8 +103,8 @@ def near_findings(facts: Audit) -> list[str]:
     if not near.all.groups:
         return [f"near duplicates: none; {LIMIT}"]
     return [
-        f"near duplicates: {near.all.pictures:,} different pictures of {near.all.groups:,} photographs; in "
-        f"{near.all.conflicting_groups:,} groups the labels conflict",
+        f"near duplicates: {near.all.pictures:,} different pictures of {plural(near.all.groups, 'photograph')}; in "
+        f"{plural(near.all.conflicting_groups, 'group')} the labels conflict",
         *(f"{INDENT}{line} have one in train, and no exact one" for line in overlaps(facts, near.splits)),
         f"{INDENT}{LIMIT}",
     ]

@@ -13,6 +13,8 @@ from typing import Any
 from fer.config.conf import plain
 from fer.config.errors import FerError
 from fer.config.hydra import composed
+from fer.data.labels import OFFICIAL_SIZES
+from fer.metrics.results import DatasetRecord
 from fer.metrics.statistics import Interval, accuracy_interval_with_seeds, paired_difference, wilson
 from fer.runs.load import APART, gather, left_out
 from fer.runs.ranking import Group, Run, grouped, interval_text, p_text
@@ -220,8 +222,13 @@ def changes(run: Run) -> str:
     usual = _experiment(run.choices["experiment"])
     kept = {key: value for key, value in run.settings.items() if key in usual and key not in FREE}
     differing = [f"{key}={value}" for key, value in kept.items() if value != usual[key] and key not in APART]
-    drawn = [] if run.metrics.dataset.name == "fer2013" else [f"data: {run.setting.data}"]
-    return " ".join([*drawn, *differing])
+    other = [] if _on_whole_fer2013(run.metrics.dataset) else [f"data: {run.setting.data}"]
+    return " ".join([*other, *differing])
+
+
+def _on_whole_fer2013(dataset: DatasetRecord) -> bool:
+    faces = sum(count for classes in dataset.counts.values() for count in classes.values())
+    return dataset.name == "fer2013" and faces == sum(OFFICIAL_SIZES)
 
 
 def main_table(table: StudyTable) -> tuple[list[str], list[list[str]]]:

@@ -83,6 +83,13 @@ def test_extra_columns_are_ignored_and_noted(tmp_path, lines, write, drawn, load
     assert faces.source.notes == ("columns ignored: id, comment",)
 
 
+def test_a_column_without_a_name_is_noted(tmp_path, lines, write, load):
+    """pandas writes one for its index."""
+    faces = load(write(tmp_path / "train.csv", lines(columns=("", "emotion", "pixels", "Usage"))))
+    assert faces.source.notes == ("columns ignored: one without a name",)
+    assert faces.source.name == "train"  # not the challenge's, by its size
+
+
 def test_train_csv_is_all_train_without_an_official_split(tmp_path, lines, write, drawn, load):
     faces = load(write(tmp_path / "train.csv", lines(("emotion", "pixels"))))
     np.testing.assert_array_equal(faces.images, drawn.images)

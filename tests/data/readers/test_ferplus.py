@@ -1,6 +1,7 @@
 """FER+: votes joined by row whatever was skipped, never to the wrong table; its generator's folders."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,27 @@ def test_votes_of_another_order_are_refused(join, vote_lines, drawn):
             rows[index] = f"{USAGE_NAMES[split]},{votes}"
     with pytest.raises(FerError, match=r"agrees with the labels of .* on only \d+% of the rows"):
         join([HEADER, *rows])
+
+
+def test_a_row_that_is_missing_in_the_table_is_found(tmp_path, write):
+    """Behind it each face has its neighbour's votes, within one split and for a minority of the faces."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(7, size=600)
+    rows = [f"{emotion},{' '.join(['7'] * 2304)},Training" for emotion in labels]
+    votes = [",".join(["Training", "", *map(str, votes_for(target, row))]) for row, target in enumerate(labels)]
+    mixed = rng.permutation(600)[:200]  # on a third the annotators say something else, as on FER2013
+    for row, other in zip(mixed, np.roll(mixed, 1), strict=True):
+        votes[row] = ",".join(["Training", "", *map(str, votes_for(labels[other], row))])
+    given = DataSettings(votes=str(write(tmp_path / "fer2013new.csv", [HEADER, *votes])), cache=None)
+    whole = write(tmp_path / "whole.csv", ["emotion,pixels,Usage", *rows])
+    read_faces(replace(given, path=str(whole)))
+    less = write(tmp_path / "less.csv", ["emotion,pixels,Usage", *rows[:450], *rows[451:]])
+    with pytest.raises(
+        FerError, match=r"on only \d+% of the rows 4\d\d to 5\d\d; .* 1 row of votes after the last face"
+    ):
+        read_faces(replace(given, path=str(less)))
+    few = write(tmp_path / "few.csv", ["emotion,pixels,Usage", *rows[:500]])
+    assert "100 rows of votes after the last face" in read_faces(replace(given, path=str(few))).source.notes[-1]
 
 
 def test_votes_one_row_off_are_refused_by_usage(join, vote_lines):

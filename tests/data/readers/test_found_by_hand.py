@@ -30,8 +30,9 @@ def test_an_archive_under_the_name_it_was_downloaded_with(tmp_path, text, name):
     assert np.array_equal(load(tmp_path).images, text[1])
 
 
-def test_an_archive_of_pictures_beside_the_unpacked_pictures_is_ignored(tmp_path):
-    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+@pytest.mark.parametrize("name", ["archive.zip", "fer2013.zip", "train.zip"])
+def test_an_archive_of_pictures_beside_the_unpacked_pictures_is_ignored(name, tmp_path):
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
         archive.writestr("train/angry/Training_1.jpg", b"")
     images, targets = draw_faces(7, seed=4)
     for number, (image, target) in enumerate(zip(images, targets, strict=True)):

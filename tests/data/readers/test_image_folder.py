@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from fer.config.schema import check
 from fer.config.settings import DataSettings
 from fer.data.faces import UNKNOWN
 from fer.data.labels import EMOTIONS
-from fer.data.load import read_faces
+from fer.data.load import assigned_with_notes, read_faces
 from fer.data.readers import image_folder, images
 from fer.data.table import Table
 
@@ -157,16 +158,62 @@ def test_files_that_are_no_pictures_are_ignored_and_noted(tmp_path, plant, drawn
     (tmp_path / "notes.txt").write_text("x")
     faces = load(tmp_path)
     equal(faces, expected_of(drawn, part, paths, official=unknown, given=same))
-    assert faces.source.notes == ("2 files ignored, no pictures: Thumbs.db, a folder.png",)
+    assert faces.source.notes == ("2 ignored, neither pictures nor folders of pictures: Thumbs.db, a folder.png",)
 
 
 def test_pictures_in_folders_inside_class_folders_are_counted(tmp_path, plant, drawn, load):
     plant(tmp_path, drawn, split_place("train", "val", "test"))
-    inner = tmp_path / "train" / "happy" / "more"
-    inner.mkdir()
-    Image.new("L", (48, 48)).save(inner / "1.png")
+    for inner in ("more", "2020/p1"):
+        folder = tmp_path / "train" / "happy" / inner
+        folder.mkdir(parents=True)
+        Image.new("L", (48, 48)).save(folder / "1.png")
     (note,) = load(tmp_path).source.notes
-    assert note.startswith("1 picture ignored, in folders inside class folders: happy/more")
+    assert note.startswith("2 pictures ignored, in folders inside class folders: train/happy/2020/p1, train/happy/more")
+
+
+def test_hidden_files_are_no_pictures(tmp_path, plant, drawn, load):
+    """macOS writes ``._1.png`` beside ``1.png`` on other file systems; it holds no picture."""
+    paths = plant(tmp_path, drawn, split_place("train", "val", "test"))
+    for path in paths[:3]:
+        path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
+        path.with_name(f".{path.name}").write_bytes(path.read_bytes())
+    faces = load(tmp_path)
+    assert (len(faces), faces.source.notes) == (70, ())
+
+
+def test_a_data_set_in_a_folder_of_another_name_is_reported(tmp_path, plant, drawn, load):
+    plant(tmp_path, drawn, split_place("train", "val", "test"))
+    for place in ("more/train/happy", "plots/old/deep"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("L", (48, 48)).save(tmp_path / place / "b.png")
+    loose, other = load(tmp_path).source.notes
+    assert loose.startswith("2 pictures ignored, outside the class folders: b.png")
+    assert "other data sets there are not read: " in other
+    assert other.count(str(tmp_path / "more")) == 1
+
+
+@pytest.mark.parametrize("name", ["", "happy/"])
+def test_the_cache_hides_no_link_that_leads_nowhere(name, tmp_path, plant, drawn, load):
+    place, cache = tmp_path / "tree", tmp_path / "cache"
+    plant(place, drawn, lambda faces, row: f"{EMOTIONS[faces.targets[row]]}/{row}.png")
+    load(place, cache=cache)
+    (place / f"{name}zz.png").symlink_to("/nowhere")
+    for _ in range(2):
+        with pytest.raises(FerError, match=r"zz.png: is a broken link"):
+            load(place, cache=cache)
+    (place / f"{name}zz.png").unlink()
+    (place / f"{name}zz.png").symlink_to("zz.png")
+    with pytest.raises(FerError, match=r"zz.png: is a broken link or a loop"):
+        load(place, cache=cache)
+
+
+def test_the_cache_hides_no_empty_folder(tmp_path, plant, drawn, load):
+    place, cache = tmp_path / "tree", tmp_path / "cache"
+    plant(place, drawn, lambda faces, row: f"{EMOTIONS[faces.targets[row]]}/{row}.png")
+    assert load(place, cache=cache).source.notes == ()
+    (place / "happy" / "empty").mkdir()
+    (note,) = load(place, cache=cache).source.notes
+    assert note.startswith("1 ignored, neither pictures nor folders of pictures: empty")
 
 
 @pytest.mark.parametrize("name", ["joyful/1.png", "happy/inner/1.png", "1.png", "happy/notes.txt"])
@@ -209,6 +256,32 @@ def test_pictures_in_a_folder_of_unknown_name_are_named_and_counted(tree, load):
         load(tree)
     faces = load(tree, on_bad="skip")
     assert (len(faces), len(faces.source.skipped)) == (70, 2)
+
+
+def test_the_name_of_a_split_that_is_unknown_is_the_one_to_change(tree, load):
+    (tree / "val").rename(tree / "dev")
+    with pytest.raises(FerError, match=r"dev/\w+/\d+.png: .* 'dev', no split's folder; expected train, val or test"):
+        load(tree)
+
+
+def test_faces_outside_the_splits_folders_are_counted(tree):
+    (tree / "happy").mkdir()
+    Image.new("L", (48, 48)).save(tree / "happy" / "1.png")
+    data = DataSettings(path=str(tree), cache=None, split="as_given")
+    splits, notes = assigned_with_notes(read_faces(data), data)
+    assert (int((splits == UNKNOWN).sum()), notes) == (
+        1,
+        ["1 face left out: outside the folders or files of the splits"],
+    )
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_folders_with_accents_are_known_as_they_are_typed(form, tmp_path, load):
+    folder = tmp_path / unicodedata.normalize(form, "fröhlich")
+    folder.mkdir()
+    Image.new("L", (48, 48)).save(folder / "1.png")
+    faces = read_tree(tmp_path, class_names={unicodedata.normalize("NFC", "fröhlich"): "happy"})
+    assert faces.targets.tolist() == [EMOTIONS.index("happy")]
 
 
 # --- folders of strangers -------------------------------------------------------------------------------------------

@@ -129,6 +129,24 @@ def test_class_folders_of_ckplus_know_the_people(face, load, tmp_path):
     assert sorted(zip(names(faces), faces.group.tolist(), strict=True)) == [("angry", 0), ("contempt", 1), ("happy", 0)]
 
 
+def test_names_of_class_folders_leave_the_people_of_ckplus_known(face, load, tmp_path):
+    for person, folder in (("S005", "anger"), ("S005", "pain"), ("S010", "pain"), ("S010", "happy")):
+        face(tmp_path / "CK+48" / folder / f"{person}_001_00000011.png")
+    given = {"path": str(tmp_path / "CK+48"), "cache": str(tmp_path / "cache")}
+    for _ in range(2):  # the second time from the cache
+        faces = read_faces(DataSettings(**given, class_names={"Pain": "fear", "rage": "angry"}))
+        found = sorted(zip(names(faces), faces.group.tolist(), strict=True))
+        assert found == [("angry", 0), ("fear", 0), ("fear", 1), ("happy", 1)]
+        assert "no class folder is named rage" in notes(faces)
+    assert len(read_faces(DataSettings(**given))) == 2
+
+
+def test_names_are_refused_where_a_data_set_has_no_class_folders(face, tmp_path):
+    face(tmp_path / "KDEF" / "AF01" / "AF01ANS.JPG")
+    with pytest.raises(FerError, match=r"data.class_names=\{af02:happy\}.* leave it out"):
+        read_faces(DataSettings(path=str(tmp_path / "KDEF"), class_names={"AF02": "happy"}))
+
+
 def test_jaffe_and_kdef_are_known_by_their_file_names(face, load, tmp_path):
     codes = {
         "AN": "angry",

@@ -95,6 +95,7 @@ def test_a_table_is_taken_before_pictures(tmp_path, lines, write, plant, drawn, 
     [
         ("image,label\ntrain/angry/0.png,angry\n", "no column 'pixels'"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+        ("", "is empty"),
     ],
 )
 def test_class_folders_are_read_beside_a_table_without_faces(text, says, tmp_path, plant, drawn, load, class_name):
