@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.config.command import Grammar, class_names, command
+from fer.config.command import Grammar, check_rule, class_names, command
 from fer.config.errors import FerError
 from fer.config.paths import expand_home
 from fer.config.plugins import import_plugins, listed
@@ -212,8 +212,7 @@ def check(arguments: argparse.Namespace) -> None:
     files = [expand_home(name).resolve() for name in names]
     if twice := next((name for index, name in enumerate(names) if files[index] in files[:index]), None):
         raise FerError(f"--data {twice}: is given twice; name each data set once")
-    if arguments.rule is not None and arguments.split == "all":
-        raise FerError(f"--rule {arguments.rule}: --split all takes every face, whatever its split; leave one out")
+    check_rule(arguments.split, arguments.rule)
 
 
 def request_of(arguments: argparse.Namespace, data: str | None) -> "Request":

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.config.command import DETECTOR, Grammar, command
+from fer.config.command import DETECTOR, Grammar, check_rule, command
 from fer.config.errors import FerError, visible
 from fer.config.plugins import import_plugins, listed
 from fer.system.files import new_folder, unused_folder
@@ -115,6 +115,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError("--split test: test is opened by fer.evaluate alone; explain val, or train")
     if arguments.pictures and (arguments.split != "val" or arguments.rule or arguments.on_bad):
         raise FerError("--split, --rule and --on-bad: belong to --data; leave them out for pictures")
+    check_rule(arguments.split, arguments.rule)
     if arguments.data and (arguments.detector or arguments.detector_model):
         raise FerError("--detector and --detector-model: belong to pictures; leave them out with --data")
 
@@ -127,7 +128,9 @@ def of_data(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[list
     """
     from fer.evaluation.explained_split import of_split
     from fer.evaluation.request import Request, members_of
+    from fer.inference.network import check_device
 
+    check_device(device_of(arguments))
     members = members_of([str(file) for file in files])
     for member in members:
         member.model.computed_on(device_of(arguments))

@@ -128,7 +128,9 @@ def run(request: "Request", line: str) -> int:
                 folder, settings, request.parameters, request.trial_overrides, request.config, environment,
                 trial_slots.environments, spent=before.seconds if before else 0.0,
             )  # fmt: skip
-            study = proposals.opened(workers, settings, task.monitor, task.most_epochs, task.baseline())
+            study = proposals.opened(
+                workers, settings, task.monitor, task.most_epochs, task.baseline(), begun=before is not None
+            )
             search = Search(study, task, keep, workers)
             _refuse_forgotten(folder, storage, search.trials())
             state = outcome.Outcome(request, search, folder, before.command if before and before.command else line)

@@ -264,6 +264,15 @@ def test_training_data_that_have_moved_are_known_by_their_contents(scores, dupli
     assert (results["n"], results["seen_in_training"], results["clean"]["n"]) == (14, 1, 13)
 
 
+def test_the_table_of_an_ensemble_finds_each_result(evaluate, small_run, another_run, tmp_path):
+    write_csv(tmp_path / "other.csv")
+    networks = (str(small_run), str(another_run), "--no-report")
+    assert evaluate(*networks, "--data", "other.csv", "--data", "synthetic").code == 0
+    (file,) = (tmp_path / "outputs" / "ensembles").rglob("data_sets.json")
+    for row in json.loads(file.read_text())["data_sets"]:
+        assert metrics(file.parent / row["results"])["accuracy"] == row["accuracy"]
+
+
 def test_each_look_at_test_is_counted(scores, small_run):
     assert "opened for the first time" in scores(str(small_run), "--split", "test").out
     assert scores(str(small_run), "--split", "val").code == 0
@@ -289,6 +298,9 @@ def test_two_networks_of_one_folder_each_have_their_looks(scores, small_run):
     assert sorted(look["checkpoint"] for look in test_log) == ["best.ckpt", "best.ckpt", "last.ckpt", "last.ckpt"]
     ended = scores(best, "--split", "test")
     assert "test was opened 3 times by now" in ended.out
+    under_another_name = str(small_run / "checkpoints" / ".." / "checkpoints" / "best.ckpt")
+    ended = scores(best, "--split", "test", "--against", under_another_name)
+    assert "test was opened 4 times by now" in ended.out
 
 
 def test_a_baseline_s_access_has_its_own_accuracy_and_an_evaluated_network_has_one(scores, small_run, another_run):

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import runner
+import torch
+from conftest import SMALL, runner
 from PIL import Image
 from test_predict import photos, portraits_module  # noqa: F401
+from test_train import write_csv
 
 from fer.explain import main
 from fer.metrics.explanation import Explanation
@@ -113,9 +115,13 @@ def test_an_ensemble(explain, small_run, another_run, tmp_path):
         (["face.png", "film.mp4", "--out", "face.png"], "--out: face.png: is a file"),
         (["--data", "synthetic", "--split", "test"], "fer.evaluate"),
         (["--data", "nothing.csv"], "nothing.csv"),
+        (["--data", "synthetic", "--split", "all", "--rule", "holdout"], "--rule holdout: --split all"),
+        (["--data", "synthetic", "--device", "gpu"], "torch finds no GPU"),
+        (["face.png", "--detector", "none", "--device", "gpu"], "torch finds no GPU"),
     ],
 )
-def test_faults_are_one_line(explain, arguments, says):
+def test_faults_are_one_line(explain, arguments, says, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     Image.new("L", (60, 60), 90).save("face.png")
     Path("film.mp4").touch()
     ended = explain(*arguments)
@@ -140,6 +146,19 @@ def test_a_detector_is_of_no_effect_on_the_faces_of_a_data_set(explain):
 def test_test_faces_are_refused_by_their_pixels(explain, small_run):
     """Under the name of another split too."""
     ended = explain("--data", "synthetic", "--network", str(small_run), "--split", "all")
+    assert ended.code == 1
+    assert "test faces" in ended.line
+
+
+def test_test_faces_are_refused_after_the_training_data_have_moved(explain, train, tmp_path, monkeypatch):
+    """The run's own table is gone; the one that the variable names has its faces."""
+    write_csv(tmp_path / "fer2013.csv")
+    assert train(*SMALL[2:], "data.path=fer2013.csv", "hydra.run.dir=run").code == 0
+    (tmp_path / "fer2013.csv").rename(tmp_path / "moved.csv")
+    head, *rows = (tmp_path / "moved.csv").read_text().splitlines()
+    (tmp_path / "part.csv").write_text("\n".join([head, *(row for row in rows if row.endswith("PrivateTest"))]) + "\n")
+    monkeypatch.setenv("FER_DATA", str(tmp_path / "moved.csv"))
+    ended = explain("--data", "part.csv", "--network", "run", "--split", "all")
     assert ended.code == 1
     assert "test faces" in ended.line
 

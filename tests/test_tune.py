@@ -245,6 +245,22 @@ def test_a_storage_that_forgot_trials_is_refused_and_nothing_is_overwritten(tune
         assert ended.code == 1
         assert "has 0 ended trials" in ended.err
         assert ((folder / "trials.csv").read_bytes(), (folder / "tune.json").read_bytes()) == kept
+    joining = tuned(*RUN[1:], "tune.trials=3", *other)  # as another process would
+    assert joining.code == 1
+    assert "tune.storage=sqlite:///other.db: " in joining.err
+    assert "has tune.storage=null" in joining.err
+
+
+@pytest.mark.slow
+def test_a_search_never_takes_the_trials_of_another_folder(tuned, tmp_path):
+    storage = f"tune.storage=sqlite:///{tmp_path}/all.db"
+    of_search = (*SMALL, "tune.jobs=1", *SPACE)
+    assert tuned(*of_search, "tune.folder=a/search", "tune.trials=1", storage).code == 0
+    ended = tuned(*of_search, "tune.folder=b/search", "tune.trials=1", storage)
+    assert ended.code == 1
+    assert "has 1 trial of another search named 'search'; choose a folder of another name" in ended.err
+    assert not (tmp_path / "b" / "search" / "tune.json").exists()
+    assert tuned(*of_search, "tune.folder=a/search", "tune.trials=1", storage).code == 0
 
 
 @pytest.mark.slow

@@ -169,6 +169,16 @@ class Shown(SystemExit):
 DETECTOR = "haar"  # where no option names another
 
 
+def check_rule(split: str, rule: str | None) -> None:
+    """Refuse a rule of the split where all faces are taken.
+
+    Raises:
+        FerError: ``--split all`` and ``--rule`` are given.
+    """
+    if split == "all" and rule is not None:
+        raise FerError(f"--rule {rule}: --split all takes every face, whatever its split; leave one out")
+
+
 class Grammar(argparse.ArgumentParser):
     """An argument parser whose errors are one line and exit code 1, like every other error."""
 

@@ -54,8 +54,8 @@ class Baseline(NamedTuple):
 
     def besides(self, evaluated: Sequence[Member]) -> list[Member]:
         """Return its networks that are not evaluated themselves."""
-        files = {member.file for member in evaluated}
-        return [member for member in self.members if member.file not in files]
+        files = {member.file.resolve() for member in evaluated}
+        return [member for member in self.members if member.file.resolve() not in files]
 
     def accuracy(self, targets: NDArray[np.integer[Any]]) -> float:
         """Return its accuracy on the evaluated faces, labels (N,)."""

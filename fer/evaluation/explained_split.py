@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError
 from fer.evaluation.evaluate import check_classes
 from fer.evaluation.explanation import ExplainedFaces, Maps, explain
-from fer.evaluation.leakage import TrainingData, use_data_at_hand
+from fer.evaluation.leakage import TrainingData, search_moved_data, use_data_at_hand
 from fer.evaluation.request import FacesBySize, Member, Request, Tables, members_of, settings_of
 from fer.inference.explain import OCCLUSION
 from fer.metrics.explanation import Explanation
@@ -33,6 +33,7 @@ def of_split(request: Request, members: Sequence[Member], count: int) -> Explain
     data = faces.at(members[0].model.image_size)
     check_classes(members[0], data)
     use_data_at_hand(members, data)
+    search_moved_data(members, tables)
     split = data.split(request.split)
     images = split.grey
     if request.split == "test" or TrainingData(members, tables).is_test(images):

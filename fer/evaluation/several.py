@@ -1,5 +1,6 @@
 """``data_sets.json``: the results of one network on several data sets, a row each, as the command prints them."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,5 +89,5 @@ def _row(results: Results, folder: Path, parent: Path) -> Row:
         balanced_accuracy=metrics["balanced_accuracy"].value,
         clean=None if clean is None else Clean(clean.n, clean.accuracy.value),
         absent=tuple(results.scores.absent),
-        results=str(folder.relative_to(parent) if folder.is_relative_to(parent) else folder),
+        results=os.path.relpath(folder.resolve(), parent.resolve()),
     )

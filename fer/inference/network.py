@@ -84,11 +84,11 @@ def opened(network: "str | Path | EmotionClassifier | Network", device: "str | t
     from fer.inference.loaded import LoadedNetwork
     from fer.models import checkpoints
 
-    _check_device(device)
+    check_device(device)
     return LoadedNetwork(checkpoints.load(network) if isinstance(network, str | Path) else network, device)
 
 
-def _check_device(device: "str | torch.device") -> None:
+def check_device(device: "str | torch.device") -> None:
     """Refuse a device on which torch cannot compute.
 
     Raises:

@@ -345,7 +345,10 @@ def _faces_section(report: Report, name: str, title: str, indices: NDArray[np.in
 
 def _maps(found: Explanation, maps: Maps) -> Markup:
     """Return the maps of the most confident mistakes, below the verdict of their check."""
-    meaning = "One view of each face; an ensemble's networks count equally."
+    meaning = (
+        "One view of each face; an ensemble's networks count equally. The probabilities are calibrated by temperature, "
+        "those of the mistakes above are not."
+    )
     return joined(
         tag("h3", "What the network looked at"), html.note(found.check.verdict), page.key(),
         paragraph(meaning, class_="soft"), page.faces(found, maps),

@@ -465,9 +465,9 @@ def seen_by_content_in_words(results: Results) -> str:
     if not results.seen_by_content:
         return ""
     return (
-        f"{results.seen_by_content:,} of these {results.scores.n:,} faces are copies of training faces of FER2013 in "
-        "another size or compression; clean metrics leave them out. Copies that were turned, moved or mirrored are not "
-        "found."
+        f"{results.seen_by_content:,} of these {results.scores.n:,} faces are copies of training faces of FER2013, "
+        "exact ones or in another size or compression; clean metrics leave them out. Copies that were turned, moved or "
+        "mirrored are not found."
     )
 
 

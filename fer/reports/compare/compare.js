@@ -43,14 +43,15 @@ function coin(fewer, tosses) {
   return Math.min(1, 2 * sum * Math.exp(logarithm));
 }
 
-// as fer.runs.ranking.chance
+// as fer.runs.ranking.p_text
 const chance = p => p < 0.0001 ? "< 0.0001" : p.toFixed(p < 0.01 ? 4 : p < 0.1 ? 3 : 2);
 
 // as fer.metrics.statistics.paired_difference, of one network each
 function difference(test, faces, quantile) {
   const middle = (test.left - test.right) / (faces + 2), all = test.left + test.right + 2;
   const half = quantile * Math.sqrt((all / (faces + 2) - middle * middle) / (faces + 2));
-  return [(test.left - test.right) / faces, middle - half, middle + half].map(share => 100 * share);
+  const ends = [Math.max(-1, middle - half), Math.min(1, middle + half)];
+  return [(test.left - test.right) / faces, ...ends].map(share => 100 * share);
 }
 
 const form = document.getElementById("pair");

@@ -29,11 +29,13 @@ from fer.runs.trials import Share, State, Trial
 from fer.sweeps.jobs import MOST_SAID
 from fer.sweeps.tuning.space import Parameter
 from fer.sweeps.tuning.workers import Workers
+from fer.system.text import plural
 
 log = logging.getLogger(__name__)
 
 JOURNAL = "journal.log"
 STUDY = "tune"  # the study's name in the journal of a search
+CONFIGURED = "configured"  # note of a trial: its keys that have the configured values; the others are drawn
 STATES: Mapping[TrialState, State] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -46,7 +48,13 @@ REDUCTION = 3  # hyperband keeps one trial in three, as its authors do (Li et al
 
 
 def opened(
-    workers: Workers, settings: TuneSettings, monitor: str, most_epochs: int, baseline: Mapping[str, object]
+    workers: Workers,
+    settings: TuneSettings,
+    monitor: str,
+    most_epochs: int,
+    baseline: Mapping[str, object],
+    *,
+    begun: bool = True,
 ) -> optuna.Study:
     """Return the study of a new or resumed search.
 
@@ -56,15 +64,21 @@ def opened(
         monitor: metric that the search optimises.
         most_epochs: largest number of epochs of a trial.
         baseline: key -> value of a new search's first trial; keys that are missing here are drawn.
+        begun: whether the search may have trials already.
 
     Raises:
-        FerError: the storage cannot be opened.
+        FerError: the storage cannot be opened, or has trials of another search of this name.
     """
     if settings.storage is None and workers.alone():  # another process might be writing the line
         drop_partial_line(workers.search / JOURNAL)
     study = _opened(workers, settings, monitor, pruner(settings, most_epochs))
+    if not begun and (count := len(study.get_trials(deepcopy=False))):
+        raise FerError(
+            f"{settings.storage}: has {plural(count, 'trial')} of another search named {workers.search.name!r}; choose "
+            "a folder of another name with --out"
+        )
     if baseline and not study.get_trials(deepcopy=False):
-        study.enqueue_trial(dict(baseline))
+        study.enqueue_trial(dict(baseline), user_attrs={CONFIGURED: sorted(baseline)})
     return study
 
 
@@ -169,7 +183,8 @@ def drawn(trial: optuna.Trial, parameters: Sequence[Parameter]) -> dict[str, str
     texts: dict[str, str] = {}
     for parameter in parameters:
         if parameter.applies(texts):
-            texts[parameter.key] = parameter.text(_value(trial, parameter))
+            value = _value(trial, parameter)
+            texts[parameter.key] = parameter.text(value, in_full=parameter.key in trial.user_attrs.get(CONFIGURED, ()))
     return texts
 
 
@@ -225,7 +240,11 @@ def _plain(frozen: FrozenTrial, direction: StudyDirection, parameters: Sequence[
     return Trial(
         number=frozen.number,
         state=STATES[frozen.state],
-        texts={each.key: each.text(frozen.params[each.key]) for each in parameters if each.key in frozen.params},
+        texts={
+            each.key: each.text(frozen.params[each.key], in_full=each.key in frozen.user_attrs.get(CONFIGURED, ()))
+            for each in parameters
+            if each.key in frozen.params
+        },
         value=frozen.value if frozen.state == TrialState.COMPLETE else best(measured.values(), default=None),
         values=attributes.get("values", []),
         epochs=max(measured, default=0),

@@ -216,10 +216,15 @@ def _space(section: Ranges, of_search: Sequence[str]) -> Ranges:
 def _refuse_changes(request: Request, before: SearchRecord) -> None:
     now = {**{f"space.{key}": values for key, values in request.space.items()}, **computed_settings(request.config)}
     then = {**{f"space.{key}": values for key, values in before.space.items()}, **before.config}
-    now["tune.seeds"], then["tune.seeds"] = request.settings.seeds, before.settings.seeds
+    same = ["seeds", "baseline"]
+    if request.settings.resume is None:  # another process may be at work; a search that is resumed may have moved
+        same.append("storage")
+    for name in same:
+        now[f"tune.{name}"], then[f"tune.{name}"] = (getattr(of, name) for of in (request.settings, before.settings))
     for key in sorted(now | then):
         if now.get(key) != then.get(key):
+            here, there = ("null" if values.get(key) is None else values[key] for values in (now, then))
             raise FerError(
-                f"{key}={now.get(key)}: the search in {request.folder} has {key}={then.get(key)}; leave it out, or "
-                "start another search with --out"
+                f"{key}={here}: the search in {request.folder} has {key}={there}; give the same, or start another "
+                "search with --out"
             )

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
 from fer.config.conf import choices_of, plain, spelled
@@ -92,11 +93,19 @@ class Parameter:
         """The values to check: all choices, or both ends."""
         return self.choices or (self.span.low, self.span.high)
 
-    def text(self, value: Any) -> str:
-        """Return a drawn value as text of an override; numbers with ``DIGITS`` digits, within the range."""
+    def text(self, value: Any, *, in_full: bool = False) -> str:
+        """Return a value as text of an override, within the range.
+
+        Args:
+            value: drawn, or configured.
+            in_full: keep all digits of a number, as of a configured one. A drawn one has ``DIGITS`` digits, or those of
+                the grid.
+        """
         if self.choices or self.whole:
             return str(value)
-        return spelled(min(self.span.high, max(self.span.low, float(f"{value:.{DIGITS}g}"))))
+        span = self.span
+        short = value if in_full else round(value, _decimals(span)) if span.step else float(f"{value:.{DIGITS}g}")
+        return spelled(min(span.high, max(span.low, float(short))))
 
     def applies(self, texts: Mapping[str, str]) -> bool:
         """Return whether the parameter varies, for these values of the other parameters."""
@@ -195,6 +204,11 @@ def _refuse_span(span: Span, where: str) -> None:
         raise FerError(f"{where}: step and log exclude each other")
     if span.step is not None and (span.step <= 0 or not _on_grid(span.high - span.low, span.step)):
         raise FerError(f"{where}: step={span.step} does not lead from low={span.low} to high={span.high}")
+
+
+def _decimals(span: Span) -> int:
+    """Return the number of decimals of the values of a grid."""
+    return max(-int(Decimal(str(end)).as_tuple().exponent) for end in (span.low, span.step or 0.0))
 
 
 def _on_grid(distance: float, step: float) -> bool:

@@ -106,6 +106,15 @@ def test_drawn_numbers_read_well_and_stay_within():
     assert rate.text(0.000123421) == "0.00012342"
     assert one({"low": 0, "high": 0.5, "step": 0.05}, "model.dropout").text(0.15000000000000002) == "0.15"
     assert Parameter("model.depth", span=Span(1, 3), whole=True).text(2) == "2"
+    fine = Parameter("loss.label_smoothing", span=Span(1.0, 1.001, step=0.0001))
+    values = [1.0 + 0.0001 * number for number in range(11)]
+    assert [fine.text(value) for value in values] == ["1.0", *(f"1.000{number}" for number in range(1, 10)), "1.001"]
+
+
+def test_a_configured_number_keeps_its_digits():
+    rate = one({"low": 0.00012342, "high": 0.0123456, "log": True})
+    assert rate.text(0.00123456, in_full=True) == "0.00123456"
+    assert rate.text(0.00123456) == "0.001235"
 
 
 def test_a_range_holds_what_may_be_drawn():
