@@ -130,7 +130,8 @@ def of_data(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[list
     from fer.evaluation.request import Request, members_of
     from fer.inference.network import check_device
 
-    check_device(device_of(arguments))
+    if arguments.device == "gpu":  # otherwise an exported file is explained without torch
+        check_device(device_of(arguments))
     members = members_of([str(file) for file in files])
     for member in members:
         member.model.computed_on(device_of(arguments))

@@ -22,7 +22,7 @@ from fer.models.hub_folder import FORMAT, LIBRARY, HubConfig, HubFile, checked_f
 from fer.models.pretrained import sha256_of
 from fer.runs import zoo
 from fer.system import hub
-from fer.system.files import PART, why, write_json, written_whole
+from fer.system.files import PART, moved_into, why, write_json, written_whole
 from fer.system.hub import Reference
 from fer.system.records import plain
 
@@ -65,7 +65,7 @@ def write(
     Raises:
         FerError: the network is bad or has no card, the licence is no identifier, or the folder cannot be written.
     """
-    folder = expand_home(folder).absolute()
+    folder = expand_home(folder).resolve()
     _check_free(folder)
     stated = _checked(licence) if licence else OF_PACKAGE if str(given) in zoo.pretrained() else UNKNOWN
     made = share.shareable(given, half=half)
@@ -78,9 +78,7 @@ def write(
         _add_metadata(part / hub.CARD, stated)
         without_graph = _write_graph(part, name)
         _write_config(part)
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
+        moved_into(part, folder)
     except OSError as error:
         raise FerError(f"{folder}: could not be written ({why(error)})") from error
     finally:

@@ -21,7 +21,7 @@ from fer.inference.exported import INPUT, KEY, OUTPUT, About, runtime
 
 OPSET = 20
 AT_ONCE = 64  # faces of a step of the calibration
-# what computes in 8 bits; the head that divides by the temperature, softmax, and the first conversion stay in 32
+# what computes in 8 bits; the division by the temperature, softmax and what follows it stay in 32
 QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Concat")
 INSTALL = "pip install 'fer-lightning[export]'"
 
@@ -120,13 +120,25 @@ def in_8_bits(model: Any, faces: NDArray[np.uint8]) -> Any:
     with tempfile.TemporaryDirectory() as temporary, _quiet():
         given, prepared, made = (Path(temporary) / f"{name}.onnx" for name in ("given", "prepared", "made"))
         onnx().save(model, given)
-        quant_pre_process(given, prepared)
+        quant_pre_process(given, prepared, skip_symbolic_shape=True)  # which knows no mean of several networks
         quantize_static(
             prepared, made, _Served(faces), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax, op_types_to_quantize=list(QUANTISED),
+            nodes_to_exclude=_after_softmax(onnx().load(prepared)),
         )  # fmt: skip
         return onnx().load(made)
+
+
+def _after_softmax(model: Any) -> list[str]:
+    """Return the names of the nodes that compute with probabilities: the mean of several networks."""
+    computed: set[str] = set()
+    names = []
+    for node in model.graph.node:  # in the order of their computation
+        if node.op_type == "Softmax" or computed.intersection(node.input):
+            computed.update(node.output)
+            names.append(node.name)
+    return names
 
 
 class _Served:

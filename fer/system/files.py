@@ -141,6 +141,22 @@ def written_aside(target: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def moved_into(part: Path, folder: Path) -> None:
+    """Rename a finished folder; where there is one of its name, such as the current folder, move the files into it.
+
+    Files of the same names are replaced.
+
+    Raises:
+        OSError: a file cannot be moved.
+    """
+    if not folder.exists():
+        part.rename(folder)
+        return
+    for file in sorted(part.iterdir()):
+        file.replace(folder / file.name)
+    part.rmdir()
+
+
 def remove_parts(folder: Path) -> None:
     """Remove the temporary files of killed processes from a folder in which no other process works."""
     for part in folder.glob(f".*{PART}"):

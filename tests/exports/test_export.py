@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from fer.config.errors import FerError
 from fer.data.readers.drawing import draw_faces
 from fer.export import main
 from fer.exports import onnx_file
-from fer.inference.exported import ExportedNetwork
+from fer.exports.check import refuse
+from fer.inference.exported import ExportedNetwork, OnVal, Parity
 from fer.models import checkpoints
 
 SIZE = 24  # of the small run's faces
@@ -174,6 +176,28 @@ def test_eight_bits_are_calibrated_on_train_and_checked_on_val(export, small_run
     (found,) = session.run(None, {"faces": faces})
     expected = network.probabilities(torch.from_numpy(faces)).numpy()
     assert 1e-6 < np.abs(found - expected).max() < 0.1
+
+
+@pytest.mark.slow
+def test_eight_bits_of_several_networks_keep_the_mean_in_32(export, small_run, another_run, faces):
+    ended = export(str(small_run), str(another_run), "both.onnx", "--int8", "--no-timing")
+    assert ended.code == 0, ended.err
+    assert {file.name for file in Path().iterdir() if file.is_file()} == {"both.onnx"}  # none of the quantiser's
+    session, about = stated(Path("both.onnx"))
+    assert len(about["networks"]) == 2
+    (found,) = session.run(None, {"faces": faces})
+    networks = [fer.load(run) for run in (small_run, another_run)]
+    expected = np.mean([each.probabilities(torch.from_numpy(faces)).numpy() for each in networks], 0)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    assert 1e-6 < np.abs(found - expected).max() < 0.1
+
+
+def test_a_loss_of_the_bound_is_allowed():
+    measured = OnVal(faces=400, accuracy=(0.6975, 0.6925), nll=(0.9, 0.92), equal=0.97)
+    parity = Parity(of="val", faces=400, largest_difference=0.1, equal=0.97, val=measured)
+    refuse("x.onnx", parity)
+    with pytest.raises(FerError, match="accuracy on val 69.24 % after 69.75 %"):
+        refuse("x.onnx", replace(parity, val=replace(measured, accuracy=(0.6975, 0.6924))))
 
 
 # --- refusals of the export -----------------------------------------------------------------------------------------

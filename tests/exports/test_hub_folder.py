@@ -96,6 +96,19 @@ def card_of(file):
 # --- the folder -----------------------------------------------------------------------------------------------------
 
 
+def test_the_current_folder_and_a_link_to_a_folder_are_written(share, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "check_packages", no_onnx)
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("there")
+    monkeypatch.chdir(tmp_path / "here")
+    assert share("tiny", "./").code == 0
+    assert Path("model.safetensors").is_file()  # a shell stays in the folder that it was in
+    assert share("tiny", "../link/").code == 0
+    assert (tmp_path / "link").is_symlink()
+    assert {file.name for file in Path("../there").iterdir()} == {file.name for file in Path().iterdir()}
+
+
 def test_a_folder_has_card_description_and_weights_and_is_loaded_again(folder):
     about = json.loads((folder / "config.json").read_text())
     model = fer.load(folder)

@@ -23,7 +23,7 @@ from fer.metrics.conformal import By
 from fer.reports.explanation import overlay
 from fer.reports.theme import PAPER
 from fer.serving import card, page
-from fer.system.files import PART, UNREADABLE, contents, read_json, why
+from fer.system.files import PART, UNREADABLE, contents, moved_into, read_json, why
 
 HERE = Path(__file__).parent
 SCRIPTS = (
@@ -102,8 +102,9 @@ def write(
         FerError: the folder holds other files or cannot be written, the network has no thresholds for the promise,
             OpenCV is missing, or onnxruntime-web cannot be had.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()
     _check_free(folder)
+    before = _written_before(folder)
     about = described(network, name, coverage, by, detect.Haar())
     files = _files(network, about, given)
     part = folder.with_name(f".{folder.name}.{os.getpid()}{PART}")
@@ -111,9 +112,9 @@ def write(
         part.mkdir(parents=True)
         for entry, content in files.items():
             (part / entry).write_bytes(content)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
+        moved_into(part, folder)
+        for file in before - files.keys():
+            (folder / file).unlink(missing_ok=True)
     except OSError as error:
         raise FerError(f"{folder}: could not be written ({why(error)})") from error
     finally:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -141,6 +142,22 @@ def test_an_earlier_export_is_replaced_and_nothing_else(page, network, fetched):
     (other / "network.json").unlink()
     with pytest.raises(FerError, match="new or empty"):
         build.write(network, "again", other)
+
+
+def test_the_current_folder_and_a_link_to_a_folder_are_written(page, network, fetched, tmp_path, monkeypatch):
+    about = json.loads((page / "network.json").read_text())
+    (page / "network.json").write_text(json.dumps(about | {"files": [*about["files"], "old.js"]}))
+    (page / "old.js").write_text("of an earlier version")
+    (page / "network.onnx").write_bytes(b"old")
+    monkeypatch.chdir(page)
+    build.write(network, "again", Path("."))
+    assert Path("network.onnx").read_bytes() == network.file.read_bytes()  # a shell stays in the folder that it was in
+    assert not Path("old.js").exists()
+    (tmp_path / "link").symlink_to(page)
+    build.write(network, "linked", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert json.loads((page / "network.json").read_text())["network"] == "linked"
+    assert {file.name for file in tmp_path.iterdir()} == {"drawn.onnx", "link", "page"}
 
 
 def test_a_folder_that_cannot_be_finished_leaves_none(network, fetched, tmp_path, monkeypatch):
