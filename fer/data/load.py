@@ -84,7 +84,7 @@ def read_path(
     variant = f"{name} {image_size} {on_bad}{sorted(names.items()) if names else ''}{' RGB' * (channels == 3)}"
     with entered(PixelMemory(memory_limit_gb, cache)) as memory:
         faces = cached(files, variant, memory, lambda: reader.read(inner, image_size=image_size, on_bad=on_bad))
-    return faces.noted(*([] if inner == path else [f"read from {inner}"]), *not_read(path, inner, name))
+    return faces.noted(*([] if inner == path else [f"read from {inner}"]), *not_read(path, inner, name, names))
 
 
 def labelled(faces: Faces, data: DataSettings) -> Faces:

@@ -13,7 +13,7 @@ from pathlib import Path
 from fer.config.errors import FerError, setting
 from fer.config.paths import expand_home
 from fer.data.faces import UNKNOWN, some
-from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, naming
+from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, class_index, naming
 from fer.data.readers import READERS, Reader, csv_file, image_folder
 from fer.data.readers.picture_set import PictureSet
 from fer.data.readers.synthetic import NAME as SYNTHETIC
@@ -198,8 +198,15 @@ def refuse_names(names: image_folder.Names, name: str, reader: Reader, path: Pat
     )
 
 
-def not_read(path: Path, inner: Path, name: str) -> list[str]:
-    """Return notes on what lies beside the data that are read: tables without faces, and other data sets."""
+def not_read(path: Path, inner: Path, name: str, names: image_folder.Names) -> list[str]:
+    """Return notes on what lies beside the data that are read: tables without faces, and other data sets.
+
+    Args:
+        path: of the data.
+        inner: the folder in it that is read.
+        name: of its reader.
+        names: class folder -> emotion.
+    """
     if not path.is_dir():
         return []
     problems = _tables_without_faces(inner) if name == "image_tree" else []
@@ -207,9 +214,8 @@ def not_read(path: Path, inner: Path, name: str) -> list[str]:
     folder_reader = name == "image_tree" or isinstance(READERS.get(name), PictureSet)
     unread = [inner] if not folder_reader and image_folder.recognises(inner) else []
     if name == "image_tree":
-        unread += [
-            folder for split, folder in image_folder.class_folders(inner) if split == UNKNOWN and _holds_data(folder)
-        ]
+        outside = (folder for split, folder in image_folder.class_folders(inner) if split == UNKNOWN)
+        unread += [folder for folder in outside if class_index(folder.name, names) is None and _holds_data(folder)]
     for folder in (path, *(parent for parent in inner.parents if path in parent.parents)):
         if folder != inner:
             inside = (entry for entry in image_folder.subfolders(folder) if entry != inner)

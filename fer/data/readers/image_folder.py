@@ -268,7 +268,7 @@ def subfolders(path: Path) -> list[Path]:
 
 
 def _list(path: Path, names: Names) -> Listing:
-    """List all files; folders inside class folders are not entered, so that a loop of links cannot trap the search."""
+    """List all files by kind."""
     listing = Listing()
     parents = [path, *(folder for folder in subfolders(path) if folder.name.lower() in SPLIT_FOLDERS)]
     for outside in sorted(entry for parent in parents for entry in parent.iterdir()):

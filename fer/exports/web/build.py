@@ -113,8 +113,8 @@ def write(
         for entry, content in files.items():
             (part / entry).write_bytes(content)
         moved_into(part, folder)
-        for file in before - files.keys():
-            (folder / file).unlink(missing_ok=True)
+        for file in [entry for entry in folder.iterdir() if entry.name in before - files.keys()]:
+            file.unlink()
     except OSError as error:
         raise FerError(f"{folder}: could not be written ({why(error)})") from error
     finally:

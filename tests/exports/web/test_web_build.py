@@ -146,7 +146,8 @@ def test_an_earlier_export_is_replaced_and_nothing_else(page, network, fetched):
 
 def test_the_current_folder_and_a_link_to_a_folder_are_written(page, network, fetched, tmp_path, monkeypatch):
     about = json.loads((page / "network.json").read_text())
-    (page / "network.json").write_text(json.dumps(about | {"files": [*about["files"], "old.js"]}))
+    (page / "network.json").write_text(json.dumps(about | {"files": [*about["files"], "old.js", "../mine.txt"]}))
+    (tmp_path / "mine.txt").write_text("not of the page")
     (page / "old.js").write_text("of an earlier version")
     (page / "network.onnx").write_bytes(b"old")
     monkeypatch.chdir(page)
@@ -157,7 +158,7 @@ def test_the_current_folder_and_a_link_to_a_folder_are_written(page, network, fe
     build.write(network, "linked", tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert json.loads((page / "network.json").read_text())["network"] == "linked"
-    assert {file.name for file in tmp_path.iterdir()} == {"drawn.onnx", "link", "page"}
+    assert {file.name for file in tmp_path.iterdir()} == {"drawn.onnx", "link", "mine.txt", "page"}
 
 
 def test_a_folder_that_cannot_be_finished_leaves_none(network, fetched, tmp_path, monkeypatch):
