@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import shutil
+import socket
 import threading
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -450,6 +451,37 @@ def test_a_folder_that_lacks_a_script_says_so(browser, folder, tmp_path):
     tab.run("new Promise((resolve) => setTimeout(resolve, 500))")  # the worker has failed before there is a picture
     tab.choose(browser.folder / "astronaut.png")
     assert "folder complete" in tab.until(PROBLEM)
+    tab.close()
+    server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["network.json", "network.onnx", "onnxruntime.wasm.gz", "faces.js"])
+def test_a_file_that_did_not_come_is_loaded_with_the_next_picture(browser, folder, name):
+    gone = threading.Event()
+    gone.set()
+
+    class Failing(Quiet):
+        def do_GET(self):
+            if gone.is_set() and self.path == f"/{name}":
+                self.connection.shutdown(socket.SHUT_RDWR)
+            else:
+                super().do_GET()
+
+    (browser.folder / "astronaut.png").write_bytes(saved(astronaut(), "PNG"))
+    server, address = served(functools.partial(Failing, directory=folder))
+    tab = browser.tab(address)
+    if name == "network.json":
+        assert name in tab.until("document.getElementById('problem')?.textContent")
+    else:
+        tab.until("document.documentElement?.dataset.ready")
+    tab.choose(browser.folder / "astronaut.png")
+    problem = tab.until(PROBLEM)
+    assert "connection" in problem
+    assert name in problem or name == "faces.js"  # the browser does not say which script
+    gone.clear()
+    tab.choose(browser.folder / "astronaut.png")
+    tab.until(f"{STATUS}.includes('found')")
+    assert tab.run(PROBLEM) == ""
     tab.close()
     server.shutdown()
 
