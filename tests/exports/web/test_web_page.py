@@ -19,13 +19,14 @@ from exports.web.test_web_build import SIZE, write
 from inference.portraits import astronaut, hopper, scene
 from PIL import Image
 from serving.browser import INSTALL, PROGRAM, Browser, Tab
-from serving.sendable import header_of_png, saved
+from serving.sendable import header_of_png, headers_of_webp, saved, webp_lying
 
 import fer
 from fer.config.errors import FerError
 from fer.data.crop import Crop
 from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
+from fer.data.readers.images import to_grey
 from fer.export import main
 from fer.exports.web import build, runtime
 from fer.inference.exported import FORMAT, IN_COLOUR, About, ExportedNetwork, SourceNetwork
@@ -359,6 +360,25 @@ def test_greys_and_colours_of_a_frame_are_those_of_a_picture(tab):
     })""") == [70, 50, True, True, True, True, False]
 
 
+def test_webp_is_upright_whatever_its_exif_says(tab):
+    """Chromium does not turn WebP."""
+    picture = hopper().crop((20, 10, 90, 60))
+    files = {str(way): webp_lying(picture, way) for way in range(2, 9)}
+    files["marked"] = webp_lying(picture, 6, b"Exif\0\0")
+    files["damaged"] = files["6"].replace(b"MM\0*\0\0\0", b"MM\0*\0\0\1")  # its tags would lie behind its end
+    for name, contents in files.items():
+        script = f"""import("./picture.js").then(async ({{read}}) => {{
+          const {{pixels, width, height}} = await read(new Blob([{encoded(contents)}]), {{pixels: 1e6}});
+          return [[...pixels], width, height];
+        }})"""
+        pixels, width, height = tab.run(script)
+        expected = to_grey(picture.transpose(Image.Transpose.ROTATE_90) if name == "damaged" else picture)
+        assert (width, height) == expected.size, name
+        assert np.abs(np.array(pixels) - np.asarray(expected, int).ravel()).max() <= 1, name
+    (face,) = predicted(tab, webp_lying(astronaut(), 6))["faces"]
+    assert face["emotion"] == "happy"
+
+
 def test_the_visitor_chooses_the_promise(tab, browser):
     (browser.folder / "hopper.png").write_bytes(saved(hopper(), "PNG"))
     (browser.folder / "heavy.png").write_bytes(bytes(65 * 2**20))
@@ -392,7 +412,10 @@ def test_live_predictions_and_the_camera_stop_in_a_hidden_tab(tab):
 def test_what_is_no_picture_is_said_and_the_next_one_works(tab, browser):
     heic = b"\0\0\0\x18ftypheic" + bytes(64)
     files = {"junk.jpg": b"no picture", "huge.png": header_of_png(20_000, 10_000), "a.heic": heic, "empty.png": b""}
-    words = ("Expected JPEG", "20000x10000", "HEIC", "empty")
+    words = ["Expected JPEG", "20000x10000", "HEIC", "empty"]
+    for name, contents in headers_of_webp(16_000, 16_001).items():
+        files[f"{name.strip()}.webp"] = contents
+        words.append("16000x16001")
     for (name, contents), expected in zip(files.items(), words, strict=True):
         (browser.folder / name).write_bytes(contents)
         tab.choose(browser.folder / name)
