@@ -318,6 +318,8 @@ def test_a_camera_is_opened_once_and_never_stays_open_unseen(tab):
     tab.run(HIDE)  # not live
     assert tab.run("[viewfinder.hidden, document.activeElement.id]") == [True, "camera"]
     assert "hidden" in tab.run(STATUS)
+    with_camera(tab)
+    assert tab.run(STATUS) == ""  # it is open again
 
 
 def test_a_camera_that_is_lost_is_reported(tab):
@@ -330,6 +332,11 @@ def test_a_camera_that_is_lost_is_reported(tab):
     assert tab.run(f"[viewfinder.hidden, {LIVE}.getAttribute('aria-pressed'), document.activeElement.id]") == [
         True, "false", "camera",
     ]  # fmt: skip
+    with_camera(tab)
+    tab.run("document.getElementById('status').textContent = 'of a moment ago'")
+    tab.run("video.srcObject.getTracks()[0].dispatchEvent(new Event('ended'))")  # not live
+    assert "lost" in tab.until(PROBLEM)
+    assert tab.run(STATUS) == ""
 
 
 def test_live_predictions_wait_for_the_first_picture(tab):
