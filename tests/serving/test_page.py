@@ -209,6 +209,25 @@ def test_numbers_on_boxes_keep_their_size_on_the_screen(opened, pictures):
     assert number == pytest.approx(plate, abs=2)  # its middle
 
 
+GROUNDS = """['#faces .track', '#faces .in-set .track div', '#faces tr:not(.in-set) .track div', '#maps', '#open',
+    '.swatch.for', '.swatch.against'].map((name) => getComputedStyle(document.querySelector(name)).backgroundColor)"""
+
+
+def test_bars_swatches_and_pressed_buttons_are_seen_in_themes_of_high_contrast(opened, pictures, tmp_path):
+    tab = opened()
+    tab.do("Emulation.setEmulatedMedia", features=[{"name": "forced-colors", "value": "active"}])
+    tab.choose(pictures / "astronaut.jpg")
+    answered(tab)
+    tab.run("document.getElementById('maps').click()")
+    tab.until("document.querySelector('.map')?.naturalWidth")
+    track, likely, other, pressed, button, speaks_for, against = tab.run(GROUNDS)
+    assert len({track, likely, other}) == 3
+    assert pressed != button
+    assert speaks_for != against
+    assert tab.run("getComputedStyle(document.querySelector('#boxes text')).fill") == "rgb(255, 255, 255)"
+    tab.screenshot(tmp_path / "contrast.png")
+
+
 def test_pasted(opened, pictures, address):
     tab = opened()
     tab.do("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"], origin=address)
