@@ -23,7 +23,8 @@ def test_a_wheel_trains_elsewhere(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"fer/conf/{file.relative_to(ROOT / 'conf')}" for file in (ROOT / "conf").rglob("*.yaml")}
     networks = {f"fer/models/zoo/{name}" for name in ("tiny.safetensors", "tiny.md", "README.md")}
-    page = {f"fer/serving/{name}" for name in ("openapi.json", "page/index.html", "page/page.js", "page/backend.js")}
+    parts = ("index.html", "page.js", "backend.js", "orientation.js")
+    page = {"fer/serving/openapi.json", *(f"fer/serving/page/{name}" for name in parts)}
     assert shipped | networks | page | {"fer/reports/html.css"} <= names
     assert not any(name.startswith(("tests/", "outputs/", "conf/")) for name in names)
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"

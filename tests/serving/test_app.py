@@ -439,7 +439,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_has_nothing_inline(client):
     assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\bstyle=|\bon[a-z]+=", page) == []
     names = re.findall(r'(?:src|href)="([^"#]+)"', page)
     assert {"theme.css", "page.css", "theme.js", "page.js", "card"} <= set(names)
-    for name in {*names, "backend.js"} - {"data:,"}:
+    for name in {*names, "backend.js", "orientation.js"} - {"data:,"}:
         answer = client.get(f"/{name}")
         assert answer.status_code == 200, name
         kinds = {".js": "text/javascript", ".css": "text/css"}

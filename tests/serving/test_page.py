@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from serving.browser import INSTALL, PROGRAM, Browser
-from serving.sendable import astronaut, header_of_png
+from serving.sendable import astronaut, header_of_png, webp_lying
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROGRAM is None, reason=INSTALL)]
 
@@ -108,16 +108,124 @@ def test_a_chosen_picture_is_marked_and_described_and_mapped_on_request(opened, 
     tab.until("!document.querySelector('.map')")
 
 
+def dropped(tab, *files, items=()):
+    """Drop files, or other things, on the page."""
+    data = {"items": list(items), "files": [str(file) for file in files], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        tab.do("Input.dispatchDragEvent", type=kind, x=600, y=300, data=data)
+
+
 def test_dropped(opened, pictures):
     tab = opened()
-    data = {"items": [], "files": [str(pictures / "astronaut.jpg")], "dragOperationsMask": 1}
-    for kind in ("dragEnter", "dragOver", "drop"):
-        tab.do("Input.dispatchDragEvent", type=kind, x=600, y=300, data=data)
+    dropped(tab, pictures / "astronaut.jpg")
     assert answered(tab) == "Face 1: happy"
-    data = {"items": [{"mimeType": "text/plain", "data": "words"}], "files": [], "dragOperationsMask": 1}
-    for kind in ("dragEnter", "dragOver", "drop"):
-        tab.do("Input.dispatchDragEvent", type=kind, x=600, y=300, data=data)
+    dropped(tab, items=[{"mimeType": "text/plain", "data": "words"}])
     assert "no file" in tab.until(PROBLEM)
+
+
+def test_of_several_files_the_first_is_taken_and_that_is_said(opened, pictures):
+    tab = opened()
+    dropped(tab, pictures / "astronaut.jpg", pictures / "junk.jpg")
+    assert answered(tab) == "Face 1: happy"
+    assert "2 files the first" in tab.run(STATUS)
+    dropped(tab, pictures / "junk.jpg", pictures / "astronaut.jpg")
+    assert "expected JPEG" in tab.until(PROBLEM)
+    assert "junk.jpg" in tab.run(STATUS)
+    dropped(tab, pictures / "astronaut.jpg")
+    tab.until(FOUND)
+    assert "2 files" not in tab.run(STATUS)
+
+
+def test_a_folder_is_no_file_and_a_file_that_changes_is_kept(opened, pictures, tmp_path):
+    tab = opened()
+    dropped(tab, tmp_path)
+    assert "a folder" in tab.until(PROBLEM)
+    assert tab.run(STATUS) == ""
+    file = tmp_path / "changing.jpg"
+    file.write_bytes((pictures / "astronaut.jpg").read_bytes())
+    tab.choose(file)
+    assert answered(tab) == "Face 1: happy"
+    file.write_bytes(b"another")
+    tab.run("document.getElementById('maps').click()")
+    assert tab.until(f"document.querySelector('.map')?.naturalWidth || {PROBLEM}") > 0
+
+
+def test_webp_lies_upright_under_its_boxes(opened, tmp_path):
+    """Chromium does not turn WebP by its EXIF."""
+    picture = astronaut().crop((0, 0, 200, 180))
+    picture.paste((255, 0, 0), (0, 0, 20, 20))
+    tab = opened()
+    for orientation in (3, 6):
+        (tmp_path / "lying.webp").write_bytes(webp_lying(picture, orientation))
+        tab.choose(tmp_path / "lying.webp")
+        assert answered(tab) == "Face 1: happy"
+        tab.run("document.getElementById('image').decode()")
+        assert tab.run("document.getElementById('image').naturalWidth") == 200
+        corner = tab.run("""(() => {
+            const context = new OffscreenCanvas(200, 180).getContext("2d");
+            context.drawImage(document.getElementById("image"), 0, 0);
+            return [...context.getImageData(10, 10, 1, 1).data];
+        })()""")
+        assert corner == [255, 0, 0, 255]
+
+
+HELD = """const real = window.fetch;
+window.fetch = async (address, options) => {
+    if (address === "about") await new Promise((resolve) => { window.release = resolve; });
+    return real(address, options);
+};"""
+
+
+def test_a_picture_chosen_before_the_page_is_ready_is_taken_then(browser, address, pictures):
+    tab = browser.tab("about:blank")
+    tab.do("Page.addScriptToEvaluateOnNewDocument", source=HELD)
+    tab.do("Page.navigate", url=address)
+    tab.until("!!window.release")
+    tab.choose(pictures / "astronaut.jpg")
+    assert "loading" in tab.until(STATUS)
+    tab.run("release()")
+    assert answered(tab) == "Face 1: happy"
+    tab.close()
+
+
+def test_numbers_on_boxes_keep_their_size_on_the_screen(opened, pictures):
+    tab = opened()
+    tab.choose(pictures / "astronaut.jpg")
+    answered(tab)
+    heights = (
+        "['.plate', 'text'].map((part) => document.querySelector(`#boxes ${part}`).getBoundingClientRect().height)"
+    )
+    sides = []
+    for width in (1280, 390, 1280):
+        tab.look(width, 844, dark=False)
+        tab.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        sides.append(tab.run(heights))
+    assert [plate for plate, _ in sides] == pytest.approx([22, 22, 22], abs=0.5)
+    assert [number for _, number in sides] == pytest.approx([sides[0][1]] * 3, abs=1)
+    plate, number = tab.run("""['.plate', 'text'].map((name) => {
+        const { x, y, width, height } = document.querySelector(`#boxes ${name}`).getBoundingClientRect();
+        return [x + width / 2, y + height / 2];
+    })""")
+    assert number == pytest.approx(plate, abs=2)  # its middle
+
+
+GROUNDS = """['#faces .track', '#faces .in-set .track div', '#faces tr:not(.in-set) .track div', '#maps', '#open',
+    '.swatch.for', '.swatch.against'].map((name) => getComputedStyle(document.querySelector(name)).backgroundColor)"""
+
+
+def test_bars_swatches_and_pressed_buttons_are_seen_in_themes_of_high_contrast(opened, pictures, tmp_path):
+    tab = opened()
+    tab.do("Emulation.setEmulatedMedia", features=[{"name": "forced-colors", "value": "active"}])
+    tab.choose(pictures / "astronaut.jpg")
+    answered(tab)
+    tab.run("document.getElementById('maps').click()")
+    tab.until("document.querySelector('.map')?.naturalWidth")
+    track, likely, other, pressed, button, speaks_for, against = tab.run(GROUNDS)
+    assert len({track, likely, other}) == 3
+    assert pressed != button
+    assert speaks_for != against
+    assert tab.run("getComputedStyle(document.querySelector('#boxes text')).fill") == "rgb(255, 255, 255)"
+    tab.screenshot(tmp_path / "contrast.png")
 
 
 def test_pasted(opened, pictures, address):

@@ -7,39 +7,44 @@
 //
 // A record has the fields of `fer predict`'s JSON lines, and with maps `map`, a picture as a data URL.
 
+import { json } from "./loaded.js";
+
 // A worker that is loaded from its file would not be bound by the page's policy; one from a blob is.
 const start = new Blob([`import ${JSON.stringify(new URL("./worker.js", import.meta.url).href)};`], { type: "text/javascript" });
-const worker = new Worker(URL.createObjectURL(start), { type: "module" });
 const open = new Map(); // number of a picture -> its promise's {resolve, reject}
 let last = 0;
-let broken = null; // Error of a worker that does not run
+let worker = started(); // null: it does not run; the next picture starts another
 
-worker.addEventListener("message", ({ data: { number, answer, error } }) => {
-  const promise = open.get(number);
-  open.delete(number);
-  if (error === undefined) promise?.resolve(answer);
-  else promise?.reject(new Error(error));
-});
-worker.addEventListener("error", (event) => {
-  broken = new Error(`The page's scripts do not run (${event.message || "one is missing"}). Is the folder complete, and the browser of 2023 or later?`);
-  for (const promise of open.values()) promise.reject(broken);
-  open.clear();
-});
+function started() {
+  const made = new Worker(URL.createObjectURL(start), { type: "module" });
+  made.addEventListener("message", ({ data: { number, answer, error } }) => {
+    const promise = open.get(number);
+    open.delete(number);
+    if (error === undefined) promise?.resolve(answer);
+    else promise?.reject(new Error(error));
+  });
+  made.addEventListener("error", (event) => {
+    made.terminate();
+    worker = null;
+    const broken = new Error(`The page's scripts do not run (${event.message || "one is missing"}). Is the folder complete, the connection working, and the browser of 2023 or later?`);
+    for (const promise of open.values()) promise.reject(broken);
+    open.clear();
+  });
+  return made;
+}
 
-export async function describe() {
-  const response = await fetch(new URL("./network.json", import.meta.url));
-  if (!response.ok) throw new Error(`network.json: the host answered ${response.status}. Is the folder complete?`);
-  return response.json();
+export function describe() {
+  return json("network.json");
 }
 
 export function predict(blob, { maps = false, by = "all", signal } = {}) {
-  if (broken) return Promise.reject(broken);
+  worker ??= started();
   const number = ++last;
   return new Promise((resolve, reject) => {
     open.set(number, { resolve, reject });
     signal?.addEventListener("abort", () => {
       if (!open.delete(number)) return; // it is answered
-      worker.postMessage({ dropped: number });
+      worker?.postMessage({ dropped: number });
       reject(signal.reason);
     });
     worker.postMessage({ number, blob, maps, by }, blob instanceof ImageBitmap ? [blob] : []);

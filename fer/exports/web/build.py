@@ -27,8 +27,8 @@ from fer.system.files import PART, UNREADABLE, contents, moved_into, read_json, 
 
 HERE = Path(__file__).parent
 SCRIPTS = (
-    "backend.js", "cascade.js", "crop.js", "faces.js", "maps.js", "network.js", "opened.js", "picture.js",
-    "resample.js", "upright.js", "worker.js",
+    "backend.js", "cascade.js", "crop.js", "faces.js", "loaded.js", "maps.js", "network.js", "opened.js",
+    "picture.js", "resample.js", "upright.js", "worker.js",
 )  # fmt: skip
 ABOUT, NETWORK = "network.json", "network.onnx"
 SCRIPT, WASM = "onnxruntime.js", "onnxruntime.wasm.gz"

@@ -1,5 +1,6 @@
 // The network, by onnxruntime-web, and what is said of its probabilities: as fer.inference.predictor says it.
 
+import { loaded } from "./loaded.js";
 import * as ort from "./onnxruntime.js";
 
 const AT_ONCE = 64; // faces
@@ -14,7 +15,7 @@ export class Network {
   static async loaded(about) {
     ort.env.wasm.numThreads = 1; // several threads need headers that not every host can send
     ort.env.wasm.wasmBinary = await unpacked(about.runtime);
-    const session = await ort.InferenceSession.create(await fetched(about.file), { executionProviders: ["wasm"] });
+    const session = await ort.InferenceSession.create(await loaded(about.file), { executionProviders: ["wasm"] });
     return new Network(about, session);
   }
 
@@ -68,15 +69,9 @@ function rounded(value, digits) {
   return Number(value.toFixed(digits));
 }
 
-async function fetched(file) {
-  const response = await fetch(new URL(file, import.meta.url));
-  if (!response.ok) throw new Error(`${file}: the host answered ${response.status}. Is the folder complete?`);
-  return new Uint8Array(await response.arrayBuffer());
-}
-
 // Return the bytes of a gzip file. A host that marks such files as compressed has let the browser unpack it already.
 async function unpacked(file) {
-  const bytes = await fetched(file);
+  const bytes = await loaded(file);
   if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());

@@ -1,5 +1,7 @@
 // A file as pixels, as fer.data.readers.images.to_grey and to_colour make them; the browser decodes it.
 
+import { orientation, turned } from "./orientation.js";
+
 const ROWS = 512; // that are read from a canvas at a time
 const ORDERS = { RGBA: [0, 1, 2], RGBX: [0, 1, 2], BGRA: [2, 1, 0], BGRX: [2, 1, 0] }; // of a frame's red, green and blue
 let bytes = new Uint8Array(0); // of the frame before
@@ -13,7 +15,7 @@ export async function read(blob, limits, colour = false) {
   if (!head.length) throw new Error("This file is empty.");
   const size = sizeOf(head);
   if (size && size[0] * size[1] > limits.pixels) throw new Error(tooLarge(...size, limits));
-  return pixelsOf(await decoded(blob, head), limits, colour);
+  return pixelsOf(turned(await decoded(blob, head), await orientation(blob)), limits, colour);
 }
 
 // Return a frame of the camera, or null where the browser cannot copy it. What a canvas gives would stay in memory
@@ -106,11 +108,19 @@ function sizeOf(bytes) {
     if (text(bytes, 1, 4) === "PNG") return [view.getUint32(16), view.getUint32(20)];
     if (text(bytes, 0, 3) === "GIF") return [view.getUint16(6, true), view.getUint16(8, true)];
     if (text(bytes, 0, 2) === "BM") return [Math.abs(view.getInt32(18, true)), Math.abs(view.getInt32(22, true))];
-    if (text(bytes, 8, 16) === "WEBPVP8X") return [24, 27].map((offset) => (view.getUint32(offset, true) & 0xffffff) + 1);
+    if (text(bytes, 8, 12) === "WEBP") return ofWebp(view, text(bytes, 12, 16));
     if (view.getUint16(0) === 0xffd8) return ofJpeg(view);
   } catch {
     return null; // cut off; the decoder reports it
   }
+  return null;
+}
+
+// By the first chunk: of an extended, a lossless or a lossy WebP.
+function ofWebp(view, chunk) {
+  if (chunk === "VP8X") return [24, 27].map((offset) => (view.getUint32(offset, true) & 0xffffff) + 1);
+  if (chunk === "VP8L") return [0, 14].map((bit) => ((view.getUint32(21, true) >> bit) & 0x3fff) + 1);
+  if (chunk === "VP8 ") return [26, 28].map((offset) => view.getUint16(offset, true) & 0x3fff);
   return null;
 }
 

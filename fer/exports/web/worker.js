@@ -3,13 +3,14 @@
 import { Cascade } from "./cascade.js";
 import { cropped, input } from "./crop.js";
 import { Detector, side } from "./faces.js";
+import { json } from "./loaded.js";
 import { mapped } from "./maps.js";
 import { Network } from "./network.js";
 import { read } from "./picture.js";
 
 const dropped = new Set(); // numbers of pictures that nobody waits for any more
-const ready = load();
-ready.catch(() => {}); // each picture reports it
+let loading = load(); // promise of {about, detector, network}
+loading.catch(() => {}); // the next picture loads them again
 let before = Promise.resolve();
 
 addEventListener("message", ({ data }) => {
@@ -22,16 +23,15 @@ async function load() {
   return { about, detector: new Detector(new Cascade(cascade), about.search), network: await Network.loaded(about) };
 }
 
-async function json(file) {
-  const response = await fetch(new URL(file, import.meta.url));
-  if (!response.ok) throw new Error(`${file}: the host answered ${response.status}. Is the folder complete?`);
-  return response.json();
+// Return what `load` returns; where it has failed before, for a moment without a connection, it is tried once more.
+async function ready() {
+  return loading.catch(() => (loading = load()));
 }
 
 async function handled({ number, blob, maps, by }) {
   if (dropped.delete(number)) return;
   try {
-    const answer = await answered(await ready, number, blob, maps, by);
+    const answer = await answered(await ready(), number, blob, maps, by);
     if (answer) postMessage({ number, answer });
   } catch (error) {
     postMessage({ number, error: error.message || String(error) });

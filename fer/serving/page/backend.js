@@ -12,7 +12,7 @@
 const TRIES = 8; // of a picture while the server is busy
 
 export async function describe() {
-  return answered(await fetch("about"));
+  return answered(await reached("about"));
 }
 
 // waiting(seconds) is called when the server asks to come back later.

@@ -1,12 +1,15 @@
 // The whole interface: a picture comes in by file, drop, paste or camera; its faces are marked and described.
 
 import { describe, predict } from "./backend.js";
+import { upright } from "./orientation.js";
 
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const HINT = "Profiles, masked faces, faces tilted by more than 45 degrees and faces below 24 pixels are not found.";
 let about = null; // of the network and its limits
-let shown = null; // {blob, address} of the picture on the page
+let loading = false; // whether `about` is on its way
+let early = null; // [file, words] that was chosen before there was `about`
+let shown = null; // {blob, address, words} of the picture on the page: `words` are said beside its answer
 let by = "all"; // whose coverage the sets promise: that of all faces together, or of the faces of each class
 let asking = null; // AbortController of the prediction on its way
 let opening = null; // {} of the camera that the browser was asked for
@@ -89,15 +92,20 @@ function described(face, index) {
   return item;
 }
 
-function boxed(face, index, unit) {
+function boxed(face, index) {
   const [x, y, width, height] = face.box;
   const turn = `rotate(${face.tilt} ${x + width / 2} ${y + height / 2})`;
-  const side = 22 * unit;
-  const label = drawn("text", { x: x + side / 2, y: y + side / 2, "font-size": 14 * unit }, String(index + 1));
   return drawn("g", { transform: turn },
     drawn("rect", { class: "edge", x, y, width, height }),
     drawn("rect", { class: "box", x, y, width, height }),
-    drawn("rect", { class: "plate", x, y, width: side, height: side }), label);
+    drawn("rect", { class: "plate", x, y }),
+    drawn("text", { x, y, dx: "0.79em", dy: "0.79em" }, String(index + 1))); // the middle of the plate
+}
+
+// Numbers on boxes have the same size on the screen, whatever the size of the picture there: page.css multiplies by it.
+function fit(boxes) {
+  const { width } = boxes.viewBox.baseVal;
+  boxes.style.setProperty("--unit", width / (boxes.parentElement.clientWidth || width || 1)); // of a pixel on the screen
 }
 
 // A face and its box light up together.
@@ -115,8 +123,8 @@ function show(answer, maps) {
   $("image").alt = faces.length ? `The picture; ${count(faces.length, "face")} marked` : "The picture; no face found";
   $("picture").style.aspectRatio = `${width} / ${height}`; // also where the browser cannot show the picture
   $("boxes").setAttribute("viewBox", `0 0 ${width} ${height}`);
-  const unit = width / ($("picture").clientWidth || width); // of a pixel on the screen
-  const boxes = faces.map((face, index) => boxed(face, index, unit));
+  fit($("boxes"));
+  const boxes = faces.map(boxed);
   const items = faces.map(described);
   items.forEach((item, index) => linked(item, boxes[index]));
   $("boxes").replaceChildren(...boxes);
@@ -128,22 +136,24 @@ function show(answer, maps) {
   $("maps").setAttribute("aria-pressed", String(maps));
   $("key").hidden = !maps;
   const names = faces.map((face, index) => `face ${index + 1} ${either(face.emotions.length ? face.emotions : [face.emotion])}`);
-  say(faces.length ? `${count(faces.length, "face")} found: ${names.join(", ")}.` : `No face found on this picture. ${HINT}`);
+  sayOf(faces.length ? `${count(faces.length, "face")} found: ${names.join(", ")}.` : `No face found on this picture. ${HINT}`);
 }
 
 async function ask(maps) {
   asking?.abort();
   const mine = (asking = new AbortController());
+  const picture = shown;
   report("");
-  say(maps ? "Asking what the network looks at…" : "Looking for faces…");
+  sayOf(maps ? "Asking what the network looks at…" : "Looking for faces…");
   $("choose").setAttribute("aria-busy", "true");
   try {
     const waiting = (seconds) => say(`The server is busy. Trying again in ${count(seconds, "second")}.`);
-    const answer = await predict(shown.blob, { maps, by, signal: mine.signal, waiting });
+    const answer = await predict(picture.blob, { maps, by, signal: mine.signal, waiting });
+    await see(picture);
     if (mine === asking) show(answer, maps);
   } catch (error) {
     if (mine !== asking) return; // another picture has come meanwhile
-    say("");
+    sayOf("");
     report(error.message);
   } finally {
     if (mine === asking) $("choose").removeAttribute("aria-busy");
@@ -158,20 +168,54 @@ function forget() {
   $("result").hidden = true;
 }
 
-function take(blob) {
-  if (!blob || !about) return;
+// Take a picture; `words` are said beside its answer.
+async function take(blob, words = "") {
+  if (!blob) return;
+  if (!about) return wait(blob, words);
   close();
   forget(); // the picture before
-  if (shown) URL.revokeObjectURL(shown.address);
-  shown = { blob, address: URL.createObjectURL(blob) };
+  if (shown?.address) URL.revokeObjectURL(shown.address);
+  const mine = (shown = { blob: null, address: null, words });
+  sayOf("");
+  report("");
   if (blob.size > about.limits.bytes) {
-    say("");
     report(`This file has ${Math.ceil(blob.size / 2 ** 20)} MB; the limit is ${Math.floor(about.limits.bytes / 2 ** 20)} MB.`);
     return;
   }
+  try {
+    mine.blob = await held(blob);
+  } catch {
+    if (mine === shown) report("This file cannot be read. Is it a folder, or was it moved or changed? Choose it again.");
+    return;
+  }
+  if (mine === shown) ask(false);
+}
+
+// A copy in memory: the file may be moved or changed before it is asked for again, for its maps.
+async function held(blob) {
+  return new File([await blob.arrayBuffer()], blob.name || "picture", { type: blob.type });
+}
+
+// Keep a picture until the page is ready, for which it is loaded again where that has failed.
+function wait(blob, words) {
+  early = [blob, words];
+  say("The page is still loading. The picture is looked at as soon as it is ready.");
+  if (!loading) begin();
+}
+
+// Show a picture as it is predicted: upright.
+async function see(picture) {
+  if (picture.address) return;
+  const copy = await upright(picture.blob);
+  if (picture !== shown || picture.address) return; // another has come meanwhile
+  picture.address = URL.createObjectURL(copy);
   unseen(false);
-  $("image").src = shown.address;
-  ask(false);
+  $("image").src = picture.address;
+}
+
+// Say something of the picture on the page.
+function sayOf(text) {
+  say([text, shown?.words].filter(Boolean).join(" "));
 }
 
 // Another promise gives other sets: of the picture that is shown or still to come, and of the live frames from now on.
@@ -188,7 +232,7 @@ function unseen(is) {
 
 function first(files) {
   if (!files.length) report("That holds no file. Save the picture first, then choose or drop the file.");
-  else take(files[0]);
+  else take(files[0], files.length > 1 ? `Of ${files.length} files the first alone was taken: ${files[0].name}.` : "");
 }
 
 // --- camera ------------------------------------------------------------------------------------------------------
@@ -197,6 +241,7 @@ async function open() {
   if ($("video").srcObject) return $("shoot").focus();
   if (opening) return; // the browser is asking already
   report("");
+  say(""); // of a camera that was closed
   if (!navigator.mediaDevices) {
     report("Browsers give the camera to pages of this machine or over HTTPS alone. Open http://127.0.0.1 on this machine.");
     return;
@@ -234,6 +279,7 @@ function close() {
 function lose(stream) {
   if ($("video").srcObject !== stream) return;
   close();
+  say("");
   report("The camera was lost. Connect it, or allow it for this page, then try again.");
 }
 
@@ -282,8 +328,8 @@ async function frame(mine) {
 
 function showLive({ width, height, faces }, mine) {
   $("live-boxes").setAttribute("viewBox", `0 0 ${width} ${height}`);
-  const unit = width / ($("video").clientWidth || width);
-  $("live-boxes").replaceChildren(...faces.map((face, index) => boxed(face, index, unit)));
+  fit($("live-boxes"));
+  $("live-boxes").replaceChildren(...faces.map(boxed));
   $("live-faces").replaceChildren(...faces.map(described));
   const now = performance.now();
   mine.times = [...mine.times.slice(-RATED), now];
@@ -335,15 +381,21 @@ function listen() {
   $("live").addEventListener("click", () => (following ? unfollow() : follow()));
   document.addEventListener("visibilitychange", hide);
   addEventListener("pagehide", close);
+  const resized = new ResizeObserver((changes) => changes.forEach(({ target }) => fit(target.querySelector("svg"))));
+  ["picture", "stage"].forEach((part) => resized.observe($(part)));
 }
 
 async function begin() {
-  listen();
+  loading = true;
+  report("");
   try {
     about = await describe();
   } catch (error) {
+    say("");
     report(error.message);
     return;
+  } finally {
+    loading = false;
   }
   $("card").href = about.card;
   $("live").hidden = !about.live;
@@ -353,6 +405,9 @@ async function begin() {
   $("privacy").textContent = about.privacy;
   $("made").textContent = about.made;
   document.documentElement.dataset.ready = "true";
+  if (early) take(...early);
+  early = null;
 }
 
+listen();
 begin();

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import shutil
+import socket
 import threading
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,13 +19,14 @@ from exports.web.test_web_build import SIZE, write
 from inference.portraits import astronaut, hopper, scene
 from PIL import Image
 from serving.browser import INSTALL, PROGRAM, Browser, Tab
-from serving.sendable import header_of_png, saved
+from serving.sendable import header_of_png, headers_of_webp, saved, webp_lying
 
 import fer
 from fer.config.errors import FerError
 from fer.data.crop import Crop
 from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
+from fer.data.readers.images import to_grey
 from fer.export import main
 from fer.exports.web import build, runtime
 from fer.inference.exported import FORMAT, IN_COLOUR, About, ExportedNetwork, SourceNetwork
@@ -316,6 +318,8 @@ def test_a_camera_is_opened_once_and_never_stays_open_unseen(tab):
     tab.run(HIDE)  # not live
     assert tab.run("[viewfinder.hidden, document.activeElement.id]") == [True, "camera"]
     assert "hidden" in tab.run(STATUS)
+    with_camera(tab)
+    assert tab.run(STATUS) == ""  # it is open again
 
 
 def test_a_camera_that_is_lost_is_reported(tab):
@@ -328,6 +332,11 @@ def test_a_camera_that_is_lost_is_reported(tab):
     assert tab.run(f"[viewfinder.hidden, {LIVE}.getAttribute('aria-pressed'), document.activeElement.id]") == [
         True, "false", "camera",
     ]  # fmt: skip
+    with_camera(tab)
+    tab.run("document.getElementById('status').textContent = 'of a moment ago'")
+    tab.run("video.srcObject.getTracks()[0].dispatchEvent(new Event('ended'))")  # not live
+    assert "lost" in tab.until(PROBLEM)
+    assert tab.run(STATUS) == ""
 
 
 def test_live_predictions_wait_for_the_first_picture(tab):
@@ -356,6 +365,25 @@ def test_greys_and_colours_of_a_frame_are_those_of_a_picture(tab):
       const same = first.map((plane, number) => plane.every((value, index) => value === second[number][index]));
       return [frame.width, frame.height, ...same, frame.bands[0].join() === frame.bands[1].join()];
     })""") == [70, 50, True, True, True, True, False]
+
+
+def test_webp_is_upright_whatever_its_exif_says(tab):
+    """Chromium does not turn WebP."""
+    picture = hopper().crop((20, 10, 90, 60))
+    files = {str(way): webp_lying(picture, way) for way in range(2, 9)}
+    files["marked"] = webp_lying(picture, 6, b"Exif\0\0")
+    files["damaged"] = files["6"].replace(b"MM\0*\0\0\0", b"MM\0*\0\0\1")  # its tags would lie behind its end
+    for name, contents in files.items():
+        script = f"""import("./picture.js").then(async ({{read}}) => {{
+          const {{pixels, width, height}} = await read(new Blob([{encoded(contents)}]), {{pixels: 1e6}});
+          return [[...pixels], width, height];
+        }})"""
+        pixels, width, height = tab.run(script)
+        expected = to_grey(picture.transpose(Image.Transpose.ROTATE_90) if name == "damaged" else picture)
+        assert (width, height) == expected.size, name
+        assert np.abs(np.array(pixels) - np.asarray(expected, int).ravel()).max() <= 1, name
+    (face,) = predicted(tab, webp_lying(astronaut(), 6))["faces"]
+    assert face["emotion"] == "happy"
 
 
 def test_the_visitor_chooses_the_promise(tab, browser):
@@ -391,7 +419,10 @@ def test_live_predictions_and_the_camera_stop_in_a_hidden_tab(tab):
 def test_what_is_no_picture_is_said_and_the_next_one_works(tab, browser):
     heic = b"\0\0\0\x18ftypheic" + bytes(64)
     files = {"junk.jpg": b"no picture", "huge.png": header_of_png(20_000, 10_000), "a.heic": heic, "empty.png": b""}
-    words = ("Expected JPEG", "20000x10000", "HEIC", "empty")
+    words = ["Expected JPEG", "20000x10000", "HEIC", "empty"]
+    for name, contents in headers_of_webp(16_000, 16_001).items():
+        files[f"{name.strip()}.webp"] = contents
+        words.append("16000x16001")
     for (name, contents), expected in zip(files.items(), words, strict=True):
         (browser.folder / name).write_bytes(contents)
         tab.choose(browser.folder / name)
@@ -450,6 +481,37 @@ def test_a_folder_that_lacks_a_script_says_so(browser, folder, tmp_path):
     tab.run("new Promise((resolve) => setTimeout(resolve, 500))")  # the worker has failed before there is a picture
     tab.choose(browser.folder / "astronaut.png")
     assert "folder complete" in tab.until(PROBLEM)
+    tab.close()
+    server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["network.json", "network.onnx", "onnxruntime.wasm.gz", "faces.js"])
+def test_a_file_that_did_not_come_is_loaded_with_the_next_picture(browser, folder, name):
+    gone = threading.Event()
+    gone.set()
+
+    class Failing(Quiet):
+        def do_GET(self):
+            if gone.is_set() and self.path == f"/{name}":
+                self.connection.shutdown(socket.SHUT_RDWR)
+            else:
+                super().do_GET()
+
+    (browser.folder / "astronaut.png").write_bytes(saved(astronaut(), "PNG"))
+    server, address = served(functools.partial(Failing, directory=folder))
+    tab = browser.tab(address)
+    if name == "network.json":
+        assert name in tab.until("document.getElementById('problem')?.textContent")
+    else:
+        tab.until("document.documentElement?.dataset.ready")
+    tab.choose(browser.folder / "astronaut.png")
+    problem = tab.until(PROBLEM)
+    assert "connection" in problem
+    assert name in problem or name == "faces.js"  # the browser does not say which script
+    gone.clear()
+    tab.choose(browser.folder / "astronaut.png")
+    tab.until(f"{STATUS}.includes('found')")
+    assert tab.run(PROBLEM) == ""
     tab.close()
     server.shutdown()
 
