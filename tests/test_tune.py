@@ -247,7 +247,7 @@ def test_a_storage_that_forgot_trials_is_refused_and_nothing_is_overwritten(tune
         assert ((folder / "trials.csv").read_bytes(), (folder / "tune.json").read_bytes()) == kept
     joining = tuned(*RUN[1:], "tune.trials=3", *other)  # as another process would
     assert joining.code == 1
-    assert "tune.storage=sqlite:///other.db: " in joining.err
+    assert "tune.storage='sqlite:///other.db': " in joining.err
     assert "has tune.storage=null" in joining.err
 
 

@@ -124,7 +124,7 @@ def _reader_of(folder: Path, names: image_folder.Names) -> tuple[str, Reader] | 
             continue
         if names and of_pictures and trees.recognises(folder):
             reader = reader.named(names)
-            if not reader.has_named(folder):
+            if not (reader.in_class_folders and reader.has_named(folder)):
                 continue  # what the user says about class folders comes first
         if reader is csv_file and folder.is_dir() and trees.recognises(folder) and _tables_without_faces(folder):
             continue

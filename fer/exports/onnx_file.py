@@ -21,8 +21,9 @@ from fer.inference.exported import INPUT, KEY, OUTPUT, About, runtime
 
 OPSET = 20
 AT_ONCE = 64  # faces of a step of the calibration
-# what computes in 8 bits; the division by the temperature, softmax and what follows it stay in 32
+# what computes in 8 bits; the division by the temperature, the last softmax and what follows it stay in 32
 QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu", "Concat")
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 INSTALL = "pip install 'fer-lightning[export]'"
 
 
@@ -125,20 +126,26 @@ def in_8_bits(model: Any, faces: NDArray[np.uint8]) -> Any:
             prepared, made, _Served(faces), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax, op_types_to_quantize=list(QUANTISED),
-            nodes_to_exclude=_after_softmax(onnx().load(prepared)),
+            nodes_to_exclude=_of_probabilities(onnx().load(prepared)),
         )  # fmt: skip
         return onnx().load(made)
 
 
-def _after_softmax(model: Any) -> list[str]:
-    """Return the names of the nodes that compute with probabilities: the mean of several networks."""
-    computed: set[str] = set()
-    names = []
-    for node in model.graph.node:  # in the order of their computation
-        if node.op_type == "Softmax" or computed.intersection(node.input):
-            computed.update(node.output)
-            names.append(node.name)
-    return names
+def _of_probabilities(model: Any) -> list[str]:
+    """Return the names of the nodes that compute with probabilities: the last softmax, and what follows it.
+
+    A softmax within a network, as attention has it, is followed by layers with weights.
+    """
+    nodes = list(model.graph.node)  # in the order of their computation
+    within: set[str] = set()  # values of layers with weights, and those on which they depend
+    for node in reversed(nodes):
+        if node.op_type in WEIGHTED or within.intersection(node.output):
+            within.update((*node.input, *node.output))
+    after: set[str] = set()
+    for node in nodes:
+        if node.op_type == "Softmax" or after.intersection(node.input):
+            after.update(node.output)
+    return [node.name for node in nodes if (after - within).intersection(node.output)]
 
 
 class _Served:

@@ -346,8 +346,8 @@ def _faces_section(report: Report, name: str, title: str, indices: NDArray[np.in
 def _maps(found: Explanation, maps: Maps) -> Markup:
     """Return the maps of the most confident mistakes, below the verdict of their check."""
     meaning = (
-        "One view of each face; an ensemble's networks count equally. The probabilities are calibrated by temperature, "
-        "those of the mistakes above are not."
+        "One view of each face; an ensemble's networks count equally. Probabilities are calibrated here, where the "
+        "networks have a temperature; in the mistakes above they are not."
     )
     return joined(
         tag("h3", "What the network looked at"), html.note(found.check.verdict), page.key(),

@@ -192,6 +192,17 @@ def test_eight_bits_of_several_networks_keep_the_mean_in_32(export, small_run, a
     assert 1e-6 < np.abs(found - expected).max() < 0.1
 
 
+def test_a_softmax_within_a_network_keeps_its_layers_in_8_bits():
+    steps = [
+        ("MatMul", ["faces", "w"], "scores"), ("Softmax", ["scores"], "mask"), ("Mul", ["mask", "faces"], "seen"),
+        ("Gemm", ["seen", "head"], "logits"), ("Softmax", ["logits"], "first"), ("Mul", ["first", "half"], "part"),
+        ("Gemm", ["faces", "other"], "more"), ("Softmax", ["more"], "second"), ("Add", ["part", "second"], "mean"),
+    ]  # fmt: skip
+    nodes = [onnx.helper.make_node(kind, inputs, [output], name=output) for kind, inputs, output in steps]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "two", [], []))
+    assert onnx_file._of_probabilities(model) == ["first", "part", "second", "mean"]
+
+
 def test_a_loss_of_the_bound_is_allowed():
     measured = OnVal(faces=400, accuracy=(0.6975, 0.6925), nll=(0.9, 0.92), equal=0.97)
     parity = Parity(of="val", faces=400, largest_difference=0.1, equal=0.97, val=measured)

@@ -94,4 +94,4 @@ def _of_folders(path: Path) -> Listing:
     return listing
 
 
-READER = PictureSet("ckplus", "CK+", recognises, listed)
+READER = PictureSet("ckplus", "CK+", recognises, listed, in_class_folders=True)

@@ -122,7 +122,7 @@ def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes
     table.images.resize((len(table.rows), PIXELS), refcheck=False)
     official = np.array(table.official, np.int8)
     source = Source(
-        name=_name(member, official),
+        name=_name(member, official, len(bad.messages)),
         layout=f"table {member}",
         path=str(file),
         labels="fer2013" if columns.emotion is not None else "none",
@@ -139,10 +139,10 @@ def _read_stream(stream: IO[bytes], file: Path, member: str, bad: BadRows, notes
     )
 
 
-def _name(member: str, official: NDArray[np.int8]) -> str:
+def _name(member: str, official: NDArray[np.int8], skipped: int) -> str:
     """Return the data set's name: "fer2013" for a table of its size or a file of the challenge, else the table's."""
     parts = {"icml_face_data.csv": sum(OFFICIAL_SIZES), "train.csv": OFFICIAL_SIZES[0], "test.csv": CHALLENGE_TEST}
-    whole = split_sizes(official) == OFFICIAL_SIZES or parts.get(Path(member).name.lower()) == len(official)
+    whole = split_sizes(official) == OFFICIAL_SIZES or parts.get(Path(member).name.lower()) == len(official) + skipped
     return "fer2013" if whole else Path(member).stem
 
 

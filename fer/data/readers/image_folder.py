@@ -141,7 +141,7 @@ def read(
         FerError: no picture; with ``on_bad="error"`` a class folder with an unknown name or an unreadable picture.
     """
     listing, bad = _list(path, names), BadRows(on_bad)
-    _report_faults(listing, bad, names)
+    _report_faults(listing, bad, path, names)
     if not listing.pictures:
         raise FerError(f"{path}: holds no pictures in its class folders")
     pixels = pixel_memory.current().pixels(len(listing.pictures), image_size)
@@ -181,18 +181,20 @@ def read(
     )
 
 
-def _report_faults(listing: Listing, bad: BadRows, names: Names) -> None:
+def _report_faults(listing: Listing, bad: BadRows, path: Path, names: Names) -> None:
     for link in listing.links:
         bad.add(link, "is a broken link or a loop of links")
     for picture in listing.unknown:
-        bad.add(picture.path, _why_unknown(picture, names))
+        bad.add(picture.path, _why_unknown(picture, path, names))
 
 
-def _why_unknown(picture: Unknown, names: Names) -> str:
-    """Return in words what is wrong with the name of a folder, and what would be right."""
-    folder = picture.folder.name
+def _why_unknown(picture: Unknown, path: Path, names: Names) -> str:
+    """Return in words what is wrong with the name or the place of a folder, and what would be right."""
+    folder, outside = picture.folder.name, picture.folder.parent
     if class_index(picture.path.parent.name, names) is not None:  # such as dev/angry/1.png
-        return f"is in a class folder of {folder!r}, no split's folder; expected train, val or test"
+        if outside == path:
+            return f"is in a class folder of {folder!r}, no split's folder; expected train, val or test"
+        return f"is in a class folder within {outside.name}/{folder}; move the class folders up into {outside.name}"
     return (
         f"is in {folder!r}, no emotion's folder; expected names such as angry, disgust, fear, happy, sad, or "
         f"{naming({**names, folder: 'happy'})} where it means happy"
@@ -272,6 +274,8 @@ def _list(path: Path, names: Names) -> Listing:
     listing = Listing()
     parents = [path, *(folder for folder in subfolders(path) if folder.name.lower() in SPLIT_FOLDERS)]
     for outside in sorted(entry for parent in parents for entry in parent.iterdir()):
+        if outside.name.startswith("."):
+            continue
         if _is_broken_link(outside):
             listing.links.append(outside)
         elif named_as_picture(outside.name) and outside.is_file():
@@ -286,11 +290,9 @@ def _of_class(split: int, folder: Path, names: Names) -> Listing:
     """List one class folder."""
     listing, target = Listing(), class_index(folder.name, names)
     if target is None:
-        for picture in _pictures_in(folder):
-            if len(picture.relative_to(folder).parts) <= 2:
-                listing.unknown.append(Unknown(picture, folder))
-            else:
-                listing.loose.append(picture)
+        # no deeper: it may be a folder of anything, such as results, that lies beside the class folders
+        inside = (entry for inner in (folder, *subfolders(folder)) for entry in sorted(inner.iterdir()))
+        listing.unknown += [Unknown(entry, folder) for entry in inside if named_as_picture(entry.name)]
         return listing
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)

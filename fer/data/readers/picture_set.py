@@ -86,6 +86,7 @@ class PictureSet:
         layout: in words.
         recognises: whether a path has this layout; quick, since every folder is asked.
         listed: returns the contents.
+        in_class_folders: whether the name of a picture's folder is its label, where there are class folders.
         names: class folder -> emotion, of ``data.class_names``; they replace the labels of the pictures in it.
     """
 
@@ -93,6 +94,7 @@ class PictureSet:
     layout: str
     recognises: Callable[[Path], bool]
     listed: Callable[[Path], Listing]
+    in_class_folders: bool = False
     names: Names = field(default_factory=dict)
     in_colour = True  # ``read`` takes ``channels``
 

@@ -104,8 +104,8 @@ function boxed(face, index) {
 
 // Numbers on boxes have the same size on the screen, whatever the size of the picture there: page.css multiplies by it.
 function fit(boxes) {
-  const { width } = boxes.viewBox.baseVal;
-  boxes.style.setProperty("--unit", width / (boxes.parentElement.clientWidth || width || 1)); // of a pixel on the screen
+  const width = boxes.viewBox.baseVal?.width; // in Firefox there is no viewBox before the first answer
+  if (width) boxes.style.setProperty("--unit", width / (boxes.parentElement.clientWidth || width)); // of a pixel on the screen
 }
 
 // A face and its box light up together.

@@ -72,14 +72,21 @@ def opened(
     if settings.storage is None and workers.alone():  # another process might be writing the line
         drop_partial_line(workers.search / JOURNAL)
     study = _opened(workers, settings, monitor, pruner(settings, most_epochs))
-    if not begun and (count := len(study.get_trials(deepcopy=False))):
-        raise FerError(
-            f"{settings.storage}: has {plural(count, 'trial')} of another search named {workers.search.name!r}; choose "
-            "a folder of another name with --out"
-        )
+    if settings.storage is not None and not begun:
+        _refuse_foreign(study, settings.storage, workers.search.name)
     if baseline and not study.get_trials(deepcopy=False):
         study.enqueue_trial(dict(baseline), user_attrs={CONFIGURED: sorted(baseline)})
     return study
+
+
+def _refuse_foreign(study: optuna.Study, storage: str, name: str) -> None:
+    """Refuse a study in a database that has trials before its search begins; one that waits may be left by a start."""
+    count = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
+    if count:
+        raise FerError(
+            f"{storage}: has {plural(count, 'trial')} of another search named {name!r}; choose a folder of another "
+            "name with --out"
+        )
 
 
 def _opened(workers: Workers, settings: TuneSettings, monitor: str, ends: optuna.pruners.BasePruner) -> optuna.Study:

@@ -223,7 +223,7 @@ def _refuse_changes(request: Request, before: SearchRecord) -> None:
         now[f"tune.{name}"], then[f"tune.{name}"] = (getattr(of, name) for of in (request.settings, before.settings))
     for key in sorted(now | then):
         if now.get(key) != then.get(key):
-            here, there = ("null" if values.get(key) is None else values[key] for values in (now, then))
+            here, there = (spelled(values.get(key)) for values in (now, then))
             raise FerError(
                 f"{key}={here}: the search in {request.folder} has {key}={there}; give the same, or start another "
                 "search with --out"

@@ -14,6 +14,7 @@ import pytest
 from fer.config.errors import FerError
 from fer.data.faces import UNKNOWN, counts
 from fer.data.load import assign
+from fer.data.readers import csv_file
 
 BAD = 20  # the row that is made bad: the middle of the second block of 16
 COUNT = 40  # rows of the tables with a bad row: two whole blocks and a part of one
@@ -88,6 +89,14 @@ def test_a_column_without_a_name_is_noted(tmp_path, lines, write, load):
     faces = load(write(tmp_path / "train.csv", lines(columns=("", "emotion", "pixels", "Usage"))))
     assert faces.source.notes == ("columns ignored: one without a name",)
     assert faces.source.name == "train"  # not the challenge's, by its size
+
+
+def test_rows_that_are_skipped_leave_a_file_of_the_challenge_its_name(tmp_path, lines, write, load, monkeypatch):
+    monkeypatch.setattr(csv_file, "OFFICIAL_SIZES", (70, 0, 0))
+    made = lines(columns=("emotion", "pixels"))
+    made[20] = "9" + made[20][1:]
+    faces = load(write(tmp_path / "train.csv", made), on_bad="skip")
+    assert (len(faces), faces.source.name) == (69, "fer2013")
 
 
 def test_train_csv_is_all_train_without_an_official_split(tmp_path, lines, write, drawn, load):

@@ -177,6 +177,8 @@ def test_hidden_files_are_no_pictures(tmp_path, plant, drawn, load):
     for path in paths[:3]:
         path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
         path.with_name(f".{path.name}").write_bytes(path.read_bytes())
+    for folder in (tmp_path, tmp_path / "train", tmp_path / "train" / "happy"):
+        (folder / ".#notes.txt").symlink_to("me@host.1234")  # Emacs's lock
     faces = load(tmp_path)
     assert (len(faces), faces.source.notes) == (70, ())
 
@@ -186,10 +188,19 @@ def test_a_data_set_in_a_folder_of_another_name_is_reported(tmp_path, plant, dra
     for place in ("more/train/happy", "plots/old/deep"):
         (tmp_path / place).mkdir(parents=True)
         Image.new("L", (48, 48)).save(tmp_path / place / "b.png")
-    loose, other = load(tmp_path).source.notes
-    assert loose.startswith("2 pictures ignored, outside the class folders: b.png")
-    assert "other data sets there are not read: " in other
-    assert other.count(str(tmp_path / "more")) == 1
+    (note,) = load(tmp_path).source.notes  # pictures of no data set may lie anywhere beside it
+    assert "other data sets there are not read: " in note
+    assert note.count(str(tmp_path / "more")) == 1
+
+
+def test_results_beside_the_class_folders_leave_the_cache_valid(tmp_path, plant, drawn, load):
+    plant(tmp_path / "data", drawn, split_place("train", "val", "test"))
+    for run in range(3):
+        load(tmp_path / "data", cache=tmp_path / "cache")
+        picture = tmp_path / "data" / "outputs" / "2026" / str(run) / "figures" / "roc.png"
+        picture.parent.mkdir(parents=True)
+        Image.new("L", (48, 48)).save(picture)
+    assert len([entry for entry in (tmp_path / "cache").iterdir() if entry.name != "index"]) == 1
 
 
 @pytest.mark.parametrize("name", ["", "happy/"])
@@ -261,6 +272,9 @@ def test_pictures_in_a_folder_of_unknown_name_are_named_and_counted(tree, load):
 def test_the_name_of_a_split_that_is_unknown_is_the_one_to_change(tree, load):
     (tree / "val").rename(tree / "dev")
     with pytest.raises(FerError, match=r"dev/\w+/\d+.png: .* 'dev', no split's folder; expected train, val or test"):
+        load(tree)
+    (tree / "dev").rename(tree / "train" / "extra")
+    with pytest.raises(FerError, match=r"within train/extra; move the class folders up into train"):
         load(tree)
 
 

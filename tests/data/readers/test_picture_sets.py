@@ -141,6 +141,15 @@ def test_names_of_class_folders_leave_the_people_of_ckplus_known(face, load, tmp
     assert len(read_faces(DataSettings(**given))) == 2
 
 
+def test_names_for_the_digits_of_rafdb_replace_their_meaning_everywhere(face, load, tmp_path):
+    for digit in ("1", "2"):
+        face(tmp_path / "raf" / "train" / digit / f"train_0000{digit}_aligned.jpg")
+    assert "digits are RAF-DB's" in notes(load(tmp_path / "raf"))
+    faces = read_faces(DataSettings(path=str(tmp_path / "raf"), class_names={"1": "happy", "2": "sad"}))
+    assert names(faces) == ["happy", "sad"]
+    assert (faces.source.labels, "RAF-DB" in notes(faces)) == ("folder names", False)
+
+
 def test_names_are_refused_where_a_data_set_has_no_class_folders(face, tmp_path):
     face(tmp_path / "KDEF" / "AF01" / "AF01ANS.JPG")
     with pytest.raises(FerError, match=r"data.class_names=\{af02:happy\}.* leave it out"):

@@ -143,6 +143,14 @@ def test_a_data_base_serves_as_storage(tmp_path):
     assert len(study_in(tmp_path / "two", **settings).trials) == 0  # another folder is another search
 
 
+@pytest.mark.parametrize("storage", [None, "sqlite"])
+def test_a_start_that_was_killed_before_its_first_trial_is_begun_again(tmp_path, storage):
+    settings = TuneSettings(storage=storage and f"sqlite:///{tmp_path / 'tune.db'}")
+    for _ in range(2):
+        study = opened(Workers(tmp_path), settings, "accuracy/val", 10, {"optimizer.lr": 0.002}, begun=False)
+        assert len(study.get_trials(deepcopy=False)) == 1
+
+
 @pytest.mark.parametrize("storage", ["nonsense", "postgresql+nosuchdriver://host/name", "sqlite:////nowhere/at/all.db"])
 def test_a_storage_that_cannot_be_used_is_reported_in_a_line(tmp_path, storage):
     with pytest.raises(FerError, match="no storage for a search") as raised:
