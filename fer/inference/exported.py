@@ -38,7 +38,7 @@ PRECISIONS = ("float32", "int8")
 MARGINS, SHIFTS = (0.1, 10.0), (-1.0, 1.0)  # of a crop
 AT_ONCE = 256  # faces through the graph together
 MOST_OFF, ROUNDING = 1e-3, 1e-6  # of the sum of a face's probabilities from 1; of a probability above 1
-INSTALL = "pip install 'onnxruntime>=1.20,<2'"
+INSTALL = "pip install 'onnxruntime>=1.32,<2'"
 
 Images = NDArray[np.uint8] | NDArray[np.floating[Any]]  # faces (N, 1, S, S); floats are in [0, 1]
 
