@@ -54,9 +54,7 @@ def parser() -> Grammar:
     grammar.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     grammar.add_argument("--data", type=Path, help="a plain fer2013.csv; default: $FER_DATA or data/, else drawn faces")
     grammar.add_folder("--out", "folder for the results; default: %(default)s", Path("outputs/bench"))
-    grammar.add_argument(
-        "--rounds", type=int, default=3, help="repetitions of each measurement; default: %(default)s"
-    )
+    grammar.add_argument("--rounds", type=int, default=3, help="repetitions of each measurement; default: %(default)s")
     grammar.add_argument("--threads", type=int, default=1, help="threads of each loop (training); default: %(default)s")
     grammar.add_argument(
         "--python", type=Path, help="an environment with the package fer or deepface of the index (peers)"

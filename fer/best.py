@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CAMPAIGNS = Path("outputs/best")
+LOG = "best.log"
 MISSING = "Name a file or folder that exists."
 ONCE = ("data", "rule", "set", "parts", "earlier", "seed", "no_test", "device", "jobs", "out", "dry_run")  # not resumed
 OPTIONS = {  # key of fer.train that the campaign sets itself -> option that controls it
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = arguments.out or new_folder(CAMPAIGNS.absolute(), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     if (folder / FILE).exists():
         raise FerError(f"--out {folder}: a campaign is in it already; resume it: --resume {shlex.quote(str(folder))}")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(entry.name != LOG for entry in folder.iterdir()):  # a refused campaign leaves its log
         raise FerError(f"--out {folder}: is not empty; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     return run(record, folder)
@@ -239,7 +240,7 @@ def run(record: Record, folder: Path) -> int:
     """
     from fer.campaign.campaign import Campaign
 
-    with open(folder / "best.log", "ab") as lock, logged(folder / "best.log"):
+    with open(folder / LOG, "ab") as lock, logged(folder / LOG):
         try:
             hold(lock)
         except BlockingIOError:

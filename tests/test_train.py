@@ -221,12 +221,13 @@ class Explodes(EmotionClassifier):
 """
 
 
-def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(train, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("more", "step"), [((), 10), (("data.batch_size=4", "trainer.accumulate=4"), 10)])
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(train, tmp_path, monkeypatch, more, step):
     (tmp_path / "dead_end.py").write_text(DEAD_END)
     monkeypatch.syspath_prepend(tmp_path)
-    ended = train(*SMALL[:4], "plugins=[dead_end]", "model=explodes", *SMALL[6:], "hydra.run.dir=out")
+    ended = train(*SMALL[:4], "plugins=[dead_end]", "model=explodes", *SMALL[6:], *more, "hydra.run.dir=out")
     assert ended.code == 1
-    assert "the loss became NaN or infinite at step 10 (epoch 2" in ended.line
+    assert f"the loss became NaN or infinite at step {step} (epoch 2" in ended.line
     state = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["epoch"] == 0
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())

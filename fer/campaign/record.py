@@ -25,7 +25,15 @@ State = Literal["waiting", "running", "done", "stopped", "failed", "left out"]
 STATES: tuple[State, ...] = ("waiting", "running", "done", "stopped", "failed", "left out")
 UNFINISHED: tuple[State, ...] = ("waiting", "running")
 USABLE: tuple[State, ...] = ("done", "stopped")  # states of networks that have a best epoch
-RETRIED = ("no time was left", "no ensemble: ", "no predictions on test")  # in notes on steps that --resume repeats
+RETRIED = (  # in notes on steps that --resume repeats
+    "no time was left",
+    "was not evaluated on ",
+    "teachers could not be chosen: ",
+    "no teacher could be chosen",
+    "no ensemble: ",
+    "no predictions on test",
+    "could not be shared: ",
+)
 
 
 @dataclass(frozen=True)

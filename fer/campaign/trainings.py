@@ -20,6 +20,7 @@ from fer.campaign.recipes import Kind
 from fer.campaign.record import UNFINISHED, Clock, Network, Record
 from fer.config.conf import quoted
 from fer.config.errors import FerError
+from fer.metrics import results as metrics_json
 from fer.sweeps import jobs
 from fer.sweeps.jobs import Job
 from fer.system.files import read_history
@@ -146,9 +147,12 @@ class PhaseWatch(jobs.Watch):
 
     def began(self, job: Job) -> None:
         """Record the start of a training."""
-        network = self.jobs[job]
-        network.began = self.clock.now() if network.began is None else network.began
-        network.state = "running"
+        network, now = self.jobs[job], self.clock.now()
+        if network.began is None or not job.resume:
+            network.began = now
+        elif network.ended is not None:  # a training that goes on keeps the time it took so far
+            network.began += now - network.ended
+        network.ended, network.state = None, "running"
         self._done_before[job] = network.epochs_done
         self.progress.began(network)
         self.keep()
@@ -177,6 +181,7 @@ class PhaseWatch(jobs.Watch):
         network.ended = self.clock.now()
         if job.code == 0:
             network.state, network.reason = "done", ""
+            network.accuracy_val = _accuracy(job, network.accuracy_val)
             self.record.forget(network.name)
         elif self._interrupted:
             network.state = "waiting"  # its checkpoint is saved; the resumed campaign resumes it
@@ -222,6 +227,14 @@ def _wait_until_saved(run: Path) -> None:
     until = time.monotonic() + jobs.GRACE_S
     while jobs.lives(run) and time.monotonic() < until:
         time.sleep(jobs.POLL_S)
+
+
+def _accuracy(job: Job, otherwise: float | None) -> float | None:
+    """Return the val accuracy of a training's kept epoch: not every ``monitor`` keeps the most accurate one."""
+    try:
+        return metrics_json.read(job.folder / "metrics.json").scores.accuracy.number
+    except FerError:
+        return otherwise
 
 
 def _note_progress(network: Network, job: Job) -> None:

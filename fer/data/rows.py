@@ -16,6 +16,7 @@ from typing import IO, Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from PIL import Image
 
 from fer.config.errors import FerError
 from fer.system.files import UNREADABLE, read_json, write_json
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 CHUNK_BYTES = 16 << 20  # of faces that a pass over all of them holds at a time
+COUNTED_AT_ONCE = 1 << 24  # pixels; Pillow's images have less than 2 GB
 VALUES = "values.json"  # beside the faces: name -> value that needed a pass over all of them
 Key = int | np.integer[Any] | slice | NDArray[Any]
 
@@ -261,20 +263,11 @@ def _histogram(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return how often each value occurs among the pixels of faces (N, ...), (256,)."""
     counted = np.zeros(256, np.int64)
     for chunk in chunks(images):
-        counted += _value_counts(chunk.reshape(-1))
+        pixels = chunk.reshape(-1)
+        for start in range(0, pixels.size, COUNTED_AT_ONCE):
+            part = Image.fromarray(pixels[None, start : start + COUNTED_AT_ONCE])
+            counted += np.array(part.histogram())  # in half the time of np.bincount, which copies bytes as int64
     return counted
-
-
-def _value_counts(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return how often each value occurs among pixels (N,), (256,)."""
-    pairs = pixels[: pixels.size // 2 * 2].view(np.uint16)  # pairs of pixels: half as many values to count
-    counted = np.zeros(1 << 16, np.int64)
-    for start in range(0, len(pairs), 1 << 20):  # in parts: bincount copies its input as int64
-        counted += np.bincount(pairs[start : start + (1 << 20)], minlength=1 << 16)
-    table = counted.reshape(256, 256)  # counts by the two pixels of a pair
-    single = np.bincount(pixels[pairs.size * 2 :], minlength=256)
-    values: NDArray[np.int64] = table.sum(0) + table.sum(1) + single
-    return values
 
 
 class Built:

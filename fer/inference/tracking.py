@@ -161,7 +161,8 @@ class Smoother:
             kept = 0.5 ** ((time - last) / self.half_life)
             logits = kept * mean + (1 - kept) * logits
         self._means[track] = time, logits
-        self._means = {number: pair for number, pair in self._means.items() if time - pair[0] <= LIVES}
+        remembered = max(LIVES, 10 * self.half_life)  # after ten half-lives a frame counts a thousandth
+        self._means = {number: pair for number, pair in self._means.items() if time - pair[0] <= remembered}
         exponentials = np.exp(logits - logits.max())
         smoothed: NDArray[np.float32] = (exponentials / exponentials.sum()).astype(np.float32)
         return smoothed

@@ -70,9 +70,10 @@ class Clip:
         if not self._capture.isOpened():
             raise VideoError(self.name, "no such camera, or it is in use" if self.live else "not a readable video")
         rate = self._capture.get(self._cv2.CAP_PROP_FPS)
-        self.rate = float(rate) if RATES[0] <= rate <= RATES[1] else USUAL_RATE
+        credible = RATES[0] <= rate <= RATES[1]
+        self.rate = float(rate) if credible else USUAL_RATE
         frames = 0 if self.live else self._capture.get(self._cv2.CAP_PROP_FRAME_COUNT)
-        self.seconds = frames / rate if frames > 0 and rate > 0 else None  # as the container states
+        self.seconds = frames / rate if frames > 0 and credible else None  # as the container states
         self.guessed = 0  # frames whose time stamp was missing or not later than the one before
         self.damaged = 0  # frames that could not be decoded
 

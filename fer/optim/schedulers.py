@@ -135,7 +135,9 @@ def onecycle(
 
 
 @SCHEDULES.register("plateau")
-def plateau(epochs: int, /, *, factor: Fraction = 0.5, patience: Count = 3, min_factor: Fraction = 0.001) -> Plateau:
+def plateau(
+    epochs: int, /, *, factor: PartialFraction = 0.5, patience: Count = 3, min_factor: Fraction = 0.001
+) -> Plateau:
     """Return the schedule that lowers the rate when val stops improving; ``min_factor`` limits the total factor."""
     return Plateau(factor, patience, min_factor)
 

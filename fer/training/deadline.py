@@ -120,7 +120,7 @@ def end_of(settings: TrainSettings) -> datetime | None:
     """
     ends = settings.budget.ends
     if ends is not None and ends.timestamp() <= time.time():
-        now = datetime.now(ends.tzinfo).isoformat(timespec="minutes")
+        now = datetime.now(ends.tzinfo).isoformat(timespec="seconds")
         raise FerError(f"budget.until={settings.budget.until}: is past; expected a time after {now}")
     return ends
 

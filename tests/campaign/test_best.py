@@ -71,6 +71,15 @@ def test_what_is_wrong_is_one_line(best, arguments, said, tmp_path):
         assert word in ended.line
 
 
+def test_a_refused_campaign_leaves_its_folder_free(best, tmp_path):
+    (tmp_path / "bad.csv").write_text("emotion,pixels,Usage\n0,1 2 3,Training\n")
+    for _ in range(2):
+        ended = best("--hours", "1", "--data", "bad.csv", "--device", "cpu", "--out", "campaign")
+        assert ended.code == 1
+        assert "bad.csv" in ended.line
+        assert "not empty" not in ended.line
+
+
 def test_a_campaign_is_not_resumed_with_less_time_than_it_has_used(best, tmp_path):
     record = Record(Request(1.0, "synthetic"), "fer best", "2026-01-01T00:00:00+00:00", spent=500.0)
     write_json(tmp_path / FILE, {"schema": 1, **records.plain(record)})

@@ -58,6 +58,22 @@ def test_a_record_is_read_as_it_was_written(folder):
     assert again.usable("member") == []
 
 
+def test_notes_on_steps_that_a_resumed_campaign_repeats_are_forgotten(folder):
+    _, record = folder
+    record.notes = [
+        "no time was left for students and the small network",
+        "student_1 was not evaluated on val (ten_crop): its process was killed",
+        "teachers could not be chosen: no predictions",
+        "no teacher could be chosen: students and the small network learn from the labels alone",
+        "no ensemble: no predictions",
+        "student_2: no predictions on test; left out of the ensemble",
+        "small could not be shared: no such file",
+        "member failed: exit 1",
+    ]
+    record.forget_retried()
+    assert record.notes == ["member failed: exit 1"]
+
+
 def test_the_clock_stands_still_between_an_interruption_and_resume():
     assert Clock(250.0).now() == pytest.approx(250.0, abs=0.5)
 

@@ -1,8 +1,10 @@
 """How fast a kind of network is, from its short training; the order of trainings and their ends."""
 
+import shutil
 from datetime import UTC, datetime
 
 import pytest
+from conftest import metrics
 
 from fer.campaign.progress import Progress
 from fer.campaign.record import Clock, Network, Record, Request
@@ -105,6 +107,35 @@ def test_a_training_whose_end_passes_before_its_first_epoch_has_not_failed(tmp_p
     phase.clock = Clock(now)
     phase.ended(job)
     assert network.state == state
+
+
+@pytest.mark.parametrize(("resume", "took"), [(False, 30.0), (True, 80.0)])
+def test_a_second_try_takes_its_own_time_and_a_resumed_training_that_of_both(tmp_path, resume, took):
+    phase = phase_of(tmp_path, {"one": (0.0, 5.0)}, end=9000.0)
+    job = phase._next()
+    network = phase.jobs[job]
+    network.began, network.ended, job.resume = 10.0, 60.0, resume
+    phase.clock = Clock(5000.0)
+    phase.began(job)
+    assert network.ended is None
+    phase.clock, job.code = Clock(5030.0), 1
+    phase.ended(job)
+    assert network.ended - network.began == pytest.approx(took, abs=1)
+
+
+def test_the_accuracy_of_a_network_is_that_of_its_kept_epoch(tmp_path, small_run):
+    """Chosen by the loss it is below the best accuracy."""
+    phase = phase_of(tmp_path, {"one": (0.0, 5.0)})
+    job = phase._next()
+    phase.began(job)
+    shutil.copytree(small_run, job.folder)
+    rows = (job.folder / "history.csv").read_text().splitlines()
+    column = rows[0].split(",").index("accuracy/val")
+    better = [",".join("0.999" if index == column else cell for index, cell in enumerate(rows[1].split(",")))]
+    (job.folder / "history.csv").write_text("\n".join([rows[0], *better, *rows[2:], ""]))
+    job.code = 0
+    phase.ended(job)
+    assert phase.jobs[job].accuracy_val == metrics(job.folder)["accuracy"] < 0.999
 
 
 def test_a_training_that_ends_well_at_its_second_try_has_no_reason_and_no_note(tmp_path):

@@ -121,6 +121,23 @@ def test_after_a_half_life_a_frame_counts_half_and_tracks_are_apart():
     assert Smoother(0.0)(1, 0.5, other) is other
 
 
+def test_every_face_is_smoothed_where_frames_are_seconds_apart():
+    faces = [np.float32([0.9, 0.1]), np.float32([0.1, 0.9])]
+    alone, together = Smoother(10.0), Smoother(10.0)
+    for time in (0.0, 2.0, 4.0, 6.0):
+        expected = alone(1, time, faces[int(time) // 2 % 2])
+        for track in (1, 2, 3):
+            assert together(track, time, faces[int(time) // 2 % 2]) == pytest.approx(expected, abs=1e-6)
+    assert expected[0] > 0.6  # and not the last frame's 0.1
+
+
+def test_smoothing_forgets_a_track_of_long_ago():
+    smoother = Smoother(0.5)
+    smoother(1, 0.0, np.float32([0.9, 0.1]))
+    smoother(2, 6.0, np.float32([0.9, 0.1]))
+    assert list(smoother._means) == [2]
+
+
 def test_smoothing_survives_a_probability_of_zero():
     smoother = Smoother(0.5)
     smoother(1, 0.0, np.float32([1, 0]))

@@ -164,6 +164,25 @@ def test_a_video_that_is_cut_off_says_so(folder):
     assert "of the 3.0 seconds" in note
 
 
+def test_a_rate_that_no_video_has_says_nothing_of_its_length(moving, monkeypatch):
+    class Stated:
+        """A video that states 90,000 frames per second, the clock of its time stamps."""
+
+        def __init__(self, *arguments):
+            self.capture = opened(*arguments)
+
+        def __getattr__(self, name):
+            return getattr(self.capture, name)
+
+        def get(self, key):
+            return 90_000.0 if key == cv2.CAP_PROP_FPS else self.capture.get(key)
+
+    opened = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", Stated)
+    clip = Clip(moving)
+    assert (clip.rate, clip.seconds) == (videos.USUAL_RATE, None)
+
+
 def test_time_stamps_that_do_not_rise_are_replaced_and_counted(moving, monkeypatch):
     stamps = iter([0.0, 0.04, 0.04, 0.0, 0.2])
     clip = Clip(moving)

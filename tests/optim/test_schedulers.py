@@ -70,6 +70,11 @@ def test_plateau_is_torchs():
     assert builder(EPOCHS, **arguments) == Plateau(0.5, 5, 0.001)
 
 
+def test_a_plateau_that_lowers_nothing_is_refused():
+    with pytest.raises(FerError, match=r"scheduler.factor=1.*at most 0.999"):
+        SCHEDULES.arguments({"name": "plateau", "factor": 1.0})
+
+
 def test_a_warm_up_as_long_as_the_run_is_refused():
     with pytest.raises(FerError, match="scheduler.warmup_epochs=.*expected less than trainer.max_epochs="):
         factors("cosine", warmup_epochs=EPOCHS)

@@ -193,7 +193,7 @@ def show(outcome: Outcome, lines: Mapping[str, str]) -> None:
             parameters={each.key: str(each) for each in request.parameters},
             configured={each.key: spelled(values[each.key]) for each in request.parameters if each.key in values},
             axes={each.key: Axis(each.texts, each.span.log) for each in request.parameters},
-            baseline=request.settings.baseline,
+            baseline=bool(outcome.search.task.baseline()),
             shares=shares,
             top=top,
             interval=_interval(outcome, best_trial) if best_trial else None,
@@ -237,7 +237,7 @@ def _interval(outcome: Outcome, best_trial: Trial) -> Interval | None:
 
 def _gain(outcome: Outcome, first: Trial, best_trial: Trial) -> Difference | None:
     """Return the difference of the best trial to the configured values, on the same faces; None if unknown."""
-    if not outcome.request.settings.baseline or first.state != "complete" or first.number == best_trial.number:
+    if not outcome.search.task.baseline() or first.state != "complete" or first.number == best_trial.number:
         return None
     best_correct, configured = _correct(outcome, best_trial), _correct(outcome, first)
     return None if best_correct is None or configured is None else paired_difference(best_correct, configured)

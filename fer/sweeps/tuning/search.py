@@ -23,7 +23,7 @@ from fer.config.conf import plain
 from fer.config.errors import FerError, Interrupted
 from fer.config.hydra import composed
 from fer.config.schema import build
-from fer.config.settings import Config, TrainSettings, TuneSettings, mode, worded
+from fer.config.settings import Config, TrainSettings, TuneSettings, worded
 from fer.runs.run_folder import identity
 from fer.runs.trials import Trial, best, counted
 from fer.sweeps import jobs
@@ -32,7 +32,7 @@ from fer.sweeps.tuning.proposals import drawn, sampler, trials
 from fer.sweeps.tuning.space import Parameter, configured
 from fer.sweeps.tuning.workers import Workers
 from fer.system import signals
-from fer.system.files import new_folder, read_history
+from fer.system.files import new_folder, read_history, read_json
 from fer.system.terminal import Line, bar, is_live, wide
 from fer.system.text import clock
 
@@ -329,9 +329,12 @@ class Search(Watch):
             self._fail(attempt, job.outcome())
 
     def _score(self, attempt: Attempt, job: Job) -> None:
-        """Record a seed's best epoch, and queue the next seed or end the trial."""
-        better = min if mode(self.task.monitor) == "min" else max
-        attempt.values.append(better(row[self.task.monitor] for row in self._history(job)))
+        """Record a seed's value at the epoch that it keeps, and queue the next seed or end the trial.
+
+        With ``stages`` this is the best epoch of the last stage, and an earlier one may have a better value.
+        """
+        kept = read_json(job.folder / "metrics.json")["best_epoch"]
+        attempt.values.append(self._history(job)[kept - 1][self.task.monitor])
         attempt.trial.set_user_attr("values", attempt.values)
         attempt.trial.set_user_attr("seconds", round(attempt.seconds, 1))
         if len(attempt.values) == self.task.settings.seeds:

@@ -37,7 +37,7 @@ class FiniteLoss(Callback):
 
     def __init__(self) -> None:
         self._finite: Tensor | None = None  # True while every loss since the latest check was finite
-        self._steps: Tensor | None = None  # number of finite losses before the first bad one
+        self._steps: Tensor | None = None  # number of batches with finite losses before the first bad one
         self._checked = 0  # step of the latest check
         self._predicted: Tensor | None = None  # True while val has a probability for each face and class
 
@@ -56,7 +56,7 @@ class FiniteLoss(Callback):
         finite = torch.isfinite(outputs["loss"].detach())
         self._finite = finite if self._finite is None else self._finite & finite
         self._steps = self._finite.long() if self._steps is None else self._steps + self._finite
-        if pl_module.device.type == "cpu" and (batch_idx + 1) % CHECK_EVERY == 0:
+        if pl_module.device.type == "cpu" and (batch_idx + 1) % (CHECK_EVERY * trainer.accumulate_grad_batches) == 0:
             self.check(trainer)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -94,7 +94,7 @@ class FiniteLoss(Callback):
             NotFinite: naming the step, the epoch and the learning rate.
         """
         if self._finite is not None and self._steps is not None and not bool(_of_all(self._finite)):
-            step = self._checked + int(_of_all(self._steps)) + 1
+            step = self._checked + int(_of_all(self._steps)) // trainer.accumulate_grad_batches + 1
             rate = largest_rate(trainer.optimizers[0])
             raise NotFinite(
                 f"the loss became NaN or infinite at step {step} (epoch {trainer.current_epoch + 1}, learning "

@@ -30,9 +30,13 @@ class Stopwatch(Callback):
         """Start the epoch's clock."""
         self.epoch_start, self.images = time.perf_counter(), 0
 
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Start the clock of an epoch that is resumed: Lightning reports no start of it."""
+        if self.epoch_start is None:
+            self.epoch_start = time.perf_counter()
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Count the faces."""
-        self.epoch_start = self.epoch_start or time.perf_counter()  # a resumed epoch has no start
         assert isinstance(pl_module, Trainable)
         batch: Batch = args[1]  # with ``views`` versions of each face
         self.images += len(batch.targets) // pl_module.views if batch.part is None else batch.part.whole

@@ -2,7 +2,7 @@
 
 Shown are curves of train and val, pictures, precision-recall curves, HPARAMS and the projector. The horizontal axis
 counts epochs (from 1), so that runs with different batch sizes can be compared. Pictures are drawn at most ``PICTURES``
-times a run and once in ``DRAW_EVERY`` seconds, and always at the last epoch. They use the logits that validation has
+times a run and once in ``DRAW_EVERY`` seconds, and always of the last epoch. They use the logits that validation has
 computed, and draw no random numbers of the run. A run with and without TensorBoard gives the same weights to the bit.
 Only this module writes TensorBoard's files.
 """
@@ -73,6 +73,7 @@ class Dashboard(Callback):
         self.compared, self.resumed = compared, resumed
         self.scalars = Scalars(saver, stopwatch)
         self._pause = Pause(DRAW_EVERY)
+        self._undrawn: int | None = None  # number of the latest epoch, if it has no pictures
         self._logits: list[Tensor] = []
         self._parts: list[Part | None] = []  # of val's batches, if ranks share them
 
@@ -117,11 +118,24 @@ class Dashboard(Callback):
             writer.add_scalar(name, value, epoch)
         every = math.ceil((trainer.max_epochs or 1) / PICTURES)
         if (epoch % every == 0 and self._pause.over()) or epoch == trainer.max_epochs:
-            self._pause.begin()
-            dataset: FaceDataset = trainer.val_dataloaders.dataset  # type: ignore[union-attr]
-            scored = self._scored(dataset, pl_module.hparams["classes"])
-            draw_epoch(writer, scored, pl_module.latest["val"]["confusion"], epoch)
+            self._draw(trainer, pl_module, epoch)
+        else:
+            self._undrawn = epoch
         writer.flush()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the pictures of the last epoch, if early stopping has ended the run before the planned one."""
+        assert isinstance(pl_module, Trainable)
+        if self._undrawn is not None:
+            self._draw(trainer, pl_module, self._undrawn)
+
+    def _draw(self, trainer: pl.Trainer, pl_module: Trainable, epoch: int) -> None:
+        assert isinstance(trainer.logger, TensorBoardLogger)
+        self._pause.begin()
+        self._undrawn = None
+        dataset: FaceDataset = trainer.val_dataloaders.dataset  # type: ignore[union-attr]
+        scored = self._scored(dataset, pl_module.hparams["classes"])
+        draw_epoch(trainer.logger.experiment, scored, pl_module.latest["val"]["confusion"], epoch)
 
     def _scored(self, dataset: FaceDataset, classes: list[str]) -> Scored:
         probabilities = torch.cat(self._logits).float().softmax(1).cpu().numpy()

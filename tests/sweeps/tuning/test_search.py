@@ -52,7 +52,9 @@ for epoch in range(len(rows) + 1, epochs + 1):
     os.replace(folder / "part", history)
     (folder / "checkpoints" / "last.ckpt").write_text(str(epoch))
 (folder / "predictions.csv").touch()
-(folder / "metrics.json").write_text('{"accuracy": %r}' % max(float(row["accuracy/val"]) for row in rows))
+kept = int(os.environ.get("KEPT", len(rows)))
+accuracy = float(rows[kept - 1]["accuracy/val"])
+(folder / "metrics.json").write_text('{"accuracy": %r, "best_epoch": %d}' % (accuracy, kept))
 """
 FIXED = ["model=mlp", "data=synthetic", "trainer.accelerator=cpu", "trainer.max_epochs=6"]
 SPACE = {"optimizer.lr": {"low": 0.1, "high": 0.8}}
@@ -93,6 +95,13 @@ def test_trials_are_runs_and_their_best_epoch_is_their_value(tmp_path):
         assert trial.value == pytest.approx(float(trial.texts["optimizer.lr"]) * (1 - 0.5**6))
         assert (trial.epochs, trial.folders) == (6, [str(trial.number)])
         assert json.loads((tmp_path / str(trial.number) / "job.json").read_text())["exit_code"] == 0
+
+
+def test_the_value_is_that_of_the_epoch_that_a_run_keeps(tmp_path, monkeypatch):
+    """With ``stages`` an epoch of an earlier stage may be better than every epoch of the last one."""
+    monkeypatch.setenv("KEPT", "4")
+    for trial in searched(tmp_path):
+        assert trial.value == pytest.approx(float(trial.texts["optimizer.lr"]) * (1 - 0.5**4))
 
 
 def test_a_loss_is_searched_for_downward(tmp_path):

@@ -141,6 +141,15 @@ def test_long_runs_draw_now_and_then(train, tmp_path, monkeypatch):
     assert steps == [2, 3]  # every second, and the last
 
 
+def test_the_last_epoch_is_drawn_where_early_stopping_ends_the_run(train, tmp_path):
+    settings = ("early_stopping=1", "optimizer.lr=1e-9", "trainer.max_epochs=90")
+    assert train(*LOGGED, *settings, "hydra.run.dir=out").code == 0
+    read = events(tmp_path / "out")
+    epochs = [scalar.step for scalar in read.Scalars("accuracy/val")]
+    assert len(epochs) < 90 // 30  # before the first epoch that is drawn anyway
+    assert [image.step for image in read.Images("val/confusion matrix")] == epochs[-1:]
+
+
 @pytest.mark.slow
 def test_short_epochs_are_drawn_once_in_20_seconds(train, tmp_path, epochs_take):
     epochs_take(8.0)
