@@ -101,7 +101,18 @@ class Patient(H11Protocol):
         self._end = self.loop.call_later(seconds, self.transport.abort)
 
 
-def server(app: Starlette, limits: Limits) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """uvicorn's server, which a second Ctrl-C ends: from Python 3.12.1 on it waits for all connections even then."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note a signal, and cancel the requests at a second Ctrl-C."""
+        super().handle_exit(sig, frame)
+        if self.force_exit:
+            for task in list(self.server_state.tasks):
+                task.get_loop().call_soon_threadsafe(task.cancel)
+
+
+def server(app: Starlette, limits: Limits) -> Server:
     """Return uvicorn's server with these limits; it writes no access log and trusts no proxy's headers."""
     protocol = type("Bounded", (Patient,), {"limits": limits})
     config = uvicorn.Config(
@@ -109,7 +120,7 @@ def server(app: Starlette, limits: Limits) -> uvicorn.Server:
         server_header=False, proxy_headers=False, limit_concurrency=limits.connections,
         timeout_graceful_shutdown=limits.ending_s,
     )  # fmt: skip
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def run(app: Starlette, listening: socket.socket, limits: Limits | None = None) -> None:
