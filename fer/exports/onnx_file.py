@@ -111,6 +111,9 @@ def with_metadata(model: Any, about: About) -> bytes:
 def in_8_bits(model: Any, faces: NDArray[np.uint8]) -> Any:
     """Return a model whose weights and activations have 8 bits: static quantisation, a scale for each channel.
 
+    Weights use 7 of their bits: processors without 8-bit dot products (VNNI) add two products in 16 bits, which larger
+    weights would overflow.
+
     Args:
         model: in 32 bits.
         faces: (N, 1, S, S) of train, which give the ranges of the activations.
@@ -123,7 +126,7 @@ def in_8_bits(model: Any, faces: NDArray[np.uint8]) -> Any:
         onnx().save(model, given)
         quant_pre_process(given, prepared, skip_symbolic_shape=True)  # which knows no mean of several networks
         quantize_static(
-            prepared, made, _Served(faces), quant_format=QuantFormat.QDQ, per_channel=True,
+            prepared, made, _Served(faces), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax, op_types_to_quantize=list(QUANTISED),
             nodes_to_exclude=_of_probabilities(onnx().load(prepared)),
