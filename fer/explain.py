@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.config.command import DETECTOR, Grammar, check_rule, command
+from fer.config.command import DETECTOR, Grammar, check_rule, class_names, command
 from fer.config.errors import FerError, visible
 from fer.config.plugins import import_plugins, listed
 from fer.system.files import new_folder, unused_folder
@@ -36,6 +36,7 @@ OPTIONS = {  # key of fer.train -> option here
     "data.path": "--data",
     "data.split": "--rule",
     "data.on_bad": "--on-bad",
+    "data.class_names": "--class-names",
     "plugins": "--plugins",
 }
 
@@ -73,6 +74,10 @@ def parser() -> Grammar:
         "--rule", choices=["official", "as_given", "holdout"], help="how --data is split; default: as in training"
     )
     grammar.add_argument("--on-bad", choices=["error", "skip"], help="what a bad row or picture of --data does")
+    grammar.add_argument(
+        "--class-names", type=class_names, metavar="FOLDER:EMOTION,...",
+        help="meaning of class folders of --data, such as 1:surprise,2:fear; default: as in training, for its data",
+    )  # fmt: skip
     grammar.add_folder("--out", f"for the results; default: {FOLDER}/<name>")
     grammar.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")
@@ -113,8 +118,10 @@ def check(arguments: argparse.Namespace) -> None:
         raise FerError(f"--faces {arguments.faces}: expected at least 1")
     if arguments.split == "test":
         raise FerError("--split test: test is opened by fer.evaluate alone; explain val, or train")
-    if arguments.pictures and (arguments.split != "val" or arguments.rule or arguments.on_bad):
-        raise FerError("--split, --rule and --on-bad: belong to --data; leave them out for pictures")
+    if arguments.pictures and (
+        arguments.split != "val" or arguments.rule or arguments.on_bad or arguments.class_names is not None
+    ):
+        raise FerError("--split, --rule, --on-bad and --class-names: belong to --data; leave them out for pictures")
     check_rule(arguments.split, arguments.rule)
     if arguments.data and (arguments.detector or arguments.detector_model):
         raise FerError("--detector and --detector-model: belong to pictures; leave them out with --data")
@@ -136,7 +143,12 @@ def of_data(arguments: argparse.Namespace, files: Sequence[Path]) -> "tuple[list
     for member in members:
         member.model.computed_on(device_of(arguments))
     request = Request(
-        [str(member.file) for member in members], arguments.split, arguments.data, arguments.rule, arguments.on_bad
+        [str(member.file) for member in members],
+        arguments.split,
+        arguments.data,
+        arguments.rule,
+        arguments.on_bad,
+        class_names=arguments.class_names,
     )
     return [member.opened for member in members], of_split(request, members, arguments.faces)
 

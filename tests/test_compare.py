@@ -139,14 +139,19 @@ def test_test_metrics_are_shown_of_one_chosen_run_alone(compare, evaluate, two_r
     for one in two_runs:
         assert evaluate(str(one), "--split", "test").code == 0
     assert evaluate(str(run), "--split", "test", "--tta", "flip").code == 0
+    assert evaluate(str(run), "--split", "all").code == 0  # test among others
     plain = compare(*map(str, two_runs), "--out", str(tmp_path / "plain"))
     assert "Test evaluations of the chosen run" not in plain.out
     ended = compare(*map(str, two_runs), "--test", str(run), "--out", str(tmp_path / "out"))
     assert ended.code == 0, ended.err
     assert f"Test evaluations of the chosen run {run}" in ended.out
-    looks = [line.split() for line in ended.out.splitlines() if line.startswith(("test ", "test_flip "))]
+    looks = [line.split() for line in ended.out.splitlines() if line.startswith(("test ", "test_flip ", "all "))]
     data = ["synthetic,", "drawn"]
-    assert [line[:5] for line in looks] == [["test", "1", *data, "none"], ["test_flip", "2", *data, "flip"]]
+    views = {"test": "none", "test_flip": "flip", "all": "none"}
+    assert [line[:5] for line in looks] == [
+        [name, str(number), *data, tta] for number, (name, tta) in enumerate(views.items(), 1)
+    ]
+    assert "in another folder" not in ended.out
     for name in ("leaderboard.md", "compare.html"):
         page = (tmp_path / "out" / name).read_text()
         assert page.count("test_flip") == 1, name

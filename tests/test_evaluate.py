@@ -303,6 +303,21 @@ def test_two_networks_of_one_folder_each_have_their_looks(scores, small_run):
     assert "test was opened 4 times by now" in ended.out
 
 
+def test_data_of_the_training_are_read_as_there_when_they_are_named(train, scores, tmp_path):
+    """Folders named by numbers mean what ``data.class_names`` of the training says."""
+    pixels, labels = draw_faces(28, image_size=24, seed=5)
+    for index, (face, label) in enumerate(zip(pixels, labels, strict=True)):
+        picture = tmp_path / "photos" / str(label + 1) / f"{index}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(face).save(picture)
+    names = ",".join(f"{number}:{name}" for number, name in enumerate(EMOTIONS, 1))
+    own = ("data.path=photos", f"data.class_names={{{names}}}", "data.split=holdout", "hydra.run.dir=numbered")
+    assert train(*SMALL[2:], "trainer.max_epochs=1", *own).code == 0
+    for data in ((), ("--data", "photos")):
+        assert scores("numbered", *data, "--out", f"out{len(data)}").code == 0
+    assert metrics(tmp_path / "out0" / "val")["confusion"] == metrics(tmp_path / "out2" / "val")["confusion"]
+
+
 def test_a_baseline_s_access_has_its_own_accuracy_and_an_evaluated_network_has_one(scores, small_run, another_run):
     assert scores(str(small_run), "--split", "test", "--against", str(another_run)).code == 0
     results = metrics(small_run / "evaluations" / "test")

@@ -1,5 +1,6 @@
 """A baseline, compared with the evaluated network on the same faces."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +11,15 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError
 from fer.config.paths import expand_home
 from fer.data.table import Table
-from fer.evaluation.leakage import TrainingData, search_moved_data, use_data_at_hand
+from fer.evaluation.leakage import TrainingData, copies_by_content, known_unseen, search_moved_data, use_data_at_hand
 from fer.evaluation.request import FacesBySize, Member, Request, Tables, members_of, of_split
 from fer.metrics import classification
 from fer.metrics.arrays import Array, like
 from fer.metrics.groups import Groups, of_part
 from fer.metrics.results import BaselineComparison, Paired
 from fer.runs import predictions
+
+log = logging.getLogger(__name__)
 
 
 class Baseline(NamedTuple):
@@ -48,6 +51,12 @@ class Baseline(NamedTuple):
         if file.name.endswith((".csv", ".csv.gz")):
             return cls(str(given), read_predictions(file, data, request.split))
         members = members_of([request.baseline])
+        channels = members[0].model.in_channels
+        if channels != data.data.channels:
+            raise FerError(
+                f"--against {given}: takes {channels} channels of a face, the evaluated network {data.data.channels}; "
+                "name a network that takes as many"
+            )
         use_data_at_hand(members, data)
         search_moved_data(members, faces.tables)
         return cls(str(given), faces.predicted(members, request)[0], members, request.views)
@@ -67,6 +76,7 @@ class Baseline(NamedTuple):
         targets: Array,
         images: NDArray[np.uint8],
         kept: NDArray[np.bool_] | None,
+        fingerprint: str,
         tables: Tables,
         groups: Groups | None,
     ) -> BaselineComparison:
@@ -77,6 +87,7 @@ class Baseline(NamedTuple):
             targets: (N,) labels.
             images: (N, S, S) faces.
             kept: (N,) True for faces that the network was not trained on; None where that is not known.
+            fingerprint: of the table of the faces.
             tables: of the evaluation.
             groups: of the faces.
 
@@ -86,7 +97,7 @@ class Baseline(NamedTuple):
         if self.probabilities.shape != predicted.shape:
             counts = f"{self.probabilities.shape[1]} emotions, not {predicted.shape[1]}"
             raise FerError(f"--against {self.name}: predicts {counts}")
-        unseen = TrainingData(self.members, tables).unseen(images) if self.members else None
+        unseen = self._unseen(images, fingerprint, tables) if self.members else None
         both = None if kept is None or unseen is None else kept & unseen
         return BaselineComparison(
             name=self.name,
@@ -95,6 +106,15 @@ class Baseline(NamedTuple):
             paired=self._paired(predicted, targets, groups),
             clean=None if both is None or not both.any() else self._paired(predicted, targets, groups, both),
         )
+
+    def _unseen(self, images: NDArray[np.uint8], fingerprint: str, tables: Tables) -> NDArray[np.bool_] | None:
+        """Return (N,) which faces it was not trained on; None, with a warning, if that is unknown."""
+        training = TrainingData(self.members, tables)
+        try:
+            return known_unseen(training, images, copies_by_content(training, images, fingerprint))
+        except FerError as error:
+            log.warning("--against %s: no clean differences: %s", self.name, error)
+            return None
 
     def _paired(
         self, predicted: Array, targets: Array, groups: Groups | None, kept: NDArray[np.bool_] | None = None

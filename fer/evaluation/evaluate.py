@@ -207,7 +207,7 @@ def _results(this: _Evaluation, baseline: Baseline | None, command: str) -> tupl
         sets=_sets(scored, choice, kept, request),
         comparison=None
         if baseline is None
-        else baseline.compared(together, targets, images, kept, this.tables, scored.groups),
+        else baseline.compared(together, targets, images, kept, this.described.fingerprint, this.tables, scored.groups),
         annotators=agreement_with_votes(data, request.split, targets, together),
         architecture=" + ".join(dict.fromkeys(network.architecture for network in networks)),
         parameters=sum(network.parameters for network in networks),

@@ -186,20 +186,33 @@ def not_trained_on(
         copies: (N,) the faces whose content is that of a training face, see ``copies_by_content``.
     """
     try:
-        kept = without_duplicate(images, training.trained_on(images.shape[-1]))
+        kept = known_unseen(training, images, copies)
     except FerError as error:
-        if copies is None or not all(on_fer2013(dataset) and not dataset.get("sets") for dataset in training.datasets):
-            log.warning("no clean metrics: %s", error)
-            return None
-        kept = np.ones(len(images), np.bool_)
-    if copies is not None:
-        kept &= ~copies
+        log.warning("no clean metrics: %s", error)
+        return None
     if (~kept).sum() > MANY * len(kept):
         log.warning(
             "%s of these %s faces were trained on: the metrics show how well they are remembered",
             f"{(~kept).sum():,}", f"{len(kept):,}",
         )  # fmt: skip
     return kept
+
+
+def known_unseen(
+    training: TrainingData, images: NDArray[np.uint8], copies: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    """Return (N,) which faces no network was trained on; arguments as of ``not_trained_on``.
+
+    Raises:
+        FerError: that is unknown, since the data of a training are gone or changed.
+    """
+    try:
+        kept = without_duplicate(images, training.trained_on(images.shape[-1]))
+    except FerError:
+        if copies is None or not all(on_fer2013(dataset) and not dataset.get("sets") for dataset in training.datasets):
+            raise
+        kept = np.ones(len(images), np.bool_)
+    return kept if copies is None else kept & ~copies
 
 
 def on_fer2013(dataset: Dataset) -> bool:

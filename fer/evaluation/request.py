@@ -398,12 +398,12 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
 
 
 def rule_of_set(member: Member, path: str) -> DataKeys:
-    """Return how a network's training read and split one of its several data sets; empty for other data.
+    """Return how a network's training read and split its data set, or one of several; empty for other data.
 
     A set that was moved since is known by the name of its file or folder.
     """
     sets, known = member.model.provenance.dataset.get("sets") or (), member.trained_with
-    before = [Path(name) for name in paths(known)][: len(sets)]
+    before = [Path(name) for name in paths(known)][: max(1, len(sets))]
     equal = [file.resolve() == Path(path).resolve() for file in before]
     named = [not file.exists() and file.name == Path(path).name for file in before]
     index = next((matches.index(True) for matches in (equal, named) if True in matches), None)
@@ -411,7 +411,7 @@ def rule_of_set(member: Member, path: str) -> DataKeys:
         return {}
     of_first = {key: known[key] for key in ("votes", "labels", "ferplus_rule", "class_names")}
     keys = of_first if index == 0 else {"class_names": further(known)[index - 1].class_names}
-    return {"split": sets[index]["split"], **keys}
+    return {"split": sets[index]["split"] if sets else known["split"], **keys}
 
 
 def found_again(known: DataKeys) -> str:

@@ -41,7 +41,8 @@ SURE = 0.5  # least probability of an answer that is not uncertain, of a network
 FACES_AT_ONCE, PICTURES_AT_ONCE = 256, 32
 WITHOUT_SETS = (  # and how to get them
     "no prediction sets: the file of this network has no thresholds for them; python -m fer.evaluate NETWORK "
-    "--coverage 0.9 calibrates them on val, and python -m fer.share EVALUATION NAME.safetensors writes a file with them"
+    "--coverage 0.9 calibrates them on val, and python -m fer.share EVALUATION NAME.safetensors writes a file with "
+    "them; for an exported file, evaluate the networks that it was made from, and export that evaluation"
 )
 
 

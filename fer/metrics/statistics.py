@@ -173,7 +173,8 @@ def accuracy_interval(correct: NDArray[np.bool_]) -> Interval:
     networks, faces = correct.shape
     shares = correct.mean(0)  # (N,) share of the networks that classify each face correctly
     mean, spread = float(shares.mean()), float(shares.var())
-    gain = mean * (1 - mean) / spread if spread > 0 else 1.0  # effective faces for each real one
+    largest = networks if 0 < mean < 1 else 1.0  # shares that are all equal, but not all 0 or 1
+    gain = mean * (1 - mean) / spread if spread > 0 else largest  # effective faces for each real one
     return wilson_of_share(mean, faces * min(gain, networks))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.config.errors import FerError
+from fer.metrics import results as metrics_json
 from fer.runs import zoo
 from fer.system import hub
 from fer.system.files import check_beside, contents, read_json, why, written_whole
@@ -156,7 +157,9 @@ def _evaluated(evaluation: Path, *, half: bool) -> Shareable:
 
 
 def evaluation_of(given: Path) -> Path:
-    """Return the evaluation in a run that states most: of test, else the newest; any other path as it is.
+    """Return the evaluation in a run that states most: of its own test, in single view, else the newest.
+
+    Any other path is returned as it is.
 
     Raises:
         FerError: the run has none with a card.
@@ -164,11 +167,20 @@ def evaluation_of(given: Path) -> Path:
     if not (given / "checkpoints" / "best.ckpt").is_file():
         return given
     cards = sorted((given / "evaluations").glob("*/model_card.md"), key=lambda card: card.stat().st_mtime_ns)
-    of_test = given / "evaluations" / "test" / "model_card.md"
     if not cards:
         remedy = f"python -m fer.evaluate {shlex.quote(str(given))} --split test writes one"
         raise FerError(f"{given}: has no evaluation with a model card; {remedy}")
-    return (of_test if of_test in cards else cards[-1]).parent
+    of_test = [card for card in cards if _is_of_own_test(card.parent, given)]
+    return (of_test or cards)[-1].parent
+
+
+def _is_of_own_test(evaluation: Path, run: Path) -> bool:
+    """Return whether an evaluation is of test of the data that its run was trained on, in single view."""
+    try:
+        results, own = (metrics_json.read(folder / "metrics.json") for folder in (evaluation, run))
+    except FerError:
+        return False
+    return (results.split, results.tta) == ("test", "none") and results.dataset.fingerprint == own.dataset.fingerprint
 
 
 def without_folders(text: str) -> str:

@@ -107,7 +107,7 @@ def evaluations_on_test(run: Path) -> OnTest:
     for file in (run / "evaluations").glob("*/metrics.json"):
         with readable(file):
             contents = read_json(file)
-            if contents["split"] == "test":
+            if contents["split"] == "test" or contents.get("test_opened") is not None:  # under whatever name
                 evaluations.append((file, metrics_json.of(contents)))
     evaluations.sort(key=lambda pair: (pair[1].test_opened or 0, str(pair[1].machine.finished), pair[0]))
     elsewhere = _recorded_elsewhere(run, {str(results.machine.finished) for _, results in evaluations})

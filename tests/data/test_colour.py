@@ -172,6 +172,9 @@ def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tm
     assert evaluate(["colour", "--data", str(pictures), "--split", "val"]) == 0
     assert evaluate(["colour", "grey", "--data", str(pictures), "--split", "val"]) == 1
     assert "takes 1 channels of a face, colour/checkpoints/best.ckpt 3" in capfd.readouterr().err
+    for one, other, takes in (("colour", "grey", 1), ("grey", "colour", 3)):
+        assert evaluate([one, "--data", str(pictures), "--split", "val", "--against", other]) == 1
+        assert f"--against {other}: takes {takes} channels of a face" in capfd.readouterr().err
     from fer.explain import main as explain
 
     assert explain([str(files[0]), "--network", "colour", "--detector", "none", "--out", "maps"]) == 0

@@ -111,6 +111,17 @@ def test_perfect_networks_are_not_certain():
     assert (result.value, result.p) == (0, 1)
 
 
+def test_the_interval_of_networks_that_share_no_mistake_does_not_jump():
+    opposed = np.tile([[True], [False]], 200)
+    opposed[:, ::2] = ~opposed[:, ::2]
+    almost = opposed.copy()
+    almost[0, 0] = ~almost[0, 0]
+    assert statistics.accuracy_interval(opposed) == pytest.approx(statistics.accuracy_interval(almost), abs=0.005)
+    for right in (0, 50):
+        alike = statistics.accuracy_interval(np.full((2, 50), right > 0))
+        assert alike == pytest.approx(wilson(right, 50), abs=1e-9)
+
+
 def test_two_networks_have_bonett_and_prices_interval():
     """24 faces, 7 of which only the first has right and 2 only the second: (b - c) / (n + 2) and its error by hand."""
     first = np.array([True] * 7 + [False] * 2 + [True] * 15)

@@ -516,7 +516,7 @@ def test_docstrings_state_parameters_and_multiply_adds(section, millions):
         ("resnet9", ["model.width=8"]),
         ("resnet18", ["model.width=8"]),
         ("vgg19", ["model.channels=[8,16,32,64,64]", "model.depths=[1,1,1,1,1]", UNDROPPED]),
-        ("vgg_fer", ["model.channels=[16,32,64,128]", "model.hidden=[128,128]"]),
+        ("vgg_fer", ["model.channels=[16,32,64,128]", "model.hidden=[128,128]", UNDROPPED]),
     ],
 )
 def test_learns_to_read_drawn_faces(train, name, narrow):

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, metrics, runner
+from PIL import Image
 from safetensors.torch import load_file
 
 import fer
 from fer.compare import main as compare_command
 from fer.config.errors import FerError
+from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
 from fer.metrics import results
 from fer.models import safetensors
-from fer.models.share import ROUNDED, without_folders
+from fer.models.share import ROUNDED, evaluation_of, without_folders
 from fer.reports import model_card
 from fer.runs import zoo
 from fer.training.callbacks import checkpointing
@@ -215,6 +217,21 @@ def test_the_evaluation_of_a_run_that_was_moved_finds_its_network(
     shutil.rmtree("run")
     ended = share("alone/test", "lost.safetensors")
     assert (ended.code, "run/checkpoints/best.ckpt" in ended.line, "evaluate again" in ended.line) == (1, True, True)
+
+
+def test_a_run_is_shared_with_the_metrics_of_its_own_test(evaluate, share, small_run, tmp_path):
+    """Test of another data set may have the name first."""
+    pixels, labels = draw_faces(28, image_size=24, seed=5)
+    for index, (face, label) in enumerate(zip(pixels, labels, strict=True)):
+        picture = tmp_path / "photos" / ("train", "val", "test")[index % 3] / EMOTIONS[label] / f"{index}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(face).save(picture)
+    assert evaluate("run", "--data", "photos", "--rule", "as_given", "--split", "test").code == 0
+    assert evaluation_of(small_run).name == "test"  # the newest, where none is of its own test
+    assert evaluate("run", "--split", "test").code == 0
+    assert evaluate("run", "--split", "test", "--tta", "flip").code == 0
+    assert evaluation_of(small_run).name == "test_2"
+    assert metrics(evaluation_of(small_run))["dataset"]["name"] == "synthetic"
 
 
 def test_weights_that_changed_since_the_evaluation_go_without_its_metrics(

@@ -360,7 +360,11 @@ def recalls(board: Ranking, number: int) -> Markup:
     faces = {name: board.groups[0].runs[0].metrics.scores.per_class[name].support for name in emotions}
     heads = ["", "configuration", *(joined(name, tag("div", f"{faces[name]:,}", class_="soft")) for name in emotions)]
     rows = [
-        [swatch(number, rank), board.label(group), *(recall(group, name, means[name]) for name in emotions)]
+        [
+            swatch(number, rank),
+            board.label(group),
+            *(recall(group, name, means[name]) if faces[name] else "–" for name in emotions),
+        ]
         for rank, group in enumerate(board.groups)
     ]
     intro = paragraph(
