@@ -277,6 +277,32 @@ def test_losses_on_the_page_are_those_of_the_predictions():
         assert float(run["accuracy"]) == pytest.approx(right[name].mean(), abs=1e-6)
 
 
+def test_the_short_trainings_on_the_page_are_those_of_the_predictions():
+    """Schedules and augmentations in eight epochs."""
+    folder = DOCS / "results" / "eight_epochs"
+    with gzip.open(folder / "predicted.csv.gz", "rt", newline="") as stream:
+        faces = list(csv.DictReader(stream))
+    runs = list(csv.DictReader((folder / "runs.csv").read_text().splitlines()))
+    right = {run["run"]: np.array([[face[run["run"]] == face["target"] for face in faces]]) for run in runs}
+    page, augmentations = (DOCS / "study.md").read_text(), ("none", "basic", "strong")
+    for run in runs:
+        assert float(run["accuracy"]) == pytest.approx(right[run["run"]].mean(), abs=1e-6)
+    schedules = list(dict.fromkeys(run["run"].partition("_")[0] for run in runs))
+    for schedule in schedules:
+        cells = [f"{100 * right[f'{schedule}_{name}'].mean():.2f} %" for name in augmentations]
+        assert f"| `scheduler={schedule}` | {' | '.join(cells)} |" in page
+    for weaker, stronger in (("none", "basic"), ("none", "strong")):
+        gap = paired_difference(right[f"none_{stronger}"], right[f"none_{weaker}"])
+        low, high = (100 * end for end in gap.interval)
+        assert f"`augment={stronger}` {100 * gap.value:+.2f} [{low:+.2f}, {high:+.2f}]" in " ".join(page.split())
+    pairs = [
+        paired_difference(right[f"{one}_{name}"], right[f"{other}_{name}"]).p
+        for name in augmentations
+        for one, other in combinations(schedules, 2)
+    ]
+    assert f"the smallest of {len(pairs)} p is {min(holm(pairs)):.2f}" in " ".join(page.split())
+
+
 def test_the_costs_of_networks_on_the_pages_are_counted():
     page = (DOCS / "recipes.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \| ([\d,.]+) \|", page, re.MULTILINE)
