@@ -191,12 +191,17 @@ def test_the_table_of_groups_is_that_of_conf():
     }
 
 
-def test_precisions_on_the_page_are_those_of_the_predictions():
-    folder = DOCS / "results" / "precision_cpu"
+def sweep(name):
+    """The rows of a kept sweep: of the faces of val with what each run predicted, and of the runs."""
+    folder = DOCS / "results" / name
     with gzip.open(folder / "predicted.csv.gz", "rt", newline="") as stream:
-        faces = list(csv.DictReader(stream))
+        return list(csv.DictReader(stream)), list(csv.DictReader((folder / "runs.csv").read_text().splitlines()))
+
+
+def test_precisions_on_the_page_are_those_of_the_predictions():
+    faces, runs = sweep("precision_cpu")
     by_kind = defaultdict(list)
-    for run in csv.DictReader((folder / "runs.csv").read_text().splitlines()):
+    for run in runs:
         column = "_".join(run[name] for name in ("network", "precision", "seed"))
         by_kind[run["network"], run["precision"]].append(100 * mean(face["target"] == face[column] for face in faces))
         assert by_kind[run["network"], run["precision"]][-1] == pytest.approx(100 * float(run["accuracy"]))
@@ -214,10 +219,7 @@ def test_precisions_on_the_page_are_those_of_the_predictions():
 
 def losses():
     """The classes of the faces of val, and each run of the losses' sweep -> its probabilities."""
-    folder = DOCS / "results" / "losses"
-    with gzip.open(folder / "predicted.csv.gz", "rt", newline="") as stream:
-        faces = list(csv.DictReader(stream))
-    runs = list(csv.DictReader((folder / "runs.csv").read_text().splitlines()))
+    faces, runs = sweep("losses")
     chances = {
         run["run"]: np.array([[float(face[f"{run['run']}_{label}"]) for label in EMOTIONS] for face in faces])
         for run in runs
@@ -279,10 +281,7 @@ def test_losses_on_the_page_are_those_of_the_predictions():
 
 def test_the_short_trainings_on_the_page_are_those_of_the_predictions():
     """Schedules and augmentations in eight epochs."""
-    folder = DOCS / "results" / "eight_epochs"
-    with gzip.open(folder / "predicted.csv.gz", "rt", newline="") as stream:
-        faces = list(csv.DictReader(stream))
-    runs = list(csv.DictReader((folder / "runs.csv").read_text().splitlines()))
+    faces, runs = sweep("eight_epochs")
     right = {run["run"]: np.array([[face[run["run"]] == face["target"] for face in faces]]) for run in runs}
     page, augmentations = (DOCS / "study.md").read_text(), ("none", "basic", "strong")
     for run in runs:
