@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.config.command import Grammar, command, names_folder, writable_output
+from fer.config.command import Grammar, class_names, command, names_folder, writable_output
 from fer.config.errors import FerError
 from fer.config.plugins import import_plugins, listed
 from fer.system.slots import let_waiting_threads_sleep
@@ -22,12 +22,16 @@ from fer.system.terminal import shown
 from fer.system.text import text_table
 
 if TYPE_CHECKING:
+    from fer.exports.check import CheckData
     from fer.exports.export import Outcome
 
 log = logging.getLogger(__name__)
 
 OPTIONS = {  # key of a message -> option here
     "data.path": "--data",
+    "data.split": "--rule",
+    "data.on_bad": "--on-bad",
+    "data.class_names": "--class-names",
     "plugins": "--plugins",
     "coverage": "--coverage",
     "coverage_by": "--coverage-by",
@@ -61,6 +65,14 @@ def parser() -> Grammar:
         "--data", help="table, archive or folder for the check, and for the ranges of --int8; default: of the training"
     )
     grammar.add_argument(
+        "--rule", choices=["official", "as_given", "holdout"], help="how the data are split; default: as in training"
+    )
+    grammar.add_argument("--on-bad", choices=["error", "skip"], help="what a bad row or picture of the data does")
+    grammar.add_argument(
+        "--class-names", type=class_names, metavar="FOLDER:EMOTION,...",
+        help="meaning of class folders of the data, such as 1:surprise,2:fear; default: as in training, for its data",
+    )  # fmt: skip
+    grammar.add_argument(
         "--coverage", type=float, metavar="SHARE",
         help="of a page: promised share of faces whose prediction set holds the label; default: 0.9",
     )  # fmt: skip
@@ -91,8 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.info("%s", page(networks, name, arguments))
         return 0
     exported = export(
-        networks, Path(arguments.out), int8=arguments.int8, data=arguments.data, speed=not arguments.no_timing
-    )  # fmt: skip
+        networks, Path(arguments.out), int8=arguments.int8, speed=not arguments.no_timing, data=data_of(arguments)
+    )
     log.info("%s", "\n".join(in_words(exported)))
     return 0
 
@@ -117,13 +129,20 @@ def is_page(arguments: argparse.Namespace) -> bool:
     return pages
 
 
+def data_of(arguments: argparse.Namespace) -> "CheckData":
+    """Return the data that the options name."""
+    from fer.exports.check import CheckData
+
+    return CheckData(arguments.data, arguments.rule, arguments.on_bad, arguments.class_names)
+
+
 def page(networks: Sequence[str], name: str, arguments: argparse.Namespace) -> str:
     """Write a page with the name of the network on it, and return the lines that are printed."""
     from fer.exports.web.build import export_page
 
     folder = Path(arguments.out)
     written = export_page(
-        networks, name, folder, data=arguments.data, coverage=arguments.coverage, by=arguments.coverage_by,
+        networks, name, folder, data=data_of(arguments), coverage=arguments.coverage, by=arguments.coverage_by,
         given=arguments.runtime,
     )  # fmt: skip
     lines = [

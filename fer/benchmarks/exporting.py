@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from fer.config.command import Grammar, command
-from fer.exports.check import ParityCheck
+from fer.exports.check import CheckData, ParityCheck
 from fer.exports.export import Int8, written
 from fer.exports.source import source_of
 from fer.exports.speed import Speed, timed
@@ -86,7 +86,7 @@ def measured(data: str) -> Measured:
         FerError: the data are missing, or a file predicts something else than the network.
     """
     source = source_of([NETWORK])
-    eight = Int8(source, ParityCheck(source, data))
+    eight = Int8(source, ParityCheck(source, CheckData(data)))
     with tempfile.TemporaryDirectory() as temporary:
         files = {name: Path(temporary) / f"{name}.onnx" for name in ("float32", "int8")}
         of_32, of_8 = written(files["float32"], eight.in_32_bits()), written(files["int8"], eight)

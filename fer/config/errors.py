@@ -83,6 +83,11 @@ def setting(key: str, value: object = "", plain: str | None = None) -> str:
     return f"{option} {text}".rstrip()
 
 
+def takes(key: str) -> bool:
+    """Return whether the running command takes a setting, as an option of its own or as ``fer.train`` does."""
+    return not _options or key in _options
+
+
 def check_number(key: str, value: object, low: float, high: float, words: str = "{} to {}") -> None:
     """Raise unless a setting is a number in a range, which ``words`` states.
 

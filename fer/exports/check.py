@@ -3,7 +3,8 @@
 The file is opened again and compared with the network that was exported.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError
+from fer.data.faces import bad_rows_in_words
 from fer.data.readers.drawing import draw_faces
 from fer.evaluation.evaluate import check_classes
 from fer.evaluation.leakage import TrainingData, use_data_at_hand
@@ -19,6 +21,8 @@ from fer.exports.source import Source
 from fer.inference.exported import OnVal, Parity
 from fer.metrics.conformal import Thresholds
 from fer.system.text import plural
+
+log = logging.getLogger(__name__)
 
 COMPARED = 512  # faces
 CALIBRATING = 512  # faces of train that give an int8 file its ranges
@@ -31,16 +35,36 @@ Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # faces (N, 1 or 3
 
 
 @dataclass(frozen=True)
+class CheckData:
+    """The data of a check, as in ``fer.evaluation.request.Request``.
+
+    Args:
+        path: of data other than those of the training, or None.
+        rule: how they are split, if not as in training.
+        on_bad: "error" or "skip" for a bad row or picture, if not as in training.
+        class_names: class folder -> emotion, if not as in training.
+    """
+
+    path: str | None = None
+    rule: str | None = None
+    on_bad: str | None = None
+    class_names: Mapping[str, str] | None = None
+
+
+OF_TRAINING = CheckData()
+
+
+@dataclass(frozen=True)
 class ParityCheck:
     """The faces that an export is checked on.
 
     Args:
         source: the networks.
-        data: path of data other than those of the training, or None.
+        data: where the faces are from.
     """
 
     source: Source
-    data: str | None = None
+    data: CheckData = OF_TRAINING
 
     @property
     def _faces(self) -> FacesBySize | None:
@@ -52,14 +76,17 @@ class ParityCheck:
     def _searched(self) -> FacesBySize | FerError:
         """The data at hand; where none were named, the reason why there are none."""
         members = self.source.members
-        request = Request([str(member.file) for member in members], "val", self.data)
+        names, given = [str(member.file) for member in members], self.data
+        request = Request(names, "val", given.path, given.rule, given.on_bad, given.class_names)
         try:
             faces = FacesBySize(settings_of(request, members), "val", Tables(request.batch_size))
             data = faces.at(self.source.size)
         except FerError as error:
-            if self.data is not None:
+            if given != OF_TRAINING:
                 raise
             return error
+        if skipped := data.faces.source.skipped:
+            log.warning("skipped: %s of the data; first: %s", bad_rows_in_words(skipped), skipped[0])
         check_classes(members[0], data)
         use_data_at_hand(members, data)
         return faces

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError
 from fer.exports import onnx_file
-from fer.exports.check import ParityCheck, Predict, refuse
+from fer.exports.check import OF_TRAINING, CheckData, ParityCheck, Predict, refuse
 from fer.exports.graph import traced
 from fer.exports.source import Source, source_of
 from fer.exports.speed import Speed, timed
@@ -51,7 +51,13 @@ class Outcome:
 
 
 def export(
-    networks: Sequence[str], file: Path, *, int8: bool, data: str | None, speed: bool, name: str | None = None
+    networks: Sequence[str],
+    file: Path,
+    *,
+    int8: bool,
+    speed: bool,
+    data: CheckData = OF_TRAINING,
+    name: str | None = None,
 ) -> Outcome:
     """Write networks as one file.
 
@@ -59,8 +65,8 @@ def export(
         networks: see ``fer.exports.source.source_of``.
         file: to write; its ending is the format.
         int8: 8 bits in place of 32, of an ``.onnx``.
-        data: other data than those of the training, for the check and the ranges of int8.
         speed: measure the faces a second.
+        data: for the check and the ranges of int8.
         name: of the network in its card; None for that of the file.
 
     Raises:

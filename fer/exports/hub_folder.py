@@ -160,9 +160,7 @@ def _write_graph(folder: Path, name: str) -> str | None:
     """Write the graph of the network in a folder, and return why not where it cannot be written."""
     try:
         onnx_file.check_packages()
-        export(
-            [str(folder / hub.NETWORK)], folder / hub.GRAPH, int8=False, data=None, speed=False, name=name
-        )  # fmt: skip
+        export([str(folder / hub.NETWORK)], folder / hub.GRAPH, int8=False, speed=False, name=name)
     except FerError as error:
         return str(error).removeprefix(f"{folder / hub.NETWORK}: ")  # a folder that is renamed
     return None

@@ -175,6 +175,10 @@ def test_a_network_learns_from_colours_and_predicts_pictures(train, pictures, tm
     for one, other, takes in (("colour", "grey", 1), ("grey", "colour", 3)):
         assert evaluate([one, "--data", str(pictures), "--split", "val", "--against", other]) == 1
         assert f"--against {other}: takes {takes} channels of a face" in capfd.readouterr().err
+    assert evaluate(["colour", "--data", "synthetic"]) == 1
+    error = capfd.readouterr().err
+    assert "the network takes 3 channels" in error
+    assert "data.channels" not in error
     from fer.explain import main as explain
 
     assert explain([str(files[0]), "--network", "colour", "--detector", "none", "--out", "maps"]) == 0

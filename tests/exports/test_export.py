@@ -17,6 +17,7 @@ from PIL import Image
 
 import fer
 from fer.config.errors import FerError
+from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
 from fer.export import main
 from fer.exports import check, onnx_file
@@ -236,6 +237,25 @@ def test_a_graph_that_predicts_something_else_gets_no_name(export, small_run, gr
     assert "small.onnx: not written" in ended.line
     assert words in ended.line
     assert not list(Path("folder").iterdir())
+
+
+def test_other_data_are_read_as_the_options_say(export, small_run):
+    faces, labels = draw_faces(140, seed=3, image_size=SIZE)
+    for number, (face, label) in enumerate(zip(faces, labels, strict=True)):
+        file = Path("numbered", "val" if number % 2 else "train", f"{label + 1}", f"{number}.png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(face).save(file)
+    Path("numbered/val/1/broken.png").write_bytes(b"no picture")
+    command = [str(small_run), "small.onnx", "--no-timing", "--data", "numbered"]
+    assert "--class-names" in export(*command).line
+    named = [*command, "--class-names", ",".join(f"{index}:{name}" for index, name in enumerate(EMOTIONS, 1))]
+    assert "--on-bad skip" in export(*named).line
+    readable = [*named, "--on-bad", "skip"]
+    assert "--rule as_given" in export(*readable).line
+    assert not Path("small.onnx").exists()
+    ended = export(*readable, "--rule", "as_given")
+    assert (ended.code, "70 faces of val" in ended.out) == (0, True)
+    assert "skipped: 1 bad row or file" in ended.out + ended.err
 
 
 def test_eight_bits_that_lose_too_much_get_no_name(export, small_run, graph_again, monkeypatch):

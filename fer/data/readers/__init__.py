@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from fer.config.errors import FerError, setting
+from fer.config.errors import FerError, setting, takes
 from fer.config.registry import Registry
 from fer.data.faces import Faces, OnBad
 from fer.data.readers import affectnet, ckplus, csv_file, expw, ferplus, image_folder, jaffe, kdef, parquet, rafdb
@@ -65,9 +65,11 @@ def with_colours(reader: Reader, name: str, path: Path, memory_limit_gb: float |
             "set data.channels=1"
         )
     if not getattr(reader, "in_colour", False):
+        pictures = f"{path} is read by {name}, which serves grey faces alone"
+        if not takes("data.channels"):
+            raise FerError(f"{pictures}, and the network takes 3 channels; name pictures in colour")
         raise FerError(
-            f"{setting('data.channels', 3)}: {path} is read by {name}, which serves grey faces alone; set "
-            "data.channels=1, or name pictures in colour"
+            f"{setting('data.channels', 3)}: {pictures}; set {setting('data.channels', 1)}, or name pictures in colour"
         )
     return _InColour(reader)
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError
+from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source, some, split_sizes
 from fer.data.labels import (
     EMOTIONS,
@@ -225,7 +225,8 @@ def unused_names(path: Path, names: Names) -> list[str]:
     """Return a note on names of ``data.class_names`` that no class folder in a data folder has, if there are any."""
     found = {folder_key(folder.name) for _, folder in class_folders(path)}
     unused = sorted(set(names) - found)
-    return [f"no class folder is named {some(unused)}, as data.class_names says"] if unused else []
+    option = setting("data.class_names").removesuffix("=")
+    return [f"no class folder is named {some(unused)}, as {option} says"] if unused else []
 
 
 def official_split(stem: str) -> tuple[int, bool]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fer.config.errors import FerError, setting
+from fer.config.errors import FerError, setting, takes
 from fer.config.settings import DataSettings
 from fer.data.draws import stratified
 from fer.data.faces import Faces, Source
@@ -28,6 +28,8 @@ def drawn(data: DataSettings) -> Faces:
     }
     for key, (only, remedy) in drawn_as.items():
         if (value := getattr(data, key)) not in (only, {}):
+            if key == "channels" and not takes("data.channels"):
+                raise FerError("drawn faces are grey, and the network takes 3 channels; name pictures in colour")
             given = naming(folder_names(value)) if key == "class_names" else setting(f"data.{key}", value)
             raise FerError(f"{given}: {remedy}")
     return read(data.synthetic_count, seed=data.synthetic_seed, image_size=data.image_size)

@@ -13,6 +13,7 @@ import numpy as np
 
 import fer
 from fer.config.errors import FerError
+from fer.exports.check import OF_TRAINING, CheckData
 from fer.exports.export import Outcome, export
 from fer.exports.web import runtime
 from fer.exports.web.detector import cascade_json, rules
@@ -58,8 +59,8 @@ class Written:
 
 
 def export_page(
-    networks: Sequence[str], name: str, folder: Path, *, data: str | None, coverage: float | None = None,
-    by: By = "all", given: Path | None = None,
+    networks: Sequence[str], name: str, folder: Path, *, data: CheckData = OF_TRAINING,
+    coverage: float | None = None, by: By = "all", given: Path | None = None,
 ) -> Written:  # fmt: skip
     """Export networks as one, and write the folder of a page that predicts with it.
 
@@ -67,7 +68,7 @@ def export_page(
         networks: see ``fer.exports.source.source_of``.
         name: of the network, on the page.
         folder: to write, see ``write``.
-        data: other data than those of the training, for the check of the export.
+        data: for the check of the export.
         coverage: see ``write``.
         by: see ``write``.
         given: see ``write``.

@@ -404,6 +404,9 @@ def test_the_remedy_for_a_further_data_set_keeps_what_is_there(tree, table, tmp_
 def test_a_name_that_no_folder_has_is_noted(tree):
     notes = read_tree(tree, class_names={"hapy": "happy", "sad": "sad"}).source.notes
     assert "no class folder is named hapy, as data.class_names says" in notes
+    with with_options({"data.class_names": "--class-names"}):
+        notes = read_tree(tree, class_names={"hapy": "happy", "sad": "sad"}).source.notes
+    assert "no class folder is named hapy, as --class-names says" in notes
 
 
 def test_a_list_of_names_has_pairs(tree):
