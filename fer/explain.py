@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.config.command import DETECTOR, Grammar, check_rule, class_names, command
+from fer.config.command import DETECTOR, Grammar, check_rule, command
 from fer.config.errors import FerError, visible
 from fer.config.plugins import import_plugins, listed
 from fer.system.files import new_folder, unused_folder
@@ -70,14 +70,7 @@ def parser() -> Grammar:
         help=f"explain at most N; of --data a seeded draw, equal numbers of each emotion; default: {FACES}",
     )  # fmt: skip
     grammar.add_detector()
-    grammar.add_argument(
-        "--rule", choices=["official", "as_given", "holdout"], help="how --data is split; default: as in training"
-    )
-    grammar.add_argument("--on-bad", choices=["error", "skip"], help="what a bad row or picture of --data does")
-    grammar.add_argument(
-        "--class-names", type=class_names, metavar="FOLDER:EMOTION,...",
-        help="meaning of class folders of --data, such as 1:surprise,2:fear; default: as in training, for its data",
-    )  # fmt: skip
+    grammar.add_reading()
     grammar.add_folder("--out", f"for the results; default: {FOLDER}/<name>")
     grammar.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     grammar.add_argument("--plugins", default="", help="modules to import first, separated by commas")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.config.command import Grammar, class_names, command, names_folder, writable_output
+from fer.config.command import Grammar, command, names_folder, writable_output
 from fer.config.errors import FerError
 from fer.config.plugins import import_plugins, listed
 from fer.system.slots import let_waiting_threads_sleep
@@ -64,14 +64,7 @@ def parser() -> Grammar:
     grammar.add_argument(
         "--data", help="table, archive or folder for the check, and for the ranges of --int8; default: of the training"
     )
-    grammar.add_argument(
-        "--rule", choices=["official", "as_given", "holdout"], help="how the data are split; default: as in training"
-    )
-    grammar.add_argument("--on-bad", choices=["error", "skip"], help="what a bad row or picture of the data does")
-    grammar.add_argument(
-        "--class-names", type=class_names, metavar="FOLDER:EMOTION,...",
-        help="meaning of class folders of the data, such as 1:surprise,2:fear; default: as in training, for its data",
-    )  # fmt: skip
+    grammar.add_reading()
     grammar.add_argument(
         "--coverage", type=float, metavar="SHARE",
         help="of a page: promised share of faces whose prediction set holds the label; default: 0.9",

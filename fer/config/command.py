@@ -221,6 +221,18 @@ class Grammar(argparse.ArgumentParser):
             help="ask the hub for the newest files of hf://owner/name; default: read its cache alone",
         )  # fmt: skip
 
+    def add_reading(self) -> None:
+        """Add the options that say how ``--data`` is read, if not as in training."""
+        self.add_argument(
+            "--rule", choices=["official", "as_given", "holdout"],
+            help="how --data is split; default: as in training",
+        )  # fmt: skip
+        self.add_argument("--on-bad", choices=["error", "skip"], help="what a bad row or picture of --data does")
+        self.add_argument(
+            "--class-names", type=class_names, metavar="FOLDER:EMOTION,...",
+            help="meaning of class folders of --data, such as 1:surprise,2:fear; default: as in training, for its data",
+        )  # fmt: skip
+
     def add_coverage(self) -> None:
         """Add the option of the prediction sets' promise."""
         self.add_argument(
