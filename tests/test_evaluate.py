@@ -19,7 +19,7 @@ from fer.config.settings import DataSettings
 from fer.data import exclude
 from fer.data.datamodule import FERDataModule
 from fer.data.duplicates import digests
-from fer.data.labels import EMOTIONS, SPLITS
+from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, SPLITS
 from fer.data.readers.drawing import draw_faces
 from fer.evaluation.leakage import TrainingData
 from fer.inference import ensemble
@@ -253,7 +253,7 @@ def test_without_the_training_data_nothing_is_called_clean(scores, duplicated, t
     assert results["temperature"] == metrics(duplicated)["temperature"]  # stored in the checkpoint
     ended = scores(str(duplicated), "--data", "other.csv", "--split", "test", "--error-rate", "0.5")
     assert ended.code == 1
-    assert "fer2013.csv was not found" in ended.line
+    assert "fer2013.csv was not found; put it back, or set $FER_DATA" in ended.line
 
 
 def test_training_data_that_have_moved_are_known_by_their_contents(scores, duplicated, tmp_path):
@@ -535,6 +535,19 @@ def test_against_a_network_its_run_and_its_predictions_is_the_same(scores, small
         assert results["against"]["nll"]["difference"] == pytest.approx(nll, abs=1e-4)
 
 
+def test_stored_predictions_with_other_views_are_told_apart(scores, small_run, another_run):
+    assert scores(str(another_run), "--split", "test", "--tta", "flip").code == 0
+    stored = another_run / "evaluations" / "test_flip"
+    ended = scores(str(small_run), "--split", "test", "--against", str(stored))
+    assert ended.code == 0, ended.err
+    assert "made with --tta flip, those of the evaluated network with --tta none" in ended.out + ended.err
+    assert "with other views (--tta flip)" in ended.out
+    assert metrics(small_run / "evaluations" / "test")["against"]["tta"] == "flip"
+    ended = scores(str(small_run), "--split", "test", "--tta", "flip", "--against", str(stored / "predictions.csv"))
+    assert "with the same views (flip)" in ended.out
+    assert "those of the evaluated network" not in ended.out + ended.err
+
+
 def test_the_temperature_is_stored_in_the_checkpoint_and_used_by_probabilities(small_run):
     model = fer.load(small_run)
     assert model.provenance.temperature == metrics(small_run)["temperature"]
@@ -719,3 +732,26 @@ def test_intervals_of_people_are_for_other_people(small_run, evaluate, tmp_path)
     low, high = results["accuracy_ci95"]
     assert high - low > np.subtract(*wilson(round(84 * results["accuracy"]), 84)[::-1])  # Student's for twelve
     assert "are of 12" in Path("of_people/all/report.html").read_text()
+
+
+def test_a_network_that_predicts_contempt_takes_faces_without_it(train, scores, tmp_path):
+    images, targets = draw_faces(140, image_size=24)
+    for root, names in (("eight", FERPLUS_EMOTIONS), ("seven", EMOTIONS)):
+        for row, (image, target) in enumerate(zip(images, targets, strict=True)):
+            label = 7 if root == "eight" and row % 10 == 0 else target
+            file = tmp_path / root / names[label] / f"{row}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(file)
+    (tmp_path / "seven" / "contempt").mkdir()  # of no picture
+    on_folder = (*SMALL[2:], "data.split=holdout")
+    for network, classes in (("of_eight", 8), ("of_seven", 7)):
+        keys = ("data.path=eight", f"data.classes={classes}", f"hydra.run.dir={network}")
+        ended = train(*on_folder, *keys)
+        assert ended.code == 0, ended.err
+    assert "14 images of contempt left out; data.classes=8 takes them" in ended.out
+    for data in ("seven", "synthetic"):
+        ended = scores("of_eight", "--data", data, "--split", "all", "--out", f"on_{data}")
+        assert ended.code == 0, ended.err
+    assert list(metrics(tmp_path / "on_seven" / "all")["per_class"]) == list(FERPLUS_EMOTIONS)
+    ended = scores("of_seven", "--data", "eight", "--split", "all")
+    assert "14 images of contempt left out; a network that predicts contempt takes them" in ended.out

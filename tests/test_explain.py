@@ -129,6 +129,11 @@ def test_faults_are_one_line(explain, arguments, says, monkeypatch):
     assert says in ended.line
 
 
+def test_a_rule_that_draws_test_faces_is_named(explain, small_run):
+    ended = explain("--data", "synthetic", "--rule", "holdout", "--network", str(small_run))
+    assert (ended.code, "leave out --rule holdout" in ended.line) == (1, True), ended.line
+
+
 def test_methods_that_do_not_apply_are_refused(explain, small_run, another_run):
     Image.new("L", (24, 24), 90).save("face.png")
     given = ("face.png", "--detector", "none", "--network", str(small_run))

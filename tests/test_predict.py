@@ -472,6 +472,21 @@ def test_own_results_within_a_folder_are_passed_over(predict, photos):
     assert "besides results in" in predict(str(photos / "more")).line
 
 
+@pytest.mark.parametrize("name", ["photos", "photos/*.png", "photos/empty.png"])
+def test_marked_copies_do_not_go_among_the_pictures(name, predict, photos, monkeypatch):
+    before = sorted(photos.rglob("*"))
+    monkeypatch.chdir(photos.parent)
+    ended = predict(name.replace("photos", photos.name), "--out", "out", "--annotated", str(photos))
+    assert ended.code == 1
+    assert f"--annotated {photos.name}: holds the pictures" in ended.line
+    assert sorted(photos.rglob("*")) == before
+    (photos / "marked").mkdir()
+    (photos / "marked" / "copy.jpg").write_bytes((photos / "more" / "hopper.jpg").read_bytes())
+    ended = predict(f"{photos.name}/**/*.jpg", "--json", "--annotated", str(photos / "marked"))
+    assert "passed over 1 folder of results" in ended.err
+    assert "copy.jpg" not in ended.out
+
+
 def test_a_short_video_says_why_it_has_no_faces(predict, tmp_path, portraits_module):
     short = portraits_module.video(tmp_path / "short.mp4", [{"astronaut": (100, 100)}] * 3)
     ended = predict(str(short))

@@ -14,6 +14,8 @@ import torch
 from conftest import SMALL, metrics
 
 import fer
+from fer.config.errors import FerError
+from fer.config.settings import DataSettings, TrainSettings
 from fer.data.labels import EMOTIONS
 from fer.data.readers.drawing import draw_faces
 from fer.metrics.table import SAMPLED
@@ -29,9 +31,9 @@ FIELDS = {
     "ece_if_calibrated", "ece_if_calibrated_mean", "ece_rms_debiased", "ece_adaptive", "ece_adaptive_if_calibrated",
     "ece_adaptive_if_calibrated_mean", "ece_adaptive_rms_debiased", "per_class", "confusion", "temperature",
     "temperature_fitted_on", "calibrated", "selective", "seen_in_training", "clean", "sets", "best_epoch", "epochs",
-    "wall_seconds", "train_seconds", "batch_size", "training_precision", "images_per_second", "peak_memory_mb",
-    "parameters", "architecture", "pretrained", "seed", "dataset", "versions", "commit", "hardware", "finished",
-    "command",
+    "planned_epochs", "wall_seconds", "train_seconds", "batch_size", "training_precision", "images_per_second",
+    "peak_memory_mb", "parameters", "architecture", "pretrained", "seed", "dataset", "versions", "commit", "hardware",
+    "finished", "command",
 }  # fmt: skip
 
 
@@ -281,6 +283,55 @@ def test_fine_tuning_starts_from_the_given_weights(train, small_run, tmp_path):
     assert torch.allclose(before["net.1.weight"], after["net.1.weight"], atol=1e-6)
     other = train(*SMALL, f"init_from={small_run}", "model.hidden=[8]", "hydra.run.dir=other")
     assert (other.code, "of another shape than this one; set model.hidden=[16]" in other.line) == (1, True)
+    other = train(*SMALL, f"init_from={small_run}", "data.crop=20", "hydra.run.dir=cropped")
+    assert (other.code, "data.crop=null" in other.line) == (1, True), other.line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["data.fold=1"], ("data.fold=1", "data.split=official", "data.split=folds")),
+        (["data.split=holdout", "data.folds=3"], ("data.folds=3", "data.split=holdout", "data.split=folds")),
+        (["data.split_seed=1"], ("data.split_seed=1", "data.split=holdout")),
+        (["data.val_fraction=0.3"], ("data.val_fraction=0.3", "data.split=as_given")),
+        (["data.keep_duplicates_together=true"], ("data.keep_duplicates_together=true", "data.split=holdout")),
+        (["trainer.restarts=3"], ("trainer.restarts=3", "trainer.devices=2", "resume=")),
+        (["trainer.overfit_batches=1", "trainer.limit_train=0.5"], ("trainer.limit_train=0.5", "overfit_batches=1")),
+        (["trainer.overfit_batches=1", "trainer.limit_val=0.5"], ("trainer.limit_val=0.5", "overfit_batches=1")),
+        (["trainer.overfit_batches=1", "data.sampler=balanced"], ("data.sampler=balanced", "overfit_batches=1")),
+        (["scheduler=plateau", "stages=[[24,3]]"], ("stages=[[24, 3]]", "scheduler=plateau")),
+    ],
+)
+def test_a_setting_without_effect_is_refused(train, arguments, says):
+    ended = train(*SMALL, *arguments)
+    assert ended.code == 1
+    for words in says:
+        assert words in ended.line
+
+
+def test_a_further_data_set_may_have_the_split_that_a_key_concerns():
+    sections = {name: {"name": name} for name in ("model", "loss", "optimizer", "scheduler")}
+    TrainSettings(data=DataSettings(more=["b"], split_seed=1, keep_duplicates_together=True), **sections)
+    TrainSettings(data=DataSettings(more=[{"path": "b", "split": "folds"}], fold=1), **sections)
+    with pytest.raises(FerError, match="data.fold=1"):
+        TrainSettings(data=DataSettings(more=["b"], fold=1), **sections)
+
+
+def test_a_part_of_the_faces_and_an_early_stop_are_stated(train, tmp_path):
+    """The planned epochs are billions, of which no list is made."""
+    ended = train(
+        *SMALL, "data.batch_size=28", "trainer.limit_train=0.5", "early_stopping=1", "optimizer.lr=1e-12",
+        "trainer.max_epochs=6", "budget.until=2090-01-01T00:00", "trainer.limit_val=0.9", "logger.report=true",
+        "hydra.run.dir=out",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert "epochs of 56 of 112 faces" in ended.out
+    results = metrics(tmp_path / "out")
+    assert results["epochs"] < results["planned_epochs"]
+    assert f"(stopped early, {results['planned_epochs']:,} planned)".replace(",", "") in ended.out.replace(",", "")
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "trainer.limit_train=0.5" in report
+    assert "over a part of the" not in report + ended.out  # 14 faces of val are one batch, which the limit takes
 
 
 @pytest.mark.parametrize(

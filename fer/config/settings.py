@@ -25,6 +25,15 @@ MOST_CHANGE = {  # augmentation -> its largest value
     "rotate_degrees": 180.0, "zoom": 0.9, "shift": 0.9, "crop_padding": 24, "brightness": 1.0, "contrast": 1.0,
     "erase": 1.0,
 }  # fmt: skip
+SplitRule = Literal["official", "as_given", "holdout", "folds"]
+TOGETHER = "keep_duplicates_together"
+SPLIT_KEYS: Mapping[SplitRule, Sequence[str]] = {  # ``data.split`` -> the other keys that decide which faces are val
+    "official": (),
+    "as_given": ("split_seed", "val_fraction", TOGETHER),
+    "holdout": ("split_seed", TOGETHER),
+    "folds": ("split_seed", "folds", "fold", TOGETHER),
+}
+ALL_SPLIT_KEYS = tuple(dict.fromkeys(key for keys in SPLIT_KEYS.values() for key in keys))
 MONITORS = ("accuracy/val", "macro_f1/val", "balanced_accuracy/val", "loss/val")
 
 
@@ -36,6 +45,11 @@ def mode(monitor: str) -> Literal["min", "max"]:
 def worded(monitor: str, value: float) -> str:
     """Return a monitored metric's value as text: per cent, a loss with four decimals."""
     return f"{value:.4f}" if mode(monitor) == "min" else f"{100 * value:.2f} %"
+
+
+def batches_of(fraction: float, faces: int, batch_size: int) -> int:
+    """Return the number of batches that hold a fraction of the faces, at least 1."""
+    return max(1, round(fraction * faces / batch_size))
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -62,7 +76,7 @@ class FurtherSet:
     """
 
     path: str
-    split: Literal["official", "as_given", "holdout", "folds"] | None = None
+    split: SplitRule | None = None
     class_names: ClassNames = None
 
     @classmethod
@@ -134,7 +148,7 @@ class DataSettings:
     ferplus_rule: Literal["majority", "argmax", "soft"] = "majority"
     classes: Literal[7, 8] = 7
     class_names: ClassNames = None
-    split: Literal["official", "as_given", "holdout", "folds"] = "official"
+    split: SplitRule = "official"
     split_seed: Seed = 0
     keep_duplicates_together: bool = False
     val_fraction: Annotated[float, Range(0.01, 0.9)] = 0.1
@@ -577,6 +591,45 @@ class TrainSettings:
             raise FerError("trainer.profile=true: lr_finder=true ends without a training to measure; leave one out")
         self._refuse_together()
         self._refuse_ranks()
+        if self.resume is None:  # an older version began runs with such settings
+            self._refuse_without_effect()
+
+    def _refuse_without_effect(self) -> None:
+        """Refuse settings that change nothing beside the others: whoever set them expects an effect."""
+        self._refuse_other_splits()
+        data, trainer = self.data, self.trainer
+        if trainer.restarts and trainer.ranks == 1:
+            raise FerError(
+                f"trainer.restarts={trainer.restarts}: restarts the processes of trainer.devices=2 or more; leave it "
+                "out, and continue a killed run with resume=FOLDER"
+            )
+        beside = {
+            f"data.sampler={data.sampler}": data.sampler != "shuffle",
+            f"data.weights={data.weights}": data.weights is not None,
+            f"trainer.limit_train={trainer.limit_train:g}": trainer.limit_train < 1,
+            f"trainer.limit_val={trainer.limit_val:g}": trainer.limit_val < 1,
+        }
+        for given, is_set in beside.items():
+            if is_set and trainer.overfit_batches:
+                raise FerError(
+                    f"{given}: trainer.overfit_batches={trainer.overfit_batches} takes the same batches in every "
+                    "epoch; leave one out"
+                )
+
+    def _refuse_other_splits(self) -> None:
+        """Refuse settings of a split that no data set has."""
+        data = self.data
+        rules = {data.split, *(further.split for further in data.further)}
+        if None in rules:  # a further data set may have any split of its own
+            rules |= {"as_given", "holdout"}
+        used = {key for rule in rules if rule is not None for key in SPLIT_KEYS[rule]}
+        for key in ALL_SPLIT_KEYS:
+            if key not in used and getattr(data, key) != getattr(DataSettings, key):
+                fitting = " or ".join(f"data.split={rule}" for rule, keys in SPLIT_KEYS.items() if key in keys)
+                raise FerError(
+                    f"data.{key}={str(getattr(data, key)).lower()}: data.split={data.split} does not use it; set "
+                    f"{fitting}, or leave it out"
+                )
 
     def _refuse_together(self) -> None:
         """Refuse ways to save memory or time that do not work with other settings."""
@@ -599,10 +652,15 @@ class TrainSettings:
             )
 
     @property
+    def faces_an_update(self) -> int:
+        """Faces of all batches whose gradients make one step of the optimizer; ``data.batch_size`` is a number."""
+        return self.data.faces_a_step * self.trainer.accumulate
+
+    @property
     def lr_factor(self) -> float:
         """Factor on ``optimizer.lr`` by ``trainer.lr_scaling``."""
         power = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}[self.trainer.lr_scaling]
-        return (self.data.faces_a_step * self.trainer.accumulate / BATCH_SIZE) ** power if power else 1.0
+        return (self.faces_an_update / BATCH_SIZE) ** power if power else 1.0
 
     def _refuse_ranks(self) -> None:
         """Refuse what one device alone can do."""
@@ -646,8 +704,10 @@ class TrainSettings:
         total = sum(epochs for _, epochs in self.stages)
         if total != self.trainer.max_epochs:
             raise FerError(f"{given}: has {total} epochs; set trainer.max_epochs={total}")
-        if self.early_stopping:
-            raise FerError(f"{given}: val metrics of different stages cannot be compared; leave out early_stopping")
+        compared = {"early_stopping": self.early_stopping, "scheduler=plateau": self.scheduler.get("name") == "plateau"}
+        for setting, is_set in compared.items():
+            if is_set:
+                raise FerError(f"{given}: val metrics of different stages cannot be compared; leave out {setting}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,22 +22,20 @@ from numpy.typing import NDArray
 from fer.config.conf import spelled
 from fer.config.errors import PLACE, FerError, with_settings
 from fer.config.paths import expand_home
-from fer.config.settings import DataSettings, FurtherSet
+from fer.config.settings import DataSettings, FurtherSet, SplitRule
 from fer.data.audit.near_duplicates import FLAT, alike, frequencies, hashed
-from fer.data.draws import Rule
 from fer.data.duplicates import digests
 from fer.data.exclude import leave_out, notes
 from fer.data.faces import UNKNOWN, Faces, Source, counts
 from fer.data.known_faces import near
 from fer.data.labels import folder_names, in_braces
 from fer.data.load import assigned_with_notes, read_faces
-from fer.data.locate import holds_contempt
 from fer.data.split_notes import group_notes, missing_classes, official_notes
 from fer.metrics.results import DatasetRecord, Excluded
 from fer.system.text import plural
 
-OWN: tuple[Rule, ...] = ("official", "as_given")  # splits that a data set comes with
-DRAWN: tuple[Rule, ...] = ("holdout", "folds")
+OWN: tuple[SplitRule, ...] = ("official", "as_given")  # splits that a data set comes with
+DRAWN: tuple[SplitRule, ...] = ("holdout", "folds")
 
 
 @dataclass(frozen=True)
@@ -182,14 +179,11 @@ def read_sets(data: DataSettings) -> DataSets:
     """Return the data sets of ``data.path`` and ``data.more``, joined.
 
     Raises:
-        FerError: a set is missing, bad, or given twice; its split rule does not apply to it; none shows contempt, and
-            ``data.classes=8``.
+        FerError: a set is missing, bad, or given twice, or its split rule does not apply to it.
     """
     alone = replace(data, more=None, weights=None, val_of="all", conflicts="keep")
     _refuse_twice([str(data.path), *(part.path for part in data.further)])
     each = [_read(alone), *(_further(alone, data.further, index) for index in range(len(data.further)))]
-    if data.classes == 8 and all(len(part.faces.classes) < 8 for part in each):
-        raise FerError(f"data.classes=8: none of {len(each)} data sets labels a face as contempt; set data.classes=7")
     fingerprints = [part.faces.fingerprint() for part in each]
     names = _names([part.faces.source.name for part in each])
     for number, fingerprint in enumerate(fingerprints):
@@ -237,7 +231,7 @@ def _refuse_twice(paths: Sequence[str]) -> None:
 
 def _read(data: DataSettings) -> DataSet:
     """Return the first data set, by the settings' own rule."""
-    faces = read_faces(_with_its_classes(data))
+    faces = read_faces(data)
     drawn, said = assigned_with_notes(faces, data)
     splits, excluded = leave_out(faces, drawn, data)
     return DataSet(data, faces, splits, excluded, said)
@@ -257,7 +251,7 @@ def _further(alone: DataSettings, sets: Sequence[FurtherSet], index: int) -> Dat
     one = sets[index]
     data = replace(alone, path=one.path, class_names=one.class_names, votes=None, labels="fer2013", exclude=None)
     with with_settings({f"data.{key}": _with_place(sets, index, key) for key in ("split", "class_names")}):
-        faces = read_faces(_with_its_classes(data))
+        faces = read_faces(data)
         data = replace(data, split=one.split or own_rule(faces, alone.split))
         splits, said = assigned_with_notes(faces, data)
     return DataSet(data, faces, splits, on_splits=said)
@@ -277,15 +271,7 @@ def _with_place(sets: Sequence[FurtherSet], index: int, key: str) -> str:
     return f"data.more=[{','.join(entries)}]"
 
 
-def _with_its_classes(data: DataSettings) -> DataSettings:
-    """Return settings with eight classes only where the data set labels contempt: one of several has to."""
-    if data.classes == 7 or data.labels == "ferplus" or not Path(str(data.path)).exists():
-        return data
-    contempt = holds_contempt(Path(str(data.path)), folder_names(data.class_names))
-    return data if contempt else replace(data, classes=7)
-
-
-def own_rule(faces: Faces, rule: Rule) -> Rule:
+def own_rule(faces: Faces, rule: SplitRule) -> SplitRule:
     """Return the rule of a further data set: its official split, that of its folders, else a drawn one.
 
     Args:

@@ -18,6 +18,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torchvision.transforms import v2
 
+from fer.config.errors import FerError, setting
 from fer.config.settings import DataSettings
 from fer.data.dataset import Batch, FaceDataset, as_batch, repeated, to_unit
 from fer.data.noise import Part, noise_seed, parted, seed_noise, shared
@@ -88,8 +89,15 @@ class FERDataModule(Table, pl.LightningDataModule):
         """Load train and val into memory; test is read by evaluations alone.
 
         Raises:
-            FerError: the data are missing or bad, or the split rule does not apply to them.
+            FerError: the data are missing or bad, the split rule does not apply to them, or no face shows contempt, and
+                ``data.classes=8``.
         """
+        if len(self.faces.classes) < self.data.classes:
+            raise FerError(
+                f"{setting('data.classes', 8)}: {self.faces.source.path} labels no face as contempt; FER+ does "
+                f"({setting('data.labels', 'ferplus')} and {setting('data.votes')}), otherwise set "
+                f"{setting('data.classes', 7)}"
+            )
         for split in ("train", "val"):
             if split not in self.datasets:
                 self.datasets[split] = FaceDataset.of(self.split(split))

@@ -3,29 +3,20 @@
 A draw is a function of its seed, and takes every class alike. Faces that belong together are drawn whole.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
+from fer.config.settings import SplitRule
 from fer.data.duplicates import exact_duplicates, together
 from fer.data.faces import UNKNOWN, Faces
 
-Rule = Literal["official", "as_given", "holdout", "folds"]
 
-TOGETHER = "keep_duplicates_together"
-SPLIT_KEYS: Mapping[str, Sequence[str]] = {  # ``data.split`` -> the other keys that decide which faces are val
-    "official": (),
-    "as_given": ("split_seed", "val_fraction", TOGETHER),
-    "holdout": ("split_seed", TOGETHER),
-    "folds": ("split_seed", "folds", "fold", TOGETHER),
-}
-ALL_SPLIT_KEYS = tuple(dict.fromkeys(key for keys in SPLIT_KEYS.values() for key in keys))
-
-
-def drawn_share(faces: Faces, members: NDArray[np.int64], fraction: float, seed: int, rule: Rule) -> NDArray[np.int64]:
+def drawn_share(
+    faces: Faces, members: NDArray[np.int64], fraction: float, seed: int, rule: SplitRule
+) -> NDArray[np.int64]:
     """Return the indices of a seeded draw of a share of some faces, of every class alike; groups are drawn whole.
 
     Raises:

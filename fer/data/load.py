@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
-from fer.config.settings import DataSettings
+from fer.config.settings import DataSettings, SplitRule
 from fer.data.cache import cached, folder_of
-from fer.data.draws import Rule, drawn_folds, drawn_share
+from fer.data.draws import drawn_folds, drawn_share
 from fer.data.duplicates import near_groups, together
 from fer.data.faces import UNKNOWN, Faces, OnBad
 from fer.data.labels import SPLITS, folder_names
@@ -90,18 +90,15 @@ def read_path(
 def labelled(faces: Faces, data: DataSettings) -> Faces:
     """Return the faces with the labels that ``data`` names; faces of FER+'s folders have votes as their only labels.
 
+    With eight classes, faces of which none shows contempt keep seven.
+
     Raises:
-        FerError: ``data.labels=ferplus``, and the faces have no votes; ``data.classes=8``, and none shows contempt.
+        FerError: ``data.labels=ferplus``, and the faces have no votes.
     """
     if data.labels == "ferplus":
         return relabelled(faces, data.ferplus_rule, data.classes)
     if faces.source.labels == VOTES_ALONE:
         return relabelled(faces, "argmax", data.classes)
-    if data.classes == 8 and len(faces.classes) < 8:
-        raise FerError(
-            f"data.classes=8: {data.path} labels no face as contempt; FER+ does "
-            f"({setting('data.labels', 'ferplus')} and {setting('data.votes')}), otherwise set data.classes=7"
-        )
     return without_contempt(faces) if data.classes < len(faces.classes) else faces
 
 
@@ -147,7 +144,7 @@ def _with_duplicates_together(faces: Faces, data: DataSettings) -> tuple[NDArray
 
 
 def assign(
-    faces: Faces, rule: Rule, *, seed: int, val_fraction: float, folds: int = 5, fold: int = 0
+    faces: Faces, rule: SplitRule, *, seed: int, val_fraction: float, folds: int = 5, fold: int = 0
 ) -> NDArray[np.int8]:
     """Return each face's split, (N,) int8 index in ``SPLITS``, ``UNKNOWN`` for faces in no split.
 

@@ -13,14 +13,13 @@ from pathlib import Path
 from fer.config.errors import FerError, setting
 from fer.config.paths import expand_home
 from fer.data.faces import UNKNOWN, some
-from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS, class_index, naming
+from fer.data.labels import EMOTIONS, class_index, naming
 from fer.data.readers import READERS, Reader, csv_file, image_folder
 from fer.data.readers.picture_set import PictureSet
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.data.readers.table_file import NoFaces, lines_of, open_table, sound, tables_in
 
 VARIABLE = "FER_DATA"
-CONTEMPT = FERPLUS_EMOTIONS.index("contempt")
 WRAPPERS = 3  # levels of enclosing folders that are searched, as in archive/images/images/train
 
 
@@ -228,10 +227,3 @@ def not_read(path: Path, inner: Path, name: str, names: image_folder.Names) -> l
 
 def _holds_data(folder: Path) -> bool:
     return any(reader.recognises(folder) for _, reader in READERS.newest_first())
-
-
-def holds_contempt(path: Path, names: image_folder.Names) -> bool:
-    """Return whether ``path`` holds class folders of which one means contempt, or a data set that labels it."""
-    _, reader, inner = recognise(path, names)
-    classes_of = getattr(reader, "classes_of", None)
-    return classes_of is not None and CONTEMPT in classes_of(inner)

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError
-from fer.config.settings import DataSettings
-from fer.data.draws import Rule
+from fer.config.settings import DataSettings, SplitRule
 from fer.data.duplicates import across, exact_duplicates
 from fer.data.faces import UNKNOWN, Faces, split_sizes
 from fer.data.labels import OFFICIAL_SIZES, SPLITS
@@ -16,7 +15,7 @@ from fer.data.load import assigned
 from fer.metrics.results import MissingClasses
 from fer.system.text import plural
 
-RULES: tuple[Rule, ...] = ("official", "as_given", "holdout")  # that may replace another one
+RULES: tuple[SplitRule, ...] = ("official", "as_given", "holdout")  # that may replace another one
 OWN_LABELS = ("fer2013", "folder names")  # values of ``Source.labels`` for labels of the data themselves
 NOT_OFFICIAL = "not FER2013's official split"  # part of a note
 
@@ -71,7 +70,7 @@ def duplicate_notes(faces: Faces, splits: NDArray[np.int8]) -> list[str]:
 
 
 def missing_classes(
-    faces: Faces, splits: NDArray[np.int8], data: DataSettings, others: Sequence[Rule] = RULES
+    faces: Faces, splits: NDArray[np.int8], data: DataSettings, others: Sequence[SplitRule] = RULES
 ) -> MissingClasses | None:
     """Return the classes without a face in a split that has faces; None where every split has all classes.
 
@@ -100,7 +99,7 @@ def _absent(faces: Faces, targets: NDArray[np.int8]) -> tuple[str, ...]:
     return tuple(name for label, name in enumerate(faces.classes) if not (targets == label).any())
 
 
-def _is_complete(faces: Faces, data: DataSettings, rule: Rule) -> bool:
+def _is_complete(faces: Faces, data: DataSettings, rule: SplitRule) -> bool:
     """Return whether a rule applies to the faces and each of its splits has all classes."""
     try:
         splits = assigned(faces, replace(data, split=rule))

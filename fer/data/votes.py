@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.config.errors import FerError, setting
+from fer.config.errors import FerError, setting, takes
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, FERPLUS_EMOTIONS, SPLITS, emotion_index
 from fer.metrics.results import Annotators, ErrorsByVote, Majority, Shares
@@ -74,10 +74,17 @@ def without_contempt(faces: Faces) -> Faces:
     """Return the faces of FER2013's seven emotions; a note counts those that were left out."""
     kept = np.flatnonzero(faces.targets < len(EMOTIONS))
     if not kept.size:
-        raise FerError(f"{faces.source.path}: has pictures of contempt alone; data.classes=8 takes them")
+        raise FerError(f"{faces.source.path}: has pictures of contempt alone{_eighth_class()}")
     return replace(faces.taken(kept), classes=EMOTIONS).noted(
-        f"{plural(len(faces) - len(kept), 'image')} of contempt left out (data.classes=8 takes them)"
+        f"{plural(len(faces) - len(kept), 'image')} of contempt left out{_eighth_class()}"
     )
+
+
+def _eighth_class() -> str:
+    """Return in words how the running command takes contempt."""
+    if takes("data.classes"):
+        return f"; {setting('data.classes', 8)} takes them"
+    return "; a network that predicts contempt takes them" if takes("data.labels") else ""
 
 
 def _tie_notes(votes: NDArray[np.uint8]) -> list[str]:

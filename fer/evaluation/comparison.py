@@ -41,6 +41,8 @@ class Baseline(NamedTuple):
     def of(cls, request: Request, faces: FacesBySize, data: Table) -> "Baseline | None":
         """Return the requested baseline, predicted with the same views or read from its stored predictions.
 
+        A warning states other views of stored predictions.
+
         Raises:
             FerError: it is bad, of other faces, or predicts other emotions.
         """
@@ -49,7 +51,14 @@ class Baseline(NamedTuple):
         given = expand_home(request.baseline)
         file = given / "predictions.csv" if given.is_dir() and not predictions.holds_weights(given) else given
         if file.name.endswith((".csv", ".csv.gz")):
-            return cls(str(given), read_predictions(file, data, request.split))
+            views = predictions.views_of(file)
+            if views not in (None, request.views):
+                log.warning(
+                    "--against %s: its predictions were made with --tta %s, those of the evaluated network with --tta "
+                    "%s, so that the difference is one of views too",
+                    given, views, request.views,
+                )  # fmt: skip
+            return cls(str(given), read_predictions(file, data, request.split), views=views)
         members = members_of([request.baseline])
         channels = members[0].model.in_channels
         if channels != data.data.channels:

@@ -37,10 +37,7 @@ def of_split(request: Request, members: Sequence[Member], count: int) -> Explain
     split = data.split(request.split)
     images = split.grey
     if request.split == "test" or TrainingData(members, tables).is_test(images):
-        raise FerError(
-            f"--split {request.split}: holds test faces, which fer.evaluate alone opens; explain val, from which "
-            "conclusions may be drawn"
-        )
+        raise FerError(_holds_test(request))
     rows = data.faces.rows[data.indices(request.split)]
     drawn = evenly_drawn(split.targets, count)
     return ExplainedFaces(
@@ -51,6 +48,20 @@ def of_split(request: Request, members: Sequence[Member], count: int) -> Explain
         targets=split.targets[drawn],
         source=f"{len(drawn):,} of {len(images):,} faces of {request.split} of {data.data.path}",
         left_out={},
+    )
+
+
+def _holds_test(request: Request) -> str:
+    """Return in words that the split holds test faces, and what to explain instead."""
+    if request.split == "test":
+        instead = "explain val"
+    elif request.rule is not None:
+        instead = f"leave out --rule {request.rule}, which draws val from all faces"
+    else:
+        instead = "explain val of the data that the networks were trained on"
+    return (
+        f"--split {request.split}: holds test faces, which fer.evaluate alone opens; {instead}, from which conclusions "
+        "may be drawn"
     )
 
 

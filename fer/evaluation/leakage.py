@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError
 from fer.data.duplicates import digests, without_duplicate
 from fer.data.known_faces import copies_of_training
-from fer.data.locate import locate
+from fer.data.locate import VARIABLE, locate
 from fer.data.table import Table
 from fer.evaluation.request import (
     OF_SETS,
@@ -73,7 +73,7 @@ class TrainingData:
         """Return why the data of a training cannot be read as they were; empty where they can."""
         settings = whole(dataset)
         if not present(settings):
-            return f"{dataset.get('path')} was not found"
+            return f"{dataset.get('path')} was not found; put it back, or set ${VARIABLE} to where it is now"
         try:
             data = self._val(settings).at(settings["image_size"])
         except FerError as error:

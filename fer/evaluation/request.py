@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from fer.config.errors import FerError
 from fer.config.paths import expand_home
 from fer.config.schema import build
-from fer.config.settings import DataSettings, FurtherSet
-from fer.data.draws import ALL_SPLIT_KEYS, SPLIT_KEYS
-from fer.data.labels import folder_names
-from fer.data.locate import holds_contempt, locate
+from fer.config.settings import ALL_SPLIT_KEYS, SPLIT_KEYS, DataSettings, FurtherSet
+from fer.data.locate import locate
 from fer.data.readers.synthetic import NAME as SYNTHETIC
 from fer.data.table import Split, Table
 from fer.inference.exported_model import ExportedModel, load
@@ -392,8 +390,7 @@ def settings_of(request: Request, members: Sequence[Member]) -> DataKeys:
             f"--ferplus-rule {request.ferplus_rule}: makes labels of votes; add --labels ferplus and --votes"
         )
     known["channels"] = channels
-    contempt = known["labels"] == "ferplus" or shows_contempt(known)
-    known["classes"] = members[0].model.num_classes if contempt else 7
+    known["classes"] = members[0].model.num_classes  # labels may be fewer: those of FER2013 have no contempt
     return known
 
 
@@ -433,14 +430,6 @@ def found_again(known: DataKeys) -> str:
         reason = f"trained on {before}, which was not found" if before else "its file does not name its training data"
         raise FerError(f"{reason}; name the data with --data ({error})") from error
     return path
-
-
-def shows_contempt(settings: DataKeys) -> bool:
-    """Return whether data settings name a data set that labels contempt."""
-    sets = further(settings)
-    named = [(settings["path"], settings["class_names"]), *((part.path, part.class_names) for part in sets)]
-    folders = [(Path(str(path)), folder_names(names)) for path, names in named]
-    return any(path.exists() and holds_contempt(path, names) for path, names in folders)
 
 
 def further(settings: DataKeys) -> list[FurtherSet]:

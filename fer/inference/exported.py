@@ -134,7 +134,8 @@ class About:
         parameters: number of them.
         networks: that were exported; their probabilities are averaged.
         parity: the check that the file passed.
-        temperature: by which the logits are divided, of an ensemble those of the mean; the graph has done so.
+        temperature: by which the logits are divided, of an ensemble those of the mean; the graph has done so. It is 1
+            where none was fitted.
         sets: thresholds of prediction sets for the file's probabilities; None where there are none.
         channels: 3 of a network that takes faces in red, green and blue; None of one that takes grey ones.
         faces: input of the graph.
@@ -211,6 +212,11 @@ class About:
             and (stored.get("sets") is None or conformal.valid(stored["sets"], len(self.classes)))
             and (self.parity is None or self.parity._valid())
         )
+
+    @property
+    def fitted_temperature(self) -> float | None:
+        """The temperature that val gave; None where none was fitted, so that the graph divides by 1."""
+        return None if self.temperature == 1 else self.temperature
 
     @property
     def face_crop(self) -> Crop:
@@ -328,8 +334,8 @@ class ExportedNetwork:
 
     @property
     def temperature(self) -> float | None:
-        """By which the graph divides the logits."""
-        return self.about.temperature
+        """By which the graph divides the logits; None where none was fitted."""
+        return self.about.fitted_temperature
 
     @property
     def sets(self) -> Thresholds | None:

@@ -34,8 +34,8 @@ class ExportedModel:
         every = [*first.ancestors, *(part for one in others for part in (one.dataset, *one.ancestors))]
         self.provenance = Provenance(
             dataset=first.dataset, ancestors=[part for part in every if part != first.dataset],
-            pretrained=first.pretrained, teachers=first.teachers, temperature=network.about.temperature,
-            sets=network.about.sets,
+            pretrained=first.pretrained, teachers=first.teachers,
+            temperature=network.about.fitted_temperature, sets=network.about.sets,
         )  # fmt: skip
 
     @property

@@ -69,7 +69,7 @@ def files(names: Sequence[str], results: Sequence[Path] = ()) -> Listing:
         results: folders of marked copies, which the command writes.
 
     Raises:
-        FerError: a name stands for nothing.
+        FerError: a name stands for nothing, or is in a folder of ``results``.
     """
     by_path: dict[Path, Path] = {}
     others: dict[str, set[Path]] = {}
@@ -81,6 +81,12 @@ def files(names: Sequence[str], results: Sequence[Path] = ()) -> Listing:
 
     for name in names:
         path = _path(name)
+        folder = path if path.is_dir() else path.parent
+        if whole_path(folder) in written:
+            raise FerError(
+                f"--annotated {folder}: holds the pictures that are predicted, and a later run would predict the "
+                "marked copies too; name another folder"
+            )
         if path.is_dir():
             matching = []
             for file in _below(path, is_of_results, passed):
@@ -96,7 +102,9 @@ def files(names: Sequence[str], results: Sequence[Path] = ()) -> Listing:
         elif path.exists():
             matching = [path]
         else:
-            matching = [Path(file) for file in sorted(glob.glob(str(path), recursive=True)) if Path(file).is_file()]
+            found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True)) if Path(file).is_file()]
+            matching = [file for file in found if not is_of_results(file.parent)]
+            passed |= {whole_path(file.parent): file.parent for file in found if is_of_results(file.parent)}
             if not matching:
                 piped = "; pictures are read from files, not from a pipe" if str(name) == "-" else ""
                 raise FerError(f"{name}: no such file or folder, and no file matches it as a pattern{piped}")

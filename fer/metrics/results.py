@@ -569,10 +569,14 @@ class OfDataSet:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
-    """What a training states of itself beside the metrics of its best epoch, which is counted from 1."""
+    """What a training states of itself beside the metrics of its best epoch, which is counted from 1.
+
+    ``planned_epochs`` is more than ``epochs`` where the training stopped early.
+    """
 
     best_epoch: int
     epochs: int
+    planned_epochs: int | None = field(default=None, metadata=OPTIONAL)
     wall_seconds: float | None = None
     train_seconds: float
     batch_size: int | None = None

@@ -32,7 +32,7 @@ def with_scaled_rates(settings: TrainSettings) -> Section:
         return settings.optimizer
     rates = {key: value * factor for key, value in settings.optimizer.items() if key in RATES}
     shown = ", ".join(f"optimizer.{key}={value:.3g}" for key, value in rates.items())
-    log.info("trainer.lr_scaling=%s: %s for %d faces", settings.trainer.lr_scaling, shown, settings.data.faces_a_step)
+    log.info("trainer.lr_scaling=%s: %s for %d faces", settings.trainer.lr_scaling, shown, settings.faces_an_update)
     return settings.optimizer | rates
 
 

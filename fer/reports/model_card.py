@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fer.config.conf import as_yaml
 from fer.data.faces import bad_rows_in_words
+from fer.inference.exported import is_exported
 from fer.metrics.results import (
     THESE_FACES,
     Annotators,
@@ -115,7 +116,7 @@ def body(results: Results) -> str:
         "Calibration": calibration(results),
         "FER+ annotators": annotators(results.annotators) if results.annotators else "",
         "Prediction sets": prediction_sets(results.sets) if results.sets else "",
-        "Comparison with a baseline": comparison(results.comparison) if results.comparison else "",
+        "Comparison with a baseline": comparison(results, results.comparison) if results.comparison else "",
     }
     texts = [f"{'##' if index else '#'} {title}\n\n{text}" for index, (title, text) in enumerate(parts.items()) if text]
     return "\n".join([*texts, LIMITS.read_text(encoding="utf-8"), f"## How it was made\n\n{provenance(results)}"])
@@ -127,17 +128,29 @@ def about(results: Results) -> str:
     ensemble = ensemble_in_words(results)
     several = f"{sentence(ensemble)} " if ensemble else ""
     views = "" if results.tta == "none" else f" Test-time augmentation: {results.tta}."
-    network = zoo.called(Path(results.evaluation.checkpoint if results.evaluation else ""))
-    use = (
-        f'```python\nimport fer\n\nmodel = fer.load("{network}")\n'
-        "# faces (B, model.in_channels, model.image_size, model.image_size), uint8 or float in [0, 1]\n"
-        'probabilities = model.probabilities(faces) # (B, C), in the order of model.hparams["classes"]\n```\n'
-    )
+    use = _use(zoo.called(Path(results.evaluation.checkpoint if results.evaluation else "")))
     alone = results.members[0].network if len(results.members) == 1 else None
     return (
         f"{several}Predicts one of {len(classes)} labels ({in_markdown(', '.join(classes))}) from a face. "
         f"Network: {in_markdown(results.architecture)}, {results.parameters:,} parameters.{views}\n\n"
         f"{use if alone and alone.weights_sha256 else ''}"
+    )
+
+
+def _use(network: str) -> str:
+    """Return the code that computes probabilities with a network, Markdown."""
+    made = f'import fer\n\nmodel = fer.load("{network}")', 'model.hparams["classes"]'
+    if is_exported(network):
+        opened = f'model = ExportedNetwork(Path("{network}"))'
+        made = (
+            f"from pathlib import Path\n\nfrom fer.inference.exported import ExportedNetwork\n\n{opened}",
+            "model.emotions",
+        )
+    code, order = made
+    return (
+        f"```python\n{code}\n"
+        "# faces (B, model.in_channels, model.image_size, model.image_size), uint8 or float in [0, 1]\n"
+        f"probabilities = model.probabilities(faces)  # (B, C), in the order of {order}\n```\n"
     )
 
 
@@ -246,10 +259,10 @@ def annotators(found: Annotators) -> str:
     )
 
 
-def comparison(found: BaselineComparison) -> str:
+def comparison(results: Results, found: BaselineComparison) -> str:
     """Return the paired differences to a baseline."""
     return (
-        f"This minus {code_span(found.name)}, on the same faces{same_views(found)}, "
+        f"This minus {code_span(found.name)}, on the same faces{same_views(results)}, "
         f"in points for {', '.join(PERCENT)}.\n\n"
         f"{markdown_table(['metric', 'difference', '95 %'], difference_rows(found.paired))}\n"
         + (f"\n{seen}\n" if (seen := seen_by_baseline(found)) else "")

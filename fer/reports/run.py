@@ -9,7 +9,6 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from fer.config.settings import Config
 from fer.data.faces import bad_rows_in_words
 from fer.data.readers.images import PHOTOGRAPHS
 from fer.data.split_notes import NOT_OFFICIAL
@@ -35,6 +34,7 @@ from fer.reports.summary import (
     calibration_beside,
     calibration_verdict,
     ensemble_in_words,
+    limits_of_val,
     seen_by_content_in_words,
     seen_in_choice_in_words,
     teachers_in_words,
@@ -134,7 +134,11 @@ def warnings(report: Report) -> list[str]:
     """Return the warnings that a reader of the metrics needs first."""
     dataset = report.results.dataset
     notes = _of_split(dataset)
-    part = [f"{key}={value}" for key, value in _limits(report.settings) if report.history]
+    trainer = report.settings.get("trainer", {})
+    if report.history and (limit := trainer.get("limit_train", 1.0)) < 1:
+        notes.append(f"Each epoch trained on a part of the faces (trainer.limit_train={limit}).")
+    trained = report.results.training
+    part = limits_of_val(trainer, report.results.scores.n, trained.batch_size) if report.history and trained else []
     if part:
         notes.append(
             f"The epoch was chosen by val metrics over a part of the faces ({', '.join(part)}); "
@@ -159,13 +163,6 @@ def _of_split(dataset: DatasetRecord) -> list[str]:
     if dataset.split == "folds":
         notes.append("Val is one of several folds of all faces: do not compare with metrics on PrivateTest.")
     return notes + [sentence(words) for words in (dataset.missing.in_words() if dataset.missing else [])]
-
-
-def _limits(settings: Config) -> list[tuple[str, object]]:
-    """Return the settings that cut validation short."""
-    trainer = settings.get("trainer", {})
-    usual = {"limit_val": 1.0, "overfit_batches": 0}
-    return [(f"trainer.{key}", trainer[key]) for key, value in usual.items() if trainer.get(key, value) != value]
 
 
 def headline(results: Results) -> Markup:

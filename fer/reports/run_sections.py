@@ -318,7 +318,7 @@ def comparison(results: Results, found: BaselineComparison) -> Markup:
     """Return the paired differences to a baseline."""
     test = found.paired.mcnemar
     legend = paragraph(
-        "This minus ", tag("code", found.name), f", on the same faces{same_views(found)}, with 95 % intervals "
+        "This minus ", tag("code", found.name), f", on the same faces{same_views(results)}, with 95 % intervals "
         f"for {others(results.scores)}. Only this one is right on {test.first:,} faces, only the other on "
         f"{test.second:,}: McNemar's exact p = {test.p:.3g}. Of these two networks, not of their seeds. ",
         seen_by_baseline(found),

@@ -3,9 +3,11 @@
 import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from fer.config.settings import TrainSettings
+from fer.config.settings import TrainSettings, batches_of
 from fer.metrics.conformal import without_promise
 from fer.metrics.results import (
     THESE_FACES,
@@ -169,14 +171,32 @@ def scores_of_training(settings: TrainSettings, results: Results) -> list[str]:
     """
     tables = [class_table(results), score_table(results), *by_data_set_table(results)]
     lines = ["\n{}\n".format("\n\n".join(tables))]
-    if settings.trainer.limit_val != 1 or settings.trainer.overfit_batches:
-        lines.append("(the epoch was chosen by val metrics over a part of these faces)")
-    record, planned = results.training, settings.trainer.max_epochs
+    record = results.training
     assert record is not None
-    stopped = record.epochs < planned and settings.budget.until is None
-    early = f" (stopped early, {planned} planned)" if stopped else ""
+    if limits_of_val(asdict(settings.trainer), results.scores.n, record.batch_size):
+        lines.append("(the epoch was chosen by val metrics over a part of these faces)")
+    stopped = record.planned_epochs is not None and record.epochs < record.planned_epochs
+    early = f" (stopped early, {record.planned_epochs} planned)" if stopped else ""
     seconds = clock(record.train_seconds)
     return [*lines, f"best epoch {record.best_epoch} of {record.epochs}{early}, trained in {seconds}"]
+
+
+def limits_of_val(trainer: Mapping[str, Any], faces: int, batch_size: int | None) -> list[str]:
+    """Return the settings by which a training computed val metrics over a part of the faces, each with its value.
+
+    Args:
+        trainer: section ``trainer`` of the training.
+        faces: number of all val faces.
+        batch_size: faces of a step; None where an older record has none.
+    """
+    fraction, overfitted = trainer.get("limit_val", 1.0), trainer.get("overfit_batches", 0)
+    limits, overfits = fraction < 1, overfitted > 0
+    if batch_size is not None:
+        batches = math.ceil(faces / batch_size)
+        limits &= batches_of(fraction, faces, batch_size) < batches
+        overfits &= overfitted < batches
+    stated = {f"trainer.limit_val={fraction}": limits, f"trainer.overfit_batches={overfitted}": overfits}
+    return [setting for setting, cuts in stated.items() if cuts]
 
 
 def files_and_commands(settings: TrainSettings, path: Path, *, test: bool) -> Iterator[str]:
@@ -277,9 +297,13 @@ def _difference(name: str, found: Difference) -> tuple[str, str]:
     return "none" if found.difference is None else metric.written(found.difference, sign=True), interval
 
 
-def same_views(comparison: BaselineComparison) -> str:
-    """Return in words that the baseline was given the same views, where it was given any."""
-    return f" with the same views ({comparison.tta})" if comparison.tta not in (None, "none") else ""
+def same_views(results: Results) -> str:
+    """Return in words whether the baseline was given the views of the network; empty where both had none."""
+    assert results.comparison is not None
+    views = results.comparison.tta
+    if views is None or views == results.tta == "none":
+        return ""
+    return f" with the same views ({views})" if views == results.tta else f" with other views (--tta {views})"
 
 
 def seen_by_baseline(comparison: BaselineComparison) -> str:
@@ -482,7 +506,7 @@ def remarks(results: Results) -> list[str]:
     if results.selection:
         lines.append(selection_in_words(results.selection))
     if results.comparison:
-        lines.append(_comparison(results.comparison))
+        lines.append(_comparison(results, results.comparison))
     if results.annotators:
         lines.append(annotator_table(results.annotators))
     if results.answering:
@@ -497,10 +521,10 @@ def remarks(results: Results) -> list[str]:
     return lines
 
 
-def _comparison(comparison: BaselineComparison) -> str:
+def _comparison(results: Results, comparison: BaselineComparison) -> str:
     test = comparison.paired.mcnemar
     return (
-        f"minus {comparison.name}, on the same faces{same_views(comparison)}:\n{difference_table(comparison.paired)}\n"
+        f"minus {comparison.name}, on the same faces{same_views(results)}:\n{difference_table(comparison.paired)}\n"
         f"only this one is right on {test.first:,} faces, only the other on {test.second:,}: McNemar's exact "
         f"p = {test.p:.3g} (of these networks, not of their seeds)"
         + (f"\n{seen}" if (seen := seen_by_baseline(comparison)) else "")

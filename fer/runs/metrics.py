@@ -31,6 +31,7 @@ class RunMetrics:
         train_seconds: of the training's steps.
         images_per_second: of the training.
         peak_memory_mb: of its process.
+        batch_size: faces of a step.
         architecture: name of the network.
         pretrained: weights that the training began with.
         dataset: the data.
@@ -48,6 +49,7 @@ class RunMetrics:
     train_seconds: float | None = None
     images_per_second: float | None = None
     peak_memory_mb: float | None = None
+    batch_size: int | None = None
     architecture: str | None = None
     pretrained: Weights | None = None
     dataset: DatasetRecord

@@ -163,6 +163,15 @@ def holds_predictions(folder: Path) -> bool:
     return bool(named) or (folder / FILE).is_file() or any(folder.glob(f"evaluations/*/{FILE}"))
 
 
+def views_of(file: Path) -> str | None:
+    """Return the views with which predictions were made, as the results beside them state; None without such."""
+    beside = file.with_name("metrics.json" if file.name == FILE else f"{file.name.partition('.csv')[0]}.json")
+    try:
+        return metrics_json.read(beside).tta
+    except FerError:  # a file of predictions may lie anywhere
+        return None
+
+
 def recorded(folder: Path, split: str, views: str) -> Recorded:
     """Return a folder's predictions of a split, and the results beside them.
 

@@ -59,13 +59,21 @@ def keep_faces(data: FERDataModule, device: torch.device) -> None:
         dataset.keep_on(device)
 
 
-def announce(settings: TrainSettings, model: Trainable, faces: int) -> None:
-    """Log the network, the length of its training and the hardware."""
-    epochs = settings.trainer.max_epochs
+def announce(settings: TrainSettings, model: Trainable, faces: int, steps: int) -> None:
+    """Log the network, the length of its training and the hardware.
+
+    Args:
+        settings: settings of the run.
+        model: its network.
+        faces: number of training faces.
+        steps: number of batches in an epoch.
+    """
+    epochs, taken = settings.trainer.max_epochs, f"{faces:,}"
+    if settings.trainer.limit_train < 1 or settings.trainer.overfit_batches:
+        taken = f"{min(faces, steps * settings.data.faces_a_step):,} of {taken}"
     log.info(
         "%s: %s, %d epoch%s of %s faces, %s",
-        settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s", f"{faces:,}",
-        _hardware(settings.trainer),
+        settings.model["name"], _sizes(model), epochs, "" if epochs == 1 else "s", taken, _hardware(settings.trainer),
     )  # fmt: skip
 
 

@@ -21,10 +21,9 @@ from torch.nn import functional
 
 from fer.config.errors import FerError
 from fer.config.paths import expand_home
-from fer.config.settings import DataSettings, DistillSettings
+from fer.config.settings import ALL_SPLIT_KEYS, SPLIT_KEYS, DataSettings, DistillSettings
 from fer.data.datamodule import FERDataModule
 from fer.data.dataset import to_unit
-from fer.data.draws import ALL_SPLIT_KEYS, SPLIT_KEYS
 from fer.data.transforms.size import middle
 from fer.evaluation.leakage import TrainingData, use_data_at_hand
 from fer.evaluation.request import Member, Tables

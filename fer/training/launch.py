@@ -70,6 +70,11 @@ def check_ranks(settings: TrainSettings) -> None:
             f"trainer.nodes={trainer.nodes} is {trainer.ranks}; set trainer.devices={rank.count} (of each computer), "
             "or start fer.train by itself: with -m and sweep.jobs= it runs several trainings side by side"
         )
+    if rank.several and trainer.restarts and PARENT not in os.environ:
+        raise FerError(
+            f"trainer.restarts={trainer.restarts}: torchrun and srun started these processes, and restart them "
+            "themselves; leave it out, and give torchrun --max-restarts"
+        )
     if not rank.several and trainer.nodes > 1:
         raise FerError(
             f"trainer.nodes={trainer.nodes}: the processes of several computers are started by torchrun or srun; "

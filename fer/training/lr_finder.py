@@ -79,11 +79,12 @@ class Found:
     Args:
         schema: version of the file.
         lowest_loss_at: rate at which the smoothed loss was lowest; None without a step.
-        configured: rate of the configuration.
+        configured: rate of a training with these settings: ``optimizer.lr`` times ``lr_factor``.
+        lr_factor: factor of ``trainer.lr_scaling``.
         curve: what was measured.
         architecture: name of the network.
         optimizer: name of the optimizer.
-        batch_size: faces a step.
+        batch_size: faces of a step of the optimizer, which with ``trainer.accumulate`` takes several batches.
         seed: of the run.
         command: that was given.
         machine: the machine.
@@ -92,6 +93,7 @@ class Found:
     schema: int = SCHEMA
     lowest_loss_at: float | None
     configured: float
+    lr_factor: float = 1.0
     curve: Curve = field(metadata=MERGED)
     architecture: str
     optimizer: str
@@ -153,7 +155,8 @@ def find(settings: TrainSettings, folder: Path, origin: Origin) -> Found:
     curve, size = measure(unscheduled, origin)
     result = Found(
         lowest_loss_at=curve.rates[curve.lowest()] if curve.rates else None,
-        configured=settings.optimizer["lr"],
+        configured=settings.optimizer["lr"] * settings.lr_factor,
+        lr_factor=settings.lr_factor,
         curve=curve,
         architecture=settings.model["name"],
         optimizer=settings.optimizer["name"],
@@ -177,7 +180,7 @@ def measure(settings: TrainSettings, origin: Origin) -> tuple[Curve, int]:
     device.keep_features(settings, data, model)
     faces = {name: len(dataset) for name, dataset in data.datasets.items()}
     test = RangeTest()
-    size = settings.data.faces_a_step
+    size = settings.faces_an_update
     log.info("learning-rate range test: from %g to %g in %d steps of %d faces", LOWEST, HIGHEST, STEPS, size)
     with tempfile.TemporaryDirectory(prefix="fer-lr-") as elsewhere, trainers.interruptible():
         options = {"max_epochs": -1, "max_steps": STEPS, "limit_val_batches": 0, "enable_checkpointing": False}
@@ -203,7 +206,8 @@ def report(found: Found, folder: Path) -> str:
     lines = ["", steps]
     if found.lowest_loss_at is not None:
         lines.append(f"lowest loss at    {found.lowest_loss_at:.1e}  (smoothed; higher rates are too high)")
-    lines.append(f"configured        {found.configured:.1e}")
+    scaled = f"  (optimizer.lr times {found.lr_factor:g}, by trainer.lr_scaling)" if found.lr_factor != 1 else ""
+    lines.append(f"configured        {found.configured:.1e}{scaled}")
     lines += ["", f"results:  {folder}", f"  {'lr_finder.json':<22} the curve"]
     lines += [f"  {'figures/lr_finder.png':<22} the curve, drawn; .svg too"] if len(curve.rates) > 1 else []
     return "\n".join(lines)

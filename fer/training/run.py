@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,14 @@ def attempt(settings: TrainSettings, folder: Path, origin: Origin) -> Results | 
     return results
 
 
+@dataclass(frozen=True)
+class _Epochs:
+    """The numbers of trained and of planned epochs; ``budget.until`` plans them during the training."""
+
+    trained: int
+    planned: int
+
+
 def _fitted(
     settings: TrainSettings,
     folder: Path,
@@ -116,8 +124,8 @@ def _fitted(
     model: Trainable,
     checkpoint: Path | None,
     begin: int,
-) -> tuple[Saver, Stopwatch, int]:
-    """Train, and return the callbacks that know the best epoch and the times, and the number of epochs.
+) -> tuple[Saver, Stopwatch, "_Epochs"]:
+    """Train, and return the callbacks that know the best epoch and the times, and the numbers of epochs.
 
     Args:
         settings: settings of the run, its epochs planned.
@@ -141,7 +149,7 @@ def _fitted(
     faces = {name: len(dataset) for name, dataset in data.datasets.items()}
     steps = profiler.StepProfiler(on_gpu=machine.uses_gpu(settings.trainer)) if settings.trainer.profile else None
     trainer = trainers.build(settings, folder, callbacks, faces, begin, profiler=steps)
-    device.announce(settings, model, faces["train"])
+    device.announce(settings, model, faces["train"], trainers.steps_an_epoch(settings, faces["train"]))
     _enter(folder, "training")
     with (
         out_of_memory.named(settings, folder),
@@ -153,7 +161,7 @@ def _fitted(
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if ranks.current().first:
         signals.stop()
-    return saver, watch, trainer.current_epoch
+    return saver, watch, _Epochs(trainer.current_epoch, trainer.max_epochs or 0)
 
 
 def _last_stage(settings: TrainSettings) -> int:
@@ -325,7 +333,7 @@ def write_results(
     saver: Saver,
     watch: Stopwatch,
     *,
-    epochs: int,
+    epochs: _Epochs,
     command: str,
 ) -> tuple[Results, Scored]:
     """Score the best epoch on val from its file, and write ``predictions.csv`` and ``metrics.json``."""
@@ -368,7 +376,7 @@ def write_results(
 
 
 def _training_record(
-    settings: TrainSettings, saver: Saver, watch: Stopwatch, epochs: int, wall_seconds: float, plan: Any
+    settings: TrainSettings, saver: Saver, watch: Stopwatch, epochs: _Epochs, wall_seconds: float, plan: Any
 ) -> TrainingRecord:
     """Return what ``metrics.json`` says about the training.
 
@@ -376,13 +384,14 @@ def _training_record(
         settings: settings of the run.
         saver: callback that knows the best epoch.
         watch: callback that measured the epochs.
-        epochs: number of trained epochs.
+        epochs: numbers of trained and planned epochs.
         wall_seconds: time since the data were loaded; left out of a resumed run's record.
         plan: of ``budget.hours``, as the checkpoint has it.
     """
     return TrainingRecord(
         best_epoch=saver.best_epoch + 1,  # counted from 1, as printed
-        epochs=epochs,
+        epochs=epochs.trained,
+        planned_epochs=epochs.planned,
         wall_seconds=None if settings.resume else round(wall_seconds, 3),
         train_seconds=round(watch.train_seconds, 3),
         batch_size=settings.data.faces_a_step,

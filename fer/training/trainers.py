@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from fer.config.errors import Interrupted
-from fer.config.settings import Origin, TrainSettings, leaves, mode
+from fer.config.settings import Origin, TrainSettings, batches_of, leaves, mode
 from fer.data.samplers import drops_last
 from fer.system import machine, ranks, signals
 from fer.training import deadline, launch, loggers
@@ -105,7 +105,7 @@ def tensorboard_logger(folder: Path, begin: int) -> TensorBoardLogger:
 
 def limit(fraction: float, faces: int, batch_size: int) -> int | float:
     """Return Lightning's limit: 1.0 for all batches, or a number of batches, at least 1."""
-    return 1.0 if fraction == 1 else max(1, round(fraction * faces / batch_size))
+    return 1.0 if fraction == 1 else batches_of(fraction, faces, batch_size)
 
 
 def steps_an_epoch(settings: TrainSettings, faces: int) -> int:
@@ -114,7 +114,7 @@ def steps_an_epoch(settings: TrainSettings, faces: int) -> int:
     if settings.trainer.overfit_batches:
         return settings.trainer.overfit_batches
     if settings.trainer.limit_train < 1:
-        return int(limit(settings.trainer.limit_train, faces, size))
+        return batches_of(settings.trainer.limit_train, faces, size)
     dropped = drops_last(faces, size, drop_last=settings.trainer.compile, ranks=settings.trainer.ranks)
     return faces // size if dropped else math.ceil(faces / size)
 

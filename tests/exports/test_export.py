@@ -1,6 +1,7 @@
 """``fer export``: files that predict what the network does, or are not written."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,6 +24,7 @@ from fer.export import main
 from fer.exports import check, onnx_file
 from fer.exports.check import refuse
 from fer.inference.exported import ExportedNetwork, OnVal, Parity
+from fer.inference.exported_model import ExportedModel
 from fer.models import checkpoints
 
 SIZE = 24  # of the small run's faces
@@ -450,6 +452,25 @@ def test_other_uses_name_what_takes_the_file(predict, small, photo, capfd):
         ExportedNetwork(small).probabilities(np.zeros((1, 1, 48, 48), np.uint8))
 
 
+def test_without_a_fitted_temperature_none_is_stated(small):
+    network = ExportedNetwork(small)
+    fitted = network.about.temperature
+    assert ExportedModel(network).provenance.temperature == network.temperature == fitted != 1
+    network.about = replace(network.about, temperature=1.0)  # as of networks that count equally
+    assert ExportedModel(network).provenance.temperature is network.temperature is None
+
+
+def test_the_code_of_its_model_card_runs(small, faces, tmp_path):
+    from fer.evaluate import main as evaluate
+
+    assert evaluate([str(small), "--data", "synthetic", "--out", "again"]) == 0
+    card = (tmp_path / "again" / "val" / "model_card.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    names = {"faces": faces}
+    exec(code, names)
+    assert_close(names["probabilities"], ExportedNetwork(small).probabilities(faces))
+
+
 # --- several networks -----------------------------------------------------------------------------------------------
 
 
@@ -464,6 +485,11 @@ def test_an_evaluated_ensemble_is_one_graph(export, small_run, another_run, tmp_
     together = metrics(tmp_path / "both" / "val")
     _, about = stated(tmp_path / "both.onnx")
     assert [one["weight"] for one in about["networks"]] == [one["weight"] for one in together["members"]]
+    assert export(*runs, "equal.onnx", "--no-timing").code == 0
+    assert evaluate(["equal.onnx", "--data", "synthetic", "--out", "equal", "--no-report"]) == 0
+    equal = metrics(tmp_path / "equal" / "val")
+    assert not equal["temperature_kept"]
+    assert equal["temperature"] != 1  # fitted here, since none was exported
     assert about["sets"]["at"] == together["sets"]["thresholds"]["at"]
     assert evaluate(["both.onnx", "--data", "synthetic", "--out", "again", "--no-report"]) == 0
     again = metrics(tmp_path / "again" / "val")

@@ -7,6 +7,7 @@ from fer.reports.summary import (
     calibration_beside,
     calibration_verdict,
     class_table,
+    limits_of_val,
     metric_table,
     metric_text,
     others,
@@ -66,3 +67,20 @@ def test_metrics_of_before_have_the_percentile_alone():
     assert metric_text("ece", results.values_of({"ece": 0.03})) == "0.0300"
     assert calibration_verdict("nll", made.metrics) == ""
     assert calibration_beside(made.metrics) == ""
+
+
+@pytest.mark.parametrize(
+    ("trainer", "batch_size", "stated"),
+    [
+        ({"limit_val": 0.5}, 100, ["trainer.limit_val=0.5"]),
+        ({"limit_val": 0.5}, 3000, []),  # 1 of 1 batches: round(0.5 * 3000 / 3000) is 0, and at least 1 is taken
+        ({"limit_val": 0.99}, 1000, []),
+        ({"overfit_batches": 2}, 1000, ["trainer.overfit_batches=2"]),
+        ({"overfit_batches": 3}, 1000, []),
+        ({"limit_val": 1.0, "overfit_batches": 0}, 100, []),
+        ({"limit_val": 1.0}, 2800, []),  # 2 of 2 batches, though 3000 / 2800 is rounded to 1
+        ({"limit_val": 0.99}, None, ["trainer.limit_val=0.99"]),
+    ],
+)
+def test_a_limit_that_takes_every_batch_of_val_is_none(trainer, batch_size, stated):
+    assert limits_of_val(trainer, 3000, batch_size) == stated

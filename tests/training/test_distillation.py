@@ -104,7 +104,7 @@ def test_a_teacher_of_crops_answers_a_learner_of_whole_faces_as_it_answers_users
 def test_keys_that_do_not_say_who_is_val_matter_to_no_teacher(train, small_run):
     """The official split does not depend on the seed of the other splits."""
     settings = (*SMALL, "trainer.max_epochs=1", f"distill.teachers=[{small_run}]")
-    assert train(*settings, "data.split_seed=1", "data.fold=1").code == 0
+    assert train(*settings, "data.conflicts=drop").code == 0
 
 
 def test_resumed_with_the_same_weights_of_teachers_alone(train, scores, small_run, another_run, tmp_path):

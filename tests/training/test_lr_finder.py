@@ -95,6 +95,17 @@ def test_accumulated_batches_are_one_point_with_the_loss_of_the_step(train, tmp_
         curves.append(found(tmp_path / f"out{number}"))
     assert len(set(curves[1]["rates"])) == len(curves[1]["rates"]) == 12
     assert curves[1]["losses"][0] == pytest.approx(curves[0]["losses"][0], rel=0.3)  # about log(7), not a half
+    assert [curve["batch_size"] for curve in curves] == [56, 56]
+
+
+def test_the_configured_rate_is_the_scaled_one(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("fer.training.lr_finder.STEPS", 3)
+    ended = train(*TEST, "data.batch_size=64", "trainer.accumulate=4", "trainer.lr_scaling=linear")
+    assert ended.code == 0, ended.err
+    contents = found(tmp_path / "out")
+    assert (contents["configured"], contents["lr_factor"]) == (pytest.approx(0.004), 2)
+    assert "configured        4.0e-03  (optimizer.lr times 2, by trainer.lr_scaling)" in ended.out
+    assert "optimizer.lr=0.004 for 256 faces" in ended.out
 
 
 def test_the_rate_is_the_optimizers_whatever_group_comes_first(train, tmp_path, monkeypatch):

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
-from fer.config.settings import DataSettings
+from fer.config.settings import DataSettings, SplitRule
 from fer.data.audit import moved_copies, near_duplicates
 from fer.data.audit.moved_copies import Moved
 from fer.data.audit.near_duplicates import NearDuplicates
-from fer.data.draws import Rule
 from fer.data.duplicates import conflicts, exact_duplicates, one_colour
 from fer.data.faces import UNKNOWN, Faces
 from fer.data.labels import EMOTIONS, FERPLUS_COLUMNS, SPLITS
@@ -148,13 +147,13 @@ class Findings:
     extremes: dict[str, NDArray[np.int64]]
 
 
-def split_of(faces: Faces, rule: Rule | None, settings: DataSettings) -> Split:
+def split_of(faces: Faces, rule: SplitRule | None, settings: DataSettings) -> Split:
     """Return the split by ``rule``; by default the official one, else the source's own.
 
     Raises:
         FerError: ``rule`` is given and does not apply to the faces.
     """
-    tried: Rule = rule or "official"
+    tried: SplitRule = rule or "official"
     try:
         settings = replace(settings, split=tried)
         splits = assigned(faces, settings)
@@ -173,7 +172,7 @@ def split_of(faces: Faces, rule: Rule | None, settings: DataSettings) -> Split:
     return Split(faces.given, "all", "none, the source has no split", why, trains=False)
 
 
-def meaning(faces: Faces, rule: Rule) -> str:
+def meaning(faces: Faces, rule: SplitRule) -> str:
     """Return the explanation of a split rule for these faces."""
     if rule == "holdout":
         return "holdout, a seeded and stratified 80/20 of everything"

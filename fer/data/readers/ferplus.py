@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fer.config.errors import FerError, setting
 from fer.data.faces import UNKNOWN, BadRows, Faces, OnBad, Source
-from fer.data.labels import FERPLUS_COLUMNS, FERPLUS_EMOTIONS, SPLITS, USAGES, emotion_index
+from fer.data.labels import FERPLUS_COLUMNS, SPLITS, USAGES, emotion_index
 from fer.data.readers.images import PictureError, read_picture
 from fer.system.files import opened_text
 from fer.system.text import plural
@@ -47,11 +47,6 @@ def files(path: Path) -> list[Path]:
         if (path / folder).is_dir():
             paths += sorted(Path(entry.path) for entry in os.scandir(path / folder) if entry.is_file())
     return paths
-
-
-def classes_of(path: Path) -> set[int]:
-    """Return the indices in ``FERPLUS_EMOTIONS`` of the classes that votes may give, contempt included."""
-    return set(range(len(FERPLUS_EMOTIONS)))
 
 
 def read(path: Path, *, image_size: int = 48, on_bad: OnBad = "error") -> Faces:

@@ -101,10 +101,6 @@ class Named:
         """Read every picture, see ``read`` of the module."""
         return read(path, image_size=image_size, on_bad=on_bad, names=self.names, channels=channels)
 
-    def classes_of(self, path: Path) -> set[int]:
-        """Return the indices in ``FERPLUS_EMOTIONS`` of the class folders."""
-        return classes_of(path, self.names)
-
 
 def named(names: Names) -> Named:
     """Return the reader for these names of class folders."""
@@ -113,13 +109,7 @@ def named(names: Names) -> Named:
 
 def recognises(path: Path, names: Names = NO_NAMES) -> bool:
     """Return whether ``path`` contains class folders, directly or in split folders."""
-    return path.is_dir() and bool(classes_of(path, names))
-
-
-def classes_of(path: Path, names: Names) -> set[int]:
-    """Return the indices in ``FERPLUS_EMOTIONS`` of the class folders in a folder, directly or in split folders."""
-    indices = (class_index(folder.name, names) for _, folder in class_folders(path))
-    return {index for index in indices if index is not None}
+    return path.is_dir() and any(class_index(folder.name, names) is not None for _, folder in class_folders(path))
 
 
 def files(path: Path, names: Names = NO_NAMES) -> list[Path]:

@@ -193,9 +193,13 @@ def _check_scans(contents: bytes) -> None:
 def _check_parts(picture: TiffImagePlugin.TiffImageFile, stream: IO[bytes]) -> None:
     """Refuse a TIFF whose strips or tiles share bytes, which libtiff would read for each, or are huge tiles.
 
+    One of whole numbers of 32 bits is refused too: their largest value is not known.
+
     Raises:
         PictureError: stating what was found.
     """
+    if picture.mode == "I":
+        raise PictureError("pixels of 32 bits have no fixed range; save it as 8-bit or 16-bit grey")
     tags = _tags(stream)
     if twice := sorted(tag for tag in PARTS if tags.count(tag) > 1):  # Pillow takes the last, libtiff the first
         raise PictureError(f"a damaged TIFF: it has tag {twice[0]} twice")
@@ -278,6 +282,8 @@ def to_colour(picture: Image.Image) -> Image.Image:
 
 
 def _on_black(picture: Image.Image) -> Image.Image:
+    if picture.mode == "La":  # Pillow converts it to no other mode
+        picture = picture.convert("LA")
     coloured = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", coloured.size, (0, 0, 0, 255)), coloured)
 

@@ -66,11 +66,6 @@ class Parquet:
             return [path] if path.suffix == SUFFIX else []
         return sorted(file for file in path.iterdir() if file.suffix == SUFFIX) if path.is_dir() else []
 
-    def classes_of(self, path: Path) -> set[int]:
-        """Return the indices in ``FERPLUS_EMOTIONS`` of the classes that the schemas name."""
-        words = (word for file in self.files(path) for word in self._opened(file)[1].words.values())
-        return {index for word in words if (index := emotion_index(word, FERPLUS_EMOTIONS)) is not None}
-
     def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error", channels: int = 1) -> Faces:
         """Read every row with an emotion as (image_size, image_size) grey; contempt is an eighth class.
 

@@ -121,13 +121,6 @@ class PictureSet:
         pictures = dict.fromkeys(sample.picture for sample in listing.samples)
         return [file for file in (*listing.tables, *pictures) if isinstance(file, Path) and file.is_file()]
 
-    def classes_of(self, path: Path) -> set[int]:
-        """Return the indices in ``FERPLUS_EMOTIONS`` of the labels."""
-        indices = {
-            emotion_index(label, FERPLUS_EMOTIONS) for label in {one.label for one in self._listing(path).samples}
-        }
-        return {index for index in indices if index is not None}
-
     def read(self, path: Path, *, image_size: int = 48, on_bad: OnBad = "error", channels: int = 1) -> Faces:
         """Read every face with an emotion as (image_size, image_size) grey; contempt is an eighth class.
 

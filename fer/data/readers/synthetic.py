@@ -6,7 +6,7 @@ from fer.config.errors import FerError, setting, takes
 from fer.config.settings import DataSettings
 from fer.data.draws import stratified
 from fer.data.faces import Faces, Source
-from fer.data.labels import EMOTIONS, folder_names, naming
+from fer.data.labels import folder_names, naming
 from fer.data.readers.drawing import draw_faces
 
 NAME = "synthetic"  # value of data.path and --data
@@ -17,12 +17,11 @@ def drawn(data: DataSettings) -> Faces:
     """Return drawn faces.
 
     Raises:
-        FerError: the settings ask for votes, labels, classes or colours that drawn faces do not have.
+        FerError: the settings ask for votes, labels or colours that drawn faces do not have.
     """
     drawn_as = {
         "votes": (None, "drawn faces have no votes; leave it out or name FER2013's table"),
         "labels": ("fer2013", "drawn faces have no votes to make labels of; leave it out"),
-        "classes": (len(EMOTIONS), "no drawn face shows contempt; leave it out"),
         "class_names": (None, "drawn faces are in no folders of classes; leave it out"),
         "channels": (1, "drawn faces are grey; leave it out"),
     }

@@ -18,6 +18,7 @@ from fer.config.conf import choices_of, spelled
 from fer.config.settings import leaves, worded
 from fer.metrics import results as metrics_json
 from fer.metrics.statistics import Difference, Interval, accuracy_interval, paired_difference
+from fer.reports.summary import limits_of_val
 from fer.runs import load
 from fer.runs.run_folder import computed_settings, configuration_of
 from fer.runs.trials import Trial, best, counted, counts, leading, write_csv
@@ -245,7 +246,10 @@ def _gain(outcome: Outcome, first: Trial, best_trial: Trial) -> Difference | Non
 
 def _correct(outcome: Outcome, trial: Trial) -> NDArray[np.bool_] | None:
     """Return (K, N) whether each of K seeds is right on each of N faces; None for other searches."""
-    trainer = outcome.request.config["trainer"]
-    if outcome.monitor != ACCURACY or trainer["limit_val"] != 1 or trainer["overfit_batches"]:
+    if outcome.monitor != ACCURACY:
         return None
-    return np.stack([load.load(run).correct for run in outcome.runs(trial)])
+    runs = [load.load(run) for run in outcome.runs(trial)]
+    trainer = outcome.request.config["trainer"]
+    if any(limits_of_val(trainer, run.metrics.scores.n, run.metrics.batch_size) for run in runs):
+        return None
+    return np.stack([run.correct for run in runs])

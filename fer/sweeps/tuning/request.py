@@ -17,7 +17,7 @@ from fer.config.trust import taken
 from fer.runs.run_folder import SEARCH, computed_settings, with_latest
 from fer.runs.trials import State, Trial
 from fer.sweeps.tuning import space
-from fer.sweeps.tuning.space import Parameter, Ranges
+from fer.sweeps.tuning.space import PLANNED, Parameter, Ranges
 from fer.sweeps.tuning.workers import FOLDER as WORKERS
 from fer.system import records
 from fer.system.files import read_record
@@ -31,7 +31,7 @@ NOT_HERE = {  # start of an override -> reason why a search refuses it
     "hydra": "a search makes its folders itself; name its folder with --out",
     "sweep": "belongs to fer.train -m",
     "resume=": "continues one run; tune.resume= continues a search",
-    "budget.": "gives each trial its own number of epochs, which pruning cannot compare; tune.hours= limits a search",
+    "budget.": PLANNED,
     "lr_finder=true": "trains nothing that could be compared",
 }
 

@@ -20,11 +20,15 @@ from fer.config.schema import build, check
 from fer.config.settings import Config, TrainSettings, leaves, mode
 
 DIGITS = 4  # significant digits of a drawn number: short to print, and exactly the trial's value
+PLANNED = (  # reason why a budget takes no part in a search
+    "gives each trial its own number of epochs, which pruning cannot compare; tune.hours= limits a search"
+)
 FACES = "trials on different faces cannot be compared"
 NEVER = {  # key or section -> reason why it is not searched
     "seed": "the best seed is chance; tune.seeds= takes the mean of several",
     "monitor": "trials are compared by it",
     "data": FACES,
+    "budget": PLANNED,
     "trainer.limit_val": FACES,
     "trainer.overfit_batches": FACES,
     "trainer": "list the keys in it that vary",

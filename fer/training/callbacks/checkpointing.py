@@ -20,6 +20,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.profilers import Profiler
 from torch import Tensor
 
+from fer.config.conf import spelled
 from fer.config.errors import FerError
 from fer.config.settings import mode
 from fer.data.labels import EMOTIONS
@@ -129,7 +130,7 @@ def _unfit(checkpoint: Contents, model: Trainable, error: Exception) -> str:
         return f"holds {network!r}, which does not fit model.name={model.architecture}"
     stored = {"in_channels": 1, **stored}  # older checkpoints have no such entry
     keys = [key for key in stored if key in hparams and key not in MEASURED and stored[key] != hparams[key]]
-    fitting = " ".join(f"{OF_DATA.get(key, f'model.{key}')}={stored[key]}" for key in keys)
+    fitting = " ".join(f"{OF_DATA.get(key, f'model.{key}')}={spelled(stored[key])}" for key in keys)
     remedy = f"; set {fitting}" if fitting else f": {' '.join(str(error).split())[:300]}"
     return f"its {network} is of another shape than this one{remedy}"
 

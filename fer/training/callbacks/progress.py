@@ -137,8 +137,16 @@ class Progress(Callback):
         means = {size: fmean(seconds[-RECENT:]) for size, seconds in self._seconds.items()}
         means = means or {self._size(trainer.current_epoch): guess}
         latest = list(means)[-1]
-        coming = [self._size(epoch) for epoch in range(trainer.current_epoch + 1, trainer.max_epochs or 0)]
-        return sum(means.get(size, means[latest] * (size / latest) ** 2) for size in coming)
+        coming = self._coming(trainer.current_epoch + 1, trainer.max_epochs or 0)
+        return sum(count * means.get(size, means[latest] * (size / latest) ** 2) for size, count in coming)
+
+    def _coming(self, done: int, total: int) -> list[tuple[int, int]]:
+        """Return (size, number of epochs after ``done`` ones) of each stage; their list would be long without end."""
+        coming, begin = [], 0
+        for size, epochs in self.stages or [(1, total)]:
+            coming.append((size, max(0, begin + epochs - max(begin, done))))
+            begin += epochs
+        return coming
 
 
 def _split_metrics(metrics: Mapping[str, Tensor], split: str) -> str:

@@ -64,8 +64,9 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(suffix, mode, one_picture):
     held_as(one_picture(picture.save, suffix), [0, 1, 100, 255])  # 300 / 257 = 1.17
 
 
-def test_wider_greys_are_scaled_as_sixteen_bit_and_clipped(one_picture):
-    held_as(one_picture(Image.fromarray(stripes([-5, 257, 65_535, 70_000], np.int32)).save, ".tif"), [0, 1, 255, 255])
+def test_sixteen_bit_pgm_is_scaled_too(one_picture):  # which Pillow reads as 32 bits
+    greys = stripes([0, 257, 65_535], ">u2")
+    held_as(one_picture(lambda path: path.write_bytes(b"P5 48 48 65535\n" + greys.tobytes()), ".pgm"), [0, 1, 255])
 
 
 def test_cmyk_becomes_luma(one_picture):
@@ -119,6 +120,19 @@ def test_a_high_picture_is_converted_in_strips_to_the_same_pixels(mode, monkeypa
     monkeypatch.setattr(images, "STRIP", 7)
     assert np.ptp(whole) > 100
     assert np.array_equal(np.asarray(images.to_grey(picture)), whole)
+
+
+def test_premultiplied_greys_stand_on_black(monkeypatch):
+    picture = Image.fromarray(stripes([[90, 255], [200, 0]])).convert("LA").convert("La")
+    assert np.unique(np.asarray(images.to_grey(picture))).tolist() == [0, 90]
+    assert np.unique(np.asarray(images.to_colour(picture))).tolist() == [0, 90]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32])
+def test_integers_of_32_bits_have_no_fixed_range(dtype, tmp_path):
+    Image.fromarray(stripes([0, 2**30], dtype)).save(tmp_path / "deep.tif")
+    with pytest.raises(PictureError, match="32 bits have no fixed range"):
+        read_grey(tmp_path / "deep.tif")
 
 
 def test_bilevel_becomes_black_and_white(one_picture):

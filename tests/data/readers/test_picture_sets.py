@@ -12,9 +12,7 @@ from fer.config.errors import FerError
 from fer.config.settings import DataSettings
 from fer.data.labels import EMOTIONS, FERPLUS_EMOTIONS
 from fer.data.load import read_faces, read_path
-from fer.data.locate import holds_contempt
 from fer.data.readers import expw
-from fer.evaluation.request import shows_contempt
 
 
 @pytest.fixture
@@ -116,7 +114,6 @@ def test_ckplus_takes_first_and_last_frames_of_each_person(face, load, tmp_path)
     again = read_faces(DataSettings(path=str(root), cache=str(tmp_path / "cache")))  # from the cache
     assert names(seven) == ["neutral", *["disgust"] * 3, "neutral"]
     assert again.group.tolist() == seven.group.tolist() == [0] * 4 + [1]
-    assert shows_contempt({"path": str(root), "class_names": None})
     (root / "Emotion" / "S005" / "001" / "S005_001_00000006_emotion.txt").write_text("9\n")
     with pytest.raises(FerError, match=r"S005_001_00000006_emotion.txt: holds '9'"):
         load(root)
@@ -279,12 +276,10 @@ def test_parquet_without_class_names_is_refused_unless_they_are_given(hub, load,
     given = {str(number): name for number, name in enumerate(EMOTIONS)}
     faces = read_path(folder, image_size=48, on_bad="error", cache=None, names=given)
     np.testing.assert_array_equal(faces.targets, drawn.targets[:10])
-    assert not holds_contempt(folder, given)
 
 
 def test_parquet_damaged_or_without_pyarrow_is_one_line(hub, load, monkeypatch):
     folder = hub(list(FERPLUS_EMOTIONS), files=("train",))
-    assert holds_contempt(folder, {})
     file = folder / "data" / "train.parquet"
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(FerError, match=r"train.parquet: damaged"):

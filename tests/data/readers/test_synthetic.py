@@ -88,7 +88,6 @@ def test_the_official_split_is_80_10_10_of_every_class():
     [
         ({"votes": "fer2013new.csv"}, "data.votes=fer2013new.csv"),
         ({"labels": "ferplus"}, "data.labels=ferplus"),
-        ({"classes": 8}, "data.classes=8"),
         ({"class_names": {"froh": "happy"}}, "data.class_names={froh:happy}"),
         ({"channels": 3}, "data.channels=3"),
     ],

@@ -104,8 +104,9 @@ class Watched(Tab):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """A browser whose camera sees the astronaut."""
+    """A browser whose camera sees the astronaut, and a picture of it in its folder."""
     folder = tmp_path_factory.mktemp("browser")
+    (folder / "astronaut.png").write_bytes(saved(astronaut(), "PNG"))
     picture = astronaut().convert("L").resize((640, 640)).crop((0, 0, 640, 480))
     frame = b"FRAME\n" + picture.tobytes() + bytes([128]) * (640 * 480 // 2)
     (folder / "camera.y4m").write_bytes(b"YUV4MPEG2 W640 H480 F10:1 Ip A1:1 C420jpeg\n" + 3 * frame)
@@ -229,7 +230,6 @@ def test_faces_in_colour_have_the_answers_of_fer_predict(browser, colour):
 
 
 def test_a_chosen_picture_is_described_and_mapped(tab, browser):
-    (browser.folder / "astronaut.png").write_bytes(saved(astronaut(), "PNG"))
     tab.choose(browser.folder / "astronaut.png")
     tab.until(f"{STATUS}.includes('found')")
     assert tab.run("document.querySelector('#faces h3').textContent") == "Face 1: happy"
@@ -459,6 +459,7 @@ def test_the_page_asks_its_host_alone_and_cannot_ask_another(tab, host):
 
 
 def test_the_page_works_on_when_its_host_has_gone(tab, host, browser):
+    assert predicted(tab, saved(astronaut(), "PNG"))["faces"]  # which needs every file
     host[0].shutdown()
     host[0].server_close()
     tab.choose(browser.folder / "astronaut.png")
@@ -497,7 +498,6 @@ def test_a_file_that_did_not_come_is_loaded_with_the_next_picture(browser, folde
             else:
                 super().do_GET()
 
-    (browser.folder / "astronaut.png").write_bytes(saved(astronaut(), "PNG"))
     server, address = served(functools.partial(Failing, directory=folder))
     tab = browser.tab(address)
     if name == "network.json":

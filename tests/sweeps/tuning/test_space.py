@@ -24,6 +24,11 @@ def test_every_shipped_space_is_sound(name):
     assert {parameter.key for parameter in parameters} == set(section)
 
 
+def test_what_pruning_cannot_compare_is_not_searched():
+    with pytest.raises(FerError, match=r"budget\.hours.*tune\.hours="):
+        one([1, 2], "budget.hours")
+
+
 def test_a_list_is_choices_and_a_section_is_a_range():
     assert one([0.1, 0.2]).texts == ["0.1", "0.2"]
     assert one({"choices": [[16], [32, 16]]}, "model.hidden").texts == ["[16]", "[32,16]"]
