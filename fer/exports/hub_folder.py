@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import fer
@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")  # an identifier of the hub, such as apache-2.0
 UNKNOWN, OF_PACKAGE = "unknown", "apache-2.0"  # the hub's word for none; of the package's networks, as their page says
-HEAD = "---\n"  # before a card's metadata
+HEAD = "---\n"  # before a card's metadata, and after them
+METADATA = re.compile(r"\A---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)  # of a card
+OF_CARD = re.compile(r"^license:[ \t]*(.*)\n((?:[ \t-].*\n)*)", re.MULTILINE)  # in them; a list has a line each
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def write(
         given: see ``fer.models.share.shareable``.
         folder: to write, new or empty.
         half: round kernels and matrices to half precision.
-        licence: of the weights, an identifier of the hub; None for ``unknown``, or that of a package's network.
+        licence: of the weights, an identifier of the hub; None for that of a package's network, that of the card of a
+            network which was shared before, or ``unknown``.
         uploaded_to: repository that the folder is meant for, which its card's example loads.
 
     Raises:
@@ -67,15 +70,16 @@ def write(
     """
     folder = expand_home(folder).resolve()
     _check_free(folder)
-    stated = _checked(licence) if licence else OF_PACKAGE if str(given) in zoo.pretrained() else UNKNOWN
+    stated = _checked(licence) if licence else OF_PACKAGE if str(given) in zoo.pretrained() else None
     made = share.shareable(given, half=half)
+    card, stated = _licensed(made.card, stated)
+    made = replace(made, card=card)
     name = uploaded_to.name.rpartition("/")[2] if uploaded_to else folder.name
     part = folder.with_name(f".{folder.name}.{os.getpid()}{PART}")
     try:
         part.mkdir(parents=True)
         loads = _loads(uploaded_to) if uploaded_to else f'"{folder.name}/"'
         made.write(part / hub.NETWORK, part / hub.CARD, name=name, loads=loads)
-        _add_metadata(part / hub.CARD, stated)
         without_graph = _write_graph(part, name)
         _write_config(part)
         moved_into(part, folder)
@@ -149,11 +153,20 @@ def _checked(licence: str) -> str:
     return licence
 
 
-def _add_metadata(card: Path, licence: str) -> None:
-    """State the licence at the top of a card."""
-    text = card.read_text(encoding="utf-8")
-    with written_whole(card) as stream:
-        stream.write(text.replace(HEAD, f"{HEAD}license: {licence}\n", 1))
+def _licensed(card: str, licence: str | None) -> tuple[str, str]:
+    """Return a card that states a licence once, at its top, and the licence.
+
+    Args:
+        card: Markdown; one that was edited may have no metadata.
+        licence: identifier of the hub; None keeps what the card states, or states ``unknown``.
+    """
+    block = METADATA.match(card)
+    metadata, text = (block[1], card[block.end() :]) if block else ("", f"\n{card}")
+    if licence is None and (found := OF_CARD.search(metadata)):
+        licences = [found[1], *(line.strip(" \t-") for line in found[2].splitlines())]
+        return card, ", ".join(filter(None, map(str.strip, licences))) or UNKNOWN
+    licence = licence or UNKNOWN
+    return f"{HEAD}license: {licence}\n{OF_CARD.sub('', metadata)}{HEAD}{text}", licence
 
 
 def _write_graph(folder: Path, name: str) -> str | None:

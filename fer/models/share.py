@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer.config.errors import FerError
 from fer.metrics import results as metrics_json
+from fer.metrics.results import Results
 from fer.runs import zoo
 from fer.system import hub
 from fer.system.files import check_beside, contents, read_json, why, written_whole
@@ -25,6 +26,8 @@ from fer.system.text import in_markdown
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from fer.models import EmotionClassifier
 
 log = logging.getLogger(__name__)
 
@@ -157,30 +160,44 @@ def _evaluated(evaluation: Path, *, half: bool) -> Shareable:
 
 
 def evaluation_of(given: Path) -> Path:
-    """Return the evaluation in a run that states most: of its own test, in single view, else the newest.
+    """Return the evaluation in a run that states most: of its own test, best in single view, else the newest.
 
-    Any other path is returned as it is.
+    Those of several networks, and of the weights of an earlier epoch, are passed over. Any other path is returned as it
+    is.
 
     Raises:
         FerError: the run has none with a card.
     """
-    if not (given / "checkpoints" / "best.ckpt").is_file():
+    from fer.models import checkpoints
+
+    best = given / "checkpoints" / "best.ckpt"
+    if not best.is_file():
         return given
+    model = checkpoints.load(best)
     cards = sorted((given / "evaluations").glob("*/model_card.md"), key=lambda card: card.stat().st_mtime_ns)
-    if not cards:
+    found = [(card.parent, results) for card in cards if (results := _of_network(card.parent, model)) is not None]
+    if not found:
+        others = f"; of {len(cards)} none is of this network alone and its present weights" if cards else ""
         remedy = f"python -m fer.evaluate {shlex.quote(str(given))} --split test writes one"
-        raise FerError(f"{given}: has no evaluation with a model card; {remedy}")
-    of_test = [card for card in cards if _is_of_own_test(card.parent, given)]
-    return (of_test or cards)[-1].parent
+        raise FerError(f"{given}: has no evaluation with a model card{others}; {remedy}")
+
+    def states(results: Results) -> tuple[bool, bool]:
+        fingerprint = model.provenance.dataset.get("fingerprint")
+        own_test = results.split == "test" and results.dataset.fingerprint == fingerprint
+        return own_test, own_test and results.tta == "none"
+
+    most = max(states(results) for _, results in found)
+    return [folder for folder, results in found if states(results) == most][-1]
 
 
-def _is_of_own_test(evaluation: Path, run: Path) -> bool:
-    """Return whether an evaluation is of test of the data that its run was trained on, in single view."""
+def _of_network(evaluation: Path, model: "EmotionClassifier") -> Results | None:
+    """Return the results of an evaluation of these weights alone; None of others, or where they cannot be read."""
     try:
-        results, own = (metrics_json.read(folder / "metrics.json") for folder in (evaluation, run))
+        results = metrics_json.read(evaluation / "metrics.json")
     except FerError:
-        return False
-    return (results.split, results.tta) == ("test", "none") and results.dataset.fingerprint == own.dataset.fingerprint
+        return None
+    hashes = [member.network and member.network.weights_sha256 for member in results.members]
+    return results if hashes in ([None], [model.weights_sha256]) else None  # older evaluations have no hash
 
 
 def without_folders(text: str) -> str:

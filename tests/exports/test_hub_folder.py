@@ -151,6 +151,37 @@ def test_the_card_of_a_run_has_the_values_of_its_test_evaluation(evaluate, share
     assert head["license"] == "unknown"
     ended = share(str(small_run), "shared/")  # an author may have edited its card
     assert (ended.code, "shared: is no new or empty folder" in ended.line) == (1, True)
+    for given, option, stated in (
+        ("shared/", ("--license", "mit"), "mit"),
+        ("shared_0/", (), "mit"),
+        ("shared_1/", ("--license", "cc-by-4.0"), "cc-by-4.0"),
+    ):
+        number = int(given[7:-1]) + 1 if given[6:7] == "_" else 0
+        ended = share(given, f"shared_{number}/", *option)
+        assert ended.code == 0, ended.err
+        assert "licence:" not in ended.out
+        text = Path(f"shared_{number}/README.md").read_text()
+        assert text.count("license:") == 1
+        assert card_of(Path(f"shared_{number}/README.md"))[0]["license"] == stated
+
+
+@pytest.mark.parametrize(
+    ("card", "licence", "stated"),
+    [
+        ("# My own card\n\n---\n", "mit", "mit"),
+        ("# My own card\n", None, "unknown"),
+        ("---\nlicense:\n- mit\n- apache-2.0\ntags: [faces]\n---\n# Mine\n", None, "mit, apache-2.0"),
+        ("---\nlicense:\n- mit\n- apache-2.0\ntags: [faces]\n---\n# Mine\n", "other", "other"),
+        ("---\ntags: [faces]\n---\n# Mine\n", None, "unknown"),
+    ],
+)
+def test_a_card_states_one_licence(card, licence, stated):
+    text, found = hub_folder._licensed(card, licence)
+    assert found == stated
+    metadata = yaml.safe_load(text.split("---\n")[1])
+    assert metadata["license"] == (stated if ", " not in stated else stated.split(", "))
+    assert ("tags" in metadata) == ("tags" in card)
+    assert text.endswith(card.rpartition("---\n")[2] if "tags" in card else card)
 
 
 @pytest.mark.parametrize(

@@ -228,10 +228,28 @@ def test_a_run_is_shared_with_the_metrics_of_its_own_test(evaluate, share, small
         Image.fromarray(face).save(picture)
     assert evaluate("run", "--data", "photos", "--rule", "as_given", "--split", "test").code == 0
     assert evaluation_of(small_run).name == "test"  # the newest, where none is of its own test
+    assert evaluate("run", "--split", "test", "--tta", "flip").code == 0
+    assert evaluate("run").code == 0
+    assert evaluation_of(small_run).name == "test_flip"
     assert evaluate("run", "--split", "test").code == 0
     assert evaluate("run", "--split", "test", "--tta", "flip").code == 0
+    (small_run / "metrics.json").unlink()  # a run that was interrupted has none
     assert evaluation_of(small_run).name == "test_2"
     assert metrics(evaluation_of(small_run))["dataset"]["name"] == "synthetic"
+
+
+def test_evaluations_of_earlier_weights_are_passed_over(evaluate, share, small_run, another_run):
+    assert evaluate("run", "--split", "test").code == 0
+    best = small_run / "checkpoints" / "best.ckpt"
+    best.write_bytes((another_run / "checkpoints" / "best.ckpt").read_bytes())  # as of a run that went on
+    ended = share("run", "early.safetensors")
+    assert (ended.code, "of 1 none is of this network alone and its present weights" in ended.line) == (1, True), (
+        ended.line
+    )
+    assert "python -m fer.evaluate run --split test" in ended.line
+    assert evaluate("run").code == 0
+    assert share("run", "late.safetensors", "--full").code == 0
+    assert fer.load("late.safetensors").weights_sha256 == fer.load(best).weights_sha256
 
 
 def test_weights_that_changed_since_the_evaluation_go_without_its_metrics(

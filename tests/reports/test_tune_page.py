@@ -94,6 +94,7 @@ def test_the_page_describes_the_search(tmp_path):
         "Configured: trial 0 44.00 %",
         "Best minus configured +1.20 points -0.1 to +2.5 (95 %)",
         "for other faces, not other seeds",
+        "expect a little less on other faces",
         "17 complete, 5 pruned, 1 failed, 1 unfinished",
         "in 1:02:05",
         "chosen by the value shown here",

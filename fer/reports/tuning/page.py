@@ -6,7 +6,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from fer.config.settings import worded
+from fer.config.settings import mode, worded
 from fer.metrics.statistics import Difference
 from fer.reports import html, plotting
 from fer.reports.html import Section, card, joined, paragraph, tag
@@ -92,9 +92,10 @@ def lead(results: SearchResults) -> Markup:
     if chosen is None:
         return html.note("No trial is complete, so there is no best trial.")
     intro = paragraph(f"Optimised metric: {results.monitor}.", class_="soft")
+    worse = "more" if mode(results.monitor) == "min" else "less"
     bias = (
-        "The best trial was chosen by the value shown here, which makes this value too good: expect a little less on "
-        "other faces and with other seeds. Evaluate on test once, after everything is chosen."
+        f"The best trial was chosen by the value shown here, which makes this value too good: expect a little {worse} "
+        "on other faces and with other seeds. Evaluate on test once, after everything is chosen."
     )
     return joined(intro, html.cards([*headline(results, chosen), effort(results)]), html.note(bias))
 

@@ -254,7 +254,7 @@ def _plain(frozen: FrozenTrial, direction: StudyDirection, parameters: Sequence[
         },
         value=frozen.value if frozen.state == TrialState.COMPLETE else best(measured.values(), default=None),
         values=attributes.get("values", []),
-        epochs=max(measured, default=0),
+        epochs=max(attributes.get("epochs", 0), *measured, 0),  # those of the first seed while it runs
         seconds=attributes.get("seconds", 0.0),
         folders=attributes.get("folders", []),
         reason=attributes.get("reason", ""),

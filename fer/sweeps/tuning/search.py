@@ -368,6 +368,9 @@ class Search(Watch):
     def _end(self, attempt: Attempt, words: str, **result: Any) -> None:
         """Pass the result to Optuna, and print it."""
         trial = attempt.trial
+        folders = [self.task.folder / name for name in trial.user_attrs.get("folders", []) if _is_name(name)]
+        histories = [folder / "history.csv" for folder in folders]
+        trial.set_user_attr("epochs", sum(len(read_history(file)) for file in histories if file.is_file()))
         trial.set_user_attr("seconds", round(attempt.seconds, 1))
         self.study.tell(trial, **result)
         self._open.discard(trial.number)

@@ -165,6 +165,7 @@ def test_several_seeds_are_a_mean(tmp_path):
         assert trial.values == pytest.approx(expected)
         assert trial.value == pytest.approx(sum(expected) / 3)
         assert trial.folders == [f"{trial.number}_seed{seed}" for seed in (4, 5, 6)]
+        assert trial.epochs == 3 * 6
 
 
 def test_trials_run_side_by_side(tmp_path, monkeypatch):
