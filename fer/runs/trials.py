@@ -24,7 +24,7 @@ class Trial:
         texts: key -> value as text of an override.
         value: monitored metric at the best epoch, the mean over the seeds; None before the first measurement.
         values: monitored metric of each finished seed.
-        epochs: number of trained epochs, of all seeds.
+        epochs: number of trained epochs, of all seeds; of a pruned trial those up to its end.
         seconds: time of all runs.
         folders: names of the runs' folders; those of another trial where ``same_as`` is set.
         reason: reason of a failure.

@@ -368,14 +368,19 @@ class Search(Watch):
     def _end(self, attempt: Attempt, words: str, **result: Any) -> None:
         """Pass the result to Optuna, and print it."""
         trial = attempt.trial
-        folders = [self.task.folder / name for name in trial.user_attrs.get("folders", []) if _is_name(name)]
-        histories = [folder / "history.csv" for folder in folders]
-        trial.set_user_attr("epochs", sum(len(read_history(file)) for file in histories if file.is_file()))
+        if result.get("state") != TrialState.PRUNED:  # whose run may have gone on; the reported epochs count
+            trial.set_user_attr("epochs", self._epochs(trial))
         trial.set_user_attr("seconds", round(attempt.seconds, 1))
         self.study.tell(trial, **result)
         self._open.discard(trial.number)
         log.info("trial %d (%s)  %s: %s", trial.number, clock(attempt.seconds), attempt.parameters, words)
         self.changed()
+
+    def _epochs(self, trial: optuna.Trial) -> int:
+        """Return the number of epochs of all seeds of a trial."""
+        folders = [self.task.folder / name for name in trial.user_attrs.get("folders", []) if _is_name(name)]
+        histories = [folder / "history.csv" for folder in folders]
+        return sum(len(read_history(file)) for file in histories if file.is_file())
 
     def stopping(self, running: Sequence[Job], number: int) -> None:
         """Print that the running trials save themselves."""
