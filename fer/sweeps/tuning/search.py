@@ -205,7 +205,7 @@ class Search(Watch):
     def _takes(self, frozen: FrozenTrial) -> bool:
         """Return whether an open trial's process has ended, and its run too; trials of early searches name none."""
         worker = frozen.user_attrs.get(WORKER)
-        folders = [self.task.folder / name for name in frozen.user_attrs.get("folders", []) if _is_name(name)]
+        folders = self._folders(frozen)
         number = worker if isinstance(worker, int) and worker >= 0 else 0
         return self.workers.takes(number) and not any(map(jobs.lives, folders))
 
@@ -376,10 +376,13 @@ class Search(Watch):
         log.info("trial %d (%s)  %s: %s", trial.number, clock(attempt.seconds), attempt.parameters, words)
         self.changed()
 
+    def _folders(self, trial: optuna.Trial | FrozenTrial) -> list[Path]:
+        """Return the folders of a trial's runs, one for each seed that has begun."""
+        return [self.task.folder / name for name in trial.user_attrs.get("folders", []) if _is_name(name)]
+
     def _epochs(self, trial: optuna.Trial) -> int:
         """Return the number of epochs of all seeds of a trial."""
-        folders = [self.task.folder / name for name in trial.user_attrs.get("folders", []) if _is_name(name)]
-        histories = [folder / "history.csv" for folder in folders]
+        histories = [folder / "history.csv" for folder in self._folders(trial)]
         return sum(len(read_history(file)) for file in histories if file.is_file())
 
     def stopping(self, running: Sequence[Job], number: int) -> None:
