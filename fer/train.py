@@ -34,8 +34,8 @@ from fer.config.schema import build
 from fer.config.settings import Origin, SweepSettings, TrainSettings
 from fer.runs.run_folder import with_latest
 from fer.sweeps import sweep
-from fer.sweeps.jobs import end_with_parent
 from fer.system import ranks
+from fer.system.parent import end_with_parent
 from fer.system.slots import let_waiting_threads_sleep
 from fer.system.terminal import shown
 from fer.training import launch, loggers

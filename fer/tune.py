@@ -27,6 +27,7 @@ from fer.config.keys import filled_section, meanings, row, rows
 from fer.config.trust import again
 from fer.runs.trials import Trial, counted, counts, ended_in
 from fer.sweeps import jobs
+from fer.sweeps.fork_server import servers_for
 from fer.system.files import new_folder
 from fer.system.slots import slots
 from fer.system.terminal import logged, shown
@@ -120,13 +121,13 @@ def run(request: "Request", line: str) -> int:
         with workers.turn():
             outcome.keep(state)
 
-    with logged(folder / "tune.log"), proposals.reachable(storage):
+    with logged(folder / "tune.log"), proposals.reachable(storage), servers_for(trial_slots) as servers:
         with workers.turn():
             request = joined(request, folder)
             before = request.before
             task = Task(
                 folder, settings, request.parameters, request.trial_overrides, request.config, environment,
-                trial_slots.environments, spent=before.seconds if before else 0.0,
+                trial_slots.environments, servers, spent=before.seconds if before else 0.0,
             )  # fmt: skip
             study = proposals.opened(
                 workers, settings, task.monitor, task.most_epochs, task.baseline(), begun=before is not None

@@ -31,8 +31,9 @@ from fer.data.announce import log_notes
 from fer.data.datamodule import FERDataModule
 from fer.evaluation.request import same_split, whole
 from fer.models import checkpoints
+from fer.sweeps.fork_server import ForkServers, servers_for
 from fer.system import machine
-from fer.system.slots import slots
+from fer.system.slots import Slots, slots
 from fer.system.text import clock as worded
 from fer.system.text import text_table
 from fer.training.trainers import interruptible
@@ -62,6 +63,7 @@ class Campaign:
         self.clock = Clock(record.spent)
         self.deadline = 3600 * record.request.hours
         self.progress = Progress(self.clock, self.deadline)
+        self.servers: ForkServers | None = None
 
     # --- the machine and the data -----------------------------------------------------------------------------------
 
@@ -80,8 +82,8 @@ class Campaign:
         return build(TrainSettings, plain(composed(["experiment=best/cpu", "stages=[]", *common])))
 
     @cached_property
-    def slots(self) -> Sequence[Mapping[str, str]]:
-        """Environment variables of each slot for a training; a resumed campaign has as many slots as before."""
+    def _slots(self) -> Slots:
+        """The slots for trainings; a resumed campaign has as many as before."""
         count = self.record.slots or self.record.request.slots
         if self.on_gpu:
             gpus = len(slots("auto", MOST_SLOTS, {"gpu"}).environments)
@@ -89,7 +91,12 @@ class Campaign:
         else:  # more cores than trainings give each training more threads
             available = slots(count or "auto", count or CPU_SLOTS, {"cpu"})
         self.record.slots, self.record.where = len(available.environments), available.description
-        return available.environments
+        return available
+
+    @property
+    def slots(self) -> Sequence[Mapping[str, str]]:
+        """Environment variables of each slot for a training."""
+        return self._slots.environments
 
     @cached_property
     def on_gpu(self) -> bool:
@@ -159,7 +166,7 @@ class Campaign:
                 kinds = {probe: kind for probe, kind in kinds.items() if probe not in SLOW}
             self.record.measured = trainings.measured(
                 list(kinds.values()), scratch, [*self.common, "distill.teachers=[]"], self.slots, self.record.faces,
-                on_gpu=self.on_gpu, progress=self.progress,
+                self.servers, on_gpu=self.on_gpu, progress=self.progress,
             )  # fmt: skip
         return self._speeds()
 
@@ -247,7 +254,7 @@ class Campaign:
         """Train networks side by side in some slots."""
         self.progress.after = after
         phase = trainings.PhaseWatch(self.record, networks, self.folder, self.clock, times, self.progress, self.keep)
-        phase.run([self.slots[index % len(self.slots)] for index in range(slots)])
+        phase.run([self.slots[index % len(self.slots)] for index in range(slots)], self.servers)
 
     def _longest(self, networks: Sequence[Network]) -> list[str]:
         """Return the names of networks that are planned with the most epochs that make sense."""
@@ -384,6 +391,21 @@ class Campaign:
             self.begin()
             self.selection.read_earlier()
             self.keep()
+        with servers_for(self._slots) as self.servers:
+            self._train()
+        self.close()
+        self.record.finished = datetime.now(UTC).isoformat(timespec="seconds")
+        write_results(self.record, self.folder)
+        self.keep()
+
+    def _train(self) -> None:
+        """Measure the speeds, and train all networks.
+
+        Raises:
+            FerError: the time is too short for one epoch of every network, or no network could be trained.
+            Interrupted: a signal arrived; finished steps are kept.
+        """
+        with interruptible():
             speeds = self.measure(self.folder / "speed")
             self.keep()  # a campaign whose time is too short may be resumed with more
         if not self.record.phases:
@@ -396,10 +418,6 @@ class Campaign:
         self.train_taught(speeds)
         if not self.record.usable("member", STUDENT, SMALL) and not self.selection.before:
             raise FerError(f"{self.folder}: no network could be trained; console.log in each folder states the reason")
-        self.close()
-        self.record.finished = datetime.now(UTC).isoformat(timespec="seconds")
-        write_results(self.record, self.folder)
-        self.keep()
 
 
 def _start(speeds: Speeds) -> float:

@@ -19,7 +19,7 @@ from types import TracebackType
 
 from fer.config.errors import FerError
 from fer.runs.predictions import name_of
-from fer.sweeps.jobs import end_with_parent
+from fer.system.parent import end_with_parent
 
 BATCH = 256  # faces at a time
 KILLED = "its process was killed"

@@ -22,6 +22,7 @@ from fer.config.conf import quoted
 from fer.config.errors import FerError
 from fer.metrics import results as metrics_json
 from fer.sweeps import jobs
+from fer.sweeps.fork_server import ForkServers
 from fer.sweeps.jobs import Job
 from fer.system.files import read_history
 from fer.system.text import plural
@@ -108,18 +109,19 @@ class PhaseWatch(jobs.Watch):
         self._ends: dict[Job, float] = {}  # the end of each training that was given one, on the campaign's clock
         self._done_before: dict[Job, int] = {}  # epochs of each training before this process of it
 
-    def run(self, slots: Sequence[Mapping[str, str]]) -> None:
+    def run(self, slots: Sequence[Mapping[str, str]], servers: ForkServers | None = None) -> None:
         """Run the trainings.
 
         Args:
             slots: environment variables of each slot for a training.
+            servers: start the trainings by forks; None starts a new interpreter for each.
 
         Raises:
             Interrupted: a signal arrived; the trainings have saved their checkpoints.
         """
         self.progress.line.give_way()
         try:
-            jobs.run(self._next, slots, self)
+            jobs.run(self._next, slots, self, servers)
         finally:
             self.progress.line.end()
         for job in self.waiting:  # an interrupted training may have a best epoch
@@ -252,6 +254,7 @@ def measured(
     common: Sequence[str],
     slots: Sequence[Mapping[str, str]],
     faces: Mapping[str, int],
+    servers: ForkServers | None,
     *,
     on_gpu: bool,
     progress: Progress,
@@ -266,6 +269,7 @@ def measured(
         common: overrides of all: data, device.
         slots: environment variables of each slot for a training.
         faces: numbers of faces of train and val.
+        servers: start the trainings by forks; None starts a new interpreter for each.
         on_gpu: whether to measure on a GPU, in whole epochs, since they take a second.
         progress: shows the progress.
 
@@ -284,7 +288,7 @@ def measured(
     progress.measuring(len(kinds))
     at_once = len(kinds) if on_gpu else len(slots)
     where = [slots[index % len(slots)] for index in range(at_once)]
-    jobs.run(jobs.in_order(deque(probes)), where, jobs.Watch())
+    jobs.run(jobs.in_order(deque(probes)), where, jobs.Watch(), servers)
     paces = {kind.probe: pace for job, kind in probes.items() if (pace := _pace(job, faces)) is not None}
     if not paces:
         raise FerError(f"no network can be trained here: {next(iter(probes)).outcome()}")

@@ -5,7 +5,6 @@ and random seeds. Each has its own process group, ends with the process that sta
 ``console.log``. ``job.json`` records its overrides and its exit code.
 """
 
-import ctypes
 import logging
 import os
 import signal
@@ -23,9 +22,11 @@ from fer.config.conf import quoted
 from fer.config.errors import Interrupted
 from fer.config.trust import named_again
 from fer.data.locate import VARIABLE, locate
+from fer.sweeps.fork_server import Forked, ForkServers
 from fer.system import records, signals
 from fer.system.files import UNREADABLE, read_history, read_json, write_json
 from fer.system.locks import hold, is_held
+from fer.system.parent import with_parent
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +35,6 @@ GRACE_S = 120.0  # seconds for a job to save itself after a signal: a batch, or 
 MOST_SAID = 400  # characters of a failed job's last line in messages
 UNTIL = "budget.until="  # a resumed job may have another deadline than before
 SAVED = (129, 130, 143)  # exit codes of a run that saved itself after a signal
-WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG: a job ends with the process that started it, even if that is killed
-# becomes a command that ends with its parent; Popen's preexec_fn would do the same, but may deadlock with threads
-LAUNCHER = f"""
-import ctypes, os, signal, sys
-parent, *command = sys.argv[1:]
-ctypes.CDLL(None).prctl({WITH_PARENT}, signal.SIGTERM)
-if os.getppid() != int(parent):
-    sys.exit(128 + signal.SIGTERM)
-os.execv(command[0], command)
-"""
 
 
 @dataclass(frozen=True)
@@ -107,33 +98,37 @@ class Job:
     seconds: float = field(default=0.0, init=False)  # duration, earlier parts of a resumed run included
     started: float = field(default=0.0, init=False)  # start, in seconds of time.time()
     reason: str = field(default="", init=False)  # reason of a failure that exit code and console.log do not state
-    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _process: subprocess.Popen[bytes] | Forked | None = field(default=None, init=False)
     _before: float = field(default=0.0, init=False)  # seconds of earlier parts
     _signal: int = field(default=0, init=False)  # last signal that was sent
     _read: tuple[int, Progress | None] = field(default=(-1, None), init=False)  # history.csv: mtime_ns, progress
 
-    def start(self, slot: Mapping[str, str] | None = None) -> None:
+    def start(self, slot: Mapping[str, str] | None = None, servers: ForkServers | None = None) -> None:
         """Start the process in its own process group, so that Ctrl-C reaches it through ``terminate`` only.
 
         Args:
             slot: variables of the slot that the job runs in, as ``fer.system.slots`` returns them.
+            servers: start the process by a fork; None starts a new interpreter.
 
         Raises:
             OSError: the folder cannot be written, a process still runs in it, or no process can be started.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        inherited = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
+        variables = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"} | dict(slot or {})
         self._before = seconds_of(self.folder) if self.resume else 0.0
         self.started = time.time()
         self.record()
         with open(self.folder / "console.log", "ab" if self.resume else "wb") as console:
             hold(console)
+            if servers is not None:
+                self._process = servers.start(self._arguments(), variables, self.environment, console)
+                return
             self._process = subprocess.Popen(
                 with_parent(self._command()),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
-                env={**inherited, **self.environment, **(slot or {})},
+                env={**variables, **self.environment},
                 process_group=0,
             )
 
@@ -193,29 +188,18 @@ class Job:
         return self.reason or outcome(self.folder, self.code)
 
     def _command(self) -> list[str]:
+        return [sys.executable, "-m", "fer.train", *self._arguments()]
+
+    def _arguments(self) -> list[str]:
         folder, given = quoted(str(self.folder.absolute())), [*self.overrides, *self.more]
         again = [*named_again(given), *(text for text in given if text.startswith(UNTIL))]
-        arguments = [f"resume={folder}", *again] if self.resume else [*given, f"hydra.run.dir={folder}"]
-        return [sys.executable, "-m", "fer.train", *arguments]
+        return [f"resume={folder}", *again] if self.resume else [*given, f"hydra.run.dir={folder}"]
 
 
 def _progress(rows: Sequence[Mapping[str, float]], at: float) -> Progress:
     accuracies = [row["accuracy/val"] for row in rows]
     pace = sum(row["seconds"] for row in rows) / len(rows)
     return Progress(len(rows), accuracies[-1], max(accuracies), pace, at)
-
-
-def end_with_parent() -> None:
-    """Let this process end with the one that started it, even if that is killed; off Linux nothing happens."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(WITH_PARENT, signal.SIGTERM)
-
-
-def with_parent(command: Sequence[str]) -> list[str]:
-    """Return a command line that runs ``command`` until it ends or this process does; off Linux ``command`` itself."""
-    if not sys.platform.startswith("linux"):
-        return list(command)
-    return [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), *command]
 
 
 def lives(folder: Path) -> bool:
@@ -327,7 +311,12 @@ def in_order(waiting: deque[Job]) -> Callable[[], Job | None]:
     return lambda: waiting.popleft() if waiting else None
 
 
-def run(next_job: Callable[[], Job | None], slots: Sequence[Mapping[str, str]], watch: Watch) -> None:
+def run(
+    next_job: Callable[[], Job | None],
+    slots: Sequence[Mapping[str, str]],
+    watch: Watch,
+    servers: ForkServers | None = None,
+) -> None:
     """Run jobs, one in each slot, until none is left.
 
     SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 are passed on to the jobs, which save themselves. A second signal
@@ -338,6 +327,7 @@ def run(next_job: Callable[[], Job | None], slots: Sequence[Mapping[str, str]], 
             every check, until it returns None while no job runs.
         slots: variables that each slot adds to its job's environment.
         watch: callbacks.
+        servers: start the jobs by forks; None starts a new interpreter for each.
 
     Raises:
         Interrupted: a signal arrived; no job runs any more.
@@ -348,7 +338,7 @@ def run(next_job: Callable[[], Job | None], slots: Sequence[Mapping[str, str]], 
             while not arrived:
                 for index, slot in enumerate(slots):
                     if index not in running and (job := next_job()) is not None:
-                        _begin(job, slot, watch)
+                        _begin(job, slot, watch, servers)
                         running[index] = job
                 if not running:
                     return
@@ -359,9 +349,9 @@ def run(next_job: Callable[[], Job | None], slots: Sequence[Mapping[str, str]], 
     raise Interrupted(f"interrupted by {signals.name(arrived[0])}; all jobs have ended", signals.exit_code(arrived[0]))
 
 
-def _begin(job: Job, slot: Mapping[str, str], watch: Watch) -> None:
+def _begin(job: Job, slot: Mapping[str, str], watch: Watch, servers: ForkServers | None) -> None:
     try:
-        job.start(slot)
+        job.start(slot, servers)
     except OSError as error:
         job.fail(f"{error.filename or 'no process can be started'}: {error.strerror or error}")
     watch.began(job)

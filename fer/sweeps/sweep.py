@@ -20,6 +20,7 @@ from fer.config.errors import FerError, Interrupted
 from fer.config.trust import again
 from fer.runs.stored import resume_line
 from fer.sweeps import jobs, status
+from fer.sweeps.fork_server import servers_for
 from fer.sweeps.jobs import Job, JobRecord
 from fer.sweeps.plan import (
     FILE,
@@ -88,7 +89,8 @@ def _work(request: SweepRequest, plan: Plan, waiting: deque[Job], job_slots: Slo
         if request.foreign:
             launch(request, waiting, board)
         else:
-            jobs.run(jobs.in_order(waiting), job_slots.environments, board)
+            with servers_for(job_slots) as servers:
+                jobs.run(jobs.in_order(waiting), job_slots.environments, board, servers)
     except Interrupted as error:
         board.line.end()
         log.info("\n%s\n", status.job_table(plan.jobs, board.names))

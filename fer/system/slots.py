@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,10 +27,12 @@ class Slots:
     Args:
         environments: variables that each slot adds to its job's environment.
         description: the slots in words.
+        without_gpu: whether it is certain that no job uses a GPU.
     """
 
     environments: Sequence[dict[str, str]]
     description: str
+    without_gpu: bool = False
 
 
 def slots(number: Literal["auto"] | int, jobs: int, accelerators: Collection[str], devices: int = 1) -> Slots:
@@ -43,7 +45,9 @@ def slots(number: Literal["auto"] | int, jobs: int, accelerators: Collection[str
         devices: largest ``trainer.devices`` among the jobs: processes of a job, each on a GPU or a core.
     """
     gpus = [] if set(accelerators) == {"cpu"} else visible_gpus()
-    return _on_gpus(number, jobs, gpus, devices) if gpus else _on_cores(number, jobs, devices)
+    if gpus:
+        return _on_gpus(number, jobs, gpus, devices)
+    return replace(_on_cores(number, jobs, devices), without_gpu=set(accelerators) <= {"cpu", "auto"})
 
 
 def _on_gpus(number: Literal["auto"] | int, jobs: int, gpus: Sequence[str], devices: int) -> Slots:

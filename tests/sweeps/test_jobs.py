@@ -17,6 +17,7 @@ import pytest
 from fer.config.errors import FerError, Interrupted
 from fer.sweeps import jobs
 from fer.sweeps.jobs import Job
+from fer.system.parent import with_parent
 
 
 @dataclass(eq=False)
@@ -219,7 +220,7 @@ run([job(Path({str(tmp_path / "0")!r}), SAVES.format(ready={str(tmp_path / "read
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others do not end a process with its parent")
 def test_a_job_whose_sweep_has_gone_before_it_began_does_not_begin(tmp_path):
-    command = jobs.with_parent([sys.executable, "-c", f"open({str(tmp_path / 'begun')!r}, 'w')"])
+    command = with_parent([sys.executable, "-c", f"open({str(tmp_path / 'begun')!r}, 'w')"])
     index = command.index(str(os.getpid()))
     assert subprocess.run(command).returncode == 0
     (tmp_path / "begun").unlink()

@@ -27,6 +27,7 @@ from fer.config.settings import Config, TrainSettings, TuneSettings, worded
 from fer.runs.run_folder import identity
 from fer.runs.trials import Trial, best, counted
 from fer.sweeps import jobs
+from fer.sweeps.fork_server import ForkServers
 from fer.sweeps.jobs import Job, Watch
 from fer.sweeps.tuning.proposals import drawn, sampler, trials
 from fer.sweeps.tuning.space import Parameter, configured
@@ -57,6 +58,7 @@ class Task:
         config: configuration that these give, as plain values.
         environment: variables of the jobs, as ``fer.sweeps.jobs.environment`` returns them.
         slots: variables that each slot adds.
+        servers: start the jobs by forks; None starts a new interpreter for each.
         spent: seconds of earlier parts of the search.
     """
 
@@ -67,6 +69,7 @@ class Task:
     config: Config
     environment: Mapping[str, str]
     slots: Sequence[Mapping[str, str]]
+    servers: ForkServers | None = None
     spent: float = 0.0
 
     @property
@@ -144,12 +147,12 @@ class Search(Watch):
         self.line.give_way()
         try:
             with self.workers.joined():
-                jobs.run(self.next_job, self.task.slots, self)
+                jobs.run(self.next_job, self.task.slots, self, self.task.servers)
                 if running := self._running_trials():
                     log.info("waiting for the trials of other processes: %s", ", ".join(str(t.number) for t in running))
                 while self._running_trials():
                     self._wait()
-                    jobs.run(self.next_job, self.task.slots, self)
+                    jobs.run(self.next_job, self.task.slots, self, self.task.servers)
         finally:
             self.line.end()
 

@@ -1,0 +1,323 @@
+"""A fork server: a process that has imported torch and Lightning, from which jobs on a CPU are forked.
+
+The imports take seconds of a core, often longer than a short training. A forked job begins without them, in the state
+of ``python -m fer.train`` after them: the server has run nothing else, and its environment is that of its jobs, since
+libraries read variables as they are imported. Jobs on a GPU are not forked. Python's own fork server would run the main
+module of the sweep's process in each job.
+
+The sweep's process sends jobs to start, and signals for them, through a socket; the server sends the number of each
+process and its exit code. Messages are JSON objects.
+"""
+
+import gc
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import IO, Any, Self
+
+from fer.system.parent import end_with_parent, with_parent
+from fer.system.slots import Slots
+
+LARGEST = 1 << 20  # bytes of a message; Linux sends no more than its socket's buffer, 0.2 MB by default
+
+
+@dataclass(eq=False)
+class Forked:
+    """A job's process, with the part of ``subprocess.Popen`` that jobs use.
+
+    Args:
+        server: its server.
+        number: its number among the server's.
+    """
+
+    server: "ForkServer"
+    number: int
+    begun: bool = field(default=False, init=False)
+    code: int | None = field(default=None, init=False)
+
+    def poll(self) -> int | None:
+        """Return the exit code after the end, or -n if signal n ended the process; None while it runs."""
+        self.server.receive()
+        return self.code
+
+    def send_signal(self, number: int) -> None:
+        """Send the process a signal."""
+        self.server.send_signal(self, number)
+
+
+class ForkServer:
+    """The server as its parent sees it.
+
+    Args:
+        environment: all variables of the server, and of its jobs.
+        output: file for what the imports print.
+
+    Raises:
+        OSError: no process can be started.
+    """
+
+    def __init__(self, environment: Mapping[str, str], output: IO[bytes]) -> None:
+        self.environment = dict(environment)
+        self._running: dict[int, Forked] = {}
+        self._started = 0
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                with_parent([sys.executable, "-m", __name__, str(theirs.fileno())]),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                process_group=0,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> Forked:
+        """Fork a process that runs ``fer.train``.
+
+        Args:
+            arguments: of ``fer.train``.
+            environment: variables to add.
+            output: file for standard output and errors.
+
+        Raises:
+            OSError: the server has ended.
+        """
+        forked = Forked(self, self._started)
+        request = {"number": forked.number, "arguments": list(arguments), "environment": dict(environment)}
+        socket.send_fds(self._channel, [json.dumps(request).encode()], [output.fileno()])
+        self._started += 1
+        self._running[forked.number] = forked
+        return forked
+
+    def send_signal(self, forked: Forked, number: int) -> None:
+        """Send a process a signal; one that waits for the imports has nothing to save, and ends with the server."""
+        self.receive()
+        if forked.code is not None:
+            return
+        if any(each.begun for each in self._running.values()):
+            with suppress(OSError):  # the server has ended, and its processes do
+                self._channel.send(json.dumps({"number": forked.number, "signal": number}).encode())
+        else:
+            self._process.send_signal(number)
+
+    def receive(self) -> None:
+        """Read what the server has sent about its processes."""
+        while self._running:
+            try:
+                message = self._channel.recv(LARGEST, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                message = b""
+            if message:
+                self._heed(json.loads(message))
+            else:
+                self._end()
+
+    def _heed(self, message: Mapping[str, int]) -> None:
+        forked = self._running[message["number"]]
+        forked.begun = True
+        if "code" in message:
+            forked.code = message["code"]
+            del self._running[forked.number]
+
+    def _end(self) -> None:
+        """Give the processes of a server that has ended the code of their end: SIGTERM, or its own before the fork."""
+        ended = self._process.wait()
+        for forked in self._running.values():
+            forked.code = -signal.SIGTERM if forked.begun else ended or 1
+        self._running.clear()
+
+    def takes(self, environment: Mapping[str, str]) -> bool:
+        """Return whether the server runs, and forks jobs with this environment."""
+        return self.environment == environment and self._process.poll() is None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no process of the server runs."""
+        self.receive()
+        return not self._running
+
+    def close(self) -> None:
+        """End the server, and by SIGTERM the processes that run."""
+        self._channel.close()
+        self._process.terminate()
+        self._process.wait()
+
+
+class ForkServers:
+    """Starts a server for each environment of jobs when the first of them begins; a ``with`` block ends them."""
+
+    def __init__(self) -> None:
+        self._servers: list[ForkServer] = []
+
+    def start(
+        self, arguments: Sequence[str], variables: Mapping[str, str], environment: Mapping[str, str], output: IO[bytes]
+    ) -> Forked:
+        """Fork a process that runs ``fer.train``.
+
+        Args:
+            arguments: of ``fer.train``.
+            variables: environment of the imports.
+            environment: variables to add to that.
+            output: file for standard output and errors.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        for server in self._servers:
+            if server.takes(variables):
+                return server.start(arguments, environment, output)
+        for server in [each for each in self._servers if each.idle]:
+            server.close()
+            self._servers.remove(server)
+        server = ForkServer(variables, output)
+        self._servers.append(server)
+        return server.start(arguments, environment, output)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+
+def servers_for(slots: Slots) -> AbstractContextManager[ForkServers | None]:
+    """Return the servers for jobs in these slots, to be entered; None where a job needs an interpreter of its own.
+
+    That is on a GPU, and on a system without process descriptors: all but Linux from 5.3 on.
+    """
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return nullcontext()
+    return ForkServers() if slots.without_gpu else nullcontext()
+
+
+# --- the server's process -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    """A process to fork.
+
+    Args:
+        number: its number among the server's.
+        arguments: of ``fer.train``.
+        environment: variables to add.
+        output: descriptor for standard output and errors.
+    """
+
+    number: int
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    output: int
+
+
+def main(descriptor: int) -> int:
+    """Import the libraries, fork what the parent requests until it closes the socket, and return the exit code.
+
+    In a forked process this runs ``fer.train``, and exits as that does.
+
+    Args:
+        descriptor: of the socket.
+    """
+    channel = socket.socket(fileno=descriptor)
+    interrupt = signal.getsignal(signal.SIGINT)
+    if interrupt is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of an import in the job's log
+    import fer.training.run  # noqa: F401
+
+    gc.freeze()  # the garbage collection of a job would copy the memory that it shares with the server
+    _redirect(os.open(os.devnull, os.O_WRONLY))  # the first job's log would stay locked
+    server = os.getpid()
+    request = serve(channel)
+    if request is None:
+        return 0
+    end_with_parent()
+    if os.getppid() != server:
+        return 128 + signal.SIGTERM
+    signal.signal(signal.SIGINT, interrupt)
+    os.setpgid(0, 0)
+    _redirect(request.output)
+    os.environ.update(request.environment)
+    sys.argv[1:] = request.arguments
+    runpy.run_module("fer.train", run_name="__main__", alter_sys=True)  # which exits
+    return 0
+
+
+def serve(channel: socket.socket) -> Request | None:
+    """Fork processes and report their ends until the parent closes the socket.
+
+    Returns:
+        In a forked process its request; in the server None.
+    """
+    processes: dict[int, int] = {}  # number -> process ID
+    with selectors.DefaultSelector() as selector:
+        selector.register(channel, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is not channel:
+                    number = key.data
+                    selector.unregister(key.fileobj)
+                    os.close(key.fd)
+                    _, status = os.waitpid(processes.pop(number), 0)
+                    _send(channel, number=number, code=os.waitstatus_to_exitcode(status))
+                    continue
+                message, output = _received(channel)
+                if message is None:
+                    return None
+                number = message["number"]
+                if "signal" in message:
+                    if number in processes:
+                        os.kill(processes[number], message["signal"])
+                    continue
+                process = os.fork()
+                if process == 0:
+                    for inherited in list(selector.get_map().values()):
+                        os.close(inherited.fd)
+                    channel.detach()
+                    return Request(**message, output=output)
+                os.close(output)
+                processes[number] = process
+                selector.register(os.pidfd_open(process), selectors.EVENT_READ, number)
+                _send(channel, number=number)
+
+
+def _received(channel: socket.socket) -> tuple[dict[str, Any] | None, int]:
+    """Return a message and its descriptor; None after the last, and a descriptor of -1 without one."""
+    try:
+        message, descriptors, _, _ = socket.recv_fds(channel, LARGEST, 1)
+    except ConnectionError:
+        return None, -1
+    return json.loads(message) if message else None, descriptors[0] if descriptors else -1
+
+
+def _send(channel: socket.socket, **message: int) -> None:
+    with suppress(OSError):  # the parent has ended; the next message says so
+        channel.send(json.dumps(message).encode())
+
+
+def _redirect(descriptor: int) -> None:
+    """Make a file standard output and errors, and close its descriptor."""
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

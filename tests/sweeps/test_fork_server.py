@@ -1,0 +1,127 @@
+"""The fork server: a forked job does what a started one does, and none outlives its sweep."""
+
+import os
+import signal
+import time
+
+import pytest
+from conftest import SMALL
+
+from fer.sweeps import jobs
+from fer.sweeps.fork_server import ForkServers, servers_for
+from fer.sweeps.jobs import Job
+from fer.system.files import read_json
+from fer.system.slots import Slots
+
+pytestmark = pytest.mark.slow
+
+ENDLESS = [*SMALL, "trainer.max_epochs=100000"]
+
+
+@pytest.fixture(scope="module")
+def servers():
+    if not isinstance(servers_for(Slots([{}], "", without_gpu=True)), ForkServers):
+        pytest.skip("needs Linux from 5.3 on")
+    with ForkServers() as started:
+        yield started
+
+
+@pytest.fixture
+def job(servers, tmp_path):
+    made = []
+
+    def start(*overrides, environment=None, slot=None):
+        made.append(Job(tmp_path / str(len(made)), overrides, environment or {}))
+        made[-1].start(slot, servers)
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.terminate(signal.SIGKILL)
+        until(lambda each=each: each.poll() is not None)
+
+
+def until(holds, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def code_of(job):
+    until(lambda: job.poll() is not None)
+    return job.code
+
+
+def log_of(job):
+    return (job.folder / "console.log").read_text()
+
+
+def trains(job):
+    return (job.folder / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_forked_job_equals_a_started_one(job, tmp_path):
+    forked, started = job(*SMALL, "seed=5"), Job(tmp_path / "started", [*SMALL, "seed=5"], {})
+    started.start()
+    assert code_of(forked) == code_of(started) == 0
+    assert (forked.folder / "predictions.csv").read_bytes() == (started.folder / "predictions.csv").read_bytes()
+    assert read_json(forked.folder / "metrics.json")["command"] == read_json(started.folder / "metrics.json")["command"]
+    names = [sorted(file.name for file in each.folder.rglob("*")) for each in (forked, started)]
+    assert names[0] == names[1]
+
+
+def test_each_job_has_its_own_log_environment_and_folder(job, tmp_path):
+    jobs_ = [job(*SMALL[1:], environment={"FER_DATA": f"missing_{number}"}) for number in range(2)]
+    assert [code_of(each) for each in jobs_] == [1, 1]
+    for number, each in enumerate(jobs_):
+        assert f"missing_{number}" in log_of(each)
+        assert len(log_of(each).splitlines()) == 1
+        assert not jobs.lives(each.folder)  # the server does not hold its log
+
+
+def test_a_job_saves_itself_after_a_signal_and_may_be_killed(job):
+    saved, killed = job(*ENDLESS), job(*ENDLESS, "seed=1")
+    until(lambda: trains(saved) and trains(killed))
+    assert jobs.lives(saved.folder)
+    saved.terminate(signal.SIGTERM)
+    killed.terminate(signal.SIGKILL)
+    assert (code_of(saved), code_of(killed)) == (143, -9)
+    assert "resume" in log_of(saved)
+    resumed = Job(saved.folder, [], {}, resume=True)
+    assert resumed._command()[3].startswith("resume=")
+
+
+def test_a_job_that_waits_for_the_imports_ends_at_once(job):
+    waiting = [job(*ENDLESS, slot={"OTHER": "imports"}) for _ in range(2)]
+    began = time.monotonic()
+    for each in waiting:
+        each.terminate(signal.SIGINT)
+    assert [code_of(each) for each in waiting] == [130, 130]
+    assert time.monotonic() - began < 2
+    assert [log_of(each) for each in waiting] == ["", ""]
+
+
+def test_jobs_of_a_killed_server_save_themselves_and_the_next_has_another(job, servers):
+    first = job(*ENDLESS)
+    until(lambda: trains(first))
+    for server in servers._servers:
+        os.kill(server._process.pid, signal.SIGKILL)
+    assert code_of(first) == -signal.SIGTERM
+    until(lambda: not jobs.lives(first.folder))
+    assert "interrupted by SIGTERM" in log_of(first)
+    assert code_of(job(*SMALL)) == 0
+
+
+def test_libraries_that_cannot_be_imported_fail_each_job_with_the_reason(job, tmp_path):
+    (tmp_path / "pytorch_lightning.py").write_text("raise ImportError('no such library')")
+    slot = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    for each in [job(*SMALL, slot=slot), job(*SMALL, slot=slot)]:
+        assert code_of(each) == 1
+    assert "no such library" in jobs.last_words(tmp_path / "0")
+
+
+@pytest.mark.parametrize(("slots", "forks"), [(Slots([{}], "", without_gpu=True), True), (Slots([{}], ""), False)])
+def test_only_jobs_without_a_gpu_are_forked(slots, forks):
+    with servers_for(slots) as started:
+        assert (started is not None) == forks
